@@ -1,0 +1,69 @@
+# What a newcomer types. Nothing here is needed to deploy: that is supervisord.conf and systemd/.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PYTEST_ARGS ?=
+# The longest path of supervisord's socket: 107 bytes that UNIX allows, less "." and a pid, which it adds.
+MAX_SOCKET := 99
+
+.PHONY: run stop test lint clean
+
+run: .venv/run.stamp
+	@socket="$$(pwd -P)/var/run/supervisor.sock"; size=$$(printf %s "$$socket" | wc -c); \
+	if [ $$size -gt $(MAX_SOCKET) ]; then \
+		echo "make run: $$socket: $$size bytes, a socket's path has $(MAX_SOCKET) at most; move this folder to a shorter path" >&2; \
+		exit 1; \
+	fi
+	@umask 027; mkdir -p var/lib var/log var/run
+	@$(BIN)/proxyherd secret new var/secret --if-missing
+	@$(BIN)/proxyherd gazetteer build var/gazetteer.sqlite
+	@if $(BIN)/supervisorctl pid >/dev/null 2>&1; then \
+		$(BIN)/supervisorctl update >/dev/null; $(BIN)/supervisorctl start 'herd:*' | grep -v 'already started'; true; \
+	else \
+		$(BIN)/proxyherd check-config --config deploy/herd.toml --ports >/dev/null && $(BIN)/supervisord -c supervisord.conf; \
+	fi
+	@$(BIN)/proxyherd status --config deploy/herd.toml --wait 30 || { \
+		echo "make run: the herd is not whole; see also: $(BIN)/supervisorctl status" >&2; exit 1; }
+	@echo; echo "The herd is up. Next, for example:"; \
+	echo "  nc 127.0.0.1 10003      and type there:"; \
+	echo "    IAMAT kiwi.cs.ucla.edu +34.068930-118.445127 1621464827.959498503"; \
+	echo "    WHATSAT kiwi.cs.ucla.edu 10 5"; \
+	echo "  $(BIN)/proxyherd whatsat kiwi.cs.ucla.edu 10 5 --server Bailey"; \
+	echo "  $(BIN)/proxyherd status"; \
+	echo "  $(BIN)/supervisorctl tail -f herd:Clark"; \
+	echo "  $(BIN)/supervisorctl restart herd:Clark"; \
+	echo "  make stop"
+
+# Gone is what removed its pid file: the process itself may stay a zombie where nobody reaps it.
+stop:
+	@$(BIN)/supervisorctl shutdown >/dev/null 2>&1 || { echo "No herd of this folder runs."; exit 0; }; \
+	for _ in $$(seq 300); do \
+		[ -e var/run/supervisord.pid ] || { echo "The herd has stopped."; exit 0; }; sleep 0.1; \
+	done; \
+	echo "make stop: supervisord has not ended in 30 s; see var/log/supervisord.log" >&2; exit 1
+
+test: .venv/test.stamp
+	@$(BIN)/pytest -n 2 $(PYTEST_ARGS)
+
+lint: .venv/test.stamp
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy --no-error-summary
+
+clean:
+	@if $(BIN)/supervisorctl pid >/dev/null 2>&1; then \
+		echo "make clean: the herd runs, and its state is in var/; type make stop first" >&2; exit 1; \
+	fi
+	rm -rf .venv var build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The virtual environment is current when its stamp is newer than what it was made from.
+.venv/run.stamp: pyproject.toml
+	@echo "Installing into .venv"; test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+.venv/test.stamp: pyproject.toml
+	@echo "Installing into .venv"; test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test]'
+	@touch .venv/run.stamp $@

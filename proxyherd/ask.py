@@ -1,0 +1,173 @@
+"""Asking a running herd from outside: commands on its client ports, state on its admin ports.
+
+Plain sockets and no event loop, as a script would do it. The rule: one deadline covers a whole exchange, so
+that a server that hangs or drips is told from one that answers; and whatever a port says, even if it is no
+server of ours, ends as an answer or as `Unreachable`, never as a traceback.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from proxyherd.config import Address, Herd, Server
+
+MAX_ANSWER_BYTES = 1 << 28
+"""Bytes of one answer; as much as a herd's file lets Places answer. Who sends more is no server of ours."""
+
+
+class Unreachable(Exception):  # noqa: N818 - it is what the server is
+    """A server gave no whole answer; the text says at which address, and what was seen."""
+
+
+class Status(Struct, frozen=True):
+    """What one server says of itself."""
+
+    server: Server
+    up: bool = False
+    """Its admin port answers."""
+    ready: bool = False
+    linked: frozenset[str] = frozenset()
+    """The neighbours to which its link is up."""
+    clients: int = 0
+    """Clients whose location it knows."""
+    commands: int = 0
+    """Commands it has answered since its start."""
+    problem: str = ""
+    """Why it is not up or not ready, in its own words or the system's."""
+
+    @property
+    def missing(self) -> list[str]:
+        """The neighbours to which no link is up."""
+        return [name for name in self.server.neighbours if name not in self.linked]
+
+    @property
+    def whole(self) -> bool:
+        """Up, ready, and linked with every neighbour."""
+        return self.up and self.ready and not self.missing
+
+
+def command(server: Server, line: bytes, seconds: float) -> bytes:
+    """Send one command line (its LF is added) and return the whole answer, its LFs included.
+
+    Raises Unreachable when there is no whole answer within `seconds`.
+    """
+    places = line.split()[:1] == [b"WHATSAT"]
+
+    def whole(answer: bytearray) -> bool:
+        # Only places come on several lines; they end at the one empty line that there is.
+        return answer.endswith(b"\n\n" if places and not answer.startswith(b"?") else b"\n")
+
+    return _exchange(server.clients, line + b"\n", seconds, whole)
+
+
+def status(server: Server, seconds: float) -> Status:
+    """Ask the admin port of one server; `seconds` is for each of two requests. Never raises."""
+    try:
+        code, text = _get(server.admin, "/readyz", seconds)
+        if code not in (200, 503):
+            return Status(server, problem=f"{server.admin[0]}: /readyz answers {code}, not 200 or 503")
+        ready = code == 200
+        linked, clients, commands = _metrics(_get(server.admin, "/metrics", seconds)[1])
+    except Unreachable as error:
+        return Status(server, problem=str(error))
+    except ValueError as error:
+        return Status(server, problem=f"{server.admin[0]}: no server of a herd: {error}")
+    return Status(server, True, ready, linked, clients, commands, "" if ready else _first_line(text))
+
+
+def statuses(herd: Herd, seconds: float) -> list[Status]:
+    """Ask all servers at once, in the order of the herd's file."""
+    servers = list(herd.servers.values())
+    with ThreadPoolExecutor(min(len(servers), 64)) as pool:
+        return list(pool.map(lambda server: status(server, seconds), servers))
+
+
+def _metrics(text: str) -> tuple[frozenset[str], int, int]:
+    """Return linked neighbours, clients known and commands answered. Raises ValueError for other text."""
+    from prometheus_client.parser import text_string_to_metric_families  # noqa: PLC0415 - 20 ms
+
+    linked, clients, commands = set(), None, 0.0
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if sample.name == "proxyherd_links_up" and sample.value:
+                linked.add(sample.labels["neighbour"])
+            elif sample.name == "proxyherd_clients":
+                clients = int(sample.value)
+            elif sample.name == "proxyherd_commands_total":
+                commands += sample.value
+    if clients is None:
+        raise ValueError("/metrics has no proxyherd_clients")
+    return frozenset(linked), clients, int(commands)
+
+
+def _get(addresses: tuple[Address, ...], path: str, seconds: float) -> tuple[int, str]:
+    """HTTP/1.0, so that the body is plain and ends where the connection does.
+
+    The Host is loopback's, which an admin port always serves; what it guards against are browsers.
+    """
+    request = f"GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode()
+    answer = _exchange(addresses, request, seconds, None).decode(errors="replace")
+    head, _, body = answer.partition("\r\n\r\n")
+    first = head.split(None, 2)
+    if len(first) < 2 or not first[0].startswith("HTTP/1.") or not first[1].isdecimal():
+        raise ValueError(f"{path} is answered with {_first_line(head)!r}, which is not HTTP")
+    return int(first[1]), body
+
+
+def _exchange(
+    addresses: tuple[Address, ...],
+    request: bytes,
+    seconds: float,
+    whole: Callable[[bytearray], bool] | None,
+) -> bytes:
+    """Send a request to the first address that takes it, and read until `whole`, or else until the end."""
+    deadline = time.monotonic() + seconds
+    connection, address = _connect(addresses, deadline)
+    answer = bytearray()
+    with connection:
+        try:
+            connection.settimeout(_left(deadline))
+            connection.sendall(request)
+            while whole is None or not whole(answer):
+                connection.settimeout(_left(deadline))
+                if not (some := connection.recv(65_536)):
+                    break
+                answer += some
+                if len(answer) > MAX_ANSWER_BYTES:
+                    raise Unreachable(f"{address}: sends more than {MAX_ANSWER_BYTES} bytes")
+        except OSError as error:
+            raise Unreachable(f"{address}: {error.strerror or error} ({len(answer)} bytes read)") from error
+    if whole is not None and not whole(answer):
+        raise Unreachable(f"{address}: closed before its answer was whole ({len(answer)} bytes read)")
+    return bytes(answer)
+
+
+def _connect(addresses: tuple[Address, ...], deadline: float) -> tuple[socket.socket, Address]:
+    refusals = []
+    for address in addresses:
+        try:
+            return socket.create_connection((address.host, address.port), _left(deadline)), address
+        except OSError as error:
+            refusals.append(f"{address}: {error.strerror or error}")
+    raise Unreachable("; ".join(refusals))
+
+
+def _left(deadline: float) -> float:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError("timed out")
+    return left
+
+
+def _first_line(text: str) -> str:
+    """One line of a stranger's text, fit for a terminal."""
+    line = (text.splitlines() or [""])[0][:200]
+    return "".join(character if character.isprintable() else "?" for character in line)

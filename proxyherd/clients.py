@@ -1,0 +1,249 @@
+"""The client listener: one connection a client, one answer a line, in order.
+
+A connection reads only as much as it can answer: while answers wait, for Places or for a slow reader, what the
+client pipelines stays in the socket. A client may close its sending half, and still gets all its answers. Who
+says nothing for long, reads nothing for long, or comes when the server is full is let go, with a log line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import deque
+from typing import Final, cast
+
+from proxyherd.config import Limits
+from proxyherd.framing import LineFramer, Overlong
+from proxyherd.node import Reply
+from proxyherd.observe import Observer
+from proxyherd.turn import Turn
+
+_READ_AHEAD: Final = 65_536
+"""Bytes received and not yet answered past which a connection is not read; more where a line may be longer."""
+
+
+class Clients:
+    """All client connections of one server."""
+
+    def __init__(
+        self, limits: Limits, turn: Turn, observer: Observer, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self.limits = limits
+        self.turn = turn
+        self.observer = observer
+        self.loop = loop
+        self.connections: set[Connection] = set()
+        self.gone = asyncio.Event()  # set when the server stops and the last client is gone
+        self._servers: list[asyncio.Server] = []
+        self.read_ahead = max(_READ_AHEAD, 2 * limits.max_line_bytes)
+        self._sweep_seconds = min(max(min(limits.idle_seconds, limits.slow_reader_seconds) / 10, 0.05), 5.0)
+        self._sweeper = loop.call_later(self._sweep_seconds, self._sweep)
+
+    async def listen(self, sock: socket.socket) -> None:
+        """Take connections from a bound socket."""
+        self._servers.append(await self.loop.create_server(lambda: Connection(self), sock=sock, backlog=4096))
+
+    def stop_listening(self) -> None:
+        """Take no more connections, and no more commands: answer what was read, then close."""
+        self._sweeper.cancel()
+        for server in self._servers:
+            server.close()
+        for connection in tuple(self.connections):
+            connection.drain()
+        self.forget(None)
+
+    def forget(self, connection: Connection | None) -> None:
+        """Count a connection out."""
+        if connection is not None:
+            self.connections.discard(connection)
+        if self._sweeper.cancelled() and not self.connections:
+            self.gone.set()
+
+    def abort(self) -> None:
+        """End every connection at once."""
+        for connection in tuple(self.connections):
+            connection.end("server stops")
+
+    def _sweep(self) -> None:
+        """Let go who is idle or does not read."""
+        self._sweeper = self.loop.call_later(self._sweep_seconds, self._sweep)
+        now = self.loop.time()
+        for connection in tuple(self.connections):
+            connection.check(now)
+
+
+class Connection(asyncio.Protocol):
+    """One client."""
+
+    __slots__ = (
+        "_blocked_at",
+        "_clients",
+        "_drains",
+        "_eof",
+        "_framer",
+        "_heard",
+        "_owed",
+        "_reading",
+        "_reason",
+        "_transport",
+        "_unsent",
+        "name",
+        "queued",
+    )
+
+    def __init__(self, clients: Clients) -> None:
+        self.name = ""
+        self.queued = False
+        self._clients = clients
+        self._framer = LineFramer(clients.limits.max_line_bytes)
+        self._owed: deque[tuple[bytes | Overlong, Reply]] = deque()
+        self._transport: asyncio.Transport | None = None
+        self._heard = clients.loop.time()  # the last whole line
+        self._reading = True
+        self._eof = False
+        self._drains = False
+        self._blocked_at = 0.0  # since when the reader has been too slow; 0: it is not
+        self._unsent = 0
+        self._reason = "closed by client"
+
+    # What asyncio tells. -------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Start, or turn the client away."""
+        transport = cast("asyncio.Transport", transport)
+        clients = self._clients
+        peer = transport.get_extra_info("peername")
+        self.name = _spell(peer)
+        if len(clients.connections) >= clients.limits.max_connections:
+            clients.observer.client_refused(self.name, clients.limits.max_connections)
+            transport.abort()
+            return
+        self._transport = transport
+        transport.set_write_buffer_limits(high=clients.limits.write_buffer_bytes)
+        clients.connections.add(self)
+        clients.observer.client_opened(self.name, len(clients.connections))
+
+    def data_received(self, data: bytes) -> None:
+        """Take in what arrived; it is answered in this turn."""
+        if self._transport is None or self._drains:
+            return
+        self._framer.receive(data)
+        if self._reading and self._framer.waiting > self._clients.read_ahead:
+            self._reading = False
+            self._transport.pause_reading()
+        self._clients.turn.client_said(self)
+
+    def eof_received(self) -> bool:
+        """Keep the sending half open until every answer is out."""
+        self._eof = True
+        if self._transport is None:
+            return False
+        self._clients.turn.client_said(self)
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the client."""
+        if self._transport is None:
+            return
+        self._transport = None
+        clients = self._clients
+        clients.forget(self)
+        if exc is not None and self._reason == "closed by client":
+            self._reason = "broken by client"
+        clients.observer.client_closed(self.name, self._reason, len(clients.connections))
+
+    def pause_writing(self) -> None:
+        """The client reads too slowly: read no more of its commands for now."""
+        self._blocked_at = self._clients.loop.time()
+
+    def resume_writing(self) -> None:
+        """The client has caught up with reading."""
+        self._blocked_at = 0.0
+        self._clients.turn.client_said(self)
+
+    # What a turn wants. --------------------------------------------------------------------------------------
+
+    def take(self, most: int) -> list[bytes | Overlong]:
+        """Return lines to answer now."""
+        transport = self._transport
+        if transport is None or self._blocked_at:
+            return []
+        room = min(most, self._clients.limits.max_answers_outstanding - len(self._owed))
+        if room <= 0:
+            return []
+        lines = self._framer.lines(room)
+        if len(lines) < room:
+            if self._eof:
+                lines += self._framer.end()
+        else:
+            self._clients.turn.client_said(self)  # there may be more; let others go first
+        if lines:
+            self._heard = self._clients.loop.time()
+        if (
+            not self._reading
+            and self._framer.waiting <= self._clients.read_ahead
+            and not transport.is_closing()
+        ):
+            self._reading = True
+            transport.resume_reading()
+        return lines
+
+    def owe(self, line: bytes | Overlong, reply: Reply) -> None:
+        """Take note of a command whose answer stands in `reply`, or will."""
+        self._owed.append((line, reply))
+
+    def release(self) -> list[tuple[bytes | Overlong, Reply]]:
+        """Write the answers that are there, in order, in one write; return them."""
+        owed, transport = self._owed, self._transport
+        if transport is None:
+            owed.clear()
+            return []
+        released: list[tuple[bytes | Overlong, Reply]] = []
+        answers: list[bytes] = []
+        full = len(owed) >= self._clients.limits.max_answers_outstanding
+        while owed and (answer := owed[0][1].answer) is not None:
+            answers.append(answer)
+            released.append(owed.popleft())
+        if answers:
+            answers.append(b"")
+            transport.write(b"\n".join(answers))
+            if full:
+                self._clients.turn.client_said(self)
+        if not owed and (self._drains or (self._eof and not self._framer.waiting)) and not self.queued:
+            transport.close()
+        return released
+
+    # What the listener wants. --------------------------------------------------------------------------------
+
+    def check(self, now: float) -> None:
+        """Let the client go if it is idle or does not read."""
+        limits = self._clients.limits
+        assert self._transport is not None
+        if self._blocked_at:
+            unsent = self._transport.get_write_buffer_size()
+            if unsent < self._unsent:
+                self._blocked_at = now
+            self._unsent = unsent
+            if now - self._blocked_at > limits.slow_reader_seconds:
+                self.end("slow reader")
+        elif not self._owed and now - self._heard > limits.idle_seconds:
+            self.end("idle")
+
+    def drain(self) -> None:
+        """Read no more; close when the answers to what was read are out."""
+        self._reason = "server stops"
+        self._drains = True
+        self._clients.turn.client_said(self)
+
+    def end(self, reason: str) -> None:
+        """End the connection at once."""
+        self._reason = reason
+        if self._transport is not None:
+            self._transport.abort()
+
+
+def _spell(peer: object) -> str:
+    if isinstance(peer, tuple) and len(peer) >= 2:
+        host, port = peer[:2]
+        return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
+    return "unknown"

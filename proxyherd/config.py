@@ -1,0 +1,344 @@
+"""The herd's file, read into checked, frozen structs.
+
+One file describes the whole herd, and every server of it reads the same one. A key that nobody knows, a
+value out of its bounds and a contradiction are errors that name file, key and remedy: a herd that starts on
+a file it misread is worse than one that does not start. Every limit of the program stands here, each with
+its unit, default and reason.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import tomllib
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct, field
+
+T = TypeVar("T", bound=Struct)
+
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
+"""A server's name: it stands in AT lines, file names, unit names and metrics, so it is plain."""
+
+DEFAULT_FILE = Path("deploy/herd.toml")
+"""Where the herd's file is looked for, below the working directory."""
+
+PEER_LINE_SLACK = 256
+"""Bytes by which an AT line may be longer than the client's line it was made from."""
+
+
+class ConfigError(Exception):
+    """The herd's file, or a file that it names, cannot be used; the text says which, where and the remedy."""
+
+
+class Address(Struct, frozen=True):
+    """Where to listen or dial: an IPv4 or IPv6 address or a host name, and a TCP port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+class Server(Struct, frozen=True):
+    """One server of the herd: where clients, peers and operators reach it."""
+
+    name: str
+    clients: tuple[Address, ...]
+    peers: tuple[Address, ...]
+    admin: tuple[Address, ...]
+    neighbours: tuple[str, ...]
+
+
+class Limits(Struct, frozen=True, forbid_unknown_fields=True):
+    """Security limits: what one server spends at most on whoever talks to it."""
+
+    max_line_bytes: Annotated[int, Meta(ge=1024, le=1_048_576)] = 8_192
+    """Bytes of a client's line, its LF not counted; the same for the whole herd, since peers accept AT lines
+    of this and 256. 8 KiB is what HTTP servers give a line; at least the 1,024 that an answer copies."""
+
+    max_connections: Annotated[int, Meta(ge=1, le=1_000_000)] = 20_000
+    """Client connections at once. Each costs a file descriptor and about 3 KiB; twice the 10,000 that one
+    process is expected to serve. Lowered at start where the system allows fewer descriptors."""
+
+    max_answers_outstanding: Annotated[int, Meta(ge=1, le=65_536)] = 256
+    """Answers of one connection that may wait (for Places, or for catch-up at start). Past it the connection
+    is not read until one leaves: pipelining is served, hoarding is not."""
+
+    write_buffer_bytes: Annotated[int, Meta(ge=4_096, le=1 << 30)] = 262_144
+    """Bytes of answers that wait for a slow reader before its commands are not read any more. Four default
+    socket buffers: a reader that is merely far away never meets it."""
+
+    slow_reader_seconds: Annotated[float, Meta(gt=0, le=86_400)] = 30.0
+    """Seconds that a connection may stand at `write_buffer_bytes` without a byte leaving before it is
+    dropped. A phone in a tunnel comes back within them."""
+
+    idle_seconds: Annotated[float, Meta(gt=0, le=604_800)] = 900.0
+    """Seconds without one whole command after which a connection is closed. Long enough for a person at
+    `nc` and for carriers' NAT; short enough that abandoned connections do not pile up."""
+
+    peer_queue_bytes: Annotated[int, Meta(ge=65_536, le=1 << 32)] = 16_777_216
+    """Bytes that may wait for one neighbour; past it the link is dropped and caught up later. Some 180,000
+    updates: seconds of a busy herd, so a pause is ridden out and a dead neighbour costs little."""
+
+    max_peer_connections: Annotated[int, Meta(ge=1, le=65_536)] = 64
+    """Connections on the peer port that have not proved themselves yet. Neighbours need one each; strangers
+    past it are turned away before a byte is read."""
+
+    max_clients: Annotated[int, Meta(ge=1, le=1_000_000_000)] = 5_000_000
+    """Clients in the table; a report of a client past it is refused. At about 400 bytes each, 2 GB. What
+    neighbours took before they met the limit is learned up to a quarter more, so that servers still agree."""
+
+    max_places_in_flight: Annotated[int, Meta(ge=1, le=65_536)] = 1_024
+    """Queries that wait for Places at once; past it the answer is UNKNOWN_ERROR at once. At a deadline of
+    5 s it is the memory of an upstream that hangs."""
+
+
+class Timing(Struct, frozen=True, forbid_unknown_fields=True):
+    """The herd's clocks, in seconds."""
+
+    heartbeat_seconds: Annotated[float, Meta(ge=0.01, le=60)] = 0.5
+    """A link says something at least this often, and is dead when silent for three of them."""
+
+    handshake_seconds: Annotated[float, Meta(gt=0, le=60)] = 1.0
+    """For a connection to a neighbour to be made, and again for both to prove themselves."""
+
+    backoff_seconds: Annotated[float, Meta(gt=0, le=3600)] = 1.0
+    """The longest pause between two attempts to reach a neighbour."""
+
+    compare_seconds: Annotated[float, Meta(gt=0, le=86_400)] = 30.0
+    """How often linked servers compare digests; what floods lost is mended after this at the latest."""
+
+    catch_up_seconds: Annotated[float, Meta(gt=0, le=3600)] = 10.0
+    """How long a neighbour may owe the answer to a catch-up request before its link is dropped: it may have
+    millions of lines to hash first, in slices."""
+
+    ready_seconds: Annotated[float, Meta(ge=0, le=3600)] = 2.0
+    """How long a starting server waits for a first neighbour to catch up from before it is ready alone."""
+
+    drain_seconds: Annotated[float, Meta(gt=0, le=3600)] = 5.0
+    """How long answers that wait for Places may hold up a server that was told to stop."""
+
+
+class Places(Struct, frozen=True, forbid_unknown_fields=True):
+    """Who answers what is near."""
+
+    provider: Literal["auto", "google", "gazetteer"] = "auto"
+    """`auto`: google where there is a key, else the offline gazetteer."""
+
+    base_url: str = "https://maps.googleapis.com/maps/api/place/nearbysearch/json"
+    """The URL of the Nearby Search, without its query."""
+
+    key_file: str | None = None
+    """A file with the key; relative to the herd's file. Without it: the systemd credential
+    `google-places-api-key`, then the variable GOOGLE_PLACES_API_KEY."""
+
+    deadline_seconds: Annotated[float, Meta(gt=0, le=600)] = 5.0
+    """For one query in all: name look-up, connection, answer."""
+
+    max_answer_bytes: Annotated[int, Meta(ge=1_024, le=1 << 28)] = 1_048_576
+    """Bytes of an upstream answer; twenty results are some 30 KiB."""
+
+    max_connections: Annotated[int, Meta(ge=1, le=10_000)] = 100
+    """Connections to the upstream at once."""
+
+
+class Admin(Struct, frozen=True, forbid_unknown_fields=True):
+    """The admin port: metrics, health, status."""
+
+    hosts: tuple[str, ...] = ()
+    """Host headers that are served besides loopback's; others get 403, against DNS rebinding."""
+
+
+class Log(Struct, frozen=True, forbid_unknown_fields=True):
+    """The log file of a server."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    max_field_bytes: Annotated[int, Meta(ge=64, le=1_048_576)] = 1_024
+    """Bytes of a logged field; longer ones are cut, their whole length beside them."""
+
+
+class Herd(Struct, frozen=True):
+    """A whole herd as its file describes it, checked."""
+
+    file: Path
+    servers: dict[str, Server]
+    edges: tuple[tuple[str, str], ...]
+    limits: Limits
+    timing: Timing
+    places: Places
+    admin: Admin
+    log: Log
+
+    def server(self, name: str) -> Server:
+        """Return the server of that name. Raises ConfigError, which lists the names there are."""
+        try:
+            return self.servers[name]
+        except KeyError:
+            raise ConfigError(
+                f"{self.file}: there is no server {name!r}; it has {', '.join(self.servers)}"
+            ) from None
+
+    def islands(self) -> list[list[str]]:
+        """Return the groups of servers that can reach one another, largest first; one when all can."""
+        rest, groups = set(self.servers), []
+        while rest:
+            group, frontier = set[str](), {min(rest)}
+            while frontier:
+                group |= frontier
+                frontier = {n for name in frontier for n in self.servers[name].neighbours} - group
+            groups.append(sorted(group))
+            rest -= group
+        return sorted(groups, key=len, reverse=True)
+
+
+class _ServerTable(Struct, forbid_unknown_fields=True):
+    clients: str | list[str]
+    peers: str | list[str]
+    admin: str | list[str]
+
+
+class _File(Struct, forbid_unknown_fields=True):
+    servers: dict[str, Any]
+    edges: list[tuple[str, str]] = field(default_factory=list)
+    limits: dict[str, Any] = field(default_factory=dict)
+    timing: dict[str, Any] = field(default_factory=dict)
+    places: dict[str, Any] = field(default_factory=dict)
+    admin: dict[str, Any] = field(default_factory=dict)
+    log: dict[str, Any] = field(default_factory=dict)
+
+
+def load(file: Path) -> Herd:
+    """Read and check the herd's file. Raises ConfigError."""
+    try:
+        text = file.read_bytes().decode()
+    except OSError as error:
+        raise ConfigError(
+            f"{file}: {error.strerror}; name the herd's file with --config or PROXYHERD_CONFIG"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file}: not UTF-8 at byte {error.start}; save it as UTF-8") from error
+    return parse(text, file)
+
+
+def parse(text: str, file: Path) -> Herd:
+    """Check the text of a herd's file; `file` stands in errors. Raises ConfigError."""
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{file}: not TOML: {error}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{file}: nested too deeply; no key of a herd's file is") from error
+    raw = _convert(document, _File, "", file)
+    if not raw.servers:
+        raise ConfigError(f"{file}: key servers: is empty; a herd has at least one server")
+    neighbours = _neighbours(raw, file)
+    servers = {name: _server(name, table, neighbours[name], file) for name, table in raw.servers.items()}
+    _distinct_addresses(servers, file)
+    return Herd(
+        file=file,
+        servers=servers,
+        edges=tuple(raw.edges),
+        limits=_convert(raw.limits, Limits, "limits", file),
+        timing=_convert(raw.timing, Timing, "timing", file),
+        places=_convert(raw.places, Places, "places", file),
+        admin=_convert(raw.admin, Admin, "admin", file),
+        log=_convert(raw.log, Log, "log", file),
+    )
+
+
+def _convert(value: object, to: type[T], key: str, file: Path) -> T:
+    """Convert one table of the file; what does not fit is told with its whole key, and the keys there are."""
+    try:
+        return msgspec.convert(value, to)
+    except msgspec.ValidationError as error:
+        what, _, below = str(error).partition(" - at `$")
+        path = (key + below.rstrip("`")).lstrip(".") or "(top)"
+        if unknown := re.search(r"unknown field `(.*)`", what):
+            path = f"{key}.{unknown[1]}".lstrip(".")
+            what = f"is not known; the keys here are {', '.join(to.__struct_fields__)}"
+        elif missing := re.search(r"missing required field `(.*)`", what):
+            path = f"{key}.{missing[1]}".lstrip(".")
+            what = "is missing; add it"
+        raise ConfigError(f"{file}: key {path}: {what}") from error
+
+
+def _neighbours(raw: _File, file: Path) -> dict[str, list[str]]:
+    neighbours: dict[str, list[str]] = {name: [] for name in raw.servers}
+    for number, (left, right) in enumerate(raw.edges, 1):
+        where = f"{file}: key edges, pair {number} ({left}, {right})"
+        for name in (left, right):
+            if name not in neighbours:
+                raise ConfigError(
+                    f"{where}: there is no server {name!r}; add [servers.{name}] or drop the pair"
+                )
+        if left == right:
+            raise ConfigError(f"{where}: a server is no neighbour of its own; drop the pair")
+        if right in neighbours[left]:
+            raise ConfigError(f"{where}: stands there twice; an edge goes both ways, drop one")
+        neighbours[left].append(right)
+        neighbours[right].append(left)
+    return neighbours
+
+
+def _server(name: str, value: object, neighbours: list[str], file: Path) -> Server:
+    if not NAME.fullmatch(name):
+        raise ConfigError(
+            f"{file}: key servers.{name}: a name is a letter and up to 62 letters, digits, '-' and '_'"
+        )
+
+    table = _convert(value, _ServerTable, f"servers.{name}", file)
+
+    def addresses(key: str, value: str | list[str]) -> tuple[Address, ...]:
+        texts = [value] if isinstance(value, str) else value
+        where = f"{file}: key servers.{name}.{key}"
+        if not texts:
+            raise ConfigError(f'{where}: no address; give at least one, such as "127.0.0.1:10000"')
+        return tuple(_address(text, where) for text in texts)
+
+    return Server(
+        name=name,
+        clients=addresses("clients", table.clients),
+        peers=addresses("peers", table.peers),
+        admin=addresses("admin", table.admin),
+        neighbours=tuple(neighbours),
+    )
+
+
+def _address(text: str, where: str) -> Address:
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9.-]+)):([0-9]{1,5})", text)
+    if match is None or not 0 < int(match[3]) < 65_536:
+        raise ConfigError(f'{where}: {text!r} is no address; write "host:port" or "[IPv6]:port"')
+    if match[1]:
+        try:
+            ipaddress.IPv6Address(match[1])
+        except ValueError as error:
+            raise ConfigError(f"{where}: {text!r}: {error}") from error
+    return Address(match[1] or match[2], int(match[3]))
+
+
+def _distinct_addresses(servers: dict[str, Server], file: Path) -> None:
+    """Two listeners on one address: the second server could never start."""
+    taken = sorted(
+        (str(address), f"servers.{server.name}.{key}")
+        for server in servers.values()
+        for key, addresses in (("clients", server.clients), ("peers", server.peers), ("admin", server.admin))
+        for address in addresses
+    )
+    for (one, first), (other, second) in pairwise(taken):
+        if one == other:
+            raise ConfigError(f"{file}: keys {first} and {second}: both have {one}; give each its own port")

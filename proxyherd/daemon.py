@@ -1,0 +1,338 @@
+"""Puts one server together: starts it, lets it serve, drains it.
+
+It listens first and imports later what takes long. Whatever else fails - an address in use, the gazetteer, the
+admin port - is logged and tried again: a server that runs does not exit before it is told to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import hashlib
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Coroutine, Iterable
+from pathlib import Path
+from typing import Any, Final
+
+from msgspec import Struct
+
+from proxyherd import __version__
+from proxyherd.clients import Clients
+from proxyherd.config import PEER_LINE_SLACK, Address, ConfigError, Herd, Limits, Server
+from proxyherd.link import Terms
+from proxyherd.logs import LogFile, make_logger
+from proxyherd.metrics import Metrics
+from proxyherd.node import Node
+from proxyherd.observe import Observer
+from proxyherd.peers import Peers
+from proxyherd.places import Places, find_key, open_places
+from proxyherd.supervision import Notifier, StateDirectory, StateTaken, raise_descriptor_limit
+from proxyherd.table import Table
+from proxyherd.turn import Turn
+
+SECRET_BYTES: Final = 32
+_SPARE_DESCRIPTORS: Final = 256
+_BIND_SECONDS: Final = 1.0
+
+
+class Paths(Struct, frozen=True):
+    """The files of one server. `log_max_bytes` 0: somebody else rotates the log."""
+
+    state: Path
+    log: Path
+    secret: Path
+    gazetteer: Path
+    log_max_bytes: int = 0
+    log_backups: int = 4
+
+
+def serve(herd: Herd, name: str, paths: Paths) -> int:
+    """Run a server until it is told to stop; return its exit code.
+
+    Raises ConfigError for what the operator has to mend before it can start.
+    """
+    server = herd.server(name)
+    secret = read_secret(paths.secret)
+    key = find_key(herd.places, herd.file, os.environ)
+    places = open_places(herd.places, herd.limits, key=key, gazetteer=paths.gazetteer)
+    try:
+        state = StateDirectory(paths.state)
+    except StateTaken as error:
+        sys.stderr.write(f"proxyherd: {error}\n")
+        return 1
+    except OSError as error:
+        raise ConfigError(
+            f"{paths.state}: {error.strerror}; name a state directory with --state-dir"
+        ) from error
+    try:
+        paths.log.parent.mkdir(parents=True, exist_ok=True)
+        log_file = LogFile(paths.log, max_bytes=paths.log_max_bytes, backups=paths.log_backups)
+    except OSError as error:
+        raise ConfigError(f"{paths.log}: {error.strerror}; name a log file with --log-file") from error
+    with asyncio.Runner(loop_factory=_new_event_loop) as runner:
+        runner.run(_Daemon(herd, server, secret, places, log_file).run())
+    log_file.close()
+    state.close()
+    return 0
+
+
+def read_secret(path: Path) -> bytes:
+    """Return the herd's secret. Raises ConfigError; the text never holds any of it."""
+    remedy = "make one for the whole herd with `proxyherd secret new FILE`, and name it with --secret-file"
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            secret = file.read(SECRET_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}; {remedy}") from error
+    if mode & 0o077:
+        raise ConfigError(f"{path}: others than its owner may use it; do `chmod 600 {path}`")
+    if len(secret) != SECRET_BYTES:
+        raise ConfigError(
+            f"{path}: holds {'more' if len(secret) > SECRET_BYTES else 'less'} than 32 bytes; {remedy}"
+        )
+    return secret
+
+
+def _new_event_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop  # noqa: PLC0415 - where it is missing, asyncio's own loop serves
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+class _Daemon:
+    """One running server."""
+
+    def __init__(self, herd: Herd, server: Server, secret: bytes, places: Places, log_file: LogFile) -> None:
+        self._herd = herd
+        self._server = server
+        self._secret = secret
+        self._places = places
+        self._log_file = log_file
+        self._log = make_logger(
+            log_file, server=server.name, level=herd.log.level, max_field_bytes=herd.log.max_field_bytes
+        )
+        self._metrics = Metrics()
+        self._observer = Observer(self._log, log_file, self._metrics, server.neighbours)
+        self._notifier = Notifier(os.environ)
+        self._stop = asyncio.Event()
+        self._background: set[asyncio.Task[None]] = set()
+        self._unbound: set[str] = set()
+        self._told_ready = False
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT."""
+        loop = self._loop = asyncio.get_running_loop()
+        self._log_file.later = loop.call_soon
+        loop.set_exception_handler(self._unexpected)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reopen)
+        self._assemble()
+        await self._listen("clients", self._server.clients, self._clients.listen)
+        await self._listen("peers", self._server.peers, self._peers.listen)
+        self._log.info("started", version=__version__, pid=os.getpid(), places=self._places.name)
+        self._peers.dial()
+        self._expected = time.monotonic()
+        self._tick()
+        self._spawn(self._open_admin())
+        await self._stop.wait()
+        await self._drain()
+
+    def _assemble(self) -> None:
+        herd, server, timing = self._herd, self._server, self._herd.timing
+        limits = self._limits()
+        table_key = hashlib.blake2b(self._secret, digest_size=32, person=b"proxyherd table").digest()
+        self._node = Node(
+            server.name,
+            Table(table_key),
+            limits,
+            timing,
+            alone=not server.neighbours,
+            now=self._loop.time(),
+        )
+        self._turn = Turn(self._node, self._places, self._observer, self._loop)
+        self._clients = Clients(limits, self._turn, self._observer, self._loop)
+        terms = Terms(
+            name=server.name,
+            neighbours=frozenset(server.neighbours),
+            secrets=(self._secret,),
+            line_bytes=limits.max_line_bytes + PEER_LINE_SLACK,
+            heartbeat=timing.heartbeat_seconds,
+            handshake=timing.handshake_seconds,
+        )
+        self._peers = Peers(herd, server, terms, self._node, self._turn, self._observer)
+
+    def _limits(self) -> Limits:
+        """Return the limits as far as the system allows them."""
+        limits, allowed = self._herd.limits, raise_descriptor_limit()
+        room = allowed - limits.max_peer_connections - self._herd.places.max_connections - _SPARE_DESCRIPTORS
+        if room >= limits.max_connections:
+            return limits
+        most = max(room, 1)
+        self._log.warning(
+            "limit_lowered",
+            limit="max_connections",
+            wanted=limits.max_connections,
+            now=most,
+            reason=f"the system allows {allowed} file descriptors; raise it with LimitNOFILE= or ulimit -n",
+        )
+        return Limits(
+            **{**{name: getattr(limits, name) for name in limits.__struct_fields__}, "max_connections": most}
+        )
+
+    # Listening. ----------------------------------------------------------------------------------------------
+
+    async def _listen(self, what: str, addresses: Iterable[Address], listen: _Listen) -> None:
+        """Listen at every address; at those that cannot be had now, as soon as they can."""
+        for address in addresses:
+            if not await self._bind(what, address, listen):
+                self._spawn(self._keep_binding(what, address, listen))
+
+    async def _keep_binding(self, what: str, address: Address, listen: _Listen) -> None:
+        key = f"{what} {address}"
+        self._unbound.add(key)
+        while not await self._bind(what, address, listen, quiet=True):  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(_BIND_SECONDS)
+        self._unbound.discard(key)
+        self._log.info("listening", port=what, address=str(address))
+
+    async def _bind(self, what: str, address: Address, listen: _Listen, *, quiet: bool = False) -> bool:
+        """Listen at one address, which may be a name with several; False if that cannot be done now."""
+        try:
+            infos = await self._loop.getaddrinfo(
+                address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )
+            for family, kind, protocol, _, sockaddr in dict.fromkeys(infos):
+                await listen(_bound_socket(family, kind, protocol, sockaddr))
+        except OSError as error:
+            if not quiet:
+                self._log.error(
+                    "cannot_listen",
+                    port=what,
+                    address=str(address),
+                    reason=error.strerror or str(error),
+                    remedy="see who has it with `ss -ltnp`; it is tried again every second",
+                )
+            return False
+        return True
+
+    async def _open_admin(self) -> None:
+        # In a thread: aiohttp takes a tenth of a second to import, and clients are served already.
+        admin = await asyncio.to_thread(_import_admin)
+        app = admin.make_app(self._server.name, self, self._metrics.registry, self._herd.admin.hosts)
+        self._admin = admin.Admin(app)
+        await self._listen("admin", self._server.admin, self._admin.listen)
+        gc.collect()
+        gc.freeze()  # what is here now stays: no collection needs to walk it again
+
+    # While it serves. ----------------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        """Let time pass, a few times a heartbeat: links, readiness, the watchdog, the lag of the loop."""
+        now, interval = time.monotonic(), self._herd.timing.heartbeat_seconds / 4
+        self._metrics.loop_lag.observe(max(0.0, now - self._expected))
+        self._expected = now + interval
+        self._ticker = self._loop.call_later(interval, self._tick)
+        self._peers.tick(self._loop.time())
+        if self._notifier.watchdog:
+            self._notifier.tell("WATCHDOG=1")
+        if not self._told_ready and self.ready()[0]:
+            self._told_ready = True
+            self._log.info("ready", clients=len(self._node.table), links=len(tuple(self._node.linked)))
+            self._notifier.tell("READY=1", f"STATUS=ready, {len(self._node.table)} clients")
+
+    def _reopen(self) -> None:
+        self._notifier.tell("RELOADING=1")
+        self._log_file.reopen()
+        self._log.info("log_reopened")
+        self._notifier.tell("READY=1")
+
+    async def _drain(self) -> None:
+        """Take no more, answer what was taken, and go."""
+        self._notifier.tell("STOPPING=1")
+        self._log.info("stopping", connections=len(self._clients.connections))
+        self._clients.stop_listening()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._herd.timing.drain_seconds):
+                await self._clients.gone.wait()
+        self._clients.abort()
+        self._ticker.cancel()
+        self._peers.close()
+        for task in tuple(self._background):
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        if hasattr(self, "_admin"):
+            await self._admin.close()
+        await self._places.close()
+        await asyncio.sleep(0)  # let the last turn write its log
+        self._log.info("stopped")
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    def _unexpected(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Log what no code has caught: a fault of ours, which must not end the server."""
+        error = context.get("exception")
+        self._log.error("internal_error", reason=str(context.get("message")), exc_info=error)
+
+    # What the admin port asks. -------------------------------------------------------------------------------
+
+    def ready(self) -> tuple[bool, str]:
+        """Return whether the server is ready, and the reason where it is not."""
+        if self._unbound:
+            return False, f"cannot listen at: {', '.join(sorted(self._unbound))}"
+        if not self._node.ready:
+            return False, "catching up"
+        return True, "ready"
+
+    def refresh(self) -> None:
+        """Bring the figures up to date that are not counted as things happen."""
+        self._metrics.ready.set(self.ready()[0])
+        self._metrics.clients.set(len(self._node.table))
+        self._metrics.places_in_flight.set(self._places.in_flight)
+
+    def facts(self) -> list[tuple[str, str]]:
+        """Return what the status page says."""
+        linked = set(self._node.linked)
+        links = [f"{name} ({'up' if name in linked else 'down'})" for name in self._server.neighbours]
+        return [
+            ("State", self.ready()[1]),
+            ("Clients known", f"{len(self._node.table):,}"),
+            ("Connections", f"{len(self._clients.connections):,}"),
+            ("Links", ", ".join(links) or "none"),
+            ("Places", self._places.name),
+            ("Version", __version__),
+        ]
+
+
+_Listen = Callable[[socket.socket], Coroutine[Any, Any, None]]
+
+
+def _bound_socket(family: int, kind: int, protocol: int, sockaddr: Any) -> socket.socket:
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.setblocking(False)
+        sock.bind(sockaddr)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _import_admin() -> Any:
+    from proxyherd import admin  # noqa: PLC0415 - imported when the server listens already
+
+    return admin

@@ -1,0 +1,212 @@
+"""The log of one server: structlog events, one JSON object a line, into one file.
+
+Logging never raises and never stops a server: what cannot be written is counted and dropped, and logging goes
+on when there is room again. Lines gather in memory and leave in one write a turn of the event loop; a clean
+exit loses none. The file is rotated either here, by size, or by somebody outside who sends SIGHUP; never both.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import structlog
+from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
+
+_GATHER_BYTES: Final = 1 << 20
+"""Bytes that gather at most before they are written, whoever forgets to flush."""
+
+# Characters that JSON lets through, and that a terminal or a line-reading tool would act on.
+_ACTIVE: Final = {
+    code: f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+    for code in (
+        *range(0x20),
+        *range(0x7F, 0xA0),
+        0x2028,
+        0x2029,
+        *range(0x202A, 0x202F),
+        *range(0x2066, 0x206A),
+    )
+}
+
+
+def text(data: bytes) -> str:
+    r"""Return bytes as text that is safe to show: what is not UTF-8, and control characters, become \xNN."""
+    if data.isascii() and (plain := data.decode()).isprintable():
+        return plain
+    return data.decode("utf-8", "backslashreplace").translate(_ACTIVE)
+
+
+def names(clients: Iterable[bytes], most_bytes: int) -> list[str]:
+    """Return the first client IDs as text, about `most_bytes` of them."""
+    shown: list[str] = []
+    for client in clients:
+        most_bytes -= len(client) + 3
+        if most_bytes < 0:
+            break
+        shown.append(text(client))
+    return shown
+
+
+class LogFile:
+    """The file under the log. `max_bytes` 0: somebody else rotates it. Raises OSError if it cannot be opened
+    at first; nothing raises after.
+    """
+
+    def __init__(self, path: Path, *, max_bytes: int = 0, backups: int = 4) -> None:
+        self._path = path
+        self._max_bytes = max_bytes
+        self._backups = backups
+        self._lines: list[bytes] = []
+        self._gathered = 0
+        self._torn = False
+        self._fd = self._open()
+        self._size = os.fstat(self._fd).st_size
+        self.later: Callable[[Callable[[], None]], object] | None = None  # such as an event loop's call_soon
+        self.bytes_written = 0
+        self.lines_lost = 0
+        self.failures = 0
+
+    def write(self, line: bytes) -> None:
+        """Let a line, without LF, be written with the next flush, which is soon."""
+        if not self._lines and self.later is not None:
+            self.later(self.flush)
+        self._lines.append(line)
+        self._gathered += len(line)
+        if self.later is None or self._gathered > _GATHER_BYTES:
+            self.flush()
+
+    # structlog calls the method that is named as the level.
+    debug = info = warning = error = critical = write
+
+    def flush(self) -> None:
+        """Write what has gathered."""
+        if not self._lines:
+            return
+        self._lines.append(b"")
+        data = b"\n".join(self._lines)
+        self._lines.clear()
+        self._gathered = 0
+        if self._torn:  # the line that a full disk cut stays on a line of its own
+            data = b"\n" + data
+        written = self._write_all(data)
+        self._size += written
+        self.bytes_written += written
+        if written:
+            self._torn = data[written - 1] != 0x0A
+        self.lines_lost += data.count(b"\n", written)
+        if self._max_bytes and self._size >= self._max_bytes:
+            self._rotate()
+
+    def reopen(self) -> None:
+        """Go on in a new file of the same name, after somebody has renamed the old one."""
+        self.flush()
+        try:
+            fd = self._open()
+        except OSError:
+            self.failures += 1
+            return
+        os.close(self._fd)
+        self._fd = fd
+        self._size = os.fstat(fd).st_size
+        self._torn = False
+
+    def close(self) -> None:
+        """Write what has gathered and end."""
+        self.later = None
+        self.flush()
+        os.close(self._fd)
+
+    def _open(self) -> int:
+        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+
+    def _write_all(self, data: bytes) -> int:
+        written = 0
+        try:
+            while written < len(data):
+                written += os.write(self._fd, data[written:] if written else data)
+        except OSError:
+            self.failures += 1
+        return written
+
+    def _rotate(self) -> None:
+        def named(number: int) -> Path:
+            return self._path.with_name(f"{self._path.name}.{number}") if number else self._path
+
+        try:
+            for number in range(self._backups, 0, -1):
+                if named(number - 1).exists():
+                    named(number - 1).replace(named(number))
+            if not self._backups:
+                self._path.unlink()
+        except OSError:
+            self.failures += 1
+            self._size = 0  # not again before as much has been written once more
+            return
+        self.reopen()
+
+
+class _Render:
+    """The one structlog processor: an event to a line of JSON, fixed keys first, long fields cut."""
+
+    def __init__(self, server: str, most_bytes: int) -> None:
+        self._server = server
+        self._most_bytes = most_bytes
+        self._encode = msgspec.json.Encoder().encode
+        self._second = -1
+        self._prefix = ""
+
+    def __call__(self, _: WrappedLogger, level: str, event: EventDict) -> bytes:
+        line: dict[str, Any] = {
+            "timestamp": self._timestamp(),
+            "level": level,
+            "server": self._server,
+            "event": event.pop("event"),
+        }
+        if "exc_info" in event:
+            event = structlog.processors.format_exc_info(None, level, event)
+        most = self._most_bytes
+        for key, value in event.items():
+            kind = value.__class__
+            if kind is bytes:
+                line[key] = text(value if len(value) <= most else value[:most])
+            elif kind is str:
+                line[key] = value if value.isascii() and value.isprintable() else _safe(value)
+                if len(value) > most and key != "exception":
+                    line[key] = line[key][:most]
+            else:
+                line[key] = value
+                continue
+            if len(value) > most:
+                line[f"{key}_bytes"] = len(value)
+        try:
+            return self._encode(line)
+        except (TypeError, ValueError):
+            return self._encode({key: _safe(str(value)) for key, value in line.items()})
+
+    def _timestamp(self) -> str:
+        now = time.time_ns()
+        second = now // 1_000_000_000
+        if second != self._second:
+            self._second = second
+            self._prefix = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        return f"{self._prefix}.{now // 1000 % 1_000_000:06d}Z"
+
+
+def _safe(value: str) -> str:
+    return value.encode("utf-8", "backslashreplace").decode().translate(_ACTIVE)
+
+
+def make_logger(file: LogFile, *, server: str, level: str, max_field_bytes: int) -> FilteringBoundLogger:
+    """Return the logger of a server. `level` is the least one that is written."""
+    logger: FilteringBoundLogger = structlog.wrap_logger(
+        file,
+        processors=[_Render(server, max_field_bytes)],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        cache_logger_on_first_use=True,
+    )
+    return logger.bind()

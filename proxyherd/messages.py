@@ -1,0 +1,158 @@
+r"""IAMAT, WHATSAT and AT: the rules of their fields, parsing and formatting.
+
+Everything is bytes, and every number is exact: a field is judged as text by one compiled pattern, and a time
+is an integer of nanoseconds. What `parse_command` returns was in form and in bounds; what was not is `None`,
+and answered with `invalid`. White space is space, tab, CR, LF, form feed and vertical tab, which is what
+`\s` means in a pattern of bytes.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from typing import Final
+
+from msgspec import Struct
+
+NANOSECONDS: Final = 1_000_000_000
+"""Nanoseconds in a second."""
+
+COPIED_BYTES: Final = 1_024
+"""Bytes of an overlong line that its answer copies."""
+
+# ISO 6709 decimal degrees. The bounds are part of the pattern, so they are exact: 90 and 180 may be followed
+# by zeros only. Possessive quantifiers keep a hostile line from being read twice.
+_LATITUDE: Final = rb"[+-](?:90(?:\.0++)?+|(?:[0-8][0-9]|[0-9])(?:\.[0-9]++)?+)"
+_LONGITUDE: Final = rb"[+-](?:180(?:\.0++)?+|(?:1[0-7][0-9]|0[0-9][0-9]|[0-9]{1,2}+)(?:\.[0-9]++)?+)"
+_LOCATION: Final = _LATITUDE + _LONGITUDE
+_TIME: Final = rb"([0-9]{1,12}+)(?:\.([0-9]{1,9}+))?+"
+_NAME: Final = rb"[A-Za-z][A-Za-z0-9_-]{0,62}+"
+
+_iamat = re.compile(rb"\s*+IAMAT\s++(\S++)\s++(" + _LOCATION + rb")\s++(" + _TIME + rb")\s*+").fullmatch
+_whatsat = re.compile(rb"\s*+WHATSAT\s++(\S++)\s++(([0-9]++)(?:\.([0-9]++))?+)\s++([0-9]++)\s*+").fullmatch
+_at = re.compile(
+    rb"AT " + _NAME + rb" (?!-0\.0{9} )[+-](?:0|[1-9][0-9]{0,11}+)\.[0-9]{9} "
+    rb"(\S++) (" + _LOCATION + rb") (" + _TIME + rb")"
+).fullmatch
+_split_location = re.compile(rb"(" + _LATITUDE + rb")(" + _LONGITUDE + rb")").fullmatch
+
+_MOST_DIGITS: Final = 20
+_MOST_KILOMETRES: Final = 50
+_MOST_RESULTS: Final = 20
+
+
+class Iamat(Struct, frozen=True, gc=False):
+    """A client's report: its ID, location and time as they came, and the time in nanoseconds."""
+
+    client: bytes
+    location: bytes
+    time: bytes
+    nanoseconds: int
+
+
+class Whatsat(Struct, frozen=True, gc=False):
+    """A client's question: whom it is about, the radius in kilometres as it came, the most results wanted."""
+
+    client: bytes
+    radius: bytes
+    most: int
+
+
+class Entry(Struct, frozen=True, gc=False):
+    """What the herd knows of one client: the whole AT line, without LF, and its time in nanoseconds."""
+
+    line: bytes
+    nanoseconds: int
+
+
+class At(Struct, frozen=True, gc=False):
+    """An AT line that a peer sent: whose it is, and the entry to learn."""
+
+    client: bytes
+    entry: Entry
+
+
+class Malformed(Struct, frozen=True, gc=False):
+    """A peer's line that is no AT line, or an overlong one's first bytes."""
+
+    line: bytes
+
+
+def parse_command(line: bytes) -> Iamat | Whatsat | None:
+    """Parse a client's line, without LF; None if it is no valid command."""
+    if (match := _iamat(line)) is not None:
+        client, location, time, seconds, fraction = match.groups()
+        return Iamat(client, location, time, nanoseconds(seconds, fraction))
+    if (match := _whatsat(line)) is not None:
+        return _in_bounds(*match.groups())
+    return None
+
+
+def _in_bounds(
+    client: bytes, radius: bytes, whole: bytes, fraction: bytes | None, most: bytes
+) -> Whatsat | None:
+    if len(radius) > _MOST_DIGITS or len(most) > _MOST_DIGITS or int(most) > _MOST_RESULTS:
+        return None
+    kilometres = int(whole)
+    if kilometres > _MOST_KILOMETRES or (kilometres == _MOST_KILOMETRES and (fraction or b"").strip(b"0")):
+        return None
+    return Whatsat(client, radius, int(most))
+
+
+def parse_at(line: bytes) -> At | None:
+    """Parse an AT line from a peer, without LF; None if it is not exactly of the form that servers write."""
+    match = _at(line)
+    if match is None:
+        return None
+    client, _, _, seconds, fraction = match.groups()
+    return At(client, Entry(line, nanoseconds(seconds, fraction)))
+
+
+def nanoseconds(seconds: bytes, fraction: bytes | None) -> int:
+    """Return the nanoseconds of a time spelled as `seconds.fraction`, the fraction of at most nine digits."""
+    if fraction is None:
+        return int(seconds) * NANOSECONDS
+    return int(seconds + fraction.ljust(9, b"0"))
+
+
+def format_at(server: bytes, received: int, report: Iamat) -> bytes:
+    """Return the AT line, without LF, of a report that `server` took at `received` nanoseconds POSIX time."""
+    difference = received - report.nanoseconds
+    sign = b"+"
+    if difference < 0:
+        sign, difference = b"-", -difference
+    return b"AT %b %b%d.%09d %b %b %b" % (
+        server,
+        sign,
+        difference // NANOSECONDS,
+        difference % NANOSECONDS,
+        report.client,
+        report.location,
+        report.time,
+    )
+
+
+def invalid(line: bytes) -> bytes:
+    """Return the answer, without LF, to a line that is no valid command, or that cannot be served."""
+    return b"? " + line
+
+
+def position(at_line: bytes) -> tuple[str, str]:
+    """Return latitude and longitude of an AT line, spelled as the client did, with their signs."""
+    match = _split_location(at_line.split()[4])
+    assert match is not None
+    return match[1].decode(), match[2].decode()
+
+
+def metres(radius: bytes) -> Decimal:
+    """Return the metres of a radius that is spelled in kilometres."""
+    return Decimal(radius.decode()).scaleb(3)
+
+
+def word(line: bytes) -> str:
+    """Return what an invalid line tried to be: `iamat`, `whatsat`, `at` or `other`; names a metric's label."""
+    first = line[:64].split(None, 1)
+    return _WORDS.get(first[0], "other") if first else "other"
+
+
+_WORDS: Final = {b"IAMAT": "iamat", b"WHATSAT": "whatsat", b"AT": "at"}

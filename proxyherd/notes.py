@@ -1,0 +1,67 @@
+"""What happens to a server that is worth a log line or a metric, told by the pure core.
+
+The core has no log. It leaves these, and the shell turns them into events and figures.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from msgspec import Struct
+
+
+class LinkUp(Struct, frozen=True):
+    """A neighbour has proved itself."""
+
+    neighbour: str
+    dialled: bool
+
+
+class LinkDown(Struct, frozen=True):
+    """A live link has ended."""
+
+    neighbour: str
+    reason: str
+
+
+class LinkFailed(Struct, frozen=True):
+    """A connection ended before it was proved; the neighbour is who it claimed or was meant to be."""
+
+    neighbour: str | None
+    dialled: bool
+    reason: str
+
+
+class Heard(Struct, frozen=True):
+    """A batch of live updates came from a neighbour."""
+
+    neighbour: str
+    clients: list[bytes]
+    news: int
+
+
+class Flooded(Struct, frozen=True):
+    """A batch of updates went to a neighbour."""
+
+    neighbour: str
+    clients: list[bytes]
+
+
+class Skipped(Struct, frozen=True):
+    """A neighbour sent a line that is no AT line, or one that the table has no room for."""
+
+    neighbour: str
+    line: bytes
+    reason: str
+
+
+class CaughtUp(Struct, frozen=True):
+    """A walk has ended: how many lines came, how many of them were news."""
+
+    neighbour: str
+    lines: int
+    news: int
+    seconds: float
+
+
+Note: TypeAlias = LinkUp | LinkDown | LinkFailed | Heard | Flooded | Skipped | CaughtUp

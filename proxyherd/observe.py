@@ -1,0 +1,179 @@
+"""What happens, told to the log and the metrics: the one room that knows the names of events.
+
+Commands are counted in plain numbers and added to the metrics once a turn of the event loop. A failure that
+repeats itself is logged once a minute, with how often it was left out; a command never is.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable
+from typing import Final
+
+from structlog.typing import FilteringBoundLogger
+
+from proxyherd.framing import Overlong
+from proxyherd.logs import LogFile, names
+from proxyherd.metrics import Metrics
+from proxyherd.node import Reply
+from proxyherd.notes import CaughtUp, Flooded, Heard, LinkDown, LinkFailed, LinkUp, Note, Skipped
+
+_REPEAT_SECONDS: Final = 60.0
+
+
+class Observer:
+    """Turns what happened to one server into log events and figures."""
+
+    def __init__(
+        self, log: FilteringBoundLogger, file: LogFile, metrics: Metrics, neighbours: Iterable[str]
+    ) -> None:
+        self.log = log
+        self.metrics = metrics
+        self._file = file
+        self._info = log.info
+        self._counts: Counter[tuple[str, str]] = Counter()
+        self._failures: dict[str, _Repeated] = {}
+        self._told = [0, 0, 0]  # log bytes, lines lost, failures that the metrics know of
+        for neighbour in neighbours:
+            metrics.links_up.labels(neighbour)
+            metrics.links_failed.labels(neighbour)
+
+    # Clients. ------------------------------------------------------------------------------------------------
+
+    def command(self, client: str, line: bytes | Overlong, reply: Reply) -> None:
+        """Note one command and its answer; call in the turn in which the answer leaves."""
+        self._counts[reply.kind, reply.outcome] += 1
+        command = line.start if isinstance(line, Overlong) else line
+        if reply.entry is None:
+            self._info(
+                "command",
+                client=client,
+                kind=reply.kind,
+                outcome=reply.outcome,
+                command=command,
+                answer=reply.answer,
+            )
+        else:
+            assert reply.answer is not None
+            self._info(
+                "command",
+                client=client,
+                kind=reply.kind,
+                outcome=reply.outcome,
+                command=command,
+                answer=reply.entry.line,
+                status=reply.status,
+                results=reply.results,
+                bytes=len(reply.answer) + 1,
+            )
+
+    def client_opened(self, client: str, connections: int) -> None:
+        """Note a new connection of a client; there are so many now."""
+        self.metrics.connections_opened.inc()
+        self.metrics.connections.set(connections)
+        self._info("client_opened", client=client)
+
+    def client_closed(self, client: str, reason: str, connections: int) -> None:
+        """Note the end of a client's connection."""
+        self.metrics.connections_closed.labels(reason).inc()
+        self.metrics.connections.set(connections)
+        self._info("client_closed", client=client, reason=reason)
+
+    def client_refused(self, client: str, most: int) -> None:
+        """Note that a client was turned away, there being `most` connections already."""
+        self.metrics.connections_closed.labels("refused").inc()
+        reason = f"{most} connections are open, as many as max_connections"
+        self._again("client_refused", "client_refused", reason, client=client)
+
+    def places(self, provider: str, status: str, outcome: str, seconds: float) -> None:
+        """Note one query of Places; `outcome` is one of few words."""
+        self.metrics.places_seconds.labels(provider, outcome).observe(seconds)
+        self._info("places", provider=provider, status=status, seconds=round(seconds, 6))
+
+    # Neighbours. ---------------------------------------------------------------------------------------------
+
+    def note(self, notes: Iterable[Note]) -> None:
+        """Note what the core has left."""
+        for note in notes:
+            if isinstance(note, Flooded):
+                self.metrics.flood_updates.labels(note.neighbour, "out", "true").inc(len(note.clients))
+                self._flood("flood_sent", note.neighbour, note.clients, "out")
+            elif isinstance(note, Heard):
+                repeated = len(note.clients) - note.news
+                if note.news:
+                    self.metrics.flood_updates.labels(note.neighbour, "in", "true").inc(note.news)
+                if repeated:
+                    self.metrics.flood_updates.labels(note.neighbour, "in", "false").inc(repeated)
+                self._flood("flood_received", note.neighbour, note.clients, "in", news=note.news)
+            else:
+                self._link(note)
+
+    def _link(self, note: CaughtUp | LinkUp | LinkDown | LinkFailed | Skipped) -> None:
+        match note:
+            case CaughtUp(neighbour, lines, news, seconds):
+                self.metrics.mended.labels(neighbour).set(news)
+                self.metrics.checks.labels(neighbour).inc()
+                self._info(
+                    "caught_up", neighbour=neighbour, lines=lines, news=news, seconds=round(seconds, 6)
+                )
+            case LinkUp(neighbour, dialled):
+                self._failures.pop(neighbour, None)
+                self.metrics.links_up.labels(neighbour).set(1)
+                self._info("peer_opened", neighbour=neighbour, dialled=dialled)
+            case LinkDown(neighbour, reason):
+                self.metrics.links_up.labels(neighbour).set(0)
+                self.log.warning("peer_closed", neighbour=neighbour, reason=reason)
+            case LinkFailed(neighbour, dialled, reason):
+                self.link_failed(neighbour, reason, dialled=dialled)
+            case Skipped(neighbour, line, reason):
+                self.metrics.lines_skipped.labels(neighbour).inc()
+                self.log.warning("peer_line_skipped", neighbour=neighbour, line=line, reason=reason)
+
+    def link_failed(self, neighbour: str | None, reason: str, *, dialled: bool) -> None:
+        """Note an attempt at a link that came to nothing, ours or, where not `dialled`, another's."""
+        self.metrics.links_failed.labels(neighbour or "unknown").inc()
+        event = "peer_unreachable" if dialled else "peer_refused"
+        self._again(neighbour or "", event, reason, neighbour=neighbour)
+
+    def _flood(self, event: str, neighbour: str, clients: list[bytes], direction: str, **more: int) -> None:
+        self.metrics.flood_batches.labels(neighbour, direction).inc()
+        shown = names(clients, 1024)
+        self._info(event, neighbour=neighbour, updates=len(clients), **more, clients=shown)
+
+    def _again(self, key: str, event: str, reason: str, **fields: str | None) -> None:
+        """Log a failure unless it is the last one over again, and that within the minute."""
+        last, now = self._failures.get(key), time.monotonic()
+        if last is not None and last.reason == reason and now < last.at + _REPEAT_SECONDS:
+            last.left_out += 1
+            return
+        left_out = last.left_out if last is not None else 0
+        self._failures[key] = _Repeated(reason, now)
+        self.log.warning(event, **fields, reason=reason, left_out=left_out)
+
+    # The turn. -----------------------------------------------------------------------------------------------
+
+    def end_turn(self) -> None:
+        """Add up what the turn has counted, and write its log lines."""
+        if self._counts:
+            for labels, number in self._counts.items():
+                self.metrics.commands.labels(*labels).inc(number)
+            self._counts.clear()
+        file = self._file
+        file.flush()
+        told = [file.bytes_written, file.lines_lost, file.failures]
+        if told != self._told:
+            counters = (self.metrics.log_bytes, self.metrics.log_lines_lost, self.metrics.log_failures)
+            for counter, before, value in zip(counters, self._told, told, strict=True):
+                if value > before:
+                    counter.inc(value - before)
+            self._told = told
+
+
+class _Repeated:
+    __slots__ = ("at", "left_out", "reason")
+
+    def __init__(self, reason: str, at: float) -> None:
+        self.reason = reason
+        self.at = at
+        self.left_out = 0

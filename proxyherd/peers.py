@@ -1,0 +1,190 @@
+"""Sockets under the peer links: listen, dial, back off, replace.
+
+Each neighbour whose name sorts after this server's is dialled, for ever, at every address it has, with pauses
+that grow to a cap and are jittered so that a herd does not dial in step. What comes in on the peer port is a
+stranger until its link says otherwise, and strangers are few.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+import socket
+from collections.abc import Iterator
+from typing import Final, cast
+
+from proxyherd.config import Address, Herd, Server
+from proxyherd.link import NONCE_BYTES, Link, State, Terms
+from proxyherd.node import Node
+from proxyherd.notes import LinkFailed
+from proxyherd.observe import Observer
+from proxyherd.turn import Turn
+
+_READ_AHEAD: Final = 262_144
+"""Bytes received and not yet learned past which a peer is not read for now."""
+
+_FIRST_PAUSE: Final = 0.05
+"""Seconds before the first neighbour that is away is dialled again: a restart takes about as long."""
+
+
+def backoff(most: float, rng: random.Random) -> Iterator[float]:
+    """Return pauses in seconds: doubling up to `most`, each between half of that and all of it."""
+    pause = min(_FIRST_PAUSE, most)
+    while True:
+        yield pause * rng.uniform(0.5, 1.0)
+        pause = min(2 * pause, most)
+
+
+class Peers:
+    """All connections of one server with its neighbours."""
+
+    def __init__(
+        self, herd: Herd, server: Server, terms: Terms, node: Node, turn: Turn, observer: Observer
+    ) -> None:
+        self.limits = herd.limits
+        self.terms = terms
+        self.node = node
+        self.turn = turn
+        self.observer = observer
+        self.loop = asyncio.get_running_loop()
+        self.connections: set[PeerConnection] = set()
+        self._herd = herd
+        self._server = server
+        self._servers: list[asyncio.Server] = []
+        self._dialling: list[asyncio.Task[None]] = []
+
+    async def listen(self, sock: socket.socket) -> None:
+        """Take connections from a bound socket."""
+        self._servers.append(
+            await self.loop.create_server(lambda: PeerConnection(self, None), sock=sock, backlog=128)
+        )
+
+    def dial(self) -> None:
+        """Start to dial the neighbours that are this server's to dial."""
+        for name in self._server.neighbours:
+            if name > self._server.name:
+                self._dialling.append(self.loop.create_task(self._keep_dialling(name)))
+
+    def tick(self, now: float) -> None:
+        """Let time pass for every link; call a few times a heartbeat."""
+        for connection in tuple(self.connections):
+            link = connection.link
+            link.tick(now)
+            if link.state is State.CLOSED:
+                self.node.closed(link)
+        self.node.tick(now)
+        self.turn.wake()
+
+    def close(self) -> None:
+        """Dial and listen no more, and end every link."""
+        for task in self._dialling:
+            task.cancel()
+        for server in self._servers:
+            server.close()
+        for connection in tuple(self.connections):
+            connection.link.close("server stops")
+            self.node.closed(connection.link)
+        self.turn.wake()
+
+    @property
+    def strangers(self) -> int:
+        """Connections that came in and have not proved themselves."""
+        return sum(not one.link.dialled and one.link.state is not State.LIVE for one in self.connections)
+
+    async def _keep_dialling(self, neighbour: str) -> None:
+        addresses = self._herd.servers[neighbour].peers
+        while True:
+            for pause in backoff(self._herd.timing.backoff_seconds, random.Random()):  # noqa: S311 - no secret
+                connection = await self._connect(neighbour, addresses)
+                if connection is not None and await connection.ended:
+                    break  # it was live: begin with short pauses again
+                await asyncio.sleep(pause)
+
+    async def _connect(self, neighbour: str, addresses: tuple[Address, ...]) -> PeerConnection | None:
+        for address in addresses:
+            try:
+                async with asyncio.timeout(self._herd.timing.handshake_seconds):
+                    _, connection = await self.loop.create_connection(
+                        lambda: PeerConnection(self, neighbour), address.host, address.port
+                    )
+            except (OSError, TimeoutError) as error:
+                why = str(error) or f"no connection within {self._herd.timing.handshake_seconds:g} s"
+                self.node.notes.append(LinkFailed(neighbour, dialled=True, reason=f"{address}: {why}"))
+                self.turn.wake()
+            else:
+                return connection
+        return None
+
+
+class PeerConnection(asyncio.Protocol):
+    """One connection with a peer: moves bytes between a socket and a link."""
+
+    def __init__(self, peers: Peers, dial: str | None) -> None:
+        self.link = Link(
+            peers.terms, dial=dial, nonce=secrets.token_bytes(NONCE_BYTES), now=peers.loop.time()
+        )
+        self.queued = False
+        self.ended: asyncio.Future[bool] = peers.loop.create_future()
+        """Done when the connection is gone; whether its link was ever live."""
+        self._peers = peers
+        self._transport: asyncio.Transport | None = None
+        self._reading = True
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Start, or turn a stranger away."""
+        peers = self._peers
+        self._transport = cast("asyncio.Transport", transport)
+        if not self.link.dialled and peers.strangers >= peers.limits.max_peer_connections:
+            self.link.close(
+                f"{peers.strangers} connections have not proved themselves, as many as max_peer_connections"
+            )
+        peers.connections.add(self)
+        peers.turn.add_link(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Take in what arrived; it is heard in this turn."""
+        self.link.receive_data(data, self._peers.loop.time())
+        if (
+            self._reading
+            and self.link.waiting > _READ_AHEAD + self._peers.terms.line_bytes
+            and self._transport is not None
+        ):
+            self._reading = False
+            self._transport.pause_reading()
+        self._peers.turn.peer_said(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Hear what is left, and end the link."""
+        peers, self._transport = self._peers, None
+        if self.link.waiting:  # it may have been the neighbour's last words before it stopped
+            peers.node.receive(self.link, _READ_AHEAD, peers.loop.time())
+        if exc is not None:
+            self.link.close(f"connection broke: {exc}")
+        else:
+            self.link.receive_eof()
+        peers.node.closed(self.link)
+        peers.connections.discard(self)
+        peers.turn.remove_link(self)
+        if not self.ended.done():
+            self.ended.set_result(self.link.proved)
+
+    def release(self, now: float) -> None:
+        """Write what the link has to send, in one write; end the connection if the link has ended."""
+        link, transport = self.link, self._transport
+        if transport is None or transport.is_closing():
+            return
+        if data := link.data_to_send(now):
+            transport.write(data)
+            waiting = transport.get_write_buffer_size()
+            if waiting > self._peers.limits.peer_queue_bytes:
+                link.close(f"{waiting} bytes wait for it, more than peer_queue_bytes")
+        if link.state is State.CLOSED:
+            self._peers.node.closed(link)
+            if link.proved:  # what it did not read is of no use any more
+                transport.abort()
+            else:
+                transport.close()
+        elif not self._reading and not link.more:
+            self._reading = True
+            transport.resume_reading()

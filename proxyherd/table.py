@@ -1,0 +1,131 @@
+"""The table of last locations: last writer wins, and digests tell two tables apart.
+
+One total order decides everywhere: the time as a number, then the bytes of the whole AT line. What is greater
+replaces what is held, so learning commutes, and repeating it changes nothing.
+
+Clients are spread over 65,536 leaves by a keyed hash of their ID. A leaf is a small dict of its own: one big
+dict would stall its server for as long as it takes to grow. The leaves are the bottom of a tree, sixteen
+children to a node, whose nodes are named by the hexadecimal digits that lead to them; a node's digest is the
+exclusive or of the keyed hashes of all lines below it. Keyed, both: a client that chooses its ID can neither
+crowd a leaf nor make two tables look alike.
+
+Digests are brought up to date by `sweep`, in slices, and only where leaves have changed. What changes behind
+a sweep is left out of the digests until the next one, which is no error: between linked servers it travels
+as a live update.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Container, Iterator
+from functools import reduce
+from hashlib import blake2b
+from operator import xor
+from typing import Final
+
+from proxyherd.messages import Entry
+
+DEPTH: Final = 4
+"""Digits of a leaf's name."""
+
+FANOUT: Final = 16
+"""Children of a node."""
+
+LEAVES: Final = FANOUT**DEPTH
+
+_from_bytes = int.from_bytes
+
+
+def span(node: str) -> tuple[int, int]:
+    """Return the leaves below the node of that name, as the first and the one behind the last."""
+    width: int = FANOUT ** (DEPTH - len(node))
+    first = int(node or "0", 16) * width
+    return first, first + width
+
+
+class Table:
+    """One entry a client. `key` is shared by the herd and known to nobody else: the hashes hang on it."""
+
+    def __init__(self, key: bytes) -> None:
+        self._leaf_hash = blake2b(key=key, digest_size=2, person=b"leaf")
+        self._line_hash = blake2b(key=key, digest_size=8, person=b"line")
+        self._leaves: list[dict[bytes, Entry] | None] = [None] * LEAVES
+        self._changed = bytearray(LEAVES)
+        self._digests = array("Q", bytes(8 * LEAVES))
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[tuple[bytes, Entry]]:
+        for leaf in self._leaves:
+            if leaf:
+                yield from leaf.items()
+
+    def leaf(self, client: bytes) -> int:
+        """Return the number of a client's leaf."""
+        leaf_hash = self._leaf_hash.copy()
+        leaf_hash.update(client)
+        return _from_bytes(leaf_hash.digest(), "big")
+
+    def get(self, client: bytes, leaf: int | None = None) -> Entry | None:
+        """Return what is held of a client; whoever knows its leaf saves the hashing."""
+        held = self._leaves[self.leaf(client) if leaf is None else leaf]
+        return held.get(client) if held else None
+
+    def put(self, client: bytes, entry: Entry, leaf: int) -> None:
+        """Hold this entry from now on, whatever was held."""
+        held = self._leaves[leaf]
+        if held is None:
+            held = self._leaves[leaf] = {}
+        before = len(held)
+        held[client] = entry
+        self._size += len(held) - before
+        self._changed[leaf] = 1
+
+    def sweep(self, first: int, last: int, most: int) -> int:
+        """Bring the digests of leaves `first` up to `last` up to date, until `most` lines are hashed.
+
+        Returns the leaf to go on from: `last` when all are done.
+        """
+        changed, hashed = self._changed, 0
+        while (first := changed.find(1, first, last)) >= 0:
+            if hashed >= most:
+                return first
+            hashes = self.hashes(first)
+            self._digests[first] = reduce(xor, hashes, 0)
+            changed[first] = 0
+            hashed += len(hashes)
+        return last
+
+    def children(self, node: str) -> list[int]:
+        """Return the digests of a node's sixteen children, as of the last sweep; 0: nothing below."""
+        first, last = span(node)
+        width = (last - first) // FANOUT
+        return [reduce(xor, self._digests[at : at + width]) for at in range(first, last, width)]
+
+    def hashes(self, leaf: int) -> list[int]:
+        """Return the hash of each line in a leaf."""
+        line_hash, hashes = self._line_hash, []
+        for entry in (self._leaves[leaf] or {}).values():
+            one = line_hash.copy()
+            one.update(entry.line)
+            hashes.append(_from_bytes(one.digest(), "big"))
+        return hashes
+
+    def lines_beside(self, leaf: int, known: Container[int]) -> list[bytes]:
+        """Return the lines of a leaf whose hashes are not among the known ones."""
+        entries = (self._leaves[leaf] or {}).values()
+        hashes = self.hashes(leaf)
+        return [entry.line for entry, own in zip(entries, hashes, strict=True) if own not in known]
+
+    def lines(self, first: int, last: int, most_bytes: int) -> tuple[list[bytes], int]:
+        """Return the lines of whole leaves from `first` on, about `most_bytes` of them, and the next leaf."""
+        lines: list[bytes] = []
+        size = 0
+        while first < last and size < most_bytes:
+            for entry in (self._leaves[first] or {}).values():
+                lines.append(entry.line)
+                size += len(entry.line)
+            first += 1
+        return lines, first

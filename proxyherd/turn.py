@@ -1,0 +1,197 @@
+"""One turn of the event loop: gathers what it brought, decides, and lets everything out in order.
+
+What peers sent goes before what clients asked. Then, in this order, and in one write to each destination: the
+journal, the live peer links, the clients' answers; the log and the metrics last. So a neighbour asked right after
+an answer already knows; and the busier a server is, the less a command costs it. What is too much for one turn
+waits for the next, so that nobody's flood holds up another's answer for long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from typing import Final, Protocol
+
+from proxyherd.framing import Overlong
+from proxyherd.link import Link
+from proxyherd.messages import metres, position
+from proxyherd.node import Node, Reply
+from proxyherd.observe import Observer
+from proxyherd.places import STATUSES, Places, Query
+
+_CLIENT_LINES: Final = 256
+"""Lines of one client in one turn."""
+
+_TURN_LINES: Final = 2_048
+"""Lines of all clients in one turn: some twenty milliseconds."""
+
+_PEER_LINES: Final = 1_024
+"""Lines of one peer in one turn."""
+
+
+class Client(Protocol):
+    """What a turn wants of a client's connection."""
+
+    name: str
+    queued: bool
+
+    def take(self, most: int) -> list[bytes | Overlong]:
+        """Return lines to answer now."""
+
+    def owe(self, line: bytes | Overlong, reply: Reply) -> None:
+        """Take note of a command whose answer stands in `reply`, or will."""
+
+    def release(self) -> list[tuple[bytes | Overlong, Reply]]:
+        """Write the answers that are there, in order, in one write; return them."""
+
+
+class Peer(Protocol):
+    """What a turn wants of a peer's connection."""
+
+    link: Link
+    queued: bool
+
+    def release(self, now: float) -> None:
+        """Write what the link has to send, in one write; end the connection if the link has ended."""
+
+
+class Turn:
+    """Runs the turns of one server. The listeners call `client_said`, `peer_said` and `wake`."""
+
+    def __init__(
+        self, node: Node, places: Places, observer: Observer, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self._node = node
+        self._places = places
+        self._observer = observer
+        self._loop = loop
+        self._clients: deque[Client] = deque()
+        self._peers: deque[Peer] = deque()
+        self._links: set[Peer] = set()
+        self._early: list[tuple[Client, bytes, Reply]] = []
+        self._queries: set[asyncio.Task[None]] = set()
+        self._scheduled = False
+
+    @property
+    def idle(self) -> bool:
+        """Whether no command waits for anything but its client."""
+        return not (self._clients or self._queries or self._early)
+
+    def client_said(self, client: Client) -> None:
+        """A client has sent something, or can take answers again."""
+        if not client.queued:
+            client.queued = True
+            self._clients.append(client)
+            self.wake()
+
+    def peer_said(self, peer: Peer) -> None:
+        """A peer has sent something."""
+        if not peer.queued:
+            peer.queued = True
+            self._peers.append(peer)
+            self.wake()
+
+    def add_link(self, peer: Peer) -> None:
+        """Count a connection among those that have something to say at the end of a turn."""
+        self._links.add(peer)
+        self.wake()
+
+    def remove_link(self, peer: Peer) -> None:
+        """Forget a connection that is gone."""
+        self._links.discard(peer)
+        self.wake()
+
+    def wake(self) -> None:
+        """Let there be a turn, when everything that is ready now has been read."""
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._run)
+
+    def _run(self) -> None:
+        self._scheduled = False
+        node, now = self._node, self._loop.time()
+        self._hear_peers(now)
+        more = node.work(now)
+        said = self._hear_clients()
+        if self._early and (node.ready or node.news):
+            said.extend(self._look_up_again())
+        node.flood()
+        for peer in tuple(self._links):
+            peer.release(now)
+        observer = self._observer
+        for client in said:
+            for line, reply in client.release():
+                observer.command(client.name, line, reply)
+        if node.notes:
+            notes, node.notes = node.notes, []
+            observer.note(notes)
+        observer.end_turn()
+        if more or self._clients or self._peers:
+            self.wake()
+
+    def _hear_peers(self, now: float) -> None:
+        for _ in range(len(self._peers)):
+            peer = self._peers.popleft()
+            peer.queued = False
+            self._node.receive(peer.link, _PEER_LINES, now)
+            if peer.link.more:
+                self.peer_said(peer)
+
+    def _hear_clients(self) -> list[Client]:
+        """Decide about what clients have sent; returns those who may have answers to get."""
+        decide, received = self._node.command, time.time_ns()
+        said: list[Client] = []
+        lines_left = _TURN_LINES
+        for _ in range(len(self._clients)):
+            if lines_left <= 0:
+                break
+            client = self._clients.popleft()
+            client.queued = False
+            said.append(client)
+            lines = client.take(_CLIENT_LINES)
+            lines_left -= len(lines)
+            for line in lines:
+                reply = decide(line, received)
+                client.owe(line, reply)
+                if reply.answer is None:
+                    self._wait(client, line, reply)
+        return said
+
+    # Answers that must wait. ---------------------------------------------------------------------------------
+
+    def _wait(self, client: Client, line: bytes | Overlong, reply: Reply) -> None:
+        if reply.entry is None:
+            assert isinstance(line, bytes)
+            self._early.append((client, line, reply))
+            return
+        query = self._loop.create_task(self._ask_places(client, reply))
+        self._queries.add(query)
+        query.add_done_callback(self._queries.discard)
+
+    def _look_up_again(self) -> list[Client]:
+        """Decide again about queries that came before the server was ready; returns whose were decided."""
+        early, self._early = self._early, []
+        decided: list[Client] = []
+        for client, line, reply in early:
+            assert reply.whatsat is not None
+            again = self._node.look_up(reply.whatsat, line)
+            reply.outcome, reply.answer, reply.entry = again.outcome, again.answer, again.entry
+            if reply.answer is None:
+                self._wait(client, line, reply)
+            else:
+                decided.append(client)
+        return decided
+
+    async def _ask_places(self, client: Client, reply: Reply) -> None:
+        assert reply.whatsat is not None
+        assert reply.entry is not None
+        latitude, longitude = position(reply.entry.line)
+        query = Query(latitude, longitude, metres(reply.whatsat.radius), reply.whatsat.most)
+        began = time.monotonic()  # the loop's own clock counts milliseconds
+        answer = await self._places.nearby(query)
+        outcome = answer.status if answer.status in STATUSES else "OTHER"
+        self._observer.places(self._places.name, answer.status, outcome, time.monotonic() - began)
+        reply.outcome, reply.status, reply.results = "answered", answer.status, answer.results
+        reply.answer = reply.entry.line + b"\n" + answer.body + b"\n"
+        self.client_said(client)

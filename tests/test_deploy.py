@@ -1,0 +1,265 @@
+"""What the herd is deployed with: herd's files, supervisord's, systemd's and the Makefile's, held together."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from supervisor.datatypes import RestartWhenExitUnexpected  # type: ignore[import-untyped]
+from supervisor.options import ServerOptions  # type: ignore[import-untyped]
+
+from proxyherd import config
+
+ROOT = Path(__file__).parent.parent
+UNITS = ["proxyherd@.service", "proxyherd.target", "proxyherd-gazetteer.service"]
+
+TOPOLOGIES = {
+    "2022": "Clark-Jaquez Clark-Juzang Bernard-Juzang Bernard-Jaquez Bernard-Johnson Juzang-Johnson",
+    "2021": "Riley-Jaquez Riley-Juzang Bernard-Jaquez Bernard-Juzang Bernard-Campbell Juzang-Campbell",
+    "2020": "Hill-Jaquez Hill-Smith Singleton-Jaquez Singleton-Smith Singleton-Campbell Smith-Campbell",
+    "2018": "Goloman-Hands Goloman-Holiday Goloman-Wilkes Hands-Wilkes Holiday-Welsh Holiday-Wilkes",
+    "2017": "Alford-Hamilton Hamilton-Holiday Holiday-Ball Ball-Welsh Welsh-Alford",
+    "2015": "Alford-Parker Alford-Powell Bolden-Parker Bolden-Powell Hamilton-Parker",
+}
+HERDS = {
+    "herd.toml": "Bailey-Campbell Bailey-Bona Bona-Clark Bona-Campbell Campbell-Jaquez Clark-Jaquez",
+    **{f"topologies/{year}.toml": edges for year, edges in TOPOLOGIES.items()},
+}
+
+
+# --- the herds' files
+
+
+def test_there_is_no_topology_but_those_tested() -> None:
+    assert {file.stem for file in (ROOT / "deploy/topologies").iterdir()} == TOPOLOGIES.keys()
+
+
+@pytest.mark.parametrize("file", HERDS)
+def test_herds_file_has_its_graph_and_ports(file: str) -> None:
+    herd = config.load(ROOT / "deploy" / file)
+    assert {frozenset(edge) for edge in herd.edges} == {
+        frozenset(edge.split("-")) for edge in HERDS[file].split()
+    }
+    assert len(herd.edges) == len(HERDS[file].split())
+    assert len(herd.islands()) == 1
+    assert list(herd.servers) == sorted(herd.servers)
+    for number, server in enumerate(herd.servers.values()):
+        ports = [address.port for address in (*server.clients, *server.peers, *server.admin)]
+        assert ports == [10000 + number, 10100 + number, 10200 + number]
+        assert server.clients[0].is_loopback
+
+
+# --- supervisord
+
+
+@pytest.fixture
+def supervised(tmp_path: Path) -> ServerOptions:
+    """supervisord.conf as supervisord itself reads it, in a folder with a space in its name."""
+    here = tmp_path / "a herd"
+    (here / "var/log").mkdir(parents=True)
+    (here / "var/run").mkdir()
+    shutil.copy(ROOT / "supervisord.conf", here)
+    options = ServerOptions()
+    options.realize(["-c", str(here / "supervisord.conf")])
+    assert options.parse_warnings == []
+    assert options.parse_infos == []
+    return options
+
+
+def test_supervisord_runs_the_default_herd_in_one_group(supervised: ServerOptions) -> None:
+    [group] = supervised.process_group_configs
+    assert group.name == "herd"
+    names = [program.name for program in group.process_configs]
+    assert sorted(names) == list(config.load(ROOT / "deploy/herd.toml").servers)
+
+
+def test_supervisord_leaves_the_log_to_the_server_and_restarts_for_ever(supervised: ServerOptions) -> None:
+    here = Path(supervised.here)
+    [group] = supervised.process_group_configs
+    assert {program.name for program in group.process_configs} == set(
+        config.load(ROOT / "deploy/herd.toml").servers
+    )
+    for program in group.process_configs:
+        assert program.command == (
+            f'"{here}/.venv/bin/proxyherd" serve {program.name} --log-max-bytes 67108864 --log-backups 4'
+        )
+        assert program.directory == str(here)
+        assert program.stdout_logfile == f"{here}/var/log/{program.name}.log"
+        assert program.stdout_logfile_maxbytes == 0
+        assert program.stderr_logfile == f"{here}/var/log/{program.name}.stderr.log"
+        assert program.autorestart is RestartWhenExitUnexpected
+        assert program.exitcodes == [2]
+        assert (program.startsecs, program.stopwaitsecs) == (1, 10)
+        assert program.startretries > 10**6
+        assert program.autostart
+
+
+def test_supervisord_keeps_to_its_folder_and_to_its_owner(supervised: ServerOptions) -> None:
+    here = Path(supervised.here)
+    assert supervised.logfile == f"{here}/var/log/supervisord.log"
+    assert supervised.pidfile == f"{here}/var/run/supervisord.pid"
+    [server] = supervised.server_configs
+    assert (server["file"], server["chmod"]) == (f"{here}/var/run/supervisor.sock", 0o700)
+    [section] = [supervised.configroot.supervisord]
+    assert section.environment == {"PROXYHERD_CONFIG": f"{here}/deploy/herd.toml"}
+
+
+# --- systemd
+
+
+def verify(tmp_path: Path, *units: str) -> subprocess.CompletedProcess[str]:
+    for unit in UNITS:
+        text = (ROOT / "systemd" / unit).read_text()
+        (tmp_path / unit).write_text(text.replace("/opt/proxyherd/bin/proxyherd", "/bin/true"))
+    return subprocess.run(
+        ["systemd-analyze", *units], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+needs_systemd = pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze"
+)
+
+
+@needs_systemd
+def test_units_are_what_systemd_understands(tmp_path: Path) -> None:
+    done = verify(
+        tmp_path, "verify", "./proxyherd@Clark.service", "./proxyherd.target", "./proxyherd-gazetteer.service"
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@needs_systemd
+@pytest.mark.parametrize("unit", ["proxyherd@.service", "proxyherd-gazetteer.service"])
+def test_units_are_hardened(tmp_path: Path, unit: str) -> None:
+    done = verify(tmp_path, "security", "--offline=true", "--no-pager", "--threshold=15", f"./{unit}")
+    assert done.returncode == 0, done.stdout
+
+
+def settings(unit: str) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for line in (ROOT / "systemd" / unit).read_text().splitlines():
+        if match := re.fullmatch(r"(\w+)=(.*)", line):
+            found.setdefault(match[1], []).append(match[2])
+    return found
+
+
+def test_unit_of_a_server_restarts_for_ever_but_not_on_bad_configuration() -> None:
+    unit = settings("proxyherd@.service")
+    expected = {
+        "Type": "notify",
+        "NotifyAccess": "main",
+        "Restart": "always",
+        "RestartPreventExitStatus": "2",
+        "StartLimitIntervalSec": "0",
+        "WatchdogSec": "10",
+        "PartOf": "proxyherd.target",
+        "WantedBy": "proxyherd.target",
+        "User": "proxyherd",
+        "StateDirectory": "proxyherd/%i",
+        "LogsDirectory": "proxyherd",
+        "LimitNOFILE": "65536",
+    }
+    assert {key: unit[key] for key in expected} == {key: [value] for key, value in expected.items()}
+
+
+def test_key_is_optional_and_the_secret_is_not() -> None:
+    unit = settings("proxyherd@.service")
+    assert unit["SetCredential"] == [r"google-places-api-key:\n"]
+    assert unit["LoadCredential"] == [
+        "secret:/etc/proxyherd/secret",
+        "google-places-api-key:/etc/proxyherd/google-places-api-key",
+    ]
+
+
+def test_units_start_commands_that_there_are() -> None:
+    from click.testing import CliRunner  # noqa: PLC0415 - only here
+
+    from proxyherd.cli import main  # noqa: PLC0415 - only here
+
+    for unit in ("proxyherd@.service", "proxyherd-gazetteer.service"):
+        [command] = settings(unit)["ExecStart"]
+        program, *arguments = command.replace("%i", "Clark").split()
+        assert program == "/opt/proxyherd/bin/proxyherd"
+        assert CliRunner().invoke(main, [*arguments, "--help"]).exit_code == 0
+
+
+# --- the Makefile
+
+
+def make(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["make", "--no-print-directory", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def folder(where: Path) -> Path:
+    """A copy of the Makefile with a virtual environment that passes for current but has no program."""
+    (where / ".venv/bin").mkdir(parents=True)
+    shutil.copy(ROOT / "Makefile", where)
+    (where / "pyproject.toml").touch()
+    (where / ".venv/run.stamp").touch()
+    return where
+
+
+def test_run_prints_addresses_that_there_are() -> None:
+    clark = config.load(ROOT / "deploy/herd.toml").servers["Clark"].clients[0]
+    assert f"nc {clark.host} {clark.port} " in (ROOT / "Makefile").read_text()
+
+
+def test_run_in_too_long_a_path_says_so(tmp_path: Path) -> None:
+    done = make("run", cwd=folder(tmp_path / ("x" * 90)))
+    assert done.returncode != 0
+    assert "bytes, a socket's path has 99 at most; move this folder" in done.stderr
+
+
+def test_stop_without_a_herd_says_so(tmp_path: Path) -> None:
+    done = make("stop", cwd=folder(tmp_path))
+    assert (done.returncode, done.stdout) == (0, "No herd of this folder runs.\n")
+
+
+def pretend(where: Path, program: str, script: str) -> None:
+    file = where / ".venv/bin" / program
+    file.write_text(f"#!/bin/sh\n{script}\n")
+    file.chmod(0o755)
+
+
+def test_clean_refuses_while_the_herd_runs(tmp_path: Path) -> None:
+    where = folder(tmp_path)
+    (where / "var").mkdir()
+    (where / "var/secret").touch()
+    pretend(where, "supervisorctl", "exit 0")
+    done = make("clean", cwd=where)
+    assert done.returncode != 0
+    assert "make stop first" in done.stderr
+    assert (where / "var/secret").exists()
+    pretend(where, "supervisorctl", "exit 1")
+    assert make("clean", cwd=where).returncode == 0
+    assert sorted(path.name for path in where.iterdir()) == ["Makefile", "pyproject.toml"]
+
+
+def test_nothing_is_started_when_a_port_is_taken(tmp_path: Path) -> None:
+    where = folder(tmp_path)
+    pretend(where, "supervisorctl", "exit 1")
+    pretend(where, "supervisord", "touch started")
+    pretend(where, "proxyherd", 'test "$1" != check-config || { echo taken >&2; exit 1; }')
+    done = make("run", cwd=where)
+    assert done.returncode != 0
+    assert done.stderr.startswith("taken\n")
+    assert not (where / "started").exists()
+
+
+def test_continuous_integration_lints_then_tests() -> None:
+    script = ROOT / ".ci/run"
+    assert script.stat().st_mode & 0o111
+    lines: list[Any] = script.read_text().splitlines()
+    assert lines[-2:] == ["make lint", "make test"]
