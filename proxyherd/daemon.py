@@ -16,6 +16,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Coroutine, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -58,8 +59,6 @@ def serve(herd: Herd, name: str, paths: Paths) -> int:
     """
     server = herd.server(name)
     secret = read_secret(paths.secret)
-    key = find_key(herd.places, herd.file, os.environ)
-    places = open_places(herd.places, herd.limits, key=key, gazetteer=paths.gazetteer)
     try:
         state = StateDirectory(paths.state)
     except StateTaken as error:
@@ -75,7 +74,7 @@ def serve(herd: Herd, name: str, paths: Paths) -> int:
     except OSError as error:
         raise ConfigError(f"{paths.log}: {error.strerror}; name a log file with --log-file") from error
     with asyncio.Runner(loop_factory=_new_event_loop) as runner:
-        runner.run(_Daemon(herd, server, secret, places, log_file).run())
+        runner.run(_Daemon(herd, server, secret, paths.gazetteer, log_file).run())
     log_file.close()
     state.close()
     return 0
@@ -110,11 +109,11 @@ def _new_event_loop() -> asyncio.AbstractEventLoop:
 class _Daemon:
     """One running server."""
 
-    def __init__(self, herd: Herd, server: Server, secret: bytes, places: Places, log_file: LogFile) -> None:
+    def __init__(self, herd: Herd, server: Server, secret: bytes, gazetteer: Path, log_file: LogFile) -> None:
         self._herd = herd
         self._server = server
         self._secret = secret
-        self._places = places
+        self._gazetteer = gazetteer
         self._log_file = log_file
         self._log = make_logger(
             log_file, server=server.name, level=herd.log.level, max_field_bytes=herd.log.max_field_bytes
@@ -135,10 +134,11 @@ class _Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reopen)
+        self._places = loop.create_task(asyncio.to_thread(self._open_places))
         self._assemble()
         await self._listen("clients", self._server.clients, self._clients.listen)
         await self._listen("peers", self._server.peers, self._peers.listen)
-        self._log.info("started", version=__version__, pid=os.getpid(), places=self._places.name)
+        self._log.info("started", version=__version__, pid=os.getpid())
         self._peers.dial()
         self._expected = time.monotonic()
         self._tick()
@@ -224,8 +224,21 @@ class _Daemon:
             return False
         return True
 
+    def _open_places(self) -> Places:
+        # In a thread, as the admin port below: aiohttp takes a quarter of a second to import, and clients are
+        # served already. A key that cannot be had must not stop a start: there are answers without one.
+        key = None
+        try:
+            key = find_key(self._herd.places, self._herd.file, os.environ)
+        except ConfigError as error:
+            self._loop.call_soon_threadsafe(
+                partial(self._log.error, "places_key_unusable", reason=str(error))
+            )
+        places = open_places(self._herd.places, self._herd.limits, key=key, gazetteer=self._gazetteer)
+        self._loop.call_soon_threadsafe(partial(self._log.info, "places_opened", provider=places.name))
+        return places
+
     async def _open_admin(self) -> None:
-        # In a thread: aiohttp takes a tenth of a second to import, and clients are served already.
         admin = await asyncio.to_thread(_import_admin)
         app = admin.make_app(self._server.name, self, self._metrics.registry, self._herd.admin.hosts)
         self._admin = admin.Admin(app)
@@ -271,7 +284,7 @@ class _Daemon:
         await asyncio.gather(*self._background, return_exceptions=True)
         if hasattr(self, "_admin"):
             await self._admin.close()
-        await self._places.close()
+        await (await self._places).close()
         await asyncio.sleep(0)  # let the last turn write its log
         self._log.info("stopped")
 
@@ -299,7 +312,8 @@ class _Daemon:
         """Bring the figures up to date that are not counted as things happen."""
         self._metrics.ready.set(self.ready()[0])
         self._metrics.clients.set(len(self._node.table))
-        self._metrics.places_in_flight.set(self._places.in_flight)
+        if self._places.done():
+            self._metrics.places_in_flight.set(self._places.result().in_flight)
 
     def facts(self) -> list[tuple[str, str]]:
         """Return what the status page says."""
@@ -310,7 +324,7 @@ class _Daemon:
             ("Clients known", f"{len(self._node.table):,}"),
             ("Connections", f"{len(self._clients.connections):,}"),
             ("Links", ", ".join(links) or "none"),
-            ("Places", self._places.name),
+            ("Places", self._places.result().name if self._places.done() else "opening"),
             ("Version", __version__),
         ]
 

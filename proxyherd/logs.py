@@ -24,7 +24,6 @@ _GATHER_BYTES: Final = 1 << 20
 _ACTIVE: Final = {
     code: f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
     for code in (
-        *range(0x20),
         *range(0x7F, 0xA0),
         0x2028,
         0x2029,
@@ -35,9 +34,11 @@ _ACTIVE: Final = {
 
 
 def text(data: bytes) -> str:
-    r"""Return bytes as text that is safe to show: what is not UTF-8, and control characters, become \xNN."""
-    if data.isascii() and (plain := data.decode()).isprintable():
-        return plain
+    r"""Return bytes as text that is safe in a line of JSON: what is not UTF-8 becomes \xNN, and so do those
+    control characters that JSON does not escape by itself.
+    """
+    if data.isascii() and b"\x7f" not in data:
+        return data.decode()
     return data.decode("utf-8", "backslashreplace").translate(_ACTIVE)
 
 
@@ -70,6 +71,11 @@ class LogFile:
         self.bytes_written = 0
         self.lines_lost = 0
         self.failures = 0
+
+    @property
+    def gathers(self) -> bool:
+        """Whether lines wait to be written."""
+        return bool(self._lines)
 
     def write(self, line: bytes) -> None:
         """Let a line, without LF, be written with the next flush, which is soon."""
@@ -151,18 +157,25 @@ class LogFile:
 
 
 class _Render:
-    """The one structlog processor: an event to a line of JSON, fixed keys first, long fields cut."""
+    """The one structlog processor: an event to a line of JSON, fixed keys first, long fields cut.
 
-    def __init__(self, server: str, most_bytes: int) -> None:
+    Events that leave in one write bear one time stamp.
+    """
+
+    def __init__(self, file: LogFile, server: str, most_bytes: int) -> None:
+        self._file = file
         self._server = server
         self._most_bytes = most_bytes
         self._encode = msgspec.json.Encoder().encode
         self._second = -1
         self._prefix = ""
+        self._stamp = ""
 
     def __call__(self, _: WrappedLogger, level: str, event: EventDict) -> bytes:
+        if not self._file.gathers:
+            self._stamp = self._timestamp()
         line: dict[str, Any] = {
-            "timestamp": self._timestamp(),
+            "timestamp": self._stamp,
             "level": level,
             "server": self._server,
             "event": event.pop("event"),
@@ -173,16 +186,18 @@ class _Render:
         for key, value in event.items():
             kind = value.__class__
             if kind is bytes:
-                line[key] = text(value if len(value) <= most else value[:most])
+                if len(value) > most:
+                    line[key] = text(value[:most])
+                    line[f"{key}_bytes"] = len(value)
+                else:
+                    line[key] = text(value)
             elif kind is str:
-                line[key] = value if value.isascii() and value.isprintable() else _safe(value)
+                line[key] = value if value.isascii() and "\x7f" not in value else _safe(value)
                 if len(value) > most and key != "exception":
                     line[key] = line[key][:most]
+                    line[f"{key}_bytes"] = len(value)
             else:
                 line[key] = value
-                continue
-            if len(value) > most:
-                line[f"{key}_bytes"] = len(value)
         try:
             return self._encode(line)
         except (TypeError, ValueError):
@@ -205,7 +220,7 @@ def make_logger(file: LogFile, *, server: str, level: str, max_field_bytes: int)
     """Return the logger of a server. `level` is the least one that is written."""
     logger: FilteringBoundLogger = structlog.wrap_logger(
         file,
-        processors=[_Render(server, max_field_bytes)],
+        processors=[_Render(file, server, max_field_bytes)],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         cache_logger_on_first_use=True,
     )

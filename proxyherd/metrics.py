@@ -49,7 +49,7 @@ class Metrics:
     """The figures of one server; each attribute is one metric."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # a series more for each counter, which nobody asks for
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for each counter, which nobody asks for
         registry = self.registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)

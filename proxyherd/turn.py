@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Awaitable
 from typing import Final, Protocol
 
 from proxyherd.framing import Overlong
@@ -57,10 +58,13 @@ class Peer(Protocol):
 
 
 class Turn:
-    """Runs the turns of one server. The listeners call `client_said`, `peer_said` and `wake`."""
+    """Runs the turns of one server. The listeners call `client_said`, `peer_said` and `wake`.
+
+    `places` can be awaited as often as needed; until it is there, queries wait for it.
+    """
 
     def __init__(
-        self, node: Node, places: Places, observer: Observer, loop: asyncio.AbstractEventLoop
+        self, node: Node, places: Awaitable[Places], observer: Observer, loop: asyncio.AbstractEventLoop
     ) -> None:
         self._node = node
         self._places = places
@@ -189,9 +193,10 @@ class Turn:
         latitude, longitude = position(reply.entry.line)
         query = Query(latitude, longitude, metres(reply.whatsat.radius), reply.whatsat.most)
         began = time.monotonic()  # the loop's own clock counts milliseconds
-        answer = await self._places.nearby(query)
+        places = await self._places
+        answer = await places.nearby(query)
         outcome = answer.status if answer.status in STATUSES else "OTHER"
-        self._observer.places(self._places.name, answer.status, outcome, time.monotonic() - began)
+        self._observer.places(places.name, answer.status, outcome, time.monotonic() - began)
         reply.outcome, reply.status, reply.results = "answered", answer.status, answer.results
         reply.answer = reply.entry.line + b"\n" + answer.body + b"\n"
         self.client_said(client)

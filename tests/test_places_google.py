@@ -54,10 +54,8 @@ def ask(
 
 def message(answer: Answer) -> str:
     document = json.loads(answer.body)
-    assert document["results"] == []
-    assert document["status"] == answer.status
-    text: str = document["error_message"]
-    return text
+    assert (document["results"], document["status"]) == ([], answer.status)
+    return str(document["error_message"])
 
 
 def test_an_answer_within_the_bound_goes_on_as_it_came(google: FakeGoogle) -> None:
@@ -90,8 +88,7 @@ def test_what_google_says_itself_goes_on_under_its_own_status(google: FakeGoogle
 def test_google_is_asked_in_its_own_terms(
     google: FakeGoogle, query: Query, location: str, radius: str
 ) -> None:
-    key = "odd+key&with=%41 signs".replace(" ", "/")
-    ask(google.url + "?language=de", query=query, key=key)
+    ask(google.url + "?language=de", query=query, key=(key := "odd+key&with=%41/signs"))
     (request,) = google.requests
     assert request.path == PATH
     assert request.query == {"location": location, "radius": radius, "key": key, "language": "de"}
@@ -234,7 +231,10 @@ def test_what_is_no_key_is_an_error_that_does_not_show_it(tmp_path: Path, bad: s
         assert bad not in str(caught.value)
 
 
-def test_a_key_file_that_is_not_there_is_an_error_with_a_remedy(tmp_path: Path) -> None:
+def test_a_key_that_cannot_be_read_is_an_error_with_a_remedy(tmp_path: Path) -> None:
+    (tmp_path / KEY_CREDENTIAL).mkdir()
+    with pytest.raises(ConfigError, match=r"credential: .*Is a directory"):
+        find_key(config.Places(), tmp_path, {"CREDENTIALS_DIRECTORY": str(tmp_path)})
     with pytest.raises(ConfigError, match=r"herd\.toml: key places\.key_file: .*gone: No such file.*write"):
         find_key(config.Places(key_file="gone"), tmp_path / "herd.toml", {})
 

@@ -159,19 +159,20 @@ def find_key(places: config.Places, herd_file: Path, environ: Mapping[str, str])
             return key
     if directory := environ.get("CREDENTIALS_DIRECTORY"):
         file = Path(directory, KEY_CREDENTIAL)
-        if file.exists() and (key := _key(_read(file, "the systemd credential"), str(file))):
+        if key := _key(_read(file, "the systemd credential", optional=True), str(file)):
             return key
     return _key(os.fsencode(environ.get(KEY_VARIABLE, "")), f"the variable {KEY_VARIABLE}")
 
 
-def _read(file: Path, what: str) -> bytes:
+def _read(file: Path, what: str, *, optional: bool = False) -> bytes:
     try:
         with file.open("rb") as stream:
             return stream.read(MAX_KEY_BYTES + 1)
-    except OSError as error:
-        raise ConfigError(
-            f"{what}: {file}: {error.strerror}; write the key into it, readable by the server"
-        ) from error
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        if optional and isinstance(error, FileNotFoundError):
+            return b""
+        why = getattr(error, "strerror", error)
+        raise ConfigError(f"{what}: {file}: {why}; write the key into it, readable by the server") from error
 
 
 def _key(raw: bytes, where: str) -> str | None:

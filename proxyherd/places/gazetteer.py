@@ -169,8 +169,7 @@ class Gazetteer:
 
     def _connection(self) -> sqlite3.Connection:
         """Return this thread's connection to the file that has the name now."""
-        mine = self._mine.__dict__
-        found = self._path.stat()
+        mine, found = self._mine.__dict__, self._path.stat()
         file = found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
         if mine.get("file") != file:
             mine.clear()
