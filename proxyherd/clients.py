@@ -193,17 +193,19 @@ class Connection(asyncio.Protocol):
         self._owed.append((line, reply))
 
     def release(self) -> list[tuple[bytes | Overlong, Reply]]:
-        """Write the answers that are there, in order, in one write; return them."""
+        """Write the answers that are there, in order, in one write; return them.
+
+        Those to a client that has gone are returned too: what it asked for was done, and the log tells it.
+        """
         owed, transport = self._owed, self._transport
-        if transport is None:
-            owed.clear()
-            return []
         released: list[tuple[bytes | Overlong, Reply]] = []
         answers: list[bytes] = []
         full = len(owed) >= self._clients.limits.max_answers_outstanding
         while owed and (answer := owed[0][1].answer) is not None:
             answers.append(answer)
             released.append(owed.popleft())
+        if transport is None:
+            return released
         if answers:
             answers.append(b"")
             transport.write(b"\n".join(answers))

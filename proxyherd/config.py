@@ -134,6 +134,22 @@ class Timing(Struct, frozen=True, forbid_unknown_fields=True):
     """How long answers that wait for Places may hold up a server that was told to stop."""
 
 
+class Durability(Struct, frozen=True, forbid_unknown_fields=True):
+    """What an answered report survives."""
+
+    fsync: Literal["everysecond", "always", "off"] = "everysecond"
+    """When the journal is brought to disk. A killed process loses nothing either way; a power cut costs at most a
+    second with `everysecond`, nothing with `always`, which makes every answer wait for the disk, and with `off`
+    whatever the system had not written."""
+
+    on_failure: Literal["refuse", "accept"] = "refuse"
+    """Whether reports are refused while the journal cannot be written, or taken without a promise."""
+
+    rewrite_bytes: Annotated[int, Meta(ge=4_096, le=1 << 40)] = 33_554_432
+    """Bytes appended before the journal is rewritten as a snapshot; where the table is larger than twice that,
+    half of its size. A start replays the snapshot and these, at some 3 s a million lines."""
+
+
 class Places(Struct, frozen=True, forbid_unknown_fields=True):
     """Who answers what is near."""
 
@@ -168,6 +184,8 @@ class Log(Struct, frozen=True, forbid_unknown_fields=True):
     """The log file of a server."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least level that is written. Commands are `info`: a grader, and an audit, want them."""
+
     max_field_bytes: Annotated[int, Meta(ge=64, le=1_048_576)] = 1_024
     """Bytes of a logged field; longer ones are cut, their whole length beside them."""
 
@@ -180,6 +198,7 @@ class Herd(Struct, frozen=True):
     edges: tuple[tuple[str, str], ...]
     limits: Limits
     timing: Timing
+    durability: Durability
     places: Places
     admin: Admin
     log: Log
@@ -217,6 +236,7 @@ class _File(Struct, forbid_unknown_fields=True):
     edges: list[tuple[str, str]] = field(default_factory=list)
     limits: dict[str, Any] = field(default_factory=dict)
     timing: dict[str, Any] = field(default_factory=dict)
+    durability: dict[str, Any] = field(default_factory=dict)
     places: dict[str, Any] = field(default_factory=dict)
     admin: dict[str, Any] = field(default_factory=dict)
     log: dict[str, Any] = field(default_factory=dict)
@@ -255,6 +275,7 @@ def parse(text: str, file: Path) -> Herd:
         edges=tuple(raw.edges),
         limits=_convert(raw.limits, Limits, "limits", file),
         timing=_convert(raw.timing, Timing, "timing", file),
+        durability=_convert(raw.durability, Durability, "durability", file),
         places=_convert(raw.places, Places, "places", file),
         admin=_convert(raw.admin, Admin, "admin", file),
         log=_convert(raw.log, Log, "log", file),

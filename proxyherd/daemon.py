@@ -25,6 +25,8 @@ from msgspec import Struct
 from proxyherd import __version__
 from proxyherd.clients import Clients
 from proxyherd.config import PEER_LINE_SLACK, Address, ConfigError, Herd, Limits, Server
+from proxyherd.durability import Durability
+from proxyherd.journal import Journal
 from proxyherd.link import Terms
 from proxyherd.logs import LogFile, make_logger
 from proxyherd.metrics import Metrics
@@ -74,7 +76,7 @@ def serve(herd: Herd, name: str, paths: Paths) -> int:
     except OSError as error:
         raise ConfigError(f"{paths.log}: {error.strerror}; name a log file with --log-file") from error
     with asyncio.Runner(loop_factory=_new_event_loop) as runner:
-        runner.run(_Daemon(herd, server, secret, paths.gazetteer, log_file).run())
+        runner.run(_Daemon(herd, server, secret, paths, log_file).run())
     log_file.close()
     state.close()
     return 0
@@ -109,11 +111,12 @@ def _new_event_loop() -> asyncio.AbstractEventLoop:
 class _Daemon:
     """One running server."""
 
-    def __init__(self, herd: Herd, server: Server, secret: bytes, gazetteer: Path, log_file: LogFile) -> None:
+    def __init__(self, herd: Herd, server: Server, secret: bytes, paths: Paths, log_file: LogFile) -> None:
         self._herd = herd
         self._server = server
         self._secret = secret
-        self._gazetteer = gazetteer
+        self._gazetteer = paths.gazetteer
+        self._state = paths.state
         self._log_file = log_file
         self._log = make_logger(
             log_file, server=server.name, level=herd.log.level, max_field_bytes=herd.log.max_field_bytes
@@ -125,6 +128,7 @@ class _Daemon:
         self._background: set[asyncio.Task[None]] = set()
         self._unbound: set[str] = set()
         self._told_ready = False
+        self._replayed = False
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT."""
@@ -137,14 +141,22 @@ class _Daemon:
         self._places = loop.create_task(asyncio.to_thread(self._open_places))
         self._assemble()
         await self._listen("clients", self._server.clients, self._clients.listen)
-        await self._listen("peers", self._server.peers, self._peers.listen)
         self._log.info("started", version=__version__, pid=os.getpid())
-        self._peers.dial()
         self._expected = time.monotonic()
         self._tick()
         self._spawn(self._open_admin())
+        self._spawn(self._join())
         await self._stop.wait()
         await self._drain()
+
+    async def _join(self) -> None:
+        """Replay, then meet the neighbours: what they ask for must be there."""
+        await self._durability.replay()
+        self._node.start(self._loop.time())
+        await self._listen("peers", self._server.peers, self._peers.listen)
+        self._peers.dial()
+        self._replayed = True
+        await self._durability.keep()
 
     def _assemble(self) -> None:
         herd, server, timing = self._herd, self._server, self._herd.timing
@@ -158,13 +170,20 @@ class _Daemon:
             alone=not server.neighbours,
             now=self._loop.time(),
         )
-        self._turn = Turn(self._node, self._places, self._observer, self._loop)
+        self._node.ready = False  # before the journal is replayed
+        line_bytes = limits.max_line_bytes + PEER_LINE_SLACK
+        journal = Journal(
+            self._state / "journal", line_bytes=line_bytes, rewrite_bytes=herd.durability.rewrite_bytes
+        )
+        journal.start()
+        self._durability = Durability(journal, self._node, herd.durability, self._observer)
+        self._turn = Turn(self._node, self._durability, self._places, self._observer, self._loop)
         self._clients = Clients(limits, self._turn, self._observer, self._loop)
         terms = Terms(
             name=server.name,
             neighbours=frozenset(server.neighbours),
             secrets=(self._secret,),
-            line_bytes=limits.max_line_bytes + PEER_LINE_SLACK,
+            line_bytes=line_bytes,
             heartbeat=timing.heartbeat_seconds,
             handshake=timing.handshake_seconds,
         )
@@ -254,7 +273,8 @@ class _Daemon:
         self._metrics.loop_lag.observe(max(0.0, now - self._expected))
         self._expected = now + interval
         self._ticker = self._loop.call_later(interval, self._tick)
-        self._peers.tick(self._loop.time())
+        if self._replayed:
+            self._peers.tick(self._loop.time())
         if self._notifier.watchdog:
             self._notifier.tell("WATCHDOG=1")
         if not self._told_ready and self.ready()[0]:
@@ -286,12 +306,18 @@ class _Daemon:
             await self._admin.close()
         await (await self._places).close()
         await asyncio.sleep(0)  # let the last turn write its log
+        await self._durability.close()
         self._log.info("stopped")
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)
         self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._unexpected(self._loop, {"message": "a background task failed", "exception": error})
 
     def _unexpected(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Log what no code has caught: a fault of ours, which must not end the server."""
@@ -304,6 +330,10 @@ class _Daemon:
         """Return whether the server is ready, and the reason where it is not."""
         if self._unbound:
             return False, f"cannot listen at: {', '.join(sorted(self._unbound))}"
+        if not self._replayed:
+            return False, "replaying the journal"
+        if self._durability.failing:
+            return False, f"the journal cannot be written: {self._durability.failing}"
         if not self._node.ready:
             return False, "catching up"
         return True, "ready"

@@ -128,6 +128,8 @@ class Link:
                 lines = self._framer.lines(most)
                 self.more = len(lines) >= most
                 self._live(lines, events)
+            elif self.state is not State.CLOSED:
+                self.more = True  # the handshake goes on in what was not asked for yet
         except Misspoken as error:
             self.close(str(error))
         return events

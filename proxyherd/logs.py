@@ -97,14 +97,15 @@ class LogFile:
         data = b"\n".join(self._lines)
         self._lines.clear()
         self._gathered = 0
-        if self._torn:  # the line that a full disk cut stays on a line of its own
+        torn = self._torn
+        if torn:  # the line that a full disk cut stays on a line of its own
             data = b"\n" + data
         written = self._write_all(data)
         self._size += written
         self.bytes_written += written
         if written:
             self._torn = data[written - 1] != 0x0A
-        self.lines_lost += data.count(b"\n", written)
+        self.lines_lost += data.count(b"\n", max(written, torn))
         if self._max_bytes and self._size >= self._max_bytes:
             self._rotate()
 

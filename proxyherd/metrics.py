@@ -121,6 +121,17 @@ class Metrics:
             registry=registry,
         )
         self.places_in_flight = Gauge("proxyherd_places_in_flight", "Queries under way", registry=registry)
+        self.journal_bytes = Counter(
+            "proxyherd_journal_bytes_total", "Bytes appended to the journal", registry=registry
+        )
+        self.journal_failures = Counter(
+            "proxyherd_journal_failures_total",
+            "Attempts to write or sync the journal that failed",
+            registry=registry,
+        )
+        self.journal_failing = Gauge(
+            "proxyherd_journal_failing", "1 while the table is not on disk whole", registry=registry
+        )
         self.loop_lag = Histogram(
             "proxyherd_event_loop_lag_seconds",
             "How late the event loop ran a timer",

@@ -126,13 +126,16 @@ class Node:
         self.name = name
         self.table = table
         self.ready = alone
+        self.takes_reports = True
         self.news: list[News] = []
         self.notes: list[Note] = []
         self._name = name.encode()
         self._limits = limits
         self._timing = timing
         self._most_learned = limits.max_clients + limits.max_clients // 4
+        self._alone = alone
         self._started = now
+        self._before: list[tuple[int, bytes, Entry | None]] = []  # what this turn's reports have replaced
         self._neighbours: dict[str, _Neighbour] = {}
         self._walks: deque[_Neighbour] = deque()
         self._chores: deque[_Chore] = deque()
@@ -154,6 +157,8 @@ class Node:
         table, client = self.table, report.client
         leaf = table.leaf(client)
         held = table.get(client, leaf)
+        if not self.takes_reports:
+            return Reply("iamat", "refused", invalid(line))
         if held is None:
             if len(table) >= self._limits.max_clients:
                 return Reply("iamat", "refused", invalid(line))
@@ -161,8 +166,30 @@ class Node:
             return Reply("iamat", "stale", format_at(self._name, received, report))
         answer = format_at(self._name, received, report)
         table.put(client, Entry(answer, report.nanoseconds), leaf)
+        self._before.append((leaf, client, held))
         self.news.append(News(client, answer))
         return Reply("iamat", "stored", answer)
+
+    def undo_reports(self) -> None:
+        """Forget the reports since the last flood: they could not be kept. Decide about their lines again."""
+        for leaf, client, held in reversed(self._before):
+            if held is None:
+                self.table.remove(client, leaf)
+            else:
+                self.table.put(client, held, leaf)
+        self._before.clear()
+        self.news = [news for news in self.news if news.source is not None]
+
+    def replay(self, ats: Iterable[At | None]) -> None:
+        """Learn what a journal held. It is no news: neighbours find it when they catch up."""
+        for at in ats:
+            if at is not None:
+                self._admit(at)
+
+    def start(self, now: float) -> None:
+        """Begin to wait for neighbours: whatever there was to replay has been replayed."""
+        self._started = now
+        self.ready = self._alone
 
     def look_up(self, question: Whatsat, line: bytes) -> Reply:
         """Decide about a WHATSAT; again, when the server has become ready, about one that waited for it."""
@@ -244,20 +271,14 @@ class Node:
         self._chores.append(_Chore(neighbour, request))
 
     def _learn(self, neighbour: _Neighbour, ats: list[At], caught_up: bool) -> None:
-        table, news, name = self.table, self.news, neighbour.name
+        news, name = self.news, neighbour.name
         before = len(news)
         for at in ats:
-            client, entry = at.client, at.entry
-            leaf = table.leaf(client)
-            held = table.get(client, leaf)
-            if held is None:
-                if len(table) >= self._most_learned:
-                    self.notes.append(Skipped(name, entry.line, "the table is at its limit"))
-                    continue
-            elif (entry.nanoseconds, entry.line) <= (held.nanoseconds, held.line):
-                continue
-            table.put(client, entry, leaf)
-            news.append(News(client, entry.line, name, caught_up))
+            admitted = self._admit(at)
+            if admitted:
+                news.append(News(at.client, at.entry.line, name, caught_up))
+            elif admitted is None:
+                self.notes.append(Skipped(name, at.entry.line, "the table is at its limit"))
         learned = len(news) - before
         if caught_up:
             neighbour.lines += len(ats)
@@ -265,9 +286,23 @@ class Node:
         else:
             self.notes.append(Heard(name, [at.client for at in ats], learned))
 
+    def _admit(self, at: At) -> bool | None:
+        """Hold an entry if it is greater than what is held; None if there is no room for it."""
+        table, client, entry = self.table, at.client, at.entry
+        leaf = table.leaf(client)
+        held = table.get(client, leaf)
+        if held is None:
+            if len(table) >= self._most_learned:
+                return None
+        elif (entry.nanoseconds, entry.line) <= (held.nanoseconds, held.line):
+            return False
+        table.put(client, entry, leaf)
+        return True
+
     def flood(self) -> None:
         """Hand the news to every live link that it concerns."""
         news, self.news = self.news, []
+        self._before.clear()
         if not news:
             return
         local = all(one.source is None for one in news)

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Final
 
+import prometheus_client
 from structlog.typing import FilteringBoundLogger
 
 from proxyherd.framing import Overlong
@@ -34,7 +35,7 @@ class Observer:
         self._info = log.info
         self._counts: Counter[tuple[str, str]] = Counter()
         self._failures: dict[str, _Repeated] = {}
-        self._told = [0, 0, 0]  # log bytes, lines lost, failures that the metrics know of
+        self._told: dict[prometheus_client.Counter, int] = {}  # totals that the metrics know of
         for neighbour in neighbours:
             metrics.links_up.labels(neighbour)
             metrics.links_failed.labels(neighbour)
@@ -151,6 +152,12 @@ class Observer:
         self._failures[key] = _Repeated(reason, now)
         self.log.warning(event, **fields, reason=reason, left_out=left_out)
 
+    def journal(self, written: int, failures: int, *, failing: bool) -> None:
+        """Note how the journal stands: all bytes written since the start, all failures, and whether it fails now."""
+        self._add(self.metrics.journal_bytes, written)
+        self._add(self.metrics.journal_failures, failures)
+        self.metrics.journal_failing.set(failing)
+
     # The turn. -----------------------------------------------------------------------------------------------
 
     def end_turn(self) -> None:
@@ -161,13 +168,17 @@ class Observer:
             self._counts.clear()
         file = self._file
         file.flush()
-        told = [file.bytes_written, file.lines_lost, file.failures]
-        if told != self._told:
-            counters = (self.metrics.log_bytes, self.metrics.log_lines_lost, self.metrics.log_failures)
-            for counter, before, value in zip(counters, self._told, told, strict=True):
-                if value > before:
-                    counter.inc(value - before)
-            self._told = told
+        self._add(self.metrics.log_bytes, file.bytes_written)
+        if file.failures:
+            self._add(self.metrics.log_lines_lost, file.lines_lost)
+            self._add(self.metrics.log_failures, file.failures)
+
+    def _add(self, counter: prometheus_client.Counter, total: int) -> None:
+        """Bring a counter up to a total that is kept elsewhere."""
+        told = self._told.get(counter, 0)
+        if total > told:
+            counter.inc(total - told)
+            self._told[counter] = total
 
 
 class _Repeated:

@@ -121,7 +121,7 @@ def write(message: Request | Digests | Batch | Done | Changed) -> bytes:
 
 def plain(words: bytes) -> str:
     """Make what a stranger sent fit for a log line: printable ASCII, bounded."""
-    return ascii(words[:200].decode("ascii", "backslashreplace"))[1:-1]
+    return ascii(words[:200].decode("latin-1"))[1:-1]
 
 
 def is_hex(digits: bytes, most: int) -> bool:

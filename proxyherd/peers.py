@@ -74,7 +74,7 @@ class Peers:
             if link.state is State.CLOSED:
                 self.node.closed(link)
         self.node.tick(now)
-        self.turn.wake()
+        self.turn.beat()
 
     def close(self) -> None:
         """Dial and listen no more, and end every link."""

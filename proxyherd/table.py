@@ -83,6 +83,13 @@ class Table:
         self._size += len(held) - before
         self._changed[leaf] = 1
 
+    def remove(self, client: bytes, leaf: int) -> None:
+        """Hold nothing of this client any more."""
+        held = self._leaves[leaf]
+        if held is not None and held.pop(client, None) is not None:
+            self._size -= 1
+            self._changed[leaf] = 1
+
     def sweep(self, first: int, last: int, most: int) -> int:
         """Bring the digests of leaves `first` up to `last` up to date, until `most` lines are hashed.
 

@@ -57,6 +57,22 @@ class Peer(Protocol):
         """Write what the link has to send, in one write; end the connection if the link has ended."""
 
 
+class Journal(Protocol):
+    """What a turn wants of the journal."""
+
+    always: bool
+
+    @property
+    def takes_reports(self) -> bool:
+        """Whether reports may be answered."""
+
+    def append(self, lines: list[bytes]) -> bool:
+        """Append a turn's updates; False if its reports must be refused."""
+
+    async def sync(self) -> bool:
+        """Bring them to disk, where `always`; False likewise."""
+
+
 class Turn:
     """Runs the turns of one server. The listeners call `client_said`, `peer_said` and `wake`.
 
@@ -64,9 +80,15 @@ class Turn:
     """
 
     def __init__(
-        self, node: Node, places: Awaitable[Places], observer: Observer, loop: asyncio.AbstractEventLoop
+        self,
+        node: Node,
+        journal: Journal,
+        places: Awaitable[Places],
+        observer: Observer,
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._node = node
+        self._journal = journal
         self._places = places
         self._observer = observer
         self._loop = loop
@@ -76,11 +98,11 @@ class Turn:
         self._early: list[tuple[Client, bytes, Reply]] = []
         self._queries: set[asyncio.Task[None]] = set()
         self._scheduled = False
-
-    @property
-    def idle(self) -> bool:
-        """Whether no command waits for anything but its client."""
-        return not (self._clients or self._queries or self._early)
+        self._more = False
+        self._received = 0
+        self._said: list[Client] = []
+        self._decided: list[tuple[Client, bytes | Overlong, Reply]] = []
+        self._commit: asyncio.Task[None] | None = None
 
     def client_said(self, client: Client) -> None:
         """A client has sent something, or can take answers again."""
@@ -108,30 +130,72 @@ class Turn:
 
     def wake(self) -> None:
         """Let there be a turn, when everything that is ready now has been read."""
-        if not self._scheduled:
+        if not self._scheduled and self._commit is None:
             self._scheduled = True
             self._loop.call_soon(self._run)
+
+    def beat(self) -> None:
+        """Let time pass on every link, also while a turn waits for the disk."""
+        self.wake()
+        if self._commit is not None:
+            now = self._loop.time()
+            for peer in tuple(self._links):
+                peer.release(now)
 
     def _run(self) -> None:
         self._scheduled = False
         node, now = self._node, self._loop.time()
         self._hear_peers(now)
-        more = node.work(now)
-        said = self._hear_clients()
+        self._more = node.work(now)
+        self._hear_clients()
         if self._early and (node.ready or node.news):
-            said.extend(self._look_up_again())
+            self._look_up_again()
+        if not node.news:
+            self._let_out()
+            return
+        kept = self._journal.append([news.line for news in node.news])
+        if kept and self._journal.always:
+            self._commit = self._loop.create_task(self._let_out_after_sync())
+            return
+        if not kept:
+            self._refuse()
+        self._let_out()
+
+    async def _let_out_after_sync(self) -> None:
+        try:
+            if not await self._journal.sync():
+                self._refuse()
+        finally:
+            self._commit = None
+        self._let_out()
+
+    def _refuse(self) -> None:
+        """Take back this turn's reports, which could not be kept, and decide again about all its commands."""
+        self._node.undo_reports()
+        self._node.takes_reports = False
+        for _, line, reply in self._decided:
+            again = self._node.command(line, self._received)
+            reply.outcome, reply.answer, reply.entry = again.outcome, again.answer, again.entry
+
+    def _let_out(self) -> None:
+        """Peers first, then clients; the log and the metrics last."""
+        node, observer, now = self._node, self._observer, self._loop.time()
         node.flood()
         for peer in tuple(self._links):
             peer.release(now)
-        observer = self._observer
-        for client in said:
+        for client, line, reply in self._decided:
+            if reply.answer is None:
+                self._wait(client, line, reply)
+        self._decided.clear()
+        for client in self._said:
             for line, reply in client.release():
                 observer.command(client.name, line, reply)
+        self._said.clear()
         if node.notes:
             notes, node.notes = node.notes, []
             observer.note(notes)
         observer.end_turn()
-        if more or self._clients or self._peers:
+        if self._more or self._clients or self._peers:
             self.wake()
 
     def _hear_peers(self, now: float) -> None:
@@ -142,25 +206,25 @@ class Turn:
             if peer.link.more:
                 self.peer_said(peer)
 
-    def _hear_clients(self) -> list[Client]:
-        """Decide about what clients have sent; returns those who may have answers to get."""
-        decide, received = self._node.command, time.time_ns()
-        said: list[Client] = []
+    def _hear_clients(self) -> None:
+        """Decide about what clients have sent."""
+        node, decided = self._node, self._decided
+        node.takes_reports = self._journal.takes_reports
+        decide, received = node.command, time.time_ns()
+        self._received = received
         lines_left = _TURN_LINES
         for _ in range(len(self._clients)):
             if lines_left <= 0:
                 break
             client = self._clients.popleft()
             client.queued = False
-            said.append(client)
+            self._said.append(client)
             lines = client.take(_CLIENT_LINES)
             lines_left -= len(lines)
             for line in lines:
                 reply = decide(line, received)
                 client.owe(line, reply)
-                if reply.answer is None:
-                    self._wait(client, line, reply)
-        return said
+                decided.append((client, line, reply))
 
     # Answers that must wait. ---------------------------------------------------------------------------------
 
@@ -173,19 +237,15 @@ class Turn:
         self._queries.add(query)
         query.add_done_callback(self._queries.discard)
 
-    def _look_up_again(self) -> list[Client]:
-        """Decide again about queries that came before the server was ready; returns whose were decided."""
+    def _look_up_again(self) -> None:
+        """Decide again about queries that came before the server was ready."""
         early, self._early = self._early, []
-        decided: list[Client] = []
         for client, line, reply in early:
             assert reply.whatsat is not None
             again = self._node.look_up(reply.whatsat, line)
             reply.outcome, reply.answer, reply.entry = again.outcome, again.answer, again.entry
-            if reply.answer is None:
-                self._wait(client, line, reply)
-            else:
-                decided.append(client)
-        return decided
+            self._decided.append((client, line, reply))
+            self._said.append(client)
 
     async def _ask_places(self, client: Client, reply: Reply) -> None:
         assert reply.whatsat is not None

@@ -1,0 +1,98 @@
+"""Writes docs/configuration.md from proxyherd/config.py, which is where every key is described.
+
+.venv/bin/python docs/make_configuration.py           writes it
+.venv/bin/python docs/make_configuration.py --check   exit 1 if it is not current
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import sys
+from pathlib import Path
+
+from proxyherd import config
+
+PAGE = Path(__file__).with_name("configuration.md")
+
+INTRODUCTION = """\
+# The herd's file
+
+*Written by docs/make_configuration.py from proxyherd/config.py; change it there.*
+
+One TOML file describes the whole herd, and every server of it reads the same one: `deploy/herd.toml`, or the one
+that `--config` or `PROXYHERD_CONFIG` names. A key that nobody knows, a value out of its bounds and a contradiction
+are errors that name file, key and remedy; `proxyherd check-config` finds them without starting anything.
+
+## Servers and edges
+
+```toml
+edges = [["Bailey", "Bona"]]        # who is linked with whom; an edge goes both ways
+
+[servers.Bailey]
+clients = "127.0.0.1:10000"         # where clients come in
+peers = "127.0.0.1:10100"           # where neighbours come in
+admin = ["127.0.0.1:10200", "[::1]:10200"]   # one address or several, IPv4, IPv6 or a host name
+```
+
+A name is a letter and up to 62 letters, digits, `-` and `_`.
+"""
+
+SECTIONS = {
+    "limits": config.Limits,
+    "timing": config.Timing,
+    "durability": config.Durability,
+    "places": config.Places,
+    "admin": config.Admin,
+    "log": config.Log,
+}
+
+
+def described(section: type) -> list[tuple[str, str, str]]:
+    """Return name, default and description of each key of a section."""
+    (definition,) = ast.parse(inspect.getsource(section)).body
+    assert isinstance(definition, ast.ClassDef)
+    keys: list[tuple[str, str, str]] = []
+    for statement in definition.body:
+        if isinstance(statement, ast.AnnAssign):
+            assert isinstance(statement.target, ast.Name)
+            keys.append((statement.target.id, spelled(getattr(section(), statement.target.id)), ""))
+        elif isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant) and keys:
+            name, default, _ = keys[-1]
+            keys[-1] = (name, default, " ".join(str(statement.value.value).split()))
+    return keys
+
+
+def spelled(value: object) -> str:
+    """Return a default as it stands in TOML."""
+    if value is None:
+        return "none"
+    if isinstance(value, str):
+        return f'`"{value}"`'
+    if isinstance(value, tuple):
+        return f"`{list(value)}`"
+    if isinstance(value, int):
+        return f"`{value:_}`"
+    return f"`{value}`"
+
+
+def page() -> str:
+    """Return the whole page."""
+    parts = [INTRODUCTION]
+    for name, section in SECTIONS.items():
+        parts.append(f"\n## `[{name}]`\n\n{' '.join((section.__doc__ or '').split())}\n\n")
+        parts.append("| key | default | what and why |\n| --- | --- | --- |\n")
+        parts.extend(f"| `{key}` | {default} | {why} |\n" for key, default, why in described(section))
+    return "".join(parts)
+
+
+def main() -> None:
+    """Write the page, or check it."""
+    if "--check" not in sys.argv:
+        PAGE.write_text(page())
+    elif not PAGE.exists() or PAGE.read_text() != page():
+        sys.exit("docs/configuration.md is not current: run docs/make_configuration.py")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""Keeps a server's journal replayed, synced, short and whole, off the way of its answers.
+
+`everysecond` syncs in a thread once a second: a power cut costs at most that. `always` holds a turn's answers, and
+its floods, until the disk has what it stored; later turns gather meanwhile and share the next sync. `off` leaves it
+to the system. Whatever the policy, a killed process loses nothing: what was appended is the kernel's.
+
+When the journal fails, reports are refused (or, configured so, taken without a promise) until a rewrite has brought
+the whole table to disk again; it is tried every second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from proxyherd.config import Durability as Settings
+from proxyherd.journal import Finding, Journal, sync
+from proxyherd.messages import parse_at
+from proxyherd.node import Node
+from proxyherd.observe import Observer
+from proxyherd.table import LEAVES
+
+_SECOND: Final = 1.0
+_SLICE_BYTES: Final = 131_072
+_SLICE_LINES: Final = 512
+
+
+class Durability:
+    """Drives the journal of one server."""
+
+    def __init__(self, journal: Journal, node: Node, settings: Settings, observer: Observer) -> None:
+        self._journal = journal
+        self._node = node
+        self._settings = settings
+        self._observer = observer
+        self._loop = asyncio.get_running_loop()
+        self._told = ""
+        self.always = settings.fsync == "always"
+
+    @property
+    def failing(self) -> str:
+        """Why an answered report might not survive a kill; empty when it will."""
+        return self._journal.failing
+
+    @property
+    def takes_reports(self) -> bool:
+        """Whether reports may be answered."""
+        return not self._journal.failing or self._settings.on_failure == "accept"
+
+    def append(self, lines: list[bytes]) -> bool:
+        """Append a turn's updates; False if what is among them of reports must be refused."""
+        if self._journal.append(lines):
+            return True
+        self._tell()
+        return self.takes_reports
+
+    async def sync(self) -> bool:
+        """Bring what was appended to disk; False as `append`."""
+        try:
+            await asyncio.to_thread(sync, self._journal.begin_sync())
+        except OSError as error:
+            self._journal.fail(error)
+            self._tell()
+        return self.takes_reports
+
+    async def replay(self) -> None:
+        """Learn what the journal holds, in slices, while the server takes reports already."""
+        began = self._loop.time()
+        lines = 0
+        for found in self._journal.replay():
+            if isinstance(found, Finding):
+                self._report(found)
+                continue
+            lines += len(found)
+            for at in range(0, len(found), _SLICE_LINES):
+                self._node.replay(map(parse_at, found[at : at + _SLICE_LINES]))
+                await asyncio.sleep(0)
+        seconds = round(self._loop.time() - began, 3)
+        self._observer.log.info("replayed", lines=lines, clients=len(self._node.table), seconds=seconds)
+        self._tell()
+
+    async def keep(self) -> None:
+        """Sync, rewrite and mend for ever."""
+        while True:
+            await asyncio.sleep(_SECOND)
+            if self._settings.fsync == "everysecond" and self._journal.unsynced:
+                await self.sync()
+            if self._journal.failing or self._journal.wants_rewrite:
+                await self._rewrite()
+            self._tell()
+
+    async def close(self) -> None:
+        """Bring everything to disk and close the files."""
+        await self.sync()
+        self._journal.close()
+
+    async def _rewrite(self) -> None:
+        began, rewrite = self._loop.time(), self._journal.begin_rewrite()
+        if rewrite is None:
+            return
+        try:
+            leaf = 0
+            while leaf < LEAVES:
+                lines, leaf = self._node.table.lines(leaf, LEAVES, _SLICE_BYTES)
+                rewrite.write(lines)
+                await asyncio.sleep(0)
+            await asyncio.to_thread(rewrite.finish)
+        except OSError as error:
+            rewrite.abandon()
+            self._journal.fail(error)
+            return
+        except asyncio.CancelledError:
+            rewrite.abandon()
+            raise
+        self._journal.end_rewrite(rewrite)
+        seconds = round(self._loop.time() - began, 3)
+        self._observer.log.info("journal_rewritten", bytes=rewrite.size, seconds=seconds)
+
+    def _report(self, found: Finding) -> None:
+        log, name = self._observer.log, found.path.name
+        if found.torn:
+            log.warning("journal_torn", file=name, records=found.records, cut_bytes=found.torn)
+        if found.damaged:
+            log.error(
+                "journal_damaged",
+                file=name,
+                records=found.records,
+                damaged=found.damaged,
+                remedy=f"kept as {name}.damaged; neighbours have what is missing",
+            )
+
+    def _tell(self) -> None:
+        """Log that the journal fails, or no longer does."""
+        failing = self._journal.failing
+        if failing and failing != self._told:
+            refuses = "reports are taken without a promise" if self.takes_reports else "reports are refused"
+            self._observer.log.error("journal_failing", reason=failing, effect=refuses)
+        elif self._told and not failing:
+            self._observer.log.info("journal_whole")
+        self._told = failing
+        self._observer.journal(self._journal.bytes_written, self._journal.failures, failing=bool(failing))
