@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from proxyherd import __version__
+from proxyherd import __version__, secret
 from proxyherd.clients import Clients
 from proxyherd.config import PEER_LINE_SLACK, Address, ConfigError, Herd, Limits, Server
 from proxyherd.durability import Durability
@@ -38,7 +38,6 @@ from proxyherd.supervision import Notifier, StateDirectory, StateTaken, raise_de
 from proxyherd.table import Table
 from proxyherd.turn import Turn
 
-SECRET_BYTES: Final = 32
 _SPARE_DESCRIPTORS: Final = 256
 _BIND_SECONDS: Final = 1.0
 
@@ -60,7 +59,7 @@ def serve(herd: Herd, name: str, paths: Paths) -> int:
     Raises ConfigError for what the operator has to mend before it can start.
     """
     server = herd.server(name)
-    secret = read_secret(paths.secret)
+    key = secret.read(paths.secret)
     try:
         state = StateDirectory(paths.state)
     except StateTaken as error:
@@ -76,28 +75,10 @@ def serve(herd: Herd, name: str, paths: Paths) -> int:
     except OSError as error:
         raise ConfigError(f"{paths.log}: {error.strerror}; name a log file with --log-file") from error
     with asyncio.Runner(loop_factory=_new_event_loop) as runner:
-        runner.run(_Daemon(herd, server, secret, paths, log_file).run())
+        runner.run(_Daemon(herd, server, key, paths, log_file).run())
     log_file.close()
     state.close()
     return 0
-
-
-def read_secret(path: Path) -> bytes:
-    """Return the herd's secret. Raises ConfigError; the text never holds any of it."""
-    remedy = "make one for the whole herd with `proxyherd secret new FILE`, and name it with --secret-file"
-    try:
-        with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            secret = file.read(SECRET_BYTES + 1)
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}; {remedy}") from error
-    if mode & 0o077:
-        raise ConfigError(f"{path}: others than its owner may use it; do `chmod 600 {path}`")
-    if len(secret) != SECRET_BYTES:
-        raise ConfigError(
-            f"{path}: holds {'more' if len(secret) > SECRET_BYTES else 'less'} than 32 bytes; {remedy}"
-        )
-    return secret
 
 
 def _new_event_loop() -> asyncio.AbstractEventLoop:
@@ -111,10 +92,10 @@ def _new_event_loop() -> asyncio.AbstractEventLoop:
 class _Daemon:
     """One running server."""
 
-    def __init__(self, herd: Herd, server: Server, secret: bytes, paths: Paths, log_file: LogFile) -> None:
+    def __init__(self, herd: Herd, server: Server, key: bytes, paths: Paths, log_file: LogFile) -> None:
         self._herd = herd
         self._server = server
-        self._secret = secret
+        self._secret = key
         self._gazetteer = paths.gazetteer
         self._state = paths.state
         self._log_file = log_file

@@ -11,6 +11,7 @@ the whole table to disk again; it is tried every second.
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Final
 
 from proxyherd.config import Durability as Settings
@@ -33,7 +34,6 @@ class Durability:
         self._node = node
         self._settings = settings
         self._observer = observer
-        self._loop = asyncio.get_running_loop()
         self._told = ""
         self.always = settings.fsync == "always"
 
@@ -65,7 +65,7 @@ class Durability:
 
     async def replay(self) -> None:
         """Learn what the journal holds, in slices, while the server takes reports already."""
-        began = self._loop.time()
+        began = time.monotonic()
         lines = 0
         for found in self._journal.replay():
             if isinstance(found, Finding):
@@ -75,7 +75,7 @@ class Durability:
             for at in range(0, len(found), _SLICE_LINES):
                 self._node.replay(map(parse_at, found[at : at + _SLICE_LINES]))
                 await asyncio.sleep(0)
-        seconds = round(self._loop.time() - began, 3)
+        seconds = round(time.monotonic() - began, 3)
         self._observer.log.info("replayed", lines=lines, clients=len(self._node.table), seconds=seconds)
         self._tell()
 
@@ -95,7 +95,7 @@ class Durability:
         self._journal.close()
 
     async def _rewrite(self) -> None:
-        began, rewrite = self._loop.time(), self._journal.begin_rewrite()
+        began, rewrite = time.monotonic(), self._journal.begin_rewrite()
         if rewrite is None:
             return
         try:
@@ -113,7 +113,7 @@ class Durability:
             rewrite.abandon()
             raise
         self._journal.end_rewrite(rewrite)
-        seconds = round(self._loop.time() - began, 3)
+        seconds = round(time.monotonic() - began, 3)
         self._observer.log.info("journal_rewritten", bytes=rewrite.size, seconds=seconds)
 
     def _report(self, found: Finding) -> None:

@@ -26,6 +26,9 @@ from msgspec import Struct
 
 _NAME: Final = re.compile(r"([0-9]{12})\.(segment|snapshot)")
 _CHECKSUM_BYTES: Final = 9
+MOST_LINE_BYTES: Final = 1_049_088
+"""Bytes of an AT line in any herd, however it is configured."""
+
 _CHUNK_BYTES: Final = 262_144
 _MOST_FILES: Final = 16
 """Files after which a rewrite is due: each start leaves one."""
@@ -49,7 +52,7 @@ def record(line: bytes) -> bytes:
     return b"%08x %b\n" % (crc32(line), line)
 
 
-def read(path: Path, line_bytes: int) -> Batches:
+def read(path: Path, line_bytes: int = MOST_LINE_BYTES) -> Batches:
     """Yield the AT lines of a file, a batch at a time; return what was found. Raises OSError.
 
     Never holds more than a chunk: what is longer than `line_bytes` is damage, whatever follows.
@@ -79,6 +82,17 @@ def read(path: Path, line_bytes: int) -> Batches:
                 yield lines
         size = at + len(rest)
     return Finding(path, records, damaged, end, size - end)
+
+
+def verify(path: Path) -> Finding:
+    """Read a file for what is found in it alone. Raises OSError."""
+    batches = read(path)
+    while True:
+        try:
+            next(batches)
+        except StopIteration as end:
+            finding: Finding = end.value
+            return finding
 
 
 def files(folder: Path) -> list[Path]:

@@ -145,7 +145,7 @@ def test_default_file_is_the_folders_then_the_installed_one(
     tmp_path: Path, herd: config.Herd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "INSTALLED_FILE", tmp_path / "installed.toml")
+    monkeypatch.setattr(cli.common, "INSTALLED_FILE", tmp_path / "installed.toml")
     result = run("check-config")
     assert result.exit_code == 2
     assert "deploy/herd.toml: No such file" in result.stderr
@@ -602,7 +602,7 @@ def test_every_command_has_help_with_examples() -> None:
                 yield (*path, name)
 
     found = list(commands(cli.main))
-    assert len(found) == 7
+    assert len(found) == 9
     for command in [(), *found]:
         result = run(*command, "--help")
         assert result.exit_code == 0

@@ -1,0 +1,33 @@
+"""The command line: serve one server, check the herd's file, ask a running herd, prepare and check its files."""
+
+from __future__ import annotations
+
+import click
+
+from proxyherd import __version__
+from proxyherd.cli.asking import iamat, status, whatsat
+from proxyherd.cli.common import Group, config_option, examples
+from proxyherd.cli.files import gazetteer, journal, secret
+from proxyherd.cli.serving import check_config, serve
+
+
+@click.group(
+    cls=Group,
+    epilog=examples(
+        "proxyherd serve Clark",
+        "proxyherd iamat kiwi.cs.ucla.edu +34.068930-118.445127",
+        "proxyherd whatsat kiwi.cs.ucla.edu 10 5 --server Bailey",
+        "proxyherd status",
+    ),
+)
+@config_option(envvar="PROXYHERD_CONFIG")
+@click.version_option(__version__)
+def main() -> None:
+    """An application server herd: equal servers that know where clients are, and what is near them.
+
+    Exit codes: 0 done; 1 the answer is no; 2 bad usage or configuration; 3 no server was reached.
+    """
+
+
+for _command in (serve, check_config, iamat, whatsat, status, secret, gazetteer, journal):
+    main.add_command(_command)

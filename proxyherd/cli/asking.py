@@ -1,0 +1,165 @@
+"""`iamat`, `whatsat` and `status`: what one asks a running herd."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from proxyherd.cli.common import Failure, NotReached, addresses, config_option, examples, load, print_table
+
+if TYPE_CHECKING:
+    from proxyherd.ask import Status
+
+
+def _word(_: click.Context, parameter: click.Parameter, value: str) -> bytes:
+    """One field of a command line, byte for byte; white space would make it two, or two commands."""
+    word = os.fsencode(value)
+    if word.split() != [word]:
+        raise click.BadParameter("is one word, without white space", param=parameter)
+    return word
+
+
+# A location or a radius may begin with a sign; without this click takes it for an option.
+_SIGNED: dict[str, Any] = {"ignore_unknown_options": True}
+
+
+@click.command(
+    context_settings=_SIGNED,
+    epilog=examples(
+        "proxyherd iamat kiwi.cs.ucla.edu +34.068930-118.445127",
+        "proxyherd iamat opera.house -33.856784+151.215297 --server Clark",
+        "proxyherd iamat kiwi.cs.ucla.edu +34.068930-118.445127 --time 1621464827.959498503",
+    ),
+)
+@click.argument("client", callback=_word)
+@click.argument("location", callback=_word)
+@click.option("--server", "name", metavar="NAME", help="Which server to tell.  [default: the file's first]")
+@click.option(
+    "--time",
+    "when",
+    metavar="T",
+    callback=lambda c, p, v: v and _word(c, p, v),
+    help="POSIX seconds.  [default: now]",
+)
+@config_option()
+@click.pass_context
+def iamat(ctx: click.Context, client: bytes, location: bytes, name: str | None, when: bytes | None) -> None:
+    """Report that CLIENT is at LOCATION (ISO 6709), and print the answer.
+
+    Exit codes: 0 taken; 1 an invalid command; 3 the server cannot be reached.
+    """
+    if when is None:
+        seconds, rest = divmod(time.time_ns(), 1_000_000_000)
+        when = b"%d.%09d" % (seconds, rest)
+    _ask(ctx, name, b"IAMAT", client, location, when)
+
+
+@click.command(
+    context_settings=_SIGNED,
+    epilog=examples(
+        "proxyherd whatsat kiwi.cs.ucla.edu 10 5",
+        "proxyherd whatsat kiwi.cs.ucla.edu 0.5 20 --server Bailey",
+    ),
+)
+@click.argument("client", callback=_word)
+@click.argument("radius", callback=_word)
+@click.argument("bound", callback=_word)
+@click.option("--server", "name", metavar="NAME", help="Which server to ask.  [default: the file's first]")
+@config_option()
+@click.pass_context
+def whatsat(ctx: click.Context, client: bytes, radius: bytes, bound: bytes, name: str | None) -> None:
+    """Ask what is within RADIUS km of CLIENT, BOUND results at most, and print the answer.
+
+    Exit codes: 0 answered; 1 an invalid command, or an unknown client; 3 the server cannot be reached.
+    """
+    _ask(ctx, name, b"WHATSAT", client, radius, bound)
+
+
+def _ask(ctx: click.Context, name: str | None, *fields: bytes) -> None:
+    from proxyherd import ask  # noqa: PLC0415 - not for `serve`
+
+    herd = load(ctx)
+    server = herd.server(name) if name is not None else next(iter(herd.servers.values()))
+    # Longer than the server itself may take: it answers for Places that do not.
+    seconds = 5 + herd.timing.ready_seconds + herd.places.deadline_seconds
+    try:
+        answer = ask.command(server, b" ".join(fields), seconds)
+    except ask.Unreachable as error:
+        others = [other for other in herd.servers if other != server.name]
+        raise NotReached(
+            f"cannot reach {server.name} at {error}; see `proxyherd status`"
+            + (f", or ask another: --server {others[0]}" if others else "")
+        ) from error
+    click.echo(answer, nl=False)
+    ctx.exit(0 if answer.startswith(b"AT ") else Failure.exit_code)
+
+
+@click.command(
+    epilog=examples(
+        "proxyherd status",
+        "proxyherd status --wait 30 && echo the herd is whole",
+    ),
+)
+@click.option(
+    "--wait",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    metavar="SECONDS",
+    help="First wait, this long at most, until all servers are ready and linked.",
+)
+@config_option()
+@click.pass_context
+def status(ctx: click.Context, wait: float) -> None:
+    """Print a table of the servers: state, links, clients known, commands so far.
+
+    Exit codes: 0 all are up, ready and linked; 1 otherwise.
+    """
+    from proxyherd import ask  # noqa: PLC0415 - not for `serve`
+
+    herd = load(ctx)
+    deadline = time.monotonic() + wait
+    found = ask.statuses(herd, 1.0)
+    while not all(one.whole for one in found) and time.monotonic() < deadline:
+        time.sleep(0.1)
+        found = ask.statuses(herd, 1.0)
+    head = ("server", "clients", "peers", "admin", "state", "links", "known", "commands")
+    print_table([head, *map(_status_row, found)])
+    for one in found:
+        if not one.whole:
+            click.echo(_remark(one), err=True)
+    ctx.exit(0 if all(one.whole for one in found) else Failure.exit_code)
+
+
+def _status_row(one: Status) -> tuple[str, ...]:
+    if not one.up:
+        return (*addresses(one.server), click.style("down", fg="red"), "-", "-", "-")
+    state = click.style("ready", fg="green") if one.ready else click.style("not ready", fg="yellow")
+    links = f"{len(one.server.neighbours) - len(one.missing)}/{len(one.server.neighbours)}"
+    links = click.style(links, fg="yellow") if one.missing else links
+    return (*addresses(one.server), state, links, str(one.clients), str(one.commands))
+
+
+def _remark(one: Status) -> str:
+    """Say what is wrong with a server, and where to look."""
+    name = one.server.name
+    if not one.up:
+        text = f"{name} is down: {one.problem}"
+    elif not one.ready:
+        text = f"{name} is not ready: {one.problem or 'it gives no reason'}"
+    else:
+        text = f"{name} has no link with {', '.join(one.missing)}"
+    logs = [f"{folder}/{name}.log" for folder in ("var/log", "/var/log/proxyherd")]
+    logs += [f"var/log/{name}.stderr.log"]
+    there = [log for log in logs if _has_text(Path(log))]
+    return text + (f"; see {' and '.join(there)}" if there else "")
+
+
+def _has_text(file: Path) -> bool:
+    try:
+        return file.stat().st_size > 0
+    except OSError:
+        return False

@@ -1,0 +1,106 @@
+"""What the commands share: the herd's file, failures and exit codes, examples, tables.
+
+The rule of this package: `serve` has half a second from exec to its first connection, so its modules import
+nothing at their top but click, the configuration and the standard library; each command imports the rest itself.
+
+Exit codes, for scripts: 0 done; 1 the answer is no (an invalid command, a herd that is not whole, a state
+directory in use); 2 bad usage or configuration; 3 the server cannot be reached.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from proxyherd import config
+from proxyherd.config import Herd, Server
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+INSTALLED_FILE = Path("/etc/proxyherd/herd.toml")
+"""Where an installed herd's file is, for when the working directory has none."""
+
+_CONFIG_KEY = "proxyherd.config"
+
+
+class Failure(click.ClickException):
+    """One line on stderr, and the exit code that says no."""
+
+    exit_code = 1
+
+
+class Misconfigured(Failure):
+    """Likewise, where a file or the usage is to be mended first."""
+
+    exit_code = 2
+
+
+class NotReached(Failure):
+    """Likewise, where a server gave no answer."""
+
+    exit_code = 3
+
+
+class Group(click.Group):
+    """A group whose commands may let a ConfigError out: it is one line on stderr and exit code 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except config.ConfigError as error:
+            raise Misconfigured(str(error)) from error
+
+
+def config_option(envvar: str | None = None) -> Callable[[F], F]:
+    """`--config`, before the command or after it; after it wins, and the environment comes last."""
+
+    def keep(ctx: click.Context, _: click.Parameter, value: Path | None) -> None:
+        if value is not None:
+            ctx.meta[_CONFIG_KEY] = value
+
+    return click.option(
+        "--config",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        envvar=envvar,
+        show_envvar=True,
+        expose_value=False,
+        callback=keep,
+        help=f"The herd's file.  [default: {config.DEFAULT_FILE}, else {INSTALLED_FILE}]",
+    )
+
+
+def load(ctx: click.Context) -> Herd:
+    file: Path | None = ctx.meta.get(_CONFIG_KEY)
+    if file is None:
+        installed = not config.DEFAULT_FILE.exists() and INSTALLED_FILE.exists()
+        file = INSTALLED_FILE if installed else config.DEFAULT_FILE
+    return config.load(file)
+
+
+def examples(*lines: str) -> str:
+    # \b keeps click from filling the lines.
+    return "\n".join(("\b", "Examples:", *(f"  {line}" for line in lines)))
+
+
+def default_gazetteer() -> Path:
+    return Path(os.environ.get("PROXYHERD_GAZETTEER") or "var/gazetteer.sqlite")
+
+
+def addresses(server: Server) -> tuple[str, str, str, str]:
+    clients, peers, admin = (",".join(map(str, a)) for a in (server.clients, server.peers, server.admin))
+    return server.name, clients, peers, admin
+
+
+def print_table(rows: Iterable[tuple[str, ...]]) -> None:
+    rows = list(rows)
+    widths = [max(len(click.unstyle(cell)) for cell in column) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (
+            cell + " " * (width - len(click.unstyle(cell))) for cell, width in zip(row, widths, strict=True)
+        )
+        click.echo("  ".join(cells).rstrip())

@@ -1,0 +1,169 @@
+"""`serve` and `check-config`."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import click
+
+from proxyherd.cli.common import (
+    Failure,
+    addresses,
+    config_option,
+    default_gazetteer,
+    examples,
+    load,
+    print_table,
+)
+from proxyherd.config import Address, Herd
+
+
+@click.command(
+    epilog=examples(
+        "proxyherd serve Clark",
+        "proxyherd serve Riley --config deploy/topologies/2021.toml",
+        "proxyherd serve Clark --log-max-bytes 67108864 --log-backups 4",
+    ),
+)
+@click.argument("name")
+@click.option(
+    "--state-dir", type=click.Path(path_type=Path), help="[default: $STATE_DIRECTORY, else var/lib/NAME]"
+)
+@click.option(
+    "--log-file",
+    type=click.Path(path_type=Path),
+    help="[default: $LOGS_DIRECTORY/NAME.log, else var/log/NAME.log]",
+)
+@click.option(
+    "--secret-file",
+    type=click.Path(path_type=Path),
+    help="The herd's secret.  [default: $CREDENTIALS_DIRECTORY/secret, else var/secret]",
+)
+@click.option(
+    "--gazetteer-file",
+    type=click.Path(path_type=Path),
+    help="The offline places.  [default: $PROXYHERD_GAZETTEER, else var/gazetteer.sqlite]",
+)
+@click.option(
+    "--log-max-bytes",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Rotate the log at this size; 0: another program rotates it, and then sends SIGHUP.",
+)
+@click.option(
+    "--log-backups",
+    type=click.IntRange(min=0),
+    default=4,
+    show_default=True,
+    help="Rotated logs to keep.",
+)
+@config_option()
+@click.pass_context
+def serve(
+    ctx: click.Context,
+    name: str,
+    *,
+    state_dir: Path | None,
+    log_file: Path | None,
+    secret_file: Path | None,
+    gazetteer_file: Path | None,
+    log_max_bytes: int,
+    log_backups: int,
+) -> None:
+    """Serve as NAME until SIGTERM, which drains and exits 0. SIGHUP reopens the log."""
+    # What arrives before the server's own handlers stand: nothing has begun yet, so nothing is drained.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    herd = load(ctx)
+    herd.server(name)
+    from proxyherd import daemon  # noqa: PLC0415 - most of the time to listening
+
+    paths = daemon.Paths(
+        state=state_dir or _from_systemd("STATE_DIRECTORY") or Path("var/lib") / name,
+        log=log_file or (_from_systemd("LOGS_DIRECTORY") or Path("var/log")) / f"{name}.log",
+        secret=secret_file or _secret_file(),
+        gazetteer=gazetteer_file or default_gazetteer(),
+        log_max_bytes=log_max_bytes,
+        log_backups=log_backups,
+    )
+    ctx.exit(daemon.serve(herd, name, paths))
+
+
+def _from_systemd(variable: str) -> Path | None:
+    """Return the directory that systemd made for the unit; with several, none is ours to choose."""
+    value = os.environ.get(variable, "")
+    return Path(value) if value and ":" not in value else None
+
+
+def _secret_file() -> Path:
+    credentials = _from_systemd("CREDENTIALS_DIRECTORY")
+    credential = credentials / "secret" if credentials else None
+    return credential if credential and credential.exists() else Path("var/secret")
+
+
+@click.command(
+    epilog=examples(
+        "proxyherd check-config",
+        "proxyherd check-config --config deploy/topologies/2021.toml",
+        "proxyherd check-config --ports",
+    ),
+)
+@click.option("--ports", is_flag=True, help="Also check that nothing on this machine listens there yet.")
+@config_option()
+@click.pass_context
+def check_config(ctx: click.Context, *, ports: bool) -> None:
+    """Check the herd's file, and print what it says."""
+    herd = load(ctx)
+    if ports:
+        _check_ports(herd)
+    rows = [(*addresses(server), ", ".join(server.neighbours)) for server in herd.servers.values()]
+    click.echo(f"{herd.file}: {len(herd.servers)} servers, {len(herd.edges)} edges")
+    print_table([("server", "clients", "peers", "admin", "neighbours"), *rows])
+    if len(islands := herd.islands()) > 1:
+        groups = "; ".join(", ".join(island) for island in islands)
+        click.echo(
+            f"Warning: {herd.file}: key edges: the herd is in {len(islands)} islands ({groups}); what one "
+            "learns the others never do; add an edge between them",
+            err=True,
+        )
+
+
+def _check_ports(herd: Herd) -> None:
+    """Raise Failure when another process already has an address of the herd."""
+    taken = [
+        f"{address} ({key} of {server.name})"
+        for server in herd.servers.values()
+        for key, addresses in (("clients", server.clients), ("peers", server.peers), ("admin", server.admin))
+        for address in addresses
+        if _is_taken(address)
+    ]
+    if taken:
+        port = taken[0].partition(" ")[0].rpartition(":")[2]
+        raise Failure(
+            f"another process listens on {', '.join(taken)}; find it with: ss -ltnp 'sport = :{port}' and "
+            f"stop it, or change the addresses in {herd.file}"
+        )
+
+
+def _is_taken(address: Address) -> bool:
+    try:
+        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    except OSError:
+        return False  # a name this machine does not know is not taken on it
+    for family, kind, protocol, _, where in found:
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            try:
+                probe.bind(where)
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:
+                    return True
+    return False

@@ -1,0 +1,44 @@
+"""The herd's secret: 32 random bytes in a file that only its owner can use. No text from here holds any of it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+from proxyherd.config import ConfigError
+
+SECRET_BYTES: Final = 32
+
+
+def read(path: Path) -> bytes:
+    """Return the secret in a file. Raises ConfigError, which says what to do."""
+    remedy = "make one for the whole herd with `proxyherd secret new FILE`, and name it with --secret-file"
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            size = os.fstat(file.fileno()).st_size
+            found = file.read(SECRET_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}; {remedy}") from error
+    if mode & 0o077:
+        raise ConfigError(f"{path}: others than its owner can use it; run: chmod 600 {path}")
+    if len(found) != SECRET_BYTES:
+        raise ConfigError(
+            f"{path}: has {size} bytes, a secret has {SECRET_BYTES}; move it away, and {remedy}"
+        )
+    return found
+
+
+def create(path: Path) -> None:
+    """Write a new secret. Raises OSError; FileExistsError if the file is there, which is left as it is."""
+    # Written whole under another name, then linked: nobody ever reads half a secret, nor loses one.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    try:
+        os.write(descriptor, os.urandom(SECRET_BYTES))
+        os.fsync(descriptor)
+        os.link(temporary, path)
+    finally:
+        os.close(descriptor)
+        temporary.unlink()
