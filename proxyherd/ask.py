@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import socket
 import time
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,8 @@ class Status(Struct, frozen=True):
     """Clients whose location it knows."""
     commands: int = 0
     """Commands it has answered since its start."""
+    mended: int = 0
+    """Entries that the last checks with its neighbours brought it."""
     problem: str = ""
     """Why it is not up or not ready, in its own words or the system's."""
 
@@ -75,12 +78,17 @@ def status(server: Server, seconds: float) -> Status:
         if code not in (200, 503):
             return Status(server, problem=f"{server.admin[0]}: /readyz answers {code}, not 200 or 503")
         ready = code == 200
-        linked, clients, commands = _metrics(_get(server.admin, "/metrics", seconds)[1])
+        figures = _figures(_get(server.admin, "/metrics", seconds)[1])
     except Unreachable as error:
         return Status(server, problem=str(error))
     except ValueError as error:
         return Status(server, problem=f"{server.admin[0]}: no server of a herd: {error}")
-    return Status(server, True, ready, linked, clients, commands, "" if ready else _first_line(text))
+    linked = frozenset(name for name, up in figures["proxyherd_links_up"].items() if up)
+    clients, commands, mended = (
+        int(sum(figures[name].values()))
+        for name in ("proxyherd_clients", "proxyherd_commands_total", "proxyherd_mended_entries")
+    )
+    return Status(server, True, ready, linked, clients, commands, mended, "" if ready else _first_line(text))
 
 
 def statuses(herd: Herd, seconds: float) -> list[Status]:
@@ -90,22 +98,17 @@ def statuses(herd: Herd, seconds: float) -> list[Status]:
         return list(pool.map(lambda server: status(server, seconds), servers))
 
 
-def _metrics(text: str) -> tuple[frozenset[str], int, int]:
-    """Return linked neighbours, clients known and commands answered. Raises ValueError for other text."""
+def _figures(text: str) -> dict[str, dict[str, float]]:
+    """Return metrics by name, and by the labels' values. Raises ValueError for text that is no server's."""
     from prometheus_client.parser import text_string_to_metric_families  # noqa: PLC0415 - 20 ms
 
-    linked, clients, commands = set(), None, 0.0
+    figures: defaultdict[str, dict[str, float]] = defaultdict(dict)
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
-            if sample.name == "proxyherd_links_up" and sample.value:
-                linked.add(sample.labels["neighbour"])
-            elif sample.name == "proxyherd_clients":
-                clients = int(sample.value)
-            elif sample.name == "proxyherd_commands_total":
-                commands += sample.value
-    if clients is None:
+            figures[sample.name][",".join(sample.labels.values())] = sample.value
+    if "proxyherd_clients" not in figures:
         raise ValueError("/metrics has no proxyherd_clients")
-    return frozenset(linked), clients, int(commands)
+    return figures
 
 
 def _get(addresses: tuple[Address, ...], path: str, seconds: float) -> tuple[int, str]:

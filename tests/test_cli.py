@@ -115,6 +115,8 @@ proxyherd_clients 123456.0
 # TYPE proxyherd_commands_total counter
 proxyherd_commands_total{{command="IAMAT",outcome="stored"}} 7.0
 proxyherd_commands_total{{command="WHATSAT",outcome="answered"}} 3.0
+# TYPE proxyherd_mended_entries gauge
+proxyherd_mended_entries{{neighbour="{neighbour}"}} 5.0
 """
     return {"/readyz": (200, "ready\n") if ready else (503, "catching up\n"), "/metrics": (200, metrics)}
 
@@ -432,9 +434,19 @@ def test_status_of_a_whole_herd(herd: config.Herd) -> None:
         result = run("status", "--config", herd.file)
     assert (result.exit_code, result.stderr) == (0, "")
     head, first, second = result.stdout.splitlines()
-    assert head.split() == ["server", "clients", "peers", "admin", "state", "links", "known", "commands"]
+    assert head.split() == [
+        "server",
+        "clients",
+        "peers",
+        "admin",
+        "state",
+        "links",
+        "known",
+        "commands",
+        "mended",
+    ]
     addresses = [str(a[0]) for a in (ann.clients, ann.peers, ann.admin)]
-    assert first.split() == ["Ann", *addresses, "ready", "1/1", "123456", "10"]
+    assert first.split() == ["Ann", *addresses, "ready", "1/1", "123456", "10", "5"]
     assert second.split()[0] == "Bob"
 
 

@@ -114,7 +114,8 @@ def _ask(ctx: click.Context, name: str | None, *fields: bytes) -> None:
 @config_option()
 @click.pass_context
 def status(ctx: click.Context, wait: float) -> None:
-    """Print a table of the servers: state, links, clients known, commands so far.
+    """Print a table of the servers: state, links, clients known, commands so far, entries mended by the last
+    checks with its neighbours.
 
     Exit codes: 0 all are up, ready and linked; 1 otherwise.
     """
@@ -126,7 +127,7 @@ def status(ctx: click.Context, wait: float) -> None:
     while not all(one.whole for one in found) and time.monotonic() < deadline:
         time.sleep(0.1)
         found = ask.statuses(herd, 1.0)
-    head = ("server", "clients", "peers", "admin", "state", "links", "known", "commands")
+    head = ("server", "clients", "peers", "admin", "state", "links", "known", "commands", "mended")
     print_table([head, *map(_status_row, found)])
     for one in found:
         if not one.whole:
@@ -136,11 +137,11 @@ def status(ctx: click.Context, wait: float) -> None:
 
 def _status_row(one: Status) -> tuple[str, ...]:
     if not one.up:
-        return (*addresses(one.server), click.style("down", fg="red"), "-", "-", "-")
+        return (*addresses(one.server), click.style("down", fg="red"), "-", "-", "-", "-")
     state = click.style("ready", fg="green") if one.ready else click.style("not ready", fg="yellow")
     links = f"{len(one.server.neighbours) - len(one.missing)}/{len(one.server.neighbours)}"
     links = click.style(links, fg="yellow") if one.missing else links
-    return (*addresses(one.server), state, links, str(one.clients), str(one.commands))
+    return (*addresses(one.server), state, links, str(one.clients), str(one.commands), str(one.mended))
 
 
 def _remark(one: Status) -> str:
