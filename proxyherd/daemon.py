@@ -258,10 +258,19 @@ class _Daemon:
             self._peers.tick(self._loop.time())
         if self._notifier.watchdog:
             self._notifier.tell("WATCHDOG=1")
-        if not self._told_ready and self.ready()[0]:
-            self._told_ready = True
-            self._log.info("ready", clients=len(self._node.table), links=len(tuple(self._node.linked)))
-            self._notifier.tell("READY=1", f"STATUS=ready, {len(self._node.table)} clients")
+        if not self._told_ready:
+            self._tell_ready()
+
+    def _tell_ready(self) -> None:
+        """Tell log and supervisor, once. A port or a disk that cannot be had is /readyz's matter: a supervisor
+        that restarted the server for it would only make things worse.
+        """
+        if not (self._replayed and self._node.ready):
+            self._notifier.tell("EXTEND_TIMEOUT_USEC=10000000")
+            return
+        self._told_ready = True
+        self._log.info("ready", clients=len(self._node.table), links=len(tuple(self._node.linked)))
+        self._notifier.tell("READY=1", f"STATUS={self.ready()[1]}, {len(self._node.table)} clients")
 
     def _reopen(self) -> None:
         self._notifier.tell("RELOADING=1")
