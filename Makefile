@@ -6,7 +6,7 @@ PYTEST_ARGS ?=
 # The longest path of supervisord's socket: 107 bytes that UNIX allows, less "." and a pid, which it adds.
 MAX_SOCKET := 99
 
-.PHONY: run stop test lint clean
+.PHONY: run stop test lint bench clean
 
 run: .venv/run.stamp
 	@socket="$$(pwd -P)/var/run/supervisor.sock"; size=$$(printf %s "$$socket" | wc -c); \
@@ -44,6 +44,10 @@ stop:
 
 test: .venv/test.stamp
 	@$(BIN)/pytest -n 2 $(PYTEST_ARGS)
+
+bench: .venv/test.stamp
+	@$(BIN)/python bench/iamat.py
+	@$(BIN)/python bench/iamat.py --outstanding 32 --commands 300000
 
 lint: .venv/test.stamp
 	@$(BIN)/ruff check --quiet .

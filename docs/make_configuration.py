@@ -43,6 +43,7 @@ SECTIONS = {
     "timing": config.Timing,
     "durability": config.Durability,
     "places": config.Places,
+    "tls": config.Tls,
     "admin": config.Admin,
     "log": config.Log,
 }

@@ -173,6 +173,28 @@ class Places(Struct, frozen=True, forbid_unknown_fields=True):
     """Connections to the upstream at once."""
 
 
+class Tls(Struct, frozen=True, forbid_unknown_fields=True):
+    """TLS, off where no certificate is named: a port speaks TLS or plain, never both. In a path `{name}` stands
+    for the server's name, and a relative one is relative to the herd's file. Files are PEM, read again at SIGHUP.
+    """
+
+    clients_certificate: str | None = None
+    """The certificate, and the chain behind it, that is shown to clients."""
+
+    clients_key: str | None = None
+    """Its private key."""
+
+    peers_authority: str | None = None
+    """The authority that signed every server's certificate. Neighbours show each other theirs, both ways, and
+    each must be made out to its server's name (a DNS name in subjectAltName)."""
+
+    peers_certificate: str | None = None
+    """The certificate that is shown to neighbours."""
+
+    peers_key: str | None = None
+    """Its private key."""
+
+
 class Admin(Struct, frozen=True, forbid_unknown_fields=True):
     """The admin port: metrics, health, status."""
 
@@ -200,6 +222,7 @@ class Herd(Struct, frozen=True):
     timing: Timing
     durability: Durability
     places: Places
+    tls: Tls
     admin: Admin
     log: Log
 
@@ -238,6 +261,7 @@ class _File(Struct, forbid_unknown_fields=True):
     timing: dict[str, Any] = field(default_factory=dict)
     durability: dict[str, Any] = field(default_factory=dict)
     places: dict[str, Any] = field(default_factory=dict)
+    tls: dict[str, Any] = field(default_factory=dict)
     admin: dict[str, Any] = field(default_factory=dict)
     log: dict[str, Any] = field(default_factory=dict)
 
@@ -277,6 +301,7 @@ def parse(text: str, file: Path) -> Herd:
         timing=_convert(raw.timing, Timing, "timing", file),
         durability=_convert(raw.durability, Durability, "durability", file),
         places=_convert(raw.places, Places, "places", file),
+        tls=_tls(raw.tls, file),
         admin=_convert(raw.admin, Admin, "admin", file),
         log=_convert(raw.log, Log, "log", file),
     )
@@ -296,6 +321,18 @@ def _convert(value: object, to: type[T], key: str, file: Path) -> T:
             path = f"{key}.{missing[1]}".lstrip(".")
             what = "is missing; add it"
         raise ConfigError(f"{file}: key {path}: {what}") from error
+
+
+def _tls(value: object, file: Path) -> Tls:
+    tls = _convert(value, Tls, "tls", file)
+    for keys in (
+        ("clients_certificate", "clients_key"),
+        ("peers_authority", "peers_certificate", "peers_key"),
+    ):
+        missing = [key for key in keys if getattr(tls, key) is None]
+        if missing and len(missing) < len(keys):
+            raise ConfigError(f"{file}: key tls.{missing[0]}: is missing; {', '.join(keys)} go together")
+    return tls
 
 
 def _neighbours(raw: _File, file: Path) -> dict[str, list[str]]:

@@ -1,7 +1,7 @@
 """What happens, told to the log and the metrics: the one room that knows the names of events.
 
-Commands are counted in plain numbers and added to the metrics once a turn of the event loop. A failure that
-repeats itself is logged once a minute, with how often it was left out; a command never is.
+Commands are counted in plain numbers and added to the metrics once a turn of the event loop. Failures that
+repeat themselves or come in numbers are limited, and say how many were left out; commands never are.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from proxyherd.node import Reply
 from proxyherd.notes import CaughtUp, Flooded, Heard, LinkDown, LinkFailed, LinkUp, Note, Skipped
 
 _REPEAT_SECONDS: Final = 60.0
+_REFILL_SECONDS: Final = 6.0
+_BURST: Final = 10
 
 
 class Observer:
@@ -34,7 +36,7 @@ class Observer:
         self._file = file
         self._info = log.info
         self._counts: Counter[tuple[str, str]] = Counter()
-        self._failures: dict[str, _Repeated] = {}
+        self._limiters: dict[tuple[str, str], _Limiter] = {}
         self._told: dict[prometheus_client.Counter, int] = {}  # totals that the metrics know of
         for neighbour in neighbours:
             metrics.links_up.labels(neighbour)
@@ -85,7 +87,7 @@ class Observer:
         """Note that a client was turned away, there being `most` connections already."""
         self.metrics.connections_closed.labels("refused").inc()
         reason = f"{most} connections are open, as many as max_connections"
-        self._again("client_refused", "client_refused", reason, client=client)
+        self._limited("", "client_refused", reason, client=client)
 
     def places(self, provider: str, status: str, outcome: str, seconds: float) -> None:
         """Note one query of Places; `outcome` is one of few words."""
@@ -119,7 +121,8 @@ class Observer:
                     "caught_up", neighbour=neighbour, lines=lines, news=news, seconds=round(seconds, 6)
                 )
             case LinkUp(neighbour, dialled):
-                self._failures.pop(neighbour, None)
+                for event in ("peer_unreachable", "peer_refused"):
+                    self._limiters.pop((neighbour, event), None)  # the next time is news
                 self.metrics.links_up.labels(neighbour).set(1)
                 self._info("peer_opened", neighbour=neighbour, dialled=dialled)
             case LinkDown(neighbour, reason):
@@ -129,28 +132,25 @@ class Observer:
                 self.link_failed(neighbour, reason, dialled=dialled)
             case Skipped(neighbour, line, reason):
                 self.metrics.lines_skipped.labels(neighbour).inc()
-                self.log.warning("peer_line_skipped", neighbour=neighbour, line=line, reason=reason)
+                self._limited(neighbour, "peer_line_skipped", reason, neighbour=neighbour, line=line)
 
     def link_failed(self, neighbour: str | None, reason: str, *, dialled: bool) -> None:
         """Note an attempt at a link that came to nothing, ours or, where not `dialled`, another's."""
         self.metrics.links_failed.labels(neighbour or "unknown").inc()
         event = "peer_unreachable" if dialled else "peer_refused"
-        self._again(neighbour or "", event, reason, neighbour=neighbour)
+        self._limited(neighbour or "", event, reason, neighbour=neighbour)
 
     def _flood(self, event: str, neighbour: str, clients: list[bytes], direction: str, **more: int) -> None:
         self.metrics.flood_batches.labels(neighbour, direction).inc()
         shown = names(clients, 1024)
         self._info(event, neighbour=neighbour, updates=len(clients), **more, clients=shown)
 
-    def _again(self, key: str, event: str, reason: str, **fields: str | None) -> None:
-        """Log a failure unless it is the last one over again, and that within the minute."""
-        last, now = self._failures.get(key), time.monotonic()
-        if last is not None and last.reason == reason and now < last.at + _REPEAT_SECONDS:
-            last.left_out += 1
-            return
-        left_out = last.left_out if last is not None else 0
-        self._failures[key] = _Repeated(reason, now)
-        self.log.warning(event, **fields, reason=reason, left_out=left_out)
+    def _limited(self, key: str, event: str, reason: str, **fields: object) -> None:
+        """Log a failure, unless it repeats itself or comes in numbers; what is let through says what was not."""
+        limiter = self._limiters.setdefault((key, event), _Limiter())
+        left_out = limiter.pass_on(reason, time.monotonic())
+        if left_out is not None:
+            self.log.warning(event, **fields, reason=reason, left_out=left_out)
 
     def journal(self, written: int, failures: int, *, failing: bool) -> None:
         """Note how the journal stands: all bytes written since the start, all failures, and whether it fails now."""
@@ -181,10 +181,28 @@ class Observer:
             self._told[counter] = total
 
 
-class _Repeated:
-    __slots__ = ("at", "left_out", "reason")
+class _Limiter:
+    """Decides which events of one kind are logged: a burst of ten, then one in six seconds, and one that says the
+    same as the last only once a minute.
+    """
 
-    def __init__(self, reason: str, at: float) -> None:
-        self.reason = reason
-        self.at = at
-        self.left_out = 0
+    __slots__ = ("_at", "_left_out", "_said", "_said_at", "_tokens")
+
+    def __init__(self) -> None:
+        self._tokens = float(_BURST)
+        self._at = self._said_at = 0.0
+        self._said = ""
+        self._left_out = 0
+
+    def pass_on(self, reason: str, now: float) -> int | None:
+        """Return how many were left out before this one, or None to leave this one out too."""
+        self._tokens = min(_BURST, self._tokens + (now - self._at) / _REFILL_SECONDS)
+        self._at = now
+        repeats = reason == self._said and now < self._said_at + _REPEAT_SECONDS
+        if repeats or self._tokens < 1:
+            self._left_out += 1
+            return None
+        self._tokens -= 1
+        self._said, self._said_at = reason, now
+        left_out, self._left_out = self._left_out, 0
+        return left_out

@@ -144,6 +144,8 @@ class Turn:
 
     def _run(self) -> None:
         self._scheduled = False
+        if self._commit is not None:  # it wakes the next turn
+            return
         node, now = self._node, self._loop.time()
         self._hear_peers(now)
         self._more = node.work(now)
@@ -256,7 +258,8 @@ class Turn:
         places = await self._places
         answer = await places.nearby(query)
         outcome = answer.status if answer.status in STATUSES else "OTHER"
-        self._observer.places(places.name, answer.status, outcome, time.monotonic() - began)
+        if query.metres and query.most:  # else nobody was asked
+            self._observer.places(places.name, answer.status, outcome, time.monotonic() - began)
         reply.outcome, reply.status, reply.results = "answered", answer.status, answer.results
         reply.answer = reply.entry.line + b"\n" + answer.body + b"\n"
         self.client_said(client)

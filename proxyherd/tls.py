@@ -1,0 +1,86 @@
+"""TLS for client ports and between peers: the standard library's, 1.2 and up, names checked.
+
+Between peers both show a certificate of the herd's own authority. The one who dials checks that the name in it is
+the one it dialled; the one who listens learns the other's name only from the handshake inside, and compares then.
+"""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+from msgspec import Struct
+
+from proxyherd.config import ConfigError, Herd
+
+
+class Contexts(Struct, frozen=True):
+    """The TLS contexts of one server; None where a port speaks plain."""
+
+    clients: ssl.SSLContext | None = None
+    peers: ssl.SSLContext | None = None
+    dialling: ssl.SSLContext | None = None
+
+
+def load(herd: Herd, name: str) -> Contexts:
+    """Read the files that the herd's file names for a server. Raises ConfigError."""
+    tls = herd.tls
+    clients = peers = dialling = None
+    if tls.clients_certificate is not None and tls.clients_key is not None:
+        clients = _context(ssl.PROTOCOL_TLS_SERVER)
+        _load_chain(clients, _path(herd, name, tls.clients_certificate), _path(herd, name, tls.clients_key))
+    if tls.peers_authority is not None and tls.peers_certificate is not None and tls.peers_key is not None:
+        authority = _path(herd, name, tls.peers_authority)
+        chain = (_path(herd, name, tls.peers_certificate), _path(herd, name, tls.peers_key))
+        peers, dialling = _context(ssl.PROTOCOL_TLS_SERVER), _context(ssl.PROTOCOL_TLS_CLIENT)
+        for context in (peers, dialling):
+            _load_chain(context, *chain)
+            _load_authority(context, authority)
+            context.verify_mode = ssl.CERT_REQUIRED
+    return Contexts(clients, peers, dialling)
+
+
+def names(certificate: object) -> frozenset[str]:
+    """Return the DNS names that a certificate, as `getpeercert` returns it, is made out to."""
+    found = certificate.get("subjectAltName", ()) if isinstance(certificate, dict) else ()
+    return frozenset(value for kind, value in found if kind == "DNS")
+
+
+def _context(protocol: ssl._SSLMethod) -> ssl.SSLContext:
+    context = ssl.SSLContext(protocol)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    return context
+
+
+def _path(herd: Herd, name: str, spelled: str) -> Path:
+    return herd.file.parent / spelled.replace("{name}", name)
+
+
+def _load_chain(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
+    for path in (certificate, key):
+        _readable(path)
+    try:
+        # The password is asked for on a terminal otherwise, which a server has not.
+        context.load_cert_chain(certificate, key, password=lambda: "")
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{certificate}, {key}: no certificate and its unencrypted private key in PEM "
+            f"({getattr(error, 'reason', None) or type(error).__name__}); see docs/security.md"
+        ) from None
+
+
+def _load_authority(context: ssl.SSLContext, authority: Path) -> None:
+    _readable(authority)
+    try:
+        context.load_verify_locations(authority)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or type(error).__name__
+        raise ConfigError(f"{authority}: no certificate in PEM ({reason}); see docs/security.md") from None
+
+
+def _readable(path: Path) -> None:
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}; it is named in [tls] of the herd's file") from error
