@@ -8,12 +8,13 @@ says nothing for long, reads nothing for long, or comes when the server is full 
 from __future__ import annotations
 
 import asyncio
-import socket
+import ssl
 from collections import deque
 from typing import Final, cast
 
 from proxyherd.config import Limits
 from proxyherd.framing import LineFramer, Overlong
+from proxyherd.listening import Listener
 from proxyherd.node import Reply
 from proxyherd.observe import Observer
 from proxyherd.turn import Turn
@@ -21,33 +22,37 @@ from proxyherd.turn import Turn
 _READ_AHEAD: Final = 65_536
 """Bytes received and not yet answered past which a connection is not read; more where a line may be longer."""
 
+_HANDSHAKE_SECONDS: Final = 10.0
+"""For a client's TLS handshake."""
+
+_LINGER_SECONDS: Final = 2.0
+"""How long a client that was busy when the server stopped is read, and not heard, until it closes too. A
+socket closed with bytes unread is reset, and takes the answers with it that are under way."""
+
 
 class Clients:
     """All client connections of one server."""
 
     def __init__(
-        self, limits: Limits, turn: Turn, observer: Observer, loop: asyncio.AbstractEventLoop
+        self, limits: Limits, turn: Turn, observer: Observer, context: ssl.SSLContext | None = None
     ) -> None:
         self.limits = limits
         self.turn = turn
         self.observer = observer
-        self.loop = loop
+        self.loop = loop = asyncio.get_running_loop()
+        self.listener = Listener(
+            lambda: Connection(self), context, backlog=4_096, handshake_seconds=_HANDSHAKE_SECONDS
+        )
         self.connections: set[Connection] = set()
         self.gone = asyncio.Event()  # set when the server stops and the last client is gone
-        self._servers: list[asyncio.Server] = []
         self.read_ahead = max(_READ_AHEAD, 2 * limits.max_line_bytes)
         self._sweep_seconds = min(max(min(limits.idle_seconds, limits.slow_reader_seconds) / 10, 0.05), 5.0)
         self._sweeper = loop.call_later(self._sweep_seconds, self._sweep)
 
-    async def listen(self, sock: socket.socket) -> None:
-        """Take connections from a bound socket."""
-        self._servers.append(await self.loop.create_server(lambda: Connection(self), sock=sock, backlog=4096))
-
     def stop_listening(self) -> None:
         """Take no more connections, and no more commands: answer what was read, then close."""
         self._sweeper.cancel()
-        for server in self._servers:
-            server.close()
+        self.listener.close()
         for connection in tuple(self.connections):
             connection.drain()
         self.forget(None)
@@ -82,6 +87,7 @@ class Connection(asyncio.Protocol):
         "_eof",
         "_framer",
         "_heard",
+        "_lingers",
         "_owed",
         "_reading",
         "_reason",
@@ -102,6 +108,7 @@ class Connection(asyncio.Protocol):
         self._reading = True
         self._eof = False
         self._drains = False
+        self._lingers = False
         self._blocked_at = 0.0  # since when the reader has been too slow; 0: it is not
         self._unsent = 0
         self._reason = "closed by client"
@@ -136,8 +143,8 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """Keep the sending half open until every answer is out."""
         self._eof = True
-        if self._transport is None:
-            return False
+        if self._transport is None or self._transport.get_extra_info("ssl_object") is not None:
+            return False  # inside TLS, the end of one direction is the end of both
         self._clients.turn.client_said(self)
         return True
 
@@ -166,7 +173,7 @@ class Connection(asyncio.Protocol):
     def take(self, most: int) -> list[bytes | Overlong]:
         """Return lines to answer now."""
         transport = self._transport
-        if transport is None or self._blocked_at:
+        if transport is None or self._blocked_at or self._lingers:
             return []
         room = min(most, self._clients.limits.max_answers_outstanding - len(self._owed))
         if room <= 0:
@@ -211,9 +218,28 @@ class Connection(asyncio.Protocol):
             transport.write(b"\n".join(answers))
             if full:
                 self._clients.turn.client_said(self)
-        if not owed and (self._drains or (self._eof and not self._framer.waiting)) and not self.queued:
-            transport.close()
+        if not owed and not self.queued:
+            if self._eof and (self._drains or not self._framer.waiting):
+                transport.close()
+            elif self._drains:
+                self._part(transport)
         return released
+
+    def _part(self, transport: asyncio.Transport) -> None:
+        """End the connection when all that was read is answered: at once if the client has been quiet."""
+        loop = self._clients.loop
+        if self._lingers:
+            return
+        quiet = self._reading and loop.time() - self._heard > _LINGER_SECONDS
+        if quiet or not transport.can_write_eof():
+            transport.close()
+            return
+        self._lingers = True
+        transport.write_eof()
+        if not self._reading:
+            self._reading = True
+            transport.resume_reading()
+        loop.call_later(_LINGER_SECONDS, transport.close)
 
     # What the listener wants. --------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from proxyherd import __version__, secret
+from proxyherd import __version__, secret, tls
 from proxyherd.clients import Clients
 from proxyherd.config import PEER_LINE_SLACK, Address, ConfigError, Herd, Limits, Server
 from proxyherd.durability import Durability
@@ -59,7 +59,8 @@ def serve(herd: Herd, name: str, paths: Paths) -> int:
     Raises ConfigError for what the operator has to mend before it can start.
     """
     server = herd.server(name)
-    key = secret.read(paths.secret)
+    secrets = secret.read_all(paths.secret)
+    contexts = tls.load(herd, name)
     try:
         state = StateDirectory(paths.state)
     except StateTaken as error:
@@ -75,7 +76,7 @@ def serve(herd: Herd, name: str, paths: Paths) -> int:
     except OSError as error:
         raise ConfigError(f"{paths.log}: {error.strerror}; name a log file with --log-file") from error
     with asyncio.Runner(loop_factory=_new_event_loop) as runner:
-        runner.run(_Daemon(herd, server, key, paths, log_file).run())
+        runner.run(_Daemon(herd, server, secrets, contexts, paths, log_file).run())
     log_file.close()
     state.close()
     return 0
@@ -92,10 +93,20 @@ def _new_event_loop() -> asyncio.AbstractEventLoop:
 class _Daemon:
     """One running server."""
 
-    def __init__(self, herd: Herd, server: Server, key: bytes, paths: Paths, log_file: LogFile) -> None:
+    def __init__(
+        self,
+        herd: Herd,
+        server: Server,
+        secrets: secret.Secrets,
+        contexts: tls.Contexts,
+        paths: Paths,
+        log_file: LogFile,
+    ) -> None:
         self._herd = herd
         self._server = server
-        self._secret = key
+        self._secrets = secrets
+        self._contexts = contexts
+        self._secret_file = paths.secret
         self._gazetteer = paths.gazetteer
         self._state = paths.state
         self._log_file = log_file
@@ -121,11 +132,12 @@ class _Daemon:
         loop.add_signal_handler(signal.SIGHUP, self._reopen)
         self._places = loop.create_task(asyncio.to_thread(self._open_places))
         self._assemble()
-        await self._listen("clients", self._server.clients, self._clients.listen)
+        await self._listen("clients", self._server.clients, self._clients.listener.listen)
         self._log.info("started", version=__version__, pid=os.getpid())
         self._expected = time.monotonic()
         self._tick()
         self._spawn(self._open_admin())
+        self._spawn(self._durability.keep_synced())
         self._spawn(self._join())
         await self._stop.wait()
         await self._drain()
@@ -134,7 +146,7 @@ class _Daemon:
         """Replay, then meet the neighbours: what they ask for must be there."""
         await self._durability.replay()
         self._node.start(self._loop.time())
-        await self._listen("peers", self._server.peers, self._peers.listen)
+        await self._listen("peers", self._server.peers, self._peers.listener.listen)
         self._peers.dial()
         self._replayed = True
         await self._durability.keep()
@@ -142,7 +154,7 @@ class _Daemon:
     def _assemble(self) -> None:
         herd, server, timing = self._herd, self._server, self._herd.timing
         limits = self._limits()
-        table_key = hashlib.blake2b(self._secret, digest_size=32, person=b"proxyherd table").digest()
+        table_key = hashlib.blake2b(self._secrets.table, digest_size=32, person=b"proxyherd table").digest()
         self._node = Node(
             server.name,
             Table(table_key),
@@ -159,16 +171,21 @@ class _Daemon:
         journal.start()
         self._durability = Durability(journal, self._node, herd.durability, self._observer)
         self._turn = Turn(self._node, self._durability, self._places, self._observer, self._loop)
-        self._clients = Clients(limits, self._turn, self._observer, self._loop)
-        terms = Terms(
+        self._clients = Clients(limits, self._turn, self._observer, self._contexts.clients)
+        self._peers = Peers(
+            herd, server, self._terms(), self._node, self._turn, self._observer, self._contexts
+        )
+
+    def _terms(self) -> Terms:
+        server, timing = self._server, self._herd.timing
+        return Terms(
             name=server.name,
             neighbours=frozenset(server.neighbours),
-            secrets=(self._secret,),
-            line_bytes=line_bytes,
+            secrets=self._secrets.accepted,
+            line_bytes=self._herd.limits.max_line_bytes + PEER_LINE_SLACK,
             heartbeat=timing.heartbeat_seconds,
             handshake=timing.handshake_seconds,
         )
-        self._peers = Peers(herd, server, terms, self._node, self._turn, self._observer)
 
     def _limits(self) -> Limits:
         """Return the limits as far as the system allows them."""
@@ -276,6 +293,20 @@ class _Daemon:
         self._notifier.tell("RELOADING=1")
         self._log_file.reopen()
         self._log.info("log_reopened")
+        self._spawn(self._reload())
+
+    async def _reload(self) -> None:
+        """Read certificates and secrets again; where that fails, what was read before stays."""
+        try:
+            secrets = secret.read_all(self._secret_file)
+            contexts = tls.load(self._herd, self._server.name)
+        except ConfigError as error:
+            self._log.error("reload_failed", reason=str(error))
+        else:
+            self._secrets, self._contexts = secrets, contexts
+            await self._clients.listener.renew(contexts.clients)
+            await self._peers.renew(self._terms(), contexts)
+            self._log.info("reloaded", secrets=len(secrets.accepted))
         self._notifier.tell("READY=1")
 
     async def _drain(self) -> None:

@@ -79,12 +79,19 @@ class Durability:
         self._observer.log.info("replayed", lines=lines, clients=len(self._node.table), seconds=seconds)
         self._tell()
 
+    async def keep_synced(self) -> None:
+        """Sync each second where that is the policy, for ever: while there is a replay or a rewrite too."""
+        while self._settings.fsync == "everysecond":
+            await asyncio.sleep(_SECOND)
+            if self._journal.unsynced:
+                await self.sync()
+
     async def keep(self) -> None:
-        """Sync, rewrite and mend for ever."""
+        """Rewrite and mend for ever; call when everything is replayed."""
         while True:
             await asyncio.sleep(_SECOND)
-            if self._settings.fsync == "everysecond" and self._journal.unsynced:
-                await self.sync()
+            if self._settings.fsync == "off":
+                self._journal.drop_unsynced()
             if self._journal.failing or self._journal.wants_rewrite:
                 await self._rewrite()
             self._tell()
@@ -98,19 +105,22 @@ class Durability:
         began, rewrite = time.monotonic(), self._journal.begin_rewrite()
         if rewrite is None:
             return
+        finishing = False
         try:
             leaf = 0
             while leaf < LEAVES:
                 lines, leaf = self._node.table.lines(leaf, LEAVES, _SLICE_BYTES)
                 rewrite.write(lines)
                 await asyncio.sleep(0)
+            finishing = True
             await asyncio.to_thread(rewrite.finish)
         except OSError as error:
             rewrite.abandon()
             self._journal.fail(error)
             return
         except asyncio.CancelledError:
-            rewrite.abandon()
+            if not finishing:  # else the thread goes on to the end, and what it works on is not to be touched
+                rewrite.abandon()
             raise
         self._journal.end_rewrite(rewrite)
         seconds = round(time.monotonic() - began, 3)

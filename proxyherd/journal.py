@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import time
 from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -129,11 +130,13 @@ class Journal:
         """Look at what there is, and open a segment of this start's own. Does not raise: see `failing`."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            for left in self._folder.glob("*.unfinished"):
-                left.unlink()
             self._old = files(self._folder)
         except OSError as error:
             self.fail(error)
+            self._number = int(time.time())  # behind any number that may be there unseen
+        with contextlib.suppress(OSError):
+            for left in self._folder.glob("*.unfinished"):
+                left.unlink()
         if self._old:
             self._number = int(self._old[-1].name[:12])
         self._appended = sum(_size(path) for path in self._old if path.suffix == ".segment")
@@ -178,18 +181,24 @@ class Journal:
         return True
 
     def begin_sync(self) -> list[int]:
-        """Return the descriptors to hand to `sync`: all that was appended so far is behind them."""
+        """Return the descriptors to hand to `sync`: all that was appended so far is behind them. Raises OSError."""
+        if self._fd >= 0:
+            self._to_sync.append(os.dup(self._fd))
         self.unsynced = False
         descriptors, self._to_sync = self._to_sync, []
-        if self._fd >= 0:
-            descriptors.append(os.dup(self._fd))
         return descriptors
+
+    def drop_unsynced(self) -> None:
+        """Let go of earlier segments that nobody needs to sync."""
+        for fd in self._to_sync:
+            os.close(fd)
+        self._to_sync.clear()
 
     def fail(self, error: OSError) -> None:
         """Take note that something could not be written or synced."""
         self._broken = True
         self.failures += 1
-        self.failing = f"{error.filename or self._segment(self._number)}: {error.strerror or error}"
+        self.failing = f"{error.filename or self._folder}: {error.strerror or error}"
 
     @property
     def wants_rewrite(self) -> bool:
@@ -201,23 +210,29 @@ class Journal:
 
     def close(self) -> None:
         """Close what is open."""
-        for fd in (*self._to_sync, self._fd):
-            if fd >= 0:
-                os.close(fd)
-        self._to_sync, self._fd, self._broken = [], -1, True
+        self.drop_unsynced()
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd, self._broken = -1, True
 
     # Rewriting. ----------------------------------------------------------------------------------------------
 
     def begin_rewrite(self) -> Rewrite | None:
         """Let appends go to a new segment from now on, and return the rewrite; None if that cannot be done."""
-        number, standing_for = self._number + 1, [*self._old, self._segment(self._number)]
+        number, last = self._number + 1, self._segment(self._number)
+        has_last, has_lines = self._fd >= 0, self._size > 0
         if not self._open_segment(self._number + 2):
             return None
-        self._old = standing_for
-        return Rewrite(self._folder / f"{number:012}.snapshot", standing_for, self._damaged)
+        if has_lines:
+            self._old = [*self._old, last]
+        elif has_last:  # on a disk that stays full there is one a second
+            with contextlib.suppress(OSError):
+                last.unlink()
+        return Rewrite(self._folder / f"{number:012}.snapshot", self._old, self._damaged)
 
     def end_rewrite(self, rewrite: Rewrite) -> None:
         """Take note that a snapshot is in place. Unless appending has failed since, all is well again."""
+        self.drop_unsynced()  # the snapshot stands for what they hold
         self._damaged.clear()
         self._old = [rewrite.path]
         self._snapshot_bytes = rewrite.size
@@ -229,15 +244,20 @@ class Journal:
         path = self._segment(number)
         fd = -1
         try:
-            fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
+            self._folder.mkdir(parents=True, exist_ok=True)
+            fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
             _sync_folder(self._folder)
         except OSError as error:
             if fd >= 0:
                 os.close(fd)
+                with contextlib.suppress(OSError):
+                    path.unlink()
             self.fail(error)
             return False
-        if self._fd >= 0:
+        if self._fd >= 0 and self._size:
             self._to_sync.append(self._fd)
+        elif self._fd >= 0:
+            os.close(self._fd)
         self._fd, self._number, self._size, self._broken = fd, number, 0, False
         return True
 
@@ -281,7 +301,12 @@ class Rewrite:
         os.close(self._fd)
         self._fd = -1
         self._unfinished.rename(self.path)
-        _sync_folder(self.path.parent)
+        try:
+            _sync_folder(self.path.parent)
+        except OSError:
+            with contextlib.suppress(OSError):
+                self.path.unlink()
+            raise
         for path in self._standing_for:
             with contextlib.suppress(OSError):
                 if path in self._damaged:

@@ -87,6 +87,7 @@ class Link:
         self.state = State.HELLO
         self.reason = ""
         self.noted = False  # whether its end has been told
+        self.certified: frozenset[str] | None = None  # names in the other's certificate; None without TLS
         self.proved = False  # whether it has ever been live
         self.more = False  # whether more lines may wait than the last `events` were made of
         self._nonce = nonce.hex().encode()
@@ -135,7 +136,7 @@ class Link:
         return events
 
     def receive_eof(self) -> None:
-        """The other has closed the connection, or it broke."""
+        """The other has closed the connection."""
         if self.state is State.LIVE:
             self.close("closed by the neighbour")
         else:
@@ -225,6 +226,8 @@ class Link:
     def _dialled_by(self, them: str, versions: bytes, nonce: bytes) -> None:
         if them not in self.terms.neighbours or them > self.terms.name:
             self._refuse(f"{them} is no neighbour that dials {self.terms.name}; see edges in the herd's file")
+        if self.certified is not None and them not in self.certified:
+            self._refuse(f"{them} shows a certificate of {', '.join(sorted(self.certified)) or 'nobody'}")
         offered = versions.split(b",")
         version = next((version for version in VERSIONS if version in offered), None)
         if version is None:

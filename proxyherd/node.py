@@ -101,6 +101,7 @@ class _Neighbour(Struct, eq=False):
     served: bool = False  # a walk of theirs has ended
     owing: int = 0  # requests of theirs that are not answered yet
     owed: bool = False  # their walk may have missed what we learned since
+    again: bool = False  # our walk under way may have missed what they learned since
 
     @property
     def in_step(self) -> bool:
@@ -135,7 +136,8 @@ class Node:
         self._most_learned = limits.max_clients + limits.max_clients // 4
         self._alone = alone
         self._started = now
-        self._before: list[tuple[int, bytes, Entry | None]] = []  # what this turn's reports have replaced
+        # Of this turn's reports: leaf, client, what was held, what is held since.
+        self._before: list[tuple[int, bytes, Entry | None, Entry]] = []
         self._neighbours: dict[str, _Neighbour] = {}
         self._walks: deque[_Neighbour] = deque()
         self._chores: deque[_Chore] = deque()
@@ -165,14 +167,17 @@ class Node:
         elif report.nanoseconds <= held.nanoseconds:
             return Reply("iamat", "stale", format_at(self._name, received, report))
         answer = format_at(self._name, received, report)
-        table.put(client, Entry(answer, report.nanoseconds), leaf)
-        self._before.append((leaf, client, held))
+        entry = Entry(answer, report.nanoseconds)
+        table.put(client, entry, leaf)
+        self._before.append((leaf, client, held, entry))
         self.news.append(News(client, answer))
         return Reply("iamat", "stored", answer)
 
     def undo_reports(self) -> None:
         """Forget the reports since the last flood: they could not be kept. Decide about their lines again."""
-        for leaf, client, held in reversed(self._before):
+        for leaf, client, held, reported in reversed(self._before):
+            if self.table.get(client, leaf) is not reported:
+                continue  # a neighbour's greater one has come since, and that is kept
             if held is None:
                 self.table.remove(client, leaf)
             else:
@@ -261,7 +266,10 @@ class Node:
                 if not neighbour.link.dialled:
                     self._walk(neighbour)
             case Changed():
-                self._walk(neighbour)
+                if neighbour.pull is None:
+                    self._walk(neighbour)
+                else:
+                    neighbour.again = True
 
     def _asked(self, neighbour: _Neighbour, request: Request) -> None:
         neighbour.asked = True
@@ -300,11 +308,20 @@ class Node:
         return True
 
     def flood(self) -> None:
-        """Hand the news to every live link that it concerns."""
+        """Hand the news to every live link that it concerns. When catching up has ended, ask those to walk again
+        who may have missed something: only now is it known whom the news of the last batch did not go to.
+        """
+        if self.news:
+            self._pass_on()
+        if not self._walks:
+            for neighbour in self._neighbours.values():
+                if neighbour.owed:
+                    neighbour.owed = False
+                    neighbour.link.send(Changed())
+
+    def _pass_on(self) -> None:
         news, self.news = self.news, []
         self._before.clear()
-        if not news:
-            return
         local = all(one.source is None for one in news)
         data = b"".join([one.line + b"\n" for one in news]) if local else b""
         clients = [one.client for one in news] if local else []
@@ -361,20 +378,17 @@ class Node:
             neighbour.compare_at = now + self._timing.compare_seconds
             self.ready = True
             self._end_walk(neighbour)
+            if neighbour.again:
+                neighbour.again = False
+                self._walk(neighbour)
 
     def _end_walk(self, neighbour: _Neighbour) -> None:
-        """Let the next walk start; when there is none, ask those to walk again who may have missed something."""
+        """Let the next walk start."""
         neighbour.pull, neighbour.due = None, False
         was_first = self._walks[0] is neighbour
         self._walks.remove(neighbour)
-        if self._walks:
-            if was_first:
-                self._start_walk()
-            return
-        for other in self._neighbours.values():
-            if other.owed:
-                other.owed = False
-                other.link.send(Changed())
+        if was_first and self._walks:
+            self._start_walk()
 
     def work(self, now: float) -> bool:
         """Do one slice of what takes long, a few milliseconds of it; True if more is left."""

@@ -10,15 +10,16 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
-import socket
 from collections.abc import Iterator
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from proxyherd.config import Address, Herd, Server
 from proxyherd.link import NONCE_BYTES, Link, State, Terms
+from proxyherd.listening import Listener
 from proxyherd.node import Node
 from proxyherd.notes import LinkFailed
 from proxyherd.observe import Observer
+from proxyherd.tls import Contexts, names
 from proxyherd.turn import Turn
 
 _READ_AHEAD: Final = 262_144
@@ -40,7 +41,14 @@ class Peers:
     """All connections of one server with its neighbours."""
 
     def __init__(
-        self, herd: Herd, server: Server, terms: Terms, node: Node, turn: Turn, observer: Observer
+        self,
+        herd: Herd,
+        server: Server,
+        terms: Terms,
+        node: Node,
+        turn: Turn,
+        observer: Observer,
+        contexts: Contexts,
     ) -> None:
         self.limits = herd.limits
         self.terms = terms
@@ -51,14 +59,20 @@ class Peers:
         self.connections: set[PeerConnection] = set()
         self._herd = herd
         self._server = server
-        self._servers: list[asyncio.Server] = []
+        self._contexts = contexts
+        self.listener = Listener(
+            lambda: PeerConnection(self, None),
+            contexts.peers,
+            backlog=128,
+            handshake_seconds=herd.timing.handshake_seconds,
+        )
         self._dialling: list[asyncio.Task[None]] = []
 
-    async def listen(self, sock: socket.socket) -> None:
-        """Take connections from a bound socket."""
-        self._servers.append(
-            await self.loop.create_server(lambda: PeerConnection(self, None), sock=sock, backlog=128)
-        )
+    async def renew(self, terms: Terms, contexts: Contexts) -> None:
+        """Let connections that are made from now on have other secrets and certificates."""
+        self.terms = terms
+        self._contexts = contexts
+        await self.listener.renew(contexts.peers)
 
     def dial(self) -> None:
         """Start to dial the neighbours that are this server's to dial."""
@@ -80,8 +94,7 @@ class Peers:
         """Dial and listen no more, and end every link."""
         for task in self._dialling:
             task.cancel()
-        for server in self._servers:
-            server.close()
+        self.listener.close()
         for connection in tuple(self.connections):
             connection.link.close("server stops")
             self.node.closed(connection.link)
@@ -102,14 +115,18 @@ class Peers:
                 await asyncio.sleep(pause)
 
     async def _connect(self, neighbour: str, addresses: tuple[Address, ...]) -> PeerConnection | None:
+        seconds, context = self._herd.timing.handshake_seconds, self._contexts.dialling
+        tls: dict[str, Any] = {}
+        if context is not None:
+            tls = {"ssl": context, "server_hostname": neighbour, "ssl_handshake_timeout": seconds}
         for address in addresses:
             try:
-                async with asyncio.timeout(self._herd.timing.handshake_seconds):
+                async with asyncio.timeout(seconds):
                     _, connection = await self.loop.create_connection(
-                        lambda: PeerConnection(self, neighbour), address.host, address.port
+                        lambda: PeerConnection(self, neighbour), address.host, address.port, **tls
                     )
             except (OSError, TimeoutError) as error:
-                why = str(error) or f"no connection within {self._herd.timing.handshake_seconds:g} s"
+                why = str(error) or f"no connection within {seconds:g} s"
                 self.node.notes.append(LinkFailed(neighbour, dialled=True, reason=f"{address}: {why}"))
                 self.turn.wake()
             else:
@@ -130,11 +147,15 @@ class PeerConnection(asyncio.Protocol):
         self._peers = peers
         self._transport: asyncio.Transport | None = None
         self._reading = True
+        self._lost = False  # the connection is gone
+        self._broken = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start, or turn a stranger away."""
         peers = self._peers
         self._transport = cast("asyncio.Transport", transport)
+        if transport.get_extra_info("ssl_object") is not None:
+            self.link.certified = names(transport.get_extra_info("peercert"))
         if not self.link.dialled and peers.strangers >= peers.limits.max_peer_connections:
             self.link.close(
                 f"{peers.strangers} connections have not proved themselves, as many as max_peer_connections"
@@ -155,19 +176,24 @@ class PeerConnection(asyncio.Protocol):
         self._peers.turn.peer_said(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Hear what is left, and end the link."""
-        peers, self._transport = self._peers, None
-        if self.link.waiting:  # it may have been the neighbour's last words before it stopped
-            peers.node.receive(self.link, _READ_AHEAD, peers.loop.time())
-        if exc is not None:
-            self.link.close(f"connection broke: {exc}")
+        """Let the next turn hear what is left, which may be a neighbour's last words, and end the link."""
+        self._transport = None
+        self._lost, self._broken = True, "" if exc is None else f"connection broke: {exc}"
+        self._peers.turn.peer_said(self)
+
+    def heard(self) -> None:
+        """End the link if the connection is gone."""
+        if not self._lost or self.ended.done():
+            return
+        peers = self._peers
+        if self._broken:
+            self.link.close(self._broken)
         else:
             self.link.receive_eof()
         peers.node.closed(self.link)
         peers.connections.discard(self)
         peers.turn.remove_link(self)
-        if not self.ended.done():
-            self.ended.set_result(self.link.proved)
+        self.ended.set_result(self.link.proved)
 
     def release(self, now: float) -> None:
         """Write what the link has to send, in one write; end the connection if the link has ended."""

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import Final
 
+from msgspec import Struct
+
 from proxyherd.config import ConfigError
 
 SECRET_BYTES: Final = 32
@@ -29,6 +31,24 @@ def read(path: Path) -> bytes:
             f"{path}: has {size} bytes, a secret has {SECRET_BYTES}; move it away, and {remedy}"
         )
     return found
+
+
+class Secrets(Struct, frozen=True):
+    """The secrets that a server knows the herd by."""
+
+    proves: bytes
+    accepted: tuple[bytes, ...]  # the one that proves among them
+    table: bytes  # the one that keys the table's digests: it is to be the same everywhere while others change
+
+
+def read_all(path: Path) -> Secrets:
+    """Return the secret in a file, and those beside it while the herd changes from one to another: what is called
+    as the file and `.next` is accepted already, `.old` still. Raises ConfigError.
+    """
+    proves = read(path)
+    following, former = (path.with_name(path.name + end) for end in (".next", ".old"))
+    accepted = [proves, *(read(other) for other in (following, former) if other.exists())]
+    return Secrets(proves, tuple(accepted), accepted[-1] if former.exists() else proves)
 
 
 def create(path: Path) -> None:

@@ -50,6 +50,7 @@ class Table:
         self._leaf_hash = blake2b(key=key, digest_size=2, person=b"leaf")
         self._line_hash = blake2b(key=key, digest_size=8, person=b"line")
         self._leaves: list[dict[bytes, Entry] | None] = [None] * LEAVES
+        self._filled = bytearray(LEAVES)  # which leaves have ever held anything
         self._changed = bytearray(LEAVES)
         self._digests = array("Q", bytes(8 * LEAVES))
         self._size = 0
@@ -78,6 +79,7 @@ class Table:
         held = self._leaves[leaf]
         if held is None:
             held = self._leaves[leaf] = {}
+            self._filled[leaf] = 1
         before = len(held)
         held[client] = entry
         self._size += len(held) - before
@@ -130,9 +132,11 @@ class Table:
         """Return the lines of whole leaves from `first` on, about `most_bytes` of them, and the next leaf."""
         lines: list[bytes] = []
         size = 0
-        while first < last and size < most_bytes:
+        while (first := self._filled.find(1, first, last)) >= 0:
+            if size >= most_bytes:
+                return lines, first
             for entry in (self._leaves[first] or {}).values():
                 lines.append(entry.line)
                 size += len(entry.line)
             first += 1
-        return lines, first
+        return lines, last

@@ -53,6 +53,9 @@ class Peer(Protocol):
     link: Link
     queued: bool
 
+    def heard(self) -> None:
+        """Go on: everything that was received has been heard."""
+
     def release(self, now: float) -> None:
         """Write what the link has to send, in one write; end the connection if the link has ended."""
 
@@ -207,6 +210,8 @@ class Turn:
             self._node.receive(peer.link, _PEER_LINES, now)
             if peer.link.more:
                 self.peer_said(peer)
+            else:
+                peer.heard()
 
     def _hear_clients(self) -> None:
         """Decide about what clients have sent."""

@@ -1,0 +1,191 @@
+"""A stream gives the same lines however it is cut, and never a part of an overlong one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from proxyherd.framing import LineFramer, Overlong
+from proxyherd.messages import COPIED_BYTES
+
+LIMIT = 1_100
+ALL = 1_000_000
+
+Lines = list[bytes | Overlong]
+
+
+def expected(stream: bytes, limit: int) -> Lines:
+    """What a stream holds, read in one go with all the memory in the world."""
+    *whole, last = stream.split(b"\n")
+    if last:
+        whole.append(last)
+    return [line if len(line) <= limit else Overlong(line[:COPIED_BYTES]) for line in whole]
+
+
+def framed(pieces: Iterable[bytes], limit: int = LIMIT, most: int = ALL) -> Lines:
+    framer = LineFramer(limit)
+    found: Lines = []
+    for piece in pieces:
+        framer.receive(piece)
+        while lines := framer.lines(most):
+            assert len(lines) <= most
+            found += lines
+        assert framer.waiting <= limit
+    return found + framer.end()
+
+
+def cut(stream: bytes, size: int) -> list[bytes]:
+    return [stream[at : at + size] for at in range(0, len(stream), size)]
+
+
+STREAMS = [
+    b"",
+    b"\n",
+    b"\n\n\n",
+    b"one\n",
+    b"no line end",
+    b"one\ntwo\r\n\nthree\x00\xff\n four",
+    b"a" * LIMIT + b"\n",
+    b"a" * LIMIT,
+    b"a" * (LIMIT + 1) + b"\n",
+    b"a" * (LIMIT + 1),
+    b"b\n" + b"a" * (LIMIT + 1) + b"\nIAMAT",
+    b"a" * LIMIT + b"\n" + b"a" * (LIMIT + 1) + b"\n\n" + b"c" * (LIMIT + 1) + b"\n" + b"d" * LIMIT,
+    (b"a" * (LIMIT + 1) + b"\n") * 3 + b"b",
+]
+
+
+@pytest.mark.parametrize("stream", STREAMS, ids=range(len(STREAMS)))
+@pytest.mark.parametrize("most", [1, 2, ALL])
+def test_lines_are_the_same_whole_byte_by_byte_and_cut_in_two_anywhere(stream: bytes, most: int) -> None:
+    lines = expected(stream, LIMIT)
+    assert framed([stream], most=most) == lines
+    assert framed(cut(stream, 1), most=most) == lines
+    for at in range(len(stream)):
+        assert framed([stream[:at], stream[at:]], most=most) == lines
+
+
+@pytest.mark.parametrize("stream", STREAMS, ids=range(len(STREAMS)))
+def test_data_behind_does_not_change_the_lines_before_it(stream: bytes) -> None:
+    closed = stream if stream.endswith(b"\n") else stream + b"\n"
+    behind = b"behind\nit"
+    assert framed([closed + behind]) == [*expected(closed, LIMIT), b"behind", b"it"]
+    assert framed([closed, behind]) == [*expected(closed, LIMIT), b"behind", b"it"]
+
+
+def test_the_limit_itself_is_no_overlong_line() -> None:
+    framer = LineFramer(LIMIT)
+    framer.receive(b"a" * LIMIT)
+    assert framer.lines(ALL) == []
+    framer.receive(b"\n")
+    assert framer.lines(ALL) == [b"a" * LIMIT]
+
+
+def test_an_overlong_line_is_told_as_soon_as_the_limit_is_passed_and_only_once() -> None:
+    framer = LineFramer(LIMIT)
+    framer.receive(b"a" * LIMIT)
+    assert framer.lines(ALL) == []
+    framer.receive(b"b")
+    assert framer.lines(ALL) == [Overlong(b"a" * COPIED_BYTES)]
+    for piece in (b"IAMAT kiwi +1+1 1", b"c" * 100_000, b"", b"tail"):
+        framer.receive(piece)
+        assert framer.lines(ALL) == []
+        assert framer.waiting == 0
+    framer.receive(b"still the same line\nnext\n")
+    assert framer.lines(ALL) == [b"next"]
+
+
+def test_an_overlong_line_that_ends_with_the_stream_is_told_once() -> None:
+    framer = LineFramer(LIMIT)
+    framer.receive(b"a" * (LIMIT + 1))
+    assert framer.lines(ALL) == [Overlong(b"a" * COPIED_BYTES)]
+    framer.receive(b"rest")
+    assert framer.lines(ALL) == []
+    assert framer.end() == []
+
+
+def test_what_stands_before_the_end_of_the_stream_is_a_line_and_what_does_not_is_none() -> None:
+    framer = LineFramer(LIMIT)
+    framer.receive(b"one\nlast")
+    assert framer.lines(ALL) == [b"one"]
+    assert framer.end() == [b"last"]
+    assert framer.end() == []
+    assert framed([b"one\n"]) == [b"one"]
+
+
+def test_a_line_of_any_length_is_dropped_in_bounded_memory() -> None:
+    framer = LineFramer(LIMIT)
+    told: Lines = []
+    for _ in range(2_000):
+        framer.receive(b"x" * 4_096)
+        told += framer.lines(ALL)
+        assert framer.waiting <= LIMIT
+    assert told == [Overlong(b"x" * COPIED_BYTES)]
+
+
+def test_lines_are_handed_out_only_as_many_as_asked_for_and_the_rest_waits() -> None:
+    framer = LineFramer(LIMIT)
+    framer.receive(b"1\n2\n3\n4")
+    assert framer.lines(0) == []
+    assert framer.waiting == 7
+    assert framer.lines(2) == [b"1", b"2"]
+    assert framer.waiting == 3
+    assert framer.lines(2) == [b"3"]
+    assert framer.lines(2) == []
+    framer.receive(b"\n")
+    assert framer.lines(2) == [b"4"]
+
+
+def test_an_overlong_line_counts_among_the_lines_asked_for() -> None:
+    framer = LineFramer(LIMIT)
+    framer.receive(b"1\n" + b"a" * (LIMIT + 1))
+    assert framer.lines(1) == [b"1"]
+    assert framer.lines(1) == [Overlong(b"a" * COPIED_BYTES)]
+    framer.receive(b"\n2\n")
+    assert framer.lines(1) == [b"2"]
+
+
+def test_a_raised_limit_holds_for_what_waits_already() -> None:
+    framer = LineFramer(LIMIT)
+    framer.receive(b"proof\n" + b"a" * (LIMIT + 50))
+    assert framer.lines(1) == [b"proof"]
+    framer.limit = 2 * LIMIT
+    assert framer.lines(ALL) == []
+    framer.receive(b"\n")
+    assert framer.lines(ALL) == [b"a" * (LIMIT + 50)]
+
+
+sizes = st.sampled_from([0, 0, 1, 2, 3, COPIED_BYTES - 1, LIMIT - 1, LIMIT, LIMIT + 1, LIMIT + 2, 3 * LIMIT])
+contents = st.builds(lambda byte, size: bytes([byte]) * size, st.sampled_from(b"ab \r\x00\xff"), sizes)
+
+
+@settings(deadline=None)
+@given(
+    pieces=st.lists(st.one_of(contents, st.just(b"\n"), st.just(b"\n\n")), max_size=12),
+    cuts=st.lists(st.integers(0, 5 * LIMIT), max_size=8),
+    most=st.sampled_from([1, 2, 3, ALL]),
+    limit=st.sampled_from([COPIED_BYTES, LIMIT]),
+)
+def test_any_stream_in_any_pieces_gives_what_the_oracle_says(
+    pieces: list[bytes], cuts: list[int], most: int, limit: int
+) -> None:
+    stream = b"".join(pieces)
+    at = [0, *sorted(min(one, len(stream)) for one in cuts), len(stream)]
+    assert framed((stream[a:b] for a, b in pairwise(at)), limit, most) == expected(stream, limit)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(contents | st.just(b"\n"), st.integers(0, 3))))
+def test_handing_out_late_changes_nothing_but_when(steps: list[tuple[bytes, int]]) -> None:
+    framer = LineFramer(LIMIT)
+    found: Lines = []
+    for piece, most in steps:
+        framer.receive(piece)
+        found += framer.lines(most)
+    while lines := framer.lines(1):
+        found += lines
+    assert found + framer.end() == expected(b"".join(piece for piece, _ in steps), LIMIT)

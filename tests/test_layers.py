@@ -1,0 +1,194 @@
+"""Who may import whom: the layers of the design, read from the sources.
+
+A pure room imports only pure rooms below it, and of the world only what can neither wait, nor look at a clock,
+nor touch anything outside the process. The rooms that do touch it don't know one another.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+import proxyherd
+
+PACKAGE = "proxyherd"
+
+PURE = ("messages", "framing", "table", "peer_messages", "catchup", "link", "notes", "config", "node")
+"""From the bottom up: each may import those before it."""
+
+HARMLESS = {
+    *("__future__", "typing", "collections", "enum", "re", "decimal", "functools", "itertools", "operator"),
+    *("array", "hashlib", "hmac", "msgspec"),
+}
+"""Of the world, what every pure room may import."""
+
+ALLOWED = {"config": {"ipaddress", "pathlib", "tomllib"}}
+"""What else single rooms may: the herd's file is found and read by the room that checks it."""
+
+OUTER = ("clients", "peers", "admin", "places", "journal")
+"""They touch the world, each another part of it."""
+
+KNOWS_ALL = "daemon"
+
+KNOW_SOME = {"cli": {"places", "journal"}, "turn": {"places", "journal"}}
+"""The command line has tools for the files of both, and a turn hands on to both."""
+
+REACHES_OUT = {"open", "input", "print", "breakpoint", "exec", "eval", "compile", "__import__"}
+"""Builtins that no pure room may name."""
+
+
+def imports(source: str, module: str, *, is_package: bool = False) -> Iterator[str]:
+    """Every module that a source imports, anywhere in it, by its whole name."""
+    parts = module.split(".")
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = parts[: len(parts) - node.level + is_package]
+                base = ".".join([*above, base] if base else above)
+            if base == PACKAGE:  # what is imported from the package itself may be a room of it
+                yield from (f"{base}.{alias.name}" for alias in node.names)
+            else:
+                yield base
+
+
+def names(source: str) -> set[str]:
+    return {node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)}
+
+
+def read_rooms(folder: Path) -> dict[str, dict[str, tuple[str, bool]]]:
+    """The sources of a package by room: whole module name to source and whether it is a package itself."""
+    rooms: dict[str, dict[str, tuple[str, bool]]] = {}
+    for file in sorted(folder.rglob("*.py")):
+        parts = file.relative_to(folder).with_suffix("").parts
+        is_package = parts[-1] == "__init__"
+        module = ".".join([PACKAGE, *(parts[:-1] if is_package else parts)])
+        room = parts[0] if len(parts) > 1 or not is_package else ""
+        rooms.setdefault(room, {})[module] = (file.read_text(), is_package)
+    return rooms
+
+
+def violations(folder: Path) -> list[str]:
+    """Say what breaks the layers, a sentence each."""
+    rooms = read_rooms(folder)
+    found: list[str] = []
+    for room, sources in rooms.items():
+        reached = set[str]()
+        for module, (source, is_package) in sources.items():
+            reached |= set(imports(source, module, is_package=is_package))
+            if room in PURE:
+                found += [f"{room} names {name}" for name in sorted(names(source) & REACHES_OUT)]
+        inside = {name.split(".")[1] for name in reached if name.startswith(f"{PACKAGE}.")}
+        inside = (inside & set(rooms)) - {room}
+        outside = {name.partition(".")[0] for name in reached} - {PACKAGE}
+        found += _judge(room, inside, outside)
+    return found
+
+
+def _judge(room: str, inside: Iterable[str], outside: Iterable[str]) -> Iterator[str]:
+    if room in PURE:
+        below = PURE[: PURE.index(room)]
+        yield from (f"{room} imports {other}" for other in sorted(inside) if other not in below)
+        allowed = HARMLESS | ALLOWED.get(room, set())
+        yield from (f"{room} imports {other}" for other in sorted(outside) if other not in allowed)
+    outer = sorted(set(inside) & set(OUTER))
+    if room in OUTER:
+        yield from (f"{room} imports {other}" for other in outer)
+    elif len(outer) > 1 and room != KNOWS_ALL and not set(outer) <= KNOW_SOME.get(room, set()):
+        yield f"{room} knows {' and '.join(outer)}"
+
+
+def test_the_package_keeps_its_layers() -> None:
+    assert violations(Path(proxyherd.__file__).parent) == []
+
+
+def test_every_pure_room_is_there_to_be_judged() -> None:
+    rooms = read_rooms(Path(proxyherd.__file__).parent)
+    assert set(PURE) <= set(rooms)
+    assert {"clients", "peers", "admin", "places", KNOWS_ALL} <= set(rooms)
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """A small package that keeps the layers."""
+    _write(
+        tmp_path,
+        {
+            "__init__": "",
+            "messages": "import re",
+            "framing": "from proxyherd.messages import COPIED_BYTES",
+            "node": "from proxyherd import messages\nfrom .framing import LineFramer",
+            "turn": "import asyncio\nfrom proxyherd.places import Places",
+            "clients": "import asyncio, socket\nfrom proxyherd.node import Node",
+            "peers": "import random\nfrom . import node",
+            "places/__init__": "from proxyherd.places.google import Google",
+            "places/google": "from . import answers\nimport aiohttp",
+            "places/answers": "import json",
+            "daemon": "from proxyherd import clients, peers, places",
+        },
+    )
+    return tmp_path
+
+
+def _write(folder: Path, sources: Mapping[str, str]) -> None:
+    for name, source in sources.items():
+        file = folder / f"{name}.py"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(dedent(source))
+
+
+def test_a_package_that_keeps_the_layers_is_left_alone(package: Path) -> None:
+    assert violations(package) == []
+
+
+@pytest.mark.parametrize(
+    ("room", "source", "complaint"),
+    [
+        *(
+            ("messages", f"import {module}", f"messages imports {module}")
+            for module in (
+                "socket",
+                "asyncio",
+                "time",
+                "logging",
+                "structlog",
+                "random",
+                "os",
+                "datetime",
+                "select",
+            )
+        ),
+        ("node", "from prometheus_client import Counter", "node imports prometheus_client"),
+        ("node", "import aiohttp.web", "node imports aiohttp"),
+        ("node", "import os.path as p", "node imports os"),
+        ("node", "from time import monotonic", "node imports time"),
+        ("node", "def f():\n    import time", "node imports time"),
+        ("node", "if TYPE_CHECKING:\n    from asyncio import Task", "node imports asyncio"),
+        ("node", "def f():\n    print('x')", "node names print"),
+        ("node", "x = __import__('time')", "node names __import__"),
+        ("framing", "import pathlib", "framing imports pathlib"),
+        ("messages", "from proxyherd.framing import LineFramer", "messages imports framing"),
+        ("messages", "import proxyherd.node", "messages imports node"),
+        ("messages", "from . import node", "messages imports node"),
+        ("framing", "from .node import Node", "framing imports node"),
+        ("node", "from proxyherd.clients import Clients", "node imports clients"),
+        ("node", "from proxyherd.turn import Turn", "node imports turn"),
+        ("clients", "from proxyherd.peers import Peers", "clients imports peers"),
+        ("peers", "def f():\n    from proxyherd import clients", "peers imports clients"),
+        ("clients", "from .places.google import Google", "clients imports places"),
+        ("places/google", "from ..peers import backoff", "places imports peers"),
+        ("places/google", "from .. import clients", "places imports clients"),
+        ("places/__init__", "from ..clients import Clients", "places imports clients"),
+        ("turn", "from proxyherd import places, peers", "turn knows peers and places"),
+        ("cli", "from proxyherd.clients import x\nfrom proxyherd.admin import y", None),
+    ],
+)
+def test_a_planted_violation_is_found(package: Path, room: str, source: str, complaint: str | None) -> None:
+    _write(package, {"admin": "", room: source})
+    assert violations(package) == [complaint or "cli knows admin and clients"]

@@ -1,0 +1,688 @@
+"""The peer link's state machine, on a clock that the tests turn by hand.
+
+The handshake is spoken here by hand too, as docs/ describes it: whoever implements the protocol anew must get
+on with this link.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import hmac
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from proxyherd.link import NONCE_BYTES, Link, State, Terms
+from proxyherd.messages import At, Malformed, parse_at
+from proxyherd.peer_messages import (
+    AskDigests,
+    AskLeaf,
+    AskRange,
+    Batch,
+    Changed,
+    Digests,
+    Done,
+    Event,
+    Misspoken,
+    Proved,
+    Updates,
+    parse,
+    write,
+)
+
+SECRET, OTHER_SECRET = b"s" * 32, b"o" * 32
+DIALLER_NONCE, LISTENER_NONCE = b"\x01" * NONCE_BYTES, b"\x02" * NONCE_BYTES
+LINE_BYTES = 8_448
+HEARTBEAT, HANDSHAKE = 0.5, 1.0
+ALL = 1_000_000
+NEIGHBOURS = {"Bailey": ("Bona", "Campbell"), "Bona": ("Bailey", "Clark")}
+
+
+def terms(name: str, *secrets: bytes) -> Terms:
+    return Terms(
+        name=name,
+        neighbours=frozenset(NEIGHBOURS[name]),
+        secrets=secrets or (SECRET,),
+        line_bytes=LINE_BYTES,
+        heartbeat=HEARTBEAT,
+        handshake=HANDSHAKE,
+    )
+
+
+def dialler(*secrets: bytes, nonce: bytes = DIALLER_NONCE, now: float = 0) -> Link:
+    return Link(terms("Bailey", *secrets), dial="Bona", nonce=nonce, now=now)
+
+
+def listener(*secrets: bytes, nonce: bytes = LISTENER_NONCE, now: float = 0) -> Link:
+    return Link(terms("Bona", *secrets), dial=None, nonce=nonce, now=now)
+
+
+def hear(link: Link, data: bytes, now: float = 0) -> list[Event]:
+    link.receive_data(data, now)
+    return link.events(ALL)
+
+
+def talk(left: Link, right: Link, now: float = 0) -> tuple[list[Event], list[Event]]:
+    """Carry what both have to say until neither has anything; return what either heard."""
+    heard: tuple[list[Event], list[Event]] = ([], [])
+    while (there := left.data_to_send(now)) + (back := right.data_to_send(now)):
+        for link, data, events in ((right, there, heard[1]), (left, back, heard[0])):
+            if data:
+                events.extend(hear(link, data, now))
+    return heard
+
+
+def linked() -> tuple[Link, Link]:
+    left, right = dialler(), listener()
+    assert talk(left, right) == ([Proved()], [Proved()])
+    return left, right
+
+
+def closed(link: Link) -> bool:
+    return link.state is State.CLOSED
+
+
+def at(client: str = "kiwi", time: str = "5") -> bytes:
+    return f"AT Clark +0.000000000 {client} +1+1 {time}".encode()
+
+
+def update(client: str = "kiwi", time: str = "5") -> At:
+    parsed = parse_at(at(client, time))
+    assert parsed is not None
+    return parsed
+
+
+# The handshake spoken by hand. --------------------------------------------------------------------------------
+
+
+def proof(
+    role: bytes,
+    *,
+    secret: bytes = SECRET,
+    offered: bytes = b"1",
+    version: bytes = b"1",
+    names: tuple[bytes, bytes] = (b"Bailey", b"Bona"),
+    nonces: tuple[bytes, bytes] = (DIALLER_NONCE, LISTENER_NONCE),
+) -> bytes:
+    """The HMAC over role, label, versions, names and nonces, those of the dialler first."""
+    spoken = [role, b"proxyherd peer link", offered, version, *names, *(one.hex().encode() for one in nonces)]
+    return hmac.new(secret, b"\n".join(spoken), hashlib.sha256).hexdigest().encode()
+
+
+def hello(
+    name: bytes = b"Bailey",
+    to: bytes = b"Bona",
+    nonce: bytes = DIALLER_NONCE.hex().encode(),
+    versions: bytes = b"1",
+) -> bytes:
+    return b"PROXYHERD %b %b %b %b\n" % (versions, name, to, nonce)
+
+
+def reply(**changed: bytes) -> bytes:
+    parts = {"name": b"Bona", "to": b"Bailey", "nonce": LISTENER_NONCE.hex().encode(), **changed}
+    return hello(**parts)
+
+
+def assert_refused(link: Link, why: str) -> None:
+    assert link.state is State.CLOSED
+    assert why in link.reason
+    assert not link.proved
+    assert link.data_to_send(0).splitlines()[-1].startswith(b"REFUSED ")
+
+
+def test_both_prove_the_secret_the_dialler_first_and_it_never_crosses_the_wire() -> None:
+    left, right = dialler(), listener()
+    assert right.data_to_send(0) == b""
+    first = left.data_to_send(0)
+    assert first == hello()
+    assert hear(right, first) == []
+    second = right.data_to_send(0)
+    assert second == reply()
+    assert hear(left, second) == []
+    assert (left.state, right.state) == (State.PROVING, State.PROVING)
+    third = left.data_to_send(0)
+    assert third == b"PROOF " + proof(b"dialler") + b"\n"
+    assert hear(right, third) == [Proved()]
+    assert (right.state, left.state) == (State.LIVE, State.PROVING)
+    fourth = right.data_to_send(0)
+    assert fourth == b"PROOF " + proof(b"listener") + b"\n"
+    assert hear(left, fourth) == [Proved()]
+    assert left.state is State.LIVE
+    assert (left.peer, right.peer) == ("Bona", "Bailey")
+    for said in (first, second, third, fourth):
+        assert SECRET not in said
+        assert SECRET.hex().encode() not in said
+
+
+@pytest.mark.parametrize("end", [dialler, listener])
+def test_a_handshake_ends_the_same_byte_by_byte(end: Callable[[], Link]) -> None:
+    link, other = end(), (listener if end is dialler else dialler)()
+    events: list[Event] = []
+    while (there := link.data_to_send(0)) + (back := other.data_to_send(0)):
+        for byte in back:
+            events += hear(link, bytes([byte]))
+        hear(other, there)
+    assert events == [Proved()]
+    assert link.state is State.LIVE
+
+
+def test_what_comes_right_behind_a_proof_is_heard_after_it() -> None:
+    right = listener()
+    hear(right, hello())
+    behind = b"PROOF " + proof(b"dialler") + b"\n" + at() + b"\n"
+    assert hear(right, behind) == [Proved(), Updates([update()], caught_up=False)]
+
+
+def test_a_long_line_right_behind_a_proof_is_judged_by_the_limit_of_a_live_link() -> None:
+    right, long = listener(), at("k" * 4_000)
+    hear(right, hello())
+    assert hear(right, b"PROOF " + proof(b"dialler") + b"\n" + long) == [Proved()]
+    assert hear(right, b"\n") == [Updates([update("k" * 4_000)], caught_up=False)]
+
+
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_what_waits_behind_the_lines_asked_for_is_told(most: int) -> None:
+    right = listener()
+    right.receive_data(hello() + b"PROOF " + proof(b"dialler") + b"\n" + (at() + b"\n") * 3, 0)
+    events: list[Event] = []
+    for _ in range(20):
+        events += right.events(most)
+        if not right.more:
+            break
+    assert sum(len(event.ats) for event in events if isinstance(event, Updates)) == 3
+
+
+def test_a_wrong_secret_is_refused_by_the_listener_in_words_that_name_the_remedy() -> None:
+    left, right = dialler(OTHER_SECRET), listener()
+    assert talk(left, right) == ([], [])
+    assert right.state is left.state is State.CLOSED
+    assert "Bailey does not prove the herd's secret; has it another secret file?" in right.reason
+    assert "refused by the other: Bailey does not prove" in left.reason
+
+
+def test_a_wrong_secret_is_refused_by_the_dialler() -> None:
+    left = dialler()
+    hear(left, reply())
+    left.data_to_send(0)
+    assert hear(left, b"PROOF " + proof(b"listener", secret=OTHER_SECRET) + b"\n") == []
+    assert_refused(left, "Bona does not prove the herd's secret")
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        ((SECRET,), (SECRET, OTHER_SECRET)),
+        ((SECRET,), (OTHER_SECRET, SECRET)),
+        ((OTHER_SECRET, SECRET), (SECRET, OTHER_SECRET)),
+        ((SECRET, OTHER_SECRET), (OTHER_SECRET, SECRET)),
+    ],
+)
+def test_during_a_rotation_either_secret_is_accepted(
+    left: tuple[bytes, ...], right: tuple[bytes, ...]
+) -> None:
+    assert talk(dialler(*left), listener(*right)) == ([Proved()], [Proved()])
+
+
+def test_a_secret_that_only_one_side_knows_yet_must_not_be_its_first() -> None:
+    assert talk(dialler(OTHER_SECRET, SECRET), listener(SECRET)) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        (hello(name=b"Mallory"), "Mallory is no neighbour that dials Bona"),
+        (hello(name=b"Clark"), "Clark is no neighbour that dials Bona"),  # a neighbour, but Bona's to dial
+        (hello(name=b"Bona"), "Bona is no neighbour"),
+        (hello(name=b"Jaquez"), "Jaquez is no neighbour"),
+        (hello(name=b""), "is no neighbour"),
+        (hello(name=b"\xff\x1b[2J"), r"\xff\x1b[2J is no neighbour"),
+        (hello(to=b"Clark"), "it looks for Clark, this is Bona"),
+        (hello(versions=b"2"), "speaks versions 2"),
+        (hello(versions=b"11,10"), "speaks versions 11,10"),
+        (hello(versions=b""), "speaks versions"),
+        (hello(nonce=b"01" * (NONCE_BYTES - 1)), "nonce"),
+        (hello(nonce=b"01" * (NONCE_BYTES + 1)), "nonce"),
+        (hello(nonce=b"0G" * NONCE_BYTES), "nonce"),
+        (hello(nonce=b"AB" * NONCE_BYTES), "nonce"),
+        (hello(nonce=b""), "nonce"),
+        (hello(nonce=LISTENER_NONCE.hex().encode()), "nonce"),
+    ],
+)
+def test_a_listener_refuses_a_stranger_and_says_why(said: bytes, why: str) -> None:
+    right = listener()
+    assert hear(right, said) == []
+    assert_refused(right, why)
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        (reply(name=b"Clark"), "Clark answers at the address of Bona"),
+        (reply(name=b"Bailey"), "Bailey answers at the address of Bona"),
+        (reply(to=b"Campbell"), "it looks for Campbell"),
+        (reply(versions=b"2"), "it chose version 2, which was not offered"),
+        (reply(versions=b"1,2"), "it chose version 1,2"),
+        (reply(nonce=DIALLER_NONCE.hex().encode()), "nonce"),
+        (reply(nonce=b"xyz"), "nonce"),
+    ],
+)
+def test_a_dialler_refuses_who_answers_wrongly(said: bytes, why: str) -> None:
+    left = dialler()
+    left.data_to_send(0)
+    assert hear(left, said) == []
+    assert_refused(left, why)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        *(b"\n", b"IAMAT kiwi +1+1 1\n", b"GET / HTTP/1.1\r\n", b"\x16\x03\x01\x02\x00\n", at() + b"\n"),
+        *(b"BEAT\n", b"DONE\n", hello()[:-1].replace(b" ", b"  ") + b"\n", b"PROXYHERD 1 Bailey Bona\n"),
+        *(b"proxyherd 1 Bailey Bona " + b"01" * 32 + b"\n", b"PROOF " + proof(b"dialler") + b"\n"),
+        *(hello()[:-1] + b" more\n", hello()[:-1] + b"\r\n", b"REFUSED because\n", b"x" * 513, b"x" * 5_000),
+    ],
+)
+@pytest.mark.parametrize("end", [dialler, listener])
+def test_what_is_no_greeting_ends_the_connection_unbelieved(end: Callable[[], Link], said: bytes) -> None:
+    link = end()
+    assert hear(link, said + at() + b"\n") == []
+    assert link.state is State.CLOSED
+    assert link.reason
+    assert not link.proved
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        *(b"\n", at() + b"\n", b"BEAT\n", hello(), b"PROOF\n", b"PROOF \n", b"PROOF " + b"0" * 64 + b"\n"),
+        *(b"PROOF " + proof(b"dialler")[:-1] + b"\n", b"PROOF " + proof(b"dialler").upper() + b"\n"),
+        *(b"PROOF " + proof(b"dialler") + b" x\n", b"PROOF \xff\n", b"PROOF " + b"0" * 600),
+    ],
+)
+def test_what_is_no_proof_ends_the_connection_unbelieved(said: bytes) -> None:
+    right = listener()
+    hear(right, hello())
+    assert hear(right, said + at() + b"\n") == []
+    assert right.state is State.CLOSED
+    assert not right.proved
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"role": b"listener"},
+        {"secret": OTHER_SECRET},
+        {"secret": b""},
+        {"offered": b"1,2"},
+        {"version": b"2"},
+        {"names": (b"Bona", b"Bailey")},
+        {"names": (b"Campbell", b"Bona")},
+        {"nonces": (LISTENER_NONCE, DIALLER_NONCE)},
+        {"nonces": (DIALLER_NONCE, DIALLER_NONCE)},
+        {"nonces": (bytes(NONCE_BYTES), LISTENER_NONCE)},
+    ],
+)
+def test_a_proof_holds_for_its_role_versions_names_and_nonces_alone(changed: dict[str, Any]) -> None:
+    right = listener()
+    hear(right, hello())
+    right.data_to_send(0)
+    assert hear(right, b"PROOF " + proof(**{"role": b"dialler", **changed}) + b"\n") == []
+    assert_refused(right, "does not prove")
+
+
+def test_a_listener_takes_the_best_version_of_those_offered_and_a_downgrade_is_noticed() -> None:
+    right = listener()
+    hear(right, hello(versions=b"2,1"))
+    assert right.data_to_send(0) == reply()
+    assert hear(right, b"PROOF " + proof(b"dialler", offered=b"2,1") + b"\n") == [Proved()]
+    assert right.data_to_send(0) == b"PROOF " + proof(b"listener", offered=b"2,1") + b"\n"
+
+    right = listener()
+    hear(right, hello())  # somebody on the way has struck the 2 out
+    assert hear(right, b"PROOF " + proof(b"dialler", offered=b"2,1") + b"\n") == []
+    assert right.state is State.CLOSED
+
+
+def test_a_recorded_handshake_cannot_be_replayed() -> None:
+    left, right = dialler(), listener()
+    first = left.data_to_send(0)
+    hear(right, first)
+    hear(left, right.data_to_send(0))
+    second = left.data_to_send(0)
+    assert hear(right, second) == [Proved()]
+
+    again = listener(nonce=b"\x03" * NONCE_BYTES)
+    assert hear(again, first + second) == []
+    assert_refused(again, "does not prove")
+
+
+def test_a_listeners_own_words_cannot_be_reflected() -> None:
+    right = listener()
+    hear(right, hello(name=b"Bailey"))
+    mirrored = right.data_to_send(0)
+    assert hear(listener(), mirrored) == []
+    left = dialler()
+    said = left.data_to_send(0)
+    assert hear(left, said) == []
+    assert left.state is State.CLOSED
+
+
+def test_a_diallers_proof_cannot_be_reflected_to_it() -> None:
+    left = dialler()
+    hear(left, reply())
+    _, own = left.data_to_send(0).splitlines(keepends=True)
+    assert own.startswith(b"PROOF ")
+    assert hear(left, own) == []
+    assert_refused(left, "does not prove")
+
+
+def test_a_proof_obtained_from_a_third_server_is_worth_nothing() -> None:
+    third = Link(terms("Bailey"), dial="Campbell", nonce=DIALLER_NONCE, now=0)
+    hear(third, hello(name=b"Campbell", to=b"Bailey", nonce=LISTENER_NONCE.hex().encode()))
+    obtained = third.data_to_send(0).splitlines(keepends=True)[1]
+    right = listener()
+    hear(right, hello())
+    assert hear(right, obtained) == []
+    assert_refused(right, "does not prove")
+
+
+def test_who_refuses_says_so_and_the_other_tells_it_in_plain_words() -> None:
+    left = dialler()
+    hear(left, b"REFUSED \x1b[2Jno \xff thanks\n")
+    assert left.reason == r"refused by the other: \x1b[2Jno \xff thanks"
+    assert not left.proved
+
+
+@pytest.mark.parametrize("said", [b"", hello()[:20], hello()])
+def test_a_slow_handshake_is_given_up_at_its_deadline(said: bytes) -> None:
+    right = listener(now=100)
+    hear(right, said, 100)
+    right.tick(100 + HANDSHAKE)
+    assert not closed(right)
+    hear(right, b"P", 100 + HANDSHAKE)  # bytes that trickle in buy no time
+    right.tick(100 + HANDSHAKE + 0.01)
+    assert right.state is State.CLOSED
+    assert "handshake not done within 1 s" in right.reason
+
+
+def test_a_connection_that_ends_in_its_handshake_tells_how_far_it_came() -> None:
+    right = listener()
+    right.receive_eof()
+    assert right.reason == "closed by the other while waiting for the other's first line"
+    right = listener()
+    hear(right, hello()[:-5])
+    right.receive_eof()
+    assert right.reason == "closed by the other while waiting for the other's first line"
+    right = listener()
+    hear(right, hello())
+    right.receive_eof()
+    assert right.reason == "closed by the other while waiting for the other's proof"
+
+
+@settings(deadline=None)
+@given(st.lists(st.binary(max_size=80), max_size=6), st.booleans())
+def test_no_bytes_without_the_secret_make_a_link_live(pieces: list[bytes], greeted: bool) -> None:
+    right = listener()
+    if greeted:
+        hear(right, hello())
+    for piece in pieces:
+        assert hear(right, piece) == []
+        assert hear(right, piece + b"\n") == []
+    assert right.state is not State.LIVE
+    assert right.waiting <= 512
+
+
+# Heartbeats and silence. --------------------------------------------------------------------------------------
+
+
+def test_an_idle_link_beats_once_a_heartbeat_and_stays_live() -> None:
+    left, right = linked()
+    beats = 0
+    for step in range(1, 400):
+        now = step * HEARTBEAT / 4
+        for one, other in ((left, right), (right, left)):
+            one.tick(now)
+            if data := one.data_to_send(now):
+                assert data == b"BEAT\n"
+                assert hear(other, data, now) == []
+                beats += 1
+    assert (left.state, right.state) == (State.LIVE, State.LIVE)
+    assert beats == pytest.approx(2 * 100, abs=4)
+
+
+def test_who_has_something_to_say_need_not_beat() -> None:
+    left, _ = linked()
+    for step in range(1, 40):
+        now = step * HEARTBEAT / 4
+        left.receive_data(b"BEAT\n", now)
+        left.send_updates(at() + b"\n")
+        left.tick(now)
+        assert left.data_to_send(now) == at() + b"\n"
+
+
+def test_a_link_is_dead_when_the_other_was_silent_for_three_heartbeats() -> None:
+    left, _ = linked()
+    left.receive_data(b"BEAT\n", 10)
+    left.events(ALL)
+    left.tick(10 + 3 * HEARTBEAT)
+    assert not closed(left)
+    left.send_updates(at() + b"\n")
+    left.tick(10 + 3 * HEARTBEAT + 0.01)
+    assert left.state is State.CLOSED
+    assert left.reason == "silent for 1.5 s"
+    assert left.proved
+    assert left.data_to_send(12) == b""
+
+
+def test_part_of_a_line_is_a_sign_of_life() -> None:
+    left, _ = linked()
+    for step in range(20):
+        left.receive_data(b"A", step * 1.0)
+        left.tick(step * 1.0 + 0.9)
+        assert left.state is State.LIVE
+
+
+# A live link. -------------------------------------------------------------------------------------------------
+
+MESSAGES: list[AskDigests | AskLeaf | AskRange | Digests | Batch | Done | Changed] = [
+    AskDigests(""),
+    AskDigests("a5f"),
+    Digests("", [0] * 16),
+    Digests("0", list(range(2**64 - 16, 2**64))),
+    AskLeaf(0xFFFF, frozenset()),
+    AskLeaf(0, frozenset({0, 1, 2**64 - 1})),
+    AskRange(0, 0x10000),
+    AskRange(0xFFFF, 0x10000),
+    Batch(0, 0x10000, 0),
+    Done(),
+    Changed(),
+]
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=[type(one).__name__ for one in MESSAGES])
+def test_every_message_comes_back_as_it_was_however_it_is_cut(message: Any) -> None:
+    line = write(message)
+    assert line.endswith(b"\n")
+    assert parse(line[:-1]) == message
+    for at_byte in range(len(line) + 1):
+        _, right = linked()
+        assert [*hear(right, line[:at_byte]), *hear(right, line[at_byte:])] == [message]
+    _, right = linked()
+    assert [event for byte in line for event in hear(right, bytes([byte]))] == [message]
+    assert right.state is State.LIVE
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(
+            b"",
+            b" ",
+            b"HELLO",
+            b"beat",
+            b"BEAT ",
+            b" BEAT",
+            b"BEAT\r",
+            b"DONE 1",
+            b"CHANGED -",
+            b"AT",
+            b"at x",
+        ),
+        *(
+            b"DIGESTS",
+            b"DIGESTS ",
+            b"DIGESTS a5f0",
+            b"DIGESTS A",
+            b"DIGESTS - -",
+            b"DIGESTS g",
+            b"DIGESTS  -",
+        ),
+        *(b"DIGEST -", b"DIGEST - " + b"0" * 255, b"DIGEST - " + b"0" * 257, b"DIGEST - " + b"G" * 256),
+        *(b"DIGEST a5f0 " + b"0" * 256, b"LEAF 10000 -", b"LEAF 0", b"LEAF 0 ", b"LEAF 0 0", b"LEAF - -"),
+        *(b"LEAF 0 " + b"0" * 15, b"LEAF 0 " + b"F" * 16, b"RANGE 0 10001", b"RANGE 10000 10000", b"RANGE 0"),
+        *(b"RANGE -1 5", b"RANGE +1 5", b"RANGE 0x1 5", b"RANGE 1_0 5", b"RANGE 0 0 0", b"BATCH 0 1"),
+        *(b"BATCH 0 1 100000001", b"BATCH 0 10001 1", b"BATCH 0 1 -", b"BATCH  0 1 1", b"REFUSED why"),
+        *(b"BATCH 0 1 " + b"0" * 17, b"PROXYHERD 1 Bailey Bona x", b"PROOF x", b"IAMAT kiwi +1+1 1", b"\xff"),
+    ],
+)
+def test_a_line_that_is_no_message_ends_a_live_link_and_is_told_in_plain_words(line: bytes) -> None:
+    with pytest.raises(Misspoken):
+        parse(line)
+    _, right = linked()
+    before, behind = at("before") + b"\n", at("behind") + b"\n"
+    assert hear(right, before + line + b"\n" + behind) == [Updates([update("before")], caught_up=False)]
+    assert right.state is State.CLOSED
+    assert right.proved
+    assert right.reason.startswith("broke the protocol with")
+    assert right.reason.isascii()
+    assert right.reason.isprintable()
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=300))
+def test_no_line_makes_the_parser_fail_otherwise(line: bytes) -> None:
+    with contextlib.suppress(Misspoken):
+        message = parse(line)
+        assert parse(write(message)[:-1]) == message
+
+
+def test_updates_come_in_order_in_one_event_a_run() -> None:
+    left, right = linked()
+    left.send_updates(at("a") + b"\n" + at("b") + b"\n")
+    left.send_updates(at("c") + b"\n")
+    _, heard = talk(left, right)
+    assert heard == [Updates([update("a"), update("b"), update("c")], caught_up=False)]
+
+
+@pytest.mark.parametrize(
+    "poison",
+    [
+        *(b"AT ", b"AT Clark", at() + b" ", at() + b"\r", b"AT  Clark", at().replace(b"+1+1", b"+91+1")),
+        at("k" * LINE_BYTES),
+    ],
+    ids=range(7),
+)
+def test_a_malformed_at_line_is_skipped_and_the_link_stays(poison: bytes) -> None:
+    _, right = linked()
+    events = hear(right, at("a") + b"\n" + poison + b"\n" + at("b") + b"\n" + write(Done()))
+    assert [event for event in events if isinstance(event, Malformed)] == [Malformed(poison[:1_024])]
+    learned = [one.client for event in events if isinstance(event, Updates) for one in event.ats]
+    assert learned == [b"a", b"b"]
+    assert events[-1] == Done()
+    assert right.state is State.LIVE
+
+
+def test_an_at_line_of_exactly_the_limit_is_taken_and_of_one_byte_more_is_not() -> None:
+    _, right = linked()
+    fitting = "k" * (LINE_BYTES - len(at("")))
+    assert len(at(fitting)) == LINE_BYTES
+    assert hear(right, at(fitting) + b"\n") == [Updates([update(fitting)], caught_up=False)]
+    assert hear(right, at(fitting + "k") + b"\n") == [Malformed(at(fitting)[:1_024])]
+    assert right.state is State.LIVE
+
+
+# Batches. -----------------------------------------------------------------------------------------------------
+
+
+def batch_bytes(link: Link, clients: Iterable[str]) -> bytes:
+    link.send_batch(3, 9, [at(client) for client in clients])
+    return link.data_to_send(0)
+
+
+def test_a_batchs_lines_are_told_from_live_ones_and_then_the_batch_is_told() -> None:
+    left, right = linked()
+    data = at("live") + b"\n" + batch_bytes(left, ["a", "b"]) + at("late") + b"\n"
+    assert hear(right, data) == [
+        Updates([update("live")], caught_up=False),
+        Updates([update("a"), update("b")], caught_up=True),
+        Batch(3, 9, 2),
+        Updates([update("late")], caught_up=False),
+    ]
+
+
+def test_an_empty_batch_is_told_at_once() -> None:
+    left, right = linked()
+    assert hear(right, batch_bytes(left, [])) == [Batch(3, 9, 0)]
+
+
+def test_a_batch_cut_anywhere_brings_the_same_lines_and_is_told_once() -> None:
+    left, _ = linked()
+    data = batch_bytes(left, ["a", "b"]) + at("late") + b"\n"
+    for at_byte in range(len(data) + 1):
+        _, right = linked()
+        events = [*hear(right, data[:at_byte]), *hear(right, data[at_byte:])]
+        caught_up = [
+            one for event in events if isinstance(event, Updates) and event.caught_up for one in event.ats
+        ]
+        live = [
+            one for event in events if isinstance(event, Updates) and not event.caught_up for one in event.ats
+        ]
+        assert caught_up == [update("a"), update("b")]
+        assert live == [update("late")]
+        assert [event for event in events if isinstance(event, Batch)] == [Batch(3, 9, 2)]
+
+
+def test_a_malformed_line_counts_among_its_batchs_lines() -> None:
+    _, right = linked()
+    data = write(Batch(0, 1, 2)) + b"AT poison\n" + at("a") + b"\n" + at("late") + b"\n"
+    events = hear(right, data)
+    assert Malformed(b"AT poison") in events
+    assert Updates([update("a")], caught_up=True) in events
+    assert events[-2:] == [Batch(0, 1, 2), Updates([update("late")], caught_up=False)]
+
+
+def test_a_beat_within_a_batch_is_none_of_its_lines() -> None:
+    _, right = linked()
+    assert hear(right, write(Batch(0, 1, 1)) + b"BEAT\n" + at("a") + b"\n")[-1] == Batch(0, 1, 1)
+
+
+@pytest.mark.parametrize("line", [write(Done()), write(Batch(5, 6, 1)), write(AskDigests(""))])
+def test_a_batch_broken_off_ends_the_link_and_what_came_of_it_is_kept(line: bytes) -> None:
+    _, right = linked()
+    events = hear(right, write(Batch(0, 1, 3)) + at("a") + b"\n" + line + at("b") + b"\n")
+    assert events == [Updates([update("a")], caught_up=True)]
+    assert right.state is State.CLOSED
+    assert "broke off a batch" in right.reason
+
+
+# The end. -----------------------------------------------------------------------------------------------------
+
+
+def test_a_closed_link_hears_says_and_remembers_nothing_more() -> None:
+    left, right = linked()
+    right.send_updates(at() + b"\n")
+    right.close("replaced by a newer link")
+    right.close("another reason")
+    assert right.reason == "replaced by a newer link"
+    assert right.data_to_send(0) == b""
+    assert hear(right, at() + b"\n") == []
+    assert right.waiting == 0
+    right.tick(1_000)
+    right.receive_eof()
+    assert right.reason == "replaced by a newer link"
+    left.receive_eof()
+    assert left.reason == "closed by the neighbour"

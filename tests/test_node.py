@@ -1,0 +1,700 @@
+"""One server's decisions, and those of a few linked ones whose every message the test can hold back."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from itertools import count
+from random import Random
+
+import pytest
+
+from proxyherd.config import PEER_LINE_SLACK, Limits, Timing
+from proxyherd.framing import Overlong
+from proxyherd.link import NONCE_BYTES, Link, State, Terms
+from proxyherd.messages import parse_at
+from proxyherd.node import Node, Reply
+from proxyherd.notes import CaughtUp, Heard, LinkDown, LinkFailed, LinkUp, Skipped
+from proxyherd.table import LEAVES, Table
+
+SECRET, KEY = b"s" * 32, b"k" * 32
+SECOND = 10**9
+TIMING = Timing()
+ALL = 1_000_000
+QUIET_TURNS = 10_000
+
+
+def iamat(client: str = "kiwi", time: str = "5", place: str = "+1+1") -> bytes:
+    return f"IAMAT {client} {place} {time}".encode()
+
+
+def whatsat(client: str = "kiwi") -> bytes:
+    return f"WHATSAT {client} 10 5".encode()
+
+
+class Server:
+    """A node, and a wire to each neighbour that carries only what the test lets through."""
+
+    def __init__(self, name: str, *, limits: Limits | None = None, now: float = 0) -> None:
+        self.name = name
+        self.limits = limits or Limits()
+        self.table = Table(KEY)
+        self.node = Node(name, self.table, self.limits, TIMING, alone=False, now=now)
+        self.links: dict[str, Link] = {}
+
+    def report(self, line: bytes = iamat(), received: int = 5 * SECOND) -> Reply:
+        return self.node.command(line, received)
+
+    def learn(self, lines: Iterable[bytes]) -> None:
+        for line in lines:
+            update = parse_at(line)
+            assert update is not None
+            self.table.put(update.client, update.entry, self.table.leaf(update.client))
+
+    def line(self, client: str = "kiwi") -> bytes | None:
+        entry = self.table.get(client.encode())
+        return entry.line if entry else None
+
+    def lines(self) -> set[bytes]:
+        return {entry.line for _, entry in self.table}
+
+
+class Wires:
+    """Carries bytes between servers, turn by turn, counts them, and can hold a direction back."""
+
+    nonces = count(1)
+
+    def __init__(self, *servers: Server) -> None:
+        self.servers = {server.name: server for server in servers}
+        self.held: set[tuple[str, str]] = set()
+        self.bytes: Counter[tuple[str, str]] = Counter()
+        self.said: defaultdict[tuple[str, str], list[bytes]] = defaultdict(list)
+        self._under_way: dict[tuple[str, str], bytes] = {}
+        self.now = 0.0
+
+    def connect(self, dialler: str, listener: str) -> tuple[Link, Link]:
+        """Open a connection; whatever was between the two before is forgotten, unclosed."""
+        ends = []
+        for name, peer in ((dialler, listener), (listener, dialler)):
+            server = self.servers[name]
+            terms = Terms(
+                name=name,
+                neighbours=frozenset(self.servers) - {name},
+                secrets=(SECRET,),
+                line_bytes=server.limits.max_line_bytes + PEER_LINE_SLACK,
+                heartbeat=TIMING.heartbeat_seconds,
+                handshake=TIMING.handshake_seconds,
+            )
+            nonce = next(self.nonces).to_bytes(NONCE_BYTES, "big")
+            server.links[peer] = Link(
+                terms, dial=listener if name == dialler else None, nonce=nonce, now=self.now
+            )
+            self._under_way[name, peer] = b""
+            ends.append(server.links[peer])
+        return ends[0], ends[1]
+
+    def turn(self, name: str, *, lines: int = ALL) -> bool:
+        """Let one server have one turn; True if anything moved."""
+        server = self.servers[name]
+        moved = False
+        for peer, link in server.links.items():
+            if (data := self._under_way[peer, name]) and (peer, name) not in self.held:
+                self._under_way[peer, name] = b""
+                link.receive_data(data, self.now)
+                moved = True
+            server.node.receive(link, lines, self.now)
+            moved = moved or link.more
+        moved = server.node.work(self.now) or moved
+        server.node.flood()
+        for peer, link in server.links.items():
+            if data := link.data_to_send(self.now):
+                self._under_way[name, peer] += data
+                self.bytes[name, peer] += len(data)
+                self.said[name, peer] += data.splitlines()
+                moved = True
+        return moved
+
+    def turns(self) -> bool:
+        """Let each server have one turn; True if anything moved."""
+        moved = [self.turn(name) for name in self.servers]
+        return any(moved)
+
+    def settle(self) -> None:
+        """Let all have turns until nothing moves any more."""
+        for _ in range(QUIET_TURNS):
+            if not self.turns():
+                return
+        pytest.fail("the herd does not come to rest")
+
+    def forget_traffic(self) -> None:
+        self.bytes.clear()
+        self.said.clear()
+
+    def live(self, sender: str, receiver: str) -> list[bytes]:
+        """The AT lines sent live so far."""
+        lines: Iterator[bytes] = iter(self.said[sender, receiver])
+        found = []
+        for line in lines:
+            if line.startswith(b"BATCH "):
+                for _ in range(int(line.split(b" ")[3], 16)):
+                    next(lines)
+            elif line.startswith(b"AT "):
+                found.append(line)
+        return found
+
+
+def herd(*edges: str, **servers: Server) -> Wires:
+    """Linked servers, in step, each with an empty table; an edge is spelled as two letters, the dialler first."""
+    wires = Wires(*(servers.get(name) or Server(name) for name in sorted(set("".join(edges)))))
+    for edge in edges:
+        wires.connect(*edge)
+    wires.settle()
+    wires.forget_traffic()
+    return wires
+
+
+def at_lines(number: int, *, time: str = "5", form: str = "client-{}.example.org") -> list[bytes]:
+    return [
+        f"AT Clark +0.263873386 {form.format(n)} +34.068930-118.445127 {time}".encode() for n in range(number)
+    ]
+
+
+# Clients. -----------------------------------------------------------------------------------------------------
+
+
+def test_a_report_is_answered_with_the_line_that_is_stored_and_flooded() -> None:
+    server = Server("A")
+    reply = server.report(iamat(time="5"), received=7 * SECOND)
+    assert (reply.kind, reply.outcome) == ("iamat", "stored")
+    assert reply.answer == server.line() == b"AT A +2.000000000 kiwi +1+1 5"
+    assert [one.line for one in server.node.news] == [reply.answer]
+
+
+@pytest.mark.parametrize("time", ["4.999999999", "5", "5.0", "05.000000000"])
+def test_a_report_that_is_not_later_is_answered_with_its_own_line_and_changes_nothing(time: str) -> None:
+    server = Server("A")
+    stored = server.report(iamat(time="5"))
+    server.node.flood()
+    reply = server.report(iamat(time=time, place="+9+9"))
+    assert reply.outcome == "stale"
+    assert reply.answer is not None
+    assert reply.answer.endswith(f" kiwi +9+9 {time}".encode())
+    assert server.line() == stored.answer
+    assert server.node.news == []
+
+
+def test_a_later_report_replaces_by_one_nanosecond() -> None:
+    server = Server("A")
+    server.report(iamat(time="5"))
+    assert server.report(iamat(time="5.000000001")).outcome == "stored"
+
+
+def test_a_new_client_past_the_tables_limit_is_refused_and_a_known_one_is_not() -> None:
+    server = Server("A", limits=Limits(max_clients=2))
+    assert server.report(iamat("a")).outcome == server.report(iamat("b")).outcome == "stored"
+    reply = server.report(iamat("c"))
+    assert (reply.outcome, reply.answer) == ("refused", b"? " + iamat("c"))
+    assert server.line("c") is None
+    assert len(server.node.news) == 2
+    assert server.report(iamat("a", time="6")).outcome == "stored"
+
+
+@pytest.mark.parametrize(
+    "line", [b"", b" \t", b"FOO", b"AT A +0.000000000 kiwi +1+1 5", b"IAMAT kiwi +91+1 5"]
+)
+def test_an_invalid_line_is_copied_into_its_answer(line: bytes) -> None:
+    server = Server("A")
+    reply = server.report(line)
+    assert (reply.outcome, reply.answer) == ("invalid", b"? " + line)
+    assert len(server.table) == 0
+
+
+def test_an_overlong_line_is_answered_with_its_start() -> None:
+    reply = Server("A").node.command(Overlong(b"IAMAT kiwi +1+1 5"), 0)
+    assert (reply.outcome, reply.answer) == ("overlong", b"? IAMAT kiwi +1+1 5")
+
+
+def test_a_query_about_a_known_client_finds_its_entry_and_about_an_unknown_one_waits_till_ready() -> None:
+    server = Server("A")
+    server.report()
+    found = server.node.command(whatsat(), 0)
+    assert found.outcome == "found"
+    assert found.answer is None
+    assert found.entry is not None
+    assert found.entry.line == server.line()
+
+    waiting = server.node.command(whatsat("plum"), 0)
+    assert (waiting.outcome, waiting.answer, waiting.entry) == ("waiting", None, None)
+    assert waiting.whatsat is not None
+    server.node.ready = True
+    again = server.node.look_up(waiting.whatsat, whatsat("plum"))
+    assert (again.outcome, again.answer) == ("unknown", b"? " + whatsat("plum"))
+
+
+# Reports that could not be kept. -----------------------------------------------------------------------------
+
+
+def test_reports_that_could_not_be_kept_leave_everything_as_it_was() -> None:
+    wires = herd("AB")
+    a = wires.servers["A"]
+    a.report(iamat("known", time="1"))
+    wires.settle()
+    wires.forget_traffic()
+    before = a.lines()
+    for client, time in (("known", "2"), ("new", "1"), ("known", "3"), ("new", "2")):
+        assert a.report(iamat(client, time)).outcome == "stored"
+    a.node.undo_reports()
+    assert a.lines() == before
+    assert len(a.table) == 1
+    wires.settle()
+    assert wires.live("A", "B") == []
+    a.node.takes_reports = False
+    assert a.report(iamat("known", "2")).answer == b"? " + iamat("known", "2")
+
+
+def test_undoing_a_report_keeps_what_a_neighbour_sent_since() -> None:
+    wires = herd("AB")
+    a = wires.servers["A"]
+    a.report(iamat("kiwi", time="2"))
+    newer = at_lines(1, time="3", form="kiwi")
+    link = a.links["B"]
+    link.receive_data(newer[0] + b"\n", 0)
+    a.node.receive(link, ALL, 0)
+    a.node.undo_reports()
+    assert a.lines() == set(newer)
+
+
+# Becoming ready. ----------------------------------------------------------------------------------------------
+
+
+def test_a_server_without_neighbours_is_ready_at_once() -> None:
+    assert Node("A", Table(KEY), Limits(), TIMING, alone=True, now=0).ready
+
+
+def test_a_server_that_hears_of_nobody_is_ready_after_its_patience() -> None:
+    server = Server("A", now=100)
+    server.node.tick(100 + TIMING.ready_seconds - 0.1)
+    assert not server.node.ready
+    server.node.tick(100 + TIMING.ready_seconds)
+    assert server.node.ready
+
+
+def test_a_server_is_ready_when_its_first_catch_up_has_ended() -> None:
+    a, b = Server("A"), Server("B")
+    a.learn(at_lines(50))
+    wires = Wires(a, b)
+    wires.connect("A", "B")
+    wires.settle()
+    assert b.node.ready
+    assert b.lines() == a.lines()
+
+
+# Floods. ------------------------------------------------------------------------------------------------------
+
+
+def test_an_update_goes_everywhere_and_never_back_to_where_it_came_from() -> None:
+    wires = herd("AB", "BC", "BD")
+    answer = wires.servers["A"].report().answer
+    wires.settle()
+    assert all(server.line() == answer for server in wires.servers.values())
+    assert wires.live("A", "B") == wires.live("B", "C") == wires.live("B", "D") == [answer]
+    assert wires.live("B", "A") == wires.live("C", "B") == wires.live("D", "B") == []
+
+
+def test_a_flood_ends_by_itself_on_a_graph_full_of_rings_and_crosses_each_link_at_most_twice() -> None:
+    edges = [f"{a}{b}" for a in "ABCDEF" for b in "ABCDEF" if a < b]
+    wires = herd(*edges)
+    answers = [wires.servers[name].report(iamat(name)).answer for name in "ABCDEF"]
+    wires.settle()
+    assert all(server.lines() == set(answers) for server in wires.servers.values())
+    for edge in edges:
+        dialler, listener = edge[0], edge[1]
+        crossings = Counter(wires.live(dialler, listener)) + Counter(wires.live(listener, dialler))
+        assert max(crossings.values()) <= 2
+        assert max(Counter(wires.live(dialler, listener)).values()) == 1
+
+
+def test_what_is_no_news_is_not_passed_on() -> None:
+    wires = herd("AB", "BC")
+    b = wires.servers["B"]
+    b.report(iamat(time="9"))
+    wires.settle()
+    wires.forget_traffic()
+    for line in [*at_lines(1, time="5", form="kiwi"), b.line() or b""] * 3:
+        wires.servers["A"].links["B"].send_updates(line + b"\n")
+    wires.settle()
+    assert wires.live("B", "C") == []
+    heard = [note for note in b.node.notes if isinstance(note, Heard)]
+    assert [(note.neighbour, note.news) for note in heard] == [("A", 0)]
+
+
+def test_a_stale_report_is_flooded_nowhere() -> None:
+    wires = herd("AB")
+    wires.servers["A"].report(iamat(time="9"))
+    wires.settle()
+    wires.forget_traffic()
+    assert wires.servers["B"].report(iamat(time="9.0")).outcome == "stale"
+    wires.settle()
+    assert wires.said == {}
+
+
+def test_equal_times_taken_by_two_servers_at_once_end_the_same_on_every_server() -> None:
+    wires = herd("AB", "BC", "CD", "AD")
+    one = wires.servers["A"].report(iamat(time="5.5"), received=6 * SECOND).answer
+    other = wires.servers["C"].report(iamat(time="5.500"), received=7 * SECOND).answer
+    assert one is not None
+    assert other is not None
+    wires.settle()
+    assert {server.line() for server in wires.servers.values()} == {max(one, other)}
+
+
+def test_an_update_leaves_in_the_turn_of_its_report() -> None:
+    wires = herd("AB")
+    answer = wires.servers["A"].report().answer
+    wires.turn("A")
+    assert wires.live("A", "B") == [answer]
+
+
+def test_a_malformed_line_is_skipped_and_noted_and_the_link_stays() -> None:
+    wires = herd("AB")
+    wires.servers["A"].links["B"].send_updates(b"AT poison\n" + at_lines(1)[0] + b"\n")
+    wires.settle()
+    b = wires.servers["B"]
+    assert [note for note in b.node.notes if isinstance(note, Skipped)] == [
+        Skipped("A", b"AT poison", "no AT line")
+    ]
+    assert b.lines() == set(at_lines(1))
+    assert list(b.node.linked) == ["A"]
+
+
+def test_what_neighbours_took_is_learned_a_quarter_past_the_limit_and_then_skipped() -> None:
+    small = Server("B", limits=Limits(max_clients=8))
+    wires = herd("AB", B=small)
+    lines = at_lines(12)
+    wires.servers["A"].links["B"].send_updates(b"\n".join(lines) + b"\n")
+    wires.settle()
+    assert small.lines() == set(lines[:10])
+    skipped = [note.line for note in small.node.notes if isinstance(note, Skipped)]
+    assert skipped == lines[10:]
+    assert small.report(iamat("new")).outcome == "refused"
+    newer = at_lines(1, time="6")
+    wires.servers["A"].links["B"].send_updates(newer[0] + b"\n")
+    wires.settle()
+    assert newer[0] in small.lines()
+
+
+# Links. -------------------------------------------------------------------------------------------------------
+
+
+def test_a_proved_link_replaces_an_older_one_and_an_unproved_connection_displaces_nothing() -> None:
+    wires = herd("AB")
+    b = wires.servers["B"]
+    old = b.links["A"]
+    b.node.notes.clear()
+    wires.connect("A", "B")
+    wires.turn("A")
+    wires.turn("B")  # the greeting has come, the proof has not
+    assert old.reason == ""
+    assert list(b.node.linked) == ["A"]
+    wires.settle()
+    assert old.state is State.CLOSED
+    assert old.reason == "replaced by a newer link"
+    assert list(b.node.linked) == ["A"]
+    assert [type(note) for note in b.node.notes if isinstance(note, LinkUp | LinkDown)] == [LinkDown, LinkUp]
+
+
+def test_a_replaced_link_is_not_believed_any_more() -> None:
+    wires = herd("AB")
+    b = wires.servers["B"]
+    old = b.links["A"]
+    wires.connect("A", "B")
+    wires.settle()
+    old.receive_data(at_lines(1)[0] + b"\n", 0)
+    b.node.receive(old, ALL, 0)
+    b.node.closed(old)
+    assert b.lines() == set()
+    assert list(b.node.linked) == ["A"]
+
+
+def test_a_link_that_fails_before_its_proof_is_noted_once_and_a_live_one_that_ends_as_well() -> None:
+    wires = Wires(Server("A"), Server("B"))
+    _, link = wires.connect("A", "B")
+    link.receive_eof()
+    node = wires.servers["B"].node
+    for _ in range(3):
+        node.closed(link)
+    assert node.notes == [LinkFailed(None, dialled=False, reason=link.reason)]
+    _, link = wires.connect("A", "B")
+    wires.settle()
+    node.notes.clear()
+    link.receive_eof()
+    for _ in range(3):
+        node.closed(link)
+    assert node.notes == [LinkDown("A", "closed by the neighbour")]
+    assert list(node.linked) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"DIGEST - " + b"0" * 256,
+        b"BATCH 0 10000 0",
+        b"DIGESTS -\n" * 17,
+        b"HELLO",
+    ],
+    ids=["digests not asked for", "a batch not asked for", "too many requests at once", "no message"],
+)
+def test_a_neighbour_that_breaks_the_protocol_is_dropped(line: bytes) -> None:
+    wires = herd("AB")
+    b = wires.servers["B"]
+    link = b.links["A"]
+    link.receive_data(line + b"\n", 0)
+    b.node.receive(link, ALL, 0)
+    assert link.state is State.CLOSED
+    assert list(b.node.linked) == []
+
+
+def test_a_neighbour_that_answers_no_catch_up_is_dropped() -> None:
+    wires = herd("AB")
+    wires.held.add(("B", "A"))
+    wires.connect("A", "B")
+    wires.held.clear()
+    while not any(line.startswith((b"DIGESTS", b"RANGE")) for line in wires.said["A", "B"]):
+        wires.turn("A")
+        if not wires.said["A", "B"][-1:] or wires.said["A", "B"][-1][:5] in (b"PROXY", b"PROOF"):
+            wires.turn("B")
+    a = wires.servers["A"]
+    a.node.tick(TIMING.catch_up_seconds)
+    assert list(a.node.linked) == ["B"]
+    a.node.tick(TIMING.catch_up_seconds + 0.1)
+    assert list(a.node.linked) == []
+    assert "did not answer a catch-up request for 10 s" in a.links["B"].reason
+
+
+# Catching up. -------------------------------------------------------------------------------------------------
+
+
+def test_when_a_link_comes_up_both_sides_end_with_the_greatest_of_each_client() -> None:
+    a, b = Server("A"), Server("B")
+    a.learn(at_lines(300, time="5"))
+    b.learn(at_lines(200, time="6"))
+    b.learn(at_lines(50, form="only-{}"))
+    wires = Wires(a, b)
+    wires.connect("A", "B")
+    wires.settle()
+    expected = {*at_lines(300)[200:], *at_lines(200, time="6"), *at_lines(50, form="only-{}")}
+    assert a.lines() == b.lines() == expected
+    caught_up = {
+        server.name: [note.news for note in server.node.notes if isinstance(note, CaughtUp)]
+        for server in (a, b)
+    }
+    assert caught_up == {"A": [250], "B": [100]}
+
+
+def test_a_leaf_with_more_clients_than_a_line_has_room_for_hashes_is_caught_up_too() -> None:
+    a, b = Server("A", limits=Limits(max_line_bytes=1_024)), Server("B", limits=Limits(max_line_bytes=1_024))
+    table, lines = a.table, []
+    for number in count():
+        line = b"AT A +0.000000000 %d +1+1 5" % number
+        if table.leaf(b"%d" % number) < LEAVES // 1_024:
+            lines.append(line)
+        if len(lines) == 200:
+            break
+    leaf = 7
+    for server in (a, b):
+        server.table.leaf = lambda client: leaf  # type: ignore[method-assign]
+    a.learn(lines[:150])
+    b.learn(lines[100:])
+    wires = Wires(a, b)
+    wires.connect("A", "B")
+    wires.settle()
+    assert a.lines() == b.lines() == set(lines)
+
+
+def test_one_neighbour_is_caught_up_from_at_a_time() -> None:
+    servers = [Server(name) for name in "ABCD"]
+    for server, form in zip(servers[1:], ("b-{}", "c-{}", "d-{}"), strict=True):
+        server.learn(at_lines(100, form=form))
+    wires = Wires(*servers)
+    for listener in "BCD":
+        wires.connect("A", listener)
+    walking = []
+    for _ in range(QUIET_TURNS):
+        moved = wires.turns()
+        walking.append(sum(one.pull is not None for one in servers[0].node._neighbours.values()))
+        if not moved:
+            break
+    assert max(walking) == 1
+    assert all(len(server.lines()) == 300 for server in servers)
+
+
+def test_live_updates_come_between_the_batches_of_a_catch_up() -> None:
+    a, b = Server("A"), Server("B")
+    b.learn(at_lines(5_000))
+    wires = Wires(a, b)
+    wires.connect("A", "B")
+    while not wires.said["B", "A"] or not any(line.startswith(b"BATCH") for line in wires.said["B", "A"]):
+        wires.turn("A")
+        wires.turn("B")
+    assert len(a.table) < 5_000
+    answer = b.report().answer
+    wires.turn("B")
+    wires.turn("A")
+    assert a.line() == answer
+    assert len(a.table) < 5_000
+    wires.settle()
+    assert a.lines() == b.lines()
+
+
+def test_what_catch_up_brings_is_passed_on_over_links_in_step() -> None:
+    wires = herd("AB", "BC")
+    newcomer = wires.servers["D"] = Server("D")
+    newcomer.learn(at_lines(100))
+    wires.connect("A", "D")
+    wires.settle()
+    assert all(server.lines() == set(at_lines(100)) for server in wires.servers.values())
+    assert sorted(wires.live("A", "B")) == sorted(wires.live("B", "C")) == sorted(at_lines(100))
+
+
+def test_what_catch_up_brings_is_not_flooded_over_a_link_that_is_not_in_step() -> None:
+    a, b, c = Server("A"), Server("B"), Server("C")
+    for server in (b, c):
+        server.learn(at_lines(2_000))
+    wires = Wires(a, b, c)
+    for edge in ("AB", "AC", "BC"):
+        wires.connect(*edge)
+    wires.settle()
+    assert a.lines() == set(at_lines(2_000))
+    assert wires.live("A", "B") == wires.live("A", "C") == wires.live("B", "C") == []
+
+
+def half_walked(of_a: list[bytes], of_c: list[bytes]) -> Wires:
+    """A has walked C; C has asked A for digests and waits for the answer, which A has given."""
+    a, b, c = Server("A"), Server("B"), Server("C")
+    a.learn(of_a)
+    c.learn(of_c)
+    b.learn(at_lines(1, form="only-at-b"))
+    wires = Wires(a, b, c)
+    wires.connect("A", "C")
+    while not any(line.startswith(b"DIGESTS") for line in wires.said["C", "A"]):
+        for name in "AC":
+            wires.turn(name)
+    wires.held.add(("A", "C"))
+    while not any(line.startswith(b"DIGEST - ") for line in wires.said["A", "C"][-1:]):
+        wires.turn("A")
+    return wires
+
+
+def test_what_a_catch_up_ends_with_reaches_a_neighbour_whose_own_walk_came_too_early_for_it() -> None:
+    common = at_lines(20)
+    wires = half_walked(common, common)
+    wires.connect("A", "B")
+    wires.settle()
+    assert b"only-at-b" in dict(wires.servers["A"].table)
+    wires.held.clear()
+    wires.settle()
+    assert wires.servers["C"].lines() == wires.servers["A"].lines()
+
+
+def test_a_neighbour_asked_to_walk_again_in_the_middle_of_its_walk_does() -> None:
+    common = at_lines(20)
+    wires = half_walked([*common, *at_lines(5, form="only-at-a-{}")], common)
+    wires.connect("A", "B")
+    wires.settle()
+    wires.held.clear()
+    wires.settle()
+    assert wires.servers["C"].lines() == wires.servers["A"].lines()
+
+
+def test_a_walk_cut_off_lets_the_next_one_start() -> None:
+    a, b, c = Server("A"), Server("B"), Server("C")
+    b.learn(at_lines(10, form="b-{}"))
+    c.learn(at_lines(10, form="c-{}"))
+    wires = Wires(a, b, c)
+    wires.connect("A", "B")
+    wires.held.add(("B", "A"))
+    wires.connect("A", "C")
+    wires.held.clear()
+    for name in "ABCABC":
+        wires.turn(name)
+    wires.held.add(("B", "A"))
+    for name in "ACBACBACB":
+        wires.turn(name)
+    link = a.links["B"]
+    link.close("silent")
+    a.node.closed(link)
+    wires.settle()
+    assert {*at_lines(10, form="c-{}")} <= a.lines()
+    assert [one.name for one in a.node._walks] == []
+
+
+def test_linked_servers_compare_from_time_to_time_and_mend_what_differs() -> None:
+    wires = herd("AB")
+    a, b = wires.servers["A"], wires.servers["B"]
+    a.learn(at_lines(3, form="fell-off-{}"))
+    b.learn(at_lines(2, form="fell-off-too-{}"))
+    for server in (a, b):
+        server.node.tick(TIMING.compare_seconds - 0.1)
+    wires.settle()
+    assert len(a.lines()) == 3
+    wires.now = TIMING.compare_seconds
+    a.node.notes.clear()
+    for server in (a, b):
+        server.node.tick(TIMING.compare_seconds)
+    wires.settle()
+    assert a.lines() == b.lines()
+    assert len(a.lines()) == 5
+    assert next(note.news for note in a.node.notes if isinstance(note, CaughtUp)) == 2
+
+
+# What it costs. -----------------------------------------------------------------------------------------------
+
+CLIENTS = 20_000
+
+
+@pytest.mark.parametrize("two_sided", [False, True])
+@pytest.mark.parametrize("differing", [0, 1, 10, 300])
+@pytest.mark.parametrize("older", [False, True])
+def test_two_linked_servers_exchange_bytes_by_what_differs_and_not_by_what_they_hold(
+    differing: int, two_sided: bool, older: bool
+) -> None:
+    lines, newer = at_lines(CLIENTS), at_lines(CLIENTS, time="1621464827.959498503")
+    odd = Random(differing).sample(range(CLIENTS), differing)
+    a, b = Server("A"), Server("B")
+    missing = {"A": set(odd[::2] if two_sided else odd), "B": set(odd[1::2] if two_sided else ())}
+    for server, other in ((a, b), (b, a)):
+        for number in range(CLIENTS):
+            if number in missing[other.name]:
+                server.learn([newer[number]])
+            elif older or number not in missing[server.name]:
+                server.learn([lines[number]])
+    wires = Wires(a, b)
+    wires.connect("A", "B")
+    wires.settle()
+    assert a.lines() == b.lines()
+    assert len(a.table) == CLIENTS
+    entry = len(newer[0]) + 1
+    assert sum(wires.bytes.values()) <= 20 * differing * entry + 65_536
+
+
+def test_an_empty_server_that_joins_leaves_the_other_links_nearly_silent() -> None:
+    ring = ["AB", "BC", "CD", "DE", "AE"]
+    lines = at_lines(CLIENTS)
+    servers = {name: Server(name) for name in "ABCDE"}
+    for name in "ABDE":
+        servers[name].learn(lines)
+    wires = Wires(*servers.values())
+    others = [edge for edge in ring if "C" not in edge]
+    for edge in others:
+        wires.connect(*edge)
+    wires.settle()
+    wires.forget_traffic()
+    for edge in ("BC", "CD"):
+        wires.connect(*edge)
+    wires.settle()
+    assert servers["C"].lines() == set(lines)
+    for edge in others:
+        left, right = edge[0], edge[1]
+        assert wires.bytes[left, right] + wires.bytes[right, left] < 65_536
+    to_newcomer = wires.bytes["B", "C"] + wires.bytes["D", "C"]
+    assert to_newcomer < 1.5 * sum(len(line) + 1 for line in lines)

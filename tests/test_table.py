@@ -1,0 +1,251 @@
+"""The table's laws: the greater line wins in any order, and digests tell two tables apart."""
+
+from __future__ import annotations
+
+from itertools import pairwise, permutations
+from random import Random
+from typing import cast
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from proxyherd.config import Limits, Timing
+from proxyherd.link import Link
+from proxyherd.messages import Entry, parse_at
+from proxyherd.node import Node, _Neighbour
+from proxyherd.table import DEPTH, FANOUT, LEAVES, Table, span
+
+KEY = bytes(range(32))
+
+
+def at(client: str, time: str, server: str = "Clark", place: str = "+1+1") -> bytes:
+    return f"AT {server} +0.000000000 {client} {place} {time}".encode()
+
+
+def learn(table: Table, line: bytes) -> None:
+    """Learn a line as a server does that got it from a neighbour."""
+    update = parse_at(line)
+    assert update is not None
+    node = Node("Here", table, Limits(), Timing(), alone=True, now=0)
+    node._learn(_Neighbour("There", cast("Link", None), 0), [update], caught_up=False)
+
+
+def table_of(*lines: bytes, key: bytes = KEY) -> Table:
+    table = Table(key)
+    for line in lines:
+        learn(table, line)
+    return table
+
+
+def held(table: Table) -> dict[bytes, Entry]:
+    return dict(table)
+
+
+def put_all(table: Table, lines: list[bytes]) -> Table:
+    for line in lines:
+        update = parse_at(line)
+        assert update is not None
+        table.put(update.client, update.entry, table.leaf(update.client))
+    return table
+
+
+def digests(table: Table) -> list[int]:
+    """Those below the root and those of all leaves, fresh."""
+    assert table.sweep(0, LEAVES, 1_000_000) == LEAVES
+    return [*table.children(""), *table._digests]
+
+
+RIVALS = [
+    at("kiwi", "5.5"),
+    at("kiwi", "5.500000000"),
+    at("kiwi", "5.5", server="Bailey"),
+    at("kiwi", "5.5", place="+2+2"),
+    at("kiwi", "6"),
+    at("plum", "5"),
+]
+
+times = st.sampled_from(["5", "5.0", "5.000000000", "05", "6", "10", "9.999999999"])
+at_lines = st.builds(
+    at, st.sampled_from(["kiwi", "plum", "fig"]), times, st.sampled_from(["Bona", "Clark"]), st.just("+1+1")
+)
+
+
+# Last writer wins. --------------------------------------------------------------------------------------------
+
+
+def test_the_later_time_wins_whatever_the_bytes() -> None:
+    assert held(table_of(at("kiwi", "9"), at("kiwi", "10")))[b"kiwi"].line == at("kiwi", "10")
+    assert held(table_of(at("kiwi", "10"), at("kiwi", "9")))[b"kiwi"].line == at("kiwi", "10")
+
+
+def test_of_equal_times_the_greater_line_wins_however_the_time_is_spelled() -> None:
+    one, other = at("kiwi", "5.5"), at("kiwi", "5.500000000")
+    for order in permutations([one, other]):
+        assert held(table_of(*order))[b"kiwi"].line == max(one, other)
+
+
+def test_learning_commutes() -> None:
+    expected = held(table_of(*RIVALS))
+    for order in permutations(RIVALS):
+        assert held(table_of(*order)) == expected
+
+
+@given(st.lists(at_lines, max_size=8), st.randoms())
+@settings(max_examples=50, deadline=None)
+def test_learning_commutes_associates_and_repeats_without_effect(lines: list[bytes], rng: Random) -> None:
+    shuffled = lines * 2
+    rng.shuffle(shuffled)
+    table = table_of(*lines)
+    assert held(table_of(*shuffled)) == held(table)
+    assert digests(table_of(*shuffled)) == digests(table)
+    for client, entry in table:
+        same = [update for line in lines if (update := parse_at(line)) and update.client == client]
+        assert entry.line == max((one.entry.nanoseconds, one.entry.line) for one in same)[1]
+
+
+def test_merging_two_tables_is_the_same_from_either_side() -> None:
+    one, other = table_of(*RIVALS[:3]), table_of(*RIVALS[3:])
+    left, right = list(one), list(other)
+    for _, entry in right:
+        learn(one, entry.line)
+    for _, entry in left:
+        learn(other, entry.line)
+    assert held(one) == held(other)
+
+
+def test_a_table_counts_clients_not_lines() -> None:
+    assert len(table_of(*RIVALS)) == 2
+    assert len(Table(KEY)) == 0
+    assert table_of(*RIVALS).get(b"unheard-of") is None
+
+
+# Digests. -----------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(at_lines, max_size=6), st.lists(at_lines, max_size=6))
+@settings(max_examples=50, deadline=None)
+def test_tables_are_equal_exactly_where_their_digests_are(left: list[bytes], right: list[bytes]) -> None:
+    one, other = table_of(*left), table_of(*right)
+    assert (held(one) == held(other)) == (digests(one) == digests(other))
+
+
+def test_an_empty_table_and_an_empty_subtree_have_digest_0() -> None:
+    assert set(digests(Table(KEY))) == {0}
+    table = table_of(at("kiwi", "5"))
+    table.sweep(0, LEAVES, 10)
+    assert sum(digest != 0 for digest in table.children("")) == 1
+
+
+def test_digests_hang_on_the_key() -> None:
+    one, other = table_of(*RIVALS), table_of(*RIVALS, key=bytes(32))
+    assert {one.leaf(b"%d" % n) for n in range(9)} != {other.leaf(b"%d" % n) for n in range(9)}
+    assert not set(digests(one)) & set(digests(other)) - {0}
+    assert not set(one.hashes(one.leaf(b"kiwi"))) & set(other.hashes(other.leaf(b"kiwi")))
+
+
+def test_a_replaced_line_changes_its_digests_and_restoring_it_restores_them() -> None:
+    before = at("kiwi", "5")
+    table = table_of(before, at("plum", "5"))
+    first = digests(table)
+    put_all(table, [at("kiwi", "6")])
+    assert digests(table) != first
+    put_all(table, [before])
+    assert digests(table) == first
+
+
+def test_two_clients_in_one_leaf_that_swap_lines_do_not_cancel_out() -> None:
+    table = Table(KEY)
+    by_leaf: dict[int, bytes] = {}
+    number = 0
+    while (leaf := table.leaf(b"%d" % number)) not in by_leaf:
+        by_leaf[leaf] = b"%d" % number
+        number += 1
+    one, other = by_leaf[leaf].decode(), str(number)
+    left = table_of(at(one, "1"), at(other, "2"))
+    right = table_of(at(one, "2"), at(other, "1"))
+    assert digests(left) != digests(right)
+    assert len(left.hashes(leaf)) == 2
+    beside = left.lines_beside(leaf, frozenset(left.hashes(leaf)[:1]))
+    assert beside == [at(other, "2")]
+    assert left.lines_beside(leaf, frozenset()) == [at(one, "1"), at(other, "2")]
+
+
+def test_what_changes_behind_a_sweep_waits_for_the_next() -> None:
+    table = table_of(at("kiwi", "5"))
+    first = digests(table)
+    put_all(table, [at("kiwi", "6")])
+    assert [*table.children("")] == first[:FANOUT]
+    assert digests(table) != first
+
+
+@pytest.mark.parametrize("most", [1, 3, 100])
+def test_a_sliced_sweep_ends_with_the_digests_of_a_whole_one(most: int) -> None:
+    lines = [at(str(number), "5") for number in range(300)]
+    whole, sliced = put_all(Table(KEY), lines), put_all(Table(KEY), lines)
+    at_leaf, slices = 0, 0
+    while (at_leaf := sliced.sweep(at_leaf, LEAVES, most)) < LEAVES:
+        slices += 1
+    assert slices >= 300 // (most + 2) - 1
+    assert digests(whole) == digests(sliced)
+
+
+def test_a_sweep_keeps_to_its_leaves() -> None:
+    table = put_all(Table(KEY), [at(str(number), "5") for number in range(200)])
+    first, last = span("7")
+    assert table.sweep(first, last, 1_000_000) == last
+    assert [bool(digest) for digest in table.children("")] == [digit == 7 for digit in range(FANOUT)]
+    assert table.sweep(first, last, 0) == last
+
+
+# The tree. ----------------------------------------------------------------------------------------------------
+
+
+def test_the_spans_of_a_nodes_children_part_its_own() -> None:
+    assert span("") == (0, LEAVES)
+    for node in ("", "0", "f", "a5", "fff"):
+        spans = [span(f"{node}{digit:x}") for digit in range(FANOUT)]
+        assert spans[0][0] == span(node)[0]
+        assert spans[-1][1] == span(node)[1]
+        assert all(one[1] == two[0] for one, two in pairwise(spans))
+    assert span("ffff") == (LEAVES - 1, LEAVES)
+
+
+def test_a_nodes_digest_is_the_exclusive_or_of_its_childrens() -> None:
+    table = put_all(Table(KEY), [at(str(number), "5") for number in range(500)])
+    table.sweep(0, LEAVES, 1_000_000)
+    for node in ("", "0", "9", "c3", "001"):
+        for digit, digest in enumerate(table.children(node)):
+            name = f"{node}{digit:x}"
+            below = table.children(name) if len(name) < DEPTH else table.hashes(span(name)[0])
+            folded = 0
+            for one in below:
+                folded ^= one
+            assert folded == digest
+
+
+def test_lines_come_in_whole_leaves_and_bounded_batches_each_once() -> None:
+    lines = [at(str(number), "5") for number in range(1_000)]
+    table = put_all(Table(KEY), lines)
+    size = len(lines[0]) + 3
+    leaf, batches = 0, []
+    while leaf < LEAVES:
+        batch, following = table.lines(leaf, LEAVES, 20 * size)
+        assert following > leaf
+        assert len(batch) < 30
+        assert all(leaf <= table.leaf(line.split(b" ")[3]) < following for line in batch)
+        batches.append(batch)
+        leaf = following
+    assert sorted(line for batch in batches for line in batch) == sorted(lines)
+    assert len(batches) > 20
+
+
+def test_clients_spread_evenly_over_the_leaves_whatever_they_call_themselves() -> None:
+    table = Table(KEY)
+    for form in ("{}", "client-{:08}.example.org", "a" * 200 + "{}"):
+        crowd: dict[int, int] = {}
+        for number in range(20_000):
+            bucket = table.leaf(form.format(number).encode()) * 64 // LEAVES
+            crowd[bucket] = crowd.get(bucket, 0) + 1
+        assert len(crowd) == 64
+        assert max(crowd.values()) < 2 * 20_000 / 64
