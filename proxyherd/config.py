@@ -103,6 +103,15 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     """Clients in the table; a report of a client past it is refused. At about 400 bytes each, 2 GB. What
     neighbours took before they met the limit is learned up to a quarter more, so that servers still agree."""
 
+    max_clock_lead_seconds: Annotated[float, Meta(ge=0, le=1e12)] = 0
+    """Seconds by which a client's clock may be ahead of the server's; a report from further on is refused where
+    it arrives, and judged nowhere else. 0: any. A report from the far future cannot be replaced until then."""
+
+    max_age_seconds: Annotated[float, Meta(ge=0, le=1e12)] = 0
+    """Seconds after which a location is forgotten, counted from when the server in its AT line received it; the
+    same for the whole herd. 0: never. What is older is neither learned nor replayed, and leaves the table within
+    `compare_seconds`."""
+
     max_places_in_flight: Annotated[int, Meta(ge=1, le=65_536)] = 1_024
     """Queries that wait for Places at once; past it the answer is UNKNOWN_ERROR at once. At a deadline of
     5 s it is the memory of an upstream that hangs."""

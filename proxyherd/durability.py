@@ -67,6 +67,7 @@ class Durability:
         """Learn what the journal holds, in slices, while the server takes reports already."""
         began = time.monotonic()
         lines = 0
+        self._node.clock = time.time_ns()
         for found in self._journal.replay():
             if isinstance(found, Finding):
                 self._report(found)

@@ -132,6 +132,13 @@ def format_at(server: bytes, received: int, report: Iamat) -> bytes:
     )
 
 
+def received(at_line: bytes) -> int:
+    """Return when the server in an AT line received the report, in nanoseconds of POSIX time."""
+    _, _, difference, _, _, time = at_line.split(b" ")
+    seconds, _, fraction = time.partition(b".")
+    return nanoseconds(seconds, fraction or None) + int(difference.replace(b".", b""))
+
+
 def invalid(line: bytes) -> bytes:
     """Return the answer, without LF, to a line that is no valid command, or that cannot be served."""
     return b"? " + line

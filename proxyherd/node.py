@@ -17,16 +17,15 @@ and sends what the links have to send. What is worth a log line or a metric wait
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable
 
 from msgspec import Struct
 
-from proxyherd.catchup import WINDOW, Pull
 from proxyherd.config import Limits, Timing
 from proxyherd.framing import Overlong
 from proxyherd.link import Link, State
 from proxyherd.messages import (
+    NANOSECONDS,
     At,
     Entry,
     Iamat,
@@ -35,9 +34,10 @@ from proxyherd.messages import (
     format_at,
     invalid,
     parse_command,
+    received,
     word,
 )
-from proxyherd.notes import CaughtUp, Flooded, Heard, LinkDown, LinkFailed, LinkUp, Note, Skipped
+from proxyherd.notes import Flooded, Heard, LinkDown, LinkFailed, LinkUp, Note, Skipped
 from proxyherd.peer_messages import (
     AskDigests,
     AskLeaf,
@@ -49,16 +49,13 @@ from proxyherd.peer_messages import (
     Event,
     Misspoken,
     Proved,
-    Request,
     Updates,
 )
-from proxyherd.table import Table, span
+from proxyherd.table import LEAVES, Table
+from proxyherd.walks import Neighbour, Walks
 
-BATCH_BYTES = 65_536
-"""Bytes of a catch-up batch: a few milliseconds to learn, so that live updates and clients come between."""
-
-SLICE_LINES = 4_096
-"""Lines hashed in one slice of a sweep: about two milliseconds."""
+TICKS = 4
+"""Ticks in a heartbeat."""
 
 
 class Reply(Struct, gc=False):
@@ -84,42 +81,8 @@ class News(Struct, frozen=True, gc=False):
     caught_up: bool = False
 
 
-class _Neighbour(Struct, eq=False):
-    """A live link, and how far both sides have come in catching up over it."""
-
-    name: str
-    link: Link
-    compare_at: float
-    pull: Pull | None = None
-    due: bool = False  # a walk of ours is due or under way
-    since: float = 0.0  # when our walk began
-    heard: float = 0.0  # when it was last answered
-    lines: int = 0
-    news: int = 0
-    pulled: bool = False  # a walk of ours has ended
-    asked: bool = False  # a walk of theirs has begun
-    served: bool = False  # a walk of theirs has ended
-    owing: int = 0  # requests of theirs that are not answered yet
-    owed: bool = False  # their walk may have missed what we learned since
-    again: bool = False  # our walk under way may have missed what they learned since
-
-    @property
-    def in_step(self) -> bool:
-        return self.pulled and self.served
-
-
-class _Chore(Struct, eq=False):
-    """What takes long enough to be done in slices: a neighbour's request, or, where it is None, the sweep
-    before a walk of our own. `at` is the leaf to go on from.
-    """
-
-    neighbour: _Neighbour
-    request: Request | None
-    at: int = 0
-
-
 class Node:
-    """One server. `now` is always seconds of one monotonic clock, `received` nanoseconds of POSIX time."""
+    """One server. `now` is always seconds of one monotonic clock."""
 
     def __init__(
         self, name: str, table: Table, limits: Limits, timing: Timing, *, alone: bool, now: float
@@ -133,45 +96,61 @@ class Node:
         self._name = name.encode()
         self._limits = limits
         self._timing = timing
+        self._most_lead = int(limits.max_clock_lead_seconds * NANOSECONDS)
+        self._most_age = int(limits.max_age_seconds * NANOSECONDS)
+        self._expiring = 0  # the leaf to look into next for what is too old
+        self.clock = 0  # nanoseconds of POSIX time: what is too old is judged by it
         self._most_learned = limits.max_clients + limits.max_clients // 4
         self._alone = alone
         self._started = now
         # Of this turn's reports: leaf, client, what was held, what is held since.
         self._before: list[tuple[int, bytes, Entry | None, Entry]] = []
-        self._neighbours: dict[str, _Neighbour] = {}
-        self._walks: deque[_Neighbour] = deque()
-        self._chores: deque[_Chore] = deque()
+        self._neighbours: dict[str, Neighbour] = {}
+        self._walks = Walks(
+            table,
+            line_bytes=limits.max_line_bytes,
+            compare_seconds=timing.compare_seconds,
+            tell=self._note,
+        )
 
     # Clients. ------------------------------------------------------------------------------------------------
 
-    def command(self, line: bytes | Overlong, received: int) -> Reply:
-        """Decide what a client's line is answered with."""
+    def command(self, line: bytes | Overlong, at: int) -> Reply:
+        """Decide what a client's line is answered with that was received `at` nanoseconds of POSIX time."""
         if isinstance(line, Overlong):
             return Reply("other", "overlong", invalid(line.start))
         message = parse_command(line)
         if isinstance(message, Iamat):
-            return self._report(message, received, line)
+            return self._report(message, at, line)
         if isinstance(message, Whatsat):
             return self.look_up(message, line)
         return Reply(word(line), "invalid", invalid(line))
 
-    def _report(self, report: Iamat, received: int, line: bytes) -> Reply:
+    def _report(self, report: Iamat, at: int, line: bytes) -> Reply:
         table, client = self.table, report.client
         leaf = table.leaf(client)
-        held = table.get(client, leaf)
-        if not self.takes_reports:
+        held = self._held(client, leaf)
+        if not self.takes_reports or (self._most_lead and report.nanoseconds - at > self._most_lead):
             return Reply("iamat", "refused", invalid(line))
         if held is None:
             if len(table) >= self._limits.max_clients:
                 return Reply("iamat", "refused", invalid(line))
         elif report.nanoseconds <= held.nanoseconds:
-            return Reply("iamat", "stale", format_at(self._name, received, report))
-        answer = format_at(self._name, received, report)
+            return Reply("iamat", "stale", format_at(self._name, at, report))
+        answer = format_at(self._name, at, report)
         entry = Entry(answer, report.nanoseconds)
         table.put(client, entry, leaf)
         self._before.append((leaf, client, held, entry))
         self.news.append(News(client, answer))
         return Reply("iamat", "stored", answer)
+
+    def _held(self, client: bytes, leaf: int) -> Entry | None:
+        """Return what is held of a client, unless it is too old."""
+        entry = self.table.get(client, leaf)
+        return None if entry is not None and self._most_age and self._is_old(entry) else entry
+
+    def _is_old(self, entry: Entry) -> bool:
+        return received(entry.line) + self._most_age < self.clock
 
     def undo_reports(self) -> None:
         """Forget the reports since the last flood: they could not be kept. Decide about their lines again."""
@@ -198,7 +177,7 @@ class Node:
 
     def look_up(self, question: Whatsat, line: bytes) -> Reply:
         """Decide about a WHATSAT; again, when the server has become ready, about one that waited for it."""
-        entry = self.table.get(question.client)
+        entry = self._held(question.client, self.table.leaf(question.client))
         if entry is not None:
             return Reply("whatsat", "found", None, question, entry)
         if not self.ready:
@@ -225,6 +204,9 @@ class Node:
         if link.state is State.CLOSED:
             self.closed(link)
 
+    def _note(self, note: Note) -> None:
+        self.notes.append(note)  # not bound at once: whoever takes the notes puts a new list there
+
     def closed(self, link: Link) -> None:
         """Forget a link that has ended; call once for each."""
         neighbour = self._neighbours.get(link.peer or "")
@@ -235,9 +217,7 @@ class Node:
             return
         link.noted = True
         del self._neighbours[neighbour.name]
-        self._chores = deque(chore for chore in self._chores if chore.neighbour is not neighbour)
-        if neighbour.due:
-            self._end_walk(neighbour)
+        self._walks.forget(neighbour)
         self.notes.append(LinkDown(neighbour.name, link.reason))
 
     def _proved(self, link: Link, now: float) -> None:
@@ -245,40 +225,34 @@ class Node:
         if (older := self._neighbours.get(link.peer)) is not None:
             older.link.close("replaced by a newer link")
             self.closed(older.link)
-        neighbour = _Neighbour(link.peer, link, now + self._timing.compare_seconds)
+        neighbour = Neighbour(link.peer, link, now + self._timing.compare_seconds)
         self._neighbours[link.peer] = neighbour
         self.notes.append(LinkUp(link.peer, link.dialled))
         if link.dialled or not len(self.table):
-            self._walk(neighbour)
+            self._walks.begin(neighbour)
 
-    def _act(self, neighbour: _Neighbour, event: Event, now: float) -> None:
+    def _act(self, neighbour: Neighbour, event: Event, now: float) -> None:
         match event:
             case Updates(ats, caught_up):
                 self._learn(neighbour, ats, caught_up)
             case Malformed(line):
                 self.notes.append(Skipped(neighbour.name, line, "no AT line"))
             case AskDigests() | AskLeaf() | AskRange():
-                self._asked(neighbour, event)
+                self._walks.serve(neighbour, event)
             case Digests() | Batch():
-                self._answered(neighbour, event, now)
+                self._walks.answered(neighbour, event, now)
+                self.ready = self.ready or self._walks.ended
             case Done():
                 neighbour.served = True
                 if not neighbour.link.dialled:
-                    self._walk(neighbour)
+                    self._walks.begin(neighbour)
             case Changed():
                 if neighbour.pull is None:
-                    self._walk(neighbour)
+                    self._walks.begin(neighbour)
                 else:
                     neighbour.again = True
 
-    def _asked(self, neighbour: _Neighbour, request: Request) -> None:
-        neighbour.asked = True
-        neighbour.owing += 1
-        if neighbour.owing > WINDOW:
-            raise Misspoken(f"asks for more than {WINDOW} answers at once")
-        self._chores.append(_Chore(neighbour, request))
-
-    def _learn(self, neighbour: _Neighbour, ats: list[At], caught_up: bool) -> None:
+    def _learn(self, neighbour: Neighbour, ats: list[At], caught_up: bool) -> None:
         news, name = self.news, neighbour.name
         before = len(news)
         for at in ats:
@@ -297,6 +271,8 @@ class Node:
     def _admit(self, at: At) -> bool | None:
         """Hold an entry if it is greater than what is held; None if there is no room for it."""
         table, client, entry = self.table, at.client, at.entry
+        if self._most_age and self._is_old(entry):
+            return False
         leaf = table.leaf(client)
         held = table.get(client, leaf)
         if held is None:
@@ -313,7 +289,7 @@ class Node:
         """
         if self.news:
             self._pass_on()
-        if not self._walks:
+        if self._walks.idle:
             for neighbour in self._neighbours.values():
                 if neighbour.owed:
                     neighbour.owed = False
@@ -334,7 +310,7 @@ class Node:
                 neighbour.link.send_updates(data)
                 self.notes.append(Flooded(neighbour.name, clients))
 
-    def _concerns(self, neighbour: _Neighbour, news: News) -> bool:
+    def _concerns(self, neighbour: Neighbour, news: News) -> bool:
         if news.source == neighbour.name:
             return False
         if not news.caught_up or neighbour.in_step:
@@ -342,90 +318,9 @@ class Node:
         neighbour.owed = neighbour.owed or neighbour.asked
         return False
 
-    # Catching up. --------------------------------------------------------------------------------------------
-
-    def _walk(self, neighbour: _Neighbour) -> None:
-        """Let a walk of ours be due."""
-        if not neighbour.due:
-            neighbour.due = True
-            self._walks.append(neighbour)
-            if len(self._walks) == 1:
-                self._start_walk()
-
-    def _start_walk(self) -> None:
-        self._chores.append(_Chore(self._walks[0], None))
-
-    def _answered(self, neighbour: _Neighbour, event: Digests | Batch, now: float) -> None:
-        if neighbour.pull is None:
-            raise Misspoken("answered what was not asked for")
-        neighbour.heard = now
-        if isinstance(event, Digests):
-            neighbour.pull.digests(event)
-        else:
-            neighbour.pull.batch(event)
-        self._go_on(neighbour, now)
-
-    def _go_on(self, neighbour: _Neighbour, now: float) -> None:
-        assert neighbour.pull is not None
-        for request in neighbour.pull.requests():
-            neighbour.link.send(request)
-        if neighbour.pull.done:
-            neighbour.link.send(Done())
-            self.notes.append(
-                CaughtUp(neighbour.name, neighbour.lines, neighbour.news, now - neighbour.since)
-            )
-            neighbour.pulled = True
-            neighbour.compare_at = now + self._timing.compare_seconds
-            self.ready = True
-            self._end_walk(neighbour)
-            if neighbour.again:
-                neighbour.again = False
-                self._walk(neighbour)
-
-    def _end_walk(self, neighbour: _Neighbour) -> None:
-        """Let the next walk start."""
-        neighbour.pull, neighbour.due = None, False
-        was_first = self._walks[0] is neighbour
-        self._walks.remove(neighbour)
-        if was_first and self._walks:
-            self._start_walk()
-
     def work(self, now: float) -> bool:
         """Do one slice of what takes long, a few milliseconds of it; True if more is left."""
-        if self._chores:
-            chore = self._chores[0]
-            if self._slice(chore, now):
-                self._chores.popleft()
-        return bool(self._chores)
-
-    def _slice(self, chore: _Chore, now: float) -> bool:
-        """Do one slice of a chore; True if that was all of it."""
-        neighbour, table = chore.neighbour, self.table
-        match chore.request:
-            case AskLeaf(leaf, known):
-                neighbour.link.send_batch(leaf, leaf + 1, table.lines_beside(leaf, known))
-            case AskRange(first, last):
-                lines, following = table.lines(first, last, BATCH_BYTES)
-                neighbour.link.send_batch(first, following, lines)
-            case AskDigests(node):
-                if not self._sweep(chore, node):
-                    return False
-                neighbour.link.send(Digests(node, table.children(node)))
-            case None:
-                if not self._sweep(chore, ""):
-                    return False
-                neighbour.pull = Pull(table, self._limits.max_line_bytes)
-                neighbour.since = neighbour.heard = now
-                neighbour.lines = neighbour.news = 0
-                self._go_on(neighbour, now)
-                return True
-        neighbour.owing -= 1
-        return True
-
-    def _sweep(self, chore: _Chore, node: str) -> bool:
-        first, last = span(node)
-        chore.at = self.table.sweep(max(first, chore.at), last, SLICE_LINES)
-        return chore.at == last
+        return self._walks.work(now)
 
     # Time. ---------------------------------------------------------------------------------------------------
 
@@ -438,10 +333,21 @@ class Node:
                 self.closed(neighbour.link)
             elif now >= neighbour.compare_at:
                 neighbour.compare_at = now + self._timing.compare_seconds
-                self._walk(neighbour)
+                self._walks.begin(neighbour)
+        if self._most_age:
+            self._expire()
         if not self.ready:
             patience = self._timing.ready_seconds
             if self._neighbours:  # one that is linked is worth more waiting, unless it says nothing
                 patience += self._timing.catch_up_seconds
             walking = any(neighbour.pull is not None for neighbour in self._neighbours.values())
             self.ready = now - self._started >= patience and not walking
+
+    def _expire(self) -> None:
+        """Look through so many leaves for what is too old that all are seen once in `compare_seconds`."""
+        ticks = TICKS * self._timing.compare_seconds / self._timing.heartbeat_seconds
+        first, last = self._expiring, min(LEAVES, self._expiring + int(LEAVES / ticks) + 1)
+        self._expiring = last % LEAVES
+        for client, entry in self.table.entries(first, last):
+            if self._is_old(entry):
+                self.table.remove(client, self.table.leaf(client))

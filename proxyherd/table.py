@@ -122,6 +122,10 @@ class Table:
             hashes.append(_from_bytes(one.digest(), "big"))
         return hashes
 
+    def entries(self, first: int, last: int) -> list[tuple[bytes, Entry]]:
+        """Return the clients, and what is held of them, in leaves from `first` up to `last`."""
+        return [item for held in self._leaves[first:last] if held for item in held.items()]
+
     def lines_beside(self, leaf: int, known: Container[int]) -> list[bytes]:
         """Return the lines of a leaf whose hashes are not among the known ones."""
         entries = (self._leaves[leaf] or {}).values()

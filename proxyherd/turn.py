@@ -102,7 +102,6 @@ class Turn:
         self._queries: set[asyncio.Task[None]] = set()
         self._scheduled = False
         self._more = False
-        self._received = 0
         self._said: list[Client] = []
         self._decided: list[tuple[Client, bytes | Overlong, Reply]] = []
         self._commit: asyncio.Task[None] | None = None
@@ -150,6 +149,7 @@ class Turn:
         if self._commit is not None:  # it wakes the next turn
             return
         node, now = self._node, self._loop.time()
+        node.clock = time.time_ns()
         self._hear_peers(now)
         self._more = node.work(now)
         self._hear_clients()
@@ -179,7 +179,7 @@ class Turn:
         self._node.undo_reports()
         self._node.takes_reports = False
         for _, line, reply in self._decided:
-            again = self._node.command(line, self._received)
+            again = self._node.command(line, self._node.clock)
             reply.outcome, reply.answer, reply.entry = again.outcome, again.answer, again.entry
 
     def _let_out(self) -> None:
@@ -217,8 +217,7 @@ class Turn:
         """Decide about what clients have sent."""
         node, decided = self._node, self._decided
         node.takes_reports = self._journal.takes_reports
-        decide, received = node.command, time.time_ns()
-        self._received = received
+        decide, received = node.command, node.clock
         lines_left = _TURN_LINES
         for _ in range(len(self._clients)):
             if lines_left <= 0:

@@ -20,7 +20,7 @@ from random import Random
 from typing import Any
 from unittest.mock import patch
 
-from proxyherd import catchup, node, peer_messages, table
+from proxyherd import catchup, peer_messages, table, walks
 from proxyherd.config import PEER_LINE_SLACK, Limits, Timing
 from proxyherd.link import NONCE_BYTES, Link, State, Terms
 from proxyherd.messages import Entry, Iamat, parse_at, parse_command
@@ -84,10 +84,10 @@ class Plan:
             for module in (table, catchup, peer_messages):
                 stack.enter_context(patch.object(module, "DEPTH", self.depth))
                 stack.enter_context(patch.object(module, "LEAVES", leaves))
-            for module in (catchup, node):
+            for module in (catchup, walks):
                 stack.enter_context(patch.object(module, "WINDOW", self.window))
-            stack.enter_context(patch.object(node, "SLICE_LINES", self.slice_lines))
-            stack.enter_context(patch.object(node, "BATCH_BYTES", self.batch_bytes))
+            stack.enter_context(patch.object(walks, "SLICE_LINES", self.slice_lines))
+            stack.enter_context(patch.object(walks, "BATCH_BYTES", self.batch_bytes))
             yield
 
 

@@ -625,7 +625,7 @@ def test_a_walk_cut_off_lets_the_next_one_start() -> None:
     a.node.closed(link)
     wires.settle()
     assert {*at_lines(10, form="c-{}")} <= a.lines()
-    assert [one.name for one in a.node._walks] == []
+    assert [one.name for one in a.node._walks._due] == []
 
 
 def test_linked_servers_compare_from_time_to_time_and_mend_what_differs() -> None:

@@ -14,16 +14,16 @@ from simulation import Herd, LawBroken, Plan, WatchedTable, check, run
 
 from proxyherd.messages import At, Entry
 from proxyherd.node import News, Node
-from proxyherd.node import _Neighbour as Neighbour
 from proxyherd.peer_messages import Changed, Event
 from proxyherd.table import Table
+from proxyherd.walks import Neighbour
 
 SEEDS = int(os.environ.get("PROXYHERD_SEEDS", "300"))
 FIRST = int(os.environ.get("PROXYHERD_FIRST_SEED", "0"))
 CHUNK = 50
 FOUND_WITHIN = 200
 
-_concerns, _act, _pass_on, _end_walk = Node._concerns, Node._act, Node._pass_on, Node._end_walk
+_concerns, _act, _pass_on = Node._concerns, Node._act, Node._pass_on
 
 
 @pytest.mark.parametrize("first", range(FIRST, FIRST + SEEDS, CHUNK))
@@ -88,7 +88,7 @@ def floods_only_where_it_has_walked(node: Node) -> None:
 def forgets_to_walk_again(node: Node, neighbour: Neighbour, event: Event, now: float) -> None:
     """CHANGED is dropped where a walk is under way, which may have passed by what has changed."""
     if isinstance(event, Changed):
-        node._walk(neighbour)
+        node._walks.begin(neighbour)
     else:
         _act(node, neighbour, event, now)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from proxyherd.config import Limits, Timing
 from proxyherd.link import Link
 from proxyherd.messages import Entry, parse_at
-from proxyherd.node import Node, _Neighbour
+from proxyherd.node import Neighbour, Node
 from proxyherd.table import DEPTH, FANOUT, LEAVES, Table, span
 
 KEY = bytes(range(32))
@@ -28,7 +28,7 @@ def learn(table: Table, line: bytes) -> None:
     update = parse_at(line)
     assert update is not None
     node = Node("Here", table, Limits(), Timing(), alone=True, now=0)
-    node._learn(_Neighbour("There", cast("Link", None), 0), [update], caught_up=False)
+    node._learn(Neighbour("There", cast("Link", None), 0), [update], caught_up=False)
 
 
 def table_of(*lines: bytes, key: bytes = KEY) -> Table:
