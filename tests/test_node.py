@@ -13,7 +13,7 @@ from proxyherd.config import PEER_LINE_SLACK, Limits, Timing
 from proxyherd.framing import Overlong
 from proxyherd.link import NONCE_BYTES, Link, State, Terms
 from proxyherd.messages import parse_at
-from proxyherd.node import Node, Reply
+from proxyherd.node import TICKS, Node, Reply
 from proxyherd.notes import CaughtUp, Heard, LinkDown, LinkFailed, LinkUp, Skipped
 from proxyherd.table import LEAVES, Table
 
@@ -698,3 +698,53 @@ def test_an_empty_server_that_joins_leaves_the_other_links_nearly_silent() -> No
         assert wires.bytes[left, right] + wires.bytes[right, left] < 65_536
     to_newcomer = wires.bytes["B", "C"] + wires.bytes["D", "C"]
     assert to_newcomer < 1.5 * sum(len(line) + 1 for line in lines)
+
+
+# Clocks and age. ----------------------------------------------------------------------------------------------
+
+
+def test_a_report_from_too_far_ahead_is_refused_where_it_arrives_and_judged_nowhere_else() -> None:
+    strict = Server("A", limits=Limits(max_clock_lead_seconds=60))
+    wires = herd("AB", A=strict, B=Server("B"))
+    refused = strict.report(iamat(time="65.000000001"), received=5 * SECOND)
+    assert (refused.outcome, refused.answer) == ("refused", b"? IAMAT kiwi +1+1 65.000000001")
+    assert strict.line() is None
+    assert strict.report(iamat(time="65"), received=5 * SECOND).outcome == "stored"
+    wires.servers["B"].report(iamat("plum", time="99999999999.5"), received=5 * SECOND)
+    wires.settle()
+    assert strict.line("plum") == wires.servers["B"].line("plum") is not None
+
+
+def test_a_location_is_forgotten_at_an_age_that_counts_from_when_the_server_in_its_line_received_it() -> None:
+    server = Server("A", limits=Limits(max_age_seconds=10))
+    node = server.node
+    node.clock = 100 * SECOND
+    # The client's clock is wrong by far: only the server's counts.
+    assert node.command(iamat(time="5000"), node.clock).outcome == "stored"
+    node.ready = True
+    node.clock = 110 * SECOND
+    assert node.command(whatsat(), node.clock).outcome == "found"
+    node.clock = 110 * SECOND + 1
+    assert node.command(whatsat(), node.clock).answer == b"? WHATSAT kiwi 10 5"
+    # It no longer stands in the way of an earlier time either, as on a server that never knew it.
+    assert node.command(iamat(time="4999"), node.clock).outcome == "stored"
+
+
+def test_what_is_too_old_is_neither_learned_nor_replayed_and_leaves_the_table_and_its_digests() -> None:
+    server = Server("A", limits=Limits(max_age_seconds=10))
+    node, now = server.node, 0.0
+    old, young = (parse_at(b"AT Clark +%d.000000000 kiwi%d +1+1 80" % (n, n)) for n in (9, 15))
+    assert old is not None
+    assert young is not None
+    node.clock = 100 * SECOND
+    node.replay([old, young])
+    assert server.lines() == {young.entry.line}
+    server.table.sweep(0, LEAVES, ALL)
+    assert any(server.table.children(""))
+    node.clock = 200 * SECOND
+    while now <= TIMING.compare_seconds:
+        node.tick(now)
+        now += TIMING.heartbeat_seconds / TICKS
+    assert len(server.table) == 0
+    server.table.sweep(0, LEAVES, ALL)
+    assert not any(server.table.children(""))
