@@ -3,10 +3,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PYTEST_ARGS ?=
+SOAK_ARGS ?=
 # The longest path of supervisord's socket: 107 bytes that UNIX allows, less "." and a pid, which it adds.
 MAX_SOCKET := 99
 
-.PHONY: run stop test lint bench clean
+.PHONY: run stop test soak lint bench clean
 
 run: .venv/run.stamp
 	@socket="$$(pwd -P)/var/run/supervisor.sock"; size=$$(printf %s "$$socket" | wc -c); \
@@ -48,6 +49,10 @@ test: .venv/test.stamp
 bench: .venv/test.stamp
 	@$(BIN)/python bench/iamat.py
 	@$(BIN)/python bench/iamat.py --outstanding 32 --commands 300000
+
+# As many simulated herds as wanted: make soak SOAK_ARGS='--seeds 1000000 --first 7'
+soak: .venv/test.stamp
+	@$(BIN)/python tests/soak.py $(SOAK_ARGS)
 
 lint: .venv/test.stamp
 	@$(BIN)/ruff check --quiet .

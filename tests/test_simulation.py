@@ -18,7 +18,7 @@ from proxyherd.peer_messages import Changed, Event
 from proxyherd.table import Table
 from proxyherd.walks import Neighbour
 
-SEEDS = int(os.environ.get("PROXYHERD_SEEDS", "300"))
+SEEDS = int(os.environ.get("PROXYHERD_SEEDS", "2000"))
 FIRST = int(os.environ.get("PROXYHERD_FIRST_SEED", "0"))
 CHUNK = 50
 FOUND_WITHIN = 200
