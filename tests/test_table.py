@@ -15,6 +15,7 @@ from proxyherd.link import Link
 from proxyherd.messages import Entry, parse_at
 from proxyherd.node import Neighbour, Node
 from proxyherd.table import DEPTH, FANOUT, LEAVES, Table, span
+from proxyherd.walks import Neighbour
 
 KEY = bytes(range(32))
 

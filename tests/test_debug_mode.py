@@ -1,0 +1,30 @@
+"""One run under Python's own eyes: asyncio's debug mode, every warning an error. Nothing may be said."""
+
+from __future__ import annotations
+
+import re
+
+from fake_google import FakeGoogle, Reply, nearby_answer
+from herd_process import herd_of
+from test_conformance import BYTE_BY_BYTE, CASES, play
+
+STRICT = {"PYTHONASYNCIODEBUG": "1", "PYTHONWARNINGS": "error", "GOOGLE_PLACES_API_KEY": "not-a-real-key"}
+
+SLOW = re.compile(r"^Executing <.*> took 0\.[0-4]\d* seconds\n", re.MULTILINE)
+"""What asyncio says past a tenth of a second; on a busy machine that is the machine's, not the program's."""
+
+
+def test_conformance_in_debug_mode_leaves_stderr_empty() -> None:
+    with FakeGoogle(Reply(nearby_answer(20))) as google:
+        more = f'\n[places]\nbase_url = "{google.url}"\n'
+        with herd_of([("Bona", "Clark")], more=more, environ=STRICT) as herd:
+            herd.start()
+            herd.wait_until_whole()
+            clark = herd["Clark"]
+            for case in CASES:
+                play(case, clark, case.get("chunk"))
+                play(case, clark, BYTE_BY_BYTE)
+            for server in herd.values():
+                assert server.stop() == 0
+                assert SLOW.sub("", server.stderr()) == ""
+                assert not server.events("internal_error")

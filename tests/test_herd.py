@@ -1,0 +1,474 @@
+"""Five real processes under real supervisord, and smaller herds for what it would hide: floods, kills, links."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from herd_process import (
+    PATIENCE_SECONDS,
+    ROOT,
+    Herd,
+    Server,
+    herd_of,
+    now,
+    running_herd,
+    short_folder,
+    wait_until,
+    write_secret,
+)
+
+from proxyherd import config
+
+NAMES = ("Bailey", "Bona", "Campbell", "Clark", "Jaquez")
+DEFAULT_EDGES = config.load(ROOT / "deploy/herd.toml").edges
+HEARTBEAT_SECONDS = 0.5
+_numbers = itertools.count()
+
+
+# --- a herd under supervisord, as `make run` starts it
+
+
+class Supervised:
+    """The repository's supervisord.conf and default herd at work in a folder and on ports of their own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.herd = Herd(folder, DEFAULT_EDGES, [], "")
+        shutil.copy(ROOT / "supervisord.conf", folder)
+        (folder / ".venv").symlink_to(sys.prefix)
+        self._supervisord: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with (self.folder / "var/log/supervisord.out").open("ab") as out:
+            self._supervisord = subprocess.Popen(
+                [self.folder / ".venv/bin/supervisord", "-n", "-c", "supervisord.conf"],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                cwd=self.folder,
+                env={name: value for name, value in os.environ.items() if not name.startswith("GOOGLE_")},
+            )
+
+    def end(self) -> None:
+        """End supervisord and its servers, by their ids, also when it hangs."""
+        if self._supervisord is None:
+            return
+        try:
+            servers = psutil.Process(self._supervisord.pid).children()
+        except psutil.NoSuchProcess:
+            servers = []
+        self._supervisord.terminate()
+        try:
+            self._supervisord.wait(PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._supervisord.kill()
+            self._supervisord.wait()
+        for server in servers:
+            with contextlib.suppress(
+                psutil.NoSuchProcess
+            ):  # it looks whether the id is still the same process
+                server.kill()
+
+    def control(self, *arguments: str) -> str:
+        """Return what supervisorctl says."""
+        done = subprocess.run(
+            [self.folder / ".venv/bin/supervisorctl", "-c", "supervisord.conf", *arguments],
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        return done.stdout + done.stderr
+
+    def pid(self, name: str) -> int:
+        """Return the process of a server; 0 while there is none."""
+        assert self._supervisord is not None
+        for child in psutil.Process(self._supervisord.pid).children():
+            with contextlib.suppress(psutil.Error):
+                if child.status() != psutil.STATUS_ZOMBIE and child.cmdline()[2:4] == ["serve", name]:
+                    return child.pid
+        return 0
+
+    def wait_until_running(self) -> None:
+        """Wait until the herd is whole, and supervisord so sure of each server that it restarts it at once."""
+        self.herd.wait_until_whole()
+        wait_until(lambda: self.control("status").count("RUNNING") == len(NAMES), "all are RUNNING")
+
+    def kill(self, *names: str) -> dict[str, int]:
+        """End servers as `kill -9` does; return the ids they had."""
+        pids = {name: self.pid(name) for name in names}
+        for pid in pids.values():
+            assert pid
+            os.kill(pid, signal.SIGKILL)
+        return pids
+
+    def wait_until_restarted(self, killed: dict[str, int]) -> None:
+        wait_until(
+            lambda: all(self.pid(name) not in (0, pid) for name, pid in killed.items()),
+            f"{', '.join(killed)} restarted",
+        )
+        self.herd.wait_until_whole()
+
+
+@pytest.fixture(scope="module")
+def started() -> Iterator[Supervised]:
+    with short_folder() as folder:
+        supervised = Supervised(folder)
+        try:
+            supervised.start()
+            supervised.wait_until_running()
+            yield supervised
+        finally:
+            supervised.end()
+
+
+@pytest.fixture
+def supervised(started: Supervised) -> Supervised:
+    """The herd, whole again whatever the test before did to it."""
+    started.control("start", "herd:*")
+    started.wait_until_running()
+    return started
+
+
+def new_client() -> bytes:
+    return b"client%d-%d" % (os.getpid(), next(_numbers))
+
+
+def test_report_to_any_server_is_known_to_all_byte_for_byte(supervised: Supervised) -> None:
+    for server in supervised.herd.values():
+        at = server.hears(new_client())
+        supervised.herd.wait_until_all_know(at)
+
+
+def test_neighbour_asked_right_after_the_answer_already_knows(supervised: Supervised) -> None:
+    herd = supervised.herd
+    for _ in range(50):
+        client = new_client()
+        at = herd["Clark"].hears(client)
+        for neighbour in herd["Clark"].neighbours:
+            assert herd[neighbour].knows(client) == at
+
+
+def test_equal_times_taken_by_two_servers_end_the_same_everywhere(supervised: Supervised) -> None:
+    herd = supervised.herd
+    client, when = new_client(), now()
+    with herd["Bailey"].connect() as one, herd["Jaquez"].connect() as two:
+        one.send(b"IAMAT %b +1+1 %b" % (client, when))
+        two.send(b"IAMAT %b +2+2 %b" % (client, when))
+        lines = {one.line(), two.line()}
+    wait_until(lambda: len({server.knows(client) for server in herd.values()}) == 1, "all hold the same")
+    assert herd["Clark"].knows(client) in lines
+
+
+def test_at_from_a_client_is_an_invalid_command_and_teaches_nobody(supervised: Supervised) -> None:
+    client = new_client()
+    line = b"AT Bailey +0.100000000 %b +34.068930-118.445127 %b" % (client, now())
+    for server in supervised.herd.values():
+        assert server.ask(line) == b"? " + line + b"\n"
+        assert server.knows(client) == b""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_killed_server_is_restarted_and_catches_up_and_the_others_never_notice(
+    supervised: Supervised, name: str
+) -> None:
+    herd = supervised.herd
+    before = herd[name].hears(new_client())
+    herd.wait_until_all_know(before)
+    with answering([herd[other] for other in NAMES if other != name]):
+        killed = supervised.kill(name)
+        others = [other for other in NAMES if other != name]
+        missed = [herd[other].hears(new_client()) for other in others]
+        supervised.wait_until_restarted(killed)
+        for at in (before, *missed):
+            client = at.split()[3]
+            assert herd[name].knows(client) == at
+    life = events_since_start(herd[name])
+    first_link = next(one for one in life if one["event"] == "peer_opened")
+    caught_up = next(one for one in life if one["event"] == "caught_up")
+    assert seconds_between(first_link, caught_up) < 1
+    for other in herd[name].neighbours:
+        assert herd[other].events("peer_closed", neighbour=name)[-1]["reason"]
+
+
+def events_since_start(server: Server) -> list[dict[str, Any]]:
+    """Return the events of the process that runs now."""
+    log = server.log()
+    start = max(n for n, one in enumerate(log) if one["event"] == "started")
+    return log[start:]
+
+
+def seconds_between(first: dict[str, Any], second: dict[str, Any]) -> float:
+    moments = [datetime.fromisoformat(one["timestamp"]) for one in (first, second)]
+    return (moments[1] - moments[0]).total_seconds()
+
+
+@contextlib.contextmanager
+def answering(servers: list[Server]) -> Iterator[None]:
+    """Keep a client busy with each of these servers; each of its commands must be answered at once."""
+    ends = threading.Event()
+    faults: list[str] = []
+    counts = dict.fromkeys((server.name for server in servers), 0)
+
+    def keep_asking(server: Server) -> None:
+        try:
+            with server.connect() as connection:
+                while not ends.is_set():
+                    asked = time.monotonic()
+                    answer = connection.ask(b"IAMAT busy-%b +1+1 %b" % (server.name.encode(), now()))
+                    if not answer.startswith(b"AT "):
+                        faults.append(f"{server.name} answered {answer!r}")
+                        return
+                    if (took := time.monotonic() - asked) > 1:
+                        faults.append(f"{server.name} took {took:.2f} s")
+                    counts[server.name] += 1
+                    ends.wait(0.01)
+        except OSError as error:
+            faults.append(f"{server.name}: {error}")
+
+    clients = [threading.Thread(target=keep_asking, args=[server]) for server in servers]
+    for client in clients:
+        client.start()
+    try:
+        yield
+    finally:
+        ends.set()
+        for client in clients:
+            client.join()
+    assert faults == []
+    assert all(counts.values()), counts
+
+
+@pytest.mark.parametrize("pair", list(itertools.combinations(NAMES, 2)), ids="-".join)
+def test_pair_killed_at_once_comes_back_and_knows_everything(
+    supervised: Supervised, pair: tuple[str, str]
+) -> None:
+    herd = supervised.herd
+    others = [herd[name] for name in NAMES if name not in pair]
+    before = herd[pair[0]].hears(new_client())
+    herd.wait_until_all_know(before)
+    with answering(others):
+        killed = supervised.kill(*pair)
+        missed = [other.hears(new_client()) for other in others]
+        supervised.wait_until_restarted(killed)
+    for at in (before, *missed):
+        herd.wait_until_all_know(at)
+
+
+def test_report_answered_before_all_were_killed_is_known_to_all_again(supervised: Supervised) -> None:
+    reports = [server.hears(new_client()) for server in supervised.herd.values()]
+    supervised.wait_until_restarted(supervised.kill(*NAMES))
+    for at in reports:
+        supervised.herd.wait_until_all_know(at)
+
+
+def test_supervisorctl_restarts_one_server_and_it_drains(supervised: Supervised) -> None:
+    clark = supervised.herd["Clark"]
+    at = clark.hears(new_client())
+    before = supervised.pid("Clark")
+    starts = len(clark.events("started"))
+    said = supervised.control("restart", "herd:Clark")
+    assert said == "herd:Clark: stopped\nherd:Clark: started\n"
+    assert supervised.pid("Clark") not in (0, before)
+    supervised.herd.wait_until_whole()
+    clark.wait_until_knows(at)
+    assert len(clark.events("started")) == starts + 1
+    assert clark.events("stopped")
+
+
+def test_supervisorctl_stops_and_starts_the_whole_herd(supervised: Supervised) -> None:
+    said = supervised.control("stop", "herd:*")
+    assert sorted(said.splitlines()) == [f"herd:{name}: stopped" for name in NAMES]
+    for server in supervised.herd.values():
+        assert server.log()[-1]["event"] == "stopped"
+        with pytest.raises(ConnectionRefusedError):
+            server.connect()
+    said = supervised.control("start", "herd:*")
+    assert sorted(said.splitlines()) == [f"herd:{name}: started" for name in NAMES]
+    supervised.herd.wait_until_whole()
+
+
+def test_supervisorctl_tail_shows_the_json_log(supervised: Supervised) -> None:
+    clark = supervised.herd["Clark"]
+    line = b"a command that nobody knows %b" % new_client()
+    clark.ask(line)
+    clark.wait_for_event("command", command=line.decode())
+    shown = supervised.control("tail", "herd:Clark").splitlines()
+    events = [json.loads(one) for one in shown[1:] if one]  # the first may be cut
+    assert line.decode() in [one.get("command") for one in events]
+    assert {one["server"] for one in events} == {"Clark"}
+
+
+def test_a_herd_prints_nothing_but_its_logs(supervised: Supervised) -> None:
+    for name in NAMES:
+        assert (supervised.folder / f"var/log/{name}.stderr.log").read_text() == ""
+    names = {one["event"] for server in supervised.herd.values() for one in server.log()}
+    assert "internal_error" not in names
+
+
+# --- links
+
+
+def test_server_with_another_secret_is_refused_and_both_log_it() -> None:
+    with herd_of([("Ann", "Bob"), ("Bob", "Cid")]) as herd:
+        stranger = herd["Cid"]
+        stranger.secret_file = herd.folder / "var/other-secret"
+        write_secret(stranger.secret_file)
+        herd.start()
+        for server in herd.values():
+            server.wait_until_ready()
+        herd["Ann"].wait_until_linked("Bob")
+        stranger.wait_for_event(
+            "peer_refused",
+            neighbour="Bob",
+            level="warning",
+            reason="Bob does not prove the herd's secret; has it another secret file?",
+        )
+        told = "refused by the other: Bob does not prove the herd's secret; has it another secret file?"
+        herd["Bob"].wait_for_event("peer_unreachable", neighbour="Cid", level="warning", reason=told)
+        # What either side says stays on its side, and both serve.
+        ours, theirs = herd["Ann"].hears(b"ours"), stranger.hears(b"theirs")
+        herd["Bob"].wait_until_knows(ours)
+        assert stranger.knows(b"ours") == b""
+        assert herd["Bob"].knows(b"theirs") == b""
+        assert stranger.knows(b"theirs") == theirs
+        for server in herd.values():
+            for secret in (herd.folder / "var/secret", stranger.secret_file):
+                assert secret.read_bytes().hex() not in server.log_file.read_text()
+
+
+def test_stranger_who_dials_with_another_secret_is_refused() -> None:
+    """The other way round: the one with the wrong secret is the dialler, who proves first."""
+    with herd_of([("Ann", "Bob")]) as herd:
+        stranger = herd["Ann"]
+        stranger.secret_file = herd.folder / "var/other-secret"
+        write_secret(stranger.secret_file)
+        herd.start()
+        refused = herd["Bob"].wait_for_event("peer_refused", neighbour="Ann")
+        assert "Ann does not prove the herd's secret" in refused["reason"]
+        told = "refused by the other: Ann does not prove the herd's secret; has it another secret file?"
+        stranger.wait_for_event("peer_unreachable", neighbour="Bob", reason=told)
+
+
+def test_peer_port_believes_no_client() -> None:
+    with running_herd([("Ann", "Bob")]) as herd:
+        line = b"AT Ann +0.100000000 thief +1+1 5\n"
+        with socket.create_connection(("127.0.0.1", herd["Bob"].peer_port), PATIENCE_SECONDS) as sock:
+            sock.sendall(line + b"PROXYHERD 1 Ann Bob " + b"0" * 64 + b"\n" + line)
+            with contextlib.suppress(ConnectionError):
+                while sock.recv(4_096):
+                    pass
+        assert herd["Bob"].knows(b"thief") == b""
+        assert herd["Bob"].links() == {"Ann"}
+        herd["Bob"].wait_for_event("peer_refused")
+
+
+def test_unproved_connection_displaces_no_link() -> None:
+    with running_herd([("Ann", "Bob")]) as herd:
+        with socket.create_connection(("127.0.0.1", herd["Bob"].peer_port), PATIENCE_SECONDS) as sock:
+            sock.sendall(b"PROXYHERD 1 Ann Bob %b\n" % (b"ab" * 32))
+            assert sock.recv(4_096).startswith(b"PROXYHERD 1 Bob Ann ")
+            at = herd["Ann"].hears(b"kiwi")
+            assert herd["Bob"].knows(b"kiwi") == at
+            sock.sendall(b"PROOF %b\n" % (b"ab" * 32))
+            assert sock.recv(4_096).startswith(b"REFUSED ")
+        assert not herd["Bob"].events("peer_closed")
+        assert len(herd["Bob"].events("peer_opened")) == 1
+
+
+def test_silent_neighbour_is_dropped_in_three_heartbeats_and_linked_again_when_it_wakes() -> None:
+    with running_herd([("Ann", "Bob"), ("Bob", "Cid"), ("Ann", "Cid")]) as herd:
+        ann, bob, cid = herd.values()
+        bob.freeze()
+        frozen_at = time.time()
+        for other in (ann, cid):
+            closed = other.wait_for_event("peer_closed", neighbour="Bob")
+            assert closed["reason"] == "silent for 1.5 s"
+            silence = datetime.fromisoformat(closed["timestamp"]).timestamp() - frozen_at
+            assert 2 * HEARTBEAT_SECONDS < silence < 3 * HEARTBEAT_SECONDS + 1
+            assert other.links() == {"Ann", "Cid"} - {other.name}
+        missed = ann.hears(b"missed")
+        cid.wait_until_knows(missed)
+        bob.thaw()
+        herd.wait_until_whole()
+        bob.wait_until_knows(missed)
+
+
+def test_link_of_a_dialler_that_starts_anew_is_opened_again_and_all_is_logged() -> None:
+    with running_herd([("Ann", "Bob")]) as herd:
+        ann, bob = herd.values()
+        ann.kill()
+        bob.wait_for_event("peer_closed", neighbour="Ann", level="warning")
+        ann.start()
+        herd.wait_until_whole()
+        opened = bob.events("peer_opened", neighbour="Ann")
+        assert [one["dialled"] for one in opened] == [False, False]
+        assert [one["dialled"] for one in ann.events("peer_opened", neighbour="Bob")] == [True, True]
+        bob.stop()
+        closed = ann.wait_for_event("peer_closed", neighbour="Bob")
+        assert closed["reason"] == "closed by the neighbour"
+
+
+def test_flood_crosses_each_link_at_most_twice_and_ends() -> None:
+    edges = [("Ann", "Bob"), ("Bob", "Cid"), ("Ann", "Cid"), ("Cid", "Dot"), ("Ann", "Dot")]
+    with running_herd(edges) as herd:
+        for number in range(20):
+            herd.wait_until_all_know(herd["Ann"].hears(b"client%d" % number))
+
+        def crossed() -> dict[tuple[str, str], float]:
+            """How many updates each server heard from each neighbour."""
+            heard: dict[tuple[str, str], float] = {}
+            for server in herd.values():
+                for name, value in server.metrics("proxyherd_flood_updates_total").items():
+                    if 'direction="in"' in name:
+                        neighbour = name.split('neighbour="')[1].split('"')[0]
+                        heard[server.name, neighbour] = heard.get((server.name, neighbour), 0) + value
+            return heard
+
+        wait_until(lambda: sum(crossed().values()) >= 20 * len(edges), "each link has carried each update")
+        first = crossed()
+        herd["Bob"].ask(b"FOO")
+        assert crossed() == first
+        for one, other in edges:
+            assert 20 <= first.get((one, other), 0) + first.get((other, one), 0) <= 40
+
+
+@pytest.mark.parametrize("year", ["2015", "2017"])
+def test_herd_of_another_year_comes_up_linked_and_floods(year: str) -> None:
+    source = (ROOT / f"deploy/topologies/{year}.toml").read_text()
+    graph = config.parse(source, Path(f"{year}.toml"))
+    with herd_of(graph.edges) as herd:
+        moved = re.sub(
+            r"(\w+) = \{ clients = .* \}",
+            lambda match: addresses(herd[match[1]]),
+            source,
+        )
+        herd.file.write_text(moved)
+        herd.start()
+        herd.wait_until_whole()
+        at = herd[min(herd)].hears(b"kiwi")
+        herd.wait_until_all_know(at)
+
+
+def addresses(server: Server) -> str:
+    ports = (server.client_port, server.peer_port, server.admin_port)
+    clients, peers, admin = (f'"127.0.0.1:{port}"' for port in ports)
+    return f"{server.name} = {{ clients = {clients}, peers = {peers}, admin = {admin} }}"
