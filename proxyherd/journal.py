@@ -60,7 +60,7 @@ def read(path: Path, line_bytes: int = MOST_LINE_BYTES) -> Batches:
     """
     limit = line_bytes + _CHECKSUM_BYTES
     records = damaged = suspect = at = end = 0
-    rest = b""
+    rest, dropping = b"", False
     with path.open("rb", buffering=0) as file:
         while chunk := file.read(_CHUNK_BYTES):
             *raw, rest = (rest + chunk).split(b"\n")
@@ -68,16 +68,17 @@ def read(path: Path, line_bytes: int = MOST_LINE_BYTES) -> Batches:
             for one in raw:
                 at += len(one) + 1
                 line = one[_CHECKSUM_BYTES:]
-                if b"%08x " % crc32(line) == one[:_CHECKSUM_BYTES]:
+                if len(one) <= limit and not dropping and b"%08x " % crc32(line) == one[:_CHECKSUM_BYTES]:
                     lines.append(line)
                     damaged += suspect
                     suspect = 0
                     end = at
                 else:
                     suspect += 1
-            if len(rest) > limit:  # no record is so long: drop it, and what follows up to LF with it
+                dropping = False
+            if dropping or len(rest) > limit:  # no record is so long: drop it, with what follows up to LF
                 at += len(rest)
-                rest = b""
+                rest, dropping = b"", True
             records += len(lines)
             if lines:
                 yield lines

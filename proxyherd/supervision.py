@@ -6,6 +6,7 @@ runs under supervisord.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import resource
@@ -57,8 +58,9 @@ class StateDirectory:
                 f"{path} is in use by process {holder}, which holds {lock}; stop that one, or name another "
                 f"directory with --state-dir"
             ) from error
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+        with contextlib.suppress(OSError):  # on a full disk the lock holds, though it cannot say who holds it
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
 
     def close(self) -> None:
         """Give the directory up."""

@@ -1,0 +1,444 @@
+"""What may befall a herd of real processes, at the hands of a test, while a load keeps every answer it was given.
+
+    with chaotic_herd(seed) as chaos:
+        chaos.run(schedule(seed, 60, chaos.targets))
+        chaos.settle()
+        chaos.check()
+
+Everything that is done to the herd comes from a seed. What the machine makes of it does not: the same seed is the
+same schedule, and mostly the same trouble.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import heapq
+import os
+import random
+import resource
+import subprocess
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import pytest
+from fake_google import FakeGoogle, Reply, nearby_answer
+from herd_process import Herd, Server, herd_of, now, wait_until
+from link_proxy import Links, proxied
+
+from proxyherd.messages import parse_at
+
+AGREE_SECONDS: Final = 5.0
+"""Within which all servers agree once the graph is connected and reports have stopped."""
+
+ANSWER_SECONDS: Final = 2.0
+"""After which a client gives a server up; as a server that is stopped or killed deserves."""
+
+PLACES_SECONDS: Final = 8.0
+"""Likewise where Places is asked, whose deadline is 5 s."""
+
+GROWTH_BYTES: Final = 48 << 20
+"""Memory that a server may have grown by since it was ready first: Places, TLS and the table come in later."""
+
+# Disks. ------------------------------------------------------------------------------------------------------
+
+
+class SmallDisk:
+    """A file system of its own, which can be filled and emptied again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._ballast = folder / "ballast"
+
+    def fill(self) -> None:
+        """Leave no room but what files have in the last block that is theirs already."""
+        with self._ballast.open("ab", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(bytes(4_096))
+
+    def make_room(self) -> None:
+        self._ballast.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, size: int = 1 << 20) -> Iterator[SmallDisk]:
+    """Mount a small disk at a folder, and unmount it whatever happens. Where that is not allowed, the test is skipped;
+    in CI, where it must be, it fails.
+    """
+    if unable := _mount(folder, size):
+        if os.environ.get("CI") == "true":
+            pytest.fail(unable)
+        pytest.skip(unable)
+    try:
+        yield SmallDisk(folder)
+    finally:
+        # Lazily: a process that is being ended may still have files open there.
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+class Quota:
+    """What stands in for a full disk where none can be mounted: the process may write no file on, its log neither."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    def fill(self) -> None:
+        self._allow(0)
+
+    def make_room(self) -> None:
+        self._allow(resource.RLIM_INFINITY)
+
+    def _allow(self, most: int) -> None:
+        with contextlib.suppress(ProcessLookupError):  # killed; the next process may write again
+            resource.prlimit(self._server.pid, resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
+
+
+def _mount(folder: Path, size: int) -> str:
+    """Return why that cannot be done; empty when it is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=0755", "tmpfs", str(folder)]
+    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        return f"no small disk can be mounted, which needs root: {mounted.stderr.strip()}"
+    return ""
+
+
+# The load. ---------------------------------------------------------------------------------------------------
+
+
+class Load:
+    """Clients that report, ask, and keep what they were answered, on an event loop in a thread of its own.
+
+    Each client's times increase, whatever server it reports to, and it gives a server up that does not answer. So
+    what must be known at the end is, of each client, the latest report that was answered, or a later one.
+    """
+
+    def __init__(self, herd: Herd, seed: int, *, workers: int = 20, clients_each: int = 25) -> None:
+        self.answered: dict[bytes, bytes] = {}
+        """Of each client, the AT line of its latest answered report, without LF."""
+        self.refused: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter()
+        self.faults: list[str] = []
+        self._herd = herd
+        self._clients = {
+            number: [b"client-%d-%d" % (number, at) for at in range(clients_each)]
+            for number in range(workers)
+        }
+        self._seed = seed
+        self._ends = False
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._drive()), daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop reporting, and wait for the last answers."""
+        self._ends = True
+        self._thread.join()
+
+    async def _drive(self) -> None:
+        async with asyncio.TaskGroup() as workers:
+            for number in self._clients:
+                workers.create_task(self._work(number))
+
+    async def _work(self, number: int) -> None:
+        rng = random.Random(f"{self._seed} {number}")
+        servers = list(self._herd.values())
+        while not self._ends:
+            try:
+                await self._visit(rng.choice(servers), rng, self._clients[number], places=number % 5 == 0)
+                self.counts["visits"] += 1
+            except (OSError, EOFError, TimeoutError):
+                self.counts["broken visits"] += 1
+                await asyncio.sleep(0.02)
+
+    async def _visit(self, server: Server, rng: random.Random, clients: list[bytes], *, places: bool) -> None:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.client_port)
+        try:
+            here: dict[bytes, int] = {}
+            for _ in range(rng.randrange(1, 40)):
+                if self._ends:
+                    return
+                lines = [
+                    self._command(rng, rng.choice(clients), places=places) for _ in range(rng.randrange(1, 6))
+                ]
+                writer.write(b"".join(line + b"\n" for line in lines))
+                for line in lines:
+                    async with asyncio.timeout(PLACES_SECONDS if places else ANSWER_SECONDS):
+                        await self._answer(server, reader, line, here)
+                await asyncio.sleep(rng.uniform(0, 0.05))
+        finally:
+            writer.transport.abort()
+
+    def _command(self, rng: random.Random, client: bytes, *, places: bool) -> bytes:
+        if rng.random() < 0.7:
+            return b"IAMAT %b %+.6f%+.6f %b" % (client, rng.uniform(-90, 90), rng.uniform(-180, 180), now())
+        return b"WHATSAT %b %b" % (client, b"5 3" if places and rng.random() < 0.3 else b"0 0")
+
+    async def _answer(
+        self, server: Server, reader: asyncio.StreamReader, line: bytes, here: dict[bytes, int]
+    ) -> None:
+        """Read an answer, and judge it by what was answered on this connection before."""
+        answer = (await reader.readuntil(b"\n"))[:-1]
+        word, client, *operands = line.split(b" ")
+        if answer == b"? " + line:
+            if word == b"IAMAT":
+                self.refused[server.name] += 1
+            elif client in here:
+                self.faults.append(f"{server.name} does not know what it took: {line!r}")
+            return
+        at = parse_at(answer)
+        if at is None or at.client != client:
+            self.faults.append(f"{server.name} answered {line!r} with {answer!r}")
+            return
+        if word == b"IAMAT":
+            if not answer.startswith(b"AT %b " % server.name.encode()) or answer.split()[4:] != operands:
+                self.faults.append(f"{server.name} answered {line!r} with {answer!r}")
+            self.counts["reports"] += 1
+            self.answered[client] = answer  # its times increase, and it waits for each answer
+            here[client] = at.entry.nanoseconds
+            return
+        while await reader.readuntil(b"\n") != b"\n":
+            pass
+        self.counts["queries"] += 1
+        if at.entry.nanoseconds < here.get(client, 0):
+            self.faults.append(
+                f"{server.name} has forgotten what it took: {line!r} is answered with {answer!r}"
+            )
+
+
+def table_of(server: Server, clients: Sequence[bytes]) -> dict[bytes, bytes]:
+    """Return what a server holds of these clients: AT lines without LF; b"" for who is not known."""
+    table: dict[bytes, bytes] = {}
+    with server.connect() as connection:
+        for at in range(0, len(clients), 200):
+            some = clients[at : at + 200]
+            connection.send(*(b"WHATSAT %b 0 0" % client for client in some))
+            for client in some:
+                answer = connection.places().split(b"\n", 1)[0]
+                table[client] = b"" if answer.startswith(b"? ") else answer
+    return table
+
+
+def missing(answered: Mapping[bytes, bytes], table: Mapping[bytes, bytes]) -> list[str]:
+    """Return the answered reports that a table has neither kept nor replaced by a later one."""
+    lost = []
+    for client, line in answered.items():
+        held = table[client]
+        if held != line and _time(held) <= _time(line):
+            lost.append(f"{line!r}: {held!r} is known")
+    return lost
+
+
+def _time(line: bytes) -> int:
+    at = parse_at(line)
+    return at.entry.nanoseconds if at is not None else -1
+
+
+# The schedule. -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, order=True)
+class Step:
+    """One trouble: seconds from the start, what, to whom, for how long, and with what in particular."""
+
+    at: float
+    what: str
+    target: str
+    lasts: float
+    how: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.at:7.2f} s  {self.what} {self.target} {self.how} for {self.lasts:.2f} s"
+
+
+TROUBLES: Final = {
+    "kill": (4, 0.0, 4.0),
+    "stop": (3, 0.3, 4.0),
+    "hold": (4, 0.5, 6.0),
+    "slow": (3, 0.5, 5.0),
+    "cut": (2, 0.0, 0.1),
+    "fill": (2, 1.0, 5.0),
+    "hang": (1, 1.0, 6.0),
+}
+"""How often each comes, in proportion, and how many seconds it lasts, at least and at most."""
+
+
+def schedule(
+    seed: int, seconds: float, servers: Sequence[str], links: Sequence[str], disk: str
+) -> list[Step]:
+    """Return what happens in so many seconds: a trouble or two a second, no two to one target at once."""
+    rng = random.Random(seed)
+    targets = {
+        **dict.fromkeys(("kill", "stop"), servers),
+        **dict.fromkeys(("hold", "slow", "cut"), links),
+        "fill": [f"{disk}'s disk"],
+        "hang": ["Places"],
+    }
+    busy: dict[str, float] = {}
+    steps: list[Step] = []
+    at = 2.0
+    while at < seconds:
+        what = rng.choices(list(TROUBLES), [weight for weight, _, _ in TROUBLES.values()])[0]
+        lasts = min(rng.uniform(*TROUBLES[what][1:]), seconds - at)
+        how = {"hold": rng.choice(("both", "there", "back")), "slow": f"{rng.uniform(0.02, 0.4):.2f}"}.get(
+            what, ""
+        )
+        if free := [target for target in targets[what] if busy.get(target, 0.0) <= at]:
+            target = rng.choice(free)
+            busy[target] = at + lasts + 0.5
+            steps.append(Step(at, what, target, lasts, how))
+        at += rng.expovariate(1.5)
+    return steps
+
+
+# The herd. ---------------------------------------------------------------------------------------------------
+
+
+class Chaos:
+    """A herd, the proxies of its links, a small disk under one of its servers, Places, and the load on them."""
+
+    def __init__(
+        self, herd: Herd, links: Links, disk: SmallDisk | Quota, disk_of: str, google: FakeGoogle, seed: int
+    ) -> None:
+        self.herd = herd
+        self.links = links
+        self.disk = disk
+        self.disk_of = disk_of
+        self.google = google
+        self.load = Load(herd, seed)
+        self.agreed_after = 0.0
+        self._lives: dict[str, bool] = dict.fromkeys(herd, True)
+        self._memory = {name: server.memory() for name, server in herd.items()}
+
+    def run(self, steps: Sequence[Step]) -> None:
+        """Do all that is scheduled, and undo it, in time; meanwhile see that no server ends by itself."""
+        began = time.monotonic()
+        due: list[tuple[float, int, Callable[[], None]]] = []
+        for number, step in enumerate(steps):
+            begin, end = self._trouble(step)
+            due += [(step.at, 2 * number, begin), (step.at + step.lasts, 2 * number + 1, end)]
+        heapq.heapify(due)
+        while due:
+            at, _, act = heapq.heappop(due)
+            while (left := began + at - time.monotonic()) > 0:
+                self.check_lives()
+                time.sleep(min(left, 0.1))
+            act()
+
+    def check_lives(self) -> None:
+        for name, lives in self._lives.items():
+            process = self.herd[name].process
+            assert process is not None
+            assert not lives or process.poll() is None, f"{name} ended by itself: {self.herd[name].stderr()}"
+
+    def kill(self, name: str) -> None:
+        self.check_lives()
+        self._lives[name] = False
+        self.herd[name].kill()
+
+    def start(self, name: str) -> None:
+        self.herd[name].start()
+        self._lives[name] = True
+
+    def settle(self) -> None:
+        """Wait for the graph to be connected again, stop the load, and wait for agreement."""
+        self.herd.wait_until_whole()
+        self.load.stop()
+        began = time.monotonic()
+        wait_until(self._agree, "all tables are equal", AGREE_SECONDS)
+        self.agreed_after = time.monotonic() - began
+
+    def tables(self) -> dict[str, dict[bytes, bytes]]:
+        clients = sorted(self.load.answered)
+        return {name: table_of(server, clients) for name, server in self.herd.items()}
+
+    def _agree(self) -> bool:
+        first, *others = self.tables().values()
+        return all(table == first for table in others)
+
+    def check(self) -> None:
+        """Hold the herd to its promises."""
+        self.check_lives()
+        assert self.load.faults == []
+        for name, table in self.tables().items():
+            lost = missing(self.load.answered, table)
+            assert not lost, f"{name} lacks {len(lost)} answered reports, such as {lost[0]}"
+        assert set(self.load.refused) <= {self.disk_of}, f"reports were refused: {self.load.refused}"
+        for name, server in self.herd.items():
+            assert server.stderr() == ""
+            with server.log_file.open("rb") as log:  # large: not parsed
+                for line in log:
+                    assert b'"event":"internal_error"' not in line, f"{name} logged {line!r}"
+            grown = server.memory() - self._memory[name]
+            assert grown < GROWTH_BYTES, f"{name} has grown by {grown >> 20} MiB"
+
+    def _trouble(self, step: Step) -> tuple[Callable[[], None], Callable[[], None]]:
+        """Return what begins a step and what ends it."""
+        target, links = step.target, self.links
+        match step.what:
+            case "kill":
+                return partial(self.kill, target), partial(self.start, target)
+            case "stop":
+                return self.herd[target].freeze, self.herd[target].thaw
+            case "hold":
+                hold = partial(links[target].hold, step.how)  # type: ignore[arg-type]
+                return partial(links.call, hold), partial(links.call, links[target].heal)
+            case "slow":
+                slow = partial(links[target].slow, float(step.how))
+                return partial(links.call, slow), partial(links.call, links[target].heal)
+            case "cut":
+                return partial(links.call, links[target].cut), lambda: None
+            case "fill":
+                return self.disk.fill, self.disk.make_room
+            case "hang":
+                return self._hang, self._answer_again
+        raise AssertionError(step)
+
+    def _hang(self) -> None:
+        self.google._released.clear()
+        self.google.reply = Reply(nearby_answer(5), hold=True)
+
+    def _answer_again(self) -> None:
+        self.google.reply = Reply(nearby_answer(5))
+        self.google.release()
+
+
+@contextlib.contextmanager
+def chaotic_herd(edges: Sequence[tuple[str, str]], seed: int, *, disk_of: str) -> Iterator[Chaos]:
+    """Run a herd under load, its links through proxies, one server's state on a small disk or, where none can be
+    mounted, under a quota; it is whole when the body begins.
+    """
+    with contextlib.ExitStack() as stack:
+        google = stack.enter_context(FakeGoogle(Reply(nearby_answer(5))))
+        more = f'[durability]\nrewrite_bytes = 262144\n[places]\nbase_url = "{google.url}"\n'
+        herd = stack.enter_context(herd_of(edges, more=more, environ={"GOOGLE_PLACES_API_KEY": "throw-away"}))
+        disk: SmallDisk | Quota = Quota(herd[disk_of])
+        if _can_mount() or os.environ.get("CI") == "true":
+            disk = stack.enter_context(small_disk(herd[disk_of].state, 8 << 20))
+        links = stack.enter_context(proxied(herd))
+        stack.callback(herd.end)  # before the proxies
+        herd.start()
+        herd.wait_until_whole()
+        chaos = Chaos(herd, links, disk, disk_of, google, seed)
+        chaos.load.start()
+        try:
+            yield chaos
+        finally:
+            chaos.load.stop()
+
+
+def _can_mount() -> bool:
+    with tempfile.TemporaryDirectory() as folder:
+        if _mount(Path(folder), 4_096):
+            return False
+        subprocess.run(["umount", folder], check=True)
+        return True
