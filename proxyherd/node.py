@@ -270,18 +270,9 @@ class Node:
 
     def _admit(self, at: At) -> bool | None:
         """Hold an entry if it is greater than what is held; None if there is no room for it."""
-        table, client, entry = self.table, at.client, at.entry
-        if self._most_age and self._is_old(entry):
+        if self._most_age and self._is_old(at.entry):
             return False
-        leaf = table.leaf(client)
-        held = table.get(client, leaf)
-        if held is None:
-            if len(table) >= self._most_learned:
-                return None
-        elif (entry.nanoseconds, entry.line) <= (held.nanoseconds, held.line):
-            return False
-        table.put(client, entry, leaf)
-        return True
+        return self.table.admit(at.client, at.entry, self._most_learned)
 
     def flood(self) -> None:
         """Hand the news to every live link that it concerns. When catching up has ended, ask those to walk again

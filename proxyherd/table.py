@@ -85,6 +85,23 @@ class Table:
         self._size += len(held) - before
         self._changed[leaf] = 1
 
+    def admit(self, client: bytes, entry: Entry, room: int) -> bool | None:
+        """Hold an entry if it is greater in the total order than what is held; True if it was, and None if the
+        client is new and the table holds `room` clients already.
+        """
+        leaf = self.leaf(client)
+        clients = self._leaves[leaf]
+        held = clients.get(client) if clients else None
+        if held is None:
+            if self._size >= room:
+                return None
+        elif entry.nanoseconds < held.nanoseconds or (
+            entry.nanoseconds == held.nanoseconds and entry.line <= held.line
+        ):
+            return False
+        self.put(client, entry, leaf)
+        return True
+
     def remove(self, client: bytes, leaf: int) -> None:
         """Hold nothing of this client any more."""
         held = self._leaves[leaf]

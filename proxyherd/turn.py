@@ -21,11 +21,11 @@ from proxyherd.node import Node, Reply
 from proxyherd.observe import Observer
 from proxyherd.places import STATUSES, Places, Query
 
-_CLIENT_LINES: Final = 256
-"""Lines of one client in one turn."""
+_CLIENT_LINES: Final = 64
+"""Lines of one client in one turn: who sends more at once waits for others in between."""
 
-_TURN_LINES: Final = 2_048
-"""Lines of all clients in one turn: some twenty milliseconds."""
+_TURN_LINES: Final = 512
+"""Lines of all clients in one turn: some five milliseconds."""
 
 _PEER_LINES: Final = 1_024
 """Lines of one peer in one turn."""

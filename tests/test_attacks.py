@@ -1,0 +1,147 @@
+"""Attacks on the client port, beside clients that behave: those are answered in time, and memory has a bound.
+
+PROXYHERD_ATTACK_SECONDS makes each attack longer; the table that is printed (`-rP`) says what was measured before,
+during and after.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from attacks import ATTACKS
+from herd_process import Connection, Server, now, raise_descriptor_limit, running_server, wait_until
+
+SECONDS = float(os.environ.get("PROXYHERD_ATTACK_SECONDS", "2"))
+MIB = 1 << 20
+MOST_P99_SECONDS = 0.1
+
+LIMITS = """
+[limits]
+max_connections = 1000
+max_clients = 2000
+idle_seconds = 2.0
+slow_reader_seconds = 1.0
+"""
+
+MOST_MEMORY = 400 * MIB
+"""What the limits above add up to: an empty server, and for each of a thousand connections what it may make a
+server hold: one read ahead (64 KiB and what one read brings), its answers (`write_buffer_bytes` and one turn's)."""
+
+
+class Behaved:
+    """Clients that report, one after the other, and whose answers are timed."""
+
+    def __init__(self, server: Server, number: int = 10) -> None:
+        self.connections = [server.connect() for _ in range(number)]
+        self.reports = 0
+
+    def ask(self, seconds: float) -> list[float]:
+        """Report for so long; return how many seconds each answer took, in order of their lengths."""
+        took: list[float] = []
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            connection = self.connections[self.reports % len(self.connections)]
+            self.reports += 1
+            line = b"IAMAT behaved%d +34.068930-118.445127 %b" % (self.reports % 50, now())
+            began = time.perf_counter()
+            answer = connection.ask(line)
+            took.append(time.perf_counter() - began)
+            assert answer.startswith(b"AT Clark ")
+            assert answer.endswith(line[6:] + b"\n")
+            time.sleep(0.002)
+        return sorted(took)
+
+    def close(self) -> None:
+        for connection in self.connections:
+            connection.close()
+
+
+@contextlib.contextmanager
+def under(attack: str, server: Server) -> Iterator[None]:
+    process = subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("attacks.py")), attack, str(server.client_port)],
+        stdin=subprocess.PIPE,
+    )
+    try:
+        yield
+        assert process.poll() is None, "the attack has ended by itself"
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+def p99(took: list[float]) -> float:
+    return took[min(len(took) - 1, len(took) * 99 // 100)]
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_clients_that_behave_are_answered_in_time_whatever_others_do(attack: str) -> None:
+    raise_descriptor_limit(4_000)
+    with running_server(more=LIMITS) as clark:
+        behaved = Behaved(clark)
+        rows = []
+        try:
+            rows.append(("before", behaved.ask(0.5), clark.memory()))
+            with under(attack, clark):
+                behaved.ask(0.3)  # until it has begun in earnest
+                took: list[float] = []
+                most = 0
+                end = time.monotonic() + SECONDS
+                while time.monotonic() < end:
+                    took += behaved.ask(0.2)
+                    most = max(most, clark.memory())
+                rows.append(("during", sorted(took), most))
+            rows.append(("after", behaved.ask(0.5), clark.memory()))
+        finally:
+            behaved.close()
+        for phase, times, memory in rows:
+            print(
+                f"{attack:17} {phase:7} {len(times):6} answers, "
+                f"p50 {times[len(times) // 2] * 1e3:6.2f} ms, p99 {p99(times) * 1e3:6.2f} ms, "
+                f"{memory / MIB:6.1f} MiB"
+            )
+        assert p99(rows[1][1]) < MOST_P99_SECONDS
+        assert rows[1][2] < MOST_MEMORY
+        # Nothing of it stays: connections are let go, and new ones are taken.
+        wait_until(lambda: clark.metrics()["proxyherd_client_connections"] == 0, "every connection is let go")
+        with clark.connect() as connection:
+            assert connection.ask(b"FOO") == b"? FOO\n"
+        assert not clark.events("internal_error")
+        assert clark.stderr() == ""
+
+
+def test_past_max_clients_only_new_clients_are_refused() -> None:
+    with running_server(more="[limits]\nmax_clients = 2\n") as clark, clark.connect() as connection:
+        for client in (b"one", b"two"):
+            assert connection.ask(b"IAMAT %b +1+1 %b" % (client, now())).startswith(b"AT ")
+        line = b"IAMAT three +1+1 5"
+        assert connection.ask(line) == b"? " + line + b"\n"
+        assert connection.ask(b"IAMAT one +2+2 %b" % now()).startswith(b"AT ")
+
+
+def test_connections_past_the_limit_are_refused_until_there_is_room_and_harm_nobody() -> None:
+    with running_server(more="[limits]\nmax_connections = 3\n") as clark:
+        inside = [clark.connect() for _ in range(3)]
+        for connection in inside:
+            assert connection.ask(b"FOO") == b"? FOO\n"
+        outside = clark.connect()
+        wait_until(outside.is_ended, "one too many is let go")
+        clark.wait_for_event("client_refused")
+        assert clark.metrics()['proxyherd_client_connections_closed_total{reason="refused"}'] == 1
+        for connection in inside:
+            assert connection.ask(b"BAR") == b"? BAR\n"
+        inside.pop().close()
+        wait_until(lambda: clark.metrics()["proxyherd_client_connections"] == 2, "one has gone")
+        with Connection(clark.client_port) as new:
+            assert new.ask(b"BAZ") == b"? BAZ\n"
+        for connection in (outside, *inside):
+            connection.close()
