@@ -3,6 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PYTEST_ARGS ?=
+INPUTS ?= 200000
 SOAK_ARGS ?=
 # The longest path of supervisord's socket: 107 bytes that UNIX allows, less "." and a pid, which it adds.
 MAX_SOCKET := 99
@@ -54,6 +55,10 @@ bench: .venv/test.stamp
 soak: .venv/test.stamp
 	@$(BIN)/python tests/soak.py $(SOAK_ARGS)
 
+# Coverage-guided: INPUTS of them over all targets; what is found is kept below var/fuzz/finds/.
+fuzz: .venv/fuzz.stamp
+	@$(BIN)/python tests/fuzz/run.py --inputs $(INPUTS)
+
 lint: .venv/test.stamp
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check .
@@ -75,4 +80,9 @@ clean:
 .venv/test.stamp: pyproject.toml
 	@echo "Installing into .venv"; test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test]'
+	@touch .venv/run.stamp $@
+
+.venv/fuzz.stamp: pyproject.toml
+	@echo "Installing into .venv"; test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[fuzz]'
 	@touch .venv/run.stamp $@

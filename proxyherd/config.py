@@ -294,6 +294,8 @@ def parse(text: str, file: Path) -> Herd:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{file}: not TOML: {error}") from error
+    except ValueError as error:
+        raise ConfigError(f"{file}: a number has thousands of digits; no key takes so many") from error
     except RecursionError as error:
         raise ConfigError(f"{file}: nested too deeply; no key of a herd's file is") from error
     raw = _convert(document, _File, "", file)
