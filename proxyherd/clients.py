@@ -14,7 +14,7 @@ from typing import Final, cast
 
 from proxyherd.config import Limits
 from proxyherd.framing import LineFramer, Overlong
-from proxyherd.listening import Listener
+from proxyherd.listening import Listener, spell
 from proxyherd.node import Reply
 from proxyherd.observe import Observer
 from proxyherd.turn import Turn
@@ -23,7 +23,10 @@ _READ_AHEAD: Final = 65_536
 """Bytes received and not yet answered past which a connection is not read; more where a line may be longer."""
 
 _HANDSHAKE_SECONDS: Final = 10.0
-"""For a client's TLS handshake."""
+"""For a client's TLS handshake: a slow line has its time, and who stalls is gone soon."""
+
+_MAX_HANDSHAKES: Final = 512
+"""TLS handshakes of clients under way at once; they count among `max_connections`. Each takes some 60 KiB."""
 
 _LINGER_SECONDS: Final = 2.0
 """How long a client that was busy when the server stopped is read, and not heard, until it closes too. A
@@ -41,7 +44,12 @@ class Clients:
         self.observer = observer
         self.loop = loop = asyncio.get_running_loop()
         self.listener = Listener(
-            lambda: Connection(self), context, backlog=4_096, handshake_seconds=_HANDSHAKE_SECONDS
+            lambda: Connection(self),
+            context,
+            backlog=4_096,
+            handshake_seconds=_HANDSHAKE_SECONDS,
+            room=lambda: min(_MAX_HANDSHAKES, limits.max_connections - len(self.connections)),
+            refused=observer.client_refused,
         )
         self.connections: set[Connection] = set()
         self.gone = asyncio.Event()  # set when the server stops and the last client is gone
@@ -120,9 +128,12 @@ class Connection(asyncio.Protocol):
         transport = cast("asyncio.Transport", transport)
         clients = self._clients
         peer = transport.get_extra_info("peername")
-        self.name = _spell(peer)
+        self.name = spell(peer)
         if len(clients.connections) >= clients.limits.max_connections:
-            clients.observer.client_refused(self.name, clients.limits.max_connections)
+            most = clients.limits.max_connections
+            clients.observer.client_refused(
+                self.name, f"{most} connections are open, as many as max_connections"
+            )
             transport.abort()
             return
         self._transport = transport
@@ -268,10 +279,3 @@ class Connection(asyncio.Protocol):
         self._reason = reason
         if self._transport is not None:
             self._transport.abort()
-
-
-def _spell(peer: object) -> str:
-    if isinstance(peer, tuple) and len(peer) >= 2:
-        host, port = peer[:2]
-        return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
-    return "unknown"

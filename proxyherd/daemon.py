@@ -11,6 +11,7 @@ import contextlib
 import gc
 import hashlib
 import os
+import resource
 import signal
 import socket
 import sys
@@ -30,7 +31,7 @@ from proxyherd.journal import Journal
 from proxyherd.link import Terms
 from proxyherd.logs import LogFile, make_logger
 from proxyherd.metrics import Metrics
-from proxyherd.node import Node
+from proxyherd.node import TICKS, Node
 from proxyherd.observe import Observer
 from proxyherd.peers import Peers
 from proxyherd.places import Places, find_key, open_places
@@ -59,6 +60,8 @@ def serve(herd: Herd, name: str, paths: Paths) -> int:
     Raises ConfigError for what the operator has to mend before it can start.
     """
     server = herd.server(name)
+    # A core dump would hold the secret, the key for Places and where people are.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     secrets = secret.read_all(paths.secret)
     contexts = tls.load(herd, name)
     try:
@@ -257,7 +260,9 @@ class _Daemon:
 
     async def _open_admin(self) -> None:
         admin = await asyncio.to_thread(_import_admin)
-        app = admin.make_app(self._server.name, self, self._metrics.registry, self._herd.admin.hosts)
+        app = admin.make_app(
+            self._server.name, self, self._metrics.registry, self._herd.admin.hosts, self._failed
+        )
         self._admin = admin.Admin(app)
         await self._listen("admin", self._server.admin, self._admin.listen)
         gc.collect()
@@ -267,7 +272,7 @@ class _Daemon:
 
     def _tick(self) -> None:
         """Let time pass, a few times a heartbeat: links, readiness, the watchdog, the lag of the loop."""
-        now, interval = time.monotonic(), self._herd.timing.heartbeat_seconds / 4
+        now, interval = time.monotonic(), self._herd.timing.heartbeat_seconds / TICKS
         self._metrics.loop_lag.observe(max(0.0, now - self._expected))
         self._expected = now + interval
         self._ticker = self._loop.call_later(interval, self._tick)
@@ -304,8 +309,8 @@ class _Daemon:
             self._log.error("reload_failed", reason=str(error))
         else:
             self._secrets, self._contexts = secrets, contexts
-            await self._clients.listener.renew(contexts.clients)
-            await self._peers.renew(self._terms(), contexts)
+            self._clients.listener.renew(contexts.clients)
+            self._peers.renew(self._terms(), contexts)
             self._log.info("reloaded", secrets=len(secrets.accepted))
         self._notifier.tell("READY=1")
 
@@ -339,6 +344,9 @@ class _Daemon:
         self._background.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._unexpected(self._loop, {"message": "a background task failed", "exception": error})
+
+    def _failed(self, what: str, error: Exception) -> None:
+        self._unexpected(self._loop, {"message": what, "exception": error})
 
     def _unexpected(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Log what no code has caught: a fault of ours, which must not end the server."""

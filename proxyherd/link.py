@@ -72,6 +72,9 @@ class Terms(Struct, frozen=True):
     heartbeat: float  # seconds
     handshake: float  # seconds
 
+    def __repr__(self) -> str:
+        return f"<terms of {self.name}>"  # without the secrets, for tracebacks
+
 
 class Link:
     """One connection to a neighbour, from its first byte to its last.
@@ -146,6 +149,8 @@ class Link:
 
     def data_to_send(self, now: float) -> bytes:
         """Return what is to be sent, once."""
+        if self.state is State.CLOSED and self.proved:
+            self._out.clear()
         if not self._out:
             return b""
         self._spoke = now
@@ -183,8 +188,6 @@ class Link:
     def close(self, reason: str) -> None:
         """End the link. Only what an unproved one had to say, which may be a word of refusal, still leaves."""
         if self.state is not State.CLOSED:
-            if self.proved:
-                self._out.clear()
             self.state = State.CLOSED
             self.reason = reason
 

@@ -1,4 +1,10 @@
-"""Listening sockets whose TLS context can be renewed without missing a connection."""
+"""Listening sockets, plain or TLS.
+
+A TLS connection reaches its protocol only when its handshake is done, so those that are not yet done are bounded
+here: in time, and in number. Past the number it is the oldest that goes, for an honest handshake takes
+milliseconds: a flood of connections that never finish theirs does not keep others out. The context can be renewed
+at any time; connections that are taken already keep theirs.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +12,25 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable
-from typing import Any
+from typing import Final
+
+from proxyherd.tls import explain
+
+_ACCEPTS: Final = 64
+"""Connections taken at once before others get their turn."""
+
+_RETRY_SECONDS: Final = 0.1
+"""Before the next attempt to take a connection where the system has no descriptor for it."""
+
+_SHUTDOWN_SECONDS: Final = 2.0
+"""How long a connection that is closed here may wait for the other's close_notify."""
 
 
 class Listener:
     """Takes connections from any number of bound sockets, and makes a protocol for each.
 
-    `context` is None where connections are plain. Connections that are taken already keep theirs.
+    `context` is None where connections are plain; then the next three say nothing. `room` is asked how many
+    handshakes may be under way at once, and `refused` is told of each that came to nothing: by whom, and why.
     """
 
     def __init__(
@@ -22,36 +40,98 @@ class Listener:
         *,
         backlog: int,
         handshake_seconds: float,
+        room: Callable[[], int],
+        refused: Callable[[str, str], None],
     ) -> None:
         self._make_protocol = make_protocol
         self._context = context
         self._backlog = backlog
         self._handshake_seconds = handshake_seconds
-        self._listening: list[tuple[socket.socket, asyncio.Server]] = []
+        self._room = room
+        self._refused = refused
+        self._servers: list[asyncio.Server] = []
+        self._sockets: list[socket.socket] = []
+        self._handshakes: dict[asyncio.Task[None], str] = {}  # the oldest first
+        self._closed = False
 
     async def listen(self, sock: socket.socket) -> None:
         """Take connections from a bound socket."""
-        self._listening.append((sock, await self._serve(sock)))
+        loop = asyncio.get_running_loop()
+        if self._context is None:
+            self._servers.append(
+                await loop.create_server(self._make_protocol, sock=sock, backlog=self._backlog)
+            )
+        else:
+            sock.listen(self._backlog)
+            self._sockets.append(sock)
+            loop.add_reader(sock, self._take, sock)
 
-    async def renew(self, context: ssl.SSLContext | None) -> None:
-        """Take the connections that come from now on with another context."""
-        self._context = context
-        for at, (sock, server) in enumerate(self._listening):
-            # The kernel's queue belongs to the socket, which stays: nobody is turned away in between.
-            self._listening[at] = (sock, await self._serve(sock))
-            server.close()
+    def renew(self, context: ssl.SSLContext | None) -> None:
+        """Take the connections that come from now on with another context. Where there is none, none can come."""
+        if self._context is not None and context is not None:
+            self._context = context
 
     def close(self) -> None:
         """Take no more connections."""
-        for sock, server in self._listening:
+        self._closed = True
+        for server in self._servers:
             server.close()
+        for sock in self._sockets:
+            asyncio.get_running_loop().remove_reader(sock)
             sock.close()
-        self._listening.clear()
+        for handshake in tuple(self._handshakes):
+            handshake.cancel()
 
-    async def _serve(self, sock: socket.socket) -> asyncio.Server:
-        # On a descriptor of its own, since closing a server closes its socket.
-        tls: dict[str, Any] = {}
-        if self._context is not None:
-            tls = {"ssl": self._context, "ssl_handshake_timeout": self._handshake_seconds}
+    def _take(self, sock: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        return await loop.create_server(self._make_protocol, sock=sock.dup(), backlog=self._backlog, **tls)
+        for _ in range(_ACCEPTS):
+            try:
+                connection, peer = sock.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                self._refused("unknown", f"no connection can be taken: {error.strerror}")
+                loop.remove_reader(sock)
+                loop.call_later(_RETRY_SECONDS, self._take_again, sock)
+                return
+            self._greet(connection, spell(peer))
+
+    def _take_again(self, sock: socket.socket) -> None:
+        if not self._closed:
+            asyncio.get_running_loop().add_reader(sock, self._take, sock)
+
+    def _greet(self, connection: socket.socket, name: str) -> None:
+        """Begin a handshake; let the oldest go where there is no room for one more."""
+        room = self._room()
+        while self._handshakes and len(self._handshakes) >= room:
+            oldest = next(iter(self._handshakes))
+            self._refused(self._handshakes.pop(oldest), "its TLS handshake was the oldest of too many")
+            oldest.cancel()
+        if room < 1:
+            self._refused(name, "as many connections as there may be are open")
+            connection.close()
+            return
+        connection.setblocking(False)
+        handshake = asyncio.get_running_loop().create_task(self._shake_hands(connection, name))
+        self._handshakes[handshake] = name
+        handshake.add_done_callback(lambda done: self._handshakes.pop(done, None))
+
+    async def _shake_hands(self, connection: socket.socket, name: str) -> None:
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                self._make_protocol,
+                connection,
+                ssl=self._context,
+                ssl_handshake_timeout=self._handshake_seconds,
+                ssl_shutdown_timeout=_SHUTDOWN_SECONDS,
+            )
+        except OSError as error:
+            self._refused(name, f"no TLS handshake: {explain(error)}")
+
+
+def spell(peer: object) -> str:
+    """Return an address, as a socket has it, for a log."""
+    if isinstance(peer, tuple) and len(peer) >= 2:
+        host, port = peer[:2]
+        return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
+    return "unknown"

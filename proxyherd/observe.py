@@ -83,10 +83,9 @@ class Observer:
         self.metrics.connections.set(connections)
         self._info("client_closed", client=client, reason=reason)
 
-    def client_refused(self, client: str, most: int) -> None:
-        """Note that a client was turned away, there being `most` connections already."""
+    def client_refused(self, client: str, reason: str) -> None:
+        """Note that a client was turned away before it could say anything."""
         self.metrics.connections_closed.labels("refused").inc()
-        reason = f"{most} connections are open, as many as max_connections"
         self._limited("", "client_refused", reason, client=client)
 
     def places(self, provider: str, status: str, outcome: str, seconds: float) -> None:

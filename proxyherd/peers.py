@@ -19,7 +19,7 @@ from proxyherd.listening import Listener
 from proxyherd.node import Node
 from proxyherd.notes import LinkFailed
 from proxyherd.observe import Observer
-from proxyherd.tls import Contexts, names
+from proxyherd.tls import Contexts, explain, names
 from proxyherd.turn import Turn
 
 _READ_AHEAD: Final = 262_144
@@ -65,14 +65,16 @@ class Peers:
             contexts.peers,
             backlog=128,
             handshake_seconds=herd.timing.handshake_seconds,
+            room=lambda: self.limits.max_peer_connections - self.strangers,
+            refused=self._refused,
         )
         self._dialling: list[asyncio.Task[None]] = []
 
-    async def renew(self, terms: Terms, contexts: Contexts) -> None:
+    def renew(self, terms: Terms, contexts: Contexts) -> None:
         """Let connections that are made from now on have other secrets and certificates."""
         self.terms = terms
         self._contexts = contexts
-        await self.listener.renew(contexts.peers)
+        self.listener.renew(contexts.peers)
 
     def dial(self) -> None:
         """Start to dial the neighbours that are this server's to dial."""
@@ -105,13 +107,20 @@ class Peers:
         """Connections that came in and have not proved themselves."""
         return sum(not one.link.dialled and one.link.state is not State.LIVE for one in self.connections)
 
+    def _refused(self, address: str, reason: str) -> None:
+        self.node.notes.append(LinkFailed(None, dialled=False, reason=f"{address}: {reason}"))
+        self.turn.wake()
+
     async def _keep_dialling(self, neighbour: str) -> None:
         addresses = self._herd.servers[neighbour].peers
+        most = self._herd.timing.backoff_seconds
         while True:
-            for pause in backoff(self._herd.timing.backoff_seconds, random.Random()):  # noqa: S311 - no secret
+            for pause in backoff(most, random.Random()):  # noqa: S311 - no secret
+                began = self.loop.time()
                 connection = await self._connect(neighbour, addresses)
-                if connection is not None and await connection.ended:
-                    break  # it was live: begin with short pauses again
+                proved = connection is not None and await connection.ended
+                if proved and self.loop.time() - began > most:
+                    break  # it has lasted: dial at once, and begin with short pauses again
                 await asyncio.sleep(pause)
 
     async def _connect(self, neighbour: str, addresses: tuple[Address, ...]) -> PeerConnection | None:
@@ -126,7 +135,7 @@ class Peers:
                         lambda: PeerConnection(self, neighbour), address.host, address.port, **tls
                     )
             except (OSError, TimeoutError) as error:
-                why = str(error) or f"no connection within {seconds:g} s"
+                why = explain(error) if str(error) else f"no connection within {seconds:g} s"
                 self.node.notes.append(LinkFailed(neighbour, dialled=True, reason=f"{address}: {why}"))
                 self.turn.wake()
             else:
@@ -138,13 +147,12 @@ class PeerConnection(asyncio.Protocol):
     """One connection with a peer: moves bytes between a socket and a link."""
 
     def __init__(self, peers: Peers, dial: str | None) -> None:
-        self.link = Link(
-            peers.terms, dial=dial, nonce=secrets.token_bytes(NONCE_BYTES), now=peers.loop.time()
-        )
+        self.link: Link  # made when the connection is, so that TLS takes none of its time
         self.queued = False
         self.ended: asyncio.Future[bool] = peers.loop.create_future()
         """Done when the connection is gone; whether its link was ever live."""
         self._peers = peers
+        self._dial = dial
         self._transport: asyncio.Transport | None = None
         self._reading = True
         self._lost = False  # the connection is gone
@@ -154,6 +162,9 @@ class PeerConnection(asyncio.Protocol):
         """Start, or turn a stranger away."""
         peers = self._peers
         self._transport = cast("asyncio.Transport", transport)
+        self.link = Link(
+            peers.terms, dial=self._dial, nonce=secrets.token_bytes(NONCE_BYTES), now=peers.loop.time()
+        )
         if transport.get_extra_info("ssl_object") is not None:
             self.link.certified = names(transport.get_extra_info("peercert"))
         if not self.link.dialled and peers.strangers >= peers.limits.max_peer_connections:
@@ -178,7 +189,7 @@ class PeerConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Let the next turn hear what is left, which may be a neighbour's last words, and end the link."""
         self._transport = None
-        self._lost, self._broken = True, "" if exc is None else f"connection broke: {exc}"
+        self._lost, self._broken = True, "" if exc is None else f"connection broke: {explain(exc)}"
         self._peers.turn.peer_said(self)
 
     def heard(self) -> None:
@@ -188,6 +199,9 @@ class PeerConnection(asyncio.Protocol):
         peers = self._peers
         if self._broken:
             self.link.close(self._broken)
+        elif self.link.dialled and self.link.certified is not None and self.link.state is State.HELLO:
+            # With TLS 1.3 who dials is done before the other has looked at its certificate.
+            self.link.close("closed by the other; did it take this server's certificate? see its log")
         else:
             self.link.receive_eof()
         peers.node.closed(self.link)

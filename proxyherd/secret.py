@@ -40,6 +40,9 @@ class Secrets(Struct, frozen=True):
     accepted: tuple[bytes, ...]  # the one that proves among them
     table: bytes  # the one that keys the table's digests: it is to be the same everywhere while others change
 
+    def __repr__(self) -> str:
+        return f"<{len(self.accepted)} secrets>"  # for tracebacks
+
 
 def read_all(path: Path) -> Secrets:
     """Return the secret in a file, and those beside it while the herd changes from one to another: what is called

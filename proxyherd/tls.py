@@ -8,10 +8,16 @@ from __future__ import annotations
 
 import ssl
 from pathlib import Path
+from typing import Final
 
 from msgspec import Struct
 
 from proxyherd.config import ConfigError, Herd
+
+_PLAIN: Final = frozenset(
+    {"wrong version number", "http request", "record layer failure", "unknown protocol"}
+)
+"""What OpenSSL says where it is no TLS that comes."""
 
 
 class Contexts(Struct, frozen=True):
@@ -40,6 +46,20 @@ def load(herd: Herd, name: str) -> Contexts:
     return Contexts(clients, peers, dialling)
 
 
+def explain(error: BaseException) -> str:
+    """Return in plain words why a connection, which may be TLS, failed."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the other's certificate is not accepted: {error.verify_message}"
+    if isinstance(error, ssl.SSLError) and error.reason:
+        reason = error.reason.lower().replace("_", " ")
+        return f"{reason}; does the other speak plain?" if reason in _PLAIN else reason
+    if isinstance(error, ConnectionResetError) and not error.strerror:
+        return "broken off by the other; see its log"  # it sends no alert before it closes
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__
+
+
 def names(certificate: object) -> frozenset[str]:
     """Return the DNS names that a certificate, as `getpeercert` returns it, is made out to."""
     found = certificate.get("subjectAltName", ()) if isinstance(certificate, dict) else ()
@@ -50,6 +70,7 @@ def _context(protocol: ssl._SSLMethod) -> ssl.SSLContext:
     context = ssl.SSLContext(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION
+    context.hostname_checks_common_name = False
     return context
 
 

@@ -1,0 +1,356 @@
+"""The admin port: who may ask, and that nobody who asks slowly, greedily or wrongly harms a server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator
+
+import pytest
+from herd_process import Connection, Server, now, raise_descriptor_limit, running_server, wait_until
+from prometheus_client import CollectorRegistry
+
+from proxyherd.admin import MAX_CONNECTIONS, REQUEST_SECONDS, Admin, make_app
+
+PATHS = ("/", "/metrics", "/healthz", "/readyz", "/style.css")
+
+
+@pytest.fixture(scope="module")
+def clark() -> Iterator[Server]:
+    with running_server(more='[admin]\nhosts = ["Metrics.example"]\n') as clark:
+        yield clark
+
+
+def raw(server: Server, request: bytes) -> bytes:
+    """Return all that the admin port has to say."""
+    with Connection(server.admin_port) as connection:
+        with contextlib.suppress(ConnectionError):
+            connection.send_raw(request)
+        try:
+            return connection.rest()
+        except ConnectionError:
+            return b""
+
+
+def status(answer: bytes) -> int:
+    return int(answer.split(None, 2)[1]) if answer.startswith(b"HTTP/") else 0
+
+
+def ask(server: Server, *headers: bytes, method: bytes = b"GET", path: bytes = b"/healthz") -> bytes:
+    lines = [b"%b %b HTTP/1.1" % (method, path), *headers, b"Connection: close", b"", b""]
+    return raw(server, b"\r\n".join(lines))
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *(
+            b"localhost",
+            b"LOCALHOST",
+            b"localhost:10203",
+            b"127.0.0.1",
+            b"127.0.0.1:1",
+            b"[::1]",
+            b"[::1]:10203",
+        ),
+        *(b"metrics.example", b"METRICS.example:443"),
+    ],
+)
+def test_a_host_of_loopback_or_configured_is_served(clark: Server, host: bytes) -> None:
+    assert status(ask(clark, b"Host: " + host)) == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *(
+            b"evil.example",
+            b"evil.example:10203",
+            b"localhost.evil.example",
+            b"evil.example:localhost",
+            b"::1",
+        ),
+        *(
+            b"localhost:80@evil.example",
+            b"localhost:",
+            b"localhost:x",
+            b"[::1",
+            b"[::1]x",
+            b"",
+            b"127.0.0.1.evil",
+        ),
+        *(b"0.0.0.0", b"localhost:80:80", b"localhost, evil.example"),
+    ],
+)
+@pytest.mark.parametrize("path", PATHS)
+def test_any_other_host_gets_403_and_nothing_else(clark: Server, host: bytes, path: str) -> None:
+    answer = ask(clark, b"Host: " + host, path=path.encode())
+    assert status(answer) in {400, 403}
+    assert b"proxyherd_" not in answer
+    assert b"Clark" not in answer
+
+
+def test_a_missing_host_and_several_are_refused(clark: Server) -> None:
+    assert status(ask(clark)) in {400, 403}
+    assert status(raw(clark, b"GET /metrics HTTP/1.0\r\n\r\n")) in {400, 403}
+    for hosts in (
+        [b"localhost", b"evil.example"],
+        [b"evil.example", b"localhost"],
+        [b"localhost", b"localhost"],
+    ):
+        assert status(ask(clark, *[b"Host: " + host for host in hosts])) in {400, 403}
+
+
+@pytest.mark.parametrize(
+    "method", [b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTIONS", b"TRACE", b"CONNECT", b"FOO"]
+)
+@pytest.mark.parametrize("path", PATHS)
+def test_no_other_method_than_get_and_head_is_served(clark: Server, method: bytes, path: str) -> None:
+    answer = ask(clark, b"Host: localhost", b"Content-Length: 0", method=method, path=path.encode())
+    assert status(answer) in {400, 405}
+    assert b"proxyherd_" not in answer
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_head_is_get_without_its_body(clark: Server, path: str) -> None:
+    head, _, body = ask(clark, b"Host: localhost", method=b"HEAD", path=path.encode()).partition(b"\r\n\r\n")
+    assert status(head) == 200
+    assert body == b""
+    for header in (
+        b"Cache-Control: no-store",
+        b"X-Content-Type-Options: nosniff",
+        b"Content-Security-Policy: ",
+    ):
+        assert header in head
+
+
+def test_no_client_and_no_location_is_shown_anywhere(clark: Server) -> None:
+    clark.ask(b"IAMAT secretive.client +12.345678-98.765432 " + now())
+    clark.ask(b"WHATSAT secretive.client 10 5")
+    clark.ask(b"WHATSAT secretive.other 10 5")
+    wait_until(lambda: clark.metrics("proxyherd_clients")["proxyherd_clients"] >= 1, "the client is counted")
+    for path in (*PATHS, "/secretive.client", "/metrics?name[]=secretive"):
+        for accept in (b"text/plain", b"application/openmetrics-text;version=1.0.0", b"text/html"):
+            answer = ask(clark, b"Host: localhost", b"Accept: " + accept, path=path.encode())
+            for what in (b"12.345", b"98.765") + ((b"secretive",) if path in PATHS else ()):
+                assert what not in answer
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"\r\n\r\n",
+        b"nonsense\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"GET / HTTP/9.9\r\nHost: localhost\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost : localhost\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\nhello",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
+        b"GET /%00%ff/../../etc/passwd HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+        b"GET http://[/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(100) + b"\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    ],
+)
+def test_what_is_no_request_is_answered_shortly_and_told_nobody(clark: Server, request_: bytes) -> None:
+    answer = raw(clark, request_ + b"GET /nothing HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    assert status(answer) in {0, 400, 403, 404}
+    assert len(answer) < 1_000
+    for word in (b"Traceback", b"aiohttp.", b".py", b"line "):
+        assert word not in answer
+    assert clark.stderr() == ""
+    assert not clark.events("internal_error")
+
+
+def test_headers_past_the_limits_are_refused(clark: Server) -> None:
+    assert status(ask(clark, b"Host: localhost", b"X: " + b"x" * 20_000)) in {0, 400, 431}
+    assert status(ask(clark, b"Host: localhost", path=b"/" + b"x" * 20_000)) in {0, 400, 414}
+    assert status(ask(clark, b"Host: localhost", *[b"X%d: x" % number for number in range(200)])) in {
+        0,
+        400,
+        431,
+    }
+    assert clark.stderr() == ""
+
+
+def test_headers_and_bodies_without_end_take_no_memory(clark: Server) -> None:
+    before = clark.memory()
+    starts = (
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nX: ",
+        b"GET /",
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999999999\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nfffffff\r\n",
+    )
+    for start in starts:
+        with Connection(clark.admin_port) as connection, contextlib.suppress(OSError):
+            connection.send_raw(start)
+            connection.socket.settimeout(0.5)
+            for _ in range(1_000):
+                connection.send_raw(b"x" * 65_536)
+    assert clark.memory() - before < 24 << 20
+    assert clark.get("/healthz")[0] == 200
+
+
+def test_many_connections_are_bounded_and_clients_never_notice(clark: Server) -> None:
+    raise_descriptor_limit(4_096)
+    before = clark.memory()
+    with contextlib.ExitStack() as stack, clark.connect() as client:
+        scrapers = [stack.enter_context(Connection(clark.admin_port)) for _ in range(300)]
+        wait_until(
+            lambda: sum(map(Connection.is_ended, scrapers)) >= 300 - MAX_CONNECTIONS, "most are let go"
+        )
+        assert sum(not one.is_ended() for one in scrapers) <= MAX_CONNECTIONS
+        assert client.ask(b"FOO") == b"? FOO\n"
+        assert clark.memory() - before < 24 << 20
+    wait_until(lambda: answers(clark), "there is room again")
+    assert clark.stderr() == ""
+
+
+def answers(server: Server) -> bool:
+    with contextlib.suppress(OSError):
+        return server.get("/healthz")[0] == 200
+    return False
+
+
+def test_greedy_scrapers_leave_the_server_to_its_clients(clark: Server) -> None:
+    stop = threading.Event()
+    scrapes = 0
+
+    def scrape() -> None:
+        nonlocal scrapes
+        with Connection(clark.admin_port) as connection, contextlib.suppress(OSError):
+            while not stop.is_set():
+                connection.send_raw(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n" * 20)
+                connection.socket.recv(1 << 20)
+                scrapes += 1
+
+    threads = [threading.Thread(target=scrape) for _ in range(16)]
+    with clark.connect() as client:
+        quiet = p99(client)
+        for thread in threads:
+            thread.start()
+        try:
+            busy = p99(client)
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+    print(f"p99 {quiet * 1e3:.1f} ms before, {busy * 1e3:.1f} ms during; {scrapes} reads of metrics")
+    assert scrapes
+    assert busy < max(0.1, 3 * quiet)
+
+
+def p99(client: Connection) -> float:
+    seconds = []
+    for _ in range(300):
+        began = time.perf_counter()
+        client.ask(b"FOO")
+        seconds.append(time.perf_counter() - began)
+    return sorted(seconds)[297]
+
+
+# With a deadline that a test can wait for, and faults that a real server has not. --------------------------------
+
+
+class Failing:
+    """A server's status that raises what must not be shown."""
+
+    def ready(self) -> tuple[bool, str]:
+        raise RuntimeError("hunter2")
+
+    def facts(self) -> Iterable[tuple[str, str]]:
+        return [("<script>", "a & b"), ("x", "hunter2"[:0])]
+
+    def refresh(self) -> None:
+        raise RuntimeError("hunter2")
+
+
+@contextlib.asynccontextmanager
+async def serving(told: list[str]) -> AsyncIterator[int]:
+    app = make_app(
+        "Clark", Failing(), CollectorRegistry(), (), lambda what, error: told.append(f"{what}: {error}")
+    )
+    admin = Admin(app)
+    sock = socket.create_server(("127.0.0.1", 0))
+    sock.setblocking(False)
+    await admin.listen(sock)
+    try:
+        yield sock.getsockname()[1]
+    finally:
+        await admin.close()
+
+
+async def exchange(port: int, request: bytes) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(request)
+        async with asyncio.timeout(10):
+            return await reader.read()
+    finally:
+        writer.close()
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_a_fault_is_told_to_the_log_and_not_to_the_client(debug: bool) -> None:
+    async def scenario() -> None:
+        asyncio.get_running_loop().set_debug(debug)
+        told: list[str] = []
+        async with serving(told) as port:
+            for path in ("/metrics", "/readyz"):
+                get = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: text/html\r\nConnection: close\r\n\r\n"
+                answer = await exchange(port, get.encode())
+                assert status(answer) == 500
+                assert b"hunter2" not in answer
+                assert b"Traceback" not in answer
+            assert told == [
+                "the admin port cannot answer /metrics: hunter2",
+                "the admin port cannot answer /readyz: hunter2",
+            ]
+            page = await exchange(port, b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            assert b"&lt;script&gt;" in page
+            assert b"<script>" not in page
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"GET / HT",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    ],
+    ids=["nothing", "a piece", "headers without end", "a request, and then nothing"],
+)
+def test_a_slow_scraper_is_let_go_after_its_time(monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
+    monkeypatch.setattr("proxyherd.admin.REQUEST_SECONDS", 0.2)
+    assert REQUEST_SECONDS <= 30
+
+    async def scenario() -> None:
+        async with serving([]) as port:
+            with contextlib.suppress(ConnectionError):
+                await exchange(port, sent)
+
+    asyncio.run(scenario())
+
+
+def test_a_scraper_that_trickles_is_let_go_after_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxyherd.admin.REQUEST_SECONDS", 0.2)
+
+    async def scenario() -> None:
+        async with serving([]) as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            with contextlib.suppress(ConnectionError):
+                async with asyncio.timeout(10):
+                    while not reader.at_eof():
+                        writer.write(b"X")
+                        await writer.drain()
+                        with contextlib.suppress(TimeoutError):
+                            await asyncio.wait_for(reader.read(1), 0.02)
+            writer.close()
+
+    asyncio.run(scenario())
