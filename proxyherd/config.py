@@ -96,8 +96,8 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     updates: seconds of a busy herd, so a pause is ridden out and a dead neighbour costs little."""
 
     max_peer_connections: Annotated[int, Meta(ge=1, le=65_536)] = 64
-    """Connections on the peer port that have not proved themselves yet. Neighbours need one each; strangers
-    past it are turned away before a byte is read."""
+    """Connections on the peer port that have not proved themselves yet. Neighbours need one each, for
+    milliseconds; past it the oldest goes."""
 
     max_clients: Annotated[int, Meta(ge=1, le=1_000_000_000)] = 5_000_000
     """Clients in the table; a report of a client past it is refused. At about 400 bytes each, 2 GB. What

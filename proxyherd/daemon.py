@@ -312,7 +312,8 @@ class _Daemon:
             self._clients.listener.renew(contexts.clients)
             self._peers.renew(self._terms(), contexts)
             self._log.info("reloaded", secrets=len(secrets.accepted))
-        self._notifier.tell("READY=1")
+        finally:
+            self._notifier.tell("READY=1")
 
     async def _drain(self) -> None:
         """Take no more, answer what was taken, and go."""

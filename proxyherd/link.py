@@ -100,7 +100,7 @@ class Link:
         self._out: list[bytes] = []
         self._batch: Batch | None = None
         self._batch_left = 0
-        self._opened = self._heard = self._spoke = now
+        self.opened = self._heard = self._spoke = now
         if dial is not None:
             self._say(b"PROXYHERD %b %b %b %b" % (self._versions, _b(terms.name), _b(dial), self._nonce))
 
@@ -182,7 +182,7 @@ class Link:
                 self.close(f"silent for {silence:g} s")
             elif now - self._spoke >= terms.heartbeat:
                 self._say(b"BEAT")
-        elif self.state is not State.CLOSED and now - self._opened > terms.handshake:
+        elif self.state is not State.CLOSED and now - self.opened > terms.handshake:
             self.close(f"handshake not done within {terms.handshake:g} s; was {self.state.value}")
 
     def close(self, reason: str) -> None:

@@ -318,9 +318,8 @@ class Node:
     def tick(self, now: float) -> None:
         """Let time pass: compare with neighbours again, give up on who does not answer, become ready."""
         for neighbour in list(self._neighbours.values()):
-            if neighbour.pull is not None and now - neighbour.heard > self._timing.catch_up_seconds:
-                seconds = self._timing.catch_up_seconds
-                neighbour.link.close(f"did not answer a catch-up request for {seconds:g} s")
+            if overdue := neighbour.overdue(now, self._timing.catch_up_seconds):
+                neighbour.link.close(overdue)
                 self.closed(neighbour.link)
             elif now >= neighbour.compare_at:
                 neighbour.compare_at = now + self._timing.compare_seconds

@@ -23,6 +23,8 @@ from proxyherd.notes import CaughtUp, Flooded, Heard, LinkDown, LinkFailed, Link
 _REPEAT_SECONDS: Final = 60.0
 _REFILL_SECONDS: Final = 6.0
 _BURST: Final = 10
+_OFTEN_REFILL_SECONDS: Final = 0.002
+_OFTEN_BURST: Final = 20_000
 
 
 class Observer:
@@ -75,13 +77,13 @@ class Observer:
         """Note a new connection of a client; there are so many now."""
         self.metrics.connections_opened.inc()
         self.metrics.connections.set(connections)
-        self._info("client_opened", client=client)
+        self._often("client_opened", client=client)
 
     def client_closed(self, client: str, reason: str, connections: int) -> None:
         """Note the end of a client's connection."""
         self.metrics.connections_closed.labels(reason).inc()
         self.metrics.connections.set(connections)
-        self._info("client_closed", client=client, reason=reason)
+        self._often("client_closed", client=client, reason=reason)
 
     def client_refused(self, client: str, reason: str) -> None:
         """Note that a client was turned away before it could say anything."""
@@ -144,6 +146,17 @@ class Observer:
         shown = names(clients, 1024)
         self._info(event, neighbour=neighbour, updates=len(clients), **more, clients=shown)
 
+    def _often(self, event: str, **fields: object) -> None:
+        """Log what happens often, unless it happens so often that it does nothing but fill the log."""
+        limiter = self._limiters.get(("", event)) or self._limiters.setdefault(
+            ("", event), _Limiter(_OFTEN_BURST, _OFTEN_REFILL_SECONDS, 0)
+        )
+        left_out = limiter.pass_on("", time.monotonic())
+        if left_out:
+            self._info(event, **fields, left_out=left_out)
+        elif left_out is not None:
+            self._info(event, **fields)
+
     def _limited(self, key: str, event: str, reason: str, **fields: object) -> None:
         """Log a failure, unless it repeats itself or comes in numbers; what is let through says what was not."""
         limiter = self._limiters.setdefault((key, event), _Limiter())
@@ -181,23 +194,27 @@ class Observer:
 
 
 class _Limiter:
-    """Decides which events of one kind are logged: a burst of ten, then one in six seconds, and one that says the
-    same as the last only once a minute.
+    """Decides which events of one kind are logged: a burst, then one in so many seconds, and one that says the same
+    as the last only after so many.
     """
 
-    __slots__ = ("_at", "_left_out", "_said", "_said_at", "_tokens")
+    __slots__ = ("_at", "_burst", "_left_out", "_refill", "_repeat", "_said", "_said_at", "_tokens")
 
-    def __init__(self) -> None:
-        self._tokens = float(_BURST)
+    def __init__(
+        self, burst: int = _BURST, refill: float = _REFILL_SECONDS, repeat: float = _REPEAT_SECONDS
+    ) -> None:
+        self._tokens = self._burst = float(burst)
+        self._refill = refill
+        self._repeat = repeat
         self._at = self._said_at = 0.0
         self._said = ""
         self._left_out = 0
 
     def pass_on(self, reason: str, now: float) -> int | None:
         """Return how many were left out before this one, or None to leave this one out too."""
-        self._tokens = min(_BURST, self._tokens + (now - self._at) / _REFILL_SECONDS)
+        self._tokens = min(self._burst, self._tokens + (now - self._at) / self._refill)
         self._at = now
-        repeats = reason == self._said and now < self._said_at + _REPEAT_SECONDS
+        repeats = reason == self._said and now < self._said_at + self._repeat
         if repeats or self._tokens < 1:
             self._left_out += 1
             return None

@@ -105,7 +105,17 @@ class Peers:
     @property
     def strangers(self) -> int:
         """Connections that came in and have not proved themselves."""
-        return sum(not one.link.dialled and one.link.state is not State.LIVE for one in self.connections)
+        return sum(one.is_stranger for one in self.connections)
+
+    def make_room(self) -> None:
+        """Let the oldest stranger go where there are too many: an honest handshake takes milliseconds, so a flood
+        of others does not keep neighbours out.
+        """
+        if self.strangers > self.limits.max_peer_connections:
+            oldest = min(
+                (one.link for one in self.connections if one.is_stranger), key=lambda link: link.opened
+            )
+            oldest.close("it was the oldest of more strangers than max_peer_connections")
 
     def _refused(self, address: str, reason: str) -> None:
         self.node.notes.append(LinkFailed(None, dialled=False, reason=f"{address}: {reason}"))
@@ -159,7 +169,7 @@ class PeerConnection(asyncio.Protocol):
         self._broken = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Start, or turn a stranger away."""
+        """Start a link."""
         peers = self._peers
         self._transport = cast("asyncio.Transport", transport)
         self.link = Link(
@@ -167,12 +177,14 @@ class PeerConnection(asyncio.Protocol):
         )
         if transport.get_extra_info("ssl_object") is not None:
             self.link.certified = names(transport.get_extra_info("peercert"))
-        if not self.link.dialled and peers.strangers >= peers.limits.max_peer_connections:
-            self.link.close(
-                f"{peers.strangers} connections have not proved themselves, as many as max_peer_connections"
-            )
         peers.connections.add(self)
+        peers.make_room()
         peers.turn.add_link(self)
+
+    @property
+    def is_stranger(self) -> bool:
+        """Whether it came in and has not proved itself yet."""
+        return not self.link.dialled and self.link.state in {State.HELLO, State.PROVING}
 
     def data_received(self, data: bytes) -> None:
         """Take in what arrived; it is heard in this turn."""

@@ -31,6 +31,12 @@ from proxyherd.table import Table, span
 BATCH_BYTES = 65_536
 """Bytes of a catch-up batch: a few milliseconds to learn, so that live updates and clients come between."""
 
+_ANSWER_SECONDS = 0.001
+"""For each answer in a walk: sixteen are under way at once, so neighbours may be 16 ms apart."""
+
+_NEWS_SECONDS = 0.000_04
+"""For each line that a walk has brought: twice of what a million is promised to take."""
+
 SLICE_LINES = 4_096
 """Lines hashed in one slice of a sweep: about two milliseconds."""
 
@@ -45,6 +51,7 @@ class Neighbour(Struct, eq=False):
     due: bool = False  # a walk of ours is due or under way
     since: float = 0.0  # when our walk began
     heard: float = 0.0  # when it was last answered
+    answers: int = 0
     lines: int = 0
     news: int = 0
     pulled: bool = False  # a walk of ours has ended
@@ -53,6 +60,20 @@ class Neighbour(Struct, eq=False):
     owing: int = 0  # requests of theirs that are not answered yet
     owed: bool = False  # their walk may have missed what we learned since
     again: bool = False  # our walk under way may have missed what they learned since
+
+    def overdue(self, now: float, patience: float) -> str:
+        """Return why a walk of ours over this link has taken too long, `patience` being in seconds; "" if it has not.
+
+        A whole walk has more time the more it has brought; what it has brought stays when it is broken off.
+        """
+        if self.pull is None:
+            return ""
+        if now - self.heard > patience:
+            return f"did not answer a catch-up request for {patience:g} s"
+        allowed = patience + self.answers * _ANSWER_SECONDS + self.news * _NEWS_SECONDS
+        if now - self.since > allowed:
+            return f"catching up took more than {allowed:.0f} s and brought {self.news} lines"
+        return ""
 
     @property
     def in_step(self) -> bool:
@@ -118,6 +139,7 @@ class Walks:
         if neighbour.pull is None:
             raise Misspoken("answered what was not asked for")
         neighbour.heard = now
+        neighbour.answers += 1
         if isinstance(event, Digests):
             neighbour.pull.digests(event)
         else:
@@ -173,7 +195,7 @@ class Walks:
                     return False
                 neighbour.pull = Pull(table, self._line_bytes)
                 neighbour.since = neighbour.heard = now
-                neighbour.lines = neighbour.news = 0
+                neighbour.answers = neighbour.lines = neighbour.news = 0
                 self._go_on(neighbour, now)
                 return True
         neighbour.owing -= 1

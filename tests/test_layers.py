@@ -17,7 +17,18 @@ import proxyherd
 
 PACKAGE = "proxyherd"
 
-PURE = ("messages", "framing", "table", "peer_messages", "catchup", "link", "notes", "config", "walks", "node")
+PURE = (
+    "messages",
+    "framing",
+    "table",
+    "peer_messages",
+    "catchup",
+    "link",
+    "notes",
+    "config",
+    "walks",
+    "node",
+)
 """From the bottom up: each may import those before it."""
 
 HARMLESS = {
