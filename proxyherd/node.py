@@ -166,9 +166,10 @@ class Node:
 
     def replay(self, ats: Iterable[At | None]) -> None:
         """Learn what a journal held. It is no news: neighbours find it when they catch up."""
+        admit, room, forgets = self.table.admit, self._most_learned, self._most_age
         for at in ats:
-            if at is not None:
-                self._admit(at)
+            if at is not None and not (forgets and self._is_old(at.entry)):
+                admit(at.client, at.entry, room)
 
     def start(self, now: float) -> None:
         """Begin to wait for neighbours: whatever there was to replay has been replayed."""
