@@ -290,6 +290,8 @@ class Node:
     def _pass_on(self) -> None:
         news, self.news = self.news, []
         self._before.clear()
+        if not self._neighbours:
+            return
         local = all(one.source is None for one in news)
         data = b"".join([one.line + b"\n" for one in news]) if local else b""
         clients = [one.client for one in news] if local else []
