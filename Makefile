@@ -8,7 +8,7 @@ SOAK_ARGS ?=
 # The longest path of supervisord's socket: 107 bytes that UNIX allows, less "." and a pid, which it adds.
 MAX_SOCKET := 99
 
-.PHONY: run stop test soak lint bench clean
+.PHONY: run stop test soak fuzz lint bench clean
 
 run: .venv/run.stamp
 	@socket="$$(pwd -P)/var/run/supervisor.sock"; size=$$(printf %s "$$socket" | wc -c); \

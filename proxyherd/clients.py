@@ -179,6 +179,11 @@ class Connection(asyncio.Protocol):
         self._blocked_at = 0.0
         self._clients.turn.client_said(self)
 
+    @property
+    def gone(self) -> bool:
+        """Whether nobody is there any more to be answered."""
+        return self._transport is None
+
     # What a turn wants. --------------------------------------------------------------------------------------
 
     def take(self, most: int) -> list[bytes | Overlong]:
@@ -232,7 +237,7 @@ class Connection(asyncio.Protocol):
         if not owed and not self.queued:
             if self._eof and (self._drains or not self._framer.waiting):
                 transport.close()
-            elif self._drains:
+            elif self._drains and not (self._framer.waiting and self._blocked_at):
                 self._part(transport)
         return released
 

@@ -100,7 +100,7 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     milliseconds; past it the oldest goes."""
 
     max_clients: Annotated[int, Meta(ge=1, le=1_000_000_000)] = 5_000_000
-    """Clients in the table; a report of a client past it is refused. At about 400 bytes each, 2 GB. What
+    """Clients in the table; a report of a client past it is refused. What
     neighbours took before they met the limit is learned up to a quarter more, so that servers still agree."""
 
     max_clock_lead_seconds: Annotated[float, Meta(ge=0, le=1e12)] = 0
@@ -111,6 +111,11 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     """Seconds after which a location is forgotten, counted from when the server in its AT line received it; the
     same for the whole herd. 0: never. What is older is neither learned nor replayed, and leaves the table within
     `compare_seconds`."""
+
+    max_table_bytes: Annotated[int, Meta(ge=65_536, le=1 << 44)] = 1_000_000_000
+    """Bytes of all client IDs and AT lines in the table; a report that would go past them is refused. What the
+    table takes is these, an ID's bytes once more, and some 200 for each client: 2 GB at the defaults. Neighbours'
+    are learned up to a quarter more, as above."""
 
     max_places_in_flight: Annotated[int, Meta(ge=1, le=65_536)] = 1_024
     """Queries that wait for Places at once; past it the answer is UNKNOWN_ERROR at once. At a deadline of
@@ -175,8 +180,9 @@ class Places(Struct, frozen=True, forbid_unknown_fields=True):
     deadline_seconds: Annotated[float, Meta(gt=0, le=600)] = 5.0
     """For one query in all: name look-up, connection, answer."""
 
-    max_answer_bytes: Annotated[int, Meta(ge=1_024, le=1 << 28)] = 1_048_576
-    """Bytes of an upstream answer; twenty results are some 30 KiB."""
+    max_answer_bytes: Annotated[int, Meta(ge=1_024, le=1 << 28)] = 262_144
+    """Bytes of an upstream answer; twenty results are some 30 KiB. Reading a hostile one of this size holds up other
+    answers by some thirty milliseconds."""
 
     max_connections: Annotated[int, Meta(ge=1, le=10_000)] = 100
     """Connections to the upstream at once."""
@@ -390,7 +396,8 @@ def _server(name: str, value: object, neighbours: list[str], file: Path) -> Serv
 
 def _address(text: str, where: str) -> Address:
     match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9.-]+)):([0-9]{1,5})", text)
-    if match is None or not 0 < int(match[3]) < 65_536:
+    labels = (match[2] or "a").split(".") if match else []
+    if match is None or not 0 < int(match[3]) < 65_536 or not all(0 < len(label) < 64 for label in labels):
         raise ConfigError(f'{where}: {text!r} is no address; write "host:port" or "[IPv6]:port"')
     if match[1]:
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
 import hashlib
 import os
@@ -213,36 +214,55 @@ class _Daemon:
     async def _listen(self, what: str, addresses: Iterable[Address], listen: _Listen) -> None:
         """Listen at every address; at those that cannot be had now, as soon as they can."""
         for address in addresses:
-            if not await self._bind(what, address, listen):
-                self._spawn(self._keep_binding(what, address, listen))
+            left = await self._bind(what, address, listen, None)
+            if left:
+                self._unbound.add(f"{what} {address}")
+                self._spawn(self._keep_binding(what, address, listen, left))
 
-    async def _keep_binding(self, what: str, address: Address, listen: _Listen) -> None:
-        key = f"{what} {address}"
-        self._unbound.add(key)
-        while not await self._bind(what, address, listen, quiet=True):  # noqa: ASYNC110 - nobody tells
+    async def _keep_binding(self, what: str, address: Address, listen: _Listen, left: _Infos) -> None:
+        while left := await self._bind(what, address, listen, left):  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(_BIND_SECONDS)
-        self._unbound.discard(key)
+        self._unbound.discard(f"{what} {address}")
         self._log.info("listening", port=what, address=str(address))
 
-    async def _bind(self, what: str, address: Address, listen: _Listen, *, quiet: bool = False) -> bool:
-        """Listen at one address, which may be a name with several; False if that cannot be done now."""
+    async def _bind(self, what: str, address: Address, listen: _Listen, left: _Infos | None) -> _Infos:
+        """Listen at one address, or at what is left of it: a name may stand for several. Return what is left then.
+
+        A first attempt, when nothing is known to be left, logs what cannot be had.
+        """
+        first, failed = left is None, _Infos()
         try:
-            infos = await self._loop.getaddrinfo(
-                address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            if not left or left == _UNRESOLVED:
+                left = await self._resolve(address)
+        except (OSError, UnicodeError) as error:
+            failed = [*_UNRESOLVED]
+            reason = str(error)
+        else:
+            reason = ""
+            for info in left:
+                family, kind, protocol, _, sockaddr = info
+                try:
+                    await listen(_bound_socket(family, kind, protocol, sockaddr))
+                except OSError as error:
+                    failed.append(info)
+                    reason = error.strerror or str(error)
+            if len(failed) < len(left):  # a name's address that this machine does not have is none of ours
+                failed = [info for info in failed if reason != os.strerror(errno.EADDRNOTAVAIL)]
+        if failed and first:
+            self._log.error(
+                "cannot_listen",
+                port=what,
+                address=str(address),
+                reason=reason,
+                remedy="see who has it with `ss -ltnp`; it is tried again every second",
             )
-            for family, kind, protocol, _, sockaddr in dict.fromkeys(infos):
-                await listen(_bound_socket(family, kind, protocol, sockaddr))
-        except OSError as error:
-            if not quiet:
-                self._log.error(
-                    "cannot_listen",
-                    port=what,
-                    address=str(address),
-                    reason=error.strerror or str(error),
-                    remedy="see who has it with `ss -ltnp`; it is tried again every second",
-                )
-            return False
-        return True
+        return failed
+
+    async def _resolve(self, address: Address) -> _Infos:
+        found = await self._loop.getaddrinfo(
+            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        return [*dict.fromkeys(found)]
 
     def _open_places(self) -> Places:
         # In a thread, as the admin port below: aiohttp takes a quarter of a second to import, and clients are
@@ -313,17 +333,22 @@ class _Daemon:
             self._peers.renew(self._terms(), contexts)
             self._log.info("reloaded", secrets=len(secrets.accepted))
         finally:
-            self._notifier.tell("READY=1")
+            if self._told_ready:
+                self._notifier.tell("READY=1")
 
     async def _drain(self) -> None:
         """Take no more, answer what was taken, and go."""
         self._notifier.tell("STOPPING=1")
         self._log.info("stopping", connections=len(self._clients.connections))
         self._clients.stop_listening()
+        deadline = self._loop.time() + self._herd.timing.drain_seconds
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._herd.timing.drain_seconds):
+            async with asyncio.timeout_at(deadline):
                 await self._clients.gone.wait()
         self._clients.abort()
+        # What neighbours have not been told yet may be known nowhere else, where this server is to be removed.
+        while self._peers.unsent and self._loop.time() < deadline:  # noqa: ASYNC110 - sockets do not tell
+            await asyncio.sleep(0.01)
         self._ticker.cancel()
         self._peers.close()
         for task in tuple(self._background):
@@ -331,7 +356,8 @@ class _Daemon:
         await asyncio.gather(*self._background, return_exceptions=True)
         if hasattr(self, "_admin"):
             await self._admin.close()
-        await (await self._places).close()
+        with contextlib.suppress(Exception):
+            await (await self._places).close()
         await asyncio.sleep(0)  # let the last turn write its log
         await self._durability.close()
         self._log.info("stopped")
@@ -352,7 +378,7 @@ class _Daemon:
     def _unexpected(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Log what no code has caught: a fault of ours, which must not end the server."""
         error = context.get("exception")
-        self._log.error("internal_error", reason=str(context.get("message")), exc_info=error)
+        self._observer.fault(str(context.get("message")), error)
 
     # What the admin port asks. -------------------------------------------------------------------------------
 
@@ -390,6 +416,8 @@ class _Daemon:
 
 
 _Listen = Callable[[socket.socket], Coroutine[Any, Any, None]]
+_Infos = list[Any]  # of what getaddrinfo returns
+_UNRESOLVED: Final[_Infos] = [None]  # the name itself could not be looked up yet
 
 
 def _bound_socket(family: int, kind: int, protocol: int, sockaddr: Any) -> socket.socket:

@@ -144,7 +144,9 @@ class LogFile:
         def named(number: int) -> Path:
             return self._path.with_name(f"{self._path.name}.{number}") if number else self._path
 
+        self._size = 0  # where something fails: not again before as much has been written once more
         try:
+            os.close(self._open())  # a descriptor is to be had, so the shifting is not in vain
             for number in range(self._backups, 0, -1):
                 if named(number - 1).exists():
                     named(number - 1).replace(named(number))
@@ -152,7 +154,6 @@ class LogFile:
                 self._path.unlink()
         except OSError:
             self.failures += 1
-            self._size = 0  # not again before as much has been written once more
             return
         self.reopen()
 

@@ -51,7 +51,7 @@ from proxyherd.peer_messages import (
     Proved,
     Updates,
 )
-from proxyherd.table import LEAVES, Table
+from proxyherd.table import LEAVES, Room, Table
 from proxyherd.walks import Neighbour, Walks
 
 TICKS = 4
@@ -100,7 +100,8 @@ class Node:
         self._most_age = int(limits.max_age_seconds * NANOSECONDS)
         self._expiring = 0  # the leaf to look into next for what is too old
         self.clock = 0  # nanoseconds of POSIX time: what is too old is judged by it
-        self._most_learned = limits.max_clients + limits.max_clients // 4
+        self._room = Room(limits.max_clients, limits.max_table_bytes)
+        self._room_to_learn = Room(self._room.clients * 5 // 4, self._room.bytes * 5 // 4)
         self._alone = alone
         self._started = now
         # Of this turn's reports: leaf, client, what was held, what is held since.
@@ -129,28 +130,23 @@ class Node:
     def _report(self, report: Iamat, at: int, line: bytes) -> Reply:
         table, client = self.table, report.client
         leaf = table.leaf(client)
-        held = self._held(client, leaf)
+        held = table.get(client, leaf)
         if not self.takes_reports or (self._most_lead and report.nanoseconds - at > self._most_lead):
             return Reply("iamat", "refused", invalid(line))
-        if held is None:
-            if len(table) >= self._limits.max_clients:
-                return Reply("iamat", "refused", invalid(line))
-        elif report.nanoseconds <= held.nanoseconds:
-            return Reply("iamat", "stale", format_at(self._name, at, report))
         answer = format_at(self._name, at, report)
+        if held is not None and report.nanoseconds <= held.nanoseconds and not self._is_forgotten(held):
+            return Reply("iamat", "stale", answer)
+        if not table.has_room(client, answer, held, self._room):
+            return Reply("iamat", "refused", invalid(line))
         entry = Entry(answer, report.nanoseconds)
         table.put(client, entry, leaf)
         self._before.append((leaf, client, held, entry))
         self.news.append(News(client, answer))
         return Reply("iamat", "stored", answer)
 
-    def _held(self, client: bytes, leaf: int) -> Entry | None:
-        """Return what is held of a client, unless it is too old."""
-        entry = self.table.get(client, leaf)
-        return None if entry is not None and self._most_age and self._is_old(entry) else entry
-
-    def _is_old(self, entry: Entry) -> bool:
-        return received(entry.line) + self._most_age < self.clock
+    def _is_forgotten(self, entry: Entry) -> bool:
+        """Whether an entry is too old: as good as not held, also while it is still there."""
+        return self._most_age != 0 and received(entry.line) + self._most_age < self.clock
 
     def undo_reports(self) -> None:
         """Forget the reports since the last flood: they could not be kept. Decide about their lines again."""
@@ -166,10 +162,9 @@ class Node:
 
     def replay(self, ats: Iterable[At | None]) -> None:
         """Learn what a journal held. It is no news: neighbours find it when they catch up."""
-        admit, room, forgets = self.table.admit, self._most_learned, self._most_age
         for at in ats:
-            if at is not None and not (forgets and self._is_old(at.entry)):
-                admit(at.client, at.entry, room)
+            if at is not None:
+                self._admit(at)
 
     def start(self, now: float) -> None:
         """Begin to wait for neighbours: whatever there was to replay has been replayed."""
@@ -178,8 +173,8 @@ class Node:
 
     def look_up(self, question: Whatsat, line: bytes) -> Reply:
         """Decide about a WHATSAT; again, when the server has become ready, about one that waited for it."""
-        entry = self._held(question.client, self.table.leaf(question.client))
-        if entry is not None:
+        entry = self.table.get(question.client)
+        if entry is not None and not self._is_forgotten(entry):
             return Reply("whatsat", "found", None, question, entry)
         if not self.ready:
             return Reply("whatsat", "waiting", None, question)
@@ -271,9 +266,11 @@ class Node:
 
     def _admit(self, at: At) -> bool | None:
         """Hold an entry if it is greater than what is held; None if there is no room for it."""
-        if self._most_age and self._is_old(at.entry):
+        if self._is_forgotten(at.entry):
             return False
-        return self.table.admit(at.client, at.entry, self._most_learned)
+        return self.table.admit(
+            at.client, at.entry, self._room_to_learn, self._is_forgotten if self._most_age else None
+        )
 
     def flood(self) -> None:
         """Hand the news to every live link that it concerns. When catching up has ended, ask those to walk again
@@ -342,5 +339,5 @@ class Node:
         first, last = self._expiring, min(LEAVES, self._expiring + int(LEAVES / ticks) + 1)
         self._expiring = last % LEAVES
         for client, entry in self.table.entries(first, last):
-            if self._is_old(entry):
+            if self._is_forgotten(entry):
                 self.table.remove(client, self.table.leaf(client))

@@ -23,8 +23,11 @@ from proxyherd.notes import CaughtUp, Flooded, Heard, LinkDown, LinkFailed, Link
 _REPEAT_SECONDS: Final = 60.0
 _REFILL_SECONDS: Final = 6.0
 _BURST: Final = 10
-_OFTEN_REFILL_SECONDS: Final = 0.002
-_OFTEN_BURST: Final = 20_000
+_CLIENTS_BURST: Final = 20_000
+_CLIENTS_REFILL_SECONDS: Final = 0.002
+_LINKS_BURST: Final = 100
+_LINKS_REFILL_SECONDS: Final = 1.0
+_LEVELS: Final = {"peer_closed": 30}
 
 
 class Observer:
@@ -95,6 +98,10 @@ class Observer:
         self.metrics.places_seconds.labels(provider, outcome).observe(seconds)
         self._info("places", provider=provider, status=status, seconds=round(seconds, 6))
 
+    def fault(self, what: str, error: BaseException | None) -> None:
+        """Note a fault of ours, with its traceback."""
+        self.log.error("internal_error", reason=what, exc_info=error)
+
     # Neighbours. ---------------------------------------------------------------------------------------------
 
     def note(self, notes: Iterable[Note]) -> None:
@@ -118,17 +125,15 @@ class Observer:
             case CaughtUp(neighbour, lines, news, seconds):
                 self.metrics.mended.labels(neighbour).set(news)
                 self.metrics.checks.labels(neighbour).inc()
-                self._info(
-                    "caught_up", neighbour=neighbour, lines=lines, news=news, seconds=round(seconds, 6)
-                )
+                self._now_and_then(neighbour, "caught_up", lines=lines, news=news, seconds=round(seconds, 3))
             case LinkUp(neighbour, dialled):
                 for event in ("peer_unreachable", "peer_refused"):
                     self._limiters.pop((neighbour, event), None)  # the next time is news
                 self.metrics.links_up.labels(neighbour).set(1)
-                self._info("peer_opened", neighbour=neighbour, dialled=dialled)
+                self._now_and_then(neighbour, "peer_opened", dialled=dialled)
             case LinkDown(neighbour, reason):
                 self.metrics.links_up.labels(neighbour).set(0)
-                self.log.warning("peer_closed", neighbour=neighbour, reason=reason)
+                self._now_and_then(neighbour, "peer_closed", reason=reason)
             case LinkFailed(neighbour, dialled, reason):
                 self.link_failed(neighbour, reason, dialled=dialled)
             case Skipped(neighbour, line, reason):
@@ -148,14 +153,23 @@ class Observer:
 
     def _often(self, event: str, **fields: object) -> None:
         """Log what happens often, unless it happens so often that it does nothing but fill the log."""
-        limiter = self._limiters.get(("", event)) or self._limiters.setdefault(
-            ("", event), _Limiter(_OFTEN_BURST, _OFTEN_REFILL_SECONDS, 0)
-        )
+        self._let_through(self._limiter("", event, _CLIENTS_BURST, _CLIENTS_REFILL_SECONDS), event, fields)
+
+    def _now_and_then(self, neighbour: str, event: str, **fields: object) -> None:
+        """Likewise, of a neighbour, whose links come and go seldom."""
+        limiter = self._limiter(neighbour, event, _LINKS_BURST, _LINKS_REFILL_SECONDS)
+        self._let_through(limiter, event, {"neighbour": neighbour, **fields})
+
+    def _limiter(self, key: str, event: str, burst: int, refill: float) -> _Limiter:
+        found = self._limiters.get((key, event))
+        return found or self._limiters.setdefault((key, event), _Limiter(burst, refill, 0))
+
+    def _let_through(self, limiter: _Limiter, event: str, fields: dict[str, object]) -> None:
         left_out = limiter.pass_on("", time.monotonic())
         if left_out:
-            self._info(event, **fields, left_out=left_out)
-        elif left_out is not None:
-            self._info(event, **fields)
+            fields["left_out"] = left_out
+        if left_out is not None:
+            self.log.log(_LEVELS.get(event, 20), event, **fields)
 
     def _limited(self, key: str, event: str, reason: str, **fields: object) -> None:
         """Log a failure, unless it repeats itself or comes in numbers; what is let through says what was not."""

@@ -15,7 +15,7 @@ from typing import Any, Final, cast
 
 from proxyherd.config import Address, Herd, Server
 from proxyherd.link import NONCE_BYTES, Link, State, Terms
-from proxyherd.listening import Listener
+from proxyherd.listening import Listener, spell
 from proxyherd.node import Node
 from proxyherd.notes import LinkFailed
 from proxyherd.observe import Observer
@@ -57,6 +57,7 @@ class Peers:
         self.observer = observer
         self.loop = asyncio.get_running_loop()
         self.connections: set[PeerConnection] = set()
+        self._hosts = {one.host for name in server.neighbours for one in herd.servers[name].peers}
         self._herd = herd
         self._server = server
         self._contexts = contexts
@@ -103,19 +104,23 @@ class Peers:
         self.turn.wake()
 
     @property
+    def unsent(self) -> int:
+        """Bytes that wait for neighbours."""
+        return sum(one.unsent for one in self.connections)
+
+    @property
     def strangers(self) -> int:
         """Connections that came in and have not proved themselves."""
         return sum(one.is_stranger for one in self.connections)
 
     def make_room(self) -> None:
-        """Let the oldest stranger go where there are too many: an honest handshake takes milliseconds, so a flood
-        of others does not keep neighbours out.
+        """Let the oldest stranger go where there are too many, and one that comes from no neighbour's address first:
+        so a flood from elsewhere keeps no neighbour out.
         """
         if self.strangers > self.limits.max_peer_connections:
-            oldest = min(
-                (one.link for one in self.connections if one.is_stranger), key=lambda link: link.opened
-            )
-            oldest.close("it was the oldest of more strangers than max_peer_connections")
+            strangers = (one for one in self.connections if one.is_stranger)
+            oldest = min(strangers, key=lambda one: (one.host in self._hosts, one.link.opened))
+            oldest.link.close("it was the oldest of more strangers than max_peer_connections")
 
     def _refused(self, address: str, reason: str) -> None:
         self.node.notes.append(LinkFailed(None, dialled=False, reason=f"{address}: {reason}"))
@@ -137,14 +142,19 @@ class Peers:
         seconds, context = self._herd.timing.handshake_seconds, self._contexts.dialling
         tls: dict[str, Any] = {}
         if context is not None:
-            tls = {"ssl": context, "server_hostname": neighbour, "ssl_handshake_timeout": seconds}
+            tls = {
+                "ssl": context,
+                "server_hostname": neighbour,
+                "ssl_handshake_timeout": seconds,
+                "ssl_shutdown_timeout": seconds,
+            }
         for address in addresses:
             try:
                 async with asyncio.timeout(seconds):
                     _, connection = await self.loop.create_connection(
                         lambda: PeerConnection(self, neighbour), address.host, address.port, **tls
                     )
-            except (OSError, TimeoutError) as error:
+            except (OSError, TimeoutError, UnicodeError) as error:
                 why = explain(error) if str(error) else f"no connection within {seconds:g} s"
                 self.node.notes.append(LinkFailed(neighbour, dialled=True, reason=f"{address}: {why}"))
                 self.turn.wake()
@@ -159,6 +169,7 @@ class PeerConnection(asyncio.Protocol):
     def __init__(self, peers: Peers, dial: str | None) -> None:
         self.link: Link  # made when the connection is, so that TLS takes none of its time
         self.queued = False
+        self.host = ""  # the other's address
         self.ended: asyncio.Future[bool] = peers.loop.create_future()
         """Done when the connection is gone; whether its link was ever live."""
         self._peers = peers
@@ -172,6 +183,7 @@ class PeerConnection(asyncio.Protocol):
         """Start a link."""
         peers = self._peers
         self._transport = cast("asyncio.Transport", transport)
+        self.host = spell(transport.get_extra_info("peername")).rpartition(":")[0].strip("[]")
         self.link = Link(
             peers.terms, dial=self._dial, nonce=secrets.token_bytes(NONCE_BYTES), now=peers.loop.time()
         )
@@ -180,6 +192,11 @@ class PeerConnection(asyncio.Protocol):
         peers.connections.add(self)
         peers.make_room()
         peers.turn.add_link(self)
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait for the other."""
+        return self._transport.get_write_buffer_size() if self._transport is not None else 0
 
     @property
     def is_stranger(self) -> bool:

@@ -17,11 +17,13 @@ as a live update.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from functools import reduce
 from hashlib import blake2b
 from operator import xor
 from typing import Final
+
+from msgspec import Struct
 
 from proxyherd.messages import Entry
 
@@ -43,6 +45,13 @@ def span(node: str) -> tuple[int, int]:
     return first, first + width
 
 
+class Room(Struct, frozen=True, gc=False):
+    """How much a table may hold: clients, and bytes of their IDs and lines."""
+
+    clients: int
+    bytes: int
+
+
 class Table:
     """One entry a client. `key` is shared by the herd and known to nobody else: the hashes hang on it."""
 
@@ -54,6 +63,7 @@ class Table:
         self._changed = bytearray(LEAVES)
         self._digests = array("Q", bytes(8 * LEAVES))
         self._size = 0
+        self.bytes = 0  # of all client IDs and lines
 
     def __len__(self) -> int:
         return self._size
@@ -80,33 +90,46 @@ class Table:
         if held is None:
             held = self._leaves[leaf] = {}
             self._filled[leaf] = 1
-        before = len(held)
+        before = held.get(client)
         held[client] = entry
-        self._size += len(held) - before
+        if before is None:
+            self._size += 1
+            self.bytes += len(client) + len(entry.line)
+        else:
+            self.bytes += len(entry.line) - len(before.line)
         self._changed[leaf] = 1
 
-    def admit(self, client: bytes, entry: Entry, room: int) -> bool | None:
-        """Hold an entry if it is greater in the total order than what is held; True if it was, and None if the
-        client is new and the table holds `room` clients already.
+    def admit(
+        self, client: bytes, entry: Entry, room: Room, too_old: Callable[[Entry], bool] | None = None
+    ) -> bool | None:
+        """Hold an entry if it is greater in the total order than what is held; True if it was, and None if there is
+        no room for it. What is held and too old is as good as not held.
         """
         leaf = self.leaf(client)
         clients = self._leaves[leaf]
         held = clients.get(client) if clients else None
-        if held is None:
-            if self._size >= room:
-                return None
-        elif entry.nanoseconds < held.nanoseconds or (
-            entry.nanoseconds == held.nanoseconds and entry.line <= held.line
-        ):
-            return False
+        if held is not None and (too_old is None or not too_old(held)):
+            if entry.nanoseconds < held.nanoseconds:
+                return False
+            if entry.nanoseconds == held.nanoseconds and entry.line <= held.line:
+                return False
+        if not self.has_room(client, entry.line, held, room):
+            return None
         self.put(client, entry, leaf)
         return True
+
+    def has_room(self, client: bytes, line: bytes, held: Entry | None, room: Room) -> bool:
+        """Whether a line may be put in the place of what is held of its client."""
+        if held is None:
+            return self._size < room.clients and self.bytes + len(client) + len(line) <= room.bytes
+        return len(line) <= len(held.line) or self.bytes + len(line) - len(held.line) <= room.bytes
 
     def remove(self, client: bytes, leaf: int) -> None:
         """Hold nothing of this client any more."""
         held = self._leaves[leaf]
-        if held is not None and held.pop(client, None) is not None:
+        if held is not None and (entry := held.pop(client, None)) is not None:
             self._size -= 1
+            self.bytes -= len(client) + len(entry.line)
             self._changed[leaf] = 1
 
     def sweep(self, first: int, last: int, most: int) -> int:

@@ -16,10 +16,11 @@ from typing import Final, Protocol
 
 from proxyherd.framing import Overlong
 from proxyherd.link import Link
-from proxyherd.messages import metres, position
+from proxyherd.messages import invalid, metres, position
 from proxyherd.node import Node, Reply
 from proxyherd.observe import Observer
-from proxyherd.places import STATUSES, Places, Query
+from proxyherd.places import STATUSES, Places, Query, no_results
+from proxyherd.waiting import EarlyQueries
 
 _CLIENT_LINES: Final = 64
 """Lines of one client in one turn: who sends more at once waits for others in between."""
@@ -28,7 +29,10 @@ _TURN_LINES: Final = 512
 """Lines of all clients in one turn: some five milliseconds."""
 
 _PEER_LINES: Final = 1_024
-"""Lines of one peer in one turn."""
+"""Lines of all peers in one turn: some five milliseconds."""
+
+_PEER_LEAST: Final = 32
+"""Lines of one peer in one turn, however many there are."""
 
 
 class Client(Protocol):
@@ -36,6 +40,10 @@ class Client(Protocol):
 
     name: str
     queued: bool
+
+    @property
+    def gone(self) -> bool:
+        """Whether nobody is there any more to be answered."""
 
     def take(self, most: int) -> list[bytes | Overlong]:
         """Return lines to answer now."""
@@ -98,7 +106,7 @@ class Turn:
         self._clients: deque[Client] = deque()
         self._peers: deque[Peer] = deque()
         self._links: set[Peer] = set()
-        self._early: list[tuple[Client, bytes, Reply]] = []
+        self._early: EarlyQueries[Client] = EarlyQueries()
         self._queries: set[asyncio.Task[None]] = set()
         self._scheduled = False
         self._more = False
@@ -153,7 +161,7 @@ class Turn:
         self._hear_peers(now)
         self._more = node.work(now)
         self._hear_clients()
-        if self._early and (node.ready or node.news):
+        if self._early:
             self._look_up_again()
         if not node.news:
             self._let_out()
@@ -189,7 +197,7 @@ class Turn:
         for peer in tuple(self._links):
             peer.release(now)
         for client, line, reply in self._decided:
-            if reply.answer is None:
+            if reply.answer is None and not client.gone:
                 self._wait(client, line, reply)
         self._decided.clear()
         for client in self._said:
@@ -204,10 +212,11 @@ class Turn:
             self.wake()
 
     def _hear_peers(self, now: float) -> None:
+        most = max(_PEER_LEAST, _PEER_LINES // max(1, len(self._peers)))
         for _ in range(len(self._peers)):
             peer = self._peers.popleft()
             peer.queued = False
-            self._node.receive(peer.link, _PEER_LINES, now)
+            self._node.receive(peer.link, most, now)
             if peer.link.more:
                 self.peer_said(peer)
             else:
@@ -237,7 +246,8 @@ class Turn:
     def _wait(self, client: Client, line: bytes | Overlong, reply: Reply) -> None:
         if reply.entry is None:
             assert isinstance(line, bytes)
-            self._early.append((client, line, reply))
+            if not self._early.add(client, line, reply):
+                reply.outcome, reply.answer = "refused", invalid(line)
             return
         query = self._loop.create_task(self._ask_places(client, reply))
         self._queries.add(query)
@@ -245,7 +255,7 @@ class Turn:
 
     def _look_up_again(self) -> None:
         """Decide again about queries that came before the server was ready."""
-        early, self._early = self._early, []
+        early = self._early.all() if self._node.ready else self._early.known(self._node.news)
         for client, line, reply in early:
             assert reply.whatsat is not None
             again = self._node.look_up(reply.whatsat, line)
@@ -259,11 +269,16 @@ class Turn:
         latitude, longitude = position(reply.entry.line)
         query = Query(latitude, longitude, metres(reply.whatsat.radius), reply.whatsat.most)
         began = time.monotonic()  # the loop's own clock counts milliseconds
-        places = await self._places
-        answer = await places.nearby(query)
-        outcome = answer.status if answer.status in STATUSES else "OTHER"
-        if query.metres and query.most:  # else nobody was asked
-            self._observer.places(places.name, answer.status, outcome, time.monotonic() - began)
+        try:
+            places = await self._places
+            answer = await places.nearby(query)
+        except Exception as error:  # noqa: BLE001 - the client gets an answer, as those who wait behind it
+            self._observer.fault("Places cannot be asked", error)
+            answer = no_results("UNKNOWN_ERROR", "this server cannot ask Places; its log says why")
+        else:
+            outcome = answer.status if answer.status in STATUSES else "OTHER"
+            if query.metres and query.most:  # else nobody was asked
+                self._observer.places(places.name, answer.status, outcome, time.monotonic() - began)
         reply.outcome, reply.status, reply.results = "answered", answer.status, answer.results
         reply.answer = reply.entry.line + b"\n" + answer.body + b"\n"
         self.client_said(client)

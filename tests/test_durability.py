@@ -304,6 +304,8 @@ class Pipeliner:
     name = "pipeliner"
     queued = False
 
+    gone = False
+
     def __init__(self, turn: Turn, lines: list[bytes]) -> None:
         self._turn = turn
         self._lines = lines

@@ -48,7 +48,7 @@ def at(
     return b" ".join((b"AT", name, difference, client, place, time))
 
 
-# An oracle that reads as PROTOCOL.md does: split, count digits, compare as decimal numbers. -------------------
+# An oracle that reads as docs/client-protocol.md does: split, count digits, compare as decimal numbers. -------
 
 
 def are_digits(text: bytes, least: int, most: int) -> bool:

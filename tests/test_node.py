@@ -748,3 +748,37 @@ def test_what_is_too_old_is_neither_learned_nor_replayed_and_leaves_the_table_an
     assert len(server.table) == 0
     server.table.sweep(0, LEAVES, ALL)
     assert not any(server.table.children(""))
+
+
+def test_what_is_held_and_too_old_is_no_obstacle_whether_a_client_or_a_neighbour_says_what_is_new() -> None:
+    """Servers would differ until it has left each of their tables."""
+    limits = Limits(max_age_seconds=10, max_clients=1)
+    wires = herd("AB", A=Server("A", limits=limits), B=Server("B", limits=limits))
+    a, b = wires.servers["A"], wires.servers["B"]
+    for server in (a, b):
+        server.node.clock = 100 * SECOND
+    assert a.node.command(iamat(time="600"), 100 * SECOND).outcome == "stored"  # a clock that is far ahead
+    wires.settle()
+    for server in (a, b):
+        server.node.clock = 120 * SECOND
+    assert a.node.command(iamat(time="120"), 120 * SECOND).outcome == "stored"
+    wires.settle()
+    assert a.line() == b.line() is not None
+    assert b"kiwi +1+1 120" in (b.line() or b"")
+
+
+def test_the_table_is_bounded_in_bytes_too_and_what_neighbours_took_has_a_quarter_more() -> None:
+    small = Server("A", limits=Limits(max_table_bytes=65_536))
+    big = "x" * 8_000
+    taken = [small.report(iamat(f"{n}{big}")).outcome for n in range(6)]
+    assert taken == ["stored"] * 4 + ["refused"] * 2
+    assert small.table.bytes <= 65_536
+    # What grows is judged as what is new; what does not is taken.
+    assert small.report(iamat(f"0{big}", time="6")).outcome == "stored"
+    wires = herd("AB", A=small, B=Server("B"))
+    before = small.table.bytes
+    for n in range(6, 9):
+        wires.servers["B"].report(iamat(f"{n}{big}"))
+    wires.settle()
+    assert before < small.table.bytes <= 65_536 * 5 // 4
+    assert any(isinstance(note, Skipped) for note in small.node.notes)

@@ -96,7 +96,12 @@ def verify(ctx: click.Context, name: str | None, folder: Path | None) -> None:
 
     damaged = 0
     for path in _journal_files(ctx, name, folder):
-        found = room.verify(path)
+        try:
+            found = room.verify(path)
+        except FileNotFoundError:
+            continue  # a rewrite has come by, and what it held stands in a snapshot
+        except OSError as error:
+            raise Misconfigured(f"{path}: {error.strerror}; see who may read it") from error
         damaged += found.damaged
         click.echo(f"{path}: {found.records} records, {found.damaged} damaged, {found.torn} bytes torn")
     ctx.exit(Failure.exit_code if damaged else 0)
@@ -117,8 +122,13 @@ def dump(ctx: click.Context, name: str | None, folder: Path | None) -> None:
 
     output = sys.stdout.buffer
     for path in _journal_files(ctx, name, folder):
-        for lines in room.read(path):
-            output.writelines(line + b"\n" for line in lines)
+        try:
+            for lines in room.read(path):
+                output.writelines(line + b"\n" for line in lines)
+        except OSError as error:
+            raise Misconfigured(
+                f"{path}: {error.strerror}; where its server has rewritten it meanwhile, run this again"
+            ) from error
 
 
 def _journal_files(ctx: click.Context, name: str | None, folder: Path | None) -> list[Path]:

@@ -76,7 +76,9 @@ def serve(
     log_max_bytes: int,
     log_backups: int,
 ) -> None:
-    """Serve as NAME until SIGTERM, which drains and exits 0. SIGHUP reopens the log."""
+    """Serve as NAME until SIGTERM, which drains and exits 0. SIGHUP reopens the log, and reads
+    certificates and secrets again.
+    """
     # What arrives before the server's own handlers stand: nothing has begun yet, so nothing is drained.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     signal.signal(signal.SIGHUP, signal.SIG_IGN)

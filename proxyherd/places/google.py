@@ -30,7 +30,8 @@ KEEPALIVE_SECONDS = 60.0
 """How long an idle connection is kept: spares TLS set-up between queries, below what load balancers keep."""
 
 THREAD_BYTES = 65_536
-"""An answer longer than this is read in a thread: 1 MiB of hostile JSON takes a quarter of a second."""
+"""An answer longer than this is read in a thread, one at a time: the scanner keeps the interpreter to itself, some
+thirty milliseconds for hostile JSON of the default `max_answer_bytes`, and several at once would add up."""
 
 FRACTION_DIGITS = 12
 """Digits of a coordinate's fraction that Google gets. The twelfth is a ten-thousandth of a millimetre, and a
@@ -55,6 +56,7 @@ class Google:
         self._scrub = scrubber(key)
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
+        self._reading = asyncio.Lock()
 
     def __repr__(self) -> str:
         return f"Google({self._places.base_url!r})"
@@ -67,7 +69,8 @@ class Google:
                     return _refused(response.status)
                 body = await _read(response, self._places.max_answer_bytes)
             if len(body) > THREAD_BYTES:
-                return await asyncio.to_thread(self._answer, body, query.most)
+                async with self._reading:
+                    return await asyncio.to_thread(self._answer, body, query.most)
             return self._answer(body, query.most)
         except TimeoutError:
             what = f"did not answer within {self._places.deadline_seconds:g} s"
