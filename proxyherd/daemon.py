@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import gc
 import hashlib
 import os
 import resource
 import signal
-import socket
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Coroutine
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -25,8 +23,9 @@ from typing import Any, Final
 from msgspec import Struct
 
 from proxyherd import __version__, secret, tls
+from proxyherd.binding import Binder
 from proxyherd.clients import Clients
-from proxyherd.config import PEER_LINE_SLACK, Address, ConfigError, Herd, Limits, Server
+from proxyherd.config import PEER_LINE_SLACK, ConfigError, Herd, Limits, Server
 from proxyherd.durability import Durability
 from proxyherd.journal import Journal
 from proxyherd.link import Terms
@@ -41,7 +40,6 @@ from proxyherd.table import Table
 from proxyherd.turn import Turn
 
 _SPARE_DESCRIPTORS: Final = 256
-_BIND_SECONDS: Final = 1.0
 
 
 class Paths(Struct, frozen=True):
@@ -122,7 +120,6 @@ class _Daemon:
         self._notifier = Notifier(os.environ)
         self._stop = asyncio.Event()
         self._background: set[asyncio.Task[None]] = set()
-        self._unbound: set[str] = set()
         self._told_ready = False
         self._replayed = False
 
@@ -134,9 +131,10 @@ class _Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reopen)
+        self._binder = Binder(self._log, self._spawn)
         self._places = loop.create_task(asyncio.to_thread(self._open_places))
         self._assemble()
-        await self._listen("clients", self._server.clients, self._clients.listener.listen)
+        await self._binder.listen("clients", self._server.clients, self._clients.listener.listen)
         self._log.info("started", version=__version__, pid=os.getpid())
         self._expected = time.monotonic()
         self._tick()
@@ -150,7 +148,7 @@ class _Daemon:
         """Replay, then meet the neighbours: what they ask for must be there."""
         await self._durability.replay()
         self._node.start(self._loop.time())
-        await self._listen("peers", self._server.peers, self._peers.listener.listen)
+        await self._binder.listen("peers", self._server.peers, self._peers.listener.listen)
         self._peers.dial()
         self._replayed = True
         await self._durability.keep()
@@ -209,60 +207,7 @@ class _Daemon:
             **{**{name: getattr(limits, name) for name in limits.__struct_fields__}, "max_connections": most}
         )
 
-    # Listening. ----------------------------------------------------------------------------------------------
-
-    async def _listen(self, what: str, addresses: Iterable[Address], listen: _Listen) -> None:
-        """Listen at every address; at those that cannot be had now, as soon as they can."""
-        for address in addresses:
-            left = await self._bind(what, address, listen, None)
-            if left:
-                self._unbound.add(f"{what} {address}")
-                self._spawn(self._keep_binding(what, address, listen, left))
-
-    async def _keep_binding(self, what: str, address: Address, listen: _Listen, left: _Infos) -> None:
-        while left := await self._bind(what, address, listen, left):  # noqa: ASYNC110 - nobody tells
-            await asyncio.sleep(_BIND_SECONDS)
-        self._unbound.discard(f"{what} {address}")
-        self._log.info("listening", port=what, address=str(address))
-
-    async def _bind(self, what: str, address: Address, listen: _Listen, left: _Infos | None) -> _Infos:
-        """Listen at one address, or at what is left of it: a name may stand for several. Return what is left then.
-
-        A first attempt, when nothing is known to be left, logs what cannot be had.
-        """
-        first, failed = left is None, _Infos()
-        try:
-            if not left or left == _UNRESOLVED:
-                left = await self._resolve(address)
-        except (OSError, UnicodeError) as error:
-            failed = [*_UNRESOLVED]
-            reason = str(error)
-        else:
-            reason = ""
-            for info in left:
-                family, kind, protocol, _, sockaddr = info
-                try:
-                    await listen(_bound_socket(family, kind, protocol, sockaddr))
-                except OSError as error:
-                    failed.append(info)
-                    reason = error.strerror or str(error)
-            if len(failed) < len(left):  # a name's address that this machine does not have is none of ours
-                failed = [info for info in failed if reason != os.strerror(errno.EADDRNOTAVAIL)]
-        if failed and first:
-            self._log.error(
-                "cannot_listen",
-                port=what,
-                address=str(address),
-                reason=reason,
-                remedy="see who has it with `ss -ltnp`; it is tried again every second",
-            )
-        return failed
-
-    async def _resolve(self, address: Address) -> _Infos:
-        found = await self._loop.getaddrinfo(
-            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-        return [*dict.fromkeys(found)]
+    # What takes long to import. -------------------------------------------------------------------------------
 
     def _open_places(self) -> Places:
         # In a thread, as the admin port below: aiohttp takes a quarter of a second to import, and clients are
@@ -284,7 +229,7 @@ class _Daemon:
             self._server.name, self, self._metrics.registry, self._herd.admin.hosts, self._failed
         )
         self._admin = admin.Admin(app)
-        await self._listen("admin", self._server.admin, self._admin.listen)
+        await self._binder.listen("admin", self._server.admin, self._admin.listen)
         gc.collect()
         gc.freeze()  # what is here now stays: no collection needs to walk it again
 
@@ -384,8 +329,8 @@ class _Daemon:
 
     def ready(self) -> tuple[bool, str]:
         """Return whether the server is ready, and the reason where it is not."""
-        if self._unbound:
-            return False, f"cannot listen at: {', '.join(sorted(self._unbound))}"
+        if self._binder.unbound:
+            return False, f"cannot listen at: {', '.join(sorted(self._binder.unbound))}"
         if not self._replayed:
             return False, "replaying the journal"
         if self._durability.failing:
@@ -413,25 +358,6 @@ class _Daemon:
             ("Places", self._places.result().name if self._places.done() else "opening"),
             ("Version", __version__),
         ]
-
-
-_Listen = Callable[[socket.socket], Coroutine[Any, Any, None]]
-_Infos = list[Any]  # of what getaddrinfo returns
-_UNRESOLVED: Final[_Infos] = [None]  # the name itself could not be looked up yet
-
-
-def _bound_socket(family: int, kind: int, protocol: int, sockaddr: Any) -> socket.socket:
-    sock = socket.socket(family, kind, protocol)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.setblocking(False)
-        sock.bind(sockaddr)
-    except OSError:
-        sock.close()
-        raise
-    return sock
 
 
 def _import_admin() -> Any:

@@ -1,0 +1,125 @@
+"""Addresses that cannot be had at once."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+import structlog
+from herd_process import free_port
+
+from proxyherd import binding
+from proxyherd.binding import Binder
+from proxyherd.config import Address
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(binding, "_BIND_SECONDS", 0.01)
+
+
+class Listening:
+    """Holds the sockets that it is given, and runs what goes on in the background."""
+
+    def __init__(self) -> None:
+        self.tasks: list[asyncio.Task[None]] = []
+        self.sockets: list[socket.socket] = []
+        self.log = structlog.testing.CapturingLogger()
+        self.binder = Binder(
+            structlog.wrap_logger(self.log, processors=[structlog.processors.JSONRenderer()]), self.spawn
+        )
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        self.tasks.append(asyncio.create_task(work))
+
+    async def listen(self, sock: socket.socket) -> None:
+        sock.listen()
+        self.sockets.append(sock)
+
+    async def settle(self) -> None:
+        async with asyncio.timeout(10):
+            await asyncio.gather(*self.tasks)
+
+    def close(self) -> None:
+        for sock in self.sockets:
+            sock.close()
+
+
+def infos(*hosts: str, port: int) -> list[Any]:
+    return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port)) for host in hosts]
+
+
+def test_one_address_of_a_name_that_is_taken_keeps_no_other_from_being_served_and_is_had_when_it_is_free(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    port = free_port()
+
+    async def body() -> None:
+        here = Listening()
+        monkeypatch.setattr(
+            here.binder, "_resolve", lambda _: resolved(infos("127.0.0.1", "127.0.0.2", port=port))
+        )
+        with socket.create_server(("127.0.0.1", port)):
+            await here.binder.listen("clients", [Address("name", port)], here.listen)
+            assert [sock.getsockname()[0] for sock in here.sockets] == ["127.0.0.2"]
+            assert here.binder.unbound == {f"clients name:{port}"}
+        await here.settle()
+        assert sorted(sock.getsockname()[0] for sock in here.sockets) == ["127.0.0.1", "127.0.0.2"]
+        assert not here.binder.unbound
+        assert [call.method_name for call in here.log.calls] == ["error", "info"]
+        here.close()
+
+    asyncio.run(body())
+
+
+def test_an_address_of_another_machine_is_no_obstacle_where_the_name_has_one_of_ours(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    port = free_port()
+
+    async def body() -> None:
+        here = Listening()
+        monkeypatch.setattr(
+            here.binder, "_resolve", lambda _: resolved(infos("192.0.2.1", "127.0.0.1", port=port))
+        )
+        await here.binder.listen("clients", [Address("name", port)], here.listen)
+        assert [sock.getsockname()[0] for sock in here.sockets] == ["127.0.0.1"]
+        assert not here.binder.unbound
+        assert not here.tasks
+        here.close()
+
+    asyncio.run(body())
+
+
+def test_a_name_that_cannot_be_looked_up_is_looked_up_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+    answers: list[Any] = [
+        UnicodeError("label too long"),
+        socket.gaierror(-2, "unknown"),
+        infos("127.0.0.1", port=port),
+    ]
+
+    async def resolve(_: Address) -> list[Any]:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return list(answer)
+
+    async def body() -> None:
+        here = Listening()
+        monkeypatch.setattr(here.binder, "_resolve", resolve)
+        await here.binder.listen("peers", [Address("name", port)], here.listen)
+        assert here.binder.unbound
+        await here.settle()
+        assert not here.binder.unbound
+        assert len(here.sockets) == 1
+        here.close()
+
+    asyncio.run(body())
+
+
+async def resolved(found: list[Any]) -> list[Any]:
+    return found
