@@ -1,4 +1,5 @@
-"""Listening sockets, plain or TLS.
+"""Listening sockets, plain or TLS. Connections are taken here rather than by the event loop's own server, which says
+nothing when the system has no descriptor for one.
 
 A TLS connection reaches its protocol only when its handshake is done, so those that are not yet done are bounded
 here: in time, and in number. Past the number it is the oldest that goes, for an honest handshake takes
@@ -12,7 +13,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from proxyherd.tls import explain
 
@@ -29,8 +30,8 @@ _SHUTDOWN_SECONDS: Final = 2.0
 class Listener:
     """Takes connections from any number of bound sockets, and makes a protocol for each.
 
-    `context` is None where connections are plain; then the next three say nothing. `room` is asked how many
-    handshakes may be under way at once, and `refused` is told of each that came to nothing: by whom, and why.
+    `context` is None where connections are plain. `room` is asked how many TLS handshakes may be under way at once, and
+    `refused` is told of each connection that came to nothing: by whom, and why.
     """
 
     def __init__(
@@ -49,22 +50,16 @@ class Listener:
         self._handshake_seconds = handshake_seconds
         self._room = room
         self._refused = refused
-        self._servers: list[asyncio.Server] = []
+        self._plain: set[asyncio.Task[None]] = set()
         self._sockets: list[socket.socket] = []
         self._handshakes: dict[asyncio.Task[None], str] = {}  # the oldest first
         self._closed = False
 
     async def listen(self, sock: socket.socket) -> None:
         """Take connections from a bound socket."""
-        loop = asyncio.get_running_loop()
-        if self._context is None:
-            self._servers.append(
-                await loop.create_server(self._make_protocol, sock=sock, backlog=self._backlog)
-            )
-        else:
-            sock.listen(self._backlog)
-            self._sockets.append(sock)
-            loop.add_reader(sock, self._take, sock)
+        sock.listen(self._backlog)
+        self._sockets.append(sock)
+        asyncio.get_running_loop().add_reader(sock, self._take, sock)
 
     def renew(self, context: ssl.SSLContext | None) -> None:
         """Take the connections that come from now on with another context. Where there is none, none can come."""
@@ -74,8 +69,6 @@ class Listener:
     def close(self) -> None:
         """Take no more connections."""
         self._closed = True
-        for server in self._servers:
-            server.close()
         for sock in self._sockets:
             asyncio.get_running_loop().remove_reader(sock)
             sock.close()
@@ -94,7 +87,14 @@ class Listener:
                 loop.remove_reader(sock)
                 loop.call_later(_RETRY_SECONDS, self._take_again, sock)
                 return
-            self._greet(connection, spell(peer))
+            connection.setblocking(False)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._context is None:
+                task = loop.create_task(self._hand_over(connection, spell(peer)))
+                self._plain.add(task)
+                task.add_done_callback(self._plain.discard)
+            else:
+                self._greet(connection, spell(peer))
 
     def _take_again(self, sock: socket.socket) -> None:
         if not self._closed:
@@ -111,22 +111,25 @@ class Listener:
             self._refused(name, "as many connections as there may be are open")
             connection.close()
             return
-        connection.setblocking(False)
-        handshake = asyncio.get_running_loop().create_task(self._shake_hands(connection, name))
+        handshake = asyncio.get_running_loop().create_task(self._hand_over(connection, name))
         self._handshakes[handshake] = name
         handshake.add_done_callback(lambda done: self._handshakes.pop(done, None))
 
-    async def _shake_hands(self, connection: socket.socket, name: str) -> None:
+    async def _hand_over(self, connection: socket.socket, name: str) -> None:
+        """Give a connection to a protocol of its own, behind its TLS handshake where there is one."""
+        tls: dict[str, Any] = {}
+        if self._context is not None:
+            tls = {
+                "ssl": self._context,
+                "ssl_handshake_timeout": self._handshake_seconds,
+                "ssl_shutdown_timeout": _SHUTDOWN_SECONDS,
+            }
+        loop = asyncio.get_running_loop()
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(
-                self._make_protocol,
-                connection,
-                ssl=self._context,
-                ssl_handshake_timeout=self._handshake_seconds,
-                ssl_shutdown_timeout=_SHUTDOWN_SECONDS,
-            )
+            await loop.connect_accepted_socket(self._make_protocol, connection, **tls)
         except OSError as error:
-            self._refused(name, f"no TLS handshake: {explain(error)}")
+            connection.close()
+            self._refused(name, f"no TLS handshake: {explain(error)}" if tls else f"broken: {error.strerror}")
 
 
 def spell(peer: object) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -145,3 +146,23 @@ def test_connections_past_the_limit_are_refused_until_there_is_room_and_harm_nob
             assert new.ask(b"BAZ") == b"? BAZ\n"
         for connection in (outside, *inside):
             connection.close()
+
+
+def test_out_of_descriptors_clients_inside_are_unharmed_it_is_told_and_there_is_room_again_at_once() -> None:
+    with running_server() as clark, clark.connect() as inside:
+        assert inside.ask(b"FOO") == b"? FOO\n"
+        held = len(list(Path(f"/proc/{clark.pid}/fd").iterdir()))
+        before = resource.prlimit(clark.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(clark.pid, resource.RLIMIT_NOFILE, (held + 5, before[1]))
+        outside = [clark.connect() for _ in range(40)]
+        wait_until(
+            lambda: any("Too many open files" in one["reason"] for one in clark.events("client_refused")),
+            "it is told",
+        )
+        assert inside.ask(b"BAR") == b"? BAR\n"
+        resource.prlimit(clark.pid, resource.RLIMIT_NOFILE, before)
+        for connection in outside:  # they waited in the kernel's queue, and none was turned away
+            assert connection.ask(b"BAZ") == b"? BAZ\n"
+            connection.close()
+        assert clark.metrics()['proxyherd_client_connections_closed_total{reason="refused"}'] > 0
+        assert not clark.events("internal_error")
