@@ -197,7 +197,9 @@ class Turn:
         for peer in tuple(self._links):
             peer.release(now)
         for client, line, reply in self._decided:
-            if reply.answer is None and not client.gone:
+            if reply.answer is None and client.gone:  # nobody to ask Places for; what is behind it is logged
+                reply.outcome, reply.answer, reply.entry = "left", b"", None
+            elif reply.answer is None:
                 self._wait(client, line, reply)
         self._decided.clear()
         for client in self._said:
