@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from attacks import ATTACKS
-from herd_process import Connection, Server, now, raise_descriptor_limit, running_server, wait_until
+from herd_process import Connection, Server, herd_of, now, raise_descriptor_limit, running_server, wait_until
 
 SECONDS = float(os.environ.get("PROXYHERD_ATTACK_SECONDS", "2"))
 MIB = 1 << 20
@@ -166,3 +166,21 @@ def test_out_of_descriptors_clients_inside_are_unharmed_it_is_told_and_there_is_
             connection.close()
         assert clark.metrics()['proxyherd_client_connections_closed_total{reason="refused"}'] > 0
         assert not clark.events("internal_error")
+
+
+def test_a_limit_that_the_system_does_not_allow_is_lowered_at_start_and_told() -> None:
+    with herd_of([], "Clark") as herd:
+        clark = herd["Clark"]
+        clark.program = ["prlimit", "--nofile=700:700", *clark.program]
+        clark.start()
+        lowered = clark.wait_for_event("limit_lowered", limit="max_connections", wanted=20_000)
+        assert 0 < lowered["now"] < 700
+        assert "700 file descriptors" in lowered["reason"]
+        clark.wait_until_ready()
+        inside = [clark.connect() for _ in range(lowered["now"])]
+        for connection in inside:
+            assert connection.ask(b"FOO") == b"? FOO\n"
+        with clark.connect() as outside:
+            wait_until(outside.is_ended, "one too many is let go")
+        for connection in inside:
+            connection.close()

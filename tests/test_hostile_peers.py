@@ -199,7 +199,12 @@ class Unharmed:
             return
         grown = self.bob.memory() - self._memory
         p99 = percentile(self._seconds)
-        print(f"p99 {self._before * 1e3:.1f} ms before, {p99 * 1e3:.1f} ms during; grown {grown >> 10} KiB")
+        after = self._p99_of(200)
+        print(
+            f"p99 {self._before * 1e3:.1f} ms before, {p99 * 1e3:.1f} ms during, {after * 1e3:.1f} ms after; memory "
+            f"{self._memory >> 20} MiB before, {grown >> 10} KiB more during, "
+            f"{(self.bob.memory() - self._memory) >> 10} KiB more after"
+        )
         assert grown < self._growth, f"grown by {grown >> 20} MiB"
         # Other tests keep the machine busy, which shows in how late this process itself is woken.
         allowed = 0.1 + 3 * max(self._before, percentile(self._late))
