@@ -218,8 +218,8 @@ class _Scraper(RequestHandler):
         self,
         request: web.BaseRequest,  # noqa: ARG002 - what aiohttp calls it with
         status: int = 500,
-        exc: BaseException | None = None,  # noqa: ARG002
-        message: str | None = None,  # noqa: ARG002
+        exc: BaseException | None = None,  # noqa: ARG002 - likewise
+        message: str | None = None,  # noqa: ARG002 - likewise
     ) -> web.StreamResponse:
         response = web.Response(status=status, text="No request that is served here.\n", headers=_HEADERS)
         response.force_close()

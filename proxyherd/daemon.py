@@ -343,8 +343,14 @@ class _Daemon:
         """Bring the figures up to date that are not counted as things happen."""
         self._metrics.ready.set(self.ready()[0])
         self._metrics.clients.set(len(self._node.table))
-        if self._places.done():
-            self._metrics.places_in_flight.set(self._places.result().in_flight)
+        if (places := self._opened_places()) is not None:
+            self._metrics.places_in_flight.set(places.in_flight)
+
+    def _opened_places(self) -> Places | None:
+        """Return Places if they have been opened, and that went well."""
+        opened = self._places
+        failed = not opened.done() or opened.cancelled() or opened.exception() is not None
+        return None if failed else opened.result()
 
     def facts(self) -> list[tuple[str, str]]:
         """Return what the status page says."""
@@ -355,7 +361,7 @@ class _Daemon:
             ("Clients known", f"{len(self._node.table):,}"),
             ("Connections", f"{len(self._clients.connections):,}"),
             ("Links", ", ".join(links) or "none"),
-            ("Places", self._places.result().name if self._places.done() else "opening"),
+            ("Places", places.name if (places := self._opened_places()) is not None else "not open"),
             ("Version", __version__),
         ]
 

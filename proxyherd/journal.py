@@ -50,7 +50,7 @@ Batches: TypeAlias = Generator[list[bytes], None, Finding]
 
 def record(line: bytes) -> bytes:
     """Return the record of an AT line, with LF."""
-    return b"%08x %b\n" % (crc32(line), line)
+    return _records((line,))
 
 
 def read(path: Path, line_bytes: int = MOST_LINE_BYTES) -> Batches:
@@ -167,7 +167,7 @@ class Journal:
         """Append records of AT lines, all or none; False if they could not be written."""
         if self._broken:
             return False
-        data = b"".join([b"%08x %b\n" % (crc32(line), line) for line in lines])
+        data = _records(lines)
         try:
             _write_all(self._fd, data)
         except OSError as error:
@@ -291,7 +291,7 @@ class Rewrite:
         """Write one slice."""
         if self._fd < 0:
             self._fd = os.open(self._unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
-        data = b"".join([b"%08x %b\n" % (crc32(line), line) for line in lines])
+        data = _records(lines)
         _write_all(self._fd, data)
         self.size += len(data)
 
@@ -322,6 +322,10 @@ class Rewrite:
                 os.close(self._fd)
                 self._fd = -1
             self._unfinished.unlink(missing_ok=True)
+
+
+def _records(lines: Iterable[bytes]) -> bytes:
+    return b"".join([b"%08x %b\n" % (crc32(line), line) for line in lines])
 
 
 def _write_all(fd: int, data: bytes) -> None:

@@ -55,7 +55,11 @@ class Metrics:
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)
         Info("proxyherd_build", "What is running", registry=registry).info({"version": __version__})
+        self._count_clients(registry)
+        self._count_neighbours(registry)
+        self._count_upkeep(registry)
 
+    def _count_clients(self, registry: CollectorRegistry) -> None:
         self.ready = Gauge("proxyherd_ready", "1 when ready to answer queries", registry=registry)
         self.clients = Gauge("proxyherd_clients", "Clients in the table", registry=registry)
         self.commands = Counter(
@@ -74,6 +78,8 @@ class Metrics:
             ["reason"],
             registry=registry,
         )
+
+    def _count_neighbours(self, registry: CollectorRegistry) -> None:
         self.links_up = Gauge(
             "proxyherd_links_up",
             "1 while the link with this neighbour is live",
@@ -113,6 +119,8 @@ class Metrics:
         self.checks = Counter(
             "proxyherd_checks_total", "Checks with a neighbour that ended", ["neighbour"], registry=registry
         )
+
+    def _count_upkeep(self, registry: CollectorRegistry) -> None:
         self.places_seconds = Histogram(
             "proxyherd_places_seconds",
             "Seconds a query of Places took, by provider and outcome",

@@ -7,6 +7,7 @@ import gzip
 import json
 import logging
 import socket
+import time
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ from proxyherd import config
 from proxyherd.config import ConfigError
 from proxyherd.places import KEY_CREDENTIAL, KEY_VARIABLE, Answer, Query, find_key, open_places
 from proxyherd.places.answers import cut, no_results, squeeze
-from proxyherd.places.google import Google, scrubber
+from proxyherd.places.google import THREAD_BYTES, Google, scrubber
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -247,3 +248,33 @@ def test_google_without_a_key_answers_what_is_missing() -> None:
     answer = asyncio.run(run())
     assert answer == no_results("REQUEST_DENIED", message(answer))
     assert KEY_VARIABLE in message(answer)
+
+
+def test_large_answers_are_read_one_at_a_time_since_each_keeps_the_interpreter_to_itself(
+    google: FakeGoogle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    google.reply = Reply(nearby_answer(20) + b" " * THREAD_BYTES)
+    reading, most = 0, 0
+    read = Google._answer
+
+    def watched(provider: Google, body: bytes, wanted: int) -> Answer:
+        nonlocal reading, most
+        reading += 1
+        most = max(most, reading)
+        try:
+            time.sleep(0.01)  # so that others would come in between
+            return read(provider, body, wanted)
+        finally:
+            reading -= 1
+
+    monkeypatch.setattr(Google, "_answer", watched)
+
+    async def body() -> list[Answer]:
+        provider = Google(config.Places(base_url=google.url), KEY)
+        try:
+            return await asyncio.gather(*(provider.nearby(QUERY) for _ in range(8)))
+        finally:
+            await provider.close()
+
+    assert [answer.status for answer in asyncio.run(body())] == ["OK"] * 8
+    assert most == 1
