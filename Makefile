@@ -18,7 +18,7 @@ run: .venv/run.stamp
 	fi
 	@umask 027; mkdir -p var/lib var/log var/run
 	@$(BIN)/proxyherd secret new var/secret --if-missing
-	@$(BIN)/proxyherd gazetteer build var/gazetteer.sqlite
+	@$(BIN)/proxyherd gazetteer build var/gazetteer.sqlite --config deploy/herd.toml
 	@if $(BIN)/supervisorctl pid >/dev/null 2>&1; then \
 		$(BIN)/supervisorctl update >/dev/null; $(BIN)/supervisorctl start 'herd:*' | grep -v 'already started'; true; \
 	else \
@@ -45,7 +45,8 @@ stop:
 	echo "make stop: supervisord has not ended in 30 s; see var/log/supervisord.log" >&2; exit 1
 
 test: .venv/test.stamp
-	@$(BIN)/pytest -n 2 $(PYTEST_ARGS)
+	@$(BIN)/pytest -n 2 -m 'not quiet' $(PYTEST_ARGS) || [ $$? -eq 5 ]  # 5: PYTEST_ARGS left none of these
+	@$(BIN)/pytest -m quiet $(PYTEST_ARGS) || [ $$? -eq 5 ]
 
 bench: .venv/test.stamp
 	@$(BIN)/python bench/iamat.py

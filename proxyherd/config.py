@@ -14,6 +14,7 @@ import tomllib
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, Struct, field
@@ -117,9 +118,9 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     table takes is these, an ID's bytes once more, and some 200 for each client: 2 GB at the defaults. Neighbours'
     are learned up to a quarter more, as above."""
 
-    max_places_in_flight: Annotated[int, Meta(ge=1, le=65_536)] = 1_024
-    """Queries that wait for Places at once; past it the answer is UNKNOWN_ERROR at once. At a deadline of
-    5 s it is the memory of an upstream that hangs."""
+    max_places_in_flight: Annotated[int, Meta(ge=1, le=65_536)] = 4_096
+    """Queries that wait for Places at once, some 10 KiB each; past it the last of the connection that has most of
+    them is answered UNKNOWN_ERROR at once. At a deadline of 5 s it is what an upstream that hangs can pile up."""
 
 
 class Timing(Struct, frozen=True, forbid_unknown_fields=True):
@@ -167,25 +168,92 @@ class Durability(Struct, frozen=True, forbid_unknown_fields=True):
 class Places(Struct, frozen=True, forbid_unknown_fields=True):
     """Who answers what is near."""
 
-    provider: Literal["auto", "google", "gazetteer"] = "auto"
-    """`auto`: google where there is a key, else the offline gazetteer."""
+    provider: Literal["auto", "google", "google-new", "gazetteer"] = "auto"
+    """`google`: the old Nearby Search. `google-new`: Nearby Search of the Places API (New), the one that new keys
+    can be given. `auto`: where there is a key, the old one, and the new one where that is not enabled for the key;
+    without a key the offline gazetteer."""
 
-    base_url: str = "https://maps.googleapis.com/maps/api/place/nearbysearch/json"
-    """The URL of the Nearby Search, without its query."""
+    base_url: str | None = None
+    """Whom to ask in Google's place: what stands before `/maps/api/place/nearbysearch/json` and
+    `/v1/places:searchNearby`, such as the `http://127.0.0.1:10300` of `proxyherd places-sim`."""
 
     key_file: str | None = None
     """A file with the key; relative to the herd's file. Without it: the systemd credential
     `google-places-api-key`, then the variable GOOGLE_PLACES_API_KEY."""
 
+    language: str | None = None
+    """The language of Google's answers, such as `de`; without it Google chooses."""
+
+    field_mask: str = ",".join(
+        f"places.{name}"
+        for name in (
+            "attributions",
+            "businessStatus",
+            "displayName",
+            "iconBackgroundColor",
+            "iconMaskBaseUri",
+            "id",
+            "location",
+            "photos",
+            "plusCode",
+            "shortFormattedAddress",
+            "types",
+            "viewport",
+        )
+    )
+    """What `google-new` asks for, and so what a call costs: all of these are of Google's cheapest tier for a Nearby
+    Search (Pro). `places.rating`, `places.userRatingCount`, `places.priceLevel` and
+    `places.currentOpeningHours.openNow` are understood as well; they are of a dearer one."""
+
     deadline_seconds: Annotated[float, Meta(gt=0, le=600)] = 5.0
-    """For one query in all: name look-up, connection, answer."""
+    """For one query in all: waiting for its turn, every attempt and the pauses between them."""
+
+    attempt_seconds: Annotated[float, Meta(gt=0, le=600)] = 2.5
+    """For one attempt: name look-up, connection, answer. Half of the deadline, so that a call that was lost on the
+    way is made again in time."""
+
+    attempts: Annotated[int, Meta(ge=1, le=10)] = 3
+    """Calls for one query at most: failed connections, 429 and 5xx are tried again within the deadline, after what
+    Retry-After says or a random pause."""
+
+    breaker_failures: Annotated[int, Meta(ge=1, le=1_000_000)] = 20
+    """Attempts that fail one after another before the circuit breaker opens: queries are then answered at once. Too
+    many for chance: one call in ten failing does this once in 10^20 calls."""
+
+    breaker_seconds: Annotated[float, Meta(gt=0, le=3600)] = 5.0
+    """How long the breaker stays open before it lets one call through, to see whether the upstream is back."""
 
     max_answer_bytes: Annotated[int, Meta(ge=1_024, le=1 << 28)] = 262_144
     """Bytes of an upstream answer; twenty results are some 30 KiB. Reading a hostile one of this size holds up other
     answers by some thirty milliseconds."""
 
-    max_connections: Annotated[int, Meta(ge=1, le=10_000)] = 100
-    """Connections to the upstream at once."""
+    max_connections: Annotated[int, Meta(ge=1, le=10_000)] = 256
+    """Calls to the upstream at once, each on a connection of its own; the others wait, one asker as long as any
+    other. At a fifth of a second each it is some 1,200 calls a second."""
+
+    calls_per_minute: Annotated[int, Meta(ge=0, le=1_000_000_000)] = 600
+    """Calls to Google that the whole herd may make in any minute, retries included; each server has an equal share,
+    and answers OVER_QUERY_LIMIT past it. 600 is what Google's own quota allows by default."""
+
+    calls_per_day: Annotated[int, Meta(ge=0, le=1_000_000_000)] = 1_000
+    """Likewise in any 24 hours. A call costs some three US cents: 1,000 bound a day to 32 dollars."""
+
+    dollars_per_call: Annotated[float, Meta(ge=0, le=1_000)] = 0.032
+    """What a call is taken to cost, in US dollars, for the metric that estimates the cost: Google's list price of a
+    Nearby Search."""
+
+    cache_seconds: Annotated[float, Meta(ge=0, le=86_400)] = 60.0
+    """How long an answer of the gazetteer is kept for the same question. 0: not at all."""
+
+    google_cache_seconds: Annotated[float, Meta(ge=0, le=86_400)] = 0.0
+    """Likewise for Google, whose terms forbid it unless a contract says otherwise."""
+
+    cache_bytes: Annotated[int, Meta(ge=0, le=1 << 34)] = 8_388_608
+    """Bytes of all answers that are kept; those asked for longest ago go first."""
+
+    own_places: str | None = None
+    """A GeoJSON or CSV file with places of your own for the gazetteer, relative to the herd's file. It is read by
+    `proxyherd gazetteer build`."""
 
 
 class Tls(Struct, frozen=True, forbid_unknown_fields=True):
@@ -317,7 +385,7 @@ def parse(text: str, file: Path) -> Herd:
         limits=_convert(raw.limits, Limits, "limits", file),
         timing=_convert(raw.timing, Timing, "timing", file),
         durability=_convert(raw.durability, Durability, "durability", file),
-        places=_convert(raw.places, Places, "places", file),
+        places=_places(raw.places, file),
         tls=_tls(raw.tls, file),
         admin=_convert(raw.admin, Admin, "admin", file),
         log=_convert(raw.log, Log, "log", file),
@@ -338,6 +406,22 @@ def _convert(value: object, to: type[T], key: str, file: Path) -> T:
             path = f"{key}.{missing[1]}".lstrip(".")
             what = "is missing; add it"
         raise ConfigError(f"{file}: key {path}: {what}") from error
+
+
+def _places(value: object, file: Path) -> Places:
+    places = _convert(value, Places, "places", file)
+    if places.base_url is not None:
+        try:
+            parts = urlsplit(places.base_url)
+            usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+        except ValueError:  # no port, or no IPv6 address, can be spelled so
+            usable = False
+        if not usable or parts.query or parts.fragment:
+            raise ConfigError(
+                f"{file}: key places.base_url: {places.base_url!r} is not what stands before a path; "
+                'write it like "http://127.0.0.1:10300"'
+            )
+    return places
 
 
 def _tls(value: object, file: Path) -> Tls:

@@ -34,7 +34,7 @@ from proxyherd.metrics import Metrics
 from proxyherd.node import TICKS, Node
 from proxyherd.observe import Observer
 from proxyherd.peers import Peers
-from proxyherd.places import Places, find_key, open_places
+from proxyherd.places import Places, Spend, find_key, open_places
 from proxyherd.supervision import Notifier, StateDirectory, StateTaken, raise_descriptor_limit
 from proxyherd.table import Table
 from proxyherd.turn import Turn
@@ -219,9 +219,28 @@ class _Daemon:
             self._loop.call_soon_threadsafe(
                 partial(self._log.error, "places_key_unusable", reason=str(error))
             )
-        places = open_places(self._herd.places, self._herd.limits, key=key, gazetteer=self._gazetteer)
+        places = open_places(
+            self._herd.places,
+            self._herd.limits,
+            self._observer,
+            key=key,
+            gazetteer=self._gazetteer,
+            budget=self._budget(),
+        )
         self._loop.call_soon_threadsafe(partial(self._log.info, "places_opened", provider=places.name))
         return places
+
+    def _budget(self) -> Spend:
+        """Return this server's part of what the herd may spend."""
+        from proxyherd.places.budget import Budget, share  # noqa: PLC0415 - sqlite3, as above
+
+        places, names = self._herd.places, list(self._herd.servers)
+        part, parts = names.index(self._server.name), len(names)
+        return Budget(
+            self._state / "places-budget.sqlite",
+            share(places.calls_per_minute, part, parts),
+            share(places.calls_per_day, part, parts),
+        )
 
     async def _open_admin(self) -> None:
         admin = await asyncio.to_thread(_import_admin)

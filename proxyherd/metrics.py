@@ -57,6 +57,7 @@ class Metrics:
         Info("proxyherd_build", "What is running", registry=registry).info({"version": __version__})
         self._count_clients(registry)
         self._count_neighbours(registry)
+        self._count_places(registry)
         self._count_upkeep(registry)
 
     def _count_clients(self, registry: CollectorRegistry) -> None:
@@ -120,7 +121,7 @@ class Metrics:
             "proxyherd_checks_total", "Checks with a neighbour that ended", ["neighbour"], registry=registry
         )
 
-    def _count_upkeep(self, registry: CollectorRegistry) -> None:
+    def _count_places(self, registry: CollectorRegistry) -> None:
         self.places_seconds = Histogram(
             "proxyherd_places_seconds",
             "Seconds a query of Places took, by provider and outcome",
@@ -129,6 +130,32 @@ class Metrics:
             registry=registry,
         )
         self.places_in_flight = Gauge("proxyherd_places_in_flight", "Queries under way", registry=registry)
+        self.places_calls = Counter(
+            "proxyherd_places_calls_total",
+            "Calls to Google, retries included, by provider and what became of them",
+            ["provider", "outcome"],
+            registry=registry,
+        )
+        self.places_cost = Counter(
+            "proxyherd_places_cost_dollars_total",
+            "What these calls may have cost, at places.dollars_per_call each",
+            ["provider"],
+            registry=registry,
+        )
+        self.places_spared = Counter(
+            "proxyherd_places_spared_total",
+            "Queries, and further attempts at them, that cost no call, by why",
+            ["why"],
+            registry=registry,
+        )
+        self.places_breaker = Gauge(
+            "proxyherd_places_breaker_state",
+            "1 for the state that the circuit breaker of Places is in",
+            ["state"],
+            registry=registry,
+        )
+
+    def _count_upkeep(self, registry: CollectorRegistry) -> None:
         self.journal_bytes = Counter(
             "proxyherd_journal_bytes_total", "Bytes appended to the journal", registry=registry
         )

@@ -19,6 +19,7 @@ from proxyherd.logs import LogFile, names
 from proxyherd.metrics import Metrics
 from proxyherd.node import Reply
 from proxyherd.notes import CaughtUp, Flooded, Heard, LinkDown, LinkFailed, LinkUp, Note, Skipped
+from proxyherd.places import STATES, Outcome, Spared, State
 
 _REPEAT_SECONDS: Final = 60.0
 _REFILL_SECONDS: Final = 6.0
@@ -27,6 +28,7 @@ _CLIENTS_BURST: Final = 20_000
 _CLIENTS_REFILL_SECONDS: Final = 0.002
 _LINKS_BURST: Final = 100
 _LINKS_REFILL_SECONDS: Final = 1.0
+_WORTH_A_LINE: Final = {"shed", "budget"}
 _LEVELS: Final = {"peer_closed": 30}
 
 
@@ -46,6 +48,8 @@ class Observer:
         for neighbour in neighbours:
             metrics.links_up.labels(neighbour)
             metrics.links_failed.labels(neighbour)
+        for state in STATES:
+            metrics.places_breaker.labels(state).set(state == "closed")
 
     # Clients. ------------------------------------------------------------------------------------------------
 
@@ -97,6 +101,27 @@ class Observer:
         """Note one query of Places; `outcome` is one of few words."""
         self.metrics.places_seconds.labels(provider, outcome).observe(seconds)
         self._info("places", provider=provider, status=status, seconds=round(seconds, 6))
+
+    def places_called(self, provider: str, outcome: Outcome, seconds: float, dollars: float) -> None:
+        """Note one call to Google, and what it may have cost."""
+        self.metrics.places_calls.labels(provider, outcome).inc()
+        self.metrics.places_cost.labels(provider).inc(dollars)
+        self._info("places_call", provider=provider, outcome=outcome, seconds=round(seconds, 6))
+
+    def places_spared(self, why: Spared) -> None:
+        """Note a query of Places, or a further attempt at it, that cost no call."""
+        self.metrics.places_spared.labels(why).inc()
+        if why in _WORTH_A_LINE:
+            self._limited("", "places_spared", why)
+
+    def places_breaker(self, state: State) -> None:
+        """Note that the circuit breaker of Places has changed."""
+        for one in STATES:
+            self.metrics.places_breaker.labels(one).set(one == state)
+        if state == "open":
+            self.log.warning("places_breaker", state=state)
+        else:
+            self.log.info("places_breaker", state=state)
 
     def fault(self, what: str, error: BaseException | None) -> None:
         """Note a fault of ours, with its traceback."""

@@ -28,6 +28,9 @@ _CLIENT_LINES: Final = 64
 _TURN_LINES: Final = 512
 """Lines of all clients in one turn: some five milliseconds."""
 
+_QUERY_LINES: Final = 16
+"""What a query of Places counts among them: it starts two tasks."""
+
 _PEER_LINES: Final = 1_024
 """Lines of all peers in one turn: some five milliseconds."""
 
@@ -242,6 +245,8 @@ class Turn:
                 reply = decide(line, received)
                 client.owe(line, reply)
                 decided.append((client, line, reply))
+                if reply.answer is None:
+                    lines_left -= _QUERY_LINES
 
     # Answers that must wait. ---------------------------------------------------------------------------------
 
@@ -273,7 +278,7 @@ class Turn:
         began = time.monotonic()  # the loop's own clock counts milliseconds
         try:
             places = await self._places
-            answer = await places.nearby(query)
+            answer = await places.nearby(query, client)
         except Exception as error:  # noqa: BLE001 - the client gets an answer, as those who wait behind it
             self._observer.fault("Places cannot be asked", error)
             answer = no_results("UNKNOWN_ERROR", "this server cannot ask Places; its log says why")

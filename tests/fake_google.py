@@ -1,22 +1,41 @@
-"""A stand-in for Google Places: real HTTP on a free loopback port, served by threads of its own.
+"""A stand-in for Google Places that says what it is told, byte for byte, and what it takes to ask it.
 
-Works for tests with and without an event loop, and for servers in other processes: point `places.base_url`
-at `url`. Each request is answered with `reply` as it is set then, and is kept in `requests`.
+`FakeGoogle` is real HTTP on a free loopback port, served by threads of its own. It works for tests with and without an
+event loop, and for servers in other processes: point `places.base_url` at `url`. A request is answered with the next of
+`replies`, and with `reply` as it is set then when there are none left; each is kept in `requests`. What a client of a
+Google in good health sees is told better by the simulator in `places_sim`.
+
+`Ledger` stands for the budget and the metrics; `opened` and `ask` are a server's way to a provider.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
+import sys
 import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import parse_qs, urlsplit
+
+from proxyherd import config
+from proxyherd.places import Answer, Outcome, Places, Query, Spared, State, open_places
+from proxyherd.places.failures import failed
 
 if TYPE_CHECKING:
     from types import TracebackType
 
 PATH = "/maps/api/place/nearbysearch/json"
+NEW_PATH = "/v1/places:searchNearby"
+
+KEY = "AIzaSy-throwaway_0123456789"
+QUERY = Query("+34.068930", "-118.445127", Decimal("10000.0"), 20)
 
 
 def nearby_answer(results: int, *, status: str = "OK") -> bytes:
@@ -41,12 +60,15 @@ def nearby_answer(results: int, *, status: str = "OK") -> bytes:
 
 @dataclass
 class Reply:
-    """What a request gets. With `hold` nothing comes back before `FakeGoogle.release` is called."""
+    """What a request gets. With `hold` nothing comes back before `FakeGoogle.release` is called; with `drop` the
+    connection is closed instead.
+    """
 
     body: bytes = field(default_factory=lambda: nearby_answer(20))
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     hold: bool = False
+    drop: bool = False
 
 
 @dataclass
@@ -55,23 +77,48 @@ class Request:
     query: dict[str, str]
     raw_query: str
     headers: dict[str, str]
+    method: str = "GET"
+    body: bytes = b""
+    port: int = 0
+    """The client's, and so which connection it came by."""
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a client that has gone."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
 
 
 class FakeGoogle:
-    """`with FakeGoogle() as google:`; set `google.reply`, look at `google.requests`."""
+    """`with FakeGoogle() as google:`; set `google.reply`, look at `google.requests`.
 
-    def __init__(self, reply: Reply | None = None) -> None:
+    `on_request` is called in the server's thread when a request has arrived, before it is in `requests`.
+    """
+
+    def __init__(self, reply: Reply | None = None, *, replies: Iterable[Reply] = ()) -> None:
         self.reply = reply or Reply()
+        self.replies = deque(replies)
         self.requests: list[Request] = []
+        self.on_request: Callable[[], None] | None = None
         self._arrived = threading.Condition()
         self._released = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server = _Server(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True  # an idle kept-alive connection must not hold up the end
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
 
     @property
+    def host(self) -> str:
+        """What stands before the paths of both APIs."""
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}{PATH}"
+        return self.host + PATH
+
+    @property
+    def paths(self) -> list[str]:
+        return [request.path for request in self.requests]
 
     def wait_for(self, requests: int, timeout_seconds: float = 10) -> None:
         """Wait until so many requests have arrived in all; from a test with a loop, in `to_thread`."""
@@ -104,6 +151,9 @@ class FakeGoogle:
             def do_GET(self) -> None:
                 google._serve(self)
 
+            def do_POST(self) -> None:
+                google._serve(self)
+
             def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 — http.server's name
                 pass
 
@@ -112,12 +162,22 @@ class FakeGoogle:
     def _serve(self, handler: BaseHTTPRequestHandler) -> None:
         url = urlsplit(handler.path)
         query = {name: values[0] for name, values in parse_qs(url.query, keep_blank_values=True).items()}
-        reply = self.reply
+        body = handler.rfile.read(int(handler.headers.get("Content-Length", "0")))
+        headers = dict(handler.headers.items())
+        request = Request(
+            url.path, query, url.query, headers, handler.command, body, handler.client_address[1]
+        )
+        if self.on_request is not None:
+            self.on_request()
         with self._arrived:
-            self.requests.append(Request(url.path, query, url.query, dict(handler.headers.items())))
+            reply = self.replies.popleft() if self.replies else self.reply
+            self.requests.append(request)
             self._arrived.notify_all()
         if reply.hold:
             self._released.wait()
+        if reply.drop:
+            handler.close_connection = True
+            return
         try:
             handler.send_response(reply.status)
             for name, value in {"Content-Length": str(len(reply.body)), **reply.headers}.items():
@@ -126,3 +186,91 @@ class FakeGoogle:
             handler.wfile.write(reply.body)
         except OSError:  # whoever asked has gone
             handler.close_connection = True
+
+
+@dataclass
+class Called:
+    provider: str
+    outcome: Outcome
+    seconds: float
+    dollars: float
+
+
+class Ledger:
+    """Counts as a server does, and allows `calls` calls; None: all."""
+
+    def __init__(self, calls: int | None = None) -> None:
+        self.calls = calls
+        self.spent = 0
+        self.called: list[Called] = []
+        self.spared: list[Spared] = []
+        self.states: list[State] = []
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        return [call.outcome for call in self.called]
+
+    def spend(self) -> None:
+        if self.calls is not None and self.spent >= self.calls:
+            raise failed("OVER_QUERY_LIMIT", "this server's share of places.calls_per_day is used up")
+        self.spent += 1
+
+    def close(self) -> None:
+        pass
+
+    def places_called(self, provider: str, outcome: Outcome, seconds: float, dollars: float) -> None:
+        self.called.append(Called(provider, outcome, seconds, dollars))
+
+    def places_spared(self, why: Spared) -> None:
+        self.spared.append(why)
+
+    def places_breaker(self, state: State) -> None:
+        self.states.append(state)
+
+
+@asynccontextmanager
+async def opened(
+    url: str,
+    ledger: Ledger | None = None,
+    *,
+    key: str | None = KEY,
+    limits: config.Limits | None = None,
+    **keys: Any,
+) -> AsyncIterator[Places]:
+    """Open Places as a server does, with these keys of [places]: by default the old API, and one attempt."""
+    ledger = ledger or Ledger()
+    places = config.Places(**{"base_url": url, "provider": "google", "attempts": 1, **keys})
+    provider = open_places(
+        places, limits or config.Limits(), ledger, key=key, gazetteer=Path("/nowhere"), budget=ledger
+    )
+    try:
+        yield provider
+    finally:
+        await provider.close()
+
+
+def ask(
+    url: str,
+    ledger: Ledger | None = None,
+    *,
+    query: Query = QUERY,
+    times: int = 1,
+    key: str | None = KEY,
+    **keys: Any,
+) -> Answer:
+    """Ask so many times, one after another, and return the last answer."""
+
+    async def run() -> Answer:
+        async with opened(url, ledger, key=key, **keys) as places:
+            for _ in range(times - 1):
+                await places.nearby(query)
+            return await places.nearby(query)
+
+    return asyncio.run(run())
+
+
+def message(answer: Answer) -> str:
+    """Return what an answer made here says went wrong."""
+    document = json.loads(answer.body)
+    assert (document["results"], document["status"]) == ([], answer.status)
+    return str(document["error_message"])

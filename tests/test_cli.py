@@ -232,6 +232,26 @@ def test_serve_hands_on_the_exit_code_and_defaults_below_the_folder(
     }
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "places.example",
+        "ftp://h",
+        "http://",
+        "http://h:0",
+        "http://h:99999",
+        "http://[::1",
+        "http://h/?x=1",
+    ],
+)
+def test_a_base_url_that_nothing_can_stand_behind_is_an_error(herd: config.Herd, url: str) -> None:
+    herd.file.write_text(herd.file.read_text() + f'[places]\nbase_url = "{url}"\n')
+    result = run("check-config", "--config", herd.file)
+    assert result.exit_code == 2
+    assert f"key places.base_url: {url!r}" in result.output
+
+
 def test_serve_takes_its_places_from_systemd(served: list[Any], herd: config.Herd, tmp_path: Path) -> None:
     env: dict[str, str | None] = {
         "STATE_DIRECTORY": "/var/lib/proxyherd/Ann",
@@ -585,17 +605,18 @@ def test_secret_into_a_missing_folder_or_onto_a_folder_is_an_error(tmp_path: Pat
 
 
 def test_gazetteer_is_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from proxyherd.places import gazetteer  # noqa: PLC0415 - as the command does
+    from proxyherd.places import gazetteer_build  # noqa: PLC0415 - as the command does
 
     built: list[Path] = []
 
-    def build(path: Path, progress: Callable[[int, int], None]) -> None:
+    def build(path: Path, progress: Callable[[int, int], None], own: Path | None) -> None:
+        assert own is None
         for done in range(0, 1001, 250):
             progress(done, 1000)
         built.append(path)
 
-    monkeypatch.setattr(gazetteer, "build", build)
-    monkeypatch.setattr(gazetteer, "is_current", lambda path: path in built)
+    monkeypatch.setattr(gazetteer_build, "build", build)
+    monkeypatch.setattr(gazetteer_build, "is_current", lambda path, own: path in built)
     file = tmp_path / "g.sqlite"
     assert run("gazetteer", "build", file).exit_code == 0
     assert run("gazetteer", "build", env={"PROXYHERD_GAZETTEER": str(file)}).output == ""
@@ -614,7 +635,7 @@ def test_every_command_has_help_with_examples() -> None:
                 yield (*path, name)
 
     found = list(commands(cli.main))
-    assert len(found) == 9
+    assert len(found) == 11
     for command in [(), *found]:
         result = run(*command, "--help")
         assert result.exit_code == 0

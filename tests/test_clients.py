@@ -99,10 +99,15 @@ def test_slow_places_hold_back_later_answers_of_their_own_connection_only() -> N
         assert is_at(waiting.line(), fig)
 
 
+def four_queries(most: int) -> list[bytes]:
+    """Queries that differ: equal ones would share one call."""
+    return [b"WHATSAT kiwi %d %d" % (radius, most) for radius in (10, 11, 12, 13)]
+
+
 def test_half_close_with_everything_pending_still_gets_every_answer() -> None:
     with held() as google, server_with(google) as clark, clark.connect() as connection:
         kiwi = iamat(b"kiwi")
-        connection.send(kiwi, *[b"WHATSAT kiwi 10 5"] * 4, b"FOO")
+        connection.send(kiwi, *four_queries(5), b"FOO")
         connection.send_raw(b"the last line has no LF")
         connection.half_close()
         google.wait_for(4)
@@ -272,7 +277,7 @@ def test_hoarder_is_not_read_past_the_bound() -> None:
     more = limits(max_answers_outstanding=4)
     with held() as google, server_with(google, more=more) as clark, clark.connect() as connection:
         connection.ask(iamat(b"kiwi"))
-        connection.send(*[b"WHATSAT kiwi 10 5"] * 4)
+        connection.send(*four_queries(5))
         google.wait_for(4)
         before = clark.memory()
         send_until_blocked(connection)
@@ -455,7 +460,7 @@ def test_term_lets_answers_leave_though_their_client_sent_more_than_was_read() -
         with clark.connect(receive_buffer=4_096) as connection:
             connection.ask(iamat(b"kiwi"))
             google.reply = Reply(body, hold=True)
-            connection.send(*[b"WHATSAT kiwi 10 20"] * 4)
+            connection.send(*four_queries(20))
             google.wait_for(4)
             send_until_blocked(connection)
             clark.signal(signal.SIGTERM)

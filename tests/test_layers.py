@@ -37,7 +37,7 @@ HARMLESS = {
 }
 """Of the world, what every pure room may import."""
 
-ALLOWED = {"config": {"ipaddress", "pathlib", "tomllib"}}
+ALLOWED = {"config": {"ipaddress", "pathlib", "tomllib", "urllib"}}
 """What else single rooms may: the herd's file is found and read by the room that checks it."""
 
 OUTER = ("clients", "peers", "admin", "places", "journal")

@@ -1,24 +1,17 @@
-"""Cutting a Nearby Search answer, and the room's promise that a query always gets one."""
+"""Reading a Nearby Search answer, and cutting it to a bound."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
-from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxyherd.places import Answer, Places, Query, no_results
-from proxyherd.places.answers import STATUSES, NonsenseError, cut, squeeze
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-QUERY = Query("+34.068930", "-118.445127", Decimal(10_000), 5)
+from proxyherd.places import no_results
+from proxyherd.places.answers import MOST_RESULTS, STATUSES, NonsenseError, cut, read, shorten, squeeze
 
 space = st.text(" \t\n\r", max_size=4)
 leaves = st.sampled_from(
@@ -69,7 +62,7 @@ def answers(draw: st.DrawFn) -> tuple[str, list[str], list[str], str]:
     `between` has one more than there are results: what stands before each, and before the bracket.
     """
     before, after, layout = draw(others), draw(others), draw(spaces)
-    results = draw(st.lists(values, max_size=6))
+    results = draw(st.lists(values, max_size=6)) * draw(st.sampled_from([1, 1, 3, 4, 5]))
     between = draw(st.lists(space, min_size=len(results) + 1, max_size=len(results) + 1))
     mark = '"\N{BLACK SQUARE}"'
     results_key = draw(st.sampled_from(['"results"', r'"r\u0065sults"']))
@@ -85,7 +78,7 @@ def spell(prefix: str, results: list[str], between: list[str], suffix: str) -> b
 
 
 @settings(deadline=None)
-@given(answers(), st.integers(0, 8))
+@given(answers(), st.integers(1, MOST_RESULTS))
 def test_only_the_results_beyond_the_bound_go(
     drawn: tuple[str, list[str], list[str], str], most: int
 ) -> None:
@@ -98,7 +91,7 @@ def test_only_the_results_beyond_the_bound_go(
 
 
 @settings(deadline=None)
-@given(answers(), st.integers(0, 8))
+@given(answers(), st.integers(1, MOST_RESULTS))
 def test_a_cut_answer_means_what_the_whole_one_meant(
     drawn: tuple[str, list[str], list[str], str], most: int
 ) -> None:
@@ -108,6 +101,17 @@ def test_a_cut_answer_means_what_the_whole_one_meant(
 
     whole = load(spell(*drawn))
     assert load(cut(spell(*drawn), most).body) == {**whole, "results": whole["results"][:most]}
+
+
+@settings(deadline=None)
+@given(answers(), st.integers(1, MOST_RESULTS), st.integers(1, MOST_RESULTS))
+def test_an_answer_that_was_read_once_can_be_cut_to_any_bound(
+    drawn: tuple[str, list[str], list[str], str], most: int, fewer: int
+) -> None:
+    body = spell(*drawn)
+    whole = read(body)
+    assert shorten(whole, most) == cut(body, most)
+    assert shorten(shorten(whole, most), fewer) == cut(body, min(most, fewer))  # it has no ends any more
 
 
 @settings(deadline=None)
@@ -135,6 +139,11 @@ def test_squeezing_takes_nothing_but_line_feeds(body: bytes) -> None:
         b'{"results":[],"status":"OK"',
         b'{"results":[],"status":"OK",}',
         b'{"results":[1,],"status":"OK"}',
+        b'{"results":[1 2],"status":"OK"}',
+        b'{"results":[' + b"1," * MOST_RESULTS + b'],"status":"OK"}',
+        b'{"results":[' + b"1," * MOST_RESULTS + b',1],"status":"OK"}',
+        b'{"results":[' + b"1," * MOST_RESULTS + b'1,],"status":"OK"}',
+        b'{"results":[' + b"1," * MOST_RESULTS + b"1",
         b'{"results":[],"status":"OK"}{}',
         b'{"results":[],"status":"OK"}\0',
         b'{"results":[],"status":"OK","results":[]}',
@@ -167,69 +176,7 @@ def test_a_status_is_a_bounded_plain_word(status: str) -> None:
 @given(st.sampled_from(sorted(STATUSES)), st.none() | st.text(st.characters(codec="utf-8")))
 def test_an_answer_made_here_is_one_that_is_read_here(status: str, message: str | None) -> None:
     answer = no_results(status, message)
-    assert answer == cut(answer.body, 0)
+    assert answer == cut(answer.body, 1)
     document = json.loads(answer.body)
     assert document.pop("error_message", None) == message
     assert document == {"html_attributions": [], "results": [], "status": status}
-
-
-class Provider:
-    """A provider that does what it is told, and counts."""
-
-    name = "stub"
-
-    def __init__(self, behave: Callable[[], Awaitable[Answer]]) -> None:
-        self.behave, self.calls = behave, 0
-
-    async def nearby(self, query: Query) -> Answer:
-        self.calls += 1
-        return await self.behave()
-
-    async def close(self) -> None:
-        pass
-
-
-def ask(behave: Callable[[], Awaitable[Answer]], query: Query = QUERY) -> tuple[Answer, Provider]:
-    provider = Provider(behave)
-    places = Places(provider, deadline_seconds=0.01, max_in_flight=1)
-    answer = asyncio.run(places.nearby(query))
-    assert places.in_flight == 0
-    return answer, provider
-
-
-async def fail() -> Answer:
-    raise ZeroDivisionError("a secret")
-
-
-async def hang() -> Answer:
-    await asyncio.Event().wait()
-    raise AssertionError("nobody set it")
-
-
-@pytest.mark.parametrize("query", [Query("+0", "+0", Decimal("0.000"), 5), Query("+0", "+0", Decimal(1), 0)])
-def test_what_asks_for_nothing_is_answered_without_a_call(query: Query) -> None:
-    answer, provider = ask(fail, query)
-    assert (answer, provider.calls) == (no_results("ZERO_RESULTS"), 0)
-
-
-@pytest.mark.parametrize("behave", [fail, hang])
-def test_a_provider_that_fails_or_hangs_is_answered_for(behave: Callable[[], Awaitable[Answer]]) -> None:
-    answer, provider = ask(behave)
-    assert (answer.status, answer.results, provider.calls) == ("UNKNOWN_ERROR", 0, 1)
-    assert b"secret" not in answer.body
-
-
-def test_a_query_too_many_is_answered_at_once_and_a_cancelled_one_makes_room() -> None:
-    async def run() -> None:
-        places = Places(Provider(hang), deadline_seconds=60, max_in_flight=3)
-        waiting = [asyncio.create_task(places.nearby(QUERY)) for _ in range(3)]
-        await asyncio.sleep(0)
-        assert places.in_flight == 3
-        assert (await places.nearby(QUERY)).status == "UNKNOWN_ERROR"
-        for task in waiting:
-            task.cancel()
-        ended = await asyncio.gather(*waiting, return_exceptions=True)
-        assert all(isinstance(end, asyncio.CancelledError) for end in ended)
-        assert places.in_flight == 0
-
-    asyncio.run(run())

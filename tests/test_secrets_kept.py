@@ -275,10 +275,13 @@ def assert_kept(herd: Herd, *answers: bytes, also: set[bytes] = frozenset()) -> 
             assert spelling not in content, f"{spelling!r} stands in {where}"
 
 
-def google_herd(google: FakeGoogle, source: str, herd: Herd) -> None:
+def google_herd(
+    google: FakeGoogle, source: str, herd: Herd, provider: str = "google", more: str = ""
+) -> None:
     """Give all servers the key, by a file or by the environment."""
     text = herd.file.read_text()
-    places = f'[places]\nbase_url = "{google.url}"\ndeadline_seconds = 0.3\nmax_answer_bytes = 4096\n'
+    places = f'[places]\nprovider = "{provider}"\nbase_url = "{google.url}"\n{more}'
+    places += "deadline_seconds = 0.3\nmax_answer_bytes = 4096\n"
     if source == "file":
         (herd.folder / "key").write_text(KEY + "\n")
         (herd.folder / "key").chmod(0o600)
@@ -312,14 +315,15 @@ FAILURES = {
 }
 
 
+@pytest.mark.parametrize("provider", ["google", "google-new", "auto"])
 @pytest.mark.parametrize("source", ["file", "environment"])
-def test_no_failure_of_places_shows_the_key(source: str) -> None:
+def test_no_failure_of_places_shows_the_key(source: str, provider: str) -> None:
     with FakeGoogle() as google, herd_of([], "Clark", more="") as herd:
-        google_herd(google, source, herd)
+        google_herd(google, source, herd, provider)
         clark = herd["Clark"]
         clark.start()
         clark.wait_until_ready()
-        clark.wait_for_event("places_opened", provider="google")
+        clark.wait_for_event("places_opened")
         clark.hears(b"kiwi")
         answers = []
         for reply in FAILURES.values():
@@ -327,17 +331,62 @@ def test_no_failure_of_places_shows_the_key(source: str) -> None:
             answers.append(clark.ask(b"WHATSAT kiwi 10 5"))
         google.release()
         assert len({one["status"] for one in clark.events("command", kind="whatsat")}) >= 4
-        assert any(request.query.get("key") == KEY for request in google.requests), "it was sent at all"
+        sent = [one.query.get("key") or one.headers.get("X-Goog-Api-Key") for one in google.requests]
+        assert KEY in sent, "it was sent at all"
         assert_kept(herd, *answers)
         assert children(clark.pid) == []
         assert clark.stop() == 0
         assert_kept(herd)
 
 
+@pytest.mark.parametrize("provider", ["google", "google-new"])
+def test_neither_an_open_breaker_nor_a_budget_at_its_end_shows_the_key(provider: str) -> None:
+    more = "breaker_failures = 2\nattempts = 1\nbreaker_seconds = 0.01\ncalls_per_minute = 9\n"
+    with FakeGoogle(Reply(status=500, body=KEY.encode())) as google, herd_of([], "Clark", more="") as herd:
+        google_herd(google, "environment", herd, provider, more)
+        clark = herd["Clark"]
+        clark.start()
+        clark.wait_until_ready()
+        clark.hears(b"kiwi")
+        answers: list[bytes] = []
+        wait_until(
+            lambda: answers.append(clark.ask(b"WHATSAT kiwi 10 5")) or clark.events("places_spared"),  # type: ignore[func-returns-value]
+            "the budget is spent",
+        )
+        assert clark.events("places_breaker", state="open")
+        assert len(google.requests) == 9
+        assert_kept(herd, *answers)
+
+
+@pytest.mark.parametrize("provider", ["google", "google-new", "auto"])
+def test_asking_by_hand_shows_no_key(provider: str) -> None:
+    with FakeGoogle() as google, herd_of([], "Clark", more="") as herd:
+        google_herd(google, "file", herd, provider)
+        command = [
+            sys.executable,
+            "-m",
+            "proxyherd",
+            "--config",
+            str(herd.file),
+            "places",
+            "1,1",
+            "1",
+            "--json",
+        ]
+        printed = []
+        for reply in FAILURES.values():
+            google.reply = reply
+            done = subprocess.run(command, capture_output=True, check=False)
+            assert done.returncode in {0, 1}
+            printed.append(done.stdout + done.stderr)
+        google.release()
+        assert_kept(herd, *printed)
+
+
 def test_an_upstream_that_is_not_there_shows_no_key() -> None:
     with FakeGoogle() as google, herd_of([], "Clark", more="") as herd:
         google_herd(google, "environment", herd)
-        herd.file.write_text(herd.file.read_text().replace(google.url, f"http://127.0.0.1:{free_port()}/x"))
+        herd.file.write_text(herd.file.read_text().replace(google.url, f"http://127.0.0.1:{free_port()}"))
         clark = herd["Clark"]
         clark.start()
         clark.wait_until_ready()
@@ -407,14 +456,14 @@ def test_no_mistake_in_configuration_shows_a_secret(where: str) -> None:
 FAULT = """
 import sys
 from proxyherd import cli, link, secret, peers
-from proxyherd.places.google import Google
+from proxyherd.places.calling import Caller
 {fault}
 sys.argv[0] = "proxyherd"
 cli.main()
 """
 FAULTS = {
     "a proof": "link.Link._proof = lambda self, role, secret: 1 / 0",
-    "a query": "Google._url = lambda self, query: self._key[1_000]",
+    "a query": "Caller.call = lambda self, *_, **__: self.key[1_000]",
     "a reload": "read, n = secret.read_all, []\ndef again(path):\n n.append(1)\n if len(n) > 1: raise KeyError(read(path))\n return read(path)\nsecret.read_all = again",
     "the start": "def read_all(path):\n raise RuntimeError('no reading')\nsecret.read_all = read_all",
 }

@@ -8,7 +8,9 @@ from proxyherd import __version__
 from proxyherd.cli.asking import iamat, status, whatsat
 from proxyherd.cli.common import Group, config_option, examples
 from proxyherd.cli.files import gazetteer, journal, secret
+from proxyherd.cli.placing import places
 from proxyherd.cli.serving import check_config, serve
+from proxyherd.cli.simulating import places_sim
 
 
 @click.group(
@@ -29,5 +31,5 @@ def main() -> None:
     """
 
 
-for _command in (serve, check_config, iamat, whatsat, status, secret, gazetteer, journal):
+for _command in (serve, check_config, iamat, whatsat, status, secret, places, gazetteer, journal, places_sim):
     main.add_command(_command)

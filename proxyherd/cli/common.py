@@ -82,6 +82,12 @@ def load(ctx: click.Context) -> Herd:
     return config.load(file)
 
 
+def load_if_any(ctx: click.Context) -> Herd | None:
+    """Load the herd's file, or return None where none is named and none lies where one is looked for."""
+    named = ctx.meta.get(_CONFIG_KEY) is not None
+    return load(ctx) if named or config.DEFAULT_FILE.exists() or INSTALLED_FILE.exists() else None
+
+
 def examples(*lines: str) -> str:
     # \b keeps click from filling the lines.
     return "\n".join(("\b", "Examples:", *(f"  {line}" for line in lines)))

@@ -7,7 +7,15 @@ from pathlib import Path
 
 import click
 
-from proxyherd.cli.common import Failure, Misconfigured, config_option, default_gazetteer, examples, load
+from proxyherd.cli.common import (
+    Failure,
+    Misconfigured,
+    config_option,
+    default_gazetteer,
+    examples,
+    load,
+    load_if_any,
+)
 
 
 @click.group()
@@ -50,27 +58,38 @@ def gazetteer() -> None:
     "build",
     epilog=examples(
         "proxyherd gazetteer build",
-        "proxyherd gazetteer build /var/lib/proxyherd/gazetteer.sqlite",
+        "proxyherd gazetteer build --config deploy/herd.toml",
+        "proxyherd gazetteer build /var/lib/proxyherd/gazetteer.sqlite --config /etc/proxyherd/herd.toml",
     ),
 )
 @click.argument("file", type=click.Path(path_type=Path), required=False)
-def gazetteer_build(file: Path | None) -> None:
+@config_option()
+@click.pass_context
+def gazetteer_build(ctx: click.Context, file: Path | None) -> None:
     """Build the gazetteer in FILE; nothing is done when it is there and current.
 
-    FILE is by default $PROXYHERD_GAZETTEER, else var/gazetteer.sqlite.
+    FILE is by default $PROXYHERD_GAZETTEER, else var/gazetteer.sqlite. What the herd's file names as
+    places.own_places goes in as well; without a herd's file there is nothing of your own.
     """
     import sqlite3  # noqa: PLC0415 - not for `serve`
 
-    from proxyherd.places import gazetteer as room  # noqa: PLC0415 - likewise
+    from proxyherd.places import gazetteer_build as room  # noqa: PLC0415 - likewise
 
     file = file or default_gazetteer()
-    if room.is_current(file):
+    own = _own_places(ctx)
+    if room.is_current(file, own):
         return
     try:
         with click.progressbar(length=100, label=f"Building {file}") as bar:
-            room.build(file, lambda done, total: bar.update(done * 100 // total - bar.pos))
+            room.build(file, lambda done, total: bar.update(done * 100 // total - bar.pos), own)
     except (OSError, sqlite3.Error) as error:
         raise Failure(f"{file}: {error}; see that it can be written, and that the disk has room") from error
+
+
+def _own_places(ctx: click.Context) -> Path | None:
+    """Return the file with places of the herd's own, if there is one. Raises ConfigError."""
+    herd = load_if_any(ctx)
+    return herd.file.parent / herd.places.own_places if herd and herd.places.own_places else None
 
 
 @click.group()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import accumulate, pairwise
 from typing import Any, Final
 
 import msgspec
@@ -20,7 +21,11 @@ STATUSES: Final = frozenset(
 )
 """Every status that Google documents for a Nearby Search."""
 
+MOST_RESULTS: Final = 20
+"""Results of a Nearby Search: what Google gives at most, and what a client may ask for."""
+
 _SPACE = re.compile(r"[ \t\n\r]*")
+_BEHIND_RESULT = re.compile(r"[ \t\n\r]*([,\]])")
 _LINE_FEEDS = re.compile(rb"\n{2,}")
 _NOT_PLAIN = re.compile(r"[^A-Za-z0-9_]")
 
@@ -34,11 +39,13 @@ class Answer(msgspec.Struct, frozen=True):
 
     `status` is at most 64 characters of A to Z, a to z, 0 to 9 and '_', whatever the upstream invents; who
     makes it a metric's label still maps what is not in STATUSES to one word, or the labels have no bound.
+    `ends` says where in the body the first results end, and at last where the last one does; nothing if unknown.
     """
 
     body: bytes
     status: str
     results: int
+    ends: tuple[int, ...] = ()
 
 
 def no_results(status: str, message: str | None = None) -> Answer:
@@ -60,36 +67,51 @@ def squeeze(body: bytes) -> bytes:
 
     Meaning is safe: a JSON string holds no raw LF, so all of them are layout.
     """
-    return _LINE_FEEDS.sub(b"\n", body).rstrip(b"\n")
+    body = body.rstrip(b"\n")
+    return _LINE_FEEDS.sub(b"\n", body) if b"\n\n" in body else body
 
 
-def cut(body: bytes, most: int) -> Answer:
-    """Cut an answer to its first `most` results and squeeze it; everything else stays byte for byte.
-
-    What goes when there are too many stands between the end of the last result that stays and the end of
-    the last one there is; white space before the closing bracket is the layout's, and stays.
+def read(body: bytes) -> Answer:
+    """Read an answer and squeeze it; everything else stays byte for byte.
 
     Raises NonsenseError if `body` is not UTF-8, not one JSON object (NaN and Infinity are not JSON), nested
     too deeply to read, or if its `results` is no list, its `status` no string, or either stands there twice.
     """
+    body = squeeze(body)
     try:
         text = body.decode()
-        members = _members(text)
+        ends, results, status = _read(text)
     except UnicodeDecodeError as error:
         raise NonsenseError(f"not UTF-8 at byte {error.start}") from None
     except json.JSONDecodeError as error:
         raise NonsenseError(f"not JSON at character {error.pos}") from None
     except RecursionError:
         raise NonsenseError("nested too deeply") from None
-    results, start, end = members.get("results", (None, 0, 0))
-    status = members.get("status", (None, 0, 0))[0]
-    if not isinstance(results, list):
-        raise NonsenseError("'results' is not a list")
-    if not isinstance(status, str):
-        raise NonsenseError("'status' is not a string")
-    if len(results) > most:
-        text = text[: _end_of_result(text, start, most)] + text[_end_of_last(text, end) :]
-    return Answer(squeeze(text.encode()), _NOT_PLAIN.sub("_", status[:64]), min(len(results), most))
+    return Answer(body, plain_word(status), results, _byte_positions(text, ends))
+
+
+def shorten(answer: Answer, most: int) -> Answer:
+    """Cut an answer to its first `most` results, 1 to MOST_RESULTS; everything else stays byte for byte.
+
+    What goes when there are too many stands between the end of the last result that stays and the end of
+    the last one there is; white space before the closing bracket is the layout's, and stays.
+    """
+    if answer.results <= most:
+        return Answer(answer.body, answer.status, answer.results)
+    if len(answer.ends) <= most:
+        answer = read(answer.body)
+    kept, last = answer.ends[most - 1], answer.ends[-1]
+    return Answer(answer.body[:kept] + answer.body[last:], answer.status, most)
+
+
+def cut(body: bytes, most: int) -> Answer:
+    """Read an answer of an upstream and cut it. Raises NonsenseError, as `read`."""
+    return shorten(read(body), most)
+
+
+def plain_word(text: str) -> str:
+    """Make a word of an upstream one that is fit for logs and answers: 64 characters at most, none odd."""
+    return _NOT_PLAIN.sub("_", text[:64])
 
 
 def _refuse_constant(name: str) -> Any:
@@ -100,9 +122,9 @@ _DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_int=float)
 """Numbers are only passed over: as floats, since the digits of an int may be too many for Python."""
 
 
-def _members(text: str) -> dict[str, tuple[Any, int, int]]:
-    """Read an object's members: each value, and where in the text it starts and ends."""
-    members: dict[str, tuple[Any, int, int]] = {}
+def _read(text: str) -> tuple[list[int], int, str]:
+    """Read an object's `results` and `status`: where results end, how many there are, and the status."""
+    found: dict[str, Any] = {}
     at = _expect(text, 0, "{")
     if not text.startswith("}", at):
         while True:
@@ -110,33 +132,58 @@ def _members(text: str) -> dict[str, tuple[Any, int, int]]:
                 raise NonsenseError(f"no key at character {at}")
             key, at = _DECODER.raw_decode(text, at)
             start = _expect(text, _skip(text, at), ":")
-            value, end = _DECODER.raw_decode(text, start)
-            if key in members and key in {"results", "status"}:
+            if key in found and key in {"results", "status"}:
                 raise NonsenseError(f"{key!r} stands there twice")
-            members[key] = value, start, end
+            if key == "results" and text.startswith("[", start):
+                found[key], end = _read_results(text, start)
+            else:
+                found[key], end = _DECODER.raw_decode(text, start)
             at = _skip(text, end)
             if not text.startswith(",", at):
                 break
             at = _skip(text, at + 1)
     if _expect(text, at, "}") != len(text):
         raise NonsenseError("something stands behind its end")
-    return members
+    if not isinstance(found.get("results"), tuple):
+        raise NonsenseError("'results' is not a list")
+    if not isinstance(found.get("status"), str):
+        raise NonsenseError("'status' is not a string")
+    ends, results = found["results"]
+    return ends, results, found["status"]
 
 
-def _end_of_result(text: str, start: int, number: int) -> int:
-    """Return where the `number`th element ends of the list that starts there; for 0, where its inside starts.
+def _read_results(text: str, start: int) -> tuple[tuple[list[int], int], int]:
+    """Read the list that starts there: where its first elements and its last one end, how many it has, its own end.
 
-    Reads only what stays: a list of a million surplus elements costs no loop here.
+    The first are read one by one; those beyond what anybody may ask for all at once, so that a million of them cost
+    no loop here.
     """
-    at = start + 1
-    for _ in range(number):
-        at = _DECODER.raw_decode(text, _expect(text, at, ",") if at > start + 1 else _skip(text, at))[1]
-    return at
+    ends: list[int] = []
+    at = _skip(text, start + 1)
+    if text.startswith("]", at):
+        return (ends, 0), at + 1
+    while len(ends) < MOST_RESULTS:
+        end = _DECODER.raw_decode(text, at)[1]
+        ends.append(end)
+        if (behind := _BEHIND_RESULT.match(text, end)) is None:
+            raise NonsenseError(f"no ',' at character {end}")
+        if behind[1] == "]":
+            return (ends, len(ends)), behind.end()
+        at = _skip(text, behind.end())
+    surplus, length = _DECODER.raw_decode("[" + text[at:])
+    if not surplus:
+        raise NonsenseError(f"no result at character {at}")
+    end = at + length - 1
+    ends.append(len(text[: end - 1].rstrip(" \t\n\r")))
+    return (ends, len(surplus) + MOST_RESULTS), end
 
 
-def _end_of_last(text: str, end: int) -> int:
-    """Return where the last element ends of the list that ends there."""
-    return len(text[: end - 1].rstrip(" \t\n\r"))
+def _byte_positions(text: str, positions: list[int]) -> tuple[int, ...]:
+    """Turn positions in a text, in ascending order, into positions in its UTF-8."""
+    if text.isascii():
+        return tuple(positions)
+    lengths = (len(text[one:other].encode()) for one, other in pairwise([0, *positions]))
+    return tuple(accumulate(lengths))
 
 
 def _expect(text: str, at: int, token: str) -> int:

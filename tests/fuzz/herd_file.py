@@ -13,7 +13,11 @@ from pathlib import Path
 from proxyherd.config import ConfigError, Herd, parse
 
 FILE = Path("herd.toml")
-MAY_BE_0 = {"ready_seconds", "max_age_seconds", "max_clock_lead_seconds"}
+MAY_BE_0 = {
+    *("ready_seconds", "max_age_seconds", "max_clock_lead_seconds"),
+    *("calls_per_minute", "calls_per_day", "dollars_per_call"),
+    *("cache_seconds", "google_cache_seconds", "cache_bytes"),
+}
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}", re.ASCII)
 _A = b'[servers.A]\nclients = "127.0.0.1:1"\npeers = ["[::1]:2", "h.example:3"]\nadmin = "localhost:65535"\n'
 _B = b'[servers]\nB = { clients = "h:1", peers = "h:2", admin = "h:3" }\n'

@@ -2,7 +2,8 @@
 
 An input is one byte - the bound - and the body. The laws: nothing but NonsenseError is raised, and its words quote
 nothing; it is raised for what the standard library's parser does not take for such an answer, and for nothing
-else; what is let through means what it meant, less the surplus results, and has no two LFs that could end it.
+else; what is let through means what it meant, less the surplus results, and has no two LFs that could end it. The
+same bytes are read as an answer of the new API as well.
 """
 
 from __future__ import annotations
@@ -11,9 +12,15 @@ import json
 import re
 from typing import Any
 
-from proxyherd.places.answers import NonsenseError, cut, squeeze
+from proxyherd.places.answers import MOST_RESULTS, NonsenseError, cut, read, squeeze
+from proxyherd.places.google_new import translate
 
 SEEDS = (
+    b'\x01{"places": [{"id": "x", "displayName": {"text": "y"}, "types": ["z"], "rating": 4.5}, {}]}',
+    (
+        b'\x00{"places":[{"attributions":[{"provider":"<a>","providerUri":"//x"}],"photos":[{"name":"p","widthPx":1}],'
+        b'"location":{"latitude":1,"longitude":-2e0},"viewport":{"low":{},"high":{"latitude":9}},"priceLevel":"x"}]}'
+    ),
     b'\x01{"html_attributions": [],\n\n "results": [{"a": 1}, {"b": [2, 3]}], "status": "OK"}\n\n',
     b'\x02 {"status":"ZERO_RESULTS","results":[ ],"next_page_token":"x\\u00e9\\ud800\\n"}',
     b'\x00{"results":[1 ,\r\n2\n\n,3\n\n],"status":"OVER_QUERY_LIMIT","e":-1.5E+3,"results2":[]}',
@@ -28,8 +35,9 @@ _QUOTES_NOTHING = re.compile(r"[A-Za-z0-9 '\[\]{}:,\"-]{1,80}")
 def one_input(data: bytes) -> None:
     if not data:
         return
-    most, body = data[0] % 24, data[1:]
+    most, body = 1 + data[0] % MOST_RESULTS, data[1:]
     _check_squeezed(squeeze(body), body)
+    _check_translation(body, most)
     wanted = _load(body)
     answer, refusal = None, ""
     try:
@@ -51,6 +59,22 @@ def one_input(data: bytes) -> None:
         assert answer.body == squeeze(body)
     else:
         assert len(answer.body) < len(body)
+
+
+def _check_translation(body: bytes, most: int) -> None:
+    """What is taken for an answer of the new API becomes one of the old, which reads as such."""
+    answer, refusal = None, ""
+    try:
+        answer = translate(body, most)
+    except NonsenseError as error:
+        refusal = str(error)
+    if answer is None:
+        assert _QUOTES_NOTHING.fullmatch(refusal), refusal
+        return
+    again = read(answer.body)
+    assert (again.body, again.status, again.results) == (answer.body, answer.status, answer.results)
+    assert answer.status == ("OK" if answer.results else "ZERO_RESULTS")
+    assert answer.results <= most
 
 
 def _check_squeezed(squeezed: bytes, body: bytes) -> None:

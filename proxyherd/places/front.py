@@ -1,0 +1,165 @@
+"""What a server asks: Places, with an answer for everything.
+
+The rule: a query always gets an answer in Nearby Search format, in time, whatever the provider does. Identical queries
+that are under way share one call; a provider whose answers may be kept is not asked twice; queries are bounded in
+number, and when there are too many, whoever has most of them loses the newest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import MutableMapping
+from functools import partial
+
+from msgspec import Struct
+
+from proxyherd.places.answers import Answer, no_results, shorten
+from proxyherd.places.crowd import Crowd
+from proxyherd.places.failures import FailedError
+from proxyherd.places.query import Provider, Query
+from proxyherd.places.watch import Watch
+
+_KEPT_STATUSES = {"OK", "ZERO_RESULTS"}
+
+_KEPT_LETTERS = 64
+"""Of a location that an answer is kept for: a client may spell it with thousands of digits."""
+
+
+class _Call(Struct, eq=False):
+    """A query that is under way, its deadline, and those who wait for its answer."""
+
+    task: asyncio.Task[Answer]
+    deadline: asyncio.TimerHandle
+    waiting: set[asyncio.Future[Answer]]
+
+
+class Places:
+    """A provider behind a deadline and a bound. `kept` keeps answers, and forgets them when it sees fit."""
+
+    def __init__(
+        self,
+        provider: Provider,
+        watch: Watch,
+        *,
+        deadline_seconds: float,
+        max_in_flight: int,
+        kept: MutableMapping[Query, Answer] | None,
+    ) -> None:
+        self._provider = provider
+        self._watch = watch
+        self._deadline = deadline_seconds
+        self._most = max_in_flight
+        self._kept: MutableMapping[Query, Answer] = {} if kept is None else kept
+        self._keeps = kept is not None
+        self._calls: dict[Query, _Call] = {}
+        self._crowd: Crowd[asyncio.Future[Answer]] = Crowd(max_in_flight)
+
+    @property
+    def name(self) -> str:
+        """The name of the provider."""
+        return self._provider.name
+
+    @property
+    def in_flight(self) -> int:
+        """How many queries wait for an answer."""
+        return len(self._crowd)
+
+    async def nearby(self, query: Query, asker: object = None) -> Answer:
+        """Answer a query within the deadline. Raises nothing but CancelledError, when it is cancelled.
+
+        A radius or a bound of 0 is answered at once. Askers take turns, and share what there is evenly.
+        """
+        if not query.metres or not query.most:
+            return no_results("ZERO_RESULTS")
+        asked = self._provider.widened(query)
+        answer = self._kept.get(asked)
+        if answer is not None:
+            self._watch.places_spared("kept")
+        else:
+            answer = await self._wait(asked, asker)
+        return shorten(answer, query.most)
+
+    async def close(self) -> None:
+        """Let go of what the provider holds."""
+        await self._provider.close()
+
+    async def _wait(self, query: Query, asker: object) -> Answer:
+        waiting: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        if (shed := self._crowd.add(asker, waiting)) is not None:
+            self._shed(shed)
+        if shed is not waiting:
+            call = self._join(query, asker, waiting)
+        try:
+            return await waiting
+        finally:
+            self._crowd.remove(asker, waiting)
+            if shed is not waiting:
+                self._leave(query, call, waiting)
+
+    def _join(self, query: Query, asker: object, waiting: asyncio.Future[Answer]) -> _Call:
+        call = self._calls.get(query)
+        if call is not None:
+            call.waiting.add(waiting)
+            self._watch.places_spared("shared")
+            return call
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(self._ask(query, asker))
+        call = _Call(task, loop.call_later(self._deadline, self._give_up, query), {waiting})
+        task.add_done_callback(partial(self._done, query, call))
+        self._calls[query] = call
+        return call
+
+    def _leave(self, query: Query, call: _Call, waiting: asyncio.Future[Answer]) -> None:
+        """Go away, answered or not; a call that nobody waits for any more is given up."""
+        call.waiting.discard(waiting)
+        if not call.waiting and self._end(query, call):
+            call.task.cancel()
+
+    async def _ask(self, query: Query, asker: object) -> Answer:
+        answer = await self._provider.nearby(query, asker)
+        short = len(query.latitude) + len(query.longitude) <= _KEPT_LETTERS
+        if self._keeps and short and answer.status in _KEPT_STATUSES:
+            with contextlib.suppress(ValueError):  # larger than all that may be kept
+                self._kept[query] = answer
+        return answer
+
+    def _done(self, query: Query, call: _Call, task: asyncio.Task[Answer]) -> None:
+        """Answer those who wait, if anybody does. Nothing that a provider raises goes further than here."""
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if self._end(query, call):
+            self._settle(call, task.result() if error is None else _failure(error))
+
+    def _give_up(self, query: Query) -> None:
+        """Answer those who wait at the deadline, whether or not the provider lets itself be cancelled."""
+        call = self._calls[query]
+        self._end(query, call)
+        self._settle(call, no_results("UNKNOWN_ERROR", f"Places did not answer within {self._deadline:g} s"))
+        call.task.cancel()
+
+    def _end(self, query: Query, call: _Call) -> bool:
+        """Make the next identical query a new call; return whether this one was under way until now."""
+        if self._calls.get(query) is not call:
+            return False
+        del self._calls[query]
+        call.deadline.cancel()
+        return True
+
+    def _settle(self, call: _Call, answer: Answer) -> None:
+        for waiting in call.waiting:
+            if not waiting.done():
+                waiting.set_result(answer)
+
+    def _shed(self, waiting: asyncio.Future[Answer]) -> None:
+        if not waiting.done():  # else it has its answer, and is about to go
+            self._watch.places_spared("shed")
+            words = f"{self._most} queries wait for Places already; try again later"
+            waiting.set_result(no_results("UNKNOWN_ERROR", words))
+
+
+def _failure(error: BaseException) -> Answer:
+    """Make the answer for what a provider raised."""
+    if isinstance(error, FailedError):
+        return error.answer
+    # Only the type: the text of an aiohttp error may hold the URL, and so the key.
+    return no_results("UNKNOWN_ERROR", f"Places failed ({type(error).__name__})")

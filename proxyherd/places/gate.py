@@ -1,0 +1,88 @@
+"""A gate: so many calls at once, and those who wait come in by turns of their askers.
+
+The rule: one asker waits as long as any other. Whoever sends a thousand queries in one go waits behind everybody who
+sent one; first come, first served holds among the queries of one asker. And nobody else is held up by a crowd that
+comes in: a few at a time do, and between them the event loop serves whatever is ready.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+IN_ONE_GO: Final = 4
+"""How many come in before the event loop goes round: what each does first, a call to Google, takes some 200
+microseconds."""
+
+
+class Gate:
+    """Lets `at_once` in. One event loop uses it. Nobody waits while there is room and this round's number is not out."""
+
+    def __init__(self, at_once: int) -> None:
+        self._free = at_once
+        self._left = IN_ONE_GO
+        self._lines: OrderedDict[object, OrderedDict[asyncio.Future[None], None]] = OrderedDict()  # by turns
+
+    @asynccontextmanager
+    async def turn(self, asker: object) -> AsyncIterator[None]:
+        """Wait for a turn of `asker`, and hold it. Raises what `turn_away` is given."""
+        if self._free and self._left:
+            self._enter()
+        else:
+            await self._wait(asker)
+        try:
+            yield
+        finally:
+            self._free += 1
+            self._let_in()
+
+    def turn_away(self, error: Exception) -> None:
+        """Let all who wait have this error instead of a turn."""
+        lines, self._lines = self._lines, OrderedDict()
+        for line in lines.values():
+            for waiting in line:
+                if not waiting.done():
+                    waiting.set_exception(error)
+
+    async def _wait(self, asker: object) -> None:
+        waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._lines.setdefault(asker, OrderedDict())[waiting] = None
+        try:
+            await waiting
+        except asyncio.CancelledError:
+            if waiting.cancelled():
+                self._leave_line(asker, waiting)
+            elif waiting.exception() is None:
+                self._free += 1  # the turn came in the same moment: it is the next one's
+                self._let_in()
+            raise
+
+    def _leave_line(self, asker: object, waiting: asyncio.Future[None]) -> None:
+        line = self._lines.get(asker)
+        if line is not None:
+            line.pop(waiting, None)
+            if not line:
+                del self._lines[asker]
+
+    def _enter(self) -> None:
+        self._free -= 1
+        if self._left == IN_ONE_GO:
+            asyncio.get_running_loop().call_soon(self._next_round)
+        self._left -= 1
+
+    def _next_round(self) -> None:
+        self._left = IN_ONE_GO
+        self._let_in()
+
+    def _let_in(self) -> None:
+        while self._free and self._left and self._lines:
+            asker, line = self._lines.popitem(last=False)
+            waiting, _ = line.popitem(last=False)
+            if line:
+                self._lines[asker] = line  # its next turn comes after everybody else's
+            if not waiting.done():
+                self._enter()
+                waiting.set_result(None)

@@ -1,0 +1,61 @@
+"""Where the key for Google is found; nothing of it ever goes into an error."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from proxyherd import config
+from proxyherd.config import ConfigError
+
+KEY_CREDENTIAL = "google-places-api-key"
+"""The systemd credential with the key."""
+
+KEY_VARIABLE = "GOOGLE_PLACES_API_KEY"
+"""The environment variable with the key."""
+
+MAX_KEY_BYTES = 4_096
+"""Bytes of a key's file that are read: a key has some 40, and the file may be named by mistake."""
+
+
+def find_key(places: config.Places, herd_file: Path, environ: Mapping[str, str]) -> str | None:
+    """Find the key for Google: in `places.key_file`, else the systemd credential, else the environment.
+
+    White space at its ends is dropped, and an empty one is none. Raises ConfigError, which names the source
+    and the remedy but never the key, if a file cannot be read or holds no key; who catches it starts without.
+    """
+    if places.key_file is not None:
+        file = herd_file.parent / places.key_file
+        if key := _key(_read(file, f"{herd_file}: key places.key_file"), str(file)):
+            return key
+    if directory := environ.get("CREDENTIALS_DIRECTORY"):
+        file = Path(directory, KEY_CREDENTIAL)
+        if key := _key(_read(file, "the systemd credential", optional=True), str(file)):
+            return key
+    return _key(os.fsencode(environ.get(KEY_VARIABLE, "")), f"the variable {KEY_VARIABLE}")
+
+
+def _read(file: Path, what: str, *, optional: bool = False) -> bytes:
+    try:
+        with file.open("rb") as stream:
+            return stream.read(MAX_KEY_BYTES + 1)
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        if optional and isinstance(error, FileNotFoundError):
+            return b""
+        why = getattr(error, "strerror", error)
+        raise ConfigError(f"{what}: {file}: {why}; write the key into it, readable by the server") from error
+
+
+def _key(raw: bytes, where: str) -> str | None:
+    """Check what should be a key; nothing of it goes into an error."""
+    if len(raw) > MAX_KEY_BYTES:
+        raise ConfigError(
+            f"{where}: longer than {MAX_KEY_BYTES} bytes, so no key; write the key alone into it"
+        )
+    key = raw.strip()
+    if any(not 0x21 <= byte <= 0x7E for byte in key):
+        raise ConfigError(
+            f"{where}: holds white space or bytes that are not ASCII, so no key; write the key alone into it"
+        )
+    return key.decode() or None

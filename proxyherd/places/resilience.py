@@ -1,0 +1,126 @@
+"""What keeps a provider over the network useful while the network, or who is behind it, is not.
+
+Around every query: a circuit breaker, a turn at a gate that bounds the calls at once, a deadline for each attempt, and
+a bounded number of attempts with random pauses. The rules: a query that waits and a query that comes are answered at
+once when the breaker opens; a pause that an upstream asks for keeps its turn at the gate, so that an upstream that
+says "too many" gets fewer; and no attempt begins that could not end before the deadline of the whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from typing import Final
+
+from proxyherd import config
+from proxyherd.places.answers import Answer, no_results
+from proxyherd.places.breaker import Breaker, State
+from proxyherd.places.failures import FailedError
+from proxyherd.places.gate import Gate
+from proxyherd.places.query import Query, Upstream
+from proxyherd.places.watch import Watch
+
+PAUSE_SECONDS: Final = 0.1
+"""The longest first pause; the next may be twice as long. The length is random, so that callers part."""
+
+MOST_PAUSE_SECONDS: Final = 1.0
+"""The longest pause that an upstream did not ask for. tenacity has loops like this one; it takes 100 microseconds of
+every query, and this is a dozen lines."""
+
+_SHARE: Final = 0.98
+"""Of the deadline, what attempts may take: the rest is for saying so."""
+
+
+class BrokenError(FailedError):
+    """The circuit breaker let no call through."""
+
+
+class Resilient:
+    """A provider that fails early, seldom and fairly."""
+
+    def __init__(self, provider: Upstream, places: config.Places, watch: Watch) -> None:
+        self._provider = provider
+        self._places = places
+        self._watch = watch
+        self._gate = Gate(places.max_connections)
+        self._breaker = Breaker(places.breaker_failures, places.breaker_seconds)
+        self._told: State = "closed"
+        self._status = (
+            "UNKNOWN_ERROR"  # of the last failure: what queries are answered while the breaker is open
+        )
+
+    @property
+    def name(self) -> str:
+        """The provider's own."""
+        return self._provider.name
+
+    def widened(self, query: Query) -> Query:
+        """Return what the provider asks for."""
+        return self._provider.widened(query)
+
+    async def nearby(self, query: Query, asker: object) -> Answer:
+        """Answer a query of `asker`. Raises FailedError."""
+        deadline = time.monotonic() + _SHARE * self._places.deadline_seconds
+        try:
+            if self._breaker.refuses(time.monotonic()):
+                raise self._broken()
+            async with self._gate.turn(asker):
+                return await self._try(query, deadline)
+        except BrokenError:
+            self._watch.places_spared("breaker")
+            raise
+
+    async def close(self) -> None:
+        """Close the provider."""
+        await self._provider.close()
+
+    async def _try(self, query: Query, deadline: float) -> Answer:
+        for number in range(1, self._places.attempts):
+            try:
+                return await self._attempt(query, deadline)
+            except FailedError as error:
+                longest = min(PAUSE_SECONDS * 2 ** (number - 1), MOST_PAUSE_SECONDS)
+                pause = error.after + random.uniform(0, longest)  # noqa: S311 — so that callers part, no secret
+                if not error.again or time.monotonic() + pause >= deadline:
+                    raise
+            await asyncio.sleep(pause)
+        return await self._attempt(query, deadline)
+
+    def _broken(self) -> BrokenError:
+        seconds = self._breaker.refuses(time.monotonic())
+        words = f"Google Places keeps failing; this server calls it again in {seconds:.1f} s"
+        return BrokenError(no_results(self._status, words))
+
+    async def _attempt(self, query: Query, deadline: float) -> Answer:
+        breaker, began = self._breaker, time.monotonic()
+        call = breaker.admit(began)
+        if call is None:
+            raise self._broken()
+        self._tell()
+        try:
+            answer = await self._provider.nearby(query, min(deadline - began, self._places.attempt_seconds))
+        except FailedError as error:
+            if error.again:
+                self._status = error.answer.status
+                breaker.failed(call, time.monotonic())
+            else:
+                breaker.abandoned(call)
+            raise
+        except BaseException:
+            breaker.abandoned(call)
+            raise
+        else:
+            breaker.succeeded(call)
+            return answer
+        finally:
+            self._tell()
+
+    def _tell(self) -> None:
+        """Tell of a change of the breaker's state; nobody waits at the gate of one that is open."""
+        if self._breaker.state == self._told:
+            return
+        self._told = self._breaker.state
+        self._watch.places_breaker(self._told)
+        if self._told == "open":
+            self._gate.turn_away(self._broken())

@@ -1,0 +1,56 @@
+"""Who counts what happens in this room and what it costs, and the few words that are counted by.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal, Protocol
+
+from proxyherd.places.breaker import State
+
+Outcome = Literal[
+    "answered", "denied", "limited", "failed", "unreachable", "broken", "late", "nonsense", "abandoned"
+]
+"""What can become of a call: an answer, a refusal, one for the quota's sake, HTTP 5xx, no connection, a connection that
+broke, no answer in time, an answer that is none, given up since nobody waits for it any more."""
+
+BILLED: Final = frozenset[Outcome]({"answered", "broken", "late", "nonsense", "abandoned"})
+"""What Google may take money for: it did the work, or nobody knows."""
+
+Spared = Literal["shared", "kept", "shed", "breaker", "budget"]
+"""Why a query, or another attempt at it, cost no call: one under way answered it, an answer that was kept did, there
+were too many queries, the circuit breaker was open, or the budget was used up."""
+
+
+class Watch(Protocol):
+    """Who counts what happens in this room."""
+
+    def places_called(self, provider: str, outcome: Outcome, seconds: float, dollars: float) -> None:
+        """Count a call over the network, and what it may have cost."""
+
+    def places_spared(self, why: Spared) -> None:
+        """Count a query, or another attempt at it, that cost no call."""
+
+    def places_breaker(self, state: State) -> None:
+        """Note that the circuit breaker has changed."""
+
+
+class Spend(Protocol):
+    """What a call is recorded in before it is made."""
+
+    def spend(self) -> None:
+        """Record a call. Raises FailedError if it must not be made."""
+
+    def close(self) -> None:
+        """Let go of the record."""
+
+
+class NoBudget:
+    """For one who asks by hand, and says so."""
+
+    def spend(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
