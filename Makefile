@@ -3,6 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 INPUTS ?= 200000
 SOAK_ARGS ?=
 # The longest path of supervisord's socket: 107 bytes that UNIX allows, less "." and a pid, which it adds.
@@ -48,9 +49,17 @@ test: .venv/test.stamp
 	@$(BIN)/pytest -n 2 -m 'not quiet' $(PYTEST_ARGS) || [ $$? -eq 5 ]  # 5: PYTEST_ARGS left none of these
 	@$(BIN)/pytest -m quiet $(PYTEST_ARGS) || [ $$? -eq 5 ]
 
+# Against others, some 25 minutes; two with make bench BENCH_ARGS=--quick
 bench: .venv/test.stamp
-	@$(BIN)/python bench/iamat.py
-	@$(BIN)/python bench/iamat.py --outstanding 32 --commands 300000
+	@for program in redis-server node; do \
+		command -v $$program >/dev/null && continue; \
+		[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null || continue; \
+		package=$$program; [ $$program = node ] && package=nodejs; \
+		echo "Installing $$package"; \
+		{ apt-get update -qq && apt-get install -qq -y --no-install-recommends $$package; } >/dev/null 2>&1 || \
+			echo "make bench: $$package could not be installed" >&2; \
+	done
+	@$(BIN)/python bench/compare.py $(BENCH_ARGS)
 
 # As many simulated herds as wanted: make soak SOAK_ARGS='--seeds 1000000 --first 7'
 soak: .venv/test.stamp
@@ -80,7 +89,7 @@ clean:
 
 .venv/test.stamp: pyproject.toml
 	@echo "Installing into .venv"; test -x $(BIN)/pip || $(PYTHON) -m venv .venv
-	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test,bench]'
 	@touch .venv/run.stamp $@
 
 .venv/fuzz.stamp: pyproject.toml

@@ -1,0 +1,354 @@
+"""Who is measured: ours, started as it is delivered, the programs of bench/contenders, and Redis.
+
+Where there is one server, ours has a neighbour that is down, and dials it meanwhile; the others have none.
+
+`CONTENDERS` has all of them by name. What a machine lacks is told by `missing`, and left out.
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import sys
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
+import msgspec
+from contender import ALONE, Contender, Sent
+from contenders import redis_store
+from graphs import Edges
+
+ABSENT = "Jaquez"
+"""The neighbour of ours that is down where one server is measured."""
+
+BENCH = Path(__file__).parent
+sys.path.insert(0, str(BENCH.parent / "tests"))
+
+from herd_process import Herd, free_port, herd_of, short_folder, wait_until  # noqa: E402  # found just now
+
+from proxyherd import journal  # noqa: E402  # likewise
+from proxyherd.messages import parse_at  # noqa: E402  # likewise
+
+
+class Proxyherd(Contender):
+    """Ours: real `proxyherd serve` processes, with journal, log, metrics, handshakes and catch-up as delivered."""
+
+    name = "proxyherd"
+    _herd: Herd
+
+    @property
+    def pids(self) -> list[int]:
+        return [self._herd[name].pid for name in self.names]
+
+    @property
+    def ports(self) -> dict[str, int]:
+        return {name: self._herd[name].client_port for name in self.names}
+
+    def start(self) -> None:
+        self._herd = self._stack.enter_context(herd_of(self.edges or [(ALONE, ABSENT)]))
+        servers = [self._herd[name] for name in self.names]
+        for server in servers:
+            server.options = ["--log-max-bytes=67108864", "--log-backups=50"]  # so that all can be counted
+            server.start()
+        for server in servers:
+            server.wait_until_ready()
+            if self.edges:
+                server.wait_until_linked()
+
+    def check(self, sent: Sent) -> list[str]:
+        return [*super().check(sent), *self._check_journal(sent)]
+
+    def logged(self, server: str) -> int:
+        log = self._herd[server].log_file
+        return sum(
+            line.get("event") == "command" and line["kind"] == "iamat"
+            for file in log.parent.glob(f"{log.name}*")
+            for line in _json_lines(file)
+        )
+
+    def _check_journal(self, sent: Sent) -> Iterator[str]:
+        """What a start would replay is what the table holds."""
+        for name in self.names:
+            server = self._herd[name]
+            kept: dict[bytes, tuple[int, bytes]] = {}
+            records = 0
+            for file in journal.files(server.state / "journal"):
+                for line in (line for lines in _batches(file) for line in lines):
+                    at = parse_at(line)
+                    assert at is not None
+                    records += 1
+                    entry = (at.entry.nanoseconds, line)
+                    kept[at.client] = max(entry, kept.get(at.client, entry))
+            lost = sum(
+                not kept.get(client, (0, b""))[1].endswith(b" " + operands)
+                for client, operands in sent.latest.items()
+            )
+            whole = list((server.state / "journal").glob("*.snapshot"))
+            if lost:
+                yield f"{self.name}: the journal of {name} lacks the last reports of {lost} clients"
+            if not whole and records != sent.reports.total():
+                yield f"{self.name}: the journal of {name} has {records} records of {sent.reports.total()} reports"
+            known = server.metrics("proxyherd_clients")["proxyherd_clients"]
+            if known != len(sent.latest):
+                yield f"{self.name}: {name} knows {known:.0f} clients of {len(sent.latest)}"
+
+
+def _batches(file: Path) -> Iterator[list[bytes]]:
+    finding = yield from journal.read(file)
+    assert not finding.damaged, finding
+
+
+def _json_lines(file: Path) -> Iterator[dict[str, object]]:
+    """Yield the events of a log; a last line that is being written is left out."""
+    decode = msgspec.json.Decoder(dict[str, object]).decode
+    *lines, _ = file.read_bytes().split(b"\n")
+    return map(decode, lines)
+
+
+class Program(Contender):
+    """Servers that are a program of bench/contenders, started by the herd's file."""
+
+    arguments: Sequence[str] = ()
+    links_stay = True
+
+    def __init__(self, edges: Edges = ()) -> None:
+        super().__init__(edges)
+        self._ports = {name: free_port() for name in self.names}
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.folder = Path()
+
+    @abstractmethod
+    def command(self) -> list[str]:
+        """Return the program, that the herd's file and a name are appended to."""
+
+    @property
+    def pids(self) -> list[int]:
+        return [process.pid for process in self._processes.values()]
+
+    @property
+    def ports(self) -> dict[str, int]:
+        return self._ports
+
+    def neighbours(self, name: str) -> list[str]:
+        """Return whom a server is linked with."""
+        return [b if a == name else a for a, b in self.edges if name in (a, b)]
+
+    def start(self) -> None:
+        self.folder = self._stack.enter_context(short_folder())
+        file = self.folder / "herd.json"
+        servers = {
+            name: {"port": port, "neighbours": self.neighbours(name)} for name, port in self.ports.items()
+        }
+        file.write_bytes(msgspec.json.encode(servers))
+        for name in self.names:
+            self._start(name, [*self.command(), str(file), name, *self.arguments])
+        for name in self.names:
+            wait_until(partial(self._is_up, name), f"{self.name}: {name} listens")
+            if self.links_stay:
+                wait_until(partial(self._is_linked, name), f"{self.name}: {name} is linked")
+
+    def _start(self, name: str, command: list[str]) -> None:
+        with (self.folder / f"{name}.stderr").open("wb") as stderr:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr, cwd=BENCH
+            )
+        self._processes[name] = process
+        self._stack.callback(process.wait)
+        self._stack.callback(process.kill)
+
+    def _is_up(self, name: str) -> bool:
+        assert self._processes[name].poll() is None, (self.folder / f"{name}.stderr").read_text()
+        try:
+            socket.create_connection(("127.0.0.1", self.ports[name])).close()
+        except OSError:
+            return False
+        return True
+
+    def _is_linked(self, name: str) -> bool:
+        return self.log(name).count(b"linked") >= len(self.neighbours(name))
+
+    def log(self, name: str) -> bytes:
+        """Return what a server has logged."""
+        file = self.folder / f"{name}.log"
+        return file.read_bytes() if file.exists() else b""
+
+    def logged(self, server: str) -> int | None:
+        if "--equal" in self.arguments:
+            events = _json_lines(self.folder / f"{server}.log")
+            return sum(line["event"] == "command" and line["kind"] == "iamat" for line in events)
+        return self.log(server).count(b" IAMAT ")
+
+
+class Twisted(Program):
+    """A connection for each update, Twisted's log."""
+
+    name = "twisted"
+    links_stay = False
+
+    @classmethod
+    def missing(cls) -> str:
+        return "" if find_spec("twisted") else "Twisted is not installed; pip install -e '.[bench]'"
+
+    def command(self) -> list[str]:
+        return [sys.executable, "-m", "contenders.twisted_herd"]
+
+
+class TwistedEqual(Twisted):
+    """Links that stay, a log of JSON."""
+
+    name = "twisted-equal"
+    arguments = ("--equal",)
+    links_stay = True
+
+
+class TwistedBare(Twisted):
+    """Rules behind a LineReceiver: no log, no neighbours."""
+
+    name = "twisted-bare"
+    arguments = ("--bare",)
+    is_herd = False
+
+    def logged(self, _: str) -> None:
+        return None
+
+
+class Node(Program):
+    """Node's net, a log stream of text."""
+
+    name = "node"
+
+    @classmethod
+    def missing(cls) -> str:
+        return "" if shutil.which("node") else "node is not installed; see https://nodejs.org"
+
+    def command(self) -> list[str]:
+        return ["node", str(BENCH / "contenders/node_herd.js")]
+
+
+class NodeEqual(Node):
+    """A log stream of JSON."""
+
+    name = "node-equal"
+    arguments = ("--equal",)
+
+
+class NodeBare(Node):
+    """Rules behind a socket: no log, no neighbours."""
+
+    name = "node-bare"
+    arguments = ("--bare",)
+    is_herd = False
+
+    def logged(self, _: str) -> None:
+        return None
+
+
+class Streams(Program):
+    """asyncio's streams and own event loop, the standard library's log."""
+
+    name = "streams"
+
+    def command(self) -> list[str]:
+        return [sys.executable, "-m", "contenders.asyncio_streams_herd"]
+
+
+class StreamsEqual(Streams):
+    """A log of JSON."""
+
+    name = "streams-equal"
+    arguments = ("--equal",)
+
+
+class StreamsUvloop(Streams):
+    """A log of JSON, and uvloop."""
+
+    name = "streams-equal-uvloop"
+    arguments = ("--equal", "--uvloop")
+
+
+class Echo(Program):
+    """Reads nothing, knows nothing, sends back what came."""
+
+    name = "echo"
+    wire = "echo"
+    is_herd = False
+
+    def command(self) -> list[str]:
+        return [sys.executable, "-m", "contenders.echo"]
+
+    def logged(self, _: str) -> None:
+        return None
+
+    def _check_tables(self, _: Sent) -> Iterator[str]:
+        return iter(())
+
+
+class Redis(Program):
+    """A store of locations, in memory alone."""
+
+    name = "redis"
+    wire = "resp"
+    is_herd = False
+    keeps_log = False
+
+    @classmethod
+    def missing(cls) -> str:
+        program = redis_store.PROGRAM
+        return "" if shutil.which(program) else f"{program} is not installed; apt-get install {program}"
+
+    def command(self) -> list[str]:
+        return redis_store.command_line(self.ports[ALONE], self.folder, equal=self.keeps_log)
+
+    def start(self) -> None:
+        self.folder = self._stack.enter_context(short_folder())
+        self._start(ALONE, self.command())
+        wait_until(lambda: self._is_up(ALONE), f"{self.name} listens")
+
+    def check(self, sent: Sent) -> list[str]:
+        positions = redis_store.count_positions(self.ports[ALONE])
+        short = f"{self.name}: {positions} positions of {len(sent.latest)} clients"
+        return [*super().check(sent), *([short] if positions != len(sent.latest) else [])]
+
+    def logged(self, _: str) -> int | None:
+        return redis_store.count_reports(self.folder) if self.keeps_log else None
+
+    def table(self, server: str, clients: Sequence[bytes]) -> dict[bytes, bytes]:
+        return redis_store.read_table(self.ports[server], clients)
+
+
+class RedisPositions(Redis):
+    """A store of positions alone: neither the AT line nor the time."""
+
+    name = "redis-geoadd"
+    wire = "resp-position"
+
+    def _check_tables(self, sent: Sent) -> Iterator[str]:
+        stored = redis_store.read_positions(self.ports[ALONE], list(sent.latest))
+        wrong = [
+            client
+            for client, operands in sent.latest.items()
+            if client not in stored or not redis_store.is_near(operands.split()[1], stored[client])
+        ]
+        if wrong:
+            yield f"{self.name}: positions of {len(wrong)} clients are not those reported last, as {wrong[0]!r}"
+
+
+class RedisEqual(Redis):
+    """A store of locations that logs commands to disk."""
+
+    name = "redis-equal"
+    keeps_log = True
+
+
+CONTENDERS: dict[str, type[Contender]] = {
+    one.name: one
+    for one in (
+        *(Proxyherd, Twisted, TwistedEqual, TwistedBare, Node, NodeEqual, NodeBare),
+        *(Streams, StreamsEqual, StreamsUvloop, RedisPositions, Redis, RedisEqual, Echo),
+    )
+}
+"""All there are, ours first."""

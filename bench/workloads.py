@@ -1,0 +1,179 @@
+"""What contenders are compared by. A workload is a herd, something of `driving` done to it each round, and who does it.
+
+Those with a `curve` are points of it, drawn over `at`. To add one, name it in WORKLOADS.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from contender import Contender
+from driving import Run, drive, fill, hold, propagate, propagate_at, update_filled
+from graphs import FIVE, GRAPHS, Edges
+
+UNITS: Final = {
+    "cpu_us": "CPU µs/command",
+    "per_second": "commands/s",
+    "p50_ms": "p50 ms",
+    "p99_ms": "p99 ms",
+    "idle_bytes": "bytes/idle connection",
+    "used_bytes": "bytes/used connection",
+    "client_bytes": "bytes/client",
+    "rss_mib": "memory MiB",
+    "generator_busy": "generator cores",
+    "late_p99_ms": "sent late, p99 ms",
+    "question_ms": "one question, p50 ms",
+}
+"""The figures that a table shows, as its columns' heads."""
+
+CONNECTIONS: Final = (100, 1_000, 10_000)
+CLIENTS: Final = (1_000, 10_000, 100_000, 1_000_000)
+SERVERS: Final = (2, 3, 5, 8, 12, 20, 30)
+
+SINGLE: Final = (
+    *("proxyherd", "twisted-equal", "twisted-bare", "node-equal", "node-bare"),
+    *("streams-equal-uvloop", "redis", "echo"),
+)
+_SPOKEN: Final = {"ring": "a ring", "random": "a random graph"}
+
+HERDS: Final = ("proxyherd", "twisted", "twisted-equal", "node", "node-equal", "streams-equal-uvloop")
+FEW: Final = ("proxyherd", "twisted-equal", "node-equal", "redis")
+
+
+@dataclass(frozen=True)
+class Workload:
+    """`share`: of the commands asked for, how many are sent; `main`: the figure by which contenders are set in ratio."""
+
+    title: str
+    run: Run
+    edges: Edges = ()
+    share: float = 1.0
+    main: str = "cpu_us"
+    prepare: Run | None = None
+    """What is done once before, `run` where nothing else is needed: tables fill, compilers warm up. Figures that only
+    this has are kept."""
+    usual: tuple[str, ...] = ()
+    """Who is measured unless others are asked for; empty: all."""
+    rounds: int = 3
+    """As many at most."""
+    curve: str = ""
+    at: int = 0
+
+    def fits(self, contender: type[Contender]) -> bool:
+        """Return whether a contender can be asked to do this."""
+        return contender.is_herd or not self.edges
+
+
+WORKLOADS: Final = {
+    "iamat-1": Workload("IAMAT, 50 connections, 1 outstanding, one server", drive, rounds=5),
+    "iamat-32": Workload(
+        "IAMAT, 50 connections, 32 outstanding, one server", partial(drive, outstanding=32), rounds=5
+    ),
+    "iamat-rate": Workload(
+        "IAMAT at 5,000 a second, 50 connections, one server",
+        partial(drive, rate=5_000),
+        share=0.25,
+        usual=SINGLE,
+    ),
+    "whatsat-32": Workload(
+        "WHATSAT without places, 50 connections, 32 outstanding, one server",
+        partial(drive, outstanding=32, asks_every=1),
+        prepare=partial(drive, outstanding=32),
+        usual=SINGLE,
+    ),
+    "mixed-32": Workload(
+        "9 IAMAT to a WHATSAT, 50 connections, 32 outstanding, one server",
+        partial(drive, outstanding=32, asks_every=10),
+        usual=SINGLE,
+    ),
+    "herd-10x1": Workload(
+        "IAMAT, 10 connections, 1 outstanding, over five servers, CPU of all of them",
+        partial(drive, connections=10),
+        edges=FIVE,
+        share=0.1,
+        usual=HERDS,
+    ),
+    "herd-50x32": Workload(
+        "IAMAT, 50 connections, 32 outstanding, over five servers, CPU of all of them",
+        partial(drive, outstanding=32),
+        edges=FIVE,
+        share=0.15,
+        usual=HERDS,
+    ),
+    "herd-rate": Workload(
+        "IAMAT at 500 a second over five servers, CPU of all of them",
+        partial(drive, rate=500),
+        edges=FIVE,
+        share=0.025,
+        usual=HERDS,
+    ),
+    "propagation": Workload(
+        "one update at a time through five servers: from its answer until the farthest server tells of it",
+        propagate,
+        edges=FIVE,
+        share=0.005,
+        main="p50_ms",
+        usual=HERDS,
+    ),
+    "propagation-2000": Workload(
+        "an update through five servers that take 2,000 others a second: from its answer until the farthest server "
+        "tells of it",
+        partial(propagate_at, rate=2_000),
+        edges=FIVE,
+        share=0.15,
+        main="p50_ms",
+        usual=HERDS,
+    ),
+    **{
+        f"connections-{connections}": Workload(
+            f"IAMAT, {connections:,} connections, 1 outstanding, one server",
+            partial(drive, connections=connections),
+            prepare=partial(hold, connections=connections) if connections >= 1_000 else None,
+            usual=(*FEW, "echo"),
+            share=0.75,
+            curve="connections",
+            at=connections,
+        )
+        for connections in CONNECTIONS
+    },
+    **{
+        f"clients-{clients}": Workload(
+            f"IAMAT of {clients:,} clients, 50 connections, 32 outstanding, one server",
+            partial(update_filled, clients=clients),
+            prepare=partial(fill, clients=clients),
+            usual=FEW,
+            share=1.25,
+            rounds=2 if clients > 100_000 else 3,
+            curve="clients",
+            at=clients,
+        )
+        for clients in CLIENTS
+    },
+    **{
+        f"{graph}-{servers}": Workload(
+            f"IAMAT, 50 connections, 1 outstanding, over {servers} servers in {_SPOKEN[graph]}, CPU of all of them",
+            drive,
+            edges=edges(servers),
+            usual=("proxyherd", "node-equal"),
+            share=0.2 if servers < 8 else 0.075,
+            rounds=2,
+            curve=graph,
+            at=servers,
+        )
+        for graph, edges in GRAPHS.items()
+        for servers in SERVERS
+    },
+}
+"""By the name they are asked for with."""
+
+USUAL: Final = tuple(name for name in WORKLOADS if name not in {"herd-rate", "propagation"})
+"""Those that run when none is asked for."""
+
+QUICK: Final = (
+    *("iamat-1", "iamat-32", "herd-10x1", "propagation-2000"),
+    *("connections-100", "connections-1000", "clients-1000", "clients-10000"),
+    *(f"{graph}-{servers}" for graph in GRAPHS for servers in (2, 5)),
+)
+"""Those that run to see whether all works, with FEW contenders."""
