@@ -96,21 +96,23 @@ class Connection(asyncio.Protocol):
         "_framer",
         "_heard",
         "_lingers",
-        "_owed",
         "_reading",
         "_reason",
         "_transport",
         "_unsent",
+        "label",
         "name",
+        "owed",
         "queued",
     )
 
     def __init__(self, clients: Clients) -> None:
         self.name = ""
+        self.label = b""
+        self.owed: deque[tuple[bytes | Overlong, Reply]] = deque()
         self.queued = False
         self._clients = clients
         self._framer = LineFramer(clients.limits.max_line_bytes)
-        self._owed: deque[tuple[bytes | Overlong, Reply]] = deque()
         self._transport: asyncio.Transport | None = None
         self._heard = clients.loop.time()  # the last whole line
         self._reading = True
@@ -129,6 +131,7 @@ class Connection(asyncio.Protocol):
         clients = self._clients
         peer = transport.get_extra_info("peername")
         self.name = spell(peer)
+        self.label = self.name.encode()
         if len(clients.connections) >= clients.limits.max_connections:
             most = clients.limits.max_connections
             clients.observer.client_refused(
@@ -191,7 +194,7 @@ class Connection(asyncio.Protocol):
         transport = self._transport
         if transport is None or self._blocked_at or self._lingers:
             return []
-        room = min(most, self._clients.limits.max_answers_outstanding - len(self._owed))
+        room = min(most, self._clients.limits.max_answers_outstanding - len(self.owed))
         if room <= 0:
             return []
         lines = self._framer.lines(room)
@@ -211,16 +214,26 @@ class Connection(asyncio.Protocol):
             transport.resume_reading()
         return lines
 
+    def answer(self, answers: list[bytes]) -> None:
+        """Write the answers to what was taken, in one write, where nothing else is owed."""
+        transport = self._transport
+        if transport is None:
+            return
+        if answers:
+            transport.write(b"\n".join([*answers, b""]))
+        if self._eof or self._drains:
+            self._close(transport)
+
     def owe(self, line: bytes | Overlong, reply: Reply) -> None:
         """Take note of a command whose answer stands in `reply`, or will."""
-        self._owed.append((line, reply))
+        self.owed.append((line, reply))
 
     def release(self) -> list[tuple[bytes | Overlong, Reply]]:
         """Write the answers that are there, in order, in one write; return them.
 
         Those to a client that has gone are returned too: what it asked for was done, and the log tells it.
         """
-        owed, transport = self._owed, self._transport
+        owed, transport = self.owed, self._transport
         released: list[tuple[bytes | Overlong, Reply]] = []
         answers: list[bytes] = []
         full = len(owed) >= self._clients.limits.max_answers_outstanding
@@ -234,12 +247,18 @@ class Connection(asyncio.Protocol):
             transport.write(b"\n".join(answers))
             if full:
                 self._clients.turn.client_said(self)
-        if not owed and not self.queued:
-            if self._eof and (self._drains or not self._framer.waiting):
-                transport.close()
-            elif self._drains and not (self._framer.waiting and self._blocked_at):
-                self._part(transport)
+        if not owed:
+            self._close(transport)
         return released
+
+    def _close(self, transport: asyncio.Transport) -> None:
+        """End the connection if nothing more comes of it."""
+        if self.queued:
+            return
+        if self._eof and (self._drains or not self._framer.waiting):
+            transport.close()
+        elif self._drains and not (self._framer.waiting and self._blocked_at):
+            self._part(transport)
 
     def _part(self, transport: asyncio.Transport) -> None:
         """End the connection when all that was read is answered: at once if the client has been quiet."""
@@ -270,7 +289,7 @@ class Connection(asyncio.Protocol):
             self._unsent = unsent
             if now - self._blocked_at > limits.slow_reader_seconds:
                 self.end("slow reader")
-        elif not self._owed and now - self._heard > limits.idle_seconds:
+        elif not self.owed and now - self._heard > limits.idle_seconds:
             self.end("idle")
 
     def drain(self) -> None:

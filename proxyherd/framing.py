@@ -7,6 +7,8 @@ arrives. Lines are handed out only as many as asked for, so what a sender pipeli
 
 from __future__ import annotations
 
+from typing import cast
+
 from msgspec import Struct
 
 from proxyherd.messages import COPIED_BYTES
@@ -42,12 +44,16 @@ class LineFramer:
         """Hand out up to `most` whole lines, without LF, and overlong ones in their places."""
         if self._dropping and not self._skip_to_line_end():
             return []
+        data, limit = self._data, self.limit
         found: list[bytes] = []
-        if self._data.find(b"\n", self._searched) >= 0:
-            *found, self._data = self._data.split(b"\n", most)
+        if data.find(b"\n", self._searched) >= 0:
+            found = data.split(b"\n", most)
+            self._data = found.pop()
         full = len(found) == most
         self._searched = 0 if full else len(self._data)
-        limit = self.limit
+        lines = cast("list[bytes | Overlong]", found)
+        if len(data) <= limit:
+            return lines
         lines = [line if len(line) <= limit else Overlong(line[:COPIED_BYTES]) for line in found]
         if not full and len(self._data) > limit:
             lines.append(Overlong(self._data[:COPIED_BYTES]))

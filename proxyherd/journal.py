@@ -18,7 +18,7 @@ import contextlib
 import os
 import re
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Final, TypeAlias
 from zlib import crc32
@@ -163,7 +163,7 @@ class Journal:
 
     # Appending. ----------------------------------------------------------------------------------------------
 
-    def append(self, lines: Iterable[bytes]) -> bool:
+    def append(self, lines: Sequence[bytes]) -> bool:
         """Append records of AT lines, all or none; False if they could not be written."""
         if self._broken:
             return False
@@ -324,8 +324,11 @@ class Rewrite:
             self._unfinished.unlink(missing_ok=True)
 
 
-def _records(lines: Iterable[bytes]) -> bytes:
-    return b"".join([b"%08x %b\n" % (crc32(line), line) for line in lines])
+def _records(lines: Sequence[bytes]) -> bytes:
+    fields: list[int | bytes] = [b""] * (2 * len(lines))
+    fields[::2] = map(crc32, lines)
+    fields[1::2] = lines
+    return b"%08x %b\n" * len(lines) % tuple(fields)  # one formatting costs half of as many
 
 
 def _write_all(fd: int, data: bytes) -> None:

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import msgspec
 import structlog
+from msgspec import Struct
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
 _GATHER_BYTES: Final = 1 << 20
@@ -158,6 +159,12 @@ class LogFile:
         self.reopen()
 
 
+class Each(Struct):
+    """A field of an event that stands for several lines: its value in each. All such fields have as many values."""
+
+    values: list[bytes]
+
+
 class _Render:
     """The one structlog processor: an event to a line of JSON, fixed keys first, long fields cut.
 
@@ -187,6 +194,8 @@ class _Render:
         most = self._most_bytes
         for key, value in event.items():
             kind = value.__class__
+            if kind is Each:
+                return self._several(level, line, event)
             if kind is bytes:
                 if len(value) > most:
                     line[key] = text(value[:most])
@@ -204,6 +213,34 @@ class _Render:
             return self._encode(line)
         except (TypeError, ValueError):
             return self._encode({key: _safe(str(value)) for key, value in line.items()})
+
+    def _several(self, level: str, head: dict[str, Any], event: EventDict) -> bytes:
+        """Render an event that stands for several lines: in one go where all values stand in JSON as they are."""
+        columns = {key: value.values for key, value in event.items() if value.__class__ is Each}
+        values = [one for column in columns.values() for one in column]
+        if not self._are_plain(values):
+            rows = zip(*columns.values(), strict=True)
+            lines = [
+                {"event": head["event"], **event, **dict(zip(columns, row, strict=True))} for row in rows
+            ]
+            return b"\n".join([self(None, level, line) for line in lines])
+        line = self._encode({**head, **event, **dict.fromkeys(columns, "\n")})
+        form = line.replace(b"%", b"%%").replace(b'"\\n"', b'"%b"') + b"\n"
+        count, width = len(values) // len(columns), len(columns)
+        fields = [b""] * len(values)
+        for at in range(width):
+            fields[at::width] = values[at * count : (at + 1) * count]
+        return (form * count % tuple(fields))[:-1]
+
+    def _are_plain(self, values: list[bytes]) -> bool:
+        """Whether all these stand in a line of JSON as they are, and none is to be cut."""
+        if max(map(len, values)) > self._most_bytes:
+            return False
+        data = b"\n".join(values)
+        if not data.isascii() or b"\x7f" in data:
+            return False
+        # Nothing was escaped but the LFs between them, and the quotation marks around.
+        return len(self._encode(data.decode())) == len(data) + len(values) + 1
 
     def _timestamp(self) -> str:
         now = time.time_ns()

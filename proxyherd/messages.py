@@ -17,6 +17,9 @@ from msgspec import Struct
 NANOSECONDS: Final = 1_000_000_000
 """Nanoseconds in a second."""
 
+MOST_NANOSECONDS: Final = 10**21
+"""No time is as late: it has twelve digits of seconds at most."""
+
 COPIED_BYTES: Final = 1_024
 """Bytes of an overlong line that its answer copies."""
 
@@ -28,6 +31,7 @@ _LOCATION: Final = _LATITUDE + _LONGITUDE
 _TIME: Final = rb"([0-9]{1,12}+)(?:\.([0-9]{1,9}+))?+"
 _NAME: Final = rb"[A-Za-z][A-Za-z0-9_-]{0,62}+"
 
+_plain_iamat = re.compile(rb"IAMAT (\S++) (" + _LOCATION + rb") (" + _TIME + rb")").fullmatch
 _iamat = re.compile(rb"\s*+IAMAT\s++(\S++)\s++(" + _LOCATION + rb")\s++(" + _TIME + rb")\s*+").fullmatch
 _whatsat = re.compile(rb"\s*+WHATSAT\s++(\S++)\s++(([0-9]++)(?:\.([0-9]++))?+)\s++([0-9]++)\s*+").fullmatch
 _at = re.compile(
@@ -80,12 +84,20 @@ class Malformed(Struct, frozen=True, gc=False):
 
 def parse_command(line: bytes) -> Iamat | Whatsat | None:
     """Parse a client's line, without LF; None if it is no valid command."""
-    if (match := _iamat(line)) is not None:
-        client, location, time, seconds, fraction = match.groups()
-        return Iamat(client, location, time, nanoseconds(seconds, fraction))
+    if (report := parse_report(line)) is not None:
+        return report
     if (match := _whatsat(line)) is not None:
         return _in_bounds(*match.groups())
     return None
+
+
+def parse_report(line: bytes) -> Iamat | None:
+    """Parse a client's line, without LF; None if it is no valid IAMAT."""
+    match = _plain_iamat(line) or _iamat(line)
+    if match is None:
+        return None
+    client, location, time, seconds, fraction = match.groups()
+    return Iamat(client, location, time, nanoseconds(seconds, fraction))
 
 
 def _in_bounds(

@@ -17,7 +17,7 @@ and sends what the links have to send. What is worth a log line or a metric wait
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
@@ -25,6 +25,7 @@ from proxyherd.config import Limits, Timing
 from proxyherd.framing import Overlong
 from proxyherd.link import Link, State
 from proxyherd.messages import (
+    MOST_NANOSECONDS,
     NANOSECONDS,
     At,
     Entry,
@@ -34,6 +35,7 @@ from proxyherd.messages import (
     format_at,
     invalid,
     parse_command,
+    parse_report,
     received,
     word,
 )
@@ -92,6 +94,7 @@ class Node:
         self.ready = alone
         self.takes_reports = True
         self.news: list[News] = []
+        self._learned = False  # whether any of the news came from a neighbour
         self.notes: list[Note] = []
         self._name = name.encode()
         self._limits = limits
@@ -120,29 +123,52 @@ class Node:
         """Decide what a client's line is answered with that was received `at` nanoseconds of POSIX time."""
         if isinstance(line, Overlong):
             return Reply("other", "overlong", invalid(line.start))
+        if stored := self.reports([line], at):
+            return Reply("iamat", "stored", stored[0])
         message = parse_command(line)
         if isinstance(message, Iamat):
-            return self._report(message, at, line)
+            return self._not_stored(message, at, line)
         if isinstance(message, Whatsat):
             return self.look_up(message, line)
         return Reply(word(line), "invalid", invalid(line))
 
-    def _report(self, report: Iamat, at: int, line: bytes) -> Reply:
-        table, client = self.table, report.client
-        leaf = table.leaf(client)
-        held = table.get(client, leaf)
-        if not self.takes_reports or (self._most_lead and report.nanoseconds - at > self._most_lead):
-            return Reply("iamat", "refused", invalid(line))
-        answer = format_at(self._name, at, report)
-        if held is not None and report.nanoseconds <= held.nanoseconds and not self._is_forgotten(held):
-            return Reply("iamat", "stale", answer)
-        if not table.has_room(client, answer, held, self._room):
-            return Reply("iamat", "refused", invalid(line))
-        entry = Entry(answer, report.nanoseconds)
-        table.put(client, entry, leaf)
-        self._before.append((leaf, client, held, entry))
-        self.news.append(News(client, answer))
-        return Reply("iamat", "stored", answer)
+    def reports(self, lines: Sequence[bytes | Overlong], at: int) -> list[bytes]:
+        """Store the reports that `lines` begin with, received `at`; return what they are answered with.
+
+        Ends at the first line that is no report to be stored. That is one for `command`, as is what is behind it.
+        """
+        answers: list[bytes] = []
+        if not self.takes_reports:
+            return answers
+        table, name, room, before, news = self.table, self._name, self._room, self._before, self.news
+        leaf_of, get, has_room, put = table.leaf, table.get, table.has_room, table.put
+        latest = at + self._most_lead if self._most_lead else MOST_NANOSECONDS
+        for line in lines:
+            if type(line) is not bytes or (report := parse_report(line)) is None:
+                break
+            client, nanoseconds = report.client, report.nanoseconds
+            leaf = leaf_of(client)
+            held = get(client, leaf)
+            if held is not None and nanoseconds <= held.nanoseconds and not self._is_forgotten(held):
+                break
+            answer = format_at(name, at, report)
+            if nanoseconds > latest or not has_room(client, answer, held, room):
+                break
+            entry = Entry(answer, nanoseconds)
+            put(client, entry, leaf)
+            before.append((leaf, client, held, entry))
+            news.append(News(client, answer))
+            answers.append(answer)
+        return answers
+
+    def _not_stored(self, report: Iamat, at: int, line: bytes) -> Reply:
+        """Answer a report that `reports` has left."""
+        early = not self._most_lead or report.nanoseconds - at <= self._most_lead
+        if self.takes_reports and early:
+            held = self.table.get(report.client)
+            if held is not None and report.nanoseconds <= held.nanoseconds and not self._is_forgotten(held):
+                return Reply("iamat", "stale", format_at(self._name, at, report))
+        return Reply("iamat", "refused", invalid(line))
 
     def _is_forgotten(self, entry: Entry) -> bool:
         """Whether an entry is too old: as good as not held, also while it is still there."""
@@ -258,6 +284,7 @@ class Node:
             elif admitted is None:
                 self.notes.append(Skipped(name, at.entry.line, "the table is at its limit"))
         learned = len(news) - before
+        self._learned = self._learned or learned > 0
         if caught_up:
             neighbour.lines += len(ats)
             neighbour.news += learned
@@ -286,17 +313,14 @@ class Node:
 
     def _pass_on(self) -> None:
         news, self.news = self.news, []
+        local, self._learned = not self._learned, False
         self._before.clear()
         if not self._neighbours:
             return
-        local = all(one.source is None for one in news)
-        data = b"".join([one.line + b"\n" for one in news]) if local else b""
-        clients = [one.client for one in news] if local else []
+        data, clients = _spell(news)
         for neighbour in self._neighbours.values():
             if not local:
-                passed = [one for one in news if self._concerns(neighbour, one)]
-                data = b"".join([one.line + b"\n" for one in passed])
-                clients = [one.client for one in passed]
+                data, clients = _spell([one for one in news if self._concerns(neighbour, one)])
             if clients:
                 neighbour.link.send_updates(data)
                 self.notes.append(Flooded(neighbour.name, clients))
@@ -341,3 +365,8 @@ class Node:
         for client, entry in self.table.entries(first, last):
             if self._is_forgotten(entry):
                 self.table.remove(client, self.table.leaf(client))
+
+
+def _spell(news: list[News]) -> tuple[bytes, list[bytes]]:
+    """Return news as they cross a link, and the clients in them."""
+    return b"".join([b"%b\n" % one.line for one in news]), [one.client for one in news]

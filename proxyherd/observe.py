@@ -15,7 +15,7 @@ import prometheus_client
 from structlog.typing import FilteringBoundLogger
 
 from proxyherd.framing import Overlong
-from proxyherd.logs import LogFile, names
+from proxyherd.logs import Each, LogFile, names
 from proxyherd.metrics import Metrics
 from proxyherd.node import Reply
 from proxyherd.notes import CaughtUp, Flooded, Heard, LinkDown, LinkFailed, LinkUp, Note, Skipped
@@ -42,6 +42,10 @@ class Observer:
         self.metrics = metrics
         self._file = file
         self._info = log.info
+        # Of this turn's stored reports, not logged yet: who sent them, and what, and the answers.
+        self._clients: list[bytes] = []
+        self._lines: list[bytes] = []
+        self._answers: list[bytes] = []
         self._counts: Counter[tuple[str, str]] = Counter()
         self._limiters: dict[tuple[str, str], _Limiter] = {}
         self._told: dict[prometheus_client.Counter, int] = {}  # totals that the metrics know of
@@ -53,8 +57,29 @@ class Observer:
 
     # Clients. ------------------------------------------------------------------------------------------------
 
+    def reports(self, client: bytes, lines: list[bytes], answers: list[bytes]) -> None:
+        """Note reports that were stored, and their answers; call in the turn in which the answers leave."""
+        self._clients += [client] * len(lines)
+        self._lines += lines
+        self._answers += answers
+
+    def _tell_reports(self) -> None:
+        """Log the stored reports that have gathered: one event, which is one line each."""
+        if self._lines:
+            self._counts["iamat", "stored"] += len(self._lines)
+            self._info(
+                "command",
+                client=Each(self._clients),
+                kind="iamat",
+                outcome="stored",
+                command=Each(self._lines),
+                answer=Each(self._answers),
+            )
+            self._clients, self._lines, self._answers = [], [], []
+
     def command(self, client: str, line: bytes | Overlong, reply: Reply) -> None:
         """Note one command and its answer; call in the turn in which the answer leaves."""
+        self._tell_reports()
         self._counts[reply.kind, reply.outcome] += 1
         command = line.start if isinstance(line, Overlong) else line
         if reply.entry is None:
@@ -131,6 +156,7 @@ class Observer:
 
     def note(self, notes: Iterable[Note]) -> None:
         """Note what the core has left."""
+        self._tell_reports()
         for note in notes:
             if isinstance(note, Flooded):
                 self.metrics.flood_updates.labels(note.neighbour, "out", "true").inc(len(note.clients))
@@ -213,6 +239,7 @@ class Observer:
 
     def end_turn(self) -> None:
         """Add up what the turn has counted, and write its log lines."""
+        self._tell_reports()
         if self._counts:
             for labels, number in self._counts.items():
                 self.metrics.commands.labels(*labels).inc(number)

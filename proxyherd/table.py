@@ -35,6 +35,9 @@ FANOUT: Final = 16
 
 LEAVES: Final = FANOUT**DEPTH
 
+_MOST_KNOWN: Final = 131_072
+"""Clients whose leaf is remembered, which is cheaper than to hash again; some 10 MiB."""
+
 _from_bytes = int.from_bytes
 
 
@@ -62,6 +65,7 @@ class Table:
         self._filled = bytearray(LEAVES)  # which leaves have ever held anything
         self._changed = bytearray(LEAVES)
         self._digests = array("Q", bytes(8 * LEAVES))
+        self._known: dict[bytes, int] = {}  # leaves of clients that were asked for
         self._size = 0
         self.bytes = 0  # of all client IDs and lines
 
@@ -75,9 +79,15 @@ class Table:
 
     def leaf(self, client: bytes) -> int:
         """Return the number of a client's leaf."""
-        leaf_hash = self._leaf_hash.copy()
-        leaf_hash.update(client)
-        return _from_bytes(leaf_hash.digest(), "big")
+        leaf = self._known.get(client)
+        if leaf is None:
+            leaf_hash = self._leaf_hash.copy()
+            leaf_hash.update(client)
+            leaf = _from_bytes(leaf_hash.digest(), "big")
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[client] = leaf
+        return leaf
 
     def get(self, client: bytes, leaf: int | None = None) -> Entry | None:
         """Return what is held of a client; whoever knows its leaf saves the hashing."""

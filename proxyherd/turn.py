@@ -11,8 +11,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable
-from typing import Final, Protocol
+from collections.abc import Awaitable, Sized
+from typing import Final, Protocol, cast
+
+from msgspec import Struct
 
 from proxyherd.framing import Overlong
 from proxyherd.link import Link
@@ -38,11 +40,25 @@ _PEER_LEAST: Final = 32
 """Lines of one peer in one turn, however many there are."""
 
 
+class _Said(Struct):
+    """What a client has said in this turn: reports that were stored, with their answers, then all else."""
+
+    client: Client
+    lines: list[bytes | Overlong]
+    answers: list[bytes]
+    replies: list[Reply]
+
+
 class Client(Protocol):
     """What a turn wants of a client's connection."""
 
     name: str
+    label: bytes  # the name, for the log
     queued: bool
+
+    @property
+    def owed(self) -> Sized:
+        """What `release` has not returned yet."""
 
     @property
     def gone(self) -> bool:
@@ -50,6 +66,9 @@ class Client(Protocol):
 
     def take(self, most: int) -> list[bytes | Overlong]:
         """Return lines to answer now."""
+
+    def answer(self, answers: list[bytes]) -> None:
+        """Write the answers to what was taken, in one write, where nothing else is owed."""
 
     def owe(self, line: bytes | Overlong, reply: Reply) -> None:
         """Take note of a command whose answer stands in `reply`, or will."""
@@ -113,8 +132,8 @@ class Turn:
         self._queries: set[asyncio.Task[None]] = set()
         self._scheduled = False
         self._more = False
-        self._said: list[Client] = []
-        self._decided: list[tuple[Client, bytes | Overlong, Reply]] = []
+        self._said: list[_Said] = []
+        self._looked_up: list[tuple[Client, bytes, Reply]] = []
         self._commit: asyncio.Task[None] | None = None
 
     def client_said(self, client: Client) -> None:
@@ -189,9 +208,12 @@ class Turn:
         """Take back this turn's reports, which could not be kept, and decide again about all its commands."""
         self._node.undo_reports()
         self._node.takes_reports = False
-        for _, line, reply in self._decided:
-            again = self._node.command(line, self._node.clock)
-            reply.outcome, reply.answer, reply.entry = again.outcome, again.answer, again.entry
+        decide, received = self._node.command, self._node.clock
+        for said in self._said:
+            said.answers = []
+            said.replies = [decide(line, received) for line in said.lines]
+        for _, line, reply in self._looked_up:
+            self._look_up(line, reply)
 
     def _let_out(self) -> None:
         """Peers first, then clients; the log and the metrics last."""
@@ -199,15 +221,12 @@ class Turn:
         node.flood()
         for peer in tuple(self._links):
             peer.release(now)
-        for client, line, reply in self._decided:
-            if reply.answer is None and client.gone:  # nobody to ask Places for; what is behind it is logged
-                reply.outcome, reply.answer, reply.entry = "left", b"", None
-            elif reply.answer is None:
-                self._wait(client, line, reply)
-        self._decided.clear()
-        for client in self._said:
-            for line, reply in client.release():
-                observer.command(client.name, line, reply)
+        for client, line, reply in self._looked_up:
+            self._wait(client, line, reply)
+            self._answer(_Said(client, [], [], []))
+        self._looked_up.clear()
+        for said in self._said:
+            self._answer(said)
         self._said.clear()
         if node.notes:
             notes, node.notes = node.notes, []
@@ -215,6 +234,21 @@ class Turn:
         observer.end_turn()
         if self._more or self._clients or self._peers:
             self.wake()
+
+    def _answer(self, said: _Said) -> None:
+        """Let a client have the answers that are there."""
+        client, lines, answers = said.client, said.lines, said.answers
+        if not said.replies and not client.owed:
+            client.answer(answers)
+            self._observer.reports(client.label, cast("list[bytes]", lines), answers)
+            return
+        for line, answer in zip(lines, answers, strict=False):
+            client.owe(line, Reply("iamat", "stored", answer))
+        for line, reply in zip(lines[len(answers) :], said.replies, strict=True):
+            client.owe(line, reply)
+            self._wait(client, line, reply)
+        for line, reply in client.release():
+            self._observer.command(client.name, line, reply)
 
     def _hear_peers(self, now: float) -> None:
         most = max(_PEER_LEAST, _PEER_LINES // max(1, len(self._peers)))
@@ -229,28 +263,30 @@ class Turn:
 
     def _hear_clients(self) -> None:
         """Decide about what clients have sent."""
-        node, decided = self._node, self._decided
+        node, said = self._node, self._said
         node.takes_reports = self._journal.takes_reports
-        decide, received = node.command, node.clock
+        store, decide, received = node.reports, node.command, node.clock
         lines_left = _TURN_LINES
         for _ in range(len(self._clients)):
             if lines_left <= 0:
                 break
             client = self._clients.popleft()
             client.queued = False
-            self._said.append(client)
             lines = client.take(_CLIENT_LINES)
             lines_left -= len(lines)
-            for line in lines:
-                reply = decide(line, received)
-                client.owe(line, reply)
-                decided.append((client, line, reply))
-                if reply.answer is None:
-                    lines_left -= _QUERY_LINES
+            answers = store(lines, received)
+            replies = [decide(line, received) for line in lines[len(answers) :]]
+            lines_left -= _QUERY_LINES * sum(reply.answer is None for reply in replies)
+            said.append(_Said(client, lines, answers, replies))
 
     # Answers that must wait. ---------------------------------------------------------------------------------
 
     def _wait(self, client: Client, line: bytes | Overlong, reply: Reply) -> None:
+        if reply.answer is not None:
+            return
+        if client.gone:  # nobody to ask Places for; what is behind it is logged
+            reply.outcome, reply.answer, reply.entry = "left", b"", None
+            return
         if reply.entry is None:
             assert isinstance(line, bytes)
             if not self._early.add(client, line, reply):
@@ -264,11 +300,13 @@ class Turn:
         """Decide again about queries that came before the server was ready."""
         early = self._early.all() if self._node.ready else self._early.known(self._node.news)
         for client, line, reply in early:
-            assert reply.whatsat is not None
-            again = self._node.look_up(reply.whatsat, line)
-            reply.outcome, reply.answer, reply.entry = again.outcome, again.answer, again.entry
-            self._decided.append((client, line, reply))
-            self._said.append(client)
+            self._look_up(line, reply)
+            self._looked_up.append((client, line, reply))
+
+    def _look_up(self, line: bytes, reply: Reply) -> None:
+        assert reply.whatsat is not None
+        again = self._node.look_up(reply.whatsat, line)
+        reply.outcome, reply.answer, reply.entry = again.outcome, again.answer, again.entry
 
     async def _ask_places(self, client: Client, reply: Reply) -> None:
         assert reply.whatsat is not None

@@ -302,14 +302,14 @@ class Pipeliner:
     """A client that has sent all its lines at once."""
 
     name = "pipeliner"
+    label = b"pipeliner"
     queued = False
-
     gone = False
 
     def __init__(self, turn: Turn, lines: list[bytes]) -> None:
         self._turn = turn
         self._lines = lines
-        self._owed: deque[tuple[bytes | Overlong, Reply]] = deque()
+        self.owed: deque[tuple[bytes | Overlong, Reply]] = deque()
         self.answers: list[bytes] = []
 
     def take(self, most: int) -> list[bytes | Overlong]:
@@ -318,14 +318,17 @@ class Pipeliner:
             self._turn.client_said(self)
         return list(taken)
 
+    def answer(self, answers: list[bytes]) -> None:
+        self.answers += answers
+
     def owe(self, line: bytes | Overlong, reply: Reply) -> None:
-        self._owed.append((line, reply))
+        self.owed.append((line, reply))
 
     def release(self) -> list[tuple[bytes | Overlong, Reply]]:
         released = []
-        while self._owed and (answer := self._owed[0][1].answer) is not None:
+        while self.owed and (answer := self.owed[0][1].answer) is not None:
             self.answers.append(answer)
-            released.append(self._owed.popleft())
+            released.append(self.owed.popleft())
         return released
 
 
