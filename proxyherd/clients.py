@@ -53,6 +53,7 @@ class Clients:
         )
         self.connections: set[Connection] = set()
         self.gone = asyncio.Event()  # set when the server stops and the last client is gone
+        self.most_owed = limits.max_answers_outstanding
         self.read_ahead = max(_READ_AHEAD, 2 * limits.max_line_bytes)
         self._sweep_seconds = min(max(min(limits.idle_seconds, limits.slow_reader_seconds) / 10, 0.05), 5.0)
         self._sweeper = loop.call_later(self._sweep_seconds, self._sweep)
@@ -148,8 +149,7 @@ class Connection(asyncio.Protocol):
         """Take in what arrived; it is answered in this turn."""
         if self._transport is None or self._drains:
             return
-        self._framer.receive(data)
-        if self._reading and self._framer.waiting > self._clients.read_ahead:
+        if self._framer.receive(data) > self._clients.read_ahead and self._reading:
             self._reading = False
             self._transport.pause_reading()
         self._clients.turn.client_said(self)
@@ -189,30 +189,31 @@ class Connection(asyncio.Protocol):
 
     # What a turn wants. --------------------------------------------------------------------------------------
 
-    def take(self, most: int) -> list[bytes | Overlong]:
+    def take(self, most: int, now: float) -> list[bytes | Overlong]:
         """Return lines to answer now."""
         transport = self._transport
         if transport is None or self._blocked_at or self._lingers:
             return []
-        room = min(most, self._clients.limits.max_answers_outstanding - len(self.owed))
-        if room <= 0:
-            return []
-        lines = self._framer.lines(room)
-        if len(lines) < room:
-            if self._eof:
-                lines += self._framer.end()
-        else:
+        room = self._clients.most_owed - len(self.owed)
+        if room < most:
+            most = room
+            if room <= 0:
+                return []
+        lines = self._framer.lines(most)
+        if len(lines) >= most:
             self._clients.turn.client_said(self)  # there may be more; let others go first
+        elif self._eof:
+            lines += self._framer.end()
         if lines:
-            self._heard = self._clients.loop.time()
-        if (
-            not self._reading
-            and self._framer.waiting <= self._clients.read_ahead
-            and not transport.is_closing()
-        ):
+            self._heard = now
+        if not self._reading:
+            self._read_on(transport)
+        return lines
+
+    def _read_on(self, transport: asyncio.Transport) -> None:
+        if self._framer.waiting <= self._clients.read_ahead and not transport.is_closing():
             self._reading = True
             transport.resume_reading()
-        return lines
 
     def answer(self, answers: list[bytes]) -> None:
         """Write the answers to what was taken, in one write, where nothing else is owed."""
@@ -236,7 +237,7 @@ class Connection(asyncio.Protocol):
         owed, transport = self.owed, self._transport
         released: list[tuple[bytes | Overlong, Reply]] = []
         answers: list[bytes] = []
-        full = len(owed) >= self._clients.limits.max_answers_outstanding
+        full = len(owed) >= self._clients.most_owed
         while owed and (answer := owed[0][1].answer) is not None:
             answers.append(answer)
             released.append(owed.popleft())

@@ -36,9 +36,10 @@ class LineFramer:
         """Bytes received and not yet handed out."""
         return len(self._data)
 
-    def receive(self, data: bytes) -> None:
-        """Take in what arrived."""
-        self._data = self._data + data if self._data else data
+    def receive(self, data: bytes) -> int:
+        """Take in what arrived; return how many bytes wait now."""
+        self._data = data = self._data + data if self._data else data
+        return len(data)
 
     def lines(self, most: int) -> list[bytes | Overlong]:
         """Hand out up to `most` whole lines, without LF, and overlong ones in their places."""

@@ -31,7 +31,7 @@ _LOCATION: Final = _LATITUDE + _LONGITUDE
 _TIME: Final = rb"([0-9]{1,12}+)(?:\.([0-9]{1,9}+))?+"
 _NAME: Final = rb"[A-Za-z][A-Za-z0-9_-]{0,62}+"
 
-_plain_iamat = re.compile(rb"IAMAT (\S++) (" + _LOCATION + rb") (" + _TIME + rb")").fullmatch
+_plain_iamat = re.compile(rb"IAMAT ((\S++) " + _LOCATION + rb" " + _TIME + rb")").fullmatch
 _iamat = re.compile(rb"\s*+IAMAT\s++(\S++)\s++(" + _LOCATION + rb")\s++(" + _TIME + rb")\s*+").fullmatch
 _whatsat = re.compile(rb"\s*+WHATSAT\s++(\S++)\s++(([0-9]++)(?:\.([0-9]++))?+)\s++([0-9]++)\s*+").fullmatch
 _at = re.compile(
@@ -46,11 +46,10 @@ _MOST_RESULTS: Final = 20
 
 
 class Iamat(Struct, frozen=True, gc=False):
-    """A client's report: its ID, location and time as they came, and the time in nanoseconds."""
+    """A client's report: its ID; ID, location and time as they came, a space between; the time in nanoseconds."""
 
     client: bytes
-    location: bytes
-    time: bytes
+    operands: bytes
     nanoseconds: int
 
 
@@ -93,11 +92,14 @@ def parse_command(line: bytes) -> Iamat | Whatsat | None:
 
 def parse_report(line: bytes) -> Iamat | None:
     """Parse a client's line, without LF; None if it is no valid IAMAT."""
-    match = _plain_iamat(line) or _iamat(line)
-    if match is None:
+    if (match := _plain_iamat(line)) is not None:
+        operands, client, seconds, fraction = match.groups()
+    elif (match := _iamat(line)) is not None:
+        client, location, time, seconds, fraction = match.groups()
+        operands = b"%b %b %b" % (client, location, time)
+    else:
         return None
-    client, location, time, seconds, fraction = match.groups()
-    return Iamat(client, location, time, nanoseconds(seconds, fraction))
+    return Iamat(client, operands, nanoseconds(seconds, fraction))
 
 
 def _in_bounds(
@@ -133,14 +135,12 @@ def format_at(server: bytes, received: int, report: Iamat) -> bytes:
     sign = b"+"
     if difference < 0:
         sign, difference = b"-", -difference
-    return b"AT %b %b%d.%09d %b %b %b" % (
+    return b"AT %b %b%d.%09d %b" % (
         server,
         sign,
         difference // NANOSECONDS,
         difference % NANOSECONDS,
-        report.client,
-        report.location,
-        report.time,
+        report.operands,
     )
 
 

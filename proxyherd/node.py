@@ -75,12 +75,15 @@ class Reply(Struct, gc=False):
 
 
 class News(Struct, frozen=True, gc=False):
-    """A line that was stored, and where it came from: a neighbour, or None for a client."""
+    """A line that was stored, where it came from, a neighbour or None for a client, and what it replaced if that
+    may have to be undone.
+    """
 
     client: bytes
     line: bytes
     source: str | None = None
     caught_up: bool = False
+    held: Entry | None = None
 
 
 class Node:
@@ -107,8 +110,6 @@ class Node:
         self._room_to_learn = Room(self._room.clients * 5 // 4, self._room.bytes * 5 // 4)
         self._alone = alone
         self._started = now
-        # Of this turn's reports: leaf, client, what was held, what is held since.
-        self._before: list[tuple[int, bytes, Entry | None, Entry]] = []
         self._neighbours: dict[str, Neighbour] = {}
         self._walks = Walks(
             table,
@@ -123,7 +124,7 @@ class Node:
         """Decide what a client's line is answered with that was received `at` nanoseconds of POSIX time."""
         if isinstance(line, Overlong):
             return Reply("other", "overlong", invalid(line.start))
-        if stored := self.reports([line], at):
+        if stored := self.reports([[line]], at)[0]:
             return Reply("iamat", "stored", stored[0])
         message = parse_command(line)
         if isinstance(message, Iamat):
@@ -132,34 +133,37 @@ class Node:
             return self.look_up(message, line)
         return Reply(word(line), "invalid", invalid(line))
 
-    def reports(self, lines: Sequence[bytes | Overlong], at: int) -> list[bytes]:
-        """Store the reports that `lines` begin with, received `at`; return what they are answered with.
+    def reports(self, said: Iterable[Sequence[bytes | Overlong]], at: int) -> list[list[bytes]]:
+        """Store the reports that each client's lines begin with, received `at`; return the answers to them, client
+        by client.
 
-        Ends at the first line that is no report to be stored. That is one for `command`, as is what is behind it.
+        A client's end at its first line that is no report to be stored. That is one for `command`, as is what is
+        behind it.
         """
-        answers: list[bytes] = []
-        if not self.takes_reports:
-            return answers
-        table, name, room, before, news = self.table, self._name, self._room, self._before, self.news
+        table, name, room, news = self.table, self._name, self._room, self.news
         leaf_of, get, has_room, put = table.leaf, table.get, table.has_room, table.put
         latest = at + self._most_lead if self._most_lead else MOST_NANOSECONDS
-        for line in lines:
-            if type(line) is not bytes or (report := parse_report(line)) is None:
-                break
-            client, nanoseconds = report.client, report.nanoseconds
-            leaf = leaf_of(client)
-            held = get(client, leaf)
-            if held is not None and nanoseconds <= held.nanoseconds and not self._is_forgotten(held):
-                break
-            answer = format_at(name, at, report)
-            if nanoseconds > latest or not has_room(client, answer, held, room):
-                break
-            entry = Entry(answer, nanoseconds)
-            put(client, entry, leaf)
-            before.append((leaf, client, held, entry))
-            news.append(News(client, answer))
-            answers.append(answer)
-        return answers
+        if not self.takes_reports:
+            return [[] for _ in said]
+        answered: list[list[bytes]] = []
+        for lines in said:
+            answers: list[bytes] = []
+            answered.append(answers)
+            for line in lines:
+                if type(line) is not bytes or (report := parse_report(line)) is None:
+                    break
+                client, nanoseconds = report.client, report.nanoseconds
+                leaf = leaf_of(client)
+                held = get(client, leaf)
+                if held is not None and nanoseconds <= held.nanoseconds and not self._is_forgotten(held):
+                    break
+                answer = format_at(name, at, report)
+                if nanoseconds > latest or not has_room(client, answer, held, room):
+                    break
+                put(client, Entry(answer, nanoseconds), leaf)
+                news.append(News(client, answer, None, False, held))
+                answers.append(answer)
+        return answered
 
     def _not_stored(self, report: Iamat, at: int, line: bytes) -> Reply:
         """Answer a report that `reports` has left."""
@@ -176,15 +180,16 @@ class Node:
 
     def undo_reports(self) -> None:
         """Forget the reports since the last flood: they could not be kept. Decide about their lines again."""
-        for leaf, client, held, reported in reversed(self._before):
-            if self.table.get(client, leaf) is not reported:
+        for one in reversed(self.news):
+            leaf = self.table.leaf(one.client)
+            entry = self.table.get(one.client, leaf)
+            if one.source is not None or entry is None or entry.line is not one.line:
                 continue  # a neighbour's greater one has come since, and that is kept
-            if held is None:
-                self.table.remove(client, leaf)
+            if one.held is None:
+                self.table.remove(one.client, leaf)
             else:
-                self.table.put(client, held, leaf)
-        self._before.clear()
-        self.news = [news for news in self.news if news.source is not None]
+                self.table.put(one.client, one.held, leaf)
+        self.news = [one for one in self.news if one.source is not None]
 
     def replay(self, ats: Iterable[At | None]) -> None:
         """Learn what a journal held. It is no news: neighbours find it when they catch up."""
@@ -314,7 +319,6 @@ class Node:
     def _pass_on(self) -> None:
         news, self.news = self.news, []
         local, self._learned = not self._learned, False
-        self._before.clear()
         if not self._neighbours:
             return
         data, clients = _spell(news)

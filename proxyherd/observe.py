@@ -46,6 +46,7 @@ class Observer:
         self._clients: list[bytes] = []
         self._lines: list[bytes] = []
         self._answers: list[bytes] = []
+        self._counters: dict[tuple[str, str], prometheus_client.Counter] = {}
         self._counts: Counter[tuple[str, str]] = Counter()
         self._limiters: dict[tuple[str, str], _Limiter] = {}
         self._told: dict[prometheus_client.Counter, int] = {}  # totals that the metrics know of
@@ -242,7 +243,10 @@ class Observer:
         self._tell_reports()
         if self._counts:
             for labels, number in self._counts.items():
-                self.metrics.commands.labels(*labels).inc(number)
+                counter = self._counters.get(labels)
+                if counter is None:
+                    counter = self._counters[labels] = self.metrics.commands.labels(*labels)
+                counter.inc(number)
             self._counts.clear()
         file = self._file
         file.flush()

@@ -14,8 +14,6 @@ from collections import deque
 from collections.abc import Awaitable, Sized
 from typing import Final, Protocol, cast
 
-from msgspec import Struct
-
 from proxyherd.framing import Overlong
 from proxyherd.link import Link
 from proxyherd.messages import invalid, metres, position
@@ -30,23 +28,11 @@ _CLIENT_LINES: Final = 64
 _TURN_LINES: Final = 512
 """Lines of all clients in one turn: some five milliseconds."""
 
-_QUERY_LINES: Final = 16
-"""What a query of Places counts among them: it starts two tasks."""
-
 _PEER_LINES: Final = 1_024
 """Lines of all peers in one turn: some five milliseconds."""
 
 _PEER_LEAST: Final = 32
 """Lines of one peer in one turn, however many there are."""
-
-
-class _Said(Struct):
-    """What a client has said in this turn: reports that were stored, with their answers, then all else."""
-
-    client: Client
-    lines: list[bytes | Overlong]
-    answers: list[bytes]
-    replies: list[Reply]
 
 
 class Client(Protocol):
@@ -64,7 +50,7 @@ class Client(Protocol):
     def gone(self) -> bool:
         """Whether nobody is there any more to be answered."""
 
-    def take(self, most: int) -> list[bytes | Overlong]:
+    def take(self, most: int, now: float) -> list[bytes | Overlong]:
         """Return lines to answer now."""
 
     def answer(self, answers: list[bytes]) -> None:
@@ -132,7 +118,9 @@ class Turn:
         self._queries: set[asyncio.Task[None]] = set()
         self._scheduled = False
         self._more = False
-        self._said: list[_Said] = []
+        # What clients have said in this turn: reports alone, all stored, with their answers; and all else.
+        self._reported: list[tuple[Client, list[bytes | Overlong], list[bytes]]] = []
+        self._said: list[tuple[Client, list[bytes | Overlong], list[Reply]]] = []
         self._looked_up: list[tuple[Client, bytes, Reply]] = []
         self._commit: asyncio.Task[None] | None = None
 
@@ -182,7 +170,7 @@ class Turn:
         node.clock = time.time_ns()
         self._hear_peers(now)
         self._more = node.work(now)
-        self._hear_clients()
+        self._hear_clients(now)
         if self._early:
             self._look_up_again()
         if not node.news:
@@ -209,9 +197,9 @@ class Turn:
         self._node.undo_reports()
         self._node.takes_reports = False
         decide, received = self._node.command, self._node.clock
-        for said in self._said:
-            said.answers = []
-            said.replies = [decide(line, received) for line in said.lines]
+        said = [(client, lines) for client, lines, _ in (*self._reported, *self._said)]
+        self._reported.clear()
+        self._said = [(client, lines, [decide(line, received) for line in lines]) for client, lines in said]
         for _, line, reply in self._looked_up:
             self._look_up(line, reply)
 
@@ -223,10 +211,14 @@ class Turn:
             peer.release(now)
         for client, line, reply in self._looked_up:
             self._wait(client, line, reply)
-            self._answer(_Said(client, [], [], []))
+            self._answer(client, [], [])
         self._looked_up.clear()
-        for said in self._said:
-            self._answer(said)
+        for client, lines, answers in self._reported:
+            client.answer(answers)
+            observer.reports(client.label, cast("list[bytes]", lines), answers)
+        self._reported.clear()
+        for client, lines, replies in self._said:
+            self._answer(client, lines, replies)
         self._said.clear()
         if node.notes:
             notes, node.notes = node.notes, []
@@ -235,16 +227,9 @@ class Turn:
         if self._more or self._clients or self._peers:
             self.wake()
 
-    def _answer(self, said: _Said) -> None:
+    def _answer(self, client: Client, lines: list[bytes | Overlong], replies: list[Reply]) -> None:
         """Let a client have the answers that are there."""
-        client, lines, answers = said.client, said.lines, said.answers
-        if not said.replies and not client.owed:
-            client.answer(answers)
-            self._observer.reports(client.label, cast("list[bytes]", lines), answers)
-            return
-        for line, answer in zip(lines, answers, strict=False):
-            client.owe(line, Reply("iamat", "stored", answer))
-        for line, reply in zip(lines[len(answers) :], said.replies, strict=True):
+        for line, reply in zip(lines, replies, strict=True):
             client.owe(line, reply)
             self._wait(client, line, reply)
         for line, reply in client.release():
@@ -261,23 +246,28 @@ class Turn:
             else:
                 peer.heard()
 
-    def _hear_clients(self) -> None:
+    def _hear_clients(self, now: float) -> None:
         """Decide about what clients have sent."""
-        node, said = self._node, self._said
+        node, received = self._node, self._node.clock
         node.takes_reports = self._journal.takes_reports
-        store, decide, received = node.reports, node.command, node.clock
+        said: list[tuple[Client, list[bytes | Overlong]]] = []
         lines_left = _TURN_LINES
         for _ in range(len(self._clients)):
             if lines_left <= 0:
                 break
             client = self._clients.popleft()
             client.queued = False
-            lines = client.take(_CLIENT_LINES)
+            lines = client.take(_CLIENT_LINES, now)
             lines_left -= len(lines)
-            answers = store(lines, received)
-            replies = [decide(line, received) for line in lines[len(answers) :]]
-            lines_left -= _QUERY_LINES * sum(reply.answer is None for reply in replies)
-            said.append(_Said(client, lines, answers, replies))
+            said.append((client, lines))
+        stored = node.reports([lines for _, lines in said], received)
+        for (client, lines), answers in zip(said, stored, strict=True):
+            if len(answers) == len(lines) and not client.owed:
+                self._reported.append((client, lines, answers))
+                continue
+            replies = [Reply("iamat", "stored", answer) for answer in answers]
+            replies += [node.command(line, received) for line in lines[len(answers) :]]
+            self._said.append((client, lines, replies))
 
     # Answers that must wait. ---------------------------------------------------------------------------------
 
@@ -316,7 +306,7 @@ class Turn:
         began = time.monotonic()  # the loop's own clock counts milliseconds
         try:
             places = await self._places
-            answer = await places.nearby(query, client)
+            answer = await places.nearby(query)
         except Exception as error:  # noqa: BLE001 - the client gets an answer, as those who wait behind it
             self._observer.fault("Places cannot be asked", error)
             answer = no_results("UNKNOWN_ERROR", "this server cannot ask Places; its log says why")

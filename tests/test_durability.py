@@ -312,7 +312,7 @@ class Pipeliner:
         self.owed: deque[tuple[bytes | Overlong, Reply]] = deque()
         self.answers: list[bytes] = []
 
-    def take(self, most: int) -> list[bytes | Overlong]:
+    def take(self, most: int, now: float) -> list[bytes | Overlong]:
         taken, self._lines = self._lines[:most], self._lines[most:]
         if self._lines:
             self._turn.client_said(self)
