@@ -7,8 +7,6 @@ arrives. Lines are handed out only as many as asked for, so what a sender pipeli
 
 from __future__ import annotations
 
-from typing import cast
-
 from msgspec import Struct
 
 from proxyherd.messages import COPIED_BYTES
@@ -23,12 +21,11 @@ class Overlong(Struct, frozen=True, gc=False):
 class LineFramer:
     """Cuts a stream of bytes into lines of at most `limit` bytes, their LF not counted."""
 
-    __slots__ = ("_data", "_dropping", "_searched", "limit")
+    __slots__ = ("_data", "_dropping", "limit")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._data = b""
-        self._searched = 0  # so many bytes of _data hold no LF: what comes in drops is not searched twice
         self._dropping = False
 
     @property
@@ -46,29 +43,24 @@ class LineFramer:
         if self._dropping and not self._skip_to_line_end():
             return []
         data, limit = self._data, self.limit
-        found: list[bytes] = []
-        if data.find(b"\n", self._searched) >= 0:
-            found = data.split(b"\n", most)
-            self._data = found.pop()
-        full = len(found) == most
-        self._searched = 0 if full else len(self._data)
-        lines = cast("list[bytes | Overlong]", found)
+        found = data.split(b"\n", most)
+        self._data = found.pop()
         if len(data) <= limit:
-            return lines
+            return found  # type: ignore[return-value]  # nobody else has the list
+        full = len(found) == most
         lines = [line if len(line) <= limit else Overlong(line[:COPIED_BYTES]) for line in found]
         if not full and len(self._data) > limit:
             lines.append(Overlong(self._data[:COPIED_BYTES]))
-            self._data, self._searched, self._dropping = b"", 0, True
+            self._data, self._dropping = b"", True
         return lines
 
     def end(self) -> list[bytes | Overlong]:
         """Hand out what stands before the end of the stream without LF; call when `lines` has no more."""
-        line, self._data, self._searched = self._data, b"", 0
+        line, self._data = self._data, b""
         return [line] if line and not self._dropping else []
 
     def _skip_to_line_end(self) -> bool:
         at = self._data.find(b"\n")
         self._data = b"" if at < 0 else self._data[at + 1 :]
-        self._searched = 0
         self._dropping = at < 0
         return not self._dropping

@@ -217,8 +217,7 @@ class _Render:
     def _several(self, level: str, head: dict[str, Any], event: EventDict) -> bytes:
         """Render an event that stands for several lines: in one go where all values stand in JSON as they are."""
         columns = {key: value.values for key, value in event.items() if value.__class__ is Each}
-        values = [one for column in columns.values() for one in column]
-        if not self._are_plain(values):
+        if not all(map(self._are_plain, columns.values())):
             rows = zip(*columns.values(), strict=True)
             lines = [
                 {"event": head["event"], **event, **dict(zip(columns, row, strict=True))} for row in rows
@@ -226,17 +225,17 @@ class _Render:
             return b"\n".join([self(None, level, line) for line in lines])
         line = self._encode({**head, **event, **dict.fromkeys(columns, "\n")})
         form = line.replace(b"%", b"%%").replace(b'"\\n"', b'"%b"') + b"\n"
-        count, width = len(values) // len(columns), len(columns)
-        fields = [b""] * len(values)
-        for at in range(width):
-            fields[at::width] = values[at * count : (at + 1) * count]
+        count, width = len(next(iter(columns.values()))), len(columns)
+        fields = [b""] * (count * width)
+        for at, column in enumerate(columns.values()):
+            fields[at::width] = column
         return (form * count % tuple(fields))[:-1]
 
     def _are_plain(self, values: list[bytes]) -> bool:
         """Whether all these stand in a line of JSON as they are, and none is to be cut."""
-        if max(map(len, values)) > self._most_bytes:
-            return False
         data = b"\n".join(values)
+        if len(data) > self._most_bytes < max(map(len, values)):
+            return False
         if not data.isascii() or b"\x7f" in data:
             return False
         # Nothing was escaped but the LFs between them, and the quotation marks around.

@@ -31,7 +31,7 @@ _LOCATION: Final = _LATITUDE + _LONGITUDE
 _TIME: Final = rb"([0-9]{1,12}+)(?:\.([0-9]{1,9}+))?+"
 _NAME: Final = rb"[A-Za-z][A-Za-z0-9_-]{0,62}+"
 
-_plain_iamat = re.compile(rb"IAMAT ((\S++) " + _LOCATION + rb" " + _TIME + rb")").fullmatch
+_usual_iamat = re.compile(rb"IAMAT ((\S++) " + _LOCATION + rb" ([0-9]{1,12}+)\.([0-9]{9}))").fullmatch
 _iamat = re.compile(rb"\s*+IAMAT\s++(\S++)\s++(" + _LOCATION + rb")\s++(" + _TIME + rb")\s*+").fullmatch
 _whatsat = re.compile(rb"\s*+WHATSAT\s++(\S++)\s++(([0-9]++)(?:\.([0-9]++))?+)\s++([0-9]++)\s*+").fullmatch
 _at = re.compile(
@@ -92,14 +92,13 @@ def parse_command(line: bytes) -> Iamat | Whatsat | None:
 
 def parse_report(line: bytes) -> Iamat | None:
     """Parse a client's line, without LF; None if it is no valid IAMAT."""
-    if (match := _plain_iamat(line)) is not None:
+    if (match := _usual_iamat(line)) is not None:
         operands, client, seconds, fraction = match.groups()
-    elif (match := _iamat(line)) is not None:
+        return Iamat(client, operands, int(seconds + fraction))
+    if (match := _iamat(line)) is not None:
         client, location, time, seconds, fraction = match.groups()
-        operands = b"%b %b %b" % (client, location, time)
-    else:
-        return None
-    return Iamat(client, operands, nanoseconds(seconds, fraction))
+        return Iamat(client, b"%b %b %b" % (client, location, time), nanoseconds(seconds, fraction))
+    return None
 
 
 def _in_bounds(
@@ -132,16 +131,10 @@ def nanoseconds(seconds: bytes, fraction: bytes | None) -> int:
 def format_at(server: bytes, received: int, report: Iamat) -> bytes:
     """Return the AT line, without LF, of a report that `server` took at `received` nanoseconds POSIX time."""
     difference = received - report.nanoseconds
-    sign = b"+"
+    form = b"AT %b +%d.%09d %b"
     if difference < 0:
-        sign, difference = b"-", -difference
-    return b"AT %b %b%d.%09d %b" % (
-        server,
-        sign,
-        difference // NANOSECONDS,
-        difference % NANOSECONDS,
-        report.operands,
-    )
+        form, difference = b"AT %b -%d.%09d %b", -difference
+    return form % (server, difference // NANOSECONDS, difference % NANOSECONDS, report.operands)
 
 
 def received(at_line: bytes) -> int:

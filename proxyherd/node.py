@@ -140,8 +140,8 @@ class Node:
         A client's end at its first line that is no report to be stored. That is one for `command`, as is what is
         behind it.
         """
-        table, name, room, news = self.table, self._name, self._room, self.news
-        leaf_of, get, has_room, put = table.leaf, table.get, table.has_room, table.put
+        name, room, news, advance = self._name, self._room, self.news, self.table.advance
+        too_old = self._is_forgotten if self._most_age else None
         latest = at + self._most_lead if self._most_lead else MOST_NANOSECONDS
         if not self.takes_reports:
             return [[] for _ in said]
@@ -153,14 +153,12 @@ class Node:
                 if type(line) is not bytes or (report := parse_report(line)) is None:
                     break
                 client, nanoseconds = report.client, report.nanoseconds
-                leaf = leaf_of(client)
-                held = get(client, leaf)
-                if held is not None and nanoseconds <= held.nanoseconds and not self._is_forgotten(held):
+                if nanoseconds > latest:
                     break
                 answer = format_at(name, at, report)
-                if nanoseconds > latest or not has_room(client, answer, held, room):
+                held = advance(client, Entry(answer, nanoseconds), room, too_old)
+                if held is False:
                     break
-                put(client, Entry(answer, nanoseconds), leaf)
                 news.append(News(client, answer, None, False, held))
                 answers.append(answer)
         return answered

@@ -21,7 +21,7 @@ from collections.abc import Callable, Container, Iterator
 from functools import reduce
 from hashlib import blake2b
 from operator import xor
-from typing import Final
+from typing import Final, Literal
 
 from msgspec import Struct
 
@@ -81,13 +81,15 @@ class Table:
         """Return the number of a client's leaf."""
         leaf = self._known.get(client)
         if leaf is None:
-            leaf_hash = self._leaf_hash.copy()
-            leaf_hash.update(client)
-            leaf = _from_bytes(leaf_hash.digest(), "big")
             if len(self._known) >= _MOST_KNOWN:
                 self._known.clear()
-            self._known[client] = leaf
+            leaf = self._known[client] = self._hash(client)
         return leaf
+
+    def _hash(self, client: bytes) -> int:
+        leaf_hash = self._leaf_hash.copy()
+        leaf_hash.update(client)
+        return _from_bytes(leaf_hash.digest(), "big")
 
     def get(self, client: bytes, leaf: int | None = None) -> Entry | None:
         """Return what is held of a client; whoever knows its leaf saves the hashing."""
@@ -108,6 +110,32 @@ class Table:
         else:
             self.bytes += len(entry.line) - len(before.line)
         self._changed[leaf] = 1
+
+    def advance(
+        self, client: bytes, entry: Entry, room: Room, too_old: Callable[[Entry], bool] | None = None
+    ) -> Entry | Literal[False] | None:
+        """Hold an entry if it is later than what is held, and there is room for it; return what was held, None if
+        nothing was, and False if the entry is not held now. What is held and too old is as good as not held.
+        """
+        leaf = self._known.get(client)
+        if leaf is None:
+            leaf = self.leaf(client)
+        clients = self._leaves[leaf]
+        held = clients.get(client) if clients else None
+        if clients is None or held is None:
+            if not self.has_room(client, entry.line, None, room):
+                return False
+            self.put(client, entry, leaf)
+            return None
+        if entry.nanoseconds <= held.nanoseconds and (too_old is None or not too_old(held)):
+            return False
+        more = len(entry.line) - len(held.line)
+        if more > 0 and self.bytes + more > room.bytes:
+            return False
+        clients[client] = entry
+        self.bytes += more
+        self._changed[leaf] = 1
+        return held
 
     def admit(
         self, client: bytes, entry: Entry, room: Room, too_old: Callable[[Entry], bool] | None = None

@@ -129,7 +129,8 @@ class Turn:
         if not client.queued:
             client.queued = True
             self._clients.append(client)
-            self.wake()
+            if not self._scheduled:
+                self.wake()
 
     def peer_said(self, peer: Peer) -> None:
         """A peer has sent something."""
@@ -250,7 +251,8 @@ class Turn:
         """Decide about what clients have sent."""
         node, received = self._node, self._node.clock
         node.takes_reports = self._journal.takes_reports
-        said: list[tuple[Client, list[bytes | Overlong]]] = []
+        clients: list[Client] = []
+        said: list[list[bytes | Overlong]] = []
         lines_left = _TURN_LINES
         for _ in range(len(self._clients)):
             if lines_left <= 0:
@@ -259,11 +261,12 @@ class Turn:
             client.queued = False
             lines = client.take(_CLIENT_LINES, now)
             lines_left -= len(lines)
-            said.append((client, lines))
-        stored = node.reports([lines for _, lines in said], received)
-        for (client, lines), answers in zip(said, stored, strict=True):
+            clients.append(client)
+            said.append(lines)
+        for one in zip(clients, said, node.reports(said, received), strict=True):
+            client, lines, answers = one
             if len(answers) == len(lines) and not client.owed:
-                self._reported.append((client, lines, answers))
+                self._reported.append(one)
                 continue
             replies = [Reply("iamat", "stored", answer) for answer in answers]
             replies += [node.command(line, received) for line in lines[len(answers) :]]

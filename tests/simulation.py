@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import count
 from random import Random
-from typing import Any
+from typing import Any, Literal
 from unittest.mock import patch
 
 from proxyherd import catchup, peer_messages, table, walks
@@ -26,7 +26,7 @@ from proxyherd.link import NONCE_BYTES, Link, State, Terms
 from proxyherd.messages import Entry, Iamat, parse_at, parse_command
 from proxyherd.node import Node, Reply
 from proxyherd.peers import backoff
-from proxyherd.table import Table
+from proxyherd.table import Room, Table
 
 SECRET, WRONG_SECRET, KEY = b"s" * 32, b"w" * 32, b"k" * 32
 SECOND = 10**9
@@ -103,8 +103,16 @@ class WatchedTable(Table):
         self.came_from: dict[bytes, str | None] = {}
         self.greatest: dict[bytes, Order] = {}
 
-    def leaf(self, client: bytes) -> int:
-        return super().leaf(client) % len(self._leaves)
+    def _hash(self, client: bytes) -> int:
+        return super()._hash(client) % len(self._leaves)
+
+    def advance(
+        self, client: bytes, entry: Entry, room: Room, too_old: Callable[[Entry], bool] | None = None
+    ) -> Entry | Literal[False] | None:
+        held = super().advance(client, entry, room, too_old)
+        if held:  # else `put` has noticed
+            self.notice(client, entry)
+        return held
 
     def remove(self, client: bytes, leaf: int) -> None:
         assert self.undoing
@@ -112,16 +120,18 @@ class WatchedTable(Table):
         del self.greatest[client]
 
     def put(self, client: bytes, entry: Entry, leaf: int) -> None:
+        self.notice(client, entry)
+        super().put(client, entry, leaf)
+
+    def notice(self, client: bytes, entry: Entry) -> None:
         new = (entry.nanoseconds, entry.line)
         if self.undoing:
             self.greatest[client] = new
-            super().put(client, entry, leaf)
             return
         if new <= self.greatest.get(client, (-1, b"")):
             self._herd.broken(f"{self._owner}'s table went back from {self.greatest[client]} to {new}")
         self.greatest[client] = new
         self.came_from[entry.line] = self.source.peer if self.source else None
-        super().put(client, entry, leaf)
 
 
 class WatchedLink(Link):

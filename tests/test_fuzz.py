@@ -32,7 +32,7 @@ from targets import TARGETS, Target
 from proxyherd import node, walks
 from proxyherd.framing import LineFramer
 from proxyherd.link import NONCE_BYTES, Link, State, Terms
-from proxyherd.messages import At, Iamat, format_at, parse_at
+from proxyherd.messages import At, Entry, Iamat, format_at, parse_at
 from proxyherd.table import LEAVES, Table
 
 LIMIT = client_stream.LINE_BYTES
@@ -393,7 +393,10 @@ def test_times_compared_as_floats_are_found() -> None:
 
 
 def test_reports_stored_though_no_later_are_found() -> None:
-    with patch.object(QuickTable, "get", lambda *_: None):
+    def store_all(self: QuickTable, client: bytes, entry: Entry, *_: object) -> None:
+        self.put(client, entry, self.leaf(client))
+
+    with patch.object(QuickTable, "advance", store_all):
         assert found_by("client")
 
 
