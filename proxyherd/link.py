@@ -280,11 +280,10 @@ class Link:
             for line in lines:
                 if isinstance(line, Overlong):
                     events.append(Malformed(line.start))
+                elif (at := parse_at(line)) is not None:
+                    ats.append(at)
                 elif line[:3] == b"AT ":
-                    if (at := parse_at(line)) is not None:
-                        ats.append(at)
-                    else:
-                        events.append(Malformed(line))
+                    events.append(Malformed(line))
                 elif line == b"BEAT":
                     continue
                 else:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,15 +44,11 @@ def text(data: bytes) -> str:
     return data.decode("utf-8", "backslashreplace").translate(_ACTIVE)
 
 
-def names(clients: Iterable[bytes], most_bytes: int) -> list[str]:
+def names(clients: Sequence[bytes], most_bytes: int) -> list[str]:
     """Return the first client IDs as text, about `most_bytes` of them."""
-    shown: list[str] = []
-    for client in clients:
-        most_bytes -= len(client) + 3
-        if most_bytes < 0:
-            break
-        shown.append(text(client))
-    return shown
+    sizes = accumulate(len(client) + 3 for client in clients)
+    count = next((at for at, size in enumerate(sizes) if size > most_bytes), len(clients))
+    return text(b" ".join(clients[:count])).split(" ") if count else []  # no ID holds white space
 
 
 class LogFile:

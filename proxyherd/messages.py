@@ -36,7 +36,7 @@ _iamat = re.compile(rb"\s*+IAMAT\s++(\S++)\s++(" + _LOCATION + rb")\s++(" + _TIM
 _whatsat = re.compile(rb"\s*+WHATSAT\s++(\S++)\s++(([0-9]++)(?:\.([0-9]++))?+)\s++([0-9]++)\s*+").fullmatch
 _at = re.compile(
     rb"AT " + _NAME + rb" (?!-0\.0{9} )[+-](?:0|[1-9][0-9]{0,11}+)\.[0-9]{9} "
-    rb"(\S++) (" + _LOCATION + rb") (" + _TIME + rb")"
+    rb"(\S++) " + _LOCATION + rb" " + _TIME
 ).fullmatch
 _split_location = re.compile(rb"(" + _LATITUDE + rb")(" + _LONGITUDE + rb")").fullmatch
 
@@ -117,7 +117,9 @@ def parse_at(line: bytes) -> At | None:
     match = _at(line)
     if match is None:
         return None
-    client, _, _, seconds, fraction = match.groups()
+    client, seconds, fraction = match.groups()
+    if fraction is not None and len(fraction) == 9:
+        return At(client, Entry(line, int(seconds + fraction)))
     return At(client, Entry(line, nanoseconds(seconds, fraction)))
 
 

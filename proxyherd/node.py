@@ -278,10 +278,10 @@ class Node:
                     neighbour.again = True
 
     def _learn(self, neighbour: Neighbour, ats: list[At], caught_up: bool) -> None:
-        news, name = self.news, neighbour.name
+        news, name, admit = self.news, neighbour.name, self._admit
         before = len(news)
         for at in ats:
-            admitted = self._admit(at)
+            admitted = admit(at)
             if admitted:
                 news.append(News(at.client, at.entry.line, name, caught_up))
             elif admitted is None:
@@ -296,11 +296,11 @@ class Node:
 
     def _admit(self, at: At) -> bool | None:
         """Hold an entry if it is greater than what is held; None if there is no room for it."""
+        if not self._most_age:
+            return self.table.admit(at.client, at.entry, self._room_to_learn)
         if self._is_forgotten(at.entry):
             return False
-        return self.table.admit(
-            at.client, at.entry, self._room_to_learn, self._is_forgotten if self._most_age else None
-        )
+        return self.table.admit(at.client, at.entry, self._room_to_learn, self._is_forgotten)
 
     def flood(self) -> None:
         """Hand the news to every live link that it concerns. When catching up has ended, ask those to walk again
@@ -316,24 +316,26 @@ class Node:
 
     def _pass_on(self) -> None:
         news, self.news = self.news, []
-        local, self._learned = not self._learned, False
+        learned, self._learned = self._learned, False
         if not self._neighbours:
             return
         data, clients = _spell(news)
         for neighbour in self._neighbours.values():
-            if not local:
-                data, clients = _spell([one for one in news if self._concerns(neighbour, one)])
+            if learned:
+                data, clients = _spell(self._concerning(neighbour, news))
             if clients:
                 neighbour.link.send_updates(data)
                 self.notes.append(Flooded(neighbour.name, clients))
 
-    def _concerns(self, neighbour: Neighbour, news: News) -> bool:
-        if news.source == neighbour.name:
-            return False
-        if not news.caught_up or neighbour.in_step:
-            return True
-        neighbour.owed = neighbour.owed or neighbour.asked
-        return False
+    def _concerning(self, neighbour: Neighbour, news: list[News]) -> list[News]:
+        """Return the news that this neighbour is to be told of."""
+        others = [one for one in news if one.source != neighbour.name]
+        if neighbour.in_step:
+            return others
+        live = [one for one in others if not one.caught_up]
+        if len(live) < len(others):
+            neighbour.owed = neighbour.owed or neighbour.asked
+        return live
 
     def work(self, now: float) -> bool:
         """Do one slice of what takes long, a few milliseconds of it; True if more is left."""
@@ -371,4 +373,4 @@ class Node:
 
 def _spell(news: list[News]) -> tuple[bytes, list[bytes]]:
     """Return news as they cross a link, and the clients in them."""
-    return b"".join([b"%b\n" % one.line for one in news]), [one.client for one in news]
+    return b"\n".join([*[one.line for one in news], b""]), [one.client for one in news]

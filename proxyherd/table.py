@@ -143,7 +143,9 @@ class Table:
         """Hold an entry if it is greater in the total order than what is held; True if it was, and None if there is
         no room for it. What is held and too old is as good as not held.
         """
-        leaf = self.leaf(client)
+        leaf = self._known.get(client)
+        if leaf is None:
+            leaf = self.leaf(client)
         clients = self._leaves[leaf]
         held = clients.get(client) if clients else None
         if held is not None and (too_old is None or not too_old(held)):

@@ -23,7 +23,7 @@ FIRST = int(os.environ.get("PROXYHERD_FIRST_SEED", "0"))
 CHUNK = 50
 FOUND_WITHIN = 200
 
-_concerns, _act, _pass_on = Node._concerns, Node._act, Node._pass_on
+_concerning, _act, _pass_on = Node._concerning, Node._act, Node._pass_on
 
 
 @pytest.mark.parametrize("first", range(FIRST, FIRST + SEEDS, CHUNK))
@@ -62,8 +62,8 @@ def test_seeds_differ() -> None:
 # Bugs planted to be found. ------------------------------------------------------------------------------------
 
 
-def forwards_to_the_sender(node: Node, neighbour: Neighbour, news: News) -> bool:
-    return _concerns(node, neighbour, News(news.client, news.line, None, news.caught_up))
+def forwards_to_the_sender(node: Node, neighbour: Neighbour, news: list[News]) -> list[News]:
+    return _concerning(node, neighbour, [News(one.client, one.line, None, one.caught_up) for one in news])
 
 
 def takes_equal_times(node: Node, at: At) -> bool:
@@ -101,7 +101,7 @@ def never_says_changed(node: Node) -> None:
 @pytest.mark.parametrize(
     ("method", "bug"),
     [
-        ("_concerns", forwards_to_the_sender),
+        ("_concerning", forwards_to_the_sender),
         ("_admit", takes_equal_times),
         ("_pass_on", floods_only_where_it_has_walked),
         ("_act", forgets_to_walk_again),
