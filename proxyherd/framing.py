@@ -45,7 +45,7 @@ class LineFramer:
         data, limit = self._data, self.limit
         found = data.split(b"\n", most)
         self._data = found.pop()
-        if len(data) <= limit:
+        if len(data) <= limit or (len(self._data) <= limit and max(map(len, found), default=0) <= limit):
             return found  # type: ignore[return-value]  # nobody else has the list
         full = len(found) == most
         lines = [line if len(line) <= limit else Overlong(line[:COPIED_BYTES]) for line in found]
