@@ -28,6 +28,9 @@ _CLIENT_LINES: Final = 64
 _TURN_LINES: Final = 512
 """Lines of all clients in one turn: some five milliseconds."""
 
+_TURN_QUERIES: Final = 32
+"""Queries of Places that begin in one turn: some two milliseconds."""
+
 _PEER_LINES: Final = 1_024
 """Lines of all peers in one turn: some five milliseconds."""
 
@@ -115,6 +118,7 @@ class Turn:
         self._peers: deque[Peer] = deque()
         self._links: set[Peer] = set()
         self._early: EarlyQueries[Client] = EarlyQueries()
+        self._unasked: deque[tuple[Client, Reply]] = deque()
         self._queries: set[asyncio.Task[None]] = set()
         self._scheduled = False
         self._more = False
@@ -225,7 +229,8 @@ class Turn:
             notes, node.notes = node.notes, []
             observer.note(notes)
         observer.end_turn()
-        if self._more or self._clients or self._peers:
+        self._ask_some()
+        if self._more or self._unasked or self._clients or self._peers:
             self.wake()
 
     def _answer(self, client: Client, lines: list[bytes | Overlong], replies: list[Reply]) -> None:
@@ -285,9 +290,14 @@ class Turn:
             if not self._early.add(client, line, reply):
                 reply.outcome, reply.answer = "refused", invalid(line)
             return
-        query = self._loop.create_task(self._ask_places(client, reply))
-        self._queries.add(query)
-        query.add_done_callback(self._queries.discard)
+        self._unasked.append((client, reply))
+
+    def _ask_some(self) -> None:
+        """Begin queries of Places, as many as hold nobody up; the rest is for the next turn."""
+        for _ in range(min(len(self._unasked), _TURN_QUERIES)):
+            query = self._loop.create_task(self._ask_places(*self._unasked.popleft()))
+            self._queries.add(query)
+            query.add_done_callback(self._queries.discard)
 
     def _look_up_again(self) -> None:
         """Decide again about queries that came before the server was ready."""
@@ -309,7 +319,7 @@ class Turn:
         began = time.monotonic()  # the loop's own clock counts milliseconds
         try:
             places = await self._places
-            answer = await places.nearby(query)
+            answer = await places.nearby(query, client)
         except Exception as error:  # noqa: BLE001 - the client gets an answer, as those who wait behind it
             self._observer.fault("Places cannot be asked", error)
             answer = no_results("UNKNOWN_ERROR", "this server cannot ask Places; its log says why")
