@@ -36,7 +36,10 @@ FANOUT: Final = 16
 LEAVES: Final = FANOUT**DEPTH
 
 _MOST_KNOWN: Final = 131_072
-"""Clients whose leaf is remembered, which is cheaper than to hash again; some 10 MiB."""
+_KNOWN_BYTES: Final = 64
+"""Clients whose leaf is remembered, which is cheaper than to hash again, and how long their IDs are at most, since
+anybody may ask for any: 20 MiB in all.
+"""
 
 _from_bytes = int.from_bytes
 
@@ -81,9 +84,11 @@ class Table:
         """Return the number of a client's leaf."""
         leaf = self._known.get(client)
         if leaf is None:
-            if len(self._known) >= _MOST_KNOWN:
-                self._known.clear()
-            leaf = self._known[client] = self._hash(client)
+            leaf = self._hash(client)
+            if len(client) <= _KNOWN_BYTES:
+                if len(self._known) >= _MOST_KNOWN:
+                    self._known.clear()
+                self._known[client] = leaf
         return leaf
 
     def _hash(self, client: bytes) -> int:

@@ -28,7 +28,7 @@ from proxyherd import config, secret, tls
 from proxyherd.clients import Connection
 from proxyherd.config import PEER_LINE_SLACK, Limits, Timing
 from proxyherd.daemon import Paths, _Daemon
-from proxyherd.link import Link, State, Terms
+from proxyherd.link import Link, State, Terms, _parse_recent
 from proxyherd.logs import LogFile
 from proxyherd.node import Node
 from proxyherd.peers import PeerConnection
@@ -348,6 +348,7 @@ async def settled() -> None:
 
 def measure() -> dict[str, Cost]:
     """Return what each kind of command costs now."""
+    _parse_recent.cache_clear()  # what an earlier run has left
     core = {f"core: {name}": cost for name, cost in Core().run().items()}
     with tempfile.TemporaryDirectory() as folder:
         server = asyncio.run(Server(Path(folder)).run())

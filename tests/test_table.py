@@ -250,3 +250,18 @@ def test_clients_spread_evenly_over_the_leaves_whatever_they_call_themselves() -
             crowd[bucket] = crowd.get(bucket, 0) + 1
         assert len(crowd) == 64
         assert max(crowd.values()) < 2 * 20_000 / 64
+
+
+def test_asking_for_long_ids_leaves_nothing_behind() -> None:
+    table = Table(KEY)
+    for number in range(1_000):
+        assert table.get(b"%d" % number + b"x" * 8_000) is None
+    assert sum(map(len, table._known)) == 0
+
+
+def test_what_is_remembered_of_ids_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxyherd.table._MOST_KNOWN", 10)
+    table = Table(KEY)
+    leaves = {number: table.leaf(b"%d" % number) for number in range(25)}
+    assert len(table._known) <= 10
+    assert {number: table.leaf(b"%d" % number) for number in range(25)} == leaves
