@@ -169,6 +169,7 @@ class Connection(asyncio.Protocol):
         self._transport = None
         clients = self._clients
         clients.forget(self)
+        clients.turn.client_left(self)
         if exc is not None and self._reason == "closed by client":
             self._reason = "broken by client"
         clients.observer.client_closed(self.name, self._reason, len(clients.connections))

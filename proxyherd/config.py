@@ -181,10 +181,10 @@ class Places(Struct, frozen=True, forbid_unknown_fields=True):
     """A file with the key; relative to the herd's file. Without it: the systemd credential
     `google-places-api-key`, then the variable GOOGLE_PLACES_API_KEY."""
 
-    language: str | None = None
+    language: Annotated[str, Meta(pattern=r"^[A-Za-z0-9-]+$")] | None = None
     """The language of Google's answers, such as `de`; without it Google chooses."""
 
-    field_mask: str = ",".join(
+    field_mask: Annotated[str, Meta(pattern=r"^[A-Za-z*][A-Za-z0-9.,*]*$")] = ",".join(
         f"places.{name}"
         for name in (
             "attributions",
@@ -213,15 +213,16 @@ class Places(Struct, frozen=True, forbid_unknown_fields=True):
     way is made again in time."""
 
     attempts: Annotated[int, Meta(ge=1, le=10)] = 3
-    """Calls for one query at most: failed connections, 429 and 5xx are tried again within the deadline, after what
-    Retry-After says or a random pause."""
+    """Calls for one query at most: failed connections, calls that are late, answers that are none, 429 and 5xx are
+    tried again within the deadline, after what Retry-After says and a random pause."""
 
     breaker_failures: Annotated[int, Meta(ge=1, le=1_000_000)] = 20
     """Attempts that fail one after another before the circuit breaker opens: queries are then answered at once. Too
     many for chance: one call in ten failing does this once in 10^20 calls."""
 
     breaker_seconds: Annotated[float, Meta(gt=0, le=3600)] = 5.0
-    """How long the breaker stays open before it lets one call through, to see whether the upstream is back."""
+    """How long the breaker stays open before it lets one call through, to see whether the upstream is back. Each such
+    call that fails doubles it, up to sixteen times: calls are counted, also those in vain."""
 
     max_answer_bytes: Annotated[int, Meta(ge=1_024, le=1 << 28)] = 262_144
     """Bytes of an upstream answer; twenty results are some 30 KiB. Reading a hostile one of this size holds up other
@@ -385,7 +386,7 @@ def parse(text: str, file: Path) -> Herd:
         limits=_convert(raw.limits, Limits, "limits", file),
         timing=_convert(raw.timing, Timing, "timing", file),
         durability=_convert(raw.durability, Durability, "durability", file),
-        places=_places(raw.places, file),
+        places=_places(raw.places, len(servers), file),
         tls=_tls(raw.tls, file),
         admin=_convert(raw.admin, Admin, "admin", file),
         log=_convert(raw.log, Log, "log", file),
@@ -408,20 +409,30 @@ def _convert(value: object, to: type[T], key: str, file: Path) -> T:
         raise ConfigError(f"{file}: key {path}: {what}") from error
 
 
-def _places(value: object, file: Path) -> Places:
+def _places(value: object, servers: int, file: Path) -> Places:
     places = _convert(value, Places, "places", file)
-    if places.base_url is not None:
-        try:
-            parts = urlsplit(places.base_url)
-            usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
-        except ValueError:  # no port, or no IPv6 address, can be spelled so
-            usable = False
-        if not usable or parts.query or parts.fragment:
+    for key in ("calls_per_minute", "calls_per_day"):
+        if 0 < getattr(places, key) < servers:
             raise ConfigError(
-                f"{file}: key places.base_url: {places.base_url!r} is not what stands before a path; "
-                'write it like "http://127.0.0.1:10300"'
+                f"{file}: key places.{key}: {getattr(places, key)} is less than one for each of {servers} servers; "
+                f"give at least {servers}, or 0 for none"
             )
+    if places.base_url is not None and not _is_base(places.base_url):
+        raise ConfigError(
+            f"{file}: key places.base_url: {places.base_url!r} is not what stands before a path; "
+            'write it like "http://127.0.0.1:10300"'
+        )
     return places
+
+
+def _is_base(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        named = bool(parts.hostname) and parts.port != 0
+    except ValueError:  # no port, or no IPv6 address, can be spelled so
+        return False
+    plain = re.fullmatch(r"[!-~]+", url) is not None and "@" not in parts.netloc
+    return named and plain and parts.scheme in {"http", "https"} and not (parts.query or parts.fragment)
 
 
 def _tls(value: object, file: Path) -> Tls:

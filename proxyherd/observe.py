@@ -28,7 +28,7 @@ _CLIENTS_BURST: Final = 20_000
 _CLIENTS_REFILL_SECONDS: Final = 0.002
 _LINKS_BURST: Final = 100
 _LINKS_REFILL_SECONDS: Final = 1.0
-_WORTH_A_LINE: Final = {"shed", "budget"}
+_WORTH_A_LINE: Final = {"shed", "late", "budget", "unrecorded"}
 _LEVELS: Final = {"peer_closed": 30}
 
 

@@ -12,6 +12,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Sized
+from functools import partial
 from typing import Final, Protocol, cast
 
 from proxyherd.framing import Overlong
@@ -119,7 +120,7 @@ class Turn:
         self._links: set[Peer] = set()
         self._early: EarlyQueries[Client] = EarlyQueries()
         self._unasked: deque[tuple[Client, Reply]] = deque()
-        self._queries: set[asyncio.Task[None]] = set()
+        self._queries: dict[Client, set[asyncio.Task[None]]] = {}
         self._scheduled = False
         self._more = False
         # What clients have said in this turn: reports alone, all stored, with their answers; and all else.
@@ -135,6 +136,11 @@ class Turn:
             self._clients.append(client)
             if not self._scheduled:
                 self.wake()
+
+    def client_left(self, client: Client) -> None:
+        """A client's connection has broken: what it has asked of Places is wanted by nobody."""
+        for query in tuple(self._queries.get(client, ())):
+            query.cancel()
 
     def peer_said(self, peer: Peer) -> None:
         """A peer has sent something."""
@@ -295,9 +301,16 @@ class Turn:
     def _ask_some(self) -> None:
         """Begin queries of Places, as many as hold nobody up; the rest is for the next turn."""
         for _ in range(min(len(self._unasked), _TURN_QUERIES)):
-            query = self._loop.create_task(self._ask_places(*self._unasked.popleft()))
-            self._queries.add(query)
-            query.add_done_callback(self._queries.discard)
+            client, reply = self._unasked.popleft()
+            query = self._loop.create_task(self._ask_places(client, reply))
+            self._queries.setdefault(client, set()).add(query)
+            query.add_done_callback(partial(self._asked, client))
+
+    def _asked(self, client: Client, query: asyncio.Task[None]) -> None:
+        queries = self._queries[client]
+        queries.discard(query)
+        if not queries:
+            del self._queries[client]
 
     def _look_up_again(self) -> None:
         """Decide again about queries that came before the server was ready."""
@@ -318,8 +331,14 @@ class Turn:
         query = Query(latitude, longitude, metres(reply.whatsat.radius), reply.whatsat.most)
         began = time.monotonic()  # the loop's own clock counts milliseconds
         try:
-            places = await self._places
+            if client.gone:
+                raise asyncio.CancelledError  # noqa: TRY301 - as if it had left while the query was under way
+            places = await asyncio.shield(self._places)
             answer = await places.nearby(query, client)
+        except asyncio.CancelledError:
+            reply.outcome, reply.answer, reply.entry = "left", b"", None
+            self.client_said(client)  # what is behind it is logged
+            return
         except Exception as error:  # noqa: BLE001 - the client gets an answer, as those who wait behind it
             self._observer.fault("Places cannot be asked", error)
             answer = no_results("UNKNOWN_ERROR", "this server cannot ask Places; its log says why")

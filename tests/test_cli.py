@@ -252,6 +252,23 @@ def test_a_base_url_that_nothing_can_stand_behind_is_an_error(herd: config.Herd,
     assert f"key places.base_url: {url!r}" in result.output
 
 
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("calls_per_day = 1", "less than one for each of 2 servers; give at least 2, or 0 for none"),
+        ("calls_per_minute = 1", "less than one for each"),
+        ('field_mask = ""', "key places.field_mask"),
+        ('field_mask = "a\\nb"', "key places.field_mask"),
+        ('language = ""', "key places.language"),
+    ],
+)
+def test_keys_of_places_that_could_never_work_are_errors(herd: config.Herd, line: str, words: str) -> None:
+    herd.file.write_text(herd.file.read_text() + f"[places]\n{line}\n")
+    result = run("check-config", "--config", herd.file)
+    assert result.exit_code == 2
+    assert words in result.output
+
+
 def test_serve_takes_its_places_from_systemd(served: list[Any], herd: config.Herd, tmp_path: Path) -> None:
     env: dict[str, str | None] = {
         "STATE_DIRECTORY": "/var/lib/proxyherd/Ann",

@@ -36,9 +36,11 @@ MANY_CONNECTIONS = 10_000
 
 
 @contextlib.contextmanager
-def server_with(google: FakeGoogle, *, more: str = "", deadline: float = 20) -> Iterator[Server]:
+def server_with(
+    google: FakeGoogle, *, more: str = "", keys: str = "", deadline: float = 20
+) -> Iterator[Server]:
     """Clark, who asks this Google."""
-    places = f'\n[places]\nbase_url = "{google.url}"\ndeadline_seconds = {deadline}\n'
+    places = f'\n[places]\nbase_url = "{google.url}"\ndeadline_seconds = {deadline}\n{keys}'
     environ = {"GOOGLE_PLACES_API_KEY": KEY}
     with running_server(more=more + places, environ=environ) as clark:
         yield clark
@@ -117,6 +119,23 @@ def test_half_close_with_everything_pending_still_gets_every_answer() -> None:
             assert json.loads(connection.places().split(b"\n", 1)[1])["status"] == "OK"
         assert connection.rest() == b"? FOO\n? the last line has no LF\n"
         clark.wait_for_event("client_closed", client=connection.name, reason="closed by client")
+
+
+def test_what_a_client_has_asked_is_given_up_when_its_connection_breaks() -> None:
+    """Of four queries at two calls at a time two are under way; nobody wants the others any more."""
+    with held() as google, server_with(google, keys="max_connections = 2\n") as clark:
+        with clark.connect() as connection:
+            connection.ask(iamat(b"kiwi"))
+            connection.send(*four_queries(5), b"FOO")
+            google.wait_for(2)
+            connection.reset()
+            clark.wait_for_event("client_closed", reason="broken by client")
+        wait_until(lambda: len(clark.events("command", outcome="left")) == 4, "all four are left")
+        clark.wait_for_event("command", command="FOO")
+        google.release()
+        assert clark.knows(b"kiwi")
+        assert len(google.requests) == 2
+        assert sum(clark.metrics("proxyherd_places_in_flight").values()) == 0
 
 
 # --- limits

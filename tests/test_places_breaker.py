@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from proxyherd.places.breaker import STATES, Breaker, State
+from proxyherd.places.breaker import MOST_TIMES, STATES, Breaker, State
 
 FAILURES = 3
 SECONDS = 10.0
@@ -93,14 +93,26 @@ def test_the_probes_success_closes_it_and_the_count_begins_anew() -> None:
     assert state(breaker) == "open"
 
 
-def test_the_probes_failure_opens_it_for_the_whole_pause_from_then() -> None:
+def test_the_probes_failure_opens_it_for_twice_the_pause_from_then() -> None:
     breaker = opened()
     probe = admitted(breaker, SECONDS)
     breaker.failed(probe, SECONDS + 3)
     assert state(breaker) == "open"
-    assert breaker.refuses(SECONDS + 3) == SECONDS
-    assert breaker.admit(math.nextafter(2 * SECONDS + 3, 0)) is None
-    admitted(breaker, 2 * SECONDS + 3)
+    assert breaker.refuses(SECONDS + 3) == 2 * SECONDS
+    assert breaker.admit(math.nextafter(3 * SECONDS + 3, 0)) is None
+    admitted(breaker, 3 * SECONDS + 3)
+
+
+def test_pauses_grow_up_to_a_bound_and_begin_anew_after_a_success() -> None:
+    breaker, now, pauses = opened(), SECONDS, []
+    for _ in range(8):
+        breaker.failed(admitted(breaker, now), now)
+        pauses.append(breaker.refuses(now) / SECONDS)
+        now += breaker.refuses(now)
+    assert pauses == [2, 4, 8, MOST_TIMES, MOST_TIMES, MOST_TIMES, MOST_TIMES, MOST_TIMES]
+    breaker.succeeded(admitted(breaker, now))
+    fail(breaker, now, FAILURES)
+    assert breaker.refuses(now) == SECONDS
 
 
 def test_when_the_probe_is_given_up_the_next_is_the_probe_and_again_the_only_one() -> None:
@@ -110,7 +122,7 @@ def test_when_the_probe_is_given_up_the_next_is_the_probe_and_again_the_only_one
     probe = admitted(breaker, SECONDS)
     assert breaker.admit(SECONDS) is None
     breaker.failed(probe, SECONDS)
-    assert (state(breaker), breaker.refuses(SECONDS)) == ("open", SECONDS)
+    assert (state(breaker), breaker.refuses(SECONDS)) == ("open", 2 * SECONDS)
 
 
 def test_a_call_from_before_that_is_given_up_frees_no_second_probe() -> None:
@@ -178,6 +190,7 @@ class Interleavings(RuleBasedStateMachine):
         self.under_way: list[tuple[object, int]] = []
         self.period = 0
         self.in_a_row = 0
+        self.pause = SECONDS
         self.open_until: float | None = None
         self.probe: object | None = None
 
@@ -206,7 +219,7 @@ class Interleavings(RuleBasedStateMachine):
         self.breaker.succeeded(call)
         if self.open_until is not None:
             self.period += 1
-        self.open_until, self.probe, self.in_a_row = None, None, 0
+        self.open_until, self.probe, self.in_a_row, self.pause = None, None, 0, SECONDS
 
     @precondition(lambda self: self.under_way)
     @rule(number=st.integers(0, 50))
@@ -215,8 +228,10 @@ class Interleavings(RuleBasedStateMachine):
         self.breaker.failed(call, self.now)
         if self.open_until is None:
             self.in_a_row += period == self.period
+        if call is self.probe:
+            self.pause = min(2 * self.pause, MOST_TIMES * SECONDS)
         if (self.open_until is None and self.in_a_row >= FAILURES) or call is self.probe:
-            self.open_until, self.probe, self.in_a_row = self.now + SECONDS, None, 0
+            self.open_until, self.probe, self.in_a_row = self.now + self.pause, None, 0
 
     @precondition(lambda self: self.under_way)
     @rule(number=st.integers(0, 50))

@@ -22,7 +22,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from proxyherd.places.budget import Budget, share
-from proxyherd.places.failures import FailedError
+from proxyherd.places.failures import FailedError, UnrecordedError
 
 MANY = 1_000_000
 MEMORY = Path(":memory:")
@@ -34,6 +34,11 @@ NOON = 1_800_000_000 - 1_800_000_000 % DAY + DAY // 2
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     return tmp_path / "places-budget.sqlite"
+
+
+@pytest.fixture(autouse=True)
+def no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxyherd.places.budget.REST_SECONDS", 0.0)
 
 
 def allows(budget: Budget, now: float) -> bool:
@@ -283,7 +288,7 @@ SPENDER = """
 import os, sys
 from pathlib import Path
 from proxyherd.places.budget import Budget
-from proxyherd.places.failures import FailedError
+from proxyherd.places.failures import FailedError, UnrecordedError
 budget = Budget(Path(sys.argv[1]), 10**9, int(sys.argv[2]))
 try:
     while True:
@@ -492,3 +497,36 @@ def test_the_log_beside_the_file_stays_small_while_it_is_open(file: Path) -> Non
         assert allows(budget, NOON + number)
     assert sum(path.stat().st_size for path in file.parent.iterdir()) < 6_000_000
     budget.close()
+
+
+def test_what_failed_is_left_alone_for_a_while(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxyherd.places.budget.REST_SECONDS", 60.0)
+    file.mkdir()
+    budget = Budget(file, MANY, MANY)
+    words = refusal(budget)
+    file.rmdir()
+    assert refusal(budget) == words
+    assert not file.exists()
+    monkeypatch.setattr(budget, "_rests_until", 0.0)
+    assert allows(budget, NOON)
+
+
+def test_what_is_given_back_can_be_spent_again_in_its_own_slots(file: Path) -> None:
+    budget = Budget(file, 2, 3)
+    assert spend_all(budget) == 2
+    budget.give_back(NOON)
+    assert spend_all(budget) == 1
+    budget.give_back(NOON - MINUTE)  # of a minute that holds none
+    assert spend_all(budget) == 0
+    assert spend_all(budget, NOON + 2 * MINUTE) == 1
+    budget.close()
+
+
+def test_a_record_that_cannot_be_made_is_another_error_than_one_at_its_end(file: Path) -> None:
+    file.mkdir()
+    with pytest.raises(UnrecordedError):
+        Budget(file, MANY, MANY).spend()
+    used_up = Budget(file.with_name("other"), 0, 0)
+    with pytest.raises(FailedError) as caught:
+        used_up.spend()
+    assert not isinstance(caught.value, UnrecordedError)

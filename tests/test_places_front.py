@@ -41,12 +41,16 @@ class Provider:
     def __init__(self, *, widens: bool = False) -> None:
         self.widens = widens
         self.asked: list[tuple[Query, object]] = []
+        self.joined: list[tuple[Query, object]] = []
         self.cancelled: list[Query] = []
         self.pending: dict[Query, asyncio.Future[Answer]] = {}
         self.closed = 0
 
     def widened(self, query: Query) -> Query:
         return msgspec.structs.replace(query, most=MOST_RESULTS) if self.widens else query
+
+    def join(self, query: Query, asker: object) -> None:
+        self.joined.append((query, asker))
 
     async def nearby(self, query: Query, asker: object) -> Answer:
         self.asked.append((query, asker))
@@ -718,3 +722,16 @@ def test_an_answer_about_an_endless_location_is_not_kept() -> None:
 
     run(scene(), places)
     assert [one.latitude for one in kept] == ["+1.5"]
+
+
+def test_who_joins_a_call_lends_it_its_own_turn() -> None:
+    places = places_of(provider := Provider())
+
+    async def scene() -> None:
+        waiting = [ask(places, query(), asker) for asker in ("one", "other")]
+        await settle()
+        assert (provider.asked, provider.joined) == ([(query(), "one")], [(query(), "other")])
+        provider.pending[query()].set_result(WHOLE)
+        await asyncio.gather(*waiting)
+
+    run(scene(), places)

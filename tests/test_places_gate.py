@@ -396,3 +396,46 @@ class Moments(RuleBasedStateMachine):
 
 TestMoments = Moments.TestCase
 TestMoments.settings = settings(deadline=None, max_examples=50, stateful_step_count=40)
+
+
+def test_a_query_that_another_asker_wants_too_comes_in_by_whoevers_turn_is_first() -> None:
+    async def scene() -> None:
+        gate, came = Gate(1), []
+
+        async def come(asker: str, query: str) -> None:
+            async with gate.turn(asker, query):
+                came.append(query)
+
+        async with gate.turn("somebody"):
+            tasks = [asyncio.create_task(come("greedy", f"greedy {number}")) for number in range(5)]
+            tasks.append(asyncio.create_task(come("greedy", "popular")))
+            await asyncio.sleep(0)
+            gate.join("modest", "popular")
+            gate.join("modest", "popular")
+            gate.join("modest", "not there")
+        await asyncio.gather(*tasks)
+        assert came == ["greedy 0", "popular", "greedy 1", "greedy 2", "greedy 3", "greedy 4"]
+        assert not gate._lines
+        assert not gate._standing
+
+    asyncio.run(scene())
+
+
+def test_a_query_of_several_askers_that_is_given_up_leaves_all_their_lines() -> None:
+    async def scene() -> None:
+        gate = Gate(1)
+
+        async def come() -> None:
+            async with gate.turn("one", "query"):
+                raise AssertionError("it was given up")
+
+        async with gate.turn("somebody"):
+            task = asyncio.create_task(come())
+            await asyncio.sleep(0)
+            gate.join("other", "query")
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            assert not gate._lines
+            assert not gate._standing
+
+    asyncio.run(scene())

@@ -73,16 +73,16 @@ def test_two_thousand_queries_at_once_end_well_and_hold_nobody_up() -> None:
     with places_sim("--latency", "0.2", "--quiet") as sim, server_of(sim.url) as server:
         asyncio.run(warm(sim.url, 2_000, 50))
         seen = []
-        for _ in range(5):  # others use this machine too: the quietest round says what the server does
+        for _ in range(6):  # others use this machine too: two quiet rounds say what the server does
             with Beside(server) as beside:
                 crowd = run_crowd("burst", server.client_port, 2_000)
             assert set(crowd["statuses"]) <= {"OK", "ZERO_RESULTS"}, crowd
             assert sum(crowd["statuses"].values()) == 2_000
             seen.append(beside.p99)
-            if beside.p99 < 0.020:
+            if sum(one < 0.020 for one in seen) == 2:
                 break
         print(f"p99 of reports meanwhile: {[f'{one * 1000:.1f} ms' for one in seen]}; {crowd}")
-        assert min(seen) < 0.020
+        assert sorted(seen)[1] < 0.020
         calls = server.metrics('proxyherd_places_calls_total{outcome="answered"')
         assert sum(calls.values()) == 2_000 * len(seen)
 
@@ -91,15 +91,15 @@ def test_the_server_adds_little_to_what_the_upstream_takes() -> None:
     with places_sim("--latency", "0.2", "--quiet") as sim, server_of(sim.url) as server:
         asyncio.run(warm(sim.url, 2_000, 50))
         added = []
-        for _ in range(5):
+        for _ in range(6):
             crowd = run_crowd("steady", server.client_port, 100, 20)
             alone = statistics.median(asyncio.run(warm(sim.url, 2_000, 100)))
             assert set(crowd["statuses"]) <= {"OK", "ZERO_RESULTS"}, crowd
             added.append(crowd["median"] - alone)
-            if added[-1] <= 0.002:
+            if sum(one <= 0.002 for one in added) == 2:
                 break
         print(f"added at the median, 100 in flight: {[f'{one * 1000:.2f} ms' for one in added]}")
-        assert min(added) <= 0.002
+        assert sorted(added)[1] <= 0.002
 
 
 @pytest.mark.parametrize("loss", ["--drop", "--hang", "--errors", "--nonsense"])
@@ -151,3 +151,17 @@ def test_an_upstream_that_comes_back_is_asked_again() -> None:
             )
         server.wait_for_event("places_breaker", state="half_open")
         server.wait_for_event("places_breaker", state="closed")
+
+
+def test_more_queries_than_a_slow_upstream_can_bear_open_no_breaker_and_waste_no_calls() -> None:
+    """Some 25 queries a second, of which a quarter can be answered: those are, and the rest cost nothing."""
+    more = "max_connections = 4\ndeadline_seconds = 2.0\nattempt_seconds = 1.0\nbreaker_failures = 5\n"
+    with places_sim("--latency", "0.5", "--quiet") as sim, server_of(sim.url, more, 200) as server:
+        asyncio.run(warm(sim.url, 200, 50))
+        crowd = run_crowd("steady", server.client_port, 50, 4)
+        assert not server.events("places_breaker")
+        calls = server.metrics("proxyherd_places_calls_total")
+        answered = sum(number for name, number in calls.items() if "answered" in name)
+        assert answered > 0.8 * sum(calls.values()), calls
+        assert answered == crowd["statuses"].get("OK", 0) + crowd["statuses"].get("ZERO_RESULTS", 0)
+        assert crowd["statuses"]["UNKNOWN_ERROR"] > 50

@@ -30,7 +30,7 @@ from proxyherd import config
 from proxyherd.places import Answer, Places, Query
 from proxyherd.places.answers import no_results, squeeze
 from proxyherd.places.calling import Caller
-from proxyherd.places.failures import FailedError, failed
+from proxyherd.places.failures import FailedError, LateError, failed
 from proxyherd.places.google import Google
 from proxyherd.places.google_new import GoogleNew
 from proxyherd.places.resilience import MOST_PAUSE_SECONDS, PAUSE_SECONDS, BrokenError, Resilient
@@ -112,7 +112,6 @@ PASSING = {
     "503": Reply(status=503),
     "nonsense": Reply(b"<html>"),
     "half an answer": Reply(headers={"Content-Length": "99999", "Connection": "close"}),
-    "too long": Reply(b" " * 70_000),
 }
 SAID = {status: Reply(nearby_answer(0, status=status)) for status in ("UNKNOWN_ERROR", "OVER_QUERY_LIMIT")}
 LASTING = {
@@ -121,6 +120,8 @@ LASTING = {
     "401": Reply(status=401),
     "403": Reply(status=403),
     "404": Reply(status=404),
+    "too long": Reply(b" " * 300_000),
+    "oddly packed": Reply(b"{}", headers={"Content-Encoding": "br"}),
 }
 
 
@@ -352,7 +353,7 @@ def test_a_turn_that_comes_when_no_time_is_left_makes_no_call(
         async with resilient._gate.turn("somebody else"):
             query = asyncio.create_task(outcome(resilient))
             await asyncio.sleep(0.15)  # past the deadline
-        assert "no time was left" in message(await query)
+        assert "too many queries wait" in message(await query)
         await resilient.close()
 
     asyncio.run(run())
@@ -503,6 +504,66 @@ def test_what_is_not_the_upstreams_fault_opens_no_breaker(what: Answer | FailedE
             await outcome(resilient)
         assert len(upstream.asked) == 10
         assert ledger.states == []
+
+    asyncio.run(run())
+
+
+def test_late_answers_of_calls_that_had_too_little_time_open_no_breaker() -> None:
+    """They were begun late, because others came first: that is not the upstream's fault."""
+
+    async def run() -> None:
+        places = config.Places(breaker_failures=2, attempts=1, attempt_seconds=1.0, deadline_seconds=1.0)
+        ledger, late = Ledger(), LateError(no_results("UNKNOWN_ERROR", "late"), again=True)
+        resilient = Resilient(upstream := Scripted(then=late), places, ledger)
+        now = time.monotonic()
+        for _ in range(5):
+            with pytest.raises(LateError):
+                await resilient._attempt(QUERY, now + 0.5)
+        assert ledger.states == []
+        for _ in range(2):
+            with pytest.raises(LateError):
+                await resilient._attempt(QUERY, now + 5)
+        assert ledger.states == ["open"]
+        assert len(upstream.asked) == 7
+
+    asyncio.run(run())
+
+
+def test_no_call_begins_in_less_time_than_answers_take() -> None:
+    async def run() -> None:
+        places, ledger = config.Places(attempts=1), Ledger()
+        resilient = Resilient(upstream := Scripted(), places, ledger)
+        resilient._learn(0.3)
+        with pytest.raises(FailedError) as caught:
+            await resilient._attempt(QUERY, time.monotonic() + 0.3)
+        assert "too many queries wait" in message(caught.value.answer)
+        assert (upstream.asked, ledger.spared) == ([], ["late"])
+        assert (await resilient._attempt(QUERY, time.monotonic() + 0.4)).status == "OK"
+
+    asyncio.run(run())
+
+
+def test_a_whole_attempt_is_made_however_slow_answers_are() -> None:
+    async def run() -> None:
+        for attempt_seconds in (2.5, 60.0):  # less than the deadline, and more
+            places = config.Places(attempts=1, attempt_seconds=attempt_seconds)
+            resilient = Resilient(Scripted(), places, Ledger())
+            resilient._learn(places.deadline_seconds)
+            assert (await outcome(resilient)).status == "OK"
+
+    asyncio.run(run())
+
+
+def test_calls_that_had_all_the_time_there_is_count_where_an_attempt_may_take_longer_than_the_deadline() -> (
+    None
+):
+    async def run() -> None:
+        places = config.Places(attempts=1, attempt_seconds=60.0, breaker_failures=2)
+        late, ledger = LateError(no_results("UNKNOWN_ERROR", "late"), again=True), Ledger()
+        resilient = Resilient(Scripted(then=late), places, ledger)
+        for _ in range(2):
+            await outcome(resilient)
+        assert ledger.states == ["open"]
 
     asyncio.run(run())
 

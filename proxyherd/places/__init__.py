@@ -55,10 +55,14 @@ ENTRY_BYTES = 1_024
 class _NoKey:
     """Google without a key: a server starts all the same, and says what is missing."""
 
-    name = "google"
+    def __init__(self, name: str) -> None:
+        self.name = name
 
     def widened(self, query: Query) -> Query:
         return query
+
+    def join(self, query: Query, asker: object) -> None:
+        pass
 
     async def nearby(self, query: Query, asker: object) -> Answer:  # noqa: ARG002 — no query can be answered
         return no_results(
@@ -110,7 +114,7 @@ def _gazetteer(file: Path) -> Provider:
 
 def _google(places: config.Places, watch: Watch, key: str | None, budget: Spend) -> Provider:
     if key is None:
-        return _NoKey()
+        return _NoKey(places.provider)
     from proxyherd.places.auto import Auto  # noqa: PLC0415 — see the top
     from proxyherd.places.calling import Caller  # noqa: PLC0415 — likewise
     from proxyherd.places.google import Google  # noqa: PLC0415 — likewise

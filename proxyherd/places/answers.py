@@ -34,6 +34,10 @@ class NonsenseError(ValueError):
     """This is no Nearby Search answer. The text says why, in words that quote nothing of it."""
 
 
+class UnreadableError(NonsenseError):
+    """Nor will it be one the next time: it is not damaged, but too long, or packed in a way nobody asked for."""
+
+
 class Answer(msgspec.Struct, frozen=True):
     """What Places said: the JSON as the client gets it, less the two line feeds that end it.
 

@@ -60,12 +60,11 @@ class Auto:
         if asked is self._works or not self._asks_new(answer):
             return answer
         newer = await self._new.nearby(query, deadline - time.monotonic())
-        if newer.status == "REQUEST_DENIED":
-            self._try_new_at = time.monotonic() + AGAIN_SECONDS
-            return answer
         if newer.status in _ANSWERED:
             self._works = self._new
-        return newer
+        else:
+            self._try_new_at = time.monotonic() + AGAIN_SECONDS
+        return answer if newer.status == "REQUEST_DENIED" else newer
 
     def _asks_new(self, answer: Answer) -> bool:
         """Whether a query that the old API answered so goes to the new one; another may have found out meanwhile."""

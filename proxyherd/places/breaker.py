@@ -2,7 +2,8 @@
 back.
 
 Closed, every call goes. After so many failures in a row it opens: none goes. After so many seconds it is half open:
-exactly one call goes, the probe, and closes it or opens it again. A call that was given up because nobody waits for
+exactly one call goes, the probe, and closes it or opens it again, for twice as long, up to a bound: calls are counted
+in a budget, which a long failure must not use up. A call that was given up because nobody waits for
 it any more says nothing; if it was the probe, the next may be.
 
 Our own, since those on PyPI (circuitbreaker, pybreaker, purgatory) let every call through when half open, and take a
@@ -18,14 +19,18 @@ State = Literal["closed", "open", "half_open"]
 STATES: Final[tuple[State, ...]] = ("closed", "half_open", "open")
 
 
+MOST_TIMES: Final = 16
+"""How many times as long as the first the longest pause is."""
+
+
 class Breaker:
-    """Opens after `failures` in a row, for `seconds`. Each call that is admitted ends in exactly one of
+    """Opens after `failures` in a row, for `seconds`, and longer after each probe that fails. Each call that is admitted ends in exactly one of
     `succeeded`, `failed` and `abandoned`, with what `admit` returned.
     """
 
     def __init__(self, failures: int, seconds: float) -> None:
         self._most = failures
-        self._seconds = seconds
+        self._shortest = self._seconds = seconds
         self._in_a_row = 0
         self._opened_at = 0.0
         self._period = object()  # which every call of one time of being closed is admitted with
@@ -53,12 +58,14 @@ class Breaker:
     def succeeded(self, call: object) -> None:
         """Note that a call went well, whenever it began: the upstream works."""
         del call
-        self.state, self._in_a_row, self._probe = "closed", 0, None
+        self.state, self._in_a_row, self._probe, self._seconds = "closed", 0, None, self._shortest
 
     def failed(self, call: object, now: float) -> None:
         """Note that a call failed. Of one from before it last opened, late news says nothing."""
         if call is self._period:
             self._in_a_row += 1
+        if call is self._probe:
+            self._seconds = min(2 * self._seconds, MOST_TIMES * self._shortest)
         if call is self._probe or (self.state == "closed" and self._in_a_row >= self._most):
             self.state, self._opened_at, self._period, self._probe = "open", now, object(), None
 

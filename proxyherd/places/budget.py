@@ -14,13 +14,16 @@ each call that every call counts: 1.3 ms at 100,000 calls a day.
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
-from proxyherd.places.failures import FailedError, failed
+from proxyherd.places.answers import no_results
+from proxyherd.places.failures import FailedError, UnrecordedError, failed
 
 _TABLES: Final = """
     PRAGMA journal_mode = WAL;
@@ -41,6 +44,14 @@ _FORGET_BEFORE: Final = "DELETE FROM spent WHERE slot_seconds = ? AND slot < ?"
 _FORGET_BEHIND: Final = "DELETE FROM spent WHERE slot_seconds = ? AND slot > ?"
 
 
+_UNSPEND: Final = "UPDATE spent SET calls = calls - 1 WHERE slot_seconds = ? AND slot = ? AND calls > 0"
+
+REST_SECONDS: Final = 1.0
+"""How long after a failure no other attempt at the record is made."""
+
+T = TypeVar("T")
+
+
 def share(of: int, part: int, parts: int) -> int:
     """Return the `part`th of `parts` equal shares of a number; together they are the whole, to the last one."""
     return of * (part + 1) // parts - of * part // parts
@@ -57,11 +68,23 @@ class Budget:
         )
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
+        self._rests_until = 0.0
+        self._failure = ""
 
-    def spend(self) -> None:
-        """Record a call that is about to be made. Raises FailedError, OVER_QUERY_LIMIT, if it must not be."""
-        if (error := self._spend(time.time())) is not None:
+    def spend(self) -> int:
+        """Record a call that is about to be made; return when, in seconds of POSIX time.
+
+        Raises FailedError, OVER_QUERY_LIMIT, if it must not be made; UnrecordedError where it cannot be recorded.
+        """
+        now = int(time.time())
+        if (error := self._spend(now)) is not None:
             raise error
+        return now
+
+    def give_back(self, spent: int) -> None:
+        """Take a call off the record that was not made: nobody was there to take it. Raises nothing."""
+        with self._lock, contextlib.suppress(sqlite3.Error, OSError):
+            self._try(self._unrecord, spent)
 
     def close(self) -> None:
         """Close the file; the next call would open it again."""
@@ -71,21 +94,25 @@ class Budget:
     def _spend(self, now: float) -> FailedError | None:
         try:
             with self._lock:
-                used_up = self._try_to_record(int(now))
+                used_up = self._try(self._record, int(now))
         except (sqlite3.Error, OSError) as error:
-            return failed(
-                "OVER_QUERY_LIMIT",
-                f"this server cannot record its calls ({error}) and so makes none; its operator can see to the disk, "
-                f"or delete {self._file.name} in the server's state directory if it is damaged",
+            words = (
+                f"this server cannot record its calls ({error}) and so makes none; its operator can see to the disk, or "
+                f"stop the server and delete {self._file.name} in its state directory, if that is damaged"
             )
+            return UnrecordedError(no_results("OVER_QUERY_LIMIT", words))
         if used_up is None:
             return None
         return failed("OVER_QUERY_LIMIT", f"this server's share of {used_up} is used up")
 
-    def _try_to_record(self, now: int) -> str | None:
+    def _try(self, what: Callable[[int], T], now: int) -> T:
+        """Do something to the record, unless that failed within the last second: a lock or a disk is not waited for."""
+        if time.monotonic() < self._rests_until:
+            raise sqlite3.OperationalError(self._failure)
         try:
-            return self._record(now)
-        except BaseException:
+            return what(now)
+        except BaseException as error:
+            self._failure, self._rests_until = str(error), time.monotonic() + REST_SECONDS
             self._forget()  # the next call opens what is there then
             raise
 
@@ -105,8 +132,15 @@ class Budget:
                 connection.execute(_SPEND, (slot, now // slot))
         return None
 
+    def _unrecord(self, spent: int) -> None:
+        connection = self._connection = self._connection or self._open()
+        with connection:
+            connection.execute("BEGIN IMMEDIATE")
+            for _, _, slot, _ in self._windows:
+                connection.execute(_UNSPEND, (slot, spent // slot))
+
     def _open(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._file, isolation_level=None, timeout=0.05, check_same_thread=False)
+        connection = sqlite3.connect(self._file, isolation_level=None, timeout=0, check_same_thread=False)
         try:
             connection.executescript(_TABLES)
         except BaseException:

@@ -22,8 +22,8 @@ from msgspec import Struct
 from yarl import URL
 
 from proxyherd import __version__, config
-from proxyherd.places.answers import NonsenseError
-from proxyherd.places.failures import FailedError, failed
+from proxyherd.places.answers import NonsenseError, UnreadableError, no_results
+from proxyherd.places.failures import FailedError, LateError, UnrecordedError, failed
 from proxyherd.places.watch import BILLED, Outcome, Spend, Watch
 
 T = TypeVar("T")
@@ -118,16 +118,16 @@ class Caller:
         judge: Callable[[Reply], Outcome],
     ) -> Reply | FailedError:
         """Make one call. A failure is returned: raised from here, its traceback would show who holds the key."""
-        made = False
+        made, spent = False, 0
 
         async def recorded(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> Any:
-            nonlocal made
+            nonlocal made, spent
             if made:  # aiohttp would send a GET again at once; whether to, and when, is for who asked to say
                 raise failed("UNKNOWN_ERROR", "Google Places broke the connection off", again=True)
             try:
-                self._budget.spend()
-            except FailedError:
-                self._watch.places_spared("budget")
+                spent = self._budget.spend()
+            except FailedError as error:
+                self._watch.places_spared("unrecorded" if isinstance(error, UnrecordedError) else "budget")
                 raise
             made = True
             return await send(request)
@@ -157,6 +157,8 @@ class Caller:
         finally:
             taken = time.monotonic() - began
             if made:
+                if outcome == "unreachable":  # there was no connection to send it on
+                    self._budget.give_back(spent)
                 dollars = self._places.dollars_per_call if outcome in BILLED else 0.0
                 self._watch.places_called(provider, outcome, taken, dollars)
 
@@ -246,15 +248,17 @@ def _failure(error: Exception, seconds: float) -> tuple[Outcome, FailedError]:
     outcome: Outcome = "unreachable"
     if isinstance(error, FailedError):  # the budget's, or of a connection that broke
         return "broken", error.with_traceback(None)
+    if isinstance(error, TimeoutError):
+        words = f"Google Places did not answer within {seconds:.3g} s"
+        return "late", LateError(no_results("UNKNOWN_ERROR", words), again=True)
+    again = not isinstance(error, UnreadableError)
     if isinstance(error, NonsenseError):
         outcome, what = "nonsense", f"answered nonsense: {error}"
-    elif isinstance(error, TimeoutError):
-        outcome, what = "late", f"did not answer within {seconds:.3g} s"
     elif isinstance(error, aiohttp.ClientConnectorError):
         what = f"could not be reached ({type(error).__name__})"
     else:
         outcome, what = "broken", f"failed ({type(error).__name__})"
-    return outcome, failed("UNKNOWN_ERROR", f"Google Places {what}", again=True)
+    return outcome, failed("UNKNOWN_ERROR", f"Google Places {what}", again=again)
 
 
 async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
@@ -274,7 +278,7 @@ async def _unpack(response: aiohttp.ClientResponse, limit: int) -> bytes:
     """
     encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in {"identity", "gzip", "x-gzip"}:
-        raise NonsenseError("packed in a way nobody asked for")
+        raise UnreadableError("packed in a way nobody asked for")
     unpacker = None if encoding == "identity" else zlib.decompressobj(zlib.MAX_WBITS | 16)
     received, body = 0, bytearray()
     async for chunk in response.content.iter_any():
@@ -284,7 +288,7 @@ async def _unpack(response: aiohttp.ClientResponse, limit: int) -> bytes:
         except zlib.error:
             raise NonsenseError("not gzip, though it claims to be") from None
         if received > limit or len(body) > limit:
-            raise NonsenseError(f"longer than {limit} bytes")
+            raise UnreadableError(f"longer than {limit} bytes")
     if unpacker and not unpacker.eof:
         raise NonsenseError("cut off")
     return bytes(body)

@@ -26,6 +26,14 @@ class FailedError(Exception):
         self.after = after
 
 
+class UnrecordedError(FailedError):
+    """A call could not be recorded in the budget, and so is not made."""
+
+
+class LateError(FailedError):
+    """A call brought no answer in the seconds it had; with more it might have."""
+
+
 def failed(status: str, message: str, *, again: bool = False, after: float = 0.0) -> FailedError:
     """Make a failure of a status and of words that hold no key."""
     return FailedError(no_results(status, message), again=again, after=after)

@@ -101,6 +101,7 @@ class Places:
         call = self._calls.get(query)
         if call is not None:
             call.waiting.add(waiting)
+            self._provider.join(query, asker)
             self._watch.places_spared("shared")
             return call
         loop = asyncio.get_running_loop()

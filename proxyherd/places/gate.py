@@ -1,7 +1,8 @@
 """A gate: so many calls at once, and those who wait come in by turns of their askers.
 
 The rule: one asker waits as long as any other. Whoever sends a thousand queries in one go waits behind everybody who
-sent one; first come, first served holds among the queries of one asker. And nobody else is held up by a crowd that
+sent one; first come, first served holds among the queries of one asker. A query that several want waits in the lines of
+all of them, and comes in by the first turn that any of them has. And nobody else is held up by a crowd that
 comes in: a few at a time do, and between them the event loop serves whatever is ready.
 """
 
@@ -9,13 +10,22 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager
 from typing import Final
+
+from msgspec import Struct
 
 IN_ONE_GO: Final = 4
 """How many come in before the event loop goes round: what each does first, a call to Google, takes some 200
 microseconds."""
+
+
+class _Standing(Struct):
+    """One that waits, and whose lines it stands in."""
+
+    waiting: asyncio.Future[None]
+    askers: list[object]
 
 
 class Gate:
@@ -24,20 +34,28 @@ class Gate:
     def __init__(self, at_once: int) -> None:
         self._free = at_once
         self._left = IN_ONE_GO
+        self._standing: dict[Hashable, _Standing] = {}
         self._lines: OrderedDict[object, OrderedDict[asyncio.Future[None], None]] = OrderedDict()  # by turns
 
     @asynccontextmanager
-    async def turn(self, asker: object) -> AsyncIterator[None]:
-        """Wait for a turn of `asker`, and hold it. Raises what `turn_away` is given."""
+    async def turn(self, asker: object, query: Hashable = None) -> AsyncIterator[None]:
+        """Wait for a turn of `asker`, and hold it; others may `join` in `query`. Raises what `turn_away` is given."""
         if self._free and self._left:
             self._enter()
         else:
-            await self._wait(asker)
+            await self._wait(asker, query)
         try:
             yield
         finally:
             self._free += 1
             self._let_in()
+
+    def join(self, asker: object, query: Hashable) -> None:
+        """Let a query that waits, if it does, come in by a turn of this asker too."""
+        standing = self._standing.get(query)
+        if standing is not None and asker not in standing.askers:
+            standing.askers.append(asker)
+            self._lines.setdefault(asker, OrderedDict())[standing.waiting] = None
 
     def turn_away(self, error: Exception) -> None:
         """Let all who wait have this error instead of a turn."""
@@ -47,25 +65,31 @@ class Gate:
                 if not waiting.done():
                     waiting.set_exception(error)
 
-    async def _wait(self, asker: object) -> None:
+    async def _wait(self, asker: object, query: Hashable) -> None:
         waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        standing = _Standing(waiting, [asker])
         self._lines.setdefault(asker, OrderedDict())[waiting] = None
+        key = waiting if query is None else query
+        self._standing[key] = standing
         try:
             await waiting
         except asyncio.CancelledError:
-            if waiting.cancelled():
-                self._leave_line(asker, waiting)
-            elif waiting.exception() is None:
+            if not waiting.cancelled() and waiting.exception() is None:
                 self._free += 1  # the turn came in the same moment: it is the next one's
                 self._let_in()
             raise
+        finally:
+            if self._standing.get(key) is standing:  # else an equal one has come since this was given up
+                del self._standing[key]
+            self._leave_lines(standing)
 
-    def _leave_line(self, asker: object, waiting: asyncio.Future[None]) -> None:
-        line = self._lines.get(asker)
-        if line is not None:
-            line.pop(waiting, None)
-            if not line:
-                del self._lines[asker]
+    def _leave_lines(self, standing: _Standing) -> None:
+        for asker in standing.askers:
+            line = self._lines.get(asker)
+            if line is not None:
+                line.pop(standing.waiting, None)
+                if not line:
+                    del self._lines[asker]
 
     def _enter(self) -> None:
         self._free -= 1

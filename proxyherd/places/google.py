@@ -20,6 +20,7 @@ from proxyherd.places.watch import Outcome
 
 HOST = "https://maps.googleapis.com"
 PATH = "/maps/api/place/nearbysearch/json"
+NEW_PATH = "/v1/places:searchNearby"
 
 _REFUSALS = {
     400: ("INVALID_REQUEST", "Google did not understand the query"),
@@ -82,7 +83,8 @@ class Google:
 
 def base(places: config.Places, host: str) -> str:
     """Return what stands before the path of an API: Google's host, or whoever stands in for it."""
-    return (places.base_url or host).rstrip("/").removesuffix(PATH)
+    url = (places.base_url or host).rstrip("/")
+    return url.removesuffix(PATH).removesuffix(NEW_PATH)
 
 
 def refused(status: int, why: str = "") -> Answer:

@@ -17,11 +17,10 @@ from yarl import URL
 from proxyherd import config
 from proxyherd.places.answers import Answer, NonsenseError, made_here, plain_word
 from proxyherd.places.calling import Caller, coordinate
-from proxyherd.places.google import base, refused
+from proxyherd.places.google import NEW_PATH, base, refused
 from proxyherd.places.query import Query
 
 HOST: Final = "https://places.googleapis.com"
-PATH: Final = "/v1/places:searchNearby"
 
 _DENIED_REASONS: Final = {"API_KEY_INVALID", "API_KEY_EXPIRED"}
 """Where HTTP 400 is about the key and not about the query."""
@@ -42,7 +41,7 @@ class GoogleNew:
 
     def __init__(self, places: config.Places, caller: Caller) -> None:
         self._caller = caller
-        self._url = URL(base(places, HOST).removesuffix(PATH) + PATH)
+        self._url = URL(base(places, HOST) + NEW_PATH)
         self._language = {} if places.language is None else {"languageCode": places.language}
         self._headers = {
             "Content-Type": "application/json",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
 from proxyherd.places.answers import Answer
@@ -28,8 +29,17 @@ class Offline:
 
     async def nearby(self, query: Query, asker: object) -> Answer:
         """Answer a query of `asker`."""
-        async with self._gate.turn(asker):
-            return await self._gazetteer.nearby(query)
+        async with self._gate.turn(asker, query):
+            job = asyncio.ensure_future(self._gazetteer.nearby(query))
+            try:
+                return await asyncio.shield(job)
+            except asyncio.CancelledError:
+                await asyncio.wait([job])  # its thread is not free before
+                raise
+
+    def join(self, query: Query, asker: object) -> None:
+        """Let a query that waits at the gate come in by a turn of this asker too."""
+        self._gate.join(asker, query)
 
     async def close(self) -> None:
         """Close the gazetteer."""

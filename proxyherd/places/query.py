@@ -50,7 +50,12 @@ class Provider(Protocol):
         """Return the query that is really asked, which answers `query` once its surplus results are cut off."""
 
     async def nearby(self, query: Query, asker: object) -> Answer:
-        """Answer a query of `asker` that wants at least one result within more than nothing."""
+        """Answer a query of `asker` that wants at least one result within more than nothing. No two queries that are
+        under way at once are equal.
+        """
+
+    def join(self, query: Query, asker: object) -> None:
+        """Let a query that is under way count as this asker's too, whichever turn comes first."""
 
     async def close(self) -> None:
         """Let go of connections and threads; called once, when no query is awaited any more."""

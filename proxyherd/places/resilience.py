@@ -16,7 +16,7 @@ from typing import Final
 from proxyherd import config
 from proxyherd.places.answers import Answer, no_results
 from proxyherd.places.breaker import Breaker, State
-from proxyherd.places.failures import FailedError
+from proxyherd.places.failures import FailedError, LateError, failed
 from proxyherd.places.gate import Gate
 from proxyherd.places.query import Query, Upstream
 from proxyherd.places.watch import Watch
@@ -32,6 +32,16 @@ _SHARE: Final = 0.98
 """Of the deadline, what attempts may take: the rest is for saying so."""
 
 
+_WEIGHT: Final = 0.1
+"""Of the latest answer's time, in the running mean."""
+
+_MARGIN: Final = 1.25
+"""How much more than the mean an answer may take."""
+
+_NEARLY: Final = 0.9
+"""Of a whole attempt's seconds, what is as good as all of them."""
+
+
 class BrokenError(FailedError):
     """The circuit breaker let no call through."""
 
@@ -45,6 +55,9 @@ class Resilient:
         self._watch = watch
         self._gate = Gate(places.max_connections)
         self._breaker = Breaker(places.breaker_failures, places.breaker_seconds)
+        # A whole attempt, and what an answer has taken of late: with less, a call would be made for nothing.
+        self._whole = min(places.attempt_seconds, _SHARE * places.deadline_seconds)
+        self._usual = self._least = 0.0
         self._told: State = "closed"
         self._status = (
             "UNKNOWN_ERROR"  # of the last failure: what queries are answered while the breaker is open
@@ -65,11 +78,15 @@ class Resilient:
         try:
             if self._breaker.refuses(time.monotonic()):
                 raise self._broken()
-            async with self._gate.turn(asker):
+            async with self._gate.turn(asker, query):
                 return await self._try(query, deadline)
         except BrokenError:
             self._watch.places_spared("breaker")
             raise
+
+    def join(self, query: Query, asker: object) -> None:
+        """Let a query that waits at the gate come in by a turn of this asker too."""
+        self._gate.join(asker, query)
 
     async def close(self) -> None:
         """Close the provider."""
@@ -82,7 +99,7 @@ class Resilient:
             except FailedError as error:
                 longest = min(PAUSE_SECONDS * 2 ** (number - 1), MOST_PAUSE_SECONDS)
                 pause = error.after + random.uniform(0, longest)  # noqa: S311 — so that callers part, no secret
-                if not error.again or time.monotonic() + pause >= deadline:
+                if not error.again or time.monotonic() + pause + self._least >= deadline:
                     raise
             await asyncio.sleep(pause)
         return await self._attempt(query, deadline)
@@ -94,14 +111,19 @@ class Resilient:
 
     async def _attempt(self, query: Query, deadline: float) -> Answer:
         breaker, began = self._breaker, time.monotonic()
+        seconds = min(deadline - began, self._whole)
+        if seconds < self._least:
+            self._watch.places_spared("late")
+            raise failed("UNKNOWN_ERROR", "too many queries wait for Google Places; try again later")
         call = breaker.admit(began)
         if call is None:
             raise self._broken()
         self._tell()
         try:
-            answer = await self._provider.nearby(query, min(deadline - began, self._places.attempt_seconds))
+            answer = await self._provider.nearby(query, seconds)
         except FailedError as error:
-            if error.again:
+            ours = isinstance(error, LateError) and seconds < _NEARLY * self._whole
+            if error.again and not ours:
                 self._status = error.answer.status
                 breaker.failed(call, time.monotonic())
             else:
@@ -112,9 +134,15 @@ class Resilient:
             raise
         else:
             breaker.succeeded(call)
+            self._learn(time.monotonic() - began)
             return answer
         finally:
             self._tell()
+
+    def _learn(self, seconds: float) -> None:
+        """Keep in mind what answers take of late. A whole attempt, or nearly, is always worth making."""
+        self._usual = self._usual + (seconds - self._usual) * _WEIGHT if self._usual else seconds
+        self._least = min(_MARGIN * self._usual, _NEARLY * self._whole)
 
     def _tell(self) -> None:
         """Tell of a change of the breaker's state; nobody waits at the gate of one that is open."""

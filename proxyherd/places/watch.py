@@ -18,9 +18,10 @@ broke, no answer in time, an answer that is none, given up since nobody waits fo
 BILLED: Final = frozenset[Outcome]({"answered", "broken", "late", "nonsense", "abandoned"})
 """What Google may take money for: it did the work, or nobody knows."""
 
-Spared = Literal["shared", "kept", "shed", "breaker", "budget"]
+Spared = Literal["shared", "kept", "shed", "late", "breaker", "budget", "unrecorded"]
 """Why a query, or another attempt at it, cost no call: one under way answered it, an answer that was kept did, there
-were too many queries, the circuit breaker was open, or the budget was used up."""
+were too many queries, none could have been answered in the time that was left, the circuit breaker was open, or the
+budget was used up or could not be recorded."""
 
 
 class Watch(Protocol):
@@ -39,8 +40,11 @@ class Watch(Protocol):
 class Spend(Protocol):
     """What a call is recorded in before it is made."""
 
-    def spend(self) -> None:
-        """Record a call. Raises FailedError if it must not be made."""
+    def spend(self) -> int:
+        """Record a call, and return what `give_back` takes. Raises FailedError if it must not be made."""
+
+    def give_back(self, spent: int) -> None:
+        """Take a call off the record that was not made after all."""
 
     def close(self) -> None:
         """Let go of the record."""
@@ -49,7 +53,10 @@ class Spend(Protocol):
 class NoBudget:
     """For one who asks by hand, and says so."""
 
-    def spend(self) -> None:
+    def spend(self) -> int:
+        return 0
+
+    def give_back(self, spent: int) -> None:
         pass
 
     def close(self) -> None:
