@@ -183,6 +183,18 @@ def test_a_report_that_is_not_later_is_answered_with_its_own_line_and_changes_no
     assert server.node.news == []
 
 
+def test_a_run_of_reports_ends_at_the_first_line_that_is_no_report_to_be_stored() -> None:
+    stored = [iamat("a"), iamat("b", time="5.000000001"), b" IAMAT\tc +1+1 5\r"]
+    for stop in (iamat("a"), whatsat(), b"", Overlong(b"IAMAT d +1+1 5"), iamat("e", place="+91+0")):
+        runs, singly = Server("A"), Server("A")
+        said = [[*stored, stop, iamat("f")], [], [iamat("g")]]
+        answered = runs.node.reports(said, 5 * SECOND)
+        expected = [singly.report(line).answer for line in (*stored, iamat("g"))]
+        assert answered == [expected[:3], [], expected[3:]]
+        assert runs.lines() == singly.lines()
+        assert [one.line for one in runs.node.news] == expected
+
+
 def test_a_later_report_replaces_by_one_nanosecond() -> None:
     server = Server("A")
     server.report(iamat(time="5"))

@@ -121,6 +121,14 @@ def test_a_table_counts_clients_not_lines() -> None:
     assert table_of(*RIVALS).get(b"unheard-of") is None
 
 
+def test_a_leaf_is_the_same_whether_it_is_remembered_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxyherd.table._MOST_KNOWN", 3)
+    table, clients = Table(KEY), [b"%d" % number for number in range(10)]
+    expected = [Table(KEY).leaf(client) for client in clients]
+    assert [table.leaf(client) for client in clients * 2] == expected * 2
+    assert len(table._known) <= 3
+
+
 # Digests. -----------------------------------------------------------------------------------------------------
 
 
