@@ -187,7 +187,7 @@ def test_a_run_of_reports_ends_at_the_first_line_that_is_no_report_to_be_stored(
     stored = [iamat("a"), iamat("b", time="5.000000001"), b" IAMAT\tc +1+1 5\r"]
     for stop in (iamat("a"), whatsat(), b"", Overlong(b"IAMAT d +1+1 5"), iamat("e", place="+91+0")):
         runs, singly = Server("A"), Server("A")
-        said = [[*stored, stop, iamat("f")], [], [iamat("g")]]
+        said: list[list[bytes | Overlong]] = [[*stored, stop, iamat("f")], [], [iamat("g")]]
         answered = runs.node.reports(said, 5 * SECOND)
         expected = [singly.report(line).answer for line in (*stored, iamat("g"))]
         assert answered == [expected[:3], [], expected[3:]]
