@@ -68,13 +68,14 @@ class Observer:
         """Log the stored reports that have gathered: one event, which is one line each."""
         if self._lines:
             self._counts["iamat", "stored"] += len(self._lines)
+            several = Each if len(self._lines) > 1 else _only
             self._info(
                 "command",
-                client=Each(self._clients),
+                client=several(self._clients),
                 kind="iamat",
                 outcome="stored",
-                command=Each(self._lines),
-                answer=Each(self._answers),
+                command=several(self._lines),
+                answer=several(self._answers),
             )
             self._clients, self._lines, self._answers = [], [], []
 
@@ -261,6 +262,10 @@ class Observer:
         if total > told:
             counter.inc(total - told)
             self._told[counter] = total
+
+
+def _only(values: list[bytes]) -> bytes:
+    return values[0]
 
 
 class _Limiter:
