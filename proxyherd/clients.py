@@ -90,6 +90,7 @@ class Connection(asyncio.Protocol):
     """One client."""
 
     __slots__ = (
+        "_asks",
         "_blocked_at",
         "_clients",
         "_drains",
@@ -116,6 +117,7 @@ class Connection(asyncio.Protocol):
         self._framer = LineFramer(clients.limits.max_line_bytes)
         self._transport: asyncio.Transport | None = None
         self._heard = clients.loop.time()  # the last whole line
+        self._asks = False  # lines were taken, and what they are answered with is not here yet
         self._reading = True
         self._eof = False
         self._drains = False
@@ -207,6 +209,7 @@ class Connection(asyncio.Protocol):
             lines += self._framer.end()
         if lines:
             self._heard = now
+            self._asks = True
         if not self._reading:
             self._read_on(transport)
         return lines
@@ -218,7 +221,7 @@ class Connection(asyncio.Protocol):
 
     def answer(self, answers: list[bytes]) -> None:
         """Write the answers to what was taken, in one write, where nothing else is owed."""
-        transport = self._transport
+        transport, self._asks = self._transport, False
         if transport is None:
             return
         if answers:
@@ -229,6 +232,7 @@ class Connection(asyncio.Protocol):
     def owe(self, line: bytes | Overlong, reply: Reply) -> None:
         """Take note of a command whose answer stands in `reply`, or will."""
         self.owed.append((line, reply))
+        self._asks = False
 
     def release(self) -> list[tuple[bytes | Overlong, Reply]]:
         """Write the answers that are there, in order, in one write; return them.
@@ -291,7 +295,7 @@ class Connection(asyncio.Protocol):
             self._unsent = unsent
             if now - self._blocked_at > limits.slow_reader_seconds:
                 self.end("slow reader")
-        elif not self.owed and now - self._heard > limits.idle_seconds:
+        elif not self.owed and not self._asks and now - self._heard > limits.idle_seconds:
             self.end("idle")
 
     def drain(self) -> None:
