@@ -360,6 +360,7 @@ class _Daemon:
 
     def refresh(self) -> None:
         """Bring the figures up to date that are not counted as things happen."""
+        self._observer.settle()
         self._metrics.ready.set(self.ready()[0])
         self._metrics.clients.set(len(self._node.table))
         if (places := self._opened_places()) is not None:

@@ -1,6 +1,7 @@
 """What happens, told to the log and the metrics: the one room that knows the names of events.
 
-Commands are counted in plain numbers and added to the metrics once a turn of the event loop. Failures that
+What happens often - commands, floods, bytes - is counted in plain numbers, which become metrics when somebody asks for
+them: a turn of the event loop that does little else would spend a fifth of its time on them. Failures that
 repeat themselves or come in numbers are limited, and say how many were left out; commands never are.
 """
 
@@ -46,8 +47,10 @@ class Observer:
         self._clients: list[bytes] = []
         self._lines: list[bytes] = []
         self._answers: list[bytes] = []
-        self._counters: dict[tuple[str, str], prometheus_client.Counter] = {}
-        self._counts: Counter[tuple[str, str]] = Counter()
+        self._commands: Counter[tuple[str, str]] = Counter()  # command, outcome
+        self._updates: Counter[tuple[str, str, str]] = Counter()  # neighbour, direction, whether it was news
+        self._batches: Counter[tuple[str, str]] = Counter()  # neighbour, direction
+        self._journal = 0, 0, False
         self._limiters: dict[tuple[str, str], _Limiter] = {}
         self._told: dict[prometheus_client.Counter, int] = {}  # totals that the metrics know of
         for neighbour in neighbours:
@@ -67,7 +70,7 @@ class Observer:
     def _tell_reports(self) -> None:
         """Log the stored reports that have gathered: one event, which is one line each."""
         if self._lines:
-            self._counts["iamat", "stored"] += len(self._lines)
+            self._commands["iamat", "stored"] += len(self._lines)
             several = Each if len(self._lines) > 1 else _only
             self._info(
                 "command",
@@ -82,7 +85,7 @@ class Observer:
     def command(self, client: str, line: bytes | Overlong, reply: Reply) -> None:
         """Note one command and its answer; call in the turn in which the answer leaves."""
         self._tell_reports()
-        self._counts[reply.kind, reply.outcome] += 1
+        self._commands[reply.kind, reply.outcome] += 1
         command = line.start if isinstance(line, Overlong) else line
         if reply.entry is None:
             self._info(
@@ -161,14 +164,14 @@ class Observer:
         self._tell_reports()
         for note in notes:
             if isinstance(note, Flooded):
-                self.metrics.flood_updates.labels(note.neighbour, "out", "true").inc(len(note.clients))
+                self._updates[note.neighbour, "out", "true"] += len(note.clients)
                 self._flood("flood_sent", note.neighbour, note.clients, "out")
             elif isinstance(note, Heard):
                 repeated = len(note.clients) - note.news
                 if note.news:
-                    self.metrics.flood_updates.labels(note.neighbour, "in", "true").inc(note.news)
+                    self._updates[note.neighbour, "in", "true"] += note.news
                 if repeated:
-                    self.metrics.flood_updates.labels(note.neighbour, "in", "false").inc(repeated)
+                    self._updates[note.neighbour, "in", "false"] += repeated
                 self._flood("flood_received", note.neighbour, note.clients, "in", news=note.news)
             else:
                 self._link(note)
@@ -200,7 +203,7 @@ class Observer:
         self._limited(neighbour or "", event, reason, neighbour=neighbour)
 
     def _flood(self, event: str, neighbour: str, clients: list[bytes], direction: str, **more: int) -> None:
-        self.metrics.flood_batches.labels(neighbour, direction).inc()
+        self._batches[neighbour, direction] += 1
         shown = names(clients, 1024)
         self._info(event, neighbour=neighbour, updates=len(clients), **more, clients=shown)
 
@@ -233,28 +236,33 @@ class Observer:
 
     def journal(self, written: int, failures: int, *, failing: bool) -> None:
         """Note how the journal stands: all bytes written since the start, all failures, and whether it fails now."""
-        self._add(self.metrics.journal_bytes, written)
-        self._add(self.metrics.journal_failures, failures)
-        self.metrics.journal_failing.set(failing)
+        self._journal = written, failures, failing
 
     # The turn. -----------------------------------------------------------------------------------------------
 
     def end_turn(self) -> None:
-        """Add up what the turn has counted, and write its log lines."""
+        """Write the turn's log lines."""
         self._tell_reports()
-        if self._counts:
-            for labels, number in self._counts.items():
-                counter = self._counters.get(labels)
-                if counter is None:
-                    counter = self._counters[labels] = self.metrics.commands.labels(*labels)
-                counter.inc(number)
-            self._counts.clear()
-        file = self._file
-        file.flush()
-        self._add(self.metrics.log_bytes, file.bytes_written)
-        if file.failures:
-            self._add(self.metrics.log_lines_lost, file.lines_lost)
-            self._add(self.metrics.log_failures, file.failures)
+        self._file.flush()
+
+    def settle(self) -> None:
+        """Bring the metrics up to what has been counted."""
+        metrics, file = self.metrics, self._file
+        for counts, counter in (
+            (self._commands, metrics.commands),
+            (self._updates, metrics.flood_updates),
+            (self._batches, metrics.flood_batches),
+        ):
+            for labels, number in counts.items():
+                counter.labels(*labels).inc(number)
+            counts.clear()
+        self._add(metrics.log_bytes, file.bytes_written)
+        self._add(metrics.log_lines_lost, file.lines_lost)
+        self._add(metrics.log_failures, file.failures)
+        written, failures, failing = self._journal
+        self._add(metrics.journal_bytes, written)
+        self._add(metrics.journal_failures, failures)
+        metrics.journal_failing.set(failing)
 
     def _add(self, counter: prometheus_client.Counter, total: int) -> None:
         """Bring a counter up to a total that is kept elsewhere."""
