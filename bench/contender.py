@@ -105,9 +105,9 @@ class Contender(ABC):
         """Return what does not agree with what was sent, in words; nothing when all does."""
         return [*sent.faults, *self._check_log(sent), *self._check_tables(sent)]
 
+    @abstractmethod
     def logged(self, server: str) -> int | None:
         """Return how many IAMAT events stand in a server's log, None if it keeps none."""
-        raise NotImplementedError
 
     def table(self, server: str, clients: Sequence[bytes]) -> dict[bytes, bytes]:
         """Return the AT lines that a server holds of these clients."""

@@ -88,7 +88,7 @@ def status(server: Server, seconds: float) -> Status:
         int(sum(figures[name].values()))
         for name in ("proxyherd_clients", "proxyherd_commands_total", "proxyherd_mended_entries")
     )
-    return Status(server, True, ready, linked, clients, commands, mended, "" if ready else _first_line(text))
+    return Status(server, True, ready, linked, clients, commands, mended, "" if ready else printable(text))
 
 
 def statuses(herd: Herd, seconds: float) -> list[Status]:
@@ -121,7 +121,7 @@ def _get(addresses: tuple[Address, ...], path: str, seconds: float) -> tuple[int
     head, _, body = answer.partition("\r\n\r\n")
     first = head.split(None, 2)
     if len(first) < 2 or not first[0].startswith("HTTP/1.") or not first[1].isdecimal():
-        raise ValueError(f"{path} is answered with {_first_line(head)!r}, which is not HTTP")
+        raise ValueError(f"{path} is answered with {printable(head)!r}, which is not HTTP")
     return int(first[1]), body
 
 
@@ -170,7 +170,7 @@ def _left(deadline: float) -> float:
     return left
 
 
-def _first_line(text: str) -> str:
-    """One line of a stranger's text, fit for a terminal."""
+def printable(text: str) -> str:
+    """Return the first line of a stranger's text, cut to 200 characters and fit for a terminal."""
     line = (text.splitlines() or [""])[0][:200]
     return "".join(character if character.isprintable() else "?" for character in line)

@@ -119,7 +119,7 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     are learned up to a quarter more, as above."""
 
     max_places_in_flight: Annotated[int, Meta(ge=1, le=65_536)] = 4_096
-    """Queries that wait for Places at once, some 10 KiB each; past it the last of the connection that has most of
+    """Queries that wait for Places at once, some 6 KiB each; past it the last of the connection that has most of
     them is answered UNKNOWN_ERROR at once. At a deadline of 5 s it is what an upstream that hangs can pile up."""
 
 

@@ -57,7 +57,7 @@ _HANDSHAKE_LINE_BYTES: Final = 512
 _SHORT_LINE: Final = 256
 _parse_recent = lru_cache(maxsize=8_192)(parse_at)
 """An update comes over most links of a server, and over each the same; so remembered, it is parsed once. Short lines
-only: some 4 MiB for all links.
+only: 5 MiB at most for all links.
 """
 
 

@@ -1,7 +1,7 @@
 """What happens, told to the log and the metrics: the one room that knows the names of events.
 
 What happens often - commands, floods, bytes - is counted in plain numbers, which become metrics when somebody asks for
-them: a turn of the event loop that does little else would spend a fifth of its time on them. Failures that
+them: they would be a fifth of the steps of a turn that holds one report. Failures that
 repeat themselves or come in numbers are limited, and say how many were left out; commands never are.
 """
 

@@ -30,7 +30,7 @@ _TURN_LINES: Final = 512
 """Lines of all clients in one turn: some five milliseconds."""
 
 _TURN_QUERIES: Final = 32
-"""Queries of Places that begin in one turn: some two milliseconds."""
+"""Queries of Places that begin in one turn: each starts two tasks."""
 
 _PEER_LINES: Final = 1_024
 """Lines of all peers in one turn: some five milliseconds."""
@@ -289,7 +289,7 @@ class Turn:
         if reply.answer is not None:
             return
         if client.gone:  # nobody to ask Places for; what is behind it is logged
-            reply.outcome, reply.answer, reply.entry = "left", b"", None
+            _leave(reply)
             return
         if reply.entry is None:
             assert isinstance(line, bytes)
@@ -302,6 +302,10 @@ class Turn:
         """Begin queries of Places, as many as hold nobody up; the rest is for the next turn."""
         for _ in range(min(len(self._unasked), _TURN_QUERIES)):
             client, reply = self._unasked.popleft()
+            if client.gone:
+                _leave(reply)
+                self.client_said(client)
+                continue
             query = self._loop.create_task(self._ask_places(client, reply))
             self._queries.setdefault(client, set()).add(query)
             query.add_done_callback(partial(self._asked, client))
@@ -331,12 +335,10 @@ class Turn:
         query = Query(latitude, longitude, metres(reply.whatsat.radius), reply.whatsat.most)
         began = time.monotonic()  # the loop's own clock counts milliseconds
         try:
-            if client.gone:
-                raise asyncio.CancelledError  # noqa: TRY301 - as if it had left while the query was under way
             places = await asyncio.shield(self._places)
             answer = await places.nearby(query, client)
         except asyncio.CancelledError:
-            reply.outcome, reply.answer, reply.entry = "left", b"", None
+            _leave(reply)
             self.client_said(client)  # what is behind it is logged
             return
         except Exception as error:  # noqa: BLE001 - the client gets an answer, as those who wait behind it
@@ -349,3 +351,8 @@ class Turn:
         reply.outcome, reply.status, reply.results = "answered", answer.status, answer.results
         reply.answer = reply.entry.line + b"\n" + answer.body + b"\n"
         self.client_said(client)
+
+
+def _leave(reply: Reply) -> None:
+    """Answer nobody: the client has gone."""
+    reply.outcome, reply.answer, reply.entry = "left", b"", None

@@ -124,14 +124,11 @@ async def _ask(places: Places, query: Query) -> Answer:
 def _print(answer: Answer) -> None:
     import json  # noqa: PLC0415 - not for `serve`
 
+    from proxyherd.ask import printable  # noqa: PLC0415 - likewise
+
     document = json.loads(answer.body)
     for result in document["results"]:
-        vicinity = _plain(result.get("vicinity") or "")
-        click.echo(f"  {_plain(result.get('name'))}" + (f"  ({vicinity})" if vicinity else ""))
+        vicinity = printable(str(result.get("vicinity") or ""))
+        click.echo(f"  {printable(str(result.get('name')))}" + (f"  ({vicinity})" if vicinity else ""))
     if message := document.get("error_message"):
-        click.echo(_plain(message), err=True)
-
-
-def _plain(text: object) -> str:
-    """One line of a stranger's text, fit for a terminal."""
-    return "".join(letter if letter.isprintable() else "?" for letter in str(text)[:200])
+        click.echo(printable(str(message)), err=True)

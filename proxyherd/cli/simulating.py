@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from proxyherd.places.simulator import Faults, Served, Simulator
 
 KEY_VARIABLE = "GOOGLE_PLACES_API_KEY"
-MAX_KEY_BYTES = 4_096
-"""Bytes of a key's file that are read: a key has some 40, and the file may be named by mistake."""
 
 _ADDRESS = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9.-]+)):([0-9]{1,5})")
 
@@ -182,18 +180,14 @@ def _loop_factory() -> Callable[[], Any] | None:
 
 def _key(file: Path | None) -> str | None:
     """Return the key to accept, None for any. Nothing of it goes into an error."""
+    from proxyherd.places.key import checked, read  # noqa: PLC0415 - not for `serve`
+
     if file is None:
-        return os.environ.get(KEY_VARIABLE, "").strip() or None
-    try:
-        with file.open("rb") as stream:
-            raw = stream.read(MAX_KEY_BYTES + 1).strip()
-    except OSError as error:
-        raise Misconfigured(f"{file}: {error.strerror}; write the key into it, or name another") from error
-    if not raw or len(raw) > MAX_KEY_BYTES or any(not 0x21 <= byte <= 0x7E for byte in raw):
-        raise Misconfigured(
-            f"{file}: holds no key; write the key alone into it: visible ASCII, {MAX_KEY_BYTES} bytes at most"
-        )
-    return raw.decode()
+        return checked(os.fsencode(os.environ.get(KEY_VARIABLE, "")), f"the variable {KEY_VARIABLE}")
+    key = checked(read(file, "--key-file"), str(file))
+    if key is None:
+        raise Misconfigured(f"{file}: holds no key; write the key alone into it")
+    return key
 
 
 class _Printer:

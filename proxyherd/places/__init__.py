@@ -47,7 +47,6 @@ __all__ = [
     "open_places",
 ]
 
-
 ENTRY_BYTES = 1_024
 """What keeping an answer takes besides its body: the query, the objects, and their places in dictionaries."""
 

@@ -3,8 +3,8 @@ back.
 
 Closed, every call goes. After so many failures in a row it opens: none goes. After so many seconds it is half open:
 exactly one call goes, the probe, and closes it or opens it again, for twice as long, up to a bound: calls are counted
-in a budget, which a long failure must not use up. A call that was given up because nobody waits for
-it any more says nothing; if it was the probe, the next may be.
+in a budget, which a long failure must not use up. A call that was given up because nobody waits for it any more says
+nothing; if it was the probe, the next may be.
 
 Our own, since those on PyPI (circuitbreaker, pybreaker, purgatory) let every call through when half open, and take a
 cancelled one for a success or a failure. Pure: the time comes in, in seconds of any steady clock.
@@ -18,14 +18,14 @@ State = Literal["closed", "open", "half_open"]
 
 STATES: Final[tuple[State, ...]] = ("closed", "half_open", "open")
 
-
 MOST_TIMES: Final = 16
 """How many times as long as the first the longest pause is."""
 
 
 class Breaker:
-    """Opens after `failures` in a row, for `seconds`, and longer after each probe that fails. Each call that is admitted ends in exactly one of
-    `succeeded`, `failed` and `abandoned`, with what `admit` returned.
+    """Opens after `failures` in a row, for `seconds`, and longer after each probe that fails.
+
+    Each call that is admitted ends in exactly one of `succeeded`, `failed` and `abandoned`, with what `admit` returned.
     """
 
     def __init__(self, failures: int, seconds: float) -> None:

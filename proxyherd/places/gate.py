@@ -17,8 +17,8 @@ from typing import Final
 from msgspec import Struct
 
 IN_ONE_GO: Final = 4
-"""How many come in before the event loop goes round: what each does first, a call to Google, takes some 200
-microseconds."""
+"""How many come in before the event loop goes round: a call to Google takes some 300 microseconds in all, most of them
+when it is made."""
 
 
 class _Standing(Struct):

@@ -30,7 +30,6 @@ _REFUSALS = {
 
 _PASSING = {"UNKNOWN_ERROR", "OVER_QUERY_LIMIT"}
 
-
 _REFUSED_BYTES = 2_048
 """No refusal in the body is as long as this, and an answer with results is longer: it is not searched."""
 

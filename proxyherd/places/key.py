@@ -27,16 +27,17 @@ def find_key(places: config.Places, herd_file: Path, environ: Mapping[str, str])
     """
     if places.key_file is not None:
         file = herd_file.parent / places.key_file
-        if key := _key(_read(file, f"{herd_file}: key places.key_file"), str(file)):
+        if key := checked(read(file, f"{herd_file}: key places.key_file"), str(file)):
             return key
     if directory := environ.get("CREDENTIALS_DIRECTORY"):
         file = Path(directory, KEY_CREDENTIAL)
-        if key := _key(_read(file, "the systemd credential", optional=True), str(file)):
+        if key := checked(read(file, "the systemd credential", optional=True), str(file)):
             return key
-    return _key(os.fsencode(environ.get(KEY_VARIABLE, "")), f"the variable {KEY_VARIABLE}")
+    return checked(os.fsencode(environ.get(KEY_VARIABLE, "")), f"the variable {KEY_VARIABLE}")
 
 
-def _read(file: Path, what: str, *, optional: bool = False) -> bytes:
+def read(file: Path, what: str, *, optional: bool = False) -> bytes:
+    """Read a file with a key; `what` names it in the ConfigError that is raised if that cannot be done."""
     try:
         with file.open("rb") as stream:
             return stream.read(MAX_KEY_BYTES + 1)
@@ -47,8 +48,8 @@ def _read(file: Path, what: str, *, optional: bool = False) -> bytes:
         raise ConfigError(f"{what}: {file}: {why}; write the key into it, readable by the server") from error
 
 
-def _key(raw: bytes, where: str) -> str | None:
-    """Check what should be a key; nothing of it goes into an error."""
+def checked(raw: bytes, where: str) -> str | None:
+    """Return what is a key, None if it is empty. Raises ConfigError, with nothing of it, if it is anything else."""
     if len(raw) > MAX_KEY_BYTES:
         raise ConfigError(
             f"{where}: longer than {MAX_KEY_BYTES} bytes, so no key; write the key alone into it"

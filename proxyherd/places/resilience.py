@@ -25,12 +25,11 @@ PAUSE_SECONDS: Final = 0.1
 """The longest first pause; the next may be twice as long. The length is random, so that callers part."""
 
 MOST_PAUSE_SECONDS: Final = 1.0
-"""The longest pause that an upstream did not ask for. tenacity has loops like this one; it takes 100 microseconds of
-every query, and this is a dozen lines."""
+"""The longest pause that an upstream did not ask for. tenacity has loops like the one here, for 24 microseconds of every
+query; to tell it of Retry-After and of the time that is left takes as many lines as the loop."""
 
 _SHARE: Final = 0.98
 """Of the deadline, what attempts may take: the rest is for saying so."""
-
 
 _WEIGHT: Final = 0.1
 """Of the latest answer's time, in the running mean."""
@@ -59,9 +58,8 @@ class Resilient:
         self._whole = min(places.attempt_seconds, _SHARE * places.deadline_seconds)
         self._usual = self._least = 0.0
         self._told: State = "closed"
-        self._status = (
-            "UNKNOWN_ERROR"  # of the last failure: what queries are answered while the breaker is open
-        )
+        # Of the last failure, and so of the answers while the breaker is open.
+        self._status = "UNKNOWN_ERROR"
 
     @property
     def name(self) -> str:
