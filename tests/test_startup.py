@@ -90,6 +90,32 @@ def test_term_at_any_moment_of_the_start_is_a_clean_end() -> None:
             assert clark.stderr() == ""
 
 
+IN_A_CALLBACK = """
+import os, runpy, signal, sys, weakref
+
+class Watcher:
+    def find_spec(self, name, path=None, target=None):
+        if name == "proxyherd.daemon":
+            something = Watcher()
+            heard = weakref.ref(something, lambda _: signal.raise_signal(signal.SIGTERM))
+            del something  # Python prints what a callback raises, and goes on
+
+sys.meta_path.insert(0, Watcher())
+sys.argv[0] = "proxyherd"
+runpy.run_module("proxyherd", run_name="__main__", alter_sys=True)
+"""
+
+
+def test_term_in_a_callback_of_the_start_is_a_clean_end() -> None:
+    """Importing makes callbacks all the time, and an exception raised in one is lost."""
+    with herd_of([("Clark", "Jaquez")]) as herd:
+        clark = herd["Clark"]
+        clark.program = [sys.executable, "-c", IN_A_CALLBACK]
+        clark.start()
+        assert clark.wait() == 0
+        assert clark.stderr() == ""
+
+
 def test_term_right_after_the_first_connection_is_a_clean_end() -> None:
     """Places and the admin port are still being opened then."""
     for _ in range(RUNS):

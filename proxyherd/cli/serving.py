@@ -6,7 +6,6 @@ import errno
 import os
 import signal
 import socket
-import sys
 from pathlib import Path
 
 import click
@@ -79,8 +78,9 @@ def serve(
     """Serve as NAME until SIGTERM, which drains and exits 0. SIGHUP reopens the log, and reads
     certificates and secrets again.
     """
-    # What arrives before the server's own handlers stand: nothing has begun yet, so nothing is drained.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    # What arrives before the server's own handlers stand: nothing has begun yet, so nothing is drained. An
+    # exception would be lost where it happens to be raised in a callback, such as importlib's own.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     herd = load(ctx)
     herd.server(name)
