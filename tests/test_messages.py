@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
@@ -23,6 +25,7 @@ from proxyherd.messages import (
     word,
 )
 
+ROOT = Path(__file__).parent.parent / "proxyherd"
 PLACE = b"+34.068930-118.445127"
 TIME = b"1621464827.959498503"
 SECOND = 10**9
@@ -297,6 +300,13 @@ def test_white_space_is_exactly_what_splitting_bytes_splits_at() -> None:
     for byte in range(256):
         one = bytes([byte])
         assert (parse_command(one + iamat() + one) is not None) == (one in SPACES) == (not one.split())
+
+
+def test_no_pattern_has_a_possessive_group_which_older_pythons_match_wrongly() -> None:
+    for file in ROOT.rglob("*.py"):
+        assert not re.search(r"\)(?:[?*+]|\{[\d,]*\})\+", file.read_text()), (
+            f"{file.name}: python/cpython issue 106052"
+        )
 
 
 @pytest.mark.parametrize(
