@@ -1,10 +1,15 @@
 """Every metric of one server, in one registry a process.
 
 Names begin with `proxyherd_`, units are base units, and a label only ever takes a few values: commands, outcomes,
-neighbours, reasons. Never a client ID. What is counted for each command is added once a turn of the event loop.
+neighbours, reasons. Never a client ID. What is counted for each command is added when somebody asks for it.
+
+What stands here is what operators read: Prometheus and Grafana show the help texts, and docs/make_metrics.py makes
+docs/metrics.md of them and of the values of labels.
 """
 
 from __future__ import annotations
+
+from typing import Final
 
 from prometheus_client import (
     CollectorRegistry,
@@ -41,8 +46,99 @@ _PLACES_BUCKETS = (
 )
 """Seconds: offline answers take one or two milliseconds, Google a tenth, and 5 s is the deadline."""
 
+_PROPAGATION_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+"""Seconds: a hop takes under a millisecond, and what takes longer than five is no flood any more."""
+
 _LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 """Seconds: no answer is to be held up by more than a tenth."""
+
+COMMANDS: Final = (
+    ("iamat", "stored", "taken, and flooded"),
+    ("iamat", "stale", "in form, but not later than what is held"),
+    (
+        "iamat",
+        "refused",
+        "in form, but the table is full, the journal cannot be written, or the client's clock is too far ahead",
+    ),
+    ("iamat", "invalid", "out of form or bounds"),
+    ("whatsat", "answered", "with an AT line and places, whatever their status"),
+    ("whatsat", "unknown", "in form, but no such client"),
+    ("whatsat", "refused", "before the server was ready, behind 65,536 others that wait"),
+    ("whatsat", "left", "the client had gone before places were asked"),
+    ("whatsat", "invalid", "out of form or bounds"),
+    ("at", "invalid", "an AT from a client"),
+    ("other", "invalid", "any other word, or none"),
+    ("other", "overlong", "longer than max_line_bytes"),
+)
+"""The values of `command` and `outcome` in proxyherd_commands_total, and what they mean."""
+
+LABELS: Final = (
+    (
+        "proxyherd_client_connections_closed_total",
+        "reason",
+        {
+            "closed by client": "",
+            "broken by client": "",
+            "idle": "for idle_seconds",
+            "slow reader": "for slow_reader_seconds",
+            "server stops": "",
+            "refused": "too many, or a TLS handshake failed",
+        },
+    ),
+    ("proxyherd_flood_updates_total", "direction", {"in": "", "out": ""}),
+    (
+        "proxyherd_flood_updates_total",
+        "news",
+        {
+            "true": "to whom they came; always so where direction is out: they were news to this server",
+            "false": "",
+        },
+    ),
+    ("proxyherd_places_seconds", "provider", {"google": "", "google-new": "", "gazetteer": ""}),
+    (
+        "proxyherd_places_seconds",
+        "outcome",
+        {
+            "OK": "",
+            "ZERO_RESULTS": "",
+            "INVALID_REQUEST": "",
+            "OVER_QUERY_LIMIT": "",
+            "REQUEST_DENIED": "",
+            "UNKNOWN_ERROR": "",
+            "OTHER": "what Google has not documented",
+        },
+    ),
+    (
+        "proxyherd_places_calls_total",
+        "outcome",
+        {
+            "answered": "",
+            "denied": "",
+            "limited": "",
+            "failed": "",
+            "unreachable": "",
+            "broken": "",
+            "late": "",
+            "nonsense": "",
+            "abandoned": "",
+        },
+    ),
+    (
+        "proxyherd_places_spared_total",
+        "why",
+        {
+            "shared": "with one under way",
+            "kept": "there was an answer that may be kept",
+            "shed": "too many",
+            "late": "less time was left than answers take",
+            "breaker": "it is open",
+            "budget": "used up",
+            "unrecorded": "the budget cannot be recorded",
+        },
+    ),
+    ("proxyherd_places_breaker_state", "state", {"closed": "", "open": "", "half_open": ""}),
+)
+"""The values of other labels: a metric that has the label, the label, its values and what is not plain of them."""
 
 
 class Metrics:
@@ -54,14 +150,16 @@ class Metrics:
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)
-        Info("proxyherd_build", "What is running", registry=registry).info({"version": __version__})
+        Info("proxyherd_build", "Always 1; the version that runs", registry=registry).info(
+            {"version": __version__}
+        )
         self._count_clients(registry)
         self._count_neighbours(registry)
         self._count_places(registry)
         self._count_upkeep(registry)
 
     def _count_clients(self, registry: CollectorRegistry) -> None:
-        self.ready = Gauge("proxyherd_ready", "1 when ready to answer queries", registry=registry)
+        self.ready = Gauge("proxyherd_ready", "1 when ready: /readyz says 200", registry=registry)
         self.clients = Gauge("proxyherd_clients", "Clients in the table", registry=registry)
         self.commands = Counter(
             "proxyherd_commands_total",
@@ -69,13 +167,15 @@ class Metrics:
             ["command", "outcome"],
             registry=registry,
         )
-        self.connections = Gauge("proxyherd_client_connections", "Open client connections", registry=registry)
+        self.connections = Gauge(
+            "proxyherd_client_connections", "Client connections open now", registry=registry
+        )
         self.connections_opened = Counter(
-            "proxyherd_client_connections_opened_total", "Client connections accepted", registry=registry
+            "proxyherd_client_connections_opened_total", "Client connections taken", registry=registry
         )
         self.connections_closed = Counter(
             "proxyherd_client_connections_closed_total",
-            "Client connections ended, by reason",
+            "Client connections ended; also those refused, which were not opened",
             ["reason"],
             registry=registry,
         )
@@ -89,75 +189,89 @@ class Metrics:
         )
         self.links_failed = Counter(
             "proxyherd_link_failures_total",
-            "Connections with neighbours that ended before they were proved, and attempts to make one",
+            "Attempts at a link that came to nothing, made or received; unknown for strangers",
             ["neighbour"],
             registry=registry,
         )
         self.flood_updates = Counter(
             "proxyherd_flood_updates_total",
-            "Updates that crossed a link live, by neighbour, direction and whether they were news here",
+            "Updates that crossed a link live, by neighbour, direction and whether they were news",
             ["neighbour", "direction", "news"],
             registry=registry,
         )
         self.flood_batches = Counter(
             "proxyherd_flood_batches_total",
-            "Batches of live updates, by neighbour and direction",
+            "Batches in which updates crossed a link live",
             ["neighbour", "direction"],
+            registry=registry,
+        )
+        self.propagation = Histogram(
+            "proxyherd_propagation_seconds",
+            "Seconds from a server's taking a report to its being learned here, by both servers' clocks; of each "
+            "batch of live updates its first that was news",
+            buckets=_PROPAGATION_BUCKETS,
             registry=registry,
         )
         self.lines_skipped = Counter(
             "proxyherd_peer_lines_skipped_total",
-            "Lines from a neighbour that were not learned, being malformed or past the table's limit",
+            "Lines from a neighbour that were not learned: malformed, or the table was full",
             ["neighbour"],
             registry=registry,
         )
         self.mended = Gauge(
             "proxyherd_mended_entries",
-            "Entries that the last check with this neighbour brought",
+            "Entries that the last catch-up from this neighbour brought",
             ["neighbour"],
             registry=registry,
         )
         self.checks = Counter(
-            "proxyherd_checks_total", "Checks with a neighbour that ended", ["neighbour"], registry=registry
+            "proxyherd_checks_total",
+            "Catch-ups from this neighbour that ended",
+            ["neighbour"],
+            registry=registry,
         )
 
     def _count_places(self, registry: CollectorRegistry) -> None:
         self.places_seconds = Histogram(
             "proxyherd_places_seconds",
-            "Seconds a query of Places took, by provider and outcome",
+            "Seconds that a query of places took, by Google's status; also queries that are answered at once",
             ["provider", "outcome"],
             buckets=_PLACES_BUCKETS,
             registry=registry,
         )
-        self.places_in_flight = Gauge("proxyherd_places_in_flight", "Queries under way", registry=registry)
+        self.places_in_flight = Gauge(
+            "proxyherd_places_in_flight", "Queries of places that wait for an answer", registry=registry
+        )
         self.places_calls = Counter(
             "proxyherd_places_calls_total",
-            "Calls to Google, retries included, by provider and what became of them",
+            "Calls to Google, retries included, by what became of them",
             ["provider", "outcome"],
             registry=registry,
         )
         self.places_cost = Counter(
             "proxyherd_places_cost_dollars_total",
-            "What these calls may have cost, at places.dollars_per_call each",
+            "What calls to Google may have cost, at dollars_per_call each, in US dollars",
             ["provider"],
             registry=registry,
         )
         self.places_spared = Counter(
             "proxyherd_places_spared_total",
-            "Queries, and further attempts at them, that cost no call, by why",
+            "Queries of places, and further attempts at them, that cost no call, by why",
             ["why"],
             registry=registry,
         )
         self.places_breaker = Gauge(
             "proxyherd_places_breaker_state",
-            "1 for the state that the circuit breaker of Places is in",
+            "1 for the state that the circuit breaker of places is in",
             ["state"],
             registry=registry,
         )
 
     def _count_upkeep(self, registry: CollectorRegistry) -> None:
         self.journal_bytes = Counter(
-            "proxyherd_journal_bytes_total", "Bytes appended to the journal", registry=registry
+            "proxyherd_journal_bytes_total",
+            "Bytes appended to the journal, snapshots left out",
+            registry=registry,
         )
         self.journal_failures = Counter(
             "proxyherd_journal_failures_total",
@@ -165,20 +279,22 @@ class Metrics:
             registry=registry,
         )
         self.journal_failing = Gauge(
-            "proxyherd_journal_failing", "1 while the table is not on disk whole", registry=registry
+            "proxyherd_journal_failing",
+            "1 while an answered report might not survive a kill",
+            registry=registry,
         )
         self.loop_lag = Histogram(
             "proxyherd_event_loop_lag_seconds",
-            "How late the event loop ran a timer",
+            "Seconds by which the event loop ran a timer late, measured four times a heartbeat",
             buckets=_LAG_BUCKETS,
             registry=registry,
         )
         self.log_bytes = Counter("proxyherd_log_bytes_total", "Bytes written to the log", registry=registry)
         self.log_lines_lost = Counter(
-            "proxyherd_log_lines_lost_total", "Log lines that could not be written", registry=registry
+            "proxyherd_log_lines_lost_total", "Lines of the log that could not be written", registry=registry
         )
         self.log_failures = Counter(
             "proxyherd_log_failures_total",
-            "Attempts to write or reopen the log that failed",
+            "Attempts to write, rotate or reopen the log that failed",
             registry=registry,
         )

@@ -105,7 +105,7 @@ class Node:
         self._most_lead = int(limits.max_clock_lead_seconds * NANOSECONDS)
         self._most_age = int(limits.max_age_seconds * NANOSECONDS)
         self._expiring = 0  # the leaf to look into next for what is too old
-        self.clock = 0  # nanoseconds of POSIX time: what is too old is judged by it
+        self.clock = 0  # nanoseconds of POSIX time: what is too old or late is judged by it
         self._room = Room(limits.max_clients, limits.max_table_bytes)
         self._room_to_learn = Room(self._room.clients * 5 // 4, self._room.bytes * 5 // 4)
         self._alone = alone
@@ -292,7 +292,8 @@ class Node:
             neighbour.lines += len(ats)
             neighbour.news += learned
         else:
-            self.notes.append(Heard(name, [at.client for at in ats], learned))
+            late = self.clock - received(news[before].line) if learned else None
+            self.notes.append(Heard(name, [at.client for at in ats], learned, late))
 
     def _admit(self, at: At) -> bool | None:
         """Hold an entry if it is greater than what is held; None if there is no room for it."""

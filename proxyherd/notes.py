@@ -33,11 +33,14 @@ class LinkFailed(Struct, frozen=True):
 
 
 class Heard(Struct, frozen=True):
-    """A batch of live updates came from a neighbour."""
+    """A batch of live updates came from a neighbour. `late`, where any of it was news: the nanoseconds since a server
+    took the first such report, by that server's clock and this one's.
+    """
 
     neighbour: str
     clients: list[bytes]
     news: int
+    late: int | None
 
 
 class Flooded(Struct, frozen=True):

@@ -17,6 +17,7 @@ from structlog.typing import FilteringBoundLogger
 
 from proxyherd.framing import Overlong
 from proxyherd.logs import Each, LogFile, names
+from proxyherd.messages import NANOSECONDS
 from proxyherd.metrics import Metrics
 from proxyherd.node import Reply
 from proxyherd.notes import CaughtUp, Flooded, Heard, LinkDown, LinkFailed, LinkUp, Note, Skipped
@@ -172,6 +173,8 @@ class Observer:
                     self._updates[note.neighbour, "in", "true"] += note.news
                 if repeated:
                     self._updates[note.neighbour, "in", "false"] += repeated
+                if note.late is not None:
+                    self.metrics.propagation.observe(max(0, note.late) / NANOSECONDS)
                 self._flood("flood_received", note.neighbour, note.clients, "in", news=note.news)
             else:
                 self._link(note)

@@ -447,6 +447,10 @@ def test_flood_crosses_each_link_at_most_twice_and_ends() -> None:
         first = crossed()
         herd["Bob"].ask(b"FOO")
         assert crossed() == first
+        for server in herd.values():
+            figures = server.metrics("proxyherd_propagation_seconds")
+            assert figures["proxyherd_propagation_seconds_count"] == (0 if server.name == "Ann" else 20)
+            assert figures["proxyherd_propagation_seconds_sum"] < 20
         for one, other in edges:
             assert 20 <= first.get((one, other), 0) + first.get((other, one), 0) <= 40
 

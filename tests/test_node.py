@@ -340,6 +340,21 @@ def test_what_is_no_news_is_not_passed_on() -> None:
     assert [(note.neighbour, note.news) for note in heard] == [("A", 0)]
 
 
+def test_a_flood_is_told_with_how_late_its_first_news_was() -> None:
+    wires = herd("AB", "BC")
+    a, b, c = wires.servers.values()
+    b.node.clock, c.node.clock = 8 * SECOND, 7 * SECOND
+    a.report(iamat("old", time="5"), received=6 * SECOND)
+    a.report(iamat("new", time="5"), received=7 * SECOND)
+    wires.settle()
+    assert [note.late for note in b.node.notes if isinstance(note, Heard)] == [2 * SECOND]
+    assert [note.late for note in c.node.notes if isinstance(note, Heard)] == [1 * SECOND]
+    b.node.notes.clear()
+    a.links["B"].send_updates((a.line("old") or b"") + b"\n")
+    wires.settle()
+    assert [note.late for note in b.node.notes if isinstance(note, Heard)] == [None], "it was no news"
+
+
 def test_a_stale_report_is_flooded_nowhere() -> None:
     wires = herd("AB")
     wires.servers["A"].report(iamat(time="9"))
