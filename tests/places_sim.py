@@ -116,12 +116,23 @@ class Process:
 
 @contextlib.contextmanager
 def places_sim(
-    *arguments: str | Path, gazetteer: Path | None = None, env: Mapping[str, str] | None = None
+    *arguments: str | Path,
+    gazetteer: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    soft_limit: int | None = None,
 ) -> Iterator[Process]:
-    """Run the command at a free port until the block ends; `env` comes on top of what `environment` leaves."""
+    """Run the command at a free port until the block ends; `env` comes on top of what `environment` leaves, and
+    `soft_limit` of descriptors in place of the test's own.
+    """
+    limited = [] if soft_limit is None else ["sh", "-c", f'ulimit -Sn {soft_limit}; exec "$@"', "sh"]
     with tempfile.TemporaryFile("w+") as stderr:
         process = subprocess.Popen(
-            command("--address", "127.0.0.1:0", "--gazetteer", gazetteer or gazetteer_file(), *arguments),
+            [
+                *limited,
+                *command(
+                    "--address", "127.0.0.1:0", "--gazetteer", gazetteer or gazetteer_file(), *arguments
+                ),
+            ],
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,

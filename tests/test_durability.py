@@ -128,7 +128,7 @@ def replaying(lines: int = 250_000) -> Iterator[tuple[Server, list[bytes]]]:
         wait_until(lambda: clark.events("started"), "Clark listens")
         yield clark, known
         wait_until_replayed(clark)
-        assert clark.events("replayed", lines=lines)
+        clark.wait_for_event("replayed", lines=lines)
         assert clark.stderr() == ""
 
 

@@ -8,7 +8,6 @@ import gzip
 import json
 import random
 import re
-import resource
 import signal
 import socket
 import subprocess
@@ -1020,17 +1019,6 @@ def test_bad_usage_is_exit_2(arguments: list[str], why: str) -> None:
     assert "Traceback" not in done.stderr
 
 
-@contextlib.contextmanager
-def soft_limit(descriptors: int) -> Iterator[None]:
-    """What is started meanwhile inherits a low limit, as from many a shell."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
 def test_a_herd_of_clients_may_connect_at_once() -> None:
     """More at once than the usual backlog of 128 holds, or the soft limit of the shell."""
 
@@ -1044,7 +1032,5 @@ def test_a_herd_of_clients_may_connect_at_once() -> None:
 
             return Counter(await asyncio.gather(*(one() for _ in range(500))))[200]
 
-    with contextlib.ExitStack() as stack:
-        with soft_limit(256):
-            sim = stack.enter_context(places_sim("--latency", "0.5", "--quiet"))
+    with places_sim("--latency", "0.5", "--quiet", soft_limit=256) as sim:
         assert asyncio.run(main(sim.url)) == 500
