@@ -155,9 +155,10 @@ def _exchange(
 
 def _connect(addresses: tuple[Address, ...], deadline: float) -> tuple[socket.socket, Address]:
     refusals = []
-    for address in addresses:
+    for left, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
         try:
-            return socket.create_connection((address.host, address.port), _left(deadline)), address
+            # A share of the time: one address that swallows packets must not take it all.
+            return socket.create_connection((address.host, address.port), _left(deadline) / left), address
         except OSError as error:
             refusals.append(f"{address}: {error.strerror or error}")
     raise Unreachable("; ".join(refusals))

@@ -28,9 +28,13 @@ _HANDSHAKE_SECONDS: Final = 10.0
 _MAX_HANDSHAKES: Final = 512
 """TLS handshakes of clients under way at once; they count among `max_connections`. Each takes some 60 KiB."""
 
-_LINGER_SECONDS: Final = 2.0
-"""How long a client that was busy when the server stopped is read, and not heard, until it closes too. A
-socket closed with bytes unread is reset, and takes the answers with it that are under way."""
+_QUIET_SECONDS: Final = 2.0
+"""How long after its last line a client is taken for busy when the server stops."""
+
+_LINGER_SECONDS: Final = 0.5
+"""How long a busy client is then read, and not heard, until it closes too. A socket closed with bytes unread is
+reset, and takes the answers with it that are under way. But a phone that has just lost its network closes nothing,
+and until the server has gone and come back nobody is let in."""
 
 
 class Clients:
@@ -48,6 +52,7 @@ class Clients:
             context,
             backlog=4_096,
             handshake_seconds=_HANDSHAKE_SECONDS,
+            shutdown_seconds=_LINGER_SECONDS,
             room=lambda: min(_MAX_HANDSHAKES, limits.max_connections - len(self.connections)),
             refused=observer.client_refused,
         )
@@ -271,7 +276,7 @@ class Connection(asyncio.Protocol):
         loop = self._clients.loop
         if self._lingers:
             return
-        quiet = self._reading and loop.time() - self._heard > _LINGER_SECONDS
+        quiet = self._reading and loop.time() - self._heard > _QUIET_SECONDS
         if quiet or not transport.can_write_eof():
             transport.close()
             return

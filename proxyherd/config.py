@@ -496,10 +496,11 @@ def _address(text: str, where: str) -> Address:
         raise ConfigError(f'{where}: {text!r} is no address; write "host:port" or "[IPv6]:port"')
     if match[1]:
         try:
-            ipaddress.IPv6Address(match[1])
+            # One spelling of each: addresses are compared with one another, and with those of connections.
+            return Address(str(ipaddress.IPv6Address(match[1])), int(match[3]))
         except ValueError as error:
             raise ConfigError(f"{where}: {text!r}: {error}") from error
-    return Address(match[1] or match[2], int(match[3]))
+    return Address(match[2], int(match[3]))
 
 
 def _distinct_addresses(servers: dict[str, Server], file: Path) -> None:

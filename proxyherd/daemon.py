@@ -15,7 +15,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -28,7 +28,7 @@ from proxyherd.clients import Clients
 from proxyherd.config import PEER_LINE_SLACK, ConfigError, Herd, Limits, Server
 from proxyherd.durability import Durability
 from proxyherd.journal import Journal
-from proxyherd.link import Terms
+from proxyherd.link import SILENT_HEARTBEATS, Terms
 from proxyherd.logs import LogFile, make_logger
 from proxyherd.metrics import Metrics
 from proxyherd.node import TICKS, Node
@@ -130,7 +130,9 @@ class _Daemon:
         loop.set_exception_handler(self._unexpected)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        loop.add_signal_handler(signal.SIGHUP, self._reopen)
+        # Not the loop's, which would give the signal its default as it closes: to end the process.
+        signal.signal(signal.SIGHUP, lambda *_: loop.call_soon_threadsafe(self._reopen))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # blocked by whoever began the start
         self._binder = Binder(self._log, self._spawn)
         self._places = loop.create_task(asyncio.to_thread(self._open_places))
         self._assemble()
@@ -143,6 +145,7 @@ class _Daemon:
         self._spawn(self._join())
         await self._stop.wait()
         await self._drain()
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     async def _join(self) -> None:
         """Replay, then meet the neighbours: what they ask for must be there."""
@@ -279,6 +282,9 @@ class _Daemon:
         self._notifier.tell("READY=1", f"STATUS={self.ready()[1]}, {len(self._node.table)} clients")
 
     def _reopen(self) -> None:
+        if self._stop.is_set():  # what is read again would be used no more, and "stopped" is the last line
+            self._log_file.reopen()
+            return
         self._notifier.tell("RELOADING=1")
         self._log_file.reopen()
         self._log.info("log_reopened")
@@ -310,11 +316,12 @@ class _Daemon:
             async with asyncio.timeout_at(deadline):
                 await self._clients.gone.wait()
         self._clients.abort()
-        # What neighbours have not been told yet may be known nowhere else, where this server is to be removed.
-        while self._peers.unsent and self._loop.time() < deadline:  # noqa: ASYNC110 - sockets do not tell
-            await asyncio.sleep(0.01)
+        # What neighbours have not read yet may be known nowhere else, where this server is to be removed.
+        await self._while(lambda: self._peers.unsent > 0, deadline)
         self._ticker.cancel()
-        self._peers.close()
+        self._peers.part()
+        silence = SILENT_HEARTBEATS * self._herd.timing.heartbeat_seconds
+        await self._while(lambda: self._peers.linger, self._loop.time() + silence)
         for task in tuple(self._background):
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
@@ -325,6 +332,11 @@ class _Daemon:
         await asyncio.sleep(0)  # let the last turn write its log
         await self._durability.close()
         self._log.info("stopped")
+
+    async def _while(self, condition: Callable[[], bool], deadline: float) -> None:
+        """Wait for a condition to end."""
+        while condition() and self._loop.time() < deadline:  # noqa: ASYNC110 - sockets do not tell
+            await asyncio.sleep(0.01)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)

@@ -23,14 +23,12 @@ _ACCEPTS: Final = 64
 _RETRY_SECONDS: Final = 0.1
 """Before the next attempt to take a connection where the system has no descriptor for it."""
 
-_SHUTDOWN_SECONDS: Final = 2.0
-"""How long a connection that is closed here may wait for the other's close_notify."""
-
 
 class Listener:
     """Takes connections from any number of bound sockets, and makes a protocol for each.
 
-    `context` is None where connections are plain. `room` is asked how many TLS handshakes may be under way at once, and
+    `context` is None where connections are plain. Inside TLS, a connection that is closed here waits `shutdown_seconds`
+    for the other's close_notify. `room` is asked how many TLS handshakes may be under way at once, and
     `refused` is told of each connection that came to nothing: by whom, and why.
     """
 
@@ -41,6 +39,7 @@ class Listener:
         *,
         backlog: int,
         handshake_seconds: float,
+        shutdown_seconds: float,
         room: Callable[[], int],
         refused: Callable[[str, str], None],
     ) -> None:
@@ -48,6 +47,7 @@ class Listener:
         self._context = context
         self._backlog = backlog
         self._handshake_seconds = handshake_seconds
+        self._shutdown_seconds = shutdown_seconds
         self._room = room
         self._refused = refused
         self._plain: set[asyncio.Task[None]] = set()
@@ -122,7 +122,7 @@ class Listener:
             tls = {
                 "ssl": self._context,
                 "ssl_handshake_timeout": self._handshake_seconds,
-                "ssl_shutdown_timeout": _SHUTDOWN_SECONDS,
+                "ssl_shutdown_timeout": self._shutdown_seconds,
             }
         loop = asyncio.get_running_loop()
         try:

@@ -2,7 +2,8 @@
 
 Logging never raises and never stops a server: what cannot be written is counted and dropped, and logging goes
 on when there is room again. Lines gather in memory and leave in one write a turn of the event loop; a clean
-exit loses none. The file is rotated either here, by size, or by somebody outside who sends SIGHUP; never both.
+exit loses none. The file is rotated here, by size, so that it cannot fill a disk; by somebody outside who renames it
+and sends SIGHUP; or by both, for here only the file that is open is ever renamed.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def names(clients: Sequence[bytes], most_bytes: int) -> list[str]:
 
 
 class LogFile:
-    """The file under the log. `max_bytes` 0: somebody else rotates it. Raises OSError if it cannot be opened
+    """The file under the log. `max_bytes` 0: only somebody else rotates it. Raises OSError if it cannot be opened
     at first; nothing raises after.
     """
 
@@ -62,9 +63,8 @@ class LogFile:
         self._backups = backups
         self._lines: list[bytes] = []
         self._gathered = 0
-        self._torn = False
-        self._fd = self._open()
-        self._size = os.fstat(self._fd).st_size
+        self._fd, self._size, self._torn = -1, 0, False
+        self._take(self._open())
         self.later: Callable[[Callable[[], None]], object] | None = None  # such as an event loop's call_soon
         self.bytes_written = 0
         self.lines_lost = 0
@@ -116,9 +116,7 @@ class LogFile:
             self.failures += 1
             return
         os.close(self._fd)
-        self._fd = fd
-        self._size = os.fstat(fd).st_size
-        self._torn = False
+        self._take(fd)
 
     def close(self) -> None:
         """Write what has gathered and end."""
@@ -128,6 +126,27 @@ class LogFile:
 
     def _open(self) -> int:
         return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+
+    def _take(self, fd: int) -> None:
+        """Write to this descriptor from now on."""
+        self._fd = fd
+        self._size = os.fstat(fd).st_size
+        self._torn = self._size > 0 and self._last_byte() != b"\n"
+
+    def _last_byte(self) -> bytes:
+        try:
+            with self._path.open("rb", buffering=0) as file:
+                file.seek(-1, os.SEEK_END)
+                return file.read(1)
+        except OSError:
+            return b"\n"  # it may be written and not read: nothing is known to be torn
+
+    def _is_in_place(self) -> bool:
+        """Whether the file that is open is still the one at the path."""
+        try:
+            return os.path.samestat(self._path.stat(), os.fstat(self._fd))
+        except OSError:
+            return False
 
     def _write_all(self, data: bytes) -> int:
         written = 0
@@ -143,6 +162,9 @@ class LogFile:
             return self._path.with_name(f"{self._path.name}.{number}") if number else self._path
 
         self._size = 0  # where something fails: not again before as much has been written once more
+        if not self._is_in_place():  # somebody else has rotated it, and SIGHUP is on its way
+            self.reopen()
+            return
         try:
             os.close(self._open())  # a descriptor is to be had, so the shifting is not in vain
             for number in range(self._backups, 0, -1):

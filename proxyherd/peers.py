@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
+import socket
 from collections.abc import Iterator
 from typing import Any, Final, cast
 
@@ -66,10 +67,12 @@ class Peers:
             contexts.peers,
             backlog=128,
             handshake_seconds=herd.timing.handshake_seconds,
+            shutdown_seconds=herd.timing.handshake_seconds,
             room=lambda: self.limits.max_peer_connections - self.strangers,
             refused=self._refused,
         )
         self._dialling: list[asyncio.Task[None]] = []
+        self.parting = False  # the server stops
 
     def renew(self, terms: Terms, contexts: Contexts) -> None:
         """Let connections that are made from now on have other secrets and certificates."""
@@ -93,8 +96,9 @@ class Peers:
         self.node.tick(now)
         self.turn.beat()
 
-    def close(self) -> None:
-        """Dial and listen no more, and end every link."""
+    def part(self) -> None:
+        """Dial and listen no more, and end every link: see `linger`."""
+        self.parting = True
         for task in self._dialling:
             task.cancel()
         self.listener.close()
@@ -107,6 +111,11 @@ class Peers:
     def unsent(self) -> int:
         """Bytes that wait for neighbours."""
         return sum(one.unsent for one in self.connections)
+
+    @property
+    def linger(self) -> bool:
+        """Whether a neighbour has not closed its end yet, as it does when it has read all that it was sent."""
+        return any(one.link.proved for one in self.connections)
 
     @property
     def strangers(self) -> int:
@@ -127,18 +136,41 @@ class Peers:
         self.turn.wake()
 
     async def _keep_dialling(self, neighbour: str) -> None:
-        addresses = self._herd.servers[neighbour].peers
         most = self._herd.timing.backoff_seconds
         while True:
             for pause in backoff(most, random.Random()):  # noqa: S311 - no secret
-                began = self.loop.time()
-                connection = await self._connect(neighbour, addresses)
-                proved = connection is not None and await connection.ended
-                if proved and self.loop.time() - began > most:
+                if await self._visit(neighbour) > most:
                     break  # it has lasted: dial at once, and begin with short pauses again
                 await asyncio.sleep(pause)
 
-    async def _connect(self, neighbour: str, addresses: tuple[Address, ...]) -> PeerConnection | None:
+    async def _visit(self, neighbour: str) -> float:
+        """Dial a neighbour's addresses one after another until a link proves itself there. Return when that one has
+        ended, and how many seconds it had; 0 where there was none.
+        """
+        failures: list[str] = []
+        for address in self._herd.servers[neighbour].peers:
+            for host in await self._look_up(address, failures):
+                connection = await self._connect(neighbour, address, host, failures)
+                if connection is not None:
+                    self._unreachable(neighbour, failures)
+                    if await asyncio.shield(connection.ended):
+                        return self.loop.time() - connection.link.opened
+        self._unreachable(neighbour, failures)
+        return 0.0
+
+    async def _look_up(self, address: Address, failures: list[str]) -> list[str]:
+        """Return all that a name stands for: one address that swallows packets must not take the time of the next."""
+        try:
+            async with asyncio.timeout(self._herd.timing.handshake_seconds):
+                found = await self.loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+        except (OSError, TimeoutError, UnicodeError) as error:
+            failures.append(f"{address}: {self._why(error)}")
+            return []
+        return [*dict.fromkeys(str(where[0]) for *_, where in found)]
+
+    async def _connect(
+        self, neighbour: str, address: Address, host: str, failures: list[str]
+    ) -> PeerConnection | None:
         seconds, context = self._herd.timing.handshake_seconds, self._contexts.dialling
         tls: dict[str, Any] = {}
         if context is not None:
@@ -148,19 +180,30 @@ class Peers:
                 "ssl_handshake_timeout": seconds,
                 "ssl_shutdown_timeout": seconds,
             }
-        for address in addresses:
-            try:
-                async with asyncio.timeout(seconds):
-                    _, connection = await self.loop.create_connection(
-                        lambda: PeerConnection(self, neighbour), address.host, address.port, **tls
-                    )
-            except (OSError, TimeoutError, UnicodeError) as error:
-                why = explain(error) if str(error) else f"no connection within {seconds:g} s"
-                self.node.notes.append(LinkFailed(neighbour, dialled=True, reason=f"{address}: {why}"))
-                self.turn.wake()
-            else:
-                return connection
-        return None
+        try:
+            async with asyncio.timeout(seconds):
+                _, connection = await self.loop.create_connection(
+                    lambda: PeerConnection(self, neighbour), host, address.port, **tls
+                )
+        except (OSError, TimeoutError) as error:
+            where = f"{address}" if host == address.host else f"{address} ({host})"
+            failures.append(f"{where}: {self._why(error)}")
+            return None
+        return connection
+
+    def _why(self, error: Exception) -> str:
+        return (
+            explain(error)
+            if str(error)
+            else f"no connection within {self._herd.timing.handshake_seconds:g} s"
+        )
+
+    def _unreachable(self, neighbour: str, failures: list[str]) -> None:
+        """Tell of all failures at once: the log leaves out what repeats the last line, but not what alternates."""
+        if failures:
+            self.node.notes.append(LinkFailed(neighbour, dialled=True, reason="; ".join(failures)))
+            self.turn.wake()
+            failures.clear()
 
 
 class PeerConnection(asyncio.Protocol):
@@ -250,10 +293,24 @@ class PeerConnection(asyncio.Protocol):
                 link.close(f"{waiting} bytes wait for it, more than peer_queue_bytes")
         if link.state is State.CLOSED:
             self._peers.node.closed(link)
-            if link.proved:  # what it did not read is of no use any more
-                transport.abort()
-            else:
+            if not link.proved:
                 transport.close()
+            elif self._peers.parting:
+                self._part(transport)
+            else:  # what it did not read is of no use any more
+                transport.abort()
         elif not self._reading and not link.more:
+            self._reading = True
+            transport.resume_reading()
+
+    def _part(self, transport: asyncio.Transport) -> None:
+        """Say that nothing more comes, and read on until the other closes: a socket that is closed with bytes unread
+        is reset, and takes with it what the other has yet to read.
+        """
+        if not transport.can_write_eof():  # inside TLS, where closing waits for the other too
+            transport.close()
+            return
+        transport.write_eof()
+        if not self._reading:
             self._reading = True
             transport.resume_reading()

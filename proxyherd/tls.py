@@ -19,6 +19,9 @@ _PLAIN: Final = frozenset(
 )
 """What OpenSSL says where it is no TLS that comes."""
 
+_OUT_OF_TIME: Final = (9, 10)
+"""X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED of OpenSSL's x509_vfy.h."""
+
 
 class Contexts(Struct, frozen=True):
     """The TLS contexts of one server; None where a port speaks plain."""
@@ -49,7 +52,8 @@ def load(herd: Herd, name: str) -> Contexts:
 def explain(error: BaseException) -> str:
     """Return in plain words why a connection, which may be TLS, failed."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the other's certificate is not accepted: {error.verify_message}"
+        remedy = "; compare its dates with this host's clock" if error.verify_code in _OUT_OF_TIME else ""
+        return f"the other's certificate is not accepted: {error.verify_message}{remedy}"
     if isinstance(error, ssl.SSLError) and error.reason:
         reason = error.reason.lower().replace("_", " ")
         return f"{reason}; does the other speak plain?" if reason in _PLAIN else reason

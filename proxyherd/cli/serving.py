@@ -53,7 +53,7 @@ from proxyherd.config import Address, Herd
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="Rotate the log at this size; 0: another program rotates it, and then sends SIGHUP.",
+    help="Rotate the log at this size; 0: never. Another program may rotate it too, and then sends SIGHUP.",
 )
 @click.option(
     "--log-backups",
@@ -81,7 +81,8 @@ def serve(
     # What arrives before the server's own handlers stand: nothing has begun yet, so nothing is drained. An
     # exception would be lost where it happens to be raised in a callback, such as importlib's own.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    # The log is open before there is a loop that could reopen it, so a rotation in between has to wait, not pass.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     herd = load(ctx)
     herd.server(name)
     from proxyherd import daemon  # noqa: PLC0415 - most of the time to listening
