@@ -85,15 +85,12 @@ LABELS: Final = (
             "refused": "too many, or a TLS handshake failed",
         },
     ),
-    ("proxyherd_flood_updates_total", "direction", {"in": "", "out": ""}),
     (
         "proxyherd_flood_updates_total",
-        "news",
-        {
-            "true": "to whom they came; always so where direction is out: they were news to this server",
-            "false": "",
-        },
+        "direction",
+        {"in": "", "out": "always news, as it was to this server"},
     ),
+    ("proxyherd_flood_updates_total", "news", {"true": "", "false": "it was known here already"}),
     ("proxyherd_places_seconds", "provider", {"google": "", "google-new": "", "gazetteer": ""}),
     (
         "proxyherd_places_seconds",
@@ -157,6 +154,17 @@ class Metrics:
         self._count_neighbours(registry)
         self._count_places(registry)
         self._count_upkeep(registry)
+        self._begin_at_zero()
+
+    def _begin_at_zero(self) -> None:
+        """Let what is alerted on be there before it happens: Prometheus takes no counter that appears for a rise."""
+        values = {metric: labels for metric, _, labels in LABELS}
+        for command, outcome, _ in COMMANDS:
+            self.commands.labels(command, outcome)
+        for reason in values["proxyherd_client_connections_closed_total"]:
+            self.connections_closed.labels(reason)
+        for why in values["proxyherd_places_spared_total"]:
+            self.places_spared.labels(why)
 
     def _count_clients(self, registry: CollectorRegistry) -> None:
         self.ready = Gauge("proxyherd_ready", "1 when ready: /readyz says 200", registry=registry)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import ast
 import json
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import click
 import pytest
@@ -16,12 +19,14 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from proxyherd import config
 from proxyherd.cli import main
-from proxyherd.metrics import Metrics
+from proxyherd.metrics import COMMANDS, LABELS, Metrics
+from proxyherd.places import STATES, Outcome, Spared
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
+METRICS_PAGE = (DOCS / "metrics.md").read_text()
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
-LABELS = {" peer link", " table"}
+NO_COMMANDS = {" peer link", " table"}
 """What begins with `proxyherd` and is no command: labels in hashes."""
 
 LEVELS = {"debug", "info", "warning", "error", "critical", "exception"}
@@ -38,48 +43,89 @@ def page(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-# --- metrics
+# --- configuration and metrics
+
+
+GENERATED = {"make_configuration.py": "configuration.md", "make_metrics.py": "metrics.md"}
+
+
+@pytest.mark.parametrize("script", GENERATED)
+def test_a_generated_page_is_current(script: str) -> None:
+    subprocess.run([sys.executable, DOCS / script, "--check"], check=True, cwd=ROOT)
+
+
+@pytest.mark.parametrize(("script", "name"), GENERATED.items())
+def test_a_page_that_is_not_current_is_told_and_written_anew(tmp_path: Path, script: str, name: str) -> None:
+    copy, page = shutil.copy(DOCS / script, tmp_path), tmp_path / name
+    current = (DOCS / name).read_text()
+    page.write_text(current.replace("| ", "|  ", 1))
+    stale = subprocess.run([sys.executable, copy, "--check"], capture_output=True, text=True, check=False)
+    assert (stale.returncode, stale.stderr) == (1, f"docs/{name} is not current: run docs/{script}\n")
+    subprocess.run([sys.executable, copy], check=True)
+    assert page.read_text() == current
 
 
 def sample_name(family: Metric) -> str:
     return family.name + {"counter": "_total", "info": "_info"}.get(family.type, "")
 
 
-def documented_metrics() -> dict[str, tuple[str, list[str]]]:
-    rows = re.findall(
-        r"^\| `(proxyherd_\w+)` \| (\w+) \|([^|]*)\|", (DOCS / "metrics.md").read_text(), re.MULTILINE
-    )
-    return {name: (kind, re.findall(r"`(\w+)`", labels)) for name, kind, labels in rows}
-
-
-def test_every_metric_is_documented_and_no_other() -> None:
-    there = {sample_name(family): family for family in Metrics().registry.collect()}
-    ours = {
-        name: {"info": "gauge"}.get(family.type, family.type)
-        for name, family in there.items()
-        if name.startswith("proxyherd_")
+def metrics_of_ours() -> set[str]:
+    return {
+        name for one in Metrics().registry.collect() if (name := sample_name(one)).startswith("proxyherd_")
     }
-    assert {name: kind for name, (kind, _) in documented_metrics().items()} == ours
 
 
-def test_every_metric_is_documented_with_its_labels() -> None:
-    documented = documented_metrics()
-    checked = 0
-    for metric in vars(Metrics()).values():
-        if isinstance(metric, MetricWrapperBase):
-            [family] = metric.describe()
-            assert documented[sample_name(family)][1] == list(metric._labelnames)
-            checked += 1
-    assert checked > 20
+def test_every_metric_is_on_the_page_and_no_other() -> None:
+    rows = re.findall(r"^\| `(proxyherd_\w+)` \| (?:counter|gauge|histogram) \|", METRICS_PAGE, re.MULTILINE)
+    assert len(rows) == len(set(rows))
+    assert set(rows) == metrics_of_ours()
 
 
 def test_queries_name_metrics_that_exist() -> None:
-    queries = re.findall(r"```promql\n(.*?)```", (DOCS / "metrics.md").read_text(), re.DOTALL)
+    queries = re.findall(r"```promql\n(.*?)```", METRICS_PAGE, re.DOTALL)
     named = {
         re.sub(r"_(bucket|count|sum)$", "", name) for name in re.findall(r"proxyherd_\w+", "".join(queries))
     }
     assert named
-    assert named <= documented_metrics().keys()
+    assert named <= metrics_of_ours()
+
+
+def values(metric: str, label: str) -> set[str]:
+    [found] = [values for one, name, values in LABELS if (one, name) == (metric, label)]
+    return set(found)
+
+
+def test_the_values_of_labels_of_places_are_those_of_the_program() -> None:
+    assert values("proxyherd_places_calls_total", "outcome") == set(get_args(Outcome))
+    assert values("proxyherd_places_spared_total", "why") == set(get_args(Spared))
+    assert values("proxyherd_places_breaker_state", "state") == set(STATES)
+
+
+def test_the_outcomes_of_commands_are_those_of_the_program() -> None:
+    """Where the core makes a reply, kind and outcome stand as they are; `left` and `answered` come later."""
+    calls = ast.walk(ast.parse((ROOT / "proxyherd/node.py").read_text()))
+    made = [call.args[:2] for call in calls if isinstance(call, ast.Call) and last_name(call.func) == "Reply"]
+    pairs = {tuple(arg.value for arg in args if isinstance(arg, ast.Constant)) for args in made}
+    told = {(command, outcome) for command, outcome, _ in COMMANDS}
+    not_yet = {("whatsat", "found"), ("whatsat", "waiting")}
+    assert not_yet < pairs
+    assert {pair for pair in pairs if len(pair) == 2} - not_yet < told
+    assert {("whatsat", "answered"), ("whatsat", "left"), ("whatsat", "refused")} < told
+
+
+def test_every_label_with_few_values_has_them_on_the_page() -> None:
+    """But names of neighbours, which the herd's file has, and those of commands, which have a table of their own."""
+    told = {(metric, label) for metric, label, _ in LABELS}
+    assert told <= {(sample_name(family), label) for family, labels in labelled() for label in labels}
+    without = {label for _, labels in labelled() for label in labels} - {label for _, label in told}
+    assert without == {"neighbour", "command"}
+
+
+def labelled() -> Iterator[tuple[Metric, tuple[str, ...]]]:
+    for metric in vars(Metrics()).values():
+        if isinstance(metric, MetricWrapperBase):
+            [family] = metric.describe()
+            yield family, tuple(metric._labelnames)
 
 
 # --- log events
@@ -207,11 +253,7 @@ def test_every_log_event_has_an_example_of_whose_fields_it_tells(event: str, sec
         )
 
 
-# --- configuration, links, commands
-
-
-def test_configuration_is_current() -> None:
-    subprocess.run([sys.executable, DOCS / "make_configuration.py", "--check"], check=True, cwd=ROOT)
+# --- links, commands
 
 
 def slug(heading: str) -> str:
@@ -249,7 +291,7 @@ def test_every_make_target_exists(path: Path) -> None:
 @pytest.mark.parametrize("path", PAGES, ids=page)
 def test_every_command_exists(path: Path) -> None:
     for words in re.findall(r"(?<![\w@])proxyherd((?: [a-z][a-z-]*)+)", code(path.read_text())):
-        if words in LABELS:
+        if words in NO_COMMANDS:
             continue
         command: click.Command = main
         for word in words.split():

@@ -1,0 +1,129 @@
+"""Writes docs/metrics.md from proxyherd/metrics.py, which is where every metric is described.
+
+.venv/bin/python docs/make_metrics.py           writes it
+.venv/bin/python docs/make_metrics.py --check   exit 1 if it is not current
+
+What to ask of them stands in the page only: all from that heading on is left as it is.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from pathlib import Path
+
+from prometheus_client.metrics import Histogram, MetricWrapperBase
+
+from proxyherd.metrics import COMMANDS, LABELS, Metrics
+
+PAGE = Path(__file__).with_name("metrics.md")
+BY_HAND = "## What to ask"
+
+INTRODUCTION = """\
+# Metrics
+
+*Down to "What to ask" written by docs/make_metrics.py from proxyherd/metrics.py; change it there.*
+
+Each server has its own on its admin port, in Prometheus' text format or OpenMetrics, whichever is asked for:
+`curl http://127.0.0.1:10203/metrics`. Units are seconds and bytes. All counters begin at 0 when the server starts. A
+label has few values; no client ID is ever one. Which server it is, Prometheus adds as `instance`.
+
+| metric | type | labels | meaning |
+| --- | --- | --- | --- |
+"""
+
+VALUES = """
+Besides, there are the `process_*`, `python_info` and `python_gc_*` metrics of Prometheus' Python client: memory,
+CPU, descriptors, start time.
+
+## Buckets
+
+Of each histogram there are `_bucket`, `_sum` and `_count`. Bounds of buckets, in seconds, besides `+Inf`:
+
+| histogram | bounds |
+| --- | --- |
+"""
+
+LOGGED = {"`outcome` of `proxyherd_places_calls_total`": "[`places_call`](logs.md#places_call)"}
+"""Values that the log has too, and the page on the log explains."""
+
+
+def metrics() -> list[MetricWrapperBase]:
+    """Return all metrics of ours, in the order in which the registry has them."""
+    return [one for one in vars(Metrics()).values() if isinstance(one, MetricWrapperBase)]
+
+
+def coded(text: str) -> str:
+    """Return a help text with what is a key, a path or a value in code."""
+    return re.sub(r"(?<![\w`])(?:/\w+|\w*_\w+)", r"`\g<0>`", text)
+
+
+def rows(*cells: Iterable[str]) -> Iterator[str]:
+    """Return rows of a table."""
+    return (f"| {' | '.join(row)} |\n".replace("|  |", "| |") for row in cells)
+
+
+def described(metric: MetricWrapperBase) -> tuple[str, str, str, str]:
+    """Return name, type, labels and meaning of a metric."""
+    [family] = metric.describe()
+    name = family.name + ("_total" if family.type == "counter" else "")
+    labels = ", ".join(f"`{label}`" for label in metric._labelnames)  # noqa: SLF001 - nothing else tells
+    meaning = family.documentation
+    return f"`{name}`", family.type, labels, coded(meaning[0].lower() + meaning[1:])
+
+
+def build() -> tuple[str, str, str, str]:
+    """Return the row of the one metric that is no attribute, being set once and for all."""
+    [family] = [one for one in Metrics().registry.collect() if one.name == "proxyherd_build"]
+    labels = ", ".join(f"`{label}`" for label in family.samples[0].labels)
+    return f"`{family.samples[0].name}`", "gauge", labels, coded(family.documentation.lower())
+
+
+def buckets() -> Iterator[tuple[str, str]]:
+    """Return name and bounds of each histogram."""
+    for metric in metrics():
+        if isinstance(metric, Histogram):
+            bounds = metric._kwargs["buckets"]  # noqa: SLF001 - nothing else tells
+            yield described(metric)[0], ", ".join(f"{bound:g}" for bound in bounds)
+
+
+def commands() -> Iterator[tuple[str, str, str]]:
+    """Return command, outcome and meaning; a command stands in its first row only."""
+    for command, outcomes in groupby(COMMANDS, key=lambda row: row[0]):
+        for number, (_, outcome, meaning) in enumerate(outcomes):
+            yield "" if number else f"`{command}`", f"`{outcome}`", coded(meaning)
+
+
+def labels() -> Iterator[tuple[str, str]]:
+    """Return whose label it is, and its values."""
+    for metric, label, values in LABELS:
+        whose = f"`{label}` of `{metric}`"
+        told = "; ".join(f"`{value}`" + (f", {coded(why)}" if why else "") for value, why in values.items())
+        told = told if any(values.values()) else told.replace(";", ",")
+        yield whose, told + (f": see {LOGGED[whose]}" if whose in LOGGED else "")
+
+
+def page(by_hand: str) -> str:
+    """Return the whole page."""
+    head = "\n## Values of labels\n\n| `command` | `outcome` | meaning |\n| --- | --- | --- |\n"
+    other = "\n| label | values |\n| --- | --- |\n"
+    table = rows(build(), *map(described, metrics()))
+    parts = INTRODUCTION, *table, VALUES, *rows(*buckets()), head, *rows(*commands()), other, *rows(*labels())
+    return "".join(parts) + "\n" + by_hand
+
+
+def main() -> None:
+    """Write the page, or check it."""
+    there = PAGE.read_text()
+    _, heading, rest = there.partition(BY_HAND)
+    current = page(heading + rest)
+    if "--check" not in sys.argv:
+        PAGE.write_text(current)
+    elif there != current:
+        sys.exit("docs/metrics.md is not current: run docs/make_metrics.py")
+
+
+if __name__ == "__main__":
+    main()
