@@ -1,6 +1,8 @@
-# What a newcomer types. Nothing here is needed to deploy: that is supervisord.conf and systemd/.
+# What a newcomer types.
 
 PYTHON ?= python3
+PREFIX ?= /usr/local
+DESTDIR ?=
 BIN := .venv/bin
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
@@ -9,7 +11,7 @@ SOAK_ARGS ?=
 # The longest path of supervisord's socket: 107 bytes that UNIX allows, less "." and a pid, which it adds.
 MAX_SOCKET := 99
 
-.PHONY: run stop test soak fuzz lint bench clean
+.PHONY: run stop test soak fuzz lint bench clean install uninstall
 
 run: .venv/run.stamp
 	@socket="$$(pwd -P)/var/run/supervisor.sock"; size=$$(printf %s "$$socket" | wc -c); \
@@ -47,7 +49,8 @@ stop:
 	echo "make stop: supervisord has not ended in 30 s; see var/log/supervisord.log" >&2; exit 1
 
 test: .venv/test.stamp
-	@$(BIN)/pytest -n 2 -m 'not quiet' $(PYTEST_ARGS) || [ $$? -eq 5 ]  # 5: PYTEST_ARGS left none of these
+	@tests/install-debian-packages.sh
+	@$(BIN)/pytest -n 2 --dist loadgroup -m 'not quiet' $(PYTEST_ARGS) || [ $$? -eq 5 ]  # 5: PYTEST_ARGS left none of these
 	@$(BIN)/pytest -m quiet $(PYTEST_ARGS) || [ $$? -eq 5 ]
 
 # Against others, some 25 minutes; two with make bench BENCH_ARGS=--quick
@@ -74,6 +77,13 @@ lint: .venv/test.stamp
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy --no-error-summary
+
+# For systemd, as root: docs/operations.md. A package is made with DESTDIR.
+install:
+	@PYTHON='$(PYTHON)' PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' sh deploy/install.sh install
+
+uninstall:
+	@PYTHON= PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' sh deploy/install.sh uninstall
 
 clean:
 	@if $(BIN)/supervisorctl pid >/dev/null 2>&1; then \

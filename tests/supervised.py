@@ -1,0 +1,158 @@
+"""The default herd under a real supervisord, in a folder of its own.
+
+    with supervised_herd() as herd:
+        assert herd.ctl("restart", "herd:Clark").returncode == 0
+
+supervisord runs as it does for users: as a daemon, which is nobody's child, and which the servers may outlive. So
+ending it all is the work of a guard, a process that does nothing until its stdin ends, as it does when the test is
+over and also when the tests are killed. Whatever works in the folder is then ended, by its id.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from herd_process import ROOT, Herd, Server, herd_of, wait_until
+
+from proxyherd import config
+
+_NOT_OURS = re.compile(
+    r"PROXYHERD_|GOOGLE_PLACES_|CREDENTIALS_DIRECTORY|STATE_DIRECTORY|LOGS_DIRECTORY|NOTIFY_"
+)
+
+
+def processes_in(folder: Path) -> set[int]:
+    """Return the ids of the processes whose working directory is this folder or below it."""
+    found = set()
+    for process in Path("/proc").iterdir():
+        if process.name.isdecimal():
+            with contextlib.suppress(OSError):  # it has ended, or is another user's
+                if (process / "cwd").readlink().is_relative_to(folder):
+                    found.add(int(process.name))
+    return found
+
+
+class Supervised(Mapping[str, Server]):
+    """A herd's servers by name, and their supervisord."""
+
+    def __init__(self, herd: Herd) -> None:
+        self.herd = herd
+        self.folder = herd.folder
+        self.log_file = herd.folder / "var/log/supervisord.log"
+
+    def __getitem__(self, name: str) -> Server:
+        return self.herd[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.herd)
+
+    def __len__(self) -> int:
+        return len(self.herd)
+
+    def run(self, step: str) -> subprocess.CompletedProcess[str]:
+        """Carry out what the documentation says, in the folder."""
+        return subprocess.run(
+            ["sh", "-e", "-c", step],
+            cwd=self.folder,
+            env={name: value for name, value in os.environ.items() if not _NOT_OURS.match(name)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def start(self) -> None:
+        """Start supervisord, which starts the servers."""
+        done = self.run(".venv/bin/supervisord -c supervisord.conf")
+        assert done.returncode == 0, done.stderr
+
+    def ctl(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run supervisorctl."""
+        return self.run(" ".join([".venv/bin/supervisorctl", *(f"'{one}'" for one in arguments)]))
+
+    def states(self) -> dict[str, str]:
+        """Return the state of each server, as `supervisorctl status` prints it."""
+        lines = [line for line in self.ctl("status").stdout.splitlines() if line.startswith("herd:")]
+        return {line.split()[0].removeprefix("herd:"): line.split()[1] for line in lines}
+
+    def pid(self, name: str) -> int:
+        """Return the process that serves; 0 while there is none."""
+        lines = self.ctl("pid", f"herd:{name}").stdout.split()
+        return int(lines[0])
+
+    def holder(self, name: str) -> int:
+        """Return the process that had the state directory last."""
+        return int((self[name].state / "lock").read_text())
+
+    def supervisord(self) -> int:
+        """Return supervisord's own process."""
+        return int((self.folder / "var/run/supervisord.pid").read_text())
+
+    def is_well(self) -> bool:
+        """Return whether supervisord and its servers run, and nothing else of this folder."""
+        return set(self.states().values()) <= {"RUNNING", "STARTING"} and len(
+            processes_in(self.folder)
+        ) == 1 + len(self)
+
+    def renew(self) -> None:
+        """End whatever runs here and start supervisord anew."""
+        _end(self.folder)
+        self.start()
+
+    def wait_until_whole(self) -> None:
+        """Wait until supervisord says that all run, and they say that they are ready and linked."""
+        wait_until(lambda: set(self.states().values()) == {"RUNNING"}, "all servers run")
+        self.herd.wait_until_whole()
+
+
+@contextlib.contextmanager
+def _guarded(folder: Path) -> Iterator[None]:
+    guard = subprocess.Popen(
+        [sys.executable, __file__, str(folder)], stdin=subprocess.PIPE, start_new_session=True
+    )
+    try:
+        yield
+    finally:
+        guard.communicate()
+
+
+@contextlib.contextmanager
+def supervised_herd(changes: Mapping[str, str] | None = None) -> Iterator[Supervised]:
+    """Start supervisord; the herd is whole when the body begins. `changes`: what stands in supervisord.conf, and
+    what is to stand there instead.
+    """
+    default = config.load(ROOT / "deploy/herd.toml")
+    text = (ROOT / "supervisord.conf").read_text()
+    for old, new in (changes or {}).items():
+        assert old in text
+        text = text.replace(old, new)
+    with herd_of(default.edges) as herd, _guarded(herd.folder):
+        (herd.folder / "supervisord.conf").write_text(text)
+        (herd.folder / ".venv").mkdir()
+        (herd.folder / ".venv/bin").symlink_to(Path(sys.executable).parent)
+        supervised = Supervised(herd)
+        supervised.start()
+        supervised.wait_until_whole()
+        yield supervised
+
+
+def _end(folder: Path) -> None:
+    while found := processes_in(folder):
+        for process in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        time.sleep(0.01)  # they are nobody's children here, so that none can be waited for
+
+
+if __name__ == "__main__":
+    sys.stdin.read()
+    _end(Path(sys.argv[1]))

@@ -1,0 +1,264 @@
+"""`make install` and `make uninstall` into a folder, as packages are made. On a booted system: test_systemd.py."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from booted import system_python
+from herd_process import short_folder
+
+pytestmark = [pytest.mark.xdist_group("install"), pytest.mark.timeout(300)]
+
+ROOT = Path(__file__).parent.parent
+NEEDED = ("Makefile", "pyproject.toml", "README.md", "LICENSE", "proxyherd", "deploy", "systemd")
+PREFIX = "/opt/a.herd"
+PROGRAM = "opt/a.herd/lib/proxyherd"
+LAUNCHER = "opt/a.herd/bin/proxyherd"
+CONFIGURATION = {"etc/proxyherd/herd.toml", "etc/logrotate.d/proxyherd"}
+FILES = CONFIGURATION | {
+    LAUNCHER,
+    "opt/a.herd/share/proxyherd/herd.toml",
+    "opt/a.herd/share/proxyherd/logrotate",
+    "etc/systemd/system/proxyherd@.service",
+    "etc/systemd/system/proxyherd.target",
+    "etc/systemd/system/proxyherd-gazetteer.service",
+    "etc/sysusers.d/proxyherd.conf",
+    "etc/tmpfiles.d/proxyherd.conf",
+}
+OUTSIDE = [
+    Path(PREFIX),
+    Path("/etc/proxyherd"),
+    Path("/etc/logrotate.d/proxyherd"),
+    Path("/usr/local/bin/proxyherd"),
+]
+
+
+def make(checkout: Path, target: str, **variables: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["make", "--no-print-directory", target, *(f"{name}={value}" for name, value in variables.items())],
+        cwd=checkout,
+        capture_output=True,
+        text=True,
+        timeout=250,
+        check=False,
+        umask=0o077,
+    )
+
+
+def copy_checkout(where: Path) -> Path:
+    for name in NEEDED:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, where / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            where.mkdir(exist_ok=True)
+            shutil.copy(ROOT / name, where)
+    return where
+
+
+def tree(folder: Path) -> dict[str, int]:
+    """Return all files below a folder, with when they were written."""
+    return {
+        file.relative_to(folder).as_posix(): file.stat().st_mtime_ns
+        for file in folder.rglob("*")
+        if file.is_file()
+    }
+
+
+class Installed:
+    """A checkout, and the folder that it was installed into."""
+
+    def __init__(self, folder: Path) -> None:
+        self.checkout = copy_checkout(folder / "checkout")
+        self.destination = folder / "destination"
+        self.python = system_python()
+        self.before = tree(self.checkout)
+        self.outside = [path.exists() for path in OUTSIDE]
+        done = self.make("install")
+        assert done.returncode == 0, done.stderr
+
+    def make(self, target: str) -> subprocess.CompletedProcess[str]:
+        return make(self.checkout, target, DESTDIR=self.destination, PREFIX=PREFIX, PYTHON=self.python)
+
+    def files(self) -> set[str]:
+        return set(tree(self.destination))
+
+    def versions(self) -> list[str]:
+        return sorted(folder.name for folder in (self.destination / PROGRAM).iterdir())
+
+    def named(self) -> str:
+        """Return the version that the launcher starts."""
+        [version] = re.findall(rf'"/{PROGRAM}/(.*)"', (self.destination / LAUNCHER).read_text())
+        return str(version)
+
+
+@pytest.fixture(scope="module")
+def installed() -> Iterator[Installed]:
+    with short_folder() as folder:
+        yield Installed(folder)
+
+
+def test_install_writes_into_its_folder_only(installed: Installed) -> None:
+    assert {file for file in installed.files() if not file.startswith(f"{PROGRAM}/")} == FILES
+    assert tree(installed.checkout) == installed.before
+    assert [path.exists() for path in OUTSIDE] == installed.outside
+
+
+def test_nothing_installed_names_the_folder_it_was_built_in(installed: Installed) -> None:
+    for name in (str(installed.destination), str(installed.checkout)):
+        found = [
+            file
+            for file in installed.destination.rglob("*")
+            if file.is_file() and name.encode() in file.read_bytes()
+        ]
+        assert found == []
+
+
+def test_every_module_is_compiled(installed: Installed) -> None:
+    program = installed.destination / PROGRAM / installed.named()
+    sources = list(program.rglob("*.py"))
+    assert len(sources) > 200
+    for source in sources:
+        assert list((source.parent / "__pycache__").glob(f"{source.stem}.*.pyc")), source
+
+
+def test_everyone_can_read_and_only_the_owner_can_write_whatever_the_umask(installed: Installed) -> None:
+    for path in installed.destination.rglob("*"):
+        mode = path.stat().st_mode
+        assert mode & 0o022 == 0, path
+        assert mode & 0o044 == 0o044, path
+
+
+def test_units_start_what_was_installed(installed: Installed) -> None:
+    units = installed.destination / "etc/systemd/system"
+    for unit in ("proxyherd@.service", "proxyherd-gazetteer.service"):
+        [command] = re.findall(r"^ExecStart=(\S+)", (units / unit).read_text(), re.MULTILINE)
+        assert command == f"{PREFIX}/bin/proxyherd"
+
+
+def test_launcher_is_isolated_and_starts_the_program(installed: Installed) -> None:
+    launcher = installed.destination / LAUNCHER
+    shebang, rest = launcher.read_text().split("\n", 1)
+    interpreter, options = shebang.removeprefix("#!").split(" ")
+    assert Path(interpreter) == Path(installed.python).resolve()
+    assert options == "-IS"
+    here = rest.replace(f"/{PROGRAM}", str(installed.destination / PROGRAM))
+    environ = {**os.environ, "PYTHONPATH": str(ROOT / "nowhere"), "PYTHONHOME": "/nowhere"}
+    done = subprocess.run(
+        [interpreter, options, "-c", here, "--version"],
+        capture_output=True,
+        text=True,
+        env=environ,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(r".* version \d+\.\d+\.\d+\n", done.stdout)
+
+
+def test_install_that_fails_leaves_the_version_before(installed: Installed) -> None:
+    before = tree(installed.destination)
+    project = installed.checkout / "pyproject.toml"
+    good = project.read_text()
+    project.write_text(
+        good.replace("dependencies = [", 'dependencies = ["nothing @ file:///nowhere/nothing",', 1)
+    )
+    try:
+        done = installed.make("install")
+    finally:
+        project.write_text(good)
+    assert done.returncode != 0
+    assert "/nowhere/nothing" in done.stderr
+    after = tree(installed.destination)
+    assert {file: when for file, when in after.items() if f"{PROGRAM}/.new/" not in file} == before
+
+
+def test_install_over_another_keeps_the_version_before_and_what_is_the_operators(
+    installed: Installed,
+) -> None:
+    first = installed.named()
+    older = installed.destination / PROGRAM / "0.0.1-20200101000000"
+    older.mkdir()
+    changed = {file: f"# changed\n{(installed.destination / file).read_text()}" for file in CONFIGURATION}
+    for file, text in changed.items():
+        (installed.destination / file).write_text(text)
+    done = installed.make("install")
+    assert done.returncode == 0, done.stderr
+    assert installed.versions() == sorted([first, installed.named()])
+    assert installed.named() > first
+    for file, text in changed.items():
+        assert (installed.destination / file).read_text() == text
+        assert f"Kept {installed.destination}/{file}; " in done.stdout
+
+
+def test_uninstall_leaves_configuration_and_data_and_says_so(installed: Installed) -> None:
+    data = {"var/lib/proxyherd/Clark/journal/x", "var/log/proxyherd/Clark.log", "etc/proxyherd/secret"}
+    for file in data:
+        (installed.destination / file).parent.mkdir(parents=True, exist_ok=True)
+        (installed.destination / file).touch()
+    logrotate = installed.destination / "etc/logrotate.d/proxyherd"
+    logrotate.write_text(logrotate.read_text() + "# changed\n")
+    done = installed.make("uninstall")
+    assert done.returncode == 0, done.stderr
+    assert installed.files() == data | CONFIGURATION
+    for left in ("etc/proxyherd", "var/lib/proxyherd", "var/log/proxyherd", "etc/logrotate.d/proxyherd"):
+        assert f"Left: {installed.destination}/{left}\n" in done.stdout
+    shutil.copy(ROOT / "deploy/logrotate/proxyherd", logrotate)
+    assert installed.make("uninstall").returncode == 0  # again: nothing is there, which is no failure
+
+
+# --- what is refused
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A checkout of what decides whether to begin at all."""
+    (tmp_path / "deploy").mkdir()
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    shutil.copy(ROOT / "deploy/install.sh", tmp_path / "deploy")
+    return tmp_path
+
+
+def refusal(checkout: Path, **variables: object) -> str:
+    done = make(checkout, "install", **{"DESTDIR": checkout / "destination", **variables})
+    assert done.returncode != 0
+    assert not (checkout / "destination").exists()
+    return done.stderr
+
+
+def python(folder: Path, script: str) -> Path:
+    """Return an interpreter that answers as another would."""
+    file = folder / "python"
+    file.write_text(f"#!/bin/sh\n{script}\n")
+    file.chmod(0o755)
+    return file
+
+
+@pytest.mark.parametrize("home", ["/root/.pyenv/versions/3.12/bin/python3.12", "/home/ann/bin/python3"])
+def test_interpreter_that_units_cannot_see_is_refused(checkout: Path, home: str) -> None:
+    said = refusal(checkout, PYTHON=python(checkout, f"echo {home}"))
+    assert home in said
+    assert "make install PYTHON=/usr/bin/python3" in said
+
+
+def test_interpreter_that_is_too_old_is_refused(checkout: Path) -> None:
+    old = f"{sys.executable} -c 'import sys; sys.version_info = (3, 10, 0); exec(sys.argv[1])' \"$2\""
+    said = refusal(checkout, PYTHON=python(checkout, old))
+    assert said.startswith("Python 3.10 at ")
+    assert "must be Python 3.11 or newer; name one that is: make install PYTHON=" in said
+
+
+@pytest.mark.parametrize(
+    "prefix", ["herd", "/opt/a herd", "/opt/herd/", "/opt/../herd", "/opt/50%", "/home/ann", "/tmp/herd"]
+)
+def test_place_where_units_cannot_be_is_refused(checkout: Path, prefix: str) -> None:
+    assert f"PREFIX={prefix}" in refusal(checkout, PREFIX=prefix).replace("'", "")
+
+
+def test_folder_that_depends_on_where_one_stands_is_refused(checkout: Path) -> None:
+    assert "DESTDIR='there' must be an absolute path" in refusal(checkout, DESTDIR="there")
