@@ -652,7 +652,7 @@ def test_every_command_has_help_with_examples() -> None:
                 yield (*path, name)
 
     found = list(commands(cli.main))
-    assert len(found) == 11
+    assert len(found) == 12
     for command in [(), *found]:
         result = run(*command, "--help")
         assert result.exit_code == 0

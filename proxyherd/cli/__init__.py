@@ -9,6 +9,7 @@ from proxyherd.cli.asking import iamat, status, whatsat
 from proxyherd.cli.common import Group, config_option, examples
 from proxyherd.cli.files import gazetteer, journal, secret
 from proxyherd.cli.placing import places
+from proxyherd.cli.scraping import prometheus_targets
 from proxyherd.cli.serving import check_config, serve
 from proxyherd.cli.simulating import places_sim
 
@@ -31,5 +32,17 @@ def main() -> None:
     """
 
 
-for _command in (serve, check_config, iamat, whatsat, status, secret, places, gazetteer, journal, places_sim):
+for _command in (
+    serve,
+    check_config,
+    iamat,
+    whatsat,
+    status,
+    secret,
+    places,
+    gazetteer,
+    journal,
+    places_sim,
+    prometheus_targets,
+):
     main.add_command(_command)
