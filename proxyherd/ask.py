@@ -7,6 +7,7 @@ server of ours, ends as an answer or as `Unreachable`, never as a traceback.
 
 from __future__ import annotations
 
+import math
 import socket
 import time
 from collections import defaultdict
@@ -29,22 +30,38 @@ class Unreachable(Exception):  # noqa: N818 - it is what the server is
 
 
 class Status(Struct, frozen=True):
-    """What one server says of itself."""
+    """What one server says of itself; counters count from its start."""
 
     server: Server
+    at: float = 0.0
+    """When it said so, or was given up: seconds of the monotonic clock."""
     up: bool = False
-    """Its admin port answers."""
+    """Its admin port answers. Where it does not, nothing is known: the server may run all the same."""
     ready: bool = False
     linked: frozenset[str] = frozenset()
     """The neighbours to which its link is up."""
     clients: int = 0
     """Clients whose location it knows."""
     commands: int = 0
-    """Commands it has answered since its start."""
+    """Commands it has answered."""
+    floods_in: int = 0
+    """Updates that came over its links live."""
+    floods_out: int = 0
+    """Updates that it sent over its links live."""
     mended: int = 0
     """Entries that the last checks with its neighbours brought it."""
+    journal_failing: bool = False
+    lag: dict[float, int] = {}
+    """How often its event loop was late by at most so many seconds: cumulative, with infinity."""
+    started: float = 0.0
+    """When its process started, in POSIX seconds."""
     problem: str = ""
-    """Why it is not up or not ready, in its own words or the system's."""
+    """Why it does not answer or is not ready, in its own words or the system's."""
+
+    @property
+    def state(self) -> str:
+        """`ready`, `not ready` or `unknown`."""
+        return ("ready" if self.ready else "not ready") if self.up else "unknown"
 
     @property
     def missing(self) -> list[str]:
@@ -72,23 +89,41 @@ def command(server: Server, line: bytes, seconds: float) -> bytes:
 
 
 def status(server: Server, seconds: float) -> Status:
-    """Ask the admin port of one server; `seconds` is for each of two requests. Never raises."""
+    """Ask the admin port of one server; all of it takes no longer than `seconds`. Never raises."""
+    deadline = time.monotonic() + seconds
     try:
         code, text = _get(server.admin, "/readyz", seconds)
         if code not in (200, 503):
-            return Status(server, problem=f"{server.admin[0]}: /readyz answers {code}, not 200 or 503")
-        ready = code == 200
-        figures = _figures(_get(server.admin, "/metrics", seconds)[1])
+            problem = f"{server.admin[0]}: /readyz answers {code}, not 200 or 503"
+            return Status(server, time.monotonic(), problem=problem)
+        figures = _Figures(_get(server.admin, "/metrics", max(0.0, deadline - time.monotonic()))[1])
+        return _read(server, code == 200, printable(text), figures)
     except Unreachable as error:
-        return Status(server, problem=str(error))
-    except ValueError as error:
-        return Status(server, problem=f"{server.admin[0]}: no server of a herd: {error}")
-    linked = frozenset(name for name, up in figures["proxyherd_links_up"].items() if up)
-    clients, commands, mended = (
-        int(sum(figures[name].values()))
-        for name in ("proxyherd_clients", "proxyherd_commands_total", "proxyherd_mended_entries")
+        return Status(server, time.monotonic(), problem=str(error))
+    except (ValueError, OverflowError) as error:
+        problem = f"{server.admin[0]}: no server of a herd: {printable(str(error))}"
+        return Status(server, time.monotonic(), problem=problem)
+
+
+def _read(server: Server, ready: bool, text: str, figures: _Figures) -> Status:
+    links = figures.of("proxyherd_links_up")
+    lag = figures.of("proxyherd_event_loop_lag_seconds_bucket")
+    return Status(
+        server=server,
+        at=time.monotonic(),
+        up=True,
+        ready=ready,
+        linked=frozenset(labels.get("neighbour", "") for labels, value in links if value),
+        clients=figures.sum("proxyherd_clients"),
+        commands=figures.sum("proxyherd_commands_total"),
+        floods_in=figures.sum("proxyherd_flood_updates_total", direction="in"),
+        floods_out=figures.sum("proxyherd_flood_updates_total", direction="out"),
+        mended=figures.sum("proxyherd_mended_entries"),
+        journal_failing=figures.sum("proxyherd_journal_failing") > 0,
+        lag={float(labels.get("le", math.inf)): int(value) for labels, value in lag},
+        started=math.fsum(value for _, value in figures.of("process_start_time_seconds")),
+        problem="" if ready else text,
     )
-    return Status(server, True, ready, linked, clients, commands, mended, "" if ready else printable(text))
 
 
 def statuses(herd: Herd, seconds: float) -> list[Status]:
@@ -98,17 +133,26 @@ def statuses(herd: Herd, seconds: float) -> list[Status]:
         return list(pool.map(lambda server: status(server, seconds), servers))
 
 
-def _figures(text: str) -> dict[str, dict[str, float]]:
-    """Return metrics by name, and by the labels' values. Raises ValueError for text that is no server's."""
-    from prometheus_client.parser import text_string_to_metric_families  # noqa: PLC0415 - 20 ms
+class _Figures:
+    """Metrics by name. Raises ValueError for text that is no server's."""
 
-    figures: defaultdict[str, dict[str, float]] = defaultdict(dict)
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            figures[sample.name][",".join(sample.labels.values())] = sample.value
-    if "proxyherd_clients" not in figures:
-        raise ValueError("/metrics has no proxyherd_clients")
-    return figures
+    def __init__(self, text: str) -> None:
+        from prometheus_client.parser import text_string_to_metric_families  # noqa: PLC0415 - 20 ms
+
+        self._samples: defaultdict[str, list[tuple[dict[str, str], float]]] = defaultdict(list)
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                self._samples[sample.name].append((sample.labels, sample.value))
+        if "proxyherd_clients" not in self._samples:
+            raise ValueError("/metrics has no proxyherd_clients")
+
+    def of(self, name: str) -> list[tuple[dict[str, str], float]]:
+        """Return labels and value of each sample."""
+        return self._samples.get(name, [])
+
+    def sum(self, name: str, **wanted: str) -> int:
+        """Return the sum of the samples that have these labels."""
+        return int(sum(value for labels, value in self.of(name) if wanted.items() <= labels.items()))
 
 
 def _get(addresses: tuple[Address, ...], path: str, seconds: float) -> tuple[int, str]:

@@ -493,13 +493,13 @@ def test_status_of_a_whole_herd(herd: config.Herd) -> None:
         (pages("Ann", ready=False), "not ready  1/1", "Bob is not ready: catching up"),
         (pages("Ann", up=0), "ready  0/1", "Bob has no link with Ann"),
         (pages("Stranger"), "ready  0/1", "Bob has no link with Ann"),
-        ({}, "down   -", "/readyz answers 404"),
+        ({}, "unknown  -", "/readyz answers 404"),
         (
             {"/readyz": (200, ""), "/metrics": (200, "<html>\x1b[2J</html>")},
-            "down   -",
+            "unknown  -",
             "no server of a herd",
         ),
-        ({"/readyz": (200, ""), "/metrics": (200, "up 1\n")}, "down   -", "no proxyherd_clients"),
+        ({"/readyz": (200, ""), "/metrics": (200, "up 1\n")}, "unknown  -", "no proxyherd_clients"),
     ],
 )
 def test_status_says_what_is_wrong_and_is_exit_1(
@@ -530,11 +530,13 @@ def test_status_names_the_log_of_a_server_that_is_down(
     result = run("status", "--config", herd.file)
     assert result.exit_code == 1
     assert re.search(
-        r"^Ann is down: 127\.0\.0\.1:\d+: Connection refused; see var/log/Ann\.log$",
+        r"^Ann cannot be asked: 127\.0\.0\.1:\d+: Connection refused; see var/log/Ann\.log$",
         result.stderr,
         re.MULTILINE,
     )
-    assert re.search(r"^Bob is down: 127\.0\.0\.1:\d+: Connection refused$", result.stderr, re.MULTILINE)
+    assert re.search(
+        r"^Bob cannot be asked: 127\.0\.0\.1:\d+: Connection refused$", result.stderr, re.MULTILINE
+    )
 
 
 def test_status_asks_all_servers_at_once(herd: config.Herd) -> None:
@@ -652,7 +654,7 @@ def test_every_command_has_help_with_examples() -> None:
                 yield (*path, name)
 
     found = list(commands(cli.main))
-    assert len(found) == 12
+    assert len(found) == 16
     for command in [(), *found]:
         result = run(*command, "--help")
         assert result.exit_code == 0

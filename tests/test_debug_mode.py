@@ -22,7 +22,7 @@ def test_conformance_in_debug_mode_leaves_stderr_empty() -> None:
             herd.wait_until_whole()
             clark = herd["Clark"]
             for case in CASES:
-                play(case, clark, case.get("chunk"))
+                play(case, clark, case.chunk)
                 play(case, clark, BYTE_BY_BYTE)
             for server in herd.values():
                 assert server.stop() == 0

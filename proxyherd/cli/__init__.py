@@ -5,13 +5,18 @@ from __future__ import annotations
 import click
 
 from proxyherd import __version__
-from proxyherd.cli.asking import iamat, status, whatsat
+from proxyherd.cli.asking import iamat, whatsat
 from proxyherd.cli.common import Group, config_option, examples
+from proxyherd.cli.completing import completion
+from proxyherd.cli.exporting import export
 from proxyherd.cli.files import gazetteer, journal, secret
+from proxyherd.cli.grading import grade
 from proxyherd.cli.placing import places
 from proxyherd.cli.scraping import prometheus_targets
 from proxyherd.cli.serving import check_config, serve
 from proxyherd.cli.simulating import places_sim
+from proxyherd.cli.tailing import tail
+from proxyherd.cli.watching import status
 
 
 @click.group(
@@ -38,11 +43,15 @@ for _command in (
     iamat,
     whatsat,
     status,
+    tail,
     secret,
     places,
     gazetteer,
     journal,
     places_sim,
     prometheus_targets,
+    export,
+    completion,
+    grade,
 ):
     main.add_command(_command)

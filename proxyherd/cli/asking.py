@@ -1,18 +1,14 @@
-"""`iamat`, `whatsat` and `status`: what one asks a running herd."""
+"""`iamat` and `whatsat`: what clients say, by hand."""
 
 from __future__ import annotations
 
 import os
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from proxyherd.cli.common import Failure, NotReached, addresses, config_option, examples, load, print_table
-
-if TYPE_CHECKING:
-    from proxyherd.ask import Status
+from proxyherd.cli.common import Failure, NotReached, config_option, examples, load, server_names
 
 
 def _word(_: click.Context, parameter: click.Parameter, value: str) -> bytes:
@@ -37,7 +33,13 @@ _SIGNED: dict[str, Any] = {"ignore_unknown_options": True}
 )
 @click.argument("client", callback=_word)
 @click.argument("location", callback=_word)
-@click.option("--server", "name", metavar="NAME", help="Which server to tell.  [default: the file's first]")
+@click.option(
+    "--server",
+    "name",
+    metavar="NAME",
+    shell_complete=server_names,
+    help="Which server to tell.  [default: the file's first]",
+)
 @click.option(
     "--time",
     "when",
@@ -68,7 +70,13 @@ def iamat(ctx: click.Context, client: bytes, location: bytes, name: str | None, 
 @click.argument("client", callback=_word)
 @click.argument("radius", callback=_word)
 @click.argument("bound", callback=_word)
-@click.option("--server", "name", metavar="NAME", help="Which server to ask.  [default: the file's first]")
+@click.option(
+    "--server",
+    "name",
+    metavar="NAME",
+    shell_complete=server_names,
+    help="Which server to ask.  [default: the file's first]",
+)
 @config_option()
 @click.pass_context
 def whatsat(ctx: click.Context, client: bytes, radius: bytes, bound: bytes, name: str | None) -> None:
@@ -96,71 +104,3 @@ def _ask(ctx: click.Context, name: str | None, *fields: bytes) -> None:
         ) from error
     click.echo(answer, nl=False)
     ctx.exit(0 if answer.startswith(b"AT ") else Failure.exit_code)
-
-
-@click.command(
-    epilog=examples(
-        "proxyherd status",
-        "proxyherd status --wait 30 && echo the herd is whole",
-    ),
-)
-@click.option(
-    "--wait",
-    type=click.FloatRange(min=0),
-    default=0.0,
-    metavar="SECONDS",
-    help="First wait, this long at most, until all servers are ready and linked.",
-)
-@config_option()
-@click.pass_context
-def status(ctx: click.Context, wait: float) -> None:
-    """Print a table of the servers: state, links, clients known, commands so far, entries mended by the last
-    checks with its neighbours.
-
-    Exit codes: 0 all are up, ready and linked; 1 otherwise.
-    """
-    from proxyherd import ask  # noqa: PLC0415 - not for `serve`
-
-    herd = load(ctx)
-    deadline = time.monotonic() + wait
-    found = ask.statuses(herd, 1.0)
-    while not all(one.whole for one in found) and time.monotonic() < deadline:
-        time.sleep(0.1)
-        found = ask.statuses(herd, 1.0)
-    head = ("server", "clients", "peers", "admin", "state", "links", "known", "commands", "mended")
-    print_table([head, *map(_status_row, found)])
-    for one in found:
-        if not one.whole:
-            click.echo(_remark(one), err=True)
-    ctx.exit(0 if all(one.whole for one in found) else Failure.exit_code)
-
-
-def _status_row(one: Status) -> tuple[str, ...]:
-    if not one.up:
-        return (*addresses(one.server), click.style("down", fg="red"), "-", "-", "-", "-")
-    state = click.style("ready", fg="green") if one.ready else click.style("not ready", fg="yellow")
-    links = f"{len(one.server.neighbours) - len(one.missing)}/{len(one.server.neighbours)}"
-    links = click.style(links, fg="yellow") if one.missing else links
-    return (*addresses(one.server), state, links, str(one.clients), str(one.commands), str(one.mended))
-
-
-def _remark(one: Status) -> str:
-    """Say what is wrong with a server, and where to look."""
-    name = one.server.name
-    if not one.up:
-        text = f"{name} is down: {one.problem}"
-    elif not one.ready:
-        text = f"{name} is not ready: {one.problem or 'it gives no reason'}"
-    else:
-        text = f"{name} has no link with {', '.join(one.missing)}"
-    logs = [f"{folder}/{name}.log" for folder in ("var/log", "/var/log/proxyherd")]
-    logs += [f"var/log/{name}.stderr.log"]
-    there = [log for log in logs if _has_text(Path(log))]
-    return text + (f"; see {' and '.join(there)}" if there else "")
-
-
-def _has_text(file: Path) -> bool:
-    try:
-        return file.stat().st_size > 0
-    except OSError:
-        return False

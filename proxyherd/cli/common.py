@@ -9,8 +9,11 @@ directory in use); 2 bad usage or configuration; 3 the server cannot be reached.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Iterable
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -88,6 +91,34 @@ def load_if_any(ctx: click.Context) -> Herd | None:
     return load(ctx) if named or config.DEFAULT_FILE.exists() or INSTALLED_FILE.exists() else None
 
 
+def server_names(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    """Complete the name of a server, for a shell; without a file that can be read there are none."""
+    try:
+        herd = load_if_any(ctx)
+    except config.ConfigError:
+        return []
+    return [name for name in (herd.servers if herd else ()) if name.startswith(incomplete)]
+
+
+@contextlib.contextmanager
+def until_stopped() -> Iterator[None]:
+    """For what has no end of its own: Ctrl-C, SIGTERM and a reader that has gone (`| head`) are a good one."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        pass
+    except BrokenPipeError:
+        # What Python has not written yet it would try to write once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def examples(*lines: str) -> str:
     # \b keeps click from filling the lines.
     return "\n".join(("\b", "Examples:", *(f"  {line}" for line in lines)))
@@ -103,10 +134,15 @@ def addresses(server: Server) -> tuple[str, str, str, str]:
 
 
 def print_table(rows: Iterable[tuple[str, ...]]) -> None:
+    for line in table_lines(rows):
+        click.echo(line)
+
+
+def table_lines(rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
     rows = list(rows)
     widths = [max(len(click.unstyle(cell)) for cell in column) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = (
             cell + " " * (width - len(click.unstyle(cell))) for cell, width in zip(row, widths, strict=True)
         )
-        click.echo("  ".join(cells).rstrip())
+        yield "  ".join(cells).rstrip()

@@ -15,6 +15,7 @@ from proxyherd.cli.common import (
     examples,
     load,
     load_if_any,
+    server_names,
 )
 
 
@@ -102,7 +103,7 @@ def journal() -> None:
         "proxyherd journal verify Clark", "proxyherd journal verify --folder /var/lib/proxyherd/Clark/journal"
     ),
 )
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=server_names)
 @click.option("--folder", type=click.Path(path_type=Path), help="The journal's folder, instead of a NAME.")
 @config_option()
 @click.pass_context
@@ -131,7 +132,7 @@ def verify(ctx: click.Context, name: str | None, folder: Path | None) -> None:
         "proxyherd journal dump Clark | sort | uniq -c", "proxyherd journal dump Clark > backup.at"
     ),
 )
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=server_names)
 @click.option("--folder", type=click.Path(path_type=Path), help="The journal's folder, instead of a NAME.")
 @config_option()
 @click.pass_context

@@ -18,6 +18,7 @@ from proxyherd.cli.common import (
     examples,
     load,
     print_table,
+    server_names,
 )
 from proxyherd.config import Address, Herd
 
@@ -29,7 +30,7 @@ from proxyherd.config import Address, Herd
         "proxyherd serve Clark --log-max-bytes 67108864 --log-backups 4",
     ),
 )
-@click.argument("name")
+@click.argument("name", shell_complete=server_names)
 @click.option(
     "--state-dir", type=click.Path(path_type=Path), help="[default: $STATE_DIRECTORY, else var/lib/NAME]"
 )

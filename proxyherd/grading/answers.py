@@ -1,0 +1,87 @@
+"""What answers look like, by the client protocol. Pure: bytes in, a complaint or None out."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Final
+
+from msgspec import Struct
+
+STATUSES: Final = frozenset(
+    {
+        *("OK", "ZERO_RESULTS", "INVALID_REQUEST", "OVER_QUERY_LIMIT", "REQUEST_DENIED", "UNKNOWN_ERROR"),
+        "OVER_DAILY_LIMIT",
+    }
+)
+"""What Google's Nearby Search has as `status`: developers.google.com/maps/documentation/places/web-service."""
+
+_at = re.compile(rb"AT (\S+) ([+-])([0-9]+)\.([0-9]{9}) (\S+ \S+ ([0-9]+)(?:\.([0-9]+))?)\n").fullmatch
+
+
+class AtLine(Struct, frozen=True):
+    """An answer to IAMAT: who took the report; difference and the client's time in nanoseconds; the operands."""
+
+    server: bytes
+    difference: int
+    time: int
+    operands: bytes
+
+    @property
+    def received(self) -> int:
+        """When the server says it received the report, in nanoseconds of POSIX time."""
+        return self.time + self.difference
+
+
+def parse_at(line: bytes) -> AtLine | None:
+    """Parse an AT line with its LF; None if it is none."""
+    match = _at(line)
+    if match is None:
+        return None
+    server, sign, seconds, decimals, operands, whole, fraction = match.groups()
+    if len(seconds) > 20 or len(whole) > 20:
+        return None
+    difference = int(seconds + decimals)
+    time = int(whole + (fraction or b"").ljust(9, b"0")[:9])
+    return AtLine(server, -difference if sign == b"-" else difference, time, operands)
+
+
+def form_of_at(server: bytes, operands: bytes) -> str:
+    """Say what the answer to a report looks like."""
+    return f"AT {_text(server)}, a sign, seconds with nine decimals, {_text(operands)}"
+
+
+def places_complaint(body: bytes, most: int) -> str | None:
+    """Say what is wrong with the JSON of a WHATSAT answer, given without its last two LFs; None if nothing is."""
+    try:
+        document: Any = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        return f"no JSON: {error}"
+    if not isinstance(document, dict):
+        return "JSON that is no object"
+    missing = [key for key in ("html_attributions", "results", "status") if key not in document]
+    if missing:
+        return f"JSON without {', '.join(missing)}"
+    results = document["results"]
+    if not isinstance(results, list) or not isinstance(document["html_attributions"], list):
+        return "html_attributions or results that is no list"
+    if not isinstance(document["status"], str) or document["status"] not in STATUSES:
+        return f"the status {str(document['status'])[:40]!a}, which Google has not"
+    if len(results) > most:
+        return f"{len(results)} results, more than the {most} asked for"
+    if not all(isinstance(one, dict) for one in results) or (results and document["status"] != "OK"):
+        return f"results that are no objects, or that stand beside the status {document['status']}"
+    if b"\n\n" in body or body.endswith(b"\n"):
+        return "JSON with an empty line in it or at its end"
+    return None
+
+
+def is_from_a_float(nanoseconds: int) -> bool:
+    """Whether this many nanoseconds are what a double of seconds gives with nine decimals."""
+    seconds, rest = divmod(abs(nanoseconds), 1_000_000_000)
+    exact = f"{seconds}.{rest:09d}"
+    return f"{float(exact):.9f}" == exact
+
+
+def _text(data: bytes) -> str:
+    return data.decode("ascii", "backslashreplace")

@@ -1,0 +1,61 @@
+"""The client protocol by example: `cases.jsonl`, one case a line. Pure but for reading that file.
+
+The file knows nothing of any implementation. Its keys:
+
+    name        what the case is about
+    send        what a client sends on a fresh connection, a character a byte (latin-1), placeholders filled in
+    half_close  whether the client closes its sending half after that
+    chunk       how many bytes it sends at a time, with a moment between; all at once where it is missing
+    expect      the answer, or the list of answers in order
+
+Placeholders: `{id}` is a client nobody has heard of, the same throughout a case; `{known}` one that has reported;
+`{now}` the time in seconds with nine decimals. An expected answer is one of
+
+    at          an AT line by the server that was asked, with a sign and nine decimals, and the operands as sent
+    at+json     the AT line of the client asked about, places in the format of Nearby Search, no more than the
+                bound, and two LFs
+    invalid     `? ` and the line as sent
+    (others)    this very line
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from importlib import resources
+
+import msgspec
+from msgspec import Struct
+
+
+class Case(Struct, frozen=True, forbid_unknown_fields=True):
+    """One example."""
+
+    name: str
+    send: str
+    expect: str | list[str]
+    half_close: bool = False
+    chunk: int | None = None
+
+    @property
+    def slug(self) -> str:
+        """The name as one word, for the ID of a check."""
+        return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
+
+    @property
+    def expected(self) -> list[str]:
+        return [self.expect] if isinstance(self.expect, str) else self.expect
+
+    def filled(self, client: bytes, known: bytes, now: bytes) -> bytes:
+        """Return what is sent."""
+        data = self.send.encode("latin-1")
+        for placeholder, value in ((b"{id}", client), (b"{known}", known), (b"{now}", now)):
+            data = data.replace(placeholder, value)
+        return data
+
+
+@cache
+def load() -> tuple[Case, ...]:
+    """Return all cases."""
+    lines = resources.files(__package__).joinpath("cases.jsonl").read_bytes().splitlines()
+    return tuple(msgspec.json.decode(line, type=Case) for line in lines)

@@ -1,0 +1,72 @@
+"""The conformance cases: each example of the protocol at one server as it is written, and byte by byte at another.
+
+Where a server ends or hangs up, other cases that are under way there end too, and are not to blame: whatever a
+connection was lost of is played again, alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from proxyherd.grading.cases import Case, load
+from proxyherd.grading.checks import Check
+from proxyherd.grading.faults import Fault
+from proxyherd.grading.herds import Herd
+from proxyherd.grading.playing import play
+
+AT_ONCE: Final = 32
+"""Cases that are played at once."""
+
+ANSWERS: Final = {
+    "at": "A report in form and in bounds is answered with AT, the server's name, the difference of the times with a "
+    "sign and nine decimals, and the three operands as they came.",
+    "at+json": "A question about a known client is answered with the AT line held of it, places as JSON in the format "
+    "of Nearby Search, no more than asked for, and two LFs.",
+}
+"""The rule behind an expected answer; behind all others is INVALID."""
+
+INVALID: Final = (
+    "Whatever is no command in form and in bounds is answered with `? ` and a copy of the line, byte for byte, "
+    "less its LF."
+)
+
+
+def checks(herd: Herd) -> list[Check]:
+    room, alone = asyncio.Semaphore(AT_ONCE), asyncio.Lock()
+
+    def check(number: int, case: Case) -> Check:
+        async def run() -> None:
+            for turn, chunk in enumerate((case.chunk, 1)):
+                server = herd.turn(number + turn)
+                try:
+                    async with room:
+                        await play(case, server, chunk)
+                except Fault as fault:
+                    if not fault.gone:
+                        raise
+                else:
+                    continue
+                async with alone:
+                    await _calm(room)
+                    try:
+                        await herd.until_serves(server)
+                        await play(case, server, chunk)
+                    finally:
+                        _go_on(room)
+
+        rules = dict.fromkeys(ANSWERS.get(what, INVALID) for what in case.expected)
+        return Check(f"case.{case.slug}", f"Case: {case.name}", " ".join(rules), run, points=1)
+
+    return [check(number, case) for number, case in enumerate(load())]
+
+
+async def _calm(room: asyncio.Semaphore) -> None:
+    """Wait until no case is played but one's own, and let none begin."""
+    for _ in range(AT_ONCE):
+        await room.acquire()
+
+
+def _go_on(room: asyncio.Semaphore) -> None:
+    for _ in range(AT_ONCE):
+        room.release()

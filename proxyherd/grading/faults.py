@@ -1,0 +1,31 @@
+"""What a check ends with when it does not pass."""
+
+from __future__ import annotations
+
+from typing import Final
+
+MOST_SHOWN: Final = 300
+"""Bytes of a line or an answer that a report shows."""
+
+
+class Fault(Exception):  # noqa: N818 - it is the herd's, not the program's
+    """A rule is broken: what was sent to which server, what was to come, and what came."""
+
+    def __init__(self, server: str, sent: bytes, expected: str, got: str, *, gone: bool = False) -> None:
+        super().__init__(f"{server}: sent {shown(sent)}; expected {expected}; got {got}")
+        self.server = server
+        self.sent = sent
+        self.expected = expected
+        self.got = got
+        self.gone = gone
+        """Whether the connection ended or did not come about: the fault may be that of an input before."""
+
+
+class NotSeen(Exception):  # noqa: N818 - no error either
+    """Whether the rule holds cannot be seen from here; the text says what would show it."""
+
+
+def shown(data: bytes) -> str:
+    """Return bytes as printable ASCII on one line, cut where they are many."""
+    text = repr(data[:MOST_SHOWN])[1:]
+    return text if len(data) <= MOST_SHOWN else f"{text}... ({len(data):,} bytes)"

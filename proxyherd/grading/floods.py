@@ -1,0 +1,284 @@
+"""Floods: what one server took all others know, once, and nobody else's word counts."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Final
+
+from proxyherd.grading.checks import Check
+from proxyherd.grading.faults import Fault, NotSeen, shown
+from proxyherd.grading.herds import Herd, Log
+from proxyherd.grading.servers import LOCATION, Server, new_client, now, spelled, until
+
+QUIET_SECONDS: Final = 0.5
+"""A flood has ended when no log has mentioned its client for so long."""
+
+LINES_A_MESSAGE: Final = 3
+"""Lines of a log that one message between servers may make: that it came, what it was, what was done."""
+
+LINES_OF_THE_REPORT: Final = 8
+"""Lines beside those: a connection, the command, the answer, how they were understood."""
+
+UPDATES: Final = 2
+"""Reports of one client of which the end is awaited."""
+
+TRIES: Final = 8
+
+
+def checks(herd: Herd) -> list[Check]:
+    return [
+        Check(
+            "floods.reach-every-server",
+            "A report at any server is soon known at every other, as the same AT line",
+            "A server passes on each update that is news to all its neighbours, so every server that can be reached "
+            "comes to hold the AT line of the one that took the report, byte for byte.",
+            lambda: _reach(herd),
+        ),
+        Check(
+            "floods.neighbours-know-at-once",
+            "A neighbour asked right after the answer already knows",
+            "An update is handed to every live link before the answer is handed to the client.",
+            lambda: _at_once(herd),
+        ),
+        Check(
+            "floods.newest-wins-everywhere",
+            "The latest report of a client counts everywhere, whichever servers took the others",
+            "What a server learns replaces what it holds if it is later.",
+            lambda: _newest_wins(herd),
+        ),
+        Check(
+            "floods.stale-reports-stay",
+            "A report that comes late is passed on to nobody, and replaces nothing anywhere",
+            "A report that is not later than what is held is answered, and flooded nowhere.",
+            lambda: _stale_stays(herd),
+        ),
+        Check(
+            "floods.equal-times-end-alike",
+            "Two reports of one client with equal times, taken by two servers at once, end alike everywhere",
+            "One total order decides: the time as a number, then the bytes of the whole AT line.",
+            lambda: _equal_times(herd),
+        ),
+        Check(
+            "floods.end",
+            "A flood ends: no update goes round and round",
+            "What a server learns it passes on once, only if it was news, and not to whom it came from; so one update "
+            "crosses a link at most twice. Seen in the logs: lines that mention the client.",
+            lambda: _end(herd),
+        ),
+        Check(
+            "at.answered-as-invalid",
+            "AT from a client is an invalid command",
+            "Locations are only learned from servers that have proved to be of the herd: AT on a client's connection "
+            "is answered with `? ` and the line.",
+            lambda: _at_is_invalid(herd),
+        ),
+        Check(
+            "at.teaches-nobody",
+            "AT from a client makes no client known",
+            "Locations are only learned from servers that have proved to be of the herd.",
+            lambda: _at_teaches_nobody(herd),
+        ),
+        Check(
+            "at.replaces-nothing",
+            "AT from a client replaces no report",
+            "Locations are only learned from servers that have proved to be of the herd.",
+            lambda: _at_replaces_nothing(herd),
+        ),
+    ]
+
+
+def _with_company(herd: Herd) -> list[Server]:
+    """Return the servers whose reports others are to hear of."""
+    found = [server for server in herd.servers if herd.reach(server)]
+    if not found:
+        raise NotSeen("no two servers are to hear of one another")
+    return found
+
+
+async def _reach(herd: Herd) -> None:
+    async def from_one(server: Server) -> None:
+        at = await server.report(new_client())
+        await asyncio.gather(*(other.until_holds(at) for other in herd.reach(server)))
+
+    await asyncio.gather(*map(from_one, _with_company(herd)))
+
+
+async def _at_once(herd: Herd) -> None:
+    _with_company(herd)
+    if herd.edges is None:
+        raise NotSeen("who is linked with whom is not known: --topology")
+
+    async def between(server: Server, neighbour: Server) -> None:
+        late = []
+        for _ in range(TRIES):
+            client = new_client()
+            at = await server.report(client)
+            if await neighbour.held(client) != at:
+                late.append(at)
+        # Behind a backlog it may lag; always behind is no backlog.
+        if len(late) > TRIES // 2:
+            raise Fault(
+                neighbour.name,
+                b"WHATSAT, right after %b had answered a report" % server.name.encode(),
+                "that it knows the report",
+                f"that it did not know it {len(late)} times of {TRIES}",
+            )
+
+    pairs = [(server, other) for server in herd.servers for other in herd.neighbours(server)]
+    # One after another at each server: a busy one has a backlog.
+    for shift in range(max(len(herd.neighbours(server)) for server in herd.servers)):
+        now_on = [pair for pair in pairs if herd.neighbours(pair[0])[shift : shift + 1] == [pair[1]]]
+        await asyncio.gather(*(between(*pair) for pair in now_on))
+
+
+async def _newest_wins(herd: Herd) -> None:
+    for first in _with_company(herd)[:2]:
+        second = herd.reach(first)[-1]
+        client, when = new_client(), time.time_ns()
+        at = await first.report(client, spelled(when), b"+1+1")
+        await second.until_holds(at)
+        at = await second.report(client, spelled(when + 1_000_000), b"+2+2")
+        await _all_hold(herd, first, at)
+        at = await first.report(client, spelled(when + 2_000_000), b"+3+3")
+        await _all_hold(herd, first, at)
+
+
+async def _stale_stays(herd: Herd) -> None:
+    for first in _with_company(herd)[:2]:
+        second = herd.reach(first)[-1]
+        client, when = new_client(), time.time_ns()
+        at = await first.report(client, spelled(when), b"+1+1")
+        await _all_hold(herd, first, at)
+        await second.report(client, spelled(when - 1_000_000), b"+2+2")
+        await _all_hold(herd, second, await second.report(new_client()))
+        for server in (first, *herd.reach(first)):
+            if (held := await server.held(client)) != at:
+                raise Fault(
+                    server.name,
+                    b"a report at %b, then an earlier one at %b"
+                    % (first.name.encode(), second.name.encode()),
+                    shown(at),
+                    shown(held),
+                )
+
+
+async def _equal_times(herd: Herd) -> None:
+    for first in _with_company(herd)[:2]:
+        await _equal_times_at(herd, first, herd.reach(first)[-1])
+
+
+async def _equal_times_at(herd: Herd, first: Server, second: Server) -> None:
+    client, when = new_client(), now()
+    lines = set(
+        await asyncio.gather(first.report(client, when, b"+1+1"), second.report(client, when, b"+2+2"))
+    )
+    held: dict[str, bytes] = {}
+
+    async def alike() -> bool:
+        for server in (first, *herd.reach(first)):
+            held[server.name] = await server.held(client)
+        return len(set(held.values())) == 1 and set(held.values()) <= lines
+
+    if not await until(alike, first.seconds):
+        raise Fault(
+            first.name,
+            b"reports of %b at the time %b at %b and at %b, at once"
+            % (client, when, first.name.encode(), second.name.encode()),
+            "the same one of both AT lines at every server",
+            "; ".join(f"{name}: {shown(line)}" for name, line in held.items()),
+        )
+
+
+async def _all_hold(herd: Herd, server: Server, at: bytes) -> None:
+    await asyncio.gather(*(one.until_holds(at) for one in (server, *herd.reach(server))))
+
+
+async def _end(herd: Herd) -> None:
+    logs = herd.logs()
+    clients = {new_client(): server for server in _with_company(herd)}
+    when = time.time_ns()
+    # Two reports at once: one update alone ends also where whatever differs from what is held passes for news.
+    await asyncio.gather(
+        *(server.report(client, spelled(when), b"+1+1") for client, server in clients.items()),
+        *(
+            herd.reach(server)[-1].report(client, spelled(when + 1), b"+2+2")
+            for client, server in clients.items()
+        ),
+    )
+    lines = await _until_quiet(logs, list(clients))
+    sharing = {
+        log.server: [other.server for other in logs if other.server.log == log.server.log] for log in logs
+    }
+    if not any(count for counts in lines.values() for count in counts.values()):
+        raise NotSeen("the logs mention none of the clients")
+    for server, counts in lines.items():
+        links = sum(len(herd.neighbours(other)) for other in sharing[server])
+        most = UPDATES * (LINES_A_MESSAGE * 2 * links + LINES_OF_THE_REPORT * len(sharing[server]))
+        for client, count in counts.items():
+            if count > most:
+                raise Fault(
+                    server.name,
+                    b"IAMAT %b at two servers at once, one of them %b"
+                    % (client, clients[client].name.encode()),
+                    f"at most {most} lines of {server.name}'s log that mention the client, for {links} links",
+                    f"{count:,}",
+                )
+
+
+async def _until_quiet(logs: list[Log], clients: list[bytes]) -> dict[Server, dict[bytes, int]]:
+    """Return how many lines of each log mention each client, once no more come."""
+    counted: dict[Server, dict[bytes, int]] = {}
+    deadline = time.monotonic() + 10
+    quiet_since = time.monotonic()
+    while time.monotonic() - quiet_since < QUIET_SECONDS and time.monotonic() < deadline:
+        await asyncio.sleep(0.1)
+        found = {log.server: _mentions(log.new(), clients) for log in logs}
+        if found != counted:
+            counted, quiet_since = found, time.monotonic()
+    return counted
+
+
+def _mentions(text: bytes, clients: list[bytes]) -> dict[bytes, int]:
+    lines = text.split(b"\n")
+    return {client: sum(client in line for line in lines) for client in clients}
+
+
+def _at_line(server: Server, client: bytes, when: bytes) -> bytes:
+    return b"AT %b +0.100000000 %b %b %b" % (server.name.encode(), client, LOCATION, when)
+
+
+async def _at_is_invalid(herd: Herd) -> None:
+    for server in herd.servers:
+        line = _at_line(server, new_client(), now())
+        async with server.connect() as connection:
+            await connection.send(line + b"\n")
+            await connection.expect(b"? " + line + b"\n")
+
+
+async def _at_teaches_nobody(herd: Herd) -> None:
+    async def at(server: Server) -> None:
+        client = new_client()
+        line = _at_line((herd.others(server) or [server])[0], client, now())
+        await _tell(server, line)
+        await herd.expect_nobody_knows(server, client, line)
+
+    await asyncio.gather(*map(at, herd.servers))
+
+
+async def _at_replaces_nothing(herd: Herd) -> None:
+    for server in herd.servers:
+        client, when = new_client(), time.time_ns()
+        at = await server.report(client, spelled(when), b"+1+1")
+        line = _at_line(server, client, spelled(when + 1_000_000_000))
+        await _tell(server, line)
+        if (held := await server.held(client)) != at:
+            raise Fault(server.name, line, f"that {server.name} still holds {shown(at)}", shown(held))
+
+
+async def _tell(server: Server, line: bytes) -> None:
+    """Send a line and wait until the server has dealt with it, whatever it answers."""
+    async with server.connect() as connection:
+        await connection.send(line + b"\n")
+        connection.half_close()
+        await connection.rest()

@@ -1,0 +1,97 @@
+"""Runs all checks on a herd, section by section.
+
+What changes most comes last: the examples first send lines that are no commands once everything else has been seen,
+and a server is lost and regained at the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from proxyherd.grading import conformance, floods, hardness, logged, places, regaining, times
+from proxyherd.grading.checks import Check, Section
+from proxyherd.grading.faults import Fault, NotSeen
+from proxyherd.grading.herds import Herd
+from proxyherd.grading.report import Report, Result
+
+SECTIONS: Final = (
+    Section("times", "Times and differences", times.checks),
+    Section("floods", "Floods between servers", floods.checks),
+    Section("places", "Places", places.checks),
+    Section("logs", "Logs of commands", logged.checks),
+    Section("cases", "Conformance cases", conformance.checks),
+    Section("hardness", "Bad lines and many clients", hardness.checks, at_once=False),
+    Section("regained", "A server lost and regained", regaining.checks, at_once=False),
+)
+
+
+def checks(herd: Herd, sections: Sequence[Section] = SECTIONS) -> int:
+    """Return how many checks there are."""
+    return sum(len(section.checks(herd)) for section in sections)
+
+
+async def judge(
+    herd: Herd,
+    *,
+    sections: Sequence[Section] = SECTIONS,
+    seconds: float = 300.0,
+    settle_seconds: float = 5.0,
+    passed: Callable[[], None] = lambda: None,
+) -> Report:
+    """Judge a herd; `passed` is called after each check. Past `seconds` what has not been judged is at fault.
+
+    Raises NotReached where a server gives no answer at all.
+    """
+    began = time.monotonic()
+    deadline = began + seconds
+    await herd.meet()
+    await herd.settle(settle_seconds)
+    results: list[Result] = []
+    for section in sections:
+        await herd.revive()
+        found = section.checks(herd)
+
+        async def one(check: Check, section: Section = section) -> Result:
+            result = await _judge(check, section, deadline)
+            passed()
+            return result
+
+        if section.at_once:
+            results += await asyncio.gather(*map(one, found))
+        else:
+            results += [await one(check) for check in found]
+    servers = {server.name: f"{server.host}:{server.port}" for server in herd.servers}
+    titles = {section.name: section.title for section in sections}
+    return Report(servers, titles, results, time.monotonic() - began)
+
+
+async def _judge(check: Check, section: Section, deadline: float) -> Result:
+    began = time.monotonic()
+    left = deadline - began
+    fault: Fault | None = None
+    not_seen = ""
+    try:
+        async with asyncio.timeout(max(0.0, min(check.seconds, left))):
+            await check.run()
+    except Fault as error:
+        fault = error
+    except NotSeen as error:
+        not_seen = str(error)
+    except TimeoutError:
+        which = "all checks together" if left < check.seconds else "this check"
+        fault = Fault(
+            "herd", b"", f"that {which} end in time", f"no end after {time.monotonic() - began:.0f} s"
+        )
+    return Result(
+        id=check.id,
+        section=section.name,
+        title=check.title,
+        rule=check.rule,
+        points=check.points,
+        seconds=time.monotonic() - began,
+        fault=fault,
+        not_seen=not_seen,
+    )

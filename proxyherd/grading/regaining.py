@@ -1,0 +1,244 @@
+"""A server lost and regained: the others go on without it, and once it is back it knows what it missed.
+
+The steps stand in this order, each a check; where one cannot be made, those behind it are not seen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Callable
+from typing import Final
+
+from proxyherd.grading.checks import Check
+from proxyherd.grading.faults import Fault, NotSeen
+from proxyherd.grading.herds import Herd, Log
+from proxyherd.grading.keeping import StartError
+from proxyherd.grading.servers import PREFIX, Server, new_client
+
+AGAIN: Final = 2
+"""How many times the patience for an answer a server that is back and its neighbours have to find one another, and to
+tell what was missed."""
+
+QUIET_SECONDS: Final = 2.0
+"""How long nothing is asked once a server has gone or come, so that what is logged then is about that."""
+
+LOST: Final = re.compile(
+    rb"(?<![a-z])(?:clos|lost|drop|disconnect|unreach|refus|down|fail|reset|brok|cannot|could ?n.t|unable|error|gone|"
+    rb"ended|away|dead|timed? ?out)",
+    re.IGNORECASE,
+)
+FOUND: Final = re.compile(
+    rb"(?<![a-z])(?:open|(?:re-?)?connect|link|join|restor|accept|establish|peer|neighbou?r)", re.IGNORECASE
+)
+"""Words of a log line by which it may tell that a neighbour has gone, and that one has come."""
+
+
+def checks(herd: Herd) -> list[Check]:
+    loss = _Loss(herd)
+    return [
+        Check(
+            "lost.others-answer",
+            "With one server lost, every other goes on answering",
+            "A server never stops answering because a neighbour is away.",
+            loss.others_answer,
+        ),
+        Check(
+            "lost.others-flood",
+            "With one server lost, reports reach all that are still linked",
+            "What a server learns it passes on to every live neighbour; one that is away holds up nothing.",
+            loss.others_flood,
+        ),
+        Check(
+            "lost.is-logged",
+            "That a neighbour was lost is in the logs",
+            "Each server logs when a connection with another is dropped. Seen by a new line that names the lost server "
+            "or its port, or tells of a loss.",
+            loss.is_logged,
+        ),
+        Check(
+            "regained.answers",
+            "The server is started again, and answers",
+            "A server never fails to start, whatever it left behind.",
+            loss.returns,
+        ),
+        Check(
+            "regained.catches-up",
+            "It then knows what was reported while it was away, and before",
+            "When a link comes up, both sides end with the same table.",
+            loss.catches_up,
+        ),
+        Check(
+            "regained.floods",
+            "Reports at it reach the others again, and theirs reach it",
+            "A neighbour that is away is redialled for ever.",
+            loss.floods_again,
+        ),
+        Check(
+            "regained.is-logged",
+            "That the neighbour is back is in the logs",
+            "Each server logs when a connection with another is opened. Seen by a new line that names the server, its "
+            "port, or tells of a connection.",
+            loss.return_is_logged,
+        ),
+    ]
+
+
+class _Loss:
+    """One server's loss and return, step by step."""
+
+    def __init__(self, herd: Herd) -> None:
+        self._herd = herd
+        self._lost: Server | None = None
+        self._back = False
+        self._logs: list[Log] = []
+        self._noted: list[Log] = []
+        self._before = b""
+        self._missed: list[tuple[Server, bytes]] = []
+
+    async def others_answer(self) -> None:
+        lost = await self._lose()
+        await asyncio.gather(*(other.report(new_client()) for other in self._herd.others(lost)))
+
+    async def others_flood(self) -> None:
+        lost = self._needs_lost()
+        others = self._herd.others(lost)
+
+        async def from_one(server: Server) -> None:
+            at = await server.report(new_client())
+            self._missed.append((server, at))
+            try:
+                await asyncio.gather(*(one.until_holds(at) for one in self._herd.reach(server, lost)))
+            except Fault as fault:
+                if self._herd.edges is None:
+                    raise NotSeen(f"{fault}; whether they are linked is not known: --topology") from fault
+                raise
+
+        await asyncio.gather(*map(from_one, others))
+        if not any(self._herd.reach(other, lost) for other in others):
+            raise NotSeen(f"without {lost.name} no two servers are linked")
+
+    async def is_logged(self) -> None:
+        lost = self._needs_lost()
+        named = _names(lost)
+        await self._look_in_logs(lost, named, "that tells that it is gone")
+
+    async def returns(self) -> None:
+        lost = self._needs_lost()
+        assert self._herd.keeper is not None
+        self._mark_logs(lost)
+        try:
+            await self._herd.keeper.regain(lost)
+        except StartError as error:
+            raise Fault(lost.name, b"", "that it starts again", str(error)) from error
+        self._back = True
+        named = _names(lost)
+        await self._watch(
+            lambda line: (
+                not _is_about_a_report(line) and not LOST.search(line) and (named(line) or FOUND.search(line))
+            )
+        )
+        await lost.report(new_client())
+
+    async def catches_up(self) -> None:
+        lost, near = self._needs_back()
+        deadline = time.monotonic() + AGAIN * lost.seconds
+        for at in (self._before, *(at for server, at in self._missed if server in near)):
+            await lost.until_holds(at, max(0.0, deadline - time.monotonic()))
+
+    async def floods_again(self) -> None:
+        lost, near = self._needs_back()
+        deadline = time.monotonic() + AGAIN * lost.seconds
+        # A report of the first moment may find no link yet, and a herd may be without catch-up.
+        for server, others in ((lost, near), *((one, [lost]) for one in near)):
+            while not await self._floods(server, others):
+                if time.monotonic() > deadline:
+                    at = await server.report(new_client())
+                    await asyncio.gather(*(other.until_holds(at, 0.5) for other in others))
+
+    async def return_is_logged(self) -> None:
+        lost, _ = self._needs_back()
+        named = _names(lost)
+        await self._look_in_logs(
+            lost,
+            lambda line: named(line) and not LOST.search(line) and not _is_about_a_report(line),
+            "that tells that it is back",
+        )
+
+    async def _lose(self) -> Server:
+        herd = self._herd
+        if herd.keeper is None:
+            raise NotSeen("servers cannot be stopped and started from here: --start, or --lose and --regain")
+        if len(herd.servers) < 2:
+            raise NotSeen("there is one server only")
+        lost = max(herd.servers, key=lambda server: len(herd.neighbours(server)))
+        self._before = await lost.report(new_client())
+        await self._floods(lost, herd.reach(lost), self._before)
+        await asyncio.sleep(0.1)  # for the log of what was asked before
+        self._mark_logs(lost)
+        await herd.keeper.lose(lost)
+        self._lost = lost
+        named = _names(lost)
+        await self._watch(lambda line: named(line) or LOST.search(line))
+        return lost
+
+    async def _floods(self, server: Server, others: list[Server], at: bytes = b"") -> bool:
+        """Whether a report at one is known at others at once, or nearly."""
+        at = at or await server.report(new_client())
+        try:
+            await asyncio.gather(*(other.until_holds(at, 0.5) for other in others))
+        except Fault:
+            return False
+        return True
+
+    def _mark_logs(self, lost: Server) -> None:
+        self._logs = [Log(server) for server in self._herd.neighbours(lost) if server.log is not None]
+
+    async def _watch(self, tells: Callable[[bytes], object]) -> None:
+        """See which logs tell it while nothing is asked."""
+        found = await asyncio.gather(*(log.until_found(tells, QUIET_SECONDS) for log in self._logs))
+        self._noted = [log for log, is_found in zip(self._logs, found, strict=True) if is_found]
+
+    def _needs_lost(self) -> Server:
+        if self._lost is None:
+            raise NotSeen("no server was lost")
+        return self._lost
+
+    def _needs_back(self) -> tuple[Server, list[Server]]:
+        if self._lost is None or not self._back:
+            raise NotSeen("no server came back")
+        near = self._herd.reach(self._lost)
+        if not near:
+            raise NotSeen(f"{self._lost.name} has no neighbours")
+        return self._lost, near
+
+    async def _look_in_logs(self, lost: Server, tells: Callable[[bytes], object], what: str) -> None:
+        neighbours = self._herd.neighbours(lost)
+        if not neighbours or len(self._logs) < len(neighbours):
+            raise NotSeen(f"not every neighbour's log is named: --logs, --log ({len(neighbours)} neighbours)")
+        late = [log for log in self._logs if log not in self._noted]
+        # A herd without lasting links notes a loss when it next has something to pass on.
+        await asyncio.gather(*(log.server.report(new_client()) for log in late))
+        found = await asyncio.gather(*(log.until_found(tells, log.server.seconds) for log in late))
+        silent = [log.server for log, is_found in zip(late, found, strict=True) if not is_found]
+        # Where nobody said who is linked with it, one that was is enough.
+        if not silent or (self._herd.edges is None and len(silent) < len(self._logs)):
+            return
+        raise Fault(
+            silent[0].name,
+            b"(%b was stopped and started)" % lost.name.encode(),
+            f"a new line in {silent[0].log} {what}, such as one that names {lost.name}",
+            "no such line",
+        )
+
+
+def _is_about_a_report(line: bytes) -> bool:
+    """Whether a line mentions a client of ours: that an update came is not that a connection did."""
+    return PREFIX in line
+
+
+def _names(server: Server) -> Callable[[bytes], object]:
+    """Return what tells whether a line names a server otherwise than as who took a report."""
+    name = re.escape(server.name.encode())
+    return re.compile(rb"(?<!AT )\b%b\b|(?<!\d)%d\b" % (name, server.port)).search

@@ -1,0 +1,188 @@
+"""What came out of judging a herd, as text, JSON and JUnit. Pure.
+
+What a server sent stands in it as printable ASCII: it may be anything, and goes to terminals and into XML.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from proxyherd.grading.faults import Fault, shown
+
+
+class Result(Struct, frozen=True):
+    """What came out of one check: it passed unless there is a fault, or it was not seen."""
+
+    id: str
+    section: str
+    title: str
+    rule: str
+    points: int
+    seconds: float
+    fault: Fault | None = None
+    not_seen: str = ""
+
+    @property
+    def outcome(self) -> str:
+        return "fault" if self.fault else "not seen" if self.not_seen else "passed"
+
+
+class Report(Struct, frozen=True):
+    """The results of one grading; addresses by the servers' names, titles by the sections'."""
+
+    servers: Mapping[str, str]
+    sections: Mapping[str, str]
+    results: Sequence[Result]
+    seconds: float
+
+    def of(self, outcome: str, section: str | None = None) -> list[Result]:
+        """Return the results that came out so, of one section or of all."""
+        return [
+            one
+            for one in self.results
+            if one.outcome == outcome and (section is None or one.section == section)
+        ]
+
+    def points(self, section: str | None = None) -> tuple[int, int]:
+        """Return the points made and those that could have been; what was not seen counts for neither."""
+        made, lost = (sum(one.points for one in self.of(what, section)) for what in ("passed", "fault"))
+        return made, made + lost
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no fault was found."""
+        return not self.of("fault")
+
+
+def as_text(report: Report) -> str:
+    """Return the report for people."""
+    return "\n".join([*_table(report), "", *_faults(report), *_not_seen(report), _score(report)]) + "\n"
+
+
+def _table(report: Report) -> Iterator[str]:
+    servers = ", ".join(_ascii(f"{name} ({address})") for name, address in report.servers.items())
+    yield f"Graded {len(report.servers)} servers in {report.seconds:.1f} s: {servers}"
+    yield ""
+    width = max(map(len, report.sections.values()), default=0)
+    yield f"{'section':{width}}  {'points':>9}  passed  faults  not seen"
+    for name, title in report.sections.items():
+        made, possible = report.points(name)
+        counts = [len(report.of(outcome, name)) for outcome in ("passed", "fault", "not seen")]
+        yield f"{title:{width}}  {f'{made}/{possible}':>9}  {counts[0]:6}  {counts[1]:6}  {counts[2]:8}"
+
+
+def _faults(report: Report) -> Iterator[str]:
+    for one in report.of("fault"):
+        assert one.fault is not None
+        yield f"FAULT {one.id}: {one.title} (-{one.points})"
+        for what, text in _details(one, one.fault).items():
+            yield f"  {what:8}  {text}"
+        yield ""
+
+
+def _details(one: Result, fault: Fault) -> dict[str, str]:
+    details = {
+        "rule": one.rule,
+        "server": fault.server,
+        "sent": shown(fault.sent) if fault.sent else "",
+        "expected": fault.expected,
+        "got": fault.got,
+    }
+    return {what: _ascii(text) for what, text in details.items() if text}
+
+
+def _not_seen(report: Report) -> Iterator[str]:
+    unseen = report.of("not seen")
+    for one in unseen:
+        yield f"Not seen: {one.id}: {_ascii(one.not_seen)}"
+    if unseen:
+        yield ""
+
+
+def _score(report: Report) -> str:
+    made, possible = report.points()
+    share = f" ({100 * made / possible:.1f} %)" if possible else ""
+    unseen = len(report.of("not seen"))
+    rest = f"; {unseen} checks were not seen and count for nothing" if unseen else ""
+    return f"Score: {made} of {possible} points{share}{rest}"
+
+
+def as_json(report: Report) -> bytes:
+    """Return the report for programs: one JSON object, indented."""
+    made, possible = report.points()
+    document: dict[str, Any] = {
+        "servers": {_ascii(name): address for name, address in report.servers.items()},
+        "seconds": round(report.seconds, 3),
+        "points": made,
+        "possible": possible,
+        "sections": [
+            {
+                "name": name,
+                "title": title,
+                "points": report.points(name)[0],
+                "possible": report.points(name)[1],
+            }
+            for name, title in report.sections.items()
+        ],
+        "checks": [_check(one) for one in report.results],
+    }
+    return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
+
+
+def _check(one: Result) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "id": one.id,
+        "section": one.section,
+        "title": one.title,
+        "outcome": one.outcome,
+        "points": one.points if one.outcome == "passed" else 0,
+        "possible": 0 if one.outcome == "not seen" else one.points,
+        "seconds": round(one.seconds, 3),
+    }
+    if one.fault:
+        found.update(_details(one, one.fault))
+    if one.not_seen:
+        found["not_seen"] = _ascii(one.not_seen)
+    return found
+
+
+def as_junit(report: Report) -> str:
+    """Return the report as JUnit XML, a suite for each section."""
+    lines = ['<?xml version="1.0" encoding="UTF-8"?>', f"<testsuites {_counts(report, None)}>"]
+    for name, title in report.sections.items():
+        lines.append(f'  <testsuite name="{_xml(title)}" {_counts(report, name)}>')
+        lines += [line for one in report.results if one.section == name for line in _testcase(one)]
+        lines.append("  </testsuite>")
+    return "\n".join([*lines, "</testsuites>"]) + "\n"
+
+
+def _counts(report: Report, section: str | None) -> str:
+    mine = [one for one in report.results if section is None or one.section == section]
+    seconds = sum(one.seconds for one in mine)
+    counts = (len(mine), len(report.of("fault", section)), len(report.of("not seen", section)))
+    return 'tests="{}" failures="{}" errors="0" skipped="{}" time="{:.3f}"'.format(*counts, seconds)
+
+
+def _testcase(one: Result) -> Iterator[str]:
+    head = f'    <testcase classname="{_xml(one.section)}" name="{_xml(one.id)}" time="{one.seconds:.3f}"'
+    if one.fault:
+        details = "\n".join(f"{what}: {text}" for what, text in _details(one, one.fault).items())
+        yield f'{head}><failure message="{_xml(one.title)}">{html.escape(details)}</failure></testcase>'
+    elif one.not_seen:
+        yield f'{head}><skipped message="{_xml(one.not_seen)}"/></testcase>'
+    else:
+        yield f"{head}/>"
+
+
+def _xml(text: str) -> str:
+    return html.escape(_ascii(text))
+
+
+def _ascii(text: str) -> str:
+    """Return text with everything escaped that is not printable ASCII."""
+    return "".join(one if " " <= one <= "~" else ascii(one)[1:-1] for one in text)

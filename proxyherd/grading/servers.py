@@ -1,0 +1,244 @@
+"""One server under judgement, as its clients see it: connections, reports, questions.
+
+The rule: every wait has a deadline, and whatever goes wrong on a connection is a `Fault` that says what was sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+from proxyherd.grading.answers import form_of_at, parse_at
+from proxyherd.grading.faults import Fault, shown
+
+PREFIX: Final = b"g" + secrets.token_hex(5).encode()
+"""What the clients of this grading begin with, and no others."""
+
+LOCATION: Final = b"+34.068930-118.445127"
+MOST_BYTES: Final = 1 << 24
+"""Bytes of one answer; who sends more is no server of the protocol."""
+
+PLACES_SECONDS: Final = 10.0
+"""How much longer an answer with places may take: a server answers for Places that do not."""
+
+_numbers = itertools.count(1)
+
+
+def new_client() -> bytes:
+    """Return the ID of a client that nobody has heard of; none is a part of another."""
+    return b"%b.%06d" % (PREFIX, next(_numbers))
+
+
+def spelled(nanoseconds: int) -> bytes:
+    """Return a time as a client spells it."""
+    return b"%d.%09d" % divmod(nanoseconds, 1_000_000_000)
+
+
+def now() -> bytes:
+    """Return the time now as a client spells it."""
+    return spelled(time.time_ns())
+
+
+async def until(condition: Callable[[], Awaitable[bool]], seconds: float) -> bool:
+    """Wait for a condition; return whether it came about in time."""
+    deadline, pause = time.monotonic() + seconds, 0.005
+    while not await condition():
+        if time.monotonic() > deadline:
+            return False
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, 0.1)
+    return True
+
+
+class Connection:
+    """One client's connection."""
+
+    def __init__(
+        self, server: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seconds: float
+    ) -> None:
+        self._server = server
+        self._reader = reader
+        self._writer = writer
+        self._seconds = seconds
+        self.sent = b""
+        """What was sent last, for reports."""
+
+    async def send(self, data: bytes, chunk: int | None = None) -> None:
+        """Send bytes: all at once, or `chunk` at a time with a moment between."""
+        self.sent = data
+        with self._faults("that the server reads it"):
+            async with asyncio.timeout(self._seconds + len(data) / 1_000):
+                for at in range(0, len(data), chunk or len(data) or 1):
+                    self._writer.write(data[at : at + (chunk or len(data))])
+                    await self._writer.drain()
+                    await asyncio.sleep(0)
+
+    def half_close(self) -> None:
+        """Say that nothing more will be sent."""
+        with contextlib.suppress(OSError):
+            self._writer.write_eof()
+
+    def reset(self) -> None:
+        """Break the connection, as a client does that crashes."""
+        self._writer.transport.abort()
+
+    async def line(self, expected: str = "an answer") -> bytes:
+        """Return one line with its LF. Raises Fault where the stream ends before."""
+        return await self._until(b"\n", expected, self._seconds)
+
+    async def places(self) -> bytes:
+        """Return what follows the AT line in an answer to WHATSAT, less the two LFs that end it."""
+        body = await self._until(
+            b"\n\n", "JSON and two LFs behind the AT line", self._seconds + PLACES_SECONDS
+        )
+        return body[:-2]
+
+    async def expect(self, answer: bytes) -> None:
+        """Read one line; it must be this one."""
+        got = await self.line(shown(answer))
+        if got != answer:
+            raise self.fault(shown(answer), shown(got))
+
+    async def expect_end(self) -> None:
+        """The server must close without another byte."""
+        rest = await self.rest()
+        if rest:
+            raise self.fault("nothing more, and that the server closes", shown(rest))
+
+    async def rest(self) -> bytes:
+        """Return all that comes before the server closes."""
+        data = bytearray()
+        with self._faults("that the server closes"):
+            async with asyncio.timeout(self._seconds):
+                while some := await self._reader.read(65_536):
+                    data += some
+                    if len(data) > MOST_BYTES:
+                        raise self.fault("that the server closes", f"more than {MOST_BYTES:,} bytes")
+        return bytes(data)
+
+    def fault(self, expected: str, got: str, *, gone: bool = False) -> Fault:
+        return Fault(self._server, self.sent, expected, got, gone=gone)
+
+    async def _until(self, end: bytes, expected: str, seconds: float) -> bytes:
+        with self._faults(expected):
+            try:
+                async with asyncio.timeout(seconds):
+                    return await self._reader.readuntil(end)
+            except TimeoutError:
+                # asyncio offers no look at what has come; reading it cannot wait where there is something.
+                some = b""
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(0.01):
+                        some = await self._reader.read(1 << 16)
+                raise self.fault(
+                    expected, f"{shown(some)} and no more within {seconds:g} s" if some else _silence(seconds)
+                ) from None
+        raise AssertionError  # what is caught above is raised again
+
+    @contextlib.contextmanager
+    def _faults(self, expected: str) -> Iterator[None]:
+        try:
+            yield
+        except asyncio.IncompleteReadError as error:
+            raise self.fault(expected, _ended(error.partial), gone=True) from error
+        except asyncio.LimitOverrunError as error:
+            raise self.fault(expected, f"more than {MOST_BYTES:,} bytes without an end") from error
+        except TimeoutError as error:
+            raise self.fault(expected, _silence(self._seconds)) from error
+        except OSError as error:
+            raise self.fault(expected, _reason(error), gone=True) from error
+
+
+def _ended(partial: bytes) -> str:
+    return f"{shown(partial)}, then the end of the connection" if partial else "the end of the connection"
+
+
+def _reason(error: OSError) -> str:
+    """Return what the system says; asyncio puts words of its own in its place."""
+    return os.strerror(error.errno) if error.errno is not None and error.errno > 0 else str(error)
+
+
+def _silence(seconds: float) -> str:
+    return f"nothing within {seconds:g} s"
+
+
+class Server:
+    """One server: where it is, what it is called, and what it holds."""
+
+    question = b"0 0"
+    """The radius and bound that ask for no places, and so cost nothing; a herd that does not take them is asked
+    with others."""
+
+    def __init__(
+        self, name: str, host: str, port: int, *, seconds: float = 5.0, log: Path | None = None
+    ) -> None:
+        self.name = name
+        self.host = host
+        self.port = port
+        self.seconds = seconds
+        self.log = log
+
+    def __repr__(self) -> str:
+        return f"<{self.name} at {self.host}:{self.port}>"
+
+    @contextlib.asynccontextmanager
+    async def connect(self) -> AsyncIterator[Connection]:
+        """Lend a connection. Raises Fault where none comes about."""
+        try:
+            async with asyncio.timeout(self.seconds):
+                reader, writer = await asyncio.open_connection(self.host, self.port, limit=MOST_BYTES)
+        except TimeoutError as error:
+            raise Fault(self.name, b"", "a connection", _silence(self.seconds), gone=True) from error
+        except OSError as error:
+            raise Fault(self.name, b"", "a connection", _reason(error), gone=True) from error
+        try:
+            yield Connection(self.name, reader, writer, self.seconds)
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError, TimeoutError):
+                async with asyncio.timeout(1):
+                    await writer.wait_closed()
+
+    async def ask(self, line: bytes) -> bytes:
+        """Send one line on a connection of its own; return the first line of the answer, with its LF."""
+        async with self.connect() as connection:
+            await connection.send(line + b"\n")
+            return await connection.line()
+
+    async def report(self, client: bytes, when: bytes | None = None, location: bytes = LOCATION) -> bytes:
+        """Let a client report here; return the AT line that answers it, with its LF."""
+        operands = b"%b %b %b" % (client, location, when or now())
+        line = b"IAMAT " + operands
+        answer = await self.ask(line)
+        at = parse_at(answer)
+        name = self.name.encode()
+        if at is None or at.operands != operands or at.server != name:
+            raise Fault(self.name, line, form_of_at(name, operands), shown(answer))
+        return answer
+
+    async def held(self, client: bytes) -> bytes:
+        """Return the AT line that it holds of a client, with its LF; b"" if none."""
+        answer = await self.ask(b"WHATSAT %b %b" % (client, self.question))
+        return answer if answer.startswith(b"AT ") else b""
+
+    async def until_holds(self, at: bytes, seconds: float | None = None) -> None:
+        """Wait until it holds this line of the client that it is about. Raises Fault past the deadline."""
+        client, held = at.split()[3], b""
+
+        async def holds() -> bool:
+            nonlocal held
+            held = await self.held(client)
+            return held == at
+
+        wait = self.seconds if seconds is None else seconds
+        if not await until(holds, wait):
+            question = b"WHATSAT %b %b" % (client, self.question)
+            got = shown(held) if held else f"that {self.name} does not know the client"
+            raise Fault(self.name, question, f"{shown(at)} within {wait:g} s", got)

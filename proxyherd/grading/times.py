@@ -1,0 +1,168 @@
+"""Times: the difference in an AT line, and which of two reports of one client counts.
+
+All of it is asked at one server each, so that a herd that floods badly is not faulted here. Times are of long ago:
+nothing depends on the herd's clock being that of this machine, but where both are on it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from proxyherd.grading.answers import AtLine, is_from_a_float, parse_at
+from proxyherd.grading.checks import Check
+from proxyherd.grading.faults import Fault, shown
+from proxyherd.grading.herds import Herd
+from proxyherd.grading.servers import Server, new_client, spelled
+
+SAMPLES: Final = 12
+"""Differences looked at for each server. Of exact ones of this size one in 200 looks as if it came from a float."""
+
+LONG_AGO: Final = 1_000_000_000_000_000_001
+"""A client's time in nanoseconds, in 2001, whose difference from today a float cannot tell to the nanosecond."""
+
+SAME_CLOCK_NANOSECONDS: Final = 20_000_000
+OTHER_CLOCK_NANOSECONDS: Final = 300_000_000_000
+"""By how much a receiving time may lie outside the moment of the exchange, on this machine and on another."""
+
+
+def checks(herd: Herd) -> list[Check]:
+    return [
+        Check(
+            "times.difference-is-received-less-sent",
+            "The difference in AT is when the server received the report less the client's time",
+            "The number in an AT line is the server's receiving time less the client's, in seconds: positive where "
+            "the client's is earlier, negative where it is later.",
+            lambda: _everywhere(herd, _received_less_sent),
+        ),
+        Check(
+            "times.difference-is-exact",
+            "The difference in AT has nine true decimals",
+            "The difference is computed on integers of nanoseconds and never through a float, which at today's times "
+            "loses what is smaller than some 100 nanoseconds.",
+            lambda: _everywhere(herd, _exact),
+        ),
+        Check(
+            "times.later-report-counts",
+            "A later report of a client replaces an earlier one",
+            "A report is stored if its time is later than the stored one's.",
+            lambda: _everywhere(
+                herd, lambda server: _order(server, [(b"1000000000.5", True), (b"1000000001.5", True)])
+            ),
+        ),
+        Check(
+            "times.earlier-report-does-not-count",
+            "An earlier report is answered and changes nothing",
+            "A report whose time is not later than the stored one's is answered with its own AT line, and stored "
+            "nowhere.",
+            lambda: _everywhere(
+                herd, lambda server: _order(server, [(b"1000000001.5", True), (b"1000000000.5", False)])
+            ),
+        ),
+        Check(
+            "times.equal-time-does-not-count",
+            "A report of the same time changes nothing, however it is spelled",
+            "Times are compared as numbers: 5.5 and 5.500000000 are equal, and an equal time is not later.",
+            lambda: _everywhere(
+                herd,
+                lambda server: _order(server, [(b"5.5", True), (b"5.500000000", False), (b"5.5", False)]),
+            ),
+        ),
+        Check(
+            "times.a-nanosecond-counts",
+            "A report later by one nanosecond counts",
+            "Times are compared exactly; a float cannot tell such two apart.",
+            lambda: _everywhere(
+                herd,
+                lambda server: _order(
+                    server,
+                    [
+                        (b"1621464827.959498503", True),
+                        (b"1621464827.959498504", True),
+                        (b"1621464827.959498503", False),
+                    ],
+                ),
+            ),
+        ),
+        Check(
+            "times.compared-as-numbers",
+            "Times are compared as numbers, not as text",
+            "1000000000 is later than 999999999.5, though as text it comes first.",
+            lambda: _everywhere(
+                herd,
+                lambda server: _order(
+                    server, [(b"999999999.5", True), (b"1000000000", True), (b"99999999.9", False)]
+                ),
+            ),
+        ),
+    ]
+
+
+async def _everywhere(herd: Herd, check: Callable[[Server], Awaitable[None]]) -> None:
+    await asyncio.gather(*(check(server) for server in herd.servers))
+
+
+async def _order(server: Server, reports: list[tuple[bytes, bool]]) -> None:
+    """Report one client at these times; after each the server must hold the last that counts."""
+    client, held = new_client(), b""
+    for number, (when, counts) in enumerate(reports):
+        answer = await server.report(client, when, b"+%d+%d" % (number + 1, number + 1))
+        held = answer if counts else held
+        if (got := await server.held(client)) != held:
+            raise Fault(
+                server.name,
+                b"IAMAT %b at the times %b, in this order"
+                % (client, b", ".join(when for when, _ in reports)),
+                f"after {when.decode()}: {shown(held)}",
+                shown(got) if got else f"that {server.name} does not know the client",
+            )
+
+
+async def _received_less_sent(server: Server) -> None:
+    slack = SAME_CLOCK_NANOSECONDS if _is_here(server) else OTHER_CLOCK_NANOSECONDS
+    for when in (LONG_AGO, time.time_ns(), 99_999_999_999_500_000_000):
+        client, before = new_client(), time.time_ns()
+        answer = await server.report(client, spelled(when))
+        after = time.time_ns()
+        at = _parsed(answer)
+        if not before - slack <= at.received <= after + slack:
+            low, high = (f"{(moment - when) / 1e9:+.6f}" for moment in (before, after))
+            raise Fault(
+                server.name,
+                b"IAMAT %b at %b" % (client, spelled(when)),
+                f"a difference from {low} to {high}",
+                shown(answer),
+            )
+
+
+async def _exact(server: Server) -> None:
+    lines = [await server.report(new_client(), spelled(LONG_AGO + 7 * number)) for number in range(SAMPLES)]
+    samples = [_parsed(line) for line in lines]
+    for what, numbers in (
+        ("differences", [at.difference for at in samples]),
+        ("receiving times (client's time and difference)", [at.received for at in samples]),
+    ):
+        if all(map(is_from_a_float, numbers)):
+            raise Fault(
+                server.name,
+                b"%d reports at times about %b" % (SAMPLES, spelled(LONG_AGO)),
+                "differences exact to the nanosecond",
+                f"only {what} that a float of seconds can hold, such as {shown(lines[-1])}",
+            )
+
+
+def _parsed(answer: bytes) -> AtLine:
+    at = parse_at(answer)
+    assert at is not None  # `report` has looked
+    return at
+
+
+def _is_here(server: Server) -> bool:
+    """Whether the server has this machine's clock."""
+    try:
+        return ipaddress.ip_address(server.host).is_loopback
+    except ValueError:
+        return server.host == "localhost"

@@ -1,0 +1,625 @@
+"""`proxyherd grade`: full marks for herds that keep the protocol, each fault named of those that do not.
+
+Herds are real processes: ours on every topology, started by deploy/grading/server.py as a stranger's script starts it,
+and a small one of another make, whole and broken in five ways.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import psutil
+import pytest
+from broken_herd import FAULTS
+from herd_process import PATIENCE_SECONDS, ROOT, free_port, read_log, running_herd, wait_until
+
+from proxyherd import config
+from proxyherd.cli.grading import SECTIONS
+from proxyherd.grading import answers, judging
+from proxyherd.grading.faults import Fault
+from proxyherd.grading.herds import Herd
+from proxyherd.grading.report import Report, Result, as_json, as_junit, as_text
+from proxyherd.grading.servers import Server, new_client
+
+TOPOLOGIES = [ROOT / "deploy/herd.toml", *sorted((ROOT / "deploy/topologies").glob("*.toml"))]
+EDGES = [["Ann", "Bob"], ["Bob", "Cid"], ["Cid", "Dan"], ["Dan", "Ann"], ["Ann", "Cid"]]
+NAMES = ["Ann", "Bob", "Cid", "Dan"]
+ENVIRON = {
+    name: value
+    for name, value in os.environ.items()
+    if not re.match("PROXYHERD_|GOOGLE_|[A-Z]+_DIRECTORY$", name)
+}
+
+
+def grade(*arguments: object, folder: Path, seconds: float = 100) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "proxyherd", "grade", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+        cwd=folder,
+        env=ENVIRON,
+    )
+
+
+def moved(source: Path, file: Path) -> config.Herd:
+    """Write a herd's file with every port replaced by a free one."""
+    text = re.sub(r"127\.0\.0\.1:\d+", lambda _: f"127.0.0.1:{free_port()}", source.read_text())
+    file.write_text(text)
+    return config.load(file)
+
+
+def faults(done: subprocess.CompletedProcess[str]) -> set[str]:
+    assert done.returncode in (0, 1), done.stdout + done.stderr
+    return {one["id"] for one in json.loads(done.stdout)["checks"] if one["outcome"] == "fault"}
+
+
+# --- our herd
+
+
+@pytest.mark.parametrize("topology", TOPOLOGIES, ids=lambda path: path.stem)
+def test_our_herd_scores_in_full_started_as_a_strangers_script_starts_it(
+    topology: Path, tmp_path: Path
+) -> None:
+    """From a folder with nothing in it but server.py and the herd's file; with a server lost and regained."""
+    shutil.copy(ROOT / "deploy/grading/server.py", tmp_path)
+    herd = moved(topology, tmp_path / "herd.toml")
+    done = grade(
+        *("--config", "herd.toml", "--start", f"{sys.executable} server.py {{name}}"),
+        *("--logs", "var/log/{name}.log", "--json", "-"),
+        folder=tmp_path,
+    )
+    assert faults(done) == set(), done.stdout
+    document = json.loads(done.stdout)
+    assert [one["id"] for one in document["checks"] if one["outcome"] != "passed"] == []
+    assert document["points"] == document["possible"] > 200
+    assert document["seconds"] < 20
+    assert set(document["servers"]) == set(herd.servers)
+    for name in herd.servers:
+        events = read_log(tmp_path / f"var/log/{name}.log")
+        assert events[-1]["event"] == "stopped"
+        assert not [one for one in events if one["level"] == "error"]
+
+
+def test_a_herd_that_runs_is_judged_by_its_file_and_by_addresses_alone(tmp_path: Path) -> None:
+    with running_herd([("Ann", "Bob"), ("Bob", "Cid")]) as herd:
+        by_file = grade("--config", herd.file, "--json", "-", folder=herd.folder)
+        addresses = [f"127.0.0.1:{server.client_port}" for server in herd.values()]
+        by_address = grade(*addresses, "--json", "-", folder=tmp_path)
+    assert faults(by_file) == faults(by_address) == set()
+    for done, unseen in ((by_file, {"regained"}), (by_address, {"logs", "regained"})):
+        checks = json.loads(done.stdout)["checks"]
+        missing = {one["section"] for one in checks if one["outcome"] == "not seen"}
+        assert unseen <= missing <= {*unseen, "floods"}
+    assert set(json.loads(by_address.stdout)["servers"]) == {"Ann", "Bob", "Cid"}
+
+
+# --- herds of another make
+
+
+class OtherHerd:
+    """A herd of tests/broken_herd.py: how it is started, where it is, who is linked with whom."""
+
+    def __init__(self, folder: Path, fault: str = "") -> None:
+        self.ports = {name: free_port() for name in NAMES}
+        (folder / "herd.json").write_text(json.dumps({"ports": self.ports, "edges": EDGES}))
+        self.command = f"{sys.executable} {ROOT}/tests/broken_herd.py herd.json {{name}} {fault}"
+        self.addresses = [f"{name}=127.0.0.1:{port}" for name, port in self.ports.items()]
+        lines = [f"edges = {json.dumps(EDGES)}", "[servers]"]
+        for number, name in enumerate(NAMES):
+            at = [f'"127.0.0.1:{3 * number + place}"' for place in (1, 2, 3)]
+            lines.append(f"{name} = {{ clients = {at[0]}, peers = {at[1]}, admin = {at[2]} }}")
+        (folder / "graph.toml").write_text("\n".join(lines))
+
+    def listening(self) -> list[str]:
+        return [name for name, port in self.ports.items() if is_taken(port)]
+
+
+def is_taken(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_a_whole_herd_of_another_make_scores_in_full(tmp_path: Path) -> None:
+    other = OtherHerd(tmp_path)
+    done = grade("--start", other.command, "--topology", "graph.toml", *other.addresses, folder=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"^Score: (\d+) of \1 points \(100\.0 %\)$", done.stdout, re.MULTILINE), done.stdout
+    assert done.stderr == ""
+    assert other.listening() == []
+
+
+NAMED = {
+    "float": ({"times.difference-is-exact"}, set[str]()),
+    "no-flood": (
+        {
+            "floods.reach-every-server",
+            "floods.newest-wins-everywhere",
+            "regained.catches-up",
+            "regained.floods",
+        },
+        {"floods.", "lost.others-flood", "regained."},
+    ),
+    "loops": ({"floods.end"}, set[str]()),
+    "at": ({"at.teaches-nobody", "at.replaces-nothing"}, {"at."}),
+    "crash": (
+        {
+            "case.word-alone",
+            "case.operand-missing",
+            "hard.survives-words-missing",
+            "hard.no-server-has-ended",
+        },
+        {"hard.survives-cut-off"},
+    ),
+}
+"""By what is broken: the checks that must find it, and the beginnings of those that may besides."""
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_each_fault_is_named_and_nothing_else_is_blamed(fault: str, tmp_path: Path) -> None:
+    other = OtherHerd(tmp_path, fault)
+    done = grade(
+        *("--start", other.command, "--topology", "graph.toml", *other.addresses, "--json", "-"),
+        *(("--patience", "2") if fault == "no-flood" else ()),
+        folder=tmp_path,
+    )
+    must, may = NAMED[fault]
+    found = faults(done)
+    assert must <= found, done.stdout
+    assert [one for one in found - must if not one.startswith(tuple(may))] == []
+    assert done.returncode == 1
+    assert other.listening() == []
+
+
+def test_a_running_herd_is_stopped_and_started_by_commands(tmp_path: Path) -> None:
+    other = OtherHerd(tmp_path)
+    start = other.command.replace("{name}", '"$1"')
+    (tmp_path / "start.sh").write_text(f"{start} >>$1.log 2>&1 </dev/null & echo $! >$1.pid\n")
+    (tmp_path / "stop.sh").write_text("kill -9 $(cat $1.pid)\n")
+    environ = {**ENVIRON, "PYTHONUNBUFFERED": "1"}
+    try:
+        for name in NAMES:
+            subprocess.run(["sh", "start.sh", name], cwd=tmp_path, env=environ, check=True)
+        wait_until(lambda: len(other.listening()) == len(NAMES), "all listen")
+        command = ("--lose", "sh stop.sh {name}", "--regain", "env PYTHONUNBUFFERED=1 sh start.sh {name}")
+        done = grade(
+            *command,
+            *("--logs", "{name}.log", "--topology", "graph.toml", *other.addresses, "--json", "-"),
+            folder=tmp_path,
+        )
+    finally:
+        for name in NAMES:
+            subprocess.run(["sh", "stop.sh", name], cwd=tmp_path, check=False)
+    assert faults(done) == set(), done.stdout
+    assert [one["id"] for one in json.loads(done.stdout)["checks"] if one["outcome"] != "passed"] == []
+
+
+def test_a_report_written_three_ways_says_the_same(tmp_path: Path) -> None:
+    other = OtherHerd(tmp_path, "float")
+    done = grade(
+        *("--start", other.command, *other.addresses, "--only", "times", "--only", "regained"),
+        *("--json", "report.json", "--junit", "report.xml"),
+        folder=tmp_path,
+    )
+    document = json.loads((tmp_path / "report.json").read_text())
+    suites = ET.parse(tmp_path / "report.xml").getroot()
+    assert done.returncode == 1
+    [failed] = [one for one in document["checks"] if one["outcome"] == "fault"]
+    assert failed["id"] == "times.difference-is-exact"
+    assert failed["rule"] in done.stdout
+    assert failed["got"] in done.stdout
+    assert f"FAULT {failed['id']}: {failed['title']} (-4)" in done.stdout
+    assert [one.get("name") for one in suites.iter("testcase") if one.find("failure") is not None] == [
+        failed["id"]
+    ]
+    assert suites.get("tests") == str(len(document["checks"]))
+    assert suites.get("failures") == "1"
+    assert [one.get("name") for one in suites] == ["Times and differences", "A server lost and regained"]
+    assert f"Score: {document['points']} of {document['possible']} points" in done.stdout
+
+
+# --- nothing hangs, and nothing is left behind
+
+
+@contextlib.contextmanager
+def falling_silent(answered: int) -> Iterator[int]:
+    """Lend the port of a server that answers so many lines, as it should, and no more."""
+    left = answered
+
+    def answer(connection: socket.socket) -> None:
+        nonlocal left
+        with connection, connection.makefile("rwb") as stream, contextlib.suppress(OSError):
+            for line in stream:
+                if (left := left - 1) < 0:
+                    continue
+                words = line.split()
+                at = b"AT Ann +0.000000001 " + b" ".join(words[1:] if words[0] == b"IAMAT" else known)
+                known[:] = words[1:] if words[0] == b"IAMAT" else known
+                stream.write(at + (b"\n{}\n\n" if words[0] == b"WHATSAT" else b"\n"))
+                stream.flush()
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=answer, args=[listener.accept()[0]], daemon=True).start()
+
+    known: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=accept)
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+def test_a_server_that_never_answers_is_not_reached(tmp_path: Path) -> None:
+    with falling_silent(0) as port:
+        done = grade(f"127.0.0.1:{port}", "--patience", "0.3", folder=tmp_path, seconds=20)
+    assert done.returncode == 3
+    assert f"127.0.0.1:{port}: nothing within 0.3 s" in done.stderr
+
+
+def test_a_server_that_falls_silent_costs_the_deadline_and_no_more(tmp_path: Path) -> None:
+    with falling_silent(6) as port:
+        began = time.monotonic()
+        done = grade(f"127.0.0.1:{port}", "--patience", "0.3", "--deadline", "3", folder=tmp_path, seconds=60)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert time.monotonic() - began < 15
+    assert "expected  that all checks together end in time" in done.stdout
+
+
+def test_a_server_that_is_not_there_is_not_reached(tmp_path: Path) -> None:
+    port = free_port()
+    done = grade(f"Ann=127.0.0.1:{port}", folder=tmp_path)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert f"Error: Ann at 127.0.0.1:{port}: Connection refused; is the herd up?" in done.stderr
+
+
+def test_a_herd_is_not_started_where_another_process_listens(tmp_path: Path) -> None:
+    other = OtherHerd(tmp_path)
+    with socket.create_server(("127.0.0.1", other.ports["Cid"])):
+        done = grade("--start", other.command, *other.addresses, folder=tmp_path)
+    assert done.returncode == 3
+    assert f"Cid: another process listens at 127.0.0.1:{other.ports['Cid']} already" in done.stderr
+    assert other.listening() == []
+
+
+def test_a_server_that_ends_at_its_start_is_told_with_its_last_words(tmp_path: Path) -> None:
+    other = OtherHerd(tmp_path)
+    command = "sh -c 'test {name} != Bob || { echo no port for me >&2; exit 1; }; exec " + other.command + "'"
+    done = grade("--start", command, *other.addresses, folder=tmp_path)
+    assert done.returncode == 3
+    assert "Bob: has ended at its start; it printed last: no port for me" in done.stderr
+    assert other.listening() == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_grading_that_is_broken_off_leaves_no_process(number: signal.Signals, tmp_path: Path) -> None:
+    """Neither of those it has started nor of those that they have started."""
+    other = OtherHerd(tmp_path)
+    command = f"sh -c '{other.command} & wait'"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "proxyherd", "grade", "--start", command, *other.addresses],
+        cwd=tmp_path,
+        env=ENVIRON,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_until(lambda: len(other.listening()) == len(NAMES), "the herd is up")
+        started = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(number)
+        assert process.wait(PATIENCE_SECONDS) == 1
+    finally:
+        process.kill()
+        process.wait()
+    assert len(started) >= 2 * len(NAMES)
+    wait_until(lambda: not any(one.is_running() for one in started), "all have ended")
+
+
+# --- usage
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["nowhere"], "is no [NAME=]HOST:PORT"),
+        (["127.0.0.1:0"], "is no [NAME=]HOST:PORT"),
+        (["a=h:1", "a=h:2"], "the same name stands there twice"),
+        (["a=h:1", "b=h:1"], "the same address stands there twice"),
+        (["h:1", "--start", "x {name}"], "servers must be named"),
+        (["h:1", "--logs", "{name}.log"], "servers must be named"),
+        (["a=h:1", "--start", "x", "--lose", "y", "--regain", "z"], "leave out --lose and --regain"),
+        (["a=h:1", "--lose", "y"], "--lose and --regain go together"),
+        (["a=h:1", "--start", "'x"], "a command cannot be read"),
+        (["a=h:1", "--log", "b=file"], "there is no server b"),
+        (["a=h:1", "--log", "a"], "is no NAME=FILE"),
+        (["--topology", "graph.toml"], "--topology goes with NAME=HOST:PORT"),
+        (["Ann=h:1", "--topology", "graph.toml"], "has Bob, Cid, Dan too"),
+        (["Zoe=h:1", "--topology", "graph.toml"], "there is no server 'Zoe'"),
+        ([], "deploy/herd.toml: No such file"),
+    ],
+)
+def test_bad_usage_is_exit_2_and_says_what_to_do(
+    arguments: list[str], complaint: str, tmp_path: Path
+) -> None:
+    OtherHerd(tmp_path)
+    done = grade(*arguments, folder=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert complaint in re.sub(r"\s+", " ", done.stderr)
+
+
+def test_a_herd_that_speaks_tls_with_clients_is_not_judged(tmp_path: Path) -> None:
+    file = tmp_path / "herd.toml"
+    moved(ROOT / "deploy/herd.toml", file)
+    file.write_text(file.read_text() + '[tls]\nclients_certificate = "c.pem"\nclients_key = "k.pem"\n')
+    done = grade("--config", file, folder=tmp_path)
+    assert done.returncode == 2
+    assert "its servers speak TLS" in done.stderr
+
+
+# --- what is judged
+
+
+def test_the_sections_of_the_command_line_are_those_that_are_judged() -> None:
+    assert tuple(section.name for section in judging.SECTIONS) == SECTIONS
+
+
+def all_checks() -> list[tuple[str, str]]:
+    herd = Herd([Server("Ann", "127.0.0.1", 1)])
+    return [(one.id, one.title) for section in judging.SECTIONS for one in section.checks(herd)]
+
+
+def test_every_check_has_an_id_of_its_own_and_those_that_are_no_cases_are_on_the_page() -> None:
+    ids = [one for one, _ in all_checks()]
+    assert len(set(ids)) == len(ids)
+    told = re.findall(r"^\| `([a-z-]+\.[a-z0-9-]+)` \|", (ROOT / "docs/grading.md").read_text(), re.MULTILINE)
+    assert told == [one for one in ids if not one.startswith("case.")]
+
+
+def test_clients_are_new_and_none_is_a_part_of_another() -> None:
+    clients = [new_client() for _ in range(200)]
+    assert all(one is other or one not in other for one in clients for other in clients)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (
+            b"AT Ann +1.500000000 k +1+1 5\n",
+            answers.AtLine(b"Ann", 1_500_000_000, 5_000_000_000, b"k +1+1 5"),
+        ),
+        (b"AT Ann -0.000000001 k +1+1 5.5\n", answers.AtLine(b"Ann", -1, 5_500_000_000, b"k +1+1 5.5")),
+        (b"AT Ann +1.5 k +1+1 5\n", None),
+        (b"AT Ann 1.500000000 k +1+1 5\n", None),
+        (b"AT Ann +1.500000000 k +1+1 5", None),
+        (b"AT Ann +1.500000000 k +1+1 5 more\n", None),
+        (b"AT Ann +" + b"9" * 5_000 + b".500000000 k +1+1 5\n", None),
+        (b"? IAMAT\n", None),
+        (b"\n", None),
+    ],
+)
+def test_an_at_line_is_read_as_it_must_be(line: bytes, expected: answers.AtLine | None) -> None:
+    assert answers.parse_at(line) == expected
+
+
+GOOD = {"html_attributions": [], "results": [{"name": "a"}], "status": "OK"}
+
+
+@pytest.mark.parametrize(
+    ("body", "complaint"),
+    [
+        (json.dumps(GOOD), None),
+        (json.dumps({**GOOD, "results": []}), None),
+        (json.dumps({**GOOD, "results": [], "status": "REQUEST_DENIED", "error_message": "no key"}), None),
+        (json.dumps({**GOOD, "results": [{}, {}]}), "2 results, more than the 1 asked for"),
+        (json.dumps({**GOOD, "status": "FINE"}), "the status 'FINE', which Google has not"),
+        (json.dumps({**GOOD, "status": ["OK"]}), "the status \"['OK']\", which Google has not"),
+        (
+            json.dumps({**GOOD, "status": "UNKNOWN_ERROR"}),
+            "results that are no objects, or that stand beside",
+        ),
+        (json.dumps({**GOOD, "results": [1]}), "results that are no objects"),
+        (json.dumps({**GOOD, "results": {}}), "that is no list"),
+        (json.dumps({"results": []}), "JSON without html_attributions, status"),
+        ("[]", "JSON that is no object"),
+        ("{", "no JSON"),
+        ("[" * 100_000, "no JSON"),
+        ("9" * 100_000, "no JSON"),
+        ("\xff", "no JSON"),
+        (json.dumps(GOOD) + "\n", "an empty line"),
+    ],
+)
+def test_places_are_faulted_for_what_is_wrong_with_them(body: str, complaint: str | None) -> None:
+    found = answers.places_complaint(body.encode("latin-1"), 1)
+    assert found is None if complaint is None else complaint in (found or "")
+
+
+def test_a_difference_from_a_float_is_told_from_an_exact_one() -> None:
+    received, sent = 1_795_524_309_232_123_571, 1_000_000_000_000_000_078
+    floats = [float(f"{received + n}e-9") - float(f"{sent}e-9") for n in range(50)]
+    from_floats = [int(f"{one:.9f}".replace(".", "")) for one in floats]
+    assert all(map(answers.is_from_a_float, from_floats))
+    exact = [received - sent + n for n in range(0, 50_000, 997)]
+    assert sum(map(answers.is_from_a_float, exact)) < len(exact) / 4
+
+
+def test_what_a_stranger_sent_cannot_break_a_report() -> None:
+    nasty = "\0\x1b[2J<&\"'>\n\ud800é]]>"
+    fault = Fault(nasty, b"\0\x1b<&\xff", nasty, nasty)
+    results = [
+        Result("a.b", "s", "t", "r", 4, 0.1, fault=fault),
+        Result("a.c", "s", "t", "r", 4, 0.1, not_seen=nasty),
+        Result("a.d", "s", "t", "r", 4, 0.1),
+    ]
+    report = Report({nasty: "h:1"}, {"s": "S"}, results, 1.0)
+    assert report.points() == (4, 8)
+    assert as_text(report).count("\n") == as_text(Report({"Ann": "h:1"}, {"s": "S"}, results, 1.0)).count(
+        "\n"
+    )
+    for text in (as_text(report), as_json(report).decode(), as_junit(report)):
+        assert all(" " <= one <= "~" or one == "\n" for one in text)
+    ET.fromstring(as_junit(report))
+    assert json.loads(as_json(report))["possible"] == 8
+
+
+# --- deploy/grading/server.py
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Path:
+    """A folder with server.py and a herd's file."""
+    shutil.copy(ROOT / "deploy/grading/server.py", tmp_path)
+    moved(ROOT / "deploy/herd.toml", tmp_path / "herd.toml")
+    return tmp_path
+
+
+def run_server(
+    *arguments: str, folder: Path, python: str = sys.executable
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [python, "server.py", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=folder,
+        env=ENVIRON,
+    )
+
+
+@pytest.mark.parametrize("arguments", [[], ["Clark", "Bona"], ["--help"]])
+def test_server_without_one_name_is_bad_usage(arguments: list[str], bare: Path) -> None:
+    done = run_server(*arguments, folder=bare)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "server.py: usage: python3 server.py NAME, such as: python3 server.py Clark\n"
+
+
+def test_server_of_an_unknown_name_lists_the_known_and_makes_nothing(bare: Path) -> None:
+    done = run_server("Nobody", folder=bare)
+    assert done.returncode == 2
+    assert "there is no server 'Nobody'; it has Bailey, Bona, Campbell, Clark, Jaquez" in done.stderr
+    assert sorted(path.name for path in bare.iterdir()) == ["herd.toml", "server.py"]
+
+
+def python_without_packages() -> str:
+    python = Path(sys.base_prefix) / f"bin/python{sys.version_info[0]}.{sys.version_info[1]}"
+    code = "import importlib.util as u, sys; sys.exit(u.find_spec('msgspec') is not None)"
+    if not python.exists() or subprocess.run([python, "-c", code], check=False).returncode:
+        pytest.skip("there is no Python here without the herd's packages")
+    return str(python)
+
+
+def test_a_python_without_the_packages_is_told_what_to_install(bare: Path) -> None:
+    python = python_without_packages()
+    done = run_server("Clark", folder=bare, python=python)
+    assert done.returncode == 2
+    assert f"server.py: {python} has no proxyherd, aiohttp" in done.stderr
+    assert f"{python} -m pip install" in done.stderr
+
+
+class Servers:
+    """Servers started by server.py in one folder; ended by id."""
+
+    def __init__(self, folder: Path, python: str = sys.executable, script: str = "server.py") -> None:
+        self.folder = folder
+        self.herd = config.load(folder / "herd.toml")
+        self.command = [python, script]
+        self.running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, *names: str) -> None:
+        environ = {**ENVIRON, "PROXYHERD_CONFIG": str(self.folder / "herd.toml")}
+        for name in names:
+            self.running[name] = subprocess.Popen([*self.command, name], cwd=self.folder, env=environ)
+        for name in names:
+            wait_until(partial(is_taken, self.port(name)), f"{name} listens")
+
+    def port(self, name: str) -> int:
+        return self.herd.servers[name].clients[0].port
+
+    def wait_until_knows(self, name: str, client: str, at: str) -> None:
+        wait_until(lambda: self.ask(name, f"WHATSAT {client} 0 0") == at, f"{name} knows {at}")
+
+    def stop(self, *names: str, number: signal.Signals = signal.SIGTERM) -> list[int]:
+        for name in names:
+            self.running[name].send_signal(number)
+        return [self.running[name].wait(PATIENCE_SECONDS) for name in names]
+
+    def end(self) -> None:
+        for process in self.running.values():
+            process.kill()
+            process.wait()
+
+    def ask(self, name: str, line: str) -> str:
+        with socket.create_connection(("127.0.0.1", self.port(name)), PATIENCE_SECONDS) as connection:
+            connection.sendall(line.encode() + b"\n")
+            return connection.makefile("r").readline()
+
+
+@pytest.fixture
+def servers(bare: Path) -> Iterator[Servers]:
+    started = Servers(bare)
+    try:
+        yield started
+    finally:
+        started.end()
+
+
+def test_five_started_at_once_share_one_secret_and_flood_and_end_cleanly(servers: Servers) -> None:
+    servers.start(*servers.herd.servers)
+    at = servers.ask("Clark", "IAMAT kiwi +1+1 5")
+    assert at.startswith("AT Clark ")
+    for name in servers.herd.servers:
+        servers.wait_until_knows(name, "kiwi", at)
+    var = servers.folder / "var"
+    assert (var / "secret").stat().st_mode & 0o777 == 0o600
+    assert sorted(path.name for path in var.iterdir()) == ["herd.lock", "lib", "log", "secret"]
+    names = list(servers.herd.servers)
+    assert servers.stop(*names[:3]) == [0, 0, 0]
+    assert servers.stop(*names[3:], number=signal.SIGINT) == [0, 0]
+
+
+def test_a_server_has_its_state_again_and_a_new_herd_has_none(servers: Servers) -> None:
+    servers.start("Clark", "Bailey")  # which are not linked, so nobody tells Clark
+    at = servers.ask("Clark", "IAMAT kiwi +1+1 5")
+    servers.stop("Clark", number=signal.SIGKILL)
+    servers.start("Clark")
+    assert servers.ask("Clark", "WHATSAT kiwi 0 0") == at
+    servers.stop("Clark", "Bailey", number=signal.SIGKILL)
+    servers.start("Clark", "Bailey")
+    assert servers.ask("Clark", "WHATSAT kiwi 0 0") == "? WHATSAT kiwi 0 0\n"
+
+
+def test_the_virtual_environment_of_the_repository_is_found(tmp_path: Path) -> None:
+    python = python_without_packages()
+    grading = tmp_path / "deploy/grading"
+    grading.mkdir(parents=True)
+    shutil.copy(ROOT / "deploy/grading/server.py", grading)
+    (tmp_path / "proxyherd").symlink_to(ROOT / "proxyherd")
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    moved(ROOT / "deploy/herd.toml", tmp_path / "herd.toml")
+    servers = Servers(tmp_path, python, "deploy/grading/server.py")
+    try:
+        servers.start("Clark")
+        assert servers.ask("Clark", "HELLO") == "? HELLO\n"
+        assert servers.stop("Clark") == [0]
+    finally:
+        servers.end()
+    assert (grading / "var/log/Clark.log").exists()
