@@ -1,10 +1,12 @@
 """The admin port: metrics, health and a status page over HTTP. GET and HEAD only.
 
 The Host header must be a loopback name or a configured one, so that a page in an operator's browser cannot read
-this port under a name of its own (DNS rebinding). No client ID and no position is shown, and no traceback.
+this port under a name of its own (DNS rebinding). Client IDs, commands and positions are shown only at addresses where
+`positions` of the herd's file allows it, and no traceback anywhere.
 
 A scraper can be slow, greedy or many: connections are few, each has so long for a request and its answer, headers
-are small, and metrics, which cost most, leave the server most of its time.
+are small, and metrics, which cost most, leave the server most of its time. Viewers of the status page stay, so they
+have a bound of their own, and no deadline; one that does not read is cut.
 
 This room imports aiohttp, which takes long, so it is imported when the server listens already.
 """
@@ -12,19 +14,26 @@ This room imports aiohttp, which takes long, so it is imported when the server l
 from __future__ import annotations
 
 import asyncio
-import html
+import ipaddress
 import logging
 import re
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, Final, Protocol, cast
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, cast
 
 from aiohttp import hdrs, web
 from aiohttp.web_protocol import RequestHandler
 from multidict import CIMultiDictProxy
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
+
+from proxyherd import __version__
+from proxyherd.config import Admin as Configured
+from proxyherd.herd_watch import HerdWatch, event
+from proxyherd.state import Status, write
 
 MAX_CONNECTIONS: Final = 64
 """Connections at once; more are closed unread. A scraper, a supervisor's probe and some browsers need a dozen."""
@@ -45,14 +54,32 @@ _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _HOST: Final = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]*)(?::[0-9]{1,5})?", re.IGNORECASE)
 _HEADERS: Final = {
     "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; style-src 'self'",
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-_STYLE: Final = """\
-body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 42rem; padding: 0 1rem; color-scheme: light dark }
-table { border-collapse: collapse; width: 100% } th, td { border-bottom: 1px solid #8884; padding: .3rem .6rem; text-align: left }
-"""
 
+_PAGE: Final = Path(__file__).parent / "page"
+_TYPES: Final = {
+    ".html": "text/html",
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".json": "application/json",
+    ".svg": "image/svg+xml",
+}
+_FILES: Final = {
+    "/" if file.name == "index.html" else f"/{file.name}": (file.read_bytes(), _TYPES[file.suffix])
+    for file in sorted(_PAGE.iterdir())
+    if file.suffix in _TYPES
+}
+"""What the page consists of, read once: it fits the version that runs."""
+
+_STUCK_SECONDS: Final = 5.0
+"""For a viewer to take an update; what the system buffers for it comes on top."""
 
 # aiohttp would log whatever a stranger sends, by the standard library, to stderr.
 _SILENT: Final = logging.getLogger("proxyherd.admin")
@@ -60,29 +87,14 @@ _SILENT.addHandler(logging.NullHandler())
 _SILENT.propagate = False
 
 
-class Status(Protocol):
-    """What the admin port wants to know of its server."""
-
-    def ready(self) -> tuple[bool, str]:
-        """Return whether the server is ready, and the reason where it is not."""
-
-    def facts(self) -> Iterable[tuple[str, str]]:
-        """Return what the status page says, as pairs of a name and a value."""
-
-    def refresh(self) -> None:
-        """Bring the figures of the registry up to date that are not counted as things happen."""
-
-
 def make_app(
-    server: str,
     status: Status,
     registry: CollectorRegistry,
-    hosts: Iterable[str],
+    configured: Configured,
+    watch: HerdWatch,
     failed: Callable[[str, Exception], None],
 ) -> web.Application:
-    """Return the application. `hosts` are names by which it may be asked, besides loopback's; `failed` is told of
-    faults of the program.
-    """
+    """Return the application. `failed` is told of faults of the program."""
     pace = _Pace()
 
     async def metrics(request: web.Request) -> web.Response:
@@ -99,29 +111,91 @@ def make_app(
         ready, reason = status.ready()
         return web.Response(status=200 if ready else 503, text=f"{reason}\n")
 
-    async def index(_: web.Request) -> web.Response:
-        rows = "".join(
-            f"<tr><th scope=row>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>"
-            for name, value in status.facts()
-        )
-        page = (
-            f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(server)} - proxyherd</title>"
-            "<meta name=viewport content='width=device-width'><link rel=stylesheet href=/style.css>"
-            f"<h1>{html.escape(server)}</h1><table>{rows}</table>"
-            "<p><a href=/metrics>metrics</a> <a href=/healthz>health</a> <a href=/readyz>readiness</a></p></html>\n"
-        )
-        return web.Response(text=page, content_type="text/html")
-
-    async def style(_: web.Request) -> web.Response:
-        return web.Response(text=_STYLE, content_type="text/css")
-
-    app = web.Application(middlewares=[_guard(hosts, failed)], client_max_size=1024)
+    app = web.Application(middlewares=[_guard(configured.hosts, failed)], client_max_size=1024)
     app.router.add_get("/metrics", metrics)
     app.router.add_get("/healthz", healthz)
     app.router.add_get("/readyz", readyz)
-    app.router.add_get("/", index)
-    app.router.add_get("/style.css", style)
+    for path, (body, content_type) in _FILES.items():
+        app.router.add_get(path, partial(_file, body, content_type))
+    pages = _Pages(configured, watch)
+    app.router.add_get("/state", pages.state)
+    app.router.add_get("/events", pages.events)
+    app.on_shutdown.append(pages.end)
     return app
+
+
+async def _file(body: bytes, content_type: str, _: web.Request) -> web.Response:
+    return web.Response(body=body, content_type=content_type, charset="utf-8")
+
+
+class _Pages:
+    """What the status page asks for, of this server and, by it, of others."""
+
+    def __init__(self, configured: Configured, watch: HerdWatch) -> None:
+        self._configured = configured
+        self._watch = watch
+
+    async def state(self, request: web.Request) -> web.Response:
+        """Answer with this server's own state."""
+        _refuse_other_sites(request)
+        own = self._watch.own
+        if self._withheld(request):
+            return web.Response(body=write(own.state()), content_type="application/json")
+        self._watch.want_commands()
+        life, after = request.query.get("life", ""), request.query.get("after", "0")
+        number = int(after) if re.fullmatch("[0-9]{1,16}", after) else 0
+        return web.Response(body=write(own.with_commands(life, number)), content_type="application/json")
+
+    async def events(self, request: web.Request) -> web.StreamResponse:
+        """Send what is new in the herd for as long as it is read."""
+        _refuse_other_sites(request)
+        withheld = self._withheld(request)
+        response = web.StreamResponse(headers={**_HEADERS, hdrs.CONTENT_TYPE: "text/event-stream"})
+        if request.method == "HEAD":
+            await response.prepare(request)
+            return response
+        viewer = await self._watch.open(personal=not withheld)
+        if viewer is None:
+            return web.Response(status=503, text="As many look at this page as may; try again later.\n")
+        try:
+            await response.prepare(request)
+            scraper = request.protocol
+            if isinstance(scraper, _Scraper):
+                scraper.views()
+            hello = {"version": __version__, "withheld": withheld}
+            await response.write(b"retry: 1000\n" + event("hello", hello))
+            while data := await viewer.next():
+                async with asyncio.timeout(_STUCK_SECONDS):
+                    await response.write(data)
+        except (ConnectionError, TimeoutError):
+            pass
+        finally:
+            await self._watch.close(viewer)
+            if request.transport is not None:
+                request.transport.abort()  # there is nothing to say at the end, and it may not be read
+        return response
+
+    async def end(self, _: web.Application) -> None:
+        """Let all viewers go."""
+        await self._watch.end()
+
+    def _withheld(self, request: web.Request) -> str:
+        """Return why whoever asks may not see commands and positions; "" if they may."""
+        positions = self._configured.positions
+        if positions == "never":
+            return 'positions = "never" in [admin] of the herd\'s file switches them off.'
+        if positions == "loopback" and not getattr(request.protocol, "loopback", False):
+            return (
+                "they are personal data, and this address is not loopback's. Ask a loopback address of this server, "
+                'through ssh -L for example, or set positions = "always" in [admin] of the herd\'s file.'
+            )
+        return ""
+
+
+def _refuse_other_sites(request: web.Request) -> None:
+    """Let no page of another site take up viewers' places; it could not read what it gets. Raises HTTPForbidden."""
+    if request.headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"}:
+        raise web.HTTPForbidden
 
 
 def _guard(hosts: Iterable[str], failed: Callable[[str, Exception], None]) -> Any:
@@ -144,7 +218,8 @@ def _guard(hosts: Iterable[str], failed: Callable[[str, Exception], None]) -> An
         except Exception as error:  # noqa: BLE001 - a fault of ours, for the log and not for whoever asks
             failed(f"the admin port cannot answer {request.path}", error)
             response = web.Response(status=500, text="The server's log says what is wrong.\n")
-        response.headers.update(_HEADERS)
+        if not response.prepared:
+            response.headers.update(_HEADERS)
         return response
 
     return guard
@@ -183,10 +258,11 @@ class _Pace:
 class _Scraper(RequestHandler):
     """One connection: aiohttp's, which waits for a request for ever, with a deadline and without words of its own."""
 
-    __slots__ = ("_admin", "_deadline")
+    __slots__ = ("_admin", "_deadline", "loopback")
 
-    def __init__(self, admin: Admin, server: web.Server, **settings: Any) -> None:
+    def __init__(self, admin: Admin, server: web.Server, *, loopback: bool, **settings: Any) -> None:
         super().__init__(server, loop=asyncio.get_running_loop(), **settings)
+        self.loopback = loopback  # nobody but this machine could have come in
         self._admin = admin
         self._deadline: asyncio.TimerHandle | None = None
 
@@ -209,6 +285,12 @@ class _Scraper(RequestHandler):
         if self._deadline is not None:
             self._deadline.cancel()
         self._deadline = asyncio.get_running_loop().call_later(REQUEST_SECONDS, self._give_up)
+
+    def views(self) -> None:
+        """Let it stay, and count it no more: it has become a viewer, and those are counted elsewhere."""
+        self._admin.open.discard(self)
+        if self._deadline is not None:
+            self._deadline.cancel()
 
     def _give_up(self) -> None:
         if self.transport is not None:
@@ -240,7 +322,8 @@ class Admin:
         if self._runner.server is None:
             await self._runner.setup()
         loop = asyncio.get_running_loop()
-        self._servers.append(await loop.create_server(self._make_scraper, sock=sock, backlog=64))
+        make = partial(self._make_scraper, loopback=ipaddress.ip_address(sock.getsockname()[0]).is_loopback)
+        self._servers.append(await loop.create_server(make, sock=sock, backlog=64))
 
     async def close(self) -> None:
         """Stop serving."""
@@ -248,12 +331,13 @@ class Admin:
             server.close()
         await self._runner.cleanup()
 
-    def _make_scraper(self) -> _Scraper:
+    def _make_scraper(self, *, loopback: bool) -> _Scraper:
         server = self._runner.server
         assert server is not None
         return _Scraper(
             self,
             server,
+            loopback=loopback,
             keepalive_timeout=REQUEST_SECONDS,
             access_log=None,
             logger=_SILENT,

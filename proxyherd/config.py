@@ -285,6 +285,10 @@ class Admin(Struct, frozen=True, forbid_unknown_fields=True):
     hosts: tuple[str, ...] = ()
     """Host headers that are served besides loopback's; others get 403, against DNS rebinding."""
 
+    positions: Literal["loopback", "always", "never"] = "loopback"
+    """Where the status page shows commands and where clients are, which is personal data: at admin addresses that are
+    loopback's, at all, or at none. Everything else is shown everywhere. Whoever shares the machine reaches loopback."""
+
 
 class Log(Struct, frozen=True, forbid_unknown_fields=True):
     """The log file of a server."""

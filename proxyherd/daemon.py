@@ -247,9 +247,8 @@ class _Daemon:
 
     async def _open_admin(self) -> None:
         admin = await asyncio.to_thread(_import_admin)
-        app = admin.make_app(
-            self._server.name, self, self._metrics.registry, self._herd.admin.hosts, self._failed
-        )
+        watch = admin.HerdWatch(self._herd, self._server.name, self, self._observer, self._node.table)
+        app = admin.make_app(self, self._metrics.registry, self._herd.admin, watch, self._failed)
         self._admin = admin.Admin(app)
         await self._binder.listen("admin", self._server.admin, self._admin.listen)
         gc.collect()
@@ -384,18 +383,9 @@ class _Daemon:
         failed = not opened.done() or opened.cancelled() or opened.exception() is not None
         return None if failed else opened.result()
 
-    def facts(self) -> list[tuple[str, str]]:
-        """Return what the status page says."""
-        linked = set(self._node.linked)
-        links = [f"{name} ({'up' if name in linked else 'down'})" for name in self._server.neighbours]
-        return [
-            ("State", self.ready()[1]),
-            ("Clients known", f"{len(self._node.table):,}"),
-            ("Connections", f"{len(self._clients.connections):,}"),
-            ("Links", ", ".join(links) or "none"),
-            ("Places", places.name if (places := self._opened_places()) is not None else "not open"),
-            ("Version", __version__),
-        ]
+    def places_by(self) -> str:
+        """Return who answers what is near."""
+        return places.name if (places := self._opened_places()) is not None else "nobody yet"
 
 
 def _import_admin() -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, Literal
 
 import prometheus_client
 from structlog.typing import FilteringBoundLogger
@@ -22,6 +22,7 @@ from proxyherd.metrics import Metrics
 from proxyherd.node import Reply
 from proxyherd.notes import CaughtUp, Flooded, Heard, LinkDown, LinkFailed, LinkUp, Note, Skipped
 from proxyherd.places import STATES, Outcome, Spared, State
+from proxyherd.recent import Recent
 
 _REPEAT_SECONDS: Final = 60.0
 _REFILL_SECONDS: Final = 6.0
@@ -42,6 +43,8 @@ class Observer:
     ) -> None:
         self.log = log
         self.metrics = metrics
+        self.recent = Recent()
+        self.links: dict[str, Literal["live", "catching up", "cut"]] = dict.fromkeys(neighbours, "cut")
         self._file = file
         self._info = log.info
         # Of this turn's stored reports, not logged yet: who sent them, and what, and the answers.
@@ -54,7 +57,7 @@ class Observer:
         self._journal = 0, 0, False
         self._limiters: dict[tuple[str, str], _Limiter] = {}
         self._told: dict[prometheus_client.Counter, int] = {}  # totals that the metrics know of
-        for neighbour in neighbours:
+        for neighbour in self.links:
             metrics.links_up.labels(neighbour)
             metrics.links_failed.labels(neighbour)
         for state in STATES:
@@ -81,12 +84,16 @@ class Observer:
                 command=several(self._lines),
                 answer=several(self._answers),
             )
+            if self.recent.wanted:
+                self.recent.reports(self._lines, self._answers)
             self._clients, self._lines, self._answers = [], [], []
 
     def command(self, client: str, line: bytes | Overlong, reply: Reply) -> None:
         """Note one command and its answer; call in the turn in which the answer leaves."""
         self._tell_reports()
         self._commands[reply.kind, reply.outcome] += 1
+        if self.recent.wanted:
+            self.recent.command(line, reply)
         command = line.start if isinstance(line, Overlong) else line
         if reply.entry is None:
             self._info(
@@ -175,6 +182,8 @@ class Observer:
                     self._updates[note.neighbour, "in", "false"] += repeated
                 if note.late is not None:
                     self.metrics.propagation.observe(max(0, note.late) / NANOSECONDS)
+                if self.recent.wanted:
+                    self.recent.heard(note.clients)
                 self._flood("flood_received", note.neighbour, note.clients, "in", news=note.news)
             else:
                 self._link(note)
@@ -182,15 +191,18 @@ class Observer:
     def _link(self, note: CaughtUp | LinkUp | LinkDown | LinkFailed | Skipped) -> None:
         match note:
             case CaughtUp(neighbour, lines, news, seconds):
+                self.links[neighbour] = "live"
                 self.metrics.mended.labels(neighbour).set(news)
                 self.metrics.checks.labels(neighbour).inc()
                 self._now_and_then(neighbour, "caught_up", lines=lines, news=news, seconds=round(seconds, 3))
             case LinkUp(neighbour, dialled):
                 for event in ("peer_unreachable", "peer_refused"):
                     self._limiters.pop((neighbour, event), None)  # the next time is news
+                self.links[neighbour] = "catching up"
                 self.metrics.links_up.labels(neighbour).set(1)
                 self._now_and_then(neighbour, "peer_opened", dialled=dialled)
             case LinkDown(neighbour, reason):
+                self.links[neighbour] = "cut"
                 self.metrics.links_up.labels(neighbour).set(0)
                 self._now_and_then(neighbour, "peer_closed", reason=reason)
             case LinkFailed(neighbour, dialled, reason):

@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 from herd_process import Connection, Server, now, raise_descriptor_limit, running_server, wait_until
 from prometheus_client import CollectorRegistry
 
 from proxyherd.admin import MAX_CONNECTIONS, REQUEST_SECONDS, Admin, make_app
+from proxyherd.config import parse
+from proxyherd.herd_watch import HerdWatch
+from proxyherd.logs import LogFile, make_logger
+from proxyherd.metrics import Metrics
+from proxyherd.observe import Observer
+from proxyherd.table import Table
 
-PATHS = ("/", "/metrics", "/healthz", "/readyz", "/style.css")
+PATHS = ("/", "/metrics", "/healthz", "/readyz", "/page.css", "/page.js", "/coast.json")
+
+
+ALONE = """
+[servers]
+Clark = { clients = "127.0.0.1:1", peers = "127.0.0.1:2", admin = "127.0.0.1:3" }
+"""
 
 
 @pytest.fixture(scope="module")
@@ -262,8 +276,8 @@ class Failing:
     def ready(self) -> tuple[bool, str]:
         raise RuntimeError("hunter2")
 
-    def facts(self) -> Iterable[tuple[str, str]]:
-        return [("<script>", "a & b"), ("x", "hunter2"[:0])]
+    def places_by(self) -> str:
+        raise RuntimeError("hunter2")
 
     def refresh(self) -> None:
         raise RuntimeError("hunter2")
@@ -271,8 +285,12 @@ class Failing:
 
 @contextlib.asynccontextmanager
 async def serving(told: list[str]) -> AsyncIterator[int]:
+    log_file = LogFile(Path(os.devnull))
+    log = make_logger(log_file, server="Clark", level="info", max_field_bytes=1_024)
+    herd, status = parse(ALONE, Path("herd.toml")), Failing()
+    watch = HerdWatch(herd, "Clark", status, Observer(log, log_file, Metrics(), ()), Table(bytes(32)))
     app = make_app(
-        "Clark", Failing(), CollectorRegistry(), (), lambda what, error: told.append(f"{what}: {error}")
+        status, CollectorRegistry(), herd.admin, watch, lambda what, error: told.append(f"{what}: {error}")
     )
     admin = Admin(app)
     sock = socket.create_server(("127.0.0.1", 0))
@@ -300,7 +318,7 @@ def test_a_fault_is_told_to_the_log_and_not_to_the_client(debug: bool) -> None:
         asyncio.get_running_loop().set_debug(debug)
         told: list[str] = []
         async with serving(told) as port:
-            for path in ("/metrics", "/readyz"):
+            for path in ("/metrics", "/readyz", "/state", "/events"):
                 get = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: text/html\r\nConnection: close\r\n\r\n"
                 answer = await exchange(port, get.encode())
                 assert status(answer) == 500
@@ -309,10 +327,9 @@ def test_a_fault_is_told_to_the_log_and_not_to_the_client(debug: bool) -> None:
             assert told == [
                 "the admin port cannot answer /metrics: hunter2",
                 "the admin port cannot answer /readyz: hunter2",
+                "the admin port cannot answer /state: hunter2",
+                "the admin port cannot answer /events: hunter2",
             ]
-            page = await exchange(port, b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-            assert b"&lt;script&gt;" in page
-            assert b"<script>" not in page
 
     asyncio.run(scenario())
 

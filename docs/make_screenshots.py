@@ -1,0 +1,96 @@
+"""Writes docs/status-page-*.png: a herd of the default graph under some load, photographed in Chromium.
+
+.venv/bin/python docs/make_screenshots.py     needs what the tests need: pip install -e '.[test]', Debian's chromium
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Literal
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+
+from browser import chromium, live  # noqa: E402 - found only now
+from herd_process import Herd, herd_of, now  # noqa: E402 - likewise
+from playwright.sync_api import Browser  # noqa: E402 - likewise
+
+from proxyherd import config  # noqa: E402 - likewise
+from proxyherd.places.gazetteer_build import build  # noqa: E402 - likewise
+
+DOCS = ROOT / "docs"
+LOAD_SECONDS = 8.0
+CLIENTS = 2_000
+
+CITIES = (
+    *((34.05, -118.24), (40.71, -74.01), (19.43, -99.13), (-23.55, -46.63), (-34.6, -58.38), (51.51, -0.13)),
+    *((48.86, 2.35), (52.52, 13.41), (55.76, 37.62), (30.04, 31.24), (6.52, 3.38), (-26.2, 28.05)),
+    *((28.61, 77.21), (19.08, 72.88), (13.76, 100.5), (39.9, 116.4), (35.68, 139.69), (-33.87, 151.21)),
+)
+"""Clients live around these: latitude and longitude."""
+
+
+def report(rng: random.Random) -> bytes:
+    """Return what a client somewhere says."""
+    latitude, longitude = rng.choice(CITIES)
+    latitude += rng.gauss(0, 3)
+    longitude += rng.gauss(0, 4)
+    return b"IAMAT client%d.example %+.6f%+.6f %b" % (rng.randrange(CLIENTS), latitude, longitude, now())
+
+
+def load(herd: Herd, ended: threading.Event) -> None:
+    """Let clients talk to all servers."""
+    rng = random.Random(8)  # noqa: S311 - the same people each time
+    connections = [server.connect() for server in herd.values()]
+    while not ended.is_set():
+        connection = rng.choice(connections)
+        for _ in range(rng.randrange(1, 12)):
+            connection.ask(report(rng))
+        connection.ask(b"WHATSAT client%d.example 10 5" % rng.randrange(CLIENTS))
+        if rng.random() < 0.05:
+            connection.ask(b"WHEREIS client%d.example" % rng.randrange(CLIENTS))
+        ended.wait(0.02)
+    for connection in connections:
+        connection.close()
+
+
+def photograph(
+    browser: Browser, port: int, name: str, width: int, height: int, scheme: Literal["light", "dark"]
+) -> None:
+    """Write one picture."""
+    context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+    page = context.new_page()
+    page.goto(f"http://127.0.0.1:{port}/")
+    live(page)
+    page.wait_for_timeout(1_000 * LOAD_SECONDS)
+    page.screenshot(path=DOCS / f"status-page-{name}.png")
+    context.close()
+
+
+def main() -> None:
+    """Write all pictures."""
+    edges = config.load(ROOT / "deploy/herd.toml").edges
+    with herd_of(edges) as herd, chromium() as browser:
+        build(herd.gazetteer)
+        herd.start()
+        herd.wait_until_whole()
+        ended = threading.Event()
+        clients = threading.Thread(target=load, args=(herd, ended))
+        clients.start()
+        try:
+            time.sleep(2)
+            port = herd["Clark"].admin_port
+            photograph(browser, port, "light", 1100, 1000, "light")
+            photograph(browser, port, "dark", 1100, 1000, "dark")
+            photograph(browser, port, "phone", 390, 1000, "light")
+        finally:
+            ended.set()
+            clients.join()
+
+
+if __name__ == "__main__":
+    main()

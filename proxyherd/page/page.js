@@ -1,0 +1,93 @@
+// The status page: hands what the server sends to those who show it. All text is set as text, never as markup: client
+// IDs come from strangers.
+
+import { connect } from "/live.js";
+import { Graph } from "/graph.js";
+import { Servers } from "/servers.js";
+import { WorldMap } from "/map.js";
+import { Commands } from "/commands.js";
+import { byId, duration, number } from "/words.js";
+
+const graph = new Graph(byId("graph"), choose);
+const servers = new Servers(byId("servers"));
+const map = new WorldMap(byId("map"), byId("map-note"));
+const commands = new Commands(byId("commands"));
+
+let herd = null;
+let chosen = "";
+let version = "";
+
+connect("/events", {
+  state(state, words) {
+    const connection = byId("connection");
+    connection.dataset.state = state;
+    if (connection.textContent !== words) connection.textContent = words;
+    document.body.classList.toggle("lost", state === "lost");
+  },
+  hello(data) {
+    if (version && version !== data.version) location.reload(); // this page is an older version's
+    version = data.version;
+    commands.withhold(data.withheld);
+    map.withhold(data.withheld);
+  },
+  herd(data) {
+    tellChanges(herd, data);
+    herd = data;
+    document.title = `${data.server} – proxyherd`;
+    byId("title").textContent = `Herd, as ${data.server} sees it`;
+    showSums(data);
+    graph.show(data, chosen);
+    servers.show(data, chosen);
+    showDetails();
+  },
+  commands: (data) => commands.add(data),
+  pings: (data) => map.ping(data),
+  cells: (data) => map.show(data),
+});
+
+function choose(name) {
+  chosen = name === chosen ? "" : name;
+  if (!herd) return;
+  graph.show(herd, chosen);
+  servers.show(herd, chosen);
+  showDetails();
+}
+
+function showSums(data) {
+  const known = data.servers.filter((one) => one.known);
+  const sum = (rate) => known.reduce((total, one) => total + one.rates[rate], 0);
+  const set = (id, text) => { byId(id).textContent = text; };
+  set("sum-ready", `${known.filter((one) => one.ready).length} of ${data.servers.length}`);
+  set("sum-clients", number(Math.max(0, ...known.map((one) => one.clients))));
+  set("sum-commands", number(sum("answered")));
+  set("sum-floods", number(sum("floods_out")));
+  set("sum-p50", duration(data.places.p50));
+  set("sum-p95", duration(data.places.p95));
+}
+
+function showDetails() {
+  const server = herd.servers.find((one) => one.name === chosen);
+  let words = "Choose a server to see what it says.";
+  if (server && !server.known) words = `${server.name} is unknown: ${server.reason}. It may serve clients all the same.`;
+  if (server && server.known) {
+    const hours = server.uptime / 3600;
+    const up = hours < 1 ? `${Math.round(server.uptime)} s` : `${hours.toFixed(1)} h`;
+    words = `${server.name}: ${server.reason}, version ${server.version}, up ${up}, ${number(server.connections)} connections, `
+      + `${number(server.answered)} commands answered, ${number(server.rates.invalid)} invalid a second, `
+      + `${number(server.mended)} entries mended by the last checks, places by ${server.places_by}.`;
+  }
+  if (byId("details").textContent !== words) byId("details").textContent = words;
+}
+
+// Screen readers hear of servers and links that change, and of nothing else.
+function tellChanges(before, now) {
+  if (!before) return;
+  const state = (one) => (one.known ? (one.ready ? "ready" : one.reason) : "unknown");
+  const was = new Map(before.servers.map((one) => [one.name, state(one)]));
+  const wasEdge = new Map(before.edges.map(([a, b, link]) => [`${a} ${b}`, link]));
+  const changes = now.servers.filter((one) => was.get(one.name) !== state(one)).map((one) => `${one.name} is ${state(one)}`);
+  for (const [a, b, link] of now.edges) {
+    if (wasEdge.get(`${a} ${b}`) !== link) changes.push(`link ${a} to ${b} is ${link}`);
+  }
+  if (changes.length) byId("news").textContent = `${changes.slice(0, 6).join(", ")}.`;
+}

@@ -1,0 +1,108 @@
+"""The status page in Debian's Chromium, headless, driven by Playwright; what a page does wrong is kept.
+
+with chromium() as browser, opened(browser, server) as page:
+    page.wait_for_selector("#connection[data-state=live]")
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from debian import PATH
+from herd_process import PATIENCE_SECONDS, Server
+from playwright.sync_api import Browser, Page, sync_playwright
+
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+_LONG_TASKS = """
+window.longTasks = [];
+new PerformanceObserver((list) => {
+  for (const task of list.getEntries()) window.longTasks.push(task.duration);
+}).observe({ type: "longtask", buffered: true });
+"""
+
+
+@contextlib.contextmanager
+def chromium() -> Iterator[Browser]:
+    """Run a browser."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium", path=PATH), args=FLAGS, timeout=1_000 * PATIENCE_SECONDS
+        )
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+@contextlib.contextmanager
+def opened(
+    browser: Browser,
+    server: Server,
+    *,
+    width: int = 1280,
+    scheme: Literal["light", "dark"] = "light",
+    still: bool = False,
+) -> Iterator[Page]:
+    """Open a server's page; fail if it complains, or asks anybody but that server for anything."""
+    context = browser.new_context(
+        viewport={"width": width, "height": 800},
+        color_scheme=scheme,
+        reduced_motion="reduce" if still else "no-preference",
+    )
+    try:
+        page = context.new_page()
+        page.set_default_timeout(1_000 * PATIENCE_SECONDS)
+        wrong: list[str] = []
+        here = f"http://127.0.0.1:{server.admin_port}/"
+        page.on("console", lambda message: wrong.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on(
+            "request", lambda request: None if request.url.startswith(here) else wrong.append(request.url)
+        )
+        page.add_init_script(_LONG_TASKS)
+        page.goto(here)
+        live(page)
+        yield page
+        # A connection that is refused while its server is away is told by the browser, whatever a page does.
+        assert [one for one in wrong if "net::ERR_" not in one] == []
+    finally:
+        context.close()
+
+
+def live(page: Page) -> None:
+    """Wait until the page is connected, and all servers are known and ready."""
+    page.wait_for_selector("#connection[data-state=live]")
+    page.wait_for_function(
+        "() => { const nodes = document.querySelectorAll('.node'); "
+        "return nodes.length && nodes.length === document.querySelectorAll('.node.ready').length }"
+    )
+
+
+def inaccessible(page: Page) -> list[tuple[str, str, str]]:
+    """Return what axe finds that is serious or critical: the rule, the help, and where."""
+    found = importlib.util.find_spec("axe_playwright_python")
+    assert found is not None
+    assert found.origin is not None
+    page.evaluate(Path(found.origin).with_name("axe.min.js").read_text())
+    violations: list[dict[str, Any]] = page.evaluate("async () => (await axe.run()).violations")
+    return [
+        (one["id"], one["help"], node["html"][:200])
+        for one in violations
+        if one["impact"] in {"serious", "critical"}
+        for node in one["nodes"]
+    ]

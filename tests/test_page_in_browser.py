@@ -1,0 +1,286 @@
+"""The status page as people use it, in a real Chromium: at three widths, light and dark, with a keyboard alone, in a
+herd of thirty.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import re
+import shutil
+import time
+from collections.abc import Iterator
+
+import psutil
+import pytest
+from browser import chromium, inaccessible, live, opened
+from debian import needs
+from herd_process import Herd, herd_of, now, running_herd, wait_until
+from playwright.sync_api import Browser, Page, expect
+from viewing import all_events
+
+from proxyherd.config import PEER_LINE_SLACK, Limits
+from proxyherd.config import Durability as Durable
+from proxyherd.journal import Journal
+
+pytestmark = [needs("chromium"), pytest.mark.xdist_group("browser")]
+
+TRIANGLE = [("Ann", "Bob"), ("Bob", "Cid"), ("Ann", "Cid")]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def herd() -> Iterator[Herd]:
+    with running_herd(TRIANGLE) as herd:
+        yield herd
+
+
+def text(page: Page, selector: str) -> str:
+    return page.locator(selector).inner_text()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 768, 1280])
+def test_it_is_readable_at_any_width_and_accessible_by_day_and_night(
+    browser: Browser, herd: Herd, width: int, scheme: str
+) -> None:
+    with opened(browser, herd["Ann"], width=width, scheme="dark" if scheme == "dark" else "light") as page:
+        herd["Ann"].ask(b"FOO " + b"x" * 300)  # without a place to break it
+        herd["Ann"].hears(b"reader")
+        page.wait_for_selector("#commands tbody tr >> text=reader")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.locator("h2:visible").count() == 5  # of which one is for screen readers
+        sizes = page.evaluate("[...document.querySelectorAll('#graph, #map')].map((one) => one.clientWidth)")
+        assert min(sizes) > 250
+        back = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        lightness = sum(map(int, re.findall(r"\d+", back)[:3]))
+        assert lightness < 150 if scheme == "dark" else lightness > 600
+        assert inaccessible(page) == []
+
+
+def test_a_report_becomes_a_row_a_ping_and_a_count(browser: Browser, herd: Herd) -> None:
+    with opened(browser, herd["Cid"]) as page:
+        page.wait_for_timeout(1_100)  # so that the others have been asked once
+        clients = int(text(page, "#sum-clients"))
+        pings = int(page.locator("#map").get_attribute("data-pings") or 0)
+        line = herd["Ann"].hears(b"mango.example", b"-33.9+151.2").decode().strip()
+        row = page.locator("#commands tbody tr", has_text="IAMAT mango.example")
+        expect(row.locator("td").nth(1)).to_have_text("Ann")
+        expect(row.locator("td").nth(5)).to_have_text(line)
+        expect(page.locator("#sum-clients")).to_have_text(str(clients + 1))
+        expect(page.locator("#servers tbody tr").first.locator("td").nth(2)).to_have_text(str(clients + 1))
+        page.wait_for_function(f"() => Number(document.getElementById('map').dataset.pings || 0) > {pings}")
+        expect(page.locator("#map-note")).to_contain_text(f"{clients + 1} clients")
+
+
+def test_what_strangers_send_is_text(browser: Browser, herd: Herd) -> None:
+    with opened(browser, herd["Ann"]) as page:
+        herd["Ann"].hears(b"<img/src=x/onerror=alert(1)>")
+        row = page.locator("#commands tbody tr", has_text="<img/src=x/onerror=alert(1)>")
+        expect(row).to_have_count(1)
+        assert page.locator("img").count() == 0
+
+
+def test_a_killed_server_is_unknown_its_links_are_cut_and_both_come_back(
+    browser: Browser, herd: Herd
+) -> None:
+    with opened(browser, herd["Ann"]) as page:
+        node = page.locator(".node", has_text="Cid")
+        herd["Cid"].kill()
+        expect(node).to_have_class(re.compile("unknown"))
+        expect(node.locator(".figure")).to_have_text("unknown")
+        expect(page.locator("#servers tbody tr", has_text="Cid").last.locator("td").first).to_contain_text(
+            "unknown:"
+        )
+        expect(page.locator(".edge.cut[x1]").and_(page.locator("#graph line"))).to_have_count(2)
+        expect(page.locator(".edge-text", has_text="cut")).to_have_count(2)
+        expect(page.locator("#news")).to_contain_text("Cid")  # told to a screen reader
+        expect(page.locator("#sum-ready")).to_have_text("2 of 3")
+        assert inaccessible(page) == []
+        herd["Cid"].start()
+        live(page)
+        expect(page.locator("#graph line.live")).to_have_count(3)
+
+
+def test_a_lost_connection_is_told_and_made_again(browser: Browser, herd: Herd) -> None:
+    with opened(browser, herd["Bob"]) as page:
+        herd["Bob"].kill()
+        expect(page.locator("#connection")).to_have_text("Connection lost; trying again …")
+        herd["Bob"].start()
+        live(page)
+        expect(page.locator("#connection")).to_have_text("Live")
+
+
+def focused(page: Page) -> str:
+    """Return what has the focus: its id, or the beginning of what it says."""
+    found: str = page.evaluate(
+        "() => { const one = document.activeElement;"
+        " return one.id || (one.getAttribute('aria-label') || one.textContent).split(/[: ]/)[0]; }"
+    )
+    return found
+
+
+def test_a_keyboard_reaches_everything_and_can_choose_filter_and_pause(browser: Browser, herd: Herd) -> None:
+    ann = herd["Ann"]
+    with opened(browser, ann) as page:
+        ann.ask(b"APPLE one")
+        ann.ask(b"PEAR two")
+        page.wait_for_selector("#commands >> text=PEAR")
+        order = []
+        for _ in range(10):
+            page.keyboard.press("Tab")
+            order.append(focused(page))
+            ring = page.evaluate(
+                "() => { const one = document.activeElement; const drawn = one.querySelector('circle') || one;"
+                " const style = getComputedStyle(drawn);"
+                " return style.outlineStyle !== 'none' || style.strokeWidth === '6px'; }"
+            )
+            assert ring, order
+        links = ["metrics", "health", "readiness", "state"]
+        assert order == ["Skip", *links, "Ann", "Bob", "Cid", "filter", "pause"]
+        page.keyboard.press("Shift+Tab")
+        page.keyboard.type("APPLE")
+        expect(page.locator("#commands tbody tr")).to_have_count(1)
+        expect(page.locator("#commands tbody")).to_contain_text("APPLE one")
+        page.keyboard.press("Control+a")
+        page.keyboard.press("Delete")
+        expect(page.locator("#commands tbody")).to_contain_text("PEAR two")
+        page.keyboard.press("Tab")
+        page.keyboard.press("Space")
+        expect(page.locator("#pause")).to_have_attribute("aria-pressed", "true")
+        ann.ask(b"CHERRY three")
+        expect(page.locator("#command-count")).to_contain_text("1 new since the pause")
+        assert "CHERRY" not in text(page, "#commands")
+        page.keyboard.press("Space")
+        expect(page.locator("#commands tbody tr").first).to_contain_text("CHERRY three")
+        page.keyboard.press("Shift+Tab")
+        page.keyboard.press("Shift+Tab")
+        page.keyboard.press("Enter")
+        expect(page.locator("#details")).to_contain_text("Cid: ready, version")
+        expect(page.locator("#servers tr.chosen")).to_contain_text("Cid")
+        page.reload()
+        live(page)
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+        assert focused(page) == "main"
+
+
+def test_who_wants_no_motion_sees_none_and_still_sees_reports(browser: Browser, herd: Herd) -> None:
+    with opened(browser, herd["Ann"], still=True) as page:
+        assert page.evaluate("getComputedStyle(document.querySelector('.edge')).transitionDuration") == "0s"
+        herd["Ann"].hears(b"still")
+        page.wait_for_function("() => Number(document.getElementById('map').dataset.pings) > 0")
+
+
+def test_where_commands_and_places_are_not_shown_the_page_says_why(browser: Browser) -> None:
+    with herd_of([], "Ann", more='[admin]\npositions = "never"\n') as herd:
+        herd.start()
+        herd["Ann"].wait_until_ready()
+        with opened(browser, herd["Ann"]) as page:
+            herd["Ann"].hears(b"secretive")
+            expect(page.locator("#sum-clients")).to_have_text("1")
+            for note in ("#withheld", "#map-note"):
+                expect(page.locator(note)).to_contain_text('positions = "never"')
+            expect(page.locator("#commands")).to_be_hidden()
+            expect(page.locator("#filter")).to_be_hidden()
+            assert "secretive" not in page.content()
+            assert inaccessible(page) == []
+
+
+# Thirty servers. -------------------------------------------------------------------------------------------------
+
+SERVERS, CLIENTS, VIEWERS = 30, 100_000, 10
+
+
+@contextlib.contextmanager
+def big_herd() -> Iterator[Herd]:
+    """Run thirty servers that have 100,000 clients each in their journals."""
+    names = [f"S{number:02}" for number in range(SERVERS)]
+    ring = [(one, names[(at + 1) % SERVERS]) for at, one in enumerate(names)]
+    chords = [(names[at], names[at + SERVERS // 2]) for at in range(0, SERVERS // 2, 3)]
+    rng = random.Random(8)
+    with herd_of([*ring, *chords]) as herd:
+        folder = herd.folder / "journal"
+        journal = Journal(
+            folder,
+            line_bytes=Limits().max_line_bytes + PEER_LINE_SLACK,
+            rewrite_bytes=Durable().rewrite_bytes,
+        )
+        folder.mkdir()
+        journal.start()
+        form = b"AT S00 +0.263873386 client%06d.example %+.6f%+.6f 1621464827.959498503"
+        journal.append(
+            [form % (number, rng.uniform(-60, 75), rng.uniform(-180, 180)) for number in range(CLIENTS)]
+        )
+        journal.close()
+        for server in herd.values():
+            shutil.copytree(folder, server.state / "journal")
+        herd.start()
+        for name, server in herd.items():
+            wait_until(lambda: server.readiness()[0] == 200, f"{name} is ready", 90)  # noqa: B023 - called at once
+        herd.wait_until_whole()
+        yield herd
+
+
+def seconds_of(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def cost(process: psutil.Process, seconds: float) -> float:
+    """Return the part of a processor that a process takes in so many seconds."""
+    before, began = seconds_of(process), time.monotonic()
+    time.sleep(seconds)
+    return (seconds_of(process) - before) / (time.monotonic() - began)
+
+
+@pytest.mark.quiet
+@pytest.mark.timeout(300)
+def test_neither_page_nor_server_stalls_in_a_herd_of_thirty(browser: Browser) -> None:
+    with big_herd() as herd:
+        first = herd["S00"]
+        process = psutil.Process(first.pid)
+        first.wait_until_linked()
+        idle = cost(process, 2.0)
+        with contextlib.ExitStack() as stack:
+            for _ in range(VIEWERS):
+                stack.enter_context(all_events(first))
+            time.sleep(1)
+            viewed = cost(process, 5.0)
+            print(
+                f"{1e3 * idle:.0f} ms a second when nobody looks, {1e3 * viewed:.0f} with {VIEWERS} viewers"
+            )
+            assert viewed - idle < 0.050
+            page = stack.enter_context(opened(browser, first))
+            opening = page.evaluate("window.longTasks.splice(0)")
+            assert max(opening, default=0) < 500  # what comes after must not hold a reader up
+            client = stack.enter_context(first.connect())
+            expect(page.locator("#sum-clients")).to_have_text("100,000")
+            expect(page.locator("#map-note")).to_contain_text("100,000 clients, in", timeout=40_000)
+            slowest = 0.0
+            end = time.monotonic() + 3
+            while time.monotonic() < end:
+                began = time.perf_counter()
+                client.ask(b"IAMAT client000001.example +1.25+2.5 " + now())
+                slowest = max(slowest, time.perf_counter() - began)
+                page.wait_for_timeout(5)
+            client.send(*[b"FOO %d" % number for number in range(300)])
+            for number in range(300):
+                assert client.line() == b"? FOO %d\n" % number
+            page.fill("#filter", "nothing")
+            page.fill("#filter", "")
+            expect(page.locator("#commands tbody tr")).to_have_count(200)
+            tasks = page.evaluate("window.longTasks")
+            print(
+                f"the page's tasks over 50 ms: {opening}, {tasks}; the slowest answer took {1e3 * slowest:.1f} ms"
+            )
+            assert max(tasks, default=0) < 200
+            assert slowest < 0.1
+            assert page.evaluate("document.documentElement.scrollWidth") <= 1280
+            assert inaccessible(page) == []
+        assert not first.events("internal_error")
