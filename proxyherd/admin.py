@@ -30,10 +30,10 @@ from multidict import CIMultiDictProxy
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from proxyherd import __version__
+from proxyherd import __version__, watching
 from proxyherd.config import Admin as Configured
-from proxyherd.herd_watch import HerdWatch, event
-from proxyherd.state import Status, write
+from proxyherd.watching.herd import HerdWatch, event
+from proxyherd.watching.state import Status, write
 
 MAX_CONNECTIONS: Final = 64
 """Connections at once; more are closed unread. A scraper, a supervisor's probe and some browsers need a dozen."""
@@ -63,7 +63,7 @@ _HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
 }
 
-_PAGE: Final = Path(__file__).parent / "page"
+_PAGE: Final = Path(watching.__file__).parent / "page"
 _TYPES: Final = {
     ".html": "text/html",
     ".css": "text/css",

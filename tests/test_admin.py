@@ -17,11 +17,11 @@ from prometheus_client import CollectorRegistry
 
 from proxyherd.admin import MAX_CONNECTIONS, REQUEST_SECONDS, Admin, make_app
 from proxyherd.config import parse
-from proxyherd.herd_watch import HerdWatch
 from proxyherd.logs import LogFile, make_logger
 from proxyherd.metrics import Metrics
 from proxyherd.observe import Observer
 from proxyherd.table import Table
+from proxyherd.watching.herd import HerdWatch
 
 PATHS = ("/", "/metrics", "/healthz", "/readyz", "/page.css", "/page.js", "/coast.json")
 

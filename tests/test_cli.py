@@ -19,7 +19,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 import proxyherd
-from proxyherd import ask, cli, config
+from proxyherd import cli, config
+from proxyherd.tools import ask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -19,7 +19,8 @@ from herd_process import herd_of, wait_until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxyherd import cli, exporting, journal, logs, messages, table
+from proxyherd import cli, journal, logs, messages, table
+from proxyherd.tools import exporting
 
 HERD = """
 edges = []

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxyherd import logfiles, logs
-from proxyherd.logfiles import Log, OpenFile
+from proxyherd import logs
+from proxyherd.tools import logfiles
+from proxyherd.tools.logfiles import Log, OpenFile
 
 
 def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:

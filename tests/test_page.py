@@ -25,22 +25,22 @@ from prometheus_client import CollectorRegistry
 from viewing import Page, edges_in, get_events, server_in, viewing
 
 import proxyherd
-from proxyherd import state
 from proxyherd.admin import Admin, make_app
 from proxyherd.config import parse
-from proxyherd.density import MOST_CELLS, Density
-from proxyherd.herd_watch import MAX_VIEWERS, HerdWatch, Viewer
 from proxyherd.logs import LogFile, make_logger
 from proxyherd.messages import Entry
 from proxyherd.metrics import Metrics
 from proxyherd.node import Reply
 from proxyherd.observe import Observer
-from proxyherd.rates import History, added, quantile
 from proxyherd.recent import MOST, Command
-from proxyherd.state import Histogram, State
 from proxyherd.table import Table
+from proxyherd.watching import state
+from proxyherd.watching.density import MOST_CELLS, Density
+from proxyherd.watching.herd import MAX_VIEWERS, HerdWatch, Viewer
+from proxyherd.watching.rates import History, added, quantile
+from proxyherd.watching.state import Histogram, State
 
-PAGE = Path(proxyherd.__file__).parent / "page"
+PAGE = Path(proxyherd.__file__).parent / "watching/page"
 PATH = [("Ann", "Bob"), ("Bob", "Cid")]
 
 
@@ -487,7 +487,7 @@ def test_a_page_of_another_site_gets_nothing(herd: Herd) -> None:
 
 
 def test_nothing_is_kept_of_commands_unless_somebody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxyherd.herd_watch._WANTED_SECONDS", 0.05)
+    monkeypatch.setattr("proxyherd.watching.herd._WANTED_SECONDS", 0.05)
 
     async def scenario() -> None:
         async with watching() as (_, watch, observer):
@@ -616,7 +616,7 @@ EVENTS = b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n"
 def test_a_viewer_that_never_reads_is_cut_and_the_others_are_served_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("proxyherd.herd_watch._EVERY_SECONDS", 0.001)
+    monkeypatch.setattr("proxyherd.watching.herd._EVERY_SECONDS", 0.001)
     monkeypatch.setattr("proxyherd.admin._STUCK_SECONDS", 0.2)
 
     async def scenario() -> None:
@@ -644,7 +644,7 @@ def test_a_viewer_that_never_reads_is_cut_and_the_others_are_served_on(
 def test_a_viewer_that_never_reads_does_not_hold_up_a_server_that_stops(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("proxyherd.herd_watch._EVERY_SECONDS", 0.001)
+    monkeypatch.setattr("proxyherd.watching.herd._EVERY_SECONDS", 0.001)
     monkeypatch.setattr("proxyherd.admin._STUCK_SECONDS", 600)
 
     async def scenario() -> None:
@@ -680,7 +680,7 @@ def test_what_waits_for_a_viewer_is_bounded() -> None:
 
 def test_a_viewer_stays_beyond_the_time_of_a_scraper(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("proxyherd.admin.REQUEST_SECONDS", 0.2)
-    monkeypatch.setattr("proxyherd.herd_watch._EVERY_SECONDS", 0.05)
+    monkeypatch.setattr("proxyherd.watching.herd._EVERY_SECONDS", 0.05)
 
     async def scenario() -> None:
         async with watching() as (port, _, _), asyncio.timeout(20):
@@ -695,7 +695,7 @@ def test_a_viewer_stays_beyond_the_time_of_a_scraper(monkeypatch: pytest.MonkeyP
 
 
 def test_all_viewers_get_the_same_bytes_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxyherd.herd_watch._FIRST_SECONDS", 0.05)
+    monkeypatch.setattr("proxyherd.watching.herd._FIRST_SECONDS", 0.05)
 
     async def scenario() -> None:
         async with watching() as (_, watch, _):
@@ -714,7 +714,7 @@ def test_all_viewers_get_the_same_bytes_made_once(monkeypatch: pytest.MonkeyPatc
 def test_a_fault_ends_what_is_shown_and_whoever_comes_then_sees_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("proxyherd.herd_watch._FIRST_SECONDS", 0.0)
+    monkeypatch.setattr("proxyherd.watching.herd._FIRST_SECONDS", 0.0)
 
     async def scenario() -> None:
         async with watching() as (_, watch, _):

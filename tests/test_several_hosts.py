@@ -38,7 +38,8 @@ from hosts import (
 )
 from test_tls import MAKE_AUTHORITY, MAKE_CERTIFICATES, issue
 
-from proxyherd import ask, config
+from proxyherd import config
+from proxyherd.tools import ask
 
 pytestmark = [
     needs("ip", "nft", "nsenter", "openssl", "systemctl", root=True),

@@ -25,7 +25,8 @@ from herd_process import Herd, now, running_herd, wait_until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxyherd import ask, config, polling
+from proxyherd import config
+from proxyherd.tools import ask, polling
 
 ROOT = Path(__file__).parent.parent
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")

@@ -22,8 +22,9 @@ from herd_process import Herd, Server, herd_of, running_server, wait_until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxyherd import cli, tailing
-from proxyherd.tailing import Event, Filter, Reader, Reading, Sorter
+from proxyherd import cli
+from proxyherd.tools import tailing
+from proxyherd.tools.tailing import Event, Filter, Reader, Reading, Sorter
 
 STAMP = "2026-11-24T06:28:50.%06dZ"
 

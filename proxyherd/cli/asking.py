@@ -88,7 +88,7 @@ def whatsat(ctx: click.Context, client: bytes, radius: bytes, bound: bytes, name
 
 
 def _ask(ctx: click.Context, name: str | None, *fields: bytes) -> None:
-    from proxyherd import ask  # noqa: PLC0415 - not for `serve`
+    from proxyherd.tools import ask  # noqa: PLC0415 - not for `serve`
 
     herd = load(ctx)
     server = herd.server(name) if name is not None else next(iter(herd.servers.values()))

@@ -16,7 +16,7 @@ from proxyherd.cli.common import Failure, Misconfigured, config_option, examples
 
 if TYPE_CHECKING:
     from proxyherd.config import Herd
-    from proxyherd.exporting import Found
+    from proxyherd.tools.exporting import Found
 
 _NANOSECONDS = 1_000_000_000
 
@@ -61,7 +61,7 @@ def export(
     Exit codes: 0 done; 1 written, but records of the journal are damaged and left out; 2 there is no journal, or the
     file cannot be written.
     """
-    from proxyherd import exporting  # noqa: PLC0415 - not for `serve`
+    from proxyherd.tools import exporting  # noqa: PLC0415 - not for `serve`
 
     if name is not None and folder is not None:
         raise click.UsageError("name either a --server or a --folder")
@@ -79,7 +79,7 @@ def export(
 
 
 def _read(folder: Path, herd: Herd) -> Found:
-    from proxyherd import exporting  # noqa: PLC0415 - not for `serve`
+    from proxyherd.tools import exporting  # noqa: PLC0415 - not for `serve`
 
     try:
         with _bar("Reading", exporting.size(folder)) as bar:

@@ -124,7 +124,7 @@ async def _ask(places: Places, query: Query) -> Answer:
 def _print(answer: Answer) -> None:
     import json  # noqa: PLC0415 - not for `serve`
 
-    from proxyherd.ask import printable  # noqa: PLC0415 - likewise
+    from proxyherd.tools.ask import printable  # noqa: PLC0415 - likewise
 
     document = json.loads(answer.body)
     for result in document["results"]:

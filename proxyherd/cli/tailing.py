@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from proxyherd.config import Herd
-    from proxyherd.logfiles import Log
-    from proxyherd.tailing import Event, Filter, Reading
+    from proxyherd.tools.logfiles import Log
+    from proxyherd.tools.tailing import Event, Filter, Reading
 
 INSTALLED_LOGS = Path("/var/log/proxyherd")
 """Where the units of systemd let servers log."""
@@ -38,7 +38,7 @@ _MOST_HELD = 20_000
 
 
 def _since(_: click.Context, parameter: click.Parameter, value: str | None) -> str:
-    from proxyherd.tailing import parse_since  # noqa: PLC0415 - not for `serve`
+    from proxyherd.tools.tailing import parse_since  # noqa: PLC0415 - not for `serve`
 
     try:
         return parse_since(value, time.time()) if value is not None else ""
@@ -132,7 +132,7 @@ def tail(
     makes no difference, whoever does it.
     """
     from proxyherd.logs import text  # noqa: PLC0415 - not for `serve`
-    from proxyherd.tailing import Filter  # noqa: PLC0415 - likewise
+    from proxyherd.tools.tailing import Filter  # noqa: PLC0415 - likewise
 
     herd = load(ctx)
     wanted = Filter(events, frozenset(text(os.fsencode(client)) for client in clients), level, since)
@@ -171,7 +171,7 @@ def _default_logs() -> Path:
 
 def _form(herd: Herd, color: str, as_json: bool) -> Callable[[Event], str]:
     """Return what makes a line to print of an event."""
-    from proxyherd import tailing  # noqa: PLC0415 - not for `serve`
+    from proxyherd.tools import tailing  # noqa: PLC0415 - not for `serve`
 
     if as_json:
         return tailing.raw
@@ -200,8 +200,8 @@ class _Source:
 
 def _open(herd: Herd, names: Sequence[str], folder: Path, *, follow: bool) -> list[_Source]:
     """Open the logs. Raises Misconfigured if there are none, unless they may come yet."""
-    from proxyherd.logfiles import Log  # noqa: PLC0415 - not for `serve`
-    from proxyherd.tailing import Reading  # noqa: PLC0415 - likewise
+    from proxyherd.tools.logfiles import Log  # noqa: PLC0415 - not for `serve`
+    from proxyherd.tools.tailing import Reading  # noqa: PLC0415 - likewise
 
     sources = []
     for name in dict.fromkeys(herd.server(name).name for name in names or herd.servers):
@@ -219,7 +219,7 @@ def _open(herd: Herd, names: Sequence[str], folder: Path, *, follow: bool) -> li
 
 def _past(sources: Sequence[_Source], wanted: Filter, most: int | None, *, follow: bool) -> Iterator[Event]:
     """Return the last events of all logs, in order."""
-    from proxyherd.tailing import Reading, merge  # noqa: PLC0415 - not for `serve`
+    from proxyherd.tools.tailing import Reading, merge  # noqa: PLC0415 - not for `serve`
 
     for source in sources:
         read = Reading(source.name)  # of its own: it keeps the order of lines that go forward
@@ -238,7 +238,7 @@ def _past(sources: Sequence[_Source], wanted: Filter, most: int | None, *, follo
 
 def _follow(sources: Sequence[_Source], wanted: Filter, printer: _Printer) -> None:
     """Print what comes, until nobody reads it any more."""
-    from proxyherd.tailing import Sorter  # noqa: PLC0415 - not for `serve`
+    from proxyherd.tools.tailing import Sorter  # noqa: PLC0415 - not for `serve`
 
     sorter = Sorter(_HOLD_SECONDS)
     while not printer.is_alone:

@@ -28,9 +28,9 @@ from proxyherd.cli.common import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from proxyherd.ask import Status
     from proxyherd.config import Herd
-    from proxyherd.polling import Rates, Seen
+    from proxyherd.tools.ask import Status
+    from proxyherd.tools.polling import Rates, Seen
 
 _BEGIN = (
     "\x1b[?25l\x1b[?7l\x1b[2J"  # no cursor; long lines are cut, for a wrapped one would move all below it
@@ -86,7 +86,7 @@ def status(ctx: click.Context, *, wait: float, watch: bool, interval: float | No
 
     Exit codes: 0 all are up, ready and linked; 1 otherwise. With --watch: as it was last.
     """
-    from proxyherd import polling  # noqa: PLC0415 - not for `serve`
+    from proxyherd.tools import polling  # noqa: PLC0415 - not for `serve`
 
     if interval is not None and not watch:
         raise click.UsageError("--interval goes with --watch")
@@ -104,7 +104,7 @@ def status(ctx: click.Context, *, wait: float, watch: bool, interval: float | No
 
 def _wait(herd: Herd, seconds: float) -> Sequence[Status]:
     """Ask until the herd is whole, or the seconds are over."""
-    from proxyherd import ask  # noqa: PLC0415 - not for `serve`
+    from proxyherd.tools import ask  # noqa: PLC0415 - not for `serve`
 
     deadline = time.monotonic() + seconds
     found = ask.statuses(herd, 1.0)
@@ -220,7 +220,7 @@ def _rates_object(rates: Rates) -> dict[str, Any]:
 
 def _watch(herd: Herd, interval: float, as_json: bool) -> Sequence[Status]:
     """Show the herd until the user has seen enough; return what was shown last."""
-    from proxyherd import polling  # noqa: PLC0415 - not for `serve`
+    from proxyherd.tools import polling  # noqa: PLC0415 - not for `serve`
 
     poller = polling.Poller(herd, interval)
     live = sys.stdout.isatty() and not as_json

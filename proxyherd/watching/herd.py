@@ -15,13 +15,13 @@ from typing import Any, Final
 import msgspec
 
 from proxyherd.config import Herd
-from proxyherd.density import Density, place
 from proxyherd.observe import Observer
-from proxyherd.others import Others, known
-from proxyherd.rates import History, added, quantile
 from proxyherd.recent import MOST, Command
-from proxyherd.state import OwnState, State, Status
 from proxyherd.table import Table
+from proxyherd.watching.density import Density, place
+from proxyherd.watching.others import Others, known
+from proxyherd.watching.rates import History, added, quantile
+from proxyherd.watching.state import OwnState, State, Status
 
 MAX_VIEWERS: Final = 32
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from proxyherd import ask
+from proxyherd.tools import ask
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,9 +18,9 @@ from msgspec import Struct
 from yarl import URL
 
 from proxyherd.config import Address, Herd
-from proxyherd.rates import History
 from proxyherd.recent import MOST, Command
-from proxyherd.state import MAX_BYTES, State, read
+from proxyherd.watching.rates import History
+from proxyherd.watching.state import MAX_BYTES, State, read
 
 DEADLINE_SECONDS: Final = 1.0
 """For one server to answer in, at the address that is tried."""

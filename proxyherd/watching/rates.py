@@ -9,7 +9,7 @@ from collections import deque
 from itertools import accumulate
 from typing import Final
 
-from proxyherd.state import Histogram, State
+from proxyherd.watching.state import Histogram, State
 
 MINUTE: Final = 60.0
 

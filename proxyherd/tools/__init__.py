@@ -1,0 +1,10 @@
+"""What the command line does to a herd from outside: asks its ports, reads its logs and journals.
+
+    ask        one question to one server
+    polling    all servers again and again, for `status --watch`
+    logfiles   the lines of a log that grows and is rotated
+    tailing    the events in them: merged, filtered, printed                                  pure
+    exporting  the last locations in a journal, as GeoJSON or CSV
+
+No server imports it.
+"""
