@@ -159,6 +159,7 @@ def test_rates_are_of_the_last_second(herd: Herd) -> None:
 
 def test_state_is_what_the_server_says_of_itself(herd: Herd) -> None:
     ann = herd["Ann"]
+    ann.get("/state")  # from now on commands are kept
     ann.ask(b"FOO")
     code, text = ann.get("/state")
     assert code == 200
@@ -534,8 +535,12 @@ def test_no_more_is_kept_than_may_be() -> None:
 # Viewers. --------------------------------------------------------------------------------------------------------
 
 
-def test_viewers_are_bounded_and_keep_no_scraper_out(herd: Herd) -> None:
-    ann = herd["Ann"]
+def test_viewers_are_bounded_and_keep_no_scraper_out() -> None:
+    with running_herd([("Ann", "Bob")]) as herd:
+        bounded_viewers(herd["Ann"])
+
+
+def bounded_viewers(ann: Server) -> None:
     with contextlib.ExitStack() as stack:
         for _ in range(MAX_VIEWERS):
             stack.enter_context(viewing(ann))
