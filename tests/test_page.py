@@ -161,10 +161,14 @@ def test_state_is_what_the_server_says_of_itself(herd: Herd) -> None:
     ann = herd["Ann"]
     ann.get("/state")  # from now on commands are kept
     ann.ask(b"FOO")
-    code, text = ann.get("/state")
-    assert code == 200
-    said = state.read(text.encode())
-    assert said is not None
+
+    def says() -> State | None:
+        code, text = ann.get("/state")
+        assert code == 200
+        said = state.read(text.encode())
+        return said if said and said.answered else None
+
+    said = wait_until(says, "the state, which is kept for a moment, has the command")
     assert (said.server, said.ready, said.links) == ("Ann", True, {"Bob": "live"})
     assert said.answered == sum(ann.metrics("proxyherd_commands_total").values())
     assert said.commands is not None
@@ -174,7 +178,7 @@ def test_state_is_what_the_server_says_of_itself(herd: Herd) -> None:
     assert [one[4] for one in again["commands"]] == ["BAR"]
     anew = json.loads(ann.get(f"/state?life=another&after={cursor}")[1])
     assert "BAR" in [one[4] for one in anew["commands"]]
-    assert len(anew["commands"]) > 1
+    assert len(anew["commands"]) > 1, "all that is kept: it is asked after another life of this server"
     for nonsense in ("after=-1", "after=x", "after=" + "9" * 5_000, "life=%00"):
         assert ann.get(f"/state?{nonsense}")[0] == 200
 
