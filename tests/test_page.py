@@ -166,11 +166,11 @@ def test_state_is_what_the_server_says_of_itself(herd: Herd) -> None:
         code, text = ann.get("/state")
         assert code == 200
         said = state.read(text.encode())
-        return said if said and said.answered else None
+        assert said is not None
+        return said if said.answered == sum(ann.metrics("proxyherd_commands_total").values()) else None
 
     said = wait_until(says, "the state, which is kept for a moment, has the command")
     assert (said.server, said.ready, said.links) == ("Ann", True, {"Bob": "live"})
-    assert said.answered == sum(ann.metrics("proxyherd_commands_total").values())
     assert said.commands is not None
     cursor = said.cursor
     ann.ask(b"BAR")
