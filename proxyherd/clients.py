@@ -8,6 +8,7 @@ says nothing for long, reads nothing for long, or comes when the server is full 
 from __future__ import annotations
 
 import asyncio
+import select
 import ssl
 from collections import deque
 from typing import Final, cast
@@ -34,14 +35,23 @@ _QUIET_SECONDS: Final = 2.0
 _LINGER_SECONDS: Final = 0.5
 """How long a busy client is then read, and not heard, until it closes too. A socket closed with bytes unread is
 reset, and takes the answers with it that are under way. But a phone that has just lost its network closes nothing,
-and until the server has gone and come back nobody is let in."""
+and until the server has gone and come back nobody is let in. Who has not taken all its answers keeps its time."""
+
+_LOOK_SECONDS: Final = 0.05
+"""Between two looks at whether all that was written has left the process."""
 
 
 class Clients:
     """All client connections of one server."""
 
     def __init__(
-        self, limits: Limits, turn: Turn, observer: Observer, context: ssl.SSLContext | None = None
+        self,
+        limits: Limits,
+        turn: Turn,
+        observer: Observer,
+        context: ssl.SSLContext | None,
+        *,
+        drain_seconds: float,
     ) -> None:
         self.limits = limits
         self.turn = turn
@@ -52,7 +62,8 @@ class Clients:
             context,
             backlog=4_096,
             handshake_seconds=_HANDSHAKE_SECONDS,
-            shutdown_seconds=_LINGER_SECONDS,
+            # Flushing is part of it, so it ends no connection that the sweep or the drain would leave alone.
+            shutdown_seconds=max(limits.slow_reader_seconds, drain_seconds),
             room=lambda: min(_MAX_HANDSHAKES, limits.max_connections - len(self.connections)),
             refused=observer.client_refused,
         )
@@ -276,16 +287,30 @@ class Connection(asyncio.Protocol):
         loop = self._clients.loop
         if self._lingers:
             return
-        quiet = self._reading and loop.time() - self._heard > _QUIET_SECONDS
-        if quiet or not transport.can_write_eof():
+        plain = transport.can_write_eof()
+        if plain and self._reading and loop.time() - self._heard > _QUIET_SECONDS:
             transport.close()
             return
         self._lingers = True
-        transport.write_eof()
-        if not self._reading:
-            self._reading = True
-            transport.resume_reading()
-        loop.call_later(_LINGER_SECONDS, transport.close)
+        if not plain:
+            transport.close()  # flushes, says close_notify, and waits for the client's
+        else:
+            transport.write_eof()
+            if not self._reading:
+                self._reading = True
+                transport.resume_reading()
+        loop.call_later(_LINGER_SECONDS - _LOOK_SECONDS, self._let_go, transport, False)
+
+    def _let_go(self, transport: asyncio.Transport, was_out: bool) -> None:
+        """End the connection as soon as nothing more waits in this process: the system delivers the rest."""
+        if self._transport is None:
+            return
+        out = not transport.get_write_buffer_size() and _takes_more(transport)
+        # Twice: of a socket that takes more only since a moment ago, the buffer below TLS may not be empty yet.
+        if out and was_out:
+            transport.abort()
+        else:
+            self._clients.loop.call_later(_LOOK_SECONDS, self._let_go, transport, out)
 
     # What the listener wants. --------------------------------------------------------------------------------
 
@@ -314,3 +339,15 @@ class Connection(asyncio.Protocol):
         self._reason = reason
         if self._transport is not None:
             self._transport.abort()
+
+
+def _takes_more(transport: asyncio.Transport) -> bool:
+    """Whether the system would take bytes now. What a TLS transport has handed to the plain one below it is counted
+    nowhere that can be asked; but while some of it waits there, the socket is full.
+    """
+    sock = transport.get_extra_info("socket")
+    if sock is None or sock.fileno() < 0:
+        return True  # it has gone, and its protocol hears of it in this turn
+    poll = select.poll()
+    poll.register(sock.fileno(), select.POLLOUT)
+    return bool(poll.poll(0))

@@ -30,6 +30,7 @@ from proxyherd.durability import Durability
 from proxyherd.journal import Journal
 from proxyherd.link import SILENT_HEARTBEATS, Terms
 from proxyherd.logs import LogFile, make_logger
+from proxyherd.lookups import LooksUp
 from proxyherd.metrics import Metrics
 from proxyherd.node import TICKS, Node
 from proxyherd.observe import Observer
@@ -85,11 +86,15 @@ def serve(herd: Herd, name: str, paths: Paths) -> int:
 
 
 def _new_event_loop() -> asyncio.AbstractEventLoop:
+    kind: type[asyncio.AbstractEventLoop]
     try:
         import uvloop  # noqa: PLC0415 - where it is missing, asyncio's own loop serves
     except ImportError:
-        return asyncio.new_event_loop()
-    return uvloop.new_event_loop()
+        kind = asyncio.SelectorEventLoop
+    else:
+        kind = uvloop.Loop
+    loop: asyncio.AbstractEventLoop = type("Loop", (LooksUp, kind), {})()
+    return loop
 
 
 class _Daemon:
@@ -132,6 +137,7 @@ class _Daemon:
             loop.add_signal_handler(number, self._stop.set)
         # Not the loop's, which would give the signal its default as it closes: to end the process.
         signal.signal(signal.SIGHUP, lambda *_: loop.call_soon_threadsafe(self._reopen))
+        signal.siginterrupt(signal.SIGHUP, False)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # blocked by whoever began the start
         self._binder = Binder(self._log, self._spawn)
         self._places = loop.create_task(asyncio.to_thread(self._open_places))
@@ -176,7 +182,9 @@ class _Daemon:
         journal.start()
         self._durability = Durability(journal, self._node, herd.durability, self._observer)
         self._turn = Turn(self._node, self._durability, self._places, self._observer, self._loop)
-        self._clients = Clients(limits, self._turn, self._observer, self._contexts.clients)
+        self._clients = Clients(
+            limits, self._turn, self._observer, self._contexts.clients, drain_seconds=timing.drain_seconds
+        )
         self._peers = Peers(
             herd, server, self._terms(), self._node, self._turn, self._observer, self._contexts
         )

@@ -27,8 +27,8 @@ _RETRY_SECONDS: Final = 0.1
 class Listener:
     """Takes connections from any number of bound sockets, and makes a protocol for each.
 
-    `context` is None where connections are plain. Inside TLS, a connection that is closed here waits `shutdown_seconds`
-    for the other's close_notify. `room` is asked how many TLS handshakes may be under way at once, and
+    `context` is None where connections are plain. Inside TLS, a connection that is closed here has
+    `shutdown_seconds` for what is yet to be sent and for the other's close_notify. `room` is asked how many TLS handshakes may be under way at once, and
     `refused` is told of each connection that came to nothing: by whom, and why.
     """
 

@@ -199,9 +199,11 @@ class Peers:
         )
 
     def _unreachable(self, neighbour: str, failures: list[str]) -> None:
-        """Tell of all failures at once: the log leaves out what repeats the last line, but not what alternates."""
+        """Tell of all failures at once, and in one order, whatever the name servers': the log leaves out what repeats
+        the last line, but not what alternates.
+        """
         if failures:
-            self.node.notes.append(LinkFailed(neighbour, dialled=True, reason="; ".join(failures)))
+            self.node.notes.append(LinkFailed(neighbour, dialled=True, reason="; ".join(sorted(failures))))
             self.turn.wake()
             failures.clear()
 

@@ -116,6 +116,38 @@ def test_term_in_a_callback_of_the_start_is_a_clean_end() -> None:
         assert clark.stderr() == ""
 
 
+WITH_ITS_SIGNALS_TOLD = """
+import ctypes, os, runpy, signal, sys, threading, time
+from pathlib import Path
+
+def tell(file):
+    while b'"ready"' not in (file.read_bytes() if file.exists() else b""):
+        time.sleep(0.01)
+    for number in (signal.SIGHUP, signal.SIGTERM):
+        buffer = ctypes.create_string_buffer(256)
+        ctypes.CDLL(None).sigaction(number, None, buffer)
+        # After the handler's address and a mask of 1,024 signals.
+        flags = int.from_bytes(buffer.raw[8 + 128 : 8 + 128 + 4], sys.byteorder)
+        print(number.name, "restarts calls" if flags & 0x10000000 else "breaks calls off", flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+log = Path(sys.argv[sys.argv.index("--log-file") + 1])
+threading.Thread(target=tell, args=(log,), daemon=True).start()
+sys.argv[0] = "proxyherd"
+runpy.run_module("proxyherd", run_name="__main__", alter_sys=True)
+"""
+
+
+def test_a_signal_breaks_off_no_call_of_the_system() -> None:
+    """Python tries its own calls again, but not what libraries call in threads."""
+    with herd_of([], "Clark") as herd:
+        clark = herd["Clark"]
+        clark.program = [sys.executable, "-c", WITH_ITS_SIGNALS_TOLD]
+        clark.start()
+        assert clark.wait() == 0
+        assert clark.stderr() == "SIGHUP restarts calls\nSIGTERM restarts calls\n"
+
+
 def test_term_right_after_the_first_connection_is_a_clean_end() -> None:
     """Places and the admin port are still being opened then."""
     for _ in range(RUNS):

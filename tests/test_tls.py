@@ -8,6 +8,7 @@ import shutil
 import signal
 import ssl
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -117,8 +118,10 @@ def pair(made: Path) -> Iterator[Herd]:
 class TlsConnection(Connection):
     """A client's connection inside TLS, which checks whom it speaks to."""
 
-    def __init__(self, server: Server, version: ssl.TLSVersion | None = None) -> None:
-        super().__init__(server.client_port)
+    def __init__(
+        self, server: Server, version: ssl.TLSVersion | None = None, *, receive_buffer: int = 0
+    ) -> None:
+        super().__init__(server.client_port, receive_buffer=receive_buffer)
         self.tls = self.context(server, version).wrap_socket(self.socket, server_hostname="localhost")
         self.socket = self.tls
         self._answers = self.socket.makefile("rb")
@@ -249,6 +252,50 @@ def test_a_server_that_stops_lets_its_tls_clients_have_their_answers(made: Path)
         client.tls.unwrap()
         quiet.tls.unwrap()
         assert clark.wait() == 0
+        assert not errors(clark)
+        assert clark.stderr() == ""
+
+
+WITH_SMALL_SEND_BUFFERS = """
+import runpy, socket, sys
+
+def listen(sock, backlog, really=socket.socket.listen):
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # those of its connections likewise
+    really(sock, backlog)
+
+socket.socket.listen = listen
+sys.argv[0] = "proxyherd"
+runpy.run_module("proxyherd", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        pytest.param(60, id="what waits below TLS"),  # 64 KiB may
+        pytest.param(300, id="what waits above it too"),
+    ],
+)
+def test_a_server_that_stops_waits_for_tls_clients_that_read_slowly_and_not_for_those_that_are_deaf(
+    made: Path, lines: int
+) -> None:
+    with tls_herd(made, [], "Clark", more=CLIENTS) as herd:
+        clark = herd["Clark"]
+        clark.program = [sys.executable, "-c", WITH_SMALL_SEND_BUFFERS]
+        clark.start()
+        clark.wait_until_ready()
+        with TlsConnection(clark, receive_buffer=4_096) as slow, TlsConnection(clark) as deaf:
+            sent = [b"%d " % number + b"x" * 900 for number in range(lines)]
+            slow.send(*sent)
+            wait_until(
+                lambda: len(clark.events("command", client=slow.name)) == lines, "all lines are answered"
+            )
+            deaf.ask(iamat(b"kiwi"))
+            clark.signal(signal.SIGTERM)
+            clark.wait_for_event("client_closed", client=deaf.name, reason="server stops")
+            assert slow.rest() == b"".join(b"? %b\n" % line for line in sent)
+            slow.tls.unwrap()
+            assert clark.wait() == 0
         assert not errors(clark)
         assert clark.stderr() == ""
 

@@ -12,9 +12,11 @@ import socket
 import time
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
+
+from proxyherd.lookups import look_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -198,14 +200,44 @@ def _exchange(
 
 
 def _connect(addresses: tuple[Address, ...], deadline: float) -> tuple[socket.socket, Address]:
-    refusals = []
+    """Each address has its share of the time, and of that each that its name stands for: one that swallows packets,
+    or a name server that is silent, must not take it all.
+    """
+    refusals: list[str] = []
     for left, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
         try:
-            # A share of the time: one address that swallows packets must not take it all.
-            return socket.create_connection((address.host, address.port), _left(deadline) / left), address
-        except OSError as error:
-            refusals.append(f"{address}: {error.strerror or error}")
+            until = time.monotonic() + _left(deadline) / left
+            found = _look_up(address, until)
+        except (OSError, UnicodeError) as error:
+            refusals.append(f"{address}: {getattr(error, 'strerror', None) or error}")
+            continue
+        for rest, where in zip(range(len(found), 0, -1), found, strict=True):
+            try:
+                return _connect_to(where, until, rest), address
+            except OSError as error:
+                host = str(where[4][0])
+                name = f"{address}" if host == address.host else f"{address} ({host})"
+                refusals.append(f"{name}: {error.strerror or error}")
     raise Unreachable("; ".join(refusals))
+
+
+def _look_up(address: Address, until: float) -> list[Any]:
+    try:
+        return look_up(address.host, address.port, kind=socket.SOCK_STREAM).result(_left(until))
+    except TimeoutError as error:
+        raise TimeoutError("its name was not looked up in time") from error
+
+
+def _connect_to(where: Any, until: float, rest: int) -> socket.socket:
+    family, kind, protocol, _, place = where
+    connection = socket.socket(family, kind, protocol)
+    try:
+        connection.settimeout(_left(until) / rest)
+        connection.connect(place)
+    except OSError:
+        connection.close()
+        raise
+    return connection
 
 
 def _left(deadline: float) -> float:

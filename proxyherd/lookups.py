@@ -1,0 +1,101 @@
+"""Names into addresses, by threads that nobody has to wait for.
+
+getaddrinfo cannot be broken off: where name servers are silent, one call takes 20 seconds and more. An event loop's
+own look-ups hold up its end until they are all done, given up or not; threads of ours hold up nothing. And of a name
+one look-up is under way at a time: who wants it meanwhile waits for the same, so none pile up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+import threading
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop as _EventLoop
+else:
+    _EventLoop = object  # commands that have no loop need not import asyncio
+
+_Question = tuple[str | bytes | None, str | bytes | int | None, int, int, int, int]
+_Found = list[Any]  # as of socket.getaddrinfo
+
+_under_way: dict[_Question, Future[_Found]] = {}
+_lock = threading.Lock()
+
+
+def look_up(
+    host: str | bytes | None,
+    port: str | bytes | int | None,
+    family: int = 0,
+    kind: int = 0,
+    proto: int = 0,
+    flags: int = 0,
+) -> Future[_Found]:
+    """Ask what socket.getaddrinfo answers. The future may fail with OSError or UnicodeError.
+
+    Raises OSError where the system has no thread for it.
+    """
+    # What is an address already takes no thread.
+    with contextlib.suppress(OSError, UnicodeError):
+        numeric = Future[_Found]()
+        numeric.set_result(socket.getaddrinfo(host, port, family, kind, proto, flags | socket.AI_NUMERICHOST))
+        return numeric
+    question = (host, port, family, kind, proto, flags)
+    with _lock:
+        if (known := _under_way.get(question)) is not None:
+            return known
+        answer = Future[_Found]()
+        try:
+            threading.Thread(target=_ask, args=(question, answer), name="look-up", daemon=True).start()
+        except RuntimeError as error:
+            raise OSError(errno.EAGAIN, f"no look-up: {error}") from error
+        _under_way[question] = answer
+        return answer
+
+
+def _ask(question: _Question, answer: Future[_Found]) -> None:
+    found: _Found = []
+    failure: Exception | None = None
+    try:
+        found = socket.getaddrinfo(*question)
+    except Exception as error:  # noqa: BLE001 - it is raised where the answer is wanted
+        failure = error
+    with _lock:
+        del _under_way[question]
+    if failure is None:
+        answer.set_result(found)
+    else:
+        answer.set_exception(failure)
+
+
+class LooksUp(_EventLoop):
+    """What an event loop is mixed with, so that its look-ups, whoever wants them, are those of this module."""
+
+    async def getaddrinfo(
+        self,
+        host: str | bytes | None,
+        port: str | bytes | int | None,
+        *,
+        family: int = 0,
+        type: int = 0,  # noqa: A002 - asyncio's name
+        proto: int = 0,
+        flags: int = 0,
+    ) -> _Found:
+        """Answer as socket.getaddrinfo does. Who gives up waiting ends the waiting alone."""
+        answer = look_up(host, port, family, type, proto, flags)
+        answered = self.create_future()
+
+        def wake() -> None:
+            if not answered.done():
+                answered.set_result(None)
+
+        def tell(_: Future[_Found]) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has closed meanwhile
+                self.call_soon_threadsafe(wake)
+
+        answer.add_done_callback(tell)
+        await answered
+        return answer.result()

@@ -1,0 +1,268 @@
+"""Names and the addresses that they stand for, however silent name servers are."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from debian import needs
+from herd_process import PATIENCE_SECONDS, free_port, herd_of, wait_until
+
+from proxyherd import daemon
+from proxyherd.config import Address, Server, parse
+from proxyherd.lookups import look_up
+from proxyherd.notes import LinkFailed
+from proxyherd.peers import Peers
+from proxyherd.tools import ask
+
+NAME = "silent.example"
+
+
+class NameServers:
+    """Answer for one name when they are told to; what is an address already is the system's."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.found: list[Any] = []
+        self.failure: OSError | None = None
+        self._speak = threading.Event()
+        self._really = socket.getaddrinfo
+
+    def speak(self, *hosts: str, port: int = 80, failure: OSError | None = None) -> None:
+        self.found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port)) for host in hosts]
+        self.failure = failure
+        self._speak.set()
+
+    def getaddrinfo(
+        self, host: Any, port: Any, family: int = 0, kind: int = 0, proto: int = 0, flags: int = 0
+    ) -> Any:
+        if host != NAME or flags & socket.AI_NUMERICHOST:
+            return self._really(host, port, family, kind, proto, flags)
+        self.asked += 1
+        assert self._speak.wait(PATIENCE_SECONDS)
+        if self.failure is not None:
+            raise self.failure
+        return self.found
+
+
+@pytest.fixture
+def servers(monkeypatch: pytest.MonkeyPatch) -> Iterator[NameServers]:
+    """Silent ones; when the test ends nothing is under way any more."""
+    servers = NameServers()
+    monkeypatch.setattr(socket, "getaddrinfo", servers.getaddrinfo)
+    yield servers
+    servers._speak.set()
+    wait_until(
+        lambda: all(one.name != "look-up" for one in threading.enumerate()), "the last look-up has ended"
+    )
+
+
+@pytest.fixture(params=["uvloop", "asyncio"])
+def runner(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> asyncio.Runner:
+    """What runs a server: on the loop that is there, and on the one that serves where that is missing."""
+    if request.param == "asyncio":
+        monkeypatch.setitem(sys.modules, "uvloop", None)
+    return asyncio.Runner(loop_factory=daemon._new_event_loop)
+
+
+async def wanted() -> list[str]:
+    found = await asyncio.get_running_loop().getaddrinfo(NAME, 80)
+    return [str(place[0]) for *_, place in found]
+
+
+def test_a_look_up_that_was_given_up_holds_up_no_end(servers: NameServers, runner: asyncio.Runner) -> None:
+    async def give_up() -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await wanted()
+
+    began = time.monotonic()
+    with runner:
+        runner.run(give_up())
+    assert servers.asked == 1
+    assert time.monotonic() - began < PATIENCE_SECONDS / 4
+
+
+def test_of_a_name_one_look_up_is_under_way_and_answers_all_who_wait(
+    servers: NameServers, runner: asyncio.Runner
+) -> None:
+    async def body() -> None:
+        impatient, *patient = (asyncio.ensure_future(wanted()) for _ in range(4))
+        await asyncio.sleep(0)
+        impatient.cancel()
+        await asyncio.wait([impatient])
+        servers.speak("192.0.2.1", "192.0.2.2")
+        assert await asyncio.gather(*patient) == [["192.0.2.1", "192.0.2.2"]] * 3
+        assert servers.asked == 1
+        assert await wanted() == ["192.0.2.1", "192.0.2.2"]
+        assert servers.asked == 2, "what was answered is asked anew"
+
+    with runner:
+        runner.run(body())
+
+
+def test_a_failure_is_told_to_who_asked(servers: NameServers, runner: asyncio.Runner) -> None:
+    servers.speak(failure=socket.gaierror(socket.EAI_NONAME, "Name or service not known"))
+    with runner, pytest.raises(socket.gaierror, match="not known"):
+        runner.run(wanted())
+
+
+def test_an_address_takes_no_thread_and_without_one_a_look_up_is_a_failure_of_the_system(
+    servers: NameServers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_thread(*_: Any, **__: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading, "Thread", no_thread)
+    assert {place[0] for *_, place in look_up("::1", 80).result(0)} == {"::1"}
+    for _ in range(2):
+        with pytest.raises(OSError, match="can't start new thread"):
+            look_up(NAME, 80)
+    assert servers.asked == 0
+
+
+IN_SILENCE = """
+ip link set lo up
+ip route add 192.0.2.53 dev lo
+mount --bind "$0" /etc/resolv.conf
+exec "$@"
+"""
+
+
+@needs("unshare", "ip", root=True)
+def test_a_server_stops_at_once_though_name_servers_are_silent() -> None:
+    """Of a machine whose name servers swallow what they are sent: one look-up takes them 20 seconds and more."""
+    more = "[timing]\nhandshake_seconds = 0.1\nbackoff_seconds = 0.1\nready_seconds = 0.1\n"
+    with herd_of([("Ann", "Bob")], more=more) as herd:
+        ann, text = herd["Ann"], herd.file.read_text()
+        herd.file.write_text(text.replace(f"127.0.0.1:{herd['Bob'].peer_port}", f"{NAME}:1"))
+        silent = herd.folder / "resolv.conf"
+        silent.write_text("nameserver 192.0.2.53\noptions timeout:25 attempts:2\n")
+        machine = ["unshare", "--net", "--mount", "--propagation", "private"]
+        ann.program = [*machine, "--", "sh", "-ec", IN_SILENCE, str(silent), *ann.program]
+        ann.start()
+        failed = ann.wait_for_event("peer_unreachable", neighbour="Bob")
+        assert "no connection within 0.1 s" in failed["reason"]
+        ann.wait_for_event("ready")
+        began = time.monotonic()
+        assert ann.stop() == 0
+        assert time.monotonic() - began < PATIENCE_SECONDS / 4
+        assert ann.stderr() == ""
+
+
+# A name whose order its name servers change. -------------------------------------------------------------------
+
+PAIR = """
+edges = [["Ann", "Bob"]]
+[servers]
+Ann = { clients = "127.0.0.1:1", peers = "127.0.0.1:2", admin = "127.0.0.1:3" }
+Bob = { clients = "127.0.0.1:4", peers = "silent.example:5", admin = "127.0.0.1:6" }
+"""
+
+
+def test_a_neighbour_that_cannot_be_had_is_told_in_the_same_words_in_whatever_order_its_addresses_come(
+    servers: NameServers,
+) -> None:
+    herd = parse(PAIR, Path("pair.toml"))
+    node = SimpleNamespace(notes=list[Any]())
+    contexts = SimpleNamespace(peers=None, dialling=None)
+    turn = SimpleNamespace(wake=lambda: None)
+    some: Any = None
+
+    async def body() -> None:
+        peers = Peers(
+            herd, herd.servers["Ann"], some, cast("Any", node), cast("Any", turn), some, cast("Any", contexts)
+        )
+        for hosts in (("127.0.0.7", "127.0.0.8"), ("127.0.0.8", "127.0.0.7")):
+            servers.speak(*hosts)
+            await peers._visit("Bob")
+
+    with asyncio.Runner(loop_factory=daemon._new_event_loop) as runner:
+        runner.run(body())
+    first, second = node.notes
+    assert isinstance(first, LinkFailed)
+    assert "127.0.0.7" in first.reason
+    assert "127.0.0.8" in first.reason
+    assert first.reason == second.reason
+
+
+# Commands. ------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def answering(host: str, port: int) -> Iterator[None]:
+    """Answer one command there, if it comes."""
+
+    def answer() -> None:
+        with contextlib.suppress(OSError):
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(1_000)
+                connection.sendall(b"? FOO\n")
+
+    with socket.create_server((host, port)) as listener:
+        thread = threading.Thread(target=answer)
+        thread.start()
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+@contextlib.contextmanager
+def swallowing(host: str, port: int) -> Iterator[None]:
+    """An address that swallows packets, as one does whose queue of connections is full."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server((host, port), backlog=0))
+        for _ in range(4):
+            queued = stack.enter_context(socket.socket())
+            queued.setblocking(False)
+            queued.connect_ex(listener.getsockname())
+        yield
+
+
+def at(*addresses: Address) -> Server:
+    return Server("Clark", clients=addresses, peers=addresses, admin=addresses, neighbours=())
+
+
+def test_of_a_name_each_address_has_its_share_of_the_time(servers: NameServers) -> None:
+    port = free_port()
+    servers.speak("127.0.0.2", "127.0.0.3", "127.0.0.1", port=port)
+    with swallowing("127.0.0.2", port), swallowing("127.0.0.3", port), answering("127.0.0.1", port):
+        assert ask.command(at(Address(NAME, port)), b"FOO", 1.5) == b"? FOO\n"
+
+
+def test_of_a_name_that_nobody_answers_at_all_addresses_are_told(servers: NameServers) -> None:
+    servers.speak("127.0.0.2", "127.0.0.3", port=free_port())
+    with pytest.raises(ask.Unreachable) as raised:
+        ask.command(at(Address(NAME, 9)), b"FOO", 5)
+    assert str(raised.value) == "; ".join(
+        f"{NAME}:9 ({host}): Connection refused" for host in ("127.0.0.2", "127.0.0.3")
+    )
+
+
+def test_silent_name_servers_leave_the_next_address_its_time(servers: NameServers) -> None:
+    port = free_port()
+    with answering("127.0.0.1", port):
+        answer = ask.command(at(Address(NAME, port), Address("127.0.0.1", port)), b"FOO", 1.0)
+    assert answer == b"? FOO\n"
+    assert servers.asked == 1
+
+
+def test_silent_name_servers_take_no_longer_than_the_time_given_and_are_told(servers: NameServers) -> None:
+    began = time.monotonic()
+    with pytest.raises(ask.Unreachable, match=rf"^{NAME}:9: its name was not looked up in time$"):
+        ask.command(at(Address(NAME, 9)), b"FOO", 0.1)
+    assert time.monotonic() - began < PATIENCE_SECONDS / 4
+    assert servers.asked == 1
