@@ -3,7 +3,7 @@
 # DESTDIR. The rules:
 #   - A server that crashes while this runs, or after it was cut short, comes up with the old version or the new one,
 #     whole: each version has a folder of its own, and the launcher names one; renaming the launcher is the switch.
-#     The version before stays, since servers that run still load modules from it.
+#     The version before stays, and so does every one that still runs, since servers load modules from it.
 #   - What is below /etc and there already is the operator's: it is never written over. Data is never taken away.
 #   - This checkout is only read: it need not be root's.
 set -eu
@@ -25,9 +25,10 @@ fail() {
 }
 
 check_folders() {
-	case $PREFIX in
-		*[!A-Za-z0-9/._+-]* | *//* | */../* | */ | [!/]* | '')
-			fail "PREFIX='$PREFIX' must be an absolute path, without a slash at its end, of A-Z a-z 0-9 / . _ + -" ;;
+	case $PREFIX/ in
+		*[!A-Za-z0-9/._+-]* | *//* | */../* | */./* | [!/]*)
+			fail "PREFIX='$PREFIX' must be an absolute path, without . and .. and a slash at its end," \
+				"of A-Z a-z 0-9 / . _ + -" ;;
 		/root/* | /home/* | /run/user/* | /tmp/* | /var/tmp/*)
 			fail "PREFIX=$PREFIX: the units' sandbox hides home folders and /tmp; take /usr/local, /opt/NAME or the like" ;;
 	esac
@@ -35,6 +36,18 @@ check_folders() {
 		'' | /*) ;;
 		*) fail "DESTDIR='$DESTDIR' must be an absolute path" ;;
 	esac
+}
+
+# systemd takes one file of a name, and it need not be the one that is put now.
+refuse_units_of_another_prefix() { # FOLDER...
+	for folder in "$@"; do
+		unit=$DESTDIR$folder/systemd/system/proxyherd@.service
+		[ -f "$unit" ] || continue # a masked one is none
+		other=$(sed -n 's|^ExecStart=\(/[^ ]*\)/bin/proxyherd .*|\1|p' "$unit")
+		[ -z "$other" ] || [ "$other" = "$PREFIX" ] ||
+			fail "$unit is of PREFIX=$other; give that PREFIX, or first take that one away, which leaves" \
+				"configuration and data: make uninstall PREFIX=$other (or its package, if it came by one)"
+	done
 }
 
 # What stands in the launcher, and what packages are compiled for: the interpreter itself, behind all links.
@@ -110,17 +123,27 @@ previous_version() { # the folder that the launcher names
 	[ ! -e "$DESTDIR$launcher" ] || sed -n "s|^sys.path.append(\"$program/\(.*\)\")\$|\1|p" "$DESTDIR$launcher"
 }
 
+# A server that was not restarted since the install before this one runs an older version. Each has compiled modules
+# mapped.
+is_running() { # FOLDER
+	grep -qsF "$1/" /proc/[0-9]*/maps
+}
+
 remove_versions_but() {
 	for folder in "$DESTDIR$program"/*; do
 		case " $* " in
 			*" ${folder##*/} "*) ;;
-			*) rm -rf "$folder" ;;
+			*) is_running "$folder" || rm -rf "$folder" ;;
 		esac
 	done
 }
 
+has_systemd() {
+	command -v systemd-sysusers >/dev/null
+}
+
 set_up_this_system() {
-	if ! command -v systemd-sysusers >/dev/null; then
+	if ! has_systemd; then
 		echo "There is no systemd here, and so no user proxyherd: run proxyherd serve under a user of your own"
 		return
 	fi
@@ -131,6 +154,7 @@ set_up_this_system() {
 }
 
 install() {
+	refuse_units_of_another_prefix /etc /usr/local/lib /usr/lib
 	find_interpreter
 	work=$(mktemp -d)
 	trap 'rm -rf "$work"' EXIT
@@ -144,7 +168,9 @@ install() {
 	remove_versions_but "$version" "$previous"
 	put_units
 	put_configuration deploy/herd.toml herd.toml /etc/proxyherd/herd.toml
-	put_configuration deploy/logrotate/proxyherd logrotate /etc/logrotate.d/proxyherd
+	if [ -n "$DESTDIR" ] || has_systemd; then # the rules name the user that systemd-sysusers makes
+		put_configuration deploy/logrotate/proxyherd logrotate /etc/logrotate.d/proxyherd
+	fi
 	if [ -n "$DESTDIR" ]; then
 		return
 	fi
@@ -158,7 +184,7 @@ install() {
 		  edit /etc/proxyherd/herd.toml, unless the default herd will do
 		  copy /etc/proxyherd/secret of one host to all others, where there are several
 		  systemctl enable --now proxyherd.target proxyherd@NAME ...   for the servers of this host
-		  proxyherd status --wait 30
+		  proxyherd status --config /etc/proxyherd/herd.toml --wait 30
 	END
 }
 
@@ -169,6 +195,7 @@ refuse_while_servers_run() {
 }
 
 uninstall() {
+	refuse_units_of_another_prefix "$systemd"
 	booted=$([ -n "$DESTDIR" ] || [ ! -d /run/systemd/system ] || echo yes)
 	[ -z "$booted" ] || refuse_while_servers_run
 	if [ -z "$DESTDIR" ] && command -v systemctl >/dev/null && [ -e "$units/proxyherd.target" ]; then

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import re
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from booted import system_python
+from debian import needs
 from herd_process import short_folder
 
 pytestmark = [pytest.mark.xdist_group("install"), pytest.mark.timeout(300)]
@@ -178,18 +180,21 @@ def test_install_that_fails_leaves_the_version_before(installed: Installed) -> N
     assert {file: when for file, when in after.items() if f"{PROGRAM}/.new/" not in file} == before
 
 
-def test_install_over_another_keeps_the_version_before_and_what_is_the_operators(
+def test_install_over_another_keeps_the_version_before_those_that_run_and_what_is_the_operators(
     installed: Installed,
 ) -> None:
-    first = installed.named()
-    older = installed.destination / PROGRAM / "0.0.1-20200101000000"
-    older.mkdir()
+    first, old, runs = installed.named(), "0.0.1-20200101000000", "0.0.2-20200102000000"
+    for version in (old, runs):
+        (installed.destination / PROGRAM / version).mkdir()
+    module = installed.destination / PROGRAM / runs / "module.so"
+    module.write_bytes(b"x")
     changed = {file: f"# changed\n{(installed.destination / file).read_text()}" for file in CONFIGURATION}
     for file, text in changed.items():
         (installed.destination / file).write_text(text)
-    done = installed.make("install")
+    with module.open("rb") as code, mmap.mmap(code.fileno(), 0, access=mmap.ACCESS_READ):
+        done = installed.make("install")
     assert done.returncode == 0, done.stderr
-    assert installed.versions() == sorted([first, installed.named()])
+    assert installed.versions() == sorted([runs, first, installed.named()])
     assert installed.named() > first
     for file, text in changed.items():
         assert (installed.destination / file).read_text() == text
@@ -210,6 +215,43 @@ def test_uninstall_leaves_configuration_and_data_and_says_so(installed: Installe
         assert f"Left: {installed.destination}/{left}\n" in done.stdout
     shutil.copy(ROOT / "deploy/logrotate/proxyherd", logrotate)
     assert installed.make("uninstall").returncode == 0  # again: nothing is there, which is no failure
+
+
+WITHOUT_SYSTEMD = """
+set -eu
+folder=$1
+shift
+mount -t tmpfs tmpfs "$folder"
+for name in etc usr; do
+    mkdir "$folder/$name" "$folder/$name.work"
+    mount -t overlay overlay -o "lowerdir=/$name,upperdir=$folder/$name,workdir=$folder/$name.work" "/$name"
+done
+rm -rf /usr/bin/systemd-sysusers /etc/logrotate.d/proxyherd /etc/proxyherd /usr/local/bin/proxyherd
+rm -f /etc/systemd/system/proxyherd* /usr/local/lib/systemd/system/proxyherd* /usr/lib/systemd/system/proxyherd*
+make --no-print-directory install "$@"
+[ ! -e /etc/logrotate.d/proxyherd ] || echo "There are rules for logrotate"
+proxyherd check-config --config /etc/proxyherd/herd.toml
+"""
+"""In a mount namespace, with which all of it goes."""
+
+
+@needs("unshare", root=True)
+def test_system_without_systemd_gets_no_rules_for_logrotate_whose_user_it_lacks(
+    installed: Installed, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", WITHOUT_SYSTEMD, "sh", tmp_path, f"PYTHON={installed.python}"],
+        cwd=installed.checkout,
+        env={**os.environ, "PATH": f"/usr/local/bin:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=250,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "There is no systemd here" in done.stdout
+    assert "There are rules for logrotate" not in done.stdout
+    assert "proxyherd status --config /etc/proxyherd/herd.toml" in done.stdout  # typed in this checkout
 
 
 # --- what is refused
@@ -254,7 +296,21 @@ def test_interpreter_that_is_too_old_is_refused(checkout: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "prefix", ["herd", "/opt/a herd", "/opt/herd/", "/opt/../herd", "/opt/50%", "/home/ann", "/tmp/herd"]
+    "prefix",
+    [
+        *(
+            "herd",
+            "/opt/a herd",
+            "/opt/herd/",
+            "/opt/50%",
+            "/",
+            "/opt/../herd",
+            "/usr/..",
+            "/./home/ann",
+            "/opt/.",
+        ),
+        *("/home/ann", "/tmp/herd", "/root", "/home", "/run/user", "/tmp", "/var/tmp"),
+    ],
 )
 def test_place_where_units_cannot_be_is_refused(checkout: Path, prefix: str) -> None:
     assert f"PREFIX={prefix}" in refusal(checkout, PREFIX=prefix).replace("'", "")
@@ -262,3 +318,53 @@ def test_place_where_units_cannot_be_is_refused(checkout: Path, prefix: str) -> 
 
 def test_folder_that_depends_on_where_one_stands_is_refused(checkout: Path) -> None:
     assert "DESTDIR='there' must be an absolute path" in refusal(checkout, DESTDIR="there")
+
+
+def put_unit(destination: Path, folder: str, prefix: str) -> Path:
+    unit = destination / folder / "systemd/system/proxyherd@.service"
+    unit.parent.mkdir(parents=True)
+    text = (ROOT / "systemd/proxyherd@.service").read_text()
+    unit.write_text(text.replace("/usr/local/bin/proxyherd", f"{prefix}/bin/proxyherd"))
+    return unit
+
+
+@pytest.mark.parametrize(
+    ("folder", "there", "prefix"),
+    [
+        ("etc", "/opt/herd", "/usr/local"),  # systemd would go on with the old ones
+        ("etc", "/opt/herd", "/usr"),
+        ("usr/local/lib", "/usr/local", "/usr"),
+        ("usr/local/lib", "/usr/local", "/opt/herd"),
+        ("usr/lib", "/usr", "/usr/local"),
+        ("etc", "/opt/herd", "/opt/other"),  # one file for both
+    ],
+)
+def test_units_of_another_prefix_are_refused_with_the_remedy(
+    checkout: Path, folder: str, there: str, prefix: str
+) -> None:
+    destination = checkout / "destination"
+    unit = put_unit(destination, folder, there)
+    before = tree(destination)
+    done = make(checkout, "install", DESTDIR=destination, PREFIX=prefix)
+    assert done.returncode != 0
+    assert f"{unit} is of PREFIX={there}" in done.stderr
+    assert f"make uninstall PREFIX={there}" in done.stderr
+    assert tree(destination) == before
+
+
+def test_uninstall_takes_no_units_of_another_prefix(checkout: Path) -> None:
+    unit = put_unit(checkout / "destination", "etc", "/opt/herd")
+    for prefix, kept in {"/opt/other": True, "/usr/local": True, "/opt/herd": False}.items():
+        make(checkout, "uninstall", DESTDIR=checkout / "destination", PREFIX=prefix)
+        assert unit.exists() == kept, prefix
+
+
+def test_unit_that_the_operator_changed_or_masked_is_no_other_prefixes(checkout: Path) -> None:
+    destination = checkout / "destination"
+    put_unit(destination, "etc", "/usr/local")  # by systemctl edit --full
+    masked = destination / "usr/lib/systemd/system/proxyherd@.service"
+    masked.parent.mkdir(parents=True)
+    masked.symlink_to("/dev/null")
+    nowhere = python(checkout, "exit 1")
+    done = make(checkout, "install", DESTDIR=destination, PREFIX="/usr/local", PYTHON=nowhere)
+    assert f"PYTHON={nowhere} must be Python" in done.stderr  # the next thing that is looked at

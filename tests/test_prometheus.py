@@ -706,17 +706,25 @@ def run_apart(script: str, cwd: Path) -> str:
 
 
 @needs("promtool", root=True)
-def test_steps_in_operations_install_a_whole_configuration(tmp_path: Path) -> None:
+@pytest.mark.parametrize("times", [1, 3])
+def test_steps_in_operations_install_a_whole_configuration_and_lose_none_that_was_there(
+    tmp_path: Path, times: int
+) -> None:
     apart = f"""
         mount -t tmpfs tmpfs {tmp_path}
         mkdir {tmp_path}/upper {tmp_path}/work
         mount -t overlay overlay -o lowerdir=/etc,upperdir={tmp_path}/upper,workdir={tmp_path}/work /etc
-        mkdir -p /etc/proxyherd
+        rm -rf /etc/prometheus
+        mkdir -p /etc/proxyherd /etc/prometheus
         cp deploy/herd.toml /etc/proxyherd/herd.toml
+        echo "# the operator's" >/etc/prometheus/prometheus.yml
         """
-    said = run_apart(apart + steps(section("Prometheus and Grafana")), ROOT)
+    kept = 'echo "kept $(grep -rl "^# the operator" /etc/prometheus)"; ls /etc/prometheus/*prometheus.yml*'
+    said = run_apart(apart + steps(section("Prometheus and Grafana")) * times + kept, ROOT)
     assert "WARNING" not in said
-    assert said.count("rules found") == 2
+    assert said.count("rules found") == 2 * times
+    file = "/etc/prometheus/prometheus.yml"
+    assert said.partition("kept ")[2].splitlines() == [f"{file}.~1~", file, f"{file}.~1~"]
     assert not (tmp_path / "upper").exists()
 
 

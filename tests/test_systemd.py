@@ -27,13 +27,16 @@ from typing import Any
 import psutil
 import pytest
 from booted import Machine, booted, remove_leftovers, system_python
-from debian import needs
+from debian import environ_to_fetch, needs
 from herd_process import now, wait_until
 
 from proxyherd import config
 
 pytestmark = [
-    needs("systemd-nspawn", "systemctl", "nsenter", "logrotate", root=True),
+    needs(
+        *("systemd-nspawn", "systemctl", "nsenter", "logrotate", "ps", "pkill", "python3:ensurepip"),
+        root=True,
+    ),
     pytest.mark.xdist_group("systemd"),
     pytest.mark.timeout(300),  # the first installs, from wherever packages come
 ]
@@ -45,6 +48,9 @@ NEEDED = ("Makefile", "pyproject.toml", "README.md", "LICENSE", "proxyherd", "de
 """What `make install` reads of a checkout."""
 
 KEY = "AIzaSyTheKeyOfATestWhichNobodyHasEverHad0"
+AT_ONCE_SECONDS = 20.0
+"""On a busy machine, for what would else be tried for TimeoutStartSec=60; ending what ran takes up to 1.5 s of it."""
+
 FAILURES = 1_000
 ROTATIONS = 4
 
@@ -63,15 +69,14 @@ INSTALL, GIVE_KEY, UNINSTALL = documented_steps()
 
 def follow(machine: Machine, steps: list[str], stdin: str = "") -> None:
     """Run steps as they stand. Only what fetches packages has this system's network."""
-    proxies = {
-        name: value
-        for name, value in os.environ.items()
-        if re.search("PIP|PROXY|SSL|CERT|CA_BUNDLE", name.upper())
-    }
     for step in steps:
         fetches = step.startswith("make install")
         machine.run(
-            f"cd {CHECKOUT}; {step}", stdin=stdin, outside_network=fetches, environ=proxies, seconds=250
+            f"cd {CHECKOUT}; {step}",
+            stdin=stdin,
+            outside_network=fetches,
+            environ=environ_to_fetch(),
+            seconds=250,
         )
 
 
@@ -98,8 +103,11 @@ def bare() -> Iterator[tuple[Machine, set[str]]]:
 
 @pytest.fixture(scope="module")
 def machine(bare: tuple[Machine, set[str]]) -> Machine:
-    """The same, with the herd installed and started."""
-    follow(bare[0], INSTALL)
+    """The same, with the herd installed and started, from a checkout whose own herd's file is another's from then on."""
+    install, *rest = INSTALL
+    follow(bare[0], [install])
+    bare[0].path(f"{CHECKOUT}/deploy/herd.toml").write_text("this is not the herd that was installed\n")
+    follow(bare[0], rest)
     return bare[0]
 
 
@@ -176,7 +184,14 @@ def test_documented_steps_bring_up_all_servers(machine: Machine) -> None:
     for name in SERVERS:
         assert (shown(machine, name, "NRestarts"), shown(machine, name, "Result")) == ("0", "success")
         assert [event for event in log(machine, name) if event["level"] in {"error", "critical"}] == []
-    assert machine.run("systemctl is-system-running").stdout.strip() == "running"
+    assert "proxyherd" not in machine.run("systemctl list-units --failed --plain --no-legend").stdout
+
+
+def test_running_server_shows_in_proc_which_version_it_runs(machine: Machine) -> None:
+    """By which `make install` knows which ones to leave, whatever the sandbox does to paths."""
+    [version] = machine.run("echo /usr/local/lib/proxyherd/*").stdout.split()
+    for name in SERVERS:
+        machine.run(f"grep -qF {version}/ /proc/{main_pid(machine, name)}/maps")
 
 
 def test_target_stops_and_starts_all_and_one_starts_alone(machine: Machine) -> None:
@@ -256,10 +271,8 @@ def test_mistake_in_the_configuration_fails_at_once_says_why_and_is_not_repeated
     good = file.read_text()
     file.write_text(good + "\n[timing]\nheartbeat = 1\n")
     try:
-        since = time.monotonic()
-        done = machine.run("systemctl restart proxyherd@Clark", check=False)
+        done = machine.run("systemctl restart proxyherd@Clark", check=False, seconds=AT_ONCE_SECONDS)
         assert done.returncode != 0
-        assert time.monotonic() - since < 5
         assert (shown(machine, "Clark", "ActiveState"), shown(machine, "Clark", "ExecMainStatus")) == (
             "failed",
             "2",
