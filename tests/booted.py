@@ -25,13 +25,13 @@ from typing import TypeVar
 
 import psutil
 import pytest
-from debian import PATH
+from debian import PATH, SYSTEM_PATH
 from herd_process import Connection, wait_until
 
 T = TypeVar("T")
 
-SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-"""What root has on Debian, whatever the tests were started with."""
+BOOT_SECONDS = 90.0
+"""Of a busy machine, after which a boot has failed."""
 
 _CLONE_NEWNET = 0x40000000
 _GROUPS = "proxyherd-booted-"
@@ -77,8 +77,8 @@ class Machine:
 
     def wait_until_up(self) -> None:
         """Wait until everything that starts at boot has been started."""
-        self._init = wait_until(self._find_init, "systemd runs")
-        wait_until(self._is_up, "the system is up")
+        self._init = wait_until(self._find_init, "systemd runs", BOOT_SECONDS)
+        wait_until(self._is_up, "the system is up", BOOT_SECONDS)
         if self._network:
             self._network.shutdown()
         self._network = ThreadPoolExecutor(1, initializer=self._enter_network)

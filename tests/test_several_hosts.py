@@ -68,8 +68,8 @@ PROMETHEUS, ANYBODY = "192.0.2.9", "192.0.2.200"
 BOTH_WAYS_SECONDS, ONE_WAY_SECONDS, AGREED_SECONDS = 2.0, 3.0, 5.0
 """What the page says: until both ends know that a link is dead, by how it fails, and until all agree again."""
 
-GRACE_SECONDS = 1.0
-"""For a busy machine, and for the test's own asking."""
+GRACE_SECONDS = 5.0
+"""For a busy machine, and for the test's own asking. TCP alone would notice after a quarter of an hour."""
 
 
 class Hosts:
@@ -257,18 +257,11 @@ def test_a_host_has_only_its_own_keys_and_only_its_servers_user_may_read_them(wh
 def test_the_firewall_leaves_peer_and_admin_ports_to_those_who_need_them(whole: Hosts) -> None:
     outside = whole.net.switch
 
-    def reached(source: str, port: int) -> bool:
-        try:
-            outside.connect("192.0.2.1", port, source=source, seconds=0.5).close()
-        except TimeoutError:
-            return False
-        return True
-
-    assert reached(ANYBODY, 10000)
-    assert reached(PROMETHEUS, 10000)
-    assert not reached(ANYBODY, 10100)
-    assert not reached(ANYBODY, 10200)
-    assert not reached(PROMETHEUS, 10100)
+    for source in (ANYBODY, PROMETHEUS):
+        outside.connect("192.0.2.1", 10000, source=source).close()
+    for source, port in ((ANYBODY, 10100), (ANYBODY, 10200), (PROMETHEUS, 10100)):
+        with pytest.raises(TimeoutError):
+            outside.connect("192.0.2.1", port, source=source, seconds=0.5)
     assert get(outside, ("192.0.2.1", 10200), "/metrics", PROMETHEUS) == 200
     assert get(whole.net.machines["west"], ("192.0.2.1", 10200), "/readyz", "192.0.2.3") == 200
 
@@ -577,7 +570,7 @@ def test_a_client_is_told_of_by_the_next_address_where_the_first_swallows_packet
     first, _ = (address.host for address in jaquez.clients)
     send_nothing_to(north, first)
     try:
-        answer = north.inside(partial(ask.command, jaquez, b"WHATSAT kiwi 0 0", 1.0))
+        answer = north.inside(partial(ask.command, jaquez, b"WHATSAT kiwi 0 0", 2.0))
     finally:
         send_again_to(north, first)
     assert answer.startswith(line)
