@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import pty
 import re
@@ -26,6 +27,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxyherd import config
+from proxyherd.cli import watching as watching_room
 from proxyherd.tools import ask, polling
 
 ROOT = Path(__file__).parent.parent
@@ -187,6 +189,30 @@ def test_lag_is_the_least_bound_under_which_99_of_100_measurements_of_the_interv
             bound for bound in BOUNDS if sum(one <= bound for one in between) * 100 >= 99 * len(between)
         ]
         assert rates.lag_p99 == enough[0]
+
+
+COUNTED = st.integers(0, 9) | st.integers(-(10**308), 10**308) | st.sampled_from([-(10**308), 10**308])
+LAG = st.dictionaries(st.floats() | st.just(math.inf), COUNTED, max_size=4)
+
+
+@settings(deadline=None)
+@given(
+    before=st.tuples(COUNTED, COUNTED, COUNTED, LAG),
+    now=st.tuples(COUNTED, COUNTED, COUNTED, LAG),
+    later=st.sampled_from([0.1, 1.0]),
+)
+def test_whatever_a_stranger_counts_makes_rates_that_are_numbers_or_none(
+    before: tuple[int, int, int, dict[float, int]], now: tuple[int, int, int, dict[float, int]], later: float
+) -> None:
+    """Nobody else than a stranger sends totals near the greatest float, or a bucket that ends at NaN."""
+    first, second = (
+        said(at, commands=commands, floods_in=floods_in, floods_out=floods_out, lag=lag)
+        for at, (commands, floods_in, floods_out, lag) in ((0.0, before), (later, now))
+    )
+    rates = polling.rates(first, second)
+    if rates is not None:
+        assert rates.lag_p99 is None or rates.lag_p99 >= 0
+        json.dumps(watching_room._rates_object(rates), allow_nan=False)
 
 
 def test_what_happens_is_seen_as_it_happens(herd: Herd) -> None:

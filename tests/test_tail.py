@@ -423,7 +423,8 @@ class Following:
 
     def _read_errors(self) -> None:
         assert self.process.stderr is not None
-        self.errors = self.process.stderr.read()
+        for one in self.process.stderr:
+            self.errors += one
 
     def end(self, number: signal.Signals) -> int:
         self.process.send_signal(number)
@@ -448,10 +449,11 @@ def test_following_goes_on_until_ctrl_c_which_is_a_good_end(folder: Path) -> Non
 def test_following_waits_for_logs_that_are_not_there_yet(folder: Path) -> None:
     (folder / "var/log").rename(folder / "elsewhere")
     with following() as tail:
-        time.sleep(0)
+        wait_until(lambda: tail.errors == b"No log of Ann, Bob in var/log\n", "it has looked for them")
         (folder / "elsewhere").rename(folder / "var/log")
-        wait_until(lambda: len(tail.events) >= 20, "their lines")
+        wait_until(lambda: len(tail.events) >= 40, "all their lines")
         assert tail.end(signal.SIGTERM) == 0
+    assert sorted(event["n"] for event in tail.events) == list(range(40))
 
 
 @pytest.mark.parametrize("follow", ["", "--follow"])

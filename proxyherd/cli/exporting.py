@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from proxyherd.cli.common import Failure, Misconfigured, config_option, examples, load, server_names
+from proxyherd.cli.writing import output as writing
 
 if TYPE_CHECKING:
     from proxyherd.config import Herd
     from proxyherd.tools.exporting import Found
 
 _NANOSECONDS = 1_000_000_000
+_MODE = 0o640  # where people are: not for other users of the machine
 
 
 @click.command(
@@ -68,7 +67,7 @@ def export(
     herd = load(ctx)
     folder = folder or Path("var/lib") / herd.server(name or next(iter(herd.servers))).name / "journal"
     found = _read(folder, herd)
-    with _output(output) as file, _bar("Writing", len(found.entries)) as bar:
+    with writing(output, _MODE) as file, _bar("Writing", len(found.entries)) as bar:
         for at, piece in enumerate(exporting.lines(form, found.entries), 1):
             file.write(piece)
             if at % 10_000 == 0:
@@ -101,32 +100,3 @@ def _bar(label: str, length: int) -> Any:
         hidden=not sys.stderr.isatty(),
         update_min_steps=length // 100,
     )
-
-
-@contextmanager
-def _output(path: Path | None) -> Iterator[BinaryIO]:
-    """Lend stdout, or a file that takes the place of `path` once it is whole."""
-    import tempfile  # noqa: PLC0415 - not for `serve`
-
-    try:
-        if path is None:
-            yield sys.stdout.buffer
-            sys.stdout.buffer.flush()
-            return
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                yield file
-                file.flush()
-                os.fchmod(descriptor, 0o640)  # where people are: not for other users of the machine
-                os.fsync(descriptor)
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink()
-            raise
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise Misconfigured(
-            f"{path or 'stdout'}: {error.strerror}; it is written into an existing directory, with room for it"
-        ) from error

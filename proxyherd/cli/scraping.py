@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,10 +15,13 @@ from pathlib import Path
 import click
 
 from proxyherd.cli.common import Misconfigured, config_option, examples, load
+from proxyherd.cli.writing import output as writing
 from proxyherd.config import Address, Herd, Server
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 """Names by which the admin port may be asked whatever the herd's file says."""
+
+_MODE = 0o644  # Prometheus runs as a user of its own
 
 _HOST = re.compile(r"\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9.-]+)")
 
@@ -79,10 +81,8 @@ def prometheus_targets(ctx: click.Context, *, hosts: dict[str, str], output: Pat
     _warn_of_loopback(herd, targets)
     groups = (json.dumps({"targets": [str(at)], "labels": {"server": name}}) for name, at in targets.items())
     text = "[\n  {}\n]\n".format(",\n  ".join(groups))
-    if output is None:
-        click.echo(text, nl=False)
-    else:
-        _write(output, text)
+    with writing(output, _MODE) as file:
+        file.write(text.encode())
 
 
 def _targets(herd: Herd, hosts: dict[str, str]) -> dict[str, Address]:
@@ -149,18 +149,3 @@ def _warn_of_loopback(herd: Herd, targets: dict[str, Address]) -> None:
             "loopback's; for one elsewhere give another, and put its host into hosts of [admin]",
             err=True,
         )
-
-
-def _write(file: Path, text: str) -> None:
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")  # which *.json does not match
-    try:
-        try:
-            temporary.write_text(text)
-            temporary.chmod(0o644)  # Prometheus runs as a user of its own
-            temporary.replace(file)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise Misconfigured(
-            f"{file}: {error.strerror}; it is written into an existing directory, as a file"
-        ) from error

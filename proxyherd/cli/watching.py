@@ -176,7 +176,7 @@ def _json(herd: Herd, seen: Iterable[Seen]) -> str:
     seen = list(seen)
     whole = all(one.status.whole for one in seen)
     servers = [_object(one.status, one.rates) for one in seen]
-    return json.dumps({"herd": str(herd.file), "whole": whole, "servers": servers})
+    return json.dumps({"herd": str(herd.file), "whole": whole, "servers": servers}, allow_nan=False)
 
 
 def _object(one: Status, rates: Rates | None) -> dict[str, Any]:

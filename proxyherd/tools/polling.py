@@ -46,23 +46,31 @@ class Seen(Struct, frozen=True):
 
 
 def rates(before: ask.Status, now: ask.Status) -> Rates | None:
-    """Return what happened between two answers of one process; None where there are no two."""
+    """Return what happened between two answers of one process; None where there are no two, or such as no server
+    gives: figures that no float holds.
+    """
     seconds = now.at - before.at
     if not (before.up and now.up and before.started == now.started and seconds > 0):
         return None
-    return Rates(
-        seconds=seconds,
-        commands=(now.commands - before.commands) / seconds,
-        floods_in=(now.floods_in - before.floods_in) / seconds,
-        floods_out=(now.floods_out - before.floods_out) / seconds,
-        lag_p99=_quantile(0.99, {le: count - before.lag.get(le, 0) for le, count in now.lag.items()}),
-    )
+    try:
+        found = Rates(
+            seconds=seconds,
+            commands=(now.commands - before.commands) / seconds,
+            floods_in=(now.floods_in - before.floods_in) / seconds,
+            floods_out=(now.floods_out - before.floods_out) / seconds,
+            lag_p99=_quantile(0.99, {le: count - before.lag.get(le, 0) for le, count in now.lag.items()}),
+        )
+    except OverflowError:
+        return None
+    return found if math.isfinite(found.commands + found.floods_in + found.floods_out) else None
 
 
 def _quantile(part: float, buckets: dict[float, int]) -> float | None:
     """Return the least bound that holds so large a part of all that cumulative buckets have counted."""
     whole = buckets.get(math.inf, 0)
-    bounds = sorted(le for le, count in buckets.items() if count >= part * whole)
+    bounds = sorted(
+        le for le, count in buckets.items() if le >= 0 and count >= part * whole
+    )  # NaN is not >= 0
     return bounds[0] if whole > 0 and bounds else None
 
 
