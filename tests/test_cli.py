@@ -501,6 +501,7 @@ def test_status_of_a_whole_herd(herd: config.Herd) -> None:
             "no server of a herd",
         ),
         ({"/readyz": (200, ""), "/metrics": (200, "up 1\n")}, "unknown  -", "no proxyherd_clients"),
+        ({"/readyz": (200, ""), "/metrics": (200, '{\r, =1"" 1')}, "unknown  -", "no server of a herd"),
     ],
 )
 def test_status_says_what_is_wrong_and_is_exit_1(

@@ -102,7 +102,7 @@ def status(server: Server, seconds: float) -> Status:
         return _read(server, code == 200, printable(text), figures)
     except Unreachable as error:
         return Status(server, time.monotonic(), problem=str(error))
-    except (ValueError, OverflowError) as error:
+    except (ValueError, OverflowError, IndexError) as error:  # the last: of the parser
         problem = f"{server.admin[0]}: no server of a herd: {printable(str(error))}"
         return Status(server, time.monotonic(), problem=problem)
 
