@@ -32,7 +32,7 @@ from prometheus_client.exposition import choose_encoder
 
 from proxyherd import __version__, watching
 from proxyherd.config import Admin as Configured
-from proxyherd.watching.herd import HerdWatch, event
+from proxyherd.watching.herd import HerdWatch, Viewer, event
 from proxyherd.watching.state import Status, write
 
 MAX_CONNECTIONS: Final = 64
@@ -139,7 +139,7 @@ class _Pages:
         """Answer with this server's own state."""
         _refuse_other_sites(request)
         own = self._watch.own
-        if self._withheld(request):
+        if self._withheld(request) or request.query.get("commands") == "no":
             return web.Response(body=write(own.state()), content_type="application/json")
         self._watch.want_commands()
         life, after = request.query.get("life", ""), request.query.get("after", "0")
@@ -161,7 +161,7 @@ class _Pages:
             await response.prepare(request)
             scraper = request.protocol
             if isinstance(scraper, _Scraper):
-                scraper.views()
+                scraper.views(viewer)
             hello = {"version": __version__, "withheld": withheld}
             await response.write(b"retry: 1000\n" + event("hello", hello))
             while data := await viewer.next():
@@ -258,13 +258,14 @@ class _Pace:
 class _Scraper(RequestHandler):
     """One connection: aiohttp's, which waits for a request for ever, with a deadline and without words of its own."""
 
-    __slots__ = ("_admin", "_deadline", "loopback")
+    __slots__ = ("_admin", "_deadline", "_viewer", "loopback")
 
     def __init__(self, admin: Admin, server: web.Server, *, loopback: bool, **settings: Any) -> None:
         super().__init__(server, loop=asyncio.get_running_loop(), **settings)
         self.loopback = loopback  # nobody but this machine could have come in
         self._admin = admin
         self._deadline: asyncio.TimerHandle | None = None
+        self._viewer: Viewer | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -279,6 +280,8 @@ class _Scraper(RequestHandler):
         self._admin.open.discard(self)
         if self._deadline is not None:
             self._deadline.cancel()
+        if self._viewer is not None:
+            self._viewer.end()
 
     def has_answered(self) -> None:
         """Give it its time for the next request."""
@@ -286,11 +289,16 @@ class _Scraper(RequestHandler):
             self._deadline.cancel()
         self._deadline = asyncio.get_running_loop().call_later(REQUEST_SECONDS, self._give_up)
 
-    def views(self) -> None:
-        """Let it stay, and count it no more: it has become a viewer, and those are counted elsewhere."""
+    def views(self, viewer: Viewer) -> None:
+        """Let it stay, and count it no more: it has become a viewer, and those are counted elsewhere. One that goes
+        gives up its place at once, and not when there is something to send.
+        """
         self._admin.open.discard(self)
         if self._deadline is not None:
             self._deadline.cancel()
+        self._viewer = viewer
+        if self.transport is None:
+            viewer.end()
 
     def _give_up(self) -> None:
         if self.transport is not None:

@@ -24,6 +24,9 @@ MOST: Final = 200
 SHOWN_BYTES: Final = 256
 """Bytes of a command or an answer that are shown."""
 
+_KEPT_BYTES: Final = SHOWN_BYTES + 1
+"""One more tells what was cut from what is just so long."""
+
 
 class Command(Struct, frozen=True, array_like=True):
     """One command: its number in this server's life from 1 on, POSIX seconds, and what the log says of it."""
@@ -60,7 +63,9 @@ class Recent:
         self.number += len(lines)
         for line, answer in zip(lines[-MOST:], answers[-MOST:], strict=True):
             number += 1
-            self._commands.append((number, now, "iamat", "stored", line[:SHOWN_BYTES], answer, ""))
+            self._commands.append(
+                (number, now, "iamat", "stored", line[:_KEPT_BYTES], answer[:_KEPT_BYTES], "")
+            )
             self._clients.append(answer.split(b" ", 4)[3])
 
     def command(self, line: bytes | Overlong, reply: Reply) -> None:
@@ -76,8 +81,8 @@ class Recent:
                 time.time(),
                 reply.kind,
                 reply.outcome,
-                command[:SHOWN_BYTES],
-                answer[: SHOWN_BYTES + 1],
+                command[:_KEPT_BYTES],
+                answer[:_KEPT_BYTES],
                 places,
             )
         )

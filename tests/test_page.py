@@ -14,17 +14,18 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import msgspec
 import pytest
-from herd_process import Herd, Server, herd_of, now, running_herd, wait_until
+from herd_process import PATIENCE_SECONDS, Herd, Server, herd_of, now, running_herd, wait_until
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
-from viewing import Page, edges_in, get_events, server_in, viewing
+from viewing import Page, all_events, edges_in, get_events, server_in, viewing
 
 import proxyherd
+from proxyherd import daemon
 from proxyherd.admin import Admin, make_app
 from proxyherd.config import parse
 from proxyherd.logs import LogFile, make_logger
@@ -32,11 +33,12 @@ from proxyherd.messages import Entry
 from proxyherd.metrics import Metrics
 from proxyherd.node import Reply
 from proxyherd.observe import Observer
-from proxyherd.recent import MOST, Command
+from proxyherd.recent import MOST, SHOWN_BYTES, Command
 from proxyherd.table import Table
 from proxyherd.watching import state
 from proxyherd.watching.density import MOST_CELLS, Density
 from proxyherd.watching.herd import MAX_VIEWERS, HerdWatch, Viewer
+from proxyherd.watching.others import Others
 from proxyherd.watching.rates import History, added, quantile
 from proxyherd.watching.state import Histogram, State
 
@@ -296,10 +298,13 @@ def test_viewers_share_one_poller_and_nobody_is_asked_when_nobody_looks() -> Non
                 pages[0].for_seconds(3.0)
                 asked = bob.requests - before
                 assert 2 <= asked <= time.monotonic() - began + 1
-            time.sleep(1.2)  # the last viewer's going is seen at the next update
-            quiet = bob.requests
-            time.sleep(1.5)
-            assert bob.requests == quiet
+
+            def is_left_alone() -> bool:
+                before = bob.requests
+                time.sleep(1.5)  # who asks does so once a second
+                return bob.requests == before
+
+            wait_until(is_left_alone, "Bob is asked no more")
 
 
 def _deep(connection: socket.socket) -> None:
@@ -316,6 +321,9 @@ def _dripping(connection: socket.socket) -> None:
     for byte in http(b"{}"):
         connection.sendall(bytes([byte]))
         time.sleep(0.2)
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 40_000
 
 
 def _answering(answer: bytes) -> Callable[[socket.socket], None]:
@@ -346,6 +354,7 @@ def an_empty_state(name: str) -> State:
 
 
 HOSTILE: dict[str, tuple[Callable[[socket.socket], None], str]] = {
+    "Chunked": (_answering(CHUNKED), "no server's state"),
     "Closes": (lambda _: None, "no answer that is one"),
     "Deep": (_deep, "no server's state"),
     "Drips": (_dripping, "no answer within 1 s"),
@@ -384,6 +393,28 @@ def test_whatever_another_answers_it_is_unknown_and_the_page_goes_on() -> None:
         assert ann.memory() - before < 48 << 20
         assert ann.stderr() == ""
         assert not ann.events("internal_error")
+
+
+@pytest.mark.quiet
+def test_what_others_answer_holds_up_nobodys_answer() -> None:
+    names = [f"Bob{number}" for number in range(16)]
+    with herd_of([], "Ann", *names) as herd, contextlib.ExitStack() as stack:
+        ann = herd["Ann"]
+        ann.start()
+        ann.wait_until_ready()
+        asked = [stack.enter_context(Listener(herd[name].admin_port, _answering(CHUNKED))) for name in names]
+        stack.enter_context(all_events(ann))
+        client = stack.enter_context(ann.connect())
+        slowest = 0.0
+        end = time.monotonic() + 20
+        while min(one.requests for one in asked) < 3:
+            assert time.monotonic() < end
+            began = time.perf_counter()
+            client.ask(b"FOO")
+            slowest = max(slowest, time.perf_counter() - began)
+            time.sleep(0.001)
+        print(f"the slowest answer took {1e3 * slowest:.1f} ms")
+        assert slowest < 0.1
 
 
 @given(
@@ -483,6 +514,19 @@ def test_a_server_gives_to_others_what_it_would_show_where_they_ask() -> None:
         assert "HELLO Bob" not in said
 
 
+def test_who_shows_no_commands_asks_nobody_for_any() -> None:
+    with herd_of([], "Ann", "Bob") as herd:
+        _put(herd, "Ann", "0.0.0.0")
+        herd.start()
+        for server in herd.values():
+            server.wait_until_ready()
+        with viewing(herd["Ann"]) as page:
+            page.until("herd", all_known)
+            page.for_seconds(1.1)
+            herd["Bob"].ask(b"HELLO")
+            assert json.loads(herd["Bob"].get("/state")[1])["commands"] == [], "Bob has kept none"
+
+
 def test_a_page_of_another_site_gets_nothing(herd: Herd) -> None:
     for site, status in (("cross-site", 403), ("same-site", 403), ("same-origin", 200), ("none", 200)):
         connection, response = get_events(herd["Ann"].admin_port, **{"Sec-Fetch-Site": site})
@@ -536,7 +580,164 @@ def test_no_more_is_kept_than_may_be() -> None:
     assert len(recent.take_clients()) == MOST
 
 
+def test_what_was_cut_looks_cut_and_nothing_else_does() -> None:
+    observer = make_observer()
+    recent = observer.recent
+    recent.wanted = True
+    for size in (SHOWN_BYTES, SHOWN_BYTES + 1):
+        line = b"x" * size
+        observer.command("1", line, Reply("other", "invalid", line))
+        observer.reports(b"1", [line], [b"AT A 1 client".ljust(size, b"x")])
+    observer.end_turn()
+    whole, cut = recent.commands(0, MOST)[:2], recent.commands(0, MOST)[2:]
+    assert all(len(text) == SHOWN_BYTES for one in whole for text in (one.command, one.answer))
+    assert len(cut) == 2
+    assert all(text.endswith("x …") for one in cut for text in (one.command, one.answer))
+
+
+# What is kept of others. -----------------------------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def telling(*said: State) -> AsyncIterator[tuple[int, list[bytes]]]:
+    """Another server's admin port: what it says, the last for ever, and what it was asked."""
+    asked: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(http(state.write(said[min(len(asked), len(said)) - 1])))
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1], asked
+
+
+def others_at(host: str, port: int, wants_commands: Callable[[], bool]) -> Others:
+    pair = (
+        '[servers]\nAnn = { clients = "127.0.0.1:1", peers = "127.0.0.1:2", admin = "127.0.0.1:3" }\n'
+        f'Bob = {{ clients = "127.0.0.1:4", peers = "127.0.0.1:5", admin = "{host}:{port}" }}\n'
+    )
+    return Others(parse(pair, Path("herd.toml")), "Ann", wants_commands)
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not condition():  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.005)
+
+
+BUSY = msgspec.structs.replace(
+    an_empty_state("Bob"),
+    commands=[Command(number, 1.0, "other", "invalid", "FOO", "? FOO") for number in (1, 2)],
+    cursor=2,
+)
+
+
+def test_others_commands_are_kept_while_somebody_looks_who_may_see_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("proxyherd.watching.others._EVERY_SECONDS", 0.02)
+
+    async def scenario() -> None:
+        may_see = True
+        later = msgspec.structs.replace(BUSY, uptime=2.0)
+        async with telling(BUSY, later) as (port, asked):
+            others = others_at("127.0.0.1", port, lambda: may_see)
+            others.start()
+            [bob] = others
+            await until(lambda: len(bob.history) == 2)
+            assert bob.commands
+            assert b"life=1&after=2 " in asked[1]
+            assert all(one.commands is None for one in bob.history)
+            may_see = False
+            before = len(asked)
+            await until(lambda: len(asked) > before + 1)
+            assert b"commands=no" in asked[-1]
+            assert (bob.commands, bob.missed, bob.cursor) == ([], 0, 0)  # though it has told some
+            may_see = True
+            await until(lambda: bob.commands)
+            assert not bob.missed
+            await others.stop()
+            assert [(len(one.history), one.commands) for one in others] == [(0, [])]
+
+    asyncio.run(scenario())
+
+
+def test_of_a_name_the_address_that_answers_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    def found(_: object, port: int, *__: object) -> list[Any]:
+        kind = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
+        return [(*kind, (host, port)) for host in ("127.0.0.3", "127.0.0.2", "127.0.0.1")]
+
+    async def scenario() -> None:
+        with socket.create_server(("127.0.0.2", 0), backlog=0) as silent, contextlib.ExitStack() as stack:
+            port = silent.getsockname()[1]
+            for _ in range(4):  # its queue is full: it swallows packets
+                queued = stack.enter_context(socket.socket())
+                queued.setblocking(False)
+                queued.connect_ex(silent.getsockname())
+            with Listener(port, _answering(http(state.write(BUSY)))):
+                others = others_at("bob.example", port, lambda: True)
+                others.start()
+                [bob] = others
+                monkeypatch.setattr(socket, "getaddrinfo", found)
+                await until(lambda: bob.at)
+                await others.stop()
+                monkeypatch.undo()
+
+    asyncio.run(scenario())
+
+
+def test_silent_name_servers_hold_up_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    speak, really = threading.Event(), socket.getaddrinfo
+
+    def silent(host: Any, *arguments: Any, **named: Any) -> Any:
+        if not str(host).endswith(".example"):
+            return really(host, *arguments, **named)
+        if arguments[-1:] != (socket.AI_NUMERICHOST,):
+            assert speak.wait(PATIENCE_SECONDS)
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", silent)
+    monkeypatch.setattr("proxyherd.watching.others._EVERY_SECONDS", 0.01)
+    named = re.sub(r"127\.0\.0\.3:([0-9]+)", r"s\1.example:\1", HERD)
+
+    async def scenario() -> None:
+        others = Others(parse(named, Path("herd.toml")), "S1", lambda: False)
+        others.start()
+        try:
+            await until(lambda: sum(one.name == "look-up" for one in threading.enumerate()) == 29)
+            async with asyncio.timeout(PATIENCE_SECONDS / 2):
+                assert await asyncio.to_thread(lambda: True)
+            speak.set()
+            await until(lambda: all("not known" in one.problem for one in others))
+        finally:
+            speak.set()
+            await others.stop()
+
+    with asyncio.Runner(loop_factory=daemon._new_event_loop) as runner:
+        runner.run(scenario())
+
+
 # Viewers. --------------------------------------------------------------------------------------------------------
+
+
+def test_a_viewer_that_goes_gives_up_its_place_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    for time_of_an_update in ("_EVERY_SECONDS", "_FIRST_SECONDS", "_FIRST_SLICE_SECONDS"):
+        monkeypatch.setattr(f"proxyherd.watching.herd.{time_of_an_update}", 3_600)
+
+    async def scenario() -> None:
+        async with watching() as (port, watch, _):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(EVENTS)
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await reader.readuntil(b"event: herd")
+            assert len(watch.viewers) == 1
+            writer.transport.abort()
+            await until(lambda: not watch.viewers)
+
+    asyncio.run(scenario())
 
 
 def test_viewers_are_bounded_and_keep_no_scraper_out() -> None:
@@ -770,7 +971,19 @@ def test_every_client_is_in_one_cell() -> None:
     cells = density.cells()
     assert (cells.degrees, cells.clients, cells.whole) == (0.5, 6, True)
     rows = Counter({(c, r): n for c, r, n in zip(*[iter(cells.cells)] * 3, strict=True)})
-    assert rows == {(123, 248): 2, (0, 0): 1, (720, 360): 1, (360, 180): 1, (359, 179): 1}
+    assert rows == {(123, 248): 2, (0, 0): 1, (719, 359): 1, (360, 180): 1, (359, 179): 1}
+
+
+def test_no_cell_is_beyond_the_edges_of_the_world() -> None:
+    rng = random.Random(8)
+    edges = [(90.0, rng.uniform(-180, 180)) for _ in range(1_000)]
+    edges += [(rng.uniform(-90, 90), 180.0) for _ in range(1_000)]
+    density = Density(filled(edges + [(rng.uniform(-90, 90), rng.uniform(-180, 180)) for _ in range(20_000)]))
+    sweep(density)
+    cells = density.cells()
+    assert cells.degrees > 0.5
+    assert max(cells.cells[::3]) * cells.degrees < 360
+    assert max(cells.cells[1::3]) * cells.degrees < 180
 
 
 def test_cells_grow_until_there_are_few_and_no_slice_is_long() -> None:
@@ -812,6 +1025,15 @@ def test_a_rate_is_what_a_total_grew_by_a_second() -> None:
     assert history.rate("answered") == 0.0
     history.add(at(1.5, life="2", answered=51))
     assert history.rate("answered") == 1.0
+
+
+def test_the_states_of_a_minute_are_bounded_however_slow_a_servers_clock() -> None:
+    history = History()
+    for number in range(1_000):
+        history.add(at(1 + 1e-6 * number, answered=number))
+    assert len(history) <= 64
+    assert history.last is not None
+    assert history.last.answered == 999
 
 
 def test_percentiles_are_of_the_last_minute_and_never_beyond_the_bounds() -> None:

@@ -107,6 +107,51 @@ def test_a_killed_server_is_unknown_its_links_are_cut_and_both_come_back(
         expect(page.locator("#graph line.live")).to_have_count(3)
 
 
+def course(page: Page, server: str) -> str:
+    """Return how a server's commands a second are drawn."""
+    row = page.locator("#servers tbody tr", has=page.locator("th", has_text=server))
+    return row.locator(".spark path").first.get_attribute("d") or ""
+
+
+def test_the_time_when_a_server_was_unknown_is_a_gap_in_its_course(browser: Browser, herd: Herd) -> None:
+    with opened(browser, herd["Ann"]) as page:
+        page.wait_for_timeout(2_200)  # two updates: a line
+        assert re.fullmatch(r"M[\d.,]+(L[\d.,]+)+", course(page, "Bob"))
+        herd["Bob"].kill()
+        expect(page.locator(".node", has_text="Bob")).to_have_class(re.compile("unknown"))
+        herd["Bob"].start()
+        live(page)
+        assert course(page, "Bob").count("M") == 2
+        assert course(page, "Ann").count("M") == 1
+
+
+def test_what_a_server_is_called_does_not_change_with_its_figures(browser: Browser, herd: Herd) -> None:
+    with opened(browser, herd["Ann"]) as page, herd["Ann"].connect() as client:
+        node = page.locator(".node", has_text="Ann")
+        page.evaluate(
+            "() => { window.said = 0; new MutationObserver((all) => { window.said += all.length; }).observe("
+            "document.querySelector('.node.own'), { attributes: true, attributeFilter: ['aria-label'] }); }"
+        )
+        before = node.locator(".figure").text_content() or ""
+        client.send(*[b"FOO"] * 500)
+        expect(node.locator(".figure")).not_to_have_text(before)
+        assert node.get_attribute("aria-label") == "Ann: ready"
+        assert page.evaluate("window.said") == 0
+        node.click()
+        expect(page.locator("#details")).to_contain_text(
+            re.compile(r"2 of 2 links live, .* clients, .* a second")
+        )
+
+
+def test_clients_at_the_edge_of_the_world_are_on_the_map(browser: Browser) -> None:
+    with herd_of([], "Ann") as herd:
+        herd.start()
+        herd["Ann"].wait_until_ready()
+        herd["Ann"].hears(b"edge", b"+90+180")
+        with opened(browser, herd["Ann"]) as page:
+            expect(page.locator("#map-note")).to_contain_text("most of them, 1, near 89.8° N, 179.8° E.")
+
+
 def test_a_lost_connection_is_told_and_made_again(browser: Browser, herd: Herd) -> None:
     with opened(browser, herd["Bob"]) as page:
         herd["Bob"].kill()

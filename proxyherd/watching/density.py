@@ -19,6 +19,10 @@ MOST_CELLS: Final = 4_000
 _FINEST: Final = 0.5
 """Degrees of the smallest cell: on the page some two pixels, on the ground 55 km at most."""
 
+_EAST: Final = 360 - _FINEST / 2
+_NORTH: Final = 180 - _FINEST / 2
+"""The edges of the world belong to the last cells, and not to others beyond."""
+
 _AT_ONCE: Final = 32
 """Leaves between two looks at the clock."""
 
@@ -85,7 +89,8 @@ class Density:
         for _, entry in self._table.entries(first, last):
             match = _place(entry.line)
             assert match is not None
-            counts[int((float(match[2]) + 180) / degrees), int((float(match[1]) + 90) / degrees)] += 1
+            east, north = min(float(match[2]) + 180, _EAST), min(float(match[1]) + 90, _NORTH)
+            counts[int(east / degrees), int(north / degrees)] += 1
         while len(self._counts) > MOST_CELLS:
             self._grow()
 

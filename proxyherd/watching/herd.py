@@ -98,7 +98,7 @@ class HerdWatch:
         self._observer = observer
         self._recent = observer.recent
         self._table = table
-        self._others = Others(herd, server)
+        self._others = Others(herd, server, lambda: self._personal)
         self._tasks: list[asyncio.Task[None]] = []
         self._forget: asyncio.TimerHandle | None = None
         self._closing = asyncio.Lock()
@@ -106,10 +106,13 @@ class HerdWatch:
 
     def _start_anew(self) -> None:
         self._history = History()
-        self._number = self._recent.number - len(self._recent)  # of the last own command that was shown
-        self._commands: deque[tuple[str, Command]] = deque(maxlen=MOST)
+        self._forget_commands()
         self._density = Density(self._table)
         self._herd_event = b""
+
+    def _forget_commands(self) -> None:
+        self._number = self._recent.number - len(self._recent)  # of the last own command that was shown
+        self._commands: deque[tuple[str, Command]] = deque(maxlen=MOST)
 
     # Viewers. ------------------------------------------------------------------------------------------------
 
@@ -196,6 +199,8 @@ class HerdWatch:
         if self._personal:
             self.want_commands()
             personal = self._new_commands() + self._pings()
+        else:
+            self._forget_commands()
         self._send(self._herd_event, personal)
 
     def _send(self, everybody: bytes, personal: bytes) -> None:

@@ -8,17 +8,20 @@ whatever is wrong with it, the server is unknown, and says why.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterator
 from typing import Final
+from urllib.parse import quote
 
-import aiohttp
 from msgspec import Struct
-from yarl import URL
+from msgspec.structs import replace
 
 from proxyherd.config import Address, Herd
 from proxyherd.recent import MOST, Command
+from proxyherd.watching.fetching import UnusableError, fetch
 from proxyherd.watching.rates import History
 from proxyherd.watching.state import MAX_BYTES, State, read
 
@@ -32,13 +35,7 @@ _FRESH_SECONDS: Final = 2.5
 _AT_ONCE: Final = 64
 """Servers that are asked at once."""
 
-# An admin port always serves loopback's, and what it guards against are browsers.
-_HEADERS: Final = {"Host": "localhost", "Accept-Encoding": "identity"}
 _HERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what such an address is reached at
-
-
-class UnusableError(Exception):
-    """A server has given no state; the text says what it did."""
 
 
 class Other(Struct, eq=False):
@@ -53,16 +50,24 @@ class Other(Struct, eq=False):
     commands: list[Command] = []  # that nobody has taken yet
     missed: int = 0  # commands that came too fast to be told
 
+    def forget_commands(self) -> None:
+        """Keep no commands, and ask for whatever there is the next time."""
+        self.cursor, self.commands, self.missed = 0, [], 0
+
 
 class Others:
-    """All other servers of a herd."""
+    """All other servers of a herd. `wants_commands` is asked whether anybody looks who may see commands: else the others
+    are not asked for any, and so keep none.
+    """
 
-    def __init__(self, herd: Herd, server: str) -> None:
-        self._others = [
-            Other(one.name, one.admin, History()) for one in herd.servers.values() if one.name != server
-        ]
+    def __init__(self, herd: Herd, server: str, wants_commands: Callable[[], bool]) -> None:
+        self._servers = [one for one in herd.servers.values() if one.name != server]
+        self._wants_commands = wants_commands
         self._tasks: list[asyncio.Task[None]] = []
-        self._session: aiohttp.ClientSession | None = None
+        self._forget()
+
+    def _forget(self) -> None:
+        self._others = [Other(one.name, one.admin, History()) for one in self._servers]
 
     def __iter__(self) -> Iterator[Other]:
         return iter(self._others)
@@ -70,28 +75,70 @@ class Others:
     def start(self) -> None:
         """Begin to ask."""
         loop = asyncio.get_running_loop()
-        session = self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=_AT_ONCE),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None),
-            auto_decompress=False,
-            headers=_HEADERS,
-            skip_auto_headers=("User-Agent", "Accept"),
-        )
-        for other in self._others:
-            other.history, other.problem, other.at = History(), "not asked yet", 0.0
-            other.cursor, other.commands, other.missed = 0, [], 0
-        self._tasks = [loop.create_task(_keep_asking(session, other)) for other in self._others]
+        gate = asyncio.Semaphore(_AT_ONCE)
+        self._tasks = [loop.create_task(self._keep_asking(other, gate)) for other in self._others]
 
     async def stop(self) -> None:
-        """Ask no more."""
+        """Ask no more, and keep nothing of what was said."""
         tasks, self._tasks = self._tasks, []
-        session, self._session = self._session, None
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if session is not None:
-            await session.close()
+        self._forget()
+
+    async def _keep_asking(self, other: Other, gate: asyncio.Semaphore) -> None:
+        loop = asyncio.get_running_loop()
+        pause = random.uniform(0.5, 1.0) * _EVERY_SECONDS  # noqa: S311 - so that not all are asked in one turn
+        while True:
+            began = loop.time()
+            try:
+                async with gate:
+                    state = await self._ask(other)
+            except UnusableError as error:
+                other.problem = str(error)
+            else:
+                self._learn(other, state)
+                other.problem, other.at = "", loop.time()
+            await asyncio.sleep(max(0.0, began + pause - loop.time()))
+            pause = _EVERY_SECONDS
+
+    def _learn(self, other: Other, state: State) -> None:
+        last, commands = other.history.last, state.commands
+        other.history.add(replace(state, commands=None))
+        if commands is None or not self._wants_commands():
+            other.forget_commands()
+            return
+        if last is not None and last.life == state.life and other.cursor:
+            other.missed += max(0, state.cursor - other.cursor - len(commands))
+        other.commands = [*other.commands, *commands][-MOST:]
+        other.cursor = state.cursor
+
+    async def _ask(self, other: Other) -> State:
+        """Return what a server says, asked at the first of its addresses that answers; one that is silent is tried last
+        the next time. Raises UnusableError.
+        """
+        query = "commands=no"
+        if self._wants_commands():
+            last = other.history.last
+            query = f"life={quote(last.life, safe='') if last is not None else ''}&after={other.cursor}"
+        else:
+            other.forget_commands()
+        problems = []
+        for address in other.addresses:
+            try:
+                async with asyncio.timeout(DEADLINE_SECONDS):
+                    return _state_of(other.name, await _fetch(address, f"/state?{query}"))
+            except UnusableError as error:
+                problem = str(error)
+            except TimeoutError:
+                other.addresses = (*(one for one in other.addresses if one != address), address)
+                raise UnusableError(f"{address}: no answer within {DEADLINE_SECONDS:g} s") from None
+            except OSError as error:
+                problem = _explained(error)
+            except Exception as error:  # noqa: BLE001 - whatever an answer brings about, the server is unknown
+                problem = f"no answer that is one ({type(error).__name__})"
+            problems.append(f"{address}: {problem}")
+        raise UnusableError("; ".join(problems))
 
 
 def known(other: Other, now: float) -> State | None:
@@ -99,77 +146,30 @@ def known(other: Other, now: float) -> State | None:
     return other.history.last if other.at and now - other.at < _FRESH_SECONDS else None
 
 
-async def _keep_asking(session: aiohttp.ClientSession, other: Other) -> None:
-    loop = asyncio.get_running_loop()
-    pause = random.uniform(0.5, 1.0) * _EVERY_SECONDS  # noqa: S311 - so that not all are asked in one turn
-    while True:
-        began = loop.time()
-        try:
-            state = await _ask(session, other)
-        except UnusableError as error:
-            other.problem = str(error)
-        else:
-            _learn(other, state)
-            other.problem, other.at = "", loop.time()
-        await asyncio.sleep(max(0.0, began + pause - loop.time()))
-        pause = _EVERY_SECONDS
+async def _fetch(address: Address, path: str) -> bytes:
+    """Ask at each address that a name stands for, until one answers."""
+    loop, name = asyncio.get_running_loop(), _HERE.get(address.host, address.host)
+    found = await loop.getaddrinfo(name, address.port, type=socket.SOCK_STREAM)
+    *others, last = dict.fromkeys(str(where[0]) for *_, where in found)
+    for host in others:
+        with contextlib.suppress(OSError):  # TimeoutError is one
+            # One that swallows packets must not take the time of the next.
+            async with asyncio.timeout(DEADLINE_SECONDS / (len(others) + 1)):
+                return await fetch(host, address.port, path, MAX_BYTES)
+    return await fetch(last, address.port, path, MAX_BYTES)
 
 
-def _learn(other: Other, state: State) -> None:
-    last, commands = other.history.last, state.commands or []
-    if last is not None and last.life == state.life and other.cursor:
-        other.missed += max(0, state.cursor - other.cursor - len(commands))
-    other.commands = [*other.commands, *commands][-MOST:]
-    other.cursor = state.cursor
-    other.history.add(state)
+def _explained(error: OSError) -> str:
+    """Return what the system says, without whom it says it of."""
+    if error.errno and error.errno > 0:
+        return os.strerror(error.errno)
+    return error.strerror or "no connection"
 
 
-async def _ask(session: aiohttp.ClientSession, other: Other) -> State:
-    """Return what a server says, asked at the first of its addresses that answers; one that is silent is tried last
-    the next time. Raises UnusableError.
-    """
-    problems = []
-    for address in other.addresses:
-        problem = ""
-        try:
-            async with asyncio.timeout(DEADLINE_SECONDS):
-                return await _get(session, address, other)
-        except UnusableError as error:
-            problem = str(error)
-        except TimeoutError:
-            other.addresses = (*(one for one in other.addresses if one != address), address)
-            raise UnusableError(f"{address}: no answer within {DEADLINE_SECONDS:g} s") from None
-        except aiohttp.ClientConnectorError as error:
-            number = error.os_error.errno
-            problem = os.strerror(number) if number and number > 0 else "no connection"
-        except Exception as error:  # noqa: BLE001 - whatever an answer brings about, the server is unknown
-            problem = f"no answer that is one ({type(error).__name__})"
-        problems.append(f"{address}: {problem}")
-    raise UnusableError("; ".join(problems))
-
-
-async def _get(session: aiohttp.ClientSession, address: Address, other: Other) -> State:
-    host = _HERE.get(address.host, address.host)
-    last = other.history.last
-    url = URL.build(
-        scheme="http",
-        host=host,
-        port=address.port,
-        path="/state",
-        query={"life": last.life if last is not None else "", "after": str(other.cursor)},
-    )
-    async with session.get(url, allow_redirects=False) as response:
-        if response.status != 200:
-            raise UnusableError(f"answers {response.status}")
-        data = bytearray()
-        while some := await response.content.read(MAX_BYTES):
-            data += some
-            if len(data) > MAX_BYTES:
-                response.close()
-                raise UnusableError(f"answers with more than {MAX_BYTES} bytes")
-    state = read(bytes(data))
+def _state_of(name: str, data: bytes) -> State:
+    state = read(data)
     if state is None:
         raise UnusableError("what it answers is no server's state")
-    if state.server != other.name:
+    if state.server != name:
         raise UnusableError("another server answers there")
     return state

@@ -6,12 +6,16 @@ Pure. A server that has started anew counts from nought again: what was known of
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from itertools import accumulate
 from typing import Final
 
 from proxyherd.watching.state import Histogram, State
 
 MINUTE: Final = 60.0
+
+_MOST: Final = 64
+"""States of a minute; more only where a server's clock is slow, or a lie."""
 
 EMPTY: Final = Histogram([], [0])
 
@@ -44,7 +48,13 @@ class History:
     """The states of one server in the last minute, and the one before."""
 
     def __init__(self) -> None:
-        self._states: deque[State] = deque()
+        self._states: deque[State] = deque(maxlen=_MOST)
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    def __iter__(self) -> Iterator[State]:
+        return iter(self._states)
 
     @property
     def last(self) -> State | None:

@@ -81,7 +81,8 @@ export class Graph {
     setAttribute(node, "aria-pressed", String(server.name === chosen));
     const rate = server.known ? `${number(server.rates.answered)}/s` : "unknown";
     setText(figure, server.known && !server.ready ? `not ready, ${rate}` : rate);
-    setAttribute(node, "aria-label", `${server.name}: ${figures(server)}`);
+    // What changes each second would be read aloud each second to whom stands there; details have the figures.
+    setAttribute(node, "aria-label", `${server.name}: ${state.replace("-", " ")}`);
   }
 }
 
@@ -112,12 +113,4 @@ function arranged({ servers, edges }) {
     }
   }
   return order;
-}
-
-function figures(server) {
-  if (!server.known) return `unknown, ${server.reason}`;
-  const links = Object.values(server.links);
-  const live = links.filter((one) => one === "live").length;
-  return `${server.reason}, ${number(server.clients)} clients, ${live} of ${links.length} links live, `
-    + `${number(server.rates.answered)} commands a second`;
 }

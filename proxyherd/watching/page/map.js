@@ -140,8 +140,9 @@ function densest({ degrees, cells }) {
   let best = -1;
   for (let at = 0; at < cells.length; at += 3) if (best < 0 || cells[at + 2] > cells[best + 2]) best = at;
   if (best < 0) return "none yet.";
-  const latitude = (cells[best + 1] + 0.5) * degrees - 90;
-  const longitude = (cells[best] + 0.5) * degrees - 180;
+  const middle = (cell, end) => (cell * degrees + Math.min((cell + 1) * degrees, end)) / 2; // large ones reach beyond it
+  const latitude = middle(cells[best + 1], 180) - 90;
+  const longitude = middle(cells[best], 360) - 180;
   const spell = (value, positive, negative) => `${Math.abs(value).toFixed(1)}° ${value < 0 ? negative : positive}`;
   return `most of them, ${number(cells[best + 2])}, near ${spell(latitude, "N", "S")}, ${spell(longitude, "E", "W")}.`;
 }

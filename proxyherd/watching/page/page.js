@@ -72,8 +72,12 @@ function showDetails() {
   if (server && server.known) {
     const hours = server.uptime / 3600;
     const up = hours < 1 ? `${Math.round(server.uptime)} s` : `${hours.toFixed(1)} h`;
-    words = `${server.name}: ${server.reason}, version ${server.version}, up ${up}, ${number(server.connections)} connections, `
-      + `${number(server.answered)} commands answered, ${number(server.rates.invalid)} invalid a second, `
+    const links = Object.values(server.links);
+    const live = links.filter((one) => one === "live").length;
+    words = `${server.name}: ${server.reason}, version ${server.version}, up ${up}, ${live} of ${links.length} links live, `
+      + `${number(server.clients)} clients, ${number(server.connections)} connections, `
+      + `${number(server.answered)} commands answered, ${number(server.rates.answered)} a second, `
+      + `${number(server.rates.invalid)} of them invalid, `
       + `${number(server.mended)} entries mended by the last checks, places by ${server.places_by}.`;
   }
   if (byId("details").textContent !== words) byId("details").textContent = words;

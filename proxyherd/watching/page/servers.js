@@ -36,7 +36,7 @@ function makeRow(name) {
   });
   cells[0].words.textContent = name;
   const sparks = Object.entries(SPARKS).map(([at, rate]) => {
-    const line = drawing("polyline");
+    const line = drawing("path");
     const spark = drawing("svg", { class: "spark", viewBox: `0 0 ${POINTS} 18`, preserveAspectRatio: "none", "aria-hidden": "true" });
     spark.append(line);
     cells[at].words.after(spark);
@@ -60,15 +60,21 @@ function showRow(row, server, time, isChosen) {
   ] : Array(7).fill("–");
   words.forEach((text, at) => setText(cells[at + 2].words, text));
   if (time !== row.time) {
-    for (const spark of row.sparks) draw(spark, rates ? rates[spark.rate] : 0);
+    for (const spark of row.sparks) draw(spark, rates ? rates[spark.rate] : null);
   }
   row.time = time;
 }
 
+// What is unknown, null, is a gap.
 function draw(spark, value) {
   spark.values.push(value);
   if (spark.values.length > POINTS) spark.values.shift();
   const most = Math.max(1, ...spark.values);
   const from = POINTS - spark.values.length;
-  spark.line.setAttribute("points", spark.values.map((one, at) => `${from + at},${(17 - (16 * one) / most).toFixed(1)}`).join(" "));
+  const height = (one) => (17 - (16 * one) / most).toFixed(1);
+  const isGap = (at) => (spark.values[at] ?? null) === null;
+  spark.line.setAttribute("d", spark.values.map((one, at) => {
+    if (isGap(at)) return "";
+    return `${isGap(at - 1) ? "M" : "L"}${from + at},${height(one)}${isGap(at - 1) && isGap(at + 1) ? "h.1" : ""}`;
+  }).join(""));
 }
