@@ -48,9 +48,10 @@ stop:
 	done; \
 	echo "make stop: supervisord has not ended in 30 s; see var/log/supervisord.log" >&2; exit 1
 
+# Three at once, on two cores too: tests wait more than they work.
 test: .venv/test.stamp
 	@tests/install-debian-packages.sh
-	@$(BIN)/pytest -n 2 --dist loadgroup -m 'not quiet' $(PYTEST_ARGS) || [ $$? -eq 5 ]  # 5: PYTEST_ARGS left none of these
+	@$(BIN)/pytest -n 3 --dist loadgroup -m 'not quiet' $(PYTEST_ARGS) || [ $$? -eq 5 ]  # 5: PYTEST_ARGS left none of these
 	@$(BIN)/pytest -m quiet $(PYTEST_ARGS) || [ $$? -eq 5 ]
 
 # Against others, some 25 minutes; two with make bench BENCH_ARGS=--quick

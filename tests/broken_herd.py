@@ -11,6 +11,16 @@ direction, and what a line of their log looks like is its own. FAULT is one of
     loops      what a server hears it tells everybody, news or not (so often at most that the machine survives)
     at         AT is believed, whoever says it
     crash      a command with a word missing ends the server
+    mute-at    answers to IAMAT are not logged; that they are flooded is
+    mute-json  answers to WHATSAT are not logged
+    mute-links connections of servers are not logged, neither made nor lost, only what is told to whom
+    first      of two reports of the same time the one that came first counts
+
+or a way to be whole and yet to mislead a grader:
+
+    fields     each line of the log ends in `"error":null dropped=0`
+    own-log    the log is the file NAME.log; what is printed is no more than a greeting
+    escape     the server says something to the terminal, and ends
 """
 
 from __future__ import annotations
@@ -28,6 +38,8 @@ from fractions import Fraction
 from pathlib import Path
 
 FAULTS = ("float", "no-flood", "loops", "at", "crash")
+"""What is tried with all checks; the others are about a section."""
+
 LIMIT = 8_192
 LOOPS = 15
 """How often a server that loops tells the same thing again."""
@@ -55,9 +67,24 @@ class Server:
         self.told: Counter[bytes] = Counter()
 
     def log(self, what: str, line: bytes = b"") -> None:
-        sys.stdout.write(f"{time.strftime('%H:%M:%S')} {self.name}: {what} {line.decode('latin-1')!r}\n")
+        fields = ' "error":null dropped=0' if self.fault == "fields" else ""
+        text = f"{time.strftime('%H:%M:%S')} {self.name}: {what} {line.decode('latin-1')!r}{fields}\n"
+        if self.fault == "own-log":
+            with Path(f"{self.name}.log").open("a") as file:
+                file.write(text)
+        else:
+            sys.stdout.write(text)
+
+    def log_link(self, what: str) -> None:
+        if self.fault != "mute-links":
+            self.log(what)
 
     async def run(self) -> None:
+        if self.fault == "own-log":
+            sys.stdout.write(f"{self.name} at port {self.port}\n")
+        if self.fault == "escape":
+            sys.stdout.write("\x1b]0;pwned\a\x1b[8m\0\n")
+            return
         server = await asyncio.start_server(self.serve, "127.0.0.1", self.port)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(server.serve_forever())
@@ -88,7 +115,7 @@ class Server:
             pass
         finally:
             if peer:
-                self.log(f"{peer} disconnected")
+                self.log_link(f"{peer} disconnected")
             writer.close()
 
     def take(self, line: bytes, peer: str, writer: StreamWriter) -> str:
@@ -107,7 +134,11 @@ class Server:
         else:
             self.log("received:", line)
         answer = self.answer(words) or b"? " + line
-        self.log("sent:", answer)
+        if not (
+            answer.startswith(b"AT ")
+            and self.fault == {b"IAMAT": "mute-at", b"WHATSAT": "mute-json"}[words[0]]
+        ):
+            self.log("sent:", answer)
         writer.write(answer + b"\n")
         return peer
 
@@ -154,7 +185,8 @@ class Server:
     def learn(self, line: bytes, peer: str) -> None:
         _, _, _, client, _, when = line.split()
         sent = Fraction(when.decode())
-        is_news = client not in self.known or (sent, line) > self.known[client]
+        held = self.known.get(client, (Fraction(-1), b""))
+        is_news = sent > held[0] if self.fault == "first" else (sent, line) > held
         if is_news:
             self.known[client] = (sent, line)
         if self.fault == "loops":
@@ -165,6 +197,9 @@ class Server:
             self.flood(line, peer)
 
     def flood(self, line: bytes, origin: str) -> None:
+        if self.fault == "mute-links":
+            for other in self.neighbours.keys() - self.links.keys():
+                self.log(f"sent to {other}:", line)
         for other, writer in self.links.items():
             if other != origin and self.fault != "no-flood":
                 self.log(f"sent to {other}:", line)
@@ -178,7 +213,7 @@ class Server:
             except OSError:
                 await asyncio.sleep(0.1)
                 continue
-            self.log(f"connected to {other}")
+            self.log_link(f"connected to {other}")
             writer.write(f"HELLO-FROM {self.name} secret\n".encode())
             if self.fault != "no-flood":
                 writer.writelines(line + b"\n" for _, line in self.known.values())
@@ -187,7 +222,7 @@ class Server:
                 await reader.read()
             del self.links[other]
             writer.close()
-            self.log(f"lost {other}")
+            self.log_link(f"lost {other}")
 
 
 if __name__ == "__main__":

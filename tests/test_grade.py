@@ -6,6 +6,7 @@ and a small one of another make, whole and broken in five ways.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -20,6 +21,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import cast
 from xml.etree import ElementTree as ET
 
 import psutil
@@ -29,11 +31,12 @@ from herd_process import PATIENCE_SECONDS, ROOT, free_port, read_log, running_he
 
 from proxyherd import config
 from proxyherd.cli.grading import SECTIONS
-from proxyherd.grading import answers, judging
+from proxyherd.grading import answers, judging, keeping
+from proxyherd.grading import servers as servers_module
 from proxyherd.grading.faults import Fault
-from proxyherd.grading.herds import Herd
+from proxyherd.grading.herds import Herd, Log
 from proxyherd.grading.report import Report, Result, as_json, as_junit, as_text
-from proxyherd.grading.servers import Server, new_client
+from proxyherd.grading.servers import Connection, Server, new_client
 
 TOPOLOGIES = [ROOT / "deploy/herd.toml", *sorted((ROOT / "deploy/topologies").glob("*.toml"))]
 EDGES = [["Ann", "Bob"], ["Bob", "Cid"], ["Cid", "Dan"], ["Dan", "Ann"], ["Ann", "Cid"]]
@@ -175,7 +178,7 @@ def test_each_fault_is_named_and_nothing_else_is_blamed(fault: str, tmp_path: Pa
     other = OtherHerd(tmp_path, fault)
     done = grade(
         *("--start", other.command, "--topology", "graph.toml", *other.addresses, "--json", "-"),
-        *(("--patience", "2") if fault == "no-flood" else ()),
+        *(("--patience", "1") if fault == "no-flood" else ()),
         folder=tmp_path,
     )
     must, may = NAMED[fault]
@@ -186,10 +189,88 @@ def test_each_fault_is_named_and_nothing_else_is_blamed(fault: str, tmp_path: Pa
     assert other.listening() == []
 
 
+@pytest.mark.parametrize(
+    ("fault", "section", "named"),
+    [
+        ("mute-at", "logs", {"logs.iamat"}),
+        ("mute-json", "logs", {"logs.whatsat"}),
+        ("mute-links", "regained", {"lost.is-logged", "regained.is-logged"}),
+        ("first", "floods", {"floods.equal-times-end-alike"}),
+        ("fields", "regained", set[str]()),
+    ],
+)
+def test_what_servers_tell_each_other_hides_no_fault_and_empty_fields_are_none(
+    fault: str, section: str, named: set[str], tmp_path: Path
+) -> None:
+    other = OtherHerd(tmp_path, fault)
+    done = grade(
+        *("--start", other.command, "--topology", "graph.toml", *other.addresses, "--json", "-"),
+        *("--only", section, "--patience", "1"),
+        folder=tmp_path,
+    )
+    assert faults(done) == named, done.stdout
+
+
+def test_a_log_that_is_elsewhere_is_not_seen_and_no_fault(tmp_path: Path) -> None:
+    other = OtherHerd(tmp_path, "own-log")
+    arguments = ("--start", other.command, *other.addresses, "--only", "logs", "--patience", "0.5")
+    unnamed = grade(*arguments, "--json", "-", folder=tmp_path)
+    assert unnamed.returncode == 1, unnamed.stderr
+    assert "no check could be seen to pass or fail" in unnamed.stderr
+    for one in json.loads(unnamed.stdout)["checks"]:
+        assert "--logs" in one["not_seen"], one
+    mistyped = grade(*arguments, "--logs", "log/{name}", folder=tmp_path)
+    assert "there is none of the logs that are named: log/Ann, log/Bob" in mistyped.stdout
+    named = grade(*arguments, "--logs", "{name}.log", folder=tmp_path)
+    assert named.returncode == 0, named.stdout
+
+
+def test_a_log_of_a_running_herd_that_is_not_there_is_bad_usage(tmp_path: Path) -> None:
+    done = grade("Ann=127.0.0.1:1", "--logs", "nowhere/{name}.log", folder=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "nowhere/Ann.log: there is no such log of Ann" in done.stderr
+
+
+def test_a_name_that_cannot_be_looked_up_is_not_reached(tmp_path: Path) -> None:
+    done = grade("a..b:10", folder=tmp_path)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr.startswith("Error: a..b:10: ")
+
+
+def test_what_a_server_printed_last_cannot_speak_to_the_terminal(tmp_path: Path) -> None:
+    other = OtherHerd(tmp_path, "escape")
+    done = grade("--start", other.command, *other.addresses, folder=tmp_path)
+    assert done.returncode == 3
+    assert "it printed last: \\x1b]0;pwned\\x07\\x1b[8m" in done.stderr
+    assert all(" " <= one <= "~" or one == "\n" for one in done.stderr)
+
+
+def test_too_few_descriptors_for_grading_are_no_fault_of_the_herd(tmp_path: Path) -> None:
+    """Where the system allows no more, some checks may go unseen, and none is blamed on the herd."""
+    other = OtherHerd(tmp_path)
+    limited = f'ulimit -n 90; exec {sys.executable} -m proxyherd grade "$@"'
+    done = subprocess.run(
+        [
+            *("sh", "-c", limited, "grade", "--start", other.command, "--topology", "graph.toml"),
+            *(*other.addresses, "--json", "-", "--only", "hardness", "--only", "cases"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+        cwd=tmp_path,
+        env=ENVIRON,
+    )
+    assert faults(done) == set(), done.stdout
+    [unseen] = [one for one in json.loads(done.stdout)["checks"] if one["outcome"] == "not seen"]
+    assert "more files" in unseen["not_seen"]
+
+
 def test_a_running_herd_is_stopped_and_started_by_commands(tmp_path: Path) -> None:
     other = OtherHerd(tmp_path)
     start = other.command.replace("{name}", '"$1"')
-    (tmp_path / "start.sh").write_text(f"{start} >>$1.log 2>&1 </dev/null & echo $! >$1.pid\n")
+    # It keeps what it was given as stderr: nobody may wait for the end of that.
+    (tmp_path / "start.sh").write_text(f"{start} >>$1.log </dev/null & echo $! >$1.pid\n")
     (tmp_path / "stop.sh").write_text("kill -9 $(cat $1.pid)\n")
     environ = {**ENVIRON, "PYTHONUNBUFFERED": "1"}
     try:
@@ -310,11 +391,20 @@ def test_a_server_that_ends_at_its_start_is_told_with_its_last_words(tmp_path: P
     assert other.listening() == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_grading_that_is_broken_off_leaves_no_process(number: signal.Signals, tmp_path: Path) -> None:
-    """Neither of those it has started nor of those that they have started."""
+@pytest.mark.parametrize(
+    ("number", "times", "command"),
+    [
+        (signal.SIGTERM, 1, "sh -c '{} & wait'"),
+        (signal.SIGINT, 1, "sh -c 'setsid {} & wait'"),
+        (signal.SIGINT, 2, "sh -c 'trap \"\" TERM; {} & setsid sleep 300 & while :; do sleep 0.1; done'"),
+    ],
+)
+def test_a_grading_that_is_broken_off_leaves_no_process(
+    number: signal.Signals, times: int, command: str, tmp_path: Path
+) -> None:
+    """Neither of those it has started nor of those that they have started, in whatever session, ready to end or not."""
     other = OtherHerd(tmp_path)
-    command = f"sh -c '{other.command} & wait'"
+    command = command.format(other.command)
     process = subprocess.Popen(
         [sys.executable, "-m", "proxyherd", "grade", "--start", command, *other.addresses],
         cwd=tmp_path,
@@ -325,13 +415,70 @@ def test_a_grading_that_is_broken_off_leaves_no_process(number: signal.Signals, 
     try:
         wait_until(lambda: len(other.listening()) == len(NAMES), "the herd is up")
         started = psutil.Process(process.pid).children(recursive=True)
-        process.send_signal(number)
+        for _ in range(times):
+            process.send_signal(number)
+            time.sleep(0.5 if times > 1 else 0)  # so that the second comes while the first is obeyed
         assert process.wait(PATIENCE_SECONDS) == 1
     finally:
         process.kill()
         process.wait()
     assert len(started) >= 2 * len(NAMES)
     wait_until(lambda: not any(one.is_running() for one in started), "all have ended")
+
+
+def test_a_server_that_prints_without_an_end_is_ended_by_the_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeping, "MOST_FILE_BYTES", 1 << 20)
+    outputs = tmp_path / "outputs"
+    outputs.mkdir()
+    started = keeping.Started("yes {name}", tmp_path, outputs, signal.SIGKILL)
+    server = Server("Ann", "127.0.0.1", free_port())
+    try:
+        with pytest.raises(keeping.StartError, match="has ended at its start; it printed last: Ann"):
+            asyncio.run(started.start([server]))
+    finally:
+        started.end()
+    assert started.output(server).stat().st_size <= keeping.MOST_FILE_BYTES
+
+
+def test_an_answer_without_an_end_is_a_fault_and_a_long_one_none() -> None:
+    async def read(data: bytes, *, places: bool) -> bytes:
+        reader = asyncio.StreamReader(limit=servers_module.BUFFERED_BYTES)
+        reader.feed_data(data)
+        connection = Connection("Ann", reader, cast("asyncio.StreamWriter", None), 0.2)
+        return await (connection.places() if places else connection.line())
+
+    long = b"x" * servers_module.MOST_BYTES
+    assert asyncio.run(read(long[:-1] + b"\n", places=False)) == long[:-1] + b"\n"
+    assert asyncio.run(read(2 * long + b"\n\n", places=True)) == 2 * long
+    with pytest.raises(Fault, match="more than 2,097,152 bytes without an end"):
+        asyncio.run(read(2 * long, places=False))
+
+
+def test_a_log_is_followed_where_it_grows_and_from_its_beginning_where_it_is_replaced(tmp_path: Path) -> None:
+    file = tmp_path / "log"
+    file.write_bytes(b"before\n")
+    log = Log(Server("Ann", "h", 1, log=file))
+    tail = log.tail()
+    with file.open("ab") as end:
+        end.write(b"one\ntw")
+        end.flush()
+        assert (list(tail.lines()), tail.rest) == ([b"one"], b"tw")
+        end.write(b"o\n")
+    assert (list(tail.lines()), tail.rest) == ([b"two"], b"")
+    file.rename(tmp_path / "log.1")
+    file.write_bytes(b"three\n")
+    assert list(tail.lines()) == [b"three"]
+    assert list(tail.lines()) == []
+
+
+def test_a_server_that_becomes_a_daemon_is_ended_too(tmp_path: Path) -> None:
+    other = OtherHerd(tmp_path)
+    done = grade("--start", f"setsid -f {other.command}", *other.addresses, folder=tmp_path)
+    assert done.returncode in (0, 1, 3), done.stderr
+    assert other.listening() == []
+    assert not [one for one in psutil.process_iter(["cwd"]) if one.info["cwd"] == str(tmp_path)]
 
 
 # --- usage

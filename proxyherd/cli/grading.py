@@ -153,7 +153,7 @@ def grade(ctx: click.Context, /, **options: Any) -> None:
     with the client protocol, floods, logs, bad input, a server lost and regained. Clients are invented for it, and
     stay in the herd. Some of its questions may cost a call to Google; `--skip places --skip cases` asks none.
 
-    Exit codes: 0 no fault found; 1 faults; 2 bad usage; 3 a server cannot be reached or started.
+    Exit codes: 0 no fault found; 1 faults, or nothing could be seen; 2 bad usage; 3 a server cannot be reached or started.
     """
     import asyncio  # noqa: PLC0415 - not for `serve`
 
@@ -163,6 +163,8 @@ def grade(ctx: click.Context, /, **options: Any) -> None:
         except KeyboardInterrupt:
             raise click.Abort from None
     _write(report, options["json_file"], options["junit_file"])
+    if not report.points()[1]:
+        raise Failure("no check could be seen to pass or fail; the report says of each what it needs")
     ctx.exit(0 if report.is_full else Failure.exit_code)
 
 
@@ -256,10 +258,14 @@ def _name_logs(
     if unknown := set(logs) - {server.name for server in servers}:
         raise click.UsageError(f"--log: there is no server {', '.join(sorted(unknown))}")
     for server in servers:
-        if server.name in logs:
-            server.log = logs[server.name]
-        elif options["pattern"]:
-            server.log = Path(options["pattern"].replace("{name}", server.name))
+        server.log_is_named = server.name in logs or bool(options["pattern"])
+        if server.log_is_named:
+            pattern = Path((options["pattern"] or "").replace("{name}", server.name))
+            server.log = logs.get(server.name, pattern)
+            if started is None and not server.log.is_file():
+                raise Misconfigured(
+                    f"{server.log}: there is no such log of {server.name}; mend --logs or --log"
+                )
         elif started is not None:
             server.log = started.output(server)
         elif of_file:
@@ -272,10 +278,14 @@ async def _graded(herd: Herd, started: Started | None, options: dict[str, Any]) 
     import asyncio  # noqa: PLC0415 - not for `serve`
 
     from proxyherd.grading import herds, judging, keeping  # noqa: PLC0415 - likewise
+    from proxyherd.grading.faults import printable  # noqa: PLC0415 - likewise
+    from proxyherd.supervision import raise_descriptor_limit  # noqa: PLC0415 - likewise
 
+    raise_descriptor_limit()
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
     assert task is not None
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    # SIGINT as well: twice, it would break off the ending of what was started.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, task.cancel)
     chosen = [
         one
@@ -294,9 +304,9 @@ async def _graded(herd: Herd, started: Started | None, options: dict[str, Any]) 
                 passed=passed,
             )
     except herds.NotReached as error:
-        raise NotReached(f"{error}; is the herd up? --start starts it") from error
+        raise NotReached(printable(f"{error}; is the herd up? --start starts it")) from error
     except keeping.StartError as error:
-        raise NotReached(str(error)) from error
+        raise NotReached(printable(str(error))) from error
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
     finally:

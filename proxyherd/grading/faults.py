@@ -25,6 +25,11 @@ class NotSeen(Exception):  # noqa: N818 - no error either
     """Whether the rule holds cannot be seen from here; the text says what would show it."""
 
 
+def printable(text: str) -> str:
+    """Return text with everything escaped that is not printable ASCII: a terminal obeys some of it."""
+    return "".join(one if " " <= one <= "~" else ascii(one)[1:-1] for one in text)
+
+
 def shown(data: bytes) -> str:
     """Return bytes as printable ASCII on one line, cut where they are many."""
     text = repr(data[:MOST_SHOWN])[1:]

@@ -6,10 +6,11 @@ import asyncio
 import time
 from typing import Final
 
+from proxyherd.grading.answers import parse_at
 from proxyherd.grading.checks import Check
 from proxyherd.grading.faults import Fault, NotSeen, shown
 from proxyherd.grading.herds import Herd, Log
-from proxyherd.grading.servers import LOCATION, Server, new_client, now, spelled, until
+from proxyherd.grading.servers import LOCATION, Connection, Server, new_client, now, spelled, together, until
 
 QUIET_SECONDS: Final = 0.5
 """A flood has ended when no log has mentioned its client for so long."""
@@ -24,6 +25,11 @@ UPDATES: Final = 2
 """Reports of one client of which the end is awaited."""
 
 TRIES: Final = 8
+
+TIES: Final = 4
+TIED_CLIENTS: Final = 5
+"""How many times two servers are told of equal times at once, and by how many clients each time: a flood between the
+two reports would hide how the tie is decided."""
 
 
 def checks(herd: Herd) -> list[Check]:
@@ -99,9 +105,13 @@ def _with_company(herd: Herd) -> list[Server]:
 async def _reach(herd: Herd) -> None:
     async def from_one(server: Server) -> None:
         at = await server.report(new_client())
-        await asyncio.gather(*(other.until_holds(at) for other in herd.reach(server)))
+        await together(*(to_another(server, other, at) for other in herd.reach(server)))
 
-    await asyncio.gather(*map(from_one, _with_company(herd)))
+    async def to_another(server: Server, other: Server, at: bytes) -> None:
+        await other.until_holds(at)
+        herd.deaf.discard((server, other))
+
+    await together(*map(from_one, _with_company(herd)))
 
 
 async def _at_once(herd: Herd) -> None:
@@ -129,7 +139,7 @@ async def _at_once(herd: Herd) -> None:
     # One after another at each server: a busy one has a backlog.
     for shift in range(max(len(herd.neighbours(server)) for server in herd.servers)):
         now_on = [pair for pair in pairs if herd.neighbours(pair[0])[shift : shift + 1] == [pair[1]]]
-        await asyncio.gather(*(between(*pair) for pair in now_on))
+        await together(*(between(*pair) for pair in now_on))
 
 
 async def _newest_wins(herd: Herd) -> None:
@@ -164,15 +174,45 @@ async def _stale_stays(herd: Herd) -> None:
 
 
 async def _equal_times(herd: Herd) -> None:
-    for first in _with_company(herd)[:2]:
-        await _equal_times_at(herd, first, herd.reach(first)[-1])
+    await together(*(_equal_times_at(herd, one, herd.reach(one)[-1]) for one in _with_company(herd)[:2]))
 
 
 async def _equal_times_at(herd: Herd, first: Server, second: Server) -> None:
-    client, when = new_client(), now()
-    lines = set(
-        await asyncio.gather(first.report(client, when, b"+1+1"), second.report(client, when, b"+2+2"))
+    when = now()
+    told: dict[bytes, set[bytes]] = {}
+    async with first.connect() as one, second.connect() as other:
+        for _ in range(TIES):
+            told |= await _tie(one, other, [new_client() for _ in range(TIED_CLIENTS)], when)
+    await together(
+        *(_end_alike(herd, (first, second), client, when, lines) for client, lines in told.items())
     )
+
+
+async def _tie(
+    one: Connection, other: Connection, clients: list[bytes], when: bytes
+) -> dict[bytes, set[bytes]]:
+    """Let each client report to two servers in the same moment; return the AT lines that answer it."""
+    commands = [
+        b"".join(b"IAMAT %b %b %b\n" % (client, place, when) for client in clients)
+        for place in (b"+1+1", b"+2+2")
+    ]
+    await asyncio.gather(one.send(commands[0]), other.send(commands[1]))
+    answers: dict[bytes, set[bytes]] = {client: set() for client in clients}
+    for connection, place in ((one, b"+1+1"), (other, b"+2+2")):
+        for client in clients:
+            operands = b"%b %b %b" % (client, place, when)
+            answer = await connection.line(f"an AT line with {shown(operands)}")
+            at = parse_at(answer)
+            if at is None or at.operands != operands:
+                raise connection.fault(f"an AT line with {shown(operands)}", shown(answer))
+            answers[client].add(answer)
+    return answers
+
+
+async def _end_alike(
+    herd: Herd, tellers: tuple[Server, Server], client: bytes, when: bytes, lines: set[bytes]
+) -> None:
+    first, second = tellers
     held: dict[str, bytes] = {}
 
     async def alike() -> bool:
@@ -191,7 +231,7 @@ async def _equal_times_at(herd: Herd, first: Server, second: Server) -> None:
 
 
 async def _all_hold(herd: Herd, server: Server, at: bytes) -> None:
-    await asyncio.gather(*(one.until_holds(at) for one in (server, *herd.reach(server))))
+    await together(*(one.until_holds(at) for one in (server, *herd.reach(server))))
 
 
 async def _end(herd: Herd) -> None:
@@ -228,20 +268,18 @@ async def _end(herd: Herd) -> None:
 
 async def _until_quiet(logs: list[Log], clients: list[bytes]) -> dict[Server, dict[bytes, int]]:
     """Return how many lines of each log mention each client, once no more come."""
-    counted: dict[Server, dict[bytes, int]] = {}
+    counted = {log.server: dict.fromkeys(clients, 0) for log in logs}
+    tails = {log.server: log.tail() for log in logs}
     deadline = time.monotonic() + 10
     quiet_since = time.monotonic()
     while time.monotonic() - quiet_since < QUIET_SECONDS and time.monotonic() < deadline:
         await asyncio.sleep(0.1)
-        found = {log.server: _mentions(log.new(), clients) for log in logs}
-        if found != counted:
-            counted, quiet_since = found, time.monotonic()
+        for server, tail in tails.items():
+            for line in tail.lines():
+                for client in (one for one in clients if one in line):
+                    counted[server][client] += 1
+                    quiet_since = time.monotonic()
     return counted
-
-
-def _mentions(text: bytes, clients: list[bytes]) -> dict[bytes, int]:
-    lines = text.split(b"\n")
-    return {client: sum(client in line for line in lines) for client in clients}
 
 
 def _at_line(server: Server, client: bytes, when: bytes) -> bytes:
@@ -263,7 +301,7 @@ async def _at_teaches_nobody(herd: Herd) -> None:
         await _tell(server, line)
         await herd.expect_nobody_knows(server, client, line)
 
-    await asyncio.gather(*map(at, herd.servers))
+    await together(*map(at, herd.servers))
 
 
 async def _at_replaces_nothing(herd: Herd) -> None:

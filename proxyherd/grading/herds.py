@@ -5,17 +5,34 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Final
 
 from proxyherd.grading.answers import parse_at
 from proxyherd.grading.faults import Fault, NotSeen, shown
 from proxyherd.grading.keeping import Keeper
-from proxyherd.grading.servers import LOCATION, Server, new_client, now, until
+from proxyherd.grading.servers import (
+    CONNECTIONS,
+    LOCATION,
+    PREFIX,
+    QUESTIONS_AT_ONCE,
+    Server,
+    new_client,
+    now,
+    until,
+)
 
 MOST_LOG_BYTES: Final = 1 << 26
 """Bytes of a log that are looked at for one check."""
+
+READ_BYTES: Final = 1 << 20
+"""Bytes of a log that are read at once; who writes longer lines has them cut."""
+
+HOPELESS_SECONDS: Final = 0.3
+"""How long is waited for a report where waiting was in vain before."""
 
 QUESTIONS: Final = (b"0 0", b"1 1", b"10 5")
 """Radius and bound by which a herd is asked for a client, the first that it takes: 0 costs nothing."""
@@ -23,6 +40,32 @@ QUESTIONS: Final = (b"0 0", b"1 1", b"10 5")
 
 class NotReached(Exception):  # noqa: N818 - it is what the herd is
     """A server gave no answer at all; the text says which, where, and what was seen."""
+
+
+class Tail:
+    """What is added to a file from some place on, line by line; of a file that has been replaced, all there is."""
+
+    def __init__(self, file: Path, start: int, inode: int) -> None:
+        self._file = file
+        self._at = start
+        self._inode = inode
+        self._left = MOST_LOG_BYTES
+        self.rest = b""
+        """The beginning of a line of which the end has not come."""
+
+    def lines(self) -> Iterator[bytes]:
+        """Yield the lines that have come to their end since the last call."""
+        with contextlib.suppress(OSError), self._file.open("rb") as file:
+            found = os.fstat(file.fileno())
+            if found.st_ino != self._inode or found.st_size < self._at:
+                self._at, self._inode, self.rest = 0, found.st_ino, b""
+            file.seek(self._at)
+            while data := file.read(min(READ_BYTES, self._left)):
+                self._at += len(data)
+                self._left -= len(data)
+                *lines, self.rest = (self.rest + data).split(b"\n")
+                self.rest = self.rest[-READ_BYTES:]
+                yield from lines
 
 
 class Log:
@@ -42,24 +85,30 @@ class Log:
             return 0, 0
         return found.st_size, found.st_ino
 
-    def new(self) -> bytes:
-        """Return what has been added; of a file that has been replaced, all there is."""
-        size, inode = self._stat()
-        start = self._start if inode == self._inode and size >= self._start else 0
-        try:
-            with self._file.open("rb") as file:
-                file.seek(start)
-                return file.read(MOST_LOG_BYTES)
-        except OSError:
-            return b""
+    def tail(self) -> Tail:
+        """Return a reader of what is added."""
+        return Tail(self._file, self._start, self._inode)
 
     async def until_found(self, is_it: Callable[[bytes], object], seconds: float) -> bool:
         """Wait until this is true of a line that has been added; return whether it was in time."""
+        tail = self.tail()
 
         async def found() -> bool:
-            return any(map(is_it, self.new().split(b"\n")))
+            return any(map(is_it, tail.lines())) or bool(is_it(tail.rest))
 
         return await until(found, seconds)
+
+    async def until_quiet_about(self, text: bytes, quiet_seconds: float, seconds: float) -> None:
+        """Wait until lines with this text have come, and no more come; so long at most."""
+        tail, last = self.tail(), 0.0
+
+        async def quiet() -> bool:
+            nonlocal last
+            if any([text in line for line in tail.lines()]):  # noqa: C419 - all of them are to be read
+                last = time.monotonic()
+            return bool(last) and time.monotonic() - last > quiet_seconds
+
+        await until(quiet, seconds)
 
 
 class Herd:
@@ -73,9 +122,14 @@ class Herd:
         max_line_bytes: int = 8_192,
     ) -> None:
         self.servers = list(servers)
-        self.edges = None if edges is None else [frozenset(edge) for edge in edges]
+        self.edges = None if edges is None else {frozenset(edge) for edge in edges}
         self.keeper = keeper
         self.max_line_bytes = max_line_bytes
+        self.deaf: set[tuple[Server, Server]] = set()
+        """Pairs of which the second has not heard of a report at the first in all the time that it had for it."""
+        room, turns = asyncio.Semaphore(CONNECTIONS), asyncio.Semaphore(QUESTIONS_AT_ONCE)
+        for server in self.servers:
+            server.room, server.turns = room, turns
 
     def turn(self, number: int) -> Server:
         """Return one server, in turn, so that all get their share."""
@@ -88,19 +142,14 @@ class Herd:
         """Return who is linked with a server; where that is not known, all others may be."""
         if self.edges is None:
             return self.others(server)
-        return [other for other in self.others(server) if {server.name, other.name} in self.edges]
+        return [other for other in self.others(server) if frozenset((server.name, other.name)) in self.edges]
 
     def reach(self, server: Server, without: Server | None = None) -> list[Server]:
         """Return the others that a report at a server is to reach, also while one is lost."""
         found, frontier = [server], [server]
         while frontier:
-            frontier = [
-                other
-                for other in self.servers
-                if other not in found
-                and other is not without
-                and any(other in self.neighbours(one) for one in frontier)
-            ]
+            near = {other for one in frontier for other in self.neighbours(one)} - {*found, without}
+            frontier = [other for other in self.servers if other in near]
             found += frontier
         return found[1:]
 
@@ -113,6 +162,16 @@ class Herd:
     def logs(self) -> list[Log]:
         """Return all servers' logs as they stand. Raises NotSeen where one is not named."""
         return [Log(server) for server in self.servers]
+
+    def unlogged(self, fault: Fault) -> Fault | NotSeen:
+        """Return what it is that a log has no such line: the herd's fault, unless there is no sign of logs there."""
+        if any(map(_is_log, self.servers)):
+            return fault
+        where = ", ".join(sorted({str(server.log) for server in self.servers}))
+        if all(server.log_is_named for server in self.servers):
+            return NotSeen(f"there is none of the logs that are named: {where}")
+        what = "what the servers print" if self.keeper is not None else where
+        return NotSeen(f"{what} mentions no client, so the log is elsewhere, if there is one: --logs, --log")
 
     async def meet(self) -> None:
         """Make sure that every server answers, and learn what those are called of whom only the address is known.
@@ -135,15 +194,16 @@ class Herd:
         line = b"IAMAT %b %b %b" % (client, LOCATION, now())
         try:
             answer = await server.ask(line)
-        except Fault as fault:
+        except (Fault, NotSeen) as problem:
             where = f"{server.host}:{server.port}"
             called = "" if server.name == where else f"{server.name} at "
-            raise NotReached(f"{called}{where}: {fault.got}") from fault
+            got = problem.got if isinstance(problem, Fault) else problem
+            raise NotReached(f"{called}{where}: {got}") from problem
         at = parse_at(answer)
         if server.name == f"{server.host}:{server.port}":
             # One that answers otherwise is judged under its address: that it does is a fault of its own.
             server.name = at.server.decode("ascii", "backslashreplace") if at else server.name
-        with contextlib.suppress(Fault):  # one that does not answer this is for the checks to judge
+        with contextlib.suppress(Fault, NotSeen):  # one that does not answer this is for the checks to judge
             for question in QUESTIONS if at else ():
                 if (await server.ask(b"WHATSAT %b %b" % (client, question))).startswith(b"AT "):
                     server.question = question
@@ -168,11 +228,16 @@ class Herd:
             wait = min(0.5, seconds)
             known = await asyncio.gather(*(_holds(other, lines[server], wait) for server, other in pairs))
             pairs = {pair for pair, holds in zip(pairs, known, strict=True) if not holds}
+        self.deaf = pairs
+
+    def wait(self, server: Server, other: Server, seconds: float) -> float:
+        """Return how long to wait for a report at one to be known at the other: who had its time gets no more."""
+        return min(seconds, HOPELESS_SECONDS) if (server, other) in self.deaf else seconds
 
     async def _report(self, server: Server) -> bytes:
         try:
             return await server.report(new_client())
-        except Fault:
+        except (Fault, NotSeen):
             return b""
 
     async def revive(self) -> None:
@@ -193,7 +258,9 @@ class Herd:
     async def expect_nobody_knows(self, server: Server, client: bytes, sent: bytes) -> None:
         """Every server must not know this client, also once what `server` told the others has come through."""
         sentinel = await server.report(new_client())
-        await asyncio.gather(*(_holds(other, sentinel, 1.0) for other in self.reach(server)))
+        await asyncio.gather(
+            *(_holds(other, sentinel, self.wait(server, other, 1.0)) for other in self.reach(server))
+        )
         for one in self.servers:
             if held := await one.held(client):
                 raise Fault(
@@ -206,6 +273,16 @@ async def _holds(server: Server, at: bytes, seconds: float) -> bool:
         return False
     try:
         await server.until_holds(at, seconds)
-    except Fault:
+    except (Fault, NotSeen):
         return False
     return True
+
+
+def _is_log(server: Server) -> bool:
+    """Whether there is a log where it is named; one that is guessed is known by our clients in it."""
+    if server.log is None:
+        return False
+    if server.log_is_named:
+        return server.log.exists()
+    tail = Tail(server.log, 0, 0)
+    return any(PREFIX in line for line in tail.lines())

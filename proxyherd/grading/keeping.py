@@ -1,19 +1,24 @@
 """Starts, ends and starts again the servers of a herd, by a command for one server.
 
 The rule: whatever happens, no process that was started here outlives `end`. Each is the leader of a group of its
-own, and is not waited for (so its ID is not given away) before that whole group has been told to end.
+own, and is not waited for (so its ID is not given away) before that whole group has been told to end. What leaves its
+group (setsid, a daemon) becomes a child of this process when its parent ends, and so is found.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import os
+import resource
 import shlex
 import signal
 import socket
 import subprocess
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -28,6 +33,14 @@ END_SECONDS: Final = 5.0
 
 COMMAND_SECONDS: Final = 60.0
 """For a command that stops or starts a server of a herd that runs already."""
+
+
+MOST_FILE_BYTES: Final = 1 << 28
+"""What a started server may write into one file, its output among them: the disk is not its own."""
+
+LAST_WORDS_BYTES: Final = 4_096
+
+_PR_SET_CHILD_SUBREAPER: Final = 36
 
 
 class StartError(Exception):
@@ -60,6 +73,9 @@ class Started:
         self._how = how
         self._processes: dict[Server, subprocess.Popen[bytes]] = {}
         self._deaths: list[str] = []
+        self._has_started = False
+        self._strangers: set[int] = set()
+        self._files = resource.getrlimit(resource.RLIMIT_NOFILE)
 
     def output(self, server: Server) -> Path:
         """Return the file that takes what a server prints."""
@@ -73,6 +89,8 @@ class Started:
                     f"{server.name}: another process listens at {server.host}:{server.port} already; end it, or "
                     "name another address"
                 )
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        self._strangers, self._has_started = _descendants(os.getpid()), True
         for server in servers:
             self._start(server)
         await asyncio.gather(*map(self._until_it_listens, servers))
@@ -81,10 +99,16 @@ class Started:
         process = self._processes.get(server)
         if process is None or _ended(process):
             raise NotSeen(f"{server.name} has ended by itself")
+        # Whose they are cannot be told once their parent has ended.
+        family = _descendants(process.pid)
+        for pid in family - _group(process.pid, family):
+            _signal(pid, self._how)
         _signal_group(process, self._how)
         if not await until(lambda: _ended_async(process), END_SECONDS):
             _signal_group(process, signal.SIGKILL)
         self._forget(server)
+        for pid in family & self._descendants():
+            _signal(pid, signal.SIGKILL)
 
     async def regain(self, server: Server) -> None:
         self._start(server)
@@ -102,22 +126,44 @@ class Started:
         return self._deaths
 
     def end(self) -> None:
-        """End all that was started, and whatever it has started."""
-        for process in self._processes.values():
-            _signal_group(process, signal.SIGTERM)
-            _signal_group(process, signal.SIGCONT)
+        """End all that was started, and whatever it has started. To be called without regard to what has ended."""
+        try:
+            for number in (signal.SIGTERM, signal.SIGCONT):
+                for process in self._processes.values():
+                    _signal_group(process, number)
+                for pid in self._descendants() - self._groups():
+                    _signal(pid, number)
+            deadline = time.monotonic() + END_SECONDS
+            while any(map(_is_alive, self._descendants())) and time.monotonic() < deadline:
+                time.sleep(0.02)
+        finally:
+            for server in list(self._processes):
+                self._forget(server)
+            self._end_the_rest()
+
+    def _end_the_rest(self) -> None:
+        """Kill what has left its group, and what that starts meanwhile."""
         deadline = time.monotonic() + END_SECONDS
-        while not all(map(_ended, self._processes.values())) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        for server in list(self._processes):
-            self._forget(server)
+        while (rest := self._descendants()) and time.monotonic() < deadline:
+            for pid in rest:
+                _signal(pid, signal.SIGKILL)
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, os.WNOHANG)
+            time.sleep(0.005)
+
+    def _descendants(self) -> set[int]:
+        return _descendants(os.getpid(), self._strangers) if self._has_started else set()
+
+    def _groups(self) -> set[int]:
+        found = self._descendants()
+        return {pid for process in self._processes.values() for pid in _group(process.pid, found)}
 
     def _start(self, server: Server) -> None:
         values = {"{name}": server.name, "{host}": server.host, "{port}": str(server.port)}
         words = list(self._words)
         for placeholder, value in values.items():
             words = [word.replace(placeholder, value) for word in words]
-        with self.output(server).open("ab") as output:
+        with self.output(server).open("ab") as output, self._limits():
             try:
                 self._processes[server] = subprocess.Popen(  # noqa: S603 - the command that the user gave
                     words,
@@ -131,6 +177,20 @@ class Started:
                 )
             except OSError as error:
                 raise StartError(f"{server.name}: {shlex.join(words)}: {error.strerror}") from error
+
+    @contextlib.contextmanager
+    def _limits(self) -> Iterator[None]:
+        """Have the limits that a started server is to have, which it takes over."""
+        ours = {one: resource.getrlimit(one) for one in (resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE)}
+        soft, hard = ours[resource.RLIMIT_FSIZE]
+        most = MOST_FILE_BYTES if soft == resource.RLIM_INFINITY else min(soft, MOST_FILE_BYTES)
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, self._files)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+            yield
+        finally:
+            for one, limits in ours.items():
+                resource.setrlimit(one, limits)
 
     async def _until_it_listens(self, server: Server) -> None:
         async def listens() -> bool:
@@ -148,7 +208,9 @@ class Started:
         self._deaths.append(f"{server.name} has ended{self._last_words(server)}")
 
     def _last_words(self, server: Server) -> str:
-        lines = self.output(server).read_bytes()[-4_096:].decode("ascii", "backslashreplace").split("\n")
+        with self.output(server).open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - LAST_WORDS_BYTES))
+            lines = file.read(LAST_WORDS_BYTES).decode("ascii", "backslashreplace").split("\n")
         said = next((line.strip() for line in reversed(lines) if line.strip()), "")
         return f"; it printed last: {said[-200:]}" if said else ", and had printed nothing"
 
@@ -188,25 +250,25 @@ class Commanded:
 async def _run(command: str, server: Server) -> str:
     """Run a command; return what went wrong."""
     words = [word.replace("{name}", server.name) for word in shlex.split(command)]
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *words,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-    except OSError as error:
-        return f"{shlex.join(words)}: {error.strerror}"
-    try:
-        async with asyncio.timeout(COMMAND_SECONDS):
-            output, _ = await process.communicate()
-    except TimeoutError:
-        return f"{shlex.join(words)}: has not ended within {COMMAND_SECONDS:g} s"
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    said = output.decode("ascii", "backslashreplace").strip()[-300:]
+    # No pipe: a server that is started in the background keeps its end open.
+    with tempfile.TemporaryFile() as output:
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *words, stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output
+            )
+        except OSError as error:
+            return f"{shlex.join(words)}: {error.strerror}"
+        try:
+            async with asyncio.timeout(COMMAND_SECONDS):
+                await process.wait()
+        except TimeoutError:
+            return f"{shlex.join(words)}: has not ended within {COMMAND_SECONDS:g} s"
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        output.seek(max(0, output.seek(0, os.SEEK_END) - LAST_WORDS_BYTES))
+        said = output.read(LAST_WORDS_BYTES).decode("ascii", "backslashreplace").strip()[-300:]
     return f"{shlex.join(words)}: exit code {process.returncode}: {said}" if process.returncode else ""
 
 
@@ -215,7 +277,7 @@ def _answers(server: Server) -> bool:
     try:
         with socket.create_connection((server.host, server.port), 1.0):
             return True
-    except OSError:
+    except (OSError, UnicodeError):
         return False
 
 
@@ -241,3 +303,41 @@ def _ended(process: subprocess.Popen[bytes]) -> bool:
 def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, number)
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, number)
+
+
+def _stat(pid: int | str) -> list[str]:
+    """Return what /proc says of a process from its state on: state, parent, group, ...; nothing of one that is gone."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return []
+    return text.rpartition(")")[2].split()  # its name may hold anything
+
+
+def _is_alive(pid: int) -> bool:
+    return _stat(pid)[:1] not in ([], ["Z"], ["X"])
+
+
+def _descendants(root: int, without: set[int] | None = None) -> set[int]:
+    """Return the children of a process, theirs, and so on; not some of them, nor theirs."""
+    children: dict[int, list[int]] = {}
+    for entry in (path.name for path in Path("/proc").iterdir()):
+        if entry.isdigit() and (stat := _stat(entry)):
+            children.setdefault(int(stat[1]), []).append(int(entry))
+    found: set[int] = set()
+    frontier = [root]
+    while frontier:
+        fresh = [pid for pid in children.get(frontier.pop(), []) if pid not in (without or ())]
+        found.update(fresh)
+        frontier += fresh
+    return found
+
+
+def _group(leader: int, pids: set[int]) -> set[int]:
+    """Return those that are in a process's group."""
+    return {pid for pid in pids if _stat(pid)[2:3] == [str(leader)]}

@@ -2,19 +2,27 @@
 
 A log may be of any form, so only this is asked of it: a line holds the command as it was sent, and a line holds the
 answer (of a WHATSAT answer the AT line). What is sent for this is plain ASCII, which no log has to escape.
+
+What servers say to each other has the same AT lines in it. So the answer that is looked for is one that nobody floods:
+that to a stale report; and that to a question once nothing more is logged of the client's report.
 """
 
 from __future__ import annotations
 
-import asyncio
 import re
+import time
+from typing import Final
 
 from proxyherd.grading.checks import Check
 from proxyherd.grading.faults import Fault, shown
 from proxyherd.grading.herds import Herd, Log
-from proxyherd.grading.servers import LOCATION, Server, new_client, now
+from proxyherd.grading.servers import LOCATION, Server, new_client, spelled, together
 
 RULE = "Each server logs every command as it came and every answer as it left (of places, the AT line)."
+
+QUIET_SECONDS: Final = 0.3
+SECONDS: Final = 2.0
+"""When no more lines come of a report, and how long that is waited for."""
 
 
 def checks(herd: Herd) -> list[Check]:
@@ -36,12 +44,28 @@ def checks(herd: Herd) -> list[Check]:
 
 
 async def _everywhere(herd: Herd, kind: str) -> None:
-    await asyncio.gather(*(_one(log, kind) for log in herd.logs()))
+    await together(*(_one(herd, log.server, kind) for log in herd.logs()))
 
 
-async def _one(log: Log, kind: str) -> None:
-    server = log.server
-    command, answer = await _exchange(server, kind)
+async def _one(herd: Herd, server: Server, kind: str) -> None:
+    client, when = new_client(), time.time_ns()
+    report = b"IAMAT %b %b " % (client, LOCATION)
+    commands = {
+        "iamat": [report + spelled(when), report + spelled(when - 1_000_000_000)],
+        "whatsat": [b"WHATSAT %b %b" % (client, server.question)],
+        "invalid": [b"WHEREIS %b now" % client],
+    }
+    if kind == "whatsat":
+        log = Log(server)
+        await server.report(client)
+        await log.until_quiet_about(client, QUIET_SECONDS, SECONDS)
+    for command in commands[kind]:
+        await _expect_logged(herd, server, command)
+
+
+async def _expect_logged(herd: Herd, server: Server, command: bytes) -> None:
+    log = Log(server)
+    answer = (await server.ask(command)).removesuffix(b"\n")
     # The answer to an invalid command has the command in it.
     patterns = {
         "the command": (re.compile(rb"(?<!\? )" + re.escape(command)), command),
@@ -49,19 +73,8 @@ async def _one(log: Log, kind: str) -> None:
     }
     for what, (pattern, text) in patterns.items():
         if not await log.until_found(pattern.search, server.seconds):
-            raise Fault(
-                server.name, command, f"a line in {server.log} with {what}: {shown(text)}", "no such line"
+            raise herd.unlogged(
+                Fault(
+                    server.name, command, f"a line in {server.log} with {what}: {shown(text)}", "no such line"
+                )
             )
-
-
-async def _exchange(server: Server, kind: str) -> tuple[bytes, bytes]:
-    """Send a command of that kind; return it and its answer's first line, without LF."""
-    client = new_client()
-    if kind == "whatsat":
-        await server.report(client)
-    command = {
-        "iamat": b"IAMAT %b %b %b" % (client, LOCATION, now()),
-        "whatsat": b"WHATSAT %b %b" % (client, server.question),
-        "invalid": b"WHEREIS %b now" % client,
-    }[kind]
-    return command, (await server.ask(command)).removesuffix(b"\n")

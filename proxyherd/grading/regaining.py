@@ -15,7 +15,7 @@ from proxyherd.grading.checks import Check
 from proxyherd.grading.faults import Fault, NotSeen
 from proxyherd.grading.herds import Herd, Log
 from proxyherd.grading.keeping import StartError
-from proxyherd.grading.servers import PREFIX, Server, new_client
+from proxyherd.grading.servers import PREFIX, Server, new_client, together
 
 AGAIN: Final = 2
 """How many times the patience for an answer a server that is back and its neighbours have to find one another, and to
@@ -25,14 +25,21 @@ QUIET_SECONDS: Final = 2.0
 """How long nothing is asked once a server has gone or come, so that what is logged then is about that."""
 
 LOST: Final = re.compile(
-    rb"(?<![a-z])(?:clos|lost|drop|disconnect|unreach|refus|down|fail|reset|brok|cannot|could ?n.t|unable|error|gone|"
-    rb"ended|away|dead|timed? ?out)",
+    rb"(?<![a-z])(?:clos(?!est)|lost|drop|disconnect|unreach|refus|down(?![a-z])|fail|reset|brok|cannot|could ?n.t|"
+    rb"unable|error|gone|ended|away|dead(?![a-z])|timed? ?out)",
     re.IGNORECASE,
 )
 FOUND: Final = re.compile(
     rb"(?<![a-z])(?:open|(?:re-?)?connect|link|join|restor|accept|establish|peer|neighbou?r)", re.IGNORECASE
 )
 """Words of a log line by which it may tell that a neighbour has gone, and that one has come."""
+
+NOTHING: Final = re.compile(
+    rb"""(?<![\w.-])["']?[\w.-]{1,64}["']?[ ]?[=:][ ]?(?:none|null|nil|false|no|off|-|0+(?:\.0+)?|""|''|["'](?:none|null|0)["'])"""
+    rb"""(?![^\s,;}\])"'])""",
+    re.IGNORECASE,
+)
+"""A field that says that there is nothing of the kind, such as `error=None`: its name tells nothing."""
 
 
 def checks(herd: Herd) -> list[Check]:
@@ -96,10 +103,12 @@ class _Loss:
         self._noted: list[Log] = []
         self._before = b""
         self._missed: list[tuple[Server, bytes]] = []
+        names = b"|".join(re.escape(server.name.encode()) for server in herd.servers)
+        self._all_names = re.compile(rb"\b(?:%b)\b" % names)
 
     async def others_answer(self) -> None:
         lost = await self._lose()
-        await asyncio.gather(*(other.report(new_client()) for other in self._herd.others(lost)))
+        await together(*(other.report(new_client()) for other in self._herd.others(lost)))
 
     async def others_flood(self) -> None:
         lost = self._needs_lost()
@@ -109,20 +118,29 @@ class _Loss:
             at = await server.report(new_client())
             self._missed.append((server, at))
             try:
-                await asyncio.gather(*(one.until_holds(at) for one in self._herd.reach(server, lost)))
+                await together(
+                    *(
+                        one.until_holds(at, self._herd.wait(server, one, one.seconds))
+                        for one in self._herd.reach(server, lost)
+                    )
+                )
             except Fault as fault:
                 if self._herd.edges is None:
                     raise NotSeen(f"{fault}; whether they are linked is not known: --topology") from fault
                 raise
 
-        await asyncio.gather(*map(from_one, others))
+        await together(*map(from_one, others))
         if not any(self._herd.reach(other, lost) for other in others):
             raise NotSeen(f"without {lost.name} no two servers are linked")
 
     async def is_logged(self) -> None:
         lost = self._needs_lost()
         named = _names(lost)
-        await self._look_in_logs(lost, named, "that tells that it is gone")
+        await self._look_in_logs(
+            lost,
+            lambda line: named(line) and (self._tells_loss(line) or not _is_about_a_report(line)),
+            "that tells that it is gone",
+        )
 
     async def returns(self) -> None:
         lost = self._needs_lost()
@@ -136,33 +154,38 @@ class _Loss:
         named = _names(lost)
         await self._watch(
             lambda line: (
-                not _is_about_a_report(line) and not LOST.search(line) and (named(line) or FOUND.search(line))
+                not _is_about_a_report(line)
+                and not self._tells_loss(line)
+                and (named(line) or FOUND.search(self._bare(line)))
             )
         )
         await lost.report(new_client())
 
     async def catches_up(self) -> None:
         lost, near = self._needs_back()
-        deadline = time.monotonic() + AGAIN * lost.seconds
-        for at in (self._before, *(at for server, at in self._missed if server in near)):
-            await lost.until_holds(at, max(0.0, deadline - time.monotonic()))
+        began = time.monotonic()
+        for server, at in ((near[0], self._before), *self._missed):
+            if server in near:
+                deadline = began + self._herd.wait(server, lost, AGAIN * lost.seconds)
+                await lost.until_holds(at, max(0.0, deadline - time.monotonic()))
 
     async def floods_again(self) -> None:
         lost, near = self._needs_back()
-        deadline = time.monotonic() + AGAIN * lost.seconds
+        began = time.monotonic()
         # A report of the first moment may find no link yet, and a herd may be without catch-up.
         for server, others in ((lost, near), *((one, [lost]) for one in near)):
             while not await self._floods(server, others):
-                if time.monotonic() > deadline:
+                wait = min(self._herd.wait(server, other, AGAIN * lost.seconds) for other in others)
+                if time.monotonic() > began + wait:
                     at = await server.report(new_client())
-                    await asyncio.gather(*(other.until_holds(at, 0.5) for other in others))
+                    await together(*(other.until_holds(at, 0.5) for other in others))
 
     async def return_is_logged(self) -> None:
         lost, _ = self._needs_back()
         named = _names(lost)
         await self._look_in_logs(
             lost,
-            lambda line: named(line) and not LOST.search(line) and not _is_about_a_report(line),
+            lambda line: named(line) and not self._tells_loss(line) and not _is_about_a_report(line),
             "that tells that it is back",
         )
 
@@ -180,14 +203,23 @@ class _Loss:
         await herd.keeper.lose(lost)
         self._lost = lost
         named = _names(lost)
-        await self._watch(lambda line: named(line) or LOST.search(line))
+        await self._watch(
+            lambda line: self._tells_loss(line) or (named(line) and not _is_about_a_report(line))
+        )
         return lost
+
+    def _tells_loss(self, line: bytes) -> bool:
+        return LOST.search(self._bare(line)) is not None
+
+    def _bare(self, line: bytes) -> bytes:
+        """Return a line without what looks like words of loss and is none: names, and fields that are empty."""
+        return NOTHING.sub(b" ", self._all_names.sub(b" ", line))
 
     async def _floods(self, server: Server, others: list[Server], at: bytes = b"") -> bool:
         """Whether a report at one is known at others at once, or nearly."""
         at = at or await server.report(new_client())
         try:
-            await asyncio.gather(*(other.until_holds(at, 0.5) for other in others))
+            await together(*(other.until_holds(at, 0.5) for other in others))
         except Fault:
             return False
         return True
@@ -219,17 +251,19 @@ class _Loss:
             raise NotSeen(f"not every neighbour's log is named: --logs, --log ({len(neighbours)} neighbours)")
         late = [log for log in self._logs if log not in self._noted]
         # A herd without lasting links notes a loss when it next has something to pass on.
-        await asyncio.gather(*(log.server.report(new_client()) for log in late))
+        await together(*(log.server.report(new_client()) for log in late))
         found = await asyncio.gather(*(log.until_found(tells, log.server.seconds) for log in late))
         silent = [log.server for log, is_found in zip(late, found, strict=True) if not is_found]
         # Where nobody said who is linked with it, one that was is enough.
         if not silent or (self._herd.edges is None and len(silent) < len(self._logs)):
             return
-        raise Fault(
-            silent[0].name,
-            b"(%b was stopped and started)" % lost.name.encode(),
-            f"a new line in {silent[0].log} {what}, such as one that names {lost.name}",
-            "no such line",
+        raise self._herd.unlogged(
+            Fault(
+                silent[0].name,
+                b"(%b was stopped and started)" % lost.name.encode(),
+                f"a new line in {silent[0].log} {what}, such as one that names {lost.name}",
+                "no such line",
+            )
         )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from proxyherd.grading.faults import Fault, shown
+from proxyherd.grading.faults import Fault, printable, shown
 
 
 class Result(Struct, frozen=True):
@@ -65,7 +65,7 @@ def as_text(report: Report) -> str:
 
 
 def _table(report: Report) -> Iterator[str]:
-    servers = ", ".join(_ascii(f"{name} ({address})") for name, address in report.servers.items())
+    servers = ", ".join(printable(f"{name} ({address})") for name, address in report.servers.items())
     yield f"Graded {len(report.servers)} servers in {report.seconds:.1f} s: {servers}"
     yield ""
     width = max(map(len, report.sections.values()), default=0)
@@ -93,13 +93,13 @@ def _details(one: Result, fault: Fault) -> dict[str, str]:
         "expected": fault.expected,
         "got": fault.got,
     }
-    return {what: _ascii(text) for what, text in details.items() if text}
+    return {what: printable(text) for what, text in details.items() if text}
 
 
 def _not_seen(report: Report) -> Iterator[str]:
     unseen = report.of("not seen")
     for one in unseen:
-        yield f"Not seen: {one.id}: {_ascii(one.not_seen)}"
+        yield f"Not seen: {one.id}: {printable(one.not_seen)}"
     if unseen:
         yield ""
 
@@ -116,7 +116,7 @@ def as_json(report: Report) -> bytes:
     """Return the report for programs: one JSON object, indented."""
     made, possible = report.points()
     document: dict[str, Any] = {
-        "servers": {_ascii(name): address for name, address in report.servers.items()},
+        "servers": {printable(name): address for name, address in report.servers.items()},
         "seconds": round(report.seconds, 3),
         "points": made,
         "possible": possible,
@@ -147,7 +147,7 @@ def _check(one: Result) -> dict[str, Any]:
     if one.fault:
         found.update(_details(one, one.fault))
     if one.not_seen:
-        found["not_seen"] = _ascii(one.not_seen)
+        found["not_seen"] = printable(one.not_seen)
     return found
 
 
@@ -180,9 +180,4 @@ def _testcase(one: Result) -> Iterator[str]:
 
 
 def _xml(text: str) -> str:
-    return html.escape(_ascii(text))
-
-
-def _ascii(text: str) -> str:
-    """Return text with everything escaped that is not printable ASCII."""
-    return "".join(one if " " <= one <= "~" else ascii(one)[1:-1] for one in text)
+    return html.escape(printable(text))

@@ -7,26 +7,38 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import itertools
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from proxyherd.grading.answers import form_of_at, parse_at
-from proxyherd.grading.faults import Fault, shown
+from proxyherd.grading.faults import Fault, NotSeen, shown
 
 PREFIX: Final = b"g" + secrets.token_hex(5).encode()
 """What the clients of this grading begin with, and no others."""
 
 LOCATION: Final = b"+34.068930-118.445127"
-MOST_BYTES: Final = 1 << 24
-"""Bytes of one answer; who sends more is no server of the protocol."""
+MOST_BYTES: Final = 1 << 21
+MOST_PLACES_BYTES: Final = 1 << 24
+"""Bytes of one line, and of the places in one answer; who sends more is no server of the protocol."""
+
+BUFFERED_BYTES: Final = 1 << 16
+"""How far a connection reads ahead: a stranger may send for ever, on each."""
+
+CONNECTIONS: Final = 200
+"""How many there are at once to one herd; more wait. Descriptors are few on some machines."""
 
 PLACES_SECONDS: Final = 10.0
 """How much longer an answer with places may take: a server answers for Places that do not."""
+
+QUESTIONS_AT_ONCE: Final = 32
+"""How many lines are asked at once on connections of their own: more would only wait for each other in a big herd,
+and be late."""
 
 _numbers = itertools.count(1)
 
@@ -49,12 +61,27 @@ def now() -> bytes:
 async def until(condition: Callable[[], Awaitable[bool]], seconds: float) -> bool:
     """Wait for a condition; return whether it came about in time."""
     deadline, pause = time.monotonic() + seconds, 0.005
-    while not await condition():
-        if time.monotonic() > deadline:
+    while True:
+        # Whoever is slow to answer, or was slow to be asked, is asked once at the deadline or after.
+        asked = time.monotonic()
+        if await condition():
+            return True
+        if asked >= deadline:
             return False
         await asyncio.sleep(pause)
         pause = min(2 * pause, 0.1)
     return True
+
+
+async def together(*tasks: Coroutine[Any, Any, object]) -> None:
+    """Run all at once; where one raises, the others are broken off and that is raised."""
+    running = [asyncio.ensure_future(task) for task in tasks]
+    try:
+        await asyncio.gather(*running)
+    finally:
+        for one in running:
+            one.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
 
 
 class Connection:
@@ -96,7 +123,10 @@ class Connection:
     async def places(self) -> bytes:
         """Return what follows the AT line in an answer to WHATSAT, less the two LFs that end it."""
         body = await self._until(
-            b"\n\n", "JSON and two LFs behind the AT line", self._seconds + PLACES_SECONDS
+            b"\n\n",
+            "JSON and two LFs behind the AT line",
+            self._seconds + PLACES_SECONDS,
+            MOST_PLACES_BYTES,
         )
         return body[:-2]
 
@@ -126,17 +156,23 @@ class Connection:
     def fault(self, expected: str, got: str, *, gone: bool = False) -> Fault:
         return Fault(self._server, self.sent, expected, got, gone=gone)
 
-    async def _until(self, end: bytes, expected: str, seconds: float) -> bytes:
+    async def _until(self, end: bytes, expected: str, seconds: float, most: int = MOST_BYTES) -> bytes:
+        data = bytearray()
         with self._faults(expected):
             try:
                 async with asyncio.timeout(seconds):
-                    return await self._reader.readuntil(end)
+                    while len(data) <= most:
+                        try:
+                            return bytes(data + await self._reader.readuntil(end))
+                        except asyncio.LimitOverrunError as error:
+                            data += await self._reader.readexactly(error.consumed)
+                    raise self.fault(expected, f"more than {most:,} bytes without an end")
             except TimeoutError:
                 # asyncio offers no look at what has come; reading it cannot wait where there is something.
-                some = b""
+                some = bytes(data[: 1 << 16])
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(0.01):
-                        some = await self._reader.read(1 << 16)
+                        some += await self._reader.read(1 << 16)
                 raise self.fault(
                     expected, f"{shown(some)} and no more within {seconds:g} s" if some else _silence(seconds)
                 ) from None
@@ -148,8 +184,6 @@ class Connection:
             yield
         except asyncio.IncompleteReadError as error:
             raise self.fault(expected, _ended(error.partial), gone=True) from error
-        except asyncio.LimitOverrunError as error:
-            raise self.fault(expected, f"more than {MOST_BYTES:,} bytes without an end") from error
         except TimeoutError as error:
             raise self.fault(expected, _silence(self._seconds)) from error
         except OSError as error:
@@ -160,9 +194,10 @@ def _ended(partial: bytes) -> str:
     return f"{shown(partial)}, then the end of the connection" if partial else "the end of the connection"
 
 
-def _reason(error: OSError) -> str:
+def _reason(error: OSError | UnicodeError) -> str:
     """Return what the system says; asyncio puts words of its own in its place."""
-    return os.strerror(error.errno) if error.errno is not None and error.errno > 0 else str(error)
+    number = error.errno if isinstance(error, OSError) else None
+    return os.strerror(number) if number is not None and number > 0 else str(error)
 
 
 def _silence(seconds: float) -> str:
@@ -184,6 +219,10 @@ class Server:
         self.port = port
         self.seconds = seconds
         self.log = log
+        self.log_is_named = True
+        """Whether somebody said that its log is there; else it is where it may be."""
+        self.room = asyncio.Semaphore(CONNECTIONS)
+        self.turns = asyncio.Semaphore(QUESTIONS_AT_ONCE)
 
     def __repr__(self) -> str:
         return f"<{self.name} at {self.host}:{self.port}>"
@@ -191,24 +230,32 @@ class Server:
     @contextlib.asynccontextmanager
     async def connect(self) -> AsyncIterator[Connection]:
         """Lend a connection. Raises Fault where none comes about."""
+        async with self.room:
+            reader, writer = await self._open()
+            try:
+                yield Connection(self.name, reader, writer, self.seconds)
+            finally:
+                writer.close()
+                with contextlib.suppress(OSError, TimeoutError):
+                    async with asyncio.timeout(1):
+                        await writer.wait_closed()
+
+    async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         try:
             async with asyncio.timeout(self.seconds):
-                reader, writer = await asyncio.open_connection(self.host, self.port, limit=MOST_BYTES)
+                return await asyncio.open_connection(self.host, self.port, limit=BUFFERED_BYTES)
         except TimeoutError as error:
             raise Fault(self.name, b"", "a connection", _silence(self.seconds), gone=True) from error
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
+            if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+                raise NotSeen(
+                    f"grade may open no more files here: {_reason(error)}; see ulimit -n"
+                ) from error
             raise Fault(self.name, b"", "a connection", _reason(error), gone=True) from error
-        try:
-            yield Connection(self.name, reader, writer, self.seconds)
-        finally:
-            writer.close()
-            with contextlib.suppress(OSError, TimeoutError):
-                async with asyncio.timeout(1):
-                    await writer.wait_closed()
 
     async def ask(self, line: bytes) -> bytes:
         """Send one line on a connection of its own; return the first line of the answer, with its LF."""
-        async with self.connect() as connection:
+        async with self.turns, self.connect() as connection:
             await connection.send(line + b"\n")
             return await connection.line()
 
