@@ -10,6 +10,7 @@ Everything waits for a condition, with a deadline, and says what it saw when tha
 from __future__ import annotations
 
 import contextlib
+import gzip
 import json
 import os
 import random
@@ -484,3 +485,26 @@ def read_log(file: Path) -> list[dict[str, Any]]:
         return []
     *lines, _ = file.read_bytes().split(b"\n")
     return [json.loads(line) for line in lines]
+
+
+def read_rotated(log_file: Path) -> list[dict[str, Any]]:
+    """Return the events in all files of a log, the rotated and compressed ones too, as they were at one moment: its
+    server may still rotate it.
+    """
+
+    def files() -> dict[Path, int]:
+        return {path: path.stat().st_ino for path in log_file.parent.glob(f"{log_file.name}*")}
+
+    def read() -> list[bytes] | None:
+        try:
+            before = files()
+            whole = [
+                gzip.decompress(one.read_bytes()) if one.suffix == ".gz" else one.read_bytes()
+                for one in before
+            ]
+            return whole if files() == before else None
+        except FileNotFoundError:
+            return None
+
+    found = wait_until(read, "no rotation while its files are read")
+    return [json.loads(line) for data in found for line in data.split(b"\n")[:-1]]

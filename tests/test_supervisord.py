@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import getpass
 import grp
-import gzip
 import json
 import os
 import re
@@ -23,7 +22,7 @@ from typing import Self
 
 import pytest
 from debian import PATH, needs
-from herd_process import PATIENCE_SECONDS, ROOT, Server, now, wait_until
+from herd_process import PATIENCE_SECONDS, ROOT, Server, now, read_rotated, wait_until
 from supervised import Supervised, processes_in, supervised_herd
 
 pytestmark = pytest.mark.xdist_group("supervisord")
@@ -316,20 +315,10 @@ class Load:
         assert not self._failures, self._failures
 
 
-def content(file: Path) -> bytes:
-    data = file.read_bytes()
-    return gzip.decompress(data) if file.suffix == ".gz" else data
-
-
 def logged(server: Server) -> Counter[str]:
     """Count the commands of the load in all files of a log, whoever rotated them."""
-    found: Counter[str] = Counter()
-    for path in server.log_file.parent.glob(f"{server.name}.log*"):
-        events = [json.loads(line) for line in content(path).splitlines()]
-        found.update(
-            event["command"] for event in events if event.get("command", "").startswith("IAMAT load")
-        )
-    return found
+    commands = (event.get("command", "") for event in read_rotated(server.log_file))
+    return Counter(command for command in commands if command.startswith("IAMAT load"))
 
 
 class Logrotate:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import gzip
 import json
 import os
 import re
@@ -28,7 +27,7 @@ import psutil
 import pytest
 from booted import Machine, booted, remove_leftovers, system_python
 from debian import environ_to_fetch, needs
-from herd_process import now, wait_until
+from herd_process import now, read_rotated, wait_until
 
 from proxyherd import config
 
@@ -155,11 +154,7 @@ def knows(machine: Machine, name: str, at_line: bytes) -> bool:
 
 def log(machine: Machine, name: str) -> list[dict[str, Any]]:
     """Return the events of a server in all its files, the rotated and compressed ones too."""
-    events = []
-    for file in machine.path("/var/log/proxyherd").glob(f"{name}.log*"):
-        data = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
-        events += [json.loads(line) for line in data.splitlines()]
-    return events
+    return read_rotated(machine.path(f"/var/log/proxyherd/{name}.log"))
 
 
 @contextlib.contextmanager
