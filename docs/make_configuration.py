@@ -1,4 +1,4 @@
-"""Writes docs/configuration.md from proxyherd/config.py, which is where every key is described.
+"""Writes docs/configuration.md from proxyherd/schema.py, which is where every key is described.
 
 .venv/bin/python docs/make_configuration.py           writes it
 .venv/bin/python docs/make_configuration.py --check   exit 1 if it is not current
@@ -11,14 +11,14 @@ import inspect
 import sys
 from pathlib import Path
 
-from proxyherd import config
+from proxyherd import schema
 
 PAGE = Path(__file__).with_name("configuration.md")
 
 INTRODUCTION = """\
 # The herd's file
 
-*Written by docs/make_configuration.py from proxyherd/config.py; change it there.*
+*Written by docs/make_configuration.py from proxyherd/schema.py; change it there.*
 
 One TOML file describes the whole herd, and every server of it reads the same one: `deploy/herd.toml`, or the one
 that `--config` or `PROXYHERD_CONFIG` names. A key that nobody knows, a value out of its bounds and a contradiction
@@ -39,13 +39,13 @@ A name is a letter and up to 62 letters, digits, `-` and `_`.
 """
 
 SECTIONS = {
-    "limits": config.Limits,
-    "timing": config.Timing,
-    "durability": config.Durability,
-    "places": config.Places,
-    "tls": config.Tls,
-    "admin": config.Admin,
-    "log": config.Log,
+    "limits": schema.Limits,
+    "timing": schema.Timing,
+    "durability": schema.Durability,
+    "places": schema.Places,
+    "tls": schema.Tls,
+    "admin": schema.Admin,
+    "log": schema.Log,
 }
 
 

@@ -31,7 +31,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from proxyherd import __version__, watching
-from proxyherd.config import Admin as Configured
+from proxyherd.schema import Admin as Configured
 from proxyherd.watching.herd import HerdWatch, Viewer, event
 from proxyherd.watching.state import Status, write
 

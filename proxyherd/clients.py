@@ -13,11 +13,11 @@ import ssl
 from collections import deque
 from typing import Final, cast
 
-from proxyherd.config import Limits
 from proxyherd.framing import LineFramer, Overlong
 from proxyherd.listening import Listener, spell
 from proxyherd.node import Reply
 from proxyherd.observe import Observer
+from proxyherd.schema import Limits
 from proxyherd.turn import Turn
 
 _READ_AHEAD: Final = 65_536

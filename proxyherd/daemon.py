@@ -25,7 +25,7 @@ from msgspec import Struct
 from proxyherd import __version__, secret, tls
 from proxyherd.binding import Binder
 from proxyherd.clients import Clients
-from proxyherd.config import PEER_LINE_SLACK, ConfigError, Herd, Limits, Server
+from proxyherd.config import PEER_LINE_SLACK, ConfigError, Herd, Server
 from proxyherd.durability import Durability
 from proxyherd.journal import Journal
 from proxyherd.link import SILENT_HEARTBEATS, Terms
@@ -36,6 +36,7 @@ from proxyherd.node import TICKS, Node
 from proxyherd.observe import Observer
 from proxyherd.peers import Peers
 from proxyherd.places import Places, Spend, find_key, open_places
+from proxyherd.schema import Limits
 from proxyherd.supervision import Notifier, StateDirectory, StateTaken, raise_descriptor_limit
 from proxyherd.table import Table
 from proxyherd.turn import Turn

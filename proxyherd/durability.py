@@ -14,11 +14,11 @@ import asyncio
 import time
 from typing import Final
 
-from proxyherd.config import Durability as Settings
 from proxyherd.journal import Finding, Journal, sync
 from proxyherd.messages import parse_at
 from proxyherd.node import Node
 from proxyherd.observe import Observer
+from proxyherd.schema import Durability as Settings
 from proxyherd.table import LEAVES
 
 _SECOND: Final = 1.0

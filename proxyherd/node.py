@@ -21,7 +21,6 @@ from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
-from proxyherd.config import Limits, Timing
 from proxyherd.framing import Overlong
 from proxyherd.link import Link, State
 from proxyherd.messages import (
@@ -53,6 +52,7 @@ from proxyherd.peer_messages import (
     Proved,
     Updates,
 )
+from proxyherd.schema import Limits, Timing
 from proxyherd.table import LEAVES, Room, Table
 from proxyherd.walks import Neighbour, Walks
 

@@ -26,13 +26,14 @@ from typing import Any, NamedTuple, Self, cast
 
 from proxyherd import config, secret, tls
 from proxyherd.clients import Connection
-from proxyherd.config import PEER_LINE_SLACK, Limits, Timing
+from proxyherd.config import PEER_LINE_SLACK
 from proxyherd.daemon import Paths, _Daemon
 from proxyherd.link import Link, State, Terms, _parse_recent
 from proxyherd.logs import LogFile
 from proxyherd.node import Node
 from proxyherd.peers import PeerConnection
 from proxyherd.places import Answer, no_results
+from proxyherd.schema import Limits, Timing
 from proxyherd.table import Table
 
 FILE = Path(__file__).with_suffix(".json")

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import parse_qs, urlsplit
 
-from proxyherd import config
+from proxyherd import schema
 from proxyherd.places import Answer, Outcome, Places, Query, Spared, State, open_places
 from proxyherd.places.failures import failed
 
@@ -239,14 +239,14 @@ async def opened(
     ledger: Ledger | None = None,
     *,
     key: str | None = KEY,
-    limits: config.Limits | None = None,
+    limits: schema.Limits | None = None,
     **keys: Any,
 ) -> AsyncIterator[Places]:
     """Open Places as a server does, with these keys of [places]: by default the old API, and one attempt."""
     ledger = ledger or Ledger()
-    places = config.Places(**{"base_url": url, "provider": "google", "attempts": 1, **keys})
+    places = schema.Places(**{"base_url": url, "provider": "google", "attempts": 1, **keys})
     provider = open_places(
-        places, limits or config.Limits(), ledger, key=key, gazetteer=Path("/nowhere"), budget=ledger
+        places, limits or schema.Limits(), ledger, key=key, gazetteer=Path("/nowhere"), budget=ledger
     )
     try:
         yield provider

@@ -21,11 +21,12 @@ from typing import Any, Literal
 from unittest.mock import patch
 
 from proxyherd import catchup, peer_messages, table, walks
-from proxyherd.config import PEER_LINE_SLACK, Limits, Timing
+from proxyherd.config import PEER_LINE_SLACK
 from proxyherd.link import NONCE_BYTES, Link, State, Terms
 from proxyherd.messages import Entry, Iamat, parse_at, parse_command
 from proxyherd.node import Node, Reply
 from proxyherd.peers import backoff
+from proxyherd.schema import Limits, Timing
 from proxyherd.table import Room, Table
 
 SECRET, WRONG_SECRET, KEY = b"s" * 32, b"w" * 32, b"k" * 32

@@ -21,8 +21,6 @@ from chaos import SmallDisk, small_disk
 from herd_process import Herd, Server, herd_of, now, running_herd, running_server, wait_until
 
 import proxyherd.durability
-from proxyherd.config import Durability as Settings
-from proxyherd.config import Limits, Timing
 from proxyherd.durability import Durability
 from proxyherd.framing import Overlong
 from proxyherd.journal import Journal, Rewrite, files, read, record, verify
@@ -31,6 +29,8 @@ from proxyherd.metrics import Metrics
 from proxyherd.node import Node, Reply
 from proxyherd.observe import Observer
 from proxyherd.places import Places
+from proxyherd.schema import Durability as Settings
+from proxyherd.schema import Limits, Timing
 from proxyherd.table import Table
 from proxyherd.turn import Turn
 

@@ -16,10 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxyherd.config import Limits, Timing
 from proxyherd.journal import Finding, Journal, files, read, record, sync, verify
 from proxyherd.messages import parse_at
 from proxyherd.node import Node
+from proxyherd.schema import Limits, Timing
 from proxyherd.table import Table
 
 LINE_BYTES = 1_000

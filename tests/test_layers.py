@@ -25,6 +25,7 @@ PURE = (
     "catchup",
     "link",
     "notes",
+    "schema",
     "config",
     "walks",
     "node",

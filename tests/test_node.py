@@ -9,12 +9,13 @@ from random import Random
 
 import pytest
 
-from proxyherd.config import PEER_LINE_SLACK, Limits, Timing
+from proxyherd.config import PEER_LINE_SLACK
 from proxyherd.framing import Overlong
 from proxyherd.link import NONCE_BYTES, Link, State, Terms
 from proxyherd.messages import parse_at
 from proxyherd.node import TICKS, Node, Reply
 from proxyherd.notes import CaughtUp, Heard, LinkDown, LinkFailed, LinkUp, Skipped
+from proxyherd.schema import Limits, Timing
 from proxyherd.table import LEAVES, Table
 
 SECRET, KEY = b"s" * 32, b"k" * 32

@@ -19,9 +19,10 @@ from herd_process import Herd, herd_of, now, running_herd, wait_until
 from playwright.sync_api import Browser, Page, expect
 from viewing import all_events
 
-from proxyherd.config import PEER_LINE_SLACK, Limits
-from proxyherd.config import Durability as Durable
+from proxyherd.config import PEER_LINE_SLACK
 from proxyherd.journal import Journal
+from proxyherd.schema import Durability as Durable
+from proxyherd.schema import Limits
 
 pytestmark = [needs("chromium"), pytest.mark.xdist_group("browser")]
 

@@ -24,7 +24,7 @@ from fake_google import (
 )
 from places_sim import simulator_in_thread
 
-from proxyherd import config
+from proxyherd import schema
 from proxyherd.places import Answer, Places, Query, auto
 from proxyherd.places.answers import squeeze
 from proxyherd.places.auto import AGAIN_SECONDS, Auto
@@ -321,7 +321,7 @@ def test_both_share_one_session_and_its_end(google: FakeGoogle) -> None:
     google.replies.extend([OLD_NO, NEW_YES])
 
     async def run() -> None:
-        ledger, places = Ledger(), config.Places(base_url=google.host)
+        ledger, places = Ledger(), schema.Places(base_url=google.host)
         caller = Caller(places, KEY, ledger, ledger)
         both = Auto(Google(places, caller), GoogleNew(places, caller))
         assert (await both.nearby(QUERY, 5.0)).status == "OK"

@@ -38,7 +38,7 @@ from hypothesis import strategies as st
 from structlog.tracebacks import ExceptionDictTransformer
 from yarl import URL
 
-from proxyherd import config
+from proxyherd import schema
 from proxyherd.places import Answer, Outcome, Places
 from proxyherd.places.answers import cut, squeeze
 from proxyherd.places.budget import Budget
@@ -191,7 +191,7 @@ def test_no_call_is_made_when_no_time_is_left(
     google: FakeGoogle, provider: type[Google | GoogleNew], seconds: float
 ) -> None:
     async def run(ledger: Ledger) -> FailedError:
-        places = config.Places(base_url=google.host)
+        places = schema.Places(base_url=google.host)
         upstream = provider(places, Caller(places, KEY, ledger, ledger))
         with pytest.raises(FailedError) as caught:
             await upstream.nearby(QUERY, seconds)
@@ -232,7 +232,7 @@ def test_a_failure_of_the_last_second_is_that_of_a_stopping_server(google: FakeG
 
 def test_many_queries_share_connections(google: FakeGoogle) -> None:
     async def run() -> list[Answer]:
-        places, ledger = config.Places(base_url=google.host, max_connections=4), Ledger()
+        places, ledger = schema.Places(base_url=google.host, max_connections=4), Ledger()
         provider = Google(places, Caller(places, KEY, ledger, ledger))
         try:
             return await asyncio.gather(*(provider.nearby(QUERY, 10.0) for _ in range(50)))
@@ -446,7 +446,7 @@ def test_large_answers_are_read_one_at_a_time_since_each_keeps_the_interpreter_t
 
     async def run() -> list[int]:
         ledger = Ledger()
-        caller = Caller(config.Places(), KEY, ledger, ledger)
+        caller = Caller(schema.Places(), KEY, ledger, ledger)
         return await asyncio.gather(*(caller.read(parse, b" " * (THREAD_BYTES + 1)) for _ in range(8)))
 
     assert asyncio.run(run()) == [THREAD_BYTES + 1] * 8
@@ -577,7 +577,7 @@ def test_no_traceback_of_a_failure_shows_the_key_not_even_by_what_its_frames_hol
     bases = {"is not there": "http://127.0.0.1:1", "has no such name": "http://no.such.host.invalid"}
 
     async def run() -> BaseException | Answer:
-        places = config.Places(base_url=bases.get(kind, google.host), max_answer_bytes=MOST)
+        places = schema.Places(base_url=bases.get(kind, google.host), max_answer_bytes=MOST)
         ledger = Ledger(0 if kind == "may not be asked" else None)
         upstream = provider(places, Caller(places, ODD_KEY, ledger, ledger))
         task = asyncio.create_task(upstream.nearby(QUERY, 0.2 if kind == "hangs" else 5.0))

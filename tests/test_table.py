@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxyherd.config import Limits, Timing
 from proxyherd.link import Link
 from proxyherd.messages import Entry, parse_at
 from proxyherd.node import Node
+from proxyherd.schema import Limits, Timing
 from proxyherd.table import DEPTH, FANOUT, LEAVES, Table, span
 from proxyherd.walks import Neighbour
 

@@ -25,7 +25,7 @@ from proxyherd.places.query import Provider, Query, Upstream
 from proxyherd.places.watch import NoBudget, Outcome, Spared, Spend, Watch
 
 if TYPE_CHECKING:
-    from proxyherd import config
+    from proxyherd import schema
 
 __all__ = [
     "KEY_CREDENTIAL",
@@ -74,8 +74,8 @@ class _NoKey:
 
 
 def open_places(
-    places: config.Places,
-    limits: config.Limits,
+    places: schema.Places,
+    limits: schema.Limits,
     watch: Watch,
     *,
     key: str | None,
@@ -111,7 +111,7 @@ def _gazetteer(file: Path) -> Provider:
     return Offline(Gazetteer(file))
 
 
-def _google(places: config.Places, watch: Watch, key: str | None, budget: Spend) -> Provider:
+def _google(places: schema.Places, watch: Watch, key: str | None, budget: Spend) -> Provider:
     if key is None:
         return _NoKey(places.provider)
     from proxyherd.places.auto import Auto  # noqa: PLC0415 — see the top

@@ -21,7 +21,7 @@ import aiohttp
 from msgspec import Struct
 from yarl import URL
 
-from proxyherd import __version__, config
+from proxyherd import __version__, schema
 from proxyherd.places.answers import NonsenseError, UnreadableError, no_results
 from proxyherd.places.failures import FailedError, LateError, UnrecordedError, failed
 from proxyherd.places.watch import BILLED, Outcome, Spend, Watch
@@ -58,7 +58,7 @@ class Caller:
 
     def __init__(
         self,
-        places: config.Places,
+        places: schema.Places,
         key: str,
         budget: Spend,
         watch: Watch,

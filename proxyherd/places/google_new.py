@@ -14,7 +14,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 from yarl import URL
 
-from proxyherd import config
+from proxyherd import schema
 from proxyherd.places.answers import Answer, NonsenseError, made_here, plain_word
 from proxyherd.places.calling import Caller, coordinate
 from proxyherd.places.google import NEW_PATH, base, refused
@@ -39,7 +39,7 @@ class GoogleNew:
 
     name = "google-new"
 
-    def __init__(self, places: config.Places, caller: Caller) -> None:
+    def __init__(self, places: schema.Places, caller: Caller) -> None:
         self._caller = caller
         self._url = URL(base(places, HOST) + NEW_PATH)
         self._language = {} if places.language is None else {"languageCode": places.language}

@@ -13,7 +13,7 @@ import random
 import time
 from typing import Final
 
-from proxyherd import config
+from proxyherd import schema
 from proxyherd.places.answers import Answer, no_results
 from proxyherd.places.breaker import Breaker, State
 from proxyherd.places.failures import FailedError, LateError, failed
@@ -48,7 +48,7 @@ class BrokenError(FailedError):
 class Resilient:
     """A provider that fails early, seldom and fairly."""
 
-    def __init__(self, provider: Upstream, places: config.Places, watch: Watch) -> None:
+    def __init__(self, provider: Upstream, places: schema.Places, watch: Watch) -> None:
         self._provider = provider
         self._places = places
         self._watch = watch

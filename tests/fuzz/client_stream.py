@@ -12,11 +12,11 @@ import oracle
 from cuts import cut
 from quick_table import QuickTable
 
-from proxyherd.config import Limits, Timing
 from proxyherd.framing import LineFramer
 from proxyherd.messages import parse_at
 from proxyherd.node import Node, Reply
 from proxyherd.places.answers import no_results
+from proxyherd.schema import Limits, Timing
 
 NAME = b"Clark"
 RECEIVED = 1_621_464_827_959_498_503

@@ -22,10 +22,10 @@ import oracle
 from quick_table import QuickTable
 
 from proxyherd import journal
-from proxyherd.config import Limits, Timing
 from proxyherd.journal import Finding, Journal
 from proxyherd.messages import parse_at
 from proxyherd.node import Node
+from proxyherd.schema import Limits, Timing
 
 CHUNK_BYTES = (3, 8, 64, 262_144)
 LINE_BYTES = (16, 60, 200, 8_448)

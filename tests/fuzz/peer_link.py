@@ -20,11 +20,12 @@ import oracle
 from cuts import cut
 from quick_table import QuickTable
 
-from proxyherd.config import PEER_LINE_SLACK, Limits, Timing
+from proxyherd.config import PEER_LINE_SLACK
 from proxyherd.link import NONCE_BYTES, Link, State, Terms
 from proxyherd.messages import parse_at
 from proxyherd.node import Node
 from proxyherd.notes import LinkDown, LinkFailed, LinkUp, Skipped
+from proxyherd.schema import Limits, Timing
 
 SECRET, NEXT_SECRET = b"s" * 32, b"n" * 32
 LINE_BYTES = 1_024 + PEER_LINE_SLACK
