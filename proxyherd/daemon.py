@@ -30,7 +30,7 @@ from proxyherd.durability import Durability
 from proxyherd.journal import Journal
 from proxyherd.link import SILENT_HEARTBEATS, Terms
 from proxyherd.logs import LogFile, make_logger
-from proxyherd.lookups import LooksUp
+from proxyherd.lookups import new_event_loop
 from proxyherd.metrics import Metrics
 from proxyherd.node import TICKS, Node
 from proxyherd.observe import Observer
@@ -79,23 +79,11 @@ def serve(herd: Herd, name: str, paths: Paths) -> int:
         log_file = LogFile(paths.log, max_bytes=paths.log_max_bytes, backups=paths.log_backups)
     except OSError as error:
         raise ConfigError(f"{paths.log}: {error.strerror}; name a log file with --log-file") from error
-    with asyncio.Runner(loop_factory=_new_event_loop) as runner:
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(_Daemon(herd, server, secrets, contexts, paths, log_file).run())
     log_file.close()
     state.close()
     return 0
-
-
-def _new_event_loop() -> asyncio.AbstractEventLoop:
-    kind: type[asyncio.AbstractEventLoop]
-    try:
-        import uvloop  # noqa: PLC0415 - where it is missing, asyncio's own loop serves
-    except ImportError:
-        kind = asyncio.SelectorEventLoop
-    else:
-        kind = uvloop.Loop
-    loop: asyncio.AbstractEventLoop = type("Loop", (LooksUp, kind), {})()
-    return loop
 
 
 class _Daemon:

@@ -99,3 +99,18 @@ class LooksUp(_EventLoop):
         answer.add_done_callback(tell)
         await answered
         return answer.result()
+
+
+def new_event_loop() -> _EventLoop:
+    """Return an event loop whose look-ups are those of this module: uvloop's, or asyncio's own where that is missing."""
+    import asyncio  # noqa: PLC0415 - as above
+
+    kind: type[asyncio.AbstractEventLoop]
+    try:
+        import uvloop  # noqa: PLC0415 - it may be missing
+    except ImportError:
+        kind = asyncio.SelectorEventLoop
+    else:
+        kind = uvloop.Loop
+    loop: asyncio.AbstractEventLoop = type("Loop", (LooksUp, kind), {})()
+    return loop

@@ -26,7 +26,7 @@ from typing import TypeVar
 import psutil
 import pytest
 from debian import PATH, SYSTEM_PATH
-from herd_process import Connection, wait_until
+from herd_process import ROOT, Connection, wait_until
 
 T = TypeVar("T")
 
@@ -56,6 +56,17 @@ while :; do
     [ $code = {_REBOOT} ] || exit $code
 done
 """
+
+
+def copy_checkout(where: Path) -> Path:
+    """Copy what `make install` reads of this checkout into a folder, which is made."""
+    where.mkdir(parents=True)
+    for name in ("Makefile", "pyproject.toml", "README.md", "LICENSE", "proxyherd", "deploy", "systemd"):
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, where / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / name, where)
+    return where
 
 
 def system_python() -> str:

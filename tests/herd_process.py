@@ -22,6 +22,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from http.client import HTTPConnection
@@ -92,6 +93,33 @@ def now() -> bytes:
     """Return the time as a client spells it."""
     seconds, rest = divmod(time.time_ns(), 1_000_000_000)
     return b"%d.%09d" % (seconds, rest)
+
+
+class Meanwhile:
+    """Does `work` in a thread while a block runs, until `stopping`; what fails there fails the block at its end."""
+
+    def __init__(self) -> None:
+        self.stopping = threading.Event()
+        self._failures: list[BaseException] = []
+        self._thread = threading.Thread(target=self._run)
+
+    def work(self) -> None:
+        raise NotImplementedError
+
+    def _run(self) -> None:
+        try:
+            self.work()
+        except (AssertionError, OSError) as error:
+            self._failures.append(error)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stopping.set()
+        self._thread.join()
+        assert not self._failures, self._failures
 
 
 class Connection:

@@ -17,9 +17,8 @@ import pytest
 from debian import needs
 from herd_process import PATIENCE_SECONDS, free_port, herd_of, wait_until
 
-from proxyherd import daemon
 from proxyherd.config import Address, Server, parse
-from proxyherd.lookups import look_up
+from proxyherd.lookups import look_up, new_event_loop
 from proxyherd.notes import LinkFailed
 from proxyherd.peers import Peers
 from proxyherd.tools import ask
@@ -71,7 +70,7 @@ def runner(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> a
     """What runs a server: on the loop that is there, and on the one that serves where that is missing."""
     if request.param == "asyncio":
         monkeypatch.setitem(sys.modules, "uvloop", None)
-    return asyncio.Runner(loop_factory=daemon._new_event_loop)
+    return asyncio.Runner(loop_factory=new_event_loop)
 
 
 async def wanted() -> list[str]:
@@ -186,7 +185,7 @@ def test_a_neighbour_that_cannot_be_had_is_told_in_the_same_words_in_whatever_or
             servers.speak(*hosts)
             await peers._visit("Bob")
 
-    with asyncio.Runner(loop_factory=daemon._new_event_loop) as runner:
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(body())
     first, second = node.notes
     assert isinstance(first, LinkFailed)

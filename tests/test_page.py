@@ -25,10 +25,10 @@ from prometheus_client import CollectorRegistry
 from viewing import Page, all_events, edges_in, get_events, server_in, viewing
 
 import proxyherd
-from proxyherd import daemon
 from proxyherd.admin import Admin, make_app
 from proxyherd.config import parse
 from proxyherd.logs import LogFile, make_logger
+from proxyherd.lookups import new_event_loop
 from proxyherd.messages import Entry
 from proxyherd.metrics import Metrics
 from proxyherd.node import Reply
@@ -716,7 +716,7 @@ def test_silent_name_servers_hold_up_nothing_else(monkeypatch: pytest.MonkeyPatc
             speak.set()
             await others.stop()
 
-    with asyncio.Runner(loop_factory=daemon._new_event_loop) as runner:
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(scenario())
 
 

@@ -12,12 +12,10 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import urllib.parse
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Self
 
 import pytest
 from fake_google import FakeGoogle, Reply
@@ -25,6 +23,7 @@ from herd_process import (
     ROOT,
     Connection,
     Herd,
+    Meanwhile,
     Server,
     free_port,
     herd_of,
@@ -71,35 +70,24 @@ def hang_up(server: Server, event: str = "reloaded") -> None:
     wait_until(lambda: len(server.events(event)) > before, f"{server.name} logs {event}")
 
 
-class Reporting:
+class Reporting(Meanwhile):
     """Lets a client report to one server again and again, and wants each report at every other one."""
 
     def __init__(self, herd: Herd, *names: str) -> None:
         self.first, *self.others = (herd[name] for name in names)
         self.reports = 0
-        self._stop = threading.Event()
-        self._failures: list[str] = []
-        self._thread = threading.Thread(target=self._report)
+        super().__init__()
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        assert not self._failures, self._failures
+    def __exit__(self, *about: object) -> None:
+        super().__exit__(*about)
         assert self.reports
 
-    def _report(self) -> None:
-        try:
-            while not self._stop.wait(0.01):
-                line = self.first.hears(b"moving")
-                for server in self.others:
-                    server.wait_until_knows(line)
-                self.reports += 1
-        except (AssertionError, OSError) as error:
-            self._failures.append(str(error))
+    def work(self) -> None:
+        while not self.stopping.wait(0.01):
+            line = self.first.hears(b"moving")
+            for server in self.others:
+                server.wait_until_knows(line)
+            self.reports += 1
 
 
 def restart(server: Server) -> None:

@@ -22,7 +22,7 @@ from typing import Self
 
 import pytest
 from debian import PATH, needs
-from herd_process import PATIENCE_SECONDS, ROOT, Server, now, read_rotated, wait_until
+from herd_process import PATIENCE_SECONDS, ROOT, Meanwhile, Server, now, read_rotated, wait_until
 from supervised import Supervised, processes_in, supervised_herd
 
 pytestmark = pytest.mark.xdist_group("supervisord")
@@ -273,28 +273,23 @@ def test_tail_shows_events_as_they_come_and_goes_on_over_a_rotation(herd: Superv
     assert [event["command"] for event in clark.events("command")] == ["THIRD"]
 
 
-class Load:
+class Load(Meanwhile):
     """Clients that report to one server without a pause; what they said is counted."""
 
     def __init__(self, server: Server) -> None:
         self.sent: list[str] = []
         self._server = server
-        self._stop = threading.Event()
-        self._failures: list[BaseException] = []
-        self._thread = threading.Thread(target=self._report)
+        super().__init__()
 
-    def _report(self) -> None:
-        try:
-            with self._server.connect() as client:
-                while not self._stop.wait(0.002):
-                    first = len(self.sent)
-                    lines = [b"IAMAT load%d +1-1 %b" % (first + each, now()) for each in range(5)]
-                    client.send(*lines)
-                    self.sent.extend(map(bytes.decode, lines))
-                    for line in lines:
-                        assert client.line().split()[3] == line.split()[1]
-        except (AssertionError, OSError) as error:
-            self._failures.append(error)
+    def work(self) -> None:
+        with self._server.connect() as client:
+            while not self.stopping.wait(0.002):
+                first = len(self.sent)
+                lines = [b"IAMAT load%d +1-1 %b" % (first + each, now()) for each in range(5)]
+                client.send(*lines)
+                self.sent.extend(map(bytes.decode, lines))
+                for line in lines:
+                    assert client.line().split()[3] == line.split()[1]
 
     def wait_until_it_fills_a_new_log(self) -> None:
         wait_until(self._has_logged, f"{self._server.name} has reopened its log")
@@ -304,15 +299,6 @@ class Load:
             return self._server.log_file.stat().st_size > 0
         except FileNotFoundError:
             return False
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        assert not self._failures, self._failures
 
 
 def logged(server: Server) -> Counter[str]:

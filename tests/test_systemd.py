@@ -25,7 +25,7 @@ from typing import Any
 
 import psutil
 import pytest
-from booted import Machine, booted, remove_leftovers, system_python
+from booted import Machine, booted, copy_checkout, remove_leftovers, system_python
 from debian import environ_to_fetch, needs
 from herd_process import now, read_rotated, wait_until
 
@@ -43,9 +43,6 @@ pytestmark = [
 ROOT = Path(__file__).parent.parent
 CHECKOUT = "/usr/src/proxyherd"
 SERVERS = config.load(ROOT / "deploy/herd.toml").servers
-NEEDED = ("Makefile", "pyproject.toml", "README.md", "LICENSE", "proxyherd", "deploy", "systemd")
-"""What `make install` reads of a checkout."""
-
 KEY = "AIzaSyTheKeyOfATestWhichNobodyHasEverHad0"
 AT_ONCE_SECONDS = 20.0
 """On a busy machine, for what would else be tried for TimeoutStartSec=60; ending what ran takes up to 1.5 s of it."""
@@ -90,13 +87,7 @@ def bare() -> Iterator[tuple[Machine, set[str]]]:
     """A booted system with a checkout, and what files it had before anything was installed."""
     system_python()
     with booted() as machine:
-        for name in NEEDED:
-            target = machine.path(f"{CHECKOUT}/{name}")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if (ROOT / name).is_dir():
-                shutil.copytree(ROOT / name, target, ignore=shutil.ignore_patterns("__pycache__"))
-            else:
-                shutil.copy(ROOT / name, target)
+        copy_checkout(machine.path(CHECKOUT))
         yield machine, files(machine)
 
 

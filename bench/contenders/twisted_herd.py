@@ -54,7 +54,7 @@ class Line(LineReceiver):
     MAX_LENGTH = 8_192
     transport: Any
 
-    def connectionMade(self) -> None:  # noqa: N802  # Twisted's name
+    def connectionMade(self) -> None:
         self.transport.setTcpNoDelay(True)
 
 
@@ -66,12 +66,12 @@ class Server(Line):
         self.peer = ""  # the neighbour that said who it is
         self.client = ""
 
-    def connectionMade(self) -> None:  # noqa: N802  # Twisted's name
+    def connectionMade(self) -> None:
         super().connectionMade()
         address = self.transport.getPeer()
         self.client = f"{address.host}:{address.port}"
 
-    def lineReceived(self, line: bytes) -> None:  # noqa: N802  # Twisted's name
+    def lineReceived(self, line: bytes) -> None:
         outcome = self.herd.rules.handle(line)
         self.herd.log.command(self.client, line, outcome)
         if outcome.kind == "peer":
@@ -88,7 +88,7 @@ class Bare(Line):
     def __init__(self, rules: Rules) -> None:
         self.rules = rules
 
-    def lineReceived(self, line: bytes) -> None:  # noqa: N802  # Twisted's name
+    def lineReceived(self, line: bytes) -> None:
         answer = self.rules.handle(line).answer
         if answer is not None:
             self.sendLine(answer)
@@ -102,7 +102,7 @@ class BareFactory(Factory):
     def __init__(self, herd: Herd) -> None:
         self.rules = Rules(herd.name)
 
-    def buildProtocol(self, _: IAddress | None) -> Bare:  # noqa: N802  # Twisted's name
+    def buildProtocol(self, _: IAddress | None) -> Bare:
         return Bare(self.rules)
 
 
@@ -135,7 +135,7 @@ class Update(Line):
     def __init__(self, line: bytes) -> None:
         self._line = line
 
-    def connectionMade(self) -> None:  # noqa: N802  # Twisted's name
+    def connectionMade(self) -> None:
         self.sendLine(self._line)
         self.transport.loseConnection()
 
@@ -157,8 +157,8 @@ class Links:
 class LinkFactory(ReconnectingClientFactory):
     """Dials one neighbour for ever."""
 
-    initialDelay: Any = 0.05  # noqa: N815  # Twisted's name
-    maxDelay: Any = 5.0  # noqa: N815  # Twisted's name
+    initialDelay: Any = 0.05
+    maxDelay: Any = 5.0
 
     def __init__(self, name: str, neighbour: str, log: Log) -> None:
         self.hello = f"PEER {name}".encode()
@@ -166,7 +166,7 @@ class LinkFactory(ReconnectingClientFactory):
         self.log = log
         self.link: Link | None = None
 
-    def buildProtocol(self, _: IAddress | None) -> Link:  # noqa: N802  # Twisted's name
+    def buildProtocol(self, _: IAddress | None) -> Link:
         self.resetDelay()
         return Link(self)
 
@@ -177,13 +177,13 @@ class Link(Line):
     def __init__(self, factory: LinkFactory) -> None:
         self._of = factory
 
-    def connectionMade(self) -> None:  # noqa: N802  # Twisted's name
+    def connectionMade(self) -> None:
         super().connectionMade()
         self.sendLine(self._of.hello)
         self._of.link = self
         self._of.log.event("linked", neighbour=self._of.neighbour)
 
-    def connectionLost(self, reason: Any = None) -> None:  # noqa: N802  # Twisted's name
+    def connectionLost(self, reason: Any = None) -> None:
         self._of.link = None
         super().connectionLost(reason)
 
@@ -198,7 +198,7 @@ class HerdFactory(Factory):
         self.log: Log = JsonLog(herd) if herd.options.equal else TwistedLog(herd)
         self.flooding: Flooding = (Links if herd.options.equal else ConnectionEach)(herd, self.log)
 
-    def buildProtocol(self, _: IAddress | None) -> Server:  # noqa: N802  # Twisted's name
+    def buildProtocol(self, _: IAddress | None) -> Server:
         return Server(self)
 
 

@@ -10,13 +10,16 @@ import asyncio
 import ipaddress
 import time
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, TypeAlias
 
 from proxyherd.grading.answers import AtLine, is_from_a_float, parse_at
 from proxyherd.grading.checks import Check
 from proxyherd.grading.faults import Fault, shown
 from proxyherd.grading.herds import Herd
 from proxyherd.grading.servers import Server, new_client, spelled
+
+_Reports: TypeAlias = list[tuple[bytes, bool]]
+"""Times of one client's reports, in this order, and whether each counts."""
 
 SAMPLES: Final = 12
 """Differences looked at for each server. Of exact ones of this size one in 200 looks as if it came from a float."""
@@ -27,6 +30,45 @@ LONG_AGO: Final = 1_000_000_000_000_000_001
 SAME_CLOCK_NANOSECONDS: Final = 20_000_000
 OTHER_CLOCK_NANOSECONDS: Final = 300_000_000_000
 """By how much a receiving time may lie outside the moment of the exchange, on this machine and on another."""
+
+
+_ORDERS: Final[tuple[tuple[str, str, str, _Reports], ...]] = (
+    (
+        "times.later-report-counts",
+        "A later report of a client replaces an earlier one",
+        "A report is stored if its time is later than the stored one's.",
+        [(b"1000000000.5", True), (b"1000000001.5", True)],
+    ),
+    (
+        "times.earlier-report-does-not-count",
+        "An earlier report is answered and changes nothing",
+        "A report whose time is not later than the stored one's is answered with its own AT line, and stored nowhere.",
+        [(b"1000000001.5", True), (b"1000000000.5", False)],
+    ),
+    (
+        "times.equal-time-does-not-count",
+        "A report of the same time changes nothing, however it is spelled",
+        "Times are compared as numbers: 5.5 and 5.500000000 are equal, and an equal time is not later.",
+        [(b"5.5", True), (b"5.500000000", False), (b"5.5", False)],
+    ),
+    (
+        "times.a-nanosecond-counts",
+        "A report later by one nanosecond counts",
+        "Times are compared exactly; a float cannot tell such two apart.",
+        [
+            (b"1621464827.959498503", True),
+            (b"1621464827.959498504", True),
+            (b"1621464827.959498503", False),
+        ],
+    ),
+    (
+        "times.compared-as-numbers",
+        "Times are compared as numbers, not as text",
+        "1000000000 is later than 999999999.5, though as text it comes first.",
+        [(b"999999999.5", True), (b"1000000000", True), (b"99999999.9", False)],
+    ),
+)
+"""Identifier, title and rule of a check, and the reports in it."""
 
 
 def checks(herd: Herd) -> list[Check]:
@@ -45,67 +87,19 @@ def checks(herd: Herd) -> list[Check]:
             "loses what is smaller than some 100 nanoseconds.",
             lambda: _everywhere(herd, _exact),
         ),
-        Check(
-            "times.later-report-counts",
-            "A later report of a client replaces an earlier one",
-            "A report is stored if its time is later than the stored one's.",
-            lambda: _everywhere(
-                herd, lambda server: _order(server, [(b"1000000000.5", True), (b"1000000001.5", True)])
-            ),
-        ),
-        Check(
-            "times.earlier-report-does-not-count",
-            "An earlier report is answered and changes nothing",
-            "A report whose time is not later than the stored one's is answered with its own AT line, and stored "
-            "nowhere.",
-            lambda: _everywhere(
-                herd, lambda server: _order(server, [(b"1000000001.5", True), (b"1000000000.5", False)])
-            ),
-        ),
-        Check(
-            "times.equal-time-does-not-count",
-            "A report of the same time changes nothing, however it is spelled",
-            "Times are compared as numbers: 5.5 and 5.500000000 are equal, and an equal time is not later.",
-            lambda: _everywhere(
-                herd,
-                lambda server: _order(server, [(b"5.5", True), (b"5.500000000", False), (b"5.5", False)]),
-            ),
-        ),
-        Check(
-            "times.a-nanosecond-counts",
-            "A report later by one nanosecond counts",
-            "Times are compared exactly; a float cannot tell such two apart.",
-            lambda: _everywhere(
-                herd,
-                lambda server: _order(
-                    server,
-                    [
-                        (b"1621464827.959498503", True),
-                        (b"1621464827.959498504", True),
-                        (b"1621464827.959498503", False),
-                    ],
-                ),
-            ),
-        ),
-        Check(
-            "times.compared-as-numbers",
-            "Times are compared as numbers, not as text",
-            "1000000000 is later than 999999999.5, though as text it comes first.",
-            lambda: _everywhere(
-                herd,
-                lambda server: _order(
-                    server, [(b"999999999.5", True), (b"1000000000", True), (b"99999999.9", False)]
-                ),
-            ),
-        ),
+        *(_order_check(herd, *order) for order in _ORDERS),
     ]
+
+
+def _order_check(herd: Herd, name: str, title: str, rule: str, reports: _Reports) -> Check:
+    return Check(name, title, rule, lambda: _everywhere(herd, lambda server: _order(server, reports)))
 
 
 async def _everywhere(herd: Herd, check: Callable[[Server], Awaitable[None]]) -> None:
     await asyncio.gather(*(check(server) for server in herd.servers))
 
 
-async def _order(server: Server, reports: list[tuple[bytes, bool]]) -> None:
+async def _order(server: Server, reports: _Reports) -> None:
     """Report one client at these times; after each the server must hold the last that counts."""
     client, held = new_client(), b""
     for number, (when, counts) in enumerate(reports):
