@@ -15,8 +15,8 @@ from typing import Final, cast
 
 from proxyherd.framing import LineFramer, Overlong
 from proxyherd.listening import Listener, spell
-from proxyherd.node import Reply
 from proxyherd.observe import Observer
+from proxyherd.reply import Reply
 from proxyherd.schema import Limits
 from proxyherd.turn import Turn
 
@@ -311,6 +311,15 @@ class Connection(asyncio.Protocol):
             transport.abort()
         else:
             self._clients.loop.call_later(_LOOK_SECONDS, self._let_go, transport, out)
+
+    def give_up(self, reason: str) -> list[tuple[bytes | Overlong, Reply]]:
+        """Close without the answers that are owed; return their commands."""
+        owed = list(self.owed)
+        self.owed.clear()
+        if self._transport is not None:
+            self._reason, self._drains = reason, True
+            self._part(self._transport)
+        return owed
 
     # What the listener wants. --------------------------------------------------------------------------------
 

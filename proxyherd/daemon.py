@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import hashlib
 import os
 import resource
 import signal
 import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -25,20 +24,16 @@ from msgspec import Struct
 from proxyherd import __version__, secret, tls
 from proxyherd.binding import Binder
 from proxyherd.clients import Clients
-from proxyherd.config import PEER_LINE_SLACK, ConfigError, Herd, Server
-from proxyherd.durability import Durability
-from proxyherd.journal import Journal
-from proxyherd.link import SILENT_HEARTBEATS, Terms
+from proxyherd.config import ConfigError, Herd, Server
 from proxyherd.logs import LogFile, make_logger
 from proxyherd.lookups import new_event_loop
 from proxyherd.metrics import Metrics
-from proxyherd.node import TICKS, Node
+from proxyherd.node import TICKS
 from proxyherd.observe import Observer
-from proxyherd.peers import Peers
 from proxyherd.places import Places, Spend, find_key, open_places
+from proxyherd.replica import Replica
 from proxyherd.schema import Limits
 from proxyherd.supervision import Notifier, StateDirectory, StateTaken, raise_descriptor_limit
-from proxyherd.table import Table
 from proxyherd.turn import Turn
 
 _SPARE_DESCRIPTORS: Final = 256
@@ -115,7 +110,6 @@ class _Daemon:
         self._stop = asyncio.Event()
         self._background: set[asyncio.Task[None]] = set()
         self._told_ready = False
-        self._replayed = False
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT."""
@@ -128,7 +122,6 @@ class _Daemon:
         signal.signal(signal.SIGHUP, lambda *_: loop.call_soon_threadsafe(self._reopen))
         signal.siginterrupt(signal.SIGHUP, False)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # blocked by whoever began the start
-        self._binder = Binder(self._log, self._spawn)
         self._places = loop.create_task(asyncio.to_thread(self._open_places))
         self._assemble()
         await self._binder.listen("clients", self._server.clients, self._clients.listener.listen)
@@ -136,57 +129,31 @@ class _Daemon:
         self._expected = time.monotonic()
         self._tick()
         self._spawn(self._open_admin())
-        self._spawn(self._durability.keep_synced())
-        self._spawn(self._join())
+        self._backend.start(self._spawn)
         await self._stop.wait()
         await self._drain()
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
-    async def _join(self) -> None:
-        """Replay, then meet the neighbours: what they ask for must be there."""
-        await self._durability.replay()
-        self._node.start(self._loop.time())
-        await self._binder.listen("peers", self._server.peers, self._peers.listener.listen)
-        self._peers.dial()
-        self._replayed = True
-        await self._durability.keep()
-
     def _assemble(self) -> None:
-        herd, server, timing = self._herd, self._server, self._herd.timing
+        self._binder = Binder(self._log, self._spawn)
         limits = self._limits()
-        table_key = hashlib.blake2b(self._secrets.table, digest_size=32, person=b"proxyherd table").digest()
-        self._node = Node(
-            server.name,
-            Table(table_key),
+        self._backend = Replica(
+            self._herd,
+            self._server,
+            self._secrets,
+            self._contexts,
+            self._state,
             limits,
-            timing,
-            alone=not server.neighbours,
-            now=self._loop.time(),
+            self._observer,
+            self._binder,
         )
-        self._node.ready = False  # before the journal is replayed
-        line_bytes = limits.max_line_bytes + PEER_LINE_SLACK
-        journal = Journal(
-            self._state / "journal", line_bytes=line_bytes, rewrite_bytes=herd.durability.rewrite_bytes
-        )
-        journal.start()
-        self._durability = Durability(journal, self._node, herd.durability, self._observer)
-        self._turn = Turn(self._node, self._durability, self._places, self._observer, self._loop)
+        self._turn = Turn(self._backend.engine, self._places, self._observer, self._loop)
         self._clients = Clients(
-            limits, self._turn, self._observer, self._contexts.clients, drain_seconds=timing.drain_seconds
-        )
-        self._peers = Peers(
-            herd, server, self._terms(), self._node, self._turn, self._observer, self._contexts
-        )
-
-    def _terms(self) -> Terms:
-        server, timing = self._server, self._herd.timing
-        return Terms(
-            name=server.name,
-            neighbours=frozenset(server.neighbours),
-            secrets=self._secrets.accepted,
-            line_bytes=self._herd.limits.max_line_bytes + PEER_LINE_SLACK,
-            heartbeat=timing.heartbeat_seconds,
-            handshake=timing.handshake_seconds,
+            limits,
+            self._turn,
+            self._observer,
+            self._contexts.clients,
+            drain_seconds=self._herd.timing.drain_seconds,
         )
 
     def _limits(self) -> Limits:
@@ -244,7 +211,7 @@ class _Daemon:
 
     async def _open_admin(self) -> None:
         admin = await asyncio.to_thread(_import_admin)
-        watch = admin.HerdWatch(self._herd, self._server.name, self, self._observer, self._node.table)
+        watch = admin.HerdWatch(self._herd, self._server.name, self, self._observer, self._backend.table)
         app = admin.make_app(self, self._metrics.registry, self._herd.admin, watch, self._failed)
         self._admin = admin.Admin(app)
         await self._binder.listen("admin", self._server.admin, self._admin.listen)
@@ -259,8 +226,7 @@ class _Daemon:
         self._metrics.loop_lag.observe(max(0.0, now - self._expected))
         self._expected = now + interval
         self._ticker = self._loop.call_later(interval, self._tick)
-        if self._replayed:
-            self._peers.tick(self._loop.time())
+        self._backend.tick()
         if self._notifier.watchdog:
             self._notifier.tell("WATCHDOG=1")
         if not self._told_ready:
@@ -270,12 +236,14 @@ class _Daemon:
         """Tell log and supervisor, once. A port or a disk that cannot be had is /readyz's matter: a supervisor
         that restarted the server for it would only make things worse.
         """
-        if not (self._replayed and self._node.ready):
+        if not self._backend.started:
             self._notifier.tell("EXTEND_TIMEOUT_USEC=10000000")
             return
         self._told_ready = True
-        self._log.info("ready", clients=len(self._node.table), links=len(tuple(self._node.linked)))
-        self._notifier.tell("READY=1", f"STATUS={self.ready()[1]}, {len(self._node.table)} clients")
+        figures = self._backend.figures()
+        self._log.info("ready", **figures)
+        told = ", ".join(f"{number} {what}" for what, number in figures.items())
+        self._notifier.tell("READY=1", f"STATUS={self.ready()[1]}, {told}")
 
     def _reopen(self) -> None:
         if self._stop.is_set():  # what is read again would be used no more, and "stopped" is the last line
@@ -296,7 +264,7 @@ class _Daemon:
         else:
             self._secrets, self._contexts = secrets, contexts
             self._clients.listener.renew(contexts.clients)
-            self._peers.renew(self._terms(), contexts)
+            self._backend.renew(secrets, contexts)
             self._log.info("reloaded", secrets=len(secrets.accepted))
         finally:
             if self._told_ready:
@@ -312,12 +280,9 @@ class _Daemon:
             async with asyncio.timeout_at(deadline):
                 await self._clients.gone.wait()
         self._clients.abort()
-        # What neighbours have not read yet may be known nowhere else, where this server is to be removed.
-        await self._while(lambda: self._peers.unsent > 0, deadline)
+        await self._backend.flush(deadline)
         self._ticker.cancel()
-        self._peers.part()
-        silence = SILENT_HEARTBEATS * self._herd.timing.heartbeat_seconds
-        await self._while(lambda: self._peers.linger, self._loop.time() + silence)
+        await self._backend.part()
         for task in tuple(self._background):
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
@@ -326,13 +291,8 @@ class _Daemon:
         with contextlib.suppress(Exception):
             await (await self._places).close()
         await asyncio.sleep(0)  # let the last turn write its log
-        await self._durability.close()
+        await self._backend.close()
         self._log.info("stopped")
-
-    async def _while(self, condition: Callable[[], bool], deadline: float) -> None:
-        """Wait for a condition to end."""
-        while condition() and self._loop.time() < deadline:  # noqa: ASYNC110 - sockets do not tell
-            await asyncio.sleep(0.01)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)
@@ -358,19 +318,15 @@ class _Daemon:
         """Return whether the server is ready, and the reason where it is not."""
         if self._binder.unbound:
             return False, f"cannot listen at: {', '.join(sorted(self._binder.unbound))}"
-        if not self._replayed:
-            return False, "replaying the journal"
-        if self._durability.failing:
-            return False, f"the journal cannot be written: {self._durability.failing}"
-        if not self._node.ready:
-            return False, "catching up"
+        if trouble := self._backend.trouble:
+            return False, trouble
         return True, "ready"
 
     def refresh(self) -> None:
         """Bring the figures up to date that are not counted as things happen."""
         self._observer.settle()
         self._metrics.ready.set(self.ready()[0])
-        self._metrics.clients.set(len(self._node.table))
+        self._metrics.clients.set(len(self._backend.table))
         if (places := self._opened_places()) is not None:
             self._metrics.places_in_flight.set(places.in_flight)
 

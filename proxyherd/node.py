@@ -52,26 +52,13 @@ from proxyherd.peer_messages import (
     Proved,
     Updates,
 )
+from proxyherd.reply import Reply
 from proxyherd.schema import Limits, Timing
 from proxyherd.table import LEAVES, Room, Table
 from proxyherd.walks import Neighbour, Walks
 
 TICKS = 4
 """Ticks in a heartbeat."""
-
-
-class Reply(Struct, gc=False):
-    """What becomes of one command. `answer` has no LF, and is None while it must wait: for Places where
-    `entry` is there, else until the server is ready.
-    """
-
-    kind: str
-    outcome: str
-    answer: bytes | None = None
-    whatsat: Whatsat | None = None
-    entry: Entry | None = None
-    status: str = ""  # of Places
-    results: int = 0  # from Places
 
 
 class News(Struct, frozen=True, gc=False):

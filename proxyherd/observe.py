@@ -19,10 +19,10 @@ from proxyherd.framing import Overlong
 from proxyherd.logs import Each, LogFile, names
 from proxyherd.messages import NANOSECONDS
 from proxyherd.metrics import Metrics
-from proxyherd.node import Reply
 from proxyherd.notes import CaughtUp, Flooded, Heard, LinkDown, LinkFailed, LinkUp, Note, Skipped
 from proxyherd.places import STATES, Outcome, Spared, State
 from proxyherd.recent import Recent
+from proxyherd.reply import Reply
 
 _REPEAT_SECONDS: Final = 60.0
 _REFILL_SECONDS: Final = 6.0

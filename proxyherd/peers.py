@@ -18,10 +18,10 @@ from proxyherd.config import Address, Herd, Server
 from proxyherd.link import NONCE_BYTES, Link, State, Terms
 from proxyherd.listening import Listener, spell
 from proxyherd.node import Node
+from proxyherd.replicated import Replicated
 from proxyherd.notes import LinkFailed
 from proxyherd.observe import Observer
 from proxyherd.tls import Contexts, explain, names
-from proxyherd.turn import Turn
 
 _READ_AHEAD: Final = 262_144
 """Bytes received and not yet learned past which a peer is not read for now."""
@@ -47,14 +47,14 @@ class Peers:
         server: Server,
         terms: Terms,
         node: Node,
-        turn: Turn,
+        engine: Replicated,
         observer: Observer,
         contexts: Contexts,
     ) -> None:
         self.limits = herd.limits
         self.terms = terms
         self.node = node
-        self.turn = turn
+        self.engine = engine
         self.observer = observer
         self.loop = asyncio.get_running_loop()
         self.connections: set[PeerConnection] = set()
@@ -94,7 +94,7 @@ class Peers:
             if link.state is State.CLOSED:
                 self.node.closed(link)
         self.node.tick(now)
-        self.turn.beat()
+        self.engine.beat()
 
     def part(self) -> None:
         """Dial and listen no more, and end every link: see `linger`."""
@@ -105,7 +105,7 @@ class Peers:
         for connection in tuple(self.connections):
             connection.link.close("server stops")
             self.node.closed(connection.link)
-        self.turn.wake()
+        self.engine.wake()
 
     @property
     def unsent(self) -> int:
@@ -133,7 +133,7 @@ class Peers:
 
     def _refused(self, address: str, reason: str) -> None:
         self.node.notes.append(LinkFailed(None, dialled=False, reason=f"{address}: {reason}"))
-        self.turn.wake()
+        self.engine.wake()
 
     async def _keep_dialling(self, neighbour: str) -> None:
         most = self._herd.timing.backoff_seconds
@@ -204,7 +204,7 @@ class Peers:
         """
         if failures:
             self.node.notes.append(LinkFailed(neighbour, dialled=True, reason="; ".join(sorted(failures))))
-            self.turn.wake()
+            self.engine.wake()
             failures.clear()
 
 
@@ -236,7 +236,7 @@ class PeerConnection(asyncio.Protocol):
             self.link.certified = names(transport.get_extra_info("peercert"))
         peers.connections.add(self)
         peers.make_room()
-        peers.turn.add_link(self)
+        peers.engine.add_link(self)
 
     @property
     def unsent(self) -> int:
@@ -258,13 +258,13 @@ class PeerConnection(asyncio.Protocol):
         ):
             self._reading = False
             self._transport.pause_reading()
-        self._peers.turn.peer_said(self)
+        self._peers.engine.peer_said(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Let the next turn hear what is left, which may be a neighbour's last words, and end the link."""
         self._transport = None
         self._lost, self._broken = True, "" if exc is None else f"connection broke: {explain(exc)}"
-        self._peers.turn.peer_said(self)
+        self._peers.engine.peer_said(self)
 
     def heard(self) -> None:
         """End the link if the connection is gone."""
@@ -280,7 +280,7 @@ class PeerConnection(asyncio.Protocol):
             self.link.receive_eof()
         peers.node.closed(self.link)
         peers.connections.discard(self)
-        peers.turn.remove_link(self)
+        peers.engine.remove_link(self)
         self.ended.set_result(self.link.proved)
 
     def release(self, now: float) -> None:

@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from proxyherd.framing import Overlong
 from proxyherd.logs import text
-from proxyherd.node import Reply
+from proxyherd.reply import Reply
 
 MOST: Final = 200
 """Commands, and clients, that are kept."""

@@ -1,9 +1,10 @@
-"""One turn of the event loop: gathers what it brought, decides, and lets everything out in order.
+"""One turn of the event loop: gathers what clients said, lets the engine decide, and lets everything out in order.
 
-What peers sent goes before what clients asked. Then, in this order, and in one write to each destination: the
-journal, the live peer links, the clients' answers; the log and the metrics last. So a neighbour asked right after
-an answer already knows; and the busier a server is, the less a command costs it. What is too much for one turn
-waits for the next, so that nobody's flood holds up another's answer for long.
+Everything that is ready is read first; then the engine stores and looks up what the turn wants, all of it at once.
+The engine `herd` has the outcomes in the same turn, and hands them to journal and peers before any client has its
+answer; `redis` has them later, and wakes another turn. Answers keep their order on a connection either way, one write
+to each client; the log and the metrics come last. So the busier a server is, the less a command costs it. What is too
+much for one turn waits for the next, so that nobody's flood holds up another's answer for long.
 """
 
 from __future__ import annotations
@@ -11,17 +12,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Sized
+from collections.abc import Awaitable, Callable, Iterable, Sequence, Sized
 from functools import partial
 from typing import Final, Protocol, cast
 
+from msgspec import Struct
+
 from proxyherd.framing import Overlong
-from proxyherd.link import Link
-from proxyherd.messages import invalid, metres, position
-from proxyherd.node import Node, Reply
+from proxyherd.messages import metres, position
+from proxyherd.notes import Note
 from proxyherd.observe import Observer
 from proxyherd.places import STATUSES, Places, Query, no_results
-from proxyherd.waiting import EarlyQueries
+from proxyherd.reply import Reply
 
 _CLIENT_LINES: Final = 64
 """Lines of one client in one turn: who sends more at once waits for others in between."""
@@ -31,12 +33,6 @@ _TURN_LINES: Final = 512
 
 _TURN_QUERIES: Final = 32
 """Queries of Places that begin in one turn: each starts two tasks."""
-
-_PEER_LINES: Final = 1_024
-"""Lines of all peers in one turn: some five milliseconds."""
-
-_PEER_LEAST: Final = 32
-"""Lines of one peer in one turn, however many there are."""
 
 
 class Client(Protocol):
@@ -66,68 +62,86 @@ class Client(Protocol):
     def release(self) -> list[tuple[bytes | Overlong, Reply]]:
         """Write the answers that are there, in order, in one write; return them."""
 
-
-class Peer(Protocol):
-    """What a turn wants of a peer's connection."""
-
-    link: Link
-    queued: bool
-
-    def heard(self) -> None:
-        """Go on: everything that was received has been heard."""
-
-    def release(self, now: float) -> None:
-        """Write what the link has to send, in one write; end the connection if the link has ended."""
+    def give_up(self, reason: str) -> list[tuple[bytes | Overlong, Reply]]:
+        """Close without the answers that are owed; return their commands."""
 
 
-class Journal(Protocol):
-    """What a turn wants of the journal."""
+class Settled(Struct):
+    """Replies that have waited for the engine: whose they are; which of them wait for Places now; and who is to be let
+    go without an answer, with the reason.
+    """
 
-    always: bool
+    clients: Iterable[Client]
+    found: Iterable[tuple[Client, Reply]] = ()
+    given_up: Iterable[tuple[Client, str]] = ()
+
+
+class Engine(Protocol):
+    """Where reports are stored and questions looked up. A turn calls, in this order: `begin`; `reports` and `command`;
+    `keep`; `tell`, `settled` and `notes`. Between turns the engine may call its `wake`.
+    """
+
+    wake: Callable[[], None]
 
     @property
-    def takes_reports(self) -> bool:
-        """Whether reports may be answered."""
+    def full(self) -> bool:
+        """Whether so much waits for the engine that clients are to wait too."""
 
-    def append(self, lines: list[bytes]) -> bool:
-        """Append a turn's updates; False if its reports must be refused."""
+    @property
+    def more(self) -> bool:
+        """Whether there is something left for another turn."""
 
-    async def sync(self) -> bool:
-        """Bring them to disk, where `always`; False likewise."""
+    def begin(self, now: float, received: int) -> None:
+        """Take in what came otherwise than from clients; `received`: nanoseconds of POSIX time."""
+
+    def reports(self, said: Sequence[Sequence[bytes | Overlong]], received: int) -> list[list[bytes]]:
+        """Store reports that each client's lines begin with, where that is done at once; return the answers."""
+
+    def command(self, line: bytes | Overlong, received: int) -> Reply:
+        """Decide about a line that `reports` has left. Without answer and entry, it is one for `wait`."""
+
+    def wait(self, client: Client, line: bytes | Overlong, reply: Reply) -> None:
+        """Let a reply wait for its outcome, and be among the `settled` of a later turn."""
+
+    def keep(self) -> bool | Awaitable[bool]:
+        """Keep what this turn has stored, or hand on what it wants; False: its reports must be decided again."""
+
+    def undo(self) -> None:
+        """Take back this turn's reports, which could not be kept."""
+
+    def tell(self, now: float) -> None:
+        """Tell those who must know before the clients have their answers."""
+
+    def settled(self) -> Settled | None:
+        """Return whose replies have waited, and wait no more; None: nobody's."""
+
+    def notes(self) -> list[Note]:
+        """Return what has happened that is worth a line in the log."""
 
 
 class Turn:
-    """Runs the turns of one server. The listeners call `client_said`, `peer_said` and `wake`.
+    """Runs the turns of one server. The client listener calls `client_said`, the engine `wake`.
 
     `places` can be awaited as often as needed; until it is there, queries wait for it.
     """
 
     def __init__(
-        self,
-        node: Node,
-        journal: Journal,
-        places: Awaitable[Places],
-        observer: Observer,
-        loop: asyncio.AbstractEventLoop,
+        self, engine: Engine, places: Awaitable[Places], observer: Observer, loop: asyncio.AbstractEventLoop
     ) -> None:
-        self._node = node
-        self._journal = journal
+        self._engine = engine
         self._places = places
         self._observer = observer
         self._loop = loop
         self._clients: deque[Client] = deque()
-        self._peers: deque[Peer] = deque()
-        self._links: set[Peer] = set()
-        self._early: EarlyQueries[Client] = EarlyQueries()
         self._unasked: deque[tuple[Client, Reply]] = deque()
         self._queries: dict[Client, set[asyncio.Task[None]]] = {}
         self._scheduled = False
-        self._more = False
+        self._received = 0
         # What clients have said in this turn: reports alone, all stored, with their answers; and all else.
         self._reported: list[tuple[Client, list[bytes | Overlong], list[bytes]]] = []
         self._said: list[tuple[Client, list[bytes | Overlong], list[Reply]]] = []
-        self._looked_up: list[tuple[Client, bytes, Reply]] = []
         self._commit: asyncio.Task[None] | None = None
+        engine.wake = self.wake
 
     def client_said(self, client: Client) -> None:
         """A client has sent something, or can take answers again."""
@@ -142,88 +156,52 @@ class Turn:
         for query in tuple(self._queries.get(client, ())):
             query.cancel()
 
-    def peer_said(self, peer: Peer) -> None:
-        """A peer has sent something."""
-        if not peer.queued:
-            peer.queued = True
-            self._peers.append(peer)
-            self.wake()
-
-    def add_link(self, peer: Peer) -> None:
-        """Count a connection among those that have something to say at the end of a turn."""
-        self._links.add(peer)
-        self.wake()
-
-    def remove_link(self, peer: Peer) -> None:
-        """Forget a connection that is gone."""
-        self._links.discard(peer)
-        self.wake()
-
     def wake(self) -> None:
         """Let there be a turn, when everything that is ready now has been read."""
         if not self._scheduled and self._commit is None:
             self._scheduled = True
             self._loop.call_soon(self._run)
 
-    def beat(self) -> None:
-        """Let time pass on every link, also while a turn waits for the disk."""
-        self.wake()
-        if self._commit is not None:
-            now = self._loop.time()
-            for peer in tuple(self._links):
-                peer.release(now)
-
     def _run(self) -> None:
         self._scheduled = False
         if self._commit is not None:  # it wakes the next turn
             return
-        node, now = self._node, self._loop.time()
-        node.clock = time.time_ns()
-        self._hear_peers(now)
-        self._more = node.work(now)
-        self._hear_clients(now)
-        if self._early:
-            self._look_up_again()
-        if not node.news:
+        engine, now = self._engine, self._loop.time()
+        self._received = time.time_ns()
+        engine.begin(now, self._received)
+        if self._clients and not engine.full:
+            self._hear_clients(now)
+        kept = engine.keep()
+        if kept is True:
             self._let_out()
-            return
-        kept = self._journal.append([news.line for news in node.news])
-        if kept and self._journal.always:
-            self._commit = self._loop.create_task(self._let_out_after_sync())
-            return
-        if not kept:
-            self._refuse()
-        self._let_out()
+        elif kept is False:
+            self._decide_again()
+            self._let_out()
+        else:
+            self._commit = self._loop.create_task(self._let_out_after(kept))
 
-    async def _let_out_after_sync(self) -> None:
+    async def _let_out_after(self, kept: Awaitable[bool]) -> None:
         try:
-            if not await self._journal.sync():
-                self._refuse()
+            if not await kept:
+                self._decide_again()
         finally:
             self._commit = None
         self._let_out()
 
-    def _refuse(self) -> None:
-        """Take back this turn's reports, which could not be kept, and decide again about all its commands."""
-        self._node.undo_reports()
-        self._node.takes_reports = False
-        decide, received = self._node.command, self._node.clock
+    def _decide_again(self) -> None:
+        """Decide again about all commands of this turn: its reports could not be kept."""
+        self._engine.undo()
+        decide, received = self._engine.command, self._received
         said = [(client, lines) for client, lines, _ in (*self._reported, *self._said)]
         self._reported.clear()
         self._said = [(client, lines, [decide(line, received) for line in lines]) for client, lines in said]
-        for _, line, reply in self._looked_up:
-            self._look_up(line, reply)
 
     def _let_out(self) -> None:
-        """Peers first, then clients; the log and the metrics last."""
-        node, observer, now = self._node, self._observer, self._loop.time()
-        node.flood()
-        for peer in tuple(self._links):
-            peer.release(now)
-        for client, line, reply in self._looked_up:
-            self._wait(client, line, reply)
-            self._answer(client, [], [])
-        self._looked_up.clear()
+        """Let the engine tell whom it must, then answer clients; the log and the metrics last."""
+        engine, observer = self._engine, self._observer
+        engine.tell(self._loop.time())
+        if (settled := engine.settled()) is not None:
+            self._settle(settled)
         for client, lines, answers in self._reported:
             client.answer(answers)
             observer.reports(client.label, cast("list[bytes]", lines), answers)
@@ -231,37 +209,56 @@ class Turn:
         for client, lines, replies in self._said:
             self._answer(client, lines, replies)
         self._said.clear()
-        if node.notes:
-            notes, node.notes = node.notes, []
+        if notes := engine.notes():
             observer.note(notes)
         observer.end_turn()
         self._ask_some()
-        if self._more or self._unasked or self._clients or self._peers:
+        if engine.more or self._unasked or (self._clients and not engine.full):
             self.wake()
+
+    def _settle(self, settled: Settled) -> None:
+        """Answer those whose replies have waited for the engine."""
+        for client, reply in settled.found:
+            self._wait_for_places(client, reply)
+        for client in settled.clients:
+            self._log(client, client.release())
+        for client, reason in settled.given_up:
+            self.client_left(client)
+            unanswered = client.give_up(reason)
+            for _, reply in unanswered:
+                reply.outcome, reply.answer, reply.entry = "unanswered", None, None
+            self._log(client, unanswered)
 
     def _answer(self, client: Client, lines: list[bytes | Overlong], replies: list[Reply]) -> None:
         """Let a client have the answers that are there."""
         for line, reply in zip(lines, replies, strict=True):
             client.owe(line, reply)
-            self._wait(client, line, reply)
-        for line, reply in client.release():
-            self._observer.command(client.name, line, reply)
+            if reply.answer is None:
+                if reply.entry is None:
+                    self._engine.wait(client, line, reply)
+                else:
+                    self._wait_for_places(client, reply)
+        self._log(client, client.release())
 
-    def _hear_peers(self, now: float) -> None:
-        most = max(_PEER_LEAST, _PEER_LINES // max(1, len(self._peers)))
-        for _ in range(len(self._peers)):
-            peer = self._peers.popleft()
-            peer.queued = False
-            self._node.receive(peer.link, most, now)
-            if peer.link.more:
-                self.peer_said(peer)
-            else:
-                peer.heard()
+    def _log(self, client: Client, released: list[tuple[bytes | Overlong, Reply]]) -> None:
+        """Log commands with their answers, runs of stored reports at once."""
+        stored: list[bytes] = []
+        answers: list[bytes] = []
+        for line, reply in released:
+            if reply.outcome == "stored":
+                stored.append(cast("bytes", line))
+                answers.append(cast("bytes", reply.answer))
+                continue
+            if stored:
+                self._observer.reports(client.label, stored, answers)
+                stored, answers = [], []
+            self._observer.command(client.name, line, reply)
+        if stored:
+            self._observer.reports(client.label, stored, answers)
 
     def _hear_clients(self, now: float) -> None:
-        """Decide about what clients have sent."""
-        node, received = self._node, self._node.clock
-        node.takes_reports = self._journal.takes_reports
+        """Let the engine decide about what clients have sent."""
+        engine, received = self._engine, self._received
         clients: list[Client] = []
         said: list[list[bytes | Overlong]] = []
         lines_left = _TURN_LINES
@@ -274,36 +271,29 @@ class Turn:
             lines_left -= len(lines)
             clients.append(client)
             said.append(lines)
-        for one in zip(clients, said, node.reports(said, received), strict=True):
+        for one in zip(clients, said, engine.reports(said, received), strict=True):
             client, lines, answers = one
             if len(answers) == len(lines) and not client.owed:
                 self._reported.append(one)
                 continue
             replies = [Reply("iamat", "stored", answer) for answer in answers]
-            replies += [node.command(line, received) for line in lines[len(answers) :]]
+            replies += [engine.command(line, received) for line in lines[len(answers) :]]
             self._said.append((client, lines, replies))
 
-    # Answers that must wait. ---------------------------------------------------------------------------------
+    # Places. -------------------------------------------------------------------------------------------------
 
-    def _wait(self, client: Client, line: bytes | Overlong, reply: Reply) -> None:
-        if reply.answer is not None:
-            return
+    def _wait_for_places(self, client: Client, reply: Reply) -> None:
         if client.gone:  # nobody to ask Places for; what is behind it is logged
-            _leave(reply)
-            return
-        if reply.entry is None:
-            assert isinstance(line, bytes)
-            if not self._early.add(client, line, reply):
-                reply.outcome, reply.answer = "refused", invalid(line)
-            return
-        self._unasked.append((client, reply))
+            leave(reply)
+        else:
+            self._unasked.append((client, reply))
 
     def _ask_some(self) -> None:
         """Begin queries of Places, as many as hold nobody up; the rest is for the next turn."""
         for _ in range(min(len(self._unasked), _TURN_QUERIES)):
             client, reply = self._unasked.popleft()
             if client.gone:
-                _leave(reply)
+                leave(reply)
                 self.client_said(client)
                 continue
             query = self._loop.create_task(self._ask_places(client, reply))
@@ -316,18 +306,6 @@ class Turn:
         if not queries:
             del self._queries[client]
 
-    def _look_up_again(self) -> None:
-        """Decide again about queries that came before the server was ready."""
-        early = self._early.all() if self._node.ready else self._early.known(self._node.news)
-        for client, line, reply in early:
-            self._look_up(line, reply)
-            self._looked_up.append((client, line, reply))
-
-    def _look_up(self, line: bytes, reply: Reply) -> None:
-        assert reply.whatsat is not None
-        again = self._node.look_up(reply.whatsat, line)
-        reply.outcome, reply.answer, reply.entry = again.outcome, again.answer, again.entry
-
     async def _ask_places(self, client: Client, reply: Reply) -> None:
         assert reply.whatsat is not None
         assert reply.entry is not None
@@ -338,7 +316,7 @@ class Turn:
             places = await asyncio.shield(self._places)
             answer = await places.nearby(query, client)
         except asyncio.CancelledError:
-            _leave(reply)
+            leave(reply)
             self.client_said(client)  # what is behind it is logged
             return
         except Exception as error:  # noqa: BLE001 - the client gets an answer, as those who wait behind it
@@ -353,6 +331,6 @@ class Turn:
         self.client_said(client)
 
 
-def _leave(reply: Reply) -> None:
+def leave(reply: Reply) -> None:
     """Answer nobody: the client has gone."""
     reply.outcome, reply.answer, reply.entry = "left", b"", None

@@ -11,7 +11,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Final, Generic, Protocol, TypeVar
 
-from proxyherd.node import News, Reply
+from proxyherd.node import News
+from proxyherd.reply import Reply
 
 MOST: Final = 65_536
 """Queries that wait at once: some 30 MiB."""

@@ -289,7 +289,11 @@ class Server:
         return self.costs
 
     async def link(self, name: str) -> tuple[PeerConnection, Transport]:
-        connection, transport, far = PeerConnection(self.daemon._peers, None), Transport(1), neighbour(name)
+        connection, transport, far = (
+            PeerConnection(self.daemon._backend.peers, None),
+            Transport(1),
+            neighbour(name),
+        )
         connection.connection_made(cast("asyncio.Transport", transport))
         for _ in range(2):
             connection.data_received(far.data_to_send(0.0))

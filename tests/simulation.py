@@ -24,8 +24,9 @@ from proxyherd import catchup, peer_messages, table, walks
 from proxyherd.config import PEER_LINE_SLACK
 from proxyherd.link import NONCE_BYTES, Link, State, Terms
 from proxyherd.messages import Entry, Iamat, parse_at, parse_command
-from proxyherd.node import Node, Reply
+from proxyherd.node import Node
 from proxyherd.peers import backoff
+from proxyherd.reply import Reply
 from proxyherd.schema import Limits, Timing
 from proxyherd.table import Room, Table
 

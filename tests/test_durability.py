@@ -26,9 +26,11 @@ from proxyherd.framing import Overlong
 from proxyherd.journal import Journal, Rewrite, files, read, record, verify
 from proxyherd.logs import LogFile, make_logger
 from proxyherd.metrics import Metrics
-from proxyherd.node import Node, Reply
+from proxyherd.node import Node
 from proxyherd.observe import Observer
 from proxyherd.places import Places
+from proxyherd.replicated import Replicated
+from proxyherd.reply import Reply
 from proxyherd.schema import Durability as Settings
 from proxyherd.schema import Limits, Timing
 from proxyherd.table import Table
@@ -331,6 +333,9 @@ class Pipeliner:
             released.append(self.owed.popleft())
         return released
 
+    def give_up(self, reason: str) -> list[tuple[bytes | Overlong, Reply]]:
+        raise AssertionError(reason)
+
 
 @pytest.fixture
 def observer(tmp_path: Path) -> Iterator[Observer]:
@@ -357,7 +362,7 @@ def test_with_fsync_always_no_answer_leaves_before_the_sync_that_covers_it(
     async def scenario() -> None:
         journal, loop = Held(), asyncio.get_running_loop()
         places: asyncio.Future[Places] = loop.create_future()
-        turn = Turn(node(), journal, places, observer, loop)
+        turn = Turn(Replicated(node(), journal, loop), places, observer, loop)
         lines = [b"IAMAT client%d +1+1 %d" % (number, number) for number in range(1_000)]
         client = Pipeliner(turn, lines)
         turn.client_said(client)

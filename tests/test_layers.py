@@ -25,6 +25,7 @@ PURE = (
     "catchup",
     "link",
     "notes",
+    "reply",
     "schema",
     "config",
     "walks",
@@ -46,8 +47,8 @@ OUTER = ("clients", "peers", "admin", "places", "journal")
 
 KNOWS_ALL = "daemon"
 
-KNOW_SOME = {"cli": {"places", "journal"}, "turn": {"places", "journal"}}
-"""The command line has tools for the files of both, and a turn hands on to both."""
+KNOW_SOME = {"cli": {"places", "journal"}, "replica": {"peers", "journal"}}
+"""The command line has tools for the files of both; a replica is put together of both."""
 
 REACHES_OUT = {"open", "input", "print", "breakpoint", "exec", "eval", "compile", "__import__"}
 """Builtins that no pure room may name."""
@@ -198,6 +199,7 @@ def test_a_package_that_keeps_the_layers_is_left_alone(package: Path) -> None:
         ("places/google", "from .. import clients", "places imports clients"),
         ("places/__init__", "from ..clients import Clients", "places imports clients"),
         ("turn", "from proxyherd import places, peers", "turn knows peers and places"),
+        ("replica", "from proxyherd import clients, peers", "replica knows clients and peers"),
         ("cli", "from proxyherd.clients import x\nfrom proxyherd.admin import y", None),
     ],
 )

@@ -31,9 +31,9 @@ from proxyherd.logs import LogFile, make_logger
 from proxyherd.lookups import new_event_loop
 from proxyherd.messages import Entry
 from proxyherd.metrics import Metrics
-from proxyherd.node import Reply
 from proxyherd.observe import Observer
 from proxyherd.recent import MOST, SHOWN_BYTES, Command
+from proxyherd.reply import Reply
 from proxyherd.table import Table
 from proxyherd.watching import state
 from proxyherd.watching.density import MOST_CELLS, Density

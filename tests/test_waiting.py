@@ -7,7 +7,8 @@ from herd_process import herd_of, wait_until
 
 from proxyherd import waiting
 from proxyherd.messages import Whatsat
-from proxyherd.node import News, Reply
+from proxyherd.node import News
+from proxyherd.reply import Reply
 from proxyherd.waiting import EarlyQueries
 
 

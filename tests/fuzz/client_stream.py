@@ -14,8 +14,9 @@ from quick_table import QuickTable
 
 from proxyherd.framing import LineFramer
 from proxyherd.messages import parse_at
-from proxyherd.node import Node, Reply
+from proxyherd.node import Node
 from proxyherd.places.answers import no_results
+from proxyherd.reply import Reply
 from proxyherd.schema import Limits, Timing
 
 NAME = b"Clark"

@@ -1,0 +1,130 @@
+"""A server of the engine `herd`, put together: the table, its journal, and the links that keep it equal to others'."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from proxyherd.binding import Binder
+from proxyherd.config import PEER_LINE_SLACK, Herd, Server
+from proxyherd.durability import Durability
+from proxyherd.journal import Journal
+from proxyherd.link import SILENT_HEARTBEATS, Terms
+from proxyherd.node import Node
+from proxyherd.observe import Observer
+from proxyherd.peers import Peers
+from proxyherd.replicated import Replicated
+from proxyherd.schema import Limits
+from proxyherd.secret import Secrets
+from proxyherd.table import Table
+from proxyherd.tls import Contexts
+
+
+class Replica:
+    """What the daemon wants of the engine `herd`, from start to stop."""
+
+    def __init__(
+        self,
+        herd: Herd,
+        server: Server,
+        secrets: Secrets,
+        contexts: Contexts,
+        state: Path,
+        limits: Limits,
+        observer: Observer,
+        binder: Binder,
+    ) -> None:
+        self._herd = herd
+        self._server = server
+        self._secrets = secrets
+        self._binder = binder
+        self._loop = loop = asyncio.get_running_loop()
+        self._replayed = False
+        self.table = Table(hashlib.blake2b(secrets.table, digest_size=32, person=b"proxyherd table").digest())
+        self._node = Node(
+            server.name, self.table, limits, herd.timing, alone=not server.neighbours, now=loop.time()
+        )
+        self._node.ready = False  # before the journal is replayed
+        line_bytes = limits.max_line_bytes + PEER_LINE_SLACK
+        journal = Journal(
+            state / "journal", line_bytes=line_bytes, rewrite_bytes=herd.durability.rewrite_bytes
+        )
+        journal.start()
+        self._durability = Durability(journal, self._node, herd.durability, observer)
+        self.engine = Replicated(self._node, self._durability, loop)
+        self.peers = Peers(herd, server, self._terms(), self._node, self.engine, observer, contexts)
+
+    def _terms(self) -> Terms:
+        server, timing = self._server, self._herd.timing
+        return Terms(
+            name=server.name,
+            neighbours=frozenset(server.neighbours),
+            secrets=self._secrets.accepted,
+            line_bytes=self._herd.limits.max_line_bytes + PEER_LINE_SLACK,
+            heartbeat=timing.heartbeat_seconds,
+            handshake=timing.handshake_seconds,
+        )
+
+    def start(self, spawn: Callable[[Coroutine[Any, Any, None]], None]) -> None:
+        """Begin what goes on in the background, as soon as clients are listened for."""
+        spawn(self._durability.keep_synced())
+        spawn(self._join())
+
+    async def _join(self) -> None:
+        """Replay, then meet the neighbours: what they ask for must be there."""
+        await self._durability.replay()
+        self._node.start(self._loop.time())
+        await self._binder.listen("peers", self._server.peers, self.peers.listener.listen)
+        self.peers.dial()
+        self._replayed = True
+        await self._durability.keep()
+
+    def tick(self) -> None:
+        """Let time pass on the links."""
+        if self._replayed:
+            self.peers.tick(self._loop.time())
+
+    def renew(self, secrets: Secrets, contexts: Contexts) -> None:
+        """Let links that are made from now on have other secrets and certificates."""
+        self._secrets = secrets
+        self.peers.renew(self._terms(), contexts)
+
+    @property
+    def started(self) -> bool:
+        """Whether the start is over, whatever may be amiss now."""
+        return self._replayed and self._node.ready
+
+    @property
+    def trouble(self) -> str:
+        """Why the server is not ready, empty when it is."""
+        if not self._replayed:
+            return "replaying the journal"
+        if self._durability.failing:
+            return f"the journal cannot be written: {self._durability.failing}"
+        return "" if self._node.ready else "catching up"
+
+    def figures(self) -> dict[str, int]:
+        """Return what is told when the server is ready."""
+        return {"clients": len(self.table), "links": len(tuple(self._node.linked))}
+
+    async def flush(self, deadline: float) -> None:
+        """Wait for the neighbours to read what may be known nowhere else, where this server is to be removed."""
+        await self._while(lambda: self.peers.unsent > 0, deadline)
+
+    async def part(self) -> None:
+        """Let go of the neighbours."""
+        self.peers.part()
+        silence = SILENT_HEARTBEATS * self._herd.timing.heartbeat_seconds
+        await self._while(lambda: self.peers.linger, self._loop.time() + silence)
+
+    async def close(self) -> None:
+        """Bring everything to disk."""
+        await self._durability.close()
+
+    async def _while(self, condition: Callable[[], bool], deadline: float) -> None:
+        """Wait for a condition to end."""
+        while condition() and self._loop.time() < deadline:  # noqa: ASYNC110 - sockets do not tell
+            await asyncio.sleep(0.01)

@@ -1,0 +1,197 @@
+"""The engine `herd`: the table is in this process, and in every other server's.
+
+What a turn stores is decided at once. Then it goes to the journal and to the live peer links, in one write each,
+before any client has its answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Final, Protocol
+
+from proxyherd.framing import Overlong
+from proxyherd.link import Link
+from proxyherd.messages import invalid
+from proxyherd.node import Node
+from proxyherd.notes import Note
+from proxyherd.reply import Reply
+from proxyherd.turn import Client, Settled, leave
+from proxyherd.waiting import EarlyQueries
+
+_PEER_LINES: Final = 1_024
+"""Lines of all peers in one turn: some five milliseconds."""
+
+_PEER_LEAST: Final = 32
+"""Lines of one peer in one turn, however many there are."""
+
+
+class Peer(Protocol):
+    """What a turn wants of a peer's connection."""
+
+    link: Link
+    queued: bool
+
+    def heard(self) -> None:
+        """Go on: everything that was received has been heard."""
+
+    def release(self, now: float) -> None:
+        """Write what the link has to send, in one write; end the connection if the link has ended."""
+
+
+class Journal(Protocol):
+    """What a turn wants of the journal."""
+
+    always: bool
+
+    @property
+    def takes_reports(self) -> bool:
+        """Whether reports may be answered."""
+
+    def append(self, lines: list[bytes]) -> bool:
+        """Append a turn's updates; False if its reports must be refused."""
+
+    async def sync(self) -> bool:
+        """Bring them to disk, where `always`; False likewise."""
+
+
+class Replicated:
+    """What one server's turns store in, and ask. The peer listener calls `peer_said`, `add_link` and `wake`."""
+
+    full = False
+    """There is always room: what a turn wants is done within it."""
+
+    def __init__(self, node: Node, journal: Journal, loop: asyncio.AbstractEventLoop) -> None:
+        self.wake: Callable[[], None] = lambda: None
+        self.reports = node.reports
+        self.command = node.command
+        self._node = node
+        self._journal = journal
+        self._loop = loop
+        self._peers: deque[Peer] = deque()
+        self._links: set[Peer] = set()
+        self._more = False
+        self._syncs = False
+        self._early: EarlyQueries[Client] = EarlyQueries()
+        self._looked_up: list[tuple[Client, bytes, Reply]] = []
+
+    # What the peer listener tells. ---------------------------------------------------------------------------
+
+    def peer_said(self, peer: Peer) -> None:
+        """A peer has sent something."""
+        if not peer.queued:
+            peer.queued = True
+            self._peers.append(peer)
+            self.wake()
+
+    def add_link(self, peer: Peer) -> None:
+        """Count a connection among those that have something to say at the end of a turn."""
+        self._links.add(peer)
+        self.wake()
+
+    def remove_link(self, peer: Peer) -> None:
+        """Forget a connection that is gone."""
+        self._links.discard(peer)
+        self.wake()
+
+    def beat(self) -> None:
+        """Let time pass on every link, also while a turn waits for the disk."""
+        self.wake()
+        if self._syncs:
+            self._release(self._loop.time())
+
+    # What a turn wants. --------------------------------------------------------------------------------------
+
+    def begin(self, now: float, received: int) -> None:
+        """Hear the peers, and do a slice of what takes long."""
+        node = self._node
+        node.clock = received
+        if self._peers:
+            self._hear_peers(now)
+        self._more = node.work(now)
+        node.takes_reports = self._journal.takes_reports
+
+    def wait(self, client: Client, line: bytes | Overlong, reply: Reply) -> None:
+        """Let a query wait until the server is ready, or knows its client."""
+        assert isinstance(line, bytes)
+        if client.gone:
+            leave(reply)
+        elif not self._early.add(client, line, reply):
+            reply.outcome, reply.answer = "refused", invalid(line)
+
+    def keep(self) -> bool | Awaitable[bool]:
+        """Append what this turn has stored to the journal; False if its reports must be decided again, refused."""
+        node = self._node
+        if self._early:
+            self._look_up_again()
+        if not node.news:
+            return True
+        kept = self._journal.append([news.line for news in node.news])
+        return self._sync() if kept and self._journal.always else kept
+
+    async def _sync(self) -> bool:
+        self._syncs = True
+        try:
+            return await self._journal.sync()
+        finally:
+            self._syncs = False
+
+    def undo(self) -> None:
+        """Take back this turn's reports, which could not be kept, and take no more of them."""
+        self._node.undo_reports()
+        self._node.takes_reports = False
+        for _, line, reply in self._looked_up:
+            self._look_up(line, reply)
+
+    def tell(self, now: float) -> None:
+        """Hand everything to the peers, before any client has its answer."""
+        self._node.flood()
+        self._release(now)
+
+    def settled(self) -> Settled | None:
+        """Return whose queries have waited here, and wait here no more."""
+        if not self._looked_up:
+            return None
+        looked_up, self._looked_up = self._looked_up, []
+        found = [(client, reply) for client, _, reply in looked_up if reply.answer is None]
+        return Settled(dict.fromkeys(client for client, _, _ in looked_up), found)
+
+    def notes(self) -> list[Note]:
+        """Return what has happened that is worth a line in the log."""
+        notes = self._node.notes
+        if notes:
+            self._node.notes = []
+        return notes
+
+    @property
+    def more(self) -> bool:
+        """Whether there is something left for another turn."""
+        return self._more or bool(self._peers)
+
+    def _hear_peers(self, now: float) -> None:
+        most = max(_PEER_LEAST, _PEER_LINES // len(self._peers))
+        for _ in range(len(self._peers)):
+            peer = self._peers.popleft()
+            peer.queued = False
+            self._node.receive(peer.link, most, now)
+            if peer.link.more:
+                self.peer_said(peer)
+            else:
+                peer.heard()
+
+    def _release(self, now: float) -> None:
+        for peer in tuple(self._links):
+            peer.release(now)
+
+    def _look_up_again(self) -> None:
+        """Decide again about queries that came before the server was ready."""
+        early = self._early.all() if self._node.ready else self._early.known(self._node.news)
+        for client, line, reply in early:
+            self._look_up(line, reply)
+            self._looked_up.append((client, line, reply))
+
+    def _look_up(self, line: bytes, reply: Reply) -> None:
+        assert reply.whatsat is not None
+        again = self._node.look_up(reply.whatsat, line)
+        reply.outcome, reply.answer, reply.entry = again.outcome, again.answer, again.entry
