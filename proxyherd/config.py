@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Struct, field
 
-from proxyherd.schema import Admin, Durability, Limits, Log, Places, Timing, Tls
+from proxyherd.schema import Admin, Durability, Limits, Log, Places, Redis, Table, Timing, Tls
 
 T = TypeVar("T", bound=Struct)
 
@@ -79,6 +79,9 @@ class Herd(Struct, frozen=True):
     tls: Tls
     admin: Admin
     log: Log
+    redis: Redis | None = None
+    """The cluster that has the table; None: every server has it."""
+    redis_nodes: tuple[Address, ...] = ()
 
     def server(self, name: str) -> Server:
         """Return the server of that name. Raises ConfigError, which lists the names there are."""
@@ -104,8 +107,8 @@ class Herd(Struct, frozen=True):
 
 class _ServerTable(Struct, forbid_unknown_fields=True):
     clients: str | list[str]
-    peers: str | list[str]
     admin: str | list[str]
+    peers: str | list[str] | None = None
 
 
 class _File(Struct, forbid_unknown_fields=True):
@@ -114,6 +117,8 @@ class _File(Struct, forbid_unknown_fields=True):
     limits: dict[str, Any] = field(default_factory=dict)
     timing: dict[str, Any] = field(default_factory=dict)
     durability: dict[str, Any] = field(default_factory=dict)
+    table: dict[str, Any] = field(default_factory=dict)
+    redis: dict[str, Any] | None = None
     places: dict[str, Any] = field(default_factory=dict)
     tls: dict[str, Any] = field(default_factory=dict)
     admin: dict[str, Any] = field(default_factory=dict)
@@ -146,8 +151,12 @@ def parse(text: str, file: Path) -> Herd:
     raw = _convert(document, _File, "", file)
     if not raw.servers:
         raise ConfigError(f"{file}: key servers: is empty; a herd has at least one server")
+    redis, nodes = _redis(raw, file)
     neighbours = _neighbours(raw, file)
-    servers = {name: _server(name, table, neighbours[name], file) for name, table in raw.servers.items()}
+    servers = {
+        name: _server(name, table, neighbours[name], file, linked=redis is None)
+        for name, table in raw.servers.items()
+    }
     _distinct_addresses(servers, file)
     return Herd(
         file=file,
@@ -160,6 +169,8 @@ def parse(text: str, file: Path) -> Herd:
         tls=_tls(raw.tls, file),
         admin=_convert(raw.admin, Admin, "admin", file),
         log=_convert(raw.log, Log, "log", file),
+        redis=redis,
+        redis_nodes=nodes,
     )
 
 
@@ -177,6 +188,36 @@ def _convert(value: object, to: type[T], key: str, file: Path) -> T:
             path = f"{key}.{missing[1]}".lstrip(".")
             what = "is missing; add it"
         raise ConfigError(f"{file}: key {path}: {what}") from error
+
+
+def _redis(raw: _File, file: Path) -> tuple[Redis | None, tuple[Address, ...]]:
+    """Return where the table is: None and nothing for the herd's own."""
+    engine = _convert(raw.table, Table, "table", file).engine
+    if engine == "herd":
+        if raw.redis is not None:
+            raise ConfigError(
+                f'{file}: key redis: the table is not there; set engine = "redis" in [table], or drop [redis]'
+            )
+        return None, ()
+    for what, given in (("edges", raw.edges), ("durability", raw.durability)):
+        if given:
+            raise ConfigError(
+                f'{file}: key {what}: with engine = "redis" servers have no links and no journal; drop it'
+            )
+    redis = _convert(raw.redis or {}, Redis, "redis", file)
+    _together(redis, "redis", ("tls_certificate", "tls_key"), file)
+    if redis.tls_certificate is not None and redis.tls_authority is None:
+        raise ConfigError(
+            f"{file}: key redis.tls_authority: is missing; without it servers speak no TLS to Redis"
+        )
+    return redis, tuple(_address(text, f"{file}: key redis.nodes") for text in redis.nodes)
+
+
+def _together(table: Struct, name: str, keys: tuple[str, ...], file: Path) -> None:
+    """See that of keys that go together all are given, or none."""
+    missing = [key for key in keys if getattr(table, key) is None]
+    if missing and len(missing) < len(keys):
+        raise ConfigError(f"{file}: key {name}.{missing[0]}: is missing; {', '.join(keys)} go together")
 
 
 def _places(value: object, servers: int, file: Path) -> Places:
@@ -211,9 +252,7 @@ def _tls(value: object, file: Path) -> Tls:
         ("clients_certificate", "clients_key"),
         ("peers_authority", "peers_certificate", "peers_key"),
     ):
-        missing = [key for key in keys if getattr(tls, key) is None]
-        if missing and len(missing) < len(keys):
-            raise ConfigError(f"{file}: key tls.{missing[0]}: is missing; {', '.join(keys)} go together")
+        _together(tls, "tls", keys, file)
     return tls
 
 
@@ -235,7 +274,7 @@ def _neighbours(raw: _File, file: Path) -> dict[str, list[str]]:
     return neighbours
 
 
-def _server(name: str, value: object, neighbours: list[str], file: Path) -> Server:
+def _server(name: str, value: object, neighbours: list[str], file: Path, *, linked: bool) -> Server:
     if not NAME.fullmatch(name):
         raise ConfigError(
             f"{file}: key servers.{name}: a name is a letter and up to 62 letters, digits, '-' and '_'"
@@ -250,10 +289,16 @@ def _server(name: str, value: object, neighbours: list[str], file: Path) -> Serv
             raise ConfigError(f'{where}: no address; give at least one, such as "127.0.0.1:10000"')
         return tuple(_address(text, where) for text in texts)
 
+    if linked and table.peers is None:
+        raise ConfigError(f"{file}: key servers.{name}.peers: is missing; add it")
+    if not linked and table.peers is not None:
+        raise ConfigError(
+            f'{file}: key servers.{name}.peers: with engine = "redis" servers have no links; drop it'
+        )
     return Server(
         name=name,
         clients=addresses("clients", table.clients),
-        peers=addresses("peers", table.peers),
+        peers=() if table.peers is None else addresses("peers", table.peers),
         admin=addresses("admin", table.admin),
         neighbours=tuple(neighbours),
     )

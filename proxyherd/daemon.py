@@ -17,7 +17,7 @@ import time
 from collections.abc import Coroutine
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
 
@@ -35,6 +35,9 @@ from proxyherd.replica import Replica
 from proxyherd.schema import Limits
 from proxyherd.supervision import Notifier, StateDirectory, StateTaken, raise_descriptor_limit
 from proxyherd.turn import Turn
+
+if TYPE_CHECKING:
+    from proxyherd.cluster.front import Front
 
 _SPARE_DESCRIPTORS: Final = 256
 
@@ -58,7 +61,7 @@ def serve(herd: Herd, name: str, paths: Paths) -> int:
     server = herd.server(name)
     # A core dump would hold the secret, the key for Places and where people are.
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-    secrets = secret.read_all(paths.secret)
+    secrets = _read_secrets(herd, paths.secret)
     contexts = tls.load(herd, name)
     try:
         state = StateDirectory(paths.state)
@@ -88,7 +91,7 @@ class _Daemon:
         self,
         herd: Herd,
         server: Server,
-        secrets: secret.Secrets,
+        secrets: secret.Secrets | None,
         contexts: tls.Contexts,
         paths: Paths,
         log_file: LogFile,
@@ -137,7 +140,23 @@ class _Daemon:
     def _assemble(self) -> None:
         self._binder = Binder(self._log, self._spawn)
         limits = self._limits()
-        self._backend = Replica(
+        self._backend = self._make_backend(limits)
+        self._turn = Turn(self._backend.engine, self._places, self._observer, self._loop)
+        self._clients = Clients(
+            limits,
+            self._turn,
+            self._observer,
+            self._contexts.clients,
+            drain_seconds=self._herd.timing.drain_seconds,
+        )
+
+    def _make_backend(self, limits: Limits) -> Replica | Front:
+        """Return what stands behind the engine that the herd's file names."""
+        if self._secrets is None:
+            from proxyherd.cluster.front import Front  # noqa: PLC0415 - redis-py takes a tenth of a second
+
+            return Front(self._herd, self._server, limits, self._observer)
+        return Replica(
             self._herd,
             self._server,
             self._secrets,
@@ -146,14 +165,6 @@ class _Daemon:
             limits,
             self._observer,
             self._binder,
-        )
-        self._turn = Turn(self._backend.engine, self._places, self._observer, self._loop)
-        self._clients = Clients(
-            limits,
-            self._turn,
-            self._observer,
-            self._contexts.clients,
-            drain_seconds=self._herd.timing.drain_seconds,
         )
 
     def _limits(self) -> Limits:
@@ -257,15 +268,16 @@ class _Daemon:
     async def _reload(self) -> None:
         """Read certificates and secrets again; where that fails, what was read before stays."""
         try:
-            secrets = secret.read_all(self._secret_file)
+            secrets = _read_secrets(self._herd, self._secret_file)
             contexts = tls.load(self._herd, self._server.name)
         except ConfigError as error:
             self._log.error("reload_failed", reason=str(error))
         else:
             self._secrets, self._contexts = secrets, contexts
             self._clients.listener.renew(contexts.clients)
-            self._backend.renew(secrets, contexts)
-            self._log.info("reloaded", secrets=len(secrets.accepted))
+            if secrets is not None and isinstance(self._backend, Replica):
+                self._backend.renew(secrets, contexts)
+            self._log.info("reloaded", secrets=len(secrets.accepted) if secrets is not None else 0)
         finally:
             if self._told_ready:
                 self._notifier.tell("READY=1")
@@ -326,7 +338,7 @@ class _Daemon:
         """Bring the figures up to date that are not counted as things happen."""
         self._observer.settle()
         self._metrics.ready.set(self.ready()[0])
-        self._metrics.clients.set(len(self._backend.table))
+        self._backend.refresh(self._metrics)
         if (places := self._opened_places()) is not None:
             self._metrics.places_in_flight.set(places.in_flight)
 
@@ -339,6 +351,11 @@ class _Daemon:
     def places_by(self) -> str:
         """Return who answers what is near."""
         return places.name if (places := self._opened_places()) is not None else "nobody yet"
+
+
+def _read_secrets(herd: Herd, path: Path) -> secret.Secrets | None:
+    """Return the herd's secret, None where there are no peers to prove it to. Raises ConfigError."""
+    return None if herd.redis is not None else secret.read_all(path)
 
 
 def _import_admin() -> Any:

@@ -49,6 +49,11 @@ _PLACES_BUCKETS = (
 _PROPAGATION_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Seconds: a hop takes under a millisecond, and what takes longer than five is no flood any more."""
 
+_BATCH_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
+"""Seconds: a master and a replica on the same network take under a millisecond, and a second is the timeout."""
+
+_BATCH_SIZES = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000)
+
 _LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 """Seconds: no answer is to be held up by more than a tenth."""
 
@@ -60,10 +65,16 @@ COMMANDS: Final = (
         "refused",
         "in form, but the table is full, the journal cannot be written, or the client's clock is too far ahead",
     ),
+    (
+        "iamat",
+        "unanswered",
+        "nobody could serve its part of the table for deadline_seconds; engine redis only",
+    ),
     ("iamat", "invalid", "out of form or bounds"),
     ("whatsat", "answered", "with an AT line and places, whatever their status"),
     ("whatsat", "unknown", "in form, but no such client"),
     ("whatsat", "refused", "before the server was ready, behind 65,536 others that wait"),
+    ("whatsat", "unanswered", "as above"),
     ("whatsat", "left", "the client had gone before places were asked"),
     ("whatsat", "invalid", "out of form or bounds"),
     ("at", "invalid", "an AT from a client"),
@@ -82,6 +93,7 @@ LABELS: Final = (
             "idle": "for idle_seconds",
             "slow reader": "for slow_reader_seconds",
             "server stops": "",
+            "no answer from the cluster": "for deadline_seconds of [redis]",
             "refused": "too many, or a TLS handshake failed",
         },
     ),
@@ -131,6 +143,19 @@ LABELS: Final = (
             "breaker": "it is open",
             "budget": "used up",
             "unrecorded": "the budget cannot be recorded",
+        },
+    ),
+    (
+        "proxyherd_retried_total",
+        "why",
+        {
+            "moved": "another master has this part of the table now",
+            "asked": "it is on its way there",
+            "split": "half of it",
+            "late": "no reply within timeout_seconds",
+            "lost": "the connection broke",
+            "unsealed": "too few replicas have acknowledged",
+            "refused": "by Redis, and the log says why",
         },
     ),
     ("proxyherd_places_breaker_state", "state", {"closed": "", "open": "", "half_open": ""}),
@@ -295,6 +320,33 @@ class Metrics:
             "proxyherd_event_loop_lag_seconds",
             "Seconds by which the event loop ran a timer late, measured four times a heartbeat",
             buckets=_LAG_BUCKETS,
+            registry=registry,
+        )
+        self.masters = Gauge(
+            "proxyherd_masters", "Masters of the cluster that have a part of the table", registry=registry
+        )
+        self.masters_up = Gauge("proxyherd_masters_up", "Those of them that can be had", registry=registry)
+        self.batch_seconds = Histogram(
+            "proxyherd_batch_seconds",
+            "From sending a batch to a master until a replica has it, too",
+            buckets=_BATCH_BUCKETS,
+            registry=registry,
+        )
+        self.batch_commands = Histogram(
+            "proxyherd_batch_commands",
+            "Reports and queries in a batch; one without is a look at whether the master still is one",
+            buckets=_BATCH_SIZES,
+            registry=registry,
+        )
+        self.retried = Counter(
+            "proxyherd_retried_total",
+            "Reports and queries that were sent to a master again",
+            ["why"],
+            registry=registry,
+        )
+        self.waiting = Gauge(
+            "proxyherd_waiting",
+            "Reports and queries that have no outcome from the cluster yet",
             registry=registry,
         )
         self.log_bytes = Counter("proxyherd_log_bytes_total", "Bytes written to the log", registry=registry)

@@ -253,6 +253,38 @@ class Observer:
         """Note how the journal stands: all bytes written since the start, all failures, and whether it fails now."""
         self._journal = written, failures, failing
 
+    # The cluster. --------------------------------------------------------------------------------------------
+
+    def batch(self, commands: int, seconds: float) -> None:
+        """Note a batch that a master has carried out, and its replicas have."""
+        self.metrics.batch_commands.observe(commands)
+        self.metrics.batch_seconds.observe(seconds)
+
+    def retried(self, why: str, commands: int) -> None:
+        """Note that so many reports and queries are to be sent again."""
+        self.metrics.retried.labels(why).inc(commands)
+
+    def master(self, master: str, trouble: str) -> None:
+        """Note that a master can be had, or not."""
+        if not trouble:
+            self._limiters.pop((master, "master_down"), None)  # the next time is news
+            limiter = self._limiter(master, "master_up", _LINKS_BURST, _LINKS_REFILL_SECONDS)
+            self._let_through(limiter, "master_up", {"master": master})
+        else:
+            self._limited(master, "master_down", trouble, master=master)
+
+    def masters(self, parts: dict[str, int]) -> None:
+        """Note how many parts of the table each master has now."""
+        self.log.info("masters", parts=parts)
+
+    def node_failed(self, node: str, reason: str) -> None:
+        """Note that a node did not say who is master of what."""
+        self._limited(node, "node_failed", reason, node=node)
+
+    def store_warning(self, master: str, reason: str) -> None:
+        """Note a setting of a master that costs answered reports one day."""
+        self._limited(master, "master_unsafe", reason, master=master)
+
     # The turn. -----------------------------------------------------------------------------------------------
 
     def end_turn(self) -> None:

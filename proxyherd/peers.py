@@ -18,9 +18,9 @@ from proxyherd.config import Address, Herd, Server
 from proxyherd.link import NONCE_BYTES, Link, State, Terms
 from proxyherd.listening import Listener, spell
 from proxyherd.node import Node
-from proxyherd.replicated import Replicated
 from proxyherd.notes import LinkFailed
 from proxyherd.observe import Observer
+from proxyherd.replicated import Replicated
 from proxyherd.tls import Contexts, explain, names
 
 _READ_AHEAD: Final = 262_144

@@ -13,6 +13,7 @@ from proxyherd.config import PEER_LINE_SLACK, Herd, Server
 from proxyherd.durability import Durability
 from proxyherd.journal import Journal
 from proxyherd.link import SILENT_HEARTBEATS, Terms
+from proxyherd.metrics import Metrics
 from proxyherd.node import Node
 from proxyherd.observe import Observer
 from proxyherd.peers import Peers
@@ -109,6 +110,10 @@ class Replica:
     def figures(self) -> dict[str, int]:
         """Return what is told when the server is ready."""
         return {"clients": len(self.table), "links": len(tuple(self._node.linked))}
+
+    def refresh(self, metrics: Metrics) -> None:
+        """Bring the figures up to date that are not counted as things happen."""
+        metrics.clients.set(len(self.table))
 
     async def flush(self, deadline: float) -> None:
         """Wait for the neighbours to read what may be known nowhere else, where this server is to be removed."""

@@ -110,6 +110,51 @@ class Durability(Struct, frozen=True, forbid_unknown_fields=True):
     half of its size. A start replays the snapshot and these, at some 3 s a million lines."""
 
 
+class Table(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where the table of last locations is."""
+
+    engine: Literal["herd", "redis"] = "herd"
+    """`herd`: in every server, which tells the others. `redis`: in a Redis or Valkey Cluster, and servers keep nothing:
+    for more clients, or more reports, than one server can hold. See docs/redis.md."""
+
+
+class Redis(Struct, frozen=True, forbid_unknown_fields=True):
+    """The cluster that holds the table, where `engine` is `redis`. Paths are relative to the herd's file."""
+
+    nodes: Annotated[tuple[str, ...], Meta(min_length=1)]
+    """Addresses of some of its nodes, such as `["10.0.0.1:6379", "10.0.0.2:6379"]`; the others are found through
+    them."""
+
+    user: str = "default"
+    """The ACL user that servers are."""
+
+    password_file: str | None = None
+    """A file with its password. Without it: the systemd credential `redis-password`, then the variable
+    PROXYHERD_REDIS_PASSWORD; none of them: none."""
+
+    tls_authority: str | None = None
+    """The authority that signed the nodes' certificates; given, servers speak TLS to Redis. A certificate is made out
+    to the address, or to the host name that its node announces."""
+
+    tls_certificate: str | None = None
+    """The certificate that servers show to Redis, where it asks for one."""
+
+    tls_key: str | None = None
+    """Its private key."""
+
+    replicas: Annotated[int, Meta(ge=1, le=16)] = 1
+    """How many replicas of a master must have a report before it is answered. With one, it survives the loss of any one
+    node; each further one is another node, and another that must be up."""
+
+    timeout_seconds: Annotated[float, Meta(ge=0.05, le=60)] = 1.0
+    """How long a master may take for what it is sent at once, its replicas included. Keep it below the cluster's
+    `cluster-node-timeout`: a master that has been replaced meanwhile must not be believed."""
+
+    deadline_seconds: Annotated[float, Meta(gt=0, le=3_600)] = 5.0
+    """How long reports and queries wait while nobody can serve their part of the table, before their connection is
+    closed without an answer. A failover takes some two seconds more than `cluster-node-timeout`."""
+
+
 class Places(Struct, frozen=True, forbid_unknown_fields=True):
     """Who answers what is near."""
 

@@ -1,0 +1,17 @@
+"""The engine `redis`: the table in a Redis Cluster, and servers without state in front of it.
+
+- `layout`: which key and value a report has, and which tag a client belongs to
+- `commands`: how calls are spelled to Redis
+- `function.lua`: what Redis does with them
+- `queues`: what waits for the cluster, tag by tag and in order
+- `shard`: one master, and at most one batch in flight to it
+- `opening`: a connection to a master, checked before it is used
+- `views`: who is master of what, as several nodes say
+- `engine`: what a turn wants of it all
+- `front`: what the daemon wants
+
+Three rules make an answer true. A batch ends with a write of its own, the seal, and with WAIT: only what a replica has
+acknowledged was done by a master that still is one, so neither a report nor a look-up is believed before. Whatever did
+not come back so is done again, on whoever is master then, which changes nothing if it had been done. And what one
+connection has asked about one client is done in its order, since a tag's calls go one after another.
+"""

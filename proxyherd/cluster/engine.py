@@ -1,0 +1,415 @@
+"""The engine `redis`: what turns want goes to the masters of a cluster, and outcomes wake later turns.
+
+What waits stands in a queue for each tag, in the order in which it was asked. A tag is idle, or waits for its master's
+next batch, or is in flight; what comes for it meanwhile queues behind. While its shard has no master, it waits, up to
+the deadline; then the connections that asked are closed without an answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, cast
+
+from proxyherd.cluster import layout
+from proxyherd.cluster.batch import Asked, Batch, Call, Failed, Wish, settle_reports
+from proxyherd.cluster.commands import spell_end
+from proxyherd.cluster.shard import Library, Shard
+from proxyherd.config import Address
+from proxyherd.framing import Overlong
+from proxyherd.messages import NANOSECONDS, Iamat, Whatsat, format_at, invalid, parse_command, received, word
+from proxyherd.notes import Note
+from proxyherd.observe import Observer
+from proxyherd.reply import Reply
+from proxyherd.schema import Limits
+from proxyherd.schema import Redis as Settings
+from proxyherd.turn import Client, Settled
+
+_BATCH_WISHES: Final = 2_000
+"""What goes to a master at once: it serves others too, and is busy for some ten milliseconds then."""
+
+_TAG_WISHES: Final = 500
+"""Likewise of one tag: a call is not interrupted."""
+
+_FULL_WISHES: Final = 8_192
+"""What may wait for masters that can be had, before clients are read no more."""
+
+_PARKED_WISHES: Final = 65_536
+_PARKED_BYTES: Final = 67_108_864
+"""What may wait for masters that cannot be had; past it the next is given up at once."""
+
+_AGAIN_SECONDS: Final = 0.02
+"""Before a tag is tried again whose keys are on their way."""
+
+_MILLISECOND: Final = 1_000_000
+_WAIT_SHARE: Final = 0.8
+"""Of a batch's time, what may pass until replicas have acknowledged: the reply must still be in time."""
+
+
+class Clustered:
+    """What one server's turns store in, and ask.
+
+    `doubt` is called when who is master of what is to be found out anew.
+    """
+
+    more = False
+
+    def __init__(
+        self,
+        name: str,
+        limits: Limits,
+        settings: Settings,
+        observer: Observer,
+        library: Library,
+        doubt: Callable[[], None],
+    ) -> None:
+        self.wake: Callable[[], None] = lambda: None
+        self.shards: dict[Address, Shard] = {}
+        self.owners: list[Shard | None] = [None] * layout.TAGS
+        self.waiting = 0
+        """Reports and questions that have no outcome yet."""
+        self._name = name.encode()
+        self._settings = settings
+        self._observer = observer
+        self._library = library
+        self._doubt = doubt
+        self._loop = asyncio.get_running_loop()
+        self._lead = int(limits.max_clock_lead_seconds * NANOSECONDS) or None
+        self._age = int(limits.max_age_seconds * NANOSECONDS)
+        self._now = 0.0
+        self._received = 0
+        self._queues: list[list[Wish]] = [[] for _ in range(layout.TAGS)]
+        self._busy = bytearray(layout.TAGS)  # waits for a batch, or is in flight
+        self._homeless: set[int] = set()  # busy, and nobody is their master
+        self._singly: set[int] = set()  # their keys are being moved
+        self._detours: dict[int, tuple[Shard, int]] = {}  # where the first so many wishes of a tag are to go
+        self._parked = 0  # wishes that wait for masters that cannot be had, as of the last tick
+        self._crowded = False
+        self._settled: dict[Client, None] = {}
+        self._found: list[tuple[Client, Reply]] = []
+        self._given_up: dict[Client, str] = {}
+
+    # What a turn wants. --------------------------------------------------------------------------------------
+
+    @property
+    def full(self) -> bool:
+        """Whether so much waits for masters that can be had that clients are to wait too."""
+        return self.waiting - self._parked > _FULL_WISHES
+
+    def begin(self, now: float, received: int) -> None:
+        """Note the time: `now` by the loop's clock, `received` in nanoseconds of POSIX time."""
+        self._now, self._received = now, received
+
+    def reports(self, said: Sequence[Sequence[bytes | Overlong]], _: int) -> list[list[bytes]]:
+        """Store nothing at once."""
+        return [[] for _ in said]
+
+    def command(self, line: bytes | Overlong, received: int) -> Reply:
+        """Decide what a line is answered with, or what it asks of the cluster."""
+        if isinstance(line, Overlong):
+            return Reply("other", "overlong", invalid(line.start))
+        message = parse_command(line)
+        if type(message) is Iamat:
+            if self._lead is not None and message.nanoseconds - received > self._lead:
+                return Reply("iamat", "refused", invalid(line))
+            at = format_at(self._name, received, message)
+            asked = Asked("iamat", "waiting", client=message.client, at=at, since=self._now)
+            asked.value = layout.value(message.nanoseconds, at)
+            if self._age:
+                asked.expires = b"%d" % ((received + self._age) // _MILLISECOND)
+            return asked
+        if type(message) is Whatsat:
+            return Asked("whatsat", "waiting", whatsat=message, client=message.client, since=self._now)
+        return Reply(word(line), "invalid", invalid(line))
+
+    def wait(self, client: Client, line: bytes | Overlong, reply: Reply) -> None:
+        """Let a report or a question wait for its master's next batch."""
+        assert isinstance(reply, Asked)
+        assert isinstance(line, bytes)
+        tag = layout.tag(reply.client)
+        if self._crowded and not self._is_served(tag):
+            self._give_up(client)
+            return
+        self.waiting += 1
+        self._queues[tag].append(Wish(client, reply, line))
+        if not self._busy[tag]:
+            self._busy[tag] = 1
+            self._route(tag)
+
+    def keep(self) -> bool | Awaitable[bool]:
+        """Masters take what waits for them as soon as the turn is over."""
+        return True
+
+    def undo(self) -> None:
+        """Nothing was stored at once."""
+
+    def tell(self, now: float) -> None:
+        """There is nobody to tell."""
+
+    def settled(self) -> Settled | None:
+        """Return whose replies have come since the last turn."""
+        if not self._settled and not self._given_up:
+            return None
+        settled = Settled(self._settled, self._found, self._given_up.items())
+        self._settled, self._found, self._given_up = {}, [], {}
+        return settled
+
+    def notes(self) -> list[Note]:
+        """Return nothing: there are no neighbours."""
+        return []
+
+    # What a shard wants. -------------------------------------------------------------------------------------
+
+    def gather(self, shard: Shard) -> tuple[Batch, bytes, int]:
+        """Return the next batch of a master, how it is spelled, and how many replies it will have."""
+        batch = Batch()
+        if shard.seal is None or self.owners[shard.seal] is not shard or shard.seal in self._singly:
+            own = [tag for tag, owner in enumerate(self.owners) if owner is shard]
+            shard.seal = next((tag for tag in own if tag not in self._singly), own[0] if own else None)
+        for _ in range(len(shard.wanted)):
+            if batch.size >= _BATCH_WISHES:
+                break
+            tag = shard.wanted.popleft()
+            home, most = self._detours.get(tag, (self.owners[tag], _TAG_WISHES))
+            queue = self._queues[tag]
+            if not queue:
+                self._busy[tag] = 0
+            elif home is not shard:
+                self._route(tag)
+            else:
+                self._queues[tag] = queue[most:]
+                asking = tag in self._detours
+                batch.add(tag, queue[:most], singly=tag in self._singly, asking=asking)
+        if shard.wanted:
+            shard.want(shard.wanted.pop())
+        if not batch.calls and shard.seal is None:
+            return batch, b"", 0
+        return (batch, *batch.end(*self._end(shard, batch)))
+
+    def _end(self, shard: Shard, batch: Batch) -> tuple[bytes, int]:
+        milliseconds = int(self._settings.timeout_seconds * _WAIT_SHARE * 1_000)
+        tag = shard.seal if shard.seal is not None else next((call.tag for call in batch.calls), 0)
+        return spell_end(
+            tag, str(shard.address), self._settings.replicas, milliseconds, asking=shard.seal is None
+        )
+
+    def settle(self, shard: Shard, batch: Batch, replies: list[object], seconds: float) -> str:
+        """Take the replies to a batch; return why they are not to be believed, empty where they are."""
+        sealed, count = replies[-2:]
+        if isinstance(sealed, Exception) or isinstance(count, Exception):
+            error = sealed if isinstance(sealed, Exception) else count
+            if shard.seal is not None:
+                self._singly.add(shard.seal)  # let another tag be the seal
+            self.give_back(batch, "unsealed")
+            return f"the end of a batch was refused: {error}"
+        assert isinstance(count, int)
+        if count < self._settings.replicas:
+            self.give_back(batch, "unsealed")
+            return f"{count} replicas have acknowledged, of {self._settings.replicas} that must"
+        self._observer.batch(batch.size, seconds)
+        answers = batch.answers(replies)
+        failed = batch.failed(answers)
+        for call, answer in zip(batch.calls, answers, strict=True):
+            if not failed or call.tag not in failed:
+                self._settle(call, answer)
+        for tag, failure in failed.items():
+            self._queues[tag][:0] = failure.wishes
+        tags = dict.fromkeys(call.tag for call in batch.calls)
+        doubts = [""]
+        for tag in tags:
+            if tag in failed:
+                doubts.append(self._redirect(shard, tag, failed[tag]))
+            else:
+                self._go_on(tag)
+        self.wake()
+        return max(doubts)
+
+    def give_back(self, batch: Batch, why: str) -> None:
+        """Take back a batch whose outcome is not known: all of it is done again."""
+        tags: dict[int, list[Wish]] = {}
+        for call in batch.calls:
+            tags.setdefault(call.tag, []).extend(call.wishes)
+        for tag, wishes in tags.items():
+            self._queues[tag][:0] = wishes
+            self._detours.pop(tag, None)
+            self._route(tag)
+        self._observer.retried(why, batch.size)
+        self._doubt()
+
+    def changed(self, shard: Shard) -> None:
+        """Note that a master can be had, or no longer."""
+        self._observer.master(str(shard.address), shard.trouble)
+        if shard.trouble:
+            self._doubt()
+
+    def fault(self, what: str, error: Exception) -> None:
+        """Note a fault of the program."""
+        self._observer.fault(what, error)
+
+    # Outcomes. -----------------------------------------------------------------------------------------------
+
+    def _settle(self, call: Call, answer: object) -> None:
+        settled = self._settled
+        self.waiting -= len(call.wishes)
+        if call.reports:
+            assert isinstance(answer, bytes)
+            settle_reports(call.wishes, answer)
+            for wish in call.wishes:
+                settled[cast("Client", wish[0])] = None
+            return
+        assert isinstance(answer, list)
+        for (client, asked, line), value in zip(call.wishes, answer, strict=True):
+            entry = layout.entry(value) if value is not None else None
+            if entry is None or (self._age and self._is_forgotten(entry.line)):
+                asked.outcome, asked.answer = "unknown", invalid(line)
+            else:
+                asked.outcome, asked.entry = "found", entry
+                self._found.append((cast("Client", client), asked))
+            settled[cast("Client", client)] = None
+
+    def _is_forgotten(self, line: bytes) -> bool:
+        """Whether a line is too old, and Redis has only not come to it yet."""
+        return received(line) + self._age < self._received
+
+    def _redirect(self, shard: Shard, tag: int, failed: Failed) -> str:
+        """Let a tag do again what failed, where and when that may go well; return what is wrong with the master."""
+        error, library = failed.error, self._library
+        if isinstance(error, library.moved):  # before the next, of which it is one
+            self._observer.retried("moved", len(failed.wishes))
+            self.owners[tag] = self._shard(_named(error, shard))
+            self._later(tag)
+            self._doubt()
+        elif isinstance(error, library.asked):
+            self._observer.retried("asked", len(failed.wishes))
+            self._singly.add(tag)
+            self._detours[tag] = self._shard(_named(error, shard)), 1
+            self._route(tag)
+        elif isinstance(error, library.later):
+            self._observer.retried("split", len(failed.wishes))
+            self._singly.add(tag)
+            self._later(tag)
+        elif isinstance(error, library.full):
+            self._refuse(tag, failed.first)
+            self._go_on(tag)
+        else:
+            self._observer.retried("refused", len(failed.wishes))
+            self._later(tag)
+            return str(error)
+        return ""
+
+    def _refuse(self, tag: int, count: int) -> None:
+        """Refuse the first reports in a queue: Redis has no room for them, and nothing was changed."""
+        queue = self._queues[tag]
+        self._queues[tag] = queue[count:]
+        self.waiting -= count
+        for client, asked, line in queue[:count]:
+            asked.outcome, asked.answer = "refused", invalid(line)
+            self._settled[cast("Client", client)] = None
+
+    def _route(self, tag: int) -> None:
+        """Put a tag among what its master wants to do."""
+        home = self._detours[tag][0] if tag in self._detours else self.owners[tag]
+        if home is None:
+            self._homeless.add(tag)
+        else:
+            home.want(tag)
+
+    def _later(self, tag: int) -> None:
+        self._detours.pop(tag, None)
+        self._loop.call_later(_AGAIN_SECONDS, self._route, tag)
+
+    def _go_on(self, tag: int) -> None:
+        """Let a tag have its next turn, or none if nothing waits."""
+        self._detours.pop(tag, None)
+        if self._queues[tag]:
+            self._route(tag)
+        else:
+            self._busy[tag] = 0
+
+    # Masters. ------------------------------------------------------------------------------------------------
+
+    def learn(self, masters: Sequence[Address | None]) -> None:
+        """Take note of who is master of each tag, None where nobody is."""
+        before = self._spread()
+        self.owners = [None if address is None else self._shard(address) for address in masters]
+        self._singly.clear()
+        homeless, self._homeless = self._homeless, set()
+        for tag in homeless:
+            self._route(tag)
+        used = {*self.owners, *(shard for shard, _ in self._detours.values())}
+        for address, shard in list(self.shards.items()):
+            wanted = tuple(shard.wanted)
+            shard.wanted.clear()
+            if shard not in used:
+                del self.shards[address]
+                shard.part()
+            for tag in wanted:
+                self._route(tag)
+        if self._spread() != before:
+            self._observer.masters(self._spread())
+
+    def _spread(self) -> dict[str, int]:
+        """Return how many tags each master has."""
+        return dict(Counter(str(owner.address) for owner in self.owners if owner is not None))
+
+    def _shard(self, address: Address) -> Shard:
+        shard = self.shards.get(address)
+        if shard is None:
+            shard = self.shards[address] = Shard(address, self, self._library, self._settings.timeout_seconds)
+        return shard
+
+    @property
+    def trouble(self) -> str:
+        """Which shards cannot be had, and why; empty when all can."""
+        lost = Counter(
+            "no master is known" if owner is None else f"{owner.address}: {owner.trouble}"
+            for owner in self.owners
+            if owner is None or owner.trouble
+        )
+        return "; ".join(
+            f"{number} of {layout.TAGS} parts of the table wait ({why})" for why, number in lost.items()
+        )
+
+    def tick(self, now: float) -> None:
+        """Let time pass: give up what has waited too long, and see how much waits for masters that cannot be had."""
+        limit = now - self._settings.deadline_seconds
+        parked = size = 0
+        for tag, queue in enumerate(self._queues):
+            if not queue:
+                continue
+            if queue[0].asked.since < limit:
+                self._expire(tag, limit)
+            if not self._is_served(tag):
+                parked += len(queue)
+                size += sum(len(wish.line) for wish in queue)
+        self._parked = parked
+        self._crowded = parked > _PARKED_WISHES or size > _PARKED_BYTES
+
+    def _is_served(self, tag: int) -> bool:
+        owner = self.owners[tag]
+        return owner is not None and not owner.trouble
+
+    def _expire(self, tag: int, limit: float) -> None:
+        queue = self._queues[tag]
+        count = next((at for at, wish in enumerate(queue) if wish.asked.since >= limit), len(queue))
+        for wish in queue[:count]:
+            self._give_up(cast("Client", wish.client))
+        self._queues[tag] = queue[count:]
+        self.waiting -= count
+
+    def _give_up(self, client: Client) -> None:
+        self._given_up[client] = "no answer from the cluster"
+        self.wake()
+
+    async def close(self) -> None:
+        """End all connections, each when no batch is in flight."""
+        for shard in self.shards.values():
+            shard.part()
+        await asyncio.gather(*(shard.task for shard in self.shards.values()), return_exceptions=True)
+
+
+def _named(error: Any, shard: Shard) -> Address:
+    """Return the node that a redirection names; without a host it is on the same one."""
+    host, port = error.node_addr
+    return Address(host or shard.address.host, port)

@@ -1,0 +1,191 @@
+"""Connections to Redis, by redis-py: opened, and checked before they are used.
+
+Of the library, a connection is used: it knows TLS, users and the protocol. Its clients for clusters would cost more than
+the rest of a report (bench/redis_clients.py), and would choose for themselves what is tried again and when.
+
+A master is refused that would lose what was answered, or order it wrongly; the text says how it is mended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from redis.asyncio import SSLConnection
+from redis.asyncio.connection import Connection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AskError,
+    MovedError,
+    OutOfMemoryError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
+
+from proxyherd.cluster.commands import LIBRARY, code
+from proxyherd.cluster.shard import Library
+from proxyherd.cluster.views import View, parse
+from proxyherd.config import Address, ConfigError
+from proxyherd.observe import Observer
+from proxyherd.schema import Redis as Settings
+
+CREDENTIAL: Final = "redis-password"
+"""The systemd credential with the password."""
+
+VARIABLE: Final = "PROXYHERD_REDIS_PASSWORD"
+"""The environment variable with the password."""
+
+_MOST_PASSWORD_BYTES: Final = 4_096
+
+
+class UnusableError(Exception):
+    """A node of the cluster must not be used as it is; the text says why, and the remedy."""
+
+
+class Opener:
+    """Opens connections to the nodes of one cluster. Password and certificates are read each time, so new ones count
+    from the next connection on.
+    """
+
+    def __init__(
+        self, settings: Settings, herd_file: Path, environ: Mapping[str, str], observer: Observer
+    ) -> None:
+        self._settings = settings
+        self._file = herd_file
+        self._environ = environ
+        self._observer = observer
+
+    @property
+    def library(self) -> Library:
+        """Return what the engine wants of redis-py."""
+        return Library(
+            connect=self.connect,
+            errors=(RedisError, OSError, UnusableError, ConfigError),
+            refusals=ResponseError,
+            moved=MovedError,
+            asked=AskError,
+            later=TryAgainError,
+            full=OutOfMemoryError,
+        )
+
+    async def connect(self, address: Address) -> Connection:
+        """Open a connection to a master, which is checked. Raises one of `library.errors`."""
+        connection = await self._open(address)
+        try:
+            await self._check(connection, address)
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        return connection
+
+    async def ask_view(self, address: Address) -> View:
+        """Return who is who, as one node says. Raises one of `library.errors`."""
+        connection = await self._open(address)
+        try:
+            text = await _ask(connection, "CLUSTER", "NODES")
+            return parse(text.decode(), address, by_name=self._settings.tls_authority is not None)
+        except (ValueError, IndexError, AttributeError) as error:
+            raise UnusableError(f"{address}: its CLUSTER NODES cannot be read: {error}") from error
+        finally:
+            await connection.disconnect(nowait=True)
+
+    async def _open(self, address: Address) -> Connection:
+        settings = self._settings
+        password = find_password(settings, self._file, self._environ)
+        arguments: dict[str, Any] = {
+            "host": address.host,
+            "port": address.port,
+            "username": settings.user if password is not None else None,
+            "password": password,
+            "socket_timeout": None,  # a batch has its own
+            "socket_connect_timeout": settings.timeout_seconds,
+            "retry": Retry(NoBackoff(), 0),
+            "driver_info": None,
+            "protocol": 2,
+        }
+        if settings.tls_authority is None:
+            connection = Connection(**arguments)
+        else:
+            connection = SSLConnection(
+                ssl_ca_certs=self._path(settings.tls_authority),
+                ssl_certfile=self._path(settings.tls_certificate),
+                ssl_keyfile=self._path(settings.tls_key),
+                **arguments,
+            )
+        await connection.connect()  # type: ignore[no-untyped-call]
+        return connection
+
+    def _path(self, spelled: str | None) -> str | None:
+        return None if spelled is None else str(self._file.parent / spelled)
+
+    async def _check(self, connection: Connection, address: Address) -> None:
+        """See that a node is a master that keeps what it is given, in the right order, and knows the function."""
+        facts = _facts(await _ask(connection, "INFO", "replication", "memory", "persistence"))
+        if facts.get("role") != "master":
+            raise UnusableError(f"{address} is no master now")
+        if (policy := facts.get("maxmemory_policy", "noeviction")) != "noeviction":
+            raise UnusableError(
+                f"{address} would drop reports when its memory is full: set maxmemory-policy noeviction there, "
+                f"it is {policy}"
+            )
+        if facts.get("aof_enabled") == "0":
+            self._observer.store_warning(
+                str(address),
+                "it keeps no append-only file: set appendonly yes, or a restart of a shard loses it",
+            )
+        await self._load(connection, address)
+        if await _ask(connection, "FCALL", LIBRARY + b"_probe", 0) != 1:
+            raise UnusableError(
+                f"{address} compares strings by its locale, and would take old reports for new ones: start "
+                "redis-server with LC_ALL=C"
+            )
+
+    async def _load(self, connection: Connection, address: Address) -> None:
+        wanted = code()
+        found = await _ask(connection, "FUNCTION", "LIST", "LIBRARYNAME", LIBRARY, "WITHCODE")
+        if any(wanted in library for library in found):
+            return
+        await _ask(connection, "FUNCTION", "LOAD", "REPLACE", wanted)
+        self._observer.log.info("function_loaded", master=str(address), library=LIBRARY.decode())
+
+
+def find_password(settings: Settings, herd_file: Path, environ: Mapping[str, str]) -> str | None:
+    """Find the password for Redis: in `redis.password_file`, else the systemd credential, else the environment; None:
+    none is set. Raises ConfigError, with nothing of it, if a file cannot be read.
+    """
+    if settings.password_file is not None:
+        return _read(herd_file.parent / settings.password_file, f"{herd_file}: key redis.password_file")
+    if directory := environ.get("CREDENTIALS_DIRECTORY"):
+        file = Path(directory, CREDENTIAL)
+        if file.exists():
+            return _read(file, "the systemd credential")
+    return environ.get(VARIABLE) or None
+
+
+def _read(file: Path, what: str) -> str:
+    try:
+        with file.open("rb") as stream:
+            raw = stream.read(_MOST_PASSWORD_BYTES + 1)
+        found = raw.strip().decode()
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "not UTF-8"
+        raise ConfigError(
+            f"{what}: {file}: {why}; write the password into it, readable by the server"
+        ) from None
+    if not found or len(raw) > _MOST_PASSWORD_BYTES:
+        raise ConfigError(f"{what}: {file}: holds no password; write the password alone into it")
+    return found
+
+
+async def _ask(connection: Connection, *words: Any) -> Any:
+    await connection.send_command(*words, check_health=False)
+    return await connection.read_response(disable_decoding=True)
+
+
+def _facts(info: bytes) -> dict[str, str]:
+    """Return what INFO says, by name."""
+    lines = (line.partition(":") for line in info.decode("utf-8", "replace").split("\r\n"))
+    return {name: value for name, colon, value in lines if colon}

@@ -1,0 +1,173 @@
+"""One master of the cluster: at most one batch is in flight to it, and the next gathers meanwhile.
+
+A batch is never cancelled and its connection used again: late replies would be taken for others'. Where one is late or
+broken off, the connection goes, and everything in it is to be done again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Protocol
+
+from msgspec import Struct
+
+from proxyherd.cluster.batch import Batch
+from proxyherd.config import Address
+
+_PAUSE_SECONDS: Final = 0.05
+"""Between a connection that failed and the next attempt, doubled up to a second."""
+
+_LONGEST_PAUSE_SECONDS: Final = 1.0
+
+
+class Connection(Protocol):
+    """What is wanted of a connection of the client library."""
+
+    async def send_packed_command(self, command: bytes, check_health: bool) -> None:
+        """Send bytes as they are."""
+
+    async def read_response(self, disable_decoding: bool) -> Any:
+        """Return the next reply; raises what Redis calls an error."""
+
+    async def disconnect(self, nowait: bool) -> None:
+        """Close it."""
+
+
+class Library(Struct, frozen=True):
+    """What is wanted of the client library. `connect` opens a connection to a master and checks it; it and the
+    connection raise `errors` when they fail, and the connection one of `refusals` for an error that Redis replies. Of
+    these, `moved` and `asked` name another node, as `node_addr`; `later` asks for patience, and `full` has no room.
+    """
+
+    connect: Callable[[Address], Awaitable[Connection]]
+    errors: tuple[type[Exception], ...]
+    refusals: type[Exception]
+    moved: type[Exception]
+    asked: type[Exception]
+    later: type[Exception]
+    full: type[Exception]
+
+
+class Desk(Protocol):
+    """Who has the work and takes the outcomes."""
+
+    def gather(self, shard: Shard) -> tuple[Batch, bytes, int]:
+        """Return a batch for this master, how it is spelled, and how many replies it will have; nothing is spelled
+        where there is nothing to do, and nothing by which to see whether the master still is one.
+        """
+
+    def settle(self, shard: Shard, batch: Batch, replies: list[object], seconds: float) -> str:
+        """Take the replies; return why they are not to be believed, empty where they are."""
+
+    def give_back(self, batch: Batch, why: str) -> None:
+        """Take back a batch whose outcome is not known."""
+
+    def changed(self, shard: Shard) -> None:
+        """Note that a master can be had, or no longer."""
+
+    def fault(self, what: str, error: Exception) -> None:
+        """Note a fault of the program."""
+
+
+class Shard:
+    """One master, and whatever is wanted of it."""
+
+    def __init__(self, address: Address, desk: Desk, library: Library, seconds: float) -> None:
+        self.address = address
+        self.trouble = "not connected yet"
+        """Why it cannot be had; empty when it can."""
+        self.wanted: deque[int] = deque()
+        """Tags that have something for it."""
+        self.seal: int | None = None
+        """The tag whose seal ends its batches."""
+        self._desk = desk
+        self._library = library
+        self._seconds = seconds
+        self._work = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._parting = False
+        self._in_flight = False
+        self.task = self._loop.create_task(self._serve())
+
+    def want(self, tag: int) -> None:
+        """Let a tag have its turn, in the next batch."""
+        self.wanted.append(tag)
+        self._work.set()
+
+    def part(self) -> None:
+        """Go, as soon as no batch is in flight."""
+        self._parting = True
+        if not self._in_flight:
+            self.task.cancel()
+
+    async def _serve(self) -> None:
+        pause = _PAUSE_SECONDS
+        while not self._parting:
+            try:
+                async with asyncio.timeout(self._seconds):
+                    connection = await self._library.connect(self.address)
+                pause = _PAUSE_SECONDS
+                await self._use(connection)
+            except self._library.errors as error:
+                self._tell(_explain(error))
+            except Exception as error:  # noqa: BLE001 - a fault of ours must not leave a shard without anybody
+                self._tell(_explain(error))
+                self._desk.fault(f"{self.address} cannot be served", error)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+    async def _use(self, connection: Connection) -> None:
+        """Exchange batches until the connection fails, or the master is in doubt."""
+        try:
+            while not self._parting:
+                if doubt := await self._exchange(connection):
+                    self._tell(doubt)
+                    return
+                self._tell("")
+                await self._wait_for_work()
+        finally:
+            await connection.disconnect(nowait=True)
+
+    async def _wait_for_work(self) -> None:
+        """Wait for work, but not for long: an empty batch tells whether the master still is one."""
+        if not self._work.is_set():
+            try:
+                async with asyncio.timeout(self._seconds):
+                    await self._work.wait()
+            except TimeoutError:
+                return
+        self._work.clear()
+
+    async def _exchange(self, connection: Connection) -> str:
+        batch, data, count = self._desk.gather(self)
+        if not data:
+            return ""
+        self._in_flight = True
+        began = self._loop.time()
+        try:
+            async with asyncio.timeout(self._seconds):
+                await connection.send_packed_command(data, check_health=False)
+                replies = [await self._reply(connection) for _ in range(count)]
+        except BaseException as error:
+            self._desk.give_back(batch, "late" if isinstance(error, TimeoutError) else "lost")
+            raise
+        finally:
+            self._in_flight = False
+        return self._desk.settle(self, batch, replies, self._loop.time() - began)
+
+    async def _reply(self, connection: Connection) -> object:
+        try:
+            return await connection.read_response(disable_decoding=True)
+        except self._library.refusals as error:
+            return error
+
+    def _tell(self, trouble: str) -> None:
+        if trouble != self.trouble:
+            self.trouble = trouble
+            self._desk.changed(self)
+
+
+def _explain(error: BaseException) -> str:
+    return "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__

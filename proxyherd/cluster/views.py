@@ -1,0 +1,75 @@
+"""Who is master of what, merged from what several nodes say: who claims a slot with the greatest epoch has it.
+
+One node alone may be the one that was cut off, and still take itself for a master.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from proxyherd.cluster.layout import TAGS, owned
+from proxyherd.config import Address
+
+
+class Claim(NamedTuple):
+    """A node's claim to slots, from the first to the last of each pair."""
+
+    epoch: int
+    address: Address
+    slots: tuple[tuple[int, int], ...]
+
+
+class View(NamedTuple):
+    """What one node says: whom to ask besides it, and who claims what."""
+
+    nodes: tuple[Address, ...]
+    claims: tuple[Claim, ...]
+
+
+def parse(text: str, asked: Address, *, by_name: bool) -> View:
+    """Read the answer to CLUSTER NODES of the node that was asked; `by_name`: prefer host names to addresses, which
+    is what certificates are made out to. Raises ValueError if it is none.
+    """
+    nodes: list[Address] = []
+    claims: list[Claim] = []
+    for line in text.splitlines():
+        fields = line.split(" ")
+        address, flags, epoch = fields[1], fields[2].split(","), int(fields[6])
+        found = _address(address, asked, by_name=by_name)
+        if found is None or {"noaddr", "handshake"} & {*flags}:
+            continue
+        if not {"fail", "fail?"} & {*flags}:
+            nodes.append(found)
+        if "master" in flags:
+            claims.append(Claim(epoch, found, tuple(map(_range, _stable(fields[8:])))))
+    return View(tuple(nodes), tuple(claims))
+
+
+def merge(views: Iterable[View]) -> list[Address | None]:
+    """Return the master of each tag, None where nobody claims it."""
+    masters: list[Address | None] = [None] * TAGS
+    epochs = [-1] * TAGS
+    for claim in (claim for view in views for claim in view.claims):
+        for first, last in claim.slots:
+            for tag in owned(first, last):
+                if claim.epoch > epochs[tag]:
+                    masters[tag], epochs[tag] = claim.address, claim.epoch
+    return masters
+
+
+def _address(spelled: str, asked: Address, *, by_name: bool) -> Address | None:
+    """Read `host:port@bus,name`; a node that has not been told its own host leaves it out."""
+    where, _, named = spelled.partition("@")
+    host, _, port = where.rpartition(":")
+    name = named.split(",")[1] if by_name and "," in named else ""
+    return Address(name or host or asked.host, int(port)) if int(port) else None
+
+
+def _stable(slots: Iterable[str]) -> Iterable[str]:
+    return (one for one in slots if not one.startswith("["))  # those are on their way
+
+
+def _range(slots: str) -> tuple[int, int]:
+    first, _, last = slots.partition("-")
+    return int(first), int(last or first)
