@@ -11,6 +11,7 @@ import asyncio
 import select
 import ssl
 from collections import deque
+from collections.abc import Iterable
 from typing import Final, cast
 
 from proxyherd.framing import LineFramer, Overlong
@@ -245,9 +246,9 @@ class Connection(asyncio.Protocol):
         if self._eof or self._drains:
             self._close(transport)
 
-    def owe(self, line: bytes | Overlong, reply: Reply) -> None:
-        """Take note of a command whose answer stands in `reply`, or will."""
-        self.owed.append((line, reply))
+    def owe(self, commands: Iterable[tuple[bytes | Overlong, Reply]]) -> None:
+        """Take note of commands whose answers stand in their replies, or will."""
+        self.owed.extend(commands)
         self._asks = False
 
     def release(self) -> list[tuple[bytes | Overlong, Reply]]:
@@ -256,19 +257,19 @@ class Connection(asyncio.Protocol):
         Those to a client that has gone are returned too: what it asked for was done, and the log tells it.
         """
         owed, transport = self.owed, self._transport
-        released: list[tuple[bytes | Overlong, Reply]] = []
         answers: list[bytes] = []
-        full = len(owed) >= self._clients.most_owed
-        while owed and (answer := owed[0][1].answer) is not None:
-            answers.append(answer)
-            released.append(owed.popleft())
+        for _, reply in owed:
+            if reply.answer is None:
+                break
+            answers.append(reply.answer)
+        released = [owed.popleft() for _ in answers]
         if transport is None:
             return released
         if answers:
+            if len(owed) + len(answers) >= self._clients.most_owed:
+                self._clients.turn.client_said(self)
             answers.append(b"")
             transport.write(b"\n".join(answers))
-            if full:
-                self._clients.turn.client_said(self)
         if not owed:
             self._close(transport)
         return released

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol
 
 from proxyherd.framing import Overlong
@@ -65,7 +65,6 @@ class Replicated:
     def __init__(self, node: Node, journal: Journal, loop: asyncio.AbstractEventLoop) -> None:
         self.wake: Callable[[], None] = lambda: None
         self.reports = node.reports
-        self.command = node.command
         self._node = node
         self._journal = journal
         self._loop = loop
@@ -112,13 +111,21 @@ class Replicated:
         self._more = node.work(now)
         node.takes_reports = self._journal.takes_reports
 
-    def wait(self, client: Client, line: bytes | Overlong, reply: Reply) -> None:
-        """Let a query wait until the server is ready, or knows its client."""
-        assert isinstance(line, bytes)
-        if client.gone:
-            leave(reply)
-        elif not self._early.add(client, line, reply):
-            reply.outcome, reply.answer = "refused", invalid(line)
+    def commands(self, _: Client, lines: Sequence[bytes | Overlong], received: int) -> list[Reply]:
+        """Decide about each line, storing what is to be stored."""
+        decide = self._node.command
+        return [decide(line, received) for line in lines]
+
+    def wait(self, client: Client, lines: Sequence[bytes | Overlong], replies: Sequence[Reply]) -> None:
+        """Let queries wait until the server is ready, or knows their client."""
+        for line, reply in zip(lines, replies, strict=True):
+            if reply.answer is not None or reply.entry is not None:
+                continue
+            assert isinstance(line, bytes)
+            if client.gone:
+                leave(reply)
+            elif not self._early.add(client, line, reply):
+                reply.outcome, reply.answer = "refused", invalid(line)
 
     def keep(self) -> bool | Awaitable[bool]:
         """Append what this turn has stored to the journal; False if its reports must be decided again, refused."""

@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence, Sized
 from functools import partial
+from itertools import groupby
 from typing import Final, Protocol, cast
 
 from msgspec import Struct
@@ -56,8 +57,8 @@ class Client(Protocol):
     def answer(self, answers: list[bytes]) -> None:
         """Write the answers to what was taken, in one write, where nothing else is owed."""
 
-    def owe(self, line: bytes | Overlong, reply: Reply) -> None:
-        """Take note of a command whose answer stands in `reply`, or will."""
+    def owe(self, commands: Iterable[tuple[bytes | Overlong, Reply]]) -> None:
+        """Take note of commands whose answers stand in their replies, or will."""
 
     def release(self) -> list[tuple[bytes | Overlong, Reply]]:
         """Write the answers that are there, in order, in one write; return them."""
@@ -77,7 +78,7 @@ class Settled(Struct):
 
 
 class Engine(Protocol):
-    """Where reports are stored and questions looked up. A turn calls, in this order: `begin`; `reports` and `command`;
+    """Where reports are stored and questions looked up. A turn calls, in this order: `begin`; `reports` and `commands`;
     `keep`; `tell`, `settled` and `notes`. Between turns the engine may call its `wake`.
     """
 
@@ -97,11 +98,11 @@ class Engine(Protocol):
     def reports(self, said: Sequence[Sequence[bytes | Overlong]], received: int) -> list[list[bytes]]:
         """Store reports that each client's lines begin with, where that is done at once; return the answers."""
 
-    def command(self, line: bytes | Overlong, received: int) -> Reply:
-        """Decide about a line that `reports` has left. Without answer and entry, it is one for `wait`."""
+    def commands(self, client: Client, lines: Sequence[bytes | Overlong], received: int) -> Sequence[Reply]:
+        """Decide about lines that `reports` has left."""
 
-    def wait(self, client: Client, line: bytes | Overlong, reply: Reply) -> None:
-        """Let a reply wait for its outcome, and be among the `settled` of a later turn."""
+    def wait(self, client: Client, lines: Sequence[bytes | Overlong], replies: Sequence[Reply]) -> None:
+        """Let those that have neither answer nor entry wait; their client will be among the `settled` of a turn."""
 
     def keep(self) -> bool | Awaitable[bool]:
         """Keep what this turn has stored, or hand on what it wants; False: its reports must be decided again."""
@@ -139,7 +140,7 @@ class Turn:
         self._received = 0
         # What clients have said in this turn: reports alone, all stored, with their answers; and all else.
         self._reported: list[tuple[Client, list[bytes | Overlong], list[bytes]]] = []
-        self._said: list[tuple[Client, list[bytes | Overlong], list[Reply]]] = []
+        self._said: list[tuple[Client, list[bytes | Overlong], Sequence[Reply]]] = []
         self._commit: asyncio.Task[None] | None = None
         engine.wake = self.wake
 
@@ -191,10 +192,10 @@ class Turn:
     def _decide_again(self) -> None:
         """Decide again about all commands of this turn: its reports could not be kept."""
         self._engine.undo()
-        decide, received = self._engine.command, self._received
+        decide, received = self._engine.commands, self._received
         said = [(client, lines) for client, lines, _ in (*self._reported, *self._said)]
         self._reported.clear()
-        self._said = [(client, lines, [decide(line, received) for line in lines]) for client, lines in said]
+        self._said = [(client, lines, decide(client, lines, received)) for client, lines in said]
 
     def _let_out(self) -> None:
         """Let the engine tell whom it must, then answer clients; the log and the metrics last."""
@@ -229,32 +230,25 @@ class Turn:
                 reply.outcome, reply.answer, reply.entry = "unanswered", None, None
             self._log(client, unanswered)
 
-    def _answer(self, client: Client, lines: list[bytes | Overlong], replies: list[Reply]) -> None:
+    def _answer(self, client: Client, lines: list[bytes | Overlong], replies: Sequence[Reply]) -> None:
         """Let a client have the answers that are there."""
-        for line, reply in zip(lines, replies, strict=True):
-            client.owe(line, reply)
-            if reply.answer is None:
-                if reply.entry is None:
-                    self._engine.wait(client, line, reply)
-                else:
-                    self._wait_for_places(client, reply)
+        client.owe(zip(lines, replies, strict=True))
+        self._engine.wait(client, lines, replies)
+        for reply in replies:
+            if reply.entry is not None:
+                self._wait_for_places(client, reply)
         self._log(client, client.release())
 
     def _log(self, client: Client, released: list[tuple[bytes | Overlong, Reply]]) -> None:
         """Log commands with their answers, runs of stored reports at once."""
-        stored: list[bytes] = []
-        answers: list[bytes] = []
-        for line, reply in released:
-            if reply.outcome == "stored":
-                stored.append(cast("bytes", line))
-                answers.append(cast("bytes", reply.answer))
-                continue
-            if stored:
-                self._observer.reports(client.label, stored, answers)
-                stored, answers = [], []
-            self._observer.command(client.name, line, reply)
-        if stored:
-            self._observer.reports(client.label, stored, answers)
+        for outcome, run in groupby(released, _outcome):
+            several = list(run)
+            if outcome == "stored":
+                lines, answers = [line for line, _ in several], [reply.answer for _, reply in several]
+                self._observer.reports(client.label, cast("list[bytes]", lines), cast("list[bytes]", answers))
+            else:
+                for line, reply in several:
+                    self._observer.command(client.name, line, reply)
 
     def _hear_clients(self, now: float) -> None:
         """Let the engine decide about what clients have sent."""
@@ -277,7 +271,7 @@ class Turn:
                 self._reported.append(one)
                 continue
             replies = [Reply("iamat", "stored", answer) for answer in answers]
-            replies += [engine.command(line, received) for line in lines[len(answers) :]]
+            replies += engine.commands(client, lines[len(answers) :], received)
             self._said.append((client, lines, replies))
 
     # Places. -------------------------------------------------------------------------------------------------
@@ -329,6 +323,10 @@ class Turn:
         reply.outcome, reply.status, reply.results = "answered", answer.status, answer.results
         reply.answer = reply.entry.line + b"\n" + answer.body + b"\n"
         self.client_said(client)
+
+
+def _outcome(released: tuple[bytes | Overlong, Reply]) -> str:
+    return released[1].outcome
 
 
 def leave(reply: Reply) -> None:

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -323,8 +323,8 @@ class Pipeliner:
     def answer(self, answers: list[bytes]) -> None:
         self.answers += answers
 
-    def owe(self, line: bytes | Overlong, reply: Reply) -> None:
-        self.owed.append((line, reply))
+    def owe(self, commands: Iterable[tuple[bytes | Overlong, Reply]]) -> None:
+        self.owed.extend(commands)
 
     def release(self) -> list[tuple[bytes | Overlong, Reply]]:
         released = []

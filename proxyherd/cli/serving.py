@@ -129,7 +129,7 @@ def check_config(ctx: click.Context, *, ports: bool) -> None:
     rows = [(*addresses(server), ", ".join(server.neighbours)) for server in herd.servers.values()]
     click.echo(f"{herd.file}: {len(herd.servers)} servers, {len(herd.edges)} edges")
     print_table([("server", "clients", "peers", "admin", "neighbours"), *rows])
-    if len(islands := herd.islands()) > 1:
+    if herd.redis is None and len(islands := herd.islands()) > 1:
         groups = "; ".join(", ".join(island) for island in islands)
         click.echo(
             f"Warning: {herd.file}: key edges: the herd is in {len(islands)} islands ({groups}); what one "

@@ -6,43 +6,36 @@ behind what failed, so that one connection's report is seen by its question what
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import groupby
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
-from proxyherd.cluster.commands import ADVANCE, ASKING, spell_questions, spell_reports
+from proxyherd.cluster.commands import ASKING, head_of_questions, head_of_reports
 from proxyherd.reply import Reply
-
-_HELD: Final = ord("1")
+from proxyherd.turn import Client
 
 
 class Asked(Reply, gc=False):
-    """A reply that waits for the cluster. `value` is what a report wants stored, and `at` its AT line; a question has
-    neither. `since`: seconds of the loop's clock.
+    """A reply that waits for the cluster: its key and value, as they are sent, and the AT line that a report is
+    answered with; a question has neither value nor line. `since`: seconds of the loop's clock. `expires`: as it is
+    sent, empty for never.
     """
 
-    client: bytes = b""
+    key: bytes = b""
     value: bytes = b""
     at: bytes = b""
     since: float = 0.0
     expires: bytes = b""
 
 
-class Wish(NamedTuple):
-    """One thing to be done, for whom, and the line that asked for it."""
+Wish: TypeAlias = "tuple[Client, Asked, bytes]"
+"""One thing to be done: for whom, what, and the line that asked for it."""
 
-    client: object
-    asked: Asked
-    line: bytes
+Call: TypeAlias = "tuple[int, list[Wish]]"
+"""One command of a batch: for which tag, and what it does; all reports, or all questions."""
 
-
-class Call(NamedTuple):
-    """One command of a batch: what it does for one tag; where `asking`, another one stands before it."""
-
-    tag: int
-    wishes: Sequence[Wish]
-    reports: bool
-    asking: bool
+_RIGHT: Final = frozenset((bytes, list))
+"""Of what type a reply is that is no error: outcomes of reports, or values."""
 
 
 class Failed(NamedTuple):
@@ -58,41 +51,62 @@ class Batch:
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
+        self.tags: list[int] = []
         self.size = 0
         self._parts: list[bytes] = []
-        self._replies = 0
+        self._asking: set[int] = set()  # the calls before which ASKING stands
 
-    def add(self, tag: int, wishes: Sequence[Wish], *, singly: bool = False, asking: bool = False) -> None:
-        """Add what a tag wants, in its order; `singly`: while its keys move, each is a call of its own."""
+    def add_reports(self, tag: int, wishes: list[Wish]) -> None:
+        """Add reports of one tag, as one call."""
+        count = len(wishes)
+        self.tags.append(tag)
+        self.size += count
+        self.calls.append((tag, wishes))
+        if count == 1:
+            asked = wishes[0][1]
+            self._parts += (head_of_reports(1, asked.expires), asked.key, asked.value, asked.expires)
+        else:
+            self._spell_reports(wishes)
+
+    def _spell_reports(self, wishes: list[Wish]) -> None:
+        expiry = wishes[0][1].expires
+        self._parts.append(head_of_reports(len(wishes), expiry))
+        self._parts += [asked.key for _, asked, _ in wishes]
+        self._parts += [asked.value for _, asked, _ in wishes]
+        if expiry:
+            self._parts += [asked.expires for _, asked, _ in wishes]
+
+    def add(self, tag: int, wishes: list[Wish], *, singly: bool = False, asking: bool = False) -> None:
+        """Add whatever a tag wants, in its order; `singly`: while its keys move, each is a call of its own, and
+        `asking` is how they are sent where they move to.
+        """
+        self.tags.append(tag)
         self.size += len(wishes)
         for reports, run in groupby(wishes, _is_report):
-            several = list(run)
-            for one in [[wish] for wish in several] if singly or asking else [several]:
-                self._add(Call(tag, one, reports, asking))
-
-    def _add(self, call: Call) -> None:
-        if call.asking:
-            self._parts.append(ASKING)
-        clients = [asked.client for _, asked, _ in call.wishes]
-        if call.reports:
-            values = [asked.value for _, asked, _ in call.wishes]
-            expiries = [asked.expires for _, asked, _ in call.wishes] if call.wishes[0].asked.expires else ()
-            self._parts.append(spell_reports(ADVANCE, call.tag, clients, values, expiries))
-        else:
-            self._parts.append(spell_questions(call.tag, clients))
-        self._replies += 1 + call.asking
-        self.calls.append(call)
+            for together in [[wish] for wish in run] if singly or asking else [list(run)]:
+                if asking:
+                    self._asking.add(len(self.calls))
+                    self._parts.append(ASKING)
+                self.calls.append((tag, together))
+                if reports:
+                    self._spell_reports(together)
+                else:
+                    self._parts.append(head_of_questions(len(together)))
+                    self._parts += [asked.key for _, asked, _ in together]
 
     def end(self, end: bytes, replies: int) -> tuple[bytes, int]:
         """Return all that is to be sent, `end` last, to which there are so many replies, and how many to all."""
-        return b"".join([*self._parts, end]), self._replies + replies
+        self._parts.append(end)
+        return b"".join(self._parts), len(self.calls) + len(self._asking) + replies
 
-    def answers(self, replies: Iterable[object]) -> list[object]:
+    def answers(self, replies: Sequence[object]) -> list[object]:
         """Return the reply to each call, without those to ASKING."""
+        if not self._asking:
+            return list(replies[: len(self.calls)])
         left = iter(replies)
         answers = []
-        for call in self.calls:
-            if call.asking:
+        for number in range(len(self.calls)):
+            if number in self._asking:
                 next(left)
             answers.append(next(left))
         return answers
@@ -100,19 +114,14 @@ class Batch:
     def failed(self, answers: Sequence[object]) -> dict[int, Failed]:
         """Return what is to be done again, by tag."""
         failed: dict[int, Failed] = {}
-        for call, answer in zip(self.calls, answers, strict=True):
-            if call.tag in failed:
-                failed[call.tag].wishes.extend(call.wishes)
+        if _RIGHT.issuperset(map(type, answers)):
+            return failed
+        for (tag, wishes), answer in zip(self.calls, answers, strict=True):
+            if tag in failed:
+                failed[tag].wishes.extend(wishes)
             elif isinstance(answer, Exception):
-                failed[call.tag] = Failed(list(call.wishes), len(call.wishes), answer)
+                failed[tag] = Failed(list(wishes), len(wishes), answer)
         return failed
-
-
-def settle_reports(wishes: Sequence[Wish], outcomes: bytes) -> None:
-    """Give reports their answers, by what the function has said of each."""
-    for (_, asked, _), outcome in zip(wishes, outcomes, strict=True):
-        asked.outcome = "stored" if outcome == _HELD else "stale"
-        asked.answer = asked.at
 
 
 def _is_report(wish: Wish) -> bool:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from importlib.resources import files
 from typing import Final
 
 from proxyherd.cluster.layout import PREFIXES, seal
+from proxyherd.cluster.layout import tag as tag_of
 
 LIBRARY: Final = b"proxyherd_1"
 """Its number changes with what a function does."""
@@ -17,9 +19,14 @@ def code() -> bytes:
     return files("proxyherd.cluster").joinpath("function.lua").read_bytes()
 
 
+def spell_word(word: bytes) -> bytes:
+    """Return a word of a command as it is sent."""
+    return b"$%d\r\n%b\r\n" % (len(word), word)
+
+
 def encode(*words: bytes) -> bytes:
     """Return one command."""
-    return b"*%d\r\n" % len(words) + b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words])
+    return b"*%d\r\n" % len(words) + b"".join(map(spell_word, words))
 
 
 def _function(name: bytes) -> bytes:
@@ -34,6 +41,35 @@ PROBE: Final = encode(b"FCALL", LIBRARY + b"_probe", b"0")
 ASKING: Final = encode(b"ASKING")
 
 
+SENT_KEY: Final = b"$%d\r\n%b%b\r\n"
+"""A key as it is sent: its length, its tag's prefix, the client's ID."""
+
+SENT_VALUE: Final = b"$%d\r\n%021d %b\r\n"
+"""A value as it is sent: its length, its time in nanoseconds, its AT line."""
+
+
+def spell_key(client: bytes) -> bytes:
+    """Return a client's key as it is sent."""
+    prefix = PREFIXES[tag_of(client)]
+    return SENT_KEY % (len(prefix) + len(client), prefix, client)
+
+
+def head_of_reports(count: int, expiry: bytes = b"") -> bytes:
+    """Return what stands before the keys, the values and, where there is any, the expiries of so many reports."""
+    return _fill(ADVANCE, count, bool(expiry))
+
+
+def head_of_questions(count: int) -> bytes:
+    """Return what stands before so many keys that are looked up."""
+    return b"*%d\r\n$4\r\nMGET\r\n" % (1 + count)
+
+
+@cache
+def _fill(function: bytes, count: int, expires: bool) -> bytes:
+    words = 3 + (3 if expires else 2) * count
+    return function % (words, len(str(count)), count)
+
+
 def spell_reports(
     function: bytes,
     tag: int,
@@ -41,32 +77,26 @@ def spell_reports(
     values: Sequence[bytes],
     expiries: Sequence[bytes] = (),
 ) -> bytes:
-    """Return the call that stores values of clients of one tag."""
-    count = len(clients)
-    digits = 1 if count < 10 else len(str(count))
-    head = function % (3 + 2 * count + len(expiries), digits, count)
-    return b"".join(
-        [head, _keys(tag, clients), *[b"$%d\r\n%b\r\n" % (len(one), one) for one in (*values, *expiries)]]
-    )
+    """Return the call of `ADVANCE` or `ADMIT` for values of clients of one tag, and POSIX milliseconds to expire at."""
+    head = _fill(function, len(clients), bool(expiries))
+    return b"".join([head, *_keys(tag, clients), *map(spell_word, (*values, *expiries))])
 
 
 def spell_questions(tag: int, clients: Sequence[bytes]) -> bytes:
     """Return the command that looks up clients of one tag."""
-    return b"*%d\r\n$4\r\nMGET\r\n%b" % (1 + len(clients), _keys(tag, clients))
+    return head_of_questions(len(clients)) + b"".join(_keys(tag, clients))
 
 
-def spell_end(tag: int, master: str, replicas: int, milliseconds: int, *, asking: bool) -> tuple[bytes, int]:
+def _keys(tag: int, clients: Sequence[bytes]) -> list[bytes]:
+    return [spell_word(PREFIXES[tag] + client) for client in clients]
+
+
+def spell_end(at: int, master: str, replicas: int, milliseconds: int, *, asking: bool) -> tuple[bytes, int]:
     """Return what ends a batch, and the replies to it: the seal, in a tag of this master's or, where it has none, in one
     that is on its way to it (`asking`); and the wait for replicas.
     """
     words = (
-        encode(b"FCALL", LIBRARY + b"_seal", b"1", seal(tag, master)),
+        encode(b"FCALL", LIBRARY + b"_seal", b"1", seal(at, master)),
         encode(b"WAIT", b"%d" % replicas, b"%d" % milliseconds),
     )
     return b"".join((ASKING, *words) if asking else words), 2 + asking
-
-
-def _keys(tag: int, clients: Sequence[bytes]) -> bytes:
-    prefix = PREFIXES[tag]
-    size = len(prefix)
-    return b"".join([b"$%d\r\n%b%b\r\n" % (size + len(client), prefix, client) for client in clients])

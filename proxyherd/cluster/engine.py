@@ -11,14 +11,26 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, cast
+from zlib import crc32
 
 from proxyherd.cluster import layout
-from proxyherd.cluster.batch import Asked, Batch, Call, Failed, Wish, settle_reports
-from proxyherd.cluster.commands import spell_end
+from proxyherd.cluster.batch import Asked, Batch, Failed, Wish
+from proxyherd.cluster.commands import SENT_KEY, SENT_VALUE, spell_end, spell_key, spell_word
+from proxyherd.cluster.layout import LAST_TAG, PREFIXES, VALUE_BYTES
 from proxyherd.cluster.shard import Library, Shard
 from proxyherd.config import Address
 from proxyherd.framing import Overlong
-from proxyherd.messages import NANOSECONDS, Iamat, Whatsat, format_at, invalid, parse_command, received, word
+from proxyherd.messages import (
+    MOST_NANOSECONDS,
+    NANOSECONDS,
+    Whatsat,
+    format_at,
+    invalid,
+    parse_command,
+    parse_report,
+    received,
+    word,
+)
 from proxyherd.notes import Note
 from proxyherd.observe import Observer
 from proxyherd.reply import Reply
@@ -42,6 +54,7 @@ _PARKED_BYTES: Final = 67_108_864
 _AGAIN_SECONDS: Final = 0.02
 """Before a tag is tried again whose keys are on their way."""
 
+_HELD: Final = ord("1")
 _MILLISECOND: Final = 1_000_000
 _WAIT_SHARE: Final = 0.8
 """Of a batch's time, what may pass until replicas have acknowledged: the reply must still be in time."""
@@ -75,15 +88,16 @@ class Clustered:
         self._library = library
         self._doubt = doubt
         self._loop = asyncio.get_running_loop()
-        self._lead = int(limits.max_clock_lead_seconds * NANOSECONDS) or None
+        self._lead = int(limits.max_clock_lead_seconds * NANOSECONDS)
         self._age = int(limits.max_age_seconds * NANOSECONDS)
         self._now = 0.0
         self._received = 0
         self._queues: list[list[Wish]] = [[] for _ in range(layout.TAGS)]
         self._busy = bytearray(layout.TAGS)  # waits for a batch, or is in flight
         self._homeless: set[int] = set()  # busy, and nobody is their master
-        self._singly: set[int] = set()  # their keys are being moved
+        self._singly: set[int] = set()  # tags whose keys are on their way
         self._detours: dict[int, tuple[Shard, int]] = {}  # where the first so many wishes of a tag are to go
+        self._particular: set[int] = set()  # all of these, and tags that want more than reports
         self._parked = 0  # wishes that wait for masters that cannot be had, as of the last tick
         self._crowded = False
         self._settled: dict[Client, None] = {}
@@ -105,37 +119,64 @@ class Clustered:
         """Store nothing at once."""
         return [[] for _ in said]
 
-    def command(self, line: bytes | Overlong, received: int) -> Reply:
-        """Decide what a line is answered with, or what it asks of the cluster."""
+    def commands(self, client: Client, lines: Sequence[bytes | Overlong], received: int) -> Sequence[Reply]:
+        """Decide what lines are answered with; what they want of the cluster waits for the next batches."""
+        name, now, queues, busy = self._name, self._now, self._queues, self._busy
+        latest = received + self._lead if self._lead else MOST_NANOSECONDS
+        expires = spell_word(b"%d" % ((received + self._age) // _MILLISECOND)) if self._age else b""
+        replies: list[Reply] = []
+        for line in lines:
+            if type(line) is not bytes or (report := parse_report(line)) is None:
+                replies.append(self._decide(client, line))
+                continue
+            nanoseconds = report.nanoseconds
+            if nanoseconds > latest:
+                replies.append(Reply("iamat", "refused", invalid(line)))
+                continue
+            # What `spell_key` and `_ask` do: here for each report.
+            reported = report.client
+            at = format_at(name, received, report)
+            tag = crc32(reported) & LAST_TAG
+            prefix = PREFIXES[tag]
+            key = SENT_KEY % (len(prefix) + len(reported), prefix, reported)
+            value = SENT_VALUE % (VALUE_BYTES + len(at), nanoseconds, at)
+            asked = Asked("iamat", "waiting", None, None, None, "", 0, key, value, at, now, expires)
+            replies.append(asked)
+            if self._crowded and not self._is_served(tag):
+                self._give_up(client)
+                continue
+            queues[tag].append((client, asked, line))
+            self.waiting += 1
+            if not busy[tag]:
+                busy[tag] = 1
+                self._route(tag)
+        return replies
+
+    def _decide(self, client: Client, line: bytes | Overlong) -> Reply:
+        """Decide about what is no report."""
         if isinstance(line, Overlong):
             return Reply("other", "overlong", invalid(line.start))
         message = parse_command(line)
-        if type(message) is Iamat:
-            if self._lead is not None and message.nanoseconds - received > self._lead:
-                return Reply("iamat", "refused", invalid(line))
-            at = format_at(self._name, received, message)
-            asked = Asked("iamat", "waiting", client=message.client, at=at, since=self._now)
-            asked.value = layout.value(message.nanoseconds, at)
-            if self._age:
-                asked.expires = b"%d" % ((received + self._age) // _MILLISECOND)
-            return asked
-        if type(message) is Whatsat:
-            return Asked("whatsat", "waiting", whatsat=message, client=message.client, since=self._now)
-        return Reply(word(line), "invalid", invalid(line))
+        if type(message) is not Whatsat:
+            return Reply(word(line), "invalid", invalid(line))
+        asked = Asked("whatsat", "waiting", whatsat=message, key=spell_key(message.client), since=self._now)
+        self._ask(client, asked, line, layout.tag(message.client))
+        return asked
 
-    def wait(self, client: Client, line: bytes | Overlong, reply: Reply) -> None:
-        """Let a report or a question wait for its master's next batch."""
-        assert isinstance(reply, Asked)
-        assert isinstance(line, bytes)
-        tag = layout.tag(reply.client)
+    def _ask(self, client: Client, asked: Asked, line: bytes, tag: int) -> None:
+        """Let a question wait for its master's next batch."""
         if self._crowded and not self._is_served(tag):
             self._give_up(client)
             return
+        self._particular.add(tag)
+        self._queues[tag].append((client, asked, line))
         self.waiting += 1
-        self._queues[tag].append(Wish(client, reply, line))
         if not self._busy[tag]:
             self._busy[tag] = 1
             self._route(tag)
+
+    def wait(self, *_: object) -> None:
+        """They wait already."""
 
     def keep(self) -> bool | Awaitable[bool]:
         """Masters take what waits for them as soon as the turn is over."""
@@ -164,78 +205,116 @@ class Clustered:
     def gather(self, shard: Shard) -> tuple[Batch, bytes, int]:
         """Return the next batch of a master, how it is spelled, and how many replies it will have."""
         batch = Batch()
-        if shard.seal is None or self.owners[shard.seal] is not shard or shard.seal in self._singly:
-            own = [tag for tag, owner in enumerate(self.owners) if owner is shard]
-            shard.seal = next((tag for tag in own if tag not in self._singly), own[0] if own else None)
-        for _ in range(len(shard.wanted)):
+        self._choose_seal(shard)
+        queues, owners, particular, wanted = self._queues, self.owners, self._particular, shard.wanted
+        for _ in range(len(wanted)):
             if batch.size >= _BATCH_WISHES:
                 break
-            tag = shard.wanted.popleft()
-            home, most = self._detours.get(tag, (self.owners[tag], _TAG_WISHES))
-            queue = self._queues[tag]
+            tag = wanted.popleft()
+            queue = queues[tag]
             if not queue:
                 self._busy[tag] = 0
-            elif home is not shard:
-                self._route(tag)
+            elif tag in particular or owners[tag] is not shard or len(queue) > _TAG_WISHES:
+                self._gather_with_care(shard, tag, batch)
             else:
-                self._queues[tag] = queue[most:]
-                asking = tag in self._detours
-                batch.add(tag, queue[:most], singly=tag in self._singly, asking=asking)
+                queues[tag] = []
+                batch.add_reports(tag, queue)
         if shard.wanted:
             shard.want(shard.wanted.pop())
         if not batch.calls and shard.seal is None:
             return batch, b"", 0
         return (batch, *batch.end(*self._end(shard, batch)))
 
+    def _gather_with_care(self, shard: Shard, tag: int, batch: Batch) -> None:
+        """Add what a tag wants that is not just a few reports to its own master, or let it be wanted elsewhere."""
+        queue, asking = self._queues[tag], tag in self._detours
+        home, most = self._detours[tag] if asking else (self.owners[tag], _TAG_WISHES)
+        if home is not shard:
+            self._route(tag)
+            return
+        self._queues[tag] = queue[most:]
+        batch.add(tag, queue[:most], singly=tag in self._singly, asking=asking)
+        if not self._queues[tag] and tag not in self._singly:
+            self._particular.discard(tag)
+
+    def _choose_seal(self, shard: Shard) -> None:
+        """Let the seal be in a tag of the master's whose keys are not on their way, if there is one."""
+        if shard.seal is None or self.owners[shard.seal] is not shard or shard.seal in self._singly:
+            own = [tag for tag, owner in enumerate(self.owners) if owner is shard]
+            shard.seal = next((tag for tag in own if tag not in self._singly), own[0] if own else None)
+
     def _end(self, shard: Shard, batch: Batch) -> tuple[bytes, int]:
         milliseconds = int(self._settings.timeout_seconds * _WAIT_SHARE * 1_000)
-        tag = shard.seal if shard.seal is not None else next((call.tag for call in batch.calls), 0)
+        tag = shard.seal if shard.seal is not None else next(iter(batch.tags), 0)
         return spell_end(
             tag, str(shard.address), self._settings.replicas, milliseconds, asking=shard.seal is None
         )
 
     def settle(self, shard: Shard, batch: Batch, replies: list[object], seconds: float) -> str:
         """Take the replies to a batch; return why they are not to be believed, empty where they are."""
-        sealed, count = replies[-2:]
-        if isinstance(sealed, Exception) or isinstance(count, Exception):
-            error = sealed if isinstance(sealed, Exception) else count
-            if shard.seal is not None:
-                self._singly.add(shard.seal)  # let another tag be the seal
+        if doubt := self._doubted(shard, *replies[-2:]):
             self.give_back(batch, "unsealed")
-            return f"the end of a batch was refused: {error}"
-        assert isinstance(count, int)
-        if count < self._settings.replicas:
-            self.give_back(batch, "unsealed")
-            return f"{count} replicas have acknowledged, of {self._settings.replicas} that must"
+            return doubt
         self._observer.batch(batch.size, seconds)
         answers = batch.answers(replies)
         failed = batch.failed(answers)
-        for call, answer in zip(batch.calls, answers, strict=True):
-            if not failed or call.tag not in failed:
-                self._settle(call, answer)
+        self._give_answers(batch, answers, failed)
         for tag, failure in failed.items():
-            self._queues[tag][:0] = failure.wishes
-        tags = dict.fromkeys(call.tag for call in batch.calls)
+            self._put_back(tag, failure.wishes)
         doubts = [""]
-        for tag in tags:
+        for tag in batch.tags:
             if tag in failed:
                 doubts.append(self._redirect(shard, tag, failed[tag]))
-            else:
+            elif self._queues[tag] or tag in self._detours:
                 self._go_on(tag)
+            else:
+                self._busy[tag] = 0
         self.wake()
         return max(doubts)
+
+    def _doubted(self, shard: Shard, sealed: object, acknowledged: object) -> str:
+        """Return why the end of a batch does not prove that its replies are true, empty where it does."""
+        for reply in (sealed, acknowledged):
+            if isinstance(reply, Exception):
+                if shard.seal is not None:
+                    self._separate(shard.seal)  # let another tag be the seal
+                return f"the end of a batch was refused: {reply}"
+        assert isinstance(acknowledged, int)
+        if acknowledged >= self._settings.replicas:
+            return ""
+        return f"{acknowledged} replicas have acknowledged, of {self._settings.replicas} that must"
+
+    def _give_answers(self, batch: Batch, answers: list[object], failed: dict[int, Failed]) -> None:
+        """Give wishes their outcomes, but for those of tags that have failed."""
+        settled = self._settled
+        for (tag, wishes), answer in zip(batch.calls, answers, strict=True):
+            if tag in failed:
+                continue
+            if type(answer) is not bytes:
+                self._found_all(wishes, cast("list[bytes | None]", answer))
+                continue
+            for (client, asked, _), outcome in zip(wishes, answer, strict=True):
+                asked.outcome = "stored" if outcome == _HELD else "stale"
+                asked.answer = asked.at
+                settled[client] = None
+        self.waiting -= batch.size - sum(len(failure.wishes) for failure in failed.values())
 
     def give_back(self, batch: Batch, why: str) -> None:
         """Take back a batch whose outcome is not known: all of it is done again."""
         tags: dict[int, list[Wish]] = {}
-        for call in batch.calls:
-            tags.setdefault(call.tag, []).extend(call.wishes)
+        for tag, wishes in batch.calls:
+            tags.setdefault(tag, []).extend(wishes)
         for tag, wishes in tags.items():
-            self._queues[tag][:0] = wishes
+            self._put_back(tag, wishes)
             self._detours.pop(tag, None)
             self._route(tag)
         self._observer.retried(why, batch.size)
         self._doubt()
+
+    def _put_back(self, tag: int, wishes: list[Wish]) -> None:
+        """Let wishes stand in a tag's queue again, before what has come since."""
+        self._particular.add(tag)
+        self._queues[tag][:0] = wishes
 
     def changed(self, shard: Shard) -> None:
         """Note that a master can be had, or no longer."""
@@ -249,24 +328,16 @@ class Clustered:
 
     # Outcomes. -----------------------------------------------------------------------------------------------
 
-    def _settle(self, call: Call, answer: object) -> None:
-        settled = self._settled
-        self.waiting -= len(call.wishes)
-        if call.reports:
-            assert isinstance(answer, bytes)
-            settle_reports(call.wishes, answer)
-            for wish in call.wishes:
-                settled[cast("Client", wish[0])] = None
-            return
-        assert isinstance(answer, list)
-        for (client, asked, line), value in zip(call.wishes, answer, strict=True):
+    def _found_all(self, wishes: list[Wish], values: list[bytes | None]) -> None:
+        """Give questions what was found."""
+        for (client, asked, line), value in zip(wishes, values, strict=True):
             entry = layout.entry(value) if value is not None else None
             if entry is None or (self._age and self._is_forgotten(entry.line)):
                 asked.outcome, asked.answer = "unknown", invalid(line)
             else:
                 asked.outcome, asked.entry = "found", entry
-                self._found.append((cast("Client", client), asked))
-            settled[cast("Client", client)] = None
+                self._found.append((client, asked))
+            self._settled[client] = None
 
     def _is_forgotten(self, line: bytes) -> bool:
         """Whether a line is too old, and Redis has only not come to it yet."""
@@ -282,12 +353,12 @@ class Clustered:
             self._doubt()
         elif isinstance(error, library.asked):
             self._observer.retried("asked", len(failed.wishes))
-            self._singly.add(tag)
+            self._separate(tag)
             self._detours[tag] = self._shard(_named(error, shard)), 1
             self._route(tag)
         elif isinstance(error, library.later):
             self._observer.retried("split", len(failed.wishes))
-            self._singly.add(tag)
+            self._separate(tag)
             self._later(tag)
         elif isinstance(error, library.full):
             self._refuse(tag, failed.first)
@@ -298,6 +369,11 @@ class Clustered:
             return str(error)
         return ""
 
+    def _separate(self, tag: int) -> None:
+        """Let each wish of a tag be a call of its own: its keys are on their way."""
+        self._singly.add(tag)
+        self._particular.add(tag)
+
     def _refuse(self, tag: int, count: int) -> None:
         """Refuse the first reports in a queue: Redis has no room for them, and nothing was changed."""
         queue = self._queues[tag]
@@ -305,7 +381,7 @@ class Clustered:
         self.waiting -= count
         for client, asked, line in queue[:count]:
             asked.outcome, asked.answer = "refused", invalid(line)
-            self._settled[cast("Client", client)] = None
+            self._settled[client] = None
 
     def _route(self, tag: int) -> None:
         """Put a tag among what its master wants to do."""
@@ -378,11 +454,11 @@ class Clustered:
         for tag, queue in enumerate(self._queues):
             if not queue:
                 continue
-            if queue[0].asked.since < limit:
+            if queue[0][1].since < limit:
                 self._expire(tag, limit)
             if not self._is_served(tag):
                 parked += len(queue)
-                size += sum(len(wish.line) for wish in queue)
+                size += sum(len(line) for _, _, line in queue)
         self._parked = parked
         self._crowded = parked > _PARKED_WISHES or size > _PARKED_BYTES
 
@@ -392,9 +468,9 @@ class Clustered:
 
     def _expire(self, tag: int, limit: float) -> None:
         queue = self._queues[tag]
-        count = next((at for at, wish in enumerate(queue) if wish.asked.since >= limit), len(queue))
+        count = next((at for at, wish in enumerate(queue) if wish[1].since >= limit), len(queue))
         for wish in queue[:count]:
-            self._give_up(cast("Client", wish.client))
+            self._give_up(wish[0])
         self._queues[tag] = queue[count:]
         self.waiting -= count
 

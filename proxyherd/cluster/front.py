@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 from collections.abc import Callable, Coroutine
@@ -11,7 +12,7 @@ from typing import Any, Final
 from proxyherd.cluster.engine import Clustered
 from proxyherd.cluster.opening import Opener
 from proxyherd.cluster.views import View, merge
-from proxyherd.config import Herd, Server
+from proxyherd.config import Address, Herd, Server
 from proxyherd.metrics import Metrics
 from proxyherd.observe import Observer
 from proxyherd.schema import Limits, Redis
@@ -60,11 +61,10 @@ class Front:
             except Exception as error:  # noqa: BLE001 - a fault of ours must not be the last look
                 self._observer.fault("the masters cannot be found out", error)
             await asyncio.sleep(_DOUBT_SECONDS)
-            try:
-                async with asyncio.timeout(_LOOK_SECONDS):
-                    await self._doubt.wait()
-            except TimeoutError:
-                continue
+            if not self.engine.trouble:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_LOOK_SECONDS):
+                        await self._doubt.wait()
 
     async def _look(self) -> None:
         nodes = list(dict.fromkeys((*random.sample(self._nodes, len(self._nodes)), *self._seeds)))
@@ -76,7 +76,7 @@ class Front:
                 self._nodes = tuple(dict.fromkeys(node for view in views for node in view.nodes))
                 return
 
-    async def _ask(self, address: Any) -> View | None:
+    async def _ask(self, address: Address) -> View | None:
         try:
             async with asyncio.timeout(self._settings.timeout_seconds):
                 return await self._opener.ask_view(address)

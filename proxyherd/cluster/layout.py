@@ -20,8 +20,9 @@ from proxyherd.messages import Entry, parse_at
 
 TAGS: Final = 512
 SLOTS: Final = 16_384
-_LAST: Final = TAGS - 1
-_DIGITS: Final = 21
+LAST_TAG: Final = TAGS - 1
+VALUE_BYTES: Final = 22
+"""Of a value before its AT line: the digits of its time, and a space."""
 
 
 def slot(hashed: bytes) -> int:
@@ -48,9 +49,13 @@ TAG_SLOTS: Final = [slot(name) for name in NAMES]
 """The slot of each tag; no two have the same."""
 
 
+VALUE: Final = b"%021d %b"
+"""The value of a time in nanoseconds and an AT line."""
+
+
 def tag(client: bytes) -> int:
     """Return the tag of a client's ID."""
-    return crc32(client) & _LAST
+    return crc32(client) & LAST_TAG
 
 
 def key(client: bytes) -> bytes:
@@ -71,15 +76,10 @@ def seal(tag: int, master: str) -> bytes:
     return b"%b seal %b" % (PREFIXES[tag], master.encode())
 
 
-def value(nanoseconds: int, line: bytes) -> bytes:
-    """Return the value of an AT line and its time."""
-    return b"%021d %b" % (nanoseconds, line)
-
-
 def entry(value: bytes) -> Entry | None:
     """Return the entry in a value, None if it is none: somebody else has written it."""
-    at = parse_at(value[_DIGITS + 1 :])
-    if at is None or value[: _DIGITS + 1] != b"%021d " % at.entry.nanoseconds:
+    at = parse_at(value[VALUE_BYTES:])
+    if at is None or value[:VALUE_BYTES] != b"%021d " % at.entry.nanoseconds:
         return None
     return at.entry
 

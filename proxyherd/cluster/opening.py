@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import hiredis
+from redis._parsers.base import BaseParser
 from redis.asyncio import SSLConnection
 from redis.asyncio.connection import Connection
 from redis.asyncio.retry import Retry
@@ -21,7 +23,6 @@ from redis.exceptions import (
     MovedError,
     OutOfMemoryError,
     RedisError,
-    ResponseError,
     TryAgainError,
 )
 
@@ -38,11 +39,48 @@ CREDENTIAL: Final = "redis-password"
 VARIABLE: Final = "PROXYHERD_REDIS_PASSWORD"
 """The environment variable with the password."""
 
+_MORE: Final = object()
+_READ_BYTES: Final = 262_144
+
 _MOST_PASSWORD_BYTES: Final = 4_096
 
 
 class UnusableError(Exception):
     """A node of the cluster must not be used as it is; the text says why, and the remedy."""
+
+
+class _Exchange:
+    """What a connection does besides: many commands at once, and all their replies."""
+
+    _reader: Any
+    _writer: Any
+
+    async def exchange(self, commands: bytes, count: int) -> list[object]:
+        """Send bytes as they are; return the replies to so many commands, errors of Redis among them.
+
+        The library's own way awaits each reply by itself, which costs more than all that Python does with it. Whoever
+        is cancelled here must close the connection: replies are still under way.
+        """
+        parser = hiredis.Reader(replyError=BaseParser.parse_error, notEnoughData=_MORE)
+        reader, replies = self._reader, list[object]()
+        self._writer.write(commands)
+        while True:
+            data = await reader.read(_READ_BYTES)
+            if not data:
+                raise ConnectionError("closed by Redis")
+            parser.feed(data)
+            while (reply := parser.gets(False)) is not _MORE:
+                replies.append(reply)
+            if len(replies) >= count:
+                return replies
+
+
+class _Plain(_Exchange, Connection):
+    """A connection without TLS."""
+
+
+class _Tls(_Exchange, SSLConnection):
+    """A connection with TLS."""
 
 
 class Opener:
@@ -64,14 +102,13 @@ class Opener:
         return Library(
             connect=self.connect,
             errors=(RedisError, OSError, UnusableError, ConfigError),
-            refusals=ResponseError,
             moved=MovedError,
             asked=AskError,
             later=TryAgainError,
             full=OutOfMemoryError,
         )
 
-    async def connect(self, address: Address) -> Connection:
+    async def connect(self, address: Address) -> _Plain | _Tls:
         """Open a connection to a master, which is checked. Raises one of `library.errors`."""
         connection = await self._open(address)
         try:
@@ -92,7 +129,7 @@ class Opener:
         finally:
             await connection.disconnect(nowait=True)
 
-    async def _open(self, address: Address) -> Connection:
+    async def _open(self, address: Address) -> _Plain | _Tls:
         settings = self._settings
         password = find_password(settings, self._file, self._environ)
         arguments: dict[str, Any] = {
@@ -107,9 +144,9 @@ class Opener:
             "protocol": 2,
         }
         if settings.tls_authority is None:
-            connection = Connection(**arguments)
+            connection: _Plain | _Tls = _Plain(**arguments)
         else:
-            connection = SSLConnection(
+            connection = _Tls(
                 ssl_ca_certs=self._path(settings.tls_authority),
                 ssl_certfile=self._path(settings.tls_certificate),
                 ssl_keyfile=self._path(settings.tls_key),

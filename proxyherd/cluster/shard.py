@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from msgspec import Struct
 
@@ -25,11 +25,8 @@ _LONGEST_PAUSE_SECONDS: Final = 1.0
 class Connection(Protocol):
     """What is wanted of a connection of the client library."""
 
-    async def send_packed_command(self, command: bytes, check_health: bool) -> None:
-        """Send bytes as they are."""
-
-    async def read_response(self, disable_decoding: bool) -> Any:
-        """Return the next reply; raises what Redis calls an error."""
+    async def exchange(self, commands: bytes, count: int) -> list[object]:
+        """Send bytes as they are; return the replies to so many commands, errors of Redis among them."""
 
     async def disconnect(self, nowait: bool) -> None:
         """Close it."""
@@ -37,13 +34,12 @@ class Connection(Protocol):
 
 class Library(Struct, frozen=True):
     """What is wanted of the client library. `connect` opens a connection to a master and checks it; it and the
-    connection raise `errors` when they fail, and the connection one of `refusals` for an error that Redis replies. Of
-    these, `moved` and `asked` name another node, as `node_addr`; `later` asks for patience, and `full` has no room.
+    connection raise `errors` when they fail. Of what Redis replies, `moved` and `asked` name another node, as
+    `node_addr`; `later` asks for patience, and `full` has no room.
     """
 
     connect: Callable[[Address], Awaitable[Connection]]
     errors: tuple[type[Exception], ...]
-    refusals: type[Exception]
     moved: type[Exception]
     asked: type[Exception]
     later: type[Exception]
@@ -93,8 +89,9 @@ class Shard:
 
     def want(self, tag: int) -> None:
         """Let a tag have its turn, in the next batch."""
+        if not self.wanted:
+            self._work.set()
         self.wanted.append(tag)
-        self._work.set()
 
     def part(self) -> None:
         """Go, as soon as no batch is in flight."""
@@ -148,20 +145,13 @@ class Shard:
         began = self._loop.time()
         try:
             async with asyncio.timeout(self._seconds):
-                await connection.send_packed_command(data, check_health=False)
-                replies = [await self._reply(connection) for _ in range(count)]
+                replies = await connection.exchange(data, count)
         except BaseException as error:
             self._desk.give_back(batch, "late" if isinstance(error, TimeoutError) else "lost")
             raise
         finally:
             self._in_flight = False
         return self._desk.settle(self, batch, replies, self._loop.time() - began)
-
-    async def _reply(self, connection: Connection) -> object:
-        try:
-            return await connection.read_response(disable_decoding=True)
-        except self._library.refusals as error:
-            return error
 
     def _tell(self, trouble: str) -> None:
         if trouble != self.trouble:
