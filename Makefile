@@ -11,19 +11,16 @@ SOAK_ARGS ?=
 # The longest path of supervisord's socket: 107 bytes that UNIX allows, less "." and a pid, which it adds.
 MAX_SOCKET := 99
 
-.PHONY: run stop test soak fuzz lint bench clean install uninstall
+.PHONY: run run-redis check-path stop test soak fuzz lint bench clean install uninstall
 
-run: .venv/run.stamp
-	@socket="$$(pwd -P)/var/run/supervisor.sock"; size=$$(printf %s "$$socket" | wc -c); \
-	if [ $$size -gt $(MAX_SOCKET) ]; then \
-		echo "make run: $$socket: $$size bytes, a socket's path has $(MAX_SOCKET) at most; move this folder to a shorter path" >&2; \
-		exit 1; \
-	fi
+run: .venv/run.stamp check-path
 	@umask 027; mkdir -p var/lib var/log var/run
 	@$(BIN)/proxyherd secret new var/secret --if-missing
 	@$(BIN)/proxyherd gazetteer build var/gazetteer.sqlite --config deploy/herd.toml || \
 		echo "make run: the herd starts with the offline places that it has" >&2
-	@if $(BIN)/supervisorctl pid >/dev/null 2>&1; then \
+	@if $(BIN)/supervisorctl avail 2>/dev/null | grep -q '^redis:'; then \
+		echo "make run: the herd on Redis runs in this folder; type make stop first" >&2; exit 1; \
+	elif $(BIN)/supervisorctl pid >/dev/null 2>&1; then \
 		$(BIN)/supervisorctl update >/dev/null; $(BIN)/supervisorctl start 'herd:*' | grep -v 'already started'; true; \
 	else \
 		$(BIN)/proxyherd check-config --config deploy/herd.toml --ports >/dev/null && $(BIN)/supervisord -c supervisord.conf; \
@@ -39,6 +36,17 @@ run: .venv/run.stamp
 	echo "  $(BIN)/supervisorctl tail -f herd:Clark"; \
 	echo "  $(BIN)/supervisorctl restart herd:Clark"; \
 	echo "  make stop"
+
+# The same servers with their table in Redis, on nine nodes: docs/redis.md
+run-redis: .venv/run.stamp check-path
+	@BIN=$(BIN) deploy/redis/run.sh
+
+check-path:
+	@socket="$$(pwd -P)/var/run/supervisor.sock"; size=$$(printf %s "$$socket" | wc -c); \
+	if [ $$size -gt $(MAX_SOCKET) ]; then \
+		echo "make: $$socket: $$size bytes, a socket's path has $(MAX_SOCKET) at most; move this folder to a shorter path" >&2; \
+		exit 1; \
+	fi
 
 # Gone is what removed its pid file: the process itself may stay a zombie where nobody reaps it.
 stop:

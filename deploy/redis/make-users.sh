@@ -1,0 +1,39 @@
+#!/bin/sh
+# Makes the passwords and users of a Redis Cluster, in a folder: make-users.sh /etc/proxyherd/redis
+#
+# The folder then has what every node reads, users.acl and local.conf; password, which is the servers'; and
+# admin-password, which is the operator's. All hosts of the cluster need the same, so run this once and copy. The rule:
+# what is there is never written over, and nothing here is for other users.
+set -eu
+umask 077
+
+folder=${1:?"usage: make-users.sh FOLDER"}
+example=$(dirname "$0")/users.acl.example
+
+make_password() { # FILE
+	[ -e "$1" ] || od -An -N32 -tx1 /dev/urandom | tr -d ' \n' >"$1"
+}
+
+hash_of() { # FILE
+	sha256sum <"$1" | cut -d ' ' -f 1
+}
+
+mkdir -p "$folder"
+for name in password admin-password replication-password; do
+	make_password "$folder/$name"
+done
+if [ ! -e "$folder/users.acl" ]; then
+	sed -e "s/#SHA256-OF-PASSWORD/#$(hash_of "$folder/password")/" \
+		-e "s/#SHA256-OF-ADMIN-PASSWORD/#$(hash_of "$folder/admin-password")/" \
+		-e "s/#SHA256-OF-REPLICATION-PASSWORD/#$(hash_of "$folder/replication-password")/" \
+		"$example" >"$folder/users.acl.new"
+	mv "$folder/users.acl.new" "$folder/users.acl"
+fi
+if [ ! -e "$folder/local.conf" ]; then
+	cat >"$folder/local.conf.new" <<-END
+		# What this host and this cluster have of their own; the rest is in redis.conf.
+		masteruser replication
+		masterauth $(cat "$folder/replication-password")
+	END
+	mv "$folder/local.conf.new" "$folder/local.conf"
+fi

@@ -1,0 +1,77 @@
+#!/bin/sh
+# Brings up the herd on Redis on this machine: `make run-redis`, which sets BIN, the virtual environment's programs.
+# Whatever of it runs already is left running, and a second time does no harm.
+set -eu
+
+config=deploy/redis/herd.toml
+folder=var/redis
+ports="7001 7002 7003 7004 7005 7006 7007 7008 7009"
+nodes=$(printf '127.0.0.1:%s ' $ports)
+
+fail() {
+	echo "make run-redis: $*" >&2
+	exit 1
+}
+
+install_redis() {
+	! command -v redis-server >/dev/null || return 0
+	if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+		echo "Installing redis-server"
+		{ apt-get update -qq && apt-get install -qq -y --no-install-recommends redis-server; } >/dev/null 2>&1 || true
+	fi
+	command -v redis-server >/dev/null || fail "there is no redis-server; on Debian: apt-get install redis-server"
+}
+
+check_ports() {
+	# shellcheck disable=SC2086 # words
+	$BIN/python - $ports <<-'END' || exit 1
+		import socket
+		import sys
+
+		for port in [*map(int, sys.argv[1:]), *(int(one) + 10000 for one in sys.argv[1:])]:
+		    try:
+		        socket.create_server(("127.0.0.1", port)).close()
+		    except OSError as error:
+		        sys.exit(f"make run-redis: port {port}: {error.strerror}; ss -ltnp tells whose it is")
+	END
+	$BIN/proxyherd check-config --config $config --ports >/dev/null
+}
+
+start() {
+	if $BIN/supervisorctl pid >/dev/null 2>&1; then
+		$BIN/supervisorctl avail | grep -q '^redis:' || fail "the herd of this folder runs; type make stop first"
+		$BIN/supervisorctl update >/dev/null
+		$BIN/supervisorctl start 'redis:*' 'herd:*' | grep -v 'already started' || true
+	else
+		check_ports
+		$BIN/supervisord -c deploy/redis/supervisord.conf
+	fi
+}
+
+umask 027
+install_redis
+mkdir -p var/lib var/log var/run
+for port in $ports; do
+	mkdir -p $folder/$port
+done
+deploy/redis/make-users.sh $folder
+$BIN/proxyherd gazetteer build var/gazetteer.sqlite --config $config ||
+	echo "make run-redis: the herd starts with the offline places that it has" >&2
+start
+# shellcheck disable=SC2086 # words
+REDISCLI_AUTH=$(cat $folder/admin-password) deploy/redis/create-cluster.sh $nodes ||
+	fail "the Redis Cluster is not whole; see also: $BIN/supervisorctl status"
+$BIN/proxyherd status --config $config --wait 30 ||
+	fail "the herd is not whole; see also: $BIN/supervisorctl status"
+cat <<END
+
+The herd is up, on a Redis Cluster of nine. Next, for example:
+  nc 127.0.0.1 10003      and type there:
+    IAMAT kiwi.cs.ucla.edu +34.068930-118.445127 1621464827.959498503
+    WHATSAT kiwi.cs.ucla.edu 10 5
+  $BIN/proxyherd whatsat kiwi.cs.ucla.edu 10 5 --server Bailey --config $config
+  $BIN/proxyherd status --config $config
+  REDISCLI_AUTH=\$(cat $folder/admin-password) redis-cli --user admin -p 7001 cluster nodes
+  $BIN/supervisorctl restart redis:7001
+  make stop
+END
