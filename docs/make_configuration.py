@@ -11,6 +11,8 @@ import inspect
 import sys
 from pathlib import Path
 
+import msgspec
+
 from proxyherd import schema
 
 PAGE = Path(__file__).with_name("configuration.md")
@@ -35,13 +37,16 @@ peers = "127.0.0.1:10100"           # where neighbours come in
 admin = ["127.0.0.1:10200", "[::1]:10200"]   # one address or several, IPv4, IPv6 or a host name
 ```
 
-A name is a letter and up to 62 letters, digits, `-` and `_`.
+A name is a letter and up to 62 letters, digits, `-` and `_`. With `engine = "redis"` in `[table]` servers have no
+links: there are no `edges`, and no `peers`; nor is there a `[durability]`.
 """
 
 SECTIONS = {
     "limits": schema.Limits,
     "timing": schema.Timing,
     "durability": schema.Durability,
+    "table": schema.Table,
+    "redis": schema.Redis,
     "places": schema.Places,
     "tls": schema.Tls,
     "admin": schema.Admin,
@@ -53,11 +58,13 @@ def described(section: type) -> list[tuple[str, str, str]]:
     """Return name, default and description of each key of a section."""
     (definition,) = ast.parse(inspect.getsource(section)).body
     assert isinstance(definition, ast.ClassDef)
+    defaults = {one.name: one.default for one in msgspec.structs.fields(section)}
     keys: list[tuple[str, str, str]] = []
     for statement in definition.body:
         if isinstance(statement, ast.AnnAssign):
             assert isinstance(statement.target, ast.Name)
-            keys.append((statement.target.id, spelled(getattr(section(), statement.target.id)), ""))
+            default = "required" if statement.value is None else spelled(defaults[statement.target.id])
+            keys.append((statement.target.id, default, ""))
         elif isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant) and keys:
             name, default, _ = keys[-1]
             keys[-1] = (name, default, " ".join(str(statement.value.value).split()))

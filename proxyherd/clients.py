@@ -285,22 +285,25 @@ class Connection(asyncio.Protocol):
 
     def _part(self, transport: asyncio.Transport) -> None:
         """End the connection when all that was read is answered: at once if the client has been quiet."""
-        loop = self._clients.loop
         if self._lingers:
             return
-        plain = transport.can_write_eof()
-        if plain and self._reading and loop.time() - self._heard > _QUIET_SECONDS:
+        quiet = self._clients.loop.time() - self._heard > _QUIET_SECONDS
+        if quiet and self._reading and transport.can_write_eof():
             transport.close()
-            return
+        else:
+            self._linger(transport)
+
+    def _linger(self, transport: asyncio.Transport) -> None:
+        """Take no more commands, and end the connection when the client has what was written."""
         self._lingers = True
-        if not plain:
+        if not transport.can_write_eof():
             transport.close()  # flushes, says close_notify, and waits for the client's
         else:
             transport.write_eof()
             if not self._reading:
                 self._reading = True
                 transport.resume_reading()
-        loop.call_later(_LINGER_SECONDS - _LOOK_SECONDS, self._let_go, transport, False)
+        self._clients.loop.call_later(_LINGER_SECONDS - _LOOK_SECONDS, self._let_go, transport, False)
 
     def _let_go(self, transport: asyncio.Transport, was_out: bool) -> None:
         """End the connection as soon as nothing more waits in this process: the system delivers the rest."""
@@ -317,9 +320,9 @@ class Connection(asyncio.Protocol):
         """Close without the answers that are owed; return their commands."""
         owed = list(self.owed)
         self.owed.clear()
-        if self._transport is not None:
+        if self._transport is not None and not self._lingers and not self._transport.is_closing():
             self._reason, self._drains = reason, True
-            self._part(self._transport)
+            self._linger(self._transport)
         return owed
 
     # What the listener wants. --------------------------------------------------------------------------------

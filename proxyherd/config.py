@@ -32,6 +32,11 @@ PEER_LINE_SLACK = 256
 """Bytes by which an AT line may be longer than the client's line it was made from."""
 
 
+_OWN_TABLE = ("max_clients", "max_table_bytes", "peer_queue_bytes", "max_peer_connections")
+_OWN_LINKS = ("peers_authority", "peers_certificate", "peers_key")
+"""What only a server with a table and links of its own has a use for."""
+
+
 class ConfigError(Exception):
     """The herd's file, or a file that it names, cannot be used; the text says which, where and the remedy."""
 
@@ -203,6 +208,11 @@ def _redis(raw: _File, file: Path) -> tuple[Redis | None, tuple[Address, ...]]:
         if given:
             raise ConfigError(
                 f'{file}: key {what}: with engine = "redis" servers have no links and no journal; drop it'
+            )
+    for name, table, keys in (("limits", raw.limits, _OWN_TABLE), ("tls", raw.tls, _OWN_LINKS)):
+        if idle := [key for key in keys if key in table]:
+            raise ConfigError(
+                f'{file}: key {name}.{idle[0]}: with engine = "redis" servers have no table and no links; drop it'
             )
     redis = _convert(raw.redis or {}, Redis, "redis", file)
     _together(redis, "redis", ("tls_certificate", "tls_key"), file)

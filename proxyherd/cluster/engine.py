@@ -449,7 +449,7 @@ class Clustered:
 
     def tick(self, now: float) -> None:
         """Let time pass: give up what has waited too long, and see how much waits for masters that cannot be had."""
-        limit = now - self._settings.deadline_seconds
+        limit, was_full = now - self._settings.deadline_seconds, self.full
         parked = size = 0
         for tag, queue in enumerate(self._queues):
             if not queue:
@@ -461,6 +461,8 @@ class Clustered:
                 size += sum(len(line) for _, _, line in queue)
         self._parked = parked
         self._crowded = parked > _PARKED_WISHES or size > _PARKED_BYTES
+        if was_full and not self.full:
+            self.wake()
 
     def _is_served(self, tag: int) -> bool:
         owner = self.owners[tag]
