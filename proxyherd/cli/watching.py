@@ -44,6 +44,9 @@ _WATCHED = (
 )
 """Heads of the live table, wide enough for its columns to stay where they are."""
 
+_WATCHED_IN_REDIS = ("server", "state    ", "masters", "waiting ", "cmds/s ", "lag p99 ", "remark")
+"""Likewise where the table is in Redis."""
+
 _MOST_LAG_SECONDS = 0.1
 """No answer is to be held up by more."""
 
@@ -118,8 +121,12 @@ def _wait(herd: Herd, seconds: float) -> Sequence[Status]:
 
 
 def _print(found: Sequence[Status]) -> None:
-    head = ("server", "clients", "peers", "admin", "state", "links", "known", "commands", "mended")
-    print_table([head, *map(_row, found)])
+    if all(_in_redis(one) for one in found):
+        head: tuple[str, ...] = ("server", "clients", "admin", "state", "masters", "waiting", "commands")
+        print_table([head, *map(_row_in_redis, found)])
+    else:
+        head = ("server", "clients", "peers", "admin", "state", "links", "known", "commands", "mended")
+        print_table([head, *map(_row, found)])
     for one in found:
         if not one.whole:
             click.echo(_remark(one), err=True)
@@ -132,6 +139,22 @@ def _row(one: Status) -> tuple[str, ...]:
         *(*addresses(one.server), _state(one), _links(one)),
         *(str(one.clients), str(one.commands), str(one.mended)),
     )
+
+
+def _in_redis(one: Status) -> bool:
+    """Whether the server has no table of its own, and so no peers."""
+    return not one.server.peers
+
+
+def _row_in_redis(one: Status) -> tuple[str, ...]:
+    name, clients, _, admin = addresses(one.server)
+    figures = (_masters(one), str(one.waiting), str(one.commands)) if one.up else ("-", "-", "-")
+    return (name, clients, admin, _state(one), *figures)
+
+
+def _masters(one: Status) -> str:
+    masters = f"{one.masters_up}/{one.masters}"
+    return click.style(masters, fg="yellow") if one.masters_up < one.masters else masters
 
 
 def _state(one: Status) -> str:
@@ -200,6 +223,9 @@ def _object(one: Status, rates: Rates | None) -> dict[str, Any]:
         "floods_out": known(one.floods_out),
         "mended": known(one.mended),
         "journal_failing": known(one.journal_failing),
+        "masters": known(one.masters),
+        "masters_up": known(one.masters_up),
+        "waiting": known(one.waiting),
         "rates": None if rates is None else _rates_object(rates),
     }
 
@@ -251,6 +277,8 @@ def _frame(seen: Sequence[Seen], interval: float, live: bool) -> str:
 
     title = f"{time.strftime('%Y-%m-%d %H:%M:%S')}, every {interval:g} s"
     rows = [_WATCHED, *(_watched(one.status, one.rates) for one in seen)]
+    if all(_in_redis(one.status) for one in seen):
+        rows = [_WATCHED_IN_REDIS, *(_watched_in_redis(one.status, one.rates) for one in seen)]
     lines = [title, *table_lines(rows)]
     if not live:
         return "".join(f"{click.unstyle(line)}\n" for line in [*lines, ""])
@@ -269,6 +297,13 @@ def _watched(one: Status, rates: Rates | None) -> tuple[str, ...]:
         *_rate_cells(rates),
         *(str(one.mended), journal, _reason(one)),
     )
+
+
+def _watched_in_redis(one: Status, rates: Rates | None) -> tuple[str, ...]:
+    if not one.up:
+        return (one.server.name, _state(one), *"-" * 4, one.problem)
+    commands, _, _, lag = _rate_cells(rates)
+    return (one.server.name, _state(one), _masters(one), str(one.waiting), commands, lag, _reason(one))
 
 
 def _rate_cells(rates: Rates | None) -> tuple[str, str, str, str]:

@@ -53,6 +53,12 @@ class Status(Struct, frozen=True):
     mended: int = 0
     """Entries that the last checks with its neighbours brought it."""
     journal_failing: bool = False
+    masters: int = 0
+    """Masters of the cluster that have a part of the table, where it is in Redis."""
+    masters_up: int = 0
+    """Those of them that the server can have."""
+    waiting: int = 0
+    """Reports and queries that have no outcome from the cluster yet."""
     lag: dict[float, int] = {}
     """How often its event loop was late by at most so many seconds: cumulative, with infinity."""
     started: float = 0.0
@@ -122,6 +128,9 @@ def _read(server: Server, ready: bool, text: str, figures: _Figures) -> Status:
         floods_out=figures.sum("proxyherd_flood_updates_total", direction="out"),
         mended=figures.sum("proxyherd_mended_entries"),
         journal_failing=figures.sum("proxyherd_journal_failing") > 0,
+        masters=figures.sum("proxyherd_masters"),
+        masters_up=figures.sum("proxyherd_masters_up"),
+        waiting=figures.sum("proxyherd_waiting"),
         lag={float(labels.get("le", math.inf)): int(value) for labels, value in lag},
         started=math.fsum(value for _, value in figures.of("process_start_time_seconds")),
         problem="" if ready else text,
