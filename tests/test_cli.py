@@ -656,7 +656,7 @@ def test_every_command_has_help_with_examples() -> None:
                 yield (*path, name)
 
     found = list(commands(cli.main))
-    assert len(found) == 16
+    assert len(found) == 17
     for command in [(), *found]:
         result = run(*command, "--help")
         assert result.exit_code == 0

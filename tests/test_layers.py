@@ -7,6 +7,7 @@ nor touch anything outside the process. The rooms that do touch it don't know on
 from __future__ import annotations
 
 import ast
+import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from textwrap import dedent
@@ -45,7 +46,13 @@ ALLOWED = {"config": {"ipaddress", "pathlib", "tomllib", "urllib"}}
 OUTER = ("clients", "peers", "admin", "places", "journal")
 """They touch the world, each another part of it."""
 
+KNOWS_NONE = ("cluster",)
+"""They touch the world too, and know of no other part of it."""
+
 KNOWS_ALL = "daemon"
+
+ALONE = {"redis": "cluster.opening"}
+"""Libraries that one module alone may import: the others see of them what it shows."""
 
 KNOW_SOME = {"cli": {"places", "journal"}, "replica": {"peers", "journal"}}
 """The command line has tools for the files of both; a replica is put together of both."""
@@ -94,7 +101,9 @@ def violations(folder: Path) -> list[str]:
     for room, sources in rooms.items():
         reached = set[str]()
         for module, (source, is_package) in sources.items():
-            reached |= set(imports(source, module, is_package=is_package))
+            named = set(imports(source, module, is_package=is_package))
+            reached |= named
+            found += _strangers(module, named)
             if room in PURE:
                 found += [f"{room} names {name}" for name in sorted(names(source) & REACHES_OUT)]
         inside = {name.split(".")[1] for name in reached if name.startswith(f"{PACKAGE}.")}
@@ -104,6 +113,12 @@ def violations(folder: Path) -> list[str]:
     return found
 
 
+def _strangers(module: str, named: Iterable[str]) -> Iterator[str]:
+    for library in sorted({name.partition(".")[0] for name in named} & ALONE.keys()):
+        if module != f"{PACKAGE}.{ALONE[library]}":
+            yield f"{module.removeprefix(PACKAGE + '.')} imports {library}"
+
+
 def _judge(room: str, inside: Iterable[str], outside: Iterable[str]) -> Iterator[str]:
     if room in PURE:
         below = PURE[: PURE.index(room)]
@@ -111,7 +126,7 @@ def _judge(room: str, inside: Iterable[str], outside: Iterable[str]) -> Iterator
         allowed = HARMLESS | ALLOWED.get(room, set())
         yield from (f"{room} imports {other}" for other in sorted(outside) if other not in allowed)
     outer = sorted(set(inside) & set(OUTER))
-    if room in OUTER:
+    if room in OUTER or room in KNOWS_NONE:
         yield from (f"{room} imports {other}" for other in outer)
     elif len(outer) > 1 and room != KNOWS_ALL and not set(outer) <= KNOW_SOME.get(room, set()):
         yield f"{room} knows {' and '.join(outer)}"
@@ -124,7 +139,17 @@ def test_the_package_keeps_its_layers() -> None:
 def test_every_pure_room_is_there_to_be_judged() -> None:
     rooms = read_rooms(Path(proxyherd.__file__).parent)
     assert set(PURE) <= set(rooms)
-    assert {"clients", "peers", "admin", "places", KNOWS_ALL} <= set(rooms)
+    assert {"clients", "peers", "admin", "places", KNOWS_ALL, *KNOWS_NONE} <= set(rooms)
+    modules = {module for sources in rooms.values() for module in sources}
+    assert {f"{PACKAGE}.{module}" for module in ALONE.values()} <= modules
+
+
+def test_every_package_is_installed() -> None:
+    """A package that pyproject.toml leaves out works in a checkout, and nowhere else."""
+    folder = Path(proxyherd.__file__).parent
+    found = {".".join(file.parent.relative_to(folder.parent).parts) for file in folder.rglob("__init__.py")}
+    project = tomllib.loads((folder.parent / "pyproject.toml").read_text())
+    assert set(project["tool"]["setuptools"]["packages"]) == found
 
 
 @pytest.fixture
@@ -143,6 +168,8 @@ def package(tmp_path: Path) -> Path:
             "places/__init__": "from proxyherd.places.google import Google",
             "places/google": "from . import answers\nimport aiohttp",
             "places/answers": "import json",
+            "cluster/opening": "from redis.asyncio import Connection\nfrom ..turn import Turn",
+            "cluster/engine": "import asyncio\nfrom proxyherd.turn import Turn",
             "daemon": "from proxyherd import clients, peers, places",
         },
     )
@@ -198,11 +225,19 @@ def test_a_package_that_keeps_the_layers_is_left_alone(package: Path) -> None:
         ("places/google", "from ..peers import backoff", "places imports peers"),
         ("places/google", "from .. import clients", "places imports clients"),
         ("places/__init__", "from ..clients import Clients", "places imports clients"),
+        *(
+            ("cluster/engine", f"from proxyherd import {other}", f"cluster imports {other}")
+            for other in ("clients", "peers", "admin", "places", "journal")
+        ),
+        ("cluster/engine", "import redis", "cluster.engine imports redis"),
+        ("cluster/engine", "def f():\n    from redis.asyncio import Redis", "cluster.engine imports redis"),
+        ("cluster/__init__", "from redis.exceptions import RedisError", "cluster imports redis"),
+        ("daemon", "import redis.crc", "daemon imports redis"),
         ("turn", "from proxyherd import places, peers", "turn knows peers and places"),
         ("replica", "from proxyherd import clients, peers", "replica knows clients and peers"),
         ("cli", "from proxyherd.clients import x\nfrom proxyherd.admin import y", None),
     ],
 )
 def test_a_planted_violation_is_found(package: Path, room: str, source: str, complaint: str | None) -> None:
-    _write(package, {"admin": "", room: source})
+    _write(package, {"admin": "", "journal": "", room: source})
     assert violations(package) == [complaint or "cli knows admin and clients"]

@@ -6,6 +6,7 @@ import click
 
 from proxyherd import __version__
 from proxyherd.cli.asking import iamat, whatsat
+from proxyherd.cli.bridging import bridge
 from proxyherd.cli.common import Group, config_option, examples
 from proxyherd.cli.completing import completion
 from proxyherd.cli.exporting import export
@@ -50,6 +51,7 @@ for _command in (
     journal,
     places_sim,
     prometheus_targets,
+    bridge,
     export,
     completion,
     grade,

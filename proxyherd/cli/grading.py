@@ -180,7 +180,8 @@ def _prepared(ctx: click.Context, **options: Any) -> Iterator[tuple[Herd, Starte
     with tempfile.TemporaryDirectory(prefix="proxyherd-grade-") as outputs:
         keeper, started = _keeper(options, Path(outputs))
         _name_logs(servers, options, of_file=not options["servers"], started=started)
-        yield Herd(servers, edges, keeper, most), started
+        one_table = described is not None and described.redis is not None
+        yield Herd(servers, edges, keeper, most, one_table=one_table), started
 
 
 def _check_usage(options: dict[str, Any]) -> None:

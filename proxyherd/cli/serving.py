@@ -89,9 +89,9 @@ def serve(
     from proxyherd import daemon  # noqa: PLC0415 - most of the time to listening
 
     paths = daemon.Paths(
-        state=state_dir or _from_systemd("STATE_DIRECTORY") or Path("var/lib") / name,
-        log=log_file or (_from_systemd("LOGS_DIRECTORY") or Path("var/log")) / f"{name}.log",
-        secret=secret_file or _secret_file(),
+        state=state_dir or from_systemd("STATE_DIRECTORY") or Path("var/lib") / name,
+        log=log_file or (from_systemd("LOGS_DIRECTORY") or Path("var/log")) / f"{name}.log",
+        secret=secret_file or default_secret_file(),
         gazetteer=gazetteer_file or default_gazetteer(),
         log_max_bytes=log_max_bytes,
         log_backups=log_backups,
@@ -99,14 +99,14 @@ def serve(
     ctx.exit(daemon.serve(herd, name, paths))
 
 
-def _from_systemd(variable: str) -> Path | None:
+def from_systemd(variable: str) -> Path | None:
     """Return the directory that systemd made for the unit; with several, none is ours to choose."""
     value = os.environ.get(variable, "")
     return Path(value) if value and ":" not in value else None
 
 
-def _secret_file() -> Path:
-    credentials = _from_systemd("CREDENTIALS_DIRECTORY")
+def default_secret_file() -> Path:
+    credentials = from_systemd("CREDENTIALS_DIRECTORY")
     credential = credentials / "secret" if credentials else None
     return credential if credential and credential.exists() else Path("var/secret")
 

@@ -1,0 +1,490 @@
+"""The bridge keeps a herd's table and a cluster's equal, both ways, while both take reports: real processes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pty
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Self
+
+import pytest
+from debian import needs
+from herd_process import PATIENCE_SECONDS, Herd, Meanwhile, Server, herd_of, wait_until
+from redis_cluster import Cluster, running_cluster
+
+from proxyherd.cluster import layout
+from proxyherd.messages import Entry, parse_at
+from proxyherd.moving.outbox import Outbox
+
+pytestmark = [needs("redis-server"), pytest.mark.xdist_group("redis-bridge")]
+
+EDGES = [("Bona", "Clark"), ("Clark", "Jaquez")]
+"""Between the other two there is nothing but the bridge."""
+
+ALIVE = ("Bona", "Jaquez")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with running_cluster(replicas=1) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def running_fronts(cluster: Cluster) -> Iterator[Herd]:
+    with herd_of([], "Ann", "Zoe", cluster=cluster) as fronts:
+        fronts.start()
+        for front in fronts.values():
+            front.wait_until_ready()
+        yield fronts
+
+
+@pytest.fixture
+def fronts(cluster: Cluster, running_fronts: Herd) -> Herd:
+    """Two servers in front of a cluster that is empty."""
+    cluster.flush()
+    return running_fronts
+
+
+@contextlib.contextmanager
+def herd_without_clark(more: str = "") -> Iterator[Herd]:
+    """Run a herd whose Clark does not run."""
+    with herd_of(EDGES, more=f"[timing]\nready_seconds = 0.1\n{more}") as herd:
+        for name in ALIVE:
+            herd[name].start()
+        for name in ALIVE:
+            herd[name].wait_until_ready()
+        yield herd
+
+
+@pytest.fixture(scope="module")
+def herd() -> Iterator[Herd]:
+    """The herd of those tests that leave it as it is; each calls its clients its own way."""
+    with herd_without_clark() as herd:
+        yield herd
+
+
+@pytest.fixture
+def own_herd() -> Iterator[Herd]:
+    with herd_without_clark() as herd:
+        yield herd
+
+
+class Bridge:
+    """A bridge in Clark's place."""
+
+    def __init__(self, herd: Herd, to: Path, *options: str) -> None:
+        self.output = herd.folder / f"bridge-{time.monotonic_ns()}"
+        self.command = [
+            *(sys.executable, "-m", "proxyherd", "bridge", "Clark", "--config", str(herd.file)),
+            *("--to", str(to), "--secret-file", str(herd["Clark"].secret_file)),
+            *("--log-file", str(herd["Clark"].log_file), *options),
+        ]
+
+    def __enter__(self) -> Self:
+        with self.output.open("wb") as output:
+            self.process = subprocess.Popen(self.command, stdout=output, stderr=output)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def says(self) -> str:
+        return self.output.read_text()
+
+    def wait_until_says(self, text: str) -> None:
+        wait_until(
+            lambda: text in self.says() or self.process.poll() is not None, f"the bridge says {text!r}"
+        )
+        assert text in self.says(), self.says()
+
+    def ended(self) -> tuple[int, str]:
+        """Wait for its end; return the exit code and its last line."""
+        code = self.process.wait(2 * PATIENCE_SECONDS)
+        return code, self.says().splitlines()[-1]
+
+    def stop(self) -> tuple[int, str]:
+        self.process.send_signal(signal.SIGTERM)
+        return self.ended()
+
+
+def once(herd: Herd, fronts: Herd, *options: str) -> tuple[int, str]:
+    with Bridge(herd, fronts.file, "--once", *options) as bridge:
+        return bridge.ended()
+
+
+def report(server: Server, clients: Sequence[bytes], at: int = 1_700_000_000) -> list[bytes]:
+    """Let clients report; return the answers."""
+    with server.connect() as connection:
+        connection.send(*[b"IAMAT %b +1.5-2.5 %d" % (client, at) for client in clients])
+        answers = [connection.line() for _ in clients]
+    assert all(answer.startswith(b"AT ") for answer in answers)
+    return answers
+
+
+def known(server: Server, clients: Sequence[bytes]) -> list[bytes]:
+    """Return what a server holds of each client: an AT line, or its refusal."""
+    with server.connect() as connection:
+        connection.send(*[b"WHATSAT %b 0 0" % client for client in clients])
+        return [connection.places().partition(b"\n")[0] for _ in clients]
+
+
+def clients(word: str, count: int = 300) -> list[bytes]:
+    return [b"%b-%d.ucla.edu" % (word.encode(), number) for number in range(count)]
+
+
+class Load(Meanwhile):
+    """Reports of some clients to one server, again and again, later each time but often as late as elsewhere."""
+
+    def __init__(self, server: Server, clients: Sequence[bytes]) -> None:
+        super().__init__()
+        self.answers: list[bytes] = []
+        self._server = server
+        self._clients = clients
+
+    def work(self) -> None:
+        began, rng = time.monotonic(), random.Random(self._server.name)
+        with self._server.connect() as connection:
+            while not self.stopping.is_set():
+                tick = int((time.monotonic() - began) * 20)
+                several = rng.sample(self._clients, 10)
+                connection.send(*[b"IAMAT %b +3.5-4.5 17%08d" % (client, tick) for client in several])
+                for _ in several:
+                    answer = connection.line()
+                    assert answer.startswith(b"AT "), answer
+                    self.answers.append(answer[:-1])
+                time.sleep(0.002)  # more would only hold up what it is to meet
+
+
+def entry(line: bytes) -> Entry:
+    at = parse_at(line)
+    assert at is not None, line
+    return at.entry
+
+
+def assert_equal_and_none_lost(loads: Sequence[Load], herd: Herd, fronts: Herd) -> None:
+    """Both sides hold the same of each client, and it is one of the latest of all that was answered."""
+    answered: dict[bytes, dict[int, set[bytes]]] = {}
+    for line in (line for load in loads for line in load.answers):
+        answered.setdefault(line.split()[3], {}).setdefault(entry(line).nanoseconds, set()).add(line)
+    assert answered
+    everybody = [*answered]
+    tables = [known(server, everybody) for server in (fronts["Zoe"], *(herd[name] for name in ALIVE))]
+    assert tables[0] == tables[1] == tables[2]
+    for client, line in zip(everybody, tables[0], strict=True):
+        assert line in answered[client][max(answered[client])]
+
+
+def test_what_both_are_told_at_once_ends_equal_on_both_and_no_answered_report_is_lost(
+    herd: Herd, fronts: Herd
+) -> None:
+    everybody = clients("both", 100)
+    with Bridge(herd, fronts.file) as bridge:
+        with contextlib.ExitStack() as stack:
+            servers = (herd["Bona"], herd["Jaquez"], fronts["Ann"], fronts["Zoe"])
+            loads = [stack.enter_context(Load(server, everybody)) for server in servers]
+            bridge.wait_until_says("in step")
+            time.sleep(0.5)  # of load while they are in step
+        code, text = bridge.stop()
+    assert (code, text[:5]) == (0, "ended"), text
+    assert once(herd, fronts)[0] == 0  # what was answered while it ended
+    assert_equal_and_none_lost(loads, herd, fronts)
+
+
+def test_a_bridge_that_is_killed_again_and_again_loses_nothing(herd: Herd, fronts: Herd) -> None:
+    everybody = clients("killed", 100)
+    report(herd["Bona"], clients("old", 3_000))
+    report(fronts["Ann"], clients("new", 3_000))
+    with contextlib.ExitStack() as stack:
+        servers = (herd["Bona"], herd["Jaquez"], fronts["Ann"])
+        loads = [stack.enter_context(Load(server, everybody)) for server in servers]
+        for seconds in (0, 0.1, 0.3):
+            with Bridge(herd, fronts.file) as bridge:
+                wait_until(herd["Bona"].links, "it is linked")
+                time.sleep(seconds)  # into its work
+                bridge.process.kill()
+                wait_until(lambda: not herd["Bona"].links(), "it is gone")
+    assert once(herd, fronts)[0] == 0
+    assert_equal_and_none_lost(loads, herd, fronts)
+    for word in ("old", "new"):
+        everybody = clients(word, 3_000)
+        assert known(herd["Jaquez"], everybody) == known(fronts["Zoe"], everybody)
+
+
+def test_what_goes_to_a_master_that_is_killed_goes_there_again(
+    herd: Herd, fronts: Herd, cluster: Cluster
+) -> None:
+    with Bridge(herd, fronts.file) as bridge:
+        bridge.wait_until_says("in step")
+        master = cluster.masters()[0]
+        master.kill()
+        answers = report(herd["Bona"], clients("lost"))
+        bridge.wait_until_says(f"{master.address}: ")
+        master.start()
+        code, text = bridge.stop()
+    assert code == 0, text
+    cluster.wait_until_ok()
+    assert [one + b"\n" for one in known(fronts["Zoe"], clients("lost"))] == answers
+
+
+def test_what_the_cluster_has_gone_back_on_it_is_told_again(
+    herd: Herd, fronts: Herd, cluster: Cluster
+) -> None:
+    """As when a master is lost with the only replica that had its last reports."""
+    [client] = clients("again", 1)
+    [older] = report(fronts["Ann"], [client], 1_600_000_000)
+    [newer] = report(herd["Bona"], [client], 1_700_000_000)
+    key = layout.key(client)
+    with Bridge(herd, fronts.file) as bridge:
+        bridge.wait_until_says("in step")
+        value = layout.VALUE % (entry(older[:-1]).nanoseconds, older[:-1])
+        cluster.owner(cluster.slot_of(key)).client("SET", key, value)
+        fronts["Zoe"].wait_until_knows(newer)
+        assert bridge.stop()[0] == 0
+
+
+def test_the_herd_moves_server_by_server(own_herd: Herd, fronts: Herd) -> None:
+    """As docs/redis.md says: what the last server took a moment before it stopped is in the cluster too."""
+    own_herd["Clark"].start()
+    own_herd["Clark"].wait_until_ready()
+    own_herd["Clark"].wait_until_linked()
+    answers = report(own_herd["Clark"], clients("early"))
+    assert own_herd["Clark"].stop() == 0
+    with Bridge(own_herd, fronts.file) as bridge:
+        bridge.wait_until_says("in step")
+        assert own_herd["Bona"].stop() == 0
+        last = clients("late")
+        answers += report(own_herd["Jaquez"], last)
+        assert own_herd["Jaquez"].stop() == 0
+        code, text = bridge.stop()
+    assert (code, text.partition(":")[2]) == (
+        0,
+        " all 600 clients it held are in the cluster; no neighbour was linked",
+    )
+    assert [one + b"\n" for one in known(fronts["Ann"], [*clients("early"), *last])] == answers
+
+
+def test_back_into_a_herd_that_begins_empty(own_herd: Herd, fronts: Herd) -> None:
+    everybody = clients("back", 2_000)
+    answers = report(fronts["Ann"], everybody)
+    code, text = once(own_herd, fronts)
+    assert (code, text) == (
+        0,
+        "ended in step: all 2000 clients it held are in the cluster, and Bona, Jaquez have them",
+    )
+    for name in ALIVE:
+        assert [one + b"\n" for one in known(own_herd[name], everybody)] == answers
+
+
+def test_of_two_reports_as_late_the_same_wins_on_both_sides(herd: Herd, fronts: Herd) -> None:
+    mine, theirs = report(herd["Bona"], clients("tie")), report(fronts["Ann"], clients("tie"))
+    more, less = report(fronts["Zoe"], clients("eit")), report(herd["Jaquez"], clients("eit"))
+    assert once(herd, fronts)[0] == 0
+    for server in (fronts["Ann"], herd["Bona"], herd["Jaquez"]):
+        assert known(server, clients("tie")) == greater(mine, theirs)
+        assert known(server, clients("eit")) == greater(more, less)
+
+
+def greater(some: list[bytes], others: list[bytes]) -> list[bytes]:
+    return [max(pair)[:-1] for pair in zip(some, others, strict=True)]
+
+
+# --- it claims nothing that is not so
+
+
+def test_it_gives_up_where_neighbours_cannot_be_reached(fronts: Herd) -> None:
+    with herd_of(EDGES) as herd:
+        code, text = once(herd, fronts, "--patience", "1")
+    assert (code, "no link with Bona, Jaquez" in text) == (1, True), text
+
+
+def test_it_is_not_in_step_while_replicas_do_not_acknowledge(
+    herd: Herd, fronts: Herd, cluster: Cluster
+) -> None:
+    report(herd["Bona"], clients("unsealed"))
+    [replica] = cluster.replicas_of(cluster.masters()[0])
+    replica.freeze()
+    try:
+        with Bridge(herd, fronts.file, "--once") as bridge:
+            bridge.wait_until_says("0 replicas have acknowledged, of 1 that must")
+            assert bridge.process.poll() is None
+            replica.thaw()
+            assert bridge.ended()[0] == 0
+    finally:
+        replica.thaw()
+    cluster.wait_until_ok()
+    assert known(fronts["Ann"], clients("unsealed")) == known(herd["Bona"], clients("unsealed"))
+
+
+def test_it_does_not_end_well_with_something_unwritten(herd: Herd, fronts: Herd, cluster: Cluster) -> None:
+    with Bridge(herd, fronts.file, "--patience", "0.5") as bridge:
+        bridge.wait_until_says("in step")
+        [replica] = cluster.replicas_of(cluster.masters()[0])
+        replica.freeze()
+        try:
+            report(herd["Bona"], clients("unwritten"))
+            bridge.wait_until_says("0 replicas have acknowledged, of 1 that must")
+            code, text = bridge.stop()
+        finally:
+            replica.thaw()
+    assert (code, "clients may not be in the cluster" in text) == (1, True), text
+    cluster.wait_until_ok()
+
+
+def test_it_is_not_in_step_while_a_slot_moves(herd: Herd, fronts: Herd, cluster: Cluster) -> None:
+    client, *others = same_tag("moving", 4)
+    [answer] = report(fronts["Ann"], [client])
+    answers = report(herd["Bona"], others)
+    slot = layout.TAG_SLOTS[layout.tag(client)]
+    source = cluster.owner(slot)
+    target = next(one for one in cluster.masters() if one is not source)
+    moving = cluster.moving_slot(slot, target)
+    assert [next(moving), next(moving)] == ["importing", "migrating"]
+    with Bridge(herd, fronts.file, "--once") as bridge:
+        bridge.wait_until_says(f"slots {slot} are on their way")
+        assert bridge.process.poll() is None
+        assert list(moving)[-1] == "moved"
+        code, text = bridge.ended()
+    assert code == 0, text
+    for server in (fronts["Ann"], herd["Jaquez"]):
+        assert [one + b"\n" for one in known(server, [client, *others])] == [answer, *answers]
+    cluster.wait_until_ok()
+
+
+def same_tag(word: str, count: int) -> list[bytes]:
+    """Return clients whose keys are in one slot."""
+    first, *rest = clients(word, 1_000 * count)
+    return [first, *(one for one in rest if layout.tag(one) == layout.tag(first))][:count]
+
+
+def test_it_says_so_when_the_herd_has_no_room(fronts: Herd) -> None:
+    report(fronts["Ann"], clients("room"))
+    with herd_without_clark("[limits]\nmax_clients = 200\n") as herd:
+        code, text = once(herd, fronts)
+    assert code == 1
+    assert "50 clients of the cluster have no room in the herd: raise limits.max_clients" in text
+
+
+def test_where_clark_still_runs_it_says_so(herd: Herd, fronts: Herd) -> None:
+    with socket.create_server(("127.0.0.1", herd["Clark"].peer_port)):
+        code, text = once(herd, fronts)
+    assert code == 1
+    assert text.endswith("the bridge takes the place of Clark, so stop that server first")
+
+
+def test_files_that_do_not_go_together_are_refused(herd: Herd, fronts: Herd, tmp_path: Path) -> None:
+    longer = tmp_path / "redis.toml"
+    longer.write_text("[limits]\nmax_line_bytes = 9000\n" + fronts.file.read_text())
+    for to, said in ((longer, "key limits.max_line_bytes: is 9000, but 8192 in"), (herd.file, 'is "herd"')):
+        with Bridge(herd, to) as bridge:
+            code, text = bridge.ended()
+        assert (code, said in text) == (2, True), text
+
+
+# --- and what else there is
+
+
+def test_what_the_herd_forgets_expires_in_the_cluster_too(
+    cluster: Cluster, fronts: Herd, tmp_path: Path
+) -> None:
+    age = "[limits]\nmax_age_seconds = 600\n"
+    to = tmp_path / "redis.toml"
+    to.write_text(age + fronts.file.read_text())
+    [client] = clients("age", 1)
+    with herd_without_clark(age) as herd:
+        report(herd["Bona"], [client])
+        with Bridge(herd, to, "--once") as bridge:
+            assert bridge.ended()[0] == 0
+    key = layout.key(client)
+    left = cluster.owner(cluster.slot_of(key)).client("PTTL", key)
+    assert 560_000 < left <= 600_000
+
+
+def test_what_others_have_written_is_left_alone(herd: Herd, fronts: Herd, cluster: Cluster) -> None:
+    [client] = clients("foreign", 1)
+    for key in (layout.key(client), b"theirs"):
+        cluster.owner(cluster.slot_of(key)).client("SET", key, "what is this")
+    assert once(herd, fronts)[0] == 0
+    assert herd["Bona"].knows(client) == b""
+
+
+def test_on_a_terminal_there_is_a_bar(herd: Herd, fronts: Herd) -> None:
+    report(fronts["Ann"], clients("bar"))
+    ours, its = pty.openpty()
+    bridge = Bridge(herd, fronts.file, "--once")
+    process = subprocess.Popen(bridge.command, stdout=its, stderr=its)
+    os.close(its)
+    shown = b""
+    try:
+        with contextlib.suppress(OSError):  # EIO: it has ended
+            while data := os.read(ours, 4_096):
+                shown += data
+    finally:
+        process.kill()
+        os.close(ours)
+    assert process.wait() == 0
+    assert b"\r\x1b[K[" in shown
+    assert b"[##########] herd " in shown
+    assert shown.rstrip().splitlines()[-1].startswith(b"ended in step: ")
+
+
+# --- the outbox
+
+
+def test_a_client_waits_once_until_a_load_with_it_has_arrived() -> None:
+    woken: list[int] = []
+    box = Outbox(woken.append)
+    box.add(b"kiwi", 1.0)
+    box.add(b"kiwi", 2.0)
+    tag = layout.tag(b"kiwi")
+    assert (woken, box.count, box.oldest) == ([tag], 1, 1.0)
+    load = box.take(range(layout.TAGS), 10)
+    assert load is not None
+    assert load.clients == {tag: [b"kiwi"]}
+    assert (box.take(range(layout.TAGS), 10), box.count, box.oldest) == (None, 1, 1.0)
+    box.add(b"kiwi", 3.0)  # news, while it is on its way
+    box.done(load)
+    assert (box.count, box.oldest) == (1, 3.0)
+    again = box.take([tag], 10)
+    assert again is not None
+    box.lost(again)
+    assert (box.count, box.oldest) == (1, 3.0)
+    last = box.take([tag], 10)
+    assert last is not None
+    box.done(last)
+    assert (box.count, box.oldest) == (0, float("inf"))
+
+
+def test_a_load_that_is_lost_waits_as_long_as_it_has() -> None:
+    box = Outbox(lambda _: None)
+    box.add(b"kiwi", 1.0)
+    load = box.take(range(layout.TAGS), 10)
+    assert load is not None
+    box.add(b"kiwi", 5.0)
+    box.lost(load)
+    assert (box.count, box.oldest) == (1, 1.0)
+
+
+def test_who_has_waited_longest_goes_first_and_loads_are_bounded() -> None:
+    box = Outbox(lambda _: None)
+    since = {client: float(number) for number, client in enumerate(clients("box", 20_000))}
+    for client, now in since.items():
+        box.add(client, now)
+    taken = set[bytes]()
+    while load := box.take(range(layout.TAGS), 1_000):
+        assert load.since == min(since[one] for several in load.clients.values() for one in several)
+        size = sum(map(len, load.clients.values()))
+        assert size < 1_000 + 500
+        taken |= {one for several in load.clients.values() for one in several}
+        box.done(load)
+    assert taken == {*since}
+    assert box.count == 0
