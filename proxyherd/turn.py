@@ -201,8 +201,6 @@ class Turn:
         """Let the engine tell whom it must, then answer clients; the log and the metrics last."""
         engine, observer = self._engine, self._observer
         engine.tell(self._loop.time())
-        if (settled := engine.settled()) is not None:
-            self._settle(settled)
         for client, lines, answers in self._reported:
             client.answer(answers)
             observer.reports(client.label, cast("list[bytes]", lines), answers)
@@ -210,6 +208,8 @@ class Turn:
         for client, lines, replies in self._said:
             self._answer(client, lines, replies)
         self._said.clear()
+        if (settled := engine.settled()) is not None:  # behind what was said: who is given up is owed that too
+            self._settle(settled)
         if notes := engine.notes():
             observer.note(notes)
         observer.end_turn()
@@ -225,6 +225,7 @@ class Turn:
             self._log(client, client.release())
         for client, reason in settled.given_up:
             self.client_left(client)
+            self._unasked = deque(waiting for waiting in self._unasked if waiting[0] is not client)
             unanswered = client.give_up(reason)
             for _, reply in unanswered:
                 reply.outcome, reply.answer, reply.entry = "unanswered", None, None

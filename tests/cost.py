@@ -4,7 +4,8 @@
     .venv/bin/python tests/cost.py --write    the same, and keep it there
 
 A fixed script of input goes through the pure core, a node with two neighbours, and through one whole server as the daemon
-puts it together, on transports that are lists. Counted is all that runs for it, libraries too, but for asyncio, in whose
+puts it together, on transports that are lists; and through one whose table is in a Redis Cluster, whose connections are
+dicts. Counted is all that runs for it, libraries too, but for asyncio, in whose
 place uvloop serves. What C code does within a call is not seen: that is for bench/ to measure.
 
 Versions of Python have opcodes of their own: cost.json keeps the figures of each apart.
@@ -24,9 +25,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple, Self, cast
 
+import fake_redis
+
 from proxyherd import config, secret, tls
 from proxyherd.clients import Connection
-from proxyherd.config import PEER_LINE_SLACK
+from proxyherd.cluster.layout import TAGS
+from proxyherd.cluster.shard import Library
+from proxyherd.config import PEER_LINE_SLACK, Address
 from proxyherd.daemon import Paths, _Daemon
 from proxyherd.link import Link, State, Terms, _parse_recent
 from proxyherd.logs import LogFile
@@ -47,7 +52,7 @@ SECOND = 10**9
 CLIENTS = 256
 TURNS = 8
 
-_UNSEEN = (str(Path(asyncio.__file__).parent), selectors.__file__, __file__)
+_UNSEEN = (str(Path(asyncio.__file__).parent), selectors.__file__, __file__, fake_redis.__file__)
 """Whose frames do not count."""
 
 
@@ -248,11 +253,23 @@ Bob = { clients = "127.0.0.1:7", peers = "127.0.0.1:8", admin = "127.0.0.1:9" }
 """
 
 
+HERD_ON_REDIS = """
+[servers]
+Bob = { clients = "127.0.0.1:7", admin = "127.0.0.1:9" }
+[table]
+engine = "redis"
+[redis]
+nodes = ["127.0.0.1:10"]
+"""
+
+
 class Server:
     """What the daemon puts together, less its sockets and what it does by the clock."""
 
+    herd = HERD
+
     def __init__(self, folder: Path) -> None:
-        (folder / "herd.toml").write_text(HERD)
+        (folder / "herd.toml").write_text(self.herd)
         (folder / "secret").touch(0o600)
         (folder / "secret").write_bytes(SECRET)
         (folder / "state").mkdir()
@@ -262,23 +279,27 @@ class Server:
         self.daemon = _Daemon(
             herd,
             herd.server(NAME),
-            secret.read_all(folder / "secret"),
+            secret.read_all(folder / "secret") if herd.redis is None else None,
             tls.load(herd, NAME),
             paths,
             self._log,
         )
+        self.peers: list[tuple[PeerConnection, Transport]] = []
         self.costs: dict[str, Cost] = {}
         self._moment = 0
 
-    async def run(self) -> dict[str, Cost]:
+    def assemble(self) -> None:
         loop = asyncio.get_running_loop()
         self._log.later = loop.call_soon
         places = loop.create_future()
         places.set_result(NoPlaces())
         self.daemon._loop, self.daemon._places = loop, cast("Any", places)
         self.daemon._assemble()
-        self.peers = [await self.link(name) for name in NEIGHBOURS]
         self.clients = [self.connect(port) for port in range(8)]
+
+    async def run(self) -> dict[str, Cost]:
+        self.assemble()
+        self.peers = [await self.link(name) for name in NEIGHBOURS]
         await self.commands("a report alone", report, clients=1, lines=1)
         await self.commands("a report of 32 in a turn", report, clients=1, lines=32)
         await self.commands("a report of 8 clients with 32 each", report, clients=8, lines=32)
@@ -290,7 +311,7 @@ class Server:
 
     async def link(self, name: str) -> tuple[PeerConnection, Transport]:
         connection, transport, far = (
-            PeerConnection(self.daemon._backend.peers, None),
+            PeerConnection(cast("Any", self.daemon._backend).peers, None),
             Transport(1),
             neighbour(name),
         )
@@ -345,9 +366,66 @@ class Server:
         self.costs[name] = meter.a_command(TURNS * CLIENTS)
 
 
+class Master:
+    """A connection to a master that has all tags: answers at once, and every report is the latest."""
+
+    def __init__(self) -> None:
+        self._held: dict[bytes, bytes] = {}
+
+    async def exchange(self, commands: bytes, _: int) -> list[object]:
+        return [self._execute(*words) for words in fake_redis.words(commands)]
+
+    def _execute(self, name: bytes, *words: bytes) -> object:
+        if name == b"MGET":
+            return [self._held.get(key) for key in words]
+        if name == b"WAIT":
+            return 2
+        count = int(words[1])
+        self._held.update(zip(words[2 : 2 + count], words[2 + count :], strict=False))
+        return b"1" * count
+
+    async def disconnect(self, nowait: bool) -> None:
+        pass
+
+
+async def connect(_: Address) -> Master:
+    return Master()
+
+
+NO_ERRORS = Library(
+    connect=connect,
+    errors=(OSError,),
+    moved=fake_redis.MovedError,
+    asked=fake_redis.AskError,
+    later=fake_redis.TryAgainError,
+    full=fake_redis.FullError,
+)
+
+
+class ServerOnRedis(Server):
+    """One whose table is in a cluster of one master."""
+
+    herd = HERD_ON_REDIS
+
+    async def run(self) -> dict[str, Cost]:
+        self.assemble()
+        engine = cast("Any", self.daemon._backend).engine
+        engine._library = NO_ERRORS
+        engine.learn([Address("127.0.0.1", 10)] * TAGS)
+        await settled()
+        assert not engine.trouble
+        await self.commands("a report alone", report, clients=1, lines=1)
+        await self.commands("a report of 32 in a turn", report, clients=1, lines=32)
+        await self.commands("a report of 8 clients with 32 each", report, clients=8, lines=32)
+        await self.commands("a question of 32 in a turn", lambda at, _: question(at), clients=1, lines=32)
+        await engine.close()
+        self._log.close()
+        return self.costs
+
+
 async def settled() -> None:
-    """Let the event loop do what there is to do: a turn, what it has left for the next, and tasks."""
-    for _ in range(6):
+    """Let the event loop do what there is to do: a turn, a batch to a master, what is left for the next, and tasks."""
+    for _ in range(10):
         await asyncio.sleep(0)
 
 
@@ -357,7 +435,13 @@ def measure() -> dict[str, Cost]:
     core = {f"core: {name}": cost for name, cost in Core().run().items()}
     with tempfile.TemporaryDirectory() as folder:
         server = asyncio.run(Server(Path(folder)).run())
-    return core | {f"server: {name}": cost for name, cost in server.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        on_redis = asyncio.run(ServerOnRedis(Path(folder)).run())
+    return (
+        core
+        | {f"server: {name}": cost for name, cost in server.items()}
+        | {f"server on redis: {name}": cost for name, cost in on_redis.items()}
+    )
 
 
 def kept() -> dict[str, Cost] | None:

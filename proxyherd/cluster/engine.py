@@ -54,6 +54,9 @@ _PARKED_BYTES: Final = 67_108_864
 _AGAIN_SECONDS: Final = 0.02
 """Before a tag is tried again whose keys are on their way."""
 
+_AGAIN: Final = "again"
+"""The outcome of what may have been done already, and is to be done again."""
+
 _HELD: Final = ord("1")
 _MILLISECOND: Final = 1_000_000
 _WAIT_SHARE: Final = 0.8
@@ -260,7 +263,7 @@ class Clustered:
         failed = batch.failed(answers)
         self._give_answers(batch, answers, failed)
         for tag, failure in failed.items():
-            self._put_back(tag, failure.wishes)
+            self._put_back(tag, failure.wishes, failure.first)
         doubts = [""]
         for tag in batch.tags:
             if tag in failed:
@@ -285,10 +288,12 @@ class Clustered:
         return f"{acknowledged} replicas have acknowledged, of {self._settings.replicas} that must"
 
     def _give_answers(self, batch: Batch, answers: list[object], failed: dict[int, Failed]) -> None:
-        """Give wishes their outcomes, but for those of tags that have failed."""
+        """Give wishes their outcomes, but for those that have failed and those of the same tag behind them."""
         settled = self._settled
+        behind: set[int] = set()
         for (tag, wishes), answer in zip(batch.calls, answers, strict=True):
-            if tag in failed:
+            if failed and (tag in behind or isinstance(answer, Exception)):
+                behind.add(tag)
                 continue
             if type(answer) is not bytes:
                 self._found_all(wishes, cast("list[bytes | None]", answer))
@@ -304,15 +309,20 @@ class Clustered:
         tags: dict[int, list[Wish]] = {}
         for tag, wishes in batch.calls:
             tags.setdefault(tag, []).extend(wishes)
+        limit = self._loop.time() - self._settings.deadline_seconds
         for tag, wishes in tags.items():
             self._put_back(tag, wishes)
+            if wishes[0][1].since < limit:  # `tick` does not see what is in flight
+                self._expire(tag, limit)
             self._detours.pop(tag, None)
             self._route(tag)
         self._observer.retried(why, batch.size)
         self._doubt()
 
-    def _put_back(self, tag: int, wishes: list[Wish]) -> None:
-        """Let wishes stand in a tag's queue again, before what has come since."""
+    def _put_back(self, tag: int, wishes: list[Wish], undone: int = 0) -> None:
+        """Let wishes stand in a tag's queue again, before what has come since; so many of them were surely not done."""
+        for _, asked, _ in wishes[undone:]:
+            asked.outcome = _AGAIN
         self._particular.add(tag)
         self._queues[tag][:0] = wishes
 
@@ -361,8 +371,11 @@ class Clustered:
             self._separate(tag)
             self._later(tag)
         elif isinstance(error, library.full):
-            self._refuse(tag, failed.first)
-            self._go_on(tag)
+            if self._refuse(tag, failed.first):
+                self._go_on(tag)
+            else:
+                self._observer.retried("full", failed.first)
+                self._later(tag)
         else:
             self._observer.retried("refused", len(failed.wishes))
             self._later(tag)
@@ -374,14 +387,19 @@ class Clustered:
         self._singly.add(tag)
         self._particular.add(tag)
 
-    def _refuse(self, tag: int, count: int) -> None:
-        """Refuse the first reports in a queue: Redis has no room for them, and nothing was changed."""
-        queue = self._queues[tag]
-        self._queues[tag] = queue[count:]
-        self.waiting -= count
-        for client, asked, line in queue[:count]:
-            asked.outcome, asked.answer = "refused", invalid(line)
-            self._settled[client] = None
+    def _refuse(self, tag: int, count: int) -> bool:
+        """Refuse the first reports in a queue: Redis has no room for them. What may have been stored before waits for
+        room, or for its deadline; return whether there is none of it.
+        """
+        first, rest = self._queues[tag][:count], self._queues[tag][count:]
+        tried = [wish for wish in first if wish[1].outcome == _AGAIN]
+        self._queues[tag] = tried + rest
+        self.waiting -= count - len(tried)
+        for client, asked, line in first:
+            if asked.outcome != _AGAIN:
+                asked.outcome, asked.answer = "refused", invalid(line)
+                self._settled[client] = None
+        return not tried
 
     def _route(self, tag: int) -> None:
         """Put a tag among what its master wants to do."""
@@ -410,6 +428,7 @@ class Clustered:
         before = self._spread()
         self.owners = [None if address is None else self._shard(address) for address in masters]
         self._singly.clear()
+        self._detours.clear()  # where one led may be gone for good: let the owner say once more where to
         homeless, self._homeless = self._homeless, set()
         for tag in homeless:
             self._route(tag)

@@ -44,6 +44,8 @@ class Front:
         self._loop = asyncio.get_running_loop()
         self._patience = self._loop.time() + herd.timing.ready_seconds
         self._started = False
+        self._silence = ""
+        """What the last node said that did not tell who is master of what; empty when one has told."""
         self.engine = Clustered(
             server.name, limits, herd.redis, observer, self._opener.library, self._doubt.set
         )
@@ -74,6 +76,7 @@ class Front:
             if views:
                 self.engine.learn(merge(views))
                 self._nodes = tuple(dict.fromkeys(node for view in views for node in view.nodes))
+                self._silence = ""
                 return
 
     async def _ask(self, address: Address) -> View | None:
@@ -81,6 +84,7 @@ class Front:
             async with asyncio.timeout(self._settings.timeout_seconds):
                 return await self._opener.ask_view(address)
         except self._opener.library.errors as error:
+            self._silence = f"{address}: {str(error) or 'no answer in time'}"
             self._observer.node_failed(str(address), str(error) or "no answer in time")
             return None
 
@@ -98,7 +102,10 @@ class Front:
     @property
     def trouble(self) -> str:
         """Why the server is not ready, empty when it is."""
-        return self.engine.trouble
+        trouble = self.engine.trouble
+        if trouble and self._silence:
+            return f"{trouble}; nobody tells who is master: {self._silence}"
+        return trouble
 
     def figures(self) -> dict[str, int]:
         """Return what is told when the server is ready."""

@@ -151,7 +151,11 @@ class Shard:
             raise
         finally:
             self._in_flight = False
-        return self._desk.settle(self, batch, replies, self._loop.time() - began)
+        try:
+            return self._desk.settle(self, batch, replies, self._loop.time() - began)
+        except Exception:
+            self._desk.give_back(batch, "lost")  # a fault of ours must not leave anybody waiting
+            raise
 
     def _tell(self, trouble: str) -> None:
         if trouble != self.trouble:

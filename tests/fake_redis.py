@@ -1,0 +1,324 @@
+"""A Redis Cluster that is a few dicts, for laws about the engine: its masters execute what servers send them, in the
+library's place, and fail as they are told.
+
+The rule: what a master has executed is lost with it unless replicas have acknowledged it, and it is replaced by one that
+has what they had. A master that was replaced goes on, knowing nothing of it, with a table of its own.
+
+`Clockwork` is an event loop whose clock jumps to what is next, so that nothing has to be waited for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
+from typing import Any
+
+from proxyherd.cluster import layout
+from proxyherd.cluster.shard import Library
+from proxyherd.config import Address
+
+TIME = 21
+"""Bytes of a value that are its time."""
+
+
+class RefusedError(Exception):
+    """An error that Redis replies."""
+
+
+class ElsewhereError(RefusedError):
+    """An error that names another node."""
+
+    def __init__(self, node: Address) -> None:
+        super().__init__(f"at {node}")
+        self.node_addr = node.host, node.port
+
+
+class AskError(ElsewhereError):
+    """ASK."""
+
+
+class MovedError(AskError):
+    """MOVED; it is a kind of ASK, as in the library."""
+
+
+class TryAgainError(RefusedError):
+    """TRYAGAIN."""
+
+
+class FullError(RefusedError):
+    """OOM."""
+
+
+Fault = Callable[["Master", bytes, "list[bytes]"], Exception | None]
+"""Says with what a command that has keys is refused, if at all."""
+
+
+def words(commands: bytes) -> Iterator[list[bytes]]:
+    """Read what servers send: the commands, in words."""
+    at = 0
+
+    def number(kind: bytes) -> int:
+        nonlocal at
+        end = commands.index(b"\r\n", at)
+        assert commands[at : at + 1] == kind, commands[at:end]
+        found, at = int(commands[at + 1 : end]), end + 2
+        return found
+
+    while at < len(commands):
+        found = []
+        for _ in range(number(b"*")):
+            size = number(b"$")
+            found.append(commands[at : at + size])
+            assert commands[at + size : at + size + 2] == b"\r\n"
+            at += size + 2
+        yield found
+
+
+def tag_of(key: bytes) -> int:
+    """Return the tag of any key, a seal too."""
+    return layout.PREFIXES.index(key[: key.index(b"}") + 1])
+
+
+class Master:
+    """One node, and what it has executed since replicas have last acknowledged."""
+
+    def __init__(self, world: World, address: Address) -> None:
+        self.world = world
+        self.address = address
+        self.data = world.data
+        self.unacknowledged: list[tuple[bytes, bytes]] = []
+        self.replicas = 2
+        self.pace = 0.001  # seconds that a batch takes
+        self.is_down = False
+        self.exchanges = 0  # under way
+        self.served: list[list[list[bytes]]] = []  # batches, call by call
+
+    def set(self, key: bytes, value: bytes) -> None:
+        self.data[key] = value
+        self.unacknowledged.append((key, value))
+
+    def acknowledge(self) -> int:
+        """Let replicas have all there is, where they can be reached."""
+        if self.replicas:
+            for key, value in self.unacknowledged:
+                self.world.kept[key] = max(value, self.world.kept.get(key, b""))
+                self.data[key] = max(value, self.data.get(key, b""))
+            self.unacknowledged.clear()
+        return self.replicas
+
+
+class World:
+    """The cluster: masters by address, and whose each tag is."""
+
+    def __init__(self, masters: int = 3) -> None:
+        self.data: dict[bytes, bytes] = {}
+        self.kept: dict[bytes, bytes] = {}
+        self.fault: Fault = lambda *_: None
+        self.mishap: Callable[[Master], str] = lambda _: ""
+        """What happens to an exchange: `broken` before or `torn` behind some of its commands, `late` when all are done."""
+        self.moving: dict[int, Address] = {}
+        """Tags that are on their way, and whither: keys that `gone` names have arrived."""
+        self.gone: set[bytes] = set()
+        self.connections: list[Connection] = []
+        self._ports = count(7_001)
+        self.masters: dict[Address, Master] = {}
+        names = [self.add().address for _ in range(masters)]
+        self.owners: list[Address | None] = [
+            names[tag * masters // layout.TAGS] for tag in range(layout.TAGS)
+        ]
+
+    @property
+    def library(self) -> Library:
+        return Library(
+            connect=self.connect,
+            errors=(OSError, RefusedError),
+            moved=MovedError,
+            asked=AskError,
+            later=TryAgainError,
+            full=FullError,
+        )
+
+    def add(self) -> Master:
+        address = Address("127.0.0.1", next(self._ports))
+        self.masters[address] = Master(self, address)
+        return self.masters[address]
+
+    def of(self, client: bytes) -> Master:
+        """Return the master of a client."""
+        owner = self.owners[layout.tag(client)]
+        assert owner is not None
+        return self.masters[owner]
+
+    async def connect(self, address: Address) -> Connection:
+        await asyncio.sleep(0.001)
+        master = self.masters[address]
+        if master.is_down:
+            raise ConnectionRefusedError(f"{address} refuses")
+        self.connections.append(Connection(master))
+        return self.connections[-1]
+
+    def replace(self, old: Master, *, goes_on: bool) -> Master:
+        """Let a replica take the place of a master, which `goes_on` cut off, or is gone."""
+        new = self.add()
+        old.data = dict(self.data)
+        old.replicas, old.is_down = 0, not goes_on
+        for key, _ in old.unacknowledged:
+            self.data.pop(key, None)
+            if key in self.kept:
+                self.data[key] = self.kept[key]
+        self.owners = [new.address if owner == old.address else owner for owner in self.owners]
+        self.moving = {tag: new.address if to == old.address else to for tag, to in self.moving.items()}
+        return new
+
+
+class Connection:
+    """A connection to a master, in the library's place."""
+
+    def __init__(self, master: Master) -> None:
+        self.master = master
+        self.is_open = True
+        self._asking = False
+        self._has_written = False
+
+    async def exchange(self, commands: bytes, count: int) -> list[object]:
+        master = self.master
+        assert self.is_open
+        assert not any(
+            other.is_busy for other in master.world.connections if other.master is master and other.is_open
+        ), "two batches are in flight to one master"
+        self.is_busy = True
+        try:
+            return await self._exchange(list(words(commands)), count)
+        finally:
+            self.is_busy = False
+
+    is_busy = False
+
+    async def _exchange(self, calls: list[list[bytes]], count: int) -> list[object]:
+        master = self.master
+        assert len(calls) == count
+        mishap = master.world.mishap(master)
+        if mishap == "broken" or master.is_down:
+            raise ConnectionResetError("broken off")
+        if mishap == "torn":
+            self.execute(calls[: len(calls) // 2])
+            raise ConnectionResetError("broken off")
+        await asyncio.sleep(master.pace)
+        replies = self.execute(calls)
+        if mishap == "late":
+            await asyncio.sleep(3_600)
+        return replies
+
+    def execute(self, calls: Sequence[list[bytes]]) -> list[object]:
+        self.master.served.append([*calls])
+        return [self._execute(*call) for call in calls]
+
+    async def disconnect(self, nowait: bool) -> None:
+        self.is_open = False
+
+    def _execute(self, name: bytes, *rest: bytes) -> object:
+        if name == b"ASKING":
+            self._asking = True
+            return b"OK"
+        if name == b"WAIT":
+            return self.master.acknowledge() if self._has_written else 2
+        asking, self._asking = self._asking, False
+        function, keys, more = b"", list(rest), list[bytes]()
+        if name == b"FCALL":
+            function, size = rest[0].removeprefix(b"proxyherd_1_"), int(rest[1])
+            keys, more = list(rest[2 : 2 + size]), list(rest[2 + size :])
+        if (error := self._refuse(function, keys, asking=asking)) is not None:
+            return error
+        if not function:
+            return [self.master.data.get(key) for key in keys]
+        self._has_written = True
+        if function == b"seal":
+            self.master.set(keys[0], b"")
+            return b"OK"
+        assert function == b"advance"
+        return b"".join(self._advance(key, value) for key, value in zip(keys, more, strict=False))
+
+    def _refuse(self, function: bytes, keys: list[bytes], *, asking: bool) -> Exception | None:
+        """Return what is wrong with where a command has come, as Redis does, or what it is told to say."""
+        master, world = self.master, self.master.world
+        tags = {tag_of(key) for key in keys}
+        assert len(tags) == 1, "the keys of a call are in several slots"
+        (tag,) = tags
+        owner, to = world.owners[tag], world.moving.get(tag)
+        is_cut_off = master.data is not world.data
+        if not is_cut_off and master.address != owner and not (asking and master.address == to):
+            return (
+                MovedError(owner) if owner is not None else RefusedError("CLUSTERDOWN Hash slot not served")
+            )
+        if not is_cut_off and to is not None:
+            there = [key in world.gone or key not in world.data for key in keys]
+            if master.address == owner and any(there):
+                return AskError(to) if all(there) else TryAgainError("TRYAGAIN")
+            if master.address != owner and len(keys) > 1 and not all(key in world.gone for key in keys):
+                return TryAgainError("TRYAGAIN")
+            if master.address != owner:
+                world.gone.update(keys)
+        return world.fault(master, function, keys)
+
+    def _advance(self, key: bytes, value: bytes) -> bytes:
+        held = self.master.data.get(key)
+        if held is None or held[:TIME] < value[:TIME]:
+            self.master.set(key, value)
+            return b"1"
+        return b"1" if held == value else b"0"
+
+
+class _Jumping(selectors.SelectSelector):
+    """Waits for nothing: lets the time pass."""
+
+    now = 1_000.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout is None:
+            raise AssertionError("nothing can happen any more")
+        self.now += max(0.0, timeout)
+        return super().select(0)
+
+
+class Clockwork(asyncio.SelectorEventLoop):
+    """An event loop that never waits."""
+
+    def __init__(self) -> None:
+        self._jumping = _Jumping()
+        super().__init__(self._jumping)
+
+    def time(self) -> float:
+        return self._jumping.now
+
+
+def run(body: Any) -> Any:
+    """Run a coroutine to its end, on a clock that jumps."""
+    with asyncio.Runner(loop_factory=Clockwork) as runner:
+        return runner.run(body)
+
+
+class Silent:
+    """An observer that notes which batches were done again, and why, and what each master's trouble is."""
+
+    def __init__(self) -> None:
+        self.again: list[str] = []
+        self.troubles: list[tuple[str, str]] = []
+        self.faults: list[BaseException | None] = []
+        self.sizes: list[int] = []
+
+    def batch(self, commands: int, _: float) -> None:
+        self.sizes.append(commands)
+
+    def retried(self, why: str, _: int) -> None:
+        self.again.append(why)
+
+    def master(self, master: str, trouble: str) -> None:
+        self.troubles.append((master, trouble))
+
+    def masters(self, parts: dict[str, int]) -> None:
+        assert sum(parts.values()) <= layout.TAGS
+
+    def fault(self, _: str, error: BaseException | None) -> None:
+        self.faults.append(error)
