@@ -116,7 +116,7 @@ class Contender(ABC):
     def _check_log(self, sent: Sent) -> Iterator[str]:
         for name in self.names:
             wanted = sent.reports[name]
-            seen = _within(LOG_SECONDS, partial(self.logged, name), (wanted, None).__contains__)
+            seen = within(LOG_SECONDS, partial(self.logged, name), (wanted, None).__contains__)
             if seen not in (wanted, None):
                 yield f"{self.name}: {name} was sent {wanted} reports, and its log has {seen}"
 
@@ -125,7 +125,7 @@ class Contender(ABC):
         first: dict[bytes, bytes] = {}
         for name in self.names:
             differing = partial(self._differing, name, clients, sent, first)
-            table = _within(TABLE_SECONDS, differing, operator.not_)
+            table = within(TABLE_SECONDS, differing, operator.not_)
             if table:
                 client, line = next(iter(table.items()))
                 yield (
@@ -159,7 +159,7 @@ class Contender(ABC):
         self.stop()
 
 
-def _within(seconds: float, read: Callable[[], T], is_done: Callable[[T], bool]) -> T:
+def within(seconds: float, read: Callable[[], T], is_done: Callable[[T], bool]) -> T:
     """Return what `read` says once that is enough, or when so many seconds have passed."""
     deadline = time.monotonic() + seconds
     while not is_done(seen := read()) and time.monotonic() < deadline:

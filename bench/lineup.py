@@ -1,4 +1,5 @@
-"""Who is measured: ours, started as it is delivered, the programs of bench/contenders, and Redis.
+"""Who is measured: ours, started as it is delivered, with a table of its own or in a Redis Cluster, the programs of
+bench/contenders, and Redis.
 
 Where there is one server, ours has a neighbour that is down, and dials it meanwhile; the others have none.
 
@@ -7,6 +8,7 @@ Where there is one server, ours has a neighbour that is down, and dials it meanw
 
 from __future__ import annotations
 
+import operator
 import shutil
 import socket
 import subprocess
@@ -18,19 +20,25 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
-from contender import ALONE, Contender, Sent
+from contender import ALONE, TABLE_SECONDS, Contender, Sent, within
 from contenders import redis_store
 from graphs import Edges
 
 ABSENT = "Jaquez"
 """The neighbour of ours that is down where one server is measured."""
 
+NODE_TIMEOUT_MS = 15_000
+"""After so long a node of Redis is called dead: longer than any waits for a core here, where all share few."""
+
 BENCH = Path(__file__).parent
 sys.path.insert(0, str(BENCH.parent / "tests"))
 
 from herd_process import Herd, free_port, herd_of, short_folder, wait_until  # noqa: E402  # found just now
+from redis_cluster import Cluster, running_cluster  # noqa: E402  # likewise
+from redis_cluster import Node as RedisNode  # noqa: E402  # likewise
 
 from proxyherd import journal  # noqa: E402  # likewise
+from proxyherd.cluster import layout  # noqa: E402  # likewise
 from proxyherd.messages import parse_at  # noqa: E402  # likewise
 
 
@@ -50,6 +58,9 @@ class Proxyherd(Contender):
 
     def start(self) -> None:
         self._herd = self._stack.enter_context(herd_of(self.edges or [(ALONE, ABSENT)]))
+        self._serve()
+
+    def _serve(self) -> None:
         servers = [self._herd[name] for name in self.names]
         for server in servers:
             server.options = ["--log-max-bytes=67108864", "--log-backups=50"]  # so that all can be counted
@@ -63,12 +74,16 @@ class Proxyherd(Contender):
         return [*super().check(sent), *self._check_journal(sent)]
 
     def logged(self, server: str) -> int:
-        log = self._herd[server].log_file
         return sum(
             line.get("event") == "command" and line["kind"] == "iamat"
-            for file in log.parent.glob(f"{log.name}*")
+            for file in self.log_files(server)
             for line in _json_lines(file)
         )
+
+    def log_files(self, server: str) -> list[Path]:
+        """Return a server's log and those that were full."""
+        log = self._herd[server].log_file
+        return [*log.parent.glob(f"{log.name}*")]
 
     def _check_journal(self, sent: Sent) -> Iterator[str]:
         """What a start would replay is what the table holds."""
@@ -107,6 +122,81 @@ def _json_lines(file: Path) -> Iterator[dict[str, object]]:
     decode = msgspec.json.Decoder(dict[str, object]).decode
     *lines, _ = file.read_bytes().split(b"\n")
     return map(decode, lines)
+
+
+class ProxyherdRedis(Proxyherd):
+    """Ours in front of a Redis Cluster: one that runs, or one of its own. Its processes are the servers alone; what nodes
+    cost is told by `shards`.
+    """
+
+    name = "proxyherd-redis"
+    is_herd = False
+
+    def __init__(
+        self, edges: Edges = (), *, fronts: Sequence[str] = (ALONE,), cluster: Cluster | None = None
+    ) -> None:
+        super().__init__(edges)
+        self.names = [*fronts]
+        self.masters: list[RedisNode] = []
+        self.replicas: list[RedisNode] = []
+        self._cluster = cluster
+
+    @classmethod
+    def missing(cls) -> str:
+        return Redis.missing()
+
+    def start(self) -> None:
+        cluster = self._cluster
+        if cluster is None:
+            cluster = self._stack.enter_context(running_cluster(node_timeout_ms=NODE_TIMEOUT_MS))
+        self._cluster = cluster
+        self.masters = cluster.masters()
+        self.replicas = [node for node in cluster.nodes if node not in self.masters]
+        self._herd = self._stack.enter_context(herd_of([], *self.names, cluster=cluster))
+        self._serve()
+
+    def metrics(self, name: str, prefix: str) -> dict[str, float]:
+        """Return the figures of a server."""
+        return self._herd[name].metrics(prefix)
+
+    def check(self, sent: Sent) -> list[str]:
+        return [*Contender.check(self, sent), *self._check_store(sent)]
+
+    def _check_store(self, sent: Sent) -> Iterator[str]:
+        """Each master and its replicas hold the last report of every client of their shard, and no other client."""
+        assert self._cluster is not None
+        if self._cluster.masters() != self.masters:
+            yield f"{self.name}: other nodes are masters than at the start"
+            return
+        wanted: dict[int, dict[bytes, bytes]] = {}
+        for client, operands in sent.latest.items():
+            wanted.setdefault(layout.tag(client), {})[client] = operands
+        for master in self.masters:
+            [slots] = [one.slots for one in master.seen() if one.port == master.port]
+            tags = [tag for first, last in slots for tag in layout.owned(first, last)]
+            shard = {tag: wanted.get(tag, {}) for tag in tags}
+            for node in (master, *self._cluster.replicas_of(master)):
+                differing = partial(_differing, node, master.address, shard)
+                wrong = within(TABLE_SECONDS, differing, operator.not_)  # a replica may lag
+                if wrong:
+                    yield f"{self.name}: {node.address} differs about {len(wrong)} clients, as {wrong[0]!r}"
+
+
+def _differing(node: RedisNode, master: str, wanted: dict[int, dict[bytes, bytes]]) -> list[bytes]:
+    """Return the clients of whom a node does not hold the last report; one without a name if it holds too many."""
+    wrong: list[bytes] = []
+    seals = 0
+    with node.connect() as session:
+        session.ask("READONLY")
+        for tag, latest in wanted.items():
+            values = session.ask("MGET", layout.seal(tag, master), *map(layout.key, latest))
+            for (client, operands), value in zip(latest.items(), values[1:], strict=True):
+                entry = layout.entry(value) if value else None
+                if entry is None or not entry.line.endswith(b" " + operands):
+                    wrong.append(client)
+            seals += values[0] is not None
+        surplus = session.ask("DBSIZE") - seals - sum(map(len, wanted.values()))
+    return wrong or [b""] * (surplus > 0)
 
 
 class Program(Contender):
@@ -347,7 +437,7 @@ class RedisEqual(Redis):
 CONTENDERS: dict[str, type[Contender]] = {
     one.name: one
     for one in (
-        *(Proxyherd, Twisted, TwistedEqual, TwistedBare, Node, NodeEqual, NodeBare),
+        *(Proxyherd, ProxyherdRedis, Twisted, TwistedEqual, TwistedBare, Node, NodeEqual, NodeBare),
         *(Streams, StreamsEqual, StreamsUvloop, RedisPositions, Redis, RedisEqual, Echo),
     )
 }

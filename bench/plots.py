@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import matplotlib as mpl
+from capacity import fit
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from shard_tables import ROLES
 from tables import on, series, short, sound
 
 mpl.use("Agg")
@@ -43,6 +45,7 @@ class Style(NamedTuple):
 
 STYLES: Final = {
     "proxyherd": Style("#0072B2", "", "o", "-"),
+    "proxyherd-redis": Style("#56B4E9", "", "P", "-"),
     "twisted": Style("#D55E00", "", "s", "--"),
     "twisted-equal": Style("#E69F00", "///", "s", "--"),
     "twisted-bare": Style("#F5CE7B", "|||", "s", ":"),
@@ -85,7 +88,8 @@ def draw_all(results: Results, folder: Path) -> list[str]:
     """Draw what was measured as SVG and PNG; return the names of the pictures."""
     works = results["workloads"]
     drawn = []
-    for name, figure in _pictures(works, results.get("messages", {})):
+    shards = results.get("shards", {})
+    for name, figure in _pictures(works, results.get("messages", {}), shards):
         figure.draw_without_rendering()
         figure.set_layout_engine("none")  # once is enough
         for kind, more in (("svg", {"metadata": {"Date": None}}), ("png", {"dpi": 130})):
@@ -94,7 +98,9 @@ def draw_all(results: Results, folder: Path) -> list[str]:
     return drawn
 
 
-def _pictures(works: dict[str, Work], messages: dict[str, Any]) -> list[tuple[str, Figure]]:
+def _pictures(
+    works: dict[str, Work], messages: dict[str, Any], shards: dict[str, Any]
+) -> list[tuple[str, Figure]]:
     made: list[tuple[str, Figure | None]] = [
         ("one-server", _bars(works, SINGLE, "cpu_us")),
         ("throughput", _bars(works, SINGLE, "per_second")),
@@ -105,6 +111,7 @@ def _pictures(works: dict[str, Work], messages: dict[str, Any]) -> list[tuple[st
         ("connections", _curves(on(works, "connections"), ("cpu_us", "idle_bytes"), "connections")),
         ("clients", _curves(on(works, "clients"), ("cpu_us", "rss_mib"), "clients in the table")),
         ("servers", _herds(works, messages)),
+        ("shards", _shards(shards.get("points", []))),
     ]
     return [(name, figure) for name, figure in made if figure is not None]
 
@@ -301,4 +308,55 @@ def _herds(works: dict[str, Work], messages: dict[str, Any]) -> Figure | None:
         axis.set_xlabel("servers")
         axis.set_xlim(left=0)
         axis.grid(visible=True, color="#dddddd")
+    return figure
+
+
+_SHARD_COLOURS: Final = ("#0072B2", "#E69F00", "#009E73", "#CC79A7")
+_SHARD_MARKERS: Final = ("o", "s", "^", "D")
+
+
+def _shards(points: Sequence[dict[str, Any]]) -> Figure | None:
+    """Draw CPU a report of each role over the size of batches; a colour and marker for each number of masters, a line
+    where the model is that size decides alone.
+    """
+    measured = [one for one in points if not one["faults"]]
+    if not measured:
+        return None
+    model = fit(measured)
+    figure, axes = _panels([f"CPU of all {name}, µs a report" for name in ROLES.values()], 3.4, width=3.6)
+    numbers = sorted({one["masters"] for one in measured})
+    batches = [one["figures"]["batch"]["median"] for one in measured]
+    for axis, role in zip(axes, ROLES, strict=True):
+        for masters, colour, marker in zip(numbers, _SHARD_COLOURS, _SHARD_MARKERS, strict=False):
+            of_number = [one["figures"] for one in measured if one["masters"] == masters]
+            axis.plot(
+                [one["batch"]["median"] for one in of_number],
+                [one[f"{role}_us"]["median"] for one in of_number],
+                color=colour,
+                marker=marker,
+                linestyle="none",
+                markersize=5,
+                markeredgecolor="black",
+                label=f"{masters} master{'s' * (masters > 1)}",
+            )
+        if model is not None and role != "fronts":
+            part = getattr(model, role).part
+            sizes = [min(batches) * (max(batches) / min(batches)) ** (step / 50) for step in range(51)]
+            axis.plot(
+                sizes,
+                [part.cost(alone=False, batch=size, turn=1) for size in sizes],
+                color="black",
+                lw=0.8,
+                label="model",
+            )
+        axis.set_xscale("log")
+        axis.set_yscale("log")
+        for one in (axis.xaxis, axis.yaxis):
+            one.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            one.set_major_formatter(_PLAIN)
+            one.set_minor_formatter(NullFormatter())
+        axis.tick_params(axis="x", labelrotation=45)
+        axis.set_xlabel("reports a batch")
+        axis.grid(visible=True, color="#dddddd")
+        axis.legend(fontsize=7)
     return figure

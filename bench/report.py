@@ -3,7 +3,8 @@ written by hand and stays.
 
     .venv/bin/python bench/report.py [RESULTS.json]
 
-Pictures go beside the results; the page is written only from those in docs/bench.
+Pictures go beside the results, and are of what `shards` has measured too where its file is there; the page is written
+only from those in docs/bench.
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+import shard_tables
 from tables import curve, markdown, on, ratios, section, short, sound
 
 ROOT: Final = Path(__file__).parent.parent
 PAGE: Final = ROOT / "docs/report.md"
 RESULTS: Final = ROOT / "docs/bench/results.json"
+SHARDS: Final = "shards.json"
+"""Beside the results."""
 
 Results = dict[str, Any]
 
@@ -52,6 +56,7 @@ def draw(results: Results, folder: Path) -> list[str]:
 def write(results: Results, page: Path = PAGE) -> None:
     """Write the tables into the page, each between its markers. Raises ValueError for a marker that is unknown."""
     text = page.read_text()
+    results = {**shards(RESULTS.parent), **results}
 
     def fill(found: re.Match[str]) -> str:
         name = found[1]
@@ -61,6 +66,12 @@ def write(results: Results, page: Path = PAGE) -> None:
         return f"<!-- bench:{name} -->\n\n{body}\n\n<!-- end -->"
 
     page.write_text(re.sub(r"<!-- bench:([\w-]+) -->.*?<!-- end -->", fill, text, flags=re.DOTALL))
+
+
+def shards(folder: Path) -> Results:
+    """Return what `shards` has measured, as a part of the results; nothing if it has not."""
+    file = folder / SHARDS
+    return {"shards": json.loads(file.read_text())} if file.exists() else {}
 
 
 def _machine(results: Results) -> str:
@@ -156,6 +167,10 @@ def code_lines(file: Path) -> int:
     return sum(bool(line.strip()) and not line.lstrip().startswith(("#", "//")) for line in text.splitlines())
 
 
+def _sharded(part: Callable[[Results], str]) -> Callable[[Results], str]:
+    return lambda results: part(results["shards"]) if "shards" in results else ""
+
+
 _PARTS: Final[dict[str, Callable[[Results], str]]] = {
     "machine": _machine,
     "ratios": _ratios,
@@ -179,13 +194,14 @@ _PARTS: Final[dict[str, Callable[[Results], str]]] = {
     ),
     "servers": _herds,
     "code": _code,
+    **{name: _sharded(part) for name, part in shard_tables.PARTS.items()},
 }
 
 
 def main() -> None:
     """Draw and write from results that are there."""
     file = Path(sys.argv[1]) if len(sys.argv) > 1 else RESULTS
-    results = json.loads(file.read_text())
+    results = {**json.loads(file.read_text()), **shards(file.parent)}
     draw(results, file.parent)
     if file.resolve() == RESULTS:
         write(results)

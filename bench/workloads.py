@@ -38,6 +38,7 @@ SINGLE: Final = (
 )
 _SPOKEN: Final = {"ring": "a ring", "random": "a random graph"}
 
+QUESTIONED: Final = ("proxyherd", "proxyherd-redis", *SINGLE[1:])
 HERDS: Final = ("proxyherd", "twisted", "twisted-equal", "node", "node-equal", "streams-equal-uvloop")
 FEW: Final = ("proxyherd", "twisted-equal", "node-equal", "redis")
 
@@ -81,12 +82,12 @@ WORKLOADS: Final = {
         "WHATSAT without places, 50 connections, 32 outstanding, one server",
         partial(drive, outstanding=32, asks_every=1),
         prepare=partial(drive, outstanding=32),
-        usual=SINGLE,
+        usual=QUESTIONED,
     ),
     "mixed-32": Workload(
         "9 IAMAT to a WHATSAT, 50 connections, 32 outstanding, one server",
         partial(drive, outstanding=32, asks_every=10),
-        usual=SINGLE,
+        usual=QUESTIONED,
     ),
     "herd-10x1": Workload(
         "IAMAT, 10 connections, 1 outstanding, over five servers, CPU of all of them",

@@ -15,6 +15,7 @@ sys.path.insert(0, str(ROOT / "bench"))
 
 import flame
 import report
+import shard_tables
 from graphs import GRAPHS, farthest
 from lineup import CONTENDERS
 from messages import count_messages
@@ -48,6 +49,55 @@ def work(name: str, scale: float = 1.0, **contenders: float) -> dict[str, Any]:
     }
 
 
+def sharded() -> dict[str, Any]:
+    """As of a whole run of shards."""
+    keys = [
+        *("fronts_us", "masters_us", "replicas_us", "batch_ms", "p50_ms", "p99_ms", "herd_us", "ratio"),
+        *("masters_most", "fronts_most", "master_bytes", "replica_bytes"),
+    ]
+
+    def figures(batch: float, turn: float) -> dict[str, Any]:
+        return {
+            **{key: figure(5.0 + 80.0 / batch + 20.0 / turn) for key in keys},
+            "batch": figure(batch),
+            "turn": figure(turn),
+        }
+
+    points: list[dict[str, Any]] = [
+        {
+            "masters": masters,
+            "fronts": fronts,
+            "load": load,
+            "keys_most": 1.0,
+            "idle": {"fronts": 0.002, "masters": 0.001},
+            "figures": figures(1 + outstanding / fronts / masters, 1 + outstanding / fronts),
+            "faults": [],
+        }
+        for masters in (1, 2, 3, 6)
+        for fronts in (1, 2, 4, 8)
+        for load, outstanding in (("50x32", 1_600), ("50x1", 50))
+    ]
+    return {
+        "machine": {"load_before": 0.5},
+        "options": {"rounds": 3},
+        "beside": {
+            "figures": {load: figures(9, 20) for load in ("50x32", "50x1")},
+            "million": figures(6, 30),
+            "faults": [],
+        },
+        "points": points,
+        "memory": [
+            {
+                "clients": 100_000,
+                "used_memory": 220.0,
+                "used_memory_dataset": 168.0,
+                "used_memory_rss": 250.0,
+                "front_mib": 60.0,
+            }
+        ],
+    }
+
+
 def results() -> dict[str, Any]:
     """As of a whole run."""
     several = {"proxyherd": 10.0, "node_equal": 15.0, "twisted_bare": 5.0, "redis": 2.0}
@@ -71,6 +121,7 @@ def results() -> dict[str, Any]:
         "left_out": {"redis-equal": "not here"},
         "workloads": works,
         "messages": lines,
+        "shards": sharded(),
     }
 
 
@@ -180,6 +231,35 @@ def test_lines_of_code_are_neither_blank_nor_comment_nor_docstring(tmp_path: Pat
     script = tmp_path / "script.js"
     script.write_text("// why\n\nconst x = 1;\n")
     assert report.code_lines(script) == 1
+
+
+def test_what_does_not_count_past_one_server_is_told_and_not_in_the_table() -> None:
+    measured = sharded()
+    measured["points"][0]["faults"] = ["a report was lost"]
+    written = shard_tables.costs(measured)
+    assert "Does not count: a report was lost." in written
+    assert "| 1 | 1 | 1,601 |" not in written
+    assert "| 1 | 2 | 801 |" in written
+
+
+def test_what_was_measured_too_shortly_or_beside_other_work_says_so() -> None:
+    measured = sharded()
+    assert "**A trial" not in shard_tables.beside(measured)
+    assert "other work" not in shard_tables.beside(measured)
+    assert "too busy" not in shard_tables.beside(measured)
+    measured["options"]["rounds"] = 1
+    measured["machine"]["load_before"] = 4.5
+    measured["beside"]["million"]["p50_ms"] = figure(900.0)
+    written = shard_tables.beside(measured)
+    assert "A trial: 1 of 3 rounds" in written
+    assert "load average before was 4.5" in written
+    assert "too busy" in written
+
+
+def test_what_was_measured_past_one_server_is_read_where_it_is(tmp_path: Path) -> None:
+    assert report.shards(tmp_path) == {}
+    (tmp_path / report.SHARDS).write_text(json.dumps(sharded()))
+    assert report.shards(tmp_path) == {"shards": json.loads(json.dumps(sharded()))}
 
 
 def test_every_picture_is_drawn_and_the_same_again(tmp_path: Path) -> None:
