@@ -208,7 +208,8 @@ class Turn:
         for client, lines, replies in self._said:
             self._answer(client, lines, replies)
         self._said.clear()
-        if (settled := engine.settled()) is not None:  # behind what was said: who is given up is owed that too
+        # Behind what was said: who is given up is owed that too.
+        if (settled := engine.settled()) is not None:
             self._settle(settled)
         if notes := engine.notes():
             observer.note(notes)

@@ -1,11 +1,40 @@
-"""Rules for all tests: continuous integration skips none, and what takes longest begins first."""
+"""Rules for all tests: continuous integration skips none, and what takes longest begins first. And the cluster for
+those that run on both engines: each asks for `cluster`, None for the herd's own table, and hands it to the servers
+that it starts. What runs on the herd alone says why.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 import pytest
+from engines import ENGINES, HERD
+from redis_cluster import Cluster, running_cluster
+
+
+@pytest.fixture(scope="session")
+def running_redis() -> Iterator[Cluster]:
+    """A cluster that lasts as long as the tests, from the first that needs it."""
+    with running_cluster(replicas=1) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def shared_cluster(request: pytest.FixtureRequest) -> Cluster | None:
+    """Where the servers have their table that the tests of a module share."""
+    if request.param == HERD:
+        return None
+    cluster: Cluster = request.getfixturevalue("running_redis")
+    return cluster
+
+
+@pytest.fixture
+def cluster(shared_cluster: Cluster | None) -> Cluster | None:
+    """Where a test's own servers have their table: tests call their clients the same."""
+    if shared_cluster is not None:
+        shared_cluster.flush()
+    return shared_cluster
 
 
 def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:

@@ -4,6 +4,7 @@
         assert herd["Ann"].ask(b"FOO") == b"? FOO\n"
         herd["Bob"].kill()
 
+With a `cluster` they keep their table in Redis, and have no links and nothing of their own.
 Everything waits for a condition, with a deadline, and says what it saw when that passes.
 """
 
@@ -27,7 +28,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from redis_cluster import Cluster
 
 ROOT = Path(__file__).parent.parent
 PATIENCE_SECONDS = 20.0
@@ -402,32 +406,40 @@ class Herd(Mapping[str, Server]):
     """A herd's servers by name, with the folder and the file that they share."""
 
     def __init__(
-        self, folder: Path, edges: Sequence[tuple[str, str]], alone: Sequence[str], more: str
+        self,
+        folder: Path,
+        edges: Sequence[tuple[str, str]],
+        alone: Sequence[str],
+        more: str,
+        cluster: Cluster | None = None,
     ) -> None:
         self.folder = folder
         self.file = folder / "deploy/herd.toml"
         self.gazetteer = folder / "var/gazetteer.sqlite"  # not there unless a test says where
         names = sorted({*alone, *(name for edge in edges for name in edge)})
-        neighbours = {name: [b if a == name else a for a, b in edges if name in (a, b)] for name in names}
+        links = edges if cluster is None else []
+        neighbours = {name: [b if a == name else a for a, b in links if name in (a, b)] for name in names}
         self._servers = {
             name: Server(self, name, (free_port(), free_port(), free_port()), neighbours[name])
             for name in names
         }
         for below in ("deploy", "var/lib", "var/log", "var/run"):
             (folder / below).mkdir(parents=True, exist_ok=True)
-        self.file.write_text(self._toml(edges) + more)
-        write_secret(folder / "var/secret")
+        self.file.write_text(self._toml(edges, cluster) + more)
+        if cluster is None:
+            write_secret(folder / "var/secret")
 
-    def _toml(self, edges: Sequence[tuple[str, str]]) -> str:
-        lines = [f"edges = {json.dumps(edges)}", "[servers]"]
+    def _toml(self, edges: Sequence[tuple[str, str]], cluster: Cluster | None) -> str:
+        lines = [f"edges = {json.dumps(edges)}"] if cluster is None else []
+        lines.append("[servers]")
         for server in self.values():
-            ports = {
-                "clients": server.client_port,
-                "peers": server.peer_port,
-                "admin": server.admin_port,
-            }
+            ports = {"clients": server.client_port, "admin": server.admin_port}
+            if cluster is None:
+                ports["peers"] = server.peer_port
             addresses = ", ".join(f'{key} = "127.0.0.1:{port}"' for key, port in ports.items())
             lines.append(f"{server.name} = {{ {addresses} }}")
+        if cluster is not None:
+            lines += ['[table]\nengine = "redis"', f"[redis]\nnodes = {json.dumps(cluster.addresses)}"]
         return "\n".join(lines) + "\n"
 
     def __getitem__(self, name: str) -> Server:
@@ -464,11 +476,15 @@ class Herd(Mapping[str, Server]):
 
 @contextlib.contextmanager
 def herd_of(
-    edges: Sequence[tuple[str, str]], *alone: str, more: str = "", environ: Mapping[str, str] | None = None
+    edges: Sequence[tuple[str, str]],
+    *alone: str,
+    more: str = "",
+    environ: Mapping[str, str] | None = None,
+    cluster: Cluster | None = None,
 ) -> Iterator[Herd]:
     """Prepare a herd of this graph, not started: files, ports, secret. `more` stands in the herd's file."""
     with short_folder() as folder:
-        herd = Herd(folder, edges, alone, more)
+        herd = Herd(folder, edges, alone, more, cluster)
         for server in herd.values():
             server.environ.update(environ or {})
         try:
@@ -479,10 +495,14 @@ def herd_of(
 
 @contextlib.contextmanager
 def running_herd(
-    edges: Sequence[tuple[str, str]], *, more: str = "", environ: Mapping[str, str] | None = None
+    edges: Sequence[tuple[str, str]],
+    *,
+    more: str = "",
+    environ: Mapping[str, str] | None = None,
+    cluster: Cluster | None = None,
 ) -> Iterator[Herd]:
     """Run a herd of this graph; it is whole when the body begins."""
-    with herd_of(edges, more=more, environ=environ) as herd:
+    with herd_of(edges, more=more, environ=environ, cluster=cluster) as herd:
         herd.start()
         herd.wait_until_whole()
         yield herd
@@ -490,10 +510,14 @@ def running_herd(
 
 @contextlib.contextmanager
 def running_server(
-    *options: str, more: str = "", environ: Mapping[str, str] | None = None, gazetteer: Path | None = None
+    *options: str,
+    more: str = "",
+    environ: Mapping[str, str] | None = None,
+    gazetteer: Path | None = None,
+    cluster: Cluster | None = None,
 ) -> Iterator[Server]:
     """Run Clark alone; it is ready when the body begins."""
-    with herd_of([], "Clark", more=more, environ=environ) as herd:
+    with herd_of([], "Clark", more=more, environ=environ, cluster=cluster) as herd:
         clark = herd["Clark"]
         clark.options.extend(options)
         herd.gazetteer = gazetteer or herd.gazetteer

@@ -15,21 +15,27 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
+import engines
 from attacks import ATTACKS
 from herd_process import Connection, Server, herd_of, now, raise_descriptor_limit, running_server, wait_until
+from redis_cluster import Cluster
 
 SECONDS = float(os.environ.get("PROXYHERD_ATTACK_SECONDS", "2"))
 MIB = 1 << 20
-MOST_P99_SECONDS = 0.1
+MOST_P99_SECONDS = {engines.HERD: 0.1, engines.REDIS: 0.5}
+"""On a machine that others use too. With Redis a report waits for three processes to have their turn on its cores."""
+
+BEHIND_FRAMING = ["never_reads", "invalid_lines", "new_clients"]
+"""Those whose commands come to the engine; of the others it hears nothing."""
 
 LIMITS = """
 [limits]
 max_connections = 1000
-max_clients = 2000
 idle_seconds = 2.0
 slow_reader_seconds = 1.0
 """
+
+TABLE_LIMIT = "max_clients = 2000\n"  # the herd's alone: Redis has its maxmemory
 
 MOST_MEMORY = 400 * MIB
 """What the limits above add up to: an empty server, and for each of a thousand connections what it may make a
@@ -84,10 +90,12 @@ def p99(took: list[float]) -> float:
     return took[min(len(took) - 1, len(took) * 99 // 100)]
 
 
-@pytest.mark.parametrize("attack", ATTACKS)
-def test_clients_that_behave_are_answered_in_time_whatever_others_do(attack: str) -> None:
+@engines.on("attack", ATTACKS, BEHIND_FRAMING)
+def test_clients_that_behave_are_answered_in_time_whatever_others_do(
+    attack: str, cluster: Cluster | None
+) -> None:
     raise_descriptor_limit(4_000)
-    with running_server(more=LIMITS) as clark:
+    with running_server(more=LIMITS + TABLE_LIMIT * (cluster is None), cluster=cluster) as clark:
         behaved = Behaved(clark)
         rows = []
         try:
@@ -110,7 +118,8 @@ def test_clients_that_behave_are_answered_in_time_whatever_others_do(attack: str
                 f"p50 {times[len(times) // 2] * 1e3:6.2f} ms, p99 {p99(times) * 1e3:6.2f} ms, "
                 f"{memory / MIB:6.1f} MiB"
             )
-        assert p99(rows[1][1]) < MOST_P99_SECONDS
+        engine = engines.HERD if cluster is None else engines.REDIS
+        assert p99(rows[1][1]) < MOST_P99_SECONDS[engine]
         assert rows[1][2] < MOST_MEMORY
         # Nothing of it stays: connections are let go, and new ones are taken.
         wait_until(lambda: clark.metrics()["proxyherd_client_connections"] == 0, "every connection is let go")
@@ -121,6 +130,7 @@ def test_clients_that_behave_are_answered_in_time_whatever_others_do(attack: str
 
 
 def test_past_max_clients_only_new_clients_are_refused() -> None:
+    # Not with Redis: see TABLE_LIMIT.
     with running_server(more="[limits]\nmax_clients = 2\n") as clark, clark.connect() as connection:
         for client in (b"one", b"two"):
             assert connection.ask(b"IAMAT %b +1+1 %b" % (client, now())).startswith(b"AT ")
@@ -129,8 +139,10 @@ def test_past_max_clients_only_new_clients_are_refused() -> None:
         assert connection.ask(b"IAMAT one +2+2 %b" % now()).startswith(b"AT ")
 
 
-def test_connections_past_the_limit_are_refused_until_there_is_room_and_harm_nobody() -> None:
-    with running_server(more="[limits]\nmax_connections = 3\n") as clark:
+def test_connections_past_the_limit_are_refused_until_there_is_room_and_harm_nobody(
+    cluster: Cluster | None,
+) -> None:
+    with running_server(more="[limits]\nmax_connections = 3\n", cluster=cluster) as clark:
         inside = [clark.connect() for _ in range(3)]
         for connection in inside:
             assert connection.ask(b"FOO") == b"? FOO\n"
@@ -148,8 +160,10 @@ def test_connections_past_the_limit_are_refused_until_there_is_room_and_harm_nob
             connection.close()
 
 
-def test_out_of_descriptors_clients_inside_are_unharmed_it_is_told_and_there_is_room_again_at_once() -> None:
-    with running_server() as clark, clark.connect() as inside:
+def test_out_of_descriptors_clients_inside_are_unharmed_it_is_told_and_there_is_room_again_at_once(
+    cluster: Cluster | None,
+) -> None:
+    with running_server(cluster=cluster) as clark, clark.connect() as inside:
         assert inside.ask(b"FOO") == b"? FOO\n"
         held = len(list(Path(f"/proc/{clark.pid}/fd").iterdir()))
         before = resource.prlimit(clark.pid, resource.RLIMIT_NOFILE)
@@ -168,8 +182,8 @@ def test_out_of_descriptors_clients_inside_are_unharmed_it_is_told_and_there_is_
         assert not clark.events("internal_error")
 
 
-def test_a_limit_that_the_system_does_not_allow_is_lowered_at_start_and_told() -> None:
-    with herd_of([], "Clark") as herd:
+def test_a_limit_that_the_system_does_not_allow_is_lowered_at_start_and_told(cluster: Cluster | None) -> None:
+    with herd_of([], "Clark", cluster=cluster) as herd:
         clark = herd["Clark"]
         clark.program = ["prlimit", "--nofile=700:700", *clark.program]
         clark.start()

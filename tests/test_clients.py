@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import re
 import resource
@@ -30,6 +31,7 @@ from herd_process import (
     running_server,
     wait_until,
 )
+from redis_cluster import Cluster
 
 KEY = "AIzaSy-not-a-real-key-0123456789"
 MANY_CONNECTIONS = 10_000
@@ -37,12 +39,17 @@ MANY_CONNECTIONS = 10_000
 
 @contextlib.contextmanager
 def server_with(
-    google: FakeGoogle, *, more: str = "", keys: str = "", deadline: float = 20
+    google: FakeGoogle,
+    *,
+    more: str = "",
+    keys: str = "",
+    deadline: float = 20,
+    cluster: Cluster | None = None,
 ) -> Iterator[Server]:
     """Clark, who asks this Google."""
     places = f'\n[places]\nbase_url = "{google.url}"\ndeadline_seconds = {deadline}\n{keys}'
     environ = {"GOOGLE_PLACES_API_KEY": KEY}
-    with running_server(more=more + places, environ=environ) as clark:
+    with running_server(more=more + places, environ=environ, cluster=cluster) as clark:
         yield clark
 
 
@@ -70,8 +77,8 @@ def is_at(answer: bytes, line: bytes) -> bool:
 # --- order
 
 
-def test_answers_come_in_the_order_of_the_lines_however_many_are_pipelined() -> None:
-    with running_server() as clark, clark.connect() as connection:
+def test_answers_come_in_the_order_of_the_lines_however_many_are_pipelined(cluster: Cluster | None) -> None:
+    with running_server(cluster=cluster) as clark, clark.connect() as connection:
         lines = [b"line %d" % n if n % 2 else iamat(b"client%d" % n) for n in range(5_000)]
         sender = threading.Thread(target=connection.send, args=lines)
         sender.start()
@@ -81,8 +88,8 @@ def test_answers_come_in_the_order_of_the_lines_however_many_are_pipelined() -> 
         sender.join()
 
 
-def test_slow_places_hold_back_later_answers_of_their_own_connection_only() -> None:
-    with held() as google, server_with(google) as clark, clark.connect() as waiting:
+def test_slow_places_hold_back_later_answers_of_their_own_connection_only(cluster: Cluster | None) -> None:
+    with held() as google, server_with(google, cluster=cluster) as clark, clark.connect() as waiting:
         kiwi, fig = iamat(b"kiwi"), iamat(b"fig")
         waiting.send(kiwi, b"WHATSAT kiwi 10 5", b"FOO", fig)
         at = waiting.line()
@@ -106,8 +113,8 @@ def four_queries(most: int) -> list[bytes]:
     return [b"WHATSAT kiwi %d %d" % (radius, most) for radius in (10, 11, 12, 13)]
 
 
-def test_half_close_with_everything_pending_still_gets_every_answer() -> None:
-    with held() as google, server_with(google) as clark, clark.connect() as connection:
+def test_half_close_with_everything_pending_still_gets_every_answer(cluster: Cluster | None) -> None:
+    with held() as google, server_with(google, cluster=cluster) as clark, clark.connect() as connection:
         kiwi = iamat(b"kiwi")
         connection.send(kiwi, *four_queries(5), b"FOO")
         connection.send_raw(b"the last line has no LF")
@@ -121,9 +128,9 @@ def test_half_close_with_everything_pending_still_gets_every_answer() -> None:
         clark.wait_for_event("client_closed", client=connection.name, reason="closed by client")
 
 
-def test_what_a_client_has_asked_is_given_up_when_its_connection_breaks() -> None:
+def test_what_a_client_has_asked_is_given_up_when_its_connection_breaks(cluster: Cluster | None) -> None:
     """Of four queries at two calls at a time two are under way; nobody wants the others any more."""
-    with held() as google, server_with(google, keys="max_connections = 2\n") as clark:
+    with held() as google, server_with(google, keys="max_connections = 2\n", cluster=cluster) as clark:
         with clark.connect() as connection:
             connection.ask(iamat(b"kiwi"))
             connection.send(*four_queries(5), b"FOO")
@@ -141,8 +148,10 @@ def test_what_a_client_has_asked_is_given_up_when_its_connection_breaks() -> Non
 # --- limits
 
 
-def test_line_at_the_limit_is_read_and_one_byte_more_is_answered_before_its_end() -> None:
-    with running_server() as clark, clark.connect() as connection:
+def test_line_at_the_limit_is_read_and_one_byte_more_is_answered_before_its_end(
+    cluster: Cluster | None,
+) -> None:
+    with running_server(cluster=cluster) as clark, clark.connect() as connection:
         connection.send_raw(b"x" * 8_192)
         assert clark.ask(b"meanwhile") == b"? meanwhile\n"
         assert connection.has_nothing_to_read()
@@ -156,11 +165,11 @@ def test_line_at_the_limit_is_read_and_one_byte_more_is_answered_before_its_end(
 
 
 @pytest.mark.parametrize("chunk", [13, 1_000, 8_192, 8_193, 70_000])
-def test_nothing_of_a_line_of_70_kb_is_read_as_a_command(chunk: int) -> None:
+def test_nothing_of_a_line_of_70_kb_is_read_as_a_command(chunk: int, cluster: Cluster | None) -> None:
     smuggled = b" \r IAMAT thief +1+1 5 \r"
     start = b"IAMAT kiwi +34-118 1" + b"0" * (8_192 - 20)
     line = start + smuggled * ((70_000 - len(start)) // len(smuggled))
-    with running_server() as clark, clark.connect() as connection:
+    with running_server(cluster=cluster) as clark, clark.connect() as connection:
         connection.send_bytes_one_by_one(line + b"\nWHATSAT thief 10 5\nWHATSAT kiwi 1 1\n", chunk)
         assert connection.line() == b"? " + line[:1_024] + b"\n"
         assert connection.line() == b"? WHATSAT thief 10 5\n"
@@ -171,8 +180,8 @@ def test_nothing_of_a_line_of_70_kb_is_read_as_a_command(chunk: int) -> None:
         assert [one["outcome"] for one in commands(clark)] == ["overlong", "unknown", "unknown"]
 
 
-def test_line_without_end_takes_no_memory() -> None:
-    with running_server() as clark, clark.connect() as connection:
+def test_line_without_end_takes_no_memory(cluster: Cluster | None) -> None:
+    with running_server(cluster=cluster) as clark, clark.connect() as connection:
         connection.ask(b"FOO")
         before = clark.memory()
         for _ in range(100):
@@ -183,9 +192,12 @@ def test_line_without_end_takes_no_memory() -> None:
         assert clark.memory() - before < 8_000_000
 
 
-def test_slow_reader_is_paused_and_then_gets_every_answer() -> None:
+def test_slow_reader_is_paused_and_then_gets_every_answer(cluster: Cluster | None) -> None:
     more = limits(write_buffer_bytes=65_536)
-    with running_server(more=more) as clark, clark.connect(receive_buffer=4_096) as connection:
+    with (
+        running_server(more=more, cluster=cluster) as clark,
+        clark.connect(receive_buffer=4_096) as connection,
+    ):
         before = clark.memory()
         *lines, last = send_until_blocked(connection).split(b"\n")
         assert clark.ask(b"FOO") == b"? FOO\n"  # others are served
@@ -213,9 +225,9 @@ def send_until_blocked(connection: Connection) -> bytes:
     return bytes(sent)
 
 
-def test_slow_reader_is_dropped_in_the_end_and_others_never_notice() -> None:
+def test_slow_reader_is_dropped_in_the_end_and_others_never_notice(cluster: Cluster | None) -> None:
     more = limits(write_buffer_bytes=65_536, slow_reader_seconds=0.3)
-    with running_server(more=more) as clark, clark.connect(receive_buffer=4_096) as slow:
+    with running_server(more=more, cluster=cluster) as clark, clark.connect(receive_buffer=4_096) as slow:
         with clark.connect() as other:
             while goes_on(slow, b"x" * 8_000 + b"\n"):
                 asked = time.monotonic()
@@ -237,8 +249,8 @@ def goes_on(connection: Connection, data: bytes) -> bool:
     return True
 
 
-def test_idle_connection_is_closed_and_one_that_waits_for_places_is_not() -> None:
-    with held() as google, server_with(google, more=limits(idle_seconds=0.4)) as clark:
+def test_idle_connection_is_closed_and_one_that_waits_for_places_is_not(cluster: Cluster | None) -> None:
+    with held() as google, server_with(google, more=limits(idle_seconds=0.4), cluster=cluster) as clark:
         with clark.connect() as waiting, clark.connect() as idle, clark.connect() as dripping:
             waiting.ask(iamat(b"kiwi"))
             waiting.send(b"WHATSAT kiwi 10 5")
@@ -252,8 +264,10 @@ def test_idle_connection_is_closed_and_one_that_waits_for_places_is_not() -> Non
         wait_until(lambda: len(clark.events("client_closed", reason="idle")) == 3, "all three are logged")
 
 
-def test_connection_past_the_limit_is_refused_and_taken_again_when_there_is_room() -> None:
-    with running_server(more=limits(max_connections=2)) as clark, clark.connect() as first:
+def test_connection_past_the_limit_is_refused_and_taken_again_when_there_is_room(
+    cluster: Cluster | None,
+) -> None:
+    with running_server(more=limits(max_connections=2), cluster=cluster) as clark, clark.connect() as first:
         with clark.connect() as second:
             assert first.ask(b"1") == b"? 1\n"
             assert second.ask(b"2") == b"? 2\n"
@@ -271,11 +285,15 @@ def test_connection_past_the_limit_is_refused_and_taken_again_when_there_is_room
         assert clark.metrics()['proxyherd_client_connections_closed_total{reason="refused"}'] >= 1
 
 
-def test_answers_outstanding_are_bounded_and_all_come_in_the_end() -> None:
-    with held() as google, server_with(google, more=limits(max_answers_outstanding=4)) as clark:
+def test_answers_outstanding_are_bounded_and_all_come_in_the_end(cluster: Cluster | None) -> None:
+    with (
+        held() as google,
+        server_with(google, more=limits(max_answers_outstanding=4), cluster=cluster) as clark,
+    ):
         with clark.connect() as connection:
             connection.ask(iamat(b"kiwi"))
-            lines = [b"WHATSAT kiwi 10 %d" % (n % 20 + 1) for n in range(100)]
+            # Of different radii: equal ones would share one call.
+            lines = [b"WHATSAT kiwi %d 5" % (n % 20 + 10) for n in range(100)]
             connection.send(*lines)
             google.wait_for(4)
             assert clark.ask(b"FOO") == b"? FOO\n"
@@ -291,10 +309,14 @@ def test_answers_outstanding_are_bounded_and_all_come_in_the_end() -> None:
         assert [one["command"].encode() for one in commands(clark, kind="whatsat")] == lines
 
 
-def test_hoarder_is_not_read_past_the_bound() -> None:
+def test_hoarder_is_not_read_past_the_bound(cluster: Cluster | None) -> None:
     """Its lines wait in its own socket, not in the server's memory."""
     more = limits(max_answers_outstanding=4)
-    with held() as google, server_with(google, more=more) as clark, clark.connect() as connection:
+    with (
+        held() as google,
+        server_with(google, more=more, cluster=cluster) as clark,
+        clark.connect() as connection,
+    ):
         connection.ask(iamat(b"kiwi"))
         connection.send(*four_queries(5))
         google.wait_for(4)
@@ -304,6 +326,7 @@ def test_hoarder_is_not_read_past_the_bound() -> None:
 
 
 def test_report_of_a_new_client_past_the_tables_limit_is_refused_and_changes_nothing() -> None:
+    # The herd alone: with Redis there is no such limit, but its maxmemory.
     with running_server(more=limits(max_clients=2)) as clark, clark.connect() as connection:
         for line in (iamat(b"kiwi"), iamat(b"fig")):
             assert is_at(connection.ask(line), line)
@@ -315,12 +338,12 @@ def test_report_of_a_new_client_past_the_tables_limit_is_refused_and_changes_not
         clark.wait_for_event("command", outcome="refused")
 
 
-def test_ten_thousand_connections_at_once_all_get_an_answer() -> None:
+def test_ten_thousand_connections_at_once_all_get_an_answer(cluster: Cluster | None) -> None:
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     raise_descriptor_limit(MANY_CONNECTIONS + 1_000)
     sockets: list[socket.socket] = []
     try:
-        with running_server() as clark, selectors.DefaultSelector() as waiting:
+        with running_server(cluster=cluster) as clark, selectors.DefaultSelector() as waiting:
             for number in range(MANY_CONNECTIONS):
                 sockets.append(socket.create_connection(("127.0.0.1", clark.client_port), 20))
                 waiting.register(sockets[-1], selectors.EVENT_READ, number)
@@ -346,22 +369,22 @@ def test_ten_thousand_connections_at_once_all_get_an_answer() -> None:
 # --- places
 
 
-def test_what_google_sends_is_passed_on_byte_for_byte_but_for_line_ends() -> None:
+def test_what_google_sends_is_passed_on_byte_for_byte_but_for_line_ends(cluster: Cluster | None) -> None:
     body = (
         b'{\n\n\n  "status" : "OK",\n "results": [ {"rating":4.0,"n":1.50E+2, "name":"Caf\\u00e9 \xe2\x84\x96"} ] ,\r\n'
         b'\n\n\n\t"html_attributions":[],"later" : {"b":1,"a":[ ]}}\n\n\n'
     )
     squeezed = re.sub(rb"\n\n+", b"\n", body).rstrip(b"\n")
-    with FakeGoogle(Reply(body)) as google, server_with(google) as clark:
+    with FakeGoogle(Reply(body)) as google, server_with(google, cluster=cluster) as clark:
         at = clark.hears(b"kiwi")
         assert clark.ask(b"WHATSAT kiwi 10 5") == at + squeezed + b"\n\n"
         [request] = google.requests
         assert request.query == {"location": "34.068930,-118.445127", "radius": "10000", "key": KEY}
 
 
-def test_results_past_the_bound_go_and_the_rest_stays_as_google_spelled_it() -> None:
+def test_results_past_the_bound_go_and_the_rest_stays_as_google_spelled_it(cluster: Cluster | None) -> None:
     whole = re.sub(rb"\n\n+", b"\n", nearby_answer(20)).rstrip(b"\n")
-    with FakeGoogle(Reply(nearby_answer(20))) as google, server_with(google) as clark:
+    with FakeGoogle(Reply(nearby_answer(20))) as google, server_with(google, cluster=cluster) as clark:
         at = clark.hears(b"kiwi")
         for most in (1, 7, 19, 20):
             body = clark.ask(b"WHATSAT kiwi 10 %d" % most).removeprefix(at).removesuffix(b"\n\n")
@@ -387,8 +410,8 @@ def test_results_past_the_bound_go_and_the_rest_stays_as_google_spelled_it() -> 
     ],
     ids=["fails", "quota", "denied", "invalid", "nonsense", "slow"],
 )
-def test_answer_comes_whatever_becomes_of_places(reply: Reply, status: str) -> None:
-    with FakeGoogle(reply) as google, server_with(google, deadline=0.5) as clark:
+def test_answer_comes_whatever_becomes_of_places(reply: Reply, status: str, cluster: Cluster | None) -> None:
+    with FakeGoogle(reply) as google, server_with(google, deadline=0.5, cluster=cluster) as clark:
         at = clark.hears(b"kiwi")
         answer = clark.ask(b"WHATSAT kiwi 10 5")
         assert answer.startswith(at)
@@ -398,7 +421,7 @@ def test_answer_comes_whatever_becomes_of_places(reply: Reply, status: str) -> N
         assert KEY not in answer.decode()
 
 
-def test_key_is_shown_nowhere() -> None:
+def test_key_is_shown_nowhere(cluster: Cluster | None) -> None:
     echo = b'{"results": [], "status": "REQUEST_DENIED", "error_message": "The key %b is bad"}' % KEY.encode()
     replies = [
         Reply(),
@@ -406,7 +429,7 @@ def test_key_is_shown_nowhere() -> None:
         Reply(echo, 403),
         Reply(headers={"Location": f"/?key={KEY}"}, status=302),
     ]
-    with FakeGoogle() as google, server_with(google, deadline=0.5) as clark:
+    with FakeGoogle() as google, server_with(google, deadline=0.5, cluster=cluster) as clark:
         clark.hears(b"kiwi")
         shown = [Path(f"/proc/{clark.pid}/cmdline").read_text()]
         for reply in replies:
@@ -427,8 +450,8 @@ def test_key_is_shown_nowhere() -> None:
 # --- signals
 
 
-def test_term_drains_answers_pending_come_and_no_log_line_is_lost() -> None:
-    with held() as google, server_with(google) as clark, clark.connect() as connection:
+def test_term_drains_answers_pending_come_and_no_log_line_is_lost(cluster: Cluster | None) -> None:
+    with held() as google, server_with(google, cluster=cluster) as clark, clark.connect() as connection:
         kiwi = iamat(b"kiwi")
         connection.send(kiwi, b"WHATSAT kiwi 10 5", b"FOO", b"WHATSAT kiwi 5 5")
         assert is_at(connection.line(), kiwi)
@@ -459,8 +482,11 @@ def refuses(server: Server) -> bool:
     return False
 
 
-def test_term_does_not_wait_for_places_for_ever() -> None:
-    with held() as google, server_with(google, more="\n[timing]\ndrain_seconds = 0.2\n") as clark:
+def test_term_does_not_wait_for_places_for_ever(cluster: Cluster | None) -> None:
+    with (
+        held() as google,
+        server_with(google, more="\n[timing]\ndrain_seconds = 0.2\n", cluster=cluster) as clark,
+    ):
         with clark.connect() as connection:
             connection.ask(iamat(b"kiwi"))
             connection.send(b"WHATSAT kiwi 10 5")
@@ -471,11 +497,14 @@ def test_term_does_not_wait_for_places_for_ever() -> None:
         assert clark.stderr() == ""
 
 
-def test_term_lets_answers_leave_though_their_client_sent_more_than_was_read() -> None:
+def test_term_lets_answers_leave_though_their_client_sent_more_than_was_read(cluster: Cluster | None) -> None:
     """A socket closed with bytes unread is reset, and takes the answers with it that are under way."""
     results = [{"name": "x" * 20_000}] * 20
     body = json.dumps({"html_attributions": [], "results": results, "status": "OK"}).encode()
-    with held() as google, server_with(google, more=limits(max_answers_outstanding=4)) as clark:
+    with (
+        held() as google,
+        server_with(google, more=limits(max_answers_outstanding=4), cluster=cluster) as clark,
+    ):
         with clark.connect(receive_buffer=4_096) as connection:
             connection.ask(iamat(b"kiwi"))
             google.reply = Reply(body, hold=True)
@@ -489,8 +518,8 @@ def test_term_lets_answers_leave_though_their_client_sent_more_than_was_read() -
         assert clark.wait() == 0
 
 
-def test_answers_are_all_logged_when_the_server_is_stopped_under_load() -> None:
-    with running_server() as clark:
+def test_answers_are_all_logged_when_the_server_is_stopped_under_load(cluster: Cluster | None) -> None:
+    with running_server(cluster=cluster) as clark:
         answered: list[bytes] = []
         clients = [threading.Thread(target=report_until_closed, args=(clark, n, answered)) for n in range(4)]
         for client in clients:
@@ -513,8 +542,8 @@ def report_until_closed(server: Server, number: int, answered: list[bytes]) -> N
             answered.append(answer)
 
 
-def test_hangup_reopens_the_log_and_every_line_is_in_one_of_the_two() -> None:
-    with running_server() as clark:
+def test_hangup_reopens_the_log_and_every_line_is_in_one_of_the_two(cluster: Cluster | None) -> None:
+    with running_server(cluster=cluster) as clark:
         answered: list[bytes] = []
         client = threading.Thread(target=report_until_closed, args=(clark, 1, answered))
         client.start()
@@ -534,8 +563,8 @@ def test_hangup_reopens_the_log_and_every_line_is_in_one_of_the_two() -> None:
         assert events[-1]["event"] == "stopped"
 
 
-def test_log_rotated_by_size_keeps_every_line_exactly_once() -> None:
-    with running_server("--log-max-bytes", "20000", "--log-backups", "100") as clark:
+def test_log_rotated_by_size_keeps_every_line_exactly_once(cluster: Cluster | None) -> None:
+    with running_server("--log-max-bytes", "20000", "--log-backups", "100", cluster=cluster) as clark:
         with clark.connect() as connection:
             for number in range(1_000):
                 connection.ask(b"command %d" % number)
@@ -551,8 +580,8 @@ def test_log_rotated_by_size_keeps_every_line_exactly_once() -> None:
         assert events[-1]["event"] == "stopped"
 
 
-def test_rotated_logs_past_the_number_to_keep_go() -> None:
-    with running_server("--log-max-bytes", "5000", "--log-backups", "2") as clark:
+def test_rotated_logs_past_the_number_to_keep_go(cluster: Cluster | None) -> None:
+    with running_server("--log-max-bytes", "5000", "--log-backups", "2", cluster=cluster) as clark:
         with clark.connect() as connection:
             for number in range(300):
                 connection.ask(b"command %d" % number)
@@ -561,6 +590,9 @@ def test_rotated_logs_past_the_number_to_keep_go() -> None:
 
 
 # --- starting
+
+
+# The herd's engine alone: with Redis nothing of a client is in the state directory, and there is no secret.
 
 
 def test_state_directory_in_use_is_exit_1_and_names_the_holder() -> None:
@@ -630,9 +662,18 @@ def test_bad_configuration_is_exit_2_and_names_file_and_remedy(
         assert "still a secret" not in clark.stderr()
 
 
-@pytest.mark.parametrize("port", ["clients", "peers", "admin"])
-def test_address_in_use_is_told_and_taken_when_free(port: str) -> None:
-    with herd_of([("Clark", "Dora")]) as herd:
+@pytest.mark.parametrize("port", ["clients", "admin"])
+def test_address_in_use_is_told_and_taken_when_free(port: str, cluster: Cluster | None) -> None:
+    expect_taken_when_free(port, cluster)
+
+
+def test_address_for_peers_in_use_is_told_and_taken_when_free() -> None:
+    expect_taken_when_free("peers", None)  # with Redis there are none
+
+
+def expect_taken_when_free(port: str, cluster: Cluster | None) -> None:
+    more = "[timing]\nready_seconds = 0.1\n"  # Dora stays away
+    with herd_of([("Clark", "Dora")], more=more, cluster=cluster) as herd:
         clark = herd["Clark"]
         number = {"clients": clark.client_port, "peers": clark.peer_port, "admin": clark.admin_port}[port]
         with socket.create_server(("127.0.0.1", number)):
@@ -649,8 +690,8 @@ def test_address_in_use_is_told_and_taken_when_free(port: str) -> None:
         assert clark.events("listening", port=port)
 
 
-def test_each_of_several_addresses_is_served() -> None:
-    with herd_of([], "Clark") as herd:
+def test_each_of_several_addresses_is_served(cluster: Cluster | None) -> None:
+    with herd_of([], "Clark", cluster=cluster) as herd:
         clark, other = herd["Clark"], free_port()
         one = f'"127.0.0.1:{clark.client_port}"'
         herd.file.write_text(herd.file.read_text().replace(one, f'[{one}, "127.0.0.1:{other}"]'))
@@ -664,8 +705,8 @@ def test_each_of_several_addresses_is_served() -> None:
 # --- the admin port
 
 
-def test_admin_port_is_for_reading_and_for_hosts_it_knows() -> None:
-    with running_server(more='\n[admin]\nhosts = ["herd.example.org"]\n') as clark:
+def test_admin_port_is_for_reading_and_for_hosts_it_knows(cluster: Cluster | None) -> None:
+    with running_server(more='\n[admin]\nhosts = ["herd.example.org"]\n', cluster=cluster) as clark:
         clark.hears(b"kiwi", b"+12.5-34.25")
 
         def status(method: str, path: str, host: str) -> int:
@@ -693,8 +734,8 @@ def test_admin_port_is_for_reading_and_for_hosts_it_knows() -> None:
 # --- log and metrics
 
 
-def test_log_has_one_json_object_a_line_and_one_event_a_command() -> None:
-    with running_server() as clark:
+def test_log_has_one_json_object_a_line_and_one_event_a_command(cluster: Cluster | None) -> None:
+    with running_server(cluster=cluster) as clark:
         with clark.connect() as connection:
             lines = [iamat(b"kiwi"), b"FOO", b"", b"WHATSAT kiwi 0 5", b"WHATSAT nobody 1 1", b"IAMAT x"]
             answers = [connection.ask(line) for line in lines]
@@ -721,7 +762,7 @@ def test_log_has_one_json_object_a_line_and_one_event_a_command() -> None:
         assert named == ["client_opened", *["command"] * 6, "client_closed"]
 
 
-def test_hostile_bytes_are_escaped_in_the_log_and_come_back_as_they_are() -> None:
+def test_hostile_bytes_are_escaped_in_the_log_and_come_back_as_they_are(cluster: Cluster | None) -> None:
     clients = [
         b"\x1b[31mred\x1b[0m",
         b"c1\xc2\x9b2J",
@@ -731,7 +772,7 @@ def test_hostile_bytes_are_escaped_in_the_log_and_come_back_as_they_are() -> Non
         b'quote"back\\slash',
         "café".encode(),
     ]
-    with running_server() as clark:
+    with running_server(cluster=cluster) as clark:
         for client in clients:
             line = iamat(client)
             assert is_at(clark.ask(line), line)
@@ -751,8 +792,8 @@ def test_hostile_bytes_are_escaped_in_the_log_and_come_back_as_they_are() -> Non
         ]
 
 
-def test_long_field_is_cut_in_the_log_with_its_length_beside_it() -> None:
-    with running_server() as clark:
+def test_long_field_is_cut_in_the_log_with_its_length_beside_it(cluster: Cluster | None) -> None:
+    with running_server(cluster=cluster) as clark:
         line = b"FOO " + b"x" * 5_000
         assert clark.ask(line) == b"? " + line + b"\n"
         event = clark.wait_for_event("command")
@@ -762,8 +803,8 @@ def test_long_field_is_cut_in_the_log_with_its_length_beside_it() -> None:
         assert event["answer_bytes"] == len(line) + 2
 
 
-def test_command_is_logged_though_its_client_has_gone_before_the_answer() -> None:
-    with held() as google, server_with(google) as clark:
+def test_command_is_logged_though_its_client_has_gone_before_the_answer(cluster: Cluster | None) -> None:
+    with held() as google, server_with(google, cluster=cluster) as clark:
         kiwi, fig = iamat(b"kiwi"), iamat(b"fig")
         with clark.connect() as connection:
             connection.ask(kiwi)
@@ -778,8 +819,8 @@ def test_command_is_logged_though_its_client_has_gone_before_the_answer() -> Non
         clark.wait_for_event("command", client=name, command=fig.decode())
 
 
-def test_metrics_count_what_was_sent() -> None:
-    with FakeGoogle(Reply(nearby_answer(2))) as google, server_with(google) as clark:
+def test_metrics_count_what_was_sent(cluster: Cluster | None) -> None:
+    with FakeGoogle(Reply(nearby_answer(2))) as google, server_with(google, cluster=cluster) as clark:
         with clark.connect() as connection:
             kiwi = iamat(b"kiwi")
             for line in (kiwi, kiwi, iamat(b"fig"), b"FOO", b"", b"AT x", b"IAMAT x", b"WHATSAT kiwi -1 1"):
@@ -805,9 +846,10 @@ def test_metrics_count_what_was_sent() -> None:
             ("whatsat", "unknown"): 1,
             ("whatsat", "answered"): 2,
             # There from the start: Prometheus would take no counter that appears for a rise.
-            **dict.fromkeys([("iamat", "refused"), ("whatsat", "refused"), ("whatsat", "left")], 0),
+            **dict.fromkeys(itertools.product(("iamat", "whatsat"), ("refused", "unanswered")), 0),
+            ("whatsat", "left"): 0,
         }
-        assert figures["proxyherd_clients"] == 2
+        assert figures["proxyherd_clients"] == (2 if cluster is None else 0)
         assert figures["proxyherd_ready"] == 1
         assert figures["proxyherd_client_connections_opened_total"] == 1
         assert figures['proxyherd_client_connections_closed_total{reason="closed by client"}'] == 1
@@ -819,8 +861,8 @@ def test_metrics_count_what_was_sent() -> None:
         assert "kiwi" not in clark.get("/metrics")[1]
 
 
-def test_log_that_cannot_be_written_does_not_stop_answers() -> None:
-    with herd_of([], "Clark") as herd:
+def test_log_that_cannot_be_written_does_not_stop_answers(cluster: Cluster | None) -> None:
+    with herd_of([], "Clark", cluster=cluster) as herd:
         clark = herd["Clark"]
         clark.log_file.symlink_to("/dev/full")
         clark.start()
@@ -836,8 +878,8 @@ def test_log_that_cannot_be_written_does_not_stop_answers() -> None:
         assert clark.stderr() == ""
 
 
-def test_log_goes_on_with_whole_lines_when_there_is_room_again() -> None:
-    with running_server() as clark, clark.connect() as connection:
+def test_log_goes_on_with_whole_lines_when_there_is_room_again(cluster: Cluster | None) -> None:
+    with running_server(cluster=cluster) as clark, clark.connect() as connection:
         connection.ask(b"before")
         clark.wait_for_event("places_opened")
         clark.wait_for_event("command")

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 from gazetteer_file import gazetteer_file
 from herd_process import PATIENCE_SECONDS, Server, running_server
+from redis_cluster import Cluster
 
 from proxyherd.grading import cases, playing, servers
 from proxyherd.grading.cases import Case
@@ -20,8 +21,8 @@ BYTE_BY_BYTE = 1
 
 
 @pytest.fixture(scope="module")
-def clark() -> Iterator[Server]:
-    with running_server(gazetteer=gazetteer_file()) as server:
+def clark(shared_cluster: Cluster | None) -> Iterator[Server]:
+    with running_server(gazetteer=gazetteer_file(), cluster=shared_cluster) as server:
         yield server
         assert server.stop() == 0
         assert server.stderr() == ""

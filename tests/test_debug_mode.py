@@ -6,18 +6,24 @@ import re
 
 from fake_google import FakeGoogle, Reply, nearby_answer
 from herd_process import herd_of
+from redis_cluster import Cluster
 from test_conformance import BYTE_BY_BYTE, CASES, play
 
 STRICT = {"PYTHONASYNCIODEBUG": "1", "PYTHONWARNINGS": "error", "GOOGLE_PLACES_API_KEY": "not-a-real-key"}
 
-SLOW = re.compile(r"^Executing <.*> took 0\.[0-4]\d* seconds\n", re.MULTILINE)
-"""What asyncio says past a tenth of a second; on a busy machine that is the machine's, not the program's."""
+SLOW = re.compile(
+    r"^Executing <(.*> took 0\.[0-4]|Task pending name='Task-1' coro=<_Daemon\.run\(\).*> took 0\.)\d* seconds\n",
+    re.MULTILINE,
+)
+"""What asyncio says past a tenth of a second; on a busy machine that is the machine's, not the program's. The start,
+which may import redis-py, has more time.
+"""
 
 
-def test_conformance_in_debug_mode_leaves_stderr_empty() -> None:
+def test_conformance_in_debug_mode_leaves_stderr_empty(cluster: Cluster | None) -> None:
     with FakeGoogle(Reply(nearby_answer(20))) as google:
         more = f'\n[places]\nbase_url = "{google.url}"\n'
-        with herd_of([("Bona", "Clark")], more=more, environ=STRICT) as herd:
+        with herd_of([("Bona", "Clark")], more=more, environ=STRICT, cluster=cluster) as herd:
             herd.start()
             herd.wait_until_whole()
             clark = herd["Clark"]

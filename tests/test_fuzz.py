@@ -27,6 +27,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mutate import mutated
 from quick_table import QuickTable
+from redis_cluster import Cluster
 from targets import TARGETS, Target
 
 from proxyherd import node, walks
@@ -158,9 +159,11 @@ def test_a_client_that_sends_any_bytes_gets_what_the_oracle_says(
 
 
 @pytest.fixture(scope="module")
-def clark() -> Iterator[Server]:
+def clark(shared_cluster: Cluster | None) -> Iterator[Server]:
     limits = f"[limits]\nmax_line_bytes = {LIMIT}\n"
-    with running_server(more=limits, gazetteer=gazetteer_file()) as server:
+    if shared_cluster is not None:
+        shared_cluster.flush()
+    with running_server(more=limits, gazetteer=gazetteer_file(), cluster=shared_cluster) as server:
         yield server
         assert server.stop() == 0
         assert server.stderr() == ""

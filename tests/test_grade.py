@@ -24,10 +24,12 @@ from pathlib import Path
 from typing import cast
 from xml.etree import ElementTree as ET
 
+import engines
 import psutil
 import pytest
 from broken_herd import FAULTS
-from herd_process import PATIENCE_SECONDS, ROOT, free_port, read_log, running_herd, wait_until
+from herd_process import PATIENCE_SECONDS, ROOT, free_port, herd_of, read_log, running_herd, wait_until
+from redis_cluster import Cluster
 
 from proxyherd import config
 from proxyherd.cli.grading import SECTIONS
@@ -110,6 +112,34 @@ def test_a_herd_that_runs_is_judged_by_its_file_and_by_addresses_alone(tmp_path:
         missing = {one["section"] for one in checks if one["outcome"] == "not seen"}
         assert unseen <= missing <= {*unseen, "floods"}
     assert set(json.loads(by_address.stdout)["servers"]) == {"Ann", "Bob", "Cid"}
+
+
+@engines.ON_REDIS
+def test_our_herd_scores_in_full_with_its_table_in_redis_and_what_is_about_links_does_not_apply(
+    cluster: Cluster | None,
+) -> None:
+    with herd_of([("Ann", "Bob"), ("Bob", "Cid")], cluster=cluster) as herd:
+        beside = herd.file.parent
+        shutil.copy(ROOT / "deploy/grading/server.py", beside)
+        done = grade(
+            *("--config", herd.file, "--start", f"{sys.executable} server.py {{name}}"),
+            *("--logs", "var/log/{name}.log", "--json", "-", "--junit", "report.xml"),
+            folder=beside,
+        )
+        suites = ET.parse(beside / "report.xml").getroot()
+        logged = {name: read_log(beside / f"var/log/{name}.log") for name in herd}
+    assert done.returncode == 0, done.stdout + done.stderr
+    document = json.loads(done.stdout)
+    others = {one["id"]: one for one in document["checks"] if one["outcome"] != "passed"}
+    assert set(others) == {"floods.end", "lost.is-logged", "regained.is-logged"}, done.stdout
+    for one in others.values():
+        assert (one["outcome"], one["possible"]) == ("not applicable", 0)
+        assert "no links" in one["not_applicable"]
+    assert document["points"] == document["possible"] > 200
+    assert suites.get("skipped") == "3"
+    for events in logged.values():
+        assert events[-1]["event"] == "stopped"
+        assert not [one for one in events if one["level"] == "error"]
 
 
 # --- herds of another make
@@ -614,6 +644,7 @@ def test_what_a_stranger_sent_cannot_break_a_report() -> None:
     results = [
         Result("a.b", "s", "t", "r", 4, 0.1, fault=fault),
         Result("a.c", "s", "t", "r", 4, 0.1, not_seen=nasty),
+        Result("a.d", "s", "t", "r", 4, 0.1, not_applicable=nasty),
         Result("a.d", "s", "t", "r", 4, 0.1),
     ]
     report = Report({nasty: "h:1"}, {"s": "S"}, results, 1.0)

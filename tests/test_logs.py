@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from herd_process import herd_of, read_log, running_server
+from redis_cluster import Cluster
 
 from proxyherd.logs import Each, LogFile, make_logger, names
 
@@ -171,8 +172,10 @@ runpy.run_module("proxyherd", run_name="__main__", alter_sys=True)
 """
 
 
-def test_a_rotation_between_the_opening_of_the_log_and_the_first_handler_is_heard() -> None:
-    with herd_of([], "Clark") as herd:
+def test_a_rotation_between_the_opening_of_the_log_and_the_first_handler_is_heard(
+    cluster: Cluster | None,
+) -> None:
+    with herd_of([], "Clark", cluster=cluster) as herd:
         clark = herd["Clark"]
         clark.program = [sys.executable, "-c", WHILE_IT_STARTS]
         clark.start()
@@ -186,8 +189,8 @@ def test_a_rotation_between_the_opening_of_the_log_and_the_first_handler_is_hear
         assert clark.stderr() == ""
 
 
-def test_hangups_while_it_stops_do_not_end_it_before_its_last_line() -> None:
-    with running_server() as clark:
+def test_hangups_while_it_stops_do_not_end_it_before_its_last_line(cluster: Cluster | None) -> None:
+    with running_server(cluster=cluster) as clark:
         clark.signal(signal.SIGTERM)
         assert clark.process
         while clark.process.poll() is None:
@@ -196,8 +199,8 @@ def test_hangups_while_it_stops_do_not_end_it_before_its_last_line() -> None:
         assert clark.log()[-1]["event"] == "stopped"
 
 
-def test_a_thousand_hangups_in_a_row_lose_no_line_and_no_client() -> None:
-    with running_server() as clark, clark.connect() as client:
+def test_a_thousand_hangups_in_a_row_lose_no_line_and_no_client(cluster: Cluster | None) -> None:
+    with running_server(cluster=cluster) as clark, clark.connect() as client:
         commands = [b"IAMAT kiwi%d +1+1 1700000000" % number for number in range(1_000)]
         for number, command in enumerate(commands):
             archived = clark.log_file.with_name(f"Clark.log-{number:03}")

@@ -1,4 +1,7 @@
-"""Places under load and in trouble, for real: a server, the stand-in for Google, and a crowd, each a process."""
+"""Places under load and in trouble, for real: a server, the stand-in for Google, and a crowd, each a process.
+
+On the herd's engine alone: it takes long, and an answer of Places waits for no engine any more.
+"""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from herd_process import Server, herd_of, wait_until
+from redis_cluster import Cluster
 
 MOST_SECONDS = 0.5
 RUNS = 3
@@ -38,13 +39,15 @@ def seconds_to_first_connection(server: Server) -> float:
 @pytest.mark.parametrize(
     "program", [[sys.executable, "-m", "proxyherd"], [str(Path(sys.executable).with_name("proxyherd"))]]
 )
-def test_listens_within_half_a_second_with_no_neighbour_key_or_gazetteer(program: list[str]) -> None:
+def test_listens_within_half_a_second_with_no_neighbour_key_or_gazetteer(
+    program: list[str], cluster: Cluster | None
+) -> None:
     """Its neighbours are away, there is no key, and the gazetteer's file is missing."""
     times: list[float] = []
     # The best of three; of more where a busy machine has had none of them undisturbed.
     while len(times) < RUNS or (min(times) >= MOST_SECONDS and len(times) < MOST_RUNS):
         more = "\n[timing]\nready_seconds = 0.1\n"
-        with herd_of([("Clark", "Bona"), ("Clark", "Jaquez")], more=more) as herd:
+        with herd_of([("Clark", "Bona"), ("Clark", "Jaquez")], more=more, cluster=cluster) as herd:
             clark = herd["Clark"]
             clark.program = program
             assert not herd.gazetteer.exists()
@@ -60,6 +63,7 @@ def test_listens_within_half_a_second_with_no_neighbour_key_or_gazetteer(program
 
 
 def test_takes_reports_before_it_is_ready_and_lets_a_query_wait_for_what_it_may_yet_learn() -> None:
+    # The herd's engine alone: with Redis nothing is learned from neighbours.
     more = "\n[timing]\nready_seconds = 3600\n"
     with herd_of([("Clark", "Jaquez")], more=more) as herd:
         clark, jaquez = herd.values()
@@ -79,10 +83,10 @@ def test_takes_reports_before_it_is_ready_and_lets_a_query_wait_for_what_it_may_
         herd.wait_until_whole()
 
 
-def test_term_at_any_moment_of_the_start_is_a_clean_end() -> None:
+def test_term_at_any_moment_of_the_start_is_a_clean_end(cluster: Cluster | None) -> None:
     """Before Python itself runs the program, the signal just ends it; from then on the exit code is 0."""
     for seconds in (0.05, 0.1, 0.15, 0.2, 0.3, 0.4):
-        with herd_of([("Clark", "Jaquez")]) as herd:
+        with herd_of([("Clark", "Jaquez")], cluster=cluster) as herd:
             clark = herd["Clark"]
             clark.start()
             time.sleep(seconds)
@@ -106,9 +110,9 @@ runpy.run_module("proxyherd", run_name="__main__", alter_sys=True)
 """
 
 
-def test_term_in_a_callback_of_the_start_is_a_clean_end() -> None:
+def test_term_in_a_callback_of_the_start_is_a_clean_end(cluster: Cluster | None) -> None:
     """Importing makes callbacks all the time, and an exception raised in one is lost."""
-    with herd_of([("Clark", "Jaquez")]) as herd:
+    with herd_of([("Clark", "Jaquez")], cluster=cluster) as herd:
         clark = herd["Clark"]
         clark.program = [sys.executable, "-c", IN_A_CALLBACK]
         clark.start()
@@ -139,7 +143,7 @@ runpy.run_module("proxyherd", run_name="__main__", alter_sys=True)
 
 
 def test_a_signal_breaks_off_no_call_of_the_system() -> None:
-    """Python tries its own calls again, but not what libraries call in threads."""
+    """Python tries its own calls again, but not what libraries call in threads. No matter of the engine."""
     with herd_of([], "Clark") as herd:
         clark = herd["Clark"]
         clark.program = [sys.executable, "-c", WITH_ITS_SIGNALS_TOLD]
@@ -148,10 +152,10 @@ def test_a_signal_breaks_off_no_call_of_the_system() -> None:
         assert clark.stderr() == "SIGHUP restarts calls\nSIGTERM restarts calls\n"
 
 
-def test_term_right_after_the_first_connection_is_a_clean_end() -> None:
+def test_term_right_after_the_first_connection_is_a_clean_end(cluster: Cluster | None) -> None:
     """Places and the admin port are still being opened then."""
     for _ in range(RUNS):
-        with herd_of([("Clark", "Jaquez")]) as herd:
+        with herd_of([("Clark", "Jaquez")], cluster=cluster) as herd:
             clark = herd["Clark"]
             seconds_to_first_connection(clark)
             assert clark.stop() == 0

@@ -26,6 +26,7 @@ from herd_process import (
     raise_descriptor_limit,
     wait_until,
 )
+from redis_cluster import Cluster
 
 PAGE = (ROOT / "docs/security.md").read_text()
 MAKE_AUTHORITY, MAKE_CERTIFICATES = (
@@ -86,25 +87,27 @@ def tls_files(herd: Herd) -> Path:
 
 
 @contextlib.contextmanager
-def tls_herd(made: Path, edges: list[tuple[str, str]], *alone: str, more: str) -> Iterator[Herd]:
-    with herd_of(edges, *alone, more=more) as herd:
+def tls_herd(
+    made: Path, edges: list[tuple[str, str]], *alone: str, more: str, cluster: Cluster | None = None
+) -> Iterator[Herd]:
+    with herd_of(edges, *alone, more=more, cluster=cluster) as herd:
         shutil.copytree(made / "var/tls", tls_files(herd))
         yield herd
 
 
 @contextlib.contextmanager
-def tls_server(made: Path, limits: str = "") -> Iterator[Server]:
+def tls_server(made: Path, limits: str = "", *, cluster: Cluster | None) -> Iterator[Server]:
     """Run Clark with TLS on its client port."""
-    with tls_herd(made, [], "Clark", more=CLIENTS + limits) as herd:
+    with tls_herd(made, [], "Clark", more=CLIENTS + limits, cluster=cluster) as herd:
         herd["Clark"].start()
         herd["Clark"].wait_until_ready()
         yield herd["Clark"]
 
 
 @pytest.fixture(scope="module")
-def clark(made: Path) -> Iterator[Server]:
+def clark(made: Path, shared_cluster: Cluster | None) -> Iterator[Server]:
     """A server with TLS on its client port; the tests share it."""
-    with tls_server(made) as clark:
+    with tls_server(made, cluster=shared_cluster) as clark:
         yield clark
 
 
@@ -198,6 +201,9 @@ def test_an_old_version_of_tls_and_a_plain_client_are_refused_and_told(clark: Se
     assert not errors(clark)
 
 
+# Handshakes are over, or have failed, before an engine hears of a client: what is about them runs on one of the two.
+
+
 def test_a_tls_client_at_a_plain_port_gets_no_tls(made: Path) -> None:
     with tls_herd(made, [], "Clark", more="") as herd:
         herd["Clark"].start()
@@ -231,9 +237,11 @@ def test_a_client_that_breaks_its_connection_is_no_error(clark: Server) -> None:
     assert clark.stderr() == ""
 
 
-def test_a_slow_reader_inside_tls_is_let_go_and_its_answers_are_bounded(made: Path) -> None:
+def test_a_slow_reader_inside_tls_is_let_go_and_its_answers_are_bounded(
+    made: Path, cluster: Cluster | None
+) -> None:
     limits = "[limits]\nwrite_buffer_bytes = 4096\nslow_reader_seconds = 0.3\n"
-    with tls_server(made, limits) as clark, TlsConnection(clark) as client:
+    with tls_server(made, limits, cluster=cluster) as clark, TlsConnection(clark) as client:
         client.socket.settimeout(0.1)
         with contextlib.suppress(OSError):
             while True:
@@ -242,8 +250,14 @@ def test_a_slow_reader_inside_tls_is_let_go_and_its_answers_are_bounded(made: Pa
         assert not errors(clark)
 
 
-def test_a_server_that_stops_lets_its_tls_clients_have_their_answers(made: Path) -> None:
-    with tls_server(made) as clark, TlsConnection(clark) as client, TlsConnection(clark) as quiet:
+def test_a_server_that_stops_lets_its_tls_clients_have_their_answers(
+    made: Path, cluster: Cluster | None
+) -> None:
+    with (
+        tls_server(made, cluster=cluster) as clark,
+        TlsConnection(clark) as client,
+        TlsConnection(clark) as quiet,
+    ):
         client.send(*[b"FOO %d" % number for number in range(100)])
         assert client.line() == b"? FOO 0\n"
         clark.signal(signal.SIGTERM)
@@ -277,9 +291,9 @@ runpy.run_module("proxyherd", run_name="__main__", alter_sys=True)
     ],
 )
 def test_a_server_that_stops_waits_for_tls_clients_that_read_slowly_and_not_for_those_that_are_deaf(
-    made: Path, lines: int
+    made: Path, lines: int, cluster: Cluster | None
 ) -> None:
-    with tls_herd(made, [], "Clark", more=CLIENTS) as herd:
+    with tls_herd(made, [], "Clark", more=CLIENTS, cluster=cluster) as herd:
         clark = herd["Clark"]
         clark.program = [sys.executable, "-c", WITH_SMALL_SEND_BUFFERS]
         clark.start()

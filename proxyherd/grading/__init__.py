@@ -1,7 +1,7 @@
 """Judges any herd that speaks the client protocol, from outside, by what it answers and what its logs say.
 
 The rule: nothing here knows how the herd is built. What a server says is a stranger's: it ends as an answer, as a
-`Fault` or as `NotSeen`, within a deadline, and never as a traceback. A check is counted only where the rule that it
+`Fault`, `NotSeen` or `NotApplicable`, within a deadline, and never as a traceback. A check is counted only where the rule that it
 is about could be seen to hold or to be broken.
 
     faults    what a check ends with when it does not pass

@@ -14,7 +14,7 @@ POINTS: Final = 4
 
 
 class Check(Struct, frozen=True):
-    """One check. `run` returns where the rule holds, and else raises Fault or NotSeen."""
+    """One check. `run` returns where the rule holds, and else raises Fault, NotSeen or NotApplicable."""
 
     id: str
     title: str

@@ -25,6 +25,10 @@ class NotSeen(Exception):  # noqa: N818 - no error either
     """Whether the rule holds cannot be seen from here; the text says what would show it."""
 
 
+class NotApplicable(Exception):  # noqa: N818 - likewise
+    """The rule is about something that this herd does without; the text says what."""
+
+
 def printable(text: str) -> str:
     """Return text with everything escaped that is not printable ASCII: a terminal obeys some of it."""
     return "".join(one if " " <= one <= "~" else ascii(one)[1:-1] for one in text)

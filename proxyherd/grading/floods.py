@@ -235,6 +235,7 @@ async def _all_hold(herd: Herd, server: Server, at: bytes) -> None:
 
 
 async def _end(herd: Herd) -> None:
+    herd.needs_links()
     logs = herd.logs()
     clients = {new_client(): server for server in _with_company(herd)}
     when = time.time_ns()

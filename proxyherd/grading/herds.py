@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from proxyherd.grading.answers import parse_at
-from proxyherd.grading.faults import Fault, NotSeen, shown
+from proxyherd.grading.faults import Fault, NotApplicable, NotSeen, shown
 from proxyherd.grading.keeping import Keeper
 from proxyherd.grading.servers import (
     CONNECTIONS,
@@ -112,7 +112,9 @@ class Log:
 
 
 class Herd:
-    """The servers of one herd. `edges` is None where nobody said who is linked with whom."""
+    """The servers of one herd. `edges` is None where nobody said who is linked with whom. With `one_table` they have no
+    links: what one has stored all others see, so each is every other's neighbour as far as clients can tell.
+    """
 
     def __init__(
         self,
@@ -120,8 +122,13 @@ class Herd:
         edges: Iterable[tuple[str, str]] | None = None,
         keeper: Keeper | None = None,
         max_line_bytes: int = 8_192,
+        *,
+        one_table: bool = False,
     ) -> None:
         self.servers = list(servers)
+        self.one_table = one_table
+        if one_table:
+            edges = itertools.combinations([server.name for server in self.servers], 2)
         self.edges = None if edges is None else {frozenset(edge) for edge in edges}
         self.keeper = keeper
         self.max_line_bytes = max_line_bytes
@@ -130,6 +137,11 @@ class Herd:
         room, turns = asyncio.Semaphore(CONNECTIONS), asyncio.Semaphore(QUESTIONS_AT_ONCE)
         for server in self.servers:
             server.room, server.turns = room, turns
+
+    def needs_links(self) -> None:
+        """Raise NotApplicable where servers have no links with one another."""
+        if self.one_table:
+            raise NotApplicable("its servers share one table, in Redis, and have no links with one another")
 
     def turn(self, number: int) -> Server:
         """Return one server, in turn, so that all get their share."""

@@ -13,7 +13,7 @@ from typing import Final
 
 from proxyherd.grading import conformance, floods, hardness, logged, places, regaining, times
 from proxyherd.grading.checks import Check, Section
-from proxyherd.grading.faults import Fault, NotSeen
+from proxyherd.grading.faults import Fault, NotApplicable, NotSeen
 from proxyherd.grading.herds import Herd
 from proxyherd.grading.report import Report, Result
 
@@ -72,7 +72,7 @@ async def _judge(check: Check, section: Section, deadline: float) -> Result:
     began = time.monotonic()
     left = deadline - began
     fault: Fault | None = None
-    not_seen = ""
+    not_seen = not_applicable = ""
     try:
         async with asyncio.timeout(max(0.0, min(check.seconds, left))):
             await check.run()
@@ -80,6 +80,8 @@ async def _judge(check: Check, section: Section, deadline: float) -> Result:
         fault = error
     except NotSeen as error:
         not_seen = str(error)
+    except NotApplicable as error:
+        not_applicable = str(error)
     except TimeoutError:
         which = "all checks together" if left < check.seconds else "this check"
         fault = Fault(
@@ -94,4 +96,5 @@ async def _judge(check: Check, section: Section, deadline: float) -> Result:
         seconds=time.monotonic() - began,
         fault=fault,
         not_seen=not_seen,
+        not_applicable=not_applicable,
     )

@@ -134,6 +134,7 @@ class _Loss:
             raise NotSeen(f"without {lost.name} no two servers are linked")
 
     async def is_logged(self) -> None:
+        self._herd.needs_links()
         lost = self._needs_lost()
         named = _names(lost)
         await self._look_in_logs(
@@ -181,6 +182,7 @@ class _Loss:
                     await together(*(other.until_holds(at, 0.5) for other in others))
 
     async def return_is_logged(self) -> None:
+        self._herd.needs_links()
         lost, _ = self._needs_back()
         named = _names(lost)
         await self._look_in_logs(
@@ -225,7 +227,8 @@ class _Loss:
         return True
 
     def _mark_logs(self, lost: Server) -> None:
-        self._logs = [Log(server) for server in self._herd.neighbours(lost) if server.log is not None]
+        linked = [] if self._herd.one_table else self._herd.neighbours(lost)
+        self._logs = [Log(server) for server in linked if server.log is not None]
 
     async def _watch(self, tells: Callable[[bytes], object]) -> None:
         """See which logs tell it while nothing is asked."""

@@ -16,7 +16,7 @@ from proxyherd.grading.faults import Fault, printable, shown
 
 
 class Result(Struct, frozen=True):
-    """What came out of one check: it passed unless there is a fault, or it was not seen."""
+    """What came out of one check: it passed unless there is a fault, it was not seen, or it does not apply."""
 
     id: str
     section: str
@@ -26,10 +26,18 @@ class Result(Struct, frozen=True):
     seconds: float
     fault: Fault | None = None
     not_seen: str = ""
+    not_applicable: str = ""
 
     @property
     def outcome(self) -> str:
+        if self.not_applicable:
+            return "not applicable"
         return "fault" if self.fault else "not seen" if self.not_seen else "passed"
+
+    @property
+    def left_out(self) -> str:
+        """Why it counts for nothing; empty where it counts."""
+        return self.not_seen or self.not_applicable
 
 
 class Report(Struct, frozen=True):
@@ -49,7 +57,7 @@ class Report(Struct, frozen=True):
         ]
 
     def points(self, section: str | None = None) -> tuple[int, int]:
-        """Return the points made and those that could have been; what was not seen counts for neither."""
+        """Return the points made and those that could have been; what was not seen or does not apply counts for neither."""
         made, lost = (sum(one.points for one in self.of(what, section)) for what in ("passed", "fault"))
         return made, made + lost
 
@@ -61,7 +69,7 @@ class Report(Struct, frozen=True):
 
 def as_text(report: Report) -> str:
     """Return the report for people."""
-    return "\n".join([*_table(report), "", *_faults(report), *_not_seen(report), _score(report)]) + "\n"
+    return "\n".join([*_table(report), "", *_faults(report), *_left_out(report), _score(report)]) + "\n"
 
 
 def _table(report: Report) -> Iterator[str]:
@@ -96,11 +104,11 @@ def _details(one: Result, fault: Fault) -> dict[str, str]:
     return {what: printable(text) for what, text in details.items() if text}
 
 
-def _not_seen(report: Report) -> Iterator[str]:
-    unseen = report.of("not seen")
-    for one in unseen:
-        yield f"Not seen: {one.id}: {printable(one.not_seen)}"
-    if unseen:
+def _left_out(report: Report) -> Iterator[str]:
+    left_out = report.of("not seen") + report.of("not applicable")
+    for one in left_out:
+        yield f"{one.outcome.capitalize()}: {one.id}: {printable(one.left_out)}"
+    if left_out:
         yield ""
 
 
@@ -141,13 +149,13 @@ def _check(one: Result) -> dict[str, Any]:
         "title": one.title,
         "outcome": one.outcome,
         "points": one.points if one.outcome == "passed" else 0,
-        "possible": 0 if one.outcome == "not seen" else one.points,
+        "possible": 0 if one.left_out else one.points,
         "seconds": round(one.seconds, 3),
     }
     if one.fault:
         found.update(_details(one, one.fault))
-    if one.not_seen:
-        found["not_seen"] = printable(one.not_seen)
+    if one.left_out:
+        found[one.outcome.replace(" ", "_")] = printable(one.left_out)
     return found
 
 
@@ -164,7 +172,7 @@ def as_junit(report: Report) -> str:
 def _counts(report: Report, section: str | None) -> str:
     mine = [one for one in report.results if section is None or one.section == section]
     seconds = sum(one.seconds for one in mine)
-    counts = (len(mine), len(report.of("fault", section)), len(report.of("not seen", section)))
+    counts = (len(mine), len(report.of("fault", section)), sum(bool(one.left_out) for one in mine))
     return 'tests="{}" failures="{}" errors="0" skipped="{}" time="{:.3f}"'.format(*counts, seconds)
 
 
@@ -173,8 +181,8 @@ def _testcase(one: Result) -> Iterator[str]:
     if one.fault:
         details = "\n".join(f"{what}: {text}" for what, text in _details(one, one.fault).items())
         yield f'{head}><failure message="{_xml(one.title)}">{html.escape(details)}</failure></testcase>'
-    elif one.not_seen:
-        yield f'{head}><skipped message="{_xml(one.not_seen)}"/></testcase>'
+    elif one.left_out:
+        yield f'{head}><skipped message="{_xml(one.left_out)}"/></testcase>'
     else:
         yield f"{head}/>"
 
