@@ -509,7 +509,7 @@ def test_clients_are_heard_again_as_soon_as_no_longer_too_much_waits() -> None:
         while front.engine.full:
             woken.clear()
             await asyncio.sleep(0.001)
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.11)  # a tick
         assert woken[-1:] == [False]
 
     played(scene)

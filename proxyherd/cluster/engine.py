@@ -93,8 +93,9 @@ class Clustered:
         self._busy = bytearray(layout.TAGS)  # waits for a batch, or is in flight
         self._singly: set[int] = set()  # tags whose keys are on their way
         self._particular: set[int] = set()  # all of these, and tags that want more than reports
-        self._parked = 0  # wishes that wait for masters that cannot be had, as of the last tick
+        self._parked = 0  # wishes that wait for masters that cannot be had, as last counted
         self._crowded = False
+        self._told_full = False  # and whoever was told waits to be woken
         self._outcomes = Outcomes(self._age)
 
     # What a turn wants. --------------------------------------------------------------------------------------
@@ -102,7 +103,13 @@ class Clustered:
     @property
     def full(self) -> bool:
         """Whether so much waits for masters that can be had that clients are to wait too."""
-        return self.waiting - self._parked > _FULL_WISHES
+        if self.waiting - self._parked <= _FULL_WISHES:
+            return False
+        self._count_parked()  # it may have grown since: who waits for a lost master holds up nobody else
+        if self.waiting - self._parked <= _FULL_WISHES:
+            return False
+        self._told_full = True
+        return True
 
     def begin(self, now: float, received: int) -> None:
         """Note the time: `now` by the loop's clock, `received` in nanoseconds of POSIX time."""
@@ -376,20 +383,22 @@ class Clustered:
 
     def tick(self, now: float) -> None:
         """Let time pass: give up what has waited too long, and see how much waits for masters that cannot be had."""
-        limit, was_full = now - self._settings.deadline_seconds, self.full
-        parked = size = 0
+        limit = now - self._settings.deadline_seconds
         for tag, queue in enumerate(self._queues):
-            if not queue:
-                continue
-            if queue[0][1].since < limit:
+            if queue and queue[0][1].since < limit:
                 self._expire(tag, limit)
-            if not self.routes.is_served(tag):
-                parked += len(queue)
-                size += sum(len(line) for _, _, line in queue)
-        self._parked = parked
-        self._crowded = parked > _PARKED_WISHES or size > _PARKED_BYTES
-        if was_full and not self.full:
+        parked = self._count_parked()
+        size = sum(len(line) for queue in parked for _, _, line in queue)
+        self._crowded = self._parked > _PARKED_WISHES or size > _PARKED_BYTES
+        if self._told_full and not self.full:
+            self._told_full = False
             self.wake()
+
+    def _count_parked(self) -> list[list[Wish]]:
+        """Count what waits for masters that cannot be had; return the queues of their tags."""
+        parked = [queue for tag, queue in enumerate(self._queues) if queue and not self.routes.is_served(tag)]
+        self._parked = sum(map(len, parked))
+        return parked
 
     def _expire(self, tag: int, limit: float) -> None:
         queue = self._queues[tag]
