@@ -133,13 +133,19 @@ class ProxyherdRedis(Proxyherd):
     is_herd = False
 
     def __init__(
-        self, edges: Edges = (), *, fronts: Sequence[str] = (ALONE,), cluster: Cluster | None = None
+        self,
+        edges: Edges = (),
+        *,
+        fronts: Sequence[str] = (ALONE,),
+        cluster: Cluster | None = None,
+        gather_seconds: float = 0.0,
     ) -> None:
         super().__init__(edges)
         self.names = [*fronts]
         self.masters: list[RedisNode] = []
         self.replicas: list[RedisNode] = []
         self._cluster = cluster
+        self._gather_seconds = gather_seconds
 
     @classmethod
     def missing(cls) -> str:
@@ -152,7 +158,9 @@ class ProxyherdRedis(Proxyherd):
         self._cluster = cluster
         self.masters = cluster.masters()
         self.replicas = [node for node in cluster.nodes if node not in self.masters]
-        self._herd = self._stack.enter_context(herd_of([], *self.names, cluster=cluster))
+        self._herd = self._stack.enter_context(
+            herd_of([], *self.names, more=f"gather_seconds = {self._gather_seconds}\n", cluster=cluster)
+        )
         self._serve()
 
     def metrics(self, name: str, prefix: str) -> dict[str, float]:

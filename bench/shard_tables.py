@@ -45,27 +45,36 @@ def beside(shards: Shards) -> str:
         )
     parts = [markdown(table)]
     if million := shards["beside"].get("million"):
-        at_rate = [["", "servers", "masters", "replicas"]]
-        at_rate.append(["µs a report", *_medians(million, *(f"{role}_us" for role in ROLES))])
-        if fitted := fit(shards["points"]):
-            one = {"load": ALONE, "figures": million}
-            at_rate.append(
-                ["µs by the model", *(short(predicted(getattr(fitted, role).part, one)) for role in ROLES)]
-            )
-        cores = (million[f"{role}_us"]["median"] / 60 for role in ROLES)
-        at_rate.append(["cores busy, all together", *map(short, cores)])
-        batch, batch_ms, half, most = _medians(million, "batch", "batch_ms", "p50_ms", "p99_ms")
-        parts.append(
-            "**A million clients' reports, 16,667 a second over 50 connections, one server on three masters**"
-        )
-        parts.append(markdown(at_rate))
-        parts.append(
+        parts += _at_rate(million, "", fit(shards["points"]))
+    if gathering := shards["beside"].get("gathering"):
+        parts += _at_rate(gathering, f", where they gather for {GATHERED_MS:g} ms", None)
+    return "\n\n".join([*_trial(shards), *parts, *_faults(shards["beside"])])
+
+
+def _at_rate(figures: dict[str, Any], how: str, fitted: Model | None) -> list[str]:
+    """What the reports of a million clients cost."""
+    table = [["", "servers", "masters", "replicas"]]
+    table.append(["µs a report", *_medians(figures, *(f"{role}_us" for role in ROLES))])
+    if fitted:
+        one = {"load": ALONE, "figures": figures}
+        told = (short(predicted(getattr(fitted, role).part, one)) for role in ROLES)
+        table.append(["µs by the model", *told])
+    cores = (figures[f"{role}_us"]["median"] / 60 for role in ROLES)
+    table.append(["cores busy, all together", *map(short, cores)])
+    batch, batch_ms, half, most = _medians(figures, "batch", "batch_ms", "p50_ms", "p99_ms")
+    late = figures["p50_ms"]["median"] > _LATE_MS
+    return [
+        (
+            "**A million clients' reports, 16,667 a second over 50 connections, one server on three masters"
+            f"{how}**"
+        ),
+        markdown(table),
+        (
             f"Batches had {batch} reports and took {batch_ms} ms; answers took {half} ms at the median, {most} ms at the "
             "99th percentile."
-        )
-        if million["p50_ms"]["median"] > _LATE_MS:
-            parts.append("**The machine was too busy to take that rate as it came.**")
-    return "\n\n".join([*_trial(shards), *parts, *_faults(shards["beside"])])
+        ),
+        *(["**The machine was too busy to take that rate as it came.**"] if late else []),
+    ]
 
 
 def costs(shards: Shards) -> str:

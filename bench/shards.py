@@ -294,7 +294,23 @@ def measure_beside_herd(options: Options) -> dict[str, Any]:
         million = [drive(contender, processes, sent, MILLION, options) for _ in range(options.rounds)]
         faults = [*contender.check(sent), *herd.check(herd_sent)]
     figures_by_load = {load: _summary(figures) for load, figures in rounds.items()}
-    return {"figures": figures_by_load, "million": _summary(million), "faults": faults}
+    gathering, more_faults = _measure_gathering(options)
+    return {
+        "figures": figures_by_load,
+        "million": _summary(million),
+        "gathering": _summary(gathering),
+        "faults": faults + more_faults,
+    }
+
+
+def _measure_gathering(options: Options) -> tuple[list[Figures], list[str]]:
+    """Return what a million clients' reports cost where they gather, and what was wrong."""
+    sent = Sent()
+    with ProxyherdRedis(gather_seconds=shard_tables.GATHERED_MS / 1e3) as contender:
+        processes = Processes(contender)
+        drive(contender, processes, sent, LOADS["50x32"], options)  # warms up
+        figures = [drive(contender, processes, sent, MILLION, options) for _ in range(options.rounds)]
+        return figures, contender.check(sent)
 
 
 def _drive_herd(herd: Proxyherd, sent: Sent, load: Load, options: Options) -> float:

@@ -34,6 +34,7 @@ PEER_LINE_SLACK = 256
 
 _OWN_TABLE = ("max_clients", "max_table_bytes", "peer_queue_bytes", "max_peer_connections")
 _OWN_LINKS = ("peers_authority", "peers_certificate", "peers_key")
+_OWN_CLOCKS = ("handshake_seconds", "backoff_seconds", "compare_seconds", "catch_up_seconds")
 """What only a server with a table and links of its own has a use for."""
 
 
@@ -209,12 +210,21 @@ def _redis(raw: _File, file: Path) -> tuple[Redis | None, tuple[Address, ...]]:
             raise ConfigError(
                 f'{file}: key {what}: with engine = "redis" servers have no links and no journal; drop it'
             )
-    for name, table, keys in (("limits", raw.limits, _OWN_TABLE), ("tls", raw.tls, _OWN_LINKS)):
+    for name, table, keys in (
+        ("limits", raw.limits, _OWN_TABLE),
+        ("timing", raw.timing, _OWN_CLOCKS),
+        ("tls", raw.tls, _OWN_LINKS),
+    ):
         if idle := [key for key in keys if key in table]:
             raise ConfigError(
                 f'{file}: key {name}.{idle[0]}: with engine = "redis" servers have no table and no links; drop it'
             )
     redis = _convert(raw.redis or {}, Redis, "redis", file)
+    if redis.timeout_seconds > redis.deadline_seconds:
+        raise ConfigError(
+            f"{file}: key redis.timeout_seconds: {redis.timeout_seconds:g} is more than deadline_seconds, "
+            f"{redis.deadline_seconds:g}; nobody would be let go in time: lower it"
+        )
     _together(redis, "redis", ("tls_certificate", "tls_key"), file)
     if redis.tls_certificate is not None and redis.tls_authority is None:
         raise ConfigError(

@@ -231,16 +231,18 @@ class Turn:
 
     def _give_up_some(self) -> None:
         """Let go of clients without the answers that they are owed, as many as hold nobody up."""
-        lines_left = _TURN_LINES
+        lines_left, gone = _TURN_LINES, set[Client]()
         while self._given_up and lines_left > 0:
             client, reason = self._given_up.popleft()
             self.client_left(client)
-            self._unasked = deque(waiting for waiting in self._unasked if waiting[0] is not client)
+            gone.add(client)
             unanswered = client.give_up(reason)
             for _, reply in unanswered:
                 reply.outcome, reply.answer, reply.entry = "unanswered", None, None
             self._log(client, unanswered)
             lines_left -= len(unanswered)
+        if self._unasked:
+            self._unasked = deque(waiting for waiting in self._unasked if waiting[0] not in gone)
 
     def _answer(self, client: Client, lines: list[bytes | Overlong], replies: Sequence[Reply]) -> None:
         """Let a client have the answers that are there."""

@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from proxyherd.clients import Clients, Connection
+from proxyherd.cluster import backlog, layout
 from proxyherd.cluster import engine as engine_module
-from proxyherd.cluster import layout
 from proxyherd.cluster.engine import Clustered
 from proxyherd.messages import Iamat, parse_command
 from proxyherd.observe import Observer
@@ -203,7 +203,7 @@ def test_a_batch_and_a_call_are_bounded_and_nothing_is_forgotten() -> None:
         assert max(sizes) == engine_module._TAG_WISHES
         assert max(front.observer.sizes) < engine_module._BATCH_WISHES + engine_module._TAG_WISHES
         assert sum(front.observer.sizes) == 10_700
-        assert front.engine.waiting == 0
+        assert front.engine.backlog.wishes == 0
         assert world.data[layout.key(crowd[1_699 % 3])].endswith(b" 1699")
 
     played(scene)
@@ -447,7 +447,7 @@ def test_the_deadline_closes_those_whose_shard_is_away_and_nobody_else() -> None
                 front.say(late, iamat(clients[0], 2))
         assert 5 <= front.loop.time() - began < 5.5
         assert [bool(asker.given_up) for asker in (*askers, late)] == [True, False, False, False]
-        assert front.engine.waiting <= 2
+        assert front.engine.backlog.wishes <= 2
         world.of(clients[0]).is_down = False
         await front.all_settled(late, 3)
         assert late.outcomes == ["stored"]
@@ -467,7 +467,7 @@ def test_what_was_given_up_is_not_done_later() -> None:
         master.is_down = False
         await asyncio.sleep(7)
         assert world.data.get(layout.key(b"kiwi")) is None
-        assert front.engine.waiting == 0
+        assert front.engine.backlog.wishes == 0
 
     played(scene, deadline_seconds=5.0)
 
@@ -515,6 +515,46 @@ def test_clients_are_heard_again_as_soon_as_no_longer_too_much_waits() -> None:
     played(scene)
 
 
+def test_what_is_more_than_a_batch_goes_at_once_behind_it() -> None:
+    """A backlog after a failover must be served within its deadline."""
+
+    async def scene(world: World, front: Front) -> None:
+        asker = Asker()
+        front.say(asker, *(iamat(b"c%d" % number, 1) for number in range(8_000)))
+        await front.all_settled(asker, seconds=0.5)
+
+    played(scene)
+
+
+def test_a_batch_is_bounded_in_bytes_too() -> None:
+    """Clients with long IDs must not make a master late for all."""
+
+    async def scene(world: World, front: Front) -> None:
+        asker = Asker()
+        front.say(asker, *(iamat(b"%d" % number + bytes(8_000), 1) for number in range(1_000)))
+        assert not front.engine.full
+        front.say(asker, *(iamat(b"%d" % number + bytes(8_000), 2) for number in range(100)))
+        assert front.engine.full
+        await front.all_settled(asker, seconds=5)
+        assert max(front.observer.sizes) < 2 * engine_module._BATCH_BYTES // 8_000
+
+    played(scene)
+
+
+def test_where_reports_gather_they_share_a_batch() -> None:
+    async def scene(world: World, front: Front) -> None:
+        asker = Asker()
+        await asyncio.sleep(0.2)
+        before = len(front.observer.sizes)
+        for number in range(10):
+            front.say(asker, iamat(b"kiwi", number))
+            await asyncio.sleep(0.001)
+        await front.all_settled(asker)
+        assert 10 in front.observer.sizes[before:]
+
+    played(scene, gather_seconds=0.05)
+
+
 def test_past_what_may_wait_for_a_lost_master_the_next_is_given_up_at_once() -> None:
     async def scene(world: World, front: Front) -> None:
         clients = one_of_each(world)
@@ -522,15 +562,15 @@ def test_past_what_may_wait_for_a_lost_master_the_next_is_given_up_at_once() -> 
         world.of(clients[0]).is_down = True
         front.say(asker, iamat(clients[0], 1))
         await asyncio.sleep(0.2)
-        front.say(asker, *(iamat(clients[0], at) for at in range(engine_module._PARKED_WISHES + 1)))
+        front.say(asker, *(iamat(clients[0], at) for at in range(backlog._PARKED_WISHES + 1)))
         await asyncio.sleep(0.2)
-        waiting = front.engine.waiting
+        waiting = front.engine.backlog.wishes
         front.say(late, iamat(clients[0], 1))
         front.say(other, iamat(clients[1], 1))
         await front.all_settled(other)
         assert late.given_up
         assert not asker.given_up
-        assert front.engine.waiting == waiting
+        assert front.engine.backlog.wishes == waiting
 
     played(scene)
 
@@ -621,7 +661,7 @@ def test_who_is_given_up_at_once_holds_up_nobody() -> None:
         world.of(b"kiwi").is_down = True
         front.say(Asker(), iamat(b"kiwi", 0))
         await asyncio.sleep(0.5)
-        front.engine._crowded = True
+        front.engine.backlog.crowded = True
         one.data_received(b"hello\n" + iamat(b"kiwi", 1) + b"\n")
         other.data_received(b"hello\n")
         await asyncio.sleep(0.05)
@@ -780,7 +820,7 @@ def check_kept(world: World, askers: Iterable[Asker]) -> None:
 
 
 def check_at_rest(engine: Clustered) -> None:
-    assert engine.waiting == 0
+    assert engine.backlog.wishes == 0
     assert not any(engine._queues)
     assert not any(engine._busy)
     assert not engine.routes.detours

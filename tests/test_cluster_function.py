@@ -72,6 +72,15 @@ def held(redis: Session, client: bytes) -> bytes | None:
     return value
 
 
+def test_a_key_that_is_none_of_ours_stands_in_nobodys_way(redis: Session) -> None:
+    redis.ask("FLUSHALL")
+    redis.ask("LPUSH", layout.PREFIXES[0] + b"list", "1")
+    said = [at_line(client, b"5", b"Clark", b"+1+1") for client in (b"a", b"list", b"b")]
+    values = [(client, value(entry)) for client, entry in said]
+    assert call(redis, ADVANCE, values) == b"1-1"
+    assert held(redis, b"b") == values[2][1]
+
+
 # Random histories. ---------------------------------------------------------------------------------------------
 
 CLIENTS = [b"kiwi", b"a\0b", b"a\0", b"\xff\xfe\0\xff", b"{159}", b"}{", b"\xc3(", b"k\xc3\xaewi"]

@@ -51,6 +51,12 @@ def test_the_herds_own_table_is_what_a_file_has_that_says_nothing(table: str) ->
         (text(ENGINE, NODES, "replicas = 0"), "redis.replicas", ">= 1"),
         (text(ENGINE, NODES, "timeout_seconds = 0"), "redis.timeout_seconds", ">= 0.05"),
         (text(ENGINE, NODES, "deadline_seconds = 0"), "redis.deadline_seconds", "> 0"),
+        (
+            text(ENGINE, NODES, "timeout_seconds = 6"),
+            "redis.timeout_seconds",
+            "more than deadline_seconds, 5",
+        ),
+        (text(ENGINE, NODES, "[timing]\ncompare_seconds = 5"), "timing.compare_seconds", "no links; drop it"),
         (text(ENGINE, NODES, server=LINKED), "servers.Clark.peers", "servers have no links; drop it"),
         (text(ENGINE, NODES, top='edges = [["Clark", "Bona"]]'), "edges", "no links and no journal; drop it"),
         (text(ENGINE, NODES, '[durability]\nfsync = "always"'), "durability", "no journal; drop it"),

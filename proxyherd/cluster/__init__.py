@@ -8,6 +8,7 @@
 - `opening`: a connection to a master, checked before it is used
 - `views`: who is master of what, as several nodes say
 - `routes`: which master a tag's wishes go to
+- `backlog`: how much waits, and when that is too much
 - `outcomes`: what came of them, until a turn lets it out
 - `engine`: what a turn wants of it all
 - `front`: what the daemon wants

@@ -52,7 +52,9 @@ class Batch:
     def __init__(self) -> None:
         self.calls: list[Call] = []
         self.tags: list[int] = []
+        self.wishes = 0
         self.size = 0
+        """Bytes of the lines that asked for all of it."""
         self._parts: list[bytes] = []
         self._asking: set[int] = set()  # the calls before which ASKING stands
 
@@ -60,12 +62,14 @@ class Batch:
         """Add reports of one tag, as one call."""
         count = len(wishes)
         self.tags.append(tag)
-        self.size += count
+        self.wishes += count
         self.calls.append((tag, wishes))
         if count == 1:
-            asked = wishes[0][1]
+            _, asked, line = wishes[0]
+            self.size += len(line)
             self._parts += (head_of_reports(1, asked.expires), asked.key, asked.value, asked.expires)
         else:
+            self.size += size_of(wishes)
             self._spell_reports(wishes)
 
     def _spell_reports(self, wishes: list[Wish]) -> None:
@@ -81,7 +85,8 @@ class Batch:
         `asking` is how they are sent where they move to.
         """
         self.tags.append(tag)
-        self.size += len(wishes)
+        self.wishes += len(wishes)
+        self.size += size_of(wishes)
         for reports, run in groupby(wishes, _is_report):
             for together in [[wish] for wish in run] if singly or asking else [list(run)]:
                 if asking:
@@ -122,6 +127,11 @@ class Batch:
             elif isinstance(answer, Exception):
                 failed[tag] = Failed(list(wishes), len(wishes), answer)
         return failed
+
+
+def size_of(wishes: Sequence[Wish]) -> int:
+    """Return the bytes of the lines that asked for these."""
+    return sum([len(line) for _, _, line in wishes])
 
 
 def _is_report(wish: Wish) -> bool:

@@ -37,7 +37,6 @@ def _function(name: bytes) -> bytes:
 
 ADVANCE: Final = _function(b"advance")
 ADMIT: Final = _function(b"admit")
-PROBE: Final = encode(b"FCALL", LIBRARY + b"_probe", b"0")
 ASKING: Final = encode(b"ASKING")
 
 

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final
+from typing import Final
 from zlib import crc32
 
 from proxyherd.cluster import layout
-from proxyherd.cluster.batch import Asked, Batch, Failed, Wish
+from proxyherd.cluster.backlog import Backlog
+from proxyherd.cluster.batch import Asked, Batch, Failed, Wish, size_of
 from proxyherd.cluster.commands import SENT_KEY, SENT_VALUE, spell_end, spell_key, spell_word
 from proxyherd.cluster.layout import LAST_TAG, PREFIXES, VALUE_BYTES
 from proxyherd.cluster.outcomes import AGAIN, Outcomes
-from proxyherd.cluster.routes import Routes
+from proxyherd.cluster.routes import Routes, named
 from proxyherd.cluster.shard import Library, Shard
 from proxyherd.config import Address
 from proxyherd.framing import Overlong
@@ -39,17 +40,13 @@ from proxyherd.schema import Redis as Settings
 from proxyherd.turn import Client, Settled
 
 _BATCH_WISHES: Final = 2_000
-"""What goes to a master at once: it serves others too, and is busy for some ten milliseconds then."""
+_BATCH_BYTES: Final = 524_288
+"""What goes to a master at once, and bytes of lines that asked for it: it serves others too, and is busy for some ten
+milliseconds then. A batch may be larger by what one tag wants.
+"""
 
-_TAG_WISHES: Final = 500
+_TAG_WISHES: Final = 100
 """Likewise of one tag: a call is not interrupted."""
-
-_FULL_WISHES: Final = 8_192
-"""What may wait for masters that can be had, before clients are read no more."""
-
-_PARKED_WISHES: Final = 65_536
-_PARKED_BYTES: Final = 67_108_864
-"""What may wait for masters that cannot be had; past it the next is given up at once."""
 
 _AGAIN_SECONDS: Final = 0.02
 """Before a tag is tried again whose keys are on their way."""
@@ -77,9 +74,7 @@ class Clustered:
         doubt: Callable[[], None],
     ) -> None:
         self.wake: Callable[[], None] = lambda: None
-        self.routes = Routes(lambda address: Shard(address, self, self._library, settings.timeout_seconds))
-        self.waiting = 0
-        """Reports and questions that have no outcome yet."""
+        self.routes = Routes(self._connect)
         self._name = name.encode()
         self._settings = settings
         self._observer = observer
@@ -90,12 +85,10 @@ class Clustered:
         self._age = int(limits.max_age_seconds * NANOSECONDS)
         self._now = 0.0
         self._queues: list[list[Wish]] = [[] for _ in range(layout.TAGS)]
+        self.backlog = Backlog(self._queues, self.routes.is_served)
         self._busy = bytearray(layout.TAGS)  # waits for a batch, or is in flight
         self._singly: set[int] = set()  # tags whose keys are on their way
         self._particular: set[int] = set()  # all of these, and tags that want more than reports
-        self._parked = 0  # wishes that wait for masters that cannot be had, as last counted
-        self._crowded = False
-        self._told_full = False  # and whoever was told waits to be woken
         self._outcomes = Outcomes(self._age)
 
     # What a turn wants. --------------------------------------------------------------------------------------
@@ -103,13 +96,7 @@ class Clustered:
     @property
     def full(self) -> bool:
         """Whether so much waits for masters that can be had that clients are to wait too."""
-        if self.waiting - self._parked <= _FULL_WISHES:
-            return False
-        self._count_parked()  # it may have grown since: who waits for a lost master holds up nobody else
-        if self.waiting - self._parked <= _FULL_WISHES:
-            return False
-        self._told_full = True
-        return True
+        return self.backlog.full
 
     def begin(self, now: float, received: int) -> None:
         """Note the time: `now` by the loop's clock, `received` in nanoseconds of POSIX time."""
@@ -122,6 +109,7 @@ class Clustered:
     def commands(self, client: Client, lines: Sequence[bytes | Overlong], received: int) -> Sequence[Reply]:
         """Decide what lines are answered with; what they want of the cluster waits for the next batches."""
         name, now, queues, busy = self._name, self._now, self._queues, self._busy
+        backlog = self.backlog
         latest = received + self._lead if self._lead else MOST_NANOSECONDS
         expires = spell_word(b"%d" % ((received + self._age) // _MILLISECOND)) if self._age else b""
         replies: list[Reply] = []
@@ -142,11 +130,12 @@ class Clustered:
             value = SENT_VALUE % (VALUE_BYTES + len(at), nanoseconds, at)
             asked = Asked("iamat", "waiting", None, None, None, "", 0, key, value, at, now, expires)
             replies.append(asked)
-            if self._crowded and not self.routes.is_served(tag):
+            if backlog.crowded and not self.routes.is_served(tag):
                 self._give_up(client)
                 continue
             queues[tag].append((client, asked, line))
-            self.waiting += 1
+            backlog.wishes += 1
+            backlog.size += len(line)
             if not busy[tag]:
                 busy[tag] = 1
                 self.routes.route(tag)
@@ -165,12 +154,13 @@ class Clustered:
 
     def _ask(self, client: Client, asked: Asked, line: bytes, tag: int) -> None:
         """Let a question wait for its master's next batch."""
-        if self._crowded and not self.routes.is_served(tag):
+        if self.backlog.crowded and not self.routes.is_served(tag):
             self._give_up(client)
             return
         self._particular.add(tag)
         self._queues[tag].append((client, asked, line))
-        self.waiting += 1
+        self.backlog.wishes += 1
+        self.backlog.size += len(line)
         if not self._busy[tag]:
             self._busy[tag] = 1
             self.routes.route(tag)
@@ -204,7 +194,7 @@ class Clustered:
         self._choose_seal(shard)
         queues, owners, particular, wanted = self._queues, self.routes.owners, self._particular, shard.wanted
         for _ in range(len(wanted)):
-            if batch.size >= _BATCH_WISHES:
+            if batch.wishes >= _BATCH_WISHES or batch.size >= _BATCH_BYTES:
                 break
             tag = wanted.popleft()
             queue = queues[tag]
@@ -215,8 +205,6 @@ class Clustered:
             else:
                 queues[tag] = []
                 batch.add_reports(tag, queue)
-        if shard.wanted:
-            shard.want(shard.wanted.pop())
         if not batch.calls and shard.seal is None:
             return batch, b"", 0
         return (batch, *batch.end(*self._end(shard, batch)))
@@ -251,13 +239,16 @@ class Clustered:
         if doubt := self._doubted(shard, *replies[-2:]):
             self.give_back(batch, "unsealed")
             return doubt
-        self._observer.batch(batch.size, seconds)
+        self._observer.batch(batch.wishes, seconds)
         answers = batch.answers(replies)
         failed = batch.failed(answers)
         self._outcomes.give(batch, answers, some_failed=bool(failed))
-        self.waiting -= batch.size - sum(len(failure.wishes) for failure in failed.values())
+        self.backlog.wishes -= batch.wishes
+        self.backlog.size -= batch.size
         for tag, failure in failed.items():
             self._put_back(tag, failure.wishes, failure.first)
+            self.backlog.wishes += len(failure.wishes)
+            self.backlog.size += size_of(failure.wishes)
         doubts = [""]
         for tag in batch.tags:
             if tag in failed:
@@ -293,7 +284,7 @@ class Clustered:
                 self._expire(tag, limit)
             self.routes.detours.pop(tag, None)
             self.routes.route(tag)
-        self._observer.retried(why, batch.size)
+        self._observer.retried(why, batch.wishes)
         self._doubt()
 
     def _put_back(self, tag: int, wishes: list[Wish], undone: int = 0) -> None:
@@ -320,13 +311,14 @@ class Clustered:
         error, library = failed.error, self._library
         if isinstance(error, library.moved):  # before the next, of which it is one
             self._observer.retried("moved", len(failed.wishes))
-            self.routes.owners[tag] = self.routes.shard(_named(error, shard))
+            # A node that is not known yet may have another name in the view that is asked for now.
+            self.routes.owners[tag] = self.routes.shards.get(named(error, shard), self.routes.owners[tag])
             self._later(tag)
             self._doubt()
         elif isinstance(error, library.asked):
             self._observer.retried("asked", len(failed.wishes))
             self._separate(tag)
-            self.routes.detours[tag] = self.routes.shard(_named(error, shard)), 1
+            self.routes.detours[tag] = self.routes.shard(named(error, shard)), 1
             self.routes.route(tag)
         elif isinstance(error, library.later):
             self._observer.retried("split", len(failed.wishes))
@@ -356,7 +348,9 @@ class Clustered:
         queue = self._queues[tag]
         tried = self._outcomes.refuse(queue[:count])
         self._queues[tag] = tried + queue[count:]
-        self.waiting -= count - len(tried)
+        self.backlog.forget(queue[:count])
+        self.backlog.wishes += len(tried)
+        self.backlog.size += size_of(tried)
         return not tried
 
     def _later(self, tag: int) -> None:
@@ -387,18 +381,8 @@ class Clustered:
         for tag, queue in enumerate(self._queues):
             if queue and queue[0][1].since < limit:
                 self._expire(tag, limit)
-        parked = self._count_parked()
-        size = sum(len(line) for queue in parked for _, _, line in queue)
-        self._crowded = self._parked > _PARKED_WISHES or size > _PARKED_BYTES
-        if self._told_full and not self.full:
-            self._told_full = False
+        if self.backlog.tick():
             self.wake()
-
-    def _count_parked(self) -> list[list[Wish]]:
-        """Count what waits for masters that cannot be had; return the queues of their tags."""
-        parked = [queue for tag, queue in enumerate(self._queues) if queue and not self.routes.is_served(tag)]
-        self._parked = sum(map(len, parked))
-        return parked
 
     def _expire(self, tag: int, limit: float) -> None:
         queue = self._queues[tag]
@@ -406,7 +390,13 @@ class Clustered:
         for wish in queue[:count]:
             self._give_up(wish[0])
         self._queues[tag] = queue[count:]
-        self.waiting -= count
+        self.backlog.forget(queue[:count])
+
+    def _connect(self, address: Address) -> Shard:
+        settings = self._settings
+        return Shard(
+            address, self, self._library, seconds=settings.timeout_seconds, gathers=settings.gather_seconds
+        )
 
     async def close(self) -> None:
         """End all connections, each when no batch is in flight."""
@@ -415,9 +405,3 @@ class Clustered:
     def _give_up(self, client: Client) -> None:
         self._outcomes.give_up(client)
         self.wake()
-
-
-def _named(error: Any, shard: Shard) -> Address:
-    """Return the node that a redirection names; without a host it is on the same one."""
-    host, port = error.node_addr
-    return Address(host or shard.address.host, port)

@@ -116,7 +116,7 @@ class Front:
         masters = self.engine.routes.masters
         metrics.masters.set(len(masters))
         metrics.masters_up.set(sum(not master.trouble for master in masters))
-        metrics.waiting.set(self.engine.waiting)
+        metrics.waiting.set(self.engine.backlog.wishes)
 
     async def flush(self, deadline: float) -> None:
         """There is nobody to wait for: what was answered is with the masters."""

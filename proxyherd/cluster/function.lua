@@ -2,15 +2,18 @@
 -- What proxyherd's servers call. Keys are clients of one tag, values are 21 digits of nanoseconds, a space, and an
 -- AT line: their order by bytes is the herd's total order. Behind the values may stand, for each key, the POSIX
 -- milliseconds at which it expires. The answer is one character a key: '1' if the key holds this value now, because
--- of this call or of an earlier one like it, which may be repeated when its outcome is not known; else '0'.
+-- of this call or of an earlier one like it, which may be repeated when its outcome is not known; else '0', and '-' for a
+-- key that holds something else than a string: no server has written it, and it must not stand in the way of others.
 -- Whoever changes what a function does gives the library another number: servers of two versions share a cluster.
 
 local function store(keys, values, bound)
   local count, outcomes = #keys, {}
   for i = 1, count do
     local key, value = keys[i], values[i]
-    local held = redis.call('GET', key)
-    if not held or held < bound(value) then
+    local held = redis.pcall('GET', key)
+    if type(held) == 'table' then
+      outcomes[i] = '-'
+    elseif not held or held < bound(value) then
       local expires = values[count + i]
       if expires then
         redis.call('SET', key, value, 'PXAT', expires)

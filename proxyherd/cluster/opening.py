@@ -132,6 +132,11 @@ class Opener:
     async def _open(self, address: Address) -> _Plain | _Tls:
         settings = self._settings
         password = find_password(settings, self._file, self._environ)
+        if password is None and settings.user != "default":
+            raise ConfigError(
+                f"{self._file}: key redis.user: there is no password for {settings.user}; name its file with "
+                f"password_file, or set {VARIABLE}"
+            )
         arguments: dict[str, Any] = {
             "host": address.host,
             "port": address.port,

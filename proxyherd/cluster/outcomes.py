@@ -15,6 +15,7 @@ AGAIN: Final = "again"
 """The outcome of what may have been done already, and is to be done again."""
 
 _HELD: Final = ord("1")
+_NOT_LATER: Final = ord("0")
 _GIVEN_UP: Final = "no answer from the cluster"
 
 
@@ -48,10 +49,14 @@ class Outcomes:
             if type(answer) is not bytes:
                 self._give_found(wishes, cast("list[bytes | None]", answer))
                 continue
-            for (client, asked, _), outcome in zip(wishes, answer, strict=True):
-                asked.outcome = "stored" if outcome == _HELD else "stale"
-                asked.answer = asked.at
+            for (client, asked, line), outcome in zip(wishes, answer, strict=True):
                 settled[client] = None
+                if outcome == _HELD:
+                    asked.outcome, asked.answer = "stored", asked.at
+                elif outcome == _NOT_LATER:
+                    asked.outcome, asked.answer = "stale", asked.at
+                else:  # the key is none of ours
+                    asked.outcome, asked.answer = "refused", invalid(line)
 
     def _give_found(self, wishes: list[Wish], values: list[bytes | None]) -> None:
         """Give questions what was found."""

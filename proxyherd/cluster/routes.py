@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from proxyherd.cluster.layout import TAGS
 from proxyherd.cluster.shard import Shard
@@ -88,3 +89,9 @@ class Routes:
         for shard in self.shards.values():
             shard.part()
         await asyncio.gather(*(shard.task for shard in self.shards.values()), return_exceptions=True)
+
+
+def named(error: Any, shard: Shard) -> Address:
+    """Return the node that a redirection names; without a host, or with an unknown one, it is on the same one."""
+    host, port = error.node_addr
+    return Address(shard.address.host if host in {"", "?"} else host, port)

@@ -70,7 +70,9 @@ class Desk(Protocol):
 class Shard:
     """One master, and whatever is wanted of it."""
 
-    def __init__(self, address: Address, desk: Desk, library: Library, seconds: float) -> None:
+    def __init__(
+        self, address: Address, desk: Desk, library: Library, *, seconds: float, gathers: float
+    ) -> None:
         self.address = address
         self.trouble = "not connected yet"
         """Why it cannot be had; empty when it can."""
@@ -80,7 +82,8 @@ class Shard:
         """The tag whose seal ends its batches."""
         self._desk = desk
         self._library = library
-        self._seconds = seconds
+        self._seconds = seconds  # for a batch
+        self._gathers = gathers  # seconds, before one
         self._work = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._parting = False
@@ -136,9 +139,13 @@ class Shard:
             except TimeoutError:
                 return
         self._work.clear()
+        if self._gathers:
+            await asyncio.sleep(self._gathers)
 
     async def _exchange(self, connection: Connection) -> str:
         batch, data, count = self._desk.gather(self)
+        if self.wanted:  # more than goes at once
+            self._work.set()
         if not data:
             return ""
         self._in_flight = True
