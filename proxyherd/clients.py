@@ -205,7 +205,7 @@ class Connection(asyncio.Protocol):
     @property
     def gone(self) -> bool:
         """Whether nobody is there any more to be answered."""
-        return self._transport is None
+        return self._transport is None or self._lingers
 
     # What a turn wants. --------------------------------------------------------------------------------------
 

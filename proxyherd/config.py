@@ -34,7 +34,13 @@ PEER_LINE_SLACK = 256
 
 _OWN_TABLE = ("max_clients", "max_table_bytes", "peer_queue_bytes", "max_peer_connections")
 _OWN_LINKS = ("peers_authority", "peers_certificate", "peers_key")
-_OWN_CLOCKS = ("handshake_seconds", "backoff_seconds", "compare_seconds", "catch_up_seconds")
+_OWN_CLOCKS = (
+    "heartbeat_seconds",
+    "handshake_seconds",
+    "backoff_seconds",
+    "compare_seconds",
+    "catch_up_seconds",
+)
 """What only a server with a table and links of its own has a use for."""
 
 
@@ -220,10 +226,11 @@ def _redis(raw: _File, file: Path) -> tuple[Redis | None, tuple[Address, ...]]:
                 f'{file}: key {name}.{idle[0]}: with engine = "redis" servers have no table and no links; drop it'
             )
     redis = _convert(raw.redis or {}, Redis, "redis", file)
-    if redis.timeout_seconds > redis.deadline_seconds:
+    if redis.timeout_seconds + redis.gather_seconds > redis.deadline_seconds:
         raise ConfigError(
-            f"{file}: key redis.timeout_seconds: {redis.timeout_seconds:g} is more than deadline_seconds, "
-            f"{redis.deadline_seconds:g}; nobody would be let go in time: lower it"
+            f"{file}: key redis.timeout_seconds: {redis.timeout_seconds:g}, and {redis.gather_seconds:g} of "
+            f"gather_seconds, are more than deadline_seconds, {redis.deadline_seconds:g}; nobody would be let go in "
+            "time: lower them"
         )
     _together(redis, "redis", ("tls_certificate", "tls_key"), file)
     if redis.tls_certificate is not None and redis.tls_authority is None:

@@ -152,10 +152,11 @@ class _Daemon:
 
     def _make_backend(self, limits: Limits) -> Replica | Front:
         """Return what stands behind the engine that the herd's file names."""
-        if self._secrets is None:
+        if self._herd.redis is not None:
             from proxyherd.cluster.front import Front  # noqa: PLC0415 - redis-py takes a tenth of a second
 
             return Front(self._herd, self._server, limits, self._observer)
+        assert self._secrets is not None
         return Replica(
             self._herd,
             self._server,

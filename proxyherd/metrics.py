@@ -63,7 +63,7 @@ COMMANDS: Final = (
     (
         "iamat",
         "refused",
-        "in form, but the table is full, the journal cannot be written, or the client's clock is too far ahead",
+        "in form, but the table is full, the journal cannot be written, the client's clock is too far ahead, or Redis has no room or a stranger's key there",
     ),
     (
         "iamat",
@@ -155,6 +155,7 @@ LABELS: Final = (
             "late": "no reply within timeout_seconds",
             "lost": "the connection broke",
             "unsealed": "too few replicas have acknowledged",
+            "full": "Redis has no room for what may have been stored already",
             "refused": "by Redis, and the log says why",
         },
     ),

@@ -515,6 +515,24 @@ def test_clients_are_heard_again_as_soon_as_no_longer_too_much_waits() -> None:
     played(scene)
 
 
+def test_a_master_that_hangs_keeps_nobody_else_waiting() -> None:
+    """It is not known to be lost yet, and much waits for it: others are read on."""
+
+    async def scene(world: World, front: Front) -> None:
+        clients = one_of_each(world)
+        asker, other = Asker(), Asker()
+        world.of(clients[0]).pace = 0.9
+        front.say(asker, iamat(clients[0], 0))
+        await asyncio.sleep(0.1)
+        front.say(asker, *(iamat(clients[0], at) for at in range(1, 10_000)))
+        assert front.engine.routes.trouble() == ""
+        assert not front.engine.full
+        front.say(other, iamat(clients[1], 1))
+        await front.all_settled(other, seconds=0.1)
+
+    played(scene)
+
+
 def test_what_is_more_than_a_batch_goes_at_once_behind_it() -> None:
     """A backlog after a failover must be served within its deadline."""
 

@@ -54,7 +54,7 @@ def test_the_herds_own_table_is_what_a_file_has_that_says_nothing(table: str) ->
         (
             text(ENGINE, NODES, "timeout_seconds = 6"),
             "redis.timeout_seconds",
-            "more than deadline_seconds, 5",
+            "more than deadline_seconds, 5; nobody would be let go in time: lower them",
         ),
         (text(ENGINE, NODES, "[timing]\ncompare_seconds = 5"), "timing.compare_seconds", "no links; drop it"),
         (text(ENGINE, NODES, server=LINKED), "servers.Clark.peers", "servers have no links; drop it"),

@@ -39,7 +39,7 @@ _RIGHT: Final = frozenset((bytes, list))
 
 
 class Failed(NamedTuple):
-    """What a tag has to do again, and what Redis said of the first so many."""
+    """What a tag has to do again, and what Redis said of the first so many, none of which was done."""
 
     wishes: list[Wish]
     first: int
@@ -122,8 +122,12 @@ class Batch:
         if _RIGHT.issuperset(map(type, answers)):
             return failed
         for (tag, wishes), answer in zip(self.calls, answers, strict=True):
-            if tag in failed:
-                failed[tag].wishes.extend(wishes)
+            before = failed.get(tag)
+            if before is not None:
+                together = before.first == len(before.wishes) and type(answer) is type(before.error)
+                before.wishes.extend(wishes)
+                if together:
+                    failed[tag] = before._replace(first=len(before.wishes))
             elif isinstance(answer, Exception):
                 failed[tag] = Failed(list(wishes), len(wishes), answer)
         return failed

@@ -85,7 +85,7 @@ class Clustered:
         self._age = int(limits.max_age_seconds * NANOSECONDS)
         self._now = 0.0
         self._queues: list[list[Wish]] = [[] for _ in range(layout.TAGS)]
-        self.backlog = Backlog(self._queues, self.routes.is_served)
+        self.backlog = Backlog(self._queues, self.routes)
         self._busy = bytearray(layout.TAGS)  # waits for a batch, or is in flight
         self._singly: set[int] = set()  # tags whose keys are on their way
         self._particular: set[int] = set()  # all of these, and tags that want more than reports
@@ -100,6 +100,7 @@ class Clustered:
 
     def begin(self, now: float, received: int) -> None:
         """Note the time: `now` by the loop's clock, `received` in nanoseconds of POSIX time."""
+        self.backlog.clock = now
         self._now, self._outcomes.clock = now, received
 
     def reports(self, said: Sequence[Sequence[bytes | Overlong]], _: int) -> list[list[bytes]]:
@@ -318,7 +319,7 @@ class Clustered:
         elif isinstance(error, library.asked):
             self._observer.retried("asked", len(failed.wishes))
             self._separate(tag)
-            self.routes.detours[tag] = self.routes.shard(named(error, shard)), 1
+            self.routes.detours[tag] = self.routes.shard(named(error, shard)), failed.first
             self.routes.route(tag)
         elif isinstance(error, library.later):
             self._observer.retried("split", len(failed.wishes))
@@ -381,7 +382,7 @@ class Clustered:
         for tag, queue in enumerate(self._queues):
             if queue and queue[0][1].since < limit:
                 self._expire(tag, limit)
-        if self.backlog.tick():
+        if self.backlog.tick(now):
             self.wake()
 
     def _expire(self, tag: int, limit: float) -> None:

@@ -24,6 +24,9 @@ _ASKED_NODES: Final = 3
 _LOOK_SECONDS: Final = 5.0
 """Between two looks at who is master of what, while nothing is amiss."""
 
+_TICK_SECONDS: Final = 0.1
+"""Between two looks at what has waited too long."""
+
 _DOUBT_SECONDS: Final = 0.2
 """Likewise while something is."""
 
@@ -53,6 +56,7 @@ class Front:
     def start(self, spawn: Callable[[Coroutine[Any, Any, None]], None]) -> None:
         """Begin what goes on in the background, as soon as clients are listened for."""
         spawn(self._watch())
+        spawn(self._let_time_pass())
 
     async def _watch(self) -> None:
         """Find out who is master of what, for ever."""
@@ -67,6 +71,12 @@ class Front:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_LOOK_SECONDS):
                         await self._doubt.wait()
+
+    async def _let_time_pass(self) -> None:
+        """Let time pass for what waits, for ever."""
+        while True:
+            await asyncio.sleep(_TICK_SECONDS)
+            self.engine.tick(self._loop.time())
 
     async def _look(self) -> None:
         nodes = list(dict.fromkeys((*random.sample(self._nodes, len(self._nodes)), *self._seeds)))
@@ -89,9 +99,8 @@ class Front:
             return None
 
     def tick(self) -> None:
-        """Let time pass for what waits."""
+        """See whether the start is over."""
         now = self._loop.time()
-        self.engine.tick(now)
         self._started = self._started or not self.engine.routes.trouble() or now > self._patience
 
     @property

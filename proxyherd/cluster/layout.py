@@ -11,7 +11,7 @@ order, time first, then line; integers of 64 bits, Lua's numbers and the scores 
 from __future__ import annotations
 
 from binascii import crc_hqx
-from collections.abc import Iterator
+from bisect import bisect_left, bisect_right
 from itertools import count
 from typing import Final
 from zlib import crc32
@@ -84,6 +84,6 @@ def entry(value: bytes) -> Entry | None:
     return at.entry
 
 
-def owned(first: int, last: int) -> Iterator[int]:
-    """Return the tags in slots from `first` up to and with `last`."""
-    return (tag for tag, at in enumerate(TAG_SLOTS) if first <= at <= last)
+def owned(first: int, last: int) -> range:
+    """Return the tags in slots from `first` up to and with `last`: each tag has a slot behind those of the tags before."""
+    return range(bisect_left(TAG_SLOTS, first), bisect_right(TAG_SLOTS, last))

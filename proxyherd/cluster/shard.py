@@ -78,6 +78,8 @@ class Shard:
         """Why it cannot be had; empty when it can."""
         self.wanted: deque[int] = deque()
         """Tags that have something for it."""
+        self.sent = 0.0
+        """When the batch was sent that is in flight, by the loop's clock; 0: there is none."""
         self.seal: int | None = None
         """The tag whose seal ends its batches."""
         self._desk = desk
@@ -149,6 +151,7 @@ class Shard:
         if not data:
             return ""
         self._in_flight = True
+        self.sent = self._loop.time()
         began = self._loop.time()
         try:
             async with asyncio.timeout(self._seconds):
@@ -158,6 +161,7 @@ class Shard:
             raise
         finally:
             self._in_flight = False
+            self.sent = 0.0
         try:
             return self._desk.settle(self, batch, replies, self._loop.time() - began)
         except Exception:

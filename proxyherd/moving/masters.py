@@ -24,7 +24,7 @@ from proxyherd.moving.outbox import Outbox
 from proxyherd.observe import Observer
 from proxyherd.schema import Redis
 
-_WRITES: Final = 2_000
+_WRITES: Final = 200
 """Clients in one batch: a master serves others too, and is busy for some ten milliseconds then."""
 
 _ASKED_NODES: Final = 3

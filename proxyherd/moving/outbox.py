@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from proxyherd.cluster import layout
 
-_TAG_CLIENTS: Final = 500
+_TAG_CLIENTS: Final = 50
 """Clients of one tag in one load: a call is not interrupted."""
 
 
