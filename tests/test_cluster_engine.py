@@ -344,6 +344,22 @@ def test_a_tag_on_its_way_is_served_key_by_key_wherever_each_key_is() -> None:
     played(scene)
 
 
+def test_all_that_a_tag_wants_of_where_its_keys_move_to_goes_there_together() -> None:
+    """One after the other, a tag with hundreds of clients would miss the deadline."""
+
+    async def scene(world: World, front: Front) -> None:
+        asker, clients = Asker(), namesakes(b"kiwi", 400)
+        to = next(one for one in world.masters if one != world.of(b"kiwi").address)
+        world.moving[layout.tag(b"kiwi")] = to
+        for client in clients:
+            world.gone.add(layout.key(client))
+        front.say(asker, *(iamat(client, 1) for client in clients))
+        await front.all_settled(asker, 2)
+        assert front.observer.again.count("asked") < 20
+
+    played(scene)
+
+
 def test_a_detour_ends_with_the_node_that_it_led_to() -> None:
     """A slot on its way to a master that dies, and the move is taken back: the tag is served where it stayed."""
 
