@@ -33,13 +33,13 @@ NODE_TIMEOUT_MS = 15_000
 BENCH = Path(__file__).parent
 sys.path.insert(0, str(BENCH.parent / "tests"))
 
-from herd_process import Herd, free_port, herd_of, short_folder, wait_until  # noqa: E402  # found just now
-from redis_cluster import Cluster, running_cluster  # noqa: E402  # likewise
-from redis_cluster import Node as RedisNode  # noqa: E402  # likewise
+from herd_process import Herd, free_port, herd_of, short_folder, wait_until  # noqa: E402 - tests/ is on the path only now
+from redis_cluster import Cluster, running_cluster  # noqa: E402 - behind the line that lets tests/ be found
+from redis_cluster import Node as RedisNode  # noqa: E402 - behind the line that lets tests/ be found
 
-from proxyherd import journal  # noqa: E402  # likewise
-from proxyherd.cluster import layout  # noqa: E402  # likewise
-from proxyherd.messages import parse_at  # noqa: E402  # likewise
+from proxyherd import journal  # noqa: E402 - behind the line that lets tests/ be found
+from proxyherd.cluster import layout  # noqa: E402 - behind the line that lets tests/ be found
+from proxyherd.messages import parse_at  # noqa: E402 - behind the line that lets tests/ be found
 
 
 class Proxyherd(Contender):

@@ -117,7 +117,7 @@ class Connection:
     def flush(self) -> None:
         """Send what the socket takes; ask to be woken for what it does not."""
         end = self.ends[self.sent]
-        try:  # noqa: SIM105  # suppress() would cost on every command
+        try:  # noqa: SIM105 - suppress() would cost on every command
             self.bytes_sent += self.socket.send(self.commands[self.bytes_sent : end])
         except BlockingIOError:
             pass

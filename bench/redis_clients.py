@@ -27,7 +27,6 @@ import statistics
 import subprocess
 import sys
 import time
-import zlib
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict, deque
 from collections.abc import Coroutine, Sequence
@@ -40,35 +39,22 @@ import redis.asyncio
 import uvloop
 from cpu import usage
 from redis.asyncio.cluster import ClusterNode, RedisCluster
-from redis.crc import key_slot
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from redis_cluster import Node, running_cluster
 
+from proxyherd.cluster import commands, layout
+from proxyherd.cluster.opening import Opener
+from proxyherd.config import Address
+from proxyherd.schema import Redis
+
 SIZES = (1, 10, 50, 200)
 REPORTS = {1: 3_000, 10: 15_000, 50: 30_000, 200: 40_000}
 """How many reports a round sends in batches of a size: each about a second."""
 
-SLOTS = 16_384
-TAGS = 512
 CLIENTS = 100_000
-FUNCTION = b"advance"
-LIBRARY = """#!lua name=bench
-redis.register_function('advance', function(keys, values)
-  local news = {}
-  for i, key in ipairs(keys) do
-    local held, value = redis.call('GET', key), values[i]
-    if not held or held < string.sub(value, 1, 21) then
-      redis.call('SET', key, value)
-      news[i] = '1'
-    else
-      news[i] = held == value and '1' or '0'
-    end
-  end
-  return table.concat(news)
-end)
-"""
+FUNCTION = commands.LIBRARY + b"_advance"
 pack: Any = hiredis.pack_command  # its types know commands of one word
 WAIT = pack((b"WAIT", 1, 1000))
 GIVEN_UP_SECONDS = 0.2
@@ -104,42 +90,28 @@ class Reports:
         self._by_tag = by_tag
         self._later = count(time.time_ns(), 1_000)
         self._clients: list[bytes] = []
-        names = tag_names()
         for number in range(CLIENTS):
             client = b"phone-%012d.example" % number
-            tag = zlib.crc32(client) % TAGS
-            if tag < TAGS // 3:  # of the first of three masters
-                self._clients.append(b"{%b}%b" % (names[tag], client))
+            if layout.tag(client) < layout.TAGS // 3:  # of the first of three masters
+                self._clients.append(client)
         self._next = 0
 
     def batch(self, size: int) -> Batch:
         """Return so many reports: a call for each of their tags, or each a call of its own."""
         calls: dict[int, Call] = defaultdict(lambda: Call([], []))
         for number in range(size):
-            key = self._clients[self._next]
+            client = self._clients[self._next]
             self._next = (self._next + 1) % len(self._clients)
-            name, _, client = key.partition(b"}")
             nanoseconds = next(self._later)
             line = b"AT Clark +0.%09d %b +34.068930-118.445127 %d.%09d" % (
                 nanoseconds % 10**9,
                 client,
                 *divmod(nanoseconds, 10**9),
             )
-            call = calls[int(name[1:]) if self._by_tag else number]
-            call.keys.append(key)
-            call.values.append(b"%021d %b" % (nanoseconds, line))
+            call = calls[layout.tag(client) if self._by_tag else number]
+            call.keys.append(layout.key(client))
+            call.values.append(layout.VALUE % (nanoseconds, line))
         return list(calls.values())
-
-
-def tag_names() -> list[bytes]:
-    """Return for each tag a number that hashes into its 32 slots."""
-    names: dict[int, bytes] = {}
-    for number in count():
-        name = b"%d" % number
-        names.setdefault(key_slot(name) * TAGS // SLOTS, name)
-        if len(names) == TAGS:
-            return [names[tag] for tag in range(TAGS)]
-    raise AssertionError
 
 
 class Client(ABC):
@@ -149,6 +121,8 @@ class Client(ABC):
     module = "redis"
     finds_nodes = False
     """Whether it asks the cluster where a command belongs, and we cannot send it elsewhere."""
+    calls_to_open = 0
+    """Calls of a function that a new connection begins with."""
 
     def __init__(self, port: int, timeout: float | None = None) -> None:
         self.port = port
@@ -256,6 +230,33 @@ class BareConnection(Client):
         await self._connection.disconnect()
 
 
+class ServersConnection(Client):
+    """What servers have: redis-py connects and says hello, hiredis reads, the bytes are ours."""
+
+    about = "redis-py and hiredis, as servers have it"
+    calls_to_open = 1  # it tries the order of strings
+
+    async def open(self) -> None:
+        opener = Opener(Redis(nodes=("127.0.0.1",)), Path(), {}, cast(Any, None))  # it has nothing to tell
+        self._connection = await opener.connect(Address("127.0.0.1", self.port))
+        self._is_open = True
+
+    async def send(self, batch: Batch) -> Replies:
+        if not self._is_open:
+            await self.open()
+        try:
+            async with asyncio.timeout(self.timeout):
+                *held, replicas = await self._connection.exchange(packed(batch), len(batch) + 1)
+        except BaseException:
+            self._is_open = False
+            await self._connection.disconnect(nowait=True)
+            raise
+        return Replies(cast("list[bytes]", held), cast(int, replicas))
+
+    async def close(self) -> None:
+        await self._connection.disconnect()
+
+
 class Replying(asyncio.Protocol):
     """Batches out, replies in. Replies belong to the batches in their order, also those that nobody waits for."""
 
@@ -326,11 +327,11 @@ class Glide(Client):
         self._options = glide.ClusterBatchOptions(route=route, timeout=timeout)
 
     async def send(self, batch: Batch) -> Replies:
-        commands = self._glide.ClusterBatch(is_atomic=False)
+        calls = self._glide.ClusterBatch(is_atomic=False)
         for call in batch:
-            commands.fcall(FUNCTION, call.keys, call.values)
-        commands.wait(1, 1000)
-        *held, replicas = await self._client.exec(commands, raise_on_error=True, options=self._options)
+            calls.fcall(FUNCTION, call.keys, call.values)
+        calls.wait(1, 1000)
+        *held, replicas = await self._client.exec(calls, raise_on_error=True, options=self._options)
         return Replies(held, replicas)
 
     async def close(self) -> None:
@@ -351,6 +352,7 @@ CLIENTS_BY_NAME: dict[str, type[Client]] = {
         TargetedClusterPipeline,
         NodePipeline,
         BareConnection,
+        ServersConnection,
         Glide,
         GlideBySlots,
         OwnProtocol,
@@ -414,7 +416,7 @@ async def give_up(client: Client, master: int) -> str:
         async with asyncio.timeout(None if client.timeout else GIVEN_UP_SECONDS):
             await client.send(first)
         ended = "answered"
-    except Exception as error:  # noqa: BLE001  # what libraries raise here is what is asked
+    except Exception as error:  # noqa: BLE001 - what a library raises when it is late is what is asked
         ended = type(error).__name__
     ended += f" after {time.perf_counter() - began:.1f} s"
     thaw.cancel()
@@ -422,7 +424,7 @@ async def give_up(client: Client, master: int) -> str:
     right = await _is_right(client, second)
     await asyncio.sleep(GIVEN_UP_SECONDS)  # for what a library repeats behind our back
     calls, connections = (now - then for now, then in zip(await _counts(watcher), before, strict=True))
-    times = (calls - len(second)) / len(first)
+    times = (calls - len(second) - connections * client.calls_to_open) / len(first)
     await client.close()
     await watcher.aclose()
     return f"{ended}, carried out {times:g} times, {connections} new connections; next batch {right}"
@@ -453,7 +455,7 @@ async def misroute(client: Client) -> str:
         held, replicas = await client.send(Reports(by_tag=False).batch(3))
         told = any(isinstance(one, Exception) for one in held)
         said = "the redirections" if told else f"all held, {replicas} replicas: WRONG, they were never asked"
-    except Exception as error:  # noqa: BLE001  # likewise
+    except Exception as error:  # noqa: BLE001 - what a library raises for a redirection is what is asked
         said = type(error).__name__
     await client.close()
     return said
@@ -467,7 +469,7 @@ def distinct(reports: Reports) -> Batch:
 async def _is_right(client: Client, batch: Batch) -> str:
     try:
         held, _ = await client.send(batch)
-    except Exception as error:  # noqa: BLE001  # likewise
+    except Exception as error:  # noqa: BLE001 - whatever is raised is told, and is not right
         return f"{type(error).__name__}: {error}"
     return "right" if held == [b"11"] * len(batch) else f"WRONG: {held}"
 
@@ -512,8 +514,8 @@ def compare(names: Sequence[str], rounds: int, share: float) -> None:
     """Run everything and print it."""
     with running_cluster(replicas=1, node_timeout_ms=NODE_TIMEOUT_MS) as cluster:
         for master in cluster.masters():
-            master.client("FUNCTION", "LOAD", LIBRARY)
-        first, last = cluster.owner(0), cluster.owner(SLOTS - 1)
+            master.client("FUNCTION", "LOAD", commands.code())
+        first, last = cluster.owner(0), cluster.owner(layout.SLOTS - 1)
         for shape in ("tag", "report"):
             figures: dict[str, list[Any]] = {name: [] for name in names}
             for _ in range(rounds):

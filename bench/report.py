@@ -44,7 +44,7 @@ _ONE_SERVER: Final = ("iamat-1", "iamat-32", "whatsat-32", "mixed-32")
 def draw(results: Results, folder: Path) -> list[str]:
     """Draw all pictures there are figures for; return their names, none where matplotlib is not installed."""
     try:
-        import plots  # noqa: PLC0415  # what tests import must not need matplotlib
+        import plots  # noqa: PLC0415 - what tests import must not need matplotlib
     except ModuleNotFoundError as error:
         if error.name != "matplotlib":
             raise

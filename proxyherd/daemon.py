@@ -276,7 +276,7 @@ class _Daemon:
         else:
             self._secrets, self._contexts = secrets, contexts
             self._clients.listener.renew(contexts.clients)
-            if secrets is not None and isinstance(self._backend, Replica):
+            if secrets is not None:
                 self._backend.renew(secrets, contexts)
             self._log.info("reloaded", secrets=len(secrets.accepted) if secrets is not None else 0)
         finally:

@@ -281,7 +281,7 @@ class Observer:
         """Note that a node did not say who is master of what."""
         self._limited(node, "node_failed", reason, node=node)
 
-    def store_warning(self, master: str, reason: str) -> None:
+    def master_unsafe(self, master: str, reason: str) -> None:
         """Note a setting of a master that costs answered reports one day."""
         self._limited(master, "master_unsafe", reason, master=master)
 

@@ -11,11 +11,11 @@ import asyncio
 import random
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final, cast
 
 from proxyherd.config import Address, Herd, Server
-from proxyherd.link import NONCE_BYTES, Link, State, Terms
+from proxyherd.link import NONCE_BYTES, SILENT_HEARTBEATS, Link, State, Terms
 from proxyherd.listening import Listener, spell
 from proxyherd.node import Node
 from proxyherd.notes import LinkFailed
@@ -106,6 +106,20 @@ class Peers:
             connection.link.close("server stops")
             self.node.closed(connection.link)
         self.engine.wake()
+
+    async def flush(self, deadline: float) -> None:
+        """Wait for the neighbours to read what they were sent."""
+        await self._while(lambda: self.unsent > 0, deadline)
+
+    async def leave(self) -> None:
+        """Part, and wait until the neighbours have read all to the end."""
+        self.part()
+        silence = SILENT_HEARTBEATS * self.terms.heartbeat
+        await self._while(lambda: self.linger, self.loop.time() + silence)
+
+    async def _while(self, condition: Callable[[], bool], deadline: float) -> None:
+        while condition() and self.loop.time() < deadline:  # noqa: ASYNC110 - sockets do not tell
+            await asyncio.sleep(0.01)
 
     @property
     def unsent(self) -> int:

@@ -12,7 +12,7 @@ from proxyherd.binding import Binder
 from proxyherd.config import PEER_LINE_SLACK, Herd, Server
 from proxyherd.durability import Durability
 from proxyherd.journal import Journal
-from proxyherd.link import SILENT_HEARTBEATS, Terms
+from proxyherd.link import Terms
 from proxyherd.metrics import Metrics
 from proxyherd.node import Node
 from proxyherd.observe import Observer
@@ -22,6 +22,23 @@ from proxyherd.schema import Limits
 from proxyherd.secret import Secrets
 from proxyherd.table import Table
 from proxyherd.tls import Contexts
+
+
+def make_table(secrets: Secrets) -> Table:
+    """Return an empty table, whose digests are keyed by what the herd shares."""
+    return Table(hashlib.blake2b(secrets.table, digest_size=32, person=b"proxyherd table").digest())
+
+
+def make_terms(herd: Herd, server: Server, secrets: Secrets) -> Terms:
+    """Return what a server tells its neighbours, and expects of them."""
+    return Terms(
+        name=server.name,
+        neighbours=frozenset(server.neighbours),
+        secrets=secrets.accepted,
+        line_bytes=herd.limits.max_line_bytes + PEER_LINE_SLACK,
+        heartbeat=herd.timing.heartbeat_seconds,
+        handshake=herd.timing.handshake_seconds,
+    )
 
 
 class Replica:
@@ -40,7 +57,6 @@ class Replica:
     ) -> None:
         self._herd = herd
         self._server = server
-        self._secrets = secrets
         self._binder = binder
         self._loop = loop = asyncio.get_running_loop()
         self._replayed = False
@@ -56,17 +72,14 @@ class Replica:
         journal.start()
         self._durability = Durability(journal, self._node, herd.durability, observer)
         self.engine = Replicated(self._node, self._durability, loop)
-        self.peers = Peers(herd, server, self._terms(), self._node, self.engine, observer, contexts)
-
-    def _terms(self) -> Terms:
-        server, timing = self._server, self._herd.timing
-        return Terms(
-            name=server.name,
-            neighbours=frozenset(server.neighbours),
-            secrets=self._secrets.accepted,
-            line_bytes=self._herd.limits.max_line_bytes + PEER_LINE_SLACK,
-            heartbeat=timing.heartbeat_seconds,
-            handshake=timing.handshake_seconds,
+        self.peers = Peers(
+            herd,
+            server,
+            make_terms(self._herd, self._server, secrets),
+            self._node,
+            self.engine,
+            observer,
+            contexts,
         )
 
     def start(self, spawn: Callable[[Coroutine[Any, Any, None]], None]) -> None:
@@ -90,8 +103,7 @@ class Replica:
 
     def renew(self, secrets: Secrets, contexts: Contexts) -> None:
         """Let links that are made from now on have other secrets and certificates."""
-        self._secrets = secrets
-        self.peers.renew(self._terms(), contexts)
+        self.peers.renew(make_terms(self._herd, self._server, secrets), contexts)
 
     @property
     def started(self) -> bool:
@@ -117,19 +129,12 @@ class Replica:
 
     async def flush(self, deadline: float) -> None:
         """Wait for the neighbours to read what may be known nowhere else, where this server is to be removed."""
-        await self._while(lambda: self.peers.unsent > 0, deadline)
+        await self.peers.flush(deadline)
 
     async def part(self) -> None:
         """Let go of the neighbours."""
-        self.peers.part()
-        silence = SILENT_HEARTBEATS * self._herd.timing.heartbeat_seconds
-        await self._while(lambda: self.peers.linger, self._loop.time() + silence)
+        await self.peers.leave()
 
     async def close(self) -> None:
         """Bring everything to disk."""
         await self._durability.close()
-
-    async def _while(self, condition: Callable[[], bool], deadline: float) -> None:
-        """Wait for a condition to end."""
-        while condition() and self._loop.time() < deadline:  # noqa: ASYNC110 - sockets do not tell
-            await asyncio.sleep(0.01)

@@ -153,7 +153,7 @@ class Redis(Struct, frozen=True, forbid_unknown_fields=True):
     gather_seconds: Annotated[float, Meta(ge=0, le=1)] = 0.0
     """How long reports and queries for one master gather before they are sent to it: each waits as much longer, and more
     of them share a batch. 0: no longer than until the batch before has come back, which is right for a few masters.
-    With dozens, 0.02 saves most of the machines (docs/report.md)."""
+    With dozens, 0.02 would save most of the machines, by the model of docs/report.md."""
 
     deadline_seconds: Annotated[float, Meta(gt=0, le=3_600)] = 5.0
     """How long reports and queries wait while nobody can serve their part of the table, before their connection is

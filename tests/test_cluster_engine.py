@@ -89,8 +89,9 @@ class Front:
         self._looking = False
         redis = Redis(nodes=("127.0.0.1:7001",), **({"deadline_seconds": 3_600.0} | keys))
         self.engine = Clustered(
-            "Clark", limits or Limits(), redis, cast("Observer", self.observer), world.library, self.doubt
+            "Clark", limits or Limits(), redis, cast("Observer", self.observer), world.library
         )
+        self.engine.doubt = self.doubt
         self.engine.wake = lambda: cast("None", self.loop.call_soon(self._turn))
         self.engine.learn(world.owners)
         self.loop.call_later(0.1, self._tick)

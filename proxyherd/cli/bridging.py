@@ -11,8 +11,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from proxyherd.cli.common import Failure, config_option, examples, load, server_names
-from proxyherd.cli.serving import default_secret_file, from_systemd
+from proxyherd.cli.common import (
+    Failure,
+    config_option,
+    default_log_file,
+    default_secret_file,
+    examples,
+    load,
+    log_file_option,
+    secret_file_option,
+    server_names,
+)
 
 if TYPE_CHECKING:
     from proxyherd.moving.bridge import Figures
@@ -45,16 +54,8 @@ _LINE_SECONDS = 10.0
     metavar="SECONDS",
     help="How long it may get no further, with --once and at the end, before it gives up.",
 )
-@click.option(
-    "--log-file",
-    type=click.Path(path_type=Path),
-    help="[default: $LOGS_DIRECTORY/NAME-bridge.log, else var/log/NAME-bridge.log]",
-)
-@click.option(
-    "--secret-file",
-    type=click.Path(path_type=Path),
-    help="The herd's secret.  [default: $CREDENTIALS_DIRECTORY/secret, else var/secret]",
-)
+@log_file_option("NAME-bridge.log")
+@secret_file_option()
 @config_option()
 @click.pass_context
 def bridge(
@@ -84,7 +85,7 @@ def bridge(
         name,
         config.load(to),
         secret_file=secret_file or default_secret_file(),
-        log=log_file or (from_systemd("LOGS_DIRECTORY") or Path("var/log")) / f"{name}-bridge.log",
+        log=log_file or default_log_file(f"{name}-bridge.log"),
         once=once,
         patience=patience,
         show=display.show,

@@ -128,6 +128,42 @@ def default_gazetteer() -> Path:
     return Path(os.environ.get("PROXYHERD_GAZETTEER") or "var/gazetteer.sqlite")
 
 
+def log_file_option(name: str) -> Callable[[F], F]:
+    """Return the option of a command that writes a log, of that name unless told otherwise."""
+    return click.option(
+        "--log-file",
+        type=click.Path(path_type=Path),
+        help=f"[default: $LOGS_DIRECTORY/{name}, else var/log/{name}]",
+    )
+
+
+def secret_file_option() -> Callable[[F], F]:
+    """Return the option of a command that proves the herd's secret."""
+    return click.option(
+        "--secret-file",
+        type=click.Path(path_type=Path),
+        help="The herd's secret.  [default: $CREDENTIALS_DIRECTORY/secret, else var/secret]",
+    )
+
+
+def from_systemd(variable: str) -> Path | None:
+    """Return the directory that systemd made for the unit; with several, none is ours to choose."""
+    value = os.environ.get(variable, "")
+    return Path(value) if value and ":" not in value else None
+
+
+def default_log_file(name: str) -> Path:
+    """Return where a log of that name is written."""
+    return (from_systemd("LOGS_DIRECTORY") or Path("var/log")) / name
+
+
+def default_secret_file() -> Path:
+    """Return where the herd's secret is."""
+    credentials = from_systemd("CREDENTIALS_DIRECTORY")
+    credential = credentials / "secret" if credentials else None
+    return credential if credential and credential.exists() else Path("var/secret")
+
+
 def addresses(server: Server) -> tuple[str, str, str, str]:
     clients, peers, admin = (",".join(map(str, a)) for a in (server.clients, server.peers, server.admin))
     return server.name, clients, peers, admin

@@ -15,9 +15,14 @@ from proxyherd.cli.common import (
     addresses,
     config_option,
     default_gazetteer,
+    default_log_file,
+    default_secret_file,
     examples,
+    from_systemd,
     load,
+    log_file_option,
     print_table,
+    secret_file_option,
     server_names,
 )
 from proxyherd.config import Address, Herd
@@ -34,16 +39,8 @@ from proxyherd.config import Address, Herd
 @click.option(
     "--state-dir", type=click.Path(path_type=Path), help="[default: $STATE_DIRECTORY, else var/lib/NAME]"
 )
-@click.option(
-    "--log-file",
-    type=click.Path(path_type=Path),
-    help="[default: $LOGS_DIRECTORY/NAME.log, else var/log/NAME.log]",
-)
-@click.option(
-    "--secret-file",
-    type=click.Path(path_type=Path),
-    help="The herd's secret.  [default: $CREDENTIALS_DIRECTORY/secret, else var/secret]",
-)
+@log_file_option("NAME.log")
+@secret_file_option()
 @click.option(
     "--gazetteer-file",
     type=click.Path(path_type=Path),
@@ -90,25 +87,13 @@ def serve(
 
     paths = daemon.Paths(
         state=state_dir or from_systemd("STATE_DIRECTORY") or Path("var/lib") / name,
-        log=log_file or (from_systemd("LOGS_DIRECTORY") or Path("var/log")) / f"{name}.log",
+        log=log_file or default_log_file(f"{name}.log"),
         secret=secret_file or default_secret_file(),
         gazetteer=gazetteer_file or default_gazetteer(),
         log_max_bytes=log_max_bytes,
         log_backups=log_backups,
     )
     ctx.exit(daemon.serve(herd, name, paths))
-
-
-def from_systemd(variable: str) -> Path | None:
-    """Return the directory that systemd made for the unit; with several, none is ours to choose."""
-    value = os.environ.get(variable, "")
-    return Path(value) if value and ":" not in value else None
-
-
-def default_secret_file() -> Path:
-    credentials = from_systemd("CREDENTIALS_DIRECTORY")
-    credential = credentials / "secret" if credentials else None
-    return credential if credential and credential.exists() else Path("var/secret")
 
 
 @click.command(

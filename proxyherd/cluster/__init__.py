@@ -6,7 +6,8 @@
 - `batch`: what goes to one master at once
 - `shard`: one master, and at most one batch in flight to it
 - `opening`: a connection to a master, checked before it is used
-- `views`: who is master of what, as several nodes say
+- `sealing`: the end of a batch, and what it proves
+- `lookout`, `views`: who is master of what, as several nodes say
 - `routes`: which master a tag's wishes go to
 - `backlog`: how much waits, and when that is too much
 - `outcomes`: what came of them, until a turn lets it out

@@ -53,6 +53,11 @@ class Backlog:
         self._slow = Load(0, 0)  # for masters that may be hanging
         self._told_full = False  # and whoever was told waits to be woken
 
+    def remember(self, wishes: Sequence[Wish]) -> None:
+        """Count in wishes that wait again."""
+        self.wishes += len(wishes)
+        self.size += size_of(wishes)
+
     def forget(self, wishes: Sequence[Wish]) -> None:
         """Count out wishes that wait no more."""
         self.wishes -= len(wishes)

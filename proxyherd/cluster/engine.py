@@ -14,11 +14,12 @@ from zlib import crc32
 
 from proxyherd.cluster import layout
 from proxyherd.cluster.backlog import Backlog
-from proxyherd.cluster.batch import Asked, Batch, Failed, Wish, size_of
-from proxyherd.cluster.commands import SENT_KEY, SENT_VALUE, spell_end, spell_key, spell_word
+from proxyherd.cluster.batch import Asked, Batch, Failed, Wish
+from proxyherd.cluster.commands import SENT_KEY, SENT_VALUE, spell_key, spell_word
 from proxyherd.cluster.layout import LAST_TAG, PREFIXES, VALUE_BYTES
 from proxyherd.cluster.outcomes import AGAIN, Outcomes
 from proxyherd.cluster.routes import Routes, named
+from proxyherd.cluster.sealing import Sealing
 from proxyherd.cluster.shard import Library, Shard
 from proxyherd.config import Address
 from proxyherd.framing import Overlong
@@ -52,15 +53,10 @@ _AGAIN_SECONDS: Final = 0.02
 """Before a tag is tried again whose keys are on their way."""
 
 _MILLISECOND: Final = 1_000_000
-_WAIT_SHARE: Final = 0.8
-"""Of a batch's time, what may pass until replicas have acknowledged: the reply must still be in time."""
 
 
 class Clustered:
-    """What one server's turns store in, and ask.
-
-    `doubt` is called when who is master of what is to be found out anew.
-    """
+    """What one server's turns store in, and ask."""
 
     more = False
 
@@ -71,15 +67,16 @@ class Clustered:
         settings: Settings,
         observer: Observer,
         library: Library,
-        doubt: Callable[[], None],
     ) -> None:
         self.wake: Callable[[], None] = lambda: None
+        self.doubt: Callable[[], None] = lambda: None
+        """Called when who is master of what is to be found out anew."""
         self.routes = Routes(self._connect)
         self._name = name.encode()
         self._settings = settings
         self._observer = observer
         self._library = library
-        self._doubt = doubt
+        self._sealing = Sealing(settings)
         self._loop = asyncio.get_running_loop()
         self._lead = int(limits.max_clock_lead_seconds * NANOSECONDS)
         self._age = int(limits.max_age_seconds * NANOSECONDS)
@@ -109,8 +106,7 @@ class Clustered:
 
     def commands(self, client: Client, lines: Sequence[bytes | Overlong], received: int) -> Sequence[Reply]:
         """Decide what lines are answered with; what they want of the cluster waits for the next batches."""
-        name, now, queues, busy = self._name, self._now, self._queues, self._busy
-        backlog = self.backlog
+        name, now, ask = self._name, self._now, self._ask
         latest = received + self._lead if self._lead else MOST_NANOSECONDS
         expires = spell_word(b"%d" % ((received + self._age) // _MILLISECOND)) if self._age else b""
         replies: list[Reply] = []
@@ -122,8 +118,7 @@ class Clustered:
             if nanoseconds > latest:
                 replies.append(Reply("iamat", "refused", invalid(line)))
                 continue
-            # What `spell_key` and `_ask` do: here for each report.
-            reported = report.client
+            reported = report.client  # what `spell_key` does, without calling it for each report
             at = format_at(name, received, report)
             tag = crc32(reported) & LAST_TAG
             prefix = PREFIXES[tag]
@@ -131,15 +126,7 @@ class Clustered:
             value = SENT_VALUE % (VALUE_BYTES + len(at), nanoseconds, at)
             asked = Asked("iamat", "waiting", None, None, None, "", 0, key, value, at, now, expires)
             replies.append(asked)
-            if backlog.crowded and not self.routes.is_served(tag):
-                self._give_up(client)
-                continue
-            queues[tag].append((client, asked, line))
-            backlog.wishes += 1
-            backlog.size += len(line)
-            if not busy[tag]:
-                busy[tag] = 1
-                self.routes.route(tag)
+            ask(client, asked, line, tag)
         return replies
 
     def _decide(self, client: Client, line: bytes | Overlong) -> Reply:
@@ -150,18 +137,20 @@ class Clustered:
         if type(message) is not Whatsat:
             return Reply(word(line), "invalid", invalid(line))
         asked = Asked("whatsat", "waiting", whatsat=message, key=spell_key(message.client), since=self._now)
-        self._ask(client, asked, line, layout.tag(message.client))
+        tag = layout.tag(message.client)
+        self._particular.add(tag)
+        self._ask(client, asked, line, tag)
         return asked
 
     def _ask(self, client: Client, asked: Asked, line: bytes, tag: int) -> None:
-        """Let a question wait for its master's next batch."""
-        if self.backlog.crowded and not self.routes.is_served(tag):
+        """Let a report or a question wait for its master's next batch."""
+        backlog = self.backlog
+        if backlog.crowded and not self.routes.is_served(tag):
             self._give_up(client)
             return
-        self._particular.add(tag)
         self._queues[tag].append((client, asked, line))
-        self.backlog.wishes += 1
-        self.backlog.size += len(line)
+        backlog.wishes += 1
+        backlog.size += len(line)
         if not self._busy[tag]:
             self._busy[tag] = 1
             self.routes.route(tag)
@@ -208,7 +197,8 @@ class Clustered:
                 batch.add_reports(tag, queue)
         if not batch.calls and shard.seal is None:
             return batch, b"", 0
-        return (batch, *batch.end(*self._end(shard, batch)))
+        tag = shard.seal if shard.seal is not None else batch.tags[0]
+        return (batch, *batch.end(*self._sealing.spell(tag, shard.address, asking=shard.seal is None)))
 
     def _gather_with_care(self, shard: Shard, tag: int, batch: Batch) -> None:
         """Add what a tag wants that is not just a few reports to its own master, or let it be wanted elsewhere."""
@@ -228,16 +218,12 @@ class Clustered:
             own = [tag for tag, owner in enumerate(self.routes.owners) if owner is shard]
             shard.seal = next((tag for tag in own if tag not in self._singly), own[0] if own else None)
 
-    def _end(self, shard: Shard, batch: Batch) -> tuple[bytes, int]:
-        milliseconds = int(self._settings.timeout_seconds * _WAIT_SHARE * 1_000)
-        tag = shard.seal if shard.seal is not None else next(iter(batch.tags), 0)
-        return spell_end(
-            tag, str(shard.address), self._settings.replicas, milliseconds, asking=shard.seal is None
-        )
-
     def settle(self, shard: Shard, batch: Batch, replies: list[object], seconds: float) -> str:
         """Take the replies to a batch; return why they are not to be believed, empty where they are."""
-        if doubt := self._doubted(shard, *replies[-2:]):
+        sealed, acknowledged = replies[-2:]
+        if doubt := self._sealing.doubt(sealed, acknowledged):
+            if isinstance(sealed, Exception) and shard.seal is not None:
+                self._separate(shard.seal)  # let another tag be the seal
             self.give_back(batch, "unsealed")
             return doubt
         self._observer.batch(batch.wishes, seconds)
@@ -248,8 +234,7 @@ class Clustered:
         self.backlog.size -= batch.size
         for tag, failure in failed.items():
             self._put_back(tag, failure.wishes, failure.first)
-            self.backlog.wishes += len(failure.wishes)
-            self.backlog.size += size_of(failure.wishes)
+            self.backlog.remember(failure.wishes)
         doubts = [""]
         for tag in batch.tags:
             if tag in failed:
@@ -260,18 +245,6 @@ class Clustered:
                 self._busy[tag] = 0
         self.wake()
         return max(doubts)
-
-    def _doubted(self, shard: Shard, sealed: object, acknowledged: object) -> str:
-        """Return why the end of a batch does not prove that its replies are true, empty where it does."""
-        for reply in (sealed, acknowledged):
-            if isinstance(reply, Exception):
-                if shard.seal is not None:
-                    self._separate(shard.seal)  # let another tag be the seal
-                return f"the end of a batch was refused: {reply}"
-        assert isinstance(acknowledged, int)
-        if acknowledged >= self._settings.replicas:
-            return ""
-        return f"{acknowledged} replicas have acknowledged, of {self._settings.replicas} that must"
 
     def give_back(self, batch: Batch, why: str) -> None:
         """Take back a batch whose outcome is not known: all of it is done again."""
@@ -286,7 +259,7 @@ class Clustered:
             self.routes.detours.pop(tag, None)
             self.routes.route(tag)
         self._observer.retried(why, batch.wishes)
-        self._doubt()
+        self.doubt()
 
     def _put_back(self, tag: int, wishes: list[Wish], undone: int = 0) -> None:
         """Let wishes stand in a tag's queue again, before what has come since; so many of them were surely not done."""
@@ -299,7 +272,7 @@ class Clustered:
         """Note that a master can be had, or no longer."""
         self._observer.master(str(shard.address), shard.trouble)
         if shard.trouble:
-            self._doubt()
+            self.doubt()
 
     def fault(self, what: str, error: Exception) -> None:
         """Note a fault of the program."""
@@ -315,7 +288,7 @@ class Clustered:
             # A node that is not known yet may have another name in the view that is asked for now.
             self.routes.owners[tag] = self.routes.shards.get(named(error, shard), self.routes.owners[tag])
             self._later(tag)
-            self._doubt()
+            self.doubt()
         elif isinstance(error, library.asked):
             self._observer.retried("asked", len(failed.wishes))
             self._separate(tag)
@@ -350,8 +323,7 @@ class Clustered:
         tried = self._outcomes.refuse(queue[:count])
         self._queues[tag] = tried + queue[count:]
         self.backlog.forget(queue[:count])
-        self.backlog.wishes += len(tried)
-        self.backlog.size += size_of(tried)
+        self.backlog.remember(tried)
         return not tried
 
     def _later(self, tag: int) -> None:

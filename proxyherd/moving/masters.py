@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from msgspec import Struct
 
 from proxyherd.cluster import layout
-from proxyherd.cluster.commands import ADMIT, spell_end, spell_reports
+from proxyherd.cluster.commands import ADMIT, spell_reports
+from proxyherd.cluster.lookout import Lookout
 from proxyherd.cluster.opening import Opener
+from proxyherd.cluster.sealing import Sealing
 from proxyherd.cluster.shard import Connection
-from proxyherd.cluster.views import View, merge
 from proxyherd.config import Address, Herd
 from proxyherd.moving.outbox import Outbox
 from proxyherd.observe import Observer
@@ -27,12 +27,8 @@ from proxyherd.schema import Redis
 _WRITES: Final = 200
 """Clients in one batch: a master serves others too, and is busy for some ten milliseconds then."""
 
-_ASKED_NODES: Final = 3
-_LOOK_SECONDS: Final = 5.0
-_DOUBT_SECONDS: Final = 0.2
 _AGAIN_SECONDS: Final = 0.05
 _LONGEST_PAUSE_SECONDS: Final = 1.0
-_WAIT_SHARE: Final = 0.8
 FIX: Final = "where nothing moves them any more, run redis-cli --cluster fix"
 
 
@@ -63,17 +59,22 @@ class Masters:
         self._settings: Redis = to.redis
         self._observer = observer
         self._find = find
-        self._seeds = tuple(to.redis_nodes)
-        self._nodes = self._seeds
-        self._opener = Opener(to.redis, to.file, os.environ, observer)
-        self._library = self._opener.library
+        self._sealing = Sealing(to.redis)
+        opener = Opener(to.redis, to.file, os.environ, observer)
+        self._library = opener.library
         self.failures: tuple[type[Exception], ...] = (*self._library.errors, Unbelieved)
         """What `connect` and `exchange` raise."""
-        self._doubt = asyncio.Event()
         self.owners: list[Address | None] = [None] * layout.TAGS
         self._writers: dict[Address, _Writer] = {}
-        self._watch = asyncio.create_task(self._keep_looking())
-        self._looked = ""
+        self._lookout = Lookout(
+            to.redis_nodes,
+            opener,
+            to.redis.timeout_seconds,
+            observer,
+            self._take,
+            lambda: self.trouble,
+        )
+        self._looking = asyncio.create_task(self._lookout.run())
 
     def _wake(self, tag: int) -> None:
         owner = self.owners[tag]
@@ -86,54 +87,18 @@ class Masters:
         lost = self.owners.count(None)
         troubles = [f"{one.address}: {one.trouble}" for one in self._writers.values() if one.trouble]
         if lost:
-            why = f" ({self._looked})" if self._looked else ""
+            why = f" ({self._lookout.silence})" if self._lookout.silence else ""
             troubles.append(f"no master is known of {lost} of {layout.TAGS} parts of the table{why}")
         return "; ".join(troubles)
 
     def doubt(self) -> None:
         """Let it be found out anew who is master of what."""
-        self._doubt.set()
+        self._lookout.doubt()
 
     @property
     def found(self) -> bool:
         """Whether all of the table has a master."""
         return None not in self.owners
-
-    # Who is master of what. ----------------------------------------------------------------------------------
-
-    async def _keep_looking(self) -> None:
-        while True:
-            self._doubt.clear()
-            try:
-                await self._look()
-            except Exception as error:  # noqa: BLE001 - a fault of ours must not be the last look
-                self._observer.fault("the masters cannot be found out", error)
-            await asyncio.sleep(_DOUBT_SECONDS)
-            try:
-                async with asyncio.timeout(_LOOK_SECONDS):
-                    await self._doubt.wait()
-            except TimeoutError:
-                continue
-
-    async def _look(self) -> None:
-        nodes = list(dict.fromkeys((*random.sample(self._nodes, len(self._nodes)), *self._seeds)))
-        for at in range(0, len(nodes), _ASKED_NODES):
-            views = [
-                view for view in await asyncio.gather(*map(self._ask, nodes[at : at + _ASKED_NODES])) if view
-            ]
-            if views:
-                self._nodes = tuple(dict.fromkeys(node for view in views for node in view.nodes))
-                self._take(merge(views))
-                return
-
-    async def _ask(self, address: Address) -> View | None:
-        try:
-            async with asyncio.timeout(self._settings.timeout_seconds):
-                return await self._opener.ask_view(address)
-        except self._library.errors as error:
-            self._looked = f"{address}: {str(error) or 'no answer in time'}"
-            self._observer.node_failed(str(address), str(error) or "no answer in time")
-            return None
 
     def _take(self, owners: list[Address | None]) -> None:
         self.owners = owners
@@ -159,18 +124,12 @@ class Masters:
         tags = self._tags(address)
         if not tags:
             raise Unbelieved("it has no part of the table any more")
-        settings = self._settings
-        milliseconds = int(settings.timeout_seconds * _WAIT_SHARE * 1_000)
-        end, more = spell_end(tags[0], str(address), settings.replicas, milliseconds, asking=False)
-        async with asyncio.timeout(settings.timeout_seconds):
+        end, more = self._sealing.spell(tags[0], address)
+        async with asyncio.timeout(self._settings.timeout_seconds):
             replies = await connection.exchange(b"".join([*parts, end]), len(parts) + more)
         *answers, sealed, count = replies
-        if isinstance(sealed, Exception) or not isinstance(count, int):
-            raise Unbelieved(
-                f"the end of a batch was refused: {sealed if isinstance(sealed, Exception) else count}"
-            )
-        if count < settings.replicas:
-            raise Unbelieved(f"{count} replicas have acknowledged, of {settings.replicas} that must")
+        if doubt := self._sealing.doubt(sealed, count):
+            raise Unbelieved(doubt)
         return answers
 
     # Writing. ------------------------------------------------------------------------------------------------
@@ -193,7 +152,7 @@ class Masters:
             except Exception as error:  # noqa: BLE001 - a fault of ours must not leave a master without anybody
                 writer.tell(repr(error), self._observer)
                 self._observer.fault(f"{writer.address} cannot be written to", error)
-            self._doubt.set()
+            self.doubt()
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
@@ -221,7 +180,7 @@ class Masters:
         self.written += sum(len(one.clients) for tag, one in found if tag not in failed)
         writer.tell(self._explain(next(iter(failed.values()), None)), self._observer)
         if failed:  # a slot is on its way, or there is no memory
-            self._doubt.set()
+            self.doubt()
             await asyncio.sleep(_AGAIN_SECONDS)
 
     def _explain(self, refusal: object) -> str:
@@ -235,7 +194,7 @@ class Masters:
 
     async def close(self) -> None:
         """Let go of the masters."""
-        tasks = [self._watch, *(writer.task for writer in self._writers.values())]
+        tasks = [self._looking, *(writer.task for writer in self._writers.values())]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -6,20 +6,19 @@ What it learns from neighbours goes to the cluster, and what it learns from the 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from proxyherd.binding import Binder
-from proxyherd.config import PEER_LINE_SLACK, Herd, Server
-from proxyherd.link import SILENT_HEARTBEATS, Link, Terms
+from proxyherd.config import Herd, Server
+from proxyherd.link import Link
 from proxyherd.messages import At, received
 from proxyherd.node import News, Node
 from proxyherd.observe import Observer
 from proxyherd.peers import Peers
+from proxyherd.replica import make_table, make_terms
 from proxyherd.replicated import Replicated
 from proxyherd.secret import Secrets
-from proxyherd.table import Table
 from proxyherd.tls import Contexts
 from proxyherd.turn import Turn
 
@@ -101,23 +100,19 @@ class Member:
         tell: Callable[[bytes], None],
     ) -> None:
         self._server = server
-        self._timing = timing = herd.timing
         self._loop = loop = asyncio.get_running_loop()
-        key = hashlib.blake2b(secrets.table, digest_size=32, person=b"proxyherd table").digest()
         self.node = _Node(
-            server.name, Table(key), herd.limits, timing, alone=not server.neighbours, now=loop.time()
+            server.name,
+            make_table(secrets),
+            herd.limits,
+            herd.timing,
+            alone=not server.neighbours,
+            now=loop.time(),
         )
         self._told = _Told(self.node, tell)
         self._engine = Replicated(self.node, self._told, loop)
         Turn(self._engine, loop.create_future(), observer, loop)  # nobody asks for places
-        terms = Terms(
-            name=server.name,
-            neighbours=frozenset(server.neighbours),
-            secrets=secrets.accepted,
-            line_bytes=herd.limits.max_line_bytes + PEER_LINE_SLACK,
-            heartbeat=timing.heartbeat_seconds,
-            handshake=timing.handshake_seconds,
-        )
+        terms = make_terms(herd, server, secrets)
         self._peers = Peers(herd, server, terms, self.node, self._engine, observer, contexts)
 
     async def listen(self, binder: Binder) -> None:
@@ -168,11 +163,6 @@ class Member:
 
     async def part(self, seconds: float) -> bool:
         """Let go of the neighbours, when they have what they are to have; return whether they do."""
-        deadline = self._loop.time() + seconds
-        while self._peers.unsent and self._loop.time() < deadline:  # noqa: ASYNC110 - as above
-            await asyncio.sleep(_LOOK_SECONDS)
-        self._peers.part()
-        deadline = self._loop.time() + SILENT_HEARTBEATS * self._timing.heartbeat_seconds
-        while self._peers.linger and self._loop.time() < deadline:  # noqa: ASYNC110 - as above
-            await asyncio.sleep(_LOOK_SECONDS)
+        await self._peers.flush(self._loop.time() + seconds)
+        await self._peers.leave()
         return not self._peers.unsent and not self._peers.linger
