@@ -11,9 +11,10 @@ import asyncio
 import random
 import secrets
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Final, cast
 
+from proxyherd.backoff import backoff
 from proxyherd.config import Address, Herd, Server
 from proxyherd.link import NONCE_BYTES, SILENT_HEARTBEATS, Link, State, Terms
 from proxyherd.listening import Listener, spell
@@ -26,16 +27,8 @@ from proxyherd.tls import Contexts, explain, names
 _READ_AHEAD: Final = 262_144
 """Bytes received and not yet learned past which a peer is not read for now."""
 
-_FIRST_PAUSE: Final = 0.05
-"""Seconds before the first neighbour that is away is dialled again: a restart takes about as long."""
-
-
-def backoff(most: float, rng: random.Random) -> Iterator[float]:
-    """Return pauses in seconds: doubling up to `most`, each between half of that and all of it."""
-    pause = min(_FIRST_PAUSE, most)
-    while True:
-        yield pause * rng.uniform(0.5, 1.0)
-        pause = min(2 * pause, most)
+FIRST_PAUSE_SECONDS: Final = 0.05
+"""The pause before a neighbour that is away is dialled for the second time: a restart takes about as long."""
 
 
 class Peers:
@@ -152,7 +145,7 @@ class Peers:
     async def _keep_dialling(self, neighbour: str) -> None:
         most = self._herd.timing.backoff_seconds
         while True:
-            for pause in backoff(most, random.Random()):  # noqa: S311 - no secret
+            for pause in backoff(FIRST_PAUSE_SECONDS, most, random.Random()):  # noqa: S311 - no secret
                 if await self._visit(neighbour) > most:
                     break  # it has lasted: dial at once, and begin with short pauses again
                 await asyncio.sleep(pause)

@@ -21,11 +21,12 @@ from typing import Any, Literal
 from unittest.mock import patch
 
 from proxyherd import catchup, peer_messages, table, walks
+from proxyherd.backoff import backoff
 from proxyherd.config import PEER_LINE_SLACK
 from proxyherd.link import NONCE_BYTES, Link, State, Terms
 from proxyherd.messages import Entry, Iamat, parse_at, parse_command
 from proxyherd.node import Node
-from proxyherd.peers import backoff
+from proxyherd.peers import FIRST_PAUSE_SECONDS
 from proxyherd.reply import Reply
 from proxyherd.schema import Limits, Timing
 from proxyherd.table import Room, Table
@@ -437,7 +438,7 @@ class Herd:
     # Connections. --------------------------------------------------------------------------------------------
 
     def pauses(self) -> Iterator[float]:
-        return backoff(self.timing.backoff_seconds, self.rng)
+        return backoff(FIRST_PAUSE_SECONDS, self.timing.backoff_seconds, self.rng)
 
     def dial(self, server: Server, life: int, neighbour: str, pauses: Iterator[float] | None) -> None:
         """Try to connect; where `pauses` is None, once, beside whatever connection there is."""
