@@ -73,6 +73,8 @@ bench: .venv/test.stamp
 			echo "make bench: $$package could not be installed" >&2; \
 	done
 	@$(BIN)/python bench/compare.py $(BENCH_ARGS)
+	@if command -v chromium >/dev/null; then $(BIN)/python bench/page.py; \
+	else echo "make bench: chromium is not installed, so the status page is not measured" >&2; fi
 
 # As many simulated herds as wanted: make soak SOAK_ARGS='--seeds 1000000 --first 7'
 soak: .venv/test.stamp

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from debian import PATH
 from herd_process import PATIENCE_SECONDS, Server
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 FLAGS = [
     "--headless",
@@ -34,6 +34,8 @@ new PerformanceObserver((list) => {
   for (const task of list.getEntries()) window.longTasks.push(task.duration);
 }).observe({ type: "longtask", buffered: true });
 """
+
+expect.set_options(timeout=1_000 * PATIENCE_SECONDS)  # its own 5 s are too few on a busy machine
 
 
 @contextlib.contextmanager
@@ -57,8 +59,11 @@ def opened(
     width: int = 1280,
     scheme: Literal["light", "dark"] = "light",
     still: bool = False,
+    ready: int | None = None,
 ) -> Iterator[Page]:
-    """Open a server's page; fail if it complains, or asks anybody but that server for anything."""
+    """Open a server's page, and wait until so many servers are ready, by default all. Fail if the page complains, or
+    asks anybody but its server for anything.
+    """
     context = browser.new_context(
         viewport={"width": width, "height": 800},
         color_scheme=scheme,
@@ -76,7 +81,7 @@ def opened(
         )
         page.add_init_script(_LONG_TASKS)
         page.goto(here)
-        live(page)
+        live(page, ready)
         yield page
         # A connection that is refused while its server is away is told by the browser, whatever a page does.
         assert [one for one in wrong if "net::ERR_" not in one] == []
@@ -84,12 +89,13 @@ def opened(
         context.close()
 
 
-def live(page: Page) -> None:
-    """Wait until the page is connected, and all servers are known and ready."""
+def live(page: Page, ready: int | None = None) -> None:
+    """Wait until the page is connected, and so many servers are known and ready, by default all."""
     page.wait_for_selector("#connection[data-state=live]")
     page.wait_for_function(
-        "() => { const nodes = document.querySelectorAll('.node'); "
-        "return nodes.length && nodes.length === document.querySelectorAll('.node.ready').length }"
+        "(ready) => { const nodes = document.querySelectorAll('.node'); return nodes.length && "
+        "(ready ?? nodes.length) === document.querySelectorAll('.node.ready').length }",
+        arg=ready,
     )
 
 

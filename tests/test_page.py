@@ -23,7 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 from steps import measured_steps
-from viewing import Page, all_events, edges_in, get_events, server_in, viewing
+from viewing import Page, edges_in, get_events, server_in, viewing
 
 import proxyherd
 from proxyherd.admin import Admin, make_app

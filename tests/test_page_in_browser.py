@@ -1,28 +1,18 @@
-"""The status page as people use it, in a real Chromium: at three widths, light and dark, with a keyboard alone, in a
-herd of thirty.
+"""The status page as people use it, in a real Chromium: at three widths, light and dark, with a keyboard alone, and
+with much to show.
 """
 
 from __future__ import annotations
 
-import contextlib
-import random
 import re
-import shutil
-import time
 from collections.abc import Iterator
 
-import psutil
 import pytest
 from browser import chromium, inaccessible, live, opened
 from debian import needs
-from herd_process import Herd, herd_of, now, running_herd, wait_until
+from herd_process import Herd, herd_of, running_herd, wait_until
+from large_herd import large_herd, ring
 from playwright.sync_api import Browser, Page, expect
-from viewing import all_events
-
-from proxyherd.config import PEER_LINE_SLACK
-from proxyherd.journal import Journal
-from proxyherd.schema import Durability as Durable
-from proxyherd.schema import Limits
 
 pytestmark = [needs("chromium"), pytest.mark.xdist_group("browser")]
 
@@ -238,95 +228,35 @@ def test_where_commands_and_places_are_not_shown_the_page_says_why(browser: Brow
             assert inaccessible(page) == []
 
 
-# Thirty servers. -------------------------------------------------------------------------------------------------
-
-SERVERS, CLIENTS, VIEWERS = 30, 100_000, 10
+# Much of everything. ---------------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def big_herd() -> Iterator[Herd]:
-    """Run thirty servers that have 100,000 clients each in their journals."""
-    names = [f"S{number:02}" for number in range(SERVERS)]
-    ring = [(one, names[(at + 1) % SERVERS]) for at, one in enumerate(names)]
-    chords = [(names[at], names[at + SERVERS // 2]) for at in range(0, SERVERS // 2, 3)]
-    rng = random.Random(8)
-    with herd_of([*ring, *chords]) as herd:
-        folder = herd.folder / "journal"
-        journal = Journal(
-            folder,
-            line_bytes=Limits().max_line_bytes + PEER_LINE_SLACK,
-            rewrite_bytes=Durable().rewrite_bytes,
-        )
-        folder.mkdir()
-        journal.start()
-        form = b"AT S00 +0.263873386 client%06d.example %+.6f%+.6f 1621464827.959498503"
-        journal.append(
-            [form % (number, rng.uniform(-60, 75), rng.uniform(-180, 180)) for number in range(CLIENTS)]
-        )
-        journal.close()
-        for server in herd.values():
-            shutil.copytree(folder, server.state / "journal")
-        herd.start()
-        for name, server in herd.items():
-            wait_until(lambda: server.readiness()[0] == 200, f"{name} is ready", 90)  # noqa: B023 - called at once
-        herd.wait_until_whole()
-        yield herd
-
-
-def seconds_of(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return float(times.user + times.system)
-
-
-def cost(process: psutil.Process, seconds: float) -> float:
-    """Return the part of a processor that a process takes in so many seconds."""
-    before, began = seconds_of(process), time.monotonic()
-    time.sleep(seconds)
-    return (seconds_of(process) - before) / (time.monotonic() - began)
-
-
-@pytest.mark.quiet
-@pytest.mark.timeout(300)
-def test_neither_page_nor_server_stalls_in_a_herd_of_thirty(browser: Browser) -> None:
-    with big_herd() as herd:
-        first = herd["S00"]
-        process = psutil.Process(first.pid)
-        first.wait_until_linked()
-        idle = cost(process, 2.0)
-        with contextlib.ExitStack() as stack:
-            for _ in range(VIEWERS):
-                stack.enter_context(all_events(first))
-            time.sleep(1)
-            viewed = cost(process, 5.0)
-            print(
-                f"{1e3 * idle:.0f} ms a second when nobody looks, {1e3 * viewed:.0f} with {VIEWERS} viewers"
-            )
-            assert viewed - idle < 0.050
-            page = stack.enter_context(opened(browser, first))
-            opening = page.evaluate("window.longTasks.splice(0)")
-            assert max(opening, default=0) < 500  # what comes after must not hold a reader up
-            client = stack.enter_context(first.connect())
-            expect(page.locator("#sum-clients")).to_have_text("100,000")
-            expect(page.locator("#map-note")).to_contain_text("100,000 clients, in", timeout=40_000)
-            slowest = 0.0
-            end = time.monotonic() + 3
-            while time.monotonic() < end:
-                began = time.perf_counter()
-                client.ask(b"IAMAT client000001.example +1.25+2.5 " + now())
-                slowest = max(slowest, time.perf_counter() - began)
-                page.wait_for_timeout(5)
+def test_twenty_thousand_clients_and_a_stream_of_commands_are_shown_and_bounded(browser: Browser) -> None:
+    """How long the page and its server are busy with that is measured by bench/page.py."""
+    with large_herd(["Ann", "Bob"], clients=20_000) as herd, opened(browser, herd["Ann"]) as page:
+        ann = herd["Ann"]
+        expect(page.locator("#sum-clients")).to_have_text("20,000")
+        expect(page.locator("#map-note")).to_contain_text("20,000 clients, in")
+        with ann.connect() as client:
             client.send(*[b"FOO %d" % number for number in range(300)])
             for number in range(300):
                 assert client.line() == b"? FOO %d\n" % number
-            page.fill("#filter", "nothing")
-            page.fill("#filter", "")
-            expect(page.locator("#commands tbody tr")).to_have_count(200)
-            tasks = page.evaluate("window.longTasks")
-            print(
-                f"the page's tasks over 50 ms: {opening}, {tasks}; the slowest answer took {1e3 * slowest:.1f} ms"
-            )
-            assert max(tasks, default=0) < 200
-            assert slowest < 0.1
+        expect(page.locator("#commands tbody tr")).to_have_count(200)
+        page.fill("#filter", "nothing")
+        expect(page.locator("#commands tbody tr:visible")).to_have_count(0)
+        page.fill("#filter", "")
+        expect(page.locator("#commands tbody tr:visible")).to_have_count(200)
+        assert not ann.events("internal_error")
+
+
+def test_a_graph_of_thirty_servers_fits_and_is_accessible(browser: Browser) -> None:
+    names = [f"S{number:02}" for number in range(30)]
+    with herd_of(ring(names)) as herd:
+        herd["S00"].start()
+        wait_until(lambda: herd["S00"].readiness()[0] == 200, "S00 is ready")
+        with opened(browser, herd["S00"], ready=1) as page:
+            expect(page.locator(".node")).to_have_count(30)
+            expect(page.locator(".node.unknown")).to_have_count(29)
+            expect(page.locator("#graph line")).to_have_count(len(ring(names)))
             assert page.evaluate("document.documentElement.scrollWidth") <= 1280
             assert inaccessible(page) == []
-        assert not first.events("internal_error")
