@@ -20,36 +20,17 @@ import structlog
 from msgspec import Struct
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
+from proxyherd.escapes import escaped_for_json, visible_for_json
+
 _GATHER_BYTES: Final = 1 << 20
 """Bytes that gather at most before they are written, whoever forgets to flush."""
-
-# Characters that JSON lets through, and that a terminal or a line-reading tool would act on.
-_ACTIVE: Final = {
-    code: f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
-    for code in (
-        *range(0x7F, 0xA0),
-        0x2028,
-        0x2029,
-        *range(0x202A, 0x202F),
-        *range(0x2066, 0x206A),
-    )
-}
-
-
-def text(data: bytes) -> str:
-    r"""Return bytes as text that is safe in a line of JSON: what is not UTF-8 becomes \xNN, and so do those
-    control characters that JSON does not escape by itself.
-    """
-    if data.isascii() and b"\x7f" not in data:
-        return data.decode()
-    return data.decode("utf-8", "backslashreplace").translate(_ACTIVE)
 
 
 def names(clients: Sequence[bytes], most_bytes: int) -> list[str]:
     """Return the first client IDs as text, about `most_bytes` of them."""
     sizes = accumulate(len(client) + 3 for client in clients)
     count = next((at for at, size in enumerate(sizes) if size > most_bytes), len(clients))
-    return text(b" ".join(clients[:count])).split(" ") if count else []  # no ID holds white space
+    return escaped_for_json(b" ".join(clients[:count])).split(" ") if count else []  # no ID holds white space
 
 
 class LogFile:
@@ -217,12 +198,12 @@ class _Render:
                 return self._several(level, line, event)
             if kind is bytes:
                 if len(value) > most:
-                    line[key] = text(value[:most])
+                    line[key] = escaped_for_json(value[:most])
                     line[f"{key}_bytes"] = len(value)
                 else:
-                    line[key] = text(value)
+                    line[key] = escaped_for_json(value)
             elif kind is str:
-                line[key] = value if value.isascii() and "\x7f" not in value else _safe(value)
+                line[key] = value if value.isascii() and "\x7f" not in value else visible_for_json(value)
                 if len(value) > most and key != "exception":
                     line[key] = line[key][:most]
                     line[f"{key}_bytes"] = len(value)
@@ -231,7 +212,7 @@ class _Render:
         try:
             return self._encode(line)
         except (TypeError, ValueError):
-            return self._encode({key: _safe(str(value)) for key, value in line.items()})
+            return self._encode({key: visible_for_json(str(value)) for key, value in line.items()})
 
     def _several(self, level: str, head: dict[str, Any], event: EventDict) -> bytes:
         """Render an event that stands for several lines: in one go where all values stand in JSON as they are."""
@@ -267,10 +248,6 @@ class _Render:
             self._second = second
             self._prefix = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
         return f"{self._prefix}.{now // 1000 % 1_000_000:06d}Z"
-
-
-def _safe(value: str) -> str:
-    return value.encode("utf-8", "backslashreplace").decode().translate(_ACTIVE)
 
 
 def make_logger(file: LogFile, *, server: str, level: str, max_field_bytes: int) -> FilteringBoundLogger:

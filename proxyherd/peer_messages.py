@@ -11,6 +11,7 @@ from typing import Final, TypeAlias
 
 from msgspec import Struct
 
+from proxyherd.escapes import escaped
 from proxyherd.messages import At, Malformed
 from proxyherd.table import DEPTH, FANOUT, LEAVES
 
@@ -120,8 +121,8 @@ def write(message: Request | Digests | Batch | Done | Changed) -> bytes:
 
 
 def plain(words: bytes) -> str:
-    """Make what a stranger sent fit for a log line: printable ASCII, bounded."""
-    return ascii(words[:200].decode("latin-1"))[1:-1]
+    """Make what a stranger sent fit for a log line: bounded, and nothing in it hidden."""
+    return escaped(words[:200])
 
 
 def is_hex(digits: bytes, most: int) -> bool:

@@ -14,8 +14,8 @@ from typing import Final
 
 from msgspec import Struct
 
+from proxyherd.escapes import escaped
 from proxyherd.framing import Overlong
-from proxyherd.logs import text
 from proxyherd.reply import Reply
 
 MOST: Final = 200
@@ -106,10 +106,6 @@ class Recent:
         return clients
 
 
-_CONTROLS: Final = {code: f"\\x{code:02x}" for code in range(0x20)}
-"""Which JSON escapes by itself, and a page would swallow."""
-
-
 def _shown(data: bytes) -> str:
-    shown = text(data[:SHOWN_BYTES]).translate(_CONTROLS)
+    shown = escaped(data[:SHOWN_BYTES])
     return shown if len(data) <= SHOWN_BYTES else f"{shown} …"

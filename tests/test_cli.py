@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import socket
@@ -120,6 +121,10 @@ proxyherd_commands_total{{command="WHATSAT",outcome="answered"}} 3.0
 proxyherd_mended_entries{{neighbour="{neighbour}"}} 5.0
 """
     return {"/readyz": (200, "ready\n") if ready else (503, "catching up\n"), "/metrics": (200, metrics)}
+
+
+def pages_metrics() -> dict[str, tuple[int, str]]:
+    return {"/metrics": pages("Bob")["/metrics"]}
 
 
 # --- configuration
@@ -388,7 +393,16 @@ def test_whatsat_prints_the_whole_answer_however_it_is_cut(herd: config.Herd, si
     assert (result.exit_code, result.stdout_bytes) == (0, whole)
 
 
-def test_client_ids_that_are_not_utf8_pass_through(herd: config.Herd) -> None:
+@pytest.mark.parametrize(
+    ("options", "shown"),
+    [
+        ([], b"AT Ann +0.1 IAMAT k\\xff\\u00a0 +1+1 5\n"),
+        (["--raw"], b"AT Ann +0.1 IAMAT k\xff\xc2\xa0 +1+1 5\n"),
+    ],
+)
+def test_client_ids_that_are_not_utf8_pass_through_and_are_shown_escaped_unless_raw(
+    herd: config.Herd, options: list[str], shown: bytes
+) -> None:
     with serving(herd.servers["Ann"].clients[0], lambda line: [b"AT Ann +0.1 " + line]) as told:
         done = subprocess.run(
             [
@@ -402,13 +416,35 @@ def test_client_ids_that_are_not_utf8_pass_through(herd: config.Herd) -> None:
                 "5",
                 "--config",
                 herd.file,
+                *options,
             ],
             capture_output=True,
             timeout=30,
             check=True,
         )
     assert told == [b"IAMAT k\xff\xc2\xa0 +1+1 5\n"]
-    assert done.stdout == b"AT Ann +0.1 " + told[0]
+    assert done.stdout == shown
+
+
+def test_places_are_shown_as_the_same_json_with_nothing_hidden(herd: config.Herd) -> None:
+    places = '{\n\t"results" : [{"name": "a\\\\x \u202eb\u200e"}],\n   "status" : "OK"\n}\n\n'
+    answer = "AT Ann +0.1 ki\u202ewi +1+1 5\n" + places
+    with serving(herd.servers["Ann"].clients[0], lambda _: [answer.encode()]):
+        result = run("whatsat", "kiwi", "10", "5", "--config", herd.file)
+        raw = run("whatsat", "kiwi", "10", "5", "--config", herd.file, "--raw")
+    first, _, rest = result.stdout.partition("\n")
+    assert first == "AT Ann +0.1 ki\\u202ewi +1+1 5"
+    assert rest == places.replace("\u202e", "\\u202e").replace("\u200e", "\\u200e")
+    assert json.loads(rest) == json.loads(places)
+    assert raw.stdout_bytes == answer.encode()
+
+
+def test_what_a_stranger_at_an_admin_port_says_is_shown_escaped(herd: config.Herd) -> None:
+    said = "\u202e\x1b[2J \\x1b \x9b\u200e"
+    with admin(herd.servers["Ann"].admin[0], {"/readyz": (503, said + "\nmore"), **pages_metrics()}):
+        result = run("status", "--config", herd.file)
+    assert "Ann is not ready: \\u202e\\x1b[2J \\\\x1b \\u009b\\u200e" in result.stderr
+    assert result.output.replace("\n", "").isprintable()
 
 
 @pytest.mark.parametrize("client", ["", "two words", "kiwi\nIAMAT other", "kiwi\t"])

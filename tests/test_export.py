@@ -19,7 +19,8 @@ from herd_process import herd_of, wait_until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxyherd import cli, journal, logs, messages, table
+from proxyherd import cli, journal, messages, table
+from proxyherd.escapes import escaped
 from proxyherd.tools import exporting
 
 HERD = """
@@ -83,7 +84,7 @@ def test_geojson_has_a_point_for_each_client_with_longitude_first(folder: Path) 
         },
     }
     assert strange["geometry"]["coordinates"] == ["180.000", "-0.10"]
-    assert strange["properties"]["client"] == 'a\\xff\x1b\\x85,"b"'
+    assert strange["properties"]["client"] == 'a\\xff\\x1b\\u0085,"b"'
     assert plum["geometry"]["coordinates"] == ["0", "5.50"]
 
 
@@ -93,7 +94,7 @@ def test_csv_has_a_line_for_each_client_below_the_names(folder: Path) -> None:
     assert "\x1b" not in result.stdout
     assert list(csv.reader(io.StringIO(result.stdout, newline=""), strict=True)) == [
         ["client", "latitude", "longitude", "time", "received_by", "difference"],
-        ['a\\xff\\x1b\\x85,"b"', "-0.10", "180.000", "1.5", "Bob", "+0.000000000"],
+        ['a\\xff\\x1b\\u0085,"b"', "-0.10", "180.000", "1.5", "Bob", "+0.000000000"],
         ["kiwi", "34.068930", "-118.445127", "1621464827.959498503", "Ann", "+0.263873386"],
         ["plum", "5.50", "0", "9", "Ann", "-7.000000000"],
     ]
@@ -129,7 +130,7 @@ IDS = st.binary(min_size=1, max_size=9).filter(lambda data: data.split() == [dat
 def test_any_client_id_comes_out_as_valid_json_and_csv(ids: list[bytes]) -> None:
     entries = {one: messages.Entry(b"AT Ann +0.000000000 %b +1-1 5" % one, 5) for one in ids}
     points = features(b"".join(exporting.lines("geojson", entries)).decode())
-    assert [point["properties"]["client"] for point in points] == [logs.text(one) for one in sorted(ids)]
+    assert [point["properties"]["client"] for point in points] == [escaped(one) for one in sorted(ids)]
     text = b"".join(exporting.lines("csv", entries)).decode()
     rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
     assert {len(row) for row in rows} == {6}

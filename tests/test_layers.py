@@ -19,6 +19,7 @@ import proxyherd
 PACKAGE = "proxyherd"
 
 PURE = (
+    "escapes",
     "messages",
     "framing",
     "table",

@@ -33,8 +33,9 @@ from herd_process import (
     write_secret,
 )
 
-from proxyherd import logs, secret
+from proxyherd import secret
 from proxyherd.config import ConfigError
+from proxyherd.escapes import escaped_for_json
 from proxyherd.link import NONCE_BYTES, Link, State, Terms
 
 PAGE = (ROOT / "docs/security.md").read_text()
@@ -221,7 +222,8 @@ def spellings(hidden: bytes) -> set[bytes]:
     as_json = {
         json.dumps(one.decode("latin-1"))[1:-1].encode() for one in plain
     }  # in a log, on a line of JSON
-    logged = {logs.text(hidden).encode(), json.dumps(logs.text(hidden))[1:-1].encode()}
+    as_logged = escaped_for_json(hidden)
+    logged = {as_logged.encode(), json.dumps(as_logged)[1:-1].encode()}
     return plain | as_json | logged
 
 

@@ -23,6 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxyherd import cli
+from proxyherd.escapes import escaped_for_json
 from proxyherd.tools import tailing
 from proxyherd.tools.tailing import Event, Filter, Reader, Reading, Sorter
 
@@ -76,7 +77,7 @@ def test_nothing_that_a_terminal_acts_on_is_ever_shown(fields: dict[str, Any]) -
     ("value", "spelled"),
     [
         ("a\x1b[31mb", "a\\x1b[31mb"),
-        ("\x07\x9b\x7f", "\\x07\\x9b\\x7f"),
+        ("\x07\x9b\x7f", "\\x07\\u009b\\x7f"),
         ("a\n\r\tb", "a\\n\\r\\tb"),
         ("\u202e", "\\u202e"),
         ("\U000e0001", "\\U000e0001"),
@@ -111,7 +112,7 @@ def test_a_line_that_is_no_event_is_shown_as_such_at_its_place(torn: bytes) -> N
     assert text.isprintable()
     told = json.loads(tailing.raw(events[1]))
     assert told["event"] == "malformed"
-    assert told["line"] == torn.decode("utf-8", "backslashreplace")
+    assert told["line"] == escaped_for_json(torn)
     assert tailing.raw(events[0]) == line(1).decode()
 
 

@@ -8,7 +8,15 @@ from typing import Any
 
 import click
 
-from proxyherd.cli.common import Failure, NotReached, config_option, examples, load, server_names
+from proxyherd.cli.common import (
+    Failure,
+    NotReached,
+    config_option,
+    examples,
+    load,
+    raw_option,
+    server_names,
+)
 
 
 def _word(_: click.Context, parameter: click.Parameter, value: str) -> bytes:
@@ -47,9 +55,12 @@ _SIGNED: dict[str, Any] = {"ignore_unknown_options": True}
     callback=lambda c, p, v: v and _word(c, p, v),
     help="POSIX seconds.  [default: now]",
 )
+@raw_option()
 @config_option()
 @click.pass_context
-def iamat(ctx: click.Context, client: bytes, location: bytes, name: str | None, when: bytes | None) -> None:
+def iamat(
+    ctx: click.Context, *, client: bytes, location: bytes, name: str | None, when: bytes | None, raw: bool
+) -> None:
     """Report that CLIENT is at LOCATION (ISO 6709), and print the answer.
 
     Exit codes: 0 taken; 1 an invalid command; 3 the server cannot be reached.
@@ -57,7 +68,7 @@ def iamat(ctx: click.Context, client: bytes, location: bytes, name: str | None, 
     if when is None:
         seconds, rest = divmod(time.time_ns(), 1_000_000_000)
         when = b"%d.%09d" % (seconds, rest)
-    _ask(ctx, name, b"IAMAT", client, location, when)
+    _ask(ctx, name, raw, b"IAMAT", client, location, when)
 
 
 @click.command(
@@ -77,17 +88,20 @@ def iamat(ctx: click.Context, client: bytes, location: bytes, name: str | None, 
     shell_complete=server_names,
     help="Which server to ask.  [default: the file's first]",
 )
+@raw_option()
 @config_option()
 @click.pass_context
-def whatsat(ctx: click.Context, client: bytes, radius: bytes, bound: bytes, name: str | None) -> None:
+def whatsat(
+    ctx: click.Context, *, client: bytes, radius: bytes, bound: bytes, name: str | None, raw: bool
+) -> None:
     """Ask what is within RADIUS km of CLIENT, BOUND results at most, and print the answer.
 
     Exit codes: 0 answered; 1 an invalid command, or an unknown client; 3 the server cannot be reached.
     """
-    _ask(ctx, name, b"WHATSAT", client, radius, bound)
+    _ask(ctx, name, raw, b"WHATSAT", client, radius, bound)
 
 
-def _ask(ctx: click.Context, name: str | None, *fields: bytes) -> None:
+def _ask(ctx: click.Context, name: str | None, raw: bool, *fields: bytes) -> None:
     from proxyherd.tools import ask  # noqa: PLC0415 - not for `serve`
 
     herd = load(ctx)
@@ -102,5 +116,13 @@ def _ask(ctx: click.Context, name: str | None, *fields: bytes) -> None:
             f"cannot reach {server.name} at {error}; see `proxyherd status`"
             + (f", or ask another: --server {others[0]}" if others else "")
         ) from error
-    click.echo(answer, nl=False)
+    click.echo(answer if raw else _readable(answer), nl=False)
     ctx.exit(0 if answer.startswith(b"AT ") else Failure.exit_code)
+
+
+def _readable(answer: bytes) -> bytes:
+    """Return an answer in which nothing is hidden; places are the same JSON, spelled otherwise."""
+    from proxyherd.escapes import escaped, visible_json  # noqa: PLC0415 - not for `serve`
+
+    first, end, places = answer.partition(b"\n")
+    return f"{escaped(first)}{end.decode()}{visible_json(places)}".encode()

@@ -21,6 +21,7 @@ import click
 
 from proxyherd import config
 from proxyherd.config import Herd, Server
+from proxyherd.escapes import visible
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -34,6 +35,9 @@ class Failure(click.ClickException):
     """One line on stderr, and the exit code that says no."""
 
     exit_code = 1
+
+    def format_message(self) -> str:
+        return visible(self.message)
 
 
 class Misconfigured(Failure):
@@ -134,6 +138,15 @@ def log_file_option(name: str) -> Callable[[F], F]:
         "--log-file",
         type=click.Path(path_type=Path),
         help=f"[default: $LOGS_DIRECTORY/{name}, else var/log/{name}]",
+    )
+
+
+def raw_option() -> Callable[[F], F]:
+    """Return the option of a command that prints what strangers chose."""
+    return click.option(
+        "--raw",
+        is_flag=True,
+        help="Print bytes as they are, for programs; a terminal would obey some of them.",
     )
 
 

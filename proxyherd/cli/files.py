@@ -15,6 +15,7 @@ from proxyherd.cli.common import (
     examples,
     load,
     load_if_any,
+    raw_option,
     server_names,
 )
 
@@ -129,22 +130,24 @@ def verify(ctx: click.Context, name: str | None, folder: Path | None) -> None:
 
 @journal.command(
     epilog=examples(
-        "proxyherd journal dump Clark | sort | uniq -c", "proxyherd journal dump Clark > backup.at"
+        "proxyherd journal dump Clark | sort | uniq -c", "proxyherd journal dump Clark --raw > backup.at"
     ),
 )
 @click.argument("name", required=False, shell_complete=server_names)
 @click.option("--folder", type=click.Path(path_type=Path), help="The journal's folder, instead of a NAME.")
+@raw_option()
 @config_option()
 @click.pass_context
-def dump(ctx: click.Context, name: str | None, folder: Path | None) -> None:
+def dump(ctx: click.Context, *, name: str | None, folder: Path | None, raw: bool) -> None:
     """Print the AT lines in the journal of NAME, oldest file first; later lines of a client replace earlier ones."""
     from proxyherd import journal as room  # noqa: PLC0415 - not for `serve`
+    from proxyherd.escapes import escaped  # noqa: PLC0415 - likewise
 
     output = sys.stdout.buffer
     for path in _journal_files(ctx, name, folder):
         try:
             for lines in room.read(path):
-                output.writelines(line + b"\n" for line in lines)
+                output.writelines((line if raw else escaped(line).encode()) + b"\n" for line in lines)
         except OSError as error:
             raise Misconfigured(
                 f"{path}: {error.strerror}; where its server has rewritten it meanwhile, run this again"

@@ -68,6 +68,8 @@ def places(
     """
     import asyncio  # noqa: PLC0415 - not for `serve`
 
+    from proxyherd.escapes import visible_json  # noqa: PLC0415 - likewise
+
     query = _query(point, radius, most)
     bill = _Bill()
     asked = _open(ctx, bill, gazetteer or default_gazetteer())
@@ -75,7 +77,7 @@ def places(
     answer = asyncio.run(_ask(asked, query))
     seconds = time.monotonic() - began
     if as_json:
-        click.echo(answer.body)
+        click.echo(visible_json(answer.body))
     else:
         _print(answer)
     click.echo(
@@ -124,11 +126,11 @@ async def _ask(places: Places, query: Query) -> Answer:
 def _print(answer: Answer) -> None:
     import json  # noqa: PLC0415 - not for `serve`
 
-    from proxyherd.tools.ask import printable  # noqa: PLC0415 - likewise
+    from proxyherd.escapes import escaped  # noqa: PLC0415 - likewise
 
     document = json.loads(answer.body)
     for result in document["results"]:
-        vicinity = printable(str(result.get("vicinity") or ""))
-        click.echo(f"  {printable(str(result.get('name')))}" + (f"  ({vicinity})" if vicinity else ""))
+        vicinity = escaped(str(result.get("vicinity") or ""))
+        click.echo(f"  {escaped(str(result.get('name')))}" + (f"  ({vicinity})" if vicinity else ""))
     if message := document.get("error_message"):
-        click.echo(printable(str(message)), err=True)
+        click.echo(escaped(str(message)), err=True)

@@ -95,7 +95,7 @@ def _since(_: click.Context, parameter: click.Parameter, value: str | None) -> s
     help="Begin with the last N of each log.  [default: 10; with --since all]",
 )
 @click.option("--follow", "-f", is_flag=True, help="Go on with what is logged from now on, until Ctrl-C.")
-@click.option("--json", "as_json", is_flag=True, help="Print the lines as they stand in the logs.")
+@click.option("--json", "as_json", is_flag=True, help="Print the lines of JSON as the logs have them.")
 @click.option(
     "--color",
     type=click.Choice(["auto", "always", "never"]),
@@ -131,11 +131,13 @@ def tail(
     Files that the server has rotated itself are read too, where the newest has not enough. With --follow a rotation
     makes no difference, whoever does it.
     """
-    from proxyherd.logs import text  # noqa: PLC0415 - not for `serve`
+    from proxyherd.escapes import escaped_for_json  # noqa: PLC0415 - not for `serve`
     from proxyherd.tools.tailing import Filter  # noqa: PLC0415 - likewise
 
     herd = load(ctx)
-    wanted = Filter(events, frozenset(text(os.fsencode(client)) for client in clients), level, since)
+    wanted = Filter(
+        events, frozenset(escaped_for_json(os.fsencode(client)) for client in clients), level, since
+    )
     if lines is None and not since:
         lines = 10
     printer = _Printer(_form(herd, color, as_json))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
+from proxyherd.escapes import escaped
 from proxyherd.lookups import look_up
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 MAX_ANSWER_BYTES = 1 << 28
 """Bytes of one answer; as much as a herd's file lets Places answer. Who sends more is no server of ours."""
+
+MOST_SHOWN = 200
+"""Characters of a stranger's text that are shown, before they are escaped."""
 
 
 class Unreachable(Exception):  # noqa: N818 - it is what the server is
@@ -105,11 +109,11 @@ def status(server: Server, seconds: float) -> Status:
             problem = f"{server.admin[0]}: /readyz answers {code}, not 200 or 503"
             return Status(server, time.monotonic(), problem=problem)
         figures = _Figures(_get(server.admin, "/metrics", max(0.0, deadline - time.monotonic()))[1])
-        return _read(server, code == 200, printable(text), figures)
+        return _read(server, code == 200, _first_line(text), figures)
     except Unreachable as error:
         return Status(server, time.monotonic(), problem=str(error))
     except (ValueError, OverflowError, IndexError) as error:  # the last: of the parser
-        problem = f"{server.admin[0]}: no server of a herd: {printable(str(error))}"
+        problem = f"{server.admin[0]}: no server of a herd: {_first_line(str(error))}"
         return Status(server, time.monotonic(), problem=problem)
 
 
@@ -172,11 +176,12 @@ def _get(addresses: tuple[Address, ...], path: str, seconds: float) -> tuple[int
     The Host is loopback's, which an admin port always serves; what it guards against are browsers.
     """
     request = f"GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode()
-    answer = _exchange(addresses, request, seconds, None).decode(errors="replace")
+    answer = _exchange(addresses, request, seconds, None).decode(errors="surrogateescape")
     head, _, body = answer.partition("\r\n\r\n")
     first = head.split(None, 2)
     if len(first) < 2 or not first[0].startswith("HTTP/1.") or not first[1].isdecimal():
-        raise ValueError(f"{path} is answered with {printable(head)!r}, which is not HTTP")
+        line = head.partition("\r\n")[0][:MOST_SHOWN]
+        raise ValueError(f'{path} is answered with "{line}", which is not HTTP')
     return int(first[1]), body
 
 
@@ -256,7 +261,6 @@ def _left(deadline: float) -> float:
     return left
 
 
-def printable(text: str) -> str:
-    """Return the first line of a stranger's text, cut to 200 characters and fit for a terminal."""
-    line = (text.splitlines() or [""])[0][:200]
-    return "".join(character if character.isprintable() else "?" for character in line)
+def _first_line(text: str) -> str:
+    """Return the first line of a stranger's text, cut and fit for a terminal."""
+    return escaped(text.strip().partition("\n")[0][:MOST_SHOWN])

@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from proxyherd import journal, messages
-from proxyherd.logs import text
+from proxyherd.escapes import escaped
 from proxyherd.messages import Entry
 
 FORMATS: Final = ("geojson", "csv")
@@ -27,8 +27,8 @@ _RELISTINGS: Final = 100
 _LEADING_ZEROS: Final = re.compile(r"\A(-?)0+(?=[0-9])")
 _encode: Final = msgspec.json.Encoder().encode
 
-# A file that is looked at, or read line by line, is not to act on a terminal. JSON escapes these by itself.
-_CONTROL: Final = {code: f"\\x{code:02x}" for code in range(0x20)}
+_CALCULATED: Final = re.compile("^[=+@\uff0b\uff0d\uff1d\uff20-]|;")
+"""What makes a spreadsheet take a cell for a formula, in any width; and what some take for the end of a cell."""
 
 
 class Found(Struct):
@@ -102,7 +102,7 @@ class Place(Struct, frozen=True):
     """Where one client was last."""
 
     client: str
-    """Its ID, as the logs spell it."""
+    """Its ID, escaped: a file is looked at on terminals."""
     latitude: str
     """Degrees, as JSON numbers; likewise the longitude."""
     longitude: str
@@ -119,7 +119,12 @@ def place(line: bytes) -> Place:
     _, server, difference, client, _, time = line.split(b" ")
     latitude, longitude = messages.position(line)
     return Place(
-        text(client), number(latitude), number(longitude), time.decode(), server.decode(), difference.decode()
+        escaped(client),
+        number(latitude),
+        number(longitude),
+        time.decode(),
+        server.decode(),
+        difference.decode(),
     )
 
 
@@ -153,7 +158,7 @@ def _geojson(places: Iterable[Place]) -> Iterator[bytes]:
 
 
 def _csv(places: Iterable[Place]) -> Iterator[bytes]:
-    """RFC 4180, but for LF alone at the end of a line."""
+    """RFC 4180, but for LF alone at the end of a line. Spreadsheets find no formula in it."""
     row = io.StringIO()
     write = csv.writer(row, lineterminator="\n").writerow
     write(("client", "latitude", "longitude", "time", "received_by", "difference"))
@@ -161,6 +166,12 @@ def _csv(places: Iterable[Place]) -> Iterator[bytes]:
         yield row.getvalue().encode()
         row.seek(0)
         row.truncate()
-        client = one.client.translate(_CONTROL)
+        client = _CALCULATED.sub(_coded, one.client)
         write((client, one.latitude, one.longitude, one.time, one.received_by, one.difference))
     yield row.getvalue().encode()
+
+
+def _coded(match: re.Match[str]) -> str:
+    """Escape one character as `escaped` would if it were not shown."""
+    code = ord(match[0])
+    return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}"

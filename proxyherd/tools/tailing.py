@@ -18,6 +18,8 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
+from proxyherd.escapes import escaped_for_json, visible, visible_json
+
 LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 """From the least."""
 
@@ -80,7 +82,7 @@ def parse(line: bytes) -> dict[str, Any] | None:
 
 def malformed(line: bytes, server: str, timestamp: str) -> dict[str, Any]:
     """Return the fields of the event that stands for a line that is none; its time is that of the line before."""
-    text = line.decode("utf-8", "backslashreplace")
+    text = escaped_for_json(line)
     return {"timestamp": timestamp, "level": "error", "server": server, "event": MALFORMED, "line": text}
 
 
@@ -176,10 +178,10 @@ class Sorter:
 
 
 def raw(event: Event) -> str:
-    """Return the line of JSON, as it stands in the log; of what is none, JSON that holds it."""
+    """Return the line of JSON, of the same meaning as in the log; of what is none, JSON that holds it."""
     if event.fields["event"] == MALFORMED:
         return json.dumps(event.fields, ensure_ascii=True)
-    return event.line.decode()
+    return visible_json(event.line)
 
 
 class Reader:
@@ -193,13 +195,13 @@ class Reader:
 
     def __call__(self, event: Event) -> str:
         fields = event.fields
-        server, name = escape(fields["server"]), escape(fields["event"])
+        server, name = visible(fields["server"]), visible(fields["event"])
         level = event.level
         told = (
-            [] if level == "info" else [self._style(f"[{escape(level)}]", _LEVEL_COLOURS.get(level, "red"))]
+            [] if level == "info" else [self._style(f"[{visible(level)}]", _LEVEL_COLOURS.get(level, "red"))]
         )
         told += [
-            f"{self._style(escape(key), 'bright_black')}={spell(value)}"
+            f"{self._style(visible(key), 'bright_black')}={spell(value)}"
             for key, value in fields.items()
             if key not in _FIRST
         ]
@@ -235,22 +237,6 @@ def _time(timestamp: str) -> str:
 def spell(value: object) -> str:
     """Return a field's value in one piece: words as they are, other text in quotes, the rest as JSON has it."""
     if not isinstance(value, str):
-        return escape(json.dumps(value, ensure_ascii=False))
-    text = escape(value)
+        return visible(json.dumps(value, ensure_ascii=False))
+    text = visible(value)  # a server has escaped what strangers sent when it logged it
     return text if _PLAIN.fullmatch(text) else '"{}"'.format(text.replace('"', '\\"'))
-
-
-def escape(text: str) -> str:
-    r"""Escape what a terminal acts on or does not show: control characters, marks that change the direction."""
-    if text.isprintable():
-        return text
-    return "".join(one if one.isprintable() else _escaped(ord(one)) for one in text)
-
-
-def _escaped(code: int) -> str:
-    if code < 0x100:
-        return _SHORT.get(code, f"\\x{code:02x}")
-    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
-
-
-_SHORT: Final = {0x09: "\\t", 0x0A: "\\n", 0x0D: "\\r"}

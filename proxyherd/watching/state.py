@@ -16,6 +16,7 @@ from msgspec import Meta, Struct
 from prometheus_client.metrics import MetricWrapperBase
 
 from proxyherd import __version__
+from proxyherd.escapes import visible
 from proxyherd.observe import Observer
 from proxyherd.recent import MOST, SHOWN_BYTES, Command
 
@@ -88,7 +89,31 @@ def read(data: bytes) -> State | None:
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
     fits = all(_is_sane(histogram) for histogram in (state.places, state.lag))
-    return state if fits and _are_short(state.commands or ()) else None
+    return _visible(state) if fits and _are_short(state.commands or ()) else None
+
+
+def _visible(state: State) -> State:
+    """Return a state in whose text nothing is hidden; one of ours is such already."""
+    commands = state.commands and [
+        Command(
+            one.number,
+            one.at,
+            visible(one.kind),
+            visible(one.outcome),
+            visible(one.command),
+            visible(one.answer),
+        )
+        for one in state.commands
+    ]
+    return msgspec.structs.replace(
+        state,
+        server=visible(state.server),
+        version=visible(state.version),
+        reason=visible(state.reason),
+        places_by=visible(state.places_by),
+        links={visible(name): link for name, link in state.links.items()},
+        commands=commands,
+    )
 
 
 def _is_sane(histogram: Histogram) -> bool:
