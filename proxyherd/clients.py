@@ -100,7 +100,11 @@ class Clients:
         self._sweeper = self.loop.call_later(self._sweep_seconds, self._sweep)
         now = self.loop.time()
         for connection in tuple(self.connections):
-            connection.check(now)
+            try:
+                connection.check(now)
+            except Exception as error:  # noqa: BLE001 - the others are looked at
+                self.observer.fault("a client cannot be looked at", error)
+                connection.fail()
 
 
 class Connection(asyncio.Protocol):
@@ -352,6 +356,13 @@ class Connection(asyncio.Protocol):
         self._reason = reason
         if self._transport is not None:
             self._transport.abort()
+
+    def fail(self) -> None:
+        """End the connection at once, and forget it: what was done for it has raised."""
+        if (transport := self._transport) is not None:
+            self._reason = "internal error"
+            self.connection_lost(None)  # which a transport that raises may never tell
+            transport.abort()
 
 
 def _takes_more(transport: asyncio.Transport) -> bool:

@@ -125,11 +125,21 @@ class Listener:
                 "ssl_shutdown_timeout": self._shutdown_seconds,
             }
         loop = asyncio.get_running_loop()
+        made: list[asyncio.Protocol] = []
+
+        def make() -> asyncio.Protocol:
+            made.append(self._make_protocol())
+            return made[0]
+
         try:
-            await loop.connect_accepted_socket(self._make_protocol, connection, **tls)
+            await loop.connect_accepted_socket(make, connection, **tls)
         except OSError as error:
             connection.close()
             self._refused(name, f"no TLS handshake: {explain(error)}" if tls else f"broken: {error.strerror}")
+        except asyncio.CancelledError:
+            for protocol in made:  # uvloop closes its connection, and tells it nothing
+                protocol.connection_lost(None)
+            raise
 
 
 def spell(peer: object) -> str:

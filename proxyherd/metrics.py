@@ -94,6 +94,7 @@ LABELS: Final = (
             "slow reader": "for slow_reader_seconds",
             "server stops": "",
             "no answer from the cluster": "for deadline_seconds of [redis]",
+            "internal error": "the log has its traceback as internal_error",
             "refused": "too many, or a TLS handshake failed",
         },
     ),

@@ -74,19 +74,20 @@ class Observer:
     def _tell_reports(self) -> None:
         """Log the stored reports that have gathered: one event, which is one line each."""
         if self._lines:
-            self._commands["iamat", "stored"] += len(self._lines)
-            several = Each if len(self._lines) > 1 else _only
+            clients, lines, answers = self._clients, self._lines, self._answers
+            self._clients, self._lines, self._answers = [], [], []
+            self._commands["iamat", "stored"] += len(lines)
+            several = Each if len(lines) > 1 else _only
             self._info(
                 "command",
-                client=several(self._clients),
+                client=several(clients),
                 kind="iamat",
                 outcome="stored",
-                command=several(self._lines),
-                answer=several(self._answers),
+                command=several(lines),
+                answer=several(answers),
             )
             if self.recent.wanted:
-                self.recent.reports(self._lines, self._answers)
-            self._clients, self._lines, self._answers = [], [], []
+                self.recent.reports(lines, answers)
 
     def command(self, client: str, line: bytes | Overlong, reply: Reply) -> None:
         """Note one command and its answer; call in the turn in which the answer leaves."""
@@ -171,22 +172,28 @@ class Observer:
         """Note what the core has left."""
         self._tell_reports()
         for note in notes:
-            if isinstance(note, Flooded):
-                self._updates[note.neighbour, "out", "true"] += len(note.clients)
-                self._flood("flood_sent", note.neighbour, note.clients, "out")
-            elif isinstance(note, Heard):
-                repeated = len(note.clients) - note.news
-                if note.news:
-                    self._updates[note.neighbour, "in", "true"] += note.news
-                if repeated:
-                    self._updates[note.neighbour, "in", "false"] += repeated
-                if note.late is not None:
-                    self.metrics.propagation.observe(max(0, note.late) / NANOSECONDS)
-                if self.recent.wanted:
-                    self.recent.heard(note.clients)
-                self._flood("flood_received", note.neighbour, note.clients, "in", news=note.news)
-            else:
-                self._link(note)
+            try:
+                self._note(note)
+            except Exception as error:  # noqa: BLE001 - the other notes are told
+                self.fault("a note of the core cannot be told", error)
+
+    def _note(self, note: Note) -> None:
+        if isinstance(note, Flooded):
+            self._updates[note.neighbour, "out", "true"] += len(note.clients)
+            self._flood("flood_sent", note.neighbour, note.clients, "out")
+        elif isinstance(note, Heard):
+            repeated = len(note.clients) - note.news
+            if note.news:
+                self._updates[note.neighbour, "in", "true"] += note.news
+            if repeated:
+                self._updates[note.neighbour, "in", "false"] += repeated
+            if note.late is not None:
+                self.metrics.propagation.observe(max(0, note.late) / NANOSECONDS)
+            if self.recent.wanted:
+                self.recent.heard(note.clients)
+            self._flood("flood_received", note.neighbour, note.clients, "in", news=note.news)
+        else:
+            self._link(note)
 
     def _link(self, note: CaughtUp | LinkUp | LinkDown | LinkFailed | Skipped) -> None:
         match note:

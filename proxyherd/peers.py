@@ -8,6 +8,7 @@ stranger until its link says otherwise, and strangers are few.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import secrets
 import socket
@@ -82,10 +83,12 @@ class Peers:
     def tick(self, now: float) -> None:
         """Let time pass for every link; call a few times a heartbeat."""
         for connection in tuple(self.connections):
-            link = connection.link
-            link.tick(now)
-            if link.state is State.CLOSED:
-                self.node.closed(link)
+            try:
+                connection.link.tick(now)
+                if connection.link.state is State.CLOSED:
+                    self.node.closed(connection.link)
+            except Exception as error:  # noqa: BLE001 - time passes for the others
+                connection.fail(error)
         self.node.tick(now)
         self.engine.beat()
 
@@ -187,15 +190,18 @@ class Peers:
                 "ssl_handshake_timeout": seconds,
                 "ssl_shutdown_timeout": seconds,
             }
+        connection, is_made = PeerConnection(self, neighbour), False
         try:
             async with asyncio.timeout(seconds):
-                _, connection = await self.loop.create_connection(
-                    lambda: PeerConnection(self, neighbour), host, address.port, **tls
-                )
+                await self.loop.create_connection(lambda: connection, host, address.port, **tls)
+            is_made = True
         except (OSError, TimeoutError) as error:
             where = f"{address}" if host == address.host else f"{address} ({host})"
             failures.append(f"{where}: {self._why(error)}")
             return None
+        finally:
+            if not is_made:  # in time; but a moment later it may have been
+                connection.give_up("")
         return connection
 
     def _why(self, error: Exception) -> str:
@@ -269,15 +275,40 @@ class PeerConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Let the next turn hear what is left, which may be a neighbour's last words, and end the link."""
+        if self._transport is None:
+            return
         self._transport = None
         self._lost, self._broken = True, "" if exc is None else f"connection broke: {explain(exc)}"
         self._peers.engine.peer_said(self)
+
+    def give_up(self, reason: str) -> None:
+        """End the connection at once, if there is one; "" as a reason: somebody else tells why.
+
+        uvloop tells a protocol nothing of the end of a connection whose making was given up when it was just made, and
+        lets every call of its transport fail.
+        """
+        if (transport := self._transport) is not None:
+            self._transport, self._lost = None, True
+            self.link.close(reason)
+            self.heard()
+            transport.abort()
+
+    def fail(self, error: Exception) -> None:
+        """End the connection at once: something that was done with it has raised."""
+        self.give_up("internal error; the log has its traceback")
+        with contextlib.suppress(Exception):  # also where it is the log that fails
+            self._peers.observer.fault(
+                f"the connection with {self.link.peer or self.host} cannot be served", error
+            )
 
     def heard(self) -> None:
         """End the link if the connection is gone."""
         if not self._lost or self.ended.done():
             return
         peers = self._peers
+        peers.connections.discard(self)
+        peers.engine.remove_link(self)
+        self.ended.set_result(self.link.proved)
         if self._broken:
             self.link.close(self._broken)
         elif self.link.dialled and self.link.certified is not None and self.link.state is State.HELLO:
@@ -286,9 +317,6 @@ class PeerConnection(asyncio.Protocol):
         else:
             self.link.receive_eof()
         peers.node.closed(self.link)
-        peers.connections.discard(self)
-        peers.engine.remove_link(self)
-        self.ended.set_result(self.link.proved)
 
     def release(self, now: float) -> None:
         """Write what the link has to send, in one write; end the connection if the link has ended."""

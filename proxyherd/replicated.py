@@ -39,6 +39,9 @@ class Peer(Protocol):
     def release(self, now: float) -> None:
         """Write what the link has to send, in one write; end the connection if the link has ended."""
 
+    def fail(self, error: Exception) -> None:
+        """End the connection at once, and forget it: something that was done with it has raised."""
+
 
 class Journal(Protocol):
     """What a turn wants of the journal."""
@@ -181,15 +184,21 @@ class Replicated:
         for _ in range(len(self._peers)):
             peer = self._peers.popleft()
             peer.queued = False
-            self._node.receive(peer.link, most, now)
-            if peer.link.more:
-                self.peer_said(peer)
-            else:
-                peer.heard()
+            try:
+                self._node.receive(peer.link, most, now)
+                if peer.link.more:
+                    self.peer_said(peer)
+                else:
+                    peer.heard()
+            except Exception as error:  # noqa: BLE001 - the other neighbours are heard
+                peer.fail(error)
 
     def _release(self, now: float) -> None:
         for peer in tuple(self._links):
-            peer.release(now)
+            try:
+                peer.release(now)
+            except Exception as error:  # noqa: BLE001 - the other neighbours are told
+                peer.fail(error)
 
     def _look_up_again(self) -> None:
         """Decide again about queries that came before the server was ready."""

@@ -74,8 +74,9 @@ class Timing(Struct, frozen=True, forbid_unknown_fields=True):
     heartbeat_seconds: Annotated[float, Meta(ge=0.01, le=60)] = 0.5
     """A link says something at least this often, and is dead when silent for three of them."""
 
-    handshake_seconds: Annotated[float, Meta(gt=0, le=60)] = 1.0
-    """For a connection to a neighbour to be made, and again for both to prove themselves."""
+    handshake_seconds: Annotated[float, Meta(gt=0, le=60)] = 1.5
+    """For a connection to a neighbour to be made, and again for both to prove themselves. Linux sends a SYN that was
+    lost again after 1 s: within 1.5 s the second one is answered."""
 
     backoff_seconds: Annotated[float, Meta(gt=0, le=3600)] = 1.0
     """The longest pause between two attempts to reach a neighbour."""
@@ -146,9 +147,10 @@ class Redis(Struct, frozen=True, forbid_unknown_fields=True):
     """How many replicas of a master must have a report before it is answered. With one, it survives the loss of any one
     node; each further one is another node, and another that must be up."""
 
-    timeout_seconds: Annotated[float, Meta(ge=0.05, le=60)] = 1.0
+    timeout_seconds: Annotated[float, Meta(ge=0.05, le=60)] = 1.2
     """How long a master may take for what it is sent at once, its replicas included. Keep it below the cluster's
-    `cluster-node-timeout`: a master that has been replaced meanwhile must not be believed."""
+    `cluster-node-timeout`: a master that has been replaced meanwhile must not be believed. And above 1: Linux sends a
+    lost SYN again after 1 s."""
 
     gather_seconds: Annotated[float, Meta(ge=0, le=1)] = 0.0
     """How long reports and queries for one master gather before they are sent to it: each waits as much longer, and more

@@ -5,11 +5,15 @@ The engine `herd` has the outcomes in the same turn, and hands them to journal a
 answer; `redis` has them later, and wakes another turn. Answers keep their order on a connection either way, one write
 to each client; the log and the metrics come last. So the busier a server is, the less a command costs it. What is too
 much for one turn waits for the next, so that nobody's flood holds up another's answer for long.
+
+What is done for one client or one neighbour may raise. Then its connection ends, the log has the traceback, and the
+turn goes on for all the others.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence, Sized
@@ -65,6 +69,9 @@ class Client(Protocol):
 
     def give_up(self, reason: str) -> list[tuple[bytes | Overlong, Reply]]:
         """Close without the answers that are owed; return their commands."""
+
+    def fail(self) -> None:
+        """End the connection at once, and forget it: something that was done for it has raised."""
 
 
 class Settled(Struct):
@@ -173,7 +180,11 @@ class Turn:
         engine.begin(now, self._received)
         if self._clients and not engine.full:
             self._hear_clients(now)
-        kept = engine.keep()
+        try:
+            kept = engine.keep()
+        except Exception as error:  # noqa: BLE001 - as where it says that it could not keep them
+            self._fault("what this turn has stored cannot be kept", error)
+            kept = False
         if kept is True:
             self._let_out()
         elif kept is False:
@@ -183,11 +194,15 @@ class Turn:
             self._commit = self._loop.create_task(self._let_out_after(kept))
 
     async def _let_out_after(self, kept: Awaitable[bool]) -> None:
+        is_kept = False
         try:
-            if not await kept:
-                self._decide_again()
+            is_kept = await kept
+        except Exception as error:  # noqa: BLE001 - likewise
+            self._fault("what this turn has stored cannot be kept", error)
         finally:
             self._commit = None
+        if not is_kept:
+            self._decide_again()
         self._let_out()
 
     def _decide_again(self) -> None:
@@ -203,20 +218,29 @@ class Turn:
         engine, observer = self._engine, self._observer
         engine.tell(self._loop.time())
         for client, lines, answers in self._reported:
-            client.answer(answers)
+            try:
+                client.answer(answers)
+            except Exception as error:  # noqa: BLE001 - the others' answers leave
+                self._failed(client, error)
             observer.reports(client.label, cast("list[bytes]", lines), answers)
         self._reported.clear()
         for client, lines, replies in self._said:
-            self._answer(client, lines, replies)
+            try:
+                self._answer(client, lines, replies)
+            except Exception as error:  # noqa: BLE001 - likewise
+                self._failed(client, error)
         self._said.clear()
         # Behind what was said: who is given up is owed that too.
         if (settled := engine.settled()) is not None:
             self._settle(settled)
         if self._given_up:
             self._give_up_some()
-        if notes := engine.notes():
-            observer.note(notes)
-        observer.end_turn()
+        try:
+            if notes := engine.notes():
+                observer.note(notes)
+            observer.end_turn()
+        except Exception as error:  # noqa: BLE001 - queries are asked, and the next turn comes
+            self._fault("the turn cannot be logged", error)
         self._ask_some()
         if engine.more or self._unasked or self._given_up or (self._clients and not engine.full):
             self.wake()
@@ -226,7 +250,10 @@ class Turn:
         for client, reply in settled.found:
             self._wait_for_places(client, reply)
         for client in settled.clients:
-            self._log(client, client.release())
+            try:
+                self._log(client, client.release())
+            except Exception as error:  # noqa: BLE001 - the others' answers leave
+                self._failed(client, error)
         self._given_up.extend(settled.given_up)
 
     def _give_up_some(self) -> None:
@@ -236,10 +263,14 @@ class Turn:
             client, reason = self._given_up.popleft()
             self.client_left(client)
             gone.add(client)
-            unanswered = client.give_up(reason)
-            for _, reply in unanswered:
-                reply.outcome, reply.answer, reply.entry = "unanswered", None, None
-            self._log(client, unanswered)
+            try:
+                unanswered = client.give_up(reason)
+                for _, reply in unanswered:
+                    reply.outcome, reply.answer, reply.entry = "unanswered", None, None
+                self._log(client, unanswered)
+            except Exception as error:  # noqa: BLE001 - the others go too
+                self._failed(client, error)
+                continue
             lines_left -= len(unanswered)
         if self._unasked:
             self._unasked = deque(waiting for waiting in self._unasked if waiting[0] not in gone)
@@ -264,6 +295,16 @@ class Turn:
                 for line, reply in several:
                     self._observer.command(client.name, line, reply)
 
+    def _failed(self, client: Client, error: Exception) -> None:
+        """End one client's connection, for which something could not be done."""
+        self._fault("a client cannot be served", error)
+        with contextlib.suppress(Exception):
+            client.fail()
+
+    def _fault(self, what: str, error: Exception) -> None:
+        with contextlib.suppress(Exception):  # also where it is the log that fails
+            self._observer.fault(what, error)
+
     def _hear_clients(self, now: float) -> None:
         """Let the engine decide about what clients have sent."""
         engine, received = self._engine, self._received
@@ -275,7 +316,11 @@ class Turn:
                 break
             client = self._clients.popleft()
             client.queued = False
-            lines = client.take(_CLIENT_LINES, now)
+            try:
+                lines = client.take(_CLIENT_LINES, now)
+            except Exception as error:  # noqa: BLE001 - the others are heard
+                self._failed(client, error)
+                continue
             lines_left -= len(lines)
             clients.append(client)
             said.append(lines)
@@ -285,7 +330,11 @@ class Turn:
                 self._reported.append(one)
                 continue
             replies = [Reply("iamat", "stored", answer) for answer in answers]
-            replies += engine.commands(client, lines[len(answers) :], received)
+            try:
+                replies += engine.commands(client, lines[len(answers) :], received)
+            except Exception as error:  # noqa: BLE001 - the others are answered
+                self._failed(client, error)
+                continue
             self._said.append((client, lines, replies))
 
     # Places. -------------------------------------------------------------------------------------------------
@@ -317,10 +366,10 @@ class Turn:
     async def _ask_places(self, client: Client, reply: Reply) -> None:
         assert reply.whatsat is not None
         assert reply.entry is not None
-        latitude, longitude = position(reply.entry.line)
-        query = Query(latitude, longitude, metres(reply.whatsat.radius), reply.whatsat.most)
         began = time.monotonic()  # the loop's own clock counts milliseconds
         try:
+            latitude, longitude = position(reply.entry.line)
+            query = Query(latitude, longitude, metres(reply.whatsat.radius), reply.whatsat.most)
             places = await asyncio.shield(self._places)
             answer = await places.nearby(query, client)
         except asyncio.CancelledError:

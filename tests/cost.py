@@ -309,12 +309,9 @@ class Server:
         self._log.close()
         return self.costs
 
-    async def link(self, name: str) -> tuple[PeerConnection, Transport]:
-        connection, transport, far = (
-            PeerConnection(cast("Any", self.daemon._backend).peers, None),
-            Transport(1),
-            neighbour(name),
-        )
+    async def link(self, name: str, transport: Transport | None = None) -> tuple[PeerConnection, Transport]:
+        connection, far = PeerConnection(cast("Any", self.daemon._backend).peers, None), neighbour(name)
+        transport = transport or Transport(1)
         connection.connection_made(cast("asyncio.Transport", transport))
         for _ in range(2):
             connection.data_received(far.data_to_send(0.0))

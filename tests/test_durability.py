@@ -336,6 +336,9 @@ class Pipeliner:
     def give_up(self, reason: str) -> list[tuple[bytes | Overlong, Reply]]:
         raise AssertionError(reason)
 
+    def fail(self) -> None:
+        raise AssertionError("its turn has raised")
+
 
 @pytest.fixture
 def observer(tmp_path: Path) -> Iterator[Observer]:

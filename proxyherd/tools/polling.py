@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from proxyherd.config import Herd, Server
 
-DEADLINE_SECONDS = 1.0
-"""For all that one server is asked at once."""
+DEADLINE_SECONDS = 1.2
+"""For all that one server is asked at once. Linux sends a lost SYN again after 1 s."""
 
 
 class Rates(Struct, frozen=True):

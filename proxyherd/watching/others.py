@@ -25,8 +25,8 @@ from proxyherd.watching.fetching import UnusableError, fetch
 from proxyherd.watching.rates import History
 from proxyherd.watching.state import MAX_BYTES, State, read
 
-DEADLINE_SECONDS: Final = 1.0
-"""For one server to answer in, at the address that is tried."""
+DEADLINE_SECONDS: Final = 1.2
+"""For one server to answer in, at the address that is tried. Linux sends a lost SYN again after 1 s."""
 
 _EVERY_SECONDS: Final = 1.0
 _FRESH_SECONDS: Final = 2.5

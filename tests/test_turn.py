@@ -1,0 +1,424 @@
+"""Turns of one server, its real parts put together without sockets: what one destination does costs no other one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import cost
+import pytest
+from cost import invalid, report, settled
+
+from proxyherd.clients import Connection
+from proxyherd.config import Address, parse
+from proxyherd.listening import Listener
+from proxyherd.lookups import new_event_loop
+from proxyherd.notes import LinkUp
+from proxyherd.peers import Peers
+
+Body = Callable[["Bob"], Coroutine[Any, Any, None]]
+
+
+class Transport(cost.Transport):
+    """One connection's other side. Calls named in `broken` raise, as all do of one that uvloop has closed."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(port)
+        self.broken: set[str] = set()
+        self.write = self._write
+        self.aborted = False
+
+    def _write(self, data: bytes) -> None:
+        self._do("write")
+        self.written.append(data)
+
+    def _do(self, what: str) -> None:
+        if what in self.broken:
+            raise RuntimeError(f"unable to perform {what}")
+
+    def get_write_buffer_size(self) -> int:
+        self._do("get_write_buffer_size")
+        return 0
+
+    def pause_reading(self) -> None:
+        self._do("pause_reading")
+
+    def resume_reading(self) -> None:
+        self._do("resume_reading")
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        self._do("write_eof")
+
+    def close(self) -> None:
+        self._do("close")
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+class Bob(cost.Server):
+    """The server of tests/cost.py, with a neighbour Abe and a neighbour Ann, and clients."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.folder = folder
+
+    async def start(self) -> None:
+        self.assemble()
+        self.abe, self.ann = [await self.meet(name) for name in ("Abe", "Ann")]
+
+    async def meet(self, name: str) -> tuple[Any, Transport]:
+        transport = Transport(1)
+        connection, _ = await self.link(name, transport)
+        transport.take()
+        return connection, transport
+
+    def client(self, port: int) -> tuple[Connection, Transport]:
+        connection, transport = Connection(self.daemon._clients), Transport(port)
+        connection.connection_made(cast("asyncio.Transport", transport))
+        return connection, transport
+
+    @property
+    def engine(self) -> Any:
+        return cast("Any", self.daemon._backend).engine
+
+    @property
+    def links(self) -> Any:
+        return cast("Any", self.daemon._backend).peers
+
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        lines = map(json.loads, (self.folder / "log").read_text().splitlines())
+        return [line for line in lines if line["event"] == event]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[[Body], None]:
+    """Run a test's body with a server that has met its neighbours."""
+
+    def run_it(body: Body) -> None:
+        async def whole() -> None:
+            bob = Bob(tmp_path)
+            await bob.start()
+            await body(bob)
+            bob.daemon._clients._sweeper.cancel()
+            bob._log.close()
+
+        asyncio.run(whole())
+
+    return run_it
+
+
+# One destination raises. ---------------------------------------------------------------------------------------
+
+CLIENT_FAULTS: dict[str, tuple[str, bytes]] = {
+    "the answer to a report cannot be written": ("write", report(0, 5) + b"\n"),
+    "the answer to something else cannot be written": ("write", invalid(0) + b"\n"),
+    "it cannot be read on": ("resume_reading", (b"x" * 8_000 + b"\n") * 9),
+}
+
+
+@pytest.mark.parametrize("fault", CLIENT_FAULTS)
+def test_a_client_whose_connection_raises_costs_no_other_one_its_turn(
+    fault: str, run: Callable[[Body], None]
+) -> None:
+    call, said = CLIENT_FAULTS[fault]
+
+    async def body(bob: Bob) -> None:
+        broken, before, behind = bob.client(1), bob.client(2), bob.client(3)
+        broken[1].broken = {call}
+        before[0].data_received(report(1, 5) + b"\n")
+        broken[0].data_received(said)
+        behind[0].data_received(report(2, 5) + b"\n" + invalid(2) + b"\n")
+        await asyncio.sleep(0)
+        assert before[1].take().count(b"\n") == 1
+        assert behind[1].take().count(b"\n") == 2
+        for _, link in (bob.abe, bob.ann):
+            assert b"client0001" in (flooded := link.take())
+            assert b"client0002" in flooded
+        await settled()
+        assert broken[0] not in bob.daemon._clients.connections, "it has left the set"
+        assert broken[0].gone
+        assert broken[1].aborted
+        behind[0].data_received(report(2, 6) + b"\n")
+        await asyncio.sleep(0)
+        assert behind[1].take().startswith(b"AT Bob")
+        await settled()
+        assert [fault["reason"] for fault in bob.logged("internal_error")] == ["a client cannot be served"]
+
+    run(body)
+
+
+@pytest.mark.parametrize("call", ["write", "get_write_buffer_size"])
+def test_a_neighbour_whose_connection_raises_costs_no_other_one_its_turn(
+    call: str, run: Callable[[Body], None]
+) -> None:
+    async def body(bob: Bob) -> None:
+        (connection, transport), (_, other) = bob.abe, bob.ann
+        client = bob.client(1)
+        transport.broken = {call}
+        client[0].data_received(report(1, 5) + b"\n")
+        await asyncio.sleep(0)
+        assert client[1].take().startswith(b"AT Bob")
+        assert other.take().startswith(b"AT Bob")
+        await settled()
+        assert connection not in bob.links.connections, "it has left the sets"
+        assert connection not in bob.engine._links
+        assert await asyncio.wait_for(connection.ended, 1), "who has dialled it dials again"
+        assert [*bob.engine._node.linked] == ["Ann"]
+        assert transport.aborted
+        client[0].data_received(report(1, 6) + b"\n")
+        await asyncio.sleep(0)
+        assert client[1].take().startswith(b"AT Bob")
+        await settled()
+        (fault,) = bob.logged("internal_error")
+        assert fault["reason"] == "the connection with Abe cannot be served"
+        (closed,) = bob.logged("peer_closed")
+        assert closed["reason"] == "internal error; the log has its traceback"
+
+    run(body)
+
+
+def test_a_neighbour_that_makes_the_core_raise_costs_no_other_one_its_turn(
+    run: Callable[[Body], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(bob: Bob) -> None:
+        (connection, _), (_, other) = bob.abe, bob.ann
+        client = bob.client(1)
+        receive = bob.engine._node.receive
+
+        def stumble(link: Any, most: int, now: float) -> None:
+            if link is connection.link:
+                raise ZeroDivisionError
+            receive(link, most, now)
+
+        monkeypatch.setattr(bob.engine._node, "receive", stumble)
+        connection.data_received(b"BEAT\n")
+        client[0].data_received(report(1, 5) + b"\n")
+        await asyncio.sleep(0)
+        assert client[1].take().startswith(b"AT Bob")
+        assert b"AT Bob" in other.take()
+        await settled()
+        assert connection not in bob.links.connections
+        assert not bob.engine.more, "and it is not tried again and again"
+
+    run(body)
+
+
+@pytest.mark.parametrize("always", [False, True])
+def test_reports_are_refused_where_the_journal_raises_what_nobody_has_thought_of(
+    always: bool, run: Callable[[Body], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(bob: Bob) -> None:
+        client, journal = bob.client(1), bob.engine._journal
+
+        def stumble(*_: object) -> bool:
+            raise ZeroDivisionError
+
+        async def stumble_later() -> bool:
+            raise ZeroDivisionError
+
+        journal.always = always
+        with monkeypatch.context() as patch:
+            patch.setattr(journal, "sync" if always else "append", stumble_later if always else stumble)
+            client[0].data_received(report(1, 5) + b"\n")
+            await settled()
+        assert client[1].take().startswith(b"? IAMAT")
+        assert not bob.ann[1].take()
+        journal.always = False
+        client[0].data_received(report(1, 5) + b"\n")
+        await settled()
+        assert client[1].take().startswith(b"AT Bob"), "and the next turn is as ever"
+        assert len(bob.logged("internal_error")) == 1
+
+    run(body)
+
+
+def test_a_note_that_cannot_be_told_costs_no_other_one(
+    run: Callable[[Body], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(bob: Bob) -> None:
+        client, node = bob.client(1), bob.engine._node
+        node.notes += [LinkUp(cast("Any", []), dialled=True), LinkUp("Ann", dialled=True)]
+        told = len(bob.logged("peer_opened"))
+        client[0].data_received(report(1, 5) + b"\n")
+        await settled()
+        assert client[1].take().startswith(b"AT Bob")
+        assert len(bob.logged("peer_opened")) == told + 1
+        assert len(bob.logged("internal_error")) == 1
+
+    run(body)
+
+
+def test_a_log_that_raises_costs_nobody_an_answer(
+    run: Callable[[Body], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(bob: Bob) -> None:
+        client, observer = bob.client(1), bob.daemon._observer
+
+        def stumble(*_: object, **__: object) -> None:
+            raise ZeroDivisionError
+
+        with monkeypatch.context() as patch:
+            patch.setattr(observer, "_info", stumble)
+            patch.setattr(observer, "fault", stumble)
+            for moment in (5, 6):
+                client[0].data_received(report(1, moment) + b"\n")
+                await settled()
+                assert client[1].take().startswith(b"AT Bob")
+            assert not observer._lines, "what cannot be logged is not kept"
+
+    run(body)
+
+
+def test_the_sweep_looks_at_every_client_though_one_raises(run: Callable[[Body], None]) -> None:
+    async def body(bob: Bob) -> None:
+        clients = bob.daemon._clients
+        pairs = [bob.client(port) for port in range(8)]
+        for connection, transport in pairs:
+            connection.pause_writing()
+            connection._blocked_at -= clients.limits.slow_reader_seconds + 1
+            transport.broken = {"get_write_buffer_size"} if transport is pairs[3][1] else set()
+        clients._sweep()
+        assert all(transport.aborted for _, transport in pairs)
+        assert pairs[3][0] not in clients.connections
+        await settled()
+        assert len(bob.logged("internal_error")) == 1
+
+    run(body)
+
+
+def test_time_passes_for_every_link_though_one_raises(
+    run: Callable[[Body], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(bob: Bob) -> None:
+        (connection, _), (_, other) = bob.abe, bob.ann
+
+        def stumble(now: float) -> None:
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(connection.link, "tick", stumble)
+        bob.links.tick(bob.links.loop.time() + 1)
+        await settled()
+        assert b"BEAT\n" in other.take()
+        assert connection not in bob.links.connections
+
+    run(body)
+
+
+# A connection that is given up just as it is made. ----------------------------------------------------------------
+
+PAIR = """
+edges = [["Ann", "Bob"]]
+[servers]
+Ann = { clients = "127.0.0.1:1", peers = "127.0.0.1:2", admin = "127.0.0.1:3" }
+Bob = { clients = "127.0.0.1:4", peers = "127.0.0.1:5", admin = "127.0.0.1:6" }
+"""
+
+
+@pytest.fixture(params=["uvloop", "asyncio"])
+def runner(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> asyncio.Runner:
+    """What runs a server: on the loop that is there, and on the one that serves where that is missing."""
+    if request.param == "asyncio":
+        monkeypatch.setitem(sys.modules, "uvloop", None)
+    return asyncio.Runner(loop_factory=new_event_loop)
+
+
+async def until_it_rests() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0.001)
+
+
+def test_a_dial_whose_time_is_up_just_as_it_connects_leaves_nothing_behind(runner: asyncio.Runner) -> None:
+    """uvloop closes that transport, says of it that it is not closing, and tells its protocol nothing."""
+    herd = parse(PAIR, Path("pair.toml"))
+
+    async def body() -> None:
+        some: Any = None
+        dial: asyncio.Task[Any]
+        said: list[Any] = []
+        engine = SimpleNamespace(
+            add_link=said.append,
+            remove_link=said.remove,
+            peer_said=lambda one: one.heard(),
+            wake=lambda: None,
+        )
+        closed: list[Any] = []
+        node = SimpleNamespace(notes=[], closed=closed.append)
+        contexts = SimpleNamespace(peers=None, dialling=None)
+        terms = SimpleNamespace(name="Ann", secrets=(b"s",), handshake=1.5, heartbeat=0.5)
+        peers = Peers(
+            herd,
+            herd.servers["Ann"],
+            cast("Any", terms),
+            cast("Any", node),
+            cast("Any", engine),
+            some,
+            cast("Any", contexts),
+        )
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            address = Address("127.0.0.1", listener.getsockname()[1])
+            dial = asyncio.ensure_future(peers._connect("Bob", address, "127.0.0.1", []))
+            peers.make_room = dial.cancel  # type: ignore[method-assign,assignment]
+            with contextlib.suppress(asyncio.CancelledError):
+                await dial
+            await until_it_rests()
+            accepted, _ = listener.accept()
+            with accepted:
+                accepted.setblocking(False)
+                assert accepted.recv(10) == b"", "it is closed, and nothing was said"
+        assert closed, "it had been made"
+        assert not peers.connections
+        assert not said
+
+    with runner:
+        runner.run(body())
+
+
+def test_a_connection_taken_and_given_up_at_once_leaves_nothing_behind(runner: asyncio.Runner) -> None:
+    """As one is whose TLS handshake is done when it is the oldest of too many."""
+
+    class Protocol(asyncio.Protocol):
+        lost = 0
+
+        def connection_made(self, _: object) -> None:
+            task.cancel()
+
+        def connection_lost(self, _: object) -> None:
+            self.lost += 1
+
+    task: asyncio.Task[None]
+    protocol = Protocol()
+
+    async def body() -> None:
+        nonlocal task
+        listener = Listener(
+            lambda: protocol,
+            None,
+            backlog=1,
+            handshake_seconds=1,
+            shutdown_seconds=1,
+            room=lambda: 1,
+            refused=lambda _, __: None,
+        )
+        near, far = socket.socketpair()
+        near.setblocking(False)
+        with far:
+            task = asyncio.ensure_future(listener._hand_over(near, "far"))
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+            await until_it_rests()
+            assert far.recv(10) == b""
+        assert protocol.lost
+
+    with runner:
+        runner.run(body())
