@@ -45,9 +45,21 @@ def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
         report.longrepr = f"With CI set nothing may be skipped. {reason}"
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put groups first, such as all tests of one booted system: begun last, one would run on alone."""
+    """Let one worker run the tests of a module that share something, which else each worker would start for itself. And
+    let groups begin first, such as all tests of one booted system: begun last, one would run on alone.
+    """
+    for item in items:
+        if isinstance(item, pytest.Function) and not item.get_closest_marker("xdist_group") and _shares(item):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
     items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
+
+
+def _shares(item: pytest.Function) -> bool:
+    """Return whether a test uses something that lasts as long as its module."""
+    fixtures = item._fixtureinfo.name2fixturedefs
+    return any(found[-1].scope == "module" for name, found in fixtures.items() if name != "shared_cluster")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -36,7 +36,7 @@ from proxyherd.places.gazetteer import Gazetteer
 from proxyherd.places.simulator import Faults, Simulator, Source
 from proxyherd.places.simulator_shapes import Asked
 
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 120.0
 """For what takes milliseconds on an idle machine."""
 
 _OURS = re.compile(r"PROXYHERD_|GOOGLE_PLACES_|CREDENTIALS_DIRECTORY")

@@ -34,7 +34,6 @@ pytestmark = [
         system()["ID"] != "debian", reason="this is no Debian, whose sources could make another"
     ),
     pytest.mark.xdist_group("bare machine"),
-    pytest.mark.timeout(600),
 ]
 
 PREREQUISITES = "They need Linux, Python 3.11 or newer with `venv`, and `make`."

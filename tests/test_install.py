@@ -16,7 +16,7 @@ from booted import copy_checkout, system_python
 from debian import needs
 from herd_process import short_folder
 
-pytestmark = [pytest.mark.xdist_group("install"), pytest.mark.timeout(300)]
+pytestmark = pytest.mark.xdist_group("install")
 
 ROOT = Path(__file__).parent.parent
 PREFIX = "/opt/a.herd"

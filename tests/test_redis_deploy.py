@@ -33,7 +33,6 @@ pytestmark = [
         "openssl", "redis-server", "systemctl", "systemd-nspawn", "ip", "nc", "nsenter", "setpriv", root=True
     ),
     pytest.mark.xdist_group("redis-deployed"),
-    pytest.mark.timeout(240),
 ]
 
 MAKE_CERTIFICATE = """

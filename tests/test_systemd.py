@@ -37,7 +37,6 @@ pytestmark = [
         root=True,
     ),
     pytest.mark.xdist_group("systemd"),
-    pytest.mark.timeout(300),  # the first installs, from wherever packages come
 ]
 
 ROOT = Path(__file__).parent.parent
