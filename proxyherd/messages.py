@@ -36,7 +36,7 @@ _usual_iamat = re.compile(rb"IAMAT ((\S++) " + _LOCATION + rb" ([0-9]{1,12}+)\.(
 _iamat = re.compile(rb"\s*+IAMAT\s++(\S++)\s++(" + _LOCATION + rb")\s++(" + _TIME + rb")\s*+").fullmatch
 _whatsat = re.compile(rb"\s*+WHATSAT\s++(\S++)\s++(([0-9]++)(?:\.([0-9]++))?)\s++([0-9]++)\s*+").fullmatch
 _at = re.compile(
-    rb"AT " + _NAME + rb" (?!-0\.0{9} )[+-](?:0|[1-9][0-9]{0,11}+)\.[0-9]{9} "
+    rb"AT " + _NAME + rb" (?!-0\.0{9} )([+-](?:0|[1-9][0-9]{0,11}+))\.([0-9]{9}) "
     rb"(\S++) " + _LOCATION + rb" " + _TIME
 ).fullmatch
 _split_location = re.compile(rb"(" + _LATITUDE + rb")(" + _LONGITUDE + rb")").fullmatch
@@ -70,10 +70,13 @@ class Entry(Struct, frozen=True, gc=False):
 
 
 class At(Struct, frozen=True, gc=False):
-    """An AT line that a peer sent: whose it is, and the entry to learn."""
+    """An AT line that a peer sent: whose it is, the entry to learn, and when the server in it took the report, in
+    nanoseconds of POSIX time.
+    """
 
     client: bytes
     entry: Entry
+    received: int
 
 
 class Malformed(Struct, frozen=True, gc=False):
@@ -118,10 +121,12 @@ def parse_at(line: bytes) -> At | None:
     match = _at(line)
     if match is None:
         return None
-    client, seconds, fraction = match.groups()
+    late, late_by, client, seconds, fraction = match.groups()
     if fraction is not None and len(fraction) == 9:
-        return At(client, Entry(line, int(seconds + fraction)))
-    return At(client, Entry(line, nanoseconds(seconds, fraction)))
+        time = int(seconds + fraction)
+    else:
+        time = nanoseconds(seconds, fraction)
+    return At(client, Entry(line, time), time + int(late + late_by))
 
 
 def nanoseconds(seconds: bytes, fraction: bytes | None) -> int:

@@ -249,7 +249,7 @@ class Metrics:
         )
         self.lines_skipped = Counter(
             "proxyherd_peer_lines_skipped_total",
-            "Lines from a neighbour that were not learned: malformed, or the table was full",
+            "Lines from a neighbour that were not learned: malformed, from too far in the future, or the table was full",
             ["neighbour"],
             registry=registry,
         )

@@ -57,8 +57,16 @@ from proxyherd.schema import Limits, Timing
 from proxyherd.table import LEAVES, Room, Table
 from proxyherd.walks import Neighbour, Walks
 
+FROM_THE_FUTURE = (
+    "received further in the future than max_clock_skew_seconds; is the clock of the server in the line wrong, "
+    "or this server's?"
+)
+
 TICKS = 4
 """Ticks in a heartbeat."""
+
+_CLOCK_IS_SET = 1_577_836_800 * NANOSECONDS
+"""2020-01-01. A clock that shows an earlier time was never set: machines without a battery start in 1970 or 2000."""
 
 
 class News(Struct, frozen=True, gc=False):
@@ -91,6 +99,7 @@ class Node:
         self._timing = timing
         self._most_lead = int(limits.max_clock_lead_seconds * NANOSECONDS)
         self._most_age = int(limits.max_age_seconds * NANOSECONDS)
+        self._most_skew = int(limits.max_clock_skew_seconds * NANOSECONDS)
         self._expiring = 0  # the leaf to look into next for what is too old
         self.clock = 0  # nanoseconds of POSIX time: what is too old or late is judged by it
         self._room = Room(limits.max_clients, limits.max_table_bytes)
@@ -266,8 +275,11 @@ class Node:
 
     def _learn(self, neighbour: Neighbour, ats: list[At], caught_up: bool) -> None:
         news, name, admit = self.news, neighbour.name, self._admit
-        before = len(news)
+        before, latest = len(news), self._latest()
         for at in ats:
+            if at.received > latest:
+                self.notes.append(Skipped(name, at.entry.line, FROM_THE_FUTURE))
+                continue
             admitted = admit(at)
             if admitted:
                 news.append(News(at.client, at.entry.line, name, caught_up))
@@ -282,11 +294,17 @@ class Node:
             late = self.clock - received(news[before].line) if learned else None
             self.notes.append(Heard(name, [at.client for at in ats], learned, late))
 
+    def _latest(self) -> int:
+        """Return the latest time at which a server may have received a report, by this server's clock."""
+        if self._most_skew and self.clock >= _CLOCK_IS_SET:
+            return self.clock + self._most_skew
+        return 2 * MOST_NANOSECONDS  # no line says as late a time
+
     def _admit(self, at: At) -> bool | None:
         """Hold an entry if it is greater than what is held; None if there is no room for it."""
         if not self._most_age:
             return self.table.admit(at.client, at.entry, self._room_to_learn)
-        if self._is_forgotten(at.entry):
+        if at.received + self._most_age < self.clock:
             return False
         return self.table.admit(at.client, at.entry, self._room_to_learn, self._is_forgotten)
 

@@ -53,6 +53,12 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     """Seconds by which a client's clock may be ahead of the server's; a report from further on is refused where
     it arrives, and judged nowhere else. 0: any. A report from the far future cannot be replaced until then."""
 
+    max_clock_skew_seconds: Annotated[float, Meta(ge=0, le=1e12)] = 86_400.0
+    """Seconds in the future at which a server may have received a report, by the clock of the server that learns it from
+    a neighbour; a line from further on is skipped, counted and logged. Else a neighbour could forge lines that never
+    grow too old, since `max_age_seconds` counts from then. One day: a clock set to another time zone is tolerated. A server whose own clock shows a time
+    before 2020 judges nothing: its clock was never set. 0: any."""
+
     max_age_seconds: Annotated[float, Meta(ge=0, le=1e12)] = 0
     """Seconds after which a location is forgotten, counted from when the server in its AT line received it; the
     same for the whole herd. 0: never. What is older is neither learned nor replayed, and leaves the table within

@@ -113,7 +113,8 @@ def expected_at(line: bytes) -> At | None:
         case [b"AT", name, difference, client, place, time]:
             formed = is_name(name) and is_difference(difference) and client.split() == [client]
             if formed and is_location(place) and is_time(time):
-                return At(client, Entry(line, as_nanoseconds(time)))
+                received = as_nanoseconds(time) + int(Decimal(difference.decode()).scaleb(9))
+                return At(client, Entry(line, as_nanoseconds(time)), received)
     return None
 
 
@@ -368,7 +369,7 @@ def test_a_difference_has_a_sign_and_nine_decimals_and_is_exact(
     assert isinstance(report, Iamat)
     line = format_at(b"Clark", received, report)
     assert line == at(difference=difference, time=time)
-    assert parse_at(line) == At(b"kiwi", Entry(line, report.nanoseconds))
+    assert parse_at(line) == At(b"kiwi", Entry(line, report.nanoseconds), received)
 
 
 def test_the_answer_is_the_example_of_the_protocol() -> None:
@@ -494,7 +495,7 @@ def test_what_a_server_formats_its_peers_parse(line: bytes, received: int) -> No
     if isinstance(report, Iamat):
         formatted = format_at(b"Clark", received, report)
         learned = parse_at(formatted)
-        assert learned == At(report.client, Entry(formatted, report.nanoseconds))
+        assert learned == At(report.client, Entry(formatted, report.nanoseconds), received)
         assert formatted.split(b" ")[3:] == report.operands.split(b" ")
         difference = Decimal(formatted.split(b" ")[2].decode())
         assert difference.scaleb(9) == received - report.nanoseconds

@@ -12,8 +12,8 @@ import pytest
 from proxyherd.config import PEER_LINE_SLACK
 from proxyherd.framing import Overlong
 from proxyherd.link import NONCE_BYTES, Link, State, Terms
-from proxyherd.messages import parse_at
-from proxyherd.node import TICKS, Node
+from proxyherd.messages import format_at, parse_at, parse_report
+from proxyherd.node import FROM_THE_FUTURE, TICKS, Node
 from proxyherd.notes import CaughtUp, Heard, LinkDown, LinkFailed, LinkUp, Skipped
 from proxyherd.reply import Reply
 from proxyherd.schema import Limits, Timing
@@ -794,6 +794,82 @@ def test_what_is_held_and_too_old_is_no_obstacle_whether_a_client_or_a_neighbour
     wires.settle()
     assert a.line() == b.line() is not None
     assert b"kiwi +1+1 120" in (b.line() or b"")
+
+
+TODAY = 1_800_000_000 * SECOND
+DAY = 86_400 * SECOND
+
+
+def taken_at(received: int, client: str = "kiwi", time: str = "1800000000.000000000") -> bytes:
+    """A report as a server took it at that time, in nanoseconds."""
+    report = parse_report(iamat(client, time))
+    assert report is not None
+    return format_at(b"Clark", received, report)
+
+
+def sent_by_a_neighbour(server: Server, *lines: bytes) -> None:
+    wires = herd("AB", A=Server("A"), B=server)
+    wires.servers["A"].links["B"].send_updates(b"".join(line + b"\n" for line in lines))
+    wires.settle()
+
+
+def test_a_line_received_in_the_future_by_more_than_the_bound_is_skipped_counted_and_told() -> None:
+    server = Server("B")
+    server.node.clock = TODAY
+    bound, past = taken_at(TODAY + DAY), taken_at(TODAY + DAY + 1, "plum")
+    forged = b"AT Clark +999999999999.999999999 pear +1+1 1800000000"
+    early = b"AT Clark -900000000.000000000 fig +1+1 2700000000"  # a phone's clock that is ahead by decades
+    sent_by_a_neighbour(server, past, bound, forged, early)
+    assert server.lines() == {bound, early}, (
+        "the bound itself is taken, and it is the server's clock that counts"
+    )
+    assert [note for note in server.node.notes if isinstance(note, Skipped)] == [
+        Skipped("A", line, FROM_THE_FUTURE) for line in (past, forged)
+    ]
+    assert [note.news for note in server.node.notes if isinstance(note, Heard)] == [2]
+
+
+def test_what_comes_by_catching_up_is_judged_likewise_and_passed_on_to_nobody() -> None:
+    a, b, c = Server("A"), Server("B"), Server("C")
+    for server in (b, c):
+        server.node.clock = TODAY
+    forged, honest = taken_at(TODAY + 2 * DAY), taken_at(TODAY - 5_000 * DAY, "plum")
+    a.learn([forged, honest])
+    wires = Wires(a, b, c)
+    wires.connect("A", "B")
+    wires.connect("B", "C")
+    wires.settle()
+    assert b.lines() == c.lines() == {honest}
+    assert any(isinstance(note, Skipped) for note in b.node.notes)
+    assert not any(isinstance(note, Skipped) for note in c.node.notes)
+
+
+@pytest.mark.parametrize(
+    ("clock", "limits"),
+    [(0, Limits()), (1_577_836_799 * SECOND, Limits()), (TODAY, Limits(max_clock_skew_seconds=0))],
+    ids=["1970", "before 2020", "no bound"],
+)
+def test_a_server_whose_clock_was_never_set_judges_nothing_and_so_works_on(
+    clock: int, limits: Limits
+) -> None:
+    server = Server("B", limits=limits)
+    server.node.clock = clock
+    line = taken_at(TODAY + 1_000 * DAY)
+    sent_by_a_neighbour(server, line)
+    assert server.lines() == {line}
+
+
+@pytest.mark.parametrize("hours", [-14, 14])
+def test_a_herd_with_a_clock_set_to_another_time_zone_agrees(hours: int) -> None:
+    wires = herd("AB", "BC")
+    a, b, c = wires.servers.values()
+    off = hours * 3_600 * SECOND
+    for server, clock in ((a, TODAY), (b, TODAY + off), (c, TODAY)):
+        server.node.clock = clock
+        server.report(iamat(server.name, "1800000000"), received=clock)
+    wires.settle()
+    assert a.lines() == b.lines() == c.lines()
+    assert len(a.lines()) == 3
 
 
 def test_the_table_is_bounded_in_bytes_too_and_what_neighbours_took_has_a_quarter_more() -> None:

@@ -14,7 +14,7 @@ from proxyherd.cluster import layout
 from proxyherd.cluster.commands import encode, spell_questions
 from proxyherd.cluster.shard import Connection
 from proxyherd.config import Address
-from proxyherd.messages import At
+from proxyherd.messages import At, received
 from proxyherd.moving.masters import FIX, Masters, Unbelieved
 
 _READS: Final = 1_000
@@ -133,7 +133,7 @@ class _Reader:
                 continue  # it has expired since
             entry = layout.entry(value)
             if entry is not None and entry.line.split(b" ", 4)[3] == client:
-                ats.append(At(client, entry))
+                ats.append(At(client, entry, received(entry.line)))
             else:
                 passes.foreign += 1
         passes.learn(ats)

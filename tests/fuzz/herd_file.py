@@ -14,7 +14,7 @@ from proxyherd.config import ConfigError, Herd, parse
 
 FILE = Path("herd.toml")
 MAY_BE_0 = {
-    *("ready_seconds", "max_age_seconds", "max_clock_lead_seconds"),
+    *("ready_seconds", "max_age_seconds", "max_clock_lead_seconds", "max_clock_skew_seconds"),
     *("calls_per_minute", "calls_per_day", "dollars_per_call"),
     *("cache_seconds", "google_cache_seconds", "cache_bytes"),
 }
