@@ -69,8 +69,9 @@ def serve(herd: Herd, name: str, paths: Paths) -> int:
         sys.stderr.write(f"proxyherd: {error}\n")
         return 1
     except OSError as error:
+        where = error.filename or paths.state
         raise ConfigError(
-            f"{paths.state}: {error.strerror}; name a state directory with --state-dir"
+            f"{where}: {error.strerror}; move it away, or name another directory with --state-dir"
         ) from error
     try:
         paths.log.parent.mkdir(parents=True, exist_ok=True)

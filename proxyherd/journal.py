@@ -25,6 +25,8 @@ from zlib import crc32
 
 from msgspec import Struct
 
+from proxyherd.files import open_regular
+
 _NAME: Final = re.compile(r"([0-9]{12})\.(segment|snapshot)")
 _CHECKSUM_BYTES: Final = 9
 MOST_LINE_BYTES: Final = 1_049_088
@@ -61,7 +63,7 @@ def read(path: Path, line_bytes: int = MOST_LINE_BYTES) -> Batches:
     limit = line_bytes + _CHECKSUM_BYTES
     records = damaged = suspect = at = end = 0
     rest, dropping = b"", False
-    with path.open("rb", buffering=0) as file:
+    with os.fdopen(open_regular(path, os.O_RDONLY), "rb", buffering=0) as file:
         while chunk := file.read(_CHUNK_BYTES):
             *raw, rest = (rest + chunk).split(b"\n")
             lines: list[bytes] = []
@@ -290,7 +292,7 @@ class Rewrite:
     def write(self, lines: list[bytes]) -> None:
         """Write one slice."""
         if self._fd < 0:
-            self._fd = os.open(self._unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
+            self._fd = open_regular(self._unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640)
         data = _records(lines)
         _write_all(self._fd, data)
         self.size += len(data)

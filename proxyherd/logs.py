@@ -4,11 +4,18 @@ Logging never raises and never stops a server: what cannot be written is counted
 on when there is room again. Lines gather in memory and leave in one write a turn of the event loop; a clean
 exit loses none. The file is rotated here, by size, so that it cannot fill a disk; by somebody outside who renames it
 and sends SIGHUP; or by both, for here only the file that is open is ever renamed.
+
+The log may be a pipe, a terminal or another device, such as /dev/stdout. Writing never waits for its reader: what it
+does not take at once is lost and counted, as on a full disk. Nothing is rotated but a regular file of the log's own.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
 import os
+import stat
 import time
 from collections.abc import Callable, Sequence
 from itertools import accumulate
@@ -21,9 +28,12 @@ from msgspec import Struct
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
 from proxyherd.escapes import escaped_for_json, visible_for_json
+from proxyherd.files import check_replaceable
 
 _GATHER_BYTES: Final = 1 << 20
-"""Bytes that gather at most before they are written, whoever forgets to flush."""
+"""Bytes that gather at most before they are written, whoever forgets to flush. A pipe takes as many, if the system
+allows it: what a busy turn says then fits, however late the reader is woken.
+"""
 
 
 def names(clients: Sequence[bytes], most_bytes: int) -> list[str]:
@@ -35,7 +45,7 @@ def names(clients: Sequence[bytes], most_bytes: int) -> list[str]:
 
 class LogFile:
     """The file under the log. `max_bytes` 0: only somebody else rotates it. Raises OSError if it cannot be opened
-    at first; nothing raises after.
+    at first; nothing raises after, and nothing waits.
     """
 
     def __init__(self, path: Path, *, max_bytes: int = 0, backups: int = 4) -> None:
@@ -45,7 +55,8 @@ class LogFile:
         self._lines: list[bytes] = []
         self._gathered = 0
         self._fd, self._size, self._torn = -1, 0, False
-        self._take(self._open())
+        self._target, self._rotates = path, False
+        self._take(self._open(path))
         self.later: Callable[[Callable[[], None]], object] | None = None  # such as an event loop's call_soon
         self.bytes_written = 0
         self.lines_lost = 0
@@ -85,14 +96,18 @@ class LogFile:
         if written:
             self._torn = data[written - 1] != 0x0A
         self.lines_lost += data.count(b"\n", max(written, torn))
-        if self._max_bytes and self._size >= self._max_bytes:
+        if self._rotates and self._size >= self._max_bytes:
             self._rotate()
 
     def reopen(self) -> None:
         """Go on in a new file of the same name, after somebody has renamed the old one."""
         self.flush()
+        self._go_on_in(self._path)
+
+    def _go_on_in(self, path: Path) -> None:
+        """Write to the file at a path from now on; to the old one if that cannot be opened."""
         try:
-            fd = self._open()
+            fd = self._open(path)
         except OSError:
             self.failures += 1
             return
@@ -105,27 +120,42 @@ class LogFile:
         self.flush()
         os.close(self._fd)
 
-    def _open(self) -> int:
-        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    def _open(self, path: Path) -> int:
+        """Open a path, also /dev/stdout, for a descriptor of our own: others who share it may go on to wait there."""
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+        try:
+            return os.open(path, flags, 0o640)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                why = "is a pipe that nobody reads, or a socket: start its reader first"
+                raise OSError(errno.ENXIO, why, str(path)) from error
+            raise
 
     def _take(self, fd: int) -> None:
         """Write to this descriptor from now on."""
         self._fd = fd
-        self._size = os.fstat(fd).st_size
+        info = os.fstat(fd)
+        is_regular = stat.S_ISREG(info.st_mode)
+        self._target = Path(os.path.realpath(self._path))
+        self._rotates = self._max_bytes > 0 and is_regular and not _is_standard_stream(fd, info)
+        self._size = info.st_size if is_regular else 0
         self._torn = self._size > 0 and self._last_byte() != b"\n"
+        if stat.S_ISFIFO(info.st_mode):
+            with contextlib.suppress(OSError):  # more than this user may have
+                fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _GATHER_BYTES)
 
     def _last_byte(self) -> bytes:
         try:
-            with self._path.open("rb", buffering=0) as file:
+            with self._target.open("rb", buffering=0) as file:
                 file.seek(-1, os.SEEK_END)
                 return file.read(1)
         except OSError:
             return b"\n"  # it may be written and not read: nothing is known to be torn
 
     def _is_in_place(self) -> bool:
-        """Whether the file that is open is still the one at the path."""
+        """Whether the file that is open is still the one at the end of all links."""
         try:
-            return os.path.samestat(self._path.stat(), os.fstat(self._fd))
+            return os.path.samestat(self._target.lstat(), os.fstat(self._fd))
         except OSError:
             return False
 
@@ -140,23 +170,34 @@ class LogFile:
 
     def _rotate(self) -> None:
         def named(number: int) -> Path:
-            return self._path.with_name(f"{self._path.name}.{number}") if number else self._path
+            return self._target.with_name(f"{self._target.name}.{number}") if number else self._target
 
         self._size = 0  # where something fails: not again before as much has been written once more
         if not self._is_in_place():  # somebody else has rotated it, and SIGHUP is on its way
             self.reopen()
             return
         try:
-            os.close(self._open())  # a descriptor is to be had, so the shifting is not in vain
+            os.close(self._open(self._target))  # a descriptor is to be had, so the shifting is not in vain
+            for number in range(1, self._backups + 1):
+                check_replaceable(named(number))
             for number in range(self._backups, 0, -1):
                 if named(number - 1).exists():
                     named(number - 1).replace(named(number))
             if not self._backups:
-                self._path.unlink()
+                self._target.unlink()
         except OSError:
             self.failures += 1
             return
-        self.reopen()
+        self._go_on_in(self._target)
+
+
+def _is_standard_stream(fd: int, info: os.stat_result) -> bool:
+    """Whether a file is also this process's stdin, stdout or stderr: then whoever opened that rotates it."""
+    for descriptor in {0, 1, 2} - {fd}:
+        with contextlib.suppress(OSError):
+            if os.path.samestat(info, os.fstat(descriptor)):
+                return True
+    return False
 
 
 class Each(Struct):

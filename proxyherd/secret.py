@@ -9,6 +9,7 @@ from typing import Final
 from msgspec import Struct
 
 from proxyherd.config import ConfigError
+from proxyherd.files import open_regular
 
 SECRET_BYTES: Final = 32
 
@@ -17,7 +18,7 @@ def read(path: Path) -> bytes:
     """Return the secret in a file. Raises ConfigError, which says what to do."""
     remedy = "make one for the whole herd with `proxyherd secret new FILE`, and name it with --secret-file"
     try:
-        with path.open("rb") as file:
+        with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
             mode = os.fstat(file.fileno()).st_mode
             size = os.fstat(file.fileno()).st_size
             found = file.read(SECRET_BYTES + 1)

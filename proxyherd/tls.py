@@ -6,6 +6,7 @@ the one it dialled; the one who listens learns the other's name only from the ha
 
 from __future__ import annotations
 
+import os
 import ssl
 from pathlib import Path
 from typing import Final
@@ -13,6 +14,7 @@ from typing import Final
 from msgspec import Struct
 
 from proxyherd.config import ConfigError, Herd
+from proxyherd.files import open_regular
 
 _PLAIN: Final = frozenset(
     {"wrong version number", "http request", "record layer failure", "unknown protocol"}
@@ -106,6 +108,6 @@ def _load_authority(context: ssl.SSLContext, authority: Path) -> None:
 
 def _readable(path: Path) -> None:
     try:
-        path.open("rb").close()
+        os.close(open_regular(path, os.O_RDONLY))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; it is named in [tls] of the herd's file") from error

@@ -253,7 +253,7 @@ def test_file_that_cannot_be_read_is_told_and_kept_aside_and_the_others_are_repl
         with opened(tmp_path) as journal:
             journal.append([line])
     bad = files(tmp_path)[1]
-    real = Path.open
+    real = os.open
 
     def failing(path: Path, *arguments: Any, **more: Any) -> Any:
         if path == bad:
@@ -261,7 +261,7 @@ def test_file_that_cannot_be_read_is_told_and_kept_aside_and_the_others_are_repl
         return real(path, *arguments, **more)
 
     with opened(tmp_path) as journal:
-        monkeypatch.setattr(Path, "open", failing)
+        monkeypatch.setattr(os, "open", failing)
         lines, findings = replayed(journal)
         monkeypatch.undo()
         assert lines == [LINES[0], LINES[2]]

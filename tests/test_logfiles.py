@@ -136,6 +136,28 @@ def test_a_log_that_rotates_far_between_two_readings_is_read_whole(tmp_path: Pat
     log.close()
 
 
+def test_a_log_that_is_a_link_is_read_from_where_the_server_rotates_it(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    path = tmp_path / "Clark.log"
+    path.symlink_to("disk/Clark")
+    file = logs.LogFile(path, max_bytes=50, backups=4)
+    lines = [b"%050d" % number for number in range(4)]
+    for line in lines[:2]:
+        file.write(line)
+    log = follow(path)
+    for line in lines[2:4]:
+        file.write(line)
+    assert drain(log) == lines
+    file.close()
+    log.close()
+
+
+def test_a_log_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "Clark.log")
+    with pytest.raises(OSError, match="is a pipe"):
+        Log(tmp_path / "Clark.log").open()
+
+
 def test_a_renamed_file_is_read_until_the_server_has_left_it(tmp_path: Path) -> None:
     """logrotate makes the new file at once; the server writes on into the old one until SIGHUP."""
     path = tmp_path / "Clark.log"

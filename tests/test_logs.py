@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -212,3 +213,183 @@ def test_a_thousand_hangups_in_a_row_lose_no_line_and_no_client(cluster: Cluster
         files = clark.log_file.parent.glob("Clark.log*")
         events = [event for file in files for event in read_log(file) if event["event"] == "command"]
         assert sorted(event["command"] for event in events) == sorted(map(bytes.decode, commands))
+
+
+# A log that is no file of its own. -----------------------------------------------------------------------------
+
+
+def lines_in(pipe: int) -> list[bytes]:
+    """Read all that waits in a pipe."""
+    data = b""
+    while chunk := _read_now(pipe):
+        data += chunk
+    return data.splitlines()
+
+
+def _read_now(pipe: int) -> bytes:
+    try:
+        return os.read(pipe, 1 << 20)
+    except BlockingIOError:
+        return b""
+
+
+def test_a_log_that_is_a_link_is_rotated_where_the_link_leads(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    link = tmp_path / "log.link"
+    link.symlink_to("disk/log")
+    log = log_of(link, b"a" * 120, b"b" * 120, b"c" * 60)
+    assert str(link.readlink()) == "disk/log"
+    assert backups(tmp_path / "disk/log") == [b"b" * 120 + b"\n", b"a" * 120 + b"\n"]
+    archived = archive(tmp_path / "disk/log")
+    log.reopen()
+    log.write(b"d" * 60)
+    assert archived.read_bytes() == b"c" * 60 + b"\n"
+    assert (tmp_path / "disk/log").read_bytes() == b"d" * 60 + b"\n"
+    assert {path.name for path in tmp_path.iterdir()} == {"disk", "log.link"}
+    log.close()
+
+
+def test_a_link_that_leads_elsewhere_is_followed_by_the_next_hangup(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.symlink_to("first")
+    log = log_of(path, b"1")
+    path.unlink()
+    path.symlink_to("second")
+    log.write(b"2")
+    log.reopen()
+    log.write(b"3" * 120)
+    assert (tmp_path / "first").read_bytes() == b"1\n2\n"
+    assert (tmp_path / "second.1").read_bytes() == b"3" * 120 + b"\n"
+    log.close()
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_log_that_is_a_pipe_is_never_rotated(tmp_path: Path, linked: bool) -> None:
+    path = tmp_path / "log"
+    os.mkfifo(tmp_path / "pipe")
+    path.symlink_to("pipe") if linked else (tmp_path / "pipe").rename(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    log = log_of(path, *(b"%03d" % number * 50 for number in range(10)))
+    assert path.is_symlink() == linked
+    assert path.is_fifo()
+    assert len(list(tmp_path.iterdir())) == 1 + linked
+    assert lines_in(reader) == [b"%03d" % number * 50 for number in range(10)]
+    assert (log.failures, log.lines_lost) == (0, 0)
+    log.reopen()
+    log.write(b"more")
+    log.close()
+    assert lines_in(reader) == [b"more"]
+    os.close(reader)
+
+
+@pytest.mark.parametrize("name", ["log.1", "log.2", "log.4"])
+def test_rotation_replaces_no_pipe_that_has_the_name_of_a_backup(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    log = log_of(tmp_path / "log", *(b"%d" % number * 120 for number in range(9)))
+    assert (tmp_path / name).is_fifo()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["log", name]
+    assert log.failures == 9
+    assert log.lines_lost == 0
+    log.close()
+
+
+def test_a_pipe_whose_reader_stalls_costs_lines_that_are_counted_and_no_time(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "log")
+    reader = os.open(tmp_path / "log", os.O_RDONLY | os.O_NONBLOCK)
+    log = log_of(tmp_path / "log")
+    log.later = lambda _: None  # lines gather, so that a write may be cut within one
+    written = [b"%07d" % number * 100 for number in range(4_000)]
+    for number, line in enumerate(written, 1):
+        log.write(line)
+        if number % 70 == 0 or number == len(written):
+            log.flush()
+    log.reopen()  # SIGHUP meanwhile
+    got = lines_in(reader)
+    whole = [line for line in got if len(line) == 700]
+    assert whole == written[: len(whole)]
+    assert [written[len(whole)].startswith(line) for line in got[len(whole) :]] in ([], [True])
+    assert log.lines_lost == len(written) - len(whole) > 0
+    assert log.failures > 0
+    log.later = None
+    log.write(b"it is read again")
+    assert lines_in(reader)[-1] == b"it is read again"
+    log.close()
+    os.close(reader)
+
+
+def test_a_pipe_takes_what_a_busy_turn_says(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "log")
+    reader = os.open(tmp_path / "log", os.O_RDONLY | os.O_NONBLOCK)
+    log = log_of(tmp_path / "log")
+    turn = [b"x" * 1_000] * 512
+    log.write(b"\n".join(turn))
+    assert lines_in(reader) == turn
+    assert log.lines_lost == 0
+    log.close()
+    os.close(reader)
+
+
+def test_a_pipe_that_nobody_reads_is_an_error_at_the_start_and_a_failure_later(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    os.mkfifo(path)
+    with pytest.raises(OSError, match="pipe that nobody reads") as caught:
+        LogFile(path)
+    assert caught.value.filename == str(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    log = log_of(path, b"first")
+    assert lines_in(reader) == [b"first"]
+    os.close(reader)
+    log.write(b"lost")
+    log.reopen()
+    assert (log.lines_lost, log.failures) == (1, 2)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    log.write(b"second")
+    assert lines_in(reader) == [b"second"]
+    log.close()
+    os.close(reader)
+
+
+STANDARD_OUTPUT = """
+import os
+from pathlib import Path
+from proxyherd.logs import LogFile
+log = LogFile(Path("/dev/stdout"), max_bytes=100)
+for number in range(9):
+    log.write(b"%d" % number * 60)
+log.reopen()
+log.close()
+print(os.get_blocking(1), log.failures, log.lines_lost)
+"""
+
+
+def test_stdout_is_a_log_that_whoever_opened_it_rotates(tmp_path: Path) -> None:
+    """Its file is not renamed; and a pipe is not made non-blocking for the others who write into it."""
+    wanted = [*(b"%d" % number * 60 for number in range(9)), b"True 0 0"]
+    with (tmp_path / "out").open("ab") as out:
+        subprocess.run([sys.executable, "-c", STANDARD_OUTPUT], check=True, stdout=out)
+    assert (tmp_path / "out").read_bytes().splitlines() == wanted
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    piped = subprocess.run([sys.executable, "-c", STANDARD_OUTPUT], check=True, stdout=subprocess.PIPE)
+    assert piped.stdout.splitlines() == wanted
+
+
+def test_a_server_whose_log_nobody_reads_answers_and_stops(cluster: Cluster | None) -> None:
+    with herd_of([], "Clark", cluster=cluster) as herd:
+        clark = herd["Clark"]
+        os.mkfifo(clark.log_file)
+        reader = os.open(clark.log_file, os.O_RDONLY | os.O_NONBLOCK)
+        clark.options += ["--log-max-bytes", "65536"]
+        clark.start()
+        clark.wait_until_ready()
+        with clark.connect() as client:
+            reports = [b"IAMAT " + b"k" * 400 + b"%d +1+1 1700000000" % number for number in range(4_000)]
+            for at in range(0, len(reports), 100):
+                client.send(*reports[at : at + 100])
+                assert [client.line()[:8] for _ in range(100)] == [b"AT Clark"] * 100
+        assert clark.metrics("proxyherd_log_lines_lost_total")["proxyherd_log_lines_lost_total"] > 0
+        clark.signal(signal.SIGHUP)
+        assert clark.ask(b"FOO") == b"? FOO\n"
+        assert clark.stop() == 0
+        assert clark.log_file.is_fifo()
+        assert lines_in(reader)[0].startswith(b'{"timestamp"')
+        os.close(reader)

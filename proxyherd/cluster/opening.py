@@ -30,6 +30,7 @@ from proxyherd.cluster.commands import LIBRARY, code
 from proxyherd.cluster.shard import Library
 from proxyherd.cluster.views import View, parse
 from proxyherd.config import Address, ConfigError
+from proxyherd.files import read_regular
 from proxyherd.observe import Observer
 from proxyherd.schema import Redis as Settings
 
@@ -209,8 +210,7 @@ def find_password(settings: Settings, herd_file: Path, environ: Mapping[str, str
 
 def _read(file: Path, what: str) -> str:
     try:
-        with file.open("rb") as stream:
-            raw = stream.read(_MOST_PASSWORD_BYTES + 1)
+        raw = read_regular(file, _MOST_PASSWORD_BYTES + 1)
         found = raw.strip().decode()
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or "not UTF-8"

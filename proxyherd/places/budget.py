@@ -22,6 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeVar
 
+from proxyherd.files import check_replaceable
 from proxyherd.places.answers import no_results
 from proxyherd.places.failures import FailedError, UnrecordedError, failed
 
@@ -140,6 +141,7 @@ class Budget:
                 connection.execute(_UNSPEND, (slot, spent // slot))
 
     def _open(self) -> sqlite3.Connection:
+        check_replaceable(self._file)  # SQLite would take what it writes to /dev/null for recorded
         connection = sqlite3.connect(self._file, isolation_level=None, timeout=0, check_same_thread=False)
         try:
             connection.executescript(_TABLES)

@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
+from proxyherd.files import check_replaceable
 from proxyherd.places.answers import Answer, made_here, no_results
 
 if TYPE_CHECKING:
@@ -127,8 +128,10 @@ def vector(latitude: float, longitude: float) -> tuple[float, float, float]:
 def open_current(path: Path) -> sqlite3.Connection:
     """Open a file that is known never to change: no locks, no look at a journal, nothing mapped.
 
-    Raises OutdatedError if it is not current, sqlite3.Error if it is not there or no gazetteer.
+    Raises OutdatedError if it is not current, sqlite3.Error if it is not there or no gazetteer, OSError if it is no
+    regular file.
     """
+    check_replaceable(path)
     connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
     connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")  # mmap is off by default
     # These two columns are in every schema's stamp, so that an older file is told from a broken one.

@@ -16,8 +16,10 @@ import sqlite3
 from contextlib import closing
 from hashlib import sha256
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from proxyherd.files import check_replaceable, open_regular
 from proxyherd.places import own_places
 from proxyherd.places.feature_types import LOCALITY
 from proxyherd.places.gazetteer import OutdatedError, open_current, stamp, vector
@@ -25,7 +27,6 @@ from proxyherd.places.own_places import Place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 ATTRIBUTION = (
     'Places by <a href="https://www.geonames.org/">GeoNames</a>, '
@@ -69,7 +70,10 @@ def build(path: Path, progress: Callable[[int, int], None] | None = None, own: P
         return False
     places = own_places.parse(content, own) if own else []
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(path.name + ".lock").open("ab") as lock:  # never removed: that would let two in
+    check_replaceable(path)
+    path = Path(os.path.realpath(path))  # a symbolic link is kept, and what it leads to is replaced
+    lock_file = path.with_name(path.name + ".lock")  # never removed: that would let two in
+    with os.fdopen(open_regular(lock_file, os.O_WRONLY | os.O_CREAT, 0o666), "ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if _is_current(path, digest):
             return False
@@ -102,7 +106,7 @@ def _is_current(path: Path, digest: str) -> bool:
     try:
         with closing(open_current(path)) as connection:
             found: tuple[str] = connection.execute("SELECT own FROM stamp").fetchone()
-    except (sqlite3.Error, OutdatedError):
+    except (sqlite3.Error, OutdatedError, OSError):
         return False
     return found == (digest,)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from proxyherd import schema
 from proxyherd.config import ConfigError
+from proxyherd.files import read_regular
 
 KEY_CREDENTIAL = "google-places-api-key"
 """The systemd credential with the key."""
@@ -39,8 +40,7 @@ def find_key(places: schema.Places, herd_file: Path, environ: Mapping[str, str])
 def read(file: Path, what: str, *, optional: bool = False) -> bytes:
     """Read a file with a key; `what` names it in the ConfigError that is raised if that cannot be done."""
     try:
-        with file.open("rb") as stream:
-            return stream.read(MAX_KEY_BYTES + 1)
+        return read_regular(file, MAX_KEY_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         if optional and isinstance(error, FileNotFoundError):
             return b""

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from msgspec import Struct
 
 from proxyherd.config import ConfigError
+from proxyherd.files import read_regular
 from proxyherd.places.feature_types import types_of
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class Place(Struct, frozen=True, kw_only=True):
 def read(file: Path) -> bytes:
     """Read the file. Raises ConfigError."""
     try:
-        return file.read_bytes()
+        return read_regular(file)
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         why = getattr(error, "strerror", error)
         raise ConfigError(

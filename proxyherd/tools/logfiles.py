@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
+from proxyherd.files import open_regular
+
 _CHUNK_BYTES: Final = 262_144
 _TRIES: Final = 5
 """To find where the file that was the newest has gone; it may be far away, or deleted."""
@@ -118,7 +120,7 @@ class Log:
         return bool(self._files)
 
     def open(self) -> None:
-        """Look for its newest file. Raises OSError, but for one that is not there."""
+        """Look for its newest file. Raises OSError if that is no regular file or cannot be read; none may be there."""
         number = 0
         while (info := self._stat(number + 1) or self._stat(number + 2)) is not None:
             self._known.append(_fingerprint(info))
@@ -131,7 +133,8 @@ class Log:
             os.close(self._files.pop().fd)
 
     def _name(self, number: int) -> Path:
-        return self._path.with_name(f"{self._path.name}.{number}") if number else self._path
+        path = Path(os.path.realpath(self._path))  # a link leads to where the server rotates
+        return path.with_name(f"{path.name}.{number}") if number else path
 
     def _stat(self, number: int) -> os.stat_result | None:
         try:
@@ -248,7 +251,7 @@ class Log:
         """Open the file of that number or, where it is vacant, of the next."""
         for one in (number, number + 1):
             try:
-                return one, OpenFile(os.open(self._name(one), os.O_RDONLY | os.O_CLOEXEC))
+                return one, OpenFile(open_regular(self._name(one), os.O_RDONLY))
             except FileNotFoundError:
                 continue
         return None

@@ -1,0 +1,43 @@
+"""Files that are opened by name: regular files only, and opening never waits.
+
+A name may lead to a pipe that nobody writes into, to a terminal or to a disk. Opening or reading one of these could
+stop a server for ever, and writing could destroy what is there.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+NOT_REGULAR = "is a pipe, a socket or a device, not a regular file"
+
+
+def open_regular(path: Path, flags: int, mode: int = 0o600) -> int:
+    """Open a regular file as os.open does; return its descriptor. Raises OSError, also for any other kind of file."""
+    try:
+        descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, mode)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # a socket, or a pipe that nobody reads
+            raise OSError(errno.ENXIO, NOT_REGULAR, str(path)) from error
+        raise
+    kind = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(kind):
+        return descriptor
+    os.close(descriptor)
+    if stat.S_ISDIR(kind):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise OSError(errno.ENXIO, NOT_REGULAR, str(path))
+
+
+def read_regular(path: Path, most: int = -1) -> bytes:
+    """Return the first `most` bytes of a regular file, all if -1. Raises OSError, as `open_regular`."""
+    with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
+        return file.read(most)
+
+
+def check_replaceable(path: Path) -> None:
+    """Raise OSError if a pipe, a socket or a device has this name: no new file may take its place."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise OSError(errno.ENXIO, NOT_REGULAR, str(path))

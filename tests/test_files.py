@@ -1,0 +1,155 @@
+"""What is opened by name is a regular file: a pipe or a device there is an error that names it, and nothing waits."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from proxyherd import config, journal, schema, secret, tls
+from proxyherd.cluster import opening
+from proxyherd.config import ConfigError
+from proxyherd.files import NOT_REGULAR, open_regular, read_regular
+from proxyherd.journal import Journal
+from proxyherd.places import find_key, own_places
+from proxyherd.places.budget import Budget
+from proxyherd.places.failures import UnrecordedError
+from proxyherd.places.gazetteer import open_current
+from proxyherd.places.gazetteer_build import build, is_current
+from proxyherd.supervision import StateDirectory
+
+Make = Callable[[Path], object]
+
+
+def link_to_a_pipe(path: Path) -> None:
+    os.mkfifo(path.with_name("the pipe"))
+    path.symlink_to("the pipe")
+
+
+ODD: dict[str, Make] = {
+    "pipe": os.mkfifo,
+    "link to a pipe": link_to_a_pipe,
+    "device": lambda path: path.symlink_to("/dev/null"),
+}
+
+HERD = """
+edges = []
+[servers]
+Bob = { clients = "127.0.0.1:7", peers = "127.0.0.1:8", admin = "127.0.0.1:9" }
+[tls]
+clients_certificate = "certificate.pem"
+clients_key = "key.pem"
+"""
+
+
+def load_certificate(path: Path) -> object:
+    herd_file = path.with_name("herd.toml")
+    herd_file.write_text(HERD.replace("certificate.pem", path.name))
+    return tls.load(config.load(herd_file), "Bob")
+
+
+def spend(path: Path) -> object:
+    with closing(Budget(path, 10, 10)) as budget:
+        return budget.spend()
+
+
+READERS: dict[str, tuple[type[Exception], str, Callable[[Path], object]]] = {
+    "herd's file": (ConfigError, "--config", config.load),
+    "secret": (ConfigError, "proxyherd secret new", secret.read),
+    "certificate": (ConfigError, "[tls]", load_certificate),
+    "key for Google": (
+        ConfigError,
+        "write the key into it",
+        lambda path: find_key(schema.Places(key_file=path.name), path.with_name("herd.toml"), {}),
+    ),
+    "own places": (ConfigError, "places.own_places", own_places.read),
+    "password of Redis": (
+        ConfigError,
+        "write the password into it",
+        lambda path: opening._read(path, "key redis.password_file"),
+    ),
+    "state lock": (OSError, "", lambda path: StateDirectory(path.parent)),
+    "segment": (OSError, "", journal.verify),
+    "gazetteer": (OSError, "", open_current),
+    "gazetteer to build": (OSError, "", build),
+    "lock of the gazetteer": (OSError, "", lambda path: build(path.with_name("g.sqlite"))),
+    "budget": (UnrecordedError, "", spend),
+}
+NAMES = {"state lock": "lock", "lock of the gazetteer": "g.sqlite.lock"}
+
+
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("what", READERS)
+def test_a_pipe_or_a_device_where_a_file_is_due_is_an_error_that_names_it_and_stays(
+    tmp_path: Path, what: str, odd: str
+) -> None:
+    path = tmp_path / NAMES.get(what, "file")
+    ODD[odd](path)
+    before = path.lstat(), path.stat()
+    kind, remedy, use = READERS[what]
+    with pytest.raises(kind) as caught:
+        use(path)
+    if kind is UnrecordedError:
+        told = str(vars(caught.value))
+        assert NOT_REGULAR in told
+    else:
+        told = str(caught.value)
+        assert "device" in told
+        assert str(path) in told
+        assert remedy in told
+    assert (path.lstat().st_ino, path.stat().st_rdev) == (before[0].st_ino, before[1].st_rdev)
+    assert stat.S_IFMT(path.stat().st_mode) == stat.S_IFMT(before[1].st_mode)
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_an_odd_gazetteer_is_not_current(tmp_path: Path, odd: str) -> None:
+    ODD[odd](tmp_path / "g.sqlite")
+    assert not is_current(tmp_path / "g.sqlite")
+
+
+@pytest.mark.parametrize("name", ["000000000001.segment", "000000000001.snapshot"])
+def test_a_pipe_among_the_files_of_a_journal_is_damage_and_stops_no_start(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    started = Journal(tmp_path, line_bytes=8_448, rewrite_bytes=1 << 20)
+    started.start()
+    (finding,) = started.replay()
+    assert isinstance(finding, journal.Finding)
+    assert finding.damaged
+    assert NOT_REGULAR in started.failing
+    assert name in started.failing
+    rewrite = started.begin_rewrite()
+    assert rewrite is not None
+    os.mkfifo(rewrite.path.with_suffix(".unfinished"))
+    with pytest.raises(OSError, match=NOT_REGULAR):
+        rewrite.write([])
+    started.close()
+
+
+def test_a_regular_file_is_opened_as_ever_through_links_too(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"12345")
+    (tmp_path / "link").symlink_to("file")
+    assert read_regular(tmp_path / "link") == b"12345"
+    assert read_regular(tmp_path / "link", 2) == b"12"
+    os.close(open_regular(tmp_path / "new", os.O_RDWR | os.O_CREAT))
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o600
+    with pytest.raises(IsADirectoryError):
+        open_regular(tmp_path, os.O_RDONLY)
+    with pytest.raises(FileNotFoundError):
+        open_regular(tmp_path / "none", os.O_RDONLY)
+
+
+def test_a_link_at_the_gazetteers_name_is_kept_and_what_it_leads_to_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxyherd.places.gazetteer_build._cities", lambda: iter(()))
+    (tmp_path / "disk").mkdir()
+    link = tmp_path / "g.sqlite"
+    link.symlink_to("disk/g.sqlite")
+    assert build(link)
+    assert link.is_symlink()
+    assert is_current(tmp_path / "disk/g.sqlite")
+    assert not build(link)
