@@ -350,10 +350,10 @@ def test_a_pipe_that_nobody_reads_is_an_error_at_the_start_and_a_failure_later(t
 
 
 STANDARD_OUTPUT = """
-import os
+import os, sys
 from pathlib import Path
 from proxyherd.logs import LogFile
-log = LogFile(Path("/dev/stdout"), max_bytes=100)
+log = LogFile(Path(sys.argv[1]), max_bytes=100)
 for number in range(9):
     log.write(b"%d" % number * 60)
 log.reopen()
@@ -365,11 +365,15 @@ print(os.get_blocking(1), log.failures, log.lines_lost)
 def test_stdout_is_a_log_that_whoever_opened_it_rotates(tmp_path: Path) -> None:
     """Its file is not renamed; and a pipe is not made non-blocking for the others who write into it."""
     wanted = [*(b"%d" % number * 60 for number in range(9)), b"True 0 0"]
+    device = tmp_path / "stdout"  # what /dev/stdout is, but not the machine's own
+    device.symlink_to("/proc/self/fd/1")
+    command = [sys.executable, "-c", STANDARD_OUTPUT, str(device)]
     with (tmp_path / "out").open("ab") as out:
-        subprocess.run([sys.executable, "-c", STANDARD_OUTPUT], check=True, stdout=out)
+        subprocess.run(command, check=True, stdout=out)
     assert (tmp_path / "out").read_bytes().splitlines() == wanted
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
-    piped = subprocess.run([sys.executable, "-c", STANDARD_OUTPUT], check=True, stdout=subprocess.PIPE)
+    assert device.is_symlink()
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "stdout"}
+    piped = subprocess.run(command, check=True, stdout=subprocess.PIPE)
     assert piped.stdout.splitlines() == wanted
 
 
