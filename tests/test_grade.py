@@ -35,7 +35,7 @@ from proxyherd import config
 from proxyherd.cli.grading import SECTIONS
 from proxyherd.grading import answers, judging, keeping
 from proxyherd.grading import servers as servers_module
-from proxyherd.grading.faults import Fault
+from proxyherd.grading.faults import Fault, NotSeen
 from proxyherd.grading.herds import Herd, Log
 from proxyherd.grading.report import Report, Result, as_json, as_junit, as_text
 from proxyherd.grading.servers import Connection, Server, new_client
@@ -250,7 +250,7 @@ def test_a_log_that_is_elsewhere_is_not_seen_and_no_fault(tmp_path: Path) -> Non
     for one in json.loads(unnamed.stdout)["checks"]:
         assert "--logs" in one["not_seen"], one
     mistyped = grade(*arguments, "--logs", "log/{name}", folder=tmp_path)
-    assert "there is none of the logs that are named: log/Ann, log/Bob" in mistyped.stdout
+    assert "none of the logs that are named is a regular file: log/Ann, log/Bob" in mistyped.stdout
     named = grade(*arguments, "--logs", "{name}.log", folder=tmp_path)
     assert named.returncode == 0, named.stdout
 
@@ -456,13 +456,115 @@ def test_a_grading_that_is_broken_off_leaves_no_process(
     wait_until(lambda: not any(one.is_running() for one in started), "all have ended")
 
 
+@pytest.mark.parametrize("killed", ["the command", "its group", "the one that grades"])
+def test_nothing_that_was_started_outlives_a_grading_that_is_killed(killed: str, tmp_path: Path) -> None:
+    """By SIGKILL, which nobody hears: neither servers nor what they have started in sessions of its own."""
+    other = OtherHerd(tmp_path)
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "proxyherd", "grade", "--start"),
+            *(f"sh -c 'setsid sleep 300 & setsid {other.command} & wait'", *other.addresses),
+        ],
+        cwd=tmp_path,
+        env=ENVIRON,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    started: list[psutil.Process] = []
+    try:
+        wait_until(lambda: len(other.listening()) == len(NAMES), "the herd is up")
+        [grader] = psutil.Process(process.pid).children()
+        started = grader.children(recursive=True)
+        assert len(started) >= 3 * len(NAMES)
+        if killed == "the one that grades":
+            grader.kill()
+            _, said = process.communicate(timeout=PATIENCE_SECONDS)
+            assert process.returncode == 1
+            assert "the grading was ended by SIGKILL; all that it had started has been ended too" in said
+        elif killed == "its group":
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
+        process.communicate()
+        wait_until(lambda: not any(one.is_running() for one in [grader, *started]), "all have ended")
+    finally:
+        process.kill()
+        for one in started:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
+    assert other.listening() == []
+
+
+def test_a_command_gets_no_more_of_the_environment_than_it_needs(tmp_path: Path) -> None:
+    other = OtherHerd(tmp_path)
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "proxyherd", "grade", *other.addresses),
+            *("--start", "sh -c 'env -0 > {name}.env'", "--env", "CHOSEN", "--env", "GIVEN=a=b"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=tmp_path,
+        env={
+            "PATH": os.environ["PATH"],
+            "LC_TIME": "C",
+            "TZ": "UTC",
+            "TOKEN": "t",
+            "AWS_KEY": "k",
+            "CHOSEN": "c",
+            "PYTHONCOERCECLOCALE": "0",
+        },
+    )
+    assert done.returncode == 3
+    got = dict(one.split("=", 1) for one in (tmp_path / "Ann.env").read_text().split("\0") if one)
+    assert got.pop("PWD", None) in (None, str(tmp_path))  # which the shell adds
+    assert got.pop("PATH") == os.environ["PATH"]
+    assert got == {"LC_TIME": "C", "TZ": "UTC", "CHOSEN": "c", "GIVEN": "a=b", "PYTHONUNBUFFERED": "1"}
+    unset = grade("--env", "UNSET_HERE", folder=tmp_path)
+    assert unset.returncode == 2
+    assert "'UNSET_HERE' is no NAME=VALUE, nor a variable that is set here" in unset.stderr
+
+
+@pytest.mark.timeout(20)
+def test_a_log_is_never_waited_for_and_only_a_regular_file_is_one(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "Pipe")
+    (tmp_path / "Device").symlink_to("/dev/zero")
+    (tmp_path / "Folder").mkdir()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "Socket"))
+        for name in ("Pipe", "Device", "Folder", "Socket", "nothing"):
+            log = Log(Server(name, "h", 1, log=tmp_path / name))
+            assert list(log.tail().lines()) == []
+            herd = Herd([log.server])
+            fault = herd.unlogged(Fault("Ann", b"", "a line", "none"))
+            assert isinstance(fault, NotSeen)
+            assert f"none of the logs that are named is a regular file: {tmp_path / name}" in str(fault)
+
+
+@pytest.mark.timeout(20)
+def test_what_a_server_prints_into_is_never_waited_for(tmp_path: Path) -> None:
+    """Also where a stranger has put a pipe in place of it."""
+    started = keeping.Started("true", tmp_path, tmp_path, signal.SIGKILL, {})
+    server = Server("Ann", "127.0.0.1", free_port())
+    os.mkfifo(started.output(server))
+    try:
+        with pytest.raises(keeping.StartError, match=r"Ann: .*Ann\.out: "):
+            asyncio.run(started.start([server]))
+    finally:
+        started.end()
+
+
 def test_a_server_that_prints_without_an_end_is_ended_by_the_system(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(keeping, "MOST_FILE_BYTES", 1 << 20)
     outputs = tmp_path / "outputs"
     outputs.mkdir()
-    started = keeping.Started("yes {name}", tmp_path, outputs, signal.SIGKILL)
+    started = keeping.Started("yes {name}", tmp_path, outputs, signal.SIGKILL, os.environ)
     server = Server("Ann", "127.0.0.1", free_port())
     try:
         with pytest.raises(keeping.StartError, match="has ended at its start; it printed last: Ann"):
@@ -607,7 +709,7 @@ GOOD = {"html_attributions": [], "results": [{"name": "a"}], "status": "OK"}
         (json.dumps({**GOOD, "results": []}), None),
         (json.dumps({**GOOD, "results": [], "status": "REQUEST_DENIED", "error_message": "no key"}), None),
         (json.dumps({**GOOD, "results": [{}, {}]}), "2 results, more than the 1 asked for"),
-        (json.dumps({**GOOD, "status": "FINE"}), "the status 'FINE', which Google has not"),
+        (json.dumps({**GOOD, "status": "FINE"}), 'the status "FINE", which Google has not'),
         (json.dumps({**GOOD, "status": ["OK"]}), "the status \"['OK']\", which Google has not"),
         (
             json.dumps({**GOOD, "status": "UNKNOWN_ERROR"}),
@@ -653,7 +755,7 @@ def test_what_a_stranger_sent_cannot_break_a_report() -> None:
         "\n"
     )
     for text in (as_text(report), as_json(report).decode(), as_junit(report)):
-        assert all(" " <= one <= "~" or one == "\n" for one in text)
+        assert text.replace("\n", "").isprintable()
     ET.fromstring(as_junit(report))
     assert json.loads(as_json(report))["possible"] == 8
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import sys
@@ -56,6 +57,16 @@ def _logs(_ctx: click.Context, _parameter: click.Parameter, values: tuple[str, .
         if not (name and equals and file):
             raise click.BadParameter(f"{value!r} is no NAME=FILE, such as Clark=var/log/Clark.log")
         found[name] = Path(file)
+    return found
+
+
+def _variables(_ctx: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    found = {}
+    for one in values:
+        name, equals, value = one.partition("=")
+        if not name or (not equals and name not in os.environ):
+            raise click.BadParameter(f"{one!r} is no NAME=VALUE, nor a variable that is set here")
+        found[name] = value if equals else os.environ[name]
     return found
 
 
@@ -125,6 +136,13 @@ def _seconds(default: float, text: str) -> Any:
 )
 @click.option("--regain", metavar="COMMAND", help="How it is started again.")
 @click.option(
+    "--env",
+    multiple=True,
+    metavar="NAME[=VALUE]",
+    callback=_variables,
+    help="Give this variable to --start, --lose and --regain, which get few others. Without a value: as it is here.",
+)
+@click.option(
     "--only", multiple=True, type=click.Choice(SECTIONS), help="Judge this section only; may be given again."
 )
 @click.option("--skip", multiple=True, type=click.Choice(SECTIONS), help="Leave this section out; likewise.")
@@ -157,6 +175,15 @@ def grade(ctx: click.Context, /, **options: Any) -> None:
     """
     import asyncio  # noqa: PLC0415 - not for `serve`
 
+    if options["start"]:
+        from proxyherd.grading import guard  # noqa: PLC0415 - not for `serve`
+
+        _check_usage(options)
+        if (code := guard.split()) is not None:
+            if code < 0:
+                name = signal.Signals(-code).name
+                raise Failure(f"the grading was ended by {name}; all that it had started has been ended too")
+            ctx.exit(code)
     with _prepared(ctx, **options) as (herd, start):
         try:
             report = asyncio.run(_graded(herd, start, options))
@@ -239,13 +266,14 @@ def _servers(
 def _keeper(options: dict[str, Any], outputs: Path) -> tuple[Keeper | None, Started | None]:
     from proxyherd.grading import keeping  # noqa: PLC0415 - not for `serve`
 
+    environ = keeping.environment(options["env"])
     try:
         if options["start"]:
             how = signal.Signals[options["stop"]]
-            started = keeping.Started(options["start"], options["directory"], outputs, how)
+            started = keeping.Started(options["start"], options["directory"], outputs, how, environ)
             return started, started
         if options["lose"]:
-            return keeping.Commanded(options["lose"], options["regain"]), None
+            return keeping.Commanded(options["lose"], options["regain"], environ), None
     except ValueError as error:
         raise click.UsageError(f"a command cannot be read: {error}") from error
     return None, None
@@ -265,7 +293,7 @@ def _name_logs(
             server.log = logs.get(server.name, pattern)
             if started is None and not server.log.is_file():
                 raise Misconfigured(
-                    f"{server.log}: there is no such log of {server.name}; mend --logs or --log"
+                    f"{server.log}: there is no such log of {server.name}, or it is no regular file; mend --logs or --log"
                 )
         elif started is not None:
             server.log = started.output(server)
@@ -279,7 +307,6 @@ async def _graded(herd: Herd, started: Started | None, options: dict[str, Any]) 
     import asyncio  # noqa: PLC0415 - not for `serve`
 
     from proxyherd.grading import herds, judging, keeping  # noqa: PLC0415 - likewise
-    from proxyherd.grading.faults import printable  # noqa: PLC0415 - likewise
     from proxyherd.supervision import raise_descriptor_limit  # noqa: PLC0415 - likewise
 
     raise_descriptor_limit()
@@ -305,9 +332,9 @@ async def _graded(herd: Herd, started: Started | None, options: dict[str, Any]) 
                 passed=passed,
             )
     except herds.NotReached as error:
-        raise NotReached(printable(f"{error}; is the herd up? --start starts it")) from error
+        raise NotReached(f"{error}; is the herd up? --start starts it") from error
     except keeping.StartError as error:
-        raise NotReached(printable(str(error))) from error
+        raise NotReached(str(error)) from error
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
     finally:
@@ -327,7 +354,7 @@ def _write(report: Report, json_file: Path | None, junit_file: Path | None) -> N
 
     try:
         if junit_file is not None:
-            junit_file.write_text(as_junit(report))
+            junit_file.write_text(as_junit(report), encoding="utf-8")
         if json_file is not None and str(json_file) != "-":
             json_file.write_bytes(as_json(report))
     except OSError as error:

@@ -8,6 +8,8 @@ from typing import Any, Final
 
 from msgspec import Struct
 
+from proxyherd.escapes import escaped, quoted
+
 STATUSES: Final = frozenset(
     {
         *("OK", "ZERO_RESULTS", "INVALID_REQUEST", "OVER_QUERY_LIMIT", "REQUEST_DENIED", "UNKNOWN_ERROR"),
@@ -48,7 +50,7 @@ def parse_at(line: bytes) -> AtLine | None:
 
 def form_of_at(server: bytes, operands: bytes) -> str:
     """Say what the answer to a report looks like."""
-    return f"AT {_text(server)}, a sign, seconds with nine decimals, {_text(operands)}"
+    return f"AT {escaped(server)}, a sign, seconds with nine decimals, {escaped(operands)}"
 
 
 def places_complaint(body: bytes, most: int) -> str | None:
@@ -66,7 +68,7 @@ def places_complaint(body: bytes, most: int) -> str | None:
     if not isinstance(results, list) or not isinstance(document["html_attributions"], list):
         return "html_attributions or results that is no list"
     if not isinstance(document["status"], str) or document["status"] not in STATUSES:
-        return f"the status {str(document['status'])[:40]!a}, which Google has not"
+        return f"the status {quoted(str(document['status'])[:40])}, which Google has not"
     if len(results) > most:
         return f"{len(results)} results, more than the {most} asked for"
     if not all(isinstance(one, dict) for one in results) or (results and document["status"] != "OK"):
@@ -81,7 +83,3 @@ def is_from_a_float(nanoseconds: int) -> bool:
     seconds, rest = divmod(abs(nanoseconds), 1_000_000_000)
     exact = f"{seconds}.{rest:09d}"
     return f"{float(exact):.9f}" == exact
-
-
-def _text(data: bytes) -> str:
-    return data.decode("ascii", "backslashreplace")

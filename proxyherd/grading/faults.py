@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from proxyherd.escapes import quoted
+
 MOST_SHOWN: Final = 300
 """Bytes of a line or an answer that a report shows."""
 
@@ -29,12 +31,7 @@ class NotApplicable(Exception):  # noqa: N818 - likewise
     """The rule is about something that this herd does without; the text says what."""
 
 
-def printable(text: str) -> str:
-    """Return text with everything escaped that is not printable ASCII: a terminal obeys some of it."""
-    return "".join(one if " " <= one <= "~" else ascii(one)[1:-1] for one in text)
-
-
 def shown(data: bytes) -> str:
-    """Return bytes as printable ASCII on one line, cut where they are many."""
-    text = repr(data[:MOST_SHOWN])[1:]
+    """Return bytes in quotation marks on one line, escaped, cut where they are many."""
+    text = quoted(data[:MOST_SHOWN])
     return text if len(data) <= MOST_SHOWN else f"{text}... ({len(data):,} bytes)"

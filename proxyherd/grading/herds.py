@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
+from proxyherd.escapes import escaped
 from proxyherd.grading.answers import parse_at
 from proxyherd.grading.faults import Fault, NotApplicable, NotSeen, shown
+from proxyherd.grading.files import open_to_read
 from proxyherd.grading.keeping import Keeper
 from proxyherd.grading.servers import (
     CONNECTIONS,
@@ -55,7 +57,7 @@ class Tail:
 
     def lines(self) -> Iterator[bytes]:
         """Yield the lines that have come to their end since the last call."""
-        with contextlib.suppress(OSError), self._file.open("rb") as file:
+        with contextlib.suppress(OSError), open_to_read(self._file) as file:
             found = os.fstat(file.fileno())
             if found.st_ino != self._inode or found.st_size < self._at:
                 self._at, self._inode, self.rest = 0, found.st_ino, b""
@@ -181,7 +183,7 @@ class Herd:
             return fault
         where = ", ".join(sorted({str(server.log) for server in self.servers}))
         if all(server.log_is_named for server in self.servers):
-            return NotSeen(f"there is none of the logs that are named: {where}")
+            return NotSeen(f"none of the logs that are named is a regular file: {where}")
         what = "what the servers print" if self.keeper is not None else where
         return NotSeen(f"{what} mentions no client, so the log is elsewhere, if there is one: --logs, --log")
 
@@ -214,7 +216,7 @@ class Herd:
         at = parse_at(answer)
         if server.name == f"{server.host}:{server.port}":
             # One that answers otherwise is judged under its address: that it does is a fault of its own.
-            server.name = at.server.decode("ascii", "backslashreplace") if at else server.name
+            server.name = escaped(at.server) if at else server.name
         with contextlib.suppress(Fault, NotSeen):  # one that does not answer this is for the checks to judge
             for question in QUESTIONS if at else ():
                 if (await server.ask(b"WHATSAT %b %b" % (client, question))).startswith(b"AT "):
@@ -295,6 +297,6 @@ def _is_log(server: Server) -> bool:
     if server.log is None:
         return False
     if server.log_is_named:
-        return server.log.exists()
+        return server.log.is_file()
     tail = Tail(server.log, 0, 0)
     return any(PREFIX in line for line in tail.lines())

@@ -1,6 +1,7 @@
 """Starts, ends and starts again the servers of a herd, by a command for one server.
 
-The rule: whatever happens, no process that was started here outlives `end`. Each is the leader of a group of its
+The rules: a command gets no more of the environment than it needs; and whatever happens, no process that was started
+here outlives `end` (guard.py sees to it where `end` is never called). Each is the leader of a group of its
 own, and is not waited for (so its ID is not given away) before that whole group has been told to end. What leaves its
 group (setsid, a daemon) becomes a child of this process when its parent ends, and so is found.
 """
@@ -9,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import resource
 import shlex
@@ -18,11 +18,14 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final, Protocol
+from typing import IO, Final, Protocol
 
+from proxyherd.escapes import escaped
+from proxyherd.grading import processes
 from proxyherd.grading.faults import NotSeen
+from proxyherd.grading.files import open_to_append, open_to_read
 from proxyherd.grading.servers import Server, until
 
 START_SECONDS: Final = 20.0
@@ -40,7 +43,15 @@ MOST_FILE_BYTES: Final = 1 << 28
 
 LAST_WORDS_BYTES: Final = 4_096
 
-_PR_SET_CHILD_SUBREAPER: Final = 36
+PASSED: Final = frozenset(("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR"))
+"""Variables of the environment that commands get, and those that begin with LC_: what is started is a stranger's, and
+others may hold passwords and keys."""
+
+
+def environment(more: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment that commands get: the little that programs need, and what the user gives besides."""
+    ours = {name: value for name, value in os.environ.items() if name in PASSED or name.startswith("LC_")}
+    return ours | dict(more)
 
 
 class StartError(Exception):
@@ -66,8 +77,16 @@ class Keeper(Protocol):
 class Started:
     """A herd started by a command with {name}, {host} and {port} in it."""
 
-    def __init__(self, command: str, directory: Path, outputs: Path, how: signal.Signals) -> None:
+    def __init__(
+        self,
+        command: str,
+        directory: Path,
+        outputs: Path,
+        how: signal.Signals,
+        environ: Mapping[str, str],
+    ) -> None:
         self._words = shlex.split(command)
+        self._environ = dict(environ)
         self._directory = directory
         self._outputs = outputs
         self._how = how
@@ -89,8 +108,8 @@ class Started:
                     f"{server.name}: another process listens at {server.host}:{server.port} already; end it, or "
                     "name another address"
                 )
-        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-        self._strangers, self._has_started = _descendants(os.getpid()), True
+        processes.adopt()
+        self._strangers, self._has_started = processes.descendants(os.getpid()), True
         for server in servers:
             self._start(server)
         await asyncio.gather(*map(self._until_it_listens, servers))
@@ -100,15 +119,15 @@ class Started:
         if process is None or _ended(process):
             raise NotSeen(f"{server.name} has ended by itself")
         # Whose they are cannot be told once their parent has ended.
-        family = _descendants(process.pid)
-        for pid in family - _group(process.pid, family):
-            _signal(pid, self._how)
+        family = processes.descendants(process.pid)
+        for pid in family - processes.group(process.pid, family):
+            processes.send(pid, self._how)
         _signal_group(process, self._how)
         if not await until(lambda: _ended_async(process), END_SECONDS):
             _signal_group(process, signal.SIGKILL)
         self._forget(server)
         for pid in family & self._descendants():
-            _signal(pid, signal.SIGKILL)
+            processes.send(pid, signal.SIGKILL)
 
     async def regain(self, server: Server) -> None:
         self._start(server)
@@ -132,38 +151,34 @@ class Started:
                 for process in self._processes.values():
                     _signal_group(process, number)
                 for pid in self._descendants() - self._groups():
-                    _signal(pid, number)
+                    processes.send(pid, number)
             deadline = time.monotonic() + END_SECONDS
-            while any(map(_is_alive, self._descendants())) and time.monotonic() < deadline:
+            while any(map(processes.is_alive, self._descendants())) and time.monotonic() < deadline:
                 time.sleep(0.02)
         finally:
             for server in list(self._processes):
                 self._forget(server)
-            self._end_the_rest()
-
-    def _end_the_rest(self) -> None:
-        """Kill what has left its group, and what that starts meanwhile."""
-        deadline = time.monotonic() + END_SECONDS
-        while (rest := self._descendants()) and time.monotonic() < deadline:
-            for pid in rest:
-                _signal(pid, signal.SIGKILL)
-                with contextlib.suppress(ChildProcessError):
-                    os.waitpid(pid, os.WNOHANG)
-            time.sleep(0.005)
+            # What has left its group, and what that starts meanwhile.
+            if self._has_started:
+                processes.kill_descendants(self._strangers, END_SECONDS)
 
     def _descendants(self) -> set[int]:
-        return _descendants(os.getpid(), self._strangers) if self._has_started else set()
+        return processes.descendants(os.getpid(), self._strangers) if self._has_started else set()
 
     def _groups(self) -> set[int]:
         found = self._descendants()
-        return {pid for process in self._processes.values() for pid in _group(process.pid, found)}
+        return {pid for process in self._processes.values() for pid in processes.group(process.pid, found)}
 
     def _start(self, server: Server) -> None:
         values = {"{name}": server.name, "{host}": server.host, "{port}": str(server.port)}
         words = list(self._words)
         for placeholder, value in values.items():
             words = [word.replace(placeholder, value) for word in words]
-        with self.output(server).open("ab") as output, self._limits():
+        try:
+            output = open_to_append(self.output(server))
+        except OSError as error:
+            raise StartError(f"{server.name}: {error.filename}: {error.strerror}") from error
+        with output, self._limits():
             try:
                 self._processes[server] = subprocess.Popen(  # noqa: S603 - the command that the user gave
                     words,
@@ -172,7 +187,7 @@ class Started:
                     stderr=output,
                     cwd=self._directory,
                     # So that a Python program's prints are in its log when its answers leave.
-                    env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                    env={"PYTHONUNBUFFERED": "1", **self._environ},
                     start_new_session=True,
                 )
             except OSError as error:
@@ -208,11 +223,13 @@ class Started:
         self._deaths.append(f"{server.name} has ended{self._last_words(server)}")
 
     def _last_words(self, server: Server) -> str:
-        with self.output(server).open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - LAST_WORDS_BYTES))
-            lines = file.read(LAST_WORDS_BYTES).decode("ascii", "backslashreplace").split("\n")
-        said = next((line.strip() for line in reversed(lines) if line.strip()), "")
-        return f"; it printed last: {said[-200:]}" if said else ", and had printed nothing"
+        try:
+            with open_to_read(self.output(server)) as file:
+                lines = _last(file).split(b"\n")
+        except OSError as error:
+            return f"; what it printed cannot be read: {error.filename}: {error.strerror}"
+        said = next((line.strip() for line in reversed(lines) if line.strip()), b"")
+        return f"; it printed last: {escaped(said[-200:])}" if said else ", and had printed nothing"
 
     def _forget(self, server: Server) -> None:
         process = self._processes.pop(server)
@@ -223,18 +240,19 @@ class Started:
 class Commanded:
     """A herd that runs already, whose servers are stopped and started by commands with {name} in them."""
 
-    def __init__(self, lose: str, regain: str) -> None:
+    def __init__(self, lose: str, regain: str, environ: Mapping[str, str]) -> None:
         self._lose = lose
         self._regain = regain
+        self._environ = dict(environ)
 
     async def lose(self, server: Server) -> None:
-        if problem := await _run(self._lose, server):
+        if problem := await _run(self._lose, server, self._environ):
             raise NotSeen(problem)
         if not await until(lambda: _is_away(server), END_SECONDS):
             raise NotSeen(f"{server.name} still takes connections after: {self._lose}")
 
     async def regain(self, server: Server) -> None:
-        if problem := await _run(self._regain, server):
+        if problem := await _run(self._regain, server, self._environ):
             raise StartError(problem)
         if await until(lambda: _listens(server), START_SECONDS):
             return
@@ -247,14 +265,14 @@ class Commanded:
         return []
 
 
-async def _run(command: str, server: Server) -> str:
+async def _run(command: str, server: Server, environ: Mapping[str, str]) -> str:
     """Run a command; return what went wrong."""
     words = [word.replace("{name}", server.name) for word in shlex.split(command)]
     # No pipe: a server that is started in the background keeps its end open.
     with tempfile.TemporaryFile() as output:
         try:
             process = await asyncio.create_subprocess_exec(
-                *words, stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output
+                *words, stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output, env=environ
             )
         except OSError as error:
             return f"{shlex.join(words)}: {error.strerror}"
@@ -267,9 +285,13 @@ async def _run(command: str, server: Server) -> str:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
-        output.seek(max(0, output.seek(0, os.SEEK_END) - LAST_WORDS_BYTES))
-        said = output.read(LAST_WORDS_BYTES).decode("ascii", "backslashreplace").strip()[-300:]
+        said = escaped(_last(output).strip()[-300:])
     return f"{shlex.join(words)}: exit code {process.returncode}: {said}" if process.returncode else ""
+
+
+def _last(file: IO[bytes]) -> bytes:
+    file.seek(max(0, file.seek(0, os.SEEK_END) - LAST_WORDS_BYTES))
+    return file.read(LAST_WORDS_BYTES)
 
 
 def _answers(server: Server) -> bool:
@@ -303,41 +325,3 @@ def _ended(process: subprocess.Popen[bytes]) -> bool:
 def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, number)
-
-
-def _signal(pid: int, number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.kill(pid, number)
-
-
-def _stat(pid: int | str) -> list[str]:
-    """Return what /proc says of a process from its state on: state, parent, group, ...; nothing of one that is gone."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return []
-    return text.rpartition(")")[2].split()  # its name may hold anything
-
-
-def _is_alive(pid: int) -> bool:
-    return _stat(pid)[:1] not in ([], ["Z"], ["X"])
-
-
-def _descendants(root: int, without: set[int] | None = None) -> set[int]:
-    """Return the children of a process, theirs, and so on; not some of them, nor theirs."""
-    children: dict[int, list[int]] = {}
-    for entry in (path.name for path in Path("/proc").iterdir()):
-        if entry.isdigit() and (stat := _stat(entry)):
-            children.setdefault(int(stat[1]), []).append(int(entry))
-    found: set[int] = set()
-    frontier = [root]
-    while frontier:
-        fresh = [pid for pid in children.get(frontier.pop(), []) if pid not in (without or ())]
-        found.update(fresh)
-        frontier += fresh
-    return found
-
-
-def _group(leader: int, pids: set[int]) -> set[int]:
-    """Return those that are in a process's group."""
-    return {pid for pid in pids if _stat(pid)[2:3] == [str(leader)]}

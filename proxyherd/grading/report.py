@@ -1,6 +1,6 @@
 """What came out of judging a herd, as text, JSON and JUnit. Pure.
 
-What a server sent stands in it as printable ASCII: it may be anything, and goes to terminals and into XML.
+What a server sent may be anything, and the report goes to terminals and into XML: nothing in it is hidden.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from proxyherd.grading.faults import Fault, printable, shown
+from proxyherd.escapes import visible
+from proxyherd.grading.faults import Fault, shown
 
 
 class Result(Struct, frozen=True):
@@ -73,7 +74,7 @@ def as_text(report: Report) -> str:
 
 
 def _table(report: Report) -> Iterator[str]:
-    servers = ", ".join(printable(f"{name} ({address})") for name, address in report.servers.items())
+    servers = ", ".join(visible(f"{name} ({address})") for name, address in report.servers.items())
     yield f"Graded {len(report.servers)} servers in {report.seconds:.1f} s: {servers}"
     yield ""
     width = max(map(len, report.sections.values()), default=0)
@@ -101,13 +102,13 @@ def _details(one: Result, fault: Fault) -> dict[str, str]:
         "expected": fault.expected,
         "got": fault.got,
     }
-    return {what: printable(text) for what, text in details.items() if text}
+    return {what: visible(text) for what, text in details.items() if text}
 
 
 def _left_out(report: Report) -> Iterator[str]:
     left_out = report.of("not seen") + report.of("not applicable")
     for one in left_out:
-        yield f"{one.outcome.capitalize()}: {one.id}: {printable(one.left_out)}"
+        yield f"{one.outcome.capitalize()}: {one.id}: {visible(one.left_out)}"
     if left_out:
         yield ""
 
@@ -124,7 +125,7 @@ def as_json(report: Report) -> bytes:
     """Return the report for programs: one JSON object, indented."""
     made, possible = report.points()
     document: dict[str, Any] = {
-        "servers": {printable(name): address for name, address in report.servers.items()},
+        "servers": {visible(name): address for name, address in report.servers.items()},
         "seconds": round(report.seconds, 3),
         "points": made,
         "possible": possible,
@@ -155,7 +156,7 @@ def _check(one: Result) -> dict[str, Any]:
     if one.fault:
         found.update(_details(one, one.fault))
     if one.left_out:
-        found[one.outcome.replace(" ", "_")] = printable(one.left_out)
+        found[one.outcome.replace(" ", "_")] = visible(one.left_out)
     return found
 
 
@@ -188,4 +189,4 @@ def _testcase(one: Result) -> Iterator[str]:
 
 
 def _xml(text: str) -> str:
-    return html.escape(printable(text))
+    return html.escape(visible(text))

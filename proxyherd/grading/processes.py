@@ -1,0 +1,78 @@
+"""Processes of Linux, as far as grading needs them: who descends from whom, and how they are ended."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Final
+
+_PR_SET_PDEATHSIG: Final = 1
+_PR_SET_CHILD_SUBREAPER: Final = 36
+
+_POLL_SECONDS: Final = 0.005
+
+
+def adopt() -> None:
+    """Become the parent of every descendant whose own parent ends, such as a daemon."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def die_with_parent(parent: int, number: signal.Signals) -> None:
+    """Get this signal once the parent has ended, which may have been before."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), number)
+
+
+def descendants(root: int, without: set[int] | None = None) -> set[int]:
+    """Return the children of a process, theirs, and so on; not some of them, nor theirs."""
+    children: dict[int, list[int]] = {}
+    for entry in (path.name for path in Path("/proc").iterdir()):
+        if entry.isdigit() and (stat := _stat(entry)):
+            children.setdefault(int(stat[1]), []).append(int(entry))
+    found: set[int] = set()
+    frontier = [root]
+    while frontier:
+        fresh = [pid for pid in children.get(frontier.pop(), []) if pid not in (without or ())]
+        found.update(fresh)
+        frontier += fresh
+    return found
+
+
+def group(leader: int, pids: set[int]) -> set[int]:
+    """Return those that are in a process's group."""
+    return {pid for pid in pids if _stat(pid)[2:3] == [str(leader)]}
+
+
+def is_alive(pid: int) -> bool:
+    return _stat(pid)[:1] not in ([], ["Z"], ["X"])
+
+
+def send(pid: int, number: signal.Signals) -> None:
+    """Signal a process, which may have ended."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, number)
+
+
+def kill_descendants(without: set[int], seconds: float) -> None:
+    """Kill and reap all descendants of this process but some, and what they start meanwhile; for so long at most."""
+    deadline = time.monotonic() + seconds
+    while (rest := descendants(os.getpid(), without)) and time.monotonic() < deadline:
+        for pid in rest:
+            send(pid, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+        time.sleep(_POLL_SECONDS)
+
+
+def _stat(pid: int | str) -> list[str]:
+    """Return what /proc says of a process from its state on: state, parent, group, ...; nothing of one that is gone."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return []
+    return text.rpartition(")")[2].split()  # its name may hold anything
