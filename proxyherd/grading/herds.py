@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Final
 
 from proxyherd.escapes import escaped
+from proxyherd.files import open_regular
 from proxyherd.grading.answers import parse_at
 from proxyherd.grading.faults import Fault, NotApplicable, NotSeen, shown
-from proxyherd.grading.files import open_to_read
 from proxyherd.grading.keeping import Keeper
 from proxyherd.grading.servers import (
     CONNECTIONS,
@@ -57,7 +57,7 @@ class Tail:
 
     def lines(self) -> Iterator[bytes]:
         """Yield the lines that have come to their end since the last call."""
-        with contextlib.suppress(OSError), open_to_read(self._file) as file:
+        with contextlib.suppress(OSError), os.fdopen(open_regular(self._file, os.O_RDONLY), "rb") as file:
             found = os.fstat(file.fileno())
             if found.st_ino != self._inode or found.st_size < self._at:
                 self._at, self._inode, self.rest = 0, found.st_ino, b""

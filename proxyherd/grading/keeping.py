@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import IO, Final, Protocol
 
 from proxyherd.escapes import escaped
+from proxyherd.files import open_regular
 from proxyherd.grading import processes
 from proxyherd.grading.faults import NotSeen
-from proxyherd.grading.files import open_to_append, open_to_read
 from proxyherd.grading.servers import Server, until
 
 START_SECONDS: Final = 20.0
@@ -52,6 +52,9 @@ def environment(more: Mapping[str, str]) -> dict[str, str]:
     """Return the environment that commands get: the little that programs need, and what the user gives besides."""
     ours = {name: value for name, value in os.environ.items() if name in PASSED or name.startswith("LC_")}
     return ours | dict(more)
+
+
+_APPEND: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
 
 
 class StartError(Exception):
@@ -175,7 +178,7 @@ class Started:
         for placeholder, value in values.items():
             words = [word.replace(placeholder, value) for word in words]
         try:
-            output = open_to_append(self.output(server))
+            output = os.fdopen(open_regular(self.output(server), _APPEND), "ab")
         except OSError as error:
             raise StartError(f"{server.name}: {error.filename}: {error.strerror}") from error
         with output, self._limits():
@@ -224,7 +227,7 @@ class Started:
 
     def _last_words(self, server: Server) -> str:
         try:
-            with open_to_read(self.output(server)) as file:
+            with os.fdopen(open_regular(self.output(server), os.O_RDONLY), "rb") as file:
                 lines = _last(file).split(b"\n")
         except OSError as error:
             return f"; what it printed cannot be read: {error.filename}: {error.strerror}"
