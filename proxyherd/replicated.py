@@ -21,10 +21,18 @@ from proxyherd.turn import Client, Settled, leave
 from proxyherd.waiting import EarlyQueries
 
 _PEER_LINES: Final = 1_024
-"""Lines of all peers in one turn: some five milliseconds."""
+"""Lines of all peers in one turn in which no client waits: some five milliseconds."""
 
-_PEER_LEAST: Final = 32
-"""Lines of one peer in one turn, however many there are."""
+_PEER_LINES_BESIDE_CLIENTS: Final = 64
+"""Lines of all peers in one turn at least, where clients are about: a neighbour's flood then holds up each of their
+answers by less than a millisecond.
+"""
+
+_PEER_LINES_A_CLIENT_LINE: Final = 4
+"""And this many for each line of clients: in a herd all of whose servers are busy, most lines come from neighbours."""
+
+_FEWEST_SHARES: Final = 32
+"""Peers that a turn's lines are divided by at most: each has something, however many there are."""
 
 
 class Peer(Protocol):
@@ -57,6 +65,13 @@ class Journal(Protocol):
 
     async def sync(self) -> bool:
         """Bring them to disk, where `always`; False likewise."""
+
+
+def share(lately: int) -> int:
+    """Return how many lines of peers are for one turn, where clients have said so many in the latest one."""
+    if not lately:
+        return _PEER_LINES
+    return min(max(_PEER_LINES_BESIDE_CLIENTS, _PEER_LINES_A_CLIENT_LINE * lately), _PEER_LINES)
 
 
 class Replicated:
@@ -105,12 +120,12 @@ class Replicated:
 
     # What a turn wants. --------------------------------------------------------------------------------------
 
-    def begin(self, now: float, received: int) -> None:
+    def begin(self, now: float, received: int, lately: int) -> None:
         """Hear the peers, and do a slice of what takes long."""
         node = self._node
         node.clock = received
         if self._peers:
-            self._hear_peers(now)
+            self._hear_peers(now, share(lately))
         self._more = node.work(now)
         node.takes_reports = self._journal.takes_reports
 
@@ -179,8 +194,8 @@ class Replicated:
         """Whether there is something left for another turn."""
         return self._more or bool(self._peers)
 
-    def _hear_peers(self, now: float) -> None:
-        most = max(_PEER_LEAST, _PEER_LINES // len(self._peers))
+    def _hear_peers(self, now: float, lines: int) -> None:
+        most = lines // min(len(self._peers), _FEWEST_SHARES)
         for _ in range(len(self._peers)):
             peer = self._peers.popleft()
             peer.queued = False

@@ -36,6 +36,9 @@ _CLIENT_LINES: Final = 64
 _TURN_LINES: Final = 512
 """Lines of all clients in one turn: some five milliseconds."""
 
+_LATELY_SECONDS: Final = 0.05
+"""How long after a client's line the next one is expected: until then, neighbours have the smaller share of a turn."""
+
 _TURN_QUERIES: Final = 32
 """Queries of Places that begin in one turn: each starts two tasks."""
 
@@ -99,8 +102,10 @@ class Engine(Protocol):
     def more(self) -> bool:
         """Whether there is something left for another turn."""
 
-    def begin(self, now: float, received: int) -> None:
-        """Take in what came otherwise than from clients; `received`: nanoseconds of POSIX time."""
+    def begin(self, now: float, received: int, lately: int) -> None:
+        """Take in what came otherwise than from clients; `received`: nanoseconds of POSIX time; `lately`: how many lines
+        clients have said in the latest turn with any, 0 where that is a while ago.
+        """
 
     def reports(self, said: Sequence[Sequence[bytes | Overlong]], received: int) -> list[list[bytes]]:
         """Store reports that each client's lines begin with, where that is done at once; return the answers."""
@@ -146,6 +151,7 @@ class Turn:
         self._queries: dict[Client, set[asyncio.Task[None]]] = {}
         self._scheduled = False
         self._received = 0
+        self._lately, self._lately_until = 0, 0.0
         # What clients have said in this turn: reports alone, all stored, with their answers; and all else.
         self._reported: list[tuple[Client, list[bytes | Overlong], list[bytes]]] = []
         self._said: list[tuple[Client, list[bytes | Overlong], Sequence[Reply]]] = []
@@ -177,7 +183,11 @@ class Turn:
             return
         engine, now = self._engine, self._loop.time()
         self._received = time.time_ns()
-        engine.begin(now, self._received)
+        if self._clients:
+            self._lately = self._lately or 1
+        elif self._lately and now > self._lately_until:
+            self._lately = 0
+        engine.begin(now, self._received, self._lately)
         if self._clients and not engine.full:
             self._hear_clients(now)
         try:
@@ -324,6 +334,7 @@ class Turn:
             lines_left -= len(lines)
             clients.append(client)
             said.append(lines)
+        self._lately, self._lately_until = _TURN_LINES - lines_left, now + _LATELY_SECONDS
         for one in zip(clients, said, engine.reports(said, received), strict=True):
             client, lines, answers = one
             if len(answers) == len(lines) and not client.owed:

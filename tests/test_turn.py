@@ -13,14 +13,16 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import cost
+import fake_redis
 import pytest
-from cost import invalid, report, settled
+from cost import invalid, report, settled, update
 
+from proxyherd import replicated
 from proxyherd.clients import Connection
 from proxyherd.config import Address, parse
 from proxyherd.listening import Listener
 from proxyherd.lookups import new_event_loop
-from proxyherd.notes import LinkUp
+from proxyherd.notes import Heard, LinkUp
 from proxyherd.peers import Peers
 
 Body = Callable[["Bob"], Coroutine[Any, Any, None]]
@@ -113,7 +115,7 @@ def run(tmp_path: Path) -> Callable[[Body], None]:
             bob.daemon._clients._sweeper.cancel()
             bob._log.close()
 
-        asyncio.run(whole())
+        fake_redis.run(whole())
 
     return run_it
 
@@ -313,6 +315,144 @@ def test_time_passes_for_every_link_though_one_raises(
         assert connection not in bob.links.connections
 
     run(body)
+
+
+# How much goes into one turn. ------------------------------------------------------------------------------------
+
+CLIENT_LINES, TURN_LINES, TURN_QUERIES, PEER_LINES = 64, 512, 32, 1_024
+"""The bounds of docs/design.md."""
+
+PEER_LINES_BESIDE_CLIENTS = 64
+
+
+def flood(lines: int, moment: int = 5) -> bytes:
+    return b"".join(update(client, moment) for client in range(lines))
+
+
+def lines_a_write(transport: cost.Transport) -> list[int]:
+    """Return the lines of each write, which is one a turn."""
+    return [data.count(b"\n") for data in transport.written]
+
+
+class Turns:
+    """Counts, turn by turn, the lines that were heard of clients and of neighbours."""
+
+    def __init__(self, bob: Bob, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.clients: list[int] = []
+        self.peers: list[int] = []
+        engine, notes = bob.engine, bob.engine.notes
+        reports = engine.reports
+
+        def count_clients(said: list[list[bytes]], received: int) -> Any:
+            self._clients = sum(map(len, said))
+            return reports(said, received)
+
+        def count_peers() -> Any:
+            told = notes()
+            self.clients.append(self._clients)
+            self.peers.append(sum(len(note.clients) for note in told if isinstance(note, Heard)))
+            self._clients = 0
+            return told
+
+        self._clients = 0
+        monkeypatch.setattr(engine, "reports", count_clients)
+        monkeypatch.setattr(engine, "notes", count_peers)
+
+
+async def rest(turns: Turns) -> None:
+    """Let there be turns until none is due."""
+    for _ in range(1_000):
+        before = len(turns.peers)
+        await settled()
+        if len(turns.peers) == before:
+            return
+    pytest.fail("turns do not come to rest")
+
+
+def test_a_turn_takes_64_lines_of_a_client_and_512_of_all(
+    run: Callable[[Body], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(bob: Bob) -> None:
+        turns, pairs = Turns(bob, monkeypatch), [bob.client(port) for port in range(20)]
+        for connection, _ in pairs:
+            connection.data_received(b"FOO\n" * 150)
+        await rest(turns)
+        for _, transport in pairs:
+            assert lines_a_write(transport) == [CLIENT_LINES, CLIENT_LINES, 150 - 2 * CLIENT_LINES]
+        full = 20 * 150 // TURN_LINES
+        assert [lines for lines in turns.clients if lines][:full] == [TURN_LINES] * full
+        assert sum(turns.clients) == 20 * 150
+
+    run(body)
+
+
+def test_a_turn_takes_1024_lines_of_neighbours_where_no_client_is_about(
+    run: Callable[[Body], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(bob: Bob) -> None:
+        turns = Turns(bob, monkeypatch)
+        bob.abe[0].data_received(flood(3 * PEER_LINES))
+        await rest(turns)
+        assert [lines for lines in turns.peers if lines] == [PEER_LINES] * 3
+        turns.peers.clear()
+        for connection, _ in (bob.abe, bob.ann):
+            connection.data_received(flood(PEER_LINES, 6))
+        await rest(turns)
+        assert [lines for lines in turns.peers if lines] == [PEER_LINES] * 2, "it is divided among them"
+
+    run(body)
+
+
+def test_a_neighbours_flood_has_64_lines_of_a_turn_while_a_client_asks_and_1024_when_it_is_quiet(
+    run: Callable[[Body], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """582,000 updates in half a minute had clients wait for 125 ms each instead of 0.65."""
+
+    async def body(bob: Bob) -> None:
+        turns, (client, transport) = Turns(bob, monkeypatch), bob.client(1)
+        bob.abe[0].data_received(flood(8 * PEER_LINES))
+        for asked in range(1, 20):
+            client.data_received(b"FOO\n")
+            await asyncio.sleep(0)
+            assert turns.clients[-1] == 1, "it is answered in the next turn"
+            assert turns.peers[-1] == PEER_LINES_BESIDE_CLIENTS
+            assert sum(lines_a_write(transport)) == asked
+            for _ in range(asked % 3):  # it thinks
+                await asyncio.sleep(0)
+                assert turns.peers[-1] == PEER_LINES_BESIDE_CLIENTS
+        asyncio.get_running_loop()._jumping.now += 0.06  # type: ignore[attr-defined]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert turns.peers[-1] == PEER_LINES
+        await rest(turns)
+        assert sum(turns.peers) == 8 * PEER_LINES
+
+    run(body)
+
+
+@pytest.mark.parametrize(("clients", "share"), [(1, 256), (2, 512), (4, 1_024), (8, 1_024)])
+def test_neighbours_have_four_lines_for_each_of_busy_clients(
+    clients: int, share: int, run: Callable[[Body], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a herd in which all are busy could not keep up with its own floods."""
+
+    async def body(bob: Bob) -> None:
+        turns, pairs = Turns(bob, monkeypatch), [bob.client(port) for port in range(clients)]
+        bob.abe[0].data_received(flood(8 * PEER_LINES))
+        for connection, _ in pairs:
+            connection.data_received(b"FOO\n" * 200)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert turns.clients[:3] == [clients * CLIENT_LINES] * 3
+        assert turns.peers[:3] == [PEER_LINES_BESIDE_CLIENTS, share, share]
+
+    run(body)
+
+
+def test_each_of_many_neighbours_has_something_of_a_turn() -> None:
+    for lately in (0, 1, 16, 512):
+        assert PEER_LINES_BESIDE_CLIENTS <= replicated.share(lately) <= PEER_LINES
+    assert PEER_LINES_BESIDE_CLIENTS // replicated._FEWEST_SHARES >= 1
 
 
 # A connection that is given up just as it is made. ----------------------------------------------------------------
