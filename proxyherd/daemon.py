@@ -240,6 +240,7 @@ class _Daemon:
         self._expected = now + interval
         self._ticker = self._loop.call_later(interval, self._tick)
         self._backend.tick()
+        self._observer.tick()
         if self._notifier.watchdog:
             self._notifier.tell("WATCHDOG=1")
         if not self._told_ready:
@@ -306,6 +307,7 @@ class _Daemon:
             await (await self._places).close()
         await asyncio.sleep(0)  # let the last turn write its log
         await self._backend.close()
+        self._observer.tell_left_out()
         self._log.info("stopped")
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:

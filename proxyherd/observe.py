@@ -2,20 +2,22 @@
 
 What happens often - commands, floods, bytes - is counted in plain numbers, which become metrics when somebody asks for
 them: they would be a fifth of the steps of a turn that holds one report. Failures that
-repeat themselves or come in numbers are limited, and say how many were left out; commands never are.
+repeat themselves or come in numbers are limited, and say how many were left out. So are commands that changed nothing,
+which one line counts; those that may have changed something and those that told where a client is are always logged.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final, Literal
 
 import prometheus_client
 from structlog.typing import FilteringBoundLogger
 
 from proxyherd.framing import Overlong
+from proxyherd.limiters import CommandLimiter, Limiter
 from proxyherd.logs import Each, LogFile, names
 from proxyherd.messages import NANOSECONDS
 from proxyherd.metrics import Metrics
@@ -24,22 +26,30 @@ from proxyherd.places import STATES, Outcome, Spared, State
 from proxyherd.recent import Recent
 from proxyherd.reply import Reply
 
-_REPEAT_SECONDS: Final = 60.0
-_REFILL_SECONDS: Final = 6.0
-_BURST: Final = 10
 _CLIENTS_BURST: Final = 20_000
-_CLIENTS_REFILL_SECONDS: Final = 0.002
+_CLIENTS_REFILL_SECONDS: Final = 0.1
 _LINKS_BURST: Final = 100
 _LINKS_REFILL_SECONDS: Final = 1.0
+_LEFT_OUT_SECONDS: Final = 10.0
+"""Between two lines that count the commands that were left out."""
+
+_ALWAYS_LOGGED: Final = {"stored", "answered", "unanswered"}
+"""Outcomes of commands that changed something, or may have, or told where a client is."""
+
 _WORTH_A_LINE: Final = {"shed", "late", "budget", "unrecorded"}
-_LEVELS: Final = {"peer_closed": 30}
+_LEVELS: Final = {"peer_closed": 30, "internal_error": 40}
 
 
 class Observer:
     """Turns what happened to one server into log events and figures."""
 
     def __init__(
-        self, log: FilteringBoundLogger, file: LogFile, metrics: Metrics, neighbours: Iterable[str]
+        self,
+        log: FilteringBoundLogger,
+        file: LogFile,
+        metrics: Metrics,
+        neighbours: Iterable[str],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.log = log
         self.metrics = metrics
@@ -55,7 +65,10 @@ class Observer:
         self._updates: Counter[tuple[str, str, str]] = Counter()  # neighbour, direction, whether it was news
         self._batches: Counter[tuple[str, str]] = Counter()  # neighbour, direction
         self._journal = 0, 0, False
-        self._limiters: dict[tuple[str, str], _Limiter] = {}
+        self._limiters: dict[tuple[str, str], Limiter] = {}
+        self._clock = clock
+        self._unchanging = CommandLimiter()
+        self._refilled = self._told_left_out = clock()
         self._told: dict[prometheus_client.Counter, int] = {}  # totals that the metrics know of
         for neighbour in self.links:
             metrics.links_up.labels(neighbour)
@@ -95,6 +108,10 @@ class Observer:
         self._commands[reply.kind, reply.outcome] += 1
         if self.recent.wanted:
             self.recent.command(line, reply)
+        if reply.outcome not in _ALWAYS_LOGGED and not self._unchanging.passes(
+            client, reply.kind, reply.outcome
+        ):
+            return
         command = line.start if isinstance(line, Overlong) else line
         if reply.entry is None:
             self._info(
@@ -164,7 +181,8 @@ class Observer:
 
     def fault(self, what: str, error: BaseException | None) -> None:
         """Note a fault of ours, with its traceback."""
-        self.log.error("internal_error", reason=what, exc_info=error)
+        limiter = self._limiter("", "internal_error", _LINKS_BURST, _LINKS_REFILL_SECONDS)
+        self._let_through(limiter, "internal_error", {"reason": what, "exc_info": error})
 
     # Neighbours. ---------------------------------------------------------------------------------------------
 
@@ -238,12 +256,12 @@ class Observer:
         limiter = self._limiter(neighbour, event, _LINKS_BURST, _LINKS_REFILL_SECONDS)
         self._let_through(limiter, event, {"neighbour": neighbour, **fields})
 
-    def _limiter(self, key: str, event: str, burst: int, refill: float) -> _Limiter:
+    def _limiter(self, key: str, event: str, burst: int, refill: float) -> Limiter:
         found = self._limiters.get((key, event))
-        return found or self._limiters.setdefault((key, event), _Limiter(burst, refill, 0))
+        return found or self._limiters.setdefault((key, event), Limiter(burst, refill, 0))
 
-    def _let_through(self, limiter: _Limiter, event: str, fields: dict[str, object]) -> None:
-        left_out = limiter.pass_on("", time.monotonic())
+    def _let_through(self, limiter: Limiter, event: str, fields: dict[str, object]) -> None:
+        left_out = limiter.pass_on("", self._clock())
         if left_out:
             fields["left_out"] = left_out
         if left_out is not None:
@@ -251,8 +269,8 @@ class Observer:
 
     def _limited(self, key: str, event: str, reason: str, **fields: object) -> None:
         """Log a failure, unless it repeats itself or comes in numbers; what is let through says what was not."""
-        limiter = self._limiters.setdefault((key, event), _Limiter())
-        left_out = limiter.pass_on(reason, time.monotonic())
+        limiter = self._limiters.setdefault((key, event), Limiter())
+        left_out = limiter.pass_on(reason, self._clock())
         if left_out is not None:
             self.log.warning(event, **fields, reason=reason, left_out=left_out)
 
@@ -294,6 +312,23 @@ class Observer:
 
     # The turn. -----------------------------------------------------------------------------------------------
 
+    def tick(self) -> None:
+        """Let time pass; call a few times a heartbeat."""
+        now = self._clock()
+        self._unchanging.refill(now - self._refilled)
+        self._refilled = now
+        if now - self._told_left_out >= _LEFT_OUT_SECONDS:
+            self._told_left_out = now
+            self.tell_left_out()
+
+    def tell_left_out(self) -> None:
+        """Count in one line the commands that were not logged one by one since the last such line."""
+        outcomes, addresses = self._unchanging.take_left_out()
+        if outcomes:
+            self.log.warning(
+                "commands_left_out", commands=sum(outcomes.values()), outcomes=outcomes, addresses=addresses
+            )
+
     def end_turn(self) -> None:
         """Write the turn's log lines."""
         self._tell_reports()
@@ -328,34 +363,3 @@ class Observer:
 
 def _only(values: list[bytes]) -> bytes:
     return values[0]
-
-
-class _Limiter:
-    """Decides which events of one kind are logged: a burst, then one in so many seconds, and one that says the same
-    as the last only after so many.
-    """
-
-    __slots__ = ("_at", "_burst", "_left_out", "_refill", "_repeat", "_said", "_said_at", "_tokens")
-
-    def __init__(
-        self, burst: int = _BURST, refill: float = _REFILL_SECONDS, repeat: float = _REPEAT_SECONDS
-    ) -> None:
-        self._tokens = self._burst = float(burst)
-        self._refill = refill
-        self._repeat = repeat
-        self._at = self._said_at = 0.0
-        self._said = ""
-        self._left_out = 0
-
-    def pass_on(self, reason: str, now: float) -> int | None:
-        """Return how many were left out before this one, or None to leave this one out too."""
-        self._tokens = min(self._burst, self._tokens + (now - self._at) / self._refill)
-        self._at = now
-        repeats = reason == self._said and now < self._said_at + self._repeat
-        if repeats or self._tokens < 1:
-            self._left_out += 1
-            return None
-        self._tokens -= 1
-        self._said, self._said_at = reason, now
-        left_out, self._left_out = self._left_out, 0
-        return left_out
