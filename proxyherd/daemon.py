@@ -290,6 +290,7 @@ class _Daemon:
         self._notifier.tell("STOPPING=1")
         self._log.info("stopping", connections=len(self._clients.connections))
         self._clients.stop_listening()
+        self._backend.drain()
         deadline = self._loop.time() + self._herd.timing.drain_seconds
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(deadline):

@@ -6,6 +6,9 @@ to the system. Whatever the policy, a killed process loses nothing: what was app
 
 When the journal fails, reports are refused (or, configured so, taken without a promise) until a rewrite has brought
 the whole table to disk again; it is tried every second.
+
+At a start the journal `lacks` records, perhaps, if its mark does not say that it is whole (see `mark`), or if any of it
+is damaged or torn. It does so until a first catch-up has brought what is missing; only then is there a mark again.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import time
 from typing import Final
 
 from proxyherd.journal import Finding, Journal, sync
+from proxyherd.mark import Mark
 from proxyherd.messages import parse_at
 from proxyherd.node import Node
 from proxyherd.observe import Observer
@@ -27,15 +31,21 @@ _SLICE_LINES: Final = 512
 
 
 class Durability:
-    """Drives the journal of one server."""
+    """Drives the journal of one server, which has been started."""
 
-    def __init__(self, journal: Journal, node: Node, settings: Settings, observer: Observer) -> None:
+    def __init__(
+        self, journal: Journal, mark: Mark, node: Node, settings: Settings, observer: Observer
+    ) -> None:
+        self.lacks = journal.failing or mark.lacks(journal.found)
+        """Why records may be missing that an earlier life of this server had; empty if none are."""
         self._journal = journal
+        self._mark = mark
         self._node = node
         self._settings = settings
         self._observer = observer
         self._told = ""
         self.always = settings.fsync == "always"
+        self._leave_mark()
 
     @property
     def failing(self) -> str:
@@ -76,16 +86,25 @@ class Durability:
             for at in range(0, len(found), _SLICE_LINES):
                 self._node.replay(map(parse_at, found[at : at + _SLICE_LINES]))
                 await asyncio.sleep(0)
+        self.lacks = self.lacks or self._journal.failing
         seconds = round(time.monotonic() - began, 3)
         self._observer.log.info("replayed", lines=lines, clients=len(self._node.table), seconds=seconds)
+        if self.lacks and self._journal.found:
+            self._observer.log.warning(
+                "journal_lacks", reason=self.lacks, effect="queries wait for the first catch-up"
+            )
         self._tell()
 
-    async def keep_synced(self) -> None:
-        """Sync each second where that is the policy, for ever: while there is a replay or a rewrite too."""
-        while self._settings.fsync == "everysecond":
+    async def watch(self) -> None:
+        """Each second, for ever, see whether the files are still there, and sync them where that is the policy: while
+        there is a replay or a rewrite too.
+        """
+        while True:
             await asyncio.sleep(_SECOND)
-            if self._journal.unsynced:
+            self._journal.check()
+            if self._journal.unsynced and self._settings.fsync == "everysecond":
                 await self.sync()
+            self._tell()
 
     async def keep(self) -> None:
         """Rewrite and mend for ever; call when everything is replayed."""
@@ -95,17 +114,21 @@ class Durability:
                 self._journal.drop_unsynced()
             if self._journal.failing or self._journal.wants_rewrite:
                 await self._rewrite()
+            if self._node.caught_up:
+                self.lacks = ""
             self._tell()
 
     async def close(self) -> None:
         """Bring everything to disk and close the files."""
         await self.sync()
+        self._leave_mark(closed=True)
         self._journal.close()
 
     async def _rewrite(self) -> None:
         began, rewrite = time.monotonic(), self._journal.begin_rewrite()
         if rewrite is None:
             return
+        self._leave_mark()
         finishing = False
         try:
             leaf = 0
@@ -124,11 +147,15 @@ class Durability:
                 rewrite.abandon()
             raise
         self._journal.end_rewrite(rewrite)
+        self._leave_mark()
         seconds = round(time.monotonic() - began, 3)
         self._observer.log.info("journal_rewritten", bytes=rewrite.size, seconds=seconds)
 
     def _report(self, found: Finding) -> None:
         log, name = self._observer.log, found.path.name
+        if found.torn or found.damaged:
+            self.lacks = self.lacks or f"{name} is damaged"
+            self._leave_mark()
         if found.torn:
             log.warning("journal_torn", file=name, records=found.records, cut_bytes=found.torn)
         if found.damaged:
@@ -141,7 +168,8 @@ class Durability:
             )
 
     def _tell(self) -> None:
-        """Log that the journal fails, or no longer does."""
+        """Log that the journal fails, or no longer does, and leave word of it for the next start."""
+        self._leave_mark()
         failing = self._journal.failing
         if failing and failing != self._told:
             refuses = "reports are taken without a promise" if self.takes_reports else "reports are refused"
@@ -150,3 +178,9 @@ class Durability:
             self._observer.log.info("journal_whole")
         self._told = failing
         self._observer.journal(self._journal.bytes_written, self._journal.failures, failing=bool(failing))
+
+    def _leave_mark(self, *, closed: bool = False) -> None:
+        if self.lacks or self._journal.failing:
+            self._mark.make_void()
+        else:
+            self._mark.write(self._journal.listing(), closed=closed)

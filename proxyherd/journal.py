@@ -8,13 +8,14 @@ merge: neither order nor repetition matters, so whatever files a crash leaves ar
 A rewrite opens the segment behind the snapshot first, so that appends go on, then writes the snapshot in slices,
 syncs it, renames it into place, syncs the folder, and only then deletes what it stands for.
 
-What cannot be written makes the journal `failing`, and it stays so until a rewrite has brought a whole snapshot
-to disk. A segment that failed is cut to its last whole record and never appended to again.
+What cannot be written, or is not there any more under its name, makes the journal `failing`, and it stays so until
+a rewrite has brought a whole snapshot to disk. A segment that failed is cut to its last whole record and never appended to again.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import time
@@ -117,13 +118,17 @@ class Journal:
         self._rewrite_bytes = rewrite_bytes
         self._old: list[Path] = []  # what the next snapshot stands for, beside the segment appended to now
         self._damaged: set[Path] = set()
+        self._files: dict[Path, tuple[int, int]] = {}  # inode and bytes of each of the old ones
+        self._rewrites = False
         self._number = 0
         self._fd = -1
+        self._inode = 0
         self._size = 0
         self._broken = True  # the segment appended to now takes no more
         self._appended = 0  # bytes in segments that no snapshot stands for yet
         self._snapshot_bytes = 0
         self._to_sync: list[int] = []  # descriptors of earlier segments that are not synced yet
+        self.found: dict[str, tuple[int, int]] = {}  # the files that `start` found: inode and bytes of each
         self.failing = ""  # why the table is not on disk whole, while it is not
         self.unsynced = False
         self.bytes_written = 0
@@ -142,8 +147,12 @@ class Journal:
                 left.unlink()
         if self._old:
             self._number = int(self._old[-1].name[:12])
-        self._appended = sum(_size(path) for path in self._old if path.suffix == ".segment")
-        self._snapshot_bytes = sum(_size(path) for path in self._old if path.suffix == ".snapshot")
+        self._files = {path: _inode_and_size(path) for path in self._old}
+        self.found = {path.name: one for path, one in self._files.items()}
+        self._appended = sum(size for path, (_, size) in self._files.items() if path.suffix == ".segment")
+        self._snapshot_bytes = sum(
+            size for path, (_, size) in self._files.items() if path.suffix == ".snapshot"
+        )
         self._open_segment(self._number + 1)
 
     def replay(self) -> Iterator[list[bytes] | Finding]:
@@ -156,6 +165,7 @@ class Journal:
                 finding = yield from read(path, self._line_bytes)
                 if finding.torn:
                     os.truncate(path, finding.end)
+                    self._files[path] = self._files[path][0], finding.end
             except OSError as error:
                 self.fail(error)
                 finding = Finding(path, 0, 1, 0, 0)
@@ -199,9 +209,31 @@ class Journal:
 
     def fail(self, error: OSError) -> None:
         """Take note that something could not be written or synced."""
-        self._broken = True
+        self._broken, self._rewrites = True, False
         self.failures += 1
         self.failing = f"{error.filename or self._folder}: {error.strerror or error}"
+
+    def check(self) -> None:
+        """See whether every file is still there under its name, and else be `failing`; a rewrite mends that.
+
+        While a rewrite is under way, which deletes files, only the segment appended to is looked for.
+        """
+        if self._broken:
+            return
+        for name, (inode, _) in self.listing().items():
+            path = self._folder / name
+            if self._rewrites and path != self._segment(self._number):
+                continue
+            if _inode_and_size(path)[0] != inode:
+                self.fail(OSError(errno.ENOENT, "deleted or replaced while the server runs", str(path)))
+                return
+
+    def listing(self) -> dict[str, tuple[int, int]]:
+        """Return the files that the journal consists of now: inode and bytes of each."""
+        listing = {path.name: self._files[path] for path in self._old}
+        if self._fd >= 0:
+            listing[self._segment(self._number).name] = self._inode, self._size
+        return listing
 
     @property
     def wants_rewrite(self) -> bool:
@@ -223,14 +255,16 @@ class Journal:
     def begin_rewrite(self) -> Rewrite | None:
         """Let appends go to a new segment from now on, and return the rewrite; None if that cannot be done."""
         number, last = self._number + 1, self._segment(self._number)
-        has_last, has_lines = self._fd >= 0, self._size > 0
+        has_last, has_lines, inode_and_size = self._fd >= 0, self._size > 0, (self._inode, self._size)
         if not self._open_segment(self._number + 2):
             return None
         if has_lines:
             self._old = [*self._old, last]
+            self._files[last] = inode_and_size
         elif has_last:  # on a disk that stays full there is one a second
             with contextlib.suppress(OSError):
                 last.unlink()
+        self._rewrites = True
         return Rewrite(self._folder / f"{number:012}.snapshot", self._old, self._damaged)
 
     def end_rewrite(self, rewrite: Rewrite) -> None:
@@ -238,6 +272,8 @@ class Journal:
         self.drop_unsynced()  # the snapshot stands for what they hold
         self._damaged.clear()
         self._old = [rewrite.path]
+        self._files = {rewrite.path: (rewrite.inode, rewrite.size)}
+        self._rewrites = False
         self._snapshot_bytes = rewrite.size
         self._appended = self._size
         if not self._broken:
@@ -262,6 +298,7 @@ class Journal:
         elif self._fd >= 0:
             os.close(self._fd)
         self._fd, self._number, self._size, self._broken = fd, number, 0, False
+        self._inode = os.fstat(fd).st_ino
         return True
 
     def _segment(self, number: int) -> Path:
@@ -284,6 +321,7 @@ class Rewrite:
     def __init__(self, path: Path, standing_for: list[Path], damaged: set[Path]) -> None:
         self.path = path
         self.size = 0
+        self.inode = 0
         self._standing_for = standing_for
         self._unfinished = self.path.with_suffix(".unfinished")
         self._damaged = set(damaged)
@@ -301,6 +339,7 @@ class Rewrite:
         """Bring the snapshot to disk and into place, and delete what it stands for."""
         self.write([])
         os.fsync(self._fd)
+        self.inode = os.fstat(self._fd).st_ino
         os.close(self._fd)
         self._fd = -1
         self._unfinished.rename(self.path)
@@ -338,11 +377,13 @@ def _write_all(fd: int, data: bytes) -> None:
         data = data[os.write(fd, data) :]
 
 
-def _size(path: Path) -> int:
+def _inode_and_size(path: Path) -> tuple[int, int]:
+    """Return both, 0 where there is no such file."""
     try:
-        return path.stat().st_size
+        found = path.stat()
     except OSError:
-        return 0
+        return 0, 0
+    return found.st_ino, found.st_size
 
 
 def _sync_folder(folder: Path) -> None:

@@ -310,7 +310,7 @@ class Metrics:
         )
         self.journal_failures = Counter(
             "proxyherd_journal_failures_total",
-            "Attempts to write or sync the journal that failed",
+            "Attempts to write or sync the journal that failed, and files of it that were deleted",
             registry=registry,
         )
         self.journal_failing = Gauge(

@@ -90,6 +90,7 @@ class Node:
         self.name = name
         self.table = table
         self.ready = alone
+        self._all_wait = False  # every query, whether its client is known or not
         self.takes_reports = True
         self.news: list[News] = []
         self._learned = False  # whether any of the news came from a neighbour
@@ -185,19 +186,39 @@ class Node:
                 self.table.put(one.client, one.held, leaf)
         self.news = [one for one in self.news if one.source is not None]
 
+    def begin_replay(self) -> None:
+        """Let every query wait until `start`: what is replayed first may be older than what was answered last."""
+        self.ready, self._all_wait = False, True
+
     def replay(self, ats: Iterable[At | None]) -> None:
         """Learn what a journal held. It is no news: neighbours find it when they catch up."""
         for at in ats:
             if at is not None:
                 self._admit(at)
 
-    def start(self, now: float) -> None:
-        """Begin to wait for neighbours: whatever there was to replay has been replayed."""
+    def start(self, now: float, *, lacks: bool = False) -> None:
+        """Begin to wait for neighbours: whatever there was to replay has been replayed.
+
+        Until the server is ready, queries of clients that it does not know wait; where the journal `lacks` records,
+        all do.
+        """
         self._started = now
-        self.ready = self._alone
+        self.ready, self._all_wait = self._alone, lacks
+
+    @property
+    def all_wait(self) -> bool:
+        """Whether every query waits, whether its client is known or not."""
+        return self._all_wait and not self.ready
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether a first catch-up has ended, or there is nobody to catch up from."""
+        return self._alone or self._walks.ended
 
     def look_up(self, question: Whatsat, line: bytes) -> Reply:
         """Decide about a WHATSAT; again, when the server has become ready, about one that waited for it."""
+        if self._all_wait and not self.ready:
+            return Reply("whatsat", "waiting", None, question)
         entry = self.table.get(question.client)
         if entry is not None and not self._is_forgotten(entry):
             return Reply("whatsat", "found", None, question, entry)

@@ -13,6 +13,7 @@ from proxyherd.config import PEER_LINE_SLACK, Herd, Server
 from proxyherd.durability import Durability
 from proxyherd.journal import Journal
 from proxyherd.link import Terms
+from proxyherd.mark import Mark
 from proxyherd.metrics import Metrics
 from proxyherd.node import Node
 from proxyherd.observe import Observer
@@ -64,13 +65,15 @@ class Replica:
         self._node = Node(
             server.name, self.table, limits, herd.timing, alone=not server.neighbours, now=loop.time()
         )
-        self._node.ready = False  # before the journal is replayed
+        self._node.begin_replay()
         line_bytes = limits.max_line_bytes + PEER_LINE_SLACK
         journal = Journal(
             state / "journal", line_bytes=line_bytes, rewrite_bytes=herd.durability.rewrite_bytes
         )
         journal.start()
-        self._durability = Durability(journal, self._node, herd.durability, observer)
+        self._durability = Durability(
+            journal, Mark(state / "journal.mark"), self._node, herd.durability, observer
+        )
         self.engine = Replicated(self._node, self._durability, loop)
         self.peers = Peers(
             herd,
@@ -84,13 +87,14 @@ class Replica:
 
     def start(self, spawn: Callable[[Coroutine[Any, Any, None]], None]) -> None:
         """Begin what goes on in the background, as soon as clients are listened for."""
-        spawn(self._durability.keep_synced())
+        spawn(self._durability.watch())
         spawn(self._join())
 
     async def _join(self) -> None:
         """Replay, then meet the neighbours: what they ask for must be there."""
         await self._durability.replay()
-        self._node.start(self._loop.time())
+        self._node.start(self._loop.time(), lacks=bool(self._durability.lacks))
+        self.engine.wake()  # for the queries that have waited
         await self._binder.listen("peers", self._server.peers, self.peers.listener.listen)
         self.peers.dial()
         self._replayed = True
@@ -126,6 +130,10 @@ class Replica:
     def refresh(self, metrics: Metrics) -> None:
         """Bring the figures up to date that are not counted as things happen."""
         metrics.clients.set(len(self.table))
+
+    def drain(self) -> None:
+        """Let go of the clients whose queries wait."""
+        self.engine.let_go()
 
     async def flush(self, deadline: float) -> None:
         """Wait for the neighbours to read what may be known nowhere else, where this server is to be removed."""

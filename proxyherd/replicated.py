@@ -18,7 +18,7 @@ from proxyherd.node import Node
 from proxyherd.notes import Note
 from proxyherd.reply import Reply
 from proxyherd.turn import Client, Settled, leave
-from proxyherd.waiting import EarlyQueries
+from proxyherd.waiting import MOST, EarlyQueries, Query
 
 _PEER_LINES: Final = 1_024
 """Lines of all peers in one turn in which no client waits: some five milliseconds."""
@@ -33,6 +33,9 @@ _PEER_LINES_A_CLIENT_LINE: Final = 4
 
 _FEWEST_SHARES: Final = 32
 """Peers that a turn's lines are divided by at most: each has something, however many there are."""
+
+_LOOK_UPS: Final = 512
+"""Queries that have waited and are looked up again in one turn: some two milliseconds."""
 
 
 class Peer(Protocol):
@@ -91,7 +94,10 @@ class Replicated:
         self._more = False
         self._syncs = False
         self._early: EarlyQueries[Client] = EarlyQueries()
-        self._looked_up: list[tuple[Client, bytes, Reply]] = []
+        self._stage = node.all_wait, node.ready
+        self._looked_up: list[Query[Client]] = []
+        self._given_up: list[Client] = []
+        self._stops = False
 
     # What the peer listener tells. ---------------------------------------------------------------------------
 
@@ -118,6 +124,14 @@ class Replicated:
         if self._syncs:
             self._release(self._loop.time())
 
+    def let_go(self) -> None:
+        """Let no query wait any more, now or later: the server stops, perhaps long before it is ready. Their
+        connections are closed without an answer.
+        """
+        self._stops = True
+        self._early.release()
+        self.wake()
+
     # What a turn wants. --------------------------------------------------------------------------------------
 
     def begin(self, now: float, received: int, lately: int) -> None:
@@ -142,6 +156,8 @@ class Replicated:
             assert isinstance(line, bytes)
             if client.gone:
                 leave(reply)
+            elif self._stops:
+                self._given_up.append(client)
             elif not self._early.add(client, line, reply):
                 reply.outcome, reply.answer = "refused", invalid(line)
 
@@ -166,8 +182,8 @@ class Replicated:
         """Take back this turn's reports, which could not be kept, and take no more of them."""
         self._node.undo_reports()
         self._node.takes_reports = False
-        for _, line, reply in self._looked_up:
-            self._look_up(line, reply)
+        for client, line, reply in self._looked_up:
+            self._look_up(client, line, reply)
 
     def tell(self, now: float) -> None:
         """Hand everything to the peers, before any client has its answer."""
@@ -176,11 +192,19 @@ class Replicated:
 
     def settled(self) -> Settled | None:
         """Return whose queries have waited here, and wait here no more."""
-        if not self._looked_up:
+        if not self._looked_up and not self._given_up:
             return None
         looked_up, self._looked_up = self._looked_up, []
-        found = [(client, reply) for client, _, reply in looked_up if reply.answer is None]
-        return Settled(dict.fromkeys(client for client, _, _ in looked_up), found)
+        given_up, self._given_up = dict.fromkeys(self._given_up), []
+        settled = [
+            (client, reply) for client, line, reply in looked_up if not self._waits(client, line, reply)
+        ]
+        found = [(client, reply) for client, reply in settled if reply.entry is not None]
+        return Settled(
+            dict.fromkeys(client for client, _ in settled),
+            found,
+            [(client, "server stops") for client in given_up],
+        )
 
     def notes(self) -> list[Note]:
         """Return what has happened that is worth a line in the log."""
@@ -192,7 +216,9 @@ class Replicated:
     @property
     def more(self) -> bool:
         """Whether there is something left for another turn."""
-        return self._more or bool(self._peers)
+        early = self._early
+        waited = bool(early) and (early.any_left or (early.any_due and not self._node.all_wait))
+        return self._more or bool(self._peers) or waited
 
     def _hear_peers(self, now: float, lines: int) -> None:
         most = lines // min(len(self._peers), _FEWEST_SHARES)
@@ -216,13 +242,35 @@ class Replicated:
                 peer.fail(error)
 
     def _look_up_again(self) -> None:
-        """Decide again about queries that came before the server was ready."""
-        early = self._early.all() if self._node.ready else self._early.known(self._node.news)
-        for client, line, reply in early:
-            self._look_up(line, reply)
-            self._looked_up.append((client, line, reply))
+        """Decide again about queries that came before the server was ready, where that may have changed something."""
+        node, early = self._node, self._early
+        if self._stops:
+            self._given_up += [client for client, _, _ in early.due(MOST)]
+            return
+        again = early.left()
+        if not node.all_wait:
+            if self._stage != (stage := (node.all_wait, node.ready)):
+                self._stage = stage
+                early.release()
+            again += early.known(node.news)
+            again += early.due(_LOOK_UPS)
+        for query in again:
+            self._look_up(*query)
+        self._looked_up += again
 
-    def _look_up(self, line: bytes, reply: Reply) -> None:
+    def _waits(self, client: Client, line: bytes, reply: Reply) -> bool:
+        """Let a query that was looked up again wait on, if it must."""
+        if reply.answer is not None or reply.entry is not None:
+            return False
+        if self._early.add(client, line, reply):
+            return True
+        reply.outcome, reply.answer = "refused", invalid(line)
+        return False
+
+    def _look_up(self, client: Client, line: bytes, reply: Reply) -> None:
+        if client.gone:
+            leave(reply)
+            return
         assert reply.whatsat is not None
         again = self._node.look_up(reply.whatsat, line)
         reply.outcome, reply.answer, reply.entry = again.outcome, again.answer, again.entry

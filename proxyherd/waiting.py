@@ -1,21 +1,25 @@
-"""Queries that came before their server was ready, and whose client is not known yet.
+"""Queries that came before their server was ready, and must wait.
 
-Each is looked at again when its client becomes known, or when the server is ready; nobody looks at all of them in
-between. There are not many: past the bound, those of connections that are gone are dropped, and then the rest are
-answered as the query of a client that nobody has heard of.
+Each waits for news of its client, or until `release` makes all of them due: when the replay has ended, and when the
+server is ready. Those that are due are taken out so many at a time that nobody is held up. Their number is bounded:
+past the bound, those of connections that are gone are dropped, and then more are refused.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable
-from typing import Final, Generic, Protocol, TypeVar
+from itertools import chain
+from typing import Final, Generic, Protocol, TypeAlias, TypeVar
 
 from proxyherd.node import News
 from proxyherd.reply import Reply
 
 MOST: Final = 65_536
 """Queries that wait at once: some 30 MiB."""
+
+_REFUSED: Final = 16
+"""The part of `MOST`, as its divisor, that is refused between two searches for queries of connections that are gone."""
 
 
 class Connection(Protocol):
@@ -27,50 +31,83 @@ class Connection(Protocol):
 
 
 C = TypeVar("C", bound=Connection)
+Query: TypeAlias = tuple[C, bytes, Reply]
 
 
 class EarlyQueries(Generic[C]):
     """The queries of one server that wait, by the client that they are about."""
 
     def __init__(self) -> None:
-        self._waiting: defaultdict[bytes, list[tuple[C, bytes, Reply]]] = defaultdict(list)
-        self._count = 0
+        self._waiting: defaultdict[bytes, list[Query[C]]] = defaultdict(list)
+        self._due: deque[Query[C]] = deque()
+        self._left: list[Query[C]] = []
+        self._count = 0  # of those that wait or are due
+        self._refusing = 0  # as many are refused before the next search for those that left
 
     def __bool__(self) -> bool:
-        return self._count > 0
+        return self._count > 0 or bool(self._left)
+
+    @property
+    def any_due(self) -> bool:
+        """Whether `due` has something to return."""
+        return bool(self._due)
+
+    @property
+    def any_left(self) -> bool:
+        """Whether `left` has something to return."""
+        return bool(self._left)
 
     def add(self, connection: C, line: bytes, reply: Reply) -> bool:
         """Let a query wait; False if there is no room for it."""
-        if self._count >= MOST:
-            self._drop_gone()
-            if self._count >= MOST:
-                return False
+        if self._count >= MOST and not self._make_room():
+            return False
         assert reply.whatsat is not None
         self._waiting[reply.whatsat.client].append((connection, line, reply))
         self._count += 1
         return True
 
-    def known(self, news: Iterable[News]) -> list[tuple[C, bytes, Reply]]:
+    def known(self, news: Iterable[News]) -> list[Query[C]]:
         """Take out those about clients that these news are about."""
-        taken: list[tuple[C, bytes, Reply]] = []
+        taken: list[Query[C]] = []
         for one in news:
             if one.client in self._waiting:
                 taken += self._waiting.pop(one.client)
         self._count -= len(taken)
         return taken
 
-    def all(self) -> list[tuple[C, bytes, Reply]]:
-        """Take out all."""
-        taken = [query for queries in self._waiting.values() for query in queries]
+    def release(self) -> None:
+        """Let all that wait be due."""
+        self._due.extend(chain.from_iterable(self._waiting.values()))
         self._waiting.clear()
-        self._count = 0
+
+    def due(self, most: int) -> list[Query[C]]:
+        """Take out up to `most` of those that are due."""
+        taken = [self._due.popleft() for _ in range(min(most, len(self._due)))]
+        self._count -= len(taken)
         return taken
 
-    def _drop_gone(self) -> None:
-        for client, queries in list(self._waiting.items()):
-            here = [query for query in queries if not query[0].gone]
-            if here:
-                self._waiting[client] = here
-            else:
-                del self._waiting[client]
-        self._count = sum(map(len, self._waiting.values()))
+    def left(self) -> list[Query[C]]:
+        """Take out those that were dropped because their connections are gone."""
+        left, self._left = self._left, []
+        return left
+
+    def _make_room(self) -> bool:
+        """Drop the queries of connections that are gone; return whether that has made room. It costs as much as all
+        that wait, so many queries are refused between two searches that have found nothing.
+        """
+        if self._refusing:
+            self._refusing -= 1
+            return False
+        every = [*self._due, *chain.from_iterable(self._waiting.values())]
+        due, here = len(self._due), [query for query in every if not query[0].gone]
+        if len(here) == len(every):
+            self._refusing = MOST // _REFUSED
+            return False
+        self._left += [query for query in every if query[0].gone]
+        self._due = deque(query for query in every[:due] if not query[0].gone)
+        self._waiting.clear()
+        for query in here[len(self._due) :]:
+            assert query[2].whatsat is not None
+            self._waiting[query[2].whatsat.client].append(query)
+        self._count = len(here)
+        return True

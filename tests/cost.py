@@ -299,6 +299,7 @@ class Server:
 
     async def run(self) -> dict[str, Cost]:
         self.assemble()
+        cast("Any", self.daemon._backend)._node.start(0.0)  # there is nothing to replay
         self.peers = [await self.link(name) for name in NEIGHBOURS]
         await self.commands("a report alone", report, clients=1, lines=1)
         await self.commands("a report of 32 in a turn", report, clients=1, lines=32)

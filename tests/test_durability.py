@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,21 +21,20 @@ from typing import Any
 import pytest
 from chaos import SmallDisk, small_disk
 from herd_process import Herd, Server, herd_of, now, running_herd, running_server, wait_until
+from prometheus_client import generate_latest
+from turns import Held, Pipeliner, node, turns_of_the_loop
 
 import proxyherd.durability
 from proxyherd.durability import Durability
-from proxyherd.framing import Overlong
 from proxyherd.journal import Journal, Rewrite, files, read, record, verify
 from proxyherd.logs import LogFile, make_logger
+from proxyherd.mark import Mark
+from proxyherd.messages import parse_at
 from proxyherd.metrics import Metrics
-from proxyherd.node import Node
 from proxyherd.observe import Observer
 from proxyherd.places import Places
 from proxyherd.replicated import Replicated
-from proxyherd.reply import Reply
 from proxyherd.schema import Durability as Settings
-from proxyherd.schema import Limits, Timing
-from proxyherd.table import Table
 from proxyherd.turn import Turn
 
 NO_ROOM = "No space left on device"
@@ -135,14 +136,23 @@ def replaying(lines: int = 250_000) -> Iterator[tuple[Server, list[bytes]]]:
 
 
 def test_while_it_replays_reports_are_taken_and_queries_wait() -> None:
-    with replaying() as (clark, (_, last)), clark.connect() as asks, clark.connect() as strangers:
+    with (
+        replaying() as (clark, (first, last)),
+        clark.connect() as asks,
+        clark.connect() as early,
+        clark.connect() as strangers,
+    ):
         asks.send(b"WHATSAT %b 0 0" % last.split()[3])
+        early.send(b"WHATSAT %b 0 0" % first.split()[3])
+        early.send(b"WHATSAT fresh 0 0")
         strangers.send(b"WHATSAT nobody 0 0")
         fresh = clark.hears(b"fresh")
         answered_early = not clark.events("replayed")
-        held_back = asks.has_nothing_to_read() and strangers.has_nothing_to_read()
+        held_back = all(one.has_nothing_to_read() for one in (asks, early, strangers))
         assert answered_early
         assert held_back
+        assert early.places().startswith(first + b"\n")
+        assert early.places().startswith(fresh)
         assert asks.places().startswith(last + b"\n")
         assert strangers.line() == b"? WHATSAT nobody 0 0\n"
         assert clark.events("replayed")
@@ -170,13 +180,16 @@ def test_not_ready_while_replaying_and_the_reason_says_so() -> None:
 
 
 def test_told_to_stop_while_replaying_it_exits_0_and_loses_nothing() -> None:
-    with herd_of([], "Clark") as herd:
+    with herd_of([], "Clark", more="[timing]\ndrain_seconds = 3600\n") as herd:
         clark = herd["Clark"]
         known = write_journal(clark, 250_000)
         clark.start()
         wait_until(lambda: clark.events("started"), "Clark listens")
-        fresh = clark.hears(b"fresh")
-        assert clark.stop() == 0
+        with clark.connect() as asks:
+            asks.send(b"WHATSAT %b 0 0" % known[0].split()[3])
+            fresh = clark.hears(b"fresh")
+            assert clark.stop() == 0
+            assert asks.rest() == b""  # closed without an answer
         assert not clark.events("replayed")
         clark.start()
         wait_until_replayed(clark)
@@ -266,94 +279,11 @@ def test_with_fsync_always_every_answer_comes_in_order_and_survives() -> None:
         assert set(ats) <= journaled(clark)
 
 
-class Held:
-    """A journal under `fsync = "always"` whose disk is slow: syncs last until they are released."""
-
-    always = True
-    takes_reports = True
-
-    def __init__(self) -> None:
-        self.appended: list[bytes] = []
-        self.appends = 0
-        self.synced: set[bytes] = set()
-        self.syncs = 0
-        self.fails = False
-        self._release = asyncio.Event()
-
-    def append(self, lines: list[bytes]) -> bool:
-        self.appends += 1
-        self.appended += lines
-        return self.takes_reports
-
-    async def sync(self) -> bool:
-        self.syncs += 1
-        covered = list(self.appended)
-        await self._release.wait()
-        self._release.clear()
-        if self.fails:
-            self.takes_reports = False
-        else:
-            self.synced.update(covered)
-        return self.takes_reports
-
-    def release(self) -> None:
-        self._release.set()
-
-
-class Pipeliner:
-    """A client that has sent all its lines at once."""
-
-    name = "pipeliner"
-    label = b"pipeliner"
-    queued = False
-    gone = False
-
-    def __init__(self, turn: Turn, lines: list[bytes]) -> None:
-        self._turn = turn
-        self._lines = lines
-        self.owed: deque[tuple[bytes | Overlong, Reply]] = deque()
-        self.answers: list[bytes] = []
-
-    def take(self, most: int, now: float) -> list[bytes | Overlong]:
-        taken, self._lines = self._lines[:most], self._lines[most:]
-        if self._lines:
-            self._turn.client_said(self)
-        return list(taken)
-
-    def answer(self, answers: list[bytes]) -> None:
-        self.answers += answers
-
-    def owe(self, commands: Iterable[tuple[bytes | Overlong, Reply]]) -> None:
-        self.owed.extend(commands)
-
-    def release(self) -> list[tuple[bytes | Overlong, Reply]]:
-        released = []
-        while self.owed and (answer := self.owed[0][1].answer) is not None:
-            self.answers.append(answer)
-            released.append(self.owed.popleft())
-        return released
-
-    def give_up(self, reason: str) -> list[tuple[bytes | Overlong, Reply]]:
-        raise AssertionError(reason)
-
-    def fail(self) -> None:
-        raise AssertionError("its turn has raised")
-
-
 @pytest.fixture
 def observer(tmp_path: Path) -> Iterator[Observer]:
     file = LogFile(tmp_path / "log")
     yield Observer(make_logger(file, server="Ann", level="info", max_field_bytes=1024), file, Metrics(), [])
     file.close()
-
-
-def node() -> Node:
-    return Node("Ann", Table(bytes(32)), Limits(), Timing(), alone=True, now=0.0)
-
-
-async def turns_of_the_loop() -> None:
-    for _ in range(50):
-        await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -368,7 +298,6 @@ def test_with_fsync_always_no_answer_leaves_before_the_sync_that_covers_it(
         turn = Turn(Replicated(node(), journal, loop), places, observer, loop)
         lines = [b"IAMAT client%d +1+1 %d" % (number, number) for number in range(1_000)]
         client = Pipeliner(turn, lines)
-        turn.client_said(client)
         while len(client.answers) < len(lines):
             await turns_of_the_loop()
             assert journal.appends == journal.syncs
@@ -402,7 +331,8 @@ def driven(
     monkeypatch.setattr(proxyherd.durability, "_SECOND", 0.002)
     journal = Journal(folder, line_bytes=1_000, rewrite_bytes=4_096)
     journal.start()
-    yield journal, Durability(journal, node(), Settings(**settings), observer)
+    mark = Mark(folder.with_name("journal.mark"))
+    yield journal, Durability(journal, mark, node(), Settings(**settings), observer)
     journal.close()
 
 
@@ -447,7 +377,7 @@ def test_what_is_appended_during_a_long_rewrite_is_synced_each_second(
     async def scenario() -> None:
         with driven(tmp_path / "journal", observer, monkeypatch) as (journal, durability):
             held = HeldRewrite(monkeypatch)
-            tasks = [asyncio.create_task(durability.keep_synced()), asyncio.create_task(durability.keep())]
+            tasks = [asyncio.create_task(durability.watch()), asyncio.create_task(durability.keep())]
             try:
                 assert durability.append([LINE] * 200)
                 await until(held.reached.is_set, "a rewrite")
@@ -490,18 +420,197 @@ def test_with_fsync_off_nothing_is_synced_and_no_descriptor_is_kept(
         synced: list[int] = []
         monkeypatch.setattr(os, "fdatasync", synced.append)
         with driven(tmp_path / "journal", observer, monkeypatch, fsync="off") as (journal, durability):
-            await asyncio.wait_for(durability.keep_synced(), 1)
-            keeping = asyncio.create_task(durability.keep())
+            tasks = [asyncio.create_task(durability.watch()), asyncio.create_task(durability.keep())]
             for _ in range(20):
                 durability.append([LINE] * 200)
                 assert journal.wants_rewrite
                 await until(lambda: not journal.wants_rewrite, "a rewrite")
             assert synced == []
             assert descriptors_below(tmp_path) <= 2
-            keeping.cancel()
-            await asyncio.gather(keeping, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     asyncio.run(scenario())
+
+
+# --- what may be missing
+
+
+def test_a_journal_that_fails_is_not_believed_at_the_next_start_until_a_first_catch_up_has_ended(
+    tmp_path: Path, observer: Observer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def life(*, fails: bool = False, catches_up: bool = True) -> str:
+        """Return why records may have been missing at the start; end as if killed."""
+        with driven(tmp_path / "journal", observer, monkeypatch) as (_, durability):
+            lacks = durability.lacks
+            durability._node._alone = catches_up  # nobody to catch up from: it is over at once
+            await durability.replay()
+            keeping = asyncio.create_task(durability.keep())
+            await until(lambda: not durability.lacks or not catches_up, "the end of the catch-up")
+            assert durability.append([LINE])
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
+            if fails:
+                monkeypatch.setattr(os, "write", no_room)
+                assert not durability.append([LINE])
+                monkeypatch.undo()
+            return lacks
+
+    def no_room(*_: object) -> int:
+        raise OSError(errno.ENOSPC, NO_ROOM)
+
+    assert "has not left word" in asyncio.run(life())  # the first
+    assert asyncio.run(life()) == ""
+    assert asyncio.run(life(fails=True)) == ""
+    assert asyncio.run(life(catches_up=False)) != ""
+    assert asyncio.run(life(catches_up=False)) != ""
+    assert asyncio.run(life()) != ""
+    assert asyncio.run(life()) == ""
+
+
+@pytest.mark.parametrize("damage", [b"0badc0de", b"0badc0de\n" + record(LINE)])
+def test_a_journal_that_is_torn_or_damaged_lacks_records(
+    tmp_path: Path, observer: Observer, monkeypatch: pytest.MonkeyPatch, damage: bytes
+) -> None:
+    async def life() -> str:
+        with driven(tmp_path / "journal", observer, monkeypatch) as (_, durability):
+            assert durability.append([LINE])
+            await durability.replay()
+            lacks = durability.lacks
+            await durability.close()
+            return lacks
+
+    async def first() -> None:
+        with driven(tmp_path / "journal", observer, monkeypatch) as (_, durability):
+            durability.lacks = ""
+            await durability.close()
+
+    asyncio.run(first())
+    mark = tmp_path / "journal.mark"
+    assert asyncio.run(life()) == ""
+    [*_, last] = files(tmp_path / "journal")
+    with last.open("ab") as file:
+        file.write(damage)
+    assert asyncio.run(life()) == f"{last.name} is damaged"
+    assert mark.read_bytes() == b"-"
+
+
+# --- files that are deleted
+
+
+def delete_segment(folder: Path) -> None:
+    files(folder)[-1].unlink()
+
+
+def delete_snapshot(folder: Path) -> None:
+    files(folder)[0].unlink()
+
+
+def delete_folder(folder: Path) -> None:
+    shutil.rmtree(folder)
+
+
+def move_folder(folder: Path) -> None:
+    folder.rename(folder.with_name("elsewhere"))
+
+
+def replace_segment(folder: Path) -> None:
+    """Put a copy in its place, as an editor or a restored backup does."""
+    segment = files(folder)[-1]
+    shutil.copy(segment, folder / "copy")
+    (folder / "copy").rename(segment)
+
+
+@pytest.mark.parametrize(
+    "delete", [delete_segment, delete_snapshot, delete_folder, move_folder, replace_segment]
+)
+def test_files_that_are_deleted_under_a_running_server_are_noticed_and_written_anew(
+    tmp_path: Path, observer: Observer, monkeypatch: pytest.MonkeyPatch, delete: Callable[[Path], None]
+) -> None:
+    ats = [b"AT Ann +0.100000000 client%d +1+1 5" % number for number in range(9)]
+
+    async def scenario() -> None:
+        folder = tmp_path / "journal"
+        with driven(folder, observer, monkeypatch) as (journal, durability):
+
+            def take(lines: list[bytes]) -> None:
+                durability._node.replay(map(parse_at, lines))
+                assert durability.append(lines)
+
+            take(ats[:3])
+            await durability._rewrite()
+            take(ats[3:6])
+            tasks = [asyncio.create_task(durability.watch()), asyncio.create_task(durability.keep())]
+            await until(lambda: not durability.lacks, "the end of the catch-up")
+            assert journal.failures == 0
+            delete(folder)
+            await until(lambda: journal.failures and not journal.failing, "a snapshot in its place")
+            take(ats[6:])
+            on_disk = {line for path in files(folder) for lines in read(path) for line in lines}
+            assert on_disk == set(ats)
+            assert journal.failures == 1
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    asyncio.run(scenario())
+    told = [json.loads(line) for line in (tmp_path / "log").read_bytes().splitlines()]
+    [failing] = [one for one in told if one["event"] == "journal_failing"]
+    assert "deleted or replaced while the server runs" in failing["reason"]
+    assert str(tmp_path / "journal") in failing["reason"]
+    assert [one["event"] for one in told][-2:] == ["journal_rewritten", "journal_whole"]
+
+
+def test_while_files_are_gone_reports_are_refused_and_the_metric_says_so(
+    tmp_path: Path, observer: Observer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        with driven(tmp_path / "journal", observer, monkeypatch) as (_, durability):
+            watching = asyncio.create_task(durability.watch())  # and nobody writes it anew
+            assert durability.append([LINE])
+            delete_segment(tmp_path / "journal")
+            await until(lambda: durability.failing, "it is noticed")
+            assert not durability.append([LINE])
+            assert not durability.takes_reports
+            observer.settle()
+            assert "proxyherd_journal_failing 1.0" in generate_latest(observer.metrics.registry).decode()
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+
+    asyncio.run(scenario())
+
+
+def test_a_rewrite_that_deletes_files_is_no_alarm(
+    tmp_path: Path, observer: Observer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        with driven(tmp_path / "journal", observer, monkeypatch) as (journal, durability):
+            assert durability.append([LINE])
+            rewriting = journal.begin_rewrite()
+            assert rewriting is not None
+            rewriting.finish()
+            journal.check()
+            assert journal.failing == ""
+            delete_segment(tmp_path / "journal")  # what is appended to is looked for all the same
+            journal.check()
+            assert "deleted" in journal.failing
+
+    asyncio.run(scenario())
+
+
+def test_deleted_under_a_running_server_and_killed_it_has_what_it_answered() -> None:
+    with running_server() as clark:
+        ats = [clark.hears(b"client%d" % number) for number in range(5)]
+        shutil.rmtree(clark.state / "journal")
+        clark.wait_for_event("journal_whole")
+        assert "deleted" in clark.wait_for_event("journal_failing", level="error")["reason"]
+        ats.append(clark.hears(b"later"))
+        clark.kill()
+        assert set(ats) <= journaled(clark)
+        clark.start()
+        clark.wait_until_ready()
+        assert [clark.knows(at.split()[3]) for at in ats] == ats
 
 
 # --- a full disk

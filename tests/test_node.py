@@ -248,6 +248,57 @@ def test_a_query_about_a_known_client_finds_its_entry_and_about_an_unknown_one_w
 # Reports that could not be kept. -----------------------------------------------------------------------------
 
 
+def test_while_the_journal_is_replayed_a_query_waits_whatever_is_known_of_its_client() -> None:
+    server = Server("A")
+    server.node.ready = True
+    server.node.begin_replay()
+    server.report()
+    for one in ("kiwi", "plum"):
+        assert server.node.command(whatsat(one), 0).outcome == "waiting"
+    assert server.node.all_wait
+    server.node.start(100)
+    assert not server.node.all_wait
+    assert server.node.command(whatsat(), 0).outcome == "found"
+    assert server.node.command(whatsat("plum"), 0).outcome == "waiting"
+
+
+def test_where_the_journal_lacks_records_a_query_waits_until_the_server_is_ready() -> None:
+    a, b = Server("A"), Server("B")
+    a.report()
+    b.node.begin_replay()
+    b.report()
+    b.node.start(0, lacks=True)
+    b.node.tick(TIMING.ready_seconds - 0.1)
+    assert b.node.command(whatsat(), 0).outcome == "waiting"
+    assert not b.node.caught_up
+    wires = Wires(a, b)
+    wires.connect("A", "B")
+    wires.settle()
+    assert b.node.caught_up
+    assert not b.node.all_wait
+    assert b.node.command(whatsat(), 0).outcome == "found"
+
+
+def test_where_nobody_is_there_to_catch_up_from_its_queries_wait_no_longer_than_those_of_unknown_clients() -> (
+    None
+):
+    server = Server("A")
+    server.report()
+    server.node.begin_replay()
+    server.node.start(100, lacks=True)
+    server.node.tick(100 + TIMING.ready_seconds - 0.1)
+    assert server.node.command(whatsat(), 0).outcome == "waiting"
+    server.node.tick(100 + TIMING.ready_seconds)
+    assert server.node.command(whatsat(), 0).outcome == "found"
+    assert not server.node.caught_up
+    alone = Node("A", Table(KEY), Limits(), TIMING, alone=True, now=0)
+    alone.begin_replay()
+    assert alone.all_wait
+    alone.start(0, lacks=True)
+    assert not alone.all_wait
+    assert alone.ready
+
+
 def test_reports_that_could_not_be_kept_leave_everything_as_it_was() -> None:
     wires = herd("AB")
     a = wires.servers["A"]

@@ -9,31 +9,63 @@ from proxyherd import waiting
 from proxyherd.messages import Whatsat
 from proxyherd.node import News
 from proxyherd.reply import Reply
-from proxyherd.waiting import EarlyQueries
+from proxyherd.waiting import EarlyQueries, Query
 
 
 class Asking:
     def __init__(self) -> None:
-        self.gone = False
+        self.looks = 0
+        self._gone = False
+
+    @property
+    def gone(self) -> bool:
+        self.looks += 1
+        return self._gone
+
+    def leave(self) -> None:
+        self._gone = True
 
 
 def query(client: bytes) -> Reply:
     return Reply("whatsat", "waiting", None, Whatsat(client, b"0", 0))
 
 
-def test_a_query_waits_until_there_is_news_of_its_client_or_until_all_are_wanted() -> None:
+def replies(queries: list[Query[Asking]]) -> list[Reply]:
+    return [reply for _, _, reply in queries]
+
+
+def test_a_query_waits_until_there_is_news_of_its_client_or_until_all_are_released() -> None:
     early: EarlyQueries[Asking] = EarlyQueries()
-    someone, replies = Asking(), [query(client) for client in (b"a", b"b", b"a")]
-    for reply in replies:
+    someone, asked = Asking(), [query(client) for client in (b"a", b"b", b"a")]
+    for reply in asked:
         assert early.add(someone, b"line", reply)
     assert early.known([News(b"c", b"")]) == []
-    assert [reply for _, _, reply in early.known([News(b"a", b""), News(b"a", b"")])] == [
-        replies[0],
-        replies[2],
-    ]
+    assert replies(early.known([News(b"a", b""), News(b"a", b"")])) == [asked[0], asked[2]]
     assert early
-    assert [reply for _, _, reply in early.all()] == [replies[1]]
+    assert early.due(9) == []
+    assert not early.any_due
+    early.release()
+    assert early.any_due
+    assert replies(early.due(9)) == [asked[1]]
     assert not early
+    assert not early.any_due
+
+
+def test_what_is_due_is_taken_out_in_portions_and_counts_until_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "MOST", 5)
+    early: EarlyQueries[Asking] = EarlyQueries()
+    someone, asked = Asking(), [query(b"%d" % number) for number in range(5)]
+    for reply in asked:
+        assert early.add(someone, b"line", reply)
+    early.release()
+    assert not early.add(someone, b"line", query(b"x"))
+    assert replies(early.due(2)) == asked[:2]
+    late = query(b"late")
+    assert early.add(someone, b"line", late)
+    assert replies(early.due(9)) == asked[2:]
+    assert early.due(9) == []
+    early.release()
+    assert replies(early.due(9)) == [late]
 
 
 def test_past_the_bound_those_who_left_make_room_and_then_there_is_none(
@@ -42,14 +74,36 @@ def test_past_the_bound_those_who_left_make_room_and_then_there_is_none(
     monkeypatch.setattr(waiting, "MOST", 4)
     early: EarlyQueries[Asking] = EarlyQueries()
     leaves, stays = Asking(), Asking()
-    for one in (leaves, stays, leaves, stays):
-        assert early.add(one, b"line", query(b"a"))
+    asked = [query(client) for client in (b"a", b"b", b"a", b"b")]
+    for one, reply in zip((leaves, stays, leaves, stays), asked, strict=True):
+        assert early.add(one, b"line", reply)
+    early.release()
     assert not early.add(stays, b"line", query(b"b"))
-    leaves.gone = True
+    leaves.leave()
     assert early.add(stays, b"line", query(b"b"))
     assert early.add(stays, b"line", query(b"b"))
     assert not early.add(stays, b"line", query(b"b"))
-    assert len(early.all()) == 4
+    assert [reply for _, _, reply in early.left()] == [asked[0], asked[2]]
+    assert early.left() == []
+    early.release()
+    assert len(early.due(9)) == 4
+    assert not early
+
+
+def test_refusing_costs_no_search_of_all_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "MOST", 1_600)
+    early: EarlyQueries[Asking] = EarlyQueries()
+    someone = Asking()
+    for number in range(1_600):
+        assert early.add(someone, b"line", query(b"%d" % number))
+    for _ in range(1_600):
+        assert not early.add(someone, b"line", query(b"x"))
+    assert (
+        someone.looks <= 16 * 1_600
+    )  # once in a hundred: a search for each would be a hundred times as much
+    someone.leave()
+    taken = sum(early.add(Asking(), b"line", query(b"x")) for _ in range(200))
+    assert taken >= 100
 
 
 def test_a_client_that_has_gone_before_the_server_is_ready_costs_no_query_and_all_it_said_is_logged() -> None:

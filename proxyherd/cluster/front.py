@@ -84,6 +84,9 @@ class Front:
         metrics.masters_up.set(sum(not master.trouble for master in masters))
         metrics.waiting.set(self.engine.backlog.wishes)
 
+    def drain(self) -> None:
+        """Nobody is let go early: what waits has a deadline."""
+
     async def flush(self, deadline: float) -> None:
         """There is nobody to wait for: what was answered is with the masters."""
 

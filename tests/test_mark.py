@@ -1,0 +1,193 @@
+"""Whether a journal may lack records: what each end of a life leaves, and what may befall the files before the next."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from proxyherd.journal import Journal
+from proxyherd.mark import Mark, this_boot
+
+LINES = [b"AT Ann +0.100000000 client%d +1+1 %d" % (number, number) for number in range(9)]
+BOOT = b"boot-1"
+
+
+def start(state: Path) -> Journal:
+    journal = Journal(state / "journal", line_bytes=1_000, rewrite_bytes=1 << 20)
+    journal.start()
+    return journal
+
+
+def mark_of(state: Path, boot: bytes = BOOT) -> Mark:
+    return Mark(state / "journal.mark", boot)
+
+
+def live(state: Path, *, closed: bool = False, boot: bytes = BOOT) -> None:
+    """Live once, and leave a snapshot and a segment."""
+    journal, mark = start(state), mark_of(state, boot)
+    journal.append(LINES[:2])
+    rewriting = journal.begin_rewrite()
+    assert rewriting is not None
+    rewriting.write(LINES[:2])
+    rewriting.finish()
+    journal.end_rewrite(rewriting)
+    journal.append(LINES[2:4])
+    mark.write(journal.listing(), closed=closed)
+    journal.close()
+
+
+def lacks(state: Path, boot: bytes = BOOT) -> str:
+    journal = start(state)
+    journal.close()
+    return mark_of(state, boot).lacks(journal.found)
+
+
+def segment(state: Path) -> Path:
+    return max(state.glob("journal/*.segment"))
+
+
+def append(state: Path) -> None:
+    with segment(state).open("ab") as file:
+        file.write(b"0badc0de")
+
+
+def shorten(state: Path) -> None:
+    with segment(state).open("r+b") as file:
+        file.truncate(segment(state).stat().st_size - 1)
+
+
+def move_back(state: Path) -> None:
+    """Put other files there under the same names, of the same lengths."""
+    for path in (state / "journal").iterdir():
+        path.rename(path.with_suffix(".old"))
+        shutil.copy2(path.with_suffix(".old"), path)
+
+
+def delete(pattern: str) -> Callable[[Path], None]:
+    def deleting(state: Path) -> None:
+        for path in state.glob(pattern):
+            path.unlink()
+
+    return deleting
+
+
+def add_a_file(state: Path) -> None:
+    (state / "journal/999999999999.segment").touch()
+
+
+def cut_the_mark(state: Path) -> None:
+    mark = state / "journal.mark"
+    mark.write_bytes(mark.read_bytes()[:-1])
+
+
+def test_a_life_that_was_killed_leaves_word_that_nothing_is_missing(tmp_path: Path) -> None:
+    live(tmp_path)
+    append(tmp_path)  # what came since the mark was written
+    assert lacks(tmp_path) == ""
+
+
+def test_a_life_that_was_closed_leaves_word_that_outlives_the_boot(tmp_path: Path) -> None:
+    live(tmp_path, closed=True)
+    assert lacks(tmp_path, b"boot-2") == ""
+
+
+@pytest.mark.parametrize("boot", [b"boot-2", b""])
+def test_after_a_power_cut_records_may_be_missing(tmp_path: Path, boot: bytes) -> None:
+    live(tmp_path, boot=BOOT if boot else b"")
+    why = "the machine has been started again" if boot else "has not left word"
+    assert why in lacks(tmp_path, boot)
+
+
+@pytest.mark.parametrize("closed", [True, False])
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (move_back, "not the file that the last life"),
+        (shorten, "is shorter than"),
+        (delete("journal/*.snapshot"), "not the files that the last life"),
+        (delete("journal/*.segment"), "not the files that the last life"),
+        (add_a_file, "not the files that the last life"),
+        (delete("journal.mark"), "has not left word"),
+        (cut_the_mark, "has not left word"),
+    ],
+)
+def test_files_that_were_changed_meanwhile_may_lack_records(
+    tmp_path: Path, change: Callable[[Path], None], why: str, *, closed: bool
+) -> None:
+    live(tmp_path, closed=closed)
+    change(tmp_path)
+    assert why in lacks(tmp_path)
+
+
+def test_a_restored_backup_that_is_older_may_lack_records(tmp_path: Path) -> None:
+    live(tmp_path)
+    shutil.copytree(tmp_path / "journal", tmp_path / "backup")
+    live(tmp_path)
+    shutil.rmtree(tmp_path / "journal")
+    shutil.copytree(tmp_path / "backup", tmp_path / "journal")
+    assert "not the files that the last life" in lacks(tmp_path)
+
+
+def test_a_mark_that_was_made_void_says_nothing(tmp_path: Path) -> None:
+    live(tmp_path)
+    mark_of(tmp_path).make_void()
+    assert (
+        tmp_path / "journal.mark"
+    ).stat().st_size == 1  # it keeps its block: on a full disk nobody gets room
+    assert "has not left word" in lacks(tmp_path)
+
+
+def test_a_mark_that_cannot_be_written_is_no_error_and_one_that_cannot_be_made_void_is_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nowhere = Mark(tmp_path / "missing" / "journal.mark", BOOT)
+    nowhere.write({"x": (1, 2)})
+    nowhere.make_void()
+    live(tmp_path)
+    mark = mark_of(tmp_path)
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    mark.write({"x": (1, 2)})
+    assert not (tmp_path / "journal.mark").exists()
+    mark.make_void()
+
+
+@pytest.mark.parametrize("cut", range(1, 9))
+def test_a_mark_that_was_being_written_when_its_server_was_killed_is_never_believed_wrongly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: int
+) -> None:
+    """What is left of a longer one may stand behind it."""
+    mark, path = mark_of(tmp_path), tmp_path / "journal.mark"
+    mark.write({"a": (10**cut, 10**cut), "b": (2, 20)})
+    monkeypatch.setattr(os, "ftruncate", lambda *_: None)
+    mark.write({"a": (1, 2)})
+    assert path.stat().st_size > len(b"boot-1\na 1 2\n")
+    assert mark_of(tmp_path).lacks({"a": (1, 1)}) != ""
+
+
+def test_a_mark_is_written_anew_only_when_something_has_changed_and_for_its_owner_alone(
+    tmp_path: Path,
+) -> None:
+    mark, path = mark_of(tmp_path), tmp_path / "journal.mark"
+    mark.write({"x": (1, 2)})
+    path.unlink()
+    mark.write({"x": (1, 2)})
+    assert not path.exists()
+    mark.write({"x": (1, 3)})
+    assert path.read_bytes() == b"boot-1\nx 1 3\n"
+    assert path.stat().st_mode & 0o137 == 0
+    mark.make_void()
+    mark.write({"x": (1, 3)})
+    assert path.read_bytes() == b"boot-1\nx 1 3\n"
+
+
+def test_this_machine_names_its_boot() -> None:
+    assert this_boot() == this_boot() != b""

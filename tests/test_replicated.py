@@ -1,0 +1,349 @@
+"""The engine `herd` turn by turn, with a journal and clients that a test holds in its hands.
+
+What a server has answered about a client it never takes back by a restart: so its queries wait while it replays its
+journal, and where records may be missing until it has caught up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from turns import Held, Pipeliner, no_places, node, turns_of_the_loop
+
+from proxyherd import replicated, waiting
+from proxyherd.link import Link
+from proxyherd.logs import LogFile, make_logger
+from proxyherd.messages import parse_at
+from proxyherd.metrics import Metrics
+from proxyherd.node import Node
+from proxyherd.observe import Observer
+from proxyherd.replicated import Replicated
+from proxyherd.schema import Timing
+from proxyherd.turn import Turn
+
+OLD = b"AT Ann +0.100000000 kiwi +1+1 1000"
+NEW = b"AT Ann +0.100000000 kiwi +2+2 2000"
+ASK = b"WHATSAT kiwi 0 0"
+
+
+@pytest.fixture
+def observer(tmp_path: Path) -> Iterator[Observer]:
+    file = LogFile(tmp_path / "log")
+    yield Observer(make_logger(file, server="Ann", level="info", max_field_bytes=1024), file, Metrics(), [])
+    file.close()
+
+
+class Server:
+    """What turns of one server need; it replays when it is made."""
+
+    def __init__(self, observer: Observer, *, alone: bool = False, always: bool = False) -> None:
+        loop = asyncio.get_running_loop()
+        self.node = node(alone=alone)
+        self.node.begin_replay()
+        self.journal = Held(always=always)
+        self.engine = Replicated(self.node, self.journal, loop)
+        self.turn = Turn(self.engine, no_places(loop), observer, loop)
+
+    def client(self, *lines: bytes, name: str = "pipeliner") -> Pipeliner:
+        return Pipeliner(self.turn, list(lines), name)
+
+    def replay(self, *lines: bytes) -> None:
+        self.node.replay(map(parse_at, lines))
+
+    def start(self, *, lacks: bool = False) -> None:
+        """End the replay."""
+        self.node.start(0.0, lacks=lacks)
+        self.engine.wake()
+
+    def become_ready(self) -> None:
+        self.node.tick(Timing().ready_seconds)
+        self.engine.wake()
+
+
+Scenario = Callable[[Server], Coroutine[Any, Any, None]]
+
+
+def play(observer: Observer, scenario: Scenario, **kind: bool) -> None:
+    async def run() -> None:
+        await scenario(Server(observer, **kind))
+
+    asyncio.run(run())
+
+
+def first_lines(client: Pipeliner) -> list[bytes]:
+    return [answer.split(b"\n")[0] for answer in client.answers]
+
+
+# What was answered is not taken back. ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_while_the_journal_is_replayed_every_query_waits_and_reports_are_answered_at_once(
+    observer: Observer, *, alone: bool
+) -> None:
+    async def scenario(server: Server) -> None:
+        server.replay(OLD)
+        asks = server.client(ASK, b"WHATSAT plum 0 0", b"WHATSAT nobody 0 0")
+        reports = server.client(b"IAMAT plum +1+1 5")
+        await turns_of_the_loop()
+        assert [answer.split()[3] for answer in reports.answers] == [b"plum"]
+        assert asks.answers == []
+        reports.send(b"IAMAT kiwi +3+3 1500")
+        await turns_of_the_loop()
+        assert len(reports.answers) == 2
+        assert asks.answers == []
+        server.replay(NEW)
+        await turns_of_the_loop()
+        assert asks.answers == []
+        server.start()
+        await turns_of_the_loop()
+        answered = [NEW, reports.answers[0], b"? WHATSAT nobody 0 0"]
+        assert first_lines(asks) == (answered if alone else answered[:2])
+        server.become_ready()
+        await turns_of_the_loop()
+        assert first_lines(asks) == answered
+
+    play(observer, scenario, alone=alone)
+
+
+def test_what_was_replayed_is_answered_before_the_server_is_ready_unless_records_may_be_missing(
+    observer: Observer,
+) -> None:
+    async def whole(server: Server) -> None:
+        server.replay(NEW)
+        server.start()
+        asks = server.client(ASK)
+        await turns_of_the_loop()
+        assert first_lines(asks) == [NEW]
+
+    async def lacking(server: Server) -> None:
+        server.replay(OLD)
+        early, reports = server.client(ASK), server.client(b"IAMAT plum +1+1 5")
+        server.start(lacks=True)
+        late = server.client(b"WHATSAT plum 0 0")
+        await turns_of_the_loop()
+        assert len(reports.answers) == 1
+        update = parse_at(NEW)
+        assert update is not None
+        server.node._admit(update)  # as from a neighbour
+        server.engine.wake()
+        await turns_of_the_loop()
+        assert early.answers == late.answers == []
+        server.become_ready()
+        await turns_of_the_loop()
+        assert first_lines(early) == [NEW]
+        assert first_lines(late) == reports.answers
+
+    play(observer, whole)
+    play(observer, lacking)
+
+
+def test_news_of_a_client_answers_those_who_wait_for_it_once_the_replay_has_ended(observer: Observer) -> None:
+    async def scenario(server: Server) -> None:
+        server.start()
+        asks = server.client(ASK, b"WHATSAT plum 0 0")
+        await turns_of_the_loop()
+        assert asks.answers == []
+        reports = server.client(b"IAMAT kiwi +2+2 2000")
+        await turns_of_the_loop()
+        assert first_lines(asks) == reports.answers
+
+    play(observer, scenario)
+
+
+# Many wait. --------------------------------------------------------------------------------------------------------
+
+
+def test_thousands_that_waited_are_looked_up_in_portions_and_nobody_is_held_up(
+    observer: Observer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_up: list[bytes] = []
+    turns: list[int] = []
+    real = Node.look_up
+
+    def counting(one: Node, *arguments: Any) -> Any:
+        looked_up.append(arguments[1])
+        return real(one, *arguments)
+
+    async def scenario(server: Server) -> None:
+        server.replay(NEW)
+        crowd = [server.client(*[ASK] * 100, name=f"c{number}") for number in range(20)]
+        await turns_of_the_loop(200)
+        monkeypatch.setattr(Node, "look_up", counting)
+        tell = server.engine.tell
+
+        def told(now: float) -> None:
+            turns.append(len(looked_up))
+            tell(now)
+
+        monkeypatch.setattr(server.engine, "tell", told)
+        server.start()
+        beside = server.client(b"IAMAT plum +1+1 5", name="beside")
+        await turns_of_the_loop(4)
+        assert beside.answers
+        assert any(one.owed for one in crowd)
+        await turns_of_the_loop(1_000)
+        assert [first_lines(one) for one in crowd] == [[NEW] * 100] * 20
+        grown = [after - before for before, after in zip([0, *turns], turns, strict=False)]
+        assert max(grown) <= replicated._LOOK_UPS
+        assert sum(grown) == len(looked_up) == 2_000
+        assert not server.engine.more
+
+    play(observer, scenario)
+
+
+def test_a_query_past_the_bound_is_refused_and_those_who_left_are_logged_with_what_is_behind(
+    observer: Observer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "MOST", 2)
+
+    async def scenario(server: Server) -> None:
+        leaves = server.client(ASK, b"IAMAT plum +1+1 5")
+        stays = server.client(ASK)
+        await turns_of_the_loop()
+        refused = server.client(ASK)
+        await turns_of_the_loop()
+        assert refused.answers == [b"? " + ASK]
+        assert refused.released == [("whatsat", "refused")]
+        leaves.gone = True
+        late = server.client(ASK)
+        await turns_of_the_loop()
+        assert late.answers == []
+        assert leaves.released == [("whatsat", "left"), ("iamat", "stored")]
+        server.replay(NEW)
+        server.start()
+        await turns_of_the_loop()
+        assert first_lines(stays) == first_lines(late) == [NEW]
+
+    play(observer, scenario)
+
+
+def test_nothing_is_looked_up_for_a_client_that_has_gone(
+    observer: Observer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(server: Server) -> None:
+        server.replay(NEW)
+        went = server.client(ASK, b"IAMAT plum +1+1 5")
+        await turns_of_the_loop()
+        went.gone = True
+        gone = server.client(ASK, name="gone")  # before the server has heard it
+        gone.gone = True
+        await turns_of_the_loop()
+        assert gone.released == [("whatsat", "left")]
+        assert went.released == []
+        with monkeypatch.context() as patch:
+            patch.setattr(Node, "look_up", lambda *_: pytest.fail("looked up"))
+            server.start()
+            await turns_of_the_loop()
+        assert went.released == [("whatsat", "left"), ("iamat", "stored")]
+        assert not server.engine._early
+
+    play(observer, scenario)
+
+
+# The end. ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_server_that_stops_lets_those_go_whose_queries_wait(observer: Observer) -> None:
+    async def scenario(server: Server) -> None:
+        waits = server.client(b"IAMAT plum +1+1 5", ASK, b"IAMAT fig +1+1 5")
+        done = server.client(b"IAMAT pear +1+1 5")
+        await turns_of_the_loop()
+        server.engine.let_go()
+        await turns_of_the_loop()
+        assert waits.given_up == "server stops"
+        assert len(waits.answers) == 1  # what is behind a query that waits has its answer no earlier
+        assert not waits.owed
+        assert done.given_up == ""
+        late = server.client(b"IAMAT plum +1+1 6", ASK)
+        await turns_of_the_loop()
+        assert (len(late.answers), late.given_up) == (1, "server stops")
+        assert sorted(line.split()[3] for line in server.journal.appended) == [
+            b"fig",
+            b"pear",
+            b"plum",
+            b"plum",
+        ]
+        assert not server.engine.more
+
+    play(observer, scenario)
+
+
+# The journal. ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("always", [True, False])
+def test_a_query_whose_clients_report_could_not_be_kept_waits_on(observer: Observer, *, always: bool) -> None:
+    async def scenario(server: Server) -> None:
+        server.start()
+        asks = server.client(ASK)
+        await turns_of_the_loop()
+        if always:
+            server.journal.fails = True
+        else:
+            server.journal.append = lambda lines: False  # type: ignore[method-assign]
+        reports = server.client(b"IAMAT kiwi +1+1 5")
+        await turns_of_the_loop()
+        server.journal.release()
+        await turns_of_the_loop()
+        assert reports.answers == [b"? IAMAT kiwi +1+1 5"]
+        assert asks.answers == []
+        server.replay(NEW)
+        server.become_ready()
+        await turns_of_the_loop()
+        assert first_lines(asks) == [NEW]
+
+    play(observer, scenario, always=always)
+
+
+class FakePeer:
+    """A link that counts how often it may write."""
+
+    queued = False
+
+    def __init__(self) -> None:
+        self.link = cast("Link", None)
+        self.released: list[float] = []
+
+    def heard(self) -> None:
+        raise AssertionError("it has said nothing")
+
+    def release(self, now: float) -> None:
+        self.released.append(now)
+
+    def fail(self, error: Exception) -> None:
+        raise AssertionError("its write has raised") from error
+
+
+def test_links_beat_also_while_a_turn_waits_for_the_disk(observer: Observer) -> None:
+    async def scenario(server: Server) -> None:
+        server.start()
+        peer = FakePeer()
+        server.engine.add_link(peer)
+        await turns_of_the_loop()
+        peer.released.clear()
+        server.engine.beat()
+        assert peer.released == []  # nothing is under way: the turn that it wakes lets all links write
+        await turns_of_the_loop()
+        assert len(peer.released) == 1
+        reports = server.client(b"IAMAT plum +1+1 5")
+        await turns_of_the_loop()
+        assert (server.journal.syncs, reports.answers) == (1, [])
+        for beats in (2, 3):
+            server.engine.beat()
+            await turns_of_the_loop()
+            assert len(peer.released) == beats
+        server.journal.release()
+        await turns_of_the_loop()
+        assert len(reports.answers) == 1
+        written = len(peer.released)
+        server.engine.remove_link(peer)
+        server.engine.beat()
+        await turns_of_the_loop()
+        assert len(peer.released) == written
+
+    play(observer, scenario, always=True)
