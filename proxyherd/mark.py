@@ -19,9 +19,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from proxyherd.files import open_regular, read_regular
+
 _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 _CLOSED: Final = b"closed"
 _VOID: Final = b"-"
+_MOST_BYTES: Final = 65_536
 
 
 def this_boot() -> bytes:
@@ -40,7 +43,7 @@ class Mark:
         self._boot = this_boot() if boot is None else boot
         self._written = b""
         try:
-            self._left = path.read_bytes()
+            self._left = read_regular(path, _MOST_BYTES)
         except OSError:
             self._left = b""
 
@@ -92,7 +95,7 @@ class Mark:
 
     def _overwrite(self, text: bytes, flags: int = 0) -> None:
         """Write in place: a full disk has room for that, and no other file gets it meanwhile."""
-        fd = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC | flags, 0o640)
+        fd = open_regular(self._path, os.O_WRONLY | flags, 0o640)
         try:
             os.pwrite(fd, text, 0)
             os.ftruncate(fd, len(text))

@@ -189,5 +189,14 @@ def test_a_mark_is_written_anew_only_when_something_has_changed_and_for_its_owne
     assert path.read_bytes() == b"boot-1\nx 1 3\n"
 
 
+def test_a_pipe_or_a_device_by_the_name_of_the_mark_holds_nobody_up_and_says_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "journal.mark"
+    os.mkfifo(path)
+    assert "has not left word" in mark_of(tmp_path).lacks({})
+    mark_of(tmp_path).write({"x": (1, 2)})  # which makes room for a file
+    mark_of(tmp_path).write({"x": (1, 2)})
+    assert mark_of(tmp_path).lacks({"x": (1, 2)}) == ""
+
+
 def test_this_machine_names_its_boot() -> None:
     assert this_boot() == this_boot() != b""
