@@ -1,13 +1,15 @@
 """The client listener: one connection a client, one answer a line, in order.
 
 A connection reads only as much as it can answer: while answers wait, for Places or for a slow reader, what the
-client pipelines stays in the socket. A client may close its sending half, and still gets all its answers. Who
-says nothing for long, reads nothing for long, or comes when the server is full is let go, with a log line.
+client pipelines stays in the socket. A client may close its sending half, and still gets all its answers. Idle
+clients, slow readers, clients beyond `max_connections`, and whoever sends an HTTP request are disconnected; the log
+says why.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import select
 import ssl
 from collections import deque
@@ -37,6 +39,10 @@ _LINGER_SECONDS: Final = 0.5
 """How long a busy client is then read, and not heard, until it closes too. A socket closed with bytes unread is
 reset, and takes the answers with it that are under way. But a phone that has just lost its network closes nothing,
 and until the server has gone and come back nobody is let in. Who has not taken all its answers keeps its time."""
+
+_UNFINISHED_SECONDS: Final = 5.0
+"""How long a line may stand without its LF before the log has an event. Packets of one line come sooner, also those that
+were lost on the way once or twice."""
 
 _LOOK_SECONDS: Final = 0.05
 """Between two looks at whether all that was written has left the process."""
@@ -122,6 +128,7 @@ class Connection(asyncio.Protocol):
         "_reading",
         "_reason",
         "_transport",
+        "_unfinished_at",
         "_unsent",
         "label",
         "name",
@@ -135,7 +142,7 @@ class Connection(asyncio.Protocol):
         self.owed: deque[tuple[bytes | Overlong, Reply]] = deque()
         self.queued = False
         self._clients = clients
-        self._framer = LineFramer(clients.limits.max_line_bytes)
+        self._framer = LineFramer(clients.limits.max_line_bytes, ends_at_http=True)
         self._transport: asyncio.Transport | None = None
         self._heard = clients.loop.time()  # the last whole line
         self._asks = False  # lines were taken, and what they are answered with is not here yet
@@ -145,6 +152,7 @@ class Connection(asyncio.Protocol):
         self._lingers = False
         self._blocked_at = 0.0  # since when the reader has been too slow; 0: it is not
         self._unsent = 0
+        self._unfinished_at = 0.0  # when a line without LF was first seen; inf: the log has one
         self._reason = "closed by client"
 
     # What asyncio tells. -------------------------------------------------------------------------------------
@@ -228,6 +236,8 @@ class Connection(asyncio.Protocol):
             self._clients.turn.client_said(self)  # there may be more; let others go first
         elif self._eof:
             lines += self._framer.end()
+        if self._framer.ended:
+            self._end_at_request(transport)
         if lines:
             self._heard = now
             self._asks = True
@@ -235,8 +245,17 @@ class Connection(asyncio.Protocol):
             self._read_on(transport)
         return lines
 
+    def _end_at_request(self, transport: asyncio.Transport) -> None:
+        """Take nothing behind an HTTP request; close when all answers are out."""
+        if not self._drains:
+            self._reason, self._drains = "HTTP request", True
+        if self._reading and not transport.is_closing():
+            self._reading = False
+            transport.pause_reading()
+
     def _read_on(self, transport: asyncio.Transport) -> None:
-        if self._framer.waiting <= self._clients.read_ahead and not transport.is_closing():
+        framer = self._framer
+        if framer.waiting <= self._clients.read_ahead and not framer.ended and not transport.is_closing():
             self._reading = True
             transport.resume_reading()
 
@@ -344,6 +363,19 @@ class Connection(asyncio.Protocol):
                 self.end("slow reader")
         elif not self.owed and not self._asks and now - self._heard > limits.idle_seconds:
             self.end("idle")
+        else:
+            self._look_for_unfinished(now)
+
+    def _look_for_unfinished(self, now: float) -> None:
+        """Log a line that waits for its LF, once a connection: its client may wait for an answer."""
+        size = self._framer.waiting
+        if not size or self.owed or self.queued:
+            return
+        if self._heard > self._unfinished_at:
+            self._unfinished_at = now
+        elif now - self._unfinished_at >= _UNFINISHED_SECONDS:
+            self._clients.observer.line_unfinished(self.name, size, now - self._unfinished_at)
+            self._unfinished_at = math.inf
 
     def drain(self) -> None:
         """Read no more; close when the answers to what was read are out."""

@@ -23,6 +23,9 @@ MOST_NANOSECONDS: Final = 10**21
 COPIED_BYTES: Final = 1_024
 """Bytes of an overlong line that its answer copies."""
 
+METHOD_BYTES: Final = 32
+"""An HTTP method is no longer; the longest that is registered has 17."""
+
 # ISO 6709 decimal degrees. The bounds are part of the pattern, so they are exact: 90 and 180 may be followed
 # by zeros only. Possessive quantifiers keep a hostile line from being read twice. None stands behind a group:
 # there, Python before 3.11.5 matches what it must not (python/cpython issue 106052).
@@ -38,6 +41,10 @@ _whatsat = re.compile(rb"\s*+WHATSAT\s++(\S++)\s++(([0-9]++)(?:\.([0-9]++))?)\s+
 _at = re.compile(
     rb"AT " + _NAME + rb" (?!-0\.0{9} )([+-](?:0|[1-9][0-9]{0,11}+))\.([0-9]{9}) "
     rb"(\S++) " + _LOCATION + rb" " + _TIME
+).fullmatch
+# RFC 9112: a method is a token. A page chooses its case and nearly all else, but its browser always ends the line so.
+_http_request = re.compile(
+    rb"\s*+[!#$%%&'*+.^_`|~0-9A-Za-z-]{1,%d}+\s++\S++\s++HTTP/1\.[0-9]\s*+" % METHOD_BYTES
 ).fullmatch
 _split_location = re.compile(rb"(" + _LATITUDE + rb")(" + _LONGITUDE + rb")").fullmatch
 
@@ -103,6 +110,11 @@ def parse_report(line: bytes) -> Iamat | None:
         client, location, time, seconds, fraction = match.groups()
         return Iamat(client, b"%b %b %b" % (client, location, time), nanoseconds(seconds, fraction))
     return None
+
+
+def is_http_request(line: bytes) -> bool:
+    """Return whether a client's line has the form of an HTTP request, which no valid command has: those end otherwise."""
+    return _http_request(line) is not None
 
 
 def _in_bounds(

@@ -92,6 +92,7 @@ LABELS: Final = (
             "broken by client": "",
             "idle": "for idle_seconds",
             "slow reader": "for slow_reader_seconds",
+            "HTTP request": "a line of its form",
             "server stops": "",
             "no answer from the cluster": "for deadline_seconds of [redis]",
             "internal error": "the log has its traceback as internal_error",

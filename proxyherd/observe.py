@@ -142,6 +142,16 @@ class Observer:
         self.metrics.connections.set(connections)
         self._often("client_opened", client=client)
 
+    def line_unfinished(self, client: str, size: int, seconds: float) -> None:
+        """Note that a client has sent so many bytes without LF, and then nothing that ended the line for so long."""
+        self._often(
+            "line_unfinished",
+            client=client,
+            bytes=size,
+            seconds=round(seconds, 3),
+            remedy="end each line with LF, or close the sending half behind the last one",
+        )
+
     def client_closed(self, client: str, reason: str, connections: int) -> None:
         """Note the end of a client's connection."""
         self.metrics.connections_closed.labels(reason).inc()

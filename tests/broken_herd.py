@@ -95,14 +95,20 @@ class Server:
 
     async def serve(self, reader: StreamReader, writer: StreamWriter) -> None:
         """Cut what comes into lines, and answer each, until the other side has said all."""
-        peer, rest, dropping = "", b"", False
+        peer, rest, dropping, ended = "", b"", False, False
         try:
             while data := await reader.read(65_536):
+                if ended:
+                    continue
                 *lines, rest = (rest + data).split(b"\n")
                 for line in lines:
                     if not dropping:
                         peer = self.take(line, peer, writer)
                     dropping = False
+                    if not peer and re.fullmatch(rb"\s*[A-Za-z]+\s+\S+\s+HTTP/1\.\d\s*", line):
+                        ended, rest = True, b""
+                        writer.write_eof()
+                        break
                 if len(rest) > LIMIT and not dropping:
                     writer.write(b"? " + rest[:1024] + b"\n")
                     dropping = True

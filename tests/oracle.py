@@ -66,11 +66,29 @@ class Expectation:
 
 
 def lines_of(stream: bytes, *, half_close: bool, limit: int) -> list[bytes]:
-    """Return the lines that must be answered; an overlong one is among them whole."""
+    """Return the lines that must be answered; an overlong one is among them whole. An HTTP request is the last."""
     *whole, last = stream.split(b"\n")
+    for number, line in enumerate(whole, 1):
+        if is_http_request(line):
+            return whole[:number]
     if last and (half_close or len(last) > limit):
         whole.append(last)
     return whole
+
+
+def is_http_request(line: bytes) -> bool:
+    """Three words: a method (a token of RFC 9110, of at most 32 bytes), a target, and HTTP/1 with a minor version."""
+    match line.split():
+        case [method, _, version]:
+            letters = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'*+-.^_`|~"
+            token = len(method) <= 32 and not method.strip(letters)
+            return token and len(version) == 8 and version[:7] == b"HTTP/1." and is_digits(version[7:])
+    return False
+
+
+def ends_at_request(stream: bytes) -> bool:
+    """Whether the server closes by itself: a whole line of the stream is an HTTP request."""
+    return any(map(is_http_request, stream.split(b"\n")[:-1]))
 
 
 def expect(

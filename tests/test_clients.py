@@ -145,6 +145,52 @@ def test_what_a_client_has_asked_is_given_up_when_its_connection_breaks(cluster:
         assert sum(clark.metrics("proxyherd_places_in_flight").values()) == 0
 
 
+# --- HTTP requests
+
+
+def test_an_http_request_is_the_last_line_that_is_answered(cluster: Cluster | None) -> None:
+    """In one packet with reports behind it, byte by byte, as a page sends it, without LF, and longer than a line."""
+    long_one = b"POST /" + b"x" * 9_000 + b" HTTP/1.1\r"
+    with running_server(cluster=cluster) as clark:
+        names = []
+        for number, request in enumerate((b"POST / HTTP/1.1\r", b"get /x HTTP/1.0", long_one)):
+            for size in (1 if request is not long_one else 999, 1 << 20):
+                before, behind = b"before%d-%d" % (number, size), b"behind%d-%d" % (number, size)
+                report = iamat(before)
+                lines = [report, b"FOO", request, b"Host: clark\r", b"\r", iamat(behind), b"FOO"]
+                with clark.connect() as connection:
+                    with contextlib.suppress(ConnectionError):  # it may have closed before the last byte
+                        connection.send_bytes_one_by_one(b"".join(line + b"\n" for line in lines), size)
+                    assert is_at(connection.line(), report)
+                    assert connection.rest() == b"? FOO\n? %b\n" % request[: 1_024 if number == 2 else None]
+                    names.append(connection.name)
+                assert clark.knows(before)
+                assert not clark.knows(behind)
+        with clark.connect() as connection:
+            connection.send_raw(b"GET / HTTP/1.1")
+            connection.half_close()
+            assert connection.rest() == b"? GET / HTTP/1.1\n"
+        for name in names:
+            clark.wait_for_event("client_closed", client=name, reason="HTTP request")
+        closed = 'proxyherd_client_connections_closed_total{reason="HTTP request"}'
+        assert clark.metrics()[closed] == len(names) + 1
+        outcomes = [one["outcome"] for one in commands(clark, client=names[0])]
+        assert outcomes == ["stored", "invalid", "invalid"]
+
+
+def test_answers_that_are_owed_before_an_http_request_come_first(cluster: Cluster | None) -> None:
+    with held() as google, server_with(google, cluster=cluster) as clark, clark.connect() as connection:
+        kiwi = iamat(b"kiwi")
+        connection.send(kiwi, b"WHATSAT kiwi 10 5", b"FOO", b"GET / HTTP/1.1", iamat(b"fig"))
+        assert is_at(connection.line(), kiwi)
+        google.wait_for(1)
+        assert connection.has_nothing_to_read()
+        google.release()
+        assert connection.places().startswith(b"AT Clark ")
+        assert connection.rest() == b"? FOO\n? GET / HTTP/1.1\n"
+        assert not clark.knows(b"fig")
+
+
 # --- limits
 
 

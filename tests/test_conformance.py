@@ -39,7 +39,7 @@ def test_case_byte_by_byte(case: Case, clark: Server) -> None:
 
 
 def test_there_are_cases() -> None:
-    assert len({case.slug for case in CASES}) == len(CASES) == 68
+    assert len({case.slug for case in CASES}) == len(CASES) == 73
 
 
 def play(case: Case, server: Server, chunk: int | None) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxyherd.framing import LineFramer, Overlong
-from proxyherd.messages import COPIED_BYTES
+from proxyherd.messages import COPIED_BYTES, is_http_request, parse_command
 
 LIMIT = 1_100
 ALL = 1_000_000
@@ -157,6 +157,94 @@ def test_a_raised_limit_holds_for_what_waits_already() -> None:
     assert framer.lines(ALL) == []
     framer.receive(b"\n")
     assert framer.lines(ALL) == [b"a" * (LIMIT + 50)]
+
+
+# A client's stream ends at an HTTP request. ----------------------------------------------------------------------
+
+REQUESTS = [
+    b"GET / HTTP/1.1\r",
+    b"POST /?x=1 HTTP/1.0",
+    b"get / HTTP/1.1",
+    b"iamat /+1+1 HTTP/1.9",
+    b"M-SEARCH * HTTP/1.1",
+    b"OPTIONS http://clark:10003/x HTTP/1.1\r",
+    b" \tGET\t/\xff\x00 \fHTTP/1.1 ",
+    b"M" * 32 + b" / HTTP/1.1",
+    b"GET /" + b"x" * LIMIT + b" HTTP/1.1\r",
+    b"GET " + b" " * 3 * LIMIT + b"/ HTTP/1.1\r",
+    b"GET / HTTP/1.1" + b" " * 3 * LIMIT,
+]
+NO_REQUESTS = [
+    b"GET / HTTP/2.0\r",
+    b"GET / http/1.1",
+    b"GET / HTTP/1.",
+    b"GET / HTTP/1.10",
+    b"GET HTTP/1.1",
+    b"GET /a b HTTP/1.1",
+    b"GET / HTTP/1.1 x",
+    b"\xe9 / HTTP/1.1",
+    b"(a) / HTTP/1.1",
+    b"M" * 33 + b" / HTTP/1.1",
+    b"HTTP/1.1 200 OK",
+    b"IAMAT HTTP/1.1 +1+1 5",
+    b"WHATSAT HTTP/1.1 10 5",
+    b"WHATSAT / HTTP/1.1 10",
+    b"GET /" + b"x" * LIMIT + b" HTTP/1.1x",
+    b"GET /" + b"x" * LIMIT + b" y HTTP/1.1",
+    b"M" * 3 * LIMIT + b" / HTTP/1.1",
+    b"GET" + b" x" * LIMIT + b" HTTP/1.1",
+    b"GET" + b" " * 3 * LIMIT + b"HTTP/1.1",
+]
+BEHIND = b"IAMAT kiwi +1+1 5\nGET / HTTP/1.1\n"
+
+
+def heard(stream: bytes, size: int, *, most: int = ALL, limit: int = LIMIT) -> tuple[Lines, bool]:
+    """Return what a client's framer hands out of a stream in pieces of that size, and whether it has ended."""
+    framer = LineFramer(limit, ends_at_http=True)
+    found: Lines = []
+    for piece in cut(stream, size):
+        framer.receive(piece)
+        while lines := framer.lines(most):
+            found += lines
+    found += framer.end()
+    assert framer.waiting == 0
+    return found, framer.ended
+
+
+@pytest.mark.parametrize("most", [1, ALL])
+@pytest.mark.parametrize("size", [1, 7, LIMIT, 1 << 20])
+@pytest.mark.parametrize("request_", REQUESTS)
+def test_nothing_behind_an_http_request_is_handed_out(request_: bytes, size: int, most: int) -> None:
+    before = b"FOO\nIAMAT kiwi +1+1 4\n"
+    stream = before + request_ + b"\n" + BEHIND
+    assert heard(stream, size, most=most) == (expected(before + request_ + b"\n", LIMIT), True)
+    assert heard(before + request_, size, most=most)[0] == expected(before + request_, LIMIT)
+
+
+@pytest.mark.parametrize("size", [1, 7, LIMIT, 1 << 20])
+@pytest.mark.parametrize("line", NO_REQUESTS)
+def test_what_only_resembles_a_request_ends_nothing(line: bytes, size: int) -> None:
+    stream = line + b"\nIAMAT kiwi +1+1 5\n"
+    assert heard(stream, size) == (expected(stream, LIMIT), False)
+
+
+def test_a_request_without_line_feed_ends_the_stream() -> None:
+    assert heard(b"GET / HTTP/1.1", 1) == ([b"GET / HTTP/1.1"], True)
+
+
+@pytest.mark.parametrize("request_", REQUESTS)
+def test_neighbours_streams_end_at_no_request(request_: bytes) -> None:
+    assert framed([request_ + b"\n" + BEHIND]) == expected(request_ + b"\n" + BEHIND, LIMIT)
+
+
+@given(
+    st.sampled_from([b"IAMAT", b"WHATSAT"]),
+    st.binary(min_size=1).filter(lambda client: client.split() == [client]) | st.just(b"HTTP/1.1"),
+    st.sampled_from([b"+1+1 5", b"+90-180.0 1.5", b"10 5", b"50.0 020"]),
+)
+def test_no_valid_command_is_a_request(word: bytes, client: bytes, operands: bytes) -> None:
+    line = b"%b %b %b" % (word, client, operands)
+    assert not (parse_command(line) is not None and is_http_request(line))
 
 
 sizes = st.sampled_from([0, 0, 1, 2, 3, COPIED_BYTES - 1, LIMIT - 1, LIMIT, LIMIT + 1, LIMIT + 2, 3 * LIMIT])

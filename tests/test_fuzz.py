@@ -114,6 +114,15 @@ client_lines = st.one_of(
     command(b"WHATSAT", clients, radii, bounds),
     command(b"WHATSAT", clients, st.just(b"10"), st.just(b"5")),
     command(b"AT", st.just(b"Bona"), st.just(b"+0.000000000"), clients, locations, times),
+    st.builds(
+        lambda *parts: b"%b%b%b%b%b%b" % parts,
+        st.sampled_from([b"POST", b"GET", b"get", b"IAMAT", b"M" * 32, b"M" * 33, b"M\x7f", b"", b"\xe9"]),
+        space,
+        st.sampled_from([b"/", b"*", b"/" + b"x" * LIMIT, b"/" + b"x" * 3 * LIMIT, b"@", b"/ /", b""]),
+        space,
+        st.sampled_from([b"HTTP/1.1", b"HTTP/1.0", b"HTTP/2.0", b"HTTP/1.10", b"HTTP/1.", b"http/1.1"]),
+        edge,
+    ),
     st.sampled_from([b"", b" ", b"\r", b"iamat @ +1+1 1", b"? x", b"IAMAT", b"WHATSAT\x00@ 1 1", b"BEAT"]),
     st.binary(max_size=40).map(lambda line: line.replace(b"\n", b"")),
     st.builds(
@@ -182,8 +191,9 @@ def test_a_real_server_answers_what_the_oracle_says(clark: Server, stream: bytes
         for piece in cut_at(stream, places):
             connection.send_raw(piece)
         answered = b"".join(_read_answer(connection, one) for one in early.answers)
-        assert connection.has_nothing_to_read()
-        connection.half_close()
+        if not oracle.ends_at_request(stream):  # else the server closes, and nothing more comes of the stream
+            assert connection.has_nothing_to_read()
+            connection.half_close()
         answered += connection.rest()
         received = sent, time.time_ns()
     whole = oracle.expect(stream, {}, half_close=True, limit=LIMIT)
@@ -383,7 +393,7 @@ def test_nothing_is_found_where_nothing_is_planted() -> None:
 
 
 def test_a_line_limit_off_by_one_is_found() -> None:
-    with patch.object(client_stream, "LineFramer", lambda limit: LineFramer(limit + 1)):
+    with patch.object(client_stream, "LineFramer", lambda limit, **more: LineFramer(limit + 1, **more)):
         assert found_by("client")
 
 

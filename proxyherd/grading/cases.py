@@ -6,6 +6,7 @@ The file knows nothing of any implementation. Its keys:
     send        what a client sends on a fresh connection, a character a byte (latin-1), placeholders filled in
     half_close  whether the client closes its sending half after that
     chunk       how many bytes it sends at a time, with a moment between; all at once where it is missing
+    closes      whether the server is to close after the answers, without waiting for the client
     expect      the answer, or the list of answers in order
 
 Placeholders: `{id}` is a client nobody has heard of, the same throughout a case; `{known}` one that has reported;
@@ -35,6 +36,7 @@ class Case(Struct, frozen=True, forbid_unknown_fields=True):
     send: str
     expect: str | list[str]
     half_close: bool = False
+    closes: bool = False
     chunk: int | None = None
 
     @property

@@ -41,6 +41,8 @@ SEEDS = (
     b"\x03\x02IAMAT new +0+0 000000000000\nIAMAT k -90-180.000 5.5\nIAMAT k +1+1 6\nWHATSAT k 50.0 020\n",
     b"\x00\x05IAMAT \xf5\xf5\xf5 +1+1 1\n\xf5\xf5IAMAT k +1+1 9\nIAMAT k +1+1 8.\xff\n\xf5\xf5\xf5",
     b"\x00\x0dIAMAT\x0bx\xc2\xa0\x1c\x0c+89.99999999999999999999-179.9\t999999999999.999999999\n",
+    b"\x00\x05POST /\xf5\xf5\xf5 HTTP/1.1\r\nIAMAT k +1+1 9\n",
+    b"\x00\x07IAMAT k +1+1 6\nget\t/ HTTP/1.0\nIAMAT k +1+1 9\n",
     b"\x05\x04IAMAT a +1.\xf5+1 1\nWHATSAT k 0 0\nWHATSAT k 50.00000000000000001 20\nWHATSAT k 1 21\n",
 )
 
@@ -88,7 +90,7 @@ def judge(
 
 
 def _answers(node: Node, pieces: list[bytes], *, half_close: bool, most: int, limit: int) -> Iterator[bytes]:
-    framer = LineFramer(limit)
+    framer = LineFramer(limit, ends_at_http=True)
     for piece in pieces:
         framer.receive(piece)
         while lines := framer.lines(most):
