@@ -37,6 +37,9 @@ peers = "127.0.0.1:10100"           # where neighbours come in
 admin = ["127.0.0.1:10200", "[::1]:10200"]   # one address or several, IPv4, IPv6 or a host name
 ```
 
+`0.0.0.0` is every IPv4 address of the host, and `[::]` every IPv6 address: it takes no IPv4. Where clients come by both,
+write both: `clients = ["0.0.0.0:10000", "[::]:10000"]`.
+
 A name is a letter and up to 62 letters, digits, `-` and `_`. With `engine = "redis"` in `[table]` servers have no
 links: there are no `edges`, and no `peers`; nor is there a `[durability]`.
 """

@@ -5,8 +5,9 @@ this port under a name of its own (DNS rebinding). Client IDs, commands and posi
 `positions` of the herd's file allows it, and no traceback anywhere.
 
 A scraper can be slow, greedy or many: connections are few, each has so long for a request and its answer, headers
-are small, and metrics, which cost most, leave the server most of its time. Viewers of the status page stay, so they
-have a bound of their own, and no deadline; one that does not read is cut.
+are small, and metrics, which cost most, leave the server most of its time. A new connection is always taken, and the
+oldest silent one makes room for it: so a probe is answered, whatever else is open. Viewers of the status page stay, so
+they have a bound of their own, and no deadline; one that does not read is cut.
 
 This room imports aiohttp, which takes long, so it is imported when the server listens already.
 """
@@ -22,7 +23,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from aiohttp import hdrs, web
 from aiohttp.web_protocol import RequestHandler
@@ -36,7 +37,10 @@ from proxyherd.watching.herd import HerdWatch, Viewer, event
 from proxyherd.watching.state import Status, write
 
 MAX_CONNECTIONS: Final = 64
-"""Connections at once; more are closed unread. A scraper, a supervisor's probe and some browsers need a dozen."""
+"""Connections at once; past it the oldest goes. A scraper, a supervisor's probe and some browsers need a dozen."""
+
+SILENT_SECONDS: Final = 1.0
+"""A connection that has asked nothing for so long goes before one that waits for its answer, and before newer ones."""
 
 REQUEST_SECONDS: Final = 10.0
 """From a connection, or its last answer, to the next answer; then it is closed. Scrapers simply connect anew."""
@@ -206,6 +210,8 @@ def _guard(hosts: Iterable[str], failed: Callable[[str, Exception], None]) -> An
     async def guard(
         request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
+        if isinstance(request.protocol, _Scraper):
+            request.protocol.has_asked()
         if not _is_allowed(request.headers, allowed):
             text = "This Host is not served here; add it to hosts in [admin] of the herd's file.\n"
             return web.Response(status=403, text=text, headers=_HEADERS)
@@ -258,49 +264,59 @@ class _Pace:
 class _Scraper(RequestHandler):
     """One connection: aiohttp's, which waits for a request for ever, with a deadline and without words of its own."""
 
-    __slots__ = ("_admin", "_deadline", "_viewer", "loopback")
+    __slots__ = ("_admin", "_deadline", "_silent_since", "_viewer", "loopback")
 
     def __init__(self, admin: Admin, server: web.Server, *, loopback: bool, **settings: Any) -> None:
         super().__init__(server, loop=asyncio.get_running_loop(), **settings)
         self.loopback = loopback  # nobody but this machine could have come in
         self._admin = admin
         self._deadline: asyncio.TimerHandle | None = None
+        self._silent_since: float | None = None  # None: it has asked, and waits for its answer
         self._viewer: Viewer | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        if len(self._admin.open) >= MAX_CONNECTIONS:
-            cast("asyncio.Transport", transport).abort()
-            return
-        self._admin.open.add(self)
+        self._admin.make_room()
         self.has_answered()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)
-        self._admin.open.discard(self)
+        self._admin.open.pop(self, None)
         if self._deadline is not None:
             self._deadline.cancel()
         if self._viewer is not None:
             self._viewer.end()
 
+    def has_asked(self) -> None:
+        """Note that it waits for an answer now."""
+        self._silent_since = None
+
     def has_answered(self) -> None:
-        """Give it its time for the next request."""
+        """Give it its time for the next request, and make it the newest that is open."""
         if self._deadline is not None:
             self._deadline.cancel()
-        self._deadline = asyncio.get_running_loop().call_later(REQUEST_SECONDS, self._give_up)
+        self._deadline = self._loop.call_later(REQUEST_SECONDS, self.give_up)
+        self._silent_since = self._loop.time()
+        self._admin.open.pop(self, None)
+        self._admin.open[self] = None
+
+    def is_silent(self, now: float) -> bool:
+        """Whether it has asked nothing for so long that it may go first."""
+        return self._silent_since is not None and now - self._silent_since >= SILENT_SECONDS
 
     def views(self, viewer: Viewer) -> None:
         """Let it stay, and count it no more: it has become a viewer, and those are counted elsewhere. One that goes
         gives up its place at once, and not when there is something to send.
         """
-        self._admin.open.discard(self)
+        self._admin.open.pop(self, None)
         if self._deadline is not None:
             self._deadline.cancel()
         self._viewer = viewer
         if self.transport is None:
             viewer.end()
 
-    def _give_up(self) -> None:
+    def give_up(self) -> None:
+        """End it at once."""
         if self.transport is not None:
             self.transport.abort()
 
@@ -311,16 +327,28 @@ class _Scraper(RequestHandler):
         exc: BaseException | None = None,  # noqa: ARG002 - likewise
         message: str | None = None,  # noqa: ARG002 - likewise
     ) -> web.StreamResponse:
-        response = web.Response(status=status, text="No request that is served here.\n", headers=_HEADERS)
+        response = _Refusal(status=status, text="No request that is served here.\n", headers=_HEADERS)
         response.force_close()
         return response
+
+
+class _Refusal(web.Response):
+    """What is answered before the application has seen a request: also without the versions of what serves."""
+
+    async def _prepare_headers(self) -> None:
+        await super()._prepare_headers()
+        _hide_versions(self)
+
+
+def _hide_versions(response: web.StreamResponse) -> None:
+    response.headers.popall(hdrs.SERVER, None)
 
 
 class Admin:
     """The admin listener of one server."""
 
     def __init__(self, app: web.Application) -> None:
-        self.open: set[_Scraper] = set()
+        self.open: dict[_Scraper, None] = {}  # the one first whose last answer, or beginning, is longest ago
         app.on_response_prepare.append(self._answers)
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         self._servers: list[asyncio.Server] = []
@@ -332,6 +360,14 @@ class Admin:
         loop = asyncio.get_running_loop()
         make = partial(self._make_scraper, loopback=ipaddress.ip_address(sock.getsockname()[0]).is_loopback)
         self._servers.append(await loop.create_server(make, sock=sock, backlog=64))
+
+    def make_room(self) -> None:
+        """Let the oldest silent connection go, or else the oldest, where as many are open as may be."""
+        now = asyncio.get_running_loop().time()
+        while len(self.open) >= MAX_CONNECTIONS:
+            oldest = next((one for one in self.open if one.is_silent(now)), None) or next(iter(self.open))
+            del self.open[oldest]
+            oldest.give_up()
 
     async def close(self) -> None:
         """Stop serving."""
@@ -357,6 +393,7 @@ class Admin:
             auto_decompress=False,
         )
 
-    async def _answers(self, request: web.Request, _: web.StreamResponse) -> None:
+    async def _answers(self, request: web.Request, response: web.StreamResponse) -> None:
+        _hide_versions(response)
         if isinstance(request.protocol, _Scraper):
             request.protocol.has_answered()

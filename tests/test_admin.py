@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import os
 import socket
-import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -209,65 +209,41 @@ def test_headers_and_bodies_without_end_take_no_memory(clark: Server) -> None:
     assert clark.get("/healthz")[0] == 200
 
 
-def test_many_connections_are_bounded_and_clients_never_notice(clark: Server) -> None:
+def test_a_server_is_asked_how_it_is_whatever_else_is_open_and_its_clients_never_notice(
+    clark: Server,
+) -> None:
     raise_descriptor_limit(4_096)
     before = clark.memory()
     with contextlib.ExitStack() as stack, clark.connect() as client:
-        scrapers = [stack.enter_context(Connection(clark.admin_port)) for _ in range(300)]
-        wait_until(
-            lambda: sum(map(Connection.is_ended, scrapers)) >= 300 - MAX_CONNECTIONS, "most are let go"
-        )
-        assert sum(not one.is_ended() for one in scrapers) <= MAX_CONNECTIONS
+        silent = [stack.enter_context(Connection(clark.admin_port)) for _ in range(300)]
+        assert clark.get("/healthz") == (200, "ok\n")
+        assert clark.get("/readyz") == (200, "ready\n")
         assert client.ask(b"FOO") == b"? FOO\n"
+        assert all(one.is_ended() for one in silent[: 300 - MAX_CONNECTIONS])
         assert clark.memory() - before < 24 << 20
-    wait_until(lambda: answers(clark), "there is room again")
     assert clark.stderr() == ""
 
 
-def answers(server: Server) -> bool:
-    with contextlib.suppress(OSError):
-        return server.get("/healthz")[0] == 200
-    return False
+# In this process. ------------------------------------------------------------------------------------------------
 
 
-def test_greedy_scrapers_leave_the_server_to_its_clients(clark: Server) -> None:
-    stop = threading.Event()
-    scrapes = 0
+class Working:
+    """A server's status that costs some time to bring up to date."""
 
-    def scrape() -> None:
-        nonlocal scrapes
-        with Connection(clark.admin_port) as connection, contextlib.suppress(OSError):
-            while not stop.is_set():
-                connection.send_raw(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n" * 20)
-                connection.socket.recv(1 << 20)
-                scrapes += 1
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds = seconds
+        self.refreshed: list[tuple[float, float]] = []  # when each began and ended
 
-    threads = [threading.Thread(target=scrape) for _ in range(16)]
-    with clark.connect() as client:
-        quiet = p99(client)
-        for thread in threads:
-            thread.start()
-        try:
-            busy = p99(client)
-        finally:
-            stop.set()
-            for thread in threads:
-                thread.join()
-    print(f"p99 {quiet * 1e3:.1f} ms before, {busy * 1e3:.1f} ms during; {scrapes} reads of metrics")
-    assert scrapes
-    assert busy < max(0.1, 3 * quiet)
+    def ready(self) -> tuple[bool, str]:
+        return True, "ready"
 
+    def places_by(self) -> str:
+        return "gazetteer"
 
-def p99(client: Connection) -> float:
-    seconds = []
-    for _ in range(300):
+    def refresh(self) -> None:
         began = time.perf_counter()
-        client.ask(b"FOO")
-        seconds.append(time.perf_counter() - began)
-    return sorted(seconds)[297]
-
-
-# With a deadline that a test can wait for, and faults that a real server has not. --------------------------------
+        time.sleep(self.seconds)
+        self.refreshed.append((began, time.perf_counter()))
 
 
 class Failing:
@@ -284,10 +260,10 @@ class Failing:
 
 
 @contextlib.asynccontextmanager
-async def serving(told: list[str]) -> AsyncIterator[int]:
+async def serving(told: list[str], status: Failing | Working | None = None) -> AsyncIterator[int]:
     log_file = LogFile(Path(os.devnull))
     log = make_logger(log_file, server="Clark", level="info", max_field_bytes=1_024)
-    herd, status = parse(ALONE, Path("herd.toml")), Failing()
+    herd, status = parse(ALONE, Path("herd.toml")), status or Failing()
     watch = HerdWatch(herd, "Clark", status, Observer(log, log_file, Metrics(), ()), Table(bytes(32)))
     app = make_app(
         status, CollectorRegistry(), herd.admin, watch, lambda what, error: told.append(f"{what}: {error}")
@@ -372,3 +348,198 @@ def test_a_scraper_that_trickles_is_let_go_after_its_time(monkeypatch: pytest.Mo
             writer.close()
 
     asyncio.run(scenario())
+
+
+# Who goes where more come than may be open. No clock ends any of them here. --------------------------------------
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxyherd.admin.REQUEST_SECONDS", 86_400.0)
+
+
+@contextlib.asynccontextmanager
+async def connected(
+    port: int, number: int, request: bytes = b""
+) -> AsyncIterator[list[asyncio.StreamReader]]:
+    """So many connections, made one after another, each of which sends these bytes."""
+    opened = [await asyncio.open_connection("127.0.0.1", port) for _ in range(number)]
+    for _, writer in opened:
+        writer.write(request)
+    try:
+        yield [reader for reader, _ in opened]
+    finally:
+        for _, writer in opened:
+            writer.close()
+
+
+async def has_ended(reader: asyncio.StreamReader) -> bool:
+    """Whether the server has ended a connection by now."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+    return reader.at_eof() or reader.exception() is not None
+
+
+def get(path: str) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+
+
+def get_and_close(path: str) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nHost: loc"], ids=["nothing", "a piece"])
+def test_the_oldest_silent_connection_makes_room_for_the_next(
+    sent: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One by one, in the order in which they came; none of the others ends."""
+    monkeypatch.setattr("proxyherd.admin.MAX_CONNECTIONS", 4)
+
+    async def scenario() -> None:
+        async with (
+            serving([], Working()) as port,
+            connected(port, 4, sent) as first,
+            contextlib.AsyncExitStack() as stack,
+        ):
+            for gone in range(1, 5):
+                [probe] = await stack.enter_async_context(connected(port, 1, get("/healthz")))
+                assert (await probe.readline()).startswith(b"HTTP/1.1 200 ")
+                assert [await has_ended(one) for one in first] == [True] * gone + [False] * (4 - gone)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize("silent", [0.0, 86_400.0], ids=["for long", "since a moment ago"])
+def test_connections_are_bounded_whoever_they_are(silent: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxyherd.admin.SILENT_SECONDS", silent)
+
+    async def scenario() -> None:
+        async with serving([], Working()) as port, connected(port, 3 * MAX_CONNECTIONS) as all_of_them:
+            ended = [await has_ended(one) for one in all_of_them]
+            assert ended == [True] * 2 * MAX_CONNECTIONS + [False] * MAX_CONNECTIONS
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+@pytest.mark.parametrize(
+    ("request_", "number"),
+    [
+        (b"", MAX_CONNECTIONS),
+        (get("/metrics")[:-2], MAX_CONNECTIONS),
+        (get("/metrics"), MAX_CONNECTIONS),
+        (get("/metrics") * 30, MAX_CONNECTIONS),
+        (get("/healthz"), MAX_CONNECTIONS),
+        (get("/events"), 40),
+    ],
+    ids=["silent", "slow", "waiting for metrics", "greedy", "kept open", "viewers"],
+)
+def test_a_probe_is_answered_whatever_else_is_open(request_: bytes, number: int, path: str) -> None:
+    async def scenario() -> None:
+        # Beside each of them all that may be silent.
+        async with (
+            serving([], Working(0.001)) as port,
+            connected(port, number, request_),
+            connected(port, MAX_CONNECTIONS - number % MAX_CONNECTIONS),
+        ):
+            for _ in range(10):
+                answer = await exchange(port, get_and_close(path))
+                assert answer.endswith((b"ok\n", b"ready\n"))
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_scraper_that_waits_for_metrics_goes_after_those_that_say_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("proxyherd.admin.SILENT_SECONDS", 0.0)
+    monkeypatch.setattr("proxyherd.admin.MAX_CONNECTIONS", 4)
+
+    async def scenario() -> None:
+        metrics = Working(0.02)  # so long, and ten times as long until the next
+        async with (
+            serving([], metrics) as port,
+            connected(port, 1, get("/metrics") * 2),
+            connected(port, 1, get("/metrics")) as [waiting],
+        ):
+            while not metrics.refreshed:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0)
+            async with connected(port, 20):
+                assert (await waiting.readline()).startswith(b"HTTP/1.1 200 ")
+
+    asyncio.run(scenario())
+
+
+def test_metrics_leave_the_server_ten_elevenths_of_its_time_however_greedy_scrapers_are() -> None:
+    """By the time that each took: that a busy machine makes it longer makes the pause longer too."""
+    times = 6
+
+    async def scenario() -> None:
+        metrics = Working(0.002)
+        async with serving([], metrics) as port, connected(port, 16, get("/metrics") * 20):
+            while len(metrics.refreshed) < times:  # noqa: ASYNC110 - likewise
+                await asyncio.sleep(0.001)
+        for (began, ended), (next_began, _) in pairwise(metrics.refreshed):
+            assert next_began - ended >= 10 * (ended - began)
+
+    asyncio.run(scenario())
+
+
+# What every answer has, and what none has. -----------------------------------------------------------------------
+
+SECURITY = {
+    b"cache-control": b"no-store",
+    b"content-security-policy": (
+        b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
+        b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    b"cross-origin-resource-policy": b"same-origin",
+    b"referrer-policy": b"no-referrer",
+    b"x-content-type-options": b"nosniff",
+}
+
+ANSWERS = {
+    **{path: (get_and_close(path), 200) for path in (*PATHS, "/state")},
+    "a viewer's": (
+        get("/events").replace(b"GET", b"HEAD").replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"),
+        200,
+    ),
+    "nothing there": (get_and_close("/nowhere"), 404),
+    "another host": (get_and_close("/").replace(b"localhost", b"evil.example"), 403),
+    "another site": (get_and_close("/state").replace(b"Conn", b"Sec-Fetch-Site: cross-site\r\nConn"), 403),
+    "another method": (get_and_close("/").replace(b"GET", b"POST"), 405),
+    "no request": (b"nonsense\r\n\r\n", 400),
+    "a version of its own": (b"GET / HTTP/9.9\r\nHost: localhost\r\n\r\n", 400),
+    "a long header": (get_and_close("/").replace(b"Conn", b"X: " + b"x" * 20_000 + b"\r\nConn"), 400),
+}
+
+
+@pytest.mark.parametrize(("request_", "code"), ANSWERS.values(), ids=ANSWERS)
+def test_every_answer_has_each_security_header_and_none_names_a_version(request_: bytes, code: int) -> None:
+    async def scenario() -> None:
+        async with serving([], Working()) as port:
+            check_headers(await exchange(port, request_), code)
+
+    asyncio.run(scenario())
+
+
+def test_an_answer_to_a_fault_has_each_security_header_too() -> None:
+    async def scenario() -> None:
+        async with serving([]) as port:
+            check_headers(await exchange(port, get_and_close("/metrics")), 500)
+
+    asyncio.run(scenario())
+
+
+def check_headers(answer: bytes, code: int) -> None:
+    assert status(answer) == code
+    head = answer.partition(b"\r\n\r\n")[0]
+    headers = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:])
+    assert headers.items() >= {name: value.lower() for name, value in SECURITY.items()}.items()
+    assert b"server" not in headers
+    for word in (b"aiohttp", b"python", b"proxyherd/"):
+        assert word not in head.lower()

@@ -121,5 +121,23 @@ def test_a_name_that_cannot_be_looked_up_is_looked_up_again(monkeypatch: pytest.
     asyncio.run(body())
 
 
+def test_the_wildcard_of_ipv6_takes_no_ipv4_and_stands_beside_that_of_ipv4() -> None:
+    """As docs/configuration.md says."""
+    port = free_port()
+
+    async def body() -> None:
+        here = Listening()
+        await here.binder.listen("clients", [Address("::", port)], here.listen)
+        socket.create_connection(("::1", port)).close()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port))
+        await here.binder.listen("clients", [Address("0.0.0.0", port)], here.listen)
+        socket.create_connection(("127.0.0.1", port)).close()
+        assert not here.binder.unbound
+        here.close()
+
+    asyncio.run(body())
+
+
 async def resolved(found: list[Any]) -> list[Any]:
     return found

@@ -71,7 +71,7 @@ def prometheus_targets(ctx: click.Context, *, hosts: dict[str, str], output: Pat
     """Print the admin addresses of the herd's servers as Prometheus' file_sd_configs wants them, each with its name
     as the label `server`.
 
-    A server that listens at every address of its host (0.0.0.0, [::]) needs a --host; and each host but loopback's
+    A server that listens at every IPv4 or IPv6 address of its host (0.0.0.0, [::]) needs a --host; and each host but loopback's
     must stand in hosts of [admin], or the server answers 403. Where a server cannot be scraped, nothing is written.
     """
     herd = load(ctx)
