@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import math
-import select
 import ssl
 from collections import deque
 from collections.abc import Iterable
 from typing import Final, cast
 
 from proxyherd.framing import LineFramer, Overlong
-from proxyherd.listening import Listener, spell
+from proxyherd.listening import Listener, spell, takes_more
 from proxyherd.observe import Observer
 from proxyherd.reply import Reply
 from proxyherd.schema import Limits
@@ -332,7 +331,7 @@ class Connection(asyncio.Protocol):
         """End the connection as soon as nothing more waits in this process: the system delivers the rest."""
         if self._transport is None:
             return
-        out = not transport.get_write_buffer_size() and _takes_more(transport)
+        out = not transport.get_write_buffer_size() and takes_more(transport)
         # Twice: of a socket that takes more only since a moment ago, the buffer below TLS may not be empty yet.
         if out and was_out:
             transport.abort()
@@ -395,15 +394,3 @@ class Connection(asyncio.Protocol):
             self._reason = "internal error"
             self.connection_lost(None)  # which a transport that raises may never tell
             transport.abort()
-
-
-def _takes_more(transport: asyncio.Transport) -> bool:
-    """Whether the system would take bytes now. What a TLS transport has handed to the plain one below it is counted
-    nowhere that can be asked; but while some of it waits there, the socket is full.
-    """
-    sock = transport.get_extra_info("socket")
-    if sock is None or sock.fileno() < 0:
-        return True  # it has gone, and its protocol hears of it in this turn
-    poll = select.poll()
-    poll.register(sock.fileno(), select.POLLOUT)
-    return bool(poll.poll(0))

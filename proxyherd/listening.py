@@ -10,6 +10,7 @@ at any time; connections that are taken already keep theirs.
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 import ssl
 from collections.abc import Callable
@@ -148,3 +149,15 @@ def spell(peer: object) -> str:
         host, port = peer[:2]
         return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
     return "unknown"
+
+
+def takes_more(transport: asyncio.Transport) -> bool:
+    """Whether the system would take bytes now. What a TLS transport has handed to the plain one below it is counted
+    nowhere that can be asked; but while some of it waits there, the socket is full.
+    """
+    sock = transport.get_extra_info("socket")
+    if sock is None or sock.fileno() < 0:
+        return True  # it has gone, and its protocol hears of it in this turn
+    poll = select.poll()
+    poll.register(sock.fileno(), select.POLLOUT)
+    return bool(poll.poll(0))

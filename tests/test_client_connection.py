@@ -40,7 +40,7 @@ class Holding:
         self.held: list[tuple[Client, Reply, bytes]] = []
         self._released: list[Client] = []
 
-    def begin(self, now: float, received: int) -> None: ...
+    def begin(self, *_: object) -> None: ...
 
     def reports(self, said: Sequence[Sequence[bytes | Overlong]], received: int) -> list[list[bytes]]:
         return [[] for _ in said]
