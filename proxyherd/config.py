@@ -142,7 +142,7 @@ def load(file: Path) -> Herd:
     if file.exists() and not file.is_file() and not file.is_dir():
         raise ConfigError(f"{file}: is a pipe, a socket or a device; name a regular file with --config")
     try:
-        text = file.read_bytes().decode()
+        text = file.read_bytes().decode("utf-8-sig")  # some editors begin a file with a byte order mark
     except OSError as error:
         raise ConfigError(
             f"{file}: {error.strerror}; name the herd's file with --config or PROXYHERD_CONFIG"

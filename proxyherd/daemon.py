@@ -25,6 +25,7 @@ from proxyherd import __version__, secret, tls
 from proxyherd.binding import Binder
 from proxyherd.clients import Clients
 from proxyherd.config import ConfigError, Herd, Server
+from proxyherd.files import make_folder
 from proxyherd.logs import LogFile, make_logger
 from proxyherd.lookups import new_event_loop
 from proxyherd.metrics import Metrics
@@ -74,7 +75,7 @@ def serve(herd: Herd, name: str, paths: Paths) -> int:
             f"{where}: {error.strerror}; move it away, or name another directory with --state-dir"
         ) from error
     try:
-        paths.log.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(paths.log.parent)
         log_file = LogFile(paths.log, max_bytes=paths.log_max_bytes, backups=paths.log_backups)
     except OSError as error:
         raise ConfigError(f"{paths.log}: {error.strerror}; name a log file with --log-file") from error

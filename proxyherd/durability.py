@@ -17,7 +17,7 @@ import asyncio
 import time
 from typing import Final
 
-from proxyherd.journal import Finding, Journal, sync
+from proxyherd.journal import Finding, Journal, records_bytes, sync
 from proxyherd.mark import Mark
 from proxyherd.messages import parse_at
 from proxyherd.node import Node
@@ -45,6 +45,8 @@ class Durability:
         self._observer = observer
         self._told = ""
         self.always = settings.fsync == "always"
+        self.replayed = 0.0
+        """The part of the journal that has been replayed, from 0 to 1."""
         self._leave_mark()
 
     @property
@@ -76,13 +78,16 @@ class Durability:
     async def replay(self) -> None:
         """Learn what the journal holds, in slices, while the server takes reports already."""
         began = time.monotonic()
-        lines = 0
+        lines = size = 0
+        whole = max(self._journal.bytes_found, 1)
         self._node.clock = time.time_ns()
         for found in self._journal.replay():
             if isinstance(found, Finding):
                 self._report(found)
                 continue
             lines += len(found)
+            size += records_bytes(found)
+            self.replayed = min(size / whole, 1.0)
             for at in range(0, len(found), _SLICE_LINES):
                 self._node.replay(map(parse_at, found[at : at + _SLICE_LINES]))
                 await asyncio.sleep(0)

@@ -2,14 +2,21 @@
 
 A name may lead to a pipe that nobody writes into, to a terminal or to a disk. Opening or reading one of these could
 stop a server for ever, and writing could destroy what is there.
+
+Files and folders are made with modes that keep other users of the machine out, whatever the umask.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
 from pathlib import Path
+from typing import Final
+
+FOLDER_MODE: Final = 0o750
+FILE_MODE: Final = 0o640
 
 NOT_REGULAR = "is a pipe, a socket or a device, not a regular file"
 
@@ -41,3 +48,24 @@ def check_replaceable(path: Path) -> None:
     """Raise OSError if a pipe, a socket or a device has this name: no new file may take its place."""
     if path.exists() and not path.is_file() and not path.is_dir():
         raise OSError(errno.ENXIO, NOT_REGULAR, str(path))
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it that are missing; what is there keeps its mode. Raises OSError."""
+    for folder in (*reversed(path.parents), path):
+        if not folder.is_dir():
+            folder.mkdir(FOLDER_MODE, exist_ok=True)
+
+
+def make_file(path: Path) -> None:
+    """Make an empty file if there is none, for a library that would open it by the umask; take away from one that is
+    there what other users may do with it, unless it is another user's. Raises OSError, as `open_regular`.
+    """
+    descriptor = open_regular(path, os.O_RDWR | os.O_CREAT, FILE_MODE)
+    try:
+        mode = os.fstat(descriptor).st_mode & 0o777
+        if mode & ~FILE_MODE:
+            with contextlib.suppress(PermissionError):
+                os.fchmod(descriptor, mode & FILE_MODE)
+    finally:
+        os.close(descriptor)

@@ -26,7 +26,7 @@ from zlib import crc32
 
 from msgspec import Struct
 
-from proxyherd.files import open_regular
+from proxyherd.files import make_folder, open_regular
 
 _NAME: Final = re.compile(r"([0-9]{12})\.(segment|snapshot)")
 _CHECKSUM_BYTES: Final = 9
@@ -54,6 +54,11 @@ Batches: TypeAlias = Generator[list[bytes], None, Finding]
 def record(line: bytes) -> bytes:
     """Return the record of an AT line, with LF."""
     return _records((line,))
+
+
+def records_bytes(lines: Sequence[bytes]) -> int:
+    """Return how many bytes the records of these AT lines take in a file."""
+    return sum(map(len, lines)) + (_CHECKSUM_BYTES + 1) * len(lines)
 
 
 def read(path: Path, line_bytes: int = MOST_LINE_BYTES) -> Batches:
@@ -137,7 +142,7 @@ class Journal:
     def start(self) -> None:
         """Look at what there is, and open a segment of this start's own. Does not raise: see `failing`."""
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self._folder)
             self._old = files(self._folder)
         except OSError as error:
             self.fail(error)
@@ -154,6 +159,11 @@ class Journal:
             size for path, (_, size) in self._files.items() if path.suffix == ".snapshot"
         )
         self._open_segment(self._number + 1)
+
+    @property
+    def bytes_found(self) -> int:
+        """The bytes in the files that `start` found; asked before anything is appended."""
+        return self._appended + self._snapshot_bytes
 
     def replay(self) -> Iterator[list[bytes] | Finding]:
         """Yield the lines of every file that `start` found, in batches, and a Finding behind each file.
@@ -283,7 +293,7 @@ class Journal:
         path = self._segment(number)
         fd = -1
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self._folder)
             fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
             _sync_folder(self._folder)
         except OSError as error:

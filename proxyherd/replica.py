@@ -118,7 +118,7 @@ class Replica:
     def trouble(self) -> str:
         """Why the server is not ready, empty when it is."""
         if not self._replayed:
-            return "replaying the journal"
+            return f"replaying the journal: {self._durability.replayed:.0%}"
         if self._durability.failing:
             return f"the journal cannot be written: {self._durability.failing}"
         return "" if self._node.ready else "catching up"

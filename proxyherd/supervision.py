@@ -14,7 +14,7 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 
-from proxyherd.files import open_regular
+from proxyherd.files import make_folder, open_regular
 
 
 class Notifier:
@@ -48,7 +48,7 @@ class StateDirectory:
     """A directory that one process owns at a time. Made if it is missing. Raises OSError and StateTaken."""
 
     def __init__(self, path: Path) -> None:
-        path.mkdir(parents=True, exist_ok=True)
+        make_folder(path)
         lock = path / "lock"
         self._fd = open_regular(lock, os.O_RDWR | os.O_CREAT)
         try:

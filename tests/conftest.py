@@ -50,6 +50,11 @@ def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
         report.longrepr = f"With CI set nothing may be skipped. {reason}"
 
 
+def pytest_configure() -> None:
+    """Leave no mode of a file or folder to the umask: whatever is missed shows, in processes started too."""
+    os.umask(0)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let one worker run the tests of a module that share something, which else each worker would start for itself. And

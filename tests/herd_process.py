@@ -87,8 +87,10 @@ def raise_descriptor_limit(wanted: int) -> None:
 
 @contextlib.contextmanager
 def short_folder() -> Iterator[Path]:
-    """Lend a folder with a path so short that a UNIX socket fits under it."""
-    folder = Path(tempfile.mkdtemp(prefix="herd-", dir="/tmp"))
+    """Lend a folder with a path so short that a UNIX socket fits under it. Its name has what supervisord and others
+    might take for something of theirs.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="herd%s-", dir="/tmp"))
     try:
         yield folder
     finally:

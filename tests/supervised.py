@@ -72,7 +72,7 @@ class Supervised(Mapping[str, Server]):
 
     def start(self) -> None:
         """Start supervisord, which starts the servers."""
-        done = self.run(".venv/bin/supervisord -c supervisord.conf")
+        done = self.run("umask 027; .venv/bin/supervisord -c supervisord.conf")
         assert done.returncode == 0, done.stderr
 
     def ctl(self, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -58,12 +58,13 @@ def test_herds_file_has_its_graph_and_ports(file: str) -> None:
 
 
 @pytest.fixture
-def supervised(tmp_path: Path) -> ServerOptions:
-    """supervisord.conf as supervisord itself reads it, in a folder with a space in its name."""
-    here = tmp_path / "a herd"
+def supervised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ServerOptions:
+    """supervisord.conf as supervisord itself reads it, in a folder with a space and % in its name."""
+    here = tmp_path / "a 100% herd %(x)s"
     (here / "var/log").mkdir(parents=True)
     (here / "var/run").mkdir()
     shutil.copy(ROOT / "supervisord.conf", here)
+    monkeypatch.chdir(here)
     options = ServerOptions()
     options.realize(["-c", str(here / "supervisord.conf")])
     assert options.parse_warnings == []
@@ -89,9 +90,9 @@ def test_supervisord_leaves_the_log_to_the_server_and_restarts_for_ever(supervis
             f'"{here}/.venv/bin/proxyherd" serve {program.name} --log-max-bytes 67108864 --log-backups 4'
         )
         assert program.directory == str(here)
-        assert program.stdout_logfile == f"{here}/var/log/{program.name}.log"
+        assert program.stdout_logfile == f"var/log/{program.name}.log"
         assert program.stdout_logfile_maxbytes == 0
-        assert program.stderr_logfile == f"{here}/var/log/{program.name}.stderr.log"
+        assert program.stderr_logfile == f"var/log/{program.name}.stderr.log"
         assert program.autorestart is RestartWhenExitUnexpected
         assert program.exitcodes == [2]
         assert (program.startsecs, program.stopwaitsecs) == (2, 10)
@@ -106,7 +107,7 @@ def test_supervisord_keeps_to_its_folder_and_to_its_owner(supervised: ServerOpti
     [server] = supervised.server_configs
     assert (server["file"], server["chmod"]) == (f"{here}/var/run/supervisor.sock", 0o700)
     [section] = [supervised.configroot.supervisord]
-    assert section.environment == {"PROXYHERD_CONFIG": f"{here}/deploy/herd.toml"}
+    assert section.environment == {"PROXYHERD_CONFIG": "deploy/herd.toml"}
 
 
 # --- systemd
@@ -116,6 +117,7 @@ def verify(tmp_path: Path, *units: str) -> subprocess.CompletedProcess[str]:
     for unit in UNITS:
         text = (ROOT / "systemd" / unit).read_text()
         (tmp_path / unit).write_text(text.replace("/usr/local/bin/proxyherd", "/bin/true"))
+        (tmp_path / unit).chmod(0o644)
     return subprocess.run(
         ["systemd-analyze", *units], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
     )
@@ -185,76 +187,6 @@ def test_units_start_commands_that_there_are() -> None:
         program, *arguments = command.replace("%i", "Clark").split()
         assert program == "/usr/local/bin/proxyherd"
         assert CliRunner().invoke(main, [*arguments, "--help"]).exit_code == 0
-
-
-# --- the Makefile
-
-
-def make(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["make", "--no-print-directory", *arguments],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
-def folder(where: Path) -> Path:
-    """A copy of the Makefile with a virtual environment that passes for current but has no program."""
-    (where / ".venv/bin").mkdir(parents=True)
-    shutil.copy(ROOT / "Makefile", where)
-    (where / "pyproject.toml").touch()
-    (where / ".venv/run.stamp").touch()
-    return where
-
-
-def test_run_prints_addresses_that_there_are() -> None:
-    clark = config.load(ROOT / "deploy/herd.toml").servers["Clark"].clients[0]
-    assert f"nc {clark.host} {clark.port} " in (ROOT / "Makefile").read_text()
-
-
-def test_run_in_too_long_a_path_says_so(tmp_path: Path) -> None:
-    done = make("run", cwd=folder(tmp_path / ("x" * 90)))
-    assert done.returncode != 0
-    assert "bytes, a socket's path has 99 at most; move this folder" in done.stderr
-
-
-def test_stop_without_a_herd_says_so(tmp_path: Path) -> None:
-    done = make("stop", cwd=folder(tmp_path))
-    assert (done.returncode, done.stdout) == (0, "No herd of this folder runs.\n")
-
-
-def pretend(where: Path, program: str, script: str) -> None:
-    file = where / ".venv/bin" / program
-    file.write_text(f"#!/bin/sh\n{script}\n")
-    file.chmod(0o755)
-
-
-def test_clean_refuses_while_the_herd_runs(tmp_path: Path) -> None:
-    where = folder(tmp_path)
-    (where / "var").mkdir()
-    (where / "var/secret").touch()
-    pretend(where, "supervisorctl", "exit 0")
-    done = make("clean", cwd=where)
-    assert done.returncode != 0
-    assert "make stop first" in done.stderr
-    assert (where / "var/secret").exists()
-    pretend(where, "supervisorctl", "exit 1")
-    assert make("clean", cwd=where).returncode == 0
-    assert sorted(path.name for path in where.iterdir()) == ["Makefile", "pyproject.toml"]
-
-
-def test_nothing_is_started_when_a_port_is_taken(tmp_path: Path) -> None:
-    where = folder(tmp_path)
-    pretend(where, "supervisorctl", "exit 1")
-    pretend(where, "supervisord", "touch started")
-    pretend(where, "proxyherd", 'test "$1" != check-config || { echo taken >&2; exit 1; }')
-    done = make("run", cwd=where)
-    assert done.returncode != 0
-    assert done.stderr.startswith("taken\n")
-    assert not (where / "started").exists()
 
 
 def test_continuous_integration_lints_then_tests() -> None:

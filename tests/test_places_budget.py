@@ -21,11 +21,10 @@ from fake_google import message
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from proxyherd.places.budget import Budget, share
+from proxyherd.places.budget import MEMORY, Budget, share
 from proxyherd.places.failures import FailedError, UnrecordedError
 
 MANY = 1_000_000
-MEMORY = Path(":memory:")
 MINUTE, DAY = 60, 86_400
 NOON = 1_800_000_000 - 1_800_000_000 % DAY + DAY // 2
 """A time at which a minute begins."""
@@ -287,7 +286,7 @@ def test_a_restart_gives_nothing_back(file: Path) -> None:
 SPENDER = """
 import os, sys
 from pathlib import Path
-from proxyherd.places.budget import Budget
+from proxyherd.places.budget import MEMORY, Budget
 from proxyherd.places.failures import FailedError, UnrecordedError
 budget = Budget(Path(sys.argv[1]), 10**9, int(sys.argv[2]))
 try:

@@ -54,7 +54,9 @@ def test_its_servers_are_those_of_the_default_herd_at_the_same_ports() -> None:
         assert not server.peers
 
 
-def test_supervisord_runs_nine_nodes_and_the_servers_as_for_the_default_herd(tmp_path: Path) -> None:
+def test_supervisord_runs_nine_nodes_and_the_servers_as_for_the_default_herd(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Redis starts first and in the order of bytes; servers are set up as in the file that explains it."""
     groups = {}
     for file in (ROOT / "supervisord.conf", DEPLOY / "supervisord.conf"):
@@ -63,6 +65,7 @@ def test_supervisord_runs_nine_nodes_and_the_servers_as_for_the_default_herd(tmp
         (tmp_path / "a herd/var/log").mkdir(parents=True, exist_ok=True)
         (tmp_path / "a herd/var/run").mkdir(exist_ok=True)
         shutil.copy(file, where)
+        monkeypatch.chdir(tmp_path / "a herd")
         options = ServerOptions()
         options.realize(["-c", str(where)])
         assert options.parse_warnings == []
@@ -109,6 +112,7 @@ def test_servers_are_handed_the_password_by_systemd(tmp_path: Path) -> None:
     for unit in (ROOT / "systemd").iterdir():
         text = unit.read_text().replace("/usr/local/bin/proxyherd", "/bin/true")
         (tmp_path / unit.name).write_text(text)
+        (tmp_path / unit.name).chmod(0o644)
     shutil.copytree(DEPLOY / "proxyherd@.service.d", tmp_path / "proxyherd@.service.d")
     assert analyze(tmp_path, "verify", "./proxyherd@Clark.service") == ""
     drop_in = (DEPLOY / "proxyherd@.service.d/redis.conf").read_text()

@@ -34,35 +34,26 @@ check_ports() {
 		    except OSError as error:
 		        sys.exit(f"make run-redis: port {port}: {error.strerror}; ss -ltnp tells whose it is")
 	END
-	$BIN/proxyherd check-config --config $config --ports >/dev/null
 }
 
-start() {
-	if $BIN/supervisorctl pid >/dev/null 2>&1; then
-		$BIN/supervisorctl avail | grep -q '^redis:' || fail "the herd of this folder runs; type make stop first"
-		$BIN/supervisorctl update >/dev/null
-		$BIN/supervisorctl start 'redis:*' 'herd:*' | grep -v 'already started' || true
-	else
-		check_ports
-		$BIN/supervisord -c deploy/redis/supervisord.conf
-	fi
+herd() {
+	$BIN/python deploy/local_herd.py "$@"
 }
 
 umask 027
+herd prepare
 install_redis
-mkdir -p var/lib var/log var/run
 for port in $ports; do
 	mkdir -p $folder/$port
 done
 deploy/redis/make-users.sh $folder
-$BIN/proxyherd gazetteer build var/gazetteer.sqlite --config $config ||
-	echo "make run-redis: the herd starts with the offline places that it has" >&2
-start
+herd gazetteer $config
+herd is-up || check_ports
+herd start deploy/redis/supervisord.conf $config
 # shellcheck disable=SC2086 # words
 REDISCLI_AUTH=$(cat $folder/admin-password) deploy/redis/create-cluster.sh $nodes ||
 	fail "the Redis Cluster is not whole; see also: $BIN/supervisorctl status"
-$BIN/proxyherd status --config $config --wait 30 ||
-	fail "the herd is not whole; see also: $BIN/supervisorctl status"
+herd wait $config
 cat <<END
 
 The herd is up, on a Redis Cluster of nine. Next, for example:

@@ -50,6 +50,13 @@ _WATCHED_IN_REDIS = ("server", "state    ", "masters", "waiting ", "cmds/s ", "l
 _MOST_LAG_SECONDS = 0.1
 """No answer is to be held up by more."""
 
+_PROGRESS_SECONDS = 0.2
+"""How often a herd that starts is asked."""
+
+_PATIENT_SECONDS = 5.0
+"""For the answers of one server while the herd starts: a busy machine is slow, and nobody needs to see at once that one
+hangs."""
+
 _STATE_COLOURS = {"ready": "green", "not ready": "yellow", "unknown": "red"}
 
 
@@ -69,6 +76,11 @@ _STATE_COLOURS = {"ready": "green", "not ready": "yellow", "unknown": "red"}
     metavar="SECONDS",
     help="First wait, this long at most, until all servers are ready and linked.",
 )
+@click.option(
+    "--progress",
+    is_flag=True,
+    help="With --wait: wait on for as long as the start makes progress, and show it on stderr.",
+)
 @click.option("--watch", is_flag=True, help="Show what happens, until Ctrl-C.")
 @click.option(
     "--interval",
@@ -79,7 +91,15 @@ _STATE_COLOURS = {"ready": "green", "not ready": "yellow", "unknown": "red"}
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object; with --watch one a line.")
 @config_option()
 @click.pass_context
-def status(ctx: click.Context, *, wait: float, watch: bool, interval: float | None, as_json: bool) -> None:
+def status(
+    ctx: click.Context,
+    *,
+    wait: float,
+    progress: bool,
+    watch: bool,
+    interval: float | None,
+    as_json: bool,
+) -> None:
     """Print a table of the servers: state, links, clients known, commands so far, entries mended by the last
     checks with its neighbours.
 
@@ -93,8 +113,12 @@ def status(ctx: click.Context, *, wait: float, watch: bool, interval: float | No
 
     if interval is not None and not watch:
         raise click.UsageError("--interval goes with --watch")
+    if progress and not wait:
+        raise click.UsageError("--progress goes with --wait")
     herd = load(ctx)
-    if wait or not watch:
+    if progress:
+        found = _wait_while_it_starts(herd, wait)
+    elif wait or not watch:
         found = _wait(herd, wait)
     if watch:
         found = _watch(herd, interval or 1.0, as_json)
@@ -114,6 +138,29 @@ def _wait(herd: Herd, seconds: float) -> Sequence[Status]:
     while not all(one.whole for one in found) and time.monotonic() < deadline:
         time.sleep(0.1)
         found = ask.statuses(herd, 1.0)
+    return found
+
+
+def _wait_while_it_starts(herd: Herd, seconds: float) -> Sequence[Status]:
+    """Ask until the herd is whole, or its start has made no progress for so many seconds; show the progress."""
+    from proxyherd.tools import ask  # noqa: PLC0415 - not for `serve`
+    from proxyherd.tools.progress import Progress, describe  # noqa: PLC0415 - likewise
+
+    progress, live, shown = Progress(), sys.stderr.isatty(), ""
+    found, deadline = ask.statuses(herd, _PATIENT_SECONDS), 0.0
+    while not all(one.whole for one in found):
+        if progress.is_more(found) or not deadline:
+            deadline = time.monotonic() + seconds
+        elif time.monotonic() >= deadline:
+            break
+        text = describe(found)
+        if text != shown and (live or "replaying" in text):
+            click.echo(f"\r{text}{_END_OF_LINE}" if live else text, err=True, nl=not live)
+            shown = text
+        time.sleep(_PROGRESS_SECONDS)
+        found = ask.statuses(herd, _PATIENT_SECONDS)
+    if live and shown:
+        click.echo(f"\r{_END_OF_LINE}", err=True, nl=False)
     return found
 
 

@@ -21,6 +21,7 @@ from proxyherd import __version__, secret, tls
 from proxyherd.binding import Binder
 from proxyherd.cluster import layout
 from proxyherd.config import ConfigError, Herd, Server
+from proxyherd.files import make_folder
 from proxyherd.logs import LogFile, make_logger
 from proxyherd.lookups import new_event_loop
 from proxyherd.messages import At
@@ -109,7 +110,7 @@ def run(
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     secrets, contexts = secret.read_all(secret_file), tls.load(herd, name)
     try:
-        log.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(log.parent)
         log_file = LogFile(log, max_bytes=_LOG_BYTES)
     except OSError as error:
         raise ConfigError(f"{log}: {error.strerror}; name a log file with --log-file") from error

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeVar
 
-from proxyherd.files import check_replaceable
+from proxyherd.files import check_replaceable, make_file
 from proxyherd.places.answers import no_results
 from proxyherd.places.failures import FailedError, UnrecordedError, failed
 
@@ -46,6 +46,9 @@ _FORGET_BEHIND: Final = "DELETE FROM spent WHERE slot_seconds = ? AND slot > ?"
 
 
 _UNSPEND: Final = "UPDATE spent SET calls = calls - 1 WHERE slot_seconds = ? AND slot = ? AND calls > 0"
+
+MEMORY: Final = Path(":memory:")
+"""SQLite's name for a record that is in no file, and ends with its process."""
 
 REST_SECONDS: Final = 1.0
 """How long after a failure no other attempt at the record is made."""
@@ -141,7 +144,9 @@ class Budget:
                 connection.execute(_UNSPEND, (slot, spent // slot))
 
     def _open(self) -> sqlite3.Connection:
-        check_replaceable(self._file)  # SQLite would take what it writes to /dev/null for recorded
+        if self._file != MEMORY:
+            check_replaceable(self._file)  # SQLite would take what it writes to /dev/null for recorded
+            self._make_files()
         connection = sqlite3.connect(self._file, isolation_level=None, timeout=0, check_same_thread=False)
         try:
             connection.executescript(_TABLES)
@@ -149,6 +154,17 @@ class Budget:
             connection.close()
             raise
         return connection
+
+    def _make_files(self) -> None:
+        """Let no file be made with another mode than it is to have. SQLite gives those beside it the file's own."""
+        try:
+            make_file(self._file)
+            for end in ("-wal", "-shm"):
+                beside = self._file.with_name(self._file.name + end)
+                if beside.exists():
+                    make_file(beside)
+        except OSError as error:  # its text has the path, which is not for clients
+            raise sqlite3.OperationalError(error.strerror) from error
 
     def _forget(self) -> None:
         connection, self._connection = self._connection, None

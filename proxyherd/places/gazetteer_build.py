@@ -13,13 +13,13 @@ import fcntl
 import math
 import os
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from hashlib import sha256
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from proxyherd.files import check_replaceable, open_regular
+from proxyherd.files import check_replaceable, make_file, make_folder, open_regular
 from proxyherd.places import own_places
 from proxyherd.places.feature_types import LOCALITY
 from proxyherd.places.gazetteer import OutdatedError, open_current, stamp, vector
@@ -67,18 +67,21 @@ def build(path: Path, progress: Callable[[int, int], None] | None = None, own: P
     content = own_places.read(own) if own else b""
     digest = _digest(own, content)
     if _is_current(path, digest):
+        with suppress(OSError):  # another user's, say: it is as good for that
+            make_file(path)
         return False
     places = own_places.parse(content, own) if own else []
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     check_replaceable(path)
     path = Path(os.path.realpath(path))  # a symbolic link is kept, and what it leads to is replaced
     lock_file = path.with_name(path.name + ".lock")  # never removed: that would let two in
-    with os.fdopen(open_regular(lock_file, os.O_WRONLY | os.O_CREAT, 0o666), "ab") as lock:
+    with os.fdopen(open_regular(lock_file, os.O_WRONLY | os.O_CREAT), "ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if _is_current(path, digest):
             return False
         unfinished = path.with_name(path.name + ".unfinished")
         unfinished.unlink(missing_ok=True)
+        make_file(unfinished)
         try:
             with closing(sqlite3.connect(unfinished, isolation_level=None)) as connection:
                 _fill(connection, sorted(chain(_cities(), places), key=_where), digest, progress)

@@ -1,0 +1,353 @@
+"""`make run`, `make stop` and `make clean` in folders in every state: what deploy/local_herd.py sees and refuses.
+
+supervisord, locks and sockets are real; in the servers' place stands `sleep`, which starts at once. What has to be seen
+with real servers is in test_tutorial.py and test_supervisord.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from debian import needs
+from herd_process import ROOT, short_folder, wait_until
+from supervised import processes_in
+
+from proxyherd import config
+
+NOBODY = 65_534
+PYTHON = "/usr/bin/python3"
+CONF = """
+[supervisord]
+logfile = var/log/supervisord.log
+pidfile = var/run/supervisord.pid
+directory = .
+[unix_http_server]
+file = var/run/supervisor.sock
+chmod = 0700
+[rpcinterface:supervisor]
+supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
+[supervisorctl]
+serverurl = unix://var/run/supervisor.sock
+[group:herd]
+programs = Clark
+[program:Clark]
+command = sleep 600
+startsecs = 1
+"""
+
+
+class Checkout:
+    """A folder like a checkout after its installation."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.user: int | None = None
+        self.python = sys.executable
+        shutil.copy(ROOT / "Makefile", folder)
+        (folder / "deploy").mkdir()
+        shutil.copy(ROOT / "deploy/local_herd.py", folder / "deploy")
+        (folder / ".venv").mkdir()
+        (folder / ".venv/bin").symlink_to(Path(sys.executable).parent)
+        (folder / "pyproject.toml").touch()
+        (folder / ".venv/run.stamp").touch()
+        for below in ("lib/Clark", "log", "run"):
+            (folder / "var" / below).mkdir(parents=True)
+        (folder / "supervisord.conf").write_text(CONF)
+
+    def make(self, target: str) -> subprocess.CompletedProcess[str]:
+        return self.run("make", "--no-print-directory", target, f"PYTHON={self.python}")
+
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command,
+            cwd=self.folder,
+            env={"PATH": os.environ["PATH"]},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            user=self.user,
+        )
+
+    def pretend(self, script: str) -> None:
+        """Let `proxyherd` be a script; the other programs stay."""
+        (self.folder / ".venv/bin").unlink()
+        (self.folder / ".venv/bin").mkdir()
+        for program in ("python", "supervisord", "supervisorctl"):
+            real = Path(sys.executable).parent / program
+            (self.folder / ".venv/bin" / program).write_text(f'#!/bin/sh\nexec "{real}" "$@"\n')
+            (self.folder / ".venv/bin" / program).chmod(0o755)
+        file = self.folder / ".venv/bin/proxyherd"
+        file.write_text(f"#!/bin/sh\n{script}\n")
+        file.chmod(0o755)
+
+    def be_nobody(self) -> None:
+        """Type as a user without rights from now on, who may not see the interpreter of the tests."""
+        (self.folder / ".venv/bin").unlink()
+        (self.folder / ".venv/bin").mkdir()
+        (self.folder / ".venv/bin/python").symlink_to(PYTHON)
+        self.python = PYTHON
+        self.user = NOBODY
+
+    def fails(self, target: str, *told: str) -> None:
+        """See that a target fails with one line that says all of this, and that nothing is gone."""
+        done = self.make(target)
+        assert done.returncode == 2, done  # what make makes of 1
+        line = done.stderr.splitlines()[0]
+        assert line.startswith(f"make {target}: "), done.stderr
+        assert all(one in line for one in told), line
+        assert (self.folder / "var/lib/Clark").is_dir()
+
+
+@pytest.fixture
+def checkout() -> Iterator[Checkout]:
+    with short_folder() as folder:
+        try:
+            yield Checkout(folder)
+        finally:
+            for process in processes_in(folder):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+
+
+@pytest.fixture
+def running(checkout: Checkout) -> Iterator[tuple[Checkout, int]]:
+    """A checkout with a supervisord of its own, and that one's process."""
+    done = checkout.run(".venv/bin/supervisord", "-c", "supervisord.conf")
+    assert done.returncode == 0, done.stderr
+    pid_file = checkout.folder / "var/run/supervisord.pid"
+    wait_until(lambda: pid_file.exists() and pid_file.read_text().strip(), "supervisord runs")
+    pid = int(pid_file.read_text())
+    yield checkout, pid
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+TARGETS = ["run", "stop", "clean"]
+
+
+# --- what runs
+
+
+def test_where_nothing_runs_stop_says_so_and_clean_cleans(checkout: Checkout) -> None:
+    done = checkout.make("stop")
+    assert (done.returncode, done.stdout) == (0, "No herd of this folder runs.\n")
+    assert checkout.make("clean").returncode == 0
+    left = {path.name for path in checkout.folder.iterdir()}
+    assert left == {"Makefile", "deploy", "pyproject.toml", "supervisord.conf"}
+
+
+def test_a_herd_that_runs_is_not_cleaned_away_and_stop_waits_for_its_end(
+    running: tuple[Checkout, int],
+) -> None:
+    checkout, _ = running
+    checkout.fails("clean", "the herd runs", "make stop first")
+    done = checkout.make("stop")
+    assert (done.returncode, done.stdout) == (0, "The herd has stopped.\n")
+    assert not (checkout.folder / "var/run/supervisord.pid").exists()
+    assert not processes_in(checkout.folder)
+    assert checkout.make("clean").returncode == 0
+
+
+def test_stop_needs_no_virtual_environment(running: tuple[Checkout, int]) -> None:
+    checkout, _ = running
+    (checkout.folder / ".venv/bin").unlink()
+    checkout.fails("clean", "make stop first")
+    assert checkout.make("stop").stdout == "The herd has stopped.\n"
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_supervisord_whose_socket_is_gone_is_found_by_its_pid_file(
+    running: tuple[Checkout, int], target: str
+) -> None:
+    checkout, pid = running
+    (checkout.folder / "var/run/supervisor.sock").unlink()
+    checkout.fails(target, f"runs as process {pid}", "var/run/supervisor.sock", f"kill {pid}")
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_servers_without_a_supervisord_are_found_by_their_locks(checkout: Checkout, target: str) -> None:
+    lock = checkout.folder / "var/lib/Clark/lock"
+    lock.write_text(f"{os.getpid()}\n")
+    with lock.open("r+") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        checkout.fails(target, f"var/lib/Clark (process {os.getpid()})", f"kill {os.getpid()}")
+    assert checkout.make("stop").stdout == "No herd of this folder runs.\n"
+
+
+@needs("setpriv", root=True)
+@pytest.mark.parametrize("denied", ["var/run/supervisor.sock", "var/run", "var/lib/Clark/lock", "var/lib"])
+@pytest.mark.parametrize("target", TARGETS)
+def test_what_may_not_be_asked_is_not_taken_for_a_no(
+    running: tuple[Checkout, int], denied: str, target: str
+) -> None:
+    checkout, _ = running
+    (checkout.folder / "var/lib/Clark/lock").touch()
+    checkout.folder.chmod(0o777)
+    if not denied.endswith(".sock"):
+        (checkout.folder / "var/run/supervisor.sock").chmod(0o777)
+    for path in (checkout.folder / denied, checkout.folder / "var/lib/Clark"):
+        path.chmod(0o700 if str(path).endswith(denied) else 0o777)
+    checkout.be_nobody()
+    checkout.fails(target, denied, "permission denied", "the user root")
+
+
+# --- what is left from the day before
+
+
+def leave_socket(folder: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(folder / "var/run/supervisor.sock"))
+
+
+def leave_pid_of_another_process(folder: Path) -> None:
+    (folder / "var/run/supervisord.pid").write_text(f"{os.getpid()}\n")
+
+
+def leave_pid_of_nobody(folder: Path) -> None:
+    (folder / "var/run/supervisord.pid").write_text("4194305\n")  # above any that there can be
+
+
+def leave_empty_pid_file(folder: Path) -> None:
+    (folder / "var/run/supervisord.pid").touch()
+
+
+def leave_lock(folder: Path) -> None:
+    (folder / "var/lib/Clark/lock").write_text(f"{os.getpid()}\n")
+
+
+def leave_readable_secret(folder: Path) -> None:
+    (folder / "var/secret").write_bytes(bytes(32))
+    (folder / "var/secret").chmod(0o644)
+
+
+def leave_cut_secret(folder: Path) -> None:
+    (folder / "var/secret").write_bytes(bytes(7))
+    (folder / "var/secret").chmod(0o600)
+
+
+LEFT = [
+    (leave_socket, leave_pid_of_another_process, leave_lock, leave_readable_secret),
+    (leave_pid_of_nobody, leave_cut_secret),
+    (leave_empty_pid_file,),
+]
+REAL = f'case $1 in secret) exec "{sys.executable}" -m proxyherd "$@";; esac'
+
+
+@pytest.mark.parametrize("left", LEFT)
+def test_run_starts_whatever_is_left_from_before(
+    checkout: Checkout, left: Sequence[Callable[[Path], None]]
+) -> None:
+    for leave in left:
+        leave(checkout.folder)
+    checkout.pretend(REAL)
+    done = checkout.make("run")
+    assert done.returncode == 0, done.stderr
+    assert "The herd is up." in done.stdout
+    # It is not back while supervisord waits to see whether the server lasts.
+    status = checkout.run(".venv/bin/supervisorctl", "status").stdout
+    assert status.split()[:2] == ["herd:Clark", "RUNNING"]
+    secret = (checkout.folder / "var/secret").stat()
+    assert (stat.S_IMODE(secret.st_mode), secret.st_size) == (0o600, 32)
+    for log in (checkout.folder / "var/log").iterdir():
+        assert log.stat().st_mode & stat.S_IRWXO == 0, log
+
+
+def test_a_secret_that_is_cut_is_put_aside_and_a_good_one_kept(checkout: Checkout) -> None:
+    leave_cut_secret(checkout.folder)
+    checkout.pretend(REAL)
+    done = checkout.make("run")
+    [aside] = (checkout.folder / "var").glob("secret.unusable-*")
+    assert aside.read_bytes() == bytes(7)
+    assert f"var/secret had 7 bytes, a secret has 32; it is now var/{aside.name}" in done.stderr
+    secret = (checkout.folder / "var/secret").read_bytes()
+    assert checkout.make("stop").returncode == 0
+    assert checkout.make("run").returncode == 0
+    assert (checkout.folder / "var/secret").read_bytes() == secret
+
+
+@needs("setpriv", root=True)
+@pytest.mark.parametrize("which", ["var/lib/Clark", "var/log/Clark.log", "var/secret", "var/run"])
+def test_files_of_root_are_told_with_the_remedy(checkout: Checkout, which: str) -> None:
+    for path in (checkout.folder, *checkout.folder.rglob("*")):
+        os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
+    path = checkout.folder / which
+    if not path.exists():
+        path.touch()
+    os.chown(path, 0, 0)
+    path.chmod(0o755)
+    checkout.be_nobody()
+    remedy = f"sudo chown -R nobody '{checkout.folder}/var'"
+    checkout.fails("run", f"{which}: is of the user root", remedy)
+
+
+def test_a_server_that_never_lasts_fails_the_start(checkout: Checkout) -> None:
+    checkout.pretend(REAL)
+    herd = checkout.folder / "deploy/local_herd.py"
+    herd.write_text(herd.read_text().replace("PATIENCE_SECONDS = 30.0", "PATIENCE_SECONDS = 0.5"))
+    (checkout.folder / "supervisord.conf").write_text(CONF.replace("sleep 600", "false"))
+    done = checkout.make("run")
+    assert done.returncode == 2
+    assert "make run: supervisord says that herd:Clark is BACKOFF" in done.stderr
+
+
+# --- before anything is started
+
+
+def test_run_prints_addresses_that_there_are() -> None:
+    clark = config.load(ROOT / "deploy/herd.toml").servers["Clark"].clients[0]
+    assert f"nc {clark.host} {clark.port} " in (ROOT / "deploy/local_herd.py").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("x" * 90, "bytes, a socket's path has 99 at most; move this folder"), ('a "b"', "move this folder")],
+)
+def test_run_at_a_path_that_cannot_be_says_so(checkout: Checkout, name: str, told: str) -> None:
+    before = checkout.folder
+    checkout.folder = before.rename(before.with_name(before.name + name))
+    try:
+        checkout.fails("run", told)
+    finally:
+        checkout.folder.rename(before)
+
+
+def test_nothing_is_started_when_a_port_is_taken(checkout: Checkout) -> None:
+    checkout.pretend('test "$1" != check-config || { echo taken >&2; exit 1; }')
+    done = checkout.make("run")
+    assert done.returncode != 0
+    assert done.stderr.startswith("taken\n")
+    assert not (checkout.folder / "var/run/supervisord.pid").exists()
+
+
+def test_the_environment_is_made_anew_in_a_folder_that_was_moved(checkout: Checkout) -> None:
+    """Its programs name the folder of before."""
+    made = (
+        'import sys; from pathlib import Path; print("made"); Path(".venv").mkdir(exist_ok=True); sys.exit(1)'
+    )
+    python = checkout.folder / "python"
+    python.write_text(
+        f'#!/bin/sh\ntest "$1 $2 $3 $4" = "-m venv --clear .venv" && {sys.executable} -c \'{made}\'\n'
+    )
+    python.chmod(0o755)
+    command = ("make", "--no-print-directory", ".venv/run.stamp", f"PYTHON={python}")
+    for folder, expected in ((checkout.folder, False), (Path("/elsewhere"), True)):
+        (checkout.folder / ".venv/folder").write_text(f"{folder}\n")
+        assert ("made" in checkout.run(*command).stdout) == expected
+
+
+def test_a_byte_order_mark_in_the_herds_file_is_no_mistake(tmp_path: Path) -> None:
+    file = tmp_path / "herd.toml"
+    file.write_bytes(b"\xef\xbb\xbf" + (ROOT / "deploy/herd.toml").read_bytes())
+    assert config.load(file).servers == config.load(ROOT / "deploy/herd.toml").servers

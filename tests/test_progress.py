@@ -1,0 +1,124 @@
+"""What counts as progress of a herd's start, and how it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from herd_process import ROOT
+
+from proxyherd import config
+from proxyherd.cli import main, watching
+from proxyherd.tools import ask
+from proxyherd.tools.ask import Status
+from proxyherd.tools.progress import Progress, describe
+
+ADDRESS = (config.Address("127.0.0.1", 1),)
+CLARK = config.Server("Clark", ADDRESS, ADDRESS, ADDRESS, ("Bona", "Jaquez"))
+BONA = config.Server("Bona", ADDRESS, ADDRESS, ADDRESS, ("Clark",))
+
+DOWN = Status(CLARK, problem="127.0.0.1:1: Connection refused")
+STEPS = [
+    Status(CLARK, up=True, problem="replaying the journal: 0%"),
+    Status(CLARK, up=True, problem="replaying the journal: 9%", clients=70),
+    Status(CLARK, up=True, problem="replaying the journal: 45%", clients=50),
+    Status(CLARK, up=True, problem="catching up", clients=60),
+    Status(CLARK, up=True, problem="catching up", clients=61),
+    Status(CLARK, up=True, ready=True),
+    Status(CLARK, up=True, ready=True, linked=frozenset({"Bona"})),
+    Status(CLARK, up=True, ready=True, linked=frozenset({"Bona", "Jaquez"})),
+]
+
+
+def test_every_step_of_a_start_is_progress_once() -> None:
+    progress = Progress()
+    assert not progress.is_more([DOWN])
+    for step in STEPS:
+        assert progress.is_more([step]), step
+        assert not progress.is_more([step])
+    for step in (DOWN, *STEPS):  # a server that begins again and again comes no further
+        assert not progress.is_more([step])
+
+
+def test_servers_are_counted_each_for_itself() -> None:
+    progress = Progress()
+    assert progress.is_more([STEPS[-1], Status(BONA)])
+    assert progress.is_more([DOWN, Status(BONA, up=True, problem="replaying the journal: 1%")])
+
+
+@pytest.mark.parametrize("problem", ["", "the journal cannot be written: full", "cannot listen at: [::1]:1"])
+def test_what_a_herd_learns_while_it_serves_is_no_progress_of_its_start(problem: str) -> None:
+    progress = Progress()
+    progress.is_more([Status(CLARK, up=True, ready=not problem, problem=problem, clients=1)])
+    assert not progress.is_more([Status(CLARK, up=True, ready=not problem, problem=problem, clients=2)])
+
+
+def test_it_is_told_in_one_line() -> None:
+    bona = Status(BONA, up=True, problem="replaying the journal: 45%")
+    assert describe([STEPS[1], bona, Status(CLARK, up=True, ready=True, linked=frozenset({"Bona"}))]) == (
+        "replaying 2 of 3 (9%), ready 1 of 3, links 0 of 2"
+    )
+    assert describe([STEPS[-1]]) == "ready 1 of 1, links 1 of 1"
+
+
+class Clock:
+    """A clock that goes on only while somebody sleeps, and what a herd is found to be by it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, script: Callable[[float], list[Status]]) -> None:
+        self.now = 0.0
+        self._script = script
+        monkeypatch.setattr(watching, "time", self)
+        monkeypatch.setattr(ask, "statuses", self.statuses)
+
+    def monotonic(self) -> float:
+        return 1_000.0 + self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def statuses(self, herd: object, seconds: float) -> list[Status]:
+        return self._script(self.now)
+
+
+def wait(*options: str) -> int:
+    with pytest.raises(SystemExit) as end:
+        main(["status", "--config", str(ROOT / "deploy/herd.toml"), "--wait", "30", *options])
+    assert isinstance(end.value.code, int)
+    return end.value.code
+
+
+def replaying(now: float) -> list[Status]:
+    """A journal of 40 minutes: a hundredth each 24 s; then it is linked."""
+    if now < 2_400:
+        return [Status(CLARK, up=True, problem=f"replaying the journal: {int(now / 24)}%")]
+    return [STEPS[-1]]
+
+
+def test_waiting_goes_on_past_its_seconds_while_there_is_progress(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    clock = Clock(monkeypatch, replaying)
+    assert wait("--progress") == 0
+    assert clock.now == pytest.approx(2_400, abs=1)
+    told = capfd.readouterr().err.splitlines()
+    assert told == [f"replaying 1 of 1 ({part}%), ready 0 of 1, links 0 of 1" for part in range(100)]
+
+
+def test_without_progress_waiting_ends_when_its_seconds_are_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    hasty = Clock(monkeypatch, replaying)
+    assert wait() == 1
+    assert hasty.now == pytest.approx(30, abs=1)
+
+    def stuck(now: float) -> list[Status]:
+        return replaying(now) if now < 100 else [DOWN if int(now) % 2 else STEPS[2]]
+
+    patient = Clock(monkeypatch, stuck)
+    assert wait("--progress") == 1
+    assert patient.now == pytest.approx(130, abs=1)  # it crashes and starts again, and comes no further
+
+
+def test_progress_needs_a_wait(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as refused:
+        main(["status", "--progress"])
+    assert refused.value.code == 2
+    assert "--progress goes with --wait" in capfd.readouterr().err
