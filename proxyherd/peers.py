@@ -18,7 +18,8 @@ from typing import Any, Final, cast
 from proxyherd.backoff import backoff
 from proxyherd.config import Address, Herd, Server
 from proxyherd.link import NONCE_BYTES, SILENT_HEARTBEATS, Link, State, Terms
-from proxyherd.listening import Listener, spell
+from proxyherd.listening import Listener
+from proxyherd.neighbour_hosts import NeighbourHosts
 from proxyherd.node import Node
 from proxyherd.notes import LinkFailed
 from proxyherd.observe import Observer
@@ -52,7 +53,7 @@ class Peers:
         self.observer = observer
         self.loop = asyncio.get_running_loop()
         self.connections: set[PeerConnection] = set()
-        self._hosts = {one.host for name in server.neighbours for one in herd.servers[name].peers}
+        self._hosts = NeighbourHosts(one for name in server.neighbours for one in herd.servers[name].peers)
         self._herd = herd
         self._server = server
         self._contexts = contexts
@@ -76,6 +77,8 @@ class Peers:
 
     def dial(self) -> None:
         """Start to dial the neighbours that are this server's to dial."""
+        look_up = self._hosts.keep_looking_up(self._herd.timing.compare_seconds)
+        self._dialling.append(self.loop.create_task(look_up))
         for name in self._server.neighbours:
             if name > self._server.name:
                 self._dialling.append(self.loop.create_task(self._keep_dialling(name)))
@@ -241,7 +244,8 @@ class PeerConnection(asyncio.Protocol):
         """Start a link."""
         peers = self._peers
         self._transport = cast("asyncio.Transport", transport)
-        self.host = spell(transport.get_extra_info("peername")).rpartition(":")[0].strip("[]")
+        peer = transport.get_extra_info("peername")
+        self.host = str(peer[0]) if isinstance(peer, tuple) else ""
         self.link = Link(
             peers.terms, dial=self._dial, nonce=secrets.token_bytes(NONCE_BYTES), now=peers.loop.time()
         )

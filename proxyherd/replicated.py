@@ -16,8 +16,8 @@ from proxyherd.link import Link
 from proxyherd.messages import invalid
 from proxyherd.node import Node
 from proxyherd.notes import Note
-from proxyherd.reply import Reply
-from proxyherd.turn import Client, Settled, leave
+from proxyherd.reply import Reply, leave
+from proxyherd.turn import Client, Settled
 from proxyherd.waiting import MOST, EarlyQueries, Query
 
 _PEER_LINES: Final = 1_024

@@ -19,3 +19,8 @@ class Reply(Struct, gc=False):
     entry: Entry | None = None
     status: str = ""  # of Places
     results: int = 0  # from Places
+
+
+def leave(reply: Reply) -> None:
+    """Answer nobody: the client has gone."""
+    reply.outcome, reply.answer, reply.entry = "left", b"", None

@@ -17,17 +17,16 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence, Sized
-from functools import partial
 from itertools import groupby
 from typing import Final, Protocol, cast
 
 from msgspec import Struct
 
 from proxyherd.framing import Overlong
-from proxyherd.messages import metres, position
 from proxyherd.notes import Note
 from proxyherd.observe import Observer
-from proxyherd.places import STATUSES, Places, Query, no_results
+from proxyherd.places import Places
+from proxyherd.questions import Questions
 from proxyherd.reply import Reply
 
 _CLIENT_LINES: Final = 64
@@ -38,9 +37,6 @@ _TURN_LINES: Final = 512
 
 _LATELY_SECONDS: Final = 0.05
 """How long after a client's line the next one is expected: until then, neighbours have the smaller share of a turn."""
-
-_TURN_QUERIES: Final = 32
-"""Queries of Places that begin in one turn: each starts two tasks."""
 
 
 class Client(Protocol):
@@ -142,13 +138,11 @@ class Turn:
         self, engine: Engine, places: Awaitable[Places], observer: Observer, loop: asyncio.AbstractEventLoop
     ) -> None:
         self._engine = engine
-        self._places = places
+        self._questions = Questions[Client](places, observer, loop, self.client_said)
         self._observer = observer
         self._loop = loop
         self._clients: deque[Client] = deque()
-        self._unasked: deque[tuple[Client, Reply]] = deque()
         self._given_up: deque[tuple[Client, str]] = deque()
-        self._queries: dict[Client, set[asyncio.Task[None]]] = {}
         self._scheduled = False
         self._received = 0
         self._lately, self._lately_until = 0, 0.0
@@ -168,8 +162,7 @@ class Turn:
 
     def client_left(self, client: Client) -> None:
         """A client's connection has broken: what it has asked of Places is wanted by nobody."""
-        for query in tuple(self._queries.get(client, ())):
-            query.cancel()
+        self._questions.cancel(client)
 
     def wake(self) -> None:
         """Let there be a turn, when everything that is ready now has been read."""
@@ -251,14 +244,14 @@ class Turn:
             observer.end_turn()
         except Exception as error:  # noqa: BLE001 - queries are asked, and the next turn comes
             self._fault("the turn cannot be logged", error)
-        self._ask_some()
-        if engine.more or self._unasked or self._given_up or (self._clients and not engine.full):
+        self._questions.ask_some()
+        if engine.more or self._questions or self._given_up or (self._clients and not engine.full):
             self.wake()
 
     def _settle(self, settled: Settled) -> None:
         """Answer those whose replies have waited for the engine."""
         for client, reply in settled.found:
-            self._wait_for_places(client, reply)
+            self._questions.add(client, reply)
         for client in settled.clients:
             try:
                 self._log(client, client.release())
@@ -282,8 +275,7 @@ class Turn:
                 self._failed(client, error)
                 continue
             lines_left -= len(unanswered)
-        if self._unasked:
-            self._unasked = deque(waiting for waiting in self._unasked if waiting[0] not in gone)
+        self._questions.drop(gone)
 
     def _answer(self, client: Client, lines: list[bytes | Overlong], replies: Sequence[Reply]) -> None:
         """Let a client have the answers that are there."""
@@ -291,7 +283,7 @@ class Turn:
         self._engine.wait(client, lines, replies)
         for reply in replies:
             if reply.entry is not None:
-                self._wait_for_places(client, reply)
+                self._questions.add(client, reply)
         self._log(client, client.release())
 
     def _log(self, client: Client, released: list[tuple[bytes | Overlong, Reply]]) -> None:
@@ -348,61 +340,6 @@ class Turn:
                 continue
             self._said.append((client, lines, replies))
 
-    # Places. -------------------------------------------------------------------------------------------------
-
-    def _wait_for_places(self, client: Client, reply: Reply) -> None:
-        if client.gone:  # nobody to ask Places for; what is behind it is logged
-            leave(reply)
-        else:
-            self._unasked.append((client, reply))
-
-    def _ask_some(self) -> None:
-        """Begin queries of Places, as many as hold nobody up; the rest is for the next turn."""
-        for _ in range(min(len(self._unasked), _TURN_QUERIES)):
-            client, reply = self._unasked.popleft()
-            if client.gone:
-                leave(reply)
-                self.client_said(client)
-                continue
-            query = self._loop.create_task(self._ask_places(client, reply))
-            self._queries.setdefault(client, set()).add(query)
-            query.add_done_callback(partial(self._asked, client))
-
-    def _asked(self, client: Client, query: asyncio.Task[None]) -> None:
-        queries = self._queries[client]
-        queries.discard(query)
-        if not queries:
-            del self._queries[client]
-
-    async def _ask_places(self, client: Client, reply: Reply) -> None:
-        assert reply.whatsat is not None
-        assert reply.entry is not None
-        began = time.monotonic()  # the loop's own clock counts milliseconds
-        try:
-            latitude, longitude = position(reply.entry.line)
-            query = Query(latitude, longitude, metres(reply.whatsat.radius), reply.whatsat.most)
-            places = await asyncio.shield(self._places)
-            answer = await places.nearby(query, client)
-        except asyncio.CancelledError:
-            leave(reply)
-            self.client_said(client)  # what is behind it is logged
-            return
-        except Exception as error:  # noqa: BLE001 - the client gets an answer, as those who wait behind it
-            self._observer.fault("Places cannot be asked", error)
-            answer = no_results("UNKNOWN_ERROR", "this server cannot ask Places; its log says why")
-        else:
-            outcome = answer.status if answer.status in STATUSES else "OTHER"
-            if query.metres and query.most:  # else nobody was asked
-                self._observer.places(places.name, answer.status, outcome, time.monotonic() - began)
-        reply.outcome, reply.status, reply.results = "answered", answer.status, answer.results
-        reply.answer = reply.entry.line + b"\n" + answer.body + b"\n"
-        self.client_said(client)
-
 
 def _outcome(released: tuple[bytes | Overlong, Reply]) -> str:
     return released[1].outcome
-
-
-def leave(reply: Reply) -> None:
-    """Answer nobody: the client has gone."""
-    reply.outcome, reply.answer, reply.entry = "left", b"", None

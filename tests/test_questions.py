@@ -1,0 +1,232 @@
+"""Queries of Places as turns begin them: how many, for whom, what is counted, and what is answered whatever happens."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Coroutine, Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Final
+
+import fake_redis
+import pytest
+
+from proxyherd.logs import LogFile, make_logger
+from proxyherd.messages import Entry, Whatsat
+from proxyherd.metrics import Metrics
+from proxyherd.observe import Observer
+from proxyherd.places import Answer, Query, no_results
+from proxyherd.questions import Questions
+from proxyherd.reply import Reply
+
+A_TURN: Final = 32
+"""Queries that begin in one turn, as docs/design.md says."""
+
+LINE = b"AT Bob +0.000000000 kiwi +34.068930-118.445127 5"
+
+
+class Client:
+    gone = False
+
+
+class Provider:
+    """Answers when it is told to."""
+
+    name = "gazetteer"
+    in_flight = 0
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Query, object]] = []
+        self.status = "OK"
+        self.error: Exception | None = None
+        self.may = asyncio.Event()
+        self.broken_off = 0
+
+    async def nearby(self, query: Query, asker: object) -> Answer:
+        self.asked.append((query, asker))
+        try:
+            await self.may.wait()
+        except asyncio.CancelledError:
+            self.broken_off += 1
+            raise
+        if self.error is not None:
+            raise self.error
+        return no_results(self.status)
+
+    async def close(self) -> None:
+        pass
+
+
+class Asked:
+    """The questions of one server, and what came of them."""
+
+    def __init__(self, observer: Observer, log: Path) -> None:
+        self.provider = Provider()
+        self.answered: list[Client] = []
+        self._observer = observer
+        self._log = log
+        loop = asyncio.get_running_loop()
+        places: asyncio.Future[Any] = loop.create_future()
+        places.set_result(self.provider)
+        self.questions = Questions[Client](places, observer, loop, self.answered.append)
+
+    def add(self, client: Client, *, radius: bytes = b"10", most: int = 5) -> Reply:
+        reply = Reply("whatsat", "found", None, Whatsat(b"kiwi", radius, most), Entry(LINE, 5 * 10**9))
+        self.questions.add(client, reply)
+        return reply
+
+    async def turn(self) -> None:
+        self.questions.ask_some()
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+    async def answer(self) -> None:
+        self.provider.may.set()
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+    def counted(self) -> dict[str, float]:
+        """Return how many queries were counted, by outcome."""
+        (metric,) = self._observer.metrics.places_seconds.collect()
+        return {
+            sample.labels["outcome"]: sample.value
+            for sample in metric.samples
+            if sample.name.endswith("_count") and sample.value
+        }
+
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        self._observer.end_turn()
+        lines = map(json.loads, self._log.read_text().splitlines())
+        return [line for line in lines if line["event"] == event]
+
+
+Run = Callable[[Callable[[Asked], Coroutine[Any, Any, None]]], None]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Run]:
+    """Run a test's body."""
+    file = LogFile(tmp_path / "log")
+    log = make_logger(file, server="Bob", level="info", max_field_bytes=1_024)
+    observer = Observer(log, file, Metrics(), [])
+
+    def run_it(body: Callable[[Asked], Coroutine[Any, Any, None]]) -> None:
+        async def whole() -> None:
+            await body(Asked(observer, tmp_path / "log"))
+
+        fake_redis.run(whole())
+
+    yield run_it
+    file.close()
+
+
+def test_a_turn_begins_32_queries_in_the_order_in_which_they_came(run: Run) -> None:
+    async def body(asked: Asked) -> None:
+        clients = [Client() for _ in range(2 * A_TURN + 5)]
+        for client in clients:
+            asked.add(client)
+        for number in (A_TURN, 2 * A_TURN, 2 * A_TURN + 5):
+            assert asked.questions, "there is something left"
+            await asked.turn()
+            assert [asker for _, asker in asked.provider.asked] == clients[:number]
+        assert not asked.questions
+
+    run(body)
+
+
+def test_nobody_is_asked_for_who_has_gone_before_a_query_was_added_or_begun(run: Run) -> None:
+    async def body(asked: Asked) -> None:
+        left, leaves, given_up, stays = (Client() for _ in range(4))
+        left.gone = True
+        replies = {who: asked.add(who) for who in (left, leaves, given_up, stays)}
+        assert replies[left].outcome == "left"
+        leaves.gone = True
+        asked.questions.drop({given_up})
+        await asked.turn()
+        assert [asker for _, asker in asked.provider.asked] == [stays]
+        assert (replies[leaves].outcome, replies[leaves].answer, replies[leaves].entry) == ("left", b"", None)
+        assert asked.answered == [leaves], "what is behind it is logged"
+
+    run(body)
+
+
+def test_who_leaves_breaks_off_its_own_queries_and_nobody_elses(run: Run) -> None:
+    async def body(asked: Asked) -> None:
+        leaves, stays = Client(), Client()
+        left = [asked.add(leaves), asked.add(leaves)]
+        stayed = asked.add(stays)
+        await asked.turn()
+        asked.questions.cancel(leaves)
+        asked.questions.cancel(Client())  # who has asked nothing
+        await asked.answer()
+        assert asked.provider.broken_off == 2
+        assert [one.outcome for one in left] == ["left", "left"]
+        assert stayed.outcome == "answered"
+        assert asked.answered == [leaves, leaves, stays]
+        assert asked.counted() == {"OK": 1}
+        assert not asked.questions._queries
+
+    run(body)
+
+
+def test_an_answer_is_the_at_line_and_the_places_and_is_counted_once(run: Run) -> None:
+    async def body(asked: Asked) -> None:
+        reply = asked.add(Client(), radius=b"10.5", most=7)
+        await asked.turn()
+        (query, _) = asked.provider.asked[0]
+        assert query == Query("+34.068930", "-118.445127", Decimal(10_500), 7)
+        await asked.answer()
+        assert reply.outcome == "answered"
+        assert reply.status == "OK"
+        assert reply.answer == LINE + b"\n" + no_results("OK").body + b"\n"
+        assert asked.counted() == {"OK": 1}
+        assert [one["status"] for one in asked.logged("places")] == ["OK"]
+
+    run(body)
+
+
+@pytest.mark.parametrize(("radius", "most"), [(b"0", 5), (b"0.000", 5), (b"10", 0), (b"0", 0)])
+def test_a_query_that_wants_nothing_is_counted_nowhere(radius: bytes, most: int, run: Run) -> None:
+    async def body(asked: Asked) -> None:
+        asked.provider.status = "ZERO_RESULTS"
+        reply = asked.add(Client(), radius=radius, most=most)
+        await asked.turn()
+        await asked.answer()
+        assert reply.outcome == "answered"
+        assert asked.counted() == {}
+        assert asked.logged("places") == []
+
+    run(body)
+
+
+def test_a_status_that_nobody_knows_is_counted_as_other(run: Run) -> None:
+    async def body(asked: Asked) -> None:
+        asked.provider.status = "NEWS_OF_GOOGLES"
+        asked.add(Client())
+        await asked.turn()
+        await asked.answer()
+        assert asked.counted() == {"OTHER": 1}
+        assert [one["status"] for one in asked.logged("places")] == ["NEWS_OF_GOOGLES"]
+
+    run(body)
+
+
+def test_a_fault_of_places_is_logged_with_its_traceback_and_answered(run: Run) -> None:
+    async def body(asked: Asked) -> None:
+        asked.provider.error = ZeroDivisionError("division by nothing")
+        client = Client()
+        reply = asked.add(client)
+        await asked.turn()
+        await asked.answer()
+        assert reply.outcome == "answered"
+        assert reply.status == "UNKNOWN_ERROR"
+        assert reply.answer is not None
+        assert reply.answer.startswith(LINE + b"\n{")
+        assert asked.answered == [client]
+        (fault,) = asked.logged("internal_error")
+        assert fault["reason"] == "Places cannot be asked"
+        assert "division by nothing" in fault["exception"]
+        assert asked.counted() == {}
+
+    run(body)
