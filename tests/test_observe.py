@@ -1,0 +1,481 @@
+"""What the log and the metrics say is exactly what happened: one scenario for every event, metric and label.
+
+Each scenario names all lines that it logs and all figures that it changes, and nothing else may be logged or changed.
+docs/logs.md and docs/metrics.md are held to the scenarios.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+import pytest
+
+from proxyherd.framing import Overlong
+from proxyherd.logs import LogFile, make_logger
+from proxyherd.messages import Entry
+from proxyherd.metrics import COMMANDS, LABELS, Metrics
+from proxyherd.notes import CaughtUp, Flooded, Heard, LinkDown, LinkFailed, LinkUp, Skipped
+from proxyherd.observe import Observer
+from proxyherd.places import STATES, Outcome, Spared
+from proxyherd.reply import Reply
+
+DOCS = Path(__file__).parent.parent / "docs"
+AT = b"AT Bob +0.1 kiwi +1+1 5"
+CLIENT = "10.0.0.1:5"
+SECOND = 10**9
+Figures = dict[str, float]
+
+
+class Clock:
+    """Seconds that only a test turns."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def figures(metrics: Metrics) -> Figures:
+    """Return all figures of ours but buckets, as `name label label`; histograms as their count and sum."""
+    return {
+        " ".join([sample.name, *sample.labels.values()]): sample.value
+        for family in metrics.registry.collect()
+        for sample in family.samples
+        if sample.name.startswith("proxyherd_") and not sample.name.endswith(("_bucket", "_build_info"))
+    }
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a log without their times and the server's name."""
+    events = list(map(json.loads, path.read_text().splitlines()))
+    for event in events:
+        del event["timestamp"], event["server"]
+    return events
+
+
+class Watched:
+    """A real observer with a real log and real metrics, on a clock of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.clock = Clock()
+        self.path = folder / "log"
+        self.file = LogFile(self.path)
+        self.metrics = Metrics()
+        log = make_logger(self.file, server="Bob", level="info", max_field_bytes=1024)
+        self.observer = Observer(log, self.file, self.metrics, ["Ann"], self.clock)
+        self._before = figures(self.metrics)
+
+    def end(self) -> tuple[list[dict[str, Any]], Figures]:
+        """Return what was logged, and the figures that have changed; asked for twice, which must change nothing."""
+        self.observer.end_turn()
+        self.observer.settle()
+        first = figures(self.metrics)
+        self.observer.settle()
+        assert figures(self.metrics) == first, "what is asked for twice is counted twice"
+        self.file.close()
+        assert first.pop("proxyherd_log_bytes_total") == self.path.stat().st_size
+        changed = {name: value for name, value in first.items() if value != self._before.get(name, 0.0)}
+        return read(self.path), changed
+
+
+class Scenario(NamedTuple):
+    """What happens, what is logged of it, and which figures have which values then."""
+
+    act: Callable[[Watched], object]
+    events: list[dict[str, Any]]
+    figures: Figures
+
+
+def line(event: str, level: str = "info", /, **fields: Any) -> dict[str, Any]:
+    return {"level": level, "event": event, **fields}
+
+
+def command(reply: Reply, said: bytes | Overlong = b"said", **more: Any) -> Scenario:
+    answer = None if reply.answer is None else reply.answer.decode()
+    fields = {
+        "client": CLIENT,
+        "kind": reply.kind,
+        "outcome": reply.outcome,
+        "command": "said",
+        "answer": answer,
+    }
+    return Scenario(
+        lambda it: it.observer.command(CLIENT, said, reply),
+        [line("command", **fields | more)],
+        {f"proxyherd_commands_total {reply.kind} {reply.outcome}": 1},
+    )
+
+
+def replies() -> Iterator[tuple[str, Scenario]]:
+    for kind, outcome, _ in COMMANDS:
+        answer = {"unanswered": None, "left": b""}.get(outcome, b"? said")
+        if outcome == "answered":
+            places = Reply(kind, outcome, AT + b"\n{}\n", entry=Entry(AT, 5 * SECOND), status="OK", results=3)
+            more: dict[str, Any] = {"answer": AT.decode(), "status": "OK", "results": 3, "bytes": len(AT) + 5}
+            yield f"{kind} {outcome}", command(places, **more)
+        elif outcome != "stored":
+            said = Overlong(b"said") if outcome == "overlong" else b"said"
+            yield f"{kind} {outcome}", command(Reply(kind, outcome, answer), said)
+
+
+def reports(count: int) -> Scenario:
+    said, answers = [b"IAMAT %d" % n for n in range(count)], [b"AT %d" % n for n in range(count)]
+    return Scenario(
+        lambda it: it.observer.reports(CLIENT.encode(), said, answers),
+        [
+            line(
+                "command",
+                client=CLIENT,
+                kind="iamat",
+                outcome="stored",
+                command=f"IAMAT {n}",
+                answer=f"AT {n}",
+            )
+            for n in range(count)
+        ],
+        {"proxyherd_commands_total iamat stored": count},
+    )
+
+
+CLOSED = "proxyherd_client_connections_closed_total"
+REASONS = [
+    reason for reason in {metric: values for metric, _, values in LABELS}[CLOSED] if reason != "refused"
+]
+
+
+def values_of(metric: str, label: str) -> list[str]:
+    return next([*values] for one, name, values in LABELS if (one, name) == (metric, label))
+
+
+def connections() -> Iterator[tuple[str, Scenario]]:
+    opened = line("client_opened", client=CLIENT)
+    taken = {"proxyherd_client_connections_opened_total": 1.0}
+    yield (
+        "a client comes",
+        Scenario(
+            lambda it: it.observer.client_opened(CLIENT, 1),
+            [opened],
+            {**taken, "proxyherd_client_connections": 1},
+        ),
+    )
+    for reason in REASONS:
+
+        def come_and_go(it: Watched, reason: str = reason) -> None:
+            it.observer.client_opened(CLIENT, 1)
+            it.observer.client_closed(CLIENT, reason, 0)
+
+        closed = line("client_closed", client=CLIENT, reason=reason)
+        yield (
+            f"a client goes: {reason}",
+            Scenario(come_and_go, [opened, closed], {**taken, f"{CLOSED} {reason}": 1}),
+        )
+    yield (
+        "a client is refused",
+        Scenario(
+            lambda it: it.observer.client_refused(CLIENT, "full"),
+            [line("client_refused", "warning", client=CLIENT, reason="full", left_out=0)],
+            {f"{CLOSED} refused": 1},
+        ),
+    )
+
+
+def places() -> Iterator[tuple[str, Scenario]]:
+    asked = "proxyherd_places_seconds"
+    for provider in values_of(asked, "provider"):
+        for outcome in values_of(asked, "outcome"):
+            yield (
+                f"places {provider} {outcome}",
+                Scenario(
+                    lambda it, provider=provider, outcome=outcome: it.observer.places(
+                        provider, "S", outcome, 0.25
+                    ),  # type: ignore[misc]
+                    [line("places", provider=provider, status="S", seconds=0.25)],
+                    {f"{asked}_count {provider} {outcome}": 1, f"{asked}_sum {provider} {outcome}": 0.25},
+                ),
+            )
+    called: tuple[Outcome, ...] = get_args(Outcome)
+    for result in called:
+        yield (
+            f"a call {result}",
+            Scenario(
+                lambda it, result=result: it.observer.places_called("google", result, 0.5, 0.032),  # type: ignore[misc]
+                [line("places_call", provider="google", outcome=result, seconds=0.5)],
+                {
+                    f"proxyherd_places_calls_total google {result}": 1,
+                    "proxyherd_places_cost_dollars_total google": 0.032,
+                },
+            ),
+        )
+    spared: tuple[Spared, ...] = get_args(Spared)
+    for why in spared:
+        logged = why in {"shed", "late", "budget", "unrecorded"}
+        yield (
+            f"spared {why}",
+            Scenario(
+                lambda it, why=why: it.observer.places_spared(why),  # type: ignore[misc]
+                [line("places_spared", "warning", reason=why, left_out=0)] if logged else [],
+                {f"proxyherd_places_spared_total {why}": 1},
+            ),
+        )
+    for state in STATES:
+        level = "warning" if state == "open" else "info"
+        changed = {} if state == "closed" else {f"proxyherd_places_breaker_state {state}": 1.0}
+        if changed:
+            changed["proxyherd_places_breaker_state closed"] = 0.0
+        yield (
+            f"the breaker is {state}",
+            Scenario(
+                lambda it, state=state: it.observer.places_breaker(state),  # type: ignore[misc]
+                [line("places_breaker", level, state=state)],
+                changed,
+            ),
+        )
+
+
+def noted(note: Any, events: list[dict[str, Any]], changed: Figures) -> Scenario:
+    return Scenario(lambda it: it.observer.note([note]), events, changed)
+
+
+UP = {"proxyherd_links_up Ann": 1.0}
+NEIGHBOURS = {
+    "a flood is sent": noted(
+        Flooded("Ann", [b"kiwi", b"\xff"]),
+        [line("flood_sent", neighbour="Ann", updates=2, clients=["kiwi", "\\xff"])],
+        {"proxyherd_flood_updates_total Ann out true": 2, "proxyherd_flood_batches_total Ann out": 1},
+    ),
+    "a flood is heard": noted(
+        Heard("Ann", [b"a", b"b", b"c"], 2, 3 * SECOND // 2),
+        [line("flood_received", neighbour="Ann", updates=3, news=2, clients=["a", "b", "c"])],
+        {
+            "proxyherd_flood_updates_total Ann in true": 2,
+            "proxyherd_flood_updates_total Ann in false": 1,
+            "proxyherd_flood_batches_total Ann in": 1,
+            "proxyherd_propagation_seconds_count": 1,
+            "proxyherd_propagation_seconds_sum": 1.5,
+        },
+    ),
+    "a flood that is no news": noted(
+        Heard("Ann", [b"a"], 0, None),
+        [line("flood_received", neighbour="Ann", updates=1, news=0, clients=["a"])],
+        {"proxyherd_flood_updates_total Ann in false": 1, "proxyherd_flood_batches_total Ann in": 1},
+    ),
+    "a flood from a clock ahead": noted(
+        Heard("Ann", [b"a"], 1, -SECOND),
+        [line("flood_received", neighbour="Ann", updates=1, news=1, clients=["a"])],
+        {
+            "proxyherd_flood_updates_total Ann in true": 1,
+            "proxyherd_flood_batches_total Ann in": 1,
+            "proxyherd_propagation_seconds_count": 1,
+        },
+    ),
+    "a link comes up": noted(
+        LinkUp("Ann", dialled=True), [line("peer_opened", neighbour="Ann", dialled=True)], UP
+    ),
+    "a link goes down": Scenario(
+        lambda it: it.observer.note([LinkUp("Ann", dialled=False), LinkDown("Ann", "silent")]),
+        [
+            line("peer_opened", neighbour="Ann", dialled=False),
+            line("peer_closed", "warning", neighbour="Ann", reason="silent"),
+        ],
+        {},
+    ),
+    "a dial fails": noted(
+        LinkFailed("Ann", dialled=True, reason="refused"),
+        [line("peer_unreachable", "warning", neighbour="Ann", reason="refused", left_out=0)],
+        {"proxyherd_link_failures_total Ann": 1},
+    ),
+    "a neighbour fails to prove itself": noted(
+        LinkFailed("Ann", dialled=False, reason="no proof"),
+        [line("peer_refused", "warning", neighbour="Ann", reason="no proof", left_out=0)],
+        {"proxyherd_link_failures_total Ann": 1},
+    ),
+    "a stranger comes": noted(
+        LinkFailed(None, dialled=False, reason="no handshake"),
+        [line("peer_refused", "warning", neighbour=None, reason="no handshake", left_out=0)],
+        {"proxyherd_link_failures_total unknown": 1},
+    ),
+    "a line is skipped": noted(
+        Skipped("Ann", b"AT poison", "no AT line"),
+        [
+            line(
+                "peer_line_skipped",
+                "warning",
+                neighbour="Ann",
+                line="AT poison",
+                reason="no AT line",
+                left_out=0,
+            )
+        ],
+        {"proxyherd_peer_lines_skipped_total Ann": 1},
+    ),
+    "a walk ends": noted(
+        CaughtUp("Ann", lines=7, news=3, seconds=0.25),
+        [line("caught_up", neighbour="Ann", lines=7, news=3, seconds=0.25)],
+        {"proxyherd_mended_entries Ann": 3, "proxyherd_checks_total Ann": 1},
+    ),
+}
+
+
+def many_failures(it: Watched) -> None:
+    """Twelve different ones at once, of which ten are logged; then six seconds later one more."""
+    for number in range(12):
+        it.observer.link_failed("Ann", f"failure {number}", dialled=True)
+    it.clock.now += 6.0
+    it.observer.link_failed("Ann", "failure 12", dialled=True)
+
+
+def many_commands(it: Watched) -> None:
+    for _ in range(1_003):
+        it.observer.command(CLIENT, b"", Reply("other", "invalid", b"? "))
+    it.observer.tick()
+    it.clock.now += 10.0
+    it.observer.tick()
+
+
+def fault(it: Watched) -> None:
+    it.observer.fault("it failed", ValueError("why"))
+
+
+def masters(it: Watched) -> None:
+    for trouble in ("late", "late", "", "late"):
+        it.observer.master("m:1", trouble)
+
+
+def journal(it: Watched) -> None:
+    it.observer.journal(100, 2, failing=True)
+    it.observer.settle()
+    it.observer.journal(150, 3, failing=True)
+
+
+UPKEEP = {
+    "failures in numbers": Scenario(
+        many_failures,
+        [
+            line("peer_unreachable", "warning", neighbour="Ann", reason=f"failure {number}", left_out=0)
+            for number in range(10)
+        ]
+        + [line("peer_unreachable", "warning", neighbour="Ann", reason="failure 12", left_out=2)],
+        {"proxyherd_link_failures_total Ann": 13},
+    ),
+    "commands in numbers": Scenario(
+        many_commands,
+        [line("command", client=CLIENT, kind="other", outcome="invalid", command="", answer="? ")] * 1_000
+        + [
+            line(
+                "commands_left_out",
+                "warning",
+                commands=3,
+                outcomes={"other invalid": 3},
+                addresses={"10.0.0.1": 3},
+            )
+        ],
+        {"proxyherd_commands_total other invalid": 1_003},
+    ),
+    "a fault": Scenario(
+        fault, [line("internal_error", "error", reason="it failed", exception="ValueError: why")], {}
+    ),
+    "the journal fails": Scenario(
+        journal,
+        [],
+        {
+            "proxyherd_journal_bytes_total": 150,
+            "proxyherd_journal_failures_total": 3,
+            "proxyherd_journal_failing": 1,
+        },
+    ),
+    "a batch": Scenario(
+        lambda it: it.observer.batch(7, 0.25),
+        [],
+        {
+            "proxyherd_batch_commands_count": 1,
+            "proxyherd_batch_commands_sum": 7,
+            "proxyherd_batch_seconds_count": 1,
+            "proxyherd_batch_seconds_sum": 0.25,
+        },
+    ),
+    "a master goes and comes": Scenario(
+        masters,
+        [
+            line("master_down", "warning", master="m:1", reason="late", left_out=0),
+            line("master_up", master="m:1"),
+            line("master_down", "warning", master="m:1", reason="late", left_out=0),
+        ],
+        {},
+    ),
+    "who is master": Scenario(
+        lambda it: it.observer.masters({"m:1": 512}), [line("masters", parts={"m:1": 512})], {}
+    ),
+    "a node says nothing": Scenario(
+        lambda it: it.observer.node_failed("n:1", "late"),
+        [line("node_failed", "warning", node="n:1", reason="late", left_out=0)],
+        {},
+    ),
+    "a master is unsafe": Scenario(
+        lambda it: it.observer.master_unsafe("m:1", "no file"),
+        [line("master_unsafe", "warning", master="m:1", reason="no file", left_out=0)],
+        {},
+    ),
+    **{
+        f"retried {why}": Scenario(
+            lambda it, why=why: it.observer.retried(why, 3),  # type: ignore[misc]
+            [],
+            {f"proxyherd_retried_total {why}": 3},
+        )
+        for why in values_of("proxyherd_retried_total", "why")
+    },
+}
+
+SCENARIOS: dict[str, Scenario] = {
+    **dict(replies()),
+    "a report": reports(1),
+    "reports": reports(3),
+    **dict(connections()),
+    **dict(places()),
+    **NEIGHBOURS,
+    **UPKEEP,
+}
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_exactly_this_is_logged_and_counted(tmp_path: Path, name: str) -> None:
+    scenario = SCENARIOS[name]
+    watched = Watched(tmp_path)
+    scenario.act(watched)
+    events, changed = watched.end()
+    for event in events:
+        if "exception" in event:
+            event["exception"] = event["exception"].splitlines()[-1]
+    assert events == scenario.events
+    assert changed == pytest.approx(scenario.figures)
+
+
+@pytest.mark.parametrize("other", ["a flood is sent", "a report", "iamat stale", "places google OK"])
+def test_what_happens_twice_counts_twice(tmp_path: Path, other: str) -> None:
+    """Also where the figures are asked for in between."""
+    watched = Watched(tmp_path)
+    for _ in range(2):
+        SCENARIOS[other].act(watched)
+        watched.observer.end_turn()
+        watched.observer.settle()
+    events, changed = watched.end()
+    assert events == SCENARIOS[other].events * 2
+    assert changed == {name: 2 * value for name, value in SCENARIOS[other].figures.items()}
+
+
+def test_a_disk_that_is_full_is_counted(tmp_path: Path) -> None:
+    metrics = Metrics()
+    file = LogFile(Path("/dev/full"))
+    log = make_logger(file, server="Bob", level="info", max_field_bytes=1024)
+    observer = Observer(log, file, metrics, [])
+    for _ in range(3):
+        observer.client_opened(CLIENT, 1)
+    observer.settle()
+    observer.settle()
+    file.close()
+    found = figures(metrics)
+    assert found["proxyherd_log_lines_lost_total"] == found["proxyherd_log_failures_total"] == 3
+    assert found["proxyherd_log_bytes_total"] == 0
