@@ -7,11 +7,14 @@ docs/logs.md and docs/metrics.md are held to the scenarios.
 from __future__ import annotations
 
 import json
+import re
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 import pytest
+from herd_process import running_server
 
 from proxyherd.framing import Overlong
 from proxyherd.logs import LogFile, make_logger
@@ -174,6 +177,22 @@ def connections() -> Iterator[tuple[str, Scenario]]:
             Scenario(come_and_go, [opened, closed], {**taken, f"{CLOSED} {reason}": 1}),
         )
     yield (
+        "a line is unfinished",
+        Scenario(
+            lambda it: it.observer.line_unfinished(CLIENT, 33, 6.0),
+            [
+                line(
+                    "line_unfinished",
+                    client=CLIENT,
+                    bytes=33,
+                    seconds=6.0,
+                    remedy="end each line with LF, or close the sending half behind the last one",
+                )
+            ],
+            {},
+        ),
+    )
+    yield (
         "a client is refused",
         Scenario(
             lambda it: it.observer.client_refused(CLIENT, "full"),
@@ -328,6 +347,27 @@ def many_failures(it: Watched) -> None:
     it.observer.link_failed("Ann", "failure 12", dialled=True)
 
 
+def many_links(it: Watched) -> None:
+    for _ in range(104):
+        it.observer.note([LinkUp("Ann", dialled=True)])
+    it.clock.now += 1.0
+    it.observer.note([LinkUp("Ann", dialled=True)])
+
+
+def many_faults(it: Watched) -> None:
+    for _ in range(103):
+        it.observer.fault("it failed", ValueError("why"))
+    it.clock.now += 1.0
+    it.observer.fault("it failed", ValueError("why"))
+
+
+def many_clients(it: Watched) -> None:
+    for _ in range(20_003):
+        it.observer.client_opened(CLIENT, 1)
+    it.clock.now += 0.1
+    it.observer.client_opened(CLIENT, 1)
+
+
 def many_commands(it: Watched) -> None:
     for _ in range(1_003):
         it.observer.command(CLIENT, b"", Reply("other", "invalid", b"? "))
@@ -360,6 +400,23 @@ UPKEEP = {
         ]
         + [line("peer_unreachable", "warning", neighbour="Ann", reason="failure 12", left_out=2)],
         {"proxyherd_link_failures_total Ann": 13},
+    ),
+    "links in numbers": Scenario(
+        many_links,
+        [line("peer_opened", neighbour="Ann", dialled=True)] * 100
+        + [line("peer_opened", neighbour="Ann", dialled=True, left_out=4)],
+        UP,
+    ),
+    "faults in numbers": Scenario(
+        many_faults,
+        [line("internal_error", "error", reason="it failed", exception="ValueError: why")] * 100
+        + [line("internal_error", "error", reason="it failed", left_out=3, exception="ValueError: why")],
+        {},
+    ),
+    "clients in numbers": Scenario(
+        many_clients,
+        [line("client_opened", client=CLIENT)] * 20_000 + [line("client_opened", client=CLIENT, left_out=3)],
+        {"proxyherd_client_connections": 1, "proxyherd_client_connections_opened_total": 20_004},
     ),
     "commands in numbers": Scenario(
         many_commands,
@@ -479,3 +536,102 @@ def test_a_disk_that_is_full_is_counted(tmp_path: Path) -> None:
     found = figures(metrics)
     assert found["proxyherd_log_lines_lost_total"] == found["proxyherd_log_failures_total"] == 3
     assert found["proxyherd_log_bytes_total"] == 0
+
+
+# The pages. ----------------------------------------------------------------------------------------------------
+
+ELSEWHERE = {
+    "cannot_listen": "test_clients.py",
+    "function_loaded": "test_observed_herd.py",
+    "journal_damaged": "test_observed_herd.py",
+    "journal_lacks": "test_observed_herd.py",
+    "journal_failing": "test_durability.py",
+    "journal_rewritten": "test_durability.py",
+    "journal_torn": "test_observed_herd.py",
+    "journal_whole": "test_durability.py",
+    "limit_lowered": "test_attacks.py",
+    "listening": "test_clients.py",
+    "places_key_unusable": "test_secrets_kept.py",
+    "reload_failed": "test_tls.py",
+}
+"""Events that no observer is told of, and the tests that make them happen."""
+
+LIFE = ("started", "replayed", "ready", "places_opened", "log_reopened", "reloaded", "stopping", "stopped")
+"""Events of any life of a server: see below."""
+
+
+def examples() -> dict[str, list[dict[str, Any]]]:
+    """Return the examples of each event in docs/logs.md."""
+    parts = re.split(r"^### `(\w+)`$", (DOCS / "logs.md").read_text(), flags=re.MULTILINE)
+    return {
+        name: list(map(json.loads, re.findall(r"^```json\n(.*)\n```$", text, re.MULTILINE)))
+        for name, text in zip(parts[1::2], parts[2::2], strict=True)
+    }
+
+
+def test_every_documented_event_has_a_scenario_with_the_fields_of_the_page() -> None:
+    seen: dict[str, set[tuple[str, ...]]] = {}
+    for scenario in SCENARIOS.values():
+        for event in scenario.events:
+            seen.setdefault(event["event"], set()).add((event["level"], *list(event)[2:]))
+    assert set(examples()) == seen.keys() | ELSEWHERE.keys() | set(LIFE)
+    assert not seen.keys() & (ELSEWHERE.keys() | set(LIFE))
+    for name, forms in seen.items():
+        for example in examples()[name]:
+            assert (example["level"], *list(example)[4:]) in forms, name
+
+
+@pytest.mark.parametrize("event", ELSEWHERE)
+def test_events_that_have_their_tests_elsewhere_are_there(event: str) -> None:
+    assert event in (Path(__file__).parent / ELSEWHERE[event]).read_text()
+
+
+GAUGES = {
+    "proxyherd_ready",
+    "proxyherd_clients",
+    "proxyherd_places_in_flight",
+    "proxyherd_event_loop_lag_seconds",
+    "proxyherd_log_bytes_total",
+    "proxyherd_log_lines_lost_total",
+    "proxyherd_log_failures_total",
+    "proxyherd_masters",
+    "proxyherd_masters_up",
+    "proxyherd_waiting",
+}
+"""Of these see the tests of whole servers in test_observed_herd.py, and above."""
+
+
+def test_every_documented_metric_and_value_of_a_label_has_a_scenario() -> None:
+    page = (DOCS / "metrics.md").read_text()
+    documented = set(
+        re.findall(r"^\| `(proxyherd_\w+)` \| (?:counter|gauge|histogram) \|", page, re.MULTILINE)
+    )
+    documented.discard("proxyherd_build_info")
+    changed = {key for scenario in SCENARIOS.values() for key in scenario.figures}
+    metrics = {re.sub(r"_(count|sum)$", "", key.split(" ")[0]) for key in changed}
+    assert documented == metrics | GAUGES
+    assert {f"proxyherd_commands_total {kind} {outcome}" for kind, outcome, _ in COMMANDS} <= changed
+    for metric, _, values in LABELS:
+        mine = [f" {key.split(' ', 1)[1]} " for key in changed if re.match(rf"{metric}(_count|_sum)? ", key)]
+        for value in values:
+            assert any(f" {value} " in one for one in mine), f"{metric}: {value}"
+
+
+def test_a_life_logs_these_events_with_the_fields_of_the_page() -> None:
+    with running_server(more="[limits]\nmax_connections = 100\n") as clark:
+        clark.wait_for_event("places_opened")
+        clark.wait_for_event("replayed")
+        clark.signal(signal.SIGHUP)
+        clark.wait_for_event("reloaded")
+        assert clark.stop() == 0
+        events = clark.log()
+    assert sorted(event["event"] for event in events) == sorted(LIFE)
+    order = [event["event"] for event in events if event["event"] != "places_opened"]
+    assert order == [name for name in LIFE if name != "places_opened"]
+    for event in events:
+        (example,) = examples()[event["event"]]
+        assert (event["level"], *list(event)[4:]) == (example["level"], *list(example)[4:]) or event[
+            "event"
+        ] == "ready"
+    (ready,) = (event for event in events if event["event"] == "ready")
+    assert (ready["clients"], ready["links"]) == (0, 0)

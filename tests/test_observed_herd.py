@@ -15,15 +15,27 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from cost import SECRET, Transport, invalid, report
-from test_observe import Clock, figures
+from cost import NO_ERRORS, SECRET, ServerOnRedis, Transport, invalid, report
+from test_observe import Clock, figures, read
 
-from proxyherd import config, secret, tls
+from proxyherd import config, schema, secret, tls
 from proxyherd.clients import Connection
+from proxyherd.cluster import opening
+from proxyherd.cluster.commands import LIBRARY, code
+from proxyherd.cluster.layout import TAGS
+from proxyherd.config import Address
 from proxyherd.daemon import Paths, _Daemon
-from proxyherd.logs import LogFile
+from proxyherd.durability import Durability
+from proxyherd.journal import Journal
+from proxyherd.logs import LogFile, make_logger
+from proxyherd.mark import Mark
+from proxyherd.metrics import Metrics
+from proxyherd.node import Node
+from proxyherd.observe import Observer
 from proxyherd.peers import PeerConnection
 from proxyherd.places import Answer, no_results
+from proxyherd.schema import Limits, Redis, Timing
+from proxyherd.table import Table
 
 EDGES = [("Abe", "Ann"), ("Abe", "Bob"), ("Ann", "Bob"), ("Bob", "Cid")]
 NAMES = ("Abe", "Ann", "Bob", "Cid")
@@ -281,6 +293,7 @@ def test_a_query_of_places_takes_the_seconds_that_it_takes(run: Run) -> None:
     async def body(herd: Herd) -> None:
         abe = herd.servers["Abe"]
         connection, _ = abe.client()
+        cast("Any", abe.daemon._backend)._node.start(0.0)
         connection.data_received(report(1, 1) + b"\nWHATSAT client0001.example.com 10 5\n")
         await quiet()
         connection.data_received(b"WHATSAT client0001.example.com 0 5\n")  # nobody is asked
@@ -311,6 +324,130 @@ def test_the_lag_of_the_loop_is_by_how_much_a_tick_came_late(run: Run, clock: Cl
         assert found["proxyherd_event_loop_lag_seconds_sum"] == pytest.approx(0.75)
 
     run(body)
+
+
+def test_a_server_on_redis_tells_of_its_masters_and_of_what_waits(tmp_path: Path) -> None:
+    async def body() -> None:
+        server = ServerOnRedis(tmp_path)
+        server.assemble()
+        engine = cast("Any", server.daemon._backend).engine
+        engine._library = NO_ERRORS
+        engine.learn([Address("127.0.0.1", 10)] * (TAGS // 2) + [Address("127.0.0.1", 11)] * (TAGS // 2))
+        await quiet()
+        server.daemon.refresh()
+        found = figures(server.daemon._metrics)
+        assert (found["proxyherd_masters"], found["proxyherd_masters_up"], found["proxyherd_waiting"]) == (
+            2,
+            2,
+            0,
+        )
+        batches = found["proxyherd_batch_commands_count"]
+        connection, transport = server.clients[0]
+        connection.data_received(b"".join(report(1, moment) + b"\n" for moment in range(5)))
+        waiting = []
+        for _ in range(20):
+            await asyncio.sleep(0)
+            server.daemon.refresh()
+            waiting.append(figures(server.daemon._metrics)["proxyherd_waiting"])
+        assert max(waiting) == 5
+        await quiet()
+        server.daemon.refresh()
+        found = figures(server.daemon._metrics)
+        assert found["proxyherd_waiting"] == 0
+        assert len(transport.take().splitlines()) == found["proxyherd_commands_total iamat stored"] == 5
+        assert found["proxyherd_batch_commands_sum"] == 5
+        assert found["proxyherd_batch_commands_count"] == found["proxyherd_batch_seconds_count"] > batches
+        next(iter(engine.routes.masters)).trouble = "late"
+        server.daemon.refresh()
+        assert figures(server.daemon._metrics)["proxyherd_masters_up"] == 1
+        await engine.close()
+        server._log.close()
+
+    asyncio.run(body())
+
+
+def test_a_function_that_was_loaded_is_told(tmp_path: Path) -> None:
+    """`function_loaded`; a master that has it already is asked, and not told."""
+    file = LogFile(tmp_path / "log")
+    log = make_logger(file, server="Bob", level="info", max_field_bytes=1024)
+    opener = opening.Opener(Redis(nodes=()), tmp_path, {}, Observer(log, file, Metrics(), []))
+    asked = list[Any]()
+
+    class Connection:
+        def __init__(self, *answers: object) -> None:
+            self._answers = list(answers)
+
+        async def send_command(self, *words: Any, check_health: bool) -> None:
+            assert not check_health
+            asked.append(words[:2])
+
+        async def read_response(self, *, disable_decoding: bool) -> object:
+            assert disable_decoding
+            return self._answers.pop(0)
+
+    replies: list[list[object]] = [[[], b"proxyherd"], [[[b"library_code", code()]]]]
+    for answers in replies:
+        asyncio.run(opener._load(cast("Any", Connection(*answers)), Address("10.0.0.1", 7_001)))
+    file.close()
+    assert asked == [("FUNCTION", "LIST"), ("FUNCTION", "LOAD"), ("FUNCTION", "LIST")]
+    (event,) = read(tmp_path / "log")
+    library = LIBRARY.decode()
+    assert event == {
+        "level": "info",
+        "event": "function_loaded",
+        "master": "10.0.0.1:7001",
+        "library": library,
+    }
+
+
+def test_what_a_replay_finds_is_told_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxyherd.durability.time", SimpleNamespace(monotonic=Clock(), time_ns=lambda: 0))
+    folder = tmp_path / "journal"
+    for client in ("kiwi", "fig"):  # two lives
+        written = Journal(folder, line_bytes=8_448, rewrite_bytes=1 << 20)
+        written.start()
+        written.append(
+            [b"AT Abe +0.100000000 %b%d +1+1 5" % (client.encode(), number) for number in range(3)]
+        )
+        written.close()
+    damaged, torn = sorted(folder.glob("*.segment"))
+    damaged.write_bytes(damaged.read_bytes().replace(b"kiwi1", b"kiwiX"))
+    torn.write_bytes(torn.read_bytes()[:-4])
+    file = LogFile(tmp_path / "log")
+    log = make_logger(file, server="Bob", level="info", max_field_bytes=1024)
+    node = Node("Bob", Table(bytes(32)), Limits(), Timing(), alone=True, now=0.0)
+    journal = Journal(folder, line_bytes=8_448, rewrite_bytes=1 << 20)
+    journal.start()
+    durability = Durability(
+        journal, Mark(tmp_path / "mark"), node, schema.Durability(), Observer(log, file, Metrics(), [])
+    )
+    asyncio.run(durability.replay())
+    journal.close()
+    file.close()
+    assert read(tmp_path / "log") == [
+        {
+            "level": "error",
+            "event": "journal_damaged",
+            "file": damaged.name,
+            "records": 2,
+            "damaged": 1,
+            "remedy": f"kept as {damaged.name}.damaged; neighbours have what is missing",
+        },
+        {
+            "level": "warning",
+            "event": "journal_torn",
+            "file": torn.name,
+            "records": 2,
+            "cut_bytes": len(b"12345678 AT Abe +0.100000000 fig2 +1+1 5\n") - 4,
+        },
+        {"level": "info", "event": "replayed", "lines": 4, "clients": 4, "seconds": 0.0},
+        {
+            "level": "warning",
+            "event": "journal_lacks",
+            "reason": "the last life of this server has not left word that they are whole",
+            "effect": "queries wait for the first catch-up",
+        },
+    ]
 
 
 def test_how_the_server_stands_is_what_the_gauges_say(run: Run) -> None:
