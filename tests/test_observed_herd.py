@@ -169,8 +169,8 @@ Run = Callable[[Callable[[Herd], Coroutine[Any, Any, None]]], None]
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     fake = SimpleNamespace(monotonic=clock, time_ns=lambda: 1_700_000_000_000_000_000 + int(clock.now * 1e9))
-    monkeypatch.setattr("proxyherd.turn.time", fake)
-    monkeypatch.setattr("proxyherd.daemon.time", fake)
+    for module in ("turn", "questions", "daemon"):
+        monkeypatch.setattr(f"proxyherd.{module}.time", fake)
     return clock
 
 
