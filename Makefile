@@ -8,8 +8,9 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 INPUTS ?= 200000
 SOAK_ARGS ?=
+MUTANTS_ARGS ?=
 
-.PHONY: run run-redis stop test soak fuzz lint bench clean install uninstall
+.PHONY: run run-redis stop test soak mutants fuzz lint bench clean install uninstall
 
 run: .venv/run.stamp
 	@BIN=$(BIN) $(BIN)/python deploy/local_herd.py run
@@ -44,6 +45,10 @@ bench: .venv/test.stamp
 # As many simulated herds as wanted: make soak SOAK_ARGS='--seeds 1000000 --first 7'
 soak: .venv/test.stamp
 	@$(BIN)/python tests/soak.py $(SOAK_ARGS)
+
+# Changes of the program that no quick test notices: make mutants MUTANTS_ARGS='--only proxyherd/table.py'
+mutants: .venv/test.stamp
+	@$(BIN)/python tests/mutants.py $(MUTANTS_ARGS)
 
 # Coverage-guided: INPUTS of them over all targets; what is found is kept below var/fuzz/finds/.
 fuzz: .venv/fuzz.stamp

@@ -1,0 +1,177 @@
+"""`make mutants` finds what a weak test leaves open, and nothing where the tests are strong."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mutations import Mutant, mutants_of
+
+TOOL = Path(__file__).with_name("mutants.py")
+
+SOURCE = '''\
+"""A tiny package."""
+
+from __future__ import annotations
+
+import os
+import time
+
+MOST: int = 3
+"""Not the docstring's."""
+
+
+def room(held: int, *, most: int = MOST) -> bool:
+    """Whether there is room."""
+    assert held is not None, "a number"
+    return held < most
+
+
+def wait(times: int) -> int:
+    while times:
+        times -= 1
+    return times
+
+
+def harm(path: str, *, really: bool = False) -> None:
+    if really:
+        open(path, "w").close()
+        os.kill(os.getppid(), 9)
+'''
+
+STRONG = """\
+from tiny.rooms import harm, room, wait
+
+
+def test_room():
+    assert [room(held) for held in (2, 3, 4)] == [True, False, False]
+
+
+def test_wait():
+    assert wait(3) == 0
+
+
+def test_harm(tmp_path):
+    harm("{outside}")
+"""
+
+WEAK = STRONG.replace("(2, 3, 4)", "(2, 4)").replace("[True, False, False]", "[True, False]")
+
+
+def run(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(TOOL), "--root", str(root), "--package", "tiny", "--jobs", "2", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+        cwd=root,
+    )
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    for name, text in (("tiny/__init__.py", ""), ("tiny/rooms.py", SOURCE), ("pyproject.toml", "")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (tmp_path / "tests").mkdir()
+    return tmp_path
+
+
+def with_tests(project: Path, tests: str) -> Path:
+    (project / "tests/test_rooms.py").write_text(tests.replace("{outside}", str(project / "outside")))
+    return project
+
+
+def test_a_weak_test_leaves_a_survivor_and_its_place_is_told(project: Path) -> None:
+    told = run(with_tests(project, WEAK))
+    assert told.returncode == 1, told.stdout + told.stderr
+    assert "tiny/rooms.py:15: comparison\n  - return held < most\n  + return held <= most\n" in told.stdout
+    assert "rooms.py:8: constant" in told.stdout
+    assert "killed" in told.stdout
+
+
+def test_strong_tests_leave_none_and_no_mutant_harms_anybody(project: Path) -> None:
+    told = run(with_tests(project, STRONG), "--least", "60")
+    assert told.returncode == 0, told.stdout + told.stderr
+    survived = [line for line in told.stdout.splitlines() if line.startswith("tiny/")]
+    assert {line.split(":")[1] for line in survived} <= {"25", "26", "27"}, (
+        told.stdout
+    )  # what harms, and does not run
+    assert not any("condition true" in line or "24:" in line for line in survived)
+    assert not (project / "outside").exists()
+
+
+def known(project: Path, **changes: str) -> None:
+    entry = {
+        "file": "tiny/rooms.py",
+        "was": "return held < most",
+        "becomes": "return held <= most",
+        "why": "for this test",
+    }
+    lines = [f'{name} = "{text}"' for name, text in (entry | changes).items()]
+    (project / "tests/mutants.toml").write_text("\n".join(["[[equivalent]]", *lines, ""]))
+
+
+def test_what_is_known_to_change_nothing_is_not_tried(project: Path) -> None:
+    with_tests(project, WEAK)
+    known(project)
+    told = run(project, "--least", "0")
+    assert told.returncode == 0, told.stdout + told.stderr
+    assert "return held" not in told.stdout
+
+
+def test_what_is_kept_and_fits_no_mutant_any_more_is_refused(project: Path) -> None:
+    with_tests(project, WEAK)
+    known(project, becomes="return held != most")
+    told = run(project)
+    assert told.returncode == 2
+    assert "'return held < most' to 'return held != most'" in told.stderr
+    assert "mutants.toml" in told.stderr
+
+
+def test_a_seed_chooses_the_same_mutants_again() -> None:
+    path = Path(__file__).with_name("mutations.py")
+    assert mutants_of(path) == mutants_of(path)
+
+
+@pytest.mark.parametrize(
+    ("source", "become"),
+    [
+        ("def f(a):\n    return a < 1\n", {"return a <= 1", "return a < 2", "return a < (0)", "return None"}),
+        ("def f(a):\n    return a[1:]\n", {"return a[None:]", "return a[2:]", "return a[(0):]", "return None"}),
+        ("def f(a):\n    a.b = a\n", {"pass"}),
+        ("def f(a):\n    return not a\n", {"return a", "return None"}),
+        ("def f(a, b):\n    return a and b\n", {"return (a or b)", "return None"}),
+        ("def f(a):\n    return sorted(a)\n", {"return list(a)", "return None"}),
+        ("def f(a):\n    return b'x'\n", {"return (b'XX' b'x')", "return None"}),
+        ("X: Annotated[int, Meta(ge=5)] = 7\n", {
+            "X: Annotated[int, Meta(ge=6)] = 7", "X: Annotated[int, Meta(ge=(4))] = 7",
+            "X: Annotated[int, Meta(ge=5)] = 8", "X: Annotated[int, Meta(ge=5)] = (6)",
+        }),
+        ('"""A docstring."""\n', set()),
+        ("import os\nfrom x import y\n", set()),
+        ("def f(a):\n    assert a > 1, 'no'\n", set()),
+        ("if TYPE_CHECKING:\n    x = 1\n", set()),
+        ("def f(a: Literal['x'] = None): ...\n", set()),
+        ("T = TypeVar('T')\n", set()),
+        ("@wraps(1)\ndef f(): ...\n", set()),
+    ],
+)  # fmt: skip
+def test_mutants_are_those_that_a_test_could_notice(source: str, become: set[str], tmp_path: Path) -> None:
+    path = tmp_path / "source.py"
+    path.write_text(source)
+    found: list[Mutant] = mutants_of(path)
+    assert {mutant.lines()[1] for mutant in found} == become
+    for mutant in found:
+        compile(mutant.source(), path, "exec")
+
+
+def test_every_mutant_of_the_package_compiles_but_few() -> None:
+    path = TOOL.parent.parent / "proxyherd/peer_messages.py"
+    found = mutants_of(path)
+    assert len(found) > 100
+    for mutant in found:
+        compile(mutant.source(), path, "exec", dont_inherit=True)
