@@ -4,23 +4,10 @@
 
 HERD.json has `ports`, by the servers' names, and `edges`. Nothing is shared with proxyherd but the client protocol:
 it is on asyncio's streams, servers take each other's connections at their client ports, each pair keeps one in each
-direction, and what a line of their log looks like is its own. FAULT is one of
+direction, and what a line of their log looks like is its own. FAULT is the name of one of broken_ways.py.
 
-    float      differences are computed with floats
-    no-flood   what a server takes it tells nobody
-    loops      what a server hears it tells everybody, news or not (so often at most that the machine survives)
-    at         AT is believed, whoever says it
-    crash      a command with a word missing ends the server
-    mute-at    answers to IAMAT are not logged; that they are flooded is
-    mute-json  answers to WHATSAT are not logged
-    mute-links connections of servers are not logged, neither made nor lost, only what is told to whom
-    first      of two reports of the same time the one that came first counts
-
-or a way to be whole and yet to mislead a grader:
-
-    fields     each line of the log ends in `"error":null dropped=0`
-    own-log    the log is the file NAME.log; what is printed is no more than a greeting
-    escape     the server says something to the terminal, and ends
+A server runs as a process of its own, or in this one: whoever runs it gives it its place, which opens connections,
+takes its log and ends it.
 """
 
 from __future__ import annotations
@@ -33,18 +20,48 @@ import re
 import sys
 import time
 from asyncio import StreamReader, StreamWriter
-from collections import Counter
+from collections.abc import Callable, Coroutine
 from fractions import Fraction
 from pathlib import Path
-
-FAULTS = ("float", "no-flood", "loops", "at", "crash")
-"""What is tried with all checks; the others are about a section."""
+from typing import Any, Protocol, TypeAlias
 
 LIMIT = 8_192
-LOOPS = 15
-"""How often a server that loops tells the same thing again."""
-
 PLACES = b'{"html_attributions": [],\n"results": [],\n"status": "ZERO_RESULTS"}'
+REDIAL_SECONDS = 0.1
+
+Serve: TypeAlias = Callable[[StreamReader, StreamWriter], Coroutine[Any, Any, None]]
+
+
+class Place(Protocol):
+    """Where a server runs."""
+
+    async def listen(self, serve: Serve, port: int) -> None:
+        """Serve each connection to this port from now on."""
+
+    async def dial(self, port: int) -> tuple[StreamReader, StreamWriter]:
+        """Open a connection. Raises OSError."""
+
+    def log(self, text: str) -> None:
+        """Keep a line of the log."""
+
+    def end(self) -> None:
+        """End the server, as a crash does."""
+
+
+class OwnProcess:
+    """A process for one server, that logs to stdout."""
+
+    async def listen(self, serve: Serve, port: int) -> None:
+        await asyncio.start_server(serve, "127.0.0.1", port)
+
+    async def dial(self, port: int) -> tuple[StreamReader, StreamWriter]:
+        return await asyncio.open_connection("127.0.0.1", port)
+
+    def log(self, text: str) -> None:
+        sys.stdout.write(text)
+
+    def end(self) -> None:
+        os._exit(1)
 
 
 def fraction(pattern: str, text: bytes) -> Fraction | None:
@@ -52,44 +69,33 @@ def fraction(pattern: str, text: bytes) -> Fraction | None:
 
 
 class Server:
-    def __init__(self, herd: dict[str, dict[str, int] | list[list[str]]], name: str, fault: str) -> None:
+    """A whole one. What can be broken stands in a method of its own."""
+
+    limit = LIMIT
+
+    def __init__(self, herd: dict[str, Any], name: str, place: Place) -> None:
         ports, edges = herd["ports"], herd["edges"]
-        assert isinstance(ports, dict)
-        assert isinstance(edges, list)
         self.name = name
-        self.fault = fault
+        self.place = place
         self.port = ports[name]
         self.neighbours = {
             other: ports[other] for edge in edges if name in edge for other in edge if other != name
         }
         self.links: dict[str, StreamWriter] = {}
         self.known: dict[bytes, tuple[Fraction, bytes]] = {}
-        self.told: Counter[bytes] = Counter()
 
     def log(self, what: str, line: bytes = b"") -> None:
-        fields = ' "error":null dropped=0' if self.fault == "fields" else ""
-        text = f"{time.strftime('%H:%M:%S')} {self.name}: {what} {line.decode('latin-1')!r}{fields}\n"
-        if self.fault == "own-log":
-            with Path(f"{self.name}.log").open("a") as file:
-                file.write(text)
-        else:
-            sys.stdout.write(text)
+        self.place.log(f"{time.strftime('%H:%M:%S')} {self.name}: {what} {line.decode('latin-1')!r}\n")
 
     def log_link(self, what: str) -> None:
-        if self.fault != "mute-links":
-            self.log(what)
+        self.log(what)
 
     async def run(self) -> None:
-        if self.fault == "own-log":
-            sys.stdout.write(f"{self.name} at port {self.port}\n")
-        if self.fault == "escape":
-            sys.stdout.write("\x1b]0;pwned\a\x1b[8m\0\n")
-            return
-        server = await asyncio.start_server(self.serve, "127.0.0.1", self.port)
+        await self.place.listen(self.serve, self.port)
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(server.serve_forever())
             for other, port in self.neighbours.items():
                 tasks.create_task(self.keep_link(other, port))
+            tasks.create_task(asyncio.sleep(10**9))
 
     # Lines. --------------------------------------------------------------------------------------------------
 
@@ -101,9 +107,10 @@ class Server:
                 if ended:
                     continue
                 *lines, rest = (rest + data).split(b"\n")
+                *lines, rest = self.lines(rest + data)
                 for line in lines:
                     if not dropping:
-                        peer = self.take(line, peer, writer)
+                        peer = await self.take(line, peer, writer)
                     dropping = False
                     if not peer and re.fullmatch(rb"\s*[A-Za-z]+\s+\S+\s+HTTP/1\.\d\s*", line):
                         ended, rest = True, b""
@@ -111,46 +118,70 @@ class Server:
                         break
                 if len(rest) > LIMIT and not dropping:
                     writer.write(b"? " + rest[:1024] + b"\n")
+                if self.is_overlong(rest) and not dropping:
+                    self.answer_overlong(rest, writer)
                     dropping = True
                 rest = b"" if dropping else rest
                 await writer.drain()
             if rest:
-                self.take(rest, peer, writer)
+                await self.take_unended(rest, peer, writer)
             await writer.drain()
         except OSError:
-            pass
+            self.broken_off()
         finally:
             if peer:
                 self.log_link(f"{peer} disconnected")
             writer.close()
 
-    def take(self, line: bytes, peer: str, writer: StreamWriter) -> str:
+    def lines(self, data: bytes) -> list[bytes]:
+        return data.split(b"\n")
+
+    def is_overlong(self, line: bytes) -> bool:
+        return len(line) > self.limit
+
+    def answer_overlong(self, start: bytes, writer: StreamWriter) -> None:
+        writer.write(b"? " + start[:1024] + b"\n")
+
+    async def take_unended(self, line: bytes, peer: str, writer: StreamWriter) -> None:
+        """Take the line that the stream ended in."""
+        await self.take(line, peer, writer)
+
+    def broken_off(self) -> None:
+        """A connection broke off."""
+
+    async def take(self, line: bytes, peer: str, writer: StreamWriter) -> str:
         """Answer a line, or learn from it; return whose connection this is, "" for a client's."""
-        if len(line) > LIMIT:
-            writer.write(b"? " + line[:1024] + b"\n")
+        if self.is_overlong(line):
+            self.answer_overlong(line, writer)
             return peer
         if not peer and (hello := re.fullmatch(rb"HELLO-FROM (\w+) secret", line)):
             return hello[1].decode()
-        words = line.split()
-        if peer or (self.fault == "at" and words[:1] == [b"AT"] and len(words) == 6):
-            self.log(f"received from {peer or 'somebody'}:", line)
+        if peer:
+            self.log(f"received from {peer}:", line)
             self.learn(line, peer)
-            if peer:
-                return peer
-        else:
-            self.log("received:", line)
-        answer = self.answer(words) or b"? " + line
-        if not (
-            answer.startswith(b"AT ")
-            and self.fault == {b"IAMAT": "mute-at", b"WHATSAT": "mute-json"}[words[0]]
-        ):
-            self.log("sent:", answer)
-        writer.write(answer + b"\n")
+            return peer
+        self.log("received:", line)
+        words = self.words(line)
+        answer = self.answer(words)
+        if answer is None:
+            answer = self.invalid(line)
+        self.log_answer(words, answer)
+        await self.send(answer + b"\n", writer)
         return peer
 
+    async def send(self, answer: bytes, writer: StreamWriter) -> None:
+        writer.write(answer)
+
+    def log_answer(self, words: list[bytes], answer: bytes) -> None:
+        self.log("sent:", answer)
+
+    def words(self, line: bytes) -> list[bytes]:
+        return line.split()
+
+    def invalid(self, line: bytes) -> bytes:
+        return b"? " + line
+
     def answer(self, words: list[bytes]) -> bytes | None:
-        if self.fault == "crash" and words[:1] == [b"IAMAT"] and len(words) < 4:
-            os._exit(1)
         match words:
             case [b"IAMAT", client, place, when]:
                 return self.iamat(client, place, when)
@@ -162,52 +193,68 @@ class Server:
 
     def iamat(self, client: bytes, place: bytes, when: bytes) -> bytes | None:
         received = time.time_ns()
-        degrees = re.fullmatch(rb"([+-]\d{1,2}(?:\.\d+)?)([+-]\d{1,3}(?:\.\d+)?)", place)
-        sent = fraction(r"\d{1,12}(\.\d{1,9})?", when)
-        if degrees is None or sent is None:
+        sent = self.time(when)
+        if sent is None or not self.is_location(place):
             return None
-        if abs(Fraction(degrees[1].decode())) > 90 or abs(Fraction(degrees[2].decode())) > 180:
-            return None
-        difference = received - int(sent * 10**9)
-        text = f"{'-' if difference < 0 else '+'}{abs(difference) // 10**9}.{abs(difference) % 10**9:09d}"
-        if self.fault == "float":
-            text = f"{received / 1e9 - float(when):+.9f}"
-        line = b" ".join((b"AT", self.name.encode(), text.encode(), client, place, when))
-        if client not in self.known or sent > self.known[client][0]:
+        line = b" ".join(
+            (b"AT", self.name.encode(), self.difference(received, sent).encode(), client, place, when)
+        )
+        if client not in self.known or self.is_later(sent, when, self.known[client]):
             self.known[client] = (sent, line)
             self.flood(line, "")
         return line
 
+    def is_location(self, place: bytes) -> bool:
+        degrees = re.fullmatch(rb"([+-]\d{1,2}(?:\.\d+)?)([+-]\d{1,3}(?:\.\d+)?)", place)
+        return degrees is not None and self.is_within(degrees[1], degrees[2])
+
+    def is_within(self, latitude: bytes, longitude: bytes) -> bool:
+        return abs(Fraction(latitude.decode())) <= 90 and abs(Fraction(longitude.decode())) <= 180
+
+    def time(self, when: bytes) -> Fraction | None:
+        return fraction(r"\d{1,12}(\.\d{1,9})?", when)
+
+    def is_later(self, sent: Fraction, when: bytes, held: tuple[Fraction, bytes]) -> bool:
+        return sent > held[0]
+
+    def difference(self, received: int, sent: Fraction) -> str:
+        return self.spelled(received - int(sent * 10**9))
+
+    def spelled(self, nanoseconds: int) -> str:
+        sign, size = "-" if nanoseconds < 0 else "+", abs(nanoseconds)
+        return f"{sign}{size // 10**9}.{size % 10**9:09d}"
+
     def whatsat(self, client: bytes, radius: bytes, bound: bytes) -> bytes | None:
-        kilometres, most = fraction(r"\d+(\.\d+)?", radius[:21]), fraction(r"\d+", bound[:21])
-        if kilometres is None or most is None or client not in self.known:
+        if client not in self.known or not self.is_radius(radius) or not self.is_bound(bound):
             return None
-        if len(radius) > 20 or len(bound) > 20 or kilometres > 50 or most > 20:
-            return None
-        return self.known[client][1] + b"\n" + PLACES + b"\n"
+        return self.known[client][1] + b"\n" + self.places(radius, bound) + b"\n"
+
+    def is_radius(self, radius: bytes) -> bool:
+        kilometres = fraction(r"\d+(\.\d+)?", radius[:21])
+        return kilometres is not None and len(radius) <= 20 and kilometres <= 50
+
+    def is_bound(self, bound: bytes) -> bool:
+        most = fraction(r"\d+", bound[:21])
+        return most is not None and len(bound) <= 20 and most <= 20
+
+    def places(self, radius: bytes, bound: bytes) -> bytes:
+        return PLACES
 
     # What servers say. ---------------------------------------------------------------------------------------
 
     def learn(self, line: bytes, peer: str) -> None:
         _, _, _, client, _, when = line.split()
-        sent = Fraction(when.decode())
-        held = self.known.get(client, (Fraction(-1), b""))
-        is_news = sent > held[0] if self.fault == "first" else (sent, line) > held
-        if is_news:
+        sent = self.time(when) or Fraction(0)
+        if self.is_news(sent, line, self.known.get(client, (Fraction(-1), b""))):
             self.known[client] = (sent, line)
-        if self.fault == "loops":
-            self.told[line] += 1
-            if self.told[line] <= LOOPS:
-                self.flood(line, "")
-        elif is_news:
             self.flood(line, peer)
 
+    def is_news(self, sent: Fraction, line: bytes, held: tuple[Fraction, bytes]) -> bool:
+        return (sent, line) > held
+
     def flood(self, line: bytes, origin: str) -> None:
-        if self.fault == "mute-links":
-            for other in self.neighbours.keys() - self.links.keys():
-                self.log(f"sent to {other}:", line)
         for other, writer in self.links.items():
-            if other != origin and self.fault != "no-flood":
+            if other != origin:
                 self.log(f"sent to {other}:", line)
                 writer.write(line + b"\n")
 
@@ -215,21 +262,30 @@ class Server:
         """Dial a neighbour for ever; tell it all there is to know first."""
         while True:
             try:
-                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                reader, writer = await self.place.dial(port)
             except OSError:
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(REDIAL_SECONDS)
                 continue
             self.log_link(f"connected to {other}")
             writer.write(f"HELLO-FROM {self.name} secret\n".encode())
-            if self.fault != "no-flood":
-                writer.writelines(line + b"\n" for _, line in self.known.values())
+            self.catch_up(writer)
             self.links[other] = writer
             with contextlib.suppress(OSError):
                 await reader.read()
             del self.links[other]
             writer.close()
             self.log_link(f"lost {other}")
+            await self.lost(other)
+
+    def catch_up(self, writer: StreamWriter) -> None:
+        writer.writelines(line + b"\n" for _, line in self.known.values())
+
+    async def lost(self, other: str) -> None:
+        """A link is lost, and is dialled again when this returns."""
 
 
 if __name__ == "__main__":
-    asyncio.run(Server(json.loads(Path(sys.argv[1]).read_text()), sys.argv[2], (*sys.argv[3:], "")[0]).run())
+    from broken_ways import WAYS
+
+    way = WAYS[sys.argv[3]] if sys.argv[3:] else Server
+    asyncio.run(way(json.loads(Path(sys.argv[1]).read_text()), sys.argv[2], OwnProcess()).run())

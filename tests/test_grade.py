@@ -1,7 +1,7 @@
 """`proxyherd grade`: full marks for herds that keep the protocol, each fault named of those that do not.
 
 Herds are real processes: ours on every topology, started by deploy/grading/server.py as a stranger's script starts it,
-and a small one of another make, whole and broken in five ways.
+and a small one of another make, whole and broken.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from xml.etree import ElementTree as ET
 import engines
 import psutil
 import pytest
-from broken_herd import FAULTS
 from herd_process import PATIENCE_SECONDS, ROOT, free_port, herd_of, read_log, running_herd, wait_until
 from redis_cluster import Cluster
+from test_broken_herds import BROKEN
 
 from proxyherd import config
 from proxyherd.cli.grading import SECTIONS
@@ -177,68 +177,17 @@ def test_a_whole_herd_of_another_make_scores_in_full(tmp_path: Path) -> None:
     assert other.listening() == []
 
 
-NAMED = {
-    "float": ({"times.difference-is-exact"}, set[str]()),
-    "no-flood": (
-        {
-            "floods.reach-every-server",
-            "floods.newest-wins-everywhere",
-            "regained.catches-up",
-            "regained.floods",
-        },
-        {"floods.", "lost.others-flood", "regained."},
-    ),
-    "loops": ({"floods.end"}, set[str]()),
-    "at": ({"at.teaches-nobody", "at.replaces-nothing"}, {"at."}),
-    "crash": (
-        {
-            "case.word-alone",
-            "case.operand-missing",
-            "hard.survives-words-missing",
-            "hard.no-server-has-ended",
-        },
-        {"hard.survives-cut-off"},
-    ),
-}
-"""By what is broken: the checks that must find it, and the beginnings of those that may besides."""
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_each_fault_is_named_and_nothing_else_is_blamed(fault: str, tmp_path: Path) -> None:
-    other = OtherHerd(tmp_path, fault)
+def test_a_process_that_crashes_is_named_and_started_again(tmp_path: Path) -> None:
+    """All other ways in which a herd may be broken are tried in test_broken_herds.py, without processes."""
+    other = OtherHerd(tmp_path, "crash")
     done = grade(
         *("--start", other.command, "--topology", "graph.toml", *other.addresses, "--json", "-"),
-        *(("--patience", "1") if fault == "no-flood" else ()),
+        *("--only", "hardness"),
         folder=tmp_path,
     )
-    must, may = NAMED[fault]
-    found = faults(done)
-    assert must <= found, done.stdout
-    assert [one for one in found - must if not one.startswith(tuple(may))] == []
+    assert faults(done) == BROKEN["crash"][1], done.stdout
     assert done.returncode == 1
     assert other.listening() == []
-
-
-@pytest.mark.parametrize(
-    ("fault", "section", "named"),
-    [
-        ("mute-at", "logs", {"logs.iamat"}),
-        ("mute-json", "logs", {"logs.whatsat"}),
-        ("mute-links", "regained", {"lost.is-logged", "regained.is-logged"}),
-        ("first", "floods", {"floods.equal-times-end-alike"}),
-        ("fields", "regained", set[str]()),
-    ],
-)
-def test_what_servers_tell_each_other_hides_no_fault_and_empty_fields_are_none(
-    fault: str, section: str, named: set[str], tmp_path: Path
-) -> None:
-    other = OtherHerd(tmp_path, fault)
-    done = grade(
-        *("--start", other.command, "--topology", "graph.toml", *other.addresses, "--json", "-"),
-        *("--only", section, "--patience", "1"),
-        folder=tmp_path,
-    )
-    assert faults(done) == named, done.stdout
 
 
 def test_a_log_that_is_elsewhere_is_not_seen_and_no_fault(tmp_path: Path) -> None:

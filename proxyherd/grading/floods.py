@@ -10,7 +10,17 @@ from proxyherd.grading.answers import parse_at
 from proxyherd.grading.checks import Check
 from proxyherd.grading.faults import Fault, NotSeen, shown
 from proxyherd.grading.herds import Herd, Log
-from proxyherd.grading.servers import LOCATION, Connection, Server, new_client, now, spelled, together, until
+from proxyherd.grading.servers import (
+    LOCATION,
+    Connection,
+    Server,
+    clock,
+    new_client,
+    now,
+    spelled,
+    together,
+    until,
+)
 
 QUIET_SECONDS: Final = 0.5
 """A flood has ended when no log has mentioned its client for so long."""
@@ -271,15 +281,15 @@ async def _until_quiet(logs: list[Log], clients: list[bytes]) -> dict[Server, di
     """Return how many lines of each log mention each client, once no more come."""
     counted = {log.server: dict.fromkeys(clients, 0) for log in logs}
     tails = {log.server: log.tail() for log in logs}
-    deadline = time.monotonic() + 10
-    quiet_since = time.monotonic()
-    while time.monotonic() - quiet_since < QUIET_SECONDS and time.monotonic() < deadline:
+    deadline = clock() + 10
+    quiet_since = clock()
+    while clock() - quiet_since < QUIET_SECONDS and clock() < deadline:
         await asyncio.sleep(0.1)
         for server, tail in tails.items():
             for line in tail.lines():
                 for client in (one for one in clients if one in line):
                     counted[server][client] += 1
-                    quiet_since = time.monotonic()
+                    quiet_since = clock()
     return counted
 
 

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import itertools
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
@@ -22,6 +21,7 @@ from proxyherd.grading.servers import (
     PREFIX,
     QUESTIONS_AT_ONCE,
     Server,
+    clock,
     new_client,
     now,
     until,
@@ -107,8 +107,8 @@ class Log:
         async def quiet() -> bool:
             nonlocal last
             if any([text in line for line in tail.lines()]):  # noqa: C419 - all of them are to be read
-                last = time.monotonic()
-            return bool(last) and time.monotonic() - last > quiet_seconds
+                last = clock()
+            return bool(last) and clock() - last > quiet_seconds
 
         await until(quiet, seconds)
 
@@ -229,9 +229,9 @@ class Herd:
         Servers that have just been started may still be finding one another; what is then still wrong is for the
         checks to say.
         """
-        deadline = time.monotonic() + seconds
+        deadline = clock() + seconds
         pairs = set(self.pairs())
-        while pairs and time.monotonic() < deadline:
+        while pairs and clock() < deadline:
             lines = dict(
                 zip(
                     self.servers,
@@ -242,6 +242,8 @@ class Herd:
             wait = min(0.5, seconds)
             known = await asyncio.gather(*(_holds(other, lines[server], wait) for server, other in pairs))
             pairs = {pair for pair, holds in zip(pairs, known, strict=True) if not holds}
+            if pairs:  # whoever answers at once and wrongly is not asked without a pause
+                await asyncio.sleep(min(0.05, seconds))
         self.deaf = pairs
 
     def wait(self, server: Server, other: Server, seconds: float) -> float:

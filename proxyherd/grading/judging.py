@@ -7,7 +7,6 @@ and a server is lost and regained at the end.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -16,6 +15,7 @@ from proxyherd.grading.checks import Check, Section
 from proxyherd.grading.faults import Fault, NotApplicable, NotSeen
 from proxyherd.grading.herds import Herd
 from proxyherd.grading.report import Report, Result
+from proxyherd.grading.servers import clock
 
 SECTIONS: Final = (
     Section("times", "Times and differences", times.checks),
@@ -45,7 +45,7 @@ async def judge(
 
     Raises NotReached where a server gives no answer at all.
     """
-    began = time.monotonic()
+    began = clock()
     deadline = began + seconds
     await herd.meet()
     await herd.settle(settle_seconds)
@@ -65,11 +65,11 @@ async def judge(
             results += [await one(check) for check in found]
     servers = {server.name: f"{server.host}:{server.port}" for server in herd.servers}
     titles = {section.name: section.title for section in sections}
-    return Report(servers, titles, results, time.monotonic() - began)
+    return Report(servers, titles, results, clock() - began)
 
 
 async def _judge(check: Check, section: Section, deadline: float) -> Result:
-    began = time.monotonic()
+    began = clock()
     left = deadline - began
     fault: Fault | None = None
     not_seen = not_applicable = ""
@@ -84,16 +84,14 @@ async def _judge(check: Check, section: Section, deadline: float) -> Result:
         not_applicable = str(error)
     except TimeoutError:
         which = "all checks together" if left < check.seconds else "this check"
-        fault = Fault(
-            "herd", b"", f"that {which} end in time", f"no end after {time.monotonic() - began:.0f} s"
-        )
+        fault = Fault("herd", b"", f"that {which} end in time", f"no end after {clock() - began:.0f} s")
     return Result(
         id=check.id,
         section=section.name,
         title=check.title,
         rule=check.rule,
         points=check.points,
-        seconds=time.monotonic() - began,
+        seconds=clock() - began,
         fault=fault,
         not_seen=not_seen,
         not_applicable=not_applicable,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 from collections.abc import Callable
 from typing import Final
 
@@ -15,7 +14,7 @@ from proxyherd.grading.checks import Check
 from proxyherd.grading.faults import Fault, NotSeen
 from proxyherd.grading.herds import Herd, Log
 from proxyherd.grading.keeping import StartError
-from proxyherd.grading.servers import PREFIX, Server, new_client, together
+from proxyherd.grading.servers import PREFIX, Server, clock, new_client, together
 
 AGAIN: Final = 2
 """How many times the patience for an answer a server that is back and its neighbours have to find one another, and to
@@ -164,20 +163,20 @@ class _Loss:
 
     async def catches_up(self) -> None:
         lost, near = self._needs_back()
-        began = time.monotonic()
+        began = clock()
         for server, at in ((near[0], self._before), *self._missed):
             if server in near:
                 deadline = began + self._herd.wait(server, lost, AGAIN * lost.seconds)
-                await lost.until_holds(at, max(0.0, deadline - time.monotonic()))
+                await lost.until_holds(at, max(0.0, deadline - clock()))
 
     async def floods_again(self) -> None:
         lost, near = self._needs_back()
-        began = time.monotonic()
+        began = clock()
         # A report of the first moment may find no link yet, and a herd may be without catch-up.
         for server, others in ((lost, near), *((one, [lost]) for one in near)):
             while not await self._floods(server, others):
                 wait = min(self._herd.wait(server, other, AGAIN * lost.seconds) for other in others)
-                if time.monotonic() > began + wait:
+                if clock() > began + wait:
                     at = await server.report(new_client())
                     await together(*(other.until_holds(at, 0.5) for other in others))
 

@@ -14,7 +14,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from proxyherd.grading.answers import form_of_at, parse_at
 from proxyherd.grading.faults import Fault, NotSeen, shown
@@ -40,6 +40,9 @@ QUESTIONS_AT_ONCE: Final = 32
 """How many lines are asked at once on connections of their own: more would only wait for each other in a big herd,
 and be late."""
 
+Dial: TypeAlias = Callable[..., Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
+"""Opens a connection to a host and a port, as asyncio.open_connection does."""
+
 _numbers = itertools.count(1)
 
 
@@ -58,19 +61,23 @@ def now() -> bytes:
     return spelled(time.time_ns())
 
 
+def clock() -> float:
+    """Return the seconds of the event loop's clock, by which all waits are measured."""
+    return asyncio.get_running_loop().time()
+
+
 async def until(condition: Callable[[], Awaitable[bool]], seconds: float) -> bool:
     """Wait for a condition; return whether it came about in time."""
-    deadline, pause = time.monotonic() + seconds, 0.005
+    deadline, pause = clock() + seconds, 0.005
     while True:
         # Whoever is slow to answer, or was slow to be asked, is asked once at the deadline or after.
-        asked = time.monotonic()
+        asked = clock()
         if await condition():
             return True
         if asked >= deadline:
             return False
         await asyncio.sleep(pause)
         pause = min(2 * pause, 0.1)
-    return True
 
 
 async def together(*tasks: Coroutine[Any, Any, object]) -> None:
@@ -212,13 +219,21 @@ class Server:
     with others."""
 
     def __init__(
-        self, name: str, host: str, port: int, *, seconds: float = 5.0, log: Path | None = None
+        self,
+        name: str,
+        host: str,
+        port: int,
+        *,
+        seconds: float = 5.0,
+        log: Path | None = None,
+        dial: Dial = asyncio.open_connection,
     ) -> None:
         self.name = name
         self.host = host
         self.port = port
         self.seconds = seconds
         self.log = log
+        self._dial = dial
         self.log_is_named = True
         """Whether somebody said that its log is there; else it is where it may be."""
         self.room = asyncio.Semaphore(CONNECTIONS)
@@ -243,7 +258,7 @@ class Server:
     async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         try:
             async with asyncio.timeout(self.seconds):
-                return await asyncio.open_connection(self.host, self.port, limit=BUFFERED_BYTES)
+                return await self._dial(self.host, self.port, limit=BUFFERED_BYTES)
         except TimeoutError as error:
             raise Fault(self.name, b"", "a connection", _silence(self.seconds), gone=True) from error
         except (OSError, UnicodeError) as error:
