@@ -5,15 +5,18 @@ from __future__ import annotations
 import ast
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import get_args
 
 import click
 import pytest
+from _pytest.mark.expression import Expression
 from prometheus_client import Metric
 from prometheus_client.metrics import MetricWrapperBase
 
@@ -286,6 +289,30 @@ def test_every_page_is_reached_from_the_readme(path: Path) -> None:
 def test_every_make_target_exists(path: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"(?<![\w/.-])make ([a-z-]+)", code(path.read_text()))) <= targets
+
+
+@pytest.mark.parametrize("path", PAGES, ids=page)
+def test_every_test_that_a_page_names_exists(path: Path) -> None:
+    for command in re.findall(r"`[^`]*pytest ([^`]+)`", path.read_text()):
+        words = shlex.split(command)
+        files = [ROOT / word for word in words if word.startswith("tests/")]
+        assert all(file.is_file() for file in files), command
+        if "-k" in words:
+            chosen = Expression.compile(words[words.index("-k") + 1])
+            texts = [f"{file.name} {name}".lower() for file in files for name in _test_names(file)]
+            assert any(
+                chosen.evaluate(lambda word, text=text, **_: word.lower() in text) for text in texts
+            ), command
+
+
+@cache
+def _test_names(file: Path) -> list[str]:
+    """Return the names of a file's tests, each with the texts of its cases, of which pytest makes their names."""
+    return [
+        " ".join([node.name, *map(ast.unparse, node.decorator_list)])
+        for node in ast.parse(file.read_text()).body
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test")
+    ]
 
 
 @pytest.mark.parametrize("path", PAGES, ids=page)

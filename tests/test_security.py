@@ -1,0 +1,131 @@
+"""Claims of docs/security.md that no other suite holds: what strangers learn, what clients share, what leaves the disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from fake_google import FakeGoogle, Reply
+from herd_process import Connection, now, running_server, wait_until
+
+from proxyherd.journal import Journal, files, read
+from proxyherd.link import NONCE_BYTES, Link, State, Terms
+from proxyherd.messages import parse_at
+from proxyherd.node import Node
+from proxyherd.schema import Limits, Timing
+from proxyherd.table import LEAVES, Table
+
+SECOND = 10**9
+SECRET, NONCE, OTHER_NONCE = b"s" * 32, b"\x01" * NONCE_BYTES, "2" * 2 * NONCE_BYTES
+TERMS = Terms("Bob", frozenset({"Ann", "Dan"}), (SECRET,), line_bytes=8_448, heartbeat=0.5, handshake=1.0)
+
+
+def alone(**limits: int) -> Node:
+    """Return a server without neighbours."""
+    return Node("Clark", Table(b"k" * 32), Limits(**limits), Timing(), alone=True, now=0)
+
+
+# --- what a stranger learns at the peer port
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("PROXYHERD 1 Ann Bob {nonce}", "PROXYHERD 1 Bob Ann {own}"),  # Ann is a neighbour
+        (
+            "PROXYHERD 1 Eve Bob {nonce}",
+            "REFUSED Eve is no neighbour that dials Bob; see edges in the herd's file",
+        ),
+        (
+            "PROXYHERD 1 Dan Bob {nonce}",
+            "REFUSED Dan is no neighbour that dials Bob; see edges in the herd's file",
+        ),
+        (
+            "PROXYHERD 1 Ann Eve {nonce}",
+            "REFUSED it looks for Eve, this is Bob; do both read the same herd's file?",
+        ),
+        ("PROXYHERD 9 Ann Bob {nonce}", "REFUSED Ann speaks versions 9 of the peer protocol, this server 1"),
+        ("PROXYHERD 1 Ann Bob 5", "REFUSED its nonce is not of the form"),
+        ("AT Ann +0.1 thief +1+1 5", ""),
+        ("BEAT", ""),
+        ("GET / HTTP/1.1", ""),
+    ],
+)
+def test_a_stranger_learns_the_servers_name_its_dialling_neighbours_and_versions_and_nothing_else(
+    said: str, told: str
+) -> None:
+    link = Link(TERMS, dial=None, nonce=NONCE, now=0)
+    assert link.data_to_send(0) == b""  # nothing before it is spoken to
+    link.receive_data(said.format(nonce=OTHER_NONCE).encode() + b"\n", 0)
+    assert link.events(100) == []
+    expected = told.format(own=NONCE.hex())
+    assert link.data_to_send(0).decode() == (expected + "\n" if expected else "")
+
+
+def test_a_stranger_without_the_secret_is_told_that_and_no_more() -> None:
+    link = Link(TERMS, dial=None, nonce=NONCE, now=0)
+    proof = "0" * 64
+    link.receive_data(
+        f"PROXYHERD 1 Ann Bob {OTHER_NONCE}\nPROOF {proof}\nAT Ann +0.1 thief +1+1 5\n".encode(), 0
+    )
+    assert link.events(100) == []
+    greeting, refusal, rest = link.data_to_send(0).decode().split("\n")
+    assert greeting == f"PROXYHERD 1 Bob Ann {NONCE.hex()}"
+    assert refusal == "REFUSED Ann does not prove the herd's secret; has it another secret file?"
+    assert rest == ""
+    assert link.state is State.CLOSED
+
+
+# --- what clients share
+
+
+def test_clients_share_the_table_which_one_of_them_can_fill_and_known_clients_are_served_on() -> None:
+    node = alone(max_clients=2)
+    outcomes = [node.command(b"IAMAT c%d +1+1 5" % number, 9 * SECOND).outcome for number in range(3)]
+    assert outcomes == ["stored", "stored", "refused"]
+    assert node.command(b"IAMAT c1 +1+1 6", 9 * SECOND).outcome == "stored"
+
+
+def test_clients_share_names_so_that_a_report_from_the_future_hides_later_ones_unless_it_is_refused() -> None:
+    future, honest = b"IAMAT kiwi +0+0 999999999999", b"IAMAT kiwi +1+1 9"
+    node = alone()
+    assert [node.command(line, 9 * SECOND).outcome for line in (future, honest)] == ["stored", "stale"]
+    node = alone(max_clock_lead_seconds=60)
+    assert [node.command(line, 9 * SECOND).outcome for line in (future, honest)] == ["refused", "stored"]
+
+
+# --- what is written down, and for how long
+
+
+def test_entries_that_expire_leave_the_disk_when_the_journal_is_written_anew(tmp_path: Path) -> None:
+    node, folder = alone(max_age_seconds=10), tmp_path / "journal"
+    lines = [b"AT Clark +%d.000000000 kiwi%d +1+1 80" % (number, number) for number in (9, 15)]
+    journal = Journal(folder, line_bytes=8_448, rewrite_bytes=1 << 20)
+    journal.start()
+    assert journal.append(lines)
+    node.clock = 100 * SECOND  # what was received before second 90 is too old
+    node.replay(map(parse_at, lines))
+    rewrite = journal.begin_rewrite()
+    assert rewrite is not None
+    rewrite.write(node.table.lines(0, LEAVES, 1 << 20)[0])
+    rewrite.finish()
+    journal.close()
+    assert [line for file in files(folder) for found in read(file) for line in found] == lines[1:]
+    assert not any(b"kiwi9" in file.read_bytes() for file in folder.iterdir())
+
+
+def test_what_google_sent_is_neither_logged_nor_kept() -> None:
+    sent = b'{"html_attributions": [], "results": [{"name": "A-rare-place"}], "status": "OK"}'
+    with FakeGoogle(Reply(sent)) as google:
+        settings = f'[places]\nprovider = "google"\nbase_url = "{google.url}"\n'
+        with running_server(more=settings, environ={"GOOGLE_PLACES_API_KEY": "a-throwaway-key"}) as server:
+            server.ask(b"IAMAT kiwi +1+1 " + now())
+            with Connection(server.client_port) as client:
+                client.send(b"WHATSAT kiwi 10 5")
+                client.line()
+                assert b"A-rare-place" in client.line()
+            assert server.stop() == 0
+            wait_until(lambda: server.events("places"), "the call is logged")
+            written = [file for file in server.state.parent.parent.rglob("*") if file.is_file()]
+            assert len(written) > 3
+            assert not [file for file in written if b"A-rare-place" in file.read_bytes()]
