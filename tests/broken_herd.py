@@ -106,22 +106,16 @@ class Server:
             while data := await reader.read(65_536):
                 if ended:
                     continue
-                *lines, rest = (rest + data).split(b"\n")
                 *lines, rest = self.lines(rest + data)
                 for line in lines:
                     if not dropping:
                         peer = await self.take(line, peer, writer)
                     dropping = False
-                    if not peer and re.fullmatch(rb"\s*[A-Za-z]+\s+\S+\s+HTTP/1\.\d\s*", line):
-                        ended, rest = True, b""
+                    if ended := not peer and self.is_last(line):
+                        rest = b""
                         writer.write_eof()
                         break
-                if len(rest) > LIMIT and not dropping:
-                    writer.write(b"? " + rest[:1024] + b"\n")
-                if self.is_overlong(rest) and not dropping:
-                    self.answer_overlong(rest, writer)
-                    dropping = True
-                rest = b"" if dropping else rest
+                rest, dropping = self.beginning(rest, writer, dropping=dropping)
                 await writer.drain()
             if rest:
                 await self.take_unended(rest, peer, writer)
@@ -132,6 +126,17 @@ class Server:
             if peer:
                 self.log_link(f"{peer} disconnected")
             writer.close()
+
+    def beginning(self, rest: bytes, writer: StreamWriter, *, dropping: bool) -> tuple[bytes, bool]:
+        """Return what is kept of a line that has no end yet, and whether the rest of it is dropped."""
+        if self.is_overlong(rest) and not dropping:
+            self.answer_overlong(rest, writer)
+            dropping = True
+        return (b"", True) if dropping else (rest, False)
+
+    def is_last(self, line: bytes) -> bool:
+        """Whether a client is not read any further behind this line: it is a request of HTTP."""
+        return re.fullmatch(rb"\s*[A-Za-z]+\s+\S+\s+HTTP/1\.\d\s*", line) is not None
 
     def lines(self, data: bytes) -> list[bytes]:
         return data.split(b"\n")

@@ -200,6 +200,16 @@ class KnowsEverybody(Server):
         return super().whatsat(client, radius, bound)
 
 
+class ReadsOnAfterHttp(Server):
+    def is_last(self, line: bytes) -> bool:
+        return False
+
+
+class ClosesAtWhatResemblesHttp(Server):
+    def is_last(self, line: bytes) -> bool:
+        return b"HTTP/" in line
+
+
 # Times. --------------------------------------------------------------------------------------------------------
 
 

@@ -20,6 +20,12 @@ from proxyherd.grading.servers import Server
 
 SECTIONS = {section.name: section for section in judging.SECTIONS}
 
+HTTP = "an-http-request-is-answered-and-then-the-server-closes"
+BEHIND_HTTP = "nothing-behind-an-http-request-is-read"
+BEFORE_HTTP = "answers-that-are-owed-before-an-http-request-come-first"
+UNENDED_HTTP = "an-http-request-as-the-last-line-without-lf"
+LIKE_HTTP = "what-only-resembles-an-http-request-is-one-invalid-line"
+
 BROKEN: dict[str, tuple[str, set[str]]] = {
     # Cases: what is asked and answered.
     "splits-text": ("cases", {"nbsp-in-utf-8-is-not-white-space", "0x1c-is-not-white-space"}),
@@ -32,13 +38,19 @@ BROKEN: dict[str, tuple[str, set[str]]] = {
     ),
     "wants-text": ("cases", {"bytes-that-are-not-utf-8-in-a-client-id"}),
     "ends-at-nul": ("cases", {"nul-in-a-client-id"}),
-    "strips-its-copy": ("cases", {"blank-line", "a-surplus-cr-is-copied", "odd-spacing-is-copied"}),
+    "strips-its-copy": (
+        "cases",
+        {"blank-line", "a-surplus-cr-is-copied", "odd-spacing-is-copied", HTTP, BEHIND_HTTP},
+    ),
     "waits-for-lf": (
         "cases",
-        {"no-lf-then-end-of-stream", "the-answer-to-a-line-without-lf-ends-in-lf"},
+        {"no-lf-then-end-of-stream", "the-answer-to-a-line-without-lf-ends-in-lf", UNENDED_HTTP},
     ),
     "skips-empty-lines": ("cases", {"empty-line", "two-empty-lines"}),
-    "takes-one-line-a-packet": ("cases", {"three-lines-in-one-packet", "two-empty-lines"}),
+    "takes-one-line-a-packet": (
+        "cases",
+        {"three-lines-in-one-packet", "two-empty-lines", BEFORE_HTTP, LIKE_HTTP},
+    ),
     "hears-any-case": ("cases", {"lower-case"}),
     "fills-in-operands": ("cases", {"word-alone", "operand-missing", "operands-missing"}),
     "ignores-operands": ("cases", {"operand-too-many", "operands-too-many"}),
@@ -64,12 +76,12 @@ BROKEN: dict[str, tuple[str, set[str]]] = {
         {"latitude-90-000001", "longitude-181", "latitude-past-90-by-less-than-a-float-can-tell"},
     ),
     "leaves-out-the-poles": ("cases", {"the-poles-and-the-date-line"}),
-    "wants-padding": ("cases", {"whole-degrees", "unpadded", "longitude-181"}),
+    "wants-padding": ("cases", {"whole-degrees", "unpadded", "longitude-181", LIKE_HTTP}),
     "reads-times-as-python-does": (
         "cases",
         {"ten-decimals", "nan", "inf", "negative", "exponent", "underscores", "plus-sign"},
     ),
-    "wants-nine-decimals": ("cases", {"whole-seconds", "one-decimal", "far-in-the-future"}),
+    "wants-nine-decimals": ("cases", {"whole-seconds", "one-decimal", "far-in-the-future", LIKE_HTTP}),
     "wants-the-time-to-be-near": ("cases", {"far-in-the-future"}),
     "reads-numbers-as-python-does": (
         "cases",
@@ -87,9 +99,11 @@ BROKEN: dict[str, tuple[str, set[str]]] = {
         "cases places",
         {
             *("radius-and-bound-at-their-limits", "fractional-radius", "radius-0", "bound-0"),
-            *("places.form", "places.nothing-asked", "places.in-order"),
+            *("places.form", "places.nothing-asked", "places.in-order", BEFORE_HTTP),
         },
     ),
+    "reads-on-after-http": ("cases", {HTTP, BEHIND_HTTP, BEFORE_HTTP}),
+    "closes-at-what-resembles-http": ("cases", {LIKE_HTTP}),
     # Times.
     "float": ("times", {"times.difference-is-exact"}),
     "turns-the-difference-round": ("times", {"times.difference-is-received-less-sent"}),
