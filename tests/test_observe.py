@@ -623,8 +623,16 @@ def test_a_life_logs_these_events_with_the_fields_of_the_page() -> None:
         clark.wait_for_event("replayed")
         clark.signal(signal.SIGHUP)
         clark.wait_for_event("reloaded")
+        with clark.connect() as client:
+            client.send_raw(b"\n" * 1_500)
+            assert [client.line() for _ in range(1_500)] == [b"? \n"] * 1_500
         assert clark.stop() == 0
-        events = clark.log()
+        log = clark.log()
+    of_clients = ("client_opened", "client_closed", "command", "commands_left_out")
+    events = [event for event in log if event["event"] not in of_clients]
+    counts = [event["commands"] for event in log if event["event"] == "commands_left_out"]
+    assert sum(event["event"] == "command" for event in log) + sum(counts) == 1_500
+    assert counts, "what was left out is told when the server stops, at the latest"
     assert sorted(event["event"] for event in events) == sorted(LIFE)
     order = [event["event"] for event in events if event["event"] != "places_opened"]
     assert order == [name for name in LIFE if name != "places_opened"]

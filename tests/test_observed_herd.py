@@ -308,6 +308,33 @@ def test_a_query_of_places_takes_the_seconds_that_it_takes(run: Run) -> None:
     run(body)
 
 
+def test_a_flood_of_blank_lines_is_told_in_one_line_by_a_later_tick(run: Run, clock: Clock) -> None:
+    async def body(herd: Herd) -> None:
+        abe = herd.servers["Abe"]
+        daemon = abe.daemon
+        daemon._observer._clock, daemon._expected = clock, clock.now
+        daemon._observer._refilled = daemon._observer._told_left_out = clock.now
+        connection, transport = abe.client()
+        connection.data_received(b"\n" * 5_000 + report(1, 1) + b"\n")
+        while transport.take().count(b"AT Abe") == 0:
+            await quiet()
+        for _ in range(2):
+            daemon._tick()
+            daemon._ticker.cancel()
+            clock.now += 10.0
+            await quiet()
+        (event,) = abe.events("commands_left_out")
+        assert event["outcomes"] == {"other invalid": 4_000}
+        assert event["addresses"] == {"127.0.0.1": 4_000}
+        assert len(abe.events("command")) == 1_001
+        found = abe.figures()
+        assert found["proxyherd_commands_total other invalid"] == 5_000
+        assert found["proxyherd_commands_total iamat stored"] == 1
+        assert abe.log_file.stat().st_size < 300_000
+
+    run(body)
+
+
 def test_the_lag_of_the_loop_is_by_how_much_a_tick_came_late(run: Run, clock: Clock) -> None:
     async def body(herd: Herd) -> None:
         daemon = herd.servers["Abe"].daemon
