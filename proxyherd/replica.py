@@ -61,7 +61,7 @@ class Replica:
         self._binder = binder
         self._loop = loop = asyncio.get_running_loop()
         self._replayed = False
-        self.table = Table(hashlib.blake2b(secrets.table, digest_size=32, person=b"proxyherd table").digest())
+        self.table = make_table(secrets)
         self._node = Node(
             server.name, self.table, limits, herd.timing, alone=not server.neighbours, now=loop.time()
         )

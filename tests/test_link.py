@@ -503,6 +503,64 @@ MESSAGES: list[AskDigests | AskLeaf | AskRange | Digests | Batch | Done | Change
 ]
 
 
+WIRE: list[tuple[bytes, AskDigests | AskLeaf | AskRange | Digests | Batch | Done | Changed]] = [
+    (b"DIGESTS -", AskDigests("")),
+    (b"DIGESTS 6a8", AskDigests("6a8")),
+    (b"DIGEST - " + b"00" * 127 + b"ff", Digests("", [0] * 15 + [255])),
+    (b"DIGEST f " + b"0123456789abcdef" * 16, Digests("f", [0x0123456789ABCDEF] * 16)),
+    (b"LEAF 6a8b -", AskLeaf(0x6A8B, frozenset())),
+    (b"LEAF 0 07eea4865f6d5d00", AskLeaf(0, frozenset({0x07EEA4865F6D5D00}))),
+    (b"RANGE 0 10000", AskRange(0, 65_536)),
+    (b"RANGE a ff", AskRange(10, 255)),
+    (b"BATCH 6a8b 6a8c 1", Batch(0x6A8B, 0x6A8C, 1)),
+    (b"BATCH 0 10000 1f", Batch(0, 65_536, 31)),
+    (b"DONE", Done()),
+    (b"CHANGED", Changed()),
+]
+"""The bytes of docs/peer-protocol.md: a server of another release must understand them."""
+
+
+@pytest.mark.parametrize(("line", "message"), WIRE, ids=[line[:16].decode() for line, _ in WIRE])
+def test_messages_are_these_bytes_on_the_wire(line: bytes, message: Any) -> None:
+    assert write(message) == line + b"\n"
+    assert parse(line) == message
+    left, _ = linked()
+    left.send(message)
+    assert left.data_to_send(0) == line + b"\n"
+
+
+def test_hashes_stand_behind_one_another_on_the_wire() -> None:
+    known = frozenset({1, 2**64 - 1})
+    one, other = b"0" * 15 + b"1", b"f" * 16
+    assert parse(b"LEAF 7 " + one + other) == parse(b"LEAF 7 " + other + one) == AskLeaf(7, known)
+    assert write(AskLeaf(7, known)) in {b"LEAF 7 " + one + other + b"\n", b"LEAF 7 " + other + one + b"\n"}
+
+
+def test_a_batch_is_these_bytes_on_the_wire() -> None:
+    left, _ = linked()
+    left.send_batch(3, 0x1F, [at("a"), at("b")])
+    assert left.data_to_send(0) == (
+        b"BATCH 3 1f 2\nAT Clark +0.000000000 a +1+1 5\nAT Clark +0.000000000 b +1+1 5\n"
+    )
+
+
+def test_a_whole_handshake_is_these_bytes_on_the_wire() -> None:
+    """With the secret of 32 times `s`. The proofs were calculated with openssl, as docs/peer-protocol.md says."""
+    left, right = dialler(), listener()
+    first = left.data_to_send(0)
+    assert first == b"PROXYHERD 1 Bailey Bona " + b"01" * 32 + b"\n"
+    hear(right, first)
+    second = right.data_to_send(0)
+    assert second == b"PROXYHERD 1 Bona Bailey " + b"02" * 32 + b"\n"
+    hear(left, second)
+    third = left.data_to_send(0)
+    assert third == b"PROOF 2bbf6233bd0df79fac678e3e7c147ddeaee7ad41b4b15669839d498ced7d34ab\n"
+    hear(right, third)
+    assert (
+        right.data_to_send(0) == b"PROOF de5119e192a673afa9f583bf7bb1a81a5209ac5741674a777232e4a3895da178\n"
+    )
+
+
 @pytest.mark.parametrize("message", MESSAGES, ids=[type(one).__name__ for one in MESSAGES])
 def test_every_message_comes_back_as_it_was_however_it_is_cut(message: Any) -> None:
     line = write(message)
@@ -653,6 +711,24 @@ def test_a_malformed_line_counts_among_its_batchs_lines() -> None:
     assert Malformed(b"AT poison") in events
     assert Updates([update("a")], caught_up=True) in events
     assert events[-2:] == [Batch(0, 1, 2), Updates([update("late")], caught_up=False)]
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_an_overlong_line_counts_among_its_batchs_lines(cut: bool) -> None:
+    _, right = linked()
+    long, events = b"AT " + b"x" * LINE_BYTES, list[Event]()
+    data = write(Batch(0, 1, 2)) + long + b"\n" + at("a") + b"\n" + at("late") + b"\n"
+    for piece in (data[: len(long)], data[len(long) :]) if cut else (data,):
+        events += hear(right, piece)
+    assert events == [
+        Malformed(long[:1_024]),
+        Updates([update("a")], caught_up=True),
+        Batch(0, 1, 2),
+        Updates([update("late")], caught_up=False),
+    ]
+    _, right = linked()
+    events = hear(right, write(Batch(0, 1, 1)) + long + b"\n" + at("late") + b"\n")
+    assert events == [Malformed(long[:1_024]), Batch(0, 1, 1), Updates([update("late")], caught_up=False)]
 
 
 def test_a_beat_within_a_batch_is_none_of_its_lines() -> None:
