@@ -234,6 +234,46 @@ class Connection:
         self.close()
 
 
+def seconds_without_a_core(process: int | str) -> float:
+    """Return how long the first thread of a process has been ready to run since its start, and had no core to run on.
+    `"thread-self"` is the thread that asks.
+    """
+    return int(Path(f"/proc/{process}/schedstat").read_text().split()[1]) / 1e9
+
+
+class Stopwatch:
+    """Times answers, less what those who take part were ready to run and had no core: on a busy machine that is the
+    machine's time. What a server spends on others before it answers stays in, and so does what it waits for.
+
+    `behind`: the nodes of a cluster, of which an answer waits for two, a master and its replica.
+    """
+
+    def __init__(self, server: int, behind: Sequence[int] = ()) -> None:
+        self._server, self._behind = server, behind
+        self.seconds: list[float] = []
+
+    def ask(self, connection: Connection, line: bytes) -> bytes:
+        """Return the answer to a line; its time is kept in `seconds`."""
+        before, began = self._waited(), time.perf_counter()
+        answer = connection.ask(line)
+        took = time.perf_counter() - began
+        asker, server, *behind = (now - then for now, then in zip(self._waited(), before, strict=True))
+        self.seconds.append(max(0.0, took - asker - server - sum(sorted(behind)[-2:])))
+        return answer
+
+    def _waited(self) -> list[float]:
+        behind = map(seconds_without_a_core, self._behind)
+        return [seconds_without_a_core("thread-self"), seconds_without_a_core(self._server), *behind]
+
+    @property
+    def p50(self) -> float:
+        return sorted(self.seconds)[len(self.seconds) // 2]
+
+    @property
+    def p99(self) -> float:
+        return sorted(self.seconds)[len(self.seconds) * 99 // 100]
+
+
 class Server:
     """One server of a herd: its ports, files and process."""
 

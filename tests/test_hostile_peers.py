@@ -22,7 +22,7 @@ from typing import Any, Self
 
 import pytest
 import simulation
-from herd_process import PATIENCE_SECONDS, Herd, Server, herd_of, now, wait_until
+from herd_process import PATIENCE_SECONDS, Herd, Server, Stopwatch, herd_of, now, wait_until
 
 from proxyherd.link import State
 
@@ -33,6 +33,7 @@ handshake_seconds = 0.6
 catch_up_seconds = 0.8
 ready_seconds = 0.2
 """
+PATIENT = TIMING.replace("handshake_seconds = 0.6", "handshake_seconds = 60")
 LIMITS = """
 [limits]
 peer_queue_bytes = 65536
@@ -40,6 +41,10 @@ max_peer_connections = 8
 """
 GROWTH = 64 << 20
 """Bytes that an attacked server may grow by: what it holds of the liar's, and the allocator's slack."""
+
+
+MOST_P99_SECONDS = 0.1
+"""What the design promises: no peer stalls others' answers for longer."""
 
 
 class Peer:
@@ -52,8 +57,10 @@ class Peer:
         self._lines = sock.makefile("rb")
 
     @classmethod
-    def dials(cls, server: Server, *, receive_buffer: int = 0) -> Self:
+    def dials(cls, server: Server, *, receive_buffer: int = 0, source: str = "") -> Self:
         sock = socket.socket()
+        if source:
+            sock.bind((source, 0))
         if receive_buffer:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         try:
@@ -120,6 +127,18 @@ class Peer:
                 return operands
         raise ConnectionResetError
 
+    def has_ended(self) -> bool:
+        """Return whether the other side has ended it by now."""
+        self.socket.setblocking(False)
+        try:
+            return not self.socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except ConnectionError:
+            return True
+        finally:
+            self.socket.settimeout(PATIENCE_SECONDS)
+
     def wait_for_end(self) -> None:
         while self.line():
             pass
@@ -165,9 +184,9 @@ def bob(herd: Herd) -> Server:
 
 
 @contextlib.contextmanager
-def ann(bob: Server, **sock: int) -> Iterator[Peer]:
+def ann(bob: Server, *, receive_buffer: int = 0) -> Iterator[Peer]:
     """A proved link of Ann's."""
-    with Peer.dials(bob, **sock) as peer:
+    with Peer.dials(bob, receive_buffer=receive_buffer) as peer:
         assert peer.prove(bob).startswith(b"PROOF ")
         yield peer
 
@@ -179,13 +198,12 @@ class Unharmed:
         self._client = b"somebody" if full else b"after-%d" % time.monotonic_ns()
         self.bob, self.cid = herd["Bob"], herd["Cid"]
         self._growth = growth
-        self._seconds: list[float] = []
-        self._late: list[float] = []
+        self._watch = Stopwatch(self.bob.pid)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._ask)
 
     def __enter__(self) -> Self:
-        self._before = self._p99_of(200)
+        self._before = self._times(50).p99
         self._links = len(self.bob.events("peer_closed", neighbour="Cid"))
         self._errors = len(self.bob.events("internal_error"))
         self._memory = self.bob.memory()
@@ -198,42 +216,29 @@ class Unharmed:
         if kind is not None:
             return
         grown = self.bob.memory() - self._memory
-        p99 = percentile(self._seconds)
-        after = self._p99_of(200)
+        p99 = self._watch.p99
         print(
-            f"p99 {self._before * 1e3:.1f} ms before, {p99 * 1e3:.1f} ms during, {after * 1e3:.1f} ms after; memory "
-            f"{self._memory >> 20} MiB before, {grown >> 10} KiB more during, "
-            f"{(self.bob.memory() - self._memory) >> 10} KiB more after"
+            f"p99 {self._before * 1e3:.1f} ms before, {p99 * 1e3:.1f} ms during, memory "
+            f"{self._memory >> 20} MiB before, {grown >> 10} KiB more during"
         )
         assert grown < self._growth, f"grown by {grown >> 20} MiB"
-        # Other tests keep the machine busy, which shows in how late this process itself is woken.
-        allowed = 0.1 + 3 * max(self._before, percentile(self._late))
-        assert p99 < allowed, f"p99 {p99:.3f} s, {allowed:.3f} s are allowed, before {self._before:.3f} s"
+        assert p99 < MOST_P99_SECONDS
         assert len(self.bob.events("peer_closed", neighbour="Cid")) == self._links
         assert len(self.bob.events("internal_error")) == self._errors, self.bob.events("internal_error")
         self.cid.wait_until_knows(self.bob.hears(self._client))
         assert self.bob.stderr() == ""
 
-    def _p99_of(self, number: int) -> float:
+    def _times(self, number: int) -> Stopwatch:
+        watch = Stopwatch(self.bob.pid)
         with self.bob.connect() as client:
-            return percentile([self._one(client) for _ in range(number)])
+            for _ in range(number):
+                assert watch.ask(client, b"FOO") == b"? FOO\n"
+        return watch
 
     def _ask(self) -> None:
         with self.bob.connect() as client:
-            while not self._stop.is_set() or len(self._seconds) < 10:
-                self._seconds.append(self._one(client))
-                began = time.perf_counter()
-                time.sleep(0.001)
-                self._late.append(time.perf_counter() - began - 0.001)
-
-    def _one(self, client: Any) -> float:
-        began = time.perf_counter()
-        assert client.ask(b"FOO") == b"? FOO\n"
-        return time.perf_counter() - began
-
-
-def percentile(seconds: list[float]) -> float:
-    return sorted(seconds)[int(len(seconds) * 0.99)]
+            while not self._stop.wait(0.001) or len(self._watch.seconds) < 10:
+                assert self._watch.ask(client, b"FOO") == b"? FOO\n"
 
 
 def reasons(server: Server, event: str) -> str:
@@ -255,8 +260,8 @@ def count(server: Server, event: str, **fields: Any) -> int:
 
 @pytest.fixture(scope="module")
 def fresh() -> Iterator[Herd]:
-    """A herd whose log has limited nothing yet."""
-    with attacked() as herd:
+    """A herd whose log has limited nothing yet, and where a handshake may take long."""
+    with attacked(PATIENT + LIMITS) as herd:
         yield herd
 
 
@@ -327,13 +332,14 @@ def test_a_handshake_cut_anywhere_is_forgotten(herd: Herd, bob: Server) -> None:
 
 def test_a_slow_handshake_is_given_up_though_bytes_keep_coming() -> None:
     with attacked() as herd, Unharmed(herd), Peer.dials(herd["Bob"]) as peer:
-        began = time.monotonic()
-        with contextlib.suppress(ConnectionError):
-            for byte in b"PROXYHERD 1 Ann Bob " + b"5" * 64:
+        for byte in b"PROXYHERD 1 Ann Bob " + b"5" * 400:  # a line may have 512
+            with contextlib.suppress(ConnectionError):
                 peer.send(bytes([byte]))
-                time.sleep(0.05)
-        peer.wait_for_end()
-        assert time.monotonic() - began < 3
+            if peer.has_ended():
+                break
+            time.sleep(0.02)  # the pace of a peer that is slow, and not silent
+        else:
+            pytest.fail("each byte gave it more time")
         wait_until_told(herd["Bob"], "peer_refused", r"handshake not done within 0\.6 s")
 
 
@@ -344,28 +350,40 @@ def test_gigabytes_without_a_line_end_before_any_proof_take_no_memory(herd: Herd
         pytest.fail("a stranger was read on and on")
 
 
-def test_strangers_past_the_limit_push_out_the_oldest_and_keep_no_neighbour_out(fresh: Herd) -> None:
+def test_strangers_past_the_limit_push_out_the_oldest(fresh: Herd) -> None:
+    """No clock ends any of them here: see PATIENT."""
     bob = fresh["Bob"]
-    stop = threading.Event()
-
-    def come_and_stay() -> None:
-        with contextlib.ExitStack() as stack:
-            while not stop.wait(0.002):
-                stack.enter_context(Peer.dials(bob))
-
     with Unharmed(fresh), contextlib.ExitStack() as stack:
-        strangers = [stack.enter_context(Peer.dials(bob)) for _ in range(200)]
-        for one in strangers:
+        old = [stack.enter_context(Peer.dials(bob)) for _ in range(8)]
+        for one in old:
+            one.say(b"PROXYHERD 1 Ann Bob " + b"5" * 64)
+            assert one.line().startswith(b"PROXYHERD ")
+        time.sleep(0.01)  # Bob's clock counts milliseconds
+        new = [stack.enter_context(Peer.dials(bob)) for _ in range(8)]
+        for one in old:
             one.wait_for_end()
         wait_until_told(bob, "peer_refused", "it was the oldest of more strangers than max_peer_connections")
-        flood = threading.Thread(target=come_and_stay)
-        flood.start()
-        try:
-            with ann(bob):
-                bob.wait_until_linked("Ann")
-        finally:
-            stop.set()
-            flood.join()
+        assert not any(one.has_ended() for one in new)
+
+
+@pytest.mark.parametrize("come", ["before", "behind"])
+def test_strangers_from_elsewhere_keep_out_no_neighbour_however_slow_its_handshake(
+    fresh: Herd, come: str
+) -> None:
+    """Ann's address is 127.0.0.1: she may be the oldest of all, and 200 others push one another out."""
+    bob = fresh["Bob"]
+    with Unharmed(fresh), contextlib.ExitStack() as stack:
+
+        def strangers_come(number: int) -> None:
+            strangers = [stack.enter_context(Peer.dials(bob, source="127.0.0.2")) for _ in range(number)]
+            wait_until(lambda: sum(one.has_ended() for one in strangers) >= number - 8, "all but 8 end")
+
+        if come == "before":
+            strangers_come(100)
+        with Peer.dials(bob) as slow:
+            strangers_come(100)
+            assert slow.prove(bob).startswith(b"PROOF ")
+            bob.wait_until_linked("Ann")
 
 
 def test_two_servers_of_one_name_take_turns_at_growing_intervals_and_the_log_says_so() -> None:
@@ -380,11 +398,11 @@ def test_two_servers_of_one_name_take_turns_at_growing_intervals_and_the_log_say
                 herd["Ann"].start()
                 twin.start()
                 wait_until_told(bob, "peer_closed", "replaced by a newer link")
-                seconds, before = 2.0, count(bob, "peer_opened", neighbour="Ann")
+                seconds, before = 1.0, count(bob, "peer_opened", neighbour="Ann")
                 time.sleep(seconds)  # nothing to wait for: what must not happen is counted
                 opened = count(bob, "peer_opened", neighbour="Ann") - before
                 print(f"{opened / seconds:.1f} links a second of two servers of one name")
-                assert opened < 20, f"{opened} links in {seconds} s"
+                assert opened < 12, f"{opened} links in {seconds} s"
         finally:
             assert twin.process is not None
             twin.process.kill()
@@ -471,9 +489,7 @@ def test_each_lie_ends_the_liars_link_and_no_more(herd: Herd, bob: Server) -> No
 
 def test_silence_ends_the_link_in_three_heartbeats(herd: Herd, bob: Server) -> None:
     with Unharmed(herd), ann(bob) as peer:
-        began = time.monotonic()
         peer.wait_for_end()
-        assert time.monotonic() - began < 3
     wait_until_told(bob, "peer_closed", r"silent for 0\.9 s")
 
 
@@ -521,8 +537,7 @@ def test_digests_that_never_agree_cost_little_and_the_link_may_stay(herd: Herd, 
     def answer(peer: Peer) -> None:
         nonlocal asked
         peer.say(b"DIGESTS -", b"DONE")
-        until = time.monotonic() + 2
-        while time.monotonic() < until and (line := peer.line()):
+        while asked < 300 and (line := peer.line()):
             match line.split(b" "):
                 case [b"DIGESTS", node]:
                     peer.say(b"DIGEST %b %b" % (node, os.urandom(128).hex().encode()))
@@ -539,21 +554,17 @@ def test_digests_that_never_agree_cost_little_and_the_link_may_stay(herd: Herd, 
     with Unharmed(herd), ann(bob) as peer:
         answer(peer)
         assert "Ann" in bob.links()
-    print(f"{asked} requests answered wrongly in 2 s")
+    assert asked == 300
 
 
 def test_requests_without_end_within_the_window_cost_others_little(herd: Herd, bob: Server) -> None:
     for number in range(20):
         bob.hears(b"entry-%d" % number)
-    answered = 0
     with Unharmed(herd), ann(bob) as peer:
         peer.say(*[b"RANGE 0 10000"] * 16)
-        until = time.monotonic() + 2
-        while time.monotonic() < until:
+        for _ in range(300):  # whole ranges
             peer.next(b"BATCH")
             peer.say(b"RANGE 0 10000")
-            answered += 1
-    print(f"{answered} whole ranges served in 2 s")
 
 
 def test_entries_without_end_fill_the_table_to_its_limit_and_no_further() -> None:
@@ -611,11 +622,11 @@ def test_a_listener_that_proves_itself_and_then_lies_is_dialled_at_growing_inter
             herd["Bob"].wait_until_linked("Cid")
             with Unharmed(herd):
                 wait_until(lambda: len(came) > 1, "the liar is dialled again")
-                seconds, before = 2.0, len(came)
+                seconds, before = 1.0, len(came)
                 time.sleep(seconds)  # nothing to wait for: what must not happen is counted
                 dialled = len(came) - before
                 print(f"a liar is dialled {dialled / seconds:.1f} times a second")
-                assert dialled < 12, f"dialled {dialled} times in {seconds} s"
+                assert dialled < 8, f"dialled {dialled} times in {seconds} s"
             wait_until_told(herd["Bob"], "peer_closed", "broke the protocol with LIES")
 
 
@@ -646,8 +657,8 @@ def test_a_walk_that_a_liar_draws_out_keeps_nobody_from_being_ready_or_caught_up
             lying.start()
             beating.start()
             try:
-                wait_until(lambda: bob.readiness()[0] == 200, "Bob is ready", 4)
-                wait_until(lambda: bob.knows(b"early") == line, "Bob has caught up from Cid", 4)
+                wait_until(lambda: bob.readiness()[0] == 200, "Bob is ready")
+                wait_until(lambda: bob.knows(b"early") == line, "Bob has caught up from Cid")
             finally:
                 stop.set()
                 lying.join()
