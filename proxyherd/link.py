@@ -186,6 +186,8 @@ class Link:
         terms = self.terms
         if self.state is State.LIVE:
             silence = SILENT_HEARTBEATS * terms.heartbeat
+            if self.more:  # what it has said is heard in portions, and the rest may wait in the socket
+                self._heard = now
             if now - self._heard > silence:
                 self.close(f"silent for {silence:g} s")
             elif now - self._spoke >= terms.heartbeat:

@@ -825,11 +825,11 @@ def test_hostile_bytes_are_escaped_in_the_log_and_come_back_as_they_are(cluster:
         # Each JSON escape stays for the reader of the log to undo; what JSON would let through is spelled out.
         assert [one["command"].split(" ")[1] for one in commands(clark)] == [
             "\x1b[31mred\x1b[0m",
-            "c1\\x9b2J",
+            "c1\\u009b2J",
             "\\x7f\x00\x01\x1f",
             "\\xff\\xfe\\x80",
             "line\\u2028paragraph\\u2029bidi\\u202e",
-            'quote"back\\slash',
+            'quote"back\\\\slash',
             "café",
         ]
 

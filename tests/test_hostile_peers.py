@@ -575,7 +575,14 @@ def test_entries_without_end_fill_the_table_to_its_limit_and_no_further() -> Non
             peer.say(*[at(b"client-%d" % number) for number in range(block, block + 1_000)])
         last = at(b"client-7", b"6")
         peer.say(last)
-        bob.wait_until_knows(last + b"\n")
+        stop = threading.Event()
+        beating = threading.Thread(target=beat, args=(peer, stop))
+        beating.start()
+        try:
+            bob.wait_until_knows(last + b"\n")
+        finally:
+            stop.set()
+            beating.join()
         assert bob.metrics("proxyherd_clients")["proxyherd_clients"] == 2_500
         skipped = bob.metrics("proxyherd_peer_lines_skipped_total")
         assert skipped['proxyherd_peer_lines_skipped_total{neighbour="Ann"}'] > 37_000

@@ -478,6 +478,21 @@ def test_a_link_is_dead_when_the_other_was_silent_for_three_heartbeats() -> None
     assert left.data_to_send(12) == b""
 
 
+def test_a_neighbour_is_not_silent_while_what_it_has_said_waits_to_be_heard() -> None:
+    """It is read no further meanwhile, so that nothing more can come of it."""
+    left, _ = linked()
+    left.receive_data(b"BEAT\n" * 3, 10)
+    for now in (20, 30):
+        left.events(1)
+        left.tick(now)
+        assert not closed(left)
+    left.events(ALL)
+    left.tick(30 + 3 * HEARTBEAT)
+    assert not closed(left), "its silence begins when all has been heard"
+    left.tick(30 + 3 * HEARTBEAT + 0.01)
+    assert left.reason == "silent for 1.5 s"
+
+
 def test_part_of_a_line_is_a_sign_of_life() -> None:
     left, _ = linked()
     for step in range(20):
