@@ -92,7 +92,8 @@ def test_every_active_character_is_escaped(character: str) -> None:
 
 
 def test_every_character_of_unicode_is_shown_as_itself_or_as_its_number() -> None:
-    for code in range(sys.maxunicode + 1):
+    # Of most planes, in which nothing is assigned, a few.
+    for code in (*range(0x20000), *range(0x20000, sys.maxunicode + 1, 251), *range(0xE0000, 0xE0200)):
         shown = escaped(chr(code))
         if shown == chr(code):
             assert unicodedata.category(shown)[0] in "LMNPS" or shown == " "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import sys
 import tempfile
@@ -216,6 +217,11 @@ def _check_usage(options: dict[str, Any]) -> None:
         raise click.UsageError("--start starts and stops the servers itself; leave out --lose and --regain")
     if bool(options["lose"]) != bool(options["regain"]):
         raise click.UsageError("--lose and --regain go together")
+    for command in filter(None, (options["start"], options["lose"], options["regain"])):
+        try:
+            shlex.split(command)
+        except ValueError as error:
+            raise click.UsageError(f"a command cannot be read: {command}: {error}") from error
     if options["topology"] and not options["servers"]:
         raise click.UsageError("--topology goes with NAME=HOST:PORT; a herd of ours is named by --config")
     without = [host for name, host, port in options["servers"] if name == f"{host}:{port}"]
@@ -267,15 +273,12 @@ def _keeper(options: dict[str, Any], outputs: Path) -> tuple[Keeper | None, Star
     from proxyherd.grading import keeping  # noqa: PLC0415 - not for `serve`
 
     environ = keeping.environment(options["env"])
-    try:
-        if options["start"]:
-            how = signal.Signals[options["stop"]]
-            started = keeping.Started(options["start"], options["directory"], outputs, how, environ)
-            return started, started
-        if options["lose"]:
-            return keeping.Commanded(options["lose"], options["regain"], environ), None
-    except ValueError as error:
-        raise click.UsageError(f"a command cannot be read: {error}") from error
+    if options["start"]:
+        how = signal.Signals[options["stop"]]
+        started = keeping.Started(options["start"], options["directory"], outputs, how, environ)
+        return started, started
+    if options["lose"]:
+        return keeping.Commanded(options["lose"], options["regain"], environ), None
     return None, None
 
 
