@@ -329,6 +329,11 @@ class Metrics:
             "proxyherd_masters", "Masters of the cluster that have a part of the table", registry=registry
         )
         self.masters_up = Gauge("proxyherd_masters_up", "Those of them that can be had", registry=registry)
+        self.masters_full = Gauge(
+            "proxyherd_masters_full",
+            "Those that refuse reports because their memory is full",
+            registry=registry,
+        )
         self.batch_seconds = Histogram(
             "proxyherd_batch_seconds",
             "From sending a batch to a master until a replica has it, too",

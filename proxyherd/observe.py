@@ -308,6 +308,14 @@ class Observer:
         else:
             self._limited(master, "master_down", trouble, master=master)
 
+    def master_full(self, master: str, *, full: bool) -> None:
+        """Note that a master has no memory for reports, or has room again."""
+        if full:
+            reason = "its memory is full: raise maxmemory there, or add a shard"
+            self.log.warning("master_full", master=master, reason=reason)
+        else:
+            self.log.info("master_has_room", master=master)
+
     def masters(self, parts: dict[str, int]) -> None:
         """Note how many parts of the table each master has now."""
         self.log.info("masters", parts=parts)

@@ -17,10 +17,13 @@ from typing import Any
 
 from proxyherd.cluster import layout
 from proxyherd.cluster.shard import Library
+from proxyherd.cluster.views import View, parse
 from proxyherd.config import Address
 
 TIME = 21
 """Bytes of a value that are its time."""
+
+SLOTS_A_TAG = layout.SLOTS // layout.TAGS
 
 
 class RefusedError(Exception):
@@ -95,8 +98,16 @@ class Master:
         self.exchanges = 0  # under way
         self.served: list[list[list[bytes]]] = []  # batches, call by call
 
-    def set(self, key: bytes, value: bytes) -> None:
+    def get(self, key: bytes) -> bytes | None:
+        if key in self.data and self.world.expiries.get(key, self.world.clock + 1) <= self.world.clock:
+            del self.data[key], self.world.expiries[key]
+        return self.data.get(key)
+
+    def set(self, key: bytes, value: bytes, expires: bytes = b"") -> None:
         self.data[key] = value
+        self.world.expiries.pop(key, None)
+        if expires:
+            self.world.expiries[key] = int(expires)
         self.unacknowledged.append((key, value))
 
     def acknowledge(self) -> int:
@@ -115,7 +126,15 @@ class World:
     def __init__(self, masters: int = 3) -> None:
         self.data: dict[bytes, bytes] = {}
         self.kept: dict[bytes, bytes] = {}
+        self.several_at_once = False
+        """Whether several batches may be in flight to one master, as those of the bridge are that reads and writes."""
+        self.clock = 0
+        """POSIX milliseconds."""
+        self.expiries: dict[bytes, int] = {}
+        """When keys expire, in POSIX milliseconds."""
         self.fault: Fault = lambda *_: None
+        self.elsewhere: Callable[[Address], Exception] = MovedError
+        """How a master says that a tag is another's."""
         self.mishap: Callable[[Master], str] = lambda _: ""
         """What happens to an exchange: `broken` before or `torn` behind some of its commands, `late` when all are done."""
         self.moving: dict[int, Address] = {}
@@ -139,6 +158,20 @@ class World:
             later=TryAgainError,
             full=FullError,
         )
+
+    def nodes(self, myself: Master) -> str:
+        """Return what CLUSTER NODES says at a master."""
+        lines = []
+        for master in self.masters:
+            tags = [tag for tag, owner in enumerate(self.owners) if owner == master]
+            slots = " ".join(f"{tag * SLOTS_A_TAG}-{(tag + 1) * SLOTS_A_TAG - 1}" for tag in tags)
+            flags = "myself,master" if master == myself.address else "master"
+            lines.append(f"id{master.port} {master}@{master.port + 10_000} {flags} - 0 0 1 connected {slots}")
+        return "\n".join(lines) + "\n"
+
+    async def ask_view(self, address: Address) -> View:
+        """Return who is who, as a node says."""
+        return parse(self.nodes(self.masters[address]), address, by_name=False)
 
     def add(self) -> Master:
         address = Address("127.0.0.1", next(self._ports))
@@ -185,7 +218,7 @@ class Connection:
     async def exchange(self, commands: bytes, count: int) -> list[object]:
         master = self.master
         assert self.is_open
-        assert not any(
+        assert master.world.several_at_once or not any(
             other.is_busy for other in master.world.connections if other.master is master and other.is_open
         ), "two batches are in flight to one master"
         self.is_busy = True
@@ -222,6 +255,8 @@ class Connection:
         if name == b"ASKING":
             self._asking = True
             return b"OK"
+        if name in (b"DBSIZE", b"SCAN", b"CLUSTER"):
+            return self._tell(name, *rest)
         if name == b"WAIT":
             return self.master.acknowledge() if self._has_written else 2
         asking, self._asking = self._asking, False
@@ -232,13 +267,34 @@ class Connection:
         if (error := self._refuse(function, keys, asking=asking)) is not None:
             return error
         if not function:
-            return [self.master.data.get(key) for key in keys]
+            return [self.master.get(key) for key in keys]
         self._has_written = True
         if function == b"seal":
             self.master.set(keys[0], b"")
             return b"OK"
+        if function == b"admit":
+            return b"".join(map(self._admit, keys, more))
         assert function == b"advance"
-        return b"".join(self._advance(key, value) for key, value in zip(keys, more, strict=False))
+        values, expiries = more[: len(keys)], more[len(keys) :] or [b""] * len(keys)
+        return b"".join(map(self._advance, keys, values, expiries))
+
+    def _tell(self, name: bytes, *rest: bytes) -> object:
+        """Tell of all keys of the master, a few at a time, or of its slots."""
+        master, world = self.master, self.master.world
+        if name == b"CLUSTER":
+            return world.nodes(master).encode()
+        ours = sorted(key for key in master.data if world.owners[tag_of(key)] == master.address)
+        if name == b"DBSIZE":
+            return len(ours)
+        first, size = int(rest[0]), int(rest[2])
+        following = first + size if first + size < len(ours) else 0
+        return [b"%d" % following, ours[first : first + size]]
+
+    def _admit(self, key: bytes, value: bytes) -> bytes:
+        held = self.master.get(key)
+        if held is None or held < value:
+            self.master.set(key, value)
+        return b"1" if held is None or held <= value else b"0"
 
     def _refuse(self, function: bytes, keys: list[bytes], *, asking: bool) -> Exception | None:
         """Return what is wrong with where a command has come, as Redis does, or what it is told to say."""
@@ -250,7 +306,9 @@ class Connection:
         is_cut_off = master.data is not world.data
         if not is_cut_off and master.address != owner and not (asking and master.address == to):
             return (
-                MovedError(owner) if owner is not None else RefusedError("CLUSTERDOWN Hash slot not served")
+                world.elsewhere(owner)
+                if owner is not None
+                else RefusedError("CLUSTERDOWN Hash slot not served")
             )
         if not is_cut_off and to is not None:
             there = [key in world.gone or key not in world.data for key in keys]
@@ -262,10 +320,10 @@ class Connection:
                 world.gone.update(keys)
         return world.fault(master, function, keys)
 
-    def _advance(self, key: bytes, value: bytes) -> bytes:
-        held = self.master.data.get(key)
+    def _advance(self, key: bytes, value: bytes, expires: bytes) -> bytes:
+        held = self.master.get(key)
         if held is None or held[:TIME] < value[:TIME]:
-            self.master.set(key, value)
+            self.master.set(key, value, expires)
             return b"1"
         return b"1" if held == value else b"0"
 
@@ -307,6 +365,7 @@ class Silent:
         self.troubles: list[tuple[str, str]] = []
         self.faults: list[BaseException | None] = []
         self.sizes: list[int] = []
+        self.full: list[tuple[str, bool]] = []
 
     def batch(self, commands: int, _: float) -> None:
         self.sizes.append(commands)
@@ -316,6 +375,9 @@ class Silent:
 
     def master(self, master: str, trouble: str) -> None:
         self.troubles.append((master, trouble))
+
+    def master_full(self, master: str, *, full: bool) -> None:
+        self.full.append((master, full))
 
     def masters(self, parts: dict[str, int]) -> None:
         assert sum(parts.values()) <= layout.TAGS

@@ -28,9 +28,12 @@ from typing import Any, Self
 
 from herd_process import PATIENCE_SECONDS, free_port, short_folder, wait_until
 
+from proxyherd.cluster.commands import code
+
 SLOTS = 16_384
 _TESTER = "tester"  # our own way in, whatever users a test sets up
 _GUARD = Path(__file__).with_name("supervised.py")
+_DEPLOY = Path(__file__).parents[1] / "deploy/redis"
 
 Argument = str | bytes | int
 
@@ -153,7 +156,13 @@ class Node:
     """One process of the cluster: its ports, files and process."""
 
     def __init__(
-        self, folder: Path, options: Sequence[str], tls: Tls | None, environ: dict[str, str]
+        self,
+        folder: Path,
+        options: Sequence[str],
+        tls: Tls | None,
+        environ: dict[str, str],
+        *,
+        deployed: bool,
     ) -> None:
         self.port = free_port()
         self.bus_port = free_port()
@@ -164,6 +173,7 @@ class Node:
         self.process: subprocess.Popen[bytes] | None = None
         self._tls = tls
         self._environ = environ
+        self._deployed = deployed
         folder.mkdir()
 
     @property
@@ -172,27 +182,30 @@ class Node:
 
     # The process. --------------------------------------------------------------------------------------------
 
-    def _configuration(self) -> str:
+    def _command(self) -> list[str]:
+        """Write its files; return how it is started: as it is deployed, or redis-server alone."""
         tls = self._tls
         lines = [
-            *((f"port {self.port}",) if tls is None else ("port 0", f"tls-port {self.port}", *tls.lines())),
-            *("bind 127.0.0.1", f"dir {self.folder}", f"cluster-port {self.bus_port}"),
-            *("cluster-enabled yes", "cluster-config-file nodes.conf", "cluster-require-full-coverage no"),
-            *("appendonly yes", "appendfsync everysec", 'save ""', "maxmemory-policy noeviction"),
-            *("repl-diskless-sync-delay 0", "repl-backlog-size 4mb"),
-            *(f"masteruser {_TESTER}", f"masterauth {_TESTER}", "aclfile users.acl"),
+            *("repl-diskless-sync-delay 0", "repl-backlog-size 4mb", f"cluster-port {self.bus_port}"),
+            *(f"masteruser {_TESTER}", f"masterauth {_TESTER}"),
+            *(() if tls is None else tls.lines()),
             *self.options,
         ]
-        return "\n".join(lines) + "\n"
+        file = self.folder / "local.conf"
+        file.write_text("\n".join(lines) + "\n")
+        if self._deployed:
+            return [str(_DEPLOY / "node.sh"), str(self.port), str(self.folder), str(self.folder)]
+        ports = ["--port", "0", "--tls-port"] if tls else ["--port"]
+        more = ["--aclfile", "users.acl", "--include", str(file), "--dir", str(self.folder)]
+        return ["redis-server", str(_DEPLOY / "redis.conf"), *ports, str(self.port), *more]
 
     def start(self) -> None:
         """Start it, again too, and return at once."""
         assert self.process is None or self.process.poll() is not None, f"{self.address} runs already"
-        file = self.folder / "redis.conf"
-        file.write_text(self._configuration())
+        command = self._command()
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                ["redis-server", str(file)],
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -216,6 +229,11 @@ class Node:
         assert self.process is not None
         self.process.kill()
         self.process.wait()
+
+    def lose_end_of_file(self, size: int) -> None:
+        """Let its append-only file lack the last so many bytes, as after a kill while the disk was busy."""
+        file = max((self.folder / "appendonlydir").glob("*.incr.aof"), key=lambda one: one.stat().st_mtime)
+        os.truncate(file, max(0, file.stat().st_size - size))
 
     def stop(self) -> None:
         """Tell it to end, as systemd does; wait until it has."""
@@ -243,7 +261,11 @@ class Node:
         """Connect as a user who may do everything."""
         connection = socket.create_connection(("127.0.0.1", self.port), PATIENCE_SECONDS)
         session = Session(self._tls.wrap(connection) if self._tls else connection)
-        session.ask("AUTH", _TESTER, _TESTER)
+        try:
+            session.ask("AUTH", _TESTER, _TESTER)
+        except BaseException:
+            session.__exit__()
+            raise
         return session
 
     def client(self, *arguments: Argument) -> Any:
@@ -301,6 +323,8 @@ class Cluster:
         users: Sequence[str],
         tls: Tls | None,
         environ: dict[str, str],
+        *,
+        deployed: bool = False,
     ) -> None:
         self.folder = folder
         self.nodes: list[Node] = []
@@ -308,9 +332,16 @@ class Cluster:
         self._options = options
         self._users = users
         self._environ = environ
+        self._deployed = deployed
 
     def _new_node(self) -> Node:
-        node = Node(self.folder / str(len(self.nodes)), self._options, self.tls, self._environ)
+        node = Node(
+            self.folder / str(len(self.nodes)),
+            self._options,
+            self.tls,
+            self._environ,
+            deployed=self._deployed,
+        )
         ours = f"user {_TESTER} on >{_TESTER} ~* &* +@all"
         (node.folder / "users.acl").write_text("\n".join([*self._users, ours]) + "\n")
         self.nodes.append(node)
@@ -468,7 +499,13 @@ class Cluster:
         for node in fed:
             node.client("CLUSTER", "REPLICATE", master.id)
         self.wait_until_ok()
+        self.load_function()
         return master
+
+    def load_function(self) -> None:
+        """Load the function that servers call into all masters, as an operator does."""
+        for master in self.masters():
+            master.client("FUNCTION", "LOAD", "REPLACE", code())
 
     def _all_know_all(self) -> bool:
         ports = {node.port for node in self.running()}
@@ -505,16 +542,19 @@ def running_cluster(
     users: Sequence[str] = (),
     tls: Tls | None = None,
     environ: dict[str, str] | None = None,
+    deployed: bool = False,
 ) -> Iterator[Cluster]:
     """Run a cluster; it is whole when the body begins. `options` are lines of redis.conf for all nodes, `users` lines of
-    their ACL file, `environ` their environment, if not LC_ALL=C.
+    their ACL file, `environ` their environment, if not LC_ALL=C; `deployed` starts nodes by deploy/redis/node.sh.
     """
     with short_folder() as folder, _guarded(folder):
         lines = [f"cluster-node-timeout {node_timeout_ms}", *options]
-        cluster = Cluster(folder, lines, users, tls, {"LC_ALL": "C"} if environ is None else environ)
+        environment = {"LC_ALL": "C"} if environ is None else environ
+        cluster = Cluster(folder, lines, users, tls, environment, deployed=deployed)
         try:
             cluster.make(masters, replicas)
             cluster.wait_until_ok()
+            cluster.load_function()
             yield cluster
         finally:
             cluster.end()

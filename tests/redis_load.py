@@ -231,6 +231,14 @@ class Load:
             "all parts are served",
         )
 
+    def wait_for_reports(self, number: int) -> None:
+        """Wait until so many more reports have been answered in each part."""
+        wanted = [len(answers) + number for answers in self._answers]
+        wait_until(
+            lambda: all(len(one) >= least for one, least in zip(self._answers, wanted, strict=True)),
+            f"{number} more reports in each part are answered",
+        )
+
     def check(self) -> None:
         """See that every server knows what was answered, or what its client sent later."""
         wanted = dict(self.answered)

@@ -380,6 +380,11 @@ def fault(it: Watched) -> None:
     it.observer.fault("it failed", ValueError("why"))
 
 
+def room(it: Watched) -> None:
+    it.observer.master_full("m:1", full=True)
+    it.observer.master_full("m:1", full=False)
+
+
 def masters(it: Watched) -> None:
     for trouble in ("late", "late", "", "late"):
         it.observer.master("m:1", trouble)
@@ -476,6 +481,19 @@ UPKEEP = {
         [line("master_unsafe", "warning", master="m:1", reason="no file", left_out=0)],
         {},
     ),
+    "a master is full, and has room again": Scenario(
+        room,
+        [
+            line(
+                "master_full",
+                "warning",
+                master="m:1",
+                reason="its memory is full: raise maxmemory there, or add a shard",
+            ),
+            line("master_has_room", master="m:1"),
+        ],
+        {},
+    ),
     **{
         f"retried {why}": Scenario(
             lambda it, why=why: it.observer.retried(why, 3),  # type: ignore[misc]
@@ -542,7 +560,6 @@ def test_a_disk_that_is_full_is_counted(tmp_path: Path) -> None:
 
 ELSEWHERE = {
     "cannot_listen": "test_clients.py",
-    "function_loaded": "test_observed_herd.py",
     "journal_damaged": "test_observed_herd.py",
     "journal_lacks": "test_observed_herd.py",
     "journal_failing": "test_durability.py",
@@ -595,6 +612,7 @@ GAUGES = {
     "proxyherd_log_lines_lost_total",
     "proxyherd_log_failures_total",
     "proxyherd_masters",
+    "proxyherd_masters_full",
     "proxyherd_masters_up",
     "proxyherd_waiting",
 }

@@ -20,8 +20,6 @@ from test_observe import Clock, figures, read
 
 from proxyherd import config, schema, secret, tls
 from proxyherd.clients import Connection
-from proxyherd.cluster import opening
-from proxyherd.cluster.commands import LIBRARY, code
 from proxyherd.cluster.layout import TAGS
 from proxyherd.config import Address
 from proxyherd.daemon import Paths, _Daemon
@@ -34,7 +32,7 @@ from proxyherd.node import Node
 from proxyherd.observe import Observer
 from proxyherd.peers import PeerConnection
 from proxyherd.places import Answer, no_results
-from proxyherd.schema import Limits, Redis, Timing
+from proxyherd.schema import Limits, Timing
 from proxyherd.table import Table
 
 EDGES = [("Abe", "Ann"), ("Abe", "Bob"), ("Ann", "Bob"), ("Bob", "Cid")]
@@ -384,47 +382,20 @@ def test_a_server_on_redis_tells_of_its_masters_and_of_what_waits(tmp_path: Path
         assert len(transport.take().splitlines()) == found["proxyherd_commands_total iamat stored"] == 5
         assert found["proxyherd_batch_commands_sum"] == 5
         assert found["proxyherd_batch_commands_count"] == found["proxyherd_batch_seconds_count"] > batches
-        next(iter(engine.routes.masters)).trouble = "late"
+        master = next(iter(engine.routes.masters))
+        master.trouble = "late"
         server.daemon.refresh()
-        assert figures(server.daemon._metrics)["proxyherd_masters_up"] == 1
+        found = figures(server.daemon._metrics)
+        assert (found["proxyherd_masters_up"], found["proxyherd_masters_full"]) == (1, 0)
+        assert "take no reports" not in server.daemon.ready()[1]
+        master.full = True
+        server.daemon.refresh()
+        assert figures(server.daemon._metrics)["proxyherd_masters_full"] == 1
+        assert "parts of the table take no reports" in server.daemon.ready()[1]
         await engine.close()
         server._log.close()
 
     asyncio.run(body())
-
-
-def test_a_function_that_was_loaded_is_told(tmp_path: Path) -> None:
-    """`function_loaded`; a master that has it already is asked, and not told."""
-    file = LogFile(tmp_path / "log")
-    log = make_logger(file, server="Bob", level="info", max_field_bytes=1024)
-    opener = opening.Opener(Redis(nodes=()), tmp_path, {}, Observer(log, file, Metrics(), []))
-    asked = list[Any]()
-
-    class Connection:
-        def __init__(self, *answers: object) -> None:
-            self._answers = list(answers)
-
-        async def send_command(self, *words: Any, check_health: bool) -> None:
-            assert not check_health
-            asked.append(words[:2])
-
-        async def read_response(self, *, disable_decoding: bool) -> object:
-            assert disable_decoding
-            return self._answers.pop(0)
-
-    replies: list[list[object]] = [[[], b"proxyherd"], [[[b"library_code", code()]]]]
-    for answers in replies:
-        asyncio.run(opener._load(cast("Any", Connection(*answers)), Address("10.0.0.1", 7_001)))
-    file.close()
-    assert asked == [("FUNCTION", "LIST"), ("FUNCTION", "LOAD"), ("FUNCTION", "LIST")]
-    (event,) = read(tmp_path / "log")
-    library = LIBRARY.decode()
-    assert event == {
-        "level": "info",
-        "event": "function_loaded",
-        "master": "10.0.0.1:7001",
-        "library": library,
-    }
 
 
 def test_what_a_replay_finds_is_told_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

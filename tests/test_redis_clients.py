@@ -16,8 +16,6 @@ sys.path.insert(0, str(ROOT / "bench"))
 
 import redis_clients
 
-from proxyherd.cluster.commands import code
-
 pytestmark = [needs("redis-server"), pytest.mark.xdist_group("redis")]
 
 
@@ -44,6 +42,5 @@ def test_a_client_that_mixes_batches_up_is_seen(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(redis_clients, "Replying", Forgetful)
     with running_cluster(replicas=1, node_timeout_ms=redis_clients.NODE_TIMEOUT_MS) as cluster:
         master = cluster.owner(0)
-        master.client("FUNCTION", "LOAD", code())
         said = asyncio.run(redis_clients.give_up(redis_clients.OwnProtocol(master.port), master.pid))
     assert "next batch WRONG" in said

@@ -101,7 +101,11 @@ def analyze(where: Path, *arguments: str) -> str:
 
 
 def test_the_unit_is_what_systemd_understands_and_hardened(tmp_path: Path) -> None:
-    shutil.copy(DEPLOY / "proxyherd-redis@.service", tmp_path)
+    text = (DEPLOY / "proxyherd-redis@.service").read_text()
+    assert "ExecStart=/etc/proxyherd/redis/node.sh %i " in text
+    unit = tmp_path / "proxyherd-redis@.service"
+    unit.write_text(text.replace("/etc/proxyherd/redis/node.sh", "/bin/true"))
+    unit.chmod(0o644)
     assert analyze(tmp_path, "verify", "./proxyherd-redis@7001.service") == ""
     analyze(
         tmp_path, "security", "--offline=true", "--no-pager", "--threshold=15", "./proxyherd-redis@.service"
@@ -197,7 +201,7 @@ def test_nodes_are_set_up_as_promised(checkout: tuple[Machine, str]) -> None:
 
 def test_nothing_of_it_is_for_other_users(checkout: tuple[Machine, str]) -> None:
     where, _ = checkout
-    assert where.run("find var/redis ! -type d -perm /o=rwx") == ""
+    assert where.run("find var/redis ! -type d ! -type l -perm /o=rwx") == ""
     assert where.run("find var/redis -name '*password' -perm /go=rwx") == ""
     assert where.run("find var/redis -type d -perm /o=rwx") == ""
 

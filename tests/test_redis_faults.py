@@ -38,17 +38,21 @@ from proxyherd.cluster.layout import TAG_SLOTS, VALUE, key, tag
 from proxyherd.messages import parse_at
 
 SECONDS = float(os.environ.get("PROXYHERD_REDIS_FAULTS_SECONDS", "8"))
+ROUNDS = int(os.environ.get("PROXYHERD_REDIS_FAULTS_ROUNDS", "1"))
+"""How often two masters are killed at once."""
 SEED = int(os.environ.get("PROXYHERD_REDIS_FAULTS_SEED", random.randrange(1 << 32)))
 
 AWAY_SECONDS = 8.0
 """Within which a part is written again whose master has gone, at a node timeout of 2 s."""
 
-UNHARMED_SECONDS = 1.0
-"""How long a client of a part that is well may wait: ten times what it does on an idle machine."""
+UNHARMED_SECONDS = 2.0
+"""How long a client of a part that is well may wait, on a busy machine too: less than any election takes."""
 
 TESTER = "tester"  # who has a password in tests' clusters
-OPTIONS = ["cluster-allow-replica-migration no"]
-"""Else a shard without replicas is given another's, whenever Redis sees fit."""
+OPTIONS = ["cluster-allow-replica-migration no", "appendfsync no"]
+"""Else a shard without replicas is given another's, whenever Redis sees fit; and what a kill of all nodes loses would
+depend on how busy the disk is: Redis does not write while a flush is under way.
+"""
 
 pytestmark = [
     needs("redis-server"),
@@ -58,7 +62,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def shared_cluster() -> Iterator[Cluster]:
-    with running_cluster(options=OPTIONS) as cluster:
+    with running_cluster(options=OPTIONS, deployed=True) as cluster:
         yield cluster
 
 
@@ -175,6 +179,45 @@ def test_replicas_that_stand_still_while_their_master_is_killed_lose_no_answered
         victim.kill()
         for replica in replicas:
             replica.thaw()
+
+
+@pytest.mark.parametrize("number", range(ROUNDS))
+def test_two_masters_killed_at_once_that_come_back_without_their_last_writes_lose_no_answered_report(
+    cluster: Cluster, fronts: Herd, number: int
+) -> None:
+    """No replica can be elected before they are back, and their own files lack what the disk had not taken yet."""
+    with load_of(fronts) as load:
+        load.wait_for_reports(300)
+        victims = [master for at, master in enumerate(cluster.masters()) if at != number % PARTS]
+        for victim in victims:
+            victim.kill()
+        for victim in victims:
+            victim.lose_end_of_file(20_000)
+            victim.start()
+        began = time.monotonic()
+        wait_until_ready(fronts)
+        load.wait_until_served()
+        print(f"served after {time.monotonic() - began:.2f} s")
+        load.check()
+        cluster.wait_until_ok()
+        assert not any(victim.is_master for victim in victims)
+
+
+def test_a_shard_killed_as_a_whole_waits_for_all_of_its_nodes_or_for_the_operator(
+    cluster: Cluster, fronts: Herd
+) -> None:
+    master = cluster.masters()[0]
+    late, *others = replicas = cluster.replicas_of(master)
+    for node in (master, *replicas):
+        node.kill()
+    for node in (master, *others):
+        node.start()
+    wait_until(lambda: f"waits for: {late.address}" in master.log(), "it waits for the one that is away")
+    assert not master.answers()
+    wait_until_told(fronts, master.address, "NOAUTH")
+    (master.folder / "serve-anyway").touch()
+    wait_until_ready(fronts)
+    assert master.is_master
 
 
 # --- masters that come back
@@ -316,12 +359,17 @@ def test_masters_that_are_all_away_are_waited_for_no_longer_than_the_deadline(
         load.check()
 
 
-def test_a_master_that_has_lost_the_function_is_mended(cluster: Cluster, fronts: Herd) -> None:
-    with load_of(fronts) as load, trouble("function deleted", cluster, fronts, load, 1):
+def test_a_master_that_has_lost_the_function_is_told_until_an_operator_loads_it(
+    cluster: Cluster, fronts: Herd
+) -> None:
+    with load_of(fronts) as load:
         master = cluster.masters()[1]
         master.client("FUNCTION", "DELETE", LIBRARY)
+        wait_until_told(fronts, f"{master.address} has no function proxyherd_1", "load-function.sh")
+        cluster.load_function()
         load.wait_until_served()
-        assert LIBRARY in master.client("FUNCTION", "LIST")[0]
+        wait_until_ready(fronts)
+        load.check()
 
 
 def test_where_memory_is_full_reports_are_refused_and_questions_answered(
@@ -338,6 +386,10 @@ def test_where_memory_is_full_reports_are_refused_and_questions_answered(
         assert fronts["Bob"].knows(known) == at_line
         assert fronts["Bob"].knows(new) == b""
         assert fronts["Ann"].hears(clients_of(1, 1, b"memory")[0])
+        wait_until_told(fronts, master.address, "take no reports", "raise maxmemory")
+        for server in fronts.values():
+            assert server.metrics()["proxyherd_masters_full"] == 1
+            assert server.events("master_full", master=master.address)
         with fronts["Ann"].connect() as connection:  # between what is answered otherwise, in order
             line = b"IAMAT %b +1+1 %b" % (known, now())
             connection.send(b"WHATSAT %b 0 0" % known, line, b"WHATSAT %b 0 0" % known)
@@ -346,6 +398,10 @@ def test_where_memory_is_full_reports_are_refused_and_questions_answered(
             assert connection.places().startswith(at_line)
     finally:
         master.client("CONFIG", "SET", "maxmemory", 0)
+    wait_until_ready(fronts)  # though nobody has reported since
+    for server in fronts.values():
+        assert server.metrics()["proxyherd_masters_full"] == 0
+        server.wait_for_event("master_has_room", master=master.address)
     assert fronts["Bob"].knows(known) == at_line
     assert fronts["Ann"].hears(new)
 
@@ -511,6 +567,8 @@ class Troubles:
 
     def _forget_functions(self, master: Node) -> None:
         master.client("FUNCTION", "FLUSH")
+        self._wait(0, 0.5)
+        self._cluster.load_function()
 
     def _cut(self, master: Node) -> None:
         for _ in range(5):

@@ -233,6 +233,7 @@ def _lay_out(folder: Path) -> None:
     for file in ("Makefile", "pyproject.toml", "supervisord.conf"):
         shutil.copy(ROOT / file, folder)
     shutil.copytree(ROOT / "deploy", folder / "deploy", ignore=shutil.ignore_patterns("var"))
+    (folder / "proxyherd").symlink_to(ROOT / "proxyherd")
     (folder / ".venv").mkdir()
     (folder / ".venv/bin").symlink_to(Path(sys.executable).parent)
     (folder / ".venv/run.stamp").touch()

@@ -3,7 +3,7 @@
 #
 # Two replicas for each master, so nine nodes are three masters and six replicas; redis-cli spreads them so that a master
 # and its replicas are on different hosts, where there are enough. A cluster that is there already is left as it is, and
-# waited for. The environment:
+# waited for. Then the function that servers call is loaded (load-function.sh). The environment:
 #   REDISCLI_AUTH   the password of the user admin
 #   REDIS_CLI       redis-cli --user admin; with TLS: redis-cli --user admin --tls --cacert ca.pem
 #   REPLICAS        2
@@ -84,3 +84,4 @@ fi
 for node in "$@"; do
 	wait_until "$node has all slots, and its master's table" is_whole "$node"
 done
+"$(dirname "$0")/load-function.sh" "$1"

@@ -55,6 +55,8 @@ class Batch:
         self.wishes = 0
         self.size = 0
         """Bytes of the lines that asked for all of it."""
+        self.probes = False
+        """Whether it asks whether reports are taken."""
         self._parts: list[bytes] = []
         self._asking: set[int] = set()  # the calls before which ASKING stands
 

@@ -13,6 +13,9 @@ from proxyherd.cluster.layout import tag as tag_of
 LIBRARY: Final = b"proxyherd_1"
 """Its number changes with what a function does."""
 
+LIBRARY_PATTERN: Final = b"proxyherd_*"
+"""All versions of it."""
+
 
 def code() -> bytes:
     """Return the library that every master is to have."""
@@ -90,12 +93,20 @@ def _keys(tag: int, clients: Sequence[bytes]) -> list[bytes]:
     return [spell_word(PREFIXES[tag] + client) for client in clients]
 
 
-def spell_end(at: int, master: str, replicas: int, milliseconds: int, *, asking: bool) -> tuple[bytes, int]:
+def spell_end(
+    at: int, master: str, replicas: int, milliseconds: int, *, asking: bool, probe: bool
+) -> tuple[bytes, int]:
     """Return what ends a batch, and the replies to it: the seal, in a tag of this master's or, where it has none, in one
-    that is on its way to it (`asking`); and the wait for replicas.
+    that is on its way to it (`asking`); and the wait for replicas. A `probe` stands before: it is refused as reports
+    would be, and changes nothing.
     """
-    words = (
-        encode(b"FCALL", LIBRARY + b"_seal", b"1", seal(at, master)),
+    key = seal(at, master)
+    words = [
+        encode(b"FCALL", LIBRARY + b"_seal", b"1", key),
         encode(b"WAIT", b"%d" % replicas, b"%d" % milliseconds),
-    )
-    return b"".join((ASKING, *words) if asking else words), 2 + asking
+    ]
+    if asking:
+        words.insert(0, ASKING)
+    elif probe:
+        words.insert(0, encode(b"FCALL", LIBRARY + b"_advance", b"1", key, b""))
+    return b"".join(words), len(words)

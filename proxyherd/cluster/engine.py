@@ -52,6 +52,9 @@ _TAG_WISHES: Final = 100
 _AGAIN_SECONDS: Final = 0.02
 """Before a tag is tried again whose keys are on their way."""
 
+_PROBE_SECONDS: Final = 1.0
+"""How often a master is asked whether it takes reports, though none came: so much later `/readyz` knows."""
+
 _MILLISECOND: Final = 1_000_000
 
 
@@ -180,8 +183,8 @@ class Clustered:
 
     def gather(self, shard: Shard) -> tuple[Batch, bytes, int]:
         """Return the next batch of a master, how it is spelled, and how many replies it will have."""
-        batch = Batch()
-        self._choose_seal(shard)
+        batch, now = Batch(), self._loop.time()
+        self.routes.choose_seal(shard, self._singly)
         queues, owners, particular, wanted = self._queues, self.routes.owners, self._particular, shard.wanted
         for _ in range(len(wanted)):
             if batch.wishes >= _BATCH_WISHES or batch.size >= _BATCH_BYTES:
@@ -197,8 +200,12 @@ class Clustered:
                 batch.add_reports(tag, queue)
         if not batch.calls and shard.seal is None:
             return batch, b"", 0
-        tag = shard.seal if shard.seal is not None else batch.tags[0]
-        return (batch, *batch.end(*self._sealing.spell(tag, shard.address, asking=shard.seal is None)))
+        if shard.seal is None:
+            return (batch, *batch.end(*self._sealing.spell(batch.tags[0], shard.address, asking=True)))
+        batch.probes = now >= shard.probe_at
+        if batch.probes:
+            shard.probe_at = now + _PROBE_SECONDS
+        return (batch, *batch.end(*self._sealing.spell(shard.seal, shard.address, probe=batch.probes)))
 
     def _gather_with_care(self, shard: Shard, tag: int, batch: Batch) -> None:
         """Add what a tag wants that is not just a few reports to its own master, or let it be wanted elsewhere."""
@@ -212,12 +219,6 @@ class Clustered:
         if not self._queues[tag] and tag not in self._singly:
             self._particular.discard(tag)
 
-    def _choose_seal(self, shard: Shard) -> None:
-        """Let the seal be in a tag of the master's whose keys are not on their way, if there is one."""
-        if shard.seal is None or self.routes.owners[shard.seal] is not shard or shard.seal in self._singly:
-            own = [tag for tag, owner in enumerate(self.routes.owners) if owner is shard]
-            shard.seal = next((tag for tag in own if tag not in self._singly), own[0] if own else None)
-
     def settle(self, shard: Shard, batch: Batch, replies: list[object], seconds: float) -> str:
         """Take the replies to a batch; return why they are not to be believed, empty where they are."""
         sealed, acknowledged = replies[-2:]
@@ -225,6 +226,9 @@ class Clustered:
             if isinstance(sealed, Exception) and shard.seal is not None:
                 self._separate(shard.seal)  # let another tag be the seal
             self.give_back(batch, "unsealed")
+            return doubt
+        if batch.probes and (doubt := self._take_probe(shard, replies[-3])):
+            self.give_back(batch, "refused")
             return doubt
         self._observer.batch(batch.wishes, seconds)
         answers = batch.answers(replies)
@@ -245,6 +249,18 @@ class Clustered:
                 self._busy[tag] = 0
         self.wake()
         return max(doubts)
+
+    def _take_probe(self, shard: Shard, reply: object) -> str:
+        """Note whether a master takes reports; return why it is not to be used, empty where it is."""
+        if isinstance(reply, Exception) and not isinstance(reply, self._library.full):
+            return f"reports are refused: {reply}"
+        self._note_room(shard, full=isinstance(reply, Exception))
+        return ""
+
+    def _note_room(self, shard: Shard, *, full: bool) -> None:
+        if full != shard.full:
+            shard.full = full
+            self._observer.master_full(str(shard.address), full=full)
 
     def give_back(self, batch: Batch, why: str) -> None:
         """Take back a batch whose outcome is not known: all of it is done again."""
@@ -299,6 +315,7 @@ class Clustered:
             self._separate(tag)
             self._later(tag)
         elif isinstance(error, library.full):
+            self._note_room(shard, full=True)
             if self._refuse(tag, failed.first):
                 self._go_on(tag)
             else:

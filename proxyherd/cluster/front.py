@@ -68,7 +68,9 @@ class Front:
         """Why the server is not ready, empty when it is."""
         trouble = self.engine.routes.trouble()
         silence = self._lookout.silence
-        return f"{trouble}; nobody tells who is master: {silence}" if trouble and silence else trouble
+        if trouble and silence:
+            trouble += f"; nobody tells who is master: {silence}"
+        return "; ".join(filter(None, (trouble, self.engine.routes.full())))
 
     def renew(self, *_: object) -> None:
         """There are no links; passwords and certificates are read for each connection to Redis anyway."""
@@ -82,6 +84,7 @@ class Front:
         masters = self.engine.routes.masters
         metrics.masters.set(len(masters))
         metrics.masters_up.set(sum(not master.trouble for master in masters))
+        metrics.masters_full.set(sum(master.full for master in masters))
         metrics.waiting.set(self.engine.backlog.wishes)
 
     def drain(self) -> None:

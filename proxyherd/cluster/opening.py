@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import hiredis
-from redis._parsers.base import BaseParser
+from redis._parsers.hiredis import _AsyncHiredisParser
 from redis.asyncio import SSLConnection
 from redis.asyncio.connection import Connection
 from redis.asyncio.retry import Retry
@@ -26,7 +26,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from proxyherd.cluster.commands import LIBRARY, code
+from proxyherd.cluster.commands import LIBRARY, LIBRARY_PATTERN, code
 from proxyherd.cluster.shard import Library
 from proxyherd.cluster.views import View, parse
 from proxyherd.config import Address, ConfigError
@@ -50,6 +50,16 @@ class UnusableError(Exception):
     """A node of the cluster must not be used as it is; the text says why, and the remedy."""
 
 
+class _Parser(_AsyncHiredisParser):
+    """The library's parser, whose errors keep their first word, such as MOVED or WRONGPASS."""
+
+    @classmethod
+    def parse_error(cls, response: str) -> Exception:
+        error: Exception = super().parse_error(response)  # type: ignore[no-untyped-call]
+        error.args = (response,)
+        return error
+
+
 class _Exchange:
     """What a connection does besides: many commands at once, and all their replies."""
 
@@ -62,7 +72,7 @@ class _Exchange:
         The library's own way awaits each reply by itself, which costs a third more in large batches
         (bench/redis_clients.py). Whoever is cancelled here must close the connection: replies are still under way.
         """
-        parser = hiredis.Reader(replyError=BaseParser.parse_error, notEnoughData=_MORE)
+        parser = hiredis.Reader(replyError=_Parser.parse_error, notEnoughData=_MORE)
         reader, replies = self._reader, list[object]()
         self._writer.write(commands)
         while True:
@@ -146,6 +156,7 @@ class Opener:
             "socket_timeout": None,  # a batch has its own
             "socket_connect_timeout": settings.timeout_seconds,
             "retry": Retry(NoBackoff(), 0),
+            "parser_class": _Parser,
             "driver_info": None,
             "protocol": 2,
         }
@@ -179,20 +190,31 @@ class Opener:
                 str(address),
                 "it keeps no append-only file: set appendonly yes, or a restart of a shard loses it",
             )
-        await self._load(connection, address)
+        await _check_function(connection, address)
         if await _ask(connection, "FCALL", LIBRARY + b"_probe", 0) != 1:
             raise UnusableError(
                 f"{address} compares strings by its locale, and would take old reports for new ones: start "
                 "redis-server with LC_ALL=C"
             )
 
-    async def _load(self, connection: Connection, address: Address) -> None:
-        wanted = code()
-        found = await _ask(connection, "FUNCTION", "LIST", "LIBRARYNAME", LIBRARY, "WITHCODE")
-        if any(wanted in library for library in found):
-            return
-        await _ask(connection, "FUNCTION", "LOAD", "REPLACE", wanted)
-        self._observer.log.info("function_loaded", master=str(address), library=LIBRARY.decode())
+
+async def _check_function(connection: Connection, address: Address) -> None:
+    """See that a master has this server's version of the function; servers may not load it themselves."""
+    found = await _ask(connection, "FUNCTION", "LIST", "LIBRARYNAME", LIBRARY_PATTERN, "WITHCODE")
+    libraries = {library[1]: library[-1] for library in found}
+    if libraries.get(LIBRARY) == code():
+        return
+    ours = LIBRARY.decode()
+    if LIBRARY in libraries:
+        has = f"has another function {ours} than this server's version of proxyherd"
+    elif libraries:
+        others = ", ".join(sorted(name.decode() for name in libraries))
+        has = f"has the function {others}, and this server's version of proxyherd needs {ours}"
+    else:
+        has = f"has no function {ours}"
+    raise UnusableError(
+        f"{address} {has}: an operator loads it, with deploy/redis/load-function.sh {address} of this version"
+    )
 
 
 def find_password(settings: Settings, herd_file: Path, environ: Mapping[str, str]) -> str | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from proxyherd.cluster.layout import TAGS
@@ -41,6 +41,12 @@ class Routes:
             self.homeless.add(tag)
         else:
             home.want(tag)
+
+    def choose_seal(self, shard: Shard, moving: Collection[int]) -> None:
+        """Let the seal be in a tag of the master's whose keys are not on their way, if there is one."""
+        if shard.seal is None or self.owners[shard.seal] is not shard or shard.seal in moving:
+            own = [tag for tag, owner in enumerate(self.owners) if owner is shard]
+            shard.seal = next((tag for tag in own if tag not in moving), own[0] if own else None)
 
     def learn(self, masters: Sequence[Address | None]) -> None:
         """Take note of who is master of each tag, None where nobody is."""
@@ -82,6 +88,15 @@ class Routes:
         )
         return "; ".join(
             f"{number} of {TAGS} parts of the table wait ({why})" for why, number in lost.items()
+        )
+
+    def full(self) -> str:
+        """Return which masters take no reports, and what to do; empty when all take them."""
+        full = Counter(owner.address for owner in self.owners if owner is not None and owner.full)
+        return "; ".join(
+            f"{number} of {TAGS} parts of the table take no reports ({address}: its memory is full, raise maxmemory "
+            "or add a shard)"
+            for address, number in full.items()
         )
 
     async def close(self) -> None:

@@ -23,9 +23,13 @@ class Sealing:
         self._replicas = settings.replicas
         self._milliseconds = int(settings.timeout_seconds * _WAIT_SHARE * 1_000)
 
-    def spell(self, tag: int, master: Address, *, asking: bool = False) -> tuple[bytes, int]:
-        """Return the end of a batch, with the seal in this tag, and how many replies there are to it."""
-        return spell_end(tag, str(master), self._replicas, self._milliseconds, asking=asking)
+    def spell(
+        self, tag: int, master: Address, *, asking: bool = False, probe: bool = False
+    ) -> tuple[bytes, int]:
+        """Return the end of a batch, with the seal in this tag, and how many replies there are to it. The first is to
+        the probe, where there is one.
+        """
+        return spell_end(tag, str(master), self._replicas, self._milliseconds, asking=asking, probe=probe)
 
     def doubt(self, sealed: object, acknowledged: object) -> str:
         """Return why the last two replies do not prove those before them, empty where they do."""

@@ -7,19 +7,20 @@ broken off, the connection goes, and everything in it is to be done again.
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Final, Protocol
 
 from msgspec import Struct
 
+from proxyherd.backoff import backoff
 from proxyherd.cluster.batch import Batch
 from proxyherd.config import Address
 
-_PAUSE_SECONDS: Final = 0.05
-"""Between a connection that failed and the next attempt, doubled up to a second."""
-
-_LONGEST_PAUSE_SECONDS: Final = 1.0
+FIRST_PAUSE_SECONDS: Final = 0.05
+LONGEST_PAUSE_SECONDS: Final = 1.0
+"""Between connections that fail: back-off from the first pause to the longest."""
 
 
 class Connection(Protocol):
@@ -76,6 +77,10 @@ class Shard:
         self.address = address
         self.trouble = "not connected yet"
         """Why it cannot be had; empty when it can."""
+        self.full = False
+        """Whether it refuses reports for want of memory; it still answers questions."""
+        self.probe_at = 0.0
+        """When it is to be asked next whether it takes reports, by the loop's clock."""
         self.wanted: deque[int] = deque()
         """Tags that have something for it."""
         self.sent = 0.0
@@ -90,6 +95,7 @@ class Shard:
         self._loop = asyncio.get_running_loop()
         self._parting = False
         self._in_flight = False
+        self._pauses = _new_pauses()
         self.task = self._loop.create_task(self._serve())
 
     def want(self, tag: int) -> None:
@@ -105,29 +111,29 @@ class Shard:
             self.task.cancel()
 
     async def _serve(self) -> None:
-        pause = _PAUSE_SECONDS
         while not self._parting:
             try:
                 async with asyncio.timeout(self._seconds):
                     connection = await self._library.connect(self.address)
-                pause = _PAUSE_SECONDS
                 await self._use(connection)
             except self._library.errors as error:
                 self._tell(_explain(error))
             except Exception as error:  # noqa: BLE001 - a fault of ours must not leave a shard without anybody
                 self._tell(_explain(error))
                 self._desk.fault(f"{self.address} cannot be served", error)
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+            await asyncio.sleep(next(self._pauses))
 
     async def _use(self, connection: Connection) -> None:
         """Exchange batches until the connection fails, or the master is in doubt."""
+        self.probe_at = 0.0
         try:
             while not self._parting:
                 if doubt := await self._exchange(connection):
                     self._tell(doubt)
                     return
-                self._tell("")
+                if self.trouble:
+                    self._pauses = _new_pauses()
+                    self._tell("")
                 await self._wait_for_work()
         finally:
             await connection.disconnect(nowait=True)
@@ -172,6 +178,11 @@ class Shard:
         if trouble != self.trouble:
             self.trouble = trouble
             self._desk.changed(self)
+
+
+def _new_pauses() -> Iterator[float]:
+    rng = random.Random()  # noqa: S311 - no secret
+    return backoff(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, rng)
 
 
 def _explain(error: BaseException) -> str:

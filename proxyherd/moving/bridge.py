@@ -20,6 +20,7 @@ from msgspec import Struct
 from proxyherd import __version__, secret, tls
 from proxyherd.binding import Binder
 from proxyherd.cluster import layout
+from proxyherd.cluster.opening import Opener
 from proxyherd.config import ConfigError, Herd, Server
 from proxyherd.files import make_folder
 from proxyherd.logs import LogFile, make_logger
@@ -165,9 +166,9 @@ class _Bridge:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._told_to_stop)
         self._log_file.later = loop.call_soon
-        observer = self._observer = Observer(self._log, self._log_file, Metrics(), self._server.neighbours)
-        self._member = Member(self._herd, self._server, self._secrets, self._contexts, observer, self._heard)
-        self._masters = Masters(self._to, observer, self._find)
+        self._observer = Observer(self._log, self._log_file, Metrics(), self._server.neighbours)
+        self._member, opener = self._open()
+        self._masters = Masters(self._to, opener, self._observer, self._find)
         self._passes = Passes(self._masters, self._learn, self._member.has_room)
         binder = Binder(self._log, self._spawn)
         try:
@@ -190,6 +191,12 @@ class _Bridge:
                 task.cancel()
             await asyncio.gather(*self._background, return_exceptions=True)
             await self._masters.close()
+
+    def _open(self) -> tuple[Member, Opener]:
+        """Make what reaches both sides."""
+        assert self._to.redis is not None
+        member = Member(self._herd, self._server, self._secrets, self._contexts, self._observer, self._heard)
+        return member, Opener(self._to.redis, self._to.file, os.environ, self._observer)
 
     def _told_to_stop(self) -> None:
         (self._hurry if self._stop.is_set() else self._stop).set()

@@ -7,7 +7,6 @@ and is done again. Writes and reads (`passes`) have connections of their own, wi
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -45,11 +44,12 @@ class Values(Struct, frozen=True):
 
 
 class Masters:
-    """The masters of one cluster. `find` says what is to be written of clients."""
+    """The masters of one cluster, which `opener` connects to. `find` says what is to be written of clients."""
 
     def __init__(
         self,
         to: Herd,
+        opener: Opener,
         observer: Observer,
         find: Callable[[list[bytes]], Values],
     ) -> None:
@@ -60,7 +60,6 @@ class Masters:
         self._observer = observer
         self._find = find
         self._sealing = Sealing(to.redis)
-        opener = Opener(to.redis, to.file, os.environ, observer)
         self._library = opener.library
         self.failures: tuple[type[Exception], ...] = (*self._library.errors, Unbelieved)
         """What `connect` and `exchange` raise."""

@@ -1,0 +1,101 @@
+"""A shard's connection to its master: when it is dialled again."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import pairwise
+
+import pytest
+from fake_redis import Connection, RefusedError, World, run
+from msgspec.structs import replace
+
+from proxyherd.cluster.batch import Batch
+from proxyherd.cluster.commands import encode
+from proxyherd.cluster.shard import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, Shard
+from proxyherd.config import Address
+
+
+class Desk:
+    """Has nothing but the end of a batch, and believes what it is told to."""
+
+    def __init__(self) -> None:
+        self.doubt = ""
+        self.faults: list[Exception] = []
+
+    def gather(self, _: Shard) -> tuple[Batch, bytes, int]:
+        return Batch(), encode(b"WAIT", b"1", b"800"), 1
+
+    def settle(self, _: Shard, __: Batch, ___: list[object], ____: float) -> str:
+        return self.doubt
+
+    def give_back(self, batch: Batch, why: str) -> None:
+        pass
+
+    def changed(self, shard: Shard) -> None:
+        pass
+
+    def fault(self, what: str, error: Exception) -> None:
+        self.faults.append(error)
+
+
+class Dialled:
+    """A shard, and when it has dialled its master."""
+
+    def __init__(self) -> None:
+        self.world, self.desk, self.times = World(1), Desk(), list[float]()
+        (self.master,) = self.world.masters.values()
+        loop = asyncio.get_running_loop()
+
+        async def connect(address: Address) -> Connection:
+            self.times.append(loop.time())
+            if self.master.is_down:
+                raise RefusedError("away")
+            return Connection(self.master)
+
+        library = replace(self.world.library, connect=connect)
+        self.shard = Shard(self.master.address, self.desk, library, seconds=1.0, gathers=0.0)
+
+    @property
+    def pauses(self) -> list[float]:
+        return [after - before for before, after in pairwise(self.times)]
+
+
+def assert_backs_off(pauses: list[float], first: int = 0) -> None:
+    for number, pause in enumerate(pauses, first):
+        full = min(FIRST_PAUSE_SECONDS * 2**number, LONGEST_PAUSE_SECONDS)
+        assert full / 2 - 1e-6 <= pause <= full + 1e-6, (number, pauses)
+    assert len({round(pause, 9) for pause in pauses[-5:]}) > 1, "no jitter"
+
+
+@pytest.mark.parametrize("doubted", [False, True], ids=["refused", "connected, and never believed"])
+def test_a_master_that_cannot_be_used_is_dialled_at_growing_intervals_up_to_a_second(doubted: bool) -> None:
+    async def scene() -> None:
+        dialled = Dialled()
+        dialled.master.pace = 0.0
+        dialled.master.is_down = not doubted
+        dialled.desk.doubt = "0 replicas have acknowledged"
+        await asyncio.sleep(15)
+        assert_backs_off(dialled.pauses)
+        assert 15 <= len(dialled.pauses) <= 35
+        dialled.shard.part()
+
+    run(scene())
+
+
+def test_a_master_that_was_used_is_dialled_soon_again() -> None:
+    async def scene() -> None:
+        dialled = Dialled()
+        dialled.master.pace, dialled.master.is_down = 0.0, True
+        await asyncio.sleep(10)
+        dialled.master.is_down = False
+        await asyncio.sleep(3)
+        assert dialled.shard.trouble == ""
+        dialled.master.is_down = True
+        before = len(dialled.times)
+        await asyncio.sleep(1.01)  # its next batch breaks off
+        while len(dialled.times) < before + 8:  # noqa: ASYNC110 - the clock jumps
+            await asyncio.sleep(0.05)
+        assert_backs_off(dialled.pauses[before:], first=1)
+        dialled.shard.part()
+
+    run(scene())
