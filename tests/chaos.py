@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 import pytest
 from fake_google import FakeGoogle, Reply, nearby_answer
@@ -113,11 +113,17 @@ def _mount(folder: Path, size: int) -> str:
 # The load. ---------------------------------------------------------------------------------------------------
 
 
+Last: TypeAlias = dict[bytes, tuple[int, bytes]]
+"""The greatest that a server has answered about each client, by time and AT line."""
+
+
 class Load:
     """Clients that report, ask, and keep what they were answered, on an event loop in a thread of its own.
 
     Each client's times increase, whatever server it reports to, and it gives a server up that does not answer. So
-    what must be known at the end is, of each client, the latest report that was answered, or a later one.
+    what must be known at the end is, of each client, the latest report that was answered, or a later one. And each
+    client is one worker's, who has read one answer before it asks for the next: so what a server answers about it is
+    never less than what that server has answered before, however often it was killed meanwhile.
     """
 
     def __init__(self, herd: Herd, seed: int, *, workers: int = 20, clients_each: int = 25) -> None:
@@ -126,6 +132,7 @@ class Load:
         self.refused: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
         self.faults: list[str] = []
+        self.last: dict[str, Last] = {name: {} for name in herd}
         self._herd = herd
         self._clients = {
             number: [b"client-%d-%d" % (number, at) for at in range(clients_each)]
@@ -142,6 +149,10 @@ class Load:
         """Stop reporting, and wait for the last answers."""
         self._ends = True
         self._thread.join()
+
+    def forget(self, server: Server) -> None:
+        """Judge a server no longer by what it has answered: its journal may lack some of it."""
+        self.last[server.name] = {}
 
     async def _drive(self) -> None:
         async with asyncio.TaskGroup() as workers:
@@ -160,10 +171,10 @@ class Load:
                 await asyncio.sleep(0.02)
 
     async def _visit(self, server: Server, rng: random.Random, clients: list[bytes], *, places: bool) -> None:
+        last = self.last[server.name]  # of the life that is connected to: it is another one after `forget`
         async with asyncio.timeout(ANSWER_SECONDS):
             reader, writer = await asyncio.open_connection("127.0.0.1", server.client_port)
         try:
-            here: dict[bytes, int] = {}
             for _ in range(rng.randrange(1, 40)):
                 if self._ends:
                     return
@@ -173,7 +184,7 @@ class Load:
                 writer.write(b"".join(line + b"\n" for line in lines))
                 for line in lines:
                     async with asyncio.timeout(PLACES_SECONDS if places else ANSWER_SECONDS):
-                        await self._answer(server, reader, line, here)
+                        await self._answer(server, reader, line, last)
                 await asyncio.sleep(rng.uniform(0, 0.05))
         finally:
             writer.transport.abort()
@@ -183,35 +194,37 @@ class Load:
             return b"IAMAT %b %+.6f%+.6f %b" % (client, rng.uniform(-90, 90), rng.uniform(-180, 180), now())
         return b"WHATSAT %b %b" % (client, b"5 3" if places and rng.random() < 0.3 else b"0 0")
 
-    async def _answer(
-        self, server: Server, reader: asyncio.StreamReader, line: bytes, here: dict[bytes, int]
-    ) -> None:
-        """Read an answer, and judge it by what was answered on this connection before."""
+    async def _answer(self, server: Server, reader: asyncio.StreamReader, line: bytes, last: Last) -> None:
+        """Read an answer, and judge it by what this server has answered before, here and in all its lives."""
         answer = (await reader.readuntil(b"\n"))[:-1]
         word, client, *operands = line.split(b" ")
+        before = last.get(client, (-1, b""))
         if answer == b"? " + line:
             if word == b"IAMAT":
                 self.refused[server.name] += 1
-            elif client in here:
-                self.faults.append(f"{server.name} does not know what it took: {line!r}")
+            elif client in last:
+                self.faults.append(f"{server.name} takes {before[1]!r} back: it does not know {line!r}")
             return
         at = parse_at(answer)
         if at is None or at.client != client:
             self.faults.append(f"{server.name} answered {line!r} with {answer!r}")
             return
+        now_told = at.entry.nanoseconds, answer
         if word == b"IAMAT":
             if not answer.startswith(b"AT %b " % server.name.encode()) or answer.split()[4:] != operands:
                 self.faults.append(f"{server.name} answered {line!r} with {answer!r}")
             self.counts["reports"] += 1
             self.answered[client] = answer  # its times increase, and it waits for each answer
-            here[client] = at.entry.nanoseconds
+            last[client] = now_told
             return
         while await reader.readuntil(b"\n") != b"\n":
             pass
         self.counts["queries"] += 1
-        if at.entry.nanoseconds < here.get(client, 0):
+        self.counts["queries judged"] += client in last
+        last[client] = now_told
+        if now_told < before:
             self.faults.append(
-                f"{server.name} has forgotten what it took: {line!r} is answered with {answer!r}"
+                f"{server.name} takes {before[1]!r} back: {line!r} is answered with {answer!r}"
             )
 
 
@@ -316,6 +329,7 @@ class Chaos:
         self.google = google
         self.load = Load(herd, seed)
         self.agreed_after = 0.0
+        self._is_full = self._was_full = False  # the small disk: now, and since its server was started
         self._lives: dict[str, bool] = dict.fromkeys(herd, True)
         self._memory = {name: server.memory() for name, server in herd.items()}
 
@@ -344,6 +358,11 @@ class Chaos:
         self.check_lives()
         self._lives[name] = False
         self.herd[name].kill()
+        if name == self.disk_of and self._was_full:
+            # What it learned while it could not write went from memory; a neighbour that it catches up from first may
+            # not have it yet.
+            self.load.forget(self.herd[name])
+            self._was_full = self._is_full
 
     def start(self, name: str) -> None:
         self.herd[name].start()
@@ -398,10 +417,18 @@ class Chaos:
             case "cut":
                 return partial(links.call, links[target].cut), lambda: None
             case "fill":
-                return self.disk.fill, self.disk.make_room
+                return self._fill, self._make_room
             case "hang":
                 return self._hang, self._answer_again
         raise AssertionError(step)
+
+    def _fill(self) -> None:
+        self._was_full = self._is_full = True
+        self.disk.fill()
+
+    def _make_room(self) -> None:
+        self._is_full = False
+        self.disk.make_room()
 
     def _hang(self) -> None:
         self.google._released.clear()

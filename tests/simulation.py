@@ -2,7 +2,7 @@
 
 The servers are the real ones: node, table, link and catch-up, driven turn by turn as the shell drives them. The
 world around them is a seed: a graph, delays, one-way cuts, half-open and doubled connections, stalls, crashes
-with and without what the disk had, strangers, clocks that are wrong, and clients that report meanwhile. A seed
+with and without what the disk had, strangers, clocks that are wrong, and clients that report and ask meanwhile. A seed
 reproduces a run exactly. The laws are checked as the herd runs, and when the world has become whole again.
 
 `check(seed)` runs one; where a law is broken it raises LawBroken with the seed and what happened before.
@@ -24,7 +24,7 @@ from proxyherd import catchup, peer_messages, table, walks
 from proxyherd.backoff import backoff
 from proxyherd.config import PEER_LINE_SLACK
 from proxyherd.link import NONCE_BYTES, Link, State, Terms
-from proxyherd.messages import Entry, Iamat, parse_at, parse_command
+from proxyherd.messages import Entry, Iamat, Whatsat, parse_at, parse_command
 from proxyherd.node import Node
 from proxyherd.peers import FIRST_PAUSE_SECONDS
 from proxyherd.reply import Reply
@@ -60,6 +60,8 @@ class Plan:
         self.clients = rng.choice([1, 3, 30, 100])
         self.preloaded = rng.choice([0, 5, 40, 150])
         self.reports = rng.choice([1, 10, 50])
+        self.questions = rng.choice([0, 10, 50])
+        self.replay_seconds = rng.choice([0.0, 0.02, 0.3])  # that a start takes at most to read its journal
         self.seconds = rng.uniform(0.3, 3.0)
         self.apart = rng.choice([0.0, 0.2])  # seconds before the first servers begin to dial
         self.troubles = rng.choice([0, 5, 15, 40])
@@ -188,6 +190,12 @@ class Server:
         self.terms: Terms
         self.ends: list[End] = []
         self.commands: deque[bytes] = deque()
+        self.waiting: list[bytes] = []  # questions that came before it was ready
+        self.promised: dict[
+            bytes, Order
+        ] = {}  # the greatest that it has ever answered, where no crash may lose that
+        self.lacks = False  # the journal has lost something that was answered
+        self.replays = False
         self.journal: list[tuple[float, bytes]] = []
         self.turn_due = False
         self.disk_full_until = 0.0
@@ -211,6 +219,7 @@ class Herd:
         self.last_flood = 0.0
         self.durable: dict[bytes, Order] = {}  # the greatest that no crash may lose
         self.answered = 0
+        self.asked = 0
         self.events_run = 0
         self.recorded: dict[str, bytes] = {}  # what the last dialler of a server said, for who replays it
         self._events: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
@@ -271,12 +280,13 @@ class Herd:
         server.ends, server.turn_due, server.stalled_until = [], False, 0.0
         server.disk_failed = False
         server.commands.clear()
+        server.waiting.clear()
         server.kernel.clear()
+        server.replays = True
         now = self.now + server.offset
         server.table = WatchedTable(self, server.name)
         server.node = Node(server.name, server.table, self.limits, self.timing, alone=False, now=now)
-        for _, line in server.journal:
-            server.node.replay([parse_at(line)])
+        server.node.begin_replay()
         server.terms = Terms(
             name=server.name,
             neighbours=frozenset(server.neighbours),
@@ -285,7 +295,24 @@ class Herd:
             heartbeat=self.timing.heartbeat_seconds,
             handshake=self.timing.handshake_seconds,
         )
-        self.say(f"{server.name} starts, life {server.life}, {len(server.table)} clients")
+        self.say(f"{server.name} starts, life {server.life}, {len(server.journal)} records")
+        self.replay(server, server.life, [line for _, line in server.journal])
+
+    def replay(self, server: Server, life: int, lines: list[bytes]) -> None:
+        """Read some of the journal; then meet the neighbours."""
+        if not self.lives(server, life) or self.put_off(server, self.replay, server, life, lines):
+            return
+        some = self.rng.randint(0, len(lines)) if self.plan.replay_seconds else len(lines)
+        server.node.replay(map(parse_at, lines[:some]))
+        if some < len(lines):
+            self.after(
+                self.rng.uniform(0, self.plan.replay_seconds / 4), self.replay, server, life, lines[some:]
+            )
+            return
+        self.say(f"{server.name} has replayed {len(server.table)} clients")
+        server.replays = False
+        server.node.start(self.now + server.offset, lacks=server.lacks)
+        self.wake(server)
         self.after(self.rng.uniform(0, self.timing.heartbeat_seconds / 4), self.tick, server, server.life)
         for neighbour in server.neighbours:
             if neighbour > server.name:
@@ -302,6 +329,9 @@ class Herd:
             end.gone = True
             if not power_cut:
                 self.notify(end)
+        server.lacks = server.lacks and not server.node.caught_up
+        if server.disk_failed or self.plan.journal == "none" or (power_cut and self.plan.journal != "kept"):
+            server.promised, server.lacks = {}, True
         if self.plan.journal == "none":
             server.journal.clear()
         elif power_cut and self.plan.journal == "less a second":
@@ -335,6 +365,10 @@ class Herd:
             self.undo(server)
             acting.takes_reports = False
             replies = [self.command(server, line) for line in lines]
+        if server.waiting and not acting.all_wait:
+            again, server.waiting = server.waiting, []
+            lines += again
+            replies += [self.command(server, line) for line in again]
         acting.flood()
         for end in tuple(server.ends):
             self.release(end, now)
@@ -355,6 +389,8 @@ class Herd:
 
     def command(self, server: Server, line: bytes) -> Reply:
         report = parse_command(line)
+        if isinstance(report, Whatsat):
+            return server.node.command(line, 0)
         assert isinstance(report, Iamat)
         held = server.table.get(report.client)
         reply = server.node.command(line, EPOCH * SECOND + int(self.now * SECOND) + server.skew)
@@ -366,15 +402,38 @@ class Herd:
 
     def answer(self, server: Server, reply: Reply, line: bytes) -> None:
         """Let the client have its answer: from now on it may rely on it."""
+        if reply.kind == "whatsat":
+            self.answer_question(server, reply, line)
+            return
         assert reply.answer is not None
         self.say(f"{server.name} answers {reply.answer.decode()} ({reply.outcome})")
         if reply.outcome == "stored":
             self.answered += 1
             report = parse_command(line)
             assert isinstance(report, Iamat)
+            order = report.nanoseconds, reply.answer
+            server.promised[report.client] = max(order, server.promised.get(report.client, order))
             if self.plan.journal == "kept":
-                order = report.nanoseconds, reply.answer
                 self.durable[report.client] = max(order, self.durable.get(report.client, order))
+
+    def answer_question(self, server: Server, reply: Reply, line: bytes) -> None:
+        """Let a client have what it asked for, or wait. What a server has answered once it never takes back."""
+        client = line.split()[1]
+        promised = server.promised.get(client, (-1, b""))
+        if reply.outcome == "waiting":
+            server.waiting.append(line)
+            return
+        if server.lacks and not server.node.ready:
+            self.broken(f"{server.name} answers {line!r} though its journal lacks something")
+        found = (-1, b"") if reply.entry is None else (reply.entry.nanoseconds, reply.entry.line)
+        self.say(f"{server.name} answers {line!r} with {found[1]!r} ({reply.outcome})")
+        if found < promised:
+            self.broken(
+                f"{server.name} has answered {promised[1]!r}, and answers {line!r} with {found[1]!r} now"
+            )
+        if reply.entry is not None:
+            server.promised[client] = found
+            self.asked += 1
 
     def undo(self, server: Server) -> None:
         """Let a server take its reports back; all else stays as it was."""
@@ -462,7 +521,7 @@ class Herd:
                 self.after(pause, self.dial, server, life, neighbour, fresh)
 
         other = self.servers[neighbour]
-        if not other.up:
+        if not other.up or other.replays:
             again(False)
             return
         near = End(self, server, self.link(server, neighbour))
@@ -596,7 +655,7 @@ class Herd:
     def intrude(self, _: Server, edge: Edge) -> None:
         """Connect as a neighbour without its secret: with a wrong one, or with what the neighbour once said."""
         name, target, replay = edge[0], self.servers[edge[1]], self.rng.random() < 0.5
-        if not target.up:
+        if not target.up or target.replays:
             return
         terms = Terms(
             name=name,
@@ -656,6 +715,12 @@ class Herd:
         client, place = rng.randrange(self.plan.clients), rng.choice(["+1+1", "-34.5+118"])
         if server.up:
             server.commands.append(f"IAMAT c{client} {place} {whole}{fraction}".encode())
+            self.wake(server)
+
+    def question(self, server: Server) -> None:
+        """Let a client ask about one."""
+        if server.up:
+            server.commands.append(b"WHATSAT c%d 0 0" % self.rng.randrange(self.plan.clients))
             self.wake(server)
 
     def trouble(self) -> None:
@@ -724,6 +789,8 @@ class Herd:
             self.after(0.2 * rng.random(), self.report, rng.choice(list(self.servers.values())))
         for _ in range(plan.reports):
             self.after(plan.seconds * rng.random(), self.report, rng.choice(list(self.servers.values())))
+        for _ in range(plan.questions):
+            self.after(plan.seconds * rng.random(), self.question, rng.choice(list(self.servers.values())))
         for _ in range(plan.troubles):
             self.after(plan.seconds * rng.random(), self.trouble)
         self.run_until(plan.seconds)
@@ -772,6 +839,8 @@ class Herd:
             held = {client: (entry.nanoseconds, entry.line) for client, entry in server.table}
             if held != server.table.greatest:
                 self.broken(f"{server.name} does not hold the greatest that it ever held")
+            if server.waiting and server.node.ready:
+                self.broken(f"{server.name} is ready and lets {server.waiting} wait")
             if b"forged" in held:
                 self.broken(f"{server.name} believed a stranger")
             for client, order in self.durable.items():

@@ -12,9 +12,10 @@ from collections.abc import Callable
 import pytest
 from simulation import Herd, LawBroken, Plan, WatchedTable, check, run
 
-from proxyherd.messages import At, Entry
+from proxyherd.messages import At, Entry, Whatsat
 from proxyherd.node import News, Node
 from proxyherd.peer_messages import Changed, Event
+from proxyherd.reply import Reply
 from proxyherd.table import Table
 from proxyherd.walks import Neighbour
 
@@ -24,6 +25,7 @@ CHUNK = 50
 FOUND_WITHIN = 200
 
 _concerning, _act, _pass_on = Node._concerning, Node._act, Node._pass_on
+_look_up, _start = Node.look_up, Node.start
 
 
 @pytest.mark.parametrize("first", range(FIRST, FIRST + SEEDS, CHUNK))
@@ -98,6 +100,18 @@ def never_says_changed(node: Node) -> None:
         node._pass_on()
 
 
+def answers_while_it_replays(node: Node, question: Whatsat, line: bytes) -> Reply:
+    waits, node._all_wait = node._all_wait, False
+    try:
+        return _look_up(node, question, line)
+    finally:
+        node._all_wait = waits
+
+
+def believes_a_journal_that_lacks_records(node: Node, now: float, *, lacks: bool) -> None:
+    _start(node, now)
+
+
 @pytest.mark.parametrize(
     ("method", "bug"),
     [
@@ -106,6 +120,8 @@ def never_says_changed(node: Node) -> None:
         ("_pass_on", floods_only_where_it_has_walked),
         ("_act", forgets_to_walk_again),
         ("flood", never_says_changed),
+        ("look_up", answers_while_it_replays),
+        ("start", believes_a_journal_that_lacks_records),
     ],
 )
 def test_a_planted_bug_is_found(
