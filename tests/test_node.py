@@ -12,7 +12,7 @@ import pytest
 from proxyherd.config import PEER_LINE_SLACK
 from proxyherd.framing import Overlong
 from proxyherd.link import NONCE_BYTES, Link, State, Terms
-from proxyherd.messages import format_at, parse_at, parse_report
+from proxyherd.messages import Entry, format_at, parse_at, parse_report
 from proxyherd.node import FROM_THE_FUTURE, TICKS, Node
 from proxyherd.notes import CaughtUp, Heard, LinkDown, LinkFailed, LinkUp, Skipped
 from proxyherd.reply import Reply
@@ -830,6 +830,47 @@ def test_what_is_too_old_is_neither_learned_nor_replayed_and_leaves_the_table_an
     assert not any(server.table.children(""))
 
 
+@pytest.mark.parametrize(("heartbeat", "compare"), [(0.5, 5.0), (0.01, 2.0), (60.0, 1.0)])
+def test_what_ages_in_a_later_round_goes_too_a_part_of_the_table_each_tick(
+    monkeypatch: pytest.MonkeyPatch, heartbeat: float, compare: float
+) -> None:
+    """Three rounds: what is too old goes within one round and a tick, and nothing younger does."""
+    leaves = 256
+    monkeypatch.setattr("proxyherd.table.LEAVES", leaves)
+    monkeypatch.setattr("proxyherd.table.DEPTH", 2)
+    monkeypatch.setattr("proxyherd.node.LEAVES", leaves)
+    looked_at: list[int] = []
+    table = Table(KEY)
+    real_entries = table.entries
+
+    def entries(first: int, last: int) -> list[tuple[bytes, Entry]]:
+        looked_at.append(last - first)
+        return real_entries(first, last)
+
+    monkeypatch.setattr(table, "_hash", lambda client: int(client) % leaves)
+    monkeypatch.setattr(table, "entries", entries)
+    timing = Timing(heartbeat_seconds=heartbeat, compare_seconds=compare)
+    node = Node("A", table, Limits(max_age_seconds=1), timing, alone=True, now=0)
+    tick = heartbeat / TICKS
+    round_ = max(compare, tick)
+    lives = {b"%d" % number: int((10 + 3 * round_ * number / 150) * SECOND) for number in range(150)}
+    for client, received in lives.items():
+        line = b"AT A +%d.%09d %b +1+1 0" % (*divmod(received, SECOND), client)
+        table.put(client, Entry(line, 0), table.leaf(client))
+    now = 10.0
+    while now < 10 + 3 * round_ + 1 + 2 * (round_ + tick):
+        node.clock = int(now * SECOND)
+        node.tick(now)
+        held = {client for client, _ in table}
+        ages = {client: now - received / SECOND - 1 for client, received in lives.items()}
+        assert held >= {client for client, age in ages.items() if age < -0.001}
+        late = {client for client in held if ages[client] > round_ + tick + 0.001}
+        assert not late, now
+        now += tick
+    assert len(table) == 0
+    assert max(looked_at) <= leaves / (compare / tick) + 1
+
+
 def test_what_is_held_and_too_old_is_no_obstacle_whether_a_client_or_a_neighbour_says_what_is_new() -> None:
     """Servers would differ until it has left each of their tables."""
     limits = Limits(max_age_seconds=10, max_clients=1)
@@ -938,3 +979,36 @@ def test_the_table_is_bounded_in_bytes_too_and_what_neighbours_took_has_a_quarte
     wires.settle()
     assert before < small.table.bytes <= 65_536 * 5 // 4
     assert any(isinstance(note, Skipped) for note in small.node.notes)
+
+
+def test_past_the_limit_a_known_clients_longer_line_is_refused_and_nothing_changes() -> None:
+    server = Server("A", limits=Limits(max_table_bytes=100))
+    server.report(b"IAMAT kiwi +1+1 5")
+    server.node.flood()
+    held, size = server.lines(), server.table.bytes
+    longer = b"IAMAT kiwi +1." + b"0" * (100 - size) + b"+1 6"
+    reply = server.report(longer)
+    assert (reply.outcome, reply.answer) == ("refused", b"? " + longer)
+    assert server.lines() == held
+    assert server.table.bytes == size
+    assert server.node.news == []
+    just = server.report(b"IAMAT kiwi +1." + b"0" * (100 - size - 1) + b"+1 6")
+    assert just.outcome == "stored"
+    assert server.lines() == {just.answer}
+    assert server.table.bytes == 100
+
+
+def test_reports_that_are_taken_back_leave_the_bytes_as_they_were() -> None:
+    server = Server("A")
+    server.report(b"IAMAT kiwi +1+1 5")
+    server.node.flood()
+    before = server.table.bytes
+    for line in (
+        b"IAMAT kiwi +1.0000+1 6",
+        b"IAMAT kiwi +1+1 7",
+        b"IAMAT plum +1+1 5",
+        b"IAMAT plum +1.0+1 6",
+    ):
+        assert server.report(line).outcome == "stored"
+    server.node.undo_reports()
+    assert server.table.bytes == before == len(b"kiwi") + len(*server.lines())

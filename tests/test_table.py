@@ -14,7 +14,7 @@ from proxyherd.link import Link
 from proxyherd.messages import Entry, parse_at
 from proxyherd.node import Node
 from proxyherd.schema import Limits, Timing
-from proxyherd.table import DEPTH, FANOUT, LEAVES, Table, span
+from proxyherd.table import DEPTH, FANOUT, LEAVES, Room, Table, span
 from proxyherd.walks import Neighbour
 
 KEY = bytes(range(32))
@@ -127,6 +127,94 @@ def test_a_leaf_is_the_same_whether_it_is_remembered_or_not(monkeypatch: pytest.
     expected = [Table(KEY).leaf(client) for client in clients]
     assert [table.leaf(client) for client in clients * 2] == expected * 2
     assert len(table._known) <= 3
+
+
+# How much it holds. -------------------------------------------------------------------------------------------
+
+
+ROOM = Room(clients=3, bytes=400)
+CLIENTS = [b"a", b"kiwi", b"plum", b"a-client-with-a-long-name", b"fig"]
+
+entries = st.builds(
+    lambda time, server, pad: Entry(at("x", str(time), server, "+1." + "0" * pad + "+1"), time),
+    st.integers(1, 4),
+    st.sampled_from(["Bona", "Clark"]),
+    st.integers(1, 90),
+)
+deeds = st.tuples(
+    st.sampled_from(["put", "advance", "admit", "remove"]),
+    st.sampled_from(CLIENTS),
+    entries,
+    st.booleans(),
+)
+
+
+def fits(model: dict[bytes, Entry], client: bytes, entry: Entry) -> bool:
+    """Whether there is room for an entry, from its definition: nothing is refused that takes no more bytes."""
+    held = model.get(client)
+    after = {**model, client: entry}
+    if held is None and len(after) > ROOM.clients:
+        return False
+    return bytes_of(after) <= ROOM.bytes or (held is not None and len(entry.line) <= len(held.line))
+
+
+def bytes_of(model: dict[bytes, Entry]) -> int:
+    return sum(len(client) + len(entry.line) for client, entry in model.items())
+
+
+@given(st.lists(deeds, max_size=30))
+@settings(max_examples=300)
+def test_after_any_history_bytes_are_the_sum_and_what_has_no_room_changes_nothing(
+    history: list[tuple[str, bytes, Entry, bool]],
+) -> None:
+    table, model = Table(KEY), dict[bytes, Entry]()
+    for deed, client, entry, forgets in history:
+        too_old = (lambda _: True) if forgets else None
+        held = model.get(client)
+        leaf = table.leaf(client)
+        said: object = None
+        expected: object = None
+        match deed:
+            case "remove":
+                table.remove(client, leaf)
+                model.pop(client, None)
+            case "put":
+                table.put(client, entry, leaf)
+                model[client] = entry
+            case "advance":
+                said = table.advance(client, entry, ROOM, too_old)
+                later = held is None or forgets or entry.nanoseconds > held.nanoseconds
+                expected = held if later and fits(model, client, entry) else False
+                if expected is not False:
+                    model[client] = entry
+            case "admit":
+                said = table.admit(client, entry, ROOM, too_old)
+                greater = held is None or forgets
+                if held is not None and not greater:
+                    greater = (entry.nanoseconds, entry.line) > (held.nanoseconds, held.line)
+                expected = None if greater and not fits(model, client, entry) else greater
+                if expected:
+                    model[client] = entry
+        assert said == expected, (deed, client, entry, held)
+        assert [table.get(one) for one in CLIENTS] == [model.get(one) for one in CLIENTS]
+        assert table.bytes == bytes_of(model)
+        assert len(table) == len(model)
+    assert dict(table) == model
+
+
+def test_a_known_client_may_grow_up_to_the_last_byte_and_not_by_one_more() -> None:
+    for store in (Table.advance, Table.admit):
+        table, short = Table(KEY), Entry(at("kiwi", "1"), 1)
+        room = Room(9, len(b"kiwi") + len(short.line) + 10)
+        assert store(table, b"kiwi", short, room) is not False
+        grown = Entry(at("kiwi", "2", place="+1.000000000+1"), 2)
+        assert len(grown.line) == len(short.line) + 10
+        too_long = Entry(grown.line + b"0", 3)
+        assert not store(table, b"kiwi", too_long, room)
+        assert dict(table) == {b"kiwi": short}
+        assert store(table, b"kiwi", grown, room)
+        assert dict(table) == {b"kiwi": grown}
+        assert table.bytes == room.bytes
 
 
 # Digests. -----------------------------------------------------------------------------------------------------
