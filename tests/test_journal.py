@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import random
+import stat
 import tempfile
 import tracemalloc
 from collections.abc import Callable, Iterable, Iterator
@@ -406,6 +407,26 @@ def test_rewrite_leaves_one_snapshot_and_one_segment(tmp_path: Path) -> None:
         assert rewrite(journal, lines)
         assert [path.suffix for path in files(tmp_path)] == [".snapshot", ".segment"]
     assert restarted(tmp_path)[0] == LINES
+
+
+@pytest.mark.parametrize("umask", [0, 0o022, 0o077])
+def test_files_have_the_modes_that_the_security_page_promises_whatever_the_umask(
+    tmp_path: Path, umask: int
+) -> None:
+    before = os.umask(umask)
+    try:
+        with opened(tmp_path / "journal") as journal:
+            journal.append(LINES)
+            rewriting = journal.begin_rewrite()
+            assert rewriting is not None
+            rewriting.write(LINES)
+            unfinished = stat.S_IMODE(next((tmp_path / "journal").glob("*.unfinished")).stat().st_mode)
+            rewriting.finish()
+            journal.end_rewrite(rewriting)
+            modes = {stat.S_IMODE(path.stat().st_mode) for path in files(tmp_path / "journal")}
+    finally:
+        os.umask(before)
+    assert modes == {unfinished} == {0o640 & ~umask}
 
 
 def test_what_is_appended_during_a_rewrite_survives_it(tmp_path: Path) -> None:

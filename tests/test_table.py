@@ -132,7 +132,7 @@ def test_a_leaf_is_the_same_whether_it_is_remembered_or_not(monkeypatch: pytest.
 # How much it holds. -------------------------------------------------------------------------------------------
 
 
-ROOM = Room(clients=3, bytes=400)
+ROOM = Room(clients=3, bytes=200)
 CLIENTS = [b"a", b"kiwi", b"plum", b"a-client-with-a-long-name", b"fig"]
 
 entries = st.builds(
