@@ -139,9 +139,9 @@ class _File(Struct, forbid_unknown_fields=True):
 
 def load(file: Path) -> Herd:
     """Read and check the herd's file. Raises ConfigError."""
-    if file.exists() and not file.is_file() and not file.is_dir():
-        raise ConfigError(f"{file}: is a pipe, a socket or a device; name a regular file with --config")
     try:
+        if file.exists() and not file.is_file() and not file.is_dir():
+            raise ConfigError(f"{file}: is a pipe, a socket or a device; name a regular file with --config")
         text = file.read_bytes().decode("utf-8-sig")  # some editors begin a file with a byte order mark
     except OSError as error:
         raise ConfigError(

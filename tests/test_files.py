@@ -129,6 +129,18 @@ def test_a_pipe_among_the_files_of_a_journal_is_damage_and_stops_no_start(tmp_pa
     started.close()
 
 
+def test_a_herds_file_that_may_not_be_looked_at_is_an_error_that_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, **_: object) -> os.stat_result:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "stat", refuse)
+        with pytest.raises(ConfigError, match=r"herd\.toml: Permission denied; name"):
+            config.load(tmp_path / "herd.toml")
+
+
 def test_a_regular_file_is_opened_as_ever_through_links_too(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"12345")
     (tmp_path / "link").symlink_to("file")
