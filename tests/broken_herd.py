@@ -119,6 +119,7 @@ class Server:
                 await writer.drain()
             if rest:
                 await self.take_unended(rest, peer, writer)
+            self.leave(writer)
             await writer.drain()
         except OSError:
             self.broken_off()
@@ -150,6 +151,9 @@ class Server:
     async def take_unended(self, line: bytes, peer: str, writer: StreamWriter) -> None:
         """Take the line that the stream ended in."""
         await self.take(line, peer, writer)
+
+    def leave(self, writer: StreamWriter) -> None:
+        """All has been answered that came on a connection."""
 
     def broken_off(self) -> None:
         """A connection broke off."""

@@ -210,6 +210,11 @@ class ClosesAtWhatResemblesHttp(Server):
         return b"HTTP/" in line
 
 
+class SaysGoodbye(Server):
+    def leave(self, writer: StreamWriter) -> None:
+        writer.write(b"goodbye\n")
+
+
 # Times. --------------------------------------------------------------------------------------------------------
 
 
@@ -511,6 +516,13 @@ class ReadsOnInALongLine(Server):
             if rest:
                 await self.take_unended(rest, peer, writer)
         writer.close()
+
+
+class ObeysALongLineInSilence(Server):
+    def answer_overlong(self, start: bytes, writer: StreamWriter) -> None:
+        super().answer_overlong(start, writer)
+        _, word, operands = start.partition(b"IAMAT ")
+        self.answer((word + operands).split())
 
 
 # A server lost and regained. -----------------------------------------------------------------------------------
