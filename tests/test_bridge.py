@@ -6,6 +6,7 @@ import contextlib
 import os
 import pty
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -90,8 +91,10 @@ class Bridge:
         ]
 
     def __enter__(self) -> Self:
+        wanted = 'ulimit -S -c "$(ulimit -H -c)"; exec "$@"'  # as where core dumps are wanted
+        command = ["sh", "-c", wanted, "sh", *self.command]
         with self.output.open("wb") as output:
-            self.process = subprocess.Popen(self.command, stdout=output, stderr=output)
+            self.process = subprocess.Popen(command, stdout=output, stderr=output)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -193,6 +196,8 @@ def test_what_both_are_told_at_once_ends_equal_on_both_and_no_answered_report_is
             servers = (herd["Bona"], herd["Jaquez"], fronts["Ann"], fronts["Zoe"])
             loads = [stack.enter_context(Load(server, everybody)) for server in servers]
             bridge.wait_until_says("in step")
+            limits = Path(f"/proc/{bridge.process.pid}/limits").read_text()
+            assert re.search(r"^Max core file size +0 ", limits, re.MULTILINE), "it would leave a core dump"
             time.sleep(0.5)  # of load while they are in step
         code, text = bridge.stop()
     assert (code, text[:5]) == (0, "ended"), text
