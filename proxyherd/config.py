@@ -262,7 +262,18 @@ def _places(value: object, servers: int, file: Path) -> Places:
             f"{file}: key places.base_url: {places.base_url!r} is not what stands before a path; "
             'write it like "http://127.0.0.1:10300"'
         )
+    if places.proxy is not None:
+        _check_proxy(places.proxy, places.base_url or "https:", f"{file}: key places.proxy")
     return places
+
+
+def _check_proxy(url: str, upstream: str, where: str) -> None:
+    if not (_is_base(url) and re.fullmatch(r"http://[^/]+/?", url)):
+        raise ConfigError(f'{where}: {url!r} is no HTTP proxy; write it like "http://proxy.example:3128"')
+    if not upstream.startswith("https:"):
+        raise ConfigError(
+            f"{where}: places.base_url is no https:, and so the proxy would see the key; drop one of the two"
+        )
 
 
 def _is_base(url: str) -> bool:

@@ -180,6 +180,11 @@ class Places(Struct, frozen=True, forbid_unknown_fields=True):
     """Whom to ask in Google's place: what stands before `/maps/api/place/nearbysearch/json` and
     `/v1/places:searchNearby`, such as the `http://127.0.0.1:10300` of `proxyherd places-sim`."""
 
+    proxy: str | None = None
+    """An HTTP proxy on the way to Google, such as `http://proxy.example:3128`; it is asked for a tunnel (CONNECT), in
+    which it sees neither key nor locations. HTTPS_PROXY and the like in the environment are not read, since a herd is
+    what its file says."""
+
     key_file: str | None = None
     """A file with the key; relative to the herd's file. Without it: the systemd credential
     `google-places-api-key`, then the variable GOOGLE_PLACES_API_KEY."""

@@ -103,6 +103,18 @@ def now() -> bytes:
     return b"%d.%09d" % (seconds, rest)
 
 
+def withheld(process: int | str = "thread-self") -> float:
+    """Return the seconds for which the main thread of a process, or this thread, was ready to run and the machine had no
+    processor for it; 0 if it has ended and was waited for.
+
+    The kernel counts them. What a program takes is the time less these, on a busy machine too: work and sleep count.
+    """
+    try:
+        return int(Path(f"/proc/{process}/schedstat").read_text().split()[1]) / 1e9
+    except OSError:
+        return 0.0
+
+
 class Meanwhile:
     """Does `work` in a thread while a block runs, until `stopping`; what fails there fails the block at its end."""
 

@@ -1,7 +1,7 @@
 """HTTP to Google: one session, every call within its budget, every failure an exception without the key in it.
 
-The rules: a call is recorded in the budget before it is made. Redirects are not followed and no proxy is asked, since
-either would get the key. An aiohttp error, request or response carries the URL and the headers: none is chained,
+The rules: a call is recorded in the budget before it is made. Redirects are not followed, since
+their target would get the key; a proxy is asked for a tunnel only. An aiohttp error, request or response carries the URL and the headers: none is chained,
 formatted, let through, or left in a frame that the traceback of a failure shows. And a body that echoes the key is
 scrubbed before anybody sees it.
 """
@@ -191,7 +191,8 @@ class Caller:
                     keepalive_timeout=KEEPALIVE_SECONDS,
                 ),
                 cookie_jar=aiohttp.DummyCookieJar(),
-                trust_env=False,  # a proxy would see the key
+                proxy=self._places.proxy,  # it gives a tunnel: the configuration asks for https: behind it
+                trust_env=False,  # whoever's shell started the server has no say
                 auto_decompress=False,  # see _read
                 headers={"User-Agent": f"proxyherd/{__version__}", "Accept-Encoding": "gzip"},
             )
@@ -254,7 +255,7 @@ def _failure(error: Exception, seconds: float) -> tuple[Outcome, FailedError]:
     again = not isinstance(error, UnreadableError)
     if isinstance(error, NonsenseError):
         outcome, what = "nonsense", f"answered nonsense: {error}"
-    elif isinstance(error, aiohttp.ClientConnectorError):
+    elif isinstance(error, aiohttp.ClientConnectorError | aiohttp.ClientHttpProxyError):
         what = f"could not be reached ({type(error).__name__})"
     else:
         outcome, what = "broken", f"failed ({type(error).__name__})"
