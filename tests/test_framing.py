@@ -213,7 +213,7 @@ def heard(stream: bytes, size: int, *, most: int = ALL, limit: int = LIMIT) -> t
 
 @pytest.mark.parametrize("most", [1, ALL])
 @pytest.mark.parametrize("size", [1, 7, LIMIT, 1 << 20])
-@pytest.mark.parametrize("request_", REQUESTS)
+@pytest.mark.parametrize("request_", REQUESTS, ids=range(len(REQUESTS)))
 def test_nothing_behind_an_http_request_is_handed_out(request_: bytes, size: int, most: int) -> None:
     before = b"FOO\nIAMAT kiwi +1+1 4\n"
     stream = before + request_ + b"\n" + BEHIND
@@ -222,7 +222,7 @@ def test_nothing_behind_an_http_request_is_handed_out(request_: bytes, size: int
 
 
 @pytest.mark.parametrize("size", [1, 7, LIMIT, 1 << 20])
-@pytest.mark.parametrize("line", NO_REQUESTS)
+@pytest.mark.parametrize("line", NO_REQUESTS, ids=range(len(NO_REQUESTS)))
 def test_what_only_resembles_a_request_ends_nothing(line: bytes, size: int) -> None:
     stream = line + b"\nIAMAT kiwi +1+1 5\n"
     assert heard(stream, size) == (expected(stream, LIMIT), False)
@@ -232,7 +232,7 @@ def test_a_request_without_line_feed_ends_the_stream() -> None:
     assert heard(b"GET / HTTP/1.1", 1) == ([b"GET / HTTP/1.1"], True)
 
 
-@pytest.mark.parametrize("request_", REQUESTS)
+@pytest.mark.parametrize("request_", REQUESTS, ids=range(len(REQUESTS)))
 def test_neighbours_streams_end_at_no_request(request_: bytes) -> None:
     assert framed([request_ + b"\n" + BEHIND]) == expected(request_ + b"\n" + BEHIND, LIMIT)
 
