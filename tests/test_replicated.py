@@ -196,6 +196,17 @@ def test_thousands_that_waited_are_looked_up_in_portions_and_nobody_is_held_up(
     play(observer, scenario)
 
 
+def test_what_is_left_of_those_that_waited_wakes_turns_until_all_are_answered(observer: Observer) -> None:
+    async def scenario(server: Server) -> None:
+        asks = server.client(*[b"WHATSAT nobody 0 0"] * 1_100)
+        await turns_of_the_loop()
+        server.start()
+        await turns_of_the_loop()  # nobody else says anything
+        assert asks.answers == [b"? WHATSAT nobody 0 0"] * 1_100
+
+    play(observer, scenario, alone=True)
+
+
 def test_a_query_past_the_bound_is_refused_and_those_who_left_are_logged_with_what_is_behind(
     observer: Observer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -340,6 +351,10 @@ def test_links_beat_also_while_a_turn_waits_for_the_disk(observer: Observer) -> 
         server.journal.release()
         await turns_of_the_loop()
         assert len(reports.answers) == 1
+        written = len(peer.released)
+        server.engine.beat()
+        assert len(peer.released) == written  # the sync is over: links write in turns alone again
+        await turns_of_the_loop()
         written = len(peer.released)
         server.engine.remove_link(peer)
         server.engine.beat()
