@@ -225,6 +225,7 @@ REFUSED = [
     ),
     *(
         "FUNCTION FLUSH",
+        "FUNCTION LOAD x",
         "FUNCTION DELETE proxyherd_1",
         "FUNCTION DUMP",
         "SCRIPT FLUSH",
