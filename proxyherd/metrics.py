@@ -225,7 +225,7 @@ class Metrics:
         )
         self.links_failed = Counter(
             "proxyherd_link_failures_total",
-            "Attempts at a link that came to nothing, made or received; unknown for strangers",
+            "Attempts at a link that came to nothing, made or received, and live links that a newer one replaced; unknown for strangers",
             ["neighbour"],
             registry=registry,
         )

@@ -38,7 +38,7 @@ from proxyherd.messages import (
     received,
     word,
 )
-from proxyherd.notes import Flooded, Heard, LinkDown, LinkFailed, LinkUp, Note, Skipped
+from proxyherd.notes import REPLACED, Flooded, Heard, LinkDown, LinkFailed, LinkUp, Note, Skipped
 from proxyherd.peer_messages import (
     AskDigests,
     AskLeaf,
@@ -265,7 +265,7 @@ class Node:
     def _proved(self, link: Link, now: float) -> None:
         assert link.peer is not None
         if (older := self._neighbours.get(link.peer)) is not None:
-            older.link.close("replaced by a newer link")
+            older.link.close(REPLACED)
             self.closed(older.link)
         neighbour = Neighbour(link.peer, link, now + self._timing.compare_seconds)
         self._neighbours[link.peer] = neighbour

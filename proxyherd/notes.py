@@ -5,9 +5,12 @@ The core has no log. It leaves these, and the shell turns them into events and f
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from msgspec import Struct
+
+REPLACED: Final = "replaced by a newer link"
+"""Why a live link ended: the neighbour, or another server of its name, has proved itself on a new connection."""
 
 
 class LinkUp(Struct, frozen=True):

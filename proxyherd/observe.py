@@ -21,7 +21,7 @@ from proxyherd.limiters import CommandLimiter, Limiter
 from proxyherd.logs import Each, LogFile, names
 from proxyherd.messages import NANOSECONDS
 from proxyherd.metrics import Metrics
-from proxyherd.notes import CaughtUp, Flooded, Heard, LinkDown, LinkFailed, LinkUp, Note, Skipped
+from proxyherd.notes import REPLACED, CaughtUp, Flooded, Heard, LinkDown, LinkFailed, LinkUp, Note, Skipped
 from proxyherd.places import STATES, Outcome, Spared, State
 from proxyherd.recent import Recent
 from proxyherd.reply import Reply
@@ -239,6 +239,8 @@ class Observer:
             case LinkDown(neighbour, reason):
                 self.links[neighbour] = "cut"
                 self.metrics.links_up.labels(neighbour).set(0)
+                if reason == REPLACED:  # again and again where two servers have one name
+                    self.metrics.links_failed.labels(neighbour).inc()
                 self._now_and_then(neighbour, "peer_closed", reason=reason)
             case LinkFailed(neighbour, dialled, reason):
                 self.link_failed(neighbour, reason, dialled=dialled)

@@ -261,6 +261,20 @@ def test_a_note_that_cannot_be_told_costs_no_other_one(
     run(body)
 
 
+def test_two_servers_of_one_name_show_in_the_metric_of_their_neighbour(run: Callable[[Body], None]) -> None:
+    """Each proves itself, so that nothing fails: but the one displaces the other."""
+
+    async def body(bob: Bob) -> None:
+        failed = bob.daemon._metrics.links_failed.labels("Abe")._value
+        for twins in range(1, 4):
+            await bob.meet("Abe")
+            assert failed.get() == twins
+        assert {one["reason"] for one in bob.logged("peer_closed")} == {"replaced by a newer link"}
+        assert bob.daemon._metrics.links_failed.labels("Ann")._value.get() == 0
+
+    run(body)
+
+
 def test_a_log_that_raises_costs_nobody_an_answer(
     run: Callable[[Body], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
