@@ -20,6 +20,9 @@ NANOSECONDS: Final = 1_000_000_000
 MOST_NANOSECONDS: Final = 10**21
 """No time is as late: it has twelve digits of seconds at most."""
 
+_CLOCK_IS_SET: Final = 1_577_836_800 * NANOSECONDS
+"""2020-01-01. A clock that shows an earlier time was never set: machines without a battery start in 1970 or 2000."""
+
 COPIED_BYTES: Final = 1_024
 """Bytes of an overlong line that its answer copies."""
 
@@ -162,6 +165,16 @@ def received(at_line: bytes) -> int:
     _, _, difference, _, _, time = at_line.split(b" ")
     seconds, _, fraction = time.partition(b".")
     return nanoseconds(seconds, fraction or None) + int(difference.replace(b".", b""))
+
+
+def latest_receipt(clock: int, most_skew: int) -> int:
+    """Return the latest time at which a server may have received a report, by another one's clock, all in nanoseconds.
+
+    `most_skew` 0: any. A clock that was never set judges nothing.
+    """
+    if most_skew and clock >= _CLOCK_IS_SET:
+        return clock + most_skew
+    return 2 * MOST_NANOSECONDS  # no line says as late a time
 
 
 def invalid(line: bytes) -> bytes:

@@ -33,12 +33,23 @@ from proxyherd.messages import (
     Whatsat,
     format_at,
     invalid,
+    latest_receipt,
     parse_command,
     parse_report,
     received,
     word,
 )
-from proxyherd.notes import REPLACED, Flooded, Heard, LinkDown, LinkFailed, LinkUp, Note, Skipped
+from proxyherd.notes import (
+    FROM_THE_FUTURE,
+    REPLACED,
+    Flooded,
+    Heard,
+    LinkDown,
+    LinkFailed,
+    LinkUp,
+    Note,
+    Skipped,
+)
 from proxyherd.peer_messages import (
     AskDigests,
     AskLeaf,
@@ -57,16 +68,8 @@ from proxyherd.schema import Limits, Timing
 from proxyherd.table import LEAVES, Room, Table
 from proxyherd.walks import Neighbour, Walks
 
-FROM_THE_FUTURE = (
-    "received further in the future than max_clock_skew_seconds; is the clock of the server in the line wrong, "
-    "or this server's?"
-)
-
 TICKS = 4
 """Ticks in a heartbeat."""
-
-_CLOCK_IS_SET = 1_577_836_800 * NANOSECONDS
-"""2020-01-01. A clock that shows an earlier time was never set: machines without a battery start in 1970 or 2000."""
 
 
 class News(Struct, frozen=True, gc=False):
@@ -296,7 +299,7 @@ class Node:
 
     def _learn(self, neighbour: Neighbour, ats: list[At], caught_up: bool) -> None:
         news, name, admit = self.news, neighbour.name, self._admit
-        before, latest = len(news), self._latest()
+        before, latest = len(news), latest_receipt(self.clock, self._most_skew)
         for at in ats:
             if at.received > latest:
                 self.notes.append(Skipped(name, at.entry.line, FROM_THE_FUTURE))
@@ -314,12 +317,6 @@ class Node:
         else:
             late = self.clock - received(news[before].line) if learned else None
             self.notes.append(Heard(name, [at.client for at in ats], learned, late))
-
-    def _latest(self) -> int:
-        """Return the latest time at which a server may have received a report, by this server's clock."""
-        if self._most_skew and self.clock >= _CLOCK_IS_SET:
-            return self.clock + self._most_skew
-        return 2 * MOST_NANOSECONDS  # no line says as late a time
 
     def _admit(self, at: At) -> bool | None:
         """Hold an entry if it is greater than what is held; None if there is no room for it."""

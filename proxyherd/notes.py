@@ -9,6 +9,12 @@ from typing import Final, TypeAlias
 
 from msgspec import Struct
 
+FROM_THE_FUTURE: Final = (
+    "received further in the future than max_clock_skew_seconds; is the clock of the server in the line wrong, "
+    "or this server's?"
+)
+"""Why a neighbour's line was skipped."""
+
 REPLACED: Final = "replaced by a newer link"
 """Why a live link ended: the neighbour, or another server of its name, has proved itself on a new connection."""
 

@@ -13,8 +13,8 @@ from proxyherd.config import PEER_LINE_SLACK
 from proxyherd.framing import Overlong
 from proxyherd.link import NONCE_BYTES, Link, State, Terms
 from proxyherd.messages import Entry, format_at, parse_at, parse_report
-from proxyherd.node import FROM_THE_FUTURE, TICKS, Node
-from proxyherd.notes import CaughtUp, Heard, LinkDown, LinkFailed, LinkUp, Skipped
+from proxyherd.node import TICKS, Node
+from proxyherd.notes import FROM_THE_FUTURE, CaughtUp, Heard, LinkDown, LinkFailed, LinkUp, Skipped
 from proxyherd.reply import Reply
 from proxyherd.schema import Limits, Timing
 from proxyherd.table import LEAVES, Table
