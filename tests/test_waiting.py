@@ -90,6 +90,21 @@ def test_past_the_bound_those_who_left_make_room_and_then_there_is_none(
     assert not early
 
 
+def test_making_room_loses_nobody_who_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "MOST", 2)
+    early: EarlyQueries[Asking] = EarlyQueries()
+    leaves, stays = Asking(), Asking()
+    first, second, third = (query(b"%d" % number) for number in range(3))
+    assert early.add(leaves, b"line", first)
+    assert early.add(stays, b"line", second)
+    leaves.leave()
+    assert early.add(stays, b"line", third)
+    assert replies(early.left()) == [first]
+    assert replies(early.known([News(b"1", b"")])) == [second]
+    early.release()
+    assert replies(early.due(9)) == [third]
+
+
 def test_refusing_costs_no_search_of_all_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(waiting, "MOST", 1_600)
     early: EarlyQueries[Asking] = EarlyQueries()
