@@ -230,3 +230,26 @@ def test_a_fault_of_places_is_logged_with_its_traceback_and_answered(run: Run) -
         assert asked.counted() == {}
 
     run(body)
+
+
+def test_who_leaves_before_places_is_open_leaves_it_to_the_others(run: Run) -> None:
+    """The opening is one, and shared: who is broken off while it waits for it must not break it off."""
+
+    async def body(asked: Asked) -> None:
+        opening: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        asked.questions._places = opening
+        asked.provider.may.set()
+        leaves, stays = Client(), Client()
+        left, stayed = asked.add(leaves), asked.add(stays)
+        await asked.turn()
+        asked.questions.cancel(leaves)
+        await asked.turn()
+        assert left.outcome == "left"
+        assert not opening.cancelled()
+        opening.set_result(asked.provider)
+        await asked.turn()
+        assert stayed.outcome == "answered"
+        assert stayed.status == "OK"
+        assert asked.answered == [leaves, stays]
+
+    run(body)
