@@ -118,11 +118,7 @@ class Session(Quick):
         self._named: dict[str, list[tuple[str, int]]] = {}
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
-        self.items = {
-            item.nodeid: item
-            for item in session.items
-            if item.path.name not in UNUSED and not item.get_closest_marker("quiet")
-        }
+        self.items = {item.nodeid: item for item in session.items if item.path.name not in UNUSED}
         forks.prepare()
         self.record = Record(self._recorded())
         self.functions = trials.functions(f"{self.project.package}/")

@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterator
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
+import fake_redis
 import pytest
 from fake_google import KEY, FakeGoogle, Ledger, Reply, nearby_answer, opened
 
@@ -27,7 +29,7 @@ from proxyherd.places import google as old
 from proxyherd.places import google_new as new
 from proxyherd.places.answers import NonsenseError
 from proxyherd.places.calling import THREAD_BYTES, Caller
-from proxyherd.places.failures import FailedError, UnrecordedError
+from proxyherd.places.failures import FailedError, LateError, UnrecordedError
 from proxyherd.places.gate import IN_ONE_GO
 from proxyherd.places.resilience import Resilient
 from proxyherd.questions import Questions
@@ -226,7 +228,8 @@ class ByHand:
 
     async def nearby(self, query: Query, seconds: float) -> Answer:
         self.asked.append(query)
-        self.calls[query] = waiting = asyncio.get_running_loop().create_future()
+        waiting: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self.calls[query] = waiting
         try:
             return await waiting
         finally:
@@ -379,3 +382,61 @@ def test_hundreds_of_queries_at_once_begin_a_few_calls_each_time_the_loop_goes_r
         assert asked.ledger.spared == []
 
     play(tmp_path, scene, at_once=64)
+
+
+class Slow:
+    """An upstream that takes half a second, and no longer than it is given."""
+
+    name = "slow"
+
+    def __init__(self) -> None:
+        self.calls = self.answers = 0
+
+    def widened(self, query: Query) -> Query:
+        return query
+
+    async def nearby(self, query: Query, seconds: float) -> Answer:
+        self.calls += 1
+        try:
+            async with asyncio.timeout(seconds):
+                await asyncio.sleep(0.5)
+        except TimeoutError:
+            raise LateError(no_results("UNKNOWN_ERROR", "late"), again=True) from None
+        self.answers += 1
+        return no_results("OK")
+
+    async def close(self) -> None:
+        pass
+
+
+def test_more_queries_than_a_slow_upstream_can_bear_open_no_breaker_and_waste_no_calls(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of 25 queries a second eight can be answered: those are, and the rest cost nothing. On a clock that jumps."""
+    clock = SimpleNamespace(monotonic=lambda: asyncio.get_running_loop().time())
+    monkeypatch.setattr("proxyherd.places.resilience.time", clock)
+
+    async def scene() -> None:
+        upstream, ledger = Slow(), Ledger()
+        settings = schema.Places(
+            max_connections=4, deadline_seconds=2.0, attempt_seconds=1.0, breaker_failures=5
+        )
+        places = Places(
+            Resilient(upstream, settings, ledger),
+            ledger,
+            deadline_seconds=2.0,
+            max_in_flight=4_096,
+            kept=None,
+        )
+
+        async def ask(number: int) -> str:
+            await asyncio.sleep(number / 25)
+            return (await places.nearby(Query("+1", "+1", Decimal(number + 1), 5), number % 50)).status
+
+        found = await asyncio.gather(*map(ask, range(500)))
+        assert ledger.states == []
+        assert upstream.answers == found.count("OK") >= 8 * 20 - 4
+        assert upstream.calls - upstream.answers <= 8, "before it knew how long answers take"
+        assert ledger.spared.count("late") >= 300
+
+    fake_redis.run(scene())
