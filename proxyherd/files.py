@@ -69,3 +69,27 @@ def make_file(path: Path) -> None:
                 os.fchmod(descriptor, mode & FILE_MODE)
     finally:
         os.close(descriptor)
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write all of it, in as many writes as the system wants. Raises OSError; a part may then be written."""
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
+def sync_folder(path: Path) -> None:
+    """Bring the names in a folder to disk: those of new, renamed and deleted files. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def inode_and_size(path: Path) -> tuple[int, int]:
+    """Return the inode number of a file and its bytes; both 0 where there is no such file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0
+    return found.st_ino, found.st_size

@@ -26,7 +26,7 @@ from zlib import crc32
 
 from msgspec import Struct
 
-from proxyherd.files import make_folder, open_regular
+from proxyherd.files import inode_and_size, make_folder, open_regular, sync_folder, write_all
 
 _NAME: Final = re.compile(r"([0-9]{12})\.(segment|snapshot)")
 _CHECKSUM_BYTES: Final = 9
@@ -152,7 +152,7 @@ class Journal:
                 left.unlink()
         if self._old:
             self._number = int(self._old[-1].name[:12])
-        self._files = {path: _inode_and_size(path) for path in self._old}
+        self._files = {path: inode_and_size(path) for path in self._old}
         self.found = {path.name: one for path, one in self._files.items()}
         self._appended = sum(size for path, (_, size) in self._files.items() if path.suffix == ".segment")
         self._snapshot_bytes = sum(
@@ -191,7 +191,7 @@ class Journal:
             return False
         data = _records(lines)
         try:
-            _write_all(self._fd, data)
+            write_all(self._fd, data)
         except OSError as error:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._fd, self._size)
@@ -234,7 +234,7 @@ class Journal:
             path = self._folder / name
             if self._rewrites and path != self._segment(self._number):
                 continue
-            if _inode_and_size(path)[0] != inode:
+            if inode_and_size(path)[0] != inode:
                 self.fail(OSError(errno.ENOENT, "deleted or replaced while the server runs", str(path)))
                 return
 
@@ -295,7 +295,7 @@ class Journal:
         try:
             make_folder(self._folder)
             fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
-            _sync_folder(self._folder)
+            sync_folder(self._folder)
         except OSError as error:
             if fd >= 0:
                 os.close(fd)
@@ -342,7 +342,7 @@ class Rewrite:
         if self._fd < 0:
             self._fd = open_regular(self._unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640)
         data = _records(lines)
-        _write_all(self._fd, data)
+        write_all(self._fd, data)
         self.size += len(data)
 
     def finish(self) -> None:
@@ -354,7 +354,7 @@ class Rewrite:
         self._fd = -1
         self._unfinished.rename(self.path)
         try:
-            _sync_folder(self.path.parent)
+            sync_folder(self.path.parent)
         except OSError:
             with contextlib.suppress(OSError):
                 self.path.unlink()
@@ -380,25 +380,3 @@ def _records(lines: Sequence[bytes]) -> bytes:
     fields[::2] = map(crc32, lines)
     fields[1::2] = lines
     return b"%08x %b\n" * len(lines) % tuple(fields)  # one formatting costs half of as many
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(fd, data) :]
-
-
-def _inode_and_size(path: Path) -> tuple[int, int]:
-    """Return both, 0 where there is no such file."""
-    try:
-        found = path.stat()
-    except OSError:
-        return 0, 0
-    return found.st_ino, found.st_size
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
