@@ -57,21 +57,38 @@ SECTIONS = {
 }
 
 
-def described(section: type) -> list[tuple[str, str, str]]:
-    """Return name, default and description of each key of a section."""
+def described(section: type) -> list[tuple[str, str, str, str]]:
+    """Return name, default, bounds and description of each key of a section."""
     (definition,) = ast.parse(inspect.getsource(section)).body
     assert isinstance(definition, ast.ClassDef)
     defaults = {one.name: one.default for one in msgspec.structs.fields(section)}
-    keys: list[tuple[str, str, str]] = []
+    bounds = bounds_of(section)
+    keys: list[tuple[str, str, str, str]] = []
     for statement in definition.body:
         if isinstance(statement, ast.AnnAssign):
             assert isinstance(statement.target, ast.Name)
             default = "required" if statement.value is None else spelled(defaults[statement.target.id])
-            keys.append((statement.target.id, default, ""))
+            keys.append((statement.target.id, default, bounds[statement.target.id], ""))
         elif isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant) and keys:
-            name, default, _ = keys[-1]
-            keys[-1] = (name, default, " ".join(str(statement.value.value).split()))
+            keys[-1] = (*keys[-1][:3], " ".join(str(statement.value.value).split()))
     return keys
+
+
+def bounds_of(section: type) -> dict[str, str]:
+    """Return what each key may be: `least to most`, `above 0 to most`, the choices, or nothing."""
+    info = msgspec.inspect.type_info(section)
+    assert isinstance(info, msgspec.inspect.StructType)
+    return {one.name: bounded(one.type) for one in info.fields}
+
+
+def bounded(kind: msgspec.inspect.Type) -> str:
+    """Return the bounds of one type."""
+    if isinstance(kind, msgspec.inspect.LiteralType):
+        return ", ".join(f'`"{value}"`' for value in kind.values)
+    if isinstance(kind, msgspec.inspect.IntType | msgspec.inspect.FloatType):
+        least = f"`{kind.ge:_}`" if kind.ge is not None else f"above `{kind.gt}`"
+        return f"{least} to `{int(kind.le or 0):_}`"
+    return ""
 
 
 def spelled(value: object) -> str:
@@ -92,8 +109,8 @@ def page() -> str:
     parts = [INTRODUCTION]
     for name, section in SECTIONS.items():
         parts.append(f"\n## `[{name}]`\n\n{' '.join((section.__doc__ or '').split())}\n\n")
-        parts.append("| key | default | what and why |\n| --- | --- | --- |\n")
-        parts.extend(f"| `{key}` | {default} | {why} |\n" for key, default, why in described(section))
+        parts.append("| key | default | from, to | what and why |\n| --- | --- | --- | --- |\n")
+        parts.extend(f"| {' | '.join((f'`{key}`', *more))} |\n" for key, *more in described(section))
     return "".join(parts)
 
 

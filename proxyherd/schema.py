@@ -189,10 +189,10 @@ class Places(Struct, frozen=True, forbid_unknown_fields=True):
     """A file with the key; relative to the herd's file. Without it: the systemd credential
     `google-places-api-key`, then the variable GOOGLE_PLACES_API_KEY."""
 
-    language: Annotated[str, Meta(pattern=r"^[A-Za-z0-9-]+$")] | None = None
+    language: Annotated[str, Meta(pattern=r"^[A-Za-z0-9-]+\Z")] | None = None
     """The language of Google's answers, such as `de`; without it Google chooses."""
 
-    field_mask: Annotated[str, Meta(pattern=r"^[A-Za-z*][A-Za-z0-9.,*]*$")] = ",".join(
+    field_mask: Annotated[str, Meta(pattern=r"^[A-Za-z*][A-Za-z0-9.,*]*\Z")] = ",".join(
         f"places.{name}"
         for name in (
             "attributions",
