@@ -164,9 +164,10 @@ class World:
         lines = []
         for master in self.masters:
             tags = [tag for tag, owner in enumerate(self.owners) if owner == master]
-            slots = " ".join(f"{tag * SLOTS_A_TAG}-{(tag + 1) * SLOTS_A_TAG - 1}" for tag in tags)
+            slots = [f" {tag * SLOTS_A_TAG}-{(tag + 1) * SLOTS_A_TAG - 1}" for tag in tags]
             flags = "myself,master" if master == myself.address else "master"
-            lines.append(f"id{master.port} {master}@{master.port + 10_000} {flags} - 0 0 1 connected {slots}")
+            node = f"id{master.port} {master}@{master.port + 10_000} {flags} - 0 0 1 connected"
+            lines.append(node + "".join(slots))
         return "\n".join(lines) + "\n"
 
     async def ask_view(self, address: Address) -> View:
@@ -358,7 +359,7 @@ def run(body: Any) -> Any:
 
 
 class Silent:
-    """An observer that notes which batches were done again, and why, and what each master's trouble is."""
+    """An observer that notes what is done again and why, what each master's trouble is, and who has which parts."""
 
     def __init__(self) -> None:
         self.again: list[str] = []
@@ -366,12 +367,16 @@ class Silent:
         self.faults: list[BaseException | None] = []
         self.sizes: list[int] = []
         self.full: list[tuple[str, bool]] = []
+        self.parts: list[dict[str, int]] = []
+        self.waited: list[tuple[str, int]] = []
+        """Why so many wishes were done again."""
 
     def batch(self, commands: int, _: float) -> None:
         self.sizes.append(commands)
 
-    def retried(self, why: str, _: int) -> None:
+    def retried(self, why: str, count: int) -> None:
         self.again.append(why)
+        self.waited.append((why, count))
 
     def master(self, master: str, trouble: str) -> None:
         self.troubles.append((master, trouble))
@@ -381,6 +386,10 @@ class Silent:
 
     def masters(self, parts: dict[str, int]) -> None:
         assert sum(parts.values()) <= layout.TAGS
+        self.parts.append(parts)
+
+    def node_failed(self, _: str, __: str) -> None:
+        """Tests of the lookout note it."""
 
     def fault(self, _: str, error: BaseException | None) -> None:
         self.faults.append(error)

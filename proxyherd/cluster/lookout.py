@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from proxyherd.cluster.opening import Opener
+from proxyherd.cluster.shard import explain
 from proxyherd.cluster.views import View, merge
 from proxyherd.config import Address
 from proxyherd.observe import Observer
@@ -82,7 +83,7 @@ class Lookout:
             async with asyncio.timeout(self._seconds):
                 return await self._opener.ask_view(address)
         except self._opener.library.errors as error:
-            reason = str(error) or "no answer in time"
+            reason = explain(error)
             self.silence = f"{address}: {reason}"
             self._observer.node_failed(str(address), reason)
             return None

@@ -117,9 +117,9 @@ class Shard:
                     connection = await self._library.connect(self.address)
                 await self._use(connection)
             except self._library.errors as error:
-                self._tell(_explain(error))
+                self._tell(explain(error))
             except Exception as error:  # noqa: BLE001 - a fault of ours must not leave a shard without anybody
-                self._tell(_explain(error))
+                self._tell(explain(error))
                 self._desk.fault(f"{self.address} cannot be served", error)
             await asyncio.sleep(next(self._pauses))
 
@@ -185,5 +185,6 @@ def _new_pauses() -> Iterator[float]:
     return backoff(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, rng)
 
 
-def _explain(error: BaseException) -> str:
+def explain(error: BaseException) -> str:
+    """Return what an error says, or is where it says nothing, for a log line."""
     return "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
