@@ -44,10 +44,10 @@ def _spelled(code: int) -> str:
 def _spelled_in_json(code: int) -> str:
     r"""Likewise as JSON spells it, with the same meaning; a byte that is not UTF-8, which JSON cannot hold, as \xNN."""
     spelled = _spelled(code)
-    if not spelled.startswith("\\U"):
-        return spelled if code >= 0x80 or spelled == chr(code) else f"\\u{code:04x}"
-    units = chr(code).encode("utf-16-be")
-    return f"\\u{units[:2].hex()}\\u{units[2:].hex()}"
+    if spelled == chr(code) or code in _BYTES:
+        return spelled
+    units = chr(code).encode("utf-16-be", "surrogatepass").hex()
+    return re.sub("....", r"\\u\g<0>", units)
 
 
 class _Table(dict[int, str]):

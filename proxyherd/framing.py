@@ -35,7 +35,7 @@ class LineFramer:
         self._data = b""
         self._dropping = False
         self._ends_at_http = ends_at_http
-        self._gist = b""  # of the line that is being dropped
+        self._gist: bytes  # of the line that is being dropped
 
     @property
     def waiting(self) -> int:
@@ -85,18 +85,17 @@ class LineFramer:
                 return
 
     def _skip_to_line_end(self) -> bool:
-        """Drop the rest of an overlong line; return whether its end has come, and the stream goes on."""
+        """Drop the rest of an overlong line; return whether its end has come."""
         rest, line_feed, self._data = self._data.partition(b"\n")
         self._dropping = not line_feed
         if self._ends_at_http:
             self._gist = _gist(self._gist + rest)
             if line_feed and is_http_request(self._gist):
                 self._data, self.ended = b"", True
-        return bool(line_feed) and not self.ended
+        return bool(line_feed)
 
 
 def _gist(line: bytes) -> bytes:
     """Return a short line that is an HTTP request just if this one is, and also when more is added to both."""
-    words = line.split(None, 4)[:4]
-    gist = b" ".join([word[: METHOD_BYTES + 1] for word in words])
+    gist = b" ".join([word[: METHOD_BYTES + 1] for word in line.split(None, 3)])
     return gist + b" " if line[-1:].isspace() else gist

@@ -38,7 +38,7 @@ class Limiter:
         self._repeat = repeat
         self._at = 0.0
         self._said: str | None = None
-        self._said_at = 0.0
+        self._said_at: float
         self._left_out = 0
 
     def pass_on(self, reason: str, now: float) -> int | None:
@@ -84,10 +84,9 @@ class CommandLimiter:
     def refill(self, seconds: float) -> None:
         """Let time pass."""
         self._left = min(COMMANDS_BURST, self._left + seconds)
-        if self._logged:
-            self._logged = {
-                address: logged - seconds for address, logged in self._logged.items() if logged > seconds
-            }
+        self._logged = {
+            address: logged - seconds for address, logged in self._logged.items() if logged > seconds
+        }
 
     def take_left_out(self) -> tuple[dict[str, int], dict[str, int]]:
         """Return how many were left out since the last time: by kind and outcome, and by address, of those who sent

@@ -107,7 +107,7 @@ class Link:
         self._framer = LineFramer(_HANDSHAKE_LINE_BYTES)
         self._out: list[bytes] = []
         self._batch: Batch | None = None
-        self._batch_left = 0
+        self._batch_left: int  # lines of the batch that are still to come
         self.opened = self._heard = self._spoke = now
         if dial is not None:
             self._say(b"PROXYHERD %b %b %b %b" % (self._versions, _b(terms.name), _b(dial), self._nonce))

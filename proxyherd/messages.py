@@ -50,6 +50,7 @@ _http_request = re.compile(
     rb"\s*+[!#$%%&'*+.^_`|~0-9A-Za-z-]{1,%d}+\s++\S++\s++HTTP/1\.[0-9]\s*+" % METHOD_BYTES
 ).fullmatch
 _split_location = re.compile(rb"(" + _LATITUDE + rb")(" + _LONGITUDE + rb")").fullmatch
+_known_word = re.compile(rb"\s*+(IAMAT|WHATSAT|AT)(?:\s|\Z)").match
 
 _MOST_DIGITS: Final = 20
 _MOST_KILOMETRES: Final = 50
@@ -164,7 +165,7 @@ def received(at_line: bytes) -> int:
     """Return when the server in an AT line received the report, in nanoseconds of POSIX time."""
     _, _, difference, _, _, time = at_line.split(b" ")
     seconds, _, fraction = time.partition(b".")
-    return nanoseconds(seconds, fraction or None) + int(difference.replace(b".", b""))
+    return nanoseconds(seconds, fraction) + int(difference.replace(b".", b""))
 
 
 def latest_receipt(clock: int, most_skew: int) -> int:
@@ -196,8 +197,5 @@ def metres(radius: bytes) -> Decimal:
 
 def word(line: bytes) -> str:
     """Return what an invalid line tried to be: `iamat`, `whatsat`, `at` or `other`; names a metric's label."""
-    first = line[:64].split(None, 1)
-    return _WORDS.get(first[0], "other") if first else "other"
-
-
-_WORDS: Final = {b"IAMAT": "iamat", b"WHATSAT": "whatsat", b"AT": "at"}
+    known = _known_word(line)
+    return known[1].decode().lower() if known else "other"

@@ -101,7 +101,7 @@ class Node:
         self._name = name.encode()
         self._limits = limits
         self._timing = timing
-        self._most_lead = int(limits.max_clock_lead_seconds * NANOSECONDS)
+        self._most_lead = int(limits.max_clock_lead_seconds * NANOSECONDS) or MOST_NANOSECONDS
         self._most_age = int(limits.max_age_seconds * NANOSECONDS)
         self._most_skew = int(limits.max_clock_skew_seconds * NANOSECONDS)
         self._expiring = 0  # the leaf to look into next for what is too old
@@ -142,7 +142,7 @@ class Node:
         """
         name, room, news, advance = self._name, self._room, self.news, self.table.advance
         too_old = self._is_forgotten if self._most_age else None
-        latest = at + self._most_lead if self._most_lead else MOST_NANOSECONDS
+        latest = at + self._most_lead
         if not self.takes_reports:
             return [[] for _ in said]
         answered: list[list[bytes]] = []
@@ -165,8 +165,7 @@ class Node:
 
     def _not_stored(self, report: Iamat, at: int, line: bytes) -> Reply:
         """Answer a report that `reports` has left."""
-        early = not self._most_lead or report.nanoseconds - at <= self._most_lead
-        if self.takes_reports and early:
+        if self.takes_reports and report.nanoseconds <= at + self._most_lead:
             held = self.table.get(report.client)
             if held is not None and report.nanoseconds <= held.nanoseconds and not self._is_forgotten(held):
                 return Reply("iamat", "stale", format_at(self._name, at, report))

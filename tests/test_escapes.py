@@ -98,8 +98,25 @@ def test_every_character_of_unicode_is_shown_as_itself_or_as_its_number() -> Non
         if shown == chr(code):
             assert unicodedata.category(shown)[0] in "LMNPS" or shown == " "
         elif shown not in ("\\t", "\\n", "\\r", "\\\\"):
-            byte = code - 0xDC00 if 0xDC80 <= code < 0xDD00 else code
-            assert shown in (f"\\x{byte:02x}", f"\\u{byte:04x}", f"\\U{byte:08x}")
+            if code < 0x80:
+                assert shown == f"\\x{code:02x}"
+            elif 0xDC80 <= code < 0xDD00:  # stands for a byte that is not UTF-8
+                assert shown == f"\\x{code - 0xDC00:02x}"
+            else:
+                assert shown == (f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}")
+
+
+def test_in_json_every_character_is_shown_as_itself_or_as_json_spells_its_number() -> None:
+    for code in (*range(0x3100), *range(0xD700, 0xE100), *range(0xFE00, 0x10200), *range(0xE0000, 0xE0200)):
+        character = chr(code)
+        shown = visible_json(f'["{character}"]')[2:-2]
+        if 0xDC80 <= code < 0xDD00:
+            assert shown == f"\\x{code - 0xDC00:02x}"
+        elif shown != character:
+            assert json.loads(f'"{shown}"') == character
+            assert re.fullmatch(r"(\\u[0-9a-f]{4}){1,2}", shown)
+        else:
+            assert character.isprintable() or character in "\t\n"
 
 
 def test_what_is_plain_stays_as_it_is() -> None:

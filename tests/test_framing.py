@@ -108,6 +108,14 @@ def test_an_overlong_line_that_ends_with_the_stream_is_told_once() -> None:
     assert framer.end() == []
 
 
+def test_the_end_of_a_stream_hands_out_no_part_of_an_overlong_line_that_was_not_asked_for() -> None:
+    framer = LineFramer(LIMIT)
+    framer.receive(b"a" * (LIMIT + 1))
+    framer.lines(ALL)
+    framer.receive(b"IAMAT kiwi +1+1 1")
+    assert framer.end() == []
+
+
 def test_what_stands_before_the_end_of_the_stream_is_a_line_and_what_does_not_is_none() -> None:
     framer = LineFramer(LIMIT)
     framer.receive(b"one\nlast")
@@ -190,6 +198,8 @@ NO_REQUESTS = [
     b"WHATSAT HTTP/1.1 10 5",
     b"WHATSAT / HTTP/1.1 10",
     b"GET /" + b"x" * LIMIT + b" HTTP/1.1x",
+    b"GET / HTTP/1.1" + b" " * 3 * LIMIT + b"x",
+    b"GET / HTTP/1.1" + b" " * 3 * LIMIT + b"x y",
     b"GET /" + b"x" * LIMIT + b" y HTTP/1.1",
     b"M" * 3 * LIMIT + b" / HTTP/1.1",
     b"GET" + b" x" * LIMIT + b" HTTP/1.1",

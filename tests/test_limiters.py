@@ -89,7 +89,7 @@ def test_what_is_kept_of_addresses_is_bounded() -> None:
     assert len(limiter._addresses) <= 1_025
     outcomes, addresses = limiter.take_left_out()
     assert outcomes == {"other invalid": 50_000 - COMMANDS_BURST}
-    assert len(addresses) == limiters.SHOWN_ADDRESSES
+    assert len(addresses) == limiters.SHOWN_ADDRESSES == 10
     assert addresses["others"] == 50_000 - COMMANDS_BURST - 1_024
     limiter.refill(1.0)
     assert not limiter._logged
@@ -104,6 +104,20 @@ def test_events_of_one_kind_a_burst_then_one_in_so_many_seconds_and_a_repetition
     assert limiter.pass_on("later", 12.0) == 1
     first = Limiter()
     assert first.pass_on("", 0.0) == 0
+
+
+def test_failures_of_one_kind_are_limited_as_the_page_of_logs_says() -> None:
+    """Ten at once, then one in six seconds, and one that says the same as the last once a minute."""
+    limiter = Limiter()
+    assert [limiter.pass_on(f"reason {number}", 0.0) for number in range(12)] == [*[0] * 10, None, None]
+    assert limiter.pass_on("late", 5.9) is None
+    assert limiter.pass_on("late", 6.0) == 3
+    assert limiter.pass_on("late", 65.9) is None
+    assert limiter.pass_on("late", 66.0) == 1
+
+
+def test_commands_that_change_nothing_are_limited_as_the_page_of_logs_says() -> None:
+    assert (ADDRESS_BURST, COMMANDS_BURST) == (1_000, 2_000)
 
 
 # In the observer. ----------------------------------------------------------------------------------------------

@@ -11,17 +11,20 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from proxyherd.messages import (
+    MOST_NANOSECONDS,
     At,
     Entry,
     Iamat,
     Whatsat,
     format_at,
     invalid,
+    latest_receipt,
     metres,
     nanoseconds,
     parse_at,
     parse_command,
     position,
+    received,
     word,
 )
 
@@ -333,7 +336,11 @@ def test_an_unknown_word_and_a_wrong_number_or_order_of_operands_are_no_command(
 
 @pytest.mark.parametrize(
     ("line", "expected"),
-    [(b" IAMAT x", "iamat"), (b"WHATSAT", "whatsat"), (b"AT x", "at"), (b"at", "other"), (b"", "other")],
+    [
+        *((b"\x0b" * 100 + b"IAMAT\x0cx", "iamat"), (b"WHATSAT", "whatsat"), (b"AT\tx", "at"), (b"AT", "at")),
+        *((b"at", "other"), (b"", "other"), (b" ", "other"), (b"IAMATx", "other"), (b"IAMA", "other")),
+        *((b"x AT", "other"), (b"\xc2\xa0AT", "other"), (b"AT\x00", "other")),
+    ],
 )
 def test_a_failed_command_is_counted_under_its_word(line: bytes, expected: str) -> None:
     assert word(line) == expected
@@ -422,6 +429,28 @@ def test_an_at_line_of_any_well_formed_server_is_taken(line: bytes) -> None:
 )
 def test_an_at_line_that_no_server_writes_is_malformed(line: bytes) -> None:
     assert parse_at(line) is None
+
+
+def test_no_time_is_as_late_as_the_bound_and_no_server_receives_as_late_as_twice_it() -> None:
+    latest = b"999999999999.999999999"
+    parsed = parse_at(at(difference=b"+" + latest, time=latest))
+    assert parsed is not None
+    assert parsed.entry.nanoseconds == MOST_NANOSECONDS - 1
+    assert parsed.received == received(parsed.entry.line) == 2 * (MOST_NANOSECONDS - 1)
+    assert latest_receipt(10**19, 0) == 2 * MOST_NANOSECONDS
+
+
+@pytest.mark.parametrize("fraction", [b"", b".5", b".50000000", b".500000000", b".000000001"])
+def test_when_a_report_was_received_is_its_time_and_the_difference(fraction: bytes) -> None:
+    for difference, late in ((b"+2.000000003", 2_000_000_003), (b"-0.000000004", -4)):
+        line = at(difference=difference, time=b"7" + fraction)
+        assert received(line) == as_nanoseconds(b"7" + fraction) + late
+
+
+def test_a_clock_that_shows_a_time_before_2020_judges_no_receipt() -> None:
+    set_at = 1_577_836_800 * SECOND
+    assert latest_receipt(set_at, 7) == set_at + 7
+    assert latest_receipt(set_at - 1, 7) == latest_receipt(set_at, 0) == 2 * MOST_NANOSECONDS
 
 
 def test_the_position_in_an_at_line_is_spelled_as_the_client_did() -> None:

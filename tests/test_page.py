@@ -553,7 +553,7 @@ def test_no_more_is_kept_than_may_be() -> None:
     answers = [b"AT Ann +1.000000000 a%d +1+1 1" % number for number in range(3 * MOST)]
     observer.reports(b"1", lines, answers)
     observer.end_turn()
-    assert len(recent) == MOST
+    assert len(recent) == MOST == 200, "as the page of the status page says"
     assert recent.number == 3 * MOST
     assert [one.number for one in recent.commands(0, MOST)] == list(range(2 * MOST + 1, 3 * MOST + 1))
     assert recent.commands(3 * MOST - 2, MOST)[0].command == lines[-2].decode()
@@ -572,6 +572,7 @@ def test_what_was_cut_looks_cut_and_nothing_else_does() -> None:
     whole, cut = recent.commands(0, MOST)[:2], recent.commands(0, MOST)[2:]
     assert all(len(text) == SHOWN_BYTES for one in whole for text in (one.command, one.answer))
     assert len(cut) == 2
+    assert SHOWN_BYTES == 256
     assert all(text.endswith("x …") for one in cut for text in (one.command, one.answer))
 
 

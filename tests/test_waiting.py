@@ -26,6 +26,10 @@ class Asking:
         self._gone = True
 
 
+def test_as_many_wait_as_the_page_of_security_says() -> None:
+    assert waiting.MOST == 65_536
+
+
 def query(client: bytes) -> Reply:
     return Reply("whatsat", "waiting", None, Whatsat(client, b"0", 0))
 
@@ -113,9 +117,7 @@ def test_refusing_costs_no_search_of_all_that_wait(monkeypatch: pytest.MonkeyPat
         assert early.add(someone, b"line", query(b"%d" % number))
     for _ in range(1_600):
         assert not early.add(someone, b"line", query(b"x"))
-    assert (
-        someone.looks <= 16 * 1_600
-    )  # once in a hundred: a search for each would be a hundred times as much
+    assert someone.looks == 16 * 1_600, "a search for the first, and then for one in 101"
     someone.leave()
     taken = sum(early.add(Asking(), b"line", query(b"x")) for _ in range(200))
     assert taken >= 100
