@@ -30,8 +30,8 @@ def table(*, per_leaf: dict[int, int] | None = None) -> Table:
     return table
 
 
-def pull(*, per_leaf: dict[int, int] | None = None) -> Pull:
-    return Pull(table(per_leaf=per_leaf), LINE_BYTES)
+def pull(*, per_leaf: dict[int, int] | None = None, line_bytes: int = LINE_BYTES) -> Pull:
+    return Pull(table(per_leaf=per_leaf), line_bytes)
 
 
 def digests(node: str, **differing: int) -> Digests:
@@ -95,9 +95,22 @@ def test_adjoining_leaves_of_which_nothing_is_held_are_asked_for_as_one_range() 
     ]
 
 
-@pytest.mark.parametrize(("lines", "fits"), [(1, True), (MOST_HASHES, True), (MOST_HASHES + 1, False)])
-def test_a_leaf_whose_hashes_are_longer_than_a_line_is_asked_for_whole(lines: int, fits: bool) -> None:
-    walk = pull(per_leaf={0xFFFF: lines})
+@pytest.mark.parametrize(
+    ("line_bytes", "lines", "fits"),
+    [
+        (LINE_BYTES, 1, True),
+        (LINE_BYTES, MOST_HASHES, True),
+        (LINE_BYTES, MOST_HASHES + 1, False),
+        (LINE_BYTES + 15, MOST_HASHES + 1, False),
+        (LINE_BYTES + 16, MOST_HASHES + 1, True),
+        (8_192, 510, True),
+        (8_192, 511, False),
+    ],
+)
+def test_a_leaf_whose_hashes_are_longer_than_a_line_is_asked_for_whole(
+    line_bytes: int, lines: int, fits: bool
+) -> None:
+    walk = pull(per_leaf={0xFFFF: lines}, line_bytes=line_bytes)
     walk.requests()
     asked: list[Request] = []
     for node in ("", "f", "ff", "fff"):
@@ -105,7 +118,7 @@ def test_a_leaf_whose_hashes_are_longer_than_a_line_is_asked_for_whole(lines: in
         asked = walk.requests()
     (request,) = asked
     assert isinstance(request, AskLeaf) == fits
-    assert len(write(request)) - 1 <= LINE_BYTES
+    assert len(write(request)) - 1 <= line_bytes
     if not fits:
         assert request == AskRange(0xFFFF, LEAVES)
 

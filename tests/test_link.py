@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxyherd.link import NONCE_BYTES, Link, State, Terms
+from proxyherd.link import NONCE_BYTES, Link, State, Terms, _parse_recent
 from proxyherd.messages import At, Malformed, parse_at
 from proxyherd.peer_messages import (
     AskDigests,
@@ -194,6 +194,43 @@ def test_what_waits_behind_the_lines_asked_for_is_told(most: int) -> None:
         if not right.more:
             break
     assert sum(len(event.ats) for event in events if isinstance(event, Updates)) == 3
+
+
+def test_a_handshake_takes_no_more_lines_than_asked_for() -> None:
+    right = listener()
+    right.receive_data(hello() + b"PROOF " + proof(b"dialler") + b"\n", 0)
+    assert right.events(0) == []
+    assert (right.state, right.more) == (State.HELLO, True)
+    assert right.events(1) == []
+    assert (right.state, right.more) == (State.PROVING, True)
+    assert right.events(1) == [Proved()]
+
+
+@pytest.mark.parametrize(("size", "why"), [(512, "no handshake; does a client"), (513, "a line without end")])
+def test_a_line_of_a_handshake_has_512_bytes_at_most(size: int, why: str) -> None:
+    right = listener()
+    hear(right, b"x" * size + b"\n")
+    assert why in right.reason
+
+
+@pytest.mark.parametrize(
+    ("names", "why"),
+    [(None, ""), (["Bailey", "Zoe"], ""), (["Zoe", "Clark"], "Clark, Zoe"), ([], "nobody")],
+)
+def test_a_dialler_must_show_a_certificate_of_its_own_where_there_is_tls(
+    names: list[str] | None, why: str
+) -> None:
+    right = listener()
+    right.certified = None if names is None else frozenset(names)
+    hear(right, hello())
+    if why:
+        assert_refused(right, f"Bailey shows a certificate of {why}")
+    else:
+        assert right.state is State.PROVING
+
+
+def test_a_traceback_shows_no_secret() -> None:
+    assert repr(terms("Bona")) == "<terms of Bona>"
 
 
 def test_a_wrong_secret_is_refused_by_the_listener_in_words_that_name_the_remedy() -> None:
@@ -529,6 +566,7 @@ WIRE: list[tuple[bytes, AskDigests | AskLeaf | AskRange | Digests | Batch | Done
     (b"RANGE a ff", AskRange(10, 255)),
     (b"BATCH 6a8b 6a8c 1", Batch(0x6A8B, 0x6A8C, 1)),
     (b"BATCH 0 10000 1f", Batch(0, 65_536, 31)),
+    (b"BATCH ffff 10000 100000000", Batch(65_535, 65_536, 2**32)),
     (b"DONE", Done()),
     (b"CHANGED", Changed()),
 ]
@@ -549,6 +587,10 @@ def test_hashes_stand_behind_one_another_on_the_wire() -> None:
     one, other = b"0" * 15 + b"1", b"f" * 16
     assert parse(b"LEAF 7 " + one + other) == parse(b"LEAF 7 " + other + one) == AskLeaf(7, known)
     assert write(AskLeaf(7, known)) in {b"LEAF 7 " + one + other + b"\n", b"LEAF 7 " + other + one + b"\n"}
+
+
+def test_a_number_has_up_to_sixteen_digits() -> None:
+    assert parse(b"BATCH %b %b %b" % (b"0" * 16, b"0" * 15 + b"1", b"0" * 15 + b"2")) == Batch(0, 1, 2)
 
 
 def test_a_batch_is_these_bytes_on_the_wire() -> None:
@@ -619,7 +661,14 @@ def test_every_message_comes_back_as_it_was_however_it_is_cut(message: Any) -> N
         *(b"LEAF 0 " + b"0" * 15, b"LEAF 0 " + b"F" * 16, b"RANGE 0 10001", b"RANGE 10000 10000", b"RANGE 0"),
         *(b"RANGE -1 5", b"RANGE +1 5", b"RANGE 0x1 5", b"RANGE 1_0 5", b"RANGE 0 0 0", b"BATCH 0 1"),
         *(b"BATCH 0 1 100000001", b"BATCH 0 10001 1", b"BATCH 0 1 -", b"BATCH  0 1 1", b"REFUSED why"),
-        *(b"BATCH 0 1 " + b"0" * 17, b"PROXYHERD 1 Bailey Bona x", b"PROOF x", b"IAMAT kiwi +1+1 1", b"\xff"),
+        *(
+            b"BATCH 0 1 " + b"0" * 17,
+            b"BATCH 10000 10000 1",
+            b"PROXYHERD 1 Bailey Bona x",
+            b"PROOF x",
+            b"IAMAT kiwi +1+1 1",
+            b"\xff",
+        ),
     ],
 )
 def test_a_line_that_is_no_message_ends_a_live_link_and_is_told_in_plain_words(line: bytes) -> None:
@@ -633,6 +682,12 @@ def test_a_line_that_is_no_message_ends_a_live_link_and_is_told_in_plain_words(l
     assert right.reason.startswith("broke the protocol with")
     assert right.reason.isascii()
     assert right.reason.isprintable()
+
+
+def test_of_a_line_that_is_no_message_200_bytes_are_told() -> None:
+    _, right = linked()
+    hear(right, b"x" * 300 + b"\n")
+    assert right.reason == "broke the protocol with " + "x" * 200
 
 
 @settings(deadline=None)
@@ -676,6 +731,17 @@ def test_an_at_line_of_exactly_the_limit_is_taken_and_of_one_byte_more_is_not() 
     assert hear(right, at(fitting) + b"\n") == [Updates([update(fitting)], caught_up=False)]
     assert hear(right, at(fitting + "k") + b"\n") == [Malformed(at(fitting)[:1_024])]
     assert right.state is State.LIVE
+
+
+def test_a_line_that_comes_over_several_links_is_parsed_once_and_what_is_kept_for_that_is_bounded() -> None:
+    short = at("k" * (256 - len(at(""))))
+    assert len(short) == 256
+    _parse_recent.cache_clear()
+    for _ in range(2):
+        _, right = linked()
+        hear(right, short + b"\n" + short.replace(b"kkk", b"kkkk") + b"\n")
+    kept = _parse_recent.cache_info()
+    assert (kept.hits, kept.misses, kept.currsize, kept.maxsize) == (1, 1, 1, 8_192)
 
 
 # Batches. -----------------------------------------------------------------------------------------------------
@@ -771,7 +837,7 @@ def test_a_closed_link_hears_says_and_remembers_nothing_more() -> None:
     assert right.reason == "replaced by a newer link"
     assert right.data_to_send(0) == b""
     assert hear(right, at() + b"\n") == []
-    assert right.waiting == 0
+    assert right.waiting == right._framer.waiting == 0
     right.tick(1_000)
     right.receive_eof()
     assert right.reason == "replaced by a newer link"

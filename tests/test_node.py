@@ -185,6 +185,16 @@ def test_a_report_that_is_not_later_is_answered_with_its_own_line_and_changes_no
     assert server.node.news == []
 
 
+def test_a_server_that_keeps_nothing_refuses_a_report_that_is_not_later_too() -> None:
+    server = Server("A")
+    server.report(iamat(time="5"))
+    server.node.takes_reports = False
+    for time in ("4", "5", "6"):
+        reply = server.report(iamat(time=time))
+        assert (reply.outcome, reply.answer) == ("refused", b"? " + iamat(time=time))
+    assert server.node.reports([[iamat(time="7")], []], 5 * SECOND) == [[], []]
+
+
 def test_a_run_of_reports_ends_at_the_first_line_that_is_no_report_to_be_stored() -> None:
     stored = [iamat("a"), iamat("b", time="5.000000001"), b" IAMAT\tc +1+1 5\r"]
     for stop in (iamat("a"), whatsat(), b"", Overlong(b"IAMAT d +1+1 5"), iamat("e", place="+91+0")):
@@ -325,8 +335,11 @@ def test_undoing_a_report_keeps_what_a_neighbour_sent_since() -> None:
     link = a.links["B"]
     link.receive_data(newer[0] + b"\n", 0)
     a.node.receive(link, ALL, 0)
+    a.report(iamat("gone"))
+    a.table.remove(b"gone", a.table.leaf(b"gone"))
     a.node.undo_reports()
     assert a.lines() == set(newer)
+    assert [one.line for one in a.node.news] == newer, "and passes it on"
 
 
 # Becoming ready. ----------------------------------------------------------------------------------------------
@@ -352,6 +365,62 @@ def test_a_server_is_ready_when_its_first_catch_up_has_ended() -> None:
     wires.settle()
     assert b.node.ready
     assert b.lines() == a.lines()
+    b.node.tick(TIMING.heartbeat_seconds)
+    assert b.node.ready, "once and for all"
+
+
+def test_a_server_waits_longer_for_a_neighbour_that_is_linked_and_says_nothing() -> None:
+    b = Server("B")
+    b.learn(at_lines(1))
+    just_linked(b)
+    patience = TIMING.ready_seconds + TIMING.catch_up_seconds
+    b.node.tick(patience - 0.1)
+    assert not b.node.ready
+    b.node.tick(patience)
+    assert b.node.ready
+
+
+def test_a_server_in_the_middle_of_a_catch_up_is_not_ready() -> None:
+    b = Server("B")
+    wires = just_linked(b)
+    b.node.work(0)
+    neighbour = b.node._neighbours["A"]
+    assert neighbour.pull is not None
+    later = TIMING.ready_seconds + TIMING.catch_up_seconds + 1
+    neighbour.heard = neighbour.since = later
+    b.node.tick(later)
+    assert not b.node.ready
+    wires.held.clear()
+    wires.settle()
+    assert b.node.ready
+
+
+def test_time_that_passes_lets_no_listener_ask_before_the_dialler_has_caught_up() -> None:
+    """What only one of them has crosses the link once."""
+    b = Server("B")
+    b.learn(at_lines(50, form="b-{}"))
+    wires = just_linked(b)
+    b.node.tick(TIMING.compare_seconds - 0.1)
+    b.node.work(0)
+    b.node.flood()
+    assert not any(line.startswith(b"DIGESTS") for line in b.links["A"].data_to_send(0).splitlines())
+    wires.held.clear()
+    wires.settle()
+    lines = [line for said in wires.said.values() for line in said if line.startswith(b"AT ")]
+    assert sorted(lines) == sorted(at_lines(50) + at_lines(50, form="b-{}"))
+
+
+def just_linked(server: Server) -> Wires:
+    """Link B to an A that has something, which dials; what A says on the live link is on its way till `held` is cleared."""
+    a = Server("A")
+    a.learn(at_lines(50))
+    wires = Wires(a, server)
+    wires.connect("A", "B")
+    while not [*server.node.linked]:
+        wires.turn("A")
+        wires.turn("B")
+    wires.held.add(("A", "B"))
+    return wires
 
 
 # Floods. ------------------------------------------------------------------------------------------------------
@@ -674,6 +743,18 @@ def test_what_a_catch_up_ends_with_reaches_a_neighbour_whose_own_walk_came_too_e
     wires.held.clear()
     wires.settle()
     assert wires.servers["C"].lines() == wires.servers["A"].lines()
+    assert wires.said["A", "C"].count(b"CHANGED") == 1
+
+
+def test_an_update_asks_nobody_to_walk_again() -> None:
+    wires = half_walked(at_lines(20), at_lines(20))
+    a, c = wires.servers["A"], wires.servers["C"]
+    a.report()
+    wires.held.clear()
+    wires.settle()
+    assert c.lines() == a.lines()
+    assert len(c.lines()) == 21
+    assert b"CHANGED" not in wires.said["A", "C"]
 
 
 def test_a_neighbour_asked_to_walk_again_in_the_middle_of_its_walk_does() -> None:
@@ -813,12 +894,13 @@ def test_a_location_is_forgotten_at_an_age_that_counts_from_when_the_server_in_i
 def test_what_is_too_old_is_neither_learned_nor_replayed_and_leaves_the_table_and_its_digests() -> None:
     server = Server("A", limits=Limits(max_age_seconds=10))
     node, now = server.node, 0.0
-    old, young = (parse_at(b"AT Clark +%d.000000000 kiwi%d +1+1 80" % (n, n)) for n in (9, 15))
+    old, just, young = (parse_at(b"AT Clark +%d.000000000 kiwi%d +1+1 80" % (n, n)) for n in (9, 10, 15))
     assert old is not None
+    assert just is not None
     assert young is not None
     node.clock = 100 * SECOND
-    node.replay([old, young])
-    assert server.lines() == {young.entry.line}
+    node.replay([old, None, just, young])
+    assert server.lines() == {just.entry.line, young.entry.line}
     server.table.sweep(0, LEAVES, ALL)
     assert any(server.table.children(""))
     node.clock = 200 * SECOND
@@ -886,6 +968,34 @@ def test_what_is_held_and_too_old_is_no_obstacle_whether_a_client_or_a_neighbour
     wires.settle()
     assert a.line() == b.line() is not None
     assert b"kiwi +1+1 120" in (b.line() or b"")
+
+
+def test_a_report_for_which_there_is_no_room_is_refused_though_what_is_too_old_is_later() -> None:
+    server = Server("A", limits=Limits(max_age_seconds=10, max_table_bytes=35))
+    node = server.node
+    assert node.command(iamat(time="9"), 5 * SECOND).outcome == "stored"
+    longer = iamat(time="8", place="+1.0000+1")
+    node.clock = 15 * SECOND
+    assert node.command(longer, 15 * SECOND).outcome == "stale"
+    node.clock = 15 * SECOND + 1
+    assert node.command(longer, 15 * SECOND).outcome == "refused"
+
+
+@pytest.mark.parametrize("lead", [0, 60])
+def test_a_report_from_just_as_far_ahead_as_may_be_is_stored_and_then_stale(lead: float) -> None:
+    """Without a bound, that is the latest time that can be said."""
+    server = Server("A", limits=Limits(max_clock_lead_seconds=lead))
+    time = "65" if lead else "999999999999.999999999"
+    assert server.report(iamat(time=time), received=5 * SECOND).outcome == "stored"
+    assert server.report(iamat(time=time), received=5 * SECOND).outcome == "stale"
+    assert server.report(iamat(time="4"), received=5 * SECOND).outcome == "stale"
+
+
+def test_a_report_from_too_far_ahead_is_refused_though_what_is_held_is_later_still() -> None:
+    server = Server("A", limits=Limits(max_clock_lead_seconds=60))
+    server.learn(at_lines(1, time="99999", form="kiwi"))
+    assert server.report(iamat(time="65.000000001"), received=5 * SECOND).outcome == "refused"
+    assert server.report(iamat(time="65"), received=5 * SECOND).outcome == "stale"
 
 
 TODAY = 1_800_000_000 * SECOND

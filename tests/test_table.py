@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise, permutations
 from random import Random
 from typing import cast
@@ -14,10 +15,11 @@ from proxyherd.link import Link
 from proxyherd.messages import Entry, parse_at
 from proxyherd.node import Node
 from proxyherd.schema import Limits, Timing
-from proxyherd.table import DEPTH, FANOUT, LEAVES, Room, Table, span
+from proxyherd.table import _MOST_KNOWN, DEPTH, FANOUT, LEAVES, Room, Table, span
 from proxyherd.walks import Neighbour
 
 KEY = bytes(range(32))
+ALL = 1_000_000
 
 
 def at(client: str, time: str, server: str = "Clark", place: str = "+1+1") -> bytes:
@@ -202,6 +204,54 @@ def test_after_any_history_bytes_are_the_sum_and_what_has_no_room_changes_nothin
     assert dict(table) == model
 
 
+CHANGES: list[Callable[[Table, bytes, Entry], object]] = [
+    lambda table, client, entry: table.put(client, entry, table.leaf(client)),
+    lambda table, client, entry: table.advance(client, entry, ROOM),
+    lambda table, client, entry: table.admit(client, entry, ROOM),
+    lambda table, client, entry: table.remove(client, table.leaf(client)),
+    lambda table, client, entry: table.sweep(0, LEAVES, ALL),
+]
+
+
+@given(st.lists(st.tuples(st.sampled_from(CHANGES), st.sampled_from(CLIENTS), entries), max_size=12))
+@settings(max_examples=100)
+def test_after_any_history_digests_are_those_of_what_is_held(
+    history: list[tuple[Callable[[Table, bytes, Entry], object], bytes, Entry]],
+) -> None:
+    table, anew = Table(KEY), Table(KEY)
+    for change, client, entry in history:
+        change(table, client, entry)
+    for client, entry in table:
+        anew.put(client, entry, anew.leaf(client))
+    assert digests(table) == digests(anew)
+
+
+@pytest.mark.parametrize("store", [Table.advance, Table.admit])
+def test_in_a_table_that_is_over_its_limit_a_line_that_is_no_longer_replaces_and_changes_digests(
+    store: Callable[[Table, bytes, Entry, Room], object],
+) -> None:
+    """It may be over: the limit was lowered, or neighbours have sent more."""
+    table, room = put_all(Table(KEY), [at("kiwi", "1"), at("plum", "1")]), Room(1, 10)
+    before = digests(table)
+    for line in (at("kiwi", "2"), at("kiwi", "3", server="Bob")):
+        update = parse_at(line)
+        assert update is not None
+        assert store(table, b"kiwi", update.entry, room)
+        assert digests(table) not in (before, digests(table_of(at("plum", "1"))))
+        assert digests(table) == digests(table_of(line, at("plum", "1")))
+    longer = parse_at(at("kiwi", "4", server="Bobb"))
+    assert longer is not None
+    assert not store(table, b"kiwi", longer.entry, room)
+    assert table.bytes == bytes_of(dict(table))
+
+
+def test_what_is_removed_leaves_the_digests() -> None:
+    table, other = put_all(Table(KEY), [at("kiwi", "1"), at("plum", "1")]), table_of(at("plum", "1"))
+    assert digests(table) != digests(other)
+    table.remove(b"kiwi", table.leaf(b"kiwi"))
+    assert digests(table) == digests(other)
+
+
 def test_a_known_client_may_grow_up_to_the_last_byte_and_not_by_one_more() -> None:
     for store in (Table.advance, Table.admit):
         table, short = Table(KEY), Entry(at("kiwi", "1"), 1)
@@ -337,6 +387,18 @@ def test_lines_come_in_whole_leaves_and_bounded_batches_each_once() -> None:
     assert len(batches) > 20
 
 
+def test_a_batch_that_has_its_bytes_ends_and_one_that_lacks_a_byte_goes_on() -> None:
+    lines = [at(str(number), "5") for number in range(3)]
+    table = Table(KEY)
+    for leaf, line in enumerate(lines):
+        table.put(line.split(b" ")[3], Entry(line, 5), leaf)
+    size = len(lines[0])
+    assert table.lines(0, LEAVES, size) == (lines[:1], 1)
+    assert table.lines(0, LEAVES, size + 1) == (lines[:2], 2)
+    assert table.lines(2, LEAVES, size) == (lines[2:], LEAVES)
+    assert table.lines(3, LEAVES, size) == ([], LEAVES)
+
+
 def test_clients_spread_evenly_over_the_leaves_whatever_they_call_themselves() -> None:
     table = Table(KEY)
     for form in ("{}", "client-{:08}.example.org", "a" * 200 + "{}"):
@@ -353,11 +415,17 @@ def test_asking_for_long_ids_leaves_nothing_behind() -> None:
     for number in range(1_000):
         assert table.get(b"%d" % number + b"x" * 8_000) is None
     assert sum(map(len, table._known)) == 0
+    table.leaf(b"x" * 64)
+    table.leaf(b"x" * 65)
+    assert [*table._known] == [b"x" * 64]
 
 
 def test_what_is_remembered_of_ids_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _MOST_KNOWN == 131_072  # 20 MiB: comment there
     monkeypatch.setattr("proxyherd.table._MOST_KNOWN", 10)
     table = Table(KEY)
-    leaves = {number: table.leaf(b"%d" % number) for number in range(25)}
-    assert len(table._known) <= 10
+    leaves = {}
+    for number in range(25):
+        leaves[number] = table.leaf(b"%d" % number)
+        assert len(table._known) == number % 10 + 1
     assert {number: table.leaf(b"%d" % number) for number in range(25)} == leaves
