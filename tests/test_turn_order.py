@@ -1,0 +1,305 @@
+"""The rules of a turn, whatever the engine: in which order it calls it, who waits, and how much is done at once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import fake_redis
+import pytest
+from turns import Pipeliner, no_places
+
+from proxyherd.framing import Overlong
+from proxyherd.logs import LogFile, make_logger
+from proxyherd.metrics import Metrics
+from proxyherd.notes import LinkUp, Note
+from proxyherd.observe import Observer
+from proxyherd.reply import Reply
+from proxyherd.turn import Client, Settled, Turn
+
+TURN_LINES = 512
+
+
+class Scripted:
+    """An engine that notes how it is called. Lines that begin with R are reports, with W what must wait."""
+
+    def __init__(self) -> None:
+        self.wake: Callable[[], None] = lambda: None
+        self.full = False
+        self.more = False
+        self.kept: bool | Awaitable[bool] = True
+        self.error: Exception | None = None
+        self.called: list[str] = []
+        self.lately: list[int] = []
+        self.settle: list[Settled] = []
+        self.noted: list[Note] = []
+
+    def begin(self, now: float, received: int, lately: int) -> None:
+        self.called.append("begin")
+        self.lately.append(lately)
+
+    def reports(self, said: Sequence[Sequence[bytes | Overlong]], received: int) -> list[list[bytes]]:
+        self.called.append("reports")
+        answered: list[list[bytes]] = []
+        for lines in said:
+            answered.append([])
+            for line in cast("Sequence[bytes]", lines):
+                if not line.startswith(b"R"):
+                    break
+                answered[-1].append(b"AT A +0.000000000 %b +1+1 5" % line)
+        return answered
+
+    def commands(self, client: Client, lines: Sequence[bytes | Overlong], received: int) -> list[Reply]:
+        self.called.append(f"commands {len(lines)}")
+        return [self._reply(cast("bytes", line)) for line in lines]
+
+    def _reply(self, line: bytes) -> Reply:
+        if line.startswith(b"W"):
+            return Reply("whatsat", "waiting")
+        return Reply("other", "invalid", b"? " + line)
+
+    def wait(self, client: Client, lines: Sequence[bytes | Overlong], replies: Sequence[Reply]) -> None:
+        self.called.append("wait")
+
+    def keep(self) -> bool | Awaitable[bool]:
+        self.called.append("keep")
+        if self.error is not None:
+            raise self.error
+        return self.kept
+
+    def undo(self) -> None:
+        self.called.append("undo")
+
+    def tell(self, now: float) -> None:
+        self.called.append("tell")
+
+    def settled(self) -> Settled | None:
+        self.called.append("settled")
+        return self.settle.pop(0) if self.settle else None
+
+    def notes(self) -> list[Note]:
+        self.called.append("notes")
+        noted, self.noted = self.noted, []
+        return noted
+
+
+class World:
+    """One server's turns."""
+
+    def __init__(self, observer: Observer, log: Path) -> None:
+        loop = asyncio.get_running_loop()
+        self.engine = Scripted()
+        self.turn = Turn(self.engine, no_places(loop), observer, loop)
+        self._log = log
+
+    def client(self, *lines: bytes, name: str = "10.0.0.1:5") -> Pipeliner:
+        client = Pipeliner(self.turn, list(lines), name)
+        answer, release = client.answer, client.release
+
+        def note_answer(answers: list[bytes]) -> None:
+            self.engine.called.append("answer")
+            answer(answers)
+
+        def note_release() -> list[tuple[bytes | Overlong, Reply]]:
+            self.engine.called.append("release")
+            return release()
+
+        client.answer, client.release = note_answer, note_release  # type: ignore[method-assign]
+        return client
+
+    async def one_turn(self) -> list[str]:
+        """Let the loop go round once; return how the engine was called."""
+        self.engine.called.clear()
+        await asyncio.sleep(0)
+        return list(self.engine.called)
+
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        lines = map(json.loads, self._log.read_text().splitlines())
+        return [line for line in lines if line["event"] == event]
+
+
+Run = Callable[[Callable[[World], Coroutine[Any, Any, None]]], None]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Run]:
+    """Run a test's body on a clock that stands still."""
+    file = LogFile(tmp_path / "log")
+    log = make_logger(file, server="Bob", level="info", max_field_bytes=1_024)
+    observer = Observer(log, file, Metrics(), [])
+
+    def run_it(body: Callable[[World], Coroutine[Any, Any, None]]) -> None:
+        async def whole() -> None:
+            await body(World(observer, tmp_path / "log"))
+
+        fake_redis.run(whole())
+
+    yield run_it
+    file.close()
+
+
+def pass_time(seconds: float) -> None:
+    cast("Any", asyncio.get_running_loop())._jumping.now += seconds
+
+
+def test_a_turn_stores_keeps_tells_neighbours_and_then_answers_and_logs(run: Run) -> None:
+    async def body(world: World) -> None:
+        reports, others = world.client(b"R1", b"R2"), world.client(b"R3", b"bad", name="10.0.0.2:5")
+        world.engine.noted = [LinkUp("Ann", dialled=True)]
+        order = "begin, reports, commands 1, keep, tell, answer, wait, release, settled, notes"
+        assert ", ".join(await world.one_turn()) == order
+        assert [one[-6:] for one in reports.answers] == [b"+1+1 5"] * 2
+        assert others.answers[1] == b"? bad"
+        assert others.released == [("iamat", "stored"), ("other", "invalid")]
+        assert [(one["client"], one["command"], one["outcome"]) for one in world.logged("command")] == [
+            ("10.0.0.1:5", "R1", "stored"),
+            ("10.0.0.1:5", "R2", "stored"),
+            ("10.0.0.2:5", "R3", "stored"),
+            ("10.0.0.2:5", "bad", "invalid"),
+        ]
+        assert [one["neighbour"] for one in world.logged("peer_opened")] == ["Ann"]
+        assert await world.one_turn() == [], "there is nothing left, so no turn"
+
+    run(body)
+
+
+def test_a_report_behind_what_waits_is_stored_and_answered_after_it(run: Run) -> None:
+    async def body(world: World) -> None:
+        client = world.client(b"W1")
+        await world.one_turn()
+        client.send(b"R1")
+        assert "answer" not in await world.one_turn()
+        assert client.answers == []
+        (waits, stored) = (reply for _, reply in client.owed)
+        assert stored.outcome == "stored"
+        waits.outcome, waits.answer = "unknown", b"? W1"
+        world.engine.settle = [Settled([client])]
+        world.engine.wake()
+        await world.one_turn()
+        assert client.answers == [b"? W1", b"AT A +0.000000000 R1 +1+1 5"]
+        assert [one["outcome"] for one in world.logged("command")] == ["unknown", "stored"]
+
+    run(body)
+
+
+def test_clients_wait_while_the_engine_is_full_and_no_turn_spins_for_them(run: Run) -> None:
+    async def body(world: World) -> None:
+        world.engine.full = True
+        client = world.client(b"R1")
+        assert "reports" not in await world.one_turn()
+        assert await world.one_turn() == []
+        world.engine.full = False
+        world.engine.wake()
+        assert "reports" in await world.one_turn()
+        assert len(client.answers) == 1
+
+    run(body)
+
+
+def test_turns_go_on_while_the_engine_has_more(run: Run) -> None:
+    async def body(world: World) -> None:
+        world.engine.more = True
+        world.turn.wake()
+        world.turn.wake()  # one turn, not two
+        for _ in range(3):
+            assert (await world.one_turn()).count("begin") == 1
+        world.engine.more = False
+        await world.one_turn()
+        assert await world.one_turn() == []
+
+    run(body)
+
+
+def test_what_clients_have_said_lately_counts_for_a_twentieth_of_a_second(run: Run) -> None:
+    async def body(world: World) -> None:
+        world.engine.more = True
+        world.turn.wake()
+        await world.one_turn()
+        assert world.engine.lately == [0]
+        client = world.client(b"bad", b"bad", b"bad")
+        await world.one_turn()
+        assert world.engine.lately == [0, 1], "they are about, and nobody knows yet how much they say"
+        await world.one_turn()
+        pass_time(0.049)
+        await world.one_turn()
+        assert world.engine.lately == [0, 1, 3, 3]
+        client.send(b"bad")
+        await world.one_turn()
+        pass_time(0.051)
+        await world.one_turn()
+        client.send(b"bad")
+        await world.one_turn()
+        assert world.engine.lately == [0, 1, 3, 3, 3, 0, 1]
+
+    run(body)
+
+
+@pytest.mark.parametrize(
+    ("how", "faults"), [("false", 0), ("raises", 1), ("awaits false", 0), ("awaits an error", 1)]
+)
+def test_what_cannot_be_kept_is_taken_back_and_decided_again_before_anybody_is_told(
+    run: Run, how: str, faults: int
+) -> None:
+    async def kept() -> bool:
+        if how == "awaits an error":
+            raise OSError("the disk has gone")
+        return False
+
+    async def body(world: World) -> None:
+        engine, first, second = world.engine, world.client(b"R1", b"R2"), world.client(b"R3", b"bad")
+        if how == "raises":
+            engine.error = OSError("the disk has gone")
+        else:
+            engine.kept = False if how == "false" else kept()
+        called = [*await world.one_turn(), *await world.one_turn()]
+        assert called[:5] == ["begin", "reports", "commands 1", "keep", "undo"]
+        assert called[5:8] == ["commands 2", "commands 2", "tell"]
+        assert first.answers == [b"? R1", b"? R2"]
+        assert second.answers == [b"? R3", b"? bad"]
+        told = [one["reason"] for one in world.logged("internal_error")]
+        assert told == ["what this turn has stored cannot be kept"] * faults
+
+    run(body)
+
+
+def test_no_turn_runs_while_one_waits_for_the_disk_and_the_next_comes_behind_it(run: Run) -> None:
+    async def body(world: World) -> None:
+        disk = asyncio.get_running_loop().create_future()
+        world.engine.kept = disk
+        first = world.client(b"R1")
+        assert (await world.one_turn())[-1] == "keep"
+        second = world.client(b"R2")
+        world.engine.wake()
+        for _ in range(3):
+            assert await world.one_turn() == []
+        world.engine.kept = True
+        disk.set_result(True)
+        called = [call for _ in range(4) for call in await world.one_turn()]
+        assert called.index("answer") < called.index("begin"), "the first is answered before another turn"
+        assert called.count("begin") == 1
+        assert [len(one.answers) for one in (first, second)] == [1, 1]
+
+    run(body)
+
+
+def test_clients_are_let_go_without_their_answers_as_many_as_a_turn_has_lines_for(run: Run) -> None:
+    async def body(world: World) -> None:
+        clients = [world.client(*[b"W"] * 64, name=f"10.0.0.{number}:5") for number in range(20)]
+        while any(len(client.owed) < 64 for client in clients):
+            await world.one_turn()
+        assert await world.one_turn() == []
+        world.engine.settle = [Settled([], given_up=[(client, "server stops") for client in clients])]
+        world.engine.wake()
+        gone = []
+        for _ in range(4):
+            await world.one_turn()
+            gone.append(sum(client.given_up == "server stops" for client in clients))
+        assert gone == [TURN_LINES // 64, 2 * TURN_LINES // 64, 20, 20]
+        told = world.logged("command")
+        assert len(told) == 20 * 64, "what they are owed is logged"
+        assert {one["outcome"] for one in told} == {"unanswered"}
+
+    run(body)
