@@ -278,13 +278,17 @@ class _Finder:
         match node.value:
             case bool():
                 yield self._instead(node, str(not node.value), "constant")
+            case int() | float() if self.function is None and abs(node.value) > 9:
+                # A bound or a pause that was chosen: a little more or less changes nothing, much more does.
+                yield self._instead(node, repr(node.value * 10), "constant")
+                yield self._instead(node, repr(type(node.value)(node.value // 10)), "constant")
             case int():
                 yield self._instead(node, str(node.value + 1), "constant")
                 yield self._instead(node, f"({node.value - 1})", "constant")
             case float():
-                yield self._instead(node, repr(node.value + 1), "constant")
+                yield self._instead(node, repr(node.value * 10 + 1), "constant")
                 if node.value:
-                    yield self._instead(node, repr(node.value / 2), "constant")
+                    yield self._instead(node, repr(node.value / 10), "constant")
             case str() | bytes() if not _is_prose(node):
                 kind = b"b" if isinstance(node.value, bytes) else b""
                 yield self._instead(node, b"(" + kind + b"'XX' " + self._text(node) + b")", "string changed")

@@ -151,6 +151,8 @@ def test_a_seed_chooses_the_same_mutants_again() -> None:
             "X: Annotated[int, Meta(ge=6)] = 7", "X: Annotated[int, Meta(ge=(4))] = 7",
             "X: Annotated[int, Meta(ge=5)] = 8", "X: Annotated[int, Meta(ge=5)] = (6)",
         }),
+        ("MOST = 200\n", {"MOST = 2000", "MOST = 20"}),
+        ("PAUSE = 0.5\n", {"PAUSE = 6.0", "PAUSE = 0.05"}),
         ('"""A docstring."""\n', set()),
         ("import os\nfrom x import y\n", set()),
         ("def f(a):\n    assert a > 1, 'no'\n", set()),
