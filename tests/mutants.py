@@ -69,14 +69,15 @@ class Project:
     """Files or folders, from the root."""
 
     def sources(self, only: Sequence[str]) -> list[Path]:
-        """Return the files that are mutated."""
+        """Return the files that are mutated: these, and those in these folders but for what is left out."""
+        roots = [self.root / one for one in only] or [self.package]
         return [
             path
             for path in sorted(self.package.rglob("*.py"))
-            if (
-                any((self.root / one) in (path, *path.parents) for one in only)
-                if only
-                else not any(path.match(f"{self.package.name}/{pattern}") for pattern in LEFT_OUT)
+            if path in roots
+            or (
+                any(root in path.parents for root in roots)
+                and not any(path.match(f"{self.package.name}/{pattern}") for pattern in LEFT_OUT)
             )
         ]
 
