@@ -626,7 +626,9 @@ def test_nothing_that_asyncio_or_aiohttp_logs_or_warns_of_shows_the_key(
                 await asyncio.sleep(0)
                 shown.extend(map(repr, asyncio.all_tasks()))
                 await asking
-            google.reply = Reply(hold=True)
+        google.reply = Reply(hold=True)
+        patient = keys | {"attempt_seconds": 60.0, "deadline_seconds": 60.0}
+        async with opened(google.host, key=ODD_KEY, **patient) as places:
             arrived = len(google.requests)
             asking = asyncio.create_task(query(places))
             await asyncio.to_thread(google.wait_for, arrived + 1)

@@ -1009,7 +1009,7 @@ def test_a_missing_gazetteer_is_exit_2_and_says_how_to_build_it(tmp_path: Path) 
         (["--disable", "both"], "--disable"),
         (["--key", "AIza"], "--key"),
         (["--key-file", "nowhere/key"], "nowhere/key: No such file"),
-        (["--key-file", "/dev/null"], "holds no key"),
+        (["--key-file", "/dev/null"], "not a regular file"),
     ],
 )
 def test_bad_usage_is_exit_2(arguments: list[str], why: str) -> None:
