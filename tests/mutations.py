@@ -40,6 +40,7 @@ ARITHMETIC: dict[type[ast.operator], str] = {
 }
 CALLS = {"min": "max", "max": "min", "any": "all", "all": "any", "sorted": "list"}
 TYPING_CALLS = {"TypeVar", "NewType", "ParamSpec", "cast", "overload", "TypeAlias"}
+TYPES = {"Literal", "Annotated", "Final"}
 _PROSE = re.compile(r"[^\W\d_]{2,}[,.:;]? [^\W\d_]")
 
 
@@ -172,7 +173,7 @@ class _Finder:
                 self.scope.pop()
             case ast.Import() | ast.ImportFrom() | ast.Assert() | ast.Global() | ast.Nonlocal():
                 pass
-            case ast.If(test=ast.Name(id="TYPE_CHECKING")):
+            case ast.If(test=ast.Name(id="TYPE_CHECKING")) | ast.Assign(targets=[ast.Name(id="__all__")]):
                 pass
             case ast.Expr(value=ast.Constant()):
                 pass
@@ -233,6 +234,8 @@ class _Finder:
         if isinstance(node, ast.JoinedStr):  # before Python 3.12 its inside has no positions
             if not any(_is_prose(one) for one in node.values):
                 yield self._instead(node, b"('XX' " + self._text(node)[1:], "string changed")
+            return
+        if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id in TYPES:
             return
         if isinstance(node, ast.Call):
             yield from self._call(node)

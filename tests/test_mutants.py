@@ -168,6 +168,8 @@ def test_a_seed_chooses_the_same_mutants_again() -> None:
         ("if TYPE_CHECKING:\n    x = 1\n", set()),
         ("def f(a: Literal['x'] = None): ...\n", set()),
         ("T = TypeVar('T')\n", set()),
+        ("Word = Literal['x', 'y']\n", set()),
+        ("__all__ = ['x']\n", set()),
         ("@wraps(1)\ndef f(): ...\n", set()),
     ],
 )  # fmt: skip

@@ -74,12 +74,38 @@ def test_shares_are_equal_but_for_one_and_add_up_to_the_last_call(of: int, parts
 def test_exactly_as_many_as_allowed_and_the_refusal_names_the_key(file: Path) -> None:
     minute = Budget(file, 3, MANY)
     assert spend_all(minute) == 3
-    assert "places.calls_per_minute" in refusal(minute)
+    assert refusal(minute) == "this server's share of places.calls_per_minute is used up"
     minute.close()
     day = Budget(file, MANY, 5)
     assert spend_all(day) == 2, "the same record"
-    assert "places.calls_per_day" in refusal(day)
+    assert refusal(day) == "this server's share of places.calls_per_day is used up"
     day.close()
+
+
+def test_what_is_spent_is_given_back_by_what_spending_returned(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxyherd.places.budget.time.time", lambda: NOON + 0.9)
+    budget = Budget(file, MANY, 1)
+    spent = budget.spend()
+    assert spent == NOON
+    budget.give_back(spent)
+    assert budget.spend() == NOON
+    budget.close()
+
+
+def test_no_lock_is_waited_for(file: Path) -> None:
+    budget = Budget(file, MANY, MANY)
+    assert allows(budget, NOON)
+    assert budget._connection is not None
+    assert budget._connection.execute("PRAGMA busy_timeout").fetchone() == (0,)
+    budget.close()
+
+
+def test_a_device_records_nothing() -> None:
+    budget = Budget(Path("/dev/null"), MANY, MANY)
+    assert "cannot record its calls" in refusal(budget)
+    budget.close()
 
 
 def test_the_time_is_the_systems_and_a_refusal_is_raised(file: Path) -> None:

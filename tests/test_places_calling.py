@@ -13,7 +13,8 @@ import traceback
 import urllib.parse
 import warnings
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
 from email.utils import format_datetime, formatdate
 from pathlib import Path
 from types import TracebackType
@@ -39,7 +40,7 @@ from structlog.tracebacks import ExceptionDictTransformer
 from yarl import URL
 
 from proxyherd import schema
-from proxyherd.places import Answer, Outcome, Places
+from proxyherd.places import Answer, Outcome, Places, Query
 from proxyherd.places.answers import cut, squeeze
 from proxyherd.places.budget import Budget
 from proxyherd.places.calling import THREAD_BYTES, Caller, coordinate, retry_after, scrubber
@@ -230,6 +231,23 @@ def test_a_failure_of_the_last_second_is_that_of_a_stopping_server(google: FakeG
 # Connections. ----------------------------------------------------------------------------------------------------
 
 
+def test_as_many_calls_as_connections_are_under_way_at_once(google: FakeGoogle) -> None:
+    google.reply = Reply(hold=True)
+
+    async def run() -> None:
+        patient: dict[str, Any] = {"attempt_seconds": 60.0, "deadline_seconds": 60.0}
+        async with opened(google.url, max_connections=3, **patient) as places:
+            queries = [Query("+1", "+1", Decimal(number), 5) for number in range(1, 6)]
+            asked = [asyncio.create_task(places.nearby(query)) for query in queries]
+            await asyncio.to_thread(google.wait_for, 3)
+            assert len(google.requests) == 3
+            google.release()
+            assert {answer.status for answer in await asyncio.gather(*asked)} == {"OK"}
+            assert len({request.port for request in google.requests}) == 3
+
+    asyncio.run(run())
+
+
 def test_many_queries_share_connections(google: FakeGoogle) -> None:
     async def run() -> list[Answer]:
         places, ledger = schema.Places(base_url=google.host, max_connections=4), Ledger()
@@ -394,6 +412,7 @@ NOW = 1_700_000_000.0
         (time.strftime("%A, %d-%b-%y %H:%M:%S GMT", time.gmtime(NOW + 7)), 7.0),
         (time.asctime(time.gmtime(NOW + 7)), 7.0),
         (format_datetime(datetime.fromtimestamp(NOW, UTC) + timedelta(seconds=7)), 7.0),
+        (format_datetime(datetime.fromtimestamp(NOW + 7, timezone(timedelta(hours=2)))), 7.0),
         ("", 0.0),
         ("-5", 0.0),
         ("1.5", 0.0),

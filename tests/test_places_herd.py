@@ -105,6 +105,32 @@ def test_all_servers_together_make_exactly_the_calls_that_their_herd_may_make(
     assert max(shares) - min(shares) <= 1, "and they share it evenly"
 
 
+# Who is asked. -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("provider", "key", "name"),
+    [
+        ("gazetteer", None, "gazetteer"),
+        ("gazetteer", KEY, "gazetteer"),
+        ("auto", None, "gazetteer"),
+        ("auto", KEY, "google"),
+        ("google", KEY, "google"),
+        ("google", None, "google"),
+        ("google-new", KEY, "google-new"),
+        ("google-new", None, "google-new"),
+    ],
+)
+def test_the_provider_is_the_one_of_the_herds_file_and_auto_needs_a_key(
+    provider: str, key: str | None, name: str
+) -> None:
+    async def run() -> str:
+        async with opened("http://127.0.0.1:1", key=key, provider=provider) as places:
+            return places.name
+
+    assert asyncio.run(run()) == name
+
+
 # What is counted where no call is made. ----------------------------------------------------------------------
 
 

@@ -39,6 +39,16 @@ def test_a_file_that_is_named_is_read_whatever_the_others_hold(tmp_path: Path) -
     assert find_key(schema.Places(key_file="key"), tmp_path / "herd.toml", environ) == KEY
 
 
+def test_the_names_are_those_that_units_and_pages_use() -> None:
+    assert (KEY_CREDENTIAL, KEY_VARIABLE) == ("google-places-api-key", "GOOGLE_PLACES_API_KEY")
+
+
+def test_a_key_with_the_byte_after_the_last_printable_one_is_none() -> None:
+    assert find_key(schema.Places(), Path("herd.toml"), {KEY_VARIABLE: "!~"}) == "!~"
+    with pytest.raises(ConfigError, match="not ASCII"):
+        find_key(schema.Places(), Path("herd.toml"), {KEY_VARIABLE: "!\x7f"})
+
+
 @given(st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=99))
 def test_any_printable_ascii_is_a_key(key: str) -> None:
     assert find_key(schema.Places(), Path("herd.toml"), {KEY_VARIABLE: f" {key}\n"}) == key

@@ -331,7 +331,7 @@ def test_all_attempts_together_end_within_the_deadline(google: FakeGoogle, provi
 
 def test_one_call_lost_in_a_hundred_is_not_seen() -> None:
     async def run(url: str) -> list[Answer]:
-        patient = {"attempts": 4, "attempt_seconds": 60.0, "deadline_seconds": 60.0}
+        patient: dict[str, Any] = {"attempts": 4, "attempt_seconds": 60.0, "deadline_seconds": 60.0}
         async with opened(url, max_connections=32, **patient) as places:
             queries = [Query("+34.0689", "-118.4451", Decimal(5_000 + number), 5) for number in range(300)]
             return await asyncio.gather(*map(places.nearby, queries))

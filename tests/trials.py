@@ -90,16 +90,23 @@ def quicken(items: Iterable[pytest.Item], examples: int) -> None:
     for item in items:
         test: Any = getattr(item, "obj", None)
         test = getattr(test, "__func__", test)
+        stateful: Any = getattr(item, "cls", None)
+        if isinstance(getattr(stateful, "settings", None), hypothesis.settings):
+            stateful.settings = _quicker(stateful.settings, examples)
         old = getattr(test, "_hypothesis_internal_use_settings", None)
         if isinstance(old, hypothesis.settings):
-            test._hypothesis_internal_use_settings = hypothesis.settings(
-                old,
-                max_examples=min(old.max_examples, examples),
-                derandomize=True,
-                database=None,
-                deadline=None,
-                phases=(hypothesis.Phase.explicit, hypothesis.Phase.generate),
-            )
+            test._hypothesis_internal_use_settings = _quicker(old, examples)
+
+
+def _quicker(old: hypothesis.settings, examples: int) -> hypothesis.settings:
+    return hypothesis.settings(
+        old,
+        max_examples=min(old.max_examples, examples),
+        derandomize=True,
+        database=None,
+        deadline=None,
+        phases=(hypothesis.Phase.explicit, hypothesis.Phase.generate),
+    )
 
 
 class Quick:
