@@ -219,7 +219,7 @@ class _Render:
         self._encode = msgspec.json.Encoder().encode
         self._second = -1
         self._prefix = ""
-        self._stamp = ""
+        self._stamp = self._timestamp()
 
     def __call__(self, _: WrappedLogger, level: str, event: EventDict) -> bytes:
         if not self._file.gathers:

@@ -120,6 +120,45 @@ def test_commands_that_change_nothing_are_limited_as_the_page_of_logs_says() -> 
     assert (ADDRESS_BURST, COMMANDS_BURST) == (1_000, 2_000)
 
 
+def test_a_repetition_costs_nothing_and_what_was_let_through_counts_from_its_own_time() -> None:
+    limiter = Limiter(burst=2, refill=100.0, repeat=10.0)
+    assert limiter.pass_on("a", 0.0) == 0
+    assert [limiter.pass_on("a", float(now)) for now in range(1, 9)] == [None] * 8
+    assert limiter.pass_on("b", 9.0) == 8
+    assert limiter.pass_on("a", 9.5) is None, "none is left"
+
+
+def test_what_one_address_gets_back_it_may_use_and_no_fraction_is_enough() -> None:
+    limiter = CommandLimiter()
+    assert sum(limiter.passes("a:1", "other", "invalid") for _ in range(9_999)) == ADDRESS_BURST
+    for seconds, back in ((0.5, 0), (0.5, 1), (0.25, 0), (1.75, 2)):
+        limiter.refill(seconds)
+        assert sum(limiter.passes("a:1", "other", "invalid") for _ in range(9)) == back
+
+
+def test_what_all_get_back_is_one_a_second_too() -> None:
+    limiter = CommandLimiter()
+    for number in range(9_999):
+        limiter.passes(f"{number}:1", "other", "invalid")
+    for seconds, back in ((0.5, 0), (0.5, 1), (2.0, 2)):
+        limiter.refill(seconds)
+        assert sum(limiter.passes(f"new{number}:1", "other", "invalid") for number in range(9)) == back
+
+
+def test_what_was_left_out_is_told_once_by_outcome_and_address_those_who_sent_most_first() -> None:
+    limiter = CommandLimiter()
+    for number in range(COMMANDS_BURST):
+        limiter.passes(f"{number}:1", "other", "invalid")
+    for number in range(1, 13):
+        for at in range(number):
+            assert not limiter.passes(f"[::{number}]:{at}", "iamat", "stale")
+    limiter.passes("[::12]:9", "other", "overlong")
+    outcomes, addresses = limiter.take_left_out()
+    assert outcomes == {"iamat stale": 78, "other overlong": 1}
+    assert list(addresses.items()) == [("[::12]", 13)] + [(f"[::{n}]", n) for n in range(11, 2, -1)]
+    assert limiter.take_left_out() == ({}, {})
+
+
 # In the observer. ----------------------------------------------------------------------------------------------
 
 
