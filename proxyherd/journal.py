@@ -130,8 +130,8 @@ class Journal:
         self._inode = 0
         self._size = 0
         self._broken = True  # the segment appended to now takes no more
-        self._appended = 0  # bytes in segments that no snapshot stands for yet
-        self._snapshot_bytes = 0
+        self._appended: int  # bytes in segments that no snapshot stands for yet
+        self._snapshot_bytes: int
         self._to_sync: list[int] = []  # descriptors of earlier segments that are not synced yet
         self.found: dict[str, tuple[int, int]] = {}  # the files that `start` found: inode and bytes of each
         self.failing = ""  # why the table is not on disk whole, while it is not

@@ -410,6 +410,7 @@ def test_server_that_stops_at_the_last_step_of_a_rewrite_does_not_disturb_it(
         with driven(tmp_path / "journal", observer, monkeypatch) as (_, durability):
             held = HeldRewrite(monkeypatch)
             keeping = asyncio.create_task(durability.keep())
+            durability._node.replay([parse_at(LINE)])
             durability.append([LINE] * 200)
             await until(held.reached.is_set, "a rewrite")
             keeping.cancel()
@@ -419,7 +420,9 @@ def test_server_that_stops_at_the_last_step_of_a_rewrite_does_not_disturb_it(
             held.release.set()
 
     asyncio.run(scenario())  # ends when its threads have
-    assert [path.suffix for path in files(tmp_path / "journal")] == [".snapshot", ".segment"]
+    left = files(tmp_path / "journal")
+    assert [path.suffix for path in left] == [".snapshot", ".segment"]
+    assert left[0].read_bytes() == record(LINE)
 
 
 def test_with_fsync_off_nothing_is_synced_and_no_descriptor_is_kept(

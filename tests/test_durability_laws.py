@@ -1,0 +1,428 @@
+"""What keeps a journal, second by second, on a clock that jumps: real files, whose syncs take no time here."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import os
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import fake_redis
+import pytest
+from turns import node
+
+from proxyherd.durability import Durability
+from proxyherd.journal import Journal, Rewrite, files, read, record
+from proxyherd.logs import LogFile, make_logger
+from proxyherd.mark import Mark
+from proxyherd.messages import parse_at
+from proxyherd.metrics import Metrics
+from proxyherd.observe import Observer
+from proxyherd.schema import Durability as Settings
+
+ATS = [b"AT Ann +0.100000000 client%d +1+1 5" % number for number in range(3_000)]
+
+
+async def at_once(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Stand in for asyncio.to_thread: the clock does not wait for threads."""
+    return function(*arguments)
+
+
+class Life:
+    """One life of a server's journal, with a real node, log and metrics."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> None:
+        monkeypatch.setattr("proxyherd.durability.asyncio.to_thread", at_once)
+        self.folder = folder / "journal"
+        self.log = folder / "log"
+        self.file = LogFile(self.log)
+        self.metrics = Metrics()
+        log = make_logger(self.file, server="Ann", level="info", max_field_bytes=1024)
+        self.observer = Observer(log, self.file, self.metrics, [])
+        self.journal = Journal(self.folder, line_bytes=1_000, rewrite_bytes=4_096)
+        self.journal.start()
+        self.node = node()
+        mark = Mark(folder / "journal.mark", b"boot")
+        self.durability = Durability(self.journal, mark, self.node, Settings(**settings), self.observer)
+        self.tasks: list[asyncio.Task[None]] = []
+        self.synced: list[float] = []
+        real = os.fdatasync
+
+        def fdatasync(fd: int) -> None:
+            self.synced.append(asyncio.get_running_loop().time())
+            real(fd)
+
+        monkeypatch.setattr(os, "fdatasync", fdatasync)
+
+    def begin(self, *parts: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self.tasks += [asyncio.ensure_future(part()) for part in parts]
+
+    def learn(self, lines: list[bytes]) -> None:
+        self.node.replay(map(parse_at, lines))
+
+    def on_disk(self) -> list[bytes]:
+        return [line for path in files(self.folder) for lines in read(path) for line in lines]
+
+    def events(self, *names: str) -> list[dict[str, Any]]:
+        events = list(map(json.loads, self.log.read_bytes().splitlines()))
+        return [event for event in events if not names or event["event"] in names]
+
+    def figure(self, name: str) -> float | None:
+        self.observer.settle()
+        return self.metrics.registry.get_sample_value(name)
+
+
+def live(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    body: Callable[[Life], Coroutine[Any, Any, Any]],
+    **more: Any,
+) -> Life:
+    """Play one life to its end."""
+
+    async def play() -> Life:
+        life = Life(folder, monkeypatch, **more)
+        try:
+            await body(life)
+        finally:
+            for task in life.tasks:
+                task.cancel()
+            await asyncio.gather(*life.tasks, return_exceptions=True)
+            life.journal.close()
+            life.file.close()
+        return life
+
+    found: Life = fake_redis.run(play())
+    return found
+
+
+def full(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Let nothing be written to the journal any more; the log goes on."""
+    real = os.write
+
+    def write(fd: int, data: bytes) -> int:
+        if "/journal/" in str(Path(f"/proc/self/fd/{fd}").readlink()):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(fd, data)
+
+    monkeypatch.setattr(os, "write", write)
+    return monkeypatch
+
+
+# Syncing. ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("fsync", "times"), [("everysecond", [1.0, 3.0]), ("always", []), ("off", [])])
+def test_what_was_appended_is_synced_at_the_next_second_by_that_policy_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fsync: str, times: list[float]
+) -> None:
+    async def body(life: Life) -> None:
+        began = asyncio.get_running_loop().time()
+        life.begin(life.durability.watch)
+        await asyncio.sleep(0.3)
+        assert life.durability.append(ATS[:1])
+        await asyncio.sleep(2.0)
+        assert life.durability.append(ATS[1:2])
+        await asyncio.sleep(5.0)
+        assert [round(time - began, 3) for time in life.synced] == times
+        assert life.journal.unsynced == (not times)
+
+    live(tmp_path, monkeypatch, body, fsync=fsync)
+
+
+@pytest.mark.parametrize(("fsync", "left"), [("everysecond", 2), ("always", 2), ("off", 1)])
+def test_an_earlier_segment_waits_for_its_sync_unless_nobody_ever_syncs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fsync: str, left: int
+) -> None:
+    async def body(life: Life) -> None:
+        life.begin(life.durability.keep)
+        assert life.durability.append(ATS[:1])
+        rewriting = life.journal.begin_rewrite()
+        assert rewriting is not None
+        rewriting.abandon()
+        await asyncio.sleep(1.5)
+        descriptors = life.journal.begin_sync()
+        assert len(descriptors) == left
+        for fd in descriptors:
+            os.close(fd)
+
+    live(tmp_path, monkeypatch, body, fsync=fsync)
+
+
+@pytest.mark.parametrize("accepts", [False, True])
+def test_a_sync_that_fails_is_told_and_reports_are_refused_unless_configured_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, accepts: bool
+) -> None:
+    def fails(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    async def body(life: Life) -> None:
+        assert life.durability.append(ATS[:1])
+        assert await life.durability.sync()
+        assert life.durability.takes_reports
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fdatasync", fails)
+            assert await life.durability.sync() == accepts
+        assert life.durability.takes_reports == accepts
+        assert life.durability.append(ATS[1:2]) == accepts
+        assert "Input/output error" in life.durability.failing
+        assert life.figure("proxyherd_journal_failing") == 1.0
+        assert life.figure("proxyherd_journal_failures_total") == 1.0
+        assert life.figure("proxyherd_journal_bytes_total") == len(record(ATS[0]))
+
+    life = live(tmp_path, monkeypatch, body, on_failure="accept" if accepts else "refuse")
+    (event,) = life.events("journal_failing")
+    assert event["level"] == "error"
+    assert event["reason"] == f"{life.folder}: Input/output error"
+    assert event["effect"] == ("reports are taken without a promise" if accepts else "reports are refused")
+    assert (tmp_path / "journal.mark").exists() is False
+
+
+# Failing and mending. ------------------------------------------------------------------------------------------
+
+
+def test_a_journal_that_fails_is_tried_every_second_told_once_and_told_again_when_it_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(life: Life) -> None:
+        life.begin(life.durability.watch, life.durability.keep)
+        life.learn(ATS[:10])
+        assert life.durability.append(ATS[:10])
+        with monkeypatch.context() as patch:
+            full(patch)
+            assert not life.durability.append(ATS[10:11])
+            await asyncio.sleep(5.5)
+            assert life.journal.failures == 6
+        assert not life.durability.takes_reports
+        await asyncio.sleep(1.0)
+        assert life.durability.takes_reports
+        assert set(life.on_disk()) == set(ATS[:10])
+        assert life.figure("proxyherd_journal_failing") == 0.0
+        assert life.figure("proxyherd_journal_failures_total") == 6.0
+
+    life = live(tmp_path, monkeypatch, body)
+    told = [event["event"] for event in life.events("journal_failing", "journal_whole", "journal_rewritten")]
+    assert told[0] == "journal_failing"
+    assert told[-2:] == ["journal_rewritten", "journal_whole"]
+    assert len(told) <= 4, "the first reason names the segment, and then the snapshot fails"
+
+
+def test_a_file_that_is_deleted_is_noticed_at_the_next_second_and_mended_by_the_one_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(life: Life) -> None:
+        life.begin(life.durability.watch)
+        life.learn(ATS[:3])
+        assert life.durability.append(ATS[:3])
+        await asyncio.sleep(0.5)
+        files(life.folder)[0].unlink()
+        assert not life.durability.failing
+        await asyncio.sleep(0.6)
+        assert "deleted" in life.durability.failing
+        life.begin(life.durability.keep)
+        await asyncio.sleep(0.9)
+        assert life.durability.failing
+        await asyncio.sleep(0.2)
+        assert not life.durability.failing
+        assert sorted(life.on_disk()) == ATS[:3]
+
+    live(tmp_path, monkeypatch, body)
+
+
+@pytest.mark.parametrize("step", ["write", "finish"])
+def test_a_rewrite_that_fails_leaves_what_was_on_disk_and_the_next_one_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def fails(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    async def body(life: Life) -> None:
+        life.learn(ATS[:200])
+        assert life.durability.append(ATS[:200])
+        assert life.journal.wants_rewrite
+        with monkeypatch.context() as patch:
+            patch.setattr(Rewrite, step, fails)
+            life.begin(life.durability.keep)
+            await asyncio.sleep(1.5)
+        assert life.journal.failing
+        assert life.journal.failures == 1
+        assert set(life.on_disk()) == set(ATS[:200])
+        assert not list(life.folder.glob("*.unfinished"))
+        assert not life.events("journal_rewritten")
+        await asyncio.sleep(1.0)
+        assert not life.journal.failing
+        assert sorted(life.on_disk()) == sorted(ATS[:200])
+
+    live(tmp_path, monkeypatch, body)
+
+
+def test_nothing_is_rewritten_that_need_not_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(life: Life) -> None:
+        life.begin(life.durability.watch, life.durability.keep)
+        life.learn(ATS[:5])
+        assert life.durability.append(ATS[:5])
+        await asyncio.sleep(20.5)
+        assert [path.name for path in files(life.folder)] == ["000000000001.segment"]
+
+    life = live(tmp_path, monkeypatch, body)
+    assert life.events() == []
+
+
+# Slices. -------------------------------------------------------------------------------------------------------
+
+
+class Beside:
+    """Counts how often the loop came round to others."""
+
+    def __init__(self) -> None:
+        self.rounds = 0
+        self.task = asyncio.ensure_future(self._run())
+
+    async def _run(self) -> None:
+        while True:
+            self.rounds += 1
+            await asyncio.sleep(0)
+
+
+def test_a_journal_is_replayed_in_slices_between_which_others_have_their_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "journal"
+    folder.mkdir()
+    for number in (1, 2):
+        lines = ATS[(number - 1) * 1_500 : number * 1_500]
+        (folder / f"{number:012}.segment").write_bytes(b"".join(map(record, lines)))
+    slices: list[tuple[int, int, float]] = []
+
+    async def body(life: Life) -> None:
+        beside, real = Beside(), life.node.replay
+
+        def replay(updates: Any) -> None:
+            some = list(updates)
+            slices.append((len(some), beside.rounds, life.durability.replayed))
+            real(some)
+
+        monkeypatch.setattr(life.node, "replay", replay)
+        assert life.durability.replayed == 0.0
+        await life.durability.replay()
+        assert life.durability.replayed == 1.0
+        assert len(life.node.table) == 3_000
+        beside.task.cancel()
+
+    life = live(tmp_path, monkeypatch, body)
+    assert [count for count, *_ in slices] == [512, 512, 476] * 2
+    rounds = [at for _, at, _ in slices]
+    assert rounds == sorted(set(rounds)), "others have had a turn between any two"
+    assert [round(done, 2) for *_, done in slices] == [0.5] * 3 + [1.0] * 3
+    (replayed,) = life.events("replayed")
+    assert (replayed["lines"], replayed["clients"]) == (3_000, 3_000)
+    assert 0 <= replayed["seconds"] < 600
+    (lacks,) = life.events("journal_lacks")
+    assert "has not left word" in lacks["reason"]
+    assert lacks["level"] == "warning"
+
+
+def test_a_first_start_has_nothing_to_replay_and_tells_nothing_of_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(life: Life) -> None:
+        await life.durability.replay()
+        assert life.durability.lacks
+
+    life = live(tmp_path, monkeypatch, body)
+    assert [event["event"] for event in life.events()] == ["replayed"]
+
+
+def test_a_table_is_rewritten_in_slices_between_which_others_have_their_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[tuple[int, int]] = []
+
+    async def body(life: Life) -> None:
+        ats = [line.replace(b"client", b"c" * 150) for line in ATS]
+        life.learn(ats)
+        assert life.durability.append(ats)
+        beside, real = Beside(), Rewrite.write
+
+        def write(rewrite: Rewrite, lines: list[bytes]) -> None:
+            written.append((sum(map(len, lines)), beside.rounds))
+            real(rewrite, lines)
+
+        monkeypatch.setattr(Rewrite, "write", write)
+        await life.durability._rewrite()
+        beside.task.cancel()
+        assert sorted(life.on_disk()) == sorted(ats)
+        (event,) = life.events("journal_rewritten")
+        assert event["bytes"] == files(life.folder)[0].stat().st_size
+
+    live(tmp_path, monkeypatch, body)
+    slices = [one for one in written if one[0]]
+    assert all(size < 132_000 for size, _ in slices)
+    assert 4 <= len(slices) <= 12, "and few enough"
+    rounds = [at for _, at in slices]
+    assert rounds == sorted(set(rounds))
+
+
+# Damage and the end. -------------------------------------------------------------------------------------------
+
+
+def test_what_was_torn_and_what_was_damaged_is_told_file_by_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "journal"
+    folder.mkdir()
+    whole = [b"".join(map(record, ATS[at : at + 2])) for at in (0, 2, 4)]
+    for number, data in enumerate((whole[0] + b"torn", whole[1] + b"x\n" + record(ATS[6]), whole[2]), 1):
+        (folder / f"{number:012}.segment").write_bytes(data)
+
+    async def body(life: Life) -> None:
+        life.durability.lacks = ""
+        await life.durability.replay()
+        assert life.durability.lacks == "000000000001.segment is damaged", "the first that was found"
+        assert len(life.node.table) == 7
+
+    life = live(tmp_path, monkeypatch, body)
+    torn, damaged, *rest = [
+        {key: value for key, value in event.items() if key not in ("timestamp", "server")}
+        for event in life.events()
+    ]
+    assert torn == {
+        "level": "warning",
+        "event": "journal_torn",
+        "file": "000000000001.segment",
+        "records": 2,
+        "cut_bytes": 4,
+    }
+    assert damaged == {
+        "level": "error",
+        "event": "journal_damaged",
+        "file": "000000000002.segment",
+        "records": 3,
+        "damaged": 1,
+        "remedy": "kept as 000000000002.segment.damaged; neighbours have what is missing",
+    }
+    assert [event["event"] for event in rest] == ["replayed", "journal_lacks"]
+
+
+def test_a_server_that_closes_brings_everything_to_disk_and_leaves_word_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(life: Life) -> None:
+        life.durability.lacks = ""
+        assert life.durability.append(ATS[:1])
+        await life.durability.close()
+        assert len(life.synced) == 1
+        assert not life.journal.append(ATS[1:2])
+
+    live(tmp_path, monkeypatch, body, fsync="off")
+    size = len(record(ATS[0]))
+    first, segment, end = (tmp_path / "journal.mark").read_bytes().split(b"\n")
+    assert (first, segment.split()[0], int(segment.split()[2]), end) == (
+        b"closed",
+        b"000000000001.segment",
+        size,
+        b"",
+    )
