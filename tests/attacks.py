@@ -22,7 +22,7 @@ def connect(port: int) -> socket.socket:
     """Connect, or retry for as long as it takes."""
     while True:
         try:
-            return socket.create_connection(("127.0.0.1", port), timeout=5)
+            return socket.create_connection(("127.0.0.1", port), timeout=120)
         except OSError:
             time.sleep(0.01)
 

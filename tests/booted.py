@@ -113,7 +113,7 @@ class Machine:
         *,
         check: bool = True,
         stdin: str = "",
-        seconds: float = 60,
+        seconds: float = 600,
         outside_network: bool = False,
         environ: dict[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:

@@ -496,6 +496,9 @@ class Herd(Mapping[str, Server]):
             lines.append(f"{server.name} = {{ {addresses} }}")
         if cluster is not None:
             lines += ['[table]\nengine = "redis"', f"[redis]\nnodes = {json.dumps(cluster.addresses)}"]
+            lines.append(
+                f"deadline_seconds = {PATIENCE_SECONDS}"
+            )  # a busy machine's nodes are slow, not lost
         return "\n".join(lines) + "\n"
 
     def __getitem__(self, name: str) -> Server:

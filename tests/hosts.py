@@ -87,7 +87,7 @@ class Machine:
     def tries(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run a command here that may fail."""
         return subprocess.run(
-            self.command(*words), env=ENVIRON, capture_output=True, text=True, timeout=60, check=False
+            self.command(*words), env=ENVIRON, capture_output=True, text=True, timeout=600, check=False
         )
 
     def path(self, absolute: str) -> Path:

@@ -66,7 +66,7 @@ class Supervised(Mapping[str, Server]):
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=240,  # a busy machine gets its time
+            timeout=600,
             check=False,
         )
 

@@ -752,7 +752,7 @@ def test_admin_port_is_for_reading_and_for_hosts_it_knows(cluster: Cluster | Non
         clark.hears(b"kiwi", b"+12.5-34.25")
 
         def status(method: str, path: str, host: str) -> int:
-            connection = HTTPConnection("127.0.0.1", clark.admin_port, timeout=20)
+            connection = HTTPConnection("127.0.0.1", clark.admin_port, timeout=600)
             try:
                 connection.request(method, path, headers={"Host": host})
                 return connection.getresponse().status

@@ -33,7 +33,7 @@ def press_tab(*words: str, folder: Path = ROOT) -> list[str]:
     """Return what bash would complete the last word to."""
     script = PRESS_TAB.format(proxyherd=PROXYHERD, words=shlex.join(["proxyherd", *words]))
     done = subprocess.run(
-        ["bash", "--norc", "-c", script], capture_output=True, text=True, timeout=60, check=False, cwd=folder
+        ["bash", "--norc", "-c", script], capture_output=True, text=True, timeout=600, check=False, cwd=folder
     )
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.split()

@@ -119,7 +119,7 @@ def verify(tmp_path: Path, *units: str) -> subprocess.CompletedProcess[str]:
         (tmp_path / unit).write_text(text.replace("/usr/local/bin/proxyherd", "/bin/true"))
         (tmp_path / unit).chmod(0o644)
     return subprocess.run(
-        ["systemd-analyze", *units], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        ["systemd-analyze", *units], cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False
     )
 
 

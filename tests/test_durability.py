@@ -791,7 +791,7 @@ def proxyherd_journal(herd: Herd, *arguments: str) -> subprocess.CompletedProces
         [sys.executable, "-m", "proxyherd", "journal", *arguments],
         cwd=herd.folder,
         capture_output=True,
-        timeout=60,
+        timeout=600,
         check=False,
     )
 

@@ -96,7 +96,7 @@ class Supervised:
             cwd=self.folder,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=600,
             check=False,
         )
         return done.stdout + done.stderr

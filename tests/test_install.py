@@ -47,7 +47,7 @@ def make(checkout: Path, target: str, **variables: object) -> subprocess.Complet
         cwd=checkout,
         capture_output=True,
         text=True,
-        timeout=250,
+        timeout=600,
         check=False,
         umask=0o077,
     )
@@ -234,7 +234,7 @@ def test_system_without_systemd_gets_no_rules_for_logrotate_whose_user_it_lacks(
         env={**os.environ, "PATH": f"/usr/local/bin:{os.environ['PATH']}"},
         capture_output=True,
         text=True,
-        timeout=250,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

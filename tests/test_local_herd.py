@@ -75,7 +75,7 @@ class Checkout:
             env={"PATH": os.environ["PATH"]},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=600,
             check=False,
             user=self.user,
         )

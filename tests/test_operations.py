@@ -62,7 +62,7 @@ def carry_out(step: str, folder: Path) -> str:
         programs.parent.mkdir()
         programs.symlink_to(Path(sys.executable).parent)
     done = subprocess.run(
-        ["sh", "-e", "-c", step], cwd=folder, capture_output=True, text=True, timeout=60, check=False
+        ["sh", "-e", "-c", step], cwd=folder, capture_output=True, text=True, timeout=600, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -212,7 +212,7 @@ def lost(servers: Iterable[Server], answered: Mapping[bytes, bytes]) -> dict[str
     left = {}
     for server in servers:
         with contextlib.suppress(AssertionError):
-            wait_until(lambda one=server: of(one) == 0, "it knows all", seconds=3)  # type: ignore[misc]
+            wait_until(lambda one=server: of(one) == 0, "it knows all", seconds=60)  # type: ignore[misc]
             continue
         left[server.name] = of(server)
     return left

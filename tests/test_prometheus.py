@@ -60,7 +60,7 @@ def promtool(*arguments: object) -> subprocess.CompletedProcess[str]:
         cwd="/",
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
     )
 
@@ -403,7 +403,7 @@ class Live:
                 self.list,
             ],
             check=True,
-            timeout=60,
+            timeout=600,
         )
 
     def commands(self, server: str) -> dict[str, float]:
@@ -698,7 +698,7 @@ def run_apart(script: str, cwd: Path) -> str:
         env={"PATH": f"{Path(sys.executable).parent}:/usr/sbin:/usr/bin:/sbin:/bin"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

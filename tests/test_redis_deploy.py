@@ -94,7 +94,7 @@ def _setup(program: object) -> dict[str, str]:
 def analyze(where: Path, *arguments: str) -> str:
     """Return what systemd-analyze has to say of units in a folder, if anything."""
     done = subprocess.run(
-        ["systemd-analyze", *arguments], cwd=where, capture_output=True, text=True, timeout=60, check=False
+        ["systemd-analyze", *arguments], cwd=where, capture_output=True, text=True, timeout=600, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stderr
@@ -318,7 +318,7 @@ class Host:
         self._before = "cd /usr/src/proxyherd"
 
     def run(self, step: str) -> str:
-        return self.system.run(f"{self._before}; {step}", seconds=120).stdout
+        return self.system.run(f"{self._before}; {step}", seconds=600).stdout
 
     def remember(self, step: str) -> None:
         self._before += f"; {step.rstrip()}"

@@ -50,7 +50,7 @@ def command(herd: Herd, *arguments: str) -> list[str]:
 
 def run(herd: Herd, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(herd, *arguments), capture_output=True, text=True, timeout=60, check=False, cwd=herd.folder
+        command(herd, *arguments), capture_output=True, text=True, timeout=600, check=False, cwd=herd.folder
     )
 
 

@@ -100,10 +100,10 @@ def test_what_is_appended_to_already_is_appended_to(command: str, mode: int, des
     Path("file").chmod(0o600)
     program = [sys.executable, "-m", "proxyherd", command, "--output", "out"]
     shell = f"{shlex.join(program)} {descriptor}>> file"
-    subprocess.run(["sh", "-c", shell], capture_output=True, timeout=60, check=True)
+    subprocess.run(["sh", "-c", shell], capture_output=True, timeout=600, check=True)
     assert Path("file").read_text().startswith(f"before\n{wanted}")
     assert Path("file").stat().st_mode & 0o777 == 0o600 != mode
-    done = subprocess.run(program, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(program, capture_output=True, text=True, timeout=600, check=True)
     assert (done.stdout, done.stderr)[descriptor - 1].startswith(wanted)
 
 
