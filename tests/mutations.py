@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 COMPARISONS: dict[type[ast.cmpop], str] = {
@@ -39,6 +39,7 @@ ARITHMETIC: dict[type[ast.operator], str] = {
     ast.BitXor: "|",
 }
 CALLS = {"min": "max", "max": "min", "any": "all", "all": "any", "sorted": "list"}
+CONTROL = "nothing changed"
 TYPING_CALLS = {"TypeVar", "NewType", "ParamSpec", "cast", "overload", "TypeAlias"}
 TYPES = {"Literal", "Annotated", "Final"}
 _PROSE = re.compile(r"[^\W\d_]{2,}[,.:;]? [^\W\d_]")
@@ -60,6 +61,10 @@ class Mutant:
     """Qualified name, first and last line of the outermost function around it; None where an import runs it."""
     names: tuple[str, ...] = field(default=(), compare=False)
     """What a statement outside of functions binds."""
+
+    def unchanged(self) -> Mutant:
+        """Return the same change less the change: whatever fails with it says nothing of the mutant."""
+        return replace(self, text=self.path.read_bytes()[self.start : self.end], operator=CONTROL)
 
     def source(self) -> bytes:
         """Return the whole file with the change."""

@@ -125,6 +125,22 @@ def known(project: Path, **changes: str) -> None:
     (project / "tests/mutants.toml").write_text("\n".join(["[[equivalent]]", *lines, ""]))
 
 
+def test_a_test_that_fails_by_itself_is_told(project: Path) -> None:
+    """It passes when lines are recorded, and fails afterwards."""
+    (project / "tiny/rooms.py").write_text(SMALL)
+    once = """
+import sys
+from tiny.rooms import room
+
+def test_room():
+    assert room(2)
+    assert sys.gettrace(), "it is recorded"
+"""
+    told = run(with_tests(project, once), "--least", "0")
+    assert told.returncode == 1, told.stdout
+    assert "tests/test_rooms.py::test_room: fails though nothing is changed" in told.stderr
+
+
 def test_what_is_known_to_change_nothing_is_not_tried(project: Path) -> None:
     with_tests(project, WEAK)
     assert run(project, "--most", "0").stdout.startswith("0 of 17 mutants")
@@ -139,6 +155,13 @@ def test_what_is_kept_and_fits_no_mutant_any_more_is_refused(project: Path) -> N
     assert told.returncode == 2
     assert "'return held < most' to 'return held != most'" in told.stderr
     assert "mutants.toml" in told.stderr
+
+
+@pytest.mark.parametrize("option", ["--only", "--tests"])
+def test_a_file_that_is_not_there_is_named(project: Path, option: str) -> None:
+    told = run(with_tests(project, WEAK), option, "tiny/gone.py")
+    assert told.returncode == 2
+    assert f"{option} tiny/gone.py: there is none" in told.stderr
 
 
 def test_a_seed_chooses_the_same_mutants_again() -> None:
