@@ -11,7 +11,7 @@ import re
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple, cast, get_args
 
 import pytest
 from herd_process import running_server
@@ -539,6 +539,96 @@ def test_what_happens_twice_counts_twice(tmp_path: Path, other: str) -> None:
     events, changed = watched.end()
     assert events == SCENARIOS[other].events * 2
     assert changed == {name: 2 * value for name, value in SCENARIOS[other].figures.items()}
+
+
+def test_the_state_of_each_link_is_known_from_the_start_and_follows_what_happens(tmp_path: Path) -> None:
+    watched = Watched(tmp_path)
+    links = watched.observer.links
+    states = [dict(links)]
+    for note in (
+        LinkUp("Ann", dialled=True),
+        CaughtUp("Ann", lines=1, news=1, seconds=0.1),
+        LinkDown("Ann", "silent"),
+        LinkUp("Ann", dialled=False),
+    ):
+        watched.observer.note([note])
+        states.append(dict(links))
+    assert [state["Ann"] for state in states] == ["cut", "catching up", "live", "cut", "catching up"]
+    assert all(len(state) == 1 for state in states)
+    watched.end()
+
+
+def test_events_stand_in_the_order_in_which_they_happened(tmp_path: Path) -> None:
+    """Reports gather, and are told before whatever comes next."""
+    watched = Watched(tmp_path)
+    it = watched.observer
+    for number in range(2):
+        it.reports(CLIENT.encode(), [b"IAMAT %d" % number], [b"AT"])
+        it.command(CLIENT, b"FOO %d" % number, Reply("other", "invalid", b"? "))
+    it.reports(CLIENT.encode(), [b"IAMAT 2"], [b"AT"])
+    it.note([Flooded("Ann", [b"kiwi"])])
+    it.reports(CLIENT.encode(), [b"IAMAT 3"], [b"AT"])
+    events, _ = watched.end()
+    said = [event.get("command", event["event"]) for event in events]
+    assert said == ["IAMAT 0", "FOO 0", "IAMAT 1", "FOO 1", "IAMAT 2", "flood_sent", "IAMAT 3"]
+
+
+def test_where_nothing_was_left_out_nothing_is_told_of_it(tmp_path: Path) -> None:
+    watched = Watched(tmp_path)
+    for _ in range(100):
+        watched.clock.now += 1.0
+        watched.observer.tick()
+    watched.observer.tell_left_out()
+    events, _ = watched.end()
+    assert events == []
+
+
+@pytest.mark.parametrize("seconds", [9.9, 10.0])
+def test_what_was_left_out_is_told_every_ten_seconds(tmp_path: Path, seconds: float) -> None:
+    watched = Watched(tmp_path)
+    counts = []
+    for _ in range(3):
+        for _ in range(5_000):
+            watched.observer.command(CLIENT, b"", Reply("other", "invalid", b"? "))
+        watched.clock.now += seconds
+        watched.observer.tick()
+        watched.observer.end_turn()
+        counts.append(sum(event["event"] == "commands_left_out" for event in read(watched.path)))
+    assert counts == ([1, 2, 3] if seconds == 10.0 else [0, 1, 1])
+    watched.end()
+
+
+def test_one_reason_is_told_again_when_its_link_has_been_up_meanwhile(tmp_path: Path) -> None:
+    watched = Watched(tmp_path)
+    for _ in range(2):
+        for dialled in (True, False):
+            for _ in range(3):
+                watched.observer.link_failed("Ann", "refused", dialled=dialled)
+        watched.observer.note([LinkUp("Ann", dialled=True)])
+    events, _ = watched.end()
+    assert [event["event"] for event in events] == ["peer_unreachable", "peer_refused", "peer_opened"] * 2
+
+
+def test_times_are_logged_to_the_microsecond_and_those_of_people_and_walks_to_the_millisecond(
+    tmp_path: Path,
+) -> None:
+    watched, third = Watched(tmp_path), 1 / 3
+    watched.observer.places("google", "OK", "OK", third)
+    watched.observer.places_called("google", "answered", third, 0.0)
+    watched.observer.line_unfinished(CLIENT, 1, third)
+    watched.observer.note([CaughtUp("Ann", lines=1, news=1, seconds=third)])
+    events, _ = watched.end()
+    assert [event["seconds"] for event in events] == [0.333333, 0.333333, 0.333, 0.333]
+
+
+def test_a_note_that_cannot_be_told_is_a_fault_and_the_others_are_told(tmp_path: Path) -> None:
+    watched = Watched(tmp_path)
+    odd: Any = Flooded("Ann", cast("Any", 5))
+    watched.observer.note([odd, LinkUp("Ann", dialled=True)])
+    events, _ = watched.end()
+    assert [event["event"] for event in events] == ["internal_error", "peer_opened"]
+    assert events[0]["reason"] == "a note of the core cannot be told"
+    assert "TypeError" in events[0]["exception"]
 
 
 def test_a_disk_that_is_full_is_counted(tmp_path: Path) -> None:

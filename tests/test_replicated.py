@@ -362,3 +362,75 @@ def test_links_beat_also_while_a_turn_waits_for_the_disk(observer: Observer) -> 
         assert len(peer.released) == written
 
     play(observer, scenario, always=True)
+
+
+# Who is heard, and how much. -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("lately", "lines"), [(0, 1_024), (1, 64), (16, 64), (17, 68), (255, 1_020), (256, 1_024), (9_999, 1_024)]
+)
+def test_how_much_of_neighbours_is_heard_follows_how_much_clients_say(lately: int, lines: int) -> None:
+    assert replicated.share(lately) == lines
+
+
+def test_whatever_a_peer_does_wakes_a_turn_and_a_peer_that_waits_is_queued_once(observer: Observer) -> None:
+    async def scenario(server: Server) -> None:
+        woken: list[int] = []
+        server.engine.wake = lambda: woken.append(1)
+        peer = FakePeer()
+        for act, wakes in (
+            (server.engine.add_link, 1),
+            (server.engine.peer_said, 1),
+            (server.engine.peer_said, 0),
+            (server.engine.remove_link, 1),
+        ):
+            woken.clear()
+            act(peer)
+            assert len(woken) == wakes, act
+        assert list(server.engine._peers) == [peer]
+        woken.clear()
+        server.engine.beat()
+        server.engine.let_go()
+        assert len(woken) == 2
+
+    play(observer, scenario)
+
+
+def test_many_peers_share_what_is_heard_in_a_turn_and_each_has_something(
+    observer: Observer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Talker(FakePeer):
+        def __init__(self, more: int) -> None:
+            super().__init__()
+            self.link = cast("Link", self)
+            self.left, self.heard_to_the_end = more, 0
+
+        @property
+        def more(self) -> bool:
+            return self.left > 0
+
+        def heard(self) -> None:
+            self.heard_to_the_end += 1
+
+    async def scenario(server: Server) -> None:
+        taken: list[int] = []
+
+        def receive(link: Any, most: int, now: float) -> None:
+            taken.append(most)
+            link.left -= 1
+
+        monkeypatch.setattr(server.node, "receive", receive)
+        for count, most in ((1, 1_024), (2, 512), (32, 32), (33, 32), (100, 32)):
+            peers = [Talker(2) for _ in range(count)]
+            for peer in peers:
+                server.engine.peer_said(peer)
+            for wanted in (count, count):
+                taken.clear()
+                server.engine.begin(0.0, 0, 0)
+                assert taken == [most] * wanted
+            assert [peer.heard_to_the_end for peer in peers] == [1] * count
+            assert not server.engine._peers
+            assert not any(peer.queued for peer in peers)
+
+    play(observer, scenario)
