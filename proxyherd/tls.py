@@ -1,4 +1,4 @@
-"""TLS for client ports and between peers: the standard library's, 1.2 and up, names checked.
+"""TLS for client ports, between peers and to Redis: the standard library's, 1.2 and up, names checked.
 
 Between peers both show a certificate of the herd's own authority. The one who dials checks that the name in it is
 the one it dialled; the one who listens learns the other's name only from the handshake inside, and compares then.
@@ -25,6 +25,17 @@ _OUT_OF_TIME: Final = (9, 10)
 """X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED of OpenSSL's x509_vfy.h."""
 
 
+class _Named(Struct, frozen=True):
+    """Where files are named: the table of the herd's file, and the page that tells how they are made."""
+
+    table: str
+    page: str
+
+
+_TLS: Final = _Named("[tls]", "docs/security.md")
+_REDIS: Final = _Named("[redis]", "docs/redis.md")
+
+
 class Contexts(Struct, frozen=True):
     """The TLS contexts of one server; None where a port speaks plain."""
 
@@ -49,6 +60,17 @@ def load(herd: Herd, name: str) -> Contexts:
             _load_authority(context, authority)
             context.verify_mode = ssl.CERT_REQUIRED
     return Contexts(clients, peers, dialling)
+
+
+def load_for_redis(authority: Path, chain: tuple[Path, Path] | None) -> ssl.SSLContext:
+    """Read the files for connections to Redis. `authority` has signed the nodes' certificates, no other authority is
+    believed; `chain`: a certificate and its private key, where Redis asks for one. Raises ConfigError.
+    """
+    context = _context(ssl.PROTOCOL_TLS_CLIENT)
+    if chain is not None:
+        _load_chain(context, *chain, of=_REDIS)
+    _load_authority(context, authority, of=_REDIS)
+    return context
 
 
 def explain(error: BaseException) -> str:
@@ -84,30 +106,32 @@ def _path(herd: Herd, name: str, spelled: str) -> Path:
     return herd.file.parent / spelled.replace("{name}", name)
 
 
-def _load_chain(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
+def _load_chain(context: ssl.SSLContext, certificate: Path, key: Path, of: _Named = _TLS) -> None:
     for path in (certificate, key):
-        _readable(path)
+        _readable(path, of)
     try:
         # The password is asked for on a terminal otherwise, which a server has not.
         context.load_cert_chain(certificate, key, password=lambda: "")
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"{certificate}, {key}: no certificate and its unencrypted private key in PEM "
-            f"({getattr(error, 'reason', None) or type(error).__name__}); see docs/security.md"
+            f"({getattr(error, 'reason', None) or type(error).__name__}); see {of.page}"
         ) from None
 
 
-def _load_authority(context: ssl.SSLContext, authority: Path) -> None:
-    _readable(authority)
+def _load_authority(context: ssl.SSLContext, authority: Path, of: _Named = _TLS) -> None:
+    _readable(authority, of)
     try:
         context.load_verify_locations(authority)
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or type(error).__name__
-        raise ConfigError(f"{authority}: no certificate in PEM ({reason}); see docs/security.md") from None
+        raise ConfigError(f"{authority}: no certificate in PEM ({reason}); see {of.page}") from None
 
 
-def _readable(path: Path) -> None:
+def _readable(path: Path, of: _Named) -> None:
     try:
         os.close(open_regular(path, os.O_RDONLY))
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}; it is named in [tls] of the herd's file") from error
+        raise ConfigError(
+            f"{path}: {error.strerror}; it is named in {of.table} of the herd's file"
+        ) from error

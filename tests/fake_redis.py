@@ -250,6 +250,7 @@ class Connection:
         return [self._execute(*call) for call in calls]
 
     async def disconnect(self, nowait: bool) -> None:
+        assert nowait, "a master that hangs is waited for"
         self.is_open = False
 
     def _execute(self, name: bytes, *rest: bytes) -> object:

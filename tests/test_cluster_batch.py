@@ -202,6 +202,18 @@ def test_the_first_so_many_that_failed_alike_were_not_done() -> None:
         assert batch_of(*FOUR).failed(answers) == {1: Failed([FIRST, SECOND, THIRD], first, error)}
 
 
+def test_a_reply_too_few_is_a_fault_and_no_outcome() -> None:
+    batch = batch_of(*FOUR)
+    with pytest.raises(ValueError, match="shorter"):
+        batch.failed([ValueError("1"), b"1", b"1"])
+    with pytest.raises(ValueError, match="shorter"):
+        Outcomes(0).give(batch, [b"1", [None], b"1"], some_failed=False)
+    with pytest.raises(ValueError, match="shorter"):
+        Outcomes(0).give(batch, [b"1", [], b"1", b"1"], some_failed=False)
+    with pytest.raises(ValueError, match="shorter"):
+        Outcomes(0).give(batch, [b"", [None], b"1", b"1"], some_failed=False)
+
+
 def test_what_is_done_again_leaves_the_batch_as_it_was() -> None:
     batch = batch_of(*FOUR)
     before = [list(wishes) for _, wishes in batch.calls]

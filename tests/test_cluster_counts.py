@@ -6,11 +6,14 @@ import asyncio
 from itertools import pairwise
 
 import pytest
-from fake_redis import FullError, Master, RefusedError, TryAgainError, World
+from fake_redis import Connection, FullError, Master, RefusedError, TryAgainError, World, run
+from msgspec.structs import replace
 from test_cluster_engine import NOW, Asker, Front, iamat, namesakes, one_of_each, played, whatsat
 
 from proxyherd.cluster import layout
 from proxyherd.cluster.engine import Clustered
+from proxyherd.cluster.shard import FIRST_PAUSE_SECONDS
+from proxyherd.config import Address
 from proxyherd.schema import Limits
 
 MILLISECOND = 10**6
@@ -103,23 +106,24 @@ def test_whether_reports_are_taken_is_asked_about_once_a_second_however_many_the
     async def scene(world: World, front: Front) -> None:
         master, asker = world.of(b"kiwi"), Asker()
         before = len(master.served)
-        for at in range(1_000):
+        for at in range(200):
             front.say(asker, iamat(b"kiwi", at))
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.02)
         probes = [call for batch in master.served[before:] for call in batch if call[-1] == b""]
-        assert 9 <= len(probes) <= 10
-        assert len(master.served) - before > 500
+        assert 3 <= len(probes) <= 4
+        assert len(master.served) - before >= 200
 
     played(scene)
 
 
-def test_an_idle_master_is_asked_once_in_a_batchs_time_whether_it_still_is_one() -> None:
+def test_an_idle_master_is_asked_once_or_twice_in_a_batchs_time_whether_it_still_is_one() -> None:
     async def scene(world: World, front: Front) -> None:
         master = world.of(b"kiwi")
         await asyncio.sleep(1)
         times = times_of(world, master)
         await asyncio.sleep(10)
-        assert set(pauses(times)) == {0.701}  # and the millisecond that it takes
+        (pause,) = set(pauses(times))
+        assert 0.3 <= pause <= 0.701  # and the millisecond that it takes
         assert all([call[0] for call in batch][-2:] == [b"FCALL", b"WAIT"] for batch in master.served)
 
     played(scene, timeout_seconds=0.7)
@@ -138,7 +142,9 @@ def test_a_master_without_a_part_of_the_table_is_sent_nothing_but_what_moves_the
             [b"ASKING", b"MGET", b"ASKING", b"FCALL", b"ASKING", b"FCALL", b"WAIT"]
         ]
         assert front.engine.routes.trouble() == ""
-        assert front.engine.routes.shards[new.address].trouble == ""
+        shard = front.engine.routes.shards[new.address]
+        assert shard.trouble == ""
+        assert front.engine.gather(shard)[1:] == (b"", 0)
 
     played(scene)
 
@@ -165,7 +171,7 @@ def test_what_was_refused_is_tried_again_20_ms_later_and_counted_as_what_it_is(
         await asyncio.sleep(0.5)
         times = times_of(world, master)
         front.observer.waited.clear()
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(2.5)  # longer than the longest pause between two connections
         assert set(front.observer.waited) == {(why, 2 if why == "full" else 3)}
         if why != "refused":  # then the master is in doubt, and connected to anew
             assert len(front.observer.waited) >= 20
@@ -315,6 +321,26 @@ def test_without_an_age_nothing_expires() -> None:
     played(scene, limits=Limits(max_age_seconds=0))
 
 
+@pytest.mark.parametrize("lost", [False, True])
+def test_closing_waits_for_nobody_but_a_batch_in_flight(lost: bool) -> None:
+    async def scene(world: World, front: Front) -> None:
+        master, asker = world.of(b"kiwi"), Asker()
+        master.is_down = lost
+        await asyncio.sleep(3)
+        began = front.loop.time()
+        if not lost:
+            master.pace = 0.2
+            front.say(asker, iamat(b"kiwi", 1))
+            await asyncio.sleep(0.1)
+        await front.close()
+        assert front.loop.time() - began <= (0.0 if lost else 0.2 + FIRST_PAUSE_SECONDS)
+        assert not any(one.is_open for one in world.connections)
+        assert all(shard.task.done() for shard in front.engine.routes.shards.values())
+        assert asker.outcomes == ([] if lost else ["stored"])
+
+    played(scene)
+
+
 # What is told. -------------------------------------------------------------------------------------------------
 
 
@@ -335,6 +361,8 @@ def test_each_master_is_told_of_when_it_can_be_had_and_when_not() -> None:
         masters = {str(address) for address in world.masters}
         assert sorted(front.observer.troubles) == sorted((master, "") for master in masters)
         front.observer.troubles.clear()
+        front.engine.doubt = lambda: doubts.append(len(front.observer.troubles))
+        doubts: list[int] = []
         lost = world.of(one_of_each(world)[0])
         lost.is_down = True
         await asyncio.sleep(3)
@@ -342,8 +370,51 @@ def test_each_master_is_told_of_when_it_can_be_had_and_when_not() -> None:
             (str(lost.address), "broken off"),
             (str(lost.address), f"{lost.address} refuses"),
         ]
+        assert doubts == [0, 1, 2]  # for the batch that was lost, and for each trouble
+        lost.is_down = False
+        await asyncio.sleep(3)
+        assert front.observer.troubles[2:] == [(str(lost.address), "")]
+        assert len(doubts) == 3
 
     played(scene)
+
+
+def test_a_fault_of_ours_is_told_with_the_master_and_ends_nothing() -> None:
+    async def play() -> None:
+        world = World()
+        faults, bug = [ZeroDivisionError("ours")], ZeroDivisionError("ours too")
+
+        async def connect(address: Address) -> Connection:
+            if faults:
+                raise faults.pop()
+            return await world.connect(address)
+
+        front = Front(world)
+        front.engine._library = replace(world.library, connect=connect)
+        told: list[str] = []
+        front.observer.fault = lambda what, error: told.append(f"{what}: {error}")  # type: ignore[method-assign, assignment]
+        world.replace(world.of(b"kiwi"), goes_on=False)
+        front.engine.learn(world.owners)
+        master = world.of(b"kiwi")
+        await asyncio.sleep(0.01)
+        assert told == [f"{master.address} cannot be served: ours"]
+        await asyncio.sleep(0.1)
+        bugs = [bug]
+
+        def batch(_: int, __: float) -> None:
+            if bugs:
+                raise bugs.pop()
+
+        front.observer.batch = batch  # type: ignore[method-assign, assignment]
+        asker = Asker()
+        front.say(asker, iamat(b"kiwi", 1))
+        await front.all_settled(asker, 1)
+        assert asker.outcomes == ["stored"]
+        assert told[1:] == [f"{master.address} cannot be served: ours too"]
+        assert front.observer.waited[-1] == ("lost", 1)
+        await front.close()
+
+    run(play())
 
 
 def test_one_engine_has_nothing_of_the_others_between_turns() -> None:

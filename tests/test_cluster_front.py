@@ -177,6 +177,18 @@ def test_what_waits_too_long_is_given_up_by_the_time_that_passes(play: Play) -> 
     play(scene)
 
 
+def test_time_passes_ten_times_a_second(play: Play) -> None:
+    async def scene(scene: Scene) -> None:
+        ticks: list[float] = []
+        scene.front.engine.tick = ticks.append  # type: ignore[method-assign, assignment]
+        began = asyncio.get_running_loop().time()
+        scene.front.start(scene.spawn)
+        await asyncio.sleep(0.55)
+        assert [round(at - began, 6) for at in ticks] == [0.1, 0.2, 0.3, 0.4, 0.5]
+
+    play(scene)
+
+
 def test_a_doubt_of_the_engine_has_masters_looked_up_soon(play: Play) -> None:
     async def scene(scene: Scene) -> None:
         scene.front.start(scene.spawn)

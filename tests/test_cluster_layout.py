@@ -36,6 +36,15 @@ def test_tags_lie_evenly_one_in_each_32_slots() -> None:
     assert len(set(layout.NAMES)) == 512
 
 
+def test_the_name_of_a_tag_is_the_least_number_in_its_slots() -> None:
+    """Computed by the library's own hash, and by ours at any time again."""
+    least: dict[int, bytes] = {}
+    for number in range(10_000):
+        name = b"%d" % number
+        least.setdefault(key_slot(name) // 32, name)
+    assert [least[tag] for tag in range(512)] == layout.NAMES == layout._names()
+
+
 def test_whoever_has_a_share_of_the_slots_has_the_same_share_of_the_tags() -> None:
     for masters in (1, 2, 3, 5, 6, 9, 64):
         bounds = [at * layout.SLOTS // masters for at in range(masters + 1)]

@@ -72,6 +72,7 @@ READERS: dict[str, tuple[type[Exception], str, Callable[[Path], object]]] = {
         "write the password into it",
         lambda path: opening._read(path, "key redis.password_file"),
     ),
+    "authority of Redis": (ConfigError, "[redis]", lambda path: tls.load_for_redis(path, None)),
     "state lock": (OSError, "", lambda path: StateDirectory(path.parent)),
     "segment": (OSError, "", journal.verify),
     "gazetteer": (OSError, "", open_current),

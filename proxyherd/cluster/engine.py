@@ -98,7 +98,7 @@ class Clustered:
         """Whether so much waits for masters that can be had that clients are to wait too."""
         return self.backlog.full
 
-    def begin(self, now: float, received: int, _: int = 0) -> None:
+    def begin(self, now: float, received: int, *_: object) -> None:
         """Note the time: `now` by the loop's clock, `received` in nanoseconds of POSIX time."""
         self.backlog.clock = now
         self._now, self._outcomes.clock = now, received

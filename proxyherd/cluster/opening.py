@@ -8,6 +8,7 @@ A master is refused that would lose what was answered, or order it wrongly; the 
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -26,6 +27,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
+from proxyherd import tls
 from proxyherd.cluster.commands import LIBRARY, LIBRARY_PATTERN, code
 from proxyherd.cluster.shard import Library
 from proxyherd.cluster.views import View, parse
@@ -80,7 +82,7 @@ class _Exchange:
             if not data:
                 raise ConnectionError("closed by Redis")
             parser.feed(data)
-            while (reply := parser.gets(False)) is not _MORE:
+            while (reply := parser.gets()) is not _MORE:
                 replies.append(reply)
             if len(replies) >= count:
                 return replies
@@ -163,17 +165,18 @@ class Opener:
         if settings.tls_authority is None:
             connection: _Plain | _Tls = _Plain(**arguments)
         else:
-            connection = _Tls(
-                ssl_ca_certs=self._path(settings.tls_authority),
-                ssl_certfile=self._path(settings.tls_certificate),
-                ssl_keyfile=self._path(settings.tls_key),
-                **arguments,
-            )
+            connection = _Tls(**arguments)
+            # Made by itself, it would trust the system's authorities too, and an error would name no file.
+            connection.ssl_context.context = self._tls_context(settings.tls_authority)
         await connection.connect()  # type: ignore[no-untyped-call]
         return connection
 
-    def _path(self, spelled: str | None) -> str | None:
-        return None if spelled is None else str(self._file.parent / spelled)
+    def _tls_context(self, authority: str) -> ssl.SSLContext:
+        settings, folder = self._settings, self._file.parent
+        chain = None
+        if settings.tls_certificate is not None and settings.tls_key is not None:
+            chain = folder / settings.tls_certificate, folder / settings.tls_key
+        return tls.load_for_redis(folder / authority, chain)
 
     async def _check(self, connection: Connection, address: Address) -> None:
         """See that a node is a master that keeps what it is given, in the right order, and knows the function."""
@@ -252,4 +255,4 @@ async def _ask(connection: Connection, *words: Any) -> Any:
 def _facts(info: bytes) -> dict[str, str]:
     """Return what INFO says, by name."""
     lines = (line.partition(":") for line in info.decode("utf-8", "replace").split("\r\n"))
-    return {name: value for name, colon, value in lines if colon}
+    return {name: value for name, _, value in lines}

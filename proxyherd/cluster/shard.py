@@ -107,6 +107,7 @@ class Shard:
     def part(self) -> None:
         """Go, as soon as no batch is in flight."""
         self._parting = True
+        self._work.set()  # or it would wait for more
         if not self._in_flight:
             self.task.cancel()
 
