@@ -65,7 +65,7 @@ class Pull:
 
     def batch(self, answer: Batch) -> None:
         """Take note that these leaves have come."""
-        last = self._ranges.pop(answer.first, -1)
+        last = self._ranges.pop(answer.first, answer.first)
         if not answer.first < answer.next <= last:
             raise Misspoken(f"sent leaves {answer.first:x} to {answer.next:x}, which were not asked for")
         if answer.next < last:

@@ -166,7 +166,7 @@ class Turn:
 
     def wake(self) -> None:
         """Let there be a turn, when everything that is ready now has been read."""
-        if not self._scheduled and self._commit is None:
+        if not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._run)
 

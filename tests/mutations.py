@@ -213,7 +213,7 @@ class _Finder:
                 yield self._instead(node, "pass", "statement dropped")
             case ast.Assign(targets=[ast.Attribute() | ast.Subscript(), *_]) if self.function:
                 yield self._instead(node, "pass", "statement dropped")
-            case ast.Return(value=ast.expr() as value) if not _is_none(value):
+            case ast.Return(value=ast.expr() as value) if not _is_none_or_false(value):
                 yield self._instead(value, "None", "return None")
             case ast.Break():
                 yield self._instead(node, "continue", "break or continue")
@@ -329,8 +329,9 @@ def _bound(statement: ast.stmt) -> Iterator[str]:
             yield name
 
 
-def _is_none(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and node.value is None
+def _is_none_or_false(node: ast.expr) -> bool:
+    """Whether None says the same to whoever asks; that it is no bool, mypy tells."""
+    return isinstance(node, ast.Constant) and (node.value is None or node.value is False)
 
 
 def _is_text(node: ast.expr) -> bool:

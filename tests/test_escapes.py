@@ -119,6 +119,14 @@ def test_in_json_every_character_is_shown_as_itself_or_as_json_spells_its_number
             assert character.isprintable() or character in "\t\n"
 
 
+def test_for_a_writer_of_json_control_characters_stay_as_they_are() -> None:
+    """It escapes them by itself, and a backslash of ours would be doubled."""
+    for code in range(0x20):
+        text = "é" + chr(code)
+        assert escaped_for_json(text.encode()) == visible_for_json(text) == text
+    assert escaped_for_json("é\x7f".encode()) == visible_for_json("é\x7f") == "é\\x7f"
+
+
 def test_what_is_plain_stays_as_it_is() -> None:
     for text in ("kiwi.cs.ucla.edu", "größe 北京 a=b 'c' \"d\""):
         assert (

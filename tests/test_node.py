@@ -345,6 +345,11 @@ def test_undoing_a_report_keeps_what_a_neighbour_sent_since() -> None:
 # Becoming ready. ----------------------------------------------------------------------------------------------
 
 
+def test_time_passes_four_times_a_heartbeat() -> None:
+    """So a link that is silent is cut within 3.25 heartbeats."""
+    assert TICKS == 4
+
+
 def test_a_server_without_neighbours_is_ready_at_once() -> None:
     assert Node("A", Table(KEY), Limits(), TIMING, alone=True, now=0).ready
 
@@ -715,6 +720,20 @@ def test_what_catch_up_brings_is_not_flooded_over_a_link_that_is_not_in_step() -
     wires.settle()
     assert a.lines() == set(at_lines(2_000))
     assert wires.live("A", "B") == wires.live("A", "C") == wires.live("B", "C") == []
+
+
+def test_a_neighbour_that_has_not_begun_to_walk_is_not_asked_to_walk_again() -> None:
+    """Its walk finds everything."""
+    a, b, c = Server("A"), Server("B"), Server("C")
+    b.learn(at_lines(20))
+    c.learn(at_lines(1, form="only-at-c"))
+    wires = Wires(a, b, c)
+    for edge in ("AB", "AC"):
+        wires.connect(*edge)
+    wires.settle()
+    assert a.lines() == b.lines() == c.lines()
+    assert len(c.lines()) == 21
+    assert b"CHANGED" not in wires.said["A", "C"]
 
 
 def half_walked(of_a: list[bytes], of_c: list[bytes]) -> Wires:

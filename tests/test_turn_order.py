@@ -199,6 +199,20 @@ def test_clients_wait_while_the_engine_is_full_and_no_turn_spins_for_them(run: R
     run(body)
 
 
+def test_a_client_that_says_several_things_is_heard_once_in_a_turn_with_64_lines(run: Run) -> None:
+    async def body(world: World) -> None:
+        client = world.client(*[b"bad"] * 100)
+        world.turn.client_said(client)
+        world.turn.client_said(client)
+        await world.one_turn()
+        assert len(client.answers) == 64
+        await world.one_turn()
+        assert len(client.answers) == 100
+        assert await world.one_turn() == []
+
+    run(body)
+
+
 def test_turns_go_on_while_the_engine_has_more(run: Run) -> None:
     async def body(world: World) -> None:
         world.engine.more = True
