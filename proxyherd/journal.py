@@ -84,7 +84,7 @@ def read(path: Path, line_bytes: int = MOST_LINE_BYTES) -> Batches:
                 else:
                     suspect += 1
                 dropping = False
-            if dropping or len(rest) > limit:  # no record is so long: drop it, with what follows up to LF
+            if len(rest) > limit:  # no record is so long: drop it, with what follows up to LF
                 at += len(rest)
                 rest, dropping = b"", True
             records += len(lines)

@@ -366,6 +366,32 @@ def test_a_table_is_rewritten_in_slices_between_which_others_have_their_turn(
     assert rounds == sorted(set(rounds))
 
 
+def opened() -> list[Path]:
+    """Return what this process has open."""
+    return [path.readlink() for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
+
+
+def test_a_rewrite_that_is_stopped_among_its_slices_leaves_neither_file_nor_descriptor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(life: Life) -> None:
+        ats = [line.replace(b"client", b"c" * 150) for line in ATS]
+        life.learn(ats)
+        assert life.durability.append(ats)
+        task = asyncio.ensure_future(life.durability._rewrite())
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert [path.suffix for path in life.folder.iterdir()].count(".unfinished") == 1
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert task.cancelled()
+        assert sorted(path.suffix for path in life.folder.iterdir()) == [".segment", ".segment"]
+        assert not [path for path in opened() if path.suffix == ".unfinished"]
+        assert life.on_disk() == ats
+
+    live(tmp_path, monkeypatch, body)
+
+
 # Damage and the end. -------------------------------------------------------------------------------------------
 
 

@@ -13,7 +13,16 @@ import pytest
 from proxyherd import config, journal, schema, secret, tls
 from proxyherd.cluster import opening
 from proxyherd.config import ConfigError
-from proxyherd.files import NOT_REGULAR, open_regular, read_regular
+from proxyherd.files import (
+    NOT_REGULAR,
+    inode_and_size,
+    make_file,
+    make_folder,
+    open_regular,
+    read_regular,
+    sync_folder,
+    write_all,
+)
 from proxyherd.journal import Journal
 from proxyherd.places import find_key, own_places
 from proxyherd.places.budget import Budget
@@ -166,3 +175,71 @@ def test_a_link_at_the_gazetteers_name_is_kept_and_what_it_leads_to_is_replaced(
     assert link.is_symlink()
     assert is_current(tmp_path / "disk/g.sqlite")
     assert not build(link)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(None, 0o640), (0o666, 0o640), (0o777, 0o640), (0o600, 0o600), (0o400, 0o400), (0o644, 0o640)],
+)
+def test_a_file_that_is_made_is_closed_to_others_and_what_is_there_is_narrowed_and_never_widened(
+    tmp_path: Path, before: int | None, after: int
+) -> None:
+    path, umask = tmp_path / "file", os.umask(0)
+    try:
+        if before is not None:
+            path.write_bytes(b"content")
+            path.chmod(before)
+        make_file(path)
+    finally:
+        os.umask(umask)
+    assert stat.S_IMODE(path.stat().st_mode) == after
+    assert path.read_bytes() == (b"" if before is None else b"content")
+
+
+def test_a_folder_is_made_with_those_above_it_and_what_is_there_keeps_its_mode(tmp_path: Path) -> None:
+    umask = os.umask(0)
+    try:
+        (tmp_path / "a").mkdir(0o777)
+        for _ in range(2):
+            make_folder(tmp_path / "a/b/c")
+    finally:
+        os.umask(umask)
+    modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("a", "a/b", "a/b/c")]
+    assert modes == [0o777, 0o750, 0o750]
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="exists"):
+        make_folder(tmp_path / "file")
+
+
+def test_everything_is_written_however_little_the_system_takes_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: real(fd, data[:3]))
+    fd = os.open(tmp_path / "file", os.O_WRONLY | os.O_CREAT)
+    write_all(fd, b"0123456789")
+    os.close(fd)
+    assert (tmp_path / "file").read_bytes() == b"0123456789"
+    assert inode_and_size(tmp_path / "file") == ((tmp_path / "file").stat().st_ino, 10)
+    assert inode_and_size(tmp_path / "none") == (0, 0)
+
+
+def test_it_is_the_folder_that_is_synced_and_its_descriptor_is_closed_also_if_that_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+
+    def fsync(fd: int) -> None:
+        synced.append(str(Path(f"/proc/self/fd/{fd}").readlink()))
+        if len(synced) > 1:
+            raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    before = len([*Path("/proc/self/fd").iterdir()])
+    sync_folder(tmp_path)
+    with pytest.raises(OSError, match="Input/output"):
+        sync_folder(tmp_path)
+    with pytest.raises(NotADirectoryError):
+        sync_folder(Path(__file__))
+    assert synced == [str(tmp_path)] * 2
+    assert len([*Path("/proc/self/fd").iterdir()]) == before

@@ -268,6 +268,32 @@ def test_a_server_without_standard_input_rotates_the_file_that_took_its_number(t
     assert (tmp_path / "log.1").read_bytes() == b"x" * 10 + b"\n"
 
 
+def test_a_rotation_that_fails_is_tried_again_when_as_much_has_been_written_once_more(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "log.1")
+    file = LogFile(tmp_path / "log", max_bytes=100, backups=1)
+    failures = []
+    for size in (99, 98, 0, 98, 0):
+        file.write(b"x" * size)
+        failures.append(file.failures)
+    assert failures == [1, 1, 2, 2, 3]
+    file.close()
+
+
+def test_a_file_that_may_be_written_and_not_read_gets_no_blank_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "log").write_bytes(b"whole\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", refuse)
+        file = LogFile(tmp_path / "log")
+    file.write(b"next")
+    file.close()
+    assert (tmp_path / "log").read_bytes() == b"whole\nnext\n"
+
+
 LINES = [b"first", b"second", b"", b"fourth"]
 
 

@@ -200,3 +200,43 @@ def test_a_pipe_or_a_device_by_the_name_of_the_mark_holds_nobody_up_and_says_not
 
 def test_this_machine_names_its_boot() -> None:
     assert this_boot() == this_boot() != b""
+
+
+def test_a_mark_of_many_files_is_believed_and_no_more_than_64_kib_is_ever_read(tmp_path: Path) -> None:
+    path = tmp_path / "journal.mark"
+    listing = {f"{number:012}.segment": (number, 10**9) for number in range(1_000)}
+    mark_of(tmp_path).write(listing)
+    assert 30_000 < path.stat().st_size < 65_536
+    assert mark_of(tmp_path).lacks(listing) == ""
+    text = b"boot-1\n" + b"x 1 2\n" * 20_000
+    path.write_bytes(text)
+    assert mark_of(tmp_path)._left == text[:65_536]
+
+
+@pytest.mark.parametrize("closed", [True, False])
+@pytest.mark.parametrize("grown", [-1, 0, 1])
+def test_a_file_may_have_grown_since_and_may_not_have_shrunk(
+    tmp_path: Path, *, closed: bool, grown: int
+) -> None:
+    mark_of(tmp_path).write({"a": (1, 10), "b": (2, 20)}, closed=closed)
+    lacks = mark_of(tmp_path).lacks({"b": (2, 20), "a": (1, 10 + grown)})
+    assert lacks == ("" if grown >= 0 else "a is shorter than the last life of this server has left it")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"-",
+        b"-\n",
+        b"\n",
+        b"boot-1",
+        b"boot-1\na 1\n",
+        b"boot-1\na 1 x\n",
+        b"boot-1\na 1 2 3\n",
+        b"boot-1\na 1 2",
+    ],
+)
+def test_what_is_no_mark_says_nothing(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "journal.mark").write_bytes(text)
+    assert "has not left word" in mark_of(tmp_path).lacks({"a": (1, 2)} if b"a" in text else {})

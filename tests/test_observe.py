@@ -558,6 +558,17 @@ def test_the_state_of_each_link_is_known_from_the_start_and_follows_what_happens
     watched.end()
 
 
+def test_figures_of_each_neighbour_are_there_before_anything_happens(tmp_path: Path) -> None:
+    watched = Watched(tmp_path)
+    shown = figures(watched.metrics)
+    for name in ("proxyherd_links_up Ann", "proxyherd_link_failures_total Ann"):
+        assert shown[name] == 0.0
+    assert [shown[f"proxyherd_places_breaker_state {state}"] for state in STATES] == [
+        float(state == "closed") for state in STATES
+    ]
+    watched.end()
+
+
 def test_events_stand_in_the_order_in_which_they_happened(tmp_path: Path) -> None:
     """Reports gather, and are told before whatever comes next."""
     watched = Watched(tmp_path)
