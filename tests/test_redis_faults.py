@@ -607,13 +607,13 @@ def test_random_troubles_lose_no_answered_report(cluster: Cluster, fronts: Herd)
 def test_a_cluster_that_cannot_be_had_is_told_and_ends_no_server(
     cluster: Cluster, lines: list[str], nodes: list[str] | None, said: str
 ) -> None:
-    with prepared_fronts(nodes or cluster.addresses, "Dot", more=["deadline_seconds = 1.0", *lines]) as herd:
+    with prepared_fronts(nodes or cluster.addresses, "Dot", more=["deadline_seconds = 1.5", *lines]) as herd:
         dot = herd["Dot"]
         (herd.folder / "deploy/wrong").write_text("not this one")
         make_authority(herd.folder / "deploy/authority.pem")
         dot.start()
         wait_until_told(herd, "512 of 512", said)
-        assert_closed_in_time(1.0, (dot, b"WHATSAT kiwi 0 0"), (dot, b"IAMAT kiwi +1+1 1"))
+        assert_closed_in_time(1.5, (dot, b"WHATSAT kiwi 0 0"), (dot, b"IAMAT kiwi +1+1 1"))
         assert dot.ask(b"FOO") == b"? FOO\n"
         assert len(dot.events("node_failed")) <= 2 * len(nodes or cluster.addresses)
         assert dot.stop() == 0
@@ -638,9 +638,9 @@ def test_nodes_that_order_by_another_language_are_refused_with_the_remedy() -> N
         environ = {"LC_ALL": "en_US.UTF-8", "LOCPATH": str(folder)}
         with (
             running_cluster(masters=1, replicas=1, environ=environ) as cluster,
-            prepared_fronts(cluster.addresses, "Eve", more=["deadline_seconds = 1.0"]) as herd,
+            prepared_fronts(cluster.addresses, "Eve", more=["deadline_seconds = 1.5"]) as herd,
         ):
             herd.start()
             wait_until_told(herd, cluster.masters()[0].address, "LC_ALL=C")
-            assert_closed_in_time(1.0, (herd["Eve"], b"IAMAT kiwi +1+1 1"))
+            assert_closed_in_time(1.5, (herd["Eve"], b"IAMAT kiwi +1+1 1"))
             assert herd["Eve"].stop() == 0
