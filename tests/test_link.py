@@ -659,7 +659,15 @@ def test_every_message_comes_back_as_it_was_however_it_is_cut(message: Any) -> N
         *(b"DIGEST -", b"DIGEST - " + b"0" * 255, b"DIGEST - " + b"0" * 257, b"DIGEST - " + b"G" * 256),
         *(b"DIGEST a5f0 " + b"0" * 256, b"LEAF 10000 -", b"LEAF 0", b"LEAF 0 ", b"LEAF 0 0", b"LEAF - -"),
         *(b"LEAF 0 " + b"0" * 15, b"LEAF 0 " + b"F" * 16, b"RANGE 0 10001", b"RANGE 10000 10000", b"RANGE 0"),
-        *(b"RANGE -1 5", b"RANGE +1 5", b"RANGE 0x1 5", b"RANGE 1_0 5", b"RANGE 0 0 0", b"BATCH 0 1"),
+        *(
+            b"RANGE -1 5",
+            b"RANGE +1 5",
+            b"RANGE 0x1 5",
+            b"RANGE X 5",
+            b"RANGE 1_0 5",
+            b"RANGE 0 0 0",
+            b"BATCH 0 1",
+        ),
         *(b"BATCH 0 1 100000001", b"BATCH 0 10001 1", b"BATCH 0 1 -", b"BATCH  0 1 1", b"REFUSED why"),
         *(
             b"BATCH 0 1 " + b"0" * 17,

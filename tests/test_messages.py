@@ -445,6 +445,7 @@ def test_when_a_report_was_received_is_its_time_and_the_difference(fraction: byt
     for difference, late in ((b"+2.000000003", 2_000_000_003), (b"-0.000000004", -4)):
         line = at(difference=difference, time=b"7" + fraction)
         assert received(line) == as_nanoseconds(b"7" + fraction) + late
+        assert parse_at(line) == expected_at(line) is not None
 
 
 def test_a_clock_that_shows_a_time_before_2020_judges_no_receipt() -> None:
