@@ -363,3 +363,39 @@ def test_where_the_other_is_no_internet_address_nobody_is_known_by_it(tmp_path: 
         assert connection.host == ""
 
     play(tmp_path, body)
+
+
+def test_a_connection_that_cannot_be_served_is_ended_at_once_and_the_fault_is_logged(tmp_path: Path) -> None:
+    async def body(server: cost.Server, peers: Any) -> None:
+        transport = Watched()
+        connection, _ = await server.link("Ann", transport)
+        connection.fail(ValueError("why"))
+        assert transport.done == ["abort"]
+        assert connection not in peers.connections
+        await settled()
+
+    play(tmp_path, body)
+    log = (tmp_path / "log").read_text()
+    assert "the connection with Ann cannot be served" in log
+    assert "ValueError: why" in log
+
+
+def test_a_connection_that_was_half_made_when_its_time_was_over_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a TLS handshake that never ends; uvloop would tell its protocol nothing more."""
+
+    async def body(_: cost.Server, peers: Any) -> None:
+        network = Network(monkeypatch, cid_example=[])
+
+        async def half(protocol: Callable[[], PeerConnection], *_: object, **__: object) -> None:
+            network.transports.append(Watched())
+            protocol().connection_made(cast("asyncio.Transport", network.transports[-1]))
+            await asyncio.sleep(1_000)
+
+        monkeypatch.setattr(peers.loop, "create_connection", half)
+        assert await peers._visit("Cid") == 0.0
+        assert [transport.done for transport in network.transports] == [["abort"]]
+        assert not peers.connections
+
+    play(tmp_path, body)

@@ -189,7 +189,7 @@ def test_thousands_that_waited_are_looked_up_in_portions_and_nobody_is_held_up(
         await turns_of_the_loop(1_000)
         assert [first_lines(one) for one in crowd] == [[NEW] * 100] * 20
         grown = [after - before for before, after in zip([0, *turns], turns, strict=False)]
-        assert max(grown) <= replicated._LOOK_UPS
+        assert max(grown) == 512
         assert sum(grown) == len(looked_up) == 2_000
         assert not server.engine.more
 
