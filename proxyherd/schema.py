@@ -154,9 +154,9 @@ class Redis(Struct, frozen=True, forbid_unknown_fields=True):
     node; each further one is another node, and another that must be up."""
 
     timeout_seconds: Annotated[float, Meta(ge=0.05, le=60)] = 1.2
-    """How long a master may take for what it is sent at once, its replicas included. Keep it below the cluster's
-    `cluster-node-timeout`: a master that has been replaced meanwhile must not be believed. And above 1: Linux sends a
-    lost SYN again after 1 s."""
+    """How long a master may take for what it is sent at once, its replicas included. Keep one and a half times as much
+    below the cluster's `cluster-node-timeout`: a master that has been replaced meanwhile must not be believed. And above
+    1: Linux sends a lost SYN again after 1 s."""
 
     gather_seconds: Annotated[float, Meta(ge=0, le=1)] = 0.0
     """How long reports and queries for one master gather before they are sent to it: each waits as much longer, and more

@@ -352,6 +352,10 @@ class Clockwork(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._jumping.now
 
+    def stand_still(self, seconds: float) -> None:
+        """Let time pass without anything being done."""
+        self._jumping.now += seconds
+
 
 def run(body: Any) -> Any:
     """Run a coroutine to its end, on a clock that jumps."""

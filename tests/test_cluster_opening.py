@@ -9,20 +9,21 @@ import hashlib
 import os
 import socket
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 from debian import needs
 from fake_redis import Silent
+from fake_redis import words as spoken
 from herd_process import free_port, wait_until
 from redis_cluster import Argument, Refused, Session
 from test_cluster_function import answers
 
-from proxyherd.cluster.commands import LIBRARY, code, encode
+from proxyherd.cluster.commands import LIBRARY, code, encode, spell_word
 from proxyherd.cluster.layout import PREFIXES
-from proxyherd.cluster.opening import Opener, _Parser
+from proxyherd.cluster.opening import Opener, UnusableError, _Parser
 from proxyherd.config import Address
 from proxyherd.observe import Observer
 from proxyherd.schema import Redis
@@ -172,6 +173,143 @@ def test_errors_of_commands_and_of_the_login_are_told_with_their_first_word(redi
         redis.told("CONFIG", "SET", "maxmemory", 0)
 
 
+class FakeNode:
+    """A node as far as a server asks it before it uses its master: `nodes` is what it answers to CLUSTER NODES."""
+
+    def __init__(self) -> None:
+        self.nodes = ""
+        self.asked: list[str] = []
+        self.answers = asyncio.Event()
+        self.answers.set()
+        self.server: asyncio.Server
+
+    async def start(self) -> None:
+        self.server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+
+    @property
+    def port(self) -> int:
+        port: int = self.server.sockets[0].getsockname()[1]
+        return port
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.closing(writer):
+            while commands := await reader.read(65_536):
+                for words in spoken(commands):
+                    await self.answers.wait()
+                    self.asked.append(b" ".join(words[:2]).decode())
+                    writer.write(self._answer(words))
+
+    def _answer(self, words: list[bytes]) -> bytes:
+        texts = {
+            b"INFO": "role:master\r\naof_enabled:1\r\ncluster_enabled:1\r\n",
+            b"CLUSTER": self.nodes,
+        }
+        match words[0]:
+            case b"FCALL":
+                return b":1\r\n"
+            case b"FUNCTION":
+                return b"*1\r\n*4\r\n" + b"".join(map(spell_word, (b"", LIBRARY, b"", code())))
+            case name:
+                return spell_word(texts[name].encode()) if name in texts else b"+OK\r\n"
+
+
+def dialled(
+    scene: Callable[[Opener, Address, FakeNode, FakeNode], Coroutine[Any, Any, None]], flags: str
+) -> None:
+    """Play a scene with a master and its replica, which says `flags` of the master."""
+
+    async def play() -> None:
+        master, replica = FakeNode(), FakeNode()
+        for node in (master, replica):
+            await node.start()
+        where = [f"127.0.0.1:{node.port}@1" for node in (master, replica)]
+        rest = f"b {where[1]} slave a 0 0 1 connected\n"
+        master.nodes = f"a {where[0]} myself,master - 0 0 1 connected 0-16383\n{rest}"
+        replica.nodes = f"a {where[0]} {flags} - 0 0 1 connected 0-16383\n{rest}"
+        settings = Redis(nodes=(where[0],), timeout_seconds=0.4)
+        opener = Opener(settings, Path("herd.toml"), {}, cast("Observer", Silent()))
+        try:
+            await scene(opener, Address("127.0.0.1", master.port), master, replica)
+        finally:
+            for node in (master, replica):
+                node.answers.set()
+                node.server.close()
+
+    asyncio.run(play())
+
+
+async def refusal(opener: Opener, address: Address) -> str:
+    try:
+        connection = await opener.connect(address)
+    except UnusableError as error:
+        return str(error)
+    await connection.disconnect(nowait=True)
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("flags", "refused"), [("master", False), ("master,fail?", False), ("master,fail", True)]
+)
+def test_a_master_that_its_replica_takes_for_dead_is_refused(flags: str, refused: bool) -> None:
+    """The replica is about to be elected, though the master answers again."""
+
+    async def scene(opener: Opener, address: Address, _: FakeNode, replica: FakeNode) -> None:
+        said = await refusal(opener, address)
+        assert bool(said) is refused
+        if refused:
+            assert f"{address} is being replaced: its replica 127.0.0.1:{replica.port}" in said
+
+    dialled(scene, flags)
+
+
+@pytest.mark.parametrize("gone", [False, True], ids=["silent", "gone"])
+def test_a_replica_that_does_not_answer_keeps_nobody_from_its_master(gone: bool) -> None:
+    async def scene(opener: Opener, address: Address, _: FakeNode, replica: FakeNode) -> None:
+        if gone:
+            replica.server.close()
+        replica.answers.clear()
+        assert await refusal(opener, address) == ""
+
+    dialled(scene, "master,fail")
+
+
+@pytest.mark.parametrize("cancelled", [False, True], ids=["answers late", "answers when dialled again"])
+def test_of_a_master_that_was_silent_its_replicas_are_asked_after_a_pause(
+    cancelled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nodes agree that a master is dead also right after it has woken."""
+
+    async def scene(opener: Opener, address: Address, master: FakeNode, replica: FakeNode) -> None:
+        pauses, loop = [], asyncio.get_running_loop()
+
+        async def agree(seconds: float) -> None:
+            assert replica.asked == []
+            pauses.append(seconds)
+            replica.nodes = replica.nodes.replace("master", "master,fail")
+
+        assert await refusal(opener, address) == ""  # one that was never silent: without a pause
+        replica.asked.clear()
+        monkeypatch.setattr(asyncio, "sleep", agree)
+        master.answers.clear()
+        if cancelled:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.01):
+                    await opener.connect(address)
+            master.answers.set()
+        else:
+            loop.call_later(0.11, master.answers.set)
+        assert "is being replaced" in await refusal(opener, address)
+        assert pauses == [0.1]
+        monkeypatch.undo()
+        replica.nodes = replica.nodes.replace("master,fail", "master")
+        assert await refusal(opener, address) == ""
+        monkeypatch.setattr(asyncio, "sleep", agree)
+        assert await refusal(opener, address) == ""  # once it has been used, without a pause again
+        assert pauses == [0.1]
+
+    dialled(scene, "master")
+
+
 def test_servers_user_may_call_the_function_and_not_load_one(redis: Lone) -> None:
     """As deploy/redis/users.acl.example says."""
     example = (Path(__file__).parents[1] / "deploy/redis/users.acl.example").read_text()
@@ -193,7 +331,7 @@ def test_a_node_with_our_users_reads_all_of_its_file_when_it_starts_again(tmp_pa
     lines = [line for line in example.splitlines() if line.startswith(("user default ", "user admin "))]
     secret = hashlib.sha256(b"secret").hexdigest()
     (tmp_path / "users.acl").write_text("\n".join(lines).replace("SHA256-OF-ADMIN-PASSWORD", secret) + "\n")
-    port, users = free_port(), ["--aclfile", "users.acl"]
+    port, users = free_port(), ["--aclfile", "users.acl", "--appendfsync", "no"]  # so no flush delays a write
     clients = [b"a", b"b"]
     values = [b"%021d x" % 5, b"%021d y" % 6]
     keys = [PREFIXES[0] + client for client in clients]

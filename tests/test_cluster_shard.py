@@ -6,7 +6,7 @@ import asyncio
 from itertools import pairwise
 
 import pytest
-from fake_redis import Connection, RefusedError, World, run
+from fake_redis import Clockwork, Connection, RefusedError, World, run
 from msgspec.structs import replace
 
 from proxyherd.cluster.batch import Batch
@@ -77,6 +77,32 @@ def test_a_master_that_cannot_be_used_is_dialled_at_growing_intervals_up_to_a_se
         await asyncio.sleep(15)
         assert_backs_off(dialled.pauses)
         assert 15 <= len(dialled.pauses) <= 35
+        dialled.shard.part()
+
+    run(scene())
+
+
+def test_a_master_that_stood_still_together_with_the_server_is_dialled_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What it answers then, as quickly as ever, is done again: it may have been replaced."""
+
+    async def scene() -> None:
+        dialled = Dialled()
+        lost: list[str] = []
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, Clockwork)
+        monkeypatch.setattr(dialled.desk, "give_back", lambda _, why: lost.append(why))
+        await asyncio.sleep(10.01)
+        assert len(dialled.times) == 1  # while time goes on
+        assert len(dialled.master.served) >= 18  # idle, it is heard of twice in a batch's time
+        loop.stand_still(0.9)  # less than it may be silent
+        await asyncio.sleep(0.6)
+        assert len(dialled.times) == 1
+        loop.stand_still(1.51)
+        await asyncio.sleep(0.6)
+        assert lost == ["late"]
+        assert len(dialled.times) == 2
         dialled.shard.part()
 
     run(scene())

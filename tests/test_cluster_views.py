@@ -74,6 +74,43 @@ def test_a_node_without_an_address_and_a_stranger_count_for_nothing(line: str) -
     assert parse(line + "\n", ASKED, by_name=False) == View((), ())
 
 
+def replicated(flags: str) -> str:
+    """What a master says that has one replica, and of which another node is a replica."""
+    return (
+        "a 10.0.0.1:7001@17001 myself,master - 0 0 7 connected 0-92\n"
+        f"b 10.0.0.2:7001@17001 {flags} a 0 0 7 connected\n"
+        "c 10.0.0.3:7001@17001 slave d 0 0 7 connected\n"
+    )
+
+
+@pytest.mark.parametrize("flags", ["slave", "slave,fail?", "slave,nofailover"])
+def test_a_node_tells_who_it_is_and_its_own_replicas(flags: str) -> None:
+    view = parse(replicated(flags), ASKED, by_name=False)
+    assert view.myself == "a"
+    assert view.replicas == (host(7_001, "10.0.0.2"),)
+
+
+@pytest.mark.parametrize("flags", ["slave,fail", "slave,noaddr", "handshake"])
+def test_a_replica_that_has_failed_is_none(flags: str) -> None:
+    assert parse(replicated(flags), ASKED, by_name=False).replicas == ()
+
+
+@pytest.mark.parametrize(
+    ("rest", "serves"),
+    [
+        ("master - 0 0 7 connected 0-92", True),
+        ("master,fail? - 0 0 7 connected 0-92", True),
+        ("master,fail - 0 0 7 connected 0-92", False),
+        ("master - 0 0 7 connected", False),
+        ("slave b 0 0 7 connected", False),
+    ],
+    ids=["well", "one node doubts it", "most do", "its slots are another's", "a replica now"],
+)
+def test_a_master_serves_while_it_has_slots_and_most_do_not_take_it_for_dead(rest: str, serves: bool) -> None:
+    view = parse(f"a 10.0.0.1:7001@17001 {rest}\n", ASKED, by_name=False)
+    assert (view.serving == {"a"}) is serves
+
+
 def test_slots_on_their_way_stay_with_who_has_them() -> None:
     text = (
         "a 10.0.0.1:7001@17001 myself,master - 0 0 7 connected 0-92 93 95-100 [93->-67ed2db8d677] [77->-292f8b36]\n"

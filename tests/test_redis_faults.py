@@ -167,6 +167,32 @@ def test_a_master_that_stands_still_for_seven_seconds_loses_no_answered_report(
         old.thaw()
 
 
+def test_a_master_that_wakes_while_a_replica_is_being_elected_is_not_used_again(
+    cluster: Cluster, fronts: Herd
+) -> None:
+    """What it takes then, the other replica may acknowledge, and the one that is elected lacks."""
+    old = cluster.masters()[0]
+    elected, other = replicas = cluster.replicas_of(old)
+    other.client("CONFIG", "SET", "cluster-replica-no-failover", "yes")  # or the two may share the votes
+    used = {server: count_ups(server, old) for server in fronts.values()}
+    with load_of(fronts) as load, trouble("master woken during the election", cluster, fronts, load, 0):
+        old.freeze()
+        wait_until(lambda: any(takes_for_dead(one, old) for one in replicas), "a replica is to be elected")
+        old.thaw()
+        wait_until(lambda: elected.is_master, "it is elected")
+    other.client("CONFIG", "SET", "cluster-replica-no-failover", "no")
+    for server, count in used.items():
+        assert count_ups(server, old) == count
+
+
+def takes_for_dead(replica: Node, master: Node) -> bool:
+    return any("fail" in one.flags for one in replica.seen() if one.port == master.port)
+
+
+def count_ups(server: Server, master: Node) -> int:
+    return len(server.events("master_up", master=master.address))
+
+
 def test_replicas_that_stand_still_while_their_master_is_killed_lose_no_answered_report(
     cluster: Cluster, fronts: Herd
 ) -> None:

@@ -8,6 +8,7 @@ A master is refused that would lose what was answered, or order it wrongly; the 
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
@@ -46,6 +47,13 @@ _MORE: Final = object()
 _READ_BYTES: Final = 262_144
 
 _MOST_PASSWORD_BYTES: Final = 4_096
+
+_PAUSE_SHARE: Final = 0.25
+"""Of a batch's time: a master that has taken longer to answer was silent, and how long its replicas are then given to hear
+that others take it for dead."""
+
+_REPLICAS_SHARE: Final = 0.5
+"""Of a batch's time, how long a master's replicas may take to say whether they take it for dead."""
 
 
 class UnusableError(Exception):
@@ -108,6 +116,8 @@ class Opener:
         self._file = herd_file
         self._environ = environ
         self._observer = observer
+        self._silent: set[Address] = set()
+        """Masters that did not answer in time when they were last dialled."""
 
     @property
     def library(self) -> Library:
@@ -123,24 +133,34 @@ class Opener:
 
     async def connect(self, address: Address) -> _Plain | _Tls:
         """Open a connection to a master, which is checked. Raises one of `library.errors`."""
-        connection = await self._open(address)
+        began = asyncio.get_running_loop().time()
         try:
-            await self._check(connection, address)
-        except BaseException:
-            await connection.disconnect(nowait=True)
+            connection = await self._open(address)
+            try:
+                await self._check(connection, address, began)
+            except BaseException:
+                await connection.disconnect(nowait=True)
+                raise
+        except asyncio.CancelledError:  # it is late
+            self._silent.add(address)
             raise
+        self._silent.discard(address)
         return connection
 
     async def ask_view(self, address: Address) -> View:
         """Return who is who, as one node says. Raises one of `library.errors`."""
         connection = await self._open(address)
         try:
-            text = await _ask(connection, "CLUSTER", "NODES")
+            return await self._read_view(connection, address)
+        finally:
+            await connection.disconnect(nowait=True)
+
+    async def _read_view(self, connection: Connection, address: Address) -> View:
+        text = await _ask(connection, "CLUSTER", "NODES")
+        try:
             return parse(text.decode(), address, by_name=self._settings.tls_authority is not None)
         except (ValueError, IndexError, AttributeError) as error:
             raise UnusableError(f"{address}: its CLUSTER NODES cannot be read: {error}") from error
-        finally:
-            await connection.disconnect(nowait=True)
 
     async def _open(self, address: Address) -> _Plain | _Tls:
         settings = self._settings
@@ -178,9 +198,11 @@ class Opener:
             chain = folder / settings.tls_certificate, folder / settings.tls_key
         return tls.load_for_redis(folder / authority, chain)
 
-    async def _check(self, connection: Connection, address: Address) -> None:
-        """See that a node is a master that keeps what it is given, in the right order, and knows the function."""
-        facts = _facts(await _ask(connection, "INFO", "replication", "memory", "persistence"))
+    async def _check(self, connection: Connection, address: Address, began: float) -> None:
+        """See that a node is a master that keeps what it is given, in the right order, knows the function, and is not
+        about to be replaced; it was dialled when the loop's clock `began`.
+        """
+        facts = _facts(await _ask(connection, "INFO", "replication", "memory", "persistence", "cluster"))
         if facts.get("role") != "master":
             raise UnusableError(f"{address} is no master now")
         if (policy := facts.get("maxmemory_policy", "noeviction")) != "noeviction":
@@ -199,6 +221,33 @@ class Opener:
                 f"{address} compares strings by its locale, and would take old reports for new ones: start "
                 "redis-server with LC_ALL=C"
             )
+        if facts.get("cluster_enabled") == "1":  # else nobody takes its place
+            await self._ask_replicas(connection, address, began)
+
+    async def _ask_replicas(self, connection: Connection, address: Address, began: float) -> None:
+        """See that no replica of a master takes it for dead.
+
+        One that does is about to be elected, also when the master has come back meanwhile. What the master takes until it
+        hears of that, another replica may acknowledge, and the elected one lacks.
+        """
+        pause = self._settings.timeout_seconds * _PAUSE_SHARE
+        if address in self._silent or asyncio.get_running_loop().time() - began > pause:
+            await asyncio.sleep(pause)
+        view = await self._read_view(connection, address)
+        if view.myself not in view.serving:
+            return  # it has no slots yet, so nobody replaces it
+        views = await asyncio.gather(*map(self._ask_replica, view.replicas))
+        for replica, seen in zip(view.replicas, views, strict=True):
+            if seen is not None and view.myself not in seen.serving:
+                raise UnusableError(f"{address} is being replaced: its replica {replica} takes it for dead")
+
+    async def _ask_replica(self, address: Address) -> View | None:
+        """Return what a replica says of the cluster; None: it does not answer, and must keep nobody from its master."""
+        try:
+            async with asyncio.timeout(self._settings.timeout_seconds * _REPLICAS_SHARE):
+                return await self.ask_view(address)
+        except self.library.errors:
+            return None
 
 
 async def _check_function(connection: Connection, address: Address) -> None:

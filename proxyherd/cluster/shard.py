@@ -22,6 +22,9 @@ FIRST_PAUSE_SECONDS: Final = 0.05
 LONGEST_PAUSE_SECONDS: Final = 1.0
 """Between connections that fail: back-off from the first pause to the longest."""
 
+_IDLE_SHARE: Final = 0.5
+"""Of a batch's time, how long a master is left alone: at 1.2 s, it is heard of within 1.8 s."""
+
 
 class Connection(Protocol):
     """What is wanted of a connection of the client library."""
@@ -95,6 +98,7 @@ class Shard:
         self._loop = asyncio.get_running_loop()
         self._parting = False
         self._in_flight = False
+        self._heard = 0.0  # when it has last answered, by the loop's clock
         self._pauses = _new_pauses()
         self.task = self._loop.create_task(self._serve())
 
@@ -127,6 +131,7 @@ class Shard:
     async def _use(self, connection: Connection) -> None:
         """Exchange batches until the connection fails, or the master is in doubt."""
         self.probe_at = 0.0
+        self._heard = self._loop.time()
         try:
             while not self._parting:
                 if doubt := await self._exchange(connection):
@@ -143,7 +148,7 @@ class Shard:
         """Wait for work, but not for long: an empty batch tells whether the master still is one."""
         if not self._work.is_set():
             try:
-                async with asyncio.timeout(self._seconds):
+                async with asyncio.timeout(self._seconds * _IDLE_SHARE):
                     await self._work.wait()
             except TimeoutError:
                 return
@@ -156,6 +161,7 @@ class Shard:
         if self.wanted:  # more than goes at once
             self._work.set()
         if not data:
+            self._heard = self._loop.time()  # without slots, nobody replaces it
             return ""
         self._in_flight = True
         self.sent = self._loop.time()
@@ -163,6 +169,7 @@ class Shard:
         try:
             async with asyncio.timeout(self._seconds):
                 replies = await connection.exchange(data, count)
+            self._see_that_time_went_on()
         except BaseException as error:
             self._desk.give_back(batch, "late" if isinstance(error, TimeoutError) else "lost")
             raise
@@ -174,6 +181,14 @@ class Shard:
         except Exception:
             self._desk.give_back(batch, "lost")  # a fault of ours must not leave anybody waiting
             raise
+
+    def _see_that_time_went_on(self) -> None:
+        """Raise TimeoutError if the master may have stood still, and this server with it, as virtual machines of one host
+        do: a new connection finds out whether it is being replaced.
+        """
+        before, self._heard = self._heard, self._loop.time()
+        if self._heard - before > self._seconds * (1 + _IDLE_SHARE) + self._gathers:
+            raise TimeoutError
 
     def _tell(self, trouble: str) -> None:
         if trouble != self.trouble:

@@ -21,10 +21,15 @@ class Claim(NamedTuple):
 
 
 class View(NamedTuple):
-    """What one node says: whom to ask besides it, and who claims what."""
+    """What one node says: whom to ask besides it, who claims what, the node's own ID, and its replicas. `serving`: IDs
+    of masters with slots that it does not take for dead; a replica is elected only in place of one that it does.
+    """
 
     nodes: tuple[Address, ...]
     claims: tuple[Claim, ...]
+    myself: str = ""
+    replicas: tuple[Address, ...] = ()
+    serving: frozenset[str] = frozenset()
 
 
 def parse(text: str, asked: Address, *, by_name: bool) -> View:
@@ -33,8 +38,11 @@ def parse(text: str, asked: Address, *, by_name: bool) -> View:
     """
     nodes: list[Address] = []
     claims: list[Claim] = []
-    for line in text.splitlines():
-        fields = line.split(" ")
+    replicas: list[Address] = []
+    serving: set[str] = set()
+    lines = [line.split(" ") for line in text.splitlines()]
+    myself = next((fields[0] for fields in lines if "myself" in fields[2].split(",")), "")
+    for fields in lines:
         address, flags, epoch = fields[1], fields[2].split(","), int(fields[6])
         found = _address(address, asked, by_name=by_name)
         if found is None or {"noaddr", "handshake"} & {*flags}:
@@ -42,8 +50,13 @@ def parse(text: str, asked: Address, *, by_name: bool) -> View:
         if not {"fail", "fail?"} & {*flags}:
             nodes.append(found)
         if "master" in flags:
-            claims.append(Claim(epoch, found, tuple(map(_range, _stable(fields[8:])))))
-    return View(tuple(nodes), tuple(claims))
+            slots = tuple(map(_range, _stable(fields[8:])))
+            claims.append(Claim(epoch, found, slots))
+            if slots and "fail" not in flags:
+                serving.add(fields[0])
+        elif fields[3] == myself and "fail" not in flags:
+            replicas.append(found)
+    return View(tuple(nodes), tuple(claims), myself, tuple(replicas), frozenset(serving))
 
 
 def merge(views: Iterable[View]) -> list[Address | None]:
