@@ -513,8 +513,6 @@ def table(rounds: dict[str, list[dict[str, list[float]]]]) -> str:
 def compare(names: Sequence[str], rounds: int, share: float) -> None:
     """Run everything and print it."""
     with running_cluster(replicas=1, node_timeout_ms=NODE_TIMEOUT_MS) as cluster:
-        for master in cluster.masters():
-            master.client("FUNCTION", "LOAD", commands.code())
         first, last = cluster.owner(0), cluster.owner(layout.SLOTS - 1)
         for shape in ("tag", "report"):
             figures: dict[str, list[Any]] = {name: [] for name in names}

@@ -6,6 +6,7 @@ that it starts. What runs on the herd alone says why.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Generator, Iterator
 
 import pytest
@@ -53,6 +54,8 @@ def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
 def pytest_configure() -> None:
     """Leave no mode of a file or folder to the umask: whatever is missed shows, in processes started too."""
     os.umask(0)
+    # A shell ignores it for what it runs in the background, and so would every process that the tests start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -30,6 +30,7 @@ mount -t proc proc /mnt/root/proc
 cp "$1" /mnt/root/install.sh
 rm -f /mnt/root/usr/sbin/policy-rc.d
 cat >/mnt/root/script <<'END'
+umask 022
 cd /
 mkdir -p repository deb/DEBIAN deb/usr/bin deb/lib/systemd/system
 printf 'Package: herd-daemon\\nVersion: 1\\nArchitecture: all\\nMaintainer: x <x@example.org>\\nDescription: x\\n' >deb/DEBIAN/control
