@@ -89,7 +89,7 @@ def started(folder: Path, port: int, *options: str) -> Iterator[Lone]:
     """Run a redis-server in a folder, and kill it."""
     where = ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder)]
     process = subprocess.Popen(
-        ["redis-server", *where, "--save", "", "--appendonly", "yes", "--appendfsync", "always", *options],
+        ["redis-server", *where, "--save", "", "--appendonly", "yes", *options],
         stdout=subprocess.DEVNULL,
         env={"LC_ALL": "C", "PATH": os.environ.get("PATH", os.defpath)},
     )
