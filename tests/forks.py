@@ -30,7 +30,7 @@ from hypothesis.internal.conjecture import providers
 
 MEMORY_BYTES = 6 << 30
 FILE_BYTES = 256 << 20
-STILL_SECONDS = 5.0
+STILL_SECONDS = 15.0
 """Without CPU used for so long, a process hangs: quick tests wait for less."""
 
 STILL_CPU_SECONDS = 0.05
@@ -105,6 +105,9 @@ class Work:
     cpu_seconds: float
     seconds: float
     result: Any = None
+    end: str = ""
+    """How it ended, where there is no result."""
+
     pid: int = 0
     began: float = 0.0
     folder: Path = field(default_factory=Path)
@@ -196,7 +199,10 @@ def _has_ended(work: Work) -> bool:
                 work.cpu, work.moved = cpu, now
         if now - work.moved < STILL_SECONDS and now - work.began < work.seconds:
             return False
+        work.end = f"hung for {now - work.moved:.0f} s, {work.cpu:.1f} s of CPU in {now - work.began:.0f} s"
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(work.pid, signal.SIGKILL)
-    os.waitpid(work.pid, 0)
+    _, status = os.waitpid(work.pid, 0)
+    code = os.waitstatus_to_exitcode(status)
+    work.end = work.end or (f"ended by {signal.Signals(-code).name}" if code < 0 else f"exit {code}")
     return True

@@ -189,20 +189,23 @@ class Session(Quick):
         return self._named[name]
 
     def _ordered(self, tests: set[str], stem: str) -> list[str]:
+        """Return the file's own tests first, then one case of every other test, then another, …: cases are alike."""
+        seconds = self.record.seconds
+        ranks: Counter[str] = Counter()
+        turns: dict[str, tuple[bool, int, float]] = {}
+        for name in sorted(tests, key=lambda one: (seconds[one], one)):
+            test = name.partition("[")[0]
+            turns[name] = stem not in test, ranks[test], seconds[name]
+            ranks[test] += 1
         chosen, spent = list[str](), 0.0
-        for name in sorted(tests, key=lambda one: (self.record.seconds[one], one)):
-            if name in self.items and (spent := spent + self.record.seconds[name]) <= self.spend:
+        for name in sorted(turns, key=turns.__getitem__):
+            if name in self.items and (spent := spent + seconds[name]) <= self.spend:
                 chosen.append(name)
         files: dict[str, float] = {}
         for name in chosen:
             file = name.partition("::")[0]
-            files[file] = files.get(file, 0.0) + self.record.seconds[name]
-        for file in files:
-            if stem in file:
-                files[file] = 0.0
-        return sorted(
-            chosen, key=lambda one: (files[file := one.partition("::")[0]], file, self.record.seconds[one])
-        )
+            files[file] = files.get(file, 0.0) + seconds[name] * (stem not in file)
+        return sorted(chosen, key=lambda one: (files[file := one.partition("::")[0]], file, seconds[one]))
 
     def _try_all(self) -> None:
         work, of = [], dict[int, Mutant]()
@@ -223,9 +226,9 @@ class Session(Quick):
             for done in forks.run_forks(work, self.jobs):
                 bar.update(1)
                 mutant = of[id(done)]
-                by = "died or hung" if done.result is None else done.result["by"]
+                by = done.end if done.result is None else done.result["by"]
                 if mutant.operator == CONTROL:
-                    self.untrue.extend([by] if by else [])
+                    self.untrue.extend([f"{mutant.path.name}:{mutant.line}: {by}"] if by else [])
                 elif by is None:
                     self.survivors.append(mutant)
                 else:

@@ -138,7 +138,7 @@ def test_room():
 """
     told = run(with_tests(project, once), "--least", "0")
     assert told.returncode == 1, told.stdout
-    assert "tests/test_rooms.py::test_room: fails though nothing is changed" in told.stderr
+    assert ": tests/test_rooms.py::test_room: fails though nothing is changed" in told.stderr
 
 
 def test_what_is_known_to_change_nothing_is_not_tried(project: Path) -> None:
