@@ -118,8 +118,12 @@ class Quick:
         self.most_seconds: dict[str, float] = {}
         """CPU seconds after which a test ends its process, by test."""
 
-    def pytest_runtest_logstart(self, nodeid: str) -> None:
-        signal.setitimer(signal.ITIMER_PROF, self.most_seconds.get(nodeid, 0.0))
+    def pytest_runtest_call(self, item: pytest.Item) -> None:
+        # Not before: what tests share is made by whichever comes first.
+        signal.setitimer(signal.ITIMER_PROF, self.most_seconds.get(item.nodeid, 0.0))
+
+    def pytest_runtest_teardown(self) -> None:
+        signal.setitimer(signal.ITIMER_PROF, 0.0)
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         quicken(items, TRIED_EXAMPLES)
