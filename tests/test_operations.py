@@ -171,7 +171,9 @@ class Load:
 
     def _waited_for(self, name: str) -> list[int]:
         """Return the processes on which it depends when a server's clients are answered again."""
-        holder = self._locks[name].read_text().strip() or "0"  # empty while a new process writes its id
+        holder = "0"
+        with contextlib.suppress(FileNotFoundError):  # while a backup is put in the place of the state
+            holder = self._locks[name].read_text().strip() or "0"  # empty while a new process writes its id
         return [self._supervisor, int(holder)]
 
     def _operands(self, name: str, number: int) -> Iterator[bytes]:
