@@ -429,3 +429,12 @@ def test_what_is_remembered_of_ids_is_bounded(monkeypatch: pytest.MonkeyPatch) -
         leaves[number] = table.leaf(b"%d" % number)
         assert len(table._known) == number % 10 + 1
     assert {number: table.leaf(b"%d" % number) for number in range(25)} == leaves
+
+
+def test_entries_of_some_leaves_are_those_and_no_others() -> None:
+    table = table_of(*(at(f"client{number}", "5") for number in range(50)))
+    leaves = sorted(table.leaf(client) for client, _ in table)
+    first, last = leaves[10], leaves[40]
+    found = {client for client, _ in table.entries(first, last)}
+    assert found == {client for client, _ in table if first <= table.leaf(client) < last}
+    assert 0 < len(found) < 50
