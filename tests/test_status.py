@@ -303,8 +303,10 @@ def test_a_server_that_is_lost_becomes_unknown_and_comes_back(herd: Herd) -> Non
     with watching(herd, "--interval", "0.1") as lines:
         assert table(lines)["Cid"][0] == "ready"
         with cut(herd, "Cid"):
-            rows = next(rows for _ in range(1_000) if (rows := table(lines))["Cid"][0] == "unknown")
-            assert "Connection refused" in rows["Cid"][-1]
+            rows = next(
+                rows for _ in range(1_000) if "Connection refused" in (rows := table(lines))["Cid"][-1]
+            )
+            assert rows["Cid"][0] == "unknown"
             rows = next(rows for _ in range(1_000) if (rows := table(lines))["Bob"][1] == "1/2")
             assert rows["Bob"][-1] == "has no link with Cid"
         states = (table(lines)["Cid"][0] for _ in range(1_000))

@@ -145,10 +145,8 @@ def in_place_of(file: Path) -> Iterator[Path]:
 
 def test_bad_configuration_is_told_and_tried_again_unless_it_is_found_late(herd: Supervised) -> None:
     with in_place_of(herd.herd.file) as file:
-        os.mkfifo(file)  # reading waits for what is written here: a slow disk, as it were
+        file.write_text(f"edges = 5\nlong = [{'1,' * 3_000_000}]\n")  # to read it takes longer than startsecs
         assert herd.ctl("restart", "herd:Clark").returncode == 0
-        with file.open("w") as slow:
-            slow.write("edges = 5\n")
         wait_for_state(herd, "Clark", "EXITED")
         # A second question is answered after supervisord has once more looked at what to start.
         assert herd.states()["Clark"] == "EXITED"
