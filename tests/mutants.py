@@ -55,6 +55,9 @@ LEFT_OUT = (
 UNUSED = ("test_cost.py", "test_layers.py", "test_docs.py", "test_mutants.py")
 """They judge the sources or their cost, not what the program does."""
 
+NOT_RUN = ("mutants.py", "mutations.py", "test_mutants.py")
+"""Of the tests' folder, what has no say in which test runs which lines."""
+
 ONE_CONTROL_IN = 20
 """Of so many mutants, one is tried without its change too: its tests must pass."""
 
@@ -88,7 +91,8 @@ class Project:
         """Return a hash of everything that decides which test runs which lines."""
         digest = hashlib.sha256(f"{sys.version} {self.tests}".encode())
         for path in sorted([*self.package.rglob("*.py"), *(self.root / "tests").rglob("*.py")]):
-            digest.update(str(path).encode() + path.read_bytes())
+            if path.name not in NOT_RUN:
+                digest.update(str(path).encode() + path.read_bytes())
         return digest.hexdigest()[:16]
 
 
@@ -171,7 +175,8 @@ class Session(Quick):
                 for where, line in self._lines_naming(name):
                     found |= self.record.tests.get((where, line), set())
             own = f"tests/test_{mutant.path.stem}.py"
-            found |= {one for one in self.items if one.startswith(own)}  # also what runs none of its lines
+            # Also what runs none of its lines; but none that starts processes.
+            found |= {one for one in self.record.seconds if one.startswith(own)}
             found = found or self.record.files.get(file, set())
         elif not found:
             found = self.record.running(file, range(mutant.function[1], mutant.function[2] + 1))

@@ -125,6 +125,14 @@ def known(project: Path, **changes: str) -> None:
     (project / "tests/mutants.toml").write_text("\n".join(["[[equivalent]]", *lines, ""]))
 
 
+def test_a_test_of_the_same_name_that_is_not_quick_is_not_used(project: Path) -> None:
+    starts = "\n\ndef test_start():\n    import subprocess\n    subprocess.run(['true'])\n"
+    (project / "tiny/rooms.py").write_text(SMALL)
+    told = run(with_tests(project, WEAK + starts), "--least", "50")
+    assert told.returncode == 0, told.stdout + told.stderr
+    assert "1 quick tests killed" in told.stdout
+
+
 def test_a_test_that_fails_by_itself_is_told(project: Path) -> None:
     """It passes when lines are recorded, and fails afterwards."""
     (project / "tiny/rooms.py").write_text(SMALL)
