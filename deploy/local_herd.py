@@ -228,8 +228,16 @@ def call(method: str) -> Any:
 
 
 def states() -> dict[str, str]:
-    """Return the state of each of supervisord's processes, such as `herd:Clark`. Raises OSError."""
-    return {f"{one['group']}:{one['name']}": one["statename"] for one in call("getAllProcessInfo")}
+    """Return the state of each of supervisord's processes, such as `herd:Clark`. Fails where it does not answer."""
+    return {f"{one['group']}:{one['name']}": one["statename"] for one in answered("getAllProcessInfo")}
+
+
+def answered(method: str) -> Any:
+    """Call a method of supervisord's. Fails where it does not answer."""
+    try:
+        return call(method)
+    except OSError as error:
+        fail(f"supervisord does not answer ({error}); stop it with: kill {look().supervisord or '(see ps)'}")
 
 
 def wait_while_it_changes(seen: Callable[[], object], is_done: Callable[[Any], bool]) -> Any:
@@ -249,10 +257,7 @@ def stop() -> None:
     if found.nothing:
         print("No herd of this folder runs.")
         return
-    try:
-        call("shutdown")
-    except OSError as error:
-        fail(f"supervisord does not answer ({error}); stop it with: kill {found.supervisord or '(see ps)'}")
+    answered("shutdown")
     # The process itself may stay a zombie where nobody reaps it: its pid file and its socket are gone.
     left = wait_while_it_changes(look, lambda one: not one.answers and not one.supervisord)
     if left.answers or left.supervisord:

@@ -293,6 +293,8 @@ class _Scraper(RequestHandler):
 
     def has_answered(self) -> None:
         """Give it its time for the next request, and make it the newest that is open."""
+        if self.transport is None:  # it has gone while its answer was made
+            return
         if self._deadline is not None:
             self._deadline.cancel()
         self._deadline = self._loop.call_later(REQUEST_SECONDS, self.give_up)

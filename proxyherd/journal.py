@@ -265,12 +265,12 @@ class Journal:
     def begin_rewrite(self) -> Rewrite | None:
         """Let appends go to a new segment from now on, and return the rewrite; None if that cannot be done."""
         number, last = self._number + 1, self._segment(self._number)
-        has_last, has_lines, inode_and_size = self._fd >= 0, self._size > 0, (self._inode, self._size)
+        has_last, has_lines, last_file = self._fd >= 0, self._size > 0, (self._inode, self._size)
         if not self._open_segment(self._number + 2):
             return None
         if has_lines:
             self._old = [*self._old, last]
-            self._files[last] = inode_and_size
+            self._files[last] = last_file
         elif has_last:  # on a disk that stays full there is one a second
             with contextlib.suppress(OSError):
                 last.unlink()

@@ -34,8 +34,8 @@ class NeighbourHosts:
         }
 
     def __contains__(self, host: str) -> bool:
-        """Whether a neighbour has this numeric address."""
-        return any(canonical(host) in found for found in self._found.values())
+        """Whether a neighbour has this numeric address, spelled as `canonical` does."""
+        return any(host in found for found in self._found.values())
 
     async def keep_looking_up(self, seconds: float) -> None:
         """Look all names up for ever, each time after so many seconds."""

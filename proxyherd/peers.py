@@ -19,7 +19,7 @@ from proxyherd.backoff import backoff
 from proxyherd.config import Address, Herd, Server
 from proxyherd.link import NONCE_BYTES, SILENT_HEARTBEATS, Link, State, Terms
 from proxyherd.listening import Listener
-from proxyherd.neighbour_hosts import NeighbourHosts
+from proxyherd.neighbour_hosts import NeighbourHosts, canonical
 from proxyherd.node import Node
 from proxyherd.notes import LinkFailed
 from proxyherd.observe import Observer
@@ -230,7 +230,7 @@ class PeerConnection(asyncio.Protocol):
     def __init__(self, peers: Peers, dial: str | None) -> None:
         self.link: Link  # made when the connection is, so that TLS takes none of its time
         self.queued = False
-        self.host = ""  # the other's address
+        self.host = ""  # the other's address, in its canonical spelling
         self.ended: asyncio.Future[bool] = peers.loop.create_future()
         """Done when the connection is gone; whether its link was ever live."""
         self._peers = peers
@@ -245,7 +245,7 @@ class PeerConnection(asyncio.Protocol):
         peers = self._peers
         self._transport = cast("asyncio.Transport", transport)
         peer = transport.get_extra_info("peername")
-        self.host = str(peer[0]) if isinstance(peer, tuple) else ""
+        self.host = canonical(str(peer[0])) if isinstance(peer, tuple) else ""
         self.link = Link(
             peers.terms, dial=self._dial, nonce=secrets.token_bytes(NONCE_BYTES), now=peers.loop.time()
         )

@@ -80,13 +80,16 @@ class Questions(Generic[Who]):
                 continue
             query = self._loop.create_task(self._ask(client, reply))
             self._queries.setdefault(client, set()).add(query)
-            query.add_done_callback(partial(self._asked, client))
+            query.add_done_callback(partial(self._asked, client, reply))
 
-    def _asked(self, client: Who, query: asyncio.Task[None]) -> None:
+    def _asked(self, client: Who, reply: Reply, query: asyncio.Task[None]) -> None:
         queries = self._queries[client]
         queries.discard(query)
         if not queries:
             del self._queries[client]
+        if reply.answer is None:  # broken off before its first step
+            leave(reply)
+            self._answered(client)
 
     async def _ask(self, client: Who, reply: Reply) -> None:
         assert reply.whatsat is not None

@@ -124,7 +124,7 @@ class Replica:
         return "" if self._node.ready else "catching up"
 
     def figures(self) -> dict[str, int]:
-        """Return what is told when the server is ready."""
+        """Return the figures for the log line that says the server is ready."""
         return {"clients": len(self.table), "links": len(tuple(self._node.linked))}
 
     def refresh(self, metrics: Metrics) -> None:

@@ -244,11 +244,10 @@ class Replicated:
     def _look_up_again(self) -> None:
         """Decide again about queries that came before the server was ready, where that may have changed something."""
         node, early = self._node, self._early
+        again = early.left()
         if self._stops:
             self._given_up += [client for client, _, _ in early.due(MOST)]
-            return
-        again = early.left()
-        if not node.all_wait:
+        elif not node.all_wait:
             if self._stage != (stage := (node.all_wait, node.ready)):
                 self._stage = stage
                 early.release()

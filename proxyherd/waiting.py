@@ -1,8 +1,8 @@
 """Queries that came before their server was ready, and must wait.
 
 Each waits for news of its client, or until `release` makes all of them due: when the replay has ended, and when the
-server is ready. Those that are due are taken out so many at a time that nobody is held up. Their number is bounded:
-past the bound, those of connections that are gone are dropped, and then more are refused.
+server is ready. Those that are due are taken out so many at a time that nobody is held up. Their number and their bytes
+are bounded: past a bound, those of connections that are gone are dropped, and then more are refused.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ from proxyherd.node import News
 from proxyherd.reply import Reply
 
 MOST: Final = 65_536
-"""Queries that wait at once: some 30 MiB."""
+"""Queries that wait at once: some 30 MiB, beside their own bytes."""
+
+MOST_BYTES: Final = 16 << 20
+"""Bytes of their lines: a client ID may have thousands."""
 
 _REFUSED: Final = 16
 """The part of `MOST`, as its divisor, that is refused between two searches for queries of connections that are gone."""
@@ -41,7 +44,7 @@ class EarlyQueries(Generic[C]):
         self._waiting: defaultdict[bytes, list[Query[C]]] = defaultdict(list)
         self._due: deque[Query[C]] = deque()
         self._left: list[Query[C]] = []
-        self._count = 0  # of those that wait or are due
+        self._count = self._bytes = 0  # of those that wait or are due
         self._refusing = 0  # as many are refused before the next search for those that left
 
     def __bool__(self) -> bool:
@@ -59,11 +62,13 @@ class EarlyQueries(Generic[C]):
 
     def add(self, connection: C, line: bytes, reply: Reply) -> bool:
         """Let a query wait; False if there is no room for it."""
-        if self._count >= MOST and not self._make_room():
+        full = self._count >= MOST or self._bytes + len(line) > MOST_BYTES
+        if full and not self._make_room(len(line)):
             return False
         assert reply.whatsat is not None
         self._waiting[reply.whatsat.client].append((connection, line, reply))
         self._count += 1
+        self._bytes += len(line)
         return True
 
     def known(self, news: Iterable[News]) -> list[Query[C]]:
@@ -72,8 +77,7 @@ class EarlyQueries(Generic[C]):
         for one in news:
             if one.client in self._waiting:
                 taken += self._waiting.pop(one.client)
-        self._count -= len(taken)
-        return taken
+        return self._out(taken)
 
     def release(self) -> None:
         """Let all that wait be due."""
@@ -82,32 +86,45 @@ class EarlyQueries(Generic[C]):
 
     def due(self, most: int) -> list[Query[C]]:
         """Take out up to `most` of those that are due."""
-        taken = [self._due.popleft() for _ in range(min(most, len(self._due)))]
-        self._count -= len(taken)
-        return taken
+        return self._out([self._due.popleft() for _ in range(min(most, len(self._due)))])
 
     def left(self) -> list[Query[C]]:
         """Take out those that were dropped because their connections are gone."""
         left, self._left = self._left, []
         return left
 
-    def _make_room(self) -> bool:
-        """Drop the queries of connections that are gone; return whether that has made room. It costs as much as all
-        that wait, so many queries are refused between two searches that have found nothing.
+    def _out(self, taken: list[Query[C]]) -> list[Query[C]]:
+        self._count -= len(taken)
+        self._bytes -= sum(len(line) for _, line, _ in taken)
+        return taken
+
+    def _make_room(self, size: int) -> bool:
+        """Drop the queries of connections that are gone; return whether that has made room for so many bytes. It costs as
+        much as all that wait, so many queries are refused between two searches that have found few.
         """
         if self._refusing:
             self._refusing -= 1
             return False
-        every = [*self._due, *chain.from_iterable(self._waiting.values())]
-        due, here = len(self._due), [query for query in every if not query[0].gone]
-        if len(here) == len(every):
+        due, due_gone = _split(self._due)
+        waiting, waiting_gone = _split(chain.from_iterable(self._waiting.values()))
+        gone = self._out(due_gone + waiting_gone)
+        if len(gone) < MOST // _REFUSED:
             self._refusing = MOST // _REFUSED
+        if not gone:
             return False
-        self._left += [query for query in every if query[0].gone]
-        self._due = deque(query for query in every[:due] if not query[0].gone)
+        self._left += gone
+        self._due = deque(due)
         self._waiting.clear()
-        for query in here[len(self._due) :]:
+        for query in waiting:
             assert query[2].whatsat is not None
             self._waiting[query[2].whatsat.client].append(query)
-        self._count = len(here)
-        return True
+        return self._count < MOST and self._bytes + size <= MOST_BYTES
+
+
+def _split(queries: Iterable[Query[C]]) -> tuple[list[Query[C]], list[Query[C]]]:
+    """Return the queries whose connections are here, and those whose connections are gone."""
+    here: list[Query[C]] = []
+    gone: list[Query[C]] = []
+    for query in queries:
+        (gone if query[0].gone else here).append(query)
+    return here, gone

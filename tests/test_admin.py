@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 from herd_process import Connection, Server, now, raise_descriptor_limit, running_server, wait_until
 from prometheus_client import CollectorRegistry
 
@@ -308,6 +309,37 @@ def test_a_fault_is_told_to_the_log_and_not_to_the_client(debug: bool) -> None:
             ]
 
     asyncio.run(scenario())
+
+
+def test_who_has_gone_while_its_answer_was_made_is_not_counted_as_open() -> None:
+    async def body() -> None:
+        began, may_end = asyncio.Event(), asyncio.Event()
+
+        async def slow(_: web.Request) -> web.Response:
+            began.set()
+            await may_end.wait()
+            return web.Response()
+
+        app = web.Application()
+        app.router.add_get("/slow", slow)
+        admin = Admin(app)
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            listening.setblocking(False)
+            await admin.listen(listening)
+            _, writer = await asyncio.open_connection(*listening.getsockname())
+            writer.write(b"GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            await began.wait()
+            assert len(admin.open) == 1
+            writer.transport.abort()
+            while admin.open:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0)
+            may_end.set()
+            for _ in range(100):
+                await asyncio.sleep(0)
+            assert not admin.open
+            await admin.close()
+
+    asyncio.run(body())
 
 
 @pytest.mark.parametrize(

@@ -170,6 +170,22 @@ def test_who_leaves_breaks_off_its_own_queries_and_nobody_elses(run: Run) -> Non
     run(body)
 
 
+def test_a_query_broken_off_before_its_first_step_has_its_answer_too(run: Run) -> None:
+    """Else whatever is behind it on its connection would never be logged."""
+
+    async def body(asked: Asked) -> None:
+        leaves = Client()
+        left = asked.add(leaves)
+        asked.questions.ask_some()
+        asked.questions.cancel(leaves)
+        await asked.turn()
+        assert (left.outcome, left.answer) == ("left", b"")
+        assert asked.answered == [leaves]
+        assert asked.provider.asked == []
+
+    run(body)
+
+
 def test_an_answer_is_the_at_line_and_the_places_and_is_counted_once(run: Run) -> None:
     async def body(asked: Asked) -> None:
         reply = asked.add(Client(), radius=b"10.5", most=7)

@@ -28,6 +28,7 @@ class Asking:
 
 def test_as_many_wait_as_the_page_of_security_says() -> None:
     assert waiting.MOST == 65_536
+    assert waiting.MOST_BYTES == 16 << 20
 
 
 def query(client: bytes) -> Reply:
@@ -121,6 +122,46 @@ def test_refusing_costs_no_search_of_all_that_wait(monkeypatch: pytest.MonkeyPat
     someone.leave()
     taken = sum(early.add(Asking(), b"line", query(b"x")) for _ in range(200))
     assert taken >= 100
+
+
+def test_a_search_that_finds_that_few_have_left_is_not_repeated_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(waiting, "MOST", 1_600)
+    early: EarlyQueries[Asking] = EarlyQueries()
+    stays = Asking()
+    for number in range(1_600):
+        assert early.add(stays, b"line", query(b"%d" % number))
+    searches = 0
+    for _ in range(50):  # of one after another that asks and leaves
+        early.due(0)
+        early.known([News(b"%d" % searches, b"")])
+        before, leaves = stays.looks, Asking()
+        early.add(leaves, b"line", query(b"x"))
+        leaves.leave()
+        early.add(stays, b"line", query(b"y"))
+        searches += stays.looks > before
+    assert searches <= 1
+
+
+def test_bytes_that_wait_are_bounded_whatever_the_ids_and_are_given_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(waiting, "MOST_BYTES", 100)
+    early: EarlyQueries[Asking] = EarlyQueries()
+    leaves, stays = Asking(), Asking()
+    assert early.add(leaves, b"x" * 60, query(b"a"))
+    assert early.add(stays, b"x" * 40, query(b"b"))
+    assert not early.add(stays, b"x", query(b"c"))
+    leaves.leave()
+    early._refusing = 0
+    assert not early.add(stays, b"x" * 61, query(b"d")), "what has left made room for 60"
+    early._refusing = 0
+    assert early.add(stays, b"x" * 60, query(b"d"))
+    assert len(early.left()) == 1
+    early.release()
+    assert len(early.due(9)) == 2
+    assert early.add(stays, b"x" * 100, query(b"e"))
 
 
 def test_a_client_that_has_gone_before_the_server_is_ready_costs_no_query_and_all_it_said_is_logged() -> None:

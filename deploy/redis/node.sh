@@ -55,10 +55,9 @@ replicas() {
 }
 
 open() {
-	rm -f "$folder/serve-anyway"
 	ln -sfn "$files/users.acl" "$users"
 	answer=$(ask "$own" "$login" "$secret" ACL LOAD)
-	[ "$answer" = OK ] && say "$1" && return
+	[ "$answer" = OK ] && rm -f "$folder/serve-anyway" && say "$1" && return
 	say "$files/users.acl cannot be loaded, so nobody can log in: $answer"
 	return 1
 }

@@ -98,7 +98,7 @@ def spell_end(
 ) -> tuple[bytes, int]:
     """Return what ends a batch, and the replies to it: the seal, in a tag of this master's or, where it has none, in one
     that is on its way to it (`asking`); and the wait for replicas. A `probe` stands before: it is refused as reports
-    would be, and changes nothing.
+    would be, and changes nothing but the seal's key.
     """
     key = seal(at, master)
     words = [

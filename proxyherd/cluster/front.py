@@ -76,7 +76,7 @@ class Front:
         """There are no links; passwords and certificates are read for each connection to Redis anyway."""
 
     def figures(self) -> dict[str, int]:
-        """Return what is told when the server is ready."""
+        """Return the figures for the log line that says the server is ready."""
         return {"masters": len(self.engine.routes.masters)}
 
     def refresh(self, metrics: Metrics) -> None:
