@@ -107,9 +107,9 @@ class Durability:
         while True:
             await asyncio.sleep(_SECOND)
             self._journal.check()
+            self._tell()  # before anything is waited for: a rewrite may have mended it meanwhile
             if self._journal.unsynced and self._settings.fsync == "everysecond":
                 await self.sync()
-            self._tell()
 
     async def keep(self) -> None:
         """Rewrite and mend for ever; call when everything is replayed."""

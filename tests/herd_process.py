@@ -591,11 +591,18 @@ def write_secret(file: Path) -> None:
 
 
 def read_log(file: Path) -> list[dict[str, Any]]:
-    """Return the events of a log; a last line that is being written is left out."""
+    """Return the events of a log; a last line that is being written is left out, and what kills have cut."""
     if not file.exists():
         return []
     *lines, _ = file.read_bytes().split(b"\n")
-    return [json.loads(line) for line in lines]
+    events, cut = [], 0
+    for line in lines:
+        try:
+            events.append(json.loads(line))
+        except ValueError:
+            cut += 1
+    assert cut <= sum(one["event"] == "started" for one in events), f"{file}: lines that are no JSON"
+    return events
 
 
 def read_rotated(log_file: Path) -> list[dict[str, Any]]:

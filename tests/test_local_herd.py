@@ -156,7 +156,7 @@ def test_a_herd_that_runs_is_not_cleaned_away_and_stop_waits_for_its_end(
     done = checkout.make("stop")
     assert (done.returncode, done.stdout) == (0, "The herd has stopped.\n")
     assert not (checkout.folder / "var/run/supervisord.pid").exists()
-    assert not processes_in(checkout.folder)
+    wait_until(lambda: not processes_in(checkout.folder), "all have ended")
     assert checkout.make("clean").returncode == 0
 
 

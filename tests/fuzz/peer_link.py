@@ -180,7 +180,7 @@ class _Trial:
     def meet_ann(self) -> None:
         self.ann = ann = Link(_terms, dial=None, nonce=NONCE, now=0)
         ann.receive_data(_ANNS_HANDSHAKE, 0)
-        self.node.receive(ann, 2, 0)
+        self.node.receive(ann, 3, 0)  # of two: nothing waits to be heard
         assert ann.state is State.LIVE
 
     # The laws. -----------------------------------------------------------------------------------------------
