@@ -25,6 +25,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from http.client import HTTPConnection
 from pathlib import Path
@@ -41,7 +42,8 @@ milliseconds on an idle one. How long something takes is judged on virtual clock
 
 _OURS = re.compile(r"PROXYHERD_|GOOGLE_PLACES_|CREDENTIALS_DIRECTORY|STATE_DIRECTORY|LOGS_DIRECTORY|NOTIFY_")
 _LOWEST_PORT = 20_000  # far above the default herd's
-_reserved: list[socket.socket] = []
+_reserved: deque[socket.socket] = deque()
+_MOST_RESERVED = 400  # each takes a descriptor of this process, and select() knows 1,024 only
 
 
 def wait_until(condition: Callable[[], Any], what: str, seconds: float = PATIENCE_SECONDS) -> Any:
@@ -54,7 +56,7 @@ def wait_until(condition: Callable[[], Any], what: str, seconds: float = PATIENC
 
 
 def free_port() -> int:
-    """Return a port that nobody has, and that no other test process gets while this one lives.
+    """Return a port that nobody has, and that no other test process gets until this one has asked for many more.
 
     It lies below the ports that the system gives to outgoing connections: one of those could be taken between
     this call and the server's own.
@@ -74,6 +76,8 @@ def free_port() -> int:
             claim.close()
         else:
             _reserved.append(claim)
+            if len(_reserved) > _MOST_RESERVED:
+                _reserved.popleft().close()
             return port
 
 
