@@ -33,6 +33,9 @@ pytestmark = [
     pytest.mark.skipif(
         system()["ID"] != "debian", reason="this is no Debian, whose sources could make another"
     ),
+    pytest.mark.skipif(
+        "CI" not in os.environ, reason="it takes minutes of processor time: CI=true make test runs it too"
+    ),
     pytest.mark.xdist_group("bare machine"),
 ]
 

@@ -22,7 +22,7 @@ from proxyherd.journal import files, record
 
 EDGES = config.load(ROOT / "deploy/herd.toml").edges
 DISK_OF = "Campbell"
-SECONDS = float(os.environ.get("PROXYHERD_CHAOS_SECONDS", "60"))
+SECONDS = float(os.environ.get("PROXYHERD_CHAOS_SECONDS", "30"))
 SEED = int(os.environ.get("PROXYHERD_CHAOS_SEED", random.randrange(1 << 32)))
 LONGER = 30_000
 KILLS = int(os.environ.get("PROXYHERD_KILLS", "5"))
