@@ -7,6 +7,7 @@ default herd's ports apart from whatever else runs here, and knows of no package
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import shlex
