@@ -133,6 +133,15 @@ def test_a_test_of_the_same_name_that_is_not_quick_is_not_used(project: Path) ->
     assert "1 quick tests killed" in told.stdout
 
 
+def test_a_helper_that_starts_a_process_when_it_is_imported_kills_no_mutant(project: Path) -> None:
+    """Where everything is imported anew, what has nothing to do with the package is not."""
+    (project / "tiny/rooms.py").write_text(SMALL)
+    (project / "tests/helper.py").write_text("import subprocess\n\nsubprocess.run(['true'])\n")
+    told = run(with_tests(project, f"import helper\n{WEAK}"))
+    assert "rooms.py:6: constant" in told.stdout
+    assert "nothing is changed" not in told.stderr
+
+
 def test_a_test_that_fails_by_itself_is_told(project: Path) -> None:
     """It passes when lines are recorded, and fails afterwards."""
     (project / "tiny/rooms.py").write_text(SMALL)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import importlib.machinery
+import re
 import signal
 import sys
 import threading
@@ -41,6 +42,8 @@ PYTEST = (
 OWN = frozenset(
     str(Path(__file__).with_name(f"{name}.py")) for name in ("mutants", "mutations", "forks", "trials")
 )
+
+_IMPORTED = re.compile(r"^\s*(?:from|import)\s+(\w+)", re.MULTILINE)
 
 Lines = dict[str, list[int]]
 
@@ -240,15 +243,33 @@ def try_again(items: Sequence[pytest.Item], quick: Quick) -> str | None:
     return None
 
 
+def _built_on(package: Path, tests: Path) -> set[str]:
+    """The modules of the package, and those of the tests that import them, or import others that do."""
+    files = {
+        name: file
+        for name, module in sys.modules.items()
+        if (file := getattr(module, "__file__", None) or "") not in OWN and name != "__main__"
+    }
+    found = {name for name, file in files.items() if file.startswith(f"{package}/")}
+    beside = {
+        name: set(_IMPORTED.findall(Path(file).read_text()))
+        for name, file in files.items()
+        if file.startswith(f"{tests}/") and file.endswith(".py")
+    }
+    bases = {package.name}
+    while more := {name for name in beside.keys() - found if bases & beside[name]}:
+        found |= more
+        bases |= more
+    return found
+
+
 def try_anew(
     mutant: Mutant, code: CodeType, most_seconds: dict[str, float], root: Path, package: Path
 ) -> str | None:
     """Import everything again with the mutant, and run tests until one fails: which, or None."""
     sys.addaudithook(Guard(Path.cwd()))
-    for name, module in list(sys.modules.items()):
-        where = getattr(module, "__file__", None) or ""
-        if where.startswith((f"{package}/", f"{root}/tests/")) and name != "__main__" and where not in OWN:
-            del sys.modules[name]
+    for name in _built_on(package, root / "tests"):
+        del sys.modules[name]
     sys.meta_path.insert(0, Finder(str(mutant.path), code))
     files = list(dict.fromkeys(test.partition("::")[0] for test in most_seconds))
     for at in range(0, len(files), 4):
