@@ -191,7 +191,6 @@ class _Trial:
         assert link.proved == proved, "proved without a proof, or not believed with one"
         if link.state is State.CLOSED:
             assert link.reason
-            assert link.reason.isascii()
             assert link.reason.isprintable()
             assert len(link.reason) < 1_200
             assert not link.data_to_send(0)
