@@ -126,6 +126,8 @@ class Durability:
     async def close(self) -> None:
         """Bring everything to disk and close the files."""
         await self.sync()
+        if self._node.caught_up:  # perhaps a moment ago
+            self.lacks = ""
         self._leave_mark(closed=True)
         self._journal.close()
 
