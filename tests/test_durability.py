@@ -334,14 +334,19 @@ def test_with_fsync_always_no_answer_leaves_before_the_sync_that_covers_it(
 
 @contextlib.contextmanager
 def driven(
-    folder: Path, observer: Observer, monkeypatch: pytest.MonkeyPatch, **settings: Any
+    folder: Path,
+    observer: Observer,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    catches_up: bool = True,
+    **settings: Any,
 ) -> Iterator[tuple[Journal, Durability]]:
-    """A journal and what keeps it, with seconds that are short."""
+    """A journal and what keeps it, with seconds that are short. `catches_up`: at once, having no neighbours."""
     monkeypatch.setattr(proxyherd.durability, "_SECOND", 0.002)
     journal = Journal(folder, line_bytes=1_000, rewrite_bytes=4_096)
     journal.start()
     mark = Mark(folder.with_name("journal.mark"))
-    yield journal, Durability(journal, mark, node(), Settings(**settings), observer)
+    yield journal, Durability(journal, mark, node(alone=catches_up), Settings(**settings), observer)
     journal.close()
 
 
@@ -454,9 +459,8 @@ def test_a_journal_that_fails_is_not_believed_at_the_next_start_until_a_first_ca
 ) -> None:
     async def life(*, fails: bool = False, catches_up: bool = True) -> str:
         """Return why records may have been missing at the start; end as if killed."""
-        with driven(tmp_path / "journal", observer, monkeypatch) as (_, durability):
+        with driven(tmp_path / "journal", observer, monkeypatch, catches_up=catches_up) as (_, durability):
             lacks = durability.lacks
-            durability._node._alone = catches_up  # nobody to catch up from: it is over at once
             await durability.replay()
             keeping = asyncio.create_task(durability.keep())
             await until(lambda: not durability.lacks or not catches_up, "the end of the catch-up")
@@ -485,27 +489,24 @@ def test_a_journal_that_fails_is_not_believed_at_the_next_start_until_a_first_ca
 def test_a_journal_that_is_torn_or_damaged_lacks_records(
     tmp_path: Path, observer: Observer, monkeypatch: pytest.MonkeyPatch, damage: bytes
 ) -> None:
-    async def life() -> str:
-        with driven(tmp_path / "journal", observer, monkeypatch) as (_, durability):
+    async def life(*, catches_up: bool) -> str:
+        with driven(tmp_path / "journal", observer, monkeypatch, catches_up=catches_up) as (_, durability):
             assert durability.append([LINE])
             await durability.replay()
             lacks = durability.lacks
             await durability.close()
             return lacks
 
-    async def first() -> None:
-        with driven(tmp_path / "journal", observer, monkeypatch) as (_, durability):
-            durability.lacks = ""
-            await durability.close()
-
-    asyncio.run(first())
     mark = tmp_path / "journal.mark"
-    assert asyncio.run(life()) == ""
+    assert asyncio.run(life(catches_up=True)) != ""  # the first; it stops when it has just caught up
+    assert asyncio.run(life(catches_up=False)) == ""
     [*_, last] = files(tmp_path / "journal")
     with last.open("ab") as file:
         file.write(damage)
-    assert asyncio.run(life()) == f"{last.name} is damaged"
+    assert asyncio.run(life(catches_up=False)) == f"{last.name} is damaged"
     assert mark.read_bytes() == b"-"
+    assert asyncio.run(life(catches_up=True)) != ""
+    assert mark.read_bytes().startswith(b"closed\n")
 
 
 # --- files that are deleted
