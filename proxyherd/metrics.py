@@ -9,6 +9,7 @@ docs/metrics.md of them and of the values of labels.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 from prometheus_client import (
@@ -178,10 +179,13 @@ class Metrics:
         Info("proxyherd_build", "Always 1; the version that runs", registry=registry).info(
             {"version": __version__}
         )
-        self._count_clients(registry)
-        self._count_neighbours(registry)
-        self._count_places(registry)
-        self._count_upkeep(registry)
+        self._gauge = partial(Gauge, registry=registry)
+        self._counter = partial(Counter, registry=registry)
+        self._histogram = partial(Histogram, registry=registry)
+        self._count_clients()
+        self._count_neighbours()
+        self._count_places()
+        self._count_upkeep()
         self._begin_at_zero()
 
     def _begin_at_zero(self) -> None:
@@ -194,175 +198,137 @@ class Metrics:
         for why in values["proxyherd_places_spared_total"]:
             self.places_spared.labels(why)
 
-    def _count_clients(self, registry: CollectorRegistry) -> None:
-        self.ready = Gauge("proxyherd_ready", "1 when ready: /readyz says 200", registry=registry)
-        self.clients = Gauge("proxyherd_clients", "Clients in the table", registry=registry)
-        self.commands = Counter(
+    def _count_clients(self) -> None:
+        self.ready = self._gauge("proxyherd_ready", "1 when ready: /readyz says 200")
+        self.clients = self._gauge("proxyherd_clients", "Clients in the table")
+        self.commands = self._counter(
             "proxyherd_commands_total",
             "Commands answered, by what they were and what became of them",
             ["command", "outcome"],
-            registry=registry,
         )
-        self.connections = Gauge(
-            "proxyherd_client_connections", "Client connections open now", registry=registry
+        self.connections = self._gauge("proxyherd_client_connections", "Client connections open now")
+        self.connections_opened = self._counter(
+            "proxyherd_client_connections_opened_total", "Client connections taken"
         )
-        self.connections_opened = Counter(
-            "proxyherd_client_connections_opened_total", "Client connections taken", registry=registry
-        )
-        self.connections_closed = Counter(
+        self.connections_closed = self._counter(
             "proxyherd_client_connections_closed_total",
             "Client connections ended; also those refused, which were not opened",
             ["reason"],
-            registry=registry,
         )
 
-    def _count_neighbours(self, registry: CollectorRegistry) -> None:
-        self.links_up = Gauge(
-            "proxyherd_links_up",
-            "1 while the link with this neighbour is live",
-            ["neighbour"],
-            registry=registry,
+    def _count_neighbours(self) -> None:
+        self.links_up = self._gauge(
+            "proxyherd_links_up", "1 while the link with this neighbour is live", ["neighbour"]
         )
-        self.links_failed = Counter(
+        self.links_failed = self._counter(
             "proxyherd_link_failures_total",
             "Attempts at a link that came to nothing, made or received, and live links that a newer one replaced; unknown for strangers",
             ["neighbour"],
-            registry=registry,
         )
-        self.flood_updates = Counter(
+        self.flood_updates = self._counter(
             "proxyherd_flood_updates_total",
             "Updates that crossed a link live, by neighbour, direction and whether they were news",
             ["neighbour", "direction", "news"],
-            registry=registry,
         )
-        self.flood_batches = Counter(
+        self.flood_batches = self._counter(
             "proxyherd_flood_batches_total",
             "Batches in which updates crossed a link live",
             ["neighbour", "direction"],
-            registry=registry,
         )
-        self.propagation = Histogram(
+        self.propagation = self._histogram(
             "proxyherd_propagation_seconds",
             "Seconds from a server's taking a report to its being learned here, by both servers' clocks; of each "
             "batch of live updates its first that was news",
             buckets=_PROPAGATION_BUCKETS,
-            registry=registry,
         )
-        self.lines_skipped = Counter(
+        self.lines_skipped = self._counter(
             "proxyherd_peer_lines_skipped_total",
             "Lines from a neighbour that were not learned: malformed, from too far in the future, or the table was full",
             ["neighbour"],
-            registry=registry,
         )
-        self.mended = Gauge(
+        self.mended = self._gauge(
             "proxyherd_mended_entries",
             "Entries that the last catch-up from this neighbour brought",
             ["neighbour"],
-            registry=registry,
         )
-        self.checks = Counter(
-            "proxyherd_checks_total",
-            "Catch-ups from this neighbour that ended",
-            ["neighbour"],
-            registry=registry,
+        self.checks = self._counter(
+            "proxyherd_checks_total", "Catch-ups from this neighbour that ended", ["neighbour"]
         )
 
-    def _count_places(self, registry: CollectorRegistry) -> None:
-        self.places_seconds = Histogram(
+    def _count_places(self) -> None:
+        self.places_seconds = self._histogram(
             "proxyherd_places_seconds",
             "Seconds that a query of places took, by Google's status; also queries that are answered at once",
             ["provider", "outcome"],
             buckets=_PLACES_BUCKETS,
-            registry=registry,
         )
-        self.places_in_flight = Gauge(
-            "proxyherd_places_in_flight", "Queries of places that wait for an answer", registry=registry
+        self.places_in_flight = self._gauge(
+            "proxyherd_places_in_flight", "Queries of places that wait for an answer"
         )
-        self.places_calls = Counter(
+        self.places_calls = self._counter(
             "proxyherd_places_calls_total",
             "Calls to Google, retries included, by what became of them",
             ["provider", "outcome"],
-            registry=registry,
         )
-        self.places_cost = Counter(
+        self.places_cost = self._counter(
             "proxyherd_places_cost_dollars_total",
             "What calls to Google may have cost, at dollars_per_call each, in US dollars",
             ["provider"],
-            registry=registry,
         )
-        self.places_spared = Counter(
+        self.places_spared = self._counter(
             "proxyherd_places_spared_total",
             "Queries of places, and further attempts at them, that cost no call, by why",
             ["why"],
-            registry=registry,
         )
-        self.places_breaker = Gauge(
+        self.places_breaker = self._gauge(
             "proxyherd_places_breaker_state",
             "1 for the state that the circuit breaker of places is in",
             ["state"],
-            registry=registry,
         )
 
-    def _count_upkeep(self, registry: CollectorRegistry) -> None:
-        self.journal_bytes = Counter(
-            "proxyherd_journal_bytes_total",
-            "Bytes appended to the journal, snapshots left out",
-            registry=registry,
+    def _count_upkeep(self) -> None:
+        self.journal_bytes = self._counter(
+            "proxyherd_journal_bytes_total", "Bytes appended to the journal, snapshots left out"
         )
-        self.journal_failures = Counter(
+        self.journal_failures = self._counter(
             "proxyherd_journal_failures_total",
             "Attempts to write or sync the journal that failed, and files of it that were deleted",
-            registry=registry,
         )
-        self.journal_failing = Gauge(
-            "proxyherd_journal_failing",
-            "1 while an answered report might not survive a kill",
-            registry=registry,
+        self.journal_failing = self._gauge(
+            "proxyherd_journal_failing", "1 while an answered report might not survive a kill"
         )
-        self.loop_lag = Histogram(
+        self.loop_lag = self._histogram(
             "proxyherd_event_loop_lag_seconds",
             "Seconds by which the event loop ran a timer late, measured four times a heartbeat",
             buckets=_LAG_BUCKETS,
-            registry=registry,
         )
-        self.masters = Gauge(
-            "proxyherd_masters", "Masters of the cluster that have a part of the table", registry=registry
+        self.masters = self._gauge(
+            "proxyherd_masters", "Masters of the cluster that have a part of the table"
         )
-        self.masters_up = Gauge("proxyherd_masters_up", "Those of them that can be had", registry=registry)
-        self.masters_full = Gauge(
-            "proxyherd_masters_full",
-            "Those that refuse reports because their memory is full",
-            registry=registry,
+        self.masters_up = self._gauge("proxyherd_masters_up", "Those of them that can be had")
+        self.masters_full = self._gauge(
+            "proxyherd_masters_full", "Those that refuse reports because their memory is full"
         )
-        self.batch_seconds = Histogram(
+        self.batch_seconds = self._histogram(
             "proxyherd_batch_seconds",
             "From sending a batch to a master until a replica has it, too",
             buckets=_BATCH_BUCKETS,
-            registry=registry,
         )
-        self.batch_commands = Histogram(
+        self.batch_commands = self._histogram(
             "proxyherd_batch_commands",
             "Reports and queries in a batch; one without is a look at whether the master still is one",
             buckets=_BATCH_SIZES,
-            registry=registry,
         )
-        self.retried = Counter(
-            "proxyherd_retried_total",
-            "Reports and queries that were sent to a master again",
-            ["why"],
-            registry=registry,
+        self.retried = self._counter(
+            "proxyherd_retried_total", "Reports and queries that were sent to a master again", ["why"]
         )
-        self.waiting = Gauge(
-            "proxyherd_waiting",
-            "Reports and queries that have no outcome from the cluster yet",
-            registry=registry,
+        self.waiting = self._gauge(
+            "proxyherd_waiting", "Reports and queries that have no outcome from the cluster yet"
         )
-        self.log_bytes = Counter("proxyherd_log_bytes_total", "Bytes written to the log", registry=registry)
-        self.log_lines_lost = Counter(
-            "proxyherd_log_lines_lost_total", "Lines of the log that could not be written", registry=registry
+        self.log_bytes = self._counter("proxyherd_log_bytes_total", "Bytes written to the log")
+        self.log_lines_lost = self._counter(
+            "proxyherd_log_lines_lost_total", "Lines of the log that could not be written"
         )
-        self.log_failures = Counter(
-            "proxyherd_log_failures_total",
-            "Attempts to write, rotate or reopen the log that failed",
-            registry=registry,
+        self.log_failures = self._counter(
+            "proxyherd_log_failures_total", "Attempts to write, rotate or reopen the log that failed"
         )

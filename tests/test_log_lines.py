@@ -212,6 +212,15 @@ def test_rotation_keeps_so_many_backups_and_touches_nothing_else(tmp_path: Path,
     assert file.failures == 0
 
 
+def test_four_backups_are_kept_where_nothing_else_is_said(tmp_path: Path) -> None:
+    """As docs/logs.md says; the bridge's log has no option for it."""
+    file = LogFile(tmp_path / "log", max_bytes=10)
+    for number in range(9):
+        file.write(b"%d" % number * 10)
+    file.close()
+    assert {path.name for path in tmp_path.iterdir()} == {"log", *(f"log.{number}" for number in range(1, 5))}
+
+
 def test_without_a_size_nothing_is_rotated(tmp_path: Path) -> None:
     file = LogFile(tmp_path / "log")
     for _ in range(9):

@@ -11,7 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxyherd.places import no_results
-from proxyherd.places.answers import MOST_RESULTS, STATUSES, NonsenseError, cut, read, shorten, squeeze
+from proxyherd.places.answers import (
+    MOST_RESULTS,
+    STATUSES,
+    NonsenseError,
+    cut,
+    plain_word,
+    read,
+    shorten,
+    squeeze,
+)
 
 space = st.text(" \t\n\r", max_size=4)
 leaves = st.sampled_from(
@@ -170,6 +179,11 @@ def test_nonsense_is_refused_whole(body: bytes) -> None:
 def test_a_status_is_a_bounded_plain_word(status: str) -> None:
     body = json.dumps({"results": [], "status": status}).encode()
     assert re.fullmatch(r"[A-Za-z0-9_]{0,64}", cut(body, 1).status)
+
+
+def test_of_a_status_64_characters_stay_and_every_odd_one_is_an_underscore() -> None:
+    assert plain_word("a" * 65) == "a" * 64
+    assert plain_word("Too-late, é\n9_Z") == "Too_late____9_Z"
 
 
 @settings(deadline=None)

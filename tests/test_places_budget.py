@@ -6,6 +6,7 @@ import os
 import resource
 import shutil
 import sqlite3
+import stat
 import subprocess
 import sys
 import tempfile
@@ -13,6 +14,7 @@ import threading
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -21,6 +23,7 @@ from fake_google import message
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from proxyherd.files import make_file
 from proxyherd.places.budget import MEMORY, Budget, share
 from proxyherd.places.failures import FailedError, UnrecordedError
 
@@ -420,8 +423,55 @@ def test_a_folder_that_comes_later_is_used_then(tmp_path: Path) -> None:
     file = tmp_path / "state" / "places-budget.sqlite"
     budget = Budget(file, MANY, 3)
     check_refuses_and_says_what_to_do(budget, file)
+    assert "cannot record its calls (No such file or directory)" in refusal(budget)
     file.parent.mkdir()
     check_works(budget, 3)
+
+
+def test_what_is_found_beside_the_file_is_closed_to_others_and_nothing_else_is_made(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+
+    def make(path: Path) -> None:
+        made.append(path.name)
+        make_file(path)
+
+    monkeypatch.setattr("proxyherd.places.budget.make_file", make)
+    budget = Budget(file, MANY, 3)
+    assert allows(budget, NOON)
+    assert made == [file.name], "the others are for SQLite to make, if it wants them"
+    beside = [file.with_name(f"{file.name}{end}") for end in ("-wal", "-shm")]
+    for path in beside:
+        path.chmod(0o666)
+    other = Budget(file, MANY, 3)  # as after a kill
+    assert allows(other, NOON)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in beside} == {0o640}
+    other.close()
+    budget.close()
+
+
+def test_a_connection_that_is_of_no_use_is_closed_at_once(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[str] = []
+
+    class Watched(sqlite3.Connection):
+        def close(self) -> None:
+            closed.append("closed")
+            super().close()
+
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=Watched))
+    file.write_bytes(b"not a database")
+    budget = Budget(file, MANY, 3)
+    for attempts in (1, 2):
+        refusal(budget)
+        assert len(closed) == attempts
+    file.unlink()
+    assert allows(budget, NOON)
+    assert len(closed) == 2
+    budget.close()
+    assert len(closed) == 3
 
 
 @contextmanager

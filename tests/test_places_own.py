@@ -116,6 +116,13 @@ def test_geojson_is_known_by_its_suffix_or_its_looks(name: str) -> None:
     assert place.name == "A"
 
 
+@pytest.mark.parametrize("name", ["own.geojson", "own.json", "own.GeoJSON"])
+def test_the_suffix_says_more_than_the_looks(name: str) -> None:
+    assert "not FeatureCollection" in refusal("[]", name)
+    assert "not JSON" in refusal("name,latitude,longitude\nA,1,2\n", name)
+    assert "the header has" in refusal("{}", "own.csv")
+
+
 def test_no_places_are_no_error() -> None:
     assert parse(geojson()) == parse("name,latitude,longitude", "own.csv") == []
 
