@@ -17,7 +17,7 @@ and sends what the links have to send. What is worth a log line or a metric wait
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from msgspec import Struct
 
@@ -95,6 +95,7 @@ class Node:
         self.ready = alone
         self._all_wait = False  # every query, whether its client is known or not
         self.takes_reports = True
+        self.failed: Callable[[Link, Exception], None] = _raise  # what was done for a neighbour has raised
         self.news: list[News] = []
         self._learned = False  # whether any of the news came from a neighbour
         self.notes: list[Note] = []
@@ -108,14 +109,14 @@ class Node:
         self.clock = 0  # nanoseconds of POSIX time: what is too old or late is judged by it
         self._room = Room(limits.max_clients, limits.max_table_bytes)
         self._room_to_learn = Room(self._room.clients * 5 // 4, self._room.bytes * 5 // 4)
-        self._alone = alone
-        self._started = now
+        self._alone, self._started = alone, now
         self._neighbours: dict[str, Neighbour] = {}
         self._walks = Walks(
             table,
             line_bytes=limits.max_line_bytes,
             compare_seconds=timing.compare_seconds,
             tell=self._note,
+            failed=lambda link, error: self.failed(link, error),  # noqa: PLW0108 - it is set later
         )
 
     # Clients. ------------------------------------------------------------------------------------------------
@@ -329,26 +330,21 @@ class Node:
         """Hand the news to every live link that it concerns. When catching up has ended, ask those to walk again
         who may have missed something: only now is it known whom the news of the last batch did not go to.
         """
-        if self.news:
-            self._pass_on()
-        if self._walks.idle:
-            for neighbour in self._neighbours.values():
-                if neighbour.owed:
-                    neighbour.owed = False
-                    neighbour.link.send(Changed())
-
-    def _pass_on(self) -> None:
         news, self.news = self.news, []
         learned, self._learned = self._learned, False
-        if not self._neighbours:
-            return
-        data, clients = _spell(news)
-        for neighbour in self._neighbours.values():
-            if learned:
-                data, clients = _spell(self._concerning(neighbour, news))
-            if clients:
-                neighbour.link.send_updates(data)
-                self.notes.append(Flooded(neighbour.name, clients))
+        same = _spell(news) if news and not learned else None
+        for neighbour in tuple(self._neighbours.values()):
+            try:
+                if news:
+                    data, clients = same or _spell(self._concerning(neighbour, news))
+                    if clients:
+                        neighbour.link.send_updates(data)
+                        self.notes.append(Flooded(neighbour.name, clients))
+                if neighbour.owed and self._walks.idle:
+                    neighbour.owed = False
+                    neighbour.link.send(Changed())
+            except Exception as error:  # noqa: BLE001 - the other neighbours are told
+                self.failed(neighbour.link, error)
 
     def _concerning(self, neighbour: Neighbour, news: list[News]) -> list[News]:
         """Return the news that this neighbour is to be told of."""
@@ -397,3 +393,7 @@ class Node:
 def _spell(news: list[News]) -> tuple[bytes, list[bytes]]:
     """Return news as they cross a link, and the clients in them."""
     return b"\n".join([*[one.line for one in news], b""]), [one.client for one in news]
+
+
+def _raise(_: Link, error: Exception) -> None:
+    raise error

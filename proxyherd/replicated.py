@@ -98,6 +98,7 @@ class Replicated:
         self._looked_up: list[Query[Client]] = []
         self._given_up: list[Client] = []
         self._stops = False
+        node.failed = self._failed
 
     # What the peer listener tells. ---------------------------------------------------------------------------
 
@@ -232,6 +233,11 @@ class Replicated:
                 else:
                     peer.heard()
             except Exception as error:  # noqa: BLE001 - the other neighbours are heard
+                peer.fail(error)
+
+    def _failed(self, link: Link, error: Exception) -> None:
+        for peer in tuple(self._links):
+            if peer.link is link:
                 peer.fail(error)
 
     def _release(self, now: float) -> None:

@@ -24,7 +24,7 @@ FIRST = int(os.environ.get("PROXYHERD_FIRST_SEED", "0"))
 CHUNK = 50
 FOUND_WITHIN = 200
 
-_concerning, _act, _pass_on = Node._concerning, Node._act, Node._pass_on
+_concerning, _act, _flood = Node._concerning, Node._act, Node.flood
 _look_up, _start = Node.look_up, Node.start
 
 
@@ -82,7 +82,7 @@ def floods_only_where_it_has_walked(node: Node) -> None:
     every = node._neighbours
     node._neighbours = {name: one for name, one in every.items() if one.pulled}
     try:
-        _pass_on(node)
+        _flood(node)
     finally:
         node._neighbours = every
 
@@ -95,9 +95,10 @@ def forgets_to_walk_again(node: Node, neighbour: Neighbour, event: Event, now: f
         _act(node, neighbour, event, now)
 
 
-def never_says_changed(node: Node) -> None:
-    if node.news:
-        node._pass_on()
+def never_says_changed(node: Node, neighbour: Neighbour, news: list[News]) -> list[News]:
+    told = _concerning(node, neighbour, news)
+    neighbour.owed = False
+    return told
 
 
 def answers_while_it_replays(node: Node, question: Whatsat, line: bytes) -> Reply:
@@ -117,9 +118,9 @@ def believes_a_journal_that_lacks_records(node: Node, now: float, *, lacks: bool
     [
         ("_concerning", forwards_to_the_sender),
         ("_admit", takes_equal_times),
-        ("_pass_on", floods_only_where_it_has_walked),
+        ("flood", floods_only_where_it_has_walked),
         ("_act", forgets_to_walk_again),
-        ("flood", never_says_changed),
+        ("_concerning", never_says_changed),
         ("look_up", answers_while_it_replays),
         ("start", believes_a_journal_that_lacks_records),
     ],

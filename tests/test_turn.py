@@ -216,6 +216,43 @@ def test_a_neighbour_that_makes_the_core_raise_costs_no_other_one_its_turn(
     run(body)
 
 
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [("send_batch", b"RANGE 0 10000\n"), ("send_updates", b"BEAT\n"), ("send", b"DIGESTS -\n")],
+)
+def test_work_for_a_neighbour_that_raises_costs_no_other_one_its_turn(
+    call: str, said: bytes, run: Callable[[Body], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it has asked for, and what it is told of: none of it comes from its connection."""
+
+    async def body(bob: Bob) -> None:
+        (connection, transport), (ann, other) = bob.abe, bob.ann
+        client = bob.client(1)
+
+        def stumble(*_: object) -> None:
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(connection.link, call, stumble)
+        connection.data_received(said)
+        ann.data_received(b"RANGE 0 1\n")
+        client[0].data_received(report(1, 5) + b"\n")
+        await asyncio.sleep(0)
+        assert client[1].take().startswith(b"AT Bob")
+        told = other.take()
+        assert b"AT Bob" in told
+        await settled()
+        assert b"BATCH 0 1 0\n" in told + other.take(), "what others have asked for is answered"
+        assert connection not in bob.links.connections
+        assert transport.aborted
+        assert [*bob.engine._node.linked] == ["Ann"]
+        assert not bob.engine.more, "and it is not tried again and again"
+        (fault,) = bob.logged("internal_error")
+        assert fault["reason"] == "the connection with Abe cannot be served"
+        assert "ZeroDivisionError" in fault["exception"]
+
+    run(body)
+
+
 @pytest.mark.parametrize("always", [False, True])
 def test_reports_are_refused_where_the_journal_raises_what_nobody_has_thought_of(
     always: bool, run: Callable[[Body], None], monkeypatch: pytest.MonkeyPatch

@@ -47,8 +47,13 @@ class World:
             client = b"%d" % number
             self.table.put(client, Entry(LINE % client, 5), number % LEAVES)
         self.told: list[CaughtUp] = []
+        self.failed: list[tuple[Any, Exception]] = []
         self.walks = Walks(
-            self.table, line_bytes=8_192, compare_seconds=COMPARE_SECONDS, tell=self.told.append
+            self.table,
+            line_bytes=8_192,
+            compare_seconds=COMPARE_SECONDS,
+            tell=self.told.append,
+            failed=lambda link, error: self.failed.append((link, error)),
         )
         self.neighbours = [Neighbour(name, cast("Any", Said()), COMPARE_SECONDS) for name in names]
 
@@ -146,6 +151,21 @@ def test_a_waiting_walk_whose_link_has_ended_is_not_started_and_the_one_under_wa
     world.work()
     assert world.said(b).messages == []
     assert world.said(c).messages == [AskRange(0, LEAVES)]
+
+
+def test_what_raises_for_one_neighbour_is_told_with_its_link_and_the_next_one_has_its_answer() -> None:
+    world = World("A", "B")
+    a, b = world.neighbours
+    world.walks.serve(a, AskLeaf(LEAVES, frozenset()))  # there is no such leaf
+    world.walks.serve(b, AskLeaf(0, frozenset()))
+    assert world.walks.work(0.0)
+    ((link, error),) = world.failed
+    assert link is a.link
+    assert isinstance(error, IndexError)
+    world.walks.forget(a)
+    world.work()
+    assert world.said(b).batches == [(0, 1, [])]
+    assert len(world.failed) == 1
 
 
 def test_an_answer_while_no_walk_is_under_way_is_refused() -> None:
