@@ -18,7 +18,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Sequence
-from itertools import accumulate
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -266,11 +266,8 @@ class _Render:
             return b"\n".join([self(None, level, line) for line in lines])
         line = self._encode({**head, **event, **dict.fromkeys(columns, "\n")})
         form = line.replace(b"%", b"%%").replace(b'"\\n"', b'"%b"') + b"\n"
-        count, width = len(next(iter(columns.values()))), len(columns)
-        fields = [b""] * (count * width)
-        for at, column in enumerate(columns.values()):
-            fields[at::width] = column
-        return (form * count % tuple(fields))[:-1]
+        each = list(zip(*columns.values(), strict=True))
+        return (form * len(each) % tuple(chain.from_iterable(each)))[:-1]
 
     def _are_plain(self, values: list[bytes]) -> bool:
         """Whether all these stand in a line of JSON as they are, and none is to be cut."""

@@ -41,7 +41,7 @@ class Desk:
 class Dialled:
     """A shard, and when it has dialled its master."""
 
-    def __init__(self) -> None:
+    def __init__(self, gathers: float = 0.0) -> None:
         self.world, self.desk, self.times = World(1), Desk(), list[float]()
         (self.master,) = self.world.masters.values()
         loop = asyncio.get_running_loop()
@@ -53,7 +53,7 @@ class Dialled:
             return Connection(self.master)
 
         library = replace(self.world.library, connect=connect)
-        self.shard = Shard(self.master.address, self.desk, library, seconds=1.0, gathers=0.0)
+        self.shard = Shard(self.master.address, self.desk, library, seconds=1.0, gathers=gathers)
 
     @property
     def pauses(self) -> list[float]:
@@ -104,6 +104,21 @@ def test_a_master_that_stood_still_together_with_the_server_is_dialled_anew(
         assert lost == ["late"]
         assert len(dialled.times) == 2
         dialled.shard.part()
+
+    run(scene())
+
+
+@pytest.mark.parametrize(("gathers", "still", "dialled"), [(0.4, 1.3, 1), (0.4, 1.95, 2)])
+def test_the_time_for_which_reports_gather_is_no_silence(gathers: float, still: float, dialled: int) -> None:
+    async def scene() -> None:
+        it = Dialled(gathers)
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, Clockwork)
+        await asyncio.sleep(10.01)
+        loop.stand_still(still)
+        await asyncio.sleep(1.5)
+        assert len(it.times) == dialled
+        it.shard.part()
 
     run(scene())
 

@@ -163,6 +163,18 @@ def test_lines_gather_until_the_one_call_that_the_first_has_asked_for(tmp_path: 
     assert (tmp_path / "log").read_bytes() == b"00\n01\n02\n10\n11\n12\n"
 
 
+def test_lines_that_wait_go_into_the_file_that_was_there_when_they_were_written(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    file = LogFile(path)
+    file.later = lambda _: None
+    file.write(b"before")
+    path.rename(tmp_path / "old")
+    file.reopen()
+    file.write(b"after")
+    file.close()
+    assert ((tmp_path / "old").read_bytes(), path.read_bytes()) == (b"before\n", b"after\n")
+
+
 def test_what_is_more_than_a_mebibyte_is_written_at_once_whoever_forgets_to(tmp_path: Path) -> None:
     file = LogFile(tmp_path / "log")
     file.later = lambda _: None

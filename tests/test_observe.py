@@ -609,6 +609,32 @@ def test_what_was_left_out_is_told_every_ten_seconds(tmp_path: Path, seconds: fl
     watched.end()
 
 
+OFTEN: dict[str, tuple[int, float, Callable[[Observer], None]]] = {
+    "client_opened": (20_000, 0.1, lambda it: it.client_opened(CLIENT, 1)),
+    "peer_opened": (100, 1.0, lambda it: it.note([LinkUp("Ann", dialled=True)])),
+    "internal_error": (100, 1.0, lambda it: it.fault("odd", None)),
+    "master_up": (100, 1.0, lambda it: it.master("127.0.0.1:7001", "")),
+}
+"""How many at once, and in how many seconds one more: docs/logs.md."""
+
+
+@pytest.mark.parametrize("event", OFTEN)
+def test_what_happens_often_is_logged_so_often_and_the_next_line_counts_the_others(
+    tmp_path: Path, event: str
+) -> None:
+    burst, seconds, act = OFTEN[event]
+    watched = Watched(tmp_path)
+    watched.file.later = lambda _: None  # all in few writes
+    for _ in range(burst + 3):
+        act(watched.observer)
+    for _ in range(2):
+        watched.clock.now += 0.55 * seconds
+        act(watched.observer)
+    events, _ = watched.end()
+    assert [one["event"] for one in events] == [event] * (burst + 1)
+    assert [one["left_out"] for one in events if "left_out" in one] == [4]
+
+
 def test_one_reason_is_told_again_when_its_link_has_been_up_meanwhile(tmp_path: Path) -> None:
     watched = Watched(tmp_path)
     for _ in range(2):

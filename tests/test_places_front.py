@@ -535,6 +535,23 @@ def test_a_provider_that_hangs_is_given_up_at_the_deadline_for_all_who_wait() ->
     assert len(provider.asked) == 1
 
 
+def test_who_asks_again_at_once_when_it_was_given_up_makes_a_new_call_whoever_has_not_gone_yet() -> None:
+    provider = Provider()
+    places = places_of(provider, deadline=0.02)
+
+    async def ask_twice() -> tuple[Answer, Answer]:
+        return await places.nearby(query()), await places.nearby(query())
+
+    async def scene() -> None:
+        async with asyncio.timeout(5):
+            for answers in await asyncio.gather(*(ask_twice() for _ in range(3))):
+                for answer in answers:
+                    check_says(answer, "within 0.02 s")
+
+    run(scene(), places)
+    assert len(provider.asked) == 2
+
+
 def test_a_provider_that_will_not_be_cancelled_holds_up_no_answer() -> None:
     async def stay() -> Answer:
         try:

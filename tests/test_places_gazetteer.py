@@ -12,7 +12,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from decimal import Decimal
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -350,6 +350,22 @@ def test_an_outdated_file_is_no_answer(few: Path, monkeypatch: pytest.MonkeyPatc
     (answer,) = ask(few, query(-17.0, 180.0))
     assert answer.status == "UNKNOWN_ERROR"
     assert b"outdated" in answer.body
+
+
+def test_a_file_that_is_outdated_is_not_held_open(few: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[str] = []
+
+    class Watched(sqlite3.Connection):
+        def close(self) -> None:
+            closed.append("closed")
+            super().close()
+
+    gazetteer_build.build(few)
+    renew(monkeypatch, "data")
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=Watched))
+    with pytest.raises(gazetteer.OutdatedError):
+        gazetteer.open_current(few)
+    assert closed == ["closed"]
 
 
 def test_a_file_of_the_first_schema_is_outdated_and_not_broken(few: Path) -> None:

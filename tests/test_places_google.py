@@ -100,7 +100,7 @@ def test_google_chooses_the_language_where_none_is_configured(google: FakeGoogle
 
 
 @pytest.mark.parametrize("after", ["", "/", PATH])
-@pytest.mark.parametrize("before", ["", "/proxy"])
+@pytest.mark.parametrize("before", ["", "/proxy", "/X"])
 def test_the_base_is_what_stands_before_the_path_and_a_whole_url_of_before_still_works(
     google: FakeGoogle, before: str, after: str
 ) -> None:

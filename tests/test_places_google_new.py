@@ -395,6 +395,21 @@ def test_what_is_no_answer_of_the_new_api_goes_to_nobody(google: FakeGoogle, bod
     assert len(google.requests) == 2, "it may be better the next time"
 
 
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        ("not UTF-8", "not UTF-8 at byte 18"),
+        ("a list", "no answer of the new Places API"),
+        ("a page", "not JSON"),
+        ("deep", "nested too deeply"),
+    ],
+)
+def test_what_is_wrong_with_an_answer_is_told(body: str, why: str) -> None:
+    with pytest.raises(NonsenseError) as caught:
+        translate(HOSTILE[body], 20)
+    assert str(caught.value) == why
+
+
 def test_of_a_key_that_stands_twice_the_last_counts_as_in_all_of_proto3() -> None:
     """Nothing of it goes on as it came, so nobody can read it in another way."""
     answer = translate(b'{"places":[{"id":"x"}],"places":[{"id":"a","id":"b"}]}', 20)

@@ -33,6 +33,28 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
+def test_who_joins_a_query_that_waits_lends_it_its_own_turn() -> None:
+    async def run() -> None:
+        offline = Offline(cast("Any", slow := Slow()))
+        asking = [asyncio.create_task(offline.nearby(query, "ann")) for query in QUERIES]
+        last = QUERIES[-1]
+        await settle()
+        offline.join(last, "bob")
+        for query in (QUERIES[0], QUERIES[1]):  # two turns: one of each
+            slow.asked[query].set_result(no_results("OK"))
+        await settle()
+        let_in = last in slow.asked
+        for one in asking:
+            one.cancel()
+        for waiting in slow.asked.values():
+            if not waiting.done():
+                waiting.set_result(no_results("OK"))
+        await asyncio.wait(asking)
+        assert let_in, "behind all of Ann's, but first of Bob's"
+
+    asyncio.run(run())
+
+
 def test_two_queries_for_each_thread_are_under_way_and_one_given_up_keeps_its_turn_until_its_thread_is_free() -> (
     None
 ):

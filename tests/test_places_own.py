@@ -212,7 +212,9 @@ def test_tags_and_codes_become_googles_types(fields: dict[str, object], types: s
         (geojson(point(1, 2, name="A", population=1.5)), "key population: '1.5' is not whole"),
         (geojson(point(1, 2, name="A", population="many")), "key population: 'many' is no number"),
         (geojson(point(1, 2, name="A", types=["bar", 7.5])), "key types: '7.5' is no text"),
-        (geojson(point(1, 2, name="A", types=["bar|cafe"])), "has a | within a type"),
+        (geojson(point(1, 2, name="A", types=["bar|cafe"])), "key types: \"['bar|cafe']\" has a | within a"),
+        (geojson(point(1, 2, name="A", id="x" * 60 + "\n")), f"key id: '{'x' * 60}…' holds"),
+        (geojson(point(1, 2, name="A", id="x" * 59 + "\n")), f"key id: '{'x' * 59}\\n' holds"),
         (geojson(point(1, 2, name="A", types={"a": "b"})), "key types: \"{'a': 'b'}\" is no text"),
         (
             geojson(point(1, 2, name="A", id="x"), point(3, 4, name="B") | {"id": "x"}),

@@ -569,6 +569,22 @@ def test_calls_that_had_all_the_time_there_is_count_where_an_attempt_may_take_lo
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("what", [failed("OVER_QUERY_LIMIT", "the budget"), RuntimeError("ours")])
+def test_a_probe_that_says_nothing_of_the_upstream_makes_room_for_the_next(what: Exception) -> None:
+    async def run() -> None:
+        ledger = Ledger()
+        resilient = Resilient(Scripted(again(), what), schema.Places(breaker_failures=1, attempts=1), ledger)
+        await outcome(resilient)
+        assert ledger.states == ["open"]
+        resilient._breaker._opened_at = float("-inf")
+        with pytest.raises(type(what)):
+            await resilient.nearby(QUERY, None)
+        assert (await outcome(resilient)).status == "OK"
+        assert ledger.states == ["open", "half_open", "closed"]
+
+    asyncio.run(run())
+
+
 def test_clients_that_leave_count_neither_as_failures_nor_as_successes() -> None:
     async def leave(resilient: Resilient, upstream: Scripted) -> None:
         asked = len(upstream.asked)

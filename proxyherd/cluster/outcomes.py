@@ -23,7 +23,7 @@ class Outcomes:
     """Gathers outcomes. `age`: nanoseconds after which a location is forgotten; 0: never."""
 
     def __init__(self, age: int) -> None:
-        self.clock = 0
+        self.clock: int
         """Nanoseconds of POSIX time: what is too old is judged by it."""
         self._age = age
         self._settled: dict[Client, None] = {}
