@@ -55,10 +55,11 @@ class LineFramer:
             return []
         data, limit = self._data, self.limit
         found = data.split(b"\n", most)
+        fit = len(data) <= limit or max(map(len, found)) <= limit
         self._data = found.pop()
         if self._ends_at_http and b"HTTP/" in data:
             self._end_at_request(found)
-        if len(data) <= limit or (len(self._data) <= limit and max(map(len, found), default=0) <= limit):
+        if fit:
             return found  # type: ignore[return-value]  # nobody else has the list
         full = len(found) == most
         lines = [line if len(line) <= limit else Overlong(line[:COPIED_BYTES]) for line in found]

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import json
 import os
+import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,16 @@ import pytest
 from turns import node
 
 from proxyherd.durability import Durability
-from proxyherd.journal import Journal, Rewrite, files, read, record
+from proxyherd.journal import Journal, Rewrite, files, read, record, sync
 from proxyherd.logs import LogFile, make_logger
 from proxyherd.mark import Mark
 from proxyherd.messages import parse_at
 from proxyherd.metrics import Metrics
+from proxyherd.node import Node
 from proxyherd.observe import Observer
 from proxyherd.schema import Durability as Settings
+from proxyherd.schema import Limits, Timing
+from proxyherd.table import Table
 
 ATS = [b"AT Ann +0.100000000 client%d +1+1 5" % number for number in range(3_000)]
 
@@ -232,6 +236,29 @@ def test_a_file_that_is_deleted_is_noticed_at_the_next_second_and_mended_by_the_
     live(tmp_path, monkeypatch, body)
 
 
+def test_that_a_file_is_gone_is_told_before_a_sync_during_which_a_rewrite_may_mend_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def slow_syncs(function: Callable[..., Any], *arguments: Any) -> Any:
+        if function is sync:
+            await asyncio.sleep(0.9)
+        return function(*arguments)
+
+    async def body(life: Life) -> None:
+        monkeypatch.setattr("proxyherd.durability.asyncio.to_thread", slow_syncs)
+        life.begin(life.durability.watch, life.durability.keep)
+        life.learn(ATS[:3])
+        assert life.durability.append(ATS[:3])
+        files(life.folder)[0].unlink()
+        await asyncio.sleep(1.5)
+        assert not life.durability.failing
+        assert life.figure("proxyherd_journal_failures_total") == 1.0
+
+    life = live(tmp_path, monkeypatch, body)
+    told = [event["event"] for event in life.events()]
+    assert told == ["journal_failing", "journal_rewritten", "journal_whole"]
+
+
 @pytest.mark.parametrize("step", ["write", "finish"])
 def test_a_rewrite_that_fails_leaves_what_was_on_disk_and_the_next_one_is_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
@@ -431,6 +458,62 @@ def test_what_was_torn_and_what_was_damaged_is_told_file_by_file(
         "remedy": "kept as 000000000002.segment.damaged; neighbours have what is missing",
     }
     assert [event["event"] for event in rest] == ["replayed", "journal_lacks"]
+
+
+@pytest.mark.parametrize("caught_up", [True, False])
+def test_a_server_whose_journal_lacked_records_leaves_word_at_its_end_if_it_has_caught_up_and_no_earlier(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, caught_up: bool
+) -> None:
+    """Perhaps a moment ago, with nothing between that and its end; who has no neighbours has caught up at once."""
+
+    async def body(life: Life) -> None:
+        life.node = life.durability._node = node(alone=caught_up)
+        assert life.durability.lacks
+        await life.durability.sync()
+        assert not mark.exists()
+        await life.durability.close()
+        assert bool(life.durability.lacks) == (not caught_up)
+
+    mark = tmp_path / "journal.mark"
+    live(tmp_path, monkeypatch, body)
+    assert mark.exists() == caught_up
+    assert not caught_up or mark.read_bytes().startswith(b"closed\n")
+
+
+@pytest.mark.parametrize("caught_up", [True, False])
+def test_a_journal_lacks_records_until_a_first_catch_up_has_ended_and_leaves_word_within_a_second_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, caught_up: bool
+) -> None:
+    async def body(life: Life) -> None:
+        life.node = life.durability._node = node(alone=caught_up)
+        life.begin(life.durability.keep)
+        await asyncio.sleep(0.9)
+        assert life.durability.lacks
+        await asyncio.sleep(0.2)
+        assert bool(life.durability.lacks) == (not caught_up)
+        assert mark.exists() == caught_up
+        assert not caught_up or mark.read_bytes().startswith(b"boot\n")
+
+    mark = tmp_path / "journal.mark"
+    live(tmp_path, monkeypatch, body)
+
+
+def test_what_is_too_old_by_the_clock_of_the_day_is_not_replayed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, now = tmp_path / "journal", time.time_ns() // 10**9
+    folder.mkdir()
+    young = b"AT Ann +0.000000000 young +1+1 %d" % now
+    (folder / "000000000001.segment").write_bytes(record(ATS[0]) + record(young))
+
+    async def body(life: Life) -> None:
+        life.node = life.durability._node = Node(
+            "Ann", Table(bytes(32)), Limits(max_age_seconds=86_400), Timing(), alone=True, now=0.0
+        )
+        await life.durability.replay()
+        assert [client for client, _ in life.node.table] == [b"young"]
+
+    live(tmp_path, monkeypatch, body)
 
 
 def test_a_server_that_closes_brings_everything_to_disk_and_leaves_word_of_it(

@@ -238,13 +238,27 @@ def test_what_only_resembles_a_request_ends_nothing(line: bytes, size: int) -> N
     assert heard(stream, size) == (expected(stream, LIMIT), False)
 
 
+@pytest.mark.parametrize("request_", [b"GET / HTTP/1.1", b"GET /" + b"x" * LIMIT + b" HTTP/1.1"])
+def test_of_a_stream_that_has_ended_nothing_waits(request_: bytes) -> None:
+    framer = LineFramer(LIMIT, ends_at_http=True)
+    assert framer.receive(request_[:-1]) == len(request_) - 1
+    framer.lines(ALL)
+    framer.receive(request_[-1:] + b"\n" + BEHIND)
+    framer.lines(ALL)
+    assert framer.ended
+    assert framer.waiting == framer.receive(BEHIND) == framer.waiting == 0
+    assert framer.lines(ALL) == framer.end() == []
+
+
 def test_a_request_without_line_feed_ends_the_stream() -> None:
     assert heard(b"GET / HTTP/1.1", 1) == ([b"GET / HTTP/1.1"], True)
 
 
+@pytest.mark.parametrize("size", [7, 1 << 20])
 @pytest.mark.parametrize("request_", REQUESTS, ids=range(len(REQUESTS)))
-def test_neighbours_streams_end_at_no_request(request_: bytes) -> None:
-    assert framed([request_ + b"\n" + BEHIND]) == expected(request_ + b"\n" + BEHIND, LIMIT)
+def test_neighbours_streams_end_at_no_request(request_: bytes, size: int) -> None:
+    stream = request_ + b"\n" + BEHIND
+    assert framed(cut(stream, size)) == expected(stream, LIMIT)
 
 
 @given(

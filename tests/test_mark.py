@@ -198,6 +198,13 @@ def test_a_pipe_or_a_device_by_the_name_of_the_mark_holds_nobody_up_and_says_not
     assert mark_of(tmp_path).lacks({"x": (1, 2)}) == ""
 
 
+def test_a_mark_names_the_boot_of_this_machine_where_nobody_says_another(tmp_path: Path) -> None:
+    path = tmp_path / "journal.mark"
+    Mark(path).write({"x": (1, 2)})
+    assert path.read_bytes() == this_boot() + b"\nx 1 2\n"
+    assert Mark(path).lacks({"x": (1, 2)}) == ""
+
+
 def test_this_machine_names_its_boot() -> None:
     assert this_boot() == this_boot() != b""
 

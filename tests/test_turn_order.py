@@ -92,6 +92,7 @@ class World:
     def __init__(self, observer: Observer, log: Path) -> None:
         loop = asyncio.get_running_loop()
         self.engine = Scripted()
+        self.observer = observer
         self.turn = Turn(self.engine, no_places(loop), observer, loop)
         self._log = log
 
@@ -295,6 +296,82 @@ def test_no_turn_runs_while_one_waits_for_the_disk_and_the_next_comes_behind_it(
         assert called.index("answer") < called.index("begin"), "the first is answered before another turn"
         assert called.count("begin") == 1
         assert [len(one.answers) for one in (first, second)] == [1, 1]
+
+    run(body)
+
+
+@pytest.mark.parametrize("lines", [511, 512])
+def test_a_turn_that_has_a_line_left_hears_one_more_client_and_one_that_has_none_does_not(
+    run: Run, lines: int
+) -> None:
+    async def body(world: World) -> None:
+        said = [64] * 7 + [lines - 7 * 64]
+        for number, count in enumerate(said):
+            world.client(*[b"bad"] * count, name=f"10.0.0.{number}:5")
+        last = world.client(b"bad", b"bad", name="10.0.1.1:5")
+        await world.one_turn()
+        assert len(last.answers) == (2 if lines < TURN_LINES else 0)
+        await world.one_turn()
+        assert len(last.answers) == 2
+
+    run(body)
+
+
+@pytest.mark.parametrize("owed", [511, 512])
+def test_a_turn_that_has_a_line_left_lets_one_more_client_go_and_one_that_has_none_does_not(
+    run: Run, owed: int
+) -> None:
+    async def body(world: World) -> None:
+        first, last = world.client(*[b"W"] * owed), world.client(b"W", b"W", name="10.0.0.2:5")
+        while len(first.owed) < owed:
+            await world.one_turn()
+        world.engine.settle = [Settled([], given_up=[(first, "server stops"), (last, "server stops")])]
+        world.engine.wake()
+        await world.one_turn()
+        assert first.given_up
+        assert bool(last.given_up) == (owed < TURN_LINES)
+        await world.one_turn()
+        assert last.given_up == "server stops"
+
+    run(body)
+
+
+def test_who_raises_while_it_is_let_go_holds_up_nobody_who_goes_too(run: Run) -> None:
+    async def body(world: World) -> None:
+        raises, goes = world.client(b"W"), world.client(b"W", name="10.0.0.2:5")
+        failed: list[bool] = []
+
+        def stumble(_: str) -> list[tuple[bytes | Overlong, Reply]]:
+            raise ZeroDivisionError
+
+        raises.give_up, raises.fail = stumble, lambda: failed.append(True)  # type: ignore[method-assign]
+        await world.one_turn()
+        world.engine.settle = [Settled([], given_up=[(raises, "server stops"), (goes, "server stops")])]
+        world.engine.wake()
+        await world.one_turn()
+        assert failed == [True]
+        assert goes.given_up == "server stops"
+        assert await world.one_turn() == []
+
+    run(body)
+
+
+def test_a_report_that_waited_for_its_answer_shows_as_one_that_did_not(run: Run) -> None:
+    async def body(world: World) -> None:
+        recent = world.observer.recent
+        recent.wanted = True
+        client = world.client(b"W1", b"R1", b"R2")
+        await world.one_turn()
+        assert recent.take_clients() == []
+        waits, *reports = (reply for _, reply in client.owed)
+        waits.outcome, waits.answer = "unknown", b"? W1"
+        for number, reply in enumerate(reports):
+            reply.outcome, reply.answer = "stored", b"AT A +0.000000000 client%d +1+1 5" % number
+        world.engine.settle = [Settled([client])]
+        world.engine.wake()
+        await world.one_turn()
+        assert recent.take_clients() == [b"client0", b"client1"]
+        assert [one.outcome for one in recent.commands(0, 9)] == ["unknown", "stored", "stored"]
 
     run(body)
 
