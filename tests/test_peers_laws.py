@@ -399,3 +399,165 @@ def test_a_connection_that_was_half_made_when_its_time_was_over_is_ended(
         assert not peers.connections
 
     play(tmp_path, body)
+
+
+# Whom a server dials and takes, and what it tells. -------------------------------------------------------------
+
+
+def test_a_server_dials_its_neighbours_that_sort_behind_it_and_looks_names_up_each_compare_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(_: cost.Server, peers: Any) -> None:
+        peers._server = Server(
+            name="Bob", clients=(), peers=(), admin=(), neighbours=("Ann", "Cid", "Boba", "Abe")
+        )
+        begun: list[object] = []
+
+        async def for_ever(what: object) -> None:
+            begun.append(what)
+            await asyncio.sleep(1_000)
+
+        monkeypatch.setattr(peers, "_keep_dialling", for_ever)
+        monkeypatch.setattr(peers._hosts, "keep_looking_up", for_ever)
+        peers.dial()
+        await settled()
+        assert begun == [peers._herd.timing.compare_seconds, "Cid", "Boba"]
+        peers.part()
+        await settled()
+        assert all(task.cancelled() for task in peers._dialling)
+
+    play(tmp_path, body)
+
+
+def test_as_many_tls_handshakes_are_under_way_as_there_is_room_for_strangers(tmp_path: Path) -> None:
+    async def body(server: cost.Server, peers: Any) -> None:
+        most = peers.limits.max_peer_connections
+        listener = peers.listener
+        assert listener._room() == most
+        for _ in range(3):
+            PeerConnection(peers, None).connection_made(cast("asyncio.Transport", Watched()))
+        PeerConnection(peers, "Ann").connection_made(cast("asyncio.Transport", Watched()))
+        await server.link("Ann", Watched())
+        assert peers.strangers == 3, "neither who was dialled nor who has proved itself is one"
+        assert listener._room() == most - 3
+        assert listener._handshake_seconds == listener._shutdown_seconds == 1.5
+
+    play(tmp_path, body)
+
+
+def test_what_is_told_of_connections_that_came_to_nothing_is_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(_: cost.Server, peers: Any) -> None:
+        woken: list[bool] = []
+        monkeypatch.setattr(peers.engine, "wake", lambda: woken.append(True))
+        peers._refused("203.0.113.1", "it speaks plain")
+        assert told(peers) == [LinkFailed(None, dialled=False, reason="203.0.113.1: it speaks plain")]
+        assert woken == [True]
+        failures = ["b", "a"]
+        peers._unreachable("Cid", failures)
+        assert told(peers) == [LinkFailed("Cid", dialled=True, reason="a; b")]
+        assert woken == [True, True]
+        assert failures == [], "and once"
+        peers._unreachable("Cid", failures)
+        assert told(peers) == []
+        assert len(woken) == 2
+
+    play(tmp_path, body)
+
+
+@pytest.mark.parametrize("dial", ["Cid", None])
+@pytest.mark.parametrize("tls", [True, False])
+@pytest.mark.parametrize("proving", [True, False])
+def test_who_dials_with_tls_and_is_closed_before_a_word_is_told_to_think_of_its_certificate(
+    tmp_path: Path, *, dial: str | None, tls: bool, proving: bool
+) -> None:
+    class WithTls(Watched):
+        def get_extra_info(self, name: str) -> Any:
+            certificate = {"subjectAltName": [("DNS", "Cid"), ("IP Address", "192.0.2.9")]}
+            return {"ssl_object": tls or None, "peercert": certificate}.get(name)
+
+    async def body(_: cost.Server, peers: Any) -> None:
+        connection = PeerConnection(peers, dial)
+        connection.connection_made(cast("asyncio.Transport", WithTls()))
+        assert connection.link.certified == (frozenset({"Cid"}) if tls else None)
+        assert connection.link.dialled == (dial is not None)
+        if proving:
+            connection.link.state = State.PROVING
+        connection.connection_lost(None)
+        connection.heard()
+        if dial and tls and not proving:
+            assert "did it take this server's certificate? see its log" in connection.link.reason
+        else:
+            assert connection.link.reason.startswith("closed by the other while waiting for")
+        assert connection.ended.result() is False
+
+    play(tmp_path, body)
+
+
+def test_a_stranger_is_one_until_its_link_is_live_or_over(tmp_path: Path) -> None:
+    async def body(_: cost.Server, peers: Any) -> None:
+        connection = PeerConnection(peers, None)
+        connection.connection_made(cast("asyncio.Transport", Watched()))
+        found = []
+        for state in State:
+            connection.link.state = state
+            found.append((state, connection.is_stranger))
+        assert [state for state, is_stranger in found if is_stranger] == [State.HELLO, State.PROVING]
+
+    play(tmp_path, body)
+
+
+def test_a_link_whose_time_is_up_is_told_and_lets_everybody_know_that_time_has_passed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(server: cost.Server, peers: Any) -> None:
+        connection, _ = await server.link("Ann", Watched())
+        told(peers)
+        passed: list[object] = []
+        monkeypatch.setattr(peers.node, "tick", passed.append)
+        monkeypatch.setattr(peers.engine, "beat", lambda: passed.append("beat"))
+        now = peers.loop.time() + 60
+        peers.tick(now)
+        assert passed == [now, "beat"]
+        assert connection.link.state is State.CLOSED
+        (note,) = told(peers)
+        assert isinstance(note, LinkDown)
+        assert note.reason.startswith("silent for")
+
+    play(tmp_path, body)
+
+
+def test_a_server_that_parts_tells_that_it_stops_and_has_no_links_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(server: cost.Server, peers: Any) -> None:
+        await server.link("Ann", Watched())
+        told(peers)
+        woken: list[bool] = []
+        with monkeypatch.context() as patch:
+            patch.setattr(peers.engine, "wake", lambda: woken.append(True))
+            peers.part()
+        assert told(peers) == [LinkDown("Ann", "server stops")]
+        assert [*peers.node.linked] == []
+        assert woken
+        assert peers.listener._closed
+
+    play(tmp_path, body)
+
+
+@pytest.mark.parametrize(("unsent", "seconds"), [(0, 0.0), (1, 3.0)])
+def test_neighbours_have_until_the_deadline_to_read_what_they_were_sent(
+    tmp_path: Path, unsent: int, seconds: float
+) -> None:
+    async def body(server: cost.Server, peers: Any) -> None:
+        transport = Watched()
+        await server.link("Ann", transport)
+        PeerConnection(peers, "Cid")  # it has no connection yet
+        transport.waits = unsent
+        assert peers.unsent == unsent
+        began = peers.loop.time()
+        await peers.flush(began + 3.0)
+        assert peers.loop.time() - began == pytest.approx(seconds, abs=0.011)
+
+    play(tmp_path, body)

@@ -10,14 +10,22 @@ from typing import Any, cast
 import cost
 import fake_redis
 import pytest
+from turns import Pipeliner
 
+from proxyherd.journal import record
+from proxyherd.messages import Entry
 from proxyherd.metrics import Metrics
 from proxyherd.replica import Replica, make_table, make_terms
 from proxyherd.secret import read_all
 
 
-def play(folder: Path, body: Callable[[cost.Server, Any], Coroutine[Any, Any, Any]], herd: str = "") -> Any:
-    """Run a body with Bob's server, and its replica, which has not been started."""
+def play(
+    folder: Path,
+    body: Callable[[cost.Server, Any], Coroutine[Any, Any, Any]],
+    herd: str = "",
+    journal: bytes = b"",
+) -> Any:
+    """Run a body with Bob's server, and its replica, which has not been started; with this segment in its journal."""
 
     class Server(cost.Server):
         pass
@@ -25,6 +33,9 @@ def play(folder: Path, body: Callable[[cost.Server, Any], Coroutine[Any, Any, An
     if herd:
         Server.herd = herd
     server = Server(folder)
+    if journal:
+        (folder / "state/journal").mkdir()
+        (folder / "state/journal/000000000001.segment").write_bytes(journal)
 
     async def run() -> Any:
         server.assemble()
@@ -124,6 +135,87 @@ def test_it_replays_then_listens_for_neighbours_then_catches_up_and_then_is_read
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    play(tmp_path, body)
+
+
+@pytest.mark.parametrize("lacks", [True, False])
+def test_neighbours_are_met_when_the_journal_has_been_replayed_and_then_those_who_waited_have_their_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, lacks: bool
+) -> None:
+    """Unless records may be missing: then all wait on."""
+    monkeypatch.setattr("proxyherd.durability.asyncio.to_thread", at_once)
+    line = b"AT Ann +0.100000000 kiwi +1+1 5"
+
+    async def body(server: cost.Server, replica: Any) -> None:
+        met: list[object] = []
+
+        class Meets(Binder):
+            async def listen(self, *_: object) -> None:
+                met.append(dict(replica.table))
+
+        replica._binder = Meets()
+        monkeypatch.setattr(replica.peers, "dial", lambda: met.append("dialled"))
+        if not lacks:
+            replica._durability.lacks = ""
+        asks = Pipeliner(server.daemon._turn, [b"WHATSAT kiwi 0 0"])
+        await cost.settled()
+        assert asks.answers == []
+        assert replica._node.all_wait
+        tasks: list[asyncio.Task[None]] = []
+        replica.start(lambda part: tasks.append(asyncio.ensure_future(part)))
+        await asyncio.sleep(0.5)
+        assert met == [{b"kiwi": Entry(line, 5 * 10**9)}, "dialled"]
+        assert replica._node.all_wait == lacks
+        assert [answer.split(b"\n")[0] for answer in asks.answers] == ([] if lacks else [line])
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    play(tmp_path, body, journal=record(line))
+
+
+def test_time_passes_on_the_links_from_the_end_of_the_replay_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(_: cost.Server, replica: Any) -> None:
+        ticks: list[float] = []
+        monkeypatch.setattr(replica.peers, "tick", ticks.append)
+        replica.tick()
+        assert ticks == []
+        replica._replayed = True
+        await asyncio.sleep(7.0)
+        replica.tick()
+        assert ticks == [asyncio.get_running_loop().time()]
+
+    play(tmp_path, body)
+
+
+def test_a_server_that_ends_lets_go_of_clients_that_wait_then_of_neighbours_and_leaves_word_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxyherd.durability.asyncio.to_thread", at_once)
+
+    async def body(server: cost.Server, replica: Any) -> None:
+        asks = Pipeliner(server.daemon._turn, [b"WHATSAT kiwi 0 0"])
+        await cost.settled()
+        replica.drain()
+        await cost.settled()
+        assert asks.given_up == "server stops"
+        deadlines: list[float] = []
+
+        async def flush(deadline: float) -> None:
+            deadlines.append(deadline)
+
+        monkeypatch.setattr(replica.peers, "flush", flush)
+        await replica.flush(12.5)
+        assert deadlines == [12.5]
+        assert not replica.peers.parting
+        await replica.part()
+        assert replica.peers.parting
+        replica._durability.lacks = ""
+        await replica.close()
+        assert (tmp_path / "state/journal.mark").read_bytes().startswith(b"closed\n")
 
     play(tmp_path, body)
 

@@ -233,6 +233,56 @@ def test_a_query_past_the_bound_is_refused_and_those_who_left_are_logged_with_wh
     play(observer, scenario)
 
 
+def test_a_query_that_must_wait_on_and_finds_its_place_taken_is_refused_at_once(
+    observer: Observer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "MOST", 1)
+
+    async def scenario(server: Server) -> None:
+        server.start()
+        first = server.client(ASK)
+        await turns_of_the_loop()
+        server.journal.append = lambda lines: False  # type: ignore[method-assign]
+        server.client(b"IAMAT kiwi +1+1 5")
+        second = server.client(ASK)
+        await turns_of_the_loop()
+        assert first.answers == [b"? " + ASK]
+        assert first.released == [("whatsat", "refused")]
+        assert second.answers == []
+        assert second.owed
+
+    play(observer, scenario)
+
+
+def test_nothing_is_looked_up_while_all_wait(observer: Observer, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(server: Server) -> None:
+        asks = server.client(ASK)
+        await turns_of_the_loop()
+        with monkeypatch.context() as patch:
+            patch.setattr(Node, "look_up", lambda *_: pytest.fail("looked up"))
+            reports = server.client(b"IAMAT kiwi +1+1 5")
+            await turns_of_the_loop()
+        assert reports.answers
+        assert not server.engine.more
+        server.start()
+        await turns_of_the_loop()
+        assert first_lines(asks) == reports.answers
+
+    play(observer, scenario)
+
+
+def test_each_turn_goes_by_the_clock_of_the_day_and_asks_whether_the_journal_takes_reports(
+    observer: Observer,
+) -> None:
+    async def scenario(server: Server) -> None:
+        for received, takes in ((5, True), (7, False), (9, True)):
+            server.journal.takes_reports = takes
+            server.engine.begin(0.0, received, 0)
+            assert (server.node.clock, server.node.takes_reports) == (received, takes)
+
+    play(observer, scenario)
+
+
 def test_nothing_is_looked_up_for_a_client_that_has_gone(
     observer: Observer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -425,10 +475,11 @@ def test_many_peers_share_what_is_heard_in_a_turn_and_each_has_something(
             peers = [Talker(2) for _ in range(count)]
             for peer in peers:
                 server.engine.peer_said(peer)
-            for wanted in (count, count):
+            for more in (True, False):
                 taken.clear()
                 server.engine.begin(0.0, 0, 0)
-                assert taken == [most] * wanted
+                assert taken == [most] * count
+                assert server.engine.more == more
             assert [peer.heard_to_the_end for peer in peers] == [1] * count
             assert not server.engine._peers
             assert not any(peer.queued for peer in peers)

@@ -341,7 +341,7 @@ def test_who_raises_while_it_is_let_go_holds_up_nobody_who_goes_too(run: Run) ->
         raises, goes = world.client(b"W"), world.client(b"W", name="10.0.0.2:5")
         failed: list[bool] = []
 
-        def stumble(_: str) -> list[tuple[bytes | Overlong, Reply]]:
+        def stumble(reason: str) -> list[tuple[bytes | Overlong, Reply]]:
             raise ZeroDivisionError
 
         raises.give_up, raises.fail = stumble, lambda: failed.append(True)  # type: ignore[method-assign]

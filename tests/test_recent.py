@@ -1,0 +1,90 @@
+"""What is kept of the last moments while somebody looks: which commands, in which words, and how many."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from proxyherd.framing import Overlong
+from proxyherd.messages import Entry
+from proxyherd.recent import MOST, Command, Recent
+from proxyherd.reply import Reply
+
+AT = b"AT Ann +1.000000000 kiwi +1+1 1"
+
+
+@pytest.fixture
+def recent(monkeypatch: pytest.MonkeyPatch) -> Recent:
+    monkeypatch.setattr(time, "time", lambda: 1_600_000_000.123456)
+    return Recent()
+
+
+def numbers(recent: Recent, after: int, most: int) -> list[int]:
+    return [one.number for one in recent.commands(after, most)]
+
+
+def test_each_command_is_kept_with_its_number_its_time_to_the_millisecond_and_what_the_log_says(
+    recent: Recent,
+) -> None:
+    at = 1_600_000_000.123
+    recent.command(b"FOO \x1b", Reply("other", "invalid", b"? FOO \x1b"))
+    recent.reports([b"IAMAT kiwi +1+1 1"], [AT])
+    recent.command(b"WHATSAT kiwi 1 1", Reply("whatsat", "left"))
+    recent.command(Overlong(b"start"), Reply("other", "overlong", b"? start"))
+    found = Reply("whatsat", "answered", AT + b"\n{}\n", None, Entry(AT, 10**9), "OK", 7)
+    recent.command(b"WHATSAT kiwi 1 9", found)
+    assert recent.commands(0, MOST) == [
+        Command(1, at, "other", "invalid", r"FOO \x1b", r"? FOO \x1b"),
+        Command(2, at, "iamat", "stored", "IAMAT kiwi +1+1 1", AT.decode()),
+        Command(3, at, "whatsat", "left", "WHATSAT kiwi 1 1", ""),
+        Command(4, at, "other", "overlong", "start", "? start"),
+        Command(5, at, "whatsat", "answered", "WHATSAT kiwi 1 9", f"{AT.decode()} + 7 places, OK"),
+    ]
+    assert recent.number == len(recent) == 5
+
+
+def test_whoever_asks_for_what_is_new_has_the_last_of_it_the_oldest_first(recent: Recent) -> None:
+    for _ in range(5):
+        recent.command(b"FOO", Reply("other", "invalid", b"? FOO"))
+    assert numbers(recent, 0, 99) == [1, 2, 3, 4, 5]
+    assert numbers(recent, 2, 99) == [3, 4, 5]
+    assert numbers(recent, 2, 2) == [4, 5]
+    assert numbers(recent, 5, 2) == []
+
+
+@pytest.mark.parametrize("count", [MOST - 1, MOST, MOST + 1, 3 * MOST])
+def test_of_a_long_run_of_reports_the_last_are_kept_under_their_own_numbers(
+    recent: Recent, count: int
+) -> None:
+    recent.command(b"FOO", Reply("other", "invalid", b"? FOO"))
+    answers = [b"AT Ann +1.000000000 kiwi%d +1+1 1" % number for number in range(count)]
+    recent.reports([b"IAMAT kiwi%d +1+1 1" % number for number in range(count)], answers)
+    assert recent.number == 1 + count
+    kept = recent.commands(0, MOST)
+    assert [one.number for one in kept] == [*range(1, count + 2)][-MOST:]
+    assert kept[-1].answer.split()[3] == f"kiwi{count - 1}"
+    assert recent.take_clients() == [b"kiwi%d" % number for number in range(count)][-MOST:]
+
+
+def test_clients_that_neighbours_tell_of_are_kept_too_each_once_and_told_once(recent: Recent) -> None:
+    recent.reports([b"IAMAT kiwi +1+1 1"], [AT])
+    recent.heard([b"plum", b"kiwi", b"fig"])
+    assert recent.take_clients() == [b"kiwi", b"plum", b"fig"]
+    assert recent.take_clients() == []
+    assert numbers(recent, 0, 9) == [1], "what neighbours tell is no command"
+    recent.heard([b"%d" % number for number in range(3 * MOST)])
+    assert recent.take_clients() == [b"%d" % number for number in range(2 * MOST, 3 * MOST)]
+
+
+def test_nobody_looks_at_first_and_what_is_forgotten_is_gone_but_for_the_count(recent: Recent) -> None:
+    assert not recent.wanted
+    recent.wanted = True
+    recent.reports([b"IAMAT kiwi +1+1 1"], [AT])
+    recent.forget()
+    assert not recent.wanted
+    assert len(recent) == 0
+    assert recent.take_clients() == []
+    assert recent.commands(0, 9) == []
+    recent.reports([b"IAMAT kiwi +1+1 1"], [AT])
+    assert numbers(recent, 0, 9) == [2]
