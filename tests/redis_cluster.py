@@ -152,6 +152,32 @@ def _seen(line: str) -> Seen:
     )
 
 
+def _all_seen(nodes: bytes) -> list[Seen]:
+    return [_seen(line) for line in nodes.decode().splitlines()]
+
+
+def _fields(text: bytes) -> dict[str, str]:
+    lines = text.decode().split("\r\n")
+    return {name: value for name, colon, value in (line.partition(":") for line in lines) if colon}
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a node says of the cluster, of its replication, and of all nodes."""
+
+    cluster: dict[str, str]
+    replication: dict[str, str]
+    seen: list[Seen]
+
+    def replicas_online(self) -> int:
+        """Return how many replicas it feeds now."""
+        return sum(
+            "state=online" in value
+            for name, value in self.replication.items()
+            if re.fullmatch(r"slave\d+", name)
+        )
+
+
 class Node:
     """One process of the cluster: its ports, files and process."""
 
@@ -286,12 +312,23 @@ class Node:
     def info(self, section: str) -> dict[str, str]:
         """Return a section of INFO, or what `CLUSTER INFO` says for section `cluster info`."""
         words = section.split() if " " in section else ["INFO", section]
-        lines = self.client(*words).decode().split("\r\n")
-        return {name: value for name, colon, value in (line.partition(":") for line in lines) if colon}
+        return _fields(self.client(*words))
 
     def seen(self) -> list[Seen]:
         """Return what it knows of all nodes."""
-        return [_seen(line) for line in self.client("CLUSTER", "NODES").decode().splitlines()]
+        return _all_seen(self.client("CLUSTER", "NODES"))
+
+    def says(self) -> Said | None:
+        """Return all that it says of itself and of others; nothing where it does not answer."""
+        assert self.process is None or self.process.poll() is None, f"{self.address} has ended: {self.log()}"
+        with contextlib.suppress(OSError, Refused), self.connect() as session:
+            session.ask("PING")  # refused while it reads its data
+            return Said(
+                _fields(session.ask("CLUSTER", "INFO")),
+                _fields(session.ask("INFO", "replication")),
+                _all_seen(session.ask("CLUSTER", "NODES")),
+            )
+        return None
 
     @property
     def id(self) -> str:
@@ -303,14 +340,6 @@ class Node:
 
     def keys(self) -> int:
         return int(self.client("DBSIZE"))
-
-    def replicas_online(self) -> int:
-        """Return how many replicas a master feeds now."""
-        return sum(
-            "state=online" in value
-            for name, value in self.info("replication").items()
-            if re.fullmatch(r"slave\d+", name)
-        )
 
 
 class Cluster:
@@ -426,28 +455,32 @@ class Cluster:
             raise AssertionError(f"{error}: {'; '.join(faults)}") from None
 
     def _faults(self) -> list[str]:
+        said: dict[Node, Said] = {}
         views = set()
         for node in self.running():
-            if not node.answers():
+            says = node.says()
+            if says is None:
                 return [f"{node.address} does not answer"]
-            info = node.info("CLUSTER INFO")
-            if info["cluster_state"] != "ok" or info["cluster_slots_ok"] != str(SLOTS):
-                return [f"{node.address} has {info}"]
-            replication = node.info("replication")
-            if replication.get("master_link_status", "up") != "up":
+            if says.cluster["cluster_state"] != "ok" or says.cluster["cluster_slots_ok"] != str(SLOTS):
+                return [f"{node.address} has {says.cluster}"]
+            if says.replication.get("master_link_status", "up") != "up":
                 return [f"{node.address} is not fed by its master"]
-            seen = node.seen()
-            wrong = [one for one in seen if self._node(one.port).runs and not one.is_well]
+            running = [one for one in says.seen if self._node(one.port).runs]
+            wrong = [one for one in running if not one.is_well]
             if wrong:
                 return [f"{node.address} sees {wrong}"]
-            views.add(frozenset((one.id, one.master, one.slots) for one in seen if self._node(one.port).runs))
+            views.add(frozenset((one.id, one.master, one.slots) for one in running))
+            said[node] = says
         if len(views) != 1:
             return [f"they do not agree: {views}"]
-        return [
-            f"{master.address} feeds {master.replicas_online()} of {len(self.replicas_of(master))} replicas"
-            for master in self.masters()
-            if master.runs and master.replicas_online() != sum(one.runs for one in self.replicas_of(master))
-        ]
+        [view] = views
+        faults = []
+        for node, says in said.items():
+            [me] = [one.id for one in says.seen if "myself" in one.flags]
+            wanted = sum(master == me for _, master, _ in view)
+            if says.replicas_online() != wanted:
+                faults.append(f"{node.address} feeds {says.replicas_online()} of {wanted} replicas")
+        return faults
 
     # Changing it. --------------------------------------------------------------------------------------------
 

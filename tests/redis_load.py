@@ -100,7 +100,7 @@ class Load:
     """Clients that report and ask, on an event loop in a thread of its own, while a block runs."""
 
     def __init__(
-        self, servers: Sequence[Server], *, connections: int = 12, clients_each: int = 4, seed: int = 0
+        self, servers: Sequence[Server], *, connections: int = 4, clients_each: int = 4, seed: int = 0
     ) -> None:
         self.counts: Counter[str] = Counter()
         self.faults: list[str] = []

