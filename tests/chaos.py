@@ -126,7 +126,7 @@ class Load:
     never less than what that server has answered before, however often it was killed meanwhile.
     """
 
-    def __init__(self, herd: Herd, seed: int, *, workers: int = 20, clients_each: int = 25) -> None:
+    def __init__(self, herd: Herd, seed: int, *, workers: int = 10, clients_each: int = 50) -> None:
         self.answered: dict[bytes, bytes] = {}
         """Of each client, the AT line of its latest answered report, without LF."""
         self.refused: Counter[str] = Counter()

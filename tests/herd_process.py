@@ -40,6 +40,9 @@ PATIENCE_SECONDS = 120.0
 milliseconds on an idle one. How long something takes is judged on virtual clocks, by processor time, or by make bench.
 """
 
+_MOST_PAUSE_SECONDS = 0.05
+"""Between two looks at what is waited for."""
+
 _OURS = re.compile(r"PROXYHERD_|GOOGLE_PLACES_|CREDENTIALS_DIRECTORY|STATE_DIRECTORY|LOGS_DIRECTORY|NOTIFY_")
 _LOWEST_PORT = 20_000  # far above the default herd's
 _reserved: deque[socket.socket] = deque()
@@ -47,11 +50,14 @@ _MOST_RESERVED = 400  # each takes a descriptor of this process, and select() kn
 
 
 def wait_until(condition: Callable[[], Any], what: str, seconds: float = PATIENCE_SECONDS) -> Any:
-    """Return the first true value of `condition`; fail when `seconds` pass without one."""
-    deadline = time.monotonic() + seconds
+    """Return the first true value of `condition`; fail when `seconds` pass without one. What has taken long already is
+    looked at less often, since looking takes a core that the tests beside need.
+    """
+    began = time.monotonic()
     while not (value := condition()):
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
-        time.sleep(0.005)
+        waited = time.monotonic() - began
+        assert waited < seconds, f"not within {seconds:g} s: {what}"
+        time.sleep(min(_MOST_PAUSE_SECONDS, 0.005 + waited / 20))
     return value
 
 

@@ -14,11 +14,15 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from http.client import HTTPConnection
 from pathlib import Path
+from typing import Any, cast
+from xmlrpc.client import Fault, dumps, loads
 
 from herd_process import ROOT, Herd, Server, herd_of, wait_until
 
@@ -81,13 +85,26 @@ class Supervised(Mapping[str, Server]):
 
     def states(self) -> dict[str, str]:
         """Return the state of each server, as `supervisorctl status` prints it."""
-        lines = [line for line in self.ctl("status").stdout.splitlines() if line.startswith("herd:")]
-        return {line.split()[0].removeprefix("herd:"): line.split()[1] for line in lines}
+        return {name: str(info["statename"]) for name, info in self._told().items()}
 
     def pid(self, name: str) -> int:
         """Return the process that serves; 0 while there is none."""
-        lines = self.ctl("pid", f"herd:{name}").stdout.split()
-        return int(lines[0])
+        return int(self._told()[name]["pid"])
+
+    def _told(self) -> dict[str, dict[str, Any]]:
+        """Return what supervisord tells supervisorctl of each server. Starting that one takes a third of a second of a
+        core, and tests ask again and again.
+        """
+        connection = HTTPConnection("localhost")
+        connection.sock = socket.socket(socket.AF_UNIX)
+        try:
+            with contextlib.closing(connection):
+                connection.sock.connect(str(self.folder / "var/run/supervisor.sock"))
+                connection.request("POST", "/RPC2", dumps((), "supervisor.getAllProcessInfo"))
+                [every], _ = cast("tuple[Any, Any]", loads(connection.getresponse().read()))
+        except (OSError, Fault):  # it does not run, or is about to end
+            return {}
+        return {info["name"]: info for info in every if info["group"] == "herd"}
 
     def holder(self, name: str) -> int:
         """Return the process that had the state directory last."""

@@ -22,10 +22,11 @@ from proxyherd.journal import files, record
 
 EDGES = config.load(ROOT / "deploy/herd.toml").edges
 DISK_OF = "Campbell"
-SECONDS = float(os.environ.get("PROXYHERD_CHAOS_SECONDS", "30"))
+SECONDS = float(os.environ.get("PROXYHERD_CHAOS_SECONDS", "20"))
 SEED = int(os.environ.get("PROXYHERD_CHAOS_SEED", random.randrange(1 << 32)))
 LONGER = 30_000
-KILLS = int(os.environ.get("PROXYHERD_KILLS", "5"))
+KILLS = int(os.environ.get("PROXYHERD_KILLS", "2"))
+"""The second kill is of servers that have replayed already, so that more of them is the same again."""
 
 
 @contextlib.contextmanager
