@@ -21,7 +21,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -30,6 +29,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
+
+import warm_start
 
 if TYPE_CHECKING:
     from redis_cluster import Cluster
@@ -308,10 +309,10 @@ class Server:
         self.stderr_file = herd.folder / f"var/log/{name}.stderr.log"
         self.state = herd.folder / f"var/lib/{name}"
         self.secret_file = herd.folder / "var/secret"
-        self.program = [sys.executable, "-m", "proxyherd"]
+        self.program = warm_start.PROGRAM
         self.options: list[str] = []
         self.environ: dict[str, str] = {}
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | warm_start.Process | None = None
 
     # The process. --------------------------------------------------------------------------------------------
 
@@ -329,15 +330,22 @@ class Server:
         assert self.process is None or self.process.poll() is not None, f"{self.name} runs already"
         environ = {name: value for name, value in os.environ.items() if not _OURS.match(name)}
         self.stderr_file.parent.mkdir(parents=True, exist_ok=True)
+        environ |= self.environ
         with self.stderr_file.open("ab") as stderr:
-            self.process = subprocess.Popen(
-                self.command(),
-                stdin=subprocess.DEVNULL,
-                stdout=stderr,
-                stderr=stderr,
-                cwd=self.herd.folder,
-                env={**environ, **self.environ},
-            )
+            if warm_start.can_start(self.program, self.environ):
+                arguments = self.command()[len(self.program) :]
+                self.process = warm_start.start(
+                    arguments, environ, self.herd.folder, stdout=stderr, stderr=stderr
+                )
+            else:
+                self.process = subprocess.Popen(
+                    self.command(),
+                    stdin=subprocess.DEVNULL,
+                    stdout=stderr,
+                    stderr=stderr,
+                    cwd=self.herd.folder,
+                    env=environ,
+                )
 
     @property
     def pid(self) -> int:

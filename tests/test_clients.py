@@ -924,6 +924,7 @@ def test_log_goes_on_with_whole_lines_when_there_is_room_again(cluster: Cluster 
     with running_server(cluster=cluster) as clark, clark.connect() as connection:
         connection.ask(b"before")
         clark.wait_for_event("places_opened")
+        clark.wait_for_event("ready")
         clark.wait_for_event("command")
         full = clark.log_file.stat().st_size + 100  # in the middle of the next line
         no_limit = resource.prlimit(clark.pid, resource.RLIMIT_FSIZE, (full, resource.RLIM_INFINITY))
