@@ -54,8 +54,7 @@ class LogFile:
         self._backups = backups
         self._lines: list[bytes] = []
         self._gathered = 0
-        self._fd, self._size, self._torn = -1, 0, False
-        self._target, self._rotates = path, False
+        self._torn: bool
         self._take(self._open(path))
         self.later: Callable[[Callable[[], None]], object] | None = None  # such as an event loop's call_soon
         self.bytes_written = 0
@@ -137,12 +136,11 @@ class LogFile:
         info = os.fstat(fd)
         is_regular = stat.S_ISREG(info.st_mode)
         self._target = Path(os.path.realpath(self._path))
-        self._rotates = self._max_bytes > 0 and is_regular and not _is_standard_stream(fd, info)
+        self._rotates = bool(self._max_bytes) and is_regular and not _is_standard_stream(fd, info)
         self._size = info.st_size if is_regular else 0
-        self._torn = self._size > 0 and self._last_byte() != b"\n"
-        if stat.S_ISFIFO(info.st_mode):
-            with contextlib.suppress(OSError):  # more than this user may have
-                fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _GATHER_BYTES)
+        self._torn = is_regular and self._last_byte() != b"\n"
+        with contextlib.suppress(OSError):  # no pipe, or more than this user may have
+            fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _GATHER_BYTES)
 
     def _last_byte(self) -> bytes:
         try:
@@ -150,7 +148,7 @@ class LogFile:
                 file.seek(-1, os.SEEK_END)
                 return file.read(1)
         except OSError:
-            return b"\n"  # it may be written and not read: nothing is known to be torn
+            return b"\n"  # it is empty, or may be written and not read: nothing is known to be torn
 
     def _is_in_place(self) -> bool:
         """Whether the file that is open is still the one at the end of all links."""
@@ -294,6 +292,5 @@ def make_logger(file: LogFile, *, server: str, level: str, max_field_bytes: int)
         file,
         processors=[_Render(file, server, max_field_bytes)],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        cache_logger_on_first_use=True,
     )
     return logger.bind()

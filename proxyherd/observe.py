@@ -65,7 +65,7 @@ class Observer:
         self._updates: Counter[tuple[str, str, str]] = Counter()  # neighbour, direction, whether it was news
         self._batches: Counter[tuple[str, str]] = Counter()  # neighbour, direction
         self._journal = 0, 0, False
-        self._limiters: dict[tuple[str, str], Limiter] = {}
+        self._limiters: dict[tuple[str | None, str], Limiter] = {}
         self._clock = clock
         self._unchanging = CommandLimiter()
         self._refilled = self._told_left_out = clock()
@@ -161,7 +161,7 @@ class Observer:
     def client_refused(self, client: str, reason: str) -> None:
         """Note that a client was turned away before it could say anything."""
         self.metrics.connections_closed.labels("refused").inc()
-        self._limited("", "client_refused", reason, client=client)
+        self._limited(None, "client_refused", reason, client=client)
 
     def places(self, provider: str, status: str, outcome: str, seconds: float) -> None:
         """Note one query of Places; `outcome` is one of few words."""
@@ -178,7 +178,7 @@ class Observer:
         """Note a query of Places, or a further attempt at it, that cost no call."""
         self.metrics.places_spared.labels(why).inc()
         if why in _WORTH_A_LINE:
-            self._limited("", "places_spared", why)
+            self._limited(None, "places_spared", why)
 
     def places_breaker(self, state: State) -> None:
         """Note that the circuit breaker of Places has changed."""
@@ -191,8 +191,7 @@ class Observer:
 
     def fault(self, what: str, error: BaseException | None) -> None:
         """Note a fault of ours, with its traceback."""
-        limiter = self._limiter("", "internal_error", _LINKS_BURST, _LINKS_REFILL_SECONDS)
-        self._let_through(limiter, "internal_error", {"reason": what, "exc_info": error})
+        self._seldom(None, "internal_error", reason=what, exc_info=error)
 
     # Neighbours. ---------------------------------------------------------------------------------------------
 
@@ -252,7 +251,7 @@ class Observer:
         """Note an attempt at a link that came to nothing, ours or, where not `dialled`, another's."""
         self.metrics.links_failed.labels(neighbour or "unknown").inc()
         event = "peer_unreachable" if dialled else "peer_refused"
-        self._limited(neighbour or "", event, reason, neighbour=neighbour)
+        self._limited(neighbour, event, reason, neighbour=neighbour)
 
     def _flood(self, event: str, neighbour: str, clients: list[bytes], direction: str, **more: int) -> None:
         self._batches[neighbour, direction] += 1
@@ -261,16 +260,19 @@ class Observer:
 
     def _often(self, event: str, **fields: object) -> None:
         """Log what happens often, unless it happens so often that it does nothing but fill the log."""
-        self._let_through(self._limiter("", event, _CLIENTS_BURST, _CLIENTS_REFILL_SECONDS), event, fields)
+        self._let_through(self._limiter(None, event, _CLIENTS_BURST, _CLIENTS_REFILL_SECONDS), event, fields)
 
     def _now_and_then(self, neighbour: str, event: str, **fields: object) -> None:
         """Likewise, of a neighbour, whose links come and go seldom."""
-        limiter = self._limiter(neighbour, event, _LINKS_BURST, _LINKS_REFILL_SECONDS)
-        self._let_through(limiter, event, {"neighbour": neighbour, **fields})
+        self._seldom(neighbour, event, neighbour=neighbour, **fields)
 
-    def _limiter(self, key: str, event: str, burst: int, refill: float) -> Limiter:
-        found = self._limiters.get((key, event))
-        return found or self._limiters.setdefault((key, event), Limiter(burst, refill, 0))
+    def _seldom(self, of: str | None, event: str, **fields: object) -> None:
+        """Likewise, of one of several or of nobody, and of what happens seldom."""
+        self._let_through(self._limiter(of, event, _LINKS_BURST, _LINKS_REFILL_SECONDS), event, fields)
+
+    def _limiter(self, of: str | None, event: str, burst: int, refill: float) -> Limiter:
+        found = self._limiters.get((of, event))
+        return found or self._limiters.setdefault((of, event), Limiter(burst, refill, 0))
 
     def _let_through(self, limiter: Limiter, event: str, fields: dict[str, object]) -> None:
         left_out = limiter.pass_on("", self._clock())
@@ -279,9 +281,9 @@ class Observer:
         if left_out is not None:
             self.log.log(_LEVELS.get(event, 20), event, **fields)
 
-    def _limited(self, key: str, event: str, reason: str, **fields: object) -> None:
+    def _limited(self, of: str | None, event: str, reason: str, **fields: object) -> None:
         """Log a failure, unless it repeats itself or comes in numbers; what is let through says what was not."""
-        limiter = self._limiters.setdefault((key, event), Limiter())
+        limiter = self._limiters.setdefault((of, event), Limiter())
         left_out = limiter.pass_on(reason, self._clock())
         if left_out is not None:
             self.log.warning(event, **fields, reason=reason, left_out=left_out)
@@ -305,8 +307,7 @@ class Observer:
         """Note that a master can be had, or not."""
         if not trouble:
             self._limiters.pop((master, "master_down"), None)  # the next time is news
-            limiter = self._limiter(master, "master_up", _LINKS_BURST, _LINKS_REFILL_SECONDS)
-            self._let_through(limiter, "master_up", {"master": master})
+            self._seldom(master, "master_up", master=master)
         else:
             self._limited(master, "master_down", trouble, master=master)
 
@@ -382,4 +383,5 @@ class Observer:
 
 
 def _only(values: list[bytes]) -> bytes:
-    return values[0]
+    (value,) = values
+    return value

@@ -128,6 +128,11 @@ def test_what_the_bridge_writes_and_reads_is_spelled_alike(function: bytes, name
     assert list(words(spell_questions(9, [b"x", b"yy"]))) == [[b"MGET", *keys]]
 
 
+def test_what_is_asked_has_no_value_and_never_expires_unless_it_is_said() -> None:
+    asked = Asked("whatsat", "waiting")
+    assert (asked.key, asked.value, asked.at, asked.since, asked.expires) == (b"", b"", b"", 0.0, b"")
+
+
 # The end. ------------------------------------------------------------------------------------------------------
 
 

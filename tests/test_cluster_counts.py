@@ -298,6 +298,35 @@ def test_the_deadline_is_met_to_the_tick_and_by_each_wish_for_itself() -> None:
     played(scene, deadline_seconds=10.0)
 
 
+def test_what_is_in_flight_again_and_again_has_its_deadline_each_for_itself() -> None:
+    async def scene(world: World, front: Front) -> None:
+        master, one, two = world.of(b"kiwi"), Asker(), Asker()
+        world.mishap = lambda asked: "late" if asked is master else ""
+        engine, began = front.engine, front.loop.time()
+        engine.tick = lambda now: None  # type: ignore[method-assign] # it sees nothing of what is in flight
+        front.say(one, iamat(b"kiwi", 1))
+        await asyncio.sleep(4)
+        front.say(two, iamat(b"kiwi", 2))
+        while not two.given_up:
+            await asyncio.sleep(0.1)
+            if not one.given_up:
+                assert front.loop.time() - began < 12.5
+        assert one.given_up
+        assert front.loop.time() - began >= 14
+
+    played(scene, deadline_seconds=10.0)
+
+
+def test_each_reply_says_what_it_is_an_answer_to() -> None:
+    async def scene(_: World, front: Front) -> None:
+        asker = Asker()
+        front.say(asker, iamat(b"kiwi", 1), whatsat(b"kiwi"), b"FOO")
+        assert [reply.kind for reply in asker.replies] == ["iamat", "whatsat", "other"]
+        await front.all_settled(asker)
+
+    played(scene)
+
+
 def test_a_report_expires_at_its_age_to_the_millisecond() -> None:
     async def scene(world: World, front: Front) -> None:
         for received in (NOW + 123 * MILLISECOND, NOW + 124 * MILLISECOND - 1):

@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from proxyherd.clients import Clients, Connection
-from proxyherd.cluster import backlog, layout
 from proxyherd.cluster import engine as engine_module
+from proxyherd.cluster import layout
 from proxyherd.cluster.engine import Clustered
 from proxyherd.messages import Iamat, parse_command
 from proxyherd.observe import Observer
@@ -253,6 +253,20 @@ def test_nothing_is_answered_before_replicas_have_it() -> None:
     played(scene)
 
 
+def test_too_few_replicas_say_nothing_against_the_tag_of_the_seal() -> None:
+    async def scene(world: World, front: Front) -> None:
+        front.looks = False
+        asker, master = Asker(), world.of(b"kiwi")
+        seal = front.engine.routes.shards[master.address].seal
+        master.replicas = 0
+        front.say(asker, iamat(b"kiwi", 1))
+        await asyncio.sleep(3)
+        assert front.engine.routes.shards[master.address].seal == seal
+        assert front.engine._singly == set()
+
+    played(scene)
+
+
 def test_more_replicas_are_waited_for_where_more_are_wanted() -> None:
     async def scene(world: World, front: Front) -> None:
         asker = Asker()
@@ -386,8 +400,11 @@ def test_a_moved_tag_is_asked_for_at_its_new_master_before_anybody_has_looked() 
         asker, to = Asker(), next(one for one in world.masters.values() if one is not world.of(b"kiwi"))
         world.owners[layout.tag(b"kiwi")] = to.address
         front.say(asker, iamat(b"kiwi", 1))
+        doubts: list[float] = []
+        front.engine.doubt = lambda: doubts.append(front.loop.time())
         await front.all_settled(asker, 1)
         assert front.observer.again == ["moved"]
+        assert len(doubts) == 1, "who has what is looked up soon"
 
     played(scene)
 
@@ -597,7 +614,7 @@ def test_past_what_may_wait_for_a_lost_master_the_next_is_given_up_at_once() -> 
         world.of(clients[0]).is_down = True
         front.say(asker, iamat(clients[0], 1))
         await asyncio.sleep(0.2)
-        front.say(asker, *(iamat(clients[0], at) for at in range(backlog._PARKED_WISHES + 1)))
+        front.say(asker, *(iamat(clients[0], at) for at in range(65_537)))
         await asyncio.sleep(0.2)
         waiting = front.engine.backlog.wishes
         front.say(late, iamat(clients[0], 1))

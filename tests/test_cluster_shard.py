@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from proxyherd.cluster.batch import Batch
 from proxyherd.cluster.commands import encode
-from proxyherd.cluster.shard import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, Shard
+from proxyherd.cluster.shard import Shard
 from proxyherd.config import Address
 
 
@@ -62,7 +62,7 @@ class Dialled:
 
 def assert_backs_off(pauses: list[float], first: int = 0) -> None:
     for number, pause in enumerate(pauses, first):
-        full = min(FIRST_PAUSE_SECONDS * 2**number, LONGEST_PAUSE_SECONDS)
+        full = min(0.05 * 2**number, 1.0)
         assert full / 2 - 1e-6 <= pause <= full + 1e-6, (number, pauses)
     assert len({round(pause, 9) for pause in pauses[-5:]}) > 1, "no jitter"
 
@@ -103,6 +103,26 @@ def test_a_master_that_stood_still_together_with_the_server_is_dialled_anew(
         await asyncio.sleep(0.6)
         assert lost == ["late"]
         assert len(dialled.times) == 2
+        dialled.shard.part()
+
+    run(scene())
+
+
+def test_a_fault_of_ours_is_the_masters_trouble_until_it_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    def settle(*_: object) -> str:
+        if bugs:
+            raise bugs.pop()
+        return ""
+
+    bugs = [ZeroDivisionError("ours")]
+
+    async def scene() -> None:
+        dialled = Dialled()
+        monkeypatch.setattr(dialled.desk, "settle", settle)
+        await asyncio.sleep(0.004)
+        assert (dialled.shard.trouble, [str(one) for one in dialled.desk.faults]) == ("ours", ["ours"])
+        await asyncio.sleep(3)
+        assert dialled.shard.trouble == ""
         dialled.shard.part()
 
     run(scene())

@@ -175,6 +175,17 @@ def test_lines_that_wait_go_into_the_file_that_was_there_when_they_were_written(
     assert ((tmp_path / "old").read_bytes(), path.read_bytes()) == (b"before\n", b"after\n")
 
 
+def test_behind_a_torn_line_nothing_is_written_where_there_is_nothing_to_say(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(b"torn")
+    file = LogFile(path)
+    file.flush()
+    assert path.read_bytes() == b"torn"
+    file.write(b"whole")
+    file.close()
+    assert path.read_bytes() == b"torn\nwhole\n"
+
+
 def test_what_is_more_than_a_mebibyte_is_written_at_once_whoever_forgets_to(tmp_path: Path) -> None:
     file = LogFile(tmp_path / "log")
     file.later = lambda _: None

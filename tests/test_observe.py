@@ -20,7 +20,7 @@ from proxyherd.framing import Overlong
 from proxyherd.logs import LogFile, make_logger
 from proxyherd.messages import Entry
 from proxyherd.metrics import COMMANDS, LABELS, Metrics
-from proxyherd.notes import CaughtUp, Flooded, Heard, LinkDown, LinkFailed, LinkUp, Skipped
+from proxyherd.notes import REPLACED, CaughtUp, Flooded, Heard, LinkDown, LinkFailed, LinkUp, Skipped
 from proxyherd.observe import Observer
 from proxyherd.places import STATES, Outcome, Spared
 from proxyherd.reply import Reply
@@ -633,6 +633,30 @@ def test_what_happens_often_is_logged_so_often_and_the_next_line_counts_the_othe
     events, _ = watched.end()
     assert [one["event"] for one in events] == [event] * (burst + 1)
     assert [one["left_out"] for one in events if "left_out" in one] == [4]
+
+
+@pytest.mark.parametrize(("reason", "failures"), [(REPLACED, 1.0), ("silent", 0.0)])
+def test_a_link_that_a_newer_one_replaced_counts_as_a_failure(
+    tmp_path: Path, reason: str, failures: float
+) -> None:
+    watched = Watched(tmp_path)
+    watched.observer.note([LinkDown("Ann", reason)])
+    assert figures(watched.metrics)["proxyherd_link_failures_total Ann"] == failures
+    events, _ = watched.end()
+    assert events == [line("peer_closed", "warning", neighbour="Ann", reason=reason)]
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_while_somebody_looks_commands_and_clients_are_kept(tmp_path: Path, wanted: bool) -> None:
+    watched = Watched(tmp_path)
+    it, recent = watched.observer, watched.observer.recent
+    recent.wanted = wanted
+    it.reports(CLIENT.encode(), [b"IAMAT"], [AT])
+    it.note([Heard("Ann", [b"plum"], 1, None)])
+    it.command(CLIENT, b"FOO", Reply("other", "invalid", b"? FOO"))
+    watched.end()
+    assert [one.command for one in recent.commands(0, 9)] == (["IAMAT", "FOO"] if wanted else [])
+    assert recent.take_clients() == ([b"kiwi", b"plum"] if wanted else [])
 
 
 def test_one_reason_is_told_again_when_its_link_has_been_up_meanwhile(tmp_path: Path) -> None:

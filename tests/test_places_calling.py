@@ -8,6 +8,7 @@ import gzip
 import json
 import logging
 import socket
+import threading
 import time
 import traceback
 import urllib.parse
@@ -470,6 +471,34 @@ def test_large_answers_are_read_one_at_a_time_since_each_keeps_the_interpreter_t
 
     assert asyncio.run(run()) == [THREAD_BYTES + 1] * 8
     assert most == 1
+
+
+def test_the_session_is_a_servers_and_not_as_aiohttp_comes() -> None:
+    async def run() -> None:
+        ledger = Ledger()
+        caller = Caller(schema.Places(max_connections=7), KEY, ledger, ledger)
+        session = caller._open_session()
+        assert caller._open_session() is session
+        connector: Any = session.connector
+        assert (connector.limit, connector.limit_per_host) == (7, 0)
+        assert (connector._keepalive_timeout, connector._cached_hosts._ttl) == (60.0, 60)
+        assert not session.trust_env
+        assert not session.auto_decompress
+        await caller.close()
+        assert session.closed
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(("size", "elsewhere"), [(65_536, False), (65_537, True)])
+def test_a_long_answer_is_read_in_another_thread(size: int, elsewhere: bool) -> None:
+    async def run() -> int:
+        ledger = Ledger()
+        return await Caller(schema.Places(), KEY, ledger, ledger).read(
+            lambda _: threading.get_ident(), bytes(size)
+        )
+
+    assert (asyncio.run(run()) != threading.get_ident()) == elsewhere
 
 
 # The key. --------------------------------------------------------------------------------------------------------

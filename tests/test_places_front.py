@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -19,7 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from proxyherd.places import Answer, Places, Query
+from proxyherd import schema
+from proxyherd.places import Answer, Places, Query, open_places
 from proxyherd.places.answers import MOST_RESULTS, STATUSES, cut, no_results, read
 from proxyherd.places.failures import failed
 
@@ -367,6 +369,42 @@ def test_what_is_kept_is_bounded_in_bytes_and_what_is_larger_than_all_is_answere
 
     run(scene(), places)
     assert not small._kept
+
+
+def opened_with(**settings: Any) -> Places:
+    """Open what a server asks."""
+    places, ledger = schema.Places(**settings), Ledger()
+    return open_places(
+        places, schema.Limits(), ledger, key=None, gazetteer=Path("none.sqlite"), budget=ledger
+    )
+
+
+def test_each_answer_that_is_kept_counts_with_a_kibibyte_more_than_it_has() -> None:
+    kept: Any = opened_with(cache_bytes=9_000, cache_seconds=7)._kept
+    assert (kept.maxsize, kept.ttl, kept.getsizeof(WHOLE)) == (9_000, 7, len(WHOLE.body) + 1_024)
+
+
+@pytest.mark.parametrize(
+    ("settings", "name", "keeps"),
+    [
+        ({}, "gazetteer", True),
+        ({"provider": "gazetteer"}, "gazetteer", True),
+        ({"cache_seconds": 0}, "gazetteer", False),
+        ({"cache_bytes": 0}, "gazetteer", False),
+        ({"provider": "google"}, "google", False),
+        ({"provider": "google", "google_cache_seconds": 9}, "google", True),
+        ({"provider": "google-new"}, "google-new", False),
+    ],
+)
+def test_the_herds_file_says_who_is_asked_and_whether_answers_are_kept(
+    settings: dict[str, Any], name: str, keeps: bool
+) -> None:
+    places = opened_with(**settings)
+    assert (places.name, places._keeps) == (name, keeps)
+    if name != "gazetteer":
+        answer = asyncio.run(places.nearby(query()))
+        assert answer.status == "REQUEST_DENIED"
+        assert "has no key for Google Places" in message(answer)
 
 
 # Shedding. ---------------------------------------------------------------------------------------------------

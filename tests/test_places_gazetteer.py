@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from decimal import Decimal
 from functools import cache, partial
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -308,7 +309,7 @@ def test_a_build_that_ends_early_leaves_nothing_and_can_be_repeated(few: Path) -
     few.with_name(few.name + ".unfinished").write_bytes(b"left by a power cut")
     seen: list[tuple[int, int]] = []
     assert gazetteer_build.build(few, lambda done, total: seen.append((done, total)))
-    assert seen[-1] == (4_000, 4_000)
+    assert seen == [(4_000, 4_000)]
 
 
 def renew(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
@@ -350,6 +351,19 @@ def test_an_outdated_file_is_no_answer(few: Path, monkeypatch: pytest.MonkeyPatc
     (answer,) = ask(few, query(-17.0, 180.0))
     assert answer.status == "UNKNOWN_ERROR"
     assert b"outdated" in answer.body
+
+
+def test_a_server_has_two_threads_for_it_and_each_a_small_cache(few: Path) -> None:
+    gazetteer_build.build(few)
+    with closing(gazetteer.open_current(few)) as connection:
+        assert connection.execute("PRAGMA cache_size").fetchone() == (-256,)
+    assert Gazetteer(few)._threads._max_workers == 2
+
+
+def test_whoever_changes_the_tables_changes_their_number() -> None:
+    """A file that another version of this program has built is told by it."""
+    tables = " ".join(gazetteer_build._TABLES.partition("CREATE")[2].split())
+    assert (gazetteer.SCHEMA, sha256(tables.encode()).hexdigest()[:8]) == (2, "00d695c1")
 
 
 def test_a_file_that_is_outdated_is_not_held_open(few: Path, monkeypatch: pytest.MonkeyPatch) -> None:

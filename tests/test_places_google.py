@@ -20,8 +20,9 @@ from fake_google import (
     nearby_answer,
 )
 
-from proxyherd.places import Answer, Query
+from proxyherd.places import Answer, Query, calling
 from proxyherd.places.answers import cut, squeeze
+from proxyherd.places.google import _judge
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,6 +98,12 @@ def test_google_is_asked_in_its_own_terms(
 def test_google_chooses_the_language_where_none_is_configured(google: FakeGoogle) -> None:
     ask(google.host)
     assert set(google.requests[0].query) == {"location", "radius", "key"}
+
+
+@pytest.mark.parametrize(("size", "outcome"), [(2_000, "denied"), (2_100, "answered")])
+def test_only_a_body_as_short_as_a_refusal_is_searched_for_one(size: int, outcome: str) -> None:
+    body = b'{"html_attributions":[],"results":[],"status" : "REQUEST_DENIED"}'
+    assert _judge(calling.Reply(200, body.ljust(size))) == outcome
 
 
 @pytest.mark.parametrize("after", ["", "/", PATH])

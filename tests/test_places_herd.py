@@ -163,12 +163,10 @@ def test_a_budget_that_is_used_up_and_one_that_cannot_be_recorded_are_told_apart
 def test_a_body_is_read_on_the_loop_up_to_a_length_and_past_it_in_a_thread(surplus: int) -> None:
     async def run() -> tuple[int, int]:
         caller = Caller(schema.Places(), KEY, Ledger(), Ledger())
-        return await caller.read(
-            lambda body: (threading.get_ident(), len(body)), bytes(THREAD_BYTES + surplus)
-        )
+        return await caller.read(lambda body: (threading.get_ident(), len(body)), bytes(65_536 + surplus))
 
     where, size = asyncio.run(run())
-    assert size == THREAD_BYTES + surplus
+    assert size == 65_536 + surplus
     assert (where == threading.get_ident()) == (not surplus)
 
 

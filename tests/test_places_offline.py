@@ -63,7 +63,7 @@ def test_two_queries_for_each_thread_are_under_way_and_one_given_up_keeps_its_tu
         assert [offline.widened(query) for query in QUERIES] == QUERIES
         asking = [asyncio.create_task(offline.nearby(query, "ann")) for query in QUERIES]
         await settle()
-        assert len(slow.asked) == 2 * THREADS
+        assert len(slow.asked) == 2 * THREADS == 4
         asking[0].cancel()
         await settle()
         assert len(slow.asked) == 2 * THREADS, "its thread is not free"

@@ -94,7 +94,7 @@ def test_csv_says_the_same_as_geojson() -> None:
     assert places == parse(geojson(*features))
     assert [(place.key, place.name) for place in places] == [("1", 'Café, "Москва"'), ("2", "Bar")]
     assert [place.vicinity for place in places] == ["1 Rue de Rivoli, Paris", "There"]
-    assert [place.population for place in places] == [own_places.POPULATION, 1_000]
+    assert [place.population for place in places] == [50_000, 1_000]
     assert [place.types for place in places] == [
         ("cafe", "food", "point_of_interest", "establishment"),
         ("bar", "night_club"),
@@ -177,6 +177,14 @@ def test_an_id_by_default_is_of_name_and_position_and_stays() -> None:
 )
 def test_tags_and_codes_become_googles_types(fields: dict[str, object], types: str) -> None:
     assert types_of(fields) == tuple(types.split())
+
+
+def test_a_population_and_a_name_may_be_as_large_as_the_page_says() -> None:
+    (place,) = parse(geojson(point(1, 2, name="A" * 1_000, population=10_000_000_000)))
+    assert (len(place.name), place.population) == (1_000, 10_000_000_000)
+    assert "no number from 0 to 10000000000;" in refusal(
+        geojson(point(1, 2, name="A", population=10**10 + 1))
+    )
 
 
 # --- what is refused, and how

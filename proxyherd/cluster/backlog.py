@@ -45,7 +45,7 @@ class Backlog:
         """Bytes of the lines that asked for them."""
         self.crowded = False
         """Whether so much waits for masters that cannot be had that no more may."""
-        self.clock = 0.0
+        self.clock: float
         """Seconds of the loop's clock."""
         self._queues = queues
         self._routes = routes

@@ -56,7 +56,7 @@ def spell_key(client: bytes) -> bytes:
     return SENT_KEY % (len(prefix) + len(client), prefix, client)
 
 
-def head_of_reports(count: int, expiry: bytes = b"") -> bytes:
+def head_of_reports(count: int, expiry: bytes) -> bytes:
     """Return what stands before the keys, the values and, where there is any, the expiries of so many reports."""
     return _fill(ADVANCE, count, bool(expiry))
 

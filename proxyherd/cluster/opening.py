@@ -298,7 +298,7 @@ def _read(file: Path, what: str) -> str:
 
 async def _ask(connection: Connection, *words: Any) -> Any:
     await connection.send_command(*words, check_health=False)
-    return await connection.read_response(disable_decoding=True)
+    return await connection.read_response()
 
 
 def _facts(info: bytes) -> dict[str, str]:

@@ -61,14 +61,14 @@ def parse(text: str, asked: Address, *, by_name: bool) -> View:
 
 def merge(views: Iterable[View]) -> list[Address | None]:
     """Return the master of each tag, None where nobody claims it."""
-    masters: list[Address | None] = [None] * TAGS
-    epochs = [-1] * TAGS
+    greatest: list[Claim | None] = [None] * TAGS
     for claim in (claim for view in views for claim in view.claims):
         for first, last in claim.slots:
             for tag in owned(first, last):
-                if claim.epoch > epochs[tag]:
-                    masters[tag], epochs[tag] = claim.address, claim.epoch
-    return masters
+                other = greatest[tag]
+                if other is None or claim.epoch > other.epoch:
+                    greatest[tag] = claim
+    return [None if claim is None else claim.address for claim in greatest]
 
 
 def _address(spelled: str, asked: Address, *, by_name: bool) -> Address | None:
