@@ -28,7 +28,6 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-os.environ.setdefault("PROXYHERD_SEEDS", "100")
 sys.path.insert(0, str(Path(__file__).parent))
 
 import click
@@ -324,6 +323,7 @@ def main(
     click.echo(f"{len(chosen)} of {len(every)} mutants of {len(sources)} files, seed {seed}")
     if not chosen:
         return
+    os.environ.setdefault("PROXYHERD_SEEDS", "100")
     session = Session(project, chosen, jobs, spend)
     sys.path.insert(0, str(project.root))
     pytest.main(
