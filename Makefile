@@ -86,9 +86,10 @@ endef
 	@$(BIN)/pip install --quiet --disable-pip-version-check -e .
 	@touch $@
 
+# Not compiled: that takes longer than compiling what is imported, when it is.
 .venv/test.stamp: pyproject.toml
 	$(make_venv)
-	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test,bench]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -e '.[test,bench]'
 	@touch .venv/run.stamp $@
 
 .venv/fuzz.stamp: pyproject.toml
