@@ -40,7 +40,7 @@ class Forgetful(redis_clients.Replying):
 
 def test_a_client_that_mixes_batches_up_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redis_clients, "Replying", Forgetful)
-    with running_cluster(replicas=1, node_timeout_ms=redis_clients.NODE_TIMEOUT_MS) as cluster:
+    with running_cluster(masters=1, replicas=1, node_timeout_ms=redis_clients.NODE_TIMEOUT_MS) as cluster:
         master = cluster.owner(0)
         said = asyncio.run(redis_clients.give_up(redis_clients.OwnProtocol(master.port), master.pid))
     assert "next batch WRONG" in said

@@ -195,8 +195,8 @@ def test_nodes_are_set_up_as_promised(checkout: tuple[Machine, str]) -> None:
         "bind": "127.0.0.1",
     }
     for port in PORTS:
-        for name, value in wanted.items():
-            assert where.run(f"cli -p {port} config get {name}") == f"{name}\n{value}\n"
+        lines = where.run(f"cli -p {port} config get {' '.join(wanted)}").split("\n")
+        assert dict(zip(lines[:-1:2], lines[1::2], strict=True)) == wanted
 
 
 def test_nothing_of_it_is_for_other_users(checkout: tuple[Machine, str]) -> None:
@@ -297,7 +297,6 @@ def test_stop_ends_all_and_the_table_is_there_the_next_time(checkout: tuple[Mach
     assert where.run("pgrep redis-server || true") == ""
     where.run("make run-redis")
     assert knows(where, "Bailey", at_line)
-    assert where.run("make stop") == "The herd has stopped.\n"
 
 
 # --- on hosts, by systemd
