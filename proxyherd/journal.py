@@ -126,7 +126,7 @@ class Journal:
         self._files: dict[Path, tuple[int, int]] = {}  # inode and bytes of each of the old ones
         self._rewrites = False
         self._number = 0
-        self._fd = -1
+        self._fd: int | None = None
         self._inode = 0
         self._size = 0
         self._broken = True  # the segment appended to now takes no more
@@ -187,7 +187,7 @@ class Journal:
 
     def append(self, lines: Sequence[bytes]) -> bool:
         """Append records of AT lines, all or none; False if they could not be written."""
-        if self._broken:
+        if self._broken or self._fd is None:
             return False
         data = _records(lines)
         try:
@@ -205,7 +205,7 @@ class Journal:
 
     def begin_sync(self) -> list[int]:
         """Return the descriptors to hand to `sync`: all that was appended so far is behind them. Raises OSError."""
-        if self._fd >= 0:
+        if self._fd is not None:
             self._to_sync.append(os.dup(self._fd))
         self.unsynced = False
         descriptors, self._to_sync = self._to_sync, []
@@ -241,7 +241,7 @@ class Journal:
     def listing(self) -> dict[str, tuple[int, int]]:
         """Return the files that the journal consists of now: inode and bytes of each."""
         listing = {path.name: self._files[path] for path in self._old}
-        if self._fd >= 0:
+        if self._fd is not None:
             listing[self._segment(self._number).name] = self._inode, self._size
         return listing
 
@@ -256,19 +256,19 @@ class Journal:
     def close(self) -> None:
         """Close what is open."""
         self.drop_unsynced()
-        if self._fd >= 0:
+        if self._fd is not None:
             os.close(self._fd)
-        self._fd, self._broken = -1, True
+        self._fd, self._broken = None, True
 
     # Rewriting. ----------------------------------------------------------------------------------------------
 
     def begin_rewrite(self) -> Rewrite | None:
         """Let appends go to a new segment from now on, and return the rewrite; None if that cannot be done."""
         number, last = self._number + 1, self._segment(self._number)
-        has_last, has_lines, last_file = self._fd >= 0, self._size > 0, (self._inode, self._size)
+        has_last, last_file = self._fd is not None, (self._inode, self._size)
         if not self._open_segment(self._number + 2):
             return None
-        if has_lines:
+        if last_file[1]:
             self._old = [*self._old, last]
             self._files[last] = last_file
         elif has_last:  # on a disk that stays full there is one a second
@@ -291,21 +291,21 @@ class Journal:
 
     def _open_segment(self, number: int) -> bool:
         path = self._segment(number)
-        fd = -1
+        fd = None
         try:
             make_folder(self._folder)
             fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
             sync_folder(self._folder)
         except OSError as error:
-            if fd >= 0:
+            if fd is not None:
                 os.close(fd)
                 with contextlib.suppress(OSError):
                     path.unlink()
             self.fail(error)
             return False
-        if self._fd >= 0 and self._size:
+        if self._fd is not None and self._size:
             self._to_sync.append(self._fd)
-        elif self._fd >= 0:
+        elif self._fd is not None:
             os.close(self._fd)
         self._fd, self._number, self._size, self._broken = fd, number, 0, False
         self._inode = os.fstat(fd).st_ino
@@ -331,15 +331,15 @@ class Rewrite:
     def __init__(self, path: Path, standing_for: list[Path], damaged: set[Path]) -> None:
         self.path = path
         self.size = 0
-        self.inode = 0
+        self.inode: int  # known when it is finished
         self._standing_for = standing_for
         self._unfinished = self.path.with_suffix(".unfinished")
         self._damaged = set(damaged)
-        self._fd = -1
+        self._fd: int | None = None
 
     def write(self, lines: list[bytes]) -> None:
         """Write one slice."""
-        if self._fd < 0:
+        if self._fd is None:
             self._fd = open_regular(self._unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640)
         data = _records(lines)
         write_all(self._fd, data)
@@ -348,10 +348,11 @@ class Rewrite:
     def finish(self) -> None:
         """Bring the snapshot to disk and into place, and delete what it stands for."""
         self.write([])
+        assert self._fd is not None
         os.fsync(self._fd)
         self.inode = os.fstat(self._fd).st_ino
         os.close(self._fd)
-        self._fd = -1
+        self._fd = None
         self._unfinished.rename(self.path)
         try:
             sync_folder(self.path.parent)
@@ -369,9 +370,9 @@ class Rewrite:
     def abandon(self) -> None:
         """Drop what was written of it."""
         with contextlib.suppress(OSError):
-            if self._fd >= 0:
+            if self._fd is not None:
                 os.close(self._fd)
-                self._fd = -1
+                self._fd = None
             self._unfinished.unlink(missing_ok=True)
 
 

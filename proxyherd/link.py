@@ -103,7 +103,7 @@ class Link:
         self.more = False  # whether more lines may wait than the last `events` were made of
         self._nonce = nonce.hex().encode()
         self._versions = b",".join(VERSIONS)
-        self._transcript = b""
+        self._transcript: bytes  # what both have agreed on
         self._framer = LineFramer(_HANDSHAKE_LINE_BYTES)
         self._out: list[bytes] = []
         self._batch: Batch | None = None

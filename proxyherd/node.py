@@ -241,9 +241,10 @@ class Node:
         for event in link.events(most):
             if isinstance(event, Proved):
                 self._proved(link, now)
-            elif (neighbour := self._neighbours.get(link.peer or "")) and neighbour.link is link:
+            else:  # as soon as it is proved, until it is closed
+                assert link.peer is not None
                 try:
-                    self._act(neighbour, event, now)
+                    self._act(self._neighbours[link.peer], event, now)
                 except Misspoken as error:
                     link.close(str(error))
         if link.state is State.CLOSED:

@@ -279,8 +279,6 @@ class PeerConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Let the next turn hear what is left, which may be a neighbour's last words, and end the link."""
-        if self._transport is None:
-            return
         self._transport = None
         self._lost, self._broken = True, "" if exc is None else f"connection broke: {explain(exc)}"
         self._peers.engine.peer_said(self)

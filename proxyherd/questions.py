@@ -62,8 +62,7 @@ class Questions(Generic[Who]):
 
     def drop(self, gone: Container[Who]) -> None:
         """Forget what has not been asked of clients that are let go."""
-        if self._unasked:
-            self._unasked = deque(waiting for waiting in self._unasked if waiting[0] not in gone)
+        self._unasked = deque(waiting for waiting in self._unasked if waiting[0] not in gone)
 
     def cancel(self, client: Who) -> None:
         """Break off what a client has asked: nobody wants it any more."""

@@ -91,7 +91,7 @@ class Replicated:
         self._loop = loop
         self._peers: deque[Peer] = deque()
         self._links: set[Peer] = set()
-        self._more = False
+        self._more: bool  # whether what takes long goes on
         self._syncs = False
         self._early: EarlyQueries[Client] = EarlyQueries()
         self._stage = node.all_wait, node.ready

@@ -384,6 +384,7 @@ def test_a_table_is_rewritten_in_slices_between_which_others_have_their_turn(
         assert sorted(life.on_disk()) == sorted(ats)
         (event,) = life.events("journal_rewritten")
         assert event["bytes"] == files(life.folder)[0].stat().st_size
+        assert 0 <= event["seconds"] < 600
 
     live(tmp_path, monkeypatch, body)
     slices = [one for one in written if one[0]]
@@ -458,6 +459,21 @@ def test_what_was_torn_and_what_was_damaged_is_told_file_by_file(
         "remedy": "kept as 000000000002.segment.damaged; neighbours have what is missing",
     }
     assert [event["event"] for event in rest] == ["replayed", "journal_lacks"]
+
+
+def test_a_server_that_is_killed_just_after_its_start_leaves_word_of_its_new_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def closed(life: Life) -> None:
+        await life.durability.close()
+
+    async def killed(life: Life) -> None:
+        assert life.durability.lacks == ""
+
+    live(tmp_path, monkeypatch, closed)
+    for _ in range(3):
+        live(tmp_path, monkeypatch, killed)
+    assert (tmp_path / "journal.mark").read_bytes().startswith(b"boot\n")
 
 
 @pytest.mark.parametrize("caught_up", [True, False])

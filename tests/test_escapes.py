@@ -45,6 +45,20 @@ TEXTS = st.text(st.characters() | st.sampled_from([*ACTIVE, "\\", "x", "u", '"',
 BYTES = st.binary() | TEXTS.map(lambda text: text.encode("utf-8", "surrogatepass"))
 
 
+def test_characters_are_spelled_as_the_page_of_the_rules_says() -> None:
+    spelled = {
+        "\t\n\r": r"\t\n\r",
+        "\x00\x1b\x7f": r"\x00\x1b\x7f",
+        "\udc80\udcff": r"\x80\xff",
+        "\x80\u200e\uffff": r"\u0080\u200e\uffff",
+        "\U000e0001\U0010ffff": r"\U000e0001\U0010ffff",
+        "\\": r"\\",
+        "d~é\U00010000": "d~é\U00010000",
+    }
+    for text, shown in spelled.items():
+        assert escaped(text.encode("utf-8", "surrogateescape")) == shown
+
+
 def unescaped(text: str) -> bytes:
     """Return the bytes whose escaped form this is."""
 

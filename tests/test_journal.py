@@ -306,6 +306,7 @@ def test_file_that_cannot_be_read_is_told_and_kept_aside_and_the_others_are_repl
         monkeypatch.undo()
         assert lines == [LINES[0], LINES[2]]
         assert [one.damaged for one in findings] == [0, 1, 0]
+        assert findings[1] == Finding(bad, records=0, damaged=1, end=0, torn=0)
         assert journal.failing == f"{bad}: Input/output error"
         assert rewrite(journal, lines)
         assert journal.failing == ""
@@ -385,9 +386,16 @@ def test_folder_that_cannot_be_made_is_a_failing_journal_and_no_exception(tmp_pa
         assert not journal.append(LINES)
         assert replayed(journal) == ([], [])
         assert journal.begin_rewrite() is None
+        assert not journal.unsynced
+        assert journal.listing() == {}
         (tmp_path / "journal").unlink()
+        rewriting = journal.begin_rewrite()
+        assert rewriting is not None
+        assert list(journal.listing()) == [path.name for path in files(tmp_path / "journal")]
+        rewriting.abandon()
         assert rewrite(journal, LINES)
         assert journal.failing == ""
+        assert list(journal.listing()) == [path.name for path in files(tmp_path / "journal")]
         assert journal.append(LINES[:1])
     assert restarted(tmp_path / "journal")[0] == [*LINES, LINES[0]]
 
@@ -580,7 +588,11 @@ def test_rewrite_leaves_one_snapshot_and_one_segment(tmp_path: Path) -> None:
     with opened(tmp_path) as journal:
         lines, _ = replayed(journal)
         assert rewrite(journal, lines)
-        assert [path.suffix for path in files(tmp_path)] == [".snapshot", ".segment"]
+        number = len(LINES) + 1
+        assert [path.name for path in files(tmp_path)] == [
+            f"{number + 1:012}.snapshot",
+            f"{number + 2:012}.segment",
+        ]
     assert restarted(tmp_path)[0] == LINES
 
 

@@ -206,6 +206,14 @@ def test_a_handshake_takes_no_more_lines_than_asked_for() -> None:
     assert right.events(1) == [Proved()]
 
 
+def test_each_line_of_a_handshake_is_one_of_those_asked_for() -> None:
+    right = listener()
+    assert not right.more
+    right.receive_data(hello() + b"PROOF " + proof(b"dialler") + b"\n" + at("a") + b"\n" + at("b") + b"\n", 0)
+    assert right.events(3) == [Proved(), Updates([update("a")], caught_up=False)]
+    assert right.more
+
+
 @pytest.mark.parametrize(("size", "why"), [(512, "no handshake; does a client"), (513, "a line without end")])
 def test_a_line_of_a_handshake_has_512_bytes_at_most(size: int, why: str) -> None:
     right = listener()

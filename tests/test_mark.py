@@ -205,6 +205,16 @@ def test_a_mark_names_the_boot_of_this_machine_where_nobody_says_another(tmp_pat
     assert Mark(path).lacks({"x": (1, 2)}) == ""
 
 
+def test_a_machine_that_does_not_name_its_boot_leaves_a_mark_that_says_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxyherd.mark._BOOT", tmp_path / "there is none")
+    assert this_boot() == b""
+    mark = Mark(tmp_path / "journal.mark")
+    mark.write({"x": (1, 2)})
+    assert "has not left word" in Mark(tmp_path / "journal.mark").lacks({"x": (1, 2)})
+
+
 def test_this_machine_names_its_boot() -> None:
     assert this_boot() == this_boot() != b""
 

@@ -313,7 +313,7 @@ def test_the_end_of_a_connection_is_told_once_with_its_reason_and_what_came_befo
     assert note.reason
 
 
-@pytest.mark.parametrize(("half", "done"), [(True, ["eof"]), (False, ["close"])])
+@pytest.mark.parametrize(("half", "done"), [(True, ["eof", "resume"]), (False, ["close"])])
 def test_a_server_that_parts_says_so_and_waits_for_the_other_to_close(
     tmp_path: Path, *, half: bool, done: list[str]
 ) -> None:
@@ -327,10 +327,14 @@ def test_a_server_that_parts_says_so_and_waits_for_the_other_to_close(
         await settled()
         assert peers.strangers == 1
         assert peers.linger
+        connection._reading = False  # it has said more than was heard
         peers.part()
         await settled()
         assert transport.done == done
         assert stranger.done == ["close"]
+        peers.engine.wake()
+        await settled()
+        assert transport.done.count("resume") == done.count("resume"), "once"
         connection.connection_lost(None)
         await settled()
         assert not peers.linger

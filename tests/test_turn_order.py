@@ -356,6 +356,27 @@ def test_who_raises_while_it_is_let_go_holds_up_nobody_who_goes_too(run: Run) ->
     run(body)
 
 
+def test_a_client_that_makes_the_engine_raise_is_ended_and_the_others_have_their_answers(run: Run) -> None:
+    async def body(world: World) -> None:
+        raises, behind = world.client(b"bad"), world.client(b"bad", name="10.0.0.2:5")
+        decide, failed = world.engine.commands, []
+
+        def stumble(client: Client, *arguments: Any) -> list[Reply]:
+            if client is raises:
+                raise ZeroDivisionError
+            return decide(client, *arguments)
+
+        world.engine.commands = stumble  # type: ignore[assignment,method-assign]
+        raises.fail = lambda: failed.append(True)  # type: ignore[method-assign]
+        await world.one_turn()
+        assert failed == [True]
+        assert raises.answers == []
+        assert behind.answers == [b"? bad"]
+        assert [one["reason"] for one in world.logged("internal_error")] == ["a client cannot be served"]
+
+    run(body)
+
+
 def test_a_report_that_waited_for_its_answer_shows_as_one_that_did_not(run: Run) -> None:
     async def body(world: World) -> None:
         recent = world.observer.recent
