@@ -46,8 +46,8 @@ KEY = "AIzaSyTheKeyOfATestWhichNobodyHasEverHad0"
 AT_ONCE_SECONDS = 20.0
 """On a busy machine, for what would else be tried for TimeoutStartSec=60; ending what ran takes up to 1.5 s of it."""
 
-FAILURES = 1_000
-ROTATIONS = 4
+FAILURES = 50
+ROTATIONS = 3
 
 
 def documented_steps() -> list[list[str]]:
@@ -287,20 +287,17 @@ def test_server_whose_state_another_process_holds_starts_when_that_ends(machine:
     wait_until_whole(machine)
 
 
-def test_a_thousand_quick_failures_leave_no_server_down_for_good(machine: Machine) -> None:
+def test_many_quick_failures_do_not_leave_a_server_down_for_good(machine: Machine) -> None:
     """Failures of a program that fails before each start, sooner than the server could, and without a pause
-    between: the limit on starts, which would end this, counts starts whatever they fail by.
+    between: the limit on starts, which would end this, counts starts whatever they fail by. One server stands for
+    all, whose unit is the same; systemd says that no number of failures is too many.
     """
-    every = FAILURES // len(SERVERS)
-    count = "systemctl show --value --property=NRestarts 'proxyherd@*.service' | awk 'NF'"
-    given_up = "systemctl is-failed --quiet 'proxyherd@*.service'"
-    with drop_in(machine, "", "ExecStartPre=+/bin/false", "RestartSec=0"):
-        machine.run("systemctl --no-block restart 'proxyherd@*.service'")
-        machine.run(
-            f"until {count} | awk '$1 < {every} {{ exit 1 }}'; do ! {given_up} || exit 1; sleep 0.5; done",
-            seconds=600,
+    assert shown(machine, "Clark", "StartLimitIntervalUSec") == "0"
+    with drop_in(machine, "Clark", "ExecStartPre=+/bin/false", "RestartSec=0"):
+        machine.run(f"systemctl --no-block restart {unit('Clark')}")
+        wait_until(
+            lambda: int(shown(machine, "Clark", "NRestarts")) >= FAILURES, "it is tried again and again"
         )
-        assert len(machine.run(count).stdout.split()) == len(SERVERS)
     wait_until_whole(machine)
 
 
@@ -415,7 +412,7 @@ class Load(threading.Thread):
 
     def run(self) -> None:
         with self._connection as connection:
-            while not self.stopping.is_set():
+            while not self.stopping.wait(0.01):
                 lines = [
                     f"IAMAT load-{self._name}-{len(self.sent) + n} +1.0-2.0 {time.time():.6f}"
                     for n in range(50)
@@ -433,7 +430,7 @@ def rotation_is_over(loads: list[Load], goals: list[int], named: int) -> bool:
 
 def test_logrotate_under_load_loses_and_doubles_no_line(machine: Machine) -> None:
     """Clark's own rotation, by size, goes on at the same time; a server that is down makes no failure of it."""
-    serve = "/usr/local/bin/proxyherd serve %i --config /etc/proxyherd/herd.toml --log-max-bytes 300000 --log-backups 9999"
+    serve = "/usr/local/bin/proxyherd serve %i --config /etc/proxyherd/herd.toml --log-max-bytes 100000 --log-backups 9999"
     with drop_in(machine, "Clark", "ExecStart=", f"ExecStart={serve}"):
         machine.run("systemctl restart proxyherd@Clark; systemctl stop proxyherd@Jaquez")
         loads = [Load(machine, name) for name in ("Bailey", "Clark")]
