@@ -10,13 +10,13 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
 import pytest
+import warm_start
 from debian import needs
 from herd_process import PATIENCE_SECONDS, Herd, Meanwhile, Server, herd_of, wait_until
 from redis_cluster import Cluster, running_cluster
@@ -88,17 +88,21 @@ class Bridge:
 
     def __init__(self, herd: Herd, to: Path, *options: str) -> None:
         self.output = herd.folder / f"bridge-{time.monotonic_ns()}"
-        self.command = [
-            *(sys.executable, "-m", "proxyherd", "bridge", "Clark", "--config", str(herd.file)),
-            *("--to", str(to), "--secret-file", str(herd["Clark"].secret_file)),
-            *("--log-file", str(herd["Clark"].log_file), *options),
+        self.arguments = [
+            *("bridge", "Clark", "--config", str(herd.file), "--to", str(to)),
+            *("--secret-file", str(herd["Clark"].secret_file), "--log-file", str(herd["Clark"].log_file)),
+            *options,
         ]
 
+    @property
+    def command(self) -> list[str]:
+        return [*warm_start.PROGRAM, *self.arguments]
+
     def __enter__(self) -> Self:
-        wanted = 'ulimit -S -c "$(ulimit -H -c)"; exec "$@"'  # as where core dumps are wanted
-        command = ["sh", "-c", wanted, "sh", *self.command]
         with self.output.open("wb") as output:
-            self.process = subprocess.Popen(command, stdout=output, stderr=output)
+            self.process = warm_start.start(
+                self.arguments, {**os.environ}, self.output.parent, stdout=output, stderr=output
+            )
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -200,8 +204,6 @@ def test_what_both_are_told_at_once_ends_equal_on_both_and_no_answered_report_is
             servers = (herd["Bona"], herd["Jaquez"], fronts["Ann"], fronts["Zoe"])
             loads = [stack.enter_context(Load(server, everybody)) for server in servers]
             bridge.wait_until_says("in step")
-            limits = Path(f"/proc/{bridge.process.pid}/limits").read_text()
-            assert re.search(r"^Max core file size +0 ", limits, re.MULTILINE), "it would leave a core dump"
             time.sleep(0.5)  # of load while they are in step
         code, text = bridge.stop()
     assert (code, text[:5]) == (0, "ended"), text
@@ -426,14 +428,19 @@ def test_what_others_have_written_is_left_alone(herd: Herd, fronts: Herd, cluste
     assert herd["Bona"].knows(client) == b""
 
 
-def test_on_a_terminal_there_is_a_bar(herd: Herd, fronts: Herd) -> None:
+def test_on_a_terminal_there_is_a_bar_and_nowhere_a_core_dump(herd: Herd, fronts: Herd) -> None:
     report(fronts["Ann"], clients("bar"))
     ours, its = pty.openpty()
     bridge = Bridge(herd, fronts.file, "--once")
-    process = subprocess.Popen(bridge.command, stdout=its, stderr=its)
+    wanted = 'ulimit -S -c "$(ulimit -H -c)"; exec "$@"'  # as where core dumps are wanted
+    process = subprocess.Popen(["sh", "-c", wanted, "sh", *bridge.command], stdout=its, stderr=its)
     os.close(its)
     shown = b""
     try:
+        while not shown:
+            shown = os.read(ours, 4_096)
+        limits = Path(f"/proc/{process.pid}/limits").read_text()
+        assert re.search(r"^Max core file size +0 ", limits, re.MULTILINE), "it would leave a core dump"
         with contextlib.suppress(OSError):  # EIO: it has ended
             while data := os.read(ours, 4_096):
                 shown += data

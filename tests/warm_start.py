@@ -33,8 +33,9 @@ PROGRAM: Final = [sys.executable, "-m", "proxyherd"]
 _MODULES: Final = (
     *("sqlite3", "uvloop", "proxyherd.admin", "proxyherd.cli", "proxyherd.cluster.front", "proxyherd.daemon"),
     *("proxyherd.places.auto", "proxyherd.places.budget", "proxyherd.places.offline"),
+    "proxyherd.moving.bridge",
 )
-"""With what they import, all that servers import at their start."""
+"""With what they import, all that servers and the bridge import at their start."""
 
 Request: TypeAlias = tuple[list[str], dict[str, str], str]
 """Arguments, environment, folder."""
