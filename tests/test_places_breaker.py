@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import pytest
 from hypothesis import settings
@@ -251,3 +252,7 @@ class Interleavings(RuleBasedStateMachine):
 
 TestInterleavings = Interleavings.TestCase
 TestInterleavings.settings = settings(deadline=None, max_examples=150, stateful_step_count=60)
+
+
+def test_the_states_are_those_that_a_breaker_can_be_in() -> None:
+    assert sorted(STATES) == sorted(get_args(State)) == ["closed", "half_open", "open"]

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import os
 import random
 import sqlite3
+import stat
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from decimal import Decimal
@@ -296,6 +299,7 @@ def test_of_many_builders_one_builds(few: Path) -> None:
         built = list(builders.map(gazetteer_build.build, [few] * 8))
     assert sorted(built) == [False] * 7 + [True]
     assert FewCities.loads == 1
+    assert FewCities.least == 500
     assert sorted(file.name for file in few.parent.iterdir()) == ["few#.sqlite", "few#.sqlite.lock"]
 
 
@@ -310,6 +314,132 @@ def test_a_build_that_ends_early_leaves_nothing_and_can_be_repeated(few: Path) -
     seen: list[tuple[int, int]] = []
     assert gazetteer_build.build(few, lambda done, total: seen.append((done, total)))
     assert seen == [(4_000, 4_000)]
+    assert sorted(file.name for file in few.parent.iterdir()) == ["few#.sqlite", "few#.sqlite.lock"]
+
+
+FOUR = [("US", "CA"), ("US", "??"), ("FJ", "CA"), ("??", "CA")]
+
+
+def four_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let there be four places, in and out of states and countries that are known."""
+    city = FewCities(0).get_cities()["1"]
+    places = {
+        str(number): city
+        | {
+            "countrycode": country,
+            "admin1code": state,
+            "geonameid": number,
+            "latitude": 0.0,
+            "longitude": 0.0,
+        }
+        for number, (country, state) in enumerate(FOUR)
+    }
+    countries = {"US": {"name": "United States"}, "FJ": {"name": "Fiji"}}
+    monkeypatch.setattr(FewCities, "get_cities", lambda _: places)
+    monkeypatch.setattr(FewCities, "get_countries", lambda _: countries)
+
+
+def test_a_place_is_in_its_country_and_in_a_state_where_that_is_one_of_the_united_states(
+    few: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    four_places(monkeypatch)
+    monkeypatch.setattr(gazetteer_build, "STEP", 3)
+    seen: list[tuple[int, int]] = []
+    gazetteer_build.build(few, lambda done, total: seen.append((done, total)))
+    assert seen == [(3, 4), (4, 4)]
+    (answer,) = ask(few, query(0, 0, 1))
+    found = {one["place_id"]: one["vicinity"] for one in json.loads(answer.body)["results"]}
+    said = ["California, United States", "United States", "Fiji", "??"]
+    assert found == {f"geonames:{number}": vicinity for number, vicinity in enumerate(said)}
+    with closing(sqlite3.connect(few)) as connection:
+        for table, count in (("place", 4), ("region", 4), ("kind", 1)):
+            ids = connection.execute(f"SELECT id FROM {table} ORDER BY id").fetchall()
+            assert ids == [(number,) for number in range(1, count + 1)]
+
+
+def test_a_place_due_north_at_the_edge_of_the_box_is_found(
+    few: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    four_places(monkeypatch)
+    gazetteer_build.build(few)
+    metre = math.degrees(1 / RADIUS)
+    (answer,) = ask(few, Query(f"{metre:+.20f}", "+0", Decimal("1.000001"), 20))
+    assert len(found(answer)) == 4
+
+
+def test_the_file_is_on_disk_before_it_has_its_name_and_its_name_before_it_is_told(
+    few: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    four_places(monkeypatch)
+    steps: list[str] = []
+    fsync, rename = os.fsync, Path.replace
+
+    def sync(descriptor: int) -> None:
+        steps.append(f"sync {Path(f'/proc/self/fd/{descriptor}').readlink().name}")
+        fsync(descriptor)
+
+    def replace(path: Path, to: Path) -> Path:
+        steps.append("rename")
+        return rename(path, to)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(Path, "replace", replace)
+    before = len([*Path("/proc/self/fd").iterdir()])
+    gazetteer_build.build(few)
+    assert steps == ["sync few#.sqlite.unfinished", "rename", "sync a folder?"]
+    assert len([*Path("/proc/self/fd").iterdir()]) == before
+
+
+def test_others_may_not_write_the_file_whoever_has_made_it(
+    few: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    four_places(monkeypatch)
+    before = os.umask(0)
+    try:
+        assert gazetteer_build.build(few)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(few.stat().st_mode) == 0o640
+    few.chmod(0o666)
+    assert gazetteer_build.build(few) is False
+    assert stat.S_IMODE(few.stat().st_mode) == 0o640
+
+
+def test_a_pipe_is_neither_replaced_nor_read(few: Path) -> None:
+    few.parent.mkdir()
+    os.mkfifo(few)
+    with pytest.raises(OSError, match="not a regular file"):
+        gazetteer_build.build(few)
+    with pytest.raises(OSError, match="not a regular file"):
+        gazetteer.open_current(few)
+    assert few.is_fifo()
+
+
+def test_a_thread_opens_the_file_once_and_lets_go_of_one_that_is_of_no_use(
+    few: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    four_places(monkeypatch)
+    gazetteer_build.build(few)
+    places = Gazetteer(few)
+    assert places._connection() is places._connection()
+    renew(monkeypatch, "data")
+    os.utime(few, (1, 1))
+    with pytest.raises(gazetteer.OutdatedError):
+        places._connection()
+    assert places._mine.__dict__ == {}
+
+
+def test_closing_waits_for_no_query_and_takes_no_more(few: Path) -> None:
+    async def run() -> None:
+        places, let_go = Gazetteer(few), threading.Event()
+        busy = places._threads.submit(let_go.wait, 5)
+        await places.close()
+        assert not busy.done()
+        let_go.set()
+        with pytest.raises(RuntimeError, match="shutdown"):
+            await places.nearby(query(0, 0))
+
+    asyncio.run(run())
 
 
 def renew(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
@@ -357,7 +487,8 @@ def test_a_server_has_two_threads_for_it_and_each_a_small_cache(few: Path) -> No
     gazetteer_build.build(few)
     with closing(gazetteer.open_current(few)) as connection:
         assert connection.execute("PRAGMA cache_size").fetchone() == (-256,)
-    assert Gazetteer(few)._threads._max_workers == 2
+    threads = Gazetteer(few)._threads
+    assert (threads._max_workers, threads._thread_name_prefix) == (2, "gazetteer")
 
 
 def test_whoever_changes_the_tables_changes_their_number() -> None:

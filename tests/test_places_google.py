@@ -20,9 +20,11 @@ from fake_google import (
     nearby_answer,
 )
 
-from proxyherd.places import Answer, Query, calling
+from proxyherd import schema
+from proxyherd.places import Answer, NoBudget, Query, calling
 from proxyherd.places.answers import cut, squeeze
-from proxyherd.places.google import _judge
+from proxyherd.places.google import Google, _judge
+from proxyherd.places.google_new import GoogleNew
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -149,3 +151,17 @@ def test_what_is_no_nearby_search_answer_goes_to_nobody(google: FakeGoogle, body
     assert answer.status == "UNKNOWN_ERROR"
     assert "nonsense" in message(answer)
     assert ledger.called[0].dollars > 0, "Google did its work"
+
+
+def test_google_itself_is_asked_where_nobody_stands_in_for_it() -> None:
+    places, ledger = schema.Places(), Ledger()
+    caller = calling.Caller(places, KEY, ledger, ledger)
+    assert str(Google(places, caller)._url) == f"https://maps.googleapis.com{PATH}"
+    assert str(GoogleNew(places, caller)._url) == f"https://places.googleapis.com{NEW_PATH}"
+
+
+def test_who_asks_by_hand_has_no_budget_to_keep() -> None:
+    budget = NoBudget()
+    assert budget.spend() == 0
+    budget.give_back(0)
+    budget.close()

@@ -274,6 +274,15 @@ def test_a_field_that_is_missing_is_left_out_and_no_other(field: str) -> None:
     assert "null" not in json.dumps(found)
 
 
+def test_what_an_empty_part_of_an_answer_says_is_empty_or_zero() -> None:
+    answer = translate(b'{"places":[{"displayName":{},"photos":[{}],"attributions":[{}]}]}', 20)
+    document = json.loads(answer.body)
+    assert document["html_attributions"] == [""]
+    assert document["results"][0]["name"] == ""
+    photo = {"height": 0, "html_attributions": [], "photo_reference": "", "width": 0}
+    assert document["results"][0]["photos"] == [photo]
+
+
 def test_zeros_that_proto3_leaves_out_are_zeros() -> None:
     assert only(location={})["geometry"] == {"location": {"lat": 0.0, "lng": 0.0}}
     assert only(location={"longitude": 5.5})["geometry"] == {"location": {"lat": 0.0, "lng": 5.5}}

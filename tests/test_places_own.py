@@ -220,6 +220,7 @@ def test_a_population_and_a_name_may_be_as_large_as_the_page_says() -> None:
         (geojson(point(1, 2, name="A", population=1.5)), "key population: '1.5' is not whole"),
         (geojson(point(1, 2, name="A", population="many")), "key population: 'many' is no number"),
         (geojson(point(1, 2, name="A", types=["bar", 7.5])), "key types: '7.5' is no text"),
+        (geojson(point(1, 2, name="A", types=["bar", "a|b"])), "has a | within a type"),
         (geojson(point(1, 2, name="A", types=["bar|cafe"])), "key types: \"['bar|cafe']\" has a | within a"),
         (geojson(point(1, 2, name="A", id="x" * 60 + "\n")), f"key id: '{'x' * 60}…' holds"),
         (geojson(point(1, 2, name="A", id="x" * 59 + "\n")), f"key id: '{'x' * 59}\\n' holds"),
