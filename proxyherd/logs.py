@@ -144,7 +144,7 @@ class LogFile:
 
     def _last_byte(self) -> bytes:
         try:
-            with self._target.open("rb", buffering=0) as file:
+            with self._target.open("rb") as file:
                 file.seek(-1, os.SEEK_END)
                 return file.read(1)
         except OSError:
@@ -161,7 +161,7 @@ class LogFile:
         written = 0
         try:
             while written < len(data):
-                written += os.write(self._fd, data[written:] if written else data)
+                written += os.write(self._fd, data[written:])
         except OSError:
             self.failures += 1
         return written

@@ -175,6 +175,18 @@ def test_lines_that_wait_go_into_the_file_that_was_there_when_they_were_written(
     assert ((tmp_path / "old").read_bytes(), path.read_bytes()) == (b"before\n", b"after\n")
 
 
+def test_what_the_system_takes_bit_by_bit_is_written_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:3]))
+    file = LogFile(tmp_path / "log")
+    file.write(b"0123456789")
+    file.close()
+    assert (tmp_path / "log").read_bytes() == b"0123456789\n"
+    assert (file.bytes_written, file.lines_lost) == (11, 0)
+
+
 def test_behind_a_torn_line_nothing_is_written_where_there_is_nothing_to_say(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_bytes(b"torn")

@@ -541,6 +541,15 @@ def test_what_happens_twice_counts_twice(tmp_path: Path, other: str) -> None:
     assert changed == {name: 2 * value for name, value in SCENARIOS[other].figures.items()}
 
 
+def test_a_total_that_goes_back_takes_nothing_away(tmp_path: Path) -> None:
+    watched = Watched(tmp_path)
+    for written in (10, 4, 12):
+        watched.observer.journal(written, 0, failing=False)
+        watched.observer.settle()
+    assert figures(watched.metrics)["proxyherd_journal_bytes_total"] == 12
+    watched.end()
+
+
 def test_the_state_of_each_link_is_known_from_the_start_and_follows_what_happens(tmp_path: Path) -> None:
     watched = Watched(tmp_path)
     links = watched.observer.links
