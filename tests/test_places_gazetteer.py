@@ -162,14 +162,14 @@ def circles(count: int) -> Iterator[Query]:
         yield query(latitude, longitude, round(metres, 3), chance.randint(1, 20))
 
 
-def test_ten_thousand_circles_on_the_real_earth_hold_what_brute_force_finds(real: Path) -> None:
+def test_four_thousand_circles_on_the_real_earth_hold_what_brute_force_finds(real: Path) -> None:
     truth = BruteForce(real_cities())
-    queries = list(circles(10_000))
+    queries = list(circles(4_000))
     with closing(gazetteer.open_current(real)) as connection:
         answers = [[int(row[0][9:]) for row in gazetteer._near(connection, asked)] for asked in queries]
     sizes = [truth.check(*pair) for pair in zip(queries, answers, strict=True)]
-    assert sum(size > 0 for size in sizes) > 2_500
-    assert sum(size > 5 for size in sizes) > 300
+    assert sum(size > 0 for size in sizes) > 1_000
+    assert sum(size > 5 for size in sizes) > 120
 
 
 def test_every_place_is_in_the_index_where_it_is(real: Path) -> None:
@@ -193,7 +193,7 @@ def test_a_place_is_found_within_a_metre_of_where_it_is_whoever_else_is_there(re
     crowded = [where for where, ids in there.items() if len(ids) > 1]
     assert max(map(len, there.values())) == 3
     with closing(gazetteer.open_current(real)) as connection:
-        for where in {*crowded, *random.Random(17).sample(sorted(there), 10_000)}:
+        for where in {*crowded, *random.Random(17).sample(sorted(there), 3_000)}:
             asked = Query(f"{where[0]:+}", f"{where[1]:+}", Decimal(1), 20)
             assert {row[0] for row in gazetteer._near(connection, asked)} >= there[where], where
 

@@ -44,12 +44,12 @@ def test_calls_lost_in_a_hundred_are_seen_by_no_client() -> None:
     faults = ("--drop", "1", "--errors", "1", "--nonsense", "1")
     with (
         places_sim(*faults, "--seed", "5", "--quiet") as sim,
-        server_of(sim.url, f"{PATIENT}attempts = 5\n", 500) as server,
+        server_of(sim.url, f"{PATIENT}attempts = 5\n", 200) as server,
     ):
-        crowd = run_crowd("burst", server.client_port, 500)
+        crowd = run_crowd("burst", server.client_port, 200)
         assert set(crowd["statuses"]) <= {"OK", "ZERO_RESULTS"}, crowd
         calls = server.metrics("proxyherd_places_calls_total")
-        assert sum(calls.values()) > 500, "some were lost"
+        assert sum(calls.values()) > 200, "some were lost"
 
 
 @pytest.mark.parametrize("death", ["refuses", "hangs"])

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gzip
 import json
+import os
 import random
 import re
 import signal
@@ -23,12 +24,14 @@ from urllib.parse import urlencode, urlsplit
 import aiohttp
 import msgspec
 import pytest
+from click.testing import CliRunner, Result
 from gazetteer_file import gazetteer_file
 from herd_process import wait_until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from places_sim import InThread, command, environment, places_sim, simulator_in_thread
 
+from proxyherd import cli
 from proxyherd.places import Query
 from proxyherd.places.answers import Answer, made_here
 from proxyherd.places.gazetteer import Gazetteer
@@ -197,7 +200,7 @@ def test_old_answers_have_their_keys_in_order(shared: InThread) -> None:
     assert list(old(shared.url, key="").json) == ["error_message", "html_attributions", "results", "status"]
 
 
-@settings(deadline=None)  # the first call pays for imports, on a machine that others use
+@settings(max_examples=30, deadline=None)  # the first call pays for imports, on a machine that others use
 @given(st.dictionaries(st.sampled_from(["a", "b_c", "status"]), st.recursive(st.text(), st.lists)))
 def test_layout_never_changes_what_is_said(document: dict[str, Any]) -> None:
     assert json.loads(spell(document)) == document
@@ -897,6 +900,12 @@ def run(*arguments: str | Path, **variables: str) -> subprocess.CompletedProcess
     )
 
 
+def refused(*arguments: str, **variables: str) -> Result:
+    """Run it in this process, which what is refused before anything is served does not change."""
+    ours = dict.fromkeys(os.environ.keys() - environment().keys())
+    return CliRunner().invoke(cli.main, ["places-sim", *arguments], env={**ours, **variables})
+
+
 def test_it_prints_its_url_then_a_line_for_each_request_and_never_a_key(tmp_path: Path) -> None:
     key = "AIzaSy-secret"
     (tmp_path / "key").write_text(f"{key}\n")
@@ -988,12 +997,11 @@ def test_a_port_that_is_taken_is_exit_2_and_says_who_to_look_for() -> None:
 def test_a_missing_gazetteer_is_exit_2_and_says_how_to_build_it(tmp_path: Path) -> None:
     file = tmp_path / "none.sqlite"
     for done in (
-        run("--address", "127.0.0.1:0", "--gazetteer", file),
-        run("--address", "127.0.0.1:0", PROXYHERD_GAZETTEER=str(file)),
+        refused("--address", "127.0.0.1:0", "--gazetteer", str(file)),
+        refused("--address", "127.0.0.1:0", PROXYHERD_GAZETTEER=str(file)),
     ):
-        assert (done.returncode, done.stdout) == (2, "")
+        assert (done.exit_code, done.stdout) == (2, "")
         assert f"run: proxyherd gazetteer build {file}" in done.stderr
-        assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -1013,10 +1021,9 @@ def test_a_missing_gazetteer_is_exit_2_and_says_how_to_build_it(tmp_path: Path) 
     ],
 )
 def test_bad_usage_is_exit_2(arguments: list[str], why: str) -> None:
-    done = run(*arguments)
-    assert (done.returncode, done.stdout) == (2, "")
+    done = refused(*arguments)
+    assert (done.exit_code, done.stdout) == (2, "")
     assert why in done.stderr
-    assert "Traceback" not in done.stderr
 
 
 def test_a_herd_of_clients_may_connect_at_once() -> None:
