@@ -29,7 +29,7 @@ from herd_process import (
 )
 from redis_cluster import Cluster
 
-ANSWERS = int(os.environ.get("PROXYHERD_ATTACK_ANSWERS", "300"))
+ANSWERS = int(os.environ.get("PROXYHERD_ATTACK_ANSWERS", "150"))
 """Reports of clients that behave while an attack goes on; a third of them with Redis, where each takes longer."""
 
 MIB = 1 << 20

@@ -41,7 +41,7 @@ def test_a_server_is_a_process_of_its_own_that_ends_as_it_is_told() -> None:
         assert Path(f"/proc/{clark.pid}/cwd").readlink() == clark.herd.folder
         files = {file.readlink() for file in Path(f"/proc/{clark.pid}/fd").iterdir()}
         assert {clark.stderr_file, clark.log_file, Path(os.devnull)} <= files
-        clark.signal(signal.SIGINT)  # which a template ignores
+        clark.signal(signal.SIGINT)
         assert clark.wait() == 0
         clark.start()
         clark.wait_until_ready()
