@@ -87,7 +87,7 @@ class Durability:
                 continue
             lines += len(found)
             size += records_bytes(found)
-            self.replayed = min(size / whole, 1.0)
+            self.replayed = size / whole
             for at in range(0, len(found), _SLICE_LINES):
                 self._node.replay(map(parse_at, found[at : at + _SLICE_LINES]))
                 await asyncio.sleep(0)

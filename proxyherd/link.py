@@ -222,7 +222,7 @@ class Link:
             self._refuse(
                 f"it looks for {plain(us)}, this is {self.terms.name}; do both read the same herd's file?"
             )
-        if not is_hex(nonce, 2 * NONCE_BYTES) or len(nonce) != 2 * NONCE_BYTES or nonce == self._nonce:
+        if not is_hex(nonce, len(nonce)) or len(nonce) != 2 * NONCE_BYTES or nonce == self._nonce:
             self._refuse("its nonce is not of the form")
         if self.dialled:
             assert self.peer is not None

@@ -230,7 +230,7 @@ class PeerConnection(asyncio.Protocol):
     def __init__(self, peers: Peers, dial: str | None) -> None:
         self.link: Link  # made when the connection is, so that TLS takes none of its time
         self.queued = False
-        self.host = ""  # the other's address, in its canonical spelling
+        self.host: str  # the other's address, in its canonical spelling; likewise
         self.ended: asyncio.Future[bool] = peers.loop.create_future()
         """Done when the connection is gone; whether its link was ever live."""
         self._peers = peers

@@ -209,9 +209,7 @@ class Replicated:
 
     def notes(self) -> list[Note]:
         """Return what has happened that is worth a line in the log."""
-        notes = self._node.notes
-        if notes:
-            self._node.notes = []
+        notes, self._node.notes = self._node.notes, []
         return notes
 
     @property

@@ -170,6 +170,7 @@ def test_a_sync_that_fails_is_told_and_reports_are_refused_unless_configured_so(
         with monkeypatch.context() as patch:
             patch.setattr(os, "fdatasync", fails)
             assert await life.durability.sync() == accepts
+        assert len(life.events("journal_failing")) == 1, "before anything else is appended"
         assert life.durability.takes_reports == accepts
         assert life.durability.append(ATS[1:2]) == accepts
         assert "Input/output error" in life.durability.failing

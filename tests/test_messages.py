@@ -10,6 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from proxyherd import messages
 from proxyherd.messages import (
     MOST_NANOSECONDS,
     At,
@@ -344,6 +345,16 @@ def test_an_unknown_word_and_a_wrong_number_or_order_of_operands_are_no_command(
 )
 def test_a_failed_command_is_counted_under_its_word(line: bytes, expected: str) -> None:
     assert word(line) == expected
+
+
+def test_a_report_as_nearly_all_are_spelled_takes_a_short_cut_to_the_same_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lines = [b"IAMAT kiwi +34.068930-118.445127 1479413884.392014450", b"IAMAT \xff +1+1 5.000000000"]
+    assert all(map(messages._usual_iamat, lines))
+    short = list(map(messages.parse_report, lines))
+    monkeypatch.setattr(messages, "_usual_iamat", lambda _: None)
+    assert short == list(map(messages.parse_report, lines)) != [None, None]
 
 
 def test_an_invalid_line_is_copied_byte_for_byte() -> None:

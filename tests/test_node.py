@@ -197,8 +197,9 @@ def test_a_server_that_keeps_nothing_refuses_a_report_that_is_not_later_too() ->
 
 def test_a_run_of_reports_ends_at_the_first_line_that_is_no_report_to_be_stored() -> None:
     stored = [iamat("a"), iamat("b", time="5.000000001"), b" IAMAT\tc +1+1 5\r"]
-    for stop in (iamat("a"), whatsat(), b"", Overlong(b"IAMAT d +1+1 5"), iamat("e", place="+91+0")):
-        runs, singly = Server("A"), Server("A")
+    ahead = iamat("e", time="999999999999")
+    for stop in (iamat("a"), whatsat(), b"", Overlong(b"IAMAT d +1+1 5"), iamat("e", place="+91+0"), ahead):
+        runs, singly = (Server("A", limits=Limits(max_clock_lead_seconds=60)) for _ in range(2))
         said: list[list[bytes | Overlong]] = [[*stored, stop, iamat("f")], [], [iamat("g")]]
         answered = runs.node.reports(said, 5 * SECOND)
         expected = [singly.report(line).answer for line in (*stored, iamat("g"))]

@@ -400,6 +400,7 @@ def test_a_connection_that_was_half_made_when_its_time_was_over_is_ended(
         monkeypatch.setattr(peers.loop, "create_connection", half)
         assert await peers._visit("Cid") == 0.0
         assert [transport.done for transport in network.transports] == [["abort"]]
+        assert [note.dialled for note in told(peers)] == [True], "it is told once"
         assert not peers.connections
 
     play(tmp_path, body)

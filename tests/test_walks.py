@@ -75,6 +75,14 @@ def test_a_link_is_in_step_when_both_sides_have_caught_up(pulled: bool, served: 
     assert neighbour.in_step == (pulled and served)
 
 
+def test_a_link_that_has_just_come_up_is_not_in_step_until_each_side_has_caught_up() -> None:
+    neighbour = Neighbour("A", cast("Any", Said()), 0.0)
+    assert not neighbour.in_step
+    neighbour.pulled = True
+    assert not neighbour.in_step
+    assert not Neighbour("A", cast("Any", Said()), 0.0, served=True).in_step
+
+
 def test_one_walk_is_under_way_and_the_next_one_starts_when_it_has_ended() -> None:
     world = World("A", "B")
     a, b = world.neighbours
