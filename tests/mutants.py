@@ -184,7 +184,8 @@ class Session(Quick):
             for name in mutant.names:
                 for where, line in self._lines_naming(name):
                     found |= self.record.tests.get((where, line), set())
-            own = f"tests/test_{mutant.path.stem}.py"
+            stem, folder = mutant.path.stem, mutant.path.parent.name
+            own = f"tests/test_{stem}.py", f"tests/test_{folder}_{stem}.py"
             # Also what runs none of its lines; but none that starts processes.
             found |= {one for one in self.record.seconds if one.startswith(own)}
             found = found or self.record.files.get(file, set())

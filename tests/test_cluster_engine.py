@@ -442,6 +442,24 @@ def test_a_master_without_room_refuses_reports_and_answers_questions() -> None:
     played(scene)
 
 
+def test_a_master_is_told_of_when_its_memory_is_full_and_when_it_has_room_again() -> None:
+    async def scene(world: World, front: Front) -> None:
+        asker, master, told = Asker(), world.of(b"kiwi"), list[tuple[str, bool]]()
+        front.observer.master_full = lambda one, *, full: told.append((one, full))  # type: ignore[method-assign, assignment]
+        world.fault = lambda one, function, _: (
+            FullError("OOM") if one is master and function == b"advance" else None
+        )
+        front.say(asker, iamat(b"kiwi", 1))
+        await asyncio.sleep(0.005)
+        assert asker.outcomes == ["refused"]
+        assert told == [(str(master.address), True)], "at once, and not by the next probe"
+        world.fault = lambda *_: None
+        await asyncio.sleep(3)
+        assert told == [(str(master.address), True), (str(master.address), False)]
+
+    played(scene)
+
+
 def test_a_report_is_not_refused_that_may_have_been_stored() -> None:
     """It was, and nobody knows: then memory is full when it is done again."""
 

@@ -83,7 +83,7 @@ class Clustered:
         self._loop = asyncio.get_running_loop()
         self._lead = int(limits.max_clock_lead_seconds * NANOSECONDS)
         self._age = int(limits.max_age_seconds * NANOSECONDS)
-        self._now = 0.0
+        self._now: float
         self._queues: list[list[Wish]] = [[] for _ in range(layout.TAGS)]
         self.backlog = Backlog(self._queues, self.routes)
         self._busy = bytearray(layout.TAGS)  # waits for a batch, or is in flight

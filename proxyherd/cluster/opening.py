@@ -297,7 +297,7 @@ def _read(file: Path, what: str) -> str:
 
 
 async def _ask(connection: Connection, *words: Any) -> Any:
-    await connection.send_command(*words, check_health=False)
+    await connection.send_command(*words)
     return await connection.read_response()
 
 
