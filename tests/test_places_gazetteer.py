@@ -429,6 +429,18 @@ def test_a_thread_opens_the_file_once_and_lets_go_of_one_that_is_of_no_use(
     assert places._mine.__dict__ == {}
 
 
+def test_a_connection_that_fails_is_made_anew_for_the_next_query(
+    few: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    four_places(monkeypatch)
+    gazetteer_build.build(few)
+    places = Gazetteer(few)
+    places._connection().close()
+    answers = [places._answer(query(0, 0)) for _ in range(2)]
+    assert [answer.status for answer in answers] == ["UNKNOWN_ERROR", "OK"]
+    assert b"cannot be read" in answers[0].body
+
+
 def test_closing_waits_for_no_query_and_takes_no_more(few: Path) -> None:
     async def run() -> None:
         places, let_go = Gazetteer(few), threading.Event()
