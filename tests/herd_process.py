@@ -257,13 +257,6 @@ class Connection:
         self.close()
 
 
-def seconds_without_a_core(process: int | str) -> float:
-    """Return how long the first thread of a process has been ready to run since its start, and had no core to run on.
-    `"thread-self"` is the thread that asks.
-    """
-    return int(Path(f"/proc/{process}/schedstat").read_text().split()[1]) / 1e9
-
-
 class Stopwatch:
     """Times answers, less what those who take part were ready to run and had no core: on a busy machine that is the
     machine's time. What a server spends on others before it answers stays in, and so does what it waits for.
@@ -285,8 +278,8 @@ class Stopwatch:
         return answer
 
     def _waited(self) -> list[float]:
-        behind = map(seconds_without_a_core, self._behind)
-        return [seconds_without_a_core("thread-self"), seconds_without_a_core(self._server), *behind]
+        behind = map(withheld, self._behind)
+        return [withheld(), withheld(self._server), *behind]
 
     @property
     def p50(self) -> float:

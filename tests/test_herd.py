@@ -15,7 +15,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -28,6 +27,7 @@ from herd_process import (
     ROOT,
     Herd,
     Server,
+    Stopwatch,
     now,
     running_herd,
     short_folder,
@@ -238,21 +238,23 @@ def events_since_start(server: Server) -> list[dict[str, Any]]:
 
 @contextlib.contextmanager
 def answering(servers: list[Server]) -> Iterator[None]:
-    """Keep a client busy with each of these servers; each of its commands must be answered at once."""
+    """Keep a client busy with each of these servers. Each of its commands must be answered within a second, beside the
+    time for which the kernel kept the server or the client from running.
+    """
     ends = threading.Event()
     faults: list[str] = []
     counts = dict.fromkeys((server.name for server in servers), 0)
 
     def keep_asking(server: Server) -> None:
+        watch = Stopwatch(server.pid)
         try:
             with server.connect() as connection:
                 while not ends.is_set():
-                    asked = time.monotonic()
-                    answer = connection.ask(b"IAMAT busy-%b +1+1 %b" % (server.name.encode(), now()))
+                    answer = watch.ask(connection, b"IAMAT busy-%b +1+1 %b" % (server.name.encode(), now()))
                     if not answer.startswith(b"AT "):
                         faults.append(f"{server.name} answered {answer!r}")
                         return
-                    if (took := time.monotonic() - asked) > 1:
+                    if (took := watch.seconds.pop()) > 1:
                         faults.append(f"{server.name} took {took:.2f} s")
                     counts[server.name] += 1
                     ends.wait(0.01)
