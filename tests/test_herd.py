@@ -213,9 +213,9 @@ def test_killed_server_is_restarted_and_catches_up_and_the_others_never_notice(
     herd = supervised.herd
     before = herd[name].hears(new_client())
     herd.wait_until_all_know(before)
-    with answering([herd[other] for other in NAMES if other != name]):
+    others = [other for other in NAMES if other != name]
+    with answering(supervised, others):
         killed = supervised.kill(name)
-        others = [other for other in NAMES if other != name]
         missed = [herd[other].hears(new_client()) for other in others]
         supervised.wait_until_restarted(killed)
         for at in (before, *missed):
@@ -237,16 +237,16 @@ def events_since_start(server: Server) -> list[dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def answering(servers: list[Server]) -> Iterator[None]:
+def answering(supervised: Supervised, names: list[str]) -> Iterator[None]:
     """Keep a client busy with each of these servers. Each of its commands must be answered within a second, beside the
     time for which the kernel kept the server or the client from running.
     """
     ends = threading.Event()
     faults: list[str] = []
-    counts = dict.fromkeys((server.name for server in servers), 0)
+    counts = dict.fromkeys(names, 0)
 
     def keep_asking(server: Server) -> None:
-        watch = Stopwatch(server.pid)
+        watch = Stopwatch(supervised.pid(server.name))
         try:
             with server.connect() as connection:
                 while not ends.is_set():
@@ -261,7 +261,7 @@ def answering(servers: list[Server]) -> Iterator[None]:
         except OSError as error:
             faults.append(f"{server.name}: {error}")
 
-    clients = [threading.Thread(target=keep_asking, args=[server]) for server in servers]
+    clients = [threading.Thread(target=keep_asking, args=[supervised.herd[name]]) for name in names]
     for client in clients:
         client.start()
     try:
@@ -286,7 +286,7 @@ def test_pair_killed_at_once_comes_back_and_knows_everything(
     others = [herd[name] for name in NAMES if name not in pair]
     before = herd[pair[0]].hears(new_client())
     herd.wait_until_all_know(before)
-    with answering(others):
+    with answering(supervised, [other.name for other in others]):
         killed = supervised.kill(*pair)
         missed = [other.hears(new_client()) for other in others]
         supervised.wait_until_restarted(killed)
