@@ -799,6 +799,7 @@ def test_a_life_logs_these_events_with_the_fields_of_the_page() -> None:
     with running_server(more="[limits]\nmax_connections = 100\n") as clark:
         clark.wait_for_event("places_opened")
         clark.wait_for_event("replayed")
+        clark.wait_for_event("ready")
         clark.signal(signal.SIGHUP)
         clark.wait_for_event("reloaded")
         with clark.connect() as client:

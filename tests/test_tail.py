@@ -22,6 +22,7 @@ from herd_process import Herd, Server, herd_of, running_server, wait_until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import proxyherd.cli.tailing
 from proxyherd import cli
 from proxyherd.escapes import escaped_for_json
 from proxyherd.tools import tailing
@@ -331,8 +332,11 @@ def run_real(*arguments: str | bytes, **environ: str) -> subprocess.CompletedPro
     )
 
 
-def test_logs_are_looked_for_as_servers_put_them(folder: Path) -> None:
+def test_logs_are_looked_for_as_servers_put_them(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "var/log").rename(folder / "elsewhere")
+    monkeypatch.setattr(
+        proxyherd.cli.tailing, "INSTALLED_LOGS", folder / "none"
+    )  # this machine may have some
     assert tail().exit_code == 2
     assert numbers(tail("--logs", "elsewhere", "--json", "-n1")) == [38, 39]
     done = run_real("--json", "-n1", LOGS_DIRECTORY="elsewhere")
@@ -449,9 +453,11 @@ def test_following_goes_on_until_ctrl_c_which_is_a_good_end(folder: Path) -> Non
 
 def test_following_waits_for_logs_that_are_not_there_yet(folder: Path) -> None:
     (folder / "var/log").rename(folder / "elsewhere")
+    (folder / "var/log").mkdir()
     with following() as tail:
         wait_until(lambda: tail.errors == b"No log of Ann, Bob in var/log\n", "it has looked for them")
-        (folder / "elsewhere").rename(folder / "var/log")
+        for log in (folder / "elsewhere").iterdir():
+            log.rename(folder / "var/log" / log.name)
         wait_until(lambda: len(tail.events) >= 40, "all their lines")
         assert tail.end(signal.SIGTERM) == 0
     assert sorted(event["n"] for event in tail.events) == list(range(40))
