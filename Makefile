@@ -22,10 +22,10 @@ run-redis: .venv/run.stamp
 stop:
 	@BIN=$(BIN) $(PYTHON) deploy/local_herd.py stop
 
-# Three at once, on two cores too: tests wait more than they work.
+# Four at once, on two cores too: tests wait more than they work.
 test: .venv/test.stamp
 	@tests/install-debian-packages.sh
-	@$(BIN)/pytest -n 3 --dist loadgroup $(PYTEST_ARGS)
+	@$(BIN)/pytest -n 4 --dist loadgroup $(PYTEST_ARGS)
 
 # Against others, some 25 minutes; two with make bench BENCH_ARGS=--quick
 bench: .venv/test.stamp
