@@ -46,7 +46,7 @@ bench: .venv/test.stamp
 soak: .venv/test.stamp
 	@$(BIN)/python tests/soak.py $(SOAK_ARGS)
 
-# Changes of the program that no quick test notices: make mutants MUTANTS_ARGS='--only proxyherd/table.py'
+# Changes of the program that no quick test notices: make mutants MUTANTS_ARGS='--only proxyherd/core/table.py'
 mutants: .venv/test.stamp
 	@$(BIN)/python tests/mutants.py $(MUTANTS_ARGS)
 

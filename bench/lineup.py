@@ -37,9 +37,9 @@ from herd_process import Herd, free_port, herd_of, short_folder, wait_until  # n
 from redis_cluster import Cluster, running_cluster  # noqa: E402 - behind the line that lets tests/ be found
 from redis_cluster import Node as RedisNode  # noqa: E402 - behind the line that lets tests/ be found
 
-from proxyherd import journal  # noqa: E402 - behind the line that lets tests/ be found
-from proxyherd.cluster import layout  # noqa: E402 - behind the line that lets tests/ be found
-from proxyherd.messages import parse_at  # noqa: E402 - behind the line that lets tests/ be found
+from proxyherd.core.messages import parse_at  # noqa: E402 - behind the line that lets tests/ be found
+from proxyherd.engines.herd import journal  # noqa: E402 - behind the line that lets tests/ be found
+from proxyherd.engines.redis import layout  # noqa: E402 - behind the line that lets tests/ be found
 
 
 class Proxyherd(Contender):

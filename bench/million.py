@@ -34,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from herd_process import Connection, Herd, Server, herd_of, now, wait_until
 from link_proxy import Links, proxied
 
-from proxyherd.journal import record
+from proxyherd.engines.herd.journal import record
 
 PATIENCE_SECONDS = 600.0
 JOINER = "Bona"

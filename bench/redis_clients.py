@@ -44,10 +44,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from redis_cluster import Node, running_cluster
 
-from proxyherd.cluster import commands, layout
-from proxyherd.cluster.opening import Opener
-from proxyherd.config import Address
-from proxyherd.schema import Redis
+from proxyherd.config.herd_file import Address
+from proxyherd.config.schema import Redis
+from proxyherd.engines.redis import commands, layout
+from proxyherd.engines.redis.opening import Opener
 
 SIZES = (1, 10, 50, 200)
 REPORTS = {1: 3_000, 10: 15_000, 50: 30_000, 200: 40_000}

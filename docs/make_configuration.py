@@ -1,4 +1,4 @@
-"""Writes docs/configuration.md from proxyherd/schema.py, which is where every key is described.
+"""Writes docs/configuration.md from proxyherd/config/schema.py, which is where every key is described.
 
 .venv/bin/python docs/make_configuration.py           writes it
 .venv/bin/python docs/make_configuration.py --check   exit 1 if it is not current
@@ -13,14 +13,14 @@ from pathlib import Path
 
 import msgspec
 
-from proxyherd import schema
+from proxyherd.config import schema
 
 PAGE = Path(__file__).with_name("configuration.md")
 
 INTRODUCTION = """\
 # The herd's file
 
-*Written by docs/make_configuration.py from proxyherd/schema.py; change it there.*
+*Written by docs/make_configuration.py from proxyherd/config/schema.py; change it there.*
 
 One TOML file describes the whole herd, and every server of it reads the same one: `deploy/herd.toml`, or the one
 that `--config` or `PROXYHERD_CONFIG` names. A key that nobody knows, a value out of its bounds and a contradiction

@@ -1,4 +1,4 @@
-"""Writes docs/metrics.md from proxyherd/metrics.py, which is where every metric is described.
+"""Writes docs/metrics.md from proxyherd/telemetry/metrics.py, which is where every metric is described.
 
 .venv/bin/python docs/make_metrics.py           writes it
 .venv/bin/python docs/make_metrics.py --check   exit 1 if it is not current
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from prometheus_client.metrics import Histogram, MetricWrapperBase
 
-from proxyherd.metrics import COMMANDS, LABELS, Metrics
+from proxyherd.telemetry.metrics import COMMANDS, LABELS, Metrics
 
 PAGE = Path(__file__).with_name("metrics.md")
 BY_HAND = "## What to ask"
@@ -24,7 +24,7 @@ BY_HAND = "## What to ask"
 INTRODUCTION = """\
 # Metrics
 
-*Down to "What to ask" written by docs/make_metrics.py from proxyherd/metrics.py; change it there.*
+*Down to "What to ask" written by docs/make_metrics.py from proxyherd/telemetry/metrics.py; change it there.*
 
 Each server has its own on its admin port, in Prometheus' text format or OpenMetrics, whichever is asked for:
 `curl http://127.0.0.1:10203/metrics`. Units are seconds and bytes. All counters begin at 0 when the server starts. A

@@ -19,8 +19,8 @@ from browser import chromium, live  # noqa: E402 - found only now
 from herd_process import Herd, herd_of, now  # noqa: E402 - likewise
 from playwright.sync_api import Browser  # noqa: E402 - likewise
 
-from proxyherd import config  # noqa: E402 - likewise
-from proxyherd.places.gazetteer_build import build  # noqa: E402 - likewise
+from proxyherd.config import herd_file as config  # noqa: E402 - likewise
+from proxyherd.places.gazetteer.build import build  # noqa: E402 - likewise
 
 DOCS = ROOT / "docs"
 LOAD_SECONDS = 8.0

@@ -33,7 +33,7 @@ from fake_google import FakeGoogle, Reply, nearby_answer
 from herd_process import Herd, Server, herd_of, now, wait_until
 from link_proxy import Links, proxied
 
-from proxyherd.messages import parse_at
+from proxyherd.core.messages import parse_at
 
 AGREE_SECONDS: Final = 5.0
 """Within which all servers agree once the graph is connected and reports have stopped."""

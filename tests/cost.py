@@ -27,19 +27,21 @@ from typing import Any, NamedTuple, Self, cast
 
 import fake_redis
 
-from proxyherd import config, secret, tls
-from proxyherd.clients import Connection
-from proxyherd.cluster.layout import TAGS
-from proxyherd.cluster.shard import Library
-from proxyherd.config import PEER_LINE_SLACK, Address
-from proxyherd.daemon import Paths, _Daemon
-from proxyherd.link import Link, State, Terms, _parse_recent
-from proxyherd.logs import LogFile
-from proxyherd.node import Node
-from proxyherd.peers import PeerConnection
+from proxyherd.config import herd_file as config
+from proxyherd.config import secrets as secret
+from proxyherd.config.herd_file import PEER_LINE_SLACK, Address
+from proxyherd.config.schema import Limits, Timing
+from proxyherd.core.link import Link, State, Terms, _parse_recent
+from proxyherd.core.node import Node
+from proxyherd.core.table import Table
+from proxyherd.engines.herd.peers import PeerConnection
+from proxyherd.engines.redis.layout import TAGS
+from proxyherd.engines.redis.shard import Library
+from proxyherd.net import tls
 from proxyherd.places import Answer, no_results
-from proxyherd.schema import Limits, Timing
-from proxyherd.table import Table
+from proxyherd.server.clients.tcp import Connection
+from proxyherd.server.daemon import Paths, _Daemon
+from proxyherd.telemetry.logs import LogFile
 
 FILE = Path(__file__).with_suffix(".json")
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"

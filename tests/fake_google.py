@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import parse_qs, urlsplit
 
-from proxyherd import schema
+from proxyherd.config import schema
 from proxyherd.places import Answer, Outcome, Places, Query, Spared, State, open_places
 from proxyherd.places.failures import failed
 

@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from typing import Any
 
-from proxyherd.cluster import layout
-from proxyherd.cluster.shard import Library
-from proxyherd.cluster.views import View, parse
-from proxyherd.config import Address
+from proxyherd.config.herd_file import Address
+from proxyherd.engines.redis import layout
+from proxyherd.engines.redis.shard import Library
+from proxyherd.engines.redis.views import View, parse
 
 TIME = 21
 """Bytes of a value that are its time."""

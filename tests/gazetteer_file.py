@@ -11,7 +11,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from proxyherd.places import gazetteer, gazetteer_build
+from proxyherd.places.gazetteer import build as gazetteer_build
+from proxyherd.places.gazetteer import file as gazetteer
 
 CORNERS = [
     *(

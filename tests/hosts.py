@@ -27,7 +27,7 @@ from typing import Any, Final, TypeVar
 from debian import PATH
 from herd_process import PATIENCE_SECONDS, ROOT, Connection, Server, wait_until
 
-from proxyherd import config
+from proxyherd.config import herd_file as config
 
 T = TypeVar("T")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from herd_process import Herd, herd_of, wait_until
 
-from proxyherd.journal import record
+from proxyherd.engines.herd.journal import record
 
 _START_SECONDS = 90.0
 

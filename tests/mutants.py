@@ -1,6 +1,6 @@
 """Mutation testing: changes the program in one small place at a time, and says which changes no quick test notices.
 
-python tests/mutants.py [--most 1000] [--seed 1] [--only proxyherd/table.py] [--jobs 2]
+python tests/mutants.py [--most 1000] [--seed 1] [--only proxyherd/core/table.py] [--jobs 2]
 
 Tried are the pure core, the engines, telemetry and places. The shells around them (connections, processes, the
 commands) are tested by real connections and processes, which no fork here may start, so they are left out; --only

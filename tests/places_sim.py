@@ -32,9 +32,9 @@ from urllib.parse import urlsplit
 
 from gazetteer_file import gazetteer_file
 
-from proxyherd.places.gazetteer import Gazetteer
-from proxyherd.places.simulator import Faults, Simulator, Source
-from proxyherd.places.simulator_shapes import Asked
+from proxyherd.places.gazetteer.file import Gazetteer
+from proxyherd.standin.app import Faults, Simulator, Source
+from proxyherd.standin.shapes import Asked
 
 PATIENCE_SECONDS = 120.0
 """For what takes milliseconds on an idle machine."""

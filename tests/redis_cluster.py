@@ -28,7 +28,7 @@ from typing import Any, Self
 
 from herd_process import PATIENCE_SECONDS, free_port, short_folder, wait_until
 
-from proxyherd.cluster.commands import code
+from proxyherd.engines.redis.commands import code
 
 SLOTS = 16_384
 _TESTER = "tester"  # our own way in, whatever users a test sets up

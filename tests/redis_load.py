@@ -26,8 +26,8 @@ from typing import Final, NamedTuple, Self
 from herd_process import Herd, Server, herd_of, now, wait_until
 from redis_cluster import SLOTS, Cluster
 
-from proxyherd.cluster.layout import TAG_SLOTS, tag
-from proxyherd.messages import parse_at
+from proxyherd.core.messages import parse_at
+from proxyherd.engines.redis.layout import TAG_SLOTS, tag
 
 PARTS: Final = 3
 BUSY_SLOTS: Final = TAG_SLOTS[::28]

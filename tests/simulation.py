@@ -20,16 +20,16 @@ from random import Random
 from typing import Any, Literal
 from unittest.mock import patch
 
-from proxyherd import catchup, peer_messages, table, walks
-from proxyherd.backoff import backoff
-from proxyherd.config import PEER_LINE_SLACK
-from proxyherd.link import NONCE_BYTES, Link, State, Terms
-from proxyherd.messages import Entry, Iamat, Whatsat, parse_at, parse_command
-from proxyherd.node import Node
-from proxyherd.peers import FIRST_PAUSE_SECONDS
-from proxyherd.reply import Reply
-from proxyherd.schema import Limits, Timing
-from proxyherd.table import Room, Table
+from proxyherd.config.herd_file import PEER_LINE_SLACK
+from proxyherd.config.schema import Limits, Timing
+from proxyherd.core import catchup, peer_messages, table, walks
+from proxyherd.core.backoff import backoff
+from proxyherd.core.link import NONCE_BYTES, Link, State, Terms
+from proxyherd.core.messages import Entry, Iamat, Whatsat, parse_at, parse_command
+from proxyherd.core.node import Node
+from proxyherd.core.reply import Reply
+from proxyherd.core.table import Room, Table
+from proxyherd.engines.herd.peers import FIRST_PAUSE_SECONDS
 
 SECRET, WRONG_SECRET, KEY = b"s" * 32, b"w" * 32, b"k" * 32
 SECOND = 10**9

@@ -26,7 +26,7 @@ from xmlrpc.client import Fault, dumps, loads
 
 from herd_process import ROOT, Herd, Server, herd_of, wait_until
 
-from proxyherd import config
+from proxyherd.config import herd_file as config
 
 _NOT_OURS = re.compile(
     r"PROXYHERD_|GOOGLE_PLACES_|CREDENTIALS_DIRECTORY|STATE_DIRECTORY|LOGS_DIRECTORY|NOTIFY_"

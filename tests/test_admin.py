@@ -16,13 +16,13 @@ from aiohttp import web
 from herd_process import Connection, Server, now, raise_descriptor_limit, running_server, wait_until
 from prometheus_client import CollectorRegistry
 
-from proxyherd.admin import MAX_CONNECTIONS, REQUEST_SECONDS, Admin, make_app
-from proxyherd.config import parse
-from proxyherd.logs import LogFile, make_logger
-from proxyherd.metrics import Metrics
-from proxyherd.observe import Observer
-from proxyherd.table import Table
-from proxyherd.watching.herd import HerdWatch
+from proxyherd.admin.app import MAX_CONNECTIONS, REQUEST_SECONDS, Admin, make_app
+from proxyherd.admin.status_page.herd import HerdWatch
+from proxyherd.config.herd_file import parse
+from proxyherd.core.table import Table
+from proxyherd.telemetry.logs import LogFile, make_logger
+from proxyherd.telemetry.metrics import Metrics
+from proxyherd.telemetry.observer import Observer
 
 PATHS = ("/", "/metrics", "/healthz", "/readyz", "/page.css", "/page.js", "/coast.json")
 
@@ -353,7 +353,7 @@ def test_who_has_gone_while_its_answer_was_made_is_not_counted_as_open() -> None
     ids=["nothing", "a piece", "headers without end", "a request, and then nothing"],
 )
 def test_a_slow_scraper_is_let_go_after_its_time(monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
-    monkeypatch.setattr("proxyherd.admin.REQUEST_SECONDS", 0.2)
+    monkeypatch.setattr("proxyherd.admin.app.REQUEST_SECONDS", 0.2)
     assert REQUEST_SECONDS <= 30
 
     async def scenario() -> None:
@@ -365,7 +365,7 @@ def test_a_slow_scraper_is_let_go_after_its_time(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_scraper_that_trickles_is_let_go_after_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxyherd.admin.REQUEST_SECONDS", 0.2)
+    monkeypatch.setattr("proxyherd.admin.app.REQUEST_SECONDS", 0.2)
 
     async def scenario() -> None:
         async with serving([]) as port:
@@ -387,7 +387,7 @@ def test_a_scraper_that_trickles_is_let_go_after_its_time(monkeypatch: pytest.Mo
 
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxyherd.admin.REQUEST_SECONDS", 86_400.0)
+    monkeypatch.setattr("proxyherd.admin.app.REQUEST_SECONDS", 86_400.0)
 
 
 @contextlib.asynccontextmanager
@@ -426,7 +426,7 @@ def test_the_oldest_silent_connection_makes_room_for_the_next(
     sent: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One by one, in the order in which they came; none of the others ends."""
-    monkeypatch.setattr("proxyherd.admin.MAX_CONNECTIONS", 4)
+    monkeypatch.setattr("proxyherd.admin.app.MAX_CONNECTIONS", 4)
 
     async def scenario() -> None:
         async with (
@@ -445,7 +445,7 @@ def test_the_oldest_silent_connection_makes_room_for_the_next(
 @pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("silent", [0.0, 86_400.0], ids=["for long", "since a moment ago"])
 def test_connections_are_bounded_whoever_they_are(silent: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxyherd.admin.SILENT_SECONDS", silent)
+    monkeypatch.setattr("proxyherd.admin.app.SILENT_SECONDS", silent)
 
     async def scenario() -> None:
         async with serving([], Working()) as port, connected(port, 3 * MAX_CONNECTIONS) as all_of_them:
@@ -488,8 +488,8 @@ def test_a_probe_is_answered_whatever_else_is_open(request_: bytes, number: int,
 def test_a_scraper_that_waits_for_metrics_goes_after_those_that_say_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("proxyherd.admin.SILENT_SECONDS", 0.0)
-    monkeypatch.setattr("proxyherd.admin.MAX_CONNECTIONS", 4)
+    monkeypatch.setattr("proxyherd.admin.app.SILENT_SECONDS", 0.0)
+    monkeypatch.setattr("proxyherd.admin.app.MAX_CONNECTIONS", 4)
 
     async def scenario() -> None:
         metrics = Working(0.02)  # so long, and ten times as long until the next

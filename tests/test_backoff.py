@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from proxyherd.backoff import backoff
+from proxyherd.core.backoff import backoff
 
 FIRST = 0.05
 PAUSES = 40

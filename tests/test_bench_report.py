@@ -211,8 +211,8 @@ def test_a_profile_tells_nothing_of_the_machine_that_it_was_made_on() -> None:
     frames = (
         "/opt/python/lib/python3.11/asyncio/runners.py",
         "/home/me/.venv/lib/python3.11/site-packages/click/core.py",
-        f"{ROOT}/proxyherd/node.py",
-        "proxyherd/turn.py",
+        f"{ROOT}/proxyherd/core/node.py",
+        "proxyherd/server/turn.py",
     )
     svg = '<text id="title" x="1">py-spy record -o /tmp/x.svg</text>' + "".join(
         f"<title>f ({frame}:7) (9 samples, 1%)</title>" for frame in frames
@@ -220,7 +220,12 @@ def test_a_profile_tells_nothing_of_the_machine_that_it_was_made_on() -> None:
     cleaned = flame.clean(svg)
     assert "(/" not in cleaned
     assert "/tmp" not in cleaned
-    for frame in ("asyncio/runners.py", "click/core.py", "proxyherd/node.py", "proxyherd/turn.py"):
+    for frame in (
+        "asyncio/runners.py",
+        "click/core.py",
+        "proxyherd/core/node.py",
+        "proxyherd/server/turn.py",
+    ):
         assert f"f ({frame}:7)" in cleaned
 
 

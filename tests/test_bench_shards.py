@@ -22,7 +22,7 @@ from contender import Sent
 from driving import drive
 from lineup import ProxyherdRedis
 
-from proxyherd.cluster import layout
+from proxyherd.engines.redis import layout
 
 REAL = Model(
     Fitted(Part(6.0, 10.0, 40.0, 200.0), 0.1, 0.2, 14),

@@ -11,9 +11,9 @@ import pytest
 import structlog
 from herd_process import free_port
 
-from proxyherd import binding
-from proxyherd.binding import Binder
-from proxyherd.config import Address
+from proxyherd.config.herd_file import Address
+from proxyherd.net import binding
+from proxyherd.net.binding import Binder
 
 
 @pytest.fixture(autouse=True)

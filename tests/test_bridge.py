@@ -21,13 +21,13 @@ from debian import needs
 from herd_process import PATIENCE_SECONDS, Herd, Meanwhile, Server, herd_of, wait_until
 from redis_cluster import Cluster, running_cluster
 
-from proxyherd import config
-from proxyherd.cli import bridging
-from proxyherd.cluster import layout
-from proxyherd.config import ConfigError
-from proxyherd.messages import Entry, parse_at
-from proxyherd.moving.bridge import Figures, check
-from proxyherd.moving.outbox import Outbox
+from proxyherd.bridge.bridge import Figures, check
+from proxyherd.bridge.outbox import Outbox
+from proxyherd.cli import bridge as bridging
+from proxyherd.config import herd_file as config
+from proxyherd.config.herd_file import ConfigError
+from proxyherd.core.messages import Entry, parse_at
+from proxyherd.engines.redis import layout
 
 pytestmark = [needs("redis-server"), pytest.mark.xdist_group("redis-bridge")]
 

@@ -7,12 +7,21 @@ from itertools import count
 
 import pytest
 
-from proxyherd.catchup import WINDOW, Pull
-from proxyherd.messages import Entry
-from proxyherd.peer_messages import AskDigests, AskLeaf, AskRange, Batch, Digests, Misspoken, Request, write
-from proxyherd.replica import make_table
-from proxyherd.secret import Secrets
-from proxyherd.table import FANOUT, LEAVES, Table
+from proxyherd.config.secrets import Secrets
+from proxyherd.core.catchup import WINDOW, Pull
+from proxyherd.core.messages import Entry
+from proxyherd.core.peer_messages import (
+    AskDigests,
+    AskLeaf,
+    AskRange,
+    Batch,
+    Digests,
+    Misspoken,
+    Request,
+    write,
+)
+from proxyherd.core.table import FANOUT, LEAVES, Table
+from proxyherd.engines.herd.server import make_table
 
 LINE_BYTES = 1_024
 MOST_HASHES = 62

@@ -17,8 +17,8 @@ import pytest
 from chaos import AGREE_SECONDS, Chaos, Load, Step, chaotic_herd, missing, schedule, table_of
 from herd_process import ROOT, Server, running_herd
 
-from proxyherd import config
-from proxyherd.journal import files, record
+from proxyherd.config import herd_file as config
+from proxyherd.engines.herd.journal import files, record
 
 EDGES = config.load(ROOT / "deploy/herd.toml").edges
 DISK_OF = "Campbell"

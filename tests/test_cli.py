@@ -20,8 +20,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 import proxyherd
-from proxyherd import cli, config
-from proxyherd.tools import ask
+from proxyherd import cli
+from proxyherd.config import herd_file as config
+from proxyherd.remote import ask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -319,7 +320,7 @@ def test_serve_turns_the_daemons_config_error_into_exit_2(
     def serve(*_: Any) -> int:
         raise config.ConfigError("var/secret: is missing")
 
-    monkeypatch.setattr("proxyherd.daemon.serve", serve)
+    monkeypatch.setattr("proxyherd.server.daemon.serve", serve)
     result = run("serve", "Ann", "--config", herd.file)
     assert (result.exit_code, result.stderr) == (2, "Error: var/secret: is missing\n")
 
@@ -662,7 +663,7 @@ def test_secret_into_a_missing_folder_or_onto_a_folder_is_an_error(tmp_path: Pat
 
 
 def test_gazetteer_is_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from proxyherd.places import gazetteer_build  # noqa: PLC0415 - as the command does
+    from proxyherd.places.gazetteer import build as gazetteer_build  # noqa: PLC0415 - as the command does
 
     built: list[Path] = []
 
@@ -705,7 +706,7 @@ def test_term_before_the_server_stands_is_a_clean_end(herd: config.Herd) -> None
     code = (
         "import os, signal, sys, types, proxyherd\n"
         "def serve(*_): os.kill(os.getpid(), signal.SIGHUP); os.kill(os.getpid(), signal.SIGTERM); return 5\n"
-        "proxyherd.daemon = types.SimpleNamespace(serve=serve, Paths=types.SimpleNamespace)\n"
+        "proxyherd.server.daemon = types.SimpleNamespace(serve=serve, Paths=types.SimpleNamespace)\n"
         "from proxyherd.cli import main; main()\n"
     )
     done = subprocess.run(

@@ -12,7 +12,7 @@ from gazetteer_file import gazetteer_file
 from places_sim import simulator_in_thread
 
 from proxyherd import cli
-from proxyherd.places.simulator import Faults
+from proxyherd.standin.app import Faults
 
 
 def run(*arguments: str | Path, env: dict[str, str | None] | None = None) -> Result:

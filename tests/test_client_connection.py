@@ -15,16 +15,17 @@ from typing import Any, Self
 
 import pytest
 
-from proxyherd.clients import Clients, Connection
-from proxyherd.framing import Overlong
-from proxyherd.logs import LogFile, make_logger
-from proxyherd.messages import invalid
-from proxyherd.metrics import Metrics
-from proxyherd.notes import Note
-from proxyherd.observe import Observer
-from proxyherd.reply import Reply
-from proxyherd.schema import Limits
-from proxyherd.turn import Client, Settled, Turn
+from proxyherd.config.schema import Limits
+from proxyherd.core.engine import Client, Settled
+from proxyherd.core.framing import Overlong
+from proxyherd.core.messages import invalid
+from proxyherd.core.notes import Note
+from proxyherd.core.reply import Reply
+from proxyherd.server.clients.tcp import Clients, Connection
+from proxyherd.server.turn import Turn
+from proxyherd.telemetry.logs import LogFile, make_logger
+from proxyherd.telemetry.metrics import Metrics
+from proxyherd.telemetry.observer import Observer
 
 IDLE, SLOW = 50.0, 30.0
 LONG = b"x" * 1_000 + b"\n"

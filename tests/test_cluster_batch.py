@@ -8,9 +8,13 @@ from typing import cast
 import pytest
 from fake_redis import words
 
-from proxyherd.cluster import layout
-from proxyherd.cluster.batch import Asked, Batch, Failed, Wish
-from proxyherd.cluster.commands import (
+from proxyherd.config.herd_file import Address
+from proxyherd.config.schema import Redis
+from proxyherd.core.engine import Client
+from proxyherd.core.messages import invalid
+from proxyherd.engines.redis import layout
+from proxyherd.engines.redis.batch import Asked, Batch, Failed, Wish
+from proxyherd.engines.redis.commands import (
     ADMIT,
     ADVANCE,
     code,
@@ -19,12 +23,8 @@ from proxyherd.cluster.commands import (
     spell_reports,
     spell_word,
 )
-from proxyherd.cluster.outcomes import AGAIN, Outcomes
-from proxyherd.cluster.sealing import Sealing
-from proxyherd.config import Address
-from proxyherd.messages import invalid
-from proxyherd.schema import Redis
-from proxyherd.turn import Client
+from proxyherd.engines.redis.outcomes import AGAIN, Outcomes
+from proxyherd.engines.redis.sealing import Sealing
 
 TAG = layout.tag(b"kiwi")
 MASTER = Address("127.0.0.1", 7_001)

@@ -15,12 +15,12 @@ from typing import Any, cast
 import hiredis
 import pytest
 
-from proxyherd.cluster.commands import code
-from proxyherd.cluster.opening import Opener, UnusableError, find_password
-from proxyherd.cluster.views import Claim, View
-from proxyherd.config import Address, ConfigError
-from proxyherd.observe import Observer
-from proxyherd.schema import Redis
+from proxyherd.config.herd_file import Address, ConfigError
+from proxyherd.config.schema import Redis
+from proxyherd.engines.redis.commands import code
+from proxyherd.engines.redis.opening import Opener, UnusableError, find_password
+from proxyherd.engines.redis.views import Claim, View
+from proxyherd.telemetry.observer import Observer
 
 OURS = [b"library_name", b"proxyherd_1", b"engine", b"LUA", b"functions", [], b"library_code", code()]
 INFO = b"# Replication\r\nrole:master\r\n\r\n# Memory\r\nmaxmemory_policy:noeviction\r\n# Persistence\r\naof_enabled:1\r\n"

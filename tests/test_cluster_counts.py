@@ -10,11 +10,11 @@ from fake_redis import Connection, FullError, Master, RefusedError, TryAgainErro
 from msgspec.structs import replace
 from test_cluster_engine import NOW, Asker, Front, iamat, namesakes, one_of_each, played, whatsat
 
-from proxyherd.cluster import layout
-from proxyherd.cluster.engine import Clustered
-from proxyherd.cluster.shard import FIRST_PAUSE_SECONDS
-from proxyherd.config import Address
-from proxyherd.schema import Limits
+from proxyherd.config.herd_file import Address
+from proxyherd.config.schema import Limits
+from proxyherd.engines.redis import layout
+from proxyherd.engines.redis.engine import Clustered
+from proxyherd.engines.redis.shard import FIRST_PAUSE_SECONDS
 
 MILLISECOND = 10**6
 

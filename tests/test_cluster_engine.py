@@ -16,16 +16,17 @@ from fake_redis import TIME, FullError, Master, RefusedError, Silent, TryAgainEr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from proxyherd.clients import Clients, Connection
-from proxyherd.cluster import engine as engine_module
-from proxyherd.cluster import layout
-from proxyherd.cluster.engine import Clustered
-from proxyherd.messages import Iamat, parse_command
-from proxyherd.observe import Observer
+from proxyherd.config.schema import Limits, Redis
+from proxyherd.core.engine import Client
+from proxyherd.core.messages import Iamat, parse_command
+from proxyherd.core.reply import Reply
+from proxyherd.engines.redis import engine as engine_module
+from proxyherd.engines.redis import layout
+from proxyherd.engines.redis.engine import Clustered
 from proxyherd.places import Places
-from proxyherd.reply import Reply
-from proxyherd.schema import Limits, Redis
-from proxyherd.turn import Client, Turn
+from proxyherd.server.clients.tcp import Clients, Connection
+from proxyherd.server.turn import Turn
+from proxyherd.telemetry.observer import Observer
 
 SECOND = 10**9
 NOW = 1_600_000_000 * SECOND

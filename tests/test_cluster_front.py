@@ -11,12 +11,12 @@ import pytest
 from fake_redis import FullError, Silent, World, run
 from test_cluster_engine import Asker, iamat, one_of_each, whatsat
 
-from proxyherd.cluster import front as front_module
-from proxyherd.cluster.front import Front
-from proxyherd.config import parse
-from proxyherd.metrics import Metrics
-from proxyherd.observe import Observer
-from proxyherd.schema import Limits
+from proxyherd.config.herd_file import parse
+from proxyherd.config.schema import Limits
+from proxyherd.engines.redis import server as front_module
+from proxyherd.engines.redis.server import Front
+from proxyherd.telemetry.metrics import Metrics
+from proxyherd.telemetry.observer import Observer
 
 HERD = """
 [timing]

@@ -17,10 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis_cluster import Refused, Session
 
-from proxyherd.cluster import layout
-from proxyherd.cluster.commands import ADMIT, ADVANCE, LIBRARY, code, spell_reports
-from proxyherd.messages import Entry, parse_at
-from proxyherd.table import Room, Table
+from proxyherd.core.messages import Entry, parse_at
+from proxyherd.core.table import Room, Table
+from proxyherd.engines.redis import layout
+from proxyherd.engines.redis.commands import ADMIT, ADVANCE, LIBRARY, code, spell_reports
 
 pytestmark = [needs("redis-server"), pytest.mark.xdist_group("redis-function")]
 

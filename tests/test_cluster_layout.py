@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.crc import key_slot
 
-from proxyherd.cluster import layout
-from proxyherd.messages import parse_at
+from proxyherd.core.messages import parse_at
+from proxyherd.engines.redis import layout
 
 WHITE = b" \t\n\r\x0b\x0c"
 ids = st.binary(min_size=1, max_size=40).filter(lambda one: not set(one) & set(WHITE))

@@ -10,12 +10,12 @@ from typing import Any, cast
 
 from fake_redis import RefusedError, run
 
-from proxyherd.cluster.layout import SLOTS, TAGS
-from proxyherd.cluster.lookout import Lookout
-from proxyherd.cluster.opening import Opener
-from proxyherd.cluster.views import Claim, View
-from proxyherd.config import Address
-from proxyherd.observe import Observer
+from proxyherd.config.herd_file import Address
+from proxyherd.engines.redis.layout import SLOTS, TAGS
+from proxyherd.engines.redis.lookout import Lookout
+from proxyherd.engines.redis.opening import Opener
+from proxyherd.engines.redis.views import Claim, View
+from proxyherd.telemetry.observer import Observer
 
 SECONDS = 1.0
 """That a node may take."""

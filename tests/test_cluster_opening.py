@@ -21,12 +21,12 @@ from herd_process import free_port, wait_until
 from redis_cluster import Argument, Refused, Session
 from test_cluster_function import answers
 
-from proxyherd.cluster.commands import LIBRARY, code, encode, spell_word
-from proxyherd.cluster.layout import PREFIXES
-from proxyherd.cluster.opening import Opener, UnusableError, _Parser
-from proxyherd.config import Address
-from proxyherd.observe import Observer
-from proxyherd.schema import Redis
+from proxyherd.config.herd_file import Address
+from proxyherd.config.schema import Redis
+from proxyherd.engines.redis.commands import LIBRARY, code, encode, spell_word
+from proxyherd.engines.redis.layout import PREFIXES
+from proxyherd.engines.redis.opening import Opener, UnusableError, _Parser
+from proxyherd.telemetry.observer import Observer
 
 pytestmark = [needs("redis-server"), pytest.mark.xdist_group("redis-function")]
 

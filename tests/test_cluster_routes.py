@@ -9,13 +9,13 @@ from typing import cast
 
 import pytest
 
-from proxyherd.cluster.backlog import Backlog, Load
-from proxyherd.cluster.batch import Asked, Wish
-from proxyherd.cluster.layout import TAGS
-from proxyherd.cluster.routes import Routes, named
-from proxyherd.cluster.shard import Shard
-from proxyherd.config import Address
-from proxyherd.turn import Client
+from proxyherd.config.herd_file import Address
+from proxyherd.core.engine import Client
+from proxyherd.engines.redis.backlog import Backlog, Load
+from proxyherd.engines.redis.batch import Asked, Wish
+from proxyherd.engines.redis.layout import TAGS
+from proxyherd.engines.redis.routes import Routes, named
+from proxyherd.engines.redis.shard import Shard
 
 ONE, TWO, THREE = (Address(f"10.0.0.{number}", 7_000 + number) for number in (1, 2, 3))
 HALVES = [ONE] * (TAGS // 2) + [TWO] * (TAGS // 2)

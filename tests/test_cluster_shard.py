@@ -9,10 +9,10 @@ import pytest
 from fake_redis import Clockwork, Connection, RefusedError, World, run
 from msgspec.structs import replace
 
-from proxyherd.cluster.batch import Batch
-from proxyherd.cluster.commands import encode
-from proxyherd.cluster.shard import Shard
-from proxyherd.config import Address
+from proxyherd.config.herd_file import Address
+from proxyherd.engines.redis.batch import Batch
+from proxyherd.engines.redis.commands import encode
+from proxyherd.engines.redis.shard import Shard
 
 
 class Desk:

@@ -8,8 +8,8 @@ import pytest
 from fake_redis import FullError, Master, MovedError, RefusedError, TryAgainError, World
 from test_cluster_engine import Asker, Front, iamat, namesakes, one_of_each, played, whatsat
 
-from proxyherd.cluster import layout
-from proxyherd.config import Address
+from proxyherd.config.herd_file import Address
+from proxyherd.engines.redis import layout
 
 WITHIN = 2.2
 """Seconds: an idle master is asked once a second, and a batch takes less than another."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from proxyherd.cluster.layout import TAGS
-from proxyherd.cluster.views import Claim, View, merge, parse
-from proxyherd.config import Address
+from proxyherd.config.herd_file import Address
+from proxyherd.engines.redis.layout import TAGS
+from proxyherd.engines.redis.views import Claim, View, merge, parse
 
 ASKED = Address("10.0.0.9", 7_009)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from proxyherd.config import Address, ConfigError, Herd, load, parse
+from proxyherd.config.herd_file import Address, ConfigError, Herd, load, parse
 
 FILE = Path("herd.toml")
 TWO = """

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from proxyherd.config import Address, ConfigError, parse
+from proxyherd.config.herd_file import Address, ConfigError, parse
 
 FILE = Path("herd.toml")
 SERVER = 'Clark = { clients = "127.0.0.1:1", admin = "127.0.0.1:2" }'

@@ -12,7 +12,7 @@ from debian import needs
 from supervisor.datatypes import RestartWhenExitUnexpected  # type: ignore[import-untyped]
 from supervisor.options import ServerOptions  # type: ignore[import-untyped]
 
-from proxyherd import config
+from proxyherd.config import herd_file as config
 
 ROOT = Path(__file__).parent.parent
 UNITS = ["proxyherd@.service", "proxyherd.target", "proxyherd-gazetteer.service"]

@@ -20,10 +20,10 @@ from _pytest.mark.expression import Expression
 from prometheus_client import Metric
 from prometheus_client.metrics import MetricWrapperBase
 
-from proxyherd import config
 from proxyherd.cli import main
-from proxyherd.metrics import COMMANDS, LABELS, Metrics
+from proxyherd.config import herd_file as config
 from proxyherd.places import STATES, Outcome, Spared
+from proxyherd.telemetry.metrics import COMMANDS, LABELS, Metrics
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -106,7 +106,7 @@ def test_the_values_of_labels_of_places_are_those_of_the_program() -> None:
 
 def test_the_outcomes_of_commands_are_those_of_the_program() -> None:
     """Where the core makes a reply, kind and outcome stand as they are; `left` and `answered` come later."""
-    calls = ast.walk(ast.parse((ROOT / "proxyherd/node.py").read_text()))
+    calls = ast.walk(ast.parse((ROOT / "proxyherd/core/node.py").read_text()))
     made = [call.args[:2] for call in calls if isinstance(call, ast.Call) and last_name(call.func) == "Reply"]
     pairs = {tuple(arg.value for arg in args if isinstance(arg, ast.Constant)) for args in made}
     told = {(command, outcome) for command, outcome, _ in COMMANDS}

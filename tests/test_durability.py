@@ -25,18 +25,18 @@ from herd_process import Herd, Server, herd_of, now, running_herd, running_serve
 from prometheus_client import generate_latest
 from turns import Held, Pipeliner, node, turns_of_the_loop
 
-import proxyherd.durability
-from proxyherd.durability import Durability
-from proxyherd.journal import Journal, Rewrite, files, read, record, verify
-from proxyherd.logs import LogFile, make_logger
-from proxyherd.mark import Mark
-from proxyherd.messages import parse_at
-from proxyherd.metrics import Metrics
-from proxyherd.observe import Observer
+import proxyherd.engines.herd.durability
+from proxyherd.config.schema import Durability as Settings
+from proxyherd.core.messages import parse_at
+from proxyherd.engines.herd.durability import Durability
+from proxyherd.engines.herd.engine import Replicated
+from proxyherd.engines.herd.journal import Journal, Rewrite, files, read, record, verify
+from proxyherd.engines.herd.mark import Mark
 from proxyherd.places import Places
-from proxyherd.replicated import Replicated
-from proxyherd.schema import Durability as Settings
-from proxyherd.turn import Turn
+from proxyherd.server.turn import Turn
+from proxyherd.telemetry.logs import LogFile, make_logger
+from proxyherd.telemetry.metrics import Metrics
+from proxyherd.telemetry.observer import Observer
 
 NO_ROOM = "No space left on device"
 
@@ -342,7 +342,7 @@ def driven(
     **settings: Any,
 ) -> Iterator[tuple[Journal, Durability]]:
     """A journal and what keeps it, with seconds that are short. `catches_up`: at once, having no neighbours."""
-    monkeypatch.setattr(proxyherd.durability, "_SECOND", 0.002)
+    monkeypatch.setattr(proxyherd.engines.herd.durability, "_SECOND", 0.002)
     journal = Journal(folder, line_bytes=1_000, rewrite_bytes=4_096)
     journal.start()
     mark = Mark(folder.with_name("journal.mark"))

@@ -15,17 +15,17 @@ import fake_redis
 import pytest
 from turns import node
 
-from proxyherd.durability import Durability
-from proxyherd.journal import Journal, Rewrite, files, read, record, sync
-from proxyherd.logs import LogFile, make_logger
-from proxyherd.mark import Mark
-from proxyherd.messages import parse_at
-from proxyherd.metrics import Metrics
-from proxyherd.node import Node
-from proxyherd.observe import Observer
-from proxyherd.schema import Durability as Settings
-from proxyherd.schema import Limits, Timing
-from proxyherd.table import Table
+from proxyherd.config.schema import Durability as Settings
+from proxyherd.config.schema import Limits, Timing
+from proxyherd.core.messages import parse_at
+from proxyherd.core.node import Node
+from proxyherd.core.table import Table
+from proxyherd.engines.herd.durability import Durability
+from proxyherd.engines.herd.journal import Journal, Rewrite, files, read, record, sync
+from proxyherd.engines.herd.mark import Mark
+from proxyherd.telemetry.logs import LogFile, make_logger
+from proxyherd.telemetry.metrics import Metrics
+from proxyherd.telemetry.observer import Observer
 
 ATS = [b"AT Ann +0.100000000 client%d +1+1 5" % number for number in range(3_000)]
 
@@ -39,7 +39,7 @@ class Life:
     """One life of a server's journal, with a real node, log and metrics."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> None:
-        monkeypatch.setattr("proxyherd.durability.asyncio.to_thread", at_once)
+        monkeypatch.setattr("proxyherd.engines.herd.durability.asyncio.to_thread", at_once)
         self.folder = folder / "journal"
         self.log = folder / "log"
         self.file = LogFile(self.log)
@@ -246,7 +246,7 @@ def test_that_a_file_is_gone_is_told_before_a_sync_during_which_a_rewrite_may_me
         return function(*arguments)
 
     async def body(life: Life) -> None:
-        monkeypatch.setattr("proxyherd.durability.asyncio.to_thread", slow_syncs)
+        monkeypatch.setattr("proxyherd.engines.herd.durability.asyncio.to_thread", slow_syncs)
         life.begin(life.durability.watch, life.durability.keep)
         life.learn(ATS[:3])
         assert life.durability.append(ATS[:3])

@@ -13,12 +13,12 @@ import pytest
 from fake_redis import World, run
 from test_cluster_engine import Asker, Front, played
 
-from proxyherd.cluster import layout
-from proxyherd.framing import Overlong
-from proxyherd.node import Node
-from proxyherd.reply import Reply
-from proxyherd.schema import Limits, Timing
-from proxyherd.table import Table
+from proxyherd.config.schema import Limits, Timing
+from proxyherd.core.framing import Overlong
+from proxyherd.core.node import Node
+from proxyherd.core.reply import Reply
+from proxyherd.core.table import Table
+from proxyherd.engines.redis import layout
 
 SECOND = 10**9
 

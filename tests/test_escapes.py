@@ -15,12 +15,15 @@ from click.testing import CliRunner
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from proxyherd import cli, escapes, journal, messages
-from proxyherd.escapes import escaped, escaped_for_json, quoted, visible, visible_for_json, visible_json
-from proxyherd.recent import Recent
-from proxyherd.reply import Reply
-from proxyherd.tools import exporting
-from proxyherd.watching import state
+from proxyherd import cli
+from proxyherd.admin.status_page import state
+from proxyherd.base import escapes
+from proxyherd.base.escapes import escaped, escaped_for_json, quoted, visible, visible_for_json, visible_json
+from proxyherd.core import messages
+from proxyherd.core.reply import Reply
+from proxyherd.engines.herd import journal
+from proxyherd.remote import exporting
+from proxyherd.telemetry.recent import Recent
 
 ACTIVE = [
     *map(chr, (*range(0x20), *range(0x7F, 0xA0))),

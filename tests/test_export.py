@@ -19,9 +19,11 @@ from herd_process import herd_of, wait_until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxyherd import cli, journal, messages, table
-from proxyherd.escapes import escaped
-from proxyherd.tools import exporting
+from proxyherd import cli
+from proxyherd.base.escapes import escaped
+from proxyherd.core import messages, table
+from proxyherd.engines.herd import journal
+from proxyherd.remote import exporting
 
 HERD = """
 edges = []

@@ -10,10 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from proxyherd import config, journal, schema, secret, tls
-from proxyherd.cluster import opening
-from proxyherd.config import ConfigError
-from proxyherd.files import (
+from proxyherd.base.files import (
     NOT_REGULAR,
     inode_and_size,
     make_file,
@@ -23,13 +20,21 @@ from proxyherd.files import (
     sync_folder,
     write_all,
 )
-from proxyherd.journal import Journal
-from proxyherd.places import find_key, own_places
-from proxyherd.places.budget import Budget
+from proxyherd.config import herd_file as config
+from proxyherd.config import schema
+from proxyherd.config import secrets as secret
+from proxyherd.config.herd_file import ConfigError
+from proxyherd.engines.herd import journal
+from proxyherd.engines.herd.journal import Journal
+from proxyherd.engines.redis import opening
+from proxyherd.net import tls
+from proxyherd.places import find_key
 from proxyherd.places.failures import UnrecordedError
-from proxyherd.places.gazetteer import open_current
-from proxyherd.places.gazetteer_build import build, is_current
-from proxyherd.supervision import StateDirectory
+from proxyherd.places.gazetteer import own_places
+from proxyherd.places.gazetteer.build import build, is_current
+from proxyherd.places.gazetteer.file import open_current
+from proxyherd.places.limits.budget import Budget
+from proxyherd.server.supervision import StateDirectory
 
 Make = Callable[[Path], object]
 
@@ -167,7 +172,7 @@ def test_a_regular_file_is_opened_as_ever_through_links_too(tmp_path: Path) -> N
 def test_a_link_at_the_gazetteers_name_is_kept_and_what_it_leads_to_is_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proxyherd.places.gazetteer_build._cities", lambda: iter(()))
+    monkeypatch.setattr("proxyherd.places.gazetteer.build._cities", lambda: iter(()))
     (tmp_path / "disk").mkdir()
     link = tmp_path / "g.sqlite"
     link.symlink_to("disk/g.sqlite")

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxyherd.framing import LineFramer, Overlong
-from proxyherd.messages import COPIED_BYTES, is_http_request, parse_command
+from proxyherd.core.framing import LineFramer, Overlong
+from proxyherd.core.messages import COPIED_BYTES, is_http_request, parse_command
 
 LIMIT = 1_100
 ALL = 1_000_000

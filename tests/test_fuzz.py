@@ -30,11 +30,11 @@ from quick_table import QuickTable
 from redis_cluster import Cluster
 from targets import TARGETS, Target
 
-from proxyherd import node, walks
-from proxyherd.framing import LineFramer
-from proxyherd.link import NONCE_BYTES, Link, State, Terms
-from proxyherd.messages import At, Entry, Iamat, format_at, parse_at
-from proxyherd.table import LEAVES, Table
+from proxyherd.core import node, walks
+from proxyherd.core.framing import LineFramer
+from proxyherd.core.link import NONCE_BYTES, Link, State, Terms
+from proxyherd.core.messages import At, Entry, Iamat, format_at, parse_at
+from proxyherd.core.table import LEAVES, Table
 
 LIMIT = client_stream.LINE_BYTES
 SEED = 20_210_519

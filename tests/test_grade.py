@@ -33,8 +33,9 @@ from herd_process import Herd as RunningHerd
 from redis_cluster import Cluster
 from test_broken_herds import BROKEN
 
-from proxyherd import cli, config
-from proxyherd.cli.grading import SECTIONS
+from proxyherd import cli
+from proxyherd.cli.grade import SECTIONS
+from proxyherd.config import herd_file as config
 from proxyherd.grading import answers, guard, judging, keeping
 from proxyherd.grading import servers as servers_module
 from proxyherd.grading.faults import Fault, NotSeen

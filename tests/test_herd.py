@@ -36,7 +36,7 @@ from herd_process import (
 from redis_cluster import Cluster
 from supervisor.xmlrpc import SupervisorTransport  # type: ignore[import-untyped]
 
-from proxyherd import config
+from proxyherd.config import herd_file as config
 
 NAMES = ("Bailey", "Bona", "Campbell", "Clark", "Jaquez")
 DEFAULT_EDGES = config.load(ROOT / "deploy/herd.toml").edges

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from herd_process import PATIENCE_SECONDS, ROOT, Server, herd_of, running_herd, wait_until, write_secret
 
-from proxyherd import config
+from proxyherd.config import herd_file as config
 
 HEARTBEAT_SECONDS = 0.5
 

@@ -24,7 +24,7 @@ import pytest
 import simulation
 from herd_process import PATIENCE_SECONDS, Herd, Server, Stopwatch, herd_of, now, wait_until
 
-from proxyherd.link import State
+from proxyherd.core.link import State
 
 TIMING = """
 [timing]

@@ -17,11 +17,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxyherd.journal import Finding, Journal, files, read, record, records_bytes, sync, verify
-from proxyherd.messages import parse_at
-from proxyherd.node import Node
-from proxyherd.schema import Limits, Timing
-from proxyherd.table import Table
+from proxyherd.config.schema import Limits, Timing
+from proxyherd.core.messages import parse_at
+from proxyherd.core.node import Node
+from proxyherd.core.table import Table
+from proxyherd.engines.herd.journal import Finding, Journal, files, read, record, records_bytes, sync, verify
 
 LINE_BYTES = 1_000
 LINES = [b"AT Ann +0.100000000 client%d +1+1 %d" % (number, number) for number in range(9)]
@@ -371,7 +371,7 @@ def test_start_that_cannot_list_its_folder_destroys_nothing(
     def failing(_: Path) -> list[Path]:
         raise OSError(errno.EIO, "Input/output error", str(tmp_path))
 
-    monkeypatch.setattr("proxyherd.journal.files", failing)
+    monkeypatch.setattr("proxyherd.engines.herd.journal.files", failing)
     with opened(tmp_path) as journal:
         assert journal.failing
         rewrite(journal, [])

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxyherd import limiters
-from proxyherd.framing import Overlong
-from proxyherd.limiters import ADDRESS_BURST, COMMANDS_BURST, CommandLimiter, Limiter
-from proxyherd.logs import LogFile, make_logger
-from proxyherd.metrics import COMMANDS, Metrics
-from proxyherd.observe import Observer
-from proxyherd.reply import Reply
+from proxyherd.core import limiters
+from proxyherd.core.framing import Overlong
+from proxyherd.core.limiters import ADDRESS_BURST, COMMANDS_BURST, CommandLimiter, Limiter
+from proxyherd.core.reply import Reply
+from proxyherd.telemetry.logs import LogFile, make_logger
+from proxyherd.telemetry.metrics import COMMANDS, Metrics
+from proxyherd.telemetry.observer import Observer
 
 CHANGING = {"stored", "answered", "unanswered"}
 

@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxyherd.link import NONCE_BYTES, Link, State, Terms, _parse_recent
-from proxyherd.messages import At, Malformed, parse_at
-from proxyherd.peer_messages import (
+from proxyherd.core.link import NONCE_BYTES, Link, State, Terms, _parse_recent
+from proxyherd.core.messages import At, Malformed, parse_at
+from proxyherd.core.peer_messages import (
     AskDigests,
     AskLeaf,
     AskRange,

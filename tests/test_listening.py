@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from proxyherd import listening
-from proxyherd.listening import Listener
+from proxyherd.net import listening
+from proxyherd.net.listening import Listener
 
 
 class Starved(socket.socket):

@@ -23,7 +23,7 @@ from debian import needs
 from herd_process import ROOT, short_folder, wait_until
 from supervised import processes_in
 
-from proxyherd import config
+from proxyherd.config import herd_file as config
 
 NOBODY = 65_534
 PYTHON = "/usr/bin/python3"

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from structlog.typing import FilteringBoundLogger
 
-from proxyherd.logs import Each, LogFile, make_logger
+from proxyherd.telemetry.logs import Each, LogFile, make_logger
 
 MOST = 64
 BEGAN = 1_700_000_000_000_001_999
@@ -45,7 +45,7 @@ def logged(folder: Path, **fields: object) -> dict[str, Any]:
 class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = BEGAN
-        monkeypatch.setattr("proxyherd.logs.time.time_ns", lambda: self.now)
+        monkeypatch.setattr("proxyherd.telemetry.logs.time.time_ns", lambda: self.now)
 
 
 def test_events_that_leave_in_one_write_bear_the_time_of_the_first_and_the_next_ones_their_own(

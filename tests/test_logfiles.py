@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxyherd import logs
-from proxyherd.tools import logfiles
-from proxyherd.tools.logfiles import Log, OpenFile
+from proxyherd.remote import logfiles
+from proxyherd.remote.logfiles import Log, OpenFile
+from proxyherd.telemetry import logs
 
 
 def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:

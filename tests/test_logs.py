@@ -13,7 +13,7 @@ import pytest
 from herd_process import herd_of, read_log, running_server
 from redis_cluster import Cluster
 
-from proxyherd.logs import Each, LogFile, make_logger, names
+from proxyherd.telemetry.logs import Each, LogFile, make_logger, names
 
 
 def backups(path: Path) -> list[bytes]:
@@ -368,7 +368,7 @@ def test_a_pipe_that_nobody_reads_is_an_error_at_the_start_and_a_failure_later(t
 STANDARD_OUTPUT = """
 import os, sys
 from pathlib import Path
-from proxyherd.logs import LogFile
+from proxyherd.telemetry.logs import LogFile
 log = LogFile(Path(sys.argv[1]), max_bytes=100)
 for number in range(9):
     log.write(b"%d" % number * 60)

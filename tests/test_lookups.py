@@ -17,11 +17,11 @@ import pytest
 from debian import needs
 from herd_process import PATIENCE_SECONDS, free_port, herd_of, wait_until
 
-from proxyherd.config import Address, Server, parse
-from proxyherd.lookups import look_up, new_event_loop
-from proxyherd.notes import LinkFailed
-from proxyherd.peers import Peers
-from proxyherd.tools import ask
+from proxyherd.config.herd_file import Address, Server, parse
+from proxyherd.core.notes import LinkFailed
+from proxyherd.engines.herd.peers import Peers
+from proxyherd.net.resolving import look_up, new_event_loop
+from proxyherd.remote import ask
 
 NAME = "silent.example"
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from proxyherd.journal import Journal
-from proxyherd.mark import Mark, this_boot
+from proxyherd.engines.herd.journal import Journal
+from proxyherd.engines.herd.mark import Mark, this_boot
 
 LINES = [b"AT Ann +0.100000000 client%d +1+1 %d" % (number, number) for number in range(9)]
 BOOT = b"boot-1"
@@ -208,7 +208,7 @@ def test_a_mark_names_the_boot_of_this_machine_where_nobody_says_another(tmp_pat
 def test_a_machine_that_does_not_name_its_boot_leaves_a_mark_that_says_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proxyherd.mark._BOOT", tmp_path / "there is none")
+    monkeypatch.setattr("proxyherd.engines.herd.mark._BOOT", tmp_path / "there is none")
     assert this_boot() == b""
     mark = Mark(tmp_path / "journal.mark")
     mark.write({"x": (1, 2)})

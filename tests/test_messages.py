@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from proxyherd import messages
-from proxyherd.messages import (
+from proxyherd.core import messages
+from proxyherd.core.messages import (
     MOST_NANOSECONDS,
     At,
     Entry,

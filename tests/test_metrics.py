@@ -7,7 +7,7 @@ from pathlib import Path
 
 from prometheus_client import generate_latest
 
-from proxyherd.metrics import LABELS, Metrics
+from proxyherd.telemetry.metrics import LABELS, Metrics
 
 DOCS = Path(__file__).parent.parent / "docs"
 

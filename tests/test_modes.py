@@ -11,9 +11,9 @@ import pytest
 from gazetteer_file import FewCities
 from herd_process import running_herd
 
-from proxyherd.files import make_file, make_folder
-from proxyherd.places import gazetteer_build
-from proxyherd.places.budget import Budget
+from proxyherd.base.files import make_file, make_folder
+from proxyherd.places.gazetteer import build as gazetteer_build
+from proxyherd.places.limits.budget import Budget
 
 
 def mode(path: Path) -> int:

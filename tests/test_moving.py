@@ -16,14 +16,15 @@ import pytest
 from fake_redis import FullError, World, run
 from structlog.testing import capture_logs
 
-from proxyherd import config, tls
-from proxyherd.cluster import layout
-from proxyherd.cluster.opening import Opener
-from proxyherd.logs import LogFile
-from proxyherd.messages import At, Entry, parse_at
-from proxyherd.moving import passes
-from proxyherd.moving.bridge import Outcome, _Bridge
-from proxyherd.moving.member import _UNSENT_BYTES, Member
+from proxyherd.bridge import passes
+from proxyherd.bridge.bridge import Outcome, _Bridge
+from proxyherd.bridge.member import _UNSENT_BYTES, Member
+from proxyherd.config import herd_file as config
+from proxyherd.core.messages import At, Entry, parse_at
+from proxyherd.engines.redis import layout
+from proxyherd.engines.redis.opening import Opener
+from proxyherd.net import tls
+from proxyherd.telemetry.logs import LogFile
 
 NEIGHBOURS = ("Bona", "Jaquez")
 

@@ -225,7 +225,7 @@ def test_mutants_are_those_that_a_test_could_notice(source: str, become: set[str
 
 
 def test_every_mutant_of_the_package_compiles_but_few() -> None:
-    path = TOOL.parent.parent / "proxyherd/peer_messages.py"
+    path = TOOL.parent.parent / "proxyherd/core/peer_messages.py"
     found = mutants_of(path)
     assert len(found) > 100
     for mutant in found:

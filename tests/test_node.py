@@ -9,15 +9,15 @@ from random import Random
 
 import pytest
 
-from proxyherd.config import PEER_LINE_SLACK
-from proxyherd.framing import Overlong
-from proxyherd.link import NONCE_BYTES, Link, State, Terms
-from proxyherd.messages import Entry, format_at, parse_at, parse_report
-from proxyherd.node import TICKS, Node
-from proxyherd.notes import FROM_THE_FUTURE, CaughtUp, Heard, LinkDown, LinkFailed, LinkUp, Skipped
-from proxyherd.reply import Reply
-from proxyherd.schema import Limits, Timing
-from proxyherd.table import LEAVES, Table
+from proxyherd.config.herd_file import PEER_LINE_SLACK
+from proxyherd.config.schema import Limits, Timing
+from proxyherd.core.framing import Overlong
+from proxyherd.core.link import NONCE_BYTES, Link, State, Terms
+from proxyherd.core.messages import Entry, format_at, parse_at, parse_report
+from proxyherd.core.node import TICKS, Node
+from proxyherd.core.notes import FROM_THE_FUTURE, CaughtUp, Heard, LinkDown, LinkFailed, LinkUp, Skipped
+from proxyherd.core.reply import Reply
+from proxyherd.core.table import LEAVES, Table
 
 SECRET, KEY = b"s" * 32, b"k" * 32
 SECOND = 10**9
@@ -938,9 +938,9 @@ def test_what_ages_in_a_later_round_goes_too_a_part_of_the_table_each_tick(
 ) -> None:
     """Three rounds: what is too old goes within one round and a tick, and nothing younger does."""
     leaves = 256
-    monkeypatch.setattr("proxyherd.table.LEAVES", leaves)
-    monkeypatch.setattr("proxyherd.table.DEPTH", 2)
-    monkeypatch.setattr("proxyherd.node.LEAVES", leaves)
+    monkeypatch.setattr("proxyherd.core.table.LEAVES", leaves)
+    monkeypatch.setattr("proxyherd.core.table.DEPTH", 2)
+    monkeypatch.setattr("proxyherd.core.node.LEAVES", leaves)
     looked_at: list[int] = []
     table = Table(KEY)
     real_entries = table.entries

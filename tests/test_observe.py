@@ -16,14 +16,14 @@ from typing import Any, NamedTuple, cast, get_args
 import pytest
 from herd_process import running_server
 
-from proxyherd.framing import Overlong
-from proxyherd.logs import LogFile, make_logger
-from proxyherd.messages import Entry
-from proxyherd.metrics import COMMANDS, LABELS, Metrics
-from proxyherd.notes import REPLACED, CaughtUp, Flooded, Heard, LinkDown, LinkFailed, LinkUp, Skipped
-from proxyherd.observe import Observer
+from proxyherd.core.framing import Overlong
+from proxyherd.core.messages import Entry
+from proxyherd.core.notes import REPLACED, CaughtUp, Flooded, Heard, LinkDown, LinkFailed, LinkUp, Skipped
+from proxyherd.core.reply import Reply
 from proxyherd.places import STATES, Outcome, Spared
-from proxyherd.reply import Reply
+from proxyherd.telemetry.logs import LogFile, make_logger
+from proxyherd.telemetry.metrics import COMMANDS, LABELS, Metrics
+from proxyherd.telemetry.observer import Observer
 
 DOCS = Path(__file__).parent.parent / "docs"
 AT = b"AT Bob +0.1 kiwi +1+1 5"

@@ -18,22 +18,25 @@ import pytest
 from cost import NO_ERRORS, SECRET, ServerOnRedis, Transport, invalid, report
 from test_observe import Clock, figures, read
 
-from proxyherd import config, schema, secret, tls
-from proxyherd.clients import Connection
-from proxyherd.cluster.layout import TAGS
-from proxyherd.config import Address
-from proxyherd.daemon import Paths, _Daemon
-from proxyherd.durability import Durability
-from proxyherd.journal import Journal
-from proxyherd.logs import LogFile, make_logger
-from proxyherd.mark import Mark
-from proxyherd.metrics import Metrics
-from proxyherd.node import Node
-from proxyherd.observe import Observer
-from proxyherd.peers import PeerConnection
+from proxyherd.config import herd_file as config
+from proxyherd.config import schema
+from proxyherd.config import secrets as secret
+from proxyherd.config.herd_file import Address
+from proxyherd.config.schema import Limits, Timing
+from proxyherd.core.node import Node
+from proxyherd.core.table import Table
+from proxyherd.engines.herd.durability import Durability
+from proxyherd.engines.herd.journal import Journal
+from proxyherd.engines.herd.mark import Mark
+from proxyherd.engines.herd.peers import PeerConnection
+from proxyherd.engines.redis.layout import TAGS
+from proxyherd.net import tls
 from proxyherd.places import Answer, no_results
-from proxyherd.schema import Limits, Timing
-from proxyherd.table import Table
+from proxyherd.server.clients.tcp import Connection
+from proxyherd.server.daemon import Paths, _Daemon
+from proxyherd.telemetry.logs import LogFile, make_logger
+from proxyherd.telemetry.metrics import Metrics
+from proxyherd.telemetry.observer import Observer
 
 EDGES = [("Abe", "Ann"), ("Abe", "Bob"), ("Ann", "Bob"), ("Bob", "Cid")]
 NAMES = ("Abe", "Ann", "Bob", "Cid")
@@ -399,7 +402,9 @@ def test_a_server_on_redis_tells_of_its_masters_and_of_what_waits(tmp_path: Path
 
 
 def test_what_a_replay_finds_is_told_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxyherd.durability.time", SimpleNamespace(monotonic=Clock(), time_ns=lambda: 0))
+    monkeypatch.setattr(
+        "proxyherd.engines.herd.durability.time", SimpleNamespace(monotonic=Clock(), time_ns=lambda: 0)
+    )
     folder = tmp_path / "journal"
     for client in ("kiwi", "fig"):  # two lives
         written = Journal(folder, line_bytes=8_448, rewrite_bytes=1 << 20)

@@ -34,7 +34,7 @@ from herd_process import (
 )
 from supervised import Supervised, supervised_herd
 
-from proxyherd import journal
+from proxyherd.engines.herd import journal
 
 MOST_SECONDS = 1.0
 STOP_SECONDS = 0.8  # half a second, and what ending takes

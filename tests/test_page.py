@@ -26,22 +26,22 @@ from steps import measured_steps
 from viewing import Page, edges_in, get_events, server_in, viewing
 
 import proxyherd
-from proxyherd.admin import Admin, make_app
-from proxyherd.config import parse
-from proxyherd.logs import LogFile, make_logger
-from proxyherd.lookups import new_event_loop
-from proxyherd.messages import Entry
-from proxyherd.metrics import Metrics
-from proxyherd.observe import Observer
-from proxyherd.recent import MOST, SHOWN_BYTES, Command
-from proxyherd.reply import Reply
-from proxyherd.table import Table
-from proxyherd.watching import state
-from proxyherd.watching.density import MOST_CELLS, Density
-from proxyherd.watching.herd import MAX_VIEWERS, HerdWatch, Viewer
-from proxyherd.watching.others import Others
-from proxyherd.watching.rates import History, added, quantile
-from proxyherd.watching.state import Histogram, State
+from proxyherd.admin.app import Admin, make_app
+from proxyherd.admin.status_page import state
+from proxyherd.admin.status_page.density import MOST_CELLS, Density
+from proxyherd.admin.status_page.herd import MAX_VIEWERS, HerdWatch, Viewer
+from proxyherd.admin.status_page.others import Others
+from proxyherd.admin.status_page.rates import History, added, quantile
+from proxyherd.admin.status_page.state import Histogram, State
+from proxyherd.config.herd_file import parse
+from proxyherd.core.messages import Entry
+from proxyherd.core.reply import Reply
+from proxyherd.core.table import Table
+from proxyherd.net.resolving import new_event_loop
+from proxyherd.telemetry.logs import LogFile, make_logger
+from proxyherd.telemetry.metrics import Metrics
+from proxyherd.telemetry.observer import Observer
+from proxyherd.telemetry.recent import MOST, SHOWN_BYTES, Command
 
 PAGE = Path(proxyherd.__file__).parent / "watching/page"
 PATH = [("Ann", "Bob"), ("Bob", "Cid")]
@@ -519,7 +519,7 @@ def test_a_page_of_another_site_gets_nothing(herd: Herd) -> None:
 
 
 def test_nothing_is_kept_of_commands_unless_somebody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxyherd.watching.herd._WANTED_SECONDS", 0.05)
+    monkeypatch.setattr("proxyherd.admin.status_page.herd._WANTED_SECONDS", 0.05)
 
     async def scenario() -> None:
         async with watching() as (_, watch, observer):
@@ -620,7 +620,7 @@ BUSY = msgspec.structs.replace(
 
 
 def test_what_others_answer_holds_up_nobodys_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxyherd.watching.others._EVERY_SECONDS", 0.01)
+    monkeypatch.setattr("proxyherd.admin.status_page.others._EVERY_SECONDS", 0.01)
     with Listener(0, _answering(CHUNKED)) as bob:
 
         async def scenario() -> float:
@@ -642,7 +642,7 @@ def test_what_others_answer_holds_up_nobodys_answer(monkeypatch: pytest.MonkeyPa
 def test_others_commands_are_kept_while_somebody_looks_who_may_see_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("proxyherd.watching.others._EVERY_SECONDS", 0.02)
+    monkeypatch.setattr("proxyherd.admin.status_page.others._EVERY_SECONDS", 0.02)
 
     async def scenario() -> None:
         may_see = True
@@ -704,7 +704,7 @@ def test_silent_name_servers_hold_up_nothing_else(monkeypatch: pytest.MonkeyPatc
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", silent)
-    monkeypatch.setattr("proxyherd.watching.others._EVERY_SECONDS", 0.01)
+    monkeypatch.setattr("proxyherd.admin.status_page.others._EVERY_SECONDS", 0.01)
     named = re.sub(r"127\.0\.0\.3:([0-9]+)", r"s\1.example:\1", HERD)
 
     async def scenario() -> None:
@@ -729,7 +729,7 @@ def test_silent_name_servers_hold_up_nothing_else(monkeypatch: pytest.MonkeyPatc
 
 def test_a_viewer_that_goes_gives_up_its_place_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     for time_of_an_update in ("_EVERY_SECONDS", "_FIRST_SECONDS", "_FIRST_SLICE_SECONDS"):
-        monkeypatch.setattr(f"proxyherd.watching.herd.{time_of_an_update}", 3_600)
+        monkeypatch.setattr(f"proxyherd.admin.status_page.herd.{time_of_an_update}", 3_600)
 
     async def scenario() -> None:
         async with watching() as (port, watch, _):
@@ -830,8 +830,8 @@ EVENTS = b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n"
 def test_a_viewer_that_never_reads_is_cut_and_the_others_are_served_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("proxyherd.watching.herd._EVERY_SECONDS", 0.001)
-    monkeypatch.setattr("proxyherd.admin._STUCK_SECONDS", 0.2)
+    monkeypatch.setattr("proxyherd.admin.status_page.herd._EVERY_SECONDS", 0.001)
+    monkeypatch.setattr("proxyherd.admin.app._STUCK_SECONDS", 0.2)
 
     async def scenario() -> None:
         async with watching() as (port, watch, _):
@@ -858,8 +858,8 @@ def test_a_viewer_that_never_reads_is_cut_and_the_others_are_served_on(
 def test_a_viewer_that_never_reads_does_not_hold_up_a_server_that_stops(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("proxyherd.watching.herd._EVERY_SECONDS", 0.001)
-    monkeypatch.setattr("proxyherd.admin._STUCK_SECONDS", 600)
+    monkeypatch.setattr("proxyherd.admin.status_page.herd._EVERY_SECONDS", 0.001)
+    monkeypatch.setattr("proxyherd.admin.app._STUCK_SECONDS", 600)
 
     async def scenario() -> None:
         loop = asyncio.get_running_loop()
@@ -893,8 +893,8 @@ def test_what_waits_for_a_viewer_is_bounded() -> None:
 
 
 def test_a_viewer_stays_beyond_the_time_of_a_scraper(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxyherd.admin.REQUEST_SECONDS", 0.2)
-    monkeypatch.setattr("proxyherd.watching.herd._EVERY_SECONDS", 0.05)
+    monkeypatch.setattr("proxyherd.admin.app.REQUEST_SECONDS", 0.2)
+    monkeypatch.setattr("proxyherd.admin.status_page.herd._EVERY_SECONDS", 0.05)
 
     async def scenario() -> None:
         async with watching() as (port, _, _), asyncio.timeout(20):
@@ -909,7 +909,7 @@ def test_a_viewer_stays_beyond_the_time_of_a_scraper(monkeypatch: pytest.MonkeyP
 
 
 def test_all_viewers_get_the_same_bytes_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxyherd.watching.herd._FIRST_SECONDS", 0.05)
+    monkeypatch.setattr("proxyherd.admin.status_page.herd._FIRST_SECONDS", 0.05)
 
     async def scenario() -> None:
         async with watching() as (_, watch, _):
@@ -928,7 +928,7 @@ def test_all_viewers_get_the_same_bytes_made_once(monkeypatch: pytest.MonkeyPatc
 def test_a_fault_ends_what_is_shown_and_whoever_comes_then_sees_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("proxyherd.watching.herd._FIRST_SECONDS", 0.0)
+    monkeypatch.setattr("proxyherd.admin.status_page.herd._FIRST_SECONDS", 0.0)
 
     async def scenario() -> None:
         async with watching() as (_, watch, _):

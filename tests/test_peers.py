@@ -15,12 +15,12 @@ import fake_redis
 import pytest
 from cost import report, settled
 
-from proxyherd.config import Address
-from proxyherd.neighbour_hosts import NeighbourHosts, canonical
-from proxyherd.peers import PeerConnection
-from proxyherd.schema import Places, Redis, Timing
-from proxyherd.tools import polling
-from proxyherd.watching import others
+from proxyherd.admin.status_page import others
+from proxyherd.config.herd_file import Address
+from proxyherd.config.schema import Places, Redis, Timing
+from proxyherd.engines.herd.neighbour_hosts import NeighbourHosts, canonical
+from proxyherd.engines.herd.peers import PeerConnection
+from proxyherd.remote import polling
 
 # When, and for how long. ------------------------------------------------------------------------------------------
 

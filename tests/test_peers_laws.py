@@ -13,10 +13,10 @@ import fake_redis
 import pytest
 from cost import settled
 
-from proxyherd.config import Address, Server
-from proxyherd.link import State
-from proxyherd.notes import LinkDown, LinkFailed
-from proxyherd.peers import PeerConnection
+from proxyherd.config.herd_file import Address, Server
+from proxyherd.core.link import State
+from proxyherd.core.notes import LinkDown, LinkFailed
+from proxyherd.engines.herd.peers import PeerConnection
 
 CID = Server(
     name="Cid",

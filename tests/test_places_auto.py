@@ -24,15 +24,16 @@ from fake_google import (
 )
 from places_sim import simulator_in_thread
 
-from proxyherd import schema
-from proxyherd.places import Answer, Places, Query, auto
+from proxyherd.config import schema
+from proxyherd.places import Answer, Places, Query
 from proxyherd.places.answers import squeeze
-from proxyherd.places.auto import Auto
-from proxyherd.places.calling import Caller
 from proxyherd.places.failures import FailedError, failed
-from proxyherd.places.google import Google
-from proxyherd.places.google_new import GoogleNew
-from proxyherd.places.simulator import Faults
+from proxyherd.places.google import auto
+from proxyherd.places.google.auto import Auto
+from proxyherd.places.google.calling import Caller
+from proxyherd.places.google.legacy import Google
+from proxyherd.places.google.new import GoogleNew
+from proxyherd.standin.app import Faults
 
 
 def refusal(words: str) -> Reply:

@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from proxyherd.places.breaker import MOST_TIMES, STATES, Breaker, State
+from proxyherd.places.limits.breaker import MOST_TIMES, STATES, Breaker, State
 
 FAILURES = 3
 SECONDS = 10.0

@@ -23,9 +23,9 @@ from fake_google import message
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from proxyherd.files import make_file
-from proxyherd.places.budget import MEMORY, Budget, share
+from proxyherd.base.files import make_file
 from proxyherd.places.failures import FailedError, UnrecordedError
+from proxyherd.places.limits.budget import MEMORY, Budget, share
 
 MANY = 1_000_000
 MINUTE, DAY = 60, 86_400
@@ -40,7 +40,7 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxyherd.places.budget.REST_SECONDS", 0.0)
+    monkeypatch.setattr("proxyherd.places.limits.budget.REST_SECONDS", 0.0)
 
 
 def allows(budget: Budget, now: float) -> bool:
@@ -88,7 +88,7 @@ def test_exactly_as_many_as_allowed_and_the_refusal_names_the_key(file: Path) ->
 def test_what_is_spent_is_given_back_by_what_spending_returned(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proxyherd.places.budget.time.time", lambda: NOON + 0.9)
+    monkeypatch.setattr("proxyherd.places.limits.budget.time.time", lambda: NOON + 0.9)
     budget = Budget(file, MANY, 1)
     spent = budget.spend()
     assert spent == NOON
@@ -315,7 +315,7 @@ def test_a_restart_gives_nothing_back(file: Path) -> None:
 SPENDER = """
 import os, sys
 from pathlib import Path
-from proxyherd.places.budget import MEMORY, Budget
+from proxyherd.places.limits.budget import MEMORY, Budget
 from proxyherd.places.failures import FailedError, UnrecordedError
 budget = Budget(Path(sys.argv[1]), 10**9, int(sys.argv[2]))
 try:
@@ -437,7 +437,7 @@ def test_what_is_found_beside_the_file_is_closed_to_others_and_nothing_else_is_m
         made.append(path.name)
         make_file(path)
 
-    monkeypatch.setattr("proxyherd.places.budget.make_file", make)
+    monkeypatch.setattr("proxyherd.places.limits.budget.make_file", make)
     budget = Budget(file, MANY, 3)
     assert allows(budget, NOON)
     assert made == [file.name], "the others are for SQLite to make, if it wants them"
@@ -575,7 +575,7 @@ def test_the_log_beside_the_file_stays_small_while_it_is_open(file: Path) -> Non
 
 
 def test_what_failed_is_left_alone_for_a_while(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxyherd.places.budget.REST_SECONDS", 60.0)
+    monkeypatch.setattr("proxyherd.places.limits.budget.REST_SECONDS", 60.0)
     file.mkdir()
     budget = Budget(file, MANY, MANY)
     words = refusal(budget)

@@ -40,14 +40,14 @@ from hypothesis import strategies as st
 from structlog.tracebacks import ExceptionDictTransformer
 from yarl import URL
 
-from proxyherd import schema
+from proxyherd.config import schema
 from proxyherd.places import Answer, Outcome, Places, Query
 from proxyherd.places.answers import cut, squeeze
-from proxyherd.places.budget import Budget
-from proxyherd.places.calling import THREAD_BYTES, Caller, coordinate, retry_after, scrubber
 from proxyherd.places.failures import FailedError
-from proxyherd.places.google import Google
-from proxyherd.places.google_new import GoogleNew
+from proxyherd.places.google.calling import THREAD_BYTES, Caller, coordinate, retry_after, scrubber
+from proxyherd.places.google.legacy import Google
+from proxyherd.places.google.new import GoogleNew
+from proxyherd.places.limits.budget import Budget
 
 BOTH = ["google", "google-new"]
 MOST = 65_536

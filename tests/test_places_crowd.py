@@ -12,8 +12,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from proxyherd.places import crowd as module
-from proxyherd.places.crowd import Crowd
+from proxyherd.places.limits import crowd as module
+from proxyherd.places.limits.crowd import Crowd
 
 
 def crowd_of(most: int, *owners: str) -> Crowd[str]:

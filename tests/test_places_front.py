@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from proxyherd import schema
+from proxyherd.config import schema
 from proxyherd.places import Answer, Places, Query, open_places
 from proxyherd.places.answers import MOST_RESULTS, STATUSES, cut, no_results, read
 from proxyherd.places.failures import failed

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from proxyherd.places.gate import IN_ONE_GO, Gate
+from proxyherd.places.limits.gate import IN_ONE_GO, Gate
 
 ASKERS = ["ann", "bob", None]
 

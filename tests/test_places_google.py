@@ -20,11 +20,12 @@ from fake_google import (
     nearby_answer,
 )
 
-from proxyherd import schema
-from proxyherd.places import Answer, NoBudget, Query, calling
+from proxyherd.config import schema
+from proxyherd.places import Answer, NoBudget, Query
 from proxyherd.places.answers import cut, squeeze
-from proxyherd.places.google import Google, _judge
-from proxyherd.places.google_new import GoogleNew
+from proxyherd.places.google import calling
+from proxyherd.places.google.legacy import Google, _judge
+from proxyherd.places.google.new import GoogleNew
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from places_sim import simulator_in_thread
 
-from proxyherd import schema
+from proxyherd.config import schema
 from proxyherd.places import STATUSES, Answer, Query
 from proxyherd.places.answers import NonsenseError, made_here, read
-from proxyherd.places.google_new import translate
+from proxyherd.places.google.new import translate
 
 PRO = frozenset(
     """

@@ -18,22 +18,25 @@ import fake_redis
 import pytest
 from fake_google import KEY, FakeGoogle, Ledger, Reply, nearby_answer, opened
 
-from proxyherd import config, schema, secret, tls
-from proxyherd.daemon import Paths, _Daemon
-from proxyherd.logs import LogFile, make_logger
-from proxyherd.messages import Entry, Whatsat
-from proxyherd.metrics import Metrics
-from proxyherd.observe import Observer
+from proxyherd.config import herd_file as config
+from proxyherd.config import schema
+from proxyherd.config import secrets as secret
+from proxyherd.core.messages import Entry, Whatsat
+from proxyherd.core.reply import Reply as ClientsReply
+from proxyherd.net import tls
 from proxyherd.places import Answer, Places, Query, no_results
-from proxyherd.places import google as old
-from proxyherd.places import google_new as new
 from proxyherd.places.answers import NonsenseError
-from proxyherd.places.calling import THREAD_BYTES, Caller
 from proxyherd.places.failures import FailedError, LateError, UnrecordedError
-from proxyherd.places.gate import IN_ONE_GO
-from proxyherd.places.resilience import Resilient
-from proxyherd.questions import Questions
-from proxyherd.reply import Reply as ClientsReply
+from proxyherd.places.google import legacy as old
+from proxyherd.places.google import new as new
+from proxyherd.places.google.calling import THREAD_BYTES, Caller
+from proxyherd.places.limits.gate import IN_ONE_GO
+from proxyherd.places.limits.resilience import Resilient
+from proxyherd.server.daemon import Paths, _Daemon
+from proxyherd.server.questions import Questions
+from proxyherd.telemetry.logs import LogFile, make_logger
+from proxyherd.telemetry.metrics import Metrics
+from proxyherd.telemetry.observer import Observer
 
 NAMES = ("Ann", "Bea", "Cyd", "Dot", "Eve")
 
@@ -81,7 +84,7 @@ def test_all_servers_together_make_exactly_the_calls_that_their_herd_may_make(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("GOOGLE_PLACES_API_KEY", KEY)
-    monkeypatch.setattr("proxyherd.places.budget.time.time", lambda: 1_600_000_000.0)
+    monkeypatch.setattr("proxyherd.places.limits.budget.time.time", lambda: 1_600_000_000.0)
     file = herd_file(
         tmp_path,
         f'provider = "google"\nbase_url = "{google.url}"\nattempt_seconds = 60.0\ndeadline_seconds = 60.0\n'
@@ -438,7 +441,7 @@ def test_more_queries_than_a_slow_upstream_can_bear_open_no_breaker_and_waste_no
 ) -> None:
     """Of 25 queries a second eight can be answered: those are, and the rest cost nothing. On a clock that jumps."""
     clock = SimpleNamespace(monotonic=lambda: asyncio.get_running_loop().time())
-    monkeypatch.setattr("proxyherd.places.resilience.time", clock)
+    monkeypatch.setattr("proxyherd.places.limits.resilience.time", clock)
 
     async def scene() -> None:
         upstream, ledger = Slow(), Ledger()

@@ -11,8 +11,8 @@ from fake_google import KEY, ask, message
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxyherd import schema
-from proxyherd.config import ConfigError
+from proxyherd.config import schema
+from proxyherd.config.herd_file import ConfigError
 from proxyherd.places import KEY_CREDENTIAL, KEY_VARIABLE, find_key
 from proxyherd.places.answers import no_results
 

@@ -7,8 +7,8 @@ from decimal import Decimal
 from typing import Any, cast
 
 from proxyherd.places import Answer, Query, no_results
-from proxyherd.places.gazetteer import THREADS
-from proxyherd.places.offline import Offline
+from proxyherd.places.gazetteer.file import THREADS
+from proxyherd.places.gazetteer.offline import Offline
 
 QUERIES = [Query("+1", "+1", Decimal(number), 5) for number in range(1, 4 * THREADS)]
 

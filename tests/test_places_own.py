@@ -16,12 +16,14 @@ from gazetteer_file import FewCities
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxyherd import cli, config
-from proxyherd.config import ConfigError
-from proxyherd.places import gazetteer_build, own_places
-from proxyherd.places.feature_types import types_of
-from proxyherd.places.gazetteer import Gazetteer
-from proxyherd.places.own_places import Place
+from proxyherd import cli
+from proxyherd.config import herd_file as config
+from proxyherd.config.herd_file import ConfigError
+from proxyherd.places.gazetteer import build as gazetteer_build
+from proxyherd.places.gazetteer import own_places
+from proxyherd.places.gazetteer.feature_types import types_of
+from proxyherd.places.gazetteer.file import Gazetteer
+from proxyherd.places.gazetteer.own_places import Place
 from proxyherd.places.query import Query
 
 HERD = """

@@ -11,9 +11,10 @@ import pytest
 from fake_google import Ledger
 from yarl import URL
 
-from proxyherd import config, schema
-from proxyherd.places.calling import Caller
+from proxyherd.config import herd_file as config
+from proxyherd.config import schema
 from proxyherd.places.failures import FailedError
+from proxyherd.places.google.calling import Caller
 
 KEY = "AIzaSyTheKeyOfATestWhichNobodyHasEverHad0"
 GOOGLE = URL("https://maps.googleapis.com/maps/api/place/nearbysearch/json?location=34,-118")

@@ -26,15 +26,15 @@ from fake_google import (
 )
 from places_sim import simulator_in_thread
 
-from proxyherd import schema
+from proxyherd.config import schema
 from proxyherd.places import Answer, Places, Query
 from proxyherd.places.answers import no_results, squeeze
-from proxyherd.places.calling import Caller
 from proxyherd.places.failures import FailedError, LateError, failed
-from proxyherd.places.google import Google
-from proxyherd.places.google_new import GoogleNew
-from proxyherd.places.resilience import BrokenError, Resilient
-from proxyherd.places.simulator import Faults
+from proxyherd.places.google.calling import Caller
+from proxyherd.places.google.legacy import Google
+from proxyherd.places.google.new import GoogleNew
+from proxyherd.places.limits.resilience import BrokenError, Resilient
+from proxyherd.standin.app import Faults
 
 BOTH = ["google", "google-new"]
 FOUND = Answer(b"found", "OK", 1)

@@ -34,11 +34,11 @@ from places_sim import InThread, command, environment, places_sim, simulator_in_
 from proxyherd import cli
 from proxyherd.places import Query
 from proxyherd.places.answers import Answer, made_here
-from proxyherd.places.gazetteer import Gazetteer
-from proxyherd.places.simulator import QUOTA_SECONDS, Fault, Faults, Simulator, _Quota
-from proxyherd.places.simulator_new import New, read_mask
-from proxyherd.places.simulator_old import Old, spell
-from proxyherd.places.simulator_shapes import Asked, RefusedError, Search, viewport
+from proxyherd.places.gazetteer.file import Gazetteer
+from proxyherd.standin.app import QUOTA_SECONDS, Fault, Faults, Simulator, _Quota
+from proxyherd.standin.new import New, read_mask
+from proxyherd.standin.old import Old, spell
+from proxyherd.standin.shapes import Asked, RefusedError, Search, viewport
 
 OLD = "/maps/api/place/nearbysearch/json"
 NEW = "/v1/places:searchNearby"
@@ -684,7 +684,7 @@ def test_jitter_comes_on_top_and_differs(monkeypatch: pytest.MonkeyPatch) -> Non
             delays.append(seconds)
         await sleep(0)
 
-    monkeypatch.setattr("proxyherd.places.simulator.asyncio.sleep", noted)
+    monkeypatch.setattr("proxyherd.standin.app.asyncio.sleep", noted)
     with simulator_in_thread(Faults(latency=1.0, jitter=0.5), source=Row()) as sim:
         for _ in range(20):
             old(sim.url)

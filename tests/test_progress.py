@@ -7,11 +7,12 @@ from collections.abc import Callable
 import pytest
 from herd_process import ROOT
 
-from proxyherd import config
-from proxyherd.cli import main, watching
-from proxyherd.tools import ask
-from proxyherd.tools.ask import Status
-from proxyherd.tools.progress import Progress, describe
+from proxyherd.cli import main
+from proxyherd.cli import status as watching
+from proxyherd.config import herd_file as config
+from proxyherd.remote import ask
+from proxyherd.remote.ask import Status
+from proxyherd.remote.progress import Progress, describe
 
 ADDRESS = (config.Address("127.0.0.1", 1),)
 CLARK = config.Server("Clark", ADDRESS, ADDRESS, ADDRESS, ("Bona", "Jaquez"))

@@ -24,10 +24,12 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from places_sim import InThread, simulator_in_thread
 from prometheus import SHIPPED, TARGETS, Prometheus, hasten, running_prometheus, seconds
 
-from proxyherd import admin, cli, config
-from proxyherd.cli import scraping
-from proxyherd.metrics import Metrics
-from proxyherd.places.simulator import Faults
+from proxyherd import cli
+from proxyherd.admin import app as admin
+from proxyherd.cli import prometheus_targets as scraping
+from proxyherd.config import herd_file as config
+from proxyherd.standin.app import Faults
+from proxyherd.telemetry.metrics import Metrics
 
 pytestmark = pytest.mark.xdist_group("prometheus")
 

@@ -12,13 +12,13 @@ from typing import Any, Final
 import fake_redis
 import pytest
 
-from proxyherd.logs import LogFile, make_logger
-from proxyherd.messages import Entry, Whatsat
-from proxyherd.metrics import Metrics
-from proxyherd.observe import Observer
+from proxyherd.core.messages import Entry, Whatsat
+from proxyherd.core.reply import Reply
 from proxyherd.places import Answer, Query, no_results
-from proxyherd.questions import Questions
-from proxyherd.reply import Reply
+from proxyherd.server.questions import Questions
+from proxyherd.telemetry.logs import LogFile, make_logger
+from proxyherd.telemetry.metrics import Metrics
+from proxyherd.telemetry.observer import Observer
 
 A_TURN: Final = 32
 """Queries that begin in one turn, as docs/design.md says."""

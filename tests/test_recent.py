@@ -6,10 +6,10 @@ import time
 
 import pytest
 
-from proxyherd.framing import Overlong
-from proxyherd.messages import Entry
-from proxyherd.recent import MOST, Command, Recent
-from proxyherd.reply import Reply
+from proxyherd.core.framing import Overlong
+from proxyherd.core.messages import Entry
+from proxyherd.core.reply import Reply
+from proxyherd.telemetry.recent import MOST, Command, Recent
 
 AT = b"AT Ann +1.000000000 kiwi +1+1 1"
 

@@ -19,8 +19,8 @@ from herd_process import ROOT, wait_until
 from supervisor.options import ServerOptions  # type: ignore[import-untyped]
 from test_tutorial import Machine, machine
 
-from proxyherd import config
-from proxyherd.cluster.opening import CREDENTIAL
+from proxyherd.config import herd_file as config
+from proxyherd.engines.redis.opening import CREDENTIAL
 
 DEPLOY = ROOT / "deploy/redis"
 PAGE = (ROOT / "docs/redis.md").read_text()

@@ -35,9 +35,9 @@ from redis_load import (
     running_fronts,
 )
 
-from proxyherd.cluster.commands import LIBRARY
-from proxyherd.cluster.layout import TAG_SLOTS, VALUE, key, tag
-from proxyherd.messages import parse_at
+from proxyherd.core.messages import parse_at
+from proxyherd.engines.redis.commands import LIBRARY
+from proxyherd.engines.redis.layout import TAG_SLOTS, VALUE, key, tag
 
 SECONDS = float(os.environ.get("PROXYHERD_REDIS_FAULTS_SECONDS", "8"))
 CONNECTIONS = 12 if "PROXYHERD_REDIS_FAULTS_SECONDS" in os.environ else 4

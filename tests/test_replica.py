@@ -12,11 +12,11 @@ import fake_redis
 import pytest
 from turns import Pipeliner
 
-from proxyherd.journal import record
-from proxyherd.messages import Entry
-from proxyherd.metrics import Metrics
-from proxyherd.replica import Replica, make_table, make_terms
-from proxyherd.secret import read_all
+from proxyherd.config.secrets import read_all
+from proxyherd.core.messages import Entry
+from proxyherd.engines.herd.journal import record
+from proxyherd.engines.herd.server import Replica, make_table, make_terms
+from proxyherd.telemetry.metrics import Metrics
 
 
 def play(
@@ -103,7 +103,7 @@ async def at_once(function: Callable[..., Any], *arguments: Any) -> Any:
 def test_it_replays_then_listens_for_neighbours_then_catches_up_and_then_is_ready(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proxyherd.durability.asyncio.to_thread", at_once)
+    monkeypatch.setattr("proxyherd.engines.herd.durability.asyncio.to_thread", at_once)
 
     async def body(_: cost.Server, replica: Any) -> None:
         replica._binder = binder = Binder()
@@ -144,7 +144,7 @@ def test_neighbours_are_met_when_the_journal_has_been_replayed_and_then_those_wh
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, lacks: bool
 ) -> None:
     """Unless records may be missing: then all wait on."""
-    monkeypatch.setattr("proxyherd.durability.asyncio.to_thread", at_once)
+    monkeypatch.setattr("proxyherd.engines.herd.durability.asyncio.to_thread", at_once)
     line = b"AT Ann +0.100000000 kiwi +1+1 5"
 
     async def body(server: cost.Server, replica: Any) -> None:
@@ -194,7 +194,7 @@ def test_time_passes_on_the_links_from_the_end_of_the_replay_on(
 def test_a_server_that_ends_lets_go_of_clients_that_wait_then_of_neighbours_and_leaves_word_on_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proxyherd.durability.asyncio.to_thread", at_once)
+    monkeypatch.setattr("proxyherd.engines.herd.durability.asyncio.to_thread", at_once)
 
     async def body(server: cost.Server, replica: Any) -> None:
         asks = Pipeliner(server.daemon._turn, [b"WHATSAT kiwi 0 0"])

@@ -14,16 +14,17 @@ from typing import Any, cast
 import pytest
 from turns import Held, Pipeliner, no_places, node, turns_of_the_loop
 
-from proxyherd import replicated, waiting
-from proxyherd.link import Link
-from proxyherd.logs import LogFile, make_logger
-from proxyherd.messages import parse_at
-from proxyherd.metrics import Metrics
-from proxyherd.node import Node
-from proxyherd.observe import Observer
-from proxyherd.replicated import Replicated
-from proxyherd.schema import Timing
-from proxyherd.turn import Turn
+from proxyherd.config.schema import Timing
+from proxyherd.core import early_queries as waiting
+from proxyherd.core.link import Link
+from proxyherd.core.messages import parse_at
+from proxyherd.core.node import Node
+from proxyherd.engines.herd import engine as replicated
+from proxyherd.engines.herd.engine import Replicated
+from proxyherd.server.turn import Turn
+from proxyherd.telemetry.logs import LogFile, make_logger
+from proxyherd.telemetry.metrics import Metrics
+from proxyherd.telemetry.observer import Observer
 
 OLD = b"AT Ann +0.100000000 kiwi +1+1 1000"
 NEW = b"AT Ann +0.100000000 kiwi +2+2 2000"

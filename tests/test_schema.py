@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from proxyherd import schema
+from proxyherd.config import schema
 
 PAGE = (Path(__file__).parent.parent / "docs/configuration.md").read_text()
 SECTIONS: dict[str, Any] = {

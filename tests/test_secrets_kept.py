@@ -35,10 +35,11 @@ from herd_process import (
     write_secret,
 )
 
-from proxyherd import cli, secret
-from proxyherd.config import ConfigError
-from proxyherd.escapes import escaped_for_json
-from proxyherd.link import NONCE_BYTES, Link, State, Terms
+from proxyherd import cli
+from proxyherd.base.escapes import escaped_for_json
+from proxyherd.config import secrets as secret
+from proxyherd.config.herd_file import ConfigError
+from proxyherd.core.link import NONCE_BYTES, Link, State, Terms
 
 PAGE = (ROOT / "docs/security.md").read_text()
 STEPS = [
@@ -452,7 +453,7 @@ def test_no_mistake_in_configuration_shows_a_secret(where: str) -> None:
 FAULT = """
 import sys
 from proxyherd import cli, link, secret, peers
-from proxyherd.places.calling import Caller
+from proxyherd.places.google.calling import Caller
 {fault}
 sys.argv[0] = "proxyherd"
 cli.main()

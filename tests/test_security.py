@@ -8,12 +8,12 @@ import pytest
 from fake_google import FakeGoogle, Reply
 from herd_process import Connection, now, running_server, wait_until
 
-from proxyherd.journal import Journal, files, read
-from proxyherd.link import NONCE_BYTES, Link, State, Terms
-from proxyherd.messages import parse_at
-from proxyherd.node import Node
-from proxyherd.schema import Limits, Timing
-from proxyherd.table import LEAVES, Table
+from proxyherd.config.schema import Limits, Timing
+from proxyherd.core.link import NONCE_BYTES, Link, State, Terms
+from proxyherd.core.messages import parse_at
+from proxyherd.core.node import Node
+from proxyherd.core.table import LEAVES, Table
+from proxyherd.engines.herd.journal import Journal, files, read
 
 SECOND = 10**9
 SECRET, NONCE, OTHER_NONCE = b"s" * 32, b"\x01" * NONCE_BYTES, "2" * 2 * NONCE_BYTES

@@ -38,8 +38,8 @@ from hosts import (
 )
 from test_tls import MAKE_AUTHORITY, MAKE_CERTIFICATES, issue
 
-from proxyherd import config
-from proxyherd.tools import ask
+from proxyherd.config import herd_file as config
+from proxyherd.remote import ask
 
 pytestmark = [
     needs("ip", "nft", "nsenter", "openssl", "systemctl", root=True),

@@ -12,12 +12,12 @@ from collections.abc import Callable
 import pytest
 from simulation import Herd, LawBroken, Plan, WatchedTable, check, run
 
-from proxyherd.messages import At, Entry, Whatsat
-from proxyherd.node import News, Node
-from proxyherd.peer_messages import Changed, Event
-from proxyherd.reply import Reply
-from proxyherd.table import Table
-from proxyherd.walks import Neighbour
+from proxyherd.core.messages import At, Entry, Whatsat
+from proxyherd.core.node import News, Node
+from proxyherd.core.peer_messages import Changed, Event
+from proxyherd.core.reply import Reply
+from proxyherd.core.table import Table
+from proxyherd.core.walks import Neighbour
 
 SEEDS = int(os.environ.get("PROXYHERD_SEEDS", "500"))
 FIRST = int(os.environ.get("PROXYHERD_FIRST_SEED", "0"))

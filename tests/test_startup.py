@@ -112,7 +112,7 @@ import os, runpy, signal, sys, weakref
 
 class Watcher:
     def find_spec(self, name, path=None, target=None):
-        if name == "proxyherd.daemon":
+        if name == "proxyherd.server.daemon":
             something = Watcher()
             heard = weakref.ref(something, lambda _: signal.raise_signal(signal.SIGTERM))
             del something  # Python prints what a callback raises, and goes on

@@ -26,9 +26,9 @@ from herd_process import Herd, now, running_herd, wait_until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxyherd import config
-from proxyherd.cli import watching as watching_room
-from proxyherd.tools import ask, polling
+from proxyherd.cli import status as watching_room
+from proxyherd.config import herd_file as config
+from proxyherd.remote import ask, polling
 
 ROOT = Path(__file__).parent.parent
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")

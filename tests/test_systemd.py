@@ -29,7 +29,7 @@ from booted import Machine, booted, copy_checkout, remove_leftovers, system_pyth
 from debian import environ_to_fetch, needs
 from herd_process import now, read_rotated, wait_until
 
-from proxyherd import config
+from proxyherd.config import herd_file as config
 
 pytestmark = [
     needs(

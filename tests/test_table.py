@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxyherd.link import Link
-from proxyherd.messages import Entry, parse_at
-from proxyherd.node import Node
-from proxyherd.schema import Limits, Timing
-from proxyherd.table import _MOST_KNOWN, DEPTH, FANOUT, LEAVES, Room, Table, span
-from proxyherd.walks import Neighbour
+from proxyherd.config.schema import Limits, Timing
+from proxyherd.core.link import Link
+from proxyherd.core.messages import Entry, parse_at
+from proxyherd.core.node import Node
+from proxyherd.core.table import _MOST_KNOWN, DEPTH, FANOUT, LEAVES, Room, Table, span
+from proxyherd.core.walks import Neighbour
 
 KEY = bytes(range(32))
 ALL = 1_000_000
@@ -124,7 +124,7 @@ def test_a_table_counts_clients_not_lines() -> None:
 
 
 def test_a_leaf_is_the_same_whether_it_is_remembered_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxyherd.table._MOST_KNOWN", 3)
+    monkeypatch.setattr("proxyherd.core.table._MOST_KNOWN", 3)
     table, clients = Table(KEY), [b"%d" % number for number in range(10)]
     expected = [Table(KEY).leaf(client) for client in clients]
     assert [table.leaf(client) for client in clients * 2] == expected * 2
@@ -422,7 +422,7 @@ def test_asking_for_long_ids_leaves_nothing_behind() -> None:
 
 def test_what_is_remembered_of_ids_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _MOST_KNOWN == 131_072  # 20 MiB: comment there
-    monkeypatch.setattr("proxyherd.table._MOST_KNOWN", 10)
+    monkeypatch.setattr("proxyherd.core.table._MOST_KNOWN", 10)
     table = Table(KEY)
     leaves = {}
     for number in range(25):

@@ -22,11 +22,11 @@ from herd_process import Herd, Server, herd_of, running_server, wait_until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import proxyherd.cli.tailing
+import proxyherd.cli.tail
 from proxyherd import cli
-from proxyherd.escapes import escaped_for_json
-from proxyherd.tools import tailing
-from proxyherd.tools.tailing import Event, Filter, Reader, Reading, Sorter
+from proxyherd.base.escapes import escaped_for_json
+from proxyherd.remote import tailing
+from proxyherd.remote.tailing import Event, Filter, Reader, Reading, Sorter
 
 STAMP = "2026-11-24T06:28:50.%06dZ"
 
@@ -334,9 +334,7 @@ def run_real(*arguments: str | bytes, **environ: str) -> subprocess.CompletedPro
 
 def test_logs_are_looked_for_as_servers_put_them(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "var/log").rename(folder / "elsewhere")
-    monkeypatch.setattr(
-        proxyherd.cli.tailing, "INSTALLED_LOGS", folder / "none"
-    )  # this machine may have some
+    monkeypatch.setattr(proxyherd.cli.tail, "INSTALLED_LOGS", folder / "none")  # this machine may have some
     assert tail().exit_code == 2
     assert numbers(tail("--logs", "elsewhere", "--json", "-n1")) == [38, 39]
     done = run_real("--json", "-n1", LOGS_DIRECTORY="elsewhere")

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from proxyherd import cli, journal
+from proxyherd import cli
+from proxyherd.engines.herd import journal
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs/tools.md").read_text()
@@ -77,7 +78,7 @@ def test_every_session_prints_what_the_page_shows(folder: Path) -> None:
 
 
 def test_the_columns_of_the_live_table_are_on_the_page() -> None:
-    from proxyherd.cli.watching import _WATCHED  # noqa: PLC0415 - what the table is made of
+    from proxyherd.cli.status import _WATCHED  # noqa: PLC0415 - what the table is made of
 
     rows = re.findall(r"^\| (`[^|]+) \| ", PAGE.partition("| column |")[2].partition("\n\n")[0], re.MULTILINE)
     told = [name for row in rows for name in re.findall(r"`([^`]+)`", row)]

@@ -17,13 +17,13 @@ import fake_redis
 import pytest
 from cost import invalid, report, settled, update
 
-from proxyherd import replicated
-from proxyherd.clients import Connection
-from proxyherd.config import Address, parse
-from proxyherd.listening import Listener
-from proxyherd.lookups import new_event_loop
-from proxyherd.notes import Heard, LinkUp
-from proxyherd.peers import Peers
+from proxyherd.config.herd_file import Address, parse
+from proxyherd.core.notes import Heard, LinkUp
+from proxyherd.engines.herd import engine as replicated
+from proxyherd.engines.herd.peers import Peers
+from proxyherd.net.listening import Listener
+from proxyherd.net.resolving import new_event_loop
+from proxyherd.server.clients.tcp import Connection
 
 Body = Callable[["Bob"], Coroutine[Any, Any, None]]
 

@@ -12,13 +12,14 @@ import fake_redis
 import pytest
 from turns import Pipeliner, no_places
 
-from proxyherd.framing import Overlong
-from proxyherd.logs import LogFile, make_logger
-from proxyherd.metrics import Metrics
-from proxyherd.notes import LinkUp, Note
-from proxyherd.observe import Observer
-from proxyherd.reply import Reply
-from proxyherd.turn import Client, Settled, Turn
+from proxyherd.core.engine import Client, Settled
+from proxyherd.core.framing import Overlong
+from proxyherd.core.notes import LinkUp, Note
+from proxyherd.core.reply import Reply
+from proxyherd.server.turn import Turn
+from proxyherd.telemetry.logs import LogFile, make_logger
+from proxyherd.telemetry.metrics import Metrics
+from proxyherd.telemetry.observer import Observer
 
 TURN_LINES = 512
 

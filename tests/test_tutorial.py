@@ -31,7 +31,7 @@ from gazetteer_file import gazetteer_file
 from herd_process import ROOT, short_folder, wait_until
 from places_sim import environment
 
-from proxyherd import config
+from proxyherd.config import herd_file as config
 
 HERD = config.load(ROOT / "deploy/herd.toml")
 TUTORIAL = ROOT / "docs/tutorial.md"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from herd_process import herd_of, wait_until
 
-from proxyherd import waiting
-from proxyherd.messages import Whatsat
-from proxyherd.node import News
-from proxyherd.reply import Reply
-from proxyherd.waiting import EarlyQueries, Query
+from proxyherd.core import early_queries as waiting
+from proxyherd.core.early_queries import EarlyQueries, Query
+from proxyherd.core.messages import Whatsat
+from proxyherd.core.node import News
+from proxyherd.core.reply import Reply
 
 
 class Asking:

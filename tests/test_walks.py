@@ -6,9 +6,9 @@ from typing import Any, cast
 
 import pytest
 
-from proxyherd.messages import Entry
-from proxyherd.notes import CaughtUp
-from proxyherd.peer_messages import (
+from proxyherd.core.messages import Entry
+from proxyherd.core.notes import CaughtUp
+from proxyherd.core.peer_messages import (
     AskDigests,
     AskLeaf,
     AskRange,
@@ -17,8 +17,8 @@ from proxyherd.peer_messages import (
     Done,
     Misspoken,
 )
-from proxyherd.table import FANOUT, LEAVES, Table
-from proxyherd.walks import BATCH_BYTES, SLICE_LINES, Neighbour, Walks
+from proxyherd.core.table import FANOUT, LEAVES, Table
+from proxyherd.core.walks import BATCH_BYTES, SLICE_LINES, Neighbour, Walks
 
 COMPARE_SECONDS, PATIENCE = 30.0, 10.0
 LINE = b"AT Clark +0.000000000 %b +1+1 5"

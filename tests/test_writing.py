@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from proxyherd import cli, journal
+from proxyherd import cli
+from proxyherd.engines.herd import journal
 
 COMMANDS = pytest.mark.parametrize(("command", "mode"), [("export", 0o640), ("prometheus-targets", 0o644)])
 

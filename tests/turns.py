@@ -7,13 +7,13 @@ from collections import deque
 from collections.abc import Iterable
 from typing import cast
 
-from proxyherd.framing import Overlong
-from proxyherd.node import Node
+from proxyherd.config.schema import Limits, Timing
+from proxyherd.core.framing import Overlong
+from proxyherd.core.node import Node
+from proxyherd.core.reply import Reply
+from proxyherd.core.table import Table
 from proxyherd.places import Answer, Places, no_results
-from proxyherd.reply import Reply
-from proxyherd.schema import Limits, Timing
-from proxyherd.table import Table
-from proxyherd.turn import Turn
+from proxyherd.server.turn import Turn
 
 
 class Held:

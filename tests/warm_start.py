@@ -31,9 +31,16 @@ from typing import IO, Final, TypeAlias
 PROGRAM: Final = [sys.executable, "-m", "proxyherd"]
 
 _MODULES: Final = (
-    *("sqlite3", "uvloop", "proxyherd.admin", "proxyherd.cli", "proxyherd.cluster.front", "proxyherd.daemon"),
-    *("proxyherd.places.auto", "proxyherd.places.budget", "proxyherd.places.offline"),
-    "proxyherd.moving.bridge",
+    *(
+        "sqlite3",
+        "uvloop",
+        "proxyherd.admin.app",
+        "proxyherd.cli",
+        "proxyherd.engines.redis.server",
+        "proxyherd.server.daemon",
+    ),
+    *("proxyherd.places.google.auto", "proxyherd.places.limits.budget", "proxyherd.places.gazetteer.offline"),
+    "proxyherd.bridge.bridge",
 )
 """With what they import, all that servers and the bridge import at their start."""
 

@@ -46,8 +46,8 @@ def main() -> None:
     if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
         _fail("usage: python3 server.py NAME, such as: python3 server.py Clark")
     _find_package()
-    from proxyherd import secret  # noqa: PLC0415 - only now can it be found
-    from proxyherd.config import ConfigError, load  # noqa: PLC0415 - likewise
+    from proxyherd.config import secrets as secret  # noqa: PLC0415 - only now can it be found
+    from proxyherd.config.herd_file import ConfigError, load  # noqa: PLC0415 - likewise
 
     name, file = sys.argv[1], _herd_file()
     try:

@@ -9,7 +9,7 @@
 set -eu
 
 : "${REDIS_CLI:=redis-cli --user admin}"
-file=$(dirname "$0")/../../proxyherd/cluster/function.lua
+file=$(dirname "$0")/../../proxyherd/engines/redis/function.lua
 
 fail() {
 	echo "load-function.sh: $*" >&2

@@ -6,18 +6,18 @@ import click
 
 from proxyherd import __version__
 from proxyherd.cli.asking import iamat, whatsat
-from proxyherd.cli.bridging import bridge
+from proxyherd.cli.bridge import bridge
 from proxyherd.cli.common import Group, config_option, examples
-from proxyherd.cli.completing import completion
-from proxyherd.cli.exporting import export
-from proxyherd.cli.files import gazetteer, journal, secret
-from proxyherd.cli.grading import grade
-from proxyherd.cli.placing import places
-from proxyherd.cli.scraping import prometheus_targets
-from proxyherd.cli.serving import check_config, serve
-from proxyherd.cli.simulating import places_sim
-from proxyherd.cli.tailing import tail
-from proxyherd.cli.watching import status
+from proxyherd.cli.completion import completion
+from proxyherd.cli.export import export
+from proxyherd.cli.grade import grade
+from proxyherd.cli.journal import gazetteer, journal, secret
+from proxyherd.cli.places import places
+from proxyherd.cli.places_sim import places_sim
+from proxyherd.cli.prometheus_targets import prometheus_targets
+from proxyherd.cli.serve import check_config, serve
+from proxyherd.cli.status import status
+from proxyherd.cli.tail import tail
 
 
 @click.group(

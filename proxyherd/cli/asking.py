@@ -102,7 +102,7 @@ def whatsat(
 
 
 def _ask(ctx: click.Context, name: str | None, raw: bool, *fields: bytes) -> None:
-    from proxyherd.tools import ask  # noqa: PLC0415 - not for `serve`
+    from proxyherd.remote import ask  # noqa: PLC0415 - not for `serve`
 
     herd = load(ctx)
     server = herd.server(name) if name is not None else next(iter(herd.servers.values()))
@@ -122,7 +122,7 @@ def _ask(ctx: click.Context, name: str | None, raw: bool, *fields: bytes) -> Non
 
 def _readable(answer: bytes) -> bytes:
     """Return an answer in which nothing is hidden; places are the same JSON, spelled otherwise."""
-    from proxyherd.escapes import escaped, visible_json  # noqa: PLC0415 - not for `serve`
+    from proxyherd.base.escapes import escaped, visible_json  # noqa: PLC0415 - not for `serve`
 
     first, end, places = answer.partition(b"\n")
     return f"{escaped(first)}{end.decode()}{visible_json(places)}".encode()

@@ -19,16 +19,16 @@ from typing import Any, TypeVar
 
 import click
 
-from proxyherd import config
-from proxyherd.config import Herd, Server
-from proxyherd.escapes import visible
+from proxyherd.base.escapes import visible
+from proxyherd.config import herd_file as config
+from proxyherd.config.herd_file import Herd, Server
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 INSTALLED_FILE = Path("/etc/proxyherd/herd.toml")
 """Where an installed herd's file is, for when the working directory has none."""
 
-_CONFIG_KEY = "proxyherd.config"
+_CONFIG_KEY = "proxyherd.config.herd_file"
 
 
 class Failure(click.ClickException):

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from proxyherd.escapes import escaped, quoted
+from proxyherd.base.escapes import escaped, quoted
 
 STATUSES: Final = frozenset(
     {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from proxyherd.escapes import quoted
+from proxyherd.base.escapes import quoted
 
 MOST_SHOWN: Final = 300
 """Bytes of a line or an answer that a report shows."""

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from proxyherd.escapes import escaped
-from proxyherd.files import open_regular
+from proxyherd.base.escapes import escaped
+from proxyherd.base.files import open_regular
 from proxyherd.grading.answers import parse_at
 from proxyherd.grading.faults import Fault, NotApplicable, NotSeen, shown
 from proxyherd.grading.keeping import Keeper

@@ -22,8 +22,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Final, Protocol
 
-from proxyherd.escapes import escaped
-from proxyherd.files import open_regular
+from proxyherd.base.escapes import escaped
+from proxyherd.base.files import open_regular
 from proxyherd.grading import processes
 from proxyherd.grading.faults import NotSeen
 from proxyherd.grading.servers import Server, until

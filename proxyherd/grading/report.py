@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from proxyherd.escapes import visible
+from proxyherd.base.escapes import visible
 from proxyherd.grading.faults import Fault, shown
 
 

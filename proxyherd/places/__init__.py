@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from proxyherd.places.answers import STATUSES, Answer, no_results
-from proxyherd.places.breaker import STATES, State
 from proxyherd.places.front import Places
 from proxyherd.places.key import KEY_CREDENTIAL, KEY_VARIABLE, find_key
+from proxyherd.places.limits.breaker import STATES, State
 from proxyherd.places.query import Provider, Query, Upstream
 from proxyherd.places.watch import NoBudget, Outcome, Spared, Spend, Watch
 
 if TYPE_CHECKING:
-    from proxyherd import schema
+    from proxyherd.config import schema
 
 __all__ = [
     "KEY_CREDENTIAL",
@@ -105,8 +105,8 @@ def open_places(
 
 
 def _gazetteer(file: Path) -> Provider:
-    from proxyherd.places.gazetteer import Gazetteer  # noqa: PLC0415 — see the top
-    from proxyherd.places.offline import Offline  # noqa: PLC0415 — likewise
+    from proxyherd.places.gazetteer.file import Gazetteer  # noqa: PLC0415 — see the top
+    from proxyherd.places.gazetteer.offline import Offline  # noqa: PLC0415 — likewise
 
     return Offline(Gazetteer(file))
 
@@ -114,11 +114,11 @@ def _gazetteer(file: Path) -> Provider:
 def _google(places: schema.Places, watch: Watch, key: str | None, budget: Spend) -> Provider:
     if key is None:
         return _NoKey(places.provider)
-    from proxyherd.places.auto import Auto  # noqa: PLC0415 — see the top
-    from proxyherd.places.calling import Caller  # noqa: PLC0415 — likewise
-    from proxyherd.places.google import Google  # noqa: PLC0415 — likewise
-    from proxyherd.places.google_new import GoogleNew  # noqa: PLC0415 — likewise
-    from proxyherd.places.resilience import Resilient  # noqa: PLC0415 — likewise
+    from proxyherd.places.google.auto import Auto  # noqa: PLC0415 — see the top
+    from proxyherd.places.google.calling import Caller  # noqa: PLC0415 — likewise
+    from proxyherd.places.google.legacy import Google  # noqa: PLC0415 — likewise
+    from proxyherd.places.google.new import GoogleNew  # noqa: PLC0415 — likewise
+    from proxyherd.places.limits.resilience import Resilient  # noqa: PLC0415 — likewise
 
     caller = Caller(places, key, budget, watch)
     old, new = Google(places, caller), GoogleNew(places, caller)

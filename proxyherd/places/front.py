@@ -15,8 +15,8 @@ from functools import partial
 from msgspec import Struct
 
 from proxyherd.places.answers import Answer, no_results, shorten
-from proxyherd.places.crowd import Crowd
 from proxyherd.places.failures import FailedError
+from proxyherd.places.limits.crowd import Crowd
 from proxyherd.places.query import Provider, Query
 from proxyherd.places.watch import Watch
 

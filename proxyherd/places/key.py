@@ -6,9 +6,9 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from proxyherd import schema
-from proxyherd.config import ConfigError
-from proxyherd.files import read_regular
+from proxyherd.base.files import read_regular
+from proxyherd.config import schema
+from proxyherd.config.herd_file import ConfigError
 
 KEY_CREDENTIAL = "google-places-api-key"
 """The systemd credential with the key."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final, Literal, Protocol
 
-from proxyherd.places.breaker import State
+from proxyherd.places.limits.breaker import State
 
 Outcome = Literal[
     "answered", "denied", "limited", "failed", "unreachable", "broken", "late", "nonsense", "abandoned"

@@ -12,12 +12,12 @@ import oracle
 from cuts import cut
 from quick_table import QuickTable
 
-from proxyherd.framing import LineFramer
-from proxyherd.messages import parse_at
-from proxyherd.node import Node
+from proxyherd.config.schema import Limits, Timing
+from proxyherd.core.framing import LineFramer
+from proxyherd.core.messages import parse_at
+from proxyherd.core.node import Node
+from proxyherd.core.reply import Reply
 from proxyherd.places.answers import no_results
-from proxyherd.reply import Reply
-from proxyherd.schema import Limits, Timing
 
 NAME = b"Clark"
 RECEIVED = 1_621_464_827_959_498_503

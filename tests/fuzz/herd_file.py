@@ -10,7 +10,7 @@ import math
 import re
 from pathlib import Path
 
-from proxyherd.config import ConfigError, Herd, parse
+from proxyherd.config.herd_file import ConfigError, Herd, parse
 
 FILE = Path("herd.toml")
 MAY_BE_0 = {

@@ -21,11 +21,11 @@ from unittest.mock import patch
 import oracle
 from quick_table import QuickTable
 
-from proxyherd import journal
-from proxyherd.journal import Finding, Journal
-from proxyherd.messages import parse_at
-from proxyherd.node import Node
-from proxyherd.schema import Limits, Timing
+from proxyherd.config.schema import Limits, Timing
+from proxyherd.core.messages import parse_at
+from proxyherd.core.node import Node
+from proxyherd.engines.herd import journal
+from proxyherd.engines.herd.journal import Finding, Journal
 
 CHUNK_BYTES = (3, 8, 64, 262_144)
 LINE_BYTES = (16, 60, 200, 8_448)

@@ -20,12 +20,12 @@ import oracle
 from cuts import cut
 from quick_table import QuickTable
 
-from proxyherd.config import PEER_LINE_SLACK
-from proxyherd.link import NONCE_BYTES, Link, State, Terms
-from proxyherd.messages import parse_at
-from proxyherd.node import Node
-from proxyherd.notes import LinkDown, LinkFailed, LinkUp, Skipped
-from proxyherd.schema import Limits, Timing
+from proxyherd.config.herd_file import PEER_LINE_SLACK
+from proxyherd.config.schema import Limits, Timing
+from proxyherd.core.link import NONCE_BYTES, Link, State, Terms
+from proxyherd.core.messages import parse_at
+from proxyherd.core.node import Node
+from proxyherd.core.notes import LinkDown, LinkFailed, LinkUp, Skipped
 
 SECRET, NEXT_SECRET = b"s" * 32, b"n" * 32
 LINE_BYTES = 1_024 + PEER_LINE_SLACK

@@ -13,7 +13,7 @@ import re
 from typing import Any
 
 from proxyherd.places.answers import MOST_RESULTS, NonsenseError, cut, read, squeeze
-from proxyherd.places.google_new import translate
+from proxyherd.places.google.new import translate
 
 SEEDS = (
     b'\x01{"places": [{"id": "x", "displayName": {"text": "y"}, "types": ["z"], "rating": 4.5}, {}]}',

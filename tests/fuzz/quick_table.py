@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from proxyherd.messages import Entry
-from proxyherd.table import FANOUT, Table, span
+from proxyherd.core.messages import Entry
+from proxyherd.core.table import FANOUT, Table, span
 
 _BYTES = 8
 

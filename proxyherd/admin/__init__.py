@@ -1,0 +1,5 @@
+"""The admin port: metrics, health and the status page. It reads what the others tell it.
+
+- `app`: what is served
+- `status_page`: the page, and the whole herd's state behind it
+"""

@@ -1,0 +1,319 @@
+"""What the status page shows, sent to all who look at it: once a second, made once, the same bytes to each.
+
+While nobody looks, nothing is asked, counted or kept. Who looks is a viewer; viewers are few, and one that does not read
+is cut. Commands and where clients are go only to viewers that may see them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from typing import Any, Final
+
+import msgspec
+
+from proxyherd.admin.status_page.density import Density, place
+from proxyherd.admin.status_page.others import Others, known
+from proxyherd.admin.status_page.rates import History, added, quantile
+from proxyherd.admin.status_page.state import OwnState, State, Status
+from proxyherd.config.herd_file import Herd
+from proxyherd.core.table import Table
+from proxyherd.telemetry.observer import Observer
+from proxyherd.telemetry.recent import MOST, Command
+
+MAX_VIEWERS: Final = 32
+
+_EVERY_SECONDS: Final = 1.0
+_FIRST_SECONDS: Final = 0.2
+"""After the first viewer came: most of the others have answered by then."""
+
+_SLICE_SECONDS: Final = 0.5
+"""Between slices of a sweep over the table, which take 2 ms each."""
+
+_FIRST_SLICE_SECONDS: Final = 0.2
+"""Likewise while there is no map yet: 100,000 clients are counted in some fifteen seconds."""
+
+_TOLD_SLICES: Final = 10
+"""After so many slices the first sweep shows what it has."""
+
+_REST_SECONDS: Final = 1.0
+"""Between two sweeps."""
+
+_WANTED_SECONDS: Final = 10.0
+"""How long commands are kept when nobody looks any more."""
+
+_MOST_WAITING: Final = 5
+"""Updates that wait for a viewer that does not read."""
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+def event(name: str, data: object) -> bytes:
+    """Return a server-sent event."""
+    return b"event: %b\ndata: %b\n\n" % (name.encode(), _encode(data))
+
+
+class Viewer:
+    """One who looks. `personal`: whether it may see commands, and where clients are."""
+
+    def __init__(self, *, personal: bool) -> None:
+        self.personal = personal
+        self.cut = False
+        self._waiting: deque[bytes] = deque()
+        self._told = asyncio.Event()
+
+    def send(self, data: bytes) -> None:
+        """Let it have an update; one that lags by too many is cut."""
+        if len(self._waiting) >= _MOST_WAITING:
+            self.end()
+        self._waiting.append(data)
+        self._told.set()
+
+    def end(self) -> None:
+        """Send it no more."""
+        self.cut = True
+        self._told.set()
+
+    async def next(self) -> bytes:
+        """Return what it has not got yet; b"" when it is cut."""
+        await self._told.wait()
+        self._told.clear()
+        if self.cut:
+            return b""
+        data = b"".join(self._waiting)
+        self._waiting.clear()
+        return data
+
+
+class HerdWatch:
+    """Watches the herd on behalf of all viewers of one server's page."""
+
+    def __init__(self, herd: Herd, server: str, status: Status, observer: Observer, table: Table) -> None:
+        self.own = OwnState(server, status, observer)
+        self.viewers: set[Viewer] = set()
+        self._herd = herd
+        self._server = server
+        self._observer = observer
+        self._recent = observer.recent
+        self._table = table
+        self._others = Others(herd, server, lambda: self._personal)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._forget: asyncio.TimerHandle | None = None
+        self._closing = asyncio.Lock()
+        self._start_anew()
+
+    def _start_anew(self) -> None:
+        self._history = History()
+        self._forget_commands()
+        self._density = Density(self._table)
+        self._herd_event = b""
+
+    def _forget_commands(self) -> None:
+        self._number = self._recent.number - len(self._recent)  # of the last own command that was shown
+        self._commands: deque[tuple[str, Command]] = deque(maxlen=MOST)
+
+    # Viewers. ------------------------------------------------------------------------------------------------
+
+    async def open(self, *, personal: bool) -> Viewer | None:
+        """Let one more look; None if there are as many as may be."""
+        async with self._closing:  # until the last one's traces are gone
+            if len(self.viewers) >= MAX_VIEWERS:
+                return None
+            if not self._tasks:
+                self._start()
+            viewer = Viewer(personal=personal)
+            self.viewers.add(viewer)
+        viewer.send(self._herd_event)
+        if personal:
+            self.want_commands()
+            viewer.send(
+                event("commands", self._told(self._commands, 0)) + event("cells", self._density.cells())
+            )
+        return viewer
+
+    async def close(self, viewer: Viewer) -> None:
+        """Let one look no more; the last one takes all that was for viewers along."""
+        self.viewers.discard(viewer)
+        async with self._closing:
+            if not self.viewers and self._tasks:
+                await self._stop()
+
+    async def end(self) -> None:
+        """Let nobody look any more: the server stops."""
+        for viewer in tuple(self.viewers):
+            viewer.end()
+        self.viewers.clear()
+        async with self._closing:
+            await self._stop()
+
+    def want_commands(self) -> None:
+        """Keep the latest commands for a while: somebody looks at them."""
+        self._recent.wanted = True
+        if self._forget is not None:
+            self._forget.cancel()
+        self._forget = asyncio.get_running_loop().call_later(_WANTED_SECONDS, self._recent.forget)
+
+    def _start(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._start_anew()
+        self._publish()
+        self._others.start()
+        work = (self._keep_publishing, self._keep_counting)
+        self._tasks = [loop.create_task(self._guard(one)) for one in work]
+
+    async def _guard(self, work: Callable[[], Coroutine[None, None, None]]) -> None:
+        """Let a fault of the program end what is shown, so that viewers come anew, and nothing else."""
+        try:
+            await work()
+        except Exception as error:  # noqa: BLE001 - for the log
+            self._observer.fault("the status page cannot be made", error)
+            for viewer in self.viewers:
+                viewer.end()
+
+    async def _stop(self) -> None:
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._others.stop()
+        self._start_anew()
+
+    @property
+    def _personal(self) -> bool:
+        return any(viewer.personal for viewer in self.viewers)
+
+    # What they get. ------------------------------------------------------------------------------------------
+
+    async def _keep_publishing(self) -> None:
+        await asyncio.sleep(_FIRST_SECONDS)
+        while True:
+            self._publish()
+            await asyncio.sleep(_EVERY_SECONDS)
+
+    def _publish(self) -> None:
+        self._history.add(self.own.state())
+        self._herd_event = event("herd", self._herd_now())
+        personal = b""
+        if self._personal:
+            self.want_commands()
+            personal = self._new_commands() + self._pings()
+        else:
+            self._forget_commands()
+        self._send(self._herd_event, personal)
+
+    def _send(self, everybody: bytes, personal: bytes) -> None:
+        both = everybody + personal
+        for viewer in tuple(self.viewers):
+            if data := both if viewer.personal else everybody:
+                viewer.send(data)
+
+    async def _keep_counting(self) -> None:
+        slices, sent = 0, b""
+        while True:
+            await asyncio.sleep(_SLICE_SECONDS if self._density.counted else _FIRST_SLICE_SECONDS)
+            if not self._personal:
+                continue
+            slices += 1
+            ended = self._density.slice()
+            if ended or (not self._density.counted and slices % _TOLD_SLICES == 0):
+                cells = event("cells", self._density.cells())
+                if cells != sent:
+                    self._send(b"", cells)
+                sent = cells
+            if ended:
+                await asyncio.sleep(_REST_SECONDS)
+
+    def _new_commands(self) -> bytes:
+        """Return the commands since the last time, of all servers, the last ones where there are too many."""
+        own = self._recent.commands(self._number, MOST)
+        left_out, self._number = self._recent.number - self._number - len(own), self._recent.number
+        commands = [(self._server, one) for one in own]
+        for other in self._others:
+            commands += [(other.name, one) for one in other.commands]
+            left_out += other.missed
+            other.commands, other.missed = [], 0
+        commands.sort(key=lambda one: one[1].at)
+        shown = commands[-MOST:]
+        self._commands.extend(shown)
+        return event("commands", self._told(shown, left_out + len(commands) - len(shown))) if shown else b""
+
+    @staticmethod
+    def _told(commands: Iterable[tuple[str, Command]], left_out: int) -> dict[str, object]:
+        return {"commands": list(commands), "left_out": left_out}
+
+    def _pings(self) -> bytes:
+        entries = map(self._table.get, self._recent.take_clients())
+        places = [place(entry.line) for entry in entries if entry is not None]
+        if not places:
+            return b""
+        return event("pings", [[round(latitude, 3), round(longitude, 3)] for latitude, longitude in places])
+
+    def _herd_now(self) -> dict[str, object]:
+        now = asyncio.get_running_loop().time()
+        states: dict[str, State] = {}
+        servers: dict[str, dict[str, Any]] = {}
+        histories = [self._history]
+        if (own := self._history.last) is not None:
+            states[self._server] = own
+            servers[self._server] = _figures(own, self._history)
+        for other in self._others:
+            if (state := known(other, now)) is not None:
+                states[other.name] = state
+                servers[other.name] = _figures(state, other.history)
+                histories.append(other.history)
+            else:
+                servers[other.name] = {"known": False, "reason": other.problem or "no answer"}
+        return {
+            "time": round(time.time(), 3),
+            "server": self._server,
+            "servers": [{"name": name, **servers[name]} for name in self._herd.servers],
+            "edges": [[*edge, _edge(edge, states)] for edge in self._herd.edges],
+            "places": _percentiles(histories),
+        }
+
+
+def _figures(state: State, history: History) -> dict[str, Any]:
+    """Return what the page shows of one server."""
+    return {
+        "known": True,
+        "ready": state.ready,
+        "reason": state.reason,
+        "version": state.version,
+        "uptime": state.uptime,
+        "clients": state.clients,
+        "connections": state.connections,
+        "answered": state.answered,
+        "mended": state.mended,
+        "rates": {
+            name: round(history.rate(name), 1) for name in ("answered", "invalid", "floods_in", "floods_out")
+        },
+        "links": state.links,
+        "places_by": state.places_by,
+        "places": _percentiles([history]),
+        "lag": _rounded(quantile(history.grown("lag"), 0.99)),
+    }
+
+
+def _percentiles(histories: Iterable[History]) -> dict[str, object]:
+    """Return the percentiles of the seconds that queries of places took, in the last minute."""
+    grown = added([history.grown("places") for history in histories])
+    p50, p95 = (_rounded(quantile(grown, part)) for part in (0.5, 0.95))
+    return {"queries": grown.counts[-1], "p50": p50, "p95": p95}
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 6)
+
+
+def _edge(edge: tuple[str, str], states: dict[str, State]) -> str:
+    """Return the worst that either end says of a link; where neither says anything it is unknown."""
+    said = set(_ends(edge, states))
+    return next((state for state in ("cut", "catching up", "live") if state in said), "unknown")
+
+
+def _ends(edge: tuple[str, str], states: dict[str, State]) -> Iterator[str]:
+    for name, neighbour in (edge, edge[::-1]):
+        if (state := states.get(name)) is not None and (link := state.links.get(neighbour)) is not None:
+            yield link

@@ -1,0 +1,5 @@
+"""What any floor may use: it knows nothing of servers and clients.
+
+- `escapes`: how a stranger's text is shown
+- `files`: how a file is opened that others may have put there
+"""

@@ -1,0 +1,168 @@
+"""The bridge as a server of the herd: it links, catches up and floods as any, but has neither clients nor a journal.
+
+What it learns from neighbours goes to the cluster, and what it learns from the cluster goes to them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+from proxyherd.config.herd_file import Herd, Server
+from proxyherd.config.secrets import Secrets
+from proxyherd.core.link import Link
+from proxyherd.core.messages import At, received
+from proxyherd.core.node import News, Node
+from proxyherd.engines.herd.engine import Replicated
+from proxyherd.engines.herd.peers import Peers
+from proxyherd.engines.herd.server import make_table, make_terms
+from proxyherd.net.binding import Binder
+from proxyherd.net.tls import Contexts
+from proxyherd.server.turn import Turn
+from proxyherd.telemetry.observer import Observer
+
+_UNSENT_BYTES: Final = 1_048_576
+"""What may wait for neighbours before the cluster is read on: far below `peer_queue_bytes`, past which links end."""
+
+_MILLISECOND: Final = 1_000_000
+_LOOK_SECONDS: Final = 0.01
+
+
+class _Node(Node):
+    """A server's decisions, and what the bridge wants of them besides."""
+
+    def learn(self, ats: Iterable[At]) -> tuple[int, list[bytes], int]:
+        """Learn what stands in the cluster. Return how much was news, the clients of whom more is known here, and how
+        many there was no room for.
+        """
+        news, refused = 0, 0
+        ahead: list[bytes] = []
+        for at in ats:
+            admitted = self._admit(at)
+            if admitted:
+                self.news.append(News(at.client, at.entry.line))
+                news += 1
+            elif admitted is None:
+                refused += 1
+            elif (held := self.table.get(at.client)) is not None and held.line != at.entry.line:
+                ahead.append(at.client)
+        return news, ahead, refused
+
+    def value_of(self, client: bytes) -> tuple[bytes, int, int] | None:
+        """Return the AT line of a client, its time, and the POSIX milliseconds at which it is forgotten, 0: never."""
+        entry = self.table.get(client)
+        if entry is None or self._is_forgotten(entry):
+            return None
+        expires = (received(entry.line) + self._most_age) // _MILLISECOND if self._most_age else 0
+        return entry.line, entry.nanoseconds, expires
+
+    @property
+    def in_step(self) -> dict[str, Link]:
+        """The links over which both sides have caught up."""
+        return {one.name: one.link for one in self._neighbours.values() if one.in_step}
+
+
+class _Told:
+    """What stands where a server has its journal: it is told of all that is news."""
+
+    always = False
+    takes_reports = True
+
+    def __init__(self, node: Node, tell: Callable[[bytes], None]) -> None:
+        self.heard = 0
+        self._node = node
+        self._tell = tell
+
+    def append(self, _: Sequence[bytes]) -> bool:
+        """Tell of what came from neighbours: what came from the cluster it has."""
+        for one in self._node.news:
+            if one.source is not None:
+                self.heard += 1
+                self._tell(one.client)
+        return True
+
+    async def sync(self) -> bool:
+        """There is nothing to bring to disk."""
+        return True
+
+
+class Member:
+    """`tell` is called with each client of whom a neighbour has brought news."""
+
+    def __init__(
+        self,
+        herd: Herd,
+        server: Server,
+        secrets: Secrets,
+        contexts: Contexts,
+        observer: Observer,
+        tell: Callable[[bytes], None],
+    ) -> None:
+        self._server = server
+        self._loop = loop = asyncio.get_running_loop()
+        self.node = _Node(
+            server.name,
+            make_table(secrets),
+            herd.limits,
+            herd.timing,
+            alone=not server.neighbours,
+            now=loop.time(),
+        )
+        self._told = _Told(self.node, tell)
+        self._engine = Replicated(self.node, self._told, loop)
+        Turn(self._engine, loop.create_future(), observer, loop)  # nobody asks for places
+        terms = make_terms(herd, server, secrets)
+        self._peers = Peers(herd, server, terms, self.node, self._engine, observer, contexts)
+
+    async def listen(self, binder: Binder) -> None:
+        """Meet the neighbours."""
+        await binder.listen("peers", self._server.peers, self._peers.listener.listen)
+        if not binder.unbound:
+            self._peers.dial()
+
+    def tick(self) -> None:
+        """Let time pass on the links; call a few times a heartbeat."""
+        self._peers.tick(self._loop.time())
+
+    @property
+    def heard(self) -> int:
+        """How often neighbours have brought news."""
+        return self._told.heard
+
+    @property
+    def unlinked(self) -> list[str]:
+        """The neighbours without a live link."""
+        linked = {*self.node.linked}
+        return [name for name in self._server.neighbours if name not in linked]
+
+    def learn(self, ats: Iterable[At]) -> tuple[int, list[bytes], int]:
+        """Learn what stands in the cluster, as the node's."""
+        outcome = self.node.learn(ats)
+        if outcome[0]:
+            self._engine.wake()
+        return outcome
+
+    async def has_room(self) -> None:
+        """Wait until neighbours have read most of what they were sent."""
+        while self._peers.unsent > _UNSENT_BYTES:  # noqa: ASYNC110 - sockets do not tell
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait for neighbours."""
+        return self._peers.unsent
+
+    async def hear_out(self, seconds: float) -> None:
+        """Hear what neighbours that are gone have said at last."""
+        deadline = self._loop.time() + seconds
+        heard = -1
+        while heard != self.heard and self._loop.time() < deadline:
+            heard = self.heard
+            await asyncio.sleep(5 * _LOOK_SECONDS)
+
+    async def part(self, seconds: float) -> bool:
+        """Let go of the neighbours, when they have what they are to have; return whether they do."""
+        await self._peers.flush(self._loop.time() + seconds)
+        await self._peers.leave()
+        return not self._peers.unsent and not self._peers.linger

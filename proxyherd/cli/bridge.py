@@ -1,0 +1,165 @@
+"""`bridge`: the herd's table and a cluster's kept equal, to move from one to the other."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from proxyherd.cli.common import (
+    Failure,
+    config_option,
+    default_log_file,
+    default_secret_file,
+    examples,
+    load,
+    log_file_option,
+    secret_file_option,
+    server_names,
+)
+
+if TYPE_CHECKING:
+    from proxyherd.bridge.bridge import Figures
+
+_BAR = 10
+_LINE_SECONDS = 10.0
+"""Between two lines where nobody watches."""
+
+
+@click.command(
+    epilog=examples(
+        "proxyherd bridge Clark --to redis.toml",
+        "proxyherd bridge Clark --config herd.toml --to redis.toml --once",
+    ),
+)
+@click.argument("name", shell_complete=server_names)
+@click.option(
+    "--to",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FILE",
+    help="The file of the servers in front of the cluster.",
+)
+@click.option("--once", is_flag=True, help="End as soon as both have all that either had.")
+@click.option(
+    "--patience",
+    type=click.FloatRange(min=0.1),
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long it may get no further, with --once and at the end, before it gives up.",
+)
+@log_file_option("NAME-bridge.log")
+@secret_file_option()
+@config_option()
+@click.pass_context
+def bridge(
+    ctx: click.Context,
+    *,
+    name: str,
+    to: Path,
+    once: bool,
+    patience: float,
+    log_file: Path | None,
+    secret_file: Path | None,
+) -> None:
+    """Keep the table of a herd and that of a cluster equal while both take reports, in the place of the herd's server
+    NAME, which is to be stopped first.
+
+    It runs until SIGTERM or Ctrl-C, and then finishes what it holds; a second one breaks that off. It may be killed and
+    started again at any time.
+
+    Exit codes: 0 all that it held is on both sides; 1 it is not, and the text says why.
+    """
+    from proxyherd.bridge import bridge as room  # noqa: PLC0415 - not for `serve`
+    from proxyherd.config import herd_file as config  # noqa: PLC0415 - as below
+
+    display = _Display(os.isatty(sys.stdout.fileno()))
+    outcome = room.run(
+        load(ctx),
+        name,
+        config.load(to),
+        secret_file=secret_file or default_secret_file(),
+        log=log_file or default_log_file(f"{name}-bridge.log"),
+        once=once,
+        patience=patience,
+        show=display.show,
+    )
+    display.end()
+    if not outcome.whole:
+        raise Failure(outcome.text)
+    click.echo(outcome.text)
+
+
+class _Display:
+    """Shows how far it has come: a line whenever something has changed that matters. On a terminal there is one more
+    below with a bar, drawn anew; elsewhere a line now and then.
+    """
+
+    def __init__(self, terminal: bool) -> None:
+        self._terminal = terminal
+        self._at = 0.0
+        self._state = ""
+        self._drawn = False
+
+    def show(self, figures: Figures) -> None:
+        """Show figures, or leave them out."""
+        state = _state(figures)
+        if self._terminal:
+            if state != self._state:
+                self._line(_line(figures, state))
+            width = shutil.get_terminal_size().columns - 1
+            self._write("\r\x1b[K" + f"{_bar(figures)} {_short(figures, state)}"[:width])
+            self._drawn = True
+        elif state != self._state or time.monotonic() - self._at >= _LINE_SECONDS:
+            self._line(_line(figures, state))
+        self._state = state
+
+    def end(self) -> None:
+        """Leave the terminal as a line that is whole."""
+        if self._drawn:
+            self._write("\n")
+
+    def _line(self, line: str) -> None:
+        self._at = time.monotonic()
+        self._write(("\r\x1b[K" if self._drawn else "") + line + "\n")
+
+    def _write(self, text: str) -> None:
+        try:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        except BrokenPipeError:  # whoever read it has gone, and the tables still are to be kept equal
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _state(figures: Figures) -> str:
+    if figures.ending:
+        return f"ending; {figures.trouble}" if figures.trouble else "ending"
+    if figures.trouble:
+        return figures.trouble
+    return "in step" if figures.in_step else "not in step yet"
+
+
+def _line(figures: Figures, state: str) -> str:
+    return (
+        f"read from the herd {figures.heard:,}, written to the cluster {figures.written:,}, wait {figures.waiting:,}; "
+        f"pass {figures.passes + 1} over the cluster has read {figures.read:,} of {figures.held:,}, news {figures.news:,}; "
+        f"lag {figures.lag:.1f} s; {state}"
+    )
+
+
+def _short(figures: Figures, state: str) -> str:
+    """Tell the same in what a terminal has room for; the bar has the rest."""
+    return f"herd {figures.heard:,}, written {figures.written:,}, news {figures.news:,}, lag {figures.lag:.1f} s; {state}"
+
+
+def _bar(figures: Figures) -> str:
+    """Draw how much of the cluster this pass has read."""
+    share = min(1.0, figures.read / figures.held) if figures.held else 0.0
+    filled = int(share * _BAR)
+    return f"[{'#' * filled}{'-' * (_BAR - filled)}]"

@@ -1,0 +1,102 @@
+"""`export`: where every client was last, as a file."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from proxyherd.cli.common import Failure, Misconfigured, config_option, examples, load, server_names
+from proxyherd.cli.output import output as writing
+
+if TYPE_CHECKING:
+    from proxyherd.config.herd_file import Herd
+    from proxyherd.remote.exporting import Found
+
+_NANOSECONDS = 1_000_000_000
+_MODE = 0o640  # where people are: not for other users of the machine
+
+
+@click.command(
+    epilog=examples(
+        "proxyherd export --output clients.geojson",
+        "proxyherd export --format csv --server Clark --output clients.csv",
+        "proxyherd export --folder /var/lib/proxyherd/Clark/journal | jq '.features | length'",
+    ),
+)
+@click.option("--format", "form", type=click.Choice(["geojson", "csv"]), default="geojson", show_default=True)
+@click.option(
+    "--server",
+    "name",
+    metavar="NAME",
+    shell_complete=server_names,
+    help="Whose journal to read, in var/lib.  [default: the file's first]",
+)
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="The journal's folder, instead of --server.",
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write to FILE, all at once and with mode 0640, in place of stdout.",
+)
+@config_option()
+@click.pass_context
+def export(
+    ctx: click.Context, *, form: str, name: str | None, folder: Path | None, output: Path | None
+) -> None:
+    """Write where every client was last, from the journal of one server, which may run meanwhile.
+
+    GeoJSON has points, longitude first; CSV has a line with names first. How many clients there are is told on
+    stderr. What the herd forgets (max_age_seconds) is left out. The file tells where people are.
+
+    Exit codes: 0 done; 1 written, but records of the journal are damaged and left out; 2 there is no journal, or the
+    file cannot be written.
+    """
+    from proxyherd.remote import exporting  # noqa: PLC0415 - not for `serve`
+
+    if name is not None and folder is not None:
+        raise click.UsageError("name either a --server or a --folder")
+    herd = load(ctx)
+    folder = folder or Path("var/lib") / herd.server(name or next(iter(herd.servers))).name / "journal"
+    found = _read(folder, herd)
+    with writing(output, _MODE) as file, _bar("Writing", len(found.entries)) as bar:
+        for at, piece in enumerate(exporting.lines(form, found.entries), 1):
+            file.write(piece)
+            if at % 10_000 == 0:
+                bar.update(10_000)
+    damage = f", {found.damaged} records damaged: proxyherd journal verify" if found.damaged else ""
+    click.echo(f"{folder}: {len(found.entries)} clients{damage}", err=True)
+    ctx.exit(Failure.exit_code if found.damaged else 0)
+
+
+def _read(folder: Path, herd: Herd) -> Found:
+    from proxyherd.remote import exporting  # noqa: PLC0415 - not for `serve`
+
+    try:
+        with _bar("Reading", exporting.size(folder)) as bar:
+            found = exporting.read(folder, bar.update)
+    except OSError as error:
+        raise Misconfigured(
+            f"{error.filename or folder}: {error.strerror}; name the journal's folder with --folder, as who may read it"
+        ) from error
+    if herd.limits.max_age_seconds:
+        exporting.forget(found, time.time_ns() - int(herd.limits.max_age_seconds * _NANOSECONDS))
+    return found
+
+
+def _bar(label: str, length: int) -> Any:
+    return click.progressbar(
+        length=length,
+        label=label,
+        file=sys.stderr,
+        hidden=not sys.stderr.isatty(),
+        update_min_steps=length // 100,
+    )

@@ -1,0 +1,136 @@
+"""`places`: what is near a point, asked of the configured provider and of no server."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from proxyherd.cli.common import Failure, config_option, default_gazetteer, examples, load
+
+if TYPE_CHECKING:
+    from proxyherd.places import Answer, Places, Query
+    from proxyherd.places.limits.breaker import State
+    from proxyherd.places.watch import Outcome, Spared
+
+
+class _Bill:
+    """Counts what one query cost."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.dollars = 0.0
+
+    def places_called(self, provider: str, outcome: Outcome, seconds: float, dollars: float) -> None:
+        del provider, outcome, seconds
+        self.calls += 1
+        self.dollars += dollars
+
+    def places_spared(self, why: Spared) -> None:
+        del why
+
+    def places_breaker(self, state: State) -> None:
+        del state
+
+
+@click.command(
+    context_settings={"ignore_unknown_options": True},  # a latitude may begin with a minus sign
+    epilog=examples(
+        "proxyherd places 34.068930,-118.445127 10",
+        "proxyherd places -33.856784,151.215297 0.5 --most 5",
+        "proxyherd places 48.8566,2.3522 50 --json | jq '.results[].name'",
+    ),
+)
+@click.argument("point", metavar="LAT,LNG")
+@click.argument("radius")
+@click.option("--most", type=click.IntRange(0, 20), default=20, show_default=True, help="Results at most.")
+@click.option("--json", "as_json", is_flag=True, help="Print the answer's JSON; the rest goes to stderr.")
+@click.option(
+    "--gazetteer",
+    type=click.Path(path_type=Path),
+    help="The offline places.  [default: $PROXYHERD_GAZETTEER, else var/gazetteer.sqlite]",
+)
+@config_option()
+@click.pass_context
+def places(
+    ctx: click.Context, point: str, radius: str, most: int, gazetteer: Path | None, *, as_json: bool
+) -> None:
+    """Ask the configured provider what is within RADIUS km of LAT,LNG, and say which provider it was, what became
+    of it, how long it took and what it cost.
+
+    No server takes part. Google is called once, or once with each of its APIs; the herd's budget, of which every
+    server has its share, knows nothing of it.
+
+    Exit codes: 0 answered; 1 the provider failed or refused; 2 bad usage or configuration.
+    """
+    import asyncio  # noqa: PLC0415 - not for `serve`
+
+    from proxyherd.base.escapes import visible_json  # noqa: PLC0415 - likewise
+
+    query = _query(point, radius, most)
+    bill = _Bill()
+    asked = _open(ctx, bill, gazetteer or default_gazetteer())
+    began = time.monotonic()
+    answer = asyncio.run(_ask(asked, query))
+    seconds = time.monotonic() - began
+    if as_json:
+        click.echo(visible_json(answer.body))
+    else:
+        _print(answer)
+    click.echo(
+        f"{asked.name}: {answer.status}, {answer.results} results, {seconds:.3f} s, {bill.calls} calls, "
+        f"about {bill.dollars:.3f} US dollars",
+        err=as_json,
+    )
+    ctx.exit(0 if answer.status in {"OK", "ZERO_RESULTS"} else Failure.exit_code)
+
+
+def _query(point: str, radius: str, most: int) -> Query:
+    """Read a query by the rules of the client protocol, which are the ones that commands are judged by."""
+    from proxyherd.core.messages import Iamat, Whatsat, metres, parse_command  # noqa: PLC0415 - not for `serve`
+    from proxyherd.places import Query  # noqa: PLC0415 - likewise
+
+    signed = [part if part[:1] in {"+", "-"} else f"+{part}" for part in map(str.strip, point.split(","))]
+    report = parse_command(os.fsencode(f"IAMAT here {''.join(signed)} 0")) if len(signed) == 2 else None
+    if not isinstance(report, Iamat):
+        raise click.BadParameter(
+            f"{point!r} is not two decimal degrees, such as 34.068930,-118.445127", param_hint="LAT,LNG"
+        )
+    question = parse_command(os.fsencode(f"WHATSAT here {radius} {most}"))
+    if not isinstance(question, Whatsat):
+        raise click.BadParameter(f"{radius!r} is no number of kilometres from 0 to 50", param_hint="RADIUS")
+    return Query(signed[0], signed[1], metres(question.radius), question.most)
+
+
+def _open(ctx: click.Context, bill: _Bill, gazetteer: Path) -> Places:
+    import msgspec  # noqa: PLC0415 - not for `serve`
+
+    from proxyherd.places import NoBudget, find_key, open_places  # noqa: PLC0415 - likewise
+
+    herd = load(ctx)
+    key = None if herd.places.provider == "gazetteer" else find_key(herd.places, herd.file, os.environ)
+    once = msgspec.structs.replace(herd.places, attempts=1, attempt_seconds=herd.places.deadline_seconds)
+    return open_places(once, herd.limits, bill, key=key, gazetteer=gazetteer, budget=NoBudget())
+
+
+async def _ask(places: Places, query: Query) -> Answer:
+    try:
+        return await places.nearby(query)
+    finally:
+        await places.close()
+
+
+def _print(answer: Answer) -> None:
+    import json  # noqa: PLC0415 - not for `serve`
+
+    from proxyherd.base.escapes import escaped  # noqa: PLC0415 - likewise
+
+    document = json.loads(answer.body)
+    for result in document["results"]:
+        vicinity = escaped(str(result.get("vicinity") or ""))
+        click.echo(f"  {escaped(str(result.get('name')))}" + (f"  ({vicinity})" if vicinity else ""))
+    if message := document.get("error_message"):
+        click.echo(escaped(str(message)), err=True)

@@ -1,0 +1,373 @@
+"""`status`: how all servers of a herd are, once or for as long as one looks.
+
+The live table is drawn with half a dozen of the oldest escape sequences, in one write a frame and over the frame
+before it: a library for terminals would be a dependency of every server, and what it is best at is not needed here.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from proxyherd.cli.common import (
+    Failure,
+    addresses,
+    config_option,
+    examples,
+    load,
+    print_table,
+    table_lines,
+    until_stopped,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from proxyherd.config.herd_file import Herd
+    from proxyherd.remote.ask import Status
+    from proxyherd.remote.polling import Rates, Seen
+
+_BEGIN = (
+    "\x1b[?25l\x1b[?7l\x1b[2J"  # no cursor; long lines are cut, for a wrapped one would move all below it
+)
+_HOME, _END_OF_LINE, _REST = "\x1b[H", "\x1b[K", "\x1b[J"
+_END = "\x1b[?7h\x1b[?25h"
+
+_WATCHED = (
+    *("server", "state    ", "links", "known  ", "cmds/s ", "in/s   ", "out/s  ", "lag p99 ", "mended "),
+    *("journal", "remark"),
+)
+"""Heads of the live table, wide enough for its columns to stay where they are."""
+
+_WATCHED_IN_REDIS = ("server", "state    ", "masters", "waiting ", "cmds/s ", "lag p99 ", "remark")
+"""Likewise where the table is in Redis."""
+
+_MOST_LAG_SECONDS = 0.1
+"""No answer is to be held up by more."""
+
+_PROGRESS_SECONDS = 0.2
+"""How often a herd that starts is asked."""
+
+_PATIENT_SECONDS = 5.0
+"""For the answers of one server while the herd starts: a busy machine is slow, and nobody needs to see at once that one
+hangs."""
+
+_STATE_COLOURS = {"ready": "green", "not ready": "yellow", "unknown": "red"}
+
+
+@click.command(
+    epilog=examples(
+        "proxyherd status",
+        "proxyherd status --wait 30 && echo the herd is whole",
+        "proxyherd status --watch",
+        "proxyherd status --watch --interval 10 >> status.txt",
+        "proxyherd status --json | jq -r '.servers[] | select(.state != \"ready\") | .server'",
+    ),
+)
+@click.option(
+    "--wait",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    metavar="SECONDS",
+    help="First wait, this long at most, until all servers are ready and linked.",
+)
+@click.option(
+    "--progress",
+    is_flag=True,
+    help="With --wait: wait on for as long as the start makes progress, and show it on stderr.",
+)
+@click.option("--watch", is_flag=True, help="Show what happens, until Ctrl-C.")
+@click.option(
+    "--interval",
+    type=click.FloatRange(min=0.1, max=3600),
+    metavar="SECONDS",
+    help="How often --watch asks and shows.  [default: 1]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object; with --watch one a line.")
+@config_option()
+@click.pass_context
+def status(
+    ctx: click.Context,
+    *,
+    wait: float,
+    progress: bool,
+    watch: bool,
+    interval: float | None,
+    as_json: bool,
+) -> None:
+    """Print a table of the servers: state, links, clients known, commands so far, entries mended by the last
+    checks with its neighbours.
+
+    With --watch: state, links, clients known, commands a second, updates a second that came and went over links, by
+    how much the event loop was late (p99), entries mended, the journal. A server that does not answer within a second
+    is unknown: it may run all the same.
+
+    Exit codes: 0 all are up, ready and linked; 1 otherwise. With --watch: as it was last.
+    """
+    from proxyherd.remote import polling  # noqa: PLC0415 - not for `serve`
+
+    if interval is not None and not watch:
+        raise click.UsageError("--interval goes with --watch")
+    if progress and not wait:
+        raise click.UsageError("--progress goes with --wait")
+    herd = load(ctx)
+    if progress:
+        found = _wait_while_it_starts(herd, wait)
+    elif wait or not watch:
+        found = _wait(herd, wait)
+    if watch:
+        found = _watch(herd, interval or 1.0, as_json)
+    elif as_json:
+        click.echo(_json(herd, [polling.Seen(one) for one in found]))
+    else:
+        _print(found)
+    ctx.exit(0 if all(one.whole for one in found) else Failure.exit_code)
+
+
+def _wait(herd: Herd, seconds: float) -> Sequence[Status]:
+    """Ask until the herd is whole, or the seconds are over."""
+    from proxyherd.remote import ask  # noqa: PLC0415 - not for `serve`
+
+    deadline = time.monotonic() + seconds
+    found = ask.statuses(herd, 1.0)
+    while not all(one.whole for one in found) and time.monotonic() < deadline:
+        time.sleep(0.1)
+        found = ask.statuses(herd, 1.0)
+    return found
+
+
+def _wait_while_it_starts(herd: Herd, seconds: float) -> Sequence[Status]:
+    """Ask until the herd is whole, or its start has made no progress for so many seconds; show the progress."""
+    from proxyherd.remote import ask  # noqa: PLC0415 - not for `serve`
+    from proxyherd.remote.progress import Progress, describe  # noqa: PLC0415 - likewise
+
+    progress, live, shown = Progress(), sys.stderr.isatty(), ""
+    found, deadline = ask.statuses(herd, _PATIENT_SECONDS), 0.0
+    while not all(one.whole for one in found):
+        if progress.is_more(found) or not deadline:
+            deadline = time.monotonic() + seconds
+        elif time.monotonic() >= deadline:
+            break
+        text = describe(found)
+        if text != shown and (live or "replaying" in text):
+            click.echo(f"\r{text}{_END_OF_LINE}" if live else text, err=True, nl=not live)
+            shown = text
+        time.sleep(_PROGRESS_SECONDS)
+        found = ask.statuses(herd, _PATIENT_SECONDS)
+    if live and shown:
+        click.echo(f"\r{_END_OF_LINE}", err=True, nl=False)
+    return found
+
+
+# Once. -------------------------------------------------------------------------------------------------------
+
+
+def _print(found: Sequence[Status]) -> None:
+    if all(_in_redis(one) for one in found):
+        head: tuple[str, ...] = ("server", "clients", "admin", "state", "masters", "waiting", "commands")
+        print_table([head, *map(_row_in_redis, found)])
+    else:
+        head = ("server", "clients", "peers", "admin", "state", "links", "known", "commands", "mended")
+        print_table([head, *map(_row, found)])
+    for one in found:
+        if not one.whole:
+            click.echo(_remark(one), err=True)
+
+
+def _row(one: Status) -> tuple[str, ...]:
+    if not one.up:
+        return (*addresses(one.server), _state(one), "-", "-", "-", "-")
+    return (
+        *(*addresses(one.server), _state(one), _links(one)),
+        *(str(one.clients), str(one.commands), str(one.mended)),
+    )
+
+
+def _in_redis(one: Status) -> bool:
+    """Whether the server has no table of its own, and so no peers."""
+    return not one.server.peers
+
+
+def _row_in_redis(one: Status) -> tuple[str, ...]:
+    name, clients, _, admin = addresses(one.server)
+    figures = (_masters(one), str(one.waiting), str(one.commands)) if one.up else ("-", "-", "-")
+    return (name, clients, admin, _state(one), *figures)
+
+
+def _masters(one: Status) -> str:
+    masters = f"{one.masters_up}/{one.masters}"
+    return click.style(masters, fg="yellow") if one.masters_up < one.masters else masters
+
+
+def _state(one: Status) -> str:
+    return click.style(one.state, fg=_STATE_COLOURS[one.state])
+
+
+def _links(one: Status) -> str:
+    wanted = len(one.server.neighbours)
+    links = f"{wanted - len(one.missing)}/{wanted}"
+    return click.style(links, fg="yellow") if one.missing else links
+
+
+def _remark(one: Status) -> str:
+    """Say what is wrong with a server, and where to look."""
+    name = one.server.name
+    text = f"{name} {_reason(one)}"
+    logs = [f"{folder}/{name}.log" for folder in ("var/log", "/var/log/proxyherd")]
+    logs += [f"var/log/{name}.stderr.log"]
+    there = [log for log in logs if _has_text(Path(log))]
+    return text + (f"; see {' and '.join(there)}" if there else "")
+
+
+def _reason(one: Status) -> str:
+    if not one.up:
+        return f"cannot be asked: {one.problem}"
+    if not one.ready:
+        return f"is not ready: {one.problem or 'it gives no reason'}"
+    return f"has no link with {', '.join(one.missing)}" if one.missing else ""
+
+
+def _has_text(file: Path) -> bool:
+    try:
+        return file.stat().st_size > 0
+    except OSError:
+        return False
+
+
+def _json(herd: Herd, seen: Iterable[Seen]) -> str:
+    """Spell what was seen as one JSON object; docs/tools.md has its fields."""
+    import json  # noqa: PLC0415 - not for `serve`
+
+    seen = list(seen)
+    whole = all(one.status.whole for one in seen)
+    servers = [_object(one.status, one.rates) for one in seen]
+    return json.dumps({"herd": str(herd.file), "whole": whole, "servers": servers}, allow_nan=False)
+
+
+def _object(one: Status, rates: Rates | None) -> dict[str, Any]:
+    def known(value: Any) -> Any:
+        return value if one.up else None
+
+    return {
+        "server": one.server.name,
+        "state": one.state,
+        "reason": one.problem,
+        "addresses": {
+            "clients": list(map(str, one.server.clients)),
+            "peers": list(map(str, one.server.peers)),
+            "admin": list(map(str, one.server.admin)),
+        },
+        "neighbours": list(one.server.neighbours),
+        "unlinked": known(one.missing),
+        "clients": known(one.clients),
+        "commands": known(one.commands),
+        "floods_in": known(one.floods_in),
+        "floods_out": known(one.floods_out),
+        "mended": known(one.mended),
+        "journal_failing": known(one.journal_failing),
+        "masters": known(one.masters),
+        "masters_up": known(one.masters_up),
+        "waiting": known(one.waiting),
+        "rates": None if rates is None else _rates_object(rates),
+    }
+
+
+def _rates_object(rates: Rates) -> dict[str, Any]:
+    lag = rates.lag_p99
+    return {
+        "seconds": round(rates.seconds, 3),
+        "commands": round(rates.commands, 3),
+        "floods_in": round(rates.floods_in, 3),
+        "floods_out": round(rates.floods_out, 3),
+        "lag_p99_seconds": None if lag is None or math.isinf(lag) else lag,
+    }
+
+
+# Again and again. --------------------------------------------------------------------------------------------
+
+
+def _watch(herd: Herd, interval: float, as_json: bool) -> Sequence[Status]:
+    """Show the herd until the user has seen enough; return what was shown last."""
+    from proxyherd.remote import polling  # noqa: PLC0415 - not for `serve`
+
+    poller = polling.Poller(herd, interval)
+    live = sys.stdout.isatty() and not as_json
+    found: list[Seen] = []
+    with until_stopped():
+        try:
+            _write(_BEGIN if live else "")
+            poller.start()
+            while True:
+                found = list(poller.newest())
+                _write(f"{_json(herd, found)}\n" if as_json else _frame(found, interval, live))
+                time.sleep(interval)
+        finally:
+            poller.stop()
+            if live:
+                _write(_END)
+    return [one.status for one in found] or _wait(herd, 0.0)
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _frame(seen: Sequence[Seen], interval: float, live: bool) -> str:
+    """Return one table, drawn over the one before where there is a terminal."""
+    import shutil  # noqa: PLC0415 - not for `serve`
+
+    title = f"{time.strftime('%Y-%m-%d %H:%M:%S')}, every {interval:g} s"
+    rows = [_WATCHED, *(_watched(one.status, one.rates) for one in seen)]
+    if all(_in_redis(one.status) for one in seen):
+        rows = [_WATCHED_IN_REDIS, *(_watched_in_redis(one.status, one.rates) for one in seen)]
+    lines = [title, *table_lines(rows)]
+    if not live:
+        return "".join(f"{click.unstyle(line)}\n" for line in [*lines, ""])
+    room = shutil.get_terminal_size().lines - 1
+    if len(lines) > room:
+        lines = [*lines[: room - 1], f"and {len(lines) - room + 1} more: make the window higher"]
+    return _HOME + "".join(f"{line}{_END_OF_LINE}\n" for line in lines) + _REST
+
+
+def _watched(one: Status, rates: Rates | None) -> tuple[str, ...]:
+    if not one.up:
+        return (one.server.name, _state(one), *"-" * 8, one.problem)
+    journal = click.style("failing", fg="red") if one.journal_failing else "ok"
+    return (
+        *(one.server.name, _state(one), _links(one), str(one.clients)),
+        *_rate_cells(rates),
+        *(str(one.mended), journal, _reason(one)),
+    )
+
+
+def _watched_in_redis(one: Status, rates: Rates | None) -> tuple[str, ...]:
+    if not one.up:
+        return (one.server.name, _state(one), *"-" * 4, one.problem)
+    commands, _, _, lag = _rate_cells(rates)
+    return (one.server.name, _state(one), _masters(one), str(one.waiting), commands, lag, _reason(one))
+
+
+def _rate_cells(rates: Rates | None) -> tuple[str, str, str, str]:
+    if rates is None:
+        return ("-", "-", "-", "-")
+    return (
+        _rate(rates.commands),
+        _rate(rates.floods_in),
+        _rate(rates.floods_out),
+        "-" if rates.lag_p99 is None else _lag(rates.lag_p99),
+    )
+
+
+def _rate(value: float) -> str:
+    return f"{value:.1f}" if 0 < value < 10 else f"{value:.0f}"
+
+
+def _lag(seconds: float) -> str:
+    text = "> 2.5 s" if math.isinf(seconds) else f"< {seconds * 1000:g} ms"
+    return click.style(text, fg="red") if seconds > _MOST_LAG_SECONDS else text

@@ -1,0 +1,371 @@
+"""The herd's file, read into checked, frozen structs.
+
+One file describes the whole herd, and every server of it reads the same one. A key that nobody knows, a
+value out of its bounds and a contradiction are errors that name file, key and remedy: a herd that starts on
+a file it misread is worse than one that does not start.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import tomllib
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Struct, field
+
+from proxyherd.config.schema import Admin, Durability, Limits, Log, Places, Redis, Table, Timing, Tls
+
+T = TypeVar("T", bound=Struct)
+
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
+"""A server's name: it stands in AT lines, file names, unit names and metrics, so it is plain."""
+
+DEFAULT_FILE = Path("deploy/herd.toml")
+"""Where the herd's file is looked for, below the working directory."""
+
+PEER_LINE_SLACK = 256
+"""Bytes by which an AT line may be longer than the client's line it was made from."""
+
+
+_OWN_TABLE = ("max_clients", "max_table_bytes", "peer_queue_bytes", "max_peer_connections")
+_OWN_LINKS = ("peers_authority", "peers_certificate", "peers_key")
+_OWN_CLOCKS = (
+    "heartbeat_seconds",
+    "handshake_seconds",
+    "backoff_seconds",
+    "compare_seconds",
+    "catch_up_seconds",
+)
+"""What only a server with a table and links of its own has a use for."""
+
+
+class ConfigError(Exception):
+    """The herd's file, or a file that it names, cannot be used; the text says which, where and the remedy."""
+
+
+class Address(Struct, frozen=True):
+    """Where to listen or dial: an IPv4 or IPv6 address or a host name, and a TCP port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+class Server(Struct, frozen=True):
+    """One server of the herd: where clients, peers and operators reach it."""
+
+    name: str
+    clients: tuple[Address, ...]
+    peers: tuple[Address, ...]
+    admin: tuple[Address, ...]
+    neighbours: tuple[str, ...]
+
+
+class Herd(Struct, frozen=True):
+    """A whole herd as its file describes it, checked."""
+
+    file: Path
+    servers: dict[str, Server]
+    edges: tuple[tuple[str, str], ...]
+    limits: Limits
+    timing: Timing
+    durability: Durability
+    places: Places
+    tls: Tls
+    admin: Admin
+    log: Log
+    redis: Redis | None = None
+    """The cluster that has the table; None: every server has it."""
+    redis_nodes: tuple[Address, ...] = ()
+
+    def server(self, name: str) -> Server:
+        """Return the server of that name. Raises ConfigError, which lists the names there are."""
+        try:
+            return self.servers[name]
+        except KeyError:
+            raise ConfigError(
+                f"{self.file}: there is no server {name!r}; it has {', '.join(self.servers)}"
+            ) from None
+
+    def islands(self) -> list[list[str]]:
+        """Return the groups of servers that can reach one another, largest first; one when all can."""
+        rest, groups = set(self.servers), []
+        while rest:
+            group, frontier = set[str](), {min(rest)}
+            while frontier:
+                group |= frontier
+                frontier = {n for name in frontier for n in self.servers[name].neighbours} - group
+            groups.append(sorted(group))
+            rest -= group
+        return sorted(groups, key=len, reverse=True)
+
+
+class _ServerTable(Struct, forbid_unknown_fields=True):
+    clients: str | list[str]
+    admin: str | list[str]
+    peers: str | list[str] | None = None
+
+
+class _File(Struct, forbid_unknown_fields=True):
+    servers: dict[str, Any]
+    edges: list[tuple[str, str]] = field(default_factory=list)
+    limits: dict[str, Any] = field(default_factory=dict)
+    timing: dict[str, Any] = field(default_factory=dict)
+    durability: dict[str, Any] = field(default_factory=dict)
+    table: dict[str, Any] = field(default_factory=dict)
+    redis: dict[str, Any] | None = None
+    places: dict[str, Any] = field(default_factory=dict)
+    tls: dict[str, Any] = field(default_factory=dict)
+    admin: dict[str, Any] = field(default_factory=dict)
+    log: dict[str, Any] = field(default_factory=dict)
+
+
+def load(file: Path) -> Herd:
+    """Read and check the herd's file. Raises ConfigError."""
+    try:
+        if file.exists() and not file.is_file() and not file.is_dir():
+            raise ConfigError(f"{file}: is a pipe, a socket or a device; name a regular file with --config")
+        text = file.read_bytes().decode("utf-8-sig")  # some editors begin a file with a byte order mark
+    except OSError as error:
+        raise ConfigError(
+            f"{file}: {error.strerror}; name the herd's file with --config or PROXYHERD_CONFIG"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file}: not UTF-8 at byte {error.start}; save it as UTF-8") from error
+    return parse(text, file)
+
+
+def parse(text: str, file: Path) -> Herd:
+    """Check the text of a herd's file; `file` stands in errors. Raises ConfigError."""
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{file}: not TOML: {error}") from error
+    except ValueError as error:
+        raise ConfigError(f"{file}: a number has thousands of digits; no key takes so many") from error
+    except RecursionError as error:
+        raise ConfigError(f"{file}: nested too deeply; no key of a herd's file is") from error
+    raw = _convert(document, _File, "", file)
+    if not raw.servers:
+        raise ConfigError(f"{file}: key servers: is empty; a herd has at least one server")
+    redis, nodes = _redis(raw, file)
+    neighbours = _neighbours(raw, file)
+    servers = {
+        name: _server(name, table, neighbours[name], file, linked=redis is None)
+        for name, table in raw.servers.items()
+    }
+    _distinct_addresses(servers, file)
+    return Herd(
+        file=file,
+        servers=servers,
+        edges=tuple(raw.edges),
+        limits=_convert(raw.limits, Limits, "limits", file),
+        timing=_convert(raw.timing, Timing, "timing", file),
+        durability=_convert(raw.durability, Durability, "durability", file),
+        places=_places(raw.places, len(servers), file),
+        tls=_tls(raw.tls, file),
+        admin=_convert(raw.admin, Admin, "admin", file),
+        log=_convert(raw.log, Log, "log", file),
+        redis=redis,
+        redis_nodes=nodes,
+    )
+
+
+def _convert(value: object, to: type[T], key: str, file: Path) -> T:
+    """Convert one table of the file; what does not fit is told with its whole key, and the keys there are."""
+    try:
+        return msgspec.convert(value, to)
+    except msgspec.ValidationError as error:
+        what, _, below = str(error).partition(" - at `$")
+        path = (key + below.rstrip("`")).lstrip(".") or "(top)"
+        if unknown := re.search(r"unknown field `(.*)`", what):
+            path = f"{key}.{unknown[1]}".lstrip(".")
+            what = f"is not known; the keys here are {', '.join(to.__struct_fields__)}"
+        elif missing := re.search(r"missing required field `(.*)`", what):
+            path = f"{key}.{missing[1]}".lstrip(".")
+            what = "is missing; add it"
+        raise ConfigError(f"{file}: key {path}: {what}") from error
+
+
+def _redis(raw: _File, file: Path) -> tuple[Redis | None, tuple[Address, ...]]:
+    """Return where the table is: None and nothing for the herd's own."""
+    engine = _convert(raw.table, Table, "table", file).engine
+    if engine == "herd":
+        if raw.redis is not None:
+            raise ConfigError(
+                f'{file}: key redis: the table is not there; set engine = "redis" in [table], or drop [redis]'
+            )
+        return None, ()
+    for what, given in (("edges", raw.edges), ("durability", raw.durability)):
+        if given:
+            raise ConfigError(
+                f'{file}: key {what}: with engine = "redis" servers have no links and no journal; drop it'
+            )
+    for name, table, keys in (
+        ("limits", raw.limits, _OWN_TABLE),
+        ("timing", raw.timing, _OWN_CLOCKS),
+        ("tls", raw.tls, _OWN_LINKS),
+    ):
+        if idle := [key for key in keys if key in table]:
+            raise ConfigError(
+                f'{file}: key {name}.{idle[0]}: with engine = "redis" servers have no table and no links; drop it'
+            )
+    redis = _convert(raw.redis or {}, Redis, "redis", file)
+    if redis.timeout_seconds + redis.gather_seconds > redis.deadline_seconds:
+        raise ConfigError(
+            f"{file}: key redis.timeout_seconds: {redis.timeout_seconds:g}, and {redis.gather_seconds:g} of "
+            f"gather_seconds, are more than deadline_seconds, {redis.deadline_seconds:g}; nobody would be let go in "
+            "time: lower them"
+        )
+    _together(redis, "redis", ("tls_certificate", "tls_key"), file)
+    if redis.tls_certificate is not None and redis.tls_authority is None:
+        raise ConfigError(
+            f"{file}: key redis.tls_authority: is missing; without it servers speak no TLS to Redis"
+        )
+    return redis, tuple(_address(text, f"{file}: key redis.nodes") for text in redis.nodes)
+
+
+def _together(table: Struct, name: str, keys: tuple[str, ...], file: Path) -> None:
+    """See that of keys that go together all are given, or none."""
+    missing = [key for key in keys if getattr(table, key) is None]
+    if missing and len(missing) < len(keys):
+        raise ConfigError(f"{file}: key {name}.{missing[0]}: is missing; {', '.join(keys)} go together")
+
+
+def _places(value: object, servers: int, file: Path) -> Places:
+    places = _convert(value, Places, "places", file)
+    for key in ("calls_per_minute", "calls_per_day"):
+        if 0 < getattr(places, key) < servers:
+            raise ConfigError(
+                f"{file}: key places.{key}: {getattr(places, key)} is less than one for each of {servers} servers; "
+                f"give at least {servers}, or 0 for none"
+            )
+    if places.base_url is not None and not _is_base(places.base_url):
+        raise ConfigError(
+            f"{file}: key places.base_url: {places.base_url!r} is not what stands before a path; "
+            'write it like "http://127.0.0.1:10300"'
+        )
+    if places.proxy is not None:
+        _check_proxy(places.proxy, places.base_url or "https:", f"{file}: key places.proxy")
+    return places
+
+
+def _check_proxy(url: str, upstream: str, where: str) -> None:
+    if not (_is_base(url) and re.fullmatch(r"http://[^/]+/?", url)):
+        raise ConfigError(f'{where}: {url!r} is no HTTP proxy; write it like "http://proxy.example:3128"')
+    if not upstream.startswith("https:"):
+        raise ConfigError(
+            f"{where}: places.base_url is no https:, and so the proxy would see the key; drop one of the two"
+        )
+
+
+def _is_base(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        named = bool(parts.hostname) and parts.port != 0
+    except ValueError:  # no port, or no IPv6 address, can be spelled so
+        return False
+    plain = re.fullmatch(r"[!-~]+", url) is not None and "@" not in parts.netloc
+    return named and plain and parts.scheme in {"http", "https"} and not (parts.query or parts.fragment)
+
+
+def _tls(value: object, file: Path) -> Tls:
+    tls = _convert(value, Tls, "tls", file)
+    for keys in (
+        ("clients_certificate", "clients_key"),
+        ("peers_authority", "peers_certificate", "peers_key"),
+    ):
+        _together(tls, "tls", keys, file)
+    return tls
+
+
+def _neighbours(raw: _File, file: Path) -> dict[str, list[str]]:
+    neighbours: dict[str, list[str]] = {name: [] for name in raw.servers}
+    for number, (left, right) in enumerate(raw.edges, 1):
+        where = f"{file}: key edges, pair {number} ({left}, {right})"
+        for name in (left, right):
+            if name not in neighbours:
+                raise ConfigError(
+                    f"{where}: there is no server {name!r}; add [servers.{name}] or drop the pair"
+                )
+        if left == right:
+            raise ConfigError(f"{where}: a server is no neighbour of its own; drop the pair")
+        if right in neighbours[left]:
+            raise ConfigError(f"{where}: stands there twice; an edge goes both ways, drop one")
+        neighbours[left].append(right)
+        neighbours[right].append(left)
+    return neighbours
+
+
+def _server(name: str, value: object, neighbours: list[str], file: Path, *, linked: bool) -> Server:
+    if not NAME.fullmatch(name):
+        raise ConfigError(
+            f"{file}: key servers.{name}: a name is a letter and up to 62 letters, digits, '-' and '_'"
+        )
+
+    table = _convert(value, _ServerTable, f"servers.{name}", file)
+
+    def addresses(key: str, value: str | list[str]) -> tuple[Address, ...]:
+        texts = [value] if isinstance(value, str) else value
+        where = f"{file}: key servers.{name}.{key}"
+        if not texts:
+            raise ConfigError(f'{where}: no address; give at least one, such as "127.0.0.1:10000"')
+        return tuple(_address(text, where) for text in texts)
+
+    if linked and table.peers is None:
+        raise ConfigError(f"{file}: key servers.{name}.peers: is missing; add it")
+    if not linked and table.peers is not None:
+        raise ConfigError(
+            f'{file}: key servers.{name}.peers: with engine = "redis" servers have no links; drop it'
+        )
+    return Server(
+        name=name,
+        clients=addresses("clients", table.clients),
+        peers=() if table.peers is None else addresses("peers", table.peers),
+        admin=addresses("admin", table.admin),
+        neighbours=tuple(neighbours),
+    )
+
+
+def _address(text: str, where: str) -> Address:
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9.-]+)):([0-9]{1,5})", text)
+    labels = (match[2] or "a").split(".") if match else []
+    if match is None or not 0 < int(match[3]) < 65_536 or not all(0 < len(label) < 64 for label in labels):
+        raise ConfigError(f'{where}: {text!r} is no address; write "host:port" or "[IPv6]:port"')
+    if match[1]:
+        try:
+            # One spelling of each: addresses are compared with one another, and with those of connections.
+            return Address(str(ipaddress.IPv6Address(match[1])), int(match[3]))
+        except ValueError as error:
+            raise ConfigError(f"{where}: {text!r}: {error}") from error
+    return Address(match[2], int(match[3]))
+
+
+def _distinct_addresses(servers: dict[str, Server], file: Path) -> None:
+    """Two listeners on one address: the second server could never start."""
+    taken = sorted(
+        (str(address), f"servers.{server.name}.{key}")
+        for server in servers.values()
+        for key, addresses in (("clients", server.clients), ("peers", server.peers), ("admin", server.admin))
+        for address in addresses
+    )
+    for (one, first), (other, second) in pairwise(taken):
+        if one == other:
+            raise ConfigError(f"{file}: keys {first} and {second}: both have {one}; give each its own port")

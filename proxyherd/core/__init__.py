@@ -1,0 +1,22 @@
+"""What a server decides. Nothing here waits, looks at a clock, or touches anything outside the process.
+
+What a client says, and what becomes of it:
+
+- `messages`: IAMAT, WHATSAT and AT
+- `framing`: lines out of bytes
+- `reply`: what becomes of one command
+- `engine`: what a turn wants of an engine, and of a client's connection
+- `early_queries`: queries that came before they can be answered
+- `limiters`: how often something may be
+
+What servers tell one another:
+
+- `table`: the last location of every client
+- `peer_messages`: the lines between servers
+- `link`: one connection between two servers
+- `catchup`: finds out what a neighbour has that this server lacks
+- `walks`: the catch-ups of one server, one at a time
+- `backoff`: how long to wait before the next try
+- `node`: one server's decisions
+- `notes`: what has happened that is worth a line in the log
+"""

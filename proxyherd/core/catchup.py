@@ -1,0 +1,86 @@
+"""Catching up: what a server asks one neighbour until it lacks nothing that this neighbour has.
+
+A walk down the digest trees of both tables, into the nodes that differ: there the lines of whole leaves are
+asked for where this server has none, and elsewhere those whose hashes it has not. So the cost grows with what
+was missed. The walk is finite whatever the neighbour answers: every node is visited at most once, and a batch
+must move on. The neighbour keeps no state of it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+from proxyherd.core.peer_messages import AskDigests, AskLeaf, AskRange, Batch, Digests, Misspoken, Request
+from proxyherd.core.table import DEPTH, LEAVES, Table, span
+
+WINDOW: Final = 16
+"""Requests under way at once: enough to hide the way there and back, few enough to leave room for updates."""
+
+
+class Pull:
+    """One walk. Sweep the table before it starts, feed it what the neighbour answers, send its `requests`.
+
+    `line_bytes` bounds a request. Raises Misspoken on an answer that was not asked for.
+    """
+
+    def __init__(self, table: Table, line_bytes: int) -> None:
+        self._table = table
+        self._most_known = (line_bytes - 32) // 16
+        self._todo: deque[Request] = deque([AskDigests("") if len(table) else AskRange(0, LEAVES)])
+        self._nodes: set[str] = set()
+        self._ranges: dict[int, int] = {}
+
+    @property
+    def done(self) -> bool:
+        """Whether everything asked for has come."""
+        return not (self._todo or self._nodes or self._ranges)
+
+    def requests(self) -> list[Request]:
+        """Return what to ask for now."""
+        asked: list[Request] = []
+        while self._todo and len(self._nodes) + len(self._ranges) < WINDOW:
+            request = self._todo.popleft()
+            match request:
+                case AskDigests(node):
+                    self._nodes.add(node)
+                case AskLeaf(leaf, _):
+                    self._ranges[leaf] = leaf + 1
+                case AskRange(first, last):
+                    self._ranges[first] = last
+            asked.append(request)
+        return asked
+
+    def digests(self, answer: Digests) -> None:
+        """Compare a node's children, and go where they differ."""
+        if answer.node not in self._nodes:
+            raise Misspoken(f"sent digests of {answer.node or '-'}, which were not asked for")
+        self._nodes.remove(answer.node)
+        ours = self._table.children(answer.node)
+        below: list[Request] = []
+        for digit, (own, theirs) in enumerate(zip(ours, answer.digests, strict=True)):
+            if theirs not in (own, 0):  # 0: they have nothing there
+                self._differs(f"{answer.node}{digit:x}", own, below)
+        self._todo.extendleft(reversed(below))  # depth first: what waits stays small
+
+    def batch(self, answer: Batch) -> None:
+        """Take note that these leaves have come."""
+        last = self._ranges.pop(answer.first, answer.first)
+        if not answer.first < answer.next <= last:
+            raise Misspoken(f"sent leaves {answer.first:x} to {answer.next:x}, which were not asked for")
+        if answer.next < last:
+            self._todo.appendleft(AskRange(answer.next, last))
+
+    def _differs(self, node: str, own: int, below: list[Request]) -> None:
+        first, last = span(node)
+        if own == 0:
+            if below and isinstance(behind := below[-1], AskRange) and behind.last == first:
+                first = behind.first
+                below.pop()
+            below.append(AskRange(first, last))
+        elif len(node) < DEPTH:
+            below.append(AskDigests(node))
+        else:
+            known = frozenset(self._table.hashes(first))
+            fits = len(known) <= self._most_known
+            below.append(AskLeaf(first, known) if fits else AskRange(first, last))

@@ -1,0 +1,130 @@
+"""Queries that came before their server was ready, and must wait.
+
+Each waits for news of its client, or until `release` makes all of them due: when the replay has ended, and when the
+server is ready. Those that are due are taken out so many at a time that nobody is held up. Their number and their bytes
+are bounded: past a bound, those of connections that are gone are dropped, and then more are refused.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Iterable
+from itertools import chain
+from typing import Final, Generic, Protocol, TypeAlias, TypeVar
+
+from proxyherd.core.node import News
+from proxyherd.core.reply import Reply
+
+MOST: Final = 65_536
+"""Queries that wait at once: some 30 MiB, beside their own bytes."""
+
+MOST_BYTES: Final = 16 << 20
+"""Bytes of their lines: a client ID may have thousands."""
+
+_REFUSED: Final = 16
+"""The part of `MOST`, as its divisor, that is refused between two searches for queries of connections that are gone."""
+
+
+class Connection(Protocol):
+    """What is asked of a client's connection."""
+
+    @property
+    def gone(self) -> bool:
+        """Whether nobody is there any more to be answered."""
+
+
+C = TypeVar("C", bound=Connection)
+Query: TypeAlias = tuple[C, bytes, Reply]
+
+
+class EarlyQueries(Generic[C]):
+    """The queries of one server that wait, by the client that they are about."""
+
+    def __init__(self) -> None:
+        self._waiting: defaultdict[bytes, list[Query[C]]] = defaultdict(list)
+        self._due: deque[Query[C]] = deque()
+        self._left: list[Query[C]] = []
+        self._count = self._bytes = 0  # of those that wait or are due
+        self._refusing = 0  # as many are refused before the next search for those that left
+
+    def __bool__(self) -> bool:
+        return self._count > 0 or bool(self._left)
+
+    @property
+    def any_due(self) -> bool:
+        """Whether `due` has something to return."""
+        return bool(self._due)
+
+    @property
+    def any_left(self) -> bool:
+        """Whether `left` has something to return."""
+        return bool(self._left)
+
+    def add(self, connection: C, line: bytes, reply: Reply) -> bool:
+        """Let a query wait; False if there is no room for it."""
+        full = self._count >= MOST or self._bytes + len(line) > MOST_BYTES
+        if full and not self._make_room(len(line)):
+            return False
+        assert reply.whatsat is not None
+        self._waiting[reply.whatsat.client].append((connection, line, reply))
+        self._count += 1
+        self._bytes += len(line)
+        return True
+
+    def known(self, news: Iterable[News]) -> list[Query[C]]:
+        """Take out those about clients that these news are about."""
+        taken: list[Query[C]] = []
+        for one in news:
+            if one.client in self._waiting:
+                taken += self._waiting.pop(one.client)
+        return self._out(taken)
+
+    def release(self) -> None:
+        """Let all that wait be due."""
+        self._due.extend(chain.from_iterable(self._waiting.values()))
+        self._waiting.clear()
+
+    def due(self, most: int) -> list[Query[C]]:
+        """Take out up to `most` of those that are due."""
+        return self._out([self._due.popleft() for _ in range(min(most, len(self._due)))])
+
+    def left(self) -> list[Query[C]]:
+        """Take out those that were dropped because their connections are gone."""
+        left, self._left = self._left, []
+        return left
+
+    def _out(self, taken: list[Query[C]]) -> list[Query[C]]:
+        self._count -= len(taken)
+        self._bytes -= sum(len(line) for _, line, _ in taken)
+        return taken
+
+    def _make_room(self, size: int) -> bool:
+        """Drop the queries of connections that are gone; return whether that has made room for so many bytes. It costs as
+        much as all that wait, so many queries are refused between two searches that have found few.
+        """
+        if self._refusing:
+            self._refusing -= 1
+            return False
+        due, due_gone = _split(self._due)
+        waiting, waiting_gone = _split(chain.from_iterable(self._waiting.values()))
+        gone = self._out(due_gone + waiting_gone)
+        if len(gone) < MOST // _REFUSED:
+            self._refusing = MOST // _REFUSED
+        if not gone:
+            return False
+        self._left += gone
+        self._due = deque(due)
+        self._waiting.clear()
+        for query in waiting:
+            assert query[2].whatsat is not None
+            self._waiting[query[2].whatsat.client].append(query)
+        return self._count < MOST and self._bytes + size <= MOST_BYTES
+
+
+def _split(queries: Iterable[Query[C]]) -> tuple[list[Query[C]], list[Query[C]]]:
+    """Return the queries whose connections are here, and those whose connections are gone."""
+    here: list[Query[C]] = []
+    gone: list[Query[C]] = []
+    for query in queries:
+        (gone if query[0].gone else here).append(query)
+    return here, gone

@@ -1,0 +1,102 @@
+"""Bytes to lines, in bounded memory.
+
+A line ends at LF. A line longer than the limit is never handed out, nor is any part of it: as soon as the
+limit is passed there is one `Overlong` with its first bytes, and the rest up to its LF is dropped as it
+arrives. Lines are handed out only as many as asked for, so what a sender pipelines waits as raw bytes.
+
+A client's stream ends at a line of the form of an HTTP request, also at an overlong one: what is behind it is dropped
+unread. Otherwise a web page could let its visitor's browser send commands.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from proxyherd.core.messages import COPIED_BYTES, METHOD_BYTES, is_http_request
+
+
+class Overlong(Struct, frozen=True, gc=False):
+    """A line that passed the limit: its first bytes."""
+
+    start: bytes
+
+
+class LineFramer:
+    """Cuts a stream of bytes into lines of at most `limit` bytes, their LF not counted.
+
+    With `ends_at_http` nothing is handed out behind an HTTP request; `ended` then says that one has come.
+    """
+
+    __slots__ = ("_data", "_dropping", "_ends_at_http", "_gist", "ended", "limit")
+
+    def __init__(self, limit: int, *, ends_at_http: bool = False) -> None:
+        self.limit = limit
+        self.ended = False
+        self._data = b""
+        self._dropping = False
+        self._ends_at_http = ends_at_http
+        self._gist: bytes  # of the line that is being dropped
+
+    @property
+    def waiting(self) -> int:
+        """Bytes received and not yet handed out."""
+        return len(self._data)
+
+    def receive(self, data: bytes) -> int:
+        """Take in what arrived; return how many bytes wait now."""
+        if self.ended:
+            return 0
+        self._data = data = self._data + data if self._data else data
+        return len(data)
+
+    def lines(self, most: int) -> list[bytes | Overlong]:
+        """Hand out up to `most` whole lines, without LF, and overlong ones in their places."""
+        if self._dropping and not self._skip_to_line_end():
+            return []
+        data, limit = self._data, self.limit
+        found = data.split(b"\n", most)
+        fit = len(data) <= limit or max(map(len, found)) <= limit
+        self._data = found.pop()
+        if self._ends_at_http and b"HTTP/" in data:
+            self._end_at_request(found)
+        if fit:
+            return found  # type: ignore[return-value]  # nobody else has the list
+        full = len(found) == most
+        lines = [line if len(line) <= limit else Overlong(line[:COPIED_BYTES]) for line in found]
+        if not full and len(self._data) > limit:
+            lines.append(Overlong(self._data[:COPIED_BYTES]))
+            self._gist = _gist(self._data)
+            self._data, self._dropping = b"", True
+        return lines
+
+    def end(self) -> list[bytes | Overlong]:
+        """Hand out what stands before the end of the stream without LF; call when `lines` has no more."""
+        line, self._data = self._data, b""
+        if not line or self._dropping:
+            return []
+        self.ended = self._ends_at_http and is_http_request(line)
+        return [line]
+
+    def _end_at_request(self, found: list[bytes]) -> None:
+        """Drop what stands behind the first HTTP request of these lines, if there is one."""
+        for number, line in enumerate(found, 1):
+            if is_http_request(line):
+                del found[number:]
+                self._data, self.ended = b"", True
+                return
+
+    def _skip_to_line_end(self) -> bool:
+        """Drop the rest of an overlong line; return whether its end has come."""
+        rest, line_feed, self._data = self._data.partition(b"\n")
+        self._dropping = not line_feed
+        if self._ends_at_http:
+            self._gist = _gist(self._gist + rest)
+            if line_feed and is_http_request(self._gist):
+                self._data, self.ended = b"", True
+        return bool(line_feed)
+
+
+def _gist(line: bytes) -> bytes:
+    """Return a short line that is an HTTP request just if this one is, and also when more is added to both."""
+    gist = b" ".join([word[: METHOD_BYTES + 1] for word in line.split(None, 3)])
+    return gist + b" " if line[-1:].isspace() else gist

@@ -1,0 +1,327 @@
+"""One peer link as a state machine: prove, then talk. No socket and no clock; time is an argument.
+
+A link is one connection between two neighbours. The server whose name sorts first dials.
+
+    dialler                                            listener
+    PROXYHERD 1 Bailey Bona <nonce>           ----->
+                                              <-----   PROXYHERD 1 Bona Bailey <nonce>
+    PROOF <hmac>                              ----->   (or REFUSED and why)
+                                              <-----   PROOF <hmac>
+
+HELLO --(the other's PROXYHERD line)--> PROVING --(its PROOF, and it is right)--> LIVE --> CLOSED
+
+Nothing that comes before LIVE is believed, and the way there is on a deadline. A proof is an HMAC-SHA256 with
+the herd's secret over a label, the role, the versions offered, the version chosen, both names and both nonces:
+no nonce is used twice, so a proof cannot be replayed, and the roles differ, so it cannot be reflected.
+
+When LIVE, either side says, a line each: `AT ...` (an update), `BEAT` (nothing else to say), and the catch-up
+messages below. A line that is none of these ends the link, but for a malformed AT line, which is skipped: a
+poison line must not cut a herd apart. The link is dead when the other was silent for three heartbeats.
+"""
+
+from __future__ import annotations
+
+import enum
+import hmac
+from functools import lru_cache
+from typing import Final
+
+from msgspec import Struct
+
+from proxyherd.core.framing import LineFramer, Overlong
+from proxyherd.core.messages import At, Malformed, parse_at
+from proxyherd.core.peer_messages import (
+    Batch,
+    Changed,
+    Digests,
+    Done,
+    Event,
+    Misspoken,
+    Proved,
+    Request,
+    Updates,
+    is_hex,
+    parse,
+    plain,
+    write,
+)
+
+VERSIONS: Final = (b"1",)
+"""Versions of the peer protocol that this program speaks, the best first."""
+
+NONCE_BYTES: Final = 32
+SILENT_HEARTBEATS: Final = 3
+_HANDSHAKE_LINE_BYTES: Final = 512
+
+
+_SHORT_LINE: Final = 256
+_parse_recent = lru_cache(maxsize=8_192)(parse_at)
+"""An update comes over most links of a server, and over each the same; so remembered, it is parsed once. Short lines
+only: 5 MiB at most for all links.
+"""
+
+
+class State(enum.Enum):
+    """Where a link stands; it only ever moves down this list."""
+
+    HELLO = "waiting for the other's first line"
+    PROVING = "waiting for the other's proof"
+    LIVE = "proved by both"
+    CLOSED = "over"
+
+
+class Terms(Struct, frozen=True):
+    """What is the same for every link of a server."""
+
+    name: str
+    neighbours: frozenset[str]
+    secrets: tuple[bytes, ...]  # the first one proves; each one is accepted
+    line_bytes: int
+    heartbeat: float  # seconds
+    handshake: float  # seconds
+
+    def __repr__(self) -> str:
+        return f"<terms of {self.name}>"  # without the secrets, for tracebacks
+
+
+class Link:
+    """One connection to a neighbour, from its first byte to its last.
+
+    `dial` names the neighbour that was dialled, or is None where it was the other that dialled. `nonce` is
+    NONCE_BYTES of randomness, used for this link alone. All times are seconds of one monotonic clock.
+    """
+
+    def __init__(self, terms: Terms, *, dial: str | None, nonce: bytes, now: float) -> None:
+        self.terms = terms
+        self.dialled = dial is not None
+        self.peer = dial
+        self.state = State.HELLO
+        self.reason = ""
+        self.noted = False  # whether its end has been told
+        self.certified: frozenset[str] | None = None  # names in the other's certificate; None without TLS
+        self.proved = False  # whether it has ever been live
+        self.more = False  # whether more lines may wait than the last `events` were made of
+        self._nonce = nonce.hex().encode()
+        self._versions = b",".join(VERSIONS)
+        self._transcript: bytes  # what both have agreed on
+        self._framer = LineFramer(_HANDSHAKE_LINE_BYTES)
+        self._out: list[bytes] = []
+        self._batch: Batch | None = None
+        self._batch_left: int  # lines of the batch that are still to come
+        self.opened = self._heard = self._spoke = now
+        if dial is not None:
+            self._say(b"PROXYHERD %b %b %b %b" % (self._versions, _b(terms.name), _b(dial), self._nonce))
+
+    # What arrives. -------------------------------------------------------------------------------------------
+
+    @property
+    def waiting(self) -> int:
+        """Bytes received and not yet made events of."""
+        return self._framer.waiting if self.state is not State.CLOSED else 0
+
+    def receive_data(self, data: bytes, now: float) -> None:
+        """Take in what arrived."""
+        self._heard = now
+        if self.state is not State.CLOSED:
+            self._framer.receive(data)
+
+    def events(self, most: int) -> list[Event]:
+        """Make events of up to `most` lines of what was received. Closes the link where they break the protocol."""
+        events: list[Event] = []
+        self.more = False
+        try:
+            while self.state in (State.HELLO, State.PROVING) and most > 0:
+                lines = self._framer.lines(1)
+                if not lines:
+                    return events
+                most -= 1
+                events += self._handshake(lines[0])
+            if self.state is State.LIVE:
+                lines = self._framer.lines(most)
+                self.more = len(lines) >= most
+                self._live(lines, events)
+            elif self.state is not State.CLOSED:
+                self.more = True  # the handshake goes on in what was not asked for yet
+        except Misspoken as error:
+            self.close(str(error))
+        return events
+
+    def receive_eof(self) -> None:
+        """The other has closed the connection."""
+        if self.state is State.LIVE:
+            self.close("closed by the neighbour")
+        else:
+            self.close(f"closed by the other while {self.state.value}")
+
+    # What leaves. --------------------------------------------------------------------------------------------
+
+    def data_to_send(self, now: float) -> bytes:
+        """Return what is to be sent, once."""
+        if self.state is State.CLOSED and self.proved:
+            self._out.clear()
+        if not self._out:
+            return b""
+        self._spoke = now
+        data = b"".join(self._out)
+        self._out.clear()
+        return data
+
+    def send_updates(self, lines: bytes) -> None:
+        """Send live updates: AT lines, each with its LF."""
+        self._out.append(lines)
+
+    def send(self, message: Request | Digests | Done | Changed) -> None:
+        """Send a message about catching up."""
+        self._out.append(write(message))
+
+    def send_batch(self, first: int, following: int, lines: list[bytes]) -> None:
+        """Answer AskLeaf and AskRange: all lines wanted of the leaves from `first` up to `following`."""
+        self._out.append(write(Batch(first, following, len(lines))))
+        self._out.extend(line + b"\n" for line in lines)
+
+    # The clock, and the end. ---------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        """Let time pass: beat, or give up on who is slow or silent. Call a few times a heartbeat."""
+        terms = self.terms
+        if self.state is State.LIVE:
+            silence = SILENT_HEARTBEATS * terms.heartbeat
+            if self.more:  # what it has said is heard in portions, and the rest may wait in the socket
+                self._heard = now
+            if now - self._heard > silence:
+                self.close(f"silent for {silence:g} s")
+            elif now - self._spoke >= terms.heartbeat:
+                self._say(b"BEAT")
+        elif self.state is not State.CLOSED and now - self.opened > terms.handshake:
+            self.close(f"handshake not done within {terms.handshake:g} s; was {self.state.value}")
+
+    def close(self, reason: str) -> None:
+        """End the link. Only what an unproved one had to say, which may be a word of refusal, still leaves."""
+        if self.state is not State.CLOSED:
+            self.state = State.CLOSED
+            self.reason = reason
+
+    # The handshake. ------------------------------------------------------------------------------------------
+
+    def _handshake(self, line: bytes | Overlong) -> list[Event]:
+        if isinstance(line, Overlong):
+            raise Misspoken("no handshake, but a line without end")
+        if line.startswith(b"REFUSED "):
+            raise Misspoken(f"refused by the other: {plain(line[8:])}")
+        words = line.split(b" ")
+        if self.state is State.HELLO:
+            self._greeted(words)
+            return []
+        return self._proved(words)
+
+    def _greeted(self, words: list[bytes]) -> None:
+        if len(words) != 5 or words[0] != b"PROXYHERD":
+            raise Misspoken("no handshake; does a client use the peer port, or does one side speak TLS?")
+        _, versions, them, us, nonce = words
+        if us != _b(self.terms.name):
+            self._refuse(
+                f"it looks for {plain(us)}, this is {self.terms.name}; do both read the same herd's file?"
+            )
+        if not is_hex(nonce, len(nonce)) or len(nonce) != 2 * NONCE_BYTES or nonce == self._nonce:
+            self._refuse("its nonce is not of the form")
+        if self.dialled:
+            assert self.peer is not None
+            if them != _b(self.peer):
+                self._refuse(f"{plain(them)} answers at the address of {self.peer}")
+            if versions not in VERSIONS:
+                self._refuse(f"it chose version {plain(versions)}, which was not offered")
+            self._agree(self._versions, versions, _b(self.terms.name), them, self._nonce, nonce)
+            self._say(b"PROOF " + self._proof(b"dialler", self.terms.secrets[0]))
+        else:
+            self._dialled_by(plain(them), versions, nonce)
+        self.state = State.PROVING
+
+    def _dialled_by(self, them: str, versions: bytes, nonce: bytes) -> None:
+        if them not in self.terms.neighbours or them > self.terms.name:
+            self._refuse(f"{them} is no neighbour that dials {self.terms.name}; see edges in the herd's file")
+        if self.certified is not None and them not in self.certified:
+            self._refuse(f"{them} shows a certificate of {', '.join(sorted(self.certified)) or 'nobody'}")
+        offered = versions.split(b",")
+        version = next((version for version in VERSIONS if version in offered), None)
+        if version is None:
+            ours = b",".join(VERSIONS).decode()
+            self._refuse(f"{them} speaks versions {plain(versions)} of the peer protocol, this server {ours}")
+        assert version is not None
+        self.peer = them
+        self._say(b"PROXYHERD %b %b %b %b" % (version, _b(self.terms.name), _b(them), self._nonce))
+        self._agree(versions, version, _b(them), _b(self.terms.name), nonce, self._nonce)
+
+    def _agree(self, *parts: bytes) -> None:
+        # No part holds a LF, so no two transcripts are the same bytes.
+        self._transcript = b"\n".join((b"proxyherd peer link", *parts))
+
+    def _proof(self, role: bytes, secret: bytes) -> bytes:
+        return hmac.new(secret, role + b"\n" + self._transcript, "sha256").hexdigest().encode()
+
+    def _proved(self, words: list[bytes]) -> list[Event]:
+        if len(words) != 2 or words[0] != b"PROOF":
+            raise Misspoken("no proof where one was due")
+        role = b"listener" if self.dialled else b"dialler"
+        right = [hmac.compare_digest(words[1], self._proof(role, secret)) for secret in self.terms.secrets]
+        if not any(right):
+            self._refuse(f"{self.peer} does not prove the herd's secret; has it another secret file?")
+        if not self.dialled:
+            self._say(b"PROOF " + self._proof(b"listener", self.terms.secrets[right.index(True)]))
+        self.state = State.LIVE
+        self.proved = True
+        self._framer.limit = self.terms.line_bytes
+        return [Proved()]
+
+    def _refuse(self, why: str) -> None:
+        self._say(b"REFUSED " + why.encode())
+        raise Misspoken(why)
+
+    # A live link. --------------------------------------------------------------------------------------------
+
+    def _live(self, lines: list[bytes | Overlong], events: list[Event]) -> None:
+        ats: list[At] = []
+        recent = _parse_recent
+
+        def flush() -> None:
+            if ats:
+                events.append(Updates(ats.copy(), self._batch is not None))
+                ats.clear()
+
+        try:
+            for line in lines:
+                if isinstance(line, Overlong):
+                    events.append(Malformed(line.start))
+                elif (at := recent(line) if len(line) <= _SHORT_LINE else parse_at(line)) is not None:
+                    ats.append(at)
+                elif line[:3] == b"AT ":
+                    events.append(Malformed(line))
+                elif line == b"BEAT":
+                    continue
+                else:
+                    flush()
+                    self._message(line, events)
+                    continue
+                if self._batch is not None:
+                    self._batch_left -= 1
+                    if not self._batch_left:
+                        flush()
+                        events.append(self._batch)
+                        self._batch = None
+        finally:
+            flush()
+
+    def _message(self, line: bytes, events: list[Event]) -> None:
+        message = parse(line)
+        if self._batch is not None:
+            raise Misspoken(f"broke off a batch with {plain(line)}")
+        if isinstance(message, Batch) and message.lines:
+            self._batch, self._batch_left = message, message.lines
+        else:
+            events.append(message)
+
+    def _say(self, line: bytes) -> None:
+        self._out.append(line + b"\n")
+
+
+def _b(text: str) -> bytes:
+    return text.encode()

@@ -1,0 +1,400 @@
+"""One server's decisions: a message comes in, answers and floods come out. No socket, clock or log.
+
+The rules kept here:
+
+- A report is stored if it is later than what is held; an update from a peer if it is greater in the total
+  order of `table`. What was stored is news, and news goes to every live neighbour but the one it came from,
+  once. So a flood ends by itself on any graph.
+- A proved link replaces an older one between the same two servers.
+- When a link comes up its dialler catches up first, then the other: so what only one of them has crosses the
+  link once. An empty server waits for nobody. One neighbour is caught up from at a time.
+- What catch-up brings is passed on only over links in step, that is, where both sides have caught up. A
+  neighbour whose walk may have come too early for it is asked to walk again when catching up has ended.
+
+Whoever drives a node calls `receive`, `command`, `closed`, `tick` and `work` with what happened, then `flood`,
+and sends what the links have to send. What is worth a log line or a metric waits in `notes`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from msgspec import Struct
+
+from proxyherd.config.schema import Limits, Timing
+from proxyherd.core.framing import Overlong
+from proxyherd.core.link import Link, State
+from proxyherd.core.messages import (
+    MOST_NANOSECONDS,
+    NANOSECONDS,
+    At,
+    Entry,
+    Iamat,
+    Malformed,
+    Whatsat,
+    format_at,
+    invalid,
+    latest_receipt,
+    parse_command,
+    parse_report,
+    received,
+    word,
+)
+from proxyherd.core.notes import (
+    FROM_THE_FUTURE,
+    REPLACED,
+    Flooded,
+    Heard,
+    LinkDown,
+    LinkFailed,
+    LinkUp,
+    Note,
+    Skipped,
+)
+from proxyherd.core.peer_messages import (
+    AskDigests,
+    AskLeaf,
+    AskRange,
+    Batch,
+    Changed,
+    Digests,
+    Done,
+    Event,
+    Misspoken,
+    Proved,
+    Updates,
+)
+from proxyherd.core.reply import Reply
+from proxyherd.core.table import LEAVES, Room, Table
+from proxyherd.core.walks import Neighbour, Walks
+
+TICKS = 4
+"""Ticks in a heartbeat."""
+
+
+class News(Struct, frozen=True, gc=False):
+    """A line that was stored, where it came from, a neighbour or None for a client, and what it replaced if that
+    may have to be undone.
+    """
+
+    client: bytes
+    line: bytes
+    source: str | None = None
+    caught_up: bool = False
+    held: Entry | None = None
+
+
+class Node:
+    """One server. `now` is always seconds of one monotonic clock."""
+
+    def __init__(
+        self, name: str, table: Table, limits: Limits, timing: Timing, *, alone: bool, now: float
+    ) -> None:
+        self.name = name
+        self.table = table
+        self.ready = alone
+        self._all_wait = False  # every query, whether its client is known or not
+        self.takes_reports = True
+        self.failed: Callable[[Link, Exception], None] = _raise  # what was done for a neighbour has raised
+        self.news: list[News] = []
+        self._learned = False  # whether any of the news came from a neighbour
+        self.notes: list[Note] = []
+        self._name = name.encode()
+        self._limits = limits
+        self._timing = timing
+        self._most_lead = int(limits.max_clock_lead_seconds * NANOSECONDS) or MOST_NANOSECONDS
+        self._most_age = int(limits.max_age_seconds * NANOSECONDS)
+        self._most_skew = int(limits.max_clock_skew_seconds * NANOSECONDS)
+        self._expiring = 0  # the leaf to look into next for what is too old
+        self.clock = 0  # nanoseconds of POSIX time: what is too old or late is judged by it
+        self._room = Room(limits.max_clients, limits.max_table_bytes)
+        self._room_to_learn = Room(self._room.clients * 5 // 4, self._room.bytes * 5 // 4)
+        self._alone, self._started = alone, now
+        self._neighbours: dict[str, Neighbour] = {}
+        self._walks = Walks(
+            table,
+            line_bytes=limits.max_line_bytes,
+            compare_seconds=timing.compare_seconds,
+            tell=self._note,
+            failed=lambda link, error: self.failed(link, error),  # noqa: PLW0108 - it is set later
+        )
+
+    # Clients. ------------------------------------------------------------------------------------------------
+
+    def command(self, line: bytes | Overlong, at: int) -> Reply:
+        """Decide what a client's line is answered with that was received `at` nanoseconds of POSIX time."""
+        if isinstance(line, Overlong):
+            return Reply("other", "overlong", invalid(line.start))
+        if stored := self.reports([[line]], at)[0]:
+            return Reply("iamat", "stored", stored[0])
+        message = parse_command(line)
+        if isinstance(message, Iamat):
+            return self._not_stored(message, at, line)
+        if isinstance(message, Whatsat):
+            return self.look_up(message, line)
+        return Reply(word(line), "invalid", invalid(line))
+
+    def reports(self, said: Iterable[Sequence[bytes | Overlong]], at: int) -> list[list[bytes]]:
+        """Store the reports that each client's lines begin with, received `at`; return the answers to them, client
+        by client.
+
+        A client's end at its first line that is no report to be stored. That is one for `command`, as is what is
+        behind it.
+        """
+        name, room, news, advance = self._name, self._room, self.news, self.table.advance
+        too_old = self._is_forgotten if self._most_age else None
+        latest = at + self._most_lead
+        if not self.takes_reports:
+            return [[] for _ in said]
+        answered: list[list[bytes]] = []
+        for lines in said:
+            answers: list[bytes] = []
+            answered.append(answers)
+            for line in lines:
+                if type(line) is not bytes or (report := parse_report(line)) is None:
+                    break
+                client, nanoseconds = report.client, report.nanoseconds
+                if nanoseconds > latest:
+                    break
+                answer = format_at(name, at, report)
+                held = advance(client, Entry(answer, nanoseconds), room, too_old)
+                if held is False:
+                    break
+                news.append(News(client, answer, None, False, held))
+                answers.append(answer)
+        return answered
+
+    def _not_stored(self, report: Iamat, at: int, line: bytes) -> Reply:
+        """Answer a report that `reports` has left."""
+        if self.takes_reports and report.nanoseconds <= at + self._most_lead:
+            held = self.table.get(report.client)
+            if held is not None and report.nanoseconds <= held.nanoseconds and not self._is_forgotten(held):
+                return Reply("iamat", "stale", format_at(self._name, at, report))
+        return Reply("iamat", "refused", invalid(line))
+
+    def _is_forgotten(self, entry: Entry) -> bool:
+        """Whether an entry is too old: as good as not held, also while it is still there."""
+        return self._most_age != 0 and received(entry.line) + self._most_age < self.clock
+
+    def undo_reports(self) -> None:
+        """Forget the reports since the last flood: they could not be kept. Decide about their lines again."""
+        for one in reversed(self.news):
+            leaf = self.table.leaf(one.client)
+            entry = self.table.get(one.client, leaf)
+            if one.source is not None or entry is None or entry.line is not one.line:
+                continue  # a neighbour's greater one has come since, and that is kept
+            if one.held is None:
+                self.table.remove(one.client, leaf)
+            else:
+                self.table.put(one.client, one.held, leaf)
+        self.news = [one for one in self.news if one.source is not None]
+
+    def begin_replay(self) -> None:
+        """Let every query wait until `start`: what is replayed first may be older than what was answered last."""
+        self.ready, self._all_wait = False, True
+
+    def replay(self, ats: Iterable[At | None]) -> None:
+        """Learn what a journal held. It is no news: neighbours find it when they catch up."""
+        for at in ats:
+            if at is not None:
+                self._admit(at)
+
+    def start(self, now: float, *, lacks: bool = False) -> None:
+        """Begin to wait for neighbours: whatever there was to replay has been replayed.
+
+        Until the server is ready, queries of clients that it does not know wait; where the journal `lacks` records,
+        all do.
+        """
+        self._started = now
+        self.ready, self._all_wait = self._alone, lacks
+
+    @property
+    def all_wait(self) -> bool:
+        """Whether every query waits, whether its client is known or not."""
+        return self._all_wait and not self.ready
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether a first catch-up has ended, or there is nobody to catch up from."""
+        return self._alone or self._walks.ended
+
+    def look_up(self, question: Whatsat, line: bytes) -> Reply:
+        """Decide about a WHATSAT; again, when the server has become ready, about one that waited for it."""
+        if self._all_wait and not self.ready:
+            return Reply("whatsat", "waiting", None, question)
+        entry = self.table.get(question.client)
+        if entry is not None and not self._is_forgotten(entry):
+            return Reply("whatsat", "found", None, question, entry)
+        if not self.ready:
+            return Reply("whatsat", "waiting", None, question)
+        return Reply("whatsat", "unknown", invalid(line))
+
+    # Neighbours. ---------------------------------------------------------------------------------------------
+
+    @property
+    def linked(self) -> Iterable[str]:
+        """The neighbours with a live link."""
+        return self._neighbours.keys()
+
+    def receive(self, link: Link, most: int, now: float) -> None:
+        """Act on up to `most` lines that this link has received."""
+        for event in link.events(most):
+            if isinstance(event, Proved):
+                self._proved(link, now)
+            else:  # as soon as it is proved, until it is closed
+                assert link.peer is not None
+                try:
+                    self._act(self._neighbours[link.peer], event, now)
+                except Misspoken as error:
+                    link.close(str(error))
+        if link.state is State.CLOSED:
+            self.closed(link)
+
+    def _note(self, note: Note) -> None:
+        self.notes.append(note)  # not bound at once: whoever takes the notes puts a new list there
+
+    def closed(self, link: Link) -> None:
+        """Forget a link that has ended; call once for each."""
+        neighbour = self._neighbours.get(link.peer or "")
+        if neighbour is None or neighbour.link is not link:
+            if link.reason and not link.noted:
+                self.notes.append(LinkFailed(link.peer, link.dialled, link.reason))
+            link.noted = True
+            return
+        link.noted = True
+        del self._neighbours[neighbour.name]
+        self._walks.forget(neighbour)
+        self.notes.append(LinkDown(neighbour.name, link.reason))
+
+    def _proved(self, link: Link, now: float) -> None:
+        assert link.peer is not None
+        if (older := self._neighbours.get(link.peer)) is not None:
+            older.link.close(REPLACED)
+            self.closed(older.link)
+        neighbour = Neighbour(link.peer, link, now + self._timing.compare_seconds)
+        self._neighbours[link.peer] = neighbour
+        self.notes.append(LinkUp(link.peer, link.dialled))
+        if link.dialled or not len(self.table):
+            self._walks.begin(neighbour)
+
+    def _act(self, neighbour: Neighbour, event: Event, now: float) -> None:
+        match event:
+            case Updates(ats, caught_up):
+                self._learn(neighbour, ats, caught_up)
+            case Malformed(line):
+                self.notes.append(Skipped(neighbour.name, line, "no AT line"))
+            case AskDigests() | AskLeaf() | AskRange():
+                self._walks.serve(neighbour, event)
+            case Digests() | Batch():
+                self._walks.answered(neighbour, event, now)
+                self.ready = self.ready or self._walks.ended
+            case Done():
+                neighbour.served = True
+                if not neighbour.link.dialled:
+                    self._walks.begin(neighbour)
+            case Changed():
+                if neighbour.pull is None:
+                    self._walks.begin(neighbour)
+                else:
+                    neighbour.again = True
+
+    def _learn(self, neighbour: Neighbour, ats: list[At], caught_up: bool) -> None:
+        news, name, admit = self.news, neighbour.name, self._admit
+        before, latest = len(news), latest_receipt(self.clock, self._most_skew)
+        for at in ats:
+            if at.received > latest:
+                self.notes.append(Skipped(name, at.entry.line, FROM_THE_FUTURE))
+                continue
+            admitted = admit(at)
+            if admitted:
+                news.append(News(at.client, at.entry.line, name, caught_up))
+            elif admitted is None:
+                self.notes.append(Skipped(name, at.entry.line, "the table is at its limit"))
+        learned = len(news) - before
+        self._learned = self._learned or learned > 0
+        if caught_up:
+            neighbour.lines += len(ats)
+            neighbour.news += learned
+        else:
+            late = self.clock - received(news[before].line) if learned else None
+            self.notes.append(Heard(name, [at.client for at in ats], learned, late))
+
+    def _admit(self, at: At) -> bool | None:
+        """Hold an entry if it is greater than what is held; None if there is no room for it."""
+        if not self._most_age:
+            return self.table.admit(at.client, at.entry, self._room_to_learn)
+        if at.received + self._most_age < self.clock:
+            return False
+        return self.table.admit(at.client, at.entry, self._room_to_learn, self._is_forgotten)
+
+    def flood(self) -> None:
+        """Hand the news to every live link that it concerns. When catching up has ended, ask those to walk again
+        who may have missed something: only now is it known whom the news of the last batch did not go to.
+        """
+        news, self.news = self.news, []
+        learned, self._learned = self._learned, False
+        same = _spell(news) if news and not learned else None
+        for neighbour in tuple(self._neighbours.values()):
+            try:
+                if news:
+                    data, clients = same or _spell(self._concerning(neighbour, news))
+                    if clients:
+                        neighbour.link.send_updates(data)
+                        self.notes.append(Flooded(neighbour.name, clients))
+                if neighbour.owed and self._walks.idle:
+                    neighbour.owed = False
+                    neighbour.link.send(Changed())
+            except Exception as error:  # noqa: BLE001 - the other neighbours are told
+                self.failed(neighbour.link, error)
+
+    def _concerning(self, neighbour: Neighbour, news: list[News]) -> list[News]:
+        """Return the news that this neighbour is to be told of."""
+        others = [one for one in news if one.source != neighbour.name]
+        if neighbour.in_step:
+            return others
+        live = [one for one in others if not one.caught_up]
+        if len(live) < len(others):
+            neighbour.owed = neighbour.owed or neighbour.asked
+        return live
+
+    def work(self, now: float) -> bool:
+        """Do one slice of what takes long, a few milliseconds of it; True if more is left."""
+        return self._walks.work(now)
+
+    # Time. ---------------------------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        """Let time pass: compare with neighbours again, give up on who does not answer, become ready."""
+        for neighbour in list(self._neighbours.values()):
+            if overdue := neighbour.overdue(now, self._timing.catch_up_seconds):
+                neighbour.link.close(overdue)
+                self.closed(neighbour.link)
+            elif now >= neighbour.compare_at:
+                neighbour.compare_at = now + self._timing.compare_seconds
+                self._walks.begin(neighbour)
+        if self._most_age:
+            self._expire()
+        if not self.ready:
+            patience = self._timing.ready_seconds
+            if self._neighbours:  # one that is linked is worth more waiting, unless it says nothing
+                patience += self._timing.catch_up_seconds
+            walking = any(neighbour.pull is not None for neighbour in self._neighbours.values())
+            self.ready = now - self._started >= patience and not walking
+
+    def _expire(self) -> None:
+        """Look through so many leaves for what is too old that all are seen once in `compare_seconds`."""
+        ticks = TICKS * self._timing.compare_seconds / self._timing.heartbeat_seconds
+        first, last = self._expiring, min(LEAVES, self._expiring + int(LEAVES / ticks) + 1)
+        self._expiring = last % LEAVES
+        for client, entry in self.table.entries(first, last):
+            if self._is_forgotten(entry):
+                self.table.remove(client, self.table.leaf(client))
+
+
+def _spell(news: list[News]) -> tuple[bytes, list[bytes]]:
+    """Return news as they cross a link, and the clients in them."""
+    return b"\n".join([*[one.line for one in news], b""]), [one.client for one in news]
+
+
+def _raise(_: Link, error: Exception) -> None:
+    raise error

@@ -1,0 +1,150 @@
+"""What linked servers say to each other beside AT lines: the structs, and their form on the wire.
+
+One message is one line: a word, and operands behind single spaces. Numbers are lower-case hexadecimal, nodes of
+the digest tree are named by their digits (the root by `-`), hashes are sixteen digits each with nothing between.
+A BATCH is followed by as many AT lines as it says. A line that is none of these raises Misspoken.
+"""
+
+from __future__ import annotations
+
+from typing import Final, TypeAlias
+
+from msgspec import Struct
+
+from proxyherd.base.escapes import escaped
+from proxyherd.core.messages import At, Malformed
+from proxyherd.core.table import DEPTH, FANOUT, LEAVES
+
+_HASH_DIGITS: Final = 16
+_MOST_LINES: Final = 1 << 32
+
+
+class Proved(Struct, frozen=True):
+    """The other has proved who it is; the link is live."""
+
+
+class Updates(Struct, frozen=True):
+    """AT lines, in the order they came; `caught_up` if they answer a catch-up, else live."""
+
+    ats: list[At]
+    caught_up: bool
+
+
+class AskDigests(Struct, frozen=True):
+    """Wanted: the digests of this node's children."""
+
+    node: str
+
+
+class Digests(Struct, frozen=True):
+    """The digests of this node's sixteen children."""
+
+    node: str
+    digests: list[int]
+
+
+class AskLeaf(Struct, frozen=True):
+    """Wanted: the lines of this leaf whose hashes are not among these."""
+
+    leaf: int
+    known: frozenset[int]
+
+
+class AskRange(Struct, frozen=True):
+    """Wanted: the lines of all leaves from `first` up to `last`, a batch of them."""
+
+    first: int
+    last: int
+
+
+class Batch(Struct, frozen=True):
+    """The lines wanted of the leaves from `first` up to `next`: this many."""
+
+    first: int
+    next: int
+    lines: int
+
+
+class Done(Struct, frozen=True):
+    """The other lacks nothing (any more) of what this side had when it began to ask."""
+
+
+class Changed(Struct, frozen=True):
+    """The other has caught up elsewhere and asks to be asked again."""
+
+
+Request: TypeAlias = AskDigests | AskLeaf | AskRange
+Event: TypeAlias = Proved | Updates | Malformed | Request | Digests | Batch | Done | Changed
+
+
+class Misspoken(Exception):  # noqa: N818 - their fault, not an error of ours
+    """The other broke the protocol; the text says how."""
+
+
+def parse(line: bytes) -> Request | Digests | Batch | Done | Changed:
+    """Parse a line that is no AT line; of a BATCH, `lines` are still to come. Raises Misspoken."""
+    match line.split(b" "):
+        case [b"BATCH", first, following, lines]:
+            return Batch(_number(first, LEAVES - 1), _number(following, LEAVES), _number(lines, _MOST_LINES))
+        case [b"DIGESTS", node]:
+            return AskDigests(_node(node))
+        case [b"DIGEST", node, digests] if len(digests) == FANOUT * _HASH_DIGITS:
+            return Digests(_node(node), _hashes(digests))
+        case [b"LEAF", leaf, known]:
+            return AskLeaf(_number(leaf, LEAVES - 1), frozenset(() if known == b"-" else _hashes(known)))
+        case [b"RANGE", first, last]:
+            return AskRange(_number(first, LEAVES - 1), _number(last, LEAVES))
+        case [b"DONE"]:
+            return Done()
+        case [b"CHANGED"]:
+            return Changed()
+    raise Misspoken(f"broke the protocol with {plain(line)}")
+
+
+def write(message: Request | Digests | Batch | Done | Changed) -> bytes:
+    """Return a message as its line, with LF."""
+    match message:
+        case AskDigests(node):
+            return b"DIGESTS %b\n" % (node.encode() or b"-")
+        case Digests(node, digests):
+            return b"DIGEST %b %b\n" % (node.encode() or b"-", b"".join(b"%016x" % one for one in digests))
+        case AskLeaf(leaf, known):
+            return b"LEAF %x %b\n" % (leaf, b"".join(b"%016x" % one for one in known) or b"-")
+        case AskRange(first, last):
+            return b"RANGE %x %x\n" % (first, last)
+        case Batch(first, following, lines):
+            return b"BATCH %x %x %x\n" % (first, following, lines)
+        case Done():
+            return b"DONE\n"
+        case Changed():
+            return b"CHANGED\n"
+
+
+def plain(words: bytes) -> str:
+    """Make what a stranger sent fit for a log line: bounded, and nothing in it hidden."""
+    return escaped(words[:200])
+
+
+def is_hex(digits: bytes, most: int) -> bool:
+    """Whether this is a number of one to `most` lower-case hexadecimal digits."""
+    return 0 < len(digits) <= most and not digits.strip(b"0123456789abcdef")
+
+
+def _number(digits: bytes, most: int) -> int:
+    if not is_hex(digits, _HASH_DIGITS) or (number := int(digits, 16)) > most:
+        raise Misspoken(f"broke the protocol with the number {plain(digits)}")
+    return number
+
+
+def _node(name: bytes) -> str:
+    if name == b"-":
+        return ""
+    if not is_hex(name, DEPTH - 1):
+        raise Misspoken(f"broke the protocol with the node {plain(name)}")
+    return name.decode()
+
+
+def _hashes(digits: bytes) -> list[int]:
+    if not is_hex(digits, len(digits)) or len(digits) % _HASH_DIGITS:
+        raise Misspoken("broke the protocol with hashes out of form")
+    return [int(digits[at : at + _HASH_DIGITS], 16) for at in range(0, len(digits), _HASH_DIGITS)]

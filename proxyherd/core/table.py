@@ -1,0 +1,231 @@
+"""The table of last locations: last writer wins, and digests tell two tables apart.
+
+One total order decides everywhere: the time as a number, then the bytes of the whole AT line. What is greater
+replaces what is held, so learning commutes, and repeating it changes nothing.
+
+Clients are spread over 65,536 leaves by a keyed hash of their ID. A leaf is a small dict of its own: one big
+dict would stall its server for as long as it takes to grow. The leaves are the bottom of a tree, sixteen
+children to a node, whose nodes are named by the hexadecimal digits that lead to them; a node's digest is the
+exclusive or of the keyed hashes of all lines below it. Keyed, both: a client that chooses its ID can neither
+crowd a leaf nor make two tables look alike.
+
+Digests are brought up to date by `sweep`, in slices, and only where leaves have changed. What changes behind
+a sweep is left out of the digests until the next one, which is no error: between linked servers it travels
+as a live update.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Container, Iterator
+from functools import reduce
+from hashlib import blake2b
+from operator import xor
+from typing import Final, Literal
+
+from msgspec import Struct
+
+from proxyherd.core.messages import Entry
+
+DEPTH: Final = 4
+"""Digits of a leaf's name."""
+
+FANOUT: Final = 16
+"""Children of a node."""
+
+LEAVES: Final = FANOUT**DEPTH
+
+_MOST_KNOWN: Final = 131_072
+_KNOWN_BYTES: Final = 64
+"""Clients whose leaf is remembered, which is cheaper than to hash again, and how long their IDs are at most, since
+anybody may ask for any: 20 MiB in all.
+"""
+
+_from_bytes = int.from_bytes
+
+
+def span(node: str) -> tuple[int, int]:
+    """Return the leaves below the node of that name, as the first and the one behind the last."""
+    width: int = FANOUT ** (DEPTH - len(node))
+    first = int(node or "0", 16) * width
+    return first, first + width
+
+
+class Room(Struct, frozen=True, gc=False):
+    """How much a table may hold: clients, and bytes of their IDs and lines."""
+
+    clients: int
+    bytes: int
+
+
+class Table:
+    """One entry a client. `key` is shared by the herd and known to nobody else: the hashes hang on it."""
+
+    def __init__(self, key: bytes) -> None:
+        self._leaf_hash = blake2b(key=key, digest_size=2, person=b"leaf")
+        self._line_hash = blake2b(key=key, digest_size=8, person=b"line")
+        self._leaves: list[dict[bytes, Entry] | None] = [None] * LEAVES
+        self._filled = bytearray(LEAVES)  # which leaves have ever held anything
+        self._changed = bytearray(LEAVES)
+        self._digests = array("Q", bytes(8 * LEAVES))
+        self._known: dict[bytes, int] = {}  # leaves of clients that were asked for
+        self._size = 0
+        self.bytes = 0  # of all client IDs and lines
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[tuple[bytes, Entry]]:
+        for leaf in self._leaves:
+            if leaf:
+                yield from leaf.items()
+
+    def leaf(self, client: bytes) -> int:
+        """Return the number of a client's leaf."""
+        leaf = self._known.get(client)
+        if leaf is None:
+            leaf = self._hash(client)
+            if len(client) <= _KNOWN_BYTES:
+                if len(self._known) >= _MOST_KNOWN:
+                    self._known.clear()
+                self._known[client] = leaf
+        return leaf
+
+    def _hash(self, client: bytes) -> int:
+        leaf_hash = self._leaf_hash.copy()
+        leaf_hash.update(client)
+        return _from_bytes(leaf_hash.digest(), "big")
+
+    def get(self, client: bytes, leaf: int | None = None) -> Entry | None:
+        """Return what is held of a client; whoever knows its leaf saves the hashing."""
+        held = self._leaves[self.leaf(client) if leaf is None else leaf]
+        return held.get(client) if held else None
+
+    def put(self, client: bytes, entry: Entry, leaf: int) -> None:
+        """Hold this entry from now on, whatever was held."""
+        held = self._leaves[leaf]
+        if held is None:
+            held = self._leaves[leaf] = {}
+            self._filled[leaf] = 1
+        before = held.get(client)
+        held[client] = entry
+        if before is None:
+            self._size += 1
+            self.bytes += len(client) + len(entry.line)
+        else:
+            self.bytes += len(entry.line) - len(before.line)
+        self._changed[leaf] = 1
+
+    def advance(
+        self, client: bytes, entry: Entry, room: Room, too_old: Callable[[Entry], bool] | None = None
+    ) -> Entry | Literal[False] | None:
+        """Hold an entry if it is later than what is held, and there is room for it; return what was held, None if
+        nothing was, and False if the entry is not held now. What is held and too old is as good as not held.
+        """
+        leaf = self._known.get(client)
+        if leaf is None:
+            leaf = self.leaf(client)
+        clients = self._leaves[leaf]
+        held = clients.get(client) if clients else None
+        if clients is None or held is None:
+            if not self.has_room(client, entry.line, None, room):
+                return False
+            self.put(client, entry, leaf)
+            return None
+        if entry.nanoseconds <= held.nanoseconds and (too_old is None or not too_old(held)):
+            return False
+        more = len(entry.line) - len(held.line)
+        if more > 0 and self.bytes + more > room.bytes:
+            return False
+        clients[client] = entry
+        self.bytes += more
+        self._changed[leaf] = 1
+        return held
+
+    def admit(
+        self, client: bytes, entry: Entry, room: Room, too_old: Callable[[Entry], bool] | None = None
+    ) -> bool | None:
+        """Hold an entry if it is greater in the total order than what is held; True if it was, and None if there is
+        no room for it. What is held and too old is as good as not held.
+        """
+        leaf = self._known.get(client)
+        if leaf is None:
+            leaf = self.leaf(client)
+        clients = self._leaves[leaf]
+        held = clients.get(client) if clients else None
+        if held is not None and (too_old is None or not too_old(held)):
+            if entry.nanoseconds < held.nanoseconds:
+                return False
+            if entry.nanoseconds == held.nanoseconds and entry.line <= held.line:
+                return False
+        if not self.has_room(client, entry.line, held, room):
+            return None
+        self.put(client, entry, leaf)
+        return True
+
+    def has_room(self, client: bytes, line: bytes, held: Entry | None, room: Room) -> bool:
+        """Whether a line may be put in the place of what is held of its client."""
+        if held is None:
+            return self._size < room.clients and self.bytes + len(client) + len(line) <= room.bytes
+        return len(line) <= len(held.line) or self.bytes + len(line) - len(held.line) <= room.bytes
+
+    def remove(self, client: bytes, leaf: int) -> None:
+        """Hold nothing of this client any more."""
+        held = self._leaves[leaf]
+        if held is not None and (entry := held.pop(client, None)) is not None:
+            self._size -= 1
+            self.bytes -= len(client) + len(entry.line)
+            self._changed[leaf] = 1
+
+    def sweep(self, first: int, last: int, most: int) -> int:
+        """Bring the digests of leaves `first` up to `last` up to date, until `most` lines are hashed.
+
+        Returns the leaf to go on from: `last` when all are done.
+        """
+        changed, hashed = self._changed, 0
+        while (first := changed.find(1, first, last)) >= 0:
+            if hashed >= most:
+                return first
+            hashes = self.hashes(first)
+            self._digests[first] = reduce(xor, hashes, 0)
+            changed[first] = 0
+            hashed += len(hashes)
+        return last
+
+    def children(self, node: str) -> list[int]:
+        """Return the digests of a node's sixteen children, as of the last sweep; 0: nothing below."""
+        first, last = span(node)
+        width = (last - first) // FANOUT
+        return [reduce(xor, self._digests[at : at + width]) for at in range(first, last, width)]
+
+    def hashes(self, leaf: int) -> list[int]:
+        """Return the hash of each line in a leaf."""
+        line_hash, hashes = self._line_hash, []
+        for entry in (self._leaves[leaf] or {}).values():
+            one = line_hash.copy()
+            one.update(entry.line)
+            hashes.append(_from_bytes(one.digest(), "big"))
+        return hashes
+
+    def entries(self, first: int, last: int) -> list[tuple[bytes, Entry]]:
+        """Return the clients, and what is held of them, in leaves from `first` up to `last`."""
+        return [item for held in self._leaves[first:last] if held for item in held.items()]
+
+    def lines_beside(self, leaf: int, known: Container[int]) -> list[bytes]:
+        """Return the lines of a leaf whose hashes are not among the known ones."""
+        entries = (self._leaves[leaf] or {}).values()
+        hashes = self.hashes(leaf)
+        return [entry.line for entry, own in zip(entries, hashes, strict=True) if own not in known]
+
+    def lines(self, first: int, last: int, most_bytes: int) -> tuple[list[bytes], int]:
+        """Return the lines of whole leaves from `first` on, about `most_bytes` of them, and the next leaf."""
+        lines: list[bytes] = []
+        size = 0
+        while (first := self._filled.find(1, first, last)) >= 0:
+            if size >= most_bytes:
+                return lines, first
+            for entry in (self._leaves[first] or {}).values():
+                lines.append(entry.line)
+                size += len(entry.line)
+            first += 1
+        return lines, last

@@ -1,0 +1,219 @@
+"""Which neighbour is caught up from, and what neighbours ask: one walk of our own at a time, and everything that
+takes long in slices.
+
+A walk begins with a sweep of our own digests, and ends when the neighbour has nothing that we lack (`catchup`).
+What a neighbour asks is answered from the table as it is, whatever our own walks wait for: so no two servers can
+wait for each other.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from msgspec import Struct
+
+from proxyherd.core.catchup import WINDOW, Pull
+from proxyherd.core.link import Link
+from proxyherd.core.notes import CaughtUp
+from proxyherd.core.peer_messages import (
+    AskDigests,
+    AskLeaf,
+    AskRange,
+    Batch,
+    Digests,
+    Done,
+    Misspoken,
+    Request,
+)
+from proxyherd.core.table import Table, span
+
+BATCH_BYTES = 65_536
+"""Bytes of a catch-up batch: a few milliseconds to learn, so that live updates and clients come between."""
+
+_ANSWER_SECONDS = 0.001
+"""For each answer in a walk: sixteen are under way at once, so neighbours may be 16 ms apart."""
+
+_NEWS_SECONDS = 0.000_04
+"""For each line that a walk has brought: twice of what a million is promised to take."""
+
+SLICE_LINES = 4_096
+"""Lines hashed in one slice of a sweep: about two milliseconds."""
+
+
+class Neighbour(Struct, eq=False):
+    """A live link, and how far both sides have come in catching up over it."""
+
+    name: str
+    link: Link
+    compare_at: float
+    pull: Pull | None = None
+    due: bool = False  # a walk of ours is due or under way
+    since: float = 0.0  # when our walk began
+    heard: float = 0.0  # when it was last answered
+    answers: int = 0
+    lines: int = 0
+    news: int = 0
+    pulled: bool = False  # a walk of ours has ended
+    asked: bool = False  # a walk of theirs has begun
+    served: bool = False  # a walk of theirs has ended
+    owing: int = 0  # requests of theirs that are not answered yet
+    owed: bool = False  # their walk may have missed what we learned since
+    again: bool = False  # our walk under way may have missed what they learned since
+
+    def overdue(self, now: float, patience: float) -> str:
+        """Return why a walk of ours over this link has taken too long, `patience` being in seconds; "" if it has not.
+
+        A whole walk has more time the more it has brought; what it has brought stays when it is broken off.
+        """
+        if self.pull is None:
+            return ""
+        if now - self.heard > patience:
+            return f"did not answer a catch-up request for {patience:g} s"
+        allowed = patience + self.answers * _ANSWER_SECONDS + self.news * _NEWS_SECONDS
+        if now - self.since > allowed:
+            return f"catching up took more than {allowed:.0f} s and brought {self.news} lines"
+        return ""
+
+    @property
+    def in_step(self) -> bool:
+        return self.pulled and self.served
+
+
+class _Chore(Struct, eq=False):
+    """What takes long enough to be done in slices: a neighbour's request, or, where it is None, the sweep
+    before a walk of our own. `at` is the leaf to go on from.
+    """
+
+    neighbour: Neighbour
+    request: Request | None
+    at: int = 0
+
+
+class Walks:
+    """The walks of one server, and its answers to its neighbours'. `tell` is given a note when a walk has ended, `failed`
+    a link for which something has raised: end it, and `forget` its neighbour.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        *,
+        line_bytes: int,
+        compare_seconds: float,
+        tell: Callable[[CaughtUp], None],
+        failed: Callable[[Link, Exception], None],
+    ) -> None:
+        self.ended = False  # whether a walk has ever ended
+        self._table = table
+        self._line_bytes = line_bytes
+        self._compare_seconds = compare_seconds
+        self._tell = tell
+        self._failed = failed
+        self._due: deque[Neighbour] = deque()  # the first one is under way
+        self._chores: deque[_Chore] = deque()
+
+    @property
+    def idle(self) -> bool:
+        """Whether no walk is due or under way."""
+        return not self._due
+
+    def forget(self, neighbour: Neighbour) -> None:
+        """Drop what has to do with a link that has ended."""
+        self._chores = deque(chore for chore in self._chores if chore.neighbour is not neighbour)
+        if neighbour.due:
+            self._end_walk(neighbour)
+
+    def serve(self, neighbour: Neighbour, request: Request) -> None:
+        """Let a request of a neighbour's be answered. Raises Misspoken if there are too many."""
+        neighbour.asked = True
+        neighbour.owing += 1
+        if neighbour.owing > WINDOW:
+            raise Misspoken(f"asks for more than {WINDOW} answers at once")
+        self._chores.append(_Chore(neighbour, request))
+
+    def begin(self, neighbour: Neighbour) -> None:
+        """Let a walk of ours be due."""
+        if not neighbour.due:
+            neighbour.due = True
+            self._due.append(neighbour)
+            if len(self._due) == 1:
+                self._start_walk()
+
+    def _start_walk(self) -> None:
+        self._chores.append(_Chore(self._due[0], None))
+
+    def answered(self, neighbour: Neighbour, event: Digests | Batch, now: float) -> None:
+        """Go on with a walk. Raises Misspoken on an answer that was not asked for."""
+        if neighbour.pull is None:
+            raise Misspoken("answered what was not asked for")
+        neighbour.heard = now
+        neighbour.answers += 1
+        if isinstance(event, Digests):
+            neighbour.pull.digests(event)
+        else:
+            neighbour.pull.batch(event)
+        self._go_on(neighbour, now)
+
+    def _go_on(self, neighbour: Neighbour, now: float) -> None:
+        assert neighbour.pull is not None
+        for request in neighbour.pull.requests():
+            neighbour.link.send(request)
+        if neighbour.pull.done:
+            neighbour.link.send(Done())
+            self._tell(CaughtUp(neighbour.name, neighbour.lines, neighbour.news, now - neighbour.since))
+            neighbour.pulled = True
+            neighbour.compare_at = now + self._compare_seconds
+            self.ended = True
+            self._end_walk(neighbour)
+            if neighbour.again:
+                neighbour.again = False
+                self.begin(neighbour)
+
+    def _end_walk(self, neighbour: Neighbour) -> None:
+        """Let the next walk start."""
+        neighbour.pull, neighbour.due = None, False
+        was_first = self._due[0] is neighbour
+        self._due.remove(neighbour)
+        if was_first and self._due:
+            self._start_walk()
+
+    def work(self, now: float) -> bool:
+        """Do one slice of what takes long, a few milliseconds of it; True if more is left."""
+        if self._chores:
+            chore = self._chores[0]
+            try:
+                if self._slice(chore, now):
+                    self._chores.popleft()
+            except Exception as error:  # noqa: BLE001 - the other neighbours are answered
+                self._failed(chore.neighbour.link, error)
+        return bool(self._chores)
+
+    def _slice(self, chore: _Chore, now: float) -> bool:
+        """Do one slice of a chore; True if that was all of it."""
+        neighbour, table = chore.neighbour, self._table
+        match chore.request:
+            case AskLeaf(leaf, known):
+                neighbour.link.send_batch(leaf, leaf + 1, table.lines_beside(leaf, known))
+            case AskRange(first, last):
+                lines, following = table.lines(first, last, BATCH_BYTES)
+                neighbour.link.send_batch(first, following, lines)
+            case AskDigests(node):
+                if not self._sweep(chore, node):
+                    return False
+                neighbour.link.send(Digests(node, table.children(node)))
+            case None:
+                if not self._sweep(chore, ""):
+                    return False
+                neighbour.pull = Pull(table, self._line_bytes)
+                neighbour.since = neighbour.heard = now
+                neighbour.answers = neighbour.lines = neighbour.news = 0
+                self._go_on(neighbour, now)
+                return True
+        neighbour.owing -= 1
+        return True
+
+    def _sweep(self, chore: _Chore, node: str) -> bool:
+        first, last = span(node)
+        chore.at = self._table.sweep(max(first, chore.at), last, SLICE_LINES)
+        return chore.at == last

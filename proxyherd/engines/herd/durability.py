@@ -1,0 +1,193 @@
+"""Keeps a server's journal replayed, synced, short and whole, off the way of its answers.
+
+`everysecond` syncs in a thread once a second: a power cut costs at most that. `always` holds a turn's answers, and
+its floods, until the disk has what it stored; later turns gather meanwhile and share the next sync. `off` leaves it
+to the system. Whatever the policy, a killed process loses nothing: what was appended is the kernel's.
+
+When the journal fails, reports are refused (or, configured so, taken without a promise) until a rewrite has brought
+the whole table to disk again; it is tried every second.
+
+At a start the journal `lacks` records, perhaps, if its mark does not say that it is whole (see `mark`), or if any of it
+is damaged or torn. It does so until a first catch-up has brought what is missing; only then is there a mark again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Final
+
+from proxyherd.config.schema import Durability as Settings
+from proxyherd.core.messages import parse_at
+from proxyherd.core.node import Node
+from proxyherd.core.table import LEAVES
+from proxyherd.engines.herd.journal import Finding, Journal, records_bytes, sync
+from proxyherd.engines.herd.mark import Mark
+from proxyherd.telemetry.observer import Observer
+
+_SECOND: Final = 1.0
+_SLICE_BYTES: Final = 131_072
+_SLICE_LINES: Final = 512
+
+
+class Durability:
+    """Drives the journal of one server, which has been started."""
+
+    def __init__(
+        self, journal: Journal, mark: Mark, node: Node, settings: Settings, observer: Observer
+    ) -> None:
+        self.lacks = journal.failing or mark.lacks(journal.found)
+        """Why records may be missing that an earlier life of this server had; empty if none are."""
+        self._journal = journal
+        self._mark = mark
+        self._node = node
+        self._settings = settings
+        self._observer = observer
+        self._told = ""
+        self.always = settings.fsync == "always"
+        self.replayed = 0.0
+        """The part of the journal that has been replayed, from 0 to 1."""
+        self._leave_mark()
+
+    @property
+    def failing(self) -> str:
+        """Why an answered report might not survive a kill; empty when it will."""
+        return self._journal.failing
+
+    @property
+    def takes_reports(self) -> bool:
+        """Whether reports may be answered."""
+        return not self._journal.failing or self._settings.on_failure == "accept"
+
+    def append(self, lines: list[bytes]) -> bool:
+        """Append a turn's updates; False if what is among them of reports must be refused."""
+        if self._journal.append(lines):
+            return True
+        self._tell()
+        return self.takes_reports
+
+    async def sync(self) -> bool:
+        """Bring what was appended to disk; False as `append`."""
+        try:
+            await asyncio.to_thread(sync, self._journal.begin_sync())
+        except OSError as error:
+            self._journal.fail(error)
+            self._tell()
+        return self.takes_reports
+
+    async def replay(self) -> None:
+        """Learn what the journal holds, in slices, while the server takes reports already."""
+        began = time.monotonic()
+        lines = size = 0
+        whole = max(self._journal.bytes_found, 1)
+        self._node.clock = time.time_ns()
+        for found in self._journal.replay():
+            if isinstance(found, Finding):
+                self._report(found)
+                continue
+            lines += len(found)
+            size += records_bytes(found)
+            self.replayed = size / whole
+            for at in range(0, len(found), _SLICE_LINES):
+                self._node.replay(map(parse_at, found[at : at + _SLICE_LINES]))
+                await asyncio.sleep(0)
+        self.lacks = self.lacks or self._journal.failing
+        seconds = round(time.monotonic() - began, 3)
+        self._observer.log.info("replayed", lines=lines, clients=len(self._node.table), seconds=seconds)
+        if self.lacks and self._journal.found:
+            self._observer.log.warning(
+                "journal_lacks", reason=self.lacks, effect="queries wait for the first catch-up"
+            )
+        self._tell()
+
+    async def watch(self) -> None:
+        """Each second, for ever, see whether the files are still there, and sync them where that is the policy: while
+        there is a replay or a rewrite too.
+        """
+        while True:
+            await asyncio.sleep(_SECOND)
+            self._journal.check()
+            self._tell()  # before anything is waited for: a rewrite may have mended it meanwhile
+            if self._journal.unsynced and self._settings.fsync == "everysecond":
+                await self.sync()
+
+    async def keep(self) -> None:
+        """Rewrite and mend for ever; call when everything is replayed."""
+        while True:
+            await asyncio.sleep(_SECOND)
+            if self._settings.fsync == "off":
+                self._journal.drop_unsynced()
+            if self._journal.failing or self._journal.wants_rewrite:
+                await self._rewrite()
+            if self._node.caught_up:
+                self.lacks = ""
+            self._tell()
+
+    async def close(self) -> None:
+        """Bring everything to disk and close the files."""
+        await self.sync()
+        if self._node.caught_up:  # perhaps a moment ago
+            self.lacks = ""
+        self._leave_mark(closed=True)
+        self._journal.close()
+
+    async def _rewrite(self) -> None:
+        began, rewrite = time.monotonic(), self._journal.begin_rewrite()
+        if rewrite is None:
+            return
+        self._leave_mark()
+        finishing = False
+        try:
+            leaf = 0
+            while leaf < LEAVES:
+                lines, leaf = self._node.table.lines(leaf, LEAVES, _SLICE_BYTES)
+                rewrite.write(lines)
+                await asyncio.sleep(0)
+            finishing = True
+            await asyncio.to_thread(rewrite.finish)
+        except OSError as error:
+            rewrite.abandon()
+            self._journal.fail(error)
+            return
+        except asyncio.CancelledError:
+            if not finishing:  # else the thread goes on to the end, and what it works on is not to be touched
+                rewrite.abandon()
+            raise
+        self._journal.end_rewrite(rewrite)
+        self._leave_mark()
+        seconds = round(time.monotonic() - began, 3)
+        self._observer.log.info("journal_rewritten", bytes=rewrite.size, seconds=seconds)
+
+    def _report(self, found: Finding) -> None:
+        log, name = self._observer.log, found.path.name
+        if found.torn or found.damaged:
+            self.lacks = self.lacks or f"{name} is damaged"
+            self._leave_mark()
+        if found.torn:
+            log.warning("journal_torn", file=name, records=found.records, cut_bytes=found.torn)
+        if found.damaged:
+            log.error(
+                "journal_damaged",
+                file=name,
+                records=found.records,
+                damaged=found.damaged,
+                remedy=f"kept as {name}.damaged; neighbours have what is missing",
+            )
+
+    def _tell(self) -> None:
+        """Log that the journal fails, or no longer does, and leave word of it for the next start."""
+        self._leave_mark()
+        failing = self._journal.failing
+        if failing and failing != self._told:
+            refuses = "reports are taken without a promise" if self.takes_reports else "reports are refused"
+            self._observer.log.error("journal_failing", reason=failing, effect=refuses)
+        elif self._told and not failing:
+            self._observer.log.info("journal_whole")
+        self._told = failing
+        self._observer.journal(self._journal.bytes_written, self._journal.failures, failing=bool(failing))
+
+    def _leave_mark(self, *, closed: bool = False) -> None:
+        if self.lacks or self._journal.failing:
+            self._mark.make_void()
+        else:
+            self._mark.write(self._journal.listing(), closed=closed)

@@ -1,0 +1,279 @@
+"""The engine `herd`: the table is in this process, and in every other server's.
+
+What a turn stores is decided at once. Then it goes to the journal and to the live peer links, in one write each,
+before any client has its answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, Protocol
+
+from proxyherd.core.early_queries import MOST, EarlyQueries, Query
+from proxyherd.core.engine import Client, Settled
+from proxyherd.core.framing import Overlong
+from proxyherd.core.link import Link
+from proxyherd.core.messages import invalid
+from proxyherd.core.node import Node
+from proxyherd.core.notes import Note
+from proxyherd.core.reply import Reply, leave
+
+_PEER_LINES: Final = 1_024
+"""Lines of all peers in one turn in which no client waits: some five milliseconds."""
+
+_PEER_LINES_BESIDE_CLIENTS: Final = 64
+"""Lines of all peers in one turn at least, where clients are about: a neighbour's flood then holds up each of their
+answers by less than a millisecond.
+"""
+
+_PEER_LINES_A_CLIENT_LINE: Final = 4
+"""And this many for each line of clients: in a herd all of whose servers are busy, most lines come from neighbours."""
+
+_FEWEST_SHARES: Final = 32
+"""Peers that a turn's lines are divided by at most: each has something, however many there are."""
+
+_LOOK_UPS: Final = 512
+"""Queries that have waited and are looked up again in one turn: some two milliseconds."""
+
+
+class Peer(Protocol):
+    """What a turn wants of a peer's connection."""
+
+    link: Link
+    queued: bool
+
+    def heard(self) -> None:
+        """Go on: everything that was received has been heard."""
+
+    def release(self, now: float) -> None:
+        """Write what the link has to send, in one write; end the connection if the link has ended."""
+
+    def fail(self, error: Exception) -> None:
+        """End the connection at once, and forget it: something that was done with it has raised."""
+
+
+class Journal(Protocol):
+    """What a turn wants of the journal."""
+
+    always: bool
+
+    @property
+    def takes_reports(self) -> bool:
+        """Whether reports may be answered."""
+
+    def append(self, lines: list[bytes]) -> bool:
+        """Append a turn's updates; False if its reports must be refused."""
+
+    async def sync(self) -> bool:
+        """Bring them to disk, where `always`; False likewise."""
+
+
+def share(lately: int) -> int:
+    """Return how many lines of peers are for one turn, where clients have said so many in the latest one."""
+    if not lately:
+        return _PEER_LINES
+    return min(max(_PEER_LINES_BESIDE_CLIENTS, _PEER_LINES_A_CLIENT_LINE * lately), _PEER_LINES)
+
+
+class Replicated:
+    """What one server's turns store in, and ask. The peer listener calls `peer_said`, `add_link` and `wake`."""
+
+    full = False
+    """There is always room: what a turn wants is done within it."""
+
+    def __init__(self, node: Node, journal: Journal, loop: asyncio.AbstractEventLoop) -> None:
+        self.wake: Callable[[], None] = lambda: None
+        self.reports = node.reports
+        self._node = node
+        self._journal = journal
+        self._loop = loop
+        self._peers: deque[Peer] = deque()
+        self._links: set[Peer] = set()
+        self._more: bool  # whether what takes long goes on
+        self._syncs = False
+        self._early: EarlyQueries[Client] = EarlyQueries()
+        self._stage = node.all_wait, node.ready
+        self._looked_up: list[Query[Client]] = []
+        self._given_up: list[Client] = []
+        self._stops = False
+        node.failed = self._failed
+
+    # What the peer listener tells. ---------------------------------------------------------------------------
+
+    def peer_said(self, peer: Peer) -> None:
+        """A peer has sent something."""
+        if not peer.queued:
+            peer.queued = True
+            self._peers.append(peer)
+            self.wake()
+
+    def add_link(self, peer: Peer) -> None:
+        """Count a connection among those that have something to say at the end of a turn."""
+        self._links.add(peer)
+        self.wake()
+
+    def remove_link(self, peer: Peer) -> None:
+        """Forget a connection that is gone."""
+        self._links.discard(peer)
+        self.wake()
+
+    def beat(self) -> None:
+        """Let time pass on every link, also while a turn waits for the disk."""
+        self.wake()
+        if self._syncs:
+            self._release(self._loop.time())
+
+    def let_go(self) -> None:
+        """Let no query wait any more, now or later: the server stops, perhaps long before it is ready. Their
+        connections are closed without an answer.
+        """
+        self._stops = True
+        self._early.release()
+        self.wake()
+
+    # What a turn wants. --------------------------------------------------------------------------------------
+
+    def begin(self, now: float, received: int, lately: int) -> None:
+        """Hear the peers, and do a slice of what takes long."""
+        node = self._node
+        node.clock = received
+        if self._peers:
+            self._hear_peers(now, share(lately))
+        self._more = node.work(now)
+        node.takes_reports = self._journal.takes_reports
+
+    def commands(self, _: Client, lines: Sequence[bytes | Overlong], received: int) -> list[Reply]:
+        """Decide about each line, storing what is to be stored."""
+        decide = self._node.command
+        return [decide(line, received) for line in lines]
+
+    def wait(self, client: Client, lines: Sequence[bytes | Overlong], replies: Sequence[Reply]) -> None:
+        """Let queries wait until the server is ready, or knows their client."""
+        for line, reply in zip(lines, replies, strict=True):
+            if reply.answer is not None or reply.entry is not None:
+                continue
+            assert isinstance(line, bytes)
+            if client.gone:
+                leave(reply)
+            elif self._stops:
+                self._given_up.append(client)
+            elif not self._early.add(client, line, reply):
+                reply.outcome, reply.answer = "refused", invalid(line)
+
+    def keep(self) -> bool | Awaitable[bool]:
+        """Append what this turn has stored to the journal; False if its reports must be decided again, refused."""
+        node = self._node
+        if self._early:
+            self._look_up_again()
+        if not node.news:
+            return True
+        kept = self._journal.append([news.line for news in node.news])
+        return self._sync() if kept and self._journal.always else kept
+
+    async def _sync(self) -> bool:
+        self._syncs = True
+        try:
+            return await self._journal.sync()
+        finally:
+            self._syncs = False
+
+    def undo(self) -> None:
+        """Take back this turn's reports, which could not be kept, and take no more of them."""
+        self._node.undo_reports()
+        self._node.takes_reports = False
+        for client, line, reply in self._looked_up:
+            self._look_up(client, line, reply)
+
+    def tell(self, now: float) -> None:
+        """Hand everything to the peers, before any client has its answer."""
+        self._node.flood()
+        self._release(now)
+
+    def settled(self) -> Settled | None:
+        """Return whose queries have waited here, and wait here no more."""
+        if not self._looked_up and not self._given_up:
+            return None
+        looked_up, self._looked_up = self._looked_up, []
+        given_up, self._given_up = dict.fromkeys(self._given_up), []
+        settled = [
+            (client, reply) for client, line, reply in looked_up if not self._waits(client, line, reply)
+        ]
+        found = [(client, reply) for client, reply in settled if reply.entry is not None]
+        return Settled(
+            dict.fromkeys(client for client, _ in settled),
+            found,
+            [(client, "server stops") for client in given_up],
+        )
+
+    def notes(self) -> list[Note]:
+        """Return what has happened that is worth a line in the log."""
+        notes, self._node.notes = self._node.notes, []
+        return notes
+
+    @property
+    def more(self) -> bool:
+        """Whether there is something left for another turn."""
+        early = self._early
+        waited = bool(early) and (early.any_left or (early.any_due and not self._node.all_wait))
+        return self._more or bool(self._peers) or waited
+
+    def _hear_peers(self, now: float, lines: int) -> None:
+        most = lines // min(len(self._peers), _FEWEST_SHARES)
+        for _ in range(len(self._peers)):
+            peer = self._peers.popleft()
+            peer.queued = False
+            try:
+                self._node.receive(peer.link, most, now)
+                if peer.link.more:
+                    self.peer_said(peer)
+                else:
+                    peer.heard()
+            except Exception as error:  # noqa: BLE001 - the other neighbours are heard
+                peer.fail(error)
+
+    def _failed(self, link: Link, error: Exception) -> None:
+        for peer in tuple(self._links):
+            if peer.link is link:
+                peer.fail(error)
+
+    def _release(self, now: float) -> None:
+        for peer in tuple(self._links):
+            try:
+                peer.release(now)
+            except Exception as error:  # noqa: BLE001 - the other neighbours are told
+                peer.fail(error)
+
+    def _look_up_again(self) -> None:
+        """Decide again about queries that came before the server was ready, where that may have changed something."""
+        node, early = self._node, self._early
+        again = early.left()
+        if self._stops:
+            self._given_up += [client for client, _, _ in early.due(MOST)]
+        elif not node.all_wait:
+            if self._stage != (stage := (node.all_wait, node.ready)):
+                self._stage = stage
+                early.release()
+            again += early.known(node.news)
+            again += early.due(_LOOK_UPS)
+        for query in again:
+            self._look_up(*query)
+        self._looked_up += again
+
+    def _waits(self, client: Client, line: bytes, reply: Reply) -> bool:
+        """Let a query that was looked up again wait on, if it must."""
+        if reply.answer is not None or reply.entry is not None:
+            return False
+        if self._early.add(client, line, reply):
+            return True
+        reply.outcome, reply.answer = "refused", invalid(line)
+        return False
+
+    def _look_up(self, client: Client, line: bytes, reply: Reply) -> None:
+        if client.gone:
+            leave(reply)
+            return
+        assert reply.whatsat is not None
+        again = self._node.look_up(reply.whatsat, line)
+        reply.outcome, reply.answer, reply.entry = again.outcome, again.answer, again.entry

@@ -1,0 +1,103 @@
+"""Whether a journal may lack records, told by the mark that the last life of its server has left beside it.
+
+The mark lists the files of the journal, each with its inode and a length that it has reached at least, and the boot
+of the machine, or that the server has been closed. It is written anew every second, and it is made void as soon as
+the journal fails. So at the next start:
+
+- no mark, or a void one: the journal failed, or was never whole. Records may be missing.
+- another boot, and not closed: after a power cut the last second may be missing.
+- other files, other inodes, or shorter ones: a backup was put back, or something was deleted.
+
+The mark is no part of a backup. It is not synced: where a power cut takes it back, one of these rules applies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from proxyherd.base.files import open_regular, read_regular
+
+_BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
+_CLOSED: Final = b"closed"
+_VOID: Final = b"-"
+_MOST_BYTES: Final = 65_536
+
+
+def this_boot() -> bytes:
+    """Return what names the present boot of this machine; empty where the system does not tell."""
+    try:
+        return _BOOT.read_bytes().strip()
+    except OSError:
+        return b""
+
+
+class Mark:
+    """The mark of one journal. `left` is what the last life has left."""
+
+    def __init__(self, path: Path, boot: bytes | None = None) -> None:
+        self._path = path
+        self._boot = this_boot() if boot is None else boot
+        self._written = b""
+        try:
+            self._left = read_regular(path, _MOST_BYTES)
+        except OSError:
+            self._left = b""
+
+    def lacks(self, found: Mapping[str, tuple[int, int]]) -> str:
+        """Return why the files that a start has found may lack records, by inode and bytes of each; empty if they
+        do not.
+        """
+        how, *lines = self._left.split(b"\n")
+        try:
+            listed = {name: (int(inode), int(size)) for name, inode, size in map(bytes.split, lines[:-1])}
+        except ValueError:
+            how = _VOID
+        if not how or how.startswith(_VOID) or lines[-1:] != [b""]:
+            return "the last life of this server has not left word that they are whole"
+        if how not in (_CLOSED, self._boot):
+            return "the machine has been started again, and the server was not closed before"
+        if listed.keys() != {name.encode() for name in found}:
+            return "they are not the files that the last life of this server has left"
+        for name, (inode, size) in found.items():
+            left_inode, left_size = listed[name.encode()]
+            if inode != left_inode:
+                return f"{name} is not the file that the last life of this server has left"
+            if size < left_size:
+                return f"{name} is shorter than the last life of this server has left it"
+        return ""
+
+    def write(self, files: Mapping[str, tuple[int, int]], *, closed: bool = False) -> None:
+        """Leave word that these files lack nothing; `closed`: that all of it is on disk. Does not raise."""
+        lines = [b"%b %d %d" % (name.encode(), inode, size) for name, (inode, size) in files.items()]
+        text = b"\n".join([_CLOSED if closed else self._boot, *lines, b""])
+        if text == self._written:
+            return
+        self._written = text
+        try:
+            self._overwrite(text, os.O_CREAT)
+        except OSError:
+            self.make_void()
+
+    def make_void(self) -> None:
+        """Leave no word any more. Does not raise."""
+        self._written = b""
+        try:
+            self._overwrite(_VOID)
+        except FileNotFoundError:
+            pass
+        except OSError:
+            with contextlib.suppress(OSError):
+                self._path.unlink(missing_ok=True)
+
+    def _overwrite(self, text: bytes, flags: int = 0) -> None:
+        """Write in place: a full disk has room for that, and no other file gets it meanwhile."""
+        fd = open_regular(self._path, os.O_WRONLY | flags, 0o640)
+        try:
+            os.pwrite(fd, text, 0)
+            os.ftruncate(fd, len(text))
+        finally:
+            os.close(fd)

@@ -1,0 +1,61 @@
+"""Which addresses neighbours come from, where the herd's file names some of them by name.
+
+A name is looked up again and again, for it may come to stand for another address. While name servers are silent, what
+they said last holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Iterable
+
+from proxyherd.config.herd_file import Address
+
+
+def canonical(host: str) -> str:
+    """Return the one spelling of a numeric address, without zone, an IPv4 address in IPv6 as IPv4; a name as it is."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return str(address)
+
+
+class NeighbourHosts:
+    """The numeric addresses of neighbours, as far as they are known."""
+
+    def __init__(self, addresses: Iterable[Address]) -> None:
+        self._found: dict[str, frozenset[str]] = {
+            one.host: frozenset({canonical(one.host)}) for one in addresses
+        }
+
+    def __contains__(self, host: str) -> bool:
+        """Whether a neighbour has this numeric address, spelled as `canonical` does."""
+        return any(host in found for found in self._found.values())
+
+    async def keep_looking_up(self, seconds: float) -> None:
+        """Look all names up for ever, each time after so many seconds."""
+        names = [host for host, found in self._found.items() if not _is_numeric(*found)]
+        while names:
+            for name in names:
+                await self._look_up(name)
+            await asyncio.sleep(seconds)
+
+    async def _look_up(self, name: str) -> None:
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(name, None, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError):
+            return
+        self._found[name] = frozenset(canonical(str(where[0])) for *_, where in found)
+
+
+def _is_numeric(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

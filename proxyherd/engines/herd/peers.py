@@ -1,0 +1,355 @@
+"""Sockets under the peer links: listen, dial, back off, replace.
+
+Each neighbour whose name sorts after this server's is dialled, for ever, at every address it has, with pauses
+that grow to a cap and are jittered so that a herd does not dial in step. What comes in on the peer port is a
+stranger until its link says otherwise, and strangers are few.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import secrets
+import socket
+from collections.abc import Callable
+from typing import Any, Final, cast
+
+from proxyherd.config.herd_file import Address, Herd, Server
+from proxyherd.core.backoff import backoff
+from proxyherd.core.link import NONCE_BYTES, SILENT_HEARTBEATS, Link, State, Terms
+from proxyherd.core.node import Node
+from proxyherd.core.notes import LinkFailed
+from proxyherd.engines.herd.engine import Replicated
+from proxyherd.engines.herd.neighbour_hosts import NeighbourHosts, canonical
+from proxyherd.net.listening import Listener
+from proxyherd.net.tls import Contexts, explain, names
+from proxyherd.telemetry.observer import Observer
+
+_READ_AHEAD: Final = 262_144
+"""Bytes received and not yet learned past which a peer is not read for now."""
+
+FIRST_PAUSE_SECONDS: Final = 0.05
+"""The pause before a neighbour that is away is dialled for the second time: a restart takes about as long."""
+
+
+class Peers:
+    """All connections of one server with its neighbours."""
+
+    def __init__(
+        self,
+        herd: Herd,
+        server: Server,
+        terms: Terms,
+        node: Node,
+        engine: Replicated,
+        observer: Observer,
+        contexts: Contexts,
+    ) -> None:
+        self.limits = herd.limits
+        self.terms = terms
+        self.node = node
+        self.engine = engine
+        self.observer = observer
+        self.loop = asyncio.get_running_loop()
+        self.connections: set[PeerConnection] = set()
+        self._hosts = NeighbourHosts(one for name in server.neighbours for one in herd.servers[name].peers)
+        self._herd = herd
+        self._server = server
+        self._contexts = contexts
+        self.listener = Listener(
+            lambda: PeerConnection(self, None),
+            contexts.peers,
+            backlog=128,
+            handshake_seconds=herd.timing.handshake_seconds,
+            shutdown_seconds=herd.timing.handshake_seconds,
+            room=lambda: self.limits.max_peer_connections - self.strangers,
+            refused=self._refused,
+        )
+        self._dialling: list[asyncio.Task[None]] = []
+        self.parting = False  # the server stops
+
+    def renew(self, terms: Terms, contexts: Contexts) -> None:
+        """Let connections that are made from now on have other secrets and certificates."""
+        self.terms = terms
+        self._contexts = contexts
+        self.listener.renew(contexts.peers)
+
+    def dial(self) -> None:
+        """Start to dial the neighbours that are this server's to dial."""
+        look_up = self._hosts.keep_looking_up(self._herd.timing.compare_seconds)
+        self._dialling.append(self.loop.create_task(look_up))
+        for name in self._server.neighbours:
+            if name > self._server.name:
+                self._dialling.append(self.loop.create_task(self._keep_dialling(name)))
+
+    def tick(self, now: float) -> None:
+        """Let time pass for every link; call a few times a heartbeat."""
+        for connection in tuple(self.connections):
+            try:
+                connection.link.tick(now)
+                if connection.link.state is State.CLOSED:
+                    self.node.closed(connection.link)
+            except Exception as error:  # noqa: BLE001 - time passes for the others
+                connection.fail(error)
+        self.node.tick(now)
+        self.engine.beat()
+
+    def part(self) -> None:
+        """Dial and listen no more, and end every link: see `linger`."""
+        self.parting = True
+        for task in self._dialling:
+            task.cancel()
+        self.listener.close()
+        for connection in tuple(self.connections):
+            connection.link.close("server stops")
+            self.node.closed(connection.link)
+        self.engine.wake()
+
+    async def flush(self, deadline: float) -> None:
+        """Wait for the neighbours to read what they were sent."""
+        await self._while(lambda: self.unsent > 0, deadline)
+
+    async def leave(self) -> None:
+        """Part, and wait until the neighbours have read all to the end."""
+        self.part()
+        silence = SILENT_HEARTBEATS * self.terms.heartbeat
+        await self._while(lambda: self.linger, self.loop.time() + silence)
+
+    async def _while(self, condition: Callable[[], bool], deadline: float) -> None:
+        while condition() and self.loop.time() < deadline:  # noqa: ASYNC110 - sockets do not tell
+            await asyncio.sleep(0.01)
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait for neighbours."""
+        return sum(one.unsent for one in self.connections)
+
+    @property
+    def linger(self) -> bool:
+        """Whether a neighbour has not closed its end yet, as it does when it has read all that it was sent."""
+        return any(one.link.proved for one in self.connections)
+
+    @property
+    def strangers(self) -> int:
+        """Connections that came in and have not proved themselves."""
+        return sum(one.is_stranger for one in self.connections)
+
+    def make_room(self) -> None:
+        """Let the oldest stranger go where there are too many, and one that comes from no neighbour's address first:
+        so a flood from elsewhere keeps no neighbour out.
+        """
+        if self.strangers > self.limits.max_peer_connections:
+            strangers = (one for one in self.connections if one.is_stranger)
+            oldest = min(strangers, key=lambda one: (one.host in self._hosts, one.link.opened))
+            oldest.link.close("it was the oldest of more strangers than max_peer_connections")
+
+    def _refused(self, address: str, reason: str) -> None:
+        self.node.notes.append(LinkFailed(None, dialled=False, reason=f"{address}: {reason}"))
+        self.engine.wake()
+
+    async def _keep_dialling(self, neighbour: str) -> None:
+        most = self._herd.timing.backoff_seconds
+        while True:
+            for pause in backoff(FIRST_PAUSE_SECONDS, most, random.Random()):  # noqa: S311 - no secret
+                if await self._visit(neighbour) > most:
+                    break  # it has lasted: dial at once, and begin with short pauses again
+                await asyncio.sleep(pause)
+
+    async def _visit(self, neighbour: str) -> float:
+        """Dial a neighbour's addresses one after another until a link proves itself there. Return when that one has
+        ended, and how many seconds it had; 0 where there was none.
+        """
+        failures: list[str] = []
+        for address in self._herd.servers[neighbour].peers:
+            for host in await self._look_up(address, failures):
+                connection = await self._connect(neighbour, address, host, failures)
+                if connection is not None:
+                    self._unreachable(neighbour, failures)
+                    if await asyncio.shield(connection.ended):
+                        return self.loop.time() - connection.link.opened
+        self._unreachable(neighbour, failures)
+        return 0.0
+
+    async def _look_up(self, address: Address, failures: list[str]) -> list[str]:
+        """Return all that a name stands for: one address that swallows packets must not take the time of the next."""
+        try:
+            async with asyncio.timeout(self._herd.timing.handshake_seconds):
+                found = await self.loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+        except (OSError, TimeoutError, UnicodeError) as error:
+            failures.append(f"{address}: {self._why(error)}")
+            return []
+        return [*dict.fromkeys(str(where[0]) for *_, where in found)]
+
+    async def _connect(
+        self, neighbour: str, address: Address, host: str, failures: list[str]
+    ) -> PeerConnection | None:
+        seconds, context = self._herd.timing.handshake_seconds, self._contexts.dialling
+        tls: dict[str, Any] = {}
+        if context is not None:
+            tls = {
+                "ssl": context,
+                "server_hostname": neighbour,
+                "ssl_handshake_timeout": seconds,
+                "ssl_shutdown_timeout": seconds,
+            }
+        connection, is_made = PeerConnection(self, neighbour), False
+        try:
+            async with asyncio.timeout(seconds):
+                await self.loop.create_connection(lambda: connection, host, address.port, **tls)
+            is_made = True
+        except (OSError, TimeoutError) as error:
+            where = f"{address}" if host == address.host else f"{address} ({host})"
+            failures.append(f"{where}: {self._why(error)}")
+            return None
+        finally:
+            if not is_made:  # in time; but a moment later it may have been
+                connection.give_up("")
+        return connection
+
+    def _why(self, error: Exception) -> str:
+        return (
+            explain(error)
+            if str(error)
+            else f"no connection within {self._herd.timing.handshake_seconds:g} s"
+        )
+
+    def _unreachable(self, neighbour: str, failures: list[str]) -> None:
+        """Tell of all failures at once, and in one order, whatever the name servers': the log leaves out what repeats
+        the last line, but not what alternates.
+        """
+        if failures:
+            self.node.notes.append(LinkFailed(neighbour, dialled=True, reason="; ".join(sorted(failures))))
+            self.engine.wake()
+            failures.clear()
+
+
+class PeerConnection(asyncio.Protocol):
+    """One connection with a peer: moves bytes between a socket and a link."""
+
+    def __init__(self, peers: Peers, dial: str | None) -> None:
+        self.link: Link  # made when the connection is, so that TLS takes none of its time
+        self.queued = False
+        self.host: str  # the other's address, in its canonical spelling; likewise
+        self.ended: asyncio.Future[bool] = peers.loop.create_future()
+        """Done when the connection is gone; whether its link was ever live."""
+        self._peers = peers
+        self._dial = dial
+        self._transport: asyncio.Transport | None = None
+        self._reading = True
+        self._lost = False  # the connection is gone
+        self._broken = ""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Start a link."""
+        peers = self._peers
+        self._transport = cast("asyncio.Transport", transport)
+        peer = transport.get_extra_info("peername")
+        self.host = canonical(str(peer[0])) if isinstance(peer, tuple) else ""
+        self.link = Link(
+            peers.terms, dial=self._dial, nonce=secrets.token_bytes(NONCE_BYTES), now=peers.loop.time()
+        )
+        if transport.get_extra_info("ssl_object") is not None:
+            self.link.certified = names(transport.get_extra_info("peercert"))
+        peers.connections.add(self)
+        peers.make_room()
+        peers.engine.add_link(self)
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait for the other."""
+        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+
+    @property
+    def is_stranger(self) -> bool:
+        """Whether it came in and has not proved itself yet."""
+        return not self.link.dialled and self.link.state in {State.HELLO, State.PROVING}
+
+    def data_received(self, data: bytes) -> None:
+        """Take in what arrived; it is heard in this turn."""
+        self.link.receive_data(data, self._peers.loop.time())
+        if (
+            self._reading
+            and self.link.waiting > _READ_AHEAD + self._peers.terms.line_bytes
+            and self._transport is not None
+        ):
+            self._reading = False
+            self._transport.pause_reading()
+        self._peers.engine.peer_said(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let the next turn hear what is left, which may be a neighbour's last words, and end the link."""
+        self._transport = None
+        self._lost, self._broken = True, "" if exc is None else f"connection broke: {explain(exc)}"
+        self._peers.engine.peer_said(self)
+
+    def give_up(self, reason: str) -> None:
+        """End the connection at once, if there is one; "" as a reason: somebody else tells why.
+
+        uvloop tells a protocol nothing of the end of a connection whose making was given up when it was just made, and
+        lets every call of its transport fail.
+        """
+        if (transport := self._transport) is not None:
+            self._transport, self._lost = None, True
+            self.link.close(reason)
+            self.heard()
+            transport.abort()
+
+    def fail(self, error: Exception) -> None:
+        """End the connection at once: something that was done with it has raised."""
+        self.give_up("internal error; the log has its traceback")
+        with contextlib.suppress(Exception):  # also where it is the log that fails
+            self._peers.observer.fault(
+                f"the connection with {self.link.peer or self.host} cannot be served", error
+            )
+
+    def heard(self) -> None:
+        """End the link if the connection is gone."""
+        if not self._lost or self.ended.done():
+            return
+        peers = self._peers
+        peers.connections.discard(self)
+        peers.engine.remove_link(self)
+        self.ended.set_result(self.link.proved)
+        if self._broken:
+            self.link.close(self._broken)
+        elif self.link.dialled and self.link.certified is not None and self.link.state is State.HELLO:
+            # With TLS 1.3 who dials is done before the other has looked at its certificate.
+            self.link.close("closed by the other; did it take this server's certificate? see its log")
+        else:
+            self.link.receive_eof()
+        peers.node.closed(self.link)
+
+    def release(self, now: float) -> None:
+        """Write what the link has to send, in one write; end the connection if the link has ended."""
+        link, transport = self.link, self._transport
+        if transport is None or transport.is_closing():
+            return
+        if data := link.data_to_send(now):
+            transport.write(data)
+            waiting = transport.get_write_buffer_size()
+            if waiting > self._peers.limits.peer_queue_bytes:
+                link.close(f"{waiting} bytes wait for it, more than peer_queue_bytes")
+        if link.state is State.CLOSED:
+            self._peers.node.closed(link)
+            if not link.proved:
+                transport.close()
+            elif self._peers.parting:
+                self._part(transport)
+            else:  # what it did not read is of no use any more
+                transport.abort()
+        elif not self._reading and not link.more:
+            self._reading = True
+            transport.resume_reading()
+
+    def _part(self, transport: asyncio.Transport) -> None:
+        """Say that nothing more comes, and read on until the other closes: a socket that is closed with bytes unread
+        is reset, and takes with it what the other has yet to read.
+        """
+        if not transport.can_write_eof():  # inside TLS, where closing waits for the other too
+            transport.close()
+            return
+        transport.write_eof()
+        if not self._reading:
+            self._reading = True
+            transport.resume_reading()

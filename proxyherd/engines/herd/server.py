@@ -1,0 +1,148 @@
+"""A server of the engine `herd`, put together: the table, its journal, and the links that keep it equal to others'."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from proxyherd.config.herd_file import PEER_LINE_SLACK, Herd, Server
+from proxyherd.config.schema import Limits
+from proxyherd.config.secrets import Secrets
+from proxyherd.core.link import Terms
+from proxyherd.core.node import Node
+from proxyherd.core.table import Table
+from proxyherd.engines.herd.durability import Durability
+from proxyherd.engines.herd.engine import Replicated
+from proxyherd.engines.herd.journal import Journal
+from proxyherd.engines.herd.mark import Mark
+from proxyherd.engines.herd.peers import Peers
+from proxyherd.net.binding import Binder
+from proxyherd.net.tls import Contexts
+from proxyherd.telemetry.metrics import Metrics
+from proxyherd.telemetry.observer import Observer
+
+
+def make_table(secrets: Secrets) -> Table:
+    """Return an empty table, whose digests are keyed by what the herd shares."""
+    return Table(hashlib.blake2b(secrets.table, digest_size=32, person=b"proxyherd table").digest())
+
+
+def make_terms(herd: Herd, server: Server, secrets: Secrets) -> Terms:
+    """Return what a server tells its neighbours, and expects of them."""
+    return Terms(
+        name=server.name,
+        neighbours=frozenset(server.neighbours),
+        secrets=secrets.accepted,
+        line_bytes=herd.limits.max_line_bytes + PEER_LINE_SLACK,
+        heartbeat=herd.timing.heartbeat_seconds,
+        handshake=herd.timing.handshake_seconds,
+    )
+
+
+class Replica:
+    """What the daemon wants of the engine `herd`, from start to stop."""
+
+    def __init__(
+        self,
+        herd: Herd,
+        server: Server,
+        secrets: Secrets,
+        contexts: Contexts,
+        state: Path,
+        limits: Limits,
+        observer: Observer,
+        binder: Binder,
+    ) -> None:
+        self._herd = herd
+        self._server = server
+        self._binder = binder
+        self._loop = loop = asyncio.get_running_loop()
+        self._replayed = False
+        self.table = make_table(secrets)
+        self._node = Node(
+            server.name, self.table, limits, herd.timing, alone=not server.neighbours, now=loop.time()
+        )
+        self._node.begin_replay()
+        line_bytes = limits.max_line_bytes + PEER_LINE_SLACK
+        journal = Journal(
+            state / "journal", line_bytes=line_bytes, rewrite_bytes=herd.durability.rewrite_bytes
+        )
+        journal.start()
+        self._durability = Durability(
+            journal, Mark(state / "journal.mark"), self._node, herd.durability, observer
+        )
+        self.engine = Replicated(self._node, self._durability, loop)
+        self.peers = Peers(
+            herd,
+            server,
+            make_terms(self._herd, self._server, secrets),
+            self._node,
+            self.engine,
+            observer,
+            contexts,
+        )
+
+    def start(self, spawn: Callable[[Coroutine[Any, Any, None]], None]) -> None:
+        """Begin what goes on in the background, as soon as clients are listened for."""
+        spawn(self._durability.watch())
+        spawn(self._join())
+
+    async def _join(self) -> None:
+        """Replay, then meet the neighbours: what they ask for must be there."""
+        await self._durability.replay()
+        self._node.start(self._loop.time(), lacks=bool(self._durability.lacks))
+        self.engine.wake()  # for the queries that have waited
+        await self._binder.listen("peers", self._server.peers, self.peers.listener.listen)
+        self.peers.dial()
+        self._replayed = True
+        await self._durability.keep()
+
+    def tick(self) -> None:
+        """Let time pass on the links."""
+        if self._replayed:
+            self.peers.tick(self._loop.time())
+
+    def renew(self, secrets: Secrets, contexts: Contexts) -> None:
+        """Let links that are made from now on have other secrets and certificates."""
+        self.peers.renew(make_terms(self._herd, self._server, secrets), contexts)
+
+    @property
+    def started(self) -> bool:
+        """Whether the start is over, whatever may be amiss now."""
+        return self._replayed and self._node.ready
+
+    @property
+    def trouble(self) -> str:
+        """Why the server is not ready, empty when it is."""
+        if not self._replayed:
+            return f"replaying the journal: {self._durability.replayed:.0%}"
+        if self._durability.failing:
+            return f"the journal cannot be written: {self._durability.failing}"
+        return "" if self._node.ready else "catching up"
+
+    def figures(self) -> dict[str, int]:
+        """Return the figures for the log line that says the server is ready."""
+        return {"clients": len(self.table), "links": len(tuple(self._node.linked))}
+
+    def refresh(self, metrics: Metrics) -> None:
+        """Bring the figures up to date that are not counted as things happen."""
+        metrics.clients.set(len(self.table))
+
+    def drain(self) -> None:
+        """Let go of the clients whose queries wait."""
+        self.engine.let_go()
+
+    async def flush(self, deadline: float) -> None:
+        """Wait for the neighbours to read what may be known nowhere else, where this server is to be removed."""
+        await self.peers.flush(deadline)
+
+    async def part(self) -> None:
+        """Let go of the neighbours."""
+        await self.peers.leave()
+
+    async def close(self) -> None:
+        """Bring everything to disk."""
+        await self._durability.close()

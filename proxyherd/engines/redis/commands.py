@@ -1,0 +1,112 @@
+"""How calls are spelled in RESP, Redis' protocol, and what ends a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Final
+
+from proxyherd.engines.redis.layout import PREFIXES, seal
+from proxyherd.engines.redis.layout import tag as tag_of
+
+LIBRARY: Final = b"proxyherd_1"
+"""Its number changes with what a function does."""
+
+LIBRARY_PATTERN: Final = b"proxyherd_*"
+"""All versions of it."""
+
+
+def code() -> bytes:
+    """Return the library that every master is to have."""
+    return files("proxyherd.engines.redis").joinpath("function.lua").read_bytes()
+
+
+def spell_word(word: bytes) -> bytes:
+    """Return a word of a command as it is sent."""
+    return b"$%d\r\n%b\r\n" % (len(word), word)
+
+
+def encode(*words: bytes) -> bytes:
+    """Return one command."""
+    return b"*%d\r\n" % len(words) + b"".join(map(spell_word, words))
+
+
+def _function(name: bytes) -> bytes:
+    """Return a call of a function, less its keys; the words in it and behind it are to be filled in."""
+    name = b"%b_%b" % (LIBRARY, name)
+    return b"*%%d\r\n$5\r\nFCALL\r\n$%d\r\n%b\r\n$%%d\r\n%%d\r\n" % (len(name), name)
+
+
+ADVANCE: Final = _function(b"advance")
+ADMIT: Final = _function(b"admit")
+ASKING: Final = encode(b"ASKING")
+
+
+SENT_KEY: Final = b"$%d\r\n%b%b\r\n"
+"""A key as it is sent: its length, its tag's prefix, the client's ID."""
+
+SENT_VALUE: Final = b"$%d\r\n%021d %b\r\n"
+"""A value as it is sent: its length, its time in nanoseconds, its AT line."""
+
+
+def spell_key(client: bytes) -> bytes:
+    """Return a client's key as it is sent."""
+    prefix = PREFIXES[tag_of(client)]
+    return SENT_KEY % (len(prefix) + len(client), prefix, client)
+
+
+def head_of_reports(count: int, expiry: bytes) -> bytes:
+    """Return what stands before the keys, the values and, where there is any, the expiries of so many reports."""
+    return _fill(ADVANCE, count, bool(expiry))
+
+
+def head_of_questions(count: int) -> bytes:
+    """Return what stands before so many keys that are looked up."""
+    return b"*%d\r\n$4\r\nMGET\r\n" % (1 + count)
+
+
+@cache
+def _fill(function: bytes, count: int, expires: bool) -> bytes:
+    words = 3 + (3 if expires else 2) * count
+    return function % (words, len(str(count)), count)
+
+
+def spell_reports(
+    function: bytes,
+    tag: int,
+    clients: Sequence[bytes],
+    values: Sequence[bytes],
+    expiries: Sequence[bytes] = (),
+) -> bytes:
+    """Return the call of `ADVANCE` or `ADMIT` for values of clients of one tag, and POSIX milliseconds to expire at."""
+    head = _fill(function, len(clients), bool(expiries))
+    return b"".join([head, *_keys(tag, clients), *map(spell_word, (*values, *expiries))])
+
+
+def spell_questions(tag: int, clients: Sequence[bytes]) -> bytes:
+    """Return the command that looks up clients of one tag."""
+    return head_of_questions(len(clients)) + b"".join(_keys(tag, clients))
+
+
+def _keys(tag: int, clients: Sequence[bytes]) -> list[bytes]:
+    return [spell_word(PREFIXES[tag] + client) for client in clients]
+
+
+def spell_end(
+    at: int, master: str, replicas: int, milliseconds: int, *, asking: bool, probe: bool
+) -> tuple[bytes, int]:
+    """Return what ends a batch, and the replies to it: the seal, in a tag of this master's or, where it has none, in one
+    that is on its way to it (`asking`); and the wait for replicas. A `probe` stands before: it is refused as reports
+    would be, and changes nothing but the seal's key.
+    """
+    key = seal(at, master)
+    words = [
+        encode(b"FCALL", LIBRARY + b"_seal", b"1", key),
+        encode(b"WAIT", b"%d" % replicas, b"%d" % milliseconds),
+    ]
+    if asking:
+        words.insert(0, ASKING)
+    elif probe:
+        words.insert(0, encode(b"FCALL", LIBRARY + b"_advance", b"1", key, b""))
+    return b"".join(words), len(words)

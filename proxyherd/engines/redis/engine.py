@@ -1,0 +1,397 @@
+"""The engine `redis`: what turns want goes to the masters of a cluster, and outcomes wake later turns.
+
+What waits stands in a queue for each tag, in the order in which it was asked. A tag is idle, or waits for its master's
+next batch, or is in flight; what comes for it meanwhile queues behind. While its shard has no master, it waits, up to
+the deadline; then the connections that asked are closed without an answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+from zlib import crc32
+
+from proxyherd.config.herd_file import Address
+from proxyherd.config.schema import Limits
+from proxyherd.config.schema import Redis as Settings
+from proxyherd.core.engine import Client, Settled
+from proxyherd.core.framing import Overlong
+from proxyherd.core.messages import (
+    MOST_NANOSECONDS,
+    NANOSECONDS,
+    Whatsat,
+    format_at,
+    invalid,
+    parse_command,
+    parse_report,
+    word,
+)
+from proxyherd.core.notes import Note
+from proxyherd.core.reply import Reply
+from proxyherd.engines.redis import layout
+from proxyherd.engines.redis.backlog import Backlog
+from proxyherd.engines.redis.batch import Asked, Batch, Failed, Wish
+from proxyherd.engines.redis.commands import SENT_KEY, SENT_VALUE, spell_key, spell_word
+from proxyherd.engines.redis.layout import LAST_TAG, PREFIXES, VALUE_BYTES
+from proxyherd.engines.redis.outcomes import AGAIN, Outcomes
+from proxyherd.engines.redis.routes import Routes, named
+from proxyherd.engines.redis.sealing import Sealing
+from proxyherd.engines.redis.shard import Library, Shard
+from proxyherd.telemetry.observer import Observer
+
+_BATCH_WISHES: Final = 2_000
+_BATCH_BYTES: Final = 524_288
+"""What goes to a master at once, and bytes of lines that asked for it: it serves others too, and is busy for some ten
+milliseconds then. A batch may be larger by what one tag wants.
+"""
+
+_TAG_WISHES: Final = 100
+"""Likewise of one tag: a call is not interrupted."""
+
+_AGAIN_SECONDS: Final = 0.02
+"""Before a tag is tried again whose keys are on their way."""
+
+_PROBE_SECONDS: Final = 1.0
+"""How often a master is asked whether it takes reports, though none came: so much later `/readyz` knows."""
+
+_MILLISECOND: Final = 1_000_000
+
+
+class Clustered:
+    """What one server's turns store in, and ask."""
+
+    more = False
+
+    def __init__(
+        self,
+        name: str,
+        limits: Limits,
+        settings: Settings,
+        observer: Observer,
+        library: Library,
+    ) -> None:
+        self.wake: Callable[[], None] = lambda: None
+        self.doubt: Callable[[], None] = lambda: None
+        """Called when who is master of what is to be found out anew."""
+        self.routes = Routes(self._connect)
+        self._name = name.encode()
+        self._settings = settings
+        self._observer = observer
+        self._library = library
+        self._sealing = Sealing(settings)
+        self._loop = asyncio.get_running_loop()
+        self._lead = int(limits.max_clock_lead_seconds * NANOSECONDS)
+        self._age = int(limits.max_age_seconds * NANOSECONDS)
+        self._now: float
+        self._queues: list[list[Wish]] = [[] for _ in range(layout.TAGS)]
+        self.backlog = Backlog(self._queues, self.routes)
+        self._busy = bytearray(layout.TAGS)  # waits for a batch, or is in flight
+        self._singly: set[int] = set()  # tags whose keys are on their way
+        self._particular: set[int] = set()  # all of these, and tags that want more than reports
+        self._outcomes = Outcomes(self._age)
+
+    # What a turn wants. --------------------------------------------------------------------------------------
+
+    @property
+    def full(self) -> bool:
+        """Whether so much waits for masters that can be had that clients are to wait too."""
+        return self.backlog.full
+
+    def begin(self, now: float, received: int, *_: object) -> None:
+        """Note the time: `now` by the loop's clock, `received` in nanoseconds of POSIX time."""
+        self.backlog.clock = now
+        self._now, self._outcomes.clock = now, received
+
+    def reports(self, said: Sequence[Sequence[bytes | Overlong]], _: int) -> list[list[bytes]]:
+        """Store nothing at once."""
+        return [[] for _ in said]
+
+    def commands(self, client: Client, lines: Sequence[bytes | Overlong], received: int) -> Sequence[Reply]:
+        """Decide what lines are answered with; what they want of the cluster waits for the next batches."""
+        name, now, ask = self._name, self._now, self._ask
+        latest = received + self._lead if self._lead else MOST_NANOSECONDS
+        expires = spell_word(b"%d" % ((received + self._age) // _MILLISECOND)) if self._age else b""
+        replies: list[Reply] = []
+        for line in lines:
+            if type(line) is not bytes or (report := parse_report(line)) is None:
+                replies.append(self._decide(client, line))
+                continue
+            nanoseconds = report.nanoseconds
+            if nanoseconds > latest:
+                replies.append(Reply("iamat", "refused", invalid(line)))
+                continue
+            reported = report.client  # what `spell_key` does, without calling it for each report
+            at = format_at(name, received, report)
+            tag = crc32(reported) & LAST_TAG
+            prefix = PREFIXES[tag]
+            key = SENT_KEY % (len(prefix) + len(reported), prefix, reported)
+            value = SENT_VALUE % (VALUE_BYTES + len(at), nanoseconds, at)
+            asked = Asked("iamat", "waiting", None, None, None, "", 0, key, value, at, now, expires)
+            replies.append(asked)
+            ask(client, asked, line, tag)
+        return replies
+
+    def _decide(self, client: Client, line: bytes | Overlong) -> Reply:
+        """Decide about what is no report."""
+        if isinstance(line, Overlong):
+            return Reply("other", "overlong", invalid(line.start))
+        message = parse_command(line)
+        if type(message) is not Whatsat:
+            return Reply(word(line), "invalid", invalid(line))
+        asked = Asked("whatsat", "waiting", whatsat=message, key=spell_key(message.client), since=self._now)
+        tag = layout.tag(message.client)
+        self._particular.add(tag)
+        self._ask(client, asked, line, tag)
+        return asked
+
+    def _ask(self, client: Client, asked: Asked, line: bytes, tag: int) -> None:
+        """Let a report or a question wait for its master's next batch."""
+        backlog = self.backlog
+        if backlog.crowded and not self.routes.is_served(tag):
+            self._give_up(client)
+            return
+        self._queues[tag].append((client, asked, line))
+        backlog.wishes += 1
+        backlog.size += len(line)
+        if not self._busy[tag]:
+            self._busy[tag] = 1
+            self.routes.route(tag)
+
+    def wait(self, *_: object) -> None:
+        """They wait already."""
+
+    def keep(self) -> bool | Awaitable[bool]:
+        """Masters take what waits for them as soon as the turn is over."""
+        return True
+
+    def undo(self) -> None:
+        """Nothing was stored at once."""
+
+    def tell(self, now: float) -> None:
+        """There is nobody to tell."""
+
+    def settled(self) -> Settled | None:
+        """Return whose replies have come since the last turn."""
+        return self._outcomes.take()
+
+    def notes(self) -> list[Note]:
+        """Return nothing: there are no neighbours."""
+        return []
+
+    # What a shard wants. -------------------------------------------------------------------------------------
+
+    def gather(self, shard: Shard) -> tuple[Batch, bytes, int]:
+        """Return the next batch of a master, how it is spelled, and how many replies it will have."""
+        batch, now = Batch(), self._loop.time()
+        self.routes.choose_seal(shard, self._singly)
+        queues, owners, particular, wanted = self._queues, self.routes.owners, self._particular, shard.wanted
+        for _ in range(len(wanted)):
+            if batch.wishes >= _BATCH_WISHES or batch.size >= _BATCH_BYTES:
+                break
+            tag = wanted.popleft()
+            queue = queues[tag]
+            if not queue:
+                self._busy[tag] = 0
+            elif tag in particular or owners[tag] is not shard or len(queue) > _TAG_WISHES:
+                self._gather_with_care(shard, tag, batch)
+            else:
+                queues[tag] = []
+                batch.add_reports(tag, queue)
+        if not batch.calls and shard.seal is None:
+            return batch, b"", 0
+        if shard.seal is None:
+            return (batch, *batch.end(*self._sealing.spell(batch.tags[0], shard.address, asking=True)))
+        batch.probes = now >= shard.probe_at
+        if batch.probes:
+            shard.probe_at = now + _PROBE_SECONDS
+        return (batch, *batch.end(*self._sealing.spell(shard.seal, shard.address, probe=batch.probes)))
+
+    def _gather_with_care(self, shard: Shard, tag: int, batch: Batch) -> None:
+        """Add what a tag wants that is not just a few reports to its own master, or let it be wanted elsewhere."""
+        queue, asking = self._queues[tag], tag in self.routes.detours
+        home, most = self.routes.detours[tag] if asking else (self.routes.owners[tag], _TAG_WISHES)
+        if home is not shard:
+            self.routes.route(tag)
+            return
+        self._queues[tag] = queue[most:]
+        batch.add(tag, queue[:most], singly=tag in self._singly, asking=asking)
+        if not self._queues[tag] and tag not in self._singly:
+            self._particular.discard(tag)
+
+    def settle(self, shard: Shard, batch: Batch, replies: list[object], seconds: float) -> str:
+        """Take the replies to a batch; return why they are not to be believed, empty where they are."""
+        sealed, acknowledged = replies[-2:]
+        if doubt := self._sealing.doubt(sealed, acknowledged):
+            if isinstance(sealed, Exception) and shard.seal is not None:
+                self._separate(shard.seal)  # let another tag be the seal
+            self.give_back(batch, "unsealed")
+            return doubt
+        if batch.probes and (doubt := self._take_probe(shard, replies[-3])):
+            self.give_back(batch, "refused")
+            return doubt
+        self._observer.batch(batch.wishes, seconds)
+        answers = batch.answers(replies)
+        failed = batch.failed(answers)
+        self._outcomes.give(batch, answers, some_failed=bool(failed))
+        self.backlog.wishes -= batch.wishes
+        self.backlog.size -= batch.size
+        for tag, failure in failed.items():
+            self._put_back(tag, failure.wishes, failure.first)
+            self.backlog.remember(failure.wishes)
+        doubts = [""]
+        for tag in batch.tags:
+            if tag in failed:
+                doubts.append(self._redirect(shard, tag, failed[tag]))
+            elif self._queues[tag] or tag in self.routes.detours:
+                self._go_on(tag)
+            else:
+                self._busy[tag] = 0
+        self.wake()
+        return max(doubts)
+
+    def _take_probe(self, shard: Shard, reply: object) -> str:
+        """Note whether a master takes reports; return why it is not to be used, empty where it is."""
+        if isinstance(reply, Exception) and not isinstance(reply, self._library.full):
+            return f"reports are refused: {reply}"
+        self._note_room(shard, full=isinstance(reply, Exception))
+        return ""
+
+    def _note_room(self, shard: Shard, *, full: bool) -> None:
+        if full != shard.full:
+            shard.full = full
+            self._observer.master_full(str(shard.address), full=full)
+
+    def give_back(self, batch: Batch, why: str) -> None:
+        """Take back a batch whose outcome is not known: all of it is done again."""
+        tags: dict[int, list[Wish]] = {}
+        for tag, wishes in batch.calls:
+            tags.setdefault(tag, []).extend(wishes)
+        limit = self._loop.time() - self._settings.deadline_seconds
+        for tag, wishes in tags.items():
+            self._put_back(tag, wishes)
+            if wishes[0][1].since < limit:  # `tick` does not see what is in flight
+                self._expire(tag, limit)
+            self.routes.detours.pop(tag, None)
+            self.routes.route(tag)
+        self._observer.retried(why, batch.wishes)
+        self.doubt()
+
+    def _put_back(self, tag: int, wishes: list[Wish], undone: int = 0) -> None:
+        """Let wishes stand in a tag's queue again, before what has come since; so many of them were surely not done."""
+        for _, asked, _ in wishes[undone:]:
+            asked.outcome = AGAIN
+        self._particular.add(tag)
+        self._queues[tag][:0] = wishes
+
+    def changed(self, shard: Shard) -> None:
+        """Note that a master can be had, or no longer."""
+        self._observer.master(str(shard.address), shard.trouble)
+        if shard.trouble:
+            self.doubt()
+
+    def fault(self, what: str, error: Exception) -> None:
+        """Note a fault of the program."""
+        self._observer.fault(what, error)
+
+    # What has failed. ----------------------------------------------------------------------------------------
+
+    def _redirect(self, shard: Shard, tag: int, failed: Failed) -> str:
+        """Let a tag do again what failed, where and when that may go well; return what is wrong with the master."""
+        error, library = failed.error, self._library
+        if isinstance(error, library.moved):  # before the next, of which it is one
+            self._observer.retried("moved", len(failed.wishes))
+            # A node that is not known yet may have another name in the view that is asked for now.
+            self.routes.owners[tag] = self.routes.shards.get(named(error, shard), self.routes.owners[tag])
+            self._later(tag)
+            self.doubt()
+        elif isinstance(error, library.asked):
+            self._observer.retried("asked", len(failed.wishes))
+            self._separate(tag)
+            self.routes.detours[tag] = self.routes.shard(named(error, shard)), failed.first
+            self.routes.route(tag)
+        elif isinstance(error, library.later):
+            self._observer.retried("split", len(failed.wishes))
+            self._separate(tag)
+            self._later(tag)
+        elif isinstance(error, library.full):
+            self._note_room(shard, full=True)
+            if self._refuse(tag, failed.first):
+                self._go_on(tag)
+            else:
+                self._observer.retried("full", failed.first)
+                self._later(tag)
+        else:
+            self._observer.retried("refused", len(failed.wishes))
+            self._later(tag)
+            return str(error)
+        return ""
+
+    def _separate(self, tag: int) -> None:
+        """Let each wish of a tag be a call of its own: its keys are on their way."""
+        self._singly.add(tag)
+        self._particular.add(tag)
+
+    def _refuse(self, tag: int, count: int) -> bool:
+        """Refuse the first reports in a queue: Redis has no room for them. What may have been stored before waits for
+        room, or for its deadline; return whether there is none of it.
+        """
+        queue = self._queues[tag]
+        tried = self._outcomes.refuse(queue[:count])
+        self._queues[tag] = tried + queue[count:]
+        self.backlog.forget(queue[:count])
+        self.backlog.remember(tried)
+        return not tried
+
+    def _later(self, tag: int) -> None:
+        self.routes.detours.pop(tag, None)
+        self._loop.call_later(_AGAIN_SECONDS, self.routes.route, tag)
+
+    def _go_on(self, tag: int) -> None:
+        """Let a tag have its next turn, or none if nothing waits."""
+        self.routes.detours.pop(tag, None)
+        if self._queues[tag]:
+            self.routes.route(tag)
+        else:
+            self._busy[tag] = 0
+
+    # Masters, and time. --------------------------------------------------------------------------------------
+
+    def learn(self, masters: Sequence[Address | None]) -> None:
+        """Take note of who is master of each tag, None where nobody is."""
+        before = self.routes.spread()
+        self._singly.clear()
+        self.routes.learn(masters)
+        if (now := self.routes.spread()) != before:
+            self._observer.masters(now)
+
+    def tick(self, now: float) -> None:
+        """Let time pass: give up what has waited too long, and see how much waits for masters that cannot be had."""
+        limit = now - self._settings.deadline_seconds
+        for tag, queue in enumerate(self._queues):
+            if queue and queue[0][1].since < limit:
+                self._expire(tag, limit)
+        if self.backlog.tick(now):
+            self.wake()
+
+    def _expire(self, tag: int, limit: float) -> None:
+        queue = self._queues[tag]
+        count = next((at for at, wish in enumerate(queue) if wish[1].since >= limit), len(queue))
+        for wish in queue[:count]:
+            self._give_up(wish[0])
+        self._queues[tag] = queue[count:]
+        self.backlog.forget(queue[:count])
+
+    def _connect(self, address: Address) -> Shard:
+        settings = self._settings
+        return Shard(
+            address, self, self._library, seconds=settings.timeout_seconds, gathers=settings.gather_seconds
+        )
+
+    async def close(self) -> None:
+        """End all connections, each when no batch is in flight."""
+        await self.routes.close()
+
+    def _give_up(self, client: Client) -> None:
+        self._outcomes.give_up(client)
+        self.wake()

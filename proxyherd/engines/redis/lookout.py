@@ -1,0 +1,89 @@
+"""Finds out who is master of what, for ever: now and then while all is well, and soon where something is amiss."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from proxyherd.config.herd_file import Address
+from proxyherd.engines.redis.opening import Opener
+from proxyherd.engines.redis.shard import explain
+from proxyherd.engines.redis.views import View, merge
+from proxyherd.telemetry.observer import Observer
+
+_ASKED_NODES: Final = 3
+"""Nodes that are asked at once: one alone may be cut off."""
+
+_LOOK_SECONDS: Final = 5.0
+"""Between two looks while nothing is amiss."""
+
+_DOUBT_SECONDS: Final = 0.2
+"""Likewise while something is."""
+
+
+class Lookout:
+    """Asks the nodes of one cluster, `seeds` and those that they tell of, each for `seconds` at most.
+
+    `learn` is given the master of each tag, None where nobody is; `trouble` tells whether something is amiss.
+    """
+
+    def __init__(
+        self,
+        seeds: Sequence[Address],
+        opener: Opener,
+        seconds: float,
+        observer: Observer,
+        learn: Callable[[list[Address | None]], None],
+        trouble: Callable[[], str],
+    ) -> None:
+        self.silence = ""
+        """What the last node said that did not tell who is master of what; empty when one has told."""
+        self._seeds = self._nodes = tuple(seeds)
+        self._opener = opener
+        self._seconds = seconds
+        self._observer = observer
+        self._learn = learn
+        self._trouble = trouble
+        self._doubt = asyncio.Event()
+
+    def doubt(self) -> None:
+        """Something is amiss: look soon."""
+        self._doubt.set()
+
+    async def run(self) -> None:
+        """Look, for ever."""
+        while True:
+            self._doubt.clear()
+            try:
+                await self._look()
+            except Exception as error:  # noqa: BLE001 - a fault of ours must not be the last look
+                self._observer.fault("the masters cannot be found out", error)
+            await asyncio.sleep(_DOUBT_SECONDS)
+            if not self._trouble():
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_LOOK_SECONDS):
+                        await self._doubt.wait()
+
+    async def _look(self) -> None:
+        nodes = list(dict.fromkeys((*random.sample(self._nodes, len(self._nodes)), *self._seeds)))
+        for at in range(0, len(nodes), _ASKED_NODES):
+            asked = nodes[at : at + _ASKED_NODES]
+            views = [view for view in await asyncio.gather(*map(self._ask, asked)) if view is not None]
+            if views:
+                self._nodes = tuple(dict.fromkeys(node for view in views for node in view.nodes))
+                self.silence = ""
+                self._learn(merge(views))
+                return
+
+    async def _ask(self, address: Address) -> View | None:
+        try:
+            async with asyncio.timeout(self._seconds):
+                return await self._opener.ask_view(address)
+        except self._opener.library.errors as error:
+            reason = explain(error)
+            self.silence = f"{address}: {reason}"
+            self._observer.node_failed(str(address), reason)
+            return None

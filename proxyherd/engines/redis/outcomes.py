@@ -1,0 +1,82 @@
+"""What came of wishes, until the next turn lets it out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, cast
+
+from proxyherd.core.engine import Client, Settled
+from proxyherd.core.messages import invalid, received
+from proxyherd.core.reply import Reply
+from proxyherd.engines.redis import layout
+from proxyherd.engines.redis.batch import Batch, Wish
+
+AGAIN: Final = "again"
+"""The outcome of what may have been done already, and is to be done again."""
+
+_HELD: Final = ord("1")
+_NOT_LATER: Final = ord("0")
+_GIVEN_UP: Final = "no answer from the cluster"
+
+
+class Outcomes:
+    """Gathers outcomes. `age`: nanoseconds after which a location is forgotten; 0: never."""
+
+    def __init__(self, age: int) -> None:
+        self.clock: int
+        """Nanoseconds of POSIX time: what is too old is judged by it."""
+        self._age = age
+        self._settled: dict[Client, None] = {}
+        self._found: list[tuple[Client, Reply]] = []
+        self._given_up: dict[Client, str] = {}
+
+    def take(self) -> Settled | None:
+        """Return what has gathered since the last time; None: nothing."""
+        if not self._settled and not self._given_up:
+            return None
+        settled = Settled(self._settled, self._found, self._given_up.items())
+        self._settled, self._found, self._given_up = {}, [], {}
+        return settled
+
+    def give(self, batch: Batch, answers: Sequence[object], *, some_failed: bool) -> None:
+        """Give wishes their outcomes, but for those that have failed and those of the same tag behind them."""
+        settled = self._settled
+        behind: set[int] = set()
+        for (tag, wishes), answer in zip(batch.calls, answers, strict=True):
+            if some_failed and (tag in behind or isinstance(answer, Exception)):
+                behind.add(tag)
+                continue
+            if type(answer) is not bytes:
+                self._give_found(wishes, cast("list[bytes | None]", answer))
+                continue
+            for (client, asked, line), outcome in zip(wishes, answer, strict=True):
+                settled[client] = None
+                if outcome == _HELD:
+                    asked.outcome, asked.answer = "stored", asked.at
+                elif outcome == _NOT_LATER:
+                    asked.outcome, asked.answer = "stale", asked.at
+                else:  # the key is none of ours
+                    asked.outcome, asked.answer = "refused", invalid(line)
+
+    def _give_found(self, wishes: list[Wish], values: list[bytes | None]) -> None:
+        """Give questions what was found."""
+        for (client, asked, line), value in zip(wishes, values, strict=True):
+            entry = layout.entry(value) if value is not None else None
+            if entry is None or (self._age and received(entry.line) + self._age < self.clock):
+                asked.outcome, asked.answer = "unknown", invalid(line)
+            else:
+                asked.outcome, asked.entry = "found", entry
+                self._found.append((client, asked))
+            self._settled[client] = None
+
+    def refuse(self, wishes: Sequence[Wish]) -> list[Wish]:
+        """Refuse reports: Redis has no room for them. Return those that may have been stored before: they must wait."""
+        for client, asked, line in wishes:
+            if asked.outcome != AGAIN:
+                asked.outcome, asked.answer = "refused", invalid(line)
+                self._settled[client] = None
+        return [wish for wish in wishes if wish[1].outcome == AGAIN]
+
+    def give_up(self, client: Client) -> None:
+        """Let a client be let go without the answers that it is owed."""
+        self._given_up[client] = _GIVEN_UP

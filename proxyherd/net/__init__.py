@@ -1,0 +1,7 @@
+"""How this machine's network is used, whatever is said over it.
+
+- `binding`: opens the ports of a server, and tries again where one is taken
+- `listening`: accepts connections, no more than allowed
+- `resolving`: looks names up without waiting for silent name servers
+- `tls`: certificates, and what they must prove
+"""

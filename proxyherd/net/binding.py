@@ -1,0 +1,101 @@
+"""Binding the addresses of the herd's file: what cannot be had now is tried again, for ever.
+
+A name may stand for several addresses. Each is bound for itself, so one that is taken keeps no other from being
+served.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, Final
+
+from structlog.typing import FilteringBoundLogger
+
+from proxyherd.config.herd_file import Address
+
+_BIND_SECONDS: Final = 1.0
+
+_Listen = Callable[[socket.socket], Coroutine[Any, Any, None]]
+_Infos = list[Any]  # of what getaddrinfo returns
+_UNRESOLVED: Final[_Infos] = [None]  # the name itself could not be looked up yet
+
+
+class Binder:
+    """Binds addresses and hands their sockets to listeners. `spawn` runs what goes on in the background."""
+
+    def __init__(self, log: FilteringBoundLogger, spawn: Callable[[Coroutine[Any, Any, None]], None]) -> None:
+        self.unbound: set[str] = set()  # what cannot be had now, in words
+        self._log = log
+        self._spawn = spawn
+        self._loop = asyncio.get_running_loop()
+
+    async def listen(self, what: str, addresses: Iterable[Address], listen: _Listen) -> None:
+        """Listen at every address; at those that cannot be had now, as soon as they can."""
+        for address in addresses:
+            left = await self._bind(what, address, listen, None)
+            if left:
+                self.unbound.add(f"{what} {address}")
+                self._spawn(self._keep_binding(what, address, listen, left))
+
+    async def _keep_binding(self, what: str, address: Address, listen: _Listen, left: _Infos) -> None:
+        while left := await self._bind(what, address, listen, left):  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(_BIND_SECONDS)
+        self.unbound.discard(f"{what} {address}")
+        self._log.info("listening", port=what, address=str(address))
+
+    async def _bind(self, what: str, address: Address, listen: _Listen, left: _Infos | None) -> _Infos:
+        """Listen at one address, or at what is left of it: a name may stand for several. Return what is left then.
+
+        A first attempt, when nothing is known to be left, logs what cannot be had.
+        """
+        first, failed = left is None, _Infos()
+        try:
+            if not left or left == _UNRESOLVED:
+                left = await self._resolve(address)
+        except (OSError, UnicodeError) as error:
+            failed = [*_UNRESOLVED]
+            reason = str(error)
+        else:
+            reason, foreign = "", _Infos()
+            for info in left:
+                try:
+                    await _hand_over(info, listen)
+                except OSError as error:
+                    (foreign if error.errno == errno.EADDRNOTAVAIL else failed).append(info)
+                    reason = error.strerror or str(error)
+            if len(failed) + len(foreign) == len(left):
+                failed += foreign  # else they are other machines' of the same name
+        if failed and first:
+            self._log.error(
+                "cannot_listen",
+                port=what,
+                address=str(address),
+                reason=reason,
+                remedy="see who has it with `ss -ltnp`; it is tried again every second",
+            )
+        return failed
+
+    async def _resolve(self, address: Address) -> _Infos:
+        found = await self._loop.getaddrinfo(
+            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        return [*dict.fromkeys(found)]
+
+
+async def _hand_over(info: Any, listen: _Listen) -> None:
+    """Bind a socket and let it be listened at. Raises OSError."""
+    family, kind, protocol, _, sockaddr = info
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.setblocking(False)
+        sock.bind(sockaddr)
+        await listen(sock)
+    except OSError:
+        sock.close()
+        raise

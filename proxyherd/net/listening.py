@@ -1,0 +1,163 @@
+"""Listening sockets, plain or TLS. Connections are taken here rather than by the event loop's own server, which says
+nothing when the system has no descriptor for one.
+
+A TLS connection reaches its protocol only when its handshake is done, so those that are not yet done are bounded
+here: in time, and in number. Past the number it is the oldest that goes, for an honest handshake takes
+milliseconds: a flood of connections that never finish theirs does not keep others out. The context can be renewed
+at any time; connections that are taken already keep theirs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Any, Final
+
+from proxyherd.net.tls import explain
+
+_ACCEPTS: Final = 64
+"""Connections taken at once before others get their turn."""
+
+_RETRY_SECONDS: Final = 0.1
+"""Before the next attempt to take a connection where the system has no descriptor for it."""
+
+
+class Listener:
+    """Takes connections from any number of bound sockets, and makes a protocol for each.
+
+    `context` is None where connections are plain. Inside TLS, a connection that is closed here has
+    `shutdown_seconds` for what is yet to be sent and for the other's close_notify. `room` is asked how many TLS handshakes may be under way at once, and
+    `refused` is told of each connection that came to nothing: by whom, and why.
+    """
+
+    def __init__(
+        self,
+        make_protocol: Callable[[], asyncio.Protocol],
+        context: ssl.SSLContext | None,
+        *,
+        backlog: int,
+        handshake_seconds: float,
+        shutdown_seconds: float,
+        room: Callable[[], int],
+        refused: Callable[[str, str], None],
+    ) -> None:
+        self._make_protocol = make_protocol
+        self._context = context
+        self._backlog = backlog
+        self._handshake_seconds = handshake_seconds
+        self._shutdown_seconds = shutdown_seconds
+        self._room = room
+        self._refused = refused
+        self._plain: set[asyncio.Task[None]] = set()
+        self._sockets: list[socket.socket] = []
+        self._handshakes: dict[asyncio.Task[None], str] = {}  # the oldest first
+        self._closed = False
+
+    async def listen(self, sock: socket.socket) -> None:
+        """Take connections from a bound socket."""
+        sock.listen(self._backlog)
+        self._sockets.append(sock)
+        asyncio.get_running_loop().add_reader(sock, self._take, sock)
+
+    def renew(self, context: ssl.SSLContext | None) -> None:
+        """Take the connections that come from now on with another context. Where there is none, none can come."""
+        if self._context is not None and context is not None:
+            self._context = context
+
+    def close(self) -> None:
+        """Take no more connections."""
+        self._closed = True
+        for sock in self._sockets:
+            asyncio.get_running_loop().remove_reader(sock)
+            sock.close()
+        for handshake in tuple(self._handshakes):
+            handshake.cancel()
+
+    def _take(self, sock: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        for _ in range(_ACCEPTS):
+            try:
+                connection, peer = sock.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                self._refused("unknown", f"no connection can be taken: {error.strerror}")
+                loop.remove_reader(sock)
+                loop.call_later(_RETRY_SECONDS, self._take_again, sock)
+                return
+            connection.setblocking(False)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._context is None:
+                task = loop.create_task(self._hand_over(connection, spell(peer)))
+                self._plain.add(task)
+                task.add_done_callback(self._plain.discard)
+            else:
+                self._greet(connection, spell(peer))
+
+    def _take_again(self, sock: socket.socket) -> None:
+        if not self._closed:
+            asyncio.get_running_loop().add_reader(sock, self._take, sock)
+
+    def _greet(self, connection: socket.socket, name: str) -> None:
+        """Begin a handshake; let the oldest go where there is no room for one more."""
+        room = self._room()
+        while self._handshakes and len(self._handshakes) >= room:
+            oldest = next(iter(self._handshakes))
+            self._refused(self._handshakes.pop(oldest), "its TLS handshake was the oldest of too many")
+            oldest.cancel()
+        if room < 1:
+            self._refused(name, "as many connections as there may be are open")
+            connection.close()
+            return
+        handshake = asyncio.get_running_loop().create_task(self._hand_over(connection, name))
+        self._handshakes[handshake] = name
+        handshake.add_done_callback(lambda done: self._handshakes.pop(done, None))
+
+    async def _hand_over(self, connection: socket.socket, name: str) -> None:
+        """Give a connection to a protocol of its own, behind its TLS handshake where there is one."""
+        tls: dict[str, Any] = {}
+        if self._context is not None:
+            tls = {
+                "ssl": self._context,
+                "ssl_handshake_timeout": self._handshake_seconds,
+                "ssl_shutdown_timeout": self._shutdown_seconds,
+            }
+        loop = asyncio.get_running_loop()
+        made: list[asyncio.Protocol] = []
+
+        def make() -> asyncio.Protocol:
+            made.append(self._make_protocol())
+            return made[0]
+
+        try:
+            await loop.connect_accepted_socket(make, connection, **tls)
+        except OSError as error:
+            connection.close()
+            self._refused(name, f"no TLS handshake: {explain(error)}" if tls else f"broken: {error.strerror}")
+        except asyncio.CancelledError:
+            for protocol in made:  # uvloop closes its connection, and tells it nothing
+                protocol.connection_lost(None)
+            raise
+
+
+def spell(peer: object) -> str:
+    """Return an address, as a socket has it, for a log."""
+    if isinstance(peer, tuple) and len(peer) >= 2:
+        host, port = peer[:2]
+        return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
+    return "unknown"
+
+
+def takes_more(transport: asyncio.Transport) -> bool:
+    """Whether the system would take bytes now. What a TLS transport has handed to the plain one below it is counted
+    nowhere that can be asked; but while some of it waits there, the socket is full.
+    """
+    sock = transport.get_extra_info("socket")
+    if sock is None or sock.fileno() < 0:
+        return True  # it has gone, and its protocol hears of it in this turn
+    poll = select.poll()
+    poll.register(sock.fileno(), select.POLLOUT)
+    return bool(poll.poll(0))

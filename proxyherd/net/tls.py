@@ -1,0 +1,137 @@
+"""TLS for client ports, between peers and to Redis: the standard library's, 1.2 and up, names checked.
+
+Between peers both show a certificate of the herd's own authority. The one who dials checks that the name in it is
+the one it dialled; the one who listens learns the other's name only from the handshake inside, and compares then.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from pathlib import Path
+from typing import Final
+
+from msgspec import Struct
+
+from proxyherd.base.files import open_regular
+from proxyherd.config.herd_file import ConfigError, Herd
+
+_PLAIN: Final = frozenset(
+    {"wrong version number", "http request", "record layer failure", "unknown protocol"}
+)
+"""What OpenSSL says where it is no TLS that comes."""
+
+_OUT_OF_TIME: Final = (9, 10)
+"""X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED of OpenSSL's x509_vfy.h."""
+
+
+class _Named(Struct, frozen=True):
+    """Where files are named: the table of the herd's file, and the page that tells how they are made."""
+
+    table: str
+    page: str
+
+
+_TLS: Final = _Named("[tls]", "docs/security.md")
+_REDIS: Final = _Named("[redis]", "docs/redis.md")
+
+
+class Contexts(Struct, frozen=True):
+    """The TLS contexts of one server; None where a port speaks plain."""
+
+    clients: ssl.SSLContext | None = None
+    peers: ssl.SSLContext | None = None
+    dialling: ssl.SSLContext | None = None
+
+
+def load(herd: Herd, name: str) -> Contexts:
+    """Read the files that the herd's file names for a server. Raises ConfigError."""
+    tls = herd.tls
+    clients = peers = dialling = None
+    if tls.clients_certificate is not None and tls.clients_key is not None:
+        clients = _context(ssl.PROTOCOL_TLS_SERVER)
+        _load_chain(clients, _path(herd, name, tls.clients_certificate), _path(herd, name, tls.clients_key))
+    if tls.peers_authority is not None and tls.peers_certificate is not None and tls.peers_key is not None:
+        authority = _path(herd, name, tls.peers_authority)
+        chain = (_path(herd, name, tls.peers_certificate), _path(herd, name, tls.peers_key))
+        peers, dialling = _context(ssl.PROTOCOL_TLS_SERVER), _context(ssl.PROTOCOL_TLS_CLIENT)
+        for context in (peers, dialling):
+            _load_chain(context, *chain)
+            _load_authority(context, authority)
+            context.verify_mode = ssl.CERT_REQUIRED
+    return Contexts(clients, peers, dialling)
+
+
+def load_for_redis(authority: Path, chain: tuple[Path, Path] | None) -> ssl.SSLContext:
+    """Read the files for connections to Redis. `authority` has signed the nodes' certificates, no other authority is
+    believed; `chain`: a certificate and its private key, where Redis asks for one. Raises ConfigError.
+    """
+    context = _context(ssl.PROTOCOL_TLS_CLIENT)
+    if chain is not None:
+        _load_chain(context, *chain, of=_REDIS)
+    _load_authority(context, authority, of=_REDIS)
+    return context
+
+
+def explain(error: BaseException) -> str:
+    """Return in plain words why a connection, which may be TLS, failed."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        remedy = "; compare its dates with this host's clock" if error.verify_code in _OUT_OF_TIME else ""
+        return f"the other's certificate is not accepted: {error.verify_message}{remedy}"
+    if isinstance(error, ssl.SSLError) and error.reason:
+        reason = error.reason.lower().replace("_", " ")
+        return f"{reason}; does the other speak plain?" if reason in _PLAIN else reason
+    if isinstance(error, ConnectionResetError) and not error.strerror:
+        return "broken off by the other; see its log"  # it sends no alert before it closes
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__
+
+
+def names(certificate: object) -> frozenset[str]:
+    """Return the DNS names that a certificate, as `getpeercert` returns it, is made out to."""
+    found = certificate.get("subjectAltName", ()) if isinstance(certificate, dict) else ()
+    return frozenset(value for kind, value in found if kind == "DNS")
+
+
+def _context(protocol: ssl._SSLMethod) -> ssl.SSLContext:
+    context = ssl.SSLContext(protocol)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    context.hostname_checks_common_name = False
+    return context
+
+
+def _path(herd: Herd, name: str, spelled: str) -> Path:
+    return herd.file.parent / spelled.replace("{name}", name)
+
+
+def _load_chain(context: ssl.SSLContext, certificate: Path, key: Path, of: _Named = _TLS) -> None:
+    for path in (certificate, key):
+        _readable(path, of)
+    try:
+        # The password is asked for on a terminal otherwise, which a server has not.
+        context.load_cert_chain(certificate, key, password=lambda: "")
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{certificate}, {key}: no certificate and its unencrypted private key in PEM "
+            f"({getattr(error, 'reason', None) or type(error).__name__}); see {of.page}"
+        ) from None
+
+
+def _load_authority(context: ssl.SSLContext, authority: Path, of: _Named = _TLS) -> None:
+    _readable(authority, of)
+    try:
+        context.load_verify_locations(authority)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or type(error).__name__
+        raise ConfigError(f"{authority}: no certificate in PEM ({reason}); see {of.page}") from None
+
+
+def _readable(path: Path, of: _Named) -> None:
+    try:
+        os.close(open_regular(path, os.O_RDONLY))
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: {error.strerror}; it is named in {of.table} of the herd's file"
+        ) from error

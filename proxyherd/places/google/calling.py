@@ -1,0 +1,296 @@
+"""HTTP to Google: one session, every call within its budget, every failure an exception without the key in it.
+
+The rules: a call is recorded in the budget before it is made. Redirects are not followed, since
+their target would get the key; a proxy is asked for a tunnel only. An aiohttp error, request or response carries the URL and the headers: none is chained,
+formatted, let through, or left in a frame that the traceback of a failure shows. And a body that echoes the key is
+scrubbed before anybody sees it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+import zlib
+from collections.abc import Callable, Mapping
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import Any, Final, Literal, TypeVar
+
+import aiohttp
+from msgspec import Struct
+from yarl import URL
+
+from proxyherd import __version__
+from proxyherd.config import schema
+from proxyherd.places.answers import NonsenseError, UnreadableError, no_results
+from proxyherd.places.failures import FailedError, LateError, UnrecordedError, failed
+from proxyherd.places.watch import BILLED, Outcome, Spend, Watch
+
+T = TypeVar("T")
+
+KeyIn = Literal["query", "header"]
+"""Where an API wants the key: the parameter `key` of the URL, or the header X-Goog-Api-Key."""
+
+DNS_SECONDS: Final = 60
+"""How long an address of the upstream is remembered: far below what it takes to move a service."""
+
+KEEPALIVE_SECONDS: Final = 60.0
+"""How long an idle connection is kept: spares TLS set-up between calls, below what load balancers keep."""
+
+THREAD_BYTES: Final = 65_536
+"""A body longer than this is read in a thread, one at a time: the scanner keeps the interpreter to itself, some
+thirty milliseconds for hostile JSON of the default `max_answer_bytes`, and several at once would add up."""
+
+FRACTION_DIGITS: Final = 12
+"""Digits of a coordinate's fraction that Google gets. The twelfth is a ten-thousandth of a millimetre, and a
+client may send thousands, which no URL holds."""
+
+
+class Reply(Struct, frozen=True):
+    """What came back: an HTTP status below 500 other than 429, and the body, scrubbed of the key."""
+
+    status: int
+    body: bytes
+
+
+class Caller:
+    """Calls Google with a key. Made anywhere; its session belongs to the event loop of its first call."""
+
+    def __init__(
+        self,
+        places: schema.Places,
+        key: str,
+        budget: Spend,
+        watch: Watch,
+    ) -> None:
+        self.key: Final = key
+        self._places = places
+        self._budget = budget
+        self._watch = watch
+        self._scrub = scrubber(key)
+        self._session: aiohttp.ClientSession | None = None
+        self._closed = False
+        self._reading = asyncio.Lock()
+
+    def __repr__(self) -> str:
+        return "Caller()"
+
+    async def call(
+        self,
+        provider: str,
+        method: str,
+        url: URL,
+        seconds: float,
+        *,
+        key_in: KeyIn,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        judge: Callable[[Reply], Outcome],
+    ) -> Reply:
+        """Make one call, of so many seconds at most; the key is added to what is given. `judge` says of a reply what
+        became of the call.
+
+        Raises FailedError, and CancelledError when it is cancelled.
+        """
+        if seconds <= 0:  # to aiohttp it would be no limit at all
+            raise failed("UNKNOWN_ERROR", "no time was left to ask Google Places")
+        session = self._open_session()
+        try:
+            result = await self._send(
+                session, provider, method, url, seconds, key_in, headers or {}, body, judge
+            )
+        except asyncio.CancelledError as error:
+            raise error.with_traceback(None) from None
+        if isinstance(result, FailedError):
+            raise result
+        return result
+
+    async def _send(
+        self,
+        session: aiohttp.ClientSession,
+        provider: str,
+        method: str,
+        url: URL,
+        seconds: float,
+        key_in: KeyIn,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        judge: Callable[[Reply], Outcome],
+    ) -> Reply | FailedError:
+        """Make one call. A failure is returned: raised from here, its traceback would show who holds the key."""
+        made, spent = False, 0
+
+        async def recorded(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> Any:
+            nonlocal made, spent
+            if made:  # aiohttp would send a GET again at once; whether to, and when, is for who asked to say
+                raise failed("UNKNOWN_ERROR", "Google Places broke the connection off", again=True)
+            try:
+                spent = self._budget.spend()
+            except FailedError as error:
+                self._watch.places_spared("unrecorded" if isinstance(error, UnrecordedError) else "budget")
+                raise
+            made = True
+            return await send(request)
+
+        began = time.monotonic()
+        outcome: Outcome = "abandoned"
+        try:
+            async with session.request(
+                method,
+                url.extend_query(key=self.key) if key_in == "query" else url,
+                headers={**headers, "X-Goog-Api-Key": self.key} if key_in == "header" else headers,
+                data=body,
+                allow_redirects=False,
+                middlewares=(recorded,),
+                timeout=aiohttp.ClientTimeout(total=seconds, ceil_threshold=float("inf")),  # else rounded up
+            ) as response:
+                if (failure := _not_now(response)) is not None:
+                    outcome = "limited" if response.status == 429 else "failed"
+                    return failure
+                received = await _read(response, self._places.max_answer_bytes)
+                reply = Reply(response.status, self._scrub.sub(b"***", received))
+                outcome = judge(reply)
+                return reply
+        except Exception as error:  # noqa: BLE001 — any of them may carry the URL
+            outcome, failure = _failure(error, seconds)
+            return failure
+        finally:
+            taken = time.monotonic() - began
+            if made:
+                if outcome == "unreachable":  # there was no connection to send it on
+                    self._budget.give_back(spent)
+                dollars = self._places.dollars_per_call if outcome in BILLED else 0.0
+                self._watch.places_called(provider, outcome, taken, dollars)
+
+    async def read(self, parse: Callable[[bytes], T], body: bytes) -> T:
+        """Call `parse(body)`, where it holds nobody up. Raises FailedError for its NonsenseError."""
+        try:
+            if len(body) <= THREAD_BYTES:
+                return parse(body)
+            async with self._reading:
+                return await asyncio.to_thread(parse, body)
+        except NonsenseError as error:
+            raise failed("UNKNOWN_ERROR", f"Google Places answered nonsense: {error}", again=True) from None
+
+    async def close(self) -> None:
+        """Close the session; calls from now on fail."""
+        self._closed = True
+        if self._session is not None:
+            await self._session.close()
+        self._budget.close()
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        if self._closed:
+            raise failed("UNKNOWN_ERROR", "this server is stopping")
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(
+                    limit=self._places.max_connections,
+                    limit_per_host=0,  # there is one host, or two that are asked in turn
+                    ttl_dns_cache=DNS_SECONDS,
+                    keepalive_timeout=KEEPALIVE_SECONDS,
+                ),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                proxy=self._places.proxy,  # it gives a tunnel: the configuration asks for https: behind it
+                trust_env=False,  # whoever's shell started the server has no say
+                auto_decompress=False,  # see _read
+                headers={"User-Agent": f"proxyherd/{__version__}", "Accept-Encoding": "gzip"},
+            )
+        return self._session
+
+
+def scrubber(key: str) -> re.Pattern[bytes]:
+    """Make a pattern that finds the key plain, percent-encoded (once or often), JSON-escaped, or mixed."""
+    characters = []
+    for character in key:
+        code, plain = ord(character), re.escape(character)
+        percent = rf"(?:25)*(?i:{code:02x})"
+        # The longest first, so that nothing of a spelling is left over; each begins with a literal, so that the
+        # search looks for those and at nothing else.
+        spellings = rf"%{percent}|\\u0025{percent}|\\u(?i:{code:04x})|\\{plain}|{plain}"
+        characters.append(f"(?:{spellings})")
+    return re.compile("".join(characters).encode())
+
+
+def coordinate(text: str) -> str:
+    """Spell a coordinate as URLs do: no plus sign, no endless fraction."""
+    whole, _, fraction = text.removeprefix("+").partition(".")
+    return f"{whole}.{fraction[:FRACTION_DIGITS]}" if fraction else whole
+
+
+def _not_now(response: aiohttp.ClientResponse) -> FailedError | None:
+    """Make the failure for a status that says: not now."""
+    if response.status == 429:
+        status, what = "OVER_QUERY_LIMIT", "the quota for Google Places is used up (HTTP 429)"
+    elif response.status >= 500:
+        status, what = "UNKNOWN_ERROR", f"Google Places failed (HTTP {response.status})"
+    else:
+        return None
+    after = retry_after(response.headers.get("Retry-After", ""), time.time())
+    return failed(status, what, again=True, after=after)
+
+
+def retry_after(value: str, now: float) -> float:
+    """Read a Retry-After header, seconds or a date (RFC 9110, 10.2.3), as seconds from now; 0 if it says nothing."""
+    value = value.strip()
+    if value.isascii() and value.isdecimal():
+        return float(value)
+    try:
+        date = parsedate_to_datetime(value)
+        if date.tzinfo is None:  # asctime's form, which has no zone and means UTC (RFC 9110, 5.6.7)
+            date = date.replace(tzinfo=UTC)
+        return max(0.0, date.timestamp() - now)
+    except (ValueError, TypeError, OverflowError):
+        return 0.0
+
+
+def _failure(error: Exception, seconds: float) -> tuple[Outcome, FailedError]:
+    """Say what went wrong; nothing of an error that is not ours, but for its type, goes into it."""
+    outcome: Outcome = "unreachable"
+    if isinstance(error, FailedError):  # the budget's, or of a connection that broke
+        return "broken", error.with_traceback(None)
+    if isinstance(error, TimeoutError):
+        words = f"Google Places did not answer within {seconds:.3g} s"
+        return "late", LateError(no_results("UNKNOWN_ERROR", words), again=True)
+    again = not isinstance(error, UnreadableError)
+    if isinstance(error, NonsenseError):
+        outcome, what = "nonsense", f"answered nonsense: {error}"
+    elif isinstance(error, aiohttp.ClientConnectorError | aiohttp.ClientHttpProxyError):
+        what = f"could not be reached ({type(error).__name__})"
+    else:
+        outcome, what = "broken", f"failed ({type(error).__name__})"
+    return outcome, failed("UNKNOWN_ERROR", f"Google Places {what}", again=again)
+
+
+async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
+    """Read a body of at most `limit` bytes. Raises NonsenseError; but a status that is not 200 says enough."""
+    try:
+        return await _unpack(response, limit)
+    except NonsenseError:
+        if response.status == 200:
+            raise
+        return b""
+
+
+async def _unpack(response: aiohttp.ClientResponse, limit: int) -> bytes:
+    """Read a body of at most `limit` bytes, on the wire and unpacked. Raises NonsenseError past it.
+
+    Unpacked here and not by aiohttp: a few KiB of gzip can hold many MiB, and must not be let out first.
+    """
+    encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding not in {"identity", "gzip", "x-gzip"}:
+        raise UnreadableError("packed in a way nobody asked for")
+    unpacker = None if encoding == "identity" else zlib.decompressobj(zlib.MAX_WBITS | 16)
+    received, body = 0, bytearray()
+    async for chunk in response.content.iter_any():
+        received += len(chunk)
+        try:
+            body += unpacker.decompress(chunk, limit + 1 - len(body)) if unpacker else chunk
+        except zlib.error:
+            raise NonsenseError("not gzip, though it claims to be") from None
+        if received > limit or len(body) > limit:
+            raise UnreadableError(f"longer than {limit} bytes")
+    if unpacker and not unpacker.eof:
+        raise NonsenseError("cut off")
+    return bytes(body)

@@ -1,0 +1,8 @@
+"""What keeps a provider over the network from being asked too often, or waited for too long.
+
+- `budget`: how many calls a day the whole herd may make
+- `crowd`: who waits, and whose turn it is
+- `gate`: how many calls at once
+- `breaker`: no calls where calls fail
+- `resilience`: all of it around one provider
+"""

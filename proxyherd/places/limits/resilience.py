@@ -1,0 +1,152 @@
+"""What keeps a provider over the network useful while the network, or who is behind it, is not.
+
+Around every query: a circuit breaker, a turn at a gate that bounds the calls at once, a deadline for each attempt, and
+a bounded number of attempts with random pauses. The rules: a query that waits and a query that comes are answered at
+once when the breaker opens; a pause that an upstream asks for keeps its turn at the gate, so that an upstream that
+says "too many" gets fewer; and no attempt begins that could not end before the deadline of the whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from typing import Final
+
+from proxyherd.config import schema
+from proxyherd.places.answers import Answer, no_results
+from proxyherd.places.failures import FailedError, LateError, failed
+from proxyherd.places.limits.breaker import Breaker, State
+from proxyherd.places.limits.gate import Gate
+from proxyherd.places.query import Query, Upstream
+from proxyherd.places.watch import Watch
+
+PAUSE_SECONDS: Final = 0.1
+"""The longest first pause; the next may be twice as long. The length is random, so that callers part."""
+
+MOST_PAUSE_SECONDS: Final = 1.0
+"""The longest pause that an upstream did not ask for. tenacity has loops like the one here, for 24 microseconds of every
+query; to tell it of Retry-After and of the time that is left takes as many lines as the loop."""
+
+_SHARE: Final = 0.98
+"""Of the deadline, what attempts may take: the rest is for saying so."""
+
+_WEIGHT: Final = 0.1
+"""Of the latest answer's time, in the running mean."""
+
+_MARGIN: Final = 1.25
+"""How much more than the mean an answer may take."""
+
+_NEARLY: Final = 0.9
+"""Of a whole attempt's seconds, what is as good as all of them."""
+
+
+class BrokenError(FailedError):
+    """The circuit breaker let no call through."""
+
+
+class Resilient:
+    """A provider that fails early, seldom and fairly."""
+
+    def __init__(self, provider: Upstream, places: schema.Places, watch: Watch) -> None:
+        self._provider = provider
+        self._places = places
+        self._watch = watch
+        self._gate = Gate(places.max_connections)
+        self._breaker = Breaker(places.breaker_failures, places.breaker_seconds)
+        # A whole attempt, and what an answer has taken of late: with less, a call would be made for nothing.
+        self._whole = min(places.attempt_seconds, _SHARE * places.deadline_seconds)
+        self._usual = self._least = 0.0
+        self._told: State = "closed"
+        # Of the last failure, and so of the answers while the breaker is open.
+        self._status = "UNKNOWN_ERROR"
+
+    @property
+    def name(self) -> str:
+        """The provider's own."""
+        return self._provider.name
+
+    def widened(self, query: Query) -> Query:
+        """Return what the provider asks for."""
+        return self._provider.widened(query)
+
+    async def nearby(self, query: Query, asker: object) -> Answer:
+        """Answer a query of `asker`. Raises FailedError."""
+        deadline = time.monotonic() + _SHARE * self._places.deadline_seconds
+        try:
+            if self._breaker.refuses(time.monotonic()):
+                raise self._broken()
+            async with self._gate.turn(asker, query):
+                return await self._try(query, deadline)
+        except BrokenError:
+            self._watch.places_spared("breaker")
+            raise
+
+    def join(self, query: Query, asker: object) -> None:
+        """Let a query that waits at the gate come in by a turn of this asker too."""
+        self._gate.join(asker, query)
+
+    async def close(self) -> None:
+        """Close the provider."""
+        await self._provider.close()
+
+    async def _try(self, query: Query, deadline: float) -> Answer:
+        for number in range(1, self._places.attempts):
+            try:
+                return await self._attempt(query, deadline)
+            except FailedError as error:
+                longest = min(PAUSE_SECONDS * 2 ** (number - 1), MOST_PAUSE_SECONDS)
+                pause = error.after + random.uniform(0, longest)  # noqa: S311 — so that callers part, no secret
+                if not error.again or time.monotonic() + pause + self._least >= deadline:
+                    raise
+            await asyncio.sleep(pause)
+        return await self._attempt(query, deadline)
+
+    def _broken(self) -> BrokenError:
+        seconds = self._breaker.refuses(time.monotonic())
+        words = f"Google Places keeps failing; this server calls it again in {seconds:.1f} s"
+        return BrokenError(no_results(self._status, words))
+
+    async def _attempt(self, query: Query, deadline: float) -> Answer:
+        breaker, began = self._breaker, time.monotonic()
+        seconds = min(deadline - began, self._whole)
+        if seconds < self._least:
+            self._watch.places_spared("late")
+            raise failed("UNKNOWN_ERROR", "too many queries wait for Google Places; try again later")
+        call = breaker.admit(began)
+        if call is None:
+            raise self._broken()
+        self._tell()
+        try:
+            answer = await self._provider.nearby(query, seconds)
+        except FailedError as error:
+            ours = isinstance(error, LateError) and seconds < _NEARLY * self._whole
+            if error.again and not ours:
+                self._status = error.answer.status
+                breaker.failed(call, time.monotonic())
+            else:
+                breaker.abandoned(call)
+            raise
+        except BaseException:
+            breaker.abandoned(call)
+            raise
+        else:
+            breaker.succeeded(call)
+            self._learn(time.monotonic() - began)
+            return answer
+        finally:
+            self._tell()
+
+    def _learn(self, seconds: float) -> None:
+        """Keep in mind what answers take of late. A whole attempt, or nearly, is always worth making."""
+        self._usual = self._usual + (seconds - self._usual) * _WEIGHT if self._usual else seconds
+        self._least = min(_MARGIN * self._usual, _NEARLY * self._whole)
+
+    def _tell(self) -> None:
+        """Tell of a change of the breaker's state; nobody waits at the gate of one that is open."""
+        if self._breaker.state == self._told:
+            return
+        self._told = self._breaker.state
+        self._watch.places_breaker(self._told)
+        if self._told == "open":
+            self._gate.turn_away(self._broken())

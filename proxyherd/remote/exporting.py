@@ -1,0 +1,178 @@
+"""Where every client was last, from a server's journal to a file that maps and tables read.
+
+The rules: what comes out is what the server would know if it started now, by the same order of updates; a journal may
+be appended to and rewritten meanwhile; and numbers are spelled with the digits that the client sent, never through a
+float.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from proxyherd.base.escapes import escaped
+from proxyherd.core import messages
+from proxyherd.core.messages import Entry
+from proxyherd.engines.herd import journal
+
+FORMATS: Final = ("geojson", "csv")
+
+_RELISTINGS: Final = 100
+_LEADING_ZEROS: Final = re.compile(r"\A(-?)0+(?=[0-9])")
+_encode: Final = msgspec.json.Encoder().encode
+
+_CALCULATED: Final = re.compile("^[=+@\uff0b\uff0d\uff1d\uff20-]|;")
+"""What makes a spreadsheet take a cell for a formula, in any width; and what some take for the end of a cell."""
+
+
+class Found(Struct):
+    """What a journal holds. The entries are filled in place: a million of them are there once."""
+
+    entries: dict[bytes, Entry]
+    damaged: int = 0
+    """Records that could not be read."""
+
+
+def read(folder: Path, progress: Callable[[int], object] = lambda _: None) -> Found:
+    """Read the journal in a folder; `progress` is told of bytes that were read. Raises OSError."""
+    found = Found({})
+    done: set[str] = set()
+    for _ in range(_RELISTINGS):
+        for path in journal.files(folder):
+            if path.name in done:
+                continue
+            try:
+                found.damaged += _read_file(path, found.entries, progress)
+            except FileNotFoundError:
+                break  # a rewrite has come by: a snapshot stands for it, which a new list shows
+            done.add(path.name)
+        else:
+            return found
+    raise FileNotFoundError(2, "its files are rewritten faster than they can be read", str(folder))
+
+
+def _read_file(path: Path, entries: dict[bytes, Entry], progress: Callable[[int], object]) -> int:
+    """Merge a file into the entries; return how many of its records are damaged."""
+    batches = journal.read(path)
+    strange = 0
+    while True:
+        try:
+            lines = next(batches)
+        except StopIteration as end:
+            finding: journal.Finding = end.value
+            return finding.damaged + strange
+        for line in lines:
+            if (at := messages.parse_at(line)) is None:
+                strange += 1
+                continue
+            held = entries.get(at.client)
+            if held is None or (at.entry.nanoseconds, line) > (held.nanoseconds, held.line):
+                entries[at.client] = at.entry
+        progress(sum(map(len, lines)))
+
+
+def size(folder: Path) -> int:
+    """Return how many bytes there are to read, about. Raises OSError."""
+    sizes = 0
+    for path in journal.files(folder):
+        try:
+            sizes += path.stat().st_size
+        except FileNotFoundError:
+            continue
+    return sizes
+
+
+def forget(found: Found, before: int) -> None:
+    """Drop what a server received before that time, in nanoseconds of POSIX time: the herd has forgotten it."""
+    old = [client for client, entry in found.entries.items() if messages.received(entry.line) < before]
+    for client in old:
+        del found.entries[client]
+
+
+# Forms. ------------------------------------------------------------------------------------------------------
+
+
+class Place(Struct, frozen=True):
+    """Where one client was last."""
+
+    client: str
+    """Its ID, escaped: a file is looked at on terminals."""
+    latitude: str
+    """Degrees, as JSON numbers; likewise the longitude."""
+    longitude: str
+    time: str
+    """POSIX seconds, as the client spelled them."""
+    received_by: str
+    """The server that took the report."""
+    difference: str
+    """Seconds from the client's time to that server's, with sign."""
+
+
+def place(line: bytes) -> Place:
+    """Take an AT line apart."""
+    _, server, difference, client, _, time = line.split(b" ")
+    latitude, longitude = messages.position(line)
+    return Place(
+        escaped(client),
+        number(latitude),
+        number(longitude),
+        time.decode(),
+        server.decode(),
+        difference.decode(),
+    )
+
+
+def number(spelled: str) -> str:
+    """Return a number of ISO 6709, which has a sign and may be padded, as JSON spells it, with the same digits."""
+    return _LEADING_ZEROS.sub(r"\1", spelled.removeprefix("+"))
+
+
+def lines(form: str, entries: dict[bytes, Entry]) -> Iterator[bytes]:
+    """Yield the file in pieces, one a client, in the order of their IDs."""
+    places = (place(entries[client].line) for client in sorted(entries))
+    return _geojson(places) if form == "geojson" else _csv(places)
+
+
+def _geojson(places: Iterable[Place]) -> Iterator[bytes]:
+    """RFC 7946: a position is longitude, latitude."""
+    before = b'{"type":"FeatureCollection","features":['
+    for one in places:
+        properties = {
+            "client": one.client,
+            "time": one.time,
+            "received_by": one.received_by,
+            "difference": one.difference,
+        }
+        yield (
+            b'%b\n{"type":"Feature","geometry":{"type":"Point","coordinates":[%b,%b]},"properties":%b}'
+            % (before, one.longitude.encode(), one.latitude.encode(), _encode(properties))
+        )
+        before = b","
+    yield b"\n]}\n" if before == b"," else before + b"]}\n"
+
+
+def _csv(places: Iterable[Place]) -> Iterator[bytes]:
+    """RFC 4180, but for LF alone at the end of a line. Spreadsheets find no formula in it."""
+    row = io.StringIO()
+    write = csv.writer(row, lineterminator="\n").writerow
+    write(("client", "latitude", "longitude", "time", "received_by", "difference"))
+    for one in places:
+        yield row.getvalue().encode()
+        row.seek(0)
+        row.truncate()
+        client = _CALCULATED.sub(_coded, one.client)
+        write((client, one.latitude, one.longitude, one.time, one.received_by, one.difference))
+    yield row.getvalue().encode()
+
+
+def _coded(match: re.Match[str]) -> str:
+    """Escape one character as `escaped` would if it were not shown."""
+    code = ord(match[0])
+    return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}"

@@ -1,0 +1,59 @@
+"""How far a herd's start has come: whether that is further than ever before, and in words.
+
+The rule: only what can be reached once counts. A server that crashes and starts over and over comes no further, so
+whoever waits for progress does not wait for ever.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from proxyherd.remote.ask import Status
+
+_REPLAYING = re.compile(r"replaying the journal: (\d+)%")
+_CATCHING_UP = "catching up"
+
+_Reached = tuple[int, int]
+"""The stage of one server, and how far it is in that."""
+
+
+class Progress:
+    """The furthest that each server of a herd has been seen."""
+
+    def __init__(self) -> None:
+        self._furthest: dict[str, _Reached] = {}
+
+    def is_more(self, found: Iterable[Status]) -> bool:
+        """Take note of how far the servers are; return whether any of them is further than ever."""
+        more = False
+        for one in found:
+            reached = _reached(one)
+            if reached > self._furthest.get(one.server.name, (0, 0)):
+                self._furthest[one.server.name] = reached
+                more = True
+        return more
+
+
+def _reached(one: Status) -> _Reached:
+    if not one.up:
+        return 0, 0
+    if one.ready:
+        return 3, len(one.linked)
+    if replaying := _REPLAYING.match(one.problem):
+        return 1, int(replaying[1])
+    # What is learned counts only here: a herd that serves learns for ever.
+    return 2, one.clients if one.problem.startswith(_CATCHING_UP) else 0
+
+
+def describe(found: Iterable[Status]) -> str:
+    """Say how many servers are how far, such as `replaying 3 of 5 (45%), ready 2 of 5, links 1 of 6`."""
+    found = list(found)
+    parts = [int(match[1]) for one in found if (match := _REPLAYING.match(one.problem))]
+    wanted = sum(len(one.server.neighbours) for one in found)
+    up = wanted - sum(len(one.missing) for one in found)
+    texts = [f"replaying {len(parts)} of {len(found)} ({min(parts)}%)"] if parts else []
+    texts.append(f"ready {sum(one.ready for one in found)} of {len(found)}")
+    if wanted:
+        texts.append(f"links {up // 2} of {wanted // 2}")
+    return ", ".join(texts)

@@ -1,0 +1,8 @@
+"""One server as a process.
+
+- `turn`: one turn of the event loop
+- `questions`: queries of Places that turns begin
+- `clients`: connections of clients
+- `daemon`: puts one server together, and ends it in order
+- `supervision`: what supervisord and systemd want of a process
+"""

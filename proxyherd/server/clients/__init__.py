@@ -1,0 +1,4 @@
+"""How clients speak to a server.
+
+- `tcp`: the line protocol
+"""

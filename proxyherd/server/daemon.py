@@ -1,0 +1,372 @@
+"""Puts one server together: starts it, lets it serve, drains it.
+
+It listens first and imports later what takes long. Whatever else fails - an address in use, the gazetteer, the
+admin port - is logged and tried again: a server that runs does not exit before it is told to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Coroutine
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from msgspec import Struct
+
+from proxyherd import __version__
+from proxyherd.base.files import make_folder
+from proxyherd.config import secrets as secret
+from proxyherd.config.herd_file import ConfigError, Herd, Server
+from proxyherd.config.schema import Limits
+from proxyherd.core.node import TICKS
+from proxyherd.engines.herd.server import Replica
+from proxyherd.net import tls
+from proxyherd.net.binding import Binder
+from proxyherd.net.resolving import new_event_loop
+from proxyherd.places import Places, Spend, find_key, open_places
+from proxyherd.server.clients.tcp import Clients
+from proxyherd.server.supervision import Notifier, StateDirectory, StateTaken, raise_descriptor_limit
+from proxyherd.server.turn import Turn
+from proxyherd.telemetry.logs import LogFile, make_logger
+from proxyherd.telemetry.metrics import Metrics
+from proxyherd.telemetry.observer import Observer
+
+if TYPE_CHECKING:
+    from proxyherd.engines.redis.server import Front
+
+_SPARE_DESCRIPTORS: Final = 256
+
+
+class Paths(Struct, frozen=True):
+    """The files of one server. `log_max_bytes` 0: somebody else rotates the log."""
+
+    state: Path
+    log: Path
+    secret: Path
+    gazetteer: Path
+    log_max_bytes: int = 0
+    log_backups: int = 4
+
+
+def serve(herd: Herd, name: str, paths: Paths) -> int:
+    """Run a server until it is told to stop; return its exit code.
+
+    Raises ConfigError for what the operator has to mend before it can start.
+    """
+    server = herd.server(name)
+    # A core dump would hold the secret, the key for Places and where people are.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    secrets = _read_secrets(herd, paths.secret)
+    contexts = tls.load(herd, name)
+    try:
+        state = StateDirectory(paths.state)
+    except StateTaken as error:
+        sys.stderr.write(f"proxyherd: {error}\n")
+        return 1
+    except OSError as error:
+        where = error.filename or paths.state
+        raise ConfigError(
+            f"{where}: {error.strerror}; move it away, or name another directory with --state-dir"
+        ) from error
+    try:
+        make_folder(paths.log.parent)
+        log_file = LogFile(paths.log, max_bytes=paths.log_max_bytes, backups=paths.log_backups)
+    except OSError as error:
+        raise ConfigError(f"{paths.log}: {error.strerror}; name a log file with --log-file") from error
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(_Daemon(herd, server, secrets, contexts, paths, log_file).run())
+    log_file.close()
+    state.close()
+    return 0
+
+
+class _Daemon:
+    """One running server."""
+
+    def __init__(
+        self,
+        herd: Herd,
+        server: Server,
+        secrets: secret.Secrets | None,
+        contexts: tls.Contexts,
+        paths: Paths,
+        log_file: LogFile,
+    ) -> None:
+        self._herd = herd
+        self._server = server
+        self._secrets = secrets
+        self._contexts = contexts
+        self._secret_file = paths.secret
+        self._gazetteer = paths.gazetteer
+        self._state = paths.state
+        self._log_file = log_file
+        self._log = make_logger(
+            log_file, server=server.name, level=herd.log.level, max_field_bytes=herd.log.max_field_bytes
+        )
+        self._metrics = Metrics()
+        self._observer = Observer(self._log, log_file, self._metrics, server.neighbours)
+        self._notifier = Notifier(os.environ)
+        self._stop = asyncio.Event()
+        self._background: set[asyncio.Task[None]] = set()
+        self._told_ready = False
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT."""
+        loop = self._loop = asyncio.get_running_loop()
+        self._log_file.later = loop.call_soon
+        loop.set_exception_handler(self._unexpected)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        # Not the loop's, which would give the signal its default as it closes: to end the process.
+        signal.signal(signal.SIGHUP, lambda *_: loop.call_soon_threadsafe(self._reopen))
+        signal.siginterrupt(signal.SIGHUP, False)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # blocked by whoever began the start
+        self._places = loop.create_task(asyncio.to_thread(self._open_places))
+        self._assemble()
+        await self._binder.listen("clients", self._server.clients, self._clients.listener.listen)
+        self._log.info("started", version=__version__, pid=os.getpid())
+        self._expected = time.monotonic()
+        self._tick()
+        self._spawn(self._open_admin())
+        self._backend.start(self._spawn)
+        await self._stop.wait()
+        await self._drain()
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    def _assemble(self) -> None:
+        self._binder = Binder(self._log, self._spawn)
+        limits = self._limits()
+        self._backend = self._make_backend(limits)
+        self._turn = Turn(self._backend.engine, self._places, self._observer, self._loop)
+        self._clients = Clients(
+            limits,
+            self._turn,
+            self._observer,
+            self._contexts.clients,
+            drain_seconds=self._herd.timing.drain_seconds,
+        )
+
+    def _make_backend(self, limits: Limits) -> Replica | Front:
+        """Return what stands behind the engine that the herd's file names."""
+        if self._herd.redis is not None:
+            from proxyherd.engines.redis.server import Front  # noqa: PLC0415 - redis-py takes a tenth of a second
+
+            return Front(self._herd, self._server, limits, self._observer)
+        assert self._secrets is not None
+        return Replica(
+            self._herd,
+            self._server,
+            self._secrets,
+            self._contexts,
+            self._state,
+            limits,
+            self._observer,
+            self._binder,
+        )
+
+    def _limits(self) -> Limits:
+        """Return the limits as far as the system allows them."""
+        limits, allowed = self._herd.limits, raise_descriptor_limit()
+        room = allowed - limits.max_peer_connections - self._herd.places.max_connections - _SPARE_DESCRIPTORS
+        if room >= limits.max_connections:
+            return limits
+        most = max(room, 1)
+        self._log.warning(
+            "limit_lowered",
+            limit="max_connections",
+            wanted=limits.max_connections,
+            now=most,
+            reason=f"the system allows {allowed} file descriptors; raise it with LimitNOFILE= or ulimit -n",
+        )
+        return Limits(
+            **{**{name: getattr(limits, name) for name in limits.__struct_fields__}, "max_connections": most}
+        )
+
+    # What takes long to import. -------------------------------------------------------------------------------
+
+    def _open_places(self) -> Places:
+        # In a thread, as the admin port below: aiohttp takes a quarter of a second to import, and clients are
+        # served already. A key that cannot be had must not stop a start: there are answers without one.
+        key = None
+        try:
+            key = find_key(self._herd.places, self._herd.file, os.environ)
+        except ConfigError as error:
+            self._loop.call_soon_threadsafe(
+                partial(self._log.error, "places_key_unusable", reason=str(error))
+            )
+        places = open_places(
+            self._herd.places,
+            self._herd.limits,
+            self._observer,
+            key=key,
+            gazetteer=self._gazetteer,
+            budget=self._budget(),
+        )
+        self._loop.call_soon_threadsafe(partial(self._log.info, "places_opened", provider=places.name))
+        return places
+
+    def _budget(self) -> Spend:
+        """Return this server's part of what the herd may spend."""
+        from proxyherd.places.limits.budget import Budget, share  # noqa: PLC0415 - sqlite3, as above
+
+        places, names = self._herd.places, list(self._herd.servers)
+        part, parts = names.index(self._server.name), len(names)
+        return Budget(
+            self._state / "places-budget.sqlite",
+            share(places.calls_per_minute, part, parts),
+            share(places.calls_per_day, part, parts),
+        )
+
+    async def _open_admin(self) -> None:
+        admin = await asyncio.to_thread(_import_admin)
+        watch = admin.HerdWatch(self._herd, self._server.name, self, self._observer, self._backend.table)
+        app = admin.make_app(self, self._metrics.registry, self._herd.admin, watch, self._failed)
+        self._admin = admin.Admin(app)
+        await self._binder.listen("admin", self._server.admin, self._admin.listen)
+        gc.collect()
+        gc.freeze()  # what is here now stays: no collection needs to walk it again
+
+    # While it serves. ----------------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        """Let time pass, a few times a heartbeat: links, readiness, the watchdog, the lag of the loop."""
+        now, interval = time.monotonic(), self._herd.timing.heartbeat_seconds / TICKS
+        self._metrics.loop_lag.observe(max(0.0, now - self._expected))
+        self._expected = now + interval
+        self._ticker = self._loop.call_later(interval, self._tick)
+        self._backend.tick()
+        self._observer.tick()
+        if self._notifier.watchdog:
+            self._notifier.tell("WATCHDOG=1")
+        if not self._told_ready:
+            self._tell_ready()
+
+    def _tell_ready(self) -> None:
+        """Tell log and supervisor, once. A port or a disk that cannot be had is /readyz's matter: a supervisor
+        that restarted the server for it would only make things worse.
+        """
+        if not self._backend.started:
+            self._notifier.tell("EXTEND_TIMEOUT_USEC=10000000")
+            return
+        self._told_ready = True
+        figures = self._backend.figures()
+        self._log.info("ready", **figures)
+        told = ", ".join(f"{number} {what}" for what, number in figures.items())
+        self._notifier.tell("READY=1", f"STATUS={self.ready()[1]}, {told}")
+
+    def _reopen(self) -> None:
+        if self._stop.is_set():  # what is read again would be used no more, and "stopped" is the last line
+            self._log_file.reopen()
+            return
+        self._notifier.tell("RELOADING=1")
+        self._log_file.reopen()
+        self._log.info("log_reopened")
+        self._spawn(self._reload())
+
+    async def _reload(self) -> None:
+        """Read certificates and secrets again; where that fails, what was read before stays."""
+        try:
+            secrets = _read_secrets(self._herd, self._secret_file)
+            contexts = tls.load(self._herd, self._server.name)
+        except ConfigError as error:
+            self._log.error("reload_failed", reason=str(error))
+        else:
+            self._secrets, self._contexts = secrets, contexts
+            self._clients.listener.renew(contexts.clients)
+            if secrets is not None:
+                self._backend.renew(secrets, contexts)
+            self._log.info("reloaded", secrets=len(secrets.accepted) if secrets is not None else 0)
+        finally:
+            if self._told_ready:
+                self._notifier.tell("READY=1")
+
+    async def _drain(self) -> None:
+        """Take no more, answer what was taken, and go."""
+        self._notifier.tell("STOPPING=1")
+        self._log.info("stopping", connections=len(self._clients.connections))
+        self._clients.stop_listening()
+        self._backend.drain()
+        deadline = self._loop.time() + self._herd.timing.drain_seconds
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(deadline):
+                await self._clients.gone.wait()
+        self._clients.abort()
+        await self._backend.flush(deadline)
+        self._ticker.cancel()
+        await self._backend.part()
+        for task in tuple(self._background):
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        if hasattr(self, "_admin"):
+            await self._admin.close()
+        with contextlib.suppress(Exception):
+            await (await self._places).close()
+        await asyncio.sleep(0)  # let the last turn write its log
+        await self._backend.close()
+        self._observer.tell_left_out()
+        self._log.info("stopped")
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._unexpected(self._loop, {"message": "a background task failed", "exception": error})
+
+    def _failed(self, what: str, error: Exception) -> None:
+        self._unexpected(self._loop, {"message": what, "exception": error})
+
+    def _unexpected(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Log what no code has caught: a fault of ours, which must not end the server."""
+        error = context.get("exception")
+        self._observer.fault(str(context.get("message")), error)
+
+    # What the admin port asks. -------------------------------------------------------------------------------
+
+    def ready(self) -> tuple[bool, str]:
+        """Return whether the server is ready, and the reason where it is not."""
+        if self._binder.unbound:
+            return False, f"cannot listen at: {', '.join(sorted(self._binder.unbound))}"
+        if trouble := self._backend.trouble:
+            return False, trouble
+        return True, "ready"
+
+    def refresh(self) -> None:
+        """Bring the figures up to date that are not counted as things happen."""
+        self._observer.settle()
+        self._metrics.ready.set(self.ready()[0])
+        self._backend.refresh(self._metrics)
+        if (places := self._opened_places()) is not None:
+            self._metrics.places_in_flight.set(places.in_flight)
+
+    def _opened_places(self) -> Places | None:
+        """Return Places if they have been opened, and that went well."""
+        opened = self._places
+        failed = not opened.done() or opened.cancelled() or opened.exception() is not None
+        return None if failed else opened.result()
+
+    def places_by(self) -> str:
+        """Return who answers what is near."""
+        return places.name if (places := self._opened_places()) is not None else "nobody yet"
+
+
+def _read_secrets(herd: Herd, path: Path) -> secret.Secrets | None:
+    """Return the herd's secret, None where there are no peers to prove it to. Raises ConfigError."""
+    return None if herd.redis is not None else secret.read_all(path)
+
+
+def _import_admin() -> Any:
+    from proxyherd.admin import app as admin  # noqa: PLC0415 - imported when the server listens already
+
+    return admin

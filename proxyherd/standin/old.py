@@ -1,0 +1,133 @@
+"""The old Nearby Search as Google speaks it: a GET, HTTP 200 whatever goes wrong, its own layout of JSON.
+
+Pure. Shapes and messages are those of Google's documentation and of answers that people have published:
+https://developers.google.com/maps/documentation/places/web-service/legacy/search-nearby
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from typing import Any, Final
+
+import msgspec
+
+from proxyherd.standin.shapes import (
+    ICON_BACKGROUND,
+    ICON_MASK,
+    MAX_METRES,
+    MAX_RESULTS,
+    Asked,
+    RefusedError,
+    Reply,
+    Search,
+    viewport,
+)
+
+_NUMBER = re.compile(r"[+-]?[0-9]{1,20}(?:\.[0-9]{0,100})?")
+_COLON = re.compile(
+    rb'(?<=[a-z_]"): '
+)  # behind a key only: within a string a quote has a backslash before it
+_OPENED = re.compile(rb'^( *)("[a-z_]+" : )([\[{])$', re.MULTILINE)
+_PAGE: Final = """\
+<!DOCTYPE html>
+<html lang=en>
+  <meta charset=utf-8>
+  <title>Error {0} ({1})!!1</title>
+  <p><b>{0}.</b> <ins>That\u2019s an error.</ins>
+"""
+_TITLES: Final = {429: "Too Many Requests", 500: "Server Error", 503: "Service Unavailable"}
+
+
+class Old:
+    """The API that `places.provider = "google"` calls."""
+
+    name = "old"
+    method = "GET"
+    path = "/maps/api/place/nearbysearch/json"
+
+    def __init__(self) -> None:
+        self.no_key = _refusal(
+            "REQUEST_DENIED",
+            "You must use an API key to authenticate each request to Google Maps Platform APIs. For additional "
+            "information, please refer to http://g.co/dev/maps-no-account",
+        )
+        self.bad_key = _refusal("REQUEST_DENIED", "The provided API key is invalid. ")
+        self.disabled = _refusal(
+            "REQUEST_DENIED",
+            "You're calling a legacy API, which is not enabled for your project. To get newer features and "
+            "more functionality, switch to the Places API (New) or Routes API. Learn more: "
+            "https://developers.google.com/maps/legacy#LegacyApiNotActivatedMapError",
+        )
+        self.over_quota = _refusal("OVER_QUERY_LIMIT", "You have exceeded your rate-limit for this API.")
+
+    def key(self, asked: Asked) -> str:
+        return asked.query.get("key", "")
+
+    def read(self, asked: Asked) -> Search:
+        """Read the query: `location` and `radius`; a `pagetoken` is refused, and all else is passed over."""
+        latitude, comma, longitude = asked.query.get("location", "").partition(",")
+        lat, lng = _number(latitude), _number(longitude)
+        metres = _number(asked.query.get("radius", ""))
+        fits = comma and -90 <= lat <= 90 and -180 <= lng <= 180 and 0 < metres <= MAX_METRES
+        if not fits or "pagetoken" in asked.query:
+            raise RefusedError(_refusal("INVALID_REQUEST"))
+        return Search(lat, lng, metres, MAX_RESULTS)
+
+    def answer(self, search: Search, found: list[dict[str, Any]], attributions: list[str]) -> Reply:
+        results = [_result(place) for place in found[: search.most]]
+        status = "OK" if results else "ZERO_RESULTS"
+        document = {"html_attributions": attributions, "results": results, "status": status}
+        if len(found) > search.most:
+            seed = f"{search.latitude},{search.longitude},{search.metres}".encode()
+            document["next_page_token"] = "A" + hashlib.sha512(seed).hexdigest()
+        return Reply(spell(document), status, results=len(results))
+
+    def failure(self, status: int) -> Reply:
+        page = _PAGE.format(status, _TITLES[status]).encode()
+        return Reply(page, f"HTTP_{status}", status, content_type="text/html; charset=UTF-8")
+
+
+def spell(document: dict[str, Any]) -> bytes:
+    """Lay JSON out as the old API does: keys in order, a space on both sides of a colon, brackets below it."""
+    text = msgspec.json.format(msgspec.json.encode(document, order="sorted"), indent=3)
+    return _OPENED.sub(rb"\1\2\n\1\3", _COLON.sub(b" : ", text))
+
+
+def _refusal(status: str, message: str | None = None) -> Reply:
+    document: dict[str, Any] = {"html_attributions": [], "results": [], "status": status}
+    if message is not None:
+        document["error_message"] = message
+    return Reply(spell(document), status)
+
+
+def _number(text: str) -> float:
+    """Return NaN, which fits no range, for what is no number."""
+    text = text.strip()
+    return float(text) if _NUMBER.fullmatch(text) else math.nan
+
+
+def _result(place: dict[str, Any]) -> dict[str, Any]:
+    location = place["geometry"]["location"]
+    south, west, north, east = viewport(location["lat"], location["lng"])
+    icon = "geocode" if "political" in place["types"] else "generic_business"
+    return {
+        "business_status": "OPERATIONAL",
+        "geometry": {
+            "location": location,
+            "viewport": {
+                "northeast": {"lat": north, "lng": east},
+                "southwest": {"lat": south, "lng": west},
+            },
+        },
+        "icon": f"https://maps.gstatic.com/mapfiles/place_api/icons/v1/png_71/{icon}-71.png",
+        "icon_background_color": ICON_BACKGROUND,
+        "icon_mask_base_uri": ICON_MASK,
+        "name": place["name"],
+        "place_id": place["place_id"],
+        "reference": place["place_id"],
+        "scope": "GOOGLE",
+        "types": place["types"],
+        "vicinity": place["vicinity"],
+    }

@@ -1,0 +1,296 @@
+"""The log of one server: structlog events, one JSON object a line, into one file.
+
+Logging never raises and never stops a server: what cannot be written is counted and dropped, and logging goes
+on when there is room again. Lines gather in memory and leave in one write a turn of the event loop; a clean
+exit loses none. The file is rotated here, by size, so that it cannot fill a disk; by somebody outside who renames it
+and sends SIGHUP; or by both, for here only the file that is open is ever renamed.
+
+The log may be a pipe, a terminal or another device, such as /dev/stdout. Writing never waits for its reader: what it
+does not take at once is lost and counted, as on a full disk. Nothing is rotated but a regular file of the log's own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import stat
+import time
+from collections.abc import Callable, Sequence
+from itertools import accumulate, chain
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import structlog
+from msgspec import Struct
+from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
+
+from proxyherd.base.escapes import escaped_for_json, visible_for_json
+from proxyherd.base.files import check_replaceable
+
+_GATHER_BYTES: Final = 1 << 20
+"""Bytes that gather at most before they are written, whoever forgets to flush. A pipe takes as many, if the system
+allows it: what a busy turn says then fits, however late the reader is woken.
+"""
+
+
+def names(clients: Sequence[bytes], most_bytes: int) -> list[str]:
+    """Return the first client IDs as text, about `most_bytes` of them."""
+    sizes = accumulate(len(client) + 3 for client in clients)
+    count = next((at for at, size in enumerate(sizes) if size > most_bytes), len(clients))
+    return escaped_for_json(b" ".join(clients[:count])).split(" ") if count else []  # no ID holds white space
+
+
+class LogFile:
+    """The file under the log. `max_bytes` 0: only somebody else rotates it. Raises OSError if it cannot be opened
+    at first; nothing raises after, and nothing waits.
+    """
+
+    def __init__(self, path: Path, *, max_bytes: int = 0, backups: int = 4) -> None:
+        self._path = path
+        self._max_bytes = max_bytes
+        self._backups = backups
+        self._lines: list[bytes] = []
+        self._gathered = 0
+        self._torn: bool
+        self._take(self._open(path))
+        self.later: Callable[[Callable[[], None]], object] | None = None  # such as an event loop's call_soon
+        self.bytes_written = 0
+        self.lines_lost = 0
+        self.failures = 0
+
+    @property
+    def gathers(self) -> bool:
+        """Whether lines wait to be written."""
+        return bool(self._lines)
+
+    def write(self, line: bytes) -> None:
+        """Let a line, without LF, be written with the next flush, which is soon."""
+        if not self._lines and self.later is not None:
+            self.later(self.flush)
+        self._lines.append(line)
+        self._gathered += len(line)
+        if self.later is None or self._gathered > _GATHER_BYTES:
+            self.flush()
+
+    # structlog calls the method that is named as the level.
+    debug = info = warning = error = critical = write
+
+    def flush(self) -> None:
+        """Write what has gathered."""
+        if not self._lines:
+            return
+        self._lines.append(b"")
+        data = b"\n".join(self._lines)
+        self._lines.clear()
+        self._gathered = 0
+        torn = self._torn
+        if torn:  # the line that a full disk cut stays on a line of its own
+            data = b"\n" + data
+        written = self._write_all(data)
+        self._size += written
+        self.bytes_written += written
+        if written:
+            self._torn = data[written - 1] != 0x0A
+        self.lines_lost += data.count(b"\n", max(written, torn))
+        if self._rotates and self._size >= self._max_bytes:
+            self._rotate()
+
+    def reopen(self) -> None:
+        """Go on in a new file of the same name, after somebody has renamed the old one."""
+        self.flush()
+        self._go_on_in(self._path)
+
+    def _go_on_in(self, path: Path) -> None:
+        """Write to the file at a path from now on; to the old one if that cannot be opened."""
+        try:
+            fd = self._open(path)
+        except OSError:
+            self.failures += 1
+            return
+        os.close(self._fd)
+        self._take(fd)
+
+    def close(self) -> None:
+        """Write what has gathered and end."""
+        self.later = None
+        self.flush()
+        os.close(self._fd)
+
+    def _open(self, path: Path) -> int:
+        """Open a path, also /dev/stdout, for a descriptor of our own: others who share it may go on to wait there."""
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+        try:
+            return os.open(path, flags, 0o640)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                why = "is a pipe that nobody reads, or a socket: start its reader first"
+                raise OSError(errno.ENXIO, why, str(path)) from error
+            raise
+
+    def _take(self, fd: int) -> None:
+        """Write to this descriptor from now on."""
+        self._fd = fd
+        info = os.fstat(fd)
+        is_regular = stat.S_ISREG(info.st_mode)
+        self._target = Path(os.path.realpath(self._path))
+        self._rotates = bool(self._max_bytes) and is_regular and not _is_standard_stream(fd, info)
+        self._size = info.st_size if is_regular else 0
+        self._torn = is_regular and self._last_byte() != b"\n"
+        with contextlib.suppress(OSError):  # no pipe, or more than this user may have
+            fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _GATHER_BYTES)
+
+    def _last_byte(self) -> bytes:
+        try:
+            with self._target.open("rb") as file:
+                file.seek(-1, os.SEEK_END)
+                return file.read(1)
+        except OSError:
+            return b"\n"  # it is empty, or may be written and not read: nothing is known to be torn
+
+    def _is_in_place(self) -> bool:
+        """Whether the file that is open is still the one at the end of all links."""
+        try:
+            return os.path.samestat(self._target.lstat(), os.fstat(self._fd))
+        except OSError:
+            return False
+
+    def _write_all(self, data: bytes) -> int:
+        written = 0
+        try:
+            while written < len(data):
+                written += os.write(self._fd, data[written:])
+        except OSError:
+            self.failures += 1
+        return written
+
+    def _rotate(self) -> None:
+        def named(number: int) -> Path:
+            return self._target.with_name(f"{self._target.name}.{number}") if number else self._target
+
+        self._size = 0  # where something fails: not again before as much has been written once more
+        if not self._is_in_place():  # somebody else has rotated it, and SIGHUP is on its way
+            self.reopen()
+            return
+        try:
+            os.close(self._open(self._target))  # a descriptor is to be had, so the shifting is not in vain
+            for number in range(1, self._backups + 1):
+                check_replaceable(named(number))
+            for number in range(self._backups, 0, -1):
+                if named(number - 1).exists():
+                    named(number - 1).replace(named(number))
+            if not self._backups:
+                self._target.unlink()
+        except OSError:
+            self.failures += 1
+            return
+        self._go_on_in(self._target)
+
+
+def _is_standard_stream(fd: int, info: os.stat_result) -> bool:
+    """Whether a file is also this process's stdin, stdout or stderr: then whoever opened that rotates it."""
+    for descriptor in {0, 1, 2} - {fd}:
+        with contextlib.suppress(OSError):
+            if os.path.samestat(info, os.fstat(descriptor)):
+                return True
+    return False
+
+
+class Each(Struct):
+    """A field of an event that stands for several lines: its value in each. All such fields have as many values."""
+
+    values: list[bytes]
+
+
+class _Render:
+    """The one structlog processor: an event to a line of JSON, fixed keys first, long fields cut.
+
+    Events that leave in one write bear one time stamp.
+    """
+
+    def __init__(self, file: LogFile, server: str, most_bytes: int) -> None:
+        self._file = file
+        self._server = server
+        self._most_bytes = most_bytes
+        self._encode = msgspec.json.Encoder().encode
+        self._second = -1
+        self._prefix = ""
+        self._stamp = self._timestamp()
+
+    def __call__(self, _: WrappedLogger, level: str, event: EventDict) -> bytes:
+        if not self._file.gathers:
+            self._stamp = self._timestamp()
+        line: dict[str, Any] = {
+            "timestamp": self._stamp,
+            "level": level,
+            "server": self._server,
+            "event": event.pop("event"),
+        }
+        if "exc_info" in event:
+            event = structlog.processors.format_exc_info(None, level, event)
+        most = self._most_bytes
+        for key, value in event.items():
+            kind = value.__class__
+            if kind is Each:
+                return self._several(level, line, event)
+            if kind is bytes:
+                if len(value) > most:
+                    line[key] = escaped_for_json(value[:most])
+                    line[f"{key}_bytes"] = len(value)
+                else:
+                    line[key] = escaped_for_json(value)
+            elif kind is str:
+                line[key] = value if value.isascii() and "\x7f" not in value else visible_for_json(value)
+                if len(value) > most and key != "exception":
+                    line[key] = line[key][:most]
+                    line[f"{key}_bytes"] = len(value)
+            else:
+                line[key] = value
+        try:
+            return self._encode(line)
+        except (TypeError, ValueError):
+            return self._encode({key: visible_for_json(str(value)) for key, value in line.items()})
+
+    def _several(self, level: str, head: dict[str, Any], event: EventDict) -> bytes:
+        """Render an event that stands for several lines: in one go where all values stand in JSON as they are."""
+        columns = {key: value.values for key, value in event.items() if value.__class__ is Each}
+        if not all(map(self._are_plain, columns.values())):
+            rows = zip(*columns.values(), strict=True)
+            lines = [
+                {"event": head["event"], **event, **dict(zip(columns, row, strict=True))} for row in rows
+            ]
+            return b"\n".join([self(None, level, line) for line in lines])
+        line = self._encode({**head, **event, **dict.fromkeys(columns, "\n")})
+        form = line.replace(b"%", b"%%").replace(b'"\\n"', b'"%b"') + b"\n"
+        each = list(zip(*columns.values(), strict=True))
+        return (form * len(each) % tuple(chain.from_iterable(each)))[:-1]
+
+    def _are_plain(self, values: list[bytes]) -> bool:
+        """Whether all these stand in a line of JSON as they are, and none is to be cut."""
+        data = b"\n".join(values)
+        if len(data) > self._most_bytes < max(map(len, values)):
+            return False
+        if not data.isascii() or b"\x7f" in data:
+            return False
+        # Nothing was escaped but the LFs between them, and the quotation marks around.
+        return len(self._encode(data.decode())) == len(data) + len(values) + 1
+
+    def _timestamp(self) -> str:
+        now = time.time_ns()
+        second = now // 1_000_000_000
+        if second != self._second:
+            self._second = second
+            self._prefix = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        return f"{self._prefix}.{now // 1000 % 1_000_000:06d}Z"
+
+
+def make_logger(file: LogFile, *, server: str, level: str, max_field_bytes: int) -> FilteringBoundLogger:
+    """Return the logger of a server. `level` is the least one that is written."""
+    logger: FilteringBoundLogger = structlog.wrap_logger(
+        file,
+        processors=[_Render(file, server, max_field_bytes)],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+    )
+    return logger.bind()

@@ -1,0 +1,111 @@
+"""The latest commands and the clients last heard of, gathered while somebody looks, and forgotten when nobody does.
+
+They are personal data, so nothing is kept that nobody asked for; and commands come by the ten thousand a second, so
+whoever tells of them asks `wanted` first, which is all that it costs otherwise. What is kept is bounded in number and
+in bytes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Final
+
+from msgspec import Struct
+
+from proxyherd.base.escapes import escaped
+from proxyherd.core.framing import Overlong
+from proxyherd.core.reply import Reply
+
+MOST: Final = 200
+"""Commands, and clients, that are kept."""
+
+SHOWN_BYTES: Final = 256
+"""Bytes of a command or an answer that are shown."""
+
+_KEPT_BYTES: Final = SHOWN_BYTES + 1
+"""One more tells what was cut from what is just so long."""
+
+
+class Command(Struct, frozen=True, array_like=True):
+    """One command: its number in this server's life from 1 on, POSIX seconds, and what the log says of it."""
+
+    number: int
+    at: float
+    kind: str
+    outcome: str
+    command: str
+    answer: str
+
+
+class Recent:
+    """What one server keeps of the last moments."""
+
+    def __init__(self) -> None:
+        self.wanted = False
+        self.number = 0  # of the last command
+        self._commands: deque[tuple[int, float, str, str, bytes, bytes, str]] = deque(maxlen=MOST)
+        self._clients: deque[bytes] = deque(maxlen=MOST)
+
+    def __len__(self) -> int:
+        return len(self._commands)
+
+    def forget(self) -> None:
+        """Keep nothing until it is wanted again."""
+        self.wanted = False
+        self._commands.clear()
+        self._clients.clear()
+
+    def reports(self, lines: Sequence[bytes], answers: Sequence[bytes]) -> None:
+        """Keep the last of these stored reports, and their answers."""
+        now, number = time.time(), self.number + max(0, len(lines) - MOST)
+        self.number += len(lines)
+        for line, answer in zip(lines[-MOST:], answers[-MOST:], strict=True):
+            number += 1
+            self._commands.append(
+                (number, now, "iamat", "stored", line[:_KEPT_BYTES], answer[:_KEPT_BYTES], "")
+            )
+            self._clients.append(answer.split(b" ", 4)[3])
+
+    def command(self, line: bytes | Overlong, reply: Reply) -> None:
+        """Keep a command and its answer; of places only how many they are."""
+        self.number += 1
+        command = line.start if isinstance(line, Overlong) else line
+        answer, places = reply.answer or b"", ""
+        if reply.entry is not None:
+            answer, places = reply.entry.line, f" + {reply.results} places, {reply.status}"
+        self._commands.append(
+            (
+                self.number,
+                time.time(),
+                reply.kind,
+                reply.outcome,
+                command[:_KEPT_BYTES],
+                answer[:_KEPT_BYTES],
+                places,
+            )
+        )
+
+    def heard(self, clients: Sequence[bytes]) -> None:
+        """Keep the last of these clients, of whom a neighbour has told."""
+        self._clients.extend(clients[-MOST:])
+
+    def commands(self, after: int, most: int) -> list[Command]:
+        """Return the last commands behind number `after`, the oldest first."""
+        behind = [one for one in self._commands if one[0] > after][-most:]
+        return [
+            Command(number, round(at, 3), kind, outcome, _shown(command), _shown(answer) + places)
+            for number, at, kind, outcome, command, answer, places in behind
+        ]
+
+    def take_clients(self) -> list[bytes]:
+        """Return the clients last heard of, and forget them."""
+        clients = [*dict.fromkeys(self._clients)]
+        self._clients.clear()
+        return clients
+
+
+def _shown(data: bytes) -> str:
+    shown = escaped(data[:SHOWN_BYTES])
+    return shown if len(data) <= SHOWN_BYTES else f"{shown} …"
