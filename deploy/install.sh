@@ -77,7 +77,7 @@ build() {
 	rm -rf "$1/bin" "$1"/proxyherd-*.dist-info/direct_url.json # they name folders of this build
 	# Services may not write here. Their tracebacks and this check are to name the files where they will be.
 	"$interpreter" -m compileall -q -j 0 -s "$1" -p "$program/$version" "$1"
-	"$interpreter" -IS -c 'import sys; sys.path.append(sys.argv[1]); from proxyherd import cli, daemon' "$1" ||
+	"$interpreter" -IS -c 'import sys; sys.path.append(sys.argv[1]); from proxyherd import cli; from proxyherd.server import daemon' "$1" ||
 		fail "what was built does not start; what was installed before is as it was"
 }
 

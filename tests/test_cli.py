@@ -16,10 +16,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
-import proxyherd
+import proxyherd.server
 from proxyherd import cli
 from proxyherd.config import herd_file as config
 from proxyherd.remote import ask
@@ -215,7 +216,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         return 1
 
     monkeypatch.setattr(
-        proxyherd, "daemon", SimpleNamespace(serve=serve, Paths=SimpleNamespace), raising=False
+        proxyherd.server, "daemon", SimpleNamespace(serve=serve, Paths=SimpleNamespace), raising=False
     )
     monkeypatch.setattr("signal.signal", lambda *_: None)
     for variable in ("STATE_DIRECTORY", "LOGS_DIRECTORY", "CREDENTIALS_DIRECTORY", "PROXYHERD_GAZETTEER"):
@@ -685,9 +686,11 @@ def test_gazetteer_is_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_every_command_has_help_with_examples() -> None:
-    def commands(group: Any, *path: str) -> Iterator[tuple[str, ...]]:
-        for name, command in group.commands.items():
-            if hasattr(command, "commands"):
+    def commands(group: click.Group, *path: str) -> Iterator[tuple[str, ...]]:
+        context = click.Context(group)
+        for name in group.list_commands(context):
+            command = group.get_command(context, name)
+            if isinstance(command, click.Group):
                 yield from commands(command, *path, name)
             else:
                 yield (*path, name)
@@ -704,7 +707,7 @@ def test_every_command_has_help_with_examples() -> None:
 def test_term_before_the_server_stands_is_a_clean_end(herd: config.Herd) -> None:
     """SIGTERM within `serve`, before the daemon's own handlers: exit 0 all the same."""
     code = (
-        "import os, signal, sys, types, proxyherd\n"
+        "import os, signal, sys, types, proxyherd.server\n"
         "def serve(*_): os.kill(os.getpid(), signal.SIGHUP); os.kill(os.getpid(), signal.SIGTERM); return 5\n"
         "proxyherd.server.daemon = types.SimpleNamespace(serve=serve, Paths=types.SimpleNamespace)\n"
         "from proxyherd.cli import main; main()\n"

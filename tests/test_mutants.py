@@ -78,6 +78,8 @@ SHORT = "import mutants; mutants.TEST_CPU_SECONDS = 0.5; mutants.main()"
 
 
 def run(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    if "--only" not in arguments:
+        arguments = ("--only", "tiny", *arguments)
     return subprocess.run(
         [sys.executable, "-c", SHORT, "--root", str(root), "--package", "tiny", "--jobs", "2", *arguments],
         capture_output=True,
@@ -90,7 +92,9 @@ def run(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def refused(root: Path, *arguments: str) -> Result:
     """Run it in this process, where no mutant is tried."""
-    return CliRunner().invoke(mutants.main, ["--root", str(root), "--package", "tiny", *arguments])
+    return CliRunner().invoke(
+        mutants.main, ["--root", str(root), "--package", "tiny", "--only", "tiny", *arguments]
+    )
 
 
 @pytest.fixture

@@ -43,7 +43,7 @@ from proxyherd.telemetry.metrics import Metrics
 from proxyherd.telemetry.observer import Observer
 from proxyherd.telemetry.recent import MOST, SHOWN_BYTES, Command
 
-PAGE = Path(proxyherd.__file__).parent / "watching/page"
+PAGE = Path(proxyherd.__file__).parent / "admin/status_page/page"
 PATH = [("Ann", "Bob"), ("Bob", "Cid")]
 
 

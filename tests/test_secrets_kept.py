@@ -452,7 +452,10 @@ def test_no_mistake_in_configuration_shows_a_secret(where: str) -> None:
 
 FAULT = """
 import sys
-from proxyherd import cli, link, secret, peers
+from proxyherd import cli
+from proxyherd.config import secrets
+from proxyherd.core import link
+from proxyherd.engines.herd import peers
 from proxyherd.places.google.calling import Caller
 {fault}
 sys.argv[0] = "proxyherd"
@@ -461,8 +464,8 @@ cli.main()
 FAULTS = {
     "a proof": "link.Link._proof = lambda self, role, secret: 1 / 0",
     "a query": "Caller.call = lambda self, *_, **__: self.key[1_000]",
-    "a reload": "read, n = secret.read_all, []\ndef again(path):\n n.append(1)\n if len(n) > 1: raise KeyError(read(path))\n return read(path)\nsecret.read_all = again",
-    "the start": "def read_all(path):\n raise RuntimeError('no reading')\nsecret.read_all = read_all",
+    "a reload": "read, n = secrets.read_all, []\ndef again(path):\n n.append(1)\n if len(n) > 1: raise KeyError(read(path))\n return read(path)\nsecrets.read_all = again",
+    "the start": "def read_all(path):\n raise RuntimeError('no reading')\nsecrets.read_all = read_all",
 }
 
 

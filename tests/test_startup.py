@@ -32,7 +32,7 @@ def wait_for_first_answer(server: Server) -> None:
 
 WITH_ITS_TIME_TOLD = """
 import os, runpy, sys, time
-from proxyherd import listening
+from proxyherd.net import listening
 
 async def listen(self, sock):
     await its_own(self, sock)

@@ -1,27 +1,46 @@
-"""The command line: serve one server, check the herd's file, ask a running herd, prepare and check its files."""
+"""The command line: a file a command, named as the command.
+
+- `common`: what commands share: the herd's file, failures and exit codes, examples, tables
+- `asking`: what `iamat` and `whatsat` share
+- `output`: where `--output` goes
+
+Commands: `bridge`, `check_config`, `completion`, `export`, `gazetteer`, `grade`, `iamat`, `journal`, `places`,
+`places_sim`, `prometheus_targets`, `secret`, `serve`, `status`, `tail`, `whatsat`. A command's file is imported when the
+command is called, so that none waits for what others need.
+"""
 
 from __future__ import annotations
+
+import importlib
+from typing import Final
 
 import click
 
 from proxyherd import __version__
-from proxyherd.cli.asking import iamat, whatsat
-from proxyherd.cli.bridge import bridge
 from proxyherd.cli.common import Group, config_option, examples
-from proxyherd.cli.completion import completion
-from proxyherd.cli.export import export
-from proxyherd.cli.grade import grade
-from proxyherd.cli.journal import gazetteer, journal, secret
-from proxyherd.cli.places import places
-from proxyherd.cli.places_sim import places_sim
-from proxyherd.cli.prometheus_targets import prometheus_targets
-from proxyherd.cli.serve import check_config, serve
-from proxyherd.cli.status import status
-from proxyherd.cli.tail import tail
+
+COMMANDS: Final = (
+    *("bridge", "check-config", "completion", "export", "gazetteer", "grade", "iamat", "journal"),
+    *("places", "places-sim", "prometheus-targets", "secret", "serve", "status", "tail", "whatsat"),
+)
+
+
+class Commands(Group):
+    """All commands, each read from its file."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: ARG002 - click's
+        if name not in COMMANDS:
+            return None
+        attribute = name.replace("-", "_")
+        command: click.Command = getattr(importlib.import_module(f"{__name__}.{attribute}"), attribute)
+        return command
 
 
 @click.group(
-    cls=Group,
+    cls=Commands,
     epilog=examples(
         "proxyherd serve Clark",
         "proxyherd iamat kiwi.cs.ucla.edu +34.068930-118.445127",
@@ -36,24 +55,3 @@ def main() -> None:
 
     Exit codes: 0 done; 1 the answer is no; 2 bad usage or configuration; 3 no server was reached.
     """
-
-
-for _command in (
-    serve,
-    check_config,
-    iamat,
-    whatsat,
-    status,
-    tail,
-    secret,
-    places,
-    gazetteer,
-    journal,
-    places_sim,
-    prometheus_targets,
-    bridge,
-    export,
-    completion,
-    grade,
-):
-    main.add_command(_command)

@@ -7,10 +7,10 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from proxyherd.bridge import bridge as bridging
 from proxyherd.cli.common import (
     Failure,
     config_option,
@@ -22,9 +22,7 @@ from proxyherd.cli.common import (
     secret_file_option,
     server_names,
 )
-
-if TYPE_CHECKING:
-    from proxyherd.bridge.bridge import Figures
+from proxyherd.config import herd_file as config
 
 _BAR = 10
 _LINE_SECONDS = 10.0
@@ -76,11 +74,8 @@ def bridge(
 
     Exit codes: 0 all that it held is on both sides; 1 it is not, and the text says why.
     """
-    from proxyherd.bridge import bridge as room  # noqa: PLC0415 - not for `serve`
-    from proxyherd.config import herd_file as config  # noqa: PLC0415 - as below
-
     display = _Display(os.isatty(sys.stdout.fileno()))
-    outcome = room.run(
+    outcome = bridging.run(
         load(ctx),
         name,
         config.load(to),
@@ -107,7 +102,7 @@ class _Display:
         self._state = ""
         self._drawn = False
 
-    def show(self, figures: Figures) -> None:
+    def show(self, figures: bridging.Figures) -> None:
         """Show figures, or leave them out."""
         state = _state(figures)
         if self._terminal:
@@ -137,7 +132,7 @@ class _Display:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _state(figures: Figures) -> str:
+def _state(figures: bridging.Figures) -> str:
     if figures.ending:
         return f"ending; {figures.trouble}" if figures.trouble else "ending"
     if figures.trouble:
@@ -145,7 +140,7 @@ def _state(figures: Figures) -> str:
     return "in step" if figures.in_step else "not in step yet"
 
 
-def _line(figures: Figures, state: str) -> str:
+def _line(figures: bridging.Figures, state: str) -> str:
     return (
         f"read from the herd {figures.heard:,}, written to the cluster {figures.written:,}, wait {figures.waiting:,}; "
         f"pass {figures.passes + 1} over the cluster has read {figures.read:,} of {figures.held:,}, news {figures.news:,}; "
@@ -153,12 +148,12 @@ def _line(figures: Figures, state: str) -> str:
     )
 
 
-def _short(figures: Figures, state: str) -> str:
+def _short(figures: bridging.Figures, state: str) -> str:
     """Tell the same in what a terminal has room for; the bar has the rest."""
     return f"herd {figures.heard:,}, written {figures.written:,}, news {figures.news:,}, lag {figures.lag:.1f} s; {state}"
 
 
-def _bar(figures: Figures) -> str:
+def _bar(figures: bridging.Figures) -> str:
     """Draw how much of the cluster this pass has read."""
     share = min(1.0, figures.read / figures.held) if figures.held else 0.0
     filled = int(share * _BAR)

@@ -1,7 +1,6 @@
 """What the commands share: the herd's file, failures and exit codes, examples, tables.
 
-The rule of this package: `serve` has half a second from exec to its first connection, so its modules import
-nothing at their top but click, the configuration and the standard library; each command imports the rest itself.
+`serve` has half a second from exec to its first connection, so this module imports little.
 
 Exit codes, for scripts: 0 done; 1 the answer is no (an invalid command, a herd that is not whole, a state
 directory in use); 2 bad usage or configuration; 3 the server cannot be reached.
@@ -28,7 +27,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 INSTALLED_FILE = Path("/etc/proxyherd/herd.toml")
 """Where an installed herd's file is, for when the working directory has none."""
 
-_CONFIG_KEY = "proxyherd.config.herd_file"
+_CONFIG_KEY = "proxyherd.config"
 
 
 class Failure(click.ClickException):

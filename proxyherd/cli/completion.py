@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import click
+from click.shell_completion import get_completion_class
 
 from proxyherd.cli.common import examples
 
@@ -22,8 +23,6 @@ def completion(ctx: click.Context, shell: str) -> None:
 
     bash has to be 4.4 or newer.
     """
-    from click.shell_completion import get_completion_class  # noqa: PLC0415 - not for `serve`
-
     kind = get_completion_class(shell)
     assert kind is not None
     click.echo(kind(ctx.find_root().command, {}, "proxyherd", "_PROXYHERD_COMPLETE").source())

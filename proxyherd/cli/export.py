@@ -5,16 +5,15 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from proxyherd.cli.common import Failure, Misconfigured, config_option, examples, load, server_names
 from proxyherd.cli.output import output as writing
-
-if TYPE_CHECKING:
-    from proxyherd.config.herd_file import Herd
-    from proxyherd.remote.exporting import Found
+from proxyherd.config.herd_file import Herd
+from proxyherd.remote import exporting
+from proxyherd.remote.exporting import Found
 
 _NANOSECONDS = 1_000_000_000
 _MODE = 0o640  # where people are: not for other users of the machine
@@ -60,8 +59,6 @@ def export(
     Exit codes: 0 done; 1 written, but records of the journal are damaged and left out; 2 there is no journal, or the
     file cannot be written.
     """
-    from proxyherd.remote import exporting  # noqa: PLC0415 - not for `serve`
-
     if name is not None and folder is not None:
         raise click.UsageError("name either a --server or a --folder")
     herd = load(ctx)
@@ -78,8 +75,6 @@ def export(
 
 
 def _read(folder: Path, herd: Herd) -> Found:
-    from proxyherd.remote import exporting  # noqa: PLC0415 - not for `serve`
-
     try:
         with _bar("Reading", exporting.size(folder)) as bar:
             found = exporting.read(folder, bar.update)

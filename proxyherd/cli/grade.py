@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import shlex
@@ -11,18 +12,18 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from proxyherd.cli.common import Failure, Misconfigured, NotReached, config_option, examples, load
 from proxyherd.config import herd_file as config
-
-if TYPE_CHECKING:
-    from proxyherd.grading.herds import Herd
-    from proxyherd.grading.keeping import Keeper, Started
-    from proxyherd.grading.report import Report
-    from proxyherd.grading.servers import Server
+from proxyherd.grading import guard, herds, judging, keeping
+from proxyherd.grading.herds import Herd
+from proxyherd.grading.keeping import Keeper, Started
+from proxyherd.grading.report import Report, as_json, as_junit, as_text
+from proxyherd.grading.servers import Server
+from proxyherd.server.supervision import raise_descriptor_limit
 
 SECTIONS = ("times", "floods", "places", "logs", "cases", "hardness", "regained")
 SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT")
@@ -174,11 +175,7 @@ def grade(ctx: click.Context, /, **options: Any) -> None:
 
     Exit codes: 0 no fault found; 1 faults, or nothing could be seen; 2 bad usage; 3 a server cannot be reached or started.
     """
-    import asyncio  # noqa: PLC0415 - not for `serve`
-
     if options["start"]:
-        from proxyherd.grading import guard  # noqa: PLC0415 - not for `serve`
-
         _check_usage(options)
         if (code := guard.split()) is not None:
             if code < 0:
@@ -199,8 +196,6 @@ def grade(ctx: click.Context, /, **options: Any) -> None:
 @contextmanager
 def _prepared(ctx: click.Context, **options: Any) -> Iterator[tuple[Herd, Started | None]]:
     """Lend the herd that the options describe, and who is to start it."""
-    from proxyherd.grading.herds import Herd  # noqa: PLC0415 - not for `serve`
-
     _check_usage(options)
     described = _described(ctx, options["servers"], options["topology"])
     servers = _servers(described, options["servers"], options["patience"])
@@ -258,8 +253,6 @@ def _described(
 def _servers(
     described: config.Herd | None, addresses: list[tuple[str, str, int]], patience: float
 ) -> list[Server]:
-    from proxyherd.grading.servers import Server  # noqa: PLC0415 - not for `serve`
-
     if not addresses:
         assert described is not None
         addresses = [
@@ -270,8 +263,6 @@ def _servers(
 
 
 def _keeper(options: dict[str, Any], outputs: Path) -> tuple[Keeper | None, Started | None]:
-    from proxyherd.grading import keeping  # noqa: PLC0415 - not for `serve`
-
     environ = keeping.environment(options["env"])
     if options["start"]:
         how = signal.Signals[options["stop"]]
@@ -307,15 +298,6 @@ def _name_logs(
 
 async def _graded(herd: Herd, started: Started | None, options: dict[str, Any]) -> Report:
     """Start the herd if it is to be started, judge it, and end what was started whatever happens."""
-    import asyncio  # noqa: PLC0415 - not for `serve`
-
-    from proxyherd.grading import (
-        herds,
-        judging,
-        keeping,  # noqa: PLC0415 - likewise
-    )
-    from proxyherd.server.supervision import raise_descriptor_limit  # noqa: PLC0415 - likewise
-
     raise_descriptor_limit()
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
     assert task is not None
@@ -357,8 +339,6 @@ def _progress(length: int) -> Iterator[Callable[[], None]]:
 
 
 def _write(report: Report, json_file: Path | None, junit_file: Path | None) -> None:
-    from proxyherd.grading.report import as_json, as_junit, as_text  # noqa: PLC0415 - not for `serve`
-
     try:
         if junit_file is not None:
             junit_file.write_text(as_junit(report), encoding="utf-8")

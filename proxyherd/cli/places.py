@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
+from proxyherd.base.escapes import escaped, visible_json
 from proxyherd.cli.common import Failure, config_option, default_gazetteer, examples, load
-
-if TYPE_CHECKING:
-    from proxyherd.places import Answer, Places, Query
-    from proxyherd.places.limits.breaker import State
-    from proxyherd.places.watch import Outcome, Spared
+from proxyherd.core.messages import Iamat, Whatsat, metres, parse_command
+from proxyherd.places import Answer, NoBudget, Places, Query, find_key, open_places
+from proxyherd.places.limits.breaker import State
+from proxyherd.places.watch import Outcome, Spared
 
 
 class _Bill:
@@ -66,10 +68,6 @@ def places(
 
     Exit codes: 0 answered; 1 the provider failed or refused; 2 bad usage or configuration.
     """
-    import asyncio  # noqa: PLC0415 - not for `serve`
-
-    from proxyherd.base.escapes import visible_json  # noqa: PLC0415 - likewise
-
     query = _query(point, radius, most)
     bill = _Bill()
     asked = _open(ctx, bill, gazetteer or default_gazetteer())
@@ -90,9 +88,6 @@ def places(
 
 def _query(point: str, radius: str, most: int) -> Query:
     """Read a query by the rules of the client protocol, which are the ones that commands are judged by."""
-    from proxyherd.core.messages import Iamat, Whatsat, metres, parse_command  # noqa: PLC0415 - not for `serve`
-    from proxyherd.places import Query  # noqa: PLC0415 - likewise
-
     signed = [part if part[:1] in {"+", "-"} else f"+{part}" for part in map(str.strip, point.split(","))]
     report = parse_command(os.fsencode(f"IAMAT here {''.join(signed)} 0")) if len(signed) == 2 else None
     if not isinstance(report, Iamat):
@@ -106,10 +101,6 @@ def _query(point: str, radius: str, most: int) -> Query:
 
 
 def _open(ctx: click.Context, bill: _Bill, gazetteer: Path) -> Places:
-    import msgspec  # noqa: PLC0415 - not for `serve`
-
-    from proxyherd.places import NoBudget, find_key, open_places  # noqa: PLC0415 - likewise
-
     herd = load(ctx)
     key = None if herd.places.provider == "gazetteer" else find_key(herd.places, herd.file, os.environ)
     once = msgspec.structs.replace(herd.places, attempts=1, attempt_seconds=herd.places.deadline_seconds)
@@ -124,10 +115,6 @@ async def _ask(places: Places, query: Query) -> Answer:
 
 
 def _print(answer: Answer) -> None:
-    import json  # noqa: PLC0415 - not for `serve`
-
-    from proxyherd.base.escapes import escaped  # noqa: PLC0415 - likewise
-
     document = json.loads(answer.body)
     for result in document["results"]:
         vicinity = escaped(str(result.get("vicinity") or ""))

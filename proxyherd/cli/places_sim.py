@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import re
@@ -10,14 +11,15 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from proxyherd.cli.common import Misconfigured, default_gazetteer, examples
-
-if TYPE_CHECKING:
-    from proxyherd.standin.app import Faults, Served, Simulator
+from proxyherd.places.gazetteer.file import Gazetteer
+from proxyherd.places.key import checked, read
+from proxyherd.server.supervision import raise_descriptor_limit
+from proxyherd.standin.app import Faults, Served, Simulator
 
 KEY_VARIABLE = "GOOGLE_PLACES_API_KEY"
 
@@ -112,9 +114,6 @@ def places_sim(
     for number in (signal.SIGTERM, signal.SIGINT):  # until those of the loop stand
         signal.signal(number, lambda *_: sys.exit(0))
     key = _key(key_file)
-    from proxyherd.places.gazetteer.file import Gazetteer  # noqa: PLC0415 - not for `serve`
-    from proxyherd.server.supervision import raise_descriptor_limit  # noqa: PLC0415 - likewise
-    from proxyherd.standin.app import Simulator  # noqa: PLC0415 - likewise
 
     faults = _faults(wanted)
     file = gazetteer or default_gazetteer()
@@ -126,8 +125,6 @@ def places_sim(
 
 
 def _faults(wanted: dict[str, Any]) -> Faults:
-    from proxyherd.standin.app import Faults  # noqa: PLC0415 - not for `serve`
-
     for kind in ("errors", "unavailable", "too_many", "drop", "hang", "nonsense"):
         wanted[kind] /= 100
     try:
@@ -137,8 +134,6 @@ def _faults(wanted: dict[str, Any]) -> Faults:
 
 
 def _run(simulator: Simulator, address: tuple[str, int], file: Path) -> None:
-    import asyncio  # noqa: PLC0415 - not for `serve`
-
     async def serve() -> None:
         loop = asyncio.get_running_loop()
         told = asyncio.Event()
@@ -180,8 +175,6 @@ def _loop_factory() -> Callable[[], Any] | None:
 
 def _key(file: Path | None) -> str | None:
     """Return the key to accept, None for any. Nothing of it goes into an error."""
-    from proxyherd.places.key import checked, read  # noqa: PLC0415 - not for `serve`
-
     if file is None:
         return checked(os.fsencode(os.environ.get(KEY_VARIABLE, "")), f"the variable {KEY_VARIABLE}")
     key = checked(read(file, "--key-file"), str(file))

@@ -6,11 +6,14 @@ before it: a library for terminals would be a dependency of every server, and wh
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
 import sys
 import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -24,13 +27,11 @@ from proxyherd.cli.common import (
     table_lines,
     until_stopped,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from proxyherd.config.herd_file import Herd
-    from proxyherd.remote.ask import Status
-    from proxyherd.remote.polling import Rates, Seen
+from proxyherd.config.herd_file import Herd
+from proxyherd.remote import ask, polling
+from proxyherd.remote.ask import Status
+from proxyherd.remote.polling import Rates, Seen
+from proxyherd.remote.progress import Progress, describe
 
 _BEGIN = (
     "\x1b[?25l\x1b[?7l\x1b[2J"  # no cursor; long lines are cut, for a wrapped one would move all below it
@@ -109,8 +110,6 @@ def status(
 
     Exit codes: 0 all are up, ready and linked; 1 otherwise. With --watch: as it was last.
     """
-    from proxyherd.remote import polling  # noqa: PLC0415 - not for `serve`
-
     if interval is not None and not watch:
         raise click.UsageError("--interval goes with --watch")
     if progress and not wait:
@@ -131,8 +130,6 @@ def status(
 
 def _wait(herd: Herd, seconds: float) -> Sequence[Status]:
     """Ask until the herd is whole, or the seconds are over."""
-    from proxyherd.remote import ask  # noqa: PLC0415 - not for `serve`
-
     deadline = time.monotonic() + seconds
     found = ask.statuses(herd, 1.0)
     while not all(one.whole for one in found) and time.monotonic() < deadline:
@@ -143,9 +140,6 @@ def _wait(herd: Herd, seconds: float) -> Sequence[Status]:
 
 def _wait_while_it_starts(herd: Herd, seconds: float) -> Sequence[Status]:
     """Ask until the herd is whole, or its start has made no progress for so many seconds; show the progress."""
-    from proxyherd.remote import ask  # noqa: PLC0415 - not for `serve`
-    from proxyherd.remote.progress import Progress, describe  # noqa: PLC0415 - likewise
-
     progress, live, shown = Progress(), sys.stderr.isatty(), ""
     found, deadline = ask.statuses(herd, _PATIENT_SECONDS), 0.0
     while not all(one.whole for one in found):
@@ -241,8 +235,6 @@ def _has_text(file: Path) -> bool:
 
 def _json(herd: Herd, seen: Iterable[Seen]) -> str:
     """Spell what was seen as one JSON object; docs/tools.md has its fields."""
-    import json  # noqa: PLC0415 - not for `serve`
-
     seen = list(seen)
     whole = all(one.status.whole for one in seen)
     servers = [_object(one.status, one.rates) for one in seen]
@@ -293,8 +285,6 @@ def _rates_object(rates: Rates) -> dict[str, Any]:
 
 def _watch(herd: Herd, interval: float, as_json: bool) -> Sequence[Status]:
     """Show the herd until the user has seen enough; return what was shown last."""
-    from proxyherd.remote import polling  # noqa: PLC0415 - not for `serve`
-
     poller = polling.Poller(herd, interval)
     live = sys.stdout.isatty() and not as_json
     found: list[Seen] = []
@@ -320,8 +310,6 @@ def _write(text: str) -> None:
 
 def _frame(seen: Sequence[Seen], interval: float, live: bool) -> str:
     """Return one table, drawn over the one before where there is a terminal."""
-    import shutil  # noqa: PLC0415 - not for `serve`
-
     title = f"{time.strftime('%Y-%m-%d %H:%M:%S')}, every {interval:g} s"
     rows = [_WATCHED, *(_watched(one.status, one.rates) for one in seen)]
     if all(_in_redis(one.status) for one in seen):

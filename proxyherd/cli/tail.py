@@ -7,21 +7,18 @@ import os
 import select
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from proxyherd.base.escapes import escaped_for_json
 from proxyherd.cli.common import Misconfigured, config_option, examples, load, server_names, until_stopped
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
-    from proxyherd.config.herd_file import Herd
-    from proxyherd.remote.logfiles import Log
-    from proxyherd.remote.tailing import Event, Filter, Reading
+from proxyherd.config.herd_file import Herd
+from proxyherd.remote import tailing
+from proxyherd.remote.logfiles import Log
+from proxyherd.remote.tailing import Event, Filter, Reading, Sorter, merge, parse_since
 
 INSTALLED_LOGS = Path("/var/log/proxyherd")
 """Where the units of systemd let servers log."""
@@ -38,8 +35,6 @@ _MOST_HELD = 20_000
 
 
 def _since(_: click.Context, parameter: click.Parameter, value: str | None) -> str:
-    from proxyherd.remote.tailing import parse_since  # noqa: PLC0415 - not for `serve`
-
     try:
         return parse_since(value, time.time()) if value is not None else ""
     except ValueError as error:
@@ -131,9 +126,6 @@ def tail(
     Files that the server has rotated itself are read too, where the newest has not enough. With --follow a rotation
     makes no difference, whoever does it.
     """
-    from proxyherd.base.escapes import escaped_for_json  # noqa: PLC0415 - not for `serve`
-    from proxyherd.remote.tailing import Filter  # noqa: PLC0415 - likewise
-
     herd = load(ctx)
     wanted = Filter(
         events, frozenset(escaped_for_json(os.fsencode(client)) for client in clients), level, since
@@ -173,8 +165,6 @@ def _default_logs() -> Path:
 
 def _form(herd: Herd, color: str, as_json: bool) -> Callable[[Event], str]:
     """Return what makes a line to print of an event."""
-    from proxyherd.remote import tailing  # noqa: PLC0415 - not for `serve`
-
     if as_json:
         return tailing.raw
     if color == "auto":
@@ -202,9 +192,6 @@ class _Source:
 
 def _open(herd: Herd, names: Sequence[str], folder: Path, *, follow: bool) -> list[_Source]:
     """Open the logs. Raises Misconfigured if there are none, unless they may come yet."""
-    from proxyherd.remote.logfiles import Log  # noqa: PLC0415 - not for `serve`
-    from proxyherd.remote.tailing import Reading  # noqa: PLC0415 - likewise
-
     sources = []
     for name in dict.fromkeys(herd.server(name).name for name in names or herd.servers):
         path = folder / f"{name}.log"
@@ -221,8 +208,6 @@ def _open(herd: Herd, names: Sequence[str], folder: Path, *, follow: bool) -> li
 
 def _past(sources: Sequence[_Source], wanted: Filter, most: int | None, *, follow: bool) -> Iterator[Event]:
     """Return the last events of all logs, in order."""
-    from proxyherd.remote.tailing import Reading, merge  # noqa: PLC0415 - not for `serve`
-
     for source in sources:
         read = Reading(source.name)  # of its own: it keeps the order of lines that go forward
 
@@ -240,8 +225,6 @@ def _past(sources: Sequence[_Source], wanted: Filter, most: int | None, *, follo
 
 def _follow(sources: Sequence[_Source], wanted: Filter, printer: _Printer) -> None:
     """Print what comes, until nobody reads it any more."""
-    from proxyherd.remote.tailing import Sorter  # noqa: PLC0415 - not for `serve`
-
     sorter = Sorter(_HOLD_SECONDS)
     while not printer.is_alone:
         now = time.monotonic()

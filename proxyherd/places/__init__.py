@@ -2,12 +2,13 @@
 
 `Places` is the one thing a server talks to; `open_places` puts together what the herd's file asks for. From the top:
 
-    front        an answer for everything: deadline, sharing, keeping, shedding
-    resilience   breaker, gate, attempts: for a provider over the network
-    auto         which of Google's APIs
-    google, google_new   what to ask, and how to read the answer
-    calling      HTTP, within the budget
-    gazetteer    offline; needs none of these
+- `front`: an answer for everything: deadline, sharing, keeping, shedding
+- `limits`: what keeps a provider over the network from being asked too often
+- `google`: both of Google's APIs
+- `gazetteer`: offline; needs none of these
+- `query`, `answers`, `failures`: what is asked, what is answered, and what becomes of it otherwise
+- `key`: where the key for Google is read
+- `watch`: what log and metrics learn of all this
 
 A server imports this before it listens, so the providers and what they need are imported when opened.
 """

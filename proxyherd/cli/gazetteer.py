@@ -1,0 +1,50 @@
+"""`gazetteer`: the file of the offline places."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import click
+
+from proxyherd.cli.common import Failure, config_option, default_gazetteer, examples, load_if_any
+from proxyherd.places.gazetteer import build
+
+
+@click.group()
+def gazetteer() -> None:
+    """The offline places, for a herd without a key of Google's."""
+
+
+@gazetteer.command(
+    "build",
+    epilog=examples(
+        "proxyherd gazetteer build",
+        "proxyherd gazetteer build --config deploy/herd.toml",
+        "proxyherd gazetteer build /var/lib/proxyherd/gazetteer.sqlite --config /etc/proxyherd/herd.toml",
+    ),
+)
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+@config_option()
+@click.pass_context
+def gazetteer_build(ctx: click.Context, file: Path | None) -> None:
+    """Build the gazetteer in FILE; nothing is done when it is there and current.
+
+    FILE is by default $PROXYHERD_GAZETTEER, else var/gazetteer.sqlite. What the herd's file names as
+    places.own_places goes in as well; without a herd's file there is nothing of your own.
+    """
+    file = file or default_gazetteer()
+    own = _own_places(ctx)
+    if build.is_current(file, own):
+        return
+    try:
+        with click.progressbar(length=100, label=f"Building {file}") as bar:
+            build.build(file, lambda done, total: bar.update(done * 100 // total - bar.pos), own)
+    except (OSError, sqlite3.Error) as error:
+        raise Failure(f"{file}: {error}; see that it can be written, and that the disk has room") from error
+
+
+def _own_places(ctx: click.Context) -> Path | None:
+    """Return the file with places of the herd's own, if there is one. Raises ConfigError."""
+    herd = load_if_any(ctx)
+    return herd.file.parent / herd.places.own_places if herd and herd.places.own_places else None

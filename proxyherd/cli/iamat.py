@@ -1,0 +1,44 @@
+"""`iamat`: what a client reports, by hand."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from proxyherd.cli.asking import SIGNED, ask_server, server_option, word
+from proxyherd.cli.common import config_option, examples, raw_option
+
+
+@click.command(
+    context_settings=SIGNED,
+    epilog=examples(
+        "proxyherd iamat kiwi.cs.ucla.edu +34.068930-118.445127",
+        "proxyherd iamat opera.house -33.856784+151.215297 --server Clark",
+        "proxyherd iamat kiwi.cs.ucla.edu +34.068930-118.445127 --time 1621464827.959498503",
+    ),
+)
+@click.argument("client", callback=word)
+@click.argument("location", callback=word)
+@server_option("tell")
+@click.option(
+    "--time",
+    "when",
+    metavar="T",
+    callback=lambda c, p, v: v and word(c, p, v),
+    help="POSIX seconds.  [default: now]",
+)
+@raw_option()
+@config_option()
+@click.pass_context
+def iamat(
+    ctx: click.Context, *, client: bytes, location: bytes, name: str | None, when: bytes | None, raw: bool
+) -> None:
+    """Report that CLIENT is at LOCATION (ISO 6709), and print the answer.
+
+    Exit codes: 0 taken; 1 an invalid command; 3 the server cannot be reached.
+    """
+    if when is None:
+        seconds, rest = divmod(time.time_ns(), 1_000_000_000)
+        when = b"%d.%09d" % (seconds, rest)
+    ask_server(ctx, name, b"IAMAT", client, location, when, raw=raw)

@@ -1,0 +1,143 @@
+"""Who may import whom in the package: the one table, and what breaks it.
+
+A folder of the package stands on a floor. It imports what stands on lower floors, and nothing of its own floor but
+itself. docs/make_design.py prints the table.
+"""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+PACKAGE: Final = "proxyherd"
+
+FLOORS: Final = (
+    ("base",),
+    ("config",),
+    ("core", "net", "places"),
+    ("telemetry",),
+    ("engines.herd", "engines.redis", "admin"),
+    ("server",),
+    ("bridge", "remote", "standin", "grading"),
+    ("cli",),
+)
+"""From the bottom up."""
+
+KNOWS_ONLY: Final = {"grading": {"base"}}
+"""Folders that may import less than what stands below: the grader judges by rules of its own."""
+
+PURE: Final = "core"
+"""The folder whose code can neither wait, nor look at a clock, nor touch anything outside the process."""
+
+HARMLESS: Final = frozenset(
+    [
+        "__future__",
+        "array",
+        "collections",
+        "decimal",
+        "enum",
+        "functools",
+        "hashlib",
+        "hmac",
+        "itertools",
+        "msgspec",
+        "operator",
+        "random",
+        "re",
+        "typing",
+    ]
+)
+"""Of the world, what the pure folder may import. Sources of random numbers are arguments: it names their type."""
+
+REACHES_OUT: Final = frozenset(
+    ["open", "input", "print", "breakpoint", "exec", "eval", "compile", "__import__"]
+)
+"""Builtins that the pure folder may not name."""
+
+ALONE: Final = {"redis": "engines.redis.opening"}
+"""Libraries that one module alone may import: the others see of them what it shows."""
+
+
+@dataclass(frozen=True)
+class Module:
+    """A module of the package: its name from the package on, empty for the package itself, and its source."""
+
+    name: str
+    tree: ast.Module
+    is_package: bool
+
+    @property
+    def folder(self) -> str:
+        """The folder that stands on a floor; empty for what lies beside the floors."""
+        inside = [folder for floor in FLOORS for folder in floor if f"{self.name}.".startswith(f"{folder}.")]
+        return inside[0] if inside else ""
+
+    def imports(self) -> Iterator[str]:
+        """Yield whatever it imports, anywhere in it, by its whole name."""
+        here = [PACKAGE, *filter(None, self.name.split("."))]
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.Import):
+                yield from (alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                above = here[: len(here) - node.level + self.is_package] if node.level else []
+                base = ".".join([*above, *filter(None, [node.module])])
+                yield from (f"{base}.{alias.name}" for alias in node.names)
+
+    def names(self) -> set[str]:
+        """Return the plain names in it."""
+        return {node.id for node in ast.walk(self.tree) if isinstance(node, ast.Name)}
+
+
+def modules(package: Path) -> Iterator[Module]:
+    """Yield all modules of a package."""
+    for file in sorted(package.rglob("*.py")):
+        parts = file.relative_to(package).with_suffix("").parts
+        is_package = parts[-1] == "__init__"
+        yield Module(".".join(parts[:-1] if is_package else parts), ast.parse(file.read_text()), is_package)
+
+
+def may_import(folder: str) -> set[str]:
+    """Return the folders that one may import besides itself."""
+    level = next(level for level, floor in enumerate(FLOORS) if folder in floor)
+    below = {other for floor in FLOORS[:level] for other in floor}
+    return below & KNOWS_ONLY.get(folder, below)
+
+
+def violations(package: Path) -> Iterator[str]:
+    """Say what breaks the rules, a sentence each."""
+    for module in modules(package):
+        if module.name in ("", "__main__", "engines"):  # the version; the way in; the name of two folders
+            continue
+        if not module.folder:
+            yield f"{module.name} stands on no floor"
+            continue
+        allowed = {module.folder, *may_import(module.folder)}
+        for name in sorted(set(module.imports())):
+            library, _, inside = name.partition(".")
+            if library == PACKAGE and inside != "__version__":
+                if not any(f"{inside}.".startswith(f"{folder}.") for folder in allowed):
+                    yield f"{module.name} imports {inside}"
+            elif (
+                library != PACKAGE and module.folder == PURE and library not in HARMLESS
+            ) or module.name != ALONE.get(library, module.name):
+                yield f"{module.name} imports {library}"
+        if module.folder == PURE:
+            yield from (f"{module.name} names {name}" for name in sorted(module.names() & REACHES_OUT))
+
+
+def cycle(package: Path) -> list[str]:
+    """Return modules of which each imports the next, and the last the first; empty where there are none."""
+    found = {f"{PACKAGE}.{module.name}": set(module.imports()) for module in modules(package)}
+    imported = {
+        name: {base for one in named for base in (one, one.rpartition(".")[0]) if base in found} - {name}
+        for name, named in found.items()
+    }
+    try:
+        graphlib.TopologicalSorter(imported).prepare()
+    except graphlib.CycleError as error:
+        return list(error.args[1])
+    return []
