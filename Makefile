@@ -24,7 +24,7 @@ stop:
 
 # Four at once, on two cores too: tests wait more than they work.
 test: .venv/test.stamp
-	@tests/install-debian-packages.sh
+	@tests/support/install-debian-packages.sh
 	@$(BIN)/pytest -n 4 --dist loadgroup $(PYTEST_ARGS)
 
 # Against others, some 25 minutes; two with make bench BENCH_ARGS=--quick
@@ -44,11 +44,11 @@ bench: .venv/test.stamp
 
 # As many simulated herds as wanted: make soak SOAK_ARGS='--seeds 1000000 --first 7'
 soak: .venv/test.stamp
-	@$(BIN)/python tests/soak.py $(SOAK_ARGS)
+	@$(BIN)/python tests/support/soak.py $(SOAK_ARGS)
 
 # Changes of the program that no quick test notices: make mutants MUTANTS_ARGS='--only proxyherd/core/table.py'
 mutants: .venv/test.stamp
-	@$(BIN)/python tests/mutants.py $(MUTANTS_ARGS)
+	@$(BIN)/python tests/mutation/mutants.py $(MUTANTS_ARGS)
 
 # Coverage-guided: INPUTS of them over all targets; what is found is kept below var/fuzz/finds/.
 fuzz: .venv/fuzz.stamp

@@ -31,7 +31,7 @@ NODE_TIMEOUT_MS = 15_000
 """After so long a node of Redis is called dead: longer than any waits for a core here, where all share few."""
 
 BENCH = Path(__file__).parent
-sys.path.insert(0, str(BENCH.parent / "tests"))
+sys.path.insert(0, str(BENCH.parent / "tests/support"))
 
 from herd_process import Herd, free_port, herd_of, short_folder, wait_until  # noqa: E402 - tests/ is on the path only now
 from redis_cluster import Cluster, running_cluster  # noqa: E402 - behind the line that lets tests/ be found

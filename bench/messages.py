@@ -16,7 +16,7 @@ from typing import Any
 from graphs import GRAPHS, Edges
 from workloads import SERVERS
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests/support"))
 
 import simulation  # found just now
 

@@ -21,12 +21,12 @@ import time
 from pathlib import Path
 from typing import Self
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests/support"))
 
 from crowd import run_crowd, warm
 from herd_process import Connection, Server, now
+from loaded_places import server_of
 from places_sim import places_sim
-from test_places_load import server_of
 
 BOUNDS = {"beside_p99_ms": 20.0, "added_ms": 2.0}
 QUERIES = 2_000

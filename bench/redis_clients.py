@@ -40,7 +40,7 @@ import uvloop
 from cpu import usage
 from redis.asyncio.cluster import ClusterNode, RedisCluster
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests/support"))
 
 from redis_cluster import Node, running_cluster
 

@@ -1,4 +1,4 @@
-"""Writes the floors into docs/design.md, from the table in tests/floors.py and what each folder says of itself.
+"""Writes the floors into docs/design.md, from the table in tests/support/floors.py and what each folder says of itself.
 
 .venv/bin/python docs/make_design.py           writes them
 .venv/bin/python docs/make_design.py --check   exit 1 if they are not current
@@ -16,7 +16,7 @@ PAGE = Path(__file__).with_name("design.md")
 ROOT = PAGE.parent.parent
 BEGINS, ENDS = "<!-- floors: written by docs/make_design.py -->\n", "<!-- end of the floors -->\n"
 
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT / "tests/support"))
 
 from floors import FLOORS, PACKAGE  # noqa: E402 - it is a test's
 

@@ -1,0 +1,718 @@
+"""The command line, as a script meets it: what is printed where, and which exit code says what."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+import proxyherd.server
+from proxyherd import cli
+from proxyherd.config import herd_file as config
+from proxyherd.remote import ask
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+ROOT = Path(__file__).parents[2]
+
+PAIR = """
+edges = [["Ann", "Bob"]]
+[servers]
+Ann = { clients = "127.0.0.1:%d", peers = "127.0.0.1:%d", admin = "127.0.0.1:%d" }
+Bob = { clients = "127.0.0.1:%d", peers = "127.0.0.1:%d", admin = "127.0.0.1:%d" }
+"""
+
+
+def run(*arguments: str | Path, env: dict[str, str | None] | None = None) -> Result:
+    return CliRunner().invoke(
+        cli.main, [str(a) for a in arguments], env={"PROXYHERD_CONFIG": None, **(env or {})}
+    )
+
+
+def free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [listener.getsockname()[1] for listener in listeners]
+
+
+@pytest.fixture
+def herd(tmp_path: Path) -> config.Herd:
+    """Two servers on ports where nobody listens."""
+    file = tmp_path / "herd.toml"
+    file.write_text(PAIR % tuple(free_ports(6)))
+    return config.load(file)
+
+
+@contextlib.contextmanager
+def serving(address: config.Address, answer: Callable[[bytes], list[bytes]]) -> Iterator[list[bytes]]:
+    """A server that answers each connection's first line with `answer`'s pieces, and keeps what it was told."""
+    told: list[bytes] = []
+    with socket.create_server((address.host, address.port)) as listener:
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                with connection, connection.makefile("rb") as lines:
+                    told.append(lines.readline())
+                    for piece in answer(told[-1]):
+                        connection.sendall(piece)
+                    connection.settimeout(20)
+                    if told[-1]:
+                        lines.read()  # the client hangs up first, as with a real server
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield told
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+@contextlib.contextmanager
+def admin(address: config.Address, pages: dict[str, tuple[int, str]]) -> Iterator[None]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            code, text = pages.get(self.path, (404, ""))
+            self.send_response(code)
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer((address.host, address.port), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def pages(neighbour: str, *, ready: bool = True, up: int = 1) -> dict[str, tuple[int, str]]:
+    metrics = f"""\
+# HELP proxyherd_links_up Links.
+# TYPE proxyherd_links_up gauge
+proxyherd_links_up{{neighbour="{neighbour}"}} {up}
+# TYPE proxyherd_clients gauge
+proxyherd_clients 123456.0
+# TYPE proxyherd_commands_total counter
+proxyherd_commands_total{{command="IAMAT",outcome="stored"}} 7.0
+proxyherd_commands_total{{command="WHATSAT",outcome="answered"}} 3.0
+# TYPE proxyherd_mended_entries gauge
+proxyherd_mended_entries{{neighbour="{neighbour}"}} 5.0
+"""
+    return {"/readyz": (200, "ready\n") if ready else (503, "catching up\n"), "/metrics": (200, metrics)}
+
+
+def pages_metrics() -> dict[str, tuple[int, str]]:
+    return {"/metrics": pages("Bob")["/metrics"]}
+
+
+# --- configuration
+
+
+def test_config_is_taken_before_and_after_the_command_and_after_wins(
+    tmp_path: Path, herd: config.Herd
+) -> None:
+    nowhere = tmp_path / "nowhere.toml"
+    assert run("--config", herd.file, "check-config").exit_code == 0
+    assert run("check-config", "--config", herd.file).exit_code == 0
+    assert run("--config", nowhere, "check-config", "--config", herd.file).exit_code == 0
+    assert run("--config", herd.file, "check-config", "--config", nowhere).exit_code == 2
+
+
+def test_config_comes_from_the_environment_if_no_option_says_otherwise(
+    tmp_path: Path, herd: config.Herd
+) -> None:
+    env: dict[str, str | None] = {"PROXYHERD_CONFIG": str(tmp_path / "nowhere.toml")}
+    assert run("check-config", env=env).exit_code == 2
+    assert run("check-config", "--config", herd.file, env=env).exit_code == 0
+    assert run("check-config", env={"PROXYHERD_CONFIG": str(herd.file)}).exit_code == 0
+
+
+def test_default_file_is_the_folders_then_the_installed_one(
+    tmp_path: Path, herd: config.Herd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli.common, "INSTALLED_FILE", tmp_path / "installed.toml")
+    result = run("check-config")
+    assert result.exit_code == 2
+    assert "deploy/herd.toml: No such file" in result.stderr
+    (tmp_path / "installed.toml").write_text(herd.file.read_text())
+    assert "installed.toml: 2 servers" in run("check-config").stdout
+    (tmp_path / "deploy").mkdir()
+    (tmp_path / "deploy/herd.toml").write_text(herd.file.read_text())
+    assert "deploy/herd.toml: 2 servers" in run("check-config").stdout
+
+
+def test_check_config_prints_a_summary() -> None:
+    result = run("check-config", "--config", ROOT / "deploy/herd.toml")
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    assert "5 servers, 6 edges" in result.stdout
+    assert re.search(
+        r"^Clark +127\.0\.0\.1:10003 +127\.0\.0\.1:10103 +127\.0\.0\.1:10203 +Bona, Jaquez$",
+        result.stdout,
+        re.MULTILINE,
+    )
+
+
+def test_check_config_warns_of_islands_by_name(herd: config.Herd) -> None:
+    herd.file.write_text(herd.file.read_text().replace('edges = [["Ann", "Bob"]]', "edges = []"))
+    result = run("check-config", "--config", herd.file)
+    assert result.exit_code == 0
+    assert "2 islands (Ann; Bob)" in result.stderr or "2 islands (Bob; Ann)" in result.stderr
+
+
+def test_errors_of_configuration_are_one_line_and_exit_2(herd: config.Herd) -> None:
+    herd.file.write_text(herd.file.read_text() + "\n[limits]\nmax_lines = 3\n")
+    result = run("check-config", "--config", herd.file)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr.count("\n") == 1
+    assert "key limits.max_lines" in result.stderr
+
+
+def test_check_config_names_ports_that_another_has(herd: config.Herd) -> None:
+    assert run("check-config", "--ports", "--config", herd.file).exit_code == 0
+    address = herd.servers["Bob"].peers[0]
+    with socket.create_server((address.host, address.port)):
+        result = run("check-config", "--ports", "--config", herd.file)
+    assert result.exit_code == 1
+    assert f"listens on {address} (peers of Bob); find it with" in result.stderr
+
+
+# --- serve
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Stand in for the daemon: keep what it is asked to serve, and end with exit code 1."""
+    calls: list[Any] = []
+
+    def serve(*arguments: Any) -> int:
+        calls.append(arguments)
+        return 1
+
+    monkeypatch.setattr(
+        proxyherd.server, "daemon", SimpleNamespace(serve=serve, Paths=SimpleNamespace), raising=False
+    )
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    for variable in ("STATE_DIRECTORY", "LOGS_DIRECTORY", "CREDENTIALS_DIRECTORY", "PROXYHERD_GAZETTEER"):
+        monkeypatch.delenv(variable, raising=False)
+    return calls
+
+
+def test_serve_hands_on_the_exit_code_and_defaults_below_the_folder(
+    served: list[Any], herd: config.Herd
+) -> None:
+    assert run("serve", "Ann", "--config", herd.file).exit_code == 1
+    [(given, name, paths)] = served
+    assert (given, name) == (herd, "Ann")
+    assert vars(paths) == {
+        "state": Path("var/lib/Ann"),
+        "log": Path("var/log/Ann.log"),
+        "secret": Path("var/secret"),
+        "gazetteer": Path("var/gazetteer.sqlite"),
+        "log_max_bytes": 0,
+        "log_backups": 4,
+    }
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "places.example",
+        "ftp://h",
+        "http://",
+        "http://h:0",
+        "http://h:99999",
+        "http://[::1",
+        "http://h/?x=1",
+    ],
+)
+def test_a_base_url_that_nothing_can_stand_behind_is_an_error(herd: config.Herd, url: str) -> None:
+    herd.file.write_text(herd.file.read_text() + f'[places]\nbase_url = "{url}"\n')
+    result = run("check-config", "--config", herd.file)
+    assert result.exit_code == 2
+    assert f"key places.base_url: {url!r}" in result.output
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("calls_per_day = 1", "less than one for each of 2 servers; give at least 2, or 0 for none"),
+        ("calls_per_minute = 1", "less than one for each"),
+        ('field_mask = ""', "key places.field_mask"),
+        ('field_mask = "a\\nb"', "key places.field_mask"),
+        ('language = ""', "key places.language"),
+    ],
+)
+def test_keys_of_places_that_could_never_work_are_errors(herd: config.Herd, line: str, words: str) -> None:
+    herd.file.write_text(herd.file.read_text() + f"[places]\n{line}\n")
+    result = run("check-config", "--config", herd.file)
+    assert result.exit_code == 2
+    assert words in result.output
+
+
+def test_serve_takes_its_places_from_systemd(served: list[Any], herd: config.Herd, tmp_path: Path) -> None:
+    env: dict[str, str | None] = {
+        "STATE_DIRECTORY": "/var/lib/proxyherd/Ann",
+        "LOGS_DIRECTORY": "/var/log/proxyherd",
+        "CREDENTIALS_DIRECTORY": str(tmp_path),
+        "PROXYHERD_GAZETTEER": "/g.sqlite",
+    }
+    run("serve", "Ann", "--config", herd.file, env=env)
+    (tmp_path / "secret").write_bytes(bytes(32))
+    run("serve", "Ann", "--config", herd.file, env=env)
+    without, paths = (call[2] for call in served)
+    assert without.secret == Path("var/secret")
+    assert paths.secret == tmp_path / "secret"
+    assert paths.state == Path("/var/lib/proxyherd/Ann")
+    assert paths.log == Path("/var/log/proxyherd/Ann.log")
+    assert paths.gazetteer == Path("/g.sqlite")
+
+
+def test_serve_options_win_over_the_environment(served: list[Any], herd: config.Herd) -> None:
+    options = (
+        "--state-dir s --log-file l --secret-file k --gazetteer-file g --log-max-bytes 9 --log-backups 2"
+    )
+    run("serve", "Ann", "--config", herd.file, *options.split(), env={"STATE_DIRECTORY": "/elsewhere"})
+    assert vars(served[0][2]) == {
+        "state": Path("s"),
+        "log": Path("l"),
+        "secret": Path("k"),
+        "gazetteer": Path("g"),
+        "log_max_bytes": 9,
+        "log_backups": 2,
+    }
+
+
+def test_serve_as_one_of_several_state_directories_chooses_none(served: list[Any], herd: config.Herd) -> None:
+    run("serve", "Ann", "--config", herd.file, env={"STATE_DIRECTORY": "/a:/b"})
+    assert served[0][2].state == Path("var/lib/Ann")
+
+
+def test_serve_turns_the_daemons_config_error_into_exit_2(
+    served: list[Any], herd: config.Herd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def serve(*_: Any) -> int:
+        raise config.ConfigError("var/secret: is missing")
+
+    monkeypatch.setattr("proxyherd.server.daemon.serve", serve)
+    result = run("serve", "Ann", "--config", herd.file)
+    assert (result.exit_code, result.stderr) == (2, "Error: var/secret: is missing\n")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["serve"], ["serve", "Nobody"], ["serve", "Ann", "--log-max-bytes", "-1"], ["graze"]]
+)
+def test_bad_usage_is_exit_2_of_a_real_process(arguments: list[str], herd: config.Herd) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "proxyherd", "--config", herd.file, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "Error: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_module_imports_for_serve_are_few() -> None:
+    heavy = "{'aiohttp', 'asyncio', 'structlog', 'prometheus_client', 'http.client', 'sqlite3', 'ssl'}"
+    code = f"import sys, proxyherd.cli; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=600, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+# --- iamat and whatsat
+
+
+@pytest.mark.parametrize("location", ["+34.068930-118.445127", "-33.86+151.2", "-1-1", "--1"])
+@pytest.mark.parametrize("option_first", [True, False])
+def test_iamat_sends_the_location_as_it_stands(
+    herd: config.Herd, location: str, *, option_first: bool
+) -> None:
+    options, arguments = ["--time", "5.5", "--server", "Bob"], ["kiwi", location]
+    with serving(herd.servers["Bob"].clients[0], lambda _: [b"AT Bob +0.1 kiwi ", b"...\n"]) as told:
+        order = options + arguments if option_first else arguments + options
+        result = run("iamat", *order, "--config", herd.file)
+    assert told == [f"IAMAT kiwi {location} 5.5\n".encode()]
+    assert (result.exit_code, result.stdout) == (0, "AT Bob +0.1 kiwi ...\n")
+
+
+def test_iamat_tells_the_first_server_the_time_of_now_in_nanoseconds(herd: config.Herd) -> None:
+    before = time.time_ns()
+    with serving(herd.servers["Ann"].clients[0], lambda _: [b"AT \n"]) as told:
+        run("iamat", "kiwi", "+1+1", "--config", herd.file)
+    match = re.fullmatch(rb"IAMAT kiwi \+1\+1 (\d+)\.(\d{9})\n", told[0])
+    assert match is not None
+    assert before <= int(match[1] + match[2]) <= time.time_ns()
+
+
+def test_invalid_command_is_printed_and_exit_1(herd: config.Herd) -> None:
+    with serving(herd.servers["Ann"].clients[0], lambda line: [b"? " + line]):
+        for arguments in (["iamat", "kiwi", "nowhere", "--time", "1"], ["whatsat", "kiwi", "-5", "5"]):
+            result = run(*arguments, "--config", herd.file)
+            assert result.exit_code == 1
+            assert result.stdout.startswith(f"? {arguments[0].upper()} kiwi ")
+
+
+@pytest.mark.parametrize("size", [1, 7, 1 << 20])
+def test_whatsat_prints_the_whole_answer_however_it_is_cut(herd: config.Herd, size: int) -> None:
+    whole = b'AT Ann +0.1 kiwi +1+1 5\n{\n   "results" : [],\n   "status" : "ZERO_RESULTS"\n}\n\n'
+    pieces = [whole[i : i + size] for i in range(0, len(whole), size)]
+    with serving(herd.servers["Ann"].clients[0], lambda _: pieces) as told:
+        result = run("whatsat", "kiwi", "10.5", "5", "--config", herd.file)
+    assert told == [b"WHATSAT kiwi 10.5 5\n"]
+    assert (result.exit_code, result.stdout_bytes) == (0, whole)
+
+
+@pytest.mark.parametrize(
+    ("options", "shown"),
+    [
+        ([], b"AT Ann +0.1 IAMAT k\\xff\\u00a0 +1+1 5\n"),
+        (["--raw"], b"AT Ann +0.1 IAMAT k\xff\xc2\xa0 +1+1 5\n"),
+    ],
+)
+def test_client_ids_that_are_not_utf8_pass_through_and_are_shown_escaped_unless_raw(
+    herd: config.Herd, options: list[str], shown: bytes
+) -> None:
+    with serving(herd.servers["Ann"].clients[0], lambda line: [b"AT Ann +0.1 " + line]) as told:
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "proxyherd",
+                "iamat",
+                b"k\xff\xc2\xa0",
+                "+1+1",
+                "--time",
+                "5",
+                "--config",
+                herd.file,
+                *options,
+            ],
+            capture_output=True,
+            timeout=600,
+            check=True,
+        )
+    assert told == [b"IAMAT k\xff\xc2\xa0 +1+1 5\n"]
+    assert done.stdout == shown
+
+
+def test_places_are_shown_as_the_same_json_with_nothing_hidden(herd: config.Herd) -> None:
+    places = '{\n\t"results" : [{"name": "a\\\\x \u202eb\u200e"}],\n   "status" : "OK"\n}\n\n'
+    answer = "AT Ann +0.1 ki\u202ewi +1+1 5\n" + places
+    with serving(herd.servers["Ann"].clients[0], lambda _: [answer.encode()]):
+        result = run("whatsat", "kiwi", "10", "5", "--config", herd.file)
+        raw = run("whatsat", "kiwi", "10", "5", "--config", herd.file, "--raw")
+    first, _, rest = result.stdout.partition("\n")
+    assert first == "AT Ann +0.1 ki\\u202ewi +1+1 5"
+    assert rest == places.replace("\u202e", "\\u202e").replace("\u200e", "\\u200e")
+    assert json.loads(rest) == json.loads(places)
+    assert raw.stdout_bytes == answer.encode()
+
+
+def test_what_a_stranger_at_an_admin_port_says_is_shown_escaped(herd: config.Herd) -> None:
+    said = "\u202e\x1b[2J \\x1b \x9b\u200e"
+    with admin(herd.servers["Ann"].admin[0], {"/readyz": (503, said + "\nmore"), **pages_metrics()}):
+        result = run("status", "--config", herd.file)
+    assert "Ann is not ready: \\u202e\\x1b[2J \\\\x1b \\u009b\\u200e" in result.stderr
+    assert result.output.replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize("client", ["", "two words", "kiwi\nIAMAT other", "kiwi\t"])
+def test_arguments_that_are_not_one_word_are_never_sent(herd: config.Herd, client: str) -> None:
+    assert run("iamat", client, "+1+1", "--config", herd.file).exit_code == 2
+    assert run("whatsat", client, "1", "1", "--config", herd.file).exit_code == 2
+
+
+def test_unreachable_server_is_exit_3_and_a_message_that_helps(herd: config.Herd) -> None:
+    for arguments in (["iamat", "kiwi", "+1+1"], ["whatsat", "kiwi", "1", "1"]):
+        result = run(*arguments, "--config", herd.file)
+        assert result.exit_code == 3
+        assert result.stdout == ""
+        address = herd.servers["Ann"].clients[0]
+        assert f"cannot reach Ann at {address}: Connection refused; see `proxyherd status`" in result.stderr
+        assert "--server Bob" in result.stderr
+
+
+def test_unknown_server_is_exit_2_and_lists_the_known(herd: config.Herd) -> None:
+    result = run("iamat", "kiwi", "+1+1", "--server", "Cid", "--config", herd.file)
+    assert result.exit_code == 2
+    assert "no server 'Cid'; it has Ann, Bob" in result.stderr
+
+
+def test_one_deadline_covers_a_server_that_drips(herd: config.Herd) -> None:
+    def drip(_: bytes) -> list[bytes]:
+        time.sleep(0.3)
+        return [b"AT"]
+
+    server = herd.servers["Ann"]
+    with (
+        serving(server.clients[0], drip),
+        pytest.raises(ask.Unreachable, match=r"timed out \(\d bytes read\)"),
+    ):
+        ask.command(server, b"IAMAT kiwi +1+1 5", 0.5)
+
+
+def test_server_that_hangs_up_early_is_no_answer(herd: config.Herd) -> None:
+    server = herd.servers["Ann"]
+    with socket.create_server((server.clients[0].host, server.clients[0].port)) as listener:
+
+        def hang_up() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(100)
+                connection.sendall(b"AT Ann\n{")
+
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        with pytest.raises(ask.Unreachable, match="closed before its answer was whole"):
+            ask.command(server, b"WHATSAT kiwi 1 1", 10)
+        thread.join()
+
+
+# --- status
+
+
+def test_status_of_a_whole_herd(herd: config.Herd) -> None:
+    ann, bob = herd.servers.values()
+    with admin(ann.admin[0], pages("Bob")), admin(bob.admin[0], pages("Ann")):
+        result = run("status", "--config", herd.file)
+    assert (result.exit_code, result.stderr) == (0, "")
+    head, first, second = result.stdout.splitlines()
+    assert head.split() == [
+        "server",
+        "clients",
+        "peers",
+        "admin",
+        "state",
+        "links",
+        "known",
+        "commands",
+        "mended",
+    ]
+    addresses = [str(a[0]) for a in (ann.clients, ann.peers, ann.admin)]
+    assert first.split() == ["Ann", *addresses, "ready", "1/1", "123456", "10", "5"]
+    assert second.split()[0] == "Bob"
+
+
+@pytest.mark.parametrize(
+    ("bobs", "state", "remark"),
+    [
+        (pages("Ann", ready=False), "not ready  1/1", "Bob is not ready: catching up"),
+        (pages("Ann", up=0), "ready  0/1", "Bob has no link with Ann"),
+        (pages("Stranger"), "ready  0/1", "Bob has no link with Ann"),
+        ({}, "unknown  -", "/readyz answers 404"),
+        (
+            {"/readyz": (200, ""), "/metrics": (200, "<html>\x1b[2J</html>")},
+            "unknown  -",
+            "no server of a herd",
+        ),
+        ({"/readyz": (200, ""), "/metrics": (200, "up 1\n")}, "unknown  -", "no proxyherd_clients"),
+        ({"/readyz": (200, ""), "/metrics": (200, '{\r, =1"" 1')}, "unknown  -", "no server of a herd"),
+    ],
+)
+def test_status_says_what_is_wrong_and_is_exit_1(
+    herd: config.Herd, bobs: dict[str, tuple[int, str]], state: str, remark: str
+) -> None:
+    ann, bob = herd.servers.values()
+    with admin(ann.admin[0], pages("Bob")), admin(bob.admin[0], bobs):
+        result = run("status", "--config", herd.file)
+    assert result.exit_code == 1
+    assert state in result.stdout.splitlines()[2].replace("ready      ", "ready  ")
+    assert remark in result.stderr
+    assert "\x1b" not in result.output
+
+
+def test_status_of_a_port_that_speaks_something_else(herd: config.Herd) -> None:
+    with serving(herd.servers["Ann"].admin[0], lambda _: [b"? GET\n"]):
+        one = ask.status(herd.servers["Ann"], 0.5)
+    assert not one.up
+    assert "timed out" in one.problem
+
+
+def test_status_names_the_log_of_a_server_that_is_down(
+    herd: config.Herd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "var/log").mkdir(parents=True)
+    (tmp_path / "var/log/Ann.log").write_text("{}\n")
+    result = run("status", "--config", herd.file)
+    assert result.exit_code == 1
+    assert re.search(
+        r"^Ann cannot be asked: 127\.0\.0\.1:\d+: Connection refused; see var/log/Ann\.log(?: and /var/log/\S+)?$",
+        result.stderr,
+        re.MULTILINE,
+    )
+    assert re.search(
+        r"^Bob cannot be asked: 127\.0\.0\.1:\d+: Connection refused$", result.stderr, re.MULTILINE
+    )
+
+
+def test_status_asks_all_servers_at_once(herd: config.Herd) -> None:
+    with contextlib.ExitStack() as stack:
+        for server in herd.servers.values():
+            address = server.admin[0]
+            stack.enter_context(socket.create_server((address.host, address.port)))  # accepts, says nothing
+        start = time.monotonic()
+        found = ask.statuses(herd, 0.5)
+    assert time.monotonic() - start < 0.9
+    assert [one.up for one in found] == [False, False]
+
+
+def test_status_waits_and_returns_the_moment_the_herd_is_whole(herd: config.Herd) -> None:
+    ann, bob = herd.servers.values()
+    bobs = pages("Ann", ready=False)
+    changed: list[float] = []
+
+    def become_ready() -> None:
+        changed.append(time.monotonic())
+        bobs.update(pages("Ann"))
+
+    timer = threading.Timer(0.5, become_ready)
+    with admin(ann.admin[0], pages("Bob")), admin(bob.admin[0], bobs):
+        timer.start()
+        result = run("status", "--wait", "30", "--config", herd.file)
+        ended = time.monotonic()
+        timer.join()
+    assert result.exit_code == 0, result.output
+    assert changed[0] <= ended < changed[0] + 2
+
+
+def test_status_stops_waiting_after_the_seconds_given(herd: config.Herd) -> None:
+    start = time.monotonic()
+    assert run("status", "--wait", "0.3", "--config", herd.file).exit_code == 1
+    assert 0.3 <= time.monotonic() - start < 3
+
+
+# --- files
+
+
+def test_new_secret_is_32_bytes_for_its_owner_only(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    old = os.umask(0)
+    try:
+        assert run("secret", "new", file).exit_code == 0
+    finally:
+        os.umask(old)
+    assert len(file.read_bytes()) == 32
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_secret_is_never_overwritten(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    run("secret", "new", file)
+    before = file.read_bytes()
+    result = run("secret", "new", file)
+    assert result.exit_code == 1
+    assert "exists already" in result.stderr
+    result = run("secret", "new", file, "--if-missing")
+    assert (result.exit_code, result.output) == (0, "")
+    assert file.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize(
+    ("size", "mode", "message"),
+    [(31, 0o600, "has 31 bytes"), (32, 0o644, "chmod 600"), (0, 0o600, "has 0 bytes")],
+)
+def test_unfit_secret_is_an_error(tmp_path: Path, size: int, mode: int, message: str) -> None:
+    file = tmp_path / "secret"
+    file.write_bytes(bytes(size))
+    file.chmod(mode)
+    result = run("secret", "new", file, "--if-missing")
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def test_secret_into_a_missing_folder_or_onto_a_folder_is_an_error(tmp_path: Path) -> None:
+    result = run("secret", "new", tmp_path / "no" / "secret")
+    assert result.exit_code == 2
+    assert "No such file or directory; it is written into an existing directory" in result.stderr
+    assert run("secret", "new", tmp_path, "--if-missing").exit_code == 2
+
+
+def test_gazetteer_is_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from proxyherd.places.gazetteer import build as gazetteer_build  # noqa: PLC0415 - as the command does
+
+    built: list[Path] = []
+
+    def build(path: Path, progress: Callable[[int, int], None], own: Path | None) -> None:
+        assert own is None
+        for done in range(0, 1001, 250):
+            progress(done, 1000)
+        built.append(path)
+
+    monkeypatch.setattr(gazetteer_build, "build", build)
+    monkeypatch.setattr(gazetteer_build, "is_current", lambda path, own: path in built)
+    file = tmp_path / "g.sqlite"
+    assert run("gazetteer", "build", file).exit_code == 0
+    assert run("gazetteer", "build", env={"PROXYHERD_GAZETTEER": str(file)}).output == ""
+    assert built == [file]
+
+
+# --- the whole
+
+
+def test_every_command_has_help_with_examples() -> None:
+    def commands(group: click.Group, *path: str) -> Iterator[tuple[str, ...]]:
+        context = click.Context(group)
+        for name in group.list_commands(context):
+            command = group.get_command(context, name)
+            if isinstance(command, click.Group):
+                yield from commands(command, *path, name)
+            else:
+                yield (*path, name)
+
+    found = list(commands(cli.main))
+    assert len(found) == 17
+    for command in [(), *found]:
+        result = run(*command, "--help")
+        assert result.exit_code == 0
+        assert "Examples:" in result.stdout, command
+        assert f"  proxyherd {' '.join(command)}" in result.stdout, command
+
+
+def test_term_before_the_server_stands_is_a_clean_end(herd: config.Herd) -> None:
+    """SIGTERM within `serve`, before the daemon's own handlers: exit 0 all the same."""
+    code = (
+        "import os, signal, sys, types, proxyherd.server\n"
+        "def serve(*_): os.kill(os.getpid(), signal.SIGHUP); os.kill(os.getpid(), signal.SIGTERM); return 5\n"
+        "proxyherd.server.daemon = types.SimpleNamespace(serve=serve, Paths=types.SimpleNamespace)\n"
+        "from proxyherd.cli import main; main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "serve", "Ann", "--config", herd.file], timeout=600, check=False
+    )
+    assert done.returncode == 0

@@ -1,0 +1,212 @@
+"""What both engines decide alike, whatever keeps the table: the herd's own, and Redis' with its function.
+
+Each law is a scene of commands at given times, played on a node and on the engine `redis` in front of a cluster of dicts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import pytest
+from fake_redis import World, run
+from played_cluster import Asker, Front, played
+
+from proxyherd.config.schema import Limits, Timing
+from proxyherd.core.framing import Overlong
+from proxyherd.core.node import Node
+from proxyherd.core.reply import Reply
+from proxyherd.core.table import Table
+from proxyherd.engines.redis import layout
+
+SECOND = 10**9
+
+
+class Engine(Protocol):
+    """One server, whatever its engine."""
+
+    async def say(self, line: bytes | Overlong, at: int) -> Reply:
+        """Let a client say a line at this time, in nanoseconds; return what becomes of it."""
+
+
+class OnHerd:
+    def __init__(self, limits: Limits) -> None:
+        self._node = Node("Clark", Table(bytes(32)), limits, Timing(), alone=True, now=0.0)
+
+    async def say(self, line: bytes | Overlong, at: int) -> Reply:
+        self._node.clock = at
+        return self._node.command(line, at)
+
+
+class OnRedis:
+    def __init__(self, limits: Limits) -> None:
+        self._world = World()
+        self._front = Front(self._world, limits)
+
+    async def say(self, line: bytes | Overlong, at: int) -> Reply:
+        front, asker = self._front, Asker()
+        self._world.clock = at // 1_000_000
+        front.engine.begin(front.loop.time(), at)
+        (reply,) = front.engine.commands(asker, [line], at)  # type: ignore[arg-type] # all that is asked of a client
+        asker.said.append((b"", reply))
+        await front.all_settled(asker)
+        return reply
+
+    async def close(self) -> None:
+        await self._front.close()
+
+
+Scene = Callable[[Engine], Awaitable[None]]
+
+
+@pytest.fixture(params=["herd", "redis"])
+def play(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """Play a scene on an engine with these limits."""
+
+    def on_both(scene: Scene, **limits: float) -> None:
+        async def played() -> None:
+            if request.param == "herd":
+                await scene(OnHerd(Limits(**limits)))  # type: ignore[arg-type] # numbers all
+                return
+            redis = OnRedis(Limits(**limits))  # type: ignore[arg-type] # numbers all
+            await asyncio.sleep(0.1)
+            await scene(redis)
+            await redis.close()
+
+        run(played())
+
+    return on_both
+
+
+def iamat(time: str, client: str = "kiwi") -> bytes:
+    return f"IAMAT {client} +1+1 {time}".encode()
+
+
+WHATSAT = b"WHATSAT kiwi 10 5"
+Play = Callable[..., None]
+
+
+async def outcome(engine: Engine, line: bytes, at: int) -> str:
+    return (await engine.say(line, at)).outcome
+
+
+def test_a_report_from_too_far_ahead_is_refused_and_stored_nowhere(play: Play) -> None:
+    async def scene(engine: Engine) -> None:
+        refused = await engine.say(iamat("65.000000001"), 5 * SECOND)
+        assert (refused.kind, refused.outcome) == ("iamat", "refused")
+        assert refused.answer == b"? IAMAT kiwi +1+1 65.000000001"
+        assert await outcome(engine, WHATSAT, 5 * SECOND) == "unknown"
+        assert await outcome(engine, iamat("65"), 5 * SECOND) == "stored"
+
+    play(scene, max_clock_lead_seconds=60)
+
+
+def test_without_a_bound_no_report_is_too_far_ahead(play: Play) -> None:
+    async def scene(engine: Engine) -> None:
+        assert await outcome(engine, iamat("999999999999.999999999"), 5 * SECOND) == "stored"
+
+    play(scene, max_clock_lead_seconds=0)
+
+
+def test_a_location_is_forgotten_at_an_age_that_counts_from_when_its_server_received_it(play: Play) -> None:
+    async def scene(engine: Engine) -> None:
+        assert (
+            await outcome(engine, iamat("5000"), 100 * SECOND) == "stored"
+        )  # the client's clock is wrong by far
+        assert await outcome(engine, WHATSAT, 110 * SECOND - 1) == "found"
+        gone = await engine.say(WHATSAT, 110 * SECOND + 1)
+        assert (gone.outcome, gone.answer) == ("unknown", b"? " + WHATSAT)
+        # It does not stand in the way of an earlier time either, as where it was never known.
+        assert await outcome(engine, iamat("4999"), 111 * SECOND) == "stored"
+        assert await outcome(engine, WHATSAT, 120 * SECOND) == "found"
+
+    play(scene, max_age_seconds=10)
+
+
+def test_a_later_report_is_as_young_as_it_is(play: Play) -> None:
+    async def scene(engine: Engine) -> None:
+        assert await outcome(engine, iamat("1"), 100 * SECOND) == "stored"
+        assert await outcome(engine, iamat("2"), 109 * SECOND) == "stored"
+        assert await outcome(engine, WHATSAT, 118 * SECOND) == "found"
+        assert await outcome(engine, iamat("1"), 118 * SECOND) == "stale"
+        assert await outcome(engine, WHATSAT, 119 * SECOND + 1) == "unknown"
+
+    play(scene, max_age_seconds=10)
+
+
+def test_without_an_age_nothing_is_forgotten(play: Play) -> None:
+    async def scene(engine: Engine) -> None:
+        assert await outcome(engine, iamat("1"), 1 * SECOND) == "stored"
+        assert await outcome(engine, WHATSAT, 10**9 * SECOND) == "found"
+
+    play(scene, max_age_seconds=0)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "outcome_of_second"),
+    [
+        ("5", "5.000000001", "stored"),
+        ("5.5", "5.500000000", "stale"),
+        ("5.5", "05.4", "stale"),
+        ("9", "10", "stored"),
+        ("9.999999999", "10", "stored"),
+        ("999999999999.999999998", "999999999999.999999999", "stored"),
+    ],
+)
+def test_only_a_later_time_is_stored_and_every_report_is_answered(
+    play: Play, first: str, second: str, outcome_of_second: str
+) -> None:
+    async def scene(engine: Engine) -> None:
+        old = await engine.say(iamat(first), 100 * SECOND)
+        new = await engine.say(iamat(second), 101 * SECOND)
+        assert (old.outcome, new.outcome) == ("stored", outcome_of_second)
+        assert new.answer is not None
+        assert new.answer.startswith(b"AT Clark ")
+        assert new.answer.endswith(f" kiwi +1+1 {second}".encode())
+        found = await engine.say(WHATSAT, 102 * SECOND)
+        assert found.entry is not None
+        assert found.entry.line == (new if outcome_of_second == "stored" else old).answer
+
+    play(scene, max_clock_lead_seconds=0)
+
+
+@pytest.mark.parametrize(
+    ("line", "kind", "outcome", "answer"),
+    [
+        (b"", "other", "invalid", b"? "),
+        (b"FOO bar", "other", "invalid", b"? FOO bar"),
+        (b"IAMAT kiwi +1+1", "iamat", "invalid", b"? IAMAT kiwi +1+1"),
+        (b"IAMAT kiwi +91+1 5", "iamat", "invalid", b"? IAMAT kiwi +91+1 5"),
+        (b"WHATSAT kiwi 51 5", "whatsat", "invalid", b"? WHATSAT kiwi 51 5"),
+        (b"WHATSAT plum 10 5", "whatsat", "unknown", b"? WHATSAT plum 10 5"),
+        (b"AT Clark +0.000000000 kiwi +1+1 5", "at", "invalid", b"? AT Clark +0.000000000 kiwi +1+1 5"),
+        (Overlong(b"long"), "other", "overlong", b"? long"),
+    ],
+)
+def test_what_is_no_command_is_given_back_and_counted_alike(
+    play: Play, line: bytes | Overlong, kind: str, outcome: str, answer: bytes
+) -> None:
+    async def scene(engine: Engine) -> None:
+        reply = await engine.say(line, 5 * SECOND)
+        assert (reply.kind, reply.outcome, reply.answer) == (kind, outcome, answer)
+
+    play(scene)
+
+
+def test_what_redis_never_expires_is_forgotten_at_its_age_too() -> None:
+    """It was stored before `max_age_seconds` was set."""
+
+    async def scene(world: World, front: Front) -> None:
+        for client, received in ((b"kiwi", 89), (b"plum", 91)):
+            at = b"AT Clark +%d.000000000 %b +1+1 0" % (received, client)
+            world.data[layout.key(client)] = layout.VALUE % (0, at)
+        asker = Asker()
+        front.engine.begin(front.loop.time(), 100 * SECOND)
+        lines = [b"WHATSAT kiwi 10 5", b"WHATSAT plum 10 5"]
+        replies = front.engine.commands(asker, lines, 100 * SECOND)  # type: ignore[arg-type] # as above
+        asker.said += zip(lines, replies, strict=True)
+        await front.all_settled(asker)
+        assert asker.outcomes == ["unknown", "found"]
+
+    played(scene, limits=Limits(max_age_seconds=10))

@@ -1,0 +1,54 @@
+"""For each check of `proxyherd grade` there is a herd that fails it, and a herd fails nothing but what it breaks.
+
+So no check can be left out, weakened or turned round without a test that fails. Herds are those of broken_ways.py;
+each is judged by the sections that its way concerns, in this process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import graded
+import pytest
+from broken_cases import BROKEN, SECTIONS
+from broken_ways import WAYS
+
+from proxyherd.grading import judging
+from proxyherd.grading.checks import Section
+from proxyherd.grading.herds import Herd
+from proxyherd.grading.servers import Server
+
+
+def named(checks: set[str]) -> set[str]:
+    return {one if "." in one else f"case.{one}" for one in checks}
+
+
+def sections(names: str) -> Sequence[Section]:
+    return [SECTIONS[name] for name in names.split()]
+
+
+def test_each_check_has_a_broken_herd_that_fails_it() -> None:
+    herd = Herd([Server("Ann", "127.0.0.1", 1)])
+    checks = {one.id for section in judging.SECTIONS for one in section.checks(herd)}
+    assert set().union(*(named(fails) for _, fails in BROKEN.values())) == checks
+
+
+def test_each_way_is_tried() -> None:
+    assert BROKEN.keys() == WAYS.keys() - {"escape", "own-log"}  # which test_grade.py tries as processes
+
+
+def test_a_whole_herd_fails_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    report = graded.grade("", tmp_path)
+    assert {one.outcome for one in report.results} == {"passed"}
+
+
+@pytest.mark.parametrize("way", BROKEN)
+def test_a_broken_herd_fails_what_it_breaks_and_nothing_else(
+    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names, fails = BROKEN[way]
+    report = graded.grade(way, tmp_path, sections(names))
+    assert graded.faults(report) == named(fails)

@@ -1,0 +1,271 @@
+"""The contenders and the load that they are measured by: figures count only where all that was sent is there."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import sys
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+BENCH = Path(__file__).parents[2] / "bench"
+sys.path.insert(0, str(BENCH))
+
+from compare import main
+from contender import Sent
+from driving import drive, fill, hold, propagate, propagate_at
+from lineup import CONTENDERS, Streams
+from load import Generator, Job, Result, run
+from plan import Plan
+
+PAIR = [("Ann", "Bob")]
+
+
+class HereAndNow:
+    """A load generator in this process: one of its own takes longer to start than to send what these tests send."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+
+    def start(self) -> None:
+        self._result = run(self._job)
+
+    def wait(self) -> None:
+        pass
+
+    def result(self) -> Result:
+        return self._result
+
+
+@pytest.fixture
+def generates_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("driving.Generator", HereAndNow)
+
+
+WRONG = """
+import asyncio, sys
+sys.path.insert(0, {bench!r})
+from contenders.asyncio_streams_herd import Server
+from contenders.rules import Outcome, read_arguments
+
+def instead(result, number, prefix, function):
+    calls = 0
+    def wrong(*arguments):
+        nonlocal calls
+        calls += any(isinstance(one, bytes) and one.startswith(prefix) for one in arguments)
+        if calls != number:
+            return function(*arguments)
+        calls += 1
+        return result
+    return wrong if herd.name == "Ann" else function
+
+class Forgetful(dict):
+    def __setitem__(self, client, entry):
+        if client != b"client000042.example.com":
+            super().__setitem__(client, entry)
+
+herd = read_arguments("--uvloop")
+server = Server(herd)
+rules, log = server.rules, server.log
+{fault}
+asyncio.run(server.run())
+"""
+"""A herd in which Ann makes one mistake."""
+
+LOSES_A_LOG_LINE = "log.command = instead(None, 70, b'IAMAT', log.command)"
+LOSES_AN_ANSWER = "rules.handle = instead(Outcome('iamat', None), 70, b'IAMAT', rules.handle)"
+ANSWERS_WRONG = "rules.handle = instead(Outcome('iamat', b'AT Ann +1 2 3 4'), 70, b'IAMAT', rules.handle)"
+FORGETS_A_CLIENT = "rules._table = Forgetful() if herd.name == 'Ann' else {}"
+LOSES_A_FLOOD = "server.flood = instead(asyncio.sleep(0), 99, b'AT Ann', server.flood)"
+
+
+@pytest.mark.usefixtures("generates_here")
+@pytest.mark.parametrize("name", CONTENDERS)
+def test_what_a_contender_was_sent_is_in_its_answers_its_log_and_its_tables(name: str) -> None:
+    kind = CONTENDERS[name]
+    if why := kind.missing():
+        pytest.skip(why)
+    sent = Sent()
+    with kind(PAIR if kind.is_herd else ()) as contender:
+        figures = drive(contender, sent, 500, 100, connections=10, outstanding=4)
+        assert contender.check(sent) == []
+    assert figures["cpu_us"] > 0
+
+
+@pytest.mark.usefixtures("generates_here")
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (LOSES_A_LOG_LINE, "Ann was sent 100 reports, and its log has 99"),
+        (LOSES_AN_ANSWER, r"200 commands, 1\d\d sent, 1\d\d answered"),
+        (ANSWERS_WRONG, "1 wrong answers"),
+        (FORGETS_A_CLIENT, "Ann differs about 1 of 50 clients"),
+        (LOSES_A_FLOOD, "Bob differs about 1 of 50 clients"),
+    ],
+    ids=["log", "answer", "wrong answer", "table", "flood"],
+)
+def test_a_contender_that_leaves_something_out_is_caught(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, said: str
+) -> None:
+    program = tmp_path / "wrong.py"
+    program.write_text(WRONG.format(bench=str(BENCH), fault=fault))
+    monkeypatch.setattr(Streams, "command", lambda _: [sys.executable, str(program)])
+    monkeypatch.setattr("contender.LOG_SECONDS", 0.3)
+    monkeypatch.setattr("contender.TABLE_SECONDS", 0.3)
+    sent = Sent()
+    with Streams(PAIR) as contender:
+        drive(contender, sent, 200, 50, connections=10, patience=0.5)
+        found = contender.check(sent)
+    assert any(re.search(said, one) for one in found), found
+
+
+def test_an_update_is_followed_to_the_other_server() -> None:
+    sent = Sent()
+    with Streams(PAIR) as contender:
+        figures = propagate(contender, sent, 20, 20)
+        assert contender.check(sent) == []
+    assert 0 < figures["p50_ms"] <= figures["p99_ms"]
+
+
+def test_an_update_is_followed_while_others_come_at_a_fixed_rate() -> None:
+    sent = Sent()
+    with Streams(PAIR) as contender:
+        figures = propagate_at(contender, sent, 300, 100, rate=1_000)
+        assert contender.check(sent) == []
+    assert sent.reports.total() > 300  # those that were followed too
+    assert figures["per_second"] < 1_100
+    assert 0 < figures["p50_ms"] <= figures["p99_ms"]
+
+
+def test_memory_is_told_by_what_it_is_used_for() -> None:
+    sent = Sent()
+    with Streams() as contender:
+        table = fill(contender, sent, 0, 0, clients=5_000)
+        idle = hold(contender, sent, 0, 0, connections=500)
+        assert contender.check(sent) == []
+    assert 1_000 < idle["idle_bytes"] < 100_000  # a reader, a writer and a coroutine
+    assert 200 < table["client_bytes"] < 2_000  # a key, a line of a hundred bytes and what holds them
+    assert idle["used_bytes"] >= idle["idle_bytes"]
+
+
+def test_a_result_is_read_also_when_it_was_there_before_anybody_waited() -> None:
+    with listener(lambda connection: connection.sendall(receive(connection, 5))) as port:
+        plan = Plan(commands=5, connections=1, clients=5)
+        generator = Generator(Job(plan=plan, ports=[port], wire="echo", outstanding=5))
+        generator.start()
+        assert generator._process.wait(20) == 0
+        generator.wait()
+        assert generator.result().answered == 5
+
+
+@contextmanager
+def listener(answer: Callable[[socket.socket], None]) -> Iterator[int]:
+    """Serve one connection on a thread; yield the port."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                answer(connection)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield server.getsockname()[1]
+        thread.join()
+
+
+def receive(connection: socket.socket, lines: int) -> bytes:
+    """Receive so many lines, or what there is before the end."""
+    data = b""
+    while data.count(b"\n") < lines and (more := connection.recv(1 << 16)):
+        data += more
+    return data
+
+
+def test_at_a_fixed_rate_a_command_has_waited_since_it_was_due() -> None:
+    """A server that answers nothing before all is there keeps a load waiting that waits for answers, this one not."""
+    with listener(lambda connection: connection.sendall(receive(connection, 200))) as port:
+        plan = Plan(commands=200, connections=1, clients=200)
+        result = run(Job(plan=plan, ports=[port], wire="echo", rate=1_000, patience=10))
+    assert (result.answered, result.wrong) == (200, 0)
+    assert result.max_ms >= 199  # what was due first waited for what was due last
+    assert result.p50_ms >= 99
+
+
+def test_in_a_closed_loop_no_more_is_outstanding_than_was_asked_for() -> None:
+    most = 0
+
+    def answer(connection: socket.socket) -> None:
+        nonlocal most
+        for _ in range(100 // 4):
+            data = receive(connection, 4)
+            most = max(most, data.count(b"\n"))
+            connection.sendall(data)
+
+    with listener(answer) as port:
+        plan = Plan(commands=100, connections=1, clients=100)
+        result = run(Job(plan=plan, ports=[port], wire="echo", outstanding=4, patience=10))
+    assert (result.answered, result.wrong, most) == (100, 0, 4)
+
+
+def test_an_answer_that_nobody_asked_for_is_wrong() -> None:
+    with listener(lambda connection: connection.sendall(2 * receive(connection, 5))) as port:
+        plan = Plan(commands=5, connections=1, clients=5)
+        result = run(Job(plan=plan, ports=[port], wire="echo", outstanding=5, patience=10))
+    assert (result.answered, result.wrong) == (5, 1)
+
+
+@pytest.mark.parametrize("stride", [1, 7_919])
+@pytest.mark.parametrize("connections", [1, 7, 50])
+def test_every_report_is_news_and_a_client_stays_on_its_connection(connections: int, stride: int) -> None:
+    plan = Plan(commands=1_000, connections=connections, clients=100, asks_every=10, stride=stride)
+    times: dict[bytes, list[bytes]] = defaultdict(list)
+    homes: dict[bytes, set[int]] = defaultdict(set)
+    for connection in range(connections):
+        for report in plan.made(connection):
+            times[report.client].append(report.time)
+            homes[report.client].add(connection)
+    assert all(earlier < later for one in times.values() for earlier, later in pairwise(one))
+    assert all(len(one) == 1 for one in homes.values())
+    assert (
+        sum(map(len, times.values()))
+        + sum(plan.asks(number) for one in range(connections) for number in range(plan.share(one)))
+        == sum(map(plan.share, range(connections)))
+        == 1_000
+    )
+
+
+def test_a_stride_takes_all_clients_in_another_order() -> None:
+    straight, strewn = (
+        [report.client for report in Plan(commands=1_000, connections=1, clients=1_000, stride=one).made(0)]
+        for one in (1, 7_919)
+    )
+    assert sorted(strewn) == sorted(straight)
+    assert sum(a < b for a, b in pairwise(strewn)) < 990
+
+
+@pytest.mark.usefixtures("generates_here")
+def test_the_comparison_writes_medians_and_what_was_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CONTENDERS["redis"], "missing", lambda: "no redis here")
+    arguments = (
+        "--workload iamat-32 --contender echo --contender redis --commands 1000 --clients 1000 --rounds 3"
+    )
+    result = CliRunner().invoke(main, [*arguments.split(), "--folder", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    written = json.loads((tmp_path / "results.json").read_text())
+    assert written["left_out"] == {"redis": "no redis here"}
+    echo = written["workloads"]["iamat-32"]["contenders"]["echo"]
+    assert echo["faults"] == []
+    figure = echo["figures"]["cpu_us"]
+    assert sorted(figure["rounds"])[1] == figure["median"]
+    assert [figure["least"], figure["most"]] == [min(figure["rounds"]), max(figure["rounds"])]

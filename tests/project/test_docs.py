@@ -1,0 +1,346 @@
+"""The documentation tells the truth: what can be compared with the program is."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache, partial
+from pathlib import Path
+from typing import get_args
+
+import click
+import pytest
+from _pytest.mark.expression import Expression
+from prometheus_client import Metric
+from prometheus_client.metrics import MetricWrapperBase
+
+from proxyherd.cli import main
+from proxyherd.config import herd_file as config
+from proxyherd.places import STATES, Outcome, Spared
+from proxyherd.telemetry.metrics import COMMANDS, LABELS, Metrics
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+METRICS_PAGE = (DOCS / "metrics.md").read_text()
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
+NO_COMMANDS = {" peer link", " table"}
+"""What begins with `proxyherd` and is no command: labels in hashes."""
+
+LEVELS = {"debug", "info", "warning", "error", "critical", "exception"}
+
+
+def code(text: str) -> str:
+    """What stands in code, inline or fenced: prose may say `make` and `proxyherd` as words."""
+    fenced = re.findall(r"^```.*?\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    inline = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE))
+    return "\n".join([*fenced, *inline])
+
+
+def page(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+# --- configuration and metrics
+
+
+GENERATED = {"make_configuration.py": "configuration.md", "make_metrics.py": "metrics.md"}
+
+
+@pytest.mark.parametrize("script", GENERATED)
+def test_a_generated_page_is_current(script: str) -> None:
+    subprocess.run([sys.executable, DOCS / script, "--check"], check=True, cwd=ROOT)
+
+
+@pytest.mark.parametrize(("script", "name"), GENERATED.items())
+def test_a_page_that_is_not_current_is_told_and_written_anew(tmp_path: Path, script: str, name: str) -> None:
+    copy, page = shutil.copy(DOCS / script, tmp_path), tmp_path / name
+    current = (DOCS / name).read_text()
+    page.write_text(current.replace("| ", "|  ", 1))
+    stale = subprocess.run([sys.executable, copy, "--check"], capture_output=True, text=True, check=False)
+    assert (stale.returncode, stale.stderr) == (1, f"docs/{name} is not current: run docs/{script}\n")
+    subprocess.run([sys.executable, copy], check=True)
+    assert page.read_text() == current
+
+
+def sample_name(family: Metric) -> str:
+    return family.name + {"counter": "_total", "info": "_info"}.get(family.type, "")
+
+
+def metrics_of_ours() -> set[str]:
+    return {
+        name for one in Metrics().registry.collect() if (name := sample_name(one)).startswith("proxyherd_")
+    }
+
+
+def test_every_metric_is_on_the_page_and_no_other() -> None:
+    rows = re.findall(r"^\| `(proxyherd_\w+)` \| (?:counter|gauge|histogram) \|", METRICS_PAGE, re.MULTILINE)
+    assert len(rows) == len(set(rows))
+    assert set(rows) == metrics_of_ours()
+
+
+def test_queries_name_metrics_that_exist() -> None:
+    queries = re.findall(r"```promql\n(.*?)```", METRICS_PAGE, re.DOTALL)
+    named = {
+        re.sub(r"_(bucket|count|sum)$", "", name) for name in re.findall(r"proxyherd_\w+", "".join(queries))
+    }
+    assert named
+    assert named <= metrics_of_ours()
+
+
+def values(metric: str, label: str) -> set[str]:
+    [found] = [values for one, name, values in LABELS if (one, name) == (metric, label)]
+    return set(found)
+
+
+def test_the_values_of_labels_of_places_are_those_of_the_program() -> None:
+    assert values("proxyherd_places_calls_total", "outcome") == set(get_args(Outcome))
+    assert values("proxyherd_places_spared_total", "why") == set(get_args(Spared))
+    assert values("proxyherd_places_breaker_state", "state") == set(STATES)
+
+
+def test_the_outcomes_of_commands_are_those_of_the_program() -> None:
+    """Where the core makes a reply, kind and outcome stand as they are; `left` and `answered` come later."""
+    calls = ast.walk(ast.parse((ROOT / "proxyherd/core/node.py").read_text()))
+    made = [call.args[:2] for call in calls if isinstance(call, ast.Call) and last_name(call.func) == "Reply"]
+    pairs = {tuple(arg.value for arg in args if isinstance(arg, ast.Constant)) for args in made}
+    told = {(command, outcome) for command, outcome, _ in COMMANDS}
+    not_yet = {("whatsat", "found"), ("whatsat", "waiting")}
+    assert not_yet < pairs
+    assert {pair for pair in pairs if len(pair) == 2} - not_yet < told
+    assert {("whatsat", "answered"), ("whatsat", "left"), ("whatsat", "refused")} < told
+
+
+def test_every_label_with_few_values_has_them_on_the_page() -> None:
+    """But names of neighbours, which the herd's file has, and those of commands, which have a table of their own."""
+    told = {(metric, label) for metric, label, _ in LABELS}
+    assert told <= {(sample_name(family), label) for family, labels in labelled() for label in labels}
+    without = {label for _, labels in labelled() for label in labels} - {label for _, label in told}
+    assert without == {"neighbour", "command"}
+
+
+def labelled() -> Iterator[tuple[Metric, tuple[str, ...]]]:
+    for metric in vars(Metrics()).values():
+        if isinstance(metric, MetricWrapperBase):
+            [family] = metric.describe()
+            yield family, tuple(metric._labelnames)
+
+
+# --- log events
+
+
+class Events(ast.NodeVisitor):
+    """Finds the names of log events in a module: first arguments of a logger's methods, and arguments for
+    parameters that are called `event`.
+    """
+
+    def __init__(self, takers: dict[str, int]) -> None:
+        self.takers = takers
+        self.found: set[str] = set()
+        self.unclear: list[str] = []
+        self.functions: list[ast.FunctionDef | ast.AsyncFunctionDef] = []
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
+        self._function(node)
+
+    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> None:
+        self._function(node)
+
+    def visit_Call(self, node: ast.Call) -> None:
+        self.generic_visit(node)
+        called = last_name(node.func)
+        if is_log_method(node.func):
+            self._event(node.args[0])
+        elif called == "partial" and is_log_method(node.args[0]):
+            self._event(node.args[1])
+        elif called in self.takers:
+            self._event(node.args[self.takers[called]])
+
+    def _function(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+        self.functions.append(node)
+        self.generic_visit(node)
+        self.functions.pop()
+
+    def _event(self, value: ast.expr) -> None:
+        match value:
+            case ast.Constant(value=str(name)):
+                self.found.add(name)
+            case ast.IfExp(body=body, orelse=orelse):
+                self._event(body)
+                self._event(orelse)
+            case ast.Name(id="event") if "event" in parameters(self.functions[-1]):
+                pass  # told by whoever calls it
+            case ast.Name(id=name) if assigned := assignments(self.functions[-1], name):
+                for one in assigned:
+                    self._event(one)
+            case _:
+                self.unclear.append(ast.unparse(value))
+
+
+def last_name(function: ast.expr | None) -> str:
+    match function:
+        case ast.Attribute(attr=name) | ast.Name(id=name):
+            return name
+    return ""
+
+
+def is_log_method(function: ast.expr) -> bool:
+    """Whether this is `log.info`, `self._log.error` and the like, or `self._info`, which is one of them bound."""
+    match function:
+        case ast.Attribute(value=owner, attr=method) if method in LEVELS:
+            return last_name(owner) in {"log", "_log"}
+    return last_name(function) == "_info"
+
+
+def parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
+    return [argument.arg for argument in (*function.args.posonlyargs, *function.args.args)]
+
+
+def assignments(function: ast.AST, name: str) -> list[ast.expr]:
+    return [
+        node.value
+        for node in ast.walk(function)
+        if isinstance(node, ast.Assign) and [last_name(target) for target in node.targets] == [name]
+    ]
+
+
+def takers_of(module: ast.Module) -> dict[str, int]:
+    """The functions that are handed an event's name, and as which argument. `event: Event` is something else."""
+    return {
+        node.name: number - (node.args.args[0].arg == "self")
+        for node in ast.walk(module)
+        if isinstance(node, ast.FunctionDef)
+        for number, argument in enumerate(node.args.args)
+        if argument.arg == "event" and last_name(argument.annotation) == "str"
+    }
+
+
+def events() -> set[str]:
+    modules = [ast.parse(file.read_text()) for file in sorted((ROOT / "proxyherd").rglob("*.py"))]
+    takers = {name: number for module in modules for name, number in takers_of(module).items()}
+    found: set[str] = set()
+    for module in modules:
+        visitor = Events(takers)
+        visitor.visit(module)
+        assert not visitor.unclear, "this test cannot tell which events these are"
+        found |= visitor.found
+    return found
+
+
+def sections() -> list[tuple[str, str]]:
+    parts = re.split(r"^### `(\w+)`$", (DOCS / "logs.md").read_text(), flags=re.MULTILINE)
+    return list(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def test_every_log_event_is_documented_and_no_other() -> None:
+    assert {name for name, _ in sections()} == events()
+
+
+@pytest.mark.parametrize(("event", "section"), sections(), ids=[name for name, _ in sections()])
+def test_every_log_event_has_an_example_of_whose_fields_it_tells(event: str, section: str) -> None:
+    examples = [json.loads(line) for line in re.findall(r"^```json\n(.*)\n```$", section, re.MULTILINE)]
+    assert examples
+    for example in examples:
+        assert list(example)[:4] == ["timestamp", "level", "server", "event"]
+        assert example["event"] == event
+        assert example["level"] in LEVELS
+    told = re.sub(r"^```.*?^```", "", section, flags=re.DOTALL | re.MULTILINE)
+    if "As above" not in told:
+        assert {name for example in examples for name in list(example)[4:]} <= set(
+            re.findall(r"`(\w+)`", told)
+        )
+
+
+# --- links, commands
+
+
+def slug(heading: str) -> str:
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def headings(path: Path) -> set[str]:
+    text = re.sub(r"^```.*?^```", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
+    return {slug(heading) for heading in re.findall(r"^#+ (.*)$", text, re.MULTILINE)}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=page)
+def test_every_link_points_to_something_that_exists(path: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", path.read_text()):
+        if link.startswith(("https://", "http://")):
+            continue
+        file, _, anchor = link.partition("#")
+        target = path.parent / file if file else path
+        assert target.exists(), link
+        assert target.resolve().is_relative_to(ROOT), link
+        assert not anchor or anchor in headings(target), link
+
+
+@pytest.mark.parametrize("path", PAGES, ids=page)
+def test_every_page_is_reached_from_the_readme(path: Path) -> None:
+    assert path.name == "README.md" or f"({page(path)})" in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("path", PAGES, ids=page)
+def test_every_make_target_exists(path: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"(?<![\w/.-])make ([a-z-]+)", code(path.read_text()))) <= targets
+
+
+@pytest.mark.parametrize("path", PAGES, ids=page)
+def test_every_test_that_a_page_names_exists(path: Path) -> None:
+    for command in re.findall(r"`[^`]*pytest ([^`]+)`", path.read_text()):
+        words = shlex.split(command)
+        files = [ROOT / word for word in words if word.startswith("tests/")]
+        assert all(file.is_file() for file in files), command
+        if "-k" in words:
+            chosen = Expression.compile(words[words.index("-k") + 1])
+            texts = [f"{file.name} {name}".lower() for file in files for name in _test_names(file)]
+            assert any(chosen.evaluate(partial(_is_in, text)) for text in texts), command
+
+
+def _is_in(text: str, word: str, /, **_: object) -> bool:
+    """Judge a word of `-k` as pytest does."""
+    return word.lower() in text
+
+
+@cache
+def _test_names(file: Path) -> list[str]:
+    """Return the names of a file's tests, each with the texts of its cases, of which pytest makes their names."""
+    return [
+        " ".join([node.name, *map(ast.unparse, node.decorator_list)])
+        for node in ast.parse(file.read_text()).body
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test")
+    ]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=page)
+def test_every_command_exists(path: Path) -> None:
+    for words in re.findall(r"(?<![\w@])proxyherd((?: [a-z][a-z-]*)+)", code(path.read_text())):
+        if words in NO_COMMANDS:
+            continue
+        command: click.Command = main
+        for word in words.split():
+            if not isinstance(command, click.Group):
+                break
+            found = command.get_command(click.Context(command), word)
+            assert found is not None, f"proxyherd{words}"
+            command = found
+        assert not isinstance(command, click.Group), f"proxyherd{words} is a group"
+
+
+def test_the_readme_has_the_ports_and_neighbours_of_the_default_herd() -> None:
+    rows = re.findall(
+        r"^\| (\w+) \| (\d+) \| (\d+) \| (\d+) \| ([\w, ]+) \|$",
+        (ROOT / "README.md").read_text(),
+        re.MULTILINE,
+    )
+    herd = config.load(ROOT / "deploy/herd.toml")
+    assert [(name, *map(int, ports), set(neighbours.split(", "))) for name, *ports, neighbours in rows] == [
+        (one.name, one.clients[0].port, one.peers[0].port, one.admin[0].port, set(one.neighbours))
+        for one in herd.servers.values()
+    ]

@@ -1,0 +1,148 @@
+"""Attacks on a client port, each a function that goes on until it is told to stop; run in a process of its own.
+
+    python tests/support/attacks.py NAME PORT        until its standard input closes
+
+What they send is bounded by what one process can send over loopback; none of them is clever.
+"""
+
+from __future__ import annotations
+
+import itertools
+import selectors
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+Stop = threading.Event
+
+
+def connect(port: int) -> socket.socket:
+    """Connect, or retry for as long as it takes."""
+    while True:
+        try:
+            return socket.create_connection(("127.0.0.1", port), timeout=120)
+        except OSError:
+            time.sleep(0.01)
+
+
+def pour(
+    port: int, stop: Stop, chunks: Callable[[], bytes], *, connections: int = 4, read: bool = True
+) -> None:
+    """Send as fast as the server takes it; read and drop the answers, or leave them."""
+    with selectors.DefaultSelector() as selector:
+
+        def join() -> None:
+            sock = connect(port)
+            sock.setblocking(False)
+            selector.register(sock, selectors.EVENT_READ * read | selectors.EVENT_WRITE, bytearray())
+
+        for _ in range(connections):
+            join()
+        while not stop.is_set():
+            for key, events in selector.select(0.1):
+                sock, left = key.fileobj, key.data
+                assert isinstance(sock, socket.socket)
+                try:
+                    if events & selectors.EVENT_READ and not sock.recv(1 << 18):
+                        raise ConnectionError
+                    if events & selectors.EVENT_WRITE:
+                        if not left:
+                            left += chunks()
+                        del left[: sock.send(left)]
+                except BlockingIOError:
+                    pass
+                except OSError:
+                    selector.unregister(sock)
+                    sock.close()
+                    join()
+
+
+def slow_loris(port: int, stop: Stop) -> None:
+    """Hold connections open with a byte now and then, never a whole command."""
+    held: list[socket.socket] = []
+    while not stop.is_set():
+        while len(held) < 500:
+            held.append(connect(port))
+        for sock in tuple(held):
+            try:
+                sock.send(b"x")
+            except OSError:
+                held.remove(sock)
+                sock.close()
+        stop.wait(0.2)
+
+
+def connection_flood(port: int, stop: Stop) -> None:
+    """Open as many connections as there may be, and more."""
+    held: list[socket.socket] = []
+    while not stop.is_set():
+        held.append(connect(port))
+        if len(held) > 1_500:
+            held.pop(0).close()
+
+
+def churn(port: int, stop: Stop) -> None:
+    """Connect, ask, and break the connection, over and over."""
+    while not stop.is_set():
+        sock = connect(port)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        sock.send(b"FOO\nIAMAT")
+        sock.close()
+
+
+def never_reads(port: int, stop: Stop) -> None:
+    """Send commands and never read an answer."""
+    pour(port, stop, lambda: b"WHATSAT nobody 10 5\n" * 1_000, connections=20, read=False)
+
+
+def endless_line(port: int, stop: Stop) -> None:
+    """Send a line that never ends."""
+    pour(port, stop, lambda: b"x" * (1 << 18))
+
+
+def invalid_lines(port: int, stop: Stop) -> None:
+    """Send what is no command."""
+    pour(port, stop, lambda: b"FOO\n" * 1_000)
+
+
+def blank_lines(port: int, stop: Stop) -> None:
+    """Send the shortest line there is."""
+    pour(port, stop, lambda: b"\n" * 65_536)
+
+
+def new_clients(port: int, stop: Stop) -> None:
+    """Report client after client that nobody has heard of."""
+    numbers = itertools.count()
+    pour(port, stop, lambda: b"".join(b"IAMAT flood%d +1+1 1\n" % next(numbers) for _ in range(500)))
+
+
+ATTACKS: dict[str, Callable[[int, Stop], None]] = {
+    one.__name__: one
+    for one in (
+        slow_loris,
+        connection_flood,
+        churn,
+        never_reads,
+        endless_line,
+        invalid_lines,
+        blank_lines,
+        new_clients,
+    )
+}
+
+
+def main() -> None:
+    stop = Stop()
+
+    def wait() -> None:
+        sys.stdin.read()
+        stop.set()
+
+    threading.Thread(target=wait, daemon=True).start()
+    ATTACKS[sys.argv[1]](int(sys.argv[2]), stop)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,496 @@
+"""What a command costs in steps of the interpreter: opcodes, and calls, counted and not timed, so the same each time.
+
+    .venv/bin/python tests/support/cost.py            what it costs now, beside tests/support/cost.json
+    .venv/bin/python tests/support/cost.py --write    the same, and keep it there
+
+A fixed script of input goes through the pure core, a node with two neighbours, and through one whole server as the daemon
+puts it together, on transports that are lists; and through one whose table is in a Redis Cluster, whose connections are
+dicts. Counted is all that runs for it, libraries too, but for asyncio, in whose
+place uvloop serves. What C code does within a call is not seen: that is for bench/ to measure.
+
+Versions of Python have opcodes of their own: cost.json keeps the figures of each apart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import selectors
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple, Self, cast
+
+import fake_redis
+
+from proxyherd.config import herd_file as config
+from proxyherd.config import secrets as secret
+from proxyherd.config.herd_file import PEER_LINE_SLACK, Address
+from proxyherd.config.schema import Limits, Timing
+from proxyherd.core.link import Link, State, Terms, _parse_recent
+from proxyherd.core.node import Node
+from proxyherd.core.table import Table
+from proxyherd.engines.herd.peers import PeerConnection
+from proxyherd.engines.redis.layout import TAGS
+from proxyherd.engines.redis.shard import Library
+from proxyherd.net import tls
+from proxyherd.places import Answer, no_results
+from proxyherd.server.clients.tcp import Connection
+from proxyherd.server.daemon import Paths, _Daemon
+from proxyherd.telemetry.logs import LogFile
+
+FILE = Path(__file__).with_suffix(".json")
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+LIBRARIES = ("msgspec", "prometheus-client", "structlog")
+
+SECRET = bytes(32)
+NAME, NEIGHBOURS = "Bob", ("Abe", "Ann")
+EPOCH = 1_600_000_000
+SECOND = 10**9
+CLIENTS = 256
+TURNS = 8
+
+_UNSEEN = (str(Path(asyncio.__file__).parent), selectors.__file__, __file__, fake_redis.__file__)
+"""Whose frames do not count."""
+
+
+class Cost(NamedTuple):
+    """Of one command."""
+
+    opcodes: float
+    calls: float  # of functions, Python's and C's
+
+
+class Meter:
+    """Counts what this thread does while it is entered."""
+
+    def __init__(self) -> None:
+        self.opcodes = self.calls = 0
+
+    def __enter__(self) -> Self:
+        self._before = sys.gettrace(), sys.getprofile(), gc.isenabled()
+        gc.disable()  # else it would run now here and now there
+        sys.setprofile(self._profile)
+        sys.settrace(self._trace)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        trace, profile, collects = self._before
+        sys.settrace(trace)
+        sys.setprofile(profile)
+        if collects:
+            gc.enable()
+
+    def _trace(self, frame: FrameType, _: str, __: Any) -> Any:
+        if frame.f_code.co_filename.startswith(_UNSEEN):
+            return None
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        return self._step
+
+    def _step(self, _: FrameType, event: str, __: Any) -> Any:
+        self.opcodes += event == "opcode"
+        return self._step
+
+    def _profile(self, frame: FrameType, event: str, _: Any) -> None:
+        if event in {"call", "c_call"} and not frame.f_code.co_filename.startswith(_UNSEEN):
+            self.calls += 1
+
+    def a_command(self, commands: int) -> Cost:
+        return Cost(round(self.opcodes / commands, 1), round(self.calls / commands, 1))
+
+
+# Input. --------------------------------------------------------------------------------------------------------
+
+
+def report(client: int, moment: int) -> bytes:
+    return b"IAMAT client%04d.example.com +34.068930-118.445127 %d.959498503" % (client, EPOCH + moment)
+
+
+def question(client: int) -> bytes:
+    return b"WHATSAT client%04d.example.com 0 0" % client
+
+
+def invalid(client: int) -> bytes:
+    return b"WHEREIS client%04d.example.com" % client
+
+
+def update(client: int, moment: int) -> bytes:
+    return b"AT Ann +0.263873386 client%04d.example.com +34.068930-118.445127 %d.959498503\n" % (
+        client,
+        EPOCH + moment,
+    )
+
+
+def updates(moment: int) -> bytes:
+    return b"".join(update(client, moment) for client in range(CLIENTS))
+
+
+# The pure core. ------------------------------------------------------------------------------------------------
+
+
+def terms(name: str, neighbours: Iterable[str]) -> Terms:
+    limits, timing = Limits(), Timing()
+    return Terms(
+        name=name,
+        neighbours=frozenset(neighbours),
+        secrets=(SECRET,),
+        line_bytes=limits.max_line_bytes + PEER_LINE_SLACK,
+        heartbeat=timing.heartbeat_seconds,
+        handshake=timing.handshake_seconds,
+    )
+
+
+def neighbour(name: str) -> Link:
+    """Return the end of a link that a neighbour has, which has dialled."""
+    return Link(terms(name, [NAME]), dial=NAME, nonce=name.encode().ljust(32), now=0.0)
+
+
+class Core:
+    """A node with two neighbours."""
+
+    def __init__(self) -> None:
+        self.node = Node(NAME, Table(SECRET), Limits(), Timing(), alone=False, now=0.0)
+        self.links = {
+            name: Link(terms(NAME, NEIGHBOURS), dial=None, nonce=name.lower().encode().ljust(32), now=0.0)
+            for name in NEIGHBOURS
+        }
+        for name, link in self.links.items():
+            far = neighbour(name)
+            for _ in range(2):
+                link.receive_data(far.data_to_send(0.0), 0.0)
+                self.node.receive(link, 100, 0.0)
+                far.receive_data(link.data_to_send(0.0), 0.0)
+                far.events(100)
+            assert link.state is far.state is State.LIVE
+        self.costs: dict[str, Cost] = {}
+
+    def run(self) -> dict[str, Cost]:
+        reports = [report(client, 1) for client in range(CLIENTS)]
+        self.commands("a first report", reports, "stored")
+        self.commands("a later report", [report(client, 2) for client in range(CLIENTS)], "stored")
+        self.commands("a stale report", reports, "stale")
+        self.commands("a question", [question(client) for client in range(CLIENTS)], "found")
+        self.commands("an invalid line", [invalid(client) for client in range(CLIENTS)], "invalid")
+        self.heard("a neighbour's update", updates(3), CLIENTS)
+        self.heard("a neighbour's update that is no news", updates(3), 0)
+        return self.costs
+
+    def commands(self, name: str, lines: list[bytes], outcome: str) -> None:
+        node = self.node
+        with Meter() as meter:
+            replies = [node.command(line, EPOCH * SECOND) for line in lines]
+            node.flood()
+        assert {reply.outcome for reply in replies} == {outcome}
+        self._clear(name, meter)
+
+    def heard(self, name: str, data: bytes, news: int) -> None:
+        link = self.links["Ann"]
+        with Meter() as meter:
+            link.receive_data(data, 0.0)
+            self.node.receive(link, CLIENTS, 0.0)
+            learned = len(self.node.news)
+            self.node.flood()
+        assert learned == news
+        self._clear(name, meter)
+
+    def _clear(self, name: str, meter: Meter) -> None:
+        self.costs[name] = meter.a_command(CLIENTS)
+        self.node.notes.clear()
+        for link in self.links.values():
+            link.data_to_send(0.0)
+
+
+# One server. ---------------------------------------------------------------------------------------------------
+
+
+class Transport:
+    """One connection's other side: what is written to it is kept."""
+
+    def __init__(self, port: int) -> None:
+        self.written: list[bytes] = []
+        self.write = self.written.append  # so that a write counts as a call
+        self._address = ("127.0.0.1", port)
+
+    def get_extra_info(self, name: str) -> Any:
+        return self._address if name == "peername" else None
+
+    def set_write_buffer_limits(self, high: int) -> None:
+        pass
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def is_closing(self) -> bool:
+        return False
+
+    def take(self) -> bytes:
+        """Return what was written since the last time."""
+        data = b"".join(self.written)
+        self.written.clear()
+        return data
+
+
+class NoPlaces:
+    """Knows of nothing near."""
+
+    name = "none"
+    in_flight = 0
+
+    async def nearby(self, *_: object) -> Answer:
+        return ANSWER
+
+
+ANSWER = no_results("ZERO_RESULTS")
+
+HERD = """
+edges = [["Abe", "Bob"], ["Ann", "Bob"]]
+[servers]
+Abe = { clients = "127.0.0.1:1", peers = "127.0.0.1:2", admin = "127.0.0.1:3" }
+Ann = { clients = "127.0.0.1:4", peers = "127.0.0.1:5", admin = "127.0.0.1:6" }
+Bob = { clients = "127.0.0.1:7", peers = "127.0.0.1:8", admin = "127.0.0.1:9" }
+"""
+
+
+HERD_ON_REDIS = """
+[servers]
+Bob = { clients = "127.0.0.1:7", admin = "127.0.0.1:9" }
+[table]
+engine = "redis"
+[redis]
+nodes = ["127.0.0.1:10"]
+"""
+
+
+class Server:
+    """What the daemon puts together, less its sockets and what it does by the clock."""
+
+    herd = HERD
+
+    def __init__(self, folder: Path) -> None:
+        (folder / "herd.toml").write_text(self.herd)
+        (folder / "secret").touch(0o600)
+        (folder / "secret").write_bytes(SECRET)
+        (folder / "state").mkdir()
+        herd = config.load(folder / "herd.toml")
+        self._log = LogFile(folder / "log")
+        paths = Paths(folder / "state", folder / "log", folder / "secret", folder / "gazetteer")
+        self.daemon = _Daemon(
+            herd,
+            herd.server(NAME),
+            secret.read_all(folder / "secret") if herd.redis is None else None,
+            tls.load(herd, NAME),
+            paths,
+            self._log,
+        )
+        self.peers: list[tuple[PeerConnection, Transport]] = []
+        self.costs: dict[str, Cost] = {}
+        self._moment = 0
+
+    def assemble(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._log.later = loop.call_soon
+        places = loop.create_future()
+        places.set_result(NoPlaces())
+        self.daemon._loop, self.daemon._places = loop, cast("Any", places)
+        self.daemon._assemble()
+        self.clients = [self.connect(port) for port in range(8)]
+
+    async def run(self) -> dict[str, Cost]:
+        self.assemble()
+        cast("Any", self.daemon._backend)._node.start(0.0)  # there is nothing to replay
+        self.peers = [await self.link(name) for name in NEIGHBOURS]
+        await self.commands("a report alone", report, clients=1, lines=1)
+        await self.commands("a report of 32 in a turn", report, clients=1, lines=32)
+        await self.commands("a report of 8 clients with 32 each", report, clients=8, lines=32)
+        await self.commands("a question of 32 in a turn", lambda at, _: question(at), clients=1, lines=32)
+        await self.commands("an invalid line of 32 in a turn", lambda at, _: invalid(at), clients=1, lines=32)
+        await self.updates("a neighbour's update of 256")
+        self._log.close()
+        return self.costs
+
+    async def link(self, name: str, transport: Transport | None = None) -> tuple[PeerConnection, Transport]:
+        connection, far = PeerConnection(cast("Any", self.daemon._backend).peers, None), neighbour(name)
+        transport = transport or Transport(1)
+        connection.connection_made(cast("asyncio.Transport", transport))
+        for _ in range(2):
+            connection.data_received(far.data_to_send(0.0))
+            await settled()
+            far.receive_data(transport.take(), 0.0)
+            far.events(100)
+        assert far.state is State.LIVE, far.reason
+        return connection, transport
+
+    def connect(self, port: int) -> tuple[Connection, Transport]:
+        connection, transport = Connection(self.daemon._clients), Transport(port)
+        connection.connection_made(cast("asyncio.Transport", transport))
+        return connection, transport
+
+    async def commands(
+        self, name: str, spell: Callable[[int, int], bytes], *, clients: int, lines: int
+    ) -> None:
+        """Let clients send lines, so many in a turn; the first turns are not counted."""
+        for counted in (False, True):
+            meter, answers = Meter(), 0
+            for _ in range(TURNS):
+                self._moment += 1
+                sent = [
+                    b"".join(spell(client * lines + at, self._moment) + b"\n" for at in range(lines))
+                    for client in range(clients)
+                ]
+                with meter:
+                    for (connection, _), data in zip(self.clients, sent, strict=False):
+                        connection.data_received(data)
+                    await settled()
+                answers += sum(transport.take().count(b".example.com") for _, transport in self.clients)
+                for _, transport in self.peers:
+                    transport.take()
+            assert answers == TURNS * clients * lines, (name, answers)
+            if counted:
+                self.costs[name] = meter.a_command(answers)
+
+    async def updates(self, name: str) -> None:
+        meter = Meter()
+        (connection, _), (_, other) = self.peers
+        other.take()
+        self.daemon._turn._lately = 0  # clients were heard a while ago, however fast this machine is
+        for _ in range(TURNS):
+            self._moment += 1
+            data = updates(self._moment)
+            with meter:
+                connection.data_received(data)
+                await settled()
+        assert other.take().count(b"AT Ann") == TURNS * CLIENTS
+        self.costs[name] = meter.a_command(TURNS * CLIENTS)
+
+
+class Master:
+    """A connection to a master that has all tags: answers at once, and every report is the latest."""
+
+    def __init__(self) -> None:
+        self._held: dict[bytes, bytes] = {}
+
+    async def exchange(self, commands: bytes, _: int) -> list[object]:
+        return [self._execute(*words) for words in fake_redis.words(commands)]
+
+    def _execute(self, name: bytes, *words: bytes) -> object:
+        if name == b"MGET":
+            return [self._held.get(key) for key in words]
+        if name == b"WAIT":
+            return 2
+        count = int(words[1])
+        self._held.update(zip(words[2 : 2 + count], words[2 + count :], strict=False))
+        return b"1" * count
+
+    async def disconnect(self, nowait: bool) -> None:
+        pass
+
+
+async def connect(_: Address) -> Master:
+    return Master()
+
+
+NO_ERRORS = Library(
+    connect=connect,
+    errors=(OSError,),
+    moved=fake_redis.MovedError,
+    asked=fake_redis.AskError,
+    later=fake_redis.TryAgainError,
+    full=fake_redis.FullError,
+)
+
+
+class ServerOnRedis(Server):
+    """One whose table is in a cluster of one master."""
+
+    herd = HERD_ON_REDIS
+
+    async def run(self) -> dict[str, Cost]:
+        self.assemble()
+        engine = cast("Any", self.daemon._backend).engine
+        engine._library = NO_ERRORS
+        engine.learn([Address("127.0.0.1", 10)] * TAGS)
+        await settled()
+        assert not engine.routes.trouble()
+        await self.commands("a report alone", report, clients=1, lines=1)
+        await self.commands("a report of 32 in a turn", report, clients=1, lines=32)
+        await self.commands("a report of 8 clients with 32 each", report, clients=8, lines=32)
+        await self.commands("a question of 32 in a turn", lambda at, _: question(at), clients=1, lines=32)
+        await engine.close()
+        self._log.close()
+        return self.costs
+
+
+async def settled() -> None:
+    """Let the event loop do what there is to do: a turn, a batch to a master, what is left for the next, and tasks."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+def measure() -> dict[str, Cost]:
+    """Return what each kind of command costs now."""
+    _parse_recent.cache_clear()  # what an earlier run has left
+    core = {f"core: {name}": cost for name, cost in Core().run().items()}
+    with tempfile.TemporaryDirectory() as folder:
+        server = asyncio.run(Server(Path(folder)).run())
+    with tempfile.TemporaryDirectory() as folder:
+        on_redis = asyncio.run(ServerOnRedis(Path(folder)).run())
+    return (
+        core
+        | {f"server: {name}": cost for name, cost in server.items()}
+        | {f"server on redis: {name}": cost for name, cost in on_redis.items()}
+    )
+
+
+def kept() -> dict[str, Cost] | None:
+    """Return what was kept for this version of Python, if anything."""
+    figures = json.loads(FILE.read_text()).get(PYTHON) if FILE.exists() else None
+    return figures and {name: Cost(**cost) for name, cost in figures["a command"].items()}
+
+
+def libraries() -> dict[str, str]:
+    """Return the versions of what is counted with us."""
+    return {name: version(name) for name in LIBRARIES}
+
+
+def kept_libraries() -> dict[str, str]:
+    """Return those that the kept figures were counted with."""
+    found: dict[str, str] = json.loads(FILE.read_text())[PYTHON]["with"]
+    return found
+
+
+def write(costs: dict[str, Cost]) -> None:
+    """Keep these figures."""
+    figures = json.loads(FILE.read_text()) if FILE.exists() else {}
+    figures[PYTHON] = {
+        "with": libraries(),
+        "a command": {name: cost._asdict() for name, cost in costs.items()},
+    }
+    FILE.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+def table(now: dict[str, Cost], then: dict[str, Cost]) -> str:
+    """Return both, side by side."""
+    lines = [f"{'a command costs':48} {'opcodes':>9} {'kept':>9} {'':7} {'calls':>9} {'kept':>9}"]
+    for name, cost in now.items():
+        line = f"{name:48}"
+        for new, old in zip(cost, then.get(name, (None, None)), strict=True):
+            change = f"{new / old - 1:+7.1%}" if old else " " * 7
+            line += f" {new:9} {old or '':>9} {change}"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Print, and with --write keep."""
+    costs = measure()
+    print(table(costs, kept() or {}))
+    if "--write" in sys.argv[1:]:
+        write(costs)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""What an observer has logged and counted, read back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from proxyherd.telemetry.metrics import Metrics
+
+Figures = dict[str, float]
+
+
+class Clock:
+    """Seconds that only a test turns."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def figures(metrics: Metrics) -> Figures:
+    """Return all figures of ours but buckets, as `name label label`; histograms as their count and sum."""
+    return {
+        " ".join([sample.name, *sample.labels.values()]): sample.value
+        for family in metrics.registry.collect()
+        for sample in family.samples
+        if sample.name.startswith("proxyherd_") and not sample.name.endswith(("_bucket", "_build_info"))
+    }
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a log without their times and the server's name."""
+    events = list(map(json.loads, path.read_text().splitlines()))
+    for event in events:
+        del event["timestamp"], event["server"]
+    return events

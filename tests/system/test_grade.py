@@ -1,0 +1,901 @@
+"""`proxyherd grade`: full marks for herds that keep the protocol, each fault named of those that do not.
+
+Herds are real processes: ours on every topology, started by deploy/grading/server.py as a stranger's script starts it,
+and a small one of another make, whole and broken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import cast
+from xml.etree import ElementTree as ET
+
+import engines
+import psutil
+import pytest
+from broken_cases import BROKEN
+from click.testing import CliRunner
+from herd_process import PATIENCE_SECONDS, ROOT, free_port, herd_of, read_log, running_herd, wait_until
+from herd_process import Herd as RunningHerd
+from redis_cluster import Cluster
+
+from proxyherd import cli
+from proxyherd.cli.grade import SECTIONS
+from proxyherd.config import herd_file as config
+from proxyherd.grading import answers, guard, judging, keeping
+from proxyherd.grading import servers as servers_module
+from proxyherd.grading.faults import Fault, NotSeen
+from proxyherd.grading.herds import Herd, Log
+from proxyherd.grading.report import Report, Result, as_json, as_junit, as_text
+from proxyherd.grading.servers import Connection, Server, new_client
+
+TOPOLOGIES = sorted((ROOT / "deploy/topologies").glob("*.toml"))
+EDGES = [["Ann", "Bob"], ["Bob", "Cid"], ["Cid", "Dan"], ["Dan", "Ann"], ["Ann", "Cid"]]
+NAMES = ["Ann", "Bob", "Cid", "Dan"]
+ENVIRON = {
+    name: value
+    for name, value in os.environ.items()
+    if not re.match("PROXYHERD_|GOOGLE_|[A-Z]+_DIRECTORY$", name)
+}
+
+
+def grade(*arguments: object, folder: Path, seconds: float = 100) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "proxyherd", "grade", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+        cwd=folder,
+        env=ENVIRON,
+    )
+
+
+def moved(source: Path, file: Path) -> config.Herd:
+    """Write a herd's file with every port replaced by a free one."""
+    text = re.sub(r"127\.0\.0\.1:\d+", lambda _: f"127.0.0.1:{free_port()}", source.read_text())
+    file.write_text(text)
+    return config.load(file)
+
+
+def faults(done: subprocess.CompletedProcess[str]) -> set[str]:
+    assert done.returncode in (0, 1), done.stdout + done.stderr
+    return {one["id"] for one in json.loads(done.stdout)["checks"] if one["outcome"] == "fault"}
+
+
+# --- our herd
+
+
+def test_our_herd_scores_in_full_started_as_a_strangers_script_starts_it(tmp_path: Path) -> None:
+    """From a folder with nothing in it but server.py and the herd's file; with a server lost and regained."""
+    shutil.copy(ROOT / "deploy/grading/server.py", tmp_path)
+    herd = moved(ROOT / "deploy/herd.toml", tmp_path / "herd.toml")
+    done = grade(
+        *("--config", "herd.toml", "--start", f"{sys.executable} server.py {{name}}"),
+        *("--logs", "var/log/{name}.log", "--json", "-"),
+        folder=tmp_path,
+    )
+    assert faults(done) == set(), done.stdout
+    document = json.loads(done.stdout)
+    assert [one["id"] for one in document["checks"] if one["outcome"] != "passed"] == []
+    assert document["points"] == document["possible"] > 200
+    assert set(document["servers"]) == set(herd.servers)
+    for name in herd.servers:
+        events = read_log(tmp_path / f"var/log/{name}.log")
+        assert events[-1]["event"] == "stopped"
+        assert not [one for one in events if one["level"] == "error"]
+
+
+class Kept:
+    """Ends and starts servers of a herd that runs; what graders call a keeper."""
+
+    def __init__(self, running: RunningHerd) -> None:
+        self._running = running
+
+    async def lose(self, server: Server) -> None:
+        self._running[server.name].kill()
+
+    async def regain(self, server: Server) -> None:
+        self._running[server.name].start()
+        await asyncio.to_thread(self._running[server.name].wait_until_ready)
+
+    async def revive(self) -> None:
+        """Nothing ends by itself."""
+
+    def deaths(self) -> list[str]:
+        return [one.name for one in self._running.values() if one.process and one.process.poll() is not None]
+
+
+@pytest.mark.parametrize("topology", TOPOLOGIES, ids=lambda path: path.stem)
+def test_our_herd_scores_in_full_whoever_is_linked_with_whom(topology: Path) -> None:
+    """All else is judged once, above."""
+    edges = config.load(topology).edges
+    sections = [one for one in judging.SECTIONS if one.name in ("floods", "regained")]
+    with running_herd(edges) as running:
+        judged = [
+            Server(name, "127.0.0.1", one.client_port, log=one.log_file) for name, one in running.items()
+        ]
+        herd = Herd(judged, edges, Kept(running))
+        report = asyncio.run(judging.judge(herd, sections=sections, seconds=PATIENCE_SECONDS))
+        logged = [event for one in running.values() for event in one.log()]
+    assert [one.id for one in report.results if one.outcome != "passed"] == []
+    made, possible = report.points()
+    assert made == possible > 60
+    assert not [one for one in logged if one["level"] == "error"]
+
+
+def test_a_herd_that_runs_is_judged_by_its_file_and_by_addresses_alone(tmp_path: Path) -> None:
+    with running_herd([("Ann", "Bob"), ("Bob", "Cid")]) as herd:
+        by_file = grade("--config", herd.file, "--json", "-", folder=herd.folder)
+        addresses = [f"127.0.0.1:{server.client_port}" for server in herd.values()]
+        by_address = grade(*addresses, "--json", "-", folder=tmp_path)
+    assert faults(by_file) == faults(by_address) == set()
+    for done, unseen in ((by_file, {"regained"}), (by_address, {"logs", "regained"})):
+        checks = json.loads(done.stdout)["checks"]
+        missing = {one["section"] for one in checks if one["outcome"] == "not seen"}
+        assert unseen <= missing <= {*unseen, "floods"}
+    assert set(json.loads(by_address.stdout)["servers"]) == {"Ann", "Bob", "Cid"}
+
+
+@engines.ON_REDIS
+def test_our_herd_scores_in_full_with_its_table_in_redis_and_what_is_about_links_does_not_apply(
+    cluster: Cluster | None,
+) -> None:
+    with herd_of([("Ann", "Bob"), ("Bob", "Cid")], cluster=cluster) as herd:
+        beside = herd.file.parent
+        shutil.copy(ROOT / "deploy/grading/server.py", beside)
+        done = grade(
+            *("--config", herd.file, "--start", f"{sys.executable} server.py {{name}}"),
+            *("--logs", "var/log/{name}.log", "--json", "-", "--junit", "report.xml"),
+            folder=beside,
+        )
+        suites = ET.parse(beside / "report.xml").getroot()
+        logged = {name: read_log(beside / f"var/log/{name}.log") for name in herd}
+    assert done.returncode == 0, done.stdout + done.stderr
+    document = json.loads(done.stdout)
+    others = {one["id"]: one for one in document["checks"] if one["outcome"] != "passed"}
+    assert set(others) == {"floods.end", "lost.is-logged", "regained.is-logged"}, done.stdout
+    for one in others.values():
+        assert (one["outcome"], one["possible"]) == ("not applicable", 0)
+        assert "no links" in one["not_applicable"]
+    assert document["points"] == document["possible"] > 200
+    assert suites.get("skipped") == "3"
+    for events in logged.values():
+        assert events[-1]["event"] == "stopped"
+        assert not [one for one in events if one["level"] == "error"]
+
+
+# --- herds of another make
+
+
+class OtherHerd:
+    """A herd of tests/support/broken_herd.py: how it is started, where it is, who is linked with whom."""
+
+    def __init__(self, folder: Path, fault: str = "") -> None:
+        self.ports = {name: free_port() for name in NAMES}
+        (folder / "herd.json").write_text(json.dumps({"ports": self.ports, "edges": EDGES}))
+        self.command = f"{sys.executable} {ROOT}/tests/support/broken_herd.py herd.json {{name}} {fault}"
+        self.addresses = [f"{name}=127.0.0.1:{port}" for name, port in self.ports.items()]
+        lines = [f"edges = {json.dumps(EDGES)}", "[servers]"]
+        for number, name in enumerate(NAMES):
+            at = [f'"127.0.0.1:{3 * number + place}"' for place in (1, 2, 3)]
+            lines.append(f"{name} = {{ clients = {at[0]}, peers = {at[1]}, admin = {at[2]} }}")
+        (folder / "graph.toml").write_text("\n".join(lines))
+
+    def listening(self) -> list[str]:
+        return [name for name, port in self.ports.items() if is_taken(port)]
+
+
+def is_taken(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_a_whole_herd_of_another_make_scores_in_full(tmp_path: Path) -> None:
+    other = OtherHerd(tmp_path)
+    done = grade("--start", other.command, "--topology", "graph.toml", *other.addresses, folder=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"^Score: (\d+) of \1 points \(100\.0 %\)$", done.stdout, re.MULTILINE), done.stdout
+    assert done.stderr == ""
+    assert other.listening() == []
+
+
+def test_a_process_that_crashes_is_named_and_started_again(tmp_path: Path) -> None:
+    """All other ways in which a herd may be broken are tried in test_broken_herds.py, without processes."""
+    other = OtherHerd(tmp_path, "crash")
+    done = grade(
+        *("--start", other.command, "--topology", "graph.toml", *other.addresses, "--json", "-"),
+        *("--only", "hardness"),
+        folder=tmp_path,
+    )
+    assert faults(done) == BROKEN["crash"][1], done.stdout
+    assert done.returncode == 1
+    assert other.listening() == []
+
+
+def test_a_log_that_is_elsewhere_is_not_seen_and_no_fault(tmp_path: Path) -> None:
+    other = OtherHerd(tmp_path, "own-log")
+    arguments = ("--start", other.command, *other.addresses, "--only", "logs", "--patience", "0.5")
+    unnamed = grade(*arguments, "--json", "-", folder=tmp_path)
+    assert unnamed.returncode == 1, unnamed.stderr
+    assert "no check could be seen to pass or fail" in unnamed.stderr
+    for one in json.loads(unnamed.stdout)["checks"]:
+        assert "--logs" in one["not_seen"], one
+    mistyped = grade(*arguments, "--logs", "log/{name}", folder=tmp_path)
+    assert "none of the logs that are named is a regular file: log/Ann, log/Bob" in mistyped.stdout
+    named = grade(*arguments, "--logs", "{name}.log", folder=tmp_path)
+    assert named.returncode == 0, named.stdout
+
+
+def test_a_log_of_a_running_herd_that_is_not_there_is_bad_usage(tmp_path: Path) -> None:
+    done = grade("Ann=127.0.0.1:1", "--logs", "nowhere/{name}.log", folder=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "nowhere/Ann.log: there is no such log of Ann" in done.stderr
+
+
+def test_a_name_that_cannot_be_looked_up_is_not_reached(tmp_path: Path) -> None:
+    done = grade("a..b:10", folder=tmp_path)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr.startswith("Error: a..b:10: ")
+
+
+def test_what_a_server_printed_last_cannot_speak_to_the_terminal(tmp_path: Path) -> None:
+    other = OtherHerd(tmp_path, "escape")
+    done = grade("--start", other.command, *other.addresses, folder=tmp_path)
+    assert done.returncode == 3
+    assert "it printed last: \\x1b]0;pwned\\x07\\x1b[8m" in done.stderr
+    assert all(" " <= one <= "~" or one == "\n" for one in done.stderr)
+
+
+def test_too_few_descriptors_for_grading_are_no_fault_of_the_herd(tmp_path: Path) -> None:
+    """Where the system allows no more, some checks may go unseen, and none is blamed on the herd."""
+    other = OtherHerd(tmp_path)
+    limited = f'ulimit -n 90; exec {sys.executable} -m proxyherd grade "$@"'
+    done = subprocess.run(
+        [
+            *("sh", "-c", limited, "grade", "--start", other.command, "--topology", "graph.toml"),
+            *(*other.addresses, "--json", "-", "--only", "hardness", "--only", "cases"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+        cwd=tmp_path,
+        env=ENVIRON,
+    )
+    assert faults(done) == set(), done.stdout
+    [unseen] = [one for one in json.loads(done.stdout)["checks"] if one["outcome"] == "not seen"]
+    assert "more files" in unseen["not_seen"]
+
+
+def test_a_running_herd_is_stopped_and_started_by_commands(tmp_path: Path) -> None:
+    other = OtherHerd(tmp_path)
+    start = other.command.replace("{name}", '"$1"')
+    # It keeps what it was given as stderr: nobody may wait for the end of that.
+    (tmp_path / "start.sh").write_text(f"{start} >>$1.log </dev/null & echo $! >$1.pid\n")
+    (tmp_path / "stop.sh").write_text("kill -9 $(cat $1.pid)\n")
+    environ = {**ENVIRON, "PYTHONUNBUFFERED": "1"}
+    try:
+        for name in NAMES:
+            subprocess.run(["sh", "start.sh", name], cwd=tmp_path, env=environ, check=True)
+        wait_until(lambda: len(other.listening()) == len(NAMES), "all listen")
+        command = ("--lose", "sh stop.sh {name}", "--regain", "env PYTHONUNBUFFERED=1 sh start.sh {name}")
+        done = grade(
+            *command,
+            *("--logs", "{name}.log", "--topology", "graph.toml", *other.addresses, "--json", "-"),
+            folder=tmp_path,
+        )
+    finally:
+        for name in NAMES:
+            subprocess.run(["sh", "stop.sh", name], cwd=tmp_path, check=False)
+    assert faults(done) == set(), done.stdout
+    assert [one["id"] for one in json.loads(done.stdout)["checks"] if one["outcome"] != "passed"] == []
+
+
+def test_a_report_written_three_ways_says_the_same(tmp_path: Path) -> None:
+    other = OtherHerd(tmp_path, "float")
+    done = grade(
+        *("--start", other.command, *other.addresses, "--only", "times", "--only", "regained"),
+        *("--json", "report.json", "--junit", "report.xml"),
+        folder=tmp_path,
+    )
+    document = json.loads((tmp_path / "report.json").read_text())
+    suites = ET.parse(tmp_path / "report.xml").getroot()
+    assert done.returncode == 1
+    [failed] = [one for one in document["checks"] if one["outcome"] == "fault"]
+    assert failed["id"] == "times.difference-is-exact"
+    assert failed["rule"] in done.stdout
+    assert failed["got"] in done.stdout
+    assert f"FAULT {failed['id']}: {failed['title']} (-4)" in done.stdout
+    assert [one.get("name") for one in suites.iter("testcase") if one.find("failure") is not None] == [
+        failed["id"]
+    ]
+    assert suites.get("tests") == str(len(document["checks"]))
+    assert suites.get("failures") == "1"
+    assert [one.get("name") for one in suites] == ["Times and differences", "A server lost and regained"]
+    assert f"Score: {document['points']} of {document['possible']} points" in done.stdout
+
+
+# --- nothing hangs, and nothing is left behind
+
+
+@contextlib.contextmanager
+def falling_silent(answered: int) -> Iterator[int]:
+    """Lend the port of a server that answers so many lines, as it should, and no more."""
+    left = answered
+
+    def answer(connection: socket.socket) -> None:
+        nonlocal left
+        with connection, connection.makefile("rwb") as stream, contextlib.suppress(OSError):
+            for line in stream:
+                if (left := left - 1) < 0:
+                    continue
+                words = line.split()
+                at = b"AT Ann +0.000000001 " + b" ".join(words[1:] if words[0] == b"IAMAT" else known)
+                known[:] = words[1:] if words[0] == b"IAMAT" else known
+                stream.write(at + (b"\n{}\n\n" if words[0] == b"WHATSAT" else b"\n"))
+                stream.flush()
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=answer, args=[listener.accept()[0]], daemon=True).start()
+
+    known: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=accept)
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+def test_a_server_that_never_answers_is_not_reached(tmp_path: Path) -> None:
+    with falling_silent(0) as port:
+        done = grade(f"127.0.0.1:{port}", "--patience", "0.3", folder=tmp_path, seconds=20)
+    assert done.returncode == 3
+    assert f"127.0.0.1:{port}: nothing within 0.3 s" in done.stderr
+
+
+def test_a_server_that_falls_silent_costs_the_deadline_and_no_more(tmp_path: Path) -> None:
+    with falling_silent(6) as port:
+        began = time.monotonic()
+        done = grade(f"127.0.0.1:{port}", "--patience", "0.3", "--deadline", "3", folder=tmp_path, seconds=60)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert time.monotonic() - began < 15
+    assert "expected  that all checks together end in time" in done.stdout
+
+
+def test_a_server_that_is_not_there_is_not_reached(tmp_path: Path) -> None:
+    port = free_port()
+    done = grade(f"Ann=127.0.0.1:{port}", folder=tmp_path)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert f"Error: Ann at 127.0.0.1:{port}: Connection refused; is the herd up?" in done.stderr
+
+
+def test_a_herd_is_not_started_where_another_process_listens(tmp_path: Path) -> None:
+    other = OtherHerd(tmp_path)
+    with socket.create_server(("127.0.0.1", other.ports["Cid"])):
+        done = grade("--start", other.command, *other.addresses, folder=tmp_path)
+    assert done.returncode == 3
+    assert f"Cid: another process listens at 127.0.0.1:{other.ports['Cid']} already" in done.stderr
+    assert other.listening() == []
+
+
+def test_a_server_that_ends_at_its_start_is_told_with_its_last_words(tmp_path: Path) -> None:
+    other = OtherHerd(tmp_path)
+    command = "sh -c 'test {name} != Bob || { echo no port for me >&2; exit 1; }; exec " + other.command + "'"
+    done = grade("--start", command, *other.addresses, folder=tmp_path)
+    assert done.returncode == 3
+    assert "Bob: has ended at its start; it printed last: no port for me" in done.stderr
+    assert other.listening() == []
+
+
+@pytest.mark.parametrize(
+    ("number", "times", "command"),
+    [
+        (signal.SIGTERM, 1, "sh -c '{} & wait'"),
+        (signal.SIGINT, 1, "sh -c 'setsid {} & wait'"),
+        (signal.SIGINT, 2, "sh -c 'trap \"\" TERM; {} & setsid sleep 300 & while :; do sleep 0.1; done'"),
+    ],
+)
+def test_a_grading_that_is_broken_off_leaves_no_process(
+    number: signal.Signals, times: int, command: str, tmp_path: Path
+) -> None:
+    """Neither of those it has started nor of those that they have started, in whatever session, ready to end or not."""
+    other = OtherHerd(tmp_path)
+    command = command.format(other.command)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "proxyherd", "grade", "--start", command, *other.addresses],
+        cwd=tmp_path,
+        env=ENVIRON,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_until(lambda: len(other.listening()) == len(NAMES), "the herd is up")
+        started = psutil.Process(process.pid).children(recursive=True)
+        for _ in range(times):
+            process.send_signal(number)
+            time.sleep(0.5 if times > 1 else 0)  # so that the second comes while the first is obeyed
+        assert process.wait(PATIENCE_SECONDS) == 1
+    finally:
+        process.kill()
+        process.wait()
+    assert len(started) >= 2 * len(NAMES)
+    wait_until(lambda: not any(one.is_running() for one in started), "all have ended")
+
+
+@pytest.mark.parametrize("killed", ["the command", "its group", "the one that grades"])
+def test_nothing_that_was_started_outlives_a_grading_that_is_killed(killed: str, tmp_path: Path) -> None:
+    """By SIGKILL, which nobody hears: neither servers nor what they have started in sessions of its own."""
+    other = OtherHerd(tmp_path)
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "proxyherd", "grade", "--start"),
+            *(f"sh -c 'setsid sleep 300 & setsid {other.command} & wait'", *other.addresses),
+        ],
+        cwd=tmp_path,
+        env=ENVIRON,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    started: list[psutil.Process] = []
+    try:
+        wait_until(lambda: len(other.listening()) == len(NAMES), "the herd is up")
+        [grader] = psutil.Process(process.pid).children()
+        started = grader.children(recursive=True)
+        assert len(started) >= 3 * len(NAMES)
+        if killed == "the one that grades":
+            grader.kill()
+            _, said = process.communicate(timeout=PATIENCE_SECONDS)
+            assert process.returncode == 1
+            assert "the grading was ended by SIGKILL; all that it had started has been ended too" in said
+        elif killed == "its group":
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
+        process.communicate()
+        wait_until(lambda: not any(one.is_running() for one in [grader, *started]), "all have ended")
+    finally:
+        process.kill()
+        for one in started:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
+    assert other.listening() == []
+
+
+def test_a_command_gets_no_more_of_the_environment_than_it_needs(tmp_path: Path) -> None:
+    other = OtherHerd(tmp_path)
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "proxyherd", "grade", *other.addresses),
+            *(
+                "--start",
+                "sh -c 'env -0 > {name}.part && mv {name}.part {name}.env'",
+                "--env",
+                "CHOSEN",
+                "--env",
+                "GIVEN=a=b",
+            ),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+        cwd=tmp_path,
+        env={
+            "PATH": os.environ["PATH"],
+            "LC_TIME": "C",
+            "TZ": "UTC",
+            "TOKEN": "t",
+            "AWS_KEY": "k",
+            "CHOSEN": "c",
+            "PYTHONCOERCECLOCALE": "0",
+        },
+    )
+    assert done.returncode == 3
+    ended, *_ = tmp_path.glob("*.env")  # the other one may have been ended before it had written its own
+    got = dict(one.split("=", 1) for one in ended.read_text().split("\0") if one)
+    assert got.pop("PWD", None) in (None, str(tmp_path))  # which the shell adds
+    assert got.pop("PATH") == os.environ["PATH"]
+    assert got == {"LC_TIME": "C", "TZ": "UTC", "CHOSEN": "c", "GIVEN": "a=b", "PYTHONUNBUFFERED": "1"}
+    unset = grade("--env", "UNSET_HERE", folder=tmp_path)
+    assert unset.returncode == 2
+    assert "'UNSET_HERE' is no NAME=VALUE, nor a variable that is set here" in unset.stderr
+
+
+@pytest.mark.timeout(20)
+def test_a_log_is_never_waited_for_and_only_a_regular_file_is_one(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "Pipe")
+    (tmp_path / "Device").symlink_to("/dev/zero")
+    (tmp_path / "Folder").mkdir()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "Socket"))
+        for name in ("Pipe", "Device", "Folder", "Socket", "nothing"):
+            log = Log(Server(name, "h", 1, log=tmp_path / name))
+            assert list(log.tail().lines()) == []
+            herd = Herd([log.server])
+            fault = herd.unlogged(Fault("Ann", b"", "a line", "none"))
+            assert isinstance(fault, NotSeen)
+            assert f"none of the logs that are named is a regular file: {tmp_path / name}" in str(fault)
+
+
+@pytest.mark.timeout(20)
+def test_what_a_server_prints_into_is_never_waited_for(tmp_path: Path) -> None:
+    """Also where a stranger has put a pipe in place of it."""
+    started = keeping.Started("true", tmp_path, tmp_path, signal.SIGKILL, {})
+    server = Server("Ann", "127.0.0.1", free_port())
+    os.mkfifo(started.output(server))
+    try:
+        with pytest.raises(keeping.StartError, match=r"Ann: .*Ann\.out: "):
+            asyncio.run(started.start([server]))
+    finally:
+        started.end()
+
+
+def test_a_server_that_prints_without_an_end_is_ended_by_the_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeping, "MOST_FILE_BYTES", 1 << 20)
+    outputs = tmp_path / "outputs"
+    outputs.mkdir()
+    started = keeping.Started("yes {name}", tmp_path, outputs, signal.SIGKILL, os.environ)
+    server = Server("Ann", "127.0.0.1", free_port())
+    try:
+        with pytest.raises(keeping.StartError, match="has ended at its start; it printed last: Ann"):
+            asyncio.run(started.start([server]))
+    finally:
+        started.end()
+    assert started.output(server).stat().st_size <= keeping.MOST_FILE_BYTES
+
+
+def test_an_answer_without_an_end_is_a_fault_and_a_long_one_none() -> None:
+    async def read(data: bytes, *, places: bool) -> bytes:
+        reader = asyncio.StreamReader(limit=servers_module.BUFFERED_BYTES)
+        reader.feed_data(data)
+        connection = Connection("Ann", reader, cast("asyncio.StreamWriter", None), 0.2)
+        return await (connection.places() if places else connection.line())
+
+    long = b"x" * servers_module.MOST_BYTES
+    assert asyncio.run(read(long[:-1] + b"\n", places=False)) == long[:-1] + b"\n"
+    assert asyncio.run(read(2 * long + b"\n\n", places=True)) == 2 * long
+    with pytest.raises(Fault, match="more than 2,097,152 bytes without an end"):
+        asyncio.run(read(2 * long, places=False))
+
+
+def test_a_log_is_followed_where_it_grows_and_from_its_beginning_where_it_is_replaced(tmp_path: Path) -> None:
+    file = tmp_path / "log"
+    file.write_bytes(b"before\n")
+    log = Log(Server("Ann", "h", 1, log=file))
+    tail = log.tail()
+    with file.open("ab") as end:
+        end.write(b"one\ntw")
+        end.flush()
+        assert (list(tail.lines()), tail.rest) == ([b"one"], b"tw")
+        end.write(b"o\n")
+    assert (list(tail.lines()), tail.rest) == ([b"two"], b"")
+    file.rename(tmp_path / "log.1")
+    file.write_bytes(b"three\n")
+    assert list(tail.lines()) == [b"three"]
+    assert list(tail.lines()) == []
+
+
+def test_a_server_that_becomes_a_daemon_is_ended_too(tmp_path: Path) -> None:
+    other = OtherHerd(tmp_path)
+    done = grade("--start", f"setsid -f {other.command}", *other.addresses, folder=tmp_path)
+    assert done.returncode in (0, 1, 3), done.stderr
+    assert other.listening() == []
+    assert not [one for one in psutil.process_iter(["cwd"]) if one.info["cwd"] == str(tmp_path)]
+
+
+# --- usage
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["nowhere"], "is no [NAME=]HOST:PORT"),
+        (["127.0.0.1:0"], "is no [NAME=]HOST:PORT"),
+        (["a=h:1", "a=h:2"], "the same name stands there twice"),
+        (["a=h:1", "b=h:1"], "the same address stands there twice"),
+        (["h:1", "--start", "x {name}"], "servers must be named"),
+        (["h:1", "--logs", "{name}.log"], "servers must be named"),
+        (["a=h:1", "--start", "x", "--lose", "y", "--regain", "z"], "leave out --lose and --regain"),
+        (["a=h:1", "--lose", "y"], "--lose and --regain go together"),
+        (["a=h:1", "--start", "'x"], "a command cannot be read"),
+        (["a=h:1", "--log", "b=file"], "there is no server b"),
+        (["a=h:1", "--log", "a"], "is no NAME=FILE"),
+        (["--topology", "graph.toml"], "--topology goes with NAME=HOST:PORT"),
+        (["Ann=h:1", "--topology", "graph.toml"], "has Bob, Cid, Dan too"),
+        (["Zoe=h:1", "--topology", "graph.toml"], "there is no server 'Zoe'"),
+        ([], "deploy/herd.toml: No such file"),
+    ],
+)
+def test_bad_usage_is_exit_2_and_says_what_to_do(
+    arguments: list[str], complaint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    OtherHerd(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(guard, "split", lambda: pytest.fail("bad usage is told before anything is begun"))
+    done = CliRunner().invoke(cli.main, ["grade", *arguments], env={"PROXYHERD_CONFIG": None})
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert complaint in re.sub(r"\s+", " ", done.stderr)
+
+
+def test_a_herd_that_speaks_tls_with_clients_is_not_judged(tmp_path: Path) -> None:
+    file = tmp_path / "herd.toml"
+    moved(ROOT / "deploy/herd.toml", file)
+    file.write_text(file.read_text() + '[tls]\nclients_certificate = "c.pem"\nclients_key = "k.pem"\n')
+    done = grade("--config", file, folder=tmp_path)
+    assert done.returncode == 2
+    assert "its servers speak TLS" in done.stderr
+
+
+# --- what is judged
+
+
+def test_the_sections_of_the_command_line_are_those_that_are_judged() -> None:
+    assert tuple(section.name for section in judging.SECTIONS) == SECTIONS
+
+
+def all_checks() -> list[tuple[str, str]]:
+    herd = Herd([Server("Ann", "127.0.0.1", 1)])
+    return [(one.id, one.title) for section in judging.SECTIONS for one in section.checks(herd)]
+
+
+def test_every_check_has_an_id_of_its_own_and_those_that_are_no_cases_are_on_the_page() -> None:
+    ids = [one for one, _ in all_checks()]
+    assert len(set(ids)) == len(ids)
+    told = re.findall(r"^\| `([a-z-]+\.[a-z0-9-]+)` \|", (ROOT / "docs/grading.md").read_text(), re.MULTILINE)
+    assert told == [one for one in ids if not one.startswith("case.")]
+
+
+def test_clients_are_new_and_none_is_a_part_of_another() -> None:
+    clients = [new_client() for _ in range(200)]
+    assert all(one is other or one not in other for one in clients for other in clients)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (
+            b"AT Ann +1.500000000 k +1+1 5\n",
+            answers.AtLine(b"Ann", 1_500_000_000, 5_000_000_000, b"k +1+1 5"),
+        ),
+        (b"AT Ann -0.000000001 k +1+1 5.5\n", answers.AtLine(b"Ann", -1, 5_500_000_000, b"k +1+1 5.5")),
+        (b"AT Ann +1.5 k +1+1 5\n", None),
+        (b"AT Ann 1.500000000 k +1+1 5\n", None),
+        (b"AT Ann +1.500000000 k +1+1 5", None),
+        (b"AT Ann +1.500000000 k +1+1 5 more\n", None),
+        (b"AT Ann +" + b"9" * 5_000 + b".500000000 k +1+1 5\n", None),
+        (b"? IAMAT\n", None),
+        (b"\n", None),
+    ],
+)
+def test_an_at_line_is_read_as_it_must_be(line: bytes, expected: answers.AtLine | None) -> None:
+    assert answers.parse_at(line) == expected
+
+
+GOOD = {"html_attributions": [], "results": [{"name": "a"}], "status": "OK"}
+
+
+@pytest.mark.parametrize(
+    ("body", "complaint"),
+    [
+        (json.dumps(GOOD), None),
+        (json.dumps({**GOOD, "results": []}), None),
+        (json.dumps({**GOOD, "results": [], "status": "REQUEST_DENIED", "error_message": "no key"}), None),
+        (json.dumps({**GOOD, "results": [{}, {}]}), "2 results, more than the 1 asked for"),
+        (json.dumps({**GOOD, "status": "FINE"}), 'the status "FINE", which Google has not'),
+        (json.dumps({**GOOD, "status": ["OK"]}), "the status \"['OK']\", which Google has not"),
+        (
+            json.dumps({**GOOD, "status": "UNKNOWN_ERROR"}),
+            "results that are no objects, or that stand beside",
+        ),
+        (json.dumps({**GOOD, "results": [1]}), "results that are no objects"),
+        (json.dumps({**GOOD, "results": {}}), "that is no list"),
+        (json.dumps({"results": []}), "JSON without html_attributions, status"),
+        ("[]", "JSON that is no object"),
+        ("{", "no JSON"),
+        ("[" * 100_000, "no JSON"),
+        ("9" * 100_000, "no JSON"),
+        ("\xff", "no JSON"),
+        (json.dumps(GOOD) + "\n", "an empty line"),
+    ],
+)
+def test_places_are_faulted_for_what_is_wrong_with_them(body: str, complaint: str | None) -> None:
+    found = answers.places_complaint(body.encode("latin-1"), 1)
+    assert found is None if complaint is None else complaint in (found or "")
+
+
+def test_a_difference_from_a_float_is_told_from_an_exact_one() -> None:
+    received, sent = 1_795_524_309_232_123_571, 1_000_000_000_000_000_078
+    floats = [float(f"{received + n}e-9") - float(f"{sent}e-9") for n in range(50)]
+    from_floats = [int(f"{one:.9f}".replace(".", "")) for one in floats]
+    assert all(map(answers.is_from_a_float, from_floats))
+    exact = [received - sent + n for n in range(0, 50_000, 997)]
+    assert sum(map(answers.is_from_a_float, exact)) < len(exact) / 4
+
+
+def test_what_a_stranger_sent_cannot_break_a_report() -> None:
+    nasty = "\0\x1b[2J<&\"'>\n\ud800é]]>"
+    fault = Fault(nasty, b"\0\x1b<&\xff", nasty, nasty)
+    results = [
+        Result("a.b", "s", "t", "r", 4, 0.1, fault=fault),
+        Result("a.c", "s", "t", "r", 4, 0.1, not_seen=nasty),
+        Result("a.d", "s", "t", "r", 4, 0.1, not_applicable=nasty),
+        Result("a.d", "s", "t", "r", 4, 0.1),
+    ]
+    report = Report({nasty: "h:1"}, {"s": "S"}, results, 1.0)
+    assert report.points() == (4, 8)
+    assert as_text(report).count("\n") == as_text(Report({"Ann": "h:1"}, {"s": "S"}, results, 1.0)).count(
+        "\n"
+    )
+    for text in (as_text(report), as_json(report).decode(), as_junit(report)):
+        assert text.replace("\n", "").isprintable()
+    ET.fromstring(as_junit(report))
+    assert json.loads(as_json(report))["possible"] == 8
+
+
+# --- deploy/grading/server.py
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Path:
+    """A folder with server.py and a herd's file."""
+    shutil.copy(ROOT / "deploy/grading/server.py", tmp_path)
+    moved(ROOT / "deploy/herd.toml", tmp_path / "herd.toml")
+    return tmp_path
+
+
+def run_server(
+    *arguments: str, folder: Path, python: str = sys.executable
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [python, "server.py", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+        cwd=folder,
+        env=ENVIRON,
+    )
+
+
+@pytest.mark.parametrize("arguments", [[], ["Clark", "Bona"], ["--help"]])
+def test_server_without_one_name_is_bad_usage(arguments: list[str], bare: Path) -> None:
+    done = run_server(*arguments, folder=bare)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "server.py: usage: python3 server.py NAME, such as: python3 server.py Clark\n"
+
+
+def test_server_of_an_unknown_name_lists_the_known_and_makes_nothing(bare: Path) -> None:
+    done = run_server("Nobody", folder=bare)
+    assert done.returncode == 2
+    assert "there is no server 'Nobody'; it has Bailey, Bona, Campbell, Clark, Jaquez" in done.stderr
+    assert sorted(path.name for path in bare.iterdir()) == ["herd.toml", "server.py"]
+
+
+def python_without_packages() -> str:
+    python = Path(sys.base_prefix) / f"bin/python{sys.version_info[0]}.{sys.version_info[1]}"
+    code = "import importlib.util as u, sys; sys.exit(u.find_spec('msgspec') is not None)"
+    if not python.exists() or subprocess.run([python, "-c", code], check=False).returncode:
+        pytest.skip("there is no Python here without the herd's packages")
+    return str(python)
+
+
+def test_a_python_without_the_packages_is_told_what_to_install(bare: Path) -> None:
+    python = python_without_packages()
+    done = run_server("Clark", folder=bare, python=python)
+    assert done.returncode == 2
+    assert f"server.py: {python} has no proxyherd, aiohttp" in done.stderr
+    assert f"{python} -m pip install" in done.stderr
+
+
+class Servers:
+    """Servers started by server.py in one folder; ended by id."""
+
+    def __init__(self, folder: Path, python: str = sys.executable, script: str = "server.py") -> None:
+        self.folder = folder
+        self.herd = config.load(folder / "herd.toml")
+        self.command = [python, script]
+        self.running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, *names: str) -> None:
+        environ = {**ENVIRON, "PROXYHERD_CONFIG": str(self.folder / "herd.toml")}
+        for name in names:
+            self.running[name] = subprocess.Popen([*self.command, name], cwd=self.folder, env=environ)
+        for name in names:
+            wait_until(partial(is_taken, self.port(name)), f"{name} listens")
+
+    def port(self, name: str) -> int:
+        return self.herd.servers[name].clients[0].port
+
+    def wait_until_knows(self, name: str, client: str, at: str) -> None:
+        wait_until(lambda: self.ask(name, f"WHATSAT {client} 0 0") == at, f"{name} knows {at}")
+
+    def stop(self, *names: str, number: signal.Signals = signal.SIGTERM) -> list[int]:
+        for name in names:
+            self.running[name].send_signal(number)
+        return [self.running[name].wait(PATIENCE_SECONDS) for name in names]
+
+    def end(self) -> None:
+        for process in self.running.values():
+            process.kill()
+            process.wait()
+
+    def ask(self, name: str, line: str) -> str:
+        with socket.create_connection(("127.0.0.1", self.port(name)), PATIENCE_SECONDS) as connection:
+            connection.sendall(line.encode() + b"\n")
+            return connection.makefile("r").readline()
+
+
+@pytest.fixture
+def servers(bare: Path) -> Iterator[Servers]:
+    started = Servers(bare)
+    try:
+        yield started
+    finally:
+        started.end()
+
+
+def test_five_started_at_once_share_one_secret_and_flood_and_end_cleanly(servers: Servers) -> None:
+    servers.start(*servers.herd.servers)
+    at = servers.ask("Clark", "IAMAT kiwi +1+1 5")
+    assert at.startswith("AT Clark ")
+    for name in servers.herd.servers:
+        servers.wait_until_knows(name, "kiwi", at)
+    var = servers.folder / "var"
+    assert (var / "secret").stat().st_mode & 0o777 == 0o600
+    assert sorted(path.name for path in var.iterdir()) == ["herd.lock", "lib", "log", "secret"]
+    names = list(servers.herd.servers)
+    assert servers.stop(*names[:3]) == [0, 0, 0]
+    assert servers.stop(*names[3:], number=signal.SIGINT) == [0, 0]
+
+
+def test_a_server_has_its_state_again_and_a_new_herd_has_none(servers: Servers) -> None:
+    servers.start("Clark", "Bailey")  # which are not linked, so nobody tells Clark
+    at = servers.ask("Clark", "IAMAT kiwi +1+1 5")
+    servers.stop("Clark", number=signal.SIGKILL)
+    servers.start("Clark")
+    assert servers.ask("Clark", "WHATSAT kiwi 0 0") == at
+    servers.stop("Clark", "Bailey", number=signal.SIGKILL)
+    servers.start("Clark", "Bailey")
+    assert servers.ask("Clark", "WHATSAT kiwi 0 0") == "? WHATSAT kiwi 0 0\n"
+
+
+def test_the_virtual_environment_of_the_repository_is_found(tmp_path: Path) -> None:
+    python = python_without_packages()
+    grading = tmp_path / "deploy/grading"
+    grading.mkdir(parents=True)
+    shutil.copy(ROOT / "deploy/grading/server.py", grading)
+    (tmp_path / "proxyherd").symlink_to(ROOT / "proxyherd")
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    moved(ROOT / "deploy/herd.toml", tmp_path / "herd.toml")
+    servers = Servers(tmp_path, python, "deploy/grading/server.py")
+    try:
+        servers.start("Clark")
+        assert servers.ask("Clark", "HELLO") == "? HELLO\n"
+        assert servers.stop("Clark") == [0]
+    finally:
+        servers.end()
+    assert (grading / "var/log/Clark.log").exists()

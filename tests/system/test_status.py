@@ -1,0 +1,396 @@
+"""`proxyherd status`: as JSON, and again and again, of a herd of which servers hang, end and come back."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import pty
+import re
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import threading
+import time
+from collections.abc import Iterator
+from fcntl import ioctl
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from herd_process import Herd, now, running_herd, wait_until
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from proxyherd.cli import status as watching_room
+from proxyherd.config import herd_file as config
+from proxyherd.remote import ask, polling
+
+ROOT = Path(__file__).parents[2]
+ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+ANN = config.Server("Ann", (), (), (), ())
+
+
+@pytest.fixture(scope="module")
+def herd() -> Iterator[Herd]:
+    """Ann, linked with Bob, linked with Cid."""
+    with running_herd([("Ann", "Bob"), ("Bob", "Cid")]) as herd:
+        yield herd
+
+
+def command(herd: Herd, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "proxyherd", "status", "--config", str(herd.file), *arguments]
+
+
+def run(herd: Herd, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(herd, *arguments), capture_output=True, text=True, timeout=600, check=False, cwd=herd.folder
+    )
+
+
+def status(herd: Herd) -> tuple[int, dict[str, Any]]:
+    done = run(herd, "--json")
+    assert done.stderr == ""
+    return done.returncode, json.loads(done.stdout)
+
+
+@contextlib.contextmanager
+def cut(herd: Herd, name: str) -> Iterator[None]:
+    """Kill a server, and have the herd whole again behind."""
+    herd[name].kill()
+    try:
+        yield
+    finally:
+        herd[name].start()
+        herd.wait_until_whole()
+
+
+@contextlib.contextmanager
+def frozen(herd: Herd, name: str) -> Iterator[None]:
+    herd[name].freeze()
+    try:
+        yield
+    finally:
+        herd[name].thaw()
+        herd.wait_until_whole()
+
+
+# JSON. -------------------------------------------------------------------------------------------------------
+
+
+def test_json_says_what_each_server_says_of_itself(herd: Herd) -> None:
+    herd["Ann"].hears(b"kiwi")
+    herd["Cid"].ask(b"FOO")
+    wait_until(lambda: herd["Cid"].knows(b"kiwi"), "Cid knows")
+    code, told = status(herd)
+    assert code == 0
+    assert told["whole"] is True
+    assert told["herd"] == str(herd.file)
+    ann, bob, cid = told["servers"]
+    assert (ann["server"], ann["state"], ann["reason"]) == ("Ann", "ready", "")
+    assert (bob["neighbours"], bob["unlinked"]) == (["Ann", "Cid"], [])
+    assert ann["addresses"] == {
+        "clients": [f"127.0.0.1:{herd['Ann'].client_port}"],
+        "peers": [f"127.0.0.1:{herd['Ann'].peer_port}"],
+        "admin": [f"127.0.0.1:{herd['Ann'].admin_port}"],
+    }
+    assert (ann["clients"], ann["commands"], ann["journal_failing"], ann["rates"]) == (1, 1, False, None)
+    assert (ann["floods_in"], ann["floods_out"], bob["floods_in"], bob["floods_out"]) == (0, 1, 1, 1)
+    assert cid["commands"] >= 2
+
+
+def test_json_of_a_server_that_does_not_answer_is_unknown_and_exit_1(herd: Herd) -> None:
+    with cut(herd, "Cid"):
+        herd["Bob"].wait_until_not_linked("Cid")
+        code, told = status(herd)
+        done = run(herd)
+    assert (code, told["whole"]) == (1, False)
+    ann, bob, cid = told["servers"]
+    assert (ann["state"], bob["unlinked"]) == ("ready", ["Cid"])
+    assert cid["state"] == "unknown"
+    assert "Connection refused" in cid["reason"]
+    assert all(cid[name] is None for name in ("unlinked", "clients", "commands", "mended", "journal_failing"))
+    assert done.returncode == 1
+    assert re.search(r"^Cid .* unknown  - ", done.stdout, re.MULTILINE)
+    assert re.search(r"^Cid cannot be asked: .*Connection refused", done.stderr, re.MULTILINE)
+
+
+def test_every_field_of_the_json_is_documented_and_no_other(herd: Herd) -> None:
+    told = json.loads(run(herd, "--json").stdout)
+    server = {**told["servers"][0], "rates": None}
+    rates = ("seconds", "commands", "floods_in", "floods_out", "lag_p99_seconds")
+    names = [*told, *(f"servers[].{name}" for name in server), *(f"servers[].rates.{name}" for name in rates)]
+    table = (ROOT / "docs/tools.md").read_text().partition("\n| field | value |\n")[2].partition("\n\n")[0]
+    assert re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE) == names
+
+
+def test_all_that_a_server_is_asked_has_one_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one that takes its time with the first answer, and gives no second."""
+    now, given = 5.0, list[float]()
+
+    def get(addresses: object, path: str, seconds: float) -> tuple[int, str]:
+        nonlocal now
+        given.append(seconds)
+        now += 0.7
+        if path == "/metrics":
+            raise ask.Unreachable("timed out")
+        return 200, "ready\n"
+
+    monkeypatch.setattr(ask, "_get", get)
+    monkeypatch.setattr(ask, "time", SimpleNamespace(monotonic=lambda: now))
+    assert ask.status(ANN, 1.0).state == "unknown"
+    assert given == [1.0, pytest.approx(0.3)]
+
+
+# What happened in between. -----------------------------------------------------------------------------------
+
+
+def said(at: float, **figures: Any) -> ask.Status:
+    return ask.Status(ANN, at, up=True, **figures)
+
+
+def test_rates_are_what_was_counted_in_between() -> None:
+    rates = polling.rates(
+        said(5.0, commands=10, floods_in=4, floods_out=9), said(7.0, commands=40, floods_in=5, floods_out=9)
+    )
+    assert rates == polling.Rates(2.0, commands=15.0, floods_in=0.5, floods_out=0.0, lag_p99=None)
+
+
+def test_there_are_no_rates_over_a_restart_or_a_silence() -> None:
+    silent = ask.Status(ANN, 6.0)
+    assert polling.rates(said(5.0, started=1.0), said(6.0, started=2.0, commands=5)) is None
+    assert polling.rates(said(5.0), silent) is None
+    assert polling.rates(silent, said(7.0)) is None
+
+
+BOUNDS = (0.001, 0.01, 0.1, float("inf"))
+
+
+@settings(deadline=None)
+@given(before=st.lists(st.sampled_from(BOUNDS)), between=st.lists(st.sampled_from(BOUNDS)))
+def test_lag_is_the_least_bound_under_which_99_of_100_measurements_of_the_interval_lie(
+    before: list[float], between: list[float]
+) -> None:
+    def cumulative(measured: list[float]) -> dict[float, int]:
+        return {bound: sum(one <= bound for one in measured) for bound in BOUNDS}
+
+    rates = polling.rates(said(5.0, lag=cumulative(before)), said(6.0, lag=cumulative(before + between)))
+    assert rates is not None
+    if not between:
+        assert rates.lag_p99 is None
+    else:
+        enough = [
+            bound for bound in BOUNDS if sum(one <= bound for one in between) * 100 >= 99 * len(between)
+        ]
+        assert rates.lag_p99 == enough[0]
+
+
+COUNTED = st.integers(0, 9) | st.integers(-(10**308), 10**308) | st.sampled_from([-(10**308), 10**308])
+LAG = st.dictionaries(st.floats() | st.just(math.inf), COUNTED, max_size=4)
+
+
+@settings(deadline=None)
+@given(
+    before=st.tuples(COUNTED, COUNTED, COUNTED, LAG),
+    now=st.tuples(COUNTED, COUNTED, COUNTED, LAG),
+    later=st.sampled_from([0.1, 1.0]),
+)
+def test_whatever_a_stranger_counts_makes_rates_that_are_numbers_or_none(
+    before: tuple[int, int, int, dict[float, int]], now: tuple[int, int, int, dict[float, int]], later: float
+) -> None:
+    """Nobody else than a stranger sends totals near the greatest float, or a bucket that ends at NaN."""
+    first, second = (
+        said(at, commands=commands, floods_in=floods_in, floods_out=floods_out, lag=lag)
+        for at, (commands, floods_in, floods_out, lag) in ((0.0, before), (later, now))
+    )
+    rates = polling.rates(first, second)
+    if rates is not None:
+        assert rates.lag_p99 is None or rates.lag_p99 >= 0
+        json.dumps(watching_room._rates_object(rates), allow_nan=False)
+
+
+def test_what_happens_is_seen_as_it_happens(herd: Herd) -> None:
+    with watching(herd, "--json", "--interval", "0.1") as lines, herd["Ann"].connect() as connection:
+        assert json.loads(next(lines))["servers"][0]["rates"] is None
+        for line in lines:
+            connection.ask(b"FOO")
+            connection.ask(b"IAMAT kiwi +1+1 %b" % now())
+            ann, bob, cid = (one["rates"] for one in json.loads(line)["servers"])
+            if ann and ann["commands"] > 0 and bob["floods_in"] > 0 and bob["floods_out"] > 0:
+                break
+        assert 0 < ann["seconds"] < 10
+        assert cid["commands"] == 0
+        assert {"lag_p99_seconds"} <= cid.keys()
+
+
+@contextlib.contextmanager
+def watching(herd: Herd, *arguments: str) -> Iterator[Iterator[str]]:
+    """Read along what `status --watch` prints into a pipe; Ctrl-C at the end is a good one."""
+    with subprocess.Popen(
+        command(herd, "--watch", *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        try:
+            yield iter(process.stdout)
+            process.send_signal(signal.SIGINT)
+            rest = process.stdout.read()
+            assert "\x1b" not in rest
+            assert process.wait(20) in (0, 1)
+            assert process.stderr.read() == ""
+        finally:
+            process.kill()
+
+
+def table(lines: Iterator[str]) -> dict[str, list[str]]:
+    """Return the cells of the next whole table, by server."""
+    rows: dict[str, list[str]] = {}
+    for line in lines:
+        if line == "\n" and rows:
+            return rows
+        cells = re.split(r"  +", line.strip())
+        rows[cells[0]] = cells[1:]
+    raise AssertionError("the table ended")
+
+
+def test_a_table_that_goes_into_a_pipe_is_repeated_plainly(herd: Herd) -> None:
+    with watching(herd, "--interval", "0.1") as lines:
+        for _ in range(3):
+            rows = table(lines)
+            assert rows["server"] == [
+                *(
+                    "state",
+                    "links",
+                    "known",
+                    "cmds/s",
+                    "in/s",
+                    "out/s",
+                    "lag p99",
+                    "mended",
+                    "journal",
+                    "remark",
+                )
+            ]
+            assert rows["Bob"][:3] == ["ready", "2/2", rows["Ann"][2]]
+            assert rows["Ann"][8] == "ok"
+
+
+def test_a_server_that_hangs_holds_up_no_other(herd: Herd) -> None:
+    """In ten tables with less time between them than its deadline, the others have fresh figures all the while."""
+    with frozen(herd, "Cid"), watching(herd, "--json", "--interval", "0.1") as lines:
+        shown: list[dict[str, Any]] = []
+        began = 0.0
+        for line in lines:
+            ann, _, cid = json.loads(line)["servers"]
+            began = began or time.monotonic()
+            assert cid["state"] == "unknown"
+            assert ann["state"] == "ready"
+            if ann["rates"] and ann["rates"] not in [one["rates"] for one in shown]:
+                shown.append(ann)
+            if len(shown) == 10:
+                break
+        # One that waited for Cid each time would take ten seconds.
+        assert time.monotonic() - began < 6
+
+
+def test_a_server_that_is_lost_becomes_unknown_and_comes_back(herd: Herd) -> None:
+    with watching(herd, "--interval", "0.1") as lines:
+        assert table(lines)["Cid"][0] == "ready"
+        with cut(herd, "Cid"):
+            rows = next(
+                rows for _ in range(1_000) if "Connection refused" in (rows := table(lines))["Cid"][-1]
+            )
+            assert rows["Cid"][0] == "unknown"
+            rows = next(rows for _ in range(1_000) if (rows := table(lines))["Bob"][1] == "1/2")
+            assert rows["Bob"][-1] == "has no link with Cid"
+        states = (table(lines)["Cid"][0] for _ in range(1_000))
+        assert "ready" in states
+
+
+# On a terminal. ----------------------------------------------------------------------------------------------
+
+
+class Terminal:
+    """A terminal of so many lines on which `status --watch` runs."""
+
+    def __init__(self, herd: Herd, height: int) -> None:
+        self._mine, its = pty.openpty()
+        ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", height, 60, 0, 0))
+        environ = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+        self.process = subprocess.Popen(
+            command(herd, "--watch", "--interval", "0.1"), stdin=its, stdout=its, stderr=its, env=environ
+        )
+        os.close(its)
+        self.shown = ""
+        self._thread = threading.Thread(target=self._read)
+        self._thread.start()
+
+    def _read(self) -> None:
+        with contextlib.suppress(OSError):  # so a terminal ends
+            while some := os.read(self._mine, 65_536):
+                self.shown += some.decode()
+
+    def frames(self) -> list[str]:
+        """Return what was drawn from the upper left corner each time, whole frames."""
+        return self.shown.split("\x1b[H")[1:-1]
+
+    def end(self, number: signal.Signals) -> int:
+        self.process.send_signal(number)
+        try:
+            return self.process.wait(20)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self._thread.join()
+        os.close(self._mine)
+
+
+@contextlib.contextmanager
+def terminal(herd: Herd, height: int) -> Iterator[Terminal]:
+    one = Terminal(herd, height)
+    try:
+        yield one
+    finally:
+        if one.process.poll() is None:
+            one.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_terminal_is_drawn_over_without_being_cleared_and_left_as_it_was(
+    herd: Herd, number: signal.Signals
+) -> None:
+    with terminal(herd, 24) as screen:
+        wait_until(lambda: len(screen.frames()) >= 3, "frames")
+        assert screen.end(number) == 0
+    assert screen.shown.count("\x1b[2J") == 1
+    for frame in screen.frames():
+        *lines, rest = frame.split("\r\n")
+        assert rest == "\x1b[J"
+        assert all(line.endswith("\x1b[K") for line in lines)
+        assert [ANSI.sub("", line).split()[0] for line in lines[1:]] == ["server", "Ann", "Bob", "Cid"]
+    assert screen.shown.startswith("\x1b[?25l\x1b[?7l")
+    assert screen.shown.endswith("\x1b[?7h\x1b[?25h")
+
+
+def test_a_table_that_is_higher_than_its_terminal_is_cut_and_says_so(herd: Herd) -> None:
+    with terminal(herd, 5) as screen:
+        wait_until(screen.frames, "frames")
+        screen.end(signal.SIGINT)
+    lines = [ANSI.sub("", line) for line in screen.frames()[0].split("\r\n")]
+    assert [line.split(" ")[0] for line in lines[1:3]] == ["server", "Ann"]
+    assert lines[3:] == ["and 2 more: make the window higher", ""]
+
+
+def test_an_interval_without_watching_is_bad_usage(herd: Herd) -> None:
+    done = run(herd, "--interval", "1")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--interval goes with --watch" in done.stderr

@@ -1,0 +1,29 @@
+"""docs/metrics.md says of every metric what a server shows: name, type, labels, their values, and bounds of buckets."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+from prometheus_client import generate_latest
+
+from proxyherd.telemetry.metrics import LABELS, Metrics
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def test_the_page_is_what_a_server_shows() -> None:
+    """tests/project/test_docs.py says so of the script; here it is this process's own metrics that are held to the page."""
+    script = runpy.run_path(str(DOCS / "make_metrics.py"))
+    there = (DOCS / "metrics.md").read_text()
+    assert script["page"](there[there.index("## What to ask") :]) == there
+
+
+def test_what_is_alerted_on_is_there_before_it_happens() -> None:
+    text = generate_latest(Metrics().registry).decode()
+    for metric, label, values in LABELS:
+        if metric in {"proxyherd_client_connections_closed_total", "proxyherd_places_spared_total"}:
+            for value in values:
+                assert f'{metric}{{{label}="{value}"}} 0.0\n' in text
+    assert 'proxyherd_commands_total{command="iamat",outcome="refused"} 0.0\n' in text
+    assert "_created" not in text, "a series more for each counter, which nobody asks for"
