@@ -45,7 +45,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests/support"))
 from redis_cluster import Node, running_cluster
 
 from proxyherd.config.herd_file import Address
-from proxyherd.config.schema import Redis
+from proxyherd.config.schema import RedisSettings
 from proxyherd.engines.redis import commands, layout
 from proxyherd.engines.redis.opening import Opener
 
@@ -237,7 +237,9 @@ class ServersConnection(Client):
     calls_to_open = 1  # it tries the order of strings
 
     async def open(self) -> None:
-        opener = Opener(Redis(nodes=("127.0.0.1",)), Path(), {}, cast(Any, None))  # it has nothing to tell
+        opener = Opener(
+            RedisSettings(nodes=("127.0.0.1",)), Path(), {}, cast(Any, None)
+        )  # it has nothing to tell
         self._connection = await opener.connect(Address("127.0.0.1", self.port))
         self._is_open = True
 

@@ -47,13 +47,13 @@ links: there are no `edges`, and no `peers`; nor is there a `[durability]`.
 SECTIONS = {
     "limits": schema.Limits,
     "timing": schema.Timing,
-    "durability": schema.Durability,
-    "table": schema.Table,
-    "redis": schema.Redis,
-    "places": schema.Places,
-    "tls": schema.Tls,
-    "admin": schema.Admin,
-    "log": schema.Log,
+    "durability": schema.DurabilitySettings,
+    "table": schema.TableSettings,
+    "redis": schema.RedisSettings,
+    "places": schema.PlacesSettings,
+    "tls": schema.TlsSettings,
+    "admin": schema.AdminSettings,
+    "log": schema.LogSettings,
 }
 
 

@@ -35,7 +35,7 @@ from proxyherd import __version__
 from proxyherd.admin import status_page as watching
 from proxyherd.admin.status_page.herd import HerdWatch, Viewer, event
 from proxyherd.admin.status_page.state import Status, write
-from proxyherd.config.schema import Admin as Configured
+from proxyherd.config.schema import AdminSettings
 
 MAX_CONNECTIONS: Final = 64
 """Connections at once; past it the oldest goes. A scraper, a supervisor's probe and some browsers need a dozen."""
@@ -95,7 +95,7 @@ _SILENT.propagate = False
 def make_app(
     status: Status,
     registry: CollectorRegistry,
-    configured: Configured,
+    configured: AdminSettings,
     watch: HerdWatch,
     failed: Callable[[str, Exception], None],
 ) -> web.Application:
@@ -136,7 +136,7 @@ async def _file(body: bytes, content_type: str, _: web.Request) -> web.Response:
 class _Pages:
     """What the status page asks for, of this server and, by it, of others."""
 
-    def __init__(self, configured: Configured, watch: HerdWatch) -> None:
+    def __init__(self, configured: AdminSettings, watch: HerdWatch) -> None:
         self._configured = configured
         self._watch = watch
 

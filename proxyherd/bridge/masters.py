@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from proxyherd.bridge.outbox import Outbox
 from proxyherd.config.herd_file import Address, Herd
-from proxyherd.config.schema import Redis
+from proxyherd.config.schema import RedisSettings
 from proxyherd.engines.redis import layout
 from proxyherd.engines.redis.commands import ADMIT, spell_reports
 from proxyherd.engines.redis.lookout import Lookout
@@ -56,7 +56,7 @@ class Masters:
         assert to.redis is not None
         self.outbox = Outbox(self._wake)
         self.written = 0
-        self._settings: Redis = to.redis
+        self._settings: RedisSettings = to.redis
         self._observer = observer
         self._find = find
         self._sealing = Sealing(to.redis)

@@ -18,7 +18,17 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Struct, field
 
-from proxyherd.config.schema import Admin, Durability, Limits, Log, Places, Redis, Table, Timing, Tls
+from proxyherd.config.schema import (
+    AdminSettings,
+    DurabilitySettings,
+    Limits,
+    LogSettings,
+    PlacesSettings,
+    RedisSettings,
+    TableSettings,
+    Timing,
+    TlsSettings,
+)
 
 T = TypeVar("T", bound=Struct)
 
@@ -86,12 +96,12 @@ class Herd(Struct, frozen=True):
     edges: tuple[tuple[str, str], ...]
     limits: Limits
     timing: Timing
-    durability: Durability
-    places: Places
-    tls: Tls
-    admin: Admin
-    log: Log
-    redis: Redis | None = None
+    durability: DurabilitySettings
+    places: PlacesSettings
+    tls: TlsSettings
+    admin: AdminSettings
+    log: LogSettings
+    redis: RedisSettings | None = None
     """The cluster that has the table; None: every server has it."""
     redis_nodes: tuple[Address, ...] = ()
 
@@ -178,11 +188,11 @@ def parse(text: str, file: Path) -> Herd:
         edges=tuple(raw.edges),
         limits=_convert(raw.limits, Limits, "limits", file),
         timing=_convert(raw.timing, Timing, "timing", file),
-        durability=_convert(raw.durability, Durability, "durability", file),
+        durability=_convert(raw.durability, DurabilitySettings, "durability", file),
         places=_places(raw.places, len(servers), file),
         tls=_tls(raw.tls, file),
-        admin=_convert(raw.admin, Admin, "admin", file),
-        log=_convert(raw.log, Log, "log", file),
+        admin=_convert(raw.admin, AdminSettings, "admin", file),
+        log=_convert(raw.log, LogSettings, "log", file),
         redis=redis,
         redis_nodes=nodes,
     )
@@ -204,9 +214,9 @@ def _convert(value: object, to: type[T], key: str, file: Path) -> T:
         raise ConfigError(f"{file}: key {path}: {what}") from error
 
 
-def _redis(raw: _File, file: Path) -> tuple[Redis | None, tuple[Address, ...]]:
+def _redis(raw: _File, file: Path) -> tuple[RedisSettings | None, tuple[Address, ...]]:
     """Return where the table is: None and nothing for the herd's own."""
-    engine = _convert(raw.table, Table, "table", file).engine
+    engine = _convert(raw.table, TableSettings, "table", file).engine
     if engine == "herd":
         if raw.redis is not None:
             raise ConfigError(
@@ -227,7 +237,7 @@ def _redis(raw: _File, file: Path) -> tuple[Redis | None, tuple[Address, ...]]:
             raise ConfigError(
                 f'{file}: key {name}.{idle[0]}: with engine = "redis" servers have no table and no links; drop it'
             )
-    redis = _convert(raw.redis or {}, Redis, "redis", file)
+    redis = _convert(raw.redis or {}, RedisSettings, "redis", file)
     if redis.timeout_seconds + redis.gather_seconds > redis.deadline_seconds:
         raise ConfigError(
             f"{file}: key redis.timeout_seconds: {redis.timeout_seconds:g}, and {redis.gather_seconds:g} of "
@@ -249,8 +259,8 @@ def _together(table: Struct, name: str, keys: tuple[str, ...], file: Path) -> No
         raise ConfigError(f"{file}: key {name}.{missing[0]}: is missing; {', '.join(keys)} go together")
 
 
-def _places(value: object, servers: int, file: Path) -> Places:
-    places = _convert(value, Places, "places", file)
+def _places(value: object, servers: int, file: Path) -> PlacesSettings:
+    places = _convert(value, PlacesSettings, "places", file)
     for key in ("calls_per_minute", "calls_per_day"):
         if 0 < getattr(places, key) < servers:
             raise ConfigError(
@@ -286,8 +296,8 @@ def _is_base(url: str) -> bool:
     return named and plain and parts.scheme in {"http", "https"} and not (parts.query or parts.fragment)
 
 
-def _tls(value: object, file: Path) -> Tls:
-    tls = _convert(value, Tls, "tls", file)
+def _tls(value: object, file: Path) -> TlsSettings:
+    tls = _convert(value, TlsSettings, "tls", file)
     for keys in (
         ("clients_certificate", "clients_key"),
         ("peers_authority", "peers_certificate", "peers_key"),

@@ -101,7 +101,7 @@ class Timing(Struct, frozen=True, forbid_unknown_fields=True):
     """How long answers that wait for Places may hold up a server that was told to stop."""
 
 
-class Durability(Struct, frozen=True, forbid_unknown_fields=True):
+class DurabilitySettings(Struct, frozen=True, forbid_unknown_fields=True):
     """What an answered report survives."""
 
     fsync: Literal["everysecond", "always", "off"] = "everysecond"
@@ -117,7 +117,7 @@ class Durability(Struct, frozen=True, forbid_unknown_fields=True):
     half of its size. A start replays the snapshot and these, at some 3 s a million lines."""
 
 
-class Table(Struct, frozen=True, forbid_unknown_fields=True):
+class TableSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """Where the table of last locations is."""
 
     engine: Literal["herd", "redis"] = "herd"
@@ -125,7 +125,7 @@ class Table(Struct, frozen=True, forbid_unknown_fields=True):
     for more clients, or more reports, than one server can hold. See docs/redis.md."""
 
 
-class Redis(Struct, frozen=True, forbid_unknown_fields=True):
+class RedisSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """The cluster that holds the table, where `engine` is `redis`. Paths are relative to the herd's file."""
 
     nodes: Annotated[tuple[str, ...], Meta(min_length=1)]
@@ -168,7 +168,7 @@ class Redis(Struct, frozen=True, forbid_unknown_fields=True):
     closed without an answer. A failover takes some two seconds more than `cluster-node-timeout`."""
 
 
-class Places(Struct, frozen=True, forbid_unknown_fields=True):
+class PlacesSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """Who answers what is near."""
 
     provider: Literal["auto", "google", "google-new", "gazetteer"] = "auto"
@@ -265,7 +265,7 @@ class Places(Struct, frozen=True, forbid_unknown_fields=True):
     `proxyherd gazetteer build`."""
 
 
-class Tls(Struct, frozen=True, forbid_unknown_fields=True):
+class TlsSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """TLS, off where no certificate is named: a port speaks TLS or plain, never both. In a path `{name}` stands
     for the server's name, and a relative one is relative to the herd's file. Files are PEM, read again at SIGHUP.
     """
@@ -287,7 +287,7 @@ class Tls(Struct, frozen=True, forbid_unknown_fields=True):
     """Its private key."""
 
 
-class Admin(Struct, frozen=True, forbid_unknown_fields=True):
+class AdminSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """The admin port: metrics, health, status."""
 
     hosts: tuple[str, ...] = ()
@@ -298,7 +298,7 @@ class Admin(Struct, frozen=True, forbid_unknown_fields=True):
     loopback's, at all, or at none. Everything else is shown everywhere. Whoever shares the machine reaches loopback."""
 
 
-class Log(Struct, frozen=True, forbid_unknown_fields=True):
+class LogSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """The log file of a server."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"

@@ -75,7 +75,7 @@ class _NoKey:
 
 
 def open_places(
-    places: schema.Places,
+    places: schema.PlacesSettings,
     limits: schema.Limits,
     watch: Watch,
     *,
@@ -112,7 +112,7 @@ def _gazetteer(file: Path) -> Provider:
     return Offline(Gazetteer(file))
 
 
-def _google(places: schema.Places, watch: Watch, key: str | None, budget: Spend) -> Provider:
+def _google(places: schema.PlacesSettings, watch: Watch, key: str | None, budget: Spend) -> Provider:
     if key is None:
         return _NoKey(places.provider)
     from proxyherd.places.google.auto import Auto  # noqa: PLC0415 — see the top

@@ -20,7 +20,7 @@ MAX_KEY_BYTES = 4_096
 """Bytes of a key's file that are read: a key has some 40, and the file may be named by mistake."""
 
 
-def find_key(places: schema.Places, herd_file: Path, environ: Mapping[str, str]) -> str | None:
+def find_key(places: schema.PlacesSettings, herd_file: Path, environ: Mapping[str, str]) -> str | None:
     """Find the key for Google: in `places.key_file`, else the systemd credential, else the environment.
 
     White space at its ends is dropped, and an empty one is none. Raises ConfigError, which names the source

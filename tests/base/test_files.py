@@ -78,7 +78,7 @@ READERS: dict[str, tuple[type[Exception], str, Callable[[Path], object]]] = {
     "key for Google": (
         ConfigError,
         "write the key into it",
-        lambda path: find_key(schema.Places(key_file=path.name), path.with_name("herd.toml"), {}),
+        lambda path: find_key(schema.PlacesSettings(key_file=path.name), path.with_name("herd.toml"), {}),
     ),
     "own places": (ConfigError, "places.own_places", own_places.read),
     "password of Redis": (

@@ -373,7 +373,7 @@ def test_what_is_kept_is_bounded_in_bytes_and_what_is_larger_than_all_is_answere
 
 def opened_with(**settings: Any) -> Places:
     """Open what a server asks."""
-    places, ledger = schema.Places(**settings), Ledger()
+    places, ledger = schema.PlacesSettings(**settings), Ledger()
     return open_places(
         places, schema.Limits(), ledger, key=None, gazetteer=Path("none.sqlite"), budget=ledger
     )

@@ -164,7 +164,7 @@ def test_a_budget_that_is_used_up_and_one_that_cannot_be_recorded_are_told_apart
 @pytest.mark.parametrize("surplus", [0, 1])
 def test_a_body_is_read_on_the_loop_up_to_a_length_and_past_it_in_a_thread(surplus: int) -> None:
     async def run() -> tuple[int, int]:
-        caller = Caller(schema.Places(), KEY, Ledger(), Ledger())
+        caller = Caller(schema.PlacesSettings(), KEY, Ledger(), Ledger())
         return await caller.read(lambda body: (threading.get_ident(), len(body)), bytes(65_536 + surplus))
 
     where, size = asyncio.run(run())
@@ -178,7 +178,7 @@ def test_nonsense_is_a_failure_that_may_pass_wherever_it_is_read() -> None:
 
     for size in (1, THREAD_BYTES + 1):
         with pytest.raises(FailedError, match="UNKNOWN_ERROR") as told:
-            asyncio.run(Caller(schema.Places(), KEY, Ledger(), Ledger()).read(parse, bytes(size)))
+            asyncio.run(Caller(schema.PlacesSettings(), KEY, Ledger(), Ledger()).read(parse, bytes(size)))
         assert told.value.again
         assert b"Google Places answered nonsense: no JSON" in told.value.answer.body
 
@@ -274,7 +274,7 @@ class Asked:
 
     def __init__(self, folder: Path, *, at_once: int, in_flight: int = 4_096) -> None:
         self.upstream, self.ledger = ByHand(), Ledger()
-        settings = schema.Places(max_connections=at_once, deadline_seconds=60.0, attempt_seconds=60.0)
+        settings = schema.PlacesSettings(max_connections=at_once, deadline_seconds=60.0, attempt_seconds=60.0)
         resilient = Resilient(cast("Any", self.upstream), settings, self.ledger)
         self.places = Places(
             resilient, self.ledger, deadline_seconds=60.0, max_in_flight=in_flight, kept=None
@@ -444,7 +444,7 @@ def test_more_queries_than_a_slow_upstream_can_bear_open_no_breaker_and_waste_no
 
     async def scene() -> None:
         upstream, ledger = Slow(), Ledger()
-        settings = schema.Places(
+        settings = schema.PlacesSettings(
             max_connections=4, deadline_seconds=2.0, attempt_seconds=1.0, breaker_failures=5
         )
         places = Places(

@@ -244,7 +244,7 @@ async def opened(
 ) -> AsyncIterator[Places]:
     """Open Places as a server does, with these keys of [places]: by default the old API, and one attempt."""
     ledger = ledger or Ledger()
-    places = schema.Places(**{"base_url": url, "provider": "google", "attempts": 1, **keys})
+    places = schema.PlacesSettings(**{"base_url": url, "provider": "google", "attempts": 1, **keys})
     provider = open_places(
         places, limits or schema.Limits(), ledger, key=key, gazetteer=Path("/nowhere"), budget=ledger
     )

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from fake_redis import Silent, World, run
 
-from proxyherd.config.schema import Limits, Redis
+from proxyherd.config.schema import Limits, RedisSettings
 from proxyherd.core.engine import Client
 from proxyherd.core.reply import Reply
 from proxyherd.engines.redis import layout
@@ -77,7 +77,7 @@ class Front:
         self.loop = asyncio.get_running_loop()
         self.looks = True
         self._looking = False
-        redis = Redis(nodes=("127.0.0.1:7001",), **({"deadline_seconds": 3_600.0} | keys))
+        redis = RedisSettings(nodes=("127.0.0.1:7001",), **({"deadline_seconds": 3_600.0} | keys))
         self.engine = Clustered(
             "Clark", limits or Limits(), redis, cast("Observer", self.observer), world.library
         )

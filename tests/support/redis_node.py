@@ -11,7 +11,7 @@ from typing import Any, cast
 import hiredis
 
 from proxyherd.config.herd_file import Address
-from proxyherd.config.schema import Redis
+from proxyherd.config.schema import RedisSettings
 from proxyherd.engines.redis.commands import code
 from proxyherd.engines.redis.opening import Opener
 from proxyherd.engines.redis.views import View
@@ -107,7 +107,10 @@ def play(
         address = Address(*server.sockets[0].getsockname())
         environ = {"PROXYHERD_REDIS_PASSWORD": password} if password else {}
         opener = Opener(
-            Redis(nodes=(str(address),), **settings), folder / "herd.toml", environ, cast("Observer", node)
+            RedisSettings(nodes=(str(address),), **settings),
+            folder / "herd.toml",
+            environ,
+            cast("Observer", node),
         )
         try:
             result = await body(node, opener, address)

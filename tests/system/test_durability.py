@@ -26,7 +26,7 @@ from prometheus_client import generate_latest
 from turns import Held, Pipeliner, node, turns_of_the_loop
 
 import proxyherd.engines.herd.durability
-from proxyherd.config.schema import Durability as Settings
+from proxyherd.config.schema import DurabilitySettings
 from proxyherd.core.messages import parse_at
 from proxyherd.engines.herd.durability import Durability
 from proxyherd.engines.herd.engine import Replicated
@@ -346,7 +346,7 @@ def driven(
     journal = Journal(folder, line_bytes=1_000, rewrite_bytes=4_096)
     journal.start()
     mark = Mark(folder.with_name("journal.mark"))
-    yield journal, Durability(journal, mark, node(alone=catches_up), Settings(**settings), observer)
+    yield journal, Durability(journal, mark, node(alone=catches_up), DurabilitySettings(**settings), observer)
     journal.close()
 
 

@@ -422,7 +422,11 @@ def test_what_a_replay_finds_is_told_whole(tmp_path: Path, monkeypatch: pytest.M
     journal = Journal(folder, line_bytes=8_448, rewrite_bytes=1 << 20)
     journal.start()
     durability = Durability(
-        journal, Mark(tmp_path / "mark"), node, schema.Durability(), Observer(log, file, Metrics(), [])
+        journal,
+        Mark(tmp_path / "mark"),
+        node,
+        schema.DurabilitySettings(),
+        Observer(log, file, Metrics(), []),
     )
     asyncio.run(durability.replay())
     journal.close()

@@ -17,7 +17,7 @@ import asyncio
 import time
 from typing import Final
 
-from proxyherd.config.schema import Durability as Settings
+from proxyherd.config.schema import DurabilitySettings
 from proxyherd.core.messages import parse_at
 from proxyherd.core.node import Node
 from proxyherd.core.table import LEAVES
@@ -34,7 +34,7 @@ class Durability:
     """Drives the journal of one server, which has been started."""
 
     def __init__(
-        self, journal: Journal, mark: Mark, node: Node, settings: Settings, observer: Observer
+        self, journal: Journal, mark: Mark, node: Node, settings: DurabilitySettings, observer: Observer
     ) -> None:
         self.lacks = journal.failing or mark.lacks(journal.found)
         """Why records may be missing that an earlier life of this server had; empty if none are."""

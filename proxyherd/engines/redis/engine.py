@@ -13,8 +13,7 @@ from typing import Final
 from zlib import crc32
 
 from proxyherd.config.herd_file import Address
-from proxyherd.config.schema import Limits
-from proxyherd.config.schema import Redis as Settings
+from proxyherd.config.schema import Limits, RedisSettings
 from proxyherd.core.engine import Client, Settled
 from proxyherd.core.framing import Overlong
 from proxyherd.core.messages import (
@@ -67,7 +66,7 @@ class Clustered:
         self,
         name: str,
         limits: Limits,
-        settings: Settings,
+        settings: RedisSettings,
         observer: Observer,
         library: Library,
     ) -> None:

@@ -30,7 +30,7 @@ from redis.exceptions import (
 
 from proxyherd.base.files import read_regular
 from proxyherd.config.herd_file import Address, ConfigError
-from proxyherd.config.schema import Redis as Settings
+from proxyherd.config.schema import RedisSettings
 from proxyherd.engines.redis.commands import LIBRARY, LIBRARY_PATTERN, code
 from proxyherd.engines.redis.shard import Library
 from proxyherd.engines.redis.views import View, parse
@@ -110,7 +110,7 @@ class Opener:
     """
 
     def __init__(
-        self, settings: Settings, herd_file: Path, environ: Mapping[str, str], observer: Observer
+        self, settings: RedisSettings, herd_file: Path, environ: Mapping[str, str], observer: Observer
     ) -> None:
         self._settings = settings
         self._file = herd_file
@@ -269,7 +269,7 @@ async def _check_function(connection: Connection, address: Address) -> None:
     )
 
 
-def find_password(settings: Settings, herd_file: Path, environ: Mapping[str, str]) -> str | None:
+def find_password(settings: RedisSettings, herd_file: Path, environ: Mapping[str, str]) -> str | None:
     """Find the password for Redis: in `redis.password_file`, else the systemd credential, else the environment; None:
     none is set. Raises ConfigError, with nothing of it, if a file cannot be read.
     """

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from proxyherd.config.herd_file import Address
-from proxyherd.config.schema import Redis
+from proxyherd.config.schema import RedisSettings
 from proxyherd.engines.redis.commands import spell_end
 
 _WAIT_SHARE: Final = 0.8
@@ -19,7 +19,7 @@ _WAIT_SHARE: Final = 0.8
 class Sealing:
     """How batches to one cluster end."""
 
-    def __init__(self, settings: Redis) -> None:
+    def __init__(self, settings: RedisSettings) -> None:
         self._replicas = settings.replicas
         self._milliseconds = int(settings.timeout_seconds * _WAIT_SHARE * 1_000)
 

@@ -59,7 +59,7 @@ class Caller:
 
     def __init__(
         self,
-        places: schema.Places,
+        places: schema.PlacesSettings,
         key: str,
         budget: Spend,
         watch: Watch,

@@ -51,7 +51,7 @@ class Google:
 
     name = "google"
 
-    def __init__(self, places: schema.Places, caller: Caller) -> None:
+    def __init__(self, places: schema.PlacesSettings, caller: Caller) -> None:
         self._caller = caller
         self._url = URL(base(places, HOST) + PATH)
         self._language = {} if places.language is None else {"language": places.language}
@@ -80,7 +80,7 @@ class Google:
         await self._caller.close()
 
 
-def base(places: schema.Places, host: str) -> str:
+def base(places: schema.PlacesSettings, host: str) -> str:
     """Return what stands before the path of an API: Google's host, or whoever stands in for it."""
     url = (places.base_url or host).rstrip("/")
     return url.removesuffix(PATH).removesuffix(NEW_PATH)

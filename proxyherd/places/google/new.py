@@ -39,7 +39,7 @@ class GoogleNew:
 
     name = "google-new"
 
-    def __init__(self, places: schema.Places, caller: Caller) -> None:
+    def __init__(self, places: schema.PlacesSettings, caller: Caller) -> None:
         self._caller = caller
         self._url = URL(base(places, HOST) + NEW_PATH)
         self._language = {} if places.language is None else {"languageCode": places.language}

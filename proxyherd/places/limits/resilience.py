@@ -48,7 +48,7 @@ class BrokenError(FailedError):
 class Resilient:
     """A provider that fails early, seldom and fairly."""
 
-    def __init__(self, provider: Upstream, places: schema.Places, watch: Watch) -> None:
+    def __init__(self, provider: Upstream, places: schema.PlacesSettings, watch: Watch) -> None:
         self._provider = provider
         self._places = places
         self._watch = watch

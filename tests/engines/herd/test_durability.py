@@ -15,8 +15,7 @@ import fake_redis
 import pytest
 from turns import node
 
-from proxyherd.config.schema import Durability as Settings
-from proxyherd.config.schema import Limits, Timing
+from proxyherd.config.schema import DurabilitySettings, Limits, Timing
 from proxyherd.core.messages import parse_at
 from proxyherd.core.node import Node
 from proxyherd.core.table import Table
@@ -50,7 +49,9 @@ class Life:
         self.journal.start()
         self.node = node()
         mark = Mark(folder / "journal.mark", b"boot")
-        self.durability = Durability(self.journal, mark, self.node, Settings(**settings), self.observer)
+        self.durability = Durability(
+            self.journal, mark, self.node, DurabilitySettings(**settings), self.observer
+        )
         self.tasks: list[asyncio.Task[None]] = []
         self.synced: list[float] = []
         real = os.fdatasync

@@ -17,7 +17,7 @@ from cost import report, settled
 
 from proxyherd.admin.status_page import others
 from proxyherd.config.herd_file import Address
-from proxyherd.config.schema import Places, Redis, Timing
+from proxyherd.config.schema import PlacesSettings, RedisSettings, Timing
 from proxyherd.engines.herd.neighbour_hosts import NeighbourHosts, canonical
 from proxyherd.engines.herd.peers import PeerConnection
 from proxyherd.remote import polling
@@ -32,8 +32,8 @@ SYN_SENT_AGAIN = (1.0, 3.0, 7.0)
     ("name", "seconds"),
     [
         ("handshake_seconds", Timing().handshake_seconds),
-        ("redis.timeout_seconds", Redis(nodes=("10.0.0.1:6379",)).timeout_seconds),
-        ("places.attempt_seconds", Places().attempt_seconds),
+        ("redis.timeout_seconds", RedisSettings(nodes=("10.0.0.1:6379",)).timeout_seconds),
+        ("places.attempt_seconds", PlacesSettings().attempt_seconds),
         ("status", polling.DEADLINE_SECONDS),
         ("status page", others.DEADLINE_SECONDS),
     ],

@@ -9,7 +9,7 @@ import pytest
 from fake_redis import words
 
 from proxyherd.config.herd_file import Address
-from proxyherd.config.schema import Redis
+from proxyherd.config.schema import RedisSettings
 from proxyherd.core.engine import Client
 from proxyherd.core.messages import invalid
 from proxyherd.engines.redis import layout
@@ -138,7 +138,7 @@ def test_what_is_asked_has_no_value_and_never_expires_unless_it_is_said() -> Non
 
 @pytest.fixture
 def sealing() -> Sealing:
-    return Sealing(Redis(nodes=("127.0.0.1:7001",), replicas=2, timeout_seconds=1.5))
+    return Sealing(RedisSettings(nodes=("127.0.0.1:7001",), replicas=2, timeout_seconds=1.5))
 
 
 SEAL = [b"FCALL", b"proxyherd_1_seal", b"1", layout.PREFIXES[7] + b" seal 127.0.0.1:7001"]

@@ -14,7 +14,7 @@ import pytest
 from redis_node import INFO, OURS, connect, play, view
 
 from proxyherd.config.herd_file import Address, ConfigError
-from proxyherd.config.schema import Redis
+from proxyherd.config.schema import RedisSettings
 from proxyherd.engines.redis.opening import Opener, UnusableError, find_password
 from proxyherd.engines.redis.views import Claim
 from proxyherd.telemetry.observer import Observer
@@ -141,7 +141,7 @@ def test_a_redirection_names_its_node() -> None:
 
 
 def play_library() -> Any:
-    return Opener(Redis(nodes=("a:1",)), Path("herd.toml"), {}, cast("Observer", None)).library
+    return Opener(RedisSettings(nodes=("a:1",)), Path("herd.toml"), {}, cast("Observer", None)).library
 
 
 def test_a_node_that_closes_in_the_middle_is_an_error_and_waits_for_nothing() -> None:
@@ -219,7 +219,7 @@ def passwords(
     for name, content in files.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(content)
-    settings = Redis(nodes=("a:1",), password_file=password_file)
+    settings = RedisSettings(nodes=("a:1",), password_file=password_file)
     return find_password(settings, folder / "herd.toml", environ)
 
 

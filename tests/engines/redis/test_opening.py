@@ -22,7 +22,7 @@ from herd_process import free_port, wait_until
 from redis_cluster import Argument, Refused, Session
 
 from proxyherd.config.herd_file import Address
-from proxyherd.config.schema import Redis
+from proxyherd.config.schema import RedisSettings
 from proxyherd.engines.redis.commands import LIBRARY, code, encode, spell_word
 from proxyherd.engines.redis.layout import PREFIXES
 from proxyherd.engines.redis.opening import Opener, UnusableError, _Parser
@@ -56,7 +56,7 @@ class Lone:
 
     def opener(self, user: str = "default", password: str = "") -> Opener:
         environ = {"PROXYHERD_REDIS_PASSWORD": password} if password else {}
-        settings = Redis(nodes=(str(self.address),), user=user)
+        settings = RedisSettings(nodes=(str(self.address),), user=user)
         return Opener(settings, Path("herd.toml"), environ, cast("Observer", Silent()))
 
     def refusal(
@@ -226,7 +226,7 @@ def dialled(
         rest = f"b {where[1]} slave a 0 0 1 connected\n"
         master.nodes = f"a {where[0]} myself,master - 0 0 1 connected 0-16383\n{rest}"
         replica.nodes = f"a {where[0]} {flags} - 0 0 1 connected 0-16383\n{rest}"
-        settings = Redis(nodes=(where[0],), timeout_seconds=0.4)
+        settings = RedisSettings(nodes=(where[0],), timeout_seconds=0.4)
         opener = Opener(settings, Path("herd.toml"), {}, cast("Observer", Silent()))
         try:
             await scene(opener, Address("127.0.0.1", master.port), master, replica)

@@ -322,7 +322,7 @@ def test_both_share_one_session_and_its_end(google: FakeGoogle) -> None:
     google.replies.extend([OLD_NO, NEW_YES])
 
     async def run() -> None:
-        ledger, places = Ledger(), schema.Places(base_url=google.host)
+        ledger, places = Ledger(), schema.PlacesSettings(base_url=google.host)
         caller = Caller(places, KEY, ledger, ledger)
         both = Auto(Google(places, caller), GoogleNew(places, caller))
         assert (await both.nearby(QUERY, 5.0)).status == "OK"

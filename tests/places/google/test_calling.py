@@ -193,7 +193,7 @@ def test_no_call_is_made_when_no_time_is_left(
     google: FakeGoogle, provider: type[Google | GoogleNew], seconds: float
 ) -> None:
     async def run(ledger: Ledger) -> FailedError:
-        places = schema.Places(base_url=google.host)
+        places = schema.PlacesSettings(base_url=google.host)
         upstream = provider(places, Caller(places, KEY, ledger, ledger))
         with pytest.raises(FailedError) as caught:
             await upstream.nearby(QUERY, seconds)
@@ -251,7 +251,7 @@ def test_as_many_calls_as_connections_are_under_way_at_once(google: FakeGoogle) 
 
 def test_many_queries_share_connections(google: FakeGoogle) -> None:
     async def run() -> list[Answer]:
-        places, ledger = schema.Places(base_url=google.host, max_connections=4), Ledger()
+        places, ledger = schema.PlacesSettings(base_url=google.host, max_connections=4), Ledger()
         provider = Google(places, Caller(places, KEY, ledger, ledger))
         try:
             return await asyncio.gather(*(provider.nearby(QUERY, 10.0) for _ in range(50)))
@@ -466,7 +466,7 @@ def test_large_answers_are_read_one_at_a_time_since_each_keeps_the_interpreter_t
 
     async def run() -> list[int]:
         ledger = Ledger()
-        caller = Caller(schema.Places(), KEY, ledger, ledger)
+        caller = Caller(schema.PlacesSettings(), KEY, ledger, ledger)
         return await asyncio.gather(*(caller.read(parse, b" " * (THREAD_BYTES + 1)) for _ in range(8)))
 
     assert asyncio.run(run()) == [THREAD_BYTES + 1] * 8
@@ -476,7 +476,7 @@ def test_large_answers_are_read_one_at_a_time_since_each_keeps_the_interpreter_t
 def test_the_session_is_a_servers_and_not_as_aiohttp_comes() -> None:
     async def run() -> None:
         ledger = Ledger()
-        caller = Caller(schema.Places(max_connections=7), KEY, ledger, ledger)
+        caller = Caller(schema.PlacesSettings(max_connections=7), KEY, ledger, ledger)
         session = caller._open_session()
         assert caller._open_session() is session
         connector: Any = session.connector
@@ -494,7 +494,7 @@ def test_the_session_is_a_servers_and_not_as_aiohttp_comes() -> None:
 def test_a_long_answer_is_read_in_another_thread(size: int, elsewhere: bool) -> None:
     async def run() -> int:
         ledger = Ledger()
-        return await Caller(schema.Places(), KEY, ledger, ledger).read(
+        return await Caller(schema.PlacesSettings(), KEY, ledger, ledger).read(
             lambda _: threading.get_ident(), bytes(size)
         )
 
@@ -625,7 +625,7 @@ def test_no_traceback_of_a_failure_shows_the_key_not_even_by_what_its_frames_hol
     bases = {"is not there": "http://127.0.0.1:1", "has no such name": "http://no.such.host.invalid"}
 
     async def run() -> BaseException | Answer:
-        places = schema.Places(base_url=bases.get(kind, google.host), max_answer_bytes=MOST)
+        places = schema.PlacesSettings(base_url=bases.get(kind, google.host), max_answer_bytes=MOST)
         ledger = Ledger(0 if kind == "may not be asked" else None)
         upstream = provider(places, Caller(places, ODD_KEY, ledger, ledger))
         task = asyncio.create_task(upstream.nearby(QUERY, 0.2 if kind == "hangs" else 5.0))

@@ -155,7 +155,7 @@ def test_what_is_no_nearby_search_answer_goes_to_nobody(google: FakeGoogle, body
 
 
 def test_google_itself_is_asked_where_nobody_stands_in_for_it() -> None:
-    places, ledger = schema.Places(), Ledger()
+    places, ledger = schema.PlacesSettings(), Ledger()
     caller = calling.Caller(places, KEY, ledger, ledger)
     assert str(Google(places, caller)._url) == f"https://maps.googleapis.com{PATH}"
     assert str(GoogleNew(places, caller)._url) == f"https://places.googleapis.com{NEW_PATH}"

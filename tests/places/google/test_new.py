@@ -49,7 +49,7 @@ def test_the_request_is_the_one_google_documents(google: FakeGoogle) -> None:
     (request,) = google.requests
     assert (request.method, request.path, request.raw_query) == ("POST", NEW_PATH, "")
     assert request.headers["X-Goog-Api-Key"] == KEY
-    assert request.headers["X-Goog-FieldMask"] == schema.Places().field_mask
+    assert request.headers["X-Goog-FieldMask"] == schema.PlacesSettings().field_mask
     assert request.headers["Content-Type"] == "application/json"
     assert request.headers["Accept-Encoding"] == "gzip"
     assert not {"Cookie", "Authorization", "Referer", "Transfer-Encoding"} & set(request.headers)
@@ -89,7 +89,7 @@ def test_numbers_of_a_query_are_numbers_of_the_body(
 
 
 def test_the_mask_asks_for_nothing_that_costs_more_than_pro() -> None:
-    names = schema.Places().field_mask.split(",")
+    names = schema.PlacesSettings().field_mask.split(",")
     assert len(names) == len(set(names))
     assert {name.removeprefix("places.") for name in names} <= PRO
     assert all(name.startswith("places.") and " " not in name for name in names)
@@ -341,9 +341,9 @@ def test_an_attribution_is_named_once_and_is_no_script() -> None:
 def test_fields_of_a_dearer_tier_are_understood_when_they_are_asked_for() -> None:
     """Against the simulator, which sends what the mask asks for and nothing else."""
     wide = Query("+34.0689", "-118.4451", Decimal(50_000), 5)
-    dear = schema.Places().field_mask + ",places.rating,places.userRatingCount,places.priceLevel"
+    dear = schema.PlacesSettings().field_mask + ",places.rating,places.userRatingCount,places.priceLevel"
     with simulator_in_thread() as sim:
-        for mask, there in ((schema.Places().field_mask, False), (dear, True)):
+        for mask, there in ((schema.PlacesSettings().field_mask, False), (dear, True)):
             answer = ask(sim.url, query=wide, provider="google-new", field_mask=mask)
             results = json.loads(answer.body)["results"]
             assert len(results) == 5

@@ -48,7 +48,7 @@ async def proxy_that(answer: bytes) -> AsyncIterator[Proxy]:
 async def call(proxy: str | None) -> tuple[str, Ledger]:
     """Make a call that fails; return what a client is told of it, and the record of calls."""
     ledger = Ledger()
-    caller = Caller(schema.Places(proxy=proxy), KEY, ledger, ledger)
+    caller = Caller(schema.PlacesSettings(proxy=proxy), KEY, ledger, ledger)
     try:
         with pytest.raises(FailedError) as failure:
             await caller.call("google", "GET", GOOGLE, 2.0, key_in="query", judge=lambda _: "answered")

@@ -172,7 +172,7 @@ def test_a_refused_connection_is_tried_again(provider: str, no_pauses: None) -> 
 def test_a_budget_at_its_end_is_the_last_word_at_once() -> None:
     async def run() -> None:
         upstream = Scripted(failed("OVER_QUERY_LIMIT", "used up"))
-        resilient = Resilient(upstream, schema.Places(attempts=10), Ledger())
+        resilient = Resilient(upstream, schema.PlacesSettings(attempts=10), Ledger())
         assert (await outcome(resilient)).status == "OVER_QUERY_LIMIT"
         assert len(upstream.asked) == 1
 
@@ -184,7 +184,7 @@ def test_attempts_are_counted_and_the_last_failure_is_the_last_word(attempts: in
     async def run() -> None:
         failures = [failed("UNKNOWN_ERROR", f"failure {number}", again=True) for number in range(1, 12)]
         upstream = Scripted(*failures)
-        answer = await outcome(Resilient(upstream, schema.Places(attempts=attempts), Ledger()))
+        answer = await outcome(Resilient(upstream, schema.PlacesSettings(attempts=attempts), Ledger()))
         assert len(upstream.asked) == attempts
         assert message(answer) == f"failure {attempts}"
 
@@ -194,7 +194,7 @@ def test_attempts_are_counted_and_the_last_failure_is_the_last_word(attempts: in
 def test_an_error_of_the_program_is_not_tried_again_and_says_nothing_of_the_upstream() -> None:
     async def run() -> None:
         upstream, ledger = Scripted(then=KeyError("ours")), Ledger()
-        resilient = Resilient(upstream, schema.Places(breaker_failures=1), ledger)
+        resilient = Resilient(upstream, schema.PlacesSettings(breaker_failures=1), ledger)
         for _ in range(3):
             with pytest.raises(KeyError):
                 await resilient.nearby(QUERY, None)
@@ -217,7 +217,7 @@ def pauses(
         slept.append(seconds)
 
     async def run() -> Answer:
-        places = schema.Places(attempts=len(failures) + 1, **keys)
+        places = schema.PlacesSettings(attempts=len(failures) + 1, **keys)
         return await outcome(Resilient(Scripted(*failures), places, Ledger()))
 
     with monkeypatch.context() as patch:
@@ -290,11 +290,11 @@ def test_retry_after_past_the_deadline_is_answered_at_once(google: FakeGoogle, v
 def test_an_attempt_gets_its_share_and_never_more_than_what_is_left(no_pauses: None) -> None:
     async def run() -> None:
         upstream = Scripted(again(), again())
-        places = schema.Places(deadline_seconds=5.0, attempt_seconds=2.5, attempts=3)
+        places = schema.PlacesSettings(deadline_seconds=5.0, attempt_seconds=2.5, attempts=3)
         await outcome(Resilient(upstream, places, Ledger()))
         assert [seconds for _, seconds in upstream.asked] == [2.5] * 3
         upstream = Scripted(again(), again())
-        places = schema.Places(deadline_seconds=1.0, attempt_seconds=2.5, attempts=3)
+        places = schema.PlacesSettings(deadline_seconds=1.0, attempt_seconds=2.5, attempts=3)
         await outcome(Resilient(upstream, places, Ledger()))
         given = [seconds for _, seconds in upstream.asked]
         assert given == sorted(given, reverse=True)
@@ -349,7 +349,7 @@ def test_a_turn_that_comes_when_no_time_is_left_makes_no_call(
     ledger = Ledger()
 
     async def run() -> None:
-        places = schema.Places(base_url=google.host, max_connections=1, deadline_seconds=0.1)
+        places = schema.PlacesSettings(base_url=google.host, max_connections=1, deadline_seconds=0.1)
         resilient = Resilient(provider(places, Caller(places, KEY, ledger, ledger)), places, ledger)
         async with resilient._gate.turn("somebody else"):
             query = asyncio.create_task(outcome(resilient))
@@ -401,7 +401,7 @@ def test_an_open_breaker_answers_those_who_wait_too_even_where_a_pause_keeps_its
         slow, ledger = never(), Ledger()
         upstream = Scripted(slow)
         resilient = Resilient(
-            upstream, schema.Places(max_connections=1, breaker_failures=1, attempts=2), ledger
+            upstream, schema.PlacesSettings(max_connections=1, breaker_failures=1, attempts=2), ledger
         )
         first, *others = [
             asyncio.create_task(outcome(resilient, number, query)) for number, query in enumerate(queries(50))
@@ -423,7 +423,7 @@ def test_an_open_breaker_answers_those_who_wait_too_even_where_a_pause_keeps_its
 @pytest.mark.parametrize("status", ["OVER_QUERY_LIMIT", "UNKNOWN_ERROR"])
 def test_while_the_breaker_is_open_queries_get_the_status_that_opened_it(status: str) -> None:
     async def run() -> None:
-        places = schema.Places(breaker_failures=2, attempts=1, breaker_seconds=60.0)
+        places = schema.PlacesSettings(breaker_failures=2, attempts=1, breaker_seconds=60.0)
         resilient = Resilient(Scripted(again("UNKNOWN_ERROR"), again(status)), places, Ledger())
         answers = [await outcome(resilient) for _ in range(3)]
         assert "keeps failing" in message(answers[2])
@@ -435,7 +435,7 @@ def test_while_the_breaker_is_open_queries_get_the_status_that_opened_it(status:
 def test_a_breaker_that_is_half_open_lets_one_call_through_and_closes_by_its_success() -> None:
     async def run() -> None:
         upstream, ledger = Scripted(again()), Ledger()
-        places = schema.Places(breaker_failures=1, breaker_seconds=0.05, attempts=1)
+        places = schema.PlacesSettings(breaker_failures=1, breaker_seconds=0.05, attempts=1)
         resilient = Resilient(upstream, places, ledger)
         assert "not now" in message(await outcome(resilient))
         assert "keeps failing" in message(await outcome(resilient))
@@ -459,7 +459,7 @@ def test_a_breaker_that_is_half_open_lets_one_call_through_and_closes_by_its_suc
 def test_a_probe_that_fails_opens_the_breaker_again_and_is_not_tried_again() -> None:
     async def run() -> None:
         upstream, ledger = Scripted(then=again()), Ledger()
-        places = schema.Places(breaker_failures=1, breaker_seconds=0.05, attempts=1)
+        places = schema.PlacesSettings(breaker_failures=1, breaker_seconds=0.05, attempts=1)
         resilient = Resilient(upstream, places, ledger)
         await outcome(resilient)
         await asyncio.sleep(0.06)  # the breaker's own time
@@ -474,7 +474,7 @@ def test_a_probe_that_fails_opens_the_breaker_again_and_is_not_tried_again() -> 
 def test_a_probe_whose_client_leaves_makes_room_for_the_next() -> None:
     async def run() -> None:
         upstream, ledger = Scripted(again(), never()), Ledger()
-        places = schema.Places(breaker_failures=1, breaker_seconds=0.05, attempts=1)
+        places = schema.PlacesSettings(breaker_failures=1, breaker_seconds=0.05, attempts=1)
         resilient = Resilient(upstream, places, ledger)
         await outcome(resilient)
         await asyncio.sleep(0.06)  # the breaker's own time
@@ -500,7 +500,7 @@ NOT_ITS_FAULT = {
 def test_what_is_not_the_upstreams_fault_opens_no_breaker(what: Answer | FailedError) -> None:
     async def run() -> None:
         upstream, ledger = Scripted(then=what), Ledger()
-        resilient = Resilient(upstream, schema.Places(breaker_failures=2), ledger)
+        resilient = Resilient(upstream, schema.PlacesSettings(breaker_failures=2), ledger)
         for _ in range(10):
             await outcome(resilient)
         assert len(upstream.asked) == 10
@@ -513,7 +513,9 @@ def test_late_answers_of_calls_that_had_too_little_time_open_no_breaker() -> Non
     """They were begun late, because others came first: that is not the upstream's fault."""
 
     async def run() -> None:
-        places = schema.Places(breaker_failures=2, attempts=1, attempt_seconds=1.0, deadline_seconds=1.0)
+        places = schema.PlacesSettings(
+            breaker_failures=2, attempts=1, attempt_seconds=1.0, deadline_seconds=1.0
+        )
         ledger, late = Ledger(), LateError(no_results("UNKNOWN_ERROR", "late"), again=True)
         resilient = Resilient(upstream := Scripted(then=late), places, ledger)
         now = time.monotonic()
@@ -532,7 +534,7 @@ def test_late_answers_of_calls_that_had_too_little_time_open_no_breaker() -> Non
 
 def test_no_call_begins_in_less_time_than_answers_take() -> None:
     async def run() -> None:
-        places, ledger = schema.Places(attempts=1), Ledger()
+        places, ledger = schema.PlacesSettings(attempts=1), Ledger()
         resilient = Resilient(upstream := Scripted(), places, ledger)
         resilient._learn(0.3)
         with pytest.raises(FailedError) as caught:
@@ -547,7 +549,7 @@ def test_no_call_begins_in_less_time_than_answers_take() -> None:
 def test_a_whole_attempt_is_made_however_slow_answers_are() -> None:
     async def run() -> None:
         for attempt_seconds in (2.5, 60.0):  # less than the deadline, and more
-            places = schema.Places(attempts=1, attempt_seconds=attempt_seconds)
+            places = schema.PlacesSettings(attempts=1, attempt_seconds=attempt_seconds)
             resilient = Resilient(Scripted(), places, Ledger())
             resilient._learn(places.deadline_seconds)
             assert (await outcome(resilient)).status == "OK"
@@ -559,7 +561,7 @@ def test_calls_that_had_all_the_time_there_is_count_where_an_attempt_may_take_lo
     None
 ):
     async def run() -> None:
-        places = schema.Places(attempts=1, attempt_seconds=60.0, breaker_failures=2)
+        places = schema.PlacesSettings(attempts=1, attempt_seconds=60.0, breaker_failures=2)
         late, ledger = LateError(no_results("UNKNOWN_ERROR", "late"), again=True), Ledger()
         resilient = Resilient(Scripted(then=late), places, ledger)
         for _ in range(2):
@@ -573,7 +575,9 @@ def test_calls_that_had_all_the_time_there_is_count_where_an_attempt_may_take_lo
 def test_a_probe_that_says_nothing_of_the_upstream_makes_room_for_the_next(what: Exception) -> None:
     async def run() -> None:
         ledger = Ledger()
-        resilient = Resilient(Scripted(again(), what), schema.Places(breaker_failures=1, attempts=1), ledger)
+        resilient = Resilient(
+            Scripted(again(), what), schema.PlacesSettings(breaker_failures=1, attempts=1), ledger
+        )
         await outcome(resilient)
         assert ledger.states == ["open"]
         resilient._breaker._opened_at = float("-inf")
@@ -595,7 +599,7 @@ def test_clients_that_leave_count_neither_as_failures_nor_as_successes() -> None
 
     async def run() -> None:
         upstream, ledger = Scripted(), Ledger()
-        resilient = Resilient(upstream, schema.Places(breaker_failures=2, attempts=1), ledger)
+        resilient = Resilient(upstream, schema.PlacesSettings(breaker_failures=2, attempts=1), ledger)
         for _ in range(5):
             upstream.script = [never()]
             await leave(resilient, upstream)
@@ -643,7 +647,9 @@ def test_the_breaker_sees_a_real_upstream_fall_and_rise() -> None:
 def test_what_broken_says_is_an_answer_of_its_own() -> None:
     async def run() -> None:
         resilient = Resilient(
-            Scripted(again()), schema.Places(breaker_failures=1, breaker_seconds=9.0, attempts=1), Ledger()
+            Scripted(again()),
+            schema.PlacesSettings(breaker_failures=1, breaker_seconds=9.0, attempts=1),
+            Ledger(),
         )
         await outcome(resilient)
         with pytest.raises(BrokenError) as caught:
