@@ -15,8 +15,12 @@ from proxyherd.config import schema
 
 PAGE = (Path(__file__).parents[2] / "docs/configuration.md").read_text()
 SECTIONS: dict[str, Any] = {
-    one: getattr(schema, one.title())
-    for one in ("limits", "timing", "durability", "table", "redis", "places", "tls", "admin", "log")
+    "limits": schema.Limits,
+    "timing": schema.Timing,
+    **{
+        one: getattr(schema, f"{one.title()}Settings")
+        for one in ("durability", "table", "redis", "places", "tls", "admin", "log")
+    },
 }
 REQUIRED = {"redis": {"nodes": ["127.0.0.1:6379"]}}
 
