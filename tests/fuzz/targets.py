@@ -9,8 +9,9 @@ from importlib import import_module
 from pathlib import Path
 
 HERE = Path(__file__).parent
-if str(HERE.parent) not in sys.path:
-    sys.path.insert(0, str(HERE.parent))  # the oracle is there
+SUPPORT = HERE.parent / "support"
+if str(SUPPORT) not in sys.path:
+    sys.path.insert(0, str(SUPPORT))  # the oracle is there
 
 
 @dataclass(frozen=True)
