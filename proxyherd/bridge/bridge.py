@@ -239,7 +239,7 @@ class _Bridge:
         """Return what is to be written of clients, less those that are forgotten by now."""
         found = Values([], [], [])
         for client in clients:
-            if (value := self._member.node.value_of(client)) is not None:
+            if (value := self._member.value_of(client)) is not None:
                 line, nanoseconds, expires = value
                 found.clients.append(client)
                 found.values.append(layout.VALUE % (nanoseconds, line))

@@ -11,8 +11,7 @@ from typing import Final
 
 from proxyherd.config.herd_file import Herd, Server
 from proxyherd.config.secrets import Secrets
-from proxyherd.core.link import Link
-from proxyherd.core.messages import At, received
+from proxyherd.core.messages import NANOSECONDS, At, received
 from proxyherd.core.node import News, Node
 from proxyherd.engines.herd.engine import Replicated
 from proxyherd.engines.herd.peers import Peers
@@ -27,40 +26,6 @@ _UNSENT_BYTES: Final = 1_048_576
 
 _MILLISECOND: Final = 1_000_000
 _LOOK_SECONDS: Final = 0.01
-
-
-class _Node(Node):
-    """A server's decisions, and what the bridge wants of them besides."""
-
-    def learn(self, ats: Iterable[At]) -> tuple[int, list[bytes], int]:
-        """Learn what stands in the cluster. Return how much was news, the clients of whom more is known here, and how
-        many there was no room for.
-        """
-        news, refused = 0, 0
-        ahead: list[bytes] = []
-        for at in ats:
-            admitted = self._admit(at)
-            if admitted:
-                self.news.append(News(at.client, at.entry.line))
-                news += 1
-            elif admitted is None:
-                refused += 1
-            elif (held := self.table.get(at.client)) is not None and held.line != at.entry.line:
-                ahead.append(at.client)
-        return news, ahead, refused
-
-    def value_of(self, client: bytes) -> tuple[bytes, int, int] | None:
-        """Return the AT line of a client, its time, and the POSIX milliseconds at which it is forgotten, 0: never."""
-        entry = self.table.get(client)
-        if entry is None or self._is_forgotten(entry):
-            return None
-        expires = (received(entry.line) + self._most_age) // _MILLISECOND if self._most_age else 0
-        return entry.line, entry.nanoseconds, expires
-
-    @property
-    def in_step(self) -> dict[str, Link]:
-        """The links over which both sides have caught up."""
-        return {one.name: one.link for one in self._neighbours.values() if one.in_step}
 
 
 class _Told:
@@ -100,8 +65,9 @@ class Member:
         tell: Callable[[bytes], None],
     ) -> None:
         self._server = server
+        self._most_age = int(herd.limits.max_age_seconds * NANOSECONDS)
         self._loop = loop = asyncio.get_running_loop()
-        self.node = _Node(
+        self.node = Node(
             server.name,
             make_table(secrets),
             herd.limits,
@@ -137,11 +103,31 @@ class Member:
         return [name for name in self._server.neighbours if name not in linked]
 
     def learn(self, ats: Iterable[At]) -> tuple[int, list[bytes], int]:
-        """Learn what stands in the cluster, as the node's."""
-        outcome = self.node.learn(ats)
-        if outcome[0]:
+        """Learn what stands in the cluster. Return how much was news, the clients of whom more is known here, and how
+        many there was no room for.
+        """
+        node, news, refused = self.node, 0, 0
+        ahead: list[bytes] = []
+        for at in ats:
+            admitted = node.admit(at)
+            if admitted:
+                node.news.append(News(at.client, at.entry.line))
+                news += 1
+            elif admitted is None:
+                refused += 1
+            elif (held := node.table.get(at.client)) is not None and held.line != at.entry.line:
+                ahead.append(at.client)
+        if news:
             self._engine.wake()
-        return outcome
+        return news, ahead, refused
+
+    def value_of(self, client: bytes) -> tuple[bytes, int, int] | None:
+        """Return the AT line of a client, its time, and the POSIX milliseconds at which it is forgotten, 0: never."""
+        entry = self.node.table.get(client)
+        if entry is None or self.node.is_forgotten(entry):
+            return None
+        expires = (received(entry.line) + self._most_age) // _MILLISECOND if self._most_age else 0
+        return entry.line, entry.nanoseconds, expires
 
     async def has_room(self) -> None:
         """Wait until neighbours have read most of what they were sent."""

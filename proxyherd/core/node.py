@@ -115,7 +115,7 @@ class Node:
             table,
             line_bytes=limits.max_line_bytes,
             compare_seconds=timing.compare_seconds,
-            tell=self._note,
+            tell=self.note,
             failed=lambda link, error: self.failed(link, error),  # noqa: PLW0108 - it is set later
         )
 
@@ -142,7 +142,7 @@ class Node:
         behind it.
         """
         name, room, news, advance = self._name, self._room, self.news, self.table.advance
-        too_old = self._is_forgotten if self._most_age else None
+        too_old = self.is_forgotten if self._most_age else None
         latest = at + self._most_lead
         if not self.takes_reports:
             return [[] for _ in said]
@@ -168,11 +168,11 @@ class Node:
         """Answer a report that `reports` has left."""
         if self.takes_reports and report.nanoseconds <= at + self._most_lead:
             held = self.table.get(report.client)
-            if held is not None and report.nanoseconds <= held.nanoseconds and not self._is_forgotten(held):
+            if held is not None and report.nanoseconds <= held.nanoseconds and not self.is_forgotten(held):
                 return Reply("iamat", "stale", format_at(self._name, at, report))
         return Reply("iamat", "refused", invalid(line))
 
-    def _is_forgotten(self, entry: Entry) -> bool:
+    def is_forgotten(self, entry: Entry) -> bool:
         """Whether an entry is too old: as good as not held, also while it is still there."""
         return self._most_age != 0 and received(entry.line) + self._most_age < self.clock
 
@@ -197,7 +197,7 @@ class Node:
         """Learn what a journal held. It is no news: neighbours find it when they catch up."""
         for at in ats:
             if at is not None:
-                self._admit(at)
+                self.admit(at)
 
     def start(self, now: float, *, lacks: bool = False) -> None:
         """Begin to wait for neighbours: whatever there was to replay has been replayed.
@@ -223,7 +223,7 @@ class Node:
         if self._all_wait and not self.ready:
             return Reply("whatsat", "waiting", None, question)
         entry = self.table.get(question.client)
-        if entry is not None and not self._is_forgotten(entry):
+        if entry is not None and not self.is_forgotten(entry):
             return Reply("whatsat", "found", None, question, entry)
         if not self.ready:
             return Reply("whatsat", "waiting", None, question)
@@ -235,6 +235,11 @@ class Node:
     def linked(self) -> Iterable[str]:
         """The neighbours with a live link."""
         return self._neighbours.keys()
+
+    @property
+    def in_step(self) -> dict[str, Link]:
+        """The links over which both sides have caught up."""
+        return {one.name: one.link for one in self._neighbours.values() if one.in_step}
 
     def receive(self, link: Link, most: int, now: float) -> None:
         """Act on up to `most` lines that this link has received."""
@@ -250,7 +255,8 @@ class Node:
         if link.state is State.CLOSED:
             self.closed(link)
 
-    def _note(self, note: Note) -> None:
+    def note(self, note: Note) -> None:
+        """Let the log and the metrics tell of something."""
         self.notes.append(note)  # not bound at once: whoever takes the notes puts a new list there
 
     def closed(self, link: Link) -> None:
@@ -299,7 +305,7 @@ class Node:
                     neighbour.again = True
 
     def _learn(self, neighbour: Neighbour, ats: list[At], caught_up: bool) -> None:
-        news, name, admit = self.news, neighbour.name, self._admit
+        news, name, admit = self.news, neighbour.name, self.admit
         before, latest = len(news), latest_receipt(self.clock, self._most_skew)
         for at in ats:
             if at.received > latest:
@@ -319,13 +325,13 @@ class Node:
             late = self.clock - received(news[before].line) if learned else None
             self.notes.append(Heard(name, [at.client for at in ats], learned, late))
 
-    def _admit(self, at: At) -> bool | None:
-        """Hold an entry if it is greater than what is held; None if there is no room for it."""
+    def admit(self, at: At) -> bool | None:
+        """Hold an entry if it is greater than what is held; None if there is no room for it. It is no news yet."""
         if not self._most_age:
             return self.table.admit(at.client, at.entry, self._room_to_learn)
         if at.received + self._most_age < self.clock:
             return False
-        return self.table.admit(at.client, at.entry, self._room_to_learn, self._is_forgotten)
+        return self.table.admit(at.client, at.entry, self._room_to_learn, self.is_forgotten)
 
     def flood(self) -> None:
         """Hand the news to every live link that it concerns. When catching up has ended, ask those to walk again
@@ -387,7 +393,7 @@ class Node:
         first, last = self._expiring, min(LEAVES, self._expiring + int(LEAVES / ticks) + 1)
         self._expiring = last % LEAVES
         for client, entry in self.table.entries(first, last):
-            if self._is_forgotten(entry):
+            if self.is_forgotten(entry):
                 self.table.remove(client, self.table.leaf(client))
 
 

@@ -117,7 +117,7 @@ def believes_a_journal_that_lacks_records(node: Node, now: float, *, lacks: bool
     ("method", "bug"),
     [
         ("_concerning", forwards_to_the_sender),
-        ("_admit", takes_equal_times),
+        ("admit", takes_equal_times),
         ("flood", floods_only_where_it_has_walked),
         ("_act", forgets_to_walk_again),
         ("_concerning", never_says_changed),
@@ -152,7 +152,7 @@ def unwatched(watched: WatchedTable, client: bytes, entry: Entry, leaf: int) -> 
 
 
 def test_taking_equal_times_is_found_by_what_it_does_to_the_herd_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Node, "_admit", takes_equal_times)
+    monkeypatch.setattr(Node, "admit", takes_equal_times)
     monkeypatch.setattr(WatchedTable, "put", unwatched)
     _, law = first_broken()
     assert "a second time" in law or "back to" in law or "does not come to rest" in law

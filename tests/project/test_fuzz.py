@@ -418,7 +418,7 @@ def test_updates_learned_though_not_greater_are_found() -> None:
         self.table.put(update.client, update.entry, self.table.leaf(update.client))
         return True
 
-    with patch.object(node.Node, "_admit", learn_all):
+    with patch.object(node.Node, "admit", learn_all):
         assert found_by("peer")
 
 

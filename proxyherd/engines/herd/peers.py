@@ -145,7 +145,7 @@ class Peers:
             oldest.link.close("it was the oldest of more strangers than max_peer_connections")
 
     def _refused(self, address: str, reason: str) -> None:
-        self.node.notes.append(LinkFailed(None, dialled=False, reason=f"{address}: {reason}"))
+        self.node.note(LinkFailed(None, dialled=False, reason=f"{address}: {reason}"))
         self.engine.wake()
 
     async def _keep_dialling(self, neighbour: str) -> None:
@@ -219,7 +219,7 @@ class Peers:
         the last line, but not what alternates.
         """
         if failures:
-            self.node.notes.append(LinkFailed(neighbour, dialled=True, reason="; ".join(sorted(failures))))
+            self.node.note(LinkFailed(neighbour, dialled=True, reason="; ".join(sorted(failures))))
             self.engine.wake()
             failures.clear()
 

@@ -130,7 +130,7 @@ def test_what_was_replayed_is_answered_before_the_server_is_ready_unless_records
         assert len(reports.answers) == 1
         update = parse_at(NEW)
         assert update is not None
-        server.node._admit(update)  # as from a neighbour
+        server.node.admit(update)  # as from a neighbour
         server.engine.wake()
         await turns_of_the_loop()
         assert early.answers == late.answers == []
