@@ -7,7 +7,7 @@ import gzip
 import json
 import threading
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
@@ -38,12 +38,6 @@ from proxyherd.telemetry.metrics import Metrics
 from proxyherd.telemetry.observer import Observer
 
 NAMES = ("Ann", "Bea", "Cyd", "Dot", "Eve")
-
-
-@pytest.fixture
-def google() -> Iterator[FakeGoogle]:
-    with FakeGoogle() as fake:
-        yield fake
 
 
 # The budget of a herd. ---------------------------------------------------------------------------------------

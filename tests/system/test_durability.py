@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 from chaos import SmallDisk, small_disk
+from descriptors import descriptors_below
 from herd_process import Herd, Server, herd_of, now, running_herd, running_server, wait_until
 from prometheus_client import generate_latest
 from turns import Held, Pipeliner, node, turns_of_the_loop
@@ -348,15 +349,6 @@ def driven(
     mark = Mark(folder.with_name("journal.mark"))
     yield journal, Durability(journal, mark, node(alone=catches_up), DurabilitySettings(**settings), observer)
     journal.close()
-
-
-def descriptors_below(folder: Path) -> int:
-    """Count what this process has open there."""
-    count = 0
-    for fd in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(OSError):
-            count += str(fd.readlink()).startswith(str(folder))
-    return count
 
 
 async def until(condition: Any, what: str) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from descriptors import descriptors_below
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -87,15 +88,6 @@ def rewrite(journal: Journal, table: Iterable[bytes]) -> bool:
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
-
-
-def descriptors_below(folder: Path) -> int:
-    """Count what this process has open there, deleted or not."""
-    count = 0
-    for fd in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(OSError):
-            count += str(fd.readlink()).startswith(str(folder))
-    return count
 
 
 # --- appending and replaying

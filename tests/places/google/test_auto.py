@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -63,12 +62,6 @@ NEW_YES = Reply(b'{"places":[{"id":"new"}]}')
 NEW_NO = Reply(
     b'{"error":{"status":"PERMISSION_DENIED","details":[{"reason":"SERVICE_DISABLED"}]}}', status=403
 )
-
-
-@pytest.fixture
-def google() -> Iterator[FakeGoogle]:
-    with FakeGoogle() as fake:
-        yield fake
 
 
 def ask_auto(google: FakeGoogle, ledger: Ledger | None = None, **keys: Any) -> Answer:

@@ -55,12 +55,6 @@ CENT = 0.25
 """What a call costs here: a number that no default is."""
 
 
-@pytest.fixture
-def google() -> Iterator[FakeGoogle]:
-    with FakeGoogle() as fake:
-        yield fake
-
-
 def answer_of(provider: str, results: int = 1) -> bytes:
     if provider == "google":
         return nearby_answer(results)

@@ -7,7 +7,6 @@ import json
 import random
 import socket
 import time
-from collections.abc import Iterator
 from decimal import Decimal
 from email.utils import formatdate
 from typing import Any
@@ -38,12 +37,6 @@ from proxyherd.standin.app import Faults
 
 BOTH = ["google", "google-new"]
 FOUND = Answer(b"found", "OK", 1)
-
-
-@pytest.fixture
-def google() -> Iterator[FakeGoogle]:
-    with FakeGoogle() as fake:
-        yield fake
 
 
 def found(provider: str) -> Reply:
