@@ -15,8 +15,8 @@ from proxyherd.base.escapes import escaped, visible_json
 from proxyherd.cli.common import Failure, config_option, default_gazetteer, examples, load
 from proxyherd.core.messages import Iamat, Whatsat, metres, parse_command
 from proxyherd.places import Answer, NoBudget, Places, Query, find_key, open_places
-from proxyherd.places.limits.breaker import State
-from proxyherd.places.watch import Outcome, Spared
+from proxyherd.places.limits.breaker import BreakerState
+from proxyherd.places.watch import CallOutcome, Spared
 
 
 class _Bill:
@@ -26,7 +26,7 @@ class _Bill:
         self.calls = 0
         self.dollars = 0.0
 
-    def places_called(self, provider: str, outcome: Outcome, seconds: float, dollars: float) -> None:
+    def places_called(self, provider: str, outcome: CallOutcome, seconds: float, dollars: float) -> None:
         del provider, outcome, seconds
         self.calls += 1
         self.dollars += dollars
@@ -34,7 +34,7 @@ class _Bill:
     def places_spared(self, why: Spared) -> None:
         del why
 
-    def places_breaker(self, state: State) -> None:
+    def places_breaker(self, state: BreakerState) -> None:
         del state
 
 

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING
 from proxyherd.places.answers import STATUSES, Answer, no_results
 from proxyherd.places.front import Places
 from proxyherd.places.key import KEY_CREDENTIAL, KEY_VARIABLE, find_key
-from proxyherd.places.limits.breaker import STATES, State
+from proxyherd.places.limits.breaker import STATES, BreakerState
 from proxyherd.places.query import Provider, Query, Upstream
-from proxyherd.places.watch import NoBudget, Outcome, Spared, Spend, Watch
+from proxyherd.places.watch import CallOutcome, NoBudget, Spared, Spend, Watch
 
 if TYPE_CHECKING:
     from proxyherd.config import schema
@@ -34,14 +34,14 @@ __all__ = [
     "STATES",
     "STATUSES",
     "Answer",
+    "BreakerState",
+    "CallOutcome",
     "NoBudget",
-    "Outcome",
     "Places",
     "Provider",
     "Query",
     "Spared",
     "Spend",
-    "State",
     "Watch",
     "find_key",
     "no_results",

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from typing import Final, Literal, Protocol
 
-from proxyherd.places.limits.breaker import State
+from proxyherd.places.limits.breaker import BreakerState
 
-Outcome = Literal[
+CallOutcome = Literal[
     "answered", "denied", "limited", "failed", "unreachable", "broken", "late", "nonsense", "abandoned"
 ]
 """What can become of a call: an answer, a refusal, one for the quota's sake, HTTP 5xx, no connection, a connection that
 broke, no answer in time, an answer that is none, given up since nobody waits for it any more."""
 
-BILLED: Final = frozenset[Outcome]({"answered", "broken", "late", "nonsense", "abandoned"})
+BILLED: Final = frozenset[CallOutcome]({"answered", "broken", "late", "nonsense", "abandoned"})
 """What Google may take money for: it did the work, or nobody knows."""
 
 Spared = Literal["shared", "kept", "shed", "late", "breaker", "budget", "unrecorded"]
@@ -27,13 +27,13 @@ budget was used up or could not be recorded."""
 class Watch(Protocol):
     """Who counts what happens in this room."""
 
-    def places_called(self, provider: str, outcome: Outcome, seconds: float, dollars: float) -> None:
+    def places_called(self, provider: str, outcome: CallOutcome, seconds: float, dollars: float) -> None:
         """Count a call over the network, and what it may have cost."""
 
     def places_spared(self, why: Spared) -> None:
         """Count a query, or another attempt at it, that cost no call."""
 
-    def places_breaker(self, state: State) -> None:
+    def places_breaker(self, state: BreakerState) -> None:
         """Note that the circuit breaker has changed."""
 
 

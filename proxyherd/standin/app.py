@@ -28,7 +28,7 @@ from proxyherd.places import Query
 from proxyherd.places.answers import Answer
 from proxyherd.standin.new import New
 from proxyherd.standin.old import Old
-from proxyherd.standin.shapes import Api, Asked, RefusedError, Reply, Search, nearness
+from proxyherd.standin.shapes import Api, RefusedError, Search, SimulatedQuery, SimulatedReply, nearness
 
 BACKLOG: Final = 4_096
 """Connections that wait to be accepted: a herd may open all of its own at once."""
@@ -185,7 +185,7 @@ class Simulator:
         key: str | None = None,
         faults: Faults | None = None,
         seed: int | None = None,
-        on_request: Callable[[Asked], None] | None = None,
+        on_request: Callable[[SimulatedQuery], None] | None = None,
         on_served: Callable[[Served], None] | None = None,
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
@@ -202,7 +202,7 @@ class Simulator:
             name: Counter() for name in (*self._quotas, _EVERYTHING_ELSE)
         }
         self._in_flight = 0
-        self._answers: LRUCache[tuple[str, Search], Reply] = LRUCache(cache_bytes, _size)
+        self._answers: LRUCache[tuple[str, Search], SimulatedReply] = LRUCache(cache_bytes, _size)
         self._runner: web.ServerRunner | None = None
 
     async def start(self, host: str, port: int) -> str:
@@ -275,7 +275,9 @@ class Simulator:
             self._in_flight -= 1
             self._count(api.name, reply, outcome, loop.time() - start, search)
 
-    async def _reply(self, api: Api, asked: Asked, faults: Faults, now: float) -> tuple[Search | None, Reply]:
+    async def _reply(
+        self, api: Api, asked: SimulatedQuery, faults: Faults, now: float
+    ) -> tuple[Search | None, SimulatedReply]:
         """Answer as Google does when all is well: first who asks, then how often, then what."""
         key = api.key(asked)
         if not key:
@@ -330,7 +332,7 @@ class Simulator:
     def _count(
         self,
         name: str,
-        reply: Reply | None,
+        reply: SimulatedReply | None,
         outcome: str,
         seconds: float,
         search: Search | None,
@@ -344,20 +346,20 @@ class Simulator:
             self._on_served(Served(name, status, outcome, seconds, results, search))
 
 
-def _size(reply: Reply) -> int:
+def _size(reply: SimulatedReply) -> int:
     return _ENTRY_BYTES + 2 * len(reply.body)
 
 
-async def _read(request: web.BaseRequest) -> Asked:
+async def _read(request: web.BaseRequest) -> SimulatedQuery:
     body = b""
     if request.can_read_body:
         if (request.content_length or 0) > MAX_BODY_BYTES:
             raise web.HTTPRequestEntityTooLarge(MAX_BODY_BYTES, request.content_length or 0)
         body = await request.read()
-    return Asked(request.path, request.query, request.headers, body)
+    return SimulatedQuery(request.path, request.query, request.headers, body)
 
 
-def _respond(reply: Reply, fault: Fault | None, faults: Faults, *, packs: bool) -> web.Response:
+def _respond(reply: SimulatedReply, fault: Fault | None, faults: Faults, *, packs: bool) -> web.Response:
     headers = {"Content-Type": reply.content_type, "Server": "proxyherd-places-sim"}
     body = reply.body
     if fault is Fault.NONSENSE:

@@ -17,10 +17,10 @@ from proxyherd.standin.shapes import (
     ICON_MASK,
     MAX_METRES,
     MAX_RESULTS,
-    Asked,
     RefusedError,
-    Reply,
     Search,
+    SimulatedQuery,
+    SimulatedReply,
     viewport,
 )
 
@@ -160,10 +160,10 @@ class New:
             _error_info("RATE_LIMIT_EXCEEDED", about),
         )
 
-    def key(self, asked: Asked) -> str:
+    def key(self, asked: SimulatedQuery) -> str:
         return asked.headers.get("X-Goog-Api-Key") or asked.query.get("key", "")
 
-    def read(self, asked: Asked) -> Search:
+    def read(self, asked: SimulatedQuery) -> Search:
         """Read field mask and body. Filters by type are taken and passed over."""
         query = asked.query
         mask = asked.headers.get("X-Goog-FieldMask") or query.get("$fields") or query.get("fields", "")
@@ -192,15 +192,15 @@ class New:
             mask=mask,
         )
 
-    def answer(self, search: Search, found: list[dict[str, Any]], attributions: list[str]) -> Reply:  # noqa: ARG002 - they are the places' own here
+    def answer(self, search: Search, found: list[dict[str, Any]], attributions: list[str]) -> SimulatedReply:  # noqa: ARG002 - they are the places' own here
         wanted = read_mask(search.mask).get("places")
         found = found[: search.most]
         document = {}
         if found and wanted is not None:
             document["places"] = [_project(_place(place, search.language), wanted) for place in found]
-        return Reply(_spell(document), "OK" if found else "ZERO_RESULTS", results=len(found))
+        return SimulatedReply(_spell(document), "OK" if found else "ZERO_RESULTS", results=len(found))
 
-    def failure(self, status: int) -> Reply:
+    def failure(self, status: int) -> SimulatedReply:
         reply = _error(status, _FAILURES[status])
         reply.outcome = f"HTTP_{status}"
         return reply
@@ -293,11 +293,11 @@ def _spell(document: dict[str, Any]) -> bytes:
     return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
 
 
-def _error(code: int, message: str, *details: dict[str, Any]) -> Reply:
+def _error(code: int, message: str, *details: dict[str, Any]) -> SimulatedReply:
     error: dict[str, Any] = {"code": code, "message": message, "status": _STATUSES[code]}
     if details:
         error["details"] = details
-    return Reply(_spell({"error": error}), _STATUSES[code], code)
+    return SimulatedReply(_spell({"error": error}), _STATUSES[code], code)
 
 
 def _refused(message: str, violation: str | None = None) -> RefusedError:

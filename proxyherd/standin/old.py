@@ -18,10 +18,10 @@ from proxyherd.standin.shapes import (
     ICON_MASK,
     MAX_METRES,
     MAX_RESULTS,
-    Asked,
     RefusedError,
-    Reply,
     Search,
+    SimulatedQuery,
+    SimulatedReply,
     viewport,
 )
 
@@ -62,10 +62,10 @@ class Old:
         )
         self.over_quota = _refusal("OVER_QUERY_LIMIT", "You have exceeded your rate-limit for this API.")
 
-    def key(self, asked: Asked) -> str:
+    def key(self, asked: SimulatedQuery) -> str:
         return asked.query.get("key", "")
 
-    def read(self, asked: Asked) -> Search:
+    def read(self, asked: SimulatedQuery) -> Search:
         """Read the query: `location` and `radius`; a `pagetoken` is refused, and all else is passed over."""
         latitude, comma, longitude = asked.query.get("location", "").partition(",")
         lat, lng = _number(latitude), _number(longitude)
@@ -75,18 +75,18 @@ class Old:
             raise RefusedError(_refusal("INVALID_REQUEST"))
         return Search(lat, lng, metres, MAX_RESULTS)
 
-    def answer(self, search: Search, found: list[dict[str, Any]], attributions: list[str]) -> Reply:
+    def answer(self, search: Search, found: list[dict[str, Any]], attributions: list[str]) -> SimulatedReply:
         results = [_result(place) for place in found[: search.most]]
         status = "OK" if results else "ZERO_RESULTS"
         document = {"html_attributions": attributions, "results": results, "status": status}
         if len(found) > search.most:
             seed = f"{search.latitude},{search.longitude},{search.metres}".encode()
             document["next_page_token"] = "A" + hashlib.sha512(seed).hexdigest()
-        return Reply(spell(document), status, results=len(results))
+        return SimulatedReply(spell(document), status, results=len(results))
 
-    def failure(self, status: int) -> Reply:
+    def failure(self, status: int) -> SimulatedReply:
         page = _PAGE.format(status, _TITLES[status]).encode()
-        return Reply(page, f"HTTP_{status}", status, content_type="text/html; charset=UTF-8")
+        return SimulatedReply(page, f"HTTP_{status}", status, content_type="text/html; charset=UTF-8")
 
 
 def spell(document: dict[str, Any]) -> bytes:
@@ -95,11 +95,11 @@ def spell(document: dict[str, Any]) -> bytes:
     return _OPENED.sub(rb"\1\2\n\1\3", _COLON.sub(b" : ", text))
 
 
-def _refusal(status: str, message: str | None = None) -> Reply:
+def _refusal(status: str, message: str | None = None) -> SimulatedReply:
     document: dict[str, Any] = {"html_attributions": [], "results": [], "status": status}
     if message is not None:
         document["error_message"] = message
-    return Reply(spell(document), status)
+    return SimulatedReply(spell(document), status)
 
 
 def _number(text: str) -> float:

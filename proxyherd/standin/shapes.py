@@ -26,7 +26,7 @@ _VIEWPORT_DEGREES: Final = 0.0013489802915
 """Half the height and width of the viewport that Google gives a place without an extent."""
 
 
-class Asked(Struct, frozen=True):
+class SimulatedQuery(Struct, frozen=True):
     """A request as it came in, its path without the query."""
 
     path: str
@@ -50,7 +50,7 @@ class Search(Struct, frozen=True):
     mask: str = ""
 
 
-class Reply(Struct):
+class SimulatedReply(Struct):
     """An answer on its way out. `outcome` is what `/stats` counts it as."""
 
     body: bytes
@@ -70,7 +70,7 @@ class Reply(Struct):
 class RefusedError(Exception):
     """The request can't be carried out as it stands; `reply` says so in Google's form."""
 
-    def __init__(self, reply: Reply) -> None:
+    def __init__(self, reply: SimulatedReply) -> None:
         super().__init__(reply.outcome)
         self.reply = reply
 
@@ -81,21 +81,21 @@ class Api(Protocol):
     name: str
     method: str
     path: str
-    no_key: Reply
-    bad_key: Reply
-    disabled: Reply
-    over_quota: Reply
+    no_key: SimulatedReply
+    bad_key: SimulatedReply
+    disabled: SimulatedReply
+    over_quota: SimulatedReply
 
-    def key(self, asked: Asked) -> str:
+    def key(self, asked: SimulatedQuery) -> str:
         """Return the key of a request; empty if it has none."""
 
-    def read(self, asked: Asked) -> Search:
+    def read(self, asked: SimulatedQuery) -> Search:
         """Read what a request wants. Raises RefusedError."""
 
-    def answer(self, search: Search, found: list[dict[str, Any]], attributions: list[str]) -> Reply:
+    def answer(self, search: Search, found: list[dict[str, Any]], attributions: list[str]) -> SimulatedReply:
         """Spell an answer of places as the gazetteer has them, one more than wanted if there are more."""
 
-    def failure(self, status: int) -> Reply:
+    def failure(self, status: int) -> SimulatedReply:
         """Spell what comes with the HTTP status 429, 500 or 503 when a fault is wanted."""
 
 

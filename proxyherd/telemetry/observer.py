@@ -31,7 +31,7 @@ from proxyherd.core.notes import (
     Skipped,
 )
 from proxyherd.core.reply import Reply
-from proxyherd.places import STATES, Outcome, Spared, State
+from proxyherd.places import STATES, BreakerState, CallOutcome, Spared
 from proxyherd.telemetry.logs import Each, LogFile, names
 from proxyherd.telemetry.metrics import Metrics
 from proxyherd.telemetry.recent import Recent
@@ -178,7 +178,7 @@ class Observer:
         self.metrics.places_seconds.labels(provider, outcome).observe(seconds)
         self._info("places", provider=provider, status=status, seconds=round(seconds, 6))
 
-    def places_called(self, provider: str, outcome: Outcome, seconds: float, dollars: float) -> None:
+    def places_called(self, provider: str, outcome: CallOutcome, seconds: float, dollars: float) -> None:
         """Note one call to Google, and what it may have cost."""
         self.metrics.places_calls.labels(provider, outcome).inc()
         self.metrics.places_cost.labels(provider).inc(dollars)
@@ -190,7 +190,7 @@ class Observer:
         if why in _WORTH_A_LINE:
             self._limited(None, "places_spared", why)
 
-    def places_breaker(self, state: State) -> None:
+    def places_breaker(self, state: BreakerState) -> None:
         """Note that the circuit breaker of Places has changed."""
         for one in STATES:
             self.metrics.places_breaker.labels(one).set(one == state)

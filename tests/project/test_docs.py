@@ -22,7 +22,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from proxyherd.cli import main
 from proxyherd.config import herd_file as config
-from proxyherd.places import STATES, Outcome, Spared
+from proxyherd.places import STATES, CallOutcome, Spared
 from proxyherd.telemetry.metrics import COMMANDS, LABELS, Metrics
 
 ROOT = Path(__file__).parents[2]
@@ -99,7 +99,7 @@ def values(metric: str, label: str) -> set[str]:
 
 
 def test_the_values_of_labels_of_places_are_those_of_the_program() -> None:
-    assert values("proxyherd_places_calls_total", "outcome") == set(get_args(Outcome))
+    assert values("proxyherd_places_calls_total", "outcome") == set(get_args(CallOutcome))
     assert values("proxyherd_places_spared_total", "why") == set(get_args(Spared))
     assert values("proxyherd_places_breaker_state", "state") == set(STATES)
 

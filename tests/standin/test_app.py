@@ -38,7 +38,7 @@ from proxyherd.places.gazetteer.file import Gazetteer
 from proxyherd.standin.app import QUOTA_SECONDS, Fault, Faults, Simulator, _Quota
 from proxyherd.standin.new import New, read_mask
 from proxyherd.standin.old import Old, spell
-from proxyherd.standin.shapes import Asked, RefusedError, Search, viewport
+from proxyherd.standin.shapes import RefusedError, Search, SimulatedQuery, viewport
 
 OLD = "/maps/api/place/nearbysearch/json"
 NEW = "/v1/places:searchNearby"
@@ -847,7 +847,7 @@ def test_kept_answers_are_bounded() -> None:
         api = Old()
         for number in range(50):
             query = {"key": "k", "location": f"{number},0", "radius": "5"}
-            asked = Asked(OLD, query, {}, b"")
+            asked = SimulatedQuery(OLD, query, {}, b"")
             await simulator._reply(api, asked, Faults(), 0.0)
             assert simulator._answers.currsize <= 100_000
             assert 0 < simulator.stats()["kept_answers"] < 10
@@ -859,7 +859,7 @@ def test_kept_answers_are_bounded() -> None:
 def test_an_answer_too_large_to_keep_is_given_all_the_same() -> None:
     async def main() -> None:
         simulator = Simulator(Row(), cache_bytes=100)
-        asked = Asked(OLD, {"key": "k", **WESTWOOD}, {}, b"")
+        asked = SimulatedQuery(OLD, {"key": "k", **WESTWOOD}, {}, b"")
         _, reply = await simulator._reply(Old(), asked, Faults(), 0.0)
         assert reply.outcome == "OK"
         assert simulator.stats()["kept_answers"] == 0

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import parse_qs, urlsplit
 
 from proxyherd.config import schema
-from proxyherd.places import Answer, Outcome, Places, Query, Spared, State, open_places
+from proxyherd.places import Answer, BreakerState, CallOutcome, Places, Query, Spared, open_places
 from proxyherd.places.failures import failed
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ class FakeGoogle:
 @dataclass
 class Called:
     provider: str
-    outcome: Outcome
+    outcome: CallOutcome
     seconds: float
     dollars: float
 
@@ -205,10 +205,10 @@ class Ledger:
         self.given_back: list[int] = []
         self.called: list[Called] = []
         self.spared: list[Spared] = []
-        self.states: list[State] = []
+        self.states: list[BreakerState] = []
 
     @property
-    def outcomes(self) -> list[Outcome]:
+    def outcomes(self) -> list[CallOutcome]:
         return [call.outcome for call in self.called]
 
     def spend(self) -> int:
@@ -223,13 +223,13 @@ class Ledger:
     def close(self) -> None:
         pass
 
-    def places_called(self, provider: str, outcome: Outcome, seconds: float, dollars: float) -> None:
+    def places_called(self, provider: str, outcome: CallOutcome, seconds: float, dollars: float) -> None:
         self.called.append(Called(provider, outcome, seconds, dollars))
 
     def places_spared(self, why: Spared) -> None:
         self.spared.append(why)
 
-    def places_breaker(self, state: State) -> None:
+    def places_breaker(self, state: BreakerState) -> None:
         self.states.append(state)
 
 

@@ -34,7 +34,7 @@ from gazetteer_file import gazetteer_file
 
 from proxyherd.places.gazetteer.file import Gazetteer
 from proxyherd.standin.app import Faults, Simulator, Source
-from proxyherd.standin.shapes import Asked
+from proxyherd.standin.shapes import SimulatedQuery
 
 PATIENCE_SECONDS = 120.0
 """For what takes milliseconds on an idle machine."""
@@ -152,7 +152,7 @@ class InThread:
     """A simulator in a thread with its own event loop."""
 
     def __init__(self, faults: Faults, source: Source, key: str | None, seed: int | None) -> None:
-        self.requests: list[Asked] = []
+        self.requests: list[SimulatedQuery] = []
         self.url = ""
         self._arrived = threading.Condition()
         self._started = threading.Event()
@@ -191,7 +191,7 @@ class InThread:
         self._thread.join(PATIENCE_SECONDS)
         assert not self._thread.is_alive(), "the simulator does not end"
 
-    def _record(self, asked: Asked) -> None:
+    def _record(self, asked: SimulatedQuery) -> None:
         with self._arrived:
             self.requests.append(asked)
             self._arrived.notify_all()

@@ -21,7 +21,7 @@ from proxyherd.core.framing import Overlong
 from proxyherd.core.messages import Entry
 from proxyherd.core.notes import REPLACED, CaughtUp, Flooded, Heard, LinkDown, LinkFailed, LinkUp, Skipped
 from proxyherd.core.reply import Reply
-from proxyherd.places import STATES, Outcome, Spared
+from proxyherd.places import STATES, CallOutcome, Spared
 from proxyherd.telemetry.logs import LogFile, make_logger
 from proxyherd.telemetry.metrics import COMMANDS, LABELS, Metrics
 from proxyherd.telemetry.observer import Observer
@@ -188,7 +188,7 @@ def places() -> Iterator[tuple[str, Scenario]]:
                     {f"{asked}_count {provider} {outcome}": 1, f"{asked}_sum {provider} {outcome}": 0.25},
                 ),
             )
-    called: tuple[Outcome, ...] = get_args(Outcome)
+    called: tuple[CallOutcome, ...] = get_args(CallOutcome)
     for result in called:
         yield (
             f"a call {result}",

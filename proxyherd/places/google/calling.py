@@ -25,7 +25,7 @@ from proxyherd import __version__
 from proxyherd.config import schema
 from proxyherd.places.answers import NonsenseError, UnreadableError, no_results
 from proxyherd.places.failures import FailedError, LateError, UnrecordedError, failed
-from proxyherd.places.watch import BILLED, Outcome, Spend, Watch
+from proxyherd.places.watch import BILLED, CallOutcome, Spend, Watch
 
 T = TypeVar("T")
 
@@ -47,7 +47,7 @@ FRACTION_DIGITS: Final = 12
 client may send thousands, which no URL holds."""
 
 
-class Reply(Struct, frozen=True):
+class HttpReply(Struct, frozen=True):
     """What came back: an HTTP status below 500 other than 429, and the body, scrubbed of the key."""
 
     status: int
@@ -86,8 +86,8 @@ class Caller:
         key_in: KeyIn,
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
-        judge: Callable[[Reply], Outcome],
-    ) -> Reply:
+        judge: Callable[[HttpReply], CallOutcome],
+    ) -> HttpReply:
         """Make one call, of so many seconds at most; the key is added to what is given. `judge` says of a reply what
         became of the call.
 
@@ -116,8 +116,8 @@ class Caller:
         key_in: KeyIn,
         headers: Mapping[str, str],
         body: bytes | None,
-        judge: Callable[[Reply], Outcome],
-    ) -> Reply | FailedError:
+        judge: Callable[[HttpReply], CallOutcome],
+    ) -> HttpReply | FailedError:
         """Make one call. A failure is returned: raised from here, its traceback would show who holds the key."""
         made, spent = False, 0
 
@@ -134,7 +134,7 @@ class Caller:
             return await send(request)
 
         began = time.monotonic()
-        outcome: Outcome = "abandoned"
+        outcome: CallOutcome = "abandoned"
         try:
             async with session.request(
                 method,
@@ -149,7 +149,7 @@ class Caller:
                     outcome = "limited" if response.status == 429 else "failed"
                     return failure
                 received = await _read(response, self._places.max_answer_bytes)
-                reply = Reply(response.status, self._scrub.sub(b"***", received))
+                reply = HttpReply(response.status, self._scrub.sub(b"***", received))
                 outcome = judge(reply)
                 return reply
         except Exception as error:  # noqa: BLE001 — any of them may carry the URL
@@ -245,9 +245,9 @@ def retry_after(value: str, now: float) -> float:
         return 0.0
 
 
-def _failure(error: Exception, seconds: float) -> tuple[Outcome, FailedError]:
+def _failure(error: Exception, seconds: float) -> tuple[CallOutcome, FailedError]:
     """Say what went wrong; nothing of an error that is not ours, but for its type, goes into it."""
-    outcome: Outcome = "unreachable"
+    outcome: CallOutcome = "unreachable"
     if isinstance(error, FailedError):  # the budget's, or of a connection that broke
         return "broken", error.with_traceback(None)
     if isinstance(error, TimeoutError):

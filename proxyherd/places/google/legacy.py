@@ -14,9 +14,9 @@ from yarl import URL
 from proxyherd.config import schema
 from proxyherd.places.answers import MOST_RESULTS, Answer, no_results, read
 from proxyherd.places.failures import FailedError
-from proxyherd.places.google.calling import Caller, Reply, coordinate
+from proxyherd.places.google.calling import Caller, HttpReply, coordinate
 from proxyherd.places.query import Query
-from proxyherd.places.watch import Outcome
+from proxyherd.places.watch import CallOutcome
 
 HOST = "https://maps.googleapis.com"
 PATH = "/maps/api/place/nearbysearch/json"
@@ -36,7 +36,7 @@ _REFUSED_BYTES = 2_048
 _STATUS = re.compile(rb'"status"\s*:\s*"(REQUEST_DENIED|INVALID_REQUEST|OVER_QUERY_LIMIT)"')
 
 
-def _judge(reply: Reply) -> Outcome:
+def _judge(reply: HttpReply) -> CallOutcome:
     """Say what became of a call, also where Google says in the body of HTTP 200 that it refuses: that costs nothing."""
     if reply.status != 200:
         return "denied"

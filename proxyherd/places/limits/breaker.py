@@ -14,9 +14,9 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-State = Literal["closed", "open", "half_open"]
+BreakerState = Literal["closed", "open", "half_open"]
 
-STATES: Final[tuple[State, ...]] = ("closed", "half_open", "open")
+STATES: Final[tuple[BreakerState, ...]] = ("closed", "half_open", "open")
 
 MOST_TIMES: Final = 16
 """How many times as long as the first the longest pause is."""
@@ -35,7 +35,7 @@ class Breaker:
         self._opened_at = 0.0
         self._period = object()  # which every call of one time of being closed is admitted with
         self._probe: object | None = None
-        self.state: State = "closed"
+        self.state: BreakerState = "closed"
 
     def refuses(self, now: float) -> float:
         """Return the seconds for which no call would be admitted; 0 if one would be now.

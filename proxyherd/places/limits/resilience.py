@@ -16,7 +16,7 @@ from typing import Final
 from proxyherd.config import schema
 from proxyherd.places.answers import Answer, no_results
 from proxyherd.places.failures import FailedError, LateError, failed
-from proxyherd.places.limits.breaker import Breaker, State
+from proxyherd.places.limits.breaker import Breaker, BreakerState
 from proxyherd.places.limits.gate import Gate
 from proxyherd.places.query import Query, Upstream
 from proxyherd.places.watch import Watch
@@ -57,7 +57,7 @@ class Resilient:
         # A whole attempt, and what an answer has taken of late: with less, a call would be made for nothing.
         self._whole = min(places.attempt_seconds, _SHARE * places.deadline_seconds)
         self._usual = self._least = 0.0
-        self._told: State = "closed"
+        self._told: BreakerState = "closed"
         # Of the last failure, and so of the answers while the breaker is open.
         self._status = "UNKNOWN_ERROR"
 

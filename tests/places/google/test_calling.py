@@ -41,7 +41,7 @@ from structlog.tracebacks import ExceptionDictTransformer
 from yarl import URL
 
 from proxyherd.config import schema
-from proxyherd.places import Answer, Outcome, Places, Query
+from proxyherd.places import Answer, CallOutcome, Places, Query
 from proxyherd.places.answers import cut, squeeze
 from proxyherd.places.failures import FailedError
 from proxyherd.places.google.calling import THREAD_BYTES, Caller, coordinate, retry_after, scrubber
@@ -67,7 +67,7 @@ def packed(body: bytes, encoding: str = "gzip") -> Reply:
 
 # Each failure: what the client gets, whether it is worth another call, what is told of it. -----------------------
 
-FAILURES: list[tuple[Reply, str, str, bool, Outcome]] = [
+FAILURES: list[tuple[Reply, str, str, bool, CallOutcome]] = [
     (Reply(b"", status=204), "UNKNOWN_ERROR", "HTTP 204", False, "denied"),
     (Reply(status=301, headers={"Location": PATH}), "UNKNOWN_ERROR", "redirect", False, "denied"),
     (Reply(status=302, headers={"Location": PATH}), "UNKNOWN_ERROR", "redirect", False, "denied"),
@@ -107,7 +107,13 @@ BILLED = {"broken", "late", "nonsense"}
 @pytest.mark.parametrize("provider", BOTH)
 @pytest.mark.parametrize(("reply", "status", "words", "again", "outcome"), FAILURES, ids=range(len(FAILURES)))
 def test_each_failure_has_its_status_and_is_told(
-    google: FakeGoogle, provider: str, reply: Reply, status: str, words: str, again: bool, outcome: Outcome
+    google: FakeGoogle,
+    provider: str,
+    reply: Reply,
+    status: str,
+    words: str,
+    again: bool,
+    outcome: CallOutcome,
 ) -> None:
     google.reply, ledger = reply, Ledger()
     answer = ask(
@@ -150,7 +156,7 @@ def test_an_answer_is_told_with_what_it_cost(google: FakeGoogle, provider: str) 
     ],
 )
 def test_what_the_old_api_refuses_in_its_body_costs_nothing(
-    google: FakeGoogle, status: str, outcome: Outcome
+    google: FakeGoogle, status: str, outcome: CallOutcome
 ) -> None:
     google.reply, ledger = Reply(nearby_answer(0, status=status)), Ledger()
     assert ask(google.host, ledger, attempts=1, dollars_per_call=CENT).status == status

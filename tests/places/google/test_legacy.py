@@ -100,7 +100,7 @@ def test_google_chooses_the_language_where_none_is_configured(google: FakeGoogle
 @pytest.mark.parametrize(("size", "outcome"), [(2_000, "denied"), (2_100, "answered")])
 def test_only_a_body_as_short_as_a_refusal_is_searched_for_one(size: int, outcome: str) -> None:
     body = b'{"html_attributions":[],"results":[],"status" : "REQUEST_DENIED"}'
-    assert _judge(calling.Reply(200, body.ljust(size))) == outcome
+    assert _judge(calling.HttpReply(200, body.ljust(size))) == outcome
 
 
 @pytest.mark.parametrize("after", ["", "/", PATH])

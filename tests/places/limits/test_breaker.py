@@ -10,13 +10,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from proxyherd.places.limits.breaker import MOST_TIMES, STATES, Breaker, State
+from proxyherd.places.limits.breaker import MOST_TIMES, STATES, Breaker, BreakerState
 
 FAILURES = 3
 SECONDS = 10.0
 
 
-def state(breaker: Breaker) -> State:
+def state(breaker: Breaker) -> BreakerState:
     """Return its state; mypy would take it for what it was seen to be before."""
     return breaker.state
 
@@ -255,4 +255,4 @@ TestInterleavings.settings = settings(deadline=None, max_examples=150, stateful_
 
 
 def test_the_states_are_those_that_a_breaker_can_be_in() -> None:
-    assert sorted(STATES) == sorted(get_args(State)) == ["closed", "half_open", "open"]
+    assert sorted(STATES) == sorted(get_args(BreakerState)) == ["closed", "half_open", "open"]
