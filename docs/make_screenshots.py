@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT / "tests/support"))
 
 from browser import chromium, live  # noqa: E402 - found only now
 from herd_process import Herd, herd_of, now  # noqa: E402 - likewise

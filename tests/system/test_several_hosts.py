@@ -604,7 +604,7 @@ def test_hosts_of_a_killed_test_are_gone_with_all_that_runs_there() -> None:
         killed = subprocess.Popen(
             [sys.executable, "-c", script, folder],
             stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": f"{ROOT}/tests"},
+            env={**os.environ, "PYTHONPATH": f"{ROOT}/tests/support"},
         )
         with killed:
             assert killed.stdout is not None
