@@ -277,26 +277,35 @@ def test_a_table_that_goes_into_a_pipe_is_repeated_plainly(herd: Herd) -> None:
                     "remark",
                 )
             ]
-            assert rows["Bob"][:3] == ["ready", "2/2", rows["Ann"][2]]
-            assert rows["Ann"][8] == "ok"
+        # A busy machine may make a server late for one table.
+        tables = (table(lines) for _ in range(1_000))
+        rows = next(rows for rows in tables if {rows["Ann"][0], rows["Bob"][0]} == {"ready"})
+        assert rows["Bob"][:3] == ["ready", "2/2", rows["Ann"][2]]
+        assert rows["Ann"][8] == "ok"
 
 
 def test_a_server_that_hangs_holds_up_no_other(herd: Herd) -> None:
     """In ten tables with less time between them than its deadline, the others have fresh figures all the while."""
-    with frozen(herd, "Cid"), watching(herd, "--json", "--interval", "0.1") as lines:
-        shown: list[dict[str, Any]] = []
-        began = 0.0
-        for line in lines:
-            ann, _, cid = json.loads(line)["servers"]
-            began = began or time.monotonic()
-            assert cid["state"] == "unknown"
-            assert ann["state"] == "ready"
-            if ann["rates"] and ann["rates"] not in [one["rates"] for one in shown]:
-                shown.append(ann)
-            if len(shown) == 10:
-                break
-        # One that waited for Cid each time would take ten seconds.
-        assert time.monotonic() - began < 6
+
+    def seconds(state: str) -> float:
+        """Return how long ten fresh figures of Ann take, while Cid is in this state."""
+        with watching(herd, "--json", "--interval", "0.1") as lines:
+            shown: list[dict[str, Any]] = []
+            began = 0.0
+            for line in lines:
+                ann, _, cid = json.loads(line)["servers"]
+                began = began or time.monotonic()
+                assert cid["state"] == "unknown" or state != "unknown"
+                if ann["rates"] and ann["rates"] not in shown:
+                    shown.append(ann["rates"])
+                if len(shown) == 10:
+                    break
+            return time.monotonic() - began
+
+    usual = seconds("ready")
+    with frozen(herd, "Cid"):
+        # One that waited for Cid each time would take twelve seconds more.
+        assert seconds("unknown") < usual + 6
 
 
 def test_a_server_that_is_lost_becomes_unknown_and_comes_back(herd: Herd) -> None:
