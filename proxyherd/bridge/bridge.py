@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-import resource
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from msgspec import Struct
 
 from proxyherd import __version__
-from proxyherd.base.files import make_folder
 from proxyherd.bridge.masters import Masters, Values
 from proxyherd.bridge.member import Member
 from proxyherd.bridge.passes import Passes, Unfit
@@ -31,6 +29,7 @@ from proxyherd.engines.redis.opening import Opener
 from proxyherd.net import tls
 from proxyherd.net.binding import Binder
 from proxyherd.net.resolving import new_event_loop
+from proxyherd.server.process import Background, forbid_core_dumps, open_log
 from proxyherd.telemetry.logs import LogFile, make_logger
 from proxyherd.telemetry.metrics import Metrics
 from proxyherd.telemetry.observer import Observer
@@ -109,14 +108,9 @@ def run(
         raise ConfigError(
             f"{herd.file}: key edges: {name} has no neighbours to hear from; name another server"
         )
-    # A core dump would hold the secret and where people are.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    forbid_core_dumps()
     secrets, contexts = secret.read_all(secret_file), tls.load(herd, name)
-    try:
-        make_folder(log.parent)
-        log_file = LogFile(log, max_bytes=_LOG_BYTES)
-    except OSError as error:
-        raise ConfigError(f"{log}: {error.strerror}; name a log file with --log-file") from error
+    log_file = open_log(log, max_bytes=_LOG_BYTES)
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         try:
             return runner.run(
@@ -152,7 +146,7 @@ class _Bridge:
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._stepped = asyncio.Event()
-        self._background: set[asyncio.Task[None]] = set()
+        self._background = Background(self._failed)
         self._news = 0
         self._refused = 0
         self._done = 0
@@ -167,12 +161,12 @@ class _Bridge:
         loop = self._loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._told_to_stop)
-        self._log_file.later = loop.call_soon
+        self._log_file.gather(loop.call_soon)
         self._observer = Observer(self._log, self._log_file, Metrics(), self._server.neighbours)
         self._member, opener = self._open()
         self._masters = Masters(self._to, opener, self._observer, self._find)
         self._passes = Passes(self._masters, self._learn, self._member.has_room)
-        binder = Binder(self._log, self._spawn)
+        binder = Binder(self._log, self._background.spawn)
         try:
             await self._member.listen(binder)
             if binder.unbound:
@@ -184,14 +178,12 @@ class _Bridge:
             self._log.info("started", version=__version__, pid=os.getpid())
             self._well = loop.time()
             self._tick()
-            self._reading = self._begin(self._keep_reading())
-            self._spawn(self._keep_showing())
+            self._reading = self._background.spawn(self._keep_reading())
+            self._background.spawn(self._keep_showing())
             gave_up = await self._work()
             return await self._finish(gave_up)
         finally:
-            for task in tuple(self._background):
-                task.cancel()
-            await asyncio.gather(*self._background, return_exceptions=True)
+            await self._background.end()
             await self._masters.close()
 
     def _open(self) -> tuple[Member, Opener]:
@@ -203,21 +195,10 @@ class _Bridge:
     def _told_to_stop(self) -> None:
         (self._hurry if self._stop.is_set() else self._stop).set()
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        self._begin(work)
-
-    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = self._loop.create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._ended)
-        return task
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._background.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._observer.fault("a background task failed", error)
-            self._fault = f"a fault of the program, which its log has: {error!r}"
-            self._stop.set()
+    def _failed(self, error: BaseException) -> None:
+        self._observer.fault("a background task failed", error)
+        self._fault = f"a fault of the program, which its log has: {error!r}"
+        self._stop.set()
 
     def _tick(self) -> None:
         self._ticker = self._loop.call_later(self._herd.timing.heartbeat_seconds / TICKS, self._tick)

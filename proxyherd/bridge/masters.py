@@ -20,14 +20,13 @@ from proxyherd.engines.redis.commands import ADMIT, spell_reports
 from proxyherd.engines.redis.lookout import Lookout
 from proxyherd.engines.redis.opening import Opener
 from proxyherd.engines.redis.sealing import Sealing
-from proxyherd.engines.redis.shard import Connection
+from proxyherd.engines.redis.shard import Connection, new_pauses
 from proxyherd.telemetry.observer import Observer
 
 _WRITES: Final = 200
 """Clients in one batch: a master serves others too, and is busy for some ten milliseconds then."""
 
 _AGAIN_SECONDS: Final = 0.05
-_LONGEST_PAUSE_SECONDS: Final = 1.0
 FIX: Final = "where nothing moves them any more, run redis-cli --cluster fix"
 
 
@@ -135,13 +134,13 @@ class Masters:
 
     async def _keep_writing(self, writer: _Writer) -> None:
         """Write what waits for one master, for ever."""
-        pause = _AGAIN_SECONDS
+        pauses = new_pauses()
         while True:
             try:
                 connection = await self.connect(writer.address)
                 try:
                     writer.tell("", self._observer)
-                    pause = _AGAIN_SECONDS
+                    pauses = new_pauses()
                     while True:
                         await self._write(writer, connection)
                 finally:
@@ -152,8 +151,7 @@ class Masters:
                 writer.tell(repr(error), self._observer)
                 self._observer.fault(f"{writer.address} cannot be written to", error)
             self.doubt()
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+            await asyncio.sleep(next(pauses))
 
     async def _write(self, writer: _Writer, connection: Connection) -> None:
         """Wait for something to write, and write it."""

@@ -26,7 +26,9 @@ _UNRESOLVED: Final[_Infos] = [None]  # the name itself could not be looked up ye
 class Binder:
     """Binds addresses and hands their sockets to listeners. `spawn` runs what goes on in the background."""
 
-    def __init__(self, log: FilteringBoundLogger, spawn: Callable[[Coroutine[Any, Any, None]], None]) -> None:
+    def __init__(
+        self, log: FilteringBoundLogger, spawn: Callable[[Coroutine[Any, Any, None]], object]
+    ) -> None:
         self.unbound: set[str] = set()  # what cannot be had now, in words
         self._log = log
         self._spawn = spawn

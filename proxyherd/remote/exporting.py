@@ -22,8 +22,6 @@ from proxyherd.core import messages
 from proxyherd.core.messages import Entry
 from proxyherd.engines.herd import journal
 
-FORMATS: Final = ("geojson", "csv")
-
 _RELISTINGS: Final = 100
 _LEADING_ZEROS: Final = re.compile(r"\A(-?)0+(?=[0-9])")
 _encode: Final = msgspec.json.Encoder().encode

@@ -10,11 +10,9 @@ import asyncio
 import contextlib
 import gc
 import os
-import resource
 import signal
 import sys
 import time
-from collections.abc import Coroutine
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -22,7 +20,6 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec import Struct
 
 from proxyherd import __version__
-from proxyherd.base.files import make_folder
 from proxyherd.config import secrets as secret
 from proxyherd.config.herd_file import ConfigError, Herd, Server
 from proxyherd.config.schema import Limits
@@ -33,6 +30,7 @@ from proxyherd.net.binding import Binder
 from proxyherd.net.resolving import new_event_loop
 from proxyherd.places import Places, Spend, find_key, open_places
 from proxyherd.server.clients.tcp import Clients
+from proxyherd.server.process import Background, forbid_core_dumps, open_log
 from proxyherd.server.supervision import Notifier, StateDirectory, StateTaken, raise_descriptor_limit
 from proxyherd.server.turn import Turn
 from proxyherd.telemetry.logs import LogFile, make_logger
@@ -62,8 +60,7 @@ def serve(herd: Herd, name: str, paths: Paths) -> int:
     Raises ConfigError for what the operator has to mend before it can start.
     """
     server = herd.server(name)
-    # A core dump would hold the secret, the key for Places and where people are.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    forbid_core_dumps()
     secrets = _read_secrets(herd, paths.secret)
     contexts = tls.load(herd, name)
     try:
@@ -76,11 +73,7 @@ def serve(herd: Herd, name: str, paths: Paths) -> int:
         raise ConfigError(
             f"{where}: {error.strerror}; move it away, or name another directory with --state-dir"
         ) from error
-    try:
-        make_folder(paths.log.parent)
-        log_file = LogFile(paths.log, max_bytes=paths.log_max_bytes, backups=paths.log_backups)
-    except OSError as error:
-        raise ConfigError(f"{paths.log}: {error.strerror}; name a log file with --log-file") from error
+    log_file = open_log(paths.log, max_bytes=paths.log_max_bytes, backups=paths.log_backups)
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(_Daemon(herd, server, secrets, contexts, paths, log_file).run())
     log_file.close()
@@ -115,13 +108,13 @@ class _Daemon:
         self._observer = Observer(self._log, log_file, self._metrics, server.neighbours)
         self._notifier = Notifier(os.environ)
         self._stop = asyncio.Event()
-        self._background: set[asyncio.Task[None]] = set()
+        self._background = Background(partial(self._observer.fault, "a background task failed"))
         self._told_ready = False
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT."""
         loop = self._loop = asyncio.get_running_loop()
-        self._log_file.later = loop.call_soon
+        self._log_file.gather(loop.call_soon)
         loop.set_exception_handler(self._unexpected)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
@@ -135,14 +128,14 @@ class _Daemon:
         self._log.info("started", version=__version__, pid=os.getpid())
         self._expected = time.monotonic()
         self._tick()
-        self._spawn(self._open_admin())
-        self._backend.start(self._spawn)
+        self._background.spawn(self._open_admin())
+        self._backend.start(self._background.spawn)
         await self._stop.wait()
         await self._drain()
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     def _assemble(self) -> None:
-        self._binder = Binder(self._log, self._spawn)
+        self._binder = Binder(self._log, self._background.spawn)
         limits = self._limits()
         self._backend = self._make_backend(limits)
         self._turn = Turn(self._backend.engine, self._places, self._observer, self._loop)
@@ -228,7 +221,7 @@ class _Daemon:
     async def _open_admin(self) -> None:
         admin = await asyncio.to_thread(_import_admin)
         watch = admin.HerdWatch(self._herd, self._server.name, self, self._observer, self._backend.table)
-        app = admin.make_app(self, self._metrics.registry, self._herd.admin, watch, self._failed)
+        app = admin.make_app(self, self._metrics.registry, self._herd.admin, watch, self._observer.fault)
         self._admin = admin.Admin(app)
         await self._binder.listen("admin", self._server.admin, self._admin.listen)
         gc.collect()
@@ -269,7 +262,7 @@ class _Daemon:
         self._notifier.tell("RELOADING=1")
         self._log_file.reopen()
         self._log.info("log_reopened")
-        self._spawn(self._reload())
+        self._background.spawn(self._reload())
 
     async def _reload(self) -> None:
         """Read certificates and secrets again; where that fails, what was read before stays."""
@@ -302,9 +295,7 @@ class _Daemon:
         await self._backend.flush(deadline)
         self._ticker.cancel()
         await self._backend.part()
-        for task in tuple(self._background):
-            task.cancel()
-        await asyncio.gather(*self._background, return_exceptions=True)
+        await self._background.end()
         if hasattr(self, "_admin"):
             await self._admin.close()
         with contextlib.suppress(Exception):
@@ -314,23 +305,9 @@ class _Daemon:
         self._observer.tell_left_out()
         self._log.info("stopped")
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = self._loop.create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._background.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._unexpected(self._loop, {"message": "a background task failed", "exception": error})
-
-    def _failed(self, what: str, error: Exception) -> None:
-        self._unexpected(self._loop, {"message": what, "exception": error})
-
     def _unexpected(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Log what no code has caught: a fault of ours, which must not end the server."""
-        error = context.get("exception")
-        self._observer.fault(str(context.get("message")), error)
+        self._observer.fault(str(context.get("message")), context.get("exception"))
 
     # What the admin port asks. -------------------------------------------------------------------------------
 

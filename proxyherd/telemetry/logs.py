@@ -56,10 +56,14 @@ class LogFile:
         self._gathered = 0
         self._torn: bool
         self._take(self._open(path))
-        self.later: Callable[[Callable[[], None]], object] | None = None  # such as an event loop's call_soon
+        self._later: Callable[[Callable[[], None]], object] | None = None
         self.bytes_written = 0
         self.lines_lost = 0
         self.failures = 0
+
+    def gather(self, later: Callable[[Callable[[], None]], object]) -> None:
+        """Gather lines from now on, and write them when `later`, such as an event loop's call_soon, says so."""
+        self._later = later
 
     @property
     def gathers(self) -> bool:
@@ -68,11 +72,11 @@ class LogFile:
 
     def write(self, line: bytes) -> None:
         """Let a line, without LF, be written with the next flush, which is soon."""
-        if not self._lines and self.later is not None:
-            self.later(self.flush)
+        if not self._lines and self._later is not None:
+            self._later(self.flush)
         self._lines.append(line)
         self._gathered += len(line)
-        if self.later is None or self._gathered > _GATHER_BYTES:
+        if self._later is None or self._gathered > _GATHER_BYTES:
             self.flush()
 
     # structlog calls the method that is named as the level.
@@ -115,7 +119,7 @@ class LogFile:
 
     def close(self) -> None:
         """Write what has gathered and end."""
-        self.later = None
+        self._later = None
         self.flush()
         os.close(self._fd)
 

@@ -176,7 +176,7 @@ def test_what_changed_nothing_is_logged_or_counted_and_what_may_have_changed_som
     """7,000 commands of every outcome: 183 bytes of log for one LF rotated every file of a server away."""
     metrics, clock = Metrics(), Clock()
     file = LogFile(tmp_path / "log")
-    file.later = lambda _: None
+    file.gather(lambda _: None)
     log = make_logger(file, server="Bob", level="info", max_field_bytes=1024)
     observer = Observer(log, file, metrics, [], clock)
     for _ in range(7):

@@ -292,7 +292,7 @@ class Server:
 
     def assemble(self) -> None:
         loop = asyncio.get_running_loop()
-        self._log.later = loop.call_soon
+        self._log.gather(loop.call_soon)
         places = loop.create_future()
         places.set_result(NoPlaces())
         self.daemon._loop, self.daemon._places = loop, cast("Any", places)

@@ -52,7 +52,7 @@ def test_events_that_leave_in_one_write_bear_the_time_of_the_first_and_the_next_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock, file = Clock(monkeypatch), LogFile(tmp_path / "log")
-    file.later = lambda _: None
+    file.gather(lambda _: None)
     log = logger(file)
     for after in (0, 250_000_000, 999_999_000, 86_400_000_000_000):
         clock.now = BEGAN + after
@@ -76,7 +76,7 @@ def test_a_logger_that_is_made_while_lines_wait_knows_the_time(
 ) -> None:
     Clock(monkeypatch)
     file = LogFile(tmp_path / "log")
-    file.later = lambda _: None
+    file.gather(lambda _: None)
     logger(file).info("one")
     logger(file).info("two")
     file.close()
@@ -149,7 +149,7 @@ def test_a_log_holds_its_level_and_above(tmp_path: Path, level: str) -> None:
 def test_lines_gather_until_the_one_call_that_the_first_has_asked_for(tmp_path: Path) -> None:
     asked: list[Callable[[], None]] = []
     file = LogFile(tmp_path / "log")
-    file.later = asked.append
+    file.gather(asked.append)
     for turn in range(2):
         assert not file.gathers
         for number in range(3):
@@ -166,7 +166,7 @@ def test_lines_gather_until_the_one_call_that_the_first_has_asked_for(tmp_path: 
 def test_lines_that_wait_go_into_the_file_that_was_there_when_they_were_written(tmp_path: Path) -> None:
     path = tmp_path / "log"
     file = LogFile(path)
-    file.later = lambda _: None
+    file.gather(lambda _: None)
     file.write(b"before")
     path.rename(tmp_path / "old")
     file.reopen()
@@ -200,7 +200,7 @@ def test_behind_a_torn_line_nothing_is_written_where_there_is_nothing_to_say(tmp
 
 def test_what_is_more_than_a_mebibyte_is_written_at_once_whoever_forgets_to(tmp_path: Path) -> None:
     file = LogFile(tmp_path / "log")
-    file.later = lambda _: None
+    file.gather(lambda _: None)
     for _ in range(2):
         before = file.bytes_written
         for _ in range(1_024):
@@ -358,7 +358,7 @@ def test_on_a_full_disk_every_line_is_whole_or_counted_as_lost(
         return done
 
     file = LogFile(path)
-    file.later = lambda _: None
+    file.gather(lambda _: None)
     for line in LINES:
         file.write(line)
     with monkeypatch.context() as patch:

@@ -313,7 +313,7 @@ def test_a_pipe_whose_reader_stalls_costs_lines_that_are_counted_and_no_time(tmp
     os.mkfifo(tmp_path / "log")
     reader = os.open(tmp_path / "log", os.O_RDONLY | os.O_NONBLOCK)
     log = log_of(tmp_path / "log")
-    log.later = lambda _: None  # lines gather, so that a write may be cut within one
+    log.gather(lambda _: None)  # lines gather, so that a write may be cut within one
     written = [b"%07d" % number * 100 for number in range(4_000)]
     for number, line in enumerate(written, 1):
         log.write(line)
@@ -326,8 +326,8 @@ def test_a_pipe_whose_reader_stalls_costs_lines_that_are_counted_and_no_time(tmp
     assert [written[len(whole)].startswith(line) for line in got[len(whole) :]] in ([], [True])
     assert log.lines_lost == len(written) - len(whole) > 0
     assert log.failures > 0
-    log.later = None
     log.write(b"it is read again")
+    log.flush()
     assert lines_in(reader)[-1] == b"it is read again"
     log.close()
     os.close(reader)

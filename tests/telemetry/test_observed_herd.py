@@ -99,7 +99,7 @@ class Server:
         self.daemon = _Daemon(herd, herd.server(name), secrets, tls.load(herd, name), paths, self._log)
         self._ports = count(1)
         loop = asyncio.get_running_loop()
-        self._log.later = loop.call_soon
+        self._log.gather(loop.call_soon)
         places = loop.create_future()
         places.set_result(Near(clock))
         self.daemon._loop, self.daemon._places = loop, cast("Any", places)

@@ -605,7 +605,7 @@ def test_what_happens_often_is_logged_so_often_and_the_next_line_counts_the_othe
 ) -> None:
     burst, seconds, act = OFTEN[event]
     watched = Watched(tmp_path)
-    watched.file.later = lambda _: None  # all in few writes
+    watched.file.gather(lambda _: None)  # all in few writes
     for _ in range(burst + 3):
         act(watched.observer)
     for _ in range(2):

@@ -85,7 +85,7 @@ class Replica:
             contexts,
         )
 
-    def start(self, spawn: Callable[[Coroutine[Any, Any, None]], None]) -> None:
+    def start(self, spawn: Callable[[Coroutine[Any, Any, None]], object]) -> None:
         """Begin what goes on in the background, as soon as clients are listened for."""
         spawn(self._durability.watch())
         spawn(self._join())

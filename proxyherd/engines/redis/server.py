@@ -42,7 +42,7 @@ class Front:
         )
         engine.doubt = self._lookout.doubt
 
-    def start(self, spawn: Callable[[Coroutine[Any, Any, None]], None]) -> None:
+    def start(self, spawn: Callable[[Coroutine[Any, Any, None]], object]) -> None:
         """Begin what goes on in the background, as soon as clients are listened for."""
         spawn(self._lookout.run())
         spawn(self._let_time_pass())

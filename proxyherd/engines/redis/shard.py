@@ -99,7 +99,7 @@ class Shard:
         self._parting = False
         self._in_flight = False
         self._heard = 0.0  # when it has last answered, by the loop's clock
-        self._pauses = _new_pauses()
+        self._pauses = new_pauses()
         self.task = self._loop.create_task(self._serve())
 
     def want(self, tag: int) -> None:
@@ -138,7 +138,7 @@ class Shard:
                     self._tell(doubt)
                     return
                 if self.trouble:
-                    self._pauses = _new_pauses()
+                    self._pauses = new_pauses()
                     self._tell("")
                 await self._wait_for_work()
         finally:
@@ -196,7 +196,8 @@ class Shard:
             self._desk.changed(self)
 
 
-def _new_pauses() -> Iterator[float]:
+def new_pauses() -> Iterator[float]:
+    """Yield the seconds between connections to one master that fail."""
     rng = random.Random()  # noqa: S311 - no secret
     return backoff(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, rng)
 

@@ -1,0 +1,60 @@
+"""How processes begin and end: tasks in the background, and a log that cannot be opened."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from proxyherd.config.herd_file import ConfigError
+from proxyherd.server.process import Background, open_log
+
+
+def test_a_task_that_fails_is_told_once_and_one_that_ends_or_is_cancelled_never() -> None:
+    failures: list[BaseException] = []
+    background, error = Background(failures.append), ValueError()
+
+    async def fail() -> None:
+        raise error
+
+    async def play() -> None:
+        background.spawn(fail())
+        background.spawn(asyncio.sleep(0))
+        waits = background.spawn(asyncio.sleep(3600))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert failures == [error]
+        await background.end()
+        assert waits.cancelled()
+
+    asyncio.run(play())
+    assert failures == [error]
+
+
+def test_who_ends_the_background_waits_for_what_tasks_do_at_last() -> None:
+    done: list[str] = []
+    background = Background(lambda _: None)
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.01)
+            done.append("the file is closed")
+
+    async def play() -> None:
+        background.spawn(work())
+        await asyncio.sleep(0)
+        await background.end()
+
+    asyncio.run(play())
+    assert done == ["the file is closed"]
+
+
+def test_a_log_gets_its_folder_and_one_that_cannot_be_opened_names_file_and_remedy(tmp_path: Path) -> None:
+    open_log(tmp_path / "new" / "log", max_bytes=0).close()
+    with pytest.raises(ConfigError) as told:
+        open_log(tmp_path / "new" / "log" / "log", max_bytes=0)
+    assert str(told.value).startswith(f"{tmp_path}/new/log/log: ")
+    assert "--log-file" in str(told.value)
