@@ -172,7 +172,8 @@ def test_a_neighbour_that_cannot_be_had_is_told_in_the_same_words_in_whatever_or
     servers: NameServers,
 ) -> None:
     herd = parse(PAIR, Path("pair.toml"))
-    node = SimpleNamespace(notes=list[Any]())
+    notes = list[Any]()
+    node = SimpleNamespace(note=notes.append)
     contexts = SimpleNamespace(peers=None, dialling=None)
     turn = SimpleNamespace(wake=lambda: None)
     some: Any = None
@@ -187,7 +188,7 @@ def test_a_neighbour_that_cannot_be_had_is_told_in_the_same_words_in_whatever_or
 
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(body())
-    first, second = node.notes
+    first, second = notes
     assert isinstance(first, LinkFailed)
     assert "127.0.0.7" in first.reason
     assert "127.0.0.8" in first.reason
