@@ -1,6 +1,8 @@
 """How this machine's network is used, whatever is said over it.
 
 - `binding`: opens the ports of a server, and tries again where one is taken
+- `dialling`: one after another of several addresses
+- `http`: a GET and its answer, for admin ports
 - `listening`: accepts connections, no more than allowed
 - `resolving`: looks names up without waiting for silent name servers
 - `tls`: certificates, and what they must prove

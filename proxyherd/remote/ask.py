@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from proxyherd.base.escapes import escaped
+from proxyherd.net import http
+from proxyherd.net.dialling import shares, spelled
 from proxyherd.net.resolving import look_up
 
 if TYPE_CHECKING:
@@ -171,18 +173,12 @@ class _Figures:
 
 
 def _get(addresses: tuple[Address, ...], path: str, seconds: float) -> tuple[int, str]:
-    """HTTP/1.0, so that the body is plain and ends where the connection does.
-
-    The Host is loopback's, which an admin port always serves; what it guards against are browsers.
-    """
-    request = f"GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode()
-    answer = _exchange(addresses, request, seconds, None).decode(errors="surrogateescape")
-    head, _, body = answer.partition("\r\n\r\n")
-    first = head.split(None, 2)
-    if len(first) < 2 or not first[0].startswith("HTTP/1.") or not first[1].isdecimal():
-        line = head.partition("\r\n")[0][:MOST_SHOWN]
+    answer = _exchange(addresses, http.request(path), seconds, None)
+    if (found := http.parse(answer)) is None:
+        line = answer.partition(b"\r\n")[0].decode(errors="surrogateescape")[:MOST_SHOWN]
         raise ValueError(f'{path} is answered with "{line}", which is not HTTP')
-    return int(first[1]), body
+    code, body = found
+    return code, body.decode(errors="surrogateescape")
 
 
 def _exchange(
@@ -214,39 +210,35 @@ def _exchange(
 
 
 def _connect(addresses: tuple[Address, ...], deadline: float) -> tuple[socket.socket, Address]:
-    """Each address has its share of the time, and of that each that its name stands for: one that swallows packets,
-    or a name server that is silent, must not take it all.
-    """
+    """Each address has its share of the time, and of that each that its name stands for."""
     refusals: list[str] = []
-    for left, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
+    for address, until in shares(addresses, deadline, time.monotonic):
         try:
-            until = time.monotonic() + _left(deadline) / left
             found = _look_up(address, until)
         except (OSError, UnicodeError) as error:
             refusals.append(f"{address}: {getattr(error, 'strerror', None) or error}")
             continue
-        for rest, where in zip(range(len(found), 0, -1), found, strict=True):
+        for where, by in shares(found, until, time.monotonic):
             try:
-                return _connect_to(where, until, rest), address
+                return _connect_to(where, by), address
             except OSError as error:
-                host = str(where[4][0])
-                name = f"{address}" if host == address.host else f"{address} ({host})"
-                refusals.append(f"{name}: {error.strerror or error}")
+                refusals.append(f"{spelled(address, str(where[4][0]))}: {error.strerror or error}")
     raise Unreachable("; ".join(refusals))
 
 
 def _look_up(address: Address, until: float) -> list[Any]:
+    left = _left(until)
     try:
-        return look_up(address.host, address.port, kind=socket.SOCK_STREAM).result(_left(until))
+        return look_up(address.host, address.port, kind=socket.SOCK_STREAM).result(left)
     except TimeoutError as error:
         raise TimeoutError("its name was not looked up in time") from error
 
 
-def _connect_to(where: Any, until: float, rest: int) -> socket.socket:
+def _connect_to(where: Any, until: float) -> socket.socket:
     family, kind, protocol, _, place = where
     connection = socket.socket(family, kind, protocol)
     try:
-        connection.settimeout(_left(until) / rest)
+        connection.settimeout(_left(until))
         connection.connect(place)
     except OSError:
         connection.close()

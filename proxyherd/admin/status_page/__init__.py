@@ -4,7 +4,6 @@
     rates     how fast totals grow, percentiles of the last minute                            pure
     density   how many clients are where, counted a slice at a time
     others    asks the other servers, while somebody looks
-    fetching  what another server answers, read as bytes and counted
     herd      makes one update a second, and sends it to all viewers
     page      what a browser loads
 

@@ -8,10 +8,8 @@ whatever is wrong with it, the server is unknown, and says why.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import random
-import socket
 from collections.abc import Callable, Iterator
 from typing import Final
 from urllib.parse import quote
@@ -19,10 +17,11 @@ from urllib.parse import quote
 from msgspec import Struct
 from msgspec.structs import replace
 
-from proxyherd.admin.status_page.fetching import UnusableError, fetch
 from proxyherd.admin.status_page.rates import History
 from proxyherd.admin.status_page.state import MAX_BYTES, State, read
 from proxyherd.config.herd_file import Address, Herd
+from proxyherd.net import http
+from proxyherd.net.dialling import hosts_of, shares
 from proxyherd.telemetry.recent import MOST, Command
 
 DEADLINE_SECONDS: Final = 1.2
@@ -35,7 +34,14 @@ _FRESH_SECONDS: Final = 2.5
 _AT_ONCE: Final = 64
 """Servers that are asked at once."""
 
+_HEAD_BYTES: Final = 8_192
+_READ_BYTES: Final = 65_536
+
 _HERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what such an address is reached at
+
+
+class AnswerError(Exception):
+    """A server has given nothing that can be used; the text says what it did."""
 
 
 class Other(Struct, eq=False):
@@ -94,7 +100,7 @@ class Others:
             try:
                 async with gate:
                     state = await self._ask(other)
-            except UnusableError as error:
+            except AnswerError as error:
                 other.problem = str(error)
             else:
                 self._learn(other, state)
@@ -115,7 +121,7 @@ class Others:
 
     async def _ask(self, other: Other) -> State:
         """Return what a server says, asked at the first of its addresses that answers; one that is silent is tried last
-        the next time. Raises UnusableError.
+        the next time. Raises AnswerError.
         """
         query = "commands=no"
         if self._wants_commands():
@@ -128,17 +134,17 @@ class Others:
             try:
                 async with asyncio.timeout(DEADLINE_SECONDS):
                     return _state_of(other.name, await _fetch(address, f"/state?{query}"))
-            except UnusableError as error:
+            except AnswerError as error:
                 problem = str(error)
             except TimeoutError:
                 other.addresses = (*(one for one in other.addresses if one != address), address)
-                raise UnusableError(f"{address}: no answer within {DEADLINE_SECONDS:g} s") from None
+                raise AnswerError(f"{address}: no answer within {DEADLINE_SECONDS:g} s") from None
             except OSError as error:
                 problem = _explained(error)
             except Exception as error:  # noqa: BLE001 - whatever an answer brings about, the server is unknown
                 problem = f"no answer that is one ({type(error).__name__})"
             problems.append(f"{address}: {problem}")
-        raise UnusableError("; ".join(problems))
+        raise AnswerError("; ".join(problems))
 
 
 def known(other: Other, now: float) -> State | None:
@@ -148,15 +154,37 @@ def known(other: Other, now: float) -> State | None:
 
 async def _fetch(address: Address, path: str) -> bytes:
     """Ask at each address that a name stands for, until one answers."""
-    loop, name = asyncio.get_running_loop(), _HERE.get(address.host, address.host)
-    found = await loop.getaddrinfo(name, address.port, type=socket.SOCK_STREAM)
-    *others, last = dict.fromkeys(str(where[0]) for *_, where in found)
-    for host in others:
-        with contextlib.suppress(OSError):  # TimeoutError is one
-            # One that swallows packets must not take the time of the next.
-            async with asyncio.timeout(DEADLINE_SECONDS / (len(others) + 1)):
-                return await fetch(host, address.port, path, MAX_BYTES)
-    return await fetch(last, address.port, path, MAX_BYTES)
+    loop, failure = asyncio.get_running_loop(), OSError()
+    deadline, name = loop.time() + DEADLINE_SECONDS, _HERE.get(address.host, address.host)
+    for host, until in shares(await hosts_of(loop, name, address.port), deadline, loop.time):
+        try:
+            async with asyncio.timeout_at(until):
+                return await _read_from(host, address.port, path)
+        except OSError as error:  # TimeoutError is one
+            failure = error
+    raise failure
+
+
+async def _read_from(host: str, port: int, path: str) -> bytes:
+    """Return what is at a path of an address. Raises AnswerError where that is more than MAX_BYTES or nothing, and
+    OSError.
+    """
+    data = bytearray()
+    reader, writer = await asyncio.open_connection(host, port)
+    try:
+        writer.write(http.request(path))
+        while some := await reader.read(_READ_BYTES):
+            data += some
+            if len(data) > _HEAD_BYTES + MAX_BYTES:
+                raise AnswerError(f"answers with more than {MAX_BYTES} bytes")
+    finally:
+        writer.transport.abort()  # there is nothing more to say, and none of the rest is wanted
+    if (found := http.parse(bytes(data))) is None:
+        raise AnswerError("no answer that is one")
+    status, body = found
+    if status != 200:
+        raise AnswerError(f"answers {status}")
+    return body
 
 
 def _explained(error: OSError) -> str:
@@ -169,7 +197,7 @@ def _explained(error: OSError) -> str:
 def _state_of(name: str, data: bytes) -> State:
     state = read(data)
     if state is None:
-        raise UnusableError("what it answers is no server's state")
+        raise AnswerError("what it answers is no server's state")
     if state.server != name:
-        raise UnusableError("another server answers there")
+        raise AnswerError("another server answers there")
     return state

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import random
 import secrets
-import socket
 from collections.abc import Callable
 from typing import Any, Final, cast
 
@@ -22,6 +21,7 @@ from proxyherd.core.node import Node
 from proxyherd.core.notes import LinkFailed
 from proxyherd.engines.herd.engine import Replicated
 from proxyherd.engines.herd.neighbour_hosts import NeighbourHosts, canonical
+from proxyherd.net.dialling import hosts_of, spelled
 from proxyherd.net.listening import Listener
 from proxyherd.net.tls import Contexts, explain, names
 from proxyherd.telemetry.observer import Observer
@@ -175,11 +175,10 @@ class Peers:
         """Return all that a name stands for: one address that swallows packets must not take the time of the next."""
         try:
             async with asyncio.timeout(self._herd.timing.handshake_seconds):
-                found = await self.loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+                return await hosts_of(self.loop, address.host, address.port)
         except (OSError, TimeoutError, UnicodeError) as error:
             failures.append(f"{address}: {self._why(error)}")
             return []
-        return [*dict.fromkeys(str(where[0]) for *_, where in found)]
 
     async def _connect(
         self, neighbour: str, address: Address, host: str, failures: list[str]
@@ -199,8 +198,7 @@ class Peers:
                 await self.loop.create_connection(lambda: connection, host, address.port, **tls)
             is_made = True
         except (OSError, TimeoutError) as error:
-            where = f"{address}" if host == address.host else f"{address} ({host})"
-            failures.append(f"{where}: {self._why(error)}")
+            failures.append(f"{spelled(address, host)}: {self._why(error)}")
             return None
         finally:
             if not is_made:  # in time; but a moment later it may have been

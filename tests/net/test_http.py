@@ -1,0 +1,41 @@
+"""The little HTTP of admin ports: what is taken for an answer."""
+
+from __future__ import annotations
+
+import pytest
+
+from proxyherd.net.http import parse, request
+
+
+def test_a_request_asks_for_plain_bytes_until_the_end() -> None:
+    line, *headers = request("/state?commands=no").split(b"\r\n")
+    assert line == b"GET /state?commands=no HTTP/1.0"
+    assert headers[-2:] == [b"", b""]
+    assert {b"Host: localhost", b"Accept-Encoding: identity"} == {*headers[:-2]}
+
+
+@pytest.mark.parametrize("body", [b"", b"ready\n", b"a\r\n\r\nb", b"\xff\x00"])
+@pytest.mark.parametrize(
+    "head", [b"HTTP/1.0 200 OK", b"HTTP/1.1 503", b"HTTP/1.0 404 Not Found\r\nServer: x"]
+)
+def test_an_answer_is_a_status_and_whatever_is_behind_the_head(head: bytes, body: bytes) -> None:
+    assert parse(head + b"\r\n\r\n" + body) == (int(head[9:12]), body)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"? GET / HTTP/1.0\r\n\r\n",
+        b"HTTP/1.0 200 OK",
+        b"HTTP/1.0 200 OK\r\nServer: x\r\n",
+        b"HTTP/1.0 20\r\n\r\n",
+        b"HTTP/1.0 2000\r\n\r\n",
+        b"HTTP/1.0 two\r\n\r\n",
+        b"HTTP/2 200\r\n\r\n",
+        b" HTTP/1.0 200 OK\r\n\r\n",
+        b"\r\n\r\nHTTP/1.0 200 OK\r\n\r\n",
+    ],
+)
+def test_anything_else_is_none(answer: bytes) -> None:
+    assert parse(answer) is None
