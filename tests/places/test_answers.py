@@ -155,6 +155,7 @@ def test_squeezing_takes_nothing_but_line_feeds(body: bytes) -> None:
         b'{"results":[' + b"1," * MOST_RESULTS + b"1",
         b'{"results":[],"status":"OK"}{}',
         b'{"results":[],"status":"OK"}\0',
+        b'{"results":[],"status":"OK"}X',
         b'{"results":[],"status":"OK","results":[]}',
         b'{"results":[],"status":"OK","st\\u0061tus":"OK"}',
         b'{"results":[NaN],"status":"OK"}',
@@ -184,6 +185,12 @@ def test_a_status_is_a_bounded_plain_word(status: str) -> None:
 def test_of_a_status_64_characters_stay_and_every_odd_one_is_an_underscore() -> None:
     assert plain_word("a" * 65) == "a" * 64
     assert plain_word("Too-late, é\n9_Z") == "Too_late____9_Z"
+
+
+def test_every_status_that_google_documents_is_known_and_no_other() -> None:
+    """What is not known has one label for all: https://developers.google.com/maps/documentation/places/web-service"""
+    documented = "INVALID_REQUEST OK OVER_QUERY_LIMIT REQUEST_DENIED UNKNOWN_ERROR ZERO_RESULTS"
+    assert sorted(STATUSES) == documented.split()
 
 
 @settings(deadline=None)

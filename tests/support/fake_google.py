@@ -206,6 +206,7 @@ class Ledger:
         self.called: list[Called] = []
         self.spared: list[Spared] = []
         self.states: list[BreakerState] = []
+        self.closed = 0
 
     @property
     def outcomes(self) -> list[CallOutcome]:
@@ -221,7 +222,7 @@ class Ledger:
         self.given_back.append(spent)
 
     def close(self) -> None:
-        pass
+        self.closed += 1
 
     def places_called(self, provider: str, outcome: CallOutcome, seconds: float, dollars: float) -> None:
         self.called.append(Called(provider, outcome, seconds, dollars))

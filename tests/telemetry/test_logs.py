@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from descriptors import descriptors_below
 from herd_process import herd_of, read_log, running_server
 from redis_cluster import Cluster
 
@@ -151,6 +152,16 @@ def test_two_who_rotate_at_once_lose_no_line_and_double_none(tmp_path: Path) -> 
     assert sorted(written) == [b"%03d" % number * 10 for number in range(500)]
     assert all(backups(path))
     assert len(archived) > 20
+
+
+def test_one_descriptor_is_open_however_often_the_log_was_reopened_and_rotated(tmp_path: Path) -> None:
+    log = log_of(tmp_path / "log")
+    for _ in range(5):
+        log.reopen()
+        log.write(b"a" * 120)
+        assert descriptors_below(tmp_path) == 1
+    log.close()
+    assert descriptors_below(tmp_path) == 0
 
 
 @pytest.mark.parametrize("again", [True, False], ids=["reopened", "opened"])
@@ -307,6 +318,15 @@ def test_rotation_replaces_no_pipe_that_has_the_name_of_a_backup(tmp_path: Path,
     assert log.failures == 9
     assert log.lines_lost == 0
     log.close()
+
+
+def test_a_pipe_behind_the_last_backup_keeps_no_log_from_its_rotation(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "log.5")
+    log = log_of(tmp_path / "log", *(b"%d" % number * 120 for number in range(9)))
+    log.close()
+    kept = [(tmp_path / f"log.{number}").read_bytes()[:1] for number in range(1, 5)]
+    assert kept == [b"8", b"7", b"6", b"5"]
+    assert log.failures == 0
 
 
 def test_a_pipe_whose_reader_stalls_costs_lines_that_are_counted_and_no_time(tmp_path: Path) -> None:

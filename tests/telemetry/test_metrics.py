@@ -19,6 +19,13 @@ def test_the_page_is_what_a_server_shows() -> None:
     assert script["page"](there[there.index("## What to ask") :]) == there
 
 
+def test_a_server_shows_what_the_client_of_prometheus_knows_of_its_process() -> None:
+    """As the page says besides the table."""
+    text = generate_latest(Metrics().registry).decode()
+    for metric in ("process_resident_memory_bytes ", "python_info{", "python_gc_collections_total{"):
+        assert f"\n{metric}" in text
+
+
 def test_what_is_alerted_on_is_there_before_it_happens() -> None:
     text = generate_latest(Metrics().registry).decode()
     for metric, label, values in LABELS:

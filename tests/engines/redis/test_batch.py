@@ -17,6 +17,7 @@ from proxyherd.engines.redis.batch import Asked, Batch, Failed, Wish
 from proxyherd.engines.redis.commands import (
     ADMIT,
     ADVANCE,
+    _function,
     code,
     spell_key,
     spell_questions,
@@ -28,6 +29,13 @@ from proxyherd.engines.redis.sealing import Sealing
 
 TAG = layout.tag(b"kiwi")
 MASTER = Address("127.0.0.1", 7_001)
+
+
+def test_a_call_of_a_function_is_a_command_with_the_name_of_this_version() -> None:
+    for size in range(3):
+        values = [b"%d" % number for number in range(size)]
+        call = _function(b"see") % (3 + size, 1, size) + b"".join(map(spell_word, values))
+        assert [*words(call)] == [[b"FCALL", b"proxyherd_1_see", b"%d" % size, *values]]
 
 
 def people(count: int) -> list[Client]:

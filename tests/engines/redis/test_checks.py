@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from redis.exceptions import RedisError
 from redis_node import INFO, OURS, connect, play, view
 
 from proxyherd.config.herd_file import Address, ConfigError
@@ -102,6 +103,13 @@ def test_an_error_of_redis_meanwhile_is_told_as_it_is_and_the_connection_closed(
     error, node, _ = play(connect, {word: "NOPERM this user has no permissions"})
     assert "NOPERM this user" in str(error)
     assert node.words[-1] == word
+
+
+def test_a_node_that_closes_at_the_login_is_dialled_once_by_the_library() -> None:
+    """When and how often it is dialled again is for the engine to say."""
+    error, node, _ = play(connect, {b"AUTH": None}, user="herd", password="secret")
+    assert isinstance(error, OSError | RedisError)
+    assert node.words == (b"AUTH",)
 
 
 @pytest.mark.parametrize(

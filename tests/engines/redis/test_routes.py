@@ -284,6 +284,16 @@ def test_past_65536_wishes_or_16_mib_for_those_no_more_may_wait(count: int, size
     assert not waiting.backlog.crowded
 
 
+def test_a_master_that_hangs_is_seen_by_the_time_that_passes_though_nobody_says_anything() -> None:
+    waiting = Waiting()
+    waiting.add(0, 8_193)
+    waiting.one.sent = waiting.backlog.clock = 100.0
+    assert waiting.backlog.full
+    assert not waiting.backlog.tick(100.049)
+    assert waiting.backlog.tick(100.051)
+    assert not waiting.backlog.full
+
+
 def test_a_master_may_hang_from_50_ms_on_and_nobody_waits_for_it_up_to_a_bound() -> None:
     waiting = Waiting()
     waiting.add(0, 8_193)

@@ -107,6 +107,7 @@ def test_a_master_that_takes_no_writes_is_told_with_its_reason_though_nobody_rep
             assert said in front.engine.routes.trouble()
             await asyncio.sleep(0.05)
         assert {one for one, _ in front.observer.troubles[3:]} <= {str(master.address)}
+        assert {*front.observer.again} == {"unsealed" if b"seal" in functions else "refused"}
         heal(world)
         await asyncio.sleep(WITHIN)
         assert front.engine.routes.trouble() == ""

@@ -81,6 +81,13 @@ def test_geojson_says_all_there_is_to_say() -> None:
     ]
 
 
+def test_a_point_may_have_a_height_and_that_says_nothing() -> None:
+    """RFC 7946, 3.1.1."""
+    high = point(-118.4452, 34.0689, name="A")
+    high["geometry"]["coordinates"].append(8_848.86)
+    assert parse(geojson(high)) == parse(geojson(point(-118.4452, 34.0689, name="A")))
+
+
 def test_csv_says_the_same_as_geojson() -> None:
     table = (
         "id,name,latitude,longitude,types,population,amenity,addr:street,addr:housenumber,addr:city,vicinity\n"
@@ -240,9 +247,12 @@ def test_a_population_and_a_name_may_be_as_large_as_the_page_says() -> None:
             geojson({"type": "Feature", "geometry": {"type": "Polygon", "coordinates": []}}),
             "feature 1: key geometry.type: 'Polygon' is not Point; export the centres",
         ),
-        (
-            geojson({"type": "Feature", "geometry": {"type": "Point", "coordinates": [1]}}),
-            "feature 1: key geometry.coordinates: ",
+        *(
+            (
+                geojson({"type": "Feature", "geometry": {"type": "Point", "coordinates": coordinates}}),
+                f"feature 1: key geometry.coordinates: {str(coordinates)!r} is not [longitude, latitude]",
+            )
+            for coordinates in (None, "12", [], ["1"], ["1", "2", "3", "4"])
         ),
         (geojson(point(1, 2) | {"properties": [1]}), "feature 1: key properties: "),
         (geojson(7), "feature 1: key type: is not Feature"),

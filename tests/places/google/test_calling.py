@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from email.utils import format_datetime, formatdate
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -206,17 +207,25 @@ def test_no_call_is_made_when_no_time_is_left(
     assert (google.requests, ledger.spent, ledger.called) == ([], 0, [])
 
 
+PACKS: dict[str, Callable[[bytes], bytes]] = {
+    "plain": bytes,
+    "packed": gzip.compress,
+    "packed into more": partial(gzip.compress, compresslevel=0),
+}
+
+
 @pytest.mark.parametrize("provider", BOTH)
-@pytest.mark.parametrize("pack", [bytes, gzip.compress])
-def test_the_longest_body_is_read_and_no_longer_one(
-    google: FakeGoogle, provider: str, pack: Callable[[bytes], bytes]
-) -> None:
+@pytest.mark.parametrize("pack", PACKS)
+def test_the_longest_body_is_read_and_no_longer_one(google: FakeGoogle, provider: str, pack: str) -> None:
+    """What counts is the longer of what came and what was unpacked."""
     body = answer_of(provider, 900)
-    google.reply = Reply(pack(body), headers={"Content-Encoding": "gzip"} if pack is gzip.compress else {})
-    assert ask(google.host, provider=provider, max_answer_bytes=len(body)).results == 20
-    assert "longer" in message(ask(google.host, provider=provider, max_answer_bytes=len(body) - 1))
+    sent = PACKS[pack](body)
+    google.reply = Reply(sent, headers={} if pack == "plain" else {"Content-Encoding": "gzip"})
+    most = max(len(body), len(sent))
+    assert ask(google.host, provider=provider, max_answer_bytes=most).results == 20
+    assert "longer" in message(ask(google.host, provider=provider, max_answer_bytes=most - 1))
     if provider == "google":
-        assert ask(google.host, max_answer_bytes=len(body)) == cut(body, 20)
+        assert ask(google.host, max_answer_bytes=most) == cut(body, 20)
 
 
 def test_a_failure_of_the_last_second_is_that_of_a_stopping_server(google: FakeGoogle) -> None:
@@ -377,6 +386,21 @@ def test_a_real_budget_bounds_the_calls_of_both_apis_over_a_restart(
     google.reply = Reply(b"{}")
     assert ask(google.host, Recorded(), provider="google-new").status == "OVER_QUERY_LIMIT"
     assert len(google.requests) == 5
+
+
+@pytest.mark.parametrize("provider", [*BOTH, "auto"])
+def test_the_budgets_file_is_closed_with_places_whether_a_call_was_made_or_not(
+    google: FakeGoogle, provider: str
+) -> None:
+    async def run(ledger: Ledger, calls: int) -> None:
+        async with opened(google.host, ledger, provider=provider) as places:
+            for _ in range(calls):
+                await places.nearby(QUERY)
+            assert ledger.closed == 0
+        assert ledger.closed >= 1
+
+    for calls in (0, 1):
+        asyncio.run(run(Ledger(), calls))
 
 
 @pytest.mark.parametrize("provider", BOTH)

@@ -9,6 +9,7 @@ import socket
 import time
 from decimal import Decimal
 from email.utils import formatdate
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -32,6 +33,7 @@ from proxyherd.places.failures import FailedError, LateError, failed
 from proxyherd.places.google.calling import Caller
 from proxyherd.places.google.legacy import Google
 from proxyherd.places.google.new import GoogleNew
+from proxyherd.places.limits import resilience
 from proxyherd.places.limits.resilience import BrokenError, Resilient
 from proxyherd.standin.app import Faults
 
@@ -535,6 +537,44 @@ def test_no_call_begins_in_less_time_than_answers_take() -> None:
         assert "too many queries wait" in message(caught.value.answer)
         assert (upstream.asked, ledger.spared) == ([], ["late"])
         assert (await resilient._attempt(QUERY, time.monotonic() + 0.4)).status == "OK"
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("taken", "least"),
+    [
+        ([0.4], 0.5),
+        ([0.4, 1.4], 0.625),
+        ([0.4, 1.4, 1.4], 0.7375),
+        ([1.4, 0.4], 1.625),
+        ([2.4], 2.25),
+        ([0.4] * 5, 0.5),
+    ],
+    ids=str,
+)
+def test_a_call_takes_a_quarter_more_than_answers_took_on_average_or_nearly_a_whole_attempt(
+    monkeypatch: pytest.MonkeyPatch, taken: list[float], least: float
+) -> None:
+    """Of the average, the first answer is all and each later one a tenth; a whole attempt is 2.5 s here."""
+
+    class Taking(Scripted):
+        async def nearby(self, query: Query, seconds: float) -> Answer:
+            clock.now += left.pop(0) if left else 0.0
+            return await super().nearby(query, seconds)
+
+    clock, left = SimpleNamespace(now=1_000.0), [*taken]
+    monkeypatch.setattr(resilience, "time", SimpleNamespace(monotonic=lambda: clock.now))
+
+    async def run() -> None:
+        ledger = Ledger()
+        resilient = Resilient(Taking(), schema.PlacesSettings(attempts=1, attempt_seconds=2.5), ledger)
+        for _ in taken:
+            await resilient._attempt(QUERY, clock.now + 2.5)
+        with pytest.raises(FailedError):
+            await resilient._attempt(QUERY, clock.now + least - 0.001)
+        assert ledger.spared == ["late"]
+        assert await resilient._attempt(QUERY, clock.now + least + 0.001) == FOUND
 
     asyncio.run(run())
 
