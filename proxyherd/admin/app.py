@@ -32,9 +32,9 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from proxyherd import __version__
-from proxyherd.admin import status_page as watching
+from proxyherd.admin import status_page
 from proxyherd.admin.status_page.herd import HerdWatch, Viewer, event
-from proxyherd.admin.status_page.state import Status, write
+from proxyherd.admin.status_page.state import StatusSource, write
 from proxyherd.config.schema import AdminSettings
 
 MAX_CONNECTIONS: Final = 64
@@ -68,7 +68,7 @@ _HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
 }
 
-_PAGE: Final = Path(watching.__file__).parent / "page"
+_PAGE: Final = Path(status_page.__file__).parent / "page"
 _TYPES: Final = {
     ".html": "text/html",
     ".css": "text/css",
@@ -93,7 +93,7 @@ _SILENT.propagate = False
 
 
 def make_app(
-    status: Status,
+    status: StatusSource,
     registry: CollectorRegistry,
     configured: AdminSettings,
     watch: HerdWatch,

@@ -15,7 +15,7 @@ _TAG_CLIENTS: Final = 50
 """Clients of one tag in one load: a call is not interrupted."""
 
 
-class Load(Struct, eq=False):
+class Shipment(Struct, eq=False):
     """Clients on their way to a master, by tag, the oldest of them waiting since then."""
 
     clients: dict[int, list[bytes]]
@@ -29,7 +29,7 @@ class Outbox:
         self._wake = wake
         self._waiting: list[dict[bytes, None]] = [{} for _ in range(layout.TAGS)]
         self._since: dict[int, float] = {}  # of tags with clients that wait
-        self._loads: set[Load] = set()
+        self._loads: set[Shipment] = set()
         self.count = 0
         """Clients that wait or are on their way."""
 
@@ -44,10 +44,10 @@ class Outbox:
                 self._since[tag] = now
                 self._wake(tag)
 
-    def take(self, tags: Iterable[int], most: int) -> Load | None:
+    def take(self, tags: Iterable[int], most: int) -> Shipment | None:
         """Take about `most` clients of these tags, those that have waited longest first."""
         since = self._since
-        load = Load({}, float("inf"))
+        load = Shipment({}, float("inf"))
         for tag in sorted(since.keys() & {*tags}, key=since.__getitem__):
             if most <= 0:
                 break
@@ -67,7 +67,7 @@ class Outbox:
         self._loads.add(load)
         return load
 
-    def done(self, load: Load, again: Sequence[int] = ()) -> None:
+    def done(self, load: Shipment, again: Sequence[int] = ()) -> None:
         """A load has arrived, less these tags', which are to be sent again."""
         self._loads.remove(load)
         for tag, clients in load.clients.items():
@@ -77,7 +77,7 @@ class Outbox:
                     self.add(client, load.since)
                 self._since[tag] = min(self._since[tag], load.since)
 
-    def lost(self, load: Load) -> None:
+    def lost(self, load: Shipment) -> None:
         """Nobody knows whether a load has arrived: all of it is to be sent again."""
         self.done(load, tuple(load.clients))
 

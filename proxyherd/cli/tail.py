@@ -17,7 +17,7 @@ from proxyherd.base.escapes import escaped_for_json
 from proxyherd.cli.common import Misconfigured, config_option, examples, load, server_names, until_stopped
 from proxyherd.config.herd_file import Herd
 from proxyherd.remote import tailing
-from proxyherd.remote.logfiles import Log
+from proxyherd.remote.logfiles import ServerLog
 from proxyherd.remote.tailing import Event, Filter, Reading, Sorter, merge, parse_since
 
 INSTALLED_LOGS = Path("/var/log/proxyherd")
@@ -183,7 +183,7 @@ def _style(text: str, colour: str) -> str:
 class _Source:
     """The log of one server, and what has been made of it."""
 
-    def __init__(self, name: str, log: Log, read: Reading) -> None:
+    def __init__(self, name: str, log: ServerLog, read: Reading) -> None:
         self.name = name
         self.log = log
         self.read = read
@@ -195,7 +195,7 @@ def _open(herd: Herd, names: Sequence[str], folder: Path, *, follow: bool) -> li
     sources = []
     for name in dict.fromkeys(herd.server(name).name for name in names or herd.servers):
         path = folder / f"{name}.log"
-        log = Log(path)
+        log = ServerLog(path)
         log.open()
         sources.append(_Source(name, log, Reading(name)))
     missing = [source.name for source in sources if not source.log.is_there]

@@ -35,6 +35,6 @@ async def hosts_of(loop: AbstractEventLoop, host: str, port: int) -> list[str]:
     return [*dict.fromkeys(str(where[0]) for *_, where in found)]
 
 
-def spelled(address: Address, host: str) -> str:
+def address_and_host(address: Address, host: str) -> str:
     """Return an address and, where that is a name, which of its numeric addresses is meant."""
     return f"{address}" if host == address.host else f"{address} ({host})"

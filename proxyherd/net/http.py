@@ -18,7 +18,7 @@ def request(path: str) -> bytes:
     return f"GET {path} HTTP/1.0\r\nHost: localhost\r\nAccept-Encoding: identity\r\n\r\n".encode("ascii")
 
 
-def parse(answer: bytes) -> tuple[int, bytes] | None:
+def parse_answer(answer: bytes) -> tuple[int, bytes] | None:
     """Return status and body of a whole answer; None if it is none."""
     head, end, body = answer.partition(b"\r\n\r\n")
     status = _status(head)

@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from proxyherd.base.escapes import escaped
 from proxyherd.net import http
-from proxyherd.net.dialling import shares, spelled
+from proxyherd.net.dialling import address_and_host, shares
 from proxyherd.net.resolving import look_up
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ class _Figures:
 
 def _get(addresses: tuple[Address, ...], path: str, seconds: float) -> tuple[int, str]:
     answer = _exchange(addresses, http.request(path), seconds, None)
-    if (found := http.parse(answer)) is None:
+    if (found := http.parse_answer(answer)) is None:
         line = answer.partition(b"\r\n")[0].decode(errors="surrogateescape")[:MOST_SHOWN]
         raise ValueError(f'{path} is answered with "{line}", which is not HTTP')
     code, body = found
@@ -222,7 +222,7 @@ def _connect(addresses: tuple[Address, ...], deadline: float) -> tuple[socket.so
             try:
                 return _connect_to(where, by), address
             except OSError as error:
-                refusals.append(f"{spelled(address, str(where[4][0]))}: {error.strerror or error}")
+                refusals.append(f"{address_and_host(address, str(where[4][0]))}: {error.strerror or error}")
     raise Unreachable("; ".join(refusals))
 
 

@@ -97,7 +97,7 @@ def forget(found: Found, before: int) -> None:
 # Forms. ------------------------------------------------------------------------------------------------------
 
 
-class Place(Struct, frozen=True):
+class LastPlace(Struct, frozen=True):
     """Where one client was last."""
 
     client: str
@@ -113,11 +113,11 @@ class Place(Struct, frozen=True):
     """Seconds from the client's time to that server's, with sign."""
 
 
-def place(line: bytes) -> Place:
+def last_place(line: bytes) -> LastPlace:
     """Take an AT line apart."""
     _, server, difference, client, _, time = line.split(b" ")
     latitude, longitude = messages.position(line)
-    return Place(
+    return LastPlace(
         escaped(client),
         number(latitude),
         number(longitude),
@@ -134,11 +134,11 @@ def number(spelled: str) -> str:
 
 def lines(form: str, entries: dict[bytes, Entry]) -> Iterator[bytes]:
     """Yield the file in pieces, one a client, in the order of their IDs."""
-    places = (place(entries[client].line) for client in sorted(entries))
+    places = (last_place(entries[client].line) for client in sorted(entries))
     return _geojson(places) if form == "geojson" else _csv(places)
 
 
-def _geojson(places: Iterable[Place]) -> Iterator[bytes]:
+def _geojson(places: Iterable[LastPlace]) -> Iterator[bytes]:
     """RFC 7946: a position is longitude, latitude."""
     before = b'{"type":"FeatureCollection","features":['
     for one in places:
@@ -156,7 +156,7 @@ def _geojson(places: Iterable[Place]) -> Iterator[bytes]:
     yield b"\n]}\n" if before == b"," else before + b"]}\n"
 
 
-def _csv(places: Iterable[Place]) -> Iterator[bytes]:
+def _csv(places: Iterable[LastPlace]) -> Iterator[bytes]:
     """RFC 4180, but for LF alone at the end of a line. Spreadsheets find no formula in it."""
     row = io.StringIO()
     write = csv.writer(row, lineterminator="\n").writerow

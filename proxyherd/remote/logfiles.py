@@ -103,7 +103,7 @@ class OpenFile:
             yield 0, tail
 
 
-class Log:
+class ServerLog:
     """The log of one server. `close` it at the end."""
 
     def __init__(self, path: Path) -> None:

@@ -244,7 +244,7 @@ def test_what_the_status_page_is_told_hides_nothing_and_other_servers_cannot_hid
     [command] = recent.commands(0, 1)
     assert is_shown(command.command + command.answer)
     assert unescaped(command.command) == NASTY
-    told = state.State(
+    told = state.ServerState(
         *("Ann", "life", "\u202e1", 0.0, True, "\x1b]0;", "\u200eGoogle", 0, 0, 0, 0, 0, 0, 0),
         links={"\u061cBob": "live"},
         places=state.Histogram([], [0]),

@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from proxyherd.config.herd_file import Address
-from proxyherd.net.dialling import hosts_of, shares, spelled
+from proxyherd.net.dialling import address_and_host, hosts_of, shares
 
 
 class Clock:
@@ -48,7 +48,7 @@ def test_after_the_deadline_nobody_has_time() -> None:
     ],
 )
 def test_an_address_is_told_with_what_its_name_has_stood_for(host: str, where: str, told: str) -> None:
-    assert spelled(Address(host, 5), where) == told
+    assert address_and_host(Address(host, 5), where) == told
 
 
 def test_a_name_stands_for_each_numeric_address_once_in_the_order_of_the_look_up(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxyherd.net.http import parse, request
+from proxyherd.net.http import parse_answer, request
 
 
 def test_a_request_asks_for_plain_bytes_until_the_end() -> None:
@@ -19,7 +19,7 @@ def test_a_request_asks_for_plain_bytes_until_the_end() -> None:
     "head", [b"HTTP/1.0 200 OK", b"HTTP/1.1 503", b"HTTP/1.0 404 Not Found\r\nServer: x"]
 )
 def test_an_answer_is_a_status_and_whatever_is_behind_the_head(head: bytes, body: bytes) -> None:
-    assert parse(head + b"\r\n\r\n" + body) == (int(head[9:12]), body)
+    assert parse_answer(head + b"\r\n\r\n" + body) == (int(head[9:12]), body)
 
 
 @pytest.mark.parametrize(
@@ -38,4 +38,4 @@ def test_an_answer_is_a_status_and_whatever_is_behind_the_head(head: bytes, body
     ],
 )
 def test_anything_else_is_none(answer: bytes) -> None:
-    assert parse(answer) is None
+    assert parse_answer(answer) is None

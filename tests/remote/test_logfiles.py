@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxyherd.remote import logfiles
-from proxyherd.remote.logfiles import Log, OpenFile
+from proxyherd.remote.logfiles import OpenFile, ServerLog
 from proxyherd.telemetry import logs
 
 
@@ -57,14 +57,14 @@ def test_a_file_is_read_back_and_on_alike_however_it_is_cut_into_chunks(
         os.close(file.fd)
 
 
-def follow(path: Path, most: int | None = None) -> Log:
-    log = Log(path)
+def follow(path: Path, most: int | None = None) -> ServerLog:
+    log = ServerLog(path)
     log.open()
     log.begin(lambda _: True, most)
     return log
 
 
-def drain(log: Log) -> list[bytes]:
+def drain(log: ServerLog) -> list[bytes]:
     lines: list[bytes] = []
     while some := log.more():
         lines += some
@@ -155,7 +155,7 @@ def test_a_log_that_is_a_link_is_read_from_where_the_server_rotates_it(tmp_path:
 def test_a_log_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "Clark.log")
     with pytest.raises(OSError, match="is a pipe"):
-        Log(tmp_path / "Clark.log").open()
+        ServerLog(tmp_path / "Clark.log").open()
 
 
 def test_a_renamed_file_is_read_until_the_server_has_left_it(tmp_path: Path) -> None:
@@ -275,7 +275,7 @@ def test_a_rotation_while_looking_back_doubles_nothing(tmp_path: Path) -> None:
             path.write_bytes(b"4\n")
         return True
 
-    log = Log(path)
+    log = ServerLog(path)
     log.open()
     log.begin(wanted, None)
     assert list(log.lines(last=False)) == [b"1", b"2", b"3"]

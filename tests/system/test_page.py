@@ -32,7 +32,7 @@ from proxyherd.admin.status_page.density import MOST_CELLS, Density
 from proxyherd.admin.status_page.herd import MAX_VIEWERS, HerdWatch, Viewer
 from proxyherd.admin.status_page.others import Others
 from proxyherd.admin.status_page.rates import History, added, quantile
-from proxyherd.admin.status_page.state import Histogram, State
+from proxyherd.admin.status_page.state import Histogram, ServerState
 from proxyherd.config.herd_file import parse
 from proxyherd.core.messages import Entry
 from proxyherd.core.reply import Reply
@@ -165,7 +165,7 @@ def test_state_is_what_the_server_says_of_itself(herd: Herd) -> None:
     ann.get("/state")  # from now on commands are kept
     ann.ask(b"FOO")
 
-    def says() -> State | None:
+    def says() -> ServerState | None:
         code, text = ann.get("/state")
         assert code == 200
         said = state.read(text.encode())
@@ -332,7 +332,7 @@ def _answering(answer: bytes) -> Callable[[socket.socket], None]:
     return lambda connection: connection.sendall(answer)
 
 
-def an_empty_state(name: str) -> State:
+def an_empty_state(name: str) -> ServerState:
     nothing = Histogram([], [0])
     totals = dict.fromkeys(
         ("clients", "connections", "answered", "invalid", "floods_in", "floods_out", "mended"), 0
@@ -351,7 +351,7 @@ def an_empty_state(name: str) -> State:
             "places": nothing,
             "lag": nothing,
         },
-        State,
+        ServerState,
     )
 
 
@@ -408,7 +408,7 @@ def test_what_is_no_state_is_none(data: bytes) -> None:
     assert state.read(data) is None
 
 
-KEYS = list(State.__struct_fields__)
+KEYS = list(ServerState.__struct_fields__)
 
 
 @given(
@@ -583,7 +583,7 @@ def test_what_was_cut_looks_cut_and_nothing_else_does() -> None:
 
 
 @contextlib.asynccontextmanager
-async def telling(*said: State) -> AsyncIterator[tuple[int, list[bytes]]]:
+async def telling(*said: ServerState) -> AsyncIterator[tuple[int, list[bytes]]]:
     """Another server's admin port: what it says, the last for ever, and what it was asked."""
     asked: list[bytes] = []
 
@@ -1013,7 +1013,7 @@ def test_cells_grow_until_there_are_few_and_no_slice_is_long() -> None:
 # Rates and percentiles. ------------------------------------------------------------------------------------------
 
 
-def at(uptime: float, *, life: str = "1", answered: int = 0, lag: Histogram | None = None) -> State:
+def at(uptime: float, *, life: str = "1", answered: int = 0, lag: Histogram | None = None) -> ServerState:
     return msgspec.structs.replace(
         an_empty_state("Ann"), uptime=uptime, life=life, answered=answered, lag=lag or Histogram([], [0])
     )

@@ -26,7 +26,7 @@ from herd_process import Herd, now, running_herd, wait_until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxyherd.cli import status as watching_room
+from proxyherd.cli import status as status_command
 from proxyherd.config import herd_file as config
 from proxyherd.remote import ask, polling
 
@@ -212,7 +212,7 @@ def test_whatever_a_stranger_counts_makes_rates_that_are_numbers_or_none(
     rates = polling.rates(first, second)
     if rates is not None:
         assert rates.lag_p99 is None or rates.lag_p99 >= 0
-        json.dumps(watching_room._rates_object(rates), allow_nan=False)
+        json.dumps(status_command._rates_object(rates), allow_nan=False)
 
 
 def test_what_happens_is_seen_as_it_happens(herd: Herd) -> None:

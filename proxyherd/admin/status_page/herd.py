@@ -17,7 +17,7 @@ import msgspec
 from proxyherd.admin.status_page.density import Density, place
 from proxyherd.admin.status_page.others import Others, known
 from proxyherd.admin.status_page.rates import History, added, quantile
-from proxyherd.admin.status_page.state import OwnState, State, Status
+from proxyherd.admin.status_page.state import OwnState, ServerState, StatusSource
 from proxyherd.config.herd_file import Herd
 from proxyherd.core.table import Table
 from proxyherd.telemetry.observer import Observer
@@ -90,7 +90,9 @@ class Viewer:
 class HerdWatch:
     """Watches the herd on behalf of all viewers of one server's page."""
 
-    def __init__(self, herd: Herd, server: str, status: Status, observer: Observer, table: Table) -> None:
+    def __init__(
+        self, herd: Herd, server: str, status: StatusSource, observer: Observer, table: Table
+    ) -> None:
         self.own = OwnState(server, status, observer)
         self.viewers: set[Viewer] = set()
         self._herd = herd
@@ -252,7 +254,7 @@ class HerdWatch:
 
     def _herd_now(self) -> dict[str, object]:
         now = asyncio.get_running_loop().time()
-        states: dict[str, State] = {}
+        states: dict[str, ServerState] = {}
         servers: dict[str, dict[str, Any]] = {}
         histories = [self._history]
         if (own := self._history.last) is not None:
@@ -274,7 +276,7 @@ class HerdWatch:
         }
 
 
-def _figures(state: State, history: History) -> dict[str, Any]:
+def _figures(state: ServerState, history: History) -> dict[str, Any]:
     """Return what the page shows of one server."""
     return {
         "known": True,
@@ -307,13 +309,13 @@ def _rounded(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, 6)
 
 
-def _edge(edge: tuple[str, str], states: dict[str, State]) -> str:
+def _edge(edge: tuple[str, str], states: dict[str, ServerState]) -> str:
     """Return the worst that either end says of a link; where neither says anything it is unknown."""
     said = set(_ends(edge, states))
     return next((state for state in ("cut", "catching up", "live") if state in said), "unknown")
 
 
-def _ends(edge: tuple[str, str], states: dict[str, State]) -> Iterator[str]:
+def _ends(edge: tuple[str, str], states: dict[str, ServerState]) -> Iterator[str]:
     for name, neighbour in (edge, edge[::-1]):
         if (state := states.get(name)) is not None and (link := state.links.get(neighbour)) is not None:
             yield link

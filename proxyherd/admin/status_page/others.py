@@ -18,7 +18,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from proxyherd.admin.status_page.rates import History
-from proxyherd.admin.status_page.state import MAX_BYTES, State, read
+from proxyherd.admin.status_page.state import MAX_BYTES, ServerState, read
 from proxyherd.config.herd_file import Address, Herd
 from proxyherd.net import http
 from proxyherd.net.dialling import hosts_of, shares
@@ -108,7 +108,7 @@ class Others:
             await asyncio.sleep(max(0.0, began + pause - loop.time()))
             pause = _EVERY_SECONDS
 
-    def _learn(self, other: Other, state: State) -> None:
+    def _learn(self, other: Other, state: ServerState) -> None:
         last, commands = other.history.last, state.commands
         other.history.add(replace(state, commands=None))
         if commands is None or not self._wants_commands():
@@ -119,7 +119,7 @@ class Others:
         other.commands = [*other.commands, *commands][-MOST:]
         other.cursor = state.cursor
 
-    async def _ask(self, other: Other) -> State:
+    async def _ask(self, other: Other) -> ServerState:
         """Return what a server says, asked at the first of its addresses that answers; one that is silent is tried last
         the next time. Raises AnswerError.
         """
@@ -147,7 +147,7 @@ class Others:
         raise AnswerError("; ".join(problems))
 
 
-def known(other: Other, now: float) -> State | None:
+def known(other: Other, now: float) -> ServerState | None:
     """Return the latest state of a server, unless it is too old to be believed."""
     return other.history.last if other.at and now - other.at < _FRESH_SECONDS else None
 
@@ -179,7 +179,7 @@ async def _read_from(host: str, port: int, path: str) -> bytes:
                 raise AnswerError(f"answers with more than {MAX_BYTES} bytes")
     finally:
         writer.transport.abort()  # there is nothing more to say, and none of the rest is wanted
-    if (found := http.parse(bytes(data))) is None:
+    if (found := http.parse_answer(bytes(data))) is None:
         raise AnswerError("no answer that is one")
     status, body = found
     if status != 200:
@@ -194,7 +194,7 @@ def _explained(error: OSError) -> str:
     return error.strerror or "no connection"
 
 
-def _state_of(name: str, data: bytes) -> State:
+def _state_of(name: str, data: bytes) -> ServerState:
     state = read(data)
     if state is None:
         raise AnswerError("what it answers is no server's state")

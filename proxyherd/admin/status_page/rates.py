@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from itertools import accumulate
 from typing import Final
 
-from proxyherd.admin.status_page.state import Histogram, State
+from proxyherd.admin.status_page.state import Histogram, ServerState
 
 MINUTE: Final = 60.0
 
@@ -48,20 +48,20 @@ class History:
     """The states of one server in the last minute, and the one before."""
 
     def __init__(self) -> None:
-        self._states: deque[State] = deque(maxlen=_MOST)
+        self._states: deque[ServerState] = deque(maxlen=_MOST)
 
     def __len__(self) -> int:
         return len(self._states)
 
-    def __iter__(self) -> Iterator[State]:
+    def __iter__(self) -> Iterator[ServerState]:
         return iter(self._states)
 
     @property
-    def last(self) -> State | None:
+    def last(self) -> ServerState | None:
         """The latest."""
         return self._states[-1] if self._states else None
 
-    def add(self, state: State) -> None:
+    def add(self, state: ServerState) -> None:
         """Add one; one that is no later than the latest says nothing new."""
         last = self.last
         if last is not None and (state.life != last.life or state.uptime < last.uptime):

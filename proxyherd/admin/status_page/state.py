@@ -45,7 +45,7 @@ class Histogram(Struct, frozen=True):
     counts: _Counts
 
 
-class State(Struct, frozen=True):
+class ServerState(Struct, frozen=True):
     """One server. `life` is another after each start. `commands` is None where the asker may not see them; `cursor`
     is what to ask with the next time, for those behind.
     """
@@ -72,15 +72,15 @@ class State(Struct, frozen=True):
 
 
 _encode: Final = msgspec.json.Encoder().encode
-_decode: Final = msgspec.json.Decoder(State).decode
+_decode: Final = msgspec.json.Decoder(ServerState).decode
 
 
-def write(state: State) -> bytes:
+def write(state: ServerState) -> bytes:
     """Return a state as JSON."""
     return _encode(state)
 
 
-def read(data: bytes) -> State | None:
+def read(data: bytes) -> ServerState | None:
     """Return the state that another server has sent; None if it is none."""
     if len(data) > MAX_BYTES:
         return None
@@ -92,7 +92,7 @@ def read(data: bytes) -> State | None:
     return _visible(state) if fits and _are_short(state.commands or ()) else None
 
 
-def _visible(state: State) -> State:
+def _visible(state: ServerState) -> ServerState:
     """Return a state in whose text nothing is hidden; one of ours is such already."""
     commands = state.commands and [
         Command(
@@ -135,7 +135,7 @@ def _are_short(commands: Iterable[Command]) -> bool:
     )
 
 
-class Status(Protocol):
+class StatusSource(Protocol):
     """What is asked of a server."""
 
     def ready(self) -> tuple[bool, str]:
@@ -153,39 +153,39 @@ class OwnState:
 
     _KEPT_SECONDS: Final = 0.2
 
-    def __init__(self, server: str, status: Status, observer: Observer) -> None:
+    def __init__(self, server: str, status: StatusSource, observer: Observer) -> None:
         self._server = server
         self._status = status
         self._observer = observer
         self._life = secrets.token_hex(8)
         self._began = time.monotonic()
-        self._kept: State | None = None
+        self._kept: ServerState | None = None
 
     @property
     def life(self) -> str:
         """What tells this life of the server from others."""
         return self._life
 
-    def state(self) -> State:
+    def state(self) -> ServerState:
         """Return the state, without commands."""
         uptime = time.monotonic() - self._began
         if self._kept is None or uptime - self._kept.uptime > self._KEPT_SECONDS:
             self._kept = self._look(uptime)
         return self._kept
 
-    def with_commands(self, life: str, after: int) -> State:
+    def with_commands(self, life: str, after: int) -> ServerState:
         """Return the state with the commands behind number `after` of that life."""
         recent = self._observer.recent
         commands = recent.commands(after if life == self._life else 0, MOST_COMMANDS)
         return msgspec.structs.replace(self.state(), commands=commands, cursor=recent.number)
 
-    def _look(self, uptime: float) -> State:
+    def _look(self, uptime: float) -> ServerState:
         self._status.refresh()
         metrics = self._observer.metrics
         ready, reason = self._status.ready()
         commands = _totals(metrics.commands, "outcome")
         floods = _totals(metrics.flood_updates, "direction")
-        return State(
+        return ServerState(
             server=self._server,
             life=self._life,
             version=__version__,

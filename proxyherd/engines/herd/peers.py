@@ -21,7 +21,7 @@ from proxyherd.core.node import Node
 from proxyherd.core.notes import LinkFailed
 from proxyherd.engines.herd.engine import Replicated
 from proxyherd.engines.herd.neighbour_hosts import NeighbourHosts, canonical
-from proxyherd.net.dialling import hosts_of, spelled
+from proxyherd.net.dialling import address_and_host, hosts_of
 from proxyherd.net.listening import Listener
 from proxyherd.net.tls import Contexts, explain, names
 from proxyherd.telemetry.observer import Observer
@@ -198,7 +198,7 @@ class Peers:
                 await self.loop.create_connection(lambda: connection, host, address.port, **tls)
             is_made = True
         except (OSError, TimeoutError) as error:
-            failures.append(f"{spelled(address, host)}: {self._why(error)}")
+            failures.append(f"{address_and_host(address, host)}: {self._why(error)}")
             return None
         finally:
             if not is_made:  # in time; but a moment later it may have been
