@@ -7,8 +7,6 @@ import json
 import os
 import re
 import socket
-import subprocess
-import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import pytest
+from asked import pair_of_servers, serving
 from click.testing import CliRunner, Result
 
 import proxyherd.server
@@ -30,13 +29,6 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 
-PAIR = """
-edges = [["Ann", "Bob"]]
-[servers]
-Ann = { clients = "127.0.0.1:%d", peers = "127.0.0.1:%d", admin = "127.0.0.1:%d" }
-Bob = { clients = "127.0.0.1:%d", peers = "127.0.0.1:%d", admin = "127.0.0.1:%d" }
-"""
-
 
 def run(*arguments: str | Path, env: dict[str, str | None] | None = None) -> Result:
     return CliRunner().invoke(
@@ -44,47 +36,10 @@ def run(*arguments: str | Path, env: dict[str, str | None] | None = None) -> Res
     )
 
 
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [listener.getsockname()[1] for listener in listeners]
-
-
 @pytest.fixture
 def herd(tmp_path: Path) -> config.Herd:
     """Two servers on ports where nobody listens."""
-    file = tmp_path / "herd.toml"
-    file.write_text(PAIR % tuple(free_ports(6)))
-    return config.load(file)
-
-
-@contextlib.contextmanager
-def serving(address: config.Address, answer: Callable[[bytes], list[bytes]]) -> Iterator[list[bytes]]:
-    """A server that answers each connection's first line with `answer`'s pieces, and keeps what it was told."""
-    told: list[bytes] = []
-    with socket.create_server((address.host, address.port)) as listener:
-
-        def serve() -> None:
-            while True:
-                try:
-                    connection, _ = listener.accept()
-                except OSError:
-                    return
-                with connection, connection.makefile("rb") as lines:
-                    told.append(lines.readline())
-                    for piece in answer(told[-1]):
-                        connection.sendall(piece)
-                    connection.settimeout(20)
-                    if told[-1]:
-                        lines.read()  # the client hangs up first, as with a real server
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        try:
-            yield told
-        finally:
-            listener.shutdown(socket.SHUT_RDWR)
-            thread.join()
+    return pair_of_servers(tmp_path)
 
 
 @contextlib.contextmanager
@@ -326,32 +281,6 @@ def test_serve_turns_the_daemons_config_error_into_exit_2(
     assert (result.exit_code, result.stderr) == (2, "Error: var/secret: is missing\n")
 
 
-@pytest.mark.parametrize(
-    "arguments", [["serve"], ["serve", "Nobody"], ["serve", "Ann", "--log-max-bytes", "-1"], ["graze"]]
-)
-def test_bad_usage_is_exit_2_of_a_real_process(arguments: list[str], herd: config.Herd) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "proxyherd", "--config", herd.file, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert "Error: " in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-def test_module_imports_for_serve_are_few() -> None:
-    heavy = "{'aiohttp', 'asyncio', 'structlog', 'prometheus_client', 'http.client', 'sqlite3', 'ssl'}"
-    code = f"import sys, proxyherd.cli; print(sorted({heavy} & set(sys.modules)))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=600, check=True
-    )
-    assert done.stdout.strip() == "[]"
-
-
 # --- iamat and whatsat
 
 
@@ -393,39 +322,6 @@ def test_whatsat_prints_the_whole_answer_however_it_is_cut(herd: config.Herd, si
         result = run("whatsat", "kiwi", "10.5", "5", "--config", herd.file)
     assert told == [b"WHATSAT kiwi 10.5 5\n"]
     assert (result.exit_code, result.stdout_bytes) == (0, whole)
-
-
-@pytest.mark.parametrize(
-    ("options", "shown"),
-    [
-        ([], b"AT Ann +0.1 IAMAT k\\xff\\u00a0 +1+1 5\n"),
-        (["--raw"], b"AT Ann +0.1 IAMAT k\xff\xc2\xa0 +1+1 5\n"),
-    ],
-)
-def test_client_ids_that_are_not_utf8_pass_through_and_are_shown_escaped_unless_raw(
-    herd: config.Herd, options: list[str], shown: bytes
-) -> None:
-    with serving(herd.servers["Ann"].clients[0], lambda line: [b"AT Ann +0.1 " + line]) as told:
-        done = subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "proxyherd",
-                "iamat",
-                b"k\xff\xc2\xa0",
-                "+1+1",
-                "--time",
-                "5",
-                "--config",
-                herd.file,
-                *options,
-            ],
-            capture_output=True,
-            timeout=600,
-            check=True,
-        )
-    assert told == [b"IAMAT k\xff\xc2\xa0 +1+1 5\n"]
-    assert done.stdout == shown
 
 
 def test_places_are_shown_as_the_same_json_with_nothing_hidden(herd: config.Herd) -> None:
@@ -702,17 +598,3 @@ def test_every_command_has_help_with_examples() -> None:
         assert result.exit_code == 0
         assert "Examples:" in result.stdout, command
         assert f"  proxyherd {' '.join(command)}" in result.stdout, command
-
-
-def test_term_before_the_server_stands_is_a_clean_end(herd: config.Herd) -> None:
-    """SIGTERM within `serve`, before the daemon's own handlers: exit 0 all the same."""
-    code = (
-        "import os, signal, sys, types, proxyherd.server\n"
-        "def serve(*_): os.kill(os.getpid(), signal.SIGHUP); os.kill(os.getpid(), signal.SIGTERM); return 5\n"
-        "proxyherd.server.daemon = types.SimpleNamespace(serve=serve, Paths=types.SimpleNamespace)\n"
-        "from proxyherd.cli import main; main()\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, "serve", "Ann", "--config", herd.file], timeout=600, check=False
-    )
-    assert done.returncode == 0

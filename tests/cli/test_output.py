@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-import shlex
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from one_server import enter_folder
 
 from proxyherd import cli
-from proxyherd.engines.herd import journal
 
 COMMANDS = pytest.mark.parametrize(("command", "mode"), [("export", 0o640), ("prometheus-targets", 0o644)])
 
@@ -21,17 +18,8 @@ COMMANDS = pytest.mark.parametrize(("command", "mode"), [("export", 0o640), ("pr
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A herd's folder with a journal of its one server."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("PROXYHERD_CONFIG", raising=False)
-    for below in ("deploy", "var/lib/Ann/journal"):
-        Path(below).mkdir(parents=True)
-    Path("deploy/herd.toml").write_text(
-        "edges = []\n[servers]\n"
-        'Ann = { clients = "127.0.0.1:1", peers = "127.0.0.1:2", admin = "127.0.0.1:3" }\n'
-    )
     line = b"AT Ann +0.263873386 kiwi +34.068930-118.445127 1621464827.959498503"
-    Path("var/lib/Ann/journal/000000000001.segment").write_bytes(journal.record(line))
-    return tmp_path
+    return enter_folder(tmp_path, monkeypatch, [line])
 
 
 def run(*arguments: str) -> Result:
@@ -89,23 +77,6 @@ def test_a_link_stays_and_what_it_leads_to_is_replaced(
             assert reader.read() == "before"  # all at once
     assert names(Path("elsewhere")) == ["real"]
     assert names(folder) == ["between", "deploy", "elsewhere", "out", "var"]
-
-
-@COMMANDS
-@pytest.mark.parametrize("descriptor", [1, 2])
-def test_what_is_appended_to_already_is_appended_to(command: str, mode: int, descriptor: int) -> None:
-    """A link such as /dev/stdout is: as root a wrong program would replace that itself."""
-    wanted = said(command)
-    Path("out").symlink_to(f"/proc/self/fd/{descriptor}")
-    Path("file").write_text("before\n")
-    Path("file").chmod(0o600)
-    program = [sys.executable, "-m", "proxyherd", command, "--output", "out"]
-    shell = f"{shlex.join(program)} {descriptor}>> file"
-    subprocess.run(["sh", "-c", shell], capture_output=True, timeout=600, check=True)
-    assert Path("file").read_text().startswith(f"before\n{wanted}")
-    assert Path("file").stat().st_mode & 0o777 == 0o600 != mode
-    done = subprocess.run(program, capture_output=True, text=True, timeout=600, check=True)
-    assert (done.stdout, done.stderr)[descriptor - 1].startswith(wanted)
 
 
 @COMMANDS

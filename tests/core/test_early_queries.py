@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from herd_process import herd_of, wait_until
 
 from proxyherd.core import early_queries as waiting
 from proxyherd.core.early_queries import EarlyQueries, Query
@@ -162,21 +161,3 @@ def test_bytes_that_wait_are_bounded_whatever_the_ids_and_are_given_back(
     early.release()
     assert len(early.due(9)) == 2
     assert early.add(stays, b"x" * 100, query(b"e"))
-
-
-def test_a_client_that_has_gone_before_the_server_is_ready_costs_no_query_and_all_it_said_is_logged() -> None:
-    with herd_of([("Ann", "Bob")], more="[timing]\nready_seconds = 1.5\n") as herd:
-        ann = herd["Ann"]  # Bob stays away: she waits for him so long
-        ann.start()
-        wait_until(lambda: ann.events("started"), "Ann listens")
-        with ann.connect() as connection:
-            connection.send(b"WHATSAT kiwi 10 5", b"IAMAT kiwi +1+1 5")
-            name = connection.name
-            wait_until(lambda: ann.log_file.exists() and ann.events("client_opened"), "she has taken it")
-        ann.wait_until_ready()
-        wait_until(lambda: len(ann.events("command", client=name)) == 2, "both are logged")
-        told = [(one["kind"], one["outcome"]) for one in ann.events("command", client=name)]
-        assert told[1] == ("iamat", "stored")
-        assert told[0][0] == "whatsat"
-        assert told[0][1] in {"left", "answered", "unknown"}  # by when the connection was seen to be gone
-        assert not ann.events("internal_error")

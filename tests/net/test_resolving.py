@@ -14,8 +14,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from debian import needs
-from herd_process import PATIENCE_SECONDS, free_port, herd_of, wait_until
+from herd_process import PATIENCE_SECONDS, free_port, wait_until
 
 from proxyherd.config.herd_file import Address, Server, parse
 from proxyherd.core.notes import LinkFailed
@@ -127,35 +126,6 @@ def test_an_address_takes_no_thread_and_without_one_a_look_up_is_a_failure_of_th
         with pytest.raises(OSError, match="can't start new thread"):
             look_up(NAME, 80)
     assert servers.asked == 0
-
-
-IN_SILENCE = """
-ip link set lo up
-ip route add 192.0.2.53 dev lo
-mount --bind "$0" /etc/resolv.conf
-exec "$@"
-"""
-
-
-@needs("unshare", "ip", root=True)
-def test_a_server_stops_at_once_though_name_servers_are_silent() -> None:
-    """Of a machine whose name servers swallow what they are sent: one look-up takes them 20 seconds and more."""
-    more = "[timing]\nhandshake_seconds = 0.1\nbackoff_seconds = 0.1\nready_seconds = 0.1\n"
-    with herd_of([("Ann", "Bob")], more=more) as herd:
-        ann, text = herd["Ann"], herd.file.read_text()
-        herd.file.write_text(text.replace(f"127.0.0.1:{herd['Bob'].peer_port}", f"{NAME}:1"))
-        silent = herd.folder / "resolv.conf"
-        silent.write_text("nameserver 192.0.2.53\noptions timeout:25 attempts:2\n")
-        machine = ["unshare", "--net", "--mount", "--propagation", "private"]
-        ann.program = [*machine, "--", "sh", "-ec", IN_SILENCE, str(silent), *ann.program]
-        ann.start()
-        failed = ann.wait_for_event("peer_unreachable", neighbour="Bob")
-        assert "no connection within 0.1 s" in failed["reason"]
-        ann.wait_for_event("ready")
-        began = time.monotonic()
-        assert ann.stop() == 0
-        assert time.monotonic() - began < PATIENCE_SECONDS / 4
-        assert ann.stderr() == ""
 
 
 # A name whose order its name servers change. -------------------------------------------------------------------

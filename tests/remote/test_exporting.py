@@ -6,30 +6,21 @@ import csv
 import io
 import json
 import os
-import subprocess
-import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from herd_process import herd_of, wait_until
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from one_server import enter_folder, write_journal
 
 from proxyherd import cli
 from proxyherd.base.escapes import escaped
 from proxyherd.core import messages, table
 from proxyherd.engines.herd import journal
 from proxyherd.remote import exporting
-
-HERD = """
-edges = []
-[servers]
-Ann = { clients = "127.0.0.1:1", peers = "127.0.0.1:2", admin = "127.0.0.1:3" }
-"""
 
 LINES = [
     b"AT Ann +0.263873386 kiwi +34.068930-118.445127 1621464827.959498503",
@@ -41,19 +32,7 @@ LINES = [
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A herd's folder with a journal of its one server."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("PROXYHERD_CONFIG", raising=False)
-    for below in ("deploy", "var/lib/Ann/journal"):
-        (tmp_path / below).mkdir(parents=True)
-    (tmp_path / "deploy/herd.toml").write_text(HERD)
-    write(LINES)
-    return tmp_path
-
-
-def write(lines: list[bytes], number: int = 1, kind: str = "segment") -> Path:
-    path = Path(f"var/lib/Ann/journal/{number:012}.{kind}")
-    path.write_bytes(b"".join(map(journal.record, lines)))
-    return path
+    return enter_folder(tmp_path, monkeypatch, LINES)
 
 
 def export(*arguments: str) -> Result:
@@ -108,7 +87,7 @@ def test_csv_has_a_line_for_each_client_below_the_names(folder: Path) -> None:
 def test_a_herd_without_clients_is_an_empty_file_of_its_form(
     folder: Path, form: str, text: str | None
 ) -> None:
-    write([])
+    write_journal([])
     result = export("--format", form)
     assert result.exit_code == 0
     assert result.stdout == (text or "client,latitude,longitude,time,received_by,difference\n")
@@ -180,7 +159,7 @@ def test_what_is_exported_is_what_a_table_would_have_learned(
 
 
 def test_damage_is_left_out_and_told_and_a_torn_tail_is_no_damage(folder: Path) -> None:
-    path = write(LINES)
+    path = write_journal(LINES)
     data = path.read_bytes()
     path.write_bytes(data + b"00000000 AT Ann +0.0")
     assert export().exit_code == 0
@@ -197,7 +176,7 @@ def test_what_the_herd_forgets_is_not_exported(folder: Path) -> None:
         messages.format_at(b"Ann", received, messages.Iamat(name, name + b" +1+1 5", 5 * 10**9))
         for name, received in ((b"old", now - 101 * 10**9), (b"new", now - 10 * 10**9))
     )
-    write([old, new])
+    write_journal([old, new])
     assert len(features(export().stdout)) == 2
     with Path("deploy/herd.toml").open("a") as file:
         file.write("[limits]\nmax_age_seconds = 100\n")
@@ -217,51 +196,18 @@ def test_a_folder_that_is_no_journal_is_an_error_that_says_what_to_do(folder: Pa
 def test_files_that_a_rewrite_takes_away_meanwhile_are_read_in_their_snapshot(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first, second = write(LINES[:1]), write(LINES[1:2], 2)
+    first, second = write_journal(LINES[:1]), write_journal(LINES[1:2], 2)
     read = journal.read
 
     def reading(path: Path) -> journal.Batches:
         if path == second and second.exists():
             first.unlink()
             second.unlink()
-            write(LINES, 3, "snapshot")
+            write_journal(LINES, 3, "snapshot")
         return read(path)
 
     monkeypatch.setattr(journal, "read", reading)
     assert len(features(export().stdout)) == 3
-
-
-def test_a_server_that_rewrites_its_journal_may_run_meanwhile() -> None:
-    """Each export has every client that was answered before it began."""
-    with herd_of([], "Ann", more="[durability]\nrewrite_bytes = 4096\n") as herd:
-        ann = herd["Ann"]
-        ann.start()
-        ann.wait_until_ready()
-        answered = 0
-        ends = threading.Event()
-
-        def report() -> None:
-            nonlocal answered
-            with ann.connect() as connection:
-                while not ends.is_set():
-                    connection.send(*(b"IAMAT client%d +1+1 5" % (answered + n) for n in range(20)))
-                    for _ in range(20):
-                        connection.line()
-                    answered += 20
-
-        thread = threading.Thread(target=report)
-        thread.start()
-        try:
-            for _ in range(4):
-                before = answered
-                result = export("--config", str(herd.file), "--folder", str(ann.state / "journal"))
-                assert result.exit_code == 0, result.output
-                names = {one["properties"]["client"] for one in features(result.stdout)}
-                assert {f"client{n}" for n in range(before)} <= names
-            wait_until(lambda: ann.events("journal_rewritten"), "a rewrite")
-        finally:
-            ends.set()
-            thread.join()
 
 
 # The file. ---------------------------------------------------------------------------------------------------
@@ -297,11 +243,3 @@ def test_the_file_is_replaced_only_by_a_whole_one(folder: Path, monkeypatch: pyt
     assert export("--output", "out").exit_code == 0
     assert len(features(Path("out").read_text())) == 3
     assert export("--output", "nowhere/out").exit_code == 2
-
-
-def test_a_reader_that_goes_away_is_no_traceback(folder: Path) -> None:
-    write([b"AT Ann +0.000000000 client%d +1+1 5" % n for n in range(5_000)])
-    script = f"{sys.executable} -m proxyherd export --format csv | head -1"
-    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=600, check=False)
-    assert (done.returncode, done.stdout) == (0, "client,latitude,longitude,time,received_by,difference\n")
-    assert "Traceback" not in done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -37,3 +38,18 @@ def read(path: Path) -> list[dict[str, Any]]:
     for event in events:
         del event["timestamp"], event["server"]
     return events
+
+
+def lines_in(pipe: int) -> list[bytes]:
+    """Read all that waits in a pipe."""
+    data = b""
+    while chunk := _read_now(pipe):
+        data += chunk
+    return data.splitlines()
+
+
+def _read_now(pipe: int) -> bytes:
+    try:
+        return os.read(pipe, 1 << 20)
+    except BlockingIOError:
+        return b""

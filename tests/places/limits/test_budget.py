@@ -7,8 +7,6 @@ import resource
 import shutil
 import sqlite3
 import stat
-import subprocess
-import sys
 import tempfile
 import threading
 from bisect import bisect_left
@@ -310,46 +308,6 @@ def test_a_restart_gives_nothing_back(file: Path) -> None:
         budget = Budget(file, MANY, 3)
         assert allows(budget, NOON) == expected
         budget.close()
-
-
-SPENDER = """
-import os, sys
-from pathlib import Path
-from proxyherd.places.limits.budget import MEMORY, Budget
-from proxyherd.places.failures import FailedError, UnrecordedError
-budget = Budget(Path(sys.argv[1]), 10**9, int(sys.argv[2]))
-try:
-    while True:
-        budget.spend()
-        os.write(1, b".")
-except FailedError:
-    os.write(1, b"!")
-"""
-
-
-def run_spender(file: Path, allowed: int, kill_after: int | None) -> bytes:
-    """Run a process that prints a dot behind each call it may make; return what it printed until it was killed."""
-    with subprocess.Popen(
-        [sys.executable, "-c", SPENDER, file, str(allowed)], stdout=subprocess.PIPE
-    ) as spender:
-        assert spender.stdout is not None
-        if kill_after is None:
-            return spender.stdout.read()
-        first = spender.stdout.read(kill_after)
-        spender.kill()
-        return first + spender.stdout.read()
-
-
-def test_who_is_killed_at_any_moment_and_starts_again_spends_no_more_and_loses_one_call_a_kill(
-    file: Path,
-) -> None:
-    moments, allowed, kills, printed = Random(7), 8_000, 7, 0
-    for _ in range(kills):
-        printed += run_spender(file, allowed, moments.randrange(500)).count(b".")
-    last = run_spender(file, allowed, None)
-    assert last.endswith(b"!")
-    printed += last.count(b".")
-    assert allowed - kills <= printed <= allowed
 
 
 # What goes wrong at the disk. --------------------------------------------------------------------------------
