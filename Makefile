@@ -10,7 +10,7 @@ INPUTS ?= 200000
 SOAK_ARGS ?=
 MUTANTS_ARGS ?=
 
-.PHONY: run run-redis stop test soak mutants fuzz lint bench clean install uninstall
+.PHONY: run run-redis stop check test soak mutants fuzz lint bench clean install uninstall
 
 run: .venv/run.stamp
 	@BIN=$(BIN) $(BIN)/python deploy/local_herd.py run
@@ -21,6 +21,11 @@ run-redis: .venv/run.stamp
 
 stop:
 	@BIN=$(BIN) $(PYTHON) deploy/local_herd.py stop
+
+# While you write: style, types, and all tests that start no process.
+IN_PROCESS := $(filter-out tests/system/ tests/project/ tests/support/ tests/mutation/ tests/fuzz/,$(wildcard tests/*/))
+check: lint
+	@$(BIN)/pytest -q -n logical --dist loadgroup $(IN_PROCESS) tests/project/test_floors.py tests/project/test_layout.py $(PYTEST_ARGS)
 
 # Four at once, on two cores too: tests wait more than they work.
 test: .venv/test.stamp

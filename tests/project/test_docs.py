@@ -28,7 +28,7 @@ from proxyherd.telemetry.metrics import COMMANDS, LABELS, Metrics
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 METRICS_PAGE = (DOCS / "metrics.md").read_text()
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
 NO_COMMANDS = {" peer link", " table"}
 """What begins with `proxyherd` and is no command: labels in hashes."""
 

@@ -463,6 +463,17 @@ class Server:
         first: dict[str, Any] = found[0]
         return first
 
+    def reasons(self, event: str) -> str:
+        """Return the reasons that the log has for these events, a line each."""
+        return "\n".join(str(one["reason"]) for one in self.events(event))
+
+    def wait_for_reason(self, event: str, pattern: str) -> None:
+        """Wait for an event with such a reason."""
+        wait_until(
+            lambda: re.search(pattern, self.reasons(event)),
+            f"{self.name} logs {event}: {pattern}; {self.log()}",
+        )
+
     def _lives(self) -> bool:
         """Fail at once when it has ended, with what it said at last."""
         assert self.process is None or self.process.poll() is None, f"{self.name} has ended: {self.stderr()}"

@@ -18,12 +18,11 @@ from typing import Self
 import pytest
 import warm_start
 from debian import needs
-from herd_process import PATIENCE_SECONDS, Herd, Meanwhile, Server, herd_of, wait_until
+from herd_process import PATIENCE_SECONDS, Herd, Server, herd_of, wait_until
 from redis_cluster import Cluster, running_cluster
+from reporting import Load
 
-from proxyherd.bridge.bridge import Figures, check
-from proxyherd.bridge.outbox import Outbox
-from proxyherd.cli import bridge as bridging
+from proxyherd.bridge.bridge import check
 from proxyherd.config import herd_file as config
 from proxyherd.config.herd_file import ConfigError
 from proxyherd.core.messages import Entry, parse_at
@@ -153,27 +152,15 @@ def clients(word: str, count: int = 300) -> list[bytes]:
     return [b"%b-%d.ucla.edu" % (word.encode(), number) for number in range(count)]
 
 
-class Load(Meanwhile):
-    """Reports of some clients to one server, again and again, later each time but often as late as elsewhere."""
+def load_on(server: Server, clients: Sequence[bytes]) -> Load:
+    """Report some clients, again and again, later each time but often as late as elsewhere."""
+    began, rng = time.monotonic(), random.Random(server.name)
 
-    def __init__(self, server: Server, clients: Sequence[bytes]) -> None:
-        super().__init__()
-        self.answers: list[bytes] = []
-        self._server = server
-        self._clients = clients
+    def batch(_: int) -> list[bytes]:
+        tick = int((time.monotonic() - began) * 20)
+        return [b"IAMAT %b +3.5-4.5 17%08d" % (client, tick) for client in rng.sample(clients, 10)]
 
-    def work(self) -> None:
-        began, rng = time.monotonic(), random.Random(self._server.name)
-        with self._server.connect() as connection:
-            while not self.stopping.is_set():
-                tick = int((time.monotonic() - began) * 20)
-                several = rng.sample(self._clients, 10)
-                connection.send(*[b"IAMAT %b +3.5-4.5 17%08d" % (client, tick) for client in several])
-                for _ in several:
-                    answer = connection.line()
-                    assert answer.startswith(b"AT "), answer
-                    self.answers.append(answer[:-1])
-                time.sleep(0.01)  # more would only hold up what it is to meet
+    return Load(server.connect(), batch, pause_seconds=0.01)  # more would only hold up what it is to meet
 
 
 def entry(line: bytes) -> Entry:
@@ -202,7 +189,7 @@ def test_what_both_are_told_at_once_ends_equal_on_both_and_no_answered_report_is
     with Bridge(herd, fronts.file) as bridge:
         with contextlib.ExitStack() as stack:
             servers = (herd["Bona"], herd["Jaquez"], fronts["Ann"], fronts["Zoe"])
-            loads = [stack.enter_context(Load(server, everybody)) for server in servers]
+            loads = [stack.enter_context(load_on(server, everybody)) for server in servers]
             bridge.wait_until_says("in step")
             time.sleep(0.5)  # of load while they are in step
         code, text = bridge.stop()
@@ -217,7 +204,7 @@ def test_a_bridge_that_is_killed_again_and_again_loses_nothing(herd: Herd, front
     report(fronts["Ann"], clients("new", 1_000))
     with contextlib.ExitStack() as stack:
         servers = (herd["Bona"], herd["Jaquez"], fronts["Ann"])
-        loads = [stack.enter_context(Load(server, everybody)) for server in servers]
+        loads = [stack.enter_context(load_on(server, everybody)) for server in servers]
         for seconds in (0, 0.1, 0.3):
             with Bridge(herd, fronts.file) as bridge:
                 wait_until(herd["Bona"].links, "it is linked")
@@ -453,77 +440,4 @@ def test_on_a_terminal_there_is_a_bar_and_nowhere_a_core_dump(herd: Herd, fronts
     assert shown.rstrip().splitlines()[-1].startswith(b"ended in step: ")
 
 
-@pytest.mark.parametrize(
-    ("read", "held", "drawn"),
-    [
-        *((0, 0, "[----------]"), (0, 300, "[----------]"), (29, 300, "[----------]")),
-        *((30, 300, "[#---------]"), (299, 300, "[#########-]"), (300, 300, "[##########]")),
-        (900, 300, "[##########]"),  # more came while it read
-    ],
-)
-def test_the_bar_is_how_much_of_the_cluster_this_pass_has_read(read: int, held: int, drawn: str) -> None:
-    figures = Figures(
-        *(7, 7, 7, 7),
-        read=read,
-        held=held,
-        news=7,
-        passes=7,
-        lag=0.0,
-        in_step=False,
-        ending=False,
-        trouble="",
-    )
-    assert bridging._bar(figures) == drawn
-
-
 # --- the outbox
-
-
-def test_a_client_waits_once_until_a_load_with_it_has_arrived() -> None:
-    woken: list[int] = []
-    box = Outbox(woken.append)
-    box.add(b"kiwi", 1.0)
-    box.add(b"kiwi", 2.0)
-    tag = layout.tag(b"kiwi")
-    assert (woken, box.count, box.oldest) == ([tag], 1, 1.0)
-    load = box.take(range(layout.TAGS), 10)
-    assert load is not None
-    assert load.clients == {tag: [b"kiwi"]}
-    assert (box.take(range(layout.TAGS), 10), box.count, box.oldest) == (None, 1, 1.0)
-    box.add(b"kiwi", 3.0)  # news, while it is on its way
-    box.done(load)
-    assert (box.count, box.oldest) == (1, 3.0)
-    again = box.take([tag], 10)
-    assert again is not None
-    box.lost(again)
-    assert (box.count, box.oldest) == (1, 3.0)
-    last = box.take([tag], 10)
-    assert last is not None
-    box.done(last)
-    assert (box.count, box.oldest) == (0, float("inf"))
-
-
-def test_a_load_that_is_lost_waits_as_long_as_it_has() -> None:
-    box = Outbox(lambda _: None)
-    box.add(b"kiwi", 1.0)
-    load = box.take(range(layout.TAGS), 10)
-    assert load is not None
-    box.add(b"kiwi", 5.0)
-    box.lost(load)
-    assert (box.count, box.oldest) == (1, 1.0)
-
-
-def test_who_has_waited_longest_goes_first_and_loads_are_bounded() -> None:
-    box = Outbox(lambda _: None)
-    since = {client: float(number) for number, client in enumerate(clients("box", 20_000))}
-    for client, now in since.items():
-        box.add(client, now)
-    taken = set[bytes]()
-    while load := box.take(range(layout.TAGS), 1_000):
-        assert load.since == min(since[one] for several in load.clients.values() for one in several)
-        size = sum(map(len, load.clients.values()))
-        assert size < 1_000 + 500
-        taken |= {one for several in load.clients.values() for one in several}
-        box.done(load)
-    assert taken == {*since}
-    assert box.count == 0

@@ -241,16 +241,6 @@ class Unharmed:
                 assert self._watch.ask(client, b"FOO") == b"? FOO\n"
 
 
-def reasons(server: Server, event: str) -> str:
-    return "\n".join(str(one["reason"]) for one in server.events(event))
-
-
-def wait_until_told(server: Server, event: str, why: str) -> None:
-    wait_until(
-        lambda: re.search(why, reasons(server, event)), f"{why!r} in {event}: {reasons(server, event)}"
-    )
-
-
 def count(server: Server, event: str, **fields: Any) -> int:
     return len(server.events(event, **fields))
 
@@ -286,7 +276,7 @@ def test_a_stranger_is_refused_in_words_and_the_log_has_them_too(fresh: Herd) ->
                 assert answer.startswith(b"REFUSED ")
                 assert why in answer.decode()
                 peer.wait_for_end()
-            wait_until_told(bob, "peer_refused", re.escape(why))
+            bob.wait_for_reason("peer_refused", re.escape(why))
     assert not bob.events("peer_opened", neighbour="Ann")
 
 
@@ -340,7 +330,7 @@ def test_a_slow_handshake_is_given_up_though_bytes_keep_coming() -> None:
             time.sleep(0.02)  # the pace of a peer that is slow, and not silent
         else:
             pytest.fail("each byte gave it more time")
-        wait_until_told(herd["Bob"], "peer_refused", r"handshake not done within 0\.6 s")
+        herd["Bob"].wait_for_reason("peer_refused", r"handshake not done within 0\.6 s")
 
 
 def test_gigabytes_without_a_line_end_before_any_proof_take_no_memory(herd: Herd, bob: Server) -> None:
@@ -362,7 +352,7 @@ def test_strangers_past_the_limit_push_out_the_oldest(fresh: Herd) -> None:
         new = [stack.enter_context(Peer.dials(bob)) for _ in range(8)]
         for one in old:
             one.wait_for_end()
-        wait_until_told(bob, "peer_refused", "it was the oldest of more strangers than max_peer_connections")
+        bob.wait_for_reason("peer_refused", "it was the oldest of more strangers than max_peer_connections")
         assert not any(one.has_ended() for one in new)
 
 
@@ -397,7 +387,7 @@ def test_two_servers_of_one_name_take_turns_at_growing_intervals_and_the_log_say
             with Unharmed(herd):
                 herd["Ann"].start()
                 twin.start()
-                wait_until_told(bob, "peer_closed", "replaced by a newer link")
+                bob.wait_for_reason("peer_closed", "replaced by a newer link")
                 seconds, before = 1.0, count(bob, "peer_opened", neighbour="Ann")
                 time.sleep(seconds)  # nothing to wait for: what must not happen is counted
                 opened = count(bob, "peer_opened", neighbour="Ann") - before
@@ -476,21 +466,21 @@ LIES = {
 def test_each_lie_ends_the_liars_link_and_no_more(herd: Herd, bob: Server) -> None:
     with Unharmed(herd):
         for lie, (lines, why) in LIES.items():
-            told = reasons(bob, "peer_closed")
+            told = bob.reasons("peer_closed")
             with ann(bob) as peer:
                 with contextlib.suppress(ConnectionError):
                     peer.say(*lines)
                 peer.wait_for_end()
             wait_until(
-                lambda why=why, told=told: re.search(why, reasons(bob, "peer_closed")[len(told) :]),  # type: ignore[misc]
-                f"{lie}: {reasons(bob, 'peer_closed')[len(told) :]}",
+                lambda why=why, told=told: re.search(why, bob.reasons("peer_closed")[len(told) :]),  # type: ignore[misc]
+                f"{lie}: {bob.reasons('peer_closed')[len(told) :]}",
             )
 
 
 def test_silence_ends_the_link_in_three_heartbeats(herd: Herd, bob: Server) -> None:
     with Unharmed(herd), ann(bob) as peer:
         peer.wait_for_end()
-    wait_until_told(bob, "peer_closed", r"silent for 0\.9 s")
+    bob.wait_for_reason("peer_closed", r"silent for 0\.9 s")
 
 
 def test_a_peer_that_never_reads_is_dropped_at_the_queues_bound(herd: Herd, bob: Server) -> None:
@@ -507,7 +497,7 @@ def test_a_peer_that_never_reads_is_dropped_at_the_queues_bound(herd: Herd, bob:
         finally:
             stop.set()
             beating.join()
-    wait_until_told(bob, "peer_closed", r"\d+ bytes wait for it, more than peer_queue_bytes")
+    bob.wait_for_reason("peer_closed", r"\d+ bytes wait for it, more than peer_queue_bytes")
 
 
 def beat(peer: Peer, stop: threading.Event) -> None:
@@ -528,7 +518,7 @@ def test_a_batch_without_end_is_given_up(herd: Herd, bob: Server) -> None:
             while True:
                 peer.say(*[at(b"endless", b"%d" % number) for number in range(100)])
                 time.sleep(0.01)
-    wait_until_told(bob, "peer_closed", r"did not answer a catch-up request for 0\.8 s")
+    bob.wait_for_reason("peer_closed", r"did not answer a catch-up request for 0\.8 s")
 
 
 def test_digests_that_never_agree_cost_little_and_the_link_may_stay(herd: Herd, bob: Server) -> None:
@@ -634,7 +624,7 @@ def test_a_listener_that_proves_itself_and_then_lies_is_dialled_at_growing_inter
                 dialled = len(came) - before
                 print(f"a liar is dialled {dialled / seconds:.1f} times a second")
                 assert dialled < 8, f"dialled {dialled} times in {seconds} s"
-            wait_until_told(herd["Bob"], "peer_closed", "broke the protocol with LIES")
+            herd["Bob"].wait_for_reason("peer_closed", "broke the protocol with LIES")
 
 
 def test_a_walk_that_a_liar_draws_out_keeps_nobody_from_being_ready_or_caught_up() -> None:

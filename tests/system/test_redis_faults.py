@@ -108,7 +108,7 @@ def wait_until_ready(fronts: Herd) -> None:
         server.wait_until_ready()
 
 
-def wait_until_told(fronts: Herd, *words: str) -> None:
+def wait_until_unready(fronts: Herd, *words: str) -> None:
     """Wait until /readyz of every server says what is away."""
     for server in fronts.values():
 
@@ -159,7 +159,7 @@ def test_masters_killed_one_after_another_lose_no_answered_report(cluster: Clust
             with trouble(f"master of part {part} killed", cluster, fronts, load, part):
                 victim = cluster.masters()[part]
                 victim.kill()
-                wait_until_told(fronts, victim.address)
+                wait_until_unready(fronts, victim.address)
     assert load.counts["reports"] > 300
 
 
@@ -170,7 +170,7 @@ def test_a_master_that_stands_still_for_seven_seconds_loses_no_answered_report(
         old = cluster.masters()[1]
         began = time.monotonic()
         old.freeze()
-        wait_until_told(fronts, old.address)
+        wait_until_unready(fronts, old.address)
         wait_until_ready(fronts)
         load.wait_until_served()  # by another one
         load.check()
@@ -212,7 +212,7 @@ def test_replicas_that_stand_still_while_their_master_is_killed_lose_no_answered
         replicas = cluster.replicas_of(victim)
         for replica in replicas:
             replica.freeze()
-        wait_until_told(fronts, victim.address)  # it goes on, but what it says is not believed
+        wait_until_unready(fronts, victim.address)  # it goes on, but what it says is not believed
         victim.kill()
         for replica in replicas:
             replica.thaw()
@@ -251,7 +251,7 @@ def test_a_shard_killed_as_a_whole_waits_for_all_of_its_nodes_or_for_the_operato
         node.start()
     wait_until(lambda: f"waits for: {late.address}" in master.log(), "it waits for the one that is away")
     assert not master.answers()
-    wait_until_told(fronts, master.address, "NOAUTH")
+    wait_until_unready(fronts, master.address, "NOAUTH")
     (master.folder / "serve-anyway").touch()
     wait_until_ready(fronts)
     assert master.is_master
@@ -340,7 +340,7 @@ def test_without_replicas_a_part_is_not_answered_and_the_others_are(cluster: Clu
         replicas = cluster.replicas_of(master)
         for replica in replicas:
             replica.kill()
-        wait_until_told(fronts, master.address, "replicas")
+        wait_until_unready(fronts, master.address, "replicas")
         [client] = clients_of(0, 1, b"unkept")
         question = b"WHATSAT %b 0 0" % client
         assert_closed_in_time(DEADLINE_SECONDS, *((one, question) for one in fronts.values()))
@@ -380,7 +380,7 @@ def test_masters_that_are_all_away_are_waited_for_no_longer_than_the_deadline(
             gone = cluster.nodes
         for node in gone:
             node.kill()
-        wait_until_told(fronts, *(masters[part].address for part in parts))
+        wait_until_unready(fronts, *(masters[part].address for part in parts))
         [client] = clients_of(0, 1, b"away")
         assert_closed_in_time(
             DEADLINE_SECONDS,
@@ -402,7 +402,7 @@ def test_a_master_that_has_lost_the_function_is_told_until_an_operator_loads_it(
     with load_of(fronts) as load:
         master = cluster.masters()[1]
         master.client("FUNCTION", "DELETE", LIBRARY)
-        wait_until_told(fronts, f"{master.address} has no function proxyherd_1", "load-function.sh")
+        wait_until_unready(fronts, f"{master.address} has no function proxyherd_1", "load-function.sh")
         cluster.load_function()
         load.wait_until_served()
         wait_until_ready(fronts)
@@ -423,7 +423,7 @@ def test_where_memory_is_full_reports_are_refused_and_questions_answered(
         assert fronts["Bob"].knows(known) == at_line
         assert fronts["Bob"].knows(new) == b""
         assert fronts["Ann"].hears(clients_of(1, 1, b"memory")[0])
-        wait_until_told(fronts, master.address, "take no reports", "raise maxmemory")
+        wait_until_unready(fronts, master.address, "take no reports", "raise maxmemory")
         for server in fronts.values():
             assert server.metrics()["proxyherd_masters_full"] == 1
             assert [one["master"] for one in events(server, "master_full")][-1] == master.address
@@ -627,7 +627,7 @@ def test_a_cluster_that_cannot_be_had_is_told_and_ends_no_server(
         (herd.folder / "deploy/wrong").write_text("not this one")
         make_authority(herd.folder / "deploy/authority.pem")
         dot.start()
-        wait_until_told(herd, "512 of 512", said)
+        wait_until_unready(herd, "512 of 512", said)
         assert_closed_in_time(1.5, (dot, b"WHATSAT kiwi 0 0"), (dot, b"IAMAT kiwi +1+1 1"))
         assert dot.ask(b"FOO") == b"? FOO\n"
         assert len(dot.events("node_failed")) <= 2 * len(nodes or cluster.addresses)
@@ -657,7 +657,7 @@ def test_nodes_that_order_by_another_language_are_refused_with_the_remedy() -> N
             prepared_fronts(cluster.addresses, "Eve", more=["deadline_seconds = 1.5"]) as herd,
         ):
             herd.start()
-            wait_until_told(herd, cluster.masters()[0].address, "LC_ALL=C")
+            wait_until_unready(herd, cluster.masters()[0].address, "LC_ALL=C")
             assert_closed_in_time(1.5, (herd["Eve"], b"IAMAT kiwi +1+1 1"))
             assert herd["Eve"].stop() == 0
 

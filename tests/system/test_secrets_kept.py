@@ -38,7 +38,6 @@ from herd_process import (
 from proxyherd import cli
 from proxyherd.base.escapes import escaped_for_json
 from proxyherd.config import secrets as secret
-from proxyherd.config.herd_file import ConfigError
 from proxyherd.core.link import NONCE_BYTES, Link, State, Terms
 
 PAGE = (ROOT / "docs/security.md").read_text()
@@ -190,21 +189,6 @@ def test_servers_a_step_apart_link_whoever_dials_and_key_their_digests_alike(tmp
     assert not links(states[0], states[3])
     assert states[0].table == states[1].table == states[2].table == states[0].proves
     assert states[3].table == states[3].proves == states[2].proves != states[0].table
-
-
-@pytest.mark.parametrize("end", [".next", ".old"])
-@pytest.mark.parametrize(("spoil", "why"), [("short", "has 5 bytes"), ("open", "others than its owner")])
-def test_a_second_secret_is_checked_as_the_first(tmp_path: Path, end: str, spoil: str, why: str) -> None:
-    file, other = tmp_path / "secret", tmp_path / f"secret{end}"
-    write_secret(file)
-    write_secret(other)
-    if spoil == "short":
-        other.write_bytes(b"hello")
-    else:
-        other.chmod(0o640)
-    with pytest.raises(ConfigError, match=why) as caught:
-        secret.read_all(file)
-    assert str(other) in str(caught.value)
 
 
 # Written down nowhere. ----------------------------------------------------------------------------------------

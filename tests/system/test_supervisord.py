@@ -18,12 +18,14 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Self
 
 import pytest
 from debian import PATH, needs
-from herd_process import PATIENCE_SECONDS, ROOT, Meanwhile, Server, now, read_rotated, wait_until
+from herd_process import PATIENCE_SECONDS, ROOT, Server, now, read_rotated, wait_until
+from reporting import Load
 from supervised import Supervised, processes_in, supervised_herd
 
 pytestmark = pytest.mark.xdist_group("supervisord")
@@ -288,32 +290,18 @@ def test_tail_shows_events_as_they_come_and_goes_on_over_a_rotation(herd: Superv
     assert [event["command"] for event in clark.events("command")] == ["THIRD"]
 
 
-class Load(Meanwhile):
-    """Clients that report to one server without a pause; what they said is counted."""
+def load_on(server: Server) -> Load:
+    def batch(sent: int) -> list[bytes]:
+        return [b"IAMAT load%d +1-1 %b" % (sent + each, now()) for each in range(5)]
 
-    def __init__(self, server: Server) -> None:
-        self.sent: list[str] = []
-        self._server = server
-        super().__init__()
+    return Load(server.connect(), batch, pause_seconds=0.002)
 
-    def work(self) -> None:
-        with self._server.connect() as client:
-            while not self.stopping.wait(0.002):
-                first = len(self.sent)
-                lines = [b"IAMAT load%d +1-1 %b" % (first + each, now()) for each in range(5)]
-                client.send(*lines)
-                self.sent.extend(map(bytes.decode, lines))
-                for line in lines:
-                    assert client.line().split()[3] == line.split()[1]
 
-    def wait_until_it_fills_a_new_log(self) -> None:
-        wait_until(self._has_logged, f"{self._server.name} has reopened its log")
-
-    def _has_logged(self) -> bool:
-        try:
-            return self._server.log_file.stat().st_size > 0
-        except FileNotFoundError:
-            return False
+def has_a_log(server: Server) -> bool:
+    try:
+        return server.log_file.stat().st_size > 0
+    except FileNotFoundError:
+        return False
 
 
 def logged(server: Server) -> Counter[str]:
@@ -355,16 +343,16 @@ def test_logrotate_under_load_loses_no_line_and_doubles_none(herd: Supervised) -
     """At Clark it alone rotates; at Bona the server does so too, ten times a second."""
     clark, bona = herd["Clark"], herd["Bona"]
     logrotate = Logrotate(herd)
-    with Load(clark) as to_clark, Load(bona) as to_bona:
+    with load_on(clark) as to_clark, load_on(bona) as to_bona:
         for _ in range(4):
             done = logrotate.rotate()
             assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-            for load in (to_clark, to_bona):
-                load.wait_until_it_fills_a_new_log()
+            for server in (clark, bona):
+                wait_until(partial(has_a_log, server), f"{server.name} has reopened its log")
     wait_until(lambda: logged(clark).total() >= len(to_clark.sent), "Clark has logged all")
     wait_until(lambda: logged(bona).total() >= len(to_bona.sent), "Bona has logged all")
-    assert logged(clark) == Counter(to_clark.sent)
-    assert logged(bona) == Counter(to_bona.sent)
+    assert logged(clark) == Counter(map(bytes.decode, to_clark.sent))
+    assert logged(bona) == Counter(map(bytes.decode, to_bona.sent))
     folder = clark.log_file.parent
     assert [path.suffix == ".gz" for path in sorted(folder.glob("Clark.log-*-*"))] == [
         True,

@@ -14,7 +14,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -28,6 +27,7 @@ import pytest
 from booted import Machine, booted, copy_checkout, remove_leftovers, system_python
 from debian import environ_to_fetch, needs
 from herd_process import now, read_rotated, wait_until
+from reporting import Load
 
 from proxyherd.config import herd_file as config
 
@@ -400,27 +400,11 @@ def test_installed_units_are_what_systemd_understands_and_hardened(machine: Mach
 # --- logrotate
 
 
-class Load(threading.Thread):
-    """Reports at one server, fifty at once, until it is told to stop."""
+def load_on(machine: Machine, name: str) -> Load:
+    def batch(sent: int) -> list[bytes]:
+        return [b"IAMAT load-%b-%d +1.0-2.0 %b" % (name.encode(), sent + n, now()) for n in range(50)]
 
-    def __init__(self, machine: Machine, name: str) -> None:
-        super().__init__()
-        self.sent: list[str] = []
-        self.stopping = threading.Event()
-        self._name = name
-        self._connection = machine.connect(SERVERS[name].clients[0].port)
-
-    def run(self) -> None:
-        with self._connection as connection:
-            while not self.stopping.wait(0.01):
-                lines = [
-                    f"IAMAT load-{self._name}-{len(self.sent) + n} +1.0-2.0 {time.time():.6f}"
-                    for n in range(50)
-                ]
-                connection.send(*(line.encode() for line in lines))
-                for _ in lines:
-                    assert connection.line().startswith(b"AT ")
-                self.sent += lines
+    return Load(machine.connect(SERVERS[name].clients[0].port), batch, pause_seconds=0.01)
 
 
 def rotation_is_over(loads: list[Load], goals: list[int], named: int) -> bool:
@@ -433,26 +417,19 @@ def test_logrotate_under_load_loses_and_doubles_no_line(machine: Machine) -> Non
     serve = "/usr/local/bin/proxyherd serve %i --config /etc/proxyherd/herd.toml --log-max-bytes 100000 --log-backups 9999"
     with drop_in(machine, "Clark", "ExecStart=", f"ExecStart={serve}"):
         machine.run("systemctl restart proxyherd@Clark; systemctl stop proxyherd@Jaquez")
-        loads = [Load(machine, name) for name in ("Bailey", "Clark")]
-        for load in loads:
-            load.start()
-        try:
+        loads = [load_on(machine, name) for name in ("Bailey", "Clark")]
+        with loads[0], loads[1]:
             for _ in range(ROTATIONS):
                 goals = [len(load.sent) + 1_000 for load in loads]
                 named = int(time.time())  # archives are named after the second
                 machine.run("logrotate --force --state /root/logrotate.state /etc/logrotate.d/proxyherd")
                 wait_until(partial(rotation_is_over, loads, goals, named), "a second, and a load")
-        finally:
-            for load in loads:
-                load.stopping.set()
-            for load in loads:
-                load.join()
         machine.run("systemctl start proxyherd@Jaquez")
     for load, name in zip(loads, ("Bailey", "Clark"), strict=True):
         logged = [event["command"] for event in log(machine, name) if event["event"] == "command"]
         ours = Counter(command for command in logged if command.startswith("IAMAT load-"))
         assert len(load.sent) > 1000
-        assert ours == Counter(load.sent)
+        assert ours == Counter(map(bytes.decode, load.sent))
     archives = sorted(file.name for file in machine.path("/var/log/proxyherd").glob("Bailey.log-*"))
     assert [name.endswith(".gz") for name in archives] == [True] * (ROTATIONS - 1) + [False]
     assert (

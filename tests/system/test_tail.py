@@ -473,7 +473,7 @@ def test_a_pipe_that_is_closed_is_a_good_end_at_once(folder: Path, follow: str) 
     assert done.stdout.count(b"\n") == 1
 
 
-class Load:
+class Talk:
     """Clients that talk to a server while its log is followed and rotated. They report: each report is logged."""
 
     def __init__(self, server: Server, tail: Following) -> None:
@@ -498,18 +498,18 @@ class Load:
 
 
 @contextlib.contextmanager
-def load(server: Server) -> Iterator[Load]:
+def load(server: Server) -> Iterator[Talk]:
     """Follow the log of a server; in the end, all that was sent is to have been shown once, and in order."""
     with following(
         "--config", str(server.herd.file), "--logs", str(server.log_file.parent), "-n", "0"
     ) as tail:
         # Its first line shows that it follows; how soon, nobody knows.
         wait_until(lambda: server.ask(b"HELLO") and tail.events, "the tail follows")
-        load = Load(server, tail)
-        yield load
+        talk = Talk(server, tail)
+        yield talk
         assert tail.end(signal.SIGINT) == 0
         assert tail.errors == b""
-        assert tail.commands == load.sent
+        assert tail.commands == talk.sent
 
 
 def test_nothing_is_lost_or_doubled_while_a_busy_server_rotates_its_log() -> None:

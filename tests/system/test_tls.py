@@ -120,10 +120,6 @@ def told(server: Server, *events: str) -> str:
     return "\n".join(one["reason"] for one in server.log() if one["event"] in events)
 
 
-def wait_until_told(server: Server, event: str, reason: str) -> None:
-    wait_until(lambda: reason in told(server, event), f"{server.name} logs {event}: {reason}; {server.log()}")
-
-
 def errors(server: Server) -> list[dict[str, Any]]:
     return [one for one in server.log() if one["level"] == "error" and one["event"] != "reload_failed"]
 
@@ -163,7 +159,7 @@ def test_an_old_version_of_tls_and_a_plain_client_are_refused_and_told(clark: Se
     with clark.connect() as client:
         client.send(b"IAMAT kiwi +1+1 5")
         wait_until(client.is_ended, "a plain client is let go")
-        wait_until_told(clark, "client_refused", "does the other speak plain?")
+        clark.wait_for_reason("client_refused", r"does the other speak plain\?")
         assert not clark.events("client_opened", client=client.name)
     with TlsConnection(clark) as other:
         assert other.ask(b"FOO") == b"? FOO\n"
@@ -303,7 +299,7 @@ def test_half_done_handshakes_are_bounded_and_the_oldest_makes_room_for_the_hone
             grown = clark.memory() - before
             assert grown < 64 << 20, f"{grown >> 20} MiB for half-done handshakes"
             assert clark.metrics("proxyherd_client_connections")["proxyherd_client_connections"] == 1
-        wait_until_told(clark, "client_refused", "the oldest of too many")
+        clark.wait_for_reason("client_refused", "the oldest of too many")
         assert not errors(clark)
 
 
@@ -323,7 +319,7 @@ def test_half_done_handshakes_count_among_the_connections_that_may_be_open(made:
                 TlsConnection(clark)
             for one in open_ones:
                 assert one.ask(b"FOO") == b"? FOO\n"
-        wait_until_told(clark, "client_refused", "as many")
+        clark.wait_for_reason("client_refused", "as many")
 
 
 # Between peers. -----------------------------------------------------------------------------------------------
@@ -437,7 +433,7 @@ def test_who_shows_no_certificate_is_refused_before_the_handshake_inside(
         peer.sendall(b"PROXYHERD 1 Bailey Bona " + b"5" * 64 + b"\n")
         heard = peer.recv(1_024)
     assert heard == b""
-    wait_until_told(bona, "peer_refused", "peer did not return a certificate")
+    bona.wait_for_reason("peer_refused", "peer did not return a certificate")
     assert not errors(bona)
 
 
@@ -465,8 +461,8 @@ def test_the_secret_is_needed_inside_tls_too(pair: Herd) -> None:
     pair["Bailey"].secret_file = other
     bailey, bona = refused(pair)
     # The first dial may come before the other listens, and says only that.
-    wait_until_told(bona, "peer_refused", "does not prove the herd's secret")
-    wait_until_told(bailey, "peer_unreachable", "refused by the other: Bailey does not prove")
+    bona.wait_for_reason("peer_refused", "does not prove the herd's secret")
+    bailey.wait_for_reason("peer_unreachable", "refused by the other: Bailey does not prove")
     no_link(pair)
 
 
@@ -480,8 +476,8 @@ def test_a_slow_tls_handshake_at_the_peer_port_is_given_up_and_strangers_are_few
             strangers = [stack.enter_context(Connection(bona.peer_port)) for _ in range(8)]
             wait_until(lambda: sum(map(Connection.is_ended, strangers)) >= 4, "the oldest are let go")
             wait_until(lambda: all(map(Connection.is_ended, strangers)), "the others after a second")
-        wait_until_told(bona, "peer_refused", "the oldest of too many")
-        wait_until_told(bona, "peer_refused", "handshake is taking longer than 1")
+        bona.wait_for_reason("peer_refused", "the oldest of too many")
+        bona.wait_for_reason("peer_refused", "handshake is taking longer than 1")
         assert not bona.events("peer_closed")
         bona.wait_until_knows(herd["Bailey"].hears(b"kiwi"))
         assert not errors(bona)
@@ -592,7 +588,7 @@ def test_peers_certificates_and_then_their_authority_are_renewed_under_live_link
         give(herd, "Bona", made, "Bona")
         herd["Bona"].kill()
         herd["Bona"].start()
-        wait_until_told(herd["Clark"], "peer_refused", "certificate is not accepted")
+        herd["Clark"].wait_for_reason("peer_refused", "certificate is not accepted")
 
 
 def test_sighup_leaves_live_links_alone(pair: Herd) -> None:

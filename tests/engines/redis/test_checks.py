@@ -1,5 +1,5 @@
 """What is asked of a node before it is used, and what its answers are taken for: a node of this process says what it is
-told to. tests/engines/redis/test_opening.py asks real ones.
+told to. tests/system/test_redis_opening.py asks real ones.
 """
 
 from __future__ import annotations
