@@ -29,7 +29,7 @@ def shares(places: Sequence[T], deadline: float, clock: Callable[[], float]) -> 
         yield place, now + (deadline - now) / left
 
 
-async def hosts_of(loop: AbstractEventLoop, host: str, port: int) -> list[str]:
+async def hosts_of(loop: AbstractEventLoop, host: str, port: int | None = None) -> list[str]:
     """Return all numeric addresses that a name stands for. Raises OSError and UnicodeError."""
     found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [*dict.fromkeys(str(where[0]) for *_, where in found)]

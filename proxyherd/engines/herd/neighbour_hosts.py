@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import socket
 from collections.abc import Iterable
 
 from proxyherd.config.herd_file import Address
+from proxyherd.net.dialling import hosts_of
 
 
 def canonical(host: str) -> str:
@@ -47,10 +47,10 @@ class NeighbourHosts:
 
     async def _look_up(self, name: str) -> None:
         try:
-            found = await asyncio.get_running_loop().getaddrinfo(name, None, type=socket.SOCK_STREAM)
+            found = await hosts_of(asyncio.get_running_loop(), name)
         except (OSError, UnicodeError):
             return
-        self._found[name] = frozenset(canonical(str(where[0])) for *_, where in found)
+        self._found[name] = frozenset(map(canonical, found))
 
 
 def _is_numeric(host: str) -> bool:
