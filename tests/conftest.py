@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from engines import ENGINES, HERD
@@ -17,6 +20,17 @@ from redis_cluster import Cluster, running_cluster
 # A busy machine takes as long as it likes for an example; what must be quick is counted elsewhere.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+STARTS_OF_PROCESSES = frozenset(
+    ["subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system", "warm_start.start"]
+)
+"""Events of sys.audit, and one that tests/support/warm_start.py adds."""
+
+MAY_START_PROCESSES = ("system", "project")
+"""Folders of tests. All others are for `make check`: what they test runs in this process."""
+
+_runs: list[pytest.Item] = []
+"""The test that runs now."""
 
 
 @pytest.fixture(scope="session")
@@ -51,9 +65,27 @@ def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
         report.longrepr = f"With CI set nothing may be skipped. {reason}"
 
 
+def _fail_if_it_may_not_start_processes(event: str, _: tuple[Any, ...]) -> None:
+    if event in STARTS_OF_PROCESSES and _runs:
+        folder = _runs[0].path.relative_to(Path(__file__).parent).parts[0]
+        if folder not in MAY_START_PROCESSES:
+            pytest.fail(f"A test in tests/{folder} starts no process: move it to tests/system")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Note which test runs, with its fixtures."""
+    _runs[:] = [item]
+    try:
+        return (yield)
+    finally:
+        _runs.clear()
+
+
 def pytest_configure() -> None:
     """Leave no mode of a file or folder to the umask: whatever is missed shows, in processes started too."""
     os.umask(0)
+    sys.addaudithook(_fail_if_it_may_not_start_processes)
     # A shell ignores it for what it runs in the background, and so would every process that the tests start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -1,7 +1,14 @@
-"""Tests stand where their source stands: proxyherd/core/link.py is tested by tests/core/test_link.py."""
+"""Tests stand where their source stands: proxyherd/core/link.py is tested by tests/core/test_link.py. And outside
+tests/system and tests/project they start no process.
+"""
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
+import subprocess
+import sys
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Final
@@ -79,3 +86,44 @@ def test_each_reason_is_needed_and_names_a_test_that_is_there() -> None:
     """A whole folder may have a reason that its files do not need yet."""
     assert {pattern for pattern in ELSEWHERE if "*" not in pattern} - set(alone().values()) == set()
     assert [test for test, _ in ELSEWHERE.values() if not (TESTS / test).is_file()] == []
+
+
+STARTS = {
+    "a_program": "subprocess.run(['true'], check=True)",
+    "a_program_whatever_comes_of_it": "with contextlib.suppress(Exception): subprocess.run(['true'])",
+    "a_shell": "os.system('true')",
+    "a_fork": "os.fork() or os._exit(0)",
+    "a_spawn": "os.waitpid(os.posix_spawn('/bin/true', ['true'], {}), 0)",
+    "a_server": "warm_start.start(['--version'], {}, Path(), stdout=sys.__stdout__, stderr=sys.__stdout__).wait()",
+}
+
+
+def test_a_test_that_starts_a_process_fails_outside_these_folders(tmp_path: Path) -> None:
+    shutil.copy(TESTS / "conftest.py", tmp_path)
+    tests = "import contextlib, os, subprocess, sys\nfrom pathlib import Path\nimport pytest, warm_start\n"
+    tests += "".join(f"def test_{name}():\n    {start}\n" for name, start in STARTS.items())
+    tests += "@pytest.fixture\ndef made(): subprocess.run(['true'])\ndef test_a_fixture(made): pass\n"
+    tests += "def test_none(): pass\n"
+    for folder in ("core", "system"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "test_it.py").write_text(tests)
+    program = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-rA",
+        "-p",
+        "no:cacheprovider",
+        "--import-mode=importlib",
+        f"--rootdir={tmp_path}",
+    ]
+    environ = {**os.environ, "PYTHONPATH": str(TESTS / "support")}
+    done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, check=False, env=environ)
+    lines = re.findall(r"^([A-Z]+) (\w+/test_it\.py::\w+)", done.stdout, re.MULTILINE)
+    outcomes = {name: outcome for outcome, name in lines}
+    assert outcomes == {
+        **{f"core/test_it.py::test_{name}": "FAILED" for name in STARTS},
+        "core/test_it.py::test_a_fixture": "ERROR",
+        **{f"system/test_it.py::test_{name}": "PASSED" for name in [*STARTS, "a_fixture"]},
+        **{f"{folder}/test_it.py::test_none": "PASSED" for folder in ("core", "system")},
+    }, done.stdout

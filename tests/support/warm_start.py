@@ -100,6 +100,7 @@ def start(
     arguments: list[str], environ: dict[str, str], folder: Path, *, stdout: IO[bytes], stderr: IO[bytes]
 ) -> Process:
     """Run the command line with these arguments, from this folder, in exactly this environment, with no input."""
+    sys.audit("warm_start.start", arguments)
     line, far_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     request = json.dumps([arguments, environ, str(folder)]).encode()
     with far_end:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from documented import LIFE, examples
 from herd_process import herd_of, read_log, running_server
 from observed import lines_in
 from redis_cluster import Cluster
@@ -118,3 +119,32 @@ def test_a_server_whose_log_nobody_reads_answers_and_stops(cluster: Cluster | No
         assert clark.log_file.is_fifo()
         assert lines_in(reader)[0].startswith(b'{"timestamp"')
         os.close(reader)
+
+
+def test_a_life_logs_these_events_with_the_fields_of_the_page() -> None:
+    with running_server(more="[limits]\nmax_connections = 100\n") as clark:
+        clark.wait_for_event("places_opened")
+        clark.wait_for_event("replayed")
+        clark.wait_for_event("ready")
+        clark.signal(signal.SIGHUP)
+        clark.wait_for_event("reloaded")
+        with clark.connect() as client:
+            client.send_raw(b"\n" * 1_500)
+            assert [client.line() for _ in range(1_500)] == [b"? \n"] * 1_500
+        assert clark.stop() == 0
+        log = clark.log()
+    of_clients = ("client_opened", "client_closed", "command", "commands_left_out")
+    events = [event for event in log if event["event"] not in of_clients]
+    counts = [event["commands"] for event in log if event["event"] == "commands_left_out"]
+    assert sum(event["event"] == "command" for event in log) + sum(counts) == 1_500
+    assert counts, "what was left out is told when the server stops, at the latest"
+    assert sorted(event["event"] for event in events) == sorted(LIFE)
+    order = [event["event"] for event in events if event["event"] != "places_opened"]
+    assert order == [name for name in LIFE if name != "places_opened"]
+    for event in events:
+        (example,) = examples()[event["event"]]
+        assert (event["level"], *list(event)[4:]) == (example["level"], *list(example)[4:]) or event[
+            "event"
+        ] == "ready"
+    (ready,) = (event for event in events if event["event"] == "ready")
+    assert (ready["clients"], ready["links"]) == (0, 0)

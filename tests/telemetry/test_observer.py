@@ -6,15 +6,13 @@ docs/logs.md and docs/metrics.md are held to the scenarios.
 
 from __future__ import annotations
 
-import json
 import re
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, cast, get_args
 
 import pytest
-from herd_process import running_server
+from documented import LIFE, examples
 from observed import Clock, Figures, figures, read
 
 from proxyherd.core.framing import Overlong
@@ -705,18 +703,6 @@ ELSEWHERE = {
 }
 """Events that no observer is told of, and the tests that make them happen."""
 
-LIFE = ("started", "replayed", "ready", "places_opened", "log_reopened", "reloaded", "stopping", "stopped")
-"""Events of any life of a server: see below."""
-
-
-def examples() -> dict[str, list[dict[str, Any]]]:
-    """Return the examples of each event in docs/logs.md."""
-    parts = re.split(r"^### `(\w+)`$", (DOCS / "logs.md").read_text(), flags=re.MULTILINE)
-    return {
-        name: list(map(json.loads, re.findall(r"^```json\n(.*)\n```$", text, re.MULTILINE)))
-        for name, text in zip(parts[1::2], parts[2::2], strict=True)
-    }
-
 
 def test_every_documented_event_has_a_scenario_with_the_fields_of_the_page() -> None:
     seen: dict[str, set[tuple[str, ...]]] = {}
@@ -765,32 +751,3 @@ def test_every_documented_metric_and_value_of_a_label_has_a_scenario() -> None:
         mine = [f" {key.split(' ', 1)[1]} " for key in changed if re.match(rf"{metric}(_count|_sum)? ", key)]
         for value in values:
             assert any(f" {value} " in one for one in mine), f"{metric}: {value}"
-
-
-def test_a_life_logs_these_events_with_the_fields_of_the_page() -> None:
-    with running_server(more="[limits]\nmax_connections = 100\n") as clark:
-        clark.wait_for_event("places_opened")
-        clark.wait_for_event("replayed")
-        clark.wait_for_event("ready")
-        clark.signal(signal.SIGHUP)
-        clark.wait_for_event("reloaded")
-        with clark.connect() as client:
-            client.send_raw(b"\n" * 1_500)
-            assert [client.line() for _ in range(1_500)] == [b"? \n"] * 1_500
-        assert clark.stop() == 0
-        log = clark.log()
-    of_clients = ("client_opened", "client_closed", "command", "commands_left_out")
-    events = [event for event in log if event["event"] not in of_clients]
-    counts = [event["commands"] for event in log if event["event"] == "commands_left_out"]
-    assert sum(event["event"] == "command" for event in log) + sum(counts) == 1_500
-    assert counts, "what was left out is told when the server stops, at the latest"
-    assert sorted(event["event"] for event in events) == sorted(LIFE)
-    order = [event["event"] for event in events if event["event"] != "places_opened"]
-    assert order == [name for name in LIFE if name != "places_opened"]
-    for event in events:
-        (example,) = examples()[event["event"]]
-        assert (event["level"], *list(event)[4:]) == (example["level"], *list(example)[4:]) or event[
-            "event"
-        ] == "ready"
-    (ready,) = (event for event in events if event["event"] == "ready")
-    assert (ready["clients"], ready["links"]) == (0, 0)
