@@ -203,12 +203,3 @@ def test_a_server_is_asked_how_it_is_whatever_else_is_open_and_its_clients_never
         assert all(one.is_ended() for one in silent[: 300 - MAX_CONNECTIONS])
         assert clark.memory() - before < 24 << 20
     assert clark.stderr() == ""
-
-
-# In this process. ------------------------------------------------------------------------------------------------
-
-
-# Who goes where more come than may be open. No clock ends any of them here. --------------------------------------
-
-
-# What every answer has, and what none has. -----------------------------------------------------------------------

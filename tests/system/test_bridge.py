@@ -438,6 +438,3 @@ def test_on_a_terminal_there_is_a_bar_and_nowhere_a_core_dump(herd: Herd, fronts
     assert b"\r\x1b[K[" in shown
     assert re.search(rb"\[#*-*\] herd [\d,]+, written ", shown)
     assert shown.rstrip().splitlines()[-1].startswith(b"ended in step: ")
-
-
-# --- the outbox
