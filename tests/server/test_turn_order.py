@@ -10,12 +10,14 @@ from typing import Any, cast
 
 import fake_redis
 import pytest
-from turns import Pipeliner, no_places
+from turns import Held, Pipeliner, no_places, node, turns_of_the_loop
 
 from proxyherd.core.engine import Client, Settled
 from proxyherd.core.framing import Overlong
 from proxyherd.core.notes import LinkUp, Note
 from proxyherd.core.reply import Reply
+from proxyherd.engines.herd.engine import Replicated
+from proxyherd.places import Places
 from proxyherd.server.turn import Turn
 from proxyherd.telemetry.logs import LogFile, make_logger
 from proxyherd.telemetry.metrics import Metrics
@@ -416,3 +418,44 @@ def test_clients_are_let_go_without_their_answers_as_many_as_a_turn_has_lines_fo
         assert {one["outcome"] for one in told} == {"unanswered"}
 
     run(body)
+
+
+@pytest.fixture
+def observer(tmp_path: Path) -> Iterator[Observer]:
+    file = LogFile(tmp_path / "log")
+    yield Observer(make_logger(file, server="Ann", level="info", max_field_bytes=1024), file, Metrics(), [])
+    file.close()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_with_fsync_always_no_answer_leaves_before_the_sync_that_covers_it(
+    observer: Observer, *, fails: bool
+) -> None:
+    """More lines than one turn takes: what they wake must gather, not run, while the disk is waited for."""
+
+    async def scenario() -> None:
+        journal, loop = Held(), asyncio.get_running_loop()
+        places: asyncio.Future[Places] = loop.create_future()
+        turn = Turn(Replicated(node(), journal, loop), places, observer, loop)
+        lines = [b"IAMAT client%d +1+1 %d" % (number, number) for number in range(1_000)]
+        client = Pipeliner(turn, lines)
+        while len(client.answers) < len(lines):
+            await turns_of_the_loop()
+            assert journal.appends == journal.syncs
+            assert len(client.answers) == len(journal.synced)
+            journal.fails = fails and journal.syncs == 2
+            journal.release()
+            if not journal.takes_reports:
+                break
+            await turns_of_the_loop()
+        if not fails:
+            assert journal.syncs < len(lines) / 10  # many lines share one
+            assert client.answers == journal.appended
+            return
+        await turns_of_the_loop()
+        assert len(client.answers) == len(lines)
+        kept = len(journal.synced)
+        assert client.answers[:kept] == journal.appended[:kept]
+        assert client.answers[kept:] == [b"? " + line for line in lines[kept:]]
+
+    asyncio.run(scenario())

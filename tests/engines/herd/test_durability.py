@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import json
 import os
+import shutil
+import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
 import fake_redis
 import pytest
+from descriptors import descriptors_below
+from prometheus_client import generate_latest
 from turns import node
 
+import proxyherd.engines.herd.durability
 from proxyherd.config.schema import DurabilitySettings, Limits, Timing
 from proxyherd.core.messages import parse_at
 from proxyherd.core.node import Node
@@ -553,3 +559,278 @@ def test_a_server_that_closes_brings_everything_to_disk_and_leaves_word_of_it(
         size,
         b"",
     )
+
+
+NO_ROOM = "No space left on device"
+
+
+@pytest.fixture
+def observer(tmp_path: Path) -> Iterator[Observer]:
+    file = LogFile(tmp_path / "log")
+    yield Observer(make_logger(file, server="Ann", level="info", max_field_bytes=1024), file, Metrics(), [])
+    file.close()
+
+
+@contextlib.contextmanager
+def driven(
+    folder: Path,
+    observer: Observer,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    catches_up: bool = True,
+    **settings: Any,
+) -> Iterator[tuple[Journal, Durability]]:
+    """A journal and what keeps it, with seconds that are short. `catches_up`: at once, having no neighbours."""
+    monkeypatch.setattr(proxyherd.engines.herd.durability, "_SECOND", 0.002)
+    journal = Journal(folder, line_bytes=1_000, rewrite_bytes=4_096)
+    journal.start()
+    mark = Mark(folder.with_name("journal.mark"))
+    yield journal, Durability(journal, mark, node(alone=catches_up), DurabilitySettings(**settings), observer)
+    journal.close()
+
+
+async def until(condition: Any, what: str) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, what
+        await asyncio.sleep(0.001)
+
+
+class HeldRewrite:
+    """Lets rewrites stand at their last step, in their thread, until released."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.reached = threading.Event()
+        self.release = threading.Event()
+        real = Rewrite.finish
+
+        def finish(rewrite: Rewrite) -> None:
+            self.reached.set()
+            assert self.release.wait(20)
+            real(rewrite)
+
+        monkeypatch.setattr(Rewrite, "finish", finish)
+
+
+LINE = b"AT Ann +0.100000000 kiwi +1+1 5"
+
+
+def test_what_is_appended_during_a_long_rewrite_is_synced_each_second(
+    tmp_path: Path, observer: Observer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        with driven(tmp_path / "journal", observer, monkeypatch) as (journal, durability):
+            held = HeldRewrite(monkeypatch)
+            tasks = [asyncio.create_task(durability.watch()), asyncio.create_task(durability.keep())]
+            try:
+                assert durability.append([LINE] * 200)
+                await until(held.reached.is_set, "a rewrite")
+                assert durability.append([LINE])
+                await until(lambda: not journal.unsynced, "a sync while the rewrite lasts")
+                assert not held.release.is_set()
+            finally:
+                held.release.set()
+                await until(lambda: not journal.wants_rewrite, "the end of the rewrite")
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+    asyncio.run(scenario())
+
+
+def test_server_that_stops_at_the_last_step_of_a_rewrite_does_not_disturb_it(
+    tmp_path: Path, observer: Observer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        with driven(tmp_path / "journal", observer, monkeypatch) as (_, durability):
+            held = HeldRewrite(monkeypatch)
+            keeping = asyncio.create_task(durability.keep())
+            durability._node.replay([parse_at(LINE)])
+            durability.append([LINE] * 200)
+            await until(held.reached.is_set, "a rewrite")
+            keeping.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await keeping
+            await durability.close()
+            held.release.set()
+
+    asyncio.run(scenario())  # ends when its threads have
+    left = files(tmp_path / "journal")
+    assert [path.suffix for path in left] == [".snapshot", ".segment"]
+    assert left[0].read_bytes() == record(LINE)
+
+
+def test_with_fsync_off_nothing_is_synced_and_no_descriptor_is_kept(
+    tmp_path: Path, observer: Observer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        synced: list[int] = []
+        monkeypatch.setattr(os, "fdatasync", synced.append)
+        with driven(tmp_path / "journal", observer, monkeypatch, fsync="off") as (journal, durability):
+            tasks = [asyncio.create_task(durability.watch()), asyncio.create_task(durability.keep())]
+            for _ in range(20):
+                durability.append([LINE] * 200)
+                assert journal.wants_rewrite
+                await until(lambda: not journal.wants_rewrite, "a rewrite")
+            assert synced == []
+            assert descriptors_below(tmp_path) <= 2
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    asyncio.run(scenario())
+
+
+def test_a_journal_that_fails_is_not_believed_at_the_next_start_until_a_first_catch_up_has_ended(
+    tmp_path: Path, observer: Observer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def life(*, fails: bool = False, catches_up: bool = True) -> str:
+        """Return why records may have been missing at the start; end as if killed."""
+        with driven(tmp_path / "journal", observer, monkeypatch, catches_up=catches_up) as (_, durability):
+            lacks = durability.lacks
+            await durability.replay()
+            keeping = asyncio.create_task(durability.keep())
+            await until(lambda: not durability.lacks or not catches_up, "the end of the catch-up")
+            assert durability.append([LINE])
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
+            if fails:
+                monkeypatch.setattr(os, "write", no_room)
+                assert not durability.append([LINE])
+                monkeypatch.undo()
+            return lacks
+
+    def no_room(*_: object) -> int:
+        raise OSError(errno.ENOSPC, NO_ROOM)
+
+    assert "has not left word" in asyncio.run(life())  # the first
+    assert asyncio.run(life()) == ""
+    assert asyncio.run(life(fails=True)) == ""
+    assert asyncio.run(life(catches_up=False)) != ""
+    assert asyncio.run(life(catches_up=False)) != ""
+    assert asyncio.run(life()) != ""
+    assert asyncio.run(life()) == ""
+
+
+@pytest.mark.parametrize("damage", [b"0badc0de", b"0badc0de\n" + record(LINE)])
+def test_a_journal_that_is_torn_or_damaged_lacks_records(
+    tmp_path: Path, observer: Observer, monkeypatch: pytest.MonkeyPatch, damage: bytes
+) -> None:
+    async def life(*, catches_up: bool) -> str:
+        with driven(tmp_path / "journal", observer, monkeypatch, catches_up=catches_up) as (_, durability):
+            assert durability.append([LINE])
+            await durability.replay()
+            lacks = durability.lacks
+            await durability.close()
+            return lacks
+
+    mark = tmp_path / "journal.mark"
+    assert asyncio.run(life(catches_up=True)) != ""  # the first; it stops when it has just caught up
+    assert asyncio.run(life(catches_up=False)) == ""
+    [*_, last] = files(tmp_path / "journal")
+    with last.open("ab") as file:
+        file.write(damage)
+    assert asyncio.run(life(catches_up=False)) == f"{last.name} is damaged"
+    assert mark.read_bytes() == b"-"
+    assert asyncio.run(life(catches_up=True)) != ""
+    assert mark.read_bytes().startswith(b"closed\n")
+
+
+def delete_segment(folder: Path) -> None:
+    files(folder)[-1].unlink()
+
+
+def delete_snapshot(folder: Path) -> None:
+    files(folder)[0].unlink()
+
+
+def delete_folder(folder: Path) -> None:
+    shutil.rmtree(folder)
+
+
+def move_folder(folder: Path) -> None:
+    folder.rename(folder.with_name("elsewhere"))
+
+
+def replace_segment(folder: Path) -> None:
+    """Put a copy in its place, as an editor or a restored backup does."""
+    segment = files(folder)[-1]
+    shutil.copy(segment, folder / "copy")
+    (folder / "copy").rename(segment)
+
+
+@pytest.mark.parametrize(
+    "delete", [delete_segment, delete_snapshot, delete_folder, move_folder, replace_segment]
+)
+def test_files_that_are_deleted_under_a_running_server_are_noticed_and_written_anew(
+    tmp_path: Path, observer: Observer, monkeypatch: pytest.MonkeyPatch, delete: Callable[[Path], None]
+) -> None:
+    ats = [b"AT Ann +0.100000000 client%d +1+1 5" % number for number in range(9)]
+
+    async def scenario() -> None:
+        folder = tmp_path / "journal"
+        with driven(folder, observer, monkeypatch) as (journal, durability):
+
+            def take(lines: list[bytes]) -> None:
+                durability._node.replay(map(parse_at, lines))
+                assert durability.append(lines)
+
+            take(ats[:3])
+            await durability._rewrite()
+            take(ats[3:6])
+            tasks = [asyncio.create_task(durability.watch()), asyncio.create_task(durability.keep())]
+            await until(lambda: not durability.lacks, "the end of the catch-up")
+            assert journal.failures == 0
+            delete(folder)
+            await until(lambda: journal.failures and not journal.failing, "a snapshot in its place")
+            take(ats[6:])
+            on_disk = {line for path in files(folder) for lines in read(path) for line in lines}
+            assert on_disk == set(ats)
+            assert journal.failures == 1
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    asyncio.run(scenario())
+    told = [json.loads(line) for line in (tmp_path / "log").read_bytes().splitlines()]
+    [failing] = [one for one in told if one["event"] == "journal_failing"]
+    assert "deleted or replaced while the server runs" in failing["reason"]
+    assert str(tmp_path / "journal") in failing["reason"]
+    assert [one["event"] for one in told][-2:] == ["journal_rewritten", "journal_whole"]
+
+
+def test_while_files_are_gone_reports_are_refused_and_the_metric_says_so(
+    tmp_path: Path, observer: Observer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        with driven(tmp_path / "journal", observer, monkeypatch) as (_, durability):
+            watching = asyncio.create_task(durability.watch())  # and nobody writes it anew
+            assert durability.append([LINE])
+            delete_segment(tmp_path / "journal")
+            await until(lambda: durability.failing, "it is noticed")
+            assert not durability.append([LINE])
+            assert not durability.takes_reports
+            observer.settle()
+            assert "proxyherd_journal_failing 1.0" in generate_latest(observer.metrics.registry).decode()
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+
+    asyncio.run(scenario())
+
+
+def test_a_rewrite_that_deletes_files_is_no_alarm(
+    tmp_path: Path, observer: Observer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        with driven(tmp_path / "journal", observer, monkeypatch) as (journal, durability):
+            assert durability.append([LINE])
+            rewriting = journal.begin_rewrite()
+            assert rewriting is not None
+            rewriting.finish()
+            journal.check()
+            assert journal.failing == ""
+            delete_segment(tmp_path / "journal")  # what is appended to is looked for all the same
+            journal.check()
+            assert "deleted" in journal.failing
+
+    asyncio.run(scenario())
