@@ -17,6 +17,10 @@ from engines import ENGINES, HERD
 from hypothesis import settings
 from redis_cluster import Cluster, running_cluster
 
+from proxyherd.telemetry.logs import LogFile, make_logger
+from proxyherd.telemetry.metrics import Metrics
+from proxyherd.telemetry.observer import Observer
+
 # A busy machine takes as long as it likes for an example; what must be quick is counted elsewhere.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
@@ -55,6 +59,14 @@ def cluster(shared_cluster: Cluster | None) -> Cluster | None:
     if shared_cluster is not None:
         shared_cluster.flush()
     return shared_cluster
+
+
+@pytest.fixture
+def observer(tmp_path: Path) -> Iterator[Observer]:
+    """Whom a server of this process tells what happens: a log in the test's folder, and metrics."""
+    file = LogFile(tmp_path / "log")
+    yield Observer(make_logger(file, server="Ann", level="info", max_field_bytes=1024), file, Metrics(), [])
+    file.close()
 
 
 def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:

@@ -420,13 +420,6 @@ def test_clients_are_let_go_without_their_answers_as_many_as_a_turn_has_lines_fo
     run(body)
 
 
-@pytest.fixture
-def observer(tmp_path: Path) -> Iterator[Observer]:
-    file = LogFile(tmp_path / "log")
-    yield Observer(make_logger(file, server="Ann", level="info", max_field_bytes=1024), file, Metrics(), [])
-    file.close()
-
-
 @pytest.mark.parametrize("fails", [False, True])
 def test_with_fsync_always_no_answer_leaves_before_the_sync_that_covers_it(
     observer: Observer, *, fails: bool

@@ -564,13 +564,6 @@ def test_a_server_that_closes_brings_everything_to_disk_and_leaves_word_of_it(
 NO_ROOM = "No space left on device"
 
 
-@pytest.fixture
-def observer(tmp_path: Path) -> Iterator[Observer]:
-    file = LogFile(tmp_path / "log")
-    yield Observer(make_logger(file, server="Ann", level="info", max_field_bytes=1024), file, Metrics(), [])
-    file.close()
-
-
 @contextlib.contextmanager
 def driven(
     folder: Path,

@@ -7,8 +7,7 @@ journal, and where records may be missing until it has caught up.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator
-from pathlib import Path
+from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
 import pytest
@@ -22,20 +21,11 @@ from proxyherd.core.node import Node
 from proxyherd.engines.herd import engine as replicated
 from proxyherd.engines.herd.engine import Replicated
 from proxyherd.server.turn import Turn
-from proxyherd.telemetry.logs import LogFile, make_logger
-from proxyherd.telemetry.metrics import Metrics
 from proxyherd.telemetry.observer import Observer
 
 OLD = b"AT Ann +0.100000000 kiwi +1+1 1000"
 NEW = b"AT Ann +0.100000000 kiwi +2+2 2000"
 ASK = b"WHATSAT kiwi 0 0"
-
-
-@pytest.fixture
-def observer(tmp_path: Path) -> Iterator[Observer]:
-    file = LogFile(tmp_path / "log")
-    yield Observer(make_logger(file, server="Ann", level="info", max_field_bytes=1024), file, Metrics(), [])
-    file.close()
 
 
 class Server:
