@@ -5,6 +5,7 @@ What a client says, and what becomes of it:
 - `messages`: IAMAT, WHATSAT and AT
 - `framing`: lines out of bytes
 - `reply`: what becomes of one command
+- `conversation`: one connection of a client
 - `engine`: what a turn wants of an engine, and of a client's connection
 - `early_queries`: queries that came before they can be answered
 - `limiters`: how often something may be

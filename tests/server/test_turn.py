@@ -338,8 +338,8 @@ def test_the_sweep_looks_at_every_client_though_one_raises(run: Callable[[Body],
         clients = bob.daemon._clients
         pairs = [bob.client(port) for port in range(8)]
         for connection, transport in pairs:
-            connection.pause_writing()
-            connection._blocked_at -= clients.limits.slow_reader_seconds + 1
+            began = clients.loop.time() - clients.limits.slow_reader_seconds - 1
+            connection._conversation.pause_writing(began)
             transport.broken = {"get_write_buffer_size"} if transport is pairs[3][1] else set()
         clients._sweep()
         assert all(transport.aborted for _, transport in pairs)

@@ -1,5 +1,6 @@
-"""A client's connection in this process: who is disconnected and when, by a clock that the tests move; and that whoever
-is disconnected has all answers, through real sockets.
+"""The shell around a client's conversation: what it tells the conversation and the log, by a clock that the tests move;
+and that whoever is disconnected has all answers, through real sockets. Who is disconnected, and when: see
+tests/core/test_conversation.py.
 """
 
 from __future__ import annotations
@@ -164,7 +165,7 @@ def seconds(start: float, step: float, number: int) -> Iterator[float]:
 
 def ended(connection: Connection, wire: Wire) -> str:
     """Return why the server has ended this connection, "" if it has not."""
-    return connection._reason if wire.aborted else ""
+    return connection._conversation.reason if wire.aborted else ""
 
 
 # Slow readers. -------------------------------------------------------------------------------------------------
@@ -186,47 +187,6 @@ def test_a_reader_that_takes_one_byte_in_time_stays_and_one_that_takes_none_goes
             assert not ended(reader, wire)
             reader.check(now + SLOW + 0.001)
             assert ended(reader, wire) == "slow reader"
-
-    run(scenario())
-
-
-def test_a_reader_that_has_caught_up_has_its_whole_time_again(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        with Listening(tmp_path) as listening:
-            reader, wire = listening.connected()
-            wire.unsent = 1_000
-            reader.pause_writing()
-            now = listening.clients.loop.time()
-            reader.check(now + 0.9 * SLOW)
-            reader.resume_writing()
-            reader.check(now + 1.2 * SLOW)
-            assert not ended(reader, wire)
-
-    run(scenario())
-
-
-# Idle clients. -------------------------------------------------------------------------------------------------
-
-
-def test_a_client_is_idle_when_its_time_is_over_and_not_while_an_answer_is_owed(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        with Listening(tmp_path) as listening:
-            idle, wire = listening.connected()
-            heard = idle._heard
-            idle.check(heard + IDLE)
-            assert not ended(idle, wire)
-            idle.check(heard + IDLE + 0.001)
-            assert ended(idle, wire) == "idle"
-
-            waiting, wire = listening.connected()
-            waiting.data_received(b"hold\n")
-            await asyncio.sleep(0)
-            waiting.check(heard + 10 * IDLE)
-            assert not ended(waiting, wire)
-            listening.engine.release()
-            await asyncio.sleep(0)
-            waiting.check(heard + 10 * IDLE)
-            assert ended(waiting, wire) == "idle"
 
     run(scenario())
 
@@ -257,24 +217,6 @@ def test_bytes_without_a_line_feed_are_logged_once_after_a_while(tmp_path: Path)
             for later in seconds(now, 5.0, 5):
                 client.check(later)
             assert len(listening.events("line_unfinished")) == 1, "once a connection"
-
-    run(scenario())
-
-
-def test_lines_that_end_in_time_or_wait_for_an_answer_are_not_logged_as_unfinished(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        with Listening(tmp_path) as listening:
-            busy, _ = listening.connected()
-            waiting, _ = listening.connected()
-            waiting.data_received(b"hold\nFOO")
-            now = listening.clients.loop.time()
-            for later in seconds(now, 3.0, 10):
-                busy.data_received(b"FOO\nFO")
-                await asyncio.sleep(0)
-                busy._heard = later  # by the clock of this test
-                busy.check(later)
-                waiting.check(later)
-            assert listening.events("line_unfinished") == []
 
     run(scenario())
 
@@ -311,7 +253,7 @@ def test_a_client_whose_bytes_were_not_all_read_has_its_answers_when_the_server_
                 await until(lambda: len(listening.engine.held) == 4 and paused(listening))
                 [connection] = listening.clients.connections
                 if quiet:
-                    connection._heard = -math.inf
+                    connection._conversation._heard = -math.inf
                 listening.stop()
                 listening.engine.release()
                 answers = await read_all(sock)
@@ -348,7 +290,7 @@ def test_a_quiet_client_is_closed_at_once_when_the_server_stops(tmp_path: Path) 
                     for one in listening.clients.connections
                     if one.name.endswith(f":{quiet.getsockname()[1]}")
                 ]
-                of_quiet._heard = -math.inf
+                of_quiet._conversation._heard = -math.inf
                 listening.stop()
                 await read_all(quiet)
                 await loop.sock_sendall(busy, b"FOO\n" * 1_000)
