@@ -175,6 +175,7 @@ def test_what_was_done_for_a_client_that_has_gone_is_still_released() -> None:
     released, data = shell.talk.release()
     assert [line for line, _ in released] == [b"hold"]
     assert data == b""
+    assert shell.talk.answer([b"? one"]) == b"", "it was taken before, and its turn waited for the disk"
     assert shell.talk.reason == "broken by client"
     assert shell.talk.gone
 
