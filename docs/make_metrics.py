@@ -1,4 +1,4 @@
-"""Writes docs/metrics.md from proxyherd/telemetry/metrics.py, which is where every metric is described.
+"""Writes docs/metrics.md from the files of proxyherd/telemetry, where every metric is described.
 
 .venv/bin/python docs/make_metrics.py           writes it
 .venv/bin/python docs/make_metrics.py --check   exit 1 if it is not current
@@ -8,15 +8,19 @@ What to ask of them stands in the page only: all from that heading on is left as
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 
-from prometheus_client.metrics import Histogram, MetricWrapperBase
+from prometheus_client.metrics import Gauge, Histogram, MetricWrapperBase
 
-from proxyherd.telemetry.metrics import COMMANDS, LABELS, Metrics
+from proxyherd.telemetry.commands import COMMANDS
+from proxyherd.telemetry.logs import LogFile, make_logger
+from proxyherd.telemetry.metrics import Metrics
+from proxyherd.telemetry.observer import Observer
 
 PAGE = Path(__file__).with_name("metrics.md")
 BY_HAND = "## What to ask"
@@ -24,7 +28,7 @@ BY_HAND = "## What to ask"
 INTRODUCTION = """\
 # Metrics
 
-*Down to "What to ask" written by docs/make_metrics.py from proxyherd/telemetry/metrics.py; change it there.*
+*Down to "What to ask" written by docs/make_metrics.py from the files of proxyherd/telemetry; change it there.*
 
 Each server has its own on its admin port, in Prometheus' text format or OpenMetrics, whichever is asked for:
 `curl http://127.0.0.1:10203/metrics`. Units are seconds and bytes. All counters begin at 0 when the server starts. A
@@ -50,9 +54,15 @@ LOGGED = {"`outcome` of `proxyherd_places_calls_total`": "[`places_call`](logs.m
 """Values that the log has too, and the page on the log explains."""
 
 
-def metrics() -> list[MetricWrapperBase]:
-    """Return all metrics of ours, in the order in which the registry has them."""
-    return [one for one in vars(Metrics()).values() if isinstance(one, MetricWrapperBase)]
+def metrics() -> Metrics:
+    """Return the metrics of a server."""
+    made, file = Metrics(), LogFile(Path(os.devnull))
+    Observer(make_logger(file, server="", level="info", max_field_bytes=1), file, made, ())
+    file.close()
+    return made
+
+
+METRICS = metrics()
 
 
 def coded(text: str) -> str:
@@ -75,15 +85,15 @@ def described(metric: MetricWrapperBase) -> tuple[str, str, str, str]:
 
 
 def build() -> tuple[str, str, str, str]:
-    """Return the row of the one metric that is no attribute, being set once and for all."""
-    [family] = [one for one in Metrics().registry.collect() if one.name == "proxyherd_build"]
+    """Return the row of the one metric that is set once and for all."""
+    [family] = [one for one in METRICS.registry.collect() if one.name == "proxyherd_build"]
     labels = ", ".join(f"`{label}`" for label in family.samples[0].labels)
     return f"`{family.samples[0].name}`", "gauge", labels, coded(family.documentation.lower())
 
 
 def buckets() -> Iterator[tuple[str, str]]:
     """Return name and bounds of each histogram."""
-    for metric in metrics():
+    for metric in METRICS.all:
         if isinstance(metric, Histogram):
             bounds = metric._kwargs["buckets"]  # noqa: SLF001 - nothing else tells
             yield described(metric)[0], ", ".join(f"{bound:g}" for bound in bounds)
@@ -97,8 +107,9 @@ def commands() -> Iterator[tuple[str, str, str]]:
 
 
 def labels() -> Iterator[tuple[str, str]]:
-    """Return whose label it is, and its values."""
-    for metric, label, values in LABELS:
+    """Return whose label it is, and its values; those of gauges last."""
+    gauges = [described(one)[0].strip("`") for one in METRICS.all if isinstance(one, Gauge)]
+    for metric, label, values in sorted(METRICS.labels, key=lambda row: row[0] in gauges):
         whose = f"`{label}` of `{metric}`"
         told = "; ".join(f"`{value}`" + (f", {coded(why)}" if why else "") for value, why in values.items())
         told = told if any(values.values()) else told.replace(";", ",")
@@ -109,7 +120,7 @@ def page(by_hand: str) -> str:
     """Return the whole page."""
     head = "\n## Values of labels\n\n| `command` | `outcome` | meaning |\n| --- | --- | --- |\n"
     other = "\n| label | values |\n| --- | --- |\n"
-    table = rows(build(), *map(described, metrics()))
+    table = rows(build(), *map(described, METRICS.all))
     parts = INTRODUCTION, *table, VALUES, *rows(*buckets()), head, *rows(*commands()), other, *rows(*labels())
     return "".join(parts) + "\n" + by_hand
 

@@ -209,4 +209,4 @@ class _Writer:
     def tell(self, trouble: str, observer: Observer) -> None:
         if trouble != self.trouble:
             self.trouble = trouble
-            observer.master(str(self.address), trouble)
+            observer.cluster.master(str(self.address), trouble)

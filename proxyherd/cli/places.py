@@ -26,15 +26,15 @@ class _Bill:
         self.calls = 0
         self.dollars = 0.0
 
-    def places_called(self, provider: str, outcome: CallOutcome, seconds: float, dollars: float) -> None:
+    def count_call(self, provider: str, outcome: CallOutcome, seconds: float, dollars: float) -> None:
         del provider, outcome, seconds
         self.calls += 1
         self.dollars += dollars
 
-    def places_spared(self, why: Spared) -> None:
+    def count_spared(self, why: Spared) -> None:
         del why
 
-    def places_breaker(self, state: BreakerState) -> None:
+    def note_breaker(self, state: BreakerState) -> None:
         del state
 
 

@@ -75,7 +75,7 @@ class Places:
         asked = self._provider.widened(query)
         answer = self._kept.get(asked)
         if answer is not None:
-            self._watch.places_spared("kept")
+            self._watch.count_spared("kept")
         else:
             answer = await self._wait(asked, asker)
         return shorten(answer, query.most)
@@ -102,7 +102,7 @@ class Places:
         if call is not None:
             call.waiting.add(waiting)
             self._provider.join(query, asker)
-            self._watch.places_spared("shared")
+            self._watch.count_spared("shared")
             return call
         loop = asyncio.get_running_loop()
         task = loop.create_task(self._ask(query, asker))
@@ -153,7 +153,7 @@ class Places:
 
     def _shed(self, waiting: asyncio.Future[Answer]) -> None:
         if not waiting.done():  # else it has its answer, and is about to go
-            self._watch.places_spared("shed")
+            self._watch.count_spared("shed")
             words = f"{self._most} queries wait for Places already; try again later"
             waiting.set_result(no_results("UNKNOWN_ERROR", words))
 

@@ -27,13 +27,13 @@ budget was used up or could not be recorded."""
 class Watch(Protocol):
     """Who counts what happens in this room."""
 
-    def places_called(self, provider: str, outcome: CallOutcome, seconds: float, dollars: float) -> None:
+    def count_call(self, provider: str, outcome: CallOutcome, seconds: float, dollars: float) -> None:
         """Count a call over the network, and what it may have cost."""
 
-    def places_spared(self, why: Spared) -> None:
+    def count_spared(self, why: Spared) -> None:
         """Count a query, or another attempt at it, that cost no call."""
 
-    def places_breaker(self, state: BreakerState) -> None:
+    def note_breaker(self, state: BreakerState) -> None:
         """Note that the circuit breaker has changed."""
 
 

@@ -198,7 +198,7 @@ class _Daemon:
         places = open_places(
             self._herd.places,
             self._herd.limits,
-            self._observer,
+            self._observer.places,
             key=key,
             gazetteer=self._gazetteer,
             budget=self._budget(),
@@ -232,11 +232,11 @@ class _Daemon:
     def _tick(self) -> None:
         """Let time pass, a few times a heartbeat: links, readiness, the watchdog, the lag of the loop."""
         now, interval = time.monotonic(), self._herd.timing.heartbeat_seconds / TICKS
-        self._metrics.loop_lag.observe(max(0.0, now - self._expected))
+        self._observer.loop.lag.observe(max(0.0, now - self._expected))
         self._expected = now + interval
         self._ticker = self._loop.call_later(interval, self._tick)
         self._backend.tick()
-        self._observer.tick()
+        self._observer.commands.tick()
         if self._notifier.watchdog:
             self._notifier.tell("WATCHDOG=1")
         if not self._told_ready:
@@ -302,7 +302,7 @@ class _Daemon:
             await (await self._places).close()
         await asyncio.sleep(0)  # let the last turn write its log
         await self._backend.close()
-        self._observer.tell_left_out()
+        self._observer.commands.tell_left_out()
         self._log.info("stopped")
 
     def _unexpected(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -322,10 +322,10 @@ class _Daemon:
     def refresh(self) -> None:
         """Bring the figures up to date that are not counted as things happen."""
         self._observer.settle()
-        self._metrics.ready.set(self.ready()[0])
-        self._backend.refresh(self._metrics)
+        self._observer.process.ready.set(self.ready()[0])
+        self._backend.refresh(self._observer)
         if (places := self._opened_places()) is not None:
-            self._metrics.places_in_flight.set(places.in_flight)
+            self._observer.places.in_flight.set(places.in_flight)
 
     def _opened_places(self) -> Places | None:
         """Return Places if they have been opened, and that went well."""

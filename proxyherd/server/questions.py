@@ -109,7 +109,7 @@ class Questions(Generic[Who]):
         else:
             outcome = answer.status if answer.status in STATUSES else "OTHER"
             if query.metres and query.most:  # else nobody was asked
-                self._observer.places(places.name, answer.status, outcome, time.monotonic() - began)
+                self._observer.places.asked(places.name, answer.status, outcome, time.monotonic() - began)
         reply.outcome, reply.status, reply.results = "answered", answer.status, answer.results
         reply.answer = reply.entry.line + b"\n" + answer.body + b"\n"
         self._answered(client)

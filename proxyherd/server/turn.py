@@ -49,6 +49,7 @@ class Turn:
         self._engine = engine
         self._questions = Questions[Client](places, observer, loop, self.client_said)
         self._observer = observer
+        self._commands = observer.commands
         self._loop = loop
         self._clients: deque[Client] = deque()
         self._given_up: deque[tuple[Client, str]] = deque()
@@ -134,7 +135,7 @@ class Turn:
                 client.answer(answers)
             except Exception as error:  # noqa: BLE001 - the others' answers leave
                 self._failed(client, error)
-            observer.reports(client.label, cast("list[bytes]", lines), answers)
+            self._commands.reports(client.label, cast("list[bytes]", lines), answers)
         self._reported.clear()
         for client, lines, replies in self._said:
             try:
@@ -201,10 +202,10 @@ class Turn:
             several = list(run)
             if outcome == "stored":
                 lines, answers = [line for line, _ in several], [reply.answer for _, reply in several]
-                self._observer.reports(client.label, cast("list[bytes]", lines), cast("list[bytes]", answers))
+                self._commands.reports(client.label, cast("list[bytes]", lines), cast("list[bytes]", answers))
             else:
                 for line, reply in several:
-                    self._observer.command(client.name, line, reply)
+                    self._commands.command(client.name, line, reply)
 
     def _failed(self, client: Client, error: Exception) -> None:
         """End one client's connection, for which something could not be done."""

@@ -1,7 +1,10 @@
 """What operators see of a server.
 
+- `observer`: every subject below, for who knows what happened
+- `commands`, `connections`, `links`, `places`, `journal`, `cluster`, `process`: a subject each, with its events, its
+  metrics and the values of their labels. A new metric is a line there, and a call from who knows
+- `events`: log events that are limited
+- `metrics`: the registry, and how metrics are made
 - `logs`: the log file
-- `observer`: every event, with its metrics
-- `metrics`: the metrics
 - `recent`: the latest commands, for the status page
 """

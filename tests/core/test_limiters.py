@@ -14,8 +14,9 @@ from proxyherd.core import limiters
 from proxyherd.core.framing import Overlong
 from proxyherd.core.limiters import ADDRESS_BURST, COMMANDS_BURST, CommandLimiter, Limiter
 from proxyherd.core.reply import Reply
+from proxyherd.telemetry.commands import COMMANDS
 from proxyherd.telemetry.logs import LogFile, make_logger
-from proxyherd.telemetry.metrics import COMMANDS, Metrics
+from proxyherd.telemetry.metrics import Metrics
 from proxyherd.telemetry.observer import Observer
 
 CHANGING = {"stored", "answered", "unanswered"}
@@ -182,14 +183,14 @@ def test_what_changed_nothing_is_logged_or_counted_and_what_may_have_changed_som
     for _ in range(7):
         for _ in range(1_000):
             if outcome == "stored":
-                observer.reports(b"10.0.0.1:5", [b"x"], [b"y"])
+                observer.commands.reports(b"10.0.0.1:5", [b"x"], [b"y"])
             else:
                 line = Overlong(b"x") if outcome == "overlong" else b""
-                observer.command("10.0.0.1:5", line, Reply(kind, outcome, b"? "))
+                observer.commands.command("10.0.0.1:5", line, Reply(kind, outcome, b"? "))
         clock.now += 2.5
         observer.end_turn()
-        observer.tick()
-    observer.tell_left_out()
+        observer.commands.tick()
+    observer.commands.tell_left_out()
     observer.settle()
     file.close()
     events = list(map(json.loads, (tmp_path / "log").read_text().splitlines()))

@@ -17,16 +17,17 @@ from typing import get_args
 import click
 import pytest
 from _pytest.mark.expression import Expression
+from observed import metrics_of_a_server
 from prometheus_client import Metric
-from prometheus_client.metrics import MetricWrapperBase
 
 from proxyherd.cli import main
 from proxyherd.config import herd_file as config
 from proxyherd.places import STATES, CallOutcome, Spared
-from proxyherd.telemetry.metrics import COMMANDS, LABELS, Metrics
+from proxyherd.telemetry.commands import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
+METRICS = metrics_of_a_server()
 METRICS_PAGE = (DOCS / "metrics.md").read_text()
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
 NO_COMMANDS = {" peer link", " table"}
@@ -73,9 +74,7 @@ def sample_name(family: Metric) -> str:
 
 
 def metrics_of_ours() -> set[str]:
-    return {
-        name for one in Metrics().registry.collect() if (name := sample_name(one)).startswith("proxyherd_")
-    }
+    return {name for one in METRICS.registry.collect() if (name := sample_name(one)).startswith("proxyherd_")}
 
 
 def test_every_metric_is_on_the_page_and_no_other() -> None:
@@ -94,7 +93,7 @@ def test_queries_name_metrics_that_exist() -> None:
 
 
 def values(metric: str, label: str) -> set[str]:
-    [found] = [values for one, name, values in LABELS if (one, name) == (metric, label)]
+    [found] = [values for one, name, values in METRICS.labels if (one, name) == (metric, label)]
     return set(found)
 
 
@@ -118,17 +117,16 @@ def test_the_outcomes_of_commands_are_those_of_the_program() -> None:
 
 def test_every_label_with_few_values_has_them_on_the_page() -> None:
     """But names of neighbours, which the herd's file has, and those of commands, which have a table of their own."""
-    told = {(metric, label) for metric, label, _ in LABELS}
+    told = {(metric, label) for metric, label, _ in METRICS.labels}
     assert told <= {(sample_name(family), label) for family, labels in labelled() for label in labels}
     without = {label for _, labels in labelled() for label in labels} - {label for _, label in told}
     assert without == {"neighbour", "command"}
 
 
 def labelled() -> Iterator[tuple[Metric, tuple[str, ...]]]:
-    for metric in vars(Metrics()).values():
-        if isinstance(metric, MetricWrapperBase):
-            [family] = metric.describe()
-            yield family, tuple(metric._labelnames)
+    for metric in METRICS.all:
+        [family] = metric.describe()
+        yield family, tuple(metric._labelnames)
 
 
 # --- log events

@@ -88,7 +88,7 @@ class Asked:
 
     def counted(self) -> dict[str, float]:
         """Return how many queries were counted, by outcome."""
-        (metric,) = self._observer.metrics.places_seconds.collect()
+        (metric,) = self._observer.places.seconds.collect()
         return {
             sample.labels["outcome"]: sample.value
             for sample in metric.samples

@@ -302,12 +302,12 @@ def test_two_servers_of_one_name_show_in_the_metric_of_their_neighbour(run: Call
     """Each proves itself, so that nothing fails: but the one displaces the other."""
 
     async def body(bob: Bob) -> None:
-        failed = bob.daemon._metrics.links_failed.labels("Abe")._value
+        failed = bob.daemon._observer.links._failures.labels("Abe")._value
         for twins in range(1, 4):
             await bob.meet("Abe")
             assert failed.get() == twins
         assert {one["reason"] for one in bob.logged("peer_closed")} == {"replaced by a newer link"}
-        assert bob.daemon._metrics.links_failed.labels("Ann")._value.get() == 0
+        assert bob.daemon._observer.links._failures.labels("Ann")._value.get() == 0
 
     run(body)
 
@@ -322,13 +322,13 @@ def test_a_log_that_raises_costs_nobody_an_answer(
             raise ZeroDivisionError
 
         with monkeypatch.context() as patch:
-            patch.setattr(observer, "_info", stumble)
+            patch.setattr(observer.commands, "_info", stumble)
             patch.setattr(observer, "fault", stumble)
             for moment in (5, 6):
                 client[0].data_received(report(1, moment) + b"\n")
                 await settled()
                 assert client[1].take().startswith(b"AT Bob")
-            assert not observer._lines, "what cannot be logged is not kept"
+            assert not observer.commands._lines, "what cannot be logged is not kept"
 
     run(body)
 

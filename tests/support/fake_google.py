@@ -224,13 +224,13 @@ class Ledger:
     def close(self) -> None:
         self.closed += 1
 
-    def places_called(self, provider: str, outcome: CallOutcome, seconds: float, dollars: float) -> None:
+    def count_call(self, provider: str, outcome: CallOutcome, seconds: float, dollars: float) -> None:
         self.called.append(Called(provider, outcome, seconds, dollars))
 
-    def places_spared(self, why: Spared) -> None:
+    def count_spared(self, why: Spared) -> None:
         self.spared.append(why)
 
-    def places_breaker(self, state: BreakerState) -> None:
+    def note_breaker(self, state: BreakerState) -> None:
         self.states.append(state)
 
 

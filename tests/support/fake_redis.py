@@ -364,9 +364,10 @@ def run(body: Any) -> Any:
 
 
 class Silent:
-    """An observer that notes what is done again and why, what each master's trouble is, and who has which parts."""
+    """An observer of a cluster that notes what is done again and why, what each master's trouble is, and who has which parts."""
 
     def __init__(self) -> None:
+        self.cluster = self
         self.again: list[str] = []
         self.troubles: list[tuple[str, str]] = []
         self.faults: list[BaseException | None] = []
@@ -392,6 +393,9 @@ class Silent:
     def masters(self, parts: dict[str, int]) -> None:
         assert sum(parts.values()) <= layout.TAGS
         self.parts.append(parts)
+
+    def state(self, masters: int, *, up: int, full: int, waiting: int) -> None:
+        self.figures = [masters, up, full, waiting]
 
     def node_failed(self, _: str, __: str) -> None:
         """Tests of the lookout note it."""

@@ -7,7 +7,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+from proxyherd.telemetry.logs import LogFile, make_logger
 from proxyherd.telemetry.metrics import Metrics
+from proxyherd.telemetry.observer import Observer
 
 Figures = dict[str, float]
 
@@ -20,6 +22,14 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+def metrics_of_a_server() -> Metrics:
+    """Return the metrics of a server to which nothing has happened."""
+    metrics, file = Metrics(), LogFile(Path(os.devnull))
+    Observer(make_logger(file, server="", level="info", max_field_bytes=1), file, metrics, ())
+    file.close()
+    return metrics
 
 
 def figures(metrics: Metrics) -> Figures:

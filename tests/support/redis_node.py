@@ -52,6 +52,8 @@ class Node:
             b"CLUSTER": NODES,
         }
         self.heard: list[list[bytes]] = []
+        self.cluster = self
+        """It is also the observer that an opener is given."""
         self.unsafe: list[tuple[str, str]] = []
         self.open = 0
 

@@ -526,8 +526,8 @@ def test_nothing_is_kept_of_commands_unless_somebody_looks(monkeypatch: pytest.M
             recent = observer.recent
 
             def one_command() -> int:
-                observer.command("1", b"FOO", Reply("other", "invalid", b"? FOO"))
-                observer.reports(b"1", [b"IAMAT a +1+1 1"], [b"AT Ann +1.000000000 a +1+1 1"])
+                observer.commands.command("1", b"FOO", Reply("other", "invalid", b"? FOO"))
+                observer.commands.reports(b"1", [b"IAMAT a +1+1 1"], [b"AT Ann +1.000000000 a +1+1 1"])
                 observer.end_turn()
                 return len(recent)
 
@@ -554,7 +554,7 @@ def test_no_more_is_kept_than_may_be() -> None:
     recent.wanted = True
     lines = [b"IAMAT a%d +1+1 1" % number for number in range(3 * MOST)]
     answers = [b"AT Ann +1.000000000 a%d +1+1 1" % number for number in range(3 * MOST)]
-    observer.reports(b"1", lines, answers)
+    observer.commands.reports(b"1", lines, answers)
     observer.end_turn()
     assert len(recent) == MOST == 200, "as the page of the status page says"
     assert recent.number == 3 * MOST
@@ -569,8 +569,8 @@ def test_what_was_cut_looks_cut_and_nothing_else_does() -> None:
     recent.wanted = True
     for size in (SHOWN_BYTES, SHOWN_BYTES + 1):
         line = b"x" * size
-        observer.command("1", line, Reply("other", "invalid", line))
-        observer.reports(b"1", [line], [b"AT A 1 client".ljust(size, b"x")])
+        observer.commands.command("1", line, Reply("other", "invalid", line))
+        observer.commands.reports(b"1", [line], [b"AT A 1 client".ljust(size, b"x")])
     observer.end_turn()
     whole, cut = recent.commands(0, MOST)[:2], recent.commands(0, MOST)[2:]
     assert all(len(text) == SHOWN_BYTES for one in whole for text in (one.command, one.answer))

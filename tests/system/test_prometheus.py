@@ -19,13 +19,13 @@ from click.testing import CliRunner, Result
 from debian import needs
 from gazetteer_file import gazetteer_file
 from herd_process import Connection, Herd, herd_of, wait_until, write_secret
+from observed import metrics_of_a_server
 from places_sim import InThread, simulator_in_thread
 from prometheus import SHIPPED, TARGETS, Prometheus, hasten, running_prometheus, seconds
 
 from proxyherd import cli
 from proxyherd.config import herd_file as config
 from proxyherd.standin.app import Faults
-from proxyherd.telemetry.metrics import Metrics
 
 pytestmark = pytest.mark.xdist_group("prometheus")
 
@@ -141,12 +141,9 @@ def test_panels_that_the_sections_name_are_there() -> None:
 
 
 def test_rules_and_dashboard_ask_for_metrics_that_there_are() -> None:
-    there = {sample.name for family in Metrics().registry.collect() for sample in family.samples}
-    there |= {
-        f"{family.name}{end}"
-        for family in Metrics().registry.collect()
-        for end in ("", "_total", "_bucket", "_count")
-    }
+    families = list(metrics_of_a_server().registry.collect())
+    there = {sample.name for family in families for sample in family.samples}
+    there |= {f"{family.name}{end}" for family in families for end in ("", "_total", "_bucket", "_count")}
     asked = rules() + "".join(query for _, query in queries())
     named = set(
         re.findall(

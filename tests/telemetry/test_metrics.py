@@ -5,9 +5,8 @@ from __future__ import annotations
 import runpy
 from pathlib import Path
 
+from observed import metrics_of_a_server
 from prometheus_client import generate_latest
-
-from proxyherd.telemetry.metrics import LABELS, Metrics
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -27,8 +26,9 @@ def test_a_server_shows_what_the_client_of_prometheus_knows_of_its_process() -> 
 
 
 def test_what_is_alerted_on_is_there_before_it_happens() -> None:
-    text = generate_latest(Metrics().registry).decode()
-    for metric, label, values in LABELS:
+    metrics = metrics_of_a_server()
+    text = generate_latest(metrics.registry).decode()
+    for metric, label, values in metrics.labels:
         if metric in {"proxyherd_client_connections_closed_total", "proxyherd_places_spared_total"}:
             for value in values:
                 assert f'{metric}{{{label}="{value}"}} 0.0\n' in text

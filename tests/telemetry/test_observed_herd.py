@@ -313,8 +313,9 @@ def test_a_flood_of_blank_lines_is_told_in_one_line_by_a_later_tick(run: Run, cl
     async def body(herd: Herd) -> None:
         abe = herd.servers["Abe"]
         daemon = abe.daemon
-        daemon._observer._clock, daemon._expected = clock, clock.now
-        daemon._observer._refilled = daemon._observer._told_left_out = clock.now
+        commands = daemon._observer.commands
+        commands._clock, daemon._expected = clock, clock.now
+        commands._refilled = commands._told_left_out = clock.now
         connection, transport = abe.client()
         connection.data_received(b"\n" * 5_000 + report(1, 1) + b"\n")
         while transport.take().count(b"AT Abe") == 0:

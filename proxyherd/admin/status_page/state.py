@@ -181,10 +181,10 @@ class OwnState:
 
     def _look(self, uptime: float) -> ServerState:
         self._status.refresh()
-        metrics = self._observer.metrics
+        observer = self._observer
         ready, reason = self._status.ready()
-        commands = _totals(metrics.commands, "outcome")
-        floods = _totals(metrics.flood_updates, "direction")
+        commands = _totals(observer.commands.counter, "outcome")
+        floods = _totals(observer.links.updates, "direction")
         return ServerState(
             server=self._server,
             life=self._life,
@@ -193,16 +193,16 @@ class OwnState:
             ready=ready,
             reason=reason[:1_024],
             places_by=self._status.places_by(),
-            clients=_total(metrics.clients),
-            connections=_total(metrics.connections),
+            clients=_total(observer.process.clients),
+            connections=_total(observer.connections.open),
             answered=sum(commands.values()),
             invalid=commands.get("invalid", 0) + commands.get("overlong", 0),
             floods_in=floods.get("in", 0),
             floods_out=floods.get("out", 0),
-            mended=_total(metrics.mended),
-            links=dict(self._observer.links),
-            places=_histogram(metrics.places_seconds),
-            lag=_histogram(metrics.loop_lag),
+            mended=_total(observer.links.mended),
+            links=dict(observer.links.states),
+            places=_histogram(observer.places.seconds),
+            lag=_histogram(observer.loop.lag),
         )
 
 

@@ -43,7 +43,6 @@ class Durability:
         self._node = node
         self._settings = settings
         self._observer = observer
-        self._told = ""
         self.always = settings.fsync == "always"
         self.replayed = 0.0
         """The part of the journal that has been replayed, from 0 to 1."""
@@ -92,12 +91,9 @@ class Durability:
                 self._node.replay(map(parse_at, found[at : at + _SLICE_LINES]))
                 await asyncio.sleep(0)
         self.lacks = self.lacks or self._journal.failing
-        seconds = round(time.monotonic() - began, 3)
-        self._observer.log.info("replayed", lines=lines, clients=len(self._node.table), seconds=seconds)
+        self._observer.journal.replayed(lines, len(self._node.table), time.monotonic() - began)
         if self.lacks and self._journal.found:
-            self._observer.log.warning(
-                "journal_lacks", reason=self.lacks, effect="queries wait for the first catch-up"
-            )
+            self._observer.journal.lacks(self.lacks)
         self._tell()
 
     async def watch(self) -> None:
@@ -155,36 +151,25 @@ class Durability:
             raise
         self._journal.end_rewrite(rewrite)
         self._leave_mark()
-        seconds = round(time.monotonic() - began, 3)
-        self._observer.log.info("journal_rewritten", bytes=rewrite.size, seconds=seconds)
+        self._observer.journal.rewritten(rewrite.size, time.monotonic() - began)
 
     def _report(self, found: Finding) -> None:
-        log, name = self._observer.log, found.path.name
+        name = found.path.name
         if found.torn or found.damaged:
             self.lacks = self.lacks or f"{name} is damaged"
             self._leave_mark()
         if found.torn:
-            log.warning("journal_torn", file=name, records=found.records, cut_bytes=found.torn)
+            self._observer.journal.torn(name, found.records, found.torn)
         if found.damaged:
-            log.error(
-                "journal_damaged",
-                file=name,
-                records=found.records,
-                damaged=found.damaged,
-                remedy=f"kept as {name}.damaged; neighbours have what is missing",
-            )
+            self._observer.journal.damaged(name, found.records, found.damaged)
 
     def _tell(self) -> None:
         """Log that the journal fails, or no longer does, and leave word of it for the next start."""
         self._leave_mark()
-        failing = self._journal.failing
-        if failing and failing != self._told:
-            refuses = "reports are taken without a promise" if self.takes_reports else "reports are refused"
-            self._observer.log.error("journal_failing", reason=failing, effect=refuses)
-        elif self._told and not failing:
-            self._observer.log.info("journal_whole")
-        self._told = failing
-        self._observer.journal(self._journal.bytes_written, self._journal.failures, failing=bool(failing))
+        journal = self._journal
+        self._observer.journal.state(
+            journal.bytes_written, journal.failures, journal.failing, takes_reports=self.takes_reports
+        )
 
     def _leave_mark(self, *, closed: bool = False) -> None:
         if self.lacks or self._journal.failing:

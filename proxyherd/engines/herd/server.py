@@ -21,7 +21,6 @@ from proxyherd.engines.herd.mark import Mark
 from proxyherd.engines.herd.peers import Peers
 from proxyherd.net.binding import Binder
 from proxyherd.net.tls import Contexts
-from proxyherd.telemetry.metrics import Metrics
 from proxyherd.telemetry.observer import Observer
 
 
@@ -127,9 +126,9 @@ class Replica:
         """Return the figures for the log line that says the server is ready."""
         return {"clients": len(self.table), "links": len(tuple(self._node.linked))}
 
-    def refresh(self, metrics: Metrics) -> None:
+    def refresh(self, observer: Observer) -> None:
         """Bring the figures up to date that are not counted as things happen."""
-        metrics.clients.set(len(self.table))
+        observer.process.clients.set(len(self.table))
 
     def drain(self) -> None:
         """Let go of the clients whose queries wait."""

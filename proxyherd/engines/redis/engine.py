@@ -229,7 +229,7 @@ class Clustered:
         if batch.probes and (doubt := self._take_probe(shard, replies[-3])):
             self.give_back(batch, "refused")
             return doubt
-        self._observer.batch(batch.wishes, seconds)
+        self._observer.cluster.batch(batch.wishes, seconds)
         answers = batch.answers(replies)
         failed = batch.failed(answers)
         self._outcomes.give(batch, answers, some_failed=bool(failed))
@@ -259,7 +259,7 @@ class Clustered:
     def _note_room(self, shard: Shard, *, full: bool) -> None:
         if full != shard.full:
             shard.full = full
-            self._observer.master_full(str(shard.address), full=full)
+            self._observer.cluster.master_full(str(shard.address), full=full)
 
     def give_back(self, batch: Batch, why: str) -> None:
         """Take back a batch whose outcome is not known: all of it is done again."""
@@ -273,7 +273,7 @@ class Clustered:
                 self._expire(tag, limit)
             self.routes.detours.pop(tag, None)
             self.routes.route(tag)
-        self._observer.retried(why, batch.wishes)
+        self._observer.cluster.retried(why, batch.wishes)
         self.doubt()
 
     def _put_back(self, tag: int, wishes: list[Wish], undone: int = 0) -> None:
@@ -285,7 +285,7 @@ class Clustered:
 
     def changed(self, shard: Shard) -> None:
         """Note that a master can be had, or no longer."""
-        self._observer.master(str(shard.address), shard.trouble)
+        self._observer.cluster.master(str(shard.address), shard.trouble)
         if shard.trouble:
             self.doubt()
 
@@ -299,18 +299,18 @@ class Clustered:
         """Let a tag do again what failed, where and when that may go well; return what is wrong with the master."""
         error, library = failed.error, self._library
         if isinstance(error, library.moved):  # before the next, of which it is one
-            self._observer.retried("moved", len(failed.wishes))
+            self._observer.cluster.retried("moved", len(failed.wishes))
             # A node that is not known yet may have another name in the view that is asked for now.
             self.routes.owners[tag] = self.routes.shards.get(named(error, shard), self.routes.owners[tag])
             self._later(tag)
             self.doubt()
         elif isinstance(error, library.asked):
-            self._observer.retried("asked", len(failed.wishes))
+            self._observer.cluster.retried("asked", len(failed.wishes))
             self._separate(tag)
             self.routes.detours[tag] = self.routes.shard(named(error, shard)), failed.first
             self.routes.route(tag)
         elif isinstance(error, library.later):
-            self._observer.retried("split", len(failed.wishes))
+            self._observer.cluster.retried("split", len(failed.wishes))
             self._separate(tag)
             self._later(tag)
         elif isinstance(error, library.full):
@@ -318,10 +318,10 @@ class Clustered:
             if self._refuse(tag, failed.first):
                 self._go_on(tag)
             else:
-                self._observer.retried("full", failed.first)
+                self._observer.cluster.retried("full", failed.first)
                 self._later(tag)
         else:
-            self._observer.retried("refused", len(failed.wishes))
+            self._observer.cluster.retried("refused", len(failed.wishes))
             self._later(tag)
             return str(error)
         return ""
@@ -362,7 +362,7 @@ class Clustered:
         self._singly.clear()
         self.routes.learn(masters)
         if (now := self.routes.spread()) != before:
-            self._observer.masters(now)
+            self._observer.cluster.masters(now)
 
     def tick(self, now: float) -> None:
         """Let time pass: give up what has waited too long, and see how much waits for masters that cannot be had."""

@@ -85,5 +85,5 @@ class Lookout:
         except self._opener.library.errors as error:
             reason = explain(error)
             self.silence = f"{address}: {reason}"
-            self._observer.node_failed(str(address), reason)
+            self._observer.cluster.node_failed(str(address), reason)
             return None

@@ -211,7 +211,7 @@ class Opener:
                 f"it is {policy}"
             )
         if facts.get("aof_enabled") == "0":
-            self._observer.master_unsafe(
+            self._observer.cluster.master_unsafe(
                 str(address),
                 "it keeps no append-only file: set appendonly yes, or a restart of a shard loses it",
             )

@@ -13,7 +13,6 @@ from proxyherd.core.table import Table
 from proxyherd.engines.redis.engine import Clustered
 from proxyherd.engines.redis.lookout import Lookout
 from proxyherd.engines.redis.opening import Opener
-from proxyherd.telemetry.metrics import Metrics
 from proxyherd.telemetry.observer import Observer
 
 _TICK_SECONDS: Final = 0.1
@@ -79,13 +78,15 @@ class Front:
         """Return the figures for the log line that says the server is ready."""
         return {"masters": len(self.engine.routes.masters)}
 
-    def refresh(self, metrics: Metrics) -> None:
+    def refresh(self, observer: Observer) -> None:
         """Bring the figures up to date that are not counted as things happen."""
         masters = self.engine.routes.masters
-        metrics.masters.set(len(masters))
-        metrics.masters_up.set(sum(not master.trouble for master in masters))
-        metrics.masters_full.set(sum(master.full for master in masters))
-        metrics.waiting.set(self.engine.backlog.wishes)
+        observer.cluster.state(
+            len(masters),
+            up=sum(not master.trouble for master in masters),
+            full=sum(master.full for master in masters),
+            waiting=self.engine.backlog.wishes,
+        )
 
     def drain(self) -> None:
         """Nobody is let go early: what waits has a deadline."""

@@ -128,7 +128,7 @@ class Caller:
             try:
                 spent = self._budget.spend()
             except FailedError as error:
-                self._watch.places_spared("unrecorded" if isinstance(error, UnrecordedError) else "budget")
+                self._watch.count_spared("unrecorded" if isinstance(error, UnrecordedError) else "budget")
                 raise
             made = True
             return await send(request)
@@ -161,7 +161,7 @@ class Caller:
                 if outcome == "unreachable":  # there was no connection to send it on
                     self._budget.give_back(spent)
                 dollars = self._places.dollars_per_call if outcome in BILLED else 0.0
-                self._watch.places_called(provider, outcome, taken, dollars)
+                self._watch.count_call(provider, outcome, taken, dollars)
 
     async def read(self, parse: Callable[[bytes], T], body: bytes) -> T:
         """Call `parse(body)`, where it holds nobody up. Raises FailedError for its NonsenseError."""

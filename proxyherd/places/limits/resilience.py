@@ -79,7 +79,7 @@ class Resilient:
             async with self._gate.turn(asker, query):
                 return await self._try(query, deadline)
         except BrokenError:
-            self._watch.places_spared("breaker")
+            self._watch.count_spared("breaker")
             raise
 
     def join(self, query: Query, asker: object) -> None:
@@ -111,7 +111,7 @@ class Resilient:
         breaker, began = self._breaker, time.monotonic()
         seconds = min(deadline - began, self._whole)
         if seconds < self._least:
-            self._watch.places_spared("late")
+            self._watch.count_spared("late")
             raise failed("UNKNOWN_ERROR", "too many queries wait for Google Places; try again later")
         call = breaker.admit(began)
         if call is None:
@@ -147,6 +147,6 @@ class Resilient:
         if self._breaker.state == self._told:
             return
         self._told = self._breaker.state
-        self._watch.places_breaker(self._told)
+        self._watch.note_breaker(self._told)
         if self._told == "open":
             self._gate.turn_away(self._broken())

@@ -53,7 +53,7 @@ class Clients:
             # Flushing is part of it, so it ends no connection that the sweep or the drain would leave alone.
             shutdown_seconds=max(limits.slow_reader_seconds, drain_seconds),
             room=lambda: min(_MAX_HANDSHAKES, limits.max_connections - len(self.connections)),
-            refused=observer.client_refused,
+            refused=observer.connections.refused,
         )
         self.connections: set[Connection] = set()
         self.gone = asyncio.Event()  # set when the server stops and the last client is gone
@@ -117,7 +117,7 @@ class Connection(asyncio.Protocol):
         self.label = self.name.encode()
         if len(clients.connections) >= clients.limits.max_connections:
             most = clients.limits.max_connections
-            clients.observer.client_refused(
+            clients.observer.connections.refused(
                 self.name, f"{most} connections are open, as many as max_connections"
             )
             self._conversation.abort("refused")
@@ -126,7 +126,7 @@ class Connection(asyncio.Protocol):
         self._transport = transport
         transport.set_write_buffer_limits(high=clients.limits.write_buffer_bytes)
         clients.connections.add(self)
-        clients.observer.client_opened(self.name, len(clients.connections))
+        clients.observer.connections.opened(self.name, len(clients.connections))
 
     def data_received(self, data: bytes) -> None:
         """Take in what arrived; it is answered in this turn."""
@@ -153,7 +153,7 @@ class Connection(asyncio.Protocol):
         conversation.lose(broken=exc is not None)
         clients.forget(self)
         clients.turn.client_left(self)
-        clients.observer.client_closed(self.name, conversation.reason, len(clients.connections))
+        clients.observer.connections.closed(self.name, conversation.reason, len(clients.connections))
 
     def pause_writing(self) -> None:
         """The client reads too slowly."""
@@ -218,7 +218,7 @@ class Connection(asyncio.Protocol):
         assert self._transport is not None
         unfinished = self._conversation.check(now, self._transport.get_write_buffer_size())
         if unfinished is not None:
-            self._clients.observer.line_unfinished(self.name, *unfinished)
+            self._clients.observer.connections.line_unfinished(self.name, *unfinished)
         if self._conversation.stage is not Stage.OPEN:
             self._follow()
 

@@ -16,7 +16,6 @@ from proxyherd.config.secrets import read_all
 from proxyherd.core.messages import Entry
 from proxyherd.engines.herd.journal import record
 from proxyherd.engines.herd.server import Replica, make_table, make_terms
-from proxyherd.telemetry.metrics import Metrics
 
 
 def play(
@@ -128,9 +127,9 @@ def test_it_replays_then_listens_for_neighbours_then_catches_up_and_then_is_read
         replica.tick()
         assert replica.trouble == ""
         assert replica.started
-        metrics = Metrics()
-        replica.refresh(metrics)
-        assert metrics.registry.get_sample_value("proxyherd_clients") == 0.0
+        observer = replica._durability._observer
+        replica.refresh(observer)
+        assert observer.metrics.registry.get_sample_value("proxyherd_clients") == 0.0
         assert replica.figures() == {"clients": 0, "links": 0}
         for task in tasks:
             task.cancel()

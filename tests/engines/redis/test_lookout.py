@@ -45,7 +45,8 @@ class Scene:
         self.began = self.loop.time()
         opener = SimpleNamespace(ask_view=self._ask, library=SimpleNamespace(errors=(OSError, RefusedError)))
         observer = SimpleNamespace(
-            node_failed=lambda *told: self.failed.append(told), fault=lambda *told: self.faults.append(told)
+            cluster=SimpleNamespace(node_failed=lambda *told: self.failed.append(told)),
+            fault=lambda *told: self.faults.append(told),
         )
         self.lookout = Lookout(
             [node(number) for number in range(seeds)],

@@ -15,7 +15,6 @@ from proxyherd.config.herd_file import parse
 from proxyherd.config.schema import Limits
 from proxyherd.engines.redis import server as front_module
 from proxyherd.engines.redis.server import Front
-from proxyherd.telemetry.metrics import Metrics
 from proxyherd.telemetry.observer import Observer
 
 HERD = """
@@ -42,7 +41,6 @@ class Scene:
     def __init__(self, world: World) -> None:
         herd = parse(HERD, Path("herd.toml"))
         self.world = world
-        self.metrics = Metrics()
         self.observer = Silent()
         self.front = Front(herd, herd.servers["Clark"], Limits(), cast("Observer", self.observer))
         self.tasks: list[asyncio.Task[None]] = []
@@ -50,13 +48,9 @@ class Scene:
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         self.tasks.append(asyncio.create_task(work))
 
-    def figures(self) -> list[float]:
-        self.front.refresh(self.metrics)
-        figures = self.metrics
-        return [
-            gauge._value.get()
-            for gauge in (figures.masters, figures.masters_up, figures.masters_full, figures.waiting)
-        ]
+    def figures(self) -> list[int]:
+        self.front.refresh(cast("Observer", self.observer))
+        return self.observer.figures
 
     def say(self, *lines: bytes) -> Asker:
         asker, engine = Asker(), self.front.engine

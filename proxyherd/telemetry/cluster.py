@@ -1,0 +1,99 @@
+"""Redis Cluster: its masters, and the batches that are sent to them. Also what a bridge says of them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from proxyherd.telemetry.events import Events
+from proxyherd.telemetry.metrics import Metrics
+
+_BATCH_SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
+"""A master and a replica on the same network take under a millisecond, and a second is the timeout."""
+
+_BATCH_SIZES: Final = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000)
+
+
+class Cluster:
+    """The cluster, as one server sees it."""
+
+    def __init__(self, events: Events, metrics: Metrics) -> None:
+        self._events = events
+        self._log = events.log
+        self._masters = metrics.gauge(
+            "proxyherd_masters", "Masters of the cluster that have a part of the table"
+        )
+        self._masters_up = metrics.gauge("proxyherd_masters_up", "Those of them that can be had")
+        self._masters_full = metrics.gauge(
+            "proxyherd_masters_full", "Those that refuse reports because their memory is full"
+        )
+        self._batch_seconds = metrics.histogram(
+            "proxyherd_batch_seconds",
+            "From sending a batch to a master until a replica has it, too",
+            _BATCH_SECONDS,
+        )
+        self._batch_commands = metrics.histogram(
+            "proxyherd_batch_commands",
+            "Reports and queries in a batch; one without is a look at whether the master still is one",
+            _BATCH_SIZES,
+        )
+        self._retried = metrics.counter(
+            "proxyherd_retried_total",
+            "Reports and queries that were sent to a master again",
+            why={
+                "moved": "another master has this part of the table now",
+                "asked": "it is on its way there",
+                "split": "half of it",
+                "late": "no reply within timeout_seconds",
+                "lost": "the connection broke",
+                "unsealed": "too few replicas have acknowledged",
+                "full": "Redis has no room for what may have been stored already",
+                "refused": "by Redis, and the log says why",
+            },
+        )
+        self._waiting = metrics.gauge(
+            "proxyherd_waiting", "Reports and queries that have no outcome from the cluster yet"
+        )
+
+    def state(self, masters: int, *, up: int, full: int, waiting: int) -> None:
+        """Note how many masters there are, can be had, and are full, and how many reports and queries wait."""
+        self._masters.set(masters)
+        self._masters_up.set(up)
+        self._masters_full.set(full)
+        self._waiting.set(waiting)
+
+    def batch(self, commands: int, seconds: float) -> None:
+        """Note a batch that a master has carried out, and its replicas have."""
+        self._batch_commands.observe(commands)
+        self._batch_seconds.observe(seconds)
+
+    def retried(self, why: str, commands: int) -> None:
+        """Note that so many reports and queries are to be sent again."""
+        self._retried.labels(why).inc(commands)
+
+    def master(self, master: str, trouble: str) -> None:
+        """Note that a master can be had, or not."""
+        if not trouble:
+            self._events.lift_limits(master, "master_down")
+            self._events.seldom(master, "master_up", master=master)
+        else:
+            self._events.limited(master, "master_down", trouble, master=master)
+
+    def master_full(self, master: str, *, full: bool) -> None:
+        """Note that a master has no memory for reports, or has room again."""
+        if full:
+            reason = "its memory is full: raise maxmemory there, or add a shard"
+            self._log.warning("master_full", master=master, reason=reason)
+        else:
+            self._log.info("master_has_room", master=master)
+
+    def masters(self, parts: dict[str, int]) -> None:
+        """Note how many parts of the table each master has now."""
+        self._log.info("masters", parts=parts)
+
+    def node_failed(self, node: str, reason: str) -> None:
+        """Note that a node did not say who is master of what."""
+        self._events.limited(node, "node_failed", reason, node=node)
+
+    def master_unsafe(self, master: str, reason: str) -> None:
+        """Note a setting of a master that costs answered reports one day."""
+        self._events.limited(master, "master_unsafe", reason, master=master)

@@ -1,0 +1,154 @@
+"""Commands of clients: every one is counted, and logged with its answer.
+
+Commands that changed nothing are limited, and one line counts those that were left out; those that may have changed
+something and those that told where a client is are always logged. The stored reports of a turn are logged together.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from proxyherd.core.framing import Overlong
+from proxyherd.core.limiters import CommandLimiter
+from proxyherd.core.reply import Reply
+from proxyherd.telemetry.events import Events
+from proxyherd.telemetry.logs import Each
+from proxyherd.telemetry.metrics import Metrics
+from proxyherd.telemetry.recent import Recent
+
+COMMANDS: Final = (
+    ("iamat", "stored", "taken, and flooded"),
+    ("iamat", "stale", "in form, but not later than what is held"),
+    (
+        "iamat",
+        "refused",
+        "in form, but the table is full, the journal cannot be written, the client's clock is too far ahead, or Redis has no room or a stranger's key there",
+    ),
+    (
+        "iamat",
+        "unanswered",
+        "nobody could serve its part of the table for deadline_seconds; engine redis only",
+    ),
+    ("iamat", "invalid", "out of form or bounds"),
+    ("whatsat", "answered", "with an AT line and places, whatever their status"),
+    ("whatsat", "unknown", "in form, but no such client"),
+    ("whatsat", "refused", "before the server was ready, behind 65,536 others that wait"),
+    ("whatsat", "unanswered", "as above"),
+    ("whatsat", "left", "the client had gone before places were asked"),
+    ("whatsat", "invalid", "out of form or bounds"),
+    ("at", "invalid", "an AT from a client"),
+    ("other", "invalid", "any other word, or none"),
+    ("other", "overlong", "longer than max_line_bytes"),
+)
+"""The values of `command` and `outcome` in proxyherd_commands_total, and what they mean."""
+
+_LEFT_OUT_SECONDS: Final = 10.0
+"""Between two lines that count the commands that were left out."""
+
+_ALWAYS_LOGGED: Final = {"stored", "answered", "unanswered"}
+"""Outcomes of commands that changed something, or may have, or told where a client is."""
+
+
+class Commands:
+    """What clients asked and were answered. `recent`: who keeps the latest, while somebody looks."""
+
+    def __init__(self, events: Events, metrics: Metrics, recent: Recent) -> None:
+        self._counts = metrics.tally(
+            "proxyherd_commands_total",
+            "Commands answered, by what they were and what became of them",
+            command=None,
+            outcome=None,
+        )
+        self.counter = self._counts.counter
+        for command, outcome, _ in COMMANDS:  # Prometheus takes no counter that appears for a rise
+            self.counter.labels(command, outcome)
+        self._log = events.log
+        self._info = events.log.info
+        self._clock = events.clock
+        self._recent = recent
+        # Of this turn's stored reports, not logged yet: who sent them, and what, and the answers.
+        self._clients: list[bytes] = []
+        self._lines: list[bytes] = []
+        self._answers: list[bytes] = []
+        self._unchanging = CommandLimiter()
+        self._refilled = self._told_left_out = self._clock()
+
+    def reports(self, client: bytes, lines: list[bytes], answers: list[bytes]) -> None:
+        """Note reports that were stored, and their answers; call in the turn in which the answers leave."""
+        self._clients += [client] * len(lines)
+        self._lines += lines
+        self._answers += answers
+
+    def tell_reports(self) -> None:
+        """Log the stored reports that have gathered: one event, which is one line each."""
+        if self._lines:
+            clients, lines, answers = self._clients, self._lines, self._answers
+            self._clients, self._lines, self._answers = [], [], []
+            self._counts["iamat", "stored"] += len(lines)
+            several = Each if len(lines) > 1 else _only
+            self._info(
+                "command",
+                client=several(clients),
+                kind="iamat",
+                outcome="stored",
+                command=several(lines),
+                answer=several(answers),
+            )
+            if self._recent.wanted:
+                self._recent.reports(lines, answers)
+
+    def command(self, client: str, line: bytes | Overlong, reply: Reply) -> None:
+        """Note one command and its answer; call in the turn in which the answer leaves."""
+        self.tell_reports()
+        self._counts[reply.kind, reply.outcome] += 1
+        if self._recent.wanted:
+            self._recent.command(line, reply)
+        if reply.outcome not in _ALWAYS_LOGGED and not self._unchanging.passes(
+            client, reply.kind, reply.outcome
+        ):
+            return
+        command = line.start if isinstance(line, Overlong) else line
+        if reply.entry is None:
+            self._info(
+                "command",
+                client=client,
+                kind=reply.kind,
+                outcome=reply.outcome,
+                command=command,
+                answer=reply.answer,
+            )
+        else:
+            assert reply.answer is not None
+            self._info(
+                "command",
+                client=client,
+                kind=reply.kind,
+                outcome=reply.outcome,
+                command=command,
+                answer=reply.entry.line,
+                status=reply.status,
+                results=reply.results,
+                bytes=len(reply.answer) + 1,
+            )
+
+    def tick(self) -> None:
+        """Let time pass; call a few times a heartbeat."""
+        now = self._clock()
+        self._unchanging.refill(now - self._refilled)
+        self._refilled = now
+        if now - self._told_left_out >= _LEFT_OUT_SECONDS:
+            self._told_left_out = now
+            self.tell_left_out()
+
+    def tell_left_out(self) -> None:
+        """Count in one line the commands that were not logged one by one since the last such line."""
+        outcomes, addresses = self._unchanging.take_left_out()
+        if outcomes:
+            self._log.warning(
+                "commands_left_out", commands=sum(outcomes.values()), outcomes=outcomes, addresses=addresses
+            )
+
+
+def _only(values: list[bytes]) -> bytes:
+    (value,) = values
+    return value

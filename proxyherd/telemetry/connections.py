@@ -1,0 +1,66 @@
+"""Connections of clients: how they begin and end."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from proxyherd.telemetry.events import Events
+from proxyherd.telemetry.metrics import Metrics
+
+REASONS: Final = {
+    "closed by client": "",
+    "broken by client": "",
+    "idle": "for idle_seconds",
+    "slow reader": "for slow_reader_seconds",
+    "HTTP request": "a line of its form",
+    "server stops": "",
+    "no answer from the cluster": "for deadline_seconds of [redis]",
+    "internal error": "the log has its traceback as internal_error",
+    "refused": "too many, or a TLS handshake failed",
+}
+"""Why a connection ended."""
+
+
+class Connections:
+    """The connections of clients to one server."""
+
+    def __init__(self, events: Events, metrics: Metrics) -> None:
+        self._events = events
+        self.open = metrics.gauge("proxyherd_client_connections", "Client connections open now")
+        self._opened = metrics.counter(
+            "proxyherd_client_connections_opened_total", "Client connections taken"
+        )
+        self._closed = metrics.counter(
+            "proxyherd_client_connections_closed_total",
+            "Client connections ended; also those refused, which were not opened",
+            reason=REASONS,
+        )
+        for reason in REASONS:  # Prometheus takes no counter that appears for a rise
+            self._closed.labels(reason)
+
+    def opened(self, client: str, connections: int) -> None:
+        """Note a new connection of a client; there are so many now."""
+        self._opened.inc()
+        self.open.set(connections)
+        self._events.often("client_opened", client=client)
+
+    def line_unfinished(self, client: str, size: int, seconds: float) -> None:
+        """Note that a client has sent so many bytes without LF, and then nothing that ended the line for so long."""
+        self._events.often(
+            "line_unfinished",
+            client=client,
+            bytes=size,
+            seconds=round(seconds, 3),
+            remedy="end each line with LF, or close the sending half behind the last one",
+        )
+
+    def closed(self, client: str, reason: str, connections: int) -> None:
+        """Note the end of a client's connection."""
+        self._closed.labels(reason).inc()
+        self.open.set(connections)
+        self._events.often("client_closed", client=client, reason=reason)
+
+    def refused(self, client: str, reason: str) -> None:
+        """Note that a client was turned away before it could say anything."""
+        self._closed.labels("refused").inc()
+        self._events.limited(None, "client_refused", reason, client=client)

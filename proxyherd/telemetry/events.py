@@ -1,0 +1,60 @@
+"""Log events that may come in numbers: they are limited, and what is let through says how many were left out.
+
+A failure that says the same as the last is limited further. What can't fill the log goes to `log` directly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from structlog.typing import FilteringBoundLogger
+
+from proxyherd.core.limiters import Limiter
+
+_OFTEN_BURST: Final = 20_000
+_OFTEN_REFILL_SECONDS: Final = 0.1
+_SELDOM_BURST: Final = 100
+_SELDOM_REFILL_SECONDS: Final = 1.0
+
+_LEVELS: Final = {"peer_closed": 30, "internal_error": 40}
+
+
+class Events:
+    """The log of one server, with its limits. `of`: each neighbour or master has limits of its own; None is nobody's."""
+
+    def __init__(self, log: FilteringBoundLogger, clock: Callable[[], float]) -> None:
+        self.log = log
+        self.clock = clock
+        self._limiters: dict[tuple[str | None, str], Limiter] = {}
+
+    def often(self, event: str, **fields: object) -> None:
+        """Log what happens often, unless it happens so often that it does nothing but fill the log."""
+        self._let_through(self._limiter(None, event, _OFTEN_BURST, _OFTEN_REFILL_SECONDS), event, fields)
+
+    def seldom(self, of: str | None, event: str, **fields: object) -> None:
+        """Likewise, what happens seldom."""
+        self._let_through(self._limiter(of, event, _SELDOM_BURST, _SELDOM_REFILL_SECONDS), event, fields)
+
+    def limited(self, of: str | None, event: str, reason: str, **fields: object) -> None:
+        """Log a failure, unless it repeats itself or comes in numbers."""
+        limiter = self._limiters.setdefault((of, event), Limiter())
+        left_out = limiter.pass_on(reason, self.clock())
+        if left_out is not None:
+            self.log.warning(event, **fields, reason=reason, left_out=left_out)
+
+    def lift_limits(self, of: str, *failures: str) -> None:
+        """Let the next one of these failures be logged: it is news."""
+        for failure in failures:
+            self._limiters.pop((of, failure), None)
+
+    def _limiter(self, of: str | None, event: str, burst: int, refill: float) -> Limiter:
+        found = self._limiters.get((of, event))
+        return found or self._limiters.setdefault((of, event), Limiter(burst, refill, 0))
+
+    def _let_through(self, limiter: Limiter, event: str, fields: dict[str, object]) -> None:
+        left_out = limiter.pass_on("", self.clock())
+        if left_out:
+            fields["left_out"] = left_out
+        if left_out is not None:
+            self.log.log(_LEVELS.get(event, 20), event, **fields)

@@ -1,0 +1,131 @@
+"""Links with neighbours: how they come and go, and what crosses them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final, Literal
+
+from proxyherd.core.messages import NANOSECONDS
+from proxyherd.core.notes import (
+    REPLACED,
+    CaughtUp,
+    Flooded,
+    Heard,
+    LinkDown,
+    LinkFailed,
+    LinkUp,
+    Note,
+    Skipped,
+)
+from proxyherd.telemetry.events import Events
+from proxyherd.telemetry.logs import names
+from proxyherd.telemetry.metrics import Metrics
+from proxyherd.telemetry.recent import Recent
+
+_PROPAGATION_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+"""Seconds: a hop takes under a millisecond, and what takes longer than five is no flood any more."""
+
+
+class Links:
+    """The links of one server. `recent`: who keeps the clients last heard of, while somebody looks."""
+
+    def __init__(self, events: Events, metrics: Metrics, neighbours: Iterable[str], recent: Recent) -> None:
+        self._events = events
+        self._info = events.log.info
+        self._recent = recent
+        self.states: dict[str, Literal["live", "catching up", "cut"]] = dict.fromkeys(neighbours, "cut")
+        self._up = metrics.gauge(
+            "proxyherd_links_up", "1 while the link with this neighbour is live", neighbour=None
+        )
+        self._failures = metrics.counter(
+            "proxyherd_link_failures_total",
+            "Attempts at a link that came to nothing, made or received, and live links that a newer one replaced; unknown for strangers",
+            neighbour=None,
+        )
+        self._updates = metrics.tally(
+            "proxyherd_flood_updates_total",
+            "Updates that crossed a link live, by neighbour, direction and whether they were news",
+            neighbour=None,
+            direction={"in": "", "out": "always news, as it was to this server"},
+            news={"true": "", "false": "it was known here already"},
+        )
+        self.updates = self._updates.counter
+        self._batches = metrics.tally(
+            "proxyherd_flood_batches_total",
+            "Batches in which updates crossed a link live",
+            neighbour=None,
+            direction=None,
+        )
+        self._propagation = metrics.histogram(
+            "proxyherd_propagation_seconds",
+            "Seconds from a server's taking a report to its being learned here, by both servers' clocks; of each "
+            "batch of live updates its first that was news",
+            _PROPAGATION_BUCKETS,
+        )
+        self._skipped = metrics.counter(
+            "proxyherd_peer_lines_skipped_total",
+            "Lines from a neighbour that were not learned: malformed, from too far in the future, or the table was full",
+            neighbour=None,
+        )
+        self.mended = metrics.gauge(
+            "proxyherd_mended_entries",
+            "Entries that the last catch-up from this neighbour brought",
+            neighbour=None,
+        )
+        self._checks = metrics.counter(
+            "proxyherd_checks_total", "Catch-ups from this neighbour that ended", neighbour=None
+        )
+        for neighbour in self.states:
+            self._up.labels(neighbour)
+            self._failures.labels(neighbour)
+
+    def note(self, note: Note) -> None:
+        """Note what the core has left."""
+        match note:
+            case Flooded(neighbour, clients):
+                self._updates[neighbour, "out", "true"] += len(clients)
+                self._flood("flood_sent", neighbour, clients, "out")
+            case Heard(neighbour, clients, news, late):
+                self._heard(neighbour, clients, news, late)
+            case CaughtUp(neighbour, lines, news, seconds):
+                self.states[neighbour] = "live"
+                self.mended.labels(neighbour).set(news)
+                self._checks.labels(neighbour).inc()
+                self._seldom(neighbour, "caught_up", lines=lines, news=news, seconds=round(seconds, 3))
+            case LinkUp(neighbour, dialled):
+                self._events.lift_limits(neighbour, "peer_unreachable", "peer_refused")
+                self.states[neighbour] = "catching up"
+                self._up.labels(neighbour).set(1)
+                self._seldom(neighbour, "peer_opened", dialled=dialled)
+            case LinkDown(neighbour, reason):
+                self.states[neighbour] = "cut"
+                self._up.labels(neighbour).set(0)
+                if reason == REPLACED:  # again and again where two servers have one name
+                    self._failures.labels(neighbour).inc()
+                self._seldom(neighbour, "peer_closed", reason=reason)
+            case LinkFailed(claimed, dialled, reason):
+                self._failures.labels(claimed or "unknown").inc()
+                event = "peer_unreachable" if dialled else "peer_refused"
+                self._events.limited(claimed, event, reason, neighbour=claimed)
+            case Skipped(neighbour, line, reason):
+                self._skipped.labels(neighbour).inc()
+                self._events.limited(neighbour, "peer_line_skipped", reason, neighbour=neighbour, line=line)
+
+    def _heard(self, neighbour: str, clients: list[bytes], news: int, late: int | None) -> None:
+        if news:
+            self._updates[neighbour, "in", "true"] += news
+        if repeated := len(clients) - news:
+            self._updates[neighbour, "in", "false"] += repeated
+        if late is not None:
+            self._propagation.observe(max(0, late) / NANOSECONDS)
+        if self._recent.wanted:
+            self._recent.heard(clients)
+        self._flood("flood_received", neighbour, clients, "in", news=news)
+
+    def _flood(self, event: str, neighbour: str, clients: list[bytes], direction: str, **more: int) -> None:
+        self._batches[neighbour, direction] += 1
+        shown = names(clients, 1024)
+        self._info(event, neighbour=neighbour, updates=len(clients), **more, clients=shown)
+
+    def _seldom(self, neighbour: str, event: str, **fields: object) -> None:
+        self._events.seldom(neighbour, event, neighbour=neighbour, **fields)
