@@ -20,7 +20,7 @@ def test_the_page_is_what_a_server_shows() -> None:
 
 def test_a_server_shows_what_the_client_of_prometheus_knows_of_its_process() -> None:
     """As the page says besides the table."""
-    text = generate_latest(Metrics().registry).decode()
+    text = generate_latest(metrics_of_a_server().registry).decode()
     for metric in ("process_resident_memory_bytes ", "python_info{", "python_gc_collections_total{"):
         assert f"\n{metric}" in text
 

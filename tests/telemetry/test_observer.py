@@ -135,7 +135,7 @@ def connections() -> Iterator[tuple[str, Scenario]]:
             {**taken, "proxyherd_client_connections": 1},
         ),
     )
-    for reason in REASONS.keys() - {"refused"}:
+    for reason in (one for one in REASONS if one != "refused"):
 
         def come_and_go(it: Watched, reason: str = reason) -> None:
             it.observer.connections.opened(CLIENT, 1)
