@@ -13,7 +13,7 @@ _BATCH_SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0
 _BATCH_SIZES: Final = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000)
 
 
-class Cluster:
+class ClusterObserver:
     """The cluster, as one server sees it."""
 
     def __init__(self, events: Events, metrics: Metrics) -> None:

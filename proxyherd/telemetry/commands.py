@@ -49,7 +49,7 @@ _ALWAYS_LOGGED: Final = {"stored", "answered", "unanswered"}
 """Outcomes of commands that changed something, or may have, or told where a client is."""
 
 
-class Commands:
+class CommandObserver:
     """What clients asked and were answered. `recent`: who keeps the latest, while somebody looks."""
 
     def __init__(self, events: Events, metrics: Metrics, recent: Recent) -> None:

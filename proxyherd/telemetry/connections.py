@@ -21,7 +21,7 @@ REASONS: Final = {
 """Why a connection ended."""
 
 
-class Connections:
+class ConnectionObserver:
     """The connections of clients to one server."""
 
     def __init__(self, events: Events, metrics: Metrics) -> None:

@@ -6,7 +6,7 @@ from proxyherd.telemetry.events import Events
 from proxyherd.telemetry.metrics import Metrics
 
 
-class Journal:
+class JournalObserver:
     """The journal of one server."""
 
     def __init__(self, events: Events, metrics: Metrics) -> None:

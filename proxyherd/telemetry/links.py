@@ -26,7 +26,7 @@ _PROPAGATION_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2
 """Seconds: a hop takes under a millisecond, and what takes longer than five is no flood any more."""
 
 
-class Links:
+class LinkObserver:
     """The links of one server. `recent`: who keeps the clients last heard of, while somebody looks."""
 
     def __init__(self, events: Events, metrics: Metrics, neighbours: Iterable[str], recent: Recent) -> None:

@@ -12,16 +12,16 @@ from collections.abc import Callable, Iterable
 from structlog.typing import FilteringBoundLogger
 
 from proxyherd.core.notes import Note
-from proxyherd.telemetry.cluster import Cluster
-from proxyherd.telemetry.commands import Commands
-from proxyherd.telemetry.connections import Connections
+from proxyherd.telemetry.cluster import ClusterObserver
+from proxyherd.telemetry.commands import CommandObserver
+from proxyherd.telemetry.connections import ConnectionObserver
 from proxyherd.telemetry.events import Events
-from proxyherd.telemetry.journal import Journal
-from proxyherd.telemetry.links import Links
+from proxyherd.telemetry.journal import JournalObserver
+from proxyherd.telemetry.links import LinkObserver
 from proxyherd.telemetry.logs import LogFile
 from proxyherd.telemetry.metrics import Metrics
-from proxyherd.telemetry.places import Places
-from proxyherd.telemetry.process import EventLoop, Log, Process
+from proxyherd.telemetry.places import PlacesObserver
+from proxyherd.telemetry.process import LogObserver, LoopObserver, ProcessObserver
 from proxyherd.telemetry.recent import Recent
 
 
@@ -41,15 +41,15 @@ class Observer:
         self.metrics = metrics
         self._events = events = Events(log, clock)
         # In the order in which /metrics and docs/metrics.md show them.
-        self.process = Process(metrics)
-        self.commands = Commands(events, metrics, self.recent)
-        self.connections = Connections(events, metrics)
-        self.links = Links(events, metrics, neighbours, self.recent)
-        self.places = Places(events, metrics)
-        self.journal = Journal(events, metrics)
-        self.loop = EventLoop(metrics)
-        self.cluster = Cluster(events, metrics)
-        self._log = Log(metrics, file)
+        self.process = ProcessObserver(metrics)
+        self.commands = CommandObserver(events, metrics, self.recent)
+        self.connections = ConnectionObserver(events, metrics)
+        self.links = LinkObserver(events, metrics, neighbours, self.recent)
+        self.places = PlacesObserver(events, metrics)
+        self.journal = JournalObserver(events, metrics)
+        self.loop = LoopObserver(metrics)
+        self.cluster = ClusterObserver(events, metrics)
+        self._log = LogObserver(metrics, file)
 
     def fault(self, what: str, error: BaseException | None) -> None:
         """Note a fault of ours, with its traceback."""

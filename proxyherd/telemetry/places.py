@@ -1,4 +1,6 @@
-"""Places: queries of what is near, calls to Google, and what they cost. `Places` is who counts for proxyherd.places."""
+"""Places: queries of what is near, calls to Google, and what they cost. `PlacesObserver` is the `Watch` of
+proxyherd.places.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,7 @@ SPARED: Final = {
 _WORTH_A_LINE: Final = {"shed", "late", "budget", "unrecorded"}
 
 
-class Places:
+class PlacesObserver:
     """The queries of one server's clients, and its calls to Google."""
 
     def __init__(self, events: Events, metrics: Metrics) -> None:

@@ -14,7 +14,7 @@ _LAG_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 
 """Seconds: no answer is to be held up by more than a tenth."""
 
 
-class Process:
+class ProcessObserver:
     """One server as a whole."""
 
     def __init__(self, metrics: Metrics) -> None:
@@ -22,7 +22,7 @@ class Process:
         self.clients = metrics.gauge("proxyherd_clients", "Clients in the table")
 
 
-class EventLoop:
+class LoopObserver:
     """Its event loop."""
 
     def __init__(self, metrics: Metrics) -> None:
@@ -33,7 +33,7 @@ class EventLoop:
         )
 
 
-class Log:
+class LogObserver:
     """Its log file."""
 
     def __init__(self, metrics: Metrics, file: LogFile) -> None:
