@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Iterable
 from typing import Final, cast
 
 from proxyherd.config.schema import Limits
@@ -95,7 +94,17 @@ class Clients:
 class Connection(asyncio.Protocol):
     """One client's connection: carries bytes between its conversation and a transport."""
 
-    __slots__ = ("_clients", "_conversation", "_reading", "_transport", "label", "name", "owed", "queued")
+    __slots__ = (
+        "_clients",
+        "_conversation",
+        "_reading",
+        "_transport",
+        "label",
+        "name",
+        "owe",
+        "owed",
+        "queued",
+    )
 
     def __init__(self, clients: Clients) -> None:
         self.name = ""
@@ -103,7 +112,7 @@ class Connection(asyncio.Protocol):
         self.queued = False
         self._clients = clients
         self._conversation = Conversation(clients.limits, tls=clients.tls, now=clients.loop.time())
-        self.owed = self._conversation.owed
+        self.owe, self.owed = self._conversation.owe, self._conversation.owed
         self._transport: asyncio.Transport | None = None
         self._reading = True
 
@@ -185,17 +194,14 @@ class Connection(asyncio.Protocol):
         """Write the answers to what was taken, in one write, where nothing else is owed."""
         self._send(self._conversation.answer(answers))
 
-    def owe(self, commands: Iterable[tuple[bytes | Overlong, Reply]]) -> None:
-        """Take note of commands whose answers stand in their replies, or will."""
-        self._conversation.owe(commands)
-
     def release(self) -> list[tuple[bytes | Overlong, Reply]]:
         """Write the answers that are there, in order, in one write; return their commands."""
         conversation = self._conversation
         released, data = conversation.release()
         if conversation.more:
             self._clients.turn.client_said(self)
-        self._send(data)
+        if data or conversation.stage is not Stage.OPEN:
+            self._send(data)
         return released
 
     def give_up(self, reason: str) -> list[tuple[bytes | Overlong, Reply]]:
