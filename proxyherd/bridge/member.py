@@ -11,7 +11,7 @@ from typing import Final
 
 from proxyherd.config.herd_file import Herd, Server
 from proxyherd.config.secrets import Secrets
-from proxyherd.core.messages import NANOSECONDS, At, received
+from proxyherd.core.messages import At, received
 from proxyherd.core.node import News, Node
 from proxyherd.engines.herd.engine import Replicated
 from proxyherd.engines.herd.peers import Peers
@@ -65,7 +65,6 @@ class Member:
         tell: Callable[[bytes], None],
     ) -> None:
         self._server = server
-        self._most_age = int(herd.limits.max_age_seconds * NANOSECONDS)
         self._loop = loop = asyncio.get_running_loop()
         self.node = Node(
             server.name,
@@ -124,9 +123,10 @@ class Member:
     def value_of(self, client: bytes) -> tuple[bytes, int, int] | None:
         """Return the AT line of a client, its time, and the POSIX milliseconds at which it is forgotten, 0: never."""
         entry = self.node.table.get(client)
-        if entry is None or self.node.is_forgotten(entry):
+        rules = self.node.rules
+        if entry is None or rules.is_forgotten(entry):
             return None
-        expires = (received(entry.line) + self._most_age) // _MILLISECOND if self._most_age else 0
+        expires = (received(entry.line) + rules.age) // _MILLISECOND if rules.age else 0
         return entry.line, entry.nanoseconds, expires
 
     async def has_room(self) -> None:

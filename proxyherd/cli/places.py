@@ -13,7 +13,7 @@ import msgspec
 
 from proxyherd.base.escapes import escaped, visible_json
 from proxyherd.cli.common import Failure, config_option, default_gazetteer, examples, load
-from proxyherd.core.messages import Iamat, Whatsat, metres, parse_command
+from proxyherd.core.messages import metres, parse_question, parse_report
 from proxyherd.places import Answer, NoBudget, Places, Query, find_key, open_places
 from proxyherd.places.limits.breaker import BreakerState
 from proxyherd.places.watch import CallOutcome, Spared
@@ -89,13 +89,13 @@ def places(
 def _query(point: str, radius: str, most: int) -> Query:
     """Read a query by the rules of the client protocol, which are the ones that commands are judged by."""
     signed = [part if part[:1] in {"+", "-"} else f"+{part}" for part in map(str.strip, point.split(","))]
-    report = parse_command(os.fsencode(f"IAMAT here {''.join(signed)} 0")) if len(signed) == 2 else None
-    if not isinstance(report, Iamat):
+    line = os.fsencode(f"IAMAT here {''.join(signed)} 0")
+    if len(signed) != 2 or parse_report(line, b"", 0) is None:
         raise click.BadParameter(
             f"{point!r} is not two decimal degrees, such as 34.068930,-118.445127", param_hint="LAT,LNG"
         )
-    question = parse_command(os.fsencode(f"WHATSAT here {radius} {most}"))
-    if not isinstance(question, Whatsat):
+    question = parse_question(os.fsencode(f"WHATSAT here {radius} {most}"))
+    if question is None:
         raise click.BadParameter(f"{radius!r} is no number of kilometres from 0 to 50", param_hint="RADIUS")
     return Query(signed[0], signed[1], metres(question.radius), question.most)
 

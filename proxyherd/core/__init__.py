@@ -4,6 +4,7 @@ What a client says, and what becomes of it:
 
 - `messages`: IAMAT, WHATSAT and AT
 - `framing`: lines out of bytes
+- `rules`: the judge of what a client says
 - `reply`: what becomes of one command
 - `conversation`: one connection of a client
 - `engine`: what a turn wants of an engine, and of a client's connection

@@ -8,8 +8,10 @@ from typing import Protocol
 from msgspec import Struct
 
 from proxyherd.core.framing import Overlong
+from proxyherd.core.messages import Report
 from proxyherd.core.notes import Note
 from proxyherd.core.reply import Reply
+from proxyherd.core.rules import Judged, Rules
 
 
 class Client(Protocol):
@@ -46,56 +48,56 @@ class Client(Protocol):
         """End the connection at once, and forget it: something that was done for it has raised."""
 
 
+class Said(Struct, eq=False):
+    """What one client has said in a turn, as it was judged; and what the engine has made of it."""
+
+    client: Client
+    lines: list[bytes | Overlong]
+    reports: list[Report]  # that the lines begin with
+    others: list[Judged]  # behind those
+    stored: int = 0  # so many reports, from the first on, are stored by now
+    replies: Sequence[Reply] = ()  # to the other lines; one with neither answer nor entry waits
+    error: Exception | None = None  # which this client's lines have raised
+
+
 class Settled(Struct):
-    """Replies that have waited for the engine: whose they are; which of them wait for Places now; and who is to be let
-    go without an answer, with the reason.
+    """What a turn ends with: whose replies have waited for the engine, and wait no more; which of them wait for Places now;
+    who is to be let go without an answer, with the reason; what is worth a line in the log; and whether there is
+    something left for another turn.
     """
 
-    clients: Iterable[Client]
+    clients: Iterable[Client] = ()
     found: Iterable[tuple[Client, Reply]] = ()
     given_up: Iterable[tuple[Client, str]] = ()
+    notes: Sequence[Note] = ()
+    more: bool = False
 
 
 class Engine(Protocol):
-    """Where reports are stored and questions looked up. A turn calls, in this order: `begin`; `reports` and `commands`;
-    `keep`; `tell`, `settled` and `notes`. Between turns the engine may call its `wake`.
+    """Where reports are stored and questions looked up. A turn calls, in this order: `begin`, `decide`, `keep`, `end`.
+    Between turns the engine may call its `wake`.
     """
 
     wake: Callable[[], None]
+    rules: Rules
 
     @property
     def full(self) -> bool:
         """Whether so much waits for the engine that clients are to wait too."""
-
-    @property
-    def more(self) -> bool:
-        """Whether there is something left for another turn."""
 
     def begin(self, now: float, received: int, lately: int) -> None:
         """Take in what came otherwise than from clients; `received`: nanoseconds of POSIX time; `lately`: how many lines
         clients have said in the latest turn with any, 0 where that is a while ago.
         """
 
-    def reports(self, said: Sequence[Sequence[bytes | Overlong]], received: int) -> list[list[bytes]]:
-        """Store reports that each client's lines begin with, where that is done at once; return the answers."""
-
-    def commands(self, client: Client, lines: Sequence[bytes | Overlong], received: int) -> Sequence[Reply]:
-        """Decide about lines that `reports` has left."""
-
-    def wait(self, client: Client, lines: Sequence[bytes | Overlong], replies: Sequence[Reply]) -> None:
-        """Let those that have neither answer nor entry wait; their client will be among the `settled` of a turn."""
+    def decide(self, said: Sequence[Said]) -> None:
+        """Store what is to be stored and look up what is asked for, or let it wait."""
 
     def keep(self) -> bool | Awaitable[bool]:
-        """Keep what this turn has stored, or hand on what it wants; False: its reports must be decided again."""
+        """Keep what this turn has stored, or hand on what it wants; False: its reports cannot be kept."""
 
     def undo(self) -> None:
-        """Take back this turn's reports, which could not be kept."""
+        """Take back this turn's reports, which could not be kept; all that clients have said is decided again."""
 
-    def tell(self, now: float) -> None:
-        """Tell those who must know before the clients have their answers."""
-
-    def settled(self) -> Settled | None:
-        """Return whose replies have waited, and wait no more; None: nobody's."""
-
-    def notes(self) -> list[Note]:
-        """Return what has happened that is worth a line in the log."""
+    def end(self, now: float) -> Settled:
+        """Tell those who must know before the clients have their answers; return what else there is."""

@@ -1,8 +1,7 @@
 r"""IAMAT, WHATSAT and AT: the rules of their fields, parsing and formatting.
 
 Everything is bytes, and every number is exact: a field is judged as text by one compiled pattern, and a time
-is an integer of nanoseconds. What `parse_command` returns was in form and in bounds; what was not is `None`,
-and answered with `invalid`. White space is space, tab, CR, LF, form feed and vertical tab, which is what
+is an integer of nanoseconds. What was parsed was in form and in bounds; what was not is `None`. White space is space, tab, CR, LF, form feed and vertical tab, which is what
 `\s` means in a pattern of bytes.
 """
 
@@ -10,7 +9,7 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
-from typing import Final
+from typing import Final, final
 
 from msgspec import Struct
 
@@ -57,11 +56,12 @@ _MOST_KILOMETRES: Final = 50
 _MOST_RESULTS: Final = 20
 
 
-class Iamat(Struct, frozen=True, gc=False):
-    """A client's report: its ID; ID, location and time as they came, a space between; the time in nanoseconds."""
+@final
+class Report(Struct, frozen=True, gc=False):
+    """A client's report: its ID; the AT line of the server that received it, without LF; its time in nanoseconds."""
 
     client: bytes
-    operands: bytes
+    line: bytes
     nanoseconds: int
 
 
@@ -96,24 +96,29 @@ class Malformed(Struct, frozen=True, gc=False):
     line: bytes
 
 
-def parse_command(line: bytes) -> Iamat | Whatsat | None:
-    """Parse a client's line, without LF; None if it is no valid command."""
-    if (report := parse_report(line)) is not None:
-        return report
-    if (match := _whatsat(line)) is not None:
-        return _in_bounds(*match.groups())
-    return None
-
-
-def parse_report(line: bytes) -> Iamat | None:
-    """Parse a client's line, without LF; None if it is no valid IAMAT."""
+def parse_report(line: bytes, server: bytes, received: int) -> Report | None:
+    """Parse a client's line, without LF, that `server` received at so many nanoseconds of POSIX time; None if it is no
+    valid IAMAT.
+    """
     if (match := _usual_iamat(line)) is not None:
         operands, client, seconds, fraction = match.groups()
-        return Iamat(client, operands, int(seconds + fraction))
-    if (match := _iamat(line)) is not None:
-        client, location, time, seconds, fraction = match.groups()
-        return Iamat(client, b"%b %b %b" % (client, location, time), nanoseconds(seconds, fraction))
-    return None
+        time = int(seconds + fraction)
+    elif (match := _iamat(line)) is not None:
+        client, location, spelled, seconds, fraction = match.groups()
+        operands, time = b"%b %b %b" % (client, location, spelled), nanoseconds(seconds, fraction)
+    else:
+        return None
+    form, difference = b"AT %b +%d.%09d %b", received - time
+    if difference < 0:
+        form, difference = b"AT %b -%d.%09d %b", -difference
+    at = form % (server, difference // NANOSECONDS, difference % NANOSECONDS, operands)
+    return Report(client, at, time)
+
+
+def parse_question(line: bytes) -> Whatsat | None:
+    """Parse a client's line, without LF; None if it is no valid WHATSAT."""
+    match = _whatsat(line)
+    return _in_bounds(*match.groups()) if match is not None else None
 
 
 def is_http_request(line: bytes) -> bool:
@@ -150,15 +155,6 @@ def nanoseconds(seconds: bytes, fraction: bytes | None) -> int:
     if fraction is None:
         return int(seconds) * NANOSECONDS
     return int(seconds + fraction.ljust(9, b"0"))
-
-
-def format_at(server: bytes, received: int, report: Iamat) -> bytes:
-    """Return the AT line, without LF, of a report that `server` took at `received` nanoseconds POSIX time."""
-    difference = received - report.nanoseconds
-    form = b"AT %b +%d.%09d %b"
-    if difference < 0:
-        form, difference = b"AT %b -%d.%09d %b", -difference
-    return form % (server, difference // NANOSECONDS, difference % NANOSECONDS, report.operands)
 
 
 def received(at_line: bytes) -> int:

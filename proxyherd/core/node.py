@@ -11,35 +11,19 @@ The rules kept here:
 - What catch-up brings is passed on only over links in step, that is, where both sides have caught up. A
   neighbour whose walk may have come too early for it is asked to walk again when catching up has ended.
 
-Whoever drives a node calls `receive`, `command`, `closed`, `tick` and `work` with what happened, then `flood`,
+Whoever drives a node calls `receive`, `store`, `decide`, `closed`, `tick` and `work` with what happened, then `flood`,
 and sends what the links have to send. What is worth a log line or a metric waits in `notes`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 from msgspec import Struct
 
 from proxyherd.config.schema import Limits, Timing
-from proxyherd.core.framing import Overlong
 from proxyherd.core.link import Link, State
-from proxyherd.core.messages import (
-    MOST_NANOSECONDS,
-    NANOSECONDS,
-    At,
-    Entry,
-    Iamat,
-    Malformed,
-    Whatsat,
-    format_at,
-    invalid,
-    latest_receipt,
-    parse_command,
-    parse_report,
-    received,
-    word,
-)
+from proxyherd.core.messages import At, Entry, Malformed, Report, Whatsat, received
 from proxyherd.core.notes import (
     FROM_THE_FUTURE,
     REPLACED,
@@ -65,6 +49,7 @@ from proxyherd.core.peer_messages import (
     Updates,
 )
 from proxyherd.core.reply import Reply
+from proxyherd.core.rules import Judged, Rules, find, not_stored
 from proxyherd.core.table import LEAVES, Room, Table
 from proxyherd.core.walks import Neighbour, Walks
 
@@ -92,21 +77,16 @@ class Node:
     ) -> None:
         self.name = name
         self.table = table
+        self.rules = Rules(name, limits)
         self.ready = alone
         self._all_wait = False  # every query, whether its client is known or not
-        self.takes_reports = True
         self.failed: Callable[[Link, Exception], None] = _raise  # what was done for a neighbour has raised
         self.news: list[News] = []
         self._learned = False  # whether any of the news came from a neighbour
         self.notes: list[Note] = []
-        self._name = name.encode()
-        self._limits = limits
         self._timing = timing
-        self._most_lead = int(limits.max_clock_lead_seconds * NANOSECONDS) or MOST_NANOSECONDS
-        self._most_age = int(limits.max_age_seconds * NANOSECONDS)
-        self._most_skew = int(limits.max_clock_skew_seconds * NANOSECONDS)
+        self._too_old = self.rules.is_forgotten if self.rules.age else None
         self._expiring = 0  # the leaf to look into next for what is too old
-        self.clock = 0  # nanoseconds of POSIX time: what is too old or late is judged by it
         self._room = Room(limits.max_clients, limits.max_table_bytes)
         self._room_to_learn = Room(self._room.clients * 5 // 4, self._room.bytes * 5 // 4)
         self._alone, self._started = alone, now
@@ -121,60 +101,31 @@ class Node:
 
     # Clients. ------------------------------------------------------------------------------------------------
 
-    def command(self, line: bytes | Overlong, at: int) -> Reply:
-        """Decide what a client's line is answered with that was received `at` nanoseconds of POSIX time."""
-        if isinstance(line, Overlong):
-            return Reply("other", "overlong", invalid(line.start))
-        if stored := self.reports([[line]], at)[0]:
-            return Reply("iamat", "stored", stored[0])
-        message = parse_command(line)
-        if isinstance(message, Iamat):
-            return self._not_stored(message, at, line)
-        if isinstance(message, Whatsat):
-            return self.look_up(message, line)
-        return Reply(word(line), "invalid", invalid(line))
-
-    def reports(self, said: Iterable[Sequence[bytes | Overlong]], at: int) -> list[list[bytes]]:
-        """Store the reports that each client's lines begin with, received `at`; return the answers to them, client
-        by client.
-
-        A client's end at its first line that is no report to be stored. That is one for `command`, as is what is
-        behind it.
+    def store(self, said: Iterable[Iterable[Report]]) -> list[int]:
+        """Store the reports of each client, up to the first one that is not to be stored; return how many those are, client
+        by client. That one, and what is behind it, is for `decide`.
         """
-        name, room, news, advance = self._name, self._room, self.news, self.table.advance
-        too_old = self.is_forgotten if self._most_age else None
-        latest = at + self._most_lead
-        if not self.takes_reports:
-            return [[] for _ in said]
-        answered: list[list[bytes]] = []
-        for lines in said:
-            answers: list[bytes] = []
-            answered.append(answers)
-            for line in lines:
-                if type(line) is not bytes or (report := parse_report(line)) is None:
-                    break
-                client, nanoseconds = report.client, report.nanoseconds
-                if nanoseconds > latest:
-                    break
-                answer = format_at(name, at, report)
-                held = advance(client, Entry(answer, nanoseconds), room, too_old)
+        room, advance, too_old = self._room, self.table.advance, self._too_old
+        news, counts = self.news, []
+        add = news.append
+        for reports in said:
+            before = len(news)
+            for report in reports:
+                client, line, nanoseconds = report.client, report.line, report.nanoseconds
+                held = advance(client, Entry(line, nanoseconds), room, too_old)
                 if held is False:
                     break
-                news.append(News(client, answer, None, False, held))
-                answers.append(answer)
-        return answered
+                add(News(client, line, None, False, held))
+            counts.append(len(news) - before)
+        return counts
 
-    def _not_stored(self, report: Iamat, at: int, line: bytes) -> Reply:
-        """Answer a report that `reports` has left."""
-        if self.takes_reports and report.nanoseconds <= at + self._most_lead:
-            held = self.table.get(report.client)
-            if held is not None and report.nanoseconds <= held.nanoseconds and not self.is_forgotten(held):
-                return Reply("iamat", "stale", format_at(self._name, at, report))
-        return Reply("iamat", "refused", invalid(line))
-
-    def is_forgotten(self, entry: Entry) -> bool:
-        """Whether an entry is too old: as good as not held, also while it is still there."""
-        return self._most_age != 0 and received(entry.line) + self._most_age < self.clock
+    def decide(self, line: bytes, judged: Judged) -> Reply:
+        """Store a report or look up a question; return what becomes of the line."""
+        if type(judged) is Report:
+            if self.store([[judged]])[0]:
+                return Reply("iamat", "stored", judged.line)
+            return not_stored(judged, line, self.rules.remembered(self.table.get(judged.client)))
+        return self.look_up(judged, line) if isinstance(judged, Whatsat) else judged
 
     def undo_reports(self) -> None:
         """Forget the reports since the last flood: they could not be kept. Decide about their lines again."""
@@ -220,14 +171,12 @@ class Node:
 
     def look_up(self, question: Whatsat, line: bytes) -> Reply:
         """Decide about a WHATSAT; again, when the server has become ready, about one that waited for it."""
-        if self._all_wait and not self.ready:
-            return Reply("whatsat", "waiting", None, question)
-        entry = self.table.get(question.client)
-        if entry is not None and not self.is_forgotten(entry):
-            return Reply("whatsat", "found", None, question, entry)
-        if not self.ready:
-            return Reply("whatsat", "waiting", None, question)
-        return Reply("whatsat", "unknown", invalid(line))
+        reply = Reply("whatsat", "waiting", None, question)
+        if self.ready or not self._all_wait:
+            held = self.rules.remembered(self.table.get(question.client))
+            if held is not None or self.ready:
+                find(reply, line, held)
+        return reply
 
     # Neighbours. ---------------------------------------------------------------------------------------------
 
@@ -306,7 +255,7 @@ class Node:
 
     def _learn(self, neighbour: Neighbour, ats: list[At], caught_up: bool) -> None:
         news, name, admit = self.news, neighbour.name, self.admit
-        before, latest = len(news), latest_receipt(self.clock, self._most_skew)
+        before, latest = len(news), self.rules.latest_receipt()
         for at in ats:
             if at.received > latest:
                 self.notes.append(Skipped(name, at.entry.line, FROM_THE_FUTURE))
@@ -322,16 +271,14 @@ class Node:
             neighbour.lines += len(ats)
             neighbour.news += learned
         else:
-            late = self.clock - received(news[before].line) if learned else None
+            late = self.rules.clock - received(news[before].line) if learned else None
             self.notes.append(Heard(name, [at.client for at in ats], learned, late))
 
     def admit(self, at: At) -> bool | None:
         """Hold an entry if it is greater than what is held; None if there is no room for it. It is no news yet."""
-        if not self._most_age:
-            return self.table.admit(at.client, at.entry, self._room_to_learn)
-        if at.received + self._most_age < self.clock:
+        if self._too_old is not None and self.rules.is_too_old(at.received):
             return False
-        return self.table.admit(at.client, at.entry, self._room_to_learn, self.is_forgotten)
+        return self.table.admit(at.client, at.entry, self._room_to_learn, self._too_old)
 
     def flood(self) -> None:
         """Hand the news to every live link that it concerns. When catching up has ended, ask those to walk again
@@ -378,8 +325,8 @@ class Node:
             elif now >= neighbour.compare_at:
                 neighbour.compare_at = now + self._timing.compare_seconds
                 self._walks.begin(neighbour)
-        if self._most_age:
-            self._expire()
+        if self._too_old is not None:
+            self._expire(self._too_old)
         if not self.ready:
             patience = self._timing.ready_seconds
             if self._neighbours:  # one that is linked is worth more waiting, unless it says nothing
@@ -387,13 +334,13 @@ class Node:
             walking = any(neighbour.pull is not None for neighbour in self._neighbours.values())
             self.ready = now - self._started >= patience and not walking
 
-    def _expire(self) -> None:
+    def _expire(self, too_old: Callable[[Entry], bool]) -> None:
         """Look through so many leaves for what is too old that all are seen once in `compare_seconds`."""
         ticks = TICKS * self._timing.compare_seconds / self._timing.heartbeat_seconds
         first, last = self._expiring, min(LEAVES, self._expiring + int(LEAVES / ticks) + 1)
         self._expiring = last % LEAVES
         for client, entry in self.table.entries(first, last):
-            if self.is_forgotten(entry):
+            if too_old(entry):
                 self.table.remove(client, self.table.leaf(client))
 
 

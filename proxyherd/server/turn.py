@@ -16,11 +16,12 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable
 from itertools import groupby
+from operator import attrgetter
 from typing import Final, cast
 
-from proxyherd.core.engine import Client, Engine, Settled
+from proxyherd.core.engine import Client, Engine, Said, Settled
 from proxyherd.core.framing import Overlong
 from proxyherd.core.reply import Reply
 from proxyherd.places import Places
@@ -35,6 +36,9 @@ _TURN_LINES: Final = 512
 
 _LATELY_SECONDS: Final = 0.05
 """How long after a client's line the next one is expected: until then, neighbours have the smaller share of a turn."""
+
+
+_line = attrgetter("line")
 
 
 class Turn:
@@ -57,8 +61,8 @@ class Turn:
         self._received = 0
         self._lately, self._lately_until = 0, 0.0
         # What clients have said in this turn: reports alone, all stored, with their answers; and all else.
-        self._reported: list[tuple[Client, list[bytes | Overlong], list[bytes]]] = []
-        self._said: list[tuple[Client, list[bytes | Overlong], Sequence[Reply]]] = []
+        self._reported: list[Said] = []
+        self._said: list[Said] = []
         self._commit: asyncio.Task[None] | None = None
         engine.wake = self.wake
 
@@ -121,41 +125,45 @@ class Turn:
     def _decide_again(self) -> None:
         """Decide again about all commands of this turn: its reports could not be kept."""
         self._engine.undo()
-        decide, received = self._engine.commands, self._received
-        said = [(client, lines) for client, lines, _ in (*self._reported, *self._said)]
+        judge, said = self._engine.rules.judge, [*self._reported, *self._said]
         self._reported.clear()
-        self._said = [(client, lines, decide(client, lines, received)) for client, lines in said]
+        self._said.clear()
+        for one in said:
+            one.reports, one.others = judge(one.lines, self._received)
+            one.stored, one.replies = 0, ()
+        self._decide(said)
 
     def _let_out(self) -> None:
         """Let the engine tell whom it must, then answer clients; the log and the metrics last."""
         engine, observer = self._engine, self._observer
-        engine.tell(self._loop.time())
-        for client, lines, answers in self._reported:
+        settled = engine.end(self._loop.time())
+        for one in self._reported:
+            client, answers = one.client, [*map(_line, one.reports)]
             try:
                 client.answer(answers)
             except Exception as error:  # noqa: BLE001 - the others' answers leave
                 self._failed(client, error)
-            self._commands.reports(client.label, cast("list[bytes]", lines), answers)
+            self._commands.reports(client.label, cast("list[bytes]", one.lines), answers)
         self._reported.clear()
-        for client, lines, replies in self._said:
+        for one in self._said:
             try:
-                self._answer(client, lines, replies)
+                self._answer(one)
             except Exception as error:  # noqa: BLE001 - likewise
-                self._failed(client, error)
+                self._failed(one.client, error)
         self._said.clear()
         # Behind what was said: who is given up is owed that too.
-        if (settled := engine.settled()) is not None:
+        if settled.clients or settled.given_up:
             self._settle(settled)
         if self._given_up:
             self._give_up_some()
         try:
-            if notes := engine.notes():
-                observer.note(notes)
+            if settled.notes:
+                observer.note(settled.notes)
             observer.end_turn()
         except Exception as error:  # noqa: BLE001 - queries are asked, and the next turn comes
             self._fault("the turn cannot be logged", error)
         self._questions.ask_some()
-        if engine.more or self._questions or self._given_up or (self._clients and not engine.full):
+        if settled.more or self._questions or self._given_up or (self._clients and not engine.full):
             self.wake()
 
     def _settle(self, settled: Settled) -> None:
@@ -187,11 +195,12 @@ class Turn:
             lines_left -= len(unanswered)
         self._questions.drop(gone)
 
-    def _answer(self, client: Client, lines: list[bytes | Overlong], replies: Sequence[Reply]) -> None:
+    def _answer(self, one: Said) -> None:
         """Let a client have the answers that are there."""
-        client.owe(zip(lines, replies, strict=True))
-        self._engine.wait(client, lines, replies)
-        for reply in replies:
+        client, reports = one.client, one.reports[: one.stored]
+        stored = [Reply("iamat", "stored", report.line) for report in reports]
+        client.owe(zip(one.lines, (*stored, *one.replies), strict=True))
+        for reply in one.replies:
             if reply.entry is not None:
                 self._questions.add(client, reply)
         self._log(client, client.release())
@@ -219,9 +228,8 @@ class Turn:
 
     def _hear_clients(self, now: float) -> None:
         """Let the engine decide about what clients have sent."""
-        engine, received = self._engine, self._received
-        clients: list[Client] = []
-        said: list[list[bytes | Overlong]] = []
+        judge, received = self._engine.rules.judge, self._received
+        said: list[Said] = []
         lines_left = _TURN_LINES
         for _ in range(len(self._clients)):
             if lines_left <= 0:
@@ -234,21 +242,21 @@ class Turn:
                 self._failed(client, error)
                 continue
             lines_left -= len(lines)
-            clients.append(client)
-            said.append(lines)
+            reports, others = judge(lines, received)
+            said.append(Said(client, lines, reports, others))
         self._lately, self._lately_until = _TURN_LINES - lines_left, now + _LATELY_SECONDS
-        for one in zip(clients, said, engine.reports(said, received), strict=True):
-            client, lines, answers = one
-            if len(answers) == len(lines) and not client.owed:
+        self._decide(said)
+
+    def _decide(self, said: list[Said]) -> None:
+        """Let the engine decide about what was said."""
+        self._engine.decide(said)
+        for one in said:
+            if one.error is not None:
+                self._failed(one.client, one.error)
+            elif one.stored == len(one.lines) and not one.client.owed:
                 self._reported.append(one)
-                continue
-            replies = [Reply("iamat", "stored", answer) for answer in answers]
-            try:
-                replies += engine.commands(client, lines[len(answers) :], received)
-            except Exception as error:  # noqa: BLE001 - the others are answered
-                self._failed(client, error)
-                continue
-            self._said.append((client, lines, replies))
+            else:
+                self._said.append(one)
 
 
 def _outcome(released: tuple[bytes | Overlong, Reply]) -> str:

@@ -15,15 +15,15 @@ from proxyherd.core.messages import (
     MOST_NANOSECONDS,
     At,
     Entry,
-    Iamat,
+    Report,
     Whatsat,
-    format_at,
     invalid,
     latest_receipt,
     metres,
     nanoseconds,
     parse_at,
-    parse_command,
+    parse_question,
+    parse_report,
     position,
     received,
     word,
@@ -86,10 +86,23 @@ def as_nanoseconds(text: bytes) -> int:
     return int(Decimal(text.decode()).scaleb(9))
 
 
-def expected_command(line: bytes) -> Iamat | Whatsat | None:
+def parse_command(line: bytes) -> Report | Whatsat | None:
+    """Parse a client's line, received at the beginning of POSIX time."""
+    return parse_report(line, b"Clark", 0) or parse_question(line)
+
+
+def formatted(server: bytes, received: int, client: bytes, place: bytes, time: bytes) -> bytes:
+    """Return the AT line of a report."""
+    difference = received - as_nanoseconds(time)
+    sign = b"-" if difference < 0 else b"+"
+    spelled = b"%b%d.%09d" % (sign, *divmod(abs(difference), SECOND))
+    return b" ".join((b"AT", server, spelled, client, place, time))
+
+
+def expected_command(line: bytes) -> Report | Whatsat | None:
     match line.split():
         case [b"IAMAT", client, place, time] if is_location(place) and is_time(time):
-            return Iamat(client, b" ".join((client, place, time)), as_nanoseconds(time))
+            return Report(client, formatted(b"Clark", 0, client, place, time), as_nanoseconds(time))
         case [b"WHATSAT", client, radius, most]:
             if not (len(radius) <= 20 and is_decimal(radius, 20, 20) and are_digits(most, 1, 20)):
                 return None
@@ -127,9 +140,9 @@ def expected_at(line: bytes) -> At | None:
 
 def test_a_report_keeps_its_operands_as_they_came_and_its_time_in_nanoseconds() -> None:
     line = b"IAMAT kiwi.cs.ucla.edu +34.068930-118.445127 1621464827.959498503"
-    assert parse_command(line) == Iamat(
+    assert parse_report(line, b"Clark", 1_621_464_827_959_498_504) == Report(
         b"kiwi.cs.ucla.edu",
-        b"kiwi.cs.ucla.edu +34.068930-118.445127 1621464827.959498503",
+        b"AT Clark +0.000000001 kiwi.cs.ucla.edu +34.068930-118.445127 1621464827.959498503",
         1_621_464_827_959_498_503,
     )
 
@@ -144,8 +157,8 @@ def test_a_report_keeps_its_operands_as_they_came_and_its_time_in_nanoseconds() 
 )
 def test_a_location_in_form_and_bounds_is_taken(place: str) -> None:
     parsed = parse_command(iamat(place=place.encode()))
-    assert isinstance(parsed, Iamat)
-    assert parsed.operands.split(b" ")[1] == place.encode()
+    assert isinstance(parsed, Report)
+    assert parsed.line.split(b" ")[4] == place.encode()
 
 
 @pytest.mark.parametrize(
@@ -190,8 +203,8 @@ def test_a_location_out_of_form_or_bounds_is_no_command(place: str) -> None:
 )
 def test_a_time_is_exact_to_the_nanosecond(time: bytes, expected: int) -> None:
     parsed = parse_command(iamat(time=time))
-    assert isinstance(parsed, Iamat)
-    assert (parsed.operands.split(b" ")[2], parsed.nanoseconds) == (time, expected)
+    assert isinstance(parsed, Report)
+    assert (parsed.line.split(b" ")[5], parsed.nanoseconds) == (time, expected)
 
 
 @pytest.mark.parametrize(
@@ -232,7 +245,7 @@ def test_a_time_out_of_form_is_no_command(time: bytes) -> None:
 )
 def test_a_client_id_is_any_run_of_bytes_that_are_no_white_space(client: bytes) -> None:
     parsed = parse_command(iamat(client=client))
-    assert isinstance(parsed, Iamat)
+    assert isinstance(parsed, Report)
     assert parsed.client == client
 
 
@@ -352,9 +365,9 @@ def test_a_report_as_nearly_all_are_spelled_takes_a_short_cut_to_the_same_end(
 ) -> None:
     lines = [b"IAMAT kiwi +34.068930-118.445127 1479413884.392014450", b"IAMAT \xff +1+1 5.000000000"]
     assert all(map(messages._usual_iamat, lines))
-    short = list(map(messages.parse_report, lines))
+    short = [parse_report(line, b"Clark", 5) for line in lines]
     monkeypatch.setattr(messages, "_usual_iamat", lambda _: None)
-    assert short == list(map(messages.parse_report, lines)) != [None, None]
+    assert short == [parse_report(line, b"Clark", 5) for line in lines] != [None, None]
 
 
 def test_an_invalid_line_is_copied_byte_for_byte() -> None:
@@ -383,17 +396,16 @@ def test_an_invalid_line_is_copied_byte_for_byte() -> None:
 def test_a_difference_has_a_sign_and_nine_decimals_and_is_exact(
     received: int, time: bytes, difference: bytes
 ) -> None:
-    report = parse_command(iamat(time=time))
-    assert isinstance(report, Iamat)
-    line = format_at(b"Clark", received, report)
-    assert line == at(difference=difference, time=time)
-    assert parse_at(line) == At(b"kiwi", Entry(line, report.nanoseconds), received)
+    report = parse_report(iamat(time=time), b"Clark", received)
+    assert report is not None
+    assert report.line == at(difference=difference, time=time)
+    assert parse_at(report.line) == At(b"kiwi", Entry(report.line, report.nanoseconds), received)
 
 
 def test_the_answer_is_the_example_of_the_protocol() -> None:
-    report = parse_command(iamat(client=b"kiwi.cs.ucla.edu"))
-    assert isinstance(report, Iamat)
-    assert format_at(b"Clark", 1_621_464_828_223_371_889, report) == (
+    report = parse_report(iamat(client=b"kiwi.cs.ucla.edu"), b"Clark", 1_621_464_828_223_371_889)
+    assert report is not None
+    assert report.line == (
         b"AT Clark +0.263873386 kiwi.cs.ucla.edu +34.068930-118.445127 1621464827.959498503"
     )
 
@@ -515,8 +527,8 @@ def test_a_command_is_what_the_oracle_says(line: bytes) -> None:
 @st.composite
 def at_lines(draw: st.DrawFn) -> bytes:
     client, place, time = draw(clients), draw(locations).encode(), draw(numbers).encode()
-    report = Iamat(client, b" ".join((client, place, time)), as_nanoseconds(time))
-    line = format_at(draw(st.sampled_from([b"Clark", b"x" * 63, b"9"])), draw(st.integers(0, 2**64)), report)
+    server, received = draw(st.sampled_from([b"Clark", b"x" * 63, b"9"])), draw(st.integers(0, 2**64))
+    line = formatted(server, received, client, place, time)
     if draw(st.booleans()):
         at = draw(st.integers(0, len(line)))
         line = line[:at] + draw(st.binary(max_size=1)) + line[at + draw(st.integers(0, 1)) :]
@@ -532,13 +544,12 @@ def test_an_at_line_is_what_the_oracle_says(line: bytes) -> None:
 @settings(deadline=None)
 @given(line=lines(), received=st.integers(0, 10**19))
 def test_what_a_server_formats_its_peers_parse(line: bytes, received: int) -> None:
-    report = parse_command(line)
-    if isinstance(report, Iamat):
-        formatted = format_at(b"Clark", received, report)
-        learned = parse_at(formatted)
-        assert learned == At(report.client, Entry(formatted, report.nanoseconds), received)
-        assert formatted.split(b" ")[3:] == report.operands.split(b" ")
-        difference = Decimal(formatted.split(b" ")[2].decode())
+    report = parse_report(line, b"Clark", received)
+    if report is not None:
+        learned = parse_at(report.line)
+        assert learned == At(report.client, Entry(report.line, report.nanoseconds), received)
+        assert report.line.split(b" ")[3:] == line.split()[1:]
+        difference = Decimal(report.line.split(b" ")[2].decode())
         assert difference.scaleb(9) == received - report.nanoseconds
 
 

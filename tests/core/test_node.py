@@ -8,12 +8,13 @@ from itertools import count
 from random import Random
 
 import pytest
+from deciding import decide
 
 from proxyherd.config.herd_file import PEER_LINE_SLACK
 from proxyherd.config.schema import Limits, Timing
 from proxyherd.core.framing import Overlong
 from proxyherd.core.link import NONCE_BYTES, Link, State, Terms
-from proxyherd.core.messages import Entry, format_at, parse_at, parse_report
+from proxyherd.core.messages import Entry, Report, parse_at, parse_report
 from proxyherd.core.node import TICKS, Node
 from proxyherd.core.notes import FROM_THE_FUTURE, CaughtUp, Heard, LinkDown, LinkFailed, LinkUp, Skipped
 from proxyherd.core.reply import Reply
@@ -34,6 +35,12 @@ def whatsat(client: str = "kiwi") -> bytes:
     return f"WHATSAT {client} 10 5".encode()
 
 
+def reports(*lines: bytes) -> list[Report]:
+    """These reports as server A has received them."""
+    parsed = [parse_report(line, b"A", 5 * SECOND) for line in lines]
+    return [report for report in parsed if report is not None]
+
+
 class Server:
     """A node, and a wire to each neighbour that carries only what the test lets through."""
 
@@ -45,7 +52,7 @@ class Server:
         self.links: dict[str, Link] = {}
 
     def report(self, line: bytes = iamat(), received: int = 5 * SECOND) -> Reply:
-        return self.node.command(line, received)
+        return decide(self.node, line, received)
 
     def learn(self, lines: Iterable[bytes]) -> None:
         for line in lines:
@@ -188,22 +195,19 @@ def test_a_report_that_is_not_later_is_answered_with_its_own_line_and_changes_no
 def test_a_server_that_keeps_nothing_refuses_a_report_that_is_not_later_too() -> None:
     server = Server("A")
     server.report(iamat(time="5"))
-    server.node.takes_reports = False
+    server.node.rules.refuse_reports()
     for time in ("4", "5", "6"):
         reply = server.report(iamat(time=time))
         assert (reply.outcome, reply.answer) == ("refused", b"? " + iamat(time=time))
-    assert server.node.reports([[iamat(time="7")], []], 5 * SECOND) == [[], []]
 
 
-def test_a_run_of_reports_ends_at_the_first_line_that_is_no_report_to_be_stored() -> None:
+def test_a_run_of_reports_ends_at_the_first_one_that_is_not_to_be_stored() -> None:
     stored = [iamat("a"), iamat("b", time="5.000000001"), b" IAMAT\tc +1+1 5\r"]
-    ahead = iamat("e", time="999999999999")
-    for stop in (iamat("a"), whatsat(), b"", Overlong(b"IAMAT d +1+1 5"), iamat("e", place="+91+0"), ahead):
-        runs, singly = (Server("A", limits=Limits(max_clock_lead_seconds=60)) for _ in range(2))
-        said: list[list[bytes | Overlong]] = [[*stored, stop, iamat("f")], [], [iamat("g")]]
-        answered = runs.node.reports(said, 5 * SECOND)
+    for stop in ([iamat("a")], []):
+        runs, singly = Server("A"), Server("A")
+        said = [reports(*stored, *stop, *stop and [iamat("f")]), [], reports(iamat("g"))]
+        assert runs.node.store(said) == [3, 0, 1]
         expected = [singly.report(line).answer for line in (*stored, iamat("g"))]
-        assert answered == [expected[:3], [], expected[3:]]
         assert runs.lines() == singly.lines()
         assert [one.line for one in runs.node.news] == expected
 
@@ -235,20 +239,20 @@ def test_an_invalid_line_is_copied_into_its_answer(line: bytes) -> None:
 
 
 def test_an_overlong_line_is_answered_with_its_start() -> None:
-    reply = Server("A").node.command(Overlong(b"IAMAT kiwi +1+1 5"), 0)
+    reply = decide(Server("A").node, Overlong(b"IAMAT kiwi +1+1 5"), 0)
     assert (reply.outcome, reply.answer) == ("overlong", b"? IAMAT kiwi +1+1 5")
 
 
 def test_a_query_about_a_known_client_finds_its_entry_and_about_an_unknown_one_waits_till_ready() -> None:
     server = Server("A")
     server.report()
-    found = server.node.command(whatsat(), 0)
+    found = decide(server.node, whatsat(), 0)
     assert found.outcome == "found"
     assert found.answer is None
     assert found.entry is not None
     assert found.entry.line == server.line()
 
-    waiting = server.node.command(whatsat("plum"), 0)
+    waiting = decide(server.node, whatsat("plum"), 0)
     assert (waiting.outcome, waiting.answer, waiting.entry) == ("waiting", None, None)
     assert waiting.whatsat is not None
     server.node.ready = True
@@ -265,12 +269,12 @@ def test_while_the_journal_is_replayed_a_query_waits_whatever_is_known_of_its_cl
     server.node.begin_replay()
     server.report()
     for one in ("kiwi", "plum"):
-        assert server.node.command(whatsat(one), 0).outcome == "waiting"
+        assert decide(server.node, whatsat(one), 0).outcome == "waiting"
     assert server.node.all_wait
     server.node.start(100)
     assert not server.node.all_wait
-    assert server.node.command(whatsat(), 0).outcome == "found"
-    assert server.node.command(whatsat("plum"), 0).outcome == "waiting"
+    assert decide(server.node, whatsat(), 0).outcome == "found"
+    assert decide(server.node, whatsat("plum"), 0).outcome == "waiting"
 
 
 def test_where_the_journal_lacks_records_a_query_waits_until_the_server_is_ready() -> None:
@@ -280,14 +284,14 @@ def test_where_the_journal_lacks_records_a_query_waits_until_the_server_is_ready
     b.report()
     b.node.start(0, lacks=True)
     b.node.tick(TIMING.ready_seconds - 0.1)
-    assert b.node.command(whatsat(), 0).outcome == "waiting"
+    assert decide(b.node, whatsat(), 0).outcome == "waiting"
     assert not b.node.caught_up
     wires = Wires(a, b)
     wires.connect("A", "B")
     wires.settle()
     assert b.node.caught_up
     assert not b.node.all_wait
-    assert b.node.command(whatsat(), 0).outcome == "found"
+    assert decide(b.node, whatsat(), 0).outcome == "found"
 
 
 def test_where_nobody_is_there_to_catch_up_from_its_queries_wait_no_longer_than_those_of_unknown_clients() -> (
@@ -298,9 +302,9 @@ def test_where_nobody_is_there_to_catch_up_from_its_queries_wait_no_longer_than_
     server.node.begin_replay()
     server.node.start(100, lacks=True)
     server.node.tick(100 + TIMING.ready_seconds - 0.1)
-    assert server.node.command(whatsat(), 0).outcome == "waiting"
+    assert decide(server.node, whatsat(), 0).outcome == "waiting"
     server.node.tick(100 + TIMING.ready_seconds)
-    assert server.node.command(whatsat(), 0).outcome == "found"
+    assert decide(server.node, whatsat(), 0).outcome == "found"
     assert not server.node.caught_up
     alone = Node("A", Table(KEY), Limits(), TIMING, alone=True, now=0)
     alone.begin_replay()
@@ -324,7 +328,7 @@ def test_reports_that_could_not_be_kept_leave_everything_as_it_was() -> None:
     assert len(a.table) == 1
     wires.settle()
     assert wires.live("A", "B") == []
-    a.node.takes_reports = False
+    a.node.rules.refuse_reports()
     assert a.report(iamat("known", "2")).answer == b"? " + iamat("known", "2")
 
 
@@ -471,7 +475,7 @@ def test_what_is_no_news_is_not_passed_on() -> None:
 def test_a_flood_is_told_with_how_late_its_first_news_was() -> None:
     wires = herd("AB", "BC")
     a, b, c = wires.servers.values()
-    b.node.clock, c.node.clock = 8 * SECOND, 7 * SECOND
+    b.node.rules.clock, c.node.rules.clock = 8 * SECOND, 7 * SECOND
     a.report(iamat("old", time="5"), received=6 * SECOND)
     a.report(iamat("new", time="5"), received=7 * SECOND)
     wires.settle()
@@ -899,16 +903,16 @@ def test_a_report_from_too_far_ahead_is_refused_where_it_arrives_and_judged_nowh
 def test_a_location_is_forgotten_at_an_age_that_counts_from_when_the_server_in_its_line_received_it() -> None:
     server = Server("A", limits=Limits(max_age_seconds=10))
     node = server.node
-    node.clock = 100 * SECOND
+    node.rules.clock = 100 * SECOND
     # The client's clock is wrong by far: only the server's counts.
-    assert node.command(iamat(time="5000"), node.clock).outcome == "stored"
+    assert decide(node, iamat(time="5000"), node.rules.clock).outcome == "stored"
     node.ready = True
-    node.clock = 110 * SECOND
-    assert node.command(whatsat(), node.clock).outcome == "found"
-    node.clock = 110 * SECOND + 1
-    assert node.command(whatsat(), node.clock).answer == b"? WHATSAT kiwi 10 5"
+    node.rules.clock = 110 * SECOND
+    assert decide(node, whatsat(), node.rules.clock).outcome == "found"
+    node.rules.clock = 110 * SECOND + 1
+    assert decide(node, whatsat(), node.rules.clock).answer == b"? WHATSAT kiwi 10 5"
     # It no longer stands in the way of an earlier time either, as on a server that never knew it.
-    assert node.command(iamat(time="4999"), node.clock).outcome == "stored"
+    assert decide(node, iamat(time="4999"), node.rules.clock).outcome == "stored"
 
 
 def test_what_is_too_old_is_neither_learned_nor_replayed_and_leaves_the_table_and_its_digests() -> None:
@@ -918,12 +922,12 @@ def test_what_is_too_old_is_neither_learned_nor_replayed_and_leaves_the_table_an
     assert old is not None
     assert just is not None
     assert young is not None
-    node.clock = 100 * SECOND
+    node.rules.clock = 100 * SECOND
     node.replay([old, None, just, young])
     assert server.lines() == {just.entry.line, young.entry.line}
     server.table.sweep(0, LEAVES, ALL)
     assert any(server.table.children(""))
-    node.clock = 200 * SECOND
+    node.rules.clock = 200 * SECOND
     while now <= TIMING.compare_seconds:
         node.tick(now)
         now += TIMING.heartbeat_seconds / TICKS
@@ -961,7 +965,7 @@ def test_what_ages_in_a_later_round_goes_too_a_part_of_the_table_each_tick(
         table.put(client, Entry(line, 0), table.leaf(client))
     now = 10.0
     while now < 10 + 3 * round_ + 1 + 2 * (round_ + tick):
-        node.clock = int(now * SECOND)
+        node.rules.clock = int(now * SECOND)
         node.tick(now)
         held = {client for client, _ in table}
         ages = {client: now - received / SECOND - 1 for client, received in lives.items()}
@@ -979,12 +983,12 @@ def test_what_is_held_and_too_old_is_no_obstacle_whether_a_client_or_a_neighbour
     wires = herd("AB", A=Server("A", limits=limits), B=Server("B", limits=limits))
     a, b = wires.servers["A"], wires.servers["B"]
     for server in (a, b):
-        server.node.clock = 100 * SECOND
-    assert a.node.command(iamat(time="600"), 100 * SECOND).outcome == "stored"  # a clock that is far ahead
+        server.node.rules.clock = 100 * SECOND
+    assert decide(a.node, iamat(time="600"), 100 * SECOND).outcome == "stored"  # a clock that is far ahead
     wires.settle()
     for server in (a, b):
-        server.node.clock = 120 * SECOND
-    assert a.node.command(iamat(time="120"), 120 * SECOND).outcome == "stored"
+        server.node.rules.clock = 120 * SECOND
+    assert decide(a.node, iamat(time="120"), 120 * SECOND).outcome == "stored"
     wires.settle()
     assert a.line() == b.line() is not None
     assert b"kiwi +1+1 120" in (b.line() or b"")
@@ -993,12 +997,12 @@ def test_what_is_held_and_too_old_is_no_obstacle_whether_a_client_or_a_neighbour
 def test_a_report_for_which_there_is_no_room_is_refused_though_what_is_too_old_is_later() -> None:
     server = Server("A", limits=Limits(max_age_seconds=10, max_table_bytes=35))
     node = server.node
-    assert node.command(iamat(time="9"), 5 * SECOND).outcome == "stored"
+    assert decide(node, iamat(time="9"), 5 * SECOND).outcome == "stored"
     longer = iamat(time="8", place="+1.0000+1")
-    node.clock = 15 * SECOND
-    assert node.command(longer, 15 * SECOND).outcome == "stale"
-    node.clock = 15 * SECOND + 1
-    assert node.command(longer, 15 * SECOND).outcome == "refused"
+    node.rules.clock = 15 * SECOND
+    assert decide(node, longer, 15 * SECOND).outcome == "stale"
+    node.rules.clock = 15 * SECOND + 1
+    assert decide(node, longer, 15 * SECOND).outcome == "refused"
 
 
 @pytest.mark.parametrize("lead", [0, 60])
@@ -1024,9 +1028,9 @@ DAY = 86_400 * SECOND
 
 def taken_at(received: int, client: str = "kiwi", time: str = "1800000000.000000000") -> bytes:
     """A report as a server took it at that time, in nanoseconds."""
-    report = parse_report(iamat(client, time))
+    report = parse_report(iamat(client, time), b"Clark", received)
     assert report is not None
-    return format_at(b"Clark", received, report)
+    return report.line
 
 
 def sent_by_a_neighbour(server: Server, *lines: bytes) -> None:
@@ -1037,7 +1041,7 @@ def sent_by_a_neighbour(server: Server, *lines: bytes) -> None:
 
 def test_a_line_received_in_the_future_by_more_than_the_bound_is_skipped_counted_and_told() -> None:
     server = Server("B")
-    server.node.clock = TODAY
+    server.node.rules.clock = TODAY
     bound, past = taken_at(TODAY + DAY), taken_at(TODAY + DAY + 1, "plum")
     forged = b"AT Clark +999999999999.999999999 pear +1+1 1800000000"
     early = b"AT Clark -900000000.000000000 fig +1+1 2700000000"  # a phone's clock that is ahead by decades
@@ -1054,7 +1058,7 @@ def test_a_line_received_in_the_future_by_more_than_the_bound_is_skipped_counted
 def test_what_comes_by_catching_up_is_judged_likewise_and_passed_on_to_nobody() -> None:
     a, b, c = Server("A"), Server("B"), Server("C")
     for server in (b, c):
-        server.node.clock = TODAY
+        server.node.rules.clock = TODAY
     forged, honest = taken_at(TODAY + 2 * DAY), taken_at(TODAY - 5_000 * DAY, "plum")
     a.learn([forged, honest])
     wires = Wires(a, b, c)
@@ -1075,7 +1079,7 @@ def test_a_server_whose_clock_was_never_set_judges_nothing_and_so_works_on(
     clock: int, limits: Limits
 ) -> None:
     server = Server("B", limits=limits)
-    server.node.clock = clock
+    server.node.rules.clock = clock
     line = taken_at(TODAY + 1_000 * DAY)
     sent_by_a_neighbour(server, line)
     assert server.lines() == {line}
@@ -1087,7 +1091,7 @@ def test_a_herd_with_a_clock_set_to_another_time_zone_agrees(hours: int) -> None
     a, b, c = wires.servers.values()
     off = hours * 3_600 * SECOND
     for server, clock in ((a, TODAY), (b, TODAY + off), (c, TODAY)):
-        server.node.clock = clock
+        server.node.rules.clock = clock
         server.report(iamat(server.name, "1800000000"), received=clock)
     wires.settle()
     assert a.lines() == b.lines() == c.lines()

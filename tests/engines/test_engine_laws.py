@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import pytest
+from deciding import decide, said
 from fake_redis import World, run
 from played_cluster import Asker, Front, played
 
@@ -35,8 +36,8 @@ class OnHerd:
         self._node = Node("Clark", Table(bytes(32)), limits, Timing(), alone=True, now=0.0)
 
     async def say(self, line: bytes | Overlong, at: int) -> Reply:
-        self._node.clock = at
-        return self._node.command(line, at)
+        self._node.rules.clock = at
+        return decide(self._node, line, at)
 
 
 class OnRedis:
@@ -48,7 +49,7 @@ class OnRedis:
         front, asker = self._front, Asker()
         self._world.clock = at // 1_000_000
         front.engine.begin(front.loop.time(), at)
-        (reply,) = front.engine.commands(asker, [line], at)  # type: ignore[arg-type] # all that is asked of a client
+        (reply,) = said(front.engine, asker, [line], at)
         asker.said.append((b"", reply))
         await front.all_settled(asker)
         return reply
@@ -204,7 +205,7 @@ def test_what_redis_never_expires_is_forgotten_at_its_age_too() -> None:
         asker = Asker()
         front.engine.begin(front.loop.time(), 100 * SECOND)
         lines = [b"WHATSAT kiwi 10 5", b"WHATSAT plum 10 5"]
-        replies = front.engine.commands(asker, lines, 100 * SECOND)  # type: ignore[arg-type] # as above
+        replies = said(front.engine, asker, lines, 100 * SECOND)
         asker.said += zip(lines, replies, strict=True)
         await front.all_settled(asker)
         assert asker.outcomes == ["unknown", "found"]

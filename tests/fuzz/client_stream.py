@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import oracle
 from cuts import cut
+from deciding import decide
 from quick_table import QuickTable
 
 from proxyherd.config.schema import Limits, Timing
@@ -95,10 +96,10 @@ def _answers(node: Node, pieces: list[bytes], *, half_close: bool, most: int, li
         framer.receive(piece)
         while lines := framer.lines(most):
             assert len(lines) <= most
-            yield from (_spell(node.command(line, RECEIVED)) for line in lines)
+            yield from (_spell(decide(node, line, RECEIVED)) for line in lines)
         assert framer.waiting <= limit
     if half_close:
-        yield from (_spell(node.command(line, RECEIVED)) for line in framer.end())
+        yield from (_spell(decide(node, line, RECEIVED)) for line in framer.end())
 
 
 def _spell(reply: Reply) -> bytes:

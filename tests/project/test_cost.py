@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from cost import PYTHON, Core, Cost, Meter, kept, kept_libraries, libraries, measure, table
 
-from proxyherd.core.messages import parse_command, parse_report
+from proxyherd.core.messages import parse_question, parse_report
 
 MOST = 0.1
 """How far a figure may be from what was kept, either way."""
@@ -72,13 +72,13 @@ def test_twice_the_work_counts_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     assert more_calls - calls == 100
 
 
-def twice(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    return lambda line: parse(line) and parse(line)
+def twice(parse: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *line: parse(*line) and parse(*line)
 
 
 def test_a_core_that_parses_twice_is_noticed(now: dict[str, Cost], monkeypatch: pytest.MonkeyPatch) -> None:
-    for parse in (parse_command, parse_report):
-        monkeypatch.setattr(f"proxyherd.core.node.{parse.__name__}", twice(parse))
+    for parse in (parse_question, parse_report):
+        monkeypatch.setattr(f"proxyherd.core.rules.{parse.__name__}", twice(parse))
     slower = Core().run()
     assert {"a first report", "a later report", "a stale report", "a question"} <= set(
         strayed(slower, {name: now[f"core: {name}"] for name in slower})

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache, partial
+from itertools import chain
 from pathlib import Path
 from typing import get_args
 
@@ -103,15 +104,26 @@ def test_the_values_of_labels_of_places_are_those_of_the_program() -> None:
     assert values("proxyherd_places_breaker_state", "state") == set(STATES)
 
 
+JUDGES = ("proxyherd/core/rules.py", "proxyherd/core/node.py")
+
+
 def test_the_outcomes_of_commands_are_those_of_the_program() -> None:
     """Where the core makes a reply, kind and outcome stand as they are; `left` and `answered` come later."""
-    calls = ast.walk(ast.parse((ROOT / "proxyherd/core/node.py").read_text()))
-    made = [call.args[:2] for call in calls if isinstance(call, ast.Call) and last_name(call.func) == "Reply"]
+    code = [*chain.from_iterable(ast.walk(ast.parse((ROOT / file).read_text())) for file in JUDGES)]
+    made = [call.args[:2] for call in code if isinstance(call, ast.Call) and last_name(call.func) == "Reply"]
     pairs = {tuple(arg.value for arg in args if isinstance(arg, ast.Constant)) for args in made}
     told = {(command, outcome) for command, outcome, _ in COMMANDS}
-    not_yet = {("whatsat", "found"), ("whatsat", "waiting")}
-    assert not_yet < pairs
-    assert {pair for pair in pairs if len(pair) == 2} - not_yet < told
+    assert ("whatsat", "waiting") in pairs
+    assert {pair for pair in pairs if len(pair) == 2} - {("whatsat", "waiting")} < told
+    # What comes of a question, and of what there is no room for, is written into its reply.
+    come = {
+        assigned.value.elts[0].value
+        for assigned in code
+        if isinstance(assigned, ast.Assign) and ".outcome" in ast.unparse(assigned.targets[0])
+        if isinstance(assigned.value, ast.Tuple) and isinstance(assigned.value.elts[0], ast.Constant)
+    }
+    assert come == {"found", "unknown", "refused"}
+    assert {("whatsat", "unknown"), ("whatsat", "refused"), ("iamat", "refused")} < told
     assert {("whatsat", "answered"), ("whatsat", "left"), ("whatsat", "refused")} < told
 
 

@@ -30,10 +30,10 @@ from quick_table import QuickTable
 from redis_cluster import Cluster
 from targets import TARGETS, Target
 
-from proxyherd.core import node, walks
+from proxyherd.core import node, rules, walks
 from proxyherd.core.framing import LineFramer
 from proxyherd.core.link import NONCE_BYTES, Link, State, Terms
-from proxyherd.core.messages import At, Entry, Iamat, format_at, parse_at
+from proxyherd.core.messages import At, Entry, Report, parse_at, parse_report
 from proxyherd.core.table import LEAVES, Table
 
 LIMIT = client_stream.LINE_BYTES
@@ -398,10 +398,10 @@ def test_a_line_limit_off_by_one_is_found() -> None:
 
 
 def test_times_compared_as_floats_are_found() -> None:
-    def through_a_float(server: bytes, received: int, report: Iamat) -> bytes:
-        return format_at(server, int(float(received)), report)
+    def through_a_float(line: bytes, server: bytes, received: int) -> Report | None:
+        return parse_report(line, server, int(float(received)))
 
-    with patch.object(node, "format_at", through_a_float):
+    with patch.object(rules, "parse_report", through_a_float):
         assert found_by("client")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from deciding import decide
 from fake_google import FakeGoogle, Reply
 from herd_process import Connection, now, running_server, wait_until
 
@@ -81,17 +82,17 @@ def test_a_stranger_without_the_secret_is_told_that_and_no_more() -> None:
 
 def test_clients_share_the_table_which_one_of_them_can_fill_and_known_clients_are_served_on() -> None:
     node = alone(max_clients=2)
-    outcomes = [node.command(b"IAMAT c%d +1+1 5" % number, 9 * SECOND).outcome for number in range(3)]
+    outcomes = [decide(node, b"IAMAT c%d +1+1 5" % number, 9 * SECOND).outcome for number in range(3)]
     assert outcomes == ["stored", "stored", "refused"]
-    assert node.command(b"IAMAT c1 +1+1 6", 9 * SECOND).outcome == "stored"
+    assert decide(node, b"IAMAT c1 +1+1 6", 9 * SECOND).outcome == "stored"
 
 
 def test_clients_share_names_so_that_a_report_from_the_future_hides_later_ones_unless_it_is_refused() -> None:
     future, honest = b"IAMAT kiwi +0+0 999999999999", b"IAMAT kiwi +1+1 9"
     node = alone()
-    assert [node.command(line, 9 * SECOND).outcome for line in (future, honest)] == ["stored", "stale"]
+    assert [decide(node, line, 9 * SECOND).outcome for line in (future, honest)] == ["stored", "stale"]
     node = alone(max_clock_lead_seconds=60)
-    assert [node.command(line, 9 * SECOND).outcome for line in (future, honest)] == ["refused", "stored"]
+    assert [decide(node, line, 9 * SECOND).outcome for line in (future, honest)] == ["refused", "stored"]
 
 
 # --- what is written down, and for how long
@@ -103,7 +104,7 @@ def test_entries_that_expire_leave_the_disk_when_the_journal_is_written_anew(tmp
     journal = Journal(folder, line_bytes=8_448, rewrite_bytes=1 << 20)
     journal.start()
     assert journal.append(lines)
-    node.clock = 100 * SECOND  # what was received before second 90 is too old
+    node.rules.clock = 100 * SECOND  # what was received before second 90 is too old
     node.replay(map(parse_at, lines))
     rewrite = journal.begin_rewrite()
     assert rewrite is not None

@@ -173,7 +173,7 @@ def test_damage_is_left_out_and_told_and_a_torn_tail_is_no_damage(folder: Path) 
 def test_what_the_herd_forgets_is_not_exported(folder: Path) -> None:
     now = time.time_ns()
     old, new = (
-        messages.format_at(b"Ann", received, messages.Iamat(name, name + b" +1+1 5", 5 * 10**9))
+        b"AT Ann +%d.%09d %b +1+1 5" % (*divmod(received - 5 * 10**9, 10**9), name)
         for name, received in ((b"old", now - 101 * 10**9), (b"new", now - 10 * 10**9))
     )
     write_journal([old, new])

@@ -18,6 +18,7 @@ import pytest
 from cost import invalid, report, settled, update
 
 from proxyherd.config.herd_file import Address, parse
+from proxyherd.core.engine import Said, Settled
 from proxyherd.core.notes import Heard, LinkUp
 from proxyherd.engines.herd import engine as replicated
 from proxyherd.engines.herd.peers import Peers
@@ -391,23 +392,23 @@ class Turns:
     def __init__(self, bob: Bob, monkeypatch: pytest.MonkeyPatch) -> None:
         self.clients: list[int] = []
         self.peers: list[int] = []
-        engine, notes = bob.engine, bob.engine.notes
-        reports = engine.reports
+        engine = bob.engine
+        decide, end = engine.decide, engine.end
 
-        def count_clients(said: list[list[bytes]], received: int) -> Any:
-            self._clients = sum(map(len, said))
-            return reports(said, received)
+        def count_clients(said: list[Said]) -> None:
+            self._clients = sum(len(one.lines) for one in said)
+            decide(said)
 
-        def count_peers() -> Any:
-            told = notes()
+        def count_peers(now: float) -> Settled:
+            settled: Settled = end(now)
             self.clients.append(self._clients)
-            self.peers.append(sum(len(note.clients) for note in told if isinstance(note, Heard)))
+            self.peers.append(sum(len(note.clients) for note in settled.notes if isinstance(note, Heard)))
             self._clients = 0
-            return told
+            return settled
 
         self._clients = 0
-        monkeypatch.setattr(engine, "reports", count_clients)
-        monkeypatch.setattr(engine, "notes", count_peers)
+        monkeypatch.setattr(engine, "decide", count_clients)
+        monkeypatch.setattr(engine, "end", count_peers)
 
 
 async def rest(turns: Turns) -> None:

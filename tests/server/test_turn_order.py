@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,10 +13,13 @@ import fake_redis
 import pytest
 from turns import Held, Pipeliner, no_places, node, turns_of_the_loop
 
-from proxyherd.core.engine import Client, Settled
+from proxyherd.config.schema import Limits
+from proxyherd.core.engine import Client, Said, Settled
 from proxyherd.core.framing import Overlong
+from proxyherd.core.messages import Report
 from proxyherd.core.notes import LinkUp, Note
 from proxyherd.core.reply import Reply
+from proxyherd.core.rules import Rules
 from proxyherd.engines.herd.engine import Replicated
 from proxyherd.places import Places
 from proxyherd.server.turn import Turn
@@ -31,6 +35,7 @@ class Scripted:
 
     def __init__(self) -> None:
         self.wake: Callable[[], None] = lambda: None
+        self.rules = Rules("A", Limits())
         self.full = False
         self.more = False
         self.kept: bool | Awaitable[bool] = True
@@ -44,28 +49,24 @@ class Scripted:
         self.called.append("begin")
         self.lately.append(lately)
 
-    def reports(self, said: Sequence[Sequence[bytes | Overlong]], received: int) -> list[list[bytes]]:
-        self.called.append("reports")
-        answered: list[list[bytes]] = []
-        for lines in said:
-            answered.append([])
-            for line in cast("Sequence[bytes]", lines):
-                if not line.startswith(b"R"):
-                    break
-                answered[-1].append(b"AT A +0.000000000 %b +1+1 5" % line)
-        return answered
+    def decide(self, said: Sequence[Said]) -> None:
+        """Take lines that begin with R for reports, which are stored unless they could not be kept."""
+        stored = len(said) if "undo" not in self.called else 0
+        self.called.append(f"decide {[len(one.lines) for one in said]}")
+        for one in said:
+            lines = cast("list[bytes]", one.lines)
+            run = [line for line in takewhile(lambda line: line.startswith(b"R"), lines) if stored]
+            one.reports = [Report(line, b"AT A +0.000000000 %b +1+1 5" % line, 5) for line in run]
+            one.stored = len(run)
+            try:
+                one.replies = [self.reply(one.client, line) for line in lines[len(run) :]]
+            except ZeroDivisionError as error:
+                one.error = error
 
-    def commands(self, client: Client, lines: Sequence[bytes | Overlong], received: int) -> list[Reply]:
-        self.called.append(f"commands {len(lines)}")
-        return [self._reply(cast("bytes", line)) for line in lines]
-
-    def _reply(self, line: bytes) -> Reply:
+    def reply(self, client: Client, line: bytes) -> Reply:
         if line.startswith(b"W"):
             return Reply("whatsat", "waiting")
         return Reply("other", "invalid", b"? " + line)
-
-    def wait(self, client: Client, lines: Sequence[bytes | Overlong], replies: Sequence[Reply]) -> None:
-        self.called.append("wait")
 
     def keep(self) -> bool | Awaitable[bool]:
         self.called.append("keep")
@@ -76,17 +77,12 @@ class Scripted:
     def undo(self) -> None:
         self.called.append("undo")
 
-    def tell(self, now: float) -> None:
-        self.called.append("tell")
-
-    def settled(self) -> Settled | None:
-        self.called.append("settled")
-        return self.settle.pop(0) if self.settle else None
-
-    def notes(self) -> list[Note]:
-        self.called.append("notes")
-        noted, self.noted = self.noted, []
-        return noted
+    def end(self, now: float) -> Settled:
+        self.called.append("end")
+        settled = self.settle.pop(0) if self.settle else Settled()
+        settled.notes, self.noted = self.noted, []
+        settled.more = self.more
+        return settled
 
 
 class World:
@@ -153,7 +149,7 @@ def test_a_turn_stores_keeps_tells_neighbours_and_then_answers_and_logs(run: Run
     async def body(world: World) -> None:
         reports, others = world.client(b"R1", b"R2"), world.client(b"R3", b"bad", name="10.0.0.2:5")
         world.engine.noted = [LinkUp("Ann", dialled=True)]
-        order = "begin, reports, commands 1, keep, tell, answer, wait, release, settled, notes"
+        order = "begin, decide [2, 2], keep, end, answer, release"
         assert ", ".join(await world.one_turn()) == order
         assert [one[-6:] for one in reports.answers] == [b"+1+1 5"] * 2
         assert others.answers[1] == b"? bad"
@@ -193,11 +189,11 @@ def test_clients_wait_while_the_engine_is_full_and_no_turn_spins_for_them(run: R
     async def body(world: World) -> None:
         world.engine.full = True
         client = world.client(b"R1")
-        assert "reports" not in await world.one_turn()
+        assert "decide [1]" not in await world.one_turn()
         assert await world.one_turn() == []
         world.engine.full = False
         world.engine.wake()
-        assert "reports" in await world.one_turn()
+        assert "decide [1]" in await world.one_turn()
         assert len(client.answers) == 1
 
     run(body)
@@ -273,8 +269,7 @@ def test_what_cannot_be_kept_is_taken_back_and_decided_again_before_anybody_is_t
         else:
             engine.kept = False if how == "false" else kept()
         called = [*await world.one_turn(), *await world.one_turn()]
-        assert called[:5] == ["begin", "reports", "commands 1", "keep", "undo"]
-        assert called[5:8] == ["commands 2", "commands 2", "tell"]
+        assert called[:6] == ["begin", "decide [2, 2]", "keep", "undo", "decide [2, 2]", "end"]
         assert first.answers == [b"? R1", b"? R2"]
         assert second.answers == [b"? R3", b"? bad"]
         told = [one["reason"] for one in world.logged("internal_error")]
@@ -362,14 +357,14 @@ def test_who_raises_while_it_is_let_go_holds_up_nobody_who_goes_too(run: Run) ->
 def test_a_client_that_makes_the_engine_raise_is_ended_and_the_others_have_their_answers(run: Run) -> None:
     async def body(world: World) -> None:
         raises, behind = world.client(b"bad"), world.client(b"bad", name="10.0.0.2:5")
-        decide, failed = world.engine.commands, []
+        reply, failed = world.engine.reply, []
 
-        def stumble(client: Client, *arguments: Any) -> list[Reply]:
+        def stumble(client: Client, line: bytes) -> Reply:
             if client is raises:
                 raise ZeroDivisionError
-            return decide(client, *arguments)
+            return reply(client, line)
 
-        world.engine.commands = stumble  # type: ignore[assignment,method-assign]
+        world.engine.reply = stumble  # type: ignore[method-assign]
         raises.fail = lambda: failed.append(True)  # type: ignore[method-assign]
         await world.one_turn()
         assert failed == [True]

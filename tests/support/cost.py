@@ -182,7 +182,8 @@ class Core:
     def commands(self, name: str, lines: list[bytes], outcome: str) -> None:
         node = self.node
         with Meter() as meter:
-            replies = [node.command(line, EPOCH * SECOND) for line in lines]
+            reports, others = node.rules.judge(lines, EPOCH * SECOND)
+            replies = [node.decide(*one) for one in zip(lines, (*reports, *others), strict=True)]
             node.flood()
         assert {reply.outcome for reply in replies} == {outcome}
         self._clear(name, meter)

@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
+from deciding import said
 from fake_redis import Silent, World, run
 
 from proxyherd.config.schema import Limits, RedisSettings
-from proxyherd.core.engine import Client
 from proxyherd.core.reply import Reply
+from proxyherd.core.rules import Rules
 from proxyherd.engines.redis import layout
 from proxyherd.engines.redis.engine import Clustered
 from proxyherd.telemetry.observer import Observer
@@ -79,9 +80,12 @@ class Front:
         self._looking = False
         redis = RedisSettings(nodes=("127.0.0.1:7001",), **({"deadline_seconds": 3_600.0} | keys))
         self.engine = Clustered(
-            "Clark", limits or Limits(), redis, cast("Observer", self.observer), world.library
+            Rules("Clark", limits or Limits()),
+            redis,
+            cast("Observer", self.observer),
+            world.library,
+            doubt=self.doubt,
         )
-        self.engine.doubt = self.doubt
         self.engine.wake = lambda: cast("None", self.loop.call_soon(self._turn))
         self.engine.learn(world.owners)
         self.loop.call_later(0.1, self._tick)
@@ -106,17 +110,16 @@ class Front:
         self.loop.call_later(0.1, self._tick)
 
     def _turn(self) -> None:
-        if (settled := self.engine.settled()) is not None:
-            for client in settled.clients:
-                assert isinstance(client, Asker)
-            for client, reason in settled.given_up:
-                assert isinstance(client, Asker)
-                client.given_up = reason
+        settled = self.engine.end(self.loop.time())
+        for client in settled.clients:
+            assert isinstance(client, Asker)
+        for client, reason in settled.given_up:
+            assert isinstance(client, Asker)
+            client.given_up = reason
 
     def say(self, asker: Asker, *lines: bytes) -> None:
         self.engine.begin(self.loop.time(), NOW)
-        replies = self.engine.commands(cast("Client", asker), lines, NOW)
-        asker.said.extend(zip(lines, replies, strict=True))
+        asker.said.extend(zip(lines, said(self.engine, asker, lines, NOW), strict=True))
 
     async def all_settled(self, asker: Asker, seconds: float = 60.0) -> None:
         """Wait until nothing of it waits any more."""

@@ -20,12 +20,14 @@ from random import Random
 from typing import Any, Literal
 from unittest.mock import patch
 
+from deciding import decide
+
 from proxyherd.config.herd_file import PEER_LINE_SLACK
 from proxyherd.config.schema import Limits, Timing
 from proxyherd.core import catchup, peer_messages, table, walks
 from proxyherd.core.backoff import backoff
 from proxyherd.core.link import NONCE_BYTES, Link, State, Terms
-from proxyherd.core.messages import Entry, Iamat, Whatsat, parse_at, parse_command
+from proxyherd.core.messages import Entry, parse_at, parse_question, parse_report
 from proxyherd.core.node import Node
 from proxyherd.core.reply import Reply
 from proxyherd.core.table import Room, Table
@@ -200,6 +202,7 @@ class Server:
         self.turn_due = False
         self.disk_full_until = 0.0
         self.disk_failed = False
+        self.takes_reports = True  # in this turn
         self.stalled_until = 0.0
         self.kernel: deque[tuple[End, bytes | None]] = deque()  # arrived while it was stalled
 
@@ -359,11 +362,13 @@ class Herd:
         more = acting.work(now)
         lines = list(server.commands)
         server.commands.clear()
-        acting.takes_reports = self.disk_works(server)
+        server.takes_reports = self.disk_works(server)
+        acting.rules.begin(0, takes_reports=server.takes_reports)
         replies = [self.command(server, line) for line in lines]
         if acting.news and not self.append(server):
             self.undo(server)
-            acting.takes_reports = False
+            server.takes_reports = False
+            acting.rules.refuse_reports()
             replies = [self.command(server, line) for line in lines]
         if server.waiting and not acting.all_wait:
             again, server.waiting = server.waiting, []
@@ -388,14 +393,14 @@ class Herd:
             self.went_live(end)
 
     def command(self, server: Server, line: bytes) -> Reply:
-        report = parse_command(line)
-        if isinstance(report, Whatsat):
-            return server.node.command(line, 0)
-        assert isinstance(report, Iamat)
+        report = parse_report(line, b"", 0)
+        if report is None:
+            assert parse_question(line) is not None
+            return decide(server.node, line, 0)
         held = server.table.get(report.client)
-        reply = server.node.command(line, EPOCH * SECOND + int(self.now * SECOND) + server.skew)
+        reply = decide(server.node, line, EPOCH * SECOND + int(self.now * SECOND) + server.skew)
         later = held is None or report.nanoseconds > held.nanoseconds
-        due = "refused" if not server.node.takes_reports else "stored" if later else "stale"
+        due = "refused" if not server.takes_reports else "stored" if later else "stale"
         if reply.outcome != due:
             self.broken(f"{server.name} answered {line!r} as {reply.outcome}")
         return reply
@@ -409,8 +414,8 @@ class Herd:
         self.say(f"{server.name} answers {reply.answer.decode()} ({reply.outcome})")
         if reply.outcome == "stored":
             self.answered += 1
-            report = parse_command(line)
-            assert isinstance(report, Iamat)
+            report = parse_report(line, b"", 0)
+            assert report is not None
             order = report.nanoseconds, reply.answer
             server.promised[report.client] = max(order, server.promised.get(report.client, order))
             if self.plan.journal == "kept":

@@ -79,7 +79,7 @@ class Durability:
         began = time.monotonic()
         lines = size = 0
         whole = max(self._journal.bytes_found, 1)
-        self._node.clock = time.time_ns()
+        self._node.rules.clock = time.time_ns()
         for found in self._journal.replay():
             if isinstance(found, Finding):
                 self._report(found)

@@ -9,16 +9,15 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, Protocol
+from operator import attrgetter
+from typing import Final, Protocol, cast
 
 from proxyherd.core.early_queries import MOST, EarlyQueries, Query
-from proxyherd.core.engine import Client, Settled
-from proxyherd.core.framing import Overlong
+from proxyherd.core.engine import Client, Said, Settled
 from proxyherd.core.link import Link
-from proxyherd.core.messages import invalid
 from proxyherd.core.node import Node
-from proxyherd.core.notes import Note
 from proxyherd.core.reply import Reply, leave
+from proxyherd.core.rules import refuse
 
 _PEER_LINES: Final = 1_024
 """Lines of all peers in one turn in which no client waits: some five milliseconds."""
@@ -70,6 +69,9 @@ class Journal(Protocol):
         """Bring them to disk, where `always`; False likewise."""
 
 
+_reports = attrgetter("reports")
+
+
 def share(lately: int) -> int:
     """Return how many lines of peers are for one turn, where clients have said so many in the latest one."""
     if not lately:
@@ -85,7 +87,7 @@ class Replicated:
 
     def __init__(self, node: Node, journal: Journal, loop: asyncio.AbstractEventLoop) -> None:
         self.wake: Callable[[], None] = lambda: None
-        self.reports = node.reports
+        self.rules = node.rules
         self._node = node
         self._journal = journal
         self._loop = loop
@@ -94,6 +96,7 @@ class Replicated:
         self._more: bool  # whether what takes long goes on
         self._syncs = False
         self._early: EarlyQueries[Client] = EarlyQueries()
+        self._waiting: list[Query[Client]] = []  # since this turn
         self._stage = node.all_wait, node.ready
         self._looked_up: list[Query[Client]] = []
         self._given_up: list[Client] = []
@@ -138,29 +141,28 @@ class Replicated:
     def begin(self, now: float, received: int, lately: int) -> None:
         """Hear the peers, and do a slice of what takes long."""
         node = self._node
-        node.clock = received
+        self.rules.begin(received, takes_reports=self._journal.takes_reports)
         if self._peers:
             self._hear_peers(now, share(lately))
         self._more = node.work(now)
-        node.takes_reports = self._journal.takes_reports
 
-    def commands(self, _: Client, lines: Sequence[bytes | Overlong], received: int) -> list[Reply]:
-        """Decide about each line, storing what is to be stored."""
-        decide = self._node.command
-        return [decide(line, received) for line in lines]
+    def decide(self, said: Sequence[Said]) -> None:
+        """Store the reports that each client's lines begin with, then do what is behind them."""
+        for one, stored in zip(said, self._node.store(map(_reports, said)), strict=True):
+            one.stored = stored
+            if stored < len(one.lines):
+                try:
+                    self._decide_others(one)
+                except Exception as error:  # noqa: BLE001 - the other clients' lines are decided
+                    one.error = error
 
-    def wait(self, client: Client, lines: Sequence[bytes | Overlong], replies: Sequence[Reply]) -> None:
-        """Let queries wait until the server is ready, or knows their client."""
+    def _decide_others(self, one: Said) -> None:
+        lines = cast("list[bytes]", one.lines[one.stored :])  # of an overlong one nothing is asked
+        judged = [*one.reports[one.stored :], *one.others]
+        one.replies = replies = [*map(self._node.decide, lines, judged)]
         for line, reply in zip(lines, replies, strict=True):
-            if reply.answer is not None or reply.entry is not None:
-                continue
-            assert isinstance(line, bytes)
-            if client.gone:
-                leave(reply)
-            elif self._stops:
-                self._given_up.append(client)
-            elif not self._early.add(client, line, reply):
-                reply.outcome, reply.answer = "refused", invalid(line)
+            if reply.answer is None and reply.entry is None:
+                self._waiting.append((one.client, line, reply))
 
     def keep(self) -> bool | Awaitable[bool]:
         """Append what this turn has stored to the journal; False if its reports must be decided again, refused."""
@@ -182,35 +184,43 @@ class Replicated:
     def undo(self) -> None:
         """Take back this turn's reports, which could not be kept, and take no more of them."""
         self._node.undo_reports()
-        self._node.takes_reports = False
+        self.rules.refuse_reports()
+        self._waiting.clear()
         for client, line, reply in self._looked_up:
             self._look_up(client, line, reply)
 
-    def tell(self, now: float) -> None:
-        """Hand everything to the peers, before any client has its answer."""
-        self._node.flood()
+    def end(self, now: float) -> Settled:
+        """Hand everything to the peers; return whose queries have waited here, and wait here no more."""
+        node = self._node
+        node.flood()
         self._release(now)
+        if self._waiting:
+            self._let_wait()
+        settled = Settled()
+        if self._looked_up or self._given_up:
+            self._settle(settled)
+        settled.notes, node.notes = node.notes, []
+        settled.more = self.more
+        return settled
 
-    def settled(self) -> Settled | None:
-        """Return whose queries have waited here, and wait here no more."""
-        if not self._looked_up and not self._given_up:
-            return None
+    def _let_wait(self) -> None:
+        """Let queries wait until the server is ready, or knows their client."""
+        waiting, self._waiting = self._waiting, []
+        for client, line, reply in waiting:
+            if client.gone:
+                leave(reply)
+            elif self._stops:
+                self._given_up.append(client)
+            elif not self._early.add(client, line, reply):
+                refuse(reply, line)
+
+    def _settle(self, settled: Settled) -> None:
         looked_up, self._looked_up = self._looked_up, []
         given_up, self._given_up = dict.fromkeys(self._given_up), []
-        settled = [
-            (client, reply) for client, line, reply in looked_up if not self._waits(client, line, reply)
-        ]
-        found = [(client, reply) for client, reply in settled if reply.entry is not None]
-        return Settled(
-            dict.fromkeys(client for client, _ in settled),
-            found,
-            [(client, "server stops") for client in given_up],
-        )
-
-    def notes(self) -> list[Note]:
-        """Return what has happened that is worth a line in the log."""
-        notes, self._node.notes = self._node.notes, []
-        return notes
+        done = [(client, reply) for client, line, reply in looked_up if not self._waits(client, line, reply)]
+        settled.clients = dict.fromkeys(client for client, _ in done)
+        settled.found = [(client, reply) for client, reply in done if reply.entry is not None]
+        settled.given_up = [(client, "server stops") for client in given_up]
 
     @property
     def more(self) -> bool:
@@ -267,7 +277,7 @@ class Replicated:
             return False
         if self._early.add(client, line, reply):
             return True
-        reply.outcome, reply.answer = "refused", invalid(line)
+        refuse(reply, line)
         return False
 
     def _look_up(self, client: Client, line: bytes, reply: Reply) -> None:

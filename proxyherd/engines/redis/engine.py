@@ -8,26 +8,16 @@ the deadline; then the connections that asked are closed without an answer.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, cast
 from zlib import crc32
 
 from proxyherd.config.herd_file import Address
-from proxyherd.config.schema import Limits, RedisSettings
-from proxyherd.core.engine import Client, Settled
-from proxyherd.core.framing import Overlong
-from proxyherd.core.messages import (
-    MOST_NANOSECONDS,
-    NANOSECONDS,
-    Whatsat,
-    format_at,
-    invalid,
-    parse_command,
-    parse_report,
-    word,
-)
-from proxyherd.core.notes import Note
+from proxyherd.config.schema import RedisSettings
+from proxyherd.core.engine import Client, Said, Settled
+from proxyherd.core.messages import Report, Whatsat
 from proxyherd.core.reply import Reply
+from proxyherd.core.rules import Rules
 from proxyherd.engines.redis import layout
 from proxyherd.engines.redis.backlog import Backlog
 from proxyherd.engines.redis.batch import Asked, Batch, Failed, Wish
@@ -60,35 +50,31 @@ _MILLISECOND: Final = 1_000_000
 class Clustered:
     """What one server's turns store in, and ask."""
 
-    more = False
-
     def __init__(
         self,
-        name: str,
-        limits: Limits,
+        rules: Rules,
         settings: RedisSettings,
         observer: Observer,
         library: Library,
+        *,
+        doubt: Callable[[], None],
     ) -> None:
         self.wake: Callable[[], None] = lambda: None
-        self.doubt: Callable[[], None] = lambda: None
-        """Called when who is master of what is to be found out anew."""
+        self.rules = rules
         self.routes = Routes(self._connect)
-        self._name = name.encode()
+        self._doubt = doubt
         self._settings = settings
         self._observer = observer
         self._library = library
         self._sealing = Sealing(settings)
         self._loop = asyncio.get_running_loop()
-        self._lead = int(limits.max_clock_lead_seconds * NANOSECONDS)
-        self._age = int(limits.max_age_seconds * NANOSECONDS)
         self._now: float
         self._queues: list[list[Wish]] = [[] for _ in range(layout.TAGS)]
         self.backlog = Backlog(self._queues, self.routes)
         self._busy = bytearray(layout.TAGS)  # waits for a batch, or is in flight
         self._singly: set[int] = set()  # tags whose keys are on their way
         self._particular: set[int] = set()  # all of these, and tags that want more than reports
-        self._outcomes = Outcomes(self._age)
+        self._outcomes = Outcomes(rules)
 
     # What a turn wants. --------------------------------------------------------------------------------------
 
@@ -99,47 +85,42 @@ class Clustered:
 
     def begin(self, now: float, received: int, *_: object) -> None:
         """Note the time: `now` by the loop's clock, `received` in nanoseconds of POSIX time."""
-        self.backlog.clock = now
-        self._now, self._outcomes.clock = now, received
+        self.backlog.clock = self._now = now
+        self.rules.begin(received, takes_reports=True)
 
-    def reports(self, said: Sequence[Sequence[bytes | Overlong]], _: int) -> list[list[bytes]]:
-        """Store nothing at once."""
-        return [[] for _ in said]
+    def decide(self, said: Sequence[Said]) -> None:
+        """Let what is said wait for the next batches."""
+        for one in said:
+            try:
+                self._decide(one)
+            except Exception as error:  # noqa: BLE001 - the other clients' lines are decided
+                one.error = error
 
-    def commands(self, client: Client, lines: Sequence[bytes | Overlong], received: int) -> Sequence[Reply]:
-        """Decide what lines are answered with; what they want of the cluster waits for the next batches."""
-        name, now, ask = self._name, self._now, self._ask
-        latest = received + self._lead if self._lead else MOST_NANOSECONDS
-        expires = spell_word(b"%d" % ((received + self._age) // _MILLISECOND)) if self._age else b""
+    def _decide(self, one: Said) -> None:
+        client, now, ask, age = one.client, self._now, self._ask, self.rules.age
+        expires = spell_word(b"%d" % ((self.rules.clock + age) // _MILLISECOND)) if age else b""
+        lines = cast("list[bytes]", one.lines)  # of an overlong one nothing is asked
         replies: list[Reply] = []
-        for line in lines:
-            if type(line) is not bytes or (report := parse_report(line)) is None:
-                replies.append(self._decide(client, line))
+        one.replies = replies
+        for line, judged in zip(lines, (*one.reports, *one.others), strict=True):
+            if type(judged) is not Report:
+                replies.append(self._decide_other(client, line, judged))
                 continue
-            nanoseconds = report.nanoseconds
-            if nanoseconds > latest:
-                replies.append(Reply("iamat", "refused", invalid(line)))
-                continue
-            reported = report.client  # what `spell_key` does, without calling it for each report
-            at = format_at(name, received, report)
+            at, reported = judged.line, judged.client
             tag = crc32(reported) & LAST_TAG
-            prefix = PREFIXES[tag]
+            prefix = PREFIXES[tag]  # what `spell_key` does, without calling it for each report
             key = SENT_KEY % (len(prefix) + len(reported), prefix, reported)
-            value = SENT_VALUE % (VALUE_BYTES + len(at), nanoseconds, at)
+            value = SENT_VALUE % (VALUE_BYTES + len(at), judged.nanoseconds, at)
             asked = Asked("iamat", "waiting", None, None, None, "", 0, key, value, at, now, expires)
             replies.append(asked)
             ask(client, asked, line, tag)
-        return replies
 
-    def _decide(self, client: Client, line: bytes | Overlong) -> Reply:
-        """Decide about what is no report."""
-        if isinstance(line, Overlong):
-            return Reply("other", "overlong", invalid(line.start))
-        message = parse_command(line)
-        if type(message) is not Whatsat:
-            return Reply(word(line), "invalid", invalid(line))
-        asked = Asked("whatsat", "waiting", whatsat=message, key=spell_key(message.client), since=self._now)
-        tag = layout.tag(message.client)
+    def _decide_other(self, client: Client, line: bytes, judged: Whatsat | Reply) -> Reply:
+        """Let a question wait; return what becomes of the line."""
+        if isinstance(judged, Reply):
+            return judged
+        asked = Asked("whatsat", "waiting", whatsat=judged, key=spell_key(judged.client), since=self._now)
+        tag = layout.tag(judged.client)
         self._particular.add(tag)
         self._ask(client, asked, line, tag)
         return asked
@@ -157,26 +138,16 @@ class Clustered:
             self._busy[tag] = 1
             self.routes.route(tag)
 
-    def wait(self, *_: object) -> None:
-        """They wait already."""
-
-    def keep(self) -> bool | Awaitable[bool]:
+    def keep(self) -> bool:
         """Masters take what waits for them as soon as the turn is over."""
         return True
 
     def undo(self) -> None:
         """Nothing was stored at once."""
 
-    def tell(self, now: float) -> None:
-        """There is nobody to tell."""
-
-    def settled(self) -> Settled | None:
+    def end(self, _: float) -> Settled:
         """Return whose replies have come since the last turn."""
         return self._outcomes.take()
-
-    def notes(self) -> list[Note]:
-        """Return nothing: there are no neighbours."""
-        return []
 
     # What a shard wants. -------------------------------------------------------------------------------------
 
@@ -274,7 +245,7 @@ class Clustered:
             self.routes.detours.pop(tag, None)
             self.routes.route(tag)
         self._observer.cluster.retried(why, batch.wishes)
-        self.doubt()
+        self._doubt()
 
     def _put_back(self, tag: int, wishes: list[Wish], undone: int = 0) -> None:
         """Let wishes stand in a tag's queue again, before what has come since; so many of them were surely not done."""
@@ -287,7 +258,7 @@ class Clustered:
         """Note that a master can be had, or no longer."""
         self._observer.cluster.master(str(shard.address), shard.trouble)
         if shard.trouble:
-            self.doubt()
+            self._doubt()
 
     def fault(self, what: str, error: Exception) -> None:
         """Note a fault of the program."""
@@ -303,7 +274,7 @@ class Clustered:
             # A node that is not known yet may have another name in the view that is asked for now.
             self.routes.owners[tag] = self.routes.shards.get(named(error, shard), self.routes.owners[tag])
             self._later(tag)
-            self.doubt()
+            self._doubt()
         elif isinstance(error, library.asked):
             self._observer.cluster.retried("asked", len(failed.wishes))
             self._separate(tag)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Final, cast
 
 from proxyherd.core.engine import Client, Settled
-from proxyherd.core.messages import invalid, received
 from proxyherd.core.reply import Reply
+from proxyherd.core.rules import Rules, find, refuse
 from proxyherd.engines.redis import layout
 from proxyherd.engines.redis.batch import Batch, Wish
 
@@ -20,20 +20,16 @@ _GIVEN_UP: Final = "no answer from the cluster"
 
 
 class Outcomes:
-    """Gathers outcomes. `age`: nanoseconds after which a location is forgotten; 0: never."""
+    """Gathers outcomes."""
 
-    def __init__(self, age: int) -> None:
-        self.clock: int
-        """Nanoseconds of POSIX time: what is too old is judged by it."""
-        self._age = age
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
         self._settled: dict[Client, None] = {}
         self._found: list[tuple[Client, Reply]] = []
         self._given_up: dict[Client, str] = {}
 
-    def take(self) -> Settled | None:
-        """Return what has gathered since the last time; None: nothing."""
-        if not self._settled and not self._given_up:
-            return None
+    def take(self) -> Settled:
+        """Return what has gathered since the last time."""
         settled = Settled(self._settled, self._found, self._given_up.items())
         self._settled, self._found, self._given_up = {}, [], {}
         return settled
@@ -56,16 +52,14 @@ class Outcomes:
                 elif outcome == _NOT_LATER:
                     asked.outcome, asked.answer = "stale", asked.at
                 else:  # the key is none of ours
-                    asked.outcome, asked.answer = "refused", invalid(line)
+                    refuse(asked, line)
 
     def _give_found(self, wishes: list[Wish], values: list[bytes | None]) -> None:
         """Give questions what was found."""
         for (client, asked, line), value in zip(wishes, values, strict=True):
-            entry = layout.entry(value) if value is not None else None
-            if entry is None or (self._age and received(entry.line) + self._age < self.clock):
-                asked.outcome, asked.answer = "unknown", invalid(line)
-            else:
-                asked.outcome, asked.entry = "found", entry
+            held = layout.entry(value) if value is not None else None
+            find(asked, line, self._rules.remembered(held))
+            if asked.entry is not None:
                 self._found.append((client, asked))
             self._settled[client] = None
 
@@ -73,7 +67,7 @@ class Outcomes:
         """Refuse reports: Redis has no room for them. Return those that may have been stored before: they must wait."""
         for client, asked, line in wishes:
             if asked.outcome != AGAIN:
-                asked.outcome, asked.answer = "refused", invalid(line)
+                refuse(asked, line)
                 self._settled[client] = None
         return [wish for wish in wishes if wish[1].outcome == AGAIN]
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from proxyherd.config.herd_file import Herd, Server
 from proxyherd.config.schema import Limits
+from proxyherd.core.rules import Rules
 from proxyherd.core.table import Table
 from proxyherd.engines.redis.engine import Clustered
 from proxyherd.engines.redis.lookout import Lookout
@@ -30,7 +31,9 @@ class Front:
         self._loop = asyncio.get_running_loop()
         self._patience = self._loop.time() + herd.timing.ready_seconds
         self._started = False
-        self.engine = engine = Clustered(server.name, limits, herd.redis, observer, opener.library)
+        self.engine = engine = Clustered(
+            Rules(server.name, limits), herd.redis, observer, opener.library, doubt=self._doubt
+        )
         self._lookout = Lookout(
             herd.redis_nodes,
             opener,
@@ -39,7 +42,9 @@ class Front:
             engine.learn,
             engine.routes.trouble,
         )
-        engine.doubt = self._lookout.doubt
+
+    def _doubt(self) -> None:
+        self._lookout.doubt()
 
     def start(self, spawn: Callable[[Coroutine[Any, Any, None]], object]) -> None:
         """Begin what goes on in the background, as soon as clients are listened for."""

@@ -15,6 +15,7 @@ from turns import Held, Pipeliner, no_places, node, turns_of_the_loop
 
 from proxyherd.config.schema import Timing
 from proxyherd.core import early_queries as waiting
+from proxyherd.core.engine import Settled
 from proxyherd.core.link import Link
 from proxyherd.core.messages import parse_at
 from proxyherd.core.node import Node
@@ -165,13 +166,13 @@ def test_thousands_that_waited_are_looked_up_in_portions_and_nobody_is_held_up(
         crowd = [server.client(*[ASK] * 100, name=f"c{number}") for number in range(20)]
         await turns_of_the_loop(200)
         monkeypatch.setattr(Node, "look_up", counting)
-        tell = server.engine.tell
+        end = server.engine.end
 
-        def told(now: float) -> None:
+        def ended(now: float) -> Settled:
             turns.append(len(looked_up))
-            tell(now)
+            return end(now)
 
-        monkeypatch.setattr(server.engine, "tell", told)
+        monkeypatch.setattr(server.engine, "end", ended)
         server.start()
         beside = server.client(b"IAMAT plum +1+1 5", name="beside")
         await turns_of_the_loop(4)
@@ -269,7 +270,8 @@ def test_each_turn_goes_by_the_clock_of_the_day_and_asks_whether_the_journal_tak
         for received, takes in ((5, True), (7, False), (9, True)):
             server.journal.takes_reports = takes
             server.engine.begin(0.0, received, 0)
-            assert (server.node.clock, server.node.takes_reports) == (received, takes)
+            assert server.node.rules.clock == received
+            assert bool(server.node.rules.judge([b"IAMAT kiwi +1+1 5"], 5)[0]) == takes
 
     play(observer, scenario)
 

@@ -9,9 +9,10 @@ import pytest
 from fake_redis import words
 
 from proxyherd.config.herd_file import Address
-from proxyherd.config.schema import RedisSettings
-from proxyherd.core.engine import Client
+from proxyherd.config.schema import Limits, RedisSettings
+from proxyherd.core.engine import Client, Settled
 from proxyherd.core.messages import invalid
+from proxyherd.core.rules import Rules
 from proxyherd.engines.redis import layout
 from proxyherd.engines.redis.batch import Asked, Batch, Failed, Wish
 from proxyherd.engines.redis.commands import (
@@ -220,11 +221,11 @@ def test_a_reply_too_few_is_a_fault_and_no_outcome() -> None:
     with pytest.raises(ValueError, match="shorter"):
         batch.failed([ValueError("1"), b"1", b"1"])
     with pytest.raises(ValueError, match="shorter"):
-        Outcomes(0).give(batch, [b"1", [None], b"1"], some_failed=False)
+        Outcomes(Rules("Clark", Limits())).give(batch, [b"1", [None], b"1"], some_failed=False)
     with pytest.raises(ValueError, match="shorter"):
-        Outcomes(0).give(batch, [b"1", [], b"1", b"1"], some_failed=False)
+        Outcomes(Rules("Clark", Limits())).give(batch, [b"1", [], b"1", b"1"], some_failed=False)
     with pytest.raises(ValueError, match="shorter"):
-        Outcomes(0).give(batch, [b"", [None], b"1", b"1"], some_failed=False)
+        Outcomes(Rules("Clark", Limits())).give(batch, [b"", [None], b"1", b"1"], some_failed=False)
 
 
 def test_what_is_done_again_leaves_the_batch_as_it_was() -> None:
@@ -253,7 +254,7 @@ def outcomes_of(
 
 
 def test_a_report_is_held_or_not_later_or_refused() -> None:
-    outcomes, (person,) = Outcomes(0), people(1)
+    outcomes, (person,) = Outcomes(Rules("Clark", Limits())), people(1)
     wishes = [report(client, b"line", asker=person) for client in (b"kiwi", b"a", b"plum")]
     batch = Batch()
     batch.add(1, wishes)
@@ -264,54 +265,50 @@ def test_a_report_is_held_or_not_later_or_refused() -> None:
         ("refused", invalid(b"line")),
     ]
     settled = outcomes.take()
-    assert settled is not None
     assert (list(settled.clients), list(settled.found), list(settled.given_up)) == ([person], [], [])
-    assert outcomes.take() is None
+    assert outcomes.take() == Settled({}, [], {}.items())
 
 
 def test_a_question_finds_an_entry_that_is_one_and_not_too_old() -> None:
-    outcomes, persons = Outcomes(10 * 10**9), people(5)
-    outcomes.clock = 100 * 10**9
+    rules = Rules("Clark", Limits(max_age_seconds=10))
+    outcomes, persons = Outcomes(rules), people(5)
+    rules.clock = 100 * 10**9
     wishes = [question(b"kiwi", b"line", asker=person) for person in persons]
     values = [None, b"strange", stored(89), stored(90), stored(91)]
     assert outcomes_of(wishes, outcomes, *([value] for value in values)) == ["unknown"] * 3 + ["found"] * 2
     assert [asked.answer for _, asked, _ in wishes] == [invalid(b"line")] * 3 + [None] * 2
     assert [asked.entry is not None for _, asked, _ in wishes] == [False] * 3 + [True] * 2
     settled = outcomes.take()
-    assert settled is not None
     assert list(settled.clients) == persons
     assert list(settled.found) == [(wish[0], wish[1]) for wish in wishes[3:]]
 
 
 def test_what_has_failed_and_what_stands_behind_it_comes_to_nothing_yet() -> None:
-    outcomes, persons = Outcomes(0), people(4)
+    outcomes, persons = Outcomes(Rules("Clark", Limits())), people(4)
     wishes = [report(b"kiwi", asker=person) for person in persons]
     batch = batch_of((1, wishes[0]), (1, wishes[1]), (1, wishes[2]), (2, wishes[3]))
     outcomes.give(batch, [b"1", ValueError(), b"1", b"1"], some_failed=True)
     assert [asked.outcome for _, asked, _ in wishes] == ["stored", "waiting", "waiting", "stored"]
     settled = outcomes.take()
-    assert settled is not None
     assert list(settled.clients) == [persons[0], persons[3]]
 
 
 def test_what_may_have_been_stored_is_not_refused() -> None:
-    outcomes, persons = Outcomes(0), people(2)
+    outcomes, persons = Outcomes(Rules("Clark", Limits())), people(2)
     wishes = [report(b"kiwi", b"line", asker=person) for person in persons]
     wishes[1][1].outcome = AGAIN
     assert outcomes.refuse(wishes) == [wishes[1]]
     assert (wishes[0][1].outcome, wishes[0][1].answer) == ("refused", invalid(b"line"))
     assert (wishes[1][1].outcome, wishes[1][1].answer) == (AGAIN, None)
     settled = outcomes.take()
-    assert settled is not None
     assert list(settled.clients) == [persons[0]]
 
 
 def test_who_is_given_up_is_told_once_with_the_reason() -> None:
-    outcomes, (person,) = Outcomes(0), people(1)
+    outcomes, (person,) = Outcomes(Rules("Clark", Limits())), people(1)
     outcomes.give_up(person)
     outcomes.give_up(person)
     settled = outcomes.take()
-    assert settled is not None
     assert list(settled.clients) == []
     assert list(settled.given_up) == [(person, "no answer from the cluster")]
-    assert outcomes.take() is None
+    assert outcomes.take() == Settled({}, [], {}.items())

@@ -6,6 +6,7 @@ import asyncio
 from itertools import pairwise
 
 import pytest
+from deciding import said
 from fake_redis import Connection, FullError, Master, RefusedError, TryAgainError, World, run
 from msgspec.structs import replace
 from played_cluster import NOW, Asker, Front, iamat, namesakes, one_of_each, played, whatsat
@@ -331,7 +332,7 @@ def test_a_report_expires_at_its_age_to_the_millisecond() -> None:
     async def scene(world: World, front: Front) -> None:
         for received in (NOW + 123 * MILLISECOND, NOW + 124 * MILLISECOND - 1):
             front.engine.begin(front.loop.time(), received)
-            front.engine.commands(Asker(), [iamat(b"kiwi", received // 10**9 - 60)], received)  # type: ignore[arg-type] # all that is asked of a client
+            said(front.engine, Asker(), [iamat(b"kiwi", received // 10**9 - 60)], received)
             await asyncio.sleep(0.1)
             assert world.expiries[layout.key(b"kiwi")] == NOW // MILLISECOND + 123 + 90_500
 
@@ -390,7 +391,7 @@ def test_each_master_is_told_of_when_it_can_be_had_and_when_not() -> None:
         masters = {str(address) for address in world.masters}
         assert sorted(front.observer.troubles) == sorted((master, "") for master in masters)
         front.observer.troubles.clear()
-        front.engine.doubt = lambda: doubts.append(len(front.observer.troubles))
+        front.engine._doubt = lambda: doubts.append(len(front.observer.troubles))
         doubts: list[int] = []
         lost = world.of(one_of_each(world)[0])
         lost.is_down = True
@@ -449,10 +450,9 @@ def test_a_fault_of_ours_is_told_with_the_master_and_ends_nothing() -> None:
 def test_one_engine_has_nothing_of_the_others_between_turns() -> None:
     async def scene(_: World, front: Front) -> None:
         engine = front.engine
-        assert engine.reports([[b"a"], [b"b", b"c"]], NOW) == [[], []]
         assert engine.keep() is True
-        assert engine.notes() == []
-        assert engine.more is False
-        assert engine.settled() is None
+        settled = engine.end(front.loop.time())
+        assert (list(settled.notes), settled.more) == ([], False)
+        assert (list(settled.clients), list(settled.found), list(settled.given_up)) == ([], [], [])
 
     played(scene)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from played_cluster import Asker, Front, iamat, namesakes, one_of_each, played, whatsat
 
 from proxyherd.config.schema import Limits
-from proxyherd.core.messages import Iamat, parse_command
+from proxyherd.core.messages import parse_question, parse_report
 from proxyherd.core.reply import Reply
 from proxyherd.engines.redis import engine as engine_module
 from proxyherd.engines.redis import layout
@@ -273,7 +273,7 @@ def test_a_moved_tag_is_asked_for_at_its_new_master_before_anybody_has_looked() 
         world.owners[layout.tag(b"kiwi")] = to.address
         front.say(asker, iamat(b"kiwi", 1))
         doubts: list[float] = []
-        front.engine.doubt = lambda: doubts.append(front.loop.time())
+        front.engine._doubt = lambda: doubts.append(front.loop.time())
         await front.all_settled(asker, 1)
         assert front.observer.again == ["moved"]
         assert len(doubts) == 1, "who has what is looked up soon"
@@ -724,9 +724,12 @@ def _client(key: bytes) -> bytes:
 def story(asker: Asker) -> Iterator[tuple[bytes, int, Reply]]:
     """What a connection has said: about whom, the nanoseconds of a report, -1 for a question, and the reply."""
     for line, reply in asker.said:
-        message = parse_command(line)
-        assert message is not None
-        yield message.client, message.nanoseconds if type(message) is Iamat else -1, reply
+        if (report := parse_report(line, b"", 0)) is not None:
+            yield report.client, report.nanoseconds, reply
+        else:
+            question = parse_question(line)
+            assert question is not None
+            yield question.client, -1, reply
 
 
 def check_story(asker: Asker) -> None:

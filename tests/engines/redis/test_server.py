@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from deciding import said
 from fake_redis import FullError, Silent, World, run
 from played_cluster import Asker, iamat, one_of_each, whatsat
 
@@ -55,7 +56,7 @@ class Scene:
     def say(self, *lines: bytes) -> Asker:
         asker, engine = Asker(), self.front.engine
         engine.begin(asyncio.get_running_loop().time(), NOW)
-        asker.said += zip(lines, engine.commands(cast("Any", asker), lines, NOW), strict=True)
+        asker.said += zip(lines, said(engine, asker, lines, NOW), strict=True)
         return asker
 
 
@@ -189,7 +190,7 @@ def test_a_doubt_of_the_engine_has_masters_looked_up_soon(play: Play) -> None:
         await asyncio.sleep(1)
         new = scene.world.add()
         scene.world.owners = [new.address] * len(scene.world.owners)
-        scene.front.engine.doubt()
+        scene.front.engine._doubt()
         await asyncio.sleep(0.001)
         assert {master.address for master in scene.front.engine.routes.masters} == {new.address}
 

@@ -12,16 +12,15 @@ import math
 import socket
 from collections.abc import Coroutine, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import pytest
 
 from proxyherd.config.schema import Limits
-from proxyherd.core.engine import Client, Settled
-from proxyherd.core.framing import Overlong
+from proxyherd.core.engine import Client, Said, Settled
 from proxyherd.core.messages import invalid
-from proxyherd.core.notes import Note
 from proxyherd.core.reply import Reply
+from proxyherd.core.rules import Rules
 from proxyherd.server.clients.tcp import Clients, Connection
 from proxyherd.server.turn import Turn
 from proxyherd.telemetry.logs import LogFile, make_logger
@@ -35,42 +34,34 @@ LONG = b"x" * 1_000 + b"\n"
 class Holding:
     """An engine that answers every line as invalid: at once, or when `release` is called, where the line is `hold`."""
 
-    full = more = False
+    full = False
 
     def __init__(self) -> None:
         self.wake: Any = None
+        self.rules = Rules("Clark", Limits())
         self.held: list[tuple[Client, Reply, bytes]] = []
         self._released: list[Client] = []
 
     def begin(self, *_: object) -> None: ...
 
-    def reports(self, said: Sequence[Sequence[bytes | Overlong]], received: int) -> list[list[bytes]]:
-        return [[] for _ in said]
+    def decide(self, said: Sequence[Said]) -> None:
+        for one in said:
+            one.replies = [self._reply(one.client, line) for line in cast("list[bytes]", one.lines)]
 
-    def commands(self, client: Client, lines: Sequence[bytes | Overlong], received: int) -> list[Reply]:
-        replies = []
-        for line in lines:
-            assert isinstance(line, bytes)
-            replies.append(Reply("other", "invalid", None if line == b"hold" else invalid(line)))
-            if line == b"hold":
-                self.held.append((client, replies[-1], line))
-        return replies
-
-    def wait(self, *_: object) -> None: ...
+    def _reply(self, client: Client, line: bytes) -> Reply:
+        reply = Reply("other", "invalid", None if line == b"hold" else invalid(line))
+        if line == b"hold":
+            self.held.append((client, reply, line))
+        return reply
 
     def keep(self) -> bool:
         return True
 
     def undo(self) -> None: ...
 
-    def tell(self, now: float) -> None: ...
-
-    def settled(self) -> Settled | None:
+    def end(self, now: float) -> Settled:
         released, self._released = self._released, []
         return Settled(released)
-
-    def notes(self) -> list[Note]:
-        return []
 
     def release(self) -> None:
         """Answer what is held."""

@@ -1,0 +1,124 @@
+"""The judge: what becomes of a line, whatever the engine, and what is decided by what an engine holds."""
+
+from __future__ import annotations
+
+import pytest
+
+from proxyherd.config.schema import Limits
+from proxyherd.core.framing import Overlong
+from proxyherd.core.messages import Entry, Report, Whatsat
+from proxyherd.core.reply import Reply
+from proxyherd.core.rules import Rules, find, not_stored, refuse
+
+SECOND = 10**9
+
+
+def iamat(client: str = "kiwi", time: str = "5") -> bytes:
+    return f"IAMAT {client} +1+1 {time}".encode()
+
+
+def taken(client: str = "kiwi", time: str = "5") -> Report:
+    """The report of `iamat`, as Clark has received it in second 5."""
+    nanoseconds = int(float(time) * SECOND)
+    difference = f"{(5 * SECOND - nanoseconds) / SECOND:+.9f}"
+    return Report(client.encode(), f"AT Clark {difference} {client} +1+1 {time}".encode(), nanoseconds)
+
+
+def rules(**limits: float) -> Rules:
+    return Rules("Clark", Limits(**limits))  # type: ignore[arg-type] # numbers all
+
+
+def test_a_report_has_the_line_that_it_is_answered_with_and_stored_as() -> None:
+    assert rules().judge([iamat(), b" IAMAT\tfig +1+1 6\r"], 5 * SECOND) == (
+        [taken(), taken("fig", "6")],
+        [],
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "judged"),
+    [
+        (b"WHATSAT kiwi 10 5", Whatsat(b"kiwi", b"10", 5)),
+        (b"WHATSAT kiwi 51 5", Reply("whatsat", "invalid", b"? WHATSAT kiwi 51 5")),
+        (b"", Reply("other", "invalid", b"? ")),
+        (iamat(time="65.000000001"), Reply("iamat", "refused", b"? IAMAT kiwi +1+1 65.000000001")),
+        (b"IAMAT kiwi +91+1 5", Reply("iamat", "invalid", b"? IAMAT kiwi +91+1 5")),
+        (Overlong(b"IAMAT kiwi +1+1 5"), Reply("other", "overlong", b"? IAMAT kiwi +1+1 5")),
+    ],
+)
+def test_what_is_behind_the_first_line_that_is_no_report_stands_in_its_order(
+    line: bytes | Overlong, judged: Whatsat | Reply
+) -> None:
+    judge = rules(max_clock_lead_seconds=60).judge
+    assert judge([line], 5 * SECOND) == ([], [judged])
+    assert judge([iamat(), iamat("fig"), line, iamat("plum")], 5 * SECOND) == (
+        [taken(), taken("fig")],
+        [judged, taken("plum")],
+    )
+
+
+def test_each_line_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[tuple[str, bytes]] = []
+    for name in ("parse_report", "parse_question"):
+        parse = getattr(__import__("proxyherd.core.rules", fromlist=[name]), name)
+
+        def counting(line: bytes, *more: object, name: str = name, parse: object = parse) -> object:
+            parsed.append((name, line))
+            return parse(line, *more)  # type: ignore[operator] # it is what it replaces
+
+        monkeypatch.setattr(f"proxyherd.core.rules.{name}", counting)
+    lines = [iamat(), b"WHATSAT kiwi 10 5", b"FOO", iamat(time="1")]
+    rules().judge(lines, 5 * SECOND)
+    assert [line for name, line in parsed if name == "parse_report"] == lines
+    assert [line for name, line in parsed if name == "parse_question"] == lines[1:3]
+
+
+def test_the_bound_ahead_is_exact_and_without_one_any_time_is_taken() -> None:
+    for lead, latest in ((60, "65"), (0, "999999999999.999999999")):
+        reports, others = rules(max_clock_lead_seconds=lead).judge([iamat(time=latest)], 5 * SECOND)
+        assert (len(reports), others) == (1, [])
+
+
+def test_while_no_reports_are_taken_each_is_refused_and_questions_are_judged_as_ever() -> None:
+    judge = rules()
+    judge.begin(5 * SECOND, takes_reports=False)
+    lines = [iamat(time="0"), b"WHATSAT kiwi 10 5"]
+    expected = [Reply("iamat", "refused", b"? IAMAT kiwi +1+1 0"), Whatsat(b"kiwi", b"10", 5)]
+    assert judge.judge(lines, 5 * SECOND) == ([], expected)
+    judge.begin(6 * SECOND, takes_reports=True)
+    assert len(judge.judge(lines, 5 * SECOND)[0]) == 1
+    judge.refuse_reports()
+    assert judge.judge(lines, 5 * SECOND) == ([], expected)
+
+
+@pytest.mark.parametrize(("held", "outcome"), [("4", "refused"), ("5", "stale"), ("6", "stale")])
+def test_a_report_that_was_not_stored_is_stale_if_what_is_held_is_as_late(held: str, outcome: str) -> None:
+    one = taken(time=held)
+    reply = not_stored(taken(), iamat(), Entry(one.line, one.nanoseconds))
+    answer = taken().line if outcome == "stale" else b"? " + iamat()
+    assert (reply.kind, reply.outcome, reply.answer) == ("iamat", outcome, answer)
+    assert not_stored(taken(), iamat(), None).outcome == "refused"
+
+
+def test_what_is_held_and_too_old_is_as_good_as_not_held() -> None:
+    judge, entry = rules(max_age_seconds=10), Entry(taken().line, 5 * SECOND)
+    for clock, remembered in ((15 * SECOND, entry), (15 * SECOND + 1, None)):
+        judge.clock = clock
+        assert judge.remembered(entry) == remembered
+        assert judge.is_forgotten(entry) == judge.is_too_old(5 * SECOND) == (remembered is None)
+    assert judge.remembered(None) is None
+    for_ever = rules()
+    for_ever.clock = 10**21
+    assert for_ever.remembered(entry) is entry
+    assert not for_ever.is_too_old(0)
+
+
+def test_a_question_knows_what_was_found_and_one_without_room_is_refused() -> None:
+    line, entry = b"WHATSAT kiwi 10 5", Entry(taken().line, 5 * SECOND)
+    found, unknown, refused = (Reply("whatsat", "waiting") for _ in range(3))
+    find(found, line, entry)
+    find(unknown, line, None)
+    refuse(refused, line)
+    assert (found.outcome, found.answer, found.entry) == ("found", None, entry)
+    assert (unknown.outcome, unknown.answer, unknown.entry) == ("unknown", b"? " + line, None)
+    assert (refused.outcome, refused.answer) == ("refused", b"? " + line)
