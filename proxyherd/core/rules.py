@@ -5,7 +5,8 @@ ahead, or one at a time at which no reports are taken. What is left is for the e
 questions, at once or later. What comes of those is decided here too, by what the engine holds of the client:
 
 - A report is stored if it is later than what is held. Otherwise it is stale, and answered all the same. Where there is
-  no room for it, it is refused, which is answered as an invalid command is.
+  no room for it, it is refused, which is answered as an invalid command is. The engine compares the times when it
+  stores: `Table.advance` in `core/table.py`, and `advance` in `engines/redis/function.lua`.
 - What is held and too old is as good as not held, also while it is still there.
 """
 

@@ -11,7 +11,7 @@ from typing import Final
 from proxyherd.core.framing import Overlong
 from proxyherd.core.limiters import CommandLimiter
 from proxyherd.core.reply import Reply
-from proxyherd.telemetry.events import Events
+from proxyherd.telemetry.event_limits import Events
 from proxyherd.telemetry.logs import Each
 from proxyherd.telemetry.metrics import Metrics
 from proxyherd.telemetry.recent import Recent

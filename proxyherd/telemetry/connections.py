@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from proxyherd.telemetry.events import Events
+from proxyherd.telemetry.event_limits import Events
 from proxyherd.telemetry.metrics import Metrics
 
 REASONS: Final = {

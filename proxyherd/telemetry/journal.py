@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from proxyherd.telemetry.events import Events
+from proxyherd.telemetry.event_limits import Events
 from proxyherd.telemetry.metrics import Metrics
 
 

@@ -17,7 +17,7 @@ from proxyherd.core.notes import (
     Note,
     Skipped,
 )
-from proxyherd.telemetry.events import Events
+from proxyherd.telemetry.event_limits import Events
 from proxyherd.telemetry.logs import names
 from proxyherd.telemetry.metrics import Metrics
 from proxyherd.telemetry.recent import Recent

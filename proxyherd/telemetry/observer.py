@@ -15,7 +15,7 @@ from proxyherd.core.notes import Note
 from proxyherd.telemetry.cluster import ClusterObserver
 from proxyherd.telemetry.commands import CommandObserver
 from proxyherd.telemetry.connections import ConnectionObserver
-from proxyherd.telemetry.events import Events
+from proxyherd.telemetry.event_limits import Events
 from proxyherd.telemetry.journal import JournalObserver
 from proxyherd.telemetry.links import LinkObserver
 from proxyherd.telemetry.logs import LogFile

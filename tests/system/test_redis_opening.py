@@ -158,7 +158,7 @@ def test_errors_of_commands_and_of_the_login_are_told_with_their_first_word(redi
 
 def test_servers_user_may_call_the_function_and_not_load_one(redis: Lone) -> None:
     """As deploy/redis/users.acl.example says."""
-    example = (Path(__file__).parents[3] / "deploy/redis/users.acl.example").read_text()
+    example = (Path(__file__).parents[2] / "deploy/redis/users.acl.example").read_text()
     [rights] = [line.split()[4:] for line in example.splitlines() if line.startswith("user proxyherd ")]
     redis.told("ACL", "SETUSER", "proxyherd", "reset", "on", ">secret", *rights)
     assert redis.refusal(user="proxyherd", password="secret") == ""
@@ -173,7 +173,7 @@ def test_servers_user_may_call_the_function_and_not_load_one(redis: Lone) -> Non
 
 def test_a_node_with_our_users_reads_all_of_its_file_when_it_starts_again(tmp_path: Path) -> None:
     """Several reports of one call stand in it as a transaction, which Redis judges by the rights of its user default."""
-    example = (Path(__file__).parents[3] / "deploy/redis/users.acl.example").read_text()
+    example = (Path(__file__).parents[2] / "deploy/redis/users.acl.example").read_text()
     lines = [line for line in example.splitlines() if line.startswith(("user default ", "user admin "))]
     secret = hashlib.sha256(b"secret").hexdigest()
     (tmp_path / "users.acl").write_text("\n".join(lines).replace("SHA256-OF-ADMIN-PASSWORD", secret) + "\n")
