@@ -415,6 +415,27 @@ def test_an_open_breaker_answers_those_who_wait_too_even_where_a_pause_keeps_its
     asyncio.run(run())
 
 
+def test_a_query_that_waits_comes_in_by_the_turn_of_whoever_joins_it() -> None:
+    async def run() -> list[int]:
+        slow, came_in = never(), list[int]()
+
+        async def ask(number: int) -> None:
+            await outcome(resilient, "hoarder", hoarded[number])
+            came_in.append(number)
+
+        upstream, hoarded = Scripted(slow), queries(10)
+        resilient = Resilient(upstream, schema.PlacesSettings(max_connections=1), Ledger())
+        async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+            for number in range(10):
+                tasks.create_task(ask(number))
+            await upstream.until_asked(1)
+            resilient.join(hoarded[-1], "modest")
+            slow.set_result(FOUND)
+        return came_in
+
+    assert asyncio.run(run())[:3] == [0, 1, 9]
+
+
 @pytest.mark.parametrize("status", ["OVER_QUERY_LIMIT", "UNKNOWN_ERROR"])
 def test_while_the_breaker_is_open_queries_get_the_status_that_opened_it(status: str) -> None:
     async def run() -> None:
