@@ -19,13 +19,13 @@ import click
 from proxyherd.cli.common import Failure, Misconfigured, NotReached, config_option, examples, load
 from proxyherd.config import herd_file as config
 from proxyherd.grading import guard, herds, judging, keeping
-from proxyherd.grading.herds import Herd
+from proxyherd.grading.herds import GradedHerd
 from proxyherd.grading.keeping import Keeper, Started
-from proxyherd.grading.report import Report, as_json, as_junit, as_text
-from proxyherd.grading.servers import Server
+from proxyherd.grading.report import GradingReport, as_json, as_junit, as_text
+from proxyherd.grading.servers import GradedServer
 from proxyherd.server.supervision import raise_descriptor_limit
 
-SECTIONS = ("times", "floods", "places", "logs", "cases", "hardness", "regained")
+SECTION_NAMES = ("times", "floods", "places", "logs", "cases", "hardness", "regained")
 SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT")
 LOGS = ("var/log/{name}.log", "/var/log/proxyherd/{name}.log")
 """Where the logs of a herd's file are looked for."""
@@ -145,9 +145,14 @@ def _seconds(default: float, text: str) -> Any:
     help="Give this variable to --start, --lose and --regain, which get few others. Without a value: as it is here.",
 )
 @click.option(
-    "--only", multiple=True, type=click.Choice(SECTIONS), help="Judge this section only; may be given again."
+    "--only",
+    multiple=True,
+    type=click.Choice(SECTION_NAMES),
+    help="Judge this section only; may be given again.",
 )
-@click.option("--skip", multiple=True, type=click.Choice(SECTIONS), help="Leave this section out; likewise.")
+@click.option(
+    "--skip", multiple=True, type=click.Choice(SECTION_NAMES), help="Leave this section out; likewise."
+)
 @click.option(
     "--json",
     "json_file",
@@ -194,7 +199,7 @@ def grade(ctx: click.Context, /, **options: Any) -> None:
 
 
 @contextmanager
-def _prepared(ctx: click.Context, **options: Any) -> Iterator[tuple[Herd, Started | None]]:
+def _prepared(ctx: click.Context, **options: Any) -> Iterator[tuple[GradedHerd, Started | None]]:
     """Lend the herd that the options describe, and who is to start it."""
     _check_usage(options)
     described = _described(ctx, options["servers"], options["topology"])
@@ -204,7 +209,7 @@ def _prepared(ctx: click.Context, **options: Any) -> Iterator[tuple[Herd, Starte
         keeper, started = _keeper(options, Path(outputs))
         _name_logs(servers, options, of_file=not options["servers"], started=started)
         one_table = described is not None and described.redis is not None
-        yield Herd(servers, edges, keeper, most, one_table=one_table), started
+        yield GradedHerd(servers, edges, keeper, most, one_table=one_table), started
 
 
 def _check_usage(options: dict[str, Any]) -> None:
@@ -252,14 +257,14 @@ def _described(
 
 def _servers(
     described: config.Herd | None, addresses: list[tuple[str, str, int]], patience: float
-) -> list[Server]:
+) -> list[GradedServer]:
     if not addresses:
         assert described is not None
         addresses = [
             (server.name, server.clients[0].host, server.clients[0].port)
             for server in described.servers.values()
         ]
-    return [Server(name, host, port, seconds=patience) for name, host, port in addresses]
+    return [GradedServer(name, host, port, seconds=patience) for name, host, port in addresses]
 
 
 def _keeper(options: dict[str, Any], outputs: Path) -> tuple[Keeper | None, Started | None]:
@@ -274,7 +279,7 @@ def _keeper(options: dict[str, Any], outputs: Path) -> tuple[Keeper | None, Star
 
 
 def _name_logs(
-    servers: list[Server], options: dict[str, Any], *, of_file: bool, started: Started | None
+    servers: list[GradedServer], options: dict[str, Any], *, of_file: bool, started: Started | None
 ) -> None:
     """Give each server its log, if it has one that can be read from here."""
     logs: dict[str, Path] = options["logs"]
@@ -296,7 +301,7 @@ def _name_logs(
             server.log = next((file for file in files if file.exists()), None)
 
 
-async def _graded(herd: Herd, started: Started | None, options: dict[str, Any]) -> Report:
+async def _graded(herd: GradedHerd, started: Started | None, options: dict[str, Any]) -> GradingReport:
     """Start the herd if it is to be started, judge it, and end what was started whatever happens."""
     raise_descriptor_limit()
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
@@ -320,7 +325,7 @@ async def _graded(herd: Herd, started: Started | None, options: dict[str, Any]) 
                 settle_seconds=(2 if started else 1) * options["patience"],
                 passed=passed,
             )
-    except herds.NotReached as error:
+    except herds.UnreachableError as error:
         raise NotReached(f"{error}; is the herd up? --start starts it") from error
     except keeping.StartError as error:
         raise NotReached(str(error)) from error
@@ -338,7 +343,7 @@ def _progress(length: int) -> Iterator[Callable[[], None]]:
         yield lambda: bar.update(1)
 
 
-def _write(report: Report, json_file: Path | None, junit_file: Path | None) -> None:
+def _write(report: GradingReport, json_file: Path | None, junit_file: Path | None) -> None:
     try:
         if junit_file is not None:
             junit_file.write_text(as_junit(report), encoding="utf-8")

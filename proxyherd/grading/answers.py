@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from proxyherd.base.escapes import escaped, quoted
 
-STATUSES: Final = frozenset(
+PLACES_STATUSES: Final = frozenset(
     {
         *("OK", "ZERO_RESULTS", "INVALID_REQUEST", "OVER_QUERY_LIMIT", "REQUEST_DENIED", "UNKNOWN_ERROR"),
         "OVER_DAILY_LIMIT",
@@ -35,7 +35,7 @@ class AtLine(Struct, frozen=True):
         return self.time + self.difference
 
 
-def parse_at(line: bytes) -> AtLine | None:
+def parse_at_line(line: bytes) -> AtLine | None:
     """Parse an AT line with its LF; None if it is none."""
     match = _at(line)
     if match is None:
@@ -67,7 +67,7 @@ def places_complaint(body: bytes, most: int) -> str | None:
     results = document["results"]
     if not isinstance(results, list) or not isinstance(document["html_attributions"], list):
         return "html_attributions or results that is no list"
-    if not isinstance(document["status"], str) or document["status"] not in STATUSES:
+    if not isinstance(document["status"], str) or document["status"] not in PLACES_STATUSES:
         return f"the status {quoted(str(document['status'])[:40])}, which Google has not"
     if len(results) > most:
         return f"{len(results)} results, more than the {most} asked for"

@@ -7,7 +7,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from proxyherd.grading.herds import Herd
+from proxyherd.grading.herds import GradedHerd
 
 POINTS: Final = 4
 """What a check is worth that tries a rule in several ways; an example of the conformance cases is worth one."""
@@ -30,5 +30,5 @@ class Section(Struct, frozen=True):
 
     name: str
     title: str
-    checks: Callable[[Herd], list[Check]]
+    checks: Callable[[GradedHerd], list[Check]]
     at_once: bool = True

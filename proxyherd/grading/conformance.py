@@ -12,10 +12,10 @@ from typing import Final
 from proxyherd.grading.cases import Case, load
 from proxyherd.grading.checks import Check
 from proxyherd.grading.faults import Fault
-from proxyherd.grading.herds import Herd
+from proxyherd.grading.herds import GradedHerd
 from proxyherd.grading.playing import play
 
-AT_ONCE: Final = 32
+CASES_AT_ONCE: Final = 32
 """Cases that are played at once."""
 
 ANSWERS: Final = {
@@ -32,8 +32,8 @@ INVALID: Final = (
 )
 
 
-def checks(herd: Herd) -> list[Check]:
-    room, alone = asyncio.Semaphore(AT_ONCE), asyncio.Lock()
+def checks(herd: GradedHerd) -> list[Check]:
+    room, alone = asyncio.Semaphore(CASES_AT_ONCE), asyncio.Lock()
 
     def check(number: int, case: Case) -> Check:
         async def run() -> None:
@@ -63,10 +63,10 @@ def checks(herd: Herd) -> list[Check]:
 
 async def _calm(room: asyncio.Semaphore) -> None:
     """Wait until no case is played but one's own, and let none begin."""
-    for _ in range(AT_ONCE):
+    for _ in range(CASES_AT_ONCE):
         await room.acquire()
 
 
 def _go_on(room: asyncio.Semaphore) -> None:
-    for _ in range(AT_ONCE):
+    for _ in range(CASES_AT_ONCE):
         room.release()

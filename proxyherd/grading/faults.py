@@ -6,7 +6,7 @@ from typing import Final
 
 from proxyherd.base.escapes import quoted
 
-MOST_SHOWN: Final = 300
+MOST_SHOWN_BYTES: Final = 300
 """Bytes of a line or an answer that a report shows."""
 
 
@@ -33,5 +33,5 @@ class NotApplicable(Exception):  # noqa: N818 - likewise
 
 def shown(data: bytes) -> str:
     """Return bytes in quotation marks on one line, escaped, cut where they are many."""
-    text = quoted(data[:MOST_SHOWN])
-    return text if len(data) <= MOST_SHOWN else f"{text}... ({len(data):,} bytes)"
+    text = quoted(data[:MOST_SHOWN_BYTES])
+    return text if len(data) <= MOST_SHOWN_BYTES else f"{text}... ({len(data):,} bytes)"

@@ -6,14 +6,14 @@ import asyncio
 import time
 from typing import Final
 
-from proxyherd.grading.answers import parse_at
+from proxyherd.grading.answers import parse_at_line
 from proxyherd.grading.checks import Check
 from proxyherd.grading.faults import Fault, NotSeen, shown
-from proxyherd.grading.herds import Herd, Log
+from proxyherd.grading.herds import GradedHerd, Log
 from proxyherd.grading.servers import (
     LOCATION,
     Connection,
-    Server,
+    GradedServer,
     clock,
     new_client,
     now,
@@ -22,7 +22,7 @@ from proxyherd.grading.servers import (
     until,
 )
 
-QUIET_SECONDS: Final = 0.5
+FLOOD_QUIET_SECONDS: Final = 0.5
 """A flood has ended when no log has mentioned its client for so long."""
 
 LINES_A_MESSAGE: Final = 3
@@ -42,7 +42,7 @@ TIED_CLIENTS: Final = 5
 two reports would hide how the tie is decided."""
 
 
-def checks(herd: Herd) -> list[Check]:
+def checks(herd: GradedHerd) -> list[Check]:
     return [
         Check(
             "floods.reach-every-server",
@@ -104,7 +104,7 @@ def checks(herd: Herd) -> list[Check]:
     ]
 
 
-def _with_company(herd: Herd) -> list[Server]:
+def _with_company(herd: GradedHerd) -> list[GradedServer]:
     """Return the servers whose reports others are to hear of."""
     found = [server for server in herd.servers if herd.reach(server)]
     if not found:
@@ -112,24 +112,24 @@ def _with_company(herd: Herd) -> list[Server]:
     return found
 
 
-async def _reach(herd: Herd) -> None:
-    async def from_one(server: Server) -> None:
+async def _reach(herd: GradedHerd) -> None:
+    async def from_one(server: GradedServer) -> None:
         at = await server.report(new_client())
         await together(*(to_another(server, other, at) for other in herd.reach(server)))
 
-    async def to_another(server: Server, other: Server, at: bytes) -> None:
+    async def to_another(server: GradedServer, other: GradedServer, at: bytes) -> None:
         await other.until_holds(at)
         herd.deaf.discard((server, other))
 
     await together(*map(from_one, _with_company(herd)))
 
 
-async def _at_once(herd: Herd) -> None:
+async def _at_once(herd: GradedHerd) -> None:
     _with_company(herd)
     if herd.edges is None:
         raise NotSeen("who is linked with whom is not known: --topology")
 
-    async def between(server: Server, neighbour: Server) -> None:
+    async def between(server: GradedServer, neighbour: GradedServer) -> None:
         late = []
         for _ in range(TRIES):
             client = new_client()
@@ -152,7 +152,7 @@ async def _at_once(herd: Herd) -> None:
         await together(*(between(*pair) for pair in now_on))
 
 
-async def _newest_wins(herd: Herd) -> None:
+async def _newest_wins(herd: GradedHerd) -> None:
     for first in _with_company(herd)[:2]:
         second = herd.reach(first)[-1]
         client, when = new_client(), time.time_ns()
@@ -164,7 +164,7 @@ async def _newest_wins(herd: Herd) -> None:
         await _all_hold(herd, first, at)
 
 
-async def _stale_stays(herd: Herd) -> None:
+async def _stale_stays(herd: GradedHerd) -> None:
     for first in _with_company(herd)[:2]:
         second = herd.reach(first)[-1]
         client, when = new_client(), time.time_ns()
@@ -183,11 +183,11 @@ async def _stale_stays(herd: Herd) -> None:
                 )
 
 
-async def _equal_times(herd: Herd) -> None:
+async def _equal_times(herd: GradedHerd) -> None:
     await together(*(_equal_times_at(herd, one, herd.reach(one)[-1]) for one in _with_company(herd)[:2]))
 
 
-async def _equal_times_at(herd: Herd, first: Server, second: Server) -> None:
+async def _equal_times_at(herd: GradedHerd, first: GradedServer, second: GradedServer) -> None:
     when = now()
     told: dict[bytes, set[bytes]] = {}
     async with first.connect() as one, second.connect() as other:
@@ -212,7 +212,7 @@ async def _tie(
         for client in clients:
             operands = b"%b %b %b" % (client, place, when)
             answer = await connection.line(f"an AT line with {shown(operands)}")
-            at = parse_at(answer)
+            at = parse_at_line(answer)
             if at is None or at.operands != operands:
                 raise connection.fault(f"an AT line with {shown(operands)}", shown(answer))
             answers[client].add(answer)
@@ -220,7 +220,11 @@ async def _tie(
 
 
 async def _end_alike(
-    herd: Herd, tellers: tuple[Server, Server], client: bytes, when: bytes, lines: set[bytes]
+    herd: GradedHerd,
+    tellers: tuple[GradedServer, GradedServer],
+    client: bytes,
+    when: bytes,
+    lines: set[bytes],
 ) -> None:
     first, second = tellers
     held: dict[str, bytes] = {}
@@ -240,11 +244,11 @@ async def _end_alike(
         )
 
 
-async def _all_hold(herd: Herd, server: Server, at: bytes) -> None:
+async def _all_hold(herd: GradedHerd, server: GradedServer, at: bytes) -> None:
     await together(*(one.until_holds(at) for one in (server, *herd.reach(server))))
 
 
-async def _end(herd: Herd) -> None:
+async def _end(herd: GradedHerd) -> None:
     herd.needs_links()
     logs = herd.logs()
     clients = {new_client(): server for server in _with_company(herd)}
@@ -277,13 +281,13 @@ async def _end(herd: Herd) -> None:
                 )
 
 
-async def _until_quiet(logs: list[Log], clients: list[bytes]) -> dict[Server, dict[bytes, int]]:
+async def _until_quiet(logs: list[Log], clients: list[bytes]) -> dict[GradedServer, dict[bytes, int]]:
     """Return how many lines of each log mention each client, once no more come."""
     counted = {log.server: dict.fromkeys(clients, 0) for log in logs}
     tails = {log.server: log.tail() for log in logs}
     deadline = clock() + 10
     quiet_since = clock()
-    while clock() - quiet_since < QUIET_SECONDS and clock() < deadline:
+    while clock() - quiet_since < FLOOD_QUIET_SECONDS and clock() < deadline:
         await asyncio.sleep(0.1)
         for server, tail in tails.items():
             for line in tail.lines():
@@ -293,11 +297,11 @@ async def _until_quiet(logs: list[Log], clients: list[bytes]) -> dict[Server, di
     return counted
 
 
-def _at_line(server: Server, client: bytes, when: bytes) -> bytes:
+def _at_line(server: GradedServer, client: bytes, when: bytes) -> bytes:
     return b"AT %b +0.100000000 %b %b %b" % (server.name.encode(), client, LOCATION, when)
 
 
-async def _at_is_invalid(herd: Herd) -> None:
+async def _at_is_invalid(herd: GradedHerd) -> None:
     for server in herd.servers:
         line = _at_line(server, new_client(), now())
         async with server.connect() as connection:
@@ -305,8 +309,8 @@ async def _at_is_invalid(herd: Herd) -> None:
             await connection.expect(b"? " + line + b"\n")
 
 
-async def _at_teaches_nobody(herd: Herd) -> None:
-    async def at(server: Server) -> None:
+async def _at_teaches_nobody(herd: GradedHerd) -> None:
+    async def at(server: GradedServer) -> None:
         client = new_client()
         line = _at_line((herd.others(server) or [server])[0], client, now())
         await _tell(server, line)
@@ -315,7 +319,7 @@ async def _at_teaches_nobody(herd: Herd) -> None:
     await together(*map(at, herd.servers))
 
 
-async def _at_replaces_nothing(herd: Herd) -> None:
+async def _at_replaces_nothing(herd: GradedHerd) -> None:
     for server in herd.servers:
         client, when = new_client(), time.time_ns()
         at = await server.report(client, spelled(when), b"+1+1")
@@ -325,7 +329,7 @@ async def _at_replaces_nothing(herd: Herd) -> None:
             raise Fault(server.name, line, f"that {server.name} still holds {shown(at)}", shown(held))
 
 
-async def _tell(server: Server, line: bytes) -> None:
+async def _tell(server: GradedServer, line: bytes) -> None:
     """Send a line and wait until the server has dealt with it, whatever it answers."""
     async with server.connect() as connection:
         await connection.send(line + b"\n")

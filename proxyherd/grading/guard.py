@@ -14,7 +14,7 @@ from typing import Final
 
 from proxyherd.grading import processes
 
-END_SECONDS: Final = 5.0
+KILL_SECONDS: Final = 5.0
 """For what was started to be gone once it has been killed."""
 
 _FORWARDED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -40,5 +40,5 @@ def split() -> int | None:
         signal.signal(number, lambda number, _: processes.send(child, signal.Signals(number)))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
     _, status = os.waitpid(child, 0)
-    processes.kill_descendants(strangers, END_SECONDS)
+    processes.kill_descendants(strangers, KILL_SECONDS)
     return os.waitstatus_to_exitcode(status)

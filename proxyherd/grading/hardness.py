@@ -11,8 +11,8 @@ from typing import Final
 
 from proxyherd.grading.checks import Check
 from proxyherd.grading.faults import Fault
-from proxyherd.grading.herds import Herd
-from proxyherd.grading.servers import LOCATION, Server, new_client, now
+from proxyherd.grading.herds import GradedHerd
+from proxyherd.grading.servers import LOCATION, GradedServer, new_client, now
 
 BAD: Final[dict[str, tuple[str, bytes]]] = {
     "words-missing": (
@@ -49,11 +49,11 @@ BAD: Final[dict[str, tuple[str, bytes]]] = {
 
 PIPELINED: Final = 300
 CONNECTIONS: Final = 100
-COPIED_BYTES: Final = 1_024
+ECHOED_BYTES: Final = 1_024
 """What the answer to an overlong line copies of it."""
 
 
-def checks(herd: Herd) -> list[Check]:
+def checks(herd: GradedHerd) -> list[Check]:
     found = [
         Check(
             f"hard.survives-{name}",
@@ -113,7 +113,7 @@ def checks(herd: Herd) -> list[Check]:
     ]
 
 
-async def _survives(herd: Herd, number: int, data: bytes) -> None:
+async def _survives(herd: GradedHerd, number: int, data: bytes) -> None:
     server = herd.turn(number)
     with contextlib.suppress(Fault):  # what is answered is for others to judge
         async with server.connect() as connection:
@@ -126,7 +126,7 @@ async def _survives(herd: Herd, number: int, data: bytes) -> None:
         await herd.until_serves(server)
 
 
-async def _expect_service(server: Server, after: bytes) -> None:
+async def _expect_service(server: GradedServer, after: bytes) -> None:
     try:
         await server.report(new_client())
     except Fault as fault:
@@ -135,7 +135,7 @@ async def _expect_service(server: Server, after: bytes) -> None:
         ) from fault
 
 
-async def _resets(herd: Herd, server: Server) -> None:
+async def _resets(herd: GradedHerd, server: GradedServer) -> None:
     with contextlib.suppress(Fault):  # as above
         for piece in (b"", b"IAM", b"FOO\n" * 100, b"WHATSAT") * 5:
             async with server.connect() as connection:
@@ -147,7 +147,7 @@ async def _resets(herd: Herd, server: Server) -> None:
         await herd.until_serves(server)
 
 
-async def _pipelined(server: Server) -> None:
+async def _pipelined(server: GradedServer) -> None:
     client = new_client()
     lines = [
         (b"HELLO %d", b"IAMAT %b.%%d %b x" % (client, LOCATION), b"  \t%d")[n % 3] % n
@@ -161,7 +161,7 @@ async def _pipelined(server: Server) -> None:
         await connection.expect_end()
 
 
-async def _many_connections(server: Server) -> None:
+async def _many_connections(server: GradedServer) -> None:
     async with contextlib.AsyncExitStack() as stack:
         connections = [await stack.enter_async_context(server.connect()) for _ in range(CONNECTIONS)]
         for number, connection in enumerate(connections):
@@ -175,36 +175,36 @@ async def _many_connections(server: Server) -> None:
             await connection.expect(b"? HELLO %d\n" % number)
 
 
-async def _long_line(server: Server, limit: int) -> None:
+async def _long_line(server: GradedServer, limit: int) -> None:
     line = b"IAMAT " + b"long" * (limit // 4)
     async with server.connect() as connection:
         await connection.send(line[: limit + 1])
-        await connection.expect(b"? " + line[:COPIED_BYTES] + b"\n")
+        await connection.expect(b"? " + line[:ECHOED_BYTES] + b"\n")
         await connection.send(b"and so on" * 10_000 + b"\nHELLO\n")
         connection.sent = b"the rest of the line, then HELLO\n"
         await connection.expect(b"? HELLO\n")
 
 
-async def _longest_line(server: Server, limit: int) -> None:
+async def _longest_line(server: GradedServer, limit: int) -> None:
     line = b"HELLO ".ljust(limit, b"x")
     async with server.connect() as connection:
         await connection.send(line + b"\n")
         await connection.expect(b"? " + line + b"\n")
 
 
-async def _smuggled(herd: Herd, server: Server, limit: int) -> None:
+async def _smuggled(herd: GradedHerd, server: GradedServer, limit: int) -> None:
     client = new_client()
     command = b"IAMAT %b %b %b" % (client, LOCATION, now())
     for gap in (1, 1_000, limit, 3 * limit):
         line = b"x" * limit + b" " * gap + command
         async with server.connect() as connection:
             await connection.send(line + b"\nHELLO\n")
-            await connection.expect(b"? " + line[:COPIED_BYTES] + b"\n")
+            await connection.expect(b"? " + line[:ECHOED_BYTES] + b"\n")
             await connection.expect(b"? HELLO\n")
     await herd.expect_nobody_knows(server, client, b"x" * 20 + b"... " + command)
 
 
-async def _none_has_ended(herd: Herd) -> None:
+async def _none_has_ended(herd: GradedHerd) -> None:
     await herd.revive()
     deaths = herd.keeper.deaths() if herd.keeper is not None else []
     if deaths:

@@ -12,15 +12,15 @@ from typing import Final
 
 from proxyherd.base.escapes import escaped
 from proxyherd.base.files import open_regular
-from proxyherd.grading.answers import parse_at
+from proxyherd.grading.answers import parse_at_line
 from proxyherd.grading.faults import Fault, NotApplicable, NotSeen, shown
 from proxyherd.grading.keeping import Keeper
 from proxyherd.grading.servers import (
-    CONNECTIONS,
+    CONNECTIONS_AT_ONCE,
     LOCATION,
     PREFIX,
     QUESTIONS_AT_ONCE,
-    Server,
+    GradedServer,
     clock,
     new_client,
     now,
@@ -40,7 +40,7 @@ QUESTIONS: Final = (b"0 0", b"1 1", b"10 5")
 """Radius and bound by which a herd is asked for a client, the first that it takes: 0 costs nothing."""
 
 
-class NotReached(Exception):  # noqa: N818 - it is what the herd is
+class UnreachableError(Exception):
     """A server gave no answer at all; the text says which, where, and what was seen."""
 
 
@@ -73,7 +73,7 @@ class Tail:
 class Log:
     """The log of one server, from where it stood when this was made."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: GradedServer) -> None:
         if server.log is None:
             raise NotSeen(f"no log of {server.name} is named: --logs, --log")
         self.server = server
@@ -113,14 +113,14 @@ class Log:
         await until(quiet, seconds)
 
 
-class Herd:
+class GradedHerd:
     """The servers of one herd. `edges` is None where nobody said who is linked with whom. With `one_table` they have no
     links: what one has stored all others see, so each is every other's neighbour as far as clients can tell.
     """
 
     def __init__(
         self,
-        servers: Iterable[Server],
+        servers: Iterable[GradedServer],
         edges: Iterable[tuple[str, str]] | None = None,
         keeper: Keeper | None = None,
         max_line_bytes: int = 8_192,
@@ -134,9 +134,9 @@ class Herd:
         self.edges = None if edges is None else {frozenset(edge) for edge in edges}
         self.keeper = keeper
         self.max_line_bytes = max_line_bytes
-        self.deaf: set[tuple[Server, Server]] = set()
+        self.deaf: set[tuple[GradedServer, GradedServer]] = set()
         """Pairs of which the second has not heard of a report at the first in all the time that it had for it."""
-        room, turns = asyncio.Semaphore(CONNECTIONS), asyncio.Semaphore(QUESTIONS_AT_ONCE)
+        room, turns = asyncio.Semaphore(CONNECTIONS_AT_ONCE), asyncio.Semaphore(QUESTIONS_AT_ONCE)
         for server in self.servers:
             server.room, server.turns = room, turns
 
@@ -145,20 +145,20 @@ class Herd:
         if self.one_table:
             raise NotApplicable("its servers share one table, in Redis, and have no links with one another")
 
-    def turn(self, number: int) -> Server:
+    def turn(self, number: int) -> GradedServer:
         """Return one server, in turn, so that all get their share."""
         return self.servers[number % len(self.servers)]
 
-    def others(self, server: Server) -> list[Server]:
+    def others(self, server: GradedServer) -> list[GradedServer]:
         return [other for other in self.servers if other is not server]
 
-    def neighbours(self, server: Server) -> list[Server]:
+    def neighbours(self, server: GradedServer) -> list[GradedServer]:
         """Return who is linked with a server; where that is not known, all others may be."""
         if self.edges is None:
             return self.others(server)
         return [other for other in self.others(server) if frozenset((server.name, other.name)) in self.edges]
 
-    def reach(self, server: Server, without: Server | None = None) -> list[Server]:
+    def reach(self, server: GradedServer, without: GradedServer | None = None) -> list[GradedServer]:
         """Return the others that a report at a server is to reach, also while one is lost."""
         found, frontier = [server], [server]
         while frontier:
@@ -167,7 +167,7 @@ class Herd:
             found += frontier
         return found[1:]
 
-    def pairs(self) -> Iterator[tuple[Server, Server]]:
+    def pairs(self) -> Iterator[tuple[GradedServer, GradedServer]]:
         """Yield every two servers of which the second is to hear of the first's reports."""
         for server in self.servers:
             for other in self.reach(server):
@@ -190,20 +190,22 @@ class Herd:
     async def meet(self) -> None:
         """Make sure that every server answers, and learn what those are called of whom only the address is known.
 
-        Raises NotReached.
+        Raises UnreachableError.
         """
         results = await asyncio.gather(*map(self._meet, self.servers), return_exceptions=True)
         for result in results:
-            if isinstance(result, BaseException) and not isinstance(result, NotReached):
+            if isinstance(result, BaseException) and not isinstance(result, UnreachableError):
                 raise result
-        problems = [str(result) for result in results if isinstance(result, NotReached)]
+        problems = [str(result) for result in results if isinstance(result, UnreachableError)]
         if problems:
-            raise NotReached("; ".join(problems))
+            raise UnreachableError("; ".join(problems))
         for name, alike in itertools.groupby(sorted(server.name for server in self.servers)):
             if len(list(alike)) > 1:
-                raise NotReached(f"two of the servers say that they are {name}; each is to be named once")
+                raise UnreachableError(
+                    f"two of the servers say that they are {name}; each is to be named once"
+                )
 
-    async def _meet(self, server: Server) -> None:
+    async def _meet(self, server: GradedServer) -> None:
         client = new_client()
         line = b"IAMAT %b %b %b" % (client, LOCATION, now())
         try:
@@ -212,8 +214,8 @@ class Herd:
             where = f"{server.host}:{server.port}"
             called = "" if server.name == where else f"{server.name} at "
             got = problem.got if isinstance(problem, Fault) else problem
-            raise NotReached(f"{called}{where}: {got}") from problem
-        at = parse_at(answer)
+            raise UnreachableError(f"{called}{where}: {got}") from problem
+        at = parse_at_line(answer)
         if server.name == f"{server.host}:{server.port}":
             # One that answers otherwise is judged under its address: that it does is a fault of its own.
             server.name = escaped(at.server) if at else server.name
@@ -246,11 +248,11 @@ class Herd:
                 await asyncio.sleep(min(0.05, seconds))
         self.deaf = pairs
 
-    def wait(self, server: Server, other: Server, seconds: float) -> float:
+    def wait(self, server: GradedServer, other: GradedServer, seconds: float) -> float:
         """Return how long to wait for a report at one to be known at the other: who had its time gets no more."""
         return min(seconds, HOPELESS_SECONDS) if (server, other) in self.deaf else seconds
 
-    async def _report(self, server: Server) -> bytes:
+    async def _report(self, server: GradedServer) -> bytes:
         try:
             return await server.report(new_client())
         except (Fault, NotSeen):
@@ -261,7 +263,7 @@ class Herd:
         if self.keeper is not None:
             await self.keeper.revive()
 
-    async def until_serves(self, server: Server) -> None:
+    async def until_serves(self, server: GradedServer) -> None:
         """Wait until a server answers, started again if it has ended: one that is ending looks alive for a moment."""
 
         async def serves() -> bool:
@@ -271,7 +273,7 @@ class Herd:
         if self.keeper is not None:
             await until(serves, server.seconds)
 
-    async def expect_nobody_knows(self, server: Server, client: bytes, sent: bytes) -> None:
+    async def expect_nobody_knows(self, server: GradedServer, client: bytes, sent: bytes) -> None:
         """Every server must not know this client, also once what `server` told the others has come through."""
         sentinel = await server.report(new_client())
         await asyncio.gather(
@@ -284,7 +286,7 @@ class Herd:
                 )
 
 
-async def _holds(server: Server, at: bytes, seconds: float) -> bool:
+async def _holds(server: GradedServer, at: bytes, seconds: float) -> bool:
     if not at:
         return False
     try:
@@ -294,7 +296,7 @@ async def _holds(server: Server, at: bytes, seconds: float) -> bool:
     return True
 
 
-def _is_log(server: Server) -> bool:
+def _is_log(server: GradedServer) -> bool:
     """Whether there is a log where it is named; one that is guessed is known by our clients in it."""
     if server.log is None:
         return False

@@ -13,8 +13,8 @@ from typing import Final
 from proxyherd.grading import conformance, floods, hardness, logged, places, regaining, times
 from proxyherd.grading.checks import Check, Section
 from proxyherd.grading.faults import Fault, NotApplicable, NotSeen
-from proxyherd.grading.herds import Herd
-from proxyherd.grading.report import Report, Result
+from proxyherd.grading.herds import GradedHerd
+from proxyherd.grading.report import GradingReport, Result
 from proxyherd.grading.servers import clock
 
 SECTIONS: Final = (
@@ -28,22 +28,22 @@ SECTIONS: Final = (
 )
 
 
-def checks(herd: Herd, sections: Sequence[Section] = SECTIONS) -> int:
+def checks(herd: GradedHerd, sections: Sequence[Section] = SECTIONS) -> int:
     """Return how many checks there are."""
     return sum(len(section.checks(herd)) for section in sections)
 
 
 async def judge(
-    herd: Herd,
+    herd: GradedHerd,
     *,
     sections: Sequence[Section] = SECTIONS,
     seconds: float = 300.0,
     settle_seconds: float = 5.0,
     passed: Callable[[], None] = lambda: None,
-) -> Report:
+) -> GradingReport:
     """Judge a herd; `passed` is called after each check. Past `seconds` what has not been judged is at fault.
 
-    Raises NotReached where a server gives no answer at all.
+    Raises UnreachableError where a server gives no answer at all.
     """
     began = clock()
     deadline = began + seconds
@@ -65,7 +65,7 @@ async def judge(
             results += [await one(check) for check in found]
     servers = {server.name: f"{server.host}:{server.port}" for server in herd.servers}
     titles = {section.name: section.title for section in sections}
-    return Report(servers, titles, results, clock() - began)
+    return GradingReport(servers, titles, results, clock() - began)
 
 
 async def _judge(check: Check, section: Section, deadline: float) -> Result:

@@ -26,7 +26,7 @@ from proxyherd.base.escapes import escaped
 from proxyherd.base.files import open_regular
 from proxyherd.grading import processes
 from proxyherd.grading.faults import NotSeen
-from proxyherd.grading.servers import Server, until
+from proxyherd.grading.servers import GradedServer, until
 
 START_SECONDS: Final = 20.0
 """For a server to take its first connection, from when it was started."""
@@ -64,10 +64,10 @@ class StartError(Exception):
 class Keeper(Protocol):
     """Who can take a server away and bring it back."""
 
-    async def lose(self, server: Server) -> None:
+    async def lose(self, server: GradedServer) -> None:
         """End a server without warning. Raises NotSeen where that fails."""
 
-    async def regain(self, server: Server) -> None:
+    async def regain(self, server: GradedServer) -> None:
         """Start it again; return when it takes connections. Raises StartError."""
 
     async def revive(self) -> None:
@@ -93,17 +93,17 @@ class Started:
         self._directory = directory
         self._outputs = outputs
         self._how = how
-        self._processes: dict[Server, subprocess.Popen[bytes]] = {}
+        self._processes: dict[GradedServer, subprocess.Popen[bytes]] = {}
         self._deaths: list[str] = []
         self._has_started = False
         self._strangers: set[int] = set()
         self._files = resource.getrlimit(resource.RLIMIT_NOFILE)
 
-    def output(self, server: Server) -> Path:
+    def output(self, server: GradedServer) -> Path:
         """Return the file that takes what a server prints."""
         return self._outputs / f"{server.name}.out"
 
-    async def start(self, servers: list[Server]) -> None:
+    async def start(self, servers: list[GradedServer]) -> None:
         """Start all servers; return when each takes connections. Raises StartError."""
         for server in servers:
             if _answers(server):
@@ -117,7 +117,7 @@ class Started:
             self._start(server)
         await asyncio.gather(*map(self._until_it_listens, servers))
 
-    async def lose(self, server: Server) -> None:
+    async def lose(self, server: GradedServer) -> None:
         process = self._processes.get(server)
         if process is None or _ended(process):
             raise NotSeen(f"{server.name} has ended by itself")
@@ -132,7 +132,7 @@ class Started:
         for pid in family & self._descendants():
             processes.send(pid, signal.SIGKILL)
 
-    async def regain(self, server: Server) -> None:
+    async def regain(self, server: GradedServer) -> None:
         self._start(server)
         await self._until_it_listens(server)
 
@@ -172,7 +172,7 @@ class Started:
         found = self._descendants()
         return {pid for process in self._processes.values() for pid in processes.group(process.pid, found)}
 
-    def _start(self, server: Server) -> None:
+    def _start(self, server: GradedServer) -> None:
         values = {"{name}": server.name, "{host}": server.host, "{port}": str(server.port)}
         words = list(self._words)
         for placeholder, value in values.items():
@@ -210,7 +210,7 @@ class Started:
             for one, limits in ours.items():
                 resource.setrlimit(one, limits)
 
-    async def _until_it_listens(self, server: Server) -> None:
+    async def _until_it_listens(self, server: GradedServer) -> None:
         async def listens() -> bool:
             return _ended(self._processes[server]) or _answers(server)
 
@@ -222,10 +222,10 @@ class Started:
         if _ended(self._processes[server]):
             raise StartError(f"{server.name}: has ended at its start{self._last_words(server)}")
 
-    def _note_death(self, server: Server) -> None:
+    def _note_death(self, server: GradedServer) -> None:
         self._deaths.append(f"{server.name} has ended{self._last_words(server)}")
 
-    def _last_words(self, server: Server) -> str:
+    def _last_words(self, server: GradedServer) -> str:
         try:
             with os.fdopen(open_regular(self.output(server), os.O_RDONLY), "rb") as file:
                 lines = _last(file).split(b"\n")
@@ -234,7 +234,7 @@ class Started:
         said = next((line.strip() for line in reversed(lines) if line.strip()), b"")
         return f"; it printed last: {escaped(said[-200:])}" if said else ", and had printed nothing"
 
-    def _forget(self, server: Server) -> None:
+    def _forget(self, server: GradedServer) -> None:
         process = self._processes.pop(server)
         _signal_group(process, signal.SIGKILL)
         process.wait()
@@ -248,13 +248,13 @@ class Commanded:
         self._regain = regain
         self._environ = dict(environ)
 
-    async def lose(self, server: Server) -> None:
+    async def lose(self, server: GradedServer) -> None:
         if problem := await _run(self._lose, server, self._environ):
             raise NotSeen(problem)
         if not await until(lambda: _is_away(server), END_SECONDS):
             raise NotSeen(f"{server.name} still takes connections after: {self._lose}")
 
-    async def regain(self, server: Server) -> None:
+    async def regain(self, server: GradedServer) -> None:
         if problem := await _run(self._regain, server, self._environ):
             raise StartError(problem)
         if await until(lambda: _listens(server), START_SECONDS):
@@ -268,7 +268,7 @@ class Commanded:
         return []
 
 
-async def _run(command: str, server: Server, environ: Mapping[str, str]) -> str:
+async def _run(command: str, server: GradedServer, environ: Mapping[str, str]) -> str:
     """Run a command; return what went wrong."""
     words = [word.replace("{name}", server.name) for word in shlex.split(command)]
     # No pipe: a server that is started in the background keeps its end open.
@@ -297,7 +297,7 @@ def _last(file: IO[bytes]) -> bytes:
     return file.read(LAST_WORDS_BYTES)
 
 
-def _answers(server: Server) -> bool:
+def _answers(server: GradedServer) -> bool:
     """Whether somebody takes connections there."""
     try:
         with socket.create_connection((server.host, server.port), 1.0):
@@ -306,11 +306,11 @@ def _answers(server: Server) -> bool:
         return False
 
 
-async def _listens(server: Server) -> bool:
+async def _listens(server: GradedServer) -> bool:
     return _answers(server)
 
 
-async def _is_away(server: Server) -> bool:
+async def _is_away(server: GradedServer) -> bool:
     return not _answers(server)
 
 

@@ -15,17 +15,17 @@ from typing import Final
 
 from proxyherd.grading.checks import Check
 from proxyherd.grading.faults import Fault, shown
-from proxyherd.grading.herds import Herd, Log
-from proxyherd.grading.servers import LOCATION, Server, new_client, spelled, together
+from proxyherd.grading.herds import GradedHerd, Log
+from proxyherd.grading.servers import LOCATION, GradedServer, new_client, spelled, together
 
 RULE = "Each server logs every command as it came and every answer as it left (of places, the AT line)."
 
-QUIET_SECONDS: Final = 0.3
+LOG_QUIET_SECONDS: Final = 0.3
 SECONDS: Final = 2.0
 """When no more lines come of a report, and how long that is waited for."""
 
 
-def checks(herd: Herd) -> list[Check]:
+def checks(herd: GradedHerd) -> list[Check]:
     return [
         Check("logs.iamat", "IAMAT and its answer are in the log", RULE, lambda: _everywhere(herd, "iamat")),
         Check(
@@ -43,11 +43,11 @@ def checks(herd: Herd) -> list[Check]:
     ]
 
 
-async def _everywhere(herd: Herd, kind: str) -> None:
+async def _everywhere(herd: GradedHerd, kind: str) -> None:
     await together(*(_one(herd, log.server, kind) for log in herd.logs()))
 
 
-async def _one(herd: Herd, server: Server, kind: str) -> None:
+async def _one(herd: GradedHerd, server: GradedServer, kind: str) -> None:
     client, when = new_client(), time.time_ns()
     report = b"IAMAT %b %b " % (client, LOCATION)
     commands = {
@@ -58,12 +58,12 @@ async def _one(herd: Herd, server: Server, kind: str) -> None:
     if kind == "whatsat":
         log = Log(server)
         await server.report(client)
-        await log.until_quiet_about(client, QUIET_SECONDS, SECONDS)
+        await log.until_quiet_about(client, LOG_QUIET_SECONDS, SECONDS)
     for command in commands[kind]:
         await _expect_logged(herd, server, command)
 
 
-async def _expect_logged(herd: Herd, server: Server, command: bytes) -> None:
+async def _expect_logged(herd: GradedHerd, server: GradedServer, command: bytes) -> None:
     log = Log(server)
     answer = (await server.ask(command)).removesuffix(b"\n")
     # The answer to an invalid command has the command in it.

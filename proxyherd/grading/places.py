@@ -10,14 +10,14 @@ from typing import Final
 
 from proxyherd.grading.checks import Check
 from proxyherd.grading.faults import shown
-from proxyherd.grading.herds import Herd
+from proxyherd.grading.herds import GradedHerd
 from proxyherd.grading.playing import expect_places
 from proxyherd.grading.servers import LOCATION, new_client, now
 
-QUESTIONS: Final = ((b"10", 5), (b"50", 20), (b"0.5", 1))
+PLACES_QUESTIONS: Final = ((b"10", 5), (b"50", 20), (b"0.5", 1))
 
 
-def checks(herd: Herd) -> list[Check]:
+def checks(herd: GradedHerd) -> list[Check]:
     return [
         Check(
             "places.form",
@@ -43,8 +43,8 @@ def checks(herd: Herd) -> list[Check]:
     ]
 
 
-async def _form(herd: Herd) -> None:
-    for number, (radius, most) in enumerate(QUESTIONS):
+async def _form(herd: GradedHerd) -> None:
+    for number, (radius, most) in enumerate(PLACES_QUESTIONS):
         server = herd.turn(number)
         client = new_client()
         at = await server.report(client)
@@ -56,7 +56,7 @@ async def _form(herd: Herd) -> None:
             await connection.expect_end()
 
 
-async def _nothing(herd: Herd) -> None:
+async def _nothing(herd: GradedHerd) -> None:
     for number, operands in enumerate((b"0 5", b"10 0", b"0.000 20", b"0 0")):
         server = herd.turn(number)
         client = new_client()
@@ -69,7 +69,7 @@ async def _nothing(herd: Herd) -> None:
                 raise connection.fault("no results, and the status ZERO_RESULTS", shown(body))
 
 
-async def _in_order(herd: Herd) -> None:
+async def _in_order(herd: GradedHerd) -> None:
     server = herd.turn(3)
     client, when = new_client(), now()
     at = await server.report(client, when)

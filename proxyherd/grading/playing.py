@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from proxyherd.grading.answers import form_of_at, parse_at, places_complaint
+from proxyherd.grading.answers import form_of_at, parse_at_line, places_complaint
 from proxyherd.grading.cases import Case
 from proxyherd.grading.faults import shown
-from proxyherd.grading.servers import Connection, Server, new_client, now
+from proxyherd.grading.servers import Connection, GradedServer, new_client, now
 
 
-async def play(case: Case, server: Server, chunk: int | None = None) -> None:
+async def play(case: Case, server: GradedServer, chunk: int | None = None) -> None:
     """Play a case on a connection of its own: every answer in order, and nothing more. Raises Fault."""
     known = new_client()
     known_at = await server.report(known) if "{known}" in case.send else b""
@@ -35,13 +35,15 @@ async def _expect_that_it_goes_on(connection: Connection, sent: bytes) -> None:
         raise connection.fault("one answer to each line, and `? and now?` to the next", shown(answer))
 
 
-async def _expect(what: str, line: bytes, known_at: bytes, connection: Connection, server: Server) -> None:
+async def _expect(
+    what: str, line: bytes, known_at: bytes, connection: Connection, server: GradedServer
+) -> None:
     match what:
         case "at":
             name, operands = server.name.encode(), b" ".join(line.split()[1:])
             expected = form_of_at(name, operands)
             answer = await connection.line(expected)
-            at = parse_at(answer)
+            at = parse_at_line(answer)
             if at is None or (at.server, at.operands) != (name, operands):
                 raise connection.fault(expected, shown(answer))
         case "at+json":

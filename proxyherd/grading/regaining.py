@@ -12,11 +12,11 @@ from typing import Final
 
 from proxyherd.grading.checks import Check
 from proxyherd.grading.faults import Fault, NotSeen
-from proxyherd.grading.herds import Herd, Log
+from proxyherd.grading.herds import GradedHerd, Log
 from proxyherd.grading.keeping import StartError
-from proxyherd.grading.servers import PREFIX, Server, clock, new_client, together
+from proxyherd.grading.servers import PREFIX, GradedServer, clock, new_client, together
 
-AGAIN: Final = 2
+PATIENCE_FACTOR: Final = 2
 """How many times the patience for an answer a server that is back and its neighbours have to find one another, and to
 tell what was missed."""
 
@@ -41,7 +41,7 @@ NOTHING: Final = re.compile(
 """A field that says that there is nothing of the kind, such as `error=None`: its name tells nothing."""
 
 
-def checks(herd: Herd) -> list[Check]:
+def checks(herd: GradedHerd) -> list[Check]:
     loss = _Loss(herd)
     return [
         Check(
@@ -94,14 +94,14 @@ def checks(herd: Herd) -> list[Check]:
 class _Loss:
     """One server's loss and return, step by step."""
 
-    def __init__(self, herd: Herd) -> None:
+    def __init__(self, herd: GradedHerd) -> None:
         self._herd = herd
-        self._lost: Server | None = None
+        self._lost: GradedServer | None = None
         self._back = False
         self._logs: list[Log] = []
         self._noted: list[Log] = []
         self._before = b""
-        self._missed: list[tuple[Server, bytes]] = []
+        self._missed: list[tuple[GradedServer, bytes]] = []
         names = b"|".join(re.escape(server.name.encode()) for server in herd.servers)
         self._all_names = re.compile(rb"\b(?:%b)\b" % names)
 
@@ -113,7 +113,7 @@ class _Loss:
         lost = self._needs_lost()
         others = self._herd.others(lost)
 
-        async def from_one(server: Server) -> None:
+        async def from_one(server: GradedServer) -> None:
             at = await server.report(new_client())
             self._missed.append((server, at))
             try:
@@ -166,7 +166,7 @@ class _Loss:
         began = clock()
         for server, at in ((near[0], self._before), *self._missed):
             if server in near:
-                deadline = began + self._herd.wait(server, lost, AGAIN * lost.seconds)
+                deadline = began + self._herd.wait(server, lost, PATIENCE_FACTOR * lost.seconds)
                 await lost.until_holds(at, max(0.0, deadline - clock()))
 
     async def floods_again(self) -> None:
@@ -175,7 +175,7 @@ class _Loss:
         # A report of the first moment may find no link yet, and a herd may be without catch-up.
         for server, others in ((lost, near), *((one, [lost]) for one in near)):
             while not await self._floods(server, others):
-                wait = min(self._herd.wait(server, other, AGAIN * lost.seconds) for other in others)
+                wait = min(self._herd.wait(server, other, PATIENCE_FACTOR * lost.seconds) for other in others)
                 if clock() > began + wait:
                     at = await server.report(new_client())
                     await together(*(other.until_holds(at, 0.5) for other in others))
@@ -190,7 +190,7 @@ class _Loss:
             "that tells that it is back",
         )
 
-    async def _lose(self) -> Server:
+    async def _lose(self) -> GradedServer:
         herd = self._herd
         if herd.keeper is None:
             raise NotSeen("servers cannot be stopped and started from here: --start, or --lose and --regain")
@@ -216,7 +216,7 @@ class _Loss:
         """Return a line without what looks like words of loss and is none: names, and fields that are empty."""
         return NOTHING.sub(b" ", self._all_names.sub(b" ", line))
 
-    async def _floods(self, server: Server, others: list[Server], at: bytes = b"") -> bool:
+    async def _floods(self, server: GradedServer, others: list[GradedServer], at: bytes = b"") -> bool:
         """Whether a report at one is known at others at once, or nearly."""
         at = at or await server.report(new_client())
         try:
@@ -225,7 +225,7 @@ class _Loss:
             return False
         return True
 
-    def _mark_logs(self, lost: Server) -> None:
+    def _mark_logs(self, lost: GradedServer) -> None:
         linked = [] if self._herd.one_table else self._herd.neighbours(lost)
         self._logs = [Log(server) for server in linked if server.log is not None]
 
@@ -234,12 +234,12 @@ class _Loss:
         found = await asyncio.gather(*(log.until_found(tells, QUIET_SECONDS) for log in self._logs))
         self._noted = [log for log, is_found in zip(self._logs, found, strict=True) if is_found]
 
-    def _needs_lost(self) -> Server:
+    def _needs_lost(self) -> GradedServer:
         if self._lost is None:
             raise NotSeen("no server was lost")
         return self._lost
 
-    def _needs_back(self) -> tuple[Server, list[Server]]:
+    def _needs_back(self) -> tuple[GradedServer, list[GradedServer]]:
         if self._lost is None or not self._back:
             raise NotSeen("no server came back")
         near = self._herd.reach(self._lost)
@@ -247,7 +247,7 @@ class _Loss:
             raise NotSeen(f"{self._lost.name} has no neighbours")
         return self._lost, near
 
-    async def _look_in_logs(self, lost: Server, tells: Callable[[bytes], object], what: str) -> None:
+    async def _look_in_logs(self, lost: GradedServer, tells: Callable[[bytes], object], what: str) -> None:
         neighbours = self._herd.neighbours(lost)
         if not neighbours or len(self._logs) < len(neighbours):
             raise NotSeen(f"not every neighbour's log is named: --logs, --log ({len(neighbours)} neighbours)")
@@ -274,7 +274,7 @@ def _is_about_a_report(line: bytes) -> bool:
     return PREFIX in line
 
 
-def _names(server: Server) -> Callable[[bytes], object]:
+def _names(server: GradedServer) -> Callable[[bytes], object]:
     """Return what tells whether a line names a server otherwise than as who took a report."""
     name = re.escape(server.name.encode())
     return re.compile(rb"(?<!AT )\b%b\b|(?<!\d)%d\b" % (name, server.port)).search

@@ -41,7 +41,7 @@ class Result(Struct, frozen=True):
         return self.not_seen or self.not_applicable
 
 
-class Report(Struct, frozen=True):
+class GradingReport(Struct, frozen=True):
     """The results of one grading; addresses by the servers' names, titles by the sections'."""
 
     servers: Mapping[str, str]
@@ -68,12 +68,12 @@ class Report(Struct, frozen=True):
         return not self.of("fault")
 
 
-def as_text(report: Report) -> str:
+def as_text(report: GradingReport) -> str:
     """Return the report for people."""
     return "\n".join([*_table(report), "", *_faults(report), *_left_out(report), _score(report)]) + "\n"
 
 
-def _table(report: Report) -> Iterator[str]:
+def _table(report: GradingReport) -> Iterator[str]:
     servers = ", ".join(visible(f"{name} ({address})") for name, address in report.servers.items())
     yield f"Graded {len(report.servers)} servers in {report.seconds:.1f} s: {servers}"
     yield ""
@@ -85,7 +85,7 @@ def _table(report: Report) -> Iterator[str]:
         yield f"{title:{width}}  {f'{made}/{possible}':>9}  {counts[0]:6}  {counts[1]:6}  {counts[2]:8}"
 
 
-def _faults(report: Report) -> Iterator[str]:
+def _faults(report: GradingReport) -> Iterator[str]:
     for one in report.of("fault"):
         assert one.fault is not None
         yield f"FAULT {one.id}: {one.title} (-{one.points})"
@@ -105,7 +105,7 @@ def _details(one: Result, fault: Fault) -> dict[str, str]:
     return {what: visible(text) for what, text in details.items() if text}
 
 
-def _left_out(report: Report) -> Iterator[str]:
+def _left_out(report: GradingReport) -> Iterator[str]:
     left_out = report.of("not seen") + report.of("not applicable")
     for one in left_out:
         yield f"{one.outcome.capitalize()}: {one.id}: {visible(one.left_out)}"
@@ -113,7 +113,7 @@ def _left_out(report: Report) -> Iterator[str]:
         yield ""
 
 
-def _score(report: Report) -> str:
+def _score(report: GradingReport) -> str:
     made, possible = report.points()
     share = f" ({100 * made / possible:.1f} %)" if possible else ""
     unseen = len(report.of("not seen"))
@@ -121,7 +121,7 @@ def _score(report: Report) -> str:
     return f"Score: {made} of {possible} points{share}{rest}"
 
 
-def as_json(report: Report) -> bytes:
+def as_json(report: GradingReport) -> bytes:
     """Return the report for programs: one JSON object, indented."""
     made, possible = report.points()
     document: dict[str, Any] = {
@@ -160,7 +160,7 @@ def _check(one: Result) -> dict[str, Any]:
     return found
 
 
-def as_junit(report: Report) -> str:
+def as_junit(report: GradingReport) -> str:
     """Return the report as JUnit XML, a suite for each section."""
     lines = ['<?xml version="1.0" encoding="UTF-8"?>', f"<testsuites {_counts(report, None)}>"]
     for name, title in report.sections.items():
@@ -170,7 +170,7 @@ def as_junit(report: Report) -> str:
     return "\n".join([*lines, "</testsuites>"]) + "\n"
 
 
-def _counts(report: Report, section: str | None) -> str:
+def _counts(report: GradingReport, section: str | None) -> str:
     mine = [one for one in report.results if section is None or one.section == section]
     seconds = sum(one.seconds for one in mine)
     counts = (len(mine), len(report.of("fault", section)), sum(bool(one.left_out) for one in mine))

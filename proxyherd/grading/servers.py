@@ -16,21 +16,21 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from proxyherd.grading.answers import form_of_at, parse_at
+from proxyherd.grading.answers import form_of_at, parse_at_line
 from proxyherd.grading.faults import Fault, NotSeen, shown
 
 PREFIX: Final = b"g" + secrets.token_hex(5).encode()
 """What the clients of this grading begin with, and no others."""
 
 LOCATION: Final = b"+34.068930-118.445127"
-MOST_BYTES: Final = 1 << 21
+MOST_ANSWER_BYTES: Final = 1 << 21
 MOST_PLACES_BYTES: Final = 1 << 24
 """Bytes of one line, and of the places in one answer; who sends more is no server of the protocol."""
 
 BUFFERED_BYTES: Final = 1 << 16
 """How far a connection reads ahead: a stranger may send for ever, on each."""
 
-CONNECTIONS: Final = 200
+CONNECTIONS_AT_ONCE: Final = 200
 """How many there are at once to one herd; more wait. Descriptors are few on some machines."""
 
 PLACES_SECONDS: Final = 10.0
@@ -156,14 +156,14 @@ class Connection:
             async with asyncio.timeout(self._seconds):
                 while some := await self._reader.read(65_536):
                     data += some
-                    if len(data) > MOST_BYTES:
-                        raise self.fault("that the server closes", f"more than {MOST_BYTES:,} bytes")
+                    if len(data) > MOST_ANSWER_BYTES:
+                        raise self.fault("that the server closes", f"more than {MOST_ANSWER_BYTES:,} bytes")
         return bytes(data)
 
     def fault(self, expected: str, got: str, *, gone: bool = False) -> Fault:
         return Fault(self._server, self.sent, expected, got, gone=gone)
 
-    async def _until(self, end: bytes, expected: str, seconds: float, most: int = MOST_BYTES) -> bytes:
+    async def _until(self, end: bytes, expected: str, seconds: float, most: int = MOST_ANSWER_BYTES) -> bytes:
         data = bytearray()
         with self._faults(expected):
             try:
@@ -211,7 +211,7 @@ def _silence(seconds: float) -> str:
     return f"nothing within {seconds:g} s"
 
 
-class Server:
+class GradedServer:
     """One server: where it is, what it is called, and what it holds."""
 
     question = b"0 0"
@@ -236,7 +236,7 @@ class Server:
         self._dial = dial
         self.log_is_named = True
         """Whether somebody said that its log is there; else it is where it may be."""
-        self.room = asyncio.Semaphore(CONNECTIONS)
+        self.room = asyncio.Semaphore(CONNECTIONS_AT_ONCE)
         self.turns = asyncio.Semaphore(QUESTIONS_AT_ONCE)
 
     def __repr__(self) -> str:
@@ -279,7 +279,7 @@ class Server:
         operands = b"%b %b %b" % (client, location, when or now())
         line = b"IAMAT " + operands
         answer = await self.ask(line)
-        at = parse_at(answer)
+        at = parse_at_line(answer)
         name = self.name.encode()
         if at is None or at.operands != operands or at.server != name:
             raise Fault(self.name, line, form_of_at(name, operands), shown(answer))

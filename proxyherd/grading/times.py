@@ -12,11 +12,11 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeAlias
 
-from proxyherd.grading.answers import AtLine, is_from_a_float, parse_at
+from proxyherd.grading.answers import AtLine, is_from_a_float, parse_at_line
 from proxyherd.grading.checks import Check
 from proxyherd.grading.faults import Fault, shown
-from proxyherd.grading.herds import Herd
-from proxyherd.grading.servers import Server, new_client, spelled
+from proxyherd.grading.herds import GradedHerd
+from proxyherd.grading.servers import GradedServer, new_client, spelled
 
 _Reports: TypeAlias = list[tuple[bytes, bool]]
 """Times of one client's reports, in this order, and whether each counts."""
@@ -71,7 +71,7 @@ _ORDERS: Final[tuple[tuple[str, str, str, _Reports], ...]] = (
 """Identifier, title and rule of a check, and the reports in it."""
 
 
-def checks(herd: Herd) -> list[Check]:
+def checks(herd: GradedHerd) -> list[Check]:
     return [
         Check(
             "times.difference-is-received-less-sent",
@@ -91,15 +91,15 @@ def checks(herd: Herd) -> list[Check]:
     ]
 
 
-def _order_check(herd: Herd, name: str, title: str, rule: str, reports: _Reports) -> Check:
+def _order_check(herd: GradedHerd, name: str, title: str, rule: str, reports: _Reports) -> Check:
     return Check(name, title, rule, lambda: _everywhere(herd, lambda server: _order(server, reports)))
 
 
-async def _everywhere(herd: Herd, check: Callable[[Server], Awaitable[None]]) -> None:
+async def _everywhere(herd: GradedHerd, check: Callable[[GradedServer], Awaitable[None]]) -> None:
     await asyncio.gather(*(check(server) for server in herd.servers))
 
 
-async def _order(server: Server, reports: _Reports) -> None:
+async def _order(server: GradedServer, reports: _Reports) -> None:
     """Report one client at these times; after each the server must hold the last that counts."""
     client, held = new_client(), b""
     for number, (when, counts) in enumerate(reports):
@@ -115,7 +115,7 @@ async def _order(server: Server, reports: _Reports) -> None:
             )
 
 
-async def _received_less_sent(server: Server) -> None:
+async def _received_less_sent(server: GradedServer) -> None:
     slack = SAME_CLOCK_NANOSECONDS if _is_here(server) else OTHER_CLOCK_NANOSECONDS
     for when in (LONG_AGO, time.time_ns(), 99_999_999_999_500_000_000):
         client, before = new_client(), time.time_ns()
@@ -132,7 +132,7 @@ async def _received_less_sent(server: Server) -> None:
             )
 
 
-async def _exact(server: Server) -> None:
+async def _exact(server: GradedServer) -> None:
     lines = [await server.report(new_client(), spelled(LONG_AGO + 7 * number)) for number in range(SAMPLES)]
     samples = [_parsed(line) for line in lines]
     for what, numbers in (
@@ -149,12 +149,12 @@ async def _exact(server: Server) -> None:
 
 
 def _parsed(answer: bytes) -> AtLine:
-    at = parse_at(answer)
+    at = parse_at_line(answer)
     assert at is not None  # `report` has looked
     return at
 
 
-def _is_here(server: Server) -> bool:
+def _is_here(server: GradedServer) -> bool:
     """Whether the server has this machine's clock."""
     try:
         return ipaddress.ip_address(server.host).is_loopback

@@ -27,7 +27,7 @@ from proxyherd.grading import answers
     ],
 )
 def test_an_at_line_is_read_as_it_must_be(line: bytes, expected: answers.AtLine | None) -> None:
-    assert answers.parse_at(line) == expected
+    assert answers.parse_at_line(line) == expected
 
 
 def test_a_difference_from_a_float_is_told_from_an_exact_one() -> None:

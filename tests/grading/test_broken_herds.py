@@ -16,8 +16,8 @@ from broken_ways import WAYS
 
 from proxyherd.grading import judging
 from proxyherd.grading.checks import Section
-from proxyherd.grading.herds import Herd
-from proxyherd.grading.servers import Server
+from proxyherd.grading.herds import GradedHerd
+from proxyherd.grading.servers import GradedServer
 
 
 def named(checks: set[str]) -> set[str]:
@@ -29,7 +29,7 @@ def sections(names: str) -> Sequence[Section]:
 
 
 def test_each_check_has_a_broken_herd_that_fails_it() -> None:
-    herd = Herd([Server("Ann", "127.0.0.1", 1)])
+    herd = GradedHerd([GradedServer("Ann", "127.0.0.1", 1)])
     checks = {one.id for section in judging.SECTIONS for one in section.checks(herd)}
     assert set().union(*(named(fails) for _, fails in BROKEN.values())) == checks
 

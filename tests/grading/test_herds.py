@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from proxyherd.grading.faults import Fault, NotSeen
-from proxyherd.grading.herds import Herd, Log
-from proxyherd.grading.servers import Server
+from proxyherd.grading.herds import GradedHerd, Log
+from proxyherd.grading.servers import GradedServer
 
 
 @pytest.mark.timeout(20)
@@ -21,9 +21,9 @@ def test_a_log_is_never_waited_for_and_only_a_regular_file_is_one(tmp_path: Path
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "Socket"))
         for name in ("Pipe", "Device", "Folder", "Socket", "nothing"):
-            log = Log(Server(name, "h", 1, log=tmp_path / name))
+            log = Log(GradedServer(name, "h", 1, log=tmp_path / name))
             assert list(log.tail().lines()) == []
-            herd = Herd([log.server])
+            herd = GradedHerd([log.server])
             fault = herd.unlogged(Fault("Ann", b"", "a line", "none"))
             assert isinstance(fault, NotSeen)
             assert f"none of the logs that are named is a regular file: {tmp_path / name}" in str(fault)
@@ -32,7 +32,7 @@ def test_a_log_is_never_waited_for_and_only_a_regular_file_is_one(tmp_path: Path
 def test_a_log_is_followed_where_it_grows_and_from_its_beginning_where_it_is_replaced(tmp_path: Path) -> None:
     file = tmp_path / "log"
     file.write_bytes(b"before\n")
-    log = Log(Server("Ann", "h", 1, log=file))
+    log = Log(GradedServer("Ann", "h", 1, log=file))
     tail = log.tail()
     with file.open("ab") as end:
         end.write(b"one\ntw")

@@ -6,7 +6,7 @@ import json
 from xml.etree import ElementTree as ET
 
 from proxyherd.grading.faults import Fault
-from proxyherd.grading.report import Report, Result, as_json, as_junit, as_text
+from proxyherd.grading.report import GradingReport, Result, as_json, as_junit, as_text
 
 
 def test_what_a_stranger_sent_cannot_break_a_report() -> None:
@@ -18,11 +18,11 @@ def test_what_a_stranger_sent_cannot_break_a_report() -> None:
         Result("a.d", "s", "t", "r", 4, 0.1, not_applicable=nasty),
         Result("a.d", "s", "t", "r", 4, 0.1),
     ]
-    report = Report({nasty: "h:1"}, {"s": "S"}, results, 1.0)
+    report = GradingReport({nasty: "h:1"}, {"s": "S"}, results, 1.0)
     assert report.points() == (4, 8)
-    assert as_text(report).count("\n") == as_text(Report({"Ann": "h:1"}, {"s": "S"}, results, 1.0)).count(
-        "\n"
-    )
+    assert as_text(report).count("\n") == as_text(
+        GradingReport({"Ann": "h:1"}, {"s": "S"}, results, 1.0)
+    ).count("\n")
     for text in (as_text(report), as_json(report).decode(), as_junit(report)):
         assert text.replace("\n", "").isprintable()
     ET.fromstring(as_junit(report))

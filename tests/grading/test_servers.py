@@ -19,7 +19,7 @@ def test_an_answer_without_an_end_is_a_fault_and_a_long_one_none() -> None:
         connection = Connection("Ann", reader, cast("asyncio.StreamWriter", None), 0.2)
         return await (connection.places() if places else connection.line())
 
-    long = b"x" * servers_module.MOST_BYTES
+    long = b"x" * servers_module.MOST_ANSWER_BYTES
     assert asyncio.run(read(long[:-1] + b"\n", places=False)) == long[:-1] + b"\n"
     assert asyncio.run(read(2 * long + b"\n\n", places=True)) == 2 * long
     with pytest.raises(Fault, match="more than 2,097,152 bytes without an end"):

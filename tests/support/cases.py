@@ -17,5 +17,5 @@ BYTE_BY_BYTE = 1
 
 def play(case: Case, server: Server, chunk: int | None) -> None:
     """Play one case on a connection of its own, and check every answer and that there are no others."""
-    judged = servers.Server(server.name, "127.0.0.1", server.client_port, seconds=PATIENCE_SECONDS)
+    judged = servers.GradedServer(server.name, "127.0.0.1", server.client_port, seconds=PATIENCE_SECONDS)
     asyncio.run(playing.play(case, judged, chunk))

@@ -18,9 +18,9 @@ from broken_ways import WAYS
 from proxyherd.grading import judging, servers
 from proxyherd.grading.checks import Section
 from proxyherd.grading.faults import NotSeen
-from proxyherd.grading.herds import Herd
+from proxyherd.grading.herds import GradedHerd
 from proxyherd.grading.keeping import StartError
-from proxyherd.grading.report import Report
+from proxyherd.grading.report import GradingReport
 
 NAMES = ["Ann", "Bob", "Cid", "Dan"]
 EDGES = [["Ann", "Bob"], ["Bob", "Cid"], ["Cid", "Dan"], ["Dan", "Ann"], ["Ann", "Cid"]]
@@ -158,12 +158,12 @@ class Kept:
         for place in self._places.values():
             place.end()
 
-    async def lose(self, server: servers.Server) -> None:
+    async def lose(self, server: servers.GradedServer) -> None:
         if self._places[server.name].has_ended:
             raise NotSeen(f"{server.name} has ended by itself")
         self._places[server.name].end()
 
-    async def regain(self, server: servers.Server) -> None:
+    async def regain(self, server: servers.GradedServer) -> None:
         self.start(server.name)
         await asyncio.sleep(0.01)
         if self._places[server.name].has_ended:
@@ -180,30 +180,30 @@ class Kept:
         return self._deaths
 
 
-def grade(way: str, folder: Path, sections: Sequence[Section] = judging.SECTIONS) -> Report:
+def grade(way: str, folder: Path, sections: Sequence[Section] = judging.SECTIONS) -> GradingReport:
     """Judge a herd that is broken in this way, or a whole one: ""."""
 
-    async def graded() -> Report:
+    async def graded() -> GradingReport:
         kept = Kept(way, folder)
         for name in NAMES:
             kept.start(name)
         await asyncio.sleep(0.01)
         judged = [
-            servers.Server(
+            servers.GradedServer(
                 name, "127.0.0.1", port, seconds=1.0, log=folder / f"{name}.log", dial=kept.network.dial
             )
             for name, port in PORTS.items()
         ]
-        herd = Herd(judged, [(one, other) for one, other in EDGES], kept)
+        herd = GradedHerd(judged, [(one, other) for one, other in EDGES], kept)
         try:
             return await judging.judge(herd, sections=sections)
         finally:
             kept.end()
             await asyncio.sleep(100)  # for all that was going on to end
 
-    report: Report = fake_redis.run(graded())
+    report: GradingReport = fake_redis.run(graded())
     return report
 
 
-def faults(report: Report) -> set[str]:
+def faults(report: GradingReport) -> set[str]:
     return {one.id for one in report.of("fault")}

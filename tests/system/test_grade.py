@@ -33,11 +33,11 @@ from herd_process import Herd as RunningHerd
 from redis_cluster import Cluster
 
 from proxyherd import cli
-from proxyherd.cli.grade import SECTIONS
+from proxyherd.cli.grade import SECTION_NAMES
 from proxyherd.config import herd_file as config
 from proxyherd.grading import guard, judging, keeping
-from proxyherd.grading.herds import Herd
-from proxyherd.grading.servers import Server, new_client
+from proxyherd.grading.herds import GradedHerd
+from proxyherd.grading.servers import GradedServer, new_client
 
 TOPOLOGIES = sorted((ROOT / "deploy/topologies").glob("*.toml"))
 EDGES = [["Ann", "Bob"], ["Bob", "Cid"], ["Cid", "Dan"], ["Dan", "Ann"], ["Ann", "Cid"]]
@@ -102,10 +102,10 @@ class Kept:
     def __init__(self, running: RunningHerd) -> None:
         self._running = running
 
-    async def lose(self, server: Server) -> None:
+    async def lose(self, server: GradedServer) -> None:
         self._running[server.name].kill()
 
-    async def regain(self, server: Server) -> None:
+    async def regain(self, server: GradedServer) -> None:
         self._running[server.name].start()
         await asyncio.to_thread(self._running[server.name].wait_until_ready)
 
@@ -123,9 +123,10 @@ def test_our_herd_scores_in_full_whoever_is_linked_with_whom(topology: Path) -> 
     sections = [one for one in judging.SECTIONS if one.name in ("floods", "regained")]
     with running_herd(edges) as running:
         judged = [
-            Server(name, "127.0.0.1", one.client_port, log=one.log_file) for name, one in running.items()
+            GradedServer(name, "127.0.0.1", one.client_port, log=one.log_file)
+            for name, one in running.items()
         ]
-        herd = Herd(judged, edges, Kept(running))
+        herd = GradedHerd(judged, edges, Kept(running))
         report = asyncio.run(judging.judge(herd, sections=sections, seconds=PATIENCE_SECONDS))
         logged = [event for one in running.values() for event in one.log()]
     assert [one.id for one in report.results if one.outcome != "passed"] == []
@@ -523,7 +524,7 @@ def test_a_command_gets_no_more_of_the_environment_than_it_needs(tmp_path: Path)
 def test_what_a_server_prints_into_is_never_waited_for(tmp_path: Path) -> None:
     """Also where a stranger has put a pipe in place of it."""
     started = keeping.Started("true", tmp_path, tmp_path, signal.SIGKILL, {})
-    server = Server("Ann", "127.0.0.1", free_port())
+    server = GradedServer("Ann", "127.0.0.1", free_port())
     os.mkfifo(started.output(server))
     try:
         with pytest.raises(keeping.StartError, match=r"Ann: .*Ann\.out: "):
@@ -539,7 +540,7 @@ def test_a_server_that_prints_without_an_end_is_ended_by_the_system(
     outputs = tmp_path / "outputs"
     outputs.mkdir()
     started = keeping.Started("yes {name}", tmp_path, outputs, signal.SIGKILL, os.environ)
-    server = Server("Ann", "127.0.0.1", free_port())
+    server = GradedServer("Ann", "127.0.0.1", free_port())
     try:
         with pytest.raises(keeping.StartError, match="has ended at its start; it printed last: Ann"):
             asyncio.run(started.start([server]))
@@ -603,11 +604,11 @@ def test_a_herd_that_speaks_tls_with_clients_is_not_judged(tmp_path: Path) -> No
 
 
 def test_the_sections_of_the_command_line_are_those_that_are_judged() -> None:
-    assert tuple(section.name for section in judging.SECTIONS) == SECTIONS
+    assert tuple(section.name for section in judging.SECTIONS) == SECTION_NAMES
 
 
 def all_checks() -> list[tuple[str, str]]:
-    herd = Herd([Server("Ann", "127.0.0.1", 1)])
+    herd = GradedHerd([GradedServer("Ann", "127.0.0.1", 1)])
     return [(one.id, one.title) for section in judging.SECTIONS for one in section.checks(herd)]
 
 
