@@ -1,5 +1,6 @@
 """What any floor may use: it knows nothing of servers and clients.
 
+- `backoff`: how long to wait before the next try
 - `escapes`: how a stranger's text is shown
 - `files`: how a file is opened that others may have put there
 """

@@ -18,7 +18,6 @@ What servers tell one another:
 - `link`: one connection between two servers
 - `catchup`: finds out what a neighbour has that this server lacks
 - `walks`: the catch-ups of one server, one at a time
-- `backoff`: how long to wait before the next try
 - `node`: one server's decisions
 - `notes`: what has happened that is worth a line in the log
 """

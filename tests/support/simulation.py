@@ -22,10 +22,10 @@ from unittest.mock import patch
 
 from deciding import decide
 
+from proxyherd.base.backoff import backoff
 from proxyherd.config.herd_file import PEER_LINE_SLACK
 from proxyherd.config.schema import Limits, Timing
 from proxyherd.core import catchup, peer_messages, table, walks
-from proxyherd.core.backoff import backoff
 from proxyherd.core.link import NONCE_BYTES, Link, State, Terms
 from proxyherd.core.messages import Entry, parse_at, parse_question, parse_report
 from proxyherd.core.node import Node

@@ -14,8 +14,8 @@ from typing import Final, Protocol
 
 from msgspec import Struct
 
+from proxyherd.base.backoff import backoff
 from proxyherd.config.herd_file import Address
-from proxyherd.core.backoff import backoff
 from proxyherd.engines.redis.batch import Batch
 
 FIRST_PAUSE_SECONDS: Final = 0.05

@@ -13,6 +13,7 @@ import random
 import time
 from typing import Final
 
+from proxyherd.base.backoff import backoff
 from proxyherd.config import schema
 from proxyherd.places.answers import Answer, no_results
 from proxyherd.places.failures import FailedError, LateError, failed
@@ -58,6 +59,7 @@ class Resilient:
         self._whole = min(places.attempt_seconds, _SHARE * places.deadline_seconds)
         self._usual = self._least = 0.0
         self._told: BreakerState = "closed"
+        self._rng = random.Random()  # noqa: S311 - so that callers part, no secret
         # Of the last failure, and so of the answers while the breaker is open.
         self._status = "UNKNOWN_ERROR"
 
@@ -91,12 +93,12 @@ class Resilient:
         await self._provider.close()
 
     async def _try(self, query: Query, deadline: float) -> Answer:
-        for number in range(1, self._places.attempts):
+        pauses = backoff(PAUSE_SECONDS, MOST_PAUSE_SECONDS, self._rng, least=0.0)
+        for _ in range(1, self._places.attempts):
             try:
                 return await self._attempt(query, deadline)
             except FailedError as error:
-                longest = min(PAUSE_SECONDS * 2 ** (number - 1), MOST_PAUSE_SECONDS)
-                pause = error.after + random.uniform(0, longest)  # noqa: S311 — so that callers part, no secret
+                pause = error.after + next(pauses)
                 if not error.again or time.monotonic() + pause + self._least >= deadline:
                     raise
             await asyncio.sleep(pause)

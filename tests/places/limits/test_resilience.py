@@ -95,7 +95,7 @@ async def outcome(resilient: Resilient, asker: object = None, query: Query = QUE
 
 @pytest.fixture
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(random, "uniform", lambda _low, _high: 0.0)
+    monkeypatch.setattr(random.Random, "uniform", lambda _self, _low, _high: 0.0)
 
 
 # What is tried again. --------------------------------------------------------------------------------------------

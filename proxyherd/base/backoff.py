@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from random import Random
 
 
-def backoff(first: float, most: float, rng: Random) -> Iterator[float]:
-    """Yield pauses in seconds for ever: the n-th lies between half and all of min(first * 2**n, most), n from 0.
+def backoff(first: float, most: float, rng: Random, *, least: float = 0.5) -> Iterator[float]:
+    """Yield pauses in seconds for ever: the n-th lies between `least` times and all of min(first * 2**n, most), n from 0.
 
     Make a new one when an attempt has succeeded: its pauses begin with the short one again.
     """
     pause = min(first, most)
     while True:
-        yield pause * rng.uniform(0.5, 1.0)
+        yield pause * rng.uniform(least, 1.0)
         pause = min(2 * pause, most)

@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from proxyherd.core.backoff import backoff
+from proxyherd.base.backoff import backoff
 
 FIRST = 0.05
 PAUSES = 40
@@ -39,6 +39,14 @@ def test_the_nth_pause_lies_between_half_and_all_of_the_first_doubled_n_times_up
     assert pauses(most, Extreme(LEAST)) == pytest.approx([pause / 2 for pause in whole])
     assert pauses(most, Extreme(GREATEST)) == pytest.approx(whole)
     assert max(pauses(most, Extreme(GREATEST))) <= most
+
+
+def test_pauses_may_begin_at_any_part_of_the_whole() -> None:
+    """At nothing, say, where those that are to part are many."""
+    assert list(islice(backoff(FIRST, 1.0, Extreme(LEAST), least=0.0), 8)) == [0.0] * 8
+    assert list(islice(backoff(FIRST, 1.0, Extreme(LEAST), least=0.75), 2)) == pytest.approx(
+        [0.75 * FIRST, 1.5 * FIRST]
+    )
 
 
 def test_pauses_are_spread_over_the_whole_of_their_range() -> None:
