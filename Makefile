@@ -32,7 +32,8 @@ test: .venv/test.stamp
 	@tests/support/install-debian-packages.sh
 	@$(BIN)/pytest -n 4 --dist loadgroup $(PYTEST_ARGS)
 
-# Against others, some 25 minutes; two with make bench BENCH_ARGS=--quick
+# Against others, some 25 minutes; two with make bench BENCH_ARGS=--quick; a change of yours in one, with
+# make bench BENCH_ARGS='--only "one 50x32" --against FOLDER', where FOLDER is a checkout of what was before
 bench: .venv/test.stamp
 	@for program in redis-server node; do \
 		command -v $$program >/dev/null && continue; \
@@ -43,9 +44,10 @@ bench: .venv/test.stamp
 			echo "make bench: $$package could not be installed" >&2; \
 	done
 	@$(BIN)/python bench/compare.py $(BENCH_ARGS)
-	@if command -v chromium >/dev/null; then $(BIN)/python bench/page.py; \
-	else echo "make bench: chromium is not installed, so the status page is not measured" >&2; fi
-	@$(BIN)/python bench/places.py
+	@case '$(BENCH_ARGS)' in *--only*|*--against*) exit;; esac; \
+	if command -v chromium >/dev/null; then $(BIN)/python bench/page.py; \
+	else echo "make bench: chromium is not installed, so the status page is not measured" >&2; fi; \
+	$(BIN)/python bench/places.py
 
 # As many simulated herds as wanted: make soak SOAK_ARGS='--seeds 1000000 --first 7'
 soak: .venv/test.stamp

@@ -1,10 +1,18 @@
 """How the herd stands against others: workloads over all contenders, in turns, as tables, JSON and pictures.
 
-    .venv/bin/python bench/compare.py [--quick] [--workload iamat-1] [--contender node] [--rounds 3] [--folder FOLDER]
+    make bench                                                          all of it, and docs/report.md anew
+    make bench BENCH_ARGS=--quick                                       does it work?
+    make bench BENCH_ARGS='--only "one 50x32"'                          one workload, in less than a minute
+    make bench BENCH_ARGS='--only "one 50x32" --against ../before'      this checkout and another one, in turns
+    make bench BENCH_ARGS='--only "one 50x32" --contender node --rounds 9 --folder FOLDER'
 
 All contenders of a workload run the whole time and take turns, each round from another one on, so that a noisy machine
 disturbs all alike; the first turn of each is not counted. Figures are medians over the rounds with the least and the
-most. What does not pass its check has no figures that count, and the exit code is 1.
+most. The table at the end has ours as a multiple of others, from the pairs that each round makes. What does not pass
+its check has no figures that count, and the exit code is 1.
+
+To measure a change: commit what was before into a worktree (`git worktree add ../before HEAD`), and run --against it. The
+other checkout runs on the Python of its own .venv, without one on this one's; both are driven and checked by this one.
 
 Into FOLDER go results.json and the pictures. With all workloads that is docs/bench, and the tables of docs/report.md are
 written anew too; with --quick or with chosen ones it is var/bench, and the report stays as it is.
@@ -32,9 +40,9 @@ import flame
 import report
 from contender import Contender, Sent
 from driving import Figures, Run, limit
-from lineup import CONTENDERS
+from lineup import CONTENDERS, Proxyherd, checkout
 from messages import count_messages
-from tables import text
+from tables import aligned, goals, text
 from workloads import FEW, QUICK, USUAL, WORKLOADS, Workload
 
 Told = Callable[[str], None]
@@ -42,11 +50,16 @@ ROOT = Path(__file__).parent.parent
 
 
 class Options(NamedTuple):
-    """How much is measured."""
+    """How much is measured. A workload may want fewer rounds, unless so many were asked for."""
 
     rounds: int
     commands: int
     clients: int
+    asked_for: bool = False
+
+    def rounds_of(self, workload: Workload) -> int:
+        """Return how many rounds count."""
+        return self.rounds if self.asked_for else min(self.rounds, workload.rounds)
 
 
 FULL = Options(rounds=5, commands=30_000, clients=20_000)
@@ -115,7 +128,7 @@ def compare(
             Entrant(stack.enter_context(contender(workload.edges)), workload, options)
             for contender in contenders
         ]
-        steps = [Entrant.prepare, *[Entrant.measure] * min(options.rounds, workload.rounds), Entrant.check]
+        steps = [Entrant.prepare, *[Entrant.measure] * options.rounds_of(workload), Entrant.check]
         for number, step in enumerate(steps):
             first = number % max(1, len(entrants))
             for entrant in [*entrants[first:], *entrants[:first]]:
@@ -161,30 +174,29 @@ def _said(program: str, question: str) -> str:
     return next((word.removeprefix("=") for word in words if word[:1].isdigit() or word[:1] == "="), "")
 
 
-def present(names: Sequence[str]) -> tuple[list[type[Contender]], dict[str, str]]:
+def present(chosen: Sequence[type[Contender]]) -> tuple[list[type[Contender]], dict[str, str]]:
     """Return those that can run here, and why the others cannot."""
-    chosen = [CONTENDERS[name] for name in names or CONTENDERS]
     missing = {one.name: why for one in chosen if (why := one.missing())}
     return [one for one in chosen if one.name not in missing], missing
 
 
-def line_up(
-    workload: Workload, contenders: Iterable[type[Contender]], *, asked_for: bool
+def chosen_ones(
+    names: Sequence[str], against: Sequence[type[Contender]], *, quick: bool
 ) -> list[type[Contender]]:
-    """Return who takes part in a workload."""
-    usual = () if asked_for else workload.usual
-    return [one for one in contenders if workload.fits(one) and (not usual or one.name in usual)]
+    """Return who was asked for; all there are, where nobody was."""
+    if against:
+        names = names or (Proxyherd.name,)
+    elif quick:
+        names = names or FEW
+    return [*(CONTENDERS[name] for name in names or CONTENDERS), *against]
 
 
 def measure(
-    names: Sequence[str], contenders: list[type[Contender]], options: Options, *, asked_for: bool
+    lineups: dict[str, list[type[Contender]]],
+    options: Options,
 ) -> dict[str, Any]:
     """Run workloads, with a bar of progress; print each one's table; return their reports by name."""
-    lineups = {name: line_up(WORKLOADS[name], contenders, asked_for=asked_for) for name in names}
-    steps = {
-        name: len(lineup) * (min(options.rounds, WORKLOADS[name].rounds) + 2)
-        for name, lineup in lineups.items()
-    }
+    steps = {name: len(lineup) * (options.rounds_of(WORKLOADS[name]) + 2) for name, lineup in lineups.items()}
     results: dict[str, Any] = {}
     with click.progressbar(
         length=sum(steps.values()), file=sys.stderr, hidden=not sys.stderr.isatty(), width=24
@@ -208,19 +220,32 @@ def measure(
     return results
 
 
+def _line_up(
+    workload: Workload, contenders: Iterable[type[Contender]], among: Sequence[str]
+) -> list[type[Contender]]:
+    """Return who takes part in a workload: of those named, all of them if none is."""
+    return [one for one in contenders if workload.fits(one) and (not among or one.name in among)]
+
+
 @click.command(help=(__doc__ or "").split("\n\n", maxsplit=1)[0])
 @click.option(
-    "--workload", "names", multiple=True, type=click.Choice(list(WORKLOADS)), help="[default: most]"
+    "--only", "names", multiple=True, type=click.Choice(list(WORKLOADS)), help="Workloads. [default: most]"
+)
+@click.option(
+    "--against",
+    multiple=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Another checkout of proxyherd that takes turns with this one.",
 )
 @click.option(
     "--contender",
     "chosen",
     multiple=True,
     type=click.Choice(list(CONTENDERS)),
-    help="[default: as each workload has them]",
+    help="[default: as each workload has them; with --only its rivals, with --against nobody else]",
 )
 @click.option("--quick", is_flag=True, help="Two minutes, to see whether all works.")
-@click.option("--rounds", type=click.IntRange(1), help=f"At most. [default: {FULL.rounds}]")
+@click.option("--rounds", type=click.IntRange(1), help=f"[default: {FULL.rounds} at most]")
 @click.option(
     "--commands",
     type=click.IntRange(_LEAST_COMMANDS),
@@ -230,6 +255,7 @@ def measure(
 @click.option("--folder", type=click.Path(file_okay=False, path_type=Path), help="Where results go.")
 def main(
     names: Sequence[str],
+    against: Sequence[Path],
     chosen: Sequence[str],
     *,
     quick: bool,
@@ -239,7 +265,11 @@ def main(
     folder: Path | None,
 ) -> None:
     """Measure, and print tables."""
-    contenders, missing = present(chosen or (FEW if quick else ()))
+    try:
+        others = [checkout(one) for one in against]
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None
+    contenders, missing = present(chosen_ones(chosen, others, quick=quick))
     for name, why in missing.items():
         click.echo(f"left out: {name}: {why}", err=True)
     if not contenders:
@@ -247,31 +277,43 @@ def main(
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # the servers inherit it
     default = SHORT if quick else FULL
-    options = Options(rounds or default.rounds, commands or default.commands, clients or default.clients)
-    whole = not (quick or names or chosen)
+    options = Options(
+        rounds or default.rounds, commands or default.commands, clients or default.clients, bool(rounds)
+    )
+    whole = not (quick or names or chosen or against)
     folder = folder or ROOT / ("docs/bench" if whole else "var/bench")
     folder.mkdir(parents=True, exist_ok=True)
+    lineups = {}
+    for name in names or (QUICK if quick else USUAL):
+        workload = WORKLOADS[name]
+        among = () if chosen or against else workload.narrow if names else workload.usual
+        lineups[name] = _line_up(workload, contenders, among)
     results: dict[str, Any] = {
         "when": datetime.now(UTC).isoformat(timespec="minutes"),
         "machine": machine(),
         "options": options._asdict(),
         "left_out": missing,
+        "workloads": measure(lineups, options),
     }
-    results["workloads"] = measure(
-        names or (QUICK if quick else USUAL), contenders, options, asked_for=bool(chosen)
-    )
     if not names:
-        results["messages"] = count_messages()
-        if why := flame.record(folder / "profile.svg", seconds=2 if quick else 5):
-            results["left_out"]["profile"] = why
-            click.echo(f"left out: profile: {why}", err=True)
+        _add_the_rest(results, folder, quick=quick)
     (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-    report.draw(results, folder)
+    if not (names or against):
+        report.draw(results, folder)
     if whole:
         report.write(results, ROOT / "docs/report.md")
-    click.echo(f"{folder}: results.json and pictures", err=True)
+    click.echo(aligned(goals(results["workloads"])))
+    click.echo(f"{folder}: results.json{'' if names or against else ' and pictures'}", err=True)
     if any(one["faults"] for work in results["workloads"].values() for one in work["contenders"].values()):
         raise SystemExit(1)
+
+
+def _add_the_rest(results: dict[str, Any], folder: Path, *, quick: bool) -> None:
+    """Count messages, and draw where a full server spends its time."""
+    results["messages"] = count_messages()
+    if why := flame.record(folder / "profile.svg", seconds=2 if quick else 5):
+        results["left_out"]["profile"] = why
+        click.echo(f"left out: profile: {why}", err=True)
 
 
 if __name__ == "__main__":

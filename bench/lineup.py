@@ -43,9 +43,14 @@ from proxyherd.engines.redis import layout  # noqa: E402 - behind the line that 
 
 
 class Proxyherd(Contender):
-    """Ours: real `proxyherd serve` processes, with journal, log, metrics, handshakes and catch-up as delivered."""
+    """Ours: real `proxyherd serve` processes, with journal, log, metrics, handshakes and catch-up as delivered.
+
+    Each starts in an interpreter of its own, from `folder`: two checkouts can take turns.
+    """
 
     name = "proxyherd"
+    folder = BENCH.parent
+    python = sys.executable
     _herd: Herd
 
     @property
@@ -64,6 +69,8 @@ class Proxyherd(Contender):
         servers = [self._herd[name] for name in self.names]
         for server in servers:
             server.options = ["--log-max-bytes=67108864", "--log-backups=50"]  # so that all can be counted
+            server.program = [self.python, "-m", "proxyherd"]
+            server.environ["PYTHONPATH"] = str(self.folder)
             server.start()
         for server in servers:
             server.wait_until_ready()
@@ -122,6 +129,23 @@ def _json_lines(file: Path) -> Iterator[dict[str, object]]:
     decode = msgspec.json.Decoder(dict[str, object]).decode
     *lines, _ = file.read_bytes().split(b"\n")
     return map(decode, lines)
+
+
+def checkout(folder: Path) -> type[Proxyherd]:
+    """Return ours as another checkout has it, under the name of its folder. It runs on the Python of its own .venv; where it
+    has none, on this one. Raises ValueError if there is no proxyherd in the folder.
+    """
+    own = folder.resolve()
+    if not (own / "proxyherd/__main__.py").is_file():
+        raise ValueError(f"{folder} is no checkout of proxyherd: it has no proxyherd/__main__.py")
+    interpreter = own / ".venv/bin/python"
+
+    class Checkout(Proxyherd):
+        name = own.name
+        folder = own
+        python = str(interpreter) if interpreter.exists() else sys.executable
+
+    return Checkout
 
 
 class ProxyherdRedis(Proxyherd):

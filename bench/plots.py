@@ -78,10 +78,10 @@ _LONGEST: Final = 4
 _PLAIN: Final = FuncFormatter(lambda value, _: f"{value:,.10g}")
 _MILLISECONDS: Final = tuple(mark * 10**power for power in range(-3, 5) for mark in (1, 2, 5))
 
-SINGLE: Final = ("iamat-1", "iamat-32")
-LATENCIES: Final = ("iamat-rate", "iamat-32")
-QUESTIONS: Final = ("whatsat-32", "mixed-32")
-HERDS: Final = ("herd-10x1", "herd-50x32")
+SINGLE: Final = ("one 50x1", "one 50x32")
+LATENCIES: Final = ("iamat-rate", "one 50x32")
+QUESTIONS: Final = ("whatsat 50x32", "mixed 50x32")
+HERDS: Final = ("five 10x1", "five 50x32")
 
 
 def draw_all(results: Results, folder: Path) -> list[str]:
@@ -107,7 +107,7 @@ def _pictures(
         ("latency", _latencies(works, LATENCIES)),
         ("questions", _bars(works, QUESTIONS, "cpu_us")),
         ("herd", _bars(works, HERDS, "cpu_us")),
-        ("propagation", _latencies(works, ("propagation-2000",))),
+        ("propagation", _latencies(works, ("propagation 2000",))),
         ("connections", _curves(on(works, "connections"), ("cpu_us", "idle_bytes"), "connections")),
         ("clients", _curves(on(works, "clients"), ("cpu_us", "rss_mib"), "clients in the table")),
         ("servers", _herds(works, messages)),

@@ -38,7 +38,7 @@ _PROGRAMS: Final = {
 _TELLING_ROUNDS: Final = 3
 """Fewer are no measurement, and the page says so."""
 
-_ONE_SERVER: Final = ("iamat-1", "iamat-32", "whatsat-32", "mixed-32")
+_ONE_SERVER: Final = ("one 50x1", "one 50x32", "whatsat 50x32", "mixed 50x32")
 
 
 def draw(results: Results, folder: Path) -> list[str]:
@@ -111,7 +111,7 @@ def _sections(*names: str) -> Callable[[Results], str]:
 
 def _ratios(results: Results) -> str:
     works = results["workloads"]
-    return ratios({name: works[name] for name in (*_ONE_SERVER, "herd-10x1", "herd-50x32") if name in works})
+    return ratios({name: works[name] for name in (*_ONE_SERVER, "five 10x1", "five 50x32") if name in works})
 
 
 def _scale(name: str, over: str, **figures: str) -> Callable[[Results], str]:
@@ -174,10 +174,10 @@ def _sharded(part: Callable[[Results], str]) -> Callable[[Results], str]:
 _PARTS: Final[dict[str, Callable[[Results], str]]] = {
     "machine": _machine,
     "ratios": _ratios,
-    "one-server": _sections("iamat-1", "iamat-32", "iamat-rate"),
-    "questions": _sections("whatsat-32", "mixed-32"),
-    "herd": _sections("herd-10x1", "herd-50x32"),
-    "propagation": _sections("propagation-2000"),
+    "one-server": _sections("one 50x1", "one 50x32", "iamat-rate"),
+    "questions": _sections("whatsat 50x32", "mixed 50x32"),
+    "herd": _sections("five 10x1", "five 50x32"),
+    "propagation": _sections("propagation 2000"),
     "connections": _scale(
         "connections",
         "connections",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Iterable, Sequence
+from itertools import product
 from typing import Any
 
-from lineup import Proxyherd
-from workloads import UNITS
+from lineup import CONTENDERS, Proxyherd
+from workloads import UNITS, WORKLOADS
 
 Rows = list[list[str]]
 Work = dict[str, Any]
@@ -49,13 +51,40 @@ def _without_empty_columns(table: Rows) -> Rows:
 
 def text(work: Work) -> str:
     """Return a workload's table as text."""
-    table = rows(work)
+    return "\n".join(
+        [work["title"], aligned(rows(work)), *(f"  does not count: {fault}" for fault in faults(work))]
+    )
+
+
+def aligned(table: Rows) -> str:
+    """Return rows as text, their columns below one another."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = [
+    return "\n".join(
         "  " + "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip()
         for row in table
-    ]
-    return "\n".join([work["title"], *lines, *(f"  does not count: {fault}" for fault in faults(work))])
+    )
+
+
+def goals(works: dict[str, Work]) -> Rows:
+    """Return ours as a multiple of each workload's rivals and of other checkouts, with what it is to reach. Each round makes
+    a pair, and a pair a ratio: the median of these, and how far they are apart.
+    """
+    table = [["workload", "against", "ratio", "least to most", "to reach"]]
+    for name, work in works.items():
+        workload, figures = WORKLOADS[name], sound(work)
+        ours = figures.pop(Proxyherd.name, {})
+        for key, other in product(workload.judged, figures):
+            if not ours or (other in CONTENDERS and other not in workload.rivals):
+                continue
+            pairs = zip(ours[key]["rounds"], figures[other][key]["rounds"], strict=True)
+            ratios = [own / theirs for own, theirs in pairs]
+            title = f"{name}, {UNITS[key]}" if len(workload.judged) > 1 else name
+            spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+            goal = workload.rivals.get(other, "")
+            table.append(
+                [title, other, f"{statistics.median(ratios):.2f}", spread, f"{goal:.2f}" if goal else ""]
+            )
+    return table
 
 
 def markdown(table: Rows) -> str:

@@ -5,7 +5,8 @@ Those with a `curve` are points of it, drawn over `at`. To add one, name it in W
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
@@ -43,6 +44,14 @@ HERDS: Final = ("proxyherd", "twisted", "twisted-equal", "node", "node-equal", "
 FEW: Final = ("proxyherd", "twisted-equal", "node-equal", "redis")
 
 
+def _bare(twisted: float, node: float) -> dict[str, float]:
+    return {"twisted-bare": twisted, "node-bare": node}
+
+
+def _equal(twisted: float, node: float) -> dict[str, float]:
+    return {"twisted-equal": twisted, "node-equal": node}
+
+
 @dataclass(frozen=True)
 class Workload:
     """`share`: of the commands asked for, how many are sent; `main`: the figure by which contenders are set in ratio."""
@@ -57,10 +66,25 @@ class Workload:
     this has are kept."""
     usual: tuple[str, ...] = ()
     """Who is measured unless others are asked for; empty: all."""
+    rivals: Mapping[str, float] = field(default_factory=dict)
+    """Who ours is set against in the table at the end, and the most that ours is to be as a multiple of each, 0 where nothing
+    is asked."""
+    also: tuple[str, ...] = ()
+    """What it is judged by, besides `main`."""
     rounds: int = 3
     """As many at most."""
     curve: str = ""
     at: int = 0
+
+    @property
+    def judged(self) -> tuple[str, ...]:
+        """The figures that the table at the end has."""
+        return (self.main, *self.also)
+
+    @property
+    def narrow(self) -> tuple[str, ...]:
+        """Who is measured where this workload alone is asked for."""
+        return ("proxyherd", *self.rivals) if self.rivals else self.usual
 
     def fits(self, contender: type[Contender]) -> bool:
         """Return whether a contender can be asked to do this."""
@@ -68,9 +92,14 @@ class Workload:
 
 
 WORKLOADS: Final = {
-    "iamat-1": Workload("IAMAT, 50 connections, 1 outstanding, one server", drive, rounds=5),
-    "iamat-32": Workload(
-        "IAMAT, 50 connections, 32 outstanding, one server", partial(drive, outstanding=32), rounds=5
+    "one 50x1": Workload(
+        "IAMAT, 50 connections, 1 outstanding, one server", drive, rounds=5, rivals=_bare(0.4, 0.6)
+    ),
+    "one 50x32": Workload(
+        "IAMAT, 50 connections, 32 outstanding, one server",
+        partial(drive, outstanding=32),
+        rounds=5,
+        rivals=_bare(0.75, 0.7),
     ),
     "iamat-rate": Workload(
         "IAMAT at 5,000 a second, 50 connections, one server",
@@ -78,30 +107,33 @@ WORKLOADS: Final = {
         share=0.25,
         usual=SINGLE,
     ),
-    "whatsat-32": Workload(
+    "whatsat 50x32": Workload(
         "WHATSAT without places, 50 connections, 32 outstanding, one server",
         partial(drive, outstanding=32, asks_every=1),
         prepare=partial(drive, outstanding=32),
         usual=QUESTIONED,
+        rivals=_equal(0.75, 1.0),
     ),
-    "mixed-32": Workload(
+    "mixed 50x32": Workload(
         "9 IAMAT to a WHATSAT, 50 connections, 32 outstanding, one server",
         partial(drive, outstanding=32, asks_every=10),
         usual=QUESTIONED,
     ),
-    "herd-10x1": Workload(
+    "five 10x1": Workload(
         "IAMAT, 10 connections, 1 outstanding, over five servers, CPU of all of them",
         partial(drive, connections=10),
         edges=FIVE,
         share=0.1,
         usual=HERDS,
+        rivals=_equal(0.45, 0.6),
     ),
-    "herd-50x32": Workload(
+    "five 50x32": Workload(
         "IAMAT, 50 connections, 32 outstanding, over five servers, CPU of all of them",
         partial(drive, outstanding=32),
         edges=FIVE,
         share=0.15,
         usual=HERDS,
+        rivals=_equal(0.22, 0.35),
     ),
     "herd-rate": Workload(
         "IAMAT at 500 a second over five servers, CPU of all of them",
@@ -118,17 +150,19 @@ WORKLOADS: Final = {
         main="p50_ms",
         usual=HERDS,
     ),
-    "propagation-2000": Workload(
+    "propagation 2000": Workload(
         "an update through five servers that take 2,000 others a second: from its answer until the farthest server "
         "tells of it",
         partial(propagate_at, rate=2_000),
         edges=FIVE,
         share=0.15,
         main="p50_ms",
+        also=("p99_ms",),
         usual=HERDS,
+        rivals={"node-equal": 1.0},
     ),
     **{
-        f"connections-{connections}": Workload(
+        f"connections {connections}": Workload(
             f"IAMAT, {connections:,} connections, 1 outstanding, one server",
             partial(drive, connections=connections),
             prepare=partial(hold, connections=connections) if connections >= 1_000 else None,
@@ -140,7 +174,7 @@ WORKLOADS: Final = {
         for connections in CONNECTIONS
     },
     **{
-        f"clients-{clients}": Workload(
+        f"clients {clients}": Workload(
             f"IAMAT of {clients:,} clients, 50 connections, 32 outstanding, one server",
             partial(update_filled, clients=clients),
             prepare=partial(fill, clients=clients),
@@ -153,7 +187,7 @@ WORKLOADS: Final = {
         for clients in CLIENTS
     },
     **{
-        f"{graph}-{servers}": Workload(
+        f"{graph} {servers}": Workload(
             f"IAMAT, 50 connections, 1 outstanding, over {servers} servers in {_SPOKEN[graph]}, CPU of all of them",
             drive,
             edges=edges(servers),
@@ -173,8 +207,8 @@ USUAL: Final = tuple(name for name in WORKLOADS if name not in {"herd-rate", "pr
 """Those that run when none is asked for."""
 
 QUICK: Final = (
-    *("iamat-1", "iamat-32", "herd-10x1", "propagation-2000"),
-    *("connections-100", "connections-1000", "clients-1000", "clients-10000"),
-    *(f"{graph}-{servers}" for graph in GRAPHS for servers in (2, 5)),
+    *("one 50x1", "one 50x32", "five 10x1", "propagation 2000"),
+    *("connections 100", "connections 1000", "clients 1000", "clients 10000"),
+    *(f"{graph} {servers}" for graph in GRAPHS for servers in (2, 5)),
 )
 """Those that run to see whether all works, with FEW contenders."""

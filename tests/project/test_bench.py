@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import socket
 import sys
 import threading
@@ -13,8 +14,8 @@ from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
+import click.testing
 import pytest
-from click.testing import CliRunner
 
 BENCH = Path(__file__).parents[2] / "bench"
 sys.path.insert(0, str(BENCH))
@@ -25,6 +26,8 @@ from driving import drive, fill, hold, propagate, propagate_at
 from lineup import CONTENDERS, Streams
 from load import Generator, Job, Result, run
 from plan import Plan
+
+import proxyherd
 
 PAIR = [("Ann", "Bob")]
 
@@ -252,20 +255,50 @@ def test_a_stride_takes_all_clients_in_another_order() -> None:
     assert sum(a < b for a, b in pairwise(strewn)) < 990
 
 
+def compare(workload: str, folder: Path, *options: str) -> click.testing.Result:
+    """Run one workload for a moment."""
+    few = ("--commands", "1000", "--clients", "1000")
+    return click.testing.CliRunner().invoke(
+        main, ["--only", workload, "--folder", str(folder), *few, *options]
+    )
+
+
 @pytest.mark.usefixtures("generates_here")
 def test_the_comparison_writes_medians_and_what_was_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(CONTENDERS["redis"], "missing", lambda: "no redis here")
-    arguments = (
-        "--workload iamat-32 --contender echo --contender redis --commands 1000 --clients 1000 --rounds 3"
-    )
-    result = CliRunner().invoke(main, [*arguments.split(), "--folder", str(tmp_path)])
+    result = compare("one 50x32", tmp_path, "--contender", "echo", "--contender", "redis", "--rounds", "3")
     assert result.exit_code == 0, result.output
     written = json.loads((tmp_path / "results.json").read_text())
     assert written["left_out"] == {"redis": "no redis here"}
-    echo = written["workloads"]["iamat-32"]["contenders"]["echo"]
+    echo = written["workloads"]["one 50x32"]["contenders"]["echo"]
     assert echo["faults"] == []
     figure = echo["figures"]["cpu_us"]
     assert sorted(figure["rounds"])[1] == figure["median"]
     assert [figure["least"], figure["most"]] == [min(figure["rounds"]), max(figure["rounds"])]
+
+
+@pytest.mark.usefixtures("generates_here")
+def test_two_checkouts_take_turns(tmp_path: Path) -> None:
+    package = Path(proxyherd.__file__).parent
+    before = tmp_path / "before"
+    shutil.copytree(package, before / "proxyherd")
+    program = before / "proxyherd/__main__.py"
+    tells = "from pathlib import Path\nPath(__file__).with_name('ran').touch()\n"
+    program.write_text(tells + program.read_text())
+    result = compare("one 50x32", tmp_path, "--against", str(before), "--rounds", "2")
+    assert result.exit_code == 0, result.output
+    written = json.loads((tmp_path / "results.json").read_text())["workloads"]["one 50x32"]["contenders"]
+    assert {name: len(one["figures"]["cpu_us"]["rounds"]) for name, one in written.items()} == {
+        "proxyherd": 2,
+        "before": 2,
+    }
+    assert (before / "proxyherd/ran").exists()
+    assert re.search(r"one 50x32 +before +[0-9.]+ +[0-9.]+ to [0-9.]+$", result.output, re.MULTILINE)
+
+
+def test_what_is_no_checkout_is_refused(tmp_path: Path) -> None:
+    result = compare("one 50x32", tmp_path, "--against", str(tmp_path))
+    assert result.exit_code == 1
+    assert "is no checkout of proxyherd" in result.output

@@ -157,19 +157,19 @@ def test_workloads_that_run_exist_and_name_contenders_that_can() -> None:
 
 
 def test_ratios_are_to_ours_and_who_has_a_fault_is_not_in_the_table() -> None:
-    one = work("iamat-1", proxyherd=10, node=25, echo=1)
+    one = work("one 50x1", proxyherd=10, node=25, echo=1)
     one["contenders"]["echo"]["faults"] = ["echo: it lies"]
     head, *body = rows(one)
     assert [(row[0], row[head.index("to ours")]) for row in body] == [("proxyherd", "1.00"), ("node", "2.50")]
     assert "does not count: echo: it lies" in text(one)
-    assert "| node | 2.50 |" in ratios({"iamat-1": one})
+    assert "| node | 2.50 |" in ratios({"one 50x1": one})
 
 
 def test_a_curve_is_in_the_order_of_its_points_and_shows_gaps() -> None:
     works = {
-        "connections-1000": work("connections-1000", proxyherd=3),
-        "connections-100": work("connections-100", proxyherd=1, node=2),
-        "iamat-1": work("iamat-1", proxyherd=9),
+        "connections 1000": work("connections 1000", proxyherd=3),
+        "connections 100": work("connections 100", proxyherd=1, node=2),
+        "one 50x1": work("one 50x1", proxyherd=9),
     }
     lines = curve(on(works, "connections"), "cpu_us", "connections").splitlines()
     assert lines[0] == "| connections | proxyherd | node |"
@@ -293,7 +293,7 @@ def test_every_picture_is_drawn_and_the_same_again(tmp_path: Path, monkeypatch: 
     assert {one for one in wanted if one.endswith(".png")} <= shown
     again = results()
     del again["shards"], again["messages"]
-    again["workloads"] = {name: again["workloads"][name] for name in ("iamat-rate", "iamat-32")}
+    again["workloads"] = {name: again["workloads"][name] for name in ("iamat-rate", "one 50x32")}
     report.draw(json.loads(json.dumps(again)), tmp_path)
     for name in ("latency.svg", "latency.png"):
         assert (tmp_path / name).read_bytes() == pictures[name] != b""
