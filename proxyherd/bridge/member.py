@@ -13,9 +13,9 @@ from proxyherd.config.herd_file import Herd, Server
 from proxyherd.config.secrets import Secrets
 from proxyherd.core.messages import At, received
 from proxyherd.core.node import News, Node
+from proxyherd.engines.herd.backend import make_table, make_terms
 from proxyherd.engines.herd.engine import Replicated
 from proxyherd.engines.herd.peers import Peers
-from proxyherd.engines.herd.server import make_table, make_terms
 from proxyherd.net.binding import Binder
 from proxyherd.net.tls import Contexts
 from proxyherd.server.turn import Turn

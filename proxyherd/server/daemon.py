@@ -13,9 +13,10 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from msgspec import Struct
 
@@ -23,8 +24,10 @@ from proxyherd import __version__
 from proxyherd.config import secrets as secret
 from proxyherd.config.herd_file import ConfigError, Herd, Server
 from proxyherd.config.schema import Limits
+from proxyherd.core.engine import Engine
 from proxyherd.core.node import TICKS
-from proxyherd.engines.herd.server import Replica
+from proxyherd.core.table import Table
+from proxyherd.engines.herd.backend import HerdBackend
 from proxyherd.net import tls
 from proxyherd.net.binding import Binder
 from proxyherd.net.resolving import new_event_loop
@@ -36,9 +39,6 @@ from proxyherd.server.turn import Turn
 from proxyherd.telemetry.logs import LogFile, make_logger
 from proxyherd.telemetry.metrics import Metrics
 from proxyherd.telemetry.observer import Observer
-
-if TYPE_CHECKING:
-    from proxyherd.engines.redis.server import Front
 
 _SPARE_DESCRIPTORS: Final = 256
 
@@ -52,6 +52,39 @@ class Paths(Struct, frozen=True):
     gazetteer: Path
     log_max_bytes: int = 0
     log_backups: int = 4
+
+
+class Backend(Protocol):
+    """An engine with all that it needs: what the daemon starts, asks and stops."""
+
+    @property
+    def engine(self) -> Engine:
+        """Where turns store and look up."""
+
+    @property
+    def table(self) -> Table | None:
+        """Where all clients are; None if this server does not have it."""
+
+    @property
+    def trouble(self) -> str:
+        """Why the server is not ready, empty when it is."""
+
+    def start(self, spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]) -> None:
+        """Begin what goes on in the background, as soon as clients are listened for."""
+
+    def tick(self) -> bool:
+        """Let time pass; return whether the start is over, whatever may be amiss now."""
+
+    def renew(self, secrets: secret.Secrets, contexts: tls.Contexts) -> None:
+        """Let connections that are made from now on have other secrets and certificates."""
+
+    def figures(self) -> dict[str, int]:
+        """Note the figures that are not counted as things happen; return those for the log line that says ready."""
+
+    async def stop(self, clients_gone: Awaitable[None], deadline: float) -> None:
+        """Wait until the clients are gone, then hand on or keep what there is, on the loop's clock until `deadline` at
+        most where others must read it, and end.
+        """
 
 
 def serve(herd: Herd, name: str, paths: Paths) -> int:
@@ -147,14 +180,15 @@ class _Daemon:
             drain_seconds=self._herd.timing.drain_seconds,
         )
 
-    def _make_backend(self, limits: Limits) -> Replica | Front:
-        """Return what stands behind the engine that the herd's file names."""
+    def _make_backend(self, limits: Limits) -> Backend:
+        """Return the engine that the herd's file names."""
         if self._herd.redis is not None:
-            from proxyherd.engines.redis.server import Front  # noqa: PLC0415 - redis-py takes a tenth of a second
+            # redis-py takes a tenth of a second.
+            from proxyherd.engines.redis.backend import RedisBackend  # noqa: PLC0415
 
-            return Front(self._herd, self._server, limits, self._observer)
+            return RedisBackend(self._herd, self._server, limits, self._observer)
         assert self._secrets is not None
-        return Replica(
+        return HerdBackend(
             self._herd,
             self._server,
             self._secrets,
@@ -235,18 +269,18 @@ class _Daemon:
         self._observer.loop.lag.observe(max(0.0, now - self._expected))
         self._expected = now + interval
         self._ticker = self._loop.call_later(interval, self._tick)
-        self._backend.tick()
+        started = self._backend.tick()
         self._observer.commands.tick()
         if self._notifier.watchdog:
             self._notifier.tell("WATCHDOG=1")
         if not self._told_ready:
-            self._tell_ready()
+            self._tell_ready(started=started)
 
-    def _tell_ready(self) -> None:
+    def _tell_ready(self, *, started: bool) -> None:
         """Tell log and supervisor, once. A port or a disk that cannot be had is /readyz's matter: a supervisor
         that restarted the server for it would only make things worse.
         """
-        if not self._backend.started:
+        if not started:
             self._notifier.tell("EXTEND_TIMEOUT_USEC=10000000")
             return
         self._told_ready = True
@@ -286,24 +320,24 @@ class _Daemon:
         self._notifier.tell("STOPPING=1")
         self._log.info("stopping", connections=len(self._clients.connections))
         self._clients.stop_listening()
-        self._backend.drain()
         deadline = self._loop.time() + self._herd.timing.drain_seconds
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout_at(deadline):
-                await self._clients.gone.wait()
-        self._clients.abort()
-        await self._backend.flush(deadline)
+        await self._backend.stop(self._clients_gone(deadline), deadline)
         self._ticker.cancel()
-        await self._backend.part()
         await self._background.end()
         if hasattr(self, "_admin"):
             await self._admin.close()
         with contextlib.suppress(Exception):
             await (await self._places).close()
         await asyncio.sleep(0)  # let the last turn write its log
-        await self._backend.close()
         self._observer.commands.tell_left_out()
         self._log.info("stopped")
+
+    async def _clients_gone(self, deadline: float) -> None:
+        """Wait until the clients have their answers; end the connections that are left at the deadline."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(deadline):
+                await self._clients.gone.wait()
+        self._clients.abort()
 
     def _unexpected(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Log what no code has caught: a fault of ours, which must not end the server."""
@@ -323,7 +357,7 @@ class _Daemon:
         """Bring the figures up to date that are not counted as things happen."""
         self._observer.settle()
         self._observer.process.ready.set(self.ready()[0])
-        self._backend.refresh(self._observer)
+        self._backend.figures()
         if (places := self._opened_places()) is not None:
             self._observer.places.in_flight.set(places.in_flight)
 

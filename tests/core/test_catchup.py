@@ -21,7 +21,7 @@ from proxyherd.core.peer_messages import (
     write,
 )
 from proxyherd.core.table import FANOUT, LEAVES, Table
-from proxyherd.engines.herd.server import make_table
+from proxyherd.engines.herd.backend import make_table
 
 LINE_BYTES = 1_024
 MOST_HASHES = 62

@@ -36,7 +36,7 @@ _MODULES: Final = (
         "uvloop",
         "proxyherd.admin.app",
         "proxyherd.cli",
-        "proxyherd.engines.redis.server",
+        "proxyherd.engines.redis.backend",
         "proxyherd.server.daemon",
     ),
     *("proxyherd.places.google.auto", "proxyherd.places.limits.budget", "proxyherd.places.gazetteer.offline"),

@@ -51,9 +51,9 @@ def place(line: bytes) -> tuple[float, float]:
 
 
 class Density:
-    """Counts the clients of a table."""
+    """Counts the clients of a table; where there is none, nobody."""
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table | None) -> None:
         self._table = table
         self._shown: Cells | None = None
         self._start()
@@ -86,7 +86,7 @@ class Density:
 
     def _count(self, first: int, last: int) -> None:
         degrees, counts = self._degrees, self._counts
-        for _, entry in self._table.entries(first, last):
+        for _, entry in self._table.entries(first, last) if self._table is not None else ():
             match = _place(entry.line)
             assert match is not None
             east, north = min(float(match[2]) + 180, _EAST), min(float(match[1]) + 90, _NORTH)

@@ -91,7 +91,7 @@ class HerdWatch:
     """Watches the herd on behalf of all viewers of one server's page."""
 
     def __init__(
-        self, herd: Herd, server: str, status: StatusSource, observer: Observer, table: Table
+        self, herd: Herd, server: str, status: StatusSource, observer: Observer, table: Table | None
     ) -> None:
         self.own = OwnState(server, status, observer)
         self.viewers: set[Viewer] = set()
@@ -246,7 +246,8 @@ class HerdWatch:
         return {"commands": list(commands), "left_out": left_out}
 
     def _pings(self) -> bytes:
-        entries = map(self._table.get, self._recent.take_clients())
+        clients, table = self._recent.take_clients(), self._table
+        entries = [table.get(client) for client in clients] if table is not None else []
         places = [place(entry.line) for entry in entries if entry is not None]
         if not places:
             return b""

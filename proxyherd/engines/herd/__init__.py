@@ -6,5 +6,5 @@
 - `durability`: keeps them replayed, synced, short and whole
 - `peers`: the connections to the neighbours
 - `neighbour_hosts`: who may be a neighbour, by address
-- `server`: all of it put together
+- `backend`: all of it put together, for the daemon
 """

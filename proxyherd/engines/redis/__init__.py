@@ -12,7 +12,7 @@
 - `backlog`: how much waits, and when that is too much
 - `outcomes`: what came of them, until a turn lets it out
 - `engine`: what a turn wants of it all
-- `server`: what the daemon wants
+- `backend`: all of it put together, for the daemon
 
 Three rules make an answer true. A batch ends with a write of its own, the seal, and with WAIT: only what a replica has
 acknowledged was done by a master that still is one, so neither a report nor a look-up is believed before. Whatever did

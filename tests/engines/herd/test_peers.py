@@ -264,7 +264,9 @@ def parting(seconds: float, folder: Path) -> tuple[Slow, float]:
             connection.connection_lost(None)
         daemon._ticker = loop.call_later(0.1, lambda: None)
         backend = cast("Any", daemon._backend)
-        backend.close = partial(asyncio.sleep, 0)  # it syncs in a thread, for which this clock does not wait
+        backend._durability.close = partial(
+            asyncio.sleep, 0
+        )  # it syncs in a thread, for which this clock does not wait
         began = loop.time()
         await daemon._drain()
         return transport, loop.time() - began

@@ -1,16 +1,15 @@
-"""A server of the engine `redis`, put together: it has no state, and knows where the cluster has it."""
+"""The engine `redis`, put together: it has no state, and knows where the cluster has it."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
 
 from proxyherd.config.herd_file import Herd, Server
 from proxyherd.config.schema import Limits
 from proxyherd.core.rules import Rules
-from proxyherd.core.table import Table
 from proxyherd.engines.redis.engine import Clustered
 from proxyherd.engines.redis.lookout import Lookout
 from proxyherd.engines.redis.opening import Opener
@@ -20,14 +19,14 @@ _TICK_SECONDS: Final = 0.1
 """Between two looks at what has waited too long."""
 
 
-class Front:
-    """What the daemon wants of the engine `redis`, from start to stop."""
+class RedisBackend:
+    """What the daemon starts and stops of the engine `redis`."""
 
     def __init__(self, herd: Herd, server: Server, limits: Limits, observer: Observer) -> None:
         assert herd.redis is not None
-        self.table = Table(bytes(32))
-        """Empty: there is nothing to see here of where clients are."""
+        self.table = None
         opener = Opener(herd.redis, herd.file, os.environ, observer)
+        self._observer = observer
         self._loop = asyncio.get_running_loop()
         self._patience = self._loop.time() + herd.timing.ready_seconds
         self._started = False
@@ -57,14 +56,10 @@ class Front:
             await asyncio.sleep(_TICK_SECONDS)
             self.engine.tick(self._loop.time())
 
-    def tick(self) -> None:
-        """See whether the start is over."""
+    def tick(self) -> bool:
+        """Return whether the start is over, whatever may be amiss now."""
         now = self._loop.time()
         self._started = self._started or not self.engine.routes.trouble() or now > self._patience
-
-    @property
-    def started(self) -> bool:
-        """Whether the start is over, whatever may be amiss now."""
         return self._started
 
     @property
@@ -80,28 +75,19 @@ class Front:
         """There are no links; passwords and certificates are read for each connection to Redis anyway."""
 
     def figures(self) -> dict[str, int]:
-        """Return the figures for the log line that says the server is ready."""
-        return {"masters": len(self.engine.routes.masters)}
-
-    def refresh(self, observer: Observer) -> None:
-        """Bring the figures up to date that are not counted as things happen."""
+        """Note the figures that are not counted as things happen; return those for the log line that says ready."""
         masters = self.engine.routes.masters
-        observer.cluster.state(
+        self._observer.cluster.state(
             len(masters),
             up=sum(not master.trouble for master in masters),
             full=sum(master.full for master in masters),
             waiting=self.engine.backlog.wishes,
         )
+        return {"masters": len(masters)}
 
-    def drain(self) -> None:
-        """Nobody is let go early: what waits has a deadline."""
-
-    async def flush(self, deadline: float) -> None:
-        """There is nobody to wait for: what was answered is with the masters."""
-
-    async def part(self) -> None:
-        """Let go of the masters."""
+    async def stop(self, clients_gone: Awaitable[None], _: float) -> None:
+        """Let go of the masters when clients need them no more: what waits has a deadline of its own, and what was
+        answered is with the masters.
+        """
+        await clients_gone
         await self.engine.close()
-
-    async def close(self) -> None:
-        """There is nothing to bring to disk."""

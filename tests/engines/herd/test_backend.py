@@ -1,4 +1,4 @@
-"""A server of the engine `herd`, put together: what it tells its neighbours, when it is ready, and why it is not."""
+"""The engine `herd`, put together: what it tells its neighbours, when it is ready, and why it is not."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import pytest
 from turns import Pipeliner
 
 from proxyherd.config.secrets import read_all
-from proxyherd.core.messages import Entry
+from proxyherd.core.messages import Entry, parse_at
+from proxyherd.engines.herd.backend import HerdBackend, make_table, make_terms
 from proxyherd.engines.herd.journal import record
-from proxyherd.engines.herd.server import Replica, make_table, make_terms
 
 
 def play(
@@ -24,7 +24,7 @@ def play(
     herd: str = "",
     journal: bytes = b"",
 ) -> Any:
-    """Run a body with Bob's server, and its replica, which has not been started; with this segment in its journal."""
+    """Run a body with Bob's server, and its backend, which has not been started; with this segment in its journal."""
 
     class Server(cost.Server):
         pass
@@ -71,16 +71,16 @@ def test_neighbours_are_told_and_held_to_what_the_file_says(tmp_path: Path) -> N
         + "[limits]\nmax_line_bytes = 2000\n[timing]\nheartbeat_seconds = 0.25\nhandshake_seconds = 3\n"
     )
 
-    async def body(server: cost.Server, replica: Any) -> None:
+    async def body(server: cost.Server, backend: Any) -> None:
         secrets = secrets_of(tmp_path, cost.SECRET)
-        herd = replica._herd
+        herd = backend._herd
         terms = make_terms(herd, herd.servers["Bob"], secrets)
         assert (terms.name, terms.neighbours) == ("Bob", frozenset({"Abe", "Ann"}))
         assert terms.secrets == secrets.accepted
         assert (terms.line_bytes, terms.heartbeat, terms.handshake) == (2_256, 0.25, 3)
-        assert replica.peers.terms == terms
-        replica.renew(secrets_of(tmp_path, b"b" * 32), replica.peers._contexts)
-        assert replica.peers.terms.secrets[0] == b"b" * 32
+        assert backend.peers.terms == terms
+        backend.renew(secrets_of(tmp_path, b"b" * 32), backend.peers._contexts)
+        assert backend.peers.terms.secrets[0] == b"b" * 32
 
     play(tmp_path, body, text)
 
@@ -104,33 +104,32 @@ def test_it_replays_then_listens_for_neighbours_then_catches_up_and_then_is_read
 ) -> None:
     monkeypatch.setattr("proxyherd.engines.herd.durability.asyncio.to_thread", at_once)
 
-    async def body(_: cost.Server, replica: Any) -> None:
-        replica._binder = binder = Binder()
+    async def body(_: cost.Server, backend: Any) -> None:
+        backend._binder = binder = Binder()
         dialled: list[bool] = []
-        monkeypatch.setattr(replica.peers, "dial", lambda: dialled.append(True))
-        assert replica.trouble == "replaying the journal: 0%"
-        replica._durability.replayed = 0.5
-        assert replica.trouble == "replaying the journal: 50%"
-        replica.tick()
-        assert not replica.started
+        monkeypatch.setattr(backend.peers, "dial", lambda: dialled.append(True))
+        assert backend.trouble == "replaying the journal: 0%"
+        backend._durability.replayed = 0.5
+        assert backend.trouble == "replaying the journal: 50%"
+        assert not backend.tick()
         tasks: list[asyncio.Task[None]] = []
-        replica.start(lambda part: tasks.append(asyncio.ensure_future(part)))
+        backend.start(lambda part: tasks.append(asyncio.ensure_future(part)))
         assert len(tasks) == 2
         await asyncio.sleep(0.5)
-        assert binder.asked == [("peers", replica._server.peers)]
+        assert binder.asked == [("peers", backend._server.peers)]
         assert dialled == [True]
-        assert replica.trouble == "catching up"
-        assert not replica.started
-        replica._durability._journal.fail(OSError(5, "Input/output error", "segment"))
-        assert replica.trouble == "the journal cannot be written: segment: Input/output error"
+        assert backend.trouble == "catching up"
+        assert not backend.tick()
+        backend._durability._journal.fail(OSError(5, "Input/output error", "segment"))
+        assert backend.trouble == "the journal cannot be written: segment: Input/output error"
         await asyncio.sleep(2.0)
-        replica.tick()
-        assert replica.trouble == ""
-        assert replica.started
-        observer = replica._durability._observer
-        replica.refresh(observer)
-        assert observer.metrics.registry.get_sample_value("proxyherd_clients") == 0.0
-        assert replica.figures() == {"clients": 0, "links": 0}
+        backend.tick()
+        assert backend.trouble == ""
+        assert backend.tick()
+        gauge = backend._durability._observer.metrics.registry.get_sample_value
+        backend._node.replay([parse_at(b"AT Ann +0.100000000 kiwi +1+1 5")])
+        assert backend.figures() == {"clients": 1, "links": 0}
+        assert gauge("proxyherd_clients") == 1.0
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -146,26 +145,26 @@ def test_neighbours_are_met_when_the_journal_has_been_replayed_and_then_those_wh
     monkeypatch.setattr("proxyherd.engines.herd.durability.asyncio.to_thread", at_once)
     line = b"AT Ann +0.100000000 kiwi +1+1 5"
 
-    async def body(server: cost.Server, replica: Any) -> None:
+    async def body(server: cost.Server, backend: Any) -> None:
         met: list[object] = []
 
         class Meets(Binder):
             async def listen(self, *_: object) -> None:
-                met.append(dict(replica.table))
+                met.append(dict(backend.table))
 
-        replica._binder = Meets()
-        monkeypatch.setattr(replica.peers, "dial", lambda: met.append("dialled"))
+        backend._binder = Meets()
+        monkeypatch.setattr(backend.peers, "dial", lambda: met.append("dialled"))
         if not lacks:
-            replica._durability.lacks = ""
+            backend._durability.lacks = ""
         asks = Pipeliner(server.daemon._turn, [b"WHATSAT kiwi 0 0"])
         await cost.settled()
         assert asks.answers == []
-        assert replica._node.all_wait
+        assert backend._node.all_wait
         tasks: list[asyncio.Task[None]] = []
-        replica.start(lambda part: tasks.append(asyncio.ensure_future(part)))
+        backend.start(lambda part: tasks.append(asyncio.ensure_future(part)))
         await asyncio.sleep(0.5)
         assert met == [{b"kiwi": Entry(line, 5 * 10**9)}, "dialled"]
-        assert replica._node.all_wait == lacks
+        assert backend._node.all_wait == lacks
         assert [answer.split(b"\n")[0] for answer in asks.answers] == ([] if lacks else [line])
         for task in tasks:
             task.cancel()
@@ -177,15 +176,18 @@ def test_neighbours_are_met_when_the_journal_has_been_replayed_and_then_those_wh
 def test_time_passes_on_the_links_from_the_end_of_the_replay_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def body(_: cost.Server, replica: Any) -> None:
+    async def body(_: cost.Server, backend: Any) -> None:
         ticks: list[float] = []
-        monkeypatch.setattr(replica.peers, "tick", ticks.append)
-        replica.tick()
+        monkeypatch.setattr(backend.peers, "tick", ticks.append)
+        backend.tick()
         assert ticks == []
-        replica._replayed = True
+        backend._replayed = True
         await asyncio.sleep(7.0)
-        replica.tick()
+        backend.tick()
         assert ticks == [asyncio.get_running_loop().time()]
+        backend.peers.parting = True
+        backend.tick()
+        assert len(ticks) == 1  # links that were told goodbye say no more
 
     play(tmp_path, body)
 
@@ -195,26 +197,39 @@ def test_a_server_that_ends_lets_go_of_clients_that_wait_then_of_neighbours_and_
 ) -> None:
     monkeypatch.setattr("proxyherd.engines.herd.durability.asyncio.to_thread", at_once)
 
-    async def body(server: cost.Server, replica: Any) -> None:
+    async def body(server: cost.Server, backend: Any) -> None:
         asks = Pipeliner(server.daemon._turn, [b"WHATSAT kiwi 0 0"])
         await cost.settled()
-        replica.drain()
-        await cost.settled()
-        assert asks.given_up == "server stops"
-        deadlines: list[float] = []
+        order: list[object] = []
+
+        async def clients_gone() -> None:
+            await cost.settled()
+            assert asks.given_up == "server stops"
+            order.append("clients")
 
         async def flush(deadline: float) -> None:
-            deadlines.append(deadline)
+            assert not backend.peers.parting
+            order.append(deadline)
 
-        monkeypatch.setattr(replica.peers, "flush", flush)
-        await replica.flush(12.5)
-        assert deadlines == [12.5]
-        assert not replica.peers.parting
-        await replica.part()
-        assert replica.peers.parting
-        replica._durability.lacks = ""
-        await replica.close()
-        assert (tmp_path / "state/journal.mark").read_bytes().startswith(b"closed\n")
+        async def rewriting() -> None:
+            try:
+                await asyncio.sleep(1_000)
+            finally:
+                assert backend.peers.parting
+                assert not mark().startswith(b"closed\n")
+                order.append("the background")
+
+        def mark() -> bytes:
+            file = tmp_path / "state/journal.mark"
+            return file.read_bytes() if file.exists() else b""
+
+        monkeypatch.setattr(backend.peers, "flush", flush)
+        backend._durability.lacks = ""
+        backend._tasks = [asyncio.ensure_future(rewriting())]
+        await asyncio.sleep(0)
+        await backend.stop(clients_gone(), 12.5)
+        assert order == ["clients", 12.5, "the background"]
+        assert mark().startswith(b"closed\n")
 
     play(tmp_path, body)
 
@@ -225,8 +240,8 @@ def test_a_server_that_has_no_neighbours_is_ready_when_it_has_replayed(
 ) -> None:
     lone = '[servers]\nBob = { clients = "127.0.0.1:7", peers = "127.0.0.1:8", admin = "127.0.0.1:9" }\n'
 
-    async def body(_: cost.Server, replica: Any) -> None:
-        cast("Replica", replica)._node.start(0.0)
-        assert replica._node.ready == alone
+    async def body(_: cost.Server, backend: Any) -> None:
+        cast("HerdBackend", backend)._node.start(0.0)
+        assert backend._node.ready == alone
 
     play(tmp_path, body, lone if alone else "")

@@ -1,10 +1,10 @@
-"""A server of the engine `herd`, put together: the table, its journal, and the links that keep it equal to others'."""
+"""The engine `herd`, put together: the table, its journal, and the links that keep it equal to others'."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,8 @@ def make_terms(herd: Herd, server: Server, secrets: Secrets) -> Terms:
     )
 
 
-class Replica:
-    """What the daemon wants of the engine `herd`, from start to stop."""
+class HerdBackend:
+    """What the daemon starts and stops of the engine `herd`."""
 
     def __init__(
         self,
@@ -58,6 +58,8 @@ class Replica:
         self._herd = herd
         self._server = server
         self._binder = binder
+        self._observer = observer
+        self._tasks: list[asyncio.Task[None]] = []
         self._loop = loop = asyncio.get_running_loop()
         self._replayed = False
         self.table = make_table(secrets)
@@ -84,10 +86,9 @@ class Replica:
             contexts,
         )
 
-    def start(self, spawn: Callable[[Coroutine[Any, Any, None]], object]) -> None:
+    def start(self, spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]) -> None:
         """Begin what goes on in the background, as soon as clients are listened for."""
-        spawn(self._durability.watch())
-        spawn(self._join())
+        self._tasks = [spawn(self._durability.watch()), spawn(self._join())]
 
     async def _join(self) -> None:
         """Replay, then meet the neighbours: what they ask for must be there."""
@@ -99,19 +100,15 @@ class Replica:
         self._replayed = True
         await self._durability.keep()
 
-    def tick(self) -> None:
-        """Let time pass on the links."""
-        if self._replayed:
+    def tick(self) -> bool:
+        """Let time pass on the links; return whether the start is over, whatever may be amiss now."""
+        if self._replayed and not self.peers.parting:
             self.peers.tick(self._loop.time())
+        return self._replayed and self._node.ready
 
     def renew(self, secrets: Secrets, contexts: Contexts) -> None:
         """Let links that are made from now on have other secrets and certificates."""
         self.peers.renew(make_terms(self._herd, self._server, secrets), contexts)
-
-    @property
-    def started(self) -> bool:
-        """Whether the start is over, whatever may be amiss now."""
-        return self._replayed and self._node.ready
 
     @property
     def trouble(self) -> str:
@@ -123,25 +120,22 @@ class Replica:
         return "" if self._node.ready else "catching up"
 
     def figures(self) -> dict[str, int]:
-        """Return the figures for the log line that says the server is ready."""
-        return {"clients": len(self.table), "links": len(tuple(self._node.linked))}
+        """Note the figures that are not counted as things happen; return those for the log line that says ready."""
+        clients = len(self.table)
+        self._observer.process.clients.set(clients)
+        return {"clients": clients, "links": len(tuple(self._node.linked))}
 
-    def refresh(self, observer: Observer) -> None:
-        """Bring the figures up to date that are not counted as things happen."""
-        observer.process.clients.set(len(self.table))
+    async def stop(self, clients_gone: Awaitable[None], deadline: float) -> None:
+        """Let go of the clients whose queries wait, then of the neighbours, and bring everything to disk.
 
-    def drain(self) -> None:
-        """Let go of the clients whose queries wait."""
+        Until `deadline`, on the loop's clock, neighbours may read what may be known nowhere else, where this server
+        is to be removed.
+        """
         self.engine.let_go()
-
-    async def flush(self, deadline: float) -> None:
-        """Wait for the neighbours to read what may be known nowhere else, where this server is to be removed."""
+        await clients_gone
         await self.peers.flush(deadline)
-
-    async def part(self) -> None:
-        """Let go of the neighbours."""
         await self.peers.leave()
-
-    async def close(self) -> None:
-        """Bring everything to disk."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._durability.close()
