@@ -34,7 +34,7 @@ from prometheus_client.exposition import choose_encoder
 from proxyherd import __version__
 from proxyherd.admin import status_page
 from proxyherd.admin.status_page.herd import HerdWatch, Viewer, event
-from proxyherd.admin.status_page.state import StatusSource, write
+from proxyherd.admin.status_page.state import StatusSource, write_state
 from proxyherd.config.schema import AdminSettings
 
 MAX_CONNECTIONS: Final = 64
@@ -145,11 +145,13 @@ class _Pages:
         _refuse_other_sites(request)
         own = self._watch.own
         if self._withheld(request) or request.query.get("commands") == "no":
-            return web.Response(body=write(own.state()), content_type="application/json")
+            return web.Response(body=write_state(own.state()), content_type="application/json")
         self._watch.want_commands()
         life, after = request.query.get("life", ""), request.query.get("after", "0")
         number = int(after) if re.fullmatch("[0-9]{1,16}", after) else 0
-        return web.Response(body=write(own.with_commands(life, number)), content_type="application/json")
+        return web.Response(
+            body=write_state(own.with_commands(life, number)), content_type="application/json"
+        )
 
     async def events(self, request: web.Request) -> web.StreamResponse:
         """Send what is new in the herd for as long as it is read."""

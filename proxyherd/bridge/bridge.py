@@ -17,7 +17,7 @@ from typing import Final
 from msgspec import Struct
 
 from proxyherd import __version__
-from proxyherd.bridge.masters import Masters, Values
+from proxyherd.bridge.masters import Masters, TagWrites
 from proxyherd.bridge.member import Member
 from proxyherd.bridge.passes import Passes, Unfit
 from proxyherd.config import secrets as secret
@@ -216,9 +216,9 @@ class _Bridge:
     def _heard(self, client: bytes) -> None:
         self._masters.outbox.add(client, self._loop.time())
 
-    def _find(self, clients: list[bytes]) -> Values:
+    def _find(self, clients: list[bytes]) -> TagWrites:
         """Return what is to be written of clients, less those that are forgotten by now."""
-        found = Values([], [], [])
+        found = TagWrites([], [], [])
         for client in clients:
             if (value := self._member.value_of(client)) is not None:
                 line, nanoseconds, expires = value

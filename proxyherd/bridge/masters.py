@@ -20,7 +20,7 @@ from proxyherd.engines.redis.commands import ADMIT, spell_reports
 from proxyherd.engines.redis.lookout import Lookout
 from proxyherd.engines.redis.opening import Opener
 from proxyherd.engines.redis.sealing import Sealing
-from proxyherd.engines.redis.shard import Connection, new_pauses
+from proxyherd.engines.redis.shard import MasterConnection, new_pauses
 from proxyherd.telemetry.observer import Observer
 
 _WRITES: Final = 200
@@ -34,7 +34,7 @@ class Unbelieved(Exception):  # noqa: N818 - a fact about the cluster
     """What a master has answered is not to be believed; the text says why."""
 
 
-class Values(Struct, frozen=True):
+class TagWrites(Struct, frozen=True):
     """What is to be written of clients of one tag; `expiries` stands empty where they never expire."""
 
     clients: list[bytes]
@@ -50,7 +50,7 @@ class Masters:
         to: Herd,
         opener: Opener,
         observer: Observer,
-        find: Callable[[list[bytes]], Values],
+        find: Callable[[list[bytes]], TagWrites],
     ) -> None:
         assert to.redis is not None
         self.outbox = Outbox(self._wake)
@@ -112,12 +112,14 @@ class Masters:
     def _tags(self, address: Address) -> list[int]:
         return [tag for tag, owner in enumerate(self.owners) if owner == address]
 
-    async def connect(self, address: Address) -> Connection:
+    async def connect(self, address: Address) -> MasterConnection:
         """Open a connection to a master. Raises one of `failures`."""
         async with asyncio.timeout(self._settings.timeout_seconds):
             return await self._library.connect(address)
 
-    async def exchange(self, connection: Connection, address: Address, parts: Sequence[bytes]) -> list[Any]:
+    async def exchange(
+        self, connection: MasterConnection, address: Address, parts: Sequence[bytes]
+    ) -> list[Any]:
         """Send commands, sealed; return the replies, errors among them. Raises one of `failures`."""
         tags = self._tags(address)
         if not tags:
@@ -153,7 +155,7 @@ class Masters:
             self.doubt()
             await asyncio.sleep(next(pauses))
 
-    async def _write(self, writer: _Writer, connection: Connection) -> None:
+    async def _write(self, writer: _Writer, connection: MasterConnection) -> None:
         """Wait for something to write, and write it."""
         load = self.outbox.take(self._tags(writer.address), _WRITES)
         if load is None:

@@ -15,7 +15,7 @@ from proxyherd.config.herd_file import Address
 from proxyherd.core.messages import At, received
 from proxyherd.engines.redis import layout
 from proxyherd.engines.redis.commands import encode, spell_questions
-from proxyherd.engines.redis.shard import Connection
+from proxyherd.engines.redis.shard import MasterConnection
 
 _READS: Final = 1_000
 """Keys that one step brings, more or less: a master serves others too, and is busy for some milliseconds then."""
@@ -73,7 +73,7 @@ class _Reader:
     def __init__(self, passes: Passes, address: Address) -> None:
         self._passes = passes
         self._address = address
-        self._connection: Connection | None = None
+        self._connection: MasterConnection | None = None
 
     async def open(self) -> tuple[str, ...]:
         """Connect; return what `look` does."""

@@ -19,7 +19,7 @@ import click
 from proxyherd import __version__
 from proxyherd.cli.common import Group, config_option, examples
 
-COMMANDS: Final = (
+COMMAND_NAMES: Final = (
     *("bridge", "check-config", "completion", "export", "gazetteer", "grade", "iamat", "journal"),
     *("places", "places-sim", "prometheus-targets", "secret", "serve", "status", "tail", "whatsat"),
 )
@@ -29,10 +29,10 @@ class Commands(Group):
     """All commands, each read from its file."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's
-        return list(COMMANDS)
+        return list(COMMAND_NAMES)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: ARG002 - click's
-        if name not in COMMANDS:
+        if name not in COMMAND_NAMES:
             return None
         attribute = name.replace("-", "_")
         command: click.Command = getattr(importlib.import_module(f"{__name__}.{attribute}"), attribute)

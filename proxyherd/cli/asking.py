@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from proxyherd.base.escapes import escaped, visible_json
-from proxyherd.cli.common import Failure, NotReached, load, server_names
+from proxyherd.cli.common import Failure, NotReached, load_herd, server_names
 from proxyherd.remote import ask
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -18,7 +18,7 @@ SIGNED: dict[str, Any] = {"ignore_unknown_options": True}
 """Of a command whose arguments may begin with a sign: without this click takes a location for an option."""
 
 
-def word(_: click.Context, parameter: click.Parameter, value: str) -> bytes:
+def one_word(_: click.Context, parameter: click.Parameter, value: str) -> bytes:
     """Return one field of a command line, byte for byte; white space would make it two, or two commands."""
     word = os.fsencode(value)
     if word.split() != [word]:
@@ -39,7 +39,7 @@ def server_option(what: str) -> Callable[[F], F]:
 
 def ask_server(ctx: click.Context, name: str | None, *fields: bytes, raw: bool) -> None:
     """Ask one server, print its answer, and exit. Raises NotReached."""
-    herd = load(ctx)
+    herd = load_herd(ctx)
     server = herd.server(name) if name is not None else next(iter(herd.servers.values()))
     # Longer than the server itself may take: it answers for Places that do not.
     seconds = 5 + herd.timing.ready_seconds + herd.places.deadline_seconds

@@ -17,7 +17,7 @@ from proxyherd.cli.common import (
     default_log_file,
     default_secret_file,
     examples,
-    load,
+    load_herd,
     log_file_option,
     secret_file_option,
     server_names,
@@ -76,7 +76,7 @@ def bridge(
     """
     display = _Display(os.isatty(sys.stdout.fileno()))
     outcome = bridging.run(
-        load(ctx),
+        load_herd(ctx),
         name,
         config.load(to),
         secret_file=secret_file or default_secret_file(),

@@ -7,7 +7,7 @@ import socket
 
 import click
 
-from proxyherd.cli.common import Failure, addresses, config_option, examples, load, print_table
+from proxyherd.cli.common import Failure, addresses, config_option, examples, load_herd, print_table
 from proxyherd.config.herd_file import Address, Herd
 
 
@@ -23,7 +23,7 @@ from proxyherd.config.herd_file import Address, Herd
 @click.pass_context
 def check_config(ctx: click.Context, *, ports: bool) -> None:
     """Check the herd's file, and print what it says."""
-    herd = load(ctx)
+    herd = load_herd(ctx)
     if ports:
         _check_ports(herd)
     rows = [(*addresses(server), ", ".join(server.neighbours)) for server in herd.servers.values()]

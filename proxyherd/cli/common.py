@@ -80,7 +80,7 @@ def config_option(envvar: str | None = None) -> Callable[[F], F]:
     )
 
 
-def load(ctx: click.Context) -> Herd:
+def load_herd(ctx: click.Context) -> Herd:
     file: Path | None = ctx.meta.get(_CONFIG_KEY)
     if file is None:
         installed = not config.DEFAULT_FILE.exists() and INSTALLED_FILE.exists()
@@ -91,7 +91,7 @@ def load(ctx: click.Context) -> Herd:
 def load_if_any(ctx: click.Context) -> Herd | None:
     """Load the herd's file, or return None where none is named and none lies where one is looked for."""
     named = ctx.meta.get(_CONFIG_KEY) is not None
-    return load(ctx) if named or config.DEFAULT_FILE.exists() or INSTALLED_FILE.exists() else None
+    return load_herd(ctx) if named or config.DEFAULT_FILE.exists() or INSTALLED_FILE.exists() else None
 
 
 def server_names(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:

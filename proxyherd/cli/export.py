@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from proxyherd.cli.common import Failure, Misconfigured, config_option, examples, load, server_names
+from proxyherd.cli.common import Failure, Misconfigured, config_option, examples, load_herd, server_names
 from proxyherd.cli.output import output as writing
 from proxyherd.config.herd_file import Herd
 from proxyherd.remote import exporting
@@ -61,7 +61,7 @@ def export(
     """
     if name is not None and folder is not None:
         raise click.UsageError("name either a --server or a --folder")
-    herd = load(ctx)
+    herd = load_herd(ctx)
     folder = folder or Path("var/lib") / herd.server(name or next(iter(herd.servers))).name / "journal"
     found = _read(folder, herd)
     with writing(output, _MODE) as file, _bar("Writing", len(found.entries)) as bar:

@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from proxyherd.cli.common import Failure, Misconfigured, NotReached, config_option, examples, load
+from proxyherd.cli.common import Failure, Misconfigured, NotReached, config_option, examples, load_herd
 from proxyherd.config import herd_file as config
 from proxyherd.grading import guard, herds, judging, keeping
 from proxyherd.grading.herds import GradedHerd
@@ -236,7 +236,7 @@ def _described(
 ) -> config.Herd | None:
     """Return the herd's file that tells of this herd, if there is one. Raises ConfigError."""
     if not addresses:
-        herd = load(ctx)
+        herd = load_herd(ctx)
         if herd.tls.clients_certificate is not None:
             raise Misconfigured(
                 f"{herd.file}: key tls.clients_certificate: its servers speak TLS with clients, and grade does not; "

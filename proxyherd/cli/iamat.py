@@ -6,7 +6,7 @@ import time
 
 import click
 
-from proxyherd.cli.asking import SIGNED, ask_server, server_option, word
+from proxyherd.cli.asking import SIGNED, ask_server, one_word, server_option
 from proxyherd.cli.common import config_option, examples, raw_option
 
 
@@ -18,14 +18,14 @@ from proxyherd.cli.common import config_option, examples, raw_option
         "proxyherd iamat kiwi.cs.ucla.edu +34.068930-118.445127 --time 1621464827.959498503",
     ),
 )
-@click.argument("client", callback=word)
-@click.argument("location", callback=word)
+@click.argument("client", callback=one_word)
+@click.argument("location", callback=one_word)
 @server_option("tell")
 @click.option(
     "--time",
     "when",
     metavar="T",
-    callback=lambda c, p, v: v and word(c, p, v),
+    callback=lambda c, p, v: v and one_word(c, p, v),
     help="POSIX seconds.  [default: now]",
 )
 @raw_option()

@@ -13,7 +13,7 @@ from proxyherd.cli.common import (
     Misconfigured,
     config_option,
     examples,
-    load,
+    load_herd,
     raw_option,
     server_names,
 )
@@ -81,7 +81,7 @@ def _journal_files(ctx: click.Context, name: str | None, folder: Path | None) ->
         raise click.UsageError("name either a server or a --folder")
     if folder is None:
         assert name is not None
-        load(ctx).server(name)
+        load_herd(ctx).server(name)
         folder = Path("var/lib") / name / "journal"
     try:
         return journals.files(folder)

@@ -17,11 +17,9 @@ import click
 
 from proxyherd.cli.common import Misconfigured, default_gazetteer, examples
 from proxyherd.places.gazetteer.file import Gazetteer
-from proxyherd.places.key import checked, read
+from proxyherd.places.key import KEY_VARIABLE, checked, read_key
 from proxyherd.server.supervision import raise_descriptor_limit
 from proxyherd.standin.app import Faults, Served, Simulator
-
-KEY_VARIABLE = "GOOGLE_PLACES_API_KEY"
 
 _ADDRESS = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9.-]+)):([0-9]{1,5})")
 
@@ -177,7 +175,7 @@ def _key(file: Path | None) -> str | None:
     """Return the key to accept, None for any. Nothing of it goes into an error."""
     if file is None:
         return checked(os.fsencode(os.environ.get(KEY_VARIABLE, "")), f"the variable {KEY_VARIABLE}")
-    key = checked(read(file, "--key-file"), str(file))
+    key = checked(read_key(file, "--key-file"), str(file))
     if key is None:
         raise Misconfigured(f"{file}: holds no key; write the key alone into it")
     return key

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import click
 
-from proxyherd.cli.common import Misconfigured, config_option, examples, load
+from proxyherd.cli.common import Misconfigured, config_option, examples, load_herd
 from proxyherd.cli.output import output as writing
 from proxyherd.config.herd_file import Address, Herd, Server
 
@@ -74,7 +74,7 @@ def prometheus_targets(ctx: click.Context, *, hosts: dict[str, str], output: Pat
     A server that listens at every IPv4 or IPv6 address of its host (0.0.0.0, [::]) needs a --host; and each host but loopback's
     must stand in hosts of [admin], or the server answers 403. Where a server cannot be scraped, nothing is written.
     """
-    herd = load(ctx)
+    herd = load_herd(ctx)
     for name in hosts:
         herd.server(name)
     targets = _targets(herd, hosts)

@@ -15,7 +15,7 @@ from proxyherd.cli.common import (
     default_secret_file,
     examples,
     from_systemd,
-    load,
+    load_herd,
     log_file_option,
     secret_file_option,
     server_names,
@@ -75,7 +75,7 @@ def serve(
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     # The log is open before there is a loop that could reopen it, so a rotation in between has to wait, not pass.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
-    herd = load(ctx)
+    herd = load_herd(ctx)
     herd.server(name)
     from proxyherd.server import daemon  # noqa: PLC0415 - most of the time to listening
 

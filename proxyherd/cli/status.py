@@ -22,7 +22,7 @@ from proxyherd.cli.common import (
     addresses,
     config_option,
     examples,
-    load,
+    load_herd,
     print_table,
     table_lines,
     until_stopped,
@@ -114,7 +114,7 @@ def status(
         raise click.UsageError("--interval goes with --watch")
     if progress and not wait:
         raise click.UsageError("--progress goes with --wait")
-    herd = load(ctx)
+    herd = load_herd(ctx)
     if progress:
         found = _wait_while_it_starts(herd, wait)
     elif wait or not watch:

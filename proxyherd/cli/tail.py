@@ -14,11 +14,18 @@ from pathlib import Path
 import click
 
 from proxyherd.base.escapes import escaped_for_json
-from proxyherd.cli.common import Misconfigured, config_option, examples, load, server_names, until_stopped
+from proxyherd.cli.common import (
+    Misconfigured,
+    config_option,
+    examples,
+    load_herd,
+    server_names,
+    until_stopped,
+)
 from proxyherd.config.herd_file import Herd
 from proxyherd.remote import tailing
 from proxyherd.remote.logfiles import ServerLog
-from proxyherd.remote.tailing import Event, Filter, Reading, Sorter, merge, parse_since
+from proxyherd.remote.tailing import Filter, LogEvent, Reading, Sorter, merge_logs, parse_since
 
 INSTALLED_LOGS = Path("/var/log/proxyherd")
 """Where the units of systemd let servers log."""
@@ -126,7 +133,7 @@ def tail(
     Files that the server has rotated itself are read too, where the newest has not enough. With --follow a rotation
     makes no difference, whoever does it.
     """
-    herd = load(ctx)
+    herd = load_herd(ctx)
     wanted = Filter(
         events, frozenset(escaped_for_json(os.fsencode(client)) for client in clients), level, since
     )
@@ -163,7 +170,7 @@ def _default_logs() -> Path:
     return INSTALLED_LOGS if INSTALLED_LOGS.is_dir() and not here.is_dir() else here
 
 
-def _form(herd: Herd, color: str, as_json: bool) -> Callable[[Event], str]:
+def _form(herd: Herd, color: str, as_json: bool) -> Callable[[LogEvent], str]:
     """Return what makes a line to print of an event."""
     if as_json:
         return tailing.raw
@@ -206,7 +213,9 @@ def _open(herd: Herd, names: Sequence[str], folder: Path, *, follow: bool) -> li
     return sources
 
 
-def _past(sources: Sequence[_Source], wanted: Filter, most: int | None, *, follow: bool) -> Iterator[Event]:
+def _past(
+    sources: Sequence[_Source], wanted: Filter, most: int | None, *, follow: bool
+) -> Iterator[LogEvent]:
     """Return the last events of all logs, in order."""
     for source in sources:
         read = Reading(source.name)  # of its own: it keeps the order of lines that go forward
@@ -217,10 +226,10 @@ def _past(sources: Sequence[_Source], wanted: Filter, most: int | None, *, follo
 
         source.log.begin(judge, most)
 
-    def events(source: _Source) -> Iterator[Event]:
+    def events(source: _Source) -> Iterator[LogEvent]:
         return filter(wanted.takes, map(source.read, source.log.lines(last=not follow)))
 
-    return merge(map(events, sources))
+    return merge_logs(map(events, sources))
 
 
 def _follow(sources: Sequence[_Source], wanted: Filter, printer: _Printer) -> None:
@@ -246,7 +255,7 @@ def _follow(sources: Sequence[_Source], wanted: Filter, printer: _Printer) -> No
 class _Printer:
     """Prints events; writes many at once."""
 
-    def __init__(self, form: Callable[[Event], str]) -> None:
+    def __init__(self, form: Callable[[LogEvent], str]) -> None:
         self._form = form
         self._poll = select.poll()
         if sys.stdout.isatty() is False and _has_descriptor():
@@ -257,7 +266,7 @@ class _Printer:
         """Whether the other end of the pipe is closed; without this one would only see it at the next line."""
         return bool(self._poll.poll(0))
 
-    def print(self, events: Iterable[Event]) -> None:
+    def print(self, events: Iterable[LogEvent]) -> None:
         events = iter(events)
         while some := list(islice(events, _LINES_AT_ONCE)):
             text = "".join(f"{self._form(event)}\n" for event in some)

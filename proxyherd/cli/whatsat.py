@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from proxyherd.cli.asking import SIGNED, ask_server, server_option, word
+from proxyherd.cli.asking import SIGNED, ask_server, one_word, server_option
 from proxyherd.cli.common import config_option, examples, raw_option
 
 
@@ -15,9 +15,9 @@ from proxyherd.cli.common import config_option, examples, raw_option
         "proxyherd whatsat kiwi.cs.ucla.edu 0.5 20 --server Bailey",
     ),
 )
-@click.argument("client", callback=word)
-@click.argument("radius", callback=word)
-@click.argument("bound", callback=word)
+@click.argument("client", callback=one_word)
+@click.argument("radius", callback=one_word)
+@click.argument("bound", callback=one_word)
 @server_option("ask")
 @raw_option()
 @config_option()

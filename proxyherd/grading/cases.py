@@ -57,7 +57,7 @@ class Case(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 @cache
-def load() -> tuple[Case, ...]:
+def load_cases() -> tuple[Case, ...]:
     """Return all cases."""
     lines = resources.files(__package__).joinpath("cases.jsonl").read_bytes().splitlines()
     return tuple(msgspec.json.decode(line, type=Case) for line in lines)

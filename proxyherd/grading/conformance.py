@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from proxyherd.grading.cases import Case, load
+from proxyherd.grading.cases import Case, load_cases
 from proxyherd.grading.checks import Check
 from proxyherd.grading.faults import Fault
 from proxyherd.grading.herds import GradedHerd
@@ -58,7 +58,7 @@ def checks(herd: GradedHerd) -> list[Check]:
         rules = dict.fromkeys(ANSWERS.get(what, INVALID) for what in case.expected)
         return Check(f"case.{case.slug}", f"Case: {case.name}", " ".join(rules), run, points=1)
 
-    return [check(number, case) for number, case in enumerate(load())]
+    return [check(number, case) for number, case in enumerate(load_cases())]
 
 
 async def _calm(room: asyncio.Semaphore) -> None:

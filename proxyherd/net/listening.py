@@ -91,11 +91,11 @@ class Listener:
             connection.setblocking(False)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._context is None:
-                task = loop.create_task(self._hand_over(connection, spell(peer)))
+                task = loop.create_task(self._hand_over(connection, spell_address(peer)))
                 self._plain.add(task)
                 task.add_done_callback(self._plain.discard)
             else:
-                self._greet(connection, spell(peer))
+                self._greet(connection, spell_address(peer))
 
     def _take_again(self, sock: socket.socket) -> None:
         if not self._closed:
@@ -143,7 +143,7 @@ class Listener:
             raise
 
 
-def spell(peer: object) -> str:
+def spell_address(peer: object) -> str:
     """Return an address, as a socket has it, for a log."""
     if isinstance(peer, tuple) and len(peer) >= 2:
         host, port = peer[:2]

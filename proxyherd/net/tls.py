@@ -88,7 +88,7 @@ def explain(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-def names(certificate: object) -> frozenset[str]:
+def dns_names(certificate: object) -> frozenset[str]:
     """Return the DNS names that a certificate, as `getpeercert` returns it, is made out to."""
     found = certificate.get("subjectAltName", ()) if isinstance(certificate, dict) else ()
     return frozenset(value for kind, value in found if kind == "DNS")

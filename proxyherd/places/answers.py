@@ -75,7 +75,7 @@ def squeeze(body: bytes) -> bytes:
     return _LINE_FEEDS.sub(b"\n", body) if b"\n\n" in body else body
 
 
-def read(body: bytes) -> Answer:
+def read_answer(body: bytes) -> Answer:
     """Read an answer and squeeze it; everything else stays byte for byte.
 
     Raises NonsenseError if `body` is not UTF-8, not one JSON object (NaN and Infinity are not JSON), nested
@@ -103,14 +103,14 @@ def shorten(answer: Answer, most: int) -> Answer:
     if answer.results <= most:
         return Answer(answer.body, answer.status, answer.results)
     if len(answer.ends) <= most:
-        answer = read(answer.body)
+        answer = read_answer(answer.body)
     kept, last = answer.ends[most - 1], answer.ends[-1]
     return Answer(answer.body[:kept] + answer.body[last:], answer.status, most)
 
 
 def cut(body: bytes, most: int) -> Answer:
     """Read an answer of an upstream and cut it. Raises NonsenseError, as `read`."""
-    return shorten(read(body), most)
+    return shorten(read_answer(body), most)
 
 
 def plain_word(text: str) -> str:

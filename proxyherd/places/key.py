@@ -28,16 +28,16 @@ def find_key(places: schema.PlacesSettings, herd_file: Path, environ: Mapping[st
     """
     if places.key_file is not None:
         file = herd_file.parent / places.key_file
-        if key := checked(read(file, f"{herd_file}: key places.key_file"), str(file)):
+        if key := checked(read_key(file, f"{herd_file}: key places.key_file"), str(file)):
             return key
     if directory := environ.get("CREDENTIALS_DIRECTORY"):
         file = Path(directory, KEY_CREDENTIAL)
-        if key := checked(read(file, "the systemd credential", optional=True), str(file)):
+        if key := checked(read_key(file, "the systemd credential", optional=True), str(file)):
             return key
     return checked(os.fsencode(environ.get(KEY_VARIABLE, "")), f"the variable {KEY_VARIABLE}")
 
 
-def read(file: Path, what: str, *, optional: bool = False) -> bytes:
+def read_key(file: Path, what: str, *, optional: bool = False) -> bytes:
     """Read a file with a key; `what` names it in the ConfigError that is raised if that cannot be done."""
     try:
         return read_regular(file, MAX_KEY_BYTES + 1)

@@ -25,7 +25,7 @@ _TRIES: Final = 5
 
 _KNOWN_FILES: Final = 4_096
 
-MOST_LINE_BYTES: Final = 4_194_304
+MOST_LOG_LINE_BYTES: Final = 4_194_304
 """Bytes of a line; what is longer is read as several. No event is as long: its fields are cut."""
 
 
@@ -58,7 +58,7 @@ class OpenFile:
             return None
         self.offset += len(data)
         *lines, self._rest = (self._rest + data).split(b"\n")
-        if len(self._rest) > MOST_LINE_BYTES:
+        if len(self._rest) > MOST_LOG_LINE_BYTES:
             lines.append(self.take_rest())
         return [line for line in lines if line]
 
@@ -96,7 +96,7 @@ class OpenFile:
                     yield end, line
                 end -= 1
             tail, at = first, start
-            if len(tail) > MOST_LINE_BYTES:
+            if len(tail) > MOST_LOG_LINE_BYTES:
                 yield start, tail
                 tail = b""
         if tail:

@@ -35,7 +35,7 @@ _SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _decode: Final = msgspec.json.Decoder().decode
 
 
-class Event(Struct, frozen=True):
+class LogEvent(Struct, frozen=True):
     """One line of a log."""
 
     key: str
@@ -56,20 +56,20 @@ class Reading:
         self._server = server
         self._key = ""
 
-    def __call__(self, line: bytes) -> Event:
+    def __call__(self, line: bytes) -> LogEvent:
         event = self.alone(line, self._key)
         self._key = max(self._key, event.key)
-        return event if event.key == self._key else Event(self._key, line, event.fields)
+        return event if event.key == self._key else LogEvent(self._key, line, event.fields)
 
-    def alone(self, line: bytes, before: str = "") -> Event:
+    def alone(self, line: bytes, before: str = "") -> LogEvent:
         """Return the event of a line by itself; one that is none has the time of the line before."""
-        fields = parse(line)
+        fields = parse_event(line)
         if fields is None:
             fields = malformed(line, self._server, before)
-        return Event(fields["timestamp"], line, fields)
+        return LogEvent(fields["timestamp"], line, fields)
 
 
-def parse(line: bytes) -> dict[str, Any] | None:
+def parse_event(line: bytes) -> dict[str, Any] | None:
     """Return the fields of an event; None if the line is none."""
     try:
         fields = _decode(line)
@@ -98,7 +98,7 @@ class Filter(Struct, frozen=True):
     since: str = ""
     """The earliest time stamp."""
 
-    def takes(self, event: Event) -> bool:
+    def takes(self, event: LogEvent) -> bool:
         fields = event.fields
         return (
             event.key >= self.since
@@ -142,7 +142,7 @@ def parse_since(text: str, now: float) -> str:
 # Order. ------------------------------------------------------------------------------------------------------
 
 
-def merge(logs: Iterable[Iterable[Event]]) -> Iterator[Event]:
+def merge_logs(logs: Iterable[Iterable[LogEvent]]) -> Iterator[LogEvent]:
     """Merge whole logs by time, holding one event of each."""
     return heapq.merge(*logs, key=lambda event: event.key)
 
@@ -154,18 +154,18 @@ class Sorter:
 
     def __init__(self, hold: float) -> None:
         self._hold = hold
-        self._heap: list[tuple[str, int, float, Event]] = []  # the number keeps equal keys as they came
+        self._heap: list[tuple[str, int, float, LogEvent]] = []  # the number keeps equal keys as they came
         self._number = 0
 
     def __len__(self) -> int:
         return len(self._heap)
 
-    def put(self, event: Event, now: float) -> None:
+    def put(self, event: LogEvent, now: float) -> None:
         """Take an event that was read now, in seconds of any clock that does not go back."""
         heapq.heappush(self._heap, (event.key, self._number, now, event))
         self._number += 1
 
-    def due(self, now: float) -> Iterator[Event]:
+    def due(self, now: float) -> Iterator[LogEvent]:
         """Yield those that were held long enough, and whatever goes before one of these."""
         waiting = sum(came <= now - self._hold for _, _, came, _ in self._heap)
         while waiting:
@@ -177,7 +177,7 @@ class Sorter:
 # How events read. --------------------------------------------------------------------------------------------
 
 
-def raw(event: Event) -> str:
+def raw(event: LogEvent) -> str:
     """Return the line of JSON, of the same meaning as in the log; of what is none, JSON that holds it."""
     if event.fields["event"] == MALFORMED:
         return json.dumps(event.fields, ensure_ascii=True)
@@ -193,7 +193,7 @@ class Reader:
         self._colours = {name: _COLOURS[at % len(_COLOURS)] for at, name in enumerate(names)}
         self._width = max(map(len, names), default=0)
 
-    def __call__(self, event: Event) -> str:
+    def __call__(self, event: LogEvent) -> str:
         fields = event.fields
         server, name = visible(fields["server"]), visible(fields["event"])
         level = event.level
@@ -201,7 +201,7 @@ class Reader:
             [] if level == "info" else [self._style(f"[{visible(level)}]", _LEVEL_COLOURS.get(level, "red"))]
         )
         told += [
-            f"{self._style(visible(key), 'bright_black')}={spell(value)}"
+            f"{self._style(visible(key), 'bright_black')}={spell_value(value)}"
             for key, value in fields.items()
             if key not in _FIRST
         ]
@@ -234,7 +234,7 @@ def _time(timestamp: str) -> str:
     return f"{match[1]} {match[2]}" if match else f"{'?':<26}"
 
 
-def spell(value: object) -> str:
+def spell_value(value: object) -> str:
     """Return a field's value in one piece: words as they are, other text in quotes, the rest as JSON has it."""
     if not isinstance(value, str):
         return visible(json.dumps(value, ensure_ascii=False))

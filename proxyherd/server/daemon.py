@@ -242,14 +242,14 @@ class _Daemon:
 
     def _budget(self) -> Spend:
         """Return this server's part of what the herd may spend."""
-        from proxyherd.places.limits.budget import Budget, share  # noqa: PLC0415 - sqlite3, as above
+        from proxyherd.places.limits.budget import Budget, equal_share  # noqa: PLC0415 - sqlite3, as above
 
         places, names = self._herd.places, list(self._herd.servers)
         part, parts = names.index(self._server.name), len(names)
         return Budget(
             self._state / "places-budget.sqlite",
-            share(places.calls_per_minute, part, parts),
-            share(places.calls_per_day, part, parts),
+            equal_share(places.calls_per_minute, part, parts),
+            equal_share(places.calls_per_day, part, parts),
         )
 
     async def _open_admin(self) -> None:

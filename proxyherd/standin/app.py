@@ -54,7 +54,7 @@ _DEAF = logging.getLogger(f"{__name__}.deaf")  # for aiohttp, whose errors quote
 _DEAF.disabled = True
 
 
-class Fault(enum.Enum):
+class InjectedFault(enum.Enum):
     """What may happen to a request in an answer's place."""
 
     ERROR = "HTTP_500"
@@ -65,7 +65,7 @@ class Fault(enum.Enum):
     NONSENSE = "NONSENSE"
 
 
-_STATUSES: Final = {Fault.ERROR: 500, Fault.UNAVAILABLE: 503, Fault.TOO_MANY: 429}
+_STATUSES: Final = {InjectedFault.ERROR: 500, InjectedFault.UNAVAILABLE: 503, InjectedFault.TOO_MANY: 429}
 
 
 class Faults(Struct, frozen=True, kw_only=True):
@@ -116,18 +116,18 @@ class Faults(Struct, frozen=True, kw_only=True):
         if self.quota is not None and self.quota < 0:
             raise ValueError("quota: at least 0 calls a minute")
 
-    def kinds(self) -> tuple[tuple[float, Fault], ...]:
+    def kinds(self) -> tuple[tuple[float, InjectedFault], ...]:
         """Return each kind's fraction of the requests."""
         return (
-            (self.errors, Fault.ERROR),
-            (self.unavailable, Fault.UNAVAILABLE),
-            (self.too_many, Fault.TOO_MANY),
-            (self.drop, Fault.DROP),
-            (self.hang, Fault.HANG),
-            (self.nonsense, Fault.NONSENSE),
+            (self.errors, InjectedFault.ERROR),
+            (self.unavailable, InjectedFault.UNAVAILABLE),
+            (self.too_many, InjectedFault.TOO_MANY),
+            (self.drop, InjectedFault.DROP),
+            (self.hang, InjectedFault.HANG),
+            (self.nonsense, InjectedFault.NONSENSE),
         )
 
-    def kind(self, chance: float) -> Fault | None:
+    def kind(self, chance: float) -> InjectedFault | None:
         """Return what happens to a request that drew `chance`, at least 0 and below 1."""
         for fraction, fault in self.kinds():
             if chance < fraction:
@@ -253,16 +253,16 @@ class Simulator:
                 self._on_request(asked)
             if delay:
                 await asyncio.sleep(delay)
-            if fault is Fault.DROP or fault is Fault.HANG:
+            if fault is InjectedFault.DROP or fault is InjectedFault.HANG:
                 outcome = fault.value
-                if fault is Fault.DROP and request.transport is not None:
+                if fault is InjectedFault.DROP and request.transport is not None:
                     request.transport.close()
                 await loop.create_future()  # cancelled when the connection has ended
             if fault in _STATUSES:
                 reply = api.failure(_STATUSES[fault])
             else:
                 search, reply = await self._reply(api, asked, faults, loop.time())
-            outcome = Fault.NONSENSE.value if fault is Fault.NONSENSE else reply.outcome
+            outcome = InjectedFault.NONSENSE.value if fault is InjectedFault.NONSENSE else reply.outcome
             return _respond(reply, fault, faults, packs="gzip" in request.headers.get("Accept-Encoding", ""))
         except web.HTTPException as refusal:  # a body that is too long
             outcome = f"HTTP_{refusal.status}"
@@ -359,14 +359,16 @@ async def _read(request: web.BaseRequest) -> SimulatedQuery:
     return SimulatedQuery(request.path, request.query, request.headers, body)
 
 
-def _respond(reply: SimulatedReply, fault: Fault | None, faults: Faults, *, packs: bool) -> web.Response:
+def _respond(
+    reply: SimulatedReply, fault: InjectedFault | None, faults: Faults, *, packs: bool
+) -> web.Response:
     headers = {"Content-Type": reply.content_type, "Server": "proxyherd-places-sim"}
     body = reply.body
-    if fault is Fault.NONSENSE:
+    if fault is InjectedFault.NONSENSE:
         body = body[: len(body) // 2]
     elif packs and len(body) >= PACKED_BYTES:
         body = reply.packed()
         headers["Content-Encoding"] = "gzip"
-    if fault is Fault.TOO_MANY and faults.retry_after is not None:
+    if fault is InjectedFault.TOO_MANY and faults.retry_after is not None:
         headers["Retry-After"] = str(faults.retry_after)
     return web.Response(body=body, status=reply.status, headers=headers)

@@ -82,14 +82,14 @@ class Old:
         if len(found) > search.most:
             seed = f"{search.latitude},{search.longitude},{search.metres}".encode()
             document["next_page_token"] = "A" + hashlib.sha512(seed).hexdigest()
-        return SimulatedReply(spell(document), status, results=len(results))
+        return SimulatedReply(spell_json(document), status, results=len(results))
 
     def failure(self, status: int) -> SimulatedReply:
         page = _PAGE.format(status, _TITLES[status]).encode()
         return SimulatedReply(page, f"HTTP_{status}", status, content_type="text/html; charset=UTF-8")
 
 
-def spell(document: dict[str, Any]) -> bytes:
+def spell_json(document: dict[str, Any]) -> bytes:
     """Lay JSON out as the old API does: keys in order, a space on both sides of a colon, brackets below it."""
     text = msgspec.json.format(msgspec.json.encode(document, order="sorted"), indent=3)
     return _OPENED.sub(rb"\1\2\n\1\3", _COLON.sub(b" : ", text))
@@ -99,7 +99,7 @@ def _refusal(status: str, message: str | None = None) -> SimulatedReply:
     document: dict[str, Any] = {"html_attributions": [], "results": [], "status": status}
     if message is not None:
         document["error_message"] = message
-    return SimulatedReply(spell(document), status)
+    return SimulatedReply(spell_json(document), status)
 
 
 def _number(text: str) -> float:

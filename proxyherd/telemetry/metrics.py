@@ -29,7 +29,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from proxyherd import __version__
 
-Values: TypeAlias = Mapping[str, str]
+LabelValues: TypeAlias = Mapping[str, str]
 """The values of a label, with what is not plain of them."""
 
 _Metric = TypeVar("_Metric", bound=MetricWrapperBase)
@@ -77,26 +77,26 @@ class Metrics:
         )
         self.all: list[MetricWrapperBase] = []
         """In the order in which the registry has them."""
-        self.labels: list[tuple[str, str, Values]] = []
+        self.labels: list[tuple[str, str, LabelValues]] = []
         """Name of a metric, label, values."""
         self._tallies: list[Tally] = []
 
-    def gauge(self, name: str, meaning: str, **labels: Values | None) -> Gauge:
+    def gauge(self, name: str, meaning: str, **labels: LabelValues | None) -> Gauge:
         """Return a new figure that goes up and down."""
         return self._add(Gauge(name, meaning, labels, registry=self.registry), name, labels)
 
-    def counter(self, name: str, meaning: str, **labels: Values | None) -> Counter:
+    def counter(self, name: str, meaning: str, **labels: LabelValues | None) -> Counter:
         """Return a new figure that only goes up."""
         return self._add(Counter(name, meaning, labels, registry=self.registry), name, labels)
 
     def histogram(
-        self, name: str, meaning: str, buckets: Sequence[float], **labels: Values | None
+        self, name: str, meaning: str, buckets: Sequence[float], **labels: LabelValues | None
     ) -> Histogram:
         """Return new figures of how often something was within each of these bounds."""
         made = Histogram(name, meaning, labels, registry=self.registry, buckets=buckets)
         return self._add(made, name, labels)
 
-    def tally(self, name: str, meaning: str, **labels: Values | None) -> Tally:
+    def tally(self, name: str, meaning: str, **labels: LabelValues | None) -> Tally:
         """Return a new counter of what happens often."""
         tally = Tally(self.counter(name, meaning, **labels))
         self._tallies.append(tally)
@@ -111,7 +111,7 @@ class Metrics:
         for tally in self._tallies:
             tally.settle()
 
-    def _add(self, metric: _Metric, name: str, labels: Mapping[str, Values | None]) -> _Metric:
+    def _add(self, metric: _Metric, name: str, labels: Mapping[str, LabelValues | None]) -> _Metric:
         self.all.append(metric)
         self.labels += [(name, label, values) for label, values in labels.items() if values is not None]
         return metric

@@ -18,7 +18,7 @@ from proxyherd.base.escapes import escaped
 from proxyherd.core.framing import Overlong
 from proxyherd.core.reply import Reply
 
-MOST: Final = 200
+MOST_KEPT: Final = 200
 """Commands, and clients, that are kept."""
 
 SHOWN_BYTES: Final = 256
@@ -45,8 +45,8 @@ class Recent:
     def __init__(self) -> None:
         self.wanted = False
         self.number = 0  # of the last command
-        self._commands: deque[tuple[int, float, str, str, bytes, bytes, str]] = deque(maxlen=MOST)
-        self._clients: deque[bytes] = deque(maxlen=MOST)
+        self._commands: deque[tuple[int, float, str, str, bytes, bytes, str]] = deque(maxlen=MOST_KEPT)
+        self._clients: deque[bytes] = deque(maxlen=MOST_KEPT)
 
     def __len__(self) -> int:
         return len(self._commands)
@@ -59,9 +59,9 @@ class Recent:
 
     def reports(self, lines: Sequence[bytes], answers: Sequence[bytes]) -> None:
         """Keep the last of these stored reports, and their answers."""
-        now, number = time.time(), self.number + max(0, len(lines) - MOST)
+        now, number = time.time(), self.number + max(0, len(lines) - MOST_KEPT)
         self.number += len(lines)
-        for line, answer in zip(lines[-MOST:], answers[-MOST:], strict=True):
+        for line, answer in zip(lines[-MOST_KEPT:], answers[-MOST_KEPT:], strict=True):
             number += 1
             self._commands.append(
                 (number, now, "iamat", "stored", line[:_KEPT_BYTES], answer[:_KEPT_BYTES], "")
@@ -89,7 +89,7 @@ class Recent:
 
     def heard(self, clients: Sequence[bytes]) -> None:
         """Keep the last of these clients, of whom a neighbour has told."""
-        self._clients.extend(clients[-MOST:])
+        self._clients.extend(clients[-MOST_KEPT:])
 
     def commands(self, after: int, most: int) -> list[Command]:
         """Return the last commands behind number `after`, the oldest first."""

@@ -251,7 +251,7 @@ def test_what_the_status_page_is_told_hides_nothing_and_other_servers_cannot_hid
         lag=state.Histogram([], [0]),
         commands=[command.__class__(1, 0.0, "\x1b", "\u2066", "\u202e \\x1b", "\x9b")],
     )
-    read = state.read(state.write(told))
+    read = state.read_state(state.write_state(told))
     assert read is not None
     assert read.commands is not None
     [one] = read.commands

@@ -12,7 +12,7 @@ import json
 import re
 from typing import Any
 
-from proxyherd.places.answers import MOST_RESULTS, NonsenseError, cut, read, squeeze
+from proxyherd.places.answers import MOST_RESULTS, NonsenseError, cut, read_answer, squeeze
 from proxyherd.places.google.new import translate
 
 SEEDS = (
@@ -71,7 +71,7 @@ def _check_translation(body: bytes, most: int) -> None:
     if answer is None:
         assert _QUOTES_NOTHING.fullmatch(refusal), refusal
         return
-    again = read(answer.body)
+    again = read_answer(answer.body)
     assert (again.body, again.status, again.results) == (answer.body, answer.status, answer.results)
     assert answer.status == ("OK" if answer.results else "ZERO_RESULTS")
     assert answer.results <= most

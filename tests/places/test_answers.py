@@ -17,7 +17,7 @@ from proxyherd.places.answers import (
     NonsenseError,
     cut,
     plain_word,
-    read,
+    read_answer,
     shorten,
     squeeze,
 )
@@ -118,7 +118,7 @@ def test_an_answer_that_was_read_once_can_be_cut_to_any_bound(
     drawn: tuple[str, list[str], list[str], str], most: int, fewer: int
 ) -> None:
     body = spell(*drawn)
-    whole = read(body)
+    whole = read_answer(body)
     assert shorten(whole, most) == cut(body, most)
     assert shorten(shorten(whole, most), fewer) == cut(body, min(most, fewer))  # it has no ends any more
 

@@ -22,11 +22,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from proxyherd.config import schema
 from proxyherd.places import Answer, Places, Query, open_places
-from proxyherd.places.answers import MOST_RESULTS, STATUSES, cut, no_results, read
+from proxyherd.places.answers import MOST_RESULTS, STATUSES, cut, no_results, read_answer
 from proxyherd.places.failures import failed
 
 BODY = nearby_answer(20)
-WHOLE = read(BODY)
+WHOLE = read_answer(BODY)
 LONG = 30.0
 """Seconds that no test takes."""
 
@@ -184,7 +184,7 @@ def test_where_the_provider_widens_all_bounds_share_a_call_and_each_gets_the_who
         tasks = [ask(places, query(most=most)) for most in bounds]
         await settle()
         (future,) = provider.pending.values()
-        future.set_result(read(body))
+        future.set_result(read_answer(body))
         answers = [await task for task in tasks]
         if keeps:
             answers += [await places.nearby(query(most=most)) for most in bounds]

@@ -184,7 +184,7 @@ def large(provider: str) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("provider", "module", "name"), [("google", legacy, "read"), ("google-new", new, "translate")]
+    ("provider", "module", "name"), [("google", legacy, "read_answer"), ("google-new", new, "translate")]
 )
 def test_each_api_has_large_answers_read_in_a_thread(
     provider: str, module: Any, name: str, google: FakeGoogle, monkeypatch: pytest.MonkeyPatch

@@ -14,7 +14,7 @@ from tailed import STAMP, line, made, shown
 from proxyherd import cli
 from proxyherd.base.escapes import escaped_for_json
 from proxyherd.remote import tailing
-from proxyherd.remote.tailing import Event, Filter, Reader, Reading, Sorter
+from proxyherd.remote.tailing import Filter, LogEvent, Reader, Reading, Sorter
 
 
 def test_an_event_reads_as_one_line() -> None:
@@ -58,7 +58,7 @@ def test_nothing_that_a_terminal_acts_on_is_ever_shown(fields: dict[str, Any]) -
     ],
 )
 def test_control_characters_are_escaped_visibly(value: str, spelled: str) -> None:
-    assert tailing.spell(value) in (spelled, f'"{spelled}"')
+    assert tailing.spell_value(value) in (spelled, f'"{spelled}"')
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_merging_orders_by_time_and_keeps_the_order_of_each_log(ann: list[int], 
         [line(at, server=name, n=n) for n, at in enumerate(times)]
         for name, times in (("Ann", ann), ("Bob", bob))
     ]
-    merged = list(tailing.merge([made(*lines[0]), made(*lines[1], server="Bob")]))
+    merged = list(tailing.merge_logs([made(*lines[0]), made(*lines[1], server="Bob")]))
     keys = [event.key for event in merged]
     assert keys == sorted(keys)
     for name, own in zip(("Ann", "Bob"), lines, strict=True):
@@ -184,10 +184,10 @@ def test_events_that_are_read_a_little_late_still_come_in_order(
 ) -> None:
     """Each happens at a time and is read up to 4 later; held for 5, all come in order, and each once."""
     reads = {"Ann": Reading("Ann"), "Bob": Reading("Bob")}
-    sorter, told = Sorter(5), list[Event]()
+    sorter, told = Sorter(5), list[LogEvent]()
     arrivals = sorted(arrivals)  # a log is written in order
     latest = {"Ann": 0, "Bob": 0}
-    due: dict[int, list[Event]] = {}
+    due: dict[int, list[LogEvent]] = {}
     for at, late, server in arrivals:
         latest[server] = max(latest[server], at + late)
         due.setdefault(latest[server], []).append(reads[server](line(at, server=server)))

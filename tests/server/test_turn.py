@@ -24,7 +24,7 @@ from proxyherd.engines.herd import engine as replicated
 from proxyherd.engines.herd.peers import Peers
 from proxyherd.net.listening import Listener
 from proxyherd.net.resolving import new_event_loop
-from proxyherd.server.clients.tcp import Connection
+from proxyherd.server.clients.tcp import ClientConnection
 
 Body = Callable[["Bob"], Coroutine[Any, Any, None]]
 
@@ -86,8 +86,8 @@ class Bob(cost.Server):
         transport.take()
         return connection, transport
 
-    def client(self, port: int) -> tuple[Connection, Transport]:
-        connection, transport = Connection(self.daemon._clients), Transport(port)
+    def client(self, port: int) -> tuple[ClientConnection, Transport]:
+        connection, transport = ClientConnection(self.daemon._clients), Transport(port)
         connection.connection_made(cast("asyncio.Transport", transport))
         return connection, transport
 

@@ -33,9 +33,9 @@ from proxyherd import cli
 from proxyherd.places import Query
 from proxyherd.places.answers import Answer, made_here
 from proxyherd.places.gazetteer.file import Gazetteer
-from proxyherd.standin.app import QUOTA_SECONDS, Fault, Faults, Simulator, _Quota
+from proxyherd.standin.app import QUOTA_SECONDS, Faults, InjectedFault, Simulator, _Quota
 from proxyherd.standin.new import New, read_mask
-from proxyherd.standin.old import Old, spell
+from proxyherd.standin.old import Old, spell_json
 from proxyherd.standin.shapes import RefusedError, Search, SimulatedQuery, viewport
 
 KINDS = ["errors", "unavailable", "too_many", "drop", "hang", "nonsense"]
@@ -153,7 +153,7 @@ def test_old_answers_have_their_keys_in_order(shared: InThread) -> None:
 @settings(max_examples=30, deadline=None)  # the first call pays for imports, on a machine that others use
 @given(st.dictionaries(st.sampled_from(["a", "b_c", "status"]), st.recursive(st.text(), st.lists)))
 def test_layout_never_changes_what_is_said(document: dict[str, Any]) -> None:
-    assert json.loads(spell(document)) == document
+    assert json.loads(spell_json(document)) == document
 
 
 def test_old_answer_has_the_places_of_the_gazetteer_in_its_order() -> None:
@@ -690,7 +690,7 @@ def test_all_is_all_and_none_is_none(kind: str) -> None:
         fault for fraction, fault in faults.kinds() if fraction
     }
     assert Faults().kind(0.0) is None
-    assert len(Fault) == len(KINDS)
+    assert len(InjectedFault) == len(KINDS)
 
 
 @pytest.mark.parametrize(

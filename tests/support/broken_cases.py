@@ -188,21 +188,21 @@ without `case.`."""
 
 def _of_cases(expected: set[str]) -> set[str]:
     """Return the cases in which one of these answers is expected."""
-    return {case.slug for case in cases.load() if expected & {*case.expected}}
+    return {case.slug for case in cases.load_cases() if expected & {*case.expected}}
 
 
 BROKEN["forgets-the-sign"] = (
     "cases",
-    _of_cases({"at", "at+json"}) | {case.slug for case in cases.load() if "{known}" in case.send},
+    _of_cases({"at", "at+json"}) | {case.slug for case in cases.load_cases() if "{known}" in case.send},
 )
 BROKEN["says-goodbye"] = (
     "cases places hardness",
     # Where a server closes by itself it has said all before.
-    {case.slug for case in cases.load() if not case.closes} | {"places.form", "hard.pipelined"},
+    {case.slug for case in cases.load_cases() if not case.closes} | {"places.form", "hard.pipelined"},
 )
 BROKEN["says-error"] = (
     "cases",
     # Each case that does not end its connection asks something that is no command behind it.
-    {case.slug for case in cases.load() if not case.half_close}
-    | {case.slug for case in cases.load() if {*case.expected} - {"at", "at+json"}},
+    {case.slug for case in cases.load_cases() if not case.half_close}
+    | {case.slug for case in cases.load_cases() if {*case.expected} - {"at", "at+json"}},
 )

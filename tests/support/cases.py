@@ -9,7 +9,7 @@ from herd_process import PATIENCE_SECONDS, Server
 from proxyherd.grading import cases, playing, servers
 from proxyherd.grading.cases import Case
 
-CASES = cases.load()
+CASES = cases.load_cases()
 
 
 BYTE_BY_BYTE = 1

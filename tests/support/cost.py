@@ -39,7 +39,7 @@ from proxyherd.engines.redis.layout import TAGS
 from proxyherd.engines.redis.shard import Library
 from proxyherd.net import tls
 from proxyherd.places import Answer, no_results
-from proxyherd.server.clients.tcp import Connection
+from proxyherd.server.clients.tcp import ClientConnection
 from proxyherd.server.daemon import Paths, _Daemon
 from proxyherd.telemetry.logs import LogFile
 
@@ -325,8 +325,8 @@ class Server:
         assert far.state is State.LIVE, far.reason
         return connection, transport
 
-    def connect(self, port: int) -> tuple[Connection, Transport]:
-        connection, transport = Connection(self.daemon._clients), Transport(port)
+    def connect(self, port: int) -> tuple[ClientConnection, Transport]:
+        connection, transport = ClientConnection(self.daemon._clients), Transport(port)
         connection.connection_made(cast("asyncio.Transport", transport))
         return connection, transport
 

@@ -18,7 +18,7 @@ from typing import Any
 from proxyherd.config.herd_file import Address
 from proxyherd.engines.redis import layout
 from proxyherd.engines.redis.shard import Library
-from proxyherd.engines.redis.views import View, parse
+from proxyherd.engines.redis.views import View, parse_view
 
 TIME = 21
 """Bytes of a value that are its time."""
@@ -172,7 +172,7 @@ class World:
 
     async def ask_view(self, address: Address) -> View:
         """Return who is who, as a node says."""
-        return parse(self.nodes(self.masters[address]), address, by_name=False)
+        return parse_view(self.nodes(self.masters[address]), address, by_name=False)
 
     def add(self) -> Master:
         address = Address("127.0.0.1", next(self._ports))

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from proxyherd import cli
-from proxyherd.remote.tailing import Event, Reader, Reading
+from proxyherd.remote.tailing import LogEvent, Reader, Reading
 
 STAMP = "2026-11-24T06:28:50.%06dZ"
 HERD = """
@@ -26,7 +26,7 @@ def line(at: int, event: str = "ready", level: str = "info", server: str = "Ann"
     return json.dumps({**head, **fields}).encode()
 
 
-def made(*lines: bytes, server: str = "Ann") -> list[Event]:
+def made(*lines: bytes, server: str = "Ann") -> list[LogEvent]:
     return list(map(Reading(server), lines))
 
 

@@ -41,7 +41,7 @@ from proxyherd.net.resolving import new_event_loop
 from proxyherd.telemetry.logs import LogFile, make_logger
 from proxyherd.telemetry.metrics import Metrics
 from proxyherd.telemetry.observer import Observer
-from proxyherd.telemetry.recent import MOST, SHOWN_BYTES, Command
+from proxyherd.telemetry.recent import MOST_KEPT, SHOWN_BYTES, Command
 
 PAGE = Path(proxyherd.__file__).parent / "admin/status_page/page"
 PATH = [("Ann", "Bob"), ("Bob", "Cid")]
@@ -168,7 +168,7 @@ def test_state_is_what_the_server_says_of_itself(herd: Herd) -> None:
     def says() -> ServerState | None:
         code, text = ann.get("/state")
         assert code == 200
-        said = state.read(text.encode())
+        said = state.read_state(text.encode())
         assert said is not None
         return said if said.answered == sum(ann.metrics("proxyherd_commands_total").values()) else None
 
@@ -367,7 +367,7 @@ HOSTILE: dict[str, tuple[Callable[[socket.socket], None], str]] = {
         "no answer that is one",
     ),
     "Nonsense": (_answering(b"\x00\xff\r\n\r\n" * 100), "no answer that is one"),
-    "Other": (_answering(http(state.write(an_empty_state("Ann")))), "another server answers"),
+    "Other": (_answering(http(state.write_state(an_empty_state("Ann")))), "another server answers"),
     "Redirects": (
         _answering(http(b"", b"Location: http://127.0.0.1:1/", status=b"302 Found")),
         "answers 302",
@@ -405,7 +405,7 @@ def test_whatever_another_answers_it_is_unknown_and_the_page_goes_on() -> None:
     | st.recursive(st.none() | st.integers() | st.text(), st.lists).map(lambda it: json.dumps(it).encode())
 )
 def test_what_is_no_state_is_none(data: bytes) -> None:
-    assert state.read(data) is None
+    assert state.read_state(data) is None
 
 
 KEYS = list(ServerState.__struct_fields__)
@@ -424,17 +424,17 @@ KEYS = list(ServerState.__struct_fields__)
     | st.just([[1, 1, "iamat", "stored", "", ""]] * 300),
 )
 def test_a_state_with_one_wrong_value_is_none(key: str, value: object) -> None:
-    good = json.loads(state.write(an_empty_state("Ann")))
-    assert state.read(json.dumps(good).encode()) == an_empty_state("Ann")
+    good = json.loads(state.write_state(an_empty_state("Ann")))
+    assert state.read_state(json.dumps(good).encode()) == an_empty_state("Ann")
     if key == "commands" and value is None:
         return
-    assert state.read(json.dumps({**good, key: value}).encode()) is None
+    assert state.read_state(json.dumps({**good, key: value}).encode()) is None
 
 
 def test_a_state_of_the_most_and_longest_commands_may_be_read() -> None:
     longest = Command(1 << 52, 1e11, "x" * 32, "x" * 32, "\\xff" * 256 + " …", "\\xff" * 256 + " …")
     said = msgspec.structs.replace(an_empty_state("Ann"), commands=[longest] * state.MOST_COMMANDS)
-    assert state.read(state.write(said)) == said
+    assert state.read_state(state.write_state(said)) == said
 
 
 # Who may see commands and places. --------------------------------------------------------------------------------
@@ -552,15 +552,17 @@ def test_no_more_is_kept_than_may_be() -> None:
     observer = make_observer()
     recent = observer.recent
     recent.wanted = True
-    lines = [b"IAMAT a%d +1+1 1" % number for number in range(3 * MOST)]
-    answers = [b"AT Ann +1.000000000 a%d +1+1 1" % number for number in range(3 * MOST)]
+    lines = [b"IAMAT a%d +1+1 1" % number for number in range(3 * MOST_KEPT)]
+    answers = [b"AT Ann +1.000000000 a%d +1+1 1" % number for number in range(3 * MOST_KEPT)]
     observer.commands.reports(b"1", lines, answers)
     observer.end_turn()
-    assert len(recent) == MOST == 200, "as the page of the status page says"
-    assert recent.number == 3 * MOST
-    assert [one.number for one in recent.commands(0, MOST)] == list(range(2 * MOST + 1, 3 * MOST + 1))
-    assert recent.commands(3 * MOST - 2, MOST)[0].command == lines[-2].decode()
-    assert len(recent.take_clients()) == MOST
+    assert len(recent) == MOST_KEPT == 200, "as the page of the status page says"
+    assert recent.number == 3 * MOST_KEPT
+    assert [one.number for one in recent.commands(0, MOST_KEPT)] == list(
+        range(2 * MOST_KEPT + 1, 3 * MOST_KEPT + 1)
+    )
+    assert recent.commands(3 * MOST_KEPT - 2, MOST_KEPT)[0].command == lines[-2].decode()
+    assert len(recent.take_clients()) == MOST_KEPT
 
 
 def test_what_was_cut_looks_cut_and_nothing_else_does() -> None:
@@ -572,7 +574,7 @@ def test_what_was_cut_looks_cut_and_nothing_else_does() -> None:
         observer.commands.command("1", line, Reply("other", "invalid", line))
         observer.commands.reports(b"1", [line], [b"AT A 1 client".ljust(size, b"x")])
     observer.end_turn()
-    whole, cut = recent.commands(0, MOST)[:2], recent.commands(0, MOST)[2:]
+    whole, cut = recent.commands(0, MOST_KEPT)[:2], recent.commands(0, MOST_KEPT)[2:]
     assert all(len(text) == SHOWN_BYTES for one in whole for text in (one.command, one.answer))
     assert len(cut) == 2
     assert SHOWN_BYTES == 256
@@ -589,7 +591,7 @@ async def telling(*said: ServerState) -> AsyncIterator[tuple[int, list[bytes]]]:
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         asked.append(await reader.readuntil(b"\r\n\r\n"))
-        writer.write(http(state.write(said[min(len(asked), len(said)) - 1])))
+        writer.write(http(state.write_state(said[min(len(asked), len(said)) - 1])))
         await writer.drain()
         writer.close()
 
@@ -681,7 +683,7 @@ def test_of_a_name_the_address_that_answers_is_asked(monkeypatch: pytest.MonkeyP
                 queued = stack.enter_context(socket.socket())
                 queued.setblocking(False)
                 queued.connect_ex(silent.getsockname())
-            with Listener(port, _answering(http(state.write(BUSY)))):
+            with Listener(port, _answering(http(state.write_state(BUSY)))):
                 others = others_at("bob.example", port, lambda: True)
                 others.start()
                 [bob] = others

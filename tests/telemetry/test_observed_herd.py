@@ -32,7 +32,7 @@ from proxyherd.engines.herd.peers import PeerConnection
 from proxyherd.engines.redis.layout import TAGS
 from proxyherd.net import tls
 from proxyherd.places import Answer, no_results
-from proxyherd.server.clients.tcp import Connection
+from proxyherd.server.clients.tcp import ClientConnection
 from proxyherd.server.daemon import Paths, _Daemon
 from proxyherd.telemetry.logs import LogFile, make_logger
 from proxyherd.telemetry.metrics import Metrics
@@ -109,8 +109,8 @@ class Server:
     def peers(self) -> Any:
         return cast("Any", self.daemon._backend).peers
 
-    def client(self) -> tuple[Connection, Transport]:
-        connection, transport = Connection(self.daemon._clients), Transport(next(self._ports))
+    def client(self) -> tuple[ClientConnection, Transport]:
+        connection, transport = ClientConnection(self.daemon._clients), Transport(next(self._ports))
         connection.connection_made(cast("asyncio.Transport", transport))
         return connection, transport
 

@@ -9,7 +9,7 @@ import pytest
 from proxyherd.core.framing import Overlong
 from proxyherd.core.messages import Entry
 from proxyherd.core.reply import Reply
-from proxyherd.telemetry.recent import MOST, Command, Recent
+from proxyherd.telemetry.recent import MOST_KEPT, Command, Recent
 
 AT = b"AT Ann +1.000000000 kiwi +1+1 1"
 
@@ -34,7 +34,7 @@ def test_each_command_is_kept_with_its_number_its_time_to_the_millisecond_and_wh
     recent.command(Overlong(b"start"), Reply("other", "overlong", b"? start"))
     found = Reply("whatsat", "answered", AT + b"\n{}\n", None, Entry(AT, 10**9), "OK", 7)
     recent.command(b"WHATSAT kiwi 1 9", found)
-    assert recent.commands(0, MOST) == [
+    assert recent.commands(0, MOST_KEPT) == [
         Command(1, at, "other", "invalid", r"FOO \x1b", r"? FOO \x1b"),
         Command(2, at, "iamat", "stored", "IAMAT kiwi +1+1 1", AT.decode()),
         Command(3, at, "whatsat", "left", "WHATSAT kiwi 1 1", ""),
@@ -53,7 +53,7 @@ def test_whoever_asks_for_what_is_new_has_the_last_of_it_the_oldest_first(recent
     assert numbers(recent, 5, 2) == []
 
 
-@pytest.mark.parametrize("count", [MOST - 1, MOST, MOST + 1, 3 * MOST])
+@pytest.mark.parametrize("count", [MOST_KEPT - 1, MOST_KEPT, MOST_KEPT + 1, 3 * MOST_KEPT])
 def test_of_a_long_run_of_reports_the_last_are_kept_under_their_own_numbers(
     recent: Recent, count: int
 ) -> None:
@@ -61,10 +61,10 @@ def test_of_a_long_run_of_reports_the_last_are_kept_under_their_own_numbers(
     answers = [b"AT Ann +1.000000000 kiwi%d +1+1 1" % number for number in range(count)]
     recent.reports([b"IAMAT kiwi%d +1+1 1" % number for number in range(count)], answers)
     assert recent.number == 1 + count
-    kept = recent.commands(0, MOST)
-    assert [one.number for one in kept] == [*range(1, count + 2)][-MOST:]
+    kept = recent.commands(0, MOST_KEPT)
+    assert [one.number for one in kept] == [*range(1, count + 2)][-MOST_KEPT:]
     assert kept[-1].answer.split()[3] == f"kiwi{count - 1}"
-    assert recent.take_clients() == [b"kiwi%d" % number for number in range(count)][-MOST:]
+    assert recent.take_clients() == [b"kiwi%d" % number for number in range(count)][-MOST_KEPT:]
 
 
 def test_clients_that_neighbours_tell_of_are_kept_too_each_once_and_told_once(recent: Recent) -> None:
@@ -73,8 +73,8 @@ def test_clients_that_neighbours_tell_of_are_kept_too_each_once_and_told_once(re
     assert recent.take_clients() == [b"kiwi", b"plum", b"fig"]
     assert recent.take_clients() == []
     assert numbers(recent, 0, 9) == [1], "what neighbours tell is no command"
-    recent.heard([b"%d" % number for number in range(3 * MOST)])
-    assert recent.take_clients() == [b"%d" % number for number in range(2 * MOST, 3 * MOST)]
+    recent.heard([b"%d" % number for number in range(3 * MOST_KEPT)])
+    assert recent.take_clients() == [b"%d" % number for number in range(2 * MOST_KEPT, 3 * MOST_KEPT)]
 
 
 def test_nobody_looks_at_first_and_what_is_forgotten_is_gone_but_for_the_count(recent: Recent) -> None:

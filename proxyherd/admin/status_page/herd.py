@@ -21,7 +21,7 @@ from proxyherd.admin.status_page.state import OwnState, ServerState, StatusSourc
 from proxyherd.config.herd_file import Herd
 from proxyherd.core.table import Table
 from proxyherd.telemetry.observer import Observer
-from proxyherd.telemetry.recent import MOST, Command
+from proxyherd.telemetry.recent import MOST_KEPT, Command
 
 MAX_VIEWERS: Final = 32
 
@@ -114,7 +114,7 @@ class HerdWatch:
 
     def _forget_commands(self) -> None:
         self._number = self._recent.number - len(self._recent)  # of the last own command that was shown
-        self._commands: deque[tuple[str, Command]] = deque(maxlen=MOST)
+        self._commands: deque[tuple[str, Command]] = deque(maxlen=MOST_KEPT)
 
     # Viewers. ------------------------------------------------------------------------------------------------
 
@@ -229,7 +229,7 @@ class HerdWatch:
 
     def _new_commands(self) -> bytes:
         """Return the commands since the last time, of all servers, the last ones where there are too many."""
-        own = self._recent.commands(self._number, MOST)
+        own = self._recent.commands(self._number, MOST_KEPT)
         left_out, self._number = self._recent.number - self._number - len(own), self._recent.number
         commands = [(self._server, one) for one in own]
         for other in self._others:
@@ -237,7 +237,7 @@ class HerdWatch:
             left_out += other.missed
             other.commands, other.missed = [], 0
         commands.sort(key=lambda one: one[1].at)
-        shown = commands[-MOST:]
+        shown = commands[-MOST_KEPT:]
         self._commands.extend(shown)
         return event("commands", self._told(shown, left_out + len(commands) - len(shown))) if shown else b""
 

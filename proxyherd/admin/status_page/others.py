@@ -18,11 +18,11 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from proxyherd.admin.status_page.rates import History
-from proxyherd.admin.status_page.state import MAX_BYTES, ServerState, read
+from proxyherd.admin.status_page.state import MAX_BYTES, ServerState, read_state
 from proxyherd.config.herd_file import Address, Herd
 from proxyherd.net import http
 from proxyherd.net.dialling import hosts_of, shares
-from proxyherd.telemetry.recent import MOST, Command
+from proxyherd.telemetry.recent import MOST_KEPT, Command
 
 DEADLINE_SECONDS: Final = 1.2
 """For one server to answer in, at the address that is tried. Linux sends a lost SYN again after 1 s."""
@@ -116,7 +116,7 @@ class Others:
             return
         if last is not None and last.life == state.life and other.cursor:
             other.missed += max(0, state.cursor - other.cursor - len(commands))
-        other.commands = [*other.commands, *commands][-MOST:]
+        other.commands = [*other.commands, *commands][-MOST_KEPT:]
         other.cursor = state.cursor
 
     async def _ask(self, other: Other) -> ServerState:
@@ -195,7 +195,7 @@ def _explained(error: OSError) -> str:
 
 
 def _state_of(name: str, data: bytes) -> ServerState:
-    state = read(data)
+    state = read_state(data)
     if state is None:
         raise AnswerError("what it answers is no server's state")
     if state.server != name:

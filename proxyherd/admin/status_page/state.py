@@ -18,7 +18,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from proxyherd import __version__
 from proxyherd.base.escapes import visible
 from proxyherd.telemetry.observer import Observer
-from proxyherd.telemetry.recent import MOST, SHOWN_BYTES, Command
+from proxyherd.telemetry.recent import MOST_KEPT, SHOWN_BYTES, Command
 
 MAX_BYTES: Final = 262_144
 """Of a server's state. With `MOST_COMMANDS` of the longest it is some 150 KiB."""
@@ -75,12 +75,12 @@ _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(ServerState).decode
 
 
-def write(state: ServerState) -> bytes:
+def write_state(state: ServerState) -> bytes:
     """Return a state as JSON."""
     return _encode(state)
 
 
-def read(data: bytes) -> ServerState | None:
+def read_state(data: bytes) -> ServerState | None:
     """Return the state that another server has sent; None if it is none."""
     if len(data) > MAX_BYTES:
         return None
@@ -126,7 +126,7 @@ def _is_sane(histogram: Histogram) -> bool:
 
 def _are_short(commands: Iterable[Command]) -> bool:
     commands = list(commands)
-    return len(commands) <= MOST and all(
+    return len(commands) <= MOST_KEPT and all(
         0 <= one.number < 1 << 53
         and 0 <= one.at < 1e12
         and max(map(len, (one.kind, one.outcome))) <= 32

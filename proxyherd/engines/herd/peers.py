@@ -23,7 +23,7 @@ from proxyherd.engines.herd.engine import Replicated
 from proxyherd.engines.herd.neighbour_hosts import NeighbourHosts, canonical
 from proxyherd.net.dialling import address_and_host, hosts_of
 from proxyherd.net.listening import Listener
-from proxyherd.net.tls import Contexts, explain, names
+from proxyherd.net.tls import Contexts, dns_names, explain
 from proxyherd.telemetry.observer import Observer
 
 _READ_AHEAD: Final = 262_144
@@ -248,7 +248,7 @@ class PeerConnection(asyncio.Protocol):
             peers.terms, dial=self._dial, nonce=secrets.token_bytes(NONCE_BYTES), now=peers.loop.time()
         )
         if transport.get_extra_info("ssl_object") is not None:
-            self.link.certified = names(transport.get_extra_info("peercert"))
+            self.link.certified = dns_names(transport.get_extra_info("peercert"))
         peers.connections.add(self)
         peers.make_room()
         peers.engine.add_link(self)

@@ -10,8 +10,8 @@ from typing import Final
 
 from proxyherd.config.herd_file import Address
 from proxyherd.engines.redis.opening import Opener
-from proxyherd.engines.redis.shard import explain
-from proxyherd.engines.redis.views import View, merge
+from proxyherd.engines.redis.shard import error_text
+from proxyherd.engines.redis.views import View, merge_views
 from proxyherd.telemetry.observer import Observer
 
 _ASKED_NODES: Final = 3
@@ -75,7 +75,7 @@ class Lookout:
             if views:
                 self._nodes = tuple(dict.fromkeys(node for view in views for node in view.nodes))
                 self.silence = ""
-                self._learn(merge(views))
+                self._learn(merge_views(views))
                 return
 
     async def _ask(self, address: Address) -> View | None:
@@ -83,7 +83,7 @@ class Lookout:
             async with asyncio.timeout(self._seconds):
                 return await self._opener.ask_view(address)
         except self._opener.library.errors as error:
-            reason = explain(error)
+            reason = error_text(error)
             self.silence = f"{address}: {reason}"
             self._observer.cluster.node_failed(str(address), reason)
             return None

@@ -33,7 +33,7 @@ from proxyherd.config.herd_file import Address, ConfigError
 from proxyherd.config.schema import RedisSettings
 from proxyherd.engines.redis.commands import LIBRARY, LIBRARY_PATTERN, code
 from proxyherd.engines.redis.shard import Library
-from proxyherd.engines.redis.views import View, parse
+from proxyherd.engines.redis.views import View, parse_view
 from proxyherd.net import tls
 from proxyherd.telemetry.observer import Observer
 
@@ -158,7 +158,7 @@ class Opener:
     async def _read_view(self, connection: Connection, address: Address) -> View:
         text = await _ask(connection, "CLUSTER", "NODES")
         try:
-            return parse(text.decode(), address, by_name=self._settings.tls_authority is not None)
+            return parse_view(text.decode(), address, by_name=self._settings.tls_authority is not None)
         except (ValueError, IndexError, AttributeError) as error:
             raise UnusableError(f"{address}: its CLUSTER NODES cannot be read: {error}") from error
 

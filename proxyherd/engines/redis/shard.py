@@ -18,15 +18,15 @@ from proxyherd.base.backoff import backoff
 from proxyherd.config.herd_file import Address
 from proxyherd.engines.redis.batch import Batch
 
-FIRST_PAUSE_SECONDS: Final = 0.05
-LONGEST_PAUSE_SECONDS: Final = 1.0
+FIRST_RETRY_SECONDS: Final = 0.05
+LONGEST_RETRY_SECONDS: Final = 1.0
 """Between connections that fail: back-off from the first pause to the longest."""
 
 _IDLE_SHARE: Final = 0.5
 """Of a batch's time, how long a master is left alone: at 1.2 s, it is heard of within 1.8 s."""
 
 
-class Connection(Protocol):
+class MasterConnection(Protocol):
     """What is wanted of a connection of the client library."""
 
     async def exchange(self, commands: bytes, count: int) -> list[object]:
@@ -42,7 +42,7 @@ class Library(Struct, frozen=True):
     `node_addr`; `later` asks for patience, and `full` has no room.
     """
 
-    connect: Callable[[Address], Awaitable[Connection]]
+    connect: Callable[[Address], Awaitable[MasterConnection]]
     errors: tuple[type[Exception], ...]
     moved: type[Exception]
     asked: type[Exception]
@@ -122,13 +122,13 @@ class Shard:
                     connection = await self._library.connect(self.address)
                 await self._use(connection)
             except self._library.errors as error:
-                self._tell(explain(error))
+                self._tell(error_text(error))
             except Exception as error:  # noqa: BLE001 - a fault of ours must not leave a shard without anybody
-                self._tell(explain(error))
+                self._tell(error_text(error))
                 self._desk.fault(f"{self.address} cannot be served", error)
             await asyncio.sleep(next(self._pauses))
 
-    async def _use(self, connection: Connection) -> None:
+    async def _use(self, connection: MasterConnection) -> None:
         """Exchange batches until the connection fails, or the master is in doubt."""
         self.probe_at = 0.0
         self._heard = self._loop.time()
@@ -156,7 +156,7 @@ class Shard:
         if self._gathers:
             await asyncio.sleep(self._gathers)
 
-    async def _exchange(self, connection: Connection) -> str:
+    async def _exchange(self, connection: MasterConnection) -> str:
         batch, data, count = self._desk.gather(self)
         if self.wanted:  # more than goes at once
             self._work.set()
@@ -199,9 +199,9 @@ class Shard:
 def new_pauses() -> Iterator[float]:
     """Yield the seconds between connections to one master that fail."""
     rng = random.Random()  # noqa: S311 - no secret
-    return backoff(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, rng)
+    return backoff(FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS, rng)
 
 
-def explain(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """Return what an error says, or is where it says nothing, for a log line."""
     return "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__

@@ -32,7 +32,7 @@ class View(NamedTuple):
     serving: frozenset[str] = frozenset()
 
 
-def parse(text: str, asked: Address, *, by_name: bool) -> View:
+def parse_view(text: str, asked: Address, *, by_name: bool) -> View:
     """Read the answer to CLUSTER NODES of the node that was asked; `by_name`: prefer host names to addresses, which
     is what certificates are made out to. Raises ValueError if it is none.
     """
@@ -59,7 +59,7 @@ def parse(text: str, asked: Address, *, by_name: bool) -> View:
     return View(tuple(nodes), tuple(claims), myself, tuple(replicas), frozenset(serving))
 
 
-def merge(views: Iterable[View]) -> list[Address | None]:
+def merge_views(views: Iterable[View]) -> list[Address | None]:
     """Return the master of each tag, None where nobody claims it."""
     greatest: list[Claim | None] = [None] * TAGS
     for claim in (claim for view in views for claim in view.claims):

@@ -10,7 +10,7 @@ from proxyherd.places.gazetteer.file import THREADS, Gazetteer
 from proxyherd.places.limits.gate import Gate
 from proxyherd.places.query import Query
 
-AT_ONCE: Final = 2 * THREADS
+QUERIES_AT_ONCE: Final = 2 * THREADS
 """Queries that are handed to threads: one for each, and one behind it, so that none waits for the event loop."""
 
 
@@ -21,7 +21,7 @@ class Offline:
 
     def __init__(self, gazetteer: Gazetteer) -> None:
         self._gazetteer = gazetteer
-        self._gate = Gate(AT_ONCE)
+        self._gate = Gate(QUERIES_AT_ONCE)
 
     def widened(self, query: Query) -> Query:
         """Return the query itself."""

@@ -12,13 +12,13 @@ import msgspec
 from yarl import URL
 
 from proxyherd.config import schema
-from proxyherd.places.answers import MOST_RESULTS, Answer, no_results, read
+from proxyherd.places.answers import MOST_RESULTS, Answer, no_results, read_answer
 from proxyherd.places.failures import FailedError
 from proxyherd.places.google.calling import Caller, HttpReply, coordinate
 from proxyherd.places.query import Query
 from proxyherd.places.watch import CallOutcome
 
-HOST = "https://maps.googleapis.com"
+_HOST = "https://maps.googleapis.com"
 PATH = "/maps/api/place/nearbysearch/json"
 NEW_PATH = "/v1/places:searchNearby"
 
@@ -53,7 +53,7 @@ class Google:
 
     def __init__(self, places: schema.PlacesSettings, caller: Caller) -> None:
         self._caller = caller
-        self._url = URL(base(places, HOST) + PATH)
+        self._url = URL(base(places, _HOST) + PATH)
         self._language = {} if places.language is None else {"language": places.language}
 
     def widened(self, query: Query) -> Query:
@@ -70,7 +70,7 @@ class Google:
         reply = await self._caller.call(self.name, "GET", url, seconds, key_in="query", judge=_judge)
         if reply.status != 200:
             return refused(reply.status)
-        answer = await self._caller.read(read, reply.body)
+        answer = await self._caller.read(read_answer, reply.body)
         if answer.status in _PASSING:
             raise FailedError(answer, again=True)
         return answer

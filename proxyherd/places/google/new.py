@@ -20,7 +20,7 @@ from proxyherd.places.google.calling import Caller, coordinate
 from proxyherd.places.google.legacy import NEW_PATH, base, refused
 from proxyherd.places.query import Query
 
-HOST: Final = "https://places.googleapis.com"
+_HOST: Final = "https://places.googleapis.com"
 
 _DENIED_REASONS: Final = {"API_KEY_INVALID", "API_KEY_EXPIRED"}
 """Where HTTP 400 is about the key and not about the query."""
@@ -41,7 +41,7 @@ class GoogleNew:
 
     def __init__(self, places: schema.PlacesSettings, caller: Caller) -> None:
         self._caller = caller
-        self._url = URL(base(places, HOST) + NEW_PATH)
+        self._url = URL(base(places, _HOST) + NEW_PATH)
         self._language = {} if places.language is None else {"languageCode": places.language}
         self._headers = {
             "Content-Type": "application/json",

@@ -56,7 +56,7 @@ REST_SECONDS: Final = 1.0
 T = TypeVar("T")
 
 
-def share(of: int, part: int, parts: int) -> int:
+def equal_share(of: int, part: int, parts: int) -> int:
     """Return the `part`th of `parts` equal shares of a number; together they are the whole, to the last one."""
     return of * (part + 1) // parts - of * part // parts
 

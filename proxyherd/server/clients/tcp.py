@@ -16,7 +16,7 @@ from proxyherd.config.schema import Limits
 from proxyherd.core.conversation import LINGER_SECONDS, LOOK_SECONDS, Conversation, Ending, Stage
 from proxyherd.core.framing import Overlong
 from proxyherd.core.reply import Reply
-from proxyherd.net.listening import Listener, spell, takes_more
+from proxyherd.net.listening import Listener, spell_address, takes_more
 from proxyherd.server.turn import Turn
 from proxyherd.telemetry.observer import Observer
 
@@ -45,7 +45,7 @@ class Clients:
         self.observer = observer
         self.loop = loop = asyncio.get_running_loop()
         self.listener = Listener(
-            lambda: Connection(self),
+            lambda: ClientConnection(self),
             context,
             backlog=4_096,
             handshake_seconds=_HANDSHAKE_SECONDS,
@@ -54,7 +54,7 @@ class Clients:
             room=lambda: min(_MAX_HANDSHAKES, limits.max_connections - len(self.connections)),
             refused=observer.connections.refused,
         )
-        self.connections: set[Connection] = set()
+        self.connections: set[ClientConnection] = set()
         self.gone = asyncio.Event()  # set when the server stops and the last client is gone
         self._sweep_seconds = min(max(min(limits.idle_seconds, limits.slow_reader_seconds) / 10, 0.05), 5.0)
         self._sweeper = loop.call_later(self._sweep_seconds, self._sweep)
@@ -67,7 +67,7 @@ class Clients:
             connection.drain()
         self.forget(None)
 
-    def forget(self, connection: Connection | None) -> None:
+    def forget(self, connection: ClientConnection | None) -> None:
         """Count a connection out."""
         if connection is not None:
             self.connections.discard(connection)
@@ -91,7 +91,7 @@ class Clients:
                 connection.fail()
 
 
-class Connection(asyncio.Protocol):
+class ClientConnection(asyncio.Protocol):
     """One client's connection: carries bytes between its conversation and a transport."""
 
     __slots__ = (
@@ -122,7 +122,7 @@ class Connection(asyncio.Protocol):
         """Start, or turn the client away."""
         transport = cast("asyncio.Transport", transport)
         clients = self._clients
-        self.name = spell(transport.get_extra_info("peername"))
+        self.name = spell_address(transport.get_extra_info("peername"))
         self.label = self.name.encode()
         if len(clients.connections) >= clients.limits.max_connections:
             most = clients.limits.max_connections

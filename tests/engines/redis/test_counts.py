@@ -15,7 +15,7 @@ from proxyherd.config.herd_file import Address
 from proxyherd.config.schema import Limits
 from proxyherd.engines.redis import layout
 from proxyherd.engines.redis.engine import Clustered
-from proxyherd.engines.redis.shard import FIRST_PAUSE_SECONDS
+from proxyherd.engines.redis.shard import FIRST_RETRY_SECONDS
 
 MILLISECOND = 10**6
 
@@ -363,7 +363,7 @@ def test_closing_waits_for_nobody_but_a_batch_in_flight(lost: bool) -> None:
             front.say(asker, iamat(b"kiwi", 1))
             await asyncio.sleep(0.1)
         await front.close()
-        assert front.loop.time() - began <= (0.0 if lost else 0.2 + FIRST_PAUSE_SECONDS)
+        assert front.loop.time() - began <= (0.0 if lost else 0.2 + FIRST_RETRY_SECONDS)
         assert not any(one.is_open for one in world.connections)
         assert all(shard.task.done() for shard in front.engine.routes.shards.values())
         assert asker.outcomes == ([] if lost else ["stored"])

@@ -24,7 +24,7 @@ from proxyherd.engines.redis import engine as engine_module
 from proxyherd.engines.redis import layout
 from proxyherd.engines.redis.engine import Clustered
 from proxyherd.places import Places
-from proxyherd.server.clients.tcp import Clients, Connection
+from proxyherd.server.clients.tcp import ClientConnection, Clients
 from proxyherd.server.turn import Turn
 
 # Batches. ------------------------------------------------------------------------------------------------------
@@ -562,15 +562,15 @@ class Transport:
         return b"".join(self.written).splitlines()
 
 
-def connected(front: Front) -> Callable[[], tuple[Connection, Transport]]:
+def connected(front: Front) -> Callable[[], tuple[ClientConnection, Transport]]:
     """Put real turns and connections before the engine."""
     observer = MagicMock()
     places: asyncio.Future[Places] = front.loop.create_future()
     turn = Turn(cast("Any", front.engine), places, observer, front.loop)
     clients = Clients(Limits(), turn, observer, None, drain_seconds=5.0)
 
-    def connect() -> tuple[Connection, Transport]:
-        connection, transport = Connection(clients), Transport()
+    def connect() -> tuple[ClientConnection, Transport]:
+        connection, transport = ClientConnection(clients), Transport()
         connection.connection_made(cast("asyncio.Transport", transport))
         return connection, transport
 

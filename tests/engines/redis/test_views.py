@@ -6,7 +6,7 @@ import pytest
 
 from proxyherd.config.herd_file import Address
 from proxyherd.engines.redis.layout import TAGS
-from proxyherd.engines.redis.views import Claim, View, merge, parse
+from proxyherd.engines.redis.views import Claim, View, merge_views, parse_view
 
 ASKED = Address("10.0.0.9", 7_009)
 
@@ -24,7 +24,7 @@ e7d1eecce10fd6bb5eb35b9f99a514335d9ba9ca 127.0.0.1:30001@31001 myself,master - 0
 
 
 def test_masters_claim_their_slots_and_all_nodes_can_be_asked() -> None:
-    view = parse(PLAIN, ASKED, by_name=False)
+    view = parse_view(PLAIN, ASKED, by_name=False)
     assert view.nodes == tuple(map(host, (30_004, 30_002, 30_003, 30_001)))
     assert view.claims == (
         Claim(2, host(30_002), ((5_461, 10_922),)),
@@ -39,24 +39,24 @@ def test_masters_claim_their_slots_and_all_nodes_can_be_asked() -> None:
 def test_a_host_name_counts_where_certificates_are_made_out_to_it(names: str) -> None:
     line = f"a 10.0.0.1:7001@17001{names} master - 0 0 7 connected 0-16383\n"
     name = names.split(",")[1]
-    assert parse(line, ASKED, by_name=False).nodes == (host(7_001, "10.0.0.1"),)
-    assert parse(line, ASKED, by_name=True).nodes == (host(7_001, name or "10.0.0.1"),)
+    assert parse_view(line, ASKED, by_name=False).nodes == (host(7_001, "10.0.0.1"),)
+    assert parse_view(line, ASKED, by_name=True).nodes == (host(7_001, name or "10.0.0.1"),)
 
 
 def test_a_node_that_does_not_know_its_own_host_has_the_one_it_was_asked_at() -> None:
     line = "a :7001@17001 myself,master - 0 0 7 connected 0-16383\n"
-    assert parse(line, ASKED, by_name=True).claims[0].address == host(7_001, "10.0.0.9")
+    assert parse_view(line, ASKED, by_name=True).claims[0].address == host(7_001, "10.0.0.9")
 
 
 def test_an_ipv6_address_is_read_whole() -> None:
     line = "a ::1:7001@17001 master - 0 0 7 connected 0\n"
-    assert parse(line, ASKED, by_name=False).claims == (Claim(7, host(7_001, "::1"), ((0, 0),)),)
+    assert parse_view(line, ASKED, by_name=False).claims == (Claim(7, host(7_001, "::1"), ((0, 0),)),)
 
 
 @pytest.mark.parametrize("flags", ["master,fail", "master,fail?", "master,fail?,nofailover"])
 def test_a_master_that_seems_to_have_failed_is_not_asked_and_keeps_its_claim(flags: str) -> None:
     line = f"a 10.0.0.1:7001@17001 {flags} - 0 0 7 disconnected 0-5460\n"
-    view = parse(line, ASKED, by_name=False)
+    view = parse_view(line, ASKED, by_name=False)
     assert view.nodes == ()
     assert view.claims == (Claim(7, host(7_001, "10.0.0.1"), ((0, 5_460),)),)
 
@@ -71,7 +71,7 @@ def test_a_master_that_seems_to_have_failed_is_not_asked_and_keeps_its_claim(fla
     ],
 )
 def test_a_node_without_an_address_and_a_stranger_count_for_nothing(line: str) -> None:
-    assert parse(line + "\n", ASKED, by_name=False) == View((), ())
+    assert parse_view(line + "\n", ASKED, by_name=False) == View((), ())
 
 
 def replicated(flags: str) -> str:
@@ -85,14 +85,14 @@ def replicated(flags: str) -> str:
 
 @pytest.mark.parametrize("flags", ["slave", "slave,fail?", "slave,nofailover"])
 def test_a_node_tells_who_it_is_and_its_own_replicas(flags: str) -> None:
-    view = parse(replicated(flags), ASKED, by_name=False)
+    view = parse_view(replicated(flags), ASKED, by_name=False)
     assert view.myself == "a"
     assert view.replicas == (host(7_001, "10.0.0.2"),)
 
 
 @pytest.mark.parametrize("flags", ["slave,fail", "slave,noaddr", "handshake"])
 def test_a_replica_that_has_failed_is_none(flags: str) -> None:
-    assert parse(replicated(flags), ASKED, by_name=False).replicas == ()
+    assert parse_view(replicated(flags), ASKED, by_name=False).replicas == ()
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_a_replica_that_has_failed_is_none(flags: str) -> None:
     ids=["well", "one node doubts it", "most do", "its slots are another's", "a replica now"],
 )
 def test_a_master_serves_while_it_has_slots_and_most_do_not_take_it_for_dead(rest: str, serves: bool) -> None:
-    view = parse(f"a 10.0.0.1:7001@17001 {rest}\n", ASKED, by_name=False)
+    view = parse_view(f"a 10.0.0.1:7001@17001 {rest}\n", ASKED, by_name=False)
     assert (view.serving == {"a"}) is serves
 
 
@@ -116,14 +116,14 @@ def test_slots_on_their_way_stay_with_who_has_them() -> None:
         "a 10.0.0.1:7001@17001 myself,master - 0 0 7 connected 0-92 93 95-100 [93->-67ed2db8d677] [77->-292f8b36]\n"
         "b 10.0.0.2:7001@17001 master - 0 0 8 connected [93-<-e7d1eecce10f]\n"
     )
-    view = parse(text, ASKED, by_name=False)
+    view = parse_view(text, ASKED, by_name=False)
     assert [claim.slots for claim in view.claims] == [((0, 92), (93, 93), (95, 100)), ()]
 
 
 @pytest.mark.parametrize("text", ["x", "a b c\n", "\n", "ERR This instance has cluster support disabled\n"])
 def test_what_is_no_such_answer_is_an_error(text: str) -> None:
     with pytest.raises((ValueError, IndexError)):
-        parse(text, ASKED, by_name=False)
+        parse_view(text, ASKED, by_name=False)
 
 
 def view_of(*claims: tuple[int, int, int, int]) -> View:
@@ -135,9 +135,9 @@ def test_the_greatest_epoch_has_the_slot_whoever_says_it_and_in_any_order() -> N
     cut_off = view_of((1, 7_001, 0, 8_191), (2, 7_002, 8_192, 16_383))
     rest = view_of((5, 7_003, 0, 8_191), (2, 7_002, 8_192, 16_383))
     for views in ([cut_off, rest], [rest, cut_off]):
-        assert merge(views) == [host(7_003)] * (TAGS // 2) + [host(7_002)] * (TAGS // 2)
+        assert merge_views(views) == [host(7_003)] * (TAGS // 2) + [host(7_002)] * (TAGS // 2)
 
 
 def test_a_tag_that_nobody_claims_has_no_master() -> None:
-    assert merge([]) == [None] * TAGS
-    assert merge([view_of((0, 7_001, 0, 8_191))]) == [host(7_001)] * (TAGS // 2) + [None] * (TAGS // 2)
+    assert merge_views([]) == [None] * TAGS
+    assert merge_views([view_of((0, 7_001, 0, 8_191))]) == [host(7_001)] * (TAGS // 2) + [None] * (TAGS // 2)

@@ -15,7 +15,7 @@ from places_sim import simulator_in_thread
 
 from proxyherd.config import schema
 from proxyherd.places import STATUSES, Answer, Query
-from proxyherd.places.answers import NonsenseError, made_here, read
+from proxyherd.places.answers import NonsenseError, made_here, read_answer
 from proxyherd.places.google.new import translate
 
 PRO = frozenset(
@@ -238,7 +238,7 @@ def test_every_field_gets_its_old_name_and_place_in_the_old_order(google: FakeGo
 
 def test_an_answer_is_fit_for_the_wire_and_for_being_cut() -> None:
     answer = translate(spell(*[GETTY] * 20), 20)
-    again = read(answer.body)
+    again = read_answer(answer.body)
     assert (again.body, again.status, again.results) == (answer.body, "OK", 20)
     assert b"\n\n" not in answer.body
     assert answer.body.startswith(b'{\n   "html_attributions": [')
@@ -442,7 +442,7 @@ def test_whatever_a_place_holds_it_is_an_answer_or_nonsense(fields: dict[str, An
         answer = translate(json.dumps({"places": [fields] * 3}).encode(), most)
     except NonsenseError:
         return
-    assert answer.results == read(answer.body).results == min(3, most)
+    assert answer.results == read_answer(answer.body).results == min(3, most)
 
 
 def test_an_error_is_none_the_less_one_under_http_200() -> None:
@@ -458,7 +458,7 @@ def test_no_damage_to_an_answer_raises_anything_else(noise: bytes, at: int) -> N
         answer = translate(body[:at] + noise + body[at + len(noise) :], 20)
     except NonsenseError:
         return
-    assert read(answer.body).status in STATUSES
+    assert read_answer(answer.body).status in STATUSES
 
 
 # Errors. ---------------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from proxyherd.base.files import make_file
 from proxyherd.places.failures import FailedError, UnrecordedError
-from proxyherd.places.limits.budget import MEMORY, Budget, share
+from proxyherd.places.limits.budget import MEMORY, Budget, equal_share
 
 MANY = 1_000_000
 MINUTE, DAY = 60, 86_400
@@ -64,7 +64,7 @@ def refusal(budget: Budget, now: float = NOON) -> str:
 
 @given(st.integers(0, 10**9), st.integers(1, 200))
 def test_shares_are_equal_but_for_one_and_add_up_to_the_last_call(of: int, parts: int) -> None:
-    shares = [share(of, part, parts) for part in range(parts)]
+    shares = [equal_share(of, part, parts) for part in range(parts)]
     assert sum(shares) == of
     assert max(shares) - min(shares) <= 1
 

@@ -21,7 +21,7 @@ from proxyherd.core.engine import Client, Said, Settled
 from proxyherd.core.messages import invalid
 from proxyherd.core.reply import Reply
 from proxyherd.core.rules import Rules
-from proxyherd.server.clients.tcp import Clients, Connection
+from proxyherd.server.clients.tcp import ClientConnection, Clients
 from proxyherd.server.turn import Turn
 from proxyherd.telemetry.logs import LogFile, make_logger
 from proxyherd.telemetry.metrics import Metrics
@@ -124,8 +124,8 @@ class Listening:
             self._stopped = True
             self.clients.stop_listening()
 
-    def connected(self) -> tuple[Connection, Wire]:
-        connection, wire = Connection(self.clients), Wire()
+    def connected(self) -> tuple[ClientConnection, Wire]:
+        connection, wire = ClientConnection(self.clients), Wire()
         connection.connection_made(wire)
         return connection, wire
 
@@ -154,7 +154,7 @@ def seconds(start: float, step: float, number: int) -> Iterator[float]:
     return (start + step * count for count in range(1, number + 1))
 
 
-def ended(connection: Connection, wire: Wire) -> str:
+def ended(connection: ClientConnection, wire: Wire) -> str:
     """Return why the server has ended this connection, "" if it has not."""
     return connection._conversation.reason if wire.aborted else ""
 
