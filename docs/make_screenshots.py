@@ -19,7 +19,7 @@ from browser import chromium, live  # noqa: E402 - found only now
 from herd_process import Herd, herd_of, now  # noqa: E402 - likewise
 from playwright.sync_api import Browser  # noqa: E402 - likewise
 
-from proxyherd.config import herd_file as config  # noqa: E402 - likewise
+from proxyherd.config import herd_file  # noqa: E402 - likewise
 from proxyherd.places.gazetteer.build import build  # noqa: E402 - likewise
 
 DOCS = ROOT / "docs"
@@ -73,7 +73,7 @@ def photograph(
 
 def main() -> None:
     """Write all pictures."""
-    edges = config.load(ROOT / "deploy/herd.toml").edges
+    edges = herd_file.load(ROOT / "deploy/herd.toml").edges
     with herd_of(edges) as herd, chromium() as browser:
         build(herd.gazetteer)
         herd.start()

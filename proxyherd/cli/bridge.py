@@ -22,7 +22,7 @@ from proxyherd.cli.common import (
     secret_file_option,
     server_names,
 )
-from proxyherd.config import herd_file as config
+from proxyherd.config import herd_file
 
 _BAR = 10
 _LINE_SECONDS = 10.0
@@ -78,7 +78,7 @@ def bridge(
     outcome = bridging.run(
         load_herd(ctx),
         name,
-        config.load(to),
+        herd_file.load(to),
         secret_file=secret_file or default_secret_file(),
         log=log_file or default_log_file(f"{name}-bridge.log"),
         once=once,

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import click
 
 from proxyherd.base.escapes import visible
-from proxyherd.config import herd_file as config
+from proxyherd.config import herd_file
 from proxyherd.config.herd_file import Herd, Server
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -57,7 +57,7 @@ class Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except config.ConfigError as error:
+        except herd_file.ConfigError as error:
             raise Misconfigured(str(error)) from error
 
 
@@ -76,29 +76,29 @@ def config_option(envvar: str | None = None) -> Callable[[F], F]:
         show_envvar=True,
         expose_value=False,
         callback=keep,
-        help=f"The herd's file.  [default: {config.DEFAULT_FILE}, else {INSTALLED_FILE}]",
+        help=f"The herd's file.  [default: {herd_file.DEFAULT_FILE}, else {INSTALLED_FILE}]",
     )
 
 
 def load_herd(ctx: click.Context) -> Herd:
     file: Path | None = ctx.meta.get(_CONFIG_KEY)
     if file is None:
-        installed = not config.DEFAULT_FILE.exists() and INSTALLED_FILE.exists()
-        file = INSTALLED_FILE if installed else config.DEFAULT_FILE
-    return config.load(file)
+        installed = not herd_file.DEFAULT_FILE.exists() and INSTALLED_FILE.exists()
+        file = INSTALLED_FILE if installed else herd_file.DEFAULT_FILE
+    return herd_file.load(file)
 
 
 def load_if_any(ctx: click.Context) -> Herd | None:
     """Load the herd's file, or return None where none is named and none lies where one is looked for."""
     named = ctx.meta.get(_CONFIG_KEY) is not None
-    return load_herd(ctx) if named or config.DEFAULT_FILE.exists() or INSTALLED_FILE.exists() else None
+    return load_herd(ctx) if named or herd_file.DEFAULT_FILE.exists() or INSTALLED_FILE.exists() else None
 
 
 def server_names(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
     """Complete the name of a server, for a shell; without a file that can be read there are none."""
     try:
         herd = load_if_any(ctx)
-    except config.ConfigError:
+    except herd_file.ConfigError:
         return []
     return [name for name in (herd.servers if herd else ()) if name.startswith(incomplete)]
 

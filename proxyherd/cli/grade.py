@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 from proxyherd.cli.common import Failure, Misconfigured, NotReached, config_option, examples, load_herd
-from proxyherd.config import herd_file as config
+from proxyherd.config import herd_file
 from proxyherd.grading import guard, herds, judging, keeping
 from proxyherd.grading.herds import GradedHerd
 from proxyherd.grading.keeping import Keeper, Started
@@ -233,7 +233,7 @@ def _check_usage(options: dict[str, Any]) -> None:
 
 def _described(
     ctx: click.Context, addresses: list[tuple[str, str, int]], topology: Path | None
-) -> config.Herd | None:
+) -> herd_file.Herd | None:
     """Return the herd's file that tells of this herd, if there is one. Raises ConfigError."""
     if not addresses:
         herd = load_herd(ctx)
@@ -245,7 +245,7 @@ def _described(
         return herd
     if topology is None:
         return None
-    herd = config.load(topology)
+    herd = herd_file.load(topology)
     for name, _, _ in addresses:
         herd.server(name)
     if missing := set(herd.servers) - {name for name, _, _ in addresses}:
@@ -256,7 +256,7 @@ def _described(
 
 
 def _servers(
-    described: config.Herd | None, addresses: list[tuple[str, str, int]], patience: float
+    described: herd_file.Herd | None, addresses: list[tuple[str, str, int]], patience: float
 ) -> list[GradedServer]:
     if not addresses:
         assert described is not None

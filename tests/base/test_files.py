@@ -20,8 +20,7 @@ from proxyherd.base.files import (
     sync_folder,
     write_all,
 )
-from proxyherd.config import herd_file as config
-from proxyherd.config import schema
+from proxyherd.config import herd_file, schema
 from proxyherd.config import secrets as secret
 from proxyherd.config.herd_file import ConfigError
 from proxyherd.engines.herd import journal
@@ -61,9 +60,9 @@ clients_key = "key.pem"
 
 
 def load_certificate(path: Path) -> object:
-    herd_file = path.with_name("herd.toml")
-    herd_file.write_text(HERD.replace("certificate.pem", path.name))
-    return tls.load(config.load(herd_file), "Bob")
+    file_of_herd = path.with_name("herd.toml")
+    file_of_herd.write_text(HERD.replace("certificate.pem", path.name))
+    return tls.load(herd_file.load(file_of_herd), "Bob")
 
 
 def spend(path: Path) -> object:
@@ -72,7 +71,7 @@ def spend(path: Path) -> object:
 
 
 READERS: dict[str, tuple[type[Exception], str, Callable[[Path], object]]] = {
-    "herd's file": (ConfigError, "--config", config.load),
+    "herd's file": (ConfigError, "--config", herd_file.load),
     "secret": (ConfigError, "proxyherd secret new", secret.read),
     "certificate": (ConfigError, "[tls]", load_certificate),
     "key for Google": (
@@ -153,7 +152,7 @@ def test_a_herds_file_that_may_not_be_looked_at_is_an_error_that_names_it(
     with monkeypatch.context() as patched:
         patched.setattr(Path, "stat", refuse)
         with pytest.raises(ConfigError, match=r"herd\.toml: Permission denied; name"):
-            config.load(tmp_path / "herd.toml")
+            herd_file.load(tmp_path / "herd.toml")
 
 
 def test_a_regular_file_is_opened_as_ever_through_links_too(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from structlog.testing import capture_logs
 from proxyherd.bridge import passes
 from proxyherd.bridge.bridge import Outcome, _Bridge
 from proxyherd.bridge.member import _UNSENT_BYTES, Member
-from proxyherd.config import herd_file as config
+from proxyherd.config import herd_file
 from proxyherd.core.messages import At, Entry, parse_at
 from proxyherd.engines.redis import layout
 from proxyherd.engines.redis.opening import Opener
@@ -122,7 +122,7 @@ class Bridge(_Bridge):
     def __init__(self, world: World, member: Neighbourhood, folder: Path) -> None:
         (folder / "herd.toml").write_text(HERD)
         (folder / "redis.toml").write_text(REDIS)
-        herd, to = (config.load(folder / f"{name}.toml") for name in ("herd", "redis"))
+        herd, to = (herd_file.load(folder / f"{name}.toml") for name in ("herd", "redis"))
         nothing = cast("Any", None)
         log = LogFile(folder / "log")
         server = herd.server("Clark")

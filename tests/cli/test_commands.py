@@ -21,7 +21,7 @@ from click.testing import CliRunner, Result
 
 import proxyherd.server
 from proxyherd import cli
-from proxyherd.config import herd_file as config
+from proxyherd.config import herd_file
 from proxyherd.remote import ask
 
 if TYPE_CHECKING:
@@ -37,13 +37,13 @@ def run(*arguments: str | Path, env: dict[str, str | None] | None = None) -> Res
 
 
 @pytest.fixture
-def herd(tmp_path: Path) -> config.Herd:
+def herd(tmp_path: Path) -> herd_file.Herd:
     """Two servers on ports where nobody listens."""
     return pair_of_servers(tmp_path)
 
 
 @contextlib.contextmanager
-def admin(address: config.Address, pages: dict[str, tuple[int, str]]) -> Iterator[None]:
+def admin(address: herd_file.Address, pages: dict[str, tuple[int, str]]) -> Iterator[None]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             code, text = pages.get(self.path, (404, ""))
@@ -88,7 +88,7 @@ def pages_metrics() -> dict[str, tuple[int, str]]:
 
 
 def test_config_is_taken_before_and_after_the_command_and_after_wins(
-    tmp_path: Path, herd: config.Herd
+    tmp_path: Path, herd: herd_file.Herd
 ) -> None:
     nowhere = tmp_path / "nowhere.toml"
     assert run("--config", herd.file, "check-config").exit_code == 0
@@ -98,7 +98,7 @@ def test_config_is_taken_before_and_after_the_command_and_after_wins(
 
 
 def test_config_comes_from_the_environment_if_no_option_says_otherwise(
-    tmp_path: Path, herd: config.Herd
+    tmp_path: Path, herd: herd_file.Herd
 ) -> None:
     env: dict[str, str | None] = {"PROXYHERD_CONFIG": str(tmp_path / "nowhere.toml")}
     assert run("check-config", env=env).exit_code == 2
@@ -107,7 +107,7 @@ def test_config_comes_from_the_environment_if_no_option_says_otherwise(
 
 
 def test_default_file_is_the_folders_then_the_installed_one(
-    tmp_path: Path, herd: config.Herd, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, herd: herd_file.Herd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(cli.common, "INSTALLED_FILE", tmp_path / "installed.toml")
@@ -133,14 +133,14 @@ def test_check_config_prints_a_summary() -> None:
     )
 
 
-def test_check_config_warns_of_islands_by_name(herd: config.Herd) -> None:
+def test_check_config_warns_of_islands_by_name(herd: herd_file.Herd) -> None:
     herd.file.write_text(herd.file.read_text().replace('edges = [["Ann", "Bob"]]', "edges = []"))
     result = run("check-config", "--config", herd.file)
     assert result.exit_code == 0
     assert "2 islands (Ann; Bob)" in result.stderr or "2 islands (Bob; Ann)" in result.stderr
 
 
-def test_errors_of_configuration_are_one_line_and_exit_2(herd: config.Herd) -> None:
+def test_errors_of_configuration_are_one_line_and_exit_2(herd: herd_file.Herd) -> None:
     herd.file.write_text(herd.file.read_text() + "\n[limits]\nmax_lines = 3\n")
     result = run("check-config", "--config", herd.file)
     assert result.exit_code == 2
@@ -149,7 +149,7 @@ def test_errors_of_configuration_are_one_line_and_exit_2(herd: config.Herd) -> N
     assert "key limits.max_lines" in result.stderr
 
 
-def test_check_config_names_ports_that_another_has(herd: config.Herd) -> None:
+def test_check_config_names_ports_that_another_has(herd: herd_file.Herd) -> None:
     assert run("check-config", "--ports", "--config", herd.file).exit_code == 0
     address = herd.servers["Bob"].peers[0]
     with socket.create_server((address.host, address.port)):
@@ -180,7 +180,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 def test_serve_hands_on_the_exit_code_and_defaults_below_the_folder(
-    served: list[Any], herd: config.Herd
+    served: list[Any], herd: herd_file.Herd
 ) -> None:
     assert run("serve", "Ann", "--config", herd.file).exit_code == 1
     [(given, name, paths)] = served
@@ -208,7 +208,7 @@ def test_serve_hands_on_the_exit_code_and_defaults_below_the_folder(
         "http://h/?x=1",
     ],
 )
-def test_a_base_url_that_nothing_can_stand_behind_is_an_error(herd: config.Herd, url: str) -> None:
+def test_a_base_url_that_nothing_can_stand_behind_is_an_error(herd: herd_file.Herd, url: str) -> None:
     herd.file.write_text(herd.file.read_text() + f'[places]\nbase_url = "{url}"\n')
     result = run("check-config", "--config", herd.file)
     assert result.exit_code == 2
@@ -225,14 +225,14 @@ def test_a_base_url_that_nothing_can_stand_behind_is_an_error(herd: config.Herd,
         ('language = ""', "key places.language"),
     ],
 )
-def test_keys_of_places_that_could_never_work_are_errors(herd: config.Herd, line: str, words: str) -> None:
+def test_keys_of_places_that_could_never_work_are_errors(herd: herd_file.Herd, line: str, words: str) -> None:
     herd.file.write_text(herd.file.read_text() + f"[places]\n{line}\n")
     result = run("check-config", "--config", herd.file)
     assert result.exit_code == 2
     assert words in result.output
 
 
-def test_serve_takes_its_places_from_systemd(served: list[Any], herd: config.Herd, tmp_path: Path) -> None:
+def test_serve_takes_its_places_from_systemd(served: list[Any], herd: herd_file.Herd, tmp_path: Path) -> None:
     env: dict[str, str | None] = {
         "STATE_DIRECTORY": "/var/lib/proxyherd/Ann",
         "LOGS_DIRECTORY": "/var/log/proxyherd",
@@ -250,7 +250,7 @@ def test_serve_takes_its_places_from_systemd(served: list[Any], herd: config.Her
     assert paths.gazetteer == Path("/g.sqlite")
 
 
-def test_serve_options_win_over_the_environment(served: list[Any], herd: config.Herd) -> None:
+def test_serve_options_win_over_the_environment(served: list[Any], herd: herd_file.Herd) -> None:
     options = (
         "--state-dir s --log-file l --secret-file k --gazetteer-file g --log-max-bytes 9 --log-backups 2"
     )
@@ -265,16 +265,18 @@ def test_serve_options_win_over_the_environment(served: list[Any], herd: config.
     }
 
 
-def test_serve_as_one_of_several_state_directories_chooses_none(served: list[Any], herd: config.Herd) -> None:
+def test_serve_as_one_of_several_state_directories_chooses_none(
+    served: list[Any], herd: herd_file.Herd
+) -> None:
     run("serve", "Ann", "--config", herd.file, env={"STATE_DIRECTORY": "/a:/b"})
     assert served[0][2].state == Path("var/lib/Ann")
 
 
 def test_serve_turns_the_daemons_config_error_into_exit_2(
-    served: list[Any], herd: config.Herd, monkeypatch: pytest.MonkeyPatch
+    served: list[Any], herd: herd_file.Herd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def serve(*_: Any) -> int:
-        raise config.ConfigError("var/secret: is missing")
+        raise herd_file.ConfigError("var/secret: is missing")
 
     monkeypatch.setattr("proxyherd.server.daemon.serve", serve)
     result = run("serve", "Ann", "--config", herd.file)
@@ -287,7 +289,7 @@ def test_serve_turns_the_daemons_config_error_into_exit_2(
 @pytest.mark.parametrize("location", ["+34.068930-118.445127", "-33.86+151.2", "-1-1", "--1"])
 @pytest.mark.parametrize("option_first", [True, False])
 def test_iamat_sends_the_location_as_it_stands(
-    herd: config.Herd, location: str, *, option_first: bool
+    herd: herd_file.Herd, location: str, *, option_first: bool
 ) -> None:
     options, arguments = ["--time", "5.5", "--server", "Bob"], ["kiwi", location]
     with serving(herd.servers["Bob"].clients[0], lambda _: [b"AT Bob +0.1 kiwi ", b"...\n"]) as told:
@@ -297,7 +299,7 @@ def test_iamat_sends_the_location_as_it_stands(
     assert (result.exit_code, result.stdout) == (0, "AT Bob +0.1 kiwi ...\n")
 
 
-def test_iamat_tells_the_first_server_the_time_of_now_in_nanoseconds(herd: config.Herd) -> None:
+def test_iamat_tells_the_first_server_the_time_of_now_in_nanoseconds(herd: herd_file.Herd) -> None:
     before = time.time_ns()
     with serving(herd.servers["Ann"].clients[0], lambda _: [b"AT \n"]) as told:
         run("iamat", "kiwi", "+1+1", "--config", herd.file)
@@ -306,7 +308,7 @@ def test_iamat_tells_the_first_server_the_time_of_now_in_nanoseconds(herd: confi
     assert before <= int(match[1] + match[2]) <= time.time_ns()
 
 
-def test_invalid_command_is_printed_and_exit_1(herd: config.Herd) -> None:
+def test_invalid_command_is_printed_and_exit_1(herd: herd_file.Herd) -> None:
     with serving(herd.servers["Ann"].clients[0], lambda line: [b"? " + line]):
         for arguments in (["iamat", "kiwi", "nowhere", "--time", "1"], ["whatsat", "kiwi", "-5", "5"]):
             result = run(*arguments, "--config", herd.file)
@@ -315,7 +317,7 @@ def test_invalid_command_is_printed_and_exit_1(herd: config.Herd) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 7, 1 << 20])
-def test_whatsat_prints_the_whole_answer_however_it_is_cut(herd: config.Herd, size: int) -> None:
+def test_whatsat_prints_the_whole_answer_however_it_is_cut(herd: herd_file.Herd, size: int) -> None:
     whole = b'AT Ann +0.1 kiwi +1+1 5\n{\n   "results" : [],\n   "status" : "ZERO_RESULTS"\n}\n\n'
     pieces = [whole[i : i + size] for i in range(0, len(whole), size)]
     with serving(herd.servers["Ann"].clients[0], lambda _: pieces) as told:
@@ -324,7 +326,7 @@ def test_whatsat_prints_the_whole_answer_however_it_is_cut(herd: config.Herd, si
     assert (result.exit_code, result.stdout_bytes) == (0, whole)
 
 
-def test_places_are_shown_as_the_same_json_with_nothing_hidden(herd: config.Herd) -> None:
+def test_places_are_shown_as_the_same_json_with_nothing_hidden(herd: herd_file.Herd) -> None:
     places = '{\n\t"results" : [{"name": "a\\\\x \u202eb\u200e"}],\n   "status" : "OK"\n}\n\n'
     answer = "AT Ann +0.1 ki\u202ewi +1+1 5\n" + places
     with serving(herd.servers["Ann"].clients[0], lambda _: [answer.encode()]):
@@ -337,7 +339,7 @@ def test_places_are_shown_as_the_same_json_with_nothing_hidden(herd: config.Herd
     assert raw.stdout_bytes == answer.encode()
 
 
-def test_what_a_stranger_at_an_admin_port_says_is_shown_escaped(herd: config.Herd) -> None:
+def test_what_a_stranger_at_an_admin_port_says_is_shown_escaped(herd: herd_file.Herd) -> None:
     said = "\u202e\x1b[2J \\x1b \x9b\u200e"
     with admin(herd.servers["Ann"].admin[0], {"/readyz": (503, said + "\nmore"), **pages_metrics()}):
         result = run("status", "--config", herd.file)
@@ -346,12 +348,12 @@ def test_what_a_stranger_at_an_admin_port_says_is_shown_escaped(herd: config.Her
 
 
 @pytest.mark.parametrize("client", ["", "two words", "kiwi\nIAMAT other", "kiwi\t"])
-def test_arguments_that_are_not_one_word_are_never_sent(herd: config.Herd, client: str) -> None:
+def test_arguments_that_are_not_one_word_are_never_sent(herd: herd_file.Herd, client: str) -> None:
     assert run("iamat", client, "+1+1", "--config", herd.file).exit_code == 2
     assert run("whatsat", client, "1", "1", "--config", herd.file).exit_code == 2
 
 
-def test_unreachable_server_is_exit_3_and_a_message_that_helps(herd: config.Herd) -> None:
+def test_unreachable_server_is_exit_3_and_a_message_that_helps(herd: herd_file.Herd) -> None:
     for arguments in (["iamat", "kiwi", "+1+1"], ["whatsat", "kiwi", "1", "1"]):
         result = run(*arguments, "--config", herd.file)
         assert result.exit_code == 3
@@ -361,13 +363,13 @@ def test_unreachable_server_is_exit_3_and_a_message_that_helps(herd: config.Herd
         assert "--server Bob" in result.stderr
 
 
-def test_unknown_server_is_exit_2_and_lists_the_known(herd: config.Herd) -> None:
+def test_unknown_server_is_exit_2_and_lists_the_known(herd: herd_file.Herd) -> None:
     result = run("iamat", "kiwi", "+1+1", "--server", "Cid", "--config", herd.file)
     assert result.exit_code == 2
     assert "no server 'Cid'; it has Ann, Bob" in result.stderr
 
 
-def test_one_deadline_covers_a_server_that_drips(herd: config.Herd) -> None:
+def test_one_deadline_covers_a_server_that_drips(herd: herd_file.Herd) -> None:
     def drip(_: bytes) -> list[bytes]:
         time.sleep(0.3)
         return [b"AT"]
@@ -380,7 +382,7 @@ def test_one_deadline_covers_a_server_that_drips(herd: config.Herd) -> None:
         ask.command(server, b"IAMAT kiwi +1+1 5", 0.5)
 
 
-def test_server_that_hangs_up_early_is_no_answer(herd: config.Herd) -> None:
+def test_server_that_hangs_up_early_is_no_answer(herd: herd_file.Herd) -> None:
     server = herd.servers["Ann"]
     with socket.create_server((server.clients[0].host, server.clients[0].port)) as listener:
 
@@ -400,7 +402,7 @@ def test_server_that_hangs_up_early_is_no_answer(herd: config.Herd) -> None:
 # --- status
 
 
-def test_status_of_a_whole_herd(herd: config.Herd) -> None:
+def test_status_of_a_whole_herd(herd: herd_file.Herd) -> None:
     ann, bob = herd.servers.values()
     with admin(ann.admin[0], pages("Bob")), admin(bob.admin[0], pages("Ann")):
         result = run("status", "--config", herd.file)
@@ -439,7 +441,7 @@ def test_status_of_a_whole_herd(herd: config.Herd) -> None:
     ],
 )
 def test_status_says_what_is_wrong_and_is_exit_1(
-    herd: config.Herd, bobs: dict[str, tuple[int, str]], state: str, remark: str
+    herd: herd_file.Herd, bobs: dict[str, tuple[int, str]], state: str, remark: str
 ) -> None:
     ann, bob = herd.servers.values()
     with admin(ann.admin[0], pages("Bob")), admin(bob.admin[0], bobs):
@@ -450,7 +452,7 @@ def test_status_says_what_is_wrong_and_is_exit_1(
     assert "\x1b" not in result.output
 
 
-def test_status_of_a_port_that_speaks_something_else(herd: config.Herd) -> None:
+def test_status_of_a_port_that_speaks_something_else(herd: herd_file.Herd) -> None:
     with serving(herd.servers["Ann"].admin[0], lambda _: [b"? GET\n"]):
         one = ask.status(herd.servers["Ann"], 0.5)
     assert not one.up
@@ -458,7 +460,7 @@ def test_status_of_a_port_that_speaks_something_else(herd: config.Herd) -> None:
 
 
 def test_status_names_the_log_of_a_server_that_is_down(
-    herd: config.Herd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    herd: herd_file.Herd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "var/log").mkdir(parents=True)
@@ -475,7 +477,7 @@ def test_status_names_the_log_of_a_server_that_is_down(
     )
 
 
-def test_status_asks_all_servers_at_once(herd: config.Herd) -> None:
+def test_status_asks_all_servers_at_once(herd: herd_file.Herd) -> None:
     with contextlib.ExitStack() as stack:
         for server in herd.servers.values():
             address = server.admin[0]
@@ -486,7 +488,7 @@ def test_status_asks_all_servers_at_once(herd: config.Herd) -> None:
     assert [one.up for one in found] == [False, False]
 
 
-def test_status_waits_and_returns_the_moment_the_herd_is_whole(herd: config.Herd) -> None:
+def test_status_waits_and_returns_the_moment_the_herd_is_whole(herd: herd_file.Herd) -> None:
     ann, bob = herd.servers.values()
     bobs = pages("Ann", ready=False)
     changed: list[float] = []
@@ -505,7 +507,7 @@ def test_status_waits_and_returns_the_moment_the_herd_is_whole(herd: config.Herd
     assert changed[0] <= ended < changed[0] + 2
 
 
-def test_status_stops_waiting_after_the_seconds_given(herd: config.Herd) -> None:
+def test_status_stops_waiting_after_the_seconds_given(herd: herd_file.Herd) -> None:
     start = time.monotonic()
     assert run("status", "--wait", "0.3", "--config", herd.file).exit_code == 1
     assert 0.3 <= time.monotonic() - start < 3

@@ -13,7 +13,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from proxyherd import cli
 from proxyherd.admin import app as admin
 from proxyherd.cli import prometheus_targets as scraping
-from proxyherd.config import herd_file as config
+from proxyherd.config import herd_file
 
 ROOT = Path(__file__).parents[2]
 
@@ -40,7 +40,7 @@ def test_every_server_of_a_herd_is_one_target_with_its_name(file: Path) -> None:
     result = run("prometheus-targets", "--config", file)
     assert (result.exit_code, result.stderr) == (0, "")
     groups = json.loads(result.stdout)
-    herd = config.load(file)
+    herd = herd_file.load(file)
     assert [group["labels"] for group in groups] == [{"server": name} for name in herd.servers]
     for group, server in zip(groups, herd.servers.values(), strict=True):
         assert len(group["targets"]) == 1
@@ -133,7 +133,7 @@ def test_loopback_in_a_herd_of_several_hosts_is_a_warning(tmp_path: Path) -> Non
 )
 def test_command_and_admin_port_agree_on_who_is_served(address: str) -> None:
     hosts = ["10.0.0.3", "[fd00::3]", "One.example.com", "two:10200"]
-    at = config.Address(address, 10200)
+    at = herd_file.Address(address, 10200)
     headers = CIMultiDictProxy(CIMultiDict({hdrs.HOST: str(at)}))
     allowed = admin._LOOPBACK | {host.lower() for host in hosts}
     assert scraping.is_served(at, hosts) == admin._is_allowed(headers, allowed)

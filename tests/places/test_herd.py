@@ -18,8 +18,7 @@ import fake_redis
 import pytest
 from fake_google import KEY, FakeGoogle, Ledger, Reply, nearby_answer, opened
 
-from proxyherd.config import herd_file as config
-from proxyherd.config import schema
+from proxyherd.config import herd_file, schema
 from proxyherd.config import secrets as secret
 from proxyherd.core.messages import Entry, Whatsat
 from proxyherd.core.reply import Reply as ClientsReply
@@ -43,7 +42,7 @@ NAMES = ("Ann", "Bea", "Cyd", "Dot", "Eve")
 # The budget of a herd. ---------------------------------------------------------------------------------------
 
 
-def herd_file(folder: Path, places: str) -> Path:
+def write_herd_file(folder: Path, places: str) -> Path:
     edges = [[earlier, later] for earlier, later in pairwise(NAMES)]
     servers = "".join(
         f'{name} = {{ clients = "127.0.0.1:{number}1", peers = "127.0.0.1:{number}2", admin = "127.0.0.1:{number}3" }}\n'
@@ -58,7 +57,7 @@ def herd_file(folder: Path, places: str) -> Path:
 
 def daemon(file: Path, name: str) -> _Daemon:
     """Put a server together, less its sockets."""
-    folder, herd = file.parent, config.load(file)
+    folder, herd = file.parent, herd_file.load(file)
     (folder / name).mkdir()
     paths = Paths(folder / name, folder / f"{name}.log", folder / "secret", folder / "gazetteer")
     secrets = secret.read_all(folder / "secret")
@@ -78,7 +77,7 @@ def test_all_servers_together_make_exactly_the_calls_that_their_herd_may_make(
 ) -> None:
     monkeypatch.setenv("GOOGLE_PLACES_API_KEY", KEY)
     monkeypatch.setattr("proxyherd.places.limits.budget.time.time", lambda: 1_600_000_000.0)
-    file = herd_file(
+    file = write_herd_file(
         tmp_path,
         f'provider = "google"\nbase_url = "{google.url}"\nattempt_seconds = 60.0\ndeadline_seconds = 60.0\n'
         f"calls_per_minute = {per_minute}\ncalls_per_day = {per_day}\n",

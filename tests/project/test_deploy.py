@@ -12,7 +12,7 @@ from debian import needs
 from supervisor.datatypes import RestartWhenExitUnexpected  # type: ignore[import-untyped]
 from supervisor.options import ServerOptions  # type: ignore[import-untyped]
 
-from proxyherd.config import herd_file as config
+from proxyherd.config import herd_file
 
 ROOT = Path(__file__).parents[2]
 UNITS = ["proxyherd@.service", "proxyherd.target", "proxyherd-gazetteer.service"]
@@ -40,7 +40,7 @@ def test_there_is_no_topology_but_those_tested() -> None:
 
 @pytest.mark.parametrize("file", HERDS)
 def test_herds_file_has_its_graph_and_ports(file: str) -> None:
-    herd = config.load(ROOT / "deploy" / file)
+    herd = herd_file.load(ROOT / "deploy" / file)
     assert {frozenset(edge) for edge in herd.edges} == {
         frozenset(edge.split("-")) for edge in HERDS[file].split()
     }
@@ -75,14 +75,14 @@ def test_supervisord_runs_the_default_herd_in_one_group(supervised: ServerOption
     [group] = supervised.process_group_configs
     assert group.name == "herd"
     names = [program.name for program in group.process_configs]
-    assert sorted(names) == list(config.load(ROOT / "deploy/herd.toml").servers)
+    assert sorted(names) == list(herd_file.load(ROOT / "deploy/herd.toml").servers)
 
 
 def test_supervisord_leaves_the_log_to_the_server_and_restarts_for_ever(supervised: ServerOptions) -> None:
     here = Path(supervised.here)
     [group] = supervised.process_group_configs
     assert {program.name for program in group.process_configs} == set(
-        config.load(ROOT / "deploy/herd.toml").servers
+        herd_file.load(ROOT / "deploy/herd.toml").servers
     )
     for program in group.process_configs:
         assert program.command == (

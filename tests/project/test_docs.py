@@ -22,7 +22,7 @@ from observed import metrics_of_a_server
 from prometheus_client import Metric
 
 from proxyherd.cli import main
-from proxyherd.config import herd_file as config
+from proxyherd.config import herd_file
 from proxyherd.places import STATES, CallOutcome, Spared
 from proxyherd.telemetry.commands import COMMANDS
 
@@ -349,7 +349,7 @@ def test_the_readme_has_the_ports_and_neighbours_of_the_default_herd() -> None:
         (ROOT / "README.md").read_text(),
         re.MULTILINE,
     )
-    herd = config.load(ROOT / "deploy/herd.toml")
+    herd = herd_file.load(ROOT / "deploy/herd.toml")
     assert [(name, *map(int, ports), set(neighbours.split(", "))) for name, *ports, neighbours in rows] == [
         (one.name, one.clients[0].port, one.peers[0].port, one.admin[0].port, set(one.neighbours))
         for one in herd.servers.values()

@@ -7,16 +7,15 @@ from collections.abc import Callable
 import pytest
 from herd_process import ROOT
 
-from proxyherd.cli import main
-from proxyherd.cli import status as watching
-from proxyherd.config import herd_file as config
+from proxyherd.cli import main, status
+from proxyherd.config import herd_file
 from proxyherd.remote import ask
 from proxyherd.remote.ask import Status
 from proxyherd.remote.progress import Progress, describe
 
-ADDRESS = (config.Address("127.0.0.1", 1),)
-CLARK = config.Server("Clark", ADDRESS, ADDRESS, ADDRESS, ("Bona", "Jaquez"))
-BONA = config.Server("Bona", ADDRESS, ADDRESS, ADDRESS, ("Clark",))
+ADDRESS = (herd_file.Address("127.0.0.1", 1),)
+CLARK = herd_file.Server("Clark", ADDRESS, ADDRESS, ADDRESS, ("Bona", "Jaquez"))
+BONA = herd_file.Server("Bona", ADDRESS, ADDRESS, ADDRESS, ("Clark",))
 
 DOWN = Status(CLARK, problem="127.0.0.1:1: Connection refused")
 STEPS = [
@@ -68,7 +67,7 @@ class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, script: Callable[[float], list[Status]]) -> None:
         self.now = 0.0
         self._script = script
-        monkeypatch.setattr(watching, "time", self)
+        monkeypatch.setattr(status, "time", self)
         monkeypatch.setattr(ask, "statuses", self.statuses)
 
     def monotonic(self) -> float:

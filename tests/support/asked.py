@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from proxyherd.config import herd_file as config
+from proxyherd.config import herd_file
 
 PAIR = """
 edges = [["Ann", "Bob"]]
@@ -24,15 +24,15 @@ def free_ports(count: int) -> list[int]:
         return [listener.getsockname()[1] for listener in listeners]
 
 
-def pair_of_servers(folder: Path) -> config.Herd:
+def pair_of_servers(folder: Path) -> herd_file.Herd:
     """Write the herd's file of two servers on ports where nobody listens."""
     file = folder / "herd.toml"
     file.write_text(PAIR % tuple(free_ports(6)))
-    return config.load(file)
+    return herd_file.load(file)
 
 
 @contextlib.contextmanager
-def serving(address: config.Address, answer: Callable[[bytes], list[bytes]]) -> Iterator[list[bytes]]:
+def serving(address: herd_file.Address, answer: Callable[[bytes], list[bytes]]) -> Iterator[list[bytes]]:
     """A server that answers each connection's first line with `answer`'s pieces, and keeps what it was told."""
     told: list[bytes] = []
     with socket.create_server((address.host, address.port)) as listener:

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple, Self, cast
 
 import fake_redis
 
-from proxyherd.config import herd_file as config
+from proxyherd.config import herd_file
 from proxyherd.config import secrets as secret
 from proxyherd.config.herd_file import PEER_LINE_SLACK, Address
 from proxyherd.config.schema import Limits, Timing
@@ -276,7 +276,7 @@ class Server:
         (folder / "secret").touch(0o600)
         (folder / "secret").write_bytes(SECRET)
         (folder / "state").mkdir()
-        herd = config.load(folder / "herd.toml")
+        herd = herd_file.load(folder / "herd.toml")
         self._log = LogFile(folder / "log")
         paths = Paths(folder / "state", folder / "log", folder / "secret", folder / "gazetteer")
         self.daemon = _Daemon(

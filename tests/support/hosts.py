@@ -27,7 +27,7 @@ from typing import Any, Final, TypeVar
 from debian import PATH
 from herd_process import PATIENCE_SECONDS, ROOT, Connection, Server, wait_until
 
-from proxyherd.config import herd_file as config
+from proxyherd.config import herd_file
 
 T = TypeVar("T")
 
@@ -233,7 +233,7 @@ class FarConnection(Connection):
 class HostServer(Server):
     """A server on a host, whose files lie where an installed one's do. Its clients and its operator are on that host."""
 
-    def __init__(self, host: Machine, server: config.Server, command: Sequence[str]) -> None:
+    def __init__(self, host: Machine, server: herd_file.Server, command: Sequence[str]) -> None:
         self.host = host
         self.name = server.name
         self.neighbours = server.neighbours

@@ -13,9 +13,9 @@ from gazetteer_file import gazetteer_file
 from herd_process import ROOT, short_folder, wait_until
 from places_sim import environment
 
-from proxyherd.config import herd_file as config
+from proxyherd.config import herd_file
 
-HERD = config.load(ROOT / "deploy/herd.toml")
+HERD = herd_file.load(ROOT / "deploy/herd.toml")
 
 
 MOST_SECONDS = 600.0

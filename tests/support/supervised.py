@@ -26,7 +26,7 @@ from xmlrpc.client import Fault, dumps, loads
 
 from herd_process import ROOT, Herd, Server, herd_of, wait_until
 
-from proxyherd.config import herd_file as config
+from proxyherd.config import herd_file
 
 _NOT_OURS = re.compile(
     r"PROXYHERD_|GOOGLE_PLACES_|CREDENTIALS_DIRECTORY|STATE_DIRECTORY|LOGS_DIRECTORY|NOTIFY_"
@@ -147,7 +147,7 @@ def supervised_herd(changes: Mapping[str, str] | None = None) -> Iterator[Superv
     """Start supervisord; the herd is whole when the body begins. `changes`: what stands in supervisord.conf, and
     what is to stand there instead.
     """
-    default = config.load(ROOT / "deploy/herd.toml")
+    default = herd_file.load(ROOT / "deploy/herd.toml")
     text = (ROOT / "supervisord.conf").read_text()
     for old, new in (changes or {}).items():
         assert old in text

@@ -23,7 +23,7 @@ from redis_cluster import Cluster, running_cluster
 from reporting import Load
 
 from proxyherd.bridge.bridge import check
-from proxyherd.config import herd_file as config
+from proxyherd.config import herd_file
 from proxyherd.config.herd_file import ConfigError
 from proxyherd.core.messages import Entry, parse_at
 from proxyherd.engines.redis import layout
@@ -385,7 +385,7 @@ def test_files_that_do_not_go_together_are_refused(herd: Herd, fronts: Herd, tmp
     longer.write_text("[limits]\nmax_line_bytes = 9000\n" + fronts.file.read_text())
     for to, said in ((longer, "key limits.max_line_bytes: is 9000, but 8192 in"), (herd.file, 'is "herd"')):
         with pytest.raises(ConfigError, match=re.escape(said)):
-            check(config.load(herd.file), config.load(to))
+            check(herd_file.load(herd.file), herd_file.load(to))
 
 
 # --- and what else there is

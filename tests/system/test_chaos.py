@@ -17,10 +17,10 @@ import pytest
 from chaos import AGREE_SECONDS, Chaos, Load, Step, chaotic_herd, missing, schedule, table_of
 from herd_process import ROOT, Server, running_herd
 
-from proxyherd.config import herd_file as config
+from proxyherd.config import herd_file
 from proxyherd.engines.herd.journal import files, record
 
-EDGES = config.load(ROOT / "deploy/herd.toml").edges
+EDGES = herd_file.load(ROOT / "deploy/herd.toml").edges
 DISK_OF = "Campbell"
 SECONDS = float(os.environ.get("PROXYHERD_CHAOS_SECONDS", "20"))
 SEED = int(os.environ.get("PROXYHERD_CHAOS_SEED", random.randrange(1 << 32)))

@@ -11,12 +11,12 @@ import pytest
 from asked import pair_of_servers, serving
 from gazetteer_file import FewCities
 
-from proxyherd.config import herd_file as config
+from proxyherd.config import herd_file
 from proxyherd.places.gazetteer import build as gazetteer_build
 
 
 @pytest.fixture
-def herd(tmp_path: Path) -> config.Herd:
+def herd(tmp_path: Path) -> herd_file.Herd:
     """Two servers on ports where nobody listens."""
     return pair_of_servers(tmp_path)
 
@@ -24,7 +24,7 @@ def herd(tmp_path: Path) -> config.Herd:
 @pytest.mark.parametrize(
     "arguments", [["serve"], ["serve", "Nobody"], ["serve", "Ann", "--log-max-bytes", "-1"], ["graze"]]
 )
-def test_bad_usage_is_exit_2_of_a_real_process(arguments: list[str], herd: config.Herd) -> None:
+def test_bad_usage_is_exit_2_of_a_real_process(arguments: list[str], herd: herd_file.Herd) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "proxyherd", "--config", herd.file, *arguments],
         capture_output=True,
@@ -55,7 +55,7 @@ def test_module_imports_for_serve_are_few() -> None:
     ],
 )
 def test_client_ids_that_are_not_utf8_pass_through_and_are_shown_escaped_unless_raw(
-    herd: config.Herd, options: list[str], shown: bytes
+    herd: herd_file.Herd, options: list[str], shown: bytes
 ) -> None:
     with serving(herd.servers["Ann"].clients[0], lambda line: [b"AT Ann +0.1 " + line]) as told:
         done = subprocess.run(
@@ -80,7 +80,7 @@ def test_client_ids_that_are_not_utf8_pass_through_and_are_shown_escaped_unless_
     assert done.stdout == shown
 
 
-def test_term_before_the_server_stands_is_a_clean_end(herd: config.Herd) -> None:
+def test_term_before_the_server_stands_is_a_clean_end(herd: herd_file.Herd) -> None:
     """SIGTERM within `serve`, before the daemon's own handlers: exit 0 all the same."""
     code = (
         "import os, signal, sys, types, proxyherd.server\n"

@@ -34,7 +34,7 @@ from redis_cluster import Cluster
 
 from proxyherd import cli
 from proxyherd.cli.grade import SECTION_NAMES
-from proxyherd.config import herd_file as config
+from proxyherd.config import herd_file
 from proxyherd.grading import guard, judging, keeping
 from proxyherd.grading.herds import GradedHerd
 from proxyherd.grading.servers import GradedServer, new_client
@@ -61,11 +61,11 @@ def grade(*arguments: object, folder: Path, seconds: float = 100) -> subprocess.
     )
 
 
-def moved(source: Path, file: Path) -> config.Herd:
+def moved(source: Path, file: Path) -> herd_file.Herd:
     """Write a herd's file with every port replaced by a free one."""
     text = re.sub(r"127\.0\.0\.1:\d+", lambda _: f"127.0.0.1:{free_port()}", source.read_text())
     file.write_text(text)
-    return config.load(file)
+    return herd_file.load(file)
 
 
 def faults(done: subprocess.CompletedProcess[str]) -> set[str]:
@@ -119,7 +119,7 @@ class Kept:
 @pytest.mark.parametrize("topology", TOPOLOGIES, ids=lambda path: path.stem)
 def test_our_herd_scores_in_full_whoever_is_linked_with_whom(topology: Path) -> None:
     """All else is judged once, above."""
-    edges = config.load(topology).edges
+    edges = herd_file.load(topology).edges
     sections = [one for one in judging.SECTIONS if one.name in ("floods", "regained")]
     with running_herd(edges) as running:
         judged = [
@@ -684,7 +684,7 @@ class Servers:
 
     def __init__(self, folder: Path, python: str = sys.executable, script: str = "server.py") -> None:
         self.folder = folder
-        self.herd = config.load(folder / "herd.toml")
+        self.herd = herd_file.load(folder / "herd.toml")
         self.command = [python, script]
         self.running: dict[str, subprocess.Popen[bytes]] = {}
 

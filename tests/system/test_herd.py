@@ -36,10 +36,10 @@ from herd_process import (
 from redis_cluster import Cluster
 from supervisor.xmlrpc import SupervisorTransport  # type: ignore[import-untyped]
 
-from proxyherd.config import herd_file as config
+from proxyherd.config import herd_file
 
 NAMES = ("Bailey", "Bona", "Campbell", "Clark", "Jaquez")
-DEFAULT_EDGES = config.load(ROOT / "deploy/herd.toml").edges
+DEFAULT_EDGES = herd_file.load(ROOT / "deploy/herd.toml").edges
 NEIGHBOURS = [b if a == "Clark" else a for a, b in DEFAULT_EDGES if "Clark" in (a, b)]
 _numbers = itertools.count()
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from herd_process import PATIENCE_SECONDS, ROOT, Server, herd_of, running_herd, wait_until, write_secret
 
-from proxyherd.config import herd_file as config
+from proxyherd.config import herd_file
 
 HEARTBEAT_SECONDS = 0.5
 
@@ -155,7 +155,7 @@ def test_flood_crosses_each_link_at_most_twice_and_ends() -> None:
 @pytest.mark.parametrize("year", ["2015", "2017"])
 def test_herd_of_another_year_comes_up_linked_and_floods(year: str) -> None:
     source = (ROOT / f"deploy/topologies/{year}.toml").read_text()
-    graph = config.parse(source, Path(f"{year}.toml"))
+    graph = herd_file.parse(source, Path(f"{year}.toml"))
     with herd_of(graph.edges) as herd:
         moved = re.sub(
             r"(\w+) = \{ clients = .* \}",

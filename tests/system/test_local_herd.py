@@ -23,7 +23,7 @@ from debian import needs
 from herd_process import ROOT, short_folder, wait_until
 from supervised import processes_in
 
-from proxyherd.config import herd_file as config
+from proxyherd.config import herd_file
 
 NOBODY = 65_534
 PYTHON = "/usr/bin/python3"
@@ -306,7 +306,7 @@ def test_a_server_that_never_lasts_fails_the_start(checkout: Checkout) -> None:
 
 
 def test_run_prints_addresses_that_there_are() -> None:
-    clark = config.load(ROOT / "deploy/herd.toml").servers["Clark"].clients[0]
+    clark = herd_file.load(ROOT / "deploy/herd.toml").servers["Clark"].clients[0]
     assert f"nc {clark.host} {clark.port} " in (ROOT / "deploy/local_herd.py").read_text()
 
 
@@ -350,4 +350,4 @@ def test_the_environment_is_made_anew_in_a_folder_that_was_moved(checkout: Check
 def test_a_byte_order_mark_in_the_herds_file_is_no_mistake(tmp_path: Path) -> None:
     file = tmp_path / "herd.toml"
     file.write_bytes(b"\xef\xbb\xbf" + (ROOT / "deploy/herd.toml").read_bytes())
-    assert config.load(file).servers == config.load(ROOT / "deploy/herd.toml").servers
+    assert herd_file.load(file).servers == herd_file.load(ROOT / "deploy/herd.toml").servers

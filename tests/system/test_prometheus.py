@@ -24,7 +24,7 @@ from places_sim import InThread, simulator_in_thread
 from prometheus import SHIPPED, TARGETS, Prometheus, hasten, running_prometheus, seconds
 
 from proxyherd import cli
-from proxyherd.config import herd_file as config
+from proxyherd.config import herd_file
 from proxyherd.standin.app import Faults
 
 pytestmark = pytest.mark.xdist_group("prometheus")
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.xdist_group("prometheus")
 ROOT = Path(__file__).parents[2]
 OPERATIONS = ROOT / "docs/operations.md"
 DASHBOARD = ROOT / "deploy/grafana/proxyherd.json"
-EDGES = config.load(ROOT / "deploy/herd.toml").edges
+EDGES = herd_file.load(ROOT / "deploy/herd.toml").edges
 
 SETTINGS = """
 [limits]
@@ -611,4 +611,4 @@ def test_commands_in_the_readme_start_prometheus_on_the_herd(tmp_path: Path) -> 
     said = run_apart(
         f"ip link set lo up\n{steps(part).rstrip()} 2>/dev/null &\n{wait}; kill $!; wait $!", tmp_path
     )
-    assert sorted(said.split()) == list(config.load(ROOT / "deploy/herd.toml").servers)
+    assert sorted(said.split()) == list(herd_file.load(ROOT / "deploy/herd.toml").servers)

@@ -19,14 +19,14 @@ from herd_process import ROOT, wait_until
 from newcomer import Machine, machine
 from supervisor.options import ServerOptions  # type: ignore[import-untyped]
 
-from proxyherd.config import herd_file as config
+from proxyherd.config import herd_file
 from proxyherd.engines.redis.opening import CREDENTIAL
 
 DEPLOY = ROOT / "deploy/redis"
 PAGE = (ROOT / "docs/redis.md").read_text()
 PORTS = range(7001, 7010)
 CLI = 'cli="redis-cli --user admin --no-auth-warning"'
-SERVERS = config.load(ROOT / "deploy/herd.toml").servers
+SERVERS = herd_file.load(ROOT / "deploy/herd.toml").servers
 
 pytestmark = [
     needs(
@@ -47,7 +47,7 @@ openssl req -x509 -CA authority.pem -CAkey authority.key $key -subj /CN=redis -a
 
 
 def test_its_servers_are_those_of_the_default_herd_at_the_same_ports() -> None:
-    herd = config.load(DEPLOY / "herd.toml")
+    herd = herd_file.load(DEPLOY / "herd.toml")
     assert list(herd.servers) == list(SERVERS)
     for name, server in herd.servers.items():
         assert (server.clients, server.admin) == (SERVERS[name].clients, SERVERS[name].admin)

@@ -38,7 +38,7 @@ from hosts import (
     send_nothing_to,
 )
 
-from proxyherd.config import herd_file as config
+from proxyherd.config import herd_file
 from proxyherd.remote import ask
 
 pytestmark = [
@@ -78,7 +78,7 @@ class Hosts:
     def __init__(self, net: Network, desk: Path) -> None:
         self.net = net
         self.desk = desk
-        self.herd = config.load(EXAMPLE)
+        self.herd = herd_file.load(EXAMPLE)
         self.servers: dict[str, HostServer] = {}
         net.switch.run(f"ip address add {PROMETHEUS}/24 dev lan; ip address add {ANYBODY}/24 dev lan")
 
@@ -206,7 +206,7 @@ def test_after_the_steps_every_host_sees_the_whole_herd_up_ready_and_linked(whol
 
 
 def test_the_page_and_its_example_have_the_same_hosts_and_servers() -> None:
-    herd = config.load(EXAMPLE)
+    herd = herd_file.load(EXAMPLE)
     told = {
         server: (v4, v6)
         for v4, v6, servers in re.findall(
@@ -225,10 +225,10 @@ def test_the_page_and_its_example_have_the_same_hosts_and_servers() -> None:
         assert {told[server] for server in servers} == {ADDRESSES[host]}
 
 
-@pytest.mark.parametrize("lost", [*STARTED, *config.load(EXAMPLE).servers])
+@pytest.mark.parametrize("lost", [*STARTED, *herd_file.load(EXAMPLE).servers])
 def test_the_example_stays_in_one_piece_without_any_one_host_or_server(lost: str) -> None:
     gone = STARTED.get(lost, [lost])
-    herd = config.load(EXAMPLE)
+    herd = herd_file.load(EXAMPLE)
     left = {
         name: msgspec.structs.replace(one, neighbours=tuple(n for n in one.neighbours if n not in gone))
         for name, one in herd.servers.items()
@@ -542,7 +542,7 @@ Bob = { clients = "192.0.2.2:11001", peers = "south.example:10181", admin = "127
         with host.path("/etc/hosts").open("a") as names:
             names.write("2001:db8::99 south.example\n192.0.2.2 south.example\n")
     send_nothing_to(north, "2001:db8::99")
-    herd = config.parse(pair, Path("pair.toml"))
+    herd = herd_file.parse(pair, Path("pair.toml"))
     command = [
         "proxyherd",
         "serve",
@@ -580,10 +580,10 @@ def test_an_ipv6_address_is_the_same_however_it_is_spelled() -> None:
     text = EXAMPLE.read_text()
     shouted = text.replace('"[2001:db8::3]:10104"', '"[2001:DB8:0::0003]:10104"')
     assert shouted != text
-    assert config.parse(shouted, EXAMPLE).servers == config.parse(text, EXAMPLE).servers
+    assert herd_file.parse(shouted, EXAMPLE).servers == herd_file.parse(text, EXAMPLE).servers
     twice = shouted.replace('"[2001:db8::3]:10004"', '"[2001:db8::3]:10104"')
-    with pytest.raises(config.ConfigError, match=r"both have \[2001:db8::3\]:10104"):
-        config.parse(twice, EXAMPLE)
+    with pytest.raises(herd_file.ConfigError, match=r"both have \[2001:db8::3\]:10104"):
+        herd_file.parse(twice, EXAMPLE)
 
 
 # The hosts themselves. ------------------------------------------------------------------------------------------

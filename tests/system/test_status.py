@@ -27,14 +27,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxyherd.cli import status as status_command
-from proxyherd.config import herd_file as config
+from proxyherd.config import herd_file
 from proxyherd.remote import ask, polling
 
 ROOT = Path(__file__).parents[2]
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
-ANN = config.Server("Ann", (), (), (), ())
+ANN = herd_file.Server("Ann", (), (), (), ())
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ from debian import environ_to_fetch, needs
 from herd_process import now, read_rotated, wait_until
 from reporting import Load
 
-from proxyherd.config import herd_file as config
+from proxyherd.config import herd_file
 
 pytestmark = [
     needs(
@@ -41,7 +41,7 @@ pytestmark = [
 
 ROOT = Path(__file__).parents[2]
 CHECKOUT = "/usr/src/proxyherd"
-SERVERS = config.load(ROOT / "deploy/herd.toml").servers
+SERVERS = herd_file.load(ROOT / "deploy/herd.toml").servers
 KEY = "AIzaSyTheKeyOfATestWhichNobodyHasEverHad0"
 AT_ONCE_SECONDS = 20.0
 """On a busy machine, for what would else be tried for TimeoutStartSec=60; ending what ran takes up to 1.5 s of it."""

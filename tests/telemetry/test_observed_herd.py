@@ -18,8 +18,7 @@ import pytest
 from cost import NO_ERRORS, SECRET, ServerOnRedis, Transport, invalid, report
 from observed import Clock, figures, read
 
-from proxyherd.config import herd_file as config
-from proxyherd.config import schema
+from proxyherd.config import herd_file, schema
 from proxyherd.config import secrets as secret
 from proxyherd.config.herd_file import Address
 from proxyherd.config.schema import Limits, Timing
@@ -92,7 +91,7 @@ class Server:
         self.name = name
         self.log_file = folder / f"{name}.log"
         self._log = LogFile(self.log_file)
-        herd = config.load(folder / "herd.toml")
+        herd = herd_file.load(folder / "herd.toml")
         paths = Paths(folder / name, self.log_file, folder / "secret", folder / "gazetteer")
         (folder / name).mkdir()
         secrets = secret.read_all(folder / "secret")

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxyherd import cli
-from proxyherd.config import herd_file as config
+from proxyherd.config import herd_file
 from proxyherd.config.herd_file import ConfigError
 from proxyherd.places.gazetteer import build as gazetteer_build
 from proxyherd.places.gazetteer import own_places
@@ -432,8 +432,8 @@ def test_without_a_herds_file_there_is_nothing_of_ones_own(
 
 
 def test_the_default_herds_file_is_read_where_none_is_named(few: Path) -> None:
-    config.DEFAULT_FILE.parent.mkdir()
-    config.DEFAULT_FILE.write_text(HERD + '[places]\nown_places = "../herd/own.geojson"\n')
+    herd_file.DEFAULT_FILE.parent.mkdir()
+    herd_file.DEFAULT_FILE.write_text(HERD + '[places]\nown_places = "../herd/own.geojson"\n')
     own(few, point(10, 20, id="a", name="A"))
     assert build("g.sqlite").exit_code == 0
     assert near(few / "g.sqlite", "+20", "+10")["results"][0]["place_id"] == "own:a"

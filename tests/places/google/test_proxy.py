@@ -11,8 +11,7 @@ import pytest
 from fake_google import Ledger
 from yarl import URL
 
-from proxyherd.config import herd_file as config
-from proxyherd.config import schema
+from proxyherd.config import herd_file, schema
 from proxyherd.places.failures import FailedError
 from proxyherd.places.google.calling import Caller
 
@@ -114,10 +113,10 @@ SERVERS = (
     ],
 )
 def test_a_proxy_that_cannot_be_or_would_see_the_key_is_an_error(places: str, told: str) -> None:
-    with pytest.raises(config.ConfigError, match=f"herd.toml: key places.proxy: .*{told}"):
-        config.parse(f"{SERVERS}{places}\n", Path("herd.toml"))
+    with pytest.raises(herd_file.ConfigError, match=f"herd.toml: key places.proxy: .*{told}"):
+        herd_file.parse(f"{SERVERS}{places}\n", Path("herd.toml"))
 
 
 @pytest.mark.parametrize("places", ['proxy = "http://p:3128"', 'proxy = "http://p"\nbase_url = "https://g"'])
 def test_a_proxy_in_front_of_tls_is_none(places: str) -> None:
-    assert config.parse(f"{SERVERS}{places}\n", Path("herd.toml")).places.proxy is not None
+    assert herd_file.parse(f"{SERVERS}{places}\n", Path("herd.toml")).places.proxy is not None
