@@ -63,17 +63,16 @@ def lines_an_update(edges: Edges) -> float:
     """Return how many AT lines cross links for one update, on average over reports at random servers."""
     herd = _Counting(edges)
     rng = Random(1)
-    with herd.plan.scaled():
-        for server in herd.servers.values():
-            herd.start(server)
-        herd.run_until(_LINK_SECONDS)
-        for number in range(_UPDATES):
-            server = rng.choice(list(herd.servers.values()))
-            server.commands.append(b"IAMAT c%d +1+1 %d" % (number, simulation.EPOCH))
-            herd.wake(server)
-            herd.run_until(herd.now + 2.0)
-        if not herd.agreed():
-            raise RuntimeError(f"the herd does not agree: {herd.difference()}")
+    for server in herd.servers.values():
+        herd.start(server)
+    herd.run_until(_LINK_SECONDS)
+    for number in range(_UPDATES):
+        server = rng.choice(list(herd.servers.values()))
+        server.commands.append(b"IAMAT c%d +1+1 %d" % (number, simulation.EPOCH))
+        herd.wake(server)
+        herd.run_until(herd.now + 2.0)
+    if not herd.agreed():
+        raise RuntimeError(f"the herd does not agree: {herd.difference()}")
     return herd.lines / _UPDATES
 
 

@@ -20,4 +20,6 @@ What servers tell one another:
 - `walks`: the catch-ups of one server, one at a time
 - `node`: one server's decisions
 - `notes`: what has happened that is worth a line in the log
+
+- `sizes`: how much is done at once
 """

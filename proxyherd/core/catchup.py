@@ -9,25 +9,23 @@ must move on. The neighbour keeps no state of it.
 from __future__ import annotations
 
 from collections import deque
-from typing import Final
 
 from proxyherd.core.peer_messages import AskDigests, AskLeaf, AskRange, Batch, Digests, Misspoken, Request
-from proxyherd.core.table import DEPTH, LEAVES, Table, span
-
-WINDOW: Final = 16
-"""Requests under way at once: enough to hide the way there and back, few enough to leave room for updates."""
+from proxyherd.core.sizes import SIZES
+from proxyherd.core.table import Table
 
 
 class Pull:
     """One walk. Sweep the table before it starts, feed it what the neighbour answers, send its `requests`.
 
-    `line_bytes` bounds a request. Raises Misspoken on an answer that was not asked for.
+    `line_bytes` bounds a request, and `window` how many are under way at once. Raises Misspoken on an answer that was not asked for.
     """
 
-    def __init__(self, table: Table, line_bytes: int) -> None:
+    def __init__(self, table: Table, line_bytes: int, window: int = SIZES.window) -> None:
         self._table = table
+        self._window = window
         self._most_known = (line_bytes - 32) // 16
-        self._todo: deque[Request] = deque([AskDigests("") if len(table) else AskRange(0, LEAVES)])
+        self._todo: deque[Request] = deque([AskDigests("") if len(table) else AskRange(0, table.leaf_count)])
         self._nodes: set[str] = set()
         self._ranges: dict[int, int] = {}
 
@@ -39,7 +37,7 @@ class Pull:
     def requests(self) -> list[Request]:
         """Return what to ask for now."""
         asked: list[Request] = []
-        while self._todo and len(self._nodes) + len(self._ranges) < WINDOW:
+        while self._todo and len(self._nodes) + len(self._ranges) < self._window:
             request = self._todo.popleft()
             match request:
                 case AskDigests(node):
@@ -72,13 +70,13 @@ class Pull:
             self._todo.appendleft(AskRange(answer.next, last))
 
     def _differs(self, node: str, own: int, below: list[Request]) -> None:
-        first, last = span(node)
+        first, last = self._table.span(node)
         if own == 0:
             if below and isinstance(behind := below[-1], AskRange) and behind.last == first:
                 first = behind.first
                 below.pop()
             below.append(AskRange(first, last))
-        elif len(node) < DEPTH:
+        elif len(node) < self._table.depth:
             below.append(AskDigests(node))
         else:
             known = frozenset(self._table.hashes(first))

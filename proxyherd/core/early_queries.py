@@ -14,15 +14,10 @@ from typing import Final, Generic, Protocol, TypeAlias, TypeVar
 
 from proxyherd.core.node import News
 from proxyherd.core.reply import Reply
-
-MOST: Final = 65_536
-"""Queries that wait at once: some 30 MiB, beside their own bytes."""
-
-MOST_BYTES: Final = 16 << 20
-"""Bytes of their lines: a client ID may have thousands."""
+from proxyherd.core.sizes import SIZES, Sizes
 
 _REFUSED: Final = 16
-"""The part of `MOST`, as its divisor, that is refused between two searches for queries of connections that are gone."""
+"""The part of all that may wait, as its divisor, that is refused between two searches for queries of connections that are gone."""
 
 
 class Connection(Protocol):
@@ -40,7 +35,8 @@ Query: TypeAlias = tuple[C, bytes, Reply]
 class EarlyQueries(Generic[C]):
     """The queries of one server that wait, by the client that they are about."""
 
-    def __init__(self) -> None:
+    def __init__(self, sizes: Sizes = SIZES) -> None:
+        self._most, self._most_bytes = sizes.early_queries, sizes.early_query_bytes
         self._waiting: defaultdict[bytes, list[Query[C]]] = defaultdict(list)
         self._due: deque[Query[C]] = deque()
         self._left: list[Query[C]] = []
@@ -62,7 +58,7 @@ class EarlyQueries(Generic[C]):
 
     def add(self, connection: C, line: bytes, reply: Reply) -> bool:
         """Let a query wait; False if there is no room for it."""
-        full = self._count >= MOST or self._bytes + len(line) > MOST_BYTES
+        full = self._count >= self._most or self._bytes + len(line) > self._most_bytes
         if full and not self._make_room(len(line)):
             return False
         assert reply.whatsat is not None
@@ -108,8 +104,8 @@ class EarlyQueries(Generic[C]):
         due, due_gone = _split(self._due)
         waiting, waiting_gone = _split(chain.from_iterable(self._waiting.values()))
         gone = self._out(due_gone + waiting_gone)
-        if len(gone) < MOST // _REFUSED:
-            self._refusing = MOST // _REFUSED
+        if len(gone) < self._most // _REFUSED:
+            self._refusing = self._most // _REFUSED
         if not gone:
             return False
         self._left += gone
@@ -118,7 +114,7 @@ class EarlyQueries(Generic[C]):
         for query in waiting:
             assert query[2].whatsat is not None
             self._waiting[query[2].whatsat.client].append(query)
-        return self._count < MOST and self._bytes + size <= MOST_BYTES
+        return self._count < self._most and self._bytes + size <= self._most_bytes
 
 
 def _split(queries: Iterable[Query[C]]) -> tuple[list[Query[C]], list[Query[C]]]:

@@ -45,6 +45,7 @@ from proxyherd.core.peer_messages import (
     plain,
     write,
 )
+from proxyherd.core.sizes import SIZES
 
 VERSIONS: Final = (b"1",)
 """Versions of the peer protocol that this program speaks, the best first."""
@@ -79,6 +80,7 @@ class Terms(Struct, frozen=True):
     line_bytes: int
     heartbeat: float  # seconds
     handshake: float  # seconds
+    depth: int = SIZES.depth  # of the digest trees
 
     def __repr__(self) -> str:
         return f"<terms of {self.name}>"  # without the secrets, for tracebacks
@@ -311,7 +313,7 @@ class Link:
             flush()
 
     def _message(self, line: bytes, events: list[Event]) -> None:
-        message = parse(line)
+        message = parse(line, self.terms.depth)
         if self._batch is not None:
             raise Misspoken(f"broke off a batch with {plain(line)}")
         if isinstance(message, Batch) and message.lines:

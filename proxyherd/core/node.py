@@ -50,7 +50,8 @@ from proxyherd.core.peer_messages import (
 )
 from proxyherd.core.reply import Reply
 from proxyherd.core.rules import Judged, Rules, find, not_stored
-from proxyherd.core.table import LEAVES, Room, Table
+from proxyherd.core.sizes import SIZES, Sizes
+from proxyherd.core.table import Room, Table
 from proxyherd.core.walks import Neighbour, Walks
 
 TICKS = 4
@@ -73,7 +74,15 @@ class Node:
     """One server. `now` is always seconds of one monotonic clock."""
 
     def __init__(
-        self, name: str, table: Table, limits: Limits, timing: Timing, *, alone: bool, now: float
+        self,
+        name: str,
+        table: Table,
+        limits: Limits,
+        timing: Timing,
+        *,
+        alone: bool,
+        now: float,
+        sizes: Sizes = SIZES,
     ) -> None:
         self.name = name
         self.table = table
@@ -93,6 +102,7 @@ class Node:
         self._neighbours: dict[str, Neighbour] = {}
         self._walks = Walks(
             table,
+            sizes=sizes,
             line_bytes=limits.max_line_bytes,
             compare_seconds=timing.compare_seconds,
             tell=self.note,
@@ -337,8 +347,9 @@ class Node:
     def _expire(self, too_old: Callable[[Entry], bool]) -> None:
         """Look through so many leaves for what is too old that all are seen once in `compare_seconds`."""
         ticks = TICKS * self._timing.compare_seconds / self._timing.heartbeat_seconds
-        first, last = self._expiring, min(LEAVES, self._expiring + int(LEAVES / ticks) + 1)
-        self._expiring = last % LEAVES
+        leaves = self.table.leaf_count
+        first, last = self._expiring, min(leaves, self._expiring + int(leaves / ticks) + 1)
+        self._expiring = last % leaves
         for client, entry in self.table.entries(first, last):
             if too_old(entry):
                 self.table.remove(client, self.table.leaf(client))

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from proxyherd.base.escapes import escaped
 from proxyherd.core.messages import At, Malformed
-from proxyherd.core.table import DEPTH, FANOUT, LEAVES
+from proxyherd.core.sizes import FANOUT, SIZES
 
 _HASH_DIGITS: Final = 16
 _MOST_LINES: Final = 1 << 32
@@ -81,19 +81,22 @@ class Misspoken(Exception):  # noqa: N818 - their fault, not an error of ours
     """The other broke the protocol; the text says how."""
 
 
-def parse(line: bytes) -> Request | Digests | Batch | Done | Changed:
-    """Parse a line that is no AT line; of a BATCH, `lines` are still to come. Raises Misspoken."""
+def parse(line: bytes, depth: int = SIZES.depth) -> Request | Digests | Batch | Done | Changed:
+    """Parse a line that is no AT line, where trees have this depth; of a BATCH, `lines` are still to come. Raises
+    Misspoken.
+    """
+    leaves: int = FANOUT**depth
     match line.split(b" "):
         case [b"BATCH", first, following, lines]:
-            return Batch(_number(first, LEAVES - 1), _number(following, LEAVES), _number(lines, _MOST_LINES))
+            return Batch(_number(first, leaves - 1), _number(following, leaves), _number(lines, _MOST_LINES))
         case [b"DIGESTS", node]:
-            return AskDigests(_node(node))
+            return AskDigests(_node(node, depth))
         case [b"DIGEST", node, digests] if len(digests) == FANOUT * _HASH_DIGITS:
-            return Digests(_node(node), _hashes(digests))
+            return Digests(_node(node, depth), _hashes(digests))
         case [b"LEAF", leaf, known]:
-            return AskLeaf(_number(leaf, LEAVES - 1), frozenset(() if known == b"-" else _hashes(known)))
+            return AskLeaf(_number(leaf, leaves - 1), frozenset(() if known == b"-" else _hashes(known)))
         case [b"RANGE", first, last]:
-            return AskRange(_number(first, LEAVES - 1), _number(last, LEAVES))
+            return AskRange(_number(first, leaves - 1), _number(last, leaves))
         case [b"DONE"]:
             return Done()
         case [b"CHANGED"]:
@@ -136,10 +139,10 @@ def _number(digits: bytes, most: int) -> int:
     return number
 
 
-def _node(name: bytes) -> str:
+def _node(name: bytes, depth: int) -> str:
     if name == b"-":
         return ""
-    if not is_hex(name, DEPTH - 1):
+    if not is_hex(name, depth - 1):
         raise Misspoken(f"broke the protocol with the node {plain(name)}")
     return name.decode()
 

@@ -26,14 +26,7 @@ from typing import Final, Literal
 from msgspec import Struct
 
 from proxyherd.core.messages import Entry
-
-DEPTH: Final = 4
-"""Digits of a leaf's name."""
-
-FANOUT: Final = 16
-"""Children of a node."""
-
-LEAVES: Final = FANOUT**DEPTH
+from proxyherd.core.sizes import FANOUT, SIZES
 
 _MOST_KNOWN: Final = 131_072
 _KNOWN_BYTES: Final = 64
@@ -44,13 +37,6 @@ anybody may ask for any: 20 MiB in all.
 _from_bytes = int.from_bytes
 
 
-def span(node: str) -> tuple[int, int]:
-    """Return the leaves below the node of that name, as the first and the one behind the last."""
-    width: int = FANOUT ** (DEPTH - len(node))
-    first = int(node or "0", 16) * width
-    return first, first + width
-
-
 class Room(Struct, frozen=True, gc=False):
     """How much a table may hold: clients, and bytes of their IDs and lines."""
 
@@ -59,15 +45,19 @@ class Room(Struct, frozen=True, gc=False):
 
 
 class Table:
-    """One entry a client. `key` is shared by the herd and known to nobody else: the hashes hang on it."""
+    """One entry a client. `key` is shared by the herd and known to nobody else: the hashes hang on it. `depth`: that of
+    the herd's trees, see `Sizes`.
+    """
 
-    def __init__(self, key: bytes) -> None:
-        self._leaf_hash = blake2b(key=key, digest_size=2, person=b"leaf")
+    def __init__(self, key: bytes, depth: int = SIZES.depth) -> None:
+        self.depth = depth
+        self.leaf_count: int = FANOUT**depth
+        self._leaf_hash = blake2b(key=key, digest_size=depth // 2, person=b"leaf")
         self._line_hash = blake2b(key=key, digest_size=8, person=b"line")
-        self._leaves: list[dict[bytes, Entry] | None] = [None] * LEAVES
-        self._filled = bytearray(LEAVES)  # which leaves have ever held anything
-        self._changed = bytearray(LEAVES)
-        self._digests = array("Q", bytes(8 * LEAVES))
+        self._leaves: list[dict[bytes, Entry] | None] = [None] * self.leaf_count
+        self._filled = bytearray(self.leaf_count)  # which leaves have ever held anything
+        self._changed = bytearray(self.leaf_count)
+        self._digests = array("Q", bytes(8 * self.leaf_count))
         self._known: dict[bytes, int] = {}  # leaves of clients that were asked for
         self._size = 0
         self.bytes = 0  # of all client IDs and lines
@@ -177,6 +167,12 @@ class Table:
             self.bytes -= len(client) + len(entry.line)
             self._changed[leaf] = 1
 
+    def span(self, node: str) -> tuple[int, int]:
+        """Return the leaves below the node of that name, as the first and the one behind the last."""
+        width: int = FANOUT ** (self.depth - len(node))
+        first = int(node or "0", 16) * width
+        return first, first + width
+
     def sweep(self, first: int, last: int, most: int) -> int:
         """Bring the digests of leaves `first` up to `last` up to date, until `most` lines are hashed.
 
@@ -194,7 +190,7 @@ class Table:
 
     def children(self, node: str) -> list[int]:
         """Return the digests of a node's sixteen children, as of the last sweep; 0: nothing below."""
-        first, last = span(node)
+        first, last = self.span(node)
         width = (last - first) // FANOUT
         return [reduce(xor, self._digests[at : at + width]) for at in range(first, last, width)]
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from proxyherd.core.catchup import WINDOW, Pull
+from proxyherd.core.catchup import Pull
 from proxyherd.core.link import Link
 from proxyherd.core.notes import CaughtUp
 from proxyherd.core.peer_messages import (
@@ -26,19 +26,14 @@ from proxyherd.core.peer_messages import (
     Misspoken,
     Request,
 )
-from proxyherd.core.table import Table, span
-
-BATCH_BYTES = 65_536
-"""Bytes of a catch-up batch: a few milliseconds to learn, so that live updates and clients come between."""
+from proxyherd.core.sizes import Sizes
+from proxyherd.core.table import Table
 
 _ANSWER_SECONDS = 0.001
 """For each answer in a walk: sixteen are under way at once, so neighbours may be 16 ms apart."""
 
 _NEWS_SECONDS = 0.000_04
 """For each line that a walk has brought: twice of what a million is promised to take."""
-
-SLICE_LINES = 4_096
-"""Lines hashed in one slice of a sweep: about two milliseconds."""
 
 
 class Neighbour(Struct, eq=False):
@@ -99,6 +94,7 @@ class Walks:
         self,
         table: Table,
         *,
+        sizes: Sizes,
         line_bytes: int,
         compare_seconds: float,
         tell: Callable[[CaughtUp], None],
@@ -106,6 +102,7 @@ class Walks:
     ) -> None:
         self.ended = False  # whether a walk has ever ended
         self._table = table
+        self._sizes = sizes
         self._line_bytes = line_bytes
         self._compare_seconds = compare_seconds
         self._tell = tell
@@ -128,8 +125,8 @@ class Walks:
         """Let a request of a neighbour's be answered. Raises Misspoken if there are too many."""
         neighbour.asked = True
         neighbour.owing += 1
-        if neighbour.owing > WINDOW:
-            raise Misspoken(f"asks for more than {WINDOW} answers at once")
+        if neighbour.owing > self._sizes.window:
+            raise Misspoken(f"asks for more than {self._sizes.window} answers at once")
         self._chores.append(_Chore(neighbour, request))
 
     def begin(self, neighbour: Neighbour) -> None:
@@ -196,7 +193,7 @@ class Walks:
             case AskLeaf(leaf, known):
                 neighbour.link.send_batch(leaf, leaf + 1, table.lines_beside(leaf, known))
             case AskRange(first, last):
-                lines, following = table.lines(first, last, BATCH_BYTES)
+                lines, following = table.lines(first, last, self._sizes.batch_bytes)
                 neighbour.link.send_batch(first, following, lines)
             case AskDigests(node):
                 if not self._sweep(chore, node):
@@ -205,7 +202,7 @@ class Walks:
             case None:
                 if not self._sweep(chore, ""):
                     return False
-                neighbour.pull = Pull(table, self._line_bytes)
+                neighbour.pull = Pull(table, self._line_bytes, self._sizes.window)
                 neighbour.since = neighbour.heard = now
                 neighbour.answers = neighbour.lines = neighbour.news = 0
                 self._go_on(neighbour, now)
@@ -214,6 +211,6 @@ class Walks:
         return True
 
     def _sweep(self, chore: _Chore, node: str) -> bool:
-        first, last = span(node)
-        chore.at = self._table.sweep(max(first, chore.at), last, SLICE_LINES)
+        first, last = self._table.span(node)
+        chore.at = self._table.sweep(max(first, chore.at), last, self._sizes.slice_lines)
         return chore.at == last

@@ -24,15 +24,10 @@ from typing import Final, cast
 from proxyherd.core.engine import Client, Engine, Said, Settled
 from proxyherd.core.framing import Overlong
 from proxyherd.core.reply import Reply
+from proxyherd.core.sizes import SIZES, Sizes
 from proxyherd.places import Places
 from proxyherd.server.questions import Questions
 from proxyherd.telemetry.observer import Observer
-
-_CLIENT_LINES: Final = 64
-"""Lines of one client in one turn: who sends more at once waits for others in between."""
-
-_TURN_LINES: Final = 512
-"""Lines of all clients in one turn: some five milliseconds."""
 
 _LATELY_SECONDS: Final = 0.05
 """How long after a client's line the next one is expected: until then, neighbours have the smaller share of a turn."""
@@ -48,8 +43,14 @@ class Turn:
     """
 
     def __init__(
-        self, engine: Engine, places: Awaitable[Places], observer: Observer, loop: asyncio.AbstractEventLoop
+        self,
+        engine: Engine,
+        places: Awaitable[Places],
+        observer: Observer,
+        loop: asyncio.AbstractEventLoop,
+        sizes: Sizes = SIZES,
     ) -> None:
+        self._sizes = sizes
         self._engine = engine
         self._questions = Questions[Client](places, observer, loop, self.client_said)
         self._observer = observer
@@ -179,7 +180,7 @@ class Turn:
 
     def _give_up_some(self) -> None:
         """Let go of clients without the answers that they are owed, as many as hold nobody up."""
-        lines_left, gone = _TURN_LINES, set[Client]()
+        lines_left, gone = self._sizes.turn_lines, set[Client]()
         while self._given_up and lines_left > 0:
             client, reason = self._given_up.popleft()
             self.client_left(client)
@@ -230,21 +231,21 @@ class Turn:
         """Let the engine decide about what clients have sent."""
         judge, received = self._engine.rules.judge, self._received
         said: list[Said] = []
-        lines_left = _TURN_LINES
+        client_lines, lines_left = self._sizes.client_lines, self._sizes.turn_lines
         for _ in range(len(self._clients)):
             if lines_left <= 0:
                 break
             client = self._clients.popleft()
             client.queued = False
             try:
-                lines = client.take(_CLIENT_LINES, now)
+                lines = client.take(client_lines, now)
             except Exception as error:  # noqa: BLE001 - the others are heard
                 self._failed(client, error)
                 continue
             lines_left -= len(lines)
             reports, others = judge(lines, received)
             said.append(Said(client, lines, reports, others))
-        self._lately, self._lately_until = _TURN_LINES - lines_left, now + _LATELY_SECONDS
+        self._lately, self._lately_until = self._sizes.turn_lines - lines_left, now + _LATELY_SECONDS
         self._decide(said)
 
     def _decide(self, said: list[Said]) -> None:

@@ -8,7 +8,7 @@ from itertools import count
 import pytest
 
 from proxyherd.config.secrets import Secrets
-from proxyherd.core.catchup import WINDOW, Pull
+from proxyherd.core.catchup import Pull
 from proxyherd.core.messages import Entry
 from proxyherd.core.peer_messages import (
     AskDigests,
@@ -20,8 +20,11 @@ from proxyherd.core.peer_messages import (
     Request,
     write,
 )
-from proxyherd.core.table import FANOUT, LEAVES, Table
+from proxyherd.core.sizes import FANOUT, SIZES
+from proxyherd.core.table import Table
 from proxyherd.engines.herd.backend import make_table
+
+LEAVES, WINDOW = SIZES.leaves, SIZES.window
 
 LINE_BYTES = 1_024
 MOST_HASHES = 62

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import pytest
-
-from proxyherd.core import early_queries as waiting
 from proxyherd.core.early_queries import EarlyQueries, Query
 from proxyherd.core.messages import Whatsat
 from proxyherd.core.node import News
 from proxyherd.core.reply import Reply
+from proxyherd.core.sizes import SIZES, Sizes
 
 
 class Asking:
@@ -26,8 +24,8 @@ class Asking:
 
 
 def test_as_many_wait_as_the_page_of_security_says() -> None:
-    assert waiting.MOST == 65_536
-    assert waiting.MOST_BYTES == 16 << 20
+    assert SIZES.early_queries == 65_536
+    assert SIZES.early_query_bytes == 16 << 20
 
 
 def query(client: bytes) -> Reply:
@@ -55,9 +53,8 @@ def test_a_query_waits_until_there_is_news_of_its_client_or_until_all_are_releas
     assert not early.any_due
 
 
-def test_what_is_due_is_taken_out_in_portions_and_counts_until_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waiting, "MOST", 5)
-    early: EarlyQueries[Asking] = EarlyQueries()
+def test_what_is_due_is_taken_out_in_portions_and_counts_until_then() -> None:
+    early: EarlyQueries[Asking] = EarlyQueries(Sizes(early_queries=5))
     someone, asked = Asking(), [query(b"%d" % number) for number in range(5)]
     for reply in asked:
         assert early.add(someone, b"line", reply)
@@ -72,11 +69,8 @@ def test_what_is_due_is_taken_out_in_portions_and_counts_until_then(monkeypatch:
     assert replies(early.due(9)) == [late]
 
 
-def test_past_the_bound_those_who_left_make_room_and_then_there_is_none(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(waiting, "MOST", 4)
-    early: EarlyQueries[Asking] = EarlyQueries()
+def test_past_the_bound_those_who_left_make_room_and_then_there_is_none() -> None:
+    early: EarlyQueries[Asking] = EarlyQueries(Sizes(early_queries=4))
     leaves, stays = Asking(), Asking()
     asked = [query(client) for client in (b"a", b"b", b"a", b"b")]
     for one, reply in zip((leaves, stays, leaves, stays), asked, strict=True):
@@ -94,9 +88,8 @@ def test_past_the_bound_those_who_left_make_room_and_then_there_is_none(
     assert not early
 
 
-def test_making_room_loses_nobody_who_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waiting, "MOST", 2)
-    early: EarlyQueries[Asking] = EarlyQueries()
+def test_making_room_loses_nobody_who_stays() -> None:
+    early: EarlyQueries[Asking] = EarlyQueries(Sizes(early_queries=2))
     leaves, stays = Asking(), Asking()
     first, second, third = (query(b"%d" % number) for number in range(3))
     assert early.add(leaves, b"line", first)
@@ -109,9 +102,8 @@ def test_making_room_loses_nobody_who_stays(monkeypatch: pytest.MonkeyPatch) -> 
     assert replies(early.due(9)) == [third]
 
 
-def test_refusing_costs_no_search_of_all_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waiting, "MOST", 1_600)
-    early: EarlyQueries[Asking] = EarlyQueries()
+def test_refusing_costs_no_search_of_all_that_wait() -> None:
+    early: EarlyQueries[Asking] = EarlyQueries(Sizes(early_queries=1_600))
     someone = Asking()
     for number in range(1_600):
         assert early.add(someone, b"line", query(b"%d" % number))
@@ -123,11 +115,8 @@ def test_refusing_costs_no_search_of_all_that_wait(monkeypatch: pytest.MonkeyPat
     assert taken >= 100
 
 
-def test_a_search_that_finds_that_few_have_left_is_not_repeated_at_once(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(waiting, "MOST", 1_600)
-    early: EarlyQueries[Asking] = EarlyQueries()
+def test_a_search_that_finds_that_few_have_left_is_not_repeated_at_once() -> None:
+    early: EarlyQueries[Asking] = EarlyQueries(Sizes(early_queries=1_600))
     stays = Asking()
     for number in range(1_600):
         assert early.add(stays, b"line", query(b"%d" % number))
@@ -143,11 +132,8 @@ def test_a_search_that_finds_that_few_have_left_is_not_repeated_at_once(
     assert searches <= 1
 
 
-def test_bytes_that_wait_are_bounded_whatever_the_ids_and_are_given_back(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(waiting, "MOST_BYTES", 100)
-    early: EarlyQueries[Asking] = EarlyQueries()
+def test_bytes_that_wait_are_bounded_whatever_the_ids_and_are_given_back() -> None:
+    early: EarlyQueries[Asking] = EarlyQueries(Sizes(early_query_bytes=100))
     leaves, stays = Asking(), Asking()
     assert early.add(leaves, b"x" * 60, query(b"a"))
     assert early.add(stays, b"x" * 40, query(b"b"))

@@ -18,7 +18,10 @@ from proxyherd.core.messages import Entry, Report, parse_at, parse_report
 from proxyherd.core.node import TICKS, Node
 from proxyherd.core.notes import FROM_THE_FUTURE, CaughtUp, Heard, LinkDown, LinkFailed, LinkUp, Skipped
 from proxyherd.core.reply import Reply
-from proxyherd.core.table import LEAVES, Table
+from proxyherd.core.sizes import SIZES
+from proxyherd.core.table import Table
+
+LEAVES = SIZES.leaves
 
 SECRET, KEY = b"s" * 32, b"k" * 32
 SECOND = 10**9
@@ -942,11 +945,8 @@ def test_what_ages_in_a_later_round_goes_too_a_part_of_the_table_each_tick(
 ) -> None:
     """Three rounds: what is too old goes within one round and a tick, and nothing younger does."""
     leaves = 256
-    monkeypatch.setattr("proxyherd.core.table.LEAVES", leaves)
-    monkeypatch.setattr("proxyherd.core.table.DEPTH", 2)
-    monkeypatch.setattr("proxyherd.core.node.LEAVES", leaves)
     looked_at: list[int] = []
-    table = Table(KEY)
+    table = Table(KEY, depth=2)
     real_entries = table.entries
 
     def entries(first: int, last: int) -> list[tuple[bytes, Entry]]:

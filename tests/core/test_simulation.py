@@ -45,8 +45,7 @@ def test_a_herd_of_any_size_keeps_its_laws_on_trees_of_the_real_depth(servers: i
 def test_a_seed_reproduces_its_run_exactly(seed: int) -> None:
     def told() -> list[str]:
         herd = Herd(seed, trace=True)
-        with herd.plan.scaled():
-            herd.run()
+        herd.run()
         return list(herd.trace or ())
 
     assert told() == told()

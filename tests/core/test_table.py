@@ -15,7 +15,10 @@ from proxyherd.config.schema import Limits, Timing
 from proxyherd.core.link import Link
 from proxyherd.core.messages import Entry, parse_at
 from proxyherd.core.node import Node
-from proxyherd.core.table import _MOST_KNOWN, DEPTH, FANOUT, LEAVES, Room, Table, span
+from proxyherd.core.sizes import FANOUT, SIZES
+from proxyherd.core.table import _MOST_KNOWN, Room, Table
+
+DEPTH, LEAVES = SIZES.depth, SIZES.leaves
 from proxyherd.core.walks import Neighbour
 
 KEY = bytes(range(32))
@@ -339,7 +342,7 @@ def test_a_sliced_sweep_ends_with_the_digests_of_a_whole_one(most: int) -> None:
 
 def test_a_sweep_keeps_to_its_leaves() -> None:
     table = put_all(Table(KEY), [at(str(number), "5") for number in range(200)])
-    first, last = span("7")
+    first, last = Table(KEY).span("7")
     assert table.sweep(first, last, 1_000_000) == last
     assert [bool(digest) for digest in table.children("")] == [digit == 7 for digit in range(FANOUT)]
     assert table.sweep(first, last, 0) == last
@@ -349,6 +352,7 @@ def test_a_sweep_keeps_to_its_leaves() -> None:
 
 
 def test_the_spans_of_a_nodes_children_part_its_own() -> None:
+    span = Table(KEY).span
     assert span("") == (0, LEAVES)
     for node in ("", "0", "f", "a5", "fff"):
         spans = [span(f"{node}{digit:x}") for digit in range(FANOUT)]
@@ -364,7 +368,7 @@ def test_a_nodes_digest_is_the_exclusive_or_of_its_childrens() -> None:
     for node in ("", "0", "9", "c3", "001"):
         for digit, digest in enumerate(table.children(node)):
             name = f"{node}{digit:x}"
-            below = table.children(name) if len(name) < DEPTH else table.hashes(span(name)[0])
+            below = table.children(name) if len(name) < DEPTH else table.hashes(table.span(name)[0])
             folded = 0
             for one in below:
                 folded ^= one

@@ -17,8 +17,11 @@ from proxyherd.core.peer_messages import (
     Done,
     Misspoken,
 )
-from proxyherd.core.table import FANOUT, LEAVES, Table
-from proxyherd.core.walks import BATCH_BYTES, SLICE_LINES, Neighbour, Walks
+from proxyherd.core.sizes import FANOUT, SIZES
+from proxyherd.core.table import Table
+from proxyherd.core.walks import Neighbour, Walks
+
+LEAVES, BATCH_BYTES, SLICE_LINES = SIZES.leaves, SIZES.batch_bytes, SIZES.slice_lines
 
 COMPARE_SECONDS, PATIENCE = 30.0, 10.0
 LINE = b"AT Clark +0.000000000 %b +1+1 5"
@@ -50,6 +53,7 @@ class World:
         self.failed: list[tuple[Any, Exception]] = []
         self.walks = Walks(
             self.table,
+            sizes=SIZES,
             line_bytes=8_192,
             compare_seconds=COMPARE_SECONDS,
             tell=self.told.append,

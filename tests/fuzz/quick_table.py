@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from proxyherd.core.messages import Entry
-from proxyherd.core.table import FANOUT, Table, span
+from proxyherd.core.sizes import FANOUT
+from proxyherd.core.table import Table
 
 _BYTES = 8
 
@@ -42,7 +43,7 @@ class QuickTable(Table):
         self._stale.add(leaf)
 
     def children(self, node: str) -> list[int]:
-        first, last = span(node)
+        first, last = self.span(node)
         width = (last - first) // FANOUT
         digests = [0] * FANOUT
         for leaf in self._stale:

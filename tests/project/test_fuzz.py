@@ -34,9 +34,11 @@ from proxyherd.core import node, rules, walks
 from proxyherd.core.framing import LineFramer
 from proxyherd.core.link import NONCE_BYTES, Link, State, Terms
 from proxyherd.core.messages import At, Entry, Report, parse_at, parse_report
-from proxyherd.core.table import LEAVES, Table
+from proxyherd.core.sizes import SIZES
+from proxyherd.core.table import Table
 
 LIMIT = client_stream.LINE_BYTES
+LEAVES = SIZES.leaves
 SEED = 20_210_519
 MUTATED = {"client": 2_000, "peer": 1_500, "journal": 750, "config": 5_000, "places": 5_000}
 """Inputs of each target in a run of the tests: half a second's worth."""

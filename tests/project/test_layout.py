@@ -37,6 +37,7 @@ ELSEWHERE: Final = {
     "core/notes.py": ("core/test_node.py", "types of what a node tells"),
     "core/peer_messages.py": ("core/test_messages.py", "all messages are in one test"),
     "core/reply.py": ("core/test_node.py", "a type of what a node answers"),
+    "core/sizes.py": ("core/test_simulation.py", "numbers: tests of what they bound name them"),
     "engines/herd/neighbour_hosts.py": ("net/test_resolving.py", "neighbours' names are looked up"),
     "engines/redis/*.py": ("engines/redis/test_engine.py", "parts of an engine that is tested whole"),
     "grading/*.py": ("grading/test_broken_herds.py", "for each check there is a herd that fails it"),

@@ -13,7 +13,7 @@ from proxyherd.config.schema import Limits, Timing
 from proxyherd.core.link import NONCE_BYTES, Link, State, Terms
 from proxyherd.core.messages import parse_at
 from proxyherd.core.node import Node
-from proxyherd.core.table import LEAVES, Table
+from proxyherd.core.table import Table
 from proxyherd.engines.herd.journal import Journal, files, read
 
 SECOND = 10**9
@@ -108,7 +108,7 @@ def test_entries_that_expire_leave_the_disk_when_the_journal_is_written_anew(tmp
     node.replay(map(parse_at, lines))
     rewrite = journal.begin_rewrite()
     assert rewrite is not None
-    rewrite.write(node.table.lines(0, LEAVES, 1 << 20)[0])
+    rewrite.write(node.table.lines(0, node.table.leaf_count, 1 << 20)[0])
     rewrite.finish()
     journal.close()
     assert [line for file in files(folder) for found in read(file) for line in found] == lines[1:]

@@ -14,22 +14,20 @@ import heapq
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from itertools import count
 from random import Random
 from typing import Any, Literal
-from unittest.mock import patch
 
 from deciding import decide
 
 from proxyherd.base.backoff import backoff
 from proxyherd.config.herd_file import PEER_LINE_SLACK
 from proxyherd.config.schema import Limits, Timing
-from proxyherd.core import catchup, peer_messages, table, walks
 from proxyherd.core.link import NONCE_BYTES, Link, State, Terms
 from proxyherd.core.messages import Entry, parse_at, parse_question, parse_report
 from proxyherd.core.node import Node
 from proxyherd.core.reply import Reply
+from proxyherd.core.sizes import Sizes
 from proxyherd.core.table import Room, Table
 from proxyherd.engines.herd.peers import FIRST_PAUSE_SECONDS
 
@@ -83,35 +81,28 @@ class Plan:
             assert hasattr(self, name)
             setattr(self, name, value)
 
-    @contextmanager
-    def scaled(self) -> Iterator[None]:
-        """Scale the program down to what the plan says: small trees, slices and batches, all the code the same."""
-        leaves = table.FANOUT**self.depth
-        with ExitStack() as stack:
-            for module in (table, catchup, peer_messages):
-                stack.enter_context(patch.object(module, "DEPTH", self.depth))
-                stack.enter_context(patch.object(module, "LEAVES", leaves))
-            for module in (catchup, walks):
-                stack.enter_context(patch.object(module, "WINDOW", self.window))
-            stack.enter_context(patch.object(walks, "SLICE_LINES", self.slice_lines))
-            stack.enter_context(patch.object(walks, "BATCH_BYTES", self.batch_bytes))
-            yield
+    @property
+    def sizes(self) -> Sizes:
+        """Small trees, slices and batches: all the code is the same."""
+        return Sizes(
+            depth=self.depth,
+            window=self.window,
+            slice_lines=self.slice_lines,
+            batch_bytes=self.batch_bytes,
+        )
 
 
 class WatchedTable(Table):
     """The real table, which also notices if it does not grow in the order, and whence each line came."""
 
     def __init__(self, herd: Herd, owner: str) -> None:
-        super().__init__(KEY)
+        super().__init__(KEY, herd.plan.depth)
         self._herd = herd
         self._owner = owner
         self.source: Link | None = None
         self.undoing = False  # reports that could not be kept: nobody has seen them
         self.came_from: dict[bytes, str | None] = {}
         self.greatest: dict[bytes, Order] = {}
-
-    def _hash(self, client: bytes) -> int:
-        return super()._hash(client) % len(self._leaves)
 
     def advance(
         self, client: bytes, entry: Entry, room: Room, too_old: Callable[[Entry], bool] | None = None
@@ -288,7 +279,9 @@ class Herd:
         server.replays = True
         now = self.now + server.offset
         server.table = WatchedTable(self, server.name)
-        server.node = Node(server.name, server.table, self.limits, self.timing, alone=False, now=now)
+        server.node = Node(
+            server.name, server.table, self.limits, self.timing, alone=False, now=now, sizes=self.plan.sizes
+        )
         server.node.begin_replay()
         server.terms = Terms(
             name=server.name,
@@ -297,6 +290,7 @@ class Herd:
             line_bytes=self.limits.max_line_bytes + PEER_LINE_SLACK,
             heartbeat=self.timing.heartbeat_seconds,
             handshake=self.timing.handshake_seconds,
+            depth=self.plan.depth,
         )
         self.say(f"{server.name} starts, life {server.life}, {len(server.journal)} records")
         self.replay(server, server.life, [line for _, line in server.journal])
@@ -669,6 +663,7 @@ class Herd:
             line_bytes=8_448,
             heartbeat=self.timing.heartbeat_seconds,
             handshake=self.timing.handshake_seconds,
+            depth=self.plan.depth,
         )
         near = End(self, None, self.link(target, target.name, terms))
         self.join(near, target)
@@ -871,8 +866,7 @@ def _shown(data: bytes | None) -> str:
 def run(seed: int, **overrides: Any) -> Herd:
     """Run a seed; raises LawBroken."""
     herd = Herd(seed, **overrides)
-    with herd.plan.scaled():
-        herd.run()
+    herd.run()
     return herd
 
 
@@ -882,11 +876,10 @@ def check(seed: int, **overrides: Any) -> Herd:
         return run(seed, **overrides)
     except LawBroken:
         herd = Herd(seed, trace=True, **overrides)
-        with herd.plan.scaled():
-            try:
-                herd.run()
-            except LawBroken as error:
-                plan = ", ".join(f"{name}={value}" for name, value in vars(herd.plan).items())
-                trace = "\n".join(herd.trace or ())
-                raise LawBroken(f"{error}\nplan: {plan}\nedges: {herd.edges}\n{trace}") from None
+        try:
+            herd.run()
+        except LawBroken as error:
+            plan = ", ".join(f"{name}={value}" for name, value in vars(herd.plan).items())
+            trace = "\n".join(herd.trace or ())
+            raise LawBroken(f"{error}\nplan: {plan}\nedges: {herd.edges}\n{trace}") from None
         raise LawBroken(f"seed {seed} does not reproduce: a run hangs on more than its seed") from None

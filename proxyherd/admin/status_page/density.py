@@ -13,7 +13,8 @@ from typing import Final
 
 from msgspec import Struct
 
-from proxyherd.core.table import LEAVES, Table
+from proxyherd.core.sizes import SIZES
+from proxyherd.core.table import Table
 
 MOST_CELLS: Final = 4_000
 _FINEST: Final = 0.5
@@ -69,7 +70,7 @@ class Density:
         while time.perf_counter() < end:
             self._count(self._leaf, self._leaf + _AT_ONCE)
             self._leaf += _AT_ONCE
-            if self._leaf >= LEAVES:
+            if self._leaf >= SIZES.leaves:
                 self._shown = self._cells(whole=True)
                 self._start()
                 return True

@@ -20,7 +20,6 @@ from typing import Final
 from proxyherd.config.schema import DurabilitySettings
 from proxyherd.core.messages import parse_at
 from proxyherd.core.node import Node
-from proxyherd.core.table import LEAVES
 from proxyherd.engines.herd.journal import Finding, Journal, records_bytes, sync
 from proxyherd.engines.herd.mark import Mark
 from proxyherd.telemetry.observer import Observer
@@ -128,15 +127,15 @@ class Durability:
         self._journal.close()
 
     async def _rewrite(self) -> None:
-        began, rewrite = time.monotonic(), self._journal.begin_rewrite()
+        began, table, rewrite = time.monotonic(), self._node.table, self._journal.begin_rewrite()
         if rewrite is None:
             return
         self._leave_mark()
         finishing = False
         try:
             leaf = 0
-            while leaf < LEAVES:
-                lines, leaf = self._node.table.lines(leaf, LEAVES, _SLICE_BYTES)
+            while leaf < table.leaf_count:
+                lines, leaf = table.lines(leaf, table.leaf_count, _SLICE_BYTES)
                 rewrite.write(lines)
                 await asyncio.sleep(0)
             finishing = True

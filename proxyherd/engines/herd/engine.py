@@ -12,29 +12,19 @@ from collections.abc import Awaitable, Callable, Sequence
 from operator import attrgetter
 from typing import Final, Protocol, cast
 
-from proxyherd.core.early_queries import MOST, EarlyQueries, Query
+from proxyherd.core.early_queries import EarlyQueries, Query
 from proxyherd.core.engine import Client, Said, Settled
 from proxyherd.core.link import Link
 from proxyherd.core.node import Node
 from proxyherd.core.reply import Reply, leave
 from proxyherd.core.rules import refuse
-
-_PEER_LINES: Final = 1_024
-"""Lines of all peers in one turn in which no client waits: some five milliseconds."""
-
-_PEER_LINES_BESIDE_CLIENTS: Final = 64
-"""Lines of all peers in one turn at least, where clients are about: a neighbour's flood then holds up each of their
-answers by less than a millisecond.
-"""
+from proxyherd.core.sizes import SIZES, Sizes
 
 _PEER_LINES_A_CLIENT_LINE: Final = 4
 """And this many for each line of clients: in a herd all of whose servers are busy, most lines come from neighbours."""
 
 _FEWEST_SHARES: Final = 32
 """Peers that a turn's lines are divided by at most: each has something, however many there are."""
-
-_LOOK_UPS: Final = 512
-"""Queries that have waited and are looked up again in one turn: some two milliseconds."""
 
 
 class Peer(Protocol):
@@ -72,11 +62,11 @@ class Journal(Protocol):
 _reports = attrgetter("reports")
 
 
-def share(lately: int) -> int:
+def share(lately: int, sizes: Sizes = SIZES) -> int:
     """Return how many lines of peers are for one turn, where clients have said so many in the latest one."""
     if not lately:
-        return _PEER_LINES
-    return min(max(_PEER_LINES_BESIDE_CLIENTS, _PEER_LINES_A_CLIENT_LINE * lately), _PEER_LINES)
+        return sizes.peer_lines
+    return min(max(sizes.peer_lines_beside_clients, _PEER_LINES_A_CLIENT_LINE * lately), sizes.peer_lines)
 
 
 class Replicated:
@@ -85,7 +75,9 @@ class Replicated:
     full = False
     """There is always room: what a turn wants is done within it."""
 
-    def __init__(self, node: Node, journal: Journal, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, node: Node, journal: Journal, loop: asyncio.AbstractEventLoop, sizes: Sizes = SIZES
+    ) -> None:
         self.wake: Callable[[], None] = lambda: None
         self.rules = node.rules
         self._node = node
@@ -95,7 +87,8 @@ class Replicated:
         self._links: set[Peer] = set()
         self._more: bool  # whether what takes long goes on
         self._syncs = False
-        self._early: EarlyQueries[Client] = EarlyQueries()
+        self._sizes = sizes
+        self._early: EarlyQueries[Client] = EarlyQueries(sizes)
         self._waiting: list[Query[Client]] = []  # since this turn
         self._stage = node.all_wait, node.ready
         self._looked_up: list[Query[Client]] = []
@@ -143,7 +136,7 @@ class Replicated:
         node = self._node
         self.rules.begin(received, takes_reports=self._journal.takes_reports)
         if self._peers:
-            self._hear_peers(now, share(lately))
+            self._hear_peers(now, share(lately, self._sizes))
         self._more = node.work(now)
 
     def decide(self, said: Sequence[Said]) -> None:
@@ -260,13 +253,13 @@ class Replicated:
         node, early = self._node, self._early
         again = early.left()
         if self._stops:
-            self._given_up += [client for client, _, _ in early.due(MOST)]
+            self._given_up += [client for client, _, _ in early.due(self._sizes.early_queries)]
         elif not node.all_wait:
             if self._stage != (stage := (node.all_wait, node.ready)):
                 self._stage = stage
                 early.release()
             again += early.known(node.news)
-            again += early.due(_LOOK_UPS)
+            again += early.due(self._sizes.look_ups)
         for query in again:
             self._look_up(*query)
         self._looked_up += again

@@ -14,11 +14,11 @@ import pytest
 from turns import Held, Pipeliner, no_places, node, turns_of_the_loop
 
 from proxyherd.config.schema import Timing
-from proxyherd.core import early_queries as waiting
 from proxyherd.core.engine import Settled
 from proxyherd.core.link import Link
 from proxyherd.core.messages import parse_at
 from proxyherd.core.node import Node
+from proxyherd.core.sizes import Sizes
 from proxyherd.engines.herd import engine as replicated
 from proxyherd.engines.herd.engine import Replicated
 from proxyherd.server.turn import Turn
@@ -32,12 +32,14 @@ ASK = b"WHATSAT kiwi 0 0"
 class Server:
     """What turns of one server need; it replays when it is made."""
 
-    def __init__(self, observer: Observer, *, alone: bool = False, always: bool = False) -> None:
+    def __init__(
+        self, observer: Observer, *, alone: bool = False, always: bool = False, early: int = 65_536
+    ) -> None:
         loop = asyncio.get_running_loop()
         self.node = node(alone=alone)
         self.node.begin_replay()
         self.journal = Held(always=always)
-        self.engine = Replicated(self.node, self.journal, loop)
+        self.engine = Replicated(self.node, self.journal, loop, Sizes(early_queries=early))
         self.turn = Turn(self.engine, no_places(loop), observer, loop)
 
     def client(self, *lines: bytes, name: str = "pipeliner") -> Pipeliner:
@@ -59,7 +61,7 @@ class Server:
 Scenario = Callable[[Server], Coroutine[Any, Any, None]]
 
 
-def play(observer: Observer, scenario: Scenario, **kind: bool) -> None:
+def play(observer: Observer, scenario: Scenario, **kind: Any) -> None:
     async def run() -> None:
         await scenario(Server(observer, **kind))
 
@@ -200,10 +202,8 @@ def test_what_is_left_of_those_that_waited_wakes_turns_until_all_are_answered(ob
 
 
 def test_a_query_past_the_bound_is_refused_and_those_who_left_are_logged_with_what_is_behind(
-    observer: Observer, monkeypatch: pytest.MonkeyPatch
+    observer: Observer,
 ) -> None:
-    monkeypatch.setattr(waiting, "MOST", 2)
-
     async def scenario(server: Server) -> None:
         leaves = server.client(ASK, b"IAMAT plum +1+1 5")
         stays = server.client(ASK)
@@ -222,14 +222,12 @@ def test_a_query_past_the_bound_is_refused_and_those_who_left_are_logged_with_wh
         await turns_of_the_loop()
         assert first_lines(stays) == first_lines(late) == [NEW]
 
-    play(observer, scenario)
+    play(observer, scenario, early=2)
 
 
 def test_a_query_that_must_wait_on_and_finds_its_place_taken_is_refused_at_once(
-    observer: Observer, monkeypatch: pytest.MonkeyPatch
+    observer: Observer,
 ) -> None:
-    monkeypatch.setattr(waiting, "MOST", 1)
-
     async def scenario(server: Server) -> None:
         server.start()
         first = server.client(ASK)
@@ -243,7 +241,7 @@ def test_a_query_that_must_wait_on_and_finds_its_place_taken_is_refused_at_once(
         assert second.answers == []
         assert second.owed
 
-    play(observer, scenario)
+    play(observer, scenario, early=1)
 
 
 def test_nothing_is_looked_up_while_all_wait(observer: Observer, monkeypatch: pytest.MonkeyPatch) -> None:
