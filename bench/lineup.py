@@ -33,9 +33,12 @@ NODE_TIMEOUT_MS = 15_000
 BENCH = Path(__file__).parent
 sys.path.insert(0, str(BENCH.parent / "tests/support"))
 
-from herd_process import Herd, free_port, herd_of, short_folder, wait_until  # noqa: E402 - tests/ is on the path only now
-from redis_cluster import Cluster, running_cluster  # noqa: E402 - behind the line that lets tests/ be found
-from redis_cluster import Node as RedisNode  # noqa: E402 - behind the line that lets tests/ be found
+from herd_process import RunningHerd, free_port, herd_of, short_folder, wait_until  # noqa: E402 - tests/ is on the path only now
+from redis_cluster import (  # noqa: E402 - behind the line that lets tests/ be found
+    Cluster,
+    RedisNode,
+    running_cluster,
+)
 
 from proxyherd.core.messages import parse_at  # noqa: E402 - behind the line that lets tests/ be found
 from proxyherd.engines.herd import journal  # noqa: E402 - behind the line that lets tests/ be found
@@ -51,7 +54,7 @@ class Proxyherd(Contender):
     name = "proxyherd"
     folder = BENCH.parent
     python = sys.executable
-    _herd: Herd
+    _herd: RunningHerd
 
     @property
     def pids(self) -> list[int]:

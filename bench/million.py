@@ -31,7 +31,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests/support"))
 
-from herd_process import Connection, Herd, Server, herd_of, now, wait_until
+from herd_process import Connection, RunningHerd, ServerProcess, herd_of, now, wait_until
 from link_proxy import Links, proxied
 
 from proxyherd.engines.herd.journal import record
@@ -77,7 +77,7 @@ def write_updates(file: Path, clients: int, most_bytes: int) -> None:
 class Probe:
     """A client with one command outstanding, a pause after each answer; it keeps how long answers took."""
 
-    def __init__(self, server: Server, pause: float = 0.002) -> None:
+    def __init__(self, server: ServerProcess, pause: float = 0.002) -> None:
         self.seconds: dict[str, list[float]] = {"iamat": [], "whatsat": []}
         self._server = server
         self._pause = pause
@@ -126,26 +126,26 @@ def summary(seconds: list[float]) -> dict[str, float]:
     }
 
 
-def lag_ms(server: Server) -> float:
+def lag_ms(server: ServerProcess) -> float:
     """Return a bound, in milliseconds, that the event loop was never later than."""
     buckets = server.metrics("proxyherd_event_loop_lag_seconds_bucket")
     most = max(buckets.values())
     return min(1e3 * float(name.split('"')[1]) for name, count in buckets.items() if count == most)
 
 
-def clients_known(server: Server) -> float:
+def clients_known(server: ServerProcess) -> float:
     """Return how many clients a server knows."""
     return server.metrics("proxyherd_clients")["proxyherd_clients"]
 
 
-def is_ready(server: Server) -> bool:
+def is_ready(server: ServerProcess) -> bool:
     """Return whether it says so; fail when it has ended."""
     assert server.process is not None
     assert server.process.poll() is None, server.stderr()
     return server.readiness()[0] == 200
 
 
-def wait_ready(*servers: Server) -> None:
+def wait_ready(*servers: ServerProcess) -> None:
     """Wait until they are, however long that takes."""
     for server in servers:
         wait_until(partial(is_ready, server), f"{server.name} is ready", PATIENCE_SECONDS)
@@ -228,7 +228,7 @@ def measure_links(clients: int) -> dict[str, Any]:
             herd.end()  # before the proxies
 
 
-def _join(herd: Herd, links: Links, clients: int) -> dict[str, Any]:
+def _join(herd: RunningHerd, links: Links, clients: int) -> dict[str, Any]:
     joiner = herd[JOINER]
     others = [server for server in herd.values() if server is not joiner]
     snapshots = [server.state / "journal/000000000001.snapshot" for server in others]

@@ -23,7 +23,7 @@ import psutil
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests/support"))
 
 from browser import chromium, opened
-from herd_process import Server, now
+from herd_process import ServerProcess, now
 from large_herd import large_herd
 from playwright.sync_api import Page
 from viewing import all_events
@@ -42,7 +42,7 @@ def processor_ms(process: psutil.Process) -> float:
     return 1e3 * (after.user + after.system - before.user - before.system) / (time.monotonic() - began)
 
 
-def slowest_answer_ms(server: Server, page: Page) -> float:
+def slowest_answer_ms(server: ServerProcess, page: Page) -> float:
     """Return the longest time that a report's answer took while the page was shown."""
     slowest, end = 0.0, time.monotonic() + _MEASURED_SECONDS
     with server.connect() as client:

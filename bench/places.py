@@ -24,7 +24,7 @@ from typing import Self
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests/support"))
 
 from crowd import run_crowd, warm
-from herd_process import Connection, Server, now
+from herd_process import Connection, ServerProcess, now
 from loaded_places import server_of
 from places_sim import places_sim
 
@@ -36,7 +36,7 @@ _PATIENT = "deadline_seconds = 60.0\nattempt_seconds = 60.0\n"
 class Beside:
     """A client that reports its location all the while, and how long each answer takes."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: ServerProcess) -> None:
         self.seconds: list[float] = []
         self._server = server
         self._stop = threading.Event()

@@ -42,7 +42,7 @@ from redis.asyncio.cluster import ClusterNode, RedisCluster
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests/support"))
 
-from redis_cluster import Node, running_cluster
+from redis_cluster import RedisNode, running_cluster
 
 from proxyherd.config.herd_file import Address
 from proxyherd.config.schema import RedisSettings
@@ -482,7 +482,7 @@ async def _counts(watcher: Any) -> tuple[int, int]:
     return calls, (await watcher.info("stats"))["total_connections_received"]
 
 
-def in_its_own_process(name: str, master: Node, *options: str) -> Any:
+def in_its_own_process(name: str, master: RedisNode, *options: str) -> Any:
     """Return what a process with this library alone reports."""
     where = ["--client", name, "--port", str(master.port), "--master", str(master.pid)]
     done = subprocess.run(

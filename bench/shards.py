@@ -34,8 +34,7 @@ from cpu import memory, settle, usage
 from lineup import NODE_TIMEOUT_MS, Proxyherd, ProxyherdRedis
 from load import Generator, Job
 from plan import Plan
-from redis_cluster import Cluster, running_cluster
-from redis_cluster import Node as RedisNode
+from redis_cluster import Cluster, RedisNode, running_cluster
 from wire import spell_iamat
 
 REPLICAS: Final = 2

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests/support"))
 
 from browser import chromium, live  # noqa: E402 - found only now
-from herd_process import Herd, herd_of, now  # noqa: E402 - likewise
+from herd_process import RunningHerd, herd_of, now  # noqa: E402 - likewise
 from playwright.sync_api import Browser  # noqa: E402 - likewise
 
 from proxyherd.config import herd_file  # noqa: E402 - likewise
@@ -42,7 +42,7 @@ def report(rng: random.Random) -> bytes:
     return b"IAMAT client%d.example %+.6f%+.6f %b" % (rng.randrange(CLIENTS), latitude, longitude, now())
 
 
-def load(herd: Herd, ended: threading.Event) -> None:
+def load(herd: RunningHerd, ended: threading.Event) -> None:
     """Let clients talk to all servers."""
     rng = random.Random(8)  # noqa: S311 - the same people each time
     connections = [server.connect() for server in herd.values()]

@@ -22,7 +22,7 @@ import peer_link
 import pytest
 from cuts import cut
 from gazetteer_file import gazetteer_file
-from herd_process import PATIENCE_SECONDS, Connection, Server, herd_of, running_server
+from herd_process import PATIENCE_SECONDS, Connection, ServerProcess, herd_of, running_server
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mutate import mutated
@@ -170,7 +170,7 @@ def test_a_client_that_sends_any_bytes_gets_what_the_oracle_says(
 
 
 @pytest.fixture(scope="module")
-def clark(shared_cluster: Cluster | None) -> Iterator[Server]:
+def clark(shared_cluster: Cluster | None) -> Iterator[ServerProcess]:
     limits = f"[limits]\nmax_line_bytes = {LIMIT}\n"
     if shared_cluster is not None:
         shared_cluster.flush()
@@ -185,7 +185,9 @@ _numbers = itertools.count()
 
 @settings(deadline=None, max_examples=60)
 @given(stream=client_streams, places=cuts)
-def test_a_real_server_answers_what_the_oracle_says(clark: Server, stream: bytes, places: list[int]) -> None:
+def test_a_real_server_answers_what_the_oracle_says(
+    clark: ServerProcess, stream: bytes, places: list[int]
+) -> None:
     stream = stream.replace(b"@", b"k%d-" % next(_numbers))
     early = oracle.expect(stream, {}, half_close=False, limit=LIMIT)
     with clark.connect() as connection:

@@ -34,7 +34,7 @@ def test_a_command_has_its_arguments_folder_environment_and_files(tmp_path: Path
 def test_a_server_is_a_process_of_its_own_that_ends_as_it_is_told() -> None:
     with running_server() as clark:
         process = clark.process
-        assert isinstance(process, warm_start.Process)
+        assert isinstance(process, warm_start.ForkedProcess)
         assert process.poll() is None
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(0.01)

@@ -69,7 +69,7 @@ class Transport(cost.Transport):
         self.aborted = True
 
 
-class Bob(cost.Server):
+class Bob(cost.BareServer):
     """The server of tests/support/cost.py, with a neighbour Abe and a neighbour Ann, and clients."""
 
     def __init__(self, folder: Path) -> None:

@@ -78,7 +78,7 @@ def system_python() -> str:
     return found
 
 
-class Machine:
+class BootedMachine:
     """A booted system."""
 
     def __init__(self, outermost: subprocess.Popen[bytes]) -> None:
@@ -176,7 +176,7 @@ class Machine:
 
 
 @contextlib.contextmanager
-def booted() -> Iterator[Machine]:
+def booted() -> Iterator[BootedMachine]:
     """Boot a system; it is up when the body begins."""
     with _groups() as groups, tempfile.TemporaryFile() as output:
         namespaces = ["--mount", "--propagation", "private", "--pid", "--mount-proc"]
@@ -191,7 +191,7 @@ def booted() -> Iterator[Machine]:
             stderr=output,
             env={**os.environ, "PATH": PATH},
         )
-        machine = Machine(outermost)
+        machine = BootedMachine(outermost)
         try:
             try:
                 machine.wait_until_up()

@@ -16,22 +16,22 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from broken_herd import Place, Server
+from broken_herd import BreakableServer, Place
 
 # What is asked and answered. -----------------------------------------------------------------------------------
 
 
-class SaysError(Server):
+class SaysError(BreakableServer):
     def invalid(self, line: bytes) -> bytes:
         return b"ERROR"
 
 
-class ForgetsTheSign(Server):
+class ForgetsTheSign(BreakableServer):
     def spelled(self, nanoseconds: int) -> str:
         return super().spelled(nanoseconds)[1:]
 
 
-class AsksForNothing(Server):
+class AsksForNothing(BreakableServer):
     """It answers questions with the AT line alone."""
 
     def whatsat(self, client: bytes, radius: bytes, bound: bytes) -> bytes | None:
@@ -39,19 +39,19 @@ class AsksForNothing(Server):
         return answer and answer.partition(b"\n")[0]
 
 
-class SplitsText(Server):
+class SplitsText(BreakableServer):
     """By `str.split`, which knows more white space than the protocol."""
 
     def words(self, line: bytes) -> list[bytes]:
         return [word.encode("latin-1") for word in line.decode("latin-1").split()]
 
 
-class SplitsAtSpaces(Server):
+class SplitsAtSpaces(BreakableServer):
     def words(self, line: bytes) -> list[bytes]:
         return line.split(b" ")
 
 
-class WantsText(Server):
+class WantsText(BreakableServer):
     def answer(self, words: list[bytes]) -> bytes | None:
         try:
             b" ".join(words).decode()
@@ -60,34 +60,34 @@ class WantsText(Server):
         return super().answer(words)
 
 
-class EndsAtNul(Server):
+class EndsAtNul(BreakableServer):
     def words(self, line: bytes) -> list[bytes]:
         return line.partition(b"\0")[0].split()
 
 
-class StripsItsCopy(Server):
+class StripsItsCopy(BreakableServer):
     def invalid(self, line: bytes) -> bytes:
         return b"? " + line.strip()
 
 
-class WaitsForLf(Server):
+class WaitsForLf(BreakableServer):
     async def take_unended(self, line: bytes, peer: str, writer: StreamWriter) -> None:
         pass
 
 
-class SkipsEmptyLines(Server):
+class SkipsEmptyLines(BreakableServer):
     def lines(self, data: bytes) -> list[bytes]:
         *lines, rest = data.split(b"\n")
         return [*filter(None, lines), rest]
 
 
-class TakesOneLineAPacket(Server):
+class TakesOneLineAPacket(BreakableServer):
     def lines(self, data: bytes) -> list[bytes]:
         first, *others = data.split(b"\n")
         return [first, b""] if others else [first]
 
 
-class HangsUpAtOnce(Server):
+class HangsUpAtOnce(BreakableServer):
     """It takes the end of what a client sends for the end of the conversation."""
 
     async def send(self, answer: bytes, writer: StreamWriter) -> None:
@@ -97,12 +97,12 @@ class HangsUpAtOnce(Server):
             writer.write(answer)
 
 
-class HearsAnyCase(Server):
+class HearsAnyCase(BreakableServer):
     def answer(self, words: list[bytes]) -> bytes | None:
         return super().answer([words[0].upper(), *words[1:]] if words else words)
 
 
-class FillsInOperands(Server):
+class FillsInOperands(BreakableServer):
     def answer(self, words: list[bytes]) -> bytes | None:
         if words[:1] == [b"IAMAT"]:
             words = [*words, *(b"somebody", b"+0+0", b"1")[len(words) - 1 :]]
@@ -111,70 +111,70 @@ class FillsInOperands(Server):
         return super().answer(words)
 
 
-class IgnoresOperands(Server):
+class IgnoresOperands(BreakableServer):
     def answer(self, words: list[bytes]) -> bytes | None:
         return super().answer(words[:4])
 
 
-class ReservesWords(Server):
+class ReservesWords(BreakableServer):
     """No client may be called as a command is."""
 
     def iamat(self, client: bytes, place: bytes, when: bytes) -> bytes | None:
         return None if client == b"IAMAT" else super().iamat(client, place, when)
 
 
-class ReadsTheBeginning(Server):
+class ReadsTheBeginning(BreakableServer):
     """It takes a location for one that only begins as one."""
 
     def is_location(self, place: bytes) -> bool:
         return re.match(rb"[+-]\d{1,2}(?:\.\d+)?[+-]\d{1,3}(?:\.\d+)?", place) is not None
 
 
-class ReadsAnyDigits(Server):
+class ReadsAnyDigits(BreakableServer):
     def is_location(self, place: bytes) -> bool:
         text = place.decode("utf-8", "replace")
         return re.fullmatch(r"[+-]?[\d.]{1,99}[+-][\d.]+|[+-][\d.]+", text) is not None
 
 
-class ComparesDegreesAsFloats(Server):
+class ComparesDegreesAsFloats(BreakableServer):
     def is_within(self, latitude: bytes, longitude: bytes) -> bool:
         return abs(float(latitude)) <= 90 and abs(float(longitude)) <= 180
 
 
-class KnowsNoBounds(Server):
+class KnowsNoBounds(BreakableServer):
     def is_within(self, latitude: bytes, longitude: bytes) -> bool:
         return True
 
 
-class LeavesOutThePoles(Server):
+class LeavesOutThePoles(BreakableServer):
     def is_within(self, latitude: bytes, longitude: bytes) -> bool:
         return abs(float(latitude)) < 90 and abs(float(longitude)) < 180
 
 
-class WantsPadding(Server):
+class WantsPadding(BreakableServer):
     def is_location(self, place: bytes) -> bool:
         return re.fullmatch(rb"[+-]\d\d\.\d+[+-]\d{3}\.\d+|[+-]90[+-]180", place) is not None
 
 
-class ReadsTimesAsPythonDoes(Server):
+class ReadsTimesAsPythonDoes(BreakableServer):
     def time(self, when: bytes) -> Fraction | None:
         with contextlib.suppress(ValueError, OverflowError):
             return Fraction(float(when))
         return Fraction(0) if when.lower() in (b"nan", b"inf") else None
 
 
-class WantsNineDecimals(Server):
+class WantsNineDecimals(BreakableServer):
     def time(self, when: bytes) -> Fraction | None:
         return super().time(when) if re.search(rb"\.\d{9}$", when) else None
 
 
-class WantsTheTimeToBeNear(Server):
+class WantsTheTimeToBeNear(BreakableServer):
     def time(self, when: bytes) -> Fraction | None:
         sent = super().time(when)
         return sent if sent is not None and sent < 10**10 else None
 
 
-class ReadsNumbersAsPythonDoes(Server):
+class ReadsNumbersAsPythonDoes(BreakableServer):
     """Those of a question, and without bounds."""
 
     def is_radius(self, radius: bytes) -> bool:
@@ -186,7 +186,7 @@ class ReadsNumbersAsPythonDoes(Server):
         return False
 
 
-class WantsSmallWholeNumbers(Server):
+class WantsSmallWholeNumbers(BreakableServer):
     def is_radius(self, radius: bytes) -> bool:
         return radius.isdigit() and 0 < int(radius) < 50
 
@@ -194,23 +194,23 @@ class WantsSmallWholeNumbers(Server):
         return super().is_bound(bound) and 0 < int(bound) < 20
 
 
-class KnowsEverybody(Server):
+class KnowsEverybody(BreakableServer):
     def whatsat(self, client: bytes, radius: bytes, bound: bytes) -> bytes | None:
         self.known.setdefault(client, (Fraction(0), b"AT Ann +0.000000000 %b +0+0 0" % client))
         return super().whatsat(client, radius, bound)
 
 
-class ReadsOnAfterHttp(Server):
+class ReadsOnAfterHttp(BreakableServer):
     def is_last(self, line: bytes) -> bool:
         return False
 
 
-class ClosesAtWhatResemblesHttp(Server):
+class ClosesAtWhatResemblesHttp(BreakableServer):
     def is_last(self, line: bytes) -> bool:
         return b"HTTP/" in line
 
 
-class SaysGoodbye(Server):
+class SaysGoodbye(BreakableServer):
     def leave(self, writer: StreamWriter) -> None:
         writer.write(b"goodbye\n")
 
@@ -218,39 +218,39 @@ class SaysGoodbye(Server):
 # Times. --------------------------------------------------------------------------------------------------------
 
 
-class Float(Server):
+class Float(BreakableServer):
     """Differences are computed with floats."""
 
     def difference(self, received: int, sent: Fraction) -> str:
         return f"{received / 1e9 - float(sent):+.9f}"
 
 
-class TurnsTheDifferenceRound(Server):
+class TurnsTheDifferenceRound(BreakableServer):
     def difference(self, received: int, sent: Fraction) -> str:
         return self.spelled(int(sent * 10**9) - received)
 
 
-class KeepsTheFirst(Server):
+class KeepsTheFirst(BreakableServer):
     def is_later(self, sent: Fraction, when: bytes, held: tuple[Fraction, bytes]) -> bool:
         return False
 
 
-class KeepsTheLast(Server):
+class KeepsTheLast(BreakableServer):
     def is_later(self, sent: Fraction, when: bytes, held: tuple[Fraction, bytes]) -> bool:
         return True
 
 
-class CountsEqualTimes(Server):
+class CountsEqualTimes(BreakableServer):
     def is_later(self, sent: Fraction, when: bytes, held: tuple[Fraction, bytes]) -> bool:
         return sent >= held[0]
 
 
-class ComparesTimesAsFloats(Server):
+class ComparesTimesAsFloats(BreakableServer):
     def is_later(self, sent: Fraction, when: bytes, held: tuple[Fraction, bytes]) -> bool:
         return float(sent) > float(held[0])
 
 
-class ComparesTimesAsText(Server):
+class ComparesTimesAsText(BreakableServer):
     def is_later(self, sent: Fraction, when: bytes, held: tuple[Fraction, bytes]) -> bool:
         return when > held[1].split()[5]
 
@@ -258,7 +258,7 @@ class ComparesTimesAsText(Server):
 # Floods. -------------------------------------------------------------------------------------------------------
 
 
-class NoFlood(Server):
+class NoFlood(BreakableServer):
     """What it takes it tells nobody."""
 
     def flood(self, line: bytes, origin: str) -> None:
@@ -268,12 +268,12 @@ class NoFlood(Server):
         pass
 
 
-class FloodsLate(Server):
+class FloodsLate(BreakableServer):
     def flood(self, line: bytes, origin: str) -> None:
         asyncio.get_running_loop().call_later(0.2, super().flood, line, origin)
 
 
-class Loops(Server):
+class Loops(BreakableServer):
     """What it hears it tells everybody, news or not; so often at most that the machine survives."""
 
     def __init__(self, herd: dict[str, Any], name: str, place: Place) -> None:
@@ -290,12 +290,12 @@ class Loops(Server):
             self.flood(line, "")
 
 
-class HearsOfNewClientsOnly(Server):
+class HearsOfNewClientsOnly(BreakableServer):
     def is_news(self, sent: Fraction, line: bytes, held: tuple[Fraction, bytes]) -> bool:
         return not held[1]
 
 
-class FloodsStaleReports(Server):
+class FloodsStaleReports(BreakableServer):
     """An earlier report changes nothing where it came in, and the others believe whatever they hear."""
 
     def iamat(self, client: bytes, place: bytes, when: bytes) -> bytes | None:
@@ -309,14 +309,14 @@ class FloodsStaleReports(Server):
         return super().is_news(sent, line, held) or (line != held[1] and b"+2+2" in line)
 
 
-class First(Server):
+class First(BreakableServer):
     """Of two reports of the same time the one that came first counts."""
 
     def is_news(self, sent: Fraction, line: bytes, held: tuple[Fraction, bytes]) -> bool:
         return sent > held[0]
 
 
-class At(Server):
+class At(BreakableServer):
     """AT is believed, whoever says it, and not answered as invalid."""
 
     def answer(self, words: list[bytes]) -> bytes | None:
@@ -334,17 +334,17 @@ class BelievesAtInSilence(At):
 # Places. -------------------------------------------------------------------------------------------------------
 
 
-class LeavesOutTheStatus(Server):
+class LeavesOutTheStatus(BreakableServer):
     def places(self, radius: bytes, bound: bytes) -> bytes:
         return b'{"html_attributions": [], "results": []}'
 
 
-class AlwaysFindsSomething(Server):
+class AlwaysFindsSomething(BreakableServer):
     def places(self, radius: bytes, bound: bytes) -> bytes:
         return b'{"html_attributions": [], "results": [], "status": "UNKNOWN_ERROR"}'
 
 
-class OvertakesItself(Server):
+class OvertakesItself(BreakableServer):
     """Whoever asks for places is answered after those behind."""
 
     async def send(self, answer: bytes, writer: StreamWriter) -> None:
@@ -361,7 +361,7 @@ class OvertakesItself(Server):
 # Logs. ---------------------------------------------------------------------------------------------------------
 
 
-class MuteAt(Server):
+class MuteAt(BreakableServer):
     """Answers to IAMAT are not logged; that they are flooded is."""
 
     def log_answer(self, words: list[bytes], answer: bytes) -> None:
@@ -369,7 +369,7 @@ class MuteAt(Server):
             super().log_answer(words, answer)
 
 
-class MuteJson(Server):
+class MuteJson(BreakableServer):
     """Answers to WHATSAT are not logged."""
 
     def log_answer(self, words: list[bytes], answer: bytes) -> None:
@@ -377,13 +377,13 @@ class MuteJson(Server):
             super().log_answer(words, answer)
 
 
-class MuteInvalid(Server):
+class MuteInvalid(BreakableServer):
     def log_answer(self, words: list[bytes], answer: bytes) -> None:
         if words[:1] in ([b"IAMAT"], [b"WHATSAT"]):
             super().log_answer(words, answer)
 
 
-class MuteCommands(Server):
+class MuteCommands(BreakableServer):
     """Commands are not logged, and answers are."""
 
     def log(self, what: str, line: bytes = b"") -> None:
@@ -391,7 +391,7 @@ class MuteCommands(Server):
             super().log(what, line)
 
 
-class MuteLinks(Server):
+class MuteLinks(BreakableServer):
     """Connections of servers are not logged, neither made nor lost, only what is told to whom."""
 
     def log_link(self, what: str) -> None:
@@ -406,7 +406,7 @@ class MuteLinks(Server):
 # Bad lines and many clients. -----------------------------------------------------------------------------------
 
 
-class Crash(Server):
+class Crash(BreakableServer):
     """A command with a word missing ends the server."""
 
     def answer(self, words: list[bytes]) -> bytes | None:
@@ -415,7 +415,7 @@ class Crash(Server):
         return super().answer(words)
 
 
-class EndsOfAnything(Server):
+class EndsOfAnything(BreakableServer):
     """Of each kind of bad input; not of what the others are about."""
 
     empty = 0
@@ -447,7 +447,7 @@ class EndsOfAnything(Server):
             self.place.end()
 
 
-class ServesFewClients(Server):
+class ServesFewClients(BreakableServer):
     clients = 0
 
     async def serve(self, reader: StreamReader, writer: StreamWriter) -> None:
@@ -460,7 +460,7 @@ class ServesFewClients(Server):
             self.clients -= 1
 
 
-class AnswersWhereItWasCut(Server):
+class AnswersWhereItWasCut(BreakableServer):
     """It loses what it has read of a line when another client speaks."""
 
     last: object = None
@@ -476,7 +476,7 @@ class AnswersWhereItWasCut(Server):
         writer.close()
 
 
-class WaitsForTheEndOfALongLine(Server):
+class WaitsForTheEndOfALongLine(BreakableServer):
     def is_overlong(self, line: bytes) -> bool:
         return False
 
@@ -487,17 +487,17 @@ class WaitsForTheEndOfALongLine(Server):
         return await super().take(line, peer, writer)
 
 
-class HangsUpOnALongLine(Server):
+class HangsUpOnALongLine(BreakableServer):
     def answer_overlong(self, start: bytes, writer: StreamWriter) -> None:
         super().answer_overlong(start, writer)
         writer.close()
 
 
-class CountsOneTooFew(Server):
+class CountsOneTooFew(BreakableServer):
     limit = 8_191
 
 
-class ReadsOnInALongLine(Server):
+class ReadsOnInALongLine(BreakableServer):
     """Behind the limit it takes what comes for the next line, as asyncio's `readline` does."""
 
     async def serve(self, reader: StreamReader, writer: StreamWriter) -> None:
@@ -518,7 +518,7 @@ class ReadsOnInALongLine(Server):
         writer.close()
 
 
-class ObeysALongLineInSilence(Server):
+class ObeysALongLineInSilence(BreakableServer):
     def answer_overlong(self, start: bytes, writer: StreamWriter) -> None:
         super().answer_overlong(start, writer)
         _, word, operands = start.partition(b"IAMAT ")
@@ -528,7 +528,7 @@ class ObeysALongLineInSilence(Server):
 # A server lost and regained. -----------------------------------------------------------------------------------
 
 
-class Mourns(Server):
+class Mourns(BreakableServer):
     """It answers nobody for a while when a neighbour is lost."""
 
     until = 0.0
@@ -542,13 +542,13 @@ class Mourns(Server):
         writer.write(answer)
 
 
-class FloodsToAllOrNobody(Server):
+class FloodsToAllOrNobody(BreakableServer):
     def flood(self, line: bytes, origin: str) -> None:
         if self.links.keys() == self.neighbours.keys():
             super().flood(line, origin)
 
 
-class StartsOnce(Server):
+class StartsOnce(BreakableServer):
     """What it left behind keeps it from starting again."""
 
     async def run(self) -> None:
@@ -560,12 +560,12 @@ class StartsOnce(Server):
         await super().run()
 
 
-class CatchesUpWithNobody(Server):
+class CatchesUpWithNobody(BreakableServer):
     def catch_up(self, writer: StreamWriter) -> None:
         pass
 
 
-class DialsOnce(Server):
+class DialsOnce(BreakableServer):
     async def lost(self, other: str) -> None:
         await asyncio.sleep(10**9)
 
@@ -573,14 +573,14 @@ class DialsOnce(Server):
 # Whole, and yet they mislead a grader. -------------------------------------------------------------------------
 
 
-class Fields(Server):
+class Fields(BreakableServer):
     """Each line of the log ends in `"error":null dropped=0`."""
 
     def log(self, what: str, line: bytes = b"") -> None:
         self.place.log(f'{self.name}: {what} {line.decode("latin-1")!r} "error":null dropped=0\n')
 
 
-class OwnLog(Server):
+class OwnLog(BreakableServer):
     """The log is the file NAME.log; what is printed is no more than a greeting."""
 
     async def run(self) -> None:
@@ -592,7 +592,7 @@ class OwnLog(Server):
             file.write(f"{self.name}: {what} {line.decode('latin-1')!r}\n")
 
 
-class Escape(Server):
+class Escape(BreakableServer):
     """It says something to the terminal, and ends."""
 
     async def run(self) -> None:
@@ -601,12 +601,12 @@ class Escape(Server):
         os._exit(0)
 
 
-def _way(of: type[Server]) -> str:
+def _way(of: type[BreakableServer]) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "-", of.__name__).lower()
 
 
-def _all(of: type[Server]) -> list[type[Server]]:
+def _all(of: type[BreakableServer]) -> list[type[BreakableServer]]:
     return [found for one in of.__subclasses__() for found in (one, *_all(one))]
 
 
-WAYS: dict[str, type[Server]] = {_way(one): one for one in _all(Server)}
+WAYS: dict[str, type[BreakableServer]] = {_way(one): one for one in _all(BreakableServer)}

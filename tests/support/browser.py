@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from debian import PATH
-from herd_process import PATIENCE_SECONDS, Server
+from herd_process import PATIENCE_SECONDS, ServerProcess
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 FLAGS = [
@@ -54,7 +54,7 @@ def chromium() -> Iterator[Browser]:
 @contextlib.contextmanager
 def opened(
     browser: Browser,
-    server: Server,
+    server: ServerProcess,
     *,
     width: int = 1280,
     scheme: Literal["light", "dark"] = "light",

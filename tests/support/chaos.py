@@ -30,7 +30,7 @@ from typing import Final, TypeAlias
 
 import pytest
 from fake_google import FakeGoogle, Reply, nearby_answer
-from herd_process import Herd, Server, herd_of, now, wait_until
+from herd_process import RunningHerd, ServerProcess, herd_of, now, wait_until
 from link_proxy import Links, proxied
 
 from proxyherd.core.messages import parse_at
@@ -86,7 +86,7 @@ def small_disk(folder: Path, size: int = 1 << 20) -> Iterator[SmallDisk]:
 class Quota:
     """What stands in for a full disk where none can be mounted: the process may write no file on, its log neither."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: ServerProcess) -> None:
         self._server = server
 
     def fill(self) -> None:
@@ -117,7 +117,7 @@ Last: TypeAlias = dict[bytes, tuple[int, bytes]]
 """The greatest that a server has answered about each client, by time and AT line."""
 
 
-class Load:
+class ChaosLoad:
     """Clients that report, ask, and keep what they were answered, on an event loop in a thread of its own.
 
     Each client's times increase, whatever server it reports to, and it gives a server up that does not answer. So
@@ -126,7 +126,7 @@ class Load:
     never less than what that server has answered before, however often it was killed meanwhile.
     """
 
-    def __init__(self, herd: Herd, seed: int, *, workers: int = 10, clients_each: int = 50) -> None:
+    def __init__(self, herd: RunningHerd, seed: int, *, workers: int = 10, clients_each: int = 50) -> None:
         self.answered: dict[bytes, bytes] = {}
         """Of each client, the AT line of its latest answered report, without LF."""
         self.refused: Counter[str] = Counter()
@@ -150,7 +150,7 @@ class Load:
         self._ends = True
         self._thread.join()
 
-    def forget(self, server: Server) -> None:
+    def forget(self, server: ServerProcess) -> None:
         """Judge a server no longer by what it has answered: its journal may lack some of it."""
         self.last[server.name] = {}
 
@@ -170,7 +170,9 @@ class Load:
                 self.counts["broken visits"] += 1
                 await asyncio.sleep(0.02)
 
-    async def _visit(self, server: Server, rng: random.Random, clients: list[bytes], *, places: bool) -> None:
+    async def _visit(
+        self, server: ServerProcess, rng: random.Random, clients: list[bytes], *, places: bool
+    ) -> None:
         last = self.last[server.name]  # of the life that is connected to: it is another one after `forget`
         async with asyncio.timeout(ANSWER_SECONDS):
             reader, writer = await asyncio.open_connection("127.0.0.1", server.client_port)
@@ -194,7 +196,9 @@ class Load:
             return b"IAMAT %b %+.6f%+.6f %b" % (client, rng.uniform(-90, 90), rng.uniform(-180, 180), now())
         return b"WHATSAT %b %b" % (client, b"5 3" if places and rng.random() < 0.3 else b"0 0")
 
-    async def _answer(self, server: Server, reader: asyncio.StreamReader, line: bytes, last: Last) -> None:
+    async def _answer(
+        self, server: ServerProcess, reader: asyncio.StreamReader, line: bytes, last: Last
+    ) -> None:
         """Read an answer, and judge it by what this server has answered before, here and in all its lives."""
         answer = (await reader.readuntil(b"\n"))[:-1]
         word, client, *operands = line.split(b" ")
@@ -228,7 +232,7 @@ class Load:
             )
 
 
-def table_of(server: Server, clients: Sequence[bytes]) -> dict[bytes, bytes]:
+def table_of(server: ServerProcess, clients: Sequence[bytes]) -> dict[bytes, bytes]:
     """Return what a server holds of these clients: AT lines without LF; b"" for who is not known."""
     table: dict[bytes, bytes] = {}
     with server.connect() as connection:
@@ -320,14 +324,20 @@ class Chaos:
     """A herd, the proxies of its links, a small disk under one of its servers, Places, and the load on them."""
 
     def __init__(
-        self, herd: Herd, links: Links, disk: SmallDisk | Quota, disk_of: str, google: FakeGoogle, seed: int
+        self,
+        herd: RunningHerd,
+        links: Links,
+        disk: SmallDisk | Quota,
+        disk_of: str,
+        google: FakeGoogle,
+        seed: int,
     ) -> None:
         self.herd = herd
         self.links = links
         self.disk = disk
         self.disk_of = disk_of
         self.google = google
-        self.load = Load(herd, seed)
+        self.load = ChaosLoad(herd, seed)
         self.agreed_after = 0.0
         self._is_full = self._was_full = False  # the small disk: now, and since its server was started
         self._lives: dict[str, bool] = dict.fromkeys(herd, True)

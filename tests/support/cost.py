@@ -26,6 +26,7 @@ from types import FrameType
 from typing import Any, NamedTuple, Self, cast
 
 import fake_redis
+from turns import NoPlaces
 
 from proxyherd.config import herd_file
 from proxyherd.config import secrets as secret
@@ -38,7 +39,6 @@ from proxyherd.engines.herd.peers import PeerConnection
 from proxyherd.engines.redis.layout import TAGS
 from proxyherd.engines.redis.shard import Library
 from proxyherd.net import tls
-from proxyherd.places import Answer, no_results
 from proxyherd.server.clients.tcp import ClientConnection
 from proxyherd.server.daemon import Paths, _Daemon
 from proxyherd.telemetry.logs import LogFile
@@ -235,18 +235,6 @@ class Transport:
         return data
 
 
-class NoPlaces:
-    """Knows of nothing near."""
-
-    name = "none"
-    in_flight = 0
-
-    async def nearby(self, *_: object) -> Answer:
-        return ANSWER
-
-
-ANSWER = no_results("ZERO_RESULTS")
-
 HERD = """
 edges = [["Abe", "Bob"], ["Ann", "Bob"]]
 [servers]
@@ -266,7 +254,7 @@ nodes = ["127.0.0.1:10"]
 """
 
 
-class Server:
+class BareServer:
     """What the daemon puts together, less its sockets and what it does by the clock."""
 
     herd = HERD
@@ -368,7 +356,7 @@ class Server:
         self.costs[name] = meter.a_command(TURNS * CLIENTS)
 
 
-class Master:
+class OnlyMaster:
     """A connection to a master that has all tags: answers at once, and every report is the latest."""
 
     def __init__(self) -> None:
@@ -390,8 +378,8 @@ class Master:
         pass
 
 
-async def connect(_: Address) -> Master:
-    return Master()
+async def connect(_: Address) -> OnlyMaster:
+    return OnlyMaster()
 
 
 NO_ERRORS = Library(
@@ -404,7 +392,7 @@ NO_ERRORS = Library(
 )
 
 
-class ServerOnRedis(Server):
+class ServerOnRedis(BareServer):
     """One whose table is in a cluster of one master."""
 
     herd = HERD_ON_REDIS
@@ -436,7 +424,7 @@ def measure() -> dict[str, Cost]:
     _parse_recent.cache_clear()  # what an earlier run has left
     core = {f"core: {name}": cost for name, cost in Core().run().items()}
     with tempfile.TemporaryDirectory() as folder:
-        server = asyncio.run(Server(Path(folder)).run())
+        server = asyncio.run(BareServer(Path(folder)).run())
     with tempfile.TemporaryDirectory() as folder:
         on_redis = asyncio.run(ServerOnRedis(Path(folder)).run())
     return (

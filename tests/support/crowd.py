@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from herd_process import Server, raise_descriptor_limit
+from herd_process import ServerProcess, raise_descriptor_limit
 
 KILOMETRES = 5
 UPSTREAM_SECONDS = 0.2
@@ -32,7 +32,7 @@ def position(number: int) -> tuple[float, float]:
     return 46.0 + number % 50 / 10, 5.0 + number // 50 / 5
 
 
-def place_crowd(server: Server, size: int) -> None:
+def place_crowd(server: ServerProcess, size: int) -> None:
     """Let so many clients report where they are."""
     with server.connect() as client:
         places = (position(number) for number in range(size))

@@ -72,7 +72,7 @@ class Reply:
 
 
 @dataclass
-class Request:
+class HttpRequest:
     path: str
     query: dict[str, str]
     raw_query: str
@@ -99,7 +99,7 @@ class FakeGoogle:
     def __init__(self, reply: Reply | None = None, *, replies: Iterable[Reply] = ()) -> None:
         self.reply = reply or Reply()
         self.replies = deque(replies)
-        self.requests: list[Request] = []
+        self.requests: list[HttpRequest] = []
         self.on_request: Callable[[], None] | None = None
         self._arrived = threading.Condition()
         self._released = threading.Event()
@@ -164,7 +164,7 @@ class FakeGoogle:
         query = {name: values[0] for name, values in parse_qs(url.query, keep_blank_values=True).items()}
         body = handler.rfile.read(int(handler.headers.get("Content-Length", "0")))
         headers = dict(handler.headers.items())
-        request = Request(
+        request = HttpRequest(
             url.path, query, url.query, headers, handler.command, body, handler.client_address[1]
         )
         if self.on_request is not None:

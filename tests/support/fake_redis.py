@@ -140,7 +140,7 @@ class World:
         self.moving: dict[int, Address] = {}
         """Tags that are on their way, and whither: keys that `gone` names have arrived."""
         self.gone: set[bytes] = set()
-        self.connections: list[Connection] = []
+        self.connections: list[FakeConnection] = []
         self._ports = count(7_001)
         self.masters: dict[Address, Master] = {}
         names = [self.add().address for _ in range(masters)]
@@ -185,12 +185,12 @@ class World:
         assert owner is not None
         return self.masters[owner]
 
-    async def connect(self, address: Address) -> Connection:
+    async def connect(self, address: Address) -> FakeConnection:
         await asyncio.sleep(0.001)
         master = self.masters[address]
         if master.is_down:
             raise ConnectionRefusedError(f"{address} refuses")
-        self.connections.append(Connection(master))
+        self.connections.append(FakeConnection(master))
         return self.connections[-1]
 
     def replace(self, old: Master, *, goes_on: bool) -> Master:
@@ -207,7 +207,7 @@ class World:
         return new
 
 
-class Connection:
+class FakeConnection:
     """A connection to a master, in the library's place."""
 
     def __init__(self, master: Master) -> None:

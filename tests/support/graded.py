@@ -75,7 +75,7 @@ class Wire(asyncio.Transport):
             self._loop.call_soon(self._protocol.connection_lost, error)
 
 
-class Network:
+class InProcessNetwork:
     """Who listens at which port."""
 
     def __init__(self) -> None:
@@ -105,14 +105,14 @@ class InProcess:
 
     serve: broken_herd.Serve
 
-    def __init__(self, network: Network, file: Path) -> None:
+    def __init__(self, network: InProcessNetwork, file: Path) -> None:
         self._network = network
         self._file = file
         self._task: asyncio.Task[None] | None = None
         self.wires: list[Wire] = []
         self.has_ended = False
 
-    def run(self, server: broken_herd.Server) -> None:
+    def run(self, server: broken_herd.BreakableServer) -> None:
         self._task = asyncio.ensure_future(server.run())
 
     async def listen(self, serve: broken_herd.Serve, port: int) -> None:
@@ -143,11 +143,11 @@ class Kept:
     """Starts and ends the servers of a herd that is broken in a way; what graders call a keeper."""
 
     def __init__(self, way: str, folder: Path) -> None:
-        self._server = WAYS.get(way, broken_herd.Server)
+        self._server = WAYS.get(way, broken_herd.BreakableServer)
         self._folder = folder
         self._places: dict[str, InProcess] = {}
         self._deaths: list[str] = []
-        self.network = Network()
+        self.network = InProcessNetwork()
 
     def start(self, name: str) -> None:
         place = InProcess(self.network, self._folder / f"{name}.log")

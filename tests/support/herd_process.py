@@ -290,10 +290,12 @@ class Stopwatch:
         return sorted(self.seconds)[len(self.seconds) * 99 // 100]
 
 
-class Server:
+class ServerProcess:
     """One server of a herd: its ports, files and process."""
 
-    def __init__(self, herd: Herd, name: str, ports: tuple[int, int, int], neighbours: Sequence[str]) -> None:
+    def __init__(
+        self, herd: RunningHerd, name: str, ports: tuple[int, int, int], neighbours: Sequence[str]
+    ) -> None:
         self.herd = herd
         self.name = name
         self.client_port, self.peer_port, self.admin_port = ports
@@ -305,7 +307,7 @@ class Server:
         self.program = warm_start.PROGRAM
         self.options: list[str] = []
         self.environ: dict[str, str] = {}
-        self.process: subprocess.Popen[bytes] | warm_start.Process | None = None
+        self.process: subprocess.Popen[bytes] | warm_start.ForkedProcess | None = None
 
     # The process. --------------------------------------------------------------------------------------------
 
@@ -480,7 +482,7 @@ class Server:
         return True
 
 
-class Herd(Mapping[str, Server]):
+class RunningHerd(Mapping[str, ServerProcess]):
     """A herd's servers by name, with the folder and the file that they share."""
 
     def __init__(
@@ -498,7 +500,7 @@ class Herd(Mapping[str, Server]):
         links = edges if cluster is None else []
         neighbours = {name: [b if a == name else a for a, b in links if name in (a, b)] for name in names}
         self._servers = {
-            name: Server(self, name, (free_port(), free_port(), free_port()), neighbours[name])
+            name: ServerProcess(self, name, (free_port(), free_port(), free_port()), neighbours[name])
             for name in names
         }
         for below in ("deploy", "var/lib", "var/log", "var/run"):
@@ -523,7 +525,7 @@ class Herd(Mapping[str, Server]):
             )  # a busy machine's nodes are slow, not lost
         return "\n".join(lines) + "\n"
 
-    def __getitem__(self, name: str) -> Server:
+    def __getitem__(self, name: str) -> ServerProcess:
         return self._servers[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -562,10 +564,10 @@ def herd_of(
     more: str = "",
     environ: Mapping[str, str] | None = None,
     cluster: Cluster | None = None,
-) -> Iterator[Herd]:
+) -> Iterator[RunningHerd]:
     """Prepare a herd of this graph, not started: files, ports, secret. `more` stands in the herd's file."""
     with short_folder() as folder:
-        herd = Herd(folder, edges, alone, more, cluster)
+        herd = RunningHerd(folder, edges, alone, more, cluster)
         for server in herd.values():
             server.environ.update(environ or {})
         try:
@@ -581,7 +583,7 @@ def running_herd(
     more: str = "",
     environ: Mapping[str, str] | None = None,
     cluster: Cluster | None = None,
-) -> Iterator[Herd]:
+) -> Iterator[RunningHerd]:
     """Run a herd of this graph; it is whole when the body begins."""
     with herd_of(edges, more=more, environ=environ, cluster=cluster) as herd:
         herd.start()
@@ -596,7 +598,7 @@ def running_server(
     environ: Mapping[str, str] | None = None,
     gazetteer: Path | None = None,
     cluster: Cluster | None = None,
-) -> Iterator[Server]:
+) -> Iterator[ServerProcess]:
     """Run Clark alone; it is ready when the body begins."""
     with herd_of([], "Clark", more=more, environ=environ, cluster=cluster) as herd:
         clark = herd["Clark"]

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from debian import PATH
-from herd_process import PATIENCE_SECONDS, ROOT, Connection, Server, wait_until
+from herd_process import PATIENCE_SECONDS, ROOT, Connection, ServerProcess, wait_until
 
 from proxyherd.config import herd_file
 
@@ -50,7 +50,7 @@ done
 _GATEWAY: Final = ("192.0.2.254", 9)  # nobody is there
 
 
-class Machine:
+class Host:
     """A network namespace and a mount namespace, and the process that holds both."""
 
     def __init__(self, name: str) -> None:
@@ -116,23 +116,23 @@ _ENDS_WITH_US: Final = ["setpriv", "--pdeathsig", "KILL", "--"]
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
-class Network:
+class HostNetwork:
     """A switch, and the machines on it. The switch itself has addresses: it stands for all others on the network."""
 
     def __init__(self, folder: Path) -> None:
-        self.machines: dict[str, Machine] = {}
+        self.machines: dict[str, Host] = {}
         self._folder = folder
         self._ports: dict[str, str] = {}
         self._made = 0
-        self.switch = Machine("switch")
+        self.switch = Host("switch")
 
     def begin(self) -> None:
         # Without STP a port carries from its first moment on; snooping would keep IPv6 from finding its neighbours.
         self.switch.run("ip link add lan type bridge stp_state 0 mcast_snooping 0 && ip link set lan up")
 
-    def add(self, name: str, *addresses: str) -> Machine:
+    def add(self, name: str, *addresses: str) -> Host:
         """Put a new machine, with these addresses and an empty disk, on the switch."""
-        machine = Machine(name)
+        machine = Host(name)
         self.machines[name] = machine
         self._made += 1
         port = self._ports[name] = f"port{self._made}"
@@ -152,7 +152,7 @@ class Network:
         for machine in (*self.machines.values(), self.switch):
             machine.end()
 
-    def destroy(self, machine: Machine) -> None:
+    def destroy(self, machine: Host) -> None:
         """Let a machine and its disk be gone."""
         del self.machines[machine.name]
         self.unplug(machine)
@@ -160,18 +160,18 @@ class Network:
 
     # What can happen to a cable. -----------------------------------------------------------------------------
 
-    def unplug(self, machine: Machine) -> None:
+    def unplug(self, machine: Host) -> None:
         """Pull its cable: it sees no carrier any more."""
         self.switch.run(f"ip link set {self._ports[machine.name]} down")
 
-    def plug(self, machine: Machine) -> None:
+    def plug(self, machine: Host) -> None:
         self.switch.run(f"ip link set {self._ports[machine.name]} up")
 
-    def drop(self, machine: Machine) -> None:
+    def drop(self, machine: Host) -> None:
         """Let the switch lose all that comes from it or goes to it, and say nothing."""
         self.switch.run(f"bridge link set dev {self._ports[machine.name]} state 0")
 
-    def carry(self, machine: Machine) -> None:
+    def carry(self, machine: Host) -> None:
         """Undo `drop`."""
         self.switch.run(f"bridge link set dev {self._ports[machine.name]} state 3")
 
@@ -199,20 +199,20 @@ def _nodad(address: str) -> str:
     return " nodad" if ":" in address else ""
 
 
-def send_nothing_to(machine: Machine, other: str) -> None:
+def send_nothing_to(machine: Host, other: str) -> None:
     """Let what the machine sends to an address be lost, while it still hears from there: nobody has that MAC address."""
     machine.run(f"ip neigh replace {other} lladdr 02:00:00:00:00:99 nud permanent dev eth0")
 
 
-def send_again_to(machine: Machine, other: str) -> None:
+def send_again_to(machine: Host, other: str) -> None:
     """Undo `send_nothing_to`."""
     machine.run(f"ip neigh del {other} dev eth0")
 
 
 @contextlib.contextmanager
-def network(folder: Path) -> Iterator[Network]:
+def network(folder: Path) -> Iterator[HostNetwork]:
     """Lend a network, whose machines have their disks on mounts below `folder`."""
-    net = Network(folder)
+    net = HostNetwork(folder)
     try:
         net.begin()
         yield net
@@ -230,10 +230,10 @@ class FarConnection(Connection):
         self._answers = self.socket.makefile("rb")
 
 
-class HostServer(Server):
+class HostServer(ServerProcess):
     """A server on a host, whose files lie where an installed one's do. Its clients and its operator are on that host."""
 
-    def __init__(self, host: Machine, server: herd_file.Server, command: Sequence[str]) -> None:
+    def __init__(self, host: Host, server: herd_file.Server, command: Sequence[str]) -> None:
         self.host = host
         self.name = server.name
         self.neighbours = server.neighbours
@@ -266,7 +266,7 @@ class HostServer(Server):
         return self.host.inside(partial(super().get, path))
 
 
-def get(machine: Machine, url: tuple[str, int], path: str, source: str) -> int:
+def get(machine: Host, url: tuple[str, int], path: str, source: str) -> int:
     """Ask an admin port from elsewhere, by its address; return the status. Raises OSError."""
 
     def ask() -> Any:
@@ -279,7 +279,7 @@ def get(machine: Machine, url: tuple[str, int], path: str, source: str) -> int:
     return status
 
 
-def families(host: Machine, port: int) -> set[str]:
+def families(host: Host, port: int) -> set[str]:
     """Return whether it is IPv4 (tcp) or IPv6 (tcp6) by which a host is connected with this port elsewhere."""
     found = set()
     for family in ("tcp", "tcp6"):
@@ -290,7 +290,7 @@ def families(host: Machine, port: int) -> set[str]:
     return found
 
 
-def environ_of_a_desk(folder: Path, hosts: dict[str, Machine]) -> dict[str, str]:
+def environ_of_a_desk(folder: Path, hosts: dict[str, Host]) -> dict[str, str]:
     """Return the environment of somebody who administers the hosts from a folder.
 
     `scp` copies as cp does, since nobody needs an SSH server to know that: `root@ADDRESS:PATH` is a path of that

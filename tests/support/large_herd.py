@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from herd_process import Herd, herd_of, wait_until
+from herd_process import RunningHerd, herd_of, wait_until
 
 from proxyherd.engines.herd.journal import record
 
@@ -29,7 +29,7 @@ def ring(names: Sequence[str]) -> list[tuple[str, str]]:
 
 
 @contextlib.contextmanager
-def large_herd(names: Sequence[str], *, clients: int) -> Iterator[Herd]:
+def large_herd(names: Sequence[str], *, clients: int) -> Iterator[RunningHerd]:
     """Run servers that all know the same clients, all over the world."""
     with herd_of(ring(names)) as herd:
         folder = herd.folder / "journal"

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, Literal, TypeVar
 
-from herd_process import Herd, free_port
+from herd_process import RunningHerd, free_port
 
 T = TypeVar("T")
 Direction = Literal["both", "there", "back"]
@@ -114,7 +114,7 @@ class LinkProxy:
 class Links(Mapping[str, LinkProxy]):
     """The proxies of a herd by name, such as `Bona-Clark`, on an event loop in a thread of its own."""
 
-    def __init__(self, herd: Herd) -> None:
+    def __init__(self, herd: RunningHerd) -> None:
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self._thread.start()
@@ -152,7 +152,7 @@ class Links(Mapping[str, LinkProxy]):
         self._thread.join()
         self.loop.close()
 
-    def _make(self, herd: Herd) -> dict[str, LinkProxy]:
+    def _make(self, herd: RunningHerd) -> dict[str, LinkProxy]:
         """Make the proxies, and a herd's file for each dialler."""
         proxies: dict[str, LinkProxy] = {}
         for name, server in herd.items():
@@ -179,7 +179,7 @@ class Links(Mapping[str, LinkProxy]):
 
 
 @contextlib.contextmanager
-def proxied(herd: Herd) -> Iterator[Links]:
+def proxied(herd: RunningHerd) -> Iterator[Links]:
     """Lead all links of a herd that is not started yet through proxies."""
     links = Links(herd)
     try:

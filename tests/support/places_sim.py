@@ -51,7 +51,7 @@ def environment(**variables: str) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not _OURS.match(name)} | variables
 
 
-class Process:
+class PlacesSim:
     """A running `proxyherd places-sim`."""
 
     def __init__(self, process: subprocess.Popen[str], stderr: IO[str]) -> None:
@@ -120,7 +120,7 @@ def places_sim(
     gazetteer: Path | None = None,
     env: Mapping[str, str] | None = None,
     soft_limit: int | None = None,
-) -> Iterator[Process]:
+) -> Iterator[PlacesSim]:
     """Run the command at a free port until the block ends; `env` comes on top of what `environment` leaves, and
     `soft_limit` of descriptors in place of the test's own.
     """
@@ -140,7 +140,7 @@ def places_sim(
         )
         assert process.stdout is not None
         with process.stdout:
-            sim = Process(process, stderr)
+            sim = PlacesSim(process, stderr)
             try:
                 yield sim
             finally:

@@ -178,7 +178,7 @@ class Said:
         )
 
 
-class Node:
+class RedisNode:
     """One process of the cluster: its ports, files and process."""
 
     def __init__(
@@ -356,15 +356,15 @@ class Cluster:
         deployed: bool = False,
     ) -> None:
         self.folder = folder
-        self.nodes: list[Node] = []
+        self.nodes: list[RedisNode] = []
         self.tls = tls
         self._options = options
         self._users = users
         self._environ = environ
         self._deployed = deployed
 
-    def _new_node(self) -> Node:
-        node = Node(
+    def _new_node(self) -> RedisNode:
+        node = RedisNode(
             self.folder / str(len(self.nodes)),
             self._options,
             self.tls,
@@ -402,7 +402,7 @@ class Cluster:
     def addresses(self) -> list[str]:
         return [node.address for node in self.nodes]
 
-    def running(self) -> list[Node]:
+    def running(self) -> list[RedisNode]:
         return [node for node in self.nodes if node.runs]
 
     def _view(self) -> list[Seen]:
@@ -414,16 +414,16 @@ class Cluster:
         assert views, "no node answers"
         return views[max(views)]
 
-    def _node(self, port: int) -> Node:
+    def _node(self, port: int) -> RedisNode:
         [found] = [node for node in self.nodes if node.port == port]
         return found
 
-    def masters(self) -> list[Node]:
+    def masters(self) -> list[RedisNode]:
         """Return the masters that the cluster counts on now, by their lowest slots; one without slots comes last."""
         found = [one for one in self._view() if one.is_master and one.is_well]
         return [self._node(one.port) for one in sorted(found, key=lambda one: one.slots or ((SLOTS, SLOTS),))]
 
-    def replicas_of(self, master: Node) -> list[Node]:
+    def replicas_of(self, master: RedisNode) -> list[RedisNode]:
         """Return the replicas that the cluster counts on now."""
         view = self._view()
         [name] = [one.id for one in view if one.port == master.port]
@@ -432,7 +432,7 @@ class Cluster:
     def slot_of(self, key: bytes) -> int:
         return int(self.running()[0].client("CLUSTER", "KEYSLOT", key))
 
-    def owner(self, slot: int) -> Node:
+    def owner(self, slot: int) -> RedisNode:
         """Return the master that has a slot now."""
         [found] = [one.port for one in self._view() if one.is_master and one.is_well and one.owns(slot)]
         return self._node(found)
@@ -455,7 +455,7 @@ class Cluster:
             raise AssertionError(f"{error}: {'; '.join(faults)}") from None
 
     def _faults(self) -> list[str]:
-        said: dict[Node, Said] = {}
+        said: dict[RedisNode, Said] = {}
         views = set()
         for node in self.running():
             says = node.says()
@@ -492,7 +492,7 @@ class Cluster:
                 running = sum(one.runs for one in self.replicas_of(master))
                 assert session.ask("WAIT", running, 1000 * int(PATIENCE_SECONDS)) >= running
 
-    def moving_slot(self, slot: int, to: Node, keys_a_step: int = 10) -> Iterator[str]:
+    def moving_slot(self, slot: int, to: RedisNode, keys_a_step: int = 10) -> Iterator[str]:
         """Move a slot with its keys while all is served, as redis-cli does; after each step the generator says which
         that was: importing, migrating, keys (for each few), moved.
         """
@@ -512,13 +512,13 @@ class Cluster:
             node.client("CLUSTER", "SETSLOT", slot, "NODE", target)
         yield "moved"
 
-    def move_slot(self, slot: int, to: Node) -> None:
+    def move_slot(self, slot: int, to: RedisNode) -> None:
         """Move a slot with its keys, and wait until all know."""
         for _ in self.moving_slot(slot, to):
             pass
         self.wait_until_ok()
 
-    def add_shard(self, replicas: int = 2) -> Node:
+    def add_shard(self, replicas: int = 2) -> RedisNode:
         """Add a master without slots and its replicas, and wait until all know; return the master."""
         others = self.running()
         master, *fed = added = [self._new_node() for _ in range(1 + replicas)]

@@ -1,6 +1,6 @@
 """Clients of front servers whose table is in a Redis Cluster: a steady load while nodes are killed, and what it proves.
 
-    with running_cluster() as cluster, running_fronts(cluster, "Ann", "Bob") as herd, Load([*herd.values()]) as load:
+    with running_cluster() as cluster, running_fronts(cluster, "Ann", "Bob") as herd, RedisLoad([*herd.values()]) as load:
         cluster.masters()[0].kill()
         load.check()
 
@@ -23,7 +23,7 @@ from itertools import count, islice
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
-from herd_process import Herd, Server, herd_of, now, wait_until
+from herd_process import RunningHerd, ServerProcess, herd_of, now, wait_until
 from redis_cluster import SLOTS, Cluster
 
 from proxyherd.core.messages import parse_at
@@ -57,7 +57,7 @@ def clients_of(part: int, number: int, prefix: bytes = b"client") -> list[bytes]
 # Servers. ----------------------------------------------------------------------------------------------------
 
 
-def write_herd_file(herd: Herd, nodes: Sequence[str], *more: str) -> None:
+def write_herd_file(herd: RunningHerd, nodes: Sequence[str], *more: str) -> None:
     """Let servers have their table in a cluster; `more` are lines of [redis]."""
     lines = ["[servers]"]
     lines += [
@@ -69,7 +69,7 @@ def write_herd_file(herd: Herd, nodes: Sequence[str], *more: str) -> None:
 
 
 @contextlib.contextmanager
-def prepared_fronts(nodes: Sequence[str], *names: str, more: Sequence[str] = ()) -> Iterator[Herd]:
+def prepared_fronts(nodes: Sequence[str], *names: str, more: Sequence[str] = ()) -> Iterator[RunningHerd]:
     """Prepare servers in front of a cluster, not started."""
     with herd_of([], *names) as herd:
         write_herd_file(herd, nodes, *more)
@@ -77,7 +77,7 @@ def prepared_fronts(nodes: Sequence[str], *names: str, more: Sequence[str] = ())
 
 
 @contextlib.contextmanager
-def running_fronts(cluster: Cluster, *names: str, more: Sequence[str] = ()) -> Iterator[Herd]:
+def running_fronts(cluster: Cluster, *names: str, more: Sequence[str] = ()) -> Iterator[RunningHerd]:
     """Run servers in front of a cluster; they are ready when the body begins."""
     with prepared_fronts(cluster.addresses, *names, more=more) as herd:
         herd.start()
@@ -96,11 +96,11 @@ class Pause(NamedTuple):
     client: float
 
 
-class Load:
+class RedisLoad:
     """Clients that report and ask, on an event loop in a thread of its own, while a block runs."""
 
     def __init__(
-        self, servers: Sequence[Server], *, connections: int = 4, clients_each: int = 4, seed: int = 0
+        self, servers: Sequence[ServerProcess], *, connections: int = 4, clients_each: int = 4, seed: int = 0
     ) -> None:
         self.counts: Counter[str] = Counter()
         self.faults: list[str] = []
@@ -151,7 +151,7 @@ class Load:
                 await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _visit(
-        self, server: Server, part: int, at: int, clients: list[bytes], rng: random.Random
+        self, server: ServerProcess, part: int, at: int, clients: list[bytes], rng: random.Random
     ) -> None:
         """Report and ask on a connection until it ends; a server that ends it owes nothing."""
         reader, writer = await asyncio.open_connection("127.0.0.1", server.client_port)
@@ -171,7 +171,7 @@ class Load:
 
     async def _exchange(
         self,
-        server: Server,
+        server: ServerProcess,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         client: bytes,
@@ -201,7 +201,7 @@ class Load:
         self.counts["queries"] += 1
         return line
 
-    def _take(self, server: Server, operands: bytes, line: bytes) -> None:
+    def _take(self, server: ServerProcess, operands: bytes, line: bytes) -> None:
         if not (line.startswith(b"AT %b " % server.name.encode()) and line.endswith(b" " + operands)):
             self.faults.append(f"{server.name} answered {operands!r} with {line!r}")
             return
@@ -247,7 +247,7 @@ class Load:
         assert self.faults == [], self.faults[:3]
         self.counts["checks"] += 1
 
-    def lost(self, server: Server, wanted: dict[bytes, bytes]) -> list[str]:
+    def lost(self, server: ServerProcess, wanted: dict[bytes, bytes]) -> list[str]:
         """Return what a front does not know of what was answered."""
         found = knows(server, list(wanted))
         return [
@@ -268,7 +268,7 @@ class Load:
         )
 
 
-def knows(server: Server, clients: Sequence[bytes]) -> dict[bytes, bytes]:
+def knows(server: ServerProcess, clients: Sequence[bytes]) -> dict[bytes, bytes]:
     """Return the first line of what a server answers about each client, without LF."""
     found = {}
     with server.connect() as connection:

@@ -40,7 +40,7 @@ def spell(reply: object) -> bytes:
     raise AssertionError(reply)
 
 
-class Node:
+class ScriptedNode:
     """Answers each command by its first word; a text is an error, None closes the connection."""
 
     def __init__(self) -> None:
@@ -89,21 +89,21 @@ async def use(opener: Opener, address: Address) -> list[object]:
 
 
 def play(
-    body: Callable[[Node, Opener, Address], Awaitable[Any]],
+    body: Callable[[ScriptedNode, Opener, Address], Awaitable[Any]],
     says: Mapping[bytes, object] = {},
     *,
     password: str = "",
     folder: Path = Path(),
     context: ssl.SSLContext | None = None,
     **settings: Any,
-) -> tuple[Any, Node, str]:
+) -> tuple[Any, ScriptedNode, str]:
     """Play a scene with a node that says these things; return what comes of it, the node, and its address.
 
     With a `context` the node speaks TLS.
     """
 
-    async def played() -> tuple[Any, Node, str]:
-        node = Node()
+    async def played() -> tuple[Any, ScriptedNode, str]:
+        node = ScriptedNode()
         node.says |= says
         server = await asyncio.start_server(node.serve, "127.0.0.1", 0, ssl=context)
         address = Address(*server.sockets[0].getsockname())
@@ -123,16 +123,16 @@ def play(
         server.close()
         return result, node, str(address)
 
-    async def in_time() -> tuple[Any, Node, str]:
+    async def in_time() -> tuple[Any, ScriptedNode, str]:
         async with asyncio.timeout(20):
             return await played()
 
     return asyncio.run(in_time())
 
 
-async def connect(_: Node, opener: Opener, address: Address) -> list[object]:
+async def connect(_: ScriptedNode, opener: Opener, address: Address) -> list[object]:
     return await use(opener, address)
 
 
-async def view(_: Node, opener: Opener, address: Address) -> View:
+async def view(_: ScriptedNode, opener: Opener, address: Address) -> View:
     return await opener.ask_view(address)

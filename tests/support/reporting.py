@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from herd_process import Connection, Meanwhile
 
 
-class Load(Meanwhile):
+class ReportingClient(Meanwhile):
     """Reports over one connection, batch by batch; keeps what was sent and what was answered.
 
     `batch` makes the next lines, and is told how many were sent before.

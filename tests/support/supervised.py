@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, cast
 from xmlrpc.client import Fault, dumps, loads
 
-from herd_process import ROOT, Herd, Server, herd_of, wait_until
+from herd_process import ROOT, RunningHerd, ServerProcess, herd_of, wait_until
 
 from proxyherd.config import herd_file
 
@@ -44,15 +44,15 @@ def processes_in(folder: Path) -> set[int]:
     return found
 
 
-class Supervised(Mapping[str, Server]):
+class Supervised(Mapping[str, ServerProcess]):
     """A herd's servers by name, and their supervisord."""
 
-    def __init__(self, herd: Herd) -> None:
+    def __init__(self, herd: RunningHerd) -> None:
         self.herd = herd
         self.folder = herd.folder
         self.log_file = herd.folder / "var/log/supervisord.log"
 
-    def __getitem__(self, name: str) -> Server:
+    def __getitem__(self, name: str) -> ServerProcess:
         return self.herd[name]
 
     def __iter__(self) -> Iterator[str]:

@@ -103,6 +103,9 @@ class Pipeliner:
         raise AssertionError("its turn has raised")
 
 
+_NOTHING_NEAR = no_results("ZERO_RESULTS")
+
+
 class NoPlaces:
     """Knows of nothing near."""
 
@@ -110,7 +113,7 @@ class NoPlaces:
     in_flight = 0
 
     async def nearby(self, *_: object) -> Answer:
-        return no_results("ZERO_RESULTS")
+        return _NOTHING_NEAR
 
 
 def no_places(loop: asyncio.AbstractEventLoop) -> asyncio.Future[Places]:

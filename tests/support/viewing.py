@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Any
 
-from herd_process import PATIENCE_SECONDS, Server
+from herd_process import PATIENCE_SECONDS, ServerProcess
 
 
 class Page:
@@ -68,7 +68,7 @@ def get_events(port: int, **headers: str) -> tuple[HTTPConnection, HTTPResponse]
 
 
 @contextlib.contextmanager
-def viewing(server: Server) -> Iterator[Page]:
+def viewing(server: ServerProcess) -> Iterator[Page]:
     """Look at a server's page."""
     connection, response = get_events(server.admin_port)
     try:
@@ -91,7 +91,7 @@ def edges_in(herd: Any) -> dict[frozenset[str], str]:
 
 
 @contextlib.contextmanager
-def all_events(server: Server) -> Iterator[None]:
+def all_events(server: ServerProcess) -> Iterator[None]:
     """Look at a server's page in a thread that reads and forgets."""
     connection, response = get_events(server.admin_port)
     assert response.status == 200

@@ -44,14 +44,14 @@ _MODULES: Final = (
 )
 """With what they import, all that servers and the bridge import at their start."""
 
-Request: TypeAlias = tuple[list[str], dict[str, str], str]
+StartRequest: TypeAlias = tuple[list[str], dict[str, str], str]
 """Arguments, environment, folder."""
 
 _MOST_BYTES: Final = 1 << 18
 """Of a request. Most of it is an environment."""
 
 
-class Process:
+class ForkedProcess:
     """A process that was forked. What it offers is subprocess.Popen's."""
 
     def __init__(self, args: list[str], line: socket.socket) -> None:
@@ -98,14 +98,14 @@ class Process:
 
 def start(
     arguments: list[str], environ: dict[str, str], folder: Path, *, stdout: IO[bytes], stderr: IO[bytes]
-) -> Process:
+) -> ForkedProcess:
     """Run the command line with these arguments, from this folder, in exactly this environment, with no input."""
     sys.audit("warm_start.start", arguments)
     line, far_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     request = json.dumps([arguments, environ, str(folder)]).encode()
     with far_end:
         socket.send_fds(_template(), [request], [far_end.fileno(), stdout.fileno(), stderr.fileno()])
-    return Process([*PROGRAM, *arguments], line)
+    return ForkedProcess([*PROGRAM, *arguments], line)
 
 
 def can_start(program: list[str], environ: dict[str, str]) -> bool:
@@ -131,7 +131,7 @@ def _template() -> socket.socket:
     return control
 
 
-def _fork_on_request(control: socket.socket) -> tuple[Request, list[int]]:
+def _fork_on_request(control: socket.socket) -> tuple[StartRequest, list[int]]:
     """Fork for each request, and tell who asked for it the process's ID and, in the end, its exit code.
 
     Returns in what was forked only: what it is to be, and its files.
@@ -165,7 +165,7 @@ def _fork_on_request(control: socket.socket) -> tuple[Request, list[int]]:
                 os.close(line)
 
 
-def _become(request: Request, outputs: list[int]) -> None:
+def _become(request: StartRequest, outputs: list[int]) -> None:
     """Make this process what was asked for, as far as an interpreter does not do that itself."""
     arguments, environ, folder = request
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)

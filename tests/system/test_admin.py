@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 import pytest
-from herd_process import Connection, Server, now, raise_descriptor_limit, running_server, wait_until
+from herd_process import Connection, ServerProcess, now, raise_descriptor_limit, running_server, wait_until
 
 from proxyherd.admin.app import MAX_CONNECTIONS
 
@@ -14,12 +14,12 @@ PATHS = ("/", "/metrics", "/healthz", "/readyz", "/page.css", "/page.js", "/coas
 
 
 @pytest.fixture(scope="module")
-def clark() -> Iterator[Server]:
+def clark() -> Iterator[ServerProcess]:
     with running_server(more='[admin]\nhosts = ["Metrics.example"]\n') as clark:
         yield clark
 
 
-def raw(server: Server, request: bytes) -> bytes:
+def raw(server: ServerProcess, request: bytes) -> bytes:
     """Return all that the admin port has to say."""
     with Connection(server.admin_port) as connection:
         with contextlib.suppress(ConnectionError):
@@ -34,7 +34,7 @@ def status(answer: bytes) -> int:
     return int(answer.split(None, 2)[1]) if answer.startswith(b"HTTP/") else 0
 
 
-def ask(server: Server, *headers: bytes, method: bytes = b"GET", path: bytes = b"/healthz") -> bytes:
+def ask(server: ServerProcess, *headers: bytes, method: bytes = b"GET", path: bytes = b"/healthz") -> bytes:
     lines = [b"%b %b HTTP/1.1" % (method, path), *headers, b"Connection: close", b"", b""]
     return raw(server, b"\r\n".join(lines))
 
@@ -54,7 +54,7 @@ def ask(server: Server, *headers: bytes, method: bytes = b"GET", path: bytes = b
         *(b"metrics.example", b"METRICS.example:443"),
     ],
 )
-def test_a_host_of_loopback_or_configured_is_served(clark: Server, host: bytes) -> None:
+def test_a_host_of_loopback_or_configured_is_served(clark: ServerProcess, host: bytes) -> None:
     assert status(ask(clark, b"Host: " + host)) == 200
 
 
@@ -81,14 +81,14 @@ def test_a_host_of_loopback_or_configured_is_served(clark: Server, host: bytes) 
     ],
 )
 @pytest.mark.parametrize("path", PATHS)
-def test_any_other_host_gets_403_and_nothing_else(clark: Server, host: bytes, path: str) -> None:
+def test_any_other_host_gets_403_and_nothing_else(clark: ServerProcess, host: bytes, path: str) -> None:
     answer = ask(clark, b"Host: " + host, path=path.encode())
     assert status(answer) in {400, 403}
     assert b"proxyherd_" not in answer
     assert b"Clark" not in answer
 
 
-def test_a_missing_host_and_several_are_refused(clark: Server) -> None:
+def test_a_missing_host_and_several_are_refused(clark: ServerProcess) -> None:
     assert status(ask(clark)) in {400, 403}
     assert status(raw(clark, b"GET /metrics HTTP/1.0\r\n\r\n")) in {400, 403}
     for hosts in (
@@ -103,14 +103,14 @@ def test_a_missing_host_and_several_are_refused(clark: Server) -> None:
     "method", [b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTIONS", b"TRACE", b"CONNECT", b"FOO"]
 )
 @pytest.mark.parametrize("path", PATHS)
-def test_no_other_method_than_get_and_head_is_served(clark: Server, method: bytes, path: str) -> None:
+def test_no_other_method_than_get_and_head_is_served(clark: ServerProcess, method: bytes, path: str) -> None:
     answer = ask(clark, b"Host: localhost", b"Content-Length: 0", method=method, path=path.encode())
     assert status(answer) in {400, 405}
     assert b"proxyherd_" not in answer
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_head_is_get_without_its_body(clark: Server, path: str) -> None:
+def test_head_is_get_without_its_body(clark: ServerProcess, path: str) -> None:
     head, _, body = ask(clark, b"Host: localhost", method=b"HEAD", path=path.encode()).partition(b"\r\n\r\n")
     assert status(head) == 200
     assert body == b""
@@ -122,7 +122,7 @@ def test_head_is_get_without_its_body(clark: Server, path: str) -> None:
         assert header in head
 
 
-def test_no_client_and_no_location_is_shown_anywhere(clark: Server) -> None:
+def test_no_client_and_no_location_is_shown_anywhere(clark: ServerProcess) -> None:
     clark.ask(b"IAMAT secretive.client +12.345678-98.765432 " + now())
     clark.ask(b"WHATSAT secretive.client 10 5")
     clark.ask(b"WHATSAT secretive.other 10 5")
@@ -150,7 +150,9 @@ def test_no_client_and_no_location_is_shown_anywhere(clark: Server) -> None:
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     ],
 )
-def test_what_is_no_request_is_answered_shortly_and_told_nobody(clark: Server, request_: bytes) -> None:
+def test_what_is_no_request_is_answered_shortly_and_told_nobody(
+    clark: ServerProcess, request_: bytes
+) -> None:
     answer = raw(clark, request_ + b"GET /nothing HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     assert status(answer) in {0, 400, 403, 404}
     assert len(answer) < 1_000
@@ -160,7 +162,7 @@ def test_what_is_no_request_is_answered_shortly_and_told_nobody(clark: Server, r
     assert not clark.events("internal_error")
 
 
-def test_headers_past_the_limits_are_refused(clark: Server) -> None:
+def test_headers_past_the_limits_are_refused(clark: ServerProcess) -> None:
     assert status(ask(clark, b"Host: localhost", b"X: " + b"x" * 20_000)) in {0, 400, 431}
     assert status(ask(clark, b"Host: localhost", path=b"/" + b"x" * 20_000)) in {0, 400, 414}
     assert status(ask(clark, b"Host: localhost", *[b"X%d: x" % number for number in range(200)])) in {
@@ -171,7 +173,7 @@ def test_headers_past_the_limits_are_refused(clark: Server) -> None:
     assert clark.stderr() == ""
 
 
-def test_headers_and_bodies_without_end_take_no_memory(clark: Server) -> None:
+def test_headers_and_bodies_without_end_take_no_memory(clark: ServerProcess) -> None:
     before = clark.memory()
     starts = (
         b"GET / HTTP/1.1\r\nHost: localhost\r\nX: ",
@@ -191,7 +193,7 @@ def test_headers_and_bodies_without_end_take_no_memory(clark: Server) -> None:
 
 
 def test_a_server_is_asked_how_it_is_whatever_else_is_open_and_its_clients_never_notice(
-    clark: Server,
+    clark: ServerProcess,
 ) -> None:
     raise_descriptor_limit(4_096)
     before = clark.memory()

@@ -20,7 +20,7 @@ from attacks import ATTACKS
 from herd_process import (
     ROOT,
     Connection,
-    Server,
+    ServerProcess,
     Stopwatch,
     herd_of,
     now,
@@ -56,7 +56,7 @@ server hold: one read ahead (64 KiB and what one read brings), its answers (`wri
 class Behaved:
     """Clients that report, one after the other, and whose answers are timed."""
 
-    def __init__(self, server: Server, cluster: Cluster | None) -> None:
+    def __init__(self, server: ServerProcess, cluster: Cluster | None) -> None:
         self.server = server
         self.connections = [server.connect() for _ in range(10)]
         self.reports = 0
@@ -82,7 +82,7 @@ class Behaved:
 
 
 @contextlib.contextmanager
-def under(attack: str, server: Server) -> Iterator[None]:
+def under(attack: str, server: ServerProcess) -> Iterator[None]:
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "tests/support/attacks.py"), attack, str(server.client_port)],
         stdin=subprocess.PIPE,

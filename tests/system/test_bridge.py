@@ -18,9 +18,9 @@ from typing import Self
 import pytest
 import warm_start
 from debian import needs
-from herd_process import PATIENCE_SECONDS, Herd, Server, herd_of, wait_until
+from herd_process import PATIENCE_SECONDS, RunningHerd, ServerProcess, herd_of, wait_until
 from redis_cluster import Cluster, running_cluster
-from reporting import Load
+from reporting import ReportingClient
 
 from proxyherd.bridge.bridge import check
 from proxyherd.config import herd_file
@@ -43,7 +43,7 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="module")
-def running_fronts(cluster: Cluster) -> Iterator[Herd]:
+def running_fronts(cluster: Cluster) -> Iterator[RunningHerd]:
     with herd_of([], "Ann", "Zoe", cluster=cluster) as fronts:
         fronts.start()
         for front in fronts.values():
@@ -52,14 +52,14 @@ def running_fronts(cluster: Cluster) -> Iterator[Herd]:
 
 
 @pytest.fixture
-def fronts(cluster: Cluster, running_fronts: Herd) -> Herd:
+def fronts(cluster: Cluster, running_fronts: RunningHerd) -> RunningHerd:
     """Two servers in front of a cluster that is empty."""
     cluster.flush()
     return running_fronts
 
 
 @contextlib.contextmanager
-def herd_without_clark(more: str = "") -> Iterator[Herd]:
+def herd_without_clark(more: str = "") -> Iterator[RunningHerd]:
     """Run a herd whose Clark does not run."""
     with herd_of(EDGES, more=f"[timing]\nready_seconds = 0.1\n{more}") as herd:
         for name in ALIVE:
@@ -70,14 +70,14 @@ def herd_without_clark(more: str = "") -> Iterator[Herd]:
 
 
 @pytest.fixture(scope="module")
-def herd() -> Iterator[Herd]:
+def herd() -> Iterator[RunningHerd]:
     """The herd of those tests that leave it as it is; each calls its clients its own way."""
     with herd_without_clark() as herd:
         yield herd
 
 
 @pytest.fixture
-def own_herd() -> Iterator[Herd]:
+def own_herd() -> Iterator[RunningHerd]:
     with herd_without_clark() as herd:
         yield herd
 
@@ -85,7 +85,7 @@ def own_herd() -> Iterator[Herd]:
 class Bridge:
     """A bridge in Clark's place."""
 
-    def __init__(self, herd: Herd, to: Path, *options: str) -> None:
+    def __init__(self, herd: RunningHerd, to: Path, *options: str) -> None:
         self.output = herd.folder / f"bridge-{time.monotonic_ns()}"
         self.arguments = [
             *("bridge", "Clark", "--config", str(herd.file), "--to", str(to)),
@@ -127,12 +127,12 @@ class Bridge:
         return self.ended()
 
 
-def once(herd: Herd, fronts: Herd, *options: str) -> tuple[int, str]:
+def once(herd: RunningHerd, fronts: RunningHerd, *options: str) -> tuple[int, str]:
     with Bridge(herd, fronts.file, "--once", *options) as bridge:
         return bridge.ended()
 
 
-def report(server: Server, clients: Sequence[bytes], at: int = 1_700_000_000) -> list[bytes]:
+def report(server: ServerProcess, clients: Sequence[bytes], at: int = 1_700_000_000) -> list[bytes]:
     """Let clients report; return the answers."""
     with server.connect() as connection:
         connection.send(*[b"IAMAT %b +1.5-2.5 %d" % (client, at) for client in clients])
@@ -141,7 +141,7 @@ def report(server: Server, clients: Sequence[bytes], at: int = 1_700_000_000) ->
     return answers
 
 
-def known(server: Server, clients: Sequence[bytes]) -> list[bytes]:
+def known(server: ServerProcess, clients: Sequence[bytes]) -> list[bytes]:
     """Return what a server holds of each client: an AT line, or its refusal."""
     with server.connect() as connection:
         connection.send(*[b"WHATSAT %b 0 0" % client for client in clients])
@@ -152,7 +152,7 @@ def clients(word: str, count: int = 300) -> list[bytes]:
     return [b"%b-%d.ucla.edu" % (word.encode(), number) for number in range(count)]
 
 
-def load_on(server: Server, clients: Sequence[bytes]) -> Load:
+def load_on(server: ServerProcess, clients: Sequence[bytes]) -> ReportingClient:
     """Report some clients, again and again, later each time but often as late as elsewhere."""
     began, rng = time.monotonic(), random.Random(server.name)
 
@@ -160,7 +160,9 @@ def load_on(server: Server, clients: Sequence[bytes]) -> Load:
         tick = int((time.monotonic() - began) * 20)
         return [b"IAMAT %b +3.5-4.5 17%08d" % (client, tick) for client in rng.sample(clients, 10)]
 
-    return Load(server.connect(), batch, pause_seconds=0.01)  # more would only hold up what it is to meet
+    return ReportingClient(
+        server.connect(), batch, pause_seconds=0.01
+    )  # more would only hold up what it is to meet
 
 
 def entry(line: bytes) -> Entry:
@@ -169,7 +171,9 @@ def entry(line: bytes) -> Entry:
     return at.entry
 
 
-def assert_equal_and_none_lost(loads: Sequence[Load], herd: Herd, fronts: Herd) -> None:
+def assert_equal_and_none_lost(
+    loads: Sequence[ReportingClient], herd: RunningHerd, fronts: RunningHerd
+) -> None:
     """Both sides hold the same of each client, and it is one of the latest of all that was answered."""
     answered: dict[bytes, dict[int, set[bytes]]] = {}
     for line in (line for load in loads for line in load.answers):
@@ -183,7 +187,7 @@ def assert_equal_and_none_lost(loads: Sequence[Load], herd: Herd, fronts: Herd) 
 
 
 def test_what_both_are_told_at_once_ends_equal_on_both_and_no_answered_report_is_lost(
-    herd: Herd, fronts: Herd
+    herd: RunningHerd, fronts: RunningHerd
 ) -> None:
     everybody = clients("both", 100)
     with Bridge(herd, fronts.file) as bridge:
@@ -198,7 +202,9 @@ def test_what_both_are_told_at_once_ends_equal_on_both_and_no_answered_report_is
     assert_equal_and_none_lost(loads, herd, fronts)
 
 
-def test_a_bridge_that_is_killed_again_and_again_loses_nothing(herd: Herd, fronts: Herd) -> None:
+def test_a_bridge_that_is_killed_again_and_again_loses_nothing(
+    herd: RunningHerd, fronts: RunningHerd
+) -> None:
     everybody = clients("killed", 100)
     report(herd["Bona"], clients("old", 1_000))
     report(fronts["Ann"], clients("new", 1_000))
@@ -219,7 +225,7 @@ def test_a_bridge_that_is_killed_again_and_again_loses_nothing(herd: Herd, front
 
 
 def test_what_goes_to_a_master_that_is_killed_goes_there_again(
-    herd: Herd, fronts: Herd, cluster: Cluster
+    herd: RunningHerd, fronts: RunningHerd, cluster: Cluster
 ) -> None:
     with Bridge(herd, fronts.file) as bridge:
         bridge.wait_until_says("in step")
@@ -235,7 +241,7 @@ def test_what_goes_to_a_master_that_is_killed_goes_there_again(
 
 
 def test_what_the_cluster_has_gone_back_on_it_is_told_again(
-    herd: Herd, fronts: Herd, cluster: Cluster
+    herd: RunningHerd, fronts: RunningHerd, cluster: Cluster
 ) -> None:
     """As when a master is lost with the only replica that had its last reports."""
     [client] = clients("again", 1)
@@ -250,7 +256,7 @@ def test_what_the_cluster_has_gone_back_on_it_is_told_again(
         assert bridge.stop()[0] == 0
 
 
-def test_the_herd_moves_server_by_server(own_herd: Herd, fronts: Herd) -> None:
+def test_the_herd_moves_server_by_server(own_herd: RunningHerd, fronts: RunningHerd) -> None:
     """As docs/redis.md says: what the last server took a moment before it stopped is in the cluster too."""
     own_herd["Clark"].start()
     own_herd["Clark"].wait_until_ready()
@@ -271,7 +277,7 @@ def test_the_herd_moves_server_by_server(own_herd: Herd, fronts: Herd) -> None:
     assert [one + b"\n" for one in known(fronts["Ann"], [*clients("early"), *last])] == answers
 
 
-def test_back_into_a_herd_that_begins_empty(own_herd: Herd, fronts: Herd) -> None:
+def test_back_into_a_herd_that_begins_empty(own_herd: RunningHerd, fronts: RunningHerd) -> None:
     everybody = clients("back", 2_000)
     answers = report(fronts["Ann"], everybody)
     code, text = once(own_herd, fronts)
@@ -283,7 +289,7 @@ def test_back_into_a_herd_that_begins_empty(own_herd: Herd, fronts: Herd) -> Non
         assert [one + b"\n" for one in known(own_herd[name], everybody)] == answers
 
 
-def test_of_two_reports_as_late_the_same_wins_on_both_sides(herd: Herd, fronts: Herd) -> None:
+def test_of_two_reports_as_late_the_same_wins_on_both_sides(herd: RunningHerd, fronts: RunningHerd) -> None:
     mine, theirs = report(herd["Bona"], clients("tie")), report(fronts["Ann"], clients("tie"))
     more, less = report(fronts["Zoe"], clients("eit")), report(herd["Jaquez"], clients("eit"))
     code, text = once(herd, fronts)
@@ -300,14 +306,14 @@ def greater(some: list[bytes], others: list[bytes]) -> list[bytes]:
 # --- it claims nothing that is not so
 
 
-def test_it_gives_up_where_neighbours_cannot_be_reached(fronts: Herd) -> None:
+def test_it_gives_up_where_neighbours_cannot_be_reached(fronts: RunningHerd) -> None:
     with herd_of(EDGES) as herd:
         code, text = once(herd, fronts, "--patience", "1")
     assert (code, "no link with Bona, Jaquez" in text) == (1, True), text
 
 
 def test_it_is_not_in_step_while_replicas_do_not_acknowledge(
-    herd: Herd, fronts: Herd, cluster: Cluster
+    herd: RunningHerd, fronts: RunningHerd, cluster: Cluster
 ) -> None:
     report(herd["Bona"], clients("unsealed"))
     [replica] = cluster.replicas_of(cluster.masters()[0])
@@ -324,7 +330,9 @@ def test_it_is_not_in_step_while_replicas_do_not_acknowledge(
     assert known(fronts["Ann"], clients("unsealed")) == known(herd["Bona"], clients("unsealed"))
 
 
-def test_it_does_not_end_well_with_something_unwritten(herd: Herd, fronts: Herd, cluster: Cluster) -> None:
+def test_it_does_not_end_well_with_something_unwritten(
+    herd: RunningHerd, fronts: RunningHerd, cluster: Cluster
+) -> None:
     with Bridge(herd, fronts.file, "--patience", "0.5") as bridge:
         bridge.wait_until_says("in step")
         [replica] = cluster.replicas_of(cluster.masters()[0])
@@ -339,7 +347,9 @@ def test_it_does_not_end_well_with_something_unwritten(herd: Herd, fronts: Herd,
     cluster.wait_until_ok()
 
 
-def test_it_is_not_in_step_while_a_slot_moves(herd: Herd, fronts: Herd, cluster: Cluster) -> None:
+def test_it_is_not_in_step_while_a_slot_moves(
+    herd: RunningHerd, fronts: RunningHerd, cluster: Cluster
+) -> None:
     client, *others = same_tag("moving", 4)
     [answer] = report(fronts["Ann"], [client])
     answers = report(herd["Bona"], others)
@@ -365,7 +375,7 @@ def same_tag(word: str, count: int) -> list[bytes]:
     return [first, *(one for one in rest if layout.tag(one) == layout.tag(first))][:count]
 
 
-def test_it_says_so_when_the_herd_has_no_room(fronts: Herd) -> None:
+def test_it_says_so_when_the_herd_has_no_room(fronts: RunningHerd) -> None:
     report(fronts["Ann"], clients("room"))
     with herd_without_clark("[limits]\nmax_clients = 200\n") as herd:
         code, text = once(herd, fronts)
@@ -373,14 +383,16 @@ def test_it_says_so_when_the_herd_has_no_room(fronts: Herd) -> None:
     assert "50 clients of the cluster have no room in the herd: raise limits.max_clients" in text
 
 
-def test_where_clark_still_runs_it_says_so(herd: Herd, fronts: Herd) -> None:
+def test_where_clark_still_runs_it_says_so(herd: RunningHerd, fronts: RunningHerd) -> None:
     with socket.create_server(("127.0.0.1", herd["Clark"].peer_port)):
         code, text = once(herd, fronts)
     assert code == 1
     assert text.endswith("the bridge takes the place of Clark, so stop that server first")
 
 
-def test_files_that_do_not_go_together_are_refused(herd: Herd, fronts: Herd, tmp_path: Path) -> None:
+def test_files_that_do_not_go_together_are_refused(
+    herd: RunningHerd, fronts: RunningHerd, tmp_path: Path
+) -> None:
     longer = tmp_path / "redis.toml"
     longer.write_text("[limits]\nmax_line_bytes = 9000\n" + fronts.file.read_text())
     for to, said in ((longer, "key limits.max_line_bytes: is 9000, but 8192 in"), (herd.file, 'is "herd"')):
@@ -392,7 +404,7 @@ def test_files_that_do_not_go_together_are_refused(herd: Herd, fronts: Herd, tmp
 
 
 def test_what_the_herd_forgets_expires_in_the_cluster_too(
-    cluster: Cluster, fronts: Herd, tmp_path: Path
+    cluster: Cluster, fronts: RunningHerd, tmp_path: Path
 ) -> None:
     age = "[limits]\nmax_age_seconds = 600\n"
     to = tmp_path / "redis.toml"
@@ -407,7 +419,9 @@ def test_what_the_herd_forgets_expires_in_the_cluster_too(
     assert 560_000 < left <= 600_000
 
 
-def test_what_others_have_written_is_left_alone(herd: Herd, fronts: Herd, cluster: Cluster) -> None:
+def test_what_others_have_written_is_left_alone(
+    herd: RunningHerd, fronts: RunningHerd, cluster: Cluster
+) -> None:
     [client] = clients("foreign", 1)
     for key in (layout.key(client), b"theirs"):
         cluster.owner(cluster.slot_of(key)).client("SET", key, "what is this")
@@ -415,7 +429,7 @@ def test_what_others_have_written_is_left_alone(herd: Herd, fronts: Herd, cluste
     assert herd["Bona"].knows(client) == b""
 
 
-def test_on_a_terminal_there_is_a_bar_and_nowhere_a_core_dump(herd: Herd, fronts: Herd) -> None:
+def test_on_a_terminal_there_is_a_bar_and_nowhere_a_core_dump(herd: RunningHerd, fronts: RunningHerd) -> None:
     report(fronts["Ann"], clients("bar"))
     ours, its = pty.openpty()
     bridge = Bridge(herd, fronts.file, "--once")

@@ -14,8 +14,8 @@ import time
 from collections.abc import Iterator, Sequence
 
 import pytest
-from chaos import AGREE_SECONDS, Chaos, Load, Step, chaotic_herd, missing, schedule, table_of
-from herd_process import ROOT, Server, running_herd
+from chaos import AGREE_SECONDS, Chaos, ChaosLoad, Step, chaotic_herd, missing, schedule, table_of
+from herd_process import ROOT, ServerProcess, running_herd
 
 from proxyherd.config import herd_file
 from proxyherd.engines.herd.journal import files, record
@@ -56,7 +56,7 @@ def test_nothing_answered_is_lost_and_all_agree_whatever_befalls_the_herd() -> N
         )
 
 
-def lengthen(server: Server, kill: int) -> None:
+def lengthen(server: ServerProcess, kill: int) -> None:
     """Let the next replay take longer: append to the journal of a killed server what it might have heard of one client."""
     journal = server.state / "journal"
     times = range(LONGER * kill, LONGER * (kill + 1))
@@ -70,7 +70,7 @@ def test_all_five_killed_at_once_lose_no_answered_report_and_take_nothing_back()
     with running_herd(EDGES) as herd:
         answered: dict[bytes, bytes] = {}
         for kill in range(KILLS):
-            load = Load(herd, SEED + kill)
+            load = ChaosLoad(herd, SEED + kill)
             load.start()
             try:
                 time.sleep(rng.uniform(0.1, 1.5))  # the instant is to be any

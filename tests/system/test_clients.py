@@ -22,7 +22,7 @@ import pytest
 from fake_google import FakeGoogle, Reply, nearby_answer
 from herd_process import (
     Connection,
-    Server,
+    ServerProcess,
     Stopwatch,
     free_port,
     herd_of,
@@ -46,7 +46,7 @@ def server_with(
     keys: str = "",
     deadline: float = 20,
     cluster: Cluster | None = None,
-) -> Iterator[Server]:
+) -> Iterator[ServerProcess]:
     """Clark, who asks this Google."""
     places = f'\n[places]\nbase_url = "{google.url}"\ndeadline_seconds = {deadline}\n{keys}'
     environ = {"GOOGLE_PLACES_API_KEY": KEY}
@@ -66,7 +66,7 @@ def iamat(client: bytes) -> bytes:
     return b"IAMAT %b +34.068930-118.445127 %b" % (client, now())
 
 
-def commands(server: Server, **fields: Any) -> list[dict[str, Any]]:
+def commands(server: ServerProcess, **fields: Any) -> list[dict[str, Any]]:
     return server.events("command", **fields)
 
 
@@ -516,7 +516,7 @@ def test_term_drains_answers_pending_come_and_no_log_line_is_lost(cluster: Clust
         assert clark.log()[-1]["event"] == "stopped"
 
 
-def refuses(server: Server) -> bool:
+def refuses(server: ServerProcess) -> bool:
     try:
         server.connect().close()
     except ConnectionError:
@@ -575,7 +575,7 @@ def test_answers_are_all_logged_when_the_server_is_stopped_under_load(cluster: C
         assert not set(answered) - set(logged)
 
 
-def report_until_closed(server: Server, number: int, answered: list[bytes]) -> None:
+def report_until_closed(server: ServerProcess, number: int, answered: list[bytes]) -> None:
     with contextlib.suppress(OSError), server.connect() as connection:
         for count in range(1_000_000):
             answer = connection.ask(iamat(b"client%d-%d" % (number, count)))
@@ -655,27 +655,27 @@ def test_state_directory_of_a_killed_server_is_free() -> None:
         clark.wait_until_ready()
 
 
-def _no_file(clark: Server) -> Path:
+def _no_file(clark: ServerProcess) -> Path:
     clark.herd.file.unlink()
     return clark.herd.file
 
 
-def _unknown_key(clark: Server) -> Path:
+def _unknown_key(clark: ServerProcess) -> Path:
     clark.herd.file.write_text(clark.herd.file.read_text() + "\n[limits]\nmax_line_byte = 9000\n")
     return clark.herd.file
 
 
-def _no_secret(clark: Server) -> Path:
+def _no_secret(clark: ServerProcess) -> Path:
     clark.secret_file.unlink()
     return clark.secret_file
 
 
-def _open_secret(clark: Server) -> Path:
+def _open_secret(clark: ServerProcess) -> Path:
     clark.secret_file.chmod(0o644)
     return clark.secret_file
 
 
-def _short_secret(clark: Server) -> Path:
+def _short_secret(clark: ServerProcess) -> Path:
     clark.secret_file.write_bytes(b"too short, and still a secret")
     return clark.secret_file
 
@@ -691,7 +691,7 @@ def _short_secret(clark: Server) -> Path:
     ],
 )
 def test_bad_configuration_is_exit_2_and_names_file_and_remedy(
-    spoil: Callable[[Server], Path], remedy: str
+    spoil: Callable[[ServerProcess], Path], remedy: str
 ) -> None:
     with herd_of([], "Clark") as herd:
         clark = herd["Clark"]

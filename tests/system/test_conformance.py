@@ -10,14 +10,14 @@ from collections.abc import Iterator
 import pytest
 from cases import BYTE_BY_BYTE, CASES, play
 from gazetteer_file import gazetteer_file
-from herd_process import Server, running_server
+from herd_process import ServerProcess, running_server
 from redis_cluster import Cluster
 
 from proxyherd.grading.cases import Case
 
 
 @pytest.fixture(scope="module")
-def clark(shared_cluster: Cluster | None) -> Iterator[Server]:
+def clark(shared_cluster: Cluster | None) -> Iterator[ServerProcess]:
     with running_server(gazetteer=gazetteer_file(), cluster=shared_cluster) as server:
         yield server
         assert server.stop() == 0
@@ -25,12 +25,12 @@ def clark(shared_cluster: Cluster | None) -> Iterator[Server]:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_case(case: Case, clark: Server) -> None:
+def test_case(case: Case, clark: ServerProcess) -> None:
     play(case, clark, case.chunk)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_case_byte_by_byte(case: Case, clark: Server) -> None:
+def test_case_byte_by_byte(case: Case, clark: ServerProcess) -> None:
     play(case, clark, BYTE_BY_BYTE)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from chaos import SmallDisk, small_disk
-from herd_process import Herd, Server, herd_of, now, running_herd, running_server, wait_until
+from herd_process import RunningHerd, ServerProcess, herd_of, now, running_herd, running_server, wait_until
 
 from proxyherd.engines.herd.journal import files, read, record, verify
 
@@ -26,7 +26,7 @@ def report(client: bytes) -> bytes:
     return b"IAMAT %b +34.068930-118.445127 %b" % (client, now())
 
 
-def write_journal(server: Server, lines: int) -> list[bytes]:
+def write_journal(server: ServerProcess, lines: int) -> list[bytes]:
     """Lay a journal of so many clients where this server finds it at its start; return its first and last line."""
     folder = server.state / "journal"
     folder.mkdir(parents=True)
@@ -35,7 +35,7 @@ def write_journal(server: Server, lines: int) -> list[bytes]:
     return [ats[0], ats[-1]]
 
 
-def journaled(server: Server) -> set[bytes]:
+def journaled(server: ServerProcess) -> set[bytes]:
     """Return the lines on this server's disk, with LF as in an answer."""
     return {
         line + b"\n" for path in files(server.state / "journal") for lines in read(path) for line in lines
@@ -98,13 +98,13 @@ def test_told_to_stop_it_exits_0_and_keeps_everything() -> None:
 # --- replay
 
 
-def wait_until_replayed(server: Server) -> None:
+def wait_until_replayed(server: ServerProcess) -> None:
     """Wait until it is ready, as long as a busy machine takes for a journal of some size."""
     wait_until(lambda: server.readiness()[0] == 200, f"{server.name} is ready", 60)
 
 
 @contextlib.contextmanager
-def replaying(lines: int = 250_000) -> Iterator[tuple[Server, list[bytes]]]:
+def replaying(lines: int = 250_000) -> Iterator[tuple[ServerProcess, list[bytes]]]:
     """Run Clark with a journal that takes a while; it listens and replays when the body begins."""
     with herd_of([], "Clark") as herd:
         clark = herd["Clark"]
@@ -290,7 +290,7 @@ def test_deleted_under_a_running_server_and_killed_it_has_what_it_answered() -> 
 
 
 @contextlib.contextmanager
-def herd_with_small_disk(more: str = "") -> Iterator[tuple[Herd, SmallDisk]]:
+def herd_with_small_disk(more: str = "") -> Iterator[tuple[RunningHerd, SmallDisk]]:
     """Run Ann between Bob and Cid, her state on a disk of its own."""
     with herd_of([("Ann", "Bob"), ("Ann", "Cid")], more=more) as herd, small_disk(herd["Ann"].state) as disk:
         herd.start()
@@ -298,7 +298,7 @@ def herd_with_small_disk(more: str = "") -> Iterator[tuple[Herd, SmallDisk]]:
         yield herd, disk
 
 
-def report_until_refused(server: Server, client: bytes) -> bytes:
+def report_until_refused(server: ServerProcess, client: bytes) -> bytes:
     """Report, and ask about it in the same packet, until a report is refused; return what is held then.
 
     Each of the two answers must stand to the other, also in the turn in which the disk has become full.
@@ -387,11 +387,11 @@ def test_disk_that_stays_full_is_logged_once_and_costs_nothing_more() -> None:
         assert len(list((ann.state / "journal").iterdir())) <= 6
 
 
-def failures_of(server: Server) -> float:
+def failures_of(server: ServerProcess) -> float:
     return server.metrics("proxyherd_journal_failures_total")["proxyherd_journal_failures_total"]
 
 
-def has_failed(server: Server, times: float) -> bool:
+def has_failed(server: ServerProcess, times: float) -> bool:
     return failures_of(server) >= times
 
 
@@ -447,7 +447,7 @@ def test_server_whose_disk_is_full_at_its_very_first_start_starts_and_answers() 
 # --- for operators
 
 
-def proxyherd_journal(herd: Herd, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+def proxyherd_journal(herd: RunningHerd, *arguments: str) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
         [sys.executable, "-m", "proxyherd", "journal", *arguments],
         cwd=herd.folder,

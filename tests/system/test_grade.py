@@ -28,8 +28,16 @@ import psutil
 import pytest
 from broken_cases import BROKEN
 from click.testing import CliRunner
-from herd_process import PATIENCE_SECONDS, ROOT, free_port, herd_of, read_log, running_herd, wait_until
-from herd_process import Herd as RunningHerd
+from herd_process import (
+    PATIENCE_SECONDS,
+    ROOT,
+    RunningHerd,
+    free_port,
+    herd_of,
+    read_log,
+    running_herd,
+    wait_until,
+)
 from redis_cluster import Cluster
 
 from proxyherd import cli

@@ -25,8 +25,8 @@ import pytest
 from herd_process import (
     PATIENCE_SECONDS,
     ROOT,
-    Herd,
-    Server,
+    RunningHerd,
+    ServerProcess,
     Stopwatch,
     now,
     running_herd,
@@ -54,7 +54,7 @@ class Supervised:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.herd = Herd(folder, DEFAULT_EDGES, [], "")
+        self.herd = RunningHerd(folder, DEFAULT_EDGES, [], "")
         shutil.copy(ROOT / "supervisord.conf", folder)
         (folder / ".venv").symlink_to(sys.prefix)
         self._supervisord: subprocess.Popen[bytes] | None = None
@@ -154,15 +154,15 @@ def supervised(started: Supervised) -> Supervised:
 
 
 @pytest.fixture(scope="module")
-def with_redis(running_redis: Cluster) -> Iterator[Herd]:
+def with_redis(running_redis: Cluster) -> Iterator[RunningHerd]:
     with running_herd(DEFAULT_EDGES, cluster=running_redis) as herd:
         yield herd
 
 
 @pytest.fixture
-def herd(shared_cluster: Cluster | None, request: pytest.FixtureRequest) -> Herd:
+def herd(shared_cluster: Cluster | None, request: pytest.FixtureRequest) -> RunningHerd:
     """Five servers on either engine."""
-    found: Herd = (
+    found: RunningHerd = (
         request.getfixturevalue("supervised").herd
         if shared_cluster is None
         else request.getfixturevalue("with_redis")
@@ -174,13 +174,13 @@ def new_client() -> bytes:
     return b"client%d-%d" % (os.getpid(), next(_numbers))
 
 
-def test_report_to_any_server_is_known_to_all_byte_for_byte(herd: Herd) -> None:
+def test_report_to_any_server_is_known_to_all_byte_for_byte(herd: RunningHerd) -> None:
     for server in herd.values():
         at = server.hears(new_client())
         herd.wait_until_all_know(at)
 
 
-def test_neighbour_asked_right_after_the_answer_already_knows(herd: Herd) -> None:
+def test_neighbour_asked_right_after_the_answer_already_knows(herd: RunningHerd) -> None:
     for _ in range(50):
         client = new_client()
         at = herd["Clark"].hears(client)
@@ -188,7 +188,7 @@ def test_neighbour_asked_right_after_the_answer_already_knows(herd: Herd) -> Non
             assert herd[neighbour].knows(client) == at
 
 
-def test_equal_times_taken_by_two_servers_end_the_same_everywhere(herd: Herd) -> None:
+def test_equal_times_taken_by_two_servers_end_the_same_everywhere(herd: RunningHerd) -> None:
     client, when = new_client(), now()
     with herd["Bailey"].connect() as one, herd["Jaquez"].connect() as two:
         one.send(b"IAMAT %b +1+1 %b" % (client, when))
@@ -198,7 +198,7 @@ def test_equal_times_taken_by_two_servers_end_the_same_everywhere(herd: Herd) ->
     assert herd["Clark"].knows(client) in lines
 
 
-def test_at_from_a_client_is_an_invalid_command_and_teaches_nobody(herd: Herd) -> None:
+def test_at_from_a_client_is_an_invalid_command_and_teaches_nobody(herd: RunningHerd) -> None:
     client = new_client()
     line = b"AT Bailey +0.100000000 %b +34.068930-118.445127 %b" % (client, now())
     for server in herd.values():
@@ -229,7 +229,7 @@ def test_killed_server_is_restarted_and_catches_up_and_the_others_never_notice(
         assert herd[other].events("peer_closed", neighbour=name)[-1]["reason"]
 
 
-def events_since_start(server: Server) -> list[dict[str, Any]]:
+def events_since_start(server: ServerProcess) -> list[dict[str, Any]]:
     """Return the events of the process that runs now."""
     log = server.log()
     start = max(n for n, one in enumerate(log) if one["event"] == "started")
@@ -245,7 +245,7 @@ def answering(supervised: Supervised, names: list[str]) -> Iterator[None]:
     faults: list[str] = []
     counts = dict.fromkeys(names, 0)
 
-    def keep_asking(server: Server) -> None:
+    def keep_asking(server: ServerProcess) -> None:
         watch = Stopwatch(supervised.pid(server.name))
         try:
             with server.connect() as connection:
@@ -338,7 +338,7 @@ def test_supervisorctl_tail_shows_the_json_log(supervised: Supervised) -> None:
     assert {one["server"] for one in events} == {"Clark"}
 
 
-def test_a_herd_prints_nothing_but_its_logs(herd: Herd) -> None:
+def test_a_herd_prints_nothing_but_its_logs(herd: RunningHerd) -> None:
     for server in herd.values():
         assert server.stderr() == ""
     names = {one["event"] for server in herd.values() for one in server.log()}

@@ -10,7 +10,15 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from herd_process import PATIENCE_SECONDS, ROOT, Server, herd_of, running_herd, wait_until, write_secret
+from herd_process import (
+    PATIENCE_SECONDS,
+    ROOT,
+    ServerProcess,
+    herd_of,
+    running_herd,
+    wait_until,
+    write_secret,
+)
 
 from proxyherd.config import herd_file
 
@@ -169,7 +177,7 @@ def test_herd_of_another_year_comes_up_linked_and_floods(year: str) -> None:
         herd.wait_until_all_know(at)
 
 
-def addresses(server: Server) -> str:
+def addresses(server: ServerProcess) -> str:
     ports = (server.client_port, server.peer_port, server.admin_port)
     clients, peers, admin = (f'"127.0.0.1:{port}"' for port in ports)
     return f"{server.name} = {{ clients = {clients}, peers = {peers}, admin = {admin} }}"

@@ -22,7 +22,7 @@ from typing import Any, Self
 
 import pytest
 import simulation
-from herd_process import PATIENCE_SECONDS, Herd, Server, Stopwatch, herd_of, now, wait_until
+from herd_process import PATIENCE_SECONDS, RunningHerd, ServerProcess, Stopwatch, herd_of, now, wait_until
 
 from proxyherd.core.link import State
 
@@ -57,7 +57,7 @@ class Peer:
         self._lines = sock.makefile("rb")
 
     @classmethod
-    def dials(cls, server: Server, *, receive_buffer: int = 0, source: str = "") -> Self:
+    def dials(cls, server: ServerProcess, *, receive_buffer: int = 0, source: str = "") -> Self:
         sock = socket.socket()
         if source:
             sock.bind((source, 0))
@@ -73,7 +73,7 @@ class Peer:
 
     def prove(
         self,
-        server: Server,
+        server: ServerProcess,
         *,
         name: bytes = b"Ann",
         to: bytes = b"",
@@ -96,7 +96,7 @@ class Peer:
             assert answer.split()[1] == proof(secret, b"listener", *parts), "the server must prove itself too"
         return answer
 
-    def take_proof(self, server: Server) -> None:
+    def take_proof(self, server: ServerProcess) -> None:
         """Shake hands as the listener, whoever dialled."""
         secret, nonce = server.secret_file.read_bytes(), os.urandom(32).hex().encode()
         _, versions, dialler, listener, other = self.line().split()
@@ -160,7 +160,7 @@ def at(client: bytes, time: bytes = b"5") -> bytes:
 
 
 @contextlib.contextmanager
-def attacked(more: str = TIMING + LIMITS) -> Iterator[Herd]:
+def attacked(more: str = TIMING + LIMITS) -> Iterator[RunningHerd]:
     """Run Bob and Cid; Ann is the tests'."""
     with herd_of([("Ann", "Bob"), ("Bob", "Cid")], more=more) as herd:
         for name in ("Bob", "Cid"):
@@ -173,18 +173,18 @@ def attacked(more: str = TIMING + LIMITS) -> Iterator[Herd]:
 
 
 @pytest.fixture(scope="module")
-def herd() -> Iterator[Herd]:
+def herd() -> Iterator[RunningHerd]:
     with attacked() as herd:
         yield herd
 
 
 @pytest.fixture
-def bob(herd: Herd) -> Server:
+def bob(herd: RunningHerd) -> ServerProcess:
     return herd["Bob"]
 
 
 @contextlib.contextmanager
-def ann(bob: Server, *, receive_buffer: int = 0) -> Iterator[Peer]:
+def ann(bob: ServerProcess, *, receive_buffer: int = 0) -> Iterator[Peer]:
     """A proved link of Ann's."""
     with Peer.dials(bob, receive_buffer=receive_buffer) as peer:
         assert peer.prove(bob).startswith(b"PROOF ")
@@ -194,7 +194,7 @@ def ann(bob: Server, *, receive_buffer: int = 0) -> Iterator[Peer]:
 class Unharmed:
     """While it holds, an honest client's answers, Bob's link with Cid and Bob's memory stay as they were."""
 
-    def __init__(self, herd: Herd, *, growth: int = GROWTH, full: bool = False) -> None:
+    def __init__(self, herd: RunningHerd, *, growth: int = GROWTH, full: bool = False) -> None:
         self._client = b"somebody" if full else b"after-%d" % time.monotonic_ns()
         self.bob, self.cid = herd["Bob"], herd["Cid"]
         self._growth = growth
@@ -241,7 +241,7 @@ class Unharmed:
                 assert self._watch.ask(client, b"FOO") == b"? FOO\n"
 
 
-def count(server: Server, event: str, **fields: Any) -> int:
+def count(server: ServerProcess, event: str, **fields: Any) -> int:
     return len(server.events(event, **fields))
 
 
@@ -249,7 +249,7 @@ def count(server: Server, event: str, **fields: Any) -> int:
 
 
 @pytest.fixture(scope="module")
-def fresh() -> Iterator[Herd]:
+def fresh() -> Iterator[RunningHerd]:
     """A herd whose log has limited nothing yet, and where a handshake may take long."""
     with attacked(PATIENT + LIMITS) as herd:
         yield herd
@@ -267,7 +267,7 @@ STRANGERS: dict[str, tuple[dict[str, bytes], str]] = {
 }
 
 
-def test_a_stranger_is_refused_in_words_and_the_log_has_them_too(fresh: Herd) -> None:
+def test_a_stranger_is_refused_in_words_and_the_log_has_them_too(fresh: RunningHerd) -> None:
     bob = fresh["Bob"]
     with Unharmed(fresh):
         for wrong, why in STRANGERS.values():
@@ -280,7 +280,7 @@ def test_a_stranger_is_refused_in_words_and_the_log_has_them_too(fresh: Herd) ->
     assert not bob.events("peer_opened", neighbour="Ann")
 
 
-def test_a_recorded_handshake_replayed_is_refused(herd: Herd, bob: Server) -> None:
+def test_a_recorded_handshake_replayed_is_refused(herd: RunningHerd, bob: ServerProcess) -> None:
     with ann(bob) as peer:
         recorded = peer.sent
     greeting, shown = recorded.splitlines()
@@ -293,7 +293,7 @@ def test_a_recorded_handshake_replayed_is_refused(herd: Herd, bob: Server) -> No
     assert bob.knows(b"replayed") == b""
 
 
-def test_words_of_the_listener_reflected_to_it_prove_nothing(herd: Herd, bob: Server) -> None:
+def test_words_of_the_listener_reflected_to_it_prove_nothing(herd: RunningHerd, bob: ServerProcess) -> None:
     """Also those that it says to a genuine Ann, of a handshake at the same time with the same nonce."""
     nonce = os.urandom(32).hex().encode()
     with Unharmed(herd), Peer.dials(bob) as genuine, Peer.dials(bob) as reflecting:
@@ -308,7 +308,7 @@ def test_words_of_the_listener_reflected_to_it_prove_nothing(herd: Herd, bob: Se
     assert bob.knows(b"reflected") == b""
 
 
-def test_a_handshake_cut_anywhere_is_forgotten(herd: Herd, bob: Server) -> None:
+def test_a_handshake_cut_anywhere_is_forgotten(herd: RunningHerd, bob: ServerProcess) -> None:
     with ann(bob) as peer:
         bob.wait_until_linked("Ann")
         whole = peer.sent
@@ -333,14 +333,16 @@ def test_a_slow_handshake_is_given_up_though_bytes_keep_coming() -> None:
         herd["Bob"].wait_for_reason("peer_refused", r"handshake not done within 0\.6 s")
 
 
-def test_gigabytes_without_a_line_end_before_any_proof_take_no_memory(herd: Herd, bob: Server) -> None:
+def test_gigabytes_without_a_line_end_before_any_proof_take_no_memory(
+    herd: RunningHerd, bob: ServerProcess
+) -> None:
     with Unharmed(herd, growth=16 << 20), Peer.dials(bob) as peer, contextlib.suppress(ConnectionError):
         for _ in range(4_096):
             peer.send(b"x" * 65_536)
         pytest.fail("a stranger was read on and on")
 
 
-def test_strangers_past_the_limit_push_out_the_oldest(fresh: Herd) -> None:
+def test_strangers_past_the_limit_push_out_the_oldest(fresh: RunningHerd) -> None:
     """No clock ends any of them here: see PATIENT."""
     bob = fresh["Bob"]
     with Unharmed(fresh), contextlib.ExitStack() as stack:
@@ -358,7 +360,7 @@ def test_strangers_past_the_limit_push_out_the_oldest(fresh: Herd) -> None:
 
 @pytest.mark.parametrize("come", ["before", "behind"])
 def test_strangers_from_elsewhere_keep_out_no_neighbour_however_slow_its_handshake(
-    fresh: Herd, come: str
+    fresh: RunningHerd, come: str
 ) -> None:
     """Ann's address is 127.0.0.1: she may be the oldest of all, and 200 others push one another out."""
     bob = fresh["Bob"]
@@ -379,7 +381,7 @@ def test_strangers_from_elsewhere_keep_out_no_neighbour_however_slow_its_handsha
 def test_two_servers_of_one_name_take_turns_at_growing_intervals_and_the_log_says_so() -> None:
     with attacked() as herd:
         bob = herd["Bob"]
-        twin = Server(herd, "Ann", (0, 0, 0), ["Bob"])
+        twin = ServerProcess(herd, "Ann", (0, 0, 0), ["Bob"])
         twin.state = herd.folder / "var/lib/Twin"
         twin.log_file = herd.folder / "var/log/Twin.log"
         twin.options += ["--config", str(twin_file(herd))]
@@ -399,11 +401,11 @@ def test_two_servers_of_one_name_take_turns_at_growing_intervals_and_the_log_say
             twin.process.wait()
 
 
-def twin_file(herd: Herd) -> Any:
+def twin_file(herd: RunningHerd) -> Any:
     """The herd's file as Ann's twin reads it: with other ports of her own."""
     ann = herd["Ann"]
     text = herd.file.read_text()
-    other = Herd(herd.folder / "twin", [], ["Ann"], "")["Ann"]
+    other = RunningHerd(herd.folder / "twin", [], ["Ann"], "")["Ann"]
     for attribute in ("client_port", "peer_port", "admin_port"):
         text = text.replace(f":{getattr(ann, attribute)}", f":{getattr(other, attribute)}")
     file = herd.file.with_name("twin.toml")
@@ -414,7 +416,9 @@ def twin_file(herd: Herd) -> Any:
 # A proved peer that lies. -------------------------------------------------------------------------------------
 
 
-def test_malformed_at_lines_are_skipped_counted_and_told_and_the_link_stays(herd: Herd, bob: Server) -> None:
+def test_malformed_at_lines_are_skipped_counted_and_told_and_the_link_stays(
+    herd: RunningHerd, bob: ServerProcess
+) -> None:
     poison = [
         b"AT",
         b"AT Ann",
@@ -438,7 +442,7 @@ def test_malformed_at_lines_are_skipped_counted_and_told_and_the_link_stays(herd
     assert count(bob, "peer_line_skipped") < 20, "a limited event"
 
 
-def test_a_line_without_end_takes_no_memory_and_the_link_stays(herd: Herd, bob: Server) -> None:
+def test_a_line_without_end_takes_no_memory_and_the_link_stays(herd: RunningHerd, bob: ServerProcess) -> None:
     with Unharmed(herd, growth=24 << 20), ann(bob) as peer:
         peer.send(b"AT Ann +0.000000000 ")
         for _ in range(1_024):
@@ -463,7 +467,7 @@ LIES = {
 }
 
 
-def test_each_lie_ends_the_liars_link_and_no_more(herd: Herd, bob: Server) -> None:
+def test_each_lie_ends_the_liars_link_and_no_more(herd: RunningHerd, bob: ServerProcess) -> None:
     with Unharmed(herd):
         for lie, (lines, why) in LIES.items():
             told = bob.reasons("peer_closed")
@@ -477,13 +481,15 @@ def test_each_lie_ends_the_liars_link_and_no_more(herd: Herd, bob: Server) -> No
             )
 
 
-def test_silence_ends_the_link_in_three_heartbeats(herd: Herd, bob: Server) -> None:
+def test_silence_ends_the_link_in_three_heartbeats(herd: RunningHerd, bob: ServerProcess) -> None:
     with Unharmed(herd), ann(bob) as peer:
         peer.wait_for_end()
     bob.wait_for_reason("peer_closed", r"silent for 0\.9 s")
 
 
-def test_a_peer_that_never_reads_is_dropped_at_the_queues_bound(herd: Herd, bob: Server) -> None:
+def test_a_peer_that_never_reads_is_dropped_at_the_queues_bound(
+    herd: RunningHerd, bob: ServerProcess
+) -> None:
     stop = threading.Event()
     with Unharmed(herd), ann(bob, receive_buffer=4_096) as peer, bob.connect() as client:
         beating = threading.Thread(target=beat, args=(peer, stop))
@@ -506,7 +512,7 @@ def beat(peer: Peer, stop: threading.Event) -> None:
             peer.say(b"BEAT")
 
 
-def test_a_batch_without_end_is_given_up(herd: Herd, bob: Server) -> None:
+def test_a_batch_without_end_is_given_up(herd: RunningHerd, bob: ServerProcess) -> None:
     """It was asked for, and its lines are right; but it never ends."""
     with Unharmed(herd), ann(bob) as peer:
         peer.say(b"DIGESTS -", b"DONE")  # now it is Bob who asks
@@ -521,7 +527,9 @@ def test_a_batch_without_end_is_given_up(herd: Herd, bob: Server) -> None:
     bob.wait_for_reason("peer_closed", r"did not answer a catch-up request for 0\.8 s")
 
 
-def test_digests_that_never_agree_cost_little_and_the_link_may_stay(herd: Herd, bob: Server) -> None:
+def test_digests_that_never_agree_cost_little_and_the_link_may_stay(
+    herd: RunningHerd, bob: ServerProcess
+) -> None:
     asked = 0
 
     def answer(peer: Peer) -> None:
@@ -547,7 +555,9 @@ def test_digests_that_never_agree_cost_little_and_the_link_may_stay(herd: Herd, 
     assert asked == 300
 
 
-def test_requests_without_end_within_the_window_cost_others_little(herd: Herd, bob: Server) -> None:
+def test_requests_without_end_within_the_window_cost_others_little(
+    herd: RunningHerd, bob: ServerProcess
+) -> None:
     for number in range(20):
         bob.hears(b"entry-%d" % number)
     with Unharmed(herd), ann(bob) as peer:
@@ -581,7 +591,7 @@ def test_entries_without_end_fill_the_table_to_its_limit_and_no_further() -> Non
 
 
 @contextlib.contextmanager
-def listening_liar(herd: Herd, behave: Callable[[Peer], None]) -> Iterator[list[float]]:
+def listening_liar(herd: RunningHerd, behave: Callable[[Peer], None]) -> Iterator[list[float]]:
     """Stand at Dan's peer port; every connection that comes is behaved to so. Lends the times they came at."""
     came: list[float] = []
     with socket.create_server(("127.0.0.1", herd["Dan"].peer_port)) as server:
@@ -662,7 +672,7 @@ def test_a_walk_that_a_liar_draws_out_keeps_nobody_from_being_ready_or_caught_up
                 beating.join()
 
 
-def dial_when_up(server: Server) -> Peer | None:
+def dial_when_up(server: ServerProcess) -> Peer | None:
     try:
         return Peer.dials(server)
     except OSError:

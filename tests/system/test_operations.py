@@ -24,7 +24,7 @@ from typing import Self
 import pytest
 from herd_process import (
     ROOT,
-    Server,
+    ServerProcess,
     free_port,
     now,
     running_herd,
@@ -92,13 +92,13 @@ class Outage:
         return took - own - sum(self._seen.values()) + sum(self._before.values())
 
 
-class Load:
+class OutageLoad:
     """Clients that report until the body ends. Each client's `ids` take turns, so that each report is one more client
     of the herd's where they are many, and few have many reports where they are few.
     """
 
     def __init__(
-        self, servers: Iterable[Server], *, clients: int = 2, ids: int = UNIQUE, supervisor: int = 0
+        self, servers: Iterable[ServerProcess], *, clients: int = 2, ids: int = UNIQUE, supervisor: int = 0
     ) -> None:
         self.answered: dict[bytes, bytes] = {}
         """By ID: the operands of the last report that was answered."""
@@ -129,7 +129,7 @@ class Load:
         wanted = len(self.answered) + reports
         wait_until(lambda: len(self.answered) >= wanted or self._failures, "reports are answered")
 
-    def move(self, name: str, other: Server) -> None:
+    def move(self, name: str, other: ServerProcess) -> None:
         """Let a server's clients dial another from now on."""
         self._ports[name] = other.client_port
 
@@ -192,7 +192,7 @@ def operands_of(at_line: bytes) -> bytes:
     return b" ".join(at_line.split()[3:])
 
 
-def table(server: Server, ids: Iterable[bytes]) -> dict[bytes, bytes]:
+def table(server: ServerProcess, ids: Iterable[bytes]) -> dict[bytes, bytes]:
     """Return what a server knows of these clients, as operands."""
     known, waiting = {}, list(ids)
     with server.connect() as connection:
@@ -204,10 +204,10 @@ def table(server: Server, ids: Iterable[bytes]) -> dict[bytes, bytes]:
     return known
 
 
-def lost(servers: Iterable[Server], answered: Mapping[bytes, bytes]) -> dict[str, int]:
+def lost(servers: Iterable[ServerProcess], answered: Mapping[bytes, bytes]) -> dict[str, int]:
     """Return of how many clients each server does not know what was answered last, once floods have arrived."""
 
-    def of(server: Server) -> int:
+    def of(server: ServerProcess) -> int:
         return len(answered.items() - table(server, answered).items())
 
     left = {}
@@ -233,11 +233,11 @@ def older(known: Mapping[bytes, bytes], answered: Mapping[bytes, bytes]) -> list
     ]
 
 
-def errors(servers: Iterable[Server]) -> list[object]:
+def errors(servers: Iterable[ServerProcess]) -> list[object]:
     return [one for server in servers for one in server.log() if one["level"] not in ("info", "warning")]
 
 
-def restart(server: Server) -> None:
+def restart(server: ServerProcess) -> None:
     assert server.stop() == 0
     server.start()
     server.wait_until_ready()
@@ -262,7 +262,7 @@ def test_the_documented_upgrade_loses_no_report_and_keeps_no_client_out_for_a_se
     step, names = steps("Upgrade")[1], " ".join(supervised)
     assert names in step
     before = {name: supervised.holder(name) for name in supervised}
-    with Load(supervised.values(), supervisor=supervised.supervisord()) as load:
+    with OutageLoad(supervised.values(), supervisor=supervised.supervisord()) as load:
         done = supervised.run(step)
         load.wait_for(20)
     assert done.returncode == 0, done.stderr
@@ -309,14 +309,14 @@ def test_the_documented_steps_add_a_server_and_remove_it_again_and_nothing_is_lo
     [toml], [ini] = steps(section, "toml"), steps(section, "ini")
     herd, file, conf = supervised.herd, supervised.herd.file, supervised.folder / "supervisord.conf"
     before, conf_before = file.read_text(), conf.read_text()
-    dora = Server(herd, "Dora", (free_port(), free_port(), free_port()), ["Clark", "Jaquez"])
+    dora = ServerProcess(herd, "Dora", (free_port(), free_port(), free_port()), ["Clark", "Jaquez"])
     everyone = [*supervised.values(), dora]
 
     def do(step: str) -> None:
         done = supervised.run(step)
         assert done.returncode == 0, done.stdout + done.stderr
 
-    with Load(supervised.values(), clients=1) as load:
+    with OutageLoad(supervised.values(), clients=1) as load:
         do(keep)
         file.write_text(with_dora(before, toml, dora))
         do(roll)
@@ -326,7 +326,7 @@ def test_the_documented_steps_add_a_server_and_remove_it_again_and_nothing_is_lo
         assert dora.links() == {"Clark", "Jaquez"}
         assert not lost([dora], dict(list(load.answered.items())[:-100]))
         before_removal = {name: supervised.holder(name) for name in supervised}
-        with Load([dora]) as its_load:
+        with OutageLoad([dora]) as its_load:
             its_load.wait_for(200)
             do(stop)
             its_load.move("Dora", supervised["Clark"])
@@ -350,7 +350,7 @@ def test_the_documented_program_is_like_the_others() -> None:
     assert ini.rstrip() == clark.rstrip().replace("Clark", "Dora")
 
 
-def with_dora(file: str, toml: str, dora: Server) -> str:
+def with_dora(file: str, toml: str, dora: ServerProcess) -> str:
     """Return the herd's file with what the documentation adds to it, at ports that are free."""
     edges, table = toml.split("\n\n", 1)
     more = ", ".join(re.findall(r'\["\w+", "\w+"\]', edges))
@@ -414,7 +414,7 @@ def test_a_secret_that_is_read_at_starts_only_is_changed_by_restarts_and_nothing
     with running_herd([("Ann", "Bob"), ("Bob", "Cid")]) as herd:
         for server in herd.values():
             server.secret_file = herd.folder / "credentials" / server.name / "secret"
-        with Load(herd.values()) as load:
+        with OutageLoad(herd.values()) as load:
             for step in SECRET_STEPS:
                 carry_out(step, herd.folder)
                 for server in (herd["Bob"], herd["Ann"], herd["Cid"]):
@@ -426,7 +426,7 @@ def test_a_secret_that_is_read_at_starts_only_is_changed_by_restarts_and_nothing
         assert not errors(herd.values())
 
 
-def load_credentials(folder: Path, server: Server) -> None:
+def load_credentials(folder: Path, server: ServerProcess) -> None:
     shutil.rmtree(server.secret_file.parent, ignore_errors=True)
     server.secret_file.parent.mkdir(parents=True)
     for file in folder.glob("secret*"):
@@ -451,7 +451,7 @@ def saved(folder: Path) -> dict[bytes, bytes]:
 def test_a_copy_of_a_live_journal_holds_all_that_was_answered_before_unless_cp_says_otherwise() -> None:
     """Copies are halted at different moments while the journal is rewritten, which deletes what they want to read."""
     whole, failed = 0, 0
-    with running_server(more=REWRITES) as clark, Load([clark], clients=4, ids=50) as load:
+    with running_server(more=REWRITES) as clark, OutageLoad([clark], clients=4, ids=50) as load:
         for number in range(20):  # so that there is some time from what `cp` lists to what it opens
             (clark.state / f"journal/other-{number}").write_bytes(bytes(1 << 17))
         for attempt in range(MOST_COPIES):
@@ -470,7 +470,7 @@ def test_a_copy_of_a_live_journal_holds_all_that_was_answered_before_unless_cp_s
 
 
 def halted_copies(
-    server: Server, load: Load, attempt: int
+    server: ServerProcess, load: OutageLoad, attempt: int
 ) -> Iterator[tuple[dict[bytes, bytes], Path, int, str]]:
     """Copy the journal many times, each copy halted for as long as it takes the server to rewrite it."""
     copies = []
@@ -496,7 +496,7 @@ def test_a_herd_that_is_lost_comes_back_whole_from_the_documented_backup_of_one_
     """And an old backup that is restored into a herd that lives takes nothing back."""
     save, restore = steps("Back up and restore")
     with running_herd([("Bailey", "Bona"), ("Bona", "Clark")], more=REWRITES) as herd:
-        with Load(herd.values(), clients=4, ids=20) as load:
+        with OutageLoad(herd.values(), clients=4, ids=20) as load:
             wait_until(lambda: len(herd["Clark"].events("journal_rewritten")) > 1, "the journal is rewritten")
             answered = dict(load.answered)
             at_clark = {client: line for client, line in answered.items() if client.startswith(b"Clark")}
@@ -514,7 +514,7 @@ def test_a_herd_that_is_lost_comes_back_whole_from_the_documented_backup_of_one_
         for server in herd.values():
             wait_until(lambda one=server: not older(table(one, at_clark), at_clark), "all is back")  # type: ignore[misc]
 
-        with Load(herd.values(), ids=20) as load:
+        with OutageLoad(herd.values(), ids=20) as load:
             load.wait_for(0)
             assert herd["Clark"].stop() == 0
             shutil.rmtree(herd["Clark"].state)

@@ -18,7 +18,7 @@ from typing import Any, Self
 
 import msgspec
 import pytest
-from herd_process import PATIENCE_SECONDS, Herd, Server, herd_of, now, running_herd, wait_until
+from herd_process import PATIENCE_SECONDS, RunningHerd, ServerProcess, herd_of, now, running_herd, wait_until
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
@@ -48,7 +48,7 @@ PATH = [("Ann", "Bob"), ("Bob", "Cid")]
 
 
 @pytest.fixture(scope="module")
-def herd() -> Iterator[Herd]:
+def herd() -> Iterator[RunningHerd]:
     with running_herd(PATH) as herd:
         yield herd
 
@@ -72,7 +72,7 @@ def test_the_page_is_small_and_needs_nobody_else() -> None:
     assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?![^>]*\ssrc=)", page)
 
 
-def test_no_script_or_style_may_come_from_elsewhere_or_stand_in_a_page(herd: Herd) -> None:
+def test_no_script_or_style_may_come_from_elsewhere_or_stand_in_a_page(herd: RunningHerd) -> None:
     connection, response = get_events(herd["Ann"].admin_port)
     response.close()
     connection.close()
@@ -101,7 +101,7 @@ def test_the_pictures_of_the_page_are_there_small_and_linked() -> None:
 # What it tells. --------------------------------------------------------------------------------------------------
 
 
-def test_one_server_shows_the_whole_herd(herd: Herd) -> None:
+def test_one_server_shows_the_whole_herd(herd: RunningHerd) -> None:
     with viewing(herd["Cid"]) as page:
         update = page.until("herd", all_known)
         assert [one["name"] for one in update["servers"]] == ["Ann", "Bob", "Cid"]
@@ -110,7 +110,7 @@ def test_one_server_shows_the_whole_herd(herd: Herd) -> None:
         assert server_in(update, "Bob")["links"] == {"Ann": "live", "Cid": "live"}
 
 
-def test_a_report_to_any_server_is_a_command_and_a_ping_on_every_page(herd: Herd) -> None:
+def test_a_report_to_any_server_is_a_command_and_a_ping_on_every_page(herd: RunningHerd) -> None:
     with viewing(herd["Cid"]) as page:
         page.until("herd", all_known)
         page.for_seconds(1.1)  # so that others have been asked once, and keep commands now
@@ -128,7 +128,7 @@ def test_a_report_to_any_server_is_a_command_and_a_ping_on_every_page(herd: Herd
         assert cells["degrees"] == 0.5
 
 
-def test_every_kind_of_command_is_shown_as_it_was_answered(herd: Herd) -> None:
+def test_every_kind_of_command_is_shown_as_it_was_answered(herd: RunningHerd) -> None:
     ann = herd["Ann"]
     with viewing(ann) as page:
         page.until("herd", all_known)
@@ -151,7 +151,7 @@ def test_every_kind_of_command_is_shown_as_it_was_answered(herd: Herd) -> None:
     assert max(map(len, told["other", "overlong"])) < 300
 
 
-def test_rates_are_of_the_last_second(herd: Herd) -> None:
+def test_rates_are_of_the_last_second(herd: RunningHerd) -> None:
     ann = herd["Ann"]
     with viewing(herd["Bob"]) as page, ann.connect() as client:
         page.until("herd", lambda herd: all_known(herd) and server_in(herd, "Ann")["rates"]["answered"] == 0)
@@ -160,7 +160,7 @@ def test_rates_are_of_the_last_second(herd: Herd) -> None:
         page.until("herd", lambda herd: server_in(herd, "Ann")["rates"]["invalid"] == 0)
 
 
-def test_state_is_what_the_server_says_of_itself(herd: Herd) -> None:
+def test_state_is_what_the_server_says_of_itself(herd: RunningHerd) -> None:
     ann = herd["Ann"]
     ann.get("/state")  # from now on commands are kept
     ann.ask(b"FOO")
@@ -440,7 +440,7 @@ def test_a_state_of_the_most_and_longest_commands_may_be_read() -> None:
 # Who may see commands and places. --------------------------------------------------------------------------------
 
 
-def _put(herd: Herd, server: str, host: str) -> None:
+def _put(herd: RunningHerd, server: str, host: str) -> None:
     """Let a server's admin port be bound to another host."""
     port = herd[server].admin_port
     herd.file.write_text(herd.file.read_text().replace(f"127.0.0.1:{port}", f"{host}:{port}"))
@@ -510,7 +510,7 @@ def test_who_shows_no_commands_asks_nobody_for_any() -> None:
             assert json.loads(herd["Bob"].get("/state")[1])["commands"] == [], "Bob has kept none"
 
 
-def test_a_page_of_another_site_gets_nothing(herd: Herd) -> None:
+def test_a_page_of_another_site_gets_nothing(herd: RunningHerd) -> None:
     for site, status in (("cross-site", 403), ("same-site", 403), ("same-origin", 200), ("none", 200)):
         connection, response = get_events(herd["Ann"].admin_port, **{"Sec-Fetch-Site": site})
         response.close()
@@ -751,7 +751,7 @@ def test_viewers_are_bounded_and_keep_no_scraper_out() -> None:
         bounded_viewers(herd["Ann"])
 
 
-def bounded_viewers(ann: Server) -> None:
+def bounded_viewers(ann: ServerProcess) -> None:
     with contextlib.ExitStack() as stack:
         for _ in range(MAX_VIEWERS):
             stack.enter_context(viewing(ann))
@@ -1066,7 +1066,7 @@ def test_histograms_add_up_and_those_of_another_version_are_left_out() -> None:
 
 def test_where_nobody_is_asked_a_server_alone_is_shown() -> None:
     with herd_of([], "Ann") as herd:
-        ann: Server = herd["Ann"]
+        ann: ServerProcess = herd["Ann"]
         ann.start()
         ann.wait_until_ready()
         with viewing(ann) as page:

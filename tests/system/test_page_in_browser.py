@@ -11,7 +11,7 @@ from typing import Literal
 import pytest
 from browser import chromium, inaccessible, live, opened
 from debian import needs
-from herd_process import Herd, herd_of, running_herd, wait_until
+from herd_process import RunningHerd, herd_of, running_herd, wait_until
 from large_herd import large_herd, ring
 from playwright.sync_api import Browser, Page, expect
 
@@ -27,7 +27,7 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def herd() -> Iterator[Herd]:
+def herd() -> Iterator[RunningHerd]:
     with running_herd(TRIANGLE) as herd:
         yield herd
 
@@ -38,7 +38,7 @@ def text(page: Page, selector: str) -> str:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_is_readable_at_any_width_and_accessible_by_day_and_night(
-    browser: Browser, herd: Herd, scheme: Literal["light", "dark"]
+    browser: Browser, herd: RunningHerd, scheme: Literal["light", "dark"]
 ) -> None:
     with opened(browser, herd["Ann"], width=360, scheme=scheme) as page:
         herd["Ann"].ask(b"FOO " + b"x" * 300)  # without a place to break it
@@ -61,7 +61,7 @@ def readable(page: Page, width: int, scheme: str) -> None:
     assert inaccessible(page) == []
 
 
-def test_a_report_becomes_a_row_a_ping_and_a_count(browser: Browser, herd: Herd) -> None:
+def test_a_report_becomes_a_row_a_ping_and_a_count(browser: Browser, herd: RunningHerd) -> None:
     with opened(browser, herd["Cid"]) as page:
         page.wait_for_timeout(1_100)  # so that the others have been asked once
         clients = int(text(page, "#sum-clients"))
@@ -76,7 +76,7 @@ def test_a_report_becomes_a_row_a_ping_and_a_count(browser: Browser, herd: Herd)
         expect(page.locator("#map-note")).to_contain_text(f"{clients + 1} clients")
 
 
-def test_what_strangers_send_is_text(browser: Browser, herd: Herd) -> None:
+def test_what_strangers_send_is_text(browser: Browser, herd: RunningHerd) -> None:
     with opened(browser, herd["Ann"]) as page:
         herd["Ann"].hears(b"<img/src=x/onerror=alert(1)>")
         row = page.locator("#commands tbody tr", has_text="<img/src=x/onerror=alert(1)>")
@@ -85,7 +85,7 @@ def test_what_strangers_send_is_text(browser: Browser, herd: Herd) -> None:
 
 
 def test_a_killed_server_is_unknown_its_links_are_cut_and_both_come_back(
-    browser: Browser, herd: Herd
+    browser: Browser, herd: RunningHerd
 ) -> None:
     with opened(browser, herd["Ann"]) as page:
         node = page.locator(".node", has_text="Cid")
@@ -111,7 +111,9 @@ def course(page: Page, server: str) -> str:
     return row.locator(".spark path").first.get_attribute("d") or ""
 
 
-def test_the_time_when_a_server_was_unknown_is_a_gap_in_its_course(browser: Browser, herd: Herd) -> None:
+def test_the_time_when_a_server_was_unknown_is_a_gap_in_its_course(
+    browser: Browser, herd: RunningHerd
+) -> None:
     with opened(browser, herd["Ann"]) as page:
         page.wait_for_timeout(2_200)  # two updates: a line
         assert re.fullmatch(r"M[\d.,]+(L[\d.,]+)+", course(page, "Bob"))
@@ -123,7 +125,9 @@ def test_the_time_when_a_server_was_unknown_is_a_gap_in_its_course(browser: Brow
         assert course(page, "Ann").count("M") == 1
 
 
-def test_what_a_server_is_called_does_not_change_with_its_figures(browser: Browser, herd: Herd) -> None:
+def test_what_a_server_is_called_does_not_change_with_its_figures(
+    browser: Browser, herd: RunningHerd
+) -> None:
     with opened(browser, herd["Ann"]) as page, herd["Ann"].connect() as client:
         node = page.locator(".node", has_text="Ann")
         page.evaluate(
@@ -150,7 +154,7 @@ def test_clients_at_the_edge_of_the_world_are_on_the_map(browser: Browser) -> No
             expect(page.locator("#map-note")).to_contain_text("most of them, 1, near 89.8° N, 179.8° E.")
 
 
-def test_a_lost_connection_is_told_and_made_again(browser: Browser, herd: Herd) -> None:
+def test_a_lost_connection_is_told_and_made_again(browser: Browser, herd: RunningHerd) -> None:
     with opened(browser, herd["Bob"]) as page:
         herd["Bob"].kill()
         expect(page.locator("#connection")).to_have_text("Connection lost; trying again …")
@@ -168,7 +172,9 @@ def focused(page: Page) -> str:
     return found
 
 
-def test_a_keyboard_reaches_everything_and_can_choose_filter_and_pause(browser: Browser, herd: Herd) -> None:
+def test_a_keyboard_reaches_everything_and_can_choose_filter_and_pause(
+    browser: Browser, herd: RunningHerd
+) -> None:
     ann = herd["Ann"]
     with opened(browser, ann) as page:
         ann.ask(b"APPLE one")
@@ -213,7 +219,7 @@ def test_a_keyboard_reaches_everything_and_can_choose_filter_and_pause(browser: 
         assert focused(page) == "main"
 
 
-def test_who_wants_no_motion_sees_none_and_still_sees_reports(browser: Browser, herd: Herd) -> None:
+def test_who_wants_no_motion_sees_none_and_still_sees_reports(browser: Browser, herd: RunningHerd) -> None:
     with opened(browser, herd["Ann"], still=True) as page:
         assert page.evaluate("getComputedStyle(document.querySelector('.edge')).transitionDuration") == "0s"
         herd["Ann"].hears(b"still")

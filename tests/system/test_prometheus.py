@@ -18,7 +18,7 @@ import pytest
 from click.testing import CliRunner, Result
 from debian import needs
 from gazetteer_file import gazetteer_file
-from herd_process import Connection, Herd, herd_of, wait_until, write_secret
+from herd_process import Connection, RunningHerd, herd_of, wait_until, write_secret
 from observed import metrics_of_a_server
 from places_sim import InThread, simulator_in_thread
 from prometheus import SHIPPED, TARGETS, Prometheus, hasten, running_prometheus, seconds
@@ -239,7 +239,7 @@ def test_every_query_is_of_the_herd_that_is_chosen() -> None:
 class Live:
     """A herd, what stands in for Google, and the Prometheus that watches."""
 
-    def __init__(self, herd: Herd, google: InThread, prometheus: Prometheus, folder: Path) -> None:
+    def __init__(self, herd: RunningHerd, google: InThread, prometheus: Prometheus, folder: Path) -> None:
         self.herd = herd
         self.google = google
         self.prometheus = prometheus

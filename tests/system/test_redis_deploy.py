@@ -12,8 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from booted import Machine as Booted
-from booted import booted, copy_checkout
+from booted import BootedMachine, booted, copy_checkout
 from debian import needs
 from herd_process import ROOT, wait_until
 from newcomer import Machine, machine
@@ -312,7 +311,7 @@ def steps(title: str) -> list[str]:
 class Host:
     """A booted system, and the operator's shell in it: what one step exports, the next one has."""
 
-    def __init__(self, system: Booted) -> None:
+    def __init__(self, system: BootedMachine) -> None:
         self.system = system
         self._before = "cd /usr/src/proxyherd"
 

@@ -22,13 +22,21 @@ from typing import Any
 
 import pytest
 from debian import needs
-from herd_process import PATIENCE_SECONDS, Connection, Herd, Server, now, short_folder, wait_until
-from redis_cluster import Cluster, Node, running_cluster
+from herd_process import (
+    PATIENCE_SECONDS,
+    Connection,
+    RunningHerd,
+    ServerProcess,
+    now,
+    short_folder,
+    wait_until,
+)
+from redis_cluster import Cluster, RedisNode, running_cluster
 from redis_load import (
     BUSY_SLOTS,
     DEADLINE_SECONDS,
     PARTS,
-    Load,
+    RedisLoad,
     clients_of,
     knows,
     prepared_fronts,
@@ -72,7 +80,7 @@ def shared_cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="module")
-def shared_fronts(shared_cluster: Cluster) -> Iterator[Herd]:
+def shared_fronts(shared_cluster: Cluster) -> Iterator[RunningHerd]:
     with running_fronts(shared_cluster, "Ann", "Bob", "Cid") as herd:
         yield herd
 
@@ -85,7 +93,7 @@ def cluster(shared_cluster: Cluster) -> Cluster:
 
 
 @pytest.fixture
-def fronts(cluster: Cluster, shared_fronts: Herd) -> Iterator[Herd]:
+def fronts(cluster: Cluster, shared_fronts: RunningHerd) -> Iterator[RunningHerd]:
     assert cluster.running() == cluster.nodes
     wait_until_ready(shared_fronts)
     yield shared_fronts
@@ -103,16 +111,16 @@ def revive(cluster: Cluster) -> None:
     cluster.wait_until_ok()
 
 
-def wait_until_ready(fronts: Herd) -> None:
+def wait_until_ready(fronts: RunningHerd) -> None:
     for server in fronts.values():
         server.wait_until_ready()
 
 
-def wait_until_unready(fronts: Herd, *words: str) -> None:
+def wait_until_unready(fronts: RunningHerd, *words: str) -> None:
     """Wait until /readyz of every server says what is away."""
     for server in fronts.values():
 
-        def told(server: Server = server) -> bool:
+        def told(server: ServerProcess = server) -> bool:
             status, text = server.readiness()
             return status == 503 and all(word in text for word in words)
 
@@ -120,7 +128,7 @@ def wait_until_unready(fronts: Herd, *words: str) -> None:
 
 
 @contextlib.contextmanager
-def trouble(what: str, cluster: Cluster, fronts: Herd, load: Load, *parts: int) -> Iterator[None]:
+def trouble(what: str, cluster: Cluster, fronts: RunningHerd, load: RedisLoad, *parts: int) -> Iterator[None]:
     """Judge what the body does to parts of the table, when all is well again: nothing answered is lost, these parts were
     written again in time, and the others all along.
     """
@@ -140,11 +148,11 @@ def trouble(what: str, cluster: Cluster, fronts: Herd, load: Load, *parts: int) 
         assert pause.part < (UNHARMED_SECONDS if part not in parts else AWAY_SECONDS), (what, pauses)
 
 
-def load_of(fronts: Herd, connections: int = 4) -> Load:
-    return Load([*fronts.values()], connections=connections)
+def load_of(fronts: RunningHerd, connections: int = 4) -> RedisLoad:
+    return RedisLoad([*fronts.values()], connections=connections)
 
 
-def events(server: Server, event: str) -> list[dict[str, Any]]:
+def events(server: ServerProcess, event: str) -> list[dict[str, Any]]:
     """Return the events of that name; the log is too long to be parsed whole."""
     lines = server.log_file.read_bytes().splitlines()
     return [json.loads(line) for line in lines if b'"%b"' % event.encode() in line]
@@ -153,7 +161,9 @@ def events(server: Server, event: str) -> list[dict[str, Any]]:
 # --- masters that go
 
 
-def test_masters_killed_one_after_another_lose_no_answered_report(cluster: Cluster, fronts: Herd) -> None:
+def test_masters_killed_one_after_another_lose_no_answered_report(
+    cluster: Cluster, fronts: RunningHerd
+) -> None:
     with load_of(fronts) as load:
         for part in (0, 2):
             with trouble(f"master of part {part} killed", cluster, fronts, load, part):
@@ -164,7 +174,7 @@ def test_masters_killed_one_after_another_lose_no_answered_report(cluster: Clust
 
 
 def test_a_master_that_stands_still_for_seven_seconds_loses_no_answered_report(
-    cluster: Cluster, fronts: Herd
+    cluster: Cluster, fronts: RunningHerd
 ) -> None:
     with load_of(fronts) as load, trouble("master stopped for 7 s", cluster, fronts, load, 1):
         old = cluster.masters()[1]
@@ -179,7 +189,7 @@ def test_a_master_that_stands_still_for_seven_seconds_loses_no_answered_report(
 
 
 def test_a_master_that_wakes_while_a_replica_is_being_elected_is_not_used_again(
-    cluster: Cluster, fronts: Herd
+    cluster: Cluster, fronts: RunningHerd
 ) -> None:
     """What it takes then, the other replica may acknowledge, and the one that is elected lacks."""
     old = cluster.masters()[0]
@@ -196,16 +206,16 @@ def test_a_master_that_wakes_while_a_replica_is_being_elected_is_not_used_again(
         assert count_ups(server, old) == count
 
 
-def takes_for_dead(replica: Node, master: Node) -> bool:
+def takes_for_dead(replica: RedisNode, master: RedisNode) -> bool:
     return any("fail" in one.flags for one in replica.seen() if one.port == master.port)
 
 
-def count_ups(server: Server, master: Node) -> int:
+def count_ups(server: ServerProcess, master: RedisNode) -> int:
     return sum(one["master"] == master.address for one in events(server, "master_up"))
 
 
 def test_replicas_that_stand_still_while_their_master_is_killed_lose_no_answered_report(
-    cluster: Cluster, fronts: Herd
+    cluster: Cluster, fronts: RunningHerd
 ) -> None:
     with load_of(fronts) as load, trouble("replicas stopped, master killed", cluster, fronts, load, 2):
         victim = cluster.masters()[2]
@@ -220,7 +230,7 @@ def test_replicas_that_stand_still_while_their_master_is_killed_lose_no_answered
 
 @pytest.mark.parametrize("number", range(ROUNDS))
 def test_two_masters_killed_at_once_that_come_back_without_their_last_writes_lose_no_answered_report(
-    cluster: Cluster, fronts: Herd, number: int
+    cluster: Cluster, fronts: RunningHerd, number: int
 ) -> None:
     """No replica can be elected before they are back, and their own files lack what the disk had not taken yet."""
     with load_of(fronts) as load:
@@ -241,7 +251,7 @@ def test_two_masters_killed_at_once_that_come_back_without_their_last_writes_los
 
 
 def test_a_shard_killed_as_a_whole_waits_for_all_of_its_nodes_or_for_the_operator(
-    cluster: Cluster, fronts: Herd
+    cluster: Cluster, fronts: RunningHerd
 ) -> None:
     master = cluster.masters()[0]
     late, *others = replicas = cluster.replicas_of(master)
@@ -265,7 +275,7 @@ def ask(connection: Connection) -> bytes:
 
 
 def test_a_question_on_its_way_to_a_master_that_is_replaced_meanwhile_is_answered_by_the_new_one(
-    cluster: Cluster, fronts: Herd
+    cluster: Cluster, fronts: RunningHerd
 ) -> None:
     """The old master wakes with the question before it, and answers from what it held: only the seal tells. Servers that
     do not heed the count of WAIT tell the old state in nine of ten rounds.
@@ -296,7 +306,7 @@ def test_a_question_on_its_way_to_a_master_that_is_replaced_meanwhile_is_answere
 
 
 def test_an_idle_server_asked_as_an_old_master_wakes_does_not_tell_its_old_state(
-    cluster: Cluster, fronts: Herd
+    cluster: Cluster, fronts: RunningHerd
 ) -> None:
     """Server and master stand still together, as virtual machines do, and wake together."""
     clients = clients_of(0, 20, b"idle")
@@ -325,7 +335,7 @@ def test_an_idle_server_asked_as_an_old_master_wakes_does_not_tell_its_old_state
             assert [ask(connection) + b"\n" for _ in clients] == after
 
 
-def hears(server: Server, client: bytes) -> bytes:
+def hears(server: ServerProcess, client: bytes) -> bytes:
     """Let a client report; return the answer, or nothing where there is none."""
     return server.ask(b"IAMAT %b +1+1 %b" % (client, now()))
 
@@ -333,7 +343,9 @@ def hears(server: Server, client: bytes) -> bytes:
 # --- what is answered while a part is away
 
 
-def test_without_replicas_a_part_is_not_answered_and_the_others_are(cluster: Cluster, fronts: Herd) -> None:
+def test_without_replicas_a_part_is_not_answered_and_the_others_are(
+    cluster: Cluster, fronts: RunningHerd
+) -> None:
     with load_of(fronts) as load:
         since = time.monotonic()
         master = cluster.masters()[0]
@@ -354,7 +366,7 @@ def test_without_replicas_a_part_is_not_answered_and_the_others_are(cluster: Clu
         assert fronts["Bob"].knows(fronts["Ann"].hears(client).split()[3]).startswith(b"AT Ann ")
 
 
-def assert_closed_in_time(seconds: float, *asked: tuple[Server, bytes]) -> None:
+def assert_closed_in_time(seconds: float, *asked: tuple[ServerProcess, bytes]) -> None:
     """See that lines that nobody can answer are not answered, and their connections are closed after so many seconds: a
     batch may be in flight then, and the server looks once a second.
     """
@@ -370,7 +382,7 @@ def assert_closed_in_time(seconds: float, *asked: tuple[Server, bytes]) -> None:
 
 @pytest.mark.parametrize("parts", [(0, 1), (0, 1, 2)])
 def test_masters_that_are_all_away_are_waited_for_no_longer_than_the_deadline(
-    cluster: Cluster, fronts: Herd, parts: tuple[int, ...]
+    cluster: Cluster, fronts: RunningHerd, parts: tuple[int, ...]
 ) -> None:
     """Nobody can be elected: too few masters are left to vote."""
     with load_of(fronts) as load:
@@ -397,7 +409,7 @@ def test_masters_that_are_all_away_are_waited_for_no_longer_than_the_deadline(
 
 
 def test_a_master_that_has_lost_the_function_is_told_until_an_operator_loads_it(
-    cluster: Cluster, fronts: Herd
+    cluster: Cluster, fronts: RunningHerd
 ) -> None:
     with load_of(fronts) as load:
         master = cluster.masters()[1]
@@ -410,7 +422,7 @@ def test_a_master_that_has_lost_the_function_is_told_until_an_operator_loads_it(
 
 
 def test_where_memory_is_full_reports_are_refused_and_questions_answered(
-    cluster: Cluster, fronts: Herd
+    cluster: Cluster, fronts: RunningHerd
 ) -> None:
     known, new = clients_of(0, 2, b"memory")
     at_line = fronts["Ann"].hears(known)
@@ -447,7 +459,7 @@ def test_where_memory_is_full_reports_are_refused_and_questions_answered(
 
 
 def test_a_slot_moved_while_serving_loses_no_answered_report_and_harms_nobody(
-    cluster: Cluster, fronts: Herd
+    cluster: Cluster, fronts: RunningHerd
 ) -> None:
     with load_of(fronts) as load, trouble("slots moved to and fro", cluster, fronts, load):
         for slot in (BUSY_SLOTS[0], BUSY_SLOTS[-1]):
@@ -461,7 +473,7 @@ def test_a_slot_moved_while_serving_loses_no_answered_report_and_harms_nobody(
 
 
 def test_a_slot_whose_receiver_was_killed_is_served_again_when_its_move_has_been_mended(
-    cluster: Cluster, fronts: Herd
+    cluster: Cluster, fronts: RunningHerd
 ) -> None:
     """Until then its keys may be where nobody can ask: the one that was killed comes back as a replica."""
     ids = [client for client in clients_of(0, 100, b"mended") if TAG_SLOTS[tag(client)] == BUSY_SLOTS[0]]
@@ -510,7 +522,7 @@ class Troubles:
     tells no replica of that, so its new master denies what has moved already, until `redis-cli --cluster fix`.
     """
 
-    def __init__(self, cluster: Cluster, fronts: Herd, rng: random.Random) -> None:
+    def __init__(self, cluster: Cluster, fronts: RunningHerd, rng: random.Random) -> None:
         self._cluster = cluster
         self._fronts = fronts
         self._rng = rng
@@ -530,23 +542,23 @@ class Troubles:
     def _wait(self, *seconds: float) -> None:
         time.sleep(self._rng.choice(seconds))  # the instant is to be any
 
-    def _kill(self, master: Node) -> None:
+    def _kill(self, master: RedisNode) -> None:
         master.kill()
         self._wait(0, 0.5, 2, 3, 4)
         master.start()
 
-    def _stop(self, master: Node) -> None:
+    def _stop(self, master: RedisNode) -> None:
         master.freeze()
         self._wait(0.3, 0.9, 2, 2.5, 3, 3.5, 4, 7)
         master.thaw()
 
-    def _kill_replica(self, master: Node) -> None:
+    def _kill_replica(self, master: RedisNode) -> None:
         replica = self._rng.choice(self._cluster.replicas_of(master))
         replica.kill()
         self._wait(0, 1)
         replica.start()
 
-    def _stop_replicas_and_kill(self, master: Node) -> None:
+    def _stop_replicas_and_kill(self, master: RedisNode) -> None:
         replicas = self._cluster.replicas_of(master)
         for replica in replicas:
             replica.freeze()
@@ -555,44 +567,44 @@ class Troubles:
         for replica in replicas:
             replica.thaw()
 
-    def _wake_replica_and_kill(self, master: Node) -> None:
+    def _wake_replica_and_kill(self, master: RedisNode) -> None:
         replica = self._rng.choice(self._cluster.replicas_of(master))
         replica.freeze()
         self._wait(0.5, 1, 3)
         replica.thaw()
         master.kill()
 
-    def _move(self, _: Node) -> None:
+    def _move(self, _: RedisNode) -> None:
         slot = self._rng.choice(BUSY_SLOTS)
         home = self._cluster.owner(slot)
         to = self._rng.choice([node for node in self._cluster.masters() if node is not home])
         for _step in self._cluster.moving_slot(slot, to, keys_a_step=1):
             self._wait(0, 0.02)
 
-    def _fail_over(self, master: Node) -> None:
+    def _fail_over(self, master: RedisNode) -> None:
         replica = self._rng.choice(self._cluster.replicas_of(master))
         replica.client("CLUSTER", "FAILOVER")  # FORCE would lose what only the other replica has acknowledged
         wait_until(lambda: replica.is_master, f"{replica.address} is master")
 
-    def _kill_front(self, _: Node) -> None:
+    def _kill_front(self, _: RedisNode) -> None:
         server = self._rng.choice([*self._fronts.values()])
         server.kill()
         server.start()
         server.wait_until_ready()
 
-    def _forget_functions(self, master: Node) -> None:
+    def _forget_functions(self, master: RedisNode) -> None:
         master.client("FUNCTION", "FLUSH")
         self._wait(0, 0.5)
         self._cluster.load_function()
 
-    def _cut(self, master: Node) -> None:
+    def _cut(self, master: RedisNode) -> None:
         for _ in range(5):
             master.client("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
             self._wait(0.02)
 
 
 @pytest.mark.timeout(SECONDS + 600)
-def test_random_troubles_lose_no_answered_report(cluster: Cluster, fronts: Herd) -> None:
+def test_random_troubles_lose_no_answered_report(cluster: Cluster, fronts: RunningHerd) -> None:
     troubles = Troubles(cluster, fronts, random.Random(SEED))
     history = [f"PROXYHERD_REDIS_FAULTS_SEED={SEED} PROXYHERD_REDIS_FAULTS_SECONDS={SECONDS:g}"]
     end = time.monotonic() + SECONDS
@@ -666,7 +678,7 @@ def test_nodes_that_order_by_another_language_are_refused_with_the_remedy() -> N
 
 
 def test_a_shard_added_while_serving_takes_its_share_and_no_answered_report_is_lost(
-    cluster: Cluster, fronts: Herd
+    cluster: Cluster, fronts: RunningHerd
 ) -> None:
     with (
         load_of(fronts) as load,
@@ -683,5 +695,5 @@ def test_a_shard_added_while_serving_takes_its_share_and_no_answered_report_is_l
             wait_until(partial(masters_told, server, added), f"{server.name} knows the new master")
 
 
-def masters_told(server: Server, master: Node) -> bool:
+def masters_told(server: ServerProcess, master: RedisNode) -> bool:
     return master.address in events(server, "masters")[-1]["parts"]

@@ -24,9 +24,9 @@ from fake_google import FakeGoogle, Reply
 from herd_process import (
     ROOT,
     Connection,
-    Herd,
     Meanwhile,
-    Server,
+    RunningHerd,
+    ServerProcess,
     free_port,
     herd_of,
     now,
@@ -68,7 +68,7 @@ def carry_out(step: str, folder: Path) -> None:
     assert told.read_text() == "signal HUP herd:*\n"
 
 
-def hang_up(server: Server, event: str = "reloaded") -> None:
+def hang_up(server: ServerProcess, event: str = "reloaded") -> None:
     before = len(server.events(event))
     server.signal(signal.SIGHUP)
     wait_until(lambda: len(server.events(event)) > before, f"{server.name} logs {event}")
@@ -77,7 +77,7 @@ def hang_up(server: Server, event: str = "reloaded") -> None:
 class Reporting(Meanwhile):
     """Lets a client report to one server again and again, and wants each report at every other one."""
 
-    def __init__(self, herd: Herd, *names: str) -> None:
+    def __init__(self, herd: RunningHerd, *names: str) -> None:
         self.first, *self.others = (herd[name] for name in names)
         self.reports = 0
         super().__init__()
@@ -94,14 +94,14 @@ class Reporting(Meanwhile):
             self.reports += 1
 
 
-def restart(server: Server) -> None:
+def restart(server: ServerProcess) -> None:
     server.kill()
     server.start()
     server.wait_until_ready()
     server.wait_until_linked()
 
 
-def has_compared(server: Server, since: int) -> bool:
+def has_compared(server: ServerProcess, since: int) -> bool:
     """Return whether it has compared its table with each neighbour's since so many times in all."""
     return {one["neighbour"] for one in server.events("caught_up")[since:]} == {*server.neighbours}
 
@@ -220,12 +220,12 @@ def spellings(hidden: bytes) -> set[bytes]:
     return plain | as_json | logged
 
 
-def secrets_of(herd: Herd) -> set[bytes]:
+def secrets_of(herd: RunningHerd) -> set[bytes]:
     files = [file for file in (herd.folder / "var").iterdir() if file.name.startswith("secret")]
     return {KEY.encode(), *(file.read_bytes() for file in files if len(file.read_bytes()) == 32)}
 
 
-def written(herd: Herd) -> Iterator[tuple[str, bytes]]:
+def written(herd: RunningHerd) -> Iterator[tuple[str, bytes]]:
     """All that the herd's processes have written or show, but the secrets' own files."""
     for file in herd.folder.rglob("*"):
         if file.is_file() and not file.name.startswith(("secret", "key")) and ".venv" not in file.parts:
@@ -249,7 +249,7 @@ def children(pid: int) -> list[str]:
     ]
 
 
-def assert_kept(herd: Herd, *answers: bytes, also: set[bytes] = frozenset()) -> None:  # type: ignore[assignment]
+def assert_kept(herd: RunningHerd, *answers: bytes, also: set[bytes] = frozenset()) -> None:  # type: ignore[assignment]
     hidden = {spelling for one in secrets_of(herd) | also for spelling in spellings(one)}
     everything = [*written(herd), *((f"answer {answer[:40]!r}", answer) for answer in answers)]
     assert len(everything) > 3
@@ -259,7 +259,7 @@ def assert_kept(herd: Herd, *answers: bytes, also: set[bytes] = frozenset()) -> 
 
 
 def google_herd(
-    google: FakeGoogle, source: str, herd: Herd, provider: str = "google", more: str = ""
+    google: FakeGoogle, source: str, herd: RunningHerd, provider: str = "google", more: str = ""
 ) -> None:
     """Give all servers the key, by a file or by the environment."""
     text = herd.file.read_text()
@@ -342,7 +342,7 @@ def test_neither_an_open_breaker_nor_a_budget_at_its_end_shows_the_key(provider:
         assert_kept(herd, *answers)
 
 
-def asked_by_hand(herd: Herd) -> bytes:
+def asked_by_hand(herd: RunningHerd) -> bytes:
     """Return all that `proxyherd places` prints; what nobody caught would be a traceback."""
     command = ["--config", str(herd.file), "places", "1,1", "1", "--json"]
     result = CliRunner().invoke(cli.main, command, env={"GOOGLE_PLACES_API_KEY": None})

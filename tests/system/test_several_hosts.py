@@ -27,9 +27,9 @@ from certificates import MAKE_AUTHORITY, MAKE_CERTIFICATES, issue
 from debian import needs
 from herd_process import ROOT, now, short_folder, wait_until
 from hosts import (
+    Host,
+    HostNetwork,
     HostServer,
-    Machine,
-    Network,
     environ_of_a_desk,
     families,
     get,
@@ -75,7 +75,7 @@ GRACE_SECONDS = 5.0
 class Hosts:
     """Three hosts, the desk from which they are administered, and the servers that run on them."""
 
-    def __init__(self, net: Network, desk: Path) -> None:
+    def __init__(self, net: HostNetwork, desk: Path) -> None:
         self.net = net
         self.desk = desk
         self.herd = herd_file.load(EXAMPLE)
@@ -244,7 +244,7 @@ def test_a_host_has_only_its_own_keys_and_only_its_servers_user_may_read_them(wh
         pairs = [f"{server}.{kind}" for server in servers for kind in ("key", "pem")]
         assert sorted(keys) == sorted(["authority.pem", *pairs])
 
-        def readable(user: str, file: str, host: Machine = host) -> bool:
+        def readable(user: str, file: str, host: Host = host) -> bool:
             words = ["setpriv", "--reuid", user, "--regid", user, "--init-groups"]
             return host.tries(*words, "cat", f"/etc/proxyherd/{file}").returncode == 0
 
@@ -384,7 +384,7 @@ def test_a_neighbour_with_addresses_of_both_kinds_is_dialled_at_its_first_and_wh
 
 
 @contextlib.contextmanager
-def unplugged(net: Network, host: Machine) -> Iterator[None]:
+def unplugged(net: HostNetwork, host: Host) -> Iterator[None]:
     net.unplug(host)
     try:
         yield
@@ -393,7 +393,7 @@ def unplugged(net: Network, host: Machine) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def dropped(net: Network, host: Machine) -> Iterator[None]:
+def dropped(net: HostNetwork, host: Host) -> Iterator[None]:
     net.drop(host)
     try:
         yield
@@ -402,7 +402,7 @@ def dropped(net: Network, host: Machine) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def deaf(net: Network, host: Machine) -> Iterator[None]:
+def deaf(net: HostNetwork, host: Host) -> Iterator[None]:
     """The others' packets to it are lost; they hear it."""
     ways = [
         (other, address)
@@ -420,7 +420,7 @@ def deaf(net: Network, host: Machine) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def mute(net: Network, host: Machine) -> Iterator[None]:
+def mute(net: HostNetwork, host: Host) -> Iterator[None]:
     """What it sends is lost; it hears the others."""
     others = [address for name in net.machines if name != host.name for address in ADDRESSES[name]]
     for address in others:
@@ -443,7 +443,7 @@ def mute(net: Network, host: Machine) -> Iterator[None]:
 )
 def test_a_host_that_is_cut_off_is_noticed_on_both_sides_which_serve_on_and_agree_when_it_is_back(
     whole: Hosts,
-    failing: Callable[[Network, Machine], contextlib.AbstractContextManager[None]],
+    failing: Callable[[HostNetwork, Host], contextlib.AbstractContextManager[None]],
     seconds: float,
 ) -> None:
     links = cut_off(whole, "Jaquez")

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 from debian import needs
-from herd_process import PATIENCE_SECONDS, Server, herd_of, wait_until
+from herd_process import PATIENCE_SECONDS, ServerProcess, herd_of, wait_until
 from redis_cluster import Cluster
 
 MOST_SECONDS = 0.5
 
 
-def wait_for_first_answer(server: Server) -> None:
+def wait_for_first_answer(server: ServerProcess) -> None:
     """Start a server, and wait until it answers a connection."""
     server.start()
 

@@ -22,7 +22,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from herd_process import Herd, now, running_herd, wait_until
+from herd_process import RunningHerd, now, running_herd, wait_until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -38,30 +38,30 @@ ANN = herd_file.Server("Ann", (), (), (), ())
 
 
 @pytest.fixture(scope="module")
-def herd() -> Iterator[Herd]:
+def herd() -> Iterator[RunningHerd]:
     """Ann, linked with Bob, linked with Cid."""
     with running_herd([("Ann", "Bob"), ("Bob", "Cid")]) as herd:
         yield herd
 
 
-def command(herd: Herd, *arguments: str) -> list[str]:
+def command(herd: RunningHerd, *arguments: str) -> list[str]:
     return [sys.executable, "-m", "proxyherd", "status", "--config", str(herd.file), *arguments]
 
 
-def run(herd: Herd, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(herd: RunningHerd, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command(herd, *arguments), capture_output=True, text=True, timeout=600, check=False, cwd=herd.folder
     )
 
 
-def status(herd: Herd) -> tuple[int, dict[str, Any]]:
+def status(herd: RunningHerd) -> tuple[int, dict[str, Any]]:
     done = run(herd, "--json")
     assert done.stderr == ""
     return done.returncode, json.loads(done.stdout)
 
 
 @contextlib.contextmanager
-def cut(herd: Herd, name: str) -> Iterator[None]:
+def cut(herd: RunningHerd, name: str) -> Iterator[None]:
     """Kill a server, and have the herd whole again behind."""
     herd[name].kill()
     try:
@@ -72,7 +72,7 @@ def cut(herd: Herd, name: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def frozen(herd: Herd, name: str) -> Iterator[None]:
+def frozen(herd: RunningHerd, name: str) -> Iterator[None]:
     herd[name].freeze()
     try:
         yield
@@ -84,7 +84,7 @@ def frozen(herd: Herd, name: str) -> Iterator[None]:
 # JSON. -------------------------------------------------------------------------------------------------------
 
 
-def test_json_says_what_each_server_says_of_itself(herd: Herd) -> None:
+def test_json_says_what_each_server_says_of_itself(herd: RunningHerd) -> None:
     herd["Ann"].hears(b"kiwi")
     herd["Cid"].ask(b"FOO")
     wait_until(lambda: herd["Cid"].knows(b"kiwi"), "Cid knows")
@@ -105,7 +105,7 @@ def test_json_says_what_each_server_says_of_itself(herd: Herd) -> None:
     assert cid["commands"] >= 2
 
 
-def test_json_of_a_server_that_does_not_answer_is_unknown_and_exit_1(herd: Herd) -> None:
+def test_json_of_a_server_that_does_not_answer_is_unknown_and_exit_1(herd: RunningHerd) -> None:
     with cut(herd, "Cid"):
         herd["Bob"].wait_until_not_linked("Cid")
         code, told = status(herd)
@@ -121,7 +121,7 @@ def test_json_of_a_server_that_does_not_answer_is_unknown_and_exit_1(herd: Herd)
     assert re.search(r"^Cid cannot be asked: .*Connection refused", done.stderr, re.MULTILINE)
 
 
-def test_every_field_of_the_json_is_documented_and_no_other(herd: Herd) -> None:
+def test_every_field_of_the_json_is_documented_and_no_other(herd: RunningHerd) -> None:
     told = json.loads(run(herd, "--json").stdout)
     server = {**told["servers"][0], "rates": None}
     rates = ("seconds", "commands", "floods_in", "floods_out", "lag_p99_seconds")
@@ -215,7 +215,7 @@ def test_whatever_a_stranger_counts_makes_rates_that_are_numbers_or_none(
         json.dumps(status_command._rates_object(rates), allow_nan=False)
 
 
-def test_what_happens_is_seen_as_it_happens(herd: Herd) -> None:
+def test_what_happens_is_seen_as_it_happens(herd: RunningHerd) -> None:
     with watching(herd, "--json", "--interval", "0.1") as lines, herd["Ann"].connect() as connection:
         assert json.loads(next(lines))["servers"][0]["rates"] is None
         for line in lines:
@@ -230,7 +230,7 @@ def test_what_happens_is_seen_as_it_happens(herd: Herd) -> None:
 
 
 @contextlib.contextmanager
-def watching(herd: Herd, *arguments: str) -> Iterator[Iterator[str]]:
+def watching(herd: RunningHerd, *arguments: str) -> Iterator[Iterator[str]]:
     """Read along what `status --watch` prints into a pipe; Ctrl-C at the end is a good one."""
     with subprocess.Popen(
         command(herd, "--watch", *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -259,7 +259,7 @@ def table(lines: Iterator[str]) -> dict[str, list[str]]:
     raise AssertionError("the table ended")
 
 
-def test_a_table_that_goes_into_a_pipe_is_repeated_plainly(herd: Herd) -> None:
+def test_a_table_that_goes_into_a_pipe_is_repeated_plainly(herd: RunningHerd) -> None:
     with watching(herd, "--interval", "0.1") as lines:
         for _ in range(3):
             rows = table(lines)
@@ -284,7 +284,7 @@ def test_a_table_that_goes_into_a_pipe_is_repeated_plainly(herd: Herd) -> None:
         assert rows["Ann"][8] == "ok"
 
 
-def test_a_server_that_hangs_holds_up_no_other(herd: Herd) -> None:
+def test_a_server_that_hangs_holds_up_no_other(herd: RunningHerd) -> None:
     """In ten tables with less time between them than its deadline, the others have fresh figures all the while."""
 
     def seconds(state: str) -> float:
@@ -308,7 +308,7 @@ def test_a_server_that_hangs_holds_up_no_other(herd: Herd) -> None:
         assert seconds("unknown") < usual + 6
 
 
-def test_a_server_that_is_lost_becomes_unknown_and_comes_back(herd: Herd) -> None:
+def test_a_server_that_is_lost_becomes_unknown_and_comes_back(herd: RunningHerd) -> None:
     with watching(herd, "--interval", "0.1") as lines:
         assert table(lines)["Cid"][0] == "ready"
         with cut(herd, "Cid"):
@@ -328,7 +328,7 @@ def test_a_server_that_is_lost_becomes_unknown_and_comes_back(herd: Herd) -> Non
 class Terminal:
     """A terminal of so many lines on which `status --watch` runs."""
 
-    def __init__(self, herd: Herd, height: int) -> None:
+    def __init__(self, herd: RunningHerd, height: int) -> None:
         self._mine, its = pty.openpty()
         ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", height, 60, 0, 0))
         environ = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
@@ -364,7 +364,7 @@ class Terminal:
 
 
 @contextlib.contextmanager
-def terminal(herd: Herd, height: int) -> Iterator[Terminal]:
+def terminal(herd: RunningHerd, height: int) -> Iterator[Terminal]:
     one = Terminal(herd, height)
     try:
         yield one
@@ -375,7 +375,7 @@ def terminal(herd: Herd, height: int) -> Iterator[Terminal]:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_terminal_is_drawn_over_without_being_cleared_and_left_as_it_was(
-    herd: Herd, number: signal.Signals
+    herd: RunningHerd, number: signal.Signals
 ) -> None:
     with terminal(herd, 24) as screen:
         wait_until(lambda: len(screen.frames()) >= 3, "frames")
@@ -390,7 +390,7 @@ def test_a_terminal_is_drawn_over_without_being_cleared_and_left_as_it_was(
     assert screen.shown.endswith("\x1b[?7h\x1b[?25h")
 
 
-def test_a_table_that_is_higher_than_its_terminal_is_cut_and_says_so(herd: Herd) -> None:
+def test_a_table_that_is_higher_than_its_terminal_is_cut_and_says_so(herd: RunningHerd) -> None:
     with terminal(herd, 5) as screen:
         wait_until(screen.frames, "frames")
         screen.end(signal.SIGINT)
@@ -399,7 +399,7 @@ def test_a_table_that_is_higher_than_its_terminal_is_cut_and_says_so(herd: Herd)
     assert lines[3:] == ["and 2 more: make the window higher", ""]
 
 
-def test_an_interval_without_watching_is_bad_usage(herd: Herd) -> None:
+def test_an_interval_without_watching_is_bad_usage(herd: RunningHerd) -> None:
     done = run(herd, "--interval", "1")
     assert (done.returncode, done.stdout) == (2, "")
     assert "--interval goes with --watch" in done.stderr

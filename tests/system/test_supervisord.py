@@ -24,8 +24,8 @@ from typing import Self
 
 import pytest
 from debian import PATH, needs
-from herd_process import PATIENCE_SECONDS, ROOT, Server, now, read_rotated, wait_until
-from reporting import Load
+from herd_process import PATIENCE_SECONDS, ROOT, ServerProcess, now, read_rotated, wait_until
+from reporting import ReportingClient
 from supervised import Supervised, processes_in, supervised_herd
 
 pytestmark = pytest.mark.xdist_group("supervisord")
@@ -290,21 +290,21 @@ def test_tail_shows_events_as_they_come_and_goes_on_over_a_rotation(herd: Superv
     assert [event["command"] for event in clark.events("command")] == ["THIRD"]
 
 
-def load_on(server: Server) -> Load:
+def load_on(server: ServerProcess) -> ReportingClient:
     def batch(sent: int) -> list[bytes]:
         return [b"IAMAT load%d +1-1 %b" % (sent + each, now()) for each in range(5)]
 
-    return Load(server.connect(), batch, pause_seconds=0.002)
+    return ReportingClient(server.connect(), batch, pause_seconds=0.002)
 
 
-def has_a_log(server: Server) -> bool:
+def has_a_log(server: ServerProcess) -> bool:
     try:
         return server.log_file.stat().st_size > 0
     except FileNotFoundError:
         return False
 
 
-def logged(server: Server) -> Counter[str]:
+def logged(server: ServerProcess) -> Counter[str]:
     """Count the commands of the load in all files of a log, whoever rotated them."""
     commands = (event.get("command", "") for event in read_rotated(server.log_file))
     return Counter(command for command in commands if command.startswith("IAMAT load"))

@@ -24,10 +24,10 @@ from typing import Any
 
 import psutil
 import pytest
-from booted import Machine, booted, copy_checkout, remove_leftovers, system_python
+from booted import BootedMachine, booted, copy_checkout, remove_leftovers, system_python
 from debian import environ_to_fetch, needs
 from herd_process import now, read_rotated, wait_until
-from reporting import Load
+from reporting import ReportingClient
 
 from proxyherd.config import herd_file
 
@@ -62,7 +62,7 @@ def documented_steps() -> list[list[str]]:
 INSTALL, GIVE_KEY, UNINSTALL = documented_steps()
 
 
-def follow(machine: Machine, steps: list[str], stdin: str = "") -> None:
+def follow(machine: BootedMachine, steps: list[str], stdin: str = "") -> None:
     """Run steps as they stand. Only what fetches packages has this system's network."""
     for step in steps:
         fetches = step.startswith("make install")
@@ -75,14 +75,14 @@ def follow(machine: Machine, steps: list[str], stdin: str = "") -> None:
         )
 
 
-def files(machine: Machine) -> set[str]:
+def files(machine: BootedMachine) -> set[str]:
     """Return the files that there are more, or other ones, than before, but for what the running system writes."""
     own = ("/var/log/journal/", "/var/lib/systemd/", "/run/", "/tmp/", "/root/")
     return {file for file in machine.changed() if not file.startswith(own)}
 
 
 @pytest.fixture(scope="module")
-def bare() -> Iterator[tuple[Machine, set[str]]]:
+def bare() -> Iterator[tuple[BootedMachine, set[str]]]:
     """A booted system with a checkout, and what files it had before anything was installed."""
     system_python()
     with booted() as machine:
@@ -91,7 +91,7 @@ def bare() -> Iterator[tuple[Machine, set[str]]]:
 
 
 @pytest.fixture(scope="module")
-def machine(bare: tuple[Machine, set[str]]) -> Machine:
+def machine(bare: tuple[BootedMachine, set[str]]) -> BootedMachine:
     """The same, with the herd installed and started, from a checkout whose own herd's file is another's from then on."""
     install, *rest = INSTALL
     follow(bare[0], [install])
@@ -107,48 +107,48 @@ def unit(name: str) -> str:
     return f"proxyherd@{name}.service"
 
 
-def shown(machine: Machine, name: str, what: str) -> str:
+def shown(machine: BootedMachine, name: str, what: str) -> str:
     return machine.run(f"systemctl show --value --property={what} {unit(name)}").stdout.strip()
 
 
-def main_pid(machine: Machine, name: str) -> int:
+def main_pid(machine: BootedMachine, name: str) -> int:
     return int(shown(machine, name, "MainPID"))
 
 
-def states(machine: Machine) -> dict[str, str]:
+def states(machine: BootedMachine) -> dict[str, str]:
     units = " ".join(map(unit, SERVERS))
     done = machine.run(f"systemctl is-active {units}", check=False)
     return dict(zip(SERVERS, done.stdout.split(), strict=True))
 
 
-def wait_until_whole(machine: Machine) -> None:
+def wait_until_whole(machine: BootedMachine) -> None:
     machine.run("proxyherd status --wait 20")
 
 
-def ask(machine: Machine, name: str, line: bytes) -> bytes:
+def ask(machine: BootedMachine, name: str, line: bytes) -> bytes:
     with machine.connect(SERVERS[name].clients[0].port) as connection:
         return connection.ask(line)
 
 
-def hears(machine: Machine, name: str, client: str) -> bytes:
+def hears(machine: BootedMachine, name: str, client: str) -> bytes:
     """Let a client report at a server; return the AT line that all are to know."""
     answer = ask(machine, name, b"IAMAT %b +34.068930-118.445127 %b" % (client.encode(), now()))
     assert answer.startswith(b"AT "), answer
     return answer
 
 
-def knows(machine: Machine, name: str, at_line: bytes) -> bool:
+def knows(machine: BootedMachine, name: str, at_line: bytes) -> bool:
     answer = ask(machine, name, b"WHATSAT %b 0 0" % at_line.split()[3])
     return answer.startswith(at_line)
 
 
-def log(machine: Machine, name: str) -> list[dict[str, Any]]:
+def log(machine: BootedMachine, name: str) -> list[dict[str, Any]]:
     """Return the events of a server in all its files, the rotated and compressed ones too."""
     return read_rotated(machine.path(f"/var/log/proxyherd/{name}.log"))
 
 
 @contextlib.contextmanager
-def drop_in(machine: Machine, name: str, *lines: str) -> Iterator[None]:
+def drop_in(machine: BootedMachine, name: str, *lines: str) -> Iterator[None]:
     """Let settings of a service hold for one server, which is started anew, or for all with ""."""
     folder = machine.path(f"/run/systemd/system/{unit(name)}.d")
     folder.mkdir(parents=True)
@@ -164,7 +164,7 @@ def drop_in(machine: Machine, name: str, *lines: str) -> Iterator[None]:
 # --- start and stop
 
 
-def test_documented_steps_bring_up_all_servers(machine: Machine) -> None:
+def test_documented_steps_bring_up_all_servers(machine: BootedMachine) -> None:
     assert set(states(machine).values()) == {"active"}
     for name in SERVERS:
         assert (shown(machine, name, "NRestarts"), shown(machine, name, "Result")) == ("0", "success")
@@ -172,14 +172,14 @@ def test_documented_steps_bring_up_all_servers(machine: Machine) -> None:
     assert "proxyherd" not in machine.run("systemctl list-units --failed --plain --no-legend").stdout
 
 
-def test_running_server_shows_in_proc_which_version_it_runs(machine: Machine) -> None:
+def test_running_server_shows_in_proc_which_version_it_runs(machine: BootedMachine) -> None:
     """By which `make install` knows which ones to leave, whatever the sandbox does to paths."""
     [version] = machine.run("echo /usr/local/lib/proxyherd/*").stdout.split()
     for name in SERVERS:
         machine.run(f"grep -qF {version}/ /proc/{main_pid(machine, name)}/maps")
 
 
-def test_target_stops_and_starts_all_and_one_starts_alone(machine: Machine) -> None:
+def test_target_stops_and_starts_all_and_one_starts_alone(machine: BootedMachine) -> None:
     machine.run("systemctl stop proxyherd.target")  # which does not wait for them
     wait_until(lambda: set(states(machine).values()) == {"inactive"}, "all have stopped")
     machine.run("systemctl start proxyherd@Clark")
@@ -192,7 +192,7 @@ def test_target_stops_and_starts_all_and_one_starts_alone(machine: Machine) -> N
     wait_until_whole(machine)
 
 
-def test_after_a_reboot_the_herd_is_up_and_knows_what_it_knew(machine: Machine) -> None:
+def test_after_a_reboot_the_herd_is_up_and_knows_what_it_knew(machine: BootedMachine) -> None:
     at_line = hears(machine, "Bailey", "before-the-reboot")
     machine.reboot()
     assert set(states(machine).values()) == {"active"}
@@ -200,7 +200,7 @@ def test_after_a_reboot_the_herd_is_up_and_knows_what_it_knew(machine: Machine) 
     wait_until_whole(machine)
 
 
-def test_reload_opens_the_log_again(machine: Machine) -> None:
+def test_reload_opens_the_log_again(machine: BootedMachine) -> None:
     file = machine.path("/var/log/proxyherd/Clark.log")
     machine.run("mv /var/log/proxyherd/Clark.log /var/log/proxyherd/Clark.log.moved")
     pid = main_pid(machine, "Clark")
@@ -211,7 +211,7 @@ def test_reload_opens_the_log_again(machine: Machine) -> None:
     assert main_pid(machine, "Clark") == pid
 
 
-def test_restarted_server_catches_up_with_what_came_meanwhile(machine: Machine) -> None:
+def test_restarted_server_catches_up_with_what_came_meanwhile(machine: BootedMachine) -> None:
     at_lines: list[bytes] = []
     with ThreadPoolExecutor(1) as pool:
         restart = pool.submit(machine.run, "systemctl restart proxyherd@Clark")
@@ -227,7 +227,7 @@ def test_restarted_server_catches_up_with_what_came_meanwhile(machine: Machine) 
 # --- what goes wrong
 
 
-def test_killed_server_is_started_again_and_knows_what_it_answered(machine: Machine) -> None:
+def test_killed_server_is_started_again_and_knows_what_it_answered(machine: BootedMachine) -> None:
     at_line = hears(machine, "Clark", "before-the-kill")
     pid = main_pid(machine, "Clark")
     machine.run("systemctl kill --signal=KILL proxyherd@Clark")
@@ -236,7 +236,7 @@ def test_killed_server_is_started_again_and_knows_what_it_answered(machine: Mach
     assert knows(machine, "Clark", at_line)
 
 
-def test_server_that_hangs_is_ended_by_the_watchdog_and_started_again(machine: Machine) -> None:
+def test_server_that_hangs_is_ended_by_the_watchdog_and_started_again(machine: BootedMachine) -> None:
     assert shown(machine, "Clark", "WatchdogUSec") == "10s"
     at_line = hears(machine, "Clark", "before-the-hang")
     with drop_in(machine, "Clark", "WatchdogSec=2"):
@@ -251,7 +251,9 @@ def test_server_that_hangs_is_ended_by_the_watchdog_and_started_again(machine: M
     wait_until_whole(machine)
 
 
-def test_mistake_in_the_configuration_fails_at_once_says_why_and_is_not_repeated(machine: Machine) -> None:
+def test_mistake_in_the_configuration_fails_at_once_says_why_and_is_not_repeated(
+    machine: BootedMachine,
+) -> None:
     file = machine.path("/etc/proxyherd/herd.toml")
     good = file.read_text()
     file.write_text(good + "\n[timing]\nheartbeat = 1\n")
@@ -273,7 +275,7 @@ def test_mistake_in_the_configuration_fails_at_once_says_why_and_is_not_repeated
     wait_until_whole(machine)
 
 
-def test_server_whose_state_another_process_holds_starts_when_that_ends(machine: Machine) -> None:
+def test_server_whose_state_another_process_holds_starts_when_that_ends(machine: BootedMachine) -> None:
     machine.run("systemctl stop proxyherd@Clark")
     held = "/var/lib/proxyherd/Clark/lock"
     machine.run(
@@ -287,7 +289,7 @@ def test_server_whose_state_another_process_holds_starts_when_that_ends(machine:
     wait_until_whole(machine)
 
 
-def test_many_quick_failures_do_not_leave_a_server_down_for_good(machine: Machine) -> None:
+def test_many_quick_failures_do_not_leave_a_server_down_for_good(machine: BootedMachine) -> None:
     """Failures of a program that fails before each start, sooner than the server could, and without a pause
     between: the limit on starts, which would end this, counts starts whatever they fail by. One server stands for
     all, whose unit is the same; systemd says that no number of failures is too many.
@@ -304,7 +306,7 @@ def test_many_quick_failures_do_not_leave_a_server_down_for_good(machine: Machin
 # --- what is written, and what may be
 
 
-def test_key_is_a_credential_and_in_no_environment_and_no_secret_is_in_a_log(machine: Machine) -> None:
+def test_key_is_a_credential_and_in_no_environment_and_no_secret_is_in_a_log(machine: BootedMachine) -> None:
     follow(machine, GIVE_KEY, stdin=KEY + "\n")
     pid = main_pid(machine, "Clark")
     credentials = "/run/credentials/proxyherd@Clark.service"
@@ -344,7 +346,7 @@ def test_key_is_a_credential_and_in_no_environment_and_no_secret_is_in_a_log(mac
     wait_until_whole(machine)
 
 
-def test_files_are_for_those_whom_they_concern(machine: Machine) -> None:
+def test_files_are_for_those_whom_they_concern(machine: BootedMachine) -> None:
     names = ["/etc/proxyherd/secret", "/etc/proxyherd/herd.toml", "/var/log/proxyherd"]
     names += ["/var/log/proxyherd/Clark.log", "/var/lib/proxyherd", "/var/lib/proxyherd/Clark"]
     names += ["/usr/local/bin/proxyherd"]
@@ -361,7 +363,7 @@ def test_files_are_for_those_whom_they_concern(machine: Machine) -> None:
     assert machine.run("find /usr/local/lib/proxyherd -perm /022 ! -type l").stdout == ""
 
 
-def test_secret_that_came_readable_is_closed_at_boot(machine: Machine) -> None:
+def test_secret_that_came_readable_is_closed_at_boot(machine: BootedMachine) -> None:
     machine.run(
         "chmod 644 /etc/proxyherd/secret; touch /etc/proxyherd/secret.next; systemd-tmpfiles --create"
     )
@@ -371,7 +373,7 @@ def test_secret_that_came_readable_is_closed_at_boot(machine: Machine) -> None:
     assert found.stdout.splitlines() == ["root 600"] * 2
 
 
-def test_server_can_write_its_own_directories_only(machine: Machine) -> None:
+def test_server_can_write_its_own_directories_only(machine: BootedMachine) -> None:
     """Root itself, in the namespaces of the service, cannot do more than the sandbox lets anybody do."""
     tried = [
         "/etc",
@@ -387,7 +389,7 @@ def test_server_can_write_its_own_directories_only(machine: Machine) -> None:
     assert written == ["/var/lib/proxyherd/Clark", "/var/log/proxyherd"]
 
 
-def test_installed_units_are_what_systemd_understands_and_hardened(machine: Machine) -> None:
+def test_installed_units_are_what_systemd_understands_and_hardened(machine: BootedMachine) -> None:
     done = machine.run(
         "systemd-analyze verify proxyherd@Clark.service proxyherd.target proxyherd-gazetteer.service"
     )
@@ -400,19 +402,19 @@ def test_installed_units_are_what_systemd_understands_and_hardened(machine: Mach
 # --- logrotate
 
 
-def load_on(machine: Machine, name: str) -> Load:
+def load_on(machine: BootedMachine, name: str) -> ReportingClient:
     def batch(sent: int) -> list[bytes]:
         return [b"IAMAT load-%b-%d +1.0-2.0 %b" % (name.encode(), sent + n, now()) for n in range(50)]
 
-    return Load(machine.connect(SERVERS[name].clients[0].port), batch, pause_seconds=0.01)
+    return ReportingClient(machine.connect(SERVERS[name].clients[0].port), batch, pause_seconds=0.01)
 
 
-def rotation_is_over(loads: list[Load], goals: list[int], named: int) -> bool:
+def rotation_is_over(loads: list[ReportingClient], goals: list[int], named: int) -> bool:
     loaded = all(len(load.sent) >= goal for load, goal in zip(loads, goals, strict=True))
     return loaded and time.time() >= named + 1
 
 
-def test_logrotate_under_load_loses_and_doubles_no_line(machine: Machine) -> None:
+def test_logrotate_under_load_loses_and_doubles_no_line(machine: BootedMachine) -> None:
     """Clark's own rotation, by size, goes on at the same time; a server that is down makes no failure of it."""
     serve = "/usr/local/bin/proxyherd serve %i --config /etc/proxyherd/herd.toml --log-max-bytes 100000 --log-backups 9999"
     with drop_in(machine, "Clark", "ExecStart=", f"ExecStart={serve}"):
@@ -445,7 +447,7 @@ def test_logrotate_under_load_loses_and_doubles_no_line(machine: Machine) -> Non
 
 
 def test_uninstall_refuses_while_servers_run_then_leaves_data_and_nothing_else(
-    machine: Machine, bare: tuple[Machine, set[str]]
+    machine: BootedMachine, bare: tuple[BootedMachine, set[str]]
 ) -> None:
     stop, *rest = UNINSTALL
     refused = machine.run(f"cd {CHECKOUT}; {rest[-1]}", check=False)

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from debian import needs
-from herd_process import Herd, Server, herd_of, running_server, wait_until
+from herd_process import RunningHerd, ServerProcess, herd_of, running_server, wait_until
 from tailed import enter_folder, line, numbers, tail
 
 import proxyherd.cli.tail
@@ -163,7 +163,7 @@ def test_a_pipe_that_is_closed_is_a_good_end_at_once(folder: Path, follow: str) 
 class Talk:
     """Clients that talk to a server while its log is followed and rotated. They report: each report is logged."""
 
-    def __init__(self, server: Server, tail: Following) -> None:
+    def __init__(self, server: ServerProcess, tail: Following) -> None:
         self.server = server
         self.tail = tail
         self.sent: list[str] = []
@@ -185,7 +185,7 @@ class Talk:
 
 
 @contextlib.contextmanager
-def load(server: Server) -> Iterator[Talk]:
+def load(server: ServerProcess) -> Iterator[Talk]:
     """Follow the log of a server; in the end, all that was sent is to have been shown once, and in order."""
     with following(
         "--config", str(server.herd.file), "--logs", str(server.log_file.parent), "-n", "0"
@@ -259,7 +259,7 @@ def test_logs_of_real_servers_are_shown_with_what_strangers_sent() -> None:
     assert {one.split()[3] for one in told if "flood" in one} == {"flood_sent", "flood_received"}
 
 
-def real_tail(herd: Herd, *arguments: str) -> str:
+def real_tail(herd: RunningHerd, *arguments: str) -> str:
     command = [sys.executable, "-m", "proxyherd", "tail", "--config", str(herd.file), *arguments]
     return subprocess.run(
         command, capture_output=True, text=True, timeout=600, check=True, cwd=herd.folder

@@ -18,8 +18,8 @@ import pytest
 from certificates import MAKE_AUTHORITY, MAKE_CERTIFICATES, PAGE, issue, run
 from herd_process import (
     Connection,
-    Herd,
-    Server,
+    RunningHerd,
+    ServerProcess,
     herd_of,
     now,
     raise_descriptor_limit,
@@ -51,21 +51,21 @@ def stranger(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def tls_files(herd: Herd) -> Path:
+def tls_files(herd: RunningHerd) -> Path:
     return herd.folder / "var/tls"
 
 
 @contextlib.contextmanager
 def tls_herd(
     made: Path, edges: list[tuple[str, str]], *alone: str, more: str, cluster: Cluster | None = None
-) -> Iterator[Herd]:
+) -> Iterator[RunningHerd]:
     with herd_of(edges, *alone, more=more, cluster=cluster) as herd:
         shutil.copytree(made / "var/tls", tls_files(herd))
         yield herd
 
 
 @contextlib.contextmanager
-def tls_server(made: Path, limits: str = "", *, cluster: Cluster | None) -> Iterator[Server]:
+def tls_server(made: Path, limits: str = "", *, cluster: Cluster | None) -> Iterator[ServerProcess]:
     """Run Clark with TLS on its client port."""
     with tls_herd(made, [], "Clark", more=CLIENTS + limits, cluster=cluster) as herd:
         herd["Clark"].start()
@@ -74,14 +74,14 @@ def tls_server(made: Path, limits: str = "", *, cluster: Cluster | None) -> Iter
 
 
 @pytest.fixture(scope="module")
-def clark(made: Path, shared_cluster: Cluster | None) -> Iterator[Server]:
+def clark(made: Path, shared_cluster: Cluster | None) -> Iterator[ServerProcess]:
     """A server with TLS on its client port; the tests share it."""
     with tls_server(made, cluster=shared_cluster) as clark:
         yield clark
 
 
 @pytest.fixture
-def pair(made: Path) -> Iterator[Herd]:
+def pair(made: Path) -> Iterator[RunningHerd]:
     """Two neighbours with TLS between them, not started. Bailey dials."""
     with tls_herd(made, [("Bailey", "Bona")], more=PEERS + SOON) as herd:
         yield herd
@@ -91,7 +91,7 @@ class TlsConnection(Connection):
     """A client's connection inside TLS, which checks whom it speaks to."""
 
     def __init__(
-        self, server: Server, version: ssl.TLSVersion | None = None, *, receive_buffer: int = 0
+        self, server: ServerProcess, version: ssl.TLSVersion | None = None, *, receive_buffer: int = 0
     ) -> None:
         super().__init__(server.client_port, receive_buffer=receive_buffer)
         self.tls = self.context(server, version).wrap_socket(self.socket, server_hostname="localhost")
@@ -99,7 +99,7 @@ class TlsConnection(Connection):
         self._answers = self.socket.makefile("rb")
 
     @staticmethod
-    def context(server: Server, version: ssl.TLSVersion | None = None) -> ssl.SSLContext:
+    def context(server: ServerProcess, version: ssl.TLSVersion | None = None) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=tls_files(server.herd) / "authority.pem")
         if version is not None:
             context.minimum_version = context.maximum_version = version
@@ -115,16 +115,16 @@ def iamat(client: bytes) -> bytes:
     return b"IAMAT %b +34.068930-118.445127 %b" % (client, now())
 
 
-def told(server: Server, *events: str) -> str:
+def told(server: ServerProcess, *events: str) -> str:
     """All reasons that the log has for these events."""
     return "\n".join(one["reason"] for one in server.log() if one["event"] in events)
 
 
-def errors(server: Server) -> list[dict[str, Any]]:
+def errors(server: ServerProcess) -> list[dict[str, Any]]:
     return [one for one in server.log() if one["level"] == "error" and one["event"] != "reload_failed"]
 
 
-def hang_up(server: Server, event: str = "reloaded") -> None:
+def hang_up(server: ServerProcess, event: str = "reloaded") -> None:
     """Send SIGHUP and wait until the server tells what came of it."""
     before = len(server.events(event))
     server.signal(signal.SIGHUP)
@@ -136,7 +136,7 @@ def hang_up(server: Server, event: str = "reloaded") -> None:
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 def test_a_client_is_answered_inside_tls_in_order_however_much_it_pipelines(
-    clark: Server, version: ssl.TLSVersion
+    clark: ServerProcess, version: ssl.TLSVersion
 ) -> None:
     with TlsConnection(clark, version) as client:
         assert client.tls.version() == version.name.replace("v1_", "v1.")
@@ -153,7 +153,7 @@ def test_a_client_is_answered_inside_tls_in_order_however_much_it_pipelines(
 
 
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1 is deprecated")
-def test_an_old_version_of_tls_and_a_plain_client_are_refused_and_told(clark: Server) -> None:
+def test_an_old_version_of_tls_and_a_plain_client_are_refused_and_told(clark: ServerProcess) -> None:
     with pytest.raises((ssl.SSLError, ConnectionError)):
         TlsConnection(clark, ssl.TLSVersion.TLSv1_1)
     with clark.connect() as client:
@@ -177,7 +177,7 @@ def test_a_tls_client_at_a_plain_port_gets_no_tls(made: Path) -> None:
             TlsConnection(herd["Clark"])
 
 
-def test_close_notify_ends_both_directions_and_is_no_error(clark: Server) -> None:
+def test_close_notify_ends_both_directions_and_is_no_error(clark: ServerProcess) -> None:
     with TlsConnection(clark) as client:
         client.send(iamat(b"kiwi"))
         assert client.line().startswith(b"AT ")
@@ -191,7 +191,7 @@ def test_close_notify_ends_both_directions_and_is_no_error(clark: Server) -> Non
     assert clark.stderr() == ""
 
 
-def test_a_client_that_breaks_its_connection_is_no_error(clark: Server) -> None:
+def test_a_client_that_breaks_its_connection_is_no_error(clark: ServerProcess) -> None:
     with TlsConnection(clark) as client:
         client.send(b"FOO")
         client.line()
@@ -337,7 +337,7 @@ def test_neighbours_with_the_authoritys_certificates_link_and_flood(made: Path) 
             assert server.stderr() == ""
 
 
-def refused(herd: Herd) -> tuple[Server, Server]:
+def refused(herd: RunningHerd) -> tuple[ServerProcess, ServerProcess]:
     """Start both, and return them when each has tried: dialler, listener."""
     herd.start()
     bailey, bona = herd["Bailey"], herd["Bona"]
@@ -352,13 +352,13 @@ def refused(herd: Herd) -> tuple[Server, Server]:
     return bailey, bona
 
 
-def give(herd: Herd, name: str, made: Path, owner: str) -> None:
+def give(herd: RunningHerd, name: str, made: Path, owner: str) -> None:
     """Let a server show another certificate."""
     for kind in ("pem", "key"):
         shutil.copy(made / f"var/tls/{owner}.{kind}", tls_files(herd) / f"{name}.{kind}")
 
 
-def no_link(herd: Herd) -> None:
+def no_link(herd: RunningHerd) -> None:
     assert not herd["Bailey"].events("peer_opened")
     assert not herd["Bona"].events("peer_opened")
     assert not errors(herd["Bailey"])
@@ -369,7 +369,7 @@ def finds(pattern: str, text: Callable[[], str]) -> bool:
     return re.search(pattern, text()) is not None
 
 
-def told_all(server: Server) -> str:
+def told_all(server: ServerProcess) -> str:
     return told(server, "peer_unreachable", "peer_refused", "peer_closed")
 
 
@@ -381,7 +381,7 @@ BAD = {
 
 
 @pytest.fixture
-def star(made: Path, stranger: Path) -> Iterator[Herd]:
+def star(made: Path, stranger: Path) -> Iterator[RunningHerd]:
     """Mid, whose neighbours dial it (their names begin with A) or are dialled (Z), with bad certificates and good."""
     names = [f"{end}{kind}" for end in "AZ" for kind in (*BAD, "Good")]
     with tls_herd(made, [("Mid", name) for name in names], more=PEERS + SOON) as herd:
@@ -396,7 +396,7 @@ def star(made: Path, stranger: Path) -> Iterator[Herd]:
         yield herd
 
 
-def test_bad_certificates_are_refused_and_both_logs_say_why_and_good_ones_link(star: Herd) -> None:
+def test_bad_certificates_are_refused_and_both_logs_say_why_and_good_ones_link(star: RunningHerd) -> None:
     mid = star["Mid"]
     for kind, why in BAD.items():
         for dials, bad in ((True, star[f"A{kind}"]), (False, star[f"Z{kind}"])):
@@ -417,7 +417,7 @@ def test_bad_certificates_are_refused_and_both_logs_say_why_and_good_ones_link(s
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 def test_who_shows_no_certificate_is_refused_before_the_handshake_inside(
-    pair: Herd, version: ssl.TLSVersion
+    pair: RunningHerd, version: ssl.TLSVersion
 ) -> None:
     bona = pair["Bona"]
     bona.start()
@@ -438,7 +438,7 @@ def test_who_shows_no_certificate_is_refused_before_the_handshake_inside(
 
 
 @pytest.mark.parametrize("plain", ["Bailey", "Bona"])
-def test_a_plain_server_and_one_with_tls_refuse_each_other_and_say_so(pair: Herd, plain: str) -> None:
+def test_a_plain_server_and_one_with_tls_refuse_each_other_and_say_so(pair: RunningHerd, plain: str) -> None:
     text = pair.file.read_text()
     other = pair.file.with_name("plain.toml")
     other.write_text(text.replace(PEERS, ""))
@@ -454,7 +454,7 @@ def test_a_plain_server_and_one_with_tls_refuse_each_other_and_say_so(pair: Herd
     no_link(pair)
 
 
-def test_the_secret_is_needed_inside_tls_too(pair: Herd) -> None:
+def test_the_secret_is_needed_inside_tls_too(pair: RunningHerd) -> None:
     other = pair.folder / "var/other"
     other.touch(0o600)
     other.write_bytes(b"x" * 32)
@@ -486,7 +486,9 @@ def test_a_slow_tls_handshake_at_the_peer_port_is_given_up_and_strangers_are_few
 # Renewing. ----------------------------------------------------------------------------------------------------
 
 
-def test_a_renewed_certificate_is_shown_after_sighup_and_nobody_is_dropped_or_refused(clark: Server) -> None:
+def test_a_renewed_certificate_is_shown_after_sighup_and_nobody_is_dropped_or_refused(
+    clark: ServerProcess,
+) -> None:
     stop, serials, failures = threading.Event(), set[int](), list[str]()
 
     def keep_connecting() -> None:
@@ -541,7 +543,7 @@ def _encrypted(folder: Path) -> None:
 
 @pytest.mark.parametrize("spoil", [_cut, _gone, _of_another_key, _encrypted])
 def test_a_broken_file_at_sighup_is_told_and_the_old_ones_stay(
-    clark: Server, spoil: Callable[[Path], None]
+    clark: ServerProcess, spoil: Callable[[Path], None]
 ) -> None:
     folder = tls_files(clark.herd)
     good = {file: file.read_bytes() for file in folder.iterdir()}
@@ -591,7 +593,7 @@ def test_peers_certificates_and_then_their_authority_are_renewed_under_live_link
         herd["Clark"].wait_for_reason("peer_refused", "certificate is not accepted")
 
 
-def test_sighup_leaves_live_links_alone(pair: Herd) -> None:
+def test_sighup_leaves_live_links_alone(pair: RunningHerd) -> None:
     pair.start()
     pair.wait_until_whole()
     for _ in range(3):
@@ -604,7 +606,7 @@ def test_sighup_leaves_live_links_alone(pair: Herd) -> None:
         assert len(server.events("peer_opened")) == 1
 
 
-def test_a_broken_file_at_the_start_is_exit_2_and_names_it(pair: Herd) -> None:
+def test_a_broken_file_at_the_start_is_exit_2_and_names_it(pair: RunningHerd) -> None:
     bona = pair["Bona"]
     (tls_files(pair) / "authority.pem").write_text("nothing\n")
     bona.start()

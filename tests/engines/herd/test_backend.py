@@ -20,13 +20,13 @@ from proxyherd.engines.herd.journal import record
 
 def play(
     folder: Path,
-    body: Callable[[cost.Server, Any], Coroutine[Any, Any, Any]],
+    body: Callable[[cost.BareServer, Any], Coroutine[Any, Any, Any]],
     herd: str = "",
     journal: bytes = b"",
 ) -> Any:
     """Run a body with Bob's server, and its backend, which has not been started; with this segment in its journal."""
 
-    class Server(cost.Server):
+    class Server(cost.BareServer):
         pass
 
     if herd:
@@ -71,7 +71,7 @@ def test_neighbours_are_told_and_held_to_what_the_file_says(tmp_path: Path) -> N
         + "[limits]\nmax_line_bytes = 2000\n[timing]\nheartbeat_seconds = 0.25\nhandshake_seconds = 3\n"
     )
 
-    async def body(server: cost.Server, backend: Any) -> None:
+    async def body(server: cost.BareServer, backend: Any) -> None:
         secrets = secrets_of(tmp_path, cost.SECRET)
         herd = backend._herd
         terms = make_terms(herd, herd.servers["Bob"], secrets)
@@ -104,7 +104,7 @@ def test_it_replays_then_listens_for_neighbours_then_catches_up_and_then_is_read
 ) -> None:
     monkeypatch.setattr("proxyherd.engines.herd.durability.asyncio.to_thread", at_once)
 
-    async def body(_: cost.Server, backend: Any) -> None:
+    async def body(_: cost.BareServer, backend: Any) -> None:
         backend._binder = binder = Binder()
         dialled: list[bool] = []
         monkeypatch.setattr(backend.peers, "dial", lambda: dialled.append(True))
@@ -145,7 +145,7 @@ def test_neighbours_are_met_when_the_journal_has_been_replayed_and_then_those_wh
     monkeypatch.setattr("proxyherd.engines.herd.durability.asyncio.to_thread", at_once)
     line = b"AT Ann +0.100000000 kiwi +1+1 5"
 
-    async def body(server: cost.Server, backend: Any) -> None:
+    async def body(server: cost.BareServer, backend: Any) -> None:
         met: list[object] = []
 
         class Meets(Binder):
@@ -176,7 +176,7 @@ def test_neighbours_are_met_when_the_journal_has_been_replayed_and_then_those_wh
 def test_time_passes_on_the_links_from_the_end_of_the_replay_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def body(_: cost.Server, backend: Any) -> None:
+    async def body(_: cost.BareServer, backend: Any) -> None:
         ticks: list[float] = []
         monkeypatch.setattr(backend.peers, "tick", ticks.append)
         backend.tick()
@@ -197,7 +197,7 @@ def test_a_server_that_ends_lets_go_of_clients_that_wait_then_of_neighbours_and_
 ) -> None:
     monkeypatch.setattr("proxyherd.engines.herd.durability.asyncio.to_thread", at_once)
 
-    async def body(server: cost.Server, backend: Any) -> None:
+    async def body(server: cost.BareServer, backend: Any) -> None:
         asks = Pipeliner(server.daemon._turn, [b"WHATSAT kiwi 0 0"])
         await cost.settled()
         order: list[object] = []
@@ -240,7 +240,7 @@ def test_a_server_that_has_no_neighbours_is_ready_when_it_has_replayed(
 ) -> None:
     lone = '[servers]\nBob = { clients = "127.0.0.1:7", peers = "127.0.0.1:8", admin = "127.0.0.1:9" }\n'
 
-    async def body(_: cost.Server, backend: Any) -> None:
+    async def body(_: cost.BareServer, backend: Any) -> None:
         cast("HerdBackend", backend)._node.start(0.0)
         assert backend._node.ready == alone
 

@@ -46,16 +46,16 @@ def test_the_time_to_connect_does_not_end_just_when_a_lost_syn_is_sent_again(
 
 
 @contextlib.contextmanager
-def bob(folder: Path) -> Iterator[cost.Server]:
+def bob(folder: Path) -> Iterator[cost.BareServer]:
     """The server of tests/support/cost.py: Abe and Ann dial it."""
-    server = cost.Server(folder)
+    server = cost.BareServer(folder)
     try:
         yield server
     finally:
         server._log.close()
 
 
-def peers_of(server: cost.Server) -> Any:
+def peers_of(server: cost.BareServer) -> Any:
     return cast("Any", server.daemon._backend).peers
 
 
@@ -64,7 +64,7 @@ def pauses(seconds: list[float], folder: Path) -> list[float]:
     began: list[float] = []
     ended: list[float] = []
 
-    async def body(server: cost.Server) -> None:
+    async def body(server: cost.BareServer) -> None:
         server.assemble()
         loop = asyncio.get_running_loop()
         lives = iter(seconds)
@@ -193,7 +193,7 @@ class From(cost.Transport):
 def test_strangers_push_out_the_oldest_of_them_before_one_that_comes_from_a_neighbours_address(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def body(server: cost.Server) -> None:
+    async def body(server: cost.BareServer) -> None:
         loop = asyncio.get_running_loop()
         monkeypatch.setattr(loop, "getaddrinfo", NameServers(ann_example="192.0.2.7").getaddrinfo)
         server.assemble()
@@ -248,7 +248,7 @@ class Slow(cost.Transport):
 def parting(seconds: float, folder: Path) -> tuple[Slow, float]:
     """Stop a server whose neighbour takes so many seconds to read what it was sent; return how long it took."""
 
-    async def body(server: cost.Server) -> tuple[Slow, float]:
+    async def body(server: cost.BareServer) -> tuple[Slow, float]:
         server.assemble()
         loop, daemon = asyncio.get_running_loop(), server.daemon
         transport = Slow(1e9)

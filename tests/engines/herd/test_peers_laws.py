@@ -27,9 +27,9 @@ CID = Server(
 )
 
 
-def play(folder: Path, body: Callable[[cost.Server, Any], Coroutine[Any, Any, Any]]) -> Any:
+def play(folder: Path, body: Callable[[cost.BareServer, Any], Coroutine[Any, Any, Any]]) -> Any:
     """Run a body with the server of tests/support/cost.py, Bob, and his peers; he has Cid for a neighbour, too."""
-    server = cost.Server(folder)
+    server = cost.BareServer(folder)
 
     async def run() -> Any:
         server.assemble()
@@ -132,7 +132,7 @@ def told(peers: Any) -> list[Any]:
 def test_every_address_of_a_neighbour_is_dialled_once_in_turn_and_all_failures_are_told_together_in_one_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def body(_: cost.Server, peers: Any) -> None:
+    async def body(_: cost.BareServer, peers: Any) -> None:
         network = Network(monkeypatch, cid_example=["192.0.2.2", "192.0.2.1", "192.0.2.2"])
         network.errors["192.0.2.1"] = ConnectionRefusedError(111, "Connection refused")
         began = peers.loop.time()
@@ -159,7 +159,7 @@ def test_every_address_of_a_neighbour_is_dialled_once_in_turn_and_all_failures_a
 def test_a_name_that_cannot_be_looked_up_does_not_keep_the_next_address_waiting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hosts: list[str], seconds: float, why: str
 ) -> None:
-    async def body(_: cost.Server, peers: Any) -> None:
+    async def body(_: cost.BareServer, peers: Any) -> None:
         network = Network(monkeypatch, cid_example=hosts)
         network.errors["192.0.2.9"] = OSError(113, "No route to host")
         began = peers.loop.time()
@@ -177,7 +177,7 @@ def test_a_name_that_cannot_be_looked_up_does_not_keep_the_next_address_waiting(
 def test_a_visit_ends_with_the_link_that_was_live_and_goes_on_to_the_next_address_after_one_that_was_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, proved: bool
 ) -> None:
-    async def body(_: cost.Server, peers: Any) -> None:
+    async def body(_: cost.BareServer, peers: Any) -> None:
         def made(connection: PeerConnection) -> None:
             def end() -> None:
                 connection.link.proved = proved
@@ -201,7 +201,7 @@ def test_a_visit_ends_with_the_link_that_was_live_and_goes_on_to_the_next_addres
 def test_with_tls_the_other_must_be_who_is_meant_within_the_time_of_a_handshake_also_after_certificates_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def body(_: cost.Server, peers: Any) -> None:
+    async def body(_: cost.BareServer, peers: Any) -> None:
         network = Network(monkeypatch, cid_example=[])
         network.errors["192.0.2.9"] = OSError(113, "No route to host")
         renewed: list[object] = []
@@ -231,7 +231,7 @@ def test_with_tls_the_other_must_be_who_is_meant_within_the_time_of_a_handshake_
 def test_a_neighbour_that_does_not_read_is_let_go_past_peer_queue_bytes_and_no_earlier(
     tmp_path: Path,
 ) -> None:
-    async def body(server: cost.Server, peers: Any) -> None:
+    async def body(server: cost.BareServer, peers: Any) -> None:
         transport = Watched()
         connection, _ = await server.link("Ann", transport)
         told(peers)
@@ -249,7 +249,7 @@ def test_a_neighbour_that_does_not_read_is_let_go_past_peer_queue_bytes_and_no_e
 
 
 def test_a_connection_that_closes_is_written_to_no_more(tmp_path: Path) -> None:
-    async def body(server: cost.Server, _: Any) -> None:
+    async def body(server: cost.BareServer, _: Any) -> None:
         transport = Watched()
         await server.link("Ann", transport)
         transport.take()
@@ -262,7 +262,7 @@ def test_a_connection_that_closes_is_written_to_no_more(tmp_path: Path) -> None:
 
 
 def test_a_neighbour_that_says_more_than_is_learned_is_read_on_when_it_has_been(tmp_path: Path) -> None:
-    async def body(server: cost.Server, peers: Any) -> None:
+    async def body(server: cost.BareServer, peers: Any) -> None:
         transport = Watched()
         connection, _ = await server.link("Ann", transport)
         most = 262_144 + peers.terms.line_bytes
@@ -287,7 +287,7 @@ def test_a_neighbour_that_says_more_than_is_learned_is_read_on_when_it_has_been(
 def test_the_end_of_a_connection_is_told_once_with_its_reason_and_what_came_before_it_is_learned(
     tmp_path: Path, error: Exception | None
 ) -> None:
-    async def body(server: cost.Server, peers: Any) -> list[Any]:
+    async def body(server: cost.BareServer, peers: Any) -> list[Any]:
         connection, _ = await server.link("Ann", Watched())
         told(peers)
         down: list[Any] = []
@@ -319,7 +319,7 @@ def test_a_server_that_parts_says_so_and_waits_for_the_other_to_close(
 ) -> None:
     """Inside TLS nothing can be half closed."""
 
-    async def body(server: cost.Server, peers: Any) -> None:
+    async def body(server: cost.BareServer, peers: Any) -> None:
         transport = Watched(can_half_close=half)
         connection, _ = await server.link("Ann", transport)
         stranger = Watched()
@@ -343,7 +343,7 @@ def test_a_server_that_parts_says_so_and_waits_for_the_other_to_close(
 
 
 def test_a_connection_that_is_given_up_is_gone_at_once_and_only_once(tmp_path: Path) -> None:
-    async def body(server: cost.Server, peers: Any) -> None:
+    async def body(server: cost.BareServer, peers: Any) -> None:
         transport = Watched()
         connection, _ = await server.link("Ann", transport)
         connection.give_up("why")
@@ -359,7 +359,7 @@ def test_a_connection_that_is_given_up_is_gone_at_once_and_only_once(tmp_path: P
 
 
 def test_where_the_other_is_no_internet_address_nobody_is_known_by_it(tmp_path: Path) -> None:
-    async def body(_: cost.Server, peers: Any) -> None:
+    async def body(_: cost.BareServer, peers: Any) -> None:
         transport = Watched()
         transport._address = cast("Any", "")
         connection = PeerConnection(peers, None)
@@ -370,7 +370,7 @@ def test_where_the_other_is_no_internet_address_nobody_is_known_by_it(tmp_path: 
 
 
 def test_a_connection_that_cannot_be_served_is_ended_at_once_and_the_fault_is_logged(tmp_path: Path) -> None:
-    async def body(server: cost.Server, peers: Any) -> None:
+    async def body(server: cost.BareServer, peers: Any) -> None:
         transport = Watched()
         connection, _ = await server.link("Ann", transport)
         connection.fail(ValueError("why"))
@@ -389,7 +389,7 @@ def test_a_connection_that_was_half_made_when_its_time_was_over_is_ended(
 ) -> None:
     """As in a TLS handshake that never ends; uvloop would tell its protocol nothing more."""
 
-    async def body(_: cost.Server, peers: Any) -> None:
+    async def body(_: cost.BareServer, peers: Any) -> None:
         network = Network(monkeypatch, cid_example=[])
 
         async def half(protocol: Callable[[], PeerConnection], *_: object, **__: object) -> None:
@@ -412,7 +412,7 @@ def test_a_connection_that_was_half_made_when_its_time_was_over_is_ended(
 def test_a_server_dials_its_neighbours_that_sort_behind_it_and_looks_names_up_each_compare_seconds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def body(_: cost.Server, peers: Any) -> None:
+    async def body(_: cost.BareServer, peers: Any) -> None:
         peers._server = Server(
             name="Bob", clients=(), peers=(), admin=(), neighbours=("Ann", "Cid", "Boba", "Abe")
         )
@@ -435,7 +435,7 @@ def test_a_server_dials_its_neighbours_that_sort_behind_it_and_looks_names_up_ea
 
 
 def test_as_many_tls_handshakes_are_under_way_as_there_is_room_for_strangers(tmp_path: Path) -> None:
-    async def body(server: cost.Server, peers: Any) -> None:
+    async def body(server: cost.BareServer, peers: Any) -> None:
         most = peers.limits.max_peer_connections
         listener = peers.listener
         assert listener._room() == most
@@ -453,7 +453,7 @@ def test_as_many_tls_handshakes_are_under_way_as_there_is_room_for_strangers(tmp
 def test_what_is_told_of_connections_that_came_to_nothing_is_told_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def body(_: cost.Server, peers: Any) -> None:
+    async def body(_: cost.BareServer, peers: Any) -> None:
         woken: list[bool] = []
         monkeypatch.setattr(peers.engine, "wake", lambda: woken.append(True))
         peers._refused("203.0.113.1", "it speaks plain")
@@ -482,7 +482,7 @@ def test_who_dials_with_tls_and_is_closed_before_a_word_is_told_to_think_of_its_
             certificate = {"subjectAltName": [("DNS", "Cid"), ("IP Address", "192.0.2.9")]}
             return {"ssl_object": tls or None, "peercert": certificate}.get(name)
 
-    async def body(_: cost.Server, peers: Any) -> None:
+    async def body(_: cost.BareServer, peers: Any) -> None:
         connection = PeerConnection(peers, dial)
         connection.connection_made(cast("asyncio.Transport", WithTls()))
         assert connection.link.certified == (frozenset({"Cid"}) if tls else None)
@@ -501,7 +501,7 @@ def test_who_dials_with_tls_and_is_closed_before_a_word_is_told_to_think_of_its_
 
 
 def test_a_stranger_is_one_until_its_link_is_live_or_over(tmp_path: Path) -> None:
-    async def body(_: cost.Server, peers: Any) -> None:
+    async def body(_: cost.BareServer, peers: Any) -> None:
         connection = PeerConnection(peers, None)
         connection.connection_made(cast("asyncio.Transport", Watched()))
         found = []
@@ -516,7 +516,7 @@ def test_a_stranger_is_one_until_its_link_is_live_or_over(tmp_path: Path) -> Non
 def test_a_link_whose_time_is_up_is_told_and_lets_everybody_know_that_time_has_passed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def body(server: cost.Server, peers: Any) -> None:
+    async def body(server: cost.BareServer, peers: Any) -> None:
         connection, _ = await server.link("Ann", Watched())
         told(peers)
         passed: list[object] = []
@@ -536,7 +536,7 @@ def test_a_link_whose_time_is_up_is_told_and_lets_everybody_know_that_time_has_p
 def test_a_server_that_parts_tells_that_it_stops_and_has_no_links_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def body(server: cost.Server, peers: Any) -> None:
+    async def body(server: cost.BareServer, peers: Any) -> None:
         await server.link("Ann", Watched())
         told(peers)
         woken: list[bool] = []
@@ -555,7 +555,7 @@ def test_a_server_that_parts_tells_that_it_stops_and_has_no_links_left(
 def test_neighbours_have_until_the_deadline_to_read_what_they_were_sent(
     tmp_path: Path, unsent: int, seconds: float
 ) -> None:
-    async def body(server: cost.Server, peers: Any) -> None:
+    async def body(server: cost.BareServer, peers: Any) -> None:
         transport = Watched()
         await server.link("Ann", transport)
         PeerConnection(peers, "Cid")  # it has no connection yet

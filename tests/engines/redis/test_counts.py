@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 from deciding import said
-from fake_redis import Connection, FullError, Master, RefusedError, TryAgainError, World, run
+from fake_redis import FakeConnection, FullError, Master, RefusedError, TryAgainError, World, run
 from msgspec.structs import replace
 from played_cluster import NOW, Asker, Front, iamat, namesakes, one_of_each, played, whatsat
 
@@ -414,7 +414,7 @@ def test_a_fault_of_ours_is_told_with_the_master_and_ends_nothing() -> None:
         world = World()
         faults, bug = [ZeroDivisionError("ours")], ZeroDivisionError("ours too")
 
-        async def connect(address: Address) -> Connection:
+        async def connect(address: Address) -> FakeConnection:
             if faults:
                 raise faults.pop()
             return await world.connect(address)

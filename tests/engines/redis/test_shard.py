@@ -6,7 +6,7 @@ import asyncio
 from itertools import pairwise
 
 import pytest
-from fake_redis import Clockwork, Connection, RefusedError, World, run
+from fake_redis import Clockwork, FakeConnection, RefusedError, World, run
 from msgspec.structs import replace
 
 from proxyherd.config.herd_file import Address
@@ -46,11 +46,11 @@ class Dialled:
         (self.master,) = self.world.masters.values()
         loop = asyncio.get_running_loop()
 
-        async def connect(address: Address) -> Connection:
+        async def connect(address: Address) -> FakeConnection:
             self.times.append(loop.time())
             if self.master.is_down:
                 raise RefusedError("away")
-            return Connection(self.master)
+            return FakeConnection(self.master)
 
         library = replace(self.world.library, connect=connect)
         self.shard = Shard(self.master.address, self.desk, library, seconds=1.0, gathers=gathers)
