@@ -22,26 +22,26 @@ INTRODUCTION = """\
 
 *Written by docs/make_configuration.py from proxyherd/config/schema.py; change it there.*
 
-One TOML file describes the whole herd, and every server of it reads the same one: `deploy/herd.toml`, or the one
-that `--config` or `PROXYHERD_CONFIG` names. A key that nobody knows, a value out of its bounds and a contradiction
-are errors that name file, key and remedy; `proxyherd check-config` finds them without starting anything.
+One TOML file describes the whole herd, and every server reads the same file: `deploy/herd.toml`, or the one named by
+`--config` or `PROXYHERD_CONFIG`. Unknown keys, values out of bounds, and contradictions are errors. The message names
+file, key and remedy. `proxyherd check-config` checks a file without starting a server.
 
 ## Servers and edges
 
 ```toml
-edges = [["Bailey", "Bona"]]        # who is linked with whom; an edge goes both ways
+edges = [["Bailey", "Bona"]]        # pairs of neighbours; an edge goes both ways
 
 [servers.Bailey]
-clients = "127.0.0.1:10000"         # where clients come in
-peers = "127.0.0.1:10100"           # where neighbours come in
-admin = ["127.0.0.1:10200", "[::1]:10200"]   # one address or several, IPv4, IPv6 or a host name
+clients = "127.0.0.1:10000"         # where clients connect
+peers = "127.0.0.1:10100"           # where neighbours connect
+admin = ["127.0.0.1:10200", "[::1]:10200"]   # one address or several: IPv4, IPv6 or a host name
 ```
 
-`0.0.0.0` is every IPv4 address of the host, and `[::]` every IPv6 address: it takes no IPv4. Where clients come by both,
+`0.0.0.0` means every IPv4 address of the host. `[::]` means every IPv6 address, but no IPv4 address. To listen on all,
 write both: `clients = ["0.0.0.0:10000", "[::]:10000"]`.
 
-A name is a letter and up to 62 letters, digits, `-` and `_`. With `engine = "redis"` in `[table]` servers have no
-links: there are no `edges`, and no `peers`; nor is there a `[durability]`.
+A server's name is a letter and up to 62 more letters, digits, `-` or `_`. With `engine = "redis"` in `[table]`, servers
+have no links, so the file has no `edges`, no `peers` and no `[durability]`.
 """
 
 SECTIONS = {
@@ -109,7 +109,7 @@ def page() -> str:
     parts = [INTRODUCTION]
     for name, section in SECTIONS.items():
         parts.append(f"\n## `[{name}]`\n\n{' '.join((section.__doc__ or '').split())}\n\n")
-        parts.append("| key | default | from, to | what and why |\n| --- | --- | --- | --- |\n")
+        parts.append("| key | default | bounds | meaning |\n| --- | --- | --- | --- |\n")
         parts.extend(f"| {' | '.join((f'`{key}`', *more))} |\n" for key, *more in described(section))
     return "".join(parts)
 
