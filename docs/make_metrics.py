@@ -3,7 +3,7 @@
 .venv/bin/python docs/make_metrics.py           writes it
 .venv/bin/python docs/make_metrics.py --check   exit 1 if it is not current
 
-What to ask of them stands in the page only: all from that heading on is left as it is.
+The section "What to ask" exists only in the page: all from that heading on is left as it is.
 """
 
 from __future__ import annotations
@@ -28,30 +28,31 @@ BY_HAND = "## What to ask"
 INTRODUCTION = """\
 # Metrics
 
-*Down to "What to ask" written by docs/make_metrics.py from the files of proxyherd/telemetry; change it there.*
+*All above "What to ask" is written by docs/make_metrics.py from the files of proxyherd/telemetry; change it there.*
 
-Each server has its own on its admin port, in Prometheus' text format or OpenMetrics, whichever is asked for:
-`curl http://127.0.0.1:10203/metrics`. Units are seconds and bytes. All counters begin at 0 when the server starts. A
-label has few values; no client ID is ever one. Which server it is, Prometheus adds as `instance`.
+Each server serves its metrics on its admin port, as Prometheus' text format or as OpenMetrics:
+`curl http://127.0.0.1:10203/metrics`. Units are seconds and bytes. All counters start at 0 when the server starts.
+Labels have few values, and never a client ID. Prometheus adds the label `instance`, which identifies the server.
 
 | metric | type | labels | meaning |
 | --- | --- | --- | --- |
 """
 
 VALUES = """
-Besides, there are the `process_*`, `python_info` and `python_gc_*` metrics of Prometheus' Python client: memory,
-CPU, descriptors, start time.
+There are also the metrics `process_*`, `python_info` and `python_gc_*` of Prometheus' Python client: memory, CPU,
+file descriptors, start time.
 
 ## Buckets
 
-Of each histogram there are `_bucket`, `_sum` and `_count`. Bounds of buckets, in seconds, besides `+Inf`:
+Each histogram has the series `_bucket`, `_sum` and `_count`. These are the upper bounds of its buckets, besides
+`+Inf`. They are in seconds, except those of `proxyherd_batch_commands`:
 
 | histogram | bounds |
 | --- | --- |
 """
 
 LOGGED = {"`outcome` of `proxyherd_places_calls_total`": "[`places_call`](logs.md#places_call)"}
-"""Values that the log has too, and the page on the log explains."""
+"""Labels whose values docs/logs.md explains, because the log has them too."""
 
 
 def metrics() -> Metrics:
@@ -66,7 +67,7 @@ METRICS = metrics()
 
 
 def coded(text: str) -> str:
-    """Return a help text with what is a key, a path or a value in code."""
+    """Return a help text in which keys, paths and values are marked as code."""
     return re.sub(r"(?<![\w`])(?:/\w+|\w*_\w+)", r"`\g<0>`", text)
 
 
@@ -85,7 +86,7 @@ def described(metric: MetricWrapperBase) -> tuple[str, str, str, str]:
 
 
 def build() -> tuple[str, str, str, str]:
-    """Return the row of the one metric that is set once and for all."""
+    """Return the row of the one metric that never changes."""
     [family] = [one for one in METRICS.registry.collect() if one.name == "proxyherd_build"]
     labels = ", ".join(f"`{label}`" for label in family.samples[0].labels)
     return f"`{family.samples[0].name}`", "gauge", labels, coded(family.documentation.lower())
@@ -100,18 +101,18 @@ def buckets() -> Iterator[tuple[str, str]]:
 
 
 def commands() -> Iterator[tuple[str, str, str]]:
-    """Return command, outcome and meaning; a command stands in its first row only."""
+    """Return command, outcome and meaning; only the first row of a command names it."""
     for command, outcomes in groupby(COMMANDS, key=lambda row: row[0]):
         for number, (_, outcome, meaning) in enumerate(outcomes):
             yield "" if number else f"`{command}`", f"`{outcome}`", coded(meaning)
 
 
 def labels() -> Iterator[tuple[str, str]]:
-    """Return whose label it is, and its values; those of gauges last."""
+    """Return each label with its metric, and its values; labels of gauges come last."""
     gauges = [described(one)[0].strip("`") for one in METRICS.all if isinstance(one, Gauge)]
     for metric, label, values in sorted(METRICS.labels, key=lambda row: row[0] in gauges):
         whose = f"`{label}` of `{metric}`"
-        told = "; ".join(f"`{value}`" + (f", {coded(why)}" if why else "") for value, why in values.items())
+        told = "; ".join(f"`{value}`" + (f" ({coded(why)})" if why else "") for value, why in values.items())
         told = told if any(values.values()) else told.replace(";", ",")
         yield whose, told + (f": see {LOGGED[whose]}" if whose in LOGGED else "")
 

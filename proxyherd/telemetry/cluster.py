@@ -41,13 +41,13 @@ class ClusterObserver:
             "Reports and queries that were sent to a master again",
             why={
                 "moved": "another master has this part of the table now",
-                "asked": "it is on its way there",
-                "split": "half of it",
+                "asked": "this part is moving to another master now",
+                "split": "half of this part has moved already",
                 "late": "no reply within timeout_seconds",
                 "lost": "the connection broke",
                 "unsealed": "too few replicas have acknowledged",
-                "full": "Redis has no room for what may have been stored already",
-                "refused": "by Redis, and the log says why",
+                "full": "Redis has no memory left, and the batch may have been stored before",
+                "refused": "by Redis; the log says why",
             },
         )
         self._waiting = metrics.gauge(

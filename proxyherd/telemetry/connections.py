@@ -10,13 +10,13 @@ from proxyherd.telemetry.metrics import Metrics
 REASONS: Final = {
     "closed by client": "",
     "broken by client": "",
-    "idle": "for idle_seconds",
-    "slow reader": "for slow_reader_seconds",
-    "HTTP request": "a line of its form",
+    "idle": "no complete line for idle_seconds",
+    "slow reader": "read nothing for slow_reader_seconds",
+    "HTTP request": "sent an HTTP request",
     "server stops": "",
-    "no answer from the cluster": "for deadline_seconds of [redis]",
-    "internal error": "the log has its traceback as internal_error",
-    "refused": "too many, or a TLS handshake failed",
+    "no answer from the cluster": "within deadline_seconds of [redis]",
+    "internal error": "a bug; the event internal_error has the traceback",
+    "refused": "too many connections, or a failed TLS handshake",
 }
 """Why a connection ended."""
 

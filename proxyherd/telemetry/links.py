@@ -46,8 +46,8 @@ class LinkObserver:
             "proxyherd_flood_updates_total",
             "Updates that crossed a link live, by neighbour, direction and whether they were news",
             neighbour=None,
-            direction={"in": "", "out": "always news, as it was to this server"},
-            news={"true": "", "false": "it was known here already"},
+            direction={"in": "", "out": "always with news true: a server only passes on what is new to it"},
+            news={"true": "", "false": "this server knew it already"},
         )
         self.updates = self._updates.counter
         self._batches = metrics.tally(

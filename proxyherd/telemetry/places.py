@@ -42,16 +42,16 @@ OUTCOMES: Final = {
     "nonsense": "",
     "abandoned": "",
 }
-"""What becomes of a call; docs/logs.md explains them."""
+"""The outcomes of calls; docs/logs.md explains them."""
 
 SPARED: Final = {
-    "shared": "with one under way",
-    "kept": "there was an answer that may be kept",
-    "shed": "too many",
-    "late": "less time was left than answers take",
-    "breaker": "it is open",
-    "budget": "used up",
-    "unrecorded": "the budget cannot be recorded",
+    "shared": "used the answer of a call that was under way",
+    "kept": "answered from the cache",
+    "shed": "too many queries wait",
+    "late": "too little time was left for an answer",
+    "breaker": "the circuit breaker is open",
+    "budget": "the budget is used up",
+    "unrecorded": "calls cannot be recorded in the budget",
 }
 """Why a query, or a further attempt at it, cost no call."""
 
@@ -76,7 +76,7 @@ class PlacesObserver:
                 "OVER_QUERY_LIMIT": "",
                 "REQUEST_DENIED": "",
                 "UNKNOWN_ERROR": "",
-                "OTHER": "what Google has not documented",
+                "OTHER": "a status that Google has not documented",
             },
         )
         self.in_flight = metrics.gauge(
