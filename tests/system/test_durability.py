@@ -100,7 +100,7 @@ def test_told_to_stop_it_exits_0_and_keeps_everything() -> None:
 
 def wait_until_replayed(server: ServerProcess) -> None:
     """Wait until it is ready, as long as a busy machine takes for a journal of some size."""
-    wait_until(lambda: server.readiness()[0] == 200, f"{server.name} is ready", 60)
+    wait_until(lambda: server.readiness()[0] == 200, f"{server.name} is ready", 300)
 
 
 @contextlib.contextmanager

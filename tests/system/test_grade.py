@@ -137,7 +137,7 @@ def test_our_herd_scores_in_full_whoever_is_linked_with_whom(topology: Path) -> 
         herd = GradedHerd(judged, edges, Kept(running))
         report = asyncio.run(judging.judge(herd, sections=sections, seconds=PATIENCE_SECONDS))
         logged = [event for one in running.values() for event in one.log()]
-    assert [one.id for one in report.results if one.outcome != "passed"] == []
+    assert {one.id: one.fault or one.left_out for one in report.results if one.outcome != "passed"} == {}
     made, possible = report.points()
     assert made == possible > 60
     assert not [one for one in logged if one["level"] == "error"]
