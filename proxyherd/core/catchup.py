@@ -10,7 +10,15 @@ from __future__ import annotations
 
 from collections import deque
 
-from proxyherd.core.peer_messages import AskDigests, AskLeaf, AskRange, Batch, Digests, Misspoken, Request
+from proxyherd.core.peer_messages import (
+    AskDigests,
+    AskLeaf,
+    AskRange,
+    BatchHeader,
+    Digests,
+    Misspoken,
+    Request,
+)
 from proxyherd.core.sizes import SIZES
 from proxyherd.core.table import Table
 
@@ -61,7 +69,7 @@ class Pull:
                 self._differs(f"{answer.node}{digit:x}", own, below)
         self._todo.extendleft(reversed(below))  # depth first: what waits stays small
 
-    def batch(self, answer: Batch) -> None:
+    def batch(self, answer: BatchHeader) -> None:
         """Take note that these leaves have come."""
         last = self._ranges.pop(answer.first, answer.first)
         if not answer.first < answer.next <= last:

@@ -20,16 +20,16 @@ _REFUSED: Final = 16
 """The part of all that may wait, as its divisor, that is refused between two searches for queries of connections that are gone."""
 
 
-class Connection(Protocol):
-    """What is asked of a client's connection."""
+class Asker(Protocol):
+    """Who has asked a query: a client's connection."""
 
     @property
     def gone(self) -> bool:
         """Whether nobody is there any more to be answered."""
 
 
-C = TypeVar("C", bound=Connection)
-Query: TypeAlias = tuple[C, bytes, Reply]
+C = TypeVar("C", bound=Asker)
+EarlyQuery: TypeAlias = tuple[C, bytes, Reply]
 
 
 class EarlyQueries(Generic[C]):
@@ -37,9 +37,9 @@ class EarlyQueries(Generic[C]):
 
     def __init__(self, sizes: Sizes = SIZES) -> None:
         self._most, self._most_bytes = sizes.early_queries, sizes.early_query_bytes
-        self._waiting: defaultdict[bytes, list[Query[C]]] = defaultdict(list)
-        self._due: deque[Query[C]] = deque()
-        self._left: list[Query[C]] = []
+        self._waiting: defaultdict[bytes, list[EarlyQuery[C]]] = defaultdict(list)
+        self._due: deque[EarlyQuery[C]] = deque()
+        self._left: list[EarlyQuery[C]] = []
         self._count = self._bytes = 0  # of those that wait or are due
         self._refusing = 0  # as many are refused before the next search for those that left
 
@@ -67,9 +67,9 @@ class EarlyQueries(Generic[C]):
         self._bytes += len(line)
         return True
 
-    def known(self, news: Iterable[News]) -> list[Query[C]]:
+    def known(self, news: Iterable[News]) -> list[EarlyQuery[C]]:
         """Take out those about clients that these news are about."""
-        taken: list[Query[C]] = []
+        taken: list[EarlyQuery[C]] = []
         for one in news:
             if one.client in self._waiting:
                 taken += self._waiting.pop(one.client)
@@ -80,16 +80,16 @@ class EarlyQueries(Generic[C]):
         self._due.extend(chain.from_iterable(self._waiting.values()))
         self._waiting.clear()
 
-    def due(self, most: int) -> list[Query[C]]:
+    def due(self, most: int) -> list[EarlyQuery[C]]:
         """Take out up to `most` of those that are due."""
         return self._out([self._due.popleft() for _ in range(min(most, len(self._due)))])
 
-    def left(self) -> list[Query[C]]:
+    def left(self) -> list[EarlyQuery[C]]:
         """Take out those that were dropped because their connections are gone."""
         left, self._left = self._left, []
         return left
 
-    def _out(self, taken: list[Query[C]]) -> list[Query[C]]:
+    def _out(self, taken: list[EarlyQuery[C]]) -> list[EarlyQuery[C]]:
         self._count -= len(taken)
         self._bytes -= sum(len(line) for _, line, _ in taken)
         return taken
@@ -117,10 +117,10 @@ class EarlyQueries(Generic[C]):
         return self._count < self._most and self._bytes + size <= self._most_bytes
 
 
-def _split(queries: Iterable[Query[C]]) -> tuple[list[Query[C]], list[Query[C]]]:
+def _split(queries: Iterable[EarlyQuery[C]]) -> tuple[list[EarlyQuery[C]], list[EarlyQuery[C]]]:
     """Return the queries whose connections are here, and those whose connections are gone."""
-    here: list[Query[C]] = []
-    gone: list[Query[C]] = []
+    here: list[EarlyQuery[C]] = []
+    gone: list[EarlyQuery[C]] = []
     for query in queries:
         (gone if query[0].gone else here).append(query)
     return here, gone

@@ -31,19 +31,19 @@ from msgspec import Struct
 from proxyherd.core.framing import LineFramer, Overlong
 from proxyherd.core.messages import At, Malformed, parse_at
 from proxyherd.core.peer_messages import (
-    Batch,
+    BatchHeader,
     Changed,
     Digests,
     Done,
-    Event,
+    LinkEvent,
     Misspoken,
     Proved,
     Request,
     Updates,
     is_hex,
-    parse,
+    parse_message,
     plain,
-    write,
+    write_message,
 )
 from proxyherd.core.sizes import SIZES
 
@@ -108,7 +108,7 @@ class Link:
         self._transcript: bytes  # what both have agreed on
         self._framer = LineFramer(_HANDSHAKE_LINE_BYTES)
         self._out: list[bytes] = []
-        self._batch: Batch | None = None
+        self._batch: BatchHeader | None = None
         self._batch_left: int  # lines of the batch that are still to come
         self.opened = self._heard = self._spoke = now
         if dial is not None:
@@ -127,9 +127,9 @@ class Link:
         if self.state is not State.CLOSED:
             self._framer.receive(data)
 
-    def events(self, most: int) -> list[Event]:
+    def events(self, most: int) -> list[LinkEvent]:
         """Make events of up to `most` lines of what was received. Closes the link where they break the protocol."""
-        events: list[Event] = []
+        events: list[LinkEvent] = []
         self.more = False
         try:
             while self.state in (State.HELLO, State.PROVING) and most > 0:
@@ -174,11 +174,11 @@ class Link:
 
     def send(self, message: Request | Digests | Done | Changed) -> None:
         """Send a message about catching up."""
-        self._out.append(write(message))
+        self._out.append(write_message(message))
 
     def send_batch(self, first: int, following: int, lines: list[bytes]) -> None:
         """Answer AskLeaf and AskRange: all lines wanted of the leaves from `first` up to `following`."""
-        self._out.append(write(Batch(first, following, len(lines))))
+        self._out.append(write_message(BatchHeader(first, following, len(lines))))
         self._out.extend(line + b"\n" for line in lines)
 
     # The clock, and the end. ---------------------------------------------------------------------------------
@@ -205,7 +205,7 @@ class Link:
 
     # The handshake. ------------------------------------------------------------------------------------------
 
-    def _handshake(self, line: bytes | Overlong) -> list[Event]:
+    def _handshake(self, line: bytes | Overlong) -> list[LinkEvent]:
         if isinstance(line, Overlong):
             raise Misspoken("no handshake, but a line without end")
         if line.startswith(b"REFUSED "):
@@ -260,7 +260,7 @@ class Link:
     def _proof(self, role: bytes, secret: bytes) -> bytes:
         return hmac.new(secret, role + b"\n" + self._transcript, "sha256").hexdigest().encode()
 
-    def _proved(self, words: list[bytes]) -> list[Event]:
+    def _proved(self, words: list[bytes]) -> list[LinkEvent]:
         if len(words) != 2 or words[0] != b"PROOF":
             raise Misspoken("no proof where one was due")
         role = b"listener" if self.dialled else b"dialler"
@@ -280,7 +280,7 @@ class Link:
 
     # A live link. --------------------------------------------------------------------------------------------
 
-    def _live(self, lines: list[bytes | Overlong], events: list[Event]) -> None:
+    def _live(self, lines: list[bytes | Overlong], events: list[LinkEvent]) -> None:
         ats: list[At] = []
         recent = _parse_recent
 
@@ -312,11 +312,11 @@ class Link:
         finally:
             flush()
 
-    def _message(self, line: bytes, events: list[Event]) -> None:
-        message = parse(line, self.terms.depth)
+    def _message(self, line: bytes, events: list[LinkEvent]) -> None:
+        message = parse_message(line, self.terms.depth)
         if self._batch is not None:
             raise Misspoken(f"broke off a batch with {plain(line)}")
-        if isinstance(message, Batch) and message.lines:
+        if isinstance(message, BatchHeader) and message.lines:
             self._batch, self._batch_left = message, message.lines
         else:
             events.append(message)

@@ -39,11 +39,11 @@ from proxyherd.core.peer_messages import (
     AskDigests,
     AskLeaf,
     AskRange,
-    Batch,
+    BatchHeader,
     Changed,
     Digests,
     Done,
-    Event,
+    LinkEvent,
     Misspoken,
     Proved,
     Updates,
@@ -242,7 +242,7 @@ class Node:
         if link.dialled or not len(self.table):
             self._walks.begin(neighbour)
 
-    def _act(self, neighbour: Neighbour, event: Event, now: float) -> None:
+    def _act(self, neighbour: Neighbour, event: LinkEvent, now: float) -> None:
         match event:
             case Updates(ats, caught_up):
                 self._learn(neighbour, ats, caught_up)
@@ -250,7 +250,7 @@ class Node:
                 self.notes.append(Skipped(neighbour.name, line, "no AT line"))
             case AskDigests() | AskLeaf() | AskRange():
                 self._walks.serve(neighbour, event)
-            case Digests() | Batch():
+            case Digests() | BatchHeader():
                 self._walks.answered(neighbour, event, now)
                 self.ready = self.ready or self._walks.ended
             case Done():

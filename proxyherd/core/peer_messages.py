@@ -57,7 +57,7 @@ class AskRange(Struct, frozen=True):
     last: int
 
 
-class Batch(Struct, frozen=True):
+class BatchHeader(Struct, frozen=True):
     """The lines wanted of the leaves from `first` up to `next`: this many."""
 
     first: int
@@ -74,21 +74,23 @@ class Changed(Struct, frozen=True):
 
 
 Request: TypeAlias = AskDigests | AskLeaf | AskRange
-Event: TypeAlias = Proved | Updates | Malformed | Request | Digests | Batch | Done | Changed
+LinkEvent: TypeAlias = Proved | Updates | Malformed | Request | Digests | BatchHeader | Done | Changed
 
 
 class Misspoken(Exception):  # noqa: N818 - their fault, not an error of ours
     """The other broke the protocol; the text says how."""
 
 
-def parse(line: bytes, depth: int = SIZES.depth) -> Request | Digests | Batch | Done | Changed:
+def parse_message(line: bytes, depth: int = SIZES.depth) -> Request | Digests | BatchHeader | Done | Changed:
     """Parse a line that is no AT line, where trees have this depth; of a BATCH, `lines` are still to come. Raises
     Misspoken.
     """
     leaves: int = FANOUT**depth
     match line.split(b" "):
         case [b"BATCH", first, following, lines]:
-            return Batch(_number(first, leaves - 1), _number(following, leaves), _number(lines, _MOST_LINES))
+            return BatchHeader(
+                _number(first, leaves - 1), _number(following, leaves), _number(lines, _MOST_LINES)
+            )
         case [b"DIGESTS", node]:
             return AskDigests(_node(node, depth))
         case [b"DIGEST", node, digests] if len(digests) == FANOUT * _HASH_DIGITS:
@@ -104,7 +106,7 @@ def parse(line: bytes, depth: int = SIZES.depth) -> Request | Digests | Batch | 
     raise Misspoken(f"broke the protocol with {plain(line)}")
 
 
-def write(message: Request | Digests | Batch | Done | Changed) -> bytes:
+def write_message(message: Request | Digests | BatchHeader | Done | Changed) -> bytes:
     """Return a message as its line, with LF."""
     match message:
         case AskDigests(node):
@@ -115,7 +117,7 @@ def write(message: Request | Digests | Batch | Done | Changed) -> bytes:
             return b"LEAF %x %b\n" % (leaf, b"".join(b"%016x" % one for one in known) or b"-")
         case AskRange(first, last):
             return b"RANGE %x %x\n" % (first, last)
-        case Batch(first, following, lines):
+        case BatchHeader(first, following, lines):
             return b"BATCH %x %x %x\n" % (first, following, lines)
         case Done():
             return b"DONE\n"

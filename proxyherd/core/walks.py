@@ -20,7 +20,7 @@ from proxyherd.core.peer_messages import (
     AskDigests,
     AskLeaf,
     AskRange,
-    Batch,
+    BatchHeader,
     Digests,
     Done,
     Misspoken,
@@ -140,7 +140,7 @@ class Walks:
     def _start_walk(self) -> None:
         self._chores.append(_Chore(self._due[0], None))
 
-    def answered(self, neighbour: Neighbour, event: Digests | Batch, now: float) -> None:
+    def answered(self, neighbour: Neighbour, event: Digests | BatchHeader, now: float) -> None:
         """Go on with a walk. Raises Misspoken on an answer that was not asked for."""
         if neighbour.pull is None:
             raise Misspoken("answered what was not asked for")

@@ -14,11 +14,11 @@ from proxyherd.core.peer_messages import (
     AskDigests,
     AskLeaf,
     AskRange,
-    Batch,
+    BatchHeader,
     Digests,
     Misspoken,
     Request,
-    write,
+    write_message,
 )
 from proxyherd.core.sizes import FANOUT, SIZES
 from proxyherd.core.table import Table
@@ -59,10 +59,10 @@ def test_an_empty_table_asks_for_everything_and_is_done_with_its_last_batch() ->
     assert not walk.done
     assert walk.requests() == [AskRange(0, LEAVES)]
     assert walk.requests() == [], "once"
-    walk.batch(Batch(0, 5, 1))
+    walk.batch(BatchHeader(0, 5, 1))
     assert not walk.done
     assert walk.requests() == [AskRange(5, LEAVES)], "the rest"
-    walk.batch(Batch(5, LEAVES, 0))
+    walk.batch(BatchHeader(5, LEAVES, 0))
     assert walk.done
     assert walk.requests() == []
 
@@ -84,7 +84,7 @@ def test_a_walk_goes_down_where_digests_differ_and_asks_for_a_leaf_by_what_is_he
     walk.digests(digests("6a8", _b=1))
     assert walk.requests() == [AskLeaf(0x6A8B, frozenset(own.hashes(0x6A8B)))]
     assert not walk.done
-    walk.batch(Batch(0x6A8B, 0x6A8C, 1))
+    walk.batch(BatchHeader(0x6A8B, 0x6A8C, 1))
     assert walk.done
 
 
@@ -130,7 +130,7 @@ def test_a_leaf_whose_hashes_are_longer_than_a_line_is_asked_for_whole(
         asked = walk.requests()
     (request,) = asked
     assert isinstance(request, AskLeaf) == fits
-    assert len(write(request)) - 1 <= line_bytes
+    assert len(write_message(request)) - 1 <= line_bytes
     if not fits:
         assert request == AskRange(0xFFFF, LEAVES)
 
@@ -153,11 +153,11 @@ def test_sixteen_requests_are_under_way_at_most_and_each_answer_makes_room_for_o
     [
         Digests("0", [0] * FANOUT),
         Digests("", [0] * FANOUT),
-        Batch(0, 5, 0),
+        BatchHeader(0, 5, 0),
     ],
     ids=["another node", "the same node twice", "a batch"],
 )
-def test_digests_that_were_not_asked_for_are_refused(answer: Digests | Batch) -> None:
+def test_digests_that_were_not_asked_for_are_refused(answer: Digests | BatchHeader) -> None:
     walk = pull(per_leaf={0: 1, 1: 1})
     walk.requests()
     walk.digests(digests(""))
@@ -168,14 +168,14 @@ def test_digests_that_were_not_asked_for_are_refused(answer: Digests | Batch) ->
 @pytest.mark.parametrize(
     ("batch", "right"),
     [
-        (Batch(0, 1, 0), True),
-        (Batch(0, LEAVES, 0), True),
-        (Batch(0, 0, 0), False),  # it does not move on
-        (Batch(1, 2, 0), False),  # another range
+        (BatchHeader(0, 1, 0), True),
+        (BatchHeader(0, LEAVES, 0), True),
+        (BatchHeader(0, 0, 0), False),  # it does not move on
+        (BatchHeader(1, 2, 0), False),  # another range
     ],
 )
 def test_a_batch_begins_where_it_was_asked_to_moves_on_and_ends_within_what_was_asked(
-    batch: Batch, right: bool
+    batch: BatchHeader, right: bool
 ) -> None:
     walk = pull()
     walk.requests()
@@ -193,7 +193,7 @@ def test_a_batch_that_goes_past_what_was_asked_is_refused() -> None:
     walk.digests(digests("", _0=own, _1=1))
     assert walk.requests() == [AskRange(width, 2 * width)]
     with pytest.raises(Misspoken):
-        walk.batch(Batch(width, 2 * width + 1, 0))
+        walk.batch(BatchHeader(width, 2 * width + 1, 0))
 
 
 def test_leaves_and_digests_are_calculated_as_the_page_of_the_protocol_says() -> None:

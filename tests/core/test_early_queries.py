@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from proxyherd.core.early_queries import EarlyQueries, Query
+from proxyherd.core.early_queries import EarlyQueries, EarlyQuery
 from proxyherd.core.messages import Whatsat
 from proxyherd.core.node import News
 from proxyherd.core.reply import Reply
@@ -32,7 +32,7 @@ def query(client: bytes) -> Reply:
     return Reply("whatsat", "waiting", None, Whatsat(client, b"0", 0))
 
 
-def replies(queries: list[Query[Asking]]) -> list[Reply]:
+def replies(queries: list[EarlyQuery[Asking]]) -> list[Reply]:
     return [reply for _, _, reply in queries]
 
 

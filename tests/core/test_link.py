@@ -22,16 +22,16 @@ from proxyherd.core.peer_messages import (
     AskDigests,
     AskLeaf,
     AskRange,
-    Batch,
+    BatchHeader,
     Changed,
     Digests,
     Done,
-    Event,
+    LinkEvent,
     Misspoken,
     Proved,
     Updates,
-    parse,
-    write,
+    parse_message,
+    write_message,
 )
 
 SECRET, OTHER_SECRET = b"s" * 32, b"o" * 32
@@ -61,14 +61,14 @@ def listener(*secrets: bytes, nonce: bytes = LISTENER_NONCE, now: float = 0) -> 
     return Link(terms("Bona", *secrets), dial=None, nonce=nonce, now=now)
 
 
-def hear(link: Link, data: bytes, now: float = 0) -> list[Event]:
+def hear(link: Link, data: bytes, now: float = 0) -> list[LinkEvent]:
     link.receive_data(data, now)
     return link.events(ALL)
 
 
-def talk(left: Link, right: Link, now: float = 0) -> tuple[list[Event], list[Event]]:
+def talk(left: Link, right: Link, now: float = 0) -> tuple[list[LinkEvent], list[LinkEvent]]:
     """Carry what both have to say until neither has anything; return what either heard."""
-    heard: tuple[list[Event], list[Event]] = ([], [])
+    heard: tuple[list[LinkEvent], list[LinkEvent]] = ([], [])
     while (there := left.data_to_send(now)) + (back := right.data_to_send(now)):
         for link, data, events in ((right, there, heard[1]), (left, back, heard[0])):
             if data:
@@ -161,7 +161,7 @@ def test_both_prove_the_secret_the_dialler_first_and_it_never_crosses_the_wire()
 @pytest.mark.parametrize("end", [dialler, listener])
 def test_a_handshake_ends_the_same_byte_by_byte(end: Callable[[], Link]) -> None:
     link, other = end(), (listener if end is dialler else dialler)()
-    events: list[Event] = []
+    events: list[LinkEvent] = []
     while (there := link.data_to_send(0)) + (back := other.data_to_send(0)):
         for byte in back:
             events += hear(link, bytes([byte]))
@@ -188,7 +188,7 @@ def test_a_long_line_right_behind_a_proof_is_judged_by_the_limit_of_a_live_link(
 def test_what_waits_behind_the_lines_asked_for_is_told(most: int) -> None:
     right = listener()
     right.receive_data(hello() + b"PROOF " + proof(b"dialler") + b"\n" + (at() + b"\n") * 3, 0)
-    events: list[Event] = []
+    events: list[LinkEvent] = []
     for _ in range(20):
         events += right.events(most)
         if not right.more:
@@ -548,7 +548,7 @@ def test_part_of_a_line_is_a_sign_of_life() -> None:
 
 # A live link. -------------------------------------------------------------------------------------------------
 
-MESSAGES: list[AskDigests | AskLeaf | AskRange | Digests | Batch | Done | Changed] = [
+MESSAGES: list[AskDigests | AskLeaf | AskRange | Digests | BatchHeader | Done | Changed] = [
     AskDigests(""),
     AskDigests("a5f"),
     Digests("", [0] * 16),
@@ -557,13 +557,13 @@ MESSAGES: list[AskDigests | AskLeaf | AskRange | Digests | Batch | Done | Change
     AskLeaf(0, frozenset({0, 1, 2**64 - 1})),
     AskRange(0, 0x10000),
     AskRange(0xFFFF, 0x10000),
-    Batch(0, 0x10000, 0),
+    BatchHeader(0, 0x10000, 0),
     Done(),
     Changed(),
 ]
 
 
-WIRE: list[tuple[bytes, AskDigests | AskLeaf | AskRange | Digests | Batch | Done | Changed]] = [
+WIRE: list[tuple[bytes, AskDigests | AskLeaf | AskRange | Digests | BatchHeader | Done | Changed]] = [
     (b"DIGESTS -", AskDigests("")),
     (b"DIGESTS 6a8", AskDigests("6a8")),
     (b"DIGEST - " + b"00" * 127 + b"ff", Digests("", [0] * 15 + [255])),
@@ -572,9 +572,9 @@ WIRE: list[tuple[bytes, AskDigests | AskLeaf | AskRange | Digests | Batch | Done
     (b"LEAF 0 07eea4865f6d5d00", AskLeaf(0, frozenset({0x07EEA4865F6D5D00}))),
     (b"RANGE 0 10000", AskRange(0, 65_536)),
     (b"RANGE a ff", AskRange(10, 255)),
-    (b"BATCH 6a8b 6a8c 1", Batch(0x6A8B, 0x6A8C, 1)),
-    (b"BATCH 0 10000 1f", Batch(0, 65_536, 31)),
-    (b"BATCH ffff 10000 100000000", Batch(65_535, 65_536, 2**32)),
+    (b"BATCH 6a8b 6a8c 1", BatchHeader(0x6A8B, 0x6A8C, 1)),
+    (b"BATCH 0 10000 1f", BatchHeader(0, 65_536, 31)),
+    (b"BATCH ffff 10000 100000000", BatchHeader(65_535, 65_536, 2**32)),
     (b"DONE", Done()),
     (b"CHANGED", Changed()),
 ]
@@ -583,8 +583,8 @@ WIRE: list[tuple[bytes, AskDigests | AskLeaf | AskRange | Digests | Batch | Done
 
 @pytest.mark.parametrize(("line", "message"), WIRE, ids=[line[:16].decode() for line, _ in WIRE])
 def test_messages_are_these_bytes_on_the_wire(line: bytes, message: Any) -> None:
-    assert write(message) == line + b"\n"
-    assert parse(line) == message
+    assert write_message(message) == line + b"\n"
+    assert parse_message(line) == message
     left, _ = linked()
     left.send(message)
     assert left.data_to_send(0) == line + b"\n"
@@ -593,12 +593,21 @@ def test_messages_are_these_bytes_on_the_wire(line: bytes, message: Any) -> None
 def test_hashes_stand_behind_one_another_on_the_wire() -> None:
     known = frozenset({1, 2**64 - 1})
     one, other = b"0" * 15 + b"1", b"f" * 16
-    assert parse(b"LEAF 7 " + one + other) == parse(b"LEAF 7 " + other + one) == AskLeaf(7, known)
-    assert write(AskLeaf(7, known)) in {b"LEAF 7 " + one + other + b"\n", b"LEAF 7 " + other + one + b"\n"}
+    assert (
+        parse_message(b"LEAF 7 " + one + other)
+        == parse_message(b"LEAF 7 " + other + one)
+        == AskLeaf(7, known)
+    )
+    assert write_message(AskLeaf(7, known)) in {
+        b"LEAF 7 " + one + other + b"\n",
+        b"LEAF 7 " + other + one + b"\n",
+    }
 
 
 def test_a_number_has_up_to_sixteen_digits() -> None:
-    assert parse(b"BATCH %b %b %b" % (b"0" * 16, b"0" * 15 + b"1", b"0" * 15 + b"2")) == Batch(0, 1, 2)
+    assert parse_message(b"BATCH %b %b %b" % (b"0" * 16, b"0" * 15 + b"1", b"0" * 15 + b"2")) == BatchHeader(
+        0, 1, 2
+    )
 
 
 def test_a_batch_is_these_bytes_on_the_wire() -> None:
@@ -628,9 +637,9 @@ def test_a_whole_handshake_is_these_bytes_on_the_wire() -> None:
 
 @pytest.mark.parametrize("message", MESSAGES, ids=[type(one).__name__ for one in MESSAGES])
 def test_every_message_comes_back_as_it_was_however_it_is_cut(message: Any) -> None:
-    line = write(message)
+    line = write_message(message)
     assert line.endswith(b"\n")
-    assert parse(line[:-1]) == message
+    assert parse_message(line[:-1]) == message
     for at_byte in range(len(line) + 1):
         _, right = linked()
         assert [*hear(right, line[:at_byte]), *hear(right, line[at_byte:])] == [message]
@@ -689,7 +698,7 @@ def test_every_message_comes_back_as_it_was_however_it_is_cut(message: Any) -> N
 )
 def test_a_line_that_is_no_message_ends_a_live_link_and_is_told_in_plain_words(line: bytes) -> None:
     with pytest.raises(Misspoken):
-        parse(line)
+        parse_message(line)
     _, right = linked()
     before, behind = at("before") + b"\n", at("behind") + b"\n"
     assert hear(right, before + line + b"\n" + behind) == [Updates([update("before")], caught_up=False)]
@@ -710,8 +719,8 @@ def test_of_a_line_that_is_no_message_200_bytes_are_told() -> None:
 @given(st.binary(max_size=300))
 def test_no_line_makes_the_parser_fail_otherwise(line: bytes) -> None:
     with contextlib.suppress(Misspoken):
-        message = parse(line)
-        assert parse(write(message)[:-1]) == message
+        message = parse_message(line)
+        assert parse_message(write_message(message)[:-1]) == message
 
 
 def test_updates_come_in_order_in_one_event_a_run() -> None:
@@ -732,7 +741,7 @@ def test_updates_come_in_order_in_one_event_a_run() -> None:
 )
 def test_a_malformed_at_line_is_skipped_and_the_link_stays(poison: bytes) -> None:
     _, right = linked()
-    events = hear(right, at("a") + b"\n" + poison + b"\n" + at("b") + b"\n" + write(Done()))
+    events = hear(right, at("a") + b"\n" + poison + b"\n" + at("b") + b"\n" + write_message(Done()))
     assert [event for event in events if isinstance(event, Malformed)] == [Malformed(poison[:1_024])]
     learned = [one.client for event in events if isinstance(event, Updates) for one in event.ats]
     assert learned == [b"a", b"b"]
@@ -774,14 +783,14 @@ def test_a_batchs_lines_are_told_from_live_ones_and_then_the_batch_is_told() -> 
     assert hear(right, data) == [
         Updates([update("live")], caught_up=False),
         Updates([update("a"), update("b")], caught_up=True),
-        Batch(3, 9, 2),
+        BatchHeader(3, 9, 2),
         Updates([update("late")], caught_up=False),
     ]
 
 
 def test_an_empty_batch_is_told_at_once() -> None:
     left, right = linked()
-    assert hear(right, batch_bytes(left, [])) == [Batch(3, 9, 0)]
+    assert hear(right, batch_bytes(left, [])) == [BatchHeader(3, 9, 0)]
 
 
 def test_a_batch_cut_anywhere_brings_the_same_lines_and_is_told_once() -> None:
@@ -798,45 +807,53 @@ def test_a_batch_cut_anywhere_brings_the_same_lines_and_is_told_once() -> None:
         ]
         assert caught_up == [update("a"), update("b")]
         assert live == [update("late")]
-        assert [event for event in events if isinstance(event, Batch)] == [Batch(3, 9, 2)]
+        assert [event for event in events if isinstance(event, BatchHeader)] == [BatchHeader(3, 9, 2)]
 
 
 def test_a_malformed_line_counts_among_its_batchs_lines() -> None:
     _, right = linked()
-    data = write(Batch(0, 1, 2)) + b"AT poison\n" + at("a") + b"\n" + at("late") + b"\n"
+    data = write_message(BatchHeader(0, 1, 2)) + b"AT poison\n" + at("a") + b"\n" + at("late") + b"\n"
     events = hear(right, data)
     assert Malformed(b"AT poison") in events
     assert Updates([update("a")], caught_up=True) in events
-    assert events[-2:] == [Batch(0, 1, 2), Updates([update("late")], caught_up=False)]
+    assert events[-2:] == [BatchHeader(0, 1, 2), Updates([update("late")], caught_up=False)]
 
 
 @pytest.mark.parametrize("cut", [False, True])
 def test_an_overlong_line_counts_among_its_batchs_lines(cut: bool) -> None:
     _, right = linked()
-    long, events = b"AT " + b"x" * LINE_BYTES, list[Event]()
-    data = write(Batch(0, 1, 2)) + long + b"\n" + at("a") + b"\n" + at("late") + b"\n"
+    long, events = b"AT " + b"x" * LINE_BYTES, list[LinkEvent]()
+    data = write_message(BatchHeader(0, 1, 2)) + long + b"\n" + at("a") + b"\n" + at("late") + b"\n"
     for piece in (data[: len(long)], data[len(long) :]) if cut else (data,):
         events += hear(right, piece)
     assert events == [
         Malformed(long[:1_024]),
         Updates([update("a")], caught_up=True),
-        Batch(0, 1, 2),
+        BatchHeader(0, 1, 2),
         Updates([update("late")], caught_up=False),
     ]
     _, right = linked()
-    events = hear(right, write(Batch(0, 1, 1)) + long + b"\n" + at("late") + b"\n")
-    assert events == [Malformed(long[:1_024]), Batch(0, 1, 1), Updates([update("late")], caught_up=False)]
+    events = hear(right, write_message(BatchHeader(0, 1, 1)) + long + b"\n" + at("late") + b"\n")
+    assert events == [
+        Malformed(long[:1_024]),
+        BatchHeader(0, 1, 1),
+        Updates([update("late")], caught_up=False),
+    ]
 
 
 def test_a_beat_within_a_batch_is_none_of_its_lines() -> None:
     _, right = linked()
-    assert hear(right, write(Batch(0, 1, 1)) + b"BEAT\n" + at("a") + b"\n")[-1] == Batch(0, 1, 1)
+    assert hear(right, write_message(BatchHeader(0, 1, 1)) + b"BEAT\n" + at("a") + b"\n")[-1] == BatchHeader(
+        0, 1, 1
+    )
 
 
-@pytest.mark.parametrize("line", [write(Done()), write(Batch(5, 6, 1)), write(AskDigests(""))])
+@pytest.mark.parametrize(
+    "line", [write_message(Done()), write_message(BatchHeader(5, 6, 1)), write_message(AskDigests(""))]
+)
 def test_a_batch_broken_off_ends_the_link_and_what_came_of_it_is_kept(line: bytes) -> None:
     _, right = linked()
-    events = hear(right, write(Batch(0, 1, 3)) + at("a") + b"\n" + line + at("b") + b"\n")
+    events = hear(right, write_message(BatchHeader(0, 1, 3)) + at("a") + b"\n" + line + at("b") + b"\n")
     assert events == [Updates([update("a")], caught_up=True)]
     assert right.state is State.CLOSED
     assert "broke off a batch" in right.reason

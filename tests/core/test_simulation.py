@@ -14,7 +14,7 @@ from simulation import Herd, LawBroken, Plan, WatchedTable, check, run
 
 from proxyherd.core.messages import At, Entry, Whatsat
 from proxyherd.core.node import News, Node
-from proxyherd.core.peer_messages import Changed, Event
+from proxyherd.core.peer_messages import Changed, LinkEvent
 from proxyherd.core.reply import Reply
 from proxyherd.core.table import Table
 from proxyherd.core.walks import Neighbour
@@ -86,7 +86,7 @@ def floods_only_where_it_has_walked(node: Node) -> None:
         node._neighbours = every
 
 
-def forgets_to_walk_again(node: Node, neighbour: Neighbour, event: Event, now: float) -> None:
+def forgets_to_walk_again(node: Node, neighbour: Neighbour, event: LinkEvent, now: float) -> None:
     """CHANGED is dropped where a walk is under way, which may have passed by what has changed."""
     if isinstance(event, Changed):
         node._walks.begin(neighbour)

@@ -12,7 +12,7 @@ from proxyherd.core.peer_messages import (
     AskDigests,
     AskLeaf,
     AskRange,
-    Batch,
+    BatchHeader,
     Digests,
     Done,
     Misspoken,
@@ -100,7 +100,7 @@ def test_one_walk_is_under_way_and_the_next_one_starts_when_it_has_ended() -> No
     world.walks.begin(a)
     world.work()
     assert world.said(a).messages == [AskRange(0, LEAVES)], "nor does one in the middle of it"
-    world.walks.answered(a, Batch(0, LEAVES, 0), 2.0)
+    world.walks.answered(a, BatchHeader(0, LEAVES, 0), 2.0)
     assert world.said(a).messages[1:] == [Done()]
     assert (a.pulled, a.due, a.pull) == (True, False, None)
     assert a.compare_at == 2.0 + COMPARE_SECONDS
@@ -109,7 +109,7 @@ def test_one_walk_is_under_way_and_the_next_one_starts_when_it_has_ended() -> No
     world.work(3.0)
     assert world.said(b).messages == [AskRange(0, LEAVES)]
     assert b.since == b.heard == 3.0
-    world.walks.answered(b, Batch(0, LEAVES, 0), 4.0)
+    world.walks.answered(b, BatchHeader(0, LEAVES, 0), 4.0)
     assert world.walks.idle
     assert [(one.neighbour, one.seconds) for one in world.told] == [("A", 2.0), ("B", 1.0)]
     assert not world.walks.work(5.0)
@@ -122,13 +122,13 @@ def test_a_walk_that_may_have_missed_something_is_walked_again_after_the_others(
     world.walks.begin(b)
     world.work()
     a.again = True
-    world.walks.answered(a, Batch(0, LEAVES, 0), 1.0)
+    world.walks.answered(a, BatchHeader(0, LEAVES, 0), 1.0)
     assert not a.again
     world.work()
-    world.walks.answered(b, Batch(0, LEAVES, 0), 1.0)
+    world.walks.answered(b, BatchHeader(0, LEAVES, 0), 1.0)
     world.work()
     assert world.said(a).messages == [AskRange(0, LEAVES), Done(), AskRange(0, LEAVES)]
-    world.walks.answered(a, Batch(0, LEAVES, 0), 1.0)
+    world.walks.answered(a, BatchHeader(0, LEAVES, 0), 1.0)
     assert world.walks.idle
 
 
@@ -159,7 +159,7 @@ def test_a_waiting_walk_whose_link_has_ended_is_not_started_and_the_one_under_wa
     world.walks.forget(b)
     world.work()
     assert world.said(a).messages == [AskRange(0, LEAVES)], "it is not started anew"
-    world.walks.answered(a, Batch(0, LEAVES, 0), 1.0)
+    world.walks.answered(a, BatchHeader(0, LEAVES, 0), 1.0)
     world.work()
     assert world.said(b).messages == []
     assert world.said(c).messages == [AskRange(0, LEAVES)]
@@ -182,7 +182,7 @@ def test_what_raises_for_one_neighbour_is_told_with_its_link_and_the_next_one_ha
 
 def test_an_answer_while_no_walk_is_under_way_is_refused() -> None:
     world = World("A", "B")
-    for answer in (Digests("", [0] * FANOUT), Batch(0, LEAVES, 0)):
+    for answer in (Digests("", [0] * FANOUT), BatchHeader(0, LEAVES, 0)):
         with pytest.raises(Misspoken, match="answered what was not asked for"):
             world.walks.answered(world.neighbours[0], answer, 0.0)
 

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from operator import attrgetter
 from typing import Final, Protocol, cast
 
-from proxyherd.core.early_queries import EarlyQueries, Query
+from proxyherd.core.early_queries import EarlyQueries, EarlyQuery
 from proxyherd.core.engine import Client, Said, Settled
 from proxyherd.core.link import Link
 from proxyherd.core.node import Node
@@ -89,9 +89,9 @@ class Replicated:
         self._syncs = False
         self._sizes = sizes
         self._early: EarlyQueries[Client] = EarlyQueries(sizes)
-        self._waiting: list[Query[Client]] = []  # since this turn
+        self._waiting: list[EarlyQuery[Client]] = []  # since this turn
         self._stage = node.all_wait, node.ready
-        self._looked_up: list[Query[Client]] = []
+        self._looked_up: list[EarlyQuery[Client]] = []
         self._given_up: list[Client] = []
         self._stops = False
         node.failed = self._failed
