@@ -34,7 +34,8 @@ from prometheus_client.exposition import choose_encoder
 from proxyherd import __version__
 from proxyherd.admin import status_page
 from proxyherd.admin.status_page.herd import HerdWatch, Viewer, event
-from proxyherd.admin.status_page.state import StatusSource, write_state
+from proxyherd.admin.status_page.own_state import StatusSource
+from proxyherd.admin.status_page.state import write_state
 from proxyherd.config.schema import AdminSettings
 
 MAX_CONNECTIONS: Final = 64

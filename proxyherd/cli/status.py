@@ -17,6 +17,7 @@ from typing import Any
 
 import click
 
+from proxyherd.admin.status_page.state import ServerState
 from proxyherd.cli.common import (
     Failure,
     addresses,
@@ -174,12 +175,10 @@ def _print(found: Sequence[Status]) -> None:
 
 
 def _row(one: Status) -> tuple[str, ...]:
-    if not one.up:
-        return (*addresses(one.server), _state(one), "-", "-", "-", "-")
-    return (
-        *(*addresses(one.server), _state(one), _links(one)),
-        *(str(one.clients), str(one.commands), str(one.mended)),
-    )
+    figures = ("-",) * 4
+    if (told := one.told) is not None:
+        figures = (_links(one), str(told.clients), str(told.answered), str(told.mended))
+    return (*addresses(one.server), _state(one), *figures)
 
 
 def _in_redis(one: Status) -> bool:
@@ -189,13 +188,15 @@ def _in_redis(one: Status) -> bool:
 
 def _row_in_redis(one: Status) -> tuple[str, ...]:
     name, clients, _, admin = addresses(one.server)
-    figures = (_masters(one), str(one.waiting), str(one.commands)) if one.up else ("-", "-", "-")
+    figures = ("-",) * 3
+    if (told := one.told) is not None:
+        figures = (_masters(told), str(told.waiting), str(told.answered))
     return (name, clients, admin, _state(one), *figures)
 
 
-def _masters(one: Status) -> str:
-    masters = f"{one.masters_up}/{one.masters}"
-    return click.style(masters, fg="yellow") if one.masters_up < one.masters else masters
+def _masters(told: ServerState) -> str:
+    masters = f"{told.masters_up}/{told.masters}"
+    return click.style(masters, fg="yellow") if told.masters_up < told.masters else masters
 
 
 def _state(one: Status) -> str:
@@ -219,9 +220,9 @@ def _remark(one: Status) -> str:
 
 
 def _reason(one: Status) -> str:
-    if not one.up:
+    if one.told is None:
         return f"cannot be asked: {one.problem}"
-    if not one.ready:
+    if not one.told.ready:
         return f"is not ready: {one.problem or 'it gives no reason'}"
     return f"has no link with {', '.join(one.missing)}" if one.missing else ""
 
@@ -242,9 +243,7 @@ def _json(herd: Herd, seen: Iterable[Seen]) -> str:
 
 
 def _object(one: Status, rates: Rates | None) -> dict[str, Any]:
-    def known(value: Any) -> Any:
-        return value if one.up else None
-
+    told = one.told
     return {
         "server": one.server.name,
         "state": one.state,
@@ -255,16 +254,16 @@ def _object(one: Status, rates: Rates | None) -> dict[str, Any]:
             "admin": list(map(str, one.server.admin)),
         },
         "neighbours": list(one.server.neighbours),
-        "unlinked": known(one.missing),
-        "clients": known(one.clients),
-        "commands": known(one.commands),
-        "floods_in": known(one.floods_in),
-        "floods_out": known(one.floods_out),
-        "mended": known(one.mended),
-        "journal_failing": known(one.journal_failing),
-        "masters": known(one.masters),
-        "masters_up": known(one.masters_up),
-        "waiting": known(one.waiting),
+        "unlinked": told and one.missing,
+        "clients": told and told.clients,
+        "commands": told and told.answered,
+        "floods_in": told and told.floods_in,
+        "floods_out": told and told.floods_out,
+        "mended": told and told.mended,
+        "journal_failing": told and told.journal_failing,
+        "masters": told and told.masters,
+        "masters_up": told and told.masters_up,
+        "waiting": told and told.waiting,
         "rates": None if rates is None else _rates_object(rates),
     }
 
@@ -324,21 +323,21 @@ def _frame(seen: Sequence[Seen], interval: float, live: bool) -> str:
 
 
 def _watched(one: Status, rates: Rates | None) -> tuple[str, ...]:
-    if not one.up:
+    if (told := one.told) is None:
         return (one.server.name, _state(one), *"-" * 8, one.problem)
-    journal = click.style("failing", fg="red") if one.journal_failing else "ok"
+    journal = click.style("failing", fg="red") if told.journal_failing else "ok"
     return (
-        *(one.server.name, _state(one), _links(one), str(one.clients)),
+        *(one.server.name, _state(one), _links(one), str(told.clients)),
         *_rate_cells(rates),
-        *(str(one.mended), journal, _reason(one)),
+        *(str(told.mended), journal, _reason(one)),
     )
 
 
 def _watched_in_redis(one: Status, rates: Rates | None) -> tuple[str, ...]:
-    if not one.up:
+    if (told := one.told) is None:
         return (one.server.name, _state(one), *"-" * 4, one.problem)
     commands, _, _, lag = _rate_cells(rates)
-    return (one.server.name, _state(one), _masters(one), str(one.waiting), commands, lag, _reason(one))
+    return (one.server.name, _state(one), _masters(told), str(told.waiting), commands, lag, _reason(one))
 
 
 def _rate_cells(rates: Rates | None) -> tuple[str, str, str, str]:

@@ -7,16 +7,14 @@ server of ours, ends as an answer or as `Unreachable`, never as a traceback.
 
 from __future__ import annotations
 
-import math
 import socket
 import time
-from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from proxyherd.base.escapes import escaped
+from proxyherd.admin.status_page.state import AnswerError, ServerState, state_of
 from proxyherd.net import http
 from proxyherd.net.dialling import address_and_host, shares
 from proxyherd.net.resolving import look_up
@@ -30,7 +28,7 @@ MAX_ANSWER_BYTES = 1 << 28
 """Bytes of one answer; as much as a herd's file lets Places answer. Who sends more is no server of ours."""
 
 MOST_SHOWN = 200
-"""Characters of a stranger's text that are shown, before they are escaped."""
+"""Characters of a stranger's text that are shown."""
 
 
 class Unreachable(Exception):  # noqa: N818 - it is what the server is
@@ -38,54 +36,31 @@ class Unreachable(Exception):  # noqa: N818 - it is what the server is
 
 
 class Status(Struct, frozen=True):
-    """What one server says of itself; counters count from its start."""
+    """What one server says of itself."""
 
     server: Server
     at: float = 0.0
     """When it said so, or was given up: seconds of the monotonic clock."""
-    up: bool = False
-    """Its admin port answers. Where it does not, nothing is known: the server may run all the same."""
-    ready: bool = False
-    linked: frozenset[str] = frozenset()
-    """The neighbours to which its link is up."""
-    clients: int = 0
-    """Clients whose location it knows."""
-    commands: int = 0
-    """Commands it has answered."""
-    floods_in: int = 0
-    """Updates that came over its links live."""
-    floods_out: int = 0
-    """Updates that it sent over its links live."""
-    mended: int = 0
-    """Entries that the last checks with its neighbours brought it."""
-    journal_failing: bool = False
-    masters: int = 0
-    """Masters of the cluster that have a part of the table, where it is in Redis."""
-    masters_up: int = 0
-    """Those of them that the server can have."""
-    waiting: int = 0
-    """Reports and queries that have no outcome from the cluster yet."""
-    lag: dict[float, int] = {}
-    """How often its event loop was late by at most so many seconds: cumulative, with infinity."""
-    started: float = 0.0
-    """When its process started, in POSIX seconds."""
+    told: ServerState | None = None
+    """None where its admin port does not answer: then nothing is known, and the server may run all the same."""
     problem: str = ""
     """Why it does not answer or is not ready, in its own words or the system's."""
 
     @property
     def state(self) -> str:
         """`ready`, `not ready` or `unknown`."""
-        return ("ready" if self.ready else "not ready") if self.up else "unknown"
+        return "unknown" if self.told is None else "ready" if self.told.ready else "not ready"
 
     @property
     def missing(self) -> list[str]:
-        """The neighbours to which no link is up."""
-        return [name for name in self.server.neighbours if name not in self.linked]
+        """The neighbours to which no link is live."""
+        links = self.told.links if self.told is not None else {}
+        return [name for name in self.server.neighbours if links.get(name, "cut") == "cut"]
 
     @property
     def whole(self) -> bool:
         """Up, ready, and linked with every neighbour."""
-        return self.up and self.ready and not self.missing
+        return self.state == "ready" and not self.missing
 
 
 def command(server: Server, line: bytes, seconds: float) -> bytes:
@@ -103,44 +78,19 @@ def command(server: Server, line: bytes, seconds: float) -> bytes:
 
 
 def status(server: Server, seconds: float) -> Status:
-    """Ask the admin port of one server; all of it takes no longer than `seconds`. Never raises."""
-    deadline = time.monotonic() + seconds
+    """Ask the admin port of one server; it takes no longer than `seconds`. Never raises."""
+    told, problem = None, ""
     try:
-        code, text = _get(server.admin, "/readyz", seconds)
-        if code not in (200, 503):
-            problem = f"{server.admin[0]}: /readyz answers {code}, not 200 or 503"
-            return Status(server, time.monotonic(), problem=problem)
-        figures = _Figures(_get(server.admin, "/metrics", max(0.0, deadline - time.monotonic()))[1])
-        return _read(server, code == 200, _first_line(text), figures)
+        told = state_of(
+            server.name, _exchange(server.admin, http.request("/state?commands=no"), seconds, None)
+        )
     except Unreachable as error:
-        return Status(server, time.monotonic(), problem=str(error))
-    except (ValueError, OverflowError, IndexError) as error:  # the last: of the parser
-        problem = f"{server.admin[0]}: no server of a herd: {_first_line(str(error))}"
-        return Status(server, time.monotonic(), problem=problem)
-
-
-def _read(server: Server, ready: bool, text: str, figures: _Figures) -> Status:
-    links = figures.of("proxyherd_links_up")
-    lag = figures.of("proxyherd_event_loop_lag_seconds_bucket")
-    return Status(
-        server=server,
-        at=time.monotonic(),
-        up=True,
-        ready=ready,
-        linked=frozenset(labels.get("neighbour", "") for labels, value in links if value),
-        clients=figures.sum("proxyherd_clients"),
-        commands=figures.sum("proxyherd_commands_total"),
-        floods_in=figures.sum("proxyherd_flood_updates_total", direction="in"),
-        floods_out=figures.sum("proxyherd_flood_updates_total", direction="out"),
-        mended=figures.sum("proxyherd_mended_entries"),
-        journal_failing=figures.sum("proxyherd_journal_failing") > 0,
-        masters=figures.sum("proxyherd_masters"),
-        masters_up=figures.sum("proxyherd_masters_up"),
-        waiting=figures.sum("proxyherd_waiting"),
-        lag={float(labels.get("le", math.inf)): int(value) for labels, value in lag},
-        started=math.fsum(value for _, value in figures.of("process_start_time_seconds")),
-        problem="" if ready else text,
-    )
+        problem = str(error)
+    except AnswerError as error:
+        problem = f"{server.admin[0]}: {error}"
+    if told is not None and not told.ready:
+        problem = told.reason[:MOST_SHOWN]
+    return Status(server, time.monotonic(), told, problem)
 
 
 def statuses(herd: Herd, seconds: float) -> list[Status]:
@@ -148,37 +98,6 @@ def statuses(herd: Herd, seconds: float) -> list[Status]:
     servers = list(herd.servers.values())
     with ThreadPoolExecutor(min(len(servers), 64)) as pool:
         return list(pool.map(lambda server: status(server, seconds), servers))
-
-
-class _Figures:
-    """Metrics by name. Raises ValueError for text that is no server's."""
-
-    def __init__(self, text: str) -> None:
-        from prometheus_client.parser import text_string_to_metric_families  # noqa: PLC0415 - 20 ms
-
-        self._samples: defaultdict[str, list[tuple[dict[str, str], float]]] = defaultdict(list)
-        for family in text_string_to_metric_families(text):
-            for sample in family.samples:
-                self._samples[sample.name].append((sample.labels, sample.value))
-        if "proxyherd_clients" not in self._samples:
-            raise ValueError("/metrics has no proxyherd_clients")
-
-    def of(self, name: str) -> list[tuple[dict[str, str], float]]:
-        """Return labels and value of each sample."""
-        return self._samples.get(name, [])
-
-    def sum(self, name: str, **wanted: str) -> int:
-        """Return the sum of the samples that have these labels."""
-        return int(sum(value for labels, value in self.of(name) if wanted.items() <= labels.items()))
-
-
-def _get(addresses: tuple[Address, ...], path: str, seconds: float) -> tuple[int, str]:
-    answer = _exchange(addresses, http.request(path), seconds, None)
-    if (found := http.parse_answer(answer)) is None:
-        line = answer.partition(b"\r\n")[0].decode(errors="surrogateescape")[:MOST_SHOWN]
-        raise ValueError(f'{path} is answered with "{line}", which is not HTTP')
-    code, body = found
-    return code, body.decode(errors="surrogateescape")
 
 
 def _exchange(
@@ -251,8 +170,3 @@ def _left(deadline: float) -> float:
     if left <= 0:
         raise TimeoutError("timed out")
     return left
-
-
-def _first_line(text: str) -> str:
-    """Return the first line of a stranger's text, cut and fit for a terminal."""
-    return escaped(text.strip().partition("\n")[0][:MOST_SHOWN])

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from proxyherd.admin.status_page.rates import bound, grown, rate
+from proxyherd.admin.status_page.state import ServerState
 from proxyherd.remote import ask
 
 if TYPE_CHECKING:
@@ -45,33 +47,19 @@ class Seen(Struct, frozen=True):
     rates: Rates | None = None
 
 
-def rates(before: ask.Status, now: ask.Status) -> Rates | None:
-    """Return what happened between two answers of one process; None where there are no two, or such as no server
-    gives: figures that no float holds.
+def rates(before: ServerState | None, now: ServerState | None) -> Rates | None:
+    """Return what happened between two states of one life of a server; None where there are no two, or such as make no
+    number.
     """
-    seconds = now.at - before.at
-    if not (before.up and now.up and before.started == now.started and seconds > 0):
+    if before is None or now is None or before.life != now.life or not now.uptime > before.uptime:
         return None
-    try:
-        found = Rates(
-            seconds=seconds,
-            commands=(now.commands - before.commands) / seconds,
-            floods_in=(now.floods_in - before.floods_in) / seconds,
-            floods_out=(now.floods_out - before.floods_out) / seconds,
-            lag_p99=_quantile(0.99, {le: count - before.lag.get(le, 0) for le, count in now.lag.items()}),
-        )
-    except OverflowError:
+    commands, floods_in, floods_out = (
+        rate(before, now, name) for name in ("answered", "floods_in", "floods_out")
+    )
+    if not math.isfinite(commands + floods_in + floods_out):
         return None
-    return found if math.isfinite(found.commands + found.floods_in + found.floods_out) else None
-
-
-def _quantile(part: float, buckets: dict[float, int]) -> float | None:
-    """Return the least bound that holds so large a part of all that cumulative buckets have counted."""
-    whole = buckets.get(math.inf, 0)
-    bounds = sorted(
-        le for le, count in buckets.items() if le >= 0 and count >= part * whole
-    )  # NaN is not >= 0
-    return bounds[0] if whole > 0 and bounds else None
+    lag = bound(grown(before, now, "lag"), 0.99)
+    return Rates(now.uptime - before.uptime, commands, floods_in, floods_out, lag)
 
 
 class Poller:
@@ -107,12 +95,17 @@ class Poller:
             yield seen
 
     def _ask(self, server: Server) -> None:
-        before: ask.Status | None = None
+        last: Seen | None = None
         while not self._stopped.is_set():
             due = time.monotonic() + self._interval
             now = ask.status(server, DEADLINE_SECONDS)
-            self._seen[server.name] = Seen(now, rates(before, now) if before else None)
-            if before is None:
+            if last is None:
+                self._seen[server.name] = last = Seen(now)
                 self._first.release()
-            before = now
+            elif (
+                now.told is not None and now.told == last.status.told
+            ):  # a server keeps what it says for a moment
+                self._seen[server.name] = last = Seen(now, last.rates)
+            else:
+                self._seen[server.name] = last = Seen(now, rates(last.status.told, now.told))
             self._stopped.wait(max(0.0, due - time.monotonic()))

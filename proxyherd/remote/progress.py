@@ -36,14 +36,14 @@ class Progress:
 
 
 def _reached(one: Status) -> _Reached:
-    if not one.up:
+    if one.told is None:
         return 0, 0
-    if one.ready:
-        return 3, len(one.linked)
+    if one.told.ready:
+        return 3, len(one.server.neighbours) - len(one.missing)
     if replaying := _REPLAYING.match(one.problem):
         return 1, int(replaying[1])
     # What is learned counts only here: a herd that serves learns for ever.
-    return 2, one.clients if one.problem.startswith(_CATCHING_UP) else 0
+    return 2, one.told.clients if one.problem.startswith(_CATCHING_UP) else 0
 
 
 def describe(found: Iterable[Status]) -> str:
@@ -53,7 +53,7 @@ def describe(found: Iterable[Status]) -> str:
     wanted = sum(len(one.server.neighbours) for one in found)
     up = wanted - sum(len(one.missing) for one in found)
     texts = [f"replaying {len(parts)} of {len(found)} ({min(parts)}%)"] if parts else []
-    texts.append(f"ready {sum(one.ready for one in found)} of {len(found)}")
+    texts.append(f"ready {sum(one.state == 'ready' for one in found)} of {len(found)}")
     if wanted:
         texts.append(f"links {up // 2} of {wanted // 2}")
     return ", ".join(texts)

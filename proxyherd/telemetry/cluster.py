@@ -19,10 +19,10 @@ class ClusterObserver:
     def __init__(self, events: Events, metrics: Metrics) -> None:
         self._events = events
         self._log = events.log
-        self._masters = metrics.gauge(
+        self.masters_known = metrics.gauge(
             "proxyherd_masters", "Masters of the cluster that have a part of the table"
         )
-        self._masters_up = metrics.gauge("proxyherd_masters_up", "Those of them that can be had")
+        self.masters_up = metrics.gauge("proxyherd_masters_up", "Those of them that can be had")
         self._masters_full = metrics.gauge(
             "proxyherd_masters_full", "Those that refuse reports because their memory is full"
         )
@@ -50,16 +50,16 @@ class ClusterObserver:
                 "refused": "by Redis; the log says why",
             },
         )
-        self._waiting = metrics.gauge(
+        self.waiting = metrics.gauge(
             "proxyherd_waiting", "Reports and queries that have no outcome from the cluster yet"
         )
 
     def state(self, masters: int, *, up: int, full: int, waiting: int) -> None:
         """Note how many masters there are, can be had, and are full, and how many reports and queries wait."""
-        self._masters.set(masters)
-        self._masters_up.set(up)
+        self.masters_known.set(masters)
+        self.masters_up.set(up)
         self._masters_full.set(full)
-        self._waiting.set(waiting)
+        self.waiting.set(waiting)
 
     def batch(self, commands: int, seconds: float) -> None:
         """Note a batch that a master has carried out, and its replicas have."""

@@ -19,7 +19,7 @@ class JournalObserver:
             "proxyherd_journal_failures_total",
             "Attempts to write or sync the journal that failed, and files of it that were deleted",
         )
-        self._failing = metrics.gauge(
+        self.failing = metrics.gauge(
             "proxyherd_journal_failing", "1 while an answered report might not survive a kill"
         )
 
@@ -35,7 +35,7 @@ class JournalObserver:
         self._told = failing
         self._bytes.reach(written)
         self._failures.reach(failures)
-        self._failing.set(bool(failing))
+        self.failing.set(bool(failing))
 
     def replayed(self, lines: int, clients: int, seconds: float) -> None:
         """Note the end of the replay: so many lines were read, and so many clients are in the table."""

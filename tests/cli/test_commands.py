@@ -18,9 +18,11 @@ import click
 import pytest
 from asked import pair_of_servers, serving
 from click.testing import CliRunner, Result
+from states import a_state
 
 import proxyherd.server
 from proxyherd import cli
+from proxyherd.admin.status_page.state import write_state
 from proxyherd.config import herd_file
 from proxyherd.remote import ask
 
@@ -64,24 +66,13 @@ def admin(address: herd_file.Address, pages: dict[str, tuple[int, str]]) -> Iter
             thread.join()
 
 
-def pages(neighbour: str, *, ready: bool = True, up: int = 1) -> dict[str, tuple[int, str]]:
-    metrics = f"""\
-# HELP proxyherd_links_up Links.
-# TYPE proxyherd_links_up gauge
-proxyherd_links_up{{neighbour="{neighbour}"}} {up}
-# TYPE proxyherd_clients gauge
-proxyherd_clients 123456.0
-# TYPE proxyherd_commands_total counter
-proxyherd_commands_total{{command="IAMAT",outcome="stored"}} 7.0
-proxyherd_commands_total{{command="WHATSAT",outcome="answered"}} 3.0
-# TYPE proxyherd_mended_entries gauge
-proxyherd_mended_entries{{neighbour="{neighbour}"}} 5.0
-"""
-    return {"/readyz": (200, "ready\n") if ready else (503, "catching up\n"), "/metrics": (200, metrics)}
+def page(server: str, neighbour: str, **figures: Any) -> dict[str, tuple[int, str]]:
+    """Return what the admin port of a server has that is linked with a neighbour, but for these figures."""
+    usual = {"links": {neighbour: "live"}, "clients": 123_456, "answered": 10, "mended": 5}
+    return {"/state?commands=no": (200, write_state(a_state(server, **{**usual, **figures})).decode())}
 
 
-def pages_metrics() -> dict[str, tuple[int, str]]:
-    return {"/metrics": pages("Bob")["/metrics"]}
+CATCHING_UP = {"ready": False, "reason": "catching up"}
 
 
 # --- configuration
@@ -341,9 +332,9 @@ def test_places_are_shown_as_the_same_json_with_nothing_hidden(herd: herd_file.H
 
 def test_what_a_stranger_at_an_admin_port_says_is_shown_escaped(herd: herd_file.Herd) -> None:
     said = "\u202e\x1b[2J \\x1b \x9b\u200e"
-    with admin(herd.servers["Ann"].admin[0], {"/readyz": (503, said + "\nmore"), **pages_metrics()}):
+    with admin(herd.servers["Ann"].admin[0], page("Ann", "Bob", ready=False, reason=said + "\nmore")):
         result = run("status", "--config", herd.file)
-    assert "Ann is not ready: \\u202e\\x1b[2J \\\\x1b \\u009b\\u200e" in result.stderr
+    assert "Ann is not ready: \\u202e\\x1b[2J \\x1b \\u009b\\u200e\\nmore" in result.stderr
     assert result.output.replace("\n", "").isprintable()
 
 
@@ -404,7 +395,7 @@ def test_server_that_hangs_up_early_is_no_answer(herd: herd_file.Herd) -> None:
 
 def test_status_of_a_whole_herd(herd: herd_file.Herd) -> None:
     ann, bob = herd.servers.values()
-    with admin(ann.admin[0], pages("Bob")), admin(bob.admin[0], pages("Ann")):
+    with admin(ann.admin[0], page("Ann", "Bob")), admin(bob.admin[0], page("Bob", "Ann")):
         result = run("status", "--config", herd.file)
     assert (result.exit_code, result.stderr) == (0, "")
     head, first, second = result.stdout.splitlines()
@@ -427,24 +418,26 @@ def test_status_of_a_whole_herd(herd: herd_file.Herd) -> None:
 @pytest.mark.parametrize(
     ("bobs", "state", "remark"),
     [
-        (pages("Ann", ready=False), "not ready  1/1", "Bob is not ready: catching up"),
-        (pages("Ann", up=0), "ready  0/1", "Bob has no link with Ann"),
-        (pages("Stranger"), "ready  0/1", "Bob has no link with Ann"),
-        ({}, "unknown  -", "/readyz answers 404"),
+        (page("Bob", "Ann", **CATCHING_UP), "not ready  1/1", "Bob is not ready: catching up"),
         (
-            {"/readyz": (200, ""), "/metrics": (200, "<html>\x1b[2J</html>")},
-            "unknown  -",
-            "no server of a herd",
+            page("Bob", "Ann", ready=False, reason=""),
+            "not ready  1/1",
+            "Bob is not ready: it gives no reason",
         ),
-        ({"/readyz": (200, ""), "/metrics": (200, "up 1\n")}, "unknown  -", "no proxyherd_clients"),
-        ({"/readyz": (200, ""), "/metrics": (200, '{\r, =1"" 1')}, "unknown  -", "no server of a herd"),
+        (page("Bob", "Ann", links={"Ann": "catching up"}, ready=False), "not ready  1/1", "Bob is not ready"),
+        (page("Bob", "Ann", links={"Ann": "cut"}), "ready  0/1", "Bob has no link with Ann"),
+        (page("Bob", "Stranger"), "ready  0/1", "Bob has no link with Ann"),
+        (page("Ann", "Bob"), "unknown  -", "another server answers there"),
+        ({}, "unknown  -", ": answers 404"),
+        ({"/state?commands=no": (200, "<html>\x1b[2J</html>")}, "unknown  -", "no server's state"),
+        ({"/state?commands=no": (503, "{}")}, "unknown  -", ": answers 503"),
     ],
 )
 def test_status_says_what_is_wrong_and_is_exit_1(
     herd: herd_file.Herd, bobs: dict[str, tuple[int, str]], state: str, remark: str
 ) -> None:
     ann, bob = herd.servers.values()
-    with admin(ann.admin[0], pages("Bob")), admin(bob.admin[0], bobs):
+    with admin(ann.admin[0], page("Ann", "Bob")), admin(bob.admin[0], bobs):
         result = run("status", "--config", herd.file)
     assert result.exit_code == 1
     assert state in result.stdout.splitlines()[2].replace("ready      ", "ready  ")
@@ -455,7 +448,7 @@ def test_status_says_what_is_wrong_and_is_exit_1(
 def test_status_of_a_port_that_speaks_something_else(herd: herd_file.Herd) -> None:
     with serving(herd.servers["Ann"].admin[0], lambda _: [b"? GET\n"]):
         one = ask.status(herd.servers["Ann"], 0.5)
-    assert not one.up
+    assert one.state == "unknown"
     assert "timed out" in one.problem
 
 
@@ -485,20 +478,20 @@ def test_status_asks_all_servers_at_once(herd: herd_file.Herd) -> None:
         start = time.monotonic()
         found = ask.statuses(herd, 0.5)
     assert time.monotonic() - start < 0.9
-    assert [one.up for one in found] == [False, False]
+    assert [one.state for one in found] == ["unknown"] * 2
 
 
 def test_status_waits_and_returns_the_moment_the_herd_is_whole(herd: herd_file.Herd) -> None:
     ann, bob = herd.servers.values()
-    bobs = pages("Ann", ready=False)
+    bobs = page("Bob", "Ann", **CATCHING_UP)
     changed: list[float] = []
 
     def become_ready() -> None:
         changed.append(time.monotonic())
-        bobs.update(pages("Ann"))
+        bobs.update(page("Bob", "Ann"))
 
     timer = threading.Timer(0.5, become_ready)
-    with admin(ann.admin[0], pages("Bob")), admin(bob.admin[0], bobs):
+    with admin(ann.admin[0], page("Ann", "Bob")), admin(bob.admin[0], bobs):
         timer.start()
         result = run("status", "--wait", "30", "--config", herd.file)
         ended = time.monotonic()

@@ -48,7 +48,6 @@ ELSEWHERE: Final = {
     "places/query.py": ("places/test_front.py", "a type of what is asked"),
     "places/watch.py": ("places/test_front.py", "an interface: whom Places tell"),
     "remote/ask.py": ("system/test_status.py", "real servers are asked"),
-    "remote/polling.py": ("system/test_status.py", "real servers are asked"),
     "server/daemon.py": ("system/test_startup.py", "a server starts and ends as a process"),
     "server/supervision.py": ("system/test_systemd.py", "systemd and supervisord are told"),
     "standin/*.py": ("standin/test_app.py", "both APIs are asked over HTTP"),

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from herd_process import ROOT
+from states import a_state
 
 from proxyherd.cli import main, status
 from proxyherd.config import herd_file
@@ -18,15 +19,23 @@ CLARK = herd_file.Server("Clark", ADDRESS, ADDRESS, ADDRESS, ("Bona", "Jaquez"))
 BONA = herd_file.Server("Bona", ADDRESS, ADDRESS, ADDRESS, ("Clark",))
 
 DOWN = Status(CLARK, problem="127.0.0.1:1: Connection refused")
+
+
+def up(server: herd_file.Server = CLARK, problem: str = "", *linked: str, clients: int = 0) -> Status:
+    links = dict.fromkeys(linked, "live")
+    told = a_state(server.name, ready=not problem, reason=problem or "ready", links=links, clients=clients)
+    return Status(server, told=told, problem=problem)
+
+
 STEPS = [
-    Status(CLARK, up=True, problem="replaying the journal: 0%"),
-    Status(CLARK, up=True, problem="replaying the journal: 9%", clients=70),
-    Status(CLARK, up=True, problem="replaying the journal: 45%", clients=50),
-    Status(CLARK, up=True, problem="catching up", clients=60),
-    Status(CLARK, up=True, problem="catching up", clients=61),
-    Status(CLARK, up=True, ready=True),
-    Status(CLARK, up=True, ready=True, linked=frozenset({"Bona"})),
-    Status(CLARK, up=True, ready=True, linked=frozenset({"Bona", "Jaquez"})),
+    up(CLARK, "replaying the journal: 0%"),
+    up(CLARK, "replaying the journal: 9%", clients=70),
+    up(CLARK, "replaying the journal: 45%", clients=50),
+    up(CLARK, "catching up", clients=60),
+    up(CLARK, "catching up", clients=61),
+    up(),
+    up(CLARK, "", "Bona"),
+    up(CLARK, "", "Bona", "Jaquez"),
 ]
 
 
@@ -43,19 +52,19 @@ def test_every_step_of_a_start_is_progress_once() -> None:
 def test_servers_are_counted_each_for_itself() -> None:
     progress = Progress()
     assert progress.is_more([STEPS[-1], Status(BONA)])
-    assert progress.is_more([DOWN, Status(BONA, up=True, problem="replaying the journal: 1%")])
+    assert progress.is_more([DOWN, up(BONA, "replaying the journal: 1%")])
 
 
 @pytest.mark.parametrize("problem", ["", "the journal cannot be written: full", "cannot listen at: [::1]:1"])
 def test_what_a_herd_learns_while_it_serves_is_no_progress_of_its_start(problem: str) -> None:
     progress = Progress()
-    progress.is_more([Status(CLARK, up=True, ready=not problem, problem=problem, clients=1)])
-    assert not progress.is_more([Status(CLARK, up=True, ready=not problem, problem=problem, clients=2)])
+    progress.is_more([up(CLARK, problem, clients=1)])
+    assert not progress.is_more([up(CLARK, problem, clients=2)])
 
 
 def test_it_is_told_in_one_line() -> None:
-    bona = Status(BONA, up=True, problem="replaying the journal: 45%")
-    assert describe([STEPS[1], bona, Status(CLARK, up=True, ready=True, linked=frozenset({"Bona"}))]) == (
+    bona = up(BONA, "replaying the journal: 45%")
+    assert describe([STEPS[1], bona, up(CLARK, "", "Bona")]) == (
         "replaying 2 of 3 (9%), ready 1 of 3, links 0 of 2"
     )
     assert describe([STEPS[-1]]) == "ready 1 of 1, links 1 of 1"
@@ -90,7 +99,7 @@ def wait(*options: str) -> int:
 def replaying(now: float) -> list[Status]:
     """A journal of 40 minutes: a hundredth each 24 s; then it is linked."""
     if now < 2_400:
-        return [Status(CLARK, up=True, problem=f"replaying the journal: {int(now / 24)}%")]
+        return [up(CLARK, f"replaying the journal: {int(now / 24)}%")]
     return [STEPS[-1]]
 
 

@@ -22,6 +22,7 @@ from herd_process import PATIENCE_SECONDS, RunningHerd, ServerProcess, herd_of, 
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
+from states import a_state
 from steps import measured_steps
 from viewing import Page, edges_in, get_events, server_in, viewing
 
@@ -332,29 +333,6 @@ def _answering(answer: bytes) -> Callable[[socket.socket], None]:
     return lambda connection: connection.sendall(answer)
 
 
-def an_empty_state(name: str) -> ServerState:
-    nothing = Histogram([], [0])
-    totals = dict.fromkeys(
-        ("clients", "connections", "answered", "invalid", "floods_in", "floods_out", "mended"), 0
-    )
-    return msgspec.convert(
-        {
-            "server": name,
-            "life": "1",
-            "version": "1",
-            "uptime": 1.0,
-            "ready": True,
-            "reason": "ready",
-            "places_by": "nobody",
-            **totals,
-            "links": {},
-            "places": nothing,
-            "lag": nothing,
-        },
-        ServerState,
-    )
-
-
 HOSTILE: dict[str, tuple[Callable[[socket.socket], None], str]] = {
     "Chunked": (_answering(CHUNKED), "no server's state"),
     "Closes": (lambda _: None, "no answer that is one"),
@@ -367,7 +345,7 @@ HOSTILE: dict[str, tuple[Callable[[socket.socket], None], str]] = {
         "no answer that is one",
     ),
     "Nonsense": (_answering(b"\x00\xff\r\n\r\n" * 100), "no answer that is one"),
-    "Other": (_answering(http(state.write_state(an_empty_state("Ann")))), "another server answers"),
+    "Other": (_answering(http(state.write_state(a_state("Ann")))), "another server answers"),
     "Redirects": (
         _answering(http(b"", b"Location: http://127.0.0.1:1/", status=b"302 Found")),
         "answers 302",
@@ -424,8 +402,8 @@ KEYS = list(ServerState.__struct_fields__)
     | st.just([[1, 1, "iamat", "stored", "", ""]] * 300),
 )
 def test_a_state_with_one_wrong_value_is_none(key: str, value: object) -> None:
-    good = json.loads(state.write_state(an_empty_state("Ann")))
-    assert state.read_state(json.dumps(good).encode()) == an_empty_state("Ann")
+    good = json.loads(state.write_state(a_state("Ann")))
+    assert state.read_state(json.dumps(good).encode()) == a_state("Ann")
     if key == "commands" and value is None:
         return
     assert state.read_state(json.dumps({**good, key: value}).encode()) is None
@@ -433,7 +411,7 @@ def test_a_state_with_one_wrong_value_is_none(key: str, value: object) -> None:
 
 def test_a_state_of_the_most_and_longest_commands_may_be_read() -> None:
     longest = Command(1 << 52, 1e11, "x" * 32, "x" * 32, "\\xff" * 256 + " …", "\\xff" * 256 + " …")
-    said = msgspec.structs.replace(an_empty_state("Ann"), commands=[longest] * state.MOST_COMMANDS)
+    said = msgspec.structs.replace(a_state("Ann"), commands=[longest] * state.MOST_COMMANDS)
     assert state.read_state(state.write_state(said)) == said
 
 
@@ -615,7 +593,7 @@ async def until(condition: Callable[[], Any]) -> None:
 
 
 BUSY = msgspec.structs.replace(
-    an_empty_state("Bob"),
+    a_state("Bob"),
     commands=[Command(number, 1.0, "other", "invalid", "FOO", "? FOO") for number in (1, 2)],
     cursor=2,
 )
@@ -1016,9 +994,7 @@ def test_cells_grow_until_there_are_few_and_no_slice_is_long() -> None:
 
 
 def at(uptime: float, *, life: str = "1", answered: int = 0, lag: Histogram | None = None) -> ServerState:
-    return msgspec.structs.replace(
-        an_empty_state("Ann"), uptime=uptime, life=life, answered=answered, lag=lag or Histogram([], [0])
-    )
+    return a_state(uptime=uptime, life=life, answered=answered, lag=lag or Histogram([], [0]))
 
 
 def test_a_rate_is_what_a_total_grew_by_a_second() -> None:

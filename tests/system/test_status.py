@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import pty
 import re
@@ -18,23 +17,13 @@ import time
 from collections.abc import Iterator
 from fcntl import ioctl
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from herd_process import RunningHerd, now, running_herd, wait_until
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-from proxyherd.cli import status as status_command
-from proxyherd.config import herd_file
-from proxyherd.remote import ask, polling
 
 ROOT = Path(__file__).parents[2]
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-
-
-ANN = herd_file.Server("Ann", (), (), (), ())
 
 
 @pytest.fixture(scope="module")
@@ -130,89 +119,7 @@ def test_every_field_of_the_json_is_documented_and_no_other(herd: RunningHerd) -
     assert re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE) == names
 
 
-def test_all_that_a_server_is_asked_has_one_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of one that takes its time with the first answer, and gives no second."""
-    now, given = 5.0, list[float]()
-
-    def get(addresses: object, path: str, seconds: float) -> tuple[int, str]:
-        nonlocal now
-        given.append(seconds)
-        now += 0.7
-        if path == "/metrics":
-            raise ask.Unreachable("timed out")
-        return 200, "ready\n"
-
-    monkeypatch.setattr(ask, "_get", get)
-    monkeypatch.setattr(ask, "time", SimpleNamespace(monotonic=lambda: now))
-    assert ask.status(ANN, 1.0).state == "unknown"
-    assert given == [1.0, pytest.approx(0.3)]
-
-
-# What happened in between. -----------------------------------------------------------------------------------
-
-
-def said(at: float, **figures: Any) -> ask.Status:
-    return ask.Status(ANN, at, up=True, **figures)
-
-
-def test_rates_are_what_was_counted_in_between() -> None:
-    rates = polling.rates(
-        said(5.0, commands=10, floods_in=4, floods_out=9), said(7.0, commands=40, floods_in=5, floods_out=9)
-    )
-    assert rates == polling.Rates(2.0, commands=15.0, floods_in=0.5, floods_out=0.0, lag_p99=None)
-
-
-def test_there_are_no_rates_over_a_restart_or_a_silence() -> None:
-    silent = ask.Status(ANN, 6.0)
-    assert polling.rates(said(5.0, started=1.0), said(6.0, started=2.0, commands=5)) is None
-    assert polling.rates(said(5.0), silent) is None
-    assert polling.rates(silent, said(7.0)) is None
-
-
-BOUNDS = (0.001, 0.01, 0.1, float("inf"))
-
-
-@settings(deadline=None)
-@given(before=st.lists(st.sampled_from(BOUNDS)), between=st.lists(st.sampled_from(BOUNDS)))
-def test_lag_is_the_least_bound_under_which_99_of_100_measurements_of_the_interval_lie(
-    before: list[float], between: list[float]
-) -> None:
-    def cumulative(measured: list[float]) -> dict[float, int]:
-        return {bound: sum(one <= bound for one in measured) for bound in BOUNDS}
-
-    rates = polling.rates(said(5.0, lag=cumulative(before)), said(6.0, lag=cumulative(before + between)))
-    assert rates is not None
-    if not between:
-        assert rates.lag_p99 is None
-    else:
-        enough = [
-            bound for bound in BOUNDS if sum(one <= bound for one in between) * 100 >= 99 * len(between)
-        ]
-        assert rates.lag_p99 == enough[0]
-
-
-COUNTED = st.integers(0, 9) | st.integers(-(10**308), 10**308) | st.sampled_from([-(10**308), 10**308])
-LAG = st.dictionaries(st.floats() | st.just(math.inf), COUNTED, max_size=4)
-
-
-@settings(deadline=None)
-@given(
-    before=st.tuples(COUNTED, COUNTED, COUNTED, LAG),
-    now=st.tuples(COUNTED, COUNTED, COUNTED, LAG),
-    later=st.sampled_from([0.1, 1.0]),
-)
-def test_whatever_a_stranger_counts_makes_rates_that_are_numbers_or_none(
-    before: tuple[int, int, int, dict[float, int]], now: tuple[int, int, int, dict[float, int]], later: float
-) -> None:
-    """Nobody else than a stranger sends totals near the greatest float, or a bucket that ends at NaN."""
-    first, second = (
-        said(at, commands=commands, floods_in=floods_in, floods_out=floods_out, lag=lag)
-        for at, (commands, floods_in, floods_out, lag) in ((0.0, before), (later, now))
-    )
-    rates = polling.rates(first, second)
-    if rates is not None:
-        assert rates.lag_p99 is None or rates.lag_p99 >= 0
-        json.dumps(status_command._rates_object(rates), allow_nan=False)
+# Again and again. --------------------------------------------------------------------------------------------
 
 
 def test_what_happens_is_seen_as_it_happens(herd: RunningHerd) -> None:

@@ -16,8 +16,9 @@ import msgspec
 
 from proxyherd.admin.status_page.density import Density, place
 from proxyherd.admin.status_page.others import Others, known
+from proxyherd.admin.status_page.own_state import OwnState, StatusSource
 from proxyherd.admin.status_page.rates import History, added, quantile
-from proxyherd.admin.status_page.state import OwnState, ServerState, StatusSource
+from proxyherd.admin.status_page.state import ServerState
 from proxyherd.config.herd_file import Herd
 from proxyherd.core.table import Table
 from proxyherd.telemetry.observer import Observer

@@ -18,7 +18,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from proxyherd.admin.status_page.rates import History
-from proxyherd.admin.status_page.state import MAX_BYTES, ServerState, read_state
+from proxyherd.admin.status_page.state import MAX_BYTES, AnswerError, ServerState, state_of
 from proxyherd.config.herd_file import Address, Herd
 from proxyherd.net import http
 from proxyherd.net.dialling import hosts_of, shares
@@ -38,10 +38,6 @@ _HEAD_BYTES: Final = 8_192
 _READ_BYTES: Final = 65_536
 
 _HERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what such an address is reached at
-
-
-class AnswerError(Exception):
-    """A server has given nothing that can be used; the text says what it did."""
 
 
 class Other(Struct, eq=False):
@@ -133,7 +129,7 @@ class Others:
         for address in other.addresses:
             try:
                 async with asyncio.timeout(DEADLINE_SECONDS):
-                    return _state_of(other.name, await _fetch(address, f"/state?{query}"))
+                    return state_of(other.name, await _fetch(address, f"/state?{query}"))
             except AnswerError as error:
                 problem = str(error)
             except TimeoutError:
@@ -166,9 +162,7 @@ async def _fetch(address: Address, path: str) -> bytes:
 
 
 async def _read_from(host: str, port: int, path: str) -> bytes:
-    """Return what is at a path of an address. Raises AnswerError where that is more than MAX_BYTES or nothing, and
-    OSError.
-    """
+    """Return the answer to a request for a path at an address. Raises OSError, and AnswerError where it is too long."""
     data = bytearray()
     reader, writer = await asyncio.open_connection(host, port)
     try:
@@ -179,12 +173,7 @@ async def _read_from(host: str, port: int, path: str) -> bytes:
                 raise AnswerError(f"answers with more than {MAX_BYTES} bytes")
     finally:
         writer.transport.abort()  # there is nothing more to say, and none of the rest is wanted
-    if (found := http.parse_answer(bytes(data))) is None:
-        raise AnswerError("no answer that is one")
-    status, body = found
-    if status != 200:
-        raise AnswerError(f"answers {status}")
-    return body
+    return bytes(data)
 
 
 def _explained(error: OSError) -> str:
@@ -192,12 +181,3 @@ def _explained(error: OSError) -> str:
     if error.errno and error.errno > 0:
         return os.strerror(error.errno)
     return error.strerror or "no connection"
-
-
-def _state_of(name: str, data: bytes) -> ServerState:
-    state = read_state(data)
-    if state is None:
-        raise AnswerError("what it answers is no server's state")
-    if state.server != name:
-        raise AnswerError("another server answers there")
-    return state

@@ -1,10 +1,11 @@
-"""How fast totals grow, and percentiles of a histogram's last minute, from states that follow one another.
+"""How fast totals grow, and percentiles of histograms, from states of a server that follow one another.
 
 Pure. A server that has started anew counts from nought again: what was known of it before is dropped.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator
 from itertools import accumulate
@@ -44,6 +45,33 @@ def added(histograms: list[Histogram]) -> Histogram:
     )
 
 
+def bound(histogram: Histogram, part: float) -> float | None:
+    """Return the least bound in seconds within which this part of the observations were, infinity past the last; None
+    where there were none.
+    """
+    total = histogram.counts[-1]
+    bounds = zip((*histogram.bounds, math.inf), histogram.counts, strict=True)
+    return next(one for one, count in bounds if count >= part * total) if total else None
+
+
+def rate(before: ServerState, last: ServerState, name: str) -> float:
+    """Return by how much a total grew a second between two states of one life."""
+    growth: int = getattr(last, name) - getattr(before, name)
+    return max(0, growth) / (last.uptime - before.uptime)
+
+
+def grown(before: ServerState, last: ServerState, name: str) -> Histogram:
+    """Return what a histogram grew by between two states of one life."""
+    first: Histogram = getattr(before, name)
+    now: Histogram = getattr(last, name)
+    if not first.bounds:  # nothing had been observed
+        return now
+    if first.bounds != now.bounds:
+        return EMPTY
+    growth = [max(0, now - then) for now, then in zip(now.counts, first.counts, strict=True)]
+    return Histogram(now.bounds, [*accumulate(growth, max)])  # as it must be, whatever a server has made up
+
+
 class History:
     """The states of one server in the last minute, and the one before."""
 
@@ -74,21 +102,8 @@ class History:
 
     def rate(self, name: str) -> float:
         """Return by how much a total grew a second, between the last two states."""
-        if len(self._states) < 2:
-            return 0.0
-        before, last = self._states[-2], self._states[-1]
-        grown: int = getattr(last, name) - getattr(before, name)
-        return max(0, grown) / (last.uptime - before.uptime)
+        return rate(self._states[-2], self._states[-1], name) if len(self._states) > 1 else 0.0
 
     def grown(self, name: str) -> Histogram:
         """Return what a histogram grew by in the last minute, or since the first state."""
-        first: Histogram = getattr(self._states[0], name)
-        last: Histogram = getattr(self._states[-1], name)
-        if not first.bounds:  # nothing had been observed
-            return last
-        if first.bounds != last.bounds:
-            return EMPTY
-        grown = [max(0, now - then) for now, then in zip(last.counts, first.counts, strict=True)]
-        return Histogram(
-            last.bounds, [*accumulate(grown, max)]
-        )  # as it must be, whatever a server has made up
+        return grown(self._states[0], self._states[-1], name)

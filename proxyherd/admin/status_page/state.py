@@ -1,4 +1,4 @@
-"""What one server says of itself at /state, for the status pages of the whole herd.
+"""What one server says of itself at /state, for the status pages of the whole herd and for `proxyherd status`.
 
 Totals, not rates: whoever asks twice can tell how fast they grow, and nobody has to keep anything. What another server
 says is untrusted: `read` gives back what has the right shape and size, and None for anything else.
@@ -6,18 +6,14 @@ says is untrusted: `read` gives back what has the right shape and size, and None
 
 from __future__ import annotations
 
-import secrets
-import time
 from collections.abc import Iterable
-from typing import Annotated, Final, Literal, Protocol
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta, Struct
-from prometheus_client.metrics import MetricWrapperBase
 
-from proxyherd import __version__
 from proxyherd.base.escapes import visible
-from proxyherd.telemetry.observer import Observer
+from proxyherd.net import http
 from proxyherd.telemetry.recent import MOST_KEPT, SHOWN_BYTES, Command
 
 MAX_BYTES: Final = 262_144
@@ -38,6 +34,10 @@ _Seconds = Annotated[float, Meta(ge=0, le=1e12)]
 _Counts = Annotated[list[_Count], Meta(max_length=64)]
 
 
+class AnswerError(Exception):
+    """A server has given nothing that can be used; the text says what it did."""
+
+
 class Histogram(Struct, frozen=True):
     """Bounds in seconds, and how many observations were within each; the last bound is infinity and not among them."""
 
@@ -47,7 +47,8 @@ class Histogram(Struct, frozen=True):
 
 class ServerState(Struct, frozen=True):
     """One server. `life` is another after each start. `commands` is None where the asker may not see them; `cursor`
-    is what to ask with the next time, for those behind.
+    is what to ask with the next time, for those behind. The last three are of Redis: its masters that have a part of
+    the table, those of them that the server can have, reports and queries that have no outcome yet.
     """
 
     server: _Name
@@ -69,6 +70,10 @@ class ServerState(Struct, frozen=True):
     lag: Histogram
     commands: list[Command] | None = None
     cursor: _Count = 0
+    journal_failing: bool = False
+    masters: _Count = 0
+    masters_up: _Count = 0
+    waiting: _Count = 0
 
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -90,6 +95,23 @@ def read_state(data: bytes) -> ServerState | None:
         return None
     fits = all(_is_sane(histogram) for histogram in (state.places, state.lag))
     return _visible(state) if fits and _are_short(state.commands or ()) else None
+
+
+def state_of(server: str, answer: bytes) -> ServerState:
+    """Return the state in a server's whole answer to `GET /state`. Raises AnswerError where it is none, or another
+    server's.
+    """
+    if (found := http.parse_answer(answer)) is None:
+        raise AnswerError("no answer that is one")
+    status, body = found
+    if status != 200:
+        raise AnswerError(f"answers {status}")
+    state = read_state(body)
+    if state is None:
+        raise AnswerError("what it answers is no server's state")
+    if state.server != server:
+        raise AnswerError("another server answers there")
+    return state
 
 
 def _visible(state: ServerState) -> ServerState:
@@ -133,100 +155,3 @@ def _are_short(commands: Iterable[Command]) -> bool:
         and max(map(len, (one.command, one.answer))) <= _LONGEST
         for one in commands
     )
-
-
-class StatusSource(Protocol):
-    """What is asked of a server."""
-
-    def ready(self) -> tuple[bool, str]:
-        """Return whether the server is ready, and the reason where it is not."""
-
-    def refresh(self) -> None:
-        """Bring the figures of the registry up to date that are not counted as things happen."""
-
-    def places_by(self) -> str:
-        """Return who answers what is near."""
-
-
-class OwnState:
-    """Says it of this server. What it says is kept for a moment, so that many askers cost little more than one."""
-
-    _KEPT_SECONDS: Final = 0.2
-
-    def __init__(self, server: str, status: StatusSource, observer: Observer) -> None:
-        self._server = server
-        self._status = status
-        self._observer = observer
-        self._life = secrets.token_hex(8)
-        self._began = time.monotonic()
-        self._kept: ServerState | None = None
-
-    @property
-    def life(self) -> str:
-        """What tells this life of the server from others."""
-        return self._life
-
-    def state(self) -> ServerState:
-        """Return the state, without commands."""
-        uptime = time.monotonic() - self._began
-        if self._kept is None or uptime - self._kept.uptime > self._KEPT_SECONDS:
-            self._kept = self._look(uptime)
-        return self._kept
-
-    def with_commands(self, life: str, after: int) -> ServerState:
-        """Return the state with the commands behind number `after` of that life."""
-        recent = self._observer.recent
-        commands = recent.commands(after if life == self._life else 0, MOST_COMMANDS)
-        return msgspec.structs.replace(self.state(), commands=commands, cursor=recent.number)
-
-    def _look(self, uptime: float) -> ServerState:
-        self._status.refresh()
-        observer = self._observer
-        ready, reason = self._status.ready()
-        commands = _totals(observer.commands.counter, "outcome")
-        floods = _totals(observer.links.updates, "direction")
-        return ServerState(
-            server=self._server,
-            life=self._life,
-            version=__version__,
-            uptime=round(uptime, 3),
-            ready=ready,
-            reason=reason[:1_024],
-            places_by=self._status.places_by(),
-            clients=_total(observer.process.clients),
-            connections=_total(observer.connections.open),
-            answered=sum(commands.values()),
-            invalid=commands.get("invalid", 0) + commands.get("overlong", 0),
-            floods_in=floods.get("in", 0),
-            floods_out=floods.get("out", 0),
-            mended=_total(observer.links.mended),
-            links=dict(observer.links.states),
-            places=_histogram(observer.places.seconds),
-            lag=_histogram(observer.loop.lag),
-        )
-
-
-def _totals(metric: MetricWrapperBase, label: str) -> dict[str, int]:
-    """Return the values of a counter, summed by one label."""
-    totals: dict[str, int] = {}
-    for family in metric.collect():
-        for sample in family.samples:
-            value = sample.labels[label]
-            totals[value] = totals.get(value, 0) + int(sample.value)
-    return totals
-
-
-def _total(metric: MetricWrapperBase) -> int:
-    return int(sum(sample.value for family in metric.collect() for sample in family.samples))
-
-
-def _histogram(metric: MetricWrapperBase) -> Histogram:
-    """Return a histogram, summed over its labels."""
-    counts: dict[float, int] = {}
-    for family in metric.collect():
-        for sample in family.samples:
-            if sample.name.endswith("_bucket"):
-                bound = float(sample.labels["le"])
-                counts[bound] = counts.get(bound, 0) + int(sample.value)
-    bounds = sorted(counts)
-    return Histogram(bounds[:-1], [counts[bound] for bound in bounds] or [0])

@@ -1,0 +1,115 @@
+"""What this server says of itself at /state: its figures, as the metrics have them."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from typing import Final, Protocol
+
+import msgspec
+from prometheus_client.metrics import MetricWrapperBase
+
+from proxyherd import __version__
+from proxyherd.admin.status_page.state import MOST_COMMANDS, Histogram, ServerState
+from proxyherd.telemetry.observer import Observer
+
+
+class StatusSource(Protocol):
+    """What is asked of a server."""
+
+    def ready(self) -> tuple[bool, str]:
+        """Return whether the server is ready, and the reason where it is not."""
+
+    def refresh(self) -> None:
+        """Bring the figures of the registry up to date that are not counted as things happen."""
+
+    def places_by(self) -> str:
+        """Return who answers what is near."""
+
+
+class OwnState:
+    """Says it of this server. What it says is kept for a moment, so that many askers cost little more than one."""
+
+    _KEPT_SECONDS: Final = 0.2
+
+    def __init__(self, server: str, status: StatusSource, observer: Observer) -> None:
+        self._server = server
+        self._status = status
+        self._observer = observer
+        self._life = secrets.token_hex(8)
+        self._began = time.monotonic()
+        self._kept: ServerState | None = None
+
+    @property
+    def life(self) -> str:
+        """What tells this life of the server from others."""
+        return self._life
+
+    def state(self) -> ServerState:
+        """Return the state, without commands."""
+        uptime = time.monotonic() - self._began
+        if self._kept is None or uptime - self._kept.uptime > self._KEPT_SECONDS:
+            self._kept = self._look(uptime)
+        return self._kept
+
+    def with_commands(self, life: str, after: int) -> ServerState:
+        """Return the state with the commands behind number `after` of that life."""
+        recent = self._observer.recent
+        commands = recent.commands(after if life == self._life else 0, MOST_COMMANDS)
+        return msgspec.structs.replace(self.state(), commands=commands, cursor=recent.number)
+
+    def _look(self, uptime: float) -> ServerState:
+        self._status.refresh()
+        observer = self._observer
+        ready, reason = self._status.ready()
+        commands = _totals(observer.commands.counter, "outcome")
+        floods = _totals(observer.links.updates, "direction")
+        return ServerState(
+            server=self._server,
+            life=self._life,
+            version=__version__,
+            uptime=round(uptime, 3),
+            ready=ready,
+            reason=reason[:1_024],
+            places_by=self._status.places_by(),
+            clients=_total(observer.process.clients),
+            connections=_total(observer.connections.open),
+            answered=sum(commands.values()),
+            invalid=commands.get("invalid", 0) + commands.get("overlong", 0),
+            floods_in=floods.get("in", 0),
+            floods_out=floods.get("out", 0),
+            mended=_total(observer.links.mended),
+            links=dict(observer.links.states),
+            places=_histogram(observer.places.seconds),
+            lag=_histogram(observer.loop.lag),
+            journal_failing=bool(_total(observer.journal.failing)),
+            masters=_total(observer.cluster.masters_known),
+            masters_up=_total(observer.cluster.masters_up),
+            waiting=_total(observer.cluster.waiting),
+        )
+
+
+def _totals(metric: MetricWrapperBase, label: str) -> dict[str, int]:
+    """Return the values of a counter, summed by one label."""
+    totals: dict[str, int] = {}
+    for family in metric.collect():
+        for sample in family.samples:
+            value = sample.labels[label]
+            totals[value] = totals.get(value, 0) + int(sample.value)
+    return totals
+
+
+def _total(metric: MetricWrapperBase) -> int:
+    return int(sum(sample.value for family in metric.collect() for sample in family.samples))
+
+
+def _histogram(metric: MetricWrapperBase) -> Histogram:
+    """Return a histogram, summed over its labels."""
+    counts: dict[float, int] = {}
+    for family in metric.collect():
+        for sample in family.samples:
+            if sample.name.endswith("_bucket"):
+                bound = float(sample.labels["le"])
+                counts[bound] = counts.get(bound, 0) + int(sample.value)
+    bounds = sorted(counts)
+    return Histogram(bounds[:-1], [counts[bound] for bound in bounds] or [0])
