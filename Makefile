@@ -25,7 +25,7 @@ stop:
 # While you write: style, types, and all tests that start no process.
 IN_PROCESS := $(filter-out tests/system/ tests/project/ tests/support/ tests/mutation/ tests/fuzz/,$(wildcard tests/*/))
 check: lint
-	@$(BIN)/pytest -q -n logical --dist loadgroup $(IN_PROCESS) tests/project/test_floors.py tests/project/test_layout.py $(PYTEST_ARGS)
+	@$(BIN)/pytest -q -n logical --dist loadgroup $(IN_PROCESS) $(addprefix tests/project/test_,floors.py layout.py names.py) $(PYTEST_ARGS)
 
 # Four at once, on two cores too: tests wait more than they work.
 test: .venv/test.stamp

@@ -317,7 +317,7 @@ async def _graded(herd: GradedHerd, started: Started | None, options: dict[str, 
     try:
         if started is not None:
             await started.start(herd.servers)
-        with _progress(judging.checks(herd, chosen)) as passed:
+        with _progress(judging.count_checks(herd, chosen)) as passed:
             return await judging.judge(
                 herd,
                 sections=chosen,

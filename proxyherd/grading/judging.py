@@ -28,7 +28,7 @@ SECTIONS: Final = (
 )
 
 
-def checks(herd: GradedHerd, sections: Sequence[Section] = SECTIONS) -> int:
+def count_checks(herd: GradedHerd, sections: Sequence[Section] = SECTIONS) -> int:
     """Return how many checks there are."""
     return sum(len(section.checks(herd)) for section in sections)
 

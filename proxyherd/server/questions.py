@@ -7,8 +7,9 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Container
 from functools import partial
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Final, Generic, TypeVar
 
+from proxyherd.core.early_queries import Asker
 from proxyherd.core.messages import metres, position
 from proxyherd.core.reply import Reply, leave
 from proxyherd.places import STATUSES, Places, Query, no_results
@@ -16,15 +17,6 @@ from proxyherd.telemetry.observer import Observer
 
 _TURN_QUERIES: Final = 32
 """Queries that begin in one turn: each starts two tasks."""
-
-
-class Asker(Protocol):
-    """What is wanted of a client here."""
-
-    @property
-    def gone(self) -> bool:
-        """Whether nobody is there any more to be answered."""
-
 
 Who = TypeVar("Who", bound=Asker)
 

@@ -24,7 +24,7 @@ from proxyherd.net import http
 from proxyherd.net.dialling import hosts_of, shares
 from proxyherd.telemetry.recent import MOST_KEPT, Command
 
-DEADLINE_SECONDS: Final = 1.2
+STATE_SECONDS: Final = 1.2
 """For one server to answer in, at the address that is tried. Linux sends a lost SYN again after 1 s."""
 
 _EVERY_SECONDS: Final = 1.0
@@ -128,13 +128,13 @@ class Others:
         problems = []
         for address in other.addresses:
             try:
-                async with asyncio.timeout(DEADLINE_SECONDS):
+                async with asyncio.timeout(STATE_SECONDS):
                     return state_of(other.name, await _fetch(address, f"/state?{query}"))
             except AnswerError as error:
                 problem = str(error)
             except TimeoutError:
                 other.addresses = (*(one for one in other.addresses if one != address), address)
-                raise AnswerError(f"{address}: no answer within {DEADLINE_SECONDS:g} s") from None
+                raise AnswerError(f"{address}: no answer within {STATE_SECONDS:g} s") from None
             except OSError as error:
                 problem = _explained(error)
             except Exception as error:  # noqa: BLE001 - whatever an answer brings about, the server is unknown
@@ -151,7 +151,7 @@ def known(other: Other, now: float) -> ServerState | None:
 async def _fetch(address: Address, path: str) -> bytes:
     """Ask at each address that a name stands for, until one answers."""
     loop, failure = asyncio.get_running_loop(), OSError()
-    deadline, name = loop.time() + DEADLINE_SECONDS, _HERE.get(address.host, address.host)
+    deadline, name = loop.time() + STATE_SECONDS, _HERE.get(address.host, address.host)
     for host, until in shares(await hosts_of(loop, name, address.port), deadline, loop.time):
         try:
             async with asyncio.timeout_at(until):

@@ -43,7 +43,7 @@ class Peer(Protocol):
         """End the connection at once, and forget it: something that was done with it has raised."""
 
 
-class Journal(Protocol):
+class JournalWriter(Protocol):
     """What a turn wants of the journal."""
 
     always: bool
@@ -76,7 +76,7 @@ class Replicated:
     """There is always room: what a turn wants is done within it."""
 
     def __init__(
-        self, node: Node, journal: Journal, loop: asyncio.AbstractEventLoop, sizes: Sizes = SIZES
+        self, node: Node, journal: JournalWriter, loop: asyncio.AbstractEventLoop, sizes: Sizes = SIZES
     ) -> None:
         self.wake: Callable[[], None] = lambda: None
         self.rules = node.rules

@@ -35,7 +35,7 @@ SYN_SENT_AGAIN = (1.0, 3.0, 7.0)
         ("redis.timeout_seconds", RedisSettings(nodes=("10.0.0.1:6379",)).timeout_seconds),
         ("places.attempt_seconds", PlacesSettings().attempt_seconds),
         ("status", polling.DEADLINE_SECONDS),
-        ("status page", others.DEADLINE_SECONDS),
+        ("status page", others.STATE_SECONDS),
     ],
 )
 def test_the_time_to_connect_does_not_end_just_when_a_lost_syn_is_sent_again(
