@@ -18,7 +18,6 @@ class ClusterObserver:
 
     def __init__(self, events: Events, metrics: Metrics) -> None:
         self._events = events
-        self._log = events.log
         self.masters_known = metrics.gauge(
             "proxyherd_masters", "Masters of the cluster that have a part of the table"
         )
@@ -82,13 +81,13 @@ class ClusterObserver:
         """Note that a master has no memory for reports, or has room again."""
         if full:
             reason = "its memory is full: raise maxmemory there, or add a shard"
-            self._log.warning("master_full", master=master, reason=reason)
+            self._events.log.warning("master_full", master=master, reason=reason)
         else:
-            self._log.info("master_has_room", master=master)
+            self._events.log.info("master_has_room", master=master)
 
     def masters(self, parts: dict[str, int]) -> None:
         """Note how many parts of the table each master has now."""
-        self._log.info("masters", parts=parts)
+        self._events.log.info("masters", parts=parts)
 
     def node_failed(self, node: str, reason: str) -> None:
         """Note that a node did not say who is master of what."""

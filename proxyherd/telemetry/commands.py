@@ -12,7 +12,7 @@ from proxyherd.core.framing import Overlong
 from proxyherd.core.limiters import CommandLimiter
 from proxyherd.core.reply import Reply
 from proxyherd.telemetry.event_limits import Events
-from proxyherd.telemetry.logs import Each
+from proxyherd.telemetry.frequent import FrequentEvent, SeveralEvents
 from proxyherd.telemetry.metrics import Metrics
 from proxyherd.telemetry.recent import Recent
 
@@ -49,6 +49,25 @@ _ALWAYS_LOGGED: Final = {"stored", "answered", "unanswered"}
 """Outcomes of commands that changed something, or may have, or told where a client is."""
 
 
+class CommandEvent(FrequentEvent):
+    """A line of a client, and its answer if it has one."""
+
+    name = "command"
+    client: bytes
+    kind: bytes
+    outcome: bytes
+    command: bytes
+    answer: bytes | None
+
+
+class QueryEvent(CommandEvent):
+    """A query with places. `answer` is the AT line, and `bytes` what was answered in all."""
+
+    status: str
+    results: int
+    bytes: int
+
+
 class CommandObserver:
     """What clients asked and were answered. `recent`: who keeps the latest, while somebody looks."""
 
@@ -62,8 +81,8 @@ class CommandObserver:
         self.counter = self._counts.counter
         for command, outcome, _ in COMMANDS:  # Prometheus takes no counter that appears for a rise
             self.counter.labels(command, outcome)
-        self._log = events.log
-        self._info = events.log.info
+        self._events = events
+        self._frequent = events.frequent
         self._clock = events.clock
         self._recent = recent
         # Of this turn's stored reports, not logged yet: who sent them, and what, and the answers.
@@ -85,15 +104,12 @@ class CommandObserver:
             clients, lines, answers = self._clients, self._lines, self._answers
             self._clients, self._lines, self._answers = [], [], []
             self._counts["iamat", "stored"] += len(lines)
-            several = Each if len(lines) > 1 else _only
-            self._info(
-                "command",
-                client=several(clients),
-                kind="iamat",
-                outcome="stored",
-                command=several(lines),
-                answer=several(answers),
-            )
+            count = len(lines)
+            if count == 1:
+                self._frequent(CommandEvent(clients[0], b"iamat", b"stored", lines[0], answers[0]))
+            else:
+                kinds, outcomes = [b"iamat"] * count, [b"stored"] * count
+                self._frequent(SeveralEvents(CommandEvent, (clients, kinds, outcomes, lines, answers)))
             if self._recent.wanted:
                 self._recent.reports(lines, answers)
 
@@ -108,28 +124,13 @@ class CommandObserver:
         ):
             return
         command = line.start if isinstance(line, Overlong) else line
+        start = client.encode(), reply.kind.encode(), reply.outcome.encode(), command
         if reply.entry is None:
-            self._info(
-                "command",
-                client=client,
-                kind=reply.kind,
-                outcome=reply.outcome,
-                command=command,
-                answer=reply.answer,
-            )
+            self._frequent(CommandEvent(*start, reply.answer))
         else:
             assert reply.answer is not None
-            self._info(
-                "command",
-                client=client,
-                kind=reply.kind,
-                outcome=reply.outcome,
-                command=command,
-                answer=reply.entry.line,
-                status=reply.status,
-                results=reply.results,
-                bytes=len(reply.answer) + 1,
-            )
+            size = len(reply.answer) + 1
+            self._frequent(QueryEvent(*start, reply.entry.line, reply.status, reply.results, size))
 
     def tick(self) -> None:
         """Let time pass; call a few times a heartbeat."""
@@ -144,11 +145,6 @@ class CommandObserver:
         """Count in one line the commands that were not logged one by one since the last such line."""
         outcomes, addresses = self._unchanging.take_left_out()
         if outcomes:
-            self._log.warning(
+            self._events.log.warning(
                 "commands_left_out", commands=sum(outcomes.values()), outcomes=outcomes, addresses=addresses
             )
-
-
-def _only(values: list[bytes]) -> bytes:
-    (value,) = values
-    return value

@@ -6,11 +6,12 @@ A failure that says the same as the last is limited further. What can't fill the
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, cast
 
 from structlog.typing import FilteringBoundLogger
 
 from proxyherd.core.limiters import Limiter
+from proxyherd.telemetry.frequent import FrequentEvent, SeveralEvents
 
 _OFTEN_BURST: Final = 20_000
 _OFTEN_REFILL_SECONDS: Final = 0.1
@@ -24,9 +25,25 @@ class Events:
     """The log of one server, with its limits. `of`: each neighbour or master has limits of its own; None is nobody's."""
 
     def __init__(self, log: FilteringBoundLogger, clock: Callable[[], float]) -> None:
-        self.log = log
+        self._log = log
+        self._tell = cast("Callable[[list[FrequentEvent | SeveralEvents]], object]", log.info)
+        self._said: list[FrequentEvent | SeveralEvents] = []
+        self.frequent: Callable[[FrequentEvent | SeveralEvents], None] = self._said.append
         self.clock = clock
         self._limiters: dict[tuple[str | None, str], Limiter] = {}
+
+    @property
+    def log(self) -> FilteringBoundLogger:
+        """The log, behind the frequent events that have gathered."""
+        self.tell()
+        return self._log
+
+    def tell(self) -> None:
+        """Log the frequent events that have gathered: one call of structlog for all of them."""
+        if self._said:
+            said = self._said.copy()
+            self._said.clear()
+            self._tell(said)
 
     def often(self, event: str, **fields: object) -> None:
         """Log what happens often, unless it happens so often that it does nothing but fill the log."""

@@ -10,7 +10,7 @@ class JournalObserver:
     """The journal of one server."""
 
     def __init__(self, events: Events, metrics: Metrics) -> None:
-        self._log = events.log
+        self._events = events
         self._told = ""
         self._bytes = metrics.total(
             "proxyherd_journal_bytes_total", "Bytes appended to the journal, snapshots left out"
@@ -29,9 +29,9 @@ class JournalObserver:
         """
         if failing and failing != self._told:
             effect = "reports are taken without a promise" if takes_reports else "reports are refused"
-            self._log.error("journal_failing", reason=failing, effect=effect)
+            self._events.log.error("journal_failing", reason=failing, effect=effect)
         elif self._told and not failing:
-            self._log.info("journal_whole")
+            self._events.log.info("journal_whole")
         self._told = failing
         self._bytes.reach(written)
         self._failures.reach(failures)
@@ -39,21 +39,21 @@ class JournalObserver:
 
     def replayed(self, lines: int, clients: int, seconds: float) -> None:
         """Note the end of the replay: so many lines were read, and so many clients are in the table."""
-        self._log.info("replayed", lines=lines, clients=clients, seconds=round(seconds, 3))
+        self._events.log.info("replayed", lines=lines, clients=clients, seconds=round(seconds, 3))
 
     def lacks(self, reason: str) -> None:
         """Note that records may be missing that an earlier life of the server had."""
-        self._log.warning("journal_lacks", reason=reason, effect="queries wait for the first catch-up")
+        self._events.log.warning("journal_lacks", reason=reason, effect="queries wait for the first catch-up")
 
     def torn(self, file: str, records: int, cut_bytes: int) -> None:
         """Note that a file ended in the middle of a record."""
-        self._log.warning("journal_torn", file=file, records=records, cut_bytes=cut_bytes)
+        self._events.log.warning("journal_torn", file=file, records=records, cut_bytes=cut_bytes)
 
     def damaged(self, file: str, records: int, damaged: int) -> None:
         """Note that a file has damaged records."""
         remedy = f"kept as {file}.damaged; neighbours have what is missing"
-        self._log.error("journal_damaged", file=file, records=records, damaged=damaged, remedy=remedy)
+        self._events.log.error("journal_damaged", file=file, records=records, damaged=damaged, remedy=remedy)
 
     def rewritten(self, size: int, seconds: float) -> None:
         """Note that the whole table was written anew, in so many bytes."""
-        self._log.info("journal_rewritten", bytes=size, seconds=round(seconds, 3))
+        self._events.log.info("journal_rewritten", bytes=size, seconds=round(seconds, 3))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import accumulate
 from typing import Final, Literal
 
 from proxyherd.core.messages import NANOSECONDS
@@ -18,7 +19,7 @@ from proxyherd.core.notes import (
     Skipped,
 )
 from proxyherd.telemetry.event_limits import Events
-from proxyherd.telemetry.logs import names
+from proxyherd.telemetry.frequent import FrequentEvent
 from proxyherd.telemetry.metrics import Metrics
 from proxyherd.telemetry.recent import Recent
 
@@ -26,12 +27,35 @@ _PROPAGATION_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2
 """Seconds: a hop takes under a millisecond, and what takes longer than five is no flood any more."""
 
 
+_SHOWN_BYTES: Final = 1024
+"""Of the list of clients in a line, about."""
+
+
+class FloodSentEvent(FrequentEvent):
+    """A batch of updates went to a neighbour."""
+
+    name = "flood_sent"
+    neighbour: str
+    updates: int
+    clients: list[bytes]
+
+
+class FloodReceivedEvent(FrequentEvent):
+    """A batch of live updates came from a neighbour."""
+
+    name = "flood_received"
+    neighbour: str
+    updates: int
+    news: int
+    clients: list[bytes]
+
+
 class LinkObserver:
     """The links of one server. `recent`: who keeps the clients last heard of, while somebody looks."""
 
     def __init__(self, events: Events, metrics: Metrics, neighbours: Iterable[str], recent: Recent) -> None:
         self._events = events
-        self._info = events.log.info
+        self._frequent = events.frequent
         self._recent = recent
         self.states: dict[str, Literal["live", "catching up", "cut"]] = dict.fromkeys(neighbours, "cut")
         self._up = metrics.gauge(
@@ -84,7 +108,8 @@ class LinkObserver:
         match note:
             case Flooded(neighbour, clients):
                 self._updates[neighbour, "out", "true"] += len(clients)
-                self._flood("flood_sent", neighbour, clients, "out")
+                self._batches[neighbour, "out"] += 1
+                self._frequent(FloodSentEvent(neighbour, len(clients), _shown(clients)))
             case Heard(neighbour, clients, news, late):
                 self._heard(neighbour, clients, news, late)
             case CaughtUp(neighbour, lines, news, seconds):
@@ -120,12 +145,16 @@ class LinkObserver:
             self._propagation.observe(max(0, late) / NANOSECONDS)
         if self._recent.wanted:
             self._recent.heard(clients)
-        self._flood("flood_received", neighbour, clients, "in", news=news)
-
-    def _flood(self, event: str, neighbour: str, clients: list[bytes], direction: str, **more: int) -> None:
-        self._batches[neighbour, direction] += 1
-        shown = names(clients, 1024)
-        self._info(event, neighbour=neighbour, updates=len(clients), **more, clients=shown)
+        self._batches[neighbour, "in"] += 1
+        self._frequent(FloodReceivedEvent(neighbour, len(clients), news, _shown(clients)))
 
     def _seldom(self, neighbour: str, event: str, **fields: object) -> None:
         self._events.seldom(neighbour, event, neighbour=neighbour, **fields)
+
+
+def _shown(clients: list[bytes]) -> list[bytes]:
+    """Return the first client IDs, as many as a line shows."""
+    if len(clients) == 1:
+        return clients if len(clients[0]) + 3 <= _SHOWN_BYTES else []
+    sizes = accumulate(len(client) + 3 for client in clients)
+    return clients[: next((at for at, size in enumerate(sizes) if size > _SHOWN_BYTES), None)]

@@ -17,30 +17,22 @@ import fcntl
 import os
 import stat
 import time
-from collections.abc import Callable, Sequence
-from itertools import accumulate, chain
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 import structlog
-from msgspec import Struct
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
 from proxyherd.base.escapes import escaped_for_json, visible_for_json
 from proxyherd.base.files import check_replaceable
+from proxyherd.telemetry.frequent import Forms, FrequentEvent, SeveralEvents, spelled_out
 
 _GATHER_BYTES: Final = 1 << 20
 """Bytes that gather at most before they are written, whoever forgets to flush. A pipe takes as many, if the system
 allows it: what a busy turn says then fits, however late the reader is woken.
 """
-
-
-def names(clients: Sequence[bytes], most_bytes: int) -> list[str]:
-    """Return the first client IDs as text, about `most_bytes` of them."""
-    sizes = accumulate(len(client) + 3 for client in clients)
-    count = next((at for at, size in enumerate(sizes) if size > most_bytes), len(clients))
-    return escaped_for_json(b" ".join(clients[:count])).split(" ") if count else []  # no ID holds white space
 
 
 class LogFile:
@@ -202,12 +194,6 @@ def _is_standard_stream(fd: int, info: os.stat_result) -> bool:
     return False
 
 
-class Each(Struct):
-    """A field of an event that stands for several lines: its value in each. All such fields have as many values."""
-
-    values: list[bytes]
-
-
 class _Render:
     """The one structlog processor: an event to a line of JSON, fixed keys first, long fields cut.
 
@@ -218,16 +204,26 @@ class _Render:
         self._file = file
         self._server = server
         self._most_bytes = most_bytes
+        self._forms = Forms(server, most_bytes)
         self._encode = msgspec.json.Encoder().encode
         self._second = -1
-        self._prefix = ""
+        self._prefix = b""
         self._stamp = self._timestamp()
 
     def __call__(self, _: WrappedLogger, level: str, event: EventDict) -> bytes:
         if not self._file.gathers:
             self._stamp = self._timestamp()
+        said = event["event"]
+        if said.__class__ is not list:
+            return self._render(level, event)
+        return b"\n".join([self._forms.fill(self._stamp, one) or self._spelled_out(one) for one in said])
+
+    def _spelled_out(self, said: FrequentEvent | SeveralEvents) -> bytes:
+        return b"\n".join([self._render("info", event) for event in spelled_out(said)])
+
+    def _render(self, level: str, event: EventDict) -> bytes:
         line: dict[str, Any] = {
-            "timestamp": self._stamp,
+            "timestamp": self._stamp.decode(),
             "level": level,
             "server": self._server,
             "event": event.pop("event"),
@@ -237,8 +233,6 @@ class _Render:
         most = self._most_bytes
         for key, value in event.items():
             kind = value.__class__
-            if kind is Each:
-                return self._several(level, line, event)
             if kind is bytes:
                 if len(value) > most:
                     line[key] = escaped_for_json(value[:most])
@@ -250,6 +244,8 @@ class _Render:
                 if len(value) > most and key != "exception":
                     line[key] = line[key][:most]
                     line[f"{key}_bytes"] = len(value)
+            elif kind is list:
+                line[key] = [escaped_for_json(one) if one.__class__ is bytes else one for one in value]
             else:
                 line[key] = value
         try:
@@ -257,37 +253,13 @@ class _Render:
         except (TypeError, ValueError):
             return self._encode({key: visible_for_json(str(value)) for key, value in line.items()})
 
-    def _several(self, level: str, head: dict[str, Any], event: EventDict) -> bytes:
-        """Render an event that stands for several lines: in one go where all values stand in JSON as they are."""
-        columns = {key: value.values for key, value in event.items() if value.__class__ is Each}
-        if not all(map(self._are_plain, columns.values())):
-            rows = zip(*columns.values(), strict=True)
-            lines = [
-                {"event": head["event"], **event, **dict(zip(columns, row, strict=True))} for row in rows
-            ]
-            return b"\n".join([self(None, level, line) for line in lines])
-        line = self._encode({**head, **event, **dict.fromkeys(columns, "\n")})
-        form = line.replace(b"%", b"%%").replace(b'"\\n"', b'"%b"') + b"\n"
-        each = list(zip(*columns.values(), strict=True))
-        return (form * len(each) % tuple(chain.from_iterable(each)))[:-1]
-
-    def _are_plain(self, values: list[bytes]) -> bool:
-        """Whether all these stand in a line of JSON as they are, and none is to be cut."""
-        data = b"\n".join(values)
-        if len(data) > self._most_bytes < max(map(len, values)):
-            return False
-        if not data.isascii() or b"\x7f" in data:
-            return False
-        # Nothing was escaped but the LFs between them, and the quotation marks around.
-        return len(self._encode(data.decode())) == len(data) + len(values) + 1
-
-    def _timestamp(self) -> str:
+    def _timestamp(self) -> bytes:
         now = time.time_ns()
         second = now // 1_000_000_000
         if second != self._second:
             self._second = second
-            self._prefix = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        return f"{self._prefix}.{now // 1000 % 1_000_000:06d}Z"
+            self._prefix = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)).encode()
+        return b"%b.%06dZ" % (self._prefix, now // 1000 % 1_000_000)
 
 
 def make_logger(file: LogFile, *, server: str, level: str, max_field_bytes: int) -> FilteringBoundLogger:

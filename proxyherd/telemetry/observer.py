@@ -67,6 +67,7 @@ class Observer:
     def end_turn(self) -> None:
         """Write the turn's log lines."""
         self.commands.tell_reports()
+        self._events.tell()
         self._file.flush()
 
     def settle(self) -> None:

@@ -8,6 +8,7 @@ from typing import Final
 
 from proxyherd.places import STATES, BreakerState, CallOutcome, Spared
 from proxyherd.telemetry.event_limits import Events
+from proxyherd.telemetry.frequent import FrequentEvent
 from proxyherd.telemetry.metrics import Metrics
 
 _BUCKETS: Final = (
@@ -58,12 +59,20 @@ SPARED: Final = {
 _WORTH_A_LINE: Final = {"shed", "late", "budget", "unrecorded"}
 
 
+class PlacesEvent(FrequentEvent):
+    """A query of places has ended."""
+
+    name = "places"
+    provider: str
+    status: str
+    seconds: float
+
+
 class PlacesObserver:
     """The queries of one server's clients, and its calls to Google."""
 
     def __init__(self, events: Events, metrics: Metrics) -> None:
         self._events = events
-        self._log = events.log
         self.seconds = metrics.histogram(
             "proxyherd_places_seconds",
             "Seconds that a query of places took, by Google's status; also queries that are answered at once",
@@ -110,13 +119,14 @@ class PlacesObserver:
     def asked(self, provider: str, status: str, outcome: str, seconds: float) -> None:
         """Note one query; `outcome` is one of few words."""
         self.seconds.labels(provider, outcome).observe(seconds)
-        self._log.info("places", provider=provider, status=status, seconds=round(seconds, 6))
+        self._events.frequent(PlacesEvent(provider, status, round(seconds, 6)))
+        self._events.tell()
 
     def count_call(self, provider: str, outcome: CallOutcome, seconds: float, dollars: float) -> None:
         """Note one call to Google, and what it may have cost."""
         self._calls.labels(provider, outcome).inc()
         self._cost.labels(provider).inc(dollars)
-        self._log.info("places_call", provider=provider, outcome=outcome, seconds=round(seconds, 6))
+        self._events.log.info("places_call", provider=provider, outcome=outcome, seconds=round(seconds, 6))
 
     def count_spared(self, why: Spared) -> None:
         """Note a query, or a further attempt at it, that cost no call."""
@@ -128,9 +138,9 @@ class PlacesObserver:
         """Note that the circuit breaker has changed."""
         self._set_breaker(state)
         if state == "open":
-            self._log.warning("places_breaker", state=state)
+            self._events.log.warning("places_breaker", state=state)
         else:
-            self._log.info("places_breaker", state=state)
+            self._events.log.info("places_breaker", state=state)
 
     def _set_breaker(self, state: BreakerState) -> None:
         for one in STATES:

@@ -18,6 +18,7 @@ from typing import get_args
 import click
 import pytest
 from _pytest.mark.expression import Expression
+from documented import kinds
 from observed import metrics_of_a_server
 from prometheus_client import Metric
 
@@ -239,7 +240,7 @@ def events() -> set[str]:
         visitor.visit(module)
         assert not visitor.unclear, "this test cannot tell which events these are"
         found |= visitor.found
-    return found
+    return found | {kind.name for kind in kinds()}
 
 
 def sections() -> list[tuple[str, str]]:

@@ -323,13 +323,14 @@ def test_a_log_that_raises_costs_nobody_an_answer(
             raise ZeroDivisionError
 
         with monkeypatch.context() as patch:
-            patch.setattr(observer.commands, "_info", stumble)
+            patch.setattr(observer._events, "_tell", stumble)
             patch.setattr(observer, "fault", stumble)
             for moment in (5, 6):
                 client[0].data_received(report(1, moment) + b"\n")
                 await settled()
                 assert client[1].take().startswith(b"AT Bob")
             assert not observer.commands._lines, "what cannot be logged is not kept"
+            assert not observer._events._said, "likewise"
 
     run(body)
 

@@ -1,4 +1,4 @@
-"""What docs/logs.md says of events."""
+"""What docs/logs.md says of events, and which of them are frequent."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import json
 import re
 from pathlib import Path
 from typing import Any
+
+import proxyherd.telemetry.observer  # noqa: F401 - and so all subjects, with their events
+from proxyherd.telemetry.frequent import FrequentEvent
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -20,3 +23,12 @@ def examples() -> dict[str, list[dict[str, Any]]]:
         name: list(map(json.loads, re.findall(r"^```json\n(.*)\n```$", text, re.MULTILINE)))
         for name, text in zip(parts[1::2], parts[2::2], strict=True)
     }
+
+
+def kinds() -> list[type[FrequentEvent]]:
+    """Return the frequent events."""
+    found, kinds = [FrequentEvent], list[type[FrequentEvent]]()
+    while found:
+        found = [kind for one in found for kind in one.__subclasses__()]
+        kinds += found
+    return kinds

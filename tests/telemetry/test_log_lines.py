@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from structlog.typing import FilteringBoundLogger
 
-from proxyherd.telemetry.logs import Each, LogFile, make_logger
+from proxyherd.telemetry.logs import LogFile, make_logger
 
 MOST = 64
 BEGAN = 1_700_000_000_000_001_999
@@ -122,14 +122,6 @@ def test_what_json_cannot_say_is_said_as_text(tmp_path: Path) -> None:
 
     assert logged(tmp_path, it=Odd(), number=7) == {"it": "odd\\x7f", "number": "7"}
     assert written(tmp_path / "log")[0]["server"] == "Bob"
-
-
-@pytest.mark.parametrize("odd", [b"plain", b"\xff"])
-def test_fields_that_stand_for_several_lines_must_be_as_many(tmp_path: Path, odd: bytes) -> None:
-    file = LogFile(tmp_path / "log")
-    with pytest.raises(ValueError, match=r"."):
-        logger(file).info("it", one=Each([odd, b"b"]), two=Each([b"c"]))
-    file.close()
 
 
 @pytest.mark.parametrize("level", ["debug", "info", "warning", "error"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 from descriptors import descriptors_below
 from observed import lines_in
 
-from proxyherd.telemetry.logs import Each, LogFile, make_logger, names
+from proxyherd.telemetry.logs import LogFile
 
 
 def backups(path: Path) -> list[bytes]:
@@ -41,50 +40,6 @@ def test_a_file_that_cannot_be_reopened_when_it_is_rotated_costs_no_backup(
     log.write(b"y" * 120)
     log.close()
     assert backups(path)[0] == (b"x" * 120 + b"\n") * 10 + b"y" * 120 + b"\n"
-
-
-@pytest.mark.parametrize(
-    "odd",
-    [
-        *(b"plain", b"", b"100%b %s %%", b'"', b"\\", b"\\n", b"\x00", b"\x7f", b"\t", b"\xff", b"\xc3\xa9"),
-        *(b"\xe2\x80\xa8", b"x" * 64, b"x" * 65, b"\xc2\x85"),
-    ],
-)
-def test_an_event_for_several_lines_is_written_as_that_many_events(tmp_path: Path, odd: bytes) -> None:
-    file = LogFile(tmp_path / "log")
-    log = make_logger(file, server="A%b", level="info", max_field_bytes=64)
-    commands, answers = [b"IAMAT a", odd, b"IAMAT c"], [odd, b"AT b", b"AT c"]
-    log.info("command", client=Each([b"x"] * 3), kind="50%", command=Each(commands), answer=Each(answers))
-    for command, answer in zip(commands, answers, strict=True):
-        log.info("command", client=b"x", kind="50%", command=command, answer=answer)
-    file.close()
-    written = [json.loads(line) for line in (tmp_path / "log").read_bytes().splitlines()]
-    for one in written:
-        del one["timestamp"]
-    assert len(written) == 6
-    assert (tmp_path / "log").read_bytes().count(b"\n") == 6
-    assert [list(one.items()) for one in written[:3]] == [list(one.items()) for one in written[3:]]
-
-
-@pytest.mark.parametrize("odd", [b"plain", b'"', b"\\", b"\x00", b"\x7f", b"\t", b"\xff", b"x" * 65])
-def test_an_event_whose_only_field_of_several_is_odd_is_as_many_events(tmp_path: Path, odd: bytes) -> None:
-    file = LogFile(tmp_path / "log")
-    log = make_logger(file, server="A", level="info", max_field_bytes=64)
-    log.info("it", one=Each([odd, odd, b"x"]))
-    log.info("it", one=Each([b"x", odd]))
-    for one in (odd, odd, b"x", b"x", odd):
-        log.info("it", one=one)
-    file.close()
-    said = [json.loads(line) for line in (tmp_path / "log").read_bytes().splitlines()]
-    for one in said:
-        del one["timestamp"]
-    assert said[:5] == said[5:]
-
-
-def test_names_are_cut_where_the_next_would_be_too_much() -> None:
-    assert names([b"kiwi", b"\xff\xc3", b"plum"], 19) == ["kiwi", "\\xff\\xc3", "plum"]
-    assert names([b"kiwi", b"\xff\xc3", b"plum"], 18) == ["kiwi", "\\xff\\xc3"]
-    assert names([b"kiwi"], 6) == names([], 100) == []
 
 
 def log_of(path: Path, *lines: bytes, max_bytes: int = 100, backups: int = 4) -> LogFile:

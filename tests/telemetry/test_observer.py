@@ -621,6 +621,28 @@ def test_events_stand_in_the_order_in_which_they_happened(tmp_path: Path) -> Non
     assert said == ["IAMAT 0", "FOO 0", "IAMAT 1", "FOO 1", "IAMAT 2", "flood_sent", "IAMAT 3"]
 
 
+@pytest.mark.parametrize(
+    ("sizes", "shown"),
+    [
+        ([1021], 1),
+        ([1022], 0),
+        ([1022, 1], 0),
+        ([500, 518], 2),
+        ([500, 519], 1),
+        ([9] * 100, 85),
+        ([1] * 999, 256),
+    ],
+)
+def test_the_clients_in_a_line_are_cut_where_the_next_would_be_too_much(
+    tmp_path: Path, sizes: list[int], shown: int
+) -> None:
+    watched, clients = Watched(tmp_path), [b"x" * size for size in sizes]
+    watched.observer.note([Flooded("Ann", clients)])
+    ((event,), _) = watched.end()
+    assert event["updates"] == len(sizes)
+    assert event["clients"] == [client.decode() for client in clients[:shown]]
+
+
 def test_where_nothing_was_left_out_nothing_is_told_of_it(tmp_path: Path) -> None:
     watched = Watched(tmp_path)
     for _ in range(100):

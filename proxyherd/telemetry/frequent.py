@@ -1,0 +1,115 @@
+"""Events that come with nearly every command: a class each, whose fields are those of the line, in its order.
+
+From them a form of the line is made, once. Where all values stand in JSON as they are, they are only put in. Where one
+is odd, missing or too long, the form gives up, and the line is rendered as those of all other events are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import chain
+from typing import Any, ClassVar, Final
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import astuple, fields
+
+_encode = msgspec.json.Encoder().encode
+
+_ODD: Final = bytes(code for code in range(256) if not 0x20 <= code < 0x7F or code in b'"\\')
+"""What does not stand in a text in JSON as it is. The forms themselves have quotation marks."""
+
+_PLACES: Final = {
+    bytes: b'"%b"',
+    bytes | None: b'"%b"',
+    str: b'"%b"',
+    int: b"%d",
+    float: b"%b",
+    list[bytes]: b'["%b"]',
+}
+_SPELLED: Final[dict[object, Callable[[Any], bytes]]] = {
+    str: lambda text: text.encode("utf-8", "surrogatepass"),
+    float: _encode,
+    list[bytes]: b'","'.join,
+}
+
+
+class FrequentEvent(Struct, gc=False):
+    """A frequent event, of level info. A subclass names it; the types of its fields are those above."""
+
+    name: ClassVar[str]
+
+
+class SeveralEvents(Struct, gc=False):
+    """Several events of one kind: for each field of it a column of values, which are bytes or integers."""
+
+    kind: type[FrequentEvent]
+    columns: tuple[Sequence[object], ...]
+
+
+class Forms(dict[type[FrequentEvent], "_Form"]):
+    """The forms of one server's lines, each made when it is wanted. `most_bytes`: no longer text is put in."""
+
+    def __init__(self, server: str, most_bytes: int) -> None:
+        super().__init__()
+        self._server = server
+        self._most_bytes = most_bytes
+
+    def __missing__(self, kind: type[FrequentEvent]) -> _Form:
+        made = self[kind] = _Form(kind, self._server, self._most_bytes)
+        return made
+
+    def fill(self, stamp: bytes, said: FrequentEvent | SeveralEvents) -> bytes | None:
+        """Return the line, or the lines, of what was said; None where they must be rendered otherwise."""
+        if isinstance(said, SeveralEvents):
+            return self[said.kind].several(stamp, said.columns)
+        return self[said.__class__].one(stamp, said)
+
+
+def spelled_out(said: FrequentEvent | SeveralEvents) -> list[dict[str, Any]]:
+    """Return the events that were said as structlog has others: a dict each."""
+    if isinstance(said, SeveralEvents):
+        kind, rows = said.kind, list(zip(*said.columns, strict=True))
+    else:
+        kind, rows = said.__class__, [astuple(said)]
+    return [{"event": kind.name, **dict(zip(kind.__struct_fields__, row, strict=True))} for row in rows]
+
+
+class _Form:
+    """A line of one kind of event, without its values."""
+
+    def __init__(self, kind: type[FrequentEvent], server: str, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        head = _encode({"level": "info", "server": server, "event": kind.name})[1:-1].replace(b"%", b"%%")
+        types = [(one.encode_name.encode(), one.type) for one in fields(kind)]
+        places = [b',"%b":%b' % (name, _PLACES[type_]) for name, type_ in types]
+        self._line = b'{"timestamp":"%b",' + head + b"".join(places) + b"}"
+        self._odd = len(self._line) - len(self._line.translate(None, _ODD))
+        self._spelled = [(at, _SPELLED[type_]) for at, (_, type_) in enumerate(types, 1) if type_ in _SPELLED]
+        self._ids = next((at for at, (_, type_) in enumerate(types, 1) if type_ == list[bytes]), 0)
+
+    def one(self, stamp: bytes, event: FrequentEvent) -> bytes | None:
+        values = [stamp, *astuple(event)]
+        odd = self._odd
+        if self._ids:
+            odd += 2 * len(values[self._ids]) - 2  # between them; where there is none, this is never right
+        for at, spell in self._spelled:
+            values[at] = spell(values[at])
+        return self._filled(self._line, tuple(values), odd)
+
+    def several(self, stamp: bytes, columns: tuple[Sequence[object], ...]) -> bytes | None:
+        count = len(columns[0])
+        values = chain.from_iterable(zip([stamp] * count, *columns, strict=True))
+        return self._filled(b"\n".join([self._line] * count), tuple(values), count * (self._odd + 1) - 1)
+
+    def _filled(self, form: bytes, values: tuple[Any, ...], odd: int) -> bytes | None:
+        try:
+            lines = form % values
+        except TypeError:  # None, where an answer is expected
+            return None
+        if len(lines) - len(lines.translate(None, _ODD)) != odd:
+            return None
+        most = self._most_bytes
+        if len(lines) > most < max(map(len, lines.split(b"\n"))):
+            return None if most < max(len(value) for value in values if isinstance(value, bytes)) else lines
+        return lines
