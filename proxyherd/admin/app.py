@@ -9,7 +9,7 @@ are small, and metrics, which cost most, leave the server most of its time. A ne
 oldest silent one makes room for it: so a probe is answered, whatever else is open. Viewers of the status page stay, so
 they have a bound of their own, and no deadline; one that does not read is cut.
 
-This room imports aiohttp, which takes long, so it is imported when the server listens already.
+This module imports aiohttp, which takes long, so it is imported when the server listens already.
 """
 
 from __future__ import annotations

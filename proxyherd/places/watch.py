@@ -1,4 +1,4 @@
-"""Who counts what happens in this room and what it costs, and the few words that are counted by.
+"""Who counts what Places do and what it costs, and the few words that are counted by.
 
 Pure.
 """
@@ -25,7 +25,7 @@ budget was used up or could not be recorded."""
 
 
 class Watch(Protocol):
-    """Who counts what happens in this room."""
+    """Who counts what Places do."""
 
     def count_call(self, provider: str, outcome: CallOutcome, seconds: float, dollars: float) -> None:
         """Count a call over the network, and what it may have cost."""
