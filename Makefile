@@ -32,7 +32,7 @@ test: .venv/test.stamp
 	@tests/support/install-debian-packages.sh
 	@$(BIN)/pytest -n 4 --dist loadgroup $(PYTEST_ARGS)
 
-# Against others, some 25 minutes; two with make bench BENCH_ARGS=--quick; a change of yours in one, with
+# Against others, some 30 minutes; two with make bench BENCH_ARGS=--quick; a change of yours in one, with
 # make bench BENCH_ARGS='--only "one 50x32" --against FOLDER', where FOLDER is a checkout of what was before
 bench: .venv/test.stamp
 	@for program in redis-server node; do \

@@ -37,13 +37,14 @@ from typing import Any, NamedTuple
 
 import click
 import flame
+import native
 import report
 from contender import Contender, Sent
 from driving import Figures, Run, limit
 from lineup import CONTENDERS, Proxyherd, checkout
 from messages import count_messages
 from tables import aligned, goals, text
-from workloads import FEW, QUICK, USUAL, WORKLOADS, Workload
+from workloads import COMMANDS, FEW, QUICK, WORKLOADS, Workload
 
 Told = Callable[[str], None]
 ROOT = Path(__file__).parent.parent
@@ -62,7 +63,7 @@ class Options(NamedTuple):
         return self.rounds if self.asked_for else min(self.rounds, workload.rounds)
 
 
-FULL = Options(rounds=5, commands=30_000, clients=20_000)
+FULL = Options(rounds=5, commands=COMMANDS, clients=20_000)
 SHORT = Options(rounds=1, commands=10_000, clients=5_000)
 _LEAST_COMMANDS = 200
 
@@ -114,7 +115,7 @@ class Entrant:
             for key, values in runs.items()
         }
         report: dict[str, Any] = {"figures": figures, "faults": self.faults}
-        if "generator_busy" in medians and "late_p99_ms" not in medians:
+        if {"generator_busy", "late_p99_ms"} & medians.keys():
             report["limit"] = limit(medians, len(self.contender.names))
         return report
 
@@ -146,6 +147,7 @@ def machine() -> dict[str, Any]:
         "system": f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}",
         "python": platform.python_version(),
         "load_before": round(os.getloadavg()[0], 2),
+        "generator": "in Python" if native.missing() else "in C",
         "versions": {
             **{name: _installed(name) for name in ("uvloop", "Twisted")},
             **{name: _said(name, "--version") for name in ("node", "redis-server")},
@@ -220,11 +222,16 @@ def measure(
     return results
 
 
-def _line_up(
-    workload: Workload, contenders: Iterable[type[Contender]], among: Sequence[str]
-) -> list[type[Contender]]:
-    """Return who takes part in a workload: of those named, all of them if none is."""
-    return [one for one in contenders if workload.fits(one) and (not among or one.name in among)]
+def line_up(
+    names: Sequence[str], contenders: Sequence[type[Contender]], *, all_of_them: bool, quick: bool
+) -> dict[str, list[type[Contender]]]:
+    """Return who takes part in which workload: in those that were asked for its rivals, in others the usual ones."""
+    lineups = {}
+    for name in names or (QUICK if quick else WORKLOADS):
+        workload = WORKLOADS[name]
+        among = () if all_of_them else workload.narrow if names else workload.usual
+        lineups[name] = [one for one in contenders if workload.fits(one) and (not among or one.name in among)]
+    return lineups
 
 
 @click.command(help=(__doc__ or "").split("\n\n", maxsplit=1)[0])
@@ -270,6 +277,8 @@ def main(
     except ValueError as error:
         raise click.ClickException(str(error)) from None
     contenders, missing = present(chosen_ones(chosen, others, quick=quick))
+    if why := native.missing():
+        missing["the generator in C"] = f"{why}; the one in Python may be the limit itself"
     for name, why in missing.items():
         click.echo(f"left out: {name}: {why}", err=True)
     if not contenders:
@@ -283,11 +292,7 @@ def main(
     whole = not (quick or names or chosen or against)
     folder = folder or ROOT / ("docs/bench" if whole else "var/bench")
     folder.mkdir(parents=True, exist_ok=True)
-    lineups = {}
-    for name in names or (QUICK if quick else USUAL):
-        workload = WORKLOADS[name]
-        among = () if chosen or against else workload.narrow if names else workload.usual
-        lineups[name] = _line_up(workload, contenders, among)
+    lineups = line_up(names, contenders, all_of_them=bool(chosen or against), quick=quick)
     results: dict[str, Any] = {
         "when": datetime.now(UTC).isoformat(timespec="minutes"),
         "machine": machine(),
@@ -302,7 +307,8 @@ def main(
         report.draw(results, folder)
     if whole:
         report.write(results, ROOT / "docs/report.md")
-    click.echo(aligned(goals(results["workloads"])))
+    if pairs := goals(results["workloads"]):
+        click.echo(aligned(pairs))
     click.echo(f"{folder}: results.json{'' if names or against else ' and pictures'}", err=True)
     if any(one["faults"] for work in results["workloads"].values() for one in work["contenders"].values()):
         raise SystemExit(1)

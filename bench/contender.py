@@ -73,6 +73,9 @@ class Contender(ABC):
     is_herd = True
     """Whether its servers tell each other."""
 
+    has_turns = False
+    """Whether all that it takes in one turn of its event loop has the same receiving time, so that turns can be counted."""
+
     def __init__(self, edges: Edges = ()) -> None:
         self.edges = edges
         self.names = sorted({name for edge in edges for name in edge}) or [ALONE]

@@ -18,6 +18,7 @@ from typing import Final, Self, TypeAlias
 from contender import Contender, Sent, read_at
 from cpu import memory, settle
 from graphs import farthest
+from lineup import Proxyherd
 from load import LIMIT, Generator, Job
 from plan import Plan, Report
 from wire import spell_iamat, spell_whatsat
@@ -26,18 +27,22 @@ Figures: TypeAlias = dict[str, float]
 Run: TypeAlias = "Callable[[Contender, Sent, int, int], Figures]"
 """Takes the contender, where to note what was sent, the commands of a run and how many clients there are."""
 
-PAUSE_SECONDS: Final = 0.002
+_PAUSE_SECONDS: Final = 0.002
 """Between two updates that are followed through a herd."""
 
-QUESTION_PAUSE_SECONDS: Final = 0.0002
-"""Between two questions for an update in a herd that has other work: they should not be most of it."""
+_QUESTION_PAUSE_SECONDS: Final = 0.0002
+"""Between two questions for an update: they should not be most of a herd's work."""
 
 _LOST_SECONDS: Final = 10.0
 """After which an update that is followed counts as lost."""
 
+_MOST_WARM_COMMANDS: Final = 10_000
 _WARM_COMMANDS: Final = 2_000
 _WARM_CLIENTS: Final = 50
 _CONNECTIONS: Final = 50
+
+_LATE_MS: Final = 1.0
+"""The hundredth of an open loop's commands may be sent so late."""
 
 _LEAST_TELLING: Final = 5_000
 """Clients from which on the memory for each is more than what a process gives and takes anyway."""
@@ -55,14 +60,18 @@ def drive(
     asks_every: int = 0,
     stride: int = 1,
     patience: float = 30.0,
+    wire: str = "",
 ) -> Figures:
-    """Send commands over connections, spread evenly over the servers; one a connection, and a client each, at least."""
+    """Send commands over connections, spread evenly over the servers; one a connection, and a client each, at least.
+
+    `wire`: another spelling than the contender's own.
+    """
     commands, clients = max(commands, connections), max(clients, connections)
     plan = Plan(
         commands=commands, connections=connections, clients=clients, asks_every=asks_every, stride=stride
     )
     job = _job(contender, plan)
-    job.outstanding, job.rate, job.patience = outstanding, rate, patience
+    job.outstanding, job.rate, job.patience, job.wire = outstanding, rate, patience, wire or job.wire
     generator = Generator(job)
     before = settle(contender.pids)
     generator.start()
@@ -80,7 +89,22 @@ def drive(
         "generator_busy": result.busy,
         "generator_wanted": result.wanted,
     }
+    if contender.has_turns and result.turn:
+        figures["turn"] = result.turn
     return figures | ({"late_p99_ms": result.late_p99_ms} if rate else {})
+
+
+def warm(contender: Contender, sent: Sent, commands: int, clients: int) -> Figures:
+    """Let happen what happens once, more quickly than commands come by themselves: compilers warm up, tables fill."""
+    drive(contender, sent, min(4 * commands, _MOST_WARM_COMMANDS), clients, outstanding=32)
+    return {}
+
+
+def give_places(contender: Contender, sent: Sent, commands: int, clients: int) -> Figures:
+    """Let there be clients to ask about, and places near them."""
+    assert isinstance(contender, Proxyherd)
+    contender.build_gazetteer()
+    return warm(contender, sent, commands, clients)
 
 
 def _job(contender: Contender, plan: Plan) -> Job:
@@ -88,12 +112,15 @@ def _job(contender: Contender, plan: Plan) -> Job:
 
 
 def limit(figures: Figures, servers: int) -> str:
-    """Return what kept a closed loop from being faster, by the medians of its figures.
+    """Return what kept a load from being as it should, by the medians of its figures.
 
-    `generator` or `server`: it, or each of them, had something to do all the time. `machine`: likewise, but more than
-    half of the time others had the core that it wanted, or no core was left. `none`: server and generator waited for
-    each other, as they do when both work in batches.
+    Of an open loop: `sent late`, where the machine kept the generator from sending when commands were due: they came in
+    bursts, which cost less. Of a closed loop what kept it from being faster: `generator` or `server`: it, or each of them,
+    had something to do all the time. `machine`: likewise, but more than half of the time others had the core that it wanted,
+    or no core was left. `none`: server and generator waited for each other, as they do when both work in batches.
     """
+    if "late_p99_ms" in figures:
+        return "sent late" if figures["late_p99_ms"] > _LATE_MS else ""
     for name, processes in (("generator", 1), ("server", servers)):
         if figures[f"{name}_wanted"] > LIMIT * processes:
             return name if 2 * figures[f"{name}_busy"] > figures[f"{name}_wanted"] else "machine"
@@ -145,15 +172,9 @@ def update_filled(contender: Contender, sent: Sent, commands: int, _: int, *, cl
 # Propagation. ------------------------------------------------------------------------------------------------
 
 
-def propagate(contender: Contender, sent: Sent, commands: int, _: int) -> Figures:
-    """Follow updates one by one through a herd that does nothing else."""
-    reports = Plan(commands=commands, connections=1, clients=commands, word="follow").made(0)
-    return _follow(contender, sent, reports, 0.0)
-
-
-def propagate_at(contender: Contender, sent: Sent, commands: int, clients: int, *, rate: float) -> Figures:
-    """Follow updates one by one through a herd that takes others at a fixed rate."""
-    plan = Plan(commands=commands, connections=_CONNECTIONS, clients=clients)
+def propagate(contender: Contender, sent: Sent, commands: int, clients: int, *, rate: float) -> Figures:
+    """Follow updates one by one through a herd that takes so many others a second."""
+    plan = Plan(commands=commands, connections=_CONNECTIONS, clients=max(clients, _CONNECTIONS))
     job = _job(contender, plan)
     job.rate = rate
     generator = Generator(job)
@@ -161,9 +182,7 @@ def propagate_at(contender: Contender, sent: Sent, commands: int, clients: int, 
     followed = Plan(commands=100_000, connections=1, clients=1_000, word="follow").made(0)
     generator.start()
     end = time.monotonic() + commands / rate
-    figures = _follow(
-        contender, sent, takewhile(lambda _: time.monotonic() < end, followed), QUESTION_PAUSE_SECONDS
-    )
+    figures = _follow(contender, sent, takewhile(lambda _: time.monotonic() < end, followed))
     generator.wait()
     settle(contender.pids)
     result = generator.result()
@@ -171,7 +190,7 @@ def propagate_at(contender: Contender, sent: Sent, commands: int, clients: int, 
     return figures | {"per_second": result.per_second, "late_p99_ms": result.late_p99_ms}
 
 
-def _follow(contender: Contender, sent: Sent, reports: Iterator[Report], pause: float) -> Figures:
+def _follow(contender: Contender, sent: Sent, reports: Iterator[Report]) -> Figures:
     """Measure from a client's answer at one server until the farthest one tells of it.
 
     The farthest is asked over and over on one connection, so a figure is too long by up to the time of one
@@ -190,13 +209,13 @@ def _follow(contender: Contender, sent: Sent, reports: Iterator[Report], pause: 
                 if time.perf_counter() - answered > _LOST_SECONDS:
                     sent.faults.append(f"{last} did not hear of {answer!r} within {_LOST_SECONDS:g} s")
                     break
-                time.sleep(pause)
+                time.sleep(_QUESTION_PAUSE_SECONDS)
             seconds.append(time.perf_counter() - answered)
             sent.report(first, report)
             began = time.perf_counter()
             there.ask(question)
             questions.append(time.perf_counter() - began)
-            time.sleep(PAUSE_SECONDS)
+            time.sleep(_PAUSE_SECONDS)
     return {
         "p50_ms": statistics.median(seconds) * 1e3,
         "p99_ms": statistics.quantiles(seconds, n=100, method="inclusive")[98] * 1e3,

@@ -9,6 +9,7 @@ Where there is one server, ours has a neighbour that is down, and dials it meanw
 from __future__ import annotations
 
 import operator
+import os
 import shutil
 import socket
 import subprocess
@@ -52,8 +53,11 @@ class Proxyherd(Contender):
     """
 
     name = "proxyherd"
+    has_turns = True
     folder = BENCH.parent
     python = sys.executable
+    gazetteer = BENCH.parent / "var/bench/gazetteer.sqlite"
+    """Not there, and so not asked, before `build_gazetteer`."""
     _herd: RunningHerd
 
     @property
@@ -68,7 +72,14 @@ class Proxyherd(Contender):
         self._herd = self._stack.enter_context(herd_of(self.edges or [(ALONE, ABSENT)]))
         self._serve()
 
+    def build_gazetteer(self) -> None:
+        """Build the file of its places, unless it is there; the servers find it."""
+        command = [self.python, "-m", "proxyherd", "gazetteer", "build", str(self.gazetteer)]
+        environ = {**os.environ, "PYTHONPATH": str(self.folder)}
+        subprocess.run(command, check=True, env=environ, cwd=self._herd.folder, stdout=subprocess.DEVNULL)
+
     def _serve(self) -> None:
+        self._herd.gazetteer = self.gazetteer
         servers = [self._herd[name] for name in self.names]
         for server in servers:
             server.options = ["--log-max-bytes=67108864", "--log-backups=50"]  # so that all can be counted
@@ -147,6 +158,7 @@ def checkout(folder: Path) -> type[Proxyherd]:
         name = own.name
         folder = own
         python = str(interpreter) if interpreter.exists() else sys.executable
+        gazetteer = Proxyherd.gazetteer.with_name(f"gazetteer-{own.name}.sqlite")
 
     return Checkout
 

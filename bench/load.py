@@ -2,13 +2,15 @@
 
     python bench/load.py JOB        where JOB is JSON, see `Job`; prints a line of JSON, see `Result`
 
-While the clock runs, it does as little as Python can: one epoll, raw sockets, slices of bytes spelled beforehand, line
-feeds counted. What was received is kept, and every answer is checked against its command when the clock has stopped.
+While the clock runs, it does as little as it can: one epoll, raw sockets, slices of bytes spelled beforehand, line feeds
+counted. That loop is in C, `native`, and here in Python for where there is no compiler. What was received is kept, and
+every answer is checked against its command when the clock has stopped.
 
 - Closed loop (`rate` 0): each connection keeps `outstanding` commands unanswered. For throughput. Latency is from
   sending to the answer.
-- Open loop: commands are due at a fixed rate, whatever the answers do, and latency counts from when a command was due,
-  so a server that stalls is charged for every command that it has kept from leaving (no coordinated omission).
+- Open loop: clients send when they like, independent of one another and of the answers: gaps between commands are
+  exponential, and the next one may be anybody's. Latency counts from when a command was due, so a server that stalls is
+  charged for every command that it has kept from leaving (no coordinated omission). All contenders get the same gaps.
 
 `busy` is the share of a core that the generator used, `wanted` what it would have used if none had been taken by others.
 Where that is near 1, it was the limit and not the server.
@@ -25,18 +27,19 @@ import subprocess
 import sys
 import time
 from bisect import bisect_right
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from itertools import accumulate
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
+import native
 import numpy as np
 from cpu import Usage, usage
 from numpy.typing import NDArray
 from plan import Plan
-from wire import WIRES, Wire
+from wire import LINE_FEED, WIRES, instant
 
 LIMIT: Final = 0.9
 """The share of the time from which on a process that runs, or is ready to, is called the limit."""
@@ -60,7 +63,9 @@ class Job(msgspec.Struct, kw_only=True):
 
 
 class Result(msgspec.Struct, kw_only=True):
-    """What came of it. Latencies in milliseconds; `late_p99_ms`: how late the open loop's own sending was."""
+    """What came of it. Latencies in milliseconds; `late_p99_ms`: how late the open loop's own sending was; `turn`: how many
+    reports had the same receiving time, on average.
+    """
 
     sent: int
     answered: int
@@ -73,14 +78,32 @@ class Result(msgspec.Struct, kw_only=True):
     max_ms: float
     busy: float
     wanted: float
-    is_limit: bool
     late_p99_ms: float
+    turn: float
+
+
+class Schedule(NamedTuple):
+    """Of each command of an open loop: when it is due, in seconds from the start, on which connection, and by how many
+    seconds it was sent late, which is filled in.
+    """
+
+    due: NDArray[np.float64]
+    order: NDArray[np.int32]
+    late: NDArray[np.float64]
+
+
+def schedule(plan: Plan, rate: float) -> Schedule:
+    """Return the same arrivals each time, so many a second on average."""
+    chance = np.random.default_rng(1)
+    due = np.cumsum(chance.exponential(1 / rate, plan.commands))
+    order = chance.permutation(np.arange(plan.commands, dtype=np.int32) % plan.connections)
+    return Schedule(due, order.astype(np.int32), np.zeros(plan.commands))
 
 
 class Connection:
     """One connection: what it is to send, how far it is, and when what went and came."""
 
-    def __init__(self, number: int, job: Job, poll: select.epoll) -> None:
+    def __init__(self, number: int, job: Job) -> None:
         wire = WIRES[job.wire]
         plan = job.plan
         numbers = range(plan.share(number))
@@ -90,160 +113,151 @@ class Connection:
             for at, ask in zip(numbers, asks, strict=True)
         ]
         self.number = number
-        self.commands = memoryview(b"".join(spelled))
+        self.commands = b"".join(spelled)
         self.ends = [0, *accumulate(map(len, spelled))]
         """The bytes up to the end of so many commands."""
-        self.lines = [
-            0,
-            *accumulate(wire.question_lines if ask else wire.report_lines for ask in asks),
-        ]
-        """The line feeds up to the end of so many answers."""
+        self.marks = [0, *accumulate(wire.question_marks if ask else wire.report_marks for ask in asks)]
+        """The marks up to the end of so many answers."""
         self.share = len(spelled)
-        self.sent = self.answered = self.line_feeds = self.bytes_sent = 0
+        self.sent = self.answered = 0
+        self.sent_at, self.answered_at = np.zeros(self.share), np.zeros(self.share)
         self.received: list[bytes] = []
-        self.sendings: list[tuple[float, int]] = []  # when, and how many had been sent by then
-        self.answers: list[tuple[float, int]] = []
-        self._poll = poll
         self.socket = socket.create_connection(("127.0.0.1", job.ports[number % len(job.ports)]))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.setblocking(False)
-        poll.register(self.socket, select.EPOLLIN)
+        self._mark = wire.mark
+        self._marks_seen = self._bytes_sent = 0
 
-    def send(self, upto: int) -> None:
-        """Send the commands up to a number."""
+    def send(self, upto: int, moment: float, poll: select.epoll) -> None:
+        """Send the commands up to a number, as at a moment."""
+        self.sent_at[self.sent : upto] = moment
         self.sent = upto
-        self.flush()
+        self._flush(poll)
 
-    def flush(self) -> None:
+    def _flush(self, poll: select.epoll) -> None:
         """Send what the socket takes; ask to be woken for what it does not."""
         end = self.ends[self.sent]
         try:  # noqa: SIM105 - suppress() would cost on every command
-            self.bytes_sent += self.socket.send(self.commands[self.bytes_sent : end])
+            self._bytes_sent += self.socket.send(memoryview(self.commands)[self._bytes_sent : end])
         except BlockingIOError:
             pass
-        if self.bytes_sent < end:
-            self._poll.modify(self.socket, select.EPOLLIN | select.EPOLLOUT)
+        if self._bytes_sent < end:
+            poll.modify(self.socket, select.EPOLLIN | select.EPOLLOUT)
 
-    def wake(self, flags: int, now: float) -> int:
+    def wake(self, flags: int, now: float, poll: select.epoll) -> int:
         """Do what the socket allows; return how many answers came. Raises ConnectionError when the server has gone."""
         if flags & select.EPOLLOUT:
-            self._poll.modify(self.socket, select.EPOLLIN)
-            self.flush()
+            poll.modify(self.socket, select.EPOLLIN)
+            self._flush(poll)
         if not flags & ~select.EPOLLOUT:
             return 0
         data = self.socket.recv(_RECEIVE_BYTES)
         if not data:
             raise ConnectionError(f"the server has closed connection {self.number}")
+        cut = self._mark != LINE_FEED and self.received and self.received[-1][-2:-1] != LINE_FEED
+        before = self.received[-1][-1:] if cut else b""  # half a mark, perhaps
         self.received.append(data)
-        self.line_feeds += data.count(b"\n")
-        before = self.answered
-        self.answered = bisect_right(self.lines, self.line_feeds, before, self.sent + 1) - 1
-        if self.answered > before:
-            self.answers.append((now, self.answered))
-        return self.answered - before
+        self._marks_seen += (before + data).count(self._mark)
+        answered = bisect_right(self.marks, self._marks_seen, self.answered, self.sent + 1) - 1
+        self.answered_at[self.answered : answered] = now
+        came, self.answered = answered - self.answered, answered
+        return came
 
-    def wrong(self, wire: Wire) -> Iterator[tuple[bytes, bytes]]:
-        """Yield commands with the answers that are not theirs, and what came unasked with an empty command."""
-        lines = b"".join(self.received).split(b"\n")
+    def answers(self, mark: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Yield each answered command with its answer, and what came unasked with an empty command."""
+        parts = b"".join(self.received).split(mark)
         for number in range(self.answered):
-            command = bytes(self.commands[self.ends[number] : self.ends[number + 1]])
-            answer = b"\n".join(lines[self.lines[number] : self.lines[number + 1]]) + b"\n"
-            if not wire.is_right(command, answer):
-                yield command, answer
-        rest = b"\n".join(lines[self.lines[self.answered] :])
+            command = self.commands[self.ends[number] : self.ends[number + 1]]
+            yield command, mark.join(parts[self.marks[number] : self.marks[number + 1]]) + mark
+        rest = mark.join(parts[self.marks[self.answered] :])
         if rest:
             yield b"", rest
 
     def latencies(self) -> NDArray[np.float64]:
         """Return the seconds that each answered command took, from its recorded sending."""
-        return _moments(self.answers) - _moments(self.sendings)[: self.answered]
+        return (self.answered_at - self.sent_at)[: self.answered]
 
 
-def _moments(trace: list[tuple[float, int]]) -> NDArray[np.float64]:
-    """Return the time of each command, from a trace of times and of how many there were by then."""
-    times = np.array([moment for moment, _ in trace], dtype=np.float64)
-    return np.repeat(times, np.diff([0, *(count for _, count in trace)]))
-
-
-def closed_loop(connections: dict[int, Connection], poll: select.epoll, job: Job) -> list[float]:
-    """Keep as many commands outstanding on each connection until all are answered, or nothing comes any more.
-
-    Returns nothing: here no command can be late.
-    """
-    clock = time.perf_counter
-    for connection in connections.values():
-        first = min(job.outstanding, connection.share)
-        connection.sendings.append((clock(), first))
-        connection.send(first)
-    missing = job.plan.commands
-    while missing and (events := poll.poll(job.patience)):
-        for fd, flags in events:
-            connection = connections[fd]
-            now = clock()
-            came = connection.wake(flags, now)
-            missing -= came
-            upto = min(connection.sent + came, connection.share)
-            if upto > connection.sent:
-                connection.sendings.append((now, upto))
-                connection.send(upto)
-    return []
-
-
-def open_loop(connections: dict[int, Connection], poll: select.epoll, job: Job) -> list[float]:
-    """Send each command when it is due; return by how many seconds each was late.
+def run_here(connections: Sequence[Connection], arrivals: Schedule | None, job: Job) -> None:
+    """Send all commands and take their answers, until nothing comes any more. Without arrivals, it is a closed loop.
 
     Waits with select: it counts in microseconds where epoll of Python 3.11 counts in milliseconds.
     """
     Path("/proc/self/timerslack_ns").write_text("1000")
     clock = time.perf_counter
-    turns = list(connections.values())
-    commands, gap = job.plan.commands, 1 / job.rate
-    late: list[float] = []
-    missing, due = commands, 0
+    poll = select.epoll()
+    for connection in connections:
+        poll.register(connection.socket, select.EPOLLIN)
+        if arrivals is None:
+            connection.send(min(job.outstanding, connection.share), clock(), poll)
+    of_fd = {connection.socket.fileno(): connection for connection in connections}
+    due = arrivals.due.tolist() if arrivals else []
+    missing, following, commands = job.plan.commands, 0, len(due)
     start = heard = clock()
     while missing:
-        now = clock()
-        while due < commands and start + due * gap <= now:
-            connection = turns[due % len(turns)]
-            upto = connection.sent + 1
-            connection.sendings.append((start + due * gap, upto))
-            connection.send(upto)
-            late.append(now - start - due * gap)
-            due += 1
-        wait = start + due * gap - clock() if due < commands else job.patience
-        select.select([poll], [], [], max(0.0, wait))
+        wait = job.patience
+        if arrivals is not None:
+            at = clock() - start
+            while following < commands and due[following] <= at:
+                connection = connections[arrivals.order[following]]
+                connection.send(connection.sent + 1, start + due[following], poll)
+                arrivals.late[following] = at - due[following]
+                following += 1
+            if following < commands:
+                wait = max(0.0, start + due[following] - clock())
+        select.select([poll], [], [], wait)
         for fd, flags in poll.poll(0):
             heard = clock()
-            missing -= connections[fd].wake(flags, heard)
-        if due == commands and clock() - heard > job.patience:
+            connection = of_fd[fd]
+            came = connection.wake(flags, heard, poll)
+            missing -= came
+            more = min(came, connection.share - connection.sent)
+            if more and arrivals is None:
+                connection.send(connection.sent + more, heard, poll)
+        if following == commands and clock() - heard > job.patience:
             break
-    return late
+    poll.close()
 
 
 def run(job: Job) -> Result:
     """Do a job in this process."""
-    poll = select.epoll()
     _allow_descriptors(job.plan.connections + 64)
-    made = [Connection(number, job, poll) for number in range(job.plan.connections)]
-    connections = {connection.socket.fileno(): connection for connection in made}
+    made = [Connection(number, job) for number in range(job.plan.connections)]
+    arrivals = schedule(job.plan, job.rate) if job.rate else None
+    in_c = native.library()
     if job.waits:
         print("connected", flush=True)
         sys.stdin.readline()
-    with _without_collector():
+    with ExitStack() as stack:
+        for connection in made:
+            stack.callback(connection.socket.close)
+        stack.enter_context(_without_collector())
         before, began = usage([os.getpid()]), time.perf_counter()
-        late = (open_loop if job.rate else closed_loop)(connections, poll, job)
+        if in_c is None:
+            run_here(made, arrivals, job)
+        else:
+            native.run(in_c, made, arrivals, job)
         used = usage([os.getpid()]).since(before)
-    if job.waits:
-        print("ended", flush=True)
-    for connection in made:
-        connection.socket.close()
-    ended = max((connection.answers[-1][0] for connection in made if connection.answers), default=began)
-    return summary(job, made, ended - began, used, late or [0.0])
+        if job.waits:
+            print("ended", flush=True)
+    ended = max(float(connection.answered_at.max(initial=began)) for connection in made)
+    late = arrivals.late if arrivals else np.zeros(1)
+    return summary(job, made, ended - began, used, late)
 
 
-def summary(job: Job, made: list[Connection], seconds: float, used: Usage, late: list[float]) -> Result:
+def summary(
+    job: Job, made: list[Connection], seconds: float, used: Usage, late: NDArray[np.float64]
+) -> Result:
     """Check every answer, and count."""
-    wrong = [one for connection in made for one in connection.wrong(WIRES[job.wire])]
+    wire = WIRES[job.wire]
+    wrong, instants, reports = list[tuple[bytes, bytes]](), set[tuple[bytes, int]](), 0
+    for connection in made:
+        for command, answer in connection.answers(wire.mark):
+            if not wire.is_right(command, answer):
+                wrong.append((command, answer))
+            elif command.startswith(b"IAMAT ") and answer.startswith(b"AT "):
+                instants.add(instant(answer))
+                reports += 1
     answered = sum(connection.answered for connection in made)
     milliseconds = np.concatenate([connection.latencies() for connection in made]) * 1e3
     if not answered:
@@ -262,8 +276,8 @@ def summary(job: Job, made: list[Connection], seconds: float, used: Usage, late:
         max_ms=most,
         busy=round(used.cpu / seconds, 3),
         wanted=round(wanted, 3),
-        is_limit=wanted > LIMIT,
         late_p99_ms=round(float(np.percentile(late, 99)) * 1e3, 4),
+        turn=round(reports / max(1, len(instants)), 2),
     )
 
 

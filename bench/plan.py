@@ -1,7 +1,8 @@
 """What a load sends: a plan small enough to hand to another process, from which both know every command.
 
 Every report is news. A client belongs to one connection, so its reports arrive in the order of their times; times
-increase with every report, and a later plan's are later. Positions change with every report.
+increase with every report, and a later plan's are later. Positions change with every report, and all lie in Los Angeles,
+where much is near.
 """
 
 from __future__ import annotations
@@ -62,11 +63,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             number -= 1
         own = (self.clients - connection + self.connections - 1) // self.connections
         client = connection + self.connections * (number * self.stride % own)
-        moved = (number * 7_919 + connection * 104_729) % 1_000_000
+        moved = (number * 7_919 + connection * 104_729) % 100_000
         seconds, rest = divmod(self.base + number * self.connections + connection, NANOSECONDS)
         return Report(
             b"%b%06d.example.com" % (self.word.encode(), client),
-            b"+34.%06d-118.%06d" % (moved, 999_999 - moved),
+            b"+34.0%05d-118.2%05d" % (moved, 99_999 - moved),
             b"%d.%09d" % (seconds, rest),
         )
 

@@ -79,7 +79,7 @@ _PLAIN: Final = FuncFormatter(lambda value, _: f"{value:,.10g}")
 _MILLISECONDS: Final = tuple(mark * 10**power for power in range(-3, 5) for mark in (1, 2, 5))
 
 SINGLE: Final = ("one 50x1", "one 50x32")
-LATENCIES: Final = ("iamat-rate", "one 50x32")
+LATENCIES: Final = ("one open 5000", "one 50x32")
 QUESTIONS: Final = ("whatsat 50x32", "mixed 50x32")
 HERDS: Final = ("five 10x1", "five 50x32")
 
@@ -110,6 +110,8 @@ def _pictures(
         ("propagation", _latencies(works, ("propagation 2000",))),
         ("connections", _curves(on(works, "connections"), ("cpu_us", "idle_bytes"), "connections")),
         ("clients", _curves(on(works, "clients"), ("cpu_us", "rss_mib"), "clients in the table")),
+        ("open-one", _curves(on(works, "one open"), ("cpu_us", "p99_ms"), "reports a second")),
+        ("open-five", _curves(on(works, "five open"), ("cpu_us", "p99_ms"), "reports a second")),
         ("servers", _herds(works, messages)),
         ("shards", _shards(shards.get("points", []))),
     ]

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import shard_tables
-from tables import curve, markdown, on, ratios, section, short, sound
+from tables import curve, goals, markdown, on, ratios, section, short, sound
 
 ROOT: Final = Path(__file__).parent.parent
 PAGE: Final = ROOT / "docs/report.md"
@@ -37,6 +37,8 @@ _PROGRAMS: Final = {
 
 _TELLING_ROUNDS: Final = 3
 """Fewer are no measurement, and the page says so."""
+
+_OPEN: Final = {"cpu_us": "CPU µs a report", "p50_ms": "Median, ms", "p99_ms": "99th percentile, ms"}
 
 _ONE_SERVER: Final = ("one 50x1", "one 50x32", "whatsat 50x32", "mixed 50x32")
 
@@ -86,6 +88,7 @@ def _machine(results: Results) -> str:
         ["commands in a run", f"{options['commands']:,}, times the workload's share"],
         ["distinct clients", f"{options['clients']:,}, where nothing else is said"],
         ["rounds", f"{options['rounds']} at most"],
+        ["load generator", one["generator"]],
         ["when", results["when"]],
     ]
     left_out = [f"Left out: {name}: {why}." for name, why in results["left_out"].items()]
@@ -112,6 +115,11 @@ def _sections(*names: str) -> Callable[[Results], str]:
 def _ratios(results: Results) -> str:
     works = results["workloads"]
     return ratios({name: works[name] for name in (*_ONE_SERVER, "five 10x1", "five 50x32") if name in works})
+
+
+def _goals(results: Results) -> str:
+    pairs = goals(results["workloads"])
+    return markdown(pairs) if pairs else ""
 
 
 def _scale(name: str, over: str, **figures: str) -> Callable[[Results], str]:
@@ -174,8 +182,11 @@ def _sharded(part: Callable[[Results], str]) -> Callable[[Results], str]:
 _PARTS: Final[dict[str, Callable[[Results], str]]] = {
     "machine": _machine,
     "ratios": _ratios,
-    "one-server": _sections("one 50x1", "one 50x32", "iamat-rate"),
-    "questions": _sections("whatsat 50x32", "mixed 50x32"),
+    "one-server": _sections("one 50x1", "one 50x32"),
+    "goals": _goals,
+    "open-one": _scale("one open", "reports a second", **_OPEN),
+    "open-five": _scale("five open", "reports a second", **_OPEN),
+    "questions": _sections("whatsat 50x32", "mixed 50x32", "invalid 50x32", "gazetteer 10 km"),
     "herd": _sections("five 10x1", "five 50x32"),
     "propagation": _sections("propagation 2000"),
     "connections": _scale(

@@ -67,9 +67,9 @@ def aligned(table: Rows) -> str:
 
 def goals(works: dict[str, Work]) -> Rows:
     """Return ours as a multiple of each workload's rivals and of other checkouts, with what it is to reach. Each round makes
-    a pair, and a pair a ratio: the median of these, and how far they are apart.
+    a pair, and a pair a ratio: the median of these, and how far they are apart. Nothing where there are no pairs.
     """
-    table = [["workload", "against", "ratio", "least to most", "to reach"]]
+    table = [["workload", "against", "ratio", "least to most", "to reach", "limit"]]
     for name, work in works.items():
         workload, figures = WORKLOADS[name], sound(work)
         ours = figures.pop(Proxyherd.name, {})
@@ -80,11 +80,21 @@ def goals(works: dict[str, Work]) -> Rows:
             ratios = [own / theirs for own, theirs in pairs]
             title = f"{name}, {UNITS[key]}" if len(workload.judged) > 1 else name
             spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
-            goal = workload.rivals.get(other, "")
+            goal = workload.rivals.get(other)
             table.append(
-                [title, other, f"{statistics.median(ratios):.2f}", spread, f"{goal:.2f}" if goal else ""]
+                [
+                    *(title, other, f"{statistics.median(ratios):.2f}", spread),
+                    f"{goal:.2f}" if goal else "",
+                    _limits(work, Proxyherd.name, other),
+                ]
             )
-    return table
+    return _without_empty_columns(table) if len(table) > 1 else []
+
+
+def _limits(work: Work, *names: str) -> str:
+    """Return what else than the servers decided about figures."""
+    limits = {work["contenders"][name].get("limit", "") for name in names}
+    return ", ".join(sorted(limits - {"", "none", "server"}))
 
 
 def markdown(table: Rows) -> str:

@@ -11,8 +11,9 @@ from functools import partial
 from typing import Final
 
 from contender import Contender
-from driving import Run, drive, fill, hold, propagate, propagate_at, update_filled
+from driving import Run, drive, fill, give_places, hold, propagate, update_filled, warm
 from graphs import FIVE, GRAPHS, Edges
+from lineup import Proxyherd
 
 UNITS: Final = {
     "cpu_us": "CPU µs/command",
@@ -26,8 +27,18 @@ UNITS: Final = {
     "generator_busy": "generator cores",
     "late_p99_ms": "sent late, p99 ms",
     "question_ms": "one question, p50 ms",
+    "turn": "commands a turn",
 }
 """The figures that a table shows, as its columns' heads."""
+
+COMMANDS: Final = 30_000
+"""Of a run where none are asked for, times the workload's share."""
+
+OPEN_CONNECTIONS: Final = 500
+"""Of an open loop: enough that hardly any has two commands under way."""
+
+_OPEN_SECONDS: Final = 2.5
+"""Of a round."""
 
 CONNECTIONS: Final = (100, 1_000, 10_000)
 CLIENTS: Final = (1_000, 10_000, 100_000, 1_000_000)
@@ -41,6 +52,7 @@ _SPOKEN: Final = {"ring": "a ring", "random": "a random graph"}
 
 QUESTIONED: Final = ("proxyherd", "proxyherd-redis", *SINGLE[1:])
 HERDS: Final = ("proxyherd", "twisted", "twisted-equal", "node", "node-equal", "streams-equal-uvloop")
+EQUALS: Final = ("proxyherd", "twisted-equal", "node-equal")
 FEW: Final = ("proxyherd", "twisted-equal", "node-equal", "redis")
 
 
@@ -75,6 +87,8 @@ class Workload:
     """As many at most."""
     curve: str = ""
     at: int = 0
+    ours_alone: bool = False
+    """Whether only ours can do it."""
 
     @property
     def judged(self) -> tuple[str, ...]:
@@ -84,11 +98,33 @@ class Workload:
     @property
     def narrow(self) -> tuple[str, ...]:
         """Who is measured where this workload alone is asked for."""
-        return ("proxyherd", *self.rivals) if self.rivals else self.usual
+        return (Proxyherd.name, *self.rivals) if self.rivals else self.usual
 
     def fits(self, contender: type[Contender]) -> bool:
         """Return whether a contender can be asked to do this."""
-        return contender.is_herd or not self.edges
+        return (contender.is_herd or not self.edges) and (
+            not self.ours_alone or issubclass(contender, Proxyherd)
+        )
+
+
+_ONE_OPEN: Final = {500: (0, 0), 1_000: (0.6, 0.7), 2_000: (0, 0), 5_000: (0.7, 0.75), 20_000: (0, 0)}
+_FIVE_OPEN: Final = {500: (0.75, 0.9), 2_000: (0.65, 0.75), 5_000: (0, 0), 20_000: (0, 0)}
+"""By reports a second: the most that ours is to be as a multiple of Twisted and of Node.js."""
+
+
+def _open(rate: int, servers: str, goals: tuple[float, float]) -> Workload:
+    plural = "" if servers == "one" else "s, CPU of all of them"
+    return Workload(
+        f"IAMAT by themselves, {rate:,} a second on average, {OPEN_CONNECTIONS} connections, {servers} server{plural}",
+        partial(drive, rate=rate, connections=OPEN_CONNECTIONS),
+        edges=() if servers == "one" else FIVE,
+        share=rate * _OPEN_SECONDS / COMMANDS,
+        prepare=warm,
+        usual=EQUALS,
+        rivals=_equal(*goals),
+        curve=f"{servers} open",
+        at=rate,
+    )
 
 
 WORKLOADS: Final = {
@@ -101,12 +137,6 @@ WORKLOADS: Final = {
         rounds=5,
         rivals=_bare(0.75, 0.7),
     ),
-    "iamat-rate": Workload(
-        "IAMAT at 5,000 a second, 50 connections, one server",
-        partial(drive, rate=5_000),
-        share=0.25,
-        usual=SINGLE,
-    ),
     "whatsat 50x32": Workload(
         "WHATSAT without places, 50 connections, 32 outstanding, one server",
         partial(drive, outstanding=32, asks_every=1),
@@ -118,6 +148,20 @@ WORKLOADS: Final = {
         "9 IAMAT to a WHATSAT, 50 connections, 32 outstanding, one server",
         partial(drive, outstanding=32, asks_every=10),
         usual=QUESTIONED,
+    ),
+    "invalid 50x32": Workload(
+        "lines that are no command, 50 connections, 32 outstanding, one server",
+        partial(drive, outstanding=32, asks_every=1, wire="invalid"),
+        usual=EQUALS,
+        rivals=_equal(0.75, 1.0),
+    ),
+    "gazetteer 10 km": Workload(
+        "WHATSAT 10 km, 5 places of the gazetteer, 50 connections, 1 outstanding, one server",
+        partial(drive, asks_every=1, wire="places"),
+        prepare=give_places,
+        share=0.1,
+        usual=(Proxyherd.name,),
+        ours_alone=True,
     ),
     "five 10x1": Workload(
         "IAMAT, 10 connections, 1 outstanding, over five servers, CPU of all of them",
@@ -135,32 +179,20 @@ WORKLOADS: Final = {
         usual=HERDS,
         rivals=_equal(0.22, 0.35),
     ),
-    "herd-rate": Workload(
-        "IAMAT at 500 a second over five servers, CPU of all of them",
-        partial(drive, rate=500),
-        edges=FIVE,
-        share=0.025,
-        usual=HERDS,
-    ),
-    "propagation": Workload(
-        "one update at a time through five servers: from its answer until the farthest server tells of it",
-        propagate,
-        edges=FIVE,
-        share=0.005,
-        main="p50_ms",
-        usual=HERDS,
-    ),
     "propagation 2000": Workload(
         "an update through five servers that take 2,000 others a second: from its answer until the farthest server "
         "tells of it",
-        partial(propagate_at, rate=2_000),
+        partial(propagate, rate=2_000),
         edges=FIVE,
-        share=0.15,
+        share=0.3,
         main="p50_ms",
+        prepare=warm,
         also=("p99_ms",),
         usual=HERDS,
         rivals={"node-equal": 1.0},
     ),
+    **{f"one open {rate}": _open(rate, "one", goals) for rate, goals in _ONE_OPEN.items()},
+    **{f"five open {rate}": _open(rate, "five", goals) for rate, goals in _FIVE_OPEN.items()},
     **{
         f"connections {connections}": Workload(
             f"IAMAT, {connections:,} connections, 1 outstanding, one server",
@@ -203,11 +235,9 @@ WORKLOADS: Final = {
 }
 """By the name they are asked for with."""
 
-USUAL: Final = tuple(name for name in WORKLOADS if name not in {"herd-rate", "propagation"})
-"""Those that run when none is asked for."""
-
 QUICK: Final = (
-    *("one 50x1", "one 50x32", "five 10x1", "propagation 2000"),
+    *("one 50x1", "one 50x32", "one open 500", "one open 20000", "invalid 50x32", "gazetteer 10 km"),
+    *("five 10x1", "five open 500", "five open 20000", "propagation 2000"),
     *("connections 100", "connections 1000", "clients 1000", "clients 10000"),
     *(f"{graph} {servers}" for graph in GRAPHS for servers in (2, 5)),
 )

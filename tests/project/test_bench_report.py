@@ -19,8 +19,8 @@ import shard_tables
 from graphs import GRAPHS, farthest
 from lineup import CONTENDERS
 from messages import count_messages
-from tables import curve, on, ratios, rows, text
-from workloads import QUICK, SERVERS, USUAL, WORKLOADS
+from tables import curve, goals, on, ratios, rows, text
+from workloads import QUICK, SERVERS, WORKLOADS
 
 MARKED = "Before.\n<!-- bench:{} -->\nold\n<!-- end -->\nAfter.\n"
 
@@ -101,7 +101,7 @@ def sharded() -> dict[str, Any]:
 def results() -> dict[str, Any]:
     """As of a whole run."""
     several = {"proxyherd": 10.0, "node_equal": 15.0, "twisted_bare": 5.0, "redis": 2.0}
-    works = {name: work(name, 1 + WORKLOADS[name].at / 100, **several) for name in USUAL}
+    works = {name: work(name, 1 + WORKLOADS[name].at / 100, **several) for name in WORKLOADS}
     lines = {
         graph: [{"servers": servers, "edges": servers, "lines": servers + 1.0} for servers in SERVERS]
         for graph in GRAPHS
@@ -115,6 +115,7 @@ def results() -> dict[str, Any]:
             "system": "S",
             "python": "3",
             "load_before": 0.0,
+            "generator": "in C",
             "versions": {"uvloop": "1"},
         },
         "options": {"rounds": 1, "commands": 1_000, "clients": 1_000},
@@ -151,7 +152,7 @@ def test_an_update_crosses_links_as_often_as_the_rule_says() -> None:
 
 
 def test_workloads_that_run_exist_and_name_contenders_that_can() -> None:
-    for name in (*USUAL, *QUICK):
+    for name in (*WORKLOADS, *QUICK):
         workload = WORKLOADS[name]
         assert all(workload.fits(CONTENDERS[one]) for one in workload.usual), name
 
@@ -163,6 +164,21 @@ def test_ratios_are_to_ours_and_who_has_a_fault_is_not_in_the_table() -> None:
     assert [(row[0], row[head.index("to ours")]) for row in body] == [("proxyherd", "1.00"), ("node", "2.50")]
     assert "does not count: echo: it lies" in text(one)
     assert "| node | 2.50 |" in ratios({"one 50x1": one})
+
+
+def test_the_table_at_the_end_has_what_each_round_says_of_two() -> None:
+    one = work("one 50x1", proxyherd=1, twisted_bare=1, redis=1, before=1)
+    rounds = {"proxyherd": [2.0, 9.0, 5.0], "twisted-bare": [4.0, 10.0, 20.0], "before": [2.0, 3.0, 5.0]}
+    for name, figures in rounds.items():
+        one["contenders"][name]["figures"]["cpu_us"]["rounds"] = figures
+    both = work("propagation 2000", proxyherd=3, node_equal=2)
+    both["contenders"]["node-equal"]["limit"] = "sent late"
+    assert goals({"one 50x1": one, "propagation 2000": both})[1:] == [
+        ["one 50x1", "twisted-bare", "0.50", "0.25 to 0.90", "0.40", ""],
+        ["one 50x1", "before", "1.00", "1.00 to 3.00", "", ""],
+        ["propagation 2000, p50 ms", "node-equal", "1.50", "1.50 to 1.50", "1.00", "sent late"],
+        ["propagation 2000, p99 ms", "node-equal", "1.50", "1.50 to 1.50", "1.00", "sent late"],
+    ]
 
 
 def test_a_curve_is_in_the_order_of_its_points_and_shows_gaps() -> None:
@@ -293,7 +309,7 @@ def test_every_picture_is_drawn_and_the_same_again(tmp_path: Path, monkeypatch: 
     assert {one for one in wanted if one.endswith(".png")} <= shown
     again = results()
     del again["shards"], again["messages"]
-    again["workloads"] = {name: again["workloads"][name] for name in ("iamat-rate", "one 50x32")}
+    again["workloads"] = {name: again["workloads"][name] for name in ("one open 5000", "one 50x32")}
     report.draw(json.loads(json.dumps(again)), tmp_path)
     for name in ("latency.svg", "latency.png"):
         assert (tmp_path / name).read_bytes() == pictures[name] != b""
