@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import importlib
 import os
 import signal
 import sys
@@ -137,8 +138,7 @@ class _Daemon:
         self._log = make_logger(
             log_file, server=server.name, level=herd.log.level, max_field_bytes=herd.log.max_field_bytes
         )
-        self._metrics = Metrics()
-        self._observer = Observer(self._log, log_file, self._metrics, server.neighbours)
+        self._observer = Observer(self._log, log_file, Metrics(), server.neighbours)
         self._notifier = Notifier(os.environ)
         self._stop = asyncio.Event()
         self._background = Background(partial(self._observer.fault, "a background task failed"))
@@ -253,10 +253,8 @@ class _Daemon:
         )
 
     async def _open_admin(self) -> None:
-        admin = await asyncio.to_thread(_import_admin)
-        watch = admin.HerdWatch(self._herd, self._server.name, self, self._observer, self._backend.table)
-        app = admin.make_app(self, self._metrics.registry, self._herd.admin, watch, self._observer.fault)
-        self._admin = admin.Admin(app)
+        app = await asyncio.to_thread(importlib.import_module, "proxyherd.admin.app")
+        self._admin = app.open_admin(self._herd, self._server.name, self, self._observer, self._backend.table)
         await self._binder.listen("admin", self._server.admin, self._admin.listen)
         gc.collect()
         gc.freeze()  # what is here now stays: no collection needs to walk it again
@@ -375,9 +373,3 @@ class _Daemon:
 def _read_secrets(herd: Herd, path: Path) -> secret.Secrets | None:
     """Return the herd's secret, None where there are no peers to prove it to. Raises ConfigError."""
     return None if herd.redis is not None else secret.read_all(path)
-
-
-def _import_admin() -> Any:
-    from proxyherd.admin import app as admin  # noqa: PLC0415 - imported when the server listens already
-
-    return admin

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from herd_process import Connection, ServerProcess, now, raise_descriptor_limit, running_server, wait_until
 
-from proxyherd.admin.app import MAX_CONNECTIONS
+from proxyherd.admin.listener import MAX_CONNECTIONS
 
 PATHS = ("/", "/metrics", "/healthz", "/readyz", "/page.css", "/page.js", "/coast.json")
 

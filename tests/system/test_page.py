@@ -27,7 +27,8 @@ from steps import measured_steps
 from viewing import Page, edges_in, get_events, server_in, viewing
 
 import proxyherd
-from proxyherd.admin.app import Admin, make_app
+from proxyherd.admin.app import make_app
+from proxyherd.admin.listener import AdminListener
 from proxyherd.admin.status_page import state
 from proxyherd.admin.status_page.density import MOST_CELLS, Density
 from proxyherd.admin.status_page.herd import MAX_VIEWERS, HerdWatch, Viewer
@@ -788,7 +789,7 @@ async def watching() -> AsyncIterator[tuple[int, HerdWatch, Observer]]:
     app = make_app(
         Calm(), CollectorRegistry(), herd.admin, watch, lambda what, error: faults.append(f"{what}: {error}")
     )
-    admin = Admin(app)
+    admin = AdminListener(app)
     sock = socket.create_server(("127.0.0.1", 0))
     sock.setblocking(False)
     await admin.listen(sock)
@@ -873,7 +874,7 @@ def test_what_waits_for_a_viewer_is_bounded() -> None:
 
 
 def test_a_viewer_stays_beyond_the_time_of_a_scraper(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxyherd.admin.app.REQUEST_SECONDS", 0.2)
+    monkeypatch.setattr("proxyherd.admin.listener.REQUEST_SECONDS", 0.2)
     monkeypatch.setattr("proxyherd.admin.status_page.herd._EVERY_SECONDS", 0.05)
 
     async def scenario() -> None:

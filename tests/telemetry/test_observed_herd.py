@@ -115,7 +115,7 @@ class Server:
 
     def figures(self) -> dict[str, float]:
         self.daemon.refresh()
-        return figures(self.daemon._metrics)
+        return figures(self.daemon._observer.metrics)
 
     def events(self, event: str) -> list[dict[str, Any]]:
         return [
@@ -363,7 +363,7 @@ def test_a_server_on_redis_tells_of_its_masters_and_of_what_waits(tmp_path: Path
         engine.learn([Address("127.0.0.1", 10)] * (TAGS // 2) + [Address("127.0.0.1", 11)] * (TAGS // 2))
         await quiet()
         server.daemon.refresh()
-        found = figures(server.daemon._metrics)
+        found = figures(server.daemon._observer.metrics)
         assert (found["proxyherd_masters"], found["proxyherd_masters_up"], found["proxyherd_waiting"]) == (
             2,
             2,
@@ -376,11 +376,11 @@ def test_a_server_on_redis_tells_of_its_masters_and_of_what_waits(tmp_path: Path
         for _ in range(20):
             await asyncio.sleep(0)
             server.daemon.refresh()
-            waiting.append(figures(server.daemon._metrics)["proxyherd_waiting"])
+            waiting.append(figures(server.daemon._observer.metrics)["proxyherd_waiting"])
         assert max(waiting) == 5
         await quiet()
         server.daemon.refresh()
-        found = figures(server.daemon._metrics)
+        found = figures(server.daemon._observer.metrics)
         assert found["proxyherd_waiting"] == 0
         assert len(transport.take().splitlines()) == found["proxyherd_commands_total iamat stored"] == 5
         assert found["proxyherd_batch_commands_sum"] == 5
@@ -388,12 +388,12 @@ def test_a_server_on_redis_tells_of_its_masters_and_of_what_waits(tmp_path: Path
         master = next(iter(engine.routes.masters))
         master.trouble = "late"
         server.daemon.refresh()
-        found = figures(server.daemon._metrics)
+        found = figures(server.daemon._observer.metrics)
         assert (found["proxyherd_masters_up"], found["proxyherd_masters_full"]) == (1, 0)
         assert "take no reports" not in server.daemon.ready()[1]
         master.full = True
         server.daemon.refresh()
-        assert figures(server.daemon._metrics)["proxyherd_masters_full"] == 1
+        assert figures(server.daemon._observer.metrics)["proxyherd_masters_full"] == 1
         assert "parts of the table take no reports" in server.daemon.ready()[1]
         await engine.close()
         server._log.close()

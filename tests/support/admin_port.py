@@ -1,0 +1,115 @@
+"""An admin port on real sockets in this process, and who asks it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+
+from proxyherd.admin.app import make_app
+from proxyherd.admin.listener import AdminListener
+from proxyherd.admin.status_page.herd import HerdWatch
+from proxyherd.config.herd_file import parse
+from proxyherd.core.table import Table
+from proxyherd.telemetry.logs import LogFile, make_logger
+from proxyherd.telemetry.metrics import Metrics
+from proxyherd.telemetry.observer import Observer
+
+ALONE = """
+[servers]
+Clark = { clients = "127.0.0.1:1", peers = "127.0.0.1:2", admin = "127.0.0.1:3" }
+"""
+
+
+def status(answer: bytes) -> int:
+    return int(answer.split(None, 2)[1]) if answer.startswith(b"HTTP/") else 0
+
+
+class Working:
+    """A server's status that costs some time to bring up to date."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds = seconds
+        self.refreshed: list[tuple[float, float]] = []  # when each began and ended
+
+    def ready(self) -> tuple[bool, str]:
+        return True, "ready"
+
+    def places_by(self) -> str:
+        return "gazetteer"
+
+    def refresh(self) -> None:
+        began = time.perf_counter()
+        time.sleep(self.seconds)
+        self.refreshed.append((began, time.perf_counter()))
+
+
+class Failing:
+    """A server's status that raises what must not be shown."""
+
+    def ready(self) -> tuple[bool, str]:
+        raise RuntimeError("hunter2")
+
+    def places_by(self) -> str:
+        raise RuntimeError("hunter2")
+
+    def refresh(self) -> None:
+        raise RuntimeError("hunter2")
+
+
+@contextlib.asynccontextmanager
+async def serving(told: list[str], status: Failing | Working | None = None) -> AsyncIterator[int]:
+    log_file = LogFile(Path(os.devnull))
+    log = make_logger(log_file, server="Clark", level="info", max_field_bytes=1_024)
+    herd, status = parse(ALONE, Path("herd.toml")), status or Failing()
+    watch = HerdWatch(herd, "Clark", status, Observer(log, log_file, Metrics(), ()), Table(bytes(32)))
+    app = make_app(
+        status, CollectorRegistry(), herd.admin, watch, lambda what, error: told.append(f"{what}: {error}")
+    )
+    admin = AdminListener(app)
+    sock = socket.create_server(("127.0.0.1", 0))
+    sock.setblocking(False)
+    await admin.listen(sock)
+    try:
+        yield sock.getsockname()[1]
+    finally:
+        await admin.close()
+
+
+async def exchange(port: int, request: bytes) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(request)
+        async with asyncio.timeout(10):
+            return await reader.read()
+    finally:
+        writer.close()
+
+
+def get(path: str) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+
+
+def get_and_close(path: str) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
+
+
+@contextlib.asynccontextmanager
+async def connected(
+    port: int, number: int, request: bytes = b""
+) -> AsyncIterator[list[asyncio.StreamReader]]:
+    """So many connections, made one after another, each of which sends these bytes."""
+    opened = [await asyncio.open_connection("127.0.0.1", port) for _ in range(number)]
+    for _, writer in opened:
+        writer.write(request)
+    try:
+        yield [reader for reader, _ in opened]
+    finally:
+        for _, writer in opened:
+            writer.close()
