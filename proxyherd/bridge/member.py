@@ -11,14 +11,17 @@ from typing import Final
 
 from proxyherd.config.herd_file import Herd, Server
 from proxyherd.config.secrets import Secrets
+from proxyherd.core.engine import Client
 from proxyherd.core.messages import At, received
 from proxyherd.core.node import News, Node
+from proxyherd.core.turn import Turn
 from proxyherd.engines.herd.backend import make_table, make_terms
 from proxyherd.engines.herd.engine import Replicated
 from proxyherd.engines.herd.peers import Peers
 from proxyherd.net.binding import Binder
 from proxyherd.net.tls import Contexts
-from proxyherd.server.turn import Turn
+from proxyherd.server.driver import Driver
+from proxyherd.server.questions import Questions
 from proxyherd.telemetry.observer import Observer
 
 _UNSENT_BYTES: Final = 1_048_576
@@ -47,9 +50,8 @@ class _Told:
                 self._tell(one.client)
         return True
 
-    async def sync(self) -> bool:
-        """There is nothing to bring to disk."""
-        return True
+    def sync(self, _: Callable[[bool], None]) -> None:
+        """Nobody asks for it: there is nothing to bring to disk."""
 
 
 class Member:
@@ -75,8 +77,10 @@ class Member:
             now=loop.time(),
         )
         self._told = _Told(self.node, tell)
-        self._engine = Replicated(self.node, self._told, loop)
-        Turn(self._engine, loop.create_future(), observer, loop)  # nobody asks for places
+        driver = Driver(loop)
+        self._engine = Replicated(self.node, self._told, driver.wake)
+        questions = Questions[Client](loop.create_future(), observer, loop)  # nobody asks for places
+        driver.start(Turn(self._engine, questions, observer, driver.wake))
         terms = make_terms(herd, server, secrets)
         self._peers = Peers(herd, server, terms, self.node, self._engine, observer, contexts)
 

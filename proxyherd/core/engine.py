@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence, Sized
+from collections.abc import Callable, Iterable, Sequence, Sized
 from typing import Protocol
 
 from msgspec import Struct
@@ -73,13 +73,28 @@ class Settled(Struct):
     more: bool = False
 
 
-class Engine(Protocol):
-    """Where reports are stored and questions looked up. A turn calls, in this order: `begin`, `decide`, `keep`, `end`.
-    Between turns the engine may call its `wake`.
+class Keeper(Protocol):
+    """What an engine has that stores reports in the turn in which they come, and must keep them before they are answered.
+    A turn calls `keep` between the engine's `decide` and its `end`.
     """
 
-    wake: Callable[[], None]
+    def keep(self, done: Callable[[bool], None]) -> bool | None:
+        """Keep what this turn has stored; return whether its reports are kept, or None where that is not known yet: then
+        call `done` with it later.
+        """
+
+    def undo(self) -> None:
+        """Take back this turn's reports, which could not be kept; all that clients have said is decided again."""
+
+
+class Engine(Protocol):
+    """Where reports are stored and questions looked up. A turn calls, in this order: `begin`, `decide`, `end`."""
+
     rules: Rules
+
+    @property
+    def keeper(self) -> Keeper | None:
+        """Who keeps what was stored at once, None where nothing is."""
 
     @property
     def full(self) -> bool:
@@ -92,12 +107,6 @@ class Engine(Protocol):
 
     def decide(self, said: Sequence[Said]) -> None:
         """Store what is to be stored and look up what is asked for, or let it wait."""
-
-    def keep(self) -> bool | Awaitable[bool]:
-        """Keep what this turn has stored, or hand on what it wants; False: its reports cannot be kept."""
-
-    def undo(self) -> None:
-        """Take back this turn's reports, which could not be kept; all that clients have said is decided again."""
 
     def end(self, now: float) -> Settled:
         """Tell those who must know before the clients have their answers; return what else there is."""

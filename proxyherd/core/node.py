@@ -18,6 +18,7 @@ and sends what the links have to send. What is worth a log line or a metric wait
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import TypeAlias
 
 from msgspec import Struct
 
@@ -58,6 +59,14 @@ TICKS = 4
 """Ticks in a heartbeat."""
 
 
+Failed: TypeAlias = Callable[[Link, Exception], None]
+"""What is done where work for a neighbour has raised."""
+
+
+def _raise(_: Link, error: Exception) -> None:
+    raise error
+
+
 class News(Struct, frozen=True, gc=False):
     """A line that was stored, where it came from, a neighbour or None for a client, and what it replaced if that
     may have to be undone.
@@ -89,7 +98,6 @@ class Node:
         self.rules = Rules(name, limits)
         self.ready = alone
         self._all_wait = False  # every query, whether its client is known or not
-        self.failed: Callable[[Link, Exception], None] = _raise  # what was done for a neighbour has raised
         self.news: list[News] = []
         self._learned = False  # whether any of the news came from a neighbour
         self.notes: list[Note] = []
@@ -106,7 +114,6 @@ class Node:
             line_bytes=limits.max_line_bytes,
             compare_seconds=timing.compare_seconds,
             tell=self.note,
-            failed=lambda link, error: self.failed(link, error),  # noqa: PLW0108 - it is set later
         )
 
     # Clients. ------------------------------------------------------------------------------------------------
@@ -216,7 +223,12 @@ class Node:
 
     def note(self, note: Note) -> None:
         """Let the log and the metrics tell of something."""
-        self.notes.append(note)  # not bound at once: whoever takes the notes puts a new list there
+        self.notes.append(note)
+
+    def take_notes(self) -> list[Note]:
+        """Return what the log and the metrics are to tell, once."""
+        notes, self.notes = self.notes, []
+        return notes
 
     def closed(self, link: Link) -> None:
         """Forget a link that has ended; call once for each."""
@@ -290,9 +302,11 @@ class Node:
             return False
         return self.table.admit(at.client, at.entry, self._room_to_learn, self._too_old)
 
-    def flood(self) -> None:
+    def flood(self, failed: Failed = _raise) -> None:
         """Hand the news to every live link that it concerns. When catching up has ended, ask those to walk again
         who may have missed something: only now is it known whom the news of the last batch did not go to.
+
+        What raises for one neighbour is for `failed`: end its link.
         """
         news, self.news = self.news, []
         learned, self._learned = self._learned, False
@@ -308,7 +322,7 @@ class Node:
                     neighbour.owed = False
                     neighbour.link.send(Changed())
             except Exception as error:  # noqa: BLE001 - the other neighbours are told
-                self.failed(neighbour.link, error)
+                failed(neighbour.link, error)
 
     def _concerning(self, neighbour: Neighbour, news: list[News]) -> list[News]:
         """Return the news that this neighbour is to be told of."""
@@ -320,9 +334,9 @@ class Node:
             neighbour.owed = neighbour.owed or neighbour.asked
         return live
 
-    def work(self, now: float) -> bool:
-        """Do one slice of what takes long, a few milliseconds of it; True if more is left."""
-        return self._walks.work(now)
+    def work(self, now: float, failed: Failed = _raise) -> bool:
+        """Do one slice of what takes long, a few milliseconds of it; True if more is left. `failed`: as for `flood`."""
+        return self._walks.work(now, failed)
 
     # Time. ---------------------------------------------------------------------------------------------------
 
@@ -358,7 +372,3 @@ class Node:
 def _spell(news: list[News]) -> tuple[bytes, list[bytes]]:
     """Return news as they cross a link, and the clients in them."""
     return b"\n".join([*[one.line for one in news], b""]), [one.client for one in news]
-
-
-def _raise(_: Link, error: Exception) -> None:
-    raise error

@@ -86,9 +86,7 @@ class _Chore(Struct, eq=False):
 
 
 class Walks:
-    """The walks of one server, and its answers to its neighbours'. `tell` is given a note when a walk has ended, `failed`
-    a link for which something has raised: end it, and `forget` its neighbour.
-    """
+    """The walks of one server, and its answers to its neighbours'. `tell` is given a note when a walk has ended."""
 
     def __init__(
         self,
@@ -98,7 +96,6 @@ class Walks:
         line_bytes: int,
         compare_seconds: float,
         tell: Callable[[CaughtUp], None],
-        failed: Callable[[Link, Exception], None],
     ) -> None:
         self.ended = False  # whether a walk has ever ended
         self._table = table
@@ -106,7 +103,6 @@ class Walks:
         self._line_bytes = line_bytes
         self._compare_seconds = compare_seconds
         self._tell = tell
-        self._failed = failed
         self._due: deque[Neighbour] = deque()  # the first one is under way
         self._chores: deque[_Chore] = deque()
 
@@ -175,15 +171,18 @@ class Walks:
         if was_first and self._due:
             self._start_walk()
 
-    def work(self, now: float) -> bool:
-        """Do one slice of what takes long, a few milliseconds of it; True if more is left."""
+    def work(self, now: float, failed: Callable[[Link, Exception], None]) -> bool:
+        """Do one slice of what takes long, a few milliseconds of it; True if more is left.
+
+        `failed` is given a link for which something has raised: end it, and `forget` its neighbour.
+        """
         if self._chores:
             chore = self._chores[0]
             try:
                 if self._slice(chore, now):
                     self._chores.popleft()
             except Exception as error:  # noqa: BLE001 - the other neighbours are answered
-                self._failed(chore.neighbour.link, error)
+                failed(chore.neighbour.link, error)
         return bool(self._chores)
 
     def _slice(self, chore: _Chore, now: float) -> bool:

@@ -1,6 +1,6 @@
 """One server as a process.
 
-- `turn`: one turn of the event loop
+- `driver`: runs turns on the event loop
 - `questions`: queries of Places that turns begin
 - `clients`: connections of clients
 - `daemon`: puts one server together, and ends it in order

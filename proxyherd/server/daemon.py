@@ -25,18 +25,20 @@ from proxyherd import __version__
 from proxyherd.config import secrets as secret
 from proxyherd.config.herd_file import ConfigError, Herd, Server
 from proxyherd.config.schema import Limits
-from proxyherd.core.engine import Engine
+from proxyherd.core.engine import Client, Engine
 from proxyherd.core.node import TICKS
 from proxyherd.core.table import Table
+from proxyherd.core.turn import Turn
 from proxyherd.engines.herd.backend import HerdBackend
 from proxyherd.net import tls
 from proxyherd.net.binding import Binder
 from proxyherd.net.resolving import new_event_loop
 from proxyherd.places import Places, Spend, find_key, open_places
 from proxyherd.server.clients.tcp import Clients
+from proxyherd.server.driver import Driver
 from proxyherd.server.process import Background, forbid_core_dumps, open_log
+from proxyherd.server.questions import Questions
 from proxyherd.server.supervision import Notifier, StateDirectory, StateTaken, raise_descriptor_limit
-from proxyherd.server.turn import Turn
 from proxyherd.telemetry.logs import LogFile, make_logger
 from proxyherd.telemetry.metrics import Metrics
 from proxyherd.telemetry.observer import Observer
@@ -170,8 +172,11 @@ class _Daemon:
     def _assemble(self) -> None:
         self._binder = Binder(self._log, self._background.spawn)
         limits = self._limits()
-        self._backend = self._make_backend(limits)
-        self._turn = Turn(self._backend.engine, self._places, self._observer, self._loop)
+        driver = Driver(self._loop)
+        self._backend = self._make_backend(limits, driver.wake)
+        questions = Questions[Client](self._places, self._observer, self._loop)
+        self._turn = Turn(self._backend.engine, questions, self._observer, driver.wake)
+        driver.start(self._turn)
         self._clients = Clients(
             limits,
             self._turn,
@@ -180,13 +185,13 @@ class _Daemon:
             drain_seconds=self._herd.timing.drain_seconds,
         )
 
-    def _make_backend(self, limits: Limits) -> Backend:
+    def _make_backend(self, limits: Limits, wake: Callable[[], None]) -> Backend:
         """Return the engine that the herd's file names."""
         if self._herd.redis is not None:
             # redis-py takes a tenth of a second.
             from proxyherd.engines.redis.backend import RedisBackend  # noqa: PLC0415
 
-            return RedisBackend(self._herd, self._server, limits, self._observer)
+            return RedisBackend(self._herd, self._server, limits, self._observer, wake)
         assert self._secrets is not None
         return HerdBackend(
             self._herd,
@@ -197,6 +202,7 @@ class _Daemon:
             limits,
             self._observer,
             self._binder,
+            wake,
         )
 
     def _limits(self) -> Limits:

@@ -22,7 +22,7 @@ Who = TypeVar("Who", bound=Asker)
 
 
 class Questions(Generic[Who]):
-    """The queries of one server. `answered` is called with a client one of whose replies has its answer now.
+    """The queries of one server.
 
     `places` can be awaited as often as needed; until it is there, queries wait for it.
     """
@@ -32,12 +32,10 @@ class Questions(Generic[Who]):
         places: Awaitable[Places],
         observer: Observer,
         loop: asyncio.AbstractEventLoop,
-        answered: Callable[[Who], None],
     ) -> None:
         self._places = places
         self._observer = observer
         self._loop = loop
-        self._answered = answered
         self._unasked: deque[tuple[Who, Reply]] = deque()
         self._queries: dict[Who, set[asyncio.Task[None]]] = {}
 
@@ -61,28 +59,32 @@ class Questions(Generic[Who]):
         for query in tuple(self._queries.get(client, ())):
             query.cancel()
 
-    def ask_some(self) -> None:
-        """Begin queries, as many as hold nobody up; the rest is for the next turn."""
+    def ask_some(self, answered: Callable[[Who], None]) -> None:
+        """Begin queries, as many as hold nobody up; the rest is for the next turn. `answered` is called with a client one
+        of whose replies has its answer now.
+        """
         for _ in range(min(len(self._unasked), _TURN_QUERIES)):
             client, reply = self._unasked.popleft()
             if client.gone:
                 leave(reply)
-                self._answered(client)
+                answered(client)
                 continue
-            query = self._loop.create_task(self._ask(client, reply))
+            query = self._loop.create_task(self._ask(client, reply, answered))
             self._queries.setdefault(client, set()).add(query)
-            query.add_done_callback(partial(self._asked, client, reply))
+            query.add_done_callback(partial(self._asked, client, reply, answered))
 
-    def _asked(self, client: Who, reply: Reply, query: asyncio.Task[None]) -> None:
+    def _asked(
+        self, client: Who, reply: Reply, answered: Callable[[Who], None], query: asyncio.Task[None]
+    ) -> None:
         queries = self._queries[client]
         queries.discard(query)
         if not queries:
             del self._queries[client]
         if reply.answer is None:  # broken off before its first step
             leave(reply)
-            self._answered(client)
+            answered(client)
 
-    async def _ask(self, client: Who, reply: Reply) -> None:
+    async def _ask(self, client: Who, reply: Reply, answered: Callable[[Who], None]) -> None:
         assert reply.whatsat is not None
         assert reply.entry is not None
         began = time.monotonic()  # the loop's own clock counts milliseconds
@@ -93,7 +95,7 @@ class Questions(Generic[Who]):
             answer = await places.nearby(query, client)
         except asyncio.CancelledError:
             leave(reply)
-            self._answered(client)  # what is behind it is logged
+            answered(client)  # what is behind it is logged
             return
         except Exception as error:  # noqa: BLE001 - the client gets an answer, as those who wait behind it
             self._observer.fault("Places cannot be asked", error)
@@ -104,4 +106,4 @@ class Questions(Generic[Who]):
                 self._observer.places.asked(places.name, answer.status, outcome, time.monotonic() - began)
         reply.outcome, reply.status, reply.results = "answered", answer.status, answer.results
         reply.answer = reply.entry.line + b"\n" + answer.body + b"\n"
-        self._answered(client)
+        answered(client)

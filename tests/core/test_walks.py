@@ -57,9 +57,11 @@ class World:
             line_bytes=8_192,
             compare_seconds=COMPARE_SECONDS,
             tell=self.told.append,
-            failed=lambda link, error: self.failed.append((link, error)),
         )
         self.neighbours = [Neighbour(name, cast("Any", Said()), COMPARE_SECONDS) for name in names]
+
+    def slice(self, now: float = 0.0) -> bool:
+        return self.walks.work(now, lambda link, error: self.failed.append((link, error)))
 
     def said(self, neighbour: Neighbour) -> Said:
         return cast("Said", neighbour.link)
@@ -67,7 +69,7 @@ class World:
     def work(self, now: float = 0.0) -> int:
         """Work until nothing is left; return how many slices that took."""
         slices = 1
-        while self.walks.work(now):
+        while self.slice(now):
             slices += 1
             assert slices < 10_000
         return slices
@@ -112,7 +114,7 @@ def test_one_walk_is_under_way_and_the_next_one_starts_when_it_has_ended() -> No
     world.walks.answered(b, BatchHeader(0, LEAVES, 0), 4.0)
     assert world.walks.idle
     assert [(one.neighbour, one.seconds) for one in world.told] == [("A", 2.0), ("B", 1.0)]
-    assert not world.walks.work(5.0)
+    assert not world.slice(5.0)
 
 
 def test_a_walk_that_may_have_missed_something_is_walked_again_after_the_others() -> None:
@@ -147,7 +149,7 @@ def test_a_link_that_has_ended_costs_no_more_work_and_lets_the_next_walk_start()
     assert len(world.said(b).batches) == 1
     world.walks.forget(b)
     assert world.walks.idle
-    assert not world.walks.work(1.0)
+    assert not world.slice(1.0)
 
 
 def test_a_waiting_walk_whose_link_has_ended_is_not_started_and_the_one_under_way_goes_on() -> None:
@@ -170,7 +172,7 @@ def test_what_raises_for_one_neighbour_is_told_with_its_link_and_the_next_one_ha
     a, b = world.neighbours
     world.walks.serve(a, AskLeaf(LEAVES, frozenset()))  # there is no such leaf
     world.walks.serve(b, AskLeaf(0, frozenset()))
-    assert world.walks.work(0.0)
+    assert world.slice(0.0)
     ((link, error),) = world.failed
     assert link is a.link
     assert isinstance(error, IndexError)
@@ -196,7 +198,7 @@ def test_sixteen_requests_may_wait_and_each_answer_makes_room_for_one_more() -> 
     with pytest.raises(Misspoken, match="asks for more than 16 answers at once"):
         world.walks.serve(a, AskRange(0, LEAVES))
     a.owing -= 1  # its link would have ended
-    assert world.walks.work(0.0), "a slice each"
+    assert world.slice(0.0), "a slice each"
     assert a.owing == 15
     world.walks.serve(a, AskRange(0, LEAVES))
     with pytest.raises(Misspoken):
@@ -239,7 +241,7 @@ def test_digests_are_hashed_in_slices_of_4096_lines() -> None:
     world = World("A", lines=lines)
     (a,) = world.neighbours
     world.walks.serve(a, AskDigests(""))
-    assert world.walks.work(0.0)
+    assert world.slice(0.0)
     assert world.said(a).messages == []
     assert sum(world.table._changed) == lines - SLICE_LINES == lines - 4_096
     assert 1 + world.work() == 4

@@ -278,9 +278,7 @@ class Asked:
         opened: asyncio.Future[Any] = loop.create_future()
         opened.set_result(self.places)
         self.answered: list[Client] = []
-        self.questions = Questions[Client](
-            opened, Observer(log, self._file, Metrics(), []), loop, self.answered.append
-        )
+        self.questions = Questions[Client](opened, Observer(log, self._file, Metrics(), []), loop)
 
     def add(self, client: Client, *radii: int) -> list[ClientsReply]:
         entry = Entry(b"AT Bob +0.000000000 kiwi +34.068930-118.445127 5", 5 * 10**9)
@@ -295,7 +293,7 @@ class Asked:
     async def turns(self) -> None:
         """Let turns begin all that they have to."""
         while self.questions:
-            self.questions.ask_some()
+            self.questions.ask_some(self.answered.append)
             await asyncio.sleep(0)
         await settle()
 
@@ -390,7 +388,7 @@ def test_hundreds_of_queries_at_once_begin_a_few_calls_each_time_the_loop_goes_r
             asked.add(client, *range(10 * number + 1, 10 * number + 11))
         begun = [0]
         while len(asked.answered) < 600:
-            asked.questions.ask_some()
+            asked.questions.ask_some(asked.answered.append)
             await asyncio.sleep(0)
             begun.append(len(asked.upstream.asked))
             for waiting in list(asked.upstream.calls.values())[:8]:

@@ -228,7 +228,7 @@ def test_a_profile_tells_nothing_of_the_machine_that_it_was_made_on() -> None:
         "/opt/python/lib/python3.11/asyncio/runners.py",
         "/home/me/.venv/lib/python3.11/site-packages/click/core.py",
         f"{ROOT}/proxyherd/core/node.py",
-        "proxyherd/server/turn.py",
+        "proxyherd/core/turn.py",
     )
     svg = '<text id="title" x="1">py-spy record -o /tmp/x.svg</text>' + "".join(
         f"<title>f ({frame}:7) (9 samples, 1%)</title>" for frame in frames
@@ -240,7 +240,7 @@ def test_a_profile_tells_nothing_of_the_machine_that_it_was_made_on() -> None:
         "asyncio/runners.py",
         "click/core.py",
         "proxyherd/core/node.py",
-        "proxyherd/server/turn.py",
+        "proxyherd/core/turn.py",
     ):
         assert f"f ({frame}:7)" in cleaned
 

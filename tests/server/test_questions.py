@@ -69,7 +69,7 @@ class Asked:
         loop = asyncio.get_running_loop()
         places: asyncio.Future[Any] = loop.create_future()
         places.set_result(self.provider)
-        self.questions = Questions[Client](places, observer, loop, self.answered.append)
+        self.questions = Questions[Client](places, observer, loop)
 
     def add(self, client: Client, *, radius: bytes = b"10", most: int = 5) -> Reply:
         reply = Reply("whatsat", "found", None, Whatsat(b"kiwi", radius, most), Entry(LINE, 5 * 10**9))
@@ -77,7 +77,7 @@ class Asked:
         return reply
 
     async def turn(self) -> None:
-        self.questions.ask_some()
+        self.questions.ask_some(self.answered.append)
         for _ in range(5):
             await asyncio.sleep(0)
 
@@ -176,7 +176,7 @@ def test_a_query_broken_off_before_its_first_step_has_its_answer_too(run: Run) -
     async def body(asked: Asked) -> None:
         leaves = Client()
         left = asked.add(leaves)
-        asked.questions.ask_some()
+        asked.questions.ask_some(asked.answered.append)
         asked.questions.cancel(leaves)
         await asked.turn()
         assert (left.outcome, left.answer) == ("left", b"")

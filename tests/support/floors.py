@@ -38,6 +38,7 @@ HARMLESS: Final = frozenset(
         "__future__",
         "array",
         "collections",
+        "contextlib",
         "decimal",
         "enum",
         "functools",

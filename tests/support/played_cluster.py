@@ -85,8 +85,8 @@ class Front:
             cast("Observer", self.observer),
             world.library,
             doubt=self.doubt,
+            wake=lambda: cast("None", self.loop.call_soon(self._turn)),
         )
-        self.engine.wake = lambda: cast("None", self.loop.call_soon(self._turn))
         self.engine.learn(world.owners)
         self.loop.call_later(0.1, self._tick)
         self.loop.call_later(5.0, self._look_again)

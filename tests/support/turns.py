@@ -1,23 +1,78 @@
-"""Turns without sockets and disks: a journal and a client that tests hold in their hands."""
+"""Turns without an event loop, sockets or disks: a driver, a journal, Places and clients that tests hold in their hands."""
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
-from collections.abc import Iterable
-from typing import cast
+from collections.abc import Callable, Container, Iterable
+from typing import Any
 
 from proxyherd.config.schema import Limits, Timing
+from proxyherd.core.engine import Client
 from proxyherd.core.framing import Overlong
 from proxyherd.core.node import Node
-from proxyherd.core.reply import Reply
+from proxyherd.core.reply import Reply, leave
 from proxyherd.core.table import Table
-from proxyherd.places import Answer, Places, no_results
-from proxyherd.server.turn import Turn
+from proxyherd.core.turn import Turn
+from proxyherd.places import Answer, no_results
+
+
+class Turns:
+    """Runs turns when a test says so, on a clock that the test turns."""
+
+    def __init__(self) -> None:
+        self.turn: Turn
+        self.now = 0.0
+        self.is_due = False
+
+    def wake(self) -> None:
+        self.is_due = True
+
+    def one(self) -> None:
+        """Run a turn if one is due."""
+        if self.is_due:
+            self.is_due = False
+            self.turn.run(self.now, 5 * 10**9)
+
+    def rest(self, most: int = 1_000) -> int:
+        """Run turns until none is due; return how many those were."""
+        for count in range(most):
+            if not self.is_due:
+                return count
+            self.one()
+        raise AssertionError("turns do not come to rest")
+
+
+class Asked:
+    """Questions for Places that know of nothing near; each is answered in the turn that asks it."""
+
+    def __init__(self) -> None:
+        self.waiting: list[tuple[Client, Reply]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self.waiting)
+
+    def add(self, client: Client, reply: Reply) -> None:
+        if client.gone:
+            leave(reply)
+        else:
+            self.waiting.append((client, reply))
+
+    def drop(self, gone: Container[Client]) -> None:
+        self.waiting = [one for one in self.waiting if one[0] not in gone]
+
+    def cancel(self, client: Client) -> None:
+        pass
+
+    def ask_some(self, answered: Callable[[Client], None]) -> None:
+        waiting, self.waiting = self.waiting, []
+        for client, reply in waiting:
+            assert reply.entry is not None
+            reply.outcome, reply.answer = "answered", reply.entry.line + b"\nnothing\n"
+            answered(client)
 
 
 class Held:
-    """A journal, as under `fsync = "always"` if told so, whose disk is slow: syncs last until they are released."""
+    """A journal, as under `fsync = "always"` if told so, whose disk is slow: a sync lasts until it is released."""
 
     def __init__(self, *, always: bool = True) -> None:
         self.always = always
@@ -27,26 +82,26 @@ class Held:
         self.synced: set[bytes] = set()
         self.syncs = 0
         self.fails = False
-        self._release = asyncio.Event()
+        self._syncing: list[tuple[list[bytes], Callable[[bool], None]]] = []
 
     def append(self, lines: list[bytes]) -> bool:
         self.appends += 1
         self.appended += lines
         return self.takes_reports
 
-    async def sync(self) -> bool:
+    def sync(self, done: Callable[[bool], None]) -> None:
         self.syncs += 1
-        covered = list(self.appended)
-        await self._release.wait()
-        self._release.clear()
-        if self.fails:
-            self.takes_reports = False
-        else:
-            self.synced.update(covered)
-        return self.takes_reports
+        self._syncing.append((list(self.appended), done))
 
     def release(self) -> None:
-        self._release.set()
+        """Let the sync that is under way end, if any is."""
+        syncing, self._syncing = self._syncing, []
+        for covered, done in syncing:
+            if self.fails:
+                self.takes_reports = False
+            else:
+                self.synced.update(covered)
+            done(self.takes_reports)
 
 
 class Pipeliner:
@@ -62,9 +117,8 @@ class Pipeliner:
         self._lines: list[bytes] = []
         self.owed: deque[tuple[bytes | Overlong, Reply]] = deque()
         self.answers: list[bytes] = []
-        self.released: list[
-            tuple[str, str]
-        ] = []  # kind and outcome of what was logged otherwise than as a run
+        # Kind and outcome of what was logged otherwise than as a run.
+        self.released: list[tuple[str, str]] = []
         self.given_up = ""
         self.send(*lines)
 
@@ -116,17 +170,5 @@ class NoPlaces:
         return _NOTHING_NEAR
 
 
-def no_places(loop: asyncio.AbstractEventLoop) -> asyncio.Future[Places]:
-    """Return Places that are opened, and know of nothing."""
-    opened: asyncio.Future[Places] = loop.create_future()
-    opened.set_result(cast("Places", NoPlaces()))
-    return opened
-
-
-def node(*, alone: bool = True) -> Node:
-    return Node("Ann", Table(bytes(32)), Limits(), Timing(), alone=alone, now=0.0)
-
-
-async def turns_of_the_loop(most: int = 50) -> None:
-    for _ in range(most):
-        await asyncio.sleep(0)
+def node(*, alone: bool = True, **more: Any) -> Node:
+    return Node("Ann", Table(bytes(32)), Limits(), Timing(), alone=alone, now=0.0, **more)

@@ -54,6 +54,7 @@ class HerdBackend:
         limits: Limits,
         observer: Observer,
         binder: Binder,
+        wake: Callable[[], None],
     ) -> None:
         self._herd = herd
         self._server = server
@@ -75,7 +76,7 @@ class HerdBackend:
         self._durability = Durability(
             journal, Mark(state / "journal.mark"), self._node, herd.durability, observer
         )
-        self.engine = Replicated(self._node, self._durability, loop)
+        self.engine = Replicated(self._node, self._durability, wake)
         self.peers = Peers(
             herd,
             server,

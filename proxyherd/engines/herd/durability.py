@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Final
 
 from proxyherd.config.schema import DurabilitySettings
@@ -45,6 +46,7 @@ class Durability:
         self.always = settings.fsync == "always"
         self.replayed = 0.0
         """The part of the journal that has been replayed, from 0 to 1."""
+        self._syncs: set[asyncio.Task[bool]] = set()
         self._leave_mark()
 
     @property
@@ -64,8 +66,21 @@ class Durability:
         self._tell()
         return self.takes_reports
 
-    async def sync(self) -> bool:
-        """Bring what was appended to disk; False as `append`."""
+    def sync(self, done: Callable[[bool], None]) -> None:
+        """Bring what was appended to disk, and call `done` then, with False as `append`. Call it in an event loop."""
+
+        def synced(task: asyncio.Task[bool]) -> None:
+            self._syncs.discard(task)
+            if not task.cancelled():
+                if (error := task.exception()) is not None:
+                    self._observer.fault("what this turn has stored cannot be kept", error)
+                done(error is None and task.result())
+
+        task = asyncio.get_running_loop().create_task(self._sync())
+        self._syncs.add(task)
+        task.add_done_callback(synced)
+
+    async def _sync(self) -> bool:
         try:
             await asyncio.to_thread(sync, self._journal.begin_sync())
         except OSError as error:
@@ -78,7 +93,7 @@ class Durability:
         began = time.monotonic()
         lines = size = 0
         whole = max(self._journal.bytes_found, 1)
-        self._node.rules.clock = time.time_ns()
+        self._node.rules.begin(time.time_ns(), takes_reports=self.takes_reports)
         for found in self._journal.replay():
             if isinstance(found, Finding):
                 self._report(found)
@@ -104,7 +119,7 @@ class Durability:
             self._journal.check()
             self._tell()  # before anything is waited for: a rewrite may have mended it meanwhile
             if self._journal.unsynced and self._settings.fsync == "everysecond":
-                await self.sync()
+                await self._sync()
 
     async def keep(self) -> None:
         """Rewrite and mend for ever; call when everything is replayed."""
@@ -120,7 +135,7 @@ class Durability:
 
     async def close(self) -> None:
         """Bring everything to disk and close the files."""
-        await self.sync()
+        await self._sync()
         if self._node.caught_up:  # perhaps a moment ago
             self.lacks = ""
         self._leave_mark(closed=True)

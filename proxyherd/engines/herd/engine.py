@@ -6,9 +6,8 @@ before any client has its answer.
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Final, Protocol, cast
 
@@ -55,8 +54,8 @@ class JournalWriter(Protocol):
     def append(self, lines: list[bytes]) -> bool:
         """Append a turn's updates; False if its reports must be refused."""
 
-    async def sync(self) -> bool:
-        """Bring them to disk, where `always`; False likewise."""
+    def sync(self, done: Callable[[bool], None]) -> None:
+        """Bring them to disk, where `always`; call `done` later, with False likewise."""
 
 
 _reports = attrgetter("reports")
@@ -70,19 +69,21 @@ def share(lately: int, sizes: Sizes = SIZES) -> int:
 
 
 class Replicated:
-    """What one server's turns store in, and ask. The peer listener calls `peer_said`, `add_link` and `wake`."""
+    """What one server's turns store in, and ask. The peer listener calls `peer_said`, `add_link` and `wake`, which lets
+    there be a turn.
+    """
 
     full = False
     """There is always room: what a turn wants is done within it."""
 
     def __init__(
-        self, node: Node, journal: JournalWriter, loop: asyncio.AbstractEventLoop, sizes: Sizes = SIZES
+        self, node: Node, journal: JournalWriter, wake: Callable[[], None], sizes: Sizes = SIZES
     ) -> None:
-        self.wake: Callable[[], None] = lambda: None
+        self.wake = wake
         self.rules = node.rules
+        self.keeper = self
         self._node = node
         self._journal = journal
-        self._loop = loop
         self._peers: deque[Peer] = deque()
         self._links: set[Peer] = set()
         self._more: bool  # whether what takes long goes on
@@ -94,7 +95,6 @@ class Replicated:
         self._looked_up: list[EarlyQuery[Client]] = []
         self._given_up: list[Client] = []
         self._stops = False
-        node.failed = self._failed
 
     # What the peer listener tells. ---------------------------------------------------------------------------
 
@@ -115,11 +115,11 @@ class Replicated:
         self._links.discard(peer)
         self.wake()
 
-    def beat(self) -> None:
+    def beat(self, now: float) -> None:
         """Let time pass on every link, also while a turn waits for the disk."""
         self.wake()
         if self._syncs:
-            self._release(self._loop.time())
+            self._release(now)
 
     def let_go(self) -> None:
         """Let no query wait any more, now or later: the server stops, perhaps long before it is ready. Their
@@ -137,7 +137,7 @@ class Replicated:
         self.rules.begin(received, takes_reports=self._journal.takes_reports)
         if self._peers:
             self._hear_peers(now, share(lately, self._sizes))
-        self._more = node.work(now)
+        self._more = node.work(now, self._failed)
 
     def decide(self, said: Sequence[Said]) -> None:
         """Store the reports that each client's lines begin with, then do what is behind them."""
@@ -157,7 +157,7 @@ class Replicated:
             if reply.answer is None and reply.entry is None:
                 self._waiting.append((one.client, line, reply))
 
-    def keep(self) -> bool | Awaitable[bool]:
+    def keep(self, done: Callable[[bool], None]) -> bool | None:
         """Append what this turn has stored to the journal; False if its reports must be decided again, refused."""
         node = self._node
         if self._early:
@@ -165,14 +165,16 @@ class Replicated:
         if not node.news:
             return True
         kept = self._journal.append([news.line for news in node.news])
-        return self._sync() if kept and self._journal.always else kept
+        if not kept or not self._journal.always:
+            return kept
 
-    async def _sync(self) -> bool:
-        self._syncs = True
-        try:
-            return await self._journal.sync()
-        finally:
+        def synced(kept: bool) -> None:
             self._syncs = False
+            done(kept)
+
+        self._syncs = True
+        self._journal.sync(synced)
+        return None
 
     def undo(self) -> None:
         """Take back this turn's reports, which could not be kept, and take no more of them."""
@@ -185,14 +187,14 @@ class Replicated:
     def end(self, now: float) -> Settled:
         """Hand everything to the peers; return whose queries have waited here, and wait here no more."""
         node = self._node
-        node.flood()
+        node.flood(self._failed)
         self._release(now)
         if self._waiting:
             self._let_wait()
         settled = Settled()
         if self._looked_up or self._given_up:
             self._settle(settled)
-        settled.notes, node.notes = node.notes, []
+        settled.notes = node.take_notes()
         settled.more = self.more
         return settled
 

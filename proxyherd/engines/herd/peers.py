@@ -93,7 +93,7 @@ class Peers:
             except Exception as error:  # noqa: BLE001 - time passes for the others
                 connection.fail(error)
         self.node.tick(now)
-        self.engine.beat()
+        self.engine.beat(now)
 
     def part(self) -> None:
         """Dial and listen no more, and end every link: see `linger`."""

@@ -22,7 +22,9 @@ _TICK_SECONDS: Final = 0.1
 class RedisBackend:
     """What the daemon starts and stops of the engine `redis`."""
 
-    def __init__(self, herd: Herd, server: Server, limits: Limits, observer: Observer) -> None:
+    def __init__(
+        self, herd: Herd, server: Server, limits: Limits, observer: Observer, wake: Callable[[], None]
+    ) -> None:
         assert herd.redis is not None
         self.table = None
         opener = Opener(herd.redis, herd.file, os.environ, observer)
@@ -31,7 +33,7 @@ class RedisBackend:
         self._patience = self._loop.time() + herd.timing.ready_seconds
         self._started = False
         self.engine = engine = Clustered(
-            Rules(server.name, limits), herd.redis, observer, opener.library, doubt=self._doubt
+            Rules(server.name, limits), herd.redis, observer, opener.library, doubt=self._doubt, wake=wake
         )
         self._lookout = Lookout(
             herd.redis_nodes,

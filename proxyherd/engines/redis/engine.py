@@ -48,7 +48,10 @@ _MILLISECOND: Final = 1_000_000
 
 
 class Clustered:
-    """What one server's turns store in, and ask."""
+    """What one server's turns store in, and ask. `wake` lets there be a turn, `doubt` a look at the cluster."""
+
+    keeper = None
+    """Masters take what waits for them as soon as the turn is over: nothing is stored at once."""
 
     def __init__(
         self,
@@ -58,8 +61,9 @@ class Clustered:
         library: Library,
         *,
         doubt: Callable[[], None],
+        wake: Callable[[], None],
     ) -> None:
-        self.wake: Callable[[], None] = lambda: None
+        self.wake = wake
         self.rules = rules
         self.routes = Routes(self._connect)
         self._doubt = doubt
@@ -137,13 +141,6 @@ class Clustered:
         if not self._busy[tag]:
             self._busy[tag] = 1
             self.routes.route(tag)
-
-    def keep(self) -> bool:
-        """Masters take what waits for them as soon as the turn is over."""
-        return True
-
-    def undo(self) -> None:
-        """Nothing was stored at once."""
 
     def end(self, _: float) -> Settled:
         """Return whose replies have come since the last turn."""

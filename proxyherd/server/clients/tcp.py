@@ -16,8 +16,8 @@ from proxyherd.config.schema import Limits
 from proxyherd.core.conversation import LINGER_SECONDS, LOOK_SECONDS, Conversation, Ending, Stage
 from proxyherd.core.framing import Overlong
 from proxyherd.core.reply import Reply
+from proxyherd.core.turn import Turn
 from proxyherd.net.listening import Listener, spell_address, takes_more
-from proxyherd.server.turn import Turn
 from proxyherd.telemetry.observer import Observer
 
 _HANDSHAKE_SECONDS: Final = 10.0

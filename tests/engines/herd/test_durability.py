@@ -163,6 +163,35 @@ def test_an_earlier_segment_waits_for_its_sync_unless_nobody_ever_syncs(
     live(tmp_path, monkeypatch, body, fsync=fsync)
 
 
+async def synced(durability: Durability) -> bool:
+    """Bring everything to disk as a turn does."""
+    kept = asyncio.get_running_loop().create_future()
+    durability.sync(kept.set_result)
+    assert not kept.done(), "the turn goes on later"
+    is_kept: bool = await kept
+    return is_kept
+
+
+def test_a_turn_hears_of_its_sync_whatever_that_raises(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(life: Life) -> None:
+        def stumble() -> None:
+            raise ZeroDivisionError
+
+        assert life.durability.append(ATS[:1])
+        with monkeypatch.context() as patch:
+            patch.setattr(life.journal, "begin_sync", stumble)
+            assert not await synced(life.durability)
+        (told,) = life.events("internal_error")
+        assert told["reason"] == "what this turn has stored cannot be kept"
+        assert "ZeroDivisionError" in told["exception"]
+        assert await synced(life.durability)
+        assert not life.durability._syncs
+
+    live(tmp_path, monkeypatch, body)
+
+
 @pytest.mark.parametrize("accepts", [False, True])
 def test_a_sync_that_fails_is_told_and_reports_are_refused_unless_configured_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, accepts: bool
@@ -172,11 +201,11 @@ def test_a_sync_that_fails_is_told_and_reports_are_refused_unless_configured_so(
 
     async def body(life: Life) -> None:
         assert life.durability.append(ATS[:1])
-        assert await life.durability.sync()
+        assert await synced(life.durability)
         assert life.durability.takes_reports
         with monkeypatch.context() as patch:
             patch.setattr(os, "fdatasync", fails)
-            assert await life.durability.sync() == accepts
+            assert await synced(life.durability) == accepts
         assert len(life.events("journal_failing")) == 1, "before anything else is appended"
         assert life.durability.takes_reports == accepts
         assert life.durability.append(ATS[1:2]) == accepts
@@ -493,7 +522,7 @@ def test_a_server_whose_journal_lacked_records_leaves_word_at_its_end_if_it_has_
     async def body(life: Life) -> None:
         life.node = life.durability._node = node(alone=caught_up)
         assert life.durability.lacks
-        await life.durability.sync()
+        await synced(life.durability)
         assert not mark.exists()
         await life.durability.close()
         assert bool(life.durability.lacks) == (not caught_up)

@@ -6,12 +6,10 @@ journal, and where records may be missing until it has caught up.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
 import pytest
-from turns import Held, Pipeliner, no_places, node, turns_of_the_loop
+from turns import Asked, Held, Pipeliner, Turns, node
 
 from proxyherd.config.schema import Timing
 from proxyherd.core.engine import Settled
@@ -19,9 +17,9 @@ from proxyherd.core.link import Link
 from proxyherd.core.messages import parse_at
 from proxyherd.core.node import Node
 from proxyherd.core.sizes import Sizes
+from proxyherd.core.turn import Turn
 from proxyherd.engines.herd import engine as replicated
 from proxyherd.engines.herd.engine import Replicated
-from proxyherd.server.turn import Turn
 from proxyherd.telemetry.observer import Observer
 
 OLD = b"AT Ann +0.100000000 kiwi +1+1 1000"
@@ -35,12 +33,12 @@ class Server:
     def __init__(
         self, observer: Observer, *, alone: bool = False, always: bool = False, early: int = 65_536
     ) -> None:
-        loop = asyncio.get_running_loop()
+        self.turns = turns = Turns()
         self.node = node(alone=alone)
         self.node.begin_replay()
         self.journal = Held(always=always)
-        self.engine = Replicated(self.node, self.journal, loop, Sizes(early_queries=early))
-        self.turn = Turn(self.engine, no_places(loop), observer, loop)
+        self.engine = Replicated(self.node, self.journal, turns.wake, Sizes(early_queries=early))
+        self.turn = turns.turn = Turn(self.engine, Asked(), observer, turns.wake)
 
     def client(self, *lines: bytes, name: str = "pipeliner") -> Pipeliner:
         return Pipeliner(self.turn, list(lines), name)
@@ -58,16 +56,6 @@ class Server:
         self.engine.wake()
 
 
-Scenario = Callable[[Server], Coroutine[Any, Any, None]]
-
-
-def play(observer: Observer, scenario: Scenario, **kind: Any) -> None:
-    async def run() -> None:
-        await scenario(Server(observer, **kind))
-
-    asyncio.run(run())
-
-
 def first_lines(client: Pipeliner) -> list[bytes]:
     return [answer.split(b"\n")[0] for answer in client.answers]
 
@@ -79,74 +67,71 @@ def first_lines(client: Pipeliner) -> list[bytes]:
 def test_while_the_journal_is_replayed_every_query_waits_and_reports_are_answered_at_once(
     observer: Observer, *, alone: bool
 ) -> None:
-    async def scenario(server: Server) -> None:
-        server.replay(OLD)
-        asks = server.client(ASK, b"WHATSAT plum 0 0", b"WHATSAT nobody 0 0")
-        reports = server.client(b"IAMAT plum +1+1 5")
-        await turns_of_the_loop()
-        assert [answer.split()[3] for answer in reports.answers] == [b"plum"]
-        assert asks.answers == []
-        reports.send(b"IAMAT kiwi +3+3 1500")
-        await turns_of_the_loop()
-        assert len(reports.answers) == 2
-        assert asks.answers == []
-        server.replay(NEW)
-        await turns_of_the_loop()
-        assert asks.answers == []
-        server.start()
-        await turns_of_the_loop()
-        answered = [NEW, reports.answers[0], b"? WHATSAT nobody 0 0"]
-        assert first_lines(asks) == (answered if alone else answered[:2])
-        server.become_ready()
-        await turns_of_the_loop()
-        assert first_lines(asks) == answered
-
-    play(observer, scenario, alone=alone)
+    server = Server(observer, alone=alone)
+    server.replay(OLD)
+    asks = server.client(ASK, b"WHATSAT plum 0 0", b"WHATSAT nobody 0 0")
+    reports = server.client(b"IAMAT plum +1+1 5")
+    server.turns.rest()
+    assert [answer.split()[3] for answer in reports.answers] == [b"plum"]
+    assert asks.answers == []
+    reports.send(b"IAMAT kiwi +3+3 1500")
+    server.turns.rest()
+    assert len(reports.answers) == 2
+    assert asks.answers == []
+    server.replay(NEW)
+    server.turns.rest()
+    assert asks.answers == []
+    server.start()
+    server.turns.rest()
+    answered = [NEW, reports.answers[0], b"? WHATSAT nobody 0 0"]
+    assert first_lines(asks) == (answered if alone else answered[:2])
+    server.become_ready()
+    server.turns.rest()
+    assert first_lines(asks) == answered
 
 
-def test_what_was_replayed_is_answered_before_the_server_is_ready_unless_records_may_be_missing(
+def test_what_was_replayed_is_answered_before_the_server_is_ready(
     observer: Observer,
 ) -> None:
-    async def whole(server: Server) -> None:
-        server.replay(NEW)
-        server.start()
-        asks = server.client(ASK)
-        await turns_of_the_loop()
-        assert first_lines(asks) == [NEW]
+    server = Server(observer)
+    server.replay(NEW)
+    server.start()
+    asks = server.client(ASK)
+    server.turns.rest()
+    assert first_lines(asks) == [NEW]
 
-    async def lacking(server: Server) -> None:
-        server.replay(OLD)
-        early, reports = server.client(ASK), server.client(b"IAMAT plum +1+1 5")
-        server.start(lacks=True)
-        late = server.client(b"WHATSAT plum 0 0")
-        await turns_of_the_loop()
-        assert len(reports.answers) == 1
-        update = parse_at(NEW)
-        assert update is not None
-        server.node.admit(update)  # as from a neighbour
-        server.engine.wake()
-        await turns_of_the_loop()
-        assert early.answers == late.answers == []
-        server.become_ready()
-        await turns_of_the_loop()
-        assert first_lines(early) == [NEW]
-        assert first_lines(late) == reports.answers
 
-    play(observer, whole)
-    play(observer, lacking)
+def test_where_records_may_be_missing_nothing_is_answered_before_the_server_is_ready(
+    observer: Observer,
+) -> None:
+    server = Server(observer)
+    server.replay(OLD)
+    early, reports = server.client(ASK), server.client(b"IAMAT plum +1+1 5")
+    server.start(lacks=True)
+    late = server.client(b"WHATSAT plum 0 0")
+    server.turns.rest()
+    assert len(reports.answers) == 1
+    update = parse_at(NEW)
+    assert update is not None
+    server.node.admit(update)  # as from a neighbour
+    server.engine.wake()
+    server.turns.rest()
+    assert early.answers == late.answers == []
+    server.become_ready()
+    server.turns.rest()
+    assert first_lines(early) == [NEW]
+    assert first_lines(late) == reports.answers
 
 
 def test_news_of_a_client_answers_those_who_wait_for_it_once_the_replay_has_ended(observer: Observer) -> None:
-    async def scenario(server: Server) -> None:
-        server.start()
-        asks = server.client(ASK, b"WHATSAT plum 0 0")
-        await turns_of_the_loop()
-        assert asks.answers == []
-        reports = server.client(b"IAMAT kiwi +2+2 2000")
-        await turns_of_the_loop()
-        assert first_lines(asks) == reports.answers
-
-    play(observer, scenario)
+    server = Server(observer)
+    server.start()
+    asks = server.client(ASK, b"WHATSAT plum 0 0")
+    server.turns.rest()
+    assert asks.answers == []
+    reports = server.client(b"IAMAT kiwi +2+2 2000")
+    server.turns.rest()
+    assert first_lines(asks) == reports.answers
 
 
 # Many wait. --------------------------------------------------------------------------------------------------------
@@ -163,166 +148,151 @@ def test_thousands_that_waited_are_looked_up_in_portions_and_nobody_is_held_up(
         looked_up.append(arguments[1])
         return real(one, *arguments)
 
-    async def scenario(server: Server) -> None:
-        server.replay(NEW)
-        crowd = [server.client(*[ASK] * 100, name=f"c{number}") for number in range(20)]
-        await turns_of_the_loop(200)
-        monkeypatch.setattr(Node, "look_up", counting)
-        end = server.engine.end
+    server = Server(observer)
+    server.replay(NEW)
+    crowd = [server.client(*[ASK] * 100, name=f"c{number}") for number in range(20)]
+    server.turns.rest()
+    monkeypatch.setattr(Node, "look_up", counting)
+    end = server.engine.end
 
-        def ended(now: float) -> Settled:
-            turns.append(len(looked_up))
-            return end(now)
+    def ended(now: float) -> Settled:
+        turns.append(len(looked_up))
+        return end(now)
 
-        monkeypatch.setattr(server.engine, "end", ended)
-        server.start()
-        beside = server.client(b"IAMAT plum +1+1 5", name="beside")
-        await turns_of_the_loop(4)
-        assert beside.answers
-        assert any(one.owed for one in crowd)
-        await turns_of_the_loop(1_000)
-        assert [first_lines(one) for one in crowd] == [[NEW] * 100] * 20
-        grown = [after - before for before, after in zip([0, *turns], turns, strict=False)]
-        assert max(grown) == 512
-        assert sum(grown) == len(looked_up) == 2_000
-        assert not server.engine.more
-
-    play(observer, scenario)
+    monkeypatch.setattr(server.engine, "end", ended)
+    server.start()
+    beside = server.client(b"IAMAT plum +1+1 5", name="beside")
+    for _ in range(2):
+        server.turns.one()
+    assert beside.answers
+    assert any(one.owed for one in crowd)
+    server.turns.rest()
+    assert [first_lines(one) for one in crowd] == [[NEW] * 100] * 20
+    grown = [after - before for before, after in zip([0, *turns], turns, strict=False)]
+    assert max(grown) == 512
+    assert sum(grown) == len(looked_up) == 2_000
+    assert not server.engine.more
 
 
 def test_what_is_left_of_those_that_waited_wakes_turns_until_all_are_answered(observer: Observer) -> None:
-    async def scenario(server: Server) -> None:
-        asks = server.client(*[b"WHATSAT nobody 0 0"] * 1_100)
-        await turns_of_the_loop()
-        server.start()
-        await turns_of_the_loop()  # nobody else says anything
-        assert asks.answers == [b"? WHATSAT nobody 0 0"] * 1_100
-
-    play(observer, scenario, alone=True)
+    server = Server(observer, alone=True)
+    asks = server.client(*[b"WHATSAT nobody 0 0"] * 1_100)
+    server.turns.rest()
+    server.start()
+    server.turns.rest()  # nobody else says anything
+    assert asks.answers == [b"? WHATSAT nobody 0 0"] * 1_100
 
 
 def test_a_query_past_the_bound_is_refused_and_those_who_left_are_logged_with_what_is_behind(
     observer: Observer,
 ) -> None:
-    async def scenario(server: Server) -> None:
-        leaves = server.client(ASK, b"IAMAT plum +1+1 5")
-        stays = server.client(ASK)
-        await turns_of_the_loop()
-        refused = server.client(ASK)
-        await turns_of_the_loop()
-        assert refused.answers == [b"? " + ASK]
-        assert refused.released == [("whatsat", "refused")]
-        leaves.gone = True
-        late = server.client(ASK)
-        await turns_of_the_loop()
-        assert late.answers == []
-        assert leaves.released == [("whatsat", "left"), ("iamat", "stored")]
-        server.replay(NEW)
-        server.start()
-        await turns_of_the_loop()
-        assert first_lines(stays) == first_lines(late) == [NEW]
-
-    play(observer, scenario, early=2)
+    server = Server(observer, early=2)
+    leaves = server.client(ASK, b"IAMAT plum +1+1 5")
+    stays = server.client(ASK)
+    server.turns.rest()
+    refused = server.client(ASK)
+    server.turns.rest()
+    assert refused.answers == [b"? " + ASK]
+    assert refused.released == [("whatsat", "refused")]
+    leaves.gone = True
+    late = server.client(ASK)
+    server.turns.rest()
+    assert late.answers == []
+    assert leaves.released == [("whatsat", "left"), ("iamat", "stored")]
+    server.replay(NEW)
+    server.start()
+    server.turns.rest()
+    assert first_lines(stays) == first_lines(late) == [NEW]
 
 
 def test_a_query_that_must_wait_on_and_finds_its_place_taken_is_refused_at_once(
     observer: Observer,
 ) -> None:
-    async def scenario(server: Server) -> None:
-        server.start()
-        first = server.client(ASK)
-        await turns_of_the_loop()
-        server.journal.append = lambda lines: False  # type: ignore[method-assign]
-        server.client(b"IAMAT kiwi +1+1 5")
-        second = server.client(ASK)
-        await turns_of_the_loop()
-        assert first.answers == [b"? " + ASK]
-        assert first.released == [("whatsat", "refused")]
-        assert second.answers == []
-        assert second.owed
-
-    play(observer, scenario, early=1)
+    server = Server(observer, early=1)
+    server.start()
+    first = server.client(ASK)
+    server.turns.rest()
+    server.journal.append = lambda lines: False  # type: ignore[method-assign]
+    server.client(b"IAMAT kiwi +1+1 5")
+    second = server.client(ASK)
+    server.turns.rest()
+    assert first.answers == [b"? " + ASK]
+    assert first.released == [("whatsat", "refused")]
+    assert second.answers == []
+    assert second.owed
 
 
 def test_nothing_is_looked_up_while_all_wait(observer: Observer, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def scenario(server: Server) -> None:
-        asks = server.client(ASK)
-        await turns_of_the_loop()
-        with monkeypatch.context() as patch:
-            patch.setattr(Node, "look_up", lambda *_: pytest.fail("looked up"))
-            reports = server.client(b"IAMAT kiwi +1+1 5")
-            await turns_of_the_loop()
-        assert reports.answers
-        assert not server.engine.more
-        server.start()
-        await turns_of_the_loop()
-        assert first_lines(asks) == reports.answers
-
-    play(observer, scenario)
+    server = Server(observer)
+    asks = server.client(ASK)
+    server.turns.rest()
+    with monkeypatch.context() as patch:
+        patch.setattr(Node, "look_up", lambda *_: pytest.fail("looked up"))
+        reports = server.client(b"IAMAT kiwi +1+1 5")
+        server.turns.rest()
+    assert reports.answers
+    assert not server.engine.more
+    server.start()
+    server.turns.rest()
+    assert first_lines(asks) == reports.answers
 
 
 def test_each_turn_goes_by_the_clock_of_the_day_and_asks_whether_the_journal_takes_reports(
     observer: Observer,
 ) -> None:
-    async def scenario(server: Server) -> None:
-        for received, takes in ((5, True), (7, False), (9, True)):
-            server.journal.takes_reports = takes
-            server.engine.begin(0.0, received, 0)
-            assert server.node.rules.clock == received
-            assert bool(server.node.rules.judge([b"IAMAT kiwi +1+1 5"], 5)[0]) == takes
-
-    play(observer, scenario)
+    server = Server(observer)
+    for received, takes in ((5, True), (7, False), (9, True)):
+        server.journal.takes_reports = takes
+        server.engine.begin(0.0, received, 0)
+        assert server.node.rules.clock == received
+        assert bool(server.node.rules.judge([b"IAMAT kiwi +1+1 5"], 5)[0]) == takes
 
 
 def test_nothing_is_looked_up_for_a_client_that_has_gone(
     observer: Observer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def scenario(server: Server) -> None:
-        server.replay(NEW)
-        went = server.client(ASK, b"IAMAT plum +1+1 5")
-        await turns_of_the_loop()
-        went.gone = True
-        gone = server.client(ASK, name="gone")  # before the server has heard it
-        gone.gone = True
-        await turns_of_the_loop()
-        assert gone.released == [("whatsat", "left")]
-        assert went.released == []
-        with monkeypatch.context() as patch:
-            patch.setattr(Node, "look_up", lambda *_: pytest.fail("looked up"))
-            server.start()
-            await turns_of_the_loop()
-        assert went.released == [("whatsat", "left"), ("iamat", "stored")]
-        assert not server.engine._early
-
-    play(observer, scenario)
+    server = Server(observer)
+    server.replay(NEW)
+    went = server.client(ASK, b"IAMAT plum +1+1 5")
+    server.turns.rest()
+    went.gone = True
+    gone = server.client(ASK, name="gone")  # before the server has heard it
+    gone.gone = True
+    server.turns.rest()
+    assert gone.released == [("whatsat", "left")]
+    assert went.released == []
+    with monkeypatch.context() as patch:
+        patch.setattr(Node, "look_up", lambda *_: pytest.fail("looked up"))
+        server.start()
+        server.turns.rest()
+    assert went.released == [("whatsat", "left"), ("iamat", "stored")]
+    assert not server.engine._early
 
 
 # The end. ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_server_that_stops_lets_those_go_whose_queries_wait(observer: Observer) -> None:
-    async def scenario(server: Server) -> None:
-        waits = server.client(b"IAMAT plum +1+1 5", ASK, b"IAMAT fig +1+1 5")
-        done = server.client(b"IAMAT pear +1+1 5")
-        await turns_of_the_loop()
-        server.engine.let_go()
-        await turns_of_the_loop()
-        assert waits.given_up == "server stops"
-        assert len(waits.answers) == 1  # what is behind a query that waits has its answer no earlier
-        assert not waits.owed
-        assert done.given_up == ""
-        late = server.client(b"IAMAT plum +1+1 6", ASK)
-        await turns_of_the_loop()
-        assert (len(late.answers), late.given_up) == (1, "server stops")
-        assert sorted(line.split()[3] for line in server.journal.appended) == [
-            b"fig",
-            b"pear",
-            b"plum",
-            b"plum",
-        ]
-        assert not server.engine.more
-
-    play(observer, scenario)
+    server = Server(observer)
+    waits = server.client(b"IAMAT plum +1+1 5", ASK, b"IAMAT fig +1+1 5")
+    done = server.client(b"IAMAT pear +1+1 5")
+    server.turns.rest()
+    server.engine.let_go()
+    server.turns.rest()
+    assert waits.given_up == "server stops"
+    assert len(waits.answers) == 1  # what is behind a query that waits has its answer no earlier
+    assert not waits.owed
+    assert done.given_up == ""
+    late = server.client(b"IAMAT plum +1+1 6", ASK)
+    server.turns.rest()
+    assert (len(late.answers), late.given_up) == (1, "server stops")
+    assert sorted(line.split()[3] for line in server.journal.appended) == [
+        b"fig",
+        b"pear",
+        b"plum",
+        b"plum",
+    ]
+    assert not server.engine.more
 
 
 # The journal. ------------------------------------------------------------------------------------------------------
@@ -330,26 +300,24 @@ def test_a_server_that_stops_lets_those_go_whose_queries_wait(observer: Observer
 
 @pytest.mark.parametrize("always", [True, False])
 def test_a_query_whose_clients_report_could_not_be_kept_waits_on(observer: Observer, *, always: bool) -> None:
-    async def scenario(server: Server) -> None:
-        server.start()
-        asks = server.client(ASK)
-        await turns_of_the_loop()
-        if always:
-            server.journal.fails = True
-        else:
-            server.journal.append = lambda lines: False  # type: ignore[method-assign]
-        reports = server.client(b"IAMAT kiwi +1+1 5")
-        await turns_of_the_loop()
-        server.journal.release()
-        await turns_of_the_loop()
-        assert reports.answers == [b"? IAMAT kiwi +1+1 5"]
-        assert asks.answers == []
-        server.replay(NEW)
-        server.become_ready()
-        await turns_of_the_loop()
-        assert first_lines(asks) == [NEW]
-
-    play(observer, scenario, always=always)
+    server = Server(observer, always=always)
+    server.start()
+    asks = server.client(ASK)
+    server.turns.rest()
+    if always:
+        server.journal.fails = True
+    else:
+        server.journal.append = lambda lines: False  # type: ignore[method-assign]
+    reports = server.client(b"IAMAT kiwi +1+1 5")
+    server.turns.rest()
+    server.journal.release()
+    server.turns.rest()
+    assert reports.answers == [b"? IAMAT kiwi +1+1 5"]
+    assert asks.answers == []
+    server.replay(NEW)
+    server.become_ready()
+    server.turns.rest()
+    assert first_lines(asks) == [NEW]
 
 
 class FakePeer:
@@ -372,37 +340,35 @@ class FakePeer:
 
 
 def test_links_beat_also_while_a_turn_waits_for_the_disk(observer: Observer) -> None:
-    async def scenario(server: Server) -> None:
-        server.start()
-        peer = FakePeer()
-        server.engine.add_link(peer)
-        await turns_of_the_loop()
-        peer.released.clear()
-        server.engine.beat()
-        assert peer.released == []  # nothing is under way: the turn that it wakes lets all links write
-        await turns_of_the_loop()
-        assert len(peer.released) == 1
-        reports = server.client(b"IAMAT plum +1+1 5")
-        await turns_of_the_loop()
-        assert (server.journal.syncs, reports.answers) == (1, [])
-        for beats in (2, 3):
-            server.engine.beat()
-            await turns_of_the_loop()
-            assert len(peer.released) == beats
-        server.journal.release()
-        await turns_of_the_loop()
-        assert len(reports.answers) == 1
-        written = len(peer.released)
-        server.engine.beat()
-        assert len(peer.released) == written  # the sync is over: links write in turns alone again
-        await turns_of_the_loop()
-        written = len(peer.released)
-        server.engine.remove_link(peer)
-        server.engine.beat()
-        await turns_of_the_loop()
-        assert len(peer.released) == written
-
-    play(observer, scenario, always=True)
+    server = Server(observer, always=True)
+    server.start()
+    peer = FakePeer()
+    server.engine.add_link(peer)
+    server.turns.rest()
+    peer.released.clear()
+    server.engine.beat(0.0)
+    assert peer.released == []  # nothing is under way: the turn that it wakes lets all links write
+    server.turns.rest()
+    assert len(peer.released) == 1
+    reports = server.client(b"IAMAT plum +1+1 5")
+    server.turns.rest()
+    assert (server.journal.syncs, reports.answers) == (1, [])
+    for beats in (2, 3):
+        server.engine.beat(0.0)
+        server.turns.rest()
+        assert len(peer.released) == beats
+    server.journal.release()
+    server.turns.rest()
+    assert len(reports.answers) == 1
+    written = len(peer.released)
+    server.engine.beat(0.0)
+    assert len(peer.released) == written  # the sync is over: links write in turns alone again
+    server.turns.rest()
+    written = len(peer.released)
+    server.engine.remove_link(peer)
+    server.engine.beat(0.0)
+    server.turns.rest()
+    assert len(peer.released) == written
 
 
 # Who is heard, and how much. -----------------------------------------------------------------------------------------
@@ -416,26 +382,24 @@ def test_how_much_of_neighbours_is_heard_follows_how_much_clients_say(lately: in
 
 
 def test_whatever_a_peer_does_wakes_a_turn_and_a_peer_that_waits_is_queued_once(observer: Observer) -> None:
-    async def scenario(server: Server) -> None:
-        woken: list[int] = []
-        server.engine.wake = lambda: woken.append(1)
-        peer = FakePeer()
-        for act, wakes in (
-            (server.engine.add_link, 1),
-            (server.engine.peer_said, 1),
-            (server.engine.peer_said, 0),
-            (server.engine.remove_link, 1),
-        ):
-            woken.clear()
-            act(peer)
-            assert len(woken) == wakes, act
-        assert list(server.engine._peers) == [peer]
+    server = Server(observer)
+    woken: list[int] = []
+    server.engine.wake = lambda: woken.append(1)
+    peer = FakePeer()
+    for act, wakes in (
+        (server.engine.add_link, 1),
+        (server.engine.peer_said, 1),
+        (server.engine.peer_said, 0),
+        (server.engine.remove_link, 1),
+    ):
         woken.clear()
-        server.engine.beat()
-        server.engine.let_go()
-        assert len(woken) == 2
-
-    play(observer, scenario)
+        act(peer)
+        assert len(woken) == wakes, act
+    assert list(server.engine._peers) == [peer]
+    woken.clear()
+    server.engine.beat(0.0)
+    server.engine.let_go()
+    assert len(woken) == 2
 
 
 def test_many_peers_share_what_is_heard_in_a_turn_and_each_has_something(
@@ -454,25 +418,23 @@ def test_many_peers_share_what_is_heard_in_a_turn_and_each_has_something(
         def heard(self) -> None:
             self.heard_to_the_end += 1
 
-    async def scenario(server: Server) -> None:
-        taken: list[int] = []
+    server = Server(observer)
+    taken: list[int] = []
 
-        def receive(link: Any, most: int, now: float) -> None:
-            taken.append(most)
-            link.left -= 1
+    def receive(link: Any, most: int, now: float) -> None:
+        taken.append(most)
+        link.left -= 1
 
-        monkeypatch.setattr(server.node, "receive", receive)
-        for count, most in ((1, 1_024), (2, 512), (32, 32), (33, 32), (100, 32)):
-            peers = [Talker(2) for _ in range(count)]
-            for peer in peers:
-                server.engine.peer_said(peer)
-            for more in (True, False):
-                taken.clear()
-                server.engine.begin(0.0, 0, 0)
-                assert taken == [most] * count
-                assert server.engine.more == more
-            assert [peer.heard_to_the_end for peer in peers] == [1] * count
-            assert not server.engine._peers
-            assert not any(peer.queued for peer in peers)
-
-    play(observer, scenario)
+    monkeypatch.setattr(server.node, "receive", receive)
+    for count, most in ((1, 1_024), (2, 512), (32, 32), (33, 32), (100, 32)):
+        peers = [Talker(2) for _ in range(count)]
+        for peer in peers:
+            server.engine.peer_said(peer)
+        for more in (True, False):
+            taken.clear()
+            server.engine.begin(0.0, 0, 0)
+            assert taken == [most] * count
+            assert server.engine.more == more
+        assert [peer.heard_to_the_end for peer in peers] == [1] * count
+        assert not server.engine._peers
+        assert not any(peer.queued for peer in peers)

@@ -521,7 +521,7 @@ def test_a_link_whose_time_is_up_is_told_and_lets_everybody_know_that_time_has_p
         told(peers)
         passed: list[object] = []
         monkeypatch.setattr(peers.node, "tick", passed.append)
-        monkeypatch.setattr(peers.engine, "beat", lambda: passed.append("beat"))
+        monkeypatch.setattr(peers.engine, "beat", lambda _: passed.append("beat"))
         now = peers.loop.time() + 60
         peers.tick(now)
         assert passed == [now, "beat"]

@@ -43,7 +43,9 @@ class Scene:
         herd = parse(HERD, Path("herd.toml"))
         self.world = world
         self.observer = Silent()
-        self.backend = RedisBackend(herd, herd.servers["Clark"], Limits(), cast("Observer", self.observer))
+        self.backend = RedisBackend(
+            herd, herd.servers["Clark"], Limits(), cast("Observer", self.observer), lambda: None
+        )
         self.tasks: list[asyncio.Task[None]] = []
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:

@@ -450,7 +450,7 @@ def test_a_fault_of_ours_is_told_with_the_master_and_ends_nothing() -> None:
 def test_one_engine_has_nothing_of_the_others_between_turns() -> None:
     async def scene(_: World, front: Front) -> None:
         engine = front.engine
-        assert engine.keep() is True
+        assert engine.keeper is None
         settled = engine.end(front.loop.time())
         assert (list(settled.notes), settled.more) == ([], False)
         assert (list(settled.clients), list(settled.found), list(settled.given_up)) == ([], [], [])

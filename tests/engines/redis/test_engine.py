@@ -18,14 +18,17 @@ from hypothesis import strategies as st
 from played_cluster import Asker, Front, iamat, namesakes, one_of_each, played, whatsat
 
 from proxyherd.config.schema import Limits
+from proxyherd.core.engine import Client
 from proxyherd.core.messages import parse_question, parse_report
 from proxyherd.core.reply import Reply
+from proxyherd.core.turn import Turn
 from proxyherd.engines.redis import engine as engine_module
 from proxyherd.engines.redis import layout
 from proxyherd.engines.redis.engine import Clustered
 from proxyherd.places import Places
 from proxyherd.server.clients.tcp import ClientConnection, Clients
-from proxyherd.server.turn import Turn
+from proxyherd.server.driver import Driver
+from proxyherd.server.questions import Questions
 
 # Batches. ------------------------------------------------------------------------------------------------------
 
@@ -566,7 +569,11 @@ def connected(front: Front) -> Callable[[], tuple[ClientConnection, Transport]]:
     """Put real turns and connections before the engine."""
     observer = MagicMock()
     places: asyncio.Future[Places] = front.loop.create_future()
-    turn = Turn(cast("Any", front.engine), places, observer, front.loop)
+    driver = Driver(front.loop)
+    questions = Questions[Client](places, observer, front.loop)
+    turn = Turn(front.engine, questions, observer, driver.wake)
+    front.engine.wake = driver.wake
+    driver.start(turn)
     clients = Clients(Limits(), turn, observer, None, drain_seconds=5.0)
 
     def connect() -> tuple[ClientConnection, Transport]:

@@ -10,7 +10,7 @@ import contextlib
 import json
 import math
 import socket
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -21,8 +21,10 @@ from proxyherd.core.engine import Client, Said, Settled
 from proxyherd.core.messages import invalid
 from proxyherd.core.reply import Reply
 from proxyherd.core.rules import Rules
+from proxyherd.core.turn import Turn
 from proxyherd.server.clients.tcp import ClientConnection, Clients
-from proxyherd.server.turn import Turn
+from proxyherd.server.driver import Driver
+from proxyherd.server.questions import Questions
 from proxyherd.telemetry.logs import LogFile, make_logger
 from proxyherd.telemetry.metrics import Metrics
 from proxyherd.telemetry.observer import Observer
@@ -35,9 +37,10 @@ class Holding:
     """An engine that answers every line as invalid: at once, or when `release` is called, where the line is `hold`."""
 
     full = False
+    keeper = None
 
-    def __init__(self) -> None:
-        self.wake: Any = None
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
         self.rules = Rules("Clark", Limits())
         self.held: list[tuple[Client, Reply, bytes]] = []
         self._released: list[Client] = []
@@ -54,11 +57,6 @@ class Holding:
             self.held.append((client, reply, line))
         return reply
 
-    def keep(self) -> bool:
-        return True
-
-    def undo(self) -> None: ...
-
     def end(self, now: float) -> Settled:
         released, self._released = self._released, []
         return Settled(released)
@@ -69,7 +67,7 @@ class Holding:
             reply.answer = invalid(line)
             self._released.append(client)
         self.held.clear()
-        self.wake()
+        self._wake()
 
 
 class Wire(asyncio.Transport):
@@ -102,9 +100,12 @@ class Listening:
         log_file = LogFile(self.file)
         log = make_logger(log_file, server="Clark", level="info", max_field_bytes=1_024)
         observer = Observer(log, log_file, Metrics(), ())
-        self.engine = Holding()
-        places: Any = asyncio.get_running_loop().create_future()
-        turn = Turn(self.engine, places, observer, asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        driver = Driver(loop)
+        self.engine = Holding(driver.wake)
+        places: Any = loop.create_future()
+        turn = Turn(self.engine, Questions[Client](places, observer, loop), observer, driver.wake)
+        driver.start(turn)
         values: dict[str, Any] = {"idle_seconds": IDLE, "slow_reader_seconds": SLOW, **limits}
         self.clients = Clients(Limits(**values), turn, observer, None, drain_seconds=5)
         self._log_file = log_file

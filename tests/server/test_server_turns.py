@@ -269,7 +269,7 @@ def test_reports_are_refused_where_the_journal_raises_what_nobody_has_thought_of
 
         journal.always = always
         with monkeypatch.context() as patch:
-            patch.setattr(journal, "sync" if always else "append", stumble_later if always else stumble)
+            patch.setattr(journal, "_sync" if always else "append", stumble_later if always else stumble)
             client[0].data_received(report(1, 5) + b"\n")
             await settled()
         assert client[1].take().startswith(b"? IAMAT")

@@ -1,10 +1,17 @@
-"""One turn of the event loop: gathers what clients said, lets the engine decide, and lets everything out in order.
+"""One turn of a server: gathers what clients said, lets the engine decide, and lets everything out in order.
 
-Everything that is ready is read first; then the engine stores and looks up what the turn wants, all of it at once.
-The engine `herd` has the outcomes in the same turn, and hands them to journal and peers before any client has its
-answer; `redis` has them later, and wakes another turn. Answers keep their order on a connection either way, one write
-to each client; the log and the metrics come last. So the busier a server is, the less a command costs it. What is too
-much for one turn waits for the next, so that nobody's flood holds up another's answer for long.
+A turn has no event loop, no clock and no I/O. Time is an argument of `run`; what is to happen are calls on ports: the
+engine with its journal and its links, the clients, the log, and the questions for Places. So the order of effects is
+here alone, and the simulation drives this very code:
+
+1. The engine hears what came otherwise than from clients, then decides about what clients sent, all of it at once.
+2. The engine keeps what it has stored. Where that waits for the disk, the turn waits too, and no other one begins.
+3. The engine tells those who must know before the clients: the neighbours.
+4. The clients get their answers, in order on each connection, one write to each.
+5. The log and the metrics. Then some queries of Places begin.
+
+The engine `herd` has its outcomes in the same turn; `redis` has them later, and wakes another turn. What is too much
+for one turn waits for the next, so that nobody's flood holds up another's answer for long.
 
 What is done for one client or one neighbour may raise. Then its connection ends, the log has the traceback, and the
 turn goes on for all the others.
@@ -12,132 +19,149 @@ turn goes on for all the others.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import time
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Callable, Container, Sequence
 from itertools import groupby
 from operator import attrgetter
-from typing import Final, cast
+from typing import Final, Protocol, cast
 
 from proxyherd.core.engine import Client, Engine, Said, Settled
 from proxyherd.core.framing import Overlong
+from proxyherd.core.notes import Note
 from proxyherd.core.reply import Reply
 from proxyherd.core.sizes import SIZES, Sizes
-from proxyherd.places import Places
-from proxyherd.server.questions import Questions
-from proxyherd.telemetry.observer import Observer
 
 _LATELY_SECONDS: Final = 0.05
 """How long after a client's line the next one is expected: until then, neighbours have the smaller share of a turn."""
 
-
 _line = attrgetter("line")
 
 
-class Turn:
-    """Runs the turns of one server. The client listener calls `client_said`, the engine `wake`.
+class CommandLog(Protocol):
+    """Where commands are told of, each in the turn in which its answer leaves."""
 
-    `places` can be awaited as often as needed; until it is there, queries wait for it.
+    def reports(self, client: bytes, lines: list[bytes], answers: list[bytes]) -> None:
+        """Tell of a client's reports that were stored, and of their answers."""
+
+    def command(self, client: str, line: bytes | Overlong, reply: Reply) -> None:
+        """Tell of any other command."""
+
+
+class Log(Protocol):
+    """Where a turn tells what has happened."""
+
+    @property
+    def commands(self) -> CommandLog:
+        """Where commands are told of."""
+
+    def note(self, notes: Sequence[Note]) -> None:
+        """Tell what the engine has noted."""
+
+    def end_turn(self) -> None:
+        """Write what was told."""
+
+    def fault(self, what: str, error: Exception) -> None:
+        """Tell of a fault of the program."""
+
+
+class Questions(Protocol):
+    """The queries of Places: those whose client is known go there, and come back with their answer."""
+
+    def __bool__(self) -> bool:
+        """Whether there is something left for another turn."""
+
+    def add(self, client: Client, reply: Reply) -> None:
+        """Let a query be asked in this turn or a later one."""
+
+    def drop(self, gone: Container[Client]) -> None:
+        """Forget what has not been asked of clients that are let go."""
+
+    def cancel(self, client: Client) -> None:
+        """Break off what a client has asked: nobody wants it any more."""
+
+    def ask_some(self, answered: Callable[[Client], None]) -> None:
+        """Begin queries, as many as hold nobody up; call `answered` with a client one of whose replies has its answer."""
+
+
+class Turn:
+    """The turns of one server. The client listener calls `client_said` and `client_left`; `wake` asks for a call of
+    `run` when everything that is ready has been read: several requests at a time are one.
     """
 
     def __init__(
-        self,
-        engine: Engine,
-        places: Awaitable[Places],
-        observer: Observer,
-        loop: asyncio.AbstractEventLoop,
-        sizes: Sizes = SIZES,
+        self, engine: Engine, questions: Questions, log: Log, wake: Callable[[], None], sizes: Sizes = SIZES
     ) -> None:
-        self._sizes = sizes
         self._engine = engine
-        self._questions = Questions[Client](places, observer, loop, self.client_said)
-        self._observer = observer
-        self._commands = observer.commands
-        self._loop = loop
+        self._keeper = engine.keeper
+        self._questions = questions
+        self._log = log
+        self._commands = log.commands
+        self._wake = wake
+        self._sizes = sizes
         self._clients: deque[Client] = deque()
         self._given_up: deque[tuple[Client, str]] = deque()
-        self._scheduled = False
-        self._received = 0
+        self._received: int
         self._lately, self._lately_until = 0, 0.0
         # What clients have said in this turn: reports alone, all stored, with their answers; and all else.
         self._reported: list[Said] = []
         self._said: list[Said] = []
-        self._commit: asyncio.Task[None] | None = None
-        engine.wake = self.wake
+        self._waits = False  # for the disk
+        self._kept: bool | None  # what this turn has stored; None: not known yet
 
     def client_said(self, client: Client) -> None:
         """A client has sent something, or can take answers again."""
         if not client.queued:
             client.queued = True
             self._clients.append(client)
-            if not self._scheduled:
-                self.wake()
+            self._wake()
 
     def client_left(self, client: Client) -> None:
         """A client's connection has broken: what it has asked of Places is wanted by nobody."""
         self._questions.cancel(client)
 
-    def wake(self) -> None:
-        """Let there be a turn, when everything that is ready now has been read."""
-        if not self._scheduled:
-            self._scheduled = True
-            self._loop.call_soon(self._run)
+    def run(self, now: float, received: int) -> None:
+        """Run a turn, or the rest of one that has waited for the disk.
 
-    def _run(self) -> None:
-        self._scheduled = False
-        if self._commit is not None:  # it wakes the next turn
+        `now`: seconds of one monotonic clock; `received`: nanoseconds of POSIX time.
+        """
+        if not self._waits:
+            self._kept = True
+            self._begin(now, received)
+        if self._kept is None:
+            self._waits = True
             return
-        engine, now = self._engine, self._loop.time()
-        self._received = time.time_ns()
+        self._waits = False
+        if not self._kept:
+            self._decide_again()
+        self._end(now)
+
+    def _begin(self, now: float, received: int) -> None:
+        engine = self._engine
+        self._received = received
         if self._clients:
             self._lately = self._lately or 1
         elif self._lately and now > self._lately_until:
             self._lately = 0
-        engine.begin(now, self._received, self._lately)
+        engine.begin(now, received, self._lately)
         if self._clients and not engine.full:
             self._hear_clients(now)
-        try:
-            kept = engine.keep()
-        except Exception as error:  # noqa: BLE001 - as where it says that it could not keep them
-            self._fault("what this turn has stored cannot be kept", error)
-            kept = False
-        if kept is True:
-            self._let_out()
-        elif kept is False:
-            self._decide_again()
-            self._let_out()
-        else:
-            self._commit = self._loop.create_task(self._let_out_after(kept))
+        if self._keeper is not None:
+            try:
+                self._kept = self._keeper.keep(self._was_kept)
+            except Exception as error:  # noqa: BLE001 - as where it says that it could not keep them
+                self._fault("what this turn has stored cannot be kept", error)
+                self._kept = False
 
-    async def _let_out_after(self, kept: Awaitable[bool]) -> None:
-        is_kept = False
-        try:
-            is_kept = await kept
-        except Exception as error:  # noqa: BLE001 - likewise
-            self._fault("what this turn has stored cannot be kept", error)
-        finally:
-            self._commit = None
-        if not is_kept:
-            self._decide_again()
-        self._let_out()
+    def _was_kept(self, kept: bool) -> None:
+        """Take note of what came of waiting for the disk."""
+        self._kept = kept
+        self._wake()
 
-    def _decide_again(self) -> None:
-        """Decide again about all commands of this turn: its reports could not be kept."""
-        self._engine.undo()
-        judge, said = self._engine.rules.judge, [*self._reported, *self._said]
-        self._reported.clear()
-        self._said.clear()
-        for one in said:
-            one.reports, one.others = judge(one.lines, self._received)
-            one.stored, one.replies = 0, ()
-        self._decide(said)
-
-    def _let_out(self) -> None:
+    def _end(self, now: float) -> None:
         """Let the engine tell whom it must, then answer clients; the log and the metrics last."""
-        engine, observer = self._engine, self._observer
-        settled = engine.end(self._loop.time())
+        engine, questions = self._engine, self._questions
+        settled = engine.end(now)
         for one in self._reported:
             client, answers = one.client, [*map(_line, one.reports)]
             try:
@@ -153,30 +177,43 @@ class Turn:
                 self._failed(one.client, error)
         self._said.clear()
         # Behind what was said: who is given up is owed that too.
-        if settled.clients or settled.given_up:
+        if settled.clients or settled.given_up or self._given_up:
             self._settle(settled)
-        if self._given_up:
-            self._give_up_some()
         try:
             if settled.notes:
-                observer.note(settled.notes)
-            observer.end_turn()
+                self._log.note(settled.notes)
+            self._log.end_turn()
         except Exception as error:  # noqa: BLE001 - queries are asked, and the next turn comes
             self._fault("the turn cannot be logged", error)
-        self._questions.ask_some()
-        if settled.more or self._questions or self._given_up or (self._clients and not engine.full):
-            self.wake()
+        if questions:
+            questions.ask_some(self.client_said)
+        if settled.more or questions or self._given_up or (self._clients and not engine.full):
+            self._wake()
+
+    def _decide_again(self) -> None:
+        """Decide again about all commands of this turn: its reports could not be kept."""
+        assert self._keeper is not None
+        self._keeper.undo()
+        judge, said = self._engine.rules.judge, [*self._reported, *self._said]
+        self._reported.clear()
+        self._said.clear()
+        for one in said:
+            one.reports, one.others = judge(one.lines, self._received)
+            one.stored, one.replies = 0, ()
+        self._decide(said)
 
     def _settle(self, settled: Settled) -> None:
-        """Answer those whose replies have waited for the engine."""
+        """Answer those whose replies have waited for the engine, and let go of those who are to wait no more."""
         for client, reply in settled.found:
             self._questions.add(client, reply)
         for client in settled.clients:
             try:
-                self._log(client, client.release())
+                self._tell(client, client.release())
             except Exception as error:  # noqa: BLE001 - the others' answers leave
                 self._failed(client, error)
         self._given_up.extend(settled.given_up)
+        if self._given_up:
+            self._give_up_some()
 
     def _give_up_some(self) -> None:
         """Let go of clients without the answers that they are owed, as many as hold nobody up."""
@@ -189,7 +226,7 @@ class Turn:
                 unanswered = client.give_up(reason)
                 for _, reply in unanswered:
                     reply.outcome, reply.answer, reply.entry = "unanswered", None, None
-                self._log(client, unanswered)
+                self._tell(client, unanswered)
             except Exception as error:  # noqa: BLE001 - the others go too
                 self._failed(client, error)
                 continue
@@ -204,9 +241,9 @@ class Turn:
         for reply in one.replies:
             if reply.entry is not None:
                 self._questions.add(client, reply)
-        self._log(client, client.release())
+        self._tell(client, client.release())
 
-    def _log(self, client: Client, released: list[tuple[bytes | Overlong, Reply]]) -> None:
+    def _tell(self, client: Client, released: list[tuple[bytes | Overlong, Reply]]) -> None:
         """Log commands with their answers, runs of stored reports at once."""
         for outcome, run in groupby(released, _outcome):
             several = list(run)
@@ -225,20 +262,20 @@ class Turn:
 
     def _fault(self, what: str, error: Exception) -> None:
         with contextlib.suppress(Exception):  # also where it is the log that fails
-            self._observer.fault(what, error)
+            self._log.fault(what, error)
 
     def _hear_clients(self, now: float) -> None:
         """Let the engine decide about what clients have sent."""
-        judge, received = self._engine.rules.judge, self._received
+        judge, received, most = self._engine.rules.judge, self._received, self._sizes.client_lines
         said: list[Said] = []
-        client_lines, lines_left = self._sizes.client_lines, self._sizes.turn_lines
+        lines_left = self._sizes.turn_lines
         for _ in range(len(self._clients)):
             if lines_left <= 0:
                 break
             client = self._clients.popleft()
             client.queued = False
             try:
-                lines = client.take(client_lines, now)
+                lines = client.take(most, now)
             except Exception as error:  # noqa: BLE001 - the others are heard
                 self._failed(client, error)
                 continue

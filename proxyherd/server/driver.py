@@ -1,0 +1,37 @@
+"""Runs a server's turns on its event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from proxyherd.core.turn import Turn
+
+
+class Driver:
+    """Runs a turn when one is wanted, after everything that is ready has been read. Its `wake` may be handed out before
+    there is a turn to `start`.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._turn: Turn | None = None
+        self._is_due = False
+
+    def start(self, turn: Turn) -> None:
+        """Run this turn from now on."""
+        self._turn = turn
+        if self._is_due:
+            self._loop.call_soon(self._run)
+
+    def wake(self) -> None:
+        """Let there be a turn soon."""
+        if not self._is_due:
+            self._is_due = True
+            if self._turn is not None:
+                self._loop.call_soon(self._run)
+
+    def _run(self) -> None:
+        self._is_due = False
+        assert self._turn is not None
+        self._turn.run(self._loop.time(), time.time_ns())
