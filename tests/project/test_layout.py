@@ -85,12 +85,6 @@ ELSEWHERE: Final = (
     Elsewhere("server", "daemon", "system/test_startup.py", "a server starts and ends as a process"),
     Elsewhere("server", "supervision", "system/test_systemd.py", "systemd and supervisord are told"),
     Elsewhere("standin", "new old shapes", "standin/test_app.py", "both APIs are asked over HTTP"),
-    Elsewhere(
-        "telemetry",
-        "cluster commands connections event_limits journal links places process",
-        "telemetry/test_observer.py",
-        "events and metrics of all subjects, beside their pages",
-    ),
 )
 
 

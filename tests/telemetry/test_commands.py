@@ -1,0 +1,125 @@
+"""What the log and the metrics say of commands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from observed import read
+from scenarios import CLIENT, Scenario, Watched, assert_exactly, line
+
+from proxyherd.core.framing import Overlong
+from proxyherd.core.messages import Entry
+from proxyherd.core.reply import Reply
+from proxyherd.telemetry.commands import COMMANDS
+
+AT = b"AT Bob +0.1 kiwi +1+1 5"
+SECOND = 10**9
+
+
+def command(reply: Reply, said: bytes | Overlong = b"said", **more: Any) -> Scenario:
+    answer = None if reply.answer is None else reply.answer.decode()
+    fields = {
+        "client": CLIENT,
+        "kind": reply.kind,
+        "outcome": reply.outcome,
+        "command": "said",
+        "answer": answer,
+    }
+    return Scenario(
+        lambda it: it.observer.commands.command(CLIENT, said, reply),
+        [line("command", **fields | more)],
+        {f"proxyherd_commands_total {reply.kind} {reply.outcome}": 1},
+    )
+
+
+def replies() -> Iterator[tuple[str, Scenario]]:
+    for kind, outcome, _ in COMMANDS:
+        answer = {"unanswered": None, "left": b""}.get(outcome, b"? said")
+        if outcome == "answered":
+            places = Reply(kind, outcome, AT + b"\n{}\n", entry=Entry(AT, 5 * SECOND), status="OK", results=3)
+            more: dict[str, Any] = {"answer": AT.decode(), "status": "OK", "results": 3, "bytes": len(AT) + 5}
+            yield f"{kind} {outcome}", command(places, **more)
+        elif outcome != "stored":
+            said = Overlong(b"said") if outcome == "overlong" else b"said"
+            yield f"{kind} {outcome}", command(Reply(kind, outcome, answer), said)
+
+
+def reports(count: int) -> Scenario:
+    said, answers = [b"IAMAT %d" % n for n in range(count)], [b"AT %d" % n for n in range(count)]
+    return Scenario(
+        lambda it: it.observer.commands.reports(CLIENT.encode(), said, answers),
+        [
+            line(
+                "command",
+                client=CLIENT,
+                kind="iamat",
+                outcome="stored",
+                command=f"IAMAT {n}",
+                answer=f"AT {n}",
+            )
+            for n in range(count)
+        ],
+        {"proxyherd_commands_total iamat stored": count},
+    )
+
+
+def many_commands(it: Watched) -> None:
+    for _ in range(1_003):
+        it.observer.commands.command(CLIENT, b"", Reply("other", "invalid", b"? "))
+    it.observer.commands.tick()
+    it.clock.now += 10.0
+    it.observer.commands.tick()
+
+
+SCENARIOS: dict[str, Scenario] = {
+    **dict(replies()),
+    "a report": reports(1),
+    "reports": reports(3),
+    "commands in numbers": Scenario(
+        many_commands,
+        [line("command", client=CLIENT, kind="other", outcome="invalid", command="", answer="? ")] * 1_000
+        + [
+            line(
+                "commands_left_out",
+                "warning",
+                commands=3,
+                outcomes={"other invalid": 3},
+                addresses={"10.0.0.1": 3},
+            )
+        ],
+        {"proxyherd_commands_total other invalid": 1_003},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_exactly_this_is_logged_and_counted(tmp_path: Path, name: str) -> None:
+    assert_exactly(SCENARIOS[name], tmp_path)
+
+
+def test_where_nothing_was_left_out_nothing_is_told_of_it(tmp_path: Path) -> None:
+    watched = Watched(tmp_path)
+    for _ in range(100):
+        watched.clock.now += 1.0
+        watched.observer.commands.tick()
+    watched.observer.commands.tell_left_out()
+    events, _ = watched.end()
+    assert events == []
+
+
+@pytest.mark.parametrize("seconds", [9.9, 10.0])
+def test_what_was_left_out_is_told_every_ten_seconds(tmp_path: Path, seconds: float) -> None:
+    watched = Watched(tmp_path)
+    counts = []
+    for _ in range(3):
+        for _ in range(5_000):
+            watched.observer.commands.command(CLIENT, b"", Reply("other", "invalid", b"? "))
+        watched.clock.now += seconds
+        watched.observer.commands.tick()
+        watched.observer.end_turn()
+        counts.append(sum(event["event"] == "commands_left_out" for event in read(watched.path)))
+    assert counts == ([1, 2, 3] if seconds == 10.0 else [0, 1, 1])
+    watched.end()

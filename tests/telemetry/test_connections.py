@@ -1,0 +1,83 @@
+"""What the log and the metrics say of clients' connections."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from scenarios import CLIENT, Scenario, Watched, assert_exactly, line
+
+from proxyherd.telemetry.connections import REASONS
+
+CLOSED = "proxyherd_client_connections_closed_total"
+
+
+def connections() -> Iterator[tuple[str, Scenario]]:
+    opened = line("client_opened", client=CLIENT)
+    taken = {"proxyherd_client_connections_opened_total": 1.0}
+    yield (
+        "a client comes",
+        Scenario(
+            lambda it: it.observer.connections.opened(CLIENT, 1),
+            [opened],
+            {**taken, "proxyherd_client_connections": 1},
+        ),
+    )
+    for reason in (one for one in REASONS if one != "refused"):
+
+        def come_and_go(it: Watched, reason: str = reason) -> None:
+            it.observer.connections.opened(CLIENT, 1)
+            it.observer.connections.closed(CLIENT, reason, 0)
+
+        closed = line("client_closed", client=CLIENT, reason=reason)
+        yield (
+            f"a client goes: {reason}",
+            Scenario(come_and_go, [opened, closed], {**taken, f"{CLOSED} {reason}": 1}),
+        )
+    yield (
+        "a line is unfinished",
+        Scenario(
+            lambda it: it.observer.connections.line_unfinished(CLIENT, 33, 6.0),
+            [
+                line(
+                    "line_unfinished",
+                    client=CLIENT,
+                    bytes=33,
+                    seconds=6.0,
+                    remedy="end each line with LF, or close the sending half behind the last one",
+                )
+            ],
+            {},
+        ),
+    )
+    yield (
+        "a client is refused",
+        Scenario(
+            lambda it: it.observer.connections.refused(CLIENT, "full"),
+            [line("client_refused", "warning", client=CLIENT, reason="full", left_out=0)],
+            {f"{CLOSED} refused": 1},
+        ),
+    )
+
+
+def many_clients(it: Watched) -> None:
+    for _ in range(20_003):
+        it.observer.connections.opened(CLIENT, 1)
+    it.clock.now += 0.1
+    it.observer.connections.opened(CLIENT, 1)
+
+
+SCENARIOS: dict[str, Scenario] = {
+    **dict(connections()),
+    "clients in numbers": Scenario(
+        many_clients,
+        [line("client_opened", client=CLIENT)] * 20_000 + [line("client_opened", client=CLIENT, left_out=3)],
+        {"proxyherd_client_connections": 1, "proxyherd_client_connections_opened_total": 20_004},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_exactly_this_is_logged_and_counted(tmp_path: Path, name: str) -> None:
+    assert_exactly(SCENARIOS[name], tmp_path)
