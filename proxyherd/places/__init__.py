@@ -117,8 +117,8 @@ def _google(places: schema.PlacesSettings, watch: Watch, key: str | None, budget
         return _NoKey(places.provider)
     from proxyherd.places.google.auto import Auto  # noqa: PLC0415 — see the top
     from proxyherd.places.google.calling import Caller  # noqa: PLC0415 — likewise
-    from proxyherd.places.google.legacy import Google  # noqa: PLC0415 — likewise
     from proxyherd.places.google.new import GoogleNew  # noqa: PLC0415 — likewise
+    from proxyherd.places.google.old import Google  # noqa: PLC0415 — likewise
     from proxyherd.places.limits.resilience import Resilient  # noqa: PLC0415 — likewise
 
     caller = Caller(places, key, budget, watch)

@@ -4,7 +4,7 @@ For people who try the herd without a key, and for tests. The rules: what a clie
 what it sees here, as far as a herd uses it; faults come as they are drawn, from one seed in the order in which
 requests arrive; and a key is compared, never kept, printed or answered.
 
-This module is the HTTP server: what it says is spelled by `simulator_old` and `simulator_new`.
+This module is the HTTP server: what it says is spelled by `old` and `new`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What the two simulated APIs of Google's have in common: a search, a reply, and where a place is seen from.
 
-Pure. The rule of the four `simulator` modules: a key comes in with a request and goes nowhere, neither into a
+Pure. The rule of these modules: a key comes in with a request and goes nowhere, neither into a
 reply nor into a line for the operator.
 """
 

@@ -26,7 +26,7 @@ from proxyherd.net import tls
 from proxyherd.places import Answer, Places, Query, no_results
 from proxyherd.places.answers import NonsenseError
 from proxyherd.places.failures import FailedError, LateError, UnrecordedError
-from proxyherd.places.google import legacy, new
+from proxyherd.places.google import new, old
 from proxyherd.places.google.calling import THREAD_BYTES, Caller
 from proxyherd.places.limits.gate import IN_ONE_GO
 from proxyherd.places.limits.resilience import Resilient
@@ -183,7 +183,7 @@ def large(provider: str) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("provider", "module", "name"), [("google", legacy, "read_answer"), ("google-new", new, "translate")]
+    ("provider", "module", "name"), [("google", old, "read_answer"), ("google-new", new, "translate")]
 )
 def test_each_api_has_large_answers_read_in_a_thread(
     provider: str, module: Any, name: str, google: FakeGoogle, monkeypatch: pytest.MonkeyPatch

@@ -1,6 +1,6 @@
 """Google's two APIs.
 
-- `legacy`: Nearby Search of the Places API
+- `old`: Nearby Search of the Places API
 - `new`: Nearby Search of the Places API (New)
 - `auto`: which of both a key is for
 - `calling`: HTTP, within the budget

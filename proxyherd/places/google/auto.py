@@ -12,8 +12,8 @@ import time
 from typing import Final
 
 from proxyherd.places.answers import Answer
-from proxyherd.places.google.legacy import Google
 from proxyherd.places.google.new import GoogleNew
+from proxyherd.places.google.old import Google
 from proxyherd.places.query import Query, Upstream
 
 AGAIN_SECONDS: Final = 60.0

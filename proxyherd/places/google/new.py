@@ -17,7 +17,7 @@ from yarl import URL
 from proxyherd.config import schema
 from proxyherd.places.answers import Answer, NonsenseError, made_here, plain_word
 from proxyherd.places.google.calling import Caller, coordinate
-from proxyherd.places.google.legacy import NEW_PATH, base, refused
+from proxyherd.places.google.old import NEW_PATH, base, refused
 from proxyherd.places.query import Query
 
 _HOST: Final = "https://places.googleapis.com"

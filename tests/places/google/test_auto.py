@@ -30,8 +30,8 @@ from proxyherd.places.failures import FailedError, failed
 from proxyherd.places.google import auto
 from proxyherd.places.google.auto import Auto
 from proxyherd.places.google.calling import Caller
-from proxyherd.places.google.legacy import Google
 from proxyherd.places.google.new import GoogleNew
+from proxyherd.places.google.old import Google
 from proxyherd.standin.app import Faults
 
 

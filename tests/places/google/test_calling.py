@@ -46,8 +46,8 @@ from proxyherd.places import Answer, CallOutcome, Places, Query
 from proxyherd.places.answers import cut, squeeze
 from proxyherd.places.failures import FailedError
 from proxyherd.places.google.calling import THREAD_BYTES, Caller, coordinate, retry_after, scrubber
-from proxyherd.places.google.legacy import Google
 from proxyherd.places.google.new import GoogleNew
+from proxyherd.places.google.old import Google
 from proxyherd.places.limits.budget import Budget
 
 BOTH = ["google", "google-new"]

@@ -31,8 +31,8 @@ from proxyherd.places import Answer, Places, Query
 from proxyherd.places.answers import no_results, squeeze
 from proxyherd.places.failures import FailedError, LateError, failed
 from proxyherd.places.google.calling import Caller
-from proxyherd.places.google.legacy import Google
 from proxyherd.places.google.new import GoogleNew
+from proxyherd.places.google.old import Google
 from proxyherd.places.limits import resilience
 from proxyherd.places.limits.resilience import BrokenError, Resilient
 from proxyherd.standin.app import Faults

@@ -24,8 +24,8 @@ from proxyherd.config import schema
 from proxyherd.places import Answer, NoBudget, Query
 from proxyherd.places.answers import cut, squeeze
 from proxyherd.places.google import calling
-from proxyherd.places.google.legacy import Google, _judge
 from proxyherd.places.google.new import GoogleNew
+from proxyherd.places.google.old import Google, _judge
 
 if TYPE_CHECKING:
     pass
