@@ -16,7 +16,7 @@ from proxyherd.core.messages import At, received
 from proxyherd.core.node import News, Node
 from proxyherd.core.turn import Turn
 from proxyherd.engines.herd.backend import make_table, make_terms
-from proxyherd.engines.herd.engine import Replicated
+from proxyherd.engines.herd.engine import HerdEngine
 from proxyherd.engines.herd.peers import Peers
 from proxyherd.net.binding import Binder
 from proxyherd.net.tls import Contexts
@@ -78,7 +78,7 @@ class Member:
         )
         self._told = _Told(self.node, tell)
         driver = Driver(loop)
-        self._engine = Replicated(self.node, self._told, driver.wake)
+        self._engine = HerdEngine(self.node, self._told, driver.wake)
         questions = Questions[Client](loop.create_future(), observer, loop)  # nobody asks for places
         driver.start(Turn(self._engine, questions, observer, driver.wake))
         terms = make_terms(herd, server, secrets)

@@ -20,7 +20,7 @@ from proxyherd.cli.common import Failure, Misconfigured, NotReached, config_opti
 from proxyherd.config import herd_file
 from proxyherd.grading import guard, herds, judging, keeping
 from proxyherd.grading.herds import GradedHerd
-from proxyherd.grading.keeping import Keeper, Started
+from proxyherd.grading.keeping import Restarter, Started
 from proxyherd.grading.report import GradingReport, as_json, as_junit, as_text
 from proxyherd.grading.servers import GradedServer
 from proxyherd.server.supervision import raise_descriptor_limit
@@ -267,7 +267,7 @@ def _servers(
     return [GradedServer(name, host, port, seconds=patience) for name, host, port in addresses]
 
 
-def _keeper(options: dict[str, Any], outputs: Path) -> tuple[Keeper | None, Started | None]:
+def _keeper(options: dict[str, Any], outputs: Path) -> tuple[Restarter | None, Started | None]:
     environ = keeping.environment(options["env"])
     if options["start"]:
         how = signal.Signals[options["stop"]]

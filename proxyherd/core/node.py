@@ -59,7 +59,7 @@ TICKS = 4
 """Ticks in a heartbeat."""
 
 
-Failed: TypeAlias = Callable[[Link, Exception], None]
+LinkErrorHandler: TypeAlias = Callable[[Link, Exception], None]
 """What is done where work for a neighbour has raised."""
 
 
@@ -302,7 +302,7 @@ class Node:
             return False
         return self.table.admit(at.client, at.entry, self._room_to_learn, self._too_old)
 
-    def flood(self, failed: Failed = _raise) -> None:
+    def flood(self, failed: LinkErrorHandler = _raise) -> None:
         """Hand the news to every live link that it concerns. When catching up has ended, ask those to walk again
         who may have missed something: only now is it known whom the news of the last batch did not go to.
 
@@ -334,7 +334,7 @@ class Node:
             neighbour.owed = neighbour.owed or neighbour.asked
         return live
 
-    def work(self, now: float, failed: Failed = _raise) -> bool:
+    def work(self, now: float, failed: LinkErrorHandler = _raise) -> bool:
         """Do one slice of what takes long, a few milliseconds of it; True if more is left. `failed`: as for `flood`."""
         return self._walks.work(now, failed)
 

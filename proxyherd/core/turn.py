@@ -48,7 +48,7 @@ class CommandLog(Protocol):
         """Tell of any other command."""
 
 
-class Log(Protocol):
+class TurnLog(Protocol):
     """Where a turn tells what has happened."""
 
     @property
@@ -65,7 +65,7 @@ class Log(Protocol):
         """Tell of a fault of the program."""
 
 
-class Questions(Protocol):
+class PlacesQueries(Protocol):
     """The queries of Places: those whose client is known go there, and come back with their answer."""
 
     def __bool__(self) -> bool:
@@ -90,7 +90,12 @@ class Turn:
     """
 
     def __init__(
-        self, engine: Engine, questions: Questions, log: Log, wake: Callable[[], None], sizes: Sizes = SIZES
+        self,
+        engine: Engine,
+        questions: PlacesQueries,
+        log: TurnLog,
+        wake: Callable[[], None],
+        sizes: Sizes = SIZES,
     ) -> None:
         self._engine = engine
         self._keeper = engine.keeper

@@ -14,7 +14,7 @@ from proxyherd.base.escapes import escaped
 from proxyherd.base.files import open_regular
 from proxyherd.grading.answers import parse_at_line
 from proxyherd.grading.faults import Fault, NotApplicable, NotSeen, shown
-from proxyherd.grading.keeping import Keeper
+from proxyherd.grading.keeping import Restarter
 from proxyherd.grading.servers import (
     CONNECTIONS_AT_ONCE,
     LOCATION,
@@ -122,7 +122,7 @@ class GradedHerd:
         self,
         servers: Iterable[GradedServer],
         edges: Iterable[tuple[str, str]] | None = None,
-        keeper: Keeper | None = None,
+        keeper: Restarter | None = None,
         max_line_bytes: int = 8_192,
         *,
         one_table: bool = False,

@@ -61,7 +61,7 @@ class StartError(Exception):
     """A server could not be started; the text says which, how, and what it said."""
 
 
-class Keeper(Protocol):
+class Restarter(Protocol):
     """Who can take a server away and bring it back."""
 
     async def lose(self, server: GradedServer) -> None:

@@ -19,7 +19,7 @@ from proxyherd.core.notes import LinkUp, Note
 from proxyherd.core.reply import Reply
 from proxyherd.core.rules import Rules
 from proxyherd.core.turn import Turn
-from proxyherd.engines.herd.engine import Replicated
+from proxyherd.engines.herd.engine import HerdEngine
 from proxyherd.telemetry.logs import LogFile, make_logger
 from proxyherd.telemetry.metrics import Metrics
 from proxyherd.telemetry.observer import Observer
@@ -368,7 +368,7 @@ def test_with_fsync_always_no_answer_leaves_before_the_sync_that_covers_it(
 ) -> None:
     """More lines than one turn takes: what they wake must gather, not run, while the disk is waited for."""
     journal, turns = Held(), Turns()
-    turn = turns.turn = Turn(Replicated(node(), journal, turns.wake), Asked(), observer, turns.wake)
+    turn = turns.turn = Turn(HerdEngine(node(), journal, turns.wake), Asked(), observer, turns.wake)
     lines = [b"IAMAT client%d +1+1 %d" % (number, number) for number in range(1_000)]
     client = Pipeliner(turn, lines)
     while len(client.answers) < len(lines):

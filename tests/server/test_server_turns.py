@@ -20,7 +20,7 @@ from cost import invalid, report, settled, update
 from proxyherd.config.herd_file import Address, parse
 from proxyherd.core.engine import Said, Settled
 from proxyherd.core.notes import Heard, LinkUp
-from proxyherd.engines.herd import engine as replicated
+from proxyherd.engines.herd.engine import _FEWEST_SHARES, share
 from proxyherd.engines.herd.peers import Peers
 from proxyherd.net.listening import Listener
 from proxyherd.net.resolving import new_event_loop
@@ -504,8 +504,8 @@ def test_neighbours_have_four_lines_for_each_of_busy_clients(
 
 def test_each_of_many_neighbours_has_something_of_a_turn() -> None:
     for lately in (0, 1, 16, 512):
-        assert PEER_LINES_BESIDE_CLIENTS <= replicated.share(lately) <= PEER_LINES
-    assert PEER_LINES_BESIDE_CLIENTS // replicated._FEWEST_SHARES >= 1
+        assert PEER_LINES_BESIDE_CLIENTS <= share(lately) <= PEER_LINES
+    assert PEER_LINES_BESIDE_CLIENTS // _FEWEST_SHARES >= 1
 
 
 # A connection that is given up just as it is made. ----------------------------------------------------------------

@@ -13,7 +13,7 @@ from proxyherd.config.schema import Limits, RedisSettings
 from proxyherd.core.reply import Reply
 from proxyherd.core.rules import Rules
 from proxyherd.engines.redis import layout
-from proxyherd.engines.redis.engine import Clustered
+from proxyherd.engines.redis.engine import RedisEngine
 from proxyherd.telemetry.observer import Observer
 
 SECOND = 10**9
@@ -79,7 +79,7 @@ class Front:
         self.looks = True
         self._looking = False
         redis = RedisSettings(nodes=("127.0.0.1:7001",), **({"deadline_seconds": 3_600.0} | keys))
-        self.engine = Clustered(
+        self.engine = RedisEngine(
             Rules("Clark", limits or Limits()),
             redis,
             cast("Observer", self.observer),

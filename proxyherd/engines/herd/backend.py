@@ -15,7 +15,7 @@ from proxyherd.core.link import Terms
 from proxyherd.core.node import Node
 from proxyherd.core.table import Table
 from proxyherd.engines.herd.durability import Durability
-from proxyherd.engines.herd.engine import Replicated
+from proxyherd.engines.herd.engine import HerdEngine
 from proxyherd.engines.herd.journal import Journal
 from proxyherd.engines.herd.mark import Mark
 from proxyherd.engines.herd.peers import Peers
@@ -76,7 +76,7 @@ class HerdBackend:
         self._durability = Durability(
             journal, Mark(state / "journal.mark"), self._node, herd.durability, observer
         )
-        self.engine = Replicated(self._node, self._durability, wake)
+        self.engine = HerdEngine(self._node, self._durability, wake)
         self.peers = Peers(
             herd,
             server,

@@ -68,7 +68,7 @@ def share(lately: int, sizes: Sizes = SIZES) -> int:
     return min(max(sizes.peer_lines_beside_clients, _PEER_LINES_A_CLIENT_LINE * lately), sizes.peer_lines)
 
 
-class Replicated:
+class HerdEngine:
     """What one server's turns store in, and ask. The peer listener calls `peer_said`, `add_link` and `wake`, which lets
     there be a turn.
     """

@@ -19,7 +19,7 @@ from proxyherd.config.herd_file import Address, Herd, Server
 from proxyherd.core.link import NONCE_BYTES, SILENT_HEARTBEATS, Link, State, Terms
 from proxyherd.core.node import Node
 from proxyherd.core.notes import LinkFailed
-from proxyherd.engines.herd.engine import Replicated
+from proxyherd.engines.herd.engine import HerdEngine
 from proxyherd.engines.herd.neighbour_hosts import NeighbourHosts, canonical
 from proxyherd.net.dialling import address_and_host, hosts_of
 from proxyherd.net.listening import Listener
@@ -42,7 +42,7 @@ class Peers:
         server: Server,
         terms: Terms,
         node: Node,
-        engine: Replicated,
+        engine: HerdEngine,
         observer: Observer,
         contexts: Contexts,
     ) -> None:

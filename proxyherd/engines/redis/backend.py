@@ -10,7 +10,7 @@ from typing import Any, Final
 from proxyherd.config.herd_file import Herd, Server
 from proxyherd.config.schema import Limits
 from proxyherd.core.rules import Rules
-from proxyherd.engines.redis.engine import Clustered
+from proxyherd.engines.redis.engine import RedisEngine
 from proxyherd.engines.redis.lookout import Lookout
 from proxyherd.engines.redis.opening import Opener
 from proxyherd.telemetry.observer import Observer
@@ -32,7 +32,7 @@ class RedisBackend:
         self._loop = asyncio.get_running_loop()
         self._patience = self._loop.time() + herd.timing.ready_seconds
         self._started = False
-        self.engine = engine = Clustered(
+        self.engine = engine = RedisEngine(
             Rules(server.name, limits), herd.redis, observer, opener.library, doubt=self._doubt, wake=wake
         )
         self._lookout = Lookout(

@@ -47,7 +47,7 @@ _PROBE_SECONDS: Final = 1.0
 _MILLISECOND: Final = 1_000_000
 
 
-class Clustered:
+class RedisEngine:
     """What one server's turns store in, and ask. `wake` lets there be a turn, `doubt` a look at the cluster."""
 
     keeper = None

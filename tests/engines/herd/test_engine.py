@@ -18,8 +18,7 @@ from proxyherd.core.messages import parse_at
 from proxyherd.core.node import Node
 from proxyherd.core.sizes import Sizes
 from proxyherd.core.turn import Turn
-from proxyherd.engines.herd import engine as replicated
-from proxyherd.engines.herd.engine import Replicated
+from proxyherd.engines.herd.engine import HerdEngine, share
 from proxyherd.telemetry.observer import Observer
 
 OLD = b"AT Ann +0.100000000 kiwi +1+1 1000"
@@ -37,7 +36,7 @@ class Server:
         self.node = node(alone=alone)
         self.node.begin_replay()
         self.journal = Held(always=always)
-        self.engine = Replicated(self.node, self.journal, turns.wake, Sizes(early_queries=early))
+        self.engine = HerdEngine(self.node, self.journal, turns.wake, Sizes(early_queries=early))
         self.turn = turns.turn = Turn(self.engine, Asked(), observer, turns.wake)
 
     def client(self, *lines: bytes, name: str = "pipeliner") -> Pipeliner:
@@ -378,7 +377,7 @@ def test_links_beat_also_while_a_turn_waits_for_the_disk(observer: Observer) -> 
     ("lately", "lines"), [(0, 1_024), (1, 64), (16, 64), (17, 68), (255, 1_020), (256, 1_024), (9_999, 1_024)]
 )
 def test_how_much_of_neighbours_is_heard_follows_how_much_clients_say(lately: int, lines: int) -> None:
-    assert replicated.share(lately) == lines
+    assert share(lately) == lines
 
 
 def test_whatever_a_peer_does_wakes_a_turn_and_a_peer_that_waits_is_queued_once(observer: Observer) -> None:

@@ -14,7 +14,7 @@ from played_cluster import NOW, Asker, Front, iamat, namesakes, one_of_each, pla
 from proxyherd.config.herd_file import Address
 from proxyherd.config.schema import Limits
 from proxyherd.engines.redis import layout
-from proxyherd.engines.redis.engine import Clustered
+from proxyherd.engines.redis.engine import RedisEngine
 from proxyherd.engines.redis.shard import FIRST_RETRY_SECONDS
 
 MILLISECOND = 10**6
@@ -289,7 +289,7 @@ def test_the_deadline_is_met_to_the_tick_and_by_each_wish_for_itself() -> None:
             (11.0, [one], 2),
             (11.01, [one, two], 0),
         ]:
-            Clustered.tick(engine, began + at)
+            RedisEngine.tick(engine, began + at)
             await asyncio.sleep(0)
             await asyncio.sleep(0)
             assert [asker for asker in (one, two) if asker.given_up] == given_up

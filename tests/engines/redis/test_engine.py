@@ -24,7 +24,7 @@ from proxyherd.core.reply import Reply
 from proxyherd.core.turn import Turn
 from proxyherd.engines.redis import engine as engine_module
 from proxyherd.engines.redis import layout
-from proxyherd.engines.redis.engine import Clustered
+from proxyherd.engines.redis.engine import RedisEngine
 from proxyherd.places import Places
 from proxyherd.server.clients.tcp import ClientConnection, Clients
 from proxyherd.server.driver import Driver
@@ -771,7 +771,7 @@ def check_kept(world: World, askers: Iterable[Asker]) -> None:
     assert {(key, value) for key, value in world.kept.items() if value} <= said
 
 
-def check_at_rest(engine: Clustered) -> None:
+def check_at_rest(engine: RedisEngine) -> None:
     assert engine.backlog.wishes == 0
     assert not any(engine._queues)
     assert not any(engine._busy)
