@@ -30,9 +30,9 @@ class Elsewhere(NamedTuple):
 ELSEWHERE: Final = (
     Elsewhere(
         "admin/status_page",
-        "density herd others own_state rates state",
+        "own_state",
         "system/test_page.py",
-        "the page is asked of real servers",
+        "what it says is compared with the metrics of real servers",
     ),
     Elsewhere(
         "bridge",

@@ -7,9 +7,11 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
+from herd_process import PATIENCE_SECONDS
 from prometheus_client import CollectorRegistry
 
 from proxyherd.admin.app import make_app
@@ -25,6 +27,12 @@ ALONE = """
 [servers]
 Clark = { clients = "127.0.0.1:1", peers = "127.0.0.1:2", admin = "127.0.0.1:3" }
 """
+
+
+THIRTY = "[servers]\n" + "".join(
+    f'S{number} = {{ clients = "127.0.0.1:{number}", peers = "127.0.0.2:{number}", admin = "127.0.0.3:{number}" }}\n'
+    for number in range(1, 31)
+)
 
 
 def status(answer: bytes) -> int:
@@ -63,16 +71,16 @@ class Failing:
         raise RuntimeError("hunter2")
 
 
-@contextlib.asynccontextmanager
-async def serving(told: list[str], status: Failing | Working | None = None) -> AsyncIterator[int]:
+def make_observer(server: str = "Clark") -> Observer:
+    """Return an observer whose log goes nowhere."""
     log_file = LogFile(Path(os.devnull))
-    log = make_logger(log_file, server="Clark", level="info", max_field_bytes=1_024)
-    herd, status = parse(ALONE, Path("herd.toml")), status or Failing()
-    watch = HerdWatch(herd, "Clark", status, Observer(log, log_file, Metrics(), ()), Table(bytes(32)))
-    app = make_app(
-        status, CollectorRegistry(), herd.admin, watch, lambda what, error: told.append(f"{what}: {error}")
-    )
-    admin = AdminListener(app)
+    log = make_logger(log_file, server=server, level="info", max_field_bytes=1_024)
+    return Observer(log, log_file, Metrics(), ())
+
+
+@contextlib.asynccontextmanager
+async def listening(admin: AdminListener) -> AsyncIterator[int]:
+    """Listen at a port of the system's choice."""
     sock = socket.create_server(("127.0.0.1", 0))
     sock.setblocking(False)
     await admin.listen(sock)
@@ -80,6 +88,41 @@ async def serving(told: list[str], status: Failing | Working | None = None) -> A
         yield sock.getsockname()[1]
     finally:
         await admin.close()
+
+
+@contextlib.asynccontextmanager
+async def serving(told: list[str], status: Failing | Working | None = None) -> AsyncIterator[int]:
+    """The admin port of a server alone; `told` gets its faults."""
+    herd, status = parse(ALONE, Path("herd.toml")), status or Failing()
+    watch = HerdWatch(herd, "Clark", status, make_observer(), None)
+    app = make_app(
+        status, CollectorRegistry(), herd.admin, watch, lambda what, error: told.append(f"{what}: {error}")
+    )
+    async with listening(AdminListener(app)) as port:
+        yield port
+
+
+@contextlib.asynccontextmanager
+async def watching() -> AsyncIterator[tuple[int, HerdWatch, Observer]]:
+    """The admin port of one of thirty servers, none of the others there; with times that a test can set."""
+    herd, observer, faults = parse(THIRTY, Path("herd.toml")), make_observer("S1"), list[str]()
+    watch = HerdWatch(herd, "S1", Working(), observer, Table(bytes(32)))
+    app = make_app(
+        Working(),
+        CollectorRegistry(),
+        herd.admin,
+        watch,
+        lambda what, error: faults.append(f"{what}: {error}"),
+    )
+    async with listening(AdminListener(app)) as port:
+        yield port, watch, observer
+    assert faults == []
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not condition():  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.005)
 
 
 async def exchange(port: int, request: bytes) -> bytes:

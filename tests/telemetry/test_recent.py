@@ -9,7 +9,7 @@ import pytest
 from proxyherd.core.framing import Overlong
 from proxyherd.core.messages import Entry
 from proxyherd.core.reply import Reply
-from proxyherd.telemetry.recent import MOST_KEPT, Command, Recent
+from proxyherd.telemetry.recent import MOST_KEPT, SHOWN_BYTES, Command, Recent
 
 AT = b"AT Ann +1.000000000 kiwi +1+1 1"
 
@@ -88,3 +88,24 @@ def test_nobody_looks_at_first_and_what_is_forgotten_is_gone_but_for_the_count(r
     assert recent.commands(0, 9) == []
     recent.reports([b"IAMAT kiwi +1+1 1"], [AT])
     assert numbers(recent, 0, 9) == [2]
+
+
+def test_no_more_is_kept_than_the_page_says(recent: Recent) -> None:
+    lines = [b"IAMAT a%d +1+1 1" % number for number in range(3 * MOST_KEPT)]
+    recent.reports(lines, [b"AT Ann +1.000000000 a%d +1+1 1" % number for number in range(3 * MOST_KEPT)])
+    assert len(recent) == MOST_KEPT == 200
+    assert recent.number == 3 * MOST_KEPT
+    assert numbers(recent, 0, MOST_KEPT) == [*range(2 * MOST_KEPT + 1, 3 * MOST_KEPT + 1)]
+    assert recent.commands(3 * MOST_KEPT - 2, MOST_KEPT)[0].command == lines[-2].decode()
+    assert len(recent.take_clients()) == MOST_KEPT
+
+
+def test_what_was_cut_looks_cut_and_nothing_else_does(recent: Recent) -> None:
+    for size in (SHOWN_BYTES, SHOWN_BYTES + 1):
+        line = b"x" * size
+        recent.command(line, Reply("other", "invalid", line))
+        recent.reports([line], [b"AT A 1 client".ljust(size, b"x")])
+    whole, cut = recent.commands(0, MOST_KEPT)[:2], recent.commands(0, MOST_KEPT)[2:]
+    assert all(len(text) == SHOWN_BYTES == 256 for one in whole for text in (one.command, one.answer))
+    assert len(cut) == 2
+    assert all(text.endswith("x …") for one in cut for text in (one.command, one.answer))
