@@ -1,9 +1,9 @@
-"""Catching up: what a server asks one neighbour until it lacks nothing that this neighbour has.
+"""Catching up: the requests of a server to one neighbour, until it has everything that this neighbour has.
 
-A walk down the digest trees of both tables, into the nodes that differ: there the lines of whole leaves are
-asked for where this server has none, and elsewhere those whose hashes it has not. So the cost grows with what
-was missed. The walk is finite whatever the neighbour answers: every node is visited at most once, and a batch
-must move on. The neighbour keeps no state of it.
+It walks down the digest trees of both tables, into the nodes that differ. There it requests the lines of whole leaves
+if it has none itself, and otherwise the lines with unknown hashes. So the cost grows with the number of missing lines.
+The walk ends whatever the neighbour answers: every node is visited at most once, and each batch must make progress.
+The neighbour keeps no state of the walk.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from proxyherd.core.table import Table
 
 
 class Pull:
-    """One walk. Sweep the table before it starts, feed it what the neighbour answers, send its `requests`.
+    """One walk. Sweep the table before it starts, pass it the neighbour's answers, and send its `requests`.
 
-    `line_bytes` bounds a request, and `window` how many are under way at once. Raises Misspoken on an answer that was not asked for.
+    `line_bytes` limits the size of a request, and `window` the number of outstanding requests. Raises Misspoken for an
+    answer that was not requested.
     """
 
     def __init__(self, table: Table, line_bytes: int, window: int = SIZES.window) -> None:
@@ -39,11 +40,11 @@ class Pull:
 
     @property
     def done(self) -> bool:
-        """Whether everything asked for has come."""
+        """Whether all answers have arrived."""
         return not (self._todo or self._nodes or self._ranges)
 
     def requests(self) -> list[Request]:
-        """Return what to ask for now."""
+        """Return the next requests to send."""
         asked: list[Request] = []
         while self._todo and len(self._nodes) + len(self._ranges) < self._window:
             request = self._todo.popleft()
@@ -58,19 +59,19 @@ class Pull:
         return asked
 
     def digests(self, answer: Digests) -> None:
-        """Compare a node's children, and go where they differ."""
+        """Compare a node's children, and visit those that differ."""
         if answer.node not in self._nodes:
             raise Misspoken(f"sent digests of {answer.node or '-'}, which were not asked for")
         self._nodes.remove(answer.node)
         ours = self._table.children(answer.node)
         below: list[Request] = []
         for digit, (own, theirs) in enumerate(zip(ours, answer.digests, strict=True)):
-            if theirs not in (own, 0):  # 0: they have nothing there
+            if theirs not in (own, 0):  # 0: the neighbour has nothing there
                 self._differs(f"{answer.node}{digit:x}", own, below)
-        self._todo.extendleft(reversed(below))  # depth first: what waits stays small
+        self._todo.extendleft(reversed(below))  # depth first, so that few nodes wait
 
     def batch(self, answer: BatchHeader) -> None:
-        """Take note that these leaves have come."""
+        """Note that these leaves have arrived."""
         last = self._ranges.pop(answer.first, answer.first)
         if not answer.first < answer.next <= last:
             raise Misspoken(f"sent leaves {answer.first:x} to {answer.next:x}, which were not asked for")

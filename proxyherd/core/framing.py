@@ -1,11 +1,11 @@
-"""Bytes to lines, in bounded memory.
+"""Splits bytes into lines, in bounded memory.
 
-A line ends at LF. A line longer than the limit is never handed out, nor is any part of it: as soon as the
-limit is passed there is one `Overlong` with its first bytes, and the rest up to its LF is dropped as it
-arrives. Lines are handed out only as many as asked for, so what a sender pipelines waits as raw bytes.
+A line ends at LF. A line longer than the limit is never returned, nor is any part of it as a line. As soon as the
+limit is exceeded, there is one `Overlong` with the line's first bytes. The rest up to its LF is dropped as it arrives.
+Only as many lines are returned as are requested; further ones wait as raw bytes.
 
-A client's stream ends at a line of the form of an HTTP request, also at an overlong one: what is behind it is dropped
-unread. Otherwise a web page could let its visitor's browser send commands.
+A client's stream ends at a line that looks like an HTTP request, even if that line is too long: later bytes are
+dropped. Otherwise a web page could let its visitor's browser send commands.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from proxyherd.core.messages import COPIED_BYTES, METHOD_BYTES, is_http_request
 
 
 class Overlong(Struct, frozen=True, gc=False):
-    """A line that passed the limit: its first bytes."""
+    """The first bytes of a line that exceeded the limit."""
 
     start: bytes
 
 
 class LineFramer:
-    """Cuts a stream of bytes into lines of at most `limit` bytes, their LF not counted.
+    """Splits a stream of bytes into lines of at most `limit` bytes, not counting their LF.
 
-    With `ends_at_http` nothing is handed out behind an HTTP request; `ended` then says that one has come.
+    With `ends_at_http`, nothing after an HTTP request is returned; `ended` then says that one has come.
     """
 
     __slots__ = ("_data", "_dropping", "_ends_at_http", "_gist", "ended", "limit")
@@ -39,18 +39,18 @@ class LineFramer:
 
     @property
     def waiting(self) -> int:
-        """Bytes received and not yet handed out."""
+        """Bytes received but not yet returned as lines."""
         return len(self._data)
 
     def receive(self, data: bytes) -> int:
-        """Take in what arrived; return how many bytes wait now."""
+        """Accept bytes that arrived; return how many bytes wait now."""
         if self.ended:
             return 0
         self._data = data = self._data + data if self._data else data
         return len(data)
 
     def lines(self, most: int) -> list[bytes | Overlong]:
-        """Hand out up to `most` whole lines, without LF, and overlong ones in their places."""
+        """Return up to `most` complete lines without LF, and overlong ones in their places."""
         if self._dropping and not self._skip_to_line_end():
             return []
         data, limit = self._data, self.limit
@@ -70,7 +70,7 @@ class LineFramer:
         return lines
 
     def end(self) -> list[bytes | Overlong]:
-        """Hand out what stands before the end of the stream without LF; call when `lines` has no more."""
+        """Return the last line if the stream ended without LF; call when `lines` returns no more."""
         line, self._data = self._data, b""
         if not line or self._dropping:
             return []
@@ -78,7 +78,7 @@ class LineFramer:
         return [line]
 
     def _end_at_request(self, found: list[bytes]) -> None:
-        """Drop what stands behind the first HTTP request of these lines, if there is one."""
+        """Drop everything after the first HTTP request in these lines, if there is one."""
         for number, line in enumerate(found, 1):
             if is_http_request(line):
                 del found[number:]
@@ -86,7 +86,7 @@ class LineFramer:
                 return
 
     def _skip_to_line_end(self) -> bool:
-        """Drop the rest of an overlong line; return whether its end has come."""
+        """Drop the rest of an overlong line; return whether its end has arrived."""
         rest, line_feed, self._data = self._data.partition(b"\n")
         self._dropping = not line_feed
         if self._ends_at_http:
@@ -97,6 +97,8 @@ class LineFramer:
 
 
 def _gist(line: bytes) -> bytes:
-    """Return a short line that is an HTTP request just if this one is, and also when more is added to both."""
+    """Return a short line that is an HTTP request exactly if this one is. The same holds after the same bytes are added
+    to both.
+    """
     gist = b" ".join([word[: METHOD_BYTES + 1] for word in line.split(None, 3)])
     return gist + b" " if line[-1:].isspace() else gist

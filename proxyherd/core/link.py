@@ -1,4 +1,5 @@
-"""One peer link as a state machine: prove, then talk. No socket and no clock; time is an argument.
+"""One link to a neighbour as a state machine: first the handshake, then messages. It has no socket and no clock; time is
+an argument.
 
 A link is one connection between two neighbours. The server whose name sorts first dials.
 
@@ -8,15 +9,15 @@ A link is one connection between two neighbours. The server whose name sorts fir
     PROOF <hmac>                              ----->   (or REFUSED and why)
                                               <-----   PROOF <hmac>
 
-HELLO --(the other's PROXYHERD line)--> PROVING --(its PROOF, and it is right)--> LIVE --> CLOSED
+HELLO --(the other's PROXYHERD line)--> PROVING --(its correct PROOF)--> LIVE --> CLOSED
 
-Nothing that comes before LIVE is believed, and the way there is on a deadline. A proof is an HMAC-SHA256 with
-the herd's secret over a label, the role, the versions offered, the version chosen, both names and both nonces:
-no nonce is used twice, so a proof cannot be replayed, and the roles differ, so it cannot be reflected.
+Nothing that arrives before LIVE is believed, and LIVE must be reached before a deadline. A proof is an HMAC-SHA256
+with the herd's secret over a label, the role, the versions offered, the version chosen, both names and both nonces. No
+nonce is used twice, so a proof cannot be replayed. The roles differ, so it cannot be reflected.
 
-When LIVE, either side says, a line each: `AT ...` (an update), `BEAT` (nothing else to say), and the catch-up
-messages below. A line that is none of these ends the link, but for a malformed AT line, which is skipped: a
-poison line must not cut a herd apart. The link is dead when the other was silent for three heartbeats.
+When LIVE, both sides send lines: `AT ...` (an update), `BEAT` (a heartbeat), and the messages of catching up. Any
+other line closes the link, except a malformed AT line, which is skipped: one bad line must not divide the herd. The
+link is dead when the other side has been silent for three heartbeats.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ from proxyherd.core.peer_messages import (
 from proxyherd.core.sizes import SIZES
 
 VERSIONS: Final = (b"1",)
-"""Versions of the peer protocol that this program speaks, the best first."""
+"""Versions of the peer protocol that this program supports, the best first."""
 
 NONCE_BYTES: Final = 32
 SILENT_HEARTBEATS: Final = 3
@@ -57,13 +58,12 @@ _HANDSHAKE_LINE_BYTES: Final = 512
 
 _SHORT_LINE: Final = 256
 _parse_recent = lru_cache(maxsize=8_192)(parse_at)
-"""An update comes over most links of a server, and over each the same; so remembered, it is parsed once. Short lines
-only: 5 MiB at most for all links.
-"""
+"""The same update arrives over most of a server's links. With this cache it is parsed once. Only short lines are cached:
+at most 5 MiB for all links."""
 
 
 class State(enum.Enum):
-    """Where a link stands; it only ever moves down this list."""
+    """The state of a link; it only moves down this list."""
 
     HELLO = "waiting for the other's first line"
     PROVING = "waiting for the other's proof"
@@ -72,11 +72,11 @@ class State(enum.Enum):
 
 
 class Terms(Struct, frozen=True):
-    """What is the same for every link of a server."""
+    """The parameters that are the same for all links of a server."""
 
     name: str
     neighbours: frozenset[str]
-    secrets: tuple[bytes, ...]  # the first one proves; each one is accepted
+    secrets: tuple[bytes, ...]  # the first one is used for proofs; each one is accepted
     line_bytes: int
     heartbeat: float  # seconds
     handshake: float  # seconds
@@ -89,8 +89,8 @@ class Terms(Struct, frozen=True):
 class Link:
     """One connection to a neighbour, from its first byte to its last.
 
-    `dial` names the neighbour that was dialled, or is None where it was the other that dialled. `nonce` is
-    NONCE_BYTES of randomness, used for this link alone. All times are seconds of one monotonic clock.
+    `dial` is the name of the dialled neighbour, or None if the other side has dialled. `nonce` is NONCE_BYTES of
+    randomness, used only for this link. All times are seconds of one monotonic clock.
     """
 
     def __init__(self, terms: Terms, *, dial: str | None, nonce: bytes, now: float) -> None:
@@ -99,17 +99,17 @@ class Link:
         self.peer = dial
         self.state = State.HELLO
         self.reason = ""
-        self.noted = False  # whether its end has been told
+        self.noted = False  # whether its end has been reported
         self.certified: frozenset[str] | None = None  # names in the other's certificate; None without TLS
         self.proved = False  # whether it has ever been live
-        self.more = False  # whether more lines may wait than the last `events` were made of
+        self.more = False  # whether more lines may wait than the last `events` has handled
         self._nonce = nonce.hex().encode()
         self._versions = b",".join(VERSIONS)
         self._transcript: bytes  # what both have agreed on
         self._framer = LineFramer(_HANDSHAKE_LINE_BYTES)
         self._out: list[bytes] = []
         self._batch: BatchHeader | None = None
-        self._batch_left: int  # lines of the batch that are still to come
+        self._batch_left: int  # lines of the batch that have not arrived yet
         self.opened = self._heard = self._spoke = now
         if dial is not None:
             self._say(b"PROXYHERD %b %b %b %b" % (self._versions, _b(terms.name), _b(dial), self._nonce))
@@ -118,17 +118,17 @@ class Link:
 
     @property
     def waiting(self) -> int:
-        """Bytes received and not yet made events of."""
+        """Bytes received but not yet returned as events."""
         return self._framer.waiting if self.state is not State.CLOSED else 0
 
     def receive_data(self, data: bytes, now: float) -> None:
-        """Take in what arrived."""
+        """Accept bytes that arrived."""
         self._heard = now
         if self.state is not State.CLOSED:
             self._framer.receive(data)
 
     def events(self, most: int) -> list[LinkEvent]:
-        """Make events of up to `most` lines of what was received. Closes the link where they break the protocol."""
+        """Return the events of up to `most` received lines. Closes the link if they break the protocol."""
         events: list[LinkEvent] = []
         self.more = False
         try:
@@ -149,7 +149,7 @@ class Link:
         return events
 
     def receive_eof(self) -> None:
-        """The other has closed the connection."""
+        """Note that the other side has closed the connection."""
         if self.state is State.LIVE:
             self.close("closed by the neighbour")
         else:
@@ -158,7 +158,7 @@ class Link:
     # What leaves. --------------------------------------------------------------------------------------------
 
     def data_to_send(self, now: float) -> bytes:
-        """Return what is to be sent, once."""
+        """Return the bytes to send, and forget them."""
         if self.state is State.CLOSED and self.proved:
             self._out.clear()
         if not self._out:
@@ -177,18 +177,22 @@ class Link:
         self._out.append(write_message(message))
 
     def send_batch(self, first: int, following: int, lines: list[bytes]) -> None:
-        """Answer AskLeaf and AskRange: all lines wanted of the leaves from `first` up to `following`."""
+        """Answer AskLeaf or AskRange with all requested lines of the leaves from `first` up to, but not including,
+        `following`.
+        """
         self._out.append(write_message(BatchHeader(first, following, len(lines))))
         self._out.extend(line + b"\n" for line in lines)
 
     # The clock, and the end. ---------------------------------------------------------------------------------
 
     def tick(self, now: float) -> None:
-        """Let time pass: beat, or give up on who is slow or silent. Call a few times a heartbeat."""
+        """Let time pass: send a heartbeat, or close the link if the other side is slow or silent. Call a few times per
+        heartbeat.
+        """
         terms = self.terms
         if self.state is State.LIVE:
             silence = SILENT_HEARTBEATS * terms.heartbeat
-            if self.more:  # what it has said is heard in portions, and the rest may wait in the socket
+            if self.more:  # its lines are handled in portions, and more may wait in the socket
                 self._heard = now
             if now - self._heard > silence:
                 self.close(f"silent for {silence:g} s")
@@ -198,7 +202,7 @@ class Link:
             self.close(f"handshake not done within {terms.handshake:g} s; was {self.state.value}")
 
     def close(self, reason: str) -> None:
-        """End the link. Only what an unproved one had to say, which may be a word of refusal, still leaves."""
+        """Close the link. Only what an unauthenticated link has to say, which may be a refusal, is still sent."""
         if self.state is not State.CLOSED:
             self.state = State.CLOSED
             self.reason = reason
@@ -254,7 +258,7 @@ class Link:
         self._agree(versions, version, _b(them), _b(self.terms.name), nonce, self._nonce)
 
     def _agree(self, *parts: bytes) -> None:
-        # No part holds a LF, so no two transcripts are the same bytes.
+        # No part contains LF, so different transcripts are different bytes.
         self._transcript = b"\n".join((b"proxyherd peer link", *parts))
 
     def _proof(self, role: bytes, secret: bytes) -> bytes:

@@ -1,8 +1,8 @@
 r"""IAMAT, WHATSAT and AT: the rules of their fields, parsing and formatting.
 
-Everything is bytes, and every number is exact: a field is judged as text by one compiled pattern, and a time
-is an integer of nanoseconds. What was parsed was in form and in bounds; what was not is `None`. White space is space, tab, CR, LF, form feed and vertical tab, which is what
-`\s` means in a pattern of bytes.
+Lines are bytes, and every number is exact: one compiled pattern checks a field as text, and times are integers of
+nanoseconds. Parsers return None for a line whose form or bounds are wrong. White space is space, tab, CR, LF, form
+feed and vertical tab, which is what `\s` means in a pattern of bytes.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ NANOSECONDS: Final = 1_000_000_000
 """Nanoseconds in a second."""
 
 MOST_NANOSECONDS: Final = 10**21
-"""No time is as late: it has twelve digits of seconds at most."""
+"""All times are earlier than this: they have at most twelve digits of seconds."""
 
 _CLOCK_IS_SET: Final = 1_577_836_800 * NANOSECONDS
 """2020-01-01. A clock that shows an earlier time was never set: machines without a battery start in 1970 or 2000."""
 
 COPIED_BYTES: Final = 1_024
-"""Bytes of an overlong line that its answer copies."""
+"""Bytes of an overlong line that are copied into its answer."""
 
 METHOD_BYTES: Final = 32
-"""An HTTP method is no longer; the longest that is registered has 17."""
+"""The maximum length of an HTTP method; the longest registered one has 17 bytes."""
 
-# ISO 6709 decimal degrees. The bounds are part of the pattern, so they are exact: 90 and 180 may be followed
-# by zeros only. Possessive quantifiers keep a hostile line from being read twice. None stands behind a group:
-# there, Python before 3.11.5 matches what it must not (python/cpython issue 106052).
+# ISO 6709 decimal degrees. The bounds are part of the pattern, so they are exact: after 90 and 180 there may be only
+# zeros. Possessive quantifiers prevent backtracking on hostile lines. None follows a group, because there Python
+# before 3.11.5 matches wrongly (python/cpython issue 106052).
 _LATITUDE: Final = rb"[+-](?:90(?:\.0++)?|(?:[0-8][0-9]|[0-9])(?:\.[0-9]++)?)"
 _LONGITUDE: Final = rb"[+-](?:180(?:\.0++)?|(?:1[0-7][0-9]|0[0-9][0-9]|[0-9]{1,2}+)(?:\.[0-9]++)?)"
 _LOCATION: Final = _LATITUDE + _LONGITUDE
@@ -44,7 +44,7 @@ _at = re.compile(
     rb"AT " + _NAME + rb" (?!-0\.0{9} )([+-](?:0|[1-9][0-9]{0,11}+))\.([0-9]{9}) "
     rb"(\S++) " + _LOCATION + rb" " + _TIME
 ).fullmatch
-# RFC 9112: a method is a token. A page chooses its case and nearly all else, but its browser always ends the line so.
+# RFC 9112: a method is a token. A web page can choose almost all of the line, but its browser always adds this end.
 _http_request = re.compile(
     rb"\s*+[!#$%%&'*+.^_`|~0-9A-Za-z-]{1,%d}+\s++\S++\s++HTTP/1\.[0-9]\s*+" % METHOD_BYTES
 ).fullmatch
@@ -66,7 +66,7 @@ class Report(Struct, frozen=True, gc=False):
 
 
 class Whatsat(Struct, frozen=True, gc=False):
-    """A client's question: whom it is about, the radius in kilometres as it came, the most results wanted."""
+    """A client's query: the client's ID, the radius in kilometres as text, and the maximum number of results."""
 
     client: bytes
     radius: bytes
@@ -74,15 +74,15 @@ class Whatsat(Struct, frozen=True, gc=False):
 
 
 class Entry(Struct, frozen=True, gc=False):
-    """What the herd knows of one client: the whole AT line, without LF, and its time in nanoseconds."""
+    """The herd's latest report of one client: the whole AT line without LF, and its time in nanoseconds."""
 
     line: bytes
     nanoseconds: int
 
 
 class At(Struct, frozen=True, gc=False):
-    """An AT line that a peer sent: whose it is, the entry to learn, and when the server in it took the report, in
-    nanoseconds of POSIX time.
+    """An AT line from a peer: the client's ID, the entry to learn, and when the server in the line received the report,
+    in nanoseconds of POSIX time.
     """
 
     client: bytes
@@ -91,14 +91,14 @@ class At(Struct, frozen=True, gc=False):
 
 
 class Malformed(Struct, frozen=True, gc=False):
-    """A peer's line that is no AT line, or an overlong one's first bytes."""
+    """A peer's line that is not an AT line, or the first bytes of an overlong one."""
 
     line: bytes
 
 
 def parse_report(line: bytes, server: bytes, received: int) -> Report | None:
-    """Parse a client's line, without LF, that `server` received at so many nanoseconds of POSIX time; None if it is no
-    valid IAMAT.
+    """Parse a client's line without LF, received by `server` at this time (nanoseconds of POSIX time). Return None if it
+    is not a valid IAMAT.
     """
     if (match := _usual_iamat(line)) is not None:
         operands, client, seconds, fraction = match.groups()
@@ -116,13 +116,15 @@ def parse_report(line: bytes, server: bytes, received: int) -> Report | None:
 
 
 def parse_question(line: bytes) -> Whatsat | None:
-    """Parse a client's line, without LF; None if it is no valid WHATSAT."""
+    """Parse a client's line without LF. Return None if it is not a valid WHATSAT."""
     match = _whatsat(line)
     return _in_bounds(*match.groups()) if match is not None else None
 
 
 def is_http_request(line: bytes) -> bool:
-    """Return whether a client's line has the form of an HTTP request, which no valid command has: those end otherwise."""
+    """Return whether a client's line looks like an HTTP request. No valid command does: their last field is
+    different.
+    """
     return _http_request(line) is not None
 
 
@@ -138,7 +140,7 @@ def _in_bounds(
 
 
 def parse_at(line: bytes) -> At | None:
-    """Parse an AT line from a peer, without LF; None if it is not exactly of the form that servers write."""
+    """Parse an AT line from a peer, without LF. Return None if it does not have exactly the form that servers write."""
     match = _at(line)
     if match is None:
         return None
@@ -151,7 +153,7 @@ def parse_at(line: bytes) -> At | None:
 
 
 def nanoseconds(seconds: bytes, fraction: bytes | None) -> int:
-    """Return the nanoseconds of a time spelled as `seconds.fraction`, the fraction of at most nine digits."""
+    """Return the nanoseconds of a time in the form `seconds.fraction`, where the fraction has at most nine digits."""
     if fraction is None:
         return int(seconds) * NANOSECONDS
     return int(seconds + fraction.ljust(9, b"0"))
@@ -165,9 +167,9 @@ def received(at_line: bytes) -> int:
 
 
 def latest_receipt(clock: int, most_skew: int) -> int:
-    """Return the latest time at which a server may have received a report, by another one's clock, all in nanoseconds.
+    """Return the latest time at which a server may have received a report, by another server's clock; all in nanoseconds.
 
-    `most_skew` 0: any. A clock that was never set judges nothing.
+    `most_skew` 0 means no limit. A clock that was never set has no limit either.
     """
     if most_skew and clock >= _CLOCK_IS_SET:
         return clock + most_skew
@@ -175,23 +177,25 @@ def latest_receipt(clock: int, most_skew: int) -> int:
 
 
 def invalid(line: bytes) -> bytes:
-    """Return the answer, without LF, to a line that is no valid command, or that cannot be served."""
+    """Return the answer, without LF, to a line that is not a valid command or that cannot be executed."""
     return b"? " + line
 
 
 def position(at_line: bytes) -> tuple[str, str]:
-    """Return latitude and longitude of an AT line, spelled as the client did, with their signs."""
+    """Return latitude and longitude of an AT line with their signs, as in the client's report."""
     match = _split_location(at_line.split()[4])
     assert match is not None
     return match[1].decode(), match[2].decode()
 
 
 def metres(radius: bytes) -> Decimal:
-    """Return the metres of a radius that is spelled in kilometres."""
+    """Return the metres of a radius that is given in kilometres."""
     return Decimal(radius.decode()).scaleb(3)
 
 
 def word(line: bytes) -> str:
-    """Return what an invalid line tried to be: `iamat`, `whatsat`, `at` or `other`; names a metric's label."""
+    """Return the command that an invalid line tried to be: `iamat`, `whatsat`, `at` or `other`. It is the value of a
+    metric's label.
+    """
     known = _known_word(line)
     return known[1].decode().lower() if known else "other"

@@ -1,18 +1,18 @@
-"""One server's decisions: a message comes in, answers and floods come out. No socket, clock or log.
+"""One server's decisions: messages come in, answers and floods come out. It has no socket, clock or log.
 
-The rules kept here:
+It keeps these rules:
 
-- A report is stored if it is later than what is held; an update from a peer if it is greater in the total
-  order of `table`. What was stored is news, and news goes to every live neighbour but the one it came from,
-  once. So a flood ends by itself on any graph.
-- A proved link replaces an older one between the same two servers.
-- When a link comes up its dialler catches up first, then the other: so what only one of them has crosses the
-  link once. An empty server waits for nobody. One neighbour is caught up from at a time.
-- What catch-up brings is passed on only over links in step, that is, where both sides have caught up. A
-  neighbour whose walk may have come too early for it is asked to walk again when catching up has ended.
+- A report is stored if it is later than the present one; an update from a peer, if it is greater in the total order of
+  `table`. A stored line is news. News is sent once to every live neighbour, except the one it came from. So a flood
+  ends by itself on any graph.
+- A newly authenticated link replaces an older one between the same two servers.
+- When a link comes up, first its dialler catches up, then the other side. So a line that only one of them has crosses
+  the link once. An empty server does not wait for its turn. A server catches up from one neighbour at a time.
+- Lines from catching up are passed on only over links in step, that is, where both sides have caught up. A neighbour's
+  walk may have been too early to find them. It is asked to walk again when catching up has ended.
 
-Whoever drives a node calls `receive`, `store`, `decide`, `closed`, `tick` and `work` with what happened, then `flood`,
-and sends what the links have to send. What is worth a log line or a metric waits in `notes`.
+The driver of a node calls `receive`, `store`, `decide`, `closed`, `tick` and `work` with what happened, then `flood`,
+and sends what the links have to send. Events for the log and the metrics wait in `notes`.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ def _raise(_: Link, error: Exception) -> None:
 
 
 class News(Struct, frozen=True, gc=False):
-    """A line that was stored, where it came from, a neighbour or None for a client, and what it replaced if that
-    may have to be undone.
+    """A line that was stored; where it came from (a neighbour, or None for a client); and the entry that it replaced, if
+    it may have to be undone.
     """
 
     client: bytes
@@ -119,8 +119,8 @@ class Node:
     # Clients. ------------------------------------------------------------------------------------------------
 
     def store(self, said: Iterable[Iterable[Report]]) -> list[int]:
-        """Store the reports of each client, up to the first one that is not to be stored; return how many those are, client
-        by client. That one, and what is behind it, is for `decide`.
+        """Store the reports of each client, up to the first one that is not stored. Return the number of stored ones for
+        each client. The first one that is not stored, and all lines behind it, are for `decide`.
         """
         room, advance, too_old = self._room, self.table.advance, self._too_old
         news, counts = self.news, []
@@ -137,7 +137,7 @@ class Node:
         return counts
 
     def decide(self, line: bytes, judged: Judged) -> Reply:
-        """Store a report or look up a question; return what becomes of the line."""
+        """Store a report or look up a query; return the reply."""
         if type(judged) is Report:
             if self.store([[judged]])[0]:
                 return Reply("iamat", "stored", judged.line)
@@ -145,7 +145,7 @@ class Node:
         return self.look_up(judged, line) if isinstance(judged, Whatsat) else judged
 
     def undo_reports(self) -> None:
-        """Forget the reports since the last flood: they could not be kept. Decide about their lines again."""
+        """Remove the reports since the last flood: they could not be journalled. Decide about their lines again."""
         for one in reversed(self.news):
             leaf = self.table.leaf(one.client)
             entry = self.table.get(one.client, leaf)
@@ -158,20 +158,20 @@ class Node:
         self.news = [one for one in self.news if one.source is not None]
 
     def begin_replay(self) -> None:
-        """Let every query wait until `start`: what is replayed first may be older than what was answered last."""
+        """Let every query wait until `start`, because the first replayed records may be older than the last answers."""
         self.ready, self._all_wait = False, True
 
     def replay(self, ats: Iterable[At | None]) -> None:
-        """Learn what a journal held. It is no news: neighbours find it when they catch up."""
+        """Learn records of the journal. They are not news: neighbours find them when they catch up."""
         for at in ats:
             if at is not None:
                 self.admit(at)
 
     def start(self, now: float, *, lacks: bool = False) -> None:
-        """Begin to wait for neighbours: whatever there was to replay has been replayed.
+        """Begin to wait for neighbours; the replay has ended.
 
-        Until the server is ready, queries of clients that it does not know wait; where the journal `lacks` records,
-        all do.
+        Until the server is ready, queries about unknown clients wait; if the journal `lacks` records, all queries
+        wait.
         """
         self._started = now
         self.ready, self._all_wait = self._alone, lacks
@@ -183,11 +183,11 @@ class Node:
 
     @property
     def caught_up(self) -> bool:
-        """Whether a first catch-up has ended, or there is nobody to catch up from."""
+        """Whether a first catch-up has ended, or there are no neighbours."""
         return self._alone or self._walks.ended
 
     def look_up(self, question: Whatsat, line: bytes) -> Reply:
-        """Decide about a WHATSAT; again, when the server has become ready, about one that waited for it."""
+        """Decide about a WHATSAT; call again when the server has become ready, if it had to wait for that."""
         reply = Reply("whatsat", "waiting", None, question)
         if self.ready or not self._all_wait:
             held = self.rules.remembered(self.table.get(question.client))
@@ -208,7 +208,7 @@ class Node:
         return {one.name: one.link for one in self._neighbours.values() if one.in_step}
 
     def receive(self, link: Link, most: int, now: float) -> None:
-        """Act on up to `most` lines that this link has received."""
+        """Handle up to `most` lines that this link has received."""
         for event in link.events(most):
             if isinstance(event, Proved):
                 self._proved(link, now)
@@ -222,11 +222,11 @@ class Node:
             self.closed(link)
 
     def note(self, note: Note) -> None:
-        """Let the log and the metrics tell of something."""
+        """Note an event for the log and the metrics."""
         self.notes.append(note)
 
     def take_notes(self) -> list[Note]:
-        """Return what the log and the metrics are to tell, once."""
+        """Return the events for the log and the metrics, and forget them."""
         notes, self.notes = self.notes, []
         return notes
 
@@ -297,16 +297,16 @@ class Node:
             self.notes.append(Heard(name, [at.client for at in ats], learned, late))
 
     def admit(self, at: At) -> bool | None:
-        """Hold an entry if it is greater than what is held; None if there is no room for it. It is no news yet."""
+        """Store an entry if it is greater than the present one; None if there is no room for it. It is not news yet."""
         if self._too_old is not None and self.rules.is_too_old(at.received):
             return False
         return self.table.admit(at.client, at.entry, self._room_to_learn, self._too_old)
 
     def flood(self, failed: LinkErrorHandler = _raise) -> None:
-        """Hand the news to every live link that it concerns. When catching up has ended, ask those to walk again
-        who may have missed something: only now is it known whom the news of the last batch did not go to.
+        """Pass the news to the live links. When catching up has ended, ask neighbours that may have missed something to
+        walk again: only now is it known to whom the news of the last batch was not sent.
 
-        What raises for one neighbour is for `failed`: end its link.
+        `failed` gets a link whose work has raised an exception: close it.
         """
         news, self.news = self.news, []
         learned, self._learned = self._learned, False
@@ -325,7 +325,7 @@ class Node:
                 failed(neighbour.link, error)
 
     def _concerning(self, neighbour: Neighbour, news: list[News]) -> list[News]:
-        """Return the news that this neighbour is to be told of."""
+        """Return the news that are for this neighbour."""
         others = [one for one in news if one.source != neighbour.name]
         if neighbour.in_step:
             return others
@@ -335,13 +335,13 @@ class Node:
         return live
 
     def work(self, now: float, failed: LinkErrorHandler = _raise) -> bool:
-        """Do one slice of what takes long, a few milliseconds of it; True if more is left. `failed`: as for `flood`."""
+        """Do one slice of long work, of a few milliseconds; return whether more is left. `failed`: as for `flood`."""
         return self._walks.work(now, failed)
 
     # Time. ---------------------------------------------------------------------------------------------------
 
     def tick(self, now: float) -> None:
-        """Let time pass: compare with neighbours again, give up on who does not answer, become ready."""
+        """Let time pass: compare with neighbours again, close links that don't answer, become ready."""
         for neighbour in list(self._neighbours.values()):
             if overdue := neighbour.overdue(now, self._timing.catch_up_seconds):
                 neighbour.link.close(overdue)
@@ -359,7 +359,7 @@ class Node:
             self.ready = now - self._started >= patience and not walking
 
     def _expire(self, too_old: Callable[[Entry], bool]) -> None:
-        """Look through so many leaves for what is too old that all are seen once in `compare_seconds`."""
+        """Remove old entries from some leaves, so many that all leaves are visited once in `compare_seconds`."""
         ticks = TICKS * self._timing.compare_seconds / self._timing.heartbeat_seconds
         leaves = self.table.leaf_count
         first, last = self._expiring, min(leaves, self._expiring + int(leaves / ticks) + 1)
@@ -370,5 +370,5 @@ class Node:
 
 
 def _spell(news: list[News]) -> tuple[bytes, list[bytes]]:
-    """Return news as they cross a link, and the clients in them."""
+    """Return news as they are sent over a link, and their clients."""
     return b"\n".join([*[one.line for one in news], b""]), [one.client for one in news]

@@ -1,13 +1,14 @@
-"""The judge: what a client's line is, and what it is answered with. Every engine goes by it.
+"""The rules about clients' lines: what a line is, and what its answer is. All engines use them.
 
-A line is judged once, when it comes. An overlong or invalid one has its answer then, and so has a report from too far
-ahead, or one at a time at which no reports are taken. What is left is for the engine: it stores reports and looks up
-questions, at once or later. What comes of those is decided here too, by what the engine holds of the client:
+Each line is judged once, when it arrives. Some lines are answered then: overlong and invalid lines, reports with a
+time too far ahead, and all reports at a time when none are taken. Other lines are for the engine, which stores reports
+and looks up queries, at once or later. The answers to these are also decided here, by what the engine has stored of
+the client:
 
-- A report is stored if it is later than what is held. Otherwise it is stale, and answered all the same. Where there is
-  no room for it, it is refused, which is answered as an invalid command is. The engine compares the times when it
-  stores: `Table.advance` in `core/table.py`, and `advance` in `engines/redis/function.lua`.
-- What is held and too old is as good as not held, also while it is still there.
+- A report is stored if it is later than the present one. Otherwise it is stale, and still gets an AT line. If there is
+  no room for it, it is refused, and answered like an invalid command. The engine compares the times when it stores:
+  see `Table.advance` in `core/table.py`, and `advance` in `engines/redis/function.lua`.
+- An entry that is too old counts as none, even if it is still stored.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from proxyherd.core.messages import (
 from proxyherd.core.reply import Reply
 
 Judged: TypeAlias = Report | Whatsat | Reply
-"""A report to store, a question to look up, or what the line is answered with, whatever is held."""
+"""A report to store, a query to look up, or a reply that does not depend on what is stored."""
 
 _time = attrgetter("nanoseconds")
 
@@ -45,16 +46,16 @@ class Rules:
 
     def __init__(self, name: str, limits: Limits) -> None:
         self.clock = 0
-        """The time by which what is held is too old, and what neighbours send too new."""
+        """The present time: it decides which entries are too old, and which lines of neighbours are from the future."""
         self.age = int(limits.max_age_seconds * NANOSECONDS)
-        """After which a location is forgotten; 0: never."""
+        """The age at which a location is forgotten; 0: never."""
         self._name = name.encode()
         self._lead = int(limits.max_clock_lead_seconds * NANOSECONDS) or MOST_NANOSECONDS
         self._skew = int(limits.max_clock_skew_seconds * NANOSECONDS)
         self._takes_reports = True
 
     def begin(self, clock: int, *, takes_reports: bool) -> None:
-        """Note the time, and whether reports can be kept."""
+        """Note the present time, and whether reports can be stored."""
         self.clock, self._takes_reports = clock, takes_reports
 
     def refuse_reports(self) -> None:
@@ -62,8 +63,8 @@ class Rules:
         self._takes_reports = False
 
     def judge(self, lines: Sequence[bytes | Overlong], at: int) -> tuple[list[Report], list[Judged]]:
-        """Judge a client's lines, without LF, that were received `at`; return the reports that they begin with, and what
-        stands behind those.
+        """Judge a client's lines without LF, received `at` this time. Return the reports with which they begin, and the
+        judgements of all later lines.
         """
         latest = at + self._lead if self._takes_reports else -1
         whole: Any = map(_whole, lines) if Overlong in map(type, lines) else lines
@@ -81,7 +82,7 @@ class Rules:
         return latest_receipt(self.clock, self._skew)
 
     def is_too_old(self, receipt: int) -> bool:
-        """Whether what was received then is forgotten."""
+        """Whether a line received at this time is forgotten."""
         return self.age != 0 and receipt + self.age < self.clock
 
     def is_forgotten(self, entry: Entry) -> bool:
@@ -89,19 +90,19 @@ class Rules:
         return self.age != 0 and received(entry.line) + self.age < self.clock
 
     def remembered(self, held: Entry | None) -> Entry | None:
-        """Return what is held of a client, None where that is too old."""
+        """Return a client's entry, or None if it is too old."""
         return None if held is None or (self.age and self.is_forgotten(held)) else held
 
 
 def not_stored(report: Report, line: bytes, held: Entry | None) -> Reply:
-    """Decide about a report that was not stored where this is remembered of its client."""
+    """Decide about a report that was not stored; `held` is what is remembered of its client."""
     if held is not None and report.nanoseconds <= held.nanoseconds:
         return Reply("iamat", "stale", report.line)
     return Reply("iamat", "refused", invalid(line))
 
 
 def find(question: Reply, line: bytes, held: Entry | None) -> None:
-    """Let a question know what is remembered of its client."""
+    """Put what is remembered of its client into a query."""
     if held is None:
         question.outcome, question.answer = "unknown", invalid(line)
     else:
@@ -118,7 +119,7 @@ def _whole(line: bytes | Overlong) -> bytes:
 
 
 def _judge(line: bytes | Overlong, report: Report | None, latest: int) -> Judged:
-    """Judge a line, which is this report or none, and the latest time that one may have."""
+    """Judge a line; `report` is its report, if it is one, and `latest` the latest time that a report may have."""
     if isinstance(line, Overlong):
         return Reply("other", "overlong", invalid(line.start))
     if report is None:

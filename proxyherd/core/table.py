@@ -1,17 +1,15 @@
-"""The table of last locations: last writer wins, and digests tell two tables apart.
+"""The table of last locations: the last writer wins, and digests show where two tables differ.
 
-One total order decides everywhere: the time as a number, then the bytes of the whole AT line. What is greater
-replaces what is held, so learning commutes, and repeating it changes nothing.
+One total order decides everywhere: the time as a number, then the bytes of the whole AT line. A greater line replaces
+the present one. So lines can be learned in any order, and repeatedly, with the same result.
 
-Clients are spread over 65,536 leaves by a keyed hash of their ID. A leaf is a small dict of its own: one big
-dict would stall its server for as long as it takes to grow. The leaves are the bottom of a tree, sixteen
-children to a node, whose nodes are named by the hexadecimal digits that lead to them; a node's digest is the
-exclusive or of the keyed hashes of all lines below it. Keyed, both: a client that chooses its ID can neither
-crowd a leaf nor make two tables look alike.
+Clients are spread over 65,536 leaves by a keyed hash of their ID. Each leaf is a small dict; one large dict would
+block the server while it grows. The leaves are at the bottom of a tree. Each node has sixteen children, and is named
+by the hexadecimal digits that lead to it. A node's digest is the exclusive or of the keyed hashes of all lines below
+it. Because both hashes are keyed, clients cannot choose IDs that fill one leaf or make different tables look alike.
 
-Digests are brought up to date by `sweep`, in slices, and only where leaves have changed. What changes behind
-a sweep is left out of the digests until the next one, which is no error: between linked servers it travels
-as a live update.
+`sweep` updates the digests in slices, and only where leaves have changed. A change behind a running sweep is missing
+in the digests until the next sweep. This is no error: between linked servers, it travels as a live update.
 """
 
 from __future__ import annotations
@@ -30,23 +28,22 @@ from proxyherd.core.sizes import FANOUT, SIZES
 
 _MOST_KNOWN: Final = 131_072
 _KNOWN_BYTES: Final = 64
-"""Clients whose leaf is remembered, which is cheaper than to hash again, and how long their IDs are at most, since
-anybody may ask for any: 20 MiB in all.
-"""
+"""How many clients' leaves are cached, which costs less than hashing again; and the maximum length of their IDs, because
+clients choose these. The cache takes at most 20 MiB."""
 
 _from_bytes = int.from_bytes
 
 
 class Room(Struct, frozen=True, gc=False):
-    """How much a table may hold: clients, and bytes of their IDs and lines."""
+    """The limits of a table: clients, and bytes of their IDs and lines."""
 
     clients: int
     bytes: int
 
 
 class Table:
-    """One entry a client. `key` is shared by the herd and known to nobody else: the hashes hang on it. `depth`: that of
-    the herd's trees, see `Sizes`.
+    """One entry for each client. `key` is known only to the herd; it is the key of the hashes. `depth`: that of the
+    herd's trees, see `Sizes`.
     """
 
     def __init__(self, key: bytes, depth: int = SIZES.depth) -> None:
@@ -55,10 +52,10 @@ class Table:
         self._leaf_hash = blake2b(key=key, digest_size=depth // 2, person=b"leaf")
         self._line_hash = blake2b(key=key, digest_size=8, person=b"line")
         self._leaves: list[dict[bytes, Entry] | None] = [None] * self.leaf_count
-        self._filled = bytearray(self.leaf_count)  # which leaves have ever held anything
+        self._filled = bytearray(self.leaf_count)  # which leaves have ever had an entry
         self._changed = bytearray(self.leaf_count)
         self._digests = array("Q", bytes(8 * self.leaf_count))
-        self._known: dict[bytes, int] = {}  # leaves of clients that were asked for
+        self._known: dict[bytes, int] = {}  # leaves of clients that were looked up
         self._size = 0
         self.bytes = 0  # of all client IDs and lines
 
@@ -87,12 +84,12 @@ class Table:
         return _from_bytes(leaf_hash.digest(), "big")
 
     def get(self, client: bytes, leaf: int | None = None) -> Entry | None:
-        """Return what is held of a client; whoever knows its leaf saves the hashing."""
+        """Return the entry of a client; giving its leaf saves the hashing."""
         held = self._leaves[self.leaf(client) if leaf is None else leaf]
         return held.get(client) if held else None
 
     def put(self, client: bytes, entry: Entry, leaf: int) -> None:
-        """Hold this entry from now on, whatever was held."""
+        """Store this entry, whatever was stored before."""
         held = self._leaves[leaf]
         if held is None:
             held = self._leaves[leaf] = {}
@@ -109,8 +106,8 @@ class Table:
     def advance(
         self, client: bytes, entry: Entry, room: Room, too_old: Callable[[Entry], bool] | None = None
     ) -> Entry | Literal[False] | None:
-        """Hold an entry if it is later than what is held, and there is room for it; return what was held, None if
-        nothing was, and False if the entry is not held now. What is held and too old is as good as not held.
+        """Store an entry if it is later than the present one and there is room for it. Return the present one, or None if
+        there was none, or False if the entry was not stored. A present entry that is too old counts as none.
         """
         leaf = self._known.get(client)
         if leaf is None:
@@ -135,8 +132,8 @@ class Table:
     def admit(
         self, client: bytes, entry: Entry, room: Room, too_old: Callable[[Entry], bool] | None = None
     ) -> bool | None:
-        """Hold an entry if it is greater in the total order than what is held; True if it was, and None if there is
-        no room for it. What is held and too old is as good as not held.
+        """Store an entry if it is greater in the total order than the present one. Return True if it was stored, and None
+        if there is no room for it. A present entry that is too old counts as none.
         """
         leaf = self._known.get(client)
         if leaf is None:
@@ -154,13 +151,13 @@ class Table:
         return True
 
     def has_room(self, client: bytes, line: bytes, held: Entry | None, room: Room) -> bool:
-        """Whether a line may be put in the place of what is held of its client."""
+        """Whether this line of its client can be stored within the limits."""
         if held is None:
             return self._size < room.clients and self.bytes + len(client) + len(line) <= room.bytes
         return len(line) <= len(held.line) or self.bytes + len(line) - len(held.line) <= room.bytes
 
     def remove(self, client: bytes, leaf: int) -> None:
-        """Hold nothing of this client any more."""
+        """Remove the entry of this client."""
         held = self._leaves[leaf]
         if held is not None and (entry := held.pop(client, None)) is not None:
             self._size -= 1
@@ -168,15 +165,15 @@ class Table:
             self._changed[leaf] = 1
 
     def span(self, node: str) -> tuple[int, int]:
-        """Return the leaves below the node of that name, as the first and the one behind the last."""
+        """Return the leaves below the node of that name: the first, and the one after the last."""
         width: int = FANOUT ** (self.depth - len(node))
         first = int(node or "0", 16) * width
         return first, first + width
 
     def sweep(self, first: int, last: int, most: int) -> int:
-        """Bring the digests of leaves `first` up to `last` up to date, until `most` lines are hashed.
+        """Update the digests of the leaves from `first` up to `last`, until `most` lines are hashed.
 
-        Returns the leaf to go on from: `last` when all are done.
+        Returns the leaf where to continue; `last` when all are done.
         """
         changed, hashed = self._changed, 0
         while (first := changed.find(1, first, last)) >= 0:
@@ -189,7 +186,7 @@ class Table:
         return last
 
     def children(self, node: str) -> list[int]:
-        """Return the digests of a node's sixteen children, as of the last sweep; 0: nothing below."""
+        """Return the digests of a node's sixteen children as of the last sweep; 0 if there is nothing below."""
         first, last = self.span(node)
         width = (last - first) // FANOUT
         return [reduce(xor, self._digests[at : at + width]) for at in range(first, last, width)]
@@ -204,17 +201,17 @@ class Table:
         return hashes
 
     def entries(self, first: int, last: int) -> list[tuple[bytes, Entry]]:
-        """Return the clients, and what is held of them, in leaves from `first` up to `last`."""
+        """Return the clients and their entries in the leaves from `first` up to `last`."""
         return [item for held in self._leaves[first:last] if held for item in held.items()]
 
     def lines_beside(self, leaf: int, known: Container[int]) -> list[bytes]:
-        """Return the lines of a leaf whose hashes are not among the known ones."""
+        """Return the lines of a leaf whose hashes are not among `known`."""
         entries = (self._leaves[leaf] or {}).values()
         hashes = self.hashes(leaf)
         return [entry.line for entry, own in zip(entries, hashes, strict=True) if own not in known]
 
     def lines(self, first: int, last: int, most_bytes: int) -> tuple[list[bytes], int]:
-        """Return the lines of whole leaves from `first` on, about `most_bytes` of them, and the next leaf."""
+        """Return the lines of whole leaves from `first` on, of about `most_bytes`, and the next leaf."""
         lines: list[bytes] = []
         size = 0
         while (first := self._filled.find(1, first, last)) >= 0:

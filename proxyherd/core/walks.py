@@ -1,9 +1,9 @@
-"""Which neighbour is caught up from, and what neighbours ask: one walk of our own at a time, and everything that
-takes long in slices.
+"""Decides from which neighbour to catch up, and answers neighbours' requests. One walk of its own runs at a time, and all
+long work is done in slices.
 
-A walk begins with a sweep of our own digests, and ends when the neighbour has nothing that we lack (`catchup`).
-What a neighbour asks is answered from the table as it is, whatever our own walks wait for: so no two servers can
-wait for each other.
+A walk begins with a sweep of this server's digests, and ends when the neighbour has nothing that this server lacks
+(`catchup`). Neighbours' requests are answered from the present table, even while this server's own walk waits. So two
+servers can never wait for each other.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from proxyherd.core.sizes import Sizes
 from proxyherd.core.table import Table
 
 _ANSWER_SECONDS = 0.001
-"""For each answer in a walk: sixteen are under way at once, so neighbours may be 16 ms apart."""
+"""Time for each answer of a walk. Sixteen requests are outstanding at once, so a round trip may take 16 ms."""
 
 _NEWS_SECONDS = 0.000_04
-"""For each line that a walk has brought: twice of what a million is promised to take."""
+"""Time for each new line of a walk: twice as long as promised for a million lines."""
 
 
 class Neighbour(Struct, eq=False):
-    """A live link, and how far both sides have come in catching up over it."""
+    """A live link, and how far each side has caught up over it."""
 
     name: str
     link: Link
@@ -52,14 +52,14 @@ class Neighbour(Struct, eq=False):
     pulled: bool = False  # a walk of ours has ended
     asked: bool = False  # a walk of theirs has begun
     served: bool = False  # a walk of theirs has ended
-    owing: int = 0  # requests of theirs that are not answered yet
-    owed: bool = False  # their walk may have missed what we learned since
-    again: bool = False  # our walk under way may have missed what they learned since
+    owing: int = 0  # their requests that are not answered yet
+    owed: bool = False  # their walk may have missed lines that we learned since
+    again: bool = False  # our present walk may have missed lines that they learned since
 
     def overdue(self, now: float, patience: float) -> str:
-        """Return why a walk of ours over this link has taken too long, `patience` being in seconds; "" if it has not.
+        """Return why this server's walk over the link has taken too long, or "" if it has not. `patience` is in seconds.
 
-        A whole walk has more time the more it has brought; what it has brought stays when it is broken off.
+        A walk that brings more lines may take longer. Lines that it brought stay if it is aborted.
         """
         if self.pull is None:
             return ""
@@ -76,8 +76,8 @@ class Neighbour(Struct, eq=False):
 
 
 class _Chore(Struct, eq=False):
-    """What takes long enough to be done in slices: a neighbour's request, or, where it is None, the sweep
-    before a walk of our own. `at` is the leaf to go on from.
+    """Long work that is done in slices: a neighbour's request, or (None) the sweep before this server's own walk. `at` is
+    the leaf where it continues.
     """
 
     neighbour: Neighbour
@@ -86,7 +86,7 @@ class _Chore(Struct, eq=False):
 
 
 class Walks:
-    """The walks of one server, and its answers to its neighbours'. `tell` is given a note when a walk has ended."""
+    """The walks of one server, and its answers to its neighbours' walks. `tell` gets a note when a walk has ended."""
 
     def __init__(
         self,
@@ -112,13 +112,13 @@ class Walks:
         return not self._due
 
     def forget(self, neighbour: Neighbour) -> None:
-        """Drop what has to do with a link that has ended."""
+        """Drop everything about a link that has ended."""
         self._chores = deque(chore for chore in self._chores if chore.neighbour is not neighbour)
         if neighbour.due:
             self._end_walk(neighbour)
 
     def serve(self, neighbour: Neighbour, request: Request) -> None:
-        """Let a request of a neighbour's be answered. Raises Misspoken if there are too many."""
+        """Queue a neighbour's request. Raises Misspoken if there are too many."""
         neighbour.asked = True
         neighbour.owing += 1
         if neighbour.owing > self._sizes.window:
@@ -126,7 +126,7 @@ class Walks:
         self._chores.append(_Chore(neighbour, request))
 
     def begin(self, neighbour: Neighbour) -> None:
-        """Let a walk of ours be due."""
+        """Schedule a walk of this server."""
         if not neighbour.due:
             neighbour.due = True
             self._due.append(neighbour)
@@ -137,7 +137,7 @@ class Walks:
         self._chores.append(_Chore(self._due[0], None))
 
     def answered(self, neighbour: Neighbour, event: Digests | BatchHeader, now: float) -> None:
-        """Go on with a walk. Raises Misspoken on an answer that was not asked for."""
+        """Continue a walk. Raises Misspoken for an answer that was not requested."""
         if neighbour.pull is None:
             raise Misspoken("answered what was not asked for")
         neighbour.heard = now
@@ -172,9 +172,9 @@ class Walks:
             self._start_walk()
 
     def work(self, now: float, failed: Callable[[Link, Exception], None]) -> bool:
-        """Do one slice of what takes long, a few milliseconds of it; True if more is left.
+        """Do one slice of long work, of a few milliseconds; return whether more is left.
 
-        `failed` is given a link for which something has raised: end it, and `forget` its neighbour.
+        `failed` gets a link whose work has raised an exception: close it, and `forget` its neighbour.
         """
         if self._chores:
             chore = self._chores[0]
@@ -186,7 +186,7 @@ class Walks:
         return bool(self._chores)
 
     def _slice(self, chore: _Chore, now: float) -> bool:
-        """Do one slice of a chore; True if that was all of it."""
+        """Do one slice of a chore; return whether it is finished."""
         neighbour, table = chore.neighbour, self._table
         match chore.request:
             case AskLeaf(leaf, known):
