@@ -67,7 +67,7 @@ ELSEWHERE: Final = (
     ),
     Elsewhere(
         "grading",
-        "cases checks conformance faults floods hardness judging logged places playing regaining times",
+        "cases checks conformance faults floods hardness logged places playing regaining times",
         "grading/test_broken_herds.py",
         "for each check there is a herd that fails it",
     ),

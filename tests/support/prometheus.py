@@ -27,6 +27,8 @@ from urllib.parse import urlencode
 from herd_process import PATIENCE_SECONDS, ROOT, free_port, wait_until
 
 SHIPPED = ROOT / "deploy/prometheus"
+OPERATIONS = ROOT / "docs/operations.md"
+DASHBOARD = ROOT / "deploy/grafana/proxyherd.json"
 TARGETS = "proxyherd-targets.json"
 FASTER = 30
 
@@ -152,3 +154,42 @@ def running_prometheus(folder: Path) -> Iterator[Prometheus]:
         yield prometheus
     finally:
         prometheus.end()
+
+
+# The files that are shipped. -------------------------------------------------------------------------------------
+
+
+def rules() -> str:
+    return "".join(file.read_text() for file in sorted((SHIPPED / "rules").iterdir()))
+
+
+def alerts() -> dict[str, str]:
+    """Return the text of each alert."""
+    parts = re.split(r"^ +- (?:alert: (\w+)|record: .*|name: .*)$", rules(), flags=re.MULTILINE)
+    return {name: text for name, text in zip(parts[1::2], parts[2::2], strict=True) if name}
+
+
+def section(heading: str) -> str:
+    match = re.search(rf"^## {heading}\n(.*?)(?=^## |\Z)", OPERATIONS.read_text(), re.DOTALL | re.MULTILINE)
+    assert match, heading
+    return match[1]
+
+
+def dashboard() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(DASHBOARD.read_text())
+    return found
+
+
+def panels() -> list[dict[str, Any]]:
+    return [panel for panel in dashboard()["panels"] if panel["type"] != "row"]
+
+
+def queries() -> list[tuple[str, str]]:
+    """Return every query of the dashboard, with the title of its panel."""
+    asked = [(panel["title"], target["expr"]) for panel in panels() for target in panel["targets"]]
+    marks = [(mark["name"], mark["expr"]) for mark in dashboard()["annotations"]["list"]]
+    return asked + marks
+
+
+def variables() -> dict[str, dict[str, Any]]:
+    return {variable["name"]: variable for variable in dashboard()["templating"]["list"]}

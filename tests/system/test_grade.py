@@ -41,11 +41,10 @@ from herd_process import (
 from redis_cluster import Cluster
 
 from proxyherd import cli
-from proxyherd.cli.grade import SECTION_NAMES
 from proxyherd.config import herd_file
 from proxyherd.grading import guard, judging, keeping
 from proxyherd.grading.herds import GradedHerd
-from proxyherd.grading.servers import GradedServer, new_client
+from proxyherd.grading.servers import GradedServer
 
 TOPOLOGIES = sorted((ROOT / "deploy/topologies").glob("*.toml"))
 EDGES = [["Ann", "Bob"], ["Bob", "Cid"], ["Cid", "Dan"], ["Dan", "Ann"], ["Ann", "Cid"]]
@@ -606,30 +605,6 @@ def test_a_herd_that_speaks_tls_with_clients_is_not_judged(tmp_path: Path) -> No
     done = grade("--config", file, folder=tmp_path)
     assert done.returncode == 2
     assert "its servers speak TLS" in done.stderr
-
-
-# --- what is judged
-
-
-def test_the_sections_of_the_command_line_are_those_that_are_judged() -> None:
-    assert tuple(section.name for section in judging.SECTIONS) == SECTION_NAMES
-
-
-def all_checks() -> list[tuple[str, str]]:
-    herd = GradedHerd([GradedServer("Ann", "127.0.0.1", 1)])
-    return [(one.id, one.title) for section in judging.SECTIONS for one in section.checks(herd)]
-
-
-def test_every_check_has_an_id_of_its_own_and_those_that_are_no_cases_are_on_the_page() -> None:
-    ids = [one for one, _ in all_checks()]
-    assert len(set(ids)) == len(ids)
-    told = re.findall(r"^\| `([a-z-]+\.[a-z0-9-]+)` \|", (ROOT / "docs/grading.md").read_text(), re.MULTILINE)
-    assert told == [one for one in ids if not one.startswith("case.")]
-
-
-def test_clients_are_new_and_none_is_a_part_of_another() -> None:
-    clients = [new_client() for _ in range(200)]
-    assert all(one is other or one not in other for one in clients for other in clients)
 
 
 # --- deploy/grading/server.py

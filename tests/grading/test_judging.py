@@ -1,0 +1,33 @@
+"""What is judged: the sections and their checks."""
+
+from __future__ import annotations
+
+import re
+
+from herd_process import ROOT
+
+from proxyherd.cli.grade import SECTION_NAMES
+from proxyherd.grading import judging
+from proxyherd.grading.herds import GradedHerd
+from proxyherd.grading.servers import GradedServer, new_client
+
+
+def test_the_sections_of_the_command_line_are_those_that_are_judged() -> None:
+    assert tuple(section.name for section in judging.SECTIONS) == SECTION_NAMES
+
+
+def all_checks() -> list[tuple[str, str]]:
+    herd = GradedHerd([GradedServer("Ann", "127.0.0.1", 1)])
+    return [(one.id, one.title) for section in judging.SECTIONS for one in section.checks(herd)]
+
+
+def test_every_check_has_an_id_of_its_own_and_those_that_are_no_cases_are_on_the_page() -> None:
+    ids = [one for one, _ in all_checks()]
+    assert len(set(ids)) == len(ids)
+    told = re.findall(r"^\| `([a-z-]+\.[a-z0-9-]+)` \|", (ROOT / "docs/grading.md").read_text(), re.MULTILINE)
+    assert told == [one for one in ids if not one.startswith("case.")]
+
+
+def test_clients_are_new_and_none_is_a_part_of_another() -> None:
+    clients = [new_client() for _ in range(200)]
+    assert all(one is other or one not in other for one in clients for other in clients)
