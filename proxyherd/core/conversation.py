@@ -1,23 +1,24 @@
-"""One client's conversation as a state machine: a line, an answer, in order. No socket and no clock; time is an argument.
+"""One client's conversation as a state machine: a line, an answer, in order. It has no socket and no clock; time is an
+argument.
 
 OPEN ------(the server stops, or an HTTP request)--> DRAINING --(all is answered)--> LINGERING --> CLOSED
 OPEN, DRAINING ------(the client's end of stream)--> HALF_CLOSED --(all is answered)-------------> CLOSED
 
-OPEN         Lines are taken, a bounded number at once, and each gets one answer, in the order of the lines.
-DRAINING     Nothing more is heard. The lines received until then are answered, one without its LF is not.
-HALF_CLOSED  The client has said all. Everything received is answered, also a last line without its LF.
-LINGERING    This side has closed its sending half. What arrives is read and dropped, for a socket that is closed with
-             bytes unread is reset, and takes the answers with it that are under way.
-CLOSED       Nothing is taken or sent any more. What was sent before still leaves, unless the connection is aborted.
+OPEN         Lines are taken, a limited number at once. Each gets one answer, in the order of the lines.
+DRAINING     No more bytes are accepted. Complete lines received so far are answered.
+HALF_CLOSED  The client has sent everything. All of it is answered, also a last line without LF.
+LINGERING    This side has closed its sending half. What arrives is read and dropped: if a socket is closed with
+             unread bytes, it is reset, and answers on their way are lost.
+CLOSED       Nothing is taken or sent any more. Earlier answers still leave, unless the connection is aborted.
 
-- Only so much is received as can be answered: past the read-ahead, and behind an HTTP request, `reads` is False.
-- Nothing is taken while the client reads too slowly, or while `max_answers_outstanding` answers are owed.
-- Who has been quiet when the server stops is closed at once: nothing of it can be under way.
-- A slow reader, and a client that is idle while nothing waits for an answer, is aborted.
-- Inside TLS, the end of one direction is the end of both: the transport closes as soon as the client has.
+- `reads` is False beyond the read-ahead limit and after an HTTP request: only so much is received as can be answered.
+- No lines are taken while the client reads too slowly, or while `max_answers_outstanding` answers are owed.
+- A client that has been quiet when the server stops is closed at once: nothing of it can be on its way.
+- A slow reader is aborted, and so is a client that is idle while no answer is owed.
+- With TLS, the end of one direction ends both: the transport closes as soon as the client has closed.
 
-The shell around it reads while `reads` says so, lets a turn take lines while `more` says so, and asks for the `ending`
-after each call that may have brought one.
+The shell around it reads while `reads` is True, lets a turn take lines while `more` is True, and asks for the `ending`
+after each call that may have caused one.
 """
 
 from __future__ import annotations
@@ -32,27 +33,28 @@ from proxyherd.core.framing import LineFramer, Overlong
 from proxyherd.core.reply import Reply
 
 LINGER_SECONDS: Final = 0.5
-"""How long a lingering client is read, at least, unless it closes too. A phone that has just lost its network closes
-nothing, and until the server has gone and come back nobody is let in. Who has not taken all its answers keeps its time."""
+"""How long the server reads a lingering client at least, unless the client closes too. A phone that has just lost its
+network does not close. A restart takes that much longer. A client that has not received all its answers may take
+longer."""
 
 LOOK_SECONDS: Final = 0.05
-"""Between two looks at whether all that was written has left the process."""
+"""Between two checks whether all written bytes have left the process."""
 
 _READ_AHEAD: Final = 65_536
-"""Bytes received and not yet taken past which no more are read; more where a line may be longer."""
+"""Bytes received but not taken, beyond which no more are read; a longer line is still read to its end."""
 
 _QUIET_SECONDS: Final = 2.0
-"""How long after its last line a client is taken for busy when the server stops."""
+"""How long after its last line a client counts as busy when the server stops."""
 
 _UNFINISHED_SECONDS: Final = 5.0
-"""How long a line may stand without its LF before the log has an event. Packets of one line come sooner, also those that
-were lost on the way once or twice."""
+"""How long a line may lack its LF before there is a log event. Packets of one line arrive sooner, even if they are lost
+once or twice."""
 
 _BY_CLIENT: Final = "closed by client"
 
 
 class Stage(enum.IntEnum):
-    """Where a conversation stands; it only ever moves down this list."""
+    """The state of a conversation; it only moves down this list."""
 
     OPEN = 0
     DRAINING = 1
@@ -62,7 +64,7 @@ class Stage(enum.IntEnum):
 
 
 class Ending(enum.Enum):
-    """What the shell is to do to its connection."""
+    """What the shell must do with its connection."""
 
     HALF_CLOSE = "close the sending half behind what was sent, and look now and then whether all has left"
     CLOSE = "close behind what was sent"
@@ -93,38 +95,40 @@ class Conversation:
 
     def __init__(self, limits: Limits, *, tls: bool, now: float) -> None:
         self.stage = Stage.OPEN
-        self.reason = _BY_CLIENT  # why it has ended, or will have
+        self.reason = _BY_CLIENT  # why it has ended, or will end
         self.owed: deque[tuple[bytes | Overlong, Reply]] = deque()
-        self.reads = True  # whether the shell is to read on
-        self.more = False  # whether something may be there to be taken
+        self.reads = True  # whether the shell must read on
+        self.more = False  # whether there may be lines to take
         self._limits = limits
         self._tls = tls
         self._framer = LineFramer(limits.max_line_bytes, ends_at_http=True)
         self._read_ahead = max(_READ_AHEAD, 2 * limits.max_line_bytes)
-        self._asks = False  # lines were taken, and are neither answered nor owed an answer yet
+        self._asks = False  # lines were taken that are neither answered nor in `owed`
         self._heard = now  # the last line
         self._blocked_since: float | None = None  # the client has been reading too slowly
-        self._unsent = 0  # bytes, when last looked at
+        self._unsent = 0  # bytes, at the last check
         self._unfinished_since = 0.0  # when a line without LF was first seen; infinity: the log has one
         self._ending: Ending | None = None
         self._was_out = False
 
     @property
     def gone(self) -> bool:
-        """Whether nobody is there any more to be answered."""
+        """Whether the client is no longer there to get answers."""
         return self.stage >= Stage.LINGERING
 
     # What arrives. -------------------------------------------------------------------------------------------
 
     def receive_data(self, data: bytes) -> None:
-        """Take in what arrived."""
+        """Accept bytes that arrived."""
         if self.stage is Stage.OPEN:
             if self._framer.receive(data) > self._read_ahead:
                 self.reads = False
             self.more = True
 
     def receive_eof(self) -> bool:
-        """The client has closed its sending half. Return whether the shell keeps its own open, for answers."""
+        """Note that the client has closed its sending half. Return whether the shell must keep its own half open, for
+        answers.
+        """
         stays = not self._tls and self.stage is not Stage.CLOSED
         if self.stage is Stage.LINGERING:
             self._end(Stage.CLOSED, Ending.CLOSE)
@@ -134,16 +138,16 @@ class Conversation:
         return stays
 
     def pause_writing(self, now: float) -> None:
-        """The client reads too slowly: take none of its lines for now."""
+        """Note that the client reads too slowly: take none of its lines for now."""
         self._blocked_since = now
 
     def resume_writing(self) -> None:
-        """The client has caught up with reading."""
+        """Note that the client has caught up with reading."""
         self._blocked_since = None
         self.more = True
 
     def lose(self, *, broken: bool) -> None:
-        """The connection is no more; `broken`: not by a close."""
+        """Note that the connection has ended; `broken`: not by a close."""
         self.stage = Stage.CLOSED
         if broken and self.reason == _BY_CLIENT:
             self.reason = "broken by client"
@@ -151,7 +155,7 @@ class Conversation:
     # Lines and their answers. --------------------------------------------------------------------------------
 
     def take(self, most: int, now: float) -> list[bytes | Overlong]:
-        """Return up to `most` lines to answer now, and one more at the end of the stream."""
+        """Return up to `most` lines to answer now, and the last one at the end of the stream."""
         self.more = False
         if self._blocked_since is not None or self.stage >= Stage.LINGERING:
             return []
@@ -182,21 +186,21 @@ class Conversation:
             self.reason = "HTTP request"
 
     def answer(self, answers: list[bytes]) -> bytes:
-        """Answer what was taken, where nothing else is owed. Return what is to be sent."""
+        """Answer the lines that were taken, if no other answer is owed. Return the bytes to send."""
         self._asks = False
         if not answers or self.stage >= Stage.LINGERING:
             return b""
         return b"\n".join([*answers, b""])
 
     def owe(self, commands: Iterable[tuple[bytes | Overlong, Reply]]) -> None:
-        """Take note of what was taken, whose answers stand in their replies, or will."""
+        """Note the lines that were taken, whose answers are in their replies now or later."""
         self.owed.extend(commands)
         self._asks = False
 
     def release(self) -> tuple[list[tuple[bytes | Overlong, Reply]], bytes]:
-        """Let out the answers that are there, in order: return their commands, and what is to be sent.
+        """Send the answers that are ready, in order. Return their commands, and the bytes to send.
 
-        Those to a client that has gone are returned too: what it asked for was done, and the log tells it.
+        Answers to a client that has left are returned too: its commands were executed, and must be logged.
         """
         owed = self.owed
         answers: list[bytes] = []
@@ -215,13 +219,13 @@ class Conversation:
     # The clock, and the end. ---------------------------------------------------------------------------------
 
     def drain(self) -> None:
-        """The server stops: hear no more, and end when all that was received is answered."""
+        """The server stops: accept no more, and close when everything received is answered."""
         self.stage = max(self.stage, Stage.DRAINING)
         self.reason = "server stops"
         self.more = True
 
     def give_up(self, reason: str) -> list[tuple[bytes | Overlong, Reply]]:
-        """End without the answers that are owed; return their commands."""
+        """Close without the answers that are owed; return their commands."""
         unanswered = list(self.owed)
         self.owed.clear()
         closes = self._tls and self.stage is Stage.HALF_CLOSED
@@ -231,15 +235,15 @@ class Conversation:
         return unanswered
 
     def abort(self, reason: str) -> None:
-        """End at once."""
+        """Close at once."""
         self.reason = reason
         self._end(Stage.CLOSED, Ending.ABORT)
 
     def check(self, now: float, unsent: int) -> tuple[int, float] | None:
-        """Abort where the client is idle or does not read; `unsent`: bytes that it has yet to take. Call a few times
+        """Abort if the client is idle or does not read; `unsent`: bytes that it has not received yet. Call a few times
         within each of the limits.
 
-        Return bytes and seconds of a line that has waited for its LF for long, once: its client may wait for an answer.
+        If a line has waited long for its LF, return its bytes and seconds, once: its client may wait for an answer.
         """
         if self._blocked_since is not None:
             if unsent < self._unsent:
@@ -258,7 +262,7 @@ class Conversation:
         return None
 
     def ending(self, now: float) -> Ending | None:
-        """Return what is to be done to the connection now, once. Call when what is to be sent was sent."""
+        """Return what to do with the connection now, once. Call after sending what was to be sent."""
         if not self._waits and not (self._blocked_since is not None and self._framer.waiting):
             if self.stage is Stage.HALF_CLOSED:
                 self._end(Stage.CLOSED, Ending.CLOSE)
@@ -271,16 +275,16 @@ class Conversation:
         return ending
 
     def has_left(self, *, out: bool) -> bool:
-        """Return whether a lingering connection is to be aborted, which cuts nothing off: the system delivers the rest.
-        Call every LOOK_SECONDS; `out`: whether nothing waits in this process.
+        """Return whether a lingering connection can be aborted without loss, because the system delivers the rest. Call
+        every LOOK_SECONDS; `out`: whether nothing waits in this process.
         """
-        # Twice: of a socket that takes more only since a moment ago, the buffer below TLS may not be empty yet.
+        # Twice: if a socket has only just begun to accept bytes again, the buffer below TLS may not be empty yet.
         has_left, self._was_out = out and self._was_out, out
         return has_left
 
     @property
     def _waits(self) -> bool:
-        """Whether something received may yet be taken, or is yet to be answered."""
+        """Whether received bytes can still be taken, or are still to be answered."""
         return self.more or self._asks or bool(self.owed)
 
     def _linger(self) -> None:

@@ -1,8 +1,8 @@
 """Queries that came before their server was ready, and must wait.
 
 Each waits for news of its client, or until `release` makes all of them due: when the replay has ended, and when the
-server is ready. Those that are due are taken out so many at a time that nobody is held up. Their number and their bytes
-are bounded: past a bound, those of connections that are gone are dropped, and then more are refused.
+server is ready. Due queries are taken out in portions, so that others need not wait. Their number and bytes are
+limited. At a limit, queries of connections that have ended are dropped; then further ones are refused.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from proxyherd.core.reply import Reply
 from proxyherd.core.sizes import SIZES, Sizes
 
 _REFUSED: Final = 16
-"""The part of all that may wait, as its divisor, that is refused between two searches for queries of connections that are gone."""
+"""A divisor: this part of all that may wait is refused between two searches for queries of ended connections."""
 
 
 class Asker(Protocol):
-    """Who has asked a query: a client's connection."""
+    """Who has sent a query: a client's connection."""
 
     @property
     def gone(self) -> bool:
-        """Whether nobody is there any more to be answered."""
+        """Whether the client is no longer there to get an answer."""
 
 
 C = TypeVar("C", bound=Asker)
@@ -33,7 +33,7 @@ EarlyQuery: TypeAlias = tuple[C, bytes, Reply]
 
 
 class EarlyQueries(Generic[C]):
-    """The queries of one server that wait, by the client that they are about."""
+    """The waiting queries of one server, by their clients."""
 
     def __init__(self, sizes: Sizes = SIZES) -> None:
         self._most, self._most_bytes = sizes.early_queries, sizes.early_query_bytes
@@ -41,7 +41,7 @@ class EarlyQueries(Generic[C]):
         self._due: deque[EarlyQuery[C]] = deque()
         self._left: list[EarlyQuery[C]] = []
         self._count = self._bytes = 0  # of those that wait or are due
-        self._refusing = 0  # as many are refused before the next search for those that left
+        self._refusing = 0  # this many are refused before the next search for ended connections
 
     def __bool__(self) -> bool:
         return self._count > 0 or bool(self._left)
@@ -57,7 +57,7 @@ class EarlyQueries(Generic[C]):
         return bool(self._left)
 
     def add(self, connection: C, line: bytes, reply: Reply) -> bool:
-        """Let a query wait; False if there is no room for it."""
+        """Let a query wait; return False if there is no room for it."""
         full = self._count >= self._most or self._bytes + len(line) > self._most_bytes
         if full and not self._make_room(len(line)):
             return False
@@ -68,7 +68,7 @@ class EarlyQueries(Generic[C]):
         return True
 
     def known(self, news: Iterable[News]) -> list[EarlyQuery[C]]:
-        """Take out those about clients that these news are about."""
+        """Take out the queries about clients in these news."""
         taken: list[EarlyQuery[C]] = []
         for one in news:
             if one.client in self._waiting:
@@ -76,16 +76,16 @@ class EarlyQueries(Generic[C]):
         return self._out(taken)
 
     def release(self) -> None:
-        """Let all that wait be due."""
+        """Make all waiting queries due."""
         self._due.extend(chain.from_iterable(self._waiting.values()))
         self._waiting.clear()
 
     def due(self, most: int) -> list[EarlyQuery[C]]:
-        """Take out up to `most` of those that are due."""
+        """Take out up to `most` due queries."""
         return self._out([self._due.popleft() for _ in range(min(most, len(self._due)))])
 
     def left(self) -> list[EarlyQuery[C]]:
-        """Take out those that were dropped because their connections are gone."""
+        """Take out the queries that were dropped because their connections have ended."""
         left, self._left = self._left, []
         return left
 
@@ -95,8 +95,8 @@ class EarlyQueries(Generic[C]):
         return taken
 
     def _make_room(self, size: int) -> bool:
-        """Drop the queries of connections that are gone; return whether that has made room for so many bytes. It costs as
-        much as all that wait, so many queries are refused between two searches that have found few.
+        """Drop the queries of ended connections; return whether this made room for so many bytes. It searches all waiting
+        queries. So after a search that has found few, many queries are refused before the next search.
         """
         if self._refusing:
             self._refusing -= 1
@@ -118,7 +118,7 @@ class EarlyQueries(Generic[C]):
 
 
 def _split(queries: Iterable[EarlyQuery[C]]) -> tuple[list[EarlyQuery[C]], list[EarlyQuery[C]]]:
-    """Return the queries whose connections are here, and those whose connections are gone."""
+    """Return the queries whose connections are open, and those whose connections have ended."""
     here: list[EarlyQuery[C]] = []
     gone: list[EarlyQuery[C]] = []
     for query in queries:

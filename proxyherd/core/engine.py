@@ -1,4 +1,4 @@
-"""What a turn wants of an engine, which stores reports and looks up questions; and of a client's connection."""
+"""What a turn needs from an engine, which stores reports and looks up queries; and from a client's connection."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from proxyherd.core.rules import Judged, Rules
 
 
 class Client(Protocol):
-    """What a turn wants of a client's connection."""
+    """What a turn needs from a client's connection."""
 
     name: str
     label: bytes  # the name, for the log
@@ -23,47 +23,47 @@ class Client(Protocol):
 
     @property
     def owed(self) -> Sized:
-        """What `release` has not returned yet."""
+        """The commands that `release` has not returned yet."""
 
     @property
     def gone(self) -> bool:
-        """Whether nobody is there any more to be answered."""
+        """Whether the client is no longer there to get answers."""
 
     def take(self, most: int, now: float) -> list[bytes | Overlong]:
         """Return lines to answer now."""
 
     def answer(self, answers: list[bytes]) -> None:
-        """Write the answers to what was taken, in one write, where nothing else is owed."""
+        """Write the answers to the lines that were taken, in one write, if no other answer is owed."""
 
     def owe(self, commands: Iterable[tuple[bytes | Overlong, Reply]]) -> None:
-        """Take note of commands whose answers stand in their replies, or will."""
+        """Note commands whose answers are in their replies now or later."""
 
     def release(self) -> list[tuple[bytes | Overlong, Reply]]:
-        """Write the answers that are there, in order, in one write; return them."""
+        """Write the answers that are ready, in order, in one write; return them."""
 
     def give_up(self, reason: str) -> list[tuple[bytes | Overlong, Reply]]:
         """Close without the answers that are owed; return their commands."""
 
     def fail(self) -> None:
-        """End the connection at once, and forget it: something that was done for it has raised."""
+        """Close the connection at once, and forget it: work for it has raised an exception."""
 
 
 class Said(Struct, eq=False):
-    """What one client has said in a turn, as it was judged; and what the engine has made of it."""
+    """What one client has sent in a turn, as it was judged, and the engine's results."""
 
     client: Client
     lines: list[bytes | Overlong]
-    reports: list[Report]  # that the lines begin with
+    reports: list[Report]  # with which the lines begin
     others: list[Judged]  # behind those
-    stored: int = 0  # so many reports, from the first on, are stored by now
+    stored: int = 0  # this many reports, from the first on, are stored by now
     replies: Sequence[Reply] = ()  # to the other lines; one with neither answer nor entry waits
-    error: Exception | None = None  # which this client's lines have raised
+    error: Exception | None = None  # that this client's lines have raised
 
 
 class Settled(Struct):
-    """What a turn ends with: whose replies have waited for the engine, and wait no more; which of them wait for Places now;
-    who is to be let go without an answer, with the reason; what is worth a line in the log; and whether there is
-    something left for another turn.
+    """The results of a turn: clients whose replies no longer wait for the engine; replies that now wait for Places;
+    clients to close without an answer, with the reason; events for the log; and whether something is left for another
+    turn.
     """
 
     clients: Iterable[Client] = ()
@@ -74,39 +74,41 @@ class Settled(Struct):
 
 
 class Keeper(Protocol):
-    """What an engine has that stores reports in the turn in which they come, and must keep them before they are answered.
-    A turn calls `keep` between the engine's `decide` and its `end`.
+    """The part of an engine that stores reports in the turn in which they arrive, and must keep them before they are
+    answered. A turn calls `keep` between the engine's `decide` and `end`.
     """
 
     def keep(self, done: Callable[[bool], None]) -> bool | None:
-        """Keep what this turn has stored; return whether its reports are kept, or None where that is not known yet: then
-        call `done` with it later.
+        """Keep what this turn has stored. Return whether its reports are kept, or None if that is not known yet; then
+        `done` is called with the result later.
         """
 
     def undo(self) -> None:
-        """Take back this turn's reports, which could not be kept; all that clients have said is decided again."""
+        """Remove this turn's reports, which could not be kept; all lines of clients are decided again."""
 
 
 class Engine(Protocol):
-    """Where reports are stored and questions looked up. A turn calls, in this order: `begin`, `decide`, `end`."""
+    """Stores reports and looks up queries. A turn calls, in this order: `begin`, `decide`, `end`."""
 
     rules: Rules
 
     @property
     def keeper(self) -> Keeper | None:
-        """Who keeps what was stored at once, None where nothing is."""
+        """The part that keeps stored reports, or None if the engine stores nothing at once."""
 
     @property
     def full(self) -> bool:
-        """Whether so much waits for the engine that clients are to wait too."""
+        """Whether so much waits for the engine that clients must wait too."""
 
     def begin(self, now: float, received: int, lately: int) -> None:
-        """Take in what came otherwise than from clients; `received`: nanoseconds of POSIX time; `lately`: how many lines
-        clients have said in the latest turn with any, 0 where that is a while ago.
+        """Handle what came from elsewhere than from clients. `received`: nanoseconds of POSIX time. `lately`: how many
+        lines clients have sent in the latest turn with any, 0 if that was long ago.
         """
 
     def decide(self, said: Sequence[Said]) -> None:
-        """Store what is to be stored and look up what is asked for, or let it wait."""
+        """Store the reports and look up the queries, or let them wait."""
 
     def end(self, now: float) -> Settled:
-        """Tell those who must know before the clients have their answers; return what else there is."""
+        """Send updates to those who must have them before the clients get their answers; return the results
+        of the turn.
+        """

@@ -1,4 +1,4 @@
-"""Bounds on what is logged: nobody fills the log, and so erases it, with what costs nothing."""
+"""Limits of what is logged: nobody can fill the log, and so erase it, with events that cost nothing."""
 
 from __future__ import annotations
 
@@ -10,22 +10,21 @@ _REFILL_SECONDS: Final = 6.0
 _BURST: Final = 10
 
 COMMANDS_BURST: Final = 2_000
-"""Commands that changed nothing, of all clients, that are logged one by one: at once, and then one a second. Each takes
-up to 2.3 KB of log.
-"""
+"""Commands without effect, of all clients, that are logged one by one: this many at once, and then one a second. Each
+takes up to 2.3 KB of log."""
 
 ADDRESS_BURST: Final = 1_000
-"""Likewise, of one address: one flooder leaves some for others."""
+"""The same for one address, so that one flooder leaves some for others."""
 
 _MOST_ADDRESSES: Final = 1_024
-"""Addresses whose left out commands are counted apart."""
+"""Addresses whose left out commands are counted separately."""
 
 SHOWN_ADDRESSES: Final = 10
 
 
 class Limiter:
-    """Decides which events of one kind are logged: a burst, then one in so many seconds, and one that says the same
-    as the last only after so many.
+    """Decides which events of one kind are logged: a burst, then one in so many seconds. A repetition of the last one is
+    logged only after a longer time.
     """
 
     __slots__ = ("_at", "_burst", "_left_out", "_refill", "_repeat", "_said", "_said_at", "_tokens")
@@ -42,7 +41,7 @@ class Limiter:
         self._left_out = 0
 
     def pass_on(self, reason: str, now: float) -> int | None:
-        """Return how many were left out before this one, or None to leave this one out too."""
+        """Return how many were left out before this one, or None if this one is left out too."""
         self._tokens = min(self._burst, self._tokens + (now - self._at) / self._refill)
         self._at = now
         repeats = reason == self._said and now < self._said_at + self._repeat
@@ -56,9 +55,9 @@ class Limiter:
 
 
 class CommandLimiter:
-    """Decides which of the commands that changed nothing are logged one by one, and counts the others.
+    """Decides which commands without effect are logged one by one, and counts the others.
 
-    No clock is read for a command: `refill` gives back what may be logged, as time passes.
+    It reads no clock for a command: `refill` raises the limits again as time passes.
     """
 
     def __init__(self) -> None:
@@ -68,7 +67,7 @@ class CommandLimiter:
         self._addresses: Counter[str] = Counter()
 
     def passes(self, client: str, kind: str, outcome: str) -> bool:
-        """Whether a command of this client, address and port, is to be logged; it is counted if not."""
+        """Whether a command of this client (address and port) is logged; if not, it is counted."""
         address = client.rpartition(":")[0]
         logged = self._logged.get(address, 0.0)
         if logged <= ADDRESS_BURST - 1 and self._left >= 1:
@@ -89,7 +88,7 @@ class CommandLimiter:
         }
 
     def take_left_out(self) -> tuple[dict[str, int], dict[str, int]]:
-        """Return how many were left out since the last time: by kind and outcome, and by address, of those who sent
+        """Return how many were left out since the last time: by kind and outcome, and by address for those that sent
         most.
         """
         outcomes = {f"{kind} {outcome}": count for (kind, outcome), count in self._outcomes.items()}

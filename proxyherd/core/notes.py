@@ -1,6 +1,6 @@
-"""What happens to a server that is worth a log line or a metric, told by the pure core.
+"""Events of a server for the log and the metrics, noted by the pure core.
 
-The core has no log. It leaves these, and the shell turns them into events and figures.
+The core has no log. It leaves these notes, and the shell turns them into events and figures.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ FROM_THE_FUTURE: Final = (
 """Why a neighbour's line was skipped."""
 
 REPLACED: Final = "replaced by a newer link"
-"""Why a live link ended: the neighbour, or another server of its name, has proved itself on a new connection."""
+"""Why a live link ended: the neighbour, or another server with its name, has authenticated on a new connection."""
 
 
 class LinkUp(Struct, frozen=True):
-    """A neighbour has proved itself."""
+    """A neighbour has authenticated."""
 
     neighbour: str
     dialled: bool
@@ -34,7 +34,7 @@ class LinkDown(Struct, frozen=True):
 
 
 class LinkFailed(Struct, frozen=True):
-    """A connection ended before it was proved; the neighbour is who it claimed or was meant to be."""
+    """A connection ended before it was authenticated; the neighbour is the one that was dialled or claimed."""
 
     neighbour: str | None
     dialled: bool
@@ -42,8 +42,8 @@ class LinkFailed(Struct, frozen=True):
 
 
 class Heard(Struct, frozen=True):
-    """A batch of live updates came from a neighbour. `late`, where any of it was news: the nanoseconds since a server
-    took the first such report, by that server's clock and this one's.
+    """A batch of live updates came from a neighbour. `late`, if any of it was news: the nanoseconds since a server took
+    the first such report, by that server's clock and this one's.
     """
 
     neighbour: str
@@ -53,14 +53,14 @@ class Heard(Struct, frozen=True):
 
 
 class Flooded(Struct, frozen=True):
-    """A batch of updates went to a neighbour."""
+    """A batch of updates was sent to a neighbour."""
 
     neighbour: str
     clients: list[bytes]
 
 
 class Skipped(Struct, frozen=True):
-    """A neighbour sent a line that is no AT line, or one that the table has no room for."""
+    """A neighbour sent a line that is not an AT line, or for which the table has no room."""
 
     neighbour: str
     line: bytes
@@ -68,7 +68,7 @@ class Skipped(Struct, frozen=True):
 
 
 class CaughtUp(Struct, frozen=True):
-    """A walk has ended: how many lines came, how many of them were news."""
+    """A walk has ended: the number of lines that came, and how many of them were news."""
 
     neighbour: str
     lines: int

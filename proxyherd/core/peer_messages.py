@@ -1,8 +1,8 @@
-"""What linked servers say to each other beside AT lines: the structs, and their form on the wire.
+"""The messages between linked servers, except AT lines: the structs, and their form on the wire.
 
-One message is one line: a word, and operands behind single spaces. Numbers are lower-case hexadecimal, nodes of
-the digest tree are named by their digits (the root by `-`), hashes are sixteen digits each with nothing between.
-A BATCH is followed by as many AT lines as it says. A line that is none of these raises Misspoken.
+One message is one line: a word, and operands separated by single spaces. Numbers are lower-case hexadecimal. Nodes of
+the digest tree are named by their digits (the root by `-`). Hashes have sixteen digits each, without separators. A
+BATCH is followed by as many AT lines as it says. Any other line raises Misspoken.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ _MOST_LINES: Final = 1 << 32
 
 
 class Proved(Struct, frozen=True):
-    """The other has proved who it is; the link is live."""
+    """The other side has authenticated; the link is live."""
 
 
 class Updates(Struct, frozen=True):
-    """AT lines, in the order they came; `caught_up` if they answer a catch-up, else live."""
+    """AT lines in the order of arrival; `caught_up` if they answer a request, otherwise live."""
 
     ats: list[At]
     caught_up: bool
 
 
 class AskDigests(Struct, frozen=True):
-    """Wanted: the digests of this node's children."""
+    """A request for the digests of this node's children."""
 
     node: str
 
@@ -44,21 +44,23 @@ class Digests(Struct, frozen=True):
 
 
 class AskLeaf(Struct, frozen=True):
-    """Wanted: the lines of this leaf whose hashes are not among these."""
+    """A request for the lines of this leaf whose hashes are not among these."""
 
     leaf: int
     known: frozenset[int]
 
 
 class AskRange(Struct, frozen=True):
-    """Wanted: the lines of all leaves from `first` up to `last`, a batch of them."""
+    """A request for a batch of the lines of all leaves from `first` up to, but not including, `last`."""
 
     first: int
     last: int
 
 
 class BatchHeader(Struct, frozen=True):
-    """The lines wanted of the leaves from `first` up to `next`: this many."""
+    """The number of lines that follow: the requested lines of the leaves from `first` up to, but not
+    including, `next`.
+    """
 
     first: int
     next: int
@@ -66,11 +68,11 @@ class BatchHeader(Struct, frozen=True):
 
 
 class Done(Struct, frozen=True):
-    """The other lacks nothing (any more) of what this side had when it began to ask."""
+    """The other side has everything that this side had when it began to ask."""
 
 
 class Changed(Struct, frozen=True):
-    """The other has caught up elsewhere and asks to be asked again."""
+    """The other side has caught up elsewhere, and wants to be asked again."""
 
 
 Request: TypeAlias = AskDigests | AskLeaf | AskRange
@@ -78,11 +80,11 @@ LinkEvent: TypeAlias = Proved | Updates | Malformed | Request | Digests | BatchH
 
 
 class Misspoken(Exception):  # noqa: N818 - their fault, not an error of ours
-    """The other broke the protocol; the text says how."""
+    """The other side broke the protocol; the text says how."""
 
 
 def parse_message(line: bytes, depth: int = SIZES.depth) -> Request | Digests | BatchHeader | Done | Changed:
-    """Parse a line that is no AT line, where trees have this depth; of a BATCH, `lines` are still to come. Raises
+    """Parse a line that is not an AT line; trees have this depth. The `lines` of a BATCH are still to come. Raises
     Misspoken.
     """
     leaves: int = FANOUT**depth
@@ -126,7 +128,7 @@ def write_message(message: Request | Digests | BatchHeader | Done | Changed) -> 
 
 
 def plain(words: bytes) -> str:
-    """Make what a stranger sent fit for a log line: bounded, and nothing in it hidden."""
+    """Make a stranger's bytes fit for a log line: limited in length, and without invisible characters."""
     return escaped(words[:200])
 
 

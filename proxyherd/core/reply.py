@@ -1,4 +1,4 @@
-"""What becomes of one command: how it is counted, and what is answered."""
+"""The result of one command: how it is counted, and its answer."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from proxyherd.core.messages import Entry, Whatsat
 
 
 class Reply(Struct, gc=False):
-    """What becomes of one command. `answer` has no LF, and is None while it must wait: for Places where
-    `entry` is there, else for the engine.
+    """The result of one command. `answer` has no LF, and is None while it must wait: for Places if there is an `entry`,
+    otherwise for the engine.
     """
 
     kind: str
@@ -22,5 +22,5 @@ class Reply(Struct, gc=False):
 
 
 def leave(reply: Reply) -> None:
-    """Answer nobody: the client has gone."""
+    """Note that nobody gets an answer, because the client has left."""
     reply.outcome, reply.answer, reply.entry = "left", b"", None

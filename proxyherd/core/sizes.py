@@ -1,6 +1,6 @@
-"""How much is done at once, and how large the digest tree is: what no operator sets.
+"""How much is done at once, and how large the digest tree is. Operators don't set these.
 
-A server has the defaults. The simulation takes smaller sizes, so that a small herd goes through all of the code.
+A server uses the defaults. The simulation uses smaller sizes, so that a small herd runs all of the code.
 """
 
 from __future__ import annotations
@@ -20,38 +20,36 @@ class Sizes(Struct, frozen=True):
     """Digits of a leaf's name: 2 or 4."""
 
     batch_bytes: int = 65_536
-    """Of a catch-up batch: a few milliseconds to learn, so that live updates and clients come between."""
+    """The size of a catch-up batch. It takes a few milliseconds to learn, so that live updates and clients can come in
+    between."""
 
     slice_lines: int = 4_096
-    """Lines hashed in one slice of a sweep: about two milliseconds."""
+    """Lines that one slice of a sweep hashes: about two milliseconds."""
 
     window: int = 16
-    """Catch-up requests under way at once: enough to hide the way there and back, few enough to leave room for
-    updates.
-    """
+    """Outstanding catch-up requests: enough to hide the round trip, few enough to leave room for updates."""
 
     client_lines: int = 64
-    """Lines of one client in one turn: who sends more at once waits for others in between."""
+    """Lines of one client in one turn; a client that sends more lets others in between."""
 
     turn_lines: int = 512
-    """Lines of all clients in one turn: some five milliseconds."""
+    """Lines of all clients in one turn: about five milliseconds."""
 
     peer_lines: int = 1_024
-    """Lines of all peers in one turn in which no client waits: some five milliseconds."""
+    """Lines of all peers in one turn in which no client waits: about five milliseconds."""
 
     peer_lines_beside_clients: int = 64
-    """Lines of all peers in one turn at least, where clients are about: a neighbour's flood then holds up each of their
-    answers by less than a millisecond.
-    """
+    """The least number of peers' lines in a turn while clients are active: a neighbour's flood then delays each of their
+    answers by less than a millisecond."""
 
     early_queries: int = 65_536
-    """Queries that wait at once, before they can be answered: some 30 MiB, beside their own bytes."""
+    """Queries that wait at once before they can be answered: about 30 MiB, besides their own bytes."""
 
     early_query_bytes: int = 16 << 20
-    """Bytes of their lines: a client ID may have thousands."""
+    """Bytes of the lines of these queries: a client ID may have thousands."""
 
     look_ups: int = 512
-    """Of those, how many are looked up again in one turn: some two milliseconds."""
+    """How many of them are looked up again in one turn: about two milliseconds."""
 
     @property
     def leaves(self) -> int:
@@ -61,4 +59,4 @@ class Sizes(Struct, frozen=True):
 
 
 SIZES: Final = Sizes()
-"""Those of a server."""
+"""The sizes of a server."""
