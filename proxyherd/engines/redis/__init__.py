@@ -1,21 +1,21 @@
 """The engine `redis`: the table in a Redis Cluster, and servers without state in front of it.
 
-- `layout`: which key and value a report has, and which tag a client belongs to
-- `commands`: how calls are spelled to Redis
-- `function.lua`: what Redis does with them
-- `batch`: what goes to one master at once
-- `shard`: one master, and at most one batch in flight to it
+- `layout`: the key and value of a report, and the tag of a client
+- `commands`: calls in Redis' protocol
+- `function.lua`: what Redis executes
+- `batch`: what is sent to one master at once
+- `shard`: one master, with at most one batch under way
 - `opening`: a connection to a master, checked before it is used
 - `sealing`: the end of a batch, and what it proves
-- `lookout`, `views`: who is master of what, as several nodes say
-- `routes`: which master a tag's wishes go to
+- `lookout`, `views`: the masters, as several nodes report them
+- `routes`: the master that gets the commands of a tag
 - `backlog`: how much waits, and when that is too much
-- `outcomes`: what came of them, until a turn lets it out
-- `engine`: what a turn wants of it all
+- `outcomes`: the results, until a turn sends the answers
+- `engine`: what a turn needs of all this
 - `backend`: all of it put together, for the daemon
 
-Three rules make an answer true. A batch ends with a write of its own, the seal, and with WAIT: only what a replica has
-acknowledged was done by a master that still is one, so neither a report nor a look-up is believed before. Whatever did
-not come back so is done again, on whoever is master then, which changes nothing if it had been done. And what one
-connection has asked about one client is done in its order, since a tag's calls go one after another.
+Three rules make answers correct. 1. A batch ends with a write of its own, the seal, and with WAIT. If a replica has
+acknowledged the seal, the master is still a master; before that, neither reports nor look-ups are believed. 2.
+Everything else is repeated, on the node that is master then; repeating a command that was executed changes nothing. 3.
+Commands of one connection about one client are executed in order, because a tag's calls follow one another.
 """

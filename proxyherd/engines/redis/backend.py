@@ -1,4 +1,4 @@
-"""The engine `redis`, put together: it has no state, and knows where the cluster has it."""
+"""The engine `redis`, put together. It has no state of its own; its state is in the cluster."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from proxyherd.engines.redis.opening import Opener
 from proxyherd.telemetry.observer import Observer
 
 _TICK_SECONDS: Final = 0.1
-"""Between two looks at what has waited too long."""
+"""The interval of checks for commands that have waited too long."""
 
 
 class RedisBackend:
-    """What the daemon starts and stops of the engine `redis`."""
+    """The parts of the engine `redis` that the daemon starts and stops."""
 
     def __init__(
         self, herd: Herd, server: Server, limits: Limits, observer: Observer, wake: Callable[[], None]
@@ -48,18 +48,18 @@ class RedisBackend:
         self._lookout.doubt()
 
     def start(self, spawn: Callable[[Coroutine[Any, Any, None]], object]) -> None:
-        """Begin what goes on in the background, as soon as clients are listened for."""
+        """Start the background work, as soon as the server listens for clients."""
         spawn(self._lookout.run())
         spawn(self._let_time_pass())
 
     async def _let_time_pass(self) -> None:
-        """Let time pass for what waits, for ever."""
+        """Let time pass for waiting commands, forever."""
         while True:
             await asyncio.sleep(_TICK_SECONDS)
             self.engine.tick(self._loop.time())
 
     def tick(self) -> bool:
-        """Return whether the start is over, whatever may be amiss now."""
+        """Return whether the start has ended, even if there is a problem now."""
         now = self._loop.time()
         self._started = self._started or not self.engine.routes.trouble() or now > self._patience
         return self._started
@@ -74,10 +74,12 @@ class RedisBackend:
         return "; ".join(filter(None, (trouble, self.engine.routes.full())))
 
     def renew(self, *_: object) -> None:
-        """There are no links; passwords and certificates are read for each connection to Redis anyway."""
+        """Do nothing: there are no links, and passwords and certificates are read for each connection to Redis."""
 
     def figures(self) -> dict[str, int]:
-        """Note the figures that are not counted as things happen; return those for the log line that says ready."""
+        """Set the metrics that are not counted by events; return the figures for the log line that says the server is
+        ready.
+        """
         masters = self.engine.routes.masters
         self._observer.cluster.state(
             len(masters),
@@ -88,8 +90,8 @@ class RedisBackend:
         return {"masters": len(masters)}
 
     async def stop(self, clients_gone: Awaitable[None], _: float) -> None:
-        """Let go of the masters when clients need them no more: what waits has a deadline of its own, and what was
-        answered is with the masters.
+        """Close the connections to masters when clients need them no more. Waiting commands have a deadline of their own,
+        and answered reports are with the masters.
         """
         await clients_gone
         await self.engine.close()

@@ -1,7 +1,7 @@
 """How much waits for a cluster, and when that is too much.
 
-What waits for masters that can be had is bounded by reading clients no more until it is less. What waits for those that
-cannot be had is bounded by giving up what comes next for them, so that it holds up nobody else.
+If too much waits for masters that are available, the server stops reading clients for a while. If too much waits for
+masters that are not available, further commands for them are given up, so that they delay nobody else.
 """
 
 from __future__ import annotations
@@ -14,58 +14,58 @@ from proxyherd.engines.redis.routes import Routes
 
 _FULL_WISHES: Final = 8_192
 _FULL_BYTES: Final = 8_388_608
-"""What may wait for masters that can be had, and bytes of lines that asked for it. It takes four times its lines."""
+"""How many commands may wait for available masters, and bytes of their lines. Memory is four times the lines."""
 
 _PARKED_WISHES: Final = 65_536
 _PARKED_BYTES: Final = 16_777_216
-"""Likewise for masters that cannot be had, or may be hanging."""
+"""The same for masters that are not available or may hang."""
 
 
 _SLOW_SECONDS: Final = 0.05
-"""From which age of its batch on a master may be one that hangs: nobody else is to wait for it."""
+"""The age of a batch from which its master may hang; then nobody else must wait for it."""
 
 
 class Load(NamedTuple):
-    """So many wishes, and bytes of the lines that asked for them."""
+    """The number of wishes, and the bytes of their lines."""
 
     wishes: int
     size: int
 
     def exceeds(self, wishes: int, size: int) -> bool:
-        """Whether it is more than one of these."""
+        """Whether it exceeds one of these limits."""
         return self.wishes > wishes or self.size > size
 
 
 class Backlog:
-    """What waits. `queues` has it by tag."""
+    """The wishes that wait; `queues` has them by tag."""
 
     def __init__(self, queues: list[list[Wish]], routes: Routes) -> None:
         self.wishes = 0
         self.size = 0
-        """Bytes of the lines that asked for them."""
+        """Bytes of their lines."""
         self.crowded = False
-        """Whether so much waits for masters that cannot be had that no more may."""
+        """Whether no more may wait for masters that are not available."""
         self.clock: float
         """Seconds of the loop's clock."""
         self._queues = queues
         self._routes = routes
-        self._parked = Load(0, 0)  # for masters that cannot be had, as last counted
-        self._slow = Load(0, 0)  # for masters that may be hanging
-        self._told_full = False  # and whoever was told waits to be woken
+        self._parked = Load(0, 0)  # for masters that are not available, at the last count
+        self._slow = Load(0, 0)  # for masters that may hang
+        self._told_full = False  # and a client must be woken later
 
     def remember(self, wishes: Sequence[Wish]) -> None:
-        """Count in wishes that wait again."""
+        """Count wishes that wait again."""
         self.wishes += len(wishes)
         self.size += size_of(wishes)
 
     def forget(self, wishes: Sequence[Wish]) -> None:
-        """Count out wishes that wait no more."""
+        """Stop counting wishes that no longer wait."""
         self.wishes -= len(wishes)
         self.size -= size_of(wishes)
 
     @property
     def full(self) -> bool:
-        """Whether so much waits for masters that can be had that clients are to wait too."""
+        """Whether so much waits for available masters that clients must wait too."""
         if not self._is_full():
             return False
         self._count()  # it may have changed since
@@ -81,7 +81,7 @@ class Backlog:
         )
 
     def tick(self, now: float) -> bool:
-        """Let time pass; return whether it is full no more, and somebody waits to hear it."""
+        """Let time pass; return whether it is no longer full, and somebody waits for that."""
         self.clock = now
         self._count()
         self.crowded = self._parked.exceeds(_PARKED_WISHES, _PARKED_BYTES)

@@ -1,7 +1,7 @@
-"""What goes to one master at once, and what its replies say of each call.
+"""The commands that are sent to one master at once, and the results of their calls.
 
-A batch has calls of many tags. What fails of a tag takes everything behind it of the same tag with it: it is done again
-behind what failed, so that one connection's report is seen by its question whatever happens.
+A batch has calls for many tags. If a call fails, all later ones of its tag are repeated too, behind it. So a
+connection's query always sees its earlier report.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from proxyherd.engines.redis.commands import ASKING, head_of_questions, head_of_
 
 
 class Asked(Reply, gc=False):
-    """A reply that waits for the cluster: its key and value, as they are sent, and the AT line that a report is
-    answered with; a question has neither value nor line. `since`: seconds of the loop's clock. `expires`: as it is
-    sent, empty for never.
+    """A reply that waits for the cluster: its key and value as they are sent, and the AT line with which a report is
+    answered; a query has neither value nor line. `since`: seconds of the loop's clock. `expires`: as it is sent, empty
+    for never.
     """
 
     key: bytes = b""
@@ -29,17 +29,17 @@ class Asked(Reply, gc=False):
 
 
 Wish: TypeAlias = "tuple[Client, Asked, bytes]"
-"""One thing to be done: for whom, what, and the line that asked for it."""
+"""One command to execute: for which client, what, and its line."""
 
 Call: TypeAlias = "tuple[int, list[Wish]]"
-"""One command of a batch: for which tag, and what it does; all reports, or all questions."""
+"""One command of a batch: its tag, and what it does. It has either only reports or only queries."""
 
 _RIGHT: Final = frozenset((bytes, list))
-"""Of what type a reply is that is no error: outcomes of reports, or values."""
+"""The type of a reply that is not an error: outcomes of reports, or values."""
 
 
 class Failed(NamedTuple):
-    """What a tag has to do again, and what Redis said of the first so many, none of which was done."""
+    """What a tag must repeat, and Redis' error for the first wishes of it, none of which was executed."""
 
     wishes: list[Wish]
     first: int
@@ -47,18 +47,18 @@ class Failed(NamedTuple):
 
 
 class Batch:
-    """Calls to one master; add all, then `end` it."""
+    """Calls to one master; add all of them, then `end` it."""
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
         self.tags: list[int] = []
         self.wishes = 0
         self.size = 0
-        """Bytes of the lines that asked for all of it."""
+        """Bytes of the lines of all its wishes."""
         self.probes = False
-        """Whether it asks whether reports are taken."""
+        """Whether it tests if reports are taken."""
         self._parts: list[bytes] = []
-        self._asking: set[int] = set()  # the calls before which ASKING stands
+        self._asking: set[int] = set()  # the calls that have ASKING in front
 
     def add_reports(self, tag: int, wishes: list[Wish]) -> None:
         """Add reports of one tag, as one call."""
@@ -83,8 +83,8 @@ class Batch:
             self._parts += [asked.expires for _, asked, _ in wishes]
 
     def add(self, tag: int, wishes: list[Wish], *, singly: bool = False, asking: bool = False) -> None:
-        """Add whatever a tag wants, in its order; `singly`: while its keys move, each is a call of its own, and
-        `asking` is how they are sent where they move to.
+        """Add the wishes of a tag, in order. `singly`: each is a call of its own, because its keys are being moved.
+        `asking`: as they are sent to the node to which they are moved.
         """
         self.tags.append(tag)
         self.wishes += len(wishes)
@@ -102,7 +102,7 @@ class Batch:
                     self._parts += [asked.key for _, asked, _ in together]
 
     def end(self, end: bytes, replies: int) -> tuple[bytes, int]:
-        """Return all that is to be sent, `end` last, to which there are so many replies, and how many to all."""
+        """Return all bytes to send, ending with `end`, which has this many replies; and the number of all replies."""
         self._parts.append(end)
         return b"".join(self._parts), len(self.calls) + len(self._asking) + replies
 
@@ -119,7 +119,7 @@ class Batch:
         return answers
 
     def failed(self, answers: Sequence[object]) -> dict[int, Failed]:
-        """Return what is to be done again, by tag."""
+        """Return what must be repeated, by tag."""
         failed: dict[int, Failed] = {}
         if _RIGHT.issuperset(map(type, answers)):
             return failed
@@ -136,7 +136,7 @@ class Batch:
 
 
 def size_of(wishes: Sequence[Wish]) -> int:
-    """Return the bytes of the lines that asked for these."""
+    """Return the bytes of the lines of these wishes."""
     return sum([len(line) for _, _, line in wishes])
 
 

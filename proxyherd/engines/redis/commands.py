@@ -1,4 +1,4 @@
-"""How calls are spelled in RESP, Redis' protocol, and what ends a batch."""
+"""Writes calls in RESP, Redis' protocol, and the end of a batch."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from proxyherd.engines.redis.layout import PREFIXES, seal
 from proxyherd.engines.redis.layout import tag as tag_of
 
 LIBRARY: Final = b"proxyherd_1"
-"""Its number changes with what a function does."""
+"""Its number changes when the behaviour of a function changes."""
 
 LIBRARY_PATTERN: Final = b"proxyherd_*"
 """All versions of it."""
 
 
 def code() -> bytes:
-    """Return the library that every master is to have."""
+    """Return the library that every master must have."""
     return files("proxyherd.engines.redis").joinpath("function.lua").read_bytes()
 
 
@@ -33,7 +33,7 @@ def encode(*words: bytes) -> bytes:
 
 
 def _function(name: bytes) -> bytes:
-    """Return a call of a function, less its keys; the words in it and behind it are to be filled in."""
+    """Return a call of a function, without its keys; the remaining words are filled in later."""
     name = b"%b_%b" % (LIBRARY, name)
     return b"*%%d\r\n$5\r\nFCALL\r\n$%d\r\n%b\r\n$%%d\r\n%%d\r\n" % (len(name), name)
 
@@ -57,12 +57,12 @@ def spell_key(client: bytes) -> bytes:
 
 
 def head_of_reports(count: int, expiry: bytes) -> bytes:
-    """Return what stands before the keys, the values and, where there is any, the expiries of so many reports."""
+    """Return the part before keys, values and expiries (if there are any) of so many reports."""
     return _fill(ADVANCE, count, bool(expiry))
 
 
 def head_of_questions(count: int) -> bytes:
-    """Return what stands before so many keys that are looked up."""
+    """Return the part before so many keys to look up."""
     return b"*%d\r\n$4\r\nMGET\r\n" % (1 + count)
 
 
@@ -79,7 +79,9 @@ def spell_reports(
     values: Sequence[bytes],
     expiries: Sequence[bytes] = (),
 ) -> bytes:
-    """Return the call of `ADVANCE` or `ADMIT` for values of clients of one tag, and POSIX milliseconds to expire at."""
+    """Return the call of `ADVANCE` or `ADMIT` for values of clients of one tag, with the POSIX milliseconds when they
+    expire.
+    """
     head = _fill(function, len(clients), bool(expiries))
     return b"".join([head, *_keys(tag, clients), *map(spell_word, (*values, *expiries))])
 
@@ -96,9 +98,9 @@ def _keys(tag: int, clients: Sequence[bytes]) -> list[bytes]:
 def spell_end(
     at: int, master: str, replicas: int, milliseconds: int, *, asking: bool, probe: bool
 ) -> tuple[bytes, int]:
-    """Return what ends a batch, and the replies to it: the seal, in a tag of this master's or, where it has none, in one
-    that is on its way to it (`asking`); and the wait for replicas. A `probe` stands before: it is refused as reports
-    would be, and changes nothing but the seal's key.
+    """Return the end of a batch, and its number of replies. It consists of the seal and the wait for replicas. The seal
+    is in a tag of this master or, if it has none, in one that is being moved to it (`asking`). A `probe` may come
+    before: it is refused when reports would be refused, and changes nothing but the seal's key.
     """
     key = seal(at, master)
     words = [

@@ -1,8 +1,9 @@
-"""The engine `redis`: what turns want goes to the masters of a cluster, and outcomes wake later turns.
+"""The engine `redis`: turns put commands into queues, batches take them to the masters of a cluster, and outcomes wake
+later turns.
 
-What waits stands in a queue for each tag, in the order in which it was asked. A tag is idle, or waits for its master's
-next batch, or is in flight; what comes for it meanwhile queues behind. While its shard has no master, it waits, up to
-the deadline; then the connections that asked are closed without an answer.
+Each tag has a queue, in the order of the commands. A tag is idle, or waits for its master's next batch, or is under
+way; further commands queue behind. While its shard has no master, a tag waits, up to the deadline. Then the
+connections that asked are closed without an answer.
 """
 
 from __future__ import annotations
@@ -31,27 +32,26 @@ from proxyherd.telemetry.observer import Observer
 
 _BATCH_WISHES: Final = 2_000
 _BATCH_BYTES: Final = 524_288
-"""What goes to a master at once, and bytes of lines that asked for it: it serves others too, and is busy for some ten
-milliseconds then. A batch may be larger by what one tag wants.
-"""
+"""How many commands are sent to a master at once, and bytes of their lines. The master also serves others, and such a
+batch keeps it busy for about ten milliseconds. A batch may exceed this by the wishes of one tag."""
 
 _TAG_WISHES: Final = 100
-"""Likewise of one tag: a call is not interrupted."""
+"""The same for one tag, because a call is not interrupted."""
 
 _AGAIN_SECONDS: Final = 0.02
-"""Before a tag is tried again whose keys are on their way."""
+"""The pause before commands are repeated for a tag whose keys are being moved."""
 
 _PROBE_SECONDS: Final = 1.0
-"""How often a master is asked whether it takes reports, though none came: so much later `/readyz` knows."""
+"""How often a master without reports is tested for whether it takes them: the delay until `/readyz` knows."""
 
 _MILLISECOND: Final = 1_000_000
 
 
 class RedisEngine:
-    """What one server's turns store in, and ask. `wake` lets there be a turn, `doubt` a look at the cluster."""
+    """The engine of one server's turns. `wake` requests a turn, `doubt` a new look at the cluster."""
 
     keeper = None
-    """Masters take what waits for them as soon as the turn is over: nothing is stored at once."""
+    """None: nothing is stored at once. Masters get what waits for them when the turn is over."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class RedisEngine:
 
     @property
     def full(self) -> bool:
-        """Whether so much waits for masters that can be had that clients are to wait too."""
+        """Whether so much waits for available masters that clients must wait too."""
         return self.backlog.full
 
     def begin(self, now: float, received: int, *_: object) -> None:
@@ -93,7 +93,7 @@ class RedisEngine:
         self.rules.begin(received, takes_reports=True)
 
     def decide(self, said: Sequence[Said]) -> None:
-        """Let what is said wait for the next batches."""
+        """Queue what clients have sent for the next batches."""
         for one in said:
             try:
                 self._decide(one)
@@ -120,7 +120,7 @@ class RedisEngine:
             ask(client, asked, line, tag)
 
     def _decide_other(self, client: Client, line: bytes, judged: Whatsat | Reply) -> Reply:
-        """Let a question wait; return what becomes of the line."""
+        """Queue a query; return the reply of the line."""
         if isinstance(judged, Reply):
             return judged
         asked = Asked("whatsat", "waiting", whatsat=judged, key=spell_key(judged.client), since=self._now)
@@ -130,7 +130,7 @@ class RedisEngine:
         return asked
 
     def _ask(self, client: Client, asked: Asked, line: bytes, tag: int) -> None:
-        """Let a report or a question wait for its master's next batch."""
+        """Queue a report or a query for its master's next batch."""
         backlog = self.backlog
         if backlog.crowded and not self.routes.is_served(tag):
             self._give_up(client)
@@ -143,13 +143,13 @@ class RedisEngine:
             self.routes.route(tag)
 
     def end(self, _: float) -> Settled:
-        """Return whose replies have come since the last turn."""
+        """Return the replies that have come since the last turn."""
         return self._outcomes.take()
 
     # What a shard wants. -------------------------------------------------------------------------------------
 
     def gather(self, shard: Shard) -> tuple[Batch, bytes, int]:
-        """Return the next batch of a master, how it is spelled, and how many replies it will have."""
+        """Return the next batch of a master, its bytes, and the number of its replies."""
         batch, now = Batch(), self._loop.time()
         self.routes.choose_seal(shard, self._singly)
         queues, owners, particular, wanted = self._queues, self.routes.owners, self._particular, shard.wanted
@@ -175,7 +175,9 @@ class RedisEngine:
         return (batch, *batch.end(*self._sealing.spell(shard.seal, shard.address, probe=batch.probes)))
 
     def _gather_with_care(self, shard: Shard, tag: int, batch: Batch) -> None:
-        """Add what a tag wants that is not just a few reports to its own master, or let it be wanted elsewhere."""
+        """Add the wishes of a tag in the general case (more than a few reports for its own master), or send them
+        elsewhere.
+        """
         queue, asking = self._queues[tag], tag in self.routes.detours
         home, most = self.routes.detours[tag] if asking else (self.routes.owners[tag], _TAG_WISHES)
         if home is not shard:
@@ -187,7 +189,7 @@ class RedisEngine:
             self._particular.discard(tag)
 
     def settle(self, shard: Shard, batch: Batch, replies: list[object], seconds: float) -> str:
-        """Take the replies to a batch; return why they are not to be believed, empty where they are."""
+        """Handle the replies to a batch; return why they must not be believed, or "" if they are good."""
         sealed, acknowledged = replies[-2:]
         if doubt := self._sealing.doubt(sealed, acknowledged):
             if isinstance(sealed, Exception) and shard.seal is not None:
@@ -218,7 +220,7 @@ class RedisEngine:
         return max(doubts)
 
     def _take_probe(self, shard: Shard, reply: object) -> str:
-        """Note whether a master takes reports; return why it is not to be used, empty where it is."""
+        """Note whether a master takes reports; return why it must not be used, or "" if it may."""
         if isinstance(reply, Exception) and not isinstance(reply, self._library.full):
             return f"reports are refused: {reply}"
         self._note_room(shard, full=isinstance(reply, Exception))
@@ -230,7 +232,7 @@ class RedisEngine:
             self._observer.cluster.master_full(str(shard.address), full=full)
 
     def give_back(self, batch: Batch, why: str) -> None:
-        """Take back a batch whose outcome is not known: all of it is done again."""
+        """Take back a batch whose outcome is unknown: all of it is repeated."""
         tags: dict[int, list[Wish]] = {}
         for tag, wishes in batch.calls:
             tags.setdefault(tag, []).extend(wishes)
@@ -245,26 +247,26 @@ class RedisEngine:
         self._doubt()
 
     def _put_back(self, tag: int, wishes: list[Wish], undone: int = 0) -> None:
-        """Let wishes stand in a tag's queue again, before what has come since; so many of them were surely not done."""
+        """Put wishes back into a tag's queue, before newer ones; so many of them were certainly not executed."""
         for _, asked, _ in wishes[undone:]:
             asked.outcome = AGAIN
         self._particular.add(tag)
         self._queues[tag][:0] = wishes
 
     def changed(self, shard: Shard) -> None:
-        """Note that a master can be had, or no longer."""
+        """Note that a master has become available, or is no longer."""
         self._observer.cluster.master(str(shard.address), shard.trouble)
         if shard.trouble:
             self._doubt()
 
     def fault(self, what: str, error: Exception) -> None:
-        """Note a fault of the program."""
+        """Note a bug in the program."""
         self._observer.fault(what, error)
 
     # What has failed. ----------------------------------------------------------------------------------------
 
     def _redirect(self, shard: Shard, tag: int, failed: Failed) -> str:
-        """Let a tag do again what failed, where and when that may go well; return what is wrong with the master."""
+        """Let a tag repeat what failed, where and when it can succeed; return what is wrong with the master."""
         error, library = failed.error, self._library
         if isinstance(error, library.moved):  # before the next, of which it is one
             self._observer.cluster.retried("moved", len(failed.wishes))
@@ -295,13 +297,13 @@ class RedisEngine:
         return ""
 
     def _separate(self, tag: int) -> None:
-        """Let each wish of a tag be a call of its own: its keys are on their way."""
+        """Make each wish of a tag a call of its own, because its keys are being moved."""
         self._singly.add(tag)
         self._particular.add(tag)
 
     def _refuse(self, tag: int, count: int) -> bool:
-        """Refuse the first reports in a queue: Redis has no room for them. What may have been stored before waits for
-        room, or for its deadline; return whether there is none of it.
+        """Refuse the first reports in a queue, because Redis has no memory for them. Those that may have been stored
+        before wait for memory, or for their deadline; return whether there are none of these.
         """
         queue = self._queues[tag]
         tried = self._outcomes.refuse(queue[:count])
@@ -315,7 +317,7 @@ class RedisEngine:
         self._loop.call_later(_AGAIN_SECONDS, self.routes.route, tag)
 
     def _go_on(self, tag: int) -> None:
-        """Let a tag have its next turn, or none if nothing waits."""
+        """Schedule a tag's next turn, if something waits."""
         self.routes.detours.pop(tag, None)
         if self._queues[tag]:
             self.routes.route(tag)
@@ -325,7 +327,7 @@ class RedisEngine:
     # Masters, and time. --------------------------------------------------------------------------------------
 
     def learn(self, masters: Sequence[Address | None]) -> None:
-        """Take note of who is master of each tag, None where nobody is."""
+        """Note the master of each tag, None if there is none."""
         before = self.routes.spread()
         self._singly.clear()
         self.routes.learn(masters)
@@ -333,7 +335,7 @@ class RedisEngine:
             self._observer.cluster.masters(now)
 
     def tick(self, now: float) -> None:
-        """Let time pass: give up what has waited too long, and see how much waits for masters that cannot be had."""
+        """Let time pass: give up what has waited too long, and count what waits for masters that are not available."""
         limit = now - self._settings.deadline_seconds
         for tag, queue in enumerate(self._queues):
             if queue and queue[0][1].since < limit:
@@ -356,7 +358,7 @@ class RedisEngine:
         )
 
     async def close(self) -> None:
-        """End all connections, each when no batch is in flight."""
+        """Close all connections, each after its batch."""
         await self.routes.close()
 
     def _give_up(self, client: Client) -> None:

@@ -1,4 +1,4 @@
-"""Finds out who is master of what, for ever: now and then while all is well, and soon where something is amiss."""
+"""Finds the masters, forever: from time to time if all is well, and soon if there is a problem."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from proxyherd.engines.redis.views import View, merge_views
 from proxyherd.telemetry.observer import Observer
 
 _ASKED_NODES: Final = 3
-"""Nodes that are asked at once: one alone may be cut off."""
+"""Nodes that are asked at once, because a single one may be cut off."""
 
 _LOOK_SECONDS: Final = 5.0
-"""Between two looks while nothing is amiss."""
+"""The interval while there is no problem."""
 
 _DOUBT_SECONDS: Final = 0.2
-"""Likewise while something is."""
+"""The interval while there is one."""
 
 
 class Lookout:
-    """Asks the nodes of one cluster, `seeds` and those that they tell of, each for `seconds` at most.
+    """Asks the nodes of one cluster, `seeds` and others that they name, each for `seconds` at most.
 
-    `learn` is given the master of each tag, None where nobody is; `trouble` tells whether something is amiss.
+    `learn` gets the master of each tag, None if there is none; `trouble` says whether there is a problem.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Lookout:
         trouble: Callable[[], str],
     ) -> None:
         self.silence = ""
-        """What the last node said that did not tell who is master of what; empty when one has told."""
+        """The error of the last node that did not name the masters; empty when one has named them."""
         self._seeds = self._nodes = tuple(seeds)
         self._opener = opener
         self._seconds = seconds
@@ -50,11 +50,11 @@ class Lookout:
         self._doubt = asyncio.Event()
 
     def doubt(self) -> None:
-        """Something is amiss: look soon."""
+        """Note a problem: look soon."""
         self._doubt.set()
 
     async def run(self) -> None:
-        """Look, for ever."""
+        """Look, forever."""
         while True:
             self._doubt.clear()
             try:

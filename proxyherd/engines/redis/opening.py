@@ -1,9 +1,9 @@
-"""Connections to Redis, by redis-py: opened, and checked before they are used.
+"""Connections to Redis by redis-py: they are opened, and checked before they are used.
 
-Of the library, a connection is used: it knows TLS, users and the protocol. Its clients for clusters would cost more than
-the rest of a report (bench/redis_clients.py), and would choose for themselves what is tried again and when.
+Only the library's connections are used, which handle TLS, users and the protocol. Its cluster clients would cost more
+than the rest of a report (bench/redis_clients.py), and would decide themselves what to repeat and when.
 
-A master is refused that would lose what was answered, or order it wrongly; the text says how it is mended.
+A master is refused if it would lose answered reports, or order them wrongly; the text says what to do.
 """
 
 from __future__ import annotations
@@ -49,19 +49,19 @@ _READ_BYTES: Final = 262_144
 _MOST_PASSWORD_BYTES: Final = 4_096
 
 _PAUSE_SHARE: Final = 0.25
-"""Of a batch's time: a master that has taken longer to answer was silent, and how long its replicas are then given to hear
-that others take it for dead."""
+"""A multiple of a batch's time. A master that took longer to answer was silent. Then its replicas get as long to learn
+that other nodes consider it dead."""
 
 _REPLICAS_SHARE: Final = 0.5
-"""Of a batch's time, how long a master's replicas may take to say whether they take it for dead."""
+"""The part of a batch's time in which a master's replicas must say whether they consider it dead."""
 
 
 class UnusableError(Exception):
-    """A node of the cluster must not be used as it is; the text says why, and the remedy."""
+    """A node of the cluster must not be used as it is; the text says why, and what to do."""
 
 
 class _Parser(_AsyncHiredisParser):
-    """The library's parser, whose errors keep their first word, such as MOVED or WRONGPASS."""
+    """The library's parser, but its errors keep their first word, such as MOVED or WRONGPASS."""
 
     @classmethod
     def parse_error(cls, response: str) -> Exception:
@@ -71,16 +71,17 @@ class _Parser(_AsyncHiredisParser):
 
 
 class _Exchange:
-    """What a connection does besides: many commands at once, and all their replies."""
+    """An additional method of connections: send many commands at once, and read all their replies."""
 
     _reader: Any
     _writer: Any
 
     async def exchange(self, commands: bytes, count: int) -> list[object]:
-        """Send bytes as they are; return the replies to so many commands, errors of Redis among them.
+        """Send bytes as they are; return the replies to so many commands, including errors of Redis.
 
-        The library's own way awaits each reply by itself, which costs a third more in large batches
-        (bench/redis_clients.py). Whoever is cancelled here must close the connection: replies are still under way.
+        The library's own way awaits each reply separately, which costs a third more in large batches
+        (bench/redis_clients.py). If this is cancelled, the connection must be closed, because replies are still on
+        their way.
         """
         parser = hiredis.Reader(replyError=_Parser.parse_error, notEnoughData=_MORE)
         reader, replies = self._reader, list[object]()
@@ -105,7 +106,7 @@ class _Tls(_Exchange, SSLConnection):
 
 
 class Opener:
-    """Opens connections to the nodes of one cluster. Password and certificates are read each time, so new ones count
+    """Opens connections to the nodes of one cluster. It reads password and certificates each time, so new ones are used
     from the next connection on.
     """
 
@@ -121,7 +122,7 @@ class Opener:
 
     @property
     def library(self) -> Library:
-        """Return what the engine wants of redis-py."""
+        """Return what the engine needs of redis-py."""
         return Library(
             connect=self.connect,
             errors=(RedisError, OSError, UnusableError, ConfigError),
@@ -132,7 +133,7 @@ class Opener:
         )
 
     async def connect(self, address: Address) -> _Plain | _Tls:
-        """Open a connection to a master, which is checked. Raises one of `library.errors`."""
+        """Open and check a connection to a master. Raises one of `library.errors`."""
         began = asyncio.get_running_loop().time()
         try:
             connection = await self._open(address)
@@ -148,7 +149,7 @@ class Opener:
         return connection
 
     async def ask_view(self, address: Address) -> View:
-        """Return who is who, as one node says. Raises one of `library.errors`."""
+        """Return one node's view of the cluster. Raises one of `library.errors`."""
         connection = await self._open(address)
         try:
             return await self._read_view(connection, address)
@@ -186,7 +187,7 @@ class Opener:
             connection: _Plain | _Tls = _Plain(**arguments)
         else:
             connection = _Tls(**arguments)
-            # Made by itself, it would trust the system's authorities too, and an error would name no file.
+            # A context made by the library would also trust the system's authorities, and its errors name no file.
             connection.ssl_context.context = self._tls_context(settings.tls_authority)
         await connection.connect()  # type: ignore[no-untyped-call]
         return connection
@@ -199,8 +200,8 @@ class Opener:
         return tls.load_for_redis(folder / authority, chain)
 
     async def _check(self, connection: Connection, address: Address, began: float) -> None:
-        """See that a node is a master that keeps what it is given, in the right order, knows the function, and is not
-        about to be replaced; it was dialled when the loop's clock `began`.
+        """Check that a node is a master that keeps reports in the right order, has the function, and is not about to be
+        replaced. It was dialled when the loop's clock showed `began`.
         """
         facts = _facts(await _ask(connection, "INFO", "replication", "memory", "persistence", "cluster"))
         if facts.get("role") != "master":
@@ -221,14 +222,14 @@ class Opener:
                 f"{address} compares strings by its locale, and would take old reports for new ones: start "
                 "redis-server with LC_ALL=C"
             )
-        if facts.get("cluster_enabled") == "1":  # else nobody takes its place
+        if facts.get("cluster_enabled") == "1":  # otherwise nobody takes its place
             await self._ask_replicas(connection, address, began)
 
     async def _ask_replicas(self, connection: Connection, address: Address, began: float) -> None:
-        """See that no replica of a master takes it for dead.
+        """Check that no replica of a master considers it dead.
 
-        One that does is about to be elected, also when the master has come back meanwhile. What the master takes until it
-        hears of that, another replica may acknowledge, and the elected one lacks.
+        Such a replica is about to be elected, even if the master has resumed meanwhile. Until the master learns of
+        that, another replica may acknowledge reports that the elected one lacks.
         """
         pause = self._settings.timeout_seconds * _PAUSE_SHARE
         if address in self._silent or asyncio.get_running_loop().time() - began > pause:
@@ -242,7 +243,7 @@ class Opener:
                 raise UnusableError(f"{address} is being replaced: its replica {replica} takes it for dead")
 
     async def _ask_replica(self, address: Address) -> View | None:
-        """Return what a replica says of the cluster; None: it does not answer, and must keep nobody from its master."""
+        """Return a replica's view of the cluster, or None if it does not answer: then it does not count."""
         try:
             async with asyncio.timeout(self._settings.timeout_seconds * _REPLICAS_SHARE):
                 return await self.ask_view(address)
@@ -251,7 +252,7 @@ class Opener:
 
 
 async def _check_function(connection: Connection, address: Address) -> None:
-    """See that a master has this server's version of the function; servers may not load it themselves."""
+    """Check that a master has this server's version of the function; servers may not load it themselves."""
     found = await _ask(connection, "FUNCTION", "LIST", "LIBRARYNAME", LIBRARY_PATTERN, "WITHCODE")
     libraries = {library[1]: library[-1] for library in found}
     if libraries.get(LIBRARY) == code():
@@ -270,8 +271,8 @@ async def _check_function(connection: Connection, address: Address) -> None:
 
 
 def find_password(settings: RedisSettings, herd_file: Path, environ: Mapping[str, str]) -> str | None:
-    """Find the password for Redis: in `redis.password_file`, else the systemd credential, else the environment; None:
-    none is set. Raises ConfigError, with nothing of it, if a file cannot be read.
+    """Find the password for Redis: in `redis.password_file`, else in the systemd credential, else in the environment.
+    None if none is set. Raises ConfigError, without the password, if a file cannot be read.
     """
     if settings.password_file is not None:
         return _read(herd_file.parent / settings.password_file, f"{herd_file}: key redis.password_file")
@@ -302,6 +303,6 @@ async def _ask(connection: Connection, *words: Any) -> Any:
 
 
 def _facts(info: bytes) -> dict[str, str]:
-    """Return what INFO says, by name."""
+    """Return the values of INFO by name."""
     lines = (line.partition(":") for line in info.decode("utf-8", "replace").split("\r\n"))
     return {name: value for name, _, value in lines}

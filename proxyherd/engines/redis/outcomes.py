@@ -1,4 +1,4 @@
-"""What came of wishes, until the next turn lets it out."""
+"""The outcomes of wishes, until the next turn sends the answers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from proxyherd.engines.redis import layout
 from proxyherd.engines.redis.batch import Batch, Wish
 
 AGAIN: Final = "again"
-"""The outcome of what may have been done already, and is to be done again."""
+"""The outcome of a command that may have been executed already, and is repeated."""
 
 _HELD: Final = ord("1")
 _NOT_LATER: Final = ord("0")
@@ -29,13 +29,13 @@ class Outcomes:
         self._given_up: dict[Client, str] = {}
 
     def take(self) -> Settled:
-        """Return what has gathered since the last time."""
+        """Return what was gathered since the last time."""
         settled = Settled(self._settled, self._found, self._given_up.items())
         self._settled, self._found, self._given_up = {}, [], {}
         return settled
 
     def give(self, batch: Batch, answers: Sequence[object], *, some_failed: bool) -> None:
-        """Give wishes their outcomes, but for those that have failed and those of the same tag behind them."""
+        """Give wishes their outcomes, except those that have failed, and later ones of the same tag."""
         settled = self._settled
         behind: set[int] = set()
         for (tag, wishes), answer in zip(batch.calls, answers, strict=True):
@@ -55,7 +55,7 @@ class Outcomes:
                     refuse(asked, line)
 
     def _give_found(self, wishes: list[Wish], values: list[bytes | None]) -> None:
-        """Give questions what was found."""
+        """Give queries what was found."""
         for (client, asked, line), value in zip(wishes, values, strict=True):
             held = layout.entry(value) if value is not None else None
             find(asked, line, self._rules.remembered(held))
@@ -64,7 +64,9 @@ class Outcomes:
             self._settled[client] = None
 
     def refuse(self, wishes: Sequence[Wish]) -> list[Wish]:
-        """Refuse reports: Redis has no room for them. Return those that may have been stored before: they must wait."""
+        """Refuse reports, because Redis has no memory for them. Return those that may have been stored before: they must
+        wait.
+        """
         for client, asked, line in wishes:
             if asked.outcome != AGAIN:
                 refuse(asked, line)
@@ -72,5 +74,5 @@ class Outcomes:
         return [wish for wish in wishes if wish[1].outcome == AGAIN]
 
     def give_up(self, client: Client) -> None:
-        """Let a client be let go without the answers that it is owed."""
+        """Close a client's connection without the answers that it is owed."""
         self._given_up[client] = _GIVEN_UP

@@ -1,6 +1,7 @@
-"""Which master a tag's wishes go to: its own, or for a moment another, where its keys are moving to.
+"""The master that gets the commands of a tag: its own, or for a short time another one, to which its keys are being
+moved.
 
-A tag that nobody is master of waits here, and goes on when somebody is.
+A tag without a master waits here until there is one.
 """
 
 from __future__ import annotations
@@ -22,20 +23,20 @@ class Routes:
         self.owners: list[Shard | None] = [None] * TAGS
         self.shards: dict[Address, Shard] = {}
         self.detours: dict[int, tuple[Shard, int]] = {}
-        """Where the first so many wishes of a tag are to go."""
+        """Where the first wishes of a tag must go, and how many."""
         self.homeless: set[int] = set()
-        """Tags that wait for somebody to be their master."""
+        """Tags without a master, which wait for one."""
         self._make = make
 
     def shard(self, address: Address) -> Shard:
-        """Return the master at an address, connecting to it if that is new."""
+        """Return the master at an address; connect to it if it is new."""
         shard = self.shards.get(address)
         if shard is None:
             shard = self.shards[address] = self._make(address)
         return shard
 
     def route(self, tag: int) -> None:
-        """Put a tag among what its master wants to do."""
+        """Queue a tag at its master."""
         home = self.detours[tag][0] if tag in self.detours else self.owners[tag]
         if home is None:
             self.homeless.add(tag)
@@ -43,15 +44,15 @@ class Routes:
             home.want(tag)
 
     def choose_seal(self, shard: Shard, moving: Collection[int]) -> None:
-        """Let the seal be in a tag of the master's whose keys are not on their way, if there is one."""
+        """Put the seal into a tag of the master whose keys are not being moved, if there is one."""
         if shard.seal is None or self.owners[shard.seal] is not shard or shard.seal in moving:
             own = [tag for tag, owner in enumerate(self.owners) if owner is shard]
             shard.seal = next((tag for tag in own if tag not in moving), own[0] if own else None)
 
     def learn(self, masters: Sequence[Address | None]) -> None:
-        """Take note of who is master of each tag, None where nobody is."""
+        """Note the master of each tag, None if there is none."""
         self.owners = [None if address is None else self.shard(address) for address in masters]
-        self.detours.clear()  # where one led may be gone for good: let the owner say once more where to
+        self.detours.clear()  # the node of a detour may be gone for good: let the tag's master name it again
         homeless, self.homeless = self.homeless, set()
         for tag in homeless:
             self.route(tag)
@@ -66,7 +67,7 @@ class Routes:
                 self.route(tag)
 
     def is_served(self, tag: int) -> bool:
-        """Whether a tag's master can be had."""
+        """Whether a tag's master is available."""
         owner = self.owners[tag]
         return owner is not None and not owner.trouble
 
@@ -80,7 +81,7 @@ class Routes:
         return dict(Counter(str(owner.address) for owner in self.owners if owner is not None))
 
     def trouble(self) -> str:
-        """Return which masters cannot be had, and why; empty when all can."""
+        """Return which masters are not available, and why; empty if all are."""
         lost = Counter(
             "no master is known" if owner is None else f"{owner.address}: {owner.trouble}"
             for owner in self.owners
@@ -91,7 +92,7 @@ class Routes:
         )
 
     def full(self) -> str:
-        """Return which masters take no reports, and what to do; empty when all take them."""
+        """Return which masters take no reports, and what to do; empty if all take them."""
         full = Counter(owner.address for owner in self.owners if owner is not None and owner.full)
         return "; ".join(
             f"{number} of {TAGS} parts of the table take no reports ({address}: its memory is full, raise maxmemory "
@@ -100,13 +101,13 @@ class Routes:
         )
 
     async def close(self) -> None:
-        """End all connections, each when no batch is in flight."""
+        """Close all connections, each after its batch."""
         for shard in self.shards.values():
             shard.part()
         await asyncio.gather(*(shard.task for shard in self.shards.values()), return_exceptions=True)
 
 
 def named(error: Any, shard: Shard) -> Address:
-    """Return the node that a redirection names; without a host, or with an unknown one, it is on the same one."""
+    """Return the node that a redirection names; without a host, or with an unknown one, it is on the same host."""
     host, port = error.node_addr
     return Address(shard.address.host if host in {"", "?"} else host, port)

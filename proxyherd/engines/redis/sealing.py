@@ -1,7 +1,7 @@
-"""The end of a batch, and whether it proves that the replies before it are true.
+"""The end of a batch, and whether it proves that the replies before it can be believed.
 
-A batch ends with a write of its own, the seal, and with WAIT: a replica that has acknowledged the seal has all that its
-master knew, and a master whose replicas follow another one has none that would.
+A batch ends with a write of its own, the seal, and with WAIT. A replica that has acknowledged the seal has everything
+that its master has. If a master was replaced, its replicas follow another node, and none acknowledges.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from proxyherd.config.schema import RedisSettings
 from proxyherd.engines.redis.commands import spell_end
 
 _WAIT_SHARE: Final = 0.8
-"""Of a batch's time, what may pass until replicas have acknowledged: the reply must still be in time."""
+"""The part of a batch's time in which replicas must acknowledge, so that the reply is still in time."""
 
 
 class Sealing:
-    """How batches to one cluster end."""
+    """The end of batches to one cluster."""
 
     def __init__(self, settings: RedisSettings) -> None:
         self._replicas = settings.replicas
@@ -26,13 +26,13 @@ class Sealing:
     def spell(
         self, tag: int, master: Address, *, asking: bool = False, probe: bool = False
     ) -> tuple[bytes, int]:
-        """Return the end of a batch, with the seal in this tag, and how many replies there are to it. The first is to
-        the probe, where there is one.
+        """Return the end of a batch with the seal in this tag, and its number of replies. The first one is that of the
+        probe, if there is one.
         """
         return spell_end(tag, str(master), self._replicas, self._milliseconds, asking=asking, probe=probe)
 
     def doubt(self, sealed: object, acknowledged: object) -> str:
-        """Return why the last two replies do not prove those before them, empty where they do."""
+        """Return why the last two replies do not prove those before them; empty if they do."""
         for reply in (sealed, acknowledged):
             if isinstance(reply, Exception):
                 return f"the end of a batch was refused: {reply}"

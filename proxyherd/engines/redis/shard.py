@@ -1,7 +1,7 @@
-"""One master of the cluster: at most one batch is in flight to it, and the next gathers meanwhile.
+"""One master of the cluster: at most one batch is under way to it, while the next one gathers.
 
-A batch is never cancelled and its connection used again: late replies would be taken for others'. Where one is late or
-broken off, the connection goes, and everything in it is to be done again.
+After a batch is cancelled, its connection is never used again, because late replies could be taken for those of
+another batch. If a batch is late or interrupted, the connection is closed, and everything in it is repeated.
 """
 
 from __future__ import annotations
@@ -20,26 +20,27 @@ from proxyherd.engines.redis.batch import Batch
 
 FIRST_RETRY_SECONDS: Final = 0.05
 LONGEST_RETRY_SECONDS: Final = 1.0
-"""Between connections that fail: back-off from the first pause to the longest."""
+"""The pauses between failing connections: back-off from the first pause to the longest."""
 
 _IDLE_SHARE: Final = 0.5
-"""Of a batch's time, how long a master is left alone: at 1.2 s, it is heard of within 1.8 s."""
+"""The part of a batch's time after which an idle master gets an empty batch: with 1.2 s, the server hears of it within
+1.8 s."""
 
 
 class MasterConnection(Protocol):
-    """What is wanted of a connection of the client library."""
+    """What a shard needs of a connection of the client library."""
 
     async def exchange(self, commands: bytes, count: int) -> list[object]:
-        """Send bytes as they are; return the replies to so many commands, errors of Redis among them."""
+        """Send bytes as they are; return the replies to so many commands, including errors of Redis."""
 
     async def disconnect(self, nowait: bool) -> None:
         """Close it."""
 
 
 class Library(Struct, frozen=True):
-    """What is wanted of the client library. `connect` opens a connection to a master and checks it; it and the
-    connection raise `errors` when they fail. Of what Redis replies, `moved` and `asked` name another node, as
-    `node_addr`; `later` asks for patience, and `full` has no room.
+    """What a shard needs of the client library. `connect` opens and checks a connection to a master; it and the
+    connection raise `errors` when they fail. Among Redis' replies, `moved` and `asked` name another node as
+    `node_addr`; `later` means try again, and `full` means no memory.
     """
 
     connect: Callable[[Address], Awaitable[MasterConnection]]
@@ -51,43 +52,43 @@ class Library(Struct, frozen=True):
 
 
 class Desk(Protocol):
-    """Who has the work and takes the outcomes."""
+    """The owner of a shard: it gives work and takes outcomes."""
 
     def gather(self, shard: Shard) -> tuple[Batch, bytes, int]:
-        """Return a batch for this master, how it is spelled, and how many replies it will have; nothing is spelled
-        where there is nothing to do, and nothing by which to see whether the master still is one.
+        """Return a batch for this master, its bytes, and the number of its replies. The bytes are empty if there is
+        nothing to do, not even a check whether the master still is one.
         """
 
     def settle(self, shard: Shard, batch: Batch, replies: list[object], seconds: float) -> str:
-        """Take the replies; return why they are not to be believed, empty where they are."""
+        """Handle the replies; return why they must not be believed, or "" if they are good."""
 
     def give_back(self, batch: Batch, why: str) -> None:
-        """Take back a batch whose outcome is not known."""
+        """Take back a batch whose outcome is unknown."""
 
     def changed(self, shard: Shard) -> None:
-        """Note that a master can be had, or no longer."""
+        """Note that a master has become available, or is no longer."""
 
     def fault(self, what: str, error: Exception) -> None:
-        """Note a fault of the program."""
+        """Note a bug in the program."""
 
 
 class Shard:
-    """One master, and whatever is wanted of it."""
+    """One master, and all work for it."""
 
     def __init__(
         self, address: Address, desk: Desk, library: Library, *, seconds: float, gathers: float
     ) -> None:
         self.address = address
         self.trouble = "not connected yet"
-        """Why it cannot be had; empty when it can."""
+        """Why it is not available; empty if it is."""
         self.full = False
-        """Whether it refuses reports for want of memory; it still answers questions."""
+        """Whether it refuses reports because its memory is full; it still answers queries."""
         self.probe_at = 0.0
-        """When it is to be asked next whether it takes reports, by the loop's clock."""
+        """When to test next whether it takes reports, by the loop's clock."""
         self.wanted: deque[int] = deque()
-        """Tags that have something for it."""
+        """Tags that have work for it."""
         self.sent = 0.0
-        """When the batch was sent that is in flight, by the loop's clock; 0: there is none."""
+        """When the batch that is under way was sent, by the loop's clock; 0: there is none."""
         self.seal: int | None = None
         """The tag whose seal ends its batches."""
         self._desk = desk
@@ -103,13 +104,13 @@ class Shard:
         self.task = self._loop.create_task(self._serve())
 
     def want(self, tag: int) -> None:
-        """Let a tag have its turn, in the next batch."""
+        """Include a tag in the next batch."""
         if not self.wanted:
             self._work.set()
         self.wanted.append(tag)
 
     def part(self) -> None:
-        """Go, as soon as no batch is in flight."""
+        """Close, as soon as no batch is under way."""
         self._parting = True
         self._work.set()  # or it would wait for more
         if not self._in_flight:
@@ -145,7 +146,7 @@ class Shard:
             await connection.disconnect(nowait=True)
 
     async def _wait_for_work(self) -> None:
-        """Wait for work, but not for long: an empty batch tells whether the master still is one."""
+        """Wait for work, but not long: an empty batch checks whether the master still is one."""
         if not self._work.is_set():
             try:
                 async with asyncio.timeout(self._seconds * _IDLE_SHARE):
@@ -179,12 +180,12 @@ class Shard:
         try:
             return self._desk.settle(self, batch, replies, self._loop.time() - began)
         except Exception:
-            self._desk.give_back(batch, "lost")  # a fault of ours must not leave anybody waiting
+            self._desk.give_back(batch, "lost")  # a bug of ours must leave nobody waiting
             raise
 
     def _see_that_time_went_on(self) -> None:
-        """Raise TimeoutError if the master may have stood still, and this server with it, as virtual machines of one host
-        do: a new connection finds out whether it is being replaced.
+        """Raise TimeoutError if the master may have been suspended, perhaps together with this server, like virtual
+        machines on one host. A new connection finds out whether the master is being replaced.
         """
         before, self._heard = self._heard, self._loop.time()
         if self._heard - before > self._seconds * (1 + _IDLE_SHARE) + self._gathers:
@@ -197,11 +198,11 @@ class Shard:
 
 
 def new_pauses() -> Iterator[float]:
-    """Yield the seconds between connections to one master that fail."""
+    """Yield the seconds between failing connections to one master."""
     rng = random.Random()  # noqa: S311 - no secret
     return backoff(FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS, rng)
 
 
 def error_text(error: BaseException) -> str:
-    """Return what an error says, or is where it says nothing, for a log line."""
+    """Return the text of an error for a log line, or its type if it has none."""
     return "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__

@@ -1,6 +1,6 @@
-"""Who is master of what, merged from what several nodes say: who claims a slot with the greatest epoch has it.
+"""The masters, merged from the views of several nodes: the claim to a slot with the greatest epoch counts.
 
-One node alone may be the one that was cut off, and still take itself for a master.
+A single node may have been cut off, and still consider itself a master.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ class Claim(NamedTuple):
 
 
 class View(NamedTuple):
-    """What one node says: whom to ask besides it, who claims what, the node's own ID, and its replicas. `serving`: IDs
-    of masters with slots that it does not take for dead; a replica is elected only in place of one that it does.
+    """One node's view: other nodes to ask, the claims to slots, the node's own ID, and its replicas. `serving`: IDs of
+    masters with slots that it does not consider dead; a replica is elected only in place of one that it considers
+    dead.
     """
 
     nodes: tuple[Address, ...]
@@ -33,8 +34,8 @@ class View(NamedTuple):
 
 
 def parse_view(text: str, asked: Address, *, by_name: bool) -> View:
-    """Read the answer to CLUSTER NODES of the node that was asked; `by_name`: prefer host names to addresses, which
-    is what certificates are made out to. Raises ValueError if it is none.
+    """Parse a node's answer to CLUSTER NODES. `by_name`: prefer host names, which are in certificates, to addresses.
+    Raises ValueError if it is not such an answer.
     """
     nodes: list[Address] = []
     claims: list[Claim] = []
@@ -60,7 +61,7 @@ def parse_view(text: str, asked: Address, *, by_name: bool) -> View:
 
 
 def merge_views(views: Iterable[View]) -> list[Address | None]:
-    """Return the master of each tag, None where nobody claims it."""
+    """Return the master of each tag, None if no node claims it."""
     greatest: list[Claim | None] = [None] * TAGS
     for claim in (claim for view in views for claim in view.claims):
         for first, last in claim.slots:
@@ -72,7 +73,7 @@ def merge_views(views: Iterable[View]) -> list[Address | None]:
 
 
 def _address(spelled: str, asked: Address, *, by_name: bool) -> Address | None:
-    """Read `host:port@bus,name`; a node that has not been told its own host leaves it out."""
+    """Parse `host:port@bus,name`; a node that does not know its own host leaves it out."""
     where, _, named = spelled.partition("@")
     host, _, port = where.rpartition(":")
     name = named.split(",")[1] if by_name and "," in named else ""
@@ -80,7 +81,7 @@ def _address(spelled: str, asked: Address, *, by_name: bool) -> Address | None:
 
 
 def _stable(slots: Iterable[str]) -> Iterable[str]:
-    return (one for one in slots if not one.startswith("["))  # those are on their way
+    return (one for one in slots if not one.startswith("["))  # slots that are being moved
 
 
 def _range(slots: str) -> tuple[int, int]:
