@@ -1,5 +1,5 @@
-"""Tests stand where their source stands: proxyherd/core/link.py is tested by tests/core/test_link.py. And outside
-tests/system and tests/project they start no process.
+"""Tests stand where their source stands: proxyherd/core/link.py is tested by tests/core/test_link.py, and what does not fit
+in there by tests/core/test_link_more.py. Outside tests/system and tests/project they start no process.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import proxyherd
 
 PACKAGE = Path(proxyherd.__file__).parent
 TESTS = Path(__file__).parents[1]
+OTHERS = {"fuzz", "mutation", "project", "support", "system", "__pycache__"}
+IN_PROCESS = [folder for folder in TESTS.iterdir() if folder.is_dir() and folder.name not in OTHERS]
 
 
 class Elsewhere(NamedTuple):
@@ -106,6 +108,27 @@ def test_each_source_file_has_its_test_file_or_a_reason_why_it_has_none() -> Non
 
 def test_the_tests_that_are_named_are_there() -> None:
     assert [one.test for one in ELSEWHERE if not (TESTS / one.test).is_file()] == []
+
+
+OF_NO_FILE: Final = {
+    "cli/test_tools_page.py": "the page on the commands, whose examples are run",
+    "places/test_herd.py": "Places of a whole herd, whose servers share a budget",
+}
+"""Tests of several files together, and why they have a name of their own."""
+
+
+def test_each_test_that_starts_no_process_is_named_after_a_source_file() -> None:
+    """`test_peers_laws` is a second one of `peers`. What stands for files without a test has a name of its own."""
+    of_files = [own_test(source).with_suffix("") for source in sources()]
+    elsewhere = {TESTS / one.test for one in ELSEWHERE}
+    in_process = (file for folder in IN_PROCESS for file in folder.rglob("test_*.py"))
+    others = [
+        str(file.relative_to(TESTS))
+        for file in sorted(in_process)
+        if file not in elsewhere
+        and not any(f"{file.with_suffix('')}_".startswith(f"{source}_") for source in of_files)
+    ]
+    assert others == sorted(OF_NO_FILE)
 
 
 STARTS = {

@@ -134,7 +134,7 @@ GAUGES = {
     "proxyherd_masters_up",
     "proxyherd_waiting",
 }
-"""Of these see the tests of whole servers in test_observed_herd.py and of the process."""
+"""Of these see the tests of whole servers in test_observer_herd.py and of the process."""
 
 
 def test_every_documented_metric_and_value_of_a_label_has_a_scenario() -> None:
