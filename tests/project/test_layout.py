@@ -113,8 +113,9 @@ def test_the_tests_that_are_named_are_there() -> None:
 OF_NO_FILE: Final = {
     "cli/test_tools_page.py": "the page on the commands, whose examples are run",
     "places/test_herd.py": "Places of a whole herd, whose servers share a budget",
+    "telemetry/test_rules_and_dashboard.py": "what `deploy/` has for Prometheus and Grafana, which stands on the metrics",
 }
-"""Tests of several files together, and why they have a name of their own."""
+"""Tests of several files together or of none, and why they have a name of their own."""
 
 
 def test_each_test_that_starts_no_process_is_named_after_a_source_file() -> None:
