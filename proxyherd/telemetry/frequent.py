@@ -25,13 +25,13 @@ _PLACES: Final = {
     str: b'"%b"',
     int: b"%d",
     float: b"%b",
-    list[bytes]: b'["%b"]',
+    list[bytes]: b'["%b"]',  # client IDs; no field stands behind them
 }
 _SPELLED: Final[dict[object, Callable[[Any], bytes]]] = {
     str: lambda text: text.encode("utf-8", "surrogatepass"),
     float: _encode,
-    list[bytes]: b'","'.join,
 }
+"""How values are spelled that are no bytes, integers or client IDs. Those cost less."""
 
 
 class FrequentEvent(Struct, gc=False):
@@ -84,18 +84,23 @@ class _Form:
         types = [(one.encode_name.encode(), one.type) for one in fields(kind)]
         places = [b',"%b":%b' % (name, _PLACES[type_]) for name, type_ in types]
         self._line = b'{"timestamp":"%b",' + head + b"".join(places) + b"}"
-        self._odd = len(self._line) - len(self._line.translate(None, _ODD))
         self._spelled = [(at, _SPELLED[type_]) for at, (_, type_) in enumerate(types, 1) if type_ in _SPELLED]
-        self._ids = next((at for at, (_, type_) in enumerate(types, 1) if type_ == list[bytes]), 0)
+        self._has_ids = types[-1][1] == list[bytes]
+        self._odd = len(self._line) - len(self._line.translate(None, _ODD)) - 2 * self._has_ids
 
     def one(self, stamp: bytes, event: FrequentEvent) -> bytes | None:
-        values = [stamp, *astuple(event)]
+        values: tuple[Any, ...] = (stamp, *astuple(event))
         odd = self._odd
-        if self._ids:
-            odd += 2 * len(values[self._ids]) - 2  # between them; where there is none, this is never right
-        for at, spell in self._spelled:
-            values[at] = spell(values[at])
-        return self._filled(self._line, tuple(values), odd)
+        if self._has_ids:
+            ids = values[-1]
+            odd += 2 * len(ids)  # where there is none, there are two more
+            values = (*values[:-1], b'","'.join(ids))
+        elif self._spelled:
+            spelled = [*values]
+            for at, spell in self._spelled:
+                spelled[at] = spell(values[at])
+            values = tuple(spelled)
+        return self._filled(self._line, values, odd)
 
     def several(self, stamp: bytes, columns: tuple[Sequence[object], ...]) -> bytes | None:
         count = len(columns[0])
@@ -107,9 +112,10 @@ class _Form:
             lines = form % values
         except TypeError:  # None, where an answer is expected
             return None
-        if len(lines) - len(lines.translate(None, _ODD)) != odd:
+        size = len(lines)
+        if size - len(lines.translate(None, _ODD)) != odd:
             return None
         most = self._most_bytes
-        if len(lines) > most < max(map(len, lines.split(b"\n"))):
+        if size > most < max(map(len, lines.split(b"\n"))):
             return None if most < max(len(value) for value in values if isinstance(value, bytes)) else lines
         return lines

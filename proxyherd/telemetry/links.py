@@ -35,7 +35,7 @@ class FloodSentEvent(FrequentEvent):
     """A batch of updates went to a neighbour."""
 
     name = "flood_sent"
-    neighbour: str
+    neighbour: bytes
     updates: int
     clients: list[bytes]
 
@@ -44,7 +44,7 @@ class FloodReceivedEvent(FrequentEvent):
     """A batch of live updates came from a neighbour."""
 
     name = "flood_received"
-    neighbour: str
+    neighbour: bytes
     updates: int
     news: int
     clients: list[bytes]
@@ -106,12 +106,13 @@ class LinkObserver:
     def note(self, note: Note) -> None:
         """Note what the core has left."""
         match note:
-            case Flooded(neighbour, clients):
+            case Flooded():
+                neighbour, clients = note.neighbour, note.clients
                 self._updates[neighbour, "out", "true"] += len(clients)
                 self._batches[neighbour, "out"] += 1
-                self._frequent(FloodSentEvent(neighbour, len(clients), _shown(clients)))
-            case Heard(neighbour, clients, news, late):
-                self._heard(neighbour, clients, news, late)
+                self._frequent(FloodSentEvent(neighbour.encode(), len(clients), _shown(clients)))
+            case Heard():
+                self._heard(note.neighbour, note.clients, note.news, note.late)
             case CaughtUp(neighbour, lines, news, seconds):
                 self.states[neighbour] = "live"
                 self.mended.labels(neighbour).set(news)
@@ -146,7 +147,7 @@ class LinkObserver:
         if self._recent.wanted:
             self._recent.heard(clients)
         self._batches[neighbour, "in"] += 1
-        self._frequent(FloodReceivedEvent(neighbour, len(clients), news, _shown(clients)))
+        self._frequent(FloodReceivedEvent(neighbour.encode(), len(clients), news, _shown(clients)))
 
     def _seldom(self, neighbour: str, event: str, **fields: object) -> None:
         self._events.seldom(neighbour, event, neighbour=neighbour, **fields)

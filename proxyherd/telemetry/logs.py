@@ -16,6 +16,7 @@ import errno
 import fcntl
 import os
 import stat
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -46,16 +47,18 @@ class LogFile:
         self._backups = backups
         self._lines: list[bytes] = []
         self._gathered = 0
+        self._most = -1
         self._torn: bool
-        self._take(self._open(path))
         self._later: Callable[[Callable[[], None]], object] | None = None
+        self.flush_follows = False  # set by who logs and then flushes, so that nobody else is asked to
         self.bytes_written = 0
+        self._take(self._open(path))
         self.lines_lost = 0
         self.failures = 0
 
     def gather(self, later: Callable[[Callable[[], None]], object]) -> None:
         """Gather lines from now on, and write them when `later`, such as an event loop's call_soon, says so."""
-        self._later = later
+        self._later, self._most = later, _GATHER_BYTES
 
     @property
     def gathers(self) -> bool:
@@ -64,11 +67,11 @@ class LogFile:
 
     def write(self, line: bytes) -> None:
         """Let a line, without LF, be written with the next flush, which is soon."""
-        if not self._lines and self._later is not None:
+        if not self._lines and self._later is not None and not self.flush_follows:
             self._later(self.flush)
         self._lines.append(line)
         self._gathered += len(line)
-        if self._later is None or self._gathered > _GATHER_BYTES:
+        if self._gathered > self._most:
             self.flush()
 
     # structlog calls the method that is named as the level.
@@ -86,12 +89,12 @@ class LogFile:
         if torn:  # the line that a full disk cut stays on a line of its own
             data = b"\n" + data
         written = self._write_all(data)
-        self._size += written
         self.bytes_written += written
-        if written:
-            self._torn = data[written - 1] != 0x0A
-        self.lines_lost += data.count(b"\n", max(written, torn))
-        if self._rotates and self._size >= self._max_bytes:
+        if torn or written < len(data):
+            if written:
+                self._torn = data[written - 1] != 0x0A
+            self.lines_lost += data.count(b"\n", max(written, torn))
+        if self.bytes_written >= self._rotate_at:
             self._rotate()
 
     def reopen(self) -> None:
@@ -132,8 +135,8 @@ class LogFile:
         info = os.fstat(fd)
         is_regular = stat.S_ISREG(info.st_mode)
         self._target = Path(os.path.realpath(self._path))
-        self._rotates = bool(self._max_bytes) and is_regular and not _is_standard_stream(fd, info)
-        self._size = info.st_size if is_regular else 0
+        rotates = bool(self._max_bytes) and is_regular and not _is_standard_stream(fd, info)
+        self._rotate_at = self.bytes_written + self._max_bytes - info.st_size if rotates else sys.maxsize
         self._torn = is_regular and self._last_byte() != b"\n"
         with contextlib.suppress(OSError):  # no pipe, or more than this user may have
             fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _GATHER_BYTES)
@@ -166,7 +169,8 @@ class LogFile:
         def named(number: int) -> Path:
             return self._target.with_name(f"{self._target.name}.{number}") if number else self._target
 
-        self._size = 0  # where something fails: not again before as much has been written once more
+        # Where something fails: not again before as much has been written once more.
+        self._rotate_at = self.bytes_written + self._max_bytes
         if not self._is_in_place():  # somebody else has rotated it, and SIGHUP is on its way
             self.reopen()
             return

@@ -10,7 +10,6 @@ else they would be a fifth of the steps of a turn that holds one report.
 
 from __future__ import annotations
 
-import collections
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias, TypeVar
 
@@ -35,12 +34,15 @@ LabelValues: TypeAlias = Mapping[str, str]
 _Metric = TypeVar("_Metric", bound=MetricWrapperBase)
 
 
-class Tally(collections.Counter[tuple[str, ...]]):
+class Tally(dict[tuple[str, ...], int]):
     """Plain numbers by the values of labels, which a counter does not know of yet."""
 
     def __init__(self, counter: Counter) -> None:
         super().__init__()
         self.counter = counter
+
+    def __missing__(self, values: tuple[str, ...]) -> int:
+        return 0
 
     def settle(self) -> None:
         """Add these numbers to the counter."""

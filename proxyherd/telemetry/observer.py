@@ -66,9 +66,13 @@ class Observer:
 
     def end_turn(self) -> None:
         """Write the turn's log lines."""
-        self.commands.tell_reports()
-        self._events.tell()
-        self._file.flush()
+        self._file.flush_follows = True
+        try:
+            self.commands.tell_reports()
+            self._events.tell()
+        finally:
+            self._file.flush_follows = False
+            self._file.flush()
 
     def settle(self) -> None:
         """Bring the metrics up to what has been counted."""

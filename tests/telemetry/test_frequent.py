@@ -106,7 +106,7 @@ def test_plain_values_are_put_into_the_form(kind: type[FrequentEvent], data: st.
 
 
 @pytest.mark.parametrize("odd", [one for one in ODD if one not in {b"", b"100%b %s %%"}])
-@pytest.mark.parametrize("event", [CommandEvent(b"a", b"b", b"c", b"d", None), FloodSentEvent("Ann", 1, [])])
+@pytest.mark.parametrize("event", [CommandEvent(b"a", b"b", b"c", b"d", None), FloodSentEvent(b"Ann", 1, [])])
 def test_odd_values_are_not(event: FrequentEvent, odd: bytes) -> None:
     forms = Forms("Bob", MOST)
     assert forms.fill(STAMP, event) is None
@@ -118,7 +118,7 @@ def test_odd_values_are_not(event: FrequentEvent, odd: bytes) -> None:
 def test_a_long_line_without_a_long_value_is_put_into_its_form() -> None:
     """Such as a list of clients, which is cut before."""
     forms, ids = Forms("Bob", MOST), [b"x" * 20] * 2
-    assert forms.fill(STAMP, FloodSentEvent("Ann", 9, ids)) is not None
+    assert forms.fill(STAMP, FloodSentEvent(b"Ann", 9, ids)) is not None
     assert forms.fill(STAMP, SeveralEvents(CommandEvent, ([b"x" * MOST] * 9,) * 5)) is not None
 
 

@@ -6,13 +6,16 @@ nothing else may be logged or changed. docs/logs.md and docs/metrics.md are held
 
 from __future__ import annotations
 
+import contextlib
 import re
 import runpy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 from documented import LIFE, examples
+from observed import read
 from scenarios import CLIENT, LABELS, Scenario, Watched
 
 from proxyherd.core.notes import CaughtUp, Flooded, Heard, LinkUp
@@ -57,6 +60,33 @@ def test_events_stand_in_the_order_in_which_they_happened(tmp_path: Path) -> Non
     events, _ = watched.end()
     said = [event.get("command", event["event"]) for event in events]
     assert said == ["IAMAT 0", "FOO 0", "IAMAT 1", "FOO 1", "IAMAT 2", "flood_sent", "IAMAT 3"]
+
+
+@pytest.mark.parametrize("raises", [False, True])
+def test_a_turn_writes_its_log_itself_and_asks_nobody_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raises: bool
+) -> None:
+    watched, asked = Watched(tmp_path), list[Callable[[], None]]()
+    it = watched.observer
+    watched.file.gather(asked.append)
+
+    def stumble(_: object) -> None:
+        watched.file.write(b'{"timestamp":"","server":""}')
+        raise ZeroDivisionError
+
+    for turn in range(2):
+        it.note([Flooded("Ann", [b"kiwi"])])
+        it.commands.reports(CLIENT.encode(), [b"IAMAT"], [b"AT"])
+        with monkeypatch.context() as patch, contextlib.suppress(ZeroDivisionError):
+            if raises:
+                patch.setattr(it._events, "_tell", stumble)
+            it.end_turn()
+        assert not watched.file.gathers
+        assert len(read(tmp_path / "log")) == (1 + turn if raises else 2 + 2 * turn)
+        assert not asked
+    it.connections.opened(CLIENT, 1)
+    assert asked == [watched.file.flush]
+    watched.end()
 
 
 @pytest.mark.parametrize("wanted", [True, False])
