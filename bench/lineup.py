@@ -217,7 +217,7 @@ class ProxyherdRedis(Proxyherd):
             return
         wanted: dict[int, dict[bytes, bytes]] = {}
         for client, operands in sent.latest.items():
-            wanted.setdefault(layout.tag(client), {})[client] = operands
+            wanted.setdefault(layout.tag_of(client), {})[client] = operands
         for master in self.masters:
             [slots] = [one.slots for one in master.seen() if one.port == master.port]
             tags = [tag for first, last in slots for tag in layout.owned(first, last)]

@@ -92,7 +92,7 @@ class Reports:
         self._clients: list[bytes] = []
         for number in range(CLIENTS):
             client = b"phone-%012d.example" % number
-            if layout.tag(client) < layout.TAGS // 3:  # of the first of three masters
+            if layout.tag_of(client) < layout.TAGS // 3:  # of the first of three masters
                 self._clients.append(client)
         self._next = 0
 
@@ -108,7 +108,7 @@ class Reports:
                 client,
                 *divmod(nanoseconds, 10**9),
             )
-            call = calls[layout.tag(client) if self._by_tag else number]
+            call = calls[layout.tag_of(client) if self._by_tag else number]
             call.keys.append(layout.key(client))
             call.values.append(layout.VALUE % (nanoseconds, line))
         return list(calls.values())

@@ -35,7 +35,7 @@ class Outbox:
 
     def add(self, client: bytes, now: float) -> None:
         """Let the cluster be told of a client."""
-        tag = layout.tag(client)
+        tag = layout.tag_of(client)
         waiting = self._waiting[tag]
         if client not in waiting:
             waiting[client] = None

@@ -119,7 +119,7 @@ class _Reader:
         found: dict[int, list[bytes]] = {}
         for key in dict.fromkeys(keys):
             if (client := layout.client_of(key)) is not None:
-                found.setdefault(layout.tag(client), []).append(client)
+                found.setdefault(layout.tag_of(client), []).append(client)
             elif b"} seal " not in key:
                 self._passes.foreign += 1
         return (cursor if cursor != b"0" else None), found

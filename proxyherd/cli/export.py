@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from proxyherd.cli.common import Failure, Misconfigured, config_option, examples, load_herd, server_names
-from proxyherd.cli.output import output as writing
+from proxyherd.cli.output import open_output
 from proxyherd.config.herd_file import Herd
 from proxyherd.remote import exporting
 from proxyherd.remote.exporting import Found
@@ -64,7 +64,7 @@ def export(
     herd = load_herd(ctx)
     folder = folder or Path("var/lib") / herd.server(name or next(iter(herd.servers))).name / "journal"
     found = _read(folder, herd)
-    with writing(output, _MODE) as file, _bar("Writing", len(found.entries)) as bar:
+    with open_output(output, _MODE) as file, _bar("Writing", len(found.entries)) as bar:
         for at, piece in enumerate(exporting.lines(form, found.entries), 1):
             file.write(piece)
             if at % 10_000 == 0:

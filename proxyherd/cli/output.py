@@ -18,7 +18,7 @@ from proxyherd.cli.common import Misconfigured
 
 
 @contextmanager
-def output(path: Path | None, mode: int) -> Iterator[BinaryIO]:
+def open_output(path: Path | None, mode: int) -> Iterator[BinaryIO]:
     """Lend stdout, or what takes the place of `path` with that mode once it is whole. Raises Misconfigured."""
     try:
         if path is None:

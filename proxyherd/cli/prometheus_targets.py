@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 
 from proxyherd.cli.common import Misconfigured, config_option, examples, load_herd
-from proxyherd.cli.output import output as writing
+from proxyherd.cli.output import open_output
 from proxyherd.config.herd_file import Address, Herd, Server
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
@@ -81,7 +81,7 @@ def prometheus_targets(ctx: click.Context, *, hosts: dict[str, str], output: Pat
     _warn_of_loopback(herd, targets)
     groups = (json.dumps({"targets": [str(at)], "labels": {"server": name}}) for name, at in targets.items())
     text = "[\n  {}\n]\n".format(",\n  ".join(groups))
-    with writing(output, _MODE) as file:
+    with open_output(output, _MODE) as file:
         file.write(text.encode())
 
 

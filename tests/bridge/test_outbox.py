@@ -11,7 +11,7 @@ def test_a_client_waits_once_until_a_load_with_it_has_arrived() -> None:
     box = Outbox(woken.append)
     box.add(b"kiwi", 1.0)
     box.add(b"kiwi", 2.0)
-    tag = layout.tag(b"kiwi")
+    tag = layout.tag_of(b"kiwi")
     assert (woken, box.count, box.oldest) == ([tag], 1, 1.0)
     load = box.take(range(layout.TAGS), 10)
     assert load is not None

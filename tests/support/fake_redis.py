@@ -181,7 +181,7 @@ class World:
 
     def of(self, client: bytes) -> Master:
         """Return the master of a client."""
-        owner = self.owners[layout.tag(client)]
+        owner = self.owners[layout.tag_of(client)]
         assert owner is not None
         return self.masters[owner]
 

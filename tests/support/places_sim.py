@@ -31,13 +31,11 @@ from typing import IO, Any
 from urllib.parse import urlsplit
 
 from gazetteer_file import gazetteer_file
+from herd_process import PATIENCE_SECONDS
 
 from proxyherd.places.gazetteer.file import Gazetteer
 from proxyherd.standin.app import Faults, Simulator, Source
 from proxyherd.standin.shapes import SimulatedQuery
-
-PATIENCE_SECONDS = 120.0
-"""For what takes milliseconds on an idle machine."""
 
 _OURS = re.compile(r"PROXYHERD_|GOOGLE_PLACES_|CREDENTIALS_DIRECTORY")
 

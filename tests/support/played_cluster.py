@@ -29,7 +29,7 @@ def namesakes(client: bytes, count: int) -> list[bytes]:
     while len(found) < count:
         one = b"%b%d" % (client, number)
         number += 1
-        if layout.tag(one) == layout.tag(client):
+        if layout.tag_of(one) == layout.tag_of(client):
             found.append(one)
     return found
 

@@ -27,7 +27,7 @@ from herd_process import RunningHerd, ServerProcess, herd_of, now, wait_until
 from redis_cluster import SLOTS, Cluster
 
 from proxyherd.core.messages import parse_at
-from proxyherd.engines.redis.layout import TAG_SLOTS, tag
+from proxyherd.engines.redis.layout import TAG_SLOTS, tag_of
 
 PARTS: Final = 3
 BUSY_SLOTS: Final = TAG_SLOTS[::28]
@@ -44,13 +44,15 @@ _PAUSE_SECONDS: Final = 0.02
 
 
 def part_of(client: bytes) -> int:
-    return TAG_SLOTS[tag(client)] * PARTS // SLOTS
+    return TAG_SLOTS[tag_of(client)] * PARTS // SLOTS
 
 
 def clients_of(part: int, number: int, prefix: bytes = b"client") -> list[bytes]:
     """Return so many client IDs of a part, in its busy slots."""
     spelled = (b"%b-%d" % (prefix, at) for at in count())
-    ours = (client for client in spelled if part_of(client) == part and TAG_SLOTS[tag(client)] in BUSY_SLOTS)
+    ours = (
+        client for client in spelled if part_of(client) == part and TAG_SLOTS[tag_of(client)] in BUSY_SLOTS
+    )
     return list(islice(ours, number))
 
 

@@ -353,7 +353,7 @@ def test_it_is_not_in_step_while_a_slot_moves(
     client, *others = same_tag("moving", 4)
     [answer] = report(fronts["Ann"], [client])
     answers = report(herd["Bona"], others)
-    slot = layout.TAG_SLOTS[layout.tag(client)]
+    slot = layout.TAG_SLOTS[layout.tag_of(client)]
     source = cluster.owner(slot)
     target = next(one for one in cluster.masters() if one is not source)
     moving = cluster.moving_slot(slot, target)
@@ -372,7 +372,7 @@ def test_it_is_not_in_step_while_a_slot_moves(
 def same_tag(word: str, count: int) -> list[bytes]:
     """Return clients whose keys are in one slot."""
     first, *rest = clients(word, 1_000 * count)
-    return [first, *(one for one in rest if layout.tag(one) == layout.tag(first))][:count]
+    return [first, *(one for one in rest if layout.tag_of(one) == layout.tag_of(first))][:count]
 
 
 def test_it_says_so_when_the_herd_has_no_room(fronts: RunningHerd) -> None:

@@ -45,7 +45,7 @@ from redis_load import (
 
 from proxyherd.core.messages import parse_at
 from proxyherd.engines.redis.commands import LIBRARY
-from proxyherd.engines.redis.layout import TAG_SLOTS, VALUE, key, tag
+from proxyherd.engines.redis.layout import TAG_SLOTS, VALUE, key, tag_of
 
 SECONDS = float(os.environ.get("PROXYHERD_REDIS_FAULTS_SECONDS", "8"))
 CONNECTIONS = 12 if "PROXYHERD_REDIS_FAULTS_SECONDS" in os.environ else 4
@@ -476,7 +476,7 @@ def test_a_slot_whose_receiver_was_killed_is_served_again_when_its_move_has_been
     cluster: Cluster, fronts: RunningHerd
 ) -> None:
     """Until then its keys may be where nobody can ask: the one that was killed comes back as a replica."""
-    ids = [client for client in clients_of(0, 100, b"mended") if TAG_SLOTS[tag(client)] == BUSY_SLOTS[0]]
+    ids = [client for client in clients_of(0, 100, b"mended") if TAG_SLOTS[tag_of(client)] == BUSY_SLOTS[0]]
     clients = {client: fronts["Ann"].hears(client)[:-1] for client in ids}
     receiver = cluster.masters()[1]
     for step in cluster.moving_slot(BUSY_SLOTS[0], receiver, keys_a_step=len(clients) // 2):

@@ -7,8 +7,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Final
 
-from proxyherd.engines.redis.layout import PREFIXES, seal
-from proxyherd.engines.redis.layout import tag as tag_of
+from proxyherd.engines.redis.layout import PREFIXES, seal, tag_of
 
 LIBRARY: Final = b"proxyherd_1"
 """Its number changes when the behaviour of a function changes."""

@@ -124,7 +124,7 @@ class RedisEngine:
         if isinstance(judged, Reply):
             return judged
         asked = Asked("whatsat", "waiting", whatsat=judged, key=spell_key(judged.client), since=self._now)
-        tag = layout.tag(judged.client)
+        tag = layout.tag_of(judged.client)
         self._particular.add(tag)
         self._ask(client, asked, line, tag)
         return asked

@@ -55,14 +55,14 @@ VALUE: Final = b"%021d %b"
 """The value of a time in nanoseconds and an AT line."""
 
 
-def tag(client: bytes) -> int:
+def tag_of(client: bytes) -> int:
     """Return the tag of a client's ID."""
     return crc32(client) & LAST_TAG
 
 
 def key(client: bytes) -> bytes:
     """Return the key of a client's ID."""
-    return PREFIXES[tag(client)] + client
+    return PREFIXES[tag_of(client)] + client
 
 
 def client_of(spelled: bytes) -> bytes | None:

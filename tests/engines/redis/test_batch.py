@@ -28,7 +28,7 @@ from proxyherd.engines.redis.commands import (
 from proxyherd.engines.redis.outcomes import AGAIN, Outcomes
 from proxyherd.engines.redis.sealing import Sealing
 
-TAG = layout.tag(b"kiwi")
+TAG = layout.tag_of(b"kiwi")
 MASTER = Address("127.0.0.1", 7_001)
 
 

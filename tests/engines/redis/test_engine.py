@@ -90,7 +90,7 @@ def test_many_turns_share_no_batch_with_what_failed_for_ever() -> None:
 
     async def scene(world: World, front: Front) -> None:
         stuck, well = namesakes(b"kiwi", 1)[0], b"plum"
-        world.owners = [world.owners[layout.tag(stuck)]] * layout.TAGS
+        world.owners = [world.owners[layout.tag_of(stuck)]] * layout.TAGS
         front.engine.learn(world.owners)
         key = layout.key(stuck)
         world.fault = lambda _, __, keys: TryAgainError("TRYAGAIN") if key in keys else None
@@ -223,7 +223,7 @@ def test_a_tag_on_its_way_is_served_key_by_key_wherever_each_key_is() -> None:
         front.say(asker, iamat(here, 1), iamat(there, 1))
         await front.all_settled(asker)
         to = next(one for one in world.masters if one != world.of(here).address)
-        world.moving[layout.tag(here)] = to
+        world.moving[layout.tag_of(here)] = to
         world.gone.add(layout.key(there))
         front.say(asker, iamat(here, 2), iamat(there, 2), iamat(new, 2), whatsat(there), whatsat(here))
         await front.all_settled(asker, 2)
@@ -240,7 +240,7 @@ def test_all_that_a_tag_wants_of_where_its_keys_move_to_goes_there_together() ->
     async def scene(world: World, front: Front) -> None:
         asker, clients = Asker(), namesakes(b"kiwi", 400)
         to = next(one for one in world.masters if one != world.of(b"kiwi").address)
-        world.moving[layout.tag(b"kiwi")] = to
+        world.moving[layout.tag_of(b"kiwi")] = to
         for client in clients:
             world.gone.add(layout.key(client))
         front.say(asker, *(iamat(client, 1) for client in clients))
@@ -254,7 +254,7 @@ def test_a_detour_ends_with_the_node_that_it_led_to() -> None:
     """A slot on its way to a master that dies, and the move is taken back: the tag is served where it stayed."""
 
     async def scene(world: World, front: Front) -> None:
-        asker, tag = Asker(), layout.tag(b"kiwi")
+        asker, tag = Asker(), layout.tag_of(b"kiwi")
         to = next(one for one in world.masters.values() if one is not world.of(b"kiwi"))
         to.is_down = True
         world.moving[tag] = to.address
@@ -273,7 +273,7 @@ def test_a_moved_tag_is_asked_for_at_its_new_master_before_anybody_has_looked() 
     async def scene(world: World, front: Front) -> None:
         front.looks = False
         asker, to = Asker(), next(one for one in world.masters.values() if one is not world.of(b"kiwi"))
-        world.owners[layout.tag(b"kiwi")] = to.address
+        world.owners[layout.tag_of(b"kiwi")] = to.address
         front.say(asker, iamat(b"kiwi", 1))
         doubts: list[float] = []
         front.engine._doubt = lambda: doubts.append(front.loop.time())
@@ -681,7 +681,7 @@ class Trouble:
 
     def befall(self, what: str, number: int) -> None:
         world, client = self.world, CROWD[number]
-        tag = layout.tag(client)
+        tag = layout.tag_of(client)
         if what == "move" and tag not in world.moving:
             others = [one for one in set(world.owners) if one is not None and one != world.owners[tag]]
             world.moving[tag] = sorted(others, key=str)[number % len(others)]
@@ -701,7 +701,7 @@ class Trouble:
     def arrive(self, tag: int) -> None:
         if tag in self.world.moving:
             self.world.owners[tag] = self.world.moving.pop(tag)
-            self.world.gone = {key for key in self.world.gone if layout.tag(_client(key)) != tag}
+            self.world.gone = {key for key in self.world.gone if layout.tag_of(_client(key)) != tag}
 
     def heal(self) -> None:
         for tag in list(self.world.moving):

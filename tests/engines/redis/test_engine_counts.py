@@ -34,7 +34,7 @@ def one_of_each_tag(size: int) -> list[bytes]:
     number = 0
     while len(clients) < layout.TAGS:
         client = b"%0*d" % (size, number)
-        clients.setdefault(layout.tag(client), client)
+        clients.setdefault(layout.tag_of(client), client)
         number += 1
     return [*clients.values()]
 
@@ -132,7 +132,7 @@ def test_an_idle_master_is_asked_once_or_twice_in_a_batchs_time_whether_it_still
 
 def test_a_master_without_a_part_of_the_table_is_sent_nothing_but_what_moves_there() -> None:
     async def scene(world: World, front: Front) -> None:
-        asker, tag = Asker(), layout.tag(b"kiwi")
+        asker, tag = Asker(), layout.tag_of(b"kiwi")
         new = world.add()
         world.moving[tag] = new.address
         front.say(asker, whatsat(b"kiwi"), iamat(b"kiwi", 1))
@@ -212,7 +212,7 @@ def test_what_moved_is_counted_with_all_that_waits_behind_it_and_goes_there_20_m
         front.looks = False
         asker, old = Asker(), world.of(b"kiwi")
         to = next(one for one in world.masters.values() if one is not old)
-        world.owners[layout.tag(b"kiwi")] = to.address
+        world.owners[layout.tag_of(b"kiwi")] = to.address
         await asyncio.sleep(0.3)
         began, times = front.loop.time(), times_of(world, to)
         front.say(asker, iamat(b"kiwi", 1), whatsat(b"kiwi"))
@@ -231,7 +231,7 @@ def test_once_a_key_has_been_asked_for_elsewhere_each_of_its_tag_goes_alone() ->
         front.say(asker, iamat(here, 1), iamat(there, 1))
         await front.all_settled(asker)
         to = next(one for one in world.masters.values() if one is not world.of(here))
-        world.moving[layout.tag(here)] = to.address
+        world.moving[layout.tag_of(here)] = to.address
         world.gone.add(layout.key(there))
         front.say(asker, iamat(there, 2))
         await front.all_settled(asker)

@@ -121,7 +121,7 @@ def test_a_master_that_takes_no_writes_is_told_with_its_reason_though_nobody_rep
 def test_a_redirection_to_a_node_that_is_not_known_has_who_is_master_looked_up_at_once() -> None:
     async def scene(world: World, front: Front) -> None:
         asker, new = Asker(), world.add()
-        world.owners[layout.tag(b"kiwi")] = new.address
+        world.owners[layout.tag_of(b"kiwi")] = new.address
         front.say(asker, iamat(b"kiwi", 1))
         await front.all_settled(asker, 1)
         assert "moved" in front.observer.again
@@ -133,7 +133,7 @@ def test_a_redirection_to_a_node_that_is_not_known_has_who_is_master_looked_up_a
 def test_a_redirection_without_a_host_is_to_the_host_that_has_sent_it(host: str) -> None:
     async def scene(world: World, front: Front) -> None:
         front.looks = False
-        asker, tag = Asker(), layout.tag(b"kiwi")
+        asker, tag = Asker(), layout.tag_of(b"kiwi")
         home = world.of(b"kiwi")
         to = next(one for one in world.masters.values() if one is not home)
         world.owners[tag] = to.address

@@ -55,9 +55,9 @@ def test_whoever_has_a_share_of_the_slots_has_the_same_share_of_the_tags() -> No
 
 @given(ids)
 def test_redis_puts_a_key_into_the_slot_of_its_tag(client: bytes) -> None:
-    slot = layout.TAG_SLOTS[layout.tag(client)]
+    slot = layout.TAG_SLOTS[layout.tag_of(client)]
     assert key_slot(layout.key(client)) == slot
-    assert key_slot(layout.seal(layout.tag(client), "[::1]:7001")) == slot
+    assert key_slot(layout.seal(layout.tag_of(client), "[::1]:7001")) == slot
 
 
 @given(st.binary(max_size=20))
@@ -73,7 +73,7 @@ def test_a_key_tells_its_client(client: bytes) -> None:
 
 @given(ids, st.integers(0, 511))
 def test_a_key_below_another_tag_is_no_clients(client: bytes, tag: int) -> None:
-    if tag != layout.tag(client):
+    if tag != layout.tag_of(client):
         assert layout.client_of(layout.PREFIXES[tag] + client) is None
 
 
