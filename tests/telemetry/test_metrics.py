@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import runpy
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from observed import metrics_of_a_server
-from prometheus_client import generate_latest
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client.openmetrics import exposition as openmetrics
+
+from proxyherd.telemetry.metrics import PlainHistogram
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -23,6 +30,21 @@ def test_a_server_shows_what_the_client_of_prometheus_knows_of_its_process() -> 
     text = generate_latest(metrics_of_a_server().registry).decode()
     for metric in ("process_resident_memory_bytes ", "python_info{", "python_gc_collections_total{"):
         assert f"\n{metric}" in text
+
+
+@pytest.mark.parametrize("write", [generate_latest, openmetrics.generate_latest])
+@given(amounts=st.lists(st.floats(-1, 20) | st.sampled_from([0, 0.5, 1, 2.5, 10, 1e9])))
+def test_a_histogram_in_plain_numbers_shows_what_the_librarys_does(
+    write: Callable[[CollectorRegistry], bytes], amounts: list[float]
+) -> None:
+    plain, other, buckets = CollectorRegistry(), CollectorRegistry(), (0.5, 1, 2.5, 10.0)
+    mine = PlainHistogram("some_seconds", 'What "it" took', plain, buckets)
+    theirs = Histogram("some_seconds", 'What "it" took', registry=other, buckets=buckets)
+    assert write(plain) == write(other)
+    for amount in amounts:
+        mine.observe(amount)
+        theirs.observe(amount)
+    assert write(plain) == write(other) == write(plain)
 
 
 def test_what_is_alerted_on_is_there_before_it_happens() -> None:
