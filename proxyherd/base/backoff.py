@@ -1,7 +1,7 @@
 """Back-off: the pauses between attempts at something that fails.
 
-A first short pause finds a service that has only restarted; a cap bounds how late one that returns is found; the
-jitter keeps those that have lost the same service from coming back in step.
+The first pause is short, to find a service that has only restarted. A maximum limits how late a service is found that
+returns. Jitter prevents that clients that have lost the same service all return at the same time.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from random import Random
 
 
 def backoff(first: float, most: float, rng: Random, *, least: float = 0.5) -> Iterator[float]:
-    """Yield pauses in seconds for ever: the n-th lies between `least` times and all of min(first * 2**n, most), n from 0.
+    """Yield pauses in seconds, forever. The n-th pause (n from 0) is random between `least` times and all of min(first *
+    2**n, most).
 
-    Make a new one when an attempt has succeeded: its pauses begin with the short one again.
+    After a success, make a new one: it begins with the short pause again.
     """
     pause = min(first, most)
     while True:

@@ -1,16 +1,15 @@
-r"""How text that a stranger chose is shown: on terminals, in logs, exports, reports and on the status page.
+r"""How text from strangers is shown: on terminals, in logs, exports and reports, and on the status page.
 
-The rules: what comes out holds no character that a terminal acts on, that changes the direction of text, or that
-shows nothing; and it can be told from the text that looks like it, because a backslash becomes two. So two strangers'
-texts look alike only if they are the same.
+The rules: the result has no character that controls a terminal, changes the direction of text, or is invisible. And
+escapes cannot be confused with text, because a backslash becomes two. So different texts never look the same.
 
     \x1b, \xff            an ASCII control character, or a byte that is not UTF-8
     \t, \n, \r            tab, LF, CR
-    \u200e, \U000e0001    any other character that is not shown
+    \u200e, \U000e0001    any other invisible character
     \\                    a backslash
 
-Whoever puts a stranger's text into a text of ours uses `escaped` or `quoted`; whoever prints uses `visible`, which
-leaves what was escaped before as it is. Pure.
+To put a stranger's text into a text of ours, use `escaped` or `quoted`. To print, use `visible`, which keeps earlier
+escapes as they are. Pure.
 """
 
 from __future__ import annotations
@@ -26,11 +25,11 @@ _BYTES: Final = range(0xDC80, 0xDD00)
 _is_blank = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 ).match
-"""Characters that count as printable and show nothing: fillers, joiners, selectors of variants."""
+"""Characters that count as printable but are invisible: fillers, joiners, variation selectors."""
 
 
 def _spelled(code: int) -> str:
-    """Return a character as it is shown, a backslash as it is."""
+    """Return a character as it is shown; a backslash stays."""
     character = chr(code)
     if character.isprintable() and not _is_blank(character):
         return character
@@ -42,7 +41,9 @@ def _spelled(code: int) -> str:
 
 
 def _spelled_in_json(code: int) -> str:
-    r"""Likewise as JSON spells it, with the same meaning; a byte that is not UTF-8, which JSON cannot hold, as \xNN."""
+    r"""The same in JSON's spelling, with the same meaning. A byte that is not UTF-8, which JSON cannot hold,
+    becomes \xNN.
+    """
     spelled = _spelled(code)
     if spelled == chr(code) or code in _BYTES:
         return spelled
@@ -51,8 +52,8 @@ def _spelled_in_json(code: int) -> str:
 
 
 class _Table(dict[int, str]):
-    """For `str.translate`: exceptions, and what `spell` says of all others. Only a few are kept: a stranger could
-    fill a larger table.
+    """A table for `str.translate`: exceptions, and the result of `spell` for all other characters. It caches only a few,
+    because a stranger could fill a larger table.
     """
 
     def __init__(self, spell: object, exceptions: dict[int, str]) -> None:
@@ -75,34 +76,34 @@ _JSON: Final = _Table(_spelled_in_json, {0x09: "\t", 0x0A: "\n"})
 
 
 def escaped(data: bytes | str) -> str:
-    """Return what a stranger sent as text for people, on one line."""
+    """Return a stranger's bytes as text for people, on one line."""
     return _text(data).translate(_ESCAPED)
 
 
 def quoted(data: bytes | str) -> str:
-    r"""Return it likewise in quotation marks; those in it become \"."""
+    r"""Return the same in quotation marks; quotation marks in it become \"."""
     return '"{}"'.format(escaped(data).replace('"', '\\"'))
 
 
 def visible(text: str) -> str:
-    """Return text of ours, in which escaped text may stand, so that nothing in it is hidden; on one line."""
+    """Return our own text, which may contain escaped text, without invisible characters and on one line."""
     return text.translate(_VISIBLE)
 
 
 def escaped_for_json(data: bytes) -> str:
-    """Return what `escaped` does, but with the control characters that every writer of JSON escapes by itself."""
+    """Return the result of `escaped`, but with the control characters that every JSON writer escapes by itself."""
     if data.isascii() and b"\x7f" not in data and b"\\" not in data:
         return data.decode()
     return _text(data).translate(_ESCAPED_FOR_JSON)
 
 
 def visible_for_json(text: str) -> str:
-    """Return what `visible` does, likewise."""
+    """Return the result of `visible`, with the same exception."""
     return text.translate(_VISIBLE_FOR_JSON)
 
 
 def visible_json(document: bytes | str) -> str:
-    """Return a JSON document of the same meaning in which nothing is hidden. Its lines stay lines."""
+    """Return a JSON document with the same meaning and no invisible characters. Its lines stay lines."""
     text = _text(document).replace("\r\n", "\n")
     return text.translate(_JSON)
 

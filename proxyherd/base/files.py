@@ -1,7 +1,7 @@
-"""Files that are opened by name: regular files only, and opening never waits.
+"""Opens files by name: only regular files, and without ever waiting.
 
-A name may lead to a pipe that nobody writes into, to a terminal or to a disk. Opening or reading one of these could
-stop a server for ever, and writing could destroy what is there.
+A name may lead to a pipe without a writer, to a terminal or to a disk. Opening or reading one of these could block a
+server forever, and writing could destroy data.
 
 Files and folders are made with modes that keep other users of the machine out, whatever the umask.
 """
@@ -26,7 +26,7 @@ def open_regular(path: Path, flags: int, mode: int = 0o600) -> int:
     try:
         descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, mode)
     except OSError as error:
-        if error.errno == errno.ENXIO:  # a socket, or a pipe that nobody reads
+        if error.errno == errno.ENXIO:  # a socket, or a pipe without a reader
             raise OSError(errno.ENXIO, NOT_REGULAR, str(path)) from error
         raise
     kind = os.fstat(descriptor).st_mode
@@ -45,21 +45,21 @@ def read_regular(path: Path, most: int = -1) -> bytes:
 
 
 def check_replaceable(path: Path) -> None:
-    """Raise OSError if a pipe, a socket or a device has this name: no new file may take its place."""
+    """Raise OSError if a pipe, a socket or a device has this name: it must not be replaced by a file."""
     if path.exists() and not path.is_file() and not path.is_dir():
         raise OSError(errno.ENXIO, NOT_REGULAR, str(path))
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder, and those above it that are missing; what is there keeps its mode. Raises OSError."""
+    """Make a folder, and missing folders above it; existing ones keep their mode. Raises OSError."""
     for folder in (*reversed(path.parents), path):
         if not folder.is_dir():
             folder.mkdir(FOLDER_MODE, exist_ok=True)
 
 
 def make_file(path: Path) -> None:
-    """Make an empty file if there is none, for a library that would open it by the umask; take away from one that is
-    there what other users may do with it, unless it is another user's. Raises OSError, as `open_regular`.
+    """Make an empty file if there is none, for a library that would open it with the umask's mode. Remove other users'
+    permissions from an existing one, unless it belongs to another user. Raises OSError, as `open_regular`.
     """
     descriptor = open_regular(path, os.O_RDWR | os.O_CREAT, FILE_MODE)
     try:
@@ -72,13 +72,13 @@ def make_file(path: Path) -> None:
 
 
 def write_all(descriptor: int, data: bytes) -> None:
-    """Write all of it, in as many writes as the system wants. Raises OSError; a part may then be written."""
+    """Write all of it, in as many writes as the system needs. Raises OSError; then a part may have been written."""
     while data:
         data = data[os.write(descriptor, data) :]
 
 
 def sync_folder(path: Path) -> None:
-    """Bring the names in a folder to disk: those of new, renamed and deleted files. Raises OSError."""
+    """Sync the names in a folder to disk: those of new, renamed and deleted files. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -87,7 +87,7 @@ def sync_folder(path: Path) -> None:
 
 
 def inode_and_size(path: Path) -> tuple[int, int]:
-    """Return the inode number of a file and its bytes; both 0 where there is no such file."""
+    """Return the inode number of a file and its size in bytes; both 0 if there is no such file."""
     try:
         found = path.stat()
     except OSError:

@@ -1,7 +1,6 @@
-"""Binding the addresses of the herd's file: what cannot be had now is tried again, for ever.
+"""Binds the addresses of the herd's file; those that are not available are tried again, forever.
 
-A name may stand for several addresses. Each is bound for itself, so one that is taken keeps no other from being
-served.
+A name may stand for several addresses. Each is bound separately, so one that is in use does not affect the others.
 """
 
 from __future__ import annotations
@@ -24,18 +23,18 @@ _UNRESOLVED: Final[_Infos] = [None]  # the name itself could not be looked up ye
 
 
 class Binder:
-    """Binds addresses and hands their sockets to listeners. `spawn` runs what goes on in the background."""
+    """Binds addresses and passes their sockets to listeners. `spawn` runs background tasks."""
 
     def __init__(
         self, log: FilteringBoundLogger, spawn: Callable[[Coroutine[Any, Any, None]], object]
     ) -> None:
-        self.unbound: set[str] = set()  # what cannot be had now, in words
+        self.unbound: set[str] = set()  # what is not available now, in words
         self._log = log
         self._spawn = spawn
         self._loop = asyncio.get_running_loop()
 
     async def listen(self, what: str, addresses: Iterable[Address], listen: _Listen) -> None:
-        """Listen at every address; at those that cannot be had now, as soon as they can."""
+        """Listen at all addresses; at those that are not available now, as soon as they are."""
         for address in addresses:
             left = await self._bind(what, address, listen, None)
             if left:
@@ -49,9 +48,10 @@ class Binder:
         self._log.info("listening", port=what, address=str(address))
 
     async def _bind(self, what: str, address: Address, listen: _Listen, left: _Infos | None) -> _Infos:
-        """Listen at one address, or at what is left of it: a name may stand for several. Return what is left then.
+        """Listen at one address, or at the part of it that is left, since a name may stand for several. Return what is
+        left afterwards.
 
-        A first attempt, when nothing is known to be left, logs what cannot be had.
+        The first attempt, when nothing is known to be left, logs what is not available.
         """
         first, failed = left is None, _Infos()
         try:
@@ -69,7 +69,7 @@ class Binder:
                     (foreign if error.errno == errno.EADDRNOTAVAIL else failed).append(info)
                     reason = error.strerror or str(error)
             if len(failed) + len(foreign) == len(left):
-                failed += foreign  # else they are other machines' of the same name
+                failed += foreign  # otherwise they are other machines' with the same name
         if failed and first:
             self._log.error(
                 "cannot_listen",
@@ -88,7 +88,7 @@ class Binder:
 
 
 async def _hand_over(info: Any, listen: _Listen) -> None:
-    """Bind a socket and let it be listened at. Raises OSError."""
+    """Bind a socket and pass it to a listener. Raises OSError."""
     family, kind, protocol, _, sockaddr = info
     sock = socket.socket(family, kind, protocol)
     try:

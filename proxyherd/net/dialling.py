@@ -1,7 +1,7 @@
-"""Dialling at several addresses, or at a name that stands for several, one after another until one answers.
+"""Dials several addresses, or a name with several addresses, one after another until one answers.
 
-`aiohappyeyeballs` is not used for it: an operator is told of each address why it was not reached, and the connections
-are of three kinds: sockets without an event loop, streams, and links of which one at a time may be made.
+`aiohappyeyeballs` is not used: operators must learn for each address why it was not reached. And there are three kinds
+of connections: sockets without an event loop, streams, and links, of which only one at a time may be made.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ T = TypeVar("T")
 
 
 def shares(places: Sequence[T], deadline: float, clock: Callable[[], float]) -> Iterator[tuple[T, float]]:
-    """Yield each place with the time by which it must have answered: its share of what is left until the deadline.
+    """Yield each address with the time by which it must have answered: its share of the time until the deadline.
 
-    So one that swallows packets, or a name server that is silent, does not take the time of the next. Times are
+    So an address that drops packets, or a silent name server, does not use up the time of the next one. Times are
     seconds of that clock.
     """
     for left, place in zip(range(len(places), 0, -1), places, strict=True):
@@ -36,5 +36,5 @@ async def hosts_of(loop: AbstractEventLoop, host: str, port: int | None = None) 
 
 
 def address_and_host(address: Address, host: str) -> str:
-    """Return an address and, where that is a name, which of its numeric addresses is meant."""
+    """Return an address and, if it is a name, which of its numeric addresses is meant."""
     return f"{address}" if host == address.host else f"{address} ({host})"

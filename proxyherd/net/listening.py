@@ -1,10 +1,9 @@
-"""Listening sockets, plain or TLS. Connections are taken here rather than by the event loop's own server, which says
-nothing when the system has no descriptor for one.
+"""Listening sockets, plain or TLS. They accept connections themselves, because the event loop's own server reports
+nothing if the system has no file descriptor for a connection.
 
-A TLS connection reaches its protocol only when its handshake is done, so those that are not yet done are bounded
-here: in time, and in number. Past the number it is the oldest that goes, for an honest handshake takes
-milliseconds: a flood of connections that never finish theirs does not keep others out. The context can be renewed
-at any time; connections that are taken already keep theirs.
+A TLS connection reaches its protocol only after its handshake. So unfinished handshakes are limited here, in time and
+in number. At the limit the oldest is closed. An honest handshake takes milliseconds, so a flood of unfinished ones
+does not keep others out. The context can be renewed at any time; accepted connections keep theirs.
 """
 
 from __future__ import annotations
@@ -19,18 +18,18 @@ from typing import Any, Final
 from proxyherd.net.tls import explain
 
 _ACCEPTS: Final = 64
-"""Connections taken at once before others get their turn."""
+"""Connections that are accepted at once before other work gets its turn."""
 
 _RETRY_SECONDS: Final = 0.1
-"""Before the next attempt to take a connection where the system has no descriptor for it."""
+"""The pause after the system had no file descriptor for a connection."""
 
 
 class Listener:
-    """Takes connections from any number of bound sockets, and makes a protocol for each.
+    """Accepts connections from any number of bound sockets, and makes a protocol for each.
 
-    `context` is None where connections are plain. Inside TLS, a connection that is closed here has
-    `shutdown_seconds` for what is yet to be sent and for the other's close_notify. `room` is asked how many TLS handshakes may be under way at once, and
-    `refused` is told of each connection that came to nothing: by whom, and why.
+    `context` is None for plain connections. With TLS, a connection that is closed here has `shutdown_seconds` to send
+    the rest and to get the other side's close_notify. `room` says how many TLS handshakes may be under way at once.
+    `refused` is called for each failed connection, with its address and the reason.
     """
 
     def __init__(
@@ -57,18 +56,18 @@ class Listener:
         self._closed = False
 
     async def listen(self, sock: socket.socket) -> None:
-        """Take connections from a bound socket."""
+        """Accept connections from a bound socket."""
         sock.listen(self._backlog)
         self._sockets.append(sock)
         asyncio.get_running_loop().add_reader(sock, self._take, sock)
 
     def renew(self, context: ssl.SSLContext | None) -> None:
-        """Take the connections that come from now on with another context. Where there is none, none can come."""
+        """Accept future connections with another context. If there was none, there can be none."""
         if self._context is not None and context is not None:
             self._context = context
 
     def close(self) -> None:
-        """Take no more connections."""
+        """Accept no more connections."""
         self._closed = True
         for sock in self._sockets:
             asyncio.get_running_loop().remove_reader(sock)
@@ -102,7 +101,7 @@ class Listener:
             asyncio.get_running_loop().add_reader(sock, self._take, sock)
 
     def _greet(self, connection: socket.socket, name: str) -> None:
-        """Begin a handshake; let the oldest go where there is no room for one more."""
+        """Begin a handshake; close the oldest one if there is no room for one more."""
         room = self._room()
         while self._handshakes and len(self._handshakes) >= room:
             oldest = next(iter(self._handshakes))
@@ -117,7 +116,7 @@ class Listener:
         handshake.add_done_callback(lambda done: self._handshakes.pop(done, None))
 
     async def _hand_over(self, connection: socket.socket, name: str) -> None:
-        """Give a connection to a protocol of its own, behind its TLS handshake where there is one."""
+        """Pass a connection to a protocol of its own, after its TLS handshake if there is one."""
         tls: dict[str, Any] = {}
         if self._context is not None:
             tls = {
@@ -138,13 +137,13 @@ class Listener:
             connection.close()
             self._refused(name, f"no TLS handshake: {explain(error)}" if tls else f"broken: {error.strerror}")
         except asyncio.CancelledError:
-            for protocol in made:  # uvloop closes its connection, and tells it nothing
+            for protocol in made:  # uvloop closes its connection, and does not tell it
                 protocol.connection_lost(None)
             raise
 
 
 def spell_address(peer: object) -> str:
-    """Return an address, as a socket has it, for a log."""
+    """Return a socket's address for a log."""
     if isinstance(peer, tuple) and len(peer) >= 2:
         host, port = peer[:2]
         return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
@@ -152,12 +151,12 @@ def spell_address(peer: object) -> str:
 
 
 def takes_more(transport: asyncio.Transport) -> bool:
-    """Whether the system would take bytes now. What a TLS transport has handed to the plain one below it is counted
-    nowhere that can be asked; but while some of it waits there, the socket is full.
+    """Whether the system would accept bytes now. Bytes that a TLS transport has passed to the plain one below cannot be
+    counted; but while some of them wait there, the socket is full.
     """
     sock = transport.get_extra_info("socket")
     if sock is None or sock.fileno() < 0:
-        return True  # it has gone, and its protocol hears of it in this turn
+        return True  # it has ended, and its protocol learns this in the same turn
     poll = select.poll()
     poll.register(sock.fileno(), select.POLLOUT)
     return bool(poll.poll(0))

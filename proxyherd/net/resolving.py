@@ -1,8 +1,8 @@
-"""Names into addresses, by threads that nobody has to wait for.
+"""Looks names up in threads for which nobody has to wait.
 
-getaddrinfo cannot be broken off: where name servers are silent, one call takes 20 seconds and more. An event loop's
-own look-ups hold up its end until they are all done, given up or not; threads of ours hold up nothing. And of a name
-one look-up is under way at a time: who wants it meanwhile waits for the same, so none pile up.
+getaddrinfo cannot be interrupted: with silent name servers, a call takes 20 seconds or more. An event loop waits at
+its end for all its own look-ups, even for those given up; it does not wait for our threads. And only one look-up of a
+name runs at a time; others that want the same name wait for it. So they don't pile up.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop as _EventLoop
 else:
-    _EventLoop = object  # commands that have no loop need not import asyncio
+    _EventLoop = object  # commands without an event loop need not import asyncio
 
 _Question = tuple[str | bytes | None, str | bytes | int | None, int, int, int, int]
 _Found = list[Any]  # as of socket.getaddrinfo
@@ -34,11 +34,11 @@ def look_up(
     proto: int = 0,
     flags: int = 0,
 ) -> Future[_Found]:
-    """Ask what socket.getaddrinfo answers. The future may fail with OSError or UnicodeError.
+    """Call socket.getaddrinfo in a thread. The future may fail with OSError or UnicodeError.
 
-    Raises OSError where the system has no thread for it.
+    Raises OSError if the system has no thread for it.
     """
-    # What is an address already takes no thread.
+    # A numeric address needs no thread.
     with contextlib.suppress(OSError, UnicodeError):
         numeric = Future[_Found]()
         numeric.set_result(socket.getaddrinfo(host, port, family, kind, proto, flags | socket.AI_NUMERICHOST))
@@ -72,7 +72,7 @@ def _ask(question: _Question, answer: Future[_Found]) -> None:
 
 
 class LooksUp(_EventLoop):
-    """What an event loop is mixed with, so that its look-ups, whoever wants them, are those of this module."""
+    """A mixin for event loops: all their look-ups then use this module."""
 
     async def getaddrinfo(
         self,
@@ -84,7 +84,7 @@ class LooksUp(_EventLoop):
         proto: int = 0,
         flags: int = 0,
     ) -> _Found:
-        """Answer as socket.getaddrinfo does. Who gives up waiting ends the waiting alone."""
+        """Answer as socket.getaddrinfo does. If the caller is cancelled, only its waiting ends."""
         answer = look_up(host, port, family, type, proto, flags)
         answered = self.create_future()
 
@@ -102,7 +102,7 @@ class LooksUp(_EventLoop):
 
 
 def new_event_loop() -> _EventLoop:
-    """Return an event loop whose look-ups are those of this module: uvloop's, or asyncio's own where that is missing."""
+    """Return an event loop whose look-ups use this module: uvloop's, or asyncio's own if that is missing."""
     import asyncio  # noqa: PLC0415 - as above
 
     kind: type[asyncio.AbstractEventLoop]

@@ -1,7 +1,7 @@
-"""TLS for client ports, between peers and to Redis: the standard library's, 1.2 and up, names checked.
+"""TLS for client ports, between peers and to Redis: the standard library's, version 1.2 or newer, with checked names.
 
-Between peers both show a certificate of the herd's own authority. The one who dials checks that the name in it is
-the one it dialled; the one who listens learns the other's name only from the handshake inside, and compares then.
+Peers both show a certificate of the herd's own authority. The dialling server checks it against the name that it
+dialled. The listening server learns the other's name only from the handshake inside, and then compares.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from proxyherd.config.herd_file import ConfigError, Herd
 _PLAIN: Final = frozenset(
     {"wrong version number", "http request", "record layer failure", "unknown protocol"}
 )
-"""What OpenSSL says where it is no TLS that comes."""
+"""OpenSSL's errors for bytes that are not TLS."""
 
 _OUT_OF_TIME: Final = (9, 10)
 """X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED of OpenSSL's x509_vfy.h."""
 
 
 class _Named(Struct, frozen=True):
-    """Where files are named: the table of the herd's file, and the page that tells how they are made."""
+    """Where files are named: the section of the herd's file, and the page that says how to make them."""
 
     table: str
     page: str
@@ -37,7 +37,7 @@ _REDIS: Final = _Named("[redis]", "docs/redis.md")
 
 
 class Contexts(Struct, frozen=True):
-    """The TLS contexts of one server; None where a port speaks plain."""
+    """The TLS contexts of one server; None for a plain port."""
 
     clients: ssl.SSLContext | None = None
     peers: ssl.SSLContext | None = None
@@ -45,7 +45,7 @@ class Contexts(Struct, frozen=True):
 
 
 def load(herd: Herd, name: str) -> Contexts:
-    """Read the files that the herd's file names for a server. Raises ConfigError."""
+    """Read a server's files as named in the herd's file. Raises ConfigError."""
     tls = herd.tls
     clients = peers = dialling = None
     if tls.clients_certificate is not None and tls.clients_key is not None:
@@ -63,8 +63,8 @@ def load(herd: Herd, name: str) -> Contexts:
 
 
 def load_for_redis(authority: Path, chain: tuple[Path, Path] | None) -> ssl.SSLContext:
-    """Read the files for connections to Redis. `authority` has signed the nodes' certificates, no other authority is
-    believed; `chain`: a certificate and its private key, where Redis asks for one. Raises ConfigError.
+    """Read the files for connections to Redis. `authority` has signed the nodes' certificates; no other authority is
+    accepted. `chain`: a certificate and its private key, if Redis requires one. Raises ConfigError.
     """
     context = _context(ssl.PROTOCOL_TLS_CLIENT)
     if chain is not None:
@@ -74,7 +74,7 @@ def load_for_redis(authority: Path, chain: tuple[Path, Path] | None) -> ssl.SSLC
 
 
 def explain(error: BaseException) -> str:
-    """Return in plain words why a connection, which may be TLS, failed."""
+    """Return in plain words why a connection, perhaps with TLS, failed."""
     if isinstance(error, ssl.SSLCertVerificationError):
         remedy = "; compare its dates with this host's clock" if error.verify_code in _OUT_OF_TIME else ""
         return f"the other's certificate is not accepted: {error.verify_message}{remedy}"
@@ -82,14 +82,14 @@ def explain(error: BaseException) -> str:
         reason = error.reason.lower().replace("_", " ")
         return f"{reason}; does the other speak plain?" if reason in _PLAIN else reason
     if isinstance(error, ConnectionResetError) and not error.strerror:
-        return "broken off by the other; see its log"  # it sends no alert before it closes
+        return "broken off by the other; see its log"  # it closes without sending an alert
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__
 
 
 def dns_names(certificate: object) -> frozenset[str]:
-    """Return the DNS names that a certificate, as `getpeercert` returns it, is made out to."""
+    """Return the DNS names in a certificate as `getpeercert` returns it."""
     found = certificate.get("subjectAltName", ()) if isinstance(certificate, dict) else ()
     return frozenset(value for kind, value in found if kind == "DNS")
 
@@ -110,7 +110,7 @@ def _load_chain(context: ssl.SSLContext, certificate: Path, key: Path, of: _Name
     for path in (certificate, key):
         _readable(path, of)
     try:
-        # The password is asked for on a terminal otherwise, which a server has not.
+        # Otherwise the password is asked for on a terminal, which a server does not have.
         context.load_cert_chain(certificate, key, password=lambda: "")
     except (OSError, ValueError) as error:
         raise ConfigError(

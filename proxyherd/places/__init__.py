@@ -1,16 +1,17 @@
 """Places: what is near a location, by Google Places or, without a key, by an offline gazetteer.
 
-`Places` is the one thing a server talks to; `open_places` puts together what the herd's file asks for. From the top:
+A server only uses `Places`; `open_places` puts together what the herd's file says. From the top:
 
-- `front`: an answer for everything: deadline, sharing, keeping, shedding
-- `limits`: what keeps a provider over the network from being asked too often
+- `front`: always gives an answer: deadline, shared calls, cache, limits
+- `limits`: limits calls to a provider over the network
 - `google`: both of Google's APIs
-- `gazetteer`: offline; needs none of these
-- `query`, `answers`, `failures`: what is asked, what is answered, and what becomes of it otherwise
-- `key`: where the key for Google is read
-- `watch`: what log and metrics learn of all this
+- `gazetteer`: offline; needs none of these limits
+- `query`, `answers`, `failures`: queries, answers and errors
+- `key`: reads the key for Google
+- `watch`: what is reported to log and metrics
 
-A server imports this before it listens, so the providers and what they need are imported when opened.
+A server imports this before it listens. So the providers, and the libraries that they need, are imported when they are
+opened.
 """
 
 from __future__ import annotations
@@ -49,11 +50,11 @@ __all__ = [
 ]
 
 ENTRY_BYTES = 1_024
-"""What keeping an answer takes besides its body: the query, the objects, and their places in dictionaries."""
+"""What a cached answer takes besides its body: the query, the objects, and their places in dictionaries."""
 
 
 class _NoKey:
-    """Google without a key: a server starts all the same, and says what is missing."""
+    """Google without a key: the server starts, and its answers say what is missing."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -83,11 +84,11 @@ def open_places(
     gazetteer: Path,
     budget: Spend,
 ) -> Places:
-    """Choose the provider that the herd's file asks for, and put it behind its limits.
+    """Open the provider of the herd's file, behind its limits.
 
-    `gazetteer` is the file that `proxyherd gazetteer build` made; it may appear later. Nothing here is bound
-    to an event loop, and the first call imports aiohttp or sqlite3 (some 0.2 s): once a server listens, call
-    it by `asyncio.to_thread`.
+    `gazetteer` is the file that `proxyherd gazetteer build` has made; it may appear later. Nothing here is bound to an
+    event loop. The first call imports aiohttp or sqlite3 (about 0.2 s), so after a server listens, call it by
+    `asyncio.to_thread`.
     """
     from cachetools import TTLCache  # noqa: PLC0415 — see the top
 

@@ -1,8 +1,8 @@
-"""Nearby Search answers: cut to a bound, squeezed to the wire's form, or made here when there is none.
+"""Nearby Search answers: cut to a bound, with surplus line feeds removed, or made here if there is none.
 
-The rule: what Google sent stays what Google sent. An answer is never re-serialised, so key order, number
-spelling and layout survive; only the bytes of surplus results and surplus line feeds go. What is not plainly
-a Nearby Search answer is refused as a whole, never mended.
+The rule: Google's answers are passed on as Google sent them. An answer is never serialized again, so key order,
+spelling of numbers and layout stay. Only the bytes of surplus results and surplus line feeds are removed. Anything
+that is not clearly a Nearby Search answer is refused as a whole, never repaired.
 
 Pure: bytes in, bytes out.
 """
@@ -22,7 +22,7 @@ STATUSES: Final = frozenset(
 """Every status that Google documents for a Nearby Search."""
 
 MOST_RESULTS: Final = 20
-"""Results of a Nearby Search: what Google gives at most, and what a client may ask for."""
+"""The maximum number of results that Google gives, and that a client may ask for."""
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 _BEHIND_RESULT = re.compile(r"[ \t\n\r]*([,\]])")
@@ -31,19 +31,21 @@ _NOT_PLAIN = re.compile(r"[^A-Za-z0-9_]")
 
 
 class NonsenseError(ValueError):
-    """This is no Nearby Search answer. The text says why, in words that quote nothing of it."""
+    """This is not a Nearby Search answer. The text says why, and quotes nothing of it."""
 
 
 class UnreadableError(NonsenseError):
-    """Nor will it be one the next time: it is not damaged, but too long, or packed in a way nobody asked for."""
+    """Another call would not help: the answer is not damaged, but too long, or compressed in a way that
+    nobody asked for.
+    """
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What Places said: the JSON as the client gets it, less the two line feeds that end it.
+    """The answer of Places: the JSON as the client gets it, without the two line feeds at its end.
 
-    `status` is at most 64 characters of A to Z, a to z, 0 to 9 and '_', whatever the upstream invents; who
-    makes it a metric's label still maps what is not in STATUSES to one word, or the labels have no bound.
-    `ends` says where in the body the first results end, and at last where the last one does; nothing if unknown.
+    `status` has at most 64 characters of A to Z, a to z, 0 to 9 and '_', whatever the upstream sends. To use it as a
+    metric's label, map all words that are not in STATUSES to one word; otherwise the labels have no limit. `ends`:
+    where each of the first results ends in the body, and last where the last result ends; empty if unknown.
     """
 
     body: bytes
@@ -53,7 +55,7 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 def no_results(status: str, message: str | None = None) -> Answer:
-    """Make an answer without results; `message`, plain words that hold no key, becomes `error_message`."""
+    """Make an answer without results; `message`, plain words without the key, becomes its `error_message`."""
     document: dict[str, Any] = {"html_attributions": [], "results": [], "status": status}
     if message is not None:
         document["error_message"] = message
@@ -61,25 +63,26 @@ def no_results(status: str, message: str | None = None) -> Answer:
 
 
 def made_here(document: dict[str, Any]) -> Answer:
-    """Spell an answer that no upstream spelled, laid out as Google's are; it has `results` and `status`."""
+    """Write an answer in Google's layout; it has `results` and `status`."""
     body = msgspec.json.format(msgspec.json.encode(document), indent=3)
     return Answer(squeeze(body), document["status"], len(document["results"]))
 
 
 def squeeze(body: bytes) -> bytes:
-    """Make every run of two or more LFs one, and drop those at the end, so that two LFs can only end it.
+    """Replace two or more LFs in a row by one, and remove those at the end, so that only the end of the answer has two
+    LFs.
 
-    Meaning is safe: a JSON string holds no raw LF, so all of them are layout.
+    This does not change the meaning: a JSON string has no raw LF, so all of them are layout.
     """
     body = body.rstrip(b"\n")
     return _LINE_FEEDS.sub(b"\n", body) if b"\n\n" in body else body
 
 
 def read_answer(body: bytes) -> Answer:
-    """Read an answer and squeeze it; everything else stays byte for byte.
+    """Parse an answer and squeeze it; everything else stays byte for byte.
 
-    Raises NonsenseError if `body` is not UTF-8, not one JSON object (NaN and Infinity are not JSON), nested
-    too deeply to read, or if its `results` is no list, its `status` no string, or either stands there twice.
+    Raises NonsenseError if `body` is not UTF-8, not one JSON object (NaN and Infinity are not JSON), or nested too
+    deeply; or if its `results` is not a list, its `status` not a string, or one of them occurs twice.
     """
     body = squeeze(body)
     try:
@@ -97,8 +100,8 @@ def read_answer(body: bytes) -> Answer:
 def shorten(answer: Answer, most: int) -> Answer:
     """Cut an answer to its first `most` results, 1 to MOST_RESULTS; everything else stays byte for byte.
 
-    What goes when there are too many stands between the end of the last result that stays and the end of
-    the last one there is; white space before the closing bracket is the layout's, and stays.
+    The bytes between the end of the last result that stays and the end of the last result are removed. White space
+    before the closing bracket stays.
     """
     if answer.results <= most:
         return Answer(answer.body, answer.status, answer.results)
@@ -109,12 +112,12 @@ def shorten(answer: Answer, most: int) -> Answer:
 
 
 def cut(body: bytes, most: int) -> Answer:
-    """Read an answer of an upstream and cut it. Raises NonsenseError, as `read`."""
+    """Parse an answer of an upstream and cut it. Raises NonsenseError, as `read_answer`."""
     return shorten(read_answer(body), most)
 
 
 def plain_word(text: str) -> str:
-    """Make a word of an upstream one that is fit for logs and answers: 64 characters at most, none odd."""
+    """Make a word of an upstream fit for logs and answers: at most 64 plain characters."""
     return _NOT_PLAIN.sub("_", text[:64])
 
 
@@ -123,11 +126,11 @@ def _refuse_constant(name: str) -> Any:
 
 
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_int=float)
-"""Numbers are only passed over: as floats, since the digits of an int may be too many for Python."""
+"""Numbers are skipped. They are parsed as floats, because an int may have too many digits for Python."""
 
 
 def _read(text: str) -> tuple[list[int], int, str]:
-    """Read an object's `results` and `status`: where results end, how many there are, and the status."""
+    """Parse an object's `results` and `status`: where results end, how many there are, and the status."""
     found: dict[str, Any] = {}
     at = _expect(text, 0, "{")
     if not text.startswith("}", at):
@@ -157,10 +160,11 @@ def _read(text: str) -> tuple[list[int], int, str]:
 
 
 def _read_results(text: str, start: int) -> tuple[tuple[list[int], int], int]:
-    """Read the list that starts there: where its first elements and its last one end, how many it has, its own end.
+    """Parse the list that starts there: where its first elements end and where the last one ends, their number, and the
+    list's own end.
 
-    The first are read one by one; those beyond what anybody may ask for all at once, so that a million of them cost
-    no loop here.
+    The first elements are parsed one by one. Those beyond what a client may ask for are parsed at once, so that a
+    million of them need no loop here.
     """
     ends: list[int] = []
     at = _skip(text, start + 1)
@@ -183,7 +187,7 @@ def _read_results(text: str, start: int) -> tuple[tuple[list[int], int], int]:
 
 
 def _byte_positions(text: str, positions: list[int]) -> tuple[int, ...]:
-    """Turn positions in a text, in ascending order, into positions in its UTF-8."""
+    """Convert positions in a text, in ascending order, to positions in its UTF-8."""
     if text.isascii():
         return tuple(positions)
     lengths = (len(text[one:other].encode()) for one, other in pairwise([0, *positions]))
@@ -191,7 +195,7 @@ def _byte_positions(text: str, positions: list[int]) -> tuple[int, ...]:
 
 
 def _expect(text: str, at: int, token: str) -> int:
-    """Pass a token, and the white space on both its sides."""
+    """Skip a token, and the white space on both its sides."""
     at = _skip(text, at)
     if not text.startswith(token, at):
         raise NonsenseError(f"no {token!r} at character {at}")

@@ -1,7 +1,6 @@
-"""What goes wrong at an upstream, as one exception: what the client gets for it, and whether to call again.
+"""The failure of an upstream as one exception: what the client gets, and whether to call again.
 
-The rule: the text of nothing that was raised elsewhere gets in here. An error of aiohttp may hold the URL, and
-with it the key.
+The rule: no text of other exceptions gets in here. An error of aiohttp may contain the URL, and so the key.
 
 Pure.
 """
@@ -12,11 +11,11 @@ from proxyherd.places.answers import Answer, no_results
 
 
 class FailedError(Exception):
-    """A call that brought no answer worth having.
+    """A call without a useful answer.
 
-    `answer` is what the client gets if it stays the last word. `again` says that the same call may go well later,
-    `after` seconds from now at the earliest where the upstream named them. Such a failure is the upstream's, and
-    counts for the circuit breaker; others say that the upstream works and does not want this.
+    The client gets `answer` if there is no later one. `again`: the same call may succeed later, at the earliest
+    `after` seconds from now, if the upstream said so. Such a failure is the upstream's, and counts for the circuit
+    breaker. Other failures show that the upstream works but refuses the call.
     """
 
     def __init__(self, answer: Answer, *, again: bool = False, after: float = 0.0) -> None:
@@ -27,13 +26,13 @@ class FailedError(Exception):
 
 
 class UnrecordedError(FailedError):
-    """A call could not be recorded in the budget, and so is not made."""
+    """A call could not be recorded in the budget, so it is not made."""
 
 
 class LateError(FailedError):
-    """A call brought no answer in the seconds it had; with more it might have."""
+    """A call had no answer in its time; with more time it might have."""
 
 
 def failed(status: str, message: str, *, again: bool = False, after: float = 0.0) -> FailedError:
-    """Make a failure of a status and of words that hold no key."""
+    """Make a failure from a status and words without the key."""
     return FailedError(no_results(status, message), again=again, after=after)

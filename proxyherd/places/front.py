@@ -1,8 +1,8 @@
-"""What a server asks: Places, with an answer for everything.
+"""The front of Places, which a server asks: it has an answer for everything.
 
 The rule: a query always gets an answer in Nearby Search format, in time, whatever the provider does. Identical queries
-that are under way share one call; a provider whose answers may be kept is not asked twice; queries are bounded in
-number, and when there are too many, whoever has most of them loses the newest.
+that are under way share one call. If a provider's answers may be cached, it is not asked twice. The number of queries
+is limited; beyond the limit, the asker with the most queries loses its newest one.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from proxyherd.places.watch import Watch
 _KEPT_STATUSES = {"OK", "ZERO_RESULTS"}
 
 _KEPT_LETTERS = 64
-"""Of a location that an answer is kept for: a client may spell it with thousands of digits."""
+"""The maximum length of a location whose answer is cached: a client may write it with thousands of digits."""
 
 
 class _Call(Struct, eq=False):
-    """A query that is under way, its deadline, and those who wait for its answer."""
+    """A query that is under way, its deadline, and the askers that wait for its answer."""
 
     task: asyncio.Task[Answer]
     deadline: asyncio.TimerHandle
@@ -35,7 +35,7 @@ class _Call(Struct, eq=False):
 
 
 class Places:
-    """A provider behind a deadline and a bound. `kept` keeps answers, and forgets them when it sees fit."""
+    """A provider behind a deadline and a limit. `kept` is the cache of answers."""
 
     def __init__(
         self,
@@ -66,9 +66,9 @@ class Places:
         return len(self._crowd)
 
     async def nearby(self, query: Query, asker: object = None) -> Answer:
-        """Answer a query within the deadline. Raises nothing but CancelledError, when it is cancelled.
+        """Answer a query before the deadline. Raises nothing but CancelledError, if it is cancelled.
 
-        A radius or a bound of 0 is answered at once. Askers take turns, and share what there is evenly.
+        If radius or bound is 0, it answers at once. Askers take turns, and share the provider evenly.
         """
         if not query.metres or not query.most:
             return no_results("ZERO_RESULTS")
@@ -81,7 +81,7 @@ class Places:
         return shorten(answer, query.most)
 
     async def close(self) -> None:
-        """Let go of what the provider holds."""
+        """Release what the provider holds."""
         await self._provider.close()
 
     async def _wait(self, query: Query, asker: object) -> Answer:
@@ -112,7 +112,7 @@ class Places:
         return call
 
     def _leave(self, query: Query, call: _Call, waiting: asyncio.Future[Answer]) -> None:
-        """Go away, answered or not; a call that nobody waits for any more is given up."""
+        """Remove an asker, answered or not; a call for which nobody waits any more is given up."""
         call.waiting.discard(waiting)
         if not call.waiting and self._end(query, call):
             call.task.cancel()
@@ -126,20 +126,20 @@ class Places:
         return answer
 
     def _done(self, query: Query, call: _Call, task: asyncio.Task[Answer]) -> None:
-        """Answer those who wait, if anybody does. Nothing that a provider raises goes further than here."""
+        """Answer the askers that wait. No exception of a provider goes beyond this point."""
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         if self._end(query, call):
             self._settle(call, task.result() if error is None else _failure(error))
 
     def _give_up(self, query: Query) -> None:
-        """Answer those who wait at the deadline, whether or not the provider lets itself be cancelled."""
+        """Answer the askers that wait at the deadline, even if the provider cannot be cancelled."""
         call = self._calls[query]
         self._end(query, call)
         self._settle(call, no_results("UNKNOWN_ERROR", f"Places did not answer within {self._deadline:g} s"))
         call.task.cancel()
 
     def _end(self, query: Query, call: _Call) -> bool:
-        """Make the next identical query a new call; return whether this one was under way until now."""
+        """End a call, so that the next identical query makes a new one; return whether it was under way until now."""
         if self._calls.get(query) is not call:
             return False
         del self._calls[query]
@@ -152,15 +152,15 @@ class Places:
                 waiting.set_result(answer)
 
     def _shed(self, waiting: asyncio.Future[Answer]) -> None:
-        if not waiting.done():  # else it has its answer, and is about to go
+        if not waiting.done():  # otherwise it has its answer, and is about to leave
             self._watch.count_spared("shed")
             words = f"{self._most} queries wait for Places already; try again later"
             waiting.set_result(no_results("UNKNOWN_ERROR", words))
 
 
 def _failure(error: BaseException) -> Answer:
-    """Make the answer for what a provider raised."""
+    """Make the answer for a provider's exception."""
     if isinstance(error, FailedError):
         return error.answer
-    # Only the type: the text of an aiohttp error may hold the URL, and so the key.
+    # Only the type: the text of an aiohttp error may contain the URL, and so the key.
     return no_results("UNKNOWN_ERROR", f"Places failed ({type(error).__name__})")

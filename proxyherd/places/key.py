@@ -1,4 +1,4 @@
-"""Where the key for Google is found; nothing of it ever goes into an error."""
+"""Finds the key for Google; errors never contain any part of it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ KEY_VARIABLE = "GOOGLE_PLACES_API_KEY"
 """The environment variable with the key."""
 
 MAX_KEY_BYTES = 4_096
-"""Bytes of a key's file that are read: a key has some 40, and the file may be named by mistake."""
+"""Bytes that are read of a key's file: a key has about 40, and the file may be named by mistake."""
 
 
 def find_key(places: schema.PlacesSettings, herd_file: Path, environ: Mapping[str, str]) -> str | None:
-    """Find the key for Google: in `places.key_file`, else the systemd credential, else the environment.
+    """Find the key for Google: in `places.key_file`, else in the systemd credential, else in the environment.
 
-    White space at its ends is dropped, and an empty one is none. Raises ConfigError, which names the source
-    and the remedy but never the key, if a file cannot be read or holds no key; who catches it starts without.
+    White space at its ends is removed; an empty key counts as none. Raises ConfigError if a file cannot be read or has
+    no key. The error names source and remedy, but never the key; callers then continue without a key.
     """
     if places.key_file is not None:
         file = herd_file.parent / places.key_file
@@ -38,7 +38,7 @@ def find_key(places: schema.PlacesSettings, herd_file: Path, environ: Mapping[st
 
 
 def read_key(file: Path, what: str, *, optional: bool = False) -> bytes:
-    """Read a file with a key; `what` names it in the ConfigError that is raised if that cannot be done."""
+    """Read a file with a key; `what` names it in the ConfigError that is raised if this fails."""
     try:
         return read_regular(file, MAX_KEY_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
@@ -49,7 +49,7 @@ def read_key(file: Path, what: str, *, optional: bool = False) -> bytes:
 
 
 def checked(raw: bytes, where: str) -> str | None:
-    """Return what is a key, None if it is empty. Raises ConfigError, with nothing of it, if it is anything else."""
+    """Return the key, or None if it is empty. Raises ConfigError, without quoting it, if it is not a key."""
     if len(raw) > MAX_KEY_BYTES:
         raise ConfigError(
             f"{where}: longer than {MAX_KEY_BYTES} bytes, so no key; write the key alone into it"

@@ -1,4 +1,4 @@
-"""What is asked of Places, and who may be asked."""
+"""Queries for places, and the interfaces of those that answer them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from proxyherd.places.answers import Answer
 
 
 class Query(Struct, frozen=True):
-    """What is asked: the places within `metres` of a location, `most` of them at most.
+    """A query: the places within `metres` of a location, at most `most` of them.
 
-    Latitude and longitude are decimal degrees as the client spelled them, sign included: `+34.068930`.
+    Latitude and longitude are decimal degrees as in the client's report, with their signs: `+34.068930`.
     """
 
     latitude: str
@@ -23,39 +23,39 @@ class Query(Struct, frozen=True):
 
 
 class Upstream(Protocol):
-    """Who knows what is near, over the network. What fails there raises FailedError."""
+    """A provider over the network. Its failures raise FailedError."""
 
     @property
     def name(self) -> str:
-        """What it is called in logs and metrics."""
+        """Its name in logs and metrics."""
 
     def widened(self, query: Query) -> Query:
-        """Return the query that is really asked, which answers `query` once its surplus results are cut off."""
+        """Return the query that is really sent. Its answer also answers `query` after surplus results are cut off."""
 
     async def nearby(self, query: Query, seconds: float) -> Answer:
-        """Answer within so many seconds a query that wants at least one result within more than nothing."""
+        """Answer within so many seconds a query whose bound and radius are greater than 0."""
 
     async def close(self) -> None:
-        """Let go of connections; called once, when no query is awaited any more."""
+        """Close connections; called once, when no query is awaited any more."""
 
 
 class Provider(Protocol):
-    """Who answers queries of many askers at once. It may raise, hang or be slow: `Places` above it answers then."""
+    """Answers queries of many askers at once. It may raise, hang or be slow; then `Places` above it answers."""
 
     @property
     def name(self) -> str:
-        """What it is called in logs and metrics: a word of few."""
+        """Its name in logs and metrics: one of few words."""
 
     def widened(self, query: Query) -> Query:
-        """Return the query that is really asked, which answers `query` once its surplus results are cut off."""
+        """Return the query that is really sent. Its answer also answers `query` after surplus results are cut off."""
 
     async def nearby(self, query: Query, asker: object) -> Answer:
-        """Answer a query of `asker` that wants at least one result within more than nothing. No two queries that are
-        under way at once are equal.
+        """Answer a query of `asker` whose bound and radius are greater than 0. Queries that are under way at the same
+        time are always different.
         """
 
     def join(self, query: Query, asker: object) -> None:
-        """Let a query that is under way count as this asker's too, whichever turn comes first."""
+        """Note that this asker waits for a query under way too: it gets the turn of whichever asker comes first."""
 
     async def close(self) -> None:
-        """Let go of connections and threads; called once, when no query is awaited any more."""
+        """Close connections and threads; called once, when no query is awaited any more."""
