@@ -1,8 +1,8 @@
-"""Which of Google's two APIs a key may use, found out by asking.
+"""Finds out, by asking, which of Google's two APIs a key may use.
 
-The rule: the old one is asked first, since its answers go on as they are. A key that it refuses as not enabled is
-tried on the new one. What answers a query works, and is remembered; an error may be of whoever stands between. A key
-that neither takes is not tried on both again for a while.
+The rule: the old API is asked first, since its answers are passed on unchanged. If it refuses the key as not enabled,
+the new one is tried. An API that has answered a query works, and is remembered; an error may come from something in
+between. If neither API accepts the key, both are not tried again for a while.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from proxyherd.places.google.old import Google
 from proxyherd.places.query import Query, Upstream
 
 AGAIN_SECONDS: Final = 60.0
-"""How long a key that neither API takes is only tried on the old one."""
+"""How long a key that neither API accepts is tried only on the old one."""
 
 _NOT_ENABLED: Final = re.compile(
     rb"legacy API|not (?:been )?(?:enabled|activated|used|authorized(?! to use this API key))", re.IGNORECASE
 )
-"""What the old API says of a project or a key that may not use it, in each of its wordings. What is not authorized to
-use the key is an address, and the new API would not serve it either."""
+"""The old API's texts for a project or a key that may not use it. (The text "not authorized to use this API key" is about
+an address; the new API would not serve it either.)"""
 
 _ANSWERED: Final = frozenset({"OK", "ZERO_RESULTS"})
 
 
 class Auto:
-    """The provider `google` or `google-new`, as the key wants it."""
+    """The provider `google` or `google-new`, whichever works with the key."""
 
     def __init__(self, old: Google, new: GoogleNew) -> None:
         self._old = old
@@ -47,11 +47,11 @@ class Auto:
         return self._works or self._old
 
     def widened(self, query: Query) -> Query:
-        """Return the query as the API that is asked first wants it."""
+        """Return the query for the API that is asked first."""
         return self._asked.widened(query)
 
     async def nearby(self, query: Query, seconds: float) -> Answer:
-        """Ask the API that works, or both, for so many seconds together at most. Raises FailedError."""
+        """Ask the API that works, or both, for at most so many seconds together. Raises FailedError."""
         deadline = time.monotonic() + seconds
         asked = self._asked
         answer = await asked.nearby(query, seconds)
@@ -67,11 +67,13 @@ class Auto:
         return answer if newer.status == "REQUEST_DENIED" else newer
 
     def _asks_new(self, answer: Answer) -> bool:
-        """Whether a query that the old API answered so goes to the new one; another may have found out meanwhile."""
+        """Whether a query with this answer of the old API is sent to the new one; another query may have found out
+        meanwhile.
+        """
         if answer.status != "REQUEST_DENIED" or not _NOT_ENABLED.search(answer.body):
             return False
         return self._works is self._new or time.monotonic() >= self._try_new_at
 
     async def close(self) -> None:
-        """Close the session, which both share."""
+        """Close the session, which both APIs share."""
         await self._old.close()

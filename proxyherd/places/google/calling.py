@@ -1,9 +1,9 @@
 """HTTP to Google: one session, every call within its budget, every failure an exception without the key in it.
 
-The rules: a call is recorded in the budget before it is made. Redirects are not followed, since
-their target would get the key; a proxy is asked for a tunnel only. An aiohttp error, request or response carries the URL and the headers: none is chained,
-formatted, let through, or left in a frame that the traceback of a failure shows. And a body that echoes the key is
-scrubbed before anybody sees it.
+The rules: a call is recorded in the budget before it is made. Redirects are not followed, because their target would
+get the key. A proxy is only asked for a tunnel. aiohttp's errors, requests and responses contain the URL and the
+headers. So none of them is chained, formatted or passed on, or left in a frame that a traceback could show. If a body
+repeats the key, it is removed first.
 """
 
 from __future__ import annotations
@@ -30,32 +30,33 @@ from proxyherd.places.watch import BILLED, CallOutcome, Spend, Watch
 T = TypeVar("T")
 
 KeyIn = Literal["query", "header"]
-"""Where an API wants the key: the parameter `key` of the URL, or the header X-Goog-Api-Key."""
+"""Where an API expects the key: in the parameter `key` of the URL, or in the header X-Goog-Api-Key."""
 
 DNS_SECONDS: Final = 60
-"""How long an address of the upstream is remembered: far below what it takes to move a service."""
+"""How long an address of the upstream is cached: far less than the time it takes to move a service."""
 
 KEEPALIVE_SECONDS: Final = 60.0
-"""How long an idle connection is kept: spares TLS set-up between calls, below what load balancers keep."""
+"""How long an idle connection is kept: it saves TLS handshakes between calls. Load balancers keep connections
+longer."""
 
 THREAD_BYTES: Final = 65_536
-"""A body longer than this is read in a thread, one at a time: the scanner keeps the interpreter to itself, some
-thirty milliseconds for hostile JSON of the default `max_answer_bytes`, and several at once would add up."""
+"""A body longer than this is parsed in a thread, one at a time. The parser holds the interpreter, for about thirty
+milliseconds with hostile JSON of the default `max_answer_bytes`; several at once would add up."""
 
 FRACTION_DIGITS: Final = 12
-"""Digits of a coordinate's fraction that Google gets. The twelfth is a ten-thousandth of a millimetre, and a
-client may send thousands, which no URL holds."""
+"""Digits of a coordinate's fraction that are sent to Google. The twelfth is a ten-thousandth of a millimetre. A client
+may send thousands, which do not fit into a URL."""
 
 
 class HttpReply(Struct, frozen=True):
-    """What came back: an HTTP status below 500 other than 429, and the body, scrubbed of the key."""
+    """The reply: an HTTP status below 500 other than 429, and the body, from which the key was removed."""
 
     status: int
     body: bytes
 
 
 class Caller:
-    """Calls Google with a key. Made anywhere; its session belongs to the event loop of its first call."""
+    """Calls Google with a key. It can be made anywhere; its session belongs to the event loop of its first call."""
 
     def __init__(
         self,
@@ -88,12 +89,12 @@ class Caller:
         body: bytes | None = None,
         judge: Callable[[HttpReply], CallOutcome],
     ) -> HttpReply:
-        """Make one call, of so many seconds at most; the key is added to what is given. `judge` says of a reply what
-        became of the call.
+        """Make one call that takes at most so many seconds; the key is added to the parameters. `judge` returns the
+        outcome for a reply.
 
-        Raises FailedError, and CancelledError when it is cancelled.
+        Raises FailedError, and CancelledError if it is cancelled.
         """
-        if seconds <= 0:  # to aiohttp it would be no limit at all
+        if seconds <= 0:  # aiohttp would take 0 for no limit
             raise failed("UNKNOWN_ERROR", "no time was left to ask Google Places")
         session = self._open_session()
         try:
@@ -118,12 +119,14 @@ class Caller:
         body: bytes | None,
         judge: Callable[[HttpReply], CallOutcome],
     ) -> HttpReply | FailedError:
-        """Make one call. A failure is returned: raised from here, its traceback would show who holds the key."""
+        """Make one call. It returns failures instead of raising them: a traceback from here would show who
+        holds the key.
+        """
         made, spent = False, 0
 
         async def recorded(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> Any:
             nonlocal made, spent
-            if made:  # aiohttp would send a GET again at once; whether to, and when, is for who asked to say
+            if made:  # aiohttp would repeat a GET at once; only the caller may decide that
                 raise failed("UNKNOWN_ERROR", "Google Places broke the connection off", again=True)
             try:
                 spent = self._budget.spend()
@@ -164,7 +167,7 @@ class Caller:
                 self._watch.count_call(provider, outcome, taken, dollars)
 
     async def read(self, parse: Callable[[bytes], T], body: bytes) -> T:
-        """Call `parse(body)`, where it holds nobody up. Raises FailedError for its NonsenseError."""
+        """Call `parse(body)` without delaying others. Raises FailedError for its NonsenseError."""
         try:
             if len(body) <= THREAD_BYTES:
                 return parse(body)
@@ -174,7 +177,7 @@ class Caller:
             raise failed("UNKNOWN_ERROR", f"Google Places answered nonsense: {error}", again=True) from None
 
     async def close(self) -> None:
-        """Close the session; calls from now on fail."""
+        """Close the session; later calls fail."""
         self._closed = True
         if self._session is not None:
             await self._session.close()
@@ -192,8 +195,8 @@ class Caller:
                     keepalive_timeout=KEEPALIVE_SECONDS,
                 ),
                 cookie_jar=aiohttp.DummyCookieJar(),
-                proxy=self._places.proxy,  # it gives a tunnel: the configuration asks for https: behind it
-                trust_env=False,  # whoever's shell started the server has no say
+                proxy=self._places.proxy,  # it gives a tunnel, since the configuration requires https: behind it
+                trust_env=False,  # the environment of the shell that started the server has no effect
                 auto_decompress=False,  # see _read
                 headers={"User-Agent": f"proxyherd/{__version__}", "Accept-Encoding": "gzip"},
             )
@@ -201,26 +204,25 @@ class Caller:
 
 
 def scrubber(key: str) -> re.Pattern[bytes]:
-    """Make a pattern that finds the key plain, percent-encoded (once or often), JSON-escaped, or mixed."""
+    """Make a pattern that finds the key as it is, percent-encoded (once or more often), JSON-escaped, or mixed."""
     characters = []
     for character in key:
         code, plain = ord(character), re.escape(character)
         percent = rf"(?:25)*(?i:{code:02x})"
-        # The longest first, so that nothing of a spelling is left over; each begins with a literal, so that the
-        # search looks for those and at nothing else.
+        # The longest first, so that nothing of a spelling is left. Each begins with a literal, so the search is fast.
         spellings = rf"%{percent}|\\u0025{percent}|\\u(?i:{code:04x})|\\{plain}|{plain}"
         characters.append(f"(?:{spellings})")
     return re.compile("".join(characters).encode())
 
 
 def coordinate(text: str) -> str:
-    """Spell a coordinate as URLs do: no plus sign, no endless fraction."""
+    """Write a coordinate for a URL: without a plus sign, and with a limited fraction."""
     whole, _, fraction = text.removeprefix("+").partition(".")
     return f"{whole}.{fraction[:FRACTION_DIGITS]}" if fraction else whole
 
 
 def _not_now(response: aiohttp.ClientResponse) -> FailedError | None:
-    """Make the failure for a status that says: not now."""
+    """Make the failure for a status that means "not now"."""
     if response.status == 429:
         status, what = "OVER_QUERY_LIMIT", "the quota for Google Places is used up (HTTP 429)"
     elif response.status >= 500:
@@ -232,7 +234,9 @@ def _not_now(response: aiohttp.ClientResponse) -> FailedError | None:
 
 
 def retry_after(value: str, now: float) -> float:
-    """Read a Retry-After header, seconds or a date (RFC 9110, 10.2.3), as seconds from now; 0 if it says nothing."""
+    """Parse a Retry-After header, seconds or a date (RFC 9110, 10.2.3); return seconds from now, 0 if it has
+    no value.
+    """
     value = value.strip()
     if value.isascii() and value.isdecimal():
         return float(value)
@@ -246,7 +250,7 @@ def retry_after(value: str, now: float) -> float:
 
 
 def _failure(error: Exception, seconds: float) -> tuple[CallOutcome, FailedError]:
-    """Say what went wrong; nothing of an error that is not ours, but for its type, goes into it."""
+    """Make the failure for an error. It contains nothing of errors that are not ours, except their type."""
     outcome: CallOutcome = "unreachable"
     if isinstance(error, FailedError):  # the budget's, or of a connection that broke
         return "broken", error.with_traceback(None)
@@ -264,7 +268,7 @@ def _failure(error: Exception, seconds: float) -> tuple[CallOutcome, FailedError
 
 
 async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
-    """Read a body of at most `limit` bytes. Raises NonsenseError; but a status that is not 200 says enough."""
+    """Read a body of at most `limit` bytes. Raises NonsenseError, unless the status is not 200, which says enough."""
     try:
         return await _unpack(response, limit)
     except NonsenseError:
@@ -274,9 +278,10 @@ async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
 
 
 async def _unpack(response: aiohttp.ClientResponse, limit: int) -> bytes:
-    """Read a body of at most `limit` bytes, on the wire and unpacked. Raises NonsenseError past it.
+    """Read and decompress a body of at most `limit` bytes, before and after. Raises NonsenseError beyond the limit.
 
-    Unpacked here and not by aiohttp: a few KiB of gzip can hold many MiB, and must not be let out first.
+    It is decompressed here and not by aiohttp: a few KiB of gzip can contain many MiB, which must not be decompressed
+    first.
     """
     encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in {"identity", "gzip", "x-gzip"}:

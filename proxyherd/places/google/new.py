@@ -1,7 +1,7 @@
-"""Google Places, Nearby Search of the Places API (New), turned into the format of the old one.
+"""Google Places, Nearby Search of the Places API (New), converted into the format of the old API.
 
-Asked for no more than the field mask says, since that decides what a call costs. What the new API has no field for
-(`icon`) is left out; a photo's reference is its resource name, which only the new API's photo service knows.
+It requests only the fields of the field mask, which decides what a call costs. Fields that the new API lacks (`icon`)
+are left out. A photo's reference is its resource name, which only the new API's photo service knows.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from proxyherd.places.query import Query
 _HOST: Final = "https://places.googleapis.com"
 
 _DENIED_REASONS: Final = {"API_KEY_INVALID", "API_KEY_EXPIRED"}
-"""Where HTTP 400 is about the key and not about the query."""
+"""Reasons for which HTTP 400 is about the key, not about the query."""
 
 _PRICE_LEVELS: Final = {
     "PRICE_LEVEL_FREE": 0,
@@ -49,11 +49,11 @@ class GoogleNew:
         }
 
     def widened(self, query: Query) -> Query:
-        """Return the query itself: the bound is Google's to keep, and surplus results would be sent for nothing."""
+        """Return the query itself: Google applies the bound, and surplus results would be sent for nothing."""
         return query
 
     async def nearby(self, query: Query, seconds: float) -> Answer:
-        """Ask Google, for so many seconds at most. Raises FailedError if it did not get to answer."""
+        """Ask Google, for at most so many seconds. Raises FailedError if there is no useful answer."""
         center = {
             "latitude": float(coordinate(query.latitude)),
             "longitude": float(coordinate(query.longitude)),
@@ -90,7 +90,7 @@ def _given(members: dict[str, Any]) -> dict[str, Any]:
 
 
 _Count = Annotated[int, Meta(ge=0, lt=1 << 31)]
-"""An int32: JSON holds any number of digits."""
+"""An int32: JSON allows any number of digits."""
 
 
 class _Camel(Struct, rename="camel"):
@@ -115,7 +115,7 @@ class _Text(_Camel):
 
 
 class _Attribution(_Camel):
-    """Whom to name: of a place or of a photo, which spell it differently."""
+    """The author of a place or of a photo; both have different fields for it."""
 
     provider: str = ""
     provider_uri: str = ""
@@ -126,7 +126,7 @@ class _Attribution(_Camel):
         link, name = self.provider_uri or self.uri, self.provider or self.display_name
         if link.startswith("//"):
             link = f"https:{link}"
-        if not link.startswith(("https://", "http://")):  # who shows this as HTML would run a script's
+        if not link.startswith(("https://", "http://")):  # as HTML it could run a script
             return html.escape(name)
         return f'<a href="{html.escape(link)}">{html.escape(name)}</a>'
 
@@ -234,9 +234,9 @@ _FAILURE: Final = msgspec.json.Decoder(_Failure)
 
 
 def translate(body: bytes, most: int) -> Answer:
-    """Turn an answer of the new API into one of the old, of at most `most` results. Raises NonsenseError."""
+    """Convert an answer of the new API into one of the old, with at most `most` results. Raises NonsenseError."""
     try:
-        body.decode()  # of what it has no field for, msgspec does not look at the bytes
+        body.decode()  # msgspec does not check the bytes of fields that it skips
         found = _FOUND.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise NonsenseError(_why(error)) from None
@@ -263,7 +263,7 @@ def _why(error: Exception) -> str:
 
 
 def _refusal(status: int, body: bytes) -> Answer:
-    """Make the answer for an error, whose body says more than its HTTP status."""
+    """Make the answer for an error; its body says more than its HTTP status."""
     try:
         error = _FAILURE.decode(body).error
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

@@ -1,7 +1,7 @@
-"""Google Places, the old Nearby Search: what it answers goes on as it came, cut at most.
+"""Google Places, the old Nearby Search: its answers are passed on unchanged, except that they may be cut.
 
-Google signals in the body what others signal by HTTP: UNKNOWN_ERROR is its 5xx and OVER_QUERY_LIMIT its 429, and both
-are worth another call. If they stay the last word, they go on as Google spelled them.
+Google reports some errors in the body instead of by HTTP: UNKNOWN_ERROR is like 5xx, and OVER_QUERY_LIMIT like 429;
+both are worth another call. If they are the last answer, they are passed on as Google wrote them.
 """
 
 from __future__ import annotations
@@ -31,13 +31,14 @@ _REFUSALS = {
 _PASSING = {"UNKNOWN_ERROR", "OVER_QUERY_LIMIT"}
 
 _REFUSED_BYTES = 2_048
-"""No refusal in the body is as long as this, and an answer with results is longer: it is not searched."""
+"""A refusal in the body is shorter than this, and an answer with results is longer, so longer bodies are not
+searched."""
 
 _STATUS = re.compile(rb'"status"\s*:\s*"(REQUEST_DENIED|INVALID_REQUEST|OVER_QUERY_LIMIT)"')
 
 
 def _judge(reply: HttpReply) -> CallOutcome:
-    """Say what became of a call, also where Google says in the body of HTTP 200 that it refuses: that costs nothing."""
+    """Return the outcome of a call. If Google refuses it in the body of HTTP 200, the call costs nothing."""
     if reply.status != 200:
         return "denied"
     said = _STATUS.search(reply.body) if len(reply.body) < _REFUSED_BYTES else None
@@ -57,11 +58,11 @@ class Google:
         self._language = {} if places.language is None else {"language": places.language}
 
     def widened(self, query: Query) -> Query:
-        """Return the query that is really asked: Google answers all it has, and the bound is kept here."""
+        """Return the query that is really sent: Google answers with all results, and the bound is applied here."""
         return msgspec.structs.replace(query, most=MOST_RESULTS)
 
     async def nearby(self, query: Query, seconds: float) -> Answer:
-        """Ask Google, for so many seconds at most. Raises FailedError if it did not get to answer."""
+        """Ask Google, for at most so many seconds. Raises FailedError if there is no useful answer."""
         location = f"{coordinate(query.latitude)},{coordinate(query.longitude)}"
         radius = f"{query.metres:f}"
         if "." in radius:
@@ -81,13 +82,13 @@ class Google:
 
 
 def base(places: schema.PlacesSettings, host: str) -> str:
-    """Return what stands before the path of an API: Google's host, or whoever stands in for it."""
+    """Return the part of the URL before the path of an API: Google's host, or that of its replacement."""
     url = (places.base_url or host).rstrip("/")
     return url.removesuffix(PATH).removesuffix(NEW_PATH)
 
 
 def refused(status: int, why: str = "") -> Answer:
-    """Make the answer for an HTTP status that is not 200, and not one to call again for; `why` is one plain word."""
+    """Make the answer for an HTTP status that is neither 200 nor worth another call; `why` is one plain word."""
     what = f"HTTP {status}, {why}" if why else f"HTTP {status}"
     if 300 <= status < 400:
         return no_results("UNKNOWN_ERROR", f"Google Places redirects elsewhere ({what}), not followed")

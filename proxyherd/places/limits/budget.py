@@ -1,15 +1,15 @@
 """A budget of calls, kept on disk: what a server may spend at Google in a minute and in a day.
 
-The rule: a call is recorded before it is made, so no race, crash or kill -9 makes one that is not counted; where it
-cannot be recorded it is not made. The windows slide, in slots of a second and of a minute, and a slot that reaches out
-of its window counts whole: in no 60 seconds and in no 24 hours are there more calls than allowed, by the system's
-clock. What a clock that was set back has yet to reach counts as spent, for a window at most. Only a clock that is wrong
-by more than a window, and makes calls then, wipes that window's record.
+The rule: a call is recorded before it is made. So no race, crash or kill -9 makes a call that is not counted; if a
+call cannot be recorded, it is not made. The windows slide, in slots of a second and of a minute; a slot that is only
+partly in its window counts whole. So no 60 seconds and no 24 hours, by the system's clock, have more calls than
+allowed. Calls with a time in the future, after the clock was set back, count as spent, for a window at most. Only a
+clock that is wrong by more than a window, and makes calls then, deletes that window's record.
 
-SQLite keeps the record, some 1,500 rows, and makes each entry atomic. It waits for no disk, and takes 25 microseconds
-with an empty day behind it and 120 with a full one, whose minutes are added up each time. So a power cut may lose the
-last seconds, or damage the file; then no call is made until it is deleted. pyrate-limiter has the like, with a row for
-each call that every call counts: 1.3 ms at 100,000 calls a day.
+SQLite keeps the record, about 1,500 rows, and makes each entry atomic. It does not wait for the disk. An entry takes
+25 microseconds with an empty day before it, and 120 with a full one, whose minutes are added up each time. A power cut
+may lose the last seconds, or damage the file; then no call is made until the file is deleted. pyrate-limiter is
+similar, but has a row for each call, and counts all of them at each call: 1.3 ms at 100,000 calls a day.
 """
 
 from __future__ import annotations
@@ -40,29 +40,29 @@ _SPEND: Final = "INSERT INTO spent VALUES (?, ?, 1) ON CONFLICT DO UPDATE SET ca
 
 _FORGET_BEFORE: Final = "DELETE FROM spent WHERE slot_seconds = ? AND slot < ?"
 
-# What lies further ahead than a whole window was recorded by a clock that was wrong by that much. A statement of its
-# own, since SQLite reads every row where the two are one with an OR.
+# Entries more than a window ahead were recorded by a clock that was wrong by that much. This is a separate statement,
+# because SQLite reads every row if the two are combined with an OR.
 _FORGET_BEHIND: Final = "DELETE FROM spent WHERE slot_seconds = ? AND slot > ?"
 
 
 _UNSPEND: Final = "UPDATE spent SET calls = calls - 1 WHERE slot_seconds = ? AND slot = ? AND calls > 0"
 
 MEMORY: Final = Path(":memory:")
-"""SQLite's name for a record that is in no file, and ends with its process."""
+"""SQLite's name for a record without a file, which ends with its process."""
 
 REST_SECONDS: Final = 1.0
-"""How long after a failure no other attempt at the record is made."""
+"""The pause after a failure before the record is tried again."""
 
 T = TypeVar("T")
 
 
 def equal_share(of: int, part: int, parts: int) -> int:
-    """Return the `part`th of `parts` equal shares of a number; together they are the whole, to the last one."""
+    """Return the `part`th of `parts` equal shares of a number; the shares add up to exactly that number."""
     return of * (part + 1) // parts - of * part // parts
 
 
 class Budget:
-    """So many calls a minute and a day, recorded in `file`, which need not be there. Any thread may use it."""
+    """A limit of calls per minute and per day, recorded in `file`, which need not exist yet. Any thread may use it."""
 
     def __init__(self, file: Path, per_minute: int, per_day: int) -> None:
         self._file = file
@@ -76,9 +76,9 @@ class Budget:
         self._failure = ""
 
     def spend(self) -> int:
-        """Record a call that is about to be made; return when, in seconds of POSIX time.
+        """Record a call that is about to be made; return its time, in seconds of POSIX time.
 
-        Raises FailedError, OVER_QUERY_LIMIT, if it must not be made; UnrecordedError where it cannot be recorded.
+        Raises FailedError, OVER_QUERY_LIMIT, if it must not be made; UnrecordedError if it cannot be recorded.
         """
         now = int(time.time())
         if (error := self._spend(now)) is not None:
@@ -86,12 +86,12 @@ class Budget:
         return now
 
     def give_back(self, spent: int) -> None:
-        """Take a call off the record that was not made: nobody was there to take it. Raises nothing."""
+        """Remove the record of a call that was not made because there was no connection. Raises nothing."""
         with self._lock, contextlib.suppress(sqlite3.Error, OSError):
             self._try(self._unrecord, spent)
 
     def close(self) -> None:
-        """Close the file; the next call would open it again."""
+        """Close the file; the next call opens it again."""
         with self._lock:
             self._forget()
 
@@ -110,18 +110,18 @@ class Budget:
         return failed("OVER_QUERY_LIMIT", f"this server's share of {used_up} is used up")
 
     def _try(self, what: Callable[[int], T], now: int) -> T:
-        """Do something to the record, unless that failed within the last second: a lock or a disk is not waited for."""
+        """Work on the record, unless that failed within the last second: it never waits for a lock or a disk."""
         if time.monotonic() < self._rests_until:
             raise sqlite3.OperationalError(self._failure)
         try:
             return what(now)
         except BaseException as error:
             self._failure, self._rests_until = str(error), time.monotonic() + REST_SECONDS
-            self._forget()  # the next call opens what is there then
+            self._forget()  # the next call opens the file that is there then
             raise
 
     def _record(self, now: int) -> str | None:
-        """Record a call unless that is more than a window allows; return the key of that window."""
+        """Record a call, unless a window allows no more; then return the key of that window."""
         connection = self._connection = self._connection or self._open()
         with connection:  # commits, or takes back
             connection.execute("BEGIN IMMEDIATE")
@@ -145,7 +145,7 @@ class Budget:
 
     def _open(self) -> sqlite3.Connection:
         if self._file != MEMORY:
-            check_replaceable(self._file)  # SQLite would take what it writes to /dev/null for recorded
+            check_replaceable(self._file)  # SQLite would count writes to /dev/null as recorded
             self._make_files()
         connection = sqlite3.connect(self._file, isolation_level=None, timeout=0, check_same_thread=False)
         try:
@@ -156,7 +156,7 @@ class Budget:
         return connection
 
     def _make_files(self) -> None:
-        """Let no file be made with another mode than it is to have. SQLite gives those beside it the file's own."""
+        """Make the files with the right mode. SQLite gives the files beside it the same mode."""
         try:
             make_file(self._file)
             for end in ("-wal", "-shm"):

@@ -1,7 +1,7 @@
-"""A crowd of bounded size, fair when it is full: who has most in it gives way.
+"""A crowd of limited size, which is fair when it is full: the owner with the most members gives way.
 
-The rule: a newcomer that has fewer in the crowd than somebody else gets in, and the newest of whoever has most goes.
-So nobody keeps others out by coming in numbers.
+The rule: a newcomer gets in if its owner has fewer members than another owner. Then the newest member of the owner
+with the most members is removed. So nobody can keep others out by large numbers.
 
 Pure.
 """
@@ -15,21 +15,21 @@ T = TypeVar("T", bound=Hashable)
 
 
 class Crowd(Generic[T]):
-    """At most `most` members, each of some owner. A step costs the same however many there are, and adding to a full
-    crowd as much as one owner has members at most.
+    """At most `most` members, each with an owner. A step costs the same whatever the number of members; adding to a full
+    crowd costs at most as much as one owner has members.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._size = 0
         self._owned: dict[object, dict[T, None]] = {}
-        self._ranks: list[dict[object, None]] = [{}]  # owners by how many they have
+        self._ranks: list[dict[object, None]] = [{}]  # owners by their number of members
 
     def __len__(self) -> int:
         return self._size
 
     def add(self, owner: object, member: T) -> T | None:
-        """Add a member; return who has to go for it, which may be itself."""
+        """Add a member; return the member that must leave for it, which may be itself."""
         gone = None
         if self._size >= self._most:
             greediest = next(iter(self._ranks[-1]), owner)
@@ -44,7 +44,7 @@ class Crowd(Generic[T]):
         return gone
 
     def remove(self, owner: object, member: T) -> None:
-        """Remove a member; nothing happens if it has gone already."""
+        """Remove a member; do nothing if it has left already."""
         owned = self._owned.get(owner, {})
         if member in owned:
             self._rank(owner, len(owned), len(owned) - 1)

@@ -1,9 +1,9 @@
-"""A gate: so many calls at once, and those who wait come in by turns of their askers.
+"""A gate: it limits the calls at once; askers that wait take turns.
 
-The rule: one asker waits as long as any other. Whoever sends a thousand queries in one go waits behind everybody who
-sent one; first come, first served holds among the queries of one asker. A query that several want waits in the lines of
-all of them, and comes in by the first turn that any of them has. And nobody else is held up by a crowd that
-comes in: a few at a time do, and between them the event loop serves whatever is ready.
+The rule: all askers wait equally long. An asker that sends a thousand queries at once waits behind everybody who has
+sent one. Among the queries of one asker, first come, first served. A query that several askers want waits in the
+queues of all of them, and takes the first turn that any of them gets. Only a few queries begin at a time, and between
+them the event loop serves other work.
 """
 
 from __future__ import annotations
@@ -17,19 +17,21 @@ from typing import Final
 from msgspec import Struct
 
 IN_ONE_GO: Final = 4
-"""How many come in before the event loop goes round: a call to Google takes some 300 microseconds in all, most of them
-when it is made."""
+"""How many queries begin in one round of the event loop: a call to Google takes about 300 microseconds in all, most of it
+at its beginning."""
 
 
 class _Standing(Struct):
-    """One that waits, and whose lines it stands in."""
+    """A query that waits, and the queues in which it is."""
 
     waiting: asyncio.Future[None]
     askers: list[object]
 
 
 class Gate:
-    """Lets `at_once` in. One event loop uses it. Nobody waits while there is room and this round's number is not out."""
+    """Admits `at_once` calls. It belongs to one event loop. Nobody waits while there is room and this round's number is
+    not used up.
+    """
 
     def __init__(self, at_once: int) -> None:
         self._free = at_once
@@ -39,7 +41,9 @@ class Gate:
 
     @asynccontextmanager
     async def turn(self, asker: object, query: Hashable = None) -> AsyncIterator[None]:
-        """Wait for a turn of `asker`, and hold it; others may `join` in `query`. Raises what `turn_away` is given."""
+        """Wait for a turn of `asker`, and hold it; others may `join` in `query`. Raises the error given to
+        `turn_away`.
+        """
         if self._free and self._left:
             self._enter()
         else:
@@ -51,14 +55,14 @@ class Gate:
             self._let_in()
 
     def join(self, asker: object, query: Hashable) -> None:
-        """Let a query that waits, if it does, come in by a turn of this asker too."""
+        """Let a waiting query also take a turn of this asker."""
         standing = self._standing.get(query)
         if standing is not None and asker not in standing.askers:
             standing.askers.append(asker)
             self._lines.setdefault(asker, OrderedDict())[standing.waiting] = None
 
     def turn_away(self, error: Exception) -> None:
-        """Let all who wait have this error instead of a turn."""
+        """Raise this error for all that wait, instead of giving them a turn."""
         lines, self._lines = self._lines, OrderedDict()
         for line in lines.values():
             for waiting in line:
@@ -75,11 +79,11 @@ class Gate:
             await waiting
         except asyncio.CancelledError:
             if not waiting.cancelled() and waiting.exception() is None:
-                self._free += 1  # the turn came in the same moment: it is the next one's
+                self._free += 1  # the turn came at the same moment: give it to the next one
                 self._let_in()
             raise
         finally:
-            if self._standing.get(key) is standing:  # else an equal one has come since this was given up
+            if self._standing.get(key) is standing:  # otherwise an equal one has come since
                 del self._standing[key]
             self._leave_lines(standing)
 

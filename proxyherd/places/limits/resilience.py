@@ -1,9 +1,9 @@
-"""What keeps a provider over the network useful while the network, or who is behind it, is not.
+"""Keeps a provider over the network useful while the network or the provider fails.
 
-Around every query: a circuit breaker, a turn at a gate that bounds the calls at once, a deadline for each attempt, and
-a bounded number of attempts with random pauses. The rules: a query that waits and a query that comes are answered at
-once when the breaker opens; a pause that an upstream asks for keeps its turn at the gate, so that an upstream that
-says "too many" gets fewer; and no attempt begins that could not end before the deadline of the whole.
+Each query has a circuit breaker, a turn at a gate that limits the calls at once, a deadline for each attempt, and a
+limited number of attempts with random pauses. The rules: when the breaker opens, waiting and new queries are answered
+at once. A pause that an upstream asks for keeps its turn at the gate, so an upstream that says "too many" gets fewer
+calls. No attempt begins that could not end before the deadline of the whole.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ from proxyherd.places.query import Query, Upstream
 from proxyherd.places.watch import Watch
 
 PAUSE_SECONDS: Final = 0.1
-"""The longest first pause; the next may be twice as long. The length is random, so that callers part."""
+"""The longest first pause; each next one may be twice as long. The length is random, so that callers spread out."""
 
 MOST_PAUSE_SECONDS: Final = 1.0
-"""The longest pause that an upstream did not ask for. tenacity has loops like the one here, for 24 microseconds of every
-query; to tell it of Retry-After and of the time that is left takes as many lines as the loop."""
+"""The longest pause that an upstream did not ask for. tenacity has such loops too, but costs 24 microseconds for every
+query, and needs as much code for Retry-After and the remaining time as this loop has."""
 
 _SHARE: Final = 0.98
-"""Of the deadline, what attempts may take: the rest is for saying so."""
+"""The part of the deadline that attempts may take; the rest is for the answer."""
 
 _WEIGHT: Final = 0.1
-"""Of the latest answer's time, in the running mean."""
+"""The weight of the latest answer's time in the running mean."""
 
 _MARGIN: Final = 1.25
-"""How much more than the mean an answer may take."""
+"""How many times the mean an answer may take."""
 
 _NEARLY: Final = 0.9
-"""Of a whole attempt's seconds, what is as good as all of them."""
+"""The part of a whole attempt's seconds that is nearly as good as all of them."""
 
 
 class BrokenError(FailedError):
-    """The circuit breaker let no call through."""
+    """The circuit breaker refused the call."""
 
 
 class Resilient:
-    """A provider that fails early, seldom and fairly."""
+    """A provider with limits: its failures are quick, rare, and fair to all askers."""
 
     def __init__(self, provider: Upstream, places: schema.PlacesSettings, watch: Watch) -> None:
         self._provider = provider
@@ -55,21 +55,21 @@ class Resilient:
         self._watch = watch
         self._gate = Gate(places.max_connections)
         self._breaker = Breaker(places.breaker_failures, places.breaker_seconds)
-        # A whole attempt, and what an answer has taken of late: with less, a call would be made for nothing.
+        # A whole attempt, and the recent time of answers: with less time, a call would be made for nothing.
         self._whole = min(places.attempt_seconds, _SHARE * places.deadline_seconds)
         self._usual = self._least = 0.0
         self._told: BreakerState = "closed"
         self._rng = random.Random()  # noqa: S311 - so that callers part, no secret
-        # Of the last failure, and so of the answers while the breaker is open.
+        # Of the last failure; it is also that of the answers while the breaker is open.
         self._status = "UNKNOWN_ERROR"
 
     @property
     def name(self) -> str:
-        """The provider's own."""
+        """The provider's own name."""
         return self._provider.name
 
     def widened(self, query: Query) -> Query:
-        """Return what the provider asks for."""
+        """Return the query that the provider really sends."""
         return self._provider.widened(query)
 
     async def nearby(self, query: Query, asker: object) -> Answer:
@@ -85,7 +85,7 @@ class Resilient:
             raise
 
     def join(self, query: Query, asker: object) -> None:
-        """Let a query that waits at the gate come in by a turn of this asker too."""
+        """Let a query that waits at the gate also take a turn of this asker."""
         self._gate.join(asker, query)
 
     async def close(self) -> None:
@@ -140,12 +140,12 @@ class Resilient:
             self._tell()
 
     def _learn(self, seconds: float) -> None:
-        """Keep in mind what answers take of late. A whole attempt, or nearly, is always worth making."""
+        """Update the mean time of answers. A whole attempt, or nearly a whole one, is always worth making."""
         self._usual = self._usual + (seconds - self._usual) * _WEIGHT if self._usual else seconds
         self._least = min(_MARGIN * self._usual, _NEARLY * self._whole)
 
     def _tell(self) -> None:
-        """Tell of a change of the breaker's state; nobody waits at the gate of one that is open."""
+        """Report a change of the breaker's state; nobody waits at the gate of an open one."""
         if self._breaker.state == self._told:
             return
         self._told = self._breaker.state
