@@ -1,10 +1,10 @@
 """What the admin port serves: metrics, health and the status page. GET and HEAD only.
 
-The Host header must be a loopback name or a configured one, so that a page in an operator's browser cannot read
-this port under a name of its own (DNS rebinding). Client IDs, commands and positions are shown only at addresses where
-`positions` of the herd's file allows it, and no traceback anywhere.
+The Host header must be a loopback name or a configured one, so that a page in an operator's browser cannot read this
+port under its own name (DNS rebinding). Client IDs, commands and positions are shown only at addresses where
+`positions` of the herd's file allows it. No answer has a traceback.
 
-aiohttp takes long to import, so this is imported when the server listens already.
+aiohttp takes long to import, so this module is imported after the server listens.
 """
 
 from __future__ import annotations
@@ -48,16 +48,18 @@ _FILES: Final = {
     for file in sorted(_PAGE.iterdir())
     if file.suffix in _TYPES
 }
-"""What the page consists of, read once: it fits the version that runs."""
+"""The files of the page, read once, so that they fit the running version."""
 
 _STUCK_SECONDS: Final = 5.0
-"""For a viewer to take an update; what the system buffers for it comes on top."""
+"""How long a viewer may take for an update, besides what the system buffers for it."""
 
 
 def open_admin(
     herd: Herd, server: str, status: StatusSource, observer: Observer, table: Table | None
 ) -> AdminListener:
-    """Return the admin port of a server, which is to be listened on; `table`: where all clients are, if it has it."""
+    """Return the admin port of a server, which does not listen yet; `table`: where all clients are, if the
+    server has it.
+    """
     watch = HerdWatch(herd, server, status, observer, table)
     return AdminListener(make_app(status, observer.metrics.registry, herd.admin, watch, observer.fault))
 
@@ -69,7 +71,7 @@ def make_app(
     watch: HerdWatch,
     failed: Callable[[str, Exception], None],
 ) -> web.Application:
-    """Return the application. `failed` is told of faults of the program."""
+    """Return the application. `failed` is called for bugs in the program."""
     pace = Pace()
 
     async def metrics(request: web.Request) -> web.Response:
@@ -104,7 +106,7 @@ async def _file(body: bytes, content_type: str, _: web.Request) -> web.Response:
 
 
 class _Pages:
-    """What the status page asks for, of this server and, by it, of others."""
+    """The answers for the status page, about this server and, through it, about others."""
 
     def __init__(self, configured: AdminSettings, watch: HerdWatch) -> None:
         self._configured = configured
@@ -124,7 +126,7 @@ class _Pages:
         )
 
     async def events(self, request: web.Request) -> web.StreamResponse:
-        """Send what is new in the herd for as long as it is read."""
+        """Send the herd's updates as long as the viewer reads them."""
         _refuse_other_sites(request)
         withheld = self._withheld(request)
         response = web.StreamResponse(headers={**HEADERS, hdrs.CONTENT_TYPE: "text/event-stream"})
@@ -149,15 +151,15 @@ class _Pages:
         finally:
             await self._watch.close(viewer)
             if request.transport is not None:
-                request.transport.abort()  # there is nothing to say at the end, and it may not be read
+                request.transport.abort()  # nothing is left to send, and the viewer may not read
         return response
 
     async def end(self, _: web.Application) -> None:
-        """Let all viewers go."""
+        """Disconnect all viewers."""
         await self._watch.end()
 
     def _withheld(self, request: web.Request) -> str:
-        """Return why whoever asks may not see commands and positions; "" if they may."""
+        """Return why the asker may not see commands and positions; "" if it may."""
         positions = self._configured.positions
         if positions == "never":
             return 'positions = "never" in [admin] of the herd\'s file switches them off.'
@@ -170,13 +172,17 @@ class _Pages:
 
 
 def _refuse_other_sites(request: web.Request) -> None:
-    """Let no page of another site take up viewers' places; it could not read what it gets. Raises HTTPForbidden."""
+    """Refuse requests of other sites' pages: they could not read the answer, but would take up viewers' places. Raises
+    HTTPForbidden.
+    """
     if request.headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"}:
         raise web.HTTPForbidden
 
 
 def _guard(hosts: Iterable[str], failed: Callable[[str, Exception], None]) -> Any:
-    """Return what stands before every handler: Host, method, and an answer to failures without a traceback."""
+    """Return the middleware before every handler: it checks Host and method, and answers failures without a
+    traceback.
+    """
     allowed = _LOOPBACK | {host.lower() for host in hosts}
 
     @web.middleware
@@ -205,7 +211,7 @@ def _guard(hosts: Iterable[str], failed: Callable[[str, Exception], None]) -> An
 
 
 def _is_allowed(headers: CIMultiDictProxy[str], allowed: Iterable[str]) -> bool:
-    """Whether there is one Host, and it is one of these, with a port or none."""
+    """Whether there is exactly one Host, and it is one of these, with or without a port."""
     hosts = headers.getall(hdrs.HOST, [])
     match = _HOST.fullmatch(hosts[0]) if len(hosts) == 1 else None
     return match is not None and (match[1].lower() in allowed or hosts[0].lower() in allowed)

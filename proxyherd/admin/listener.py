@@ -1,9 +1,9 @@
-"""The connections of the admin port: how many, for how long, and what every answer has.
+"""The connections of the admin port: their number, their deadlines, and the headers of every answer.
 
-A scraper can be slow, greedy or many: connections are few, each has so long for a request and its answer, and headers
-are small. A new connection is always taken, and the oldest silent one makes room for it: so a probe is answered,
-whatever else is open. Viewers of the status page stay, so they have a bound of their own, and no deadline; one that does
-not read is cut.
+Clients of this port can be slow, greedy or many. So there are few connections, each has a deadline for a request and
+its answer, and headers are small. A new connection is always accepted, and the oldest silent one is closed for it. So
+a health check is always answered, whatever else is open. Viewers of the status page stay connected, so they have a
+limit of their own, and no deadline; a viewer that does not read is disconnected.
 """
 
 from __future__ import annotations
@@ -21,19 +21,21 @@ from aiohttp.web_protocol import RequestHandler
 from proxyherd.admin.status_page.herd import Viewer
 
 MAX_CONNECTIONS: Final = 64
-"""Connections at once; past it the oldest goes. A scraper, a supervisor's probe and some browsers need a dozen."""
+"""Connections at once; beyond that the oldest is closed. A scraper, health checks and some browsers need a dozen."""
 
 SILENT_SECONDS: Final = 1.0
-"""A connection that has asked nothing for so long goes before one that waits for its answer, and before newer ones."""
+"""A connection without a request for this long is closed before one that waits for its answer, and before
+newer ones."""
 
 REQUEST_SECONDS: Final = 10.0
-"""From a connection, or its last answer, to the next answer; then it is closed. Scrapers simply connect anew."""
+"""The time from the beginning of a connection, or from its last answer, to the next answer; then it is closed. Scrapers
+simply connect again."""
 
 _HEADER_BYTES: Final = 8_190
 """Bytes of a header's name or value, and of the request line."""
 
 _HEADERS_MOST: Final = 64
-"""Headers of a request."""
+"""The maximum number of headers in a request."""
 
 HEADERS: Final = {
     "Cache-Control": "no-store",
@@ -45,16 +47,18 @@ HEADERS: Final = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-"""Of every answer."""
+"""The headers of every answer."""
 
-# aiohttp would log whatever a stranger sends, by the standard library, to stderr.
+# aiohttp would log strangers' bytes to stderr, by the standard library's logging.
 _SILENT: Final = logging.getLogger("proxyherd.admin.listener")
 _SILENT.addHandler(logging.NullHandler())
 _SILENT.propagate = False
 
 
 class AdminConnection(RequestHandler):
-    """One connection: aiohttp's, which waits for a request for ever, with a deadline and without words of its own."""
+    """One connection: aiohttp's, which would wait for a request forever, with a deadline and without its
+    default texts.
+    """
 
     __slots__ = ("_deadline", "_listener", "_silent_since", "_viewer", "loopback")
 
@@ -62,10 +66,10 @@ class AdminConnection(RequestHandler):
         self, listener: AdminListener, server: web.Server, *, loopback: bool, **settings: Any
     ) -> None:
         super().__init__(server, loop=asyncio.get_running_loop(), **settings)
-        self.loopback = loopback  # nobody but this machine could have come in
+        self.loopback = loopback  # only this machine can have connected
         self._listener = listener
         self._deadline: asyncio.TimerHandle | None = None
-        self._silent_since: float | None = None  # None: it has asked, and waits for its answer
+        self._silent_since: float | None = None  # None: it has a request, and waits for the answer
         self._viewer: Viewer | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -86,8 +90,8 @@ class AdminConnection(RequestHandler):
         self._silent_since = None
 
     def has_answered(self) -> None:
-        """Give it its time for the next request, and make it the newest that is open."""
-        if self.transport is None:  # it has gone while its answer was made
+        """Start its time for the next request, and make it the newest open one."""
+        if self.transport is None:  # it has ended while its answer was made
             return
         if self._deadline is not None:
             self._deadline.cancel()
@@ -97,12 +101,12 @@ class AdminConnection(RequestHandler):
         self._listener.open[self] = None
 
     def is_silent(self, now: float) -> bool:
-        """Whether it has asked nothing for so long that it may go first."""
+        """Whether it has had no request for so long that it is closed first."""
         return self._silent_since is not None and now - self._silent_since >= SILENT_SECONDS
 
     def views(self, viewer: Viewer) -> None:
-        """Let it stay, and count it no more: it has become a viewer, and those are counted elsewhere. One that goes
-        gives up its place at once, and not when there is something to send.
+        """Keep it, and stop counting it: it is a viewer now, and viewers are counted elsewhere. A viewer that leaves
+        gives up its place at once, not only at the next update.
         """
         self._listener.open.pop(self, None)
         if self._deadline is not None:
@@ -112,7 +116,7 @@ class AdminConnection(RequestHandler):
             viewer.end()
 
     def give_up(self) -> None:
-        """End it at once."""
+        """Close it at once."""
         if self.transport is not None:
             self.transport.abort()
 
@@ -129,7 +133,7 @@ class AdminConnection(RequestHandler):
 
 
 class _Refusal(web.Response):
-    """What is answered before the application has seen a request: also without the versions of what serves."""
+    """An answer from before the application has seen a request; it also has no versions of the software."""
 
     async def _prepare_headers(self) -> None:
         await super()._prepare_headers()
@@ -144,7 +148,7 @@ class AdminListener:
     """The admin port of one server."""
 
     def __init__(self, app: web.Application) -> None:
-        # The one first whose last answer, or beginning, is longest ago.
+        # The first is the one whose last answer, or beginning, is longest ago.
         self.open: dict[AdminConnection, None] = {}
         app.on_response_prepare.append(self._answers)
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
@@ -161,7 +165,7 @@ class AdminListener:
         self._servers.append(await loop.create_server(make, sock=sock, backlog=64))
 
     def make_room(self) -> None:
-        """Let the oldest silent connection go, or else the oldest, where as many are open as may be."""
+        """If as many connections are open as allowed, close the oldest silent one, or else the oldest."""
         now = asyncio.get_running_loop().time()
         while len(self.open) >= MAX_CONNECTIONS:
             oldest = next((one for one in self.open if one.is_silent(now)), None) or next(iter(self.open))

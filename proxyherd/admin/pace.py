@@ -1,4 +1,4 @@
-"""How often the metrics may be made: they cost most of what the admin port serves."""
+"""How often the metrics may be made: they cost most of all answers of the admin port."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import time
 from typing import Final
 
 _SHARE: Final = 10
-"""Metrics are made anew no sooner than so many times as long after the last time as that took."""
+"""Metrics take at most one part in this many of the time: after they are made, there is a pause."""
 
 
 class Pace:
-    """Lets one in at a time, and the next when `_SHARE` times as long has passed as the last one took."""
+    """Admits one at a time, and the next one when `_SHARE` times as long has passed as the last one took."""
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()

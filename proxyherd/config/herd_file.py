@@ -1,8 +1,8 @@
 """The herd's file, read into checked, frozen structs.
 
-One file describes the whole herd, and every server of it reads the same one. A key that nobody knows, a
-value out of its bounds and a contradiction are errors that name file, key and remedy: a herd that starts on
-a file it misread is worse than one that does not start.
+One file describes the whole herd, and every server reads the same file. Unknown keys, values out of bounds, and
+contradictions are errors that name file, key and remedy. A herd that starts with a misread file is worse than one that
+does not start.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from proxyherd.config.schema import (
 T = TypeVar("T", bound=Struct)
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
-"""A server's name: it stands in AT lines, file names, unit names and metrics, so it is plain."""
+"""A server's name. It is used in AT lines, file names, unit names and metrics, so it has only plain characters."""
 
 DEFAULT_FILE = Path("deploy/herd.toml")
-"""Where the herd's file is looked for, below the working directory."""
+"""The default path of the herd's file, relative to the working directory."""
 
 PEER_LINE_SLACK = 256
 """Bytes by which an AT line may be longer than the client's line it was made from."""
@@ -51,11 +51,11 @@ _OWN_CLOCKS = (
     "compare_seconds",
     "catch_up_seconds",
 )
-"""What only a server with a table and links of its own has a use for."""
+"""Keys that only matter to a server with its own table and links."""
 
 
 class ConfigError(Exception):
-    """The herd's file, or a file that it names, cannot be used; the text says which, where and the remedy."""
+    """The herd's file, or a file that it names, cannot be used; the text says which file, where, and the remedy."""
 
 
 class Address(Struct, frozen=True):
@@ -89,7 +89,7 @@ class Server(Struct, frozen=True):
 
 
 class Herd(Struct, frozen=True):
-    """A whole herd as its file describes it, checked."""
+    """A whole, checked herd as described by its file."""
 
     file: Path
     servers: dict[str, Server]
@@ -102,11 +102,11 @@ class Herd(Struct, frozen=True):
     admin: AdminSettings
     log: LogSettings
     redis: RedisSettings | None = None
-    """The cluster that has the table; None: every server has it."""
+    """The cluster that has the table; None if every server has it."""
     redis_nodes: tuple[Address, ...] = ()
 
     def server(self, name: str) -> Server:
-        """Return the server of that name. Raises ConfigError, which lists the names there are."""
+        """Return the server with this name. Raises ConfigError, which lists the existing names."""
         try:
             return self.servers[name]
         except KeyError:
@@ -115,7 +115,7 @@ class Herd(Struct, frozen=True):
             ) from None
 
     def islands(self) -> list[list[str]]:
-        """Return the groups of servers that can reach one another, largest first; one when all can."""
+        """Return the groups of connected servers, the largest first; there is one if all are connected."""
         rest, groups = set(self.servers), []
         while rest:
             group, frontier = set[str](), {min(rest)}
@@ -163,7 +163,7 @@ def load(file: Path) -> Herd:
 
 
 def parse(text: str, file: Path) -> Herd:
-    """Check the text of a herd's file; `file` stands in errors. Raises ConfigError."""
+    """Check the text of a herd's file; `file` is its name in errors. Raises ConfigError."""
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -199,7 +199,7 @@ def parse(text: str, file: Path) -> Herd:
 
 
 def _convert(value: object, to: type[T], key: str, file: Path) -> T:
-    """Convert one table of the file; what does not fit is told with its whole key, and the keys there are."""
+    """Convert one table of the file; errors name the whole key, and the existing keys."""
     try:
         return msgspec.convert(value, to)
     except msgspec.ValidationError as error:
@@ -215,7 +215,7 @@ def _convert(value: object, to: type[T], key: str, file: Path) -> T:
 
 
 def _redis(raw: _File, file: Path) -> tuple[RedisSettings | None, tuple[Address, ...]]:
-    """Return where the table is: None and nothing for the herd's own."""
+    """Return the settings of Redis; None and nothing if every server has the table."""
     engine = _convert(raw.table, TableSettings, "table", file).engine
     if engine == "herd":
         if raw.redis is not None:
@@ -253,7 +253,7 @@ def _redis(raw: _File, file: Path) -> tuple[RedisSettings | None, tuple[Address,
 
 
 def _together(table: Struct, name: str, keys: tuple[str, ...], file: Path) -> None:
-    """See that of keys that go together all are given, or none."""
+    """Check that of keys that belong together all or none are set."""
     missing = [key for key in keys if getattr(table, key) is None]
     if missing and len(missing) < len(keys):
         raise ConfigError(f"{file}: key {name}.{missing[0]}: is missing; {', '.join(keys)} go together")
@@ -290,7 +290,7 @@ def _is_base(url: str) -> bool:
     try:
         parts = urlsplit(url)
         named = bool(parts.hostname) and parts.port != 0
-    except ValueError:  # no port, or no IPv6 address, can be spelled so
+    except ValueError:  # no port, and no IPv6 address, is written like this
         return False
     plain = re.fullmatch(r"[!-~]+", url) is not None and "@" not in parts.netloc
     return named and plain and parts.scheme in {"http", "https"} and not (parts.query or parts.fragment)
@@ -361,7 +361,7 @@ def _address(text: str, where: str) -> Address:
         raise ConfigError(f'{where}: {text!r} is no address; write "host:port" or "[IPv6]:port"')
     if match[1]:
         try:
-            # One spelling of each: addresses are compared with one another, and with those of connections.
+            # One spelling for each: addresses are compared with one another, and with those of connections.
             return Address(str(ipaddress.IPv6Address(match[1])), int(match[3]))
         except ValueError as error:
             raise ConfigError(f"{where}: {text!r}: {error}") from error
@@ -369,7 +369,7 @@ def _address(text: str, where: str) -> Address:
 
 
 def _distinct_addresses(servers: dict[str, Server], file: Path) -> None:
-    """Two listeners on one address: the second server could never start."""
+    """Check that no two listeners have the same address: the second server could never start."""
     taken = sorted(
         (str(address), f"servers.{server.name}.{key}")
         for server in servers.values()

@@ -1,4 +1,4 @@
-"""The herd's secret: 32 random bytes in a file that only its owner can use. No text from here holds any of it."""
+"""The herd's secret: 32 random bytes in a file that only its owner can use. No error text contains any of it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def read(path: Path) -> bytes:
             found = file.read(SECRET_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; {remedy}") from error
-    # systemd lets the service's user read a credential by an access list, which shows as the group's bits.
+    # systemd lets the service's user read a credential by an access list, which appears as the group's bits.
     if mode & 0o077 and str(path.parent) != os.environ.get("CREDENTIALS_DIRECTORY"):
         raise ConfigError(f"{path}: others than its owner can use it; run: chmod 600 {path}")
     if len(found) != SECRET_BYTES:
@@ -35,19 +35,19 @@ def read(path: Path) -> bytes:
 
 
 class Secrets(Struct, frozen=True):
-    """The secrets that a server knows the herd by."""
+    """The secrets of the herd that a server knows."""
 
     proves: bytes
-    accepted: tuple[bytes, ...]  # the one that proves among them
-    table: bytes  # the one that keys the table's digests: it is to be the same everywhere while others change
+    accepted: tuple[bytes, ...]  # the one used for proofs
+    table: bytes  # the key of the table's digests, which must be the same on all servers during a change
 
     def __repr__(self) -> str:
         return f"<{len(self.accepted)} secrets>"  # for tracebacks
 
 
 def read_all(path: Path) -> Secrets:
-    """Return the secret in a file, and those beside it while the herd changes from one to another: what is called
-    as the file and `.next` is accepted already, `.old` still. Raises ConfigError.
+    """Return the secret in a file, and those beside it while the herd changes its secret: `.next` is already accepted,
+    `.old` is still accepted. Raises ConfigError.
     """
     proves = read(path)
     following, former = (path.with_name(path.name + end) for end in (".next", ".old"))
@@ -56,8 +56,8 @@ def read_all(path: Path) -> Secrets:
 
 
 def create(path: Path) -> None:
-    """Write a new secret. Raises OSError; FileExistsError if the file is there, which is left as it is."""
-    # Written whole under another name, then linked: nobody ever reads half a secret, nor loses one.
+    """Write a new secret. Raises OSError; FileExistsError if the file exists, which is then unchanged."""
+    # Written under another name, then linked: nobody ever reads half a secret, or loses one.
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
     try:

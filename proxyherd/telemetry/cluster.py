@@ -1,4 +1,4 @@
-"""Redis Cluster: its masters, and the batches that are sent to them. Also what a bridge says of them."""
+"""Redis Cluster: its masters, and the batches that are sent to them. A bridge reports the same."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from proxyherd.telemetry.event_limits import Events
 from proxyherd.telemetry.metrics import Metrics
 
 _BATCH_SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
-"""A master and a replica on the same network take under a millisecond, and a second is the timeout."""
+"""A master and a replica in the same network take less than a millisecond; the timeout is about a second."""
 
 _BATCH_SIZES: Final = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000)
 
@@ -54,23 +54,25 @@ class ClusterObserver:
         )
 
     def state(self, masters: int, *, up: int, full: int, waiting: int) -> None:
-        """Note how many masters there are, can be had, and are full, and how many reports and queries wait."""
+        """Note how many masters there are, how many are available and how many are full, and how many reports and queries
+        wait.
+        """
         self.masters_known.set(masters)
         self.masters_up.set(up)
         self._masters_full.set(full)
         self.waiting.set(waiting)
 
     def batch(self, commands: int, seconds: float) -> None:
-        """Note a batch that a master has carried out, and its replicas have."""
+        """Note a batch that a master has executed and its replicas have received."""
         self._batch_commands.observe(commands)
         self._batch_seconds.observe(seconds)
 
     def retried(self, why: str, commands: int) -> None:
-        """Note that so many reports and queries are to be sent again."""
+        """Note that this many reports and queries are sent again."""
         self._retried.labels(why).inc(commands)
 
     def master(self, master: str, trouble: str) -> None:
-        """Note that a master can be had, or not."""
+        """Note that a master is available, or not."""
         if not trouble:
             self._events.lift_limits(master, "master_down")
             self._events.seldom(master, "master_up", master=master)
@@ -90,9 +92,9 @@ class ClusterObserver:
         self._events.log.info("masters", parts=parts)
 
     def node_failed(self, node: str, reason: str) -> None:
-        """Note that a node did not say who is master of what."""
+        """Note that a node did not say which masters there are."""
         self._events.limited(node, "node_failed", reason, node=node)
 
     def master_unsafe(self, master: str, reason: str) -> None:
-        """Note a setting of a master that costs answered reports one day."""
+        """Note a setting of a master that can lose answered reports."""
         self._events.limited(master, "master_unsafe", reason, master=master)

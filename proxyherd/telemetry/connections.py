@@ -1,4 +1,4 @@
-"""Connections of clients: how they begin and end."""
+"""Connections of clients: their beginnings and ends."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ class ConnectionObserver:
             "Client connections ended; also those refused, which were not opened",
             reason=REASONS,
         )
-        for reason in REASONS:  # Prometheus takes no counter that appears for a rise
+        for reason in REASONS:  # to Prometheus, a counter's first appearance is no increase
             self._closed.labels(reason)
 
     def opened(self, client: str, connections: int) -> None:
-        """Note a new connection of a client; there are so many now."""
+        """Note a new connection of a client; `connections` are open now."""
         self._opened.inc()
         self.open.set(connections)
         self._events.often("client_opened", client=client)
 
     def line_unfinished(self, client: str, size: int, seconds: float) -> None:
-        """Note that a client has sent so many bytes without LF, and then nothing that ended the line for so long."""
+        """Note that a client has sent this many bytes without LF, and has not ended the line for this long."""
         self._events.often(
             "line_unfinished",
             client=client,
@@ -61,6 +61,6 @@ class ConnectionObserver:
         self._events.often("client_closed", client=client, reason=reason)
 
     def refused(self, client: str, reason: str) -> None:
-        """Note that a client was turned away before it could say anything."""
+        """Note that a client's connection was closed before it could send anything."""
         self._closed.labels("refused").inc()
         self._events.limited(None, "client_refused", reason, client=client)

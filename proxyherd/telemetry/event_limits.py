@@ -1,6 +1,7 @@
-"""Log events that may come in numbers: they are limited, and what is let through says how many were left out.
+"""Log events that others can cause in large numbers are limited; an event that is logged says how many were left out
+before it.
 
-A failure that says the same as the last is limited further. What can't fill the log goes to `log` directly.
+A failure that repeats the last one is limited further. Events that can't fill the log go to `log` directly.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _LEVELS: Final = {"peer_closed": 30, "internal_error": 40}
 
 
 class Events:
-    """The log of one server, with its limits. `of`: each neighbour or master has limits of its own; None is nobody's."""
+    """The log of one server, with its limits. `of`: a neighbour or master, which has limits of its own, or None."""
 
     def __init__(self, log: FilteringBoundLogger, clock: Callable[[], float]) -> None:
         self._log = log
@@ -34,7 +35,7 @@ class Events:
 
     @property
     def log(self) -> FilteringBoundLogger:
-        """The log, behind the frequent events that have gathered."""
+        """The log, after the frequent events that have gathered."""
         self.tell()
         return self._log
 
@@ -46,22 +47,22 @@ class Events:
             self._tell(said)
 
     def often(self, event: str, **fields: object) -> None:
-        """Log what happens often, unless it happens so often that it does nothing but fill the log."""
+        """Log a frequent event, unless there are so many that they only fill the log."""
         self._let_through(self._limiter(None, event, _OFTEN_BURST, _OFTEN_REFILL_SECONDS), event, fields)
 
     def seldom(self, of: str | None, event: str, **fields: object) -> None:
-        """Likewise, what happens seldom."""
+        """The same for a rare event."""
         self._let_through(self._limiter(of, event, _SELDOM_BURST, _SELDOM_REFILL_SECONDS), event, fields)
 
     def limited(self, of: str | None, event: str, reason: str, **fields: object) -> None:
-        """Log a failure, unless it repeats itself or comes in numbers."""
+        """Log a failure, unless it is a repetition or one of many."""
         limiter = self._limiters.setdefault((of, event), Limiter())
         left_out = limiter.pass_on(reason, self.clock())
         if left_out is not None:
             self.log.warning(event, **fields, reason=reason, left_out=left_out)
 
     def lift_limits(self, of: str, *failures: str) -> None:
-        """Let the next one of these failures be logged: it is news."""
+        """Let the next one of these failures be logged, because it is news."""
         for failure in failures:
             self._limiters.pop((of, failure), None)
 

@@ -1,4 +1,4 @@
-"""The journal: what was found in it, whether it can be written, and how much was."""
+"""The journal: what was found in it, whether it can be written, and how many bytes were written."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class JournalObserver:
         )
 
     def state(self, written: int, failures: int, failing: str, *, takes_reports: bool) -> None:
-        """Note how it stands: all bytes written since the start, all failures, why it fails now, empty if it does not,
-        and whether reports are taken all the same.
+        """Note its state: all bytes written since the start, all failures, why it fails now (empty if it does not), and
+        whether reports are taken nevertheless.
         """
         if failing and failing != self._told:
             effect = "reports are taken without a promise" if takes_reports else "reports are refused"
@@ -38,11 +38,11 @@ class JournalObserver:
         self.failing.set(bool(failing))
 
     def replayed(self, lines: int, clients: int, seconds: float) -> None:
-        """Note the end of the replay: so many lines were read, and so many clients are in the table."""
+        """Note the end of the replay: the number of lines read, and of clients in the table."""
         self._events.log.info("replayed", lines=lines, clients=clients, seconds=round(seconds, 3))
 
     def lacks(self, reason: str) -> None:
-        """Note that records may be missing that an earlier life of the server had."""
+        """Note that records of before the restart may be missing."""
         self._events.log.warning("journal_lacks", reason=reason, effect="queries wait for the first catch-up")
 
     def torn(self, file: str, records: int, cut_bytes: int) -> None:
@@ -55,5 +55,5 @@ class JournalObserver:
         self._events.log.error("journal_damaged", file=file, records=records, damaged=damaged, remedy=remedy)
 
     def rewritten(self, size: int, seconds: float) -> None:
-        """Note that the whole table was written anew, in so many bytes."""
+        """Note that the whole table was written again, in this many bytes."""
         self._events.log.info("journal_rewritten", bytes=size, seconds=round(seconds, 3))

@@ -1,4 +1,4 @@
-"""Links with neighbours: how they come and go, and what crosses them."""
+"""Links with neighbours: their beginnings and ends, and the lines that cross them."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from proxyherd.telemetry.metrics import Metrics
 from proxyherd.telemetry.recent import Recent
 
 _PROPAGATION_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-"""Seconds: a hop takes under a millisecond, and what takes longer than five is no flood any more."""
+"""Seconds: a hop takes less than a millisecond; updates that take more than five seconds come by catching up."""
 
 
 _SHOWN_BYTES: Final = 1024
-"""Of the list of clients in a line, about."""
+"""The approximate length of the list of clients in a line."""
 
 
 class FloodSentEvent(FrequentEvent):
-    """A batch of updates went to a neighbour."""
+    """A batch of updates was sent to a neighbour."""
 
     name = "flood_sent"
     neighbour: bytes
@@ -51,7 +51,9 @@ class FloodReceivedEvent(FrequentEvent):
 
 
 class LinkObserver:
-    """The links of one server. `recent`: who keeps the clients last heard of, while somebody looks."""
+    """The links of one server. `recent` keeps the clients of the latest updates, while somebody views the
+    status page.
+    """
 
     def __init__(self, events: Events, metrics: Metrics, neighbours: Iterable[str], recent: Recent) -> None:
         self._events = events
@@ -104,7 +106,7 @@ class LinkObserver:
             self._failures.labels(neighbour)
 
     def note(self, note: Note) -> None:
-        """Note what the core has left."""
+        """Note an event of the core."""
         match note:
             case Flooded():
                 neighbour, clients = note.neighbour, note.clients
@@ -126,7 +128,7 @@ class LinkObserver:
             case LinkDown(neighbour, reason):
                 self.states[neighbour] = "cut"
                 self._up.labels(neighbour).set(0)
-                if reason == REPLACED:  # again and again where two servers have one name
+                if reason == REPLACED:  # repeatedly, if two servers have one name
                     self._failures.labels(neighbour).inc()
                 self._seldom(neighbour, "peer_closed", reason=reason)
             case LinkFailed(claimed, dialled, reason):

@@ -1,11 +1,11 @@
-"""The metrics of one server: one registry, to which each subject adds its own.
+"""The metrics of one server: one registry, to which each subject adds its own metrics.
 
-Names begin with `proxyherd_`, units are base units, and a label only ever takes a few values: commands, outcomes,
-neighbours, reasons. Never a client ID. Each metric is described where it is made. Operators read that: Prometheus and
-Grafana show the help texts, and docs/make_metrics.py makes docs/metrics.md of them and of the values of labels.
+Names begin with `proxyherd_`, and units are base units. A label has only a few values, such as commands, outcomes,
+neighbours and reasons, and never a client ID. Each metric is described where it is made. Operators read these texts:
+Prometheus and Grafana show them, and docs/make_metrics.py makes docs/metrics.md of them and of the labels' values.
 
-What happens often is counted in plain numbers, and `settle` brings the metrics up to date when somebody asks for them:
-else they would be a fifth of the steps of a turn that holds one report.
+Frequent events are counted in plain numbers, and `settle` updates the metrics when somebody asks for them. Otherwise
+metrics would be a fifth of the steps of a turn with one report.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from prometheus_client.utils import floatToGoString
 from proxyherd import __version__
 
 LabelValues: TypeAlias = Mapping[str, str]
-"""The values of a label, with what is not plain of them."""
+"""The values of a label, with explanations of those that need one."""
 
 _Metric = TypeVar("_Metric", bound=MetricWrapperBase)
 
 
 class Tally(dict[tuple[str, ...], int]):
-    """Plain numbers by the values of labels, which a counter does not know of yet."""
+    """Plain numbers by the labels' values, which are not yet in the counter."""
 
     def __init__(self, counter: Counter) -> None:
         super().__init__()
@@ -80,14 +80,14 @@ class PlainHistogram(Histogram):
 
 
 class Total:
-    """A counter of what is counted elsewhere."""
+    """A counter of something that is counted elsewhere."""
 
     def __init__(self, counter: Counter) -> None:
         self._counter = counter
         self._reached = 0
 
     def reach(self, total: int) -> None:
-        """Bring the counter up to a total; it never goes back."""
+        """Raise the counter to a total; it never falls."""
         if total > self._reached:
             self._counter.inc(total - self._reached)
             self._reached = total
@@ -106,23 +106,23 @@ class Metrics:
             {"version": __version__}
         )
         self.all: list[MetricWrapperBase] = []
-        """In the order in which the registry has them."""
+        """In the order of the registry."""
         self.labels: list[tuple[str, str, LabelValues]] = []
-        """Name of a metric, label, values."""
+        """Each metric's name, its label, and the label's values."""
         self._tallies: list[Tally] = []
 
     def gauge(self, name: str, meaning: str, **labels: LabelValues | None) -> Gauge:
-        """Return a new figure that goes up and down."""
+        """Return a new metric that rises and falls."""
         return self._add(Gauge(name, meaning, labels, registry=self.registry), name, labels)
 
     def counter(self, name: str, meaning: str, **labels: LabelValues | None) -> Counter:
-        """Return a new figure that only goes up."""
+        """Return a new metric that only rises."""
         return self._add(Counter(name, meaning, labels, registry=self.registry), name, labels)
 
     def histogram(
         self, name: str, meaning: str, buckets: Sequence[float], **labels: LabelValues | None
     ) -> Histogram:
-        """Return new figures of how often something was within each of these bounds."""
+        """Return a new metric that counts values up to each of these bounds."""
         if not labels:
             return self._add(PlainHistogram(name, meaning, self.registry, buckets), name, labels)
         return self._add(
@@ -130,17 +130,17 @@ class Metrics:
         )
 
     def tally(self, name: str, meaning: str, **labels: LabelValues | None) -> Tally:
-        """Return a new counter of what happens often."""
+        """Return a new counter of a frequent event."""
         tally = Tally(self.counter(name, meaning, **labels))
         self._tallies.append(tally)
         return tally
 
     def total(self, name: str, meaning: str) -> Total:
-        """Return a new counter of what is counted elsewhere."""
+        """Return a new counter of something that is counted elsewhere."""
         return Total(self.counter(name, meaning))
 
     def settle(self) -> None:
-        """Bring the counters up to what the tallies hold."""
+        """Update the counters to the tallies."""
         for tally in self._tallies:
             tally.settle()
 

@@ -1,7 +1,7 @@
-"""What happens to one server, told to its log and its metrics.
+"""Reports what happens to one server, to its log and its metrics.
 
 Each subject has a file, with its events, its metrics and the values of their labels. What several subjects share is
-here and in `events` and `metrics`.
+here, in `event_limits` and in `metrics`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from proxyherd.telemetry.recent import Recent
 
 
 class Observer:
-    """Turns what happened to one server into log events and figures, subject by subject."""
+    """Turns events of one server into log events and metrics, by subject."""
 
     def __init__(
         self,
@@ -52,11 +52,11 @@ class Observer:
         self._log = LogObserver(metrics, file)
 
     def fault(self, what: str, error: BaseException | None) -> None:
-        """Note a fault of ours, with its traceback."""
+        """Note a bug of ours, with its traceback."""
         self._events.seldom(None, "internal_error", reason=what, exc_info=error)
 
     def note(self, notes: Iterable[Note]) -> None:
-        """Note what the core has left."""
+        """Note an event of the core."""
         self.commands.tell_reports()
         for note in notes:
             try:
@@ -75,6 +75,6 @@ class Observer:
             self._file.flush()
 
     def settle(self) -> None:
-        """Bring the metrics up to what has been counted."""
+        """Update the metrics to what was counted."""
         self.metrics.settle()
         self._log.settle()

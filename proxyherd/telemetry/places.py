@@ -1,6 +1,4 @@
-"""Places: queries of what is near, calls to Google, and what they cost. `PlacesObserver` is the `Watch` of
-proxyherd.places.
-"""
+"""Places: queries, calls to Google, and their costs. `PlacesObserver` is the `Watch` of proxyherd.places."""
 
 from __future__ import annotations
 
@@ -54,13 +52,13 @@ SPARED: Final = {
     "budget": "the budget is used up",
     "unrecorded": "calls cannot be recorded in the budget",
 }
-"""Why a query, or a further attempt at it, cost no call."""
+"""Why a query, or another attempt at it, needed no call."""
 
 _WORTH_A_LINE: Final = {"shed", "late", "budget", "unrecorded"}
 
 
 class PlacesEvent(FrequentEvent):
-    """A query of places has ended."""
+    """A query for places has ended."""
 
     name = "places"
     provider: str
@@ -107,7 +105,7 @@ class PlacesObserver:
             "Queries of places, and further attempts at them, that cost no call, by why",
             why=SPARED,
         )
-        for why in SPARED:  # Prometheus takes no counter that appears for a rise
+        for why in SPARED:  # to Prometheus, a counter's first appearance is no increase
             self._spared.labels(why)
         self._breaker = metrics.gauge(
             "proxyherd_places_breaker_state",
@@ -123,13 +121,13 @@ class PlacesObserver:
         self._events.tell()
 
     def count_call(self, provider: str, outcome: CallOutcome, seconds: float, dollars: float) -> None:
-        """Note one call to Google, and what it may have cost."""
+        """Note one call to Google, and its estimated cost."""
         self._calls.labels(provider, outcome).inc()
         self._cost.labels(provider).inc(dollars)
         self._events.log.info("places_call", provider=provider, outcome=outcome, seconds=round(seconds, 6))
 
     def count_spared(self, why: Spared) -> None:
-        """Note a query, or a further attempt at it, that cost no call."""
+        """Note a query, or another attempt at it, that needed no call."""
         self._spared.labels(why).inc()
         if why in _WORTH_A_LINE:
             self._events.limited(None, "places_spared", why)

@@ -1,6 +1,6 @@
-"""The process itself: whether it is ready, how late its event loop runs, and what its log takes.
+"""The process itself: whether it is ready, how late its event loop runs, and what its log writes.
 
-Its other events have no metric; who starts, reloads and stops it logs them.
+Its other events have no metric; the code that starts, reloads and stops the process logs them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from proxyherd.telemetry.logs import LogFile
 from proxyherd.telemetry.metrics import Metrics
 
 _LAG_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
-"""Seconds: no answer is to be held up by more than a tenth."""
+"""Seconds: no answer may be delayed by more than a tenth."""
 
 
 class ProcessObserver:
@@ -23,7 +23,7 @@ class ProcessObserver:
 
 
 class LoopObserver:
-    """Its event loop."""
+    """The event loop of the server."""
 
     def __init__(self, metrics: Metrics) -> None:
         self.lag = metrics.histogram(
@@ -34,7 +34,7 @@ class LoopObserver:
 
 
 class LogObserver:
-    """Its log file."""
+    """The log file of the server."""
 
     def __init__(self, metrics: Metrics, file: LogFile) -> None:
         self._file = file
@@ -47,7 +47,7 @@ class LogObserver:
         )
 
     def settle(self) -> None:
-        """Bring the metrics up to what the file has counted."""
+        """Update the metrics to what the file has counted."""
         self._bytes.reach(self._file.bytes_written)
         self._lost.reach(self._file.lines_lost)
         self._failures.reach(self._file.failures)

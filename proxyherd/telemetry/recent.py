@@ -1,8 +1,9 @@
-"""The latest commands and the clients last heard of, gathered while somebody looks, and forgotten when nobody does.
+"""The latest commands, and the clients of the latest updates. They are gathered while somebody views the status page, and
+then forgotten.
 
-They are personal data, so nothing is kept that nobody asked for; and commands come by the ten thousand a second, so
-whoever tells of them asks `wanted` first, which is all that it costs otherwise. What is kept is bounded in number and
-in bytes.
+They are personal data, so nothing is kept that nobody asked for. There may be ten thousand commands a second, so
+callers check `wanted` first, and nothing else costs time if nobody looks. The number and bytes of what is kept are
+limited.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ SHOWN_BYTES: Final = 256
 """Bytes of a command or an answer that are shown."""
 
 _KEPT_BYTES: Final = SHOWN_BYTES + 1
-"""One more tells what was cut from what is just so long."""
+"""One byte more, to distinguish a text that was cut from one of exactly this length."""
 
 
 class Command(Struct, frozen=True, array_like=True):
-    """One command: its number in this server's life from 1 on, POSIX seconds, and what the log says of it."""
+    """One command: its number since the server's start, from 1 on; POSIX seconds; and the same fields as in the log."""
 
     number: int
     at: float
@@ -40,7 +41,7 @@ class Command(Struct, frozen=True, array_like=True):
 
 
 class Recent:
-    """What one server keeps of the last moments."""
+    """The latest commands and clients of one server."""
 
     def __init__(self) -> None:
         self.wanted = False
@@ -69,7 +70,7 @@ class Recent:
             self._clients.append(answer.split(b" ", 4)[3])
 
     def command(self, line: bytes | Overlong, reply: Reply) -> None:
-        """Keep a command and its answer; of places only how many they are."""
+        """Keep a command and its answer; of places only their number."""
         self.number += 1
         command = line.start if isinstance(line, Overlong) else line
         answer, places = reply.answer or b"", ""
@@ -88,11 +89,11 @@ class Recent:
         )
 
     def heard(self, clients: Sequence[bytes]) -> None:
-        """Keep the last of these clients, of whom a neighbour has told."""
+        """Keep the last of these clients, whose updates came from a neighbour."""
         self._clients.extend(clients[-MOST_KEPT:])
 
     def commands(self, after: int, most: int) -> list[Command]:
-        """Return the last commands behind number `after`, the oldest first."""
+        """Return the last commands after number `after`, the oldest first."""
         behind = [one for one in self._commands if one[0] > after][-most:]
         return [
             Command(number, round(at, 3), kind, outcome, _shown(command), _shown(answer) + places)
@@ -100,7 +101,7 @@ class Recent:
         ]
 
     def take_clients(self) -> list[bytes]:
-        """Return the clients last heard of, and forget them."""
+        """Return the clients of the latest updates, and forget them."""
         clients = [*dict.fromkeys(self._clients)]
         self._clients.clear()
         return clients

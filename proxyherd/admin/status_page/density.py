@@ -1,7 +1,8 @@
-"""Where clients last reported, counted in cells of equal degrees: one sweep over the table after another, in slices.
+"""Where clients last reported: counts them in cells of equal degrees. One sweep over the table follows another, in
+slices.
 
-A slice takes milliseconds, so nobody's answer waits; a sweep of a large table takes as many slices as it needs, and
-meanwhile the last whole one is shown. Cells grow until there are few enough to send.
+A slice takes milliseconds, so no answer waits. A sweep of a large table takes as many slices as it needs; meanwhile
+the last complete one is shown. If there are too many cells to send, larger ones are used.
 """
 
 from __future__ import annotations
@@ -18,24 +19,25 @@ from proxyherd.core.table import Table
 
 MOST_CELLS: Final = 4_000
 _FINEST: Final = 0.5
-"""Degrees of the smallest cell: on the page some two pixels, on the ground 55 km at most."""
+"""Degrees of the smallest cell: about two pixels on the page, and at most 55 km on the ground."""
 
 _EAST: Final = 360 - _FINEST / 2
 _NORTH: Final = 180 - _FINEST / 2
-"""The edges of the world belong to the last cells, and not to others beyond."""
+"""The northern and eastern edges of the world belong to the last cells."""
 
 _AT_ONCE: Final = 32
-"""Leaves between two looks at the clock."""
+"""Leaves between two checks of the clock."""
 
 _SLICE_SECONDS: Final = 0.002
 
-# Of an AT line that is known to be one.
+# It is only used for valid AT lines.
 _place: Final = re.compile(rb"AT \S+ \S+ \S+ ([+-][0-9.]+)([+-][0-9.]+)").match
 
 
 class Cells(Struct, frozen=True):
-    """Clients by cell: `cells` has the columns from 180 degrees west, the rows from 90 degrees south, and how many,
-    one after the other; `degrees` is the side of a cell. `whole` is whether all of the table has been counted.
+    """Clients by cell. `cells` has for each one, in a flat list, the column from 180 degrees west, the row from 90
+    degrees south, and the number of clients. `degrees` is the side of a cell. `whole`: whether the whole table is
+    counted.
     """
 
     degrees: float
@@ -45,14 +47,14 @@ class Cells(Struct, frozen=True):
 
 
 def place(line: bytes) -> tuple[float, float]:
-    """Return latitude and longitude of an AT line, as near as a float comes."""
+    """Return latitude and longitude of an AT line as floats."""
     match = _place(line)
     assert match is not None
     return float(match[1]), float(match[2])
 
 
 class Density:
-    """Counts the clients of a table; where there is none, nobody."""
+    """Counts the clients of a table; without a table, none."""
 
     def __init__(self, table: Table | None) -> None:
         self._table = table
@@ -65,7 +67,7 @@ class Density:
         self._counts: Counter[tuple[int, int]] = Counter()
 
     def slice(self) -> bool:
-        """Count for two milliseconds; True if that ended a sweep."""
+        """Count for two milliseconds; return whether that ended a sweep."""
         end = time.perf_counter() + _SLICE_SECONDS
         while time.perf_counter() < end:
             self._count(self._leaf, self._leaf + _AT_ONCE)
@@ -78,11 +80,11 @@ class Density:
 
     @property
     def counted(self) -> bool:
-        """Whether there has been a whole sweep."""
+        """Whether there has been a complete sweep."""
         return self._shown is not None
 
     def cells(self) -> Cells:
-        """Return the last whole sweep, or, before there is one, what the first has counted."""
+        """Return the last complete sweep, or the counts of the first one so far."""
         return self._shown or self._cells(whole=False)
 
     def _count(self, first: int, last: int) -> None:

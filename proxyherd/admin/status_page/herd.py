@@ -1,7 +1,7 @@
-"""What the status page shows, sent to all who look at it: once a second, made once, the same bytes to each.
+"""The updates of the status page: one a second, made once, and sent to all viewers.
 
-While nobody looks, nothing is asked, counted or kept. Who looks is a viewer; viewers are few, and one that does not read
-is cut. Commands and where clients are go only to viewers that may see them.
+Without viewers, nothing is asked, counted or kept. The number of viewers is limited, and one that does not read is
+disconnected. Commands and clients' locations are sent only to viewers that may see them.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ MAX_VIEWERS: Final = 32
 
 _EVERY_SECONDS: Final = 1.0
 _FIRST_SECONDS: Final = 0.2
-"""After the first viewer came: most of the others have answered by then."""
+"""The time from the first viewer to its first update: most of the other servers have answered by then."""
 
 _SLICE_SECONDS: Final = 0.5
-"""Between slices of a sweep over the table, which take 2 ms each."""
+"""The interval of slices of a sweep over the table, which take 2 ms each."""
 
 _FIRST_SLICE_SECONDS: Final = 0.2
-"""Likewise while there is no map yet: 100,000 clients are counted in some fifteen seconds."""
+"""The same while there is no map yet: it counts 100,000 clients in about fifteen seconds."""
 
 _TOLD_SLICES: Final = 10
-"""After so many slices the first sweep shows what it has."""
+"""After this many slices, the first sweep shows its counts so far."""
 
 _REST_SECONDS: Final = 1.0
-"""Between two sweeps."""
+"""The pause between two sweeps."""
 
 _WANTED_SECONDS: Final = 10.0
-"""How long commands are kept when nobody looks any more."""
+"""How long commands are kept after the last viewer has left."""
 
 _MOST_WAITING: Final = 5
 """Updates that wait for a viewer that does not read."""
@@ -57,7 +57,7 @@ def event(name: str, data: object) -> bytes:
 
 
 class Viewer:
-    """One who looks. `personal`: whether it may see commands, and where clients are."""
+    """A viewer. `personal`: whether it may see commands and clients' locations."""
 
     def __init__(self, *, personal: bool) -> None:
         self.personal = personal
@@ -66,19 +66,19 @@ class Viewer:
         self._told = asyncio.Event()
 
     def send(self, data: bytes) -> None:
-        """Let it have an update; one that lags by too many is cut."""
+        """Queue an update; if too many wait, disconnect the viewer."""
         if len(self._waiting) >= _MOST_WAITING:
             self.end()
         self._waiting.append(data)
         self._told.set()
 
     def end(self) -> None:
-        """Send it no more."""
+        """Send it nothing more."""
         self.cut = True
         self._told.set()
 
     async def next(self) -> bytes:
-        """Return what it has not got yet; b"" when it is cut."""
+        """Return the next update; b"" when it is disconnected."""
         await self._told.wait()
         self._told.clear()
         if self.cut:
@@ -89,7 +89,7 @@ class Viewer:
 
 
 class HerdWatch:
-    """Watches the herd on behalf of all viewers of one server's page."""
+    """Watches the herd for all viewers of one server's page."""
 
     def __init__(
         self, herd: Herd, server: str, status: StatusSource, observer: Observer, table: Table | None
@@ -120,8 +120,8 @@ class HerdWatch:
     # Viewers. ------------------------------------------------------------------------------------------------
 
     async def open(self, *, personal: bool) -> Viewer | None:
-        """Let one more look; None if there are as many as may be."""
-        async with self._closing:  # until the last one's traces are gone
+        """Add a viewer; return None if there are as many as allowed."""
+        async with self._closing:  # until the tasks of the previous viewers have ended
             if len(self.viewers) >= MAX_VIEWERS:
                 return None
             if not self._tasks:
@@ -137,14 +137,14 @@ class HerdWatch:
         return viewer
 
     async def close(self, viewer: Viewer) -> None:
-        """Let one look no more; the last one takes all that was for viewers along."""
+        """Remove a viewer; after the last one, forget everything that was kept for viewers."""
         self.viewers.discard(viewer)
         async with self._closing:
             if not self.viewers and self._tasks:
                 await self._stop()
 
     async def end(self) -> None:
-        """Let nobody look any more: the server stops."""
+        """Remove all viewers, because the server stops."""
         for viewer in tuple(self.viewers):
             viewer.end()
         self.viewers.clear()
@@ -152,7 +152,7 @@ class HerdWatch:
             await self._stop()
 
     def want_commands(self) -> None:
-        """Keep the latest commands for a while: somebody looks at them."""
+        """Keep the latest commands for a while, because somebody views them."""
         self._recent.wanted = True
         if self._forget is not None:
             self._forget.cancel()
@@ -167,7 +167,7 @@ class HerdWatch:
         self._tasks = [loop.create_task(self._guard(one)) for one in work]
 
     async def _guard(self, work: Callable[[], Coroutine[None, None, None]]) -> None:
-        """Let a fault of the program end what is shown, so that viewers come anew, and nothing else."""
+        """After a bug in the program, disconnect the viewers, which then connect again; nothing else ends."""
         try:
             await work()
         except Exception as error:  # noqa: BLE001 - for the log
@@ -229,7 +229,7 @@ class HerdWatch:
                 await asyncio.sleep(_REST_SECONDS)
 
     def _new_commands(self) -> bytes:
-        """Return the commands since the last time, of all servers, the last ones where there are too many."""
+        """Return the commands of all servers since the last time; only the last ones if there are too many."""
         own = self._recent.commands(self._number, MOST_KEPT)
         left_out, self._number = self._recent.number - self._number - len(own), self._recent.number
         commands = [(self._server, one) for one in own]
@@ -301,7 +301,7 @@ def _figures(state: ServerState, history: History) -> dict[str, Any]:
 
 
 def _percentiles(histories: Iterable[History]) -> dict[str, object]:
-    """Return the percentiles of the seconds that queries of places took, in the last minute."""
+    """Return the percentiles of the seconds that queries for places took in the last minute."""
     grown = added([history.grown("places") for history in histories])
     p50, p95 = (_rounded(quantile(grown, part)) for part in (0.5, 0.95))
     return {"queries": grown.counts[-1], "p50": p50, "p95": p95}
@@ -312,7 +312,7 @@ def _rounded(seconds: float | None) -> float | None:
 
 
 def _edge(edge: tuple[str, str], states: dict[str, ServerState]) -> str:
-    """Return the worst that either end says of a link; where neither says anything it is unknown."""
+    """Return the worse of the states that the two ends of a link report; unknown if neither reports one."""
     said = set(_ends(edge, states))
     return next((state for state in ("cut", "catching up", "live") if state in said), "unknown")
 

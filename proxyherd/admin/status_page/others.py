@@ -1,8 +1,8 @@
-"""Asks the other servers of the herd for their state, once a second each, while somebody looks.
+"""Asks the other servers of the herd for their state, once a second each, while somebody views the page.
 
-Whoever cannot be asked is unknown, and not down: it may well serve clients. Each has a task and a deadline of its own,
-so one that hangs delays no other. What comes is untrusted: bounded in size, checked in shape, from whom it was asked of;
-whatever is wrong with it, the server is unknown, and says why.
+A server that cannot be asked is unknown, not down: it may still serve clients. Each server has its own task and
+deadline, so one that hangs does not delay others. Answers are untrusted: their size is limited, and their form and the
+server's name are checked. A server with a wrong answer is unknown, with the reason.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from proxyherd.net.dialling import hosts_of, shares
 from proxyherd.telemetry.recent import MOST_KEPT, Command
 
 STATE_SECONDS: Final = 1.2
-"""For one server to answer in, at the address that is tried. Linux sends a lost SYN again after 1 s."""
+"""How long one server may take to answer, at the address that is tried. Linux repeats a lost SYN after 1 s."""
 
 _EVERY_SECONDS: Final = 1.0
 _FRESH_SECONDS: Final = 2.5
@@ -41,25 +41,25 @@ _HERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what such a
 
 
 class Other(Struct, eq=False):
-    """What is known of another server."""
+    """The known state of another server."""
 
     name: str
     addresses: tuple[Address, ...]
     history: History
     problem: str = "not asked yet"
-    at: float = 0.0  # of the loop's clock, when it last answered
+    at: float = 0.0  # when it last answered, by the loop's clock
     cursor: int = 0
     commands: list[Command] = []  # that nobody has taken yet
-    missed: int = 0  # commands that came too fast to be told
+    missed: int = 0  # commands that were left out because there were too many
 
     def forget_commands(self) -> None:
-        """Keep no commands, and ask for whatever there is the next time."""
+        """Forget its commands, and ask for all available ones the next time."""
         self.cursor, self.commands, self.missed = 0, [], 0
 
 
 class Others:
-    """All other servers of a herd. `wants_commands` is asked whether anybody looks who may see commands: else the others
-    are not asked for any, and so keep none.
+    """All other servers of a herd. `wants_commands` says whether a viewer may see commands. If not, the others are not
+    asked for any, and so keep none.
     """
 
     def __init__(self, herd: Herd, server: str, wants_commands: Callable[[], bool]) -> None:
@@ -75,13 +75,13 @@ class Others:
         return iter(self._others)
 
     def start(self) -> None:
-        """Begin to ask."""
+        """Begin to ask the others."""
         loop = asyncio.get_running_loop()
         gate = asyncio.Semaphore(_AT_ONCE)
         self._tasks = [loop.create_task(self._keep_asking(other, gate)) for other in self._others]
 
     async def stop(self) -> None:
-        """Ask no more, and keep nothing of what was said."""
+        """Stop asking, and forget all answers."""
         tasks, self._tasks = self._tasks, []
         for task in tasks:
             task.cancel()
@@ -116,8 +116,8 @@ class Others:
         other.cursor = state.cursor
 
     async def _ask(self, other: Other) -> ServerState:
-        """Return what a server says, asked at the first of its addresses that answers; one that is silent is tried last
-        the next time. Raises AnswerError.
+        """Return a server's state from the first of its addresses that answers; a silent address is tried last the next
+        time. Raises AnswerError.
         """
         query = "commands=no"
         if self._wants_commands():
@@ -144,12 +144,12 @@ class Others:
 
 
 def known(other: Other, now: float) -> ServerState | None:
-    """Return the latest state of a server, unless it is too old to be believed."""
+    """Return the latest state of a server, unless it is too old."""
     return other.history.last if other.at and now - other.at < _FRESH_SECONDS else None
 
 
 async def _fetch(address: Address, path: str) -> bytes:
-    """Ask at each address that a name stands for, until one answers."""
+    """Ask at each address of a name, until one answers."""
     loop, failure = asyncio.get_running_loop(), OSError()
     deadline, name = loop.time() + STATE_SECONDS, _HERE.get(address.host, address.host)
     for host, until in shares(await hosts_of(loop, name, address.port), deadline, loop.time):
@@ -162,7 +162,7 @@ async def _fetch(address: Address, path: str) -> bytes:
 
 
 async def _read_from(host: str, port: int, path: str) -> bytes:
-    """Return the answer to a request for a path at an address. Raises OSError, and AnswerError where it is too long."""
+    """Return the answer to a request for a path at an address. Raises OSError, or AnswerError if it is too long."""
     data = bytearray()
     reader, writer = await asyncio.open_connection(host, port)
     try:
@@ -172,12 +172,12 @@ async def _read_from(host: str, port: int, path: str) -> bytes:
             if len(data) > _HEAD_BYTES + MAX_BYTES:
                 raise AnswerError(f"answers with more than {MAX_BYTES} bytes")
     finally:
-        writer.transport.abort()  # there is nothing more to say, and none of the rest is wanted
+        writer.transport.abort()  # nothing more is to be sent, and the rest is not wanted
     return bytes(data)
 
 
 def _explained(error: OSError) -> str:
-    """Return what the system says, without whom it says it of."""
+    """Return the system's error text, without the address."""
     if error.errno and error.errno > 0:
         return os.strerror(error.errno)
     return error.strerror or "no connection"

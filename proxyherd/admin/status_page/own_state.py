@@ -1,4 +1,4 @@
-"""What this server says of itself at /state: its figures, as the metrics have them."""
+"""This server's own state for /state: its figures, as in the metrics."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from proxyherd.telemetry.observer import Observer
 
 
 class StatusSource(Protocol):
-    """What is asked of a server."""
+    """What is needed from a server."""
 
     def ready(self) -> tuple[bool, str]:
-        """Return whether the server is ready, and the reason where it is not."""
+        """Return whether the server is ready, and the reason if it is not."""
 
     def refresh(self) -> None:
-        """Bring the figures of the registry up to date that are not counted as things happen."""
+        """Update the metrics that are not counted by events."""
 
     def places_by(self) -> str:
-        """Return who answers what is near."""
+        """Return the provider of places."""
 
 
 class OwnState:
-    """Says it of this server. What it says is kept for a moment, so that many askers cost little more than one."""
+    """The state of this server. It is cached for a moment, so that many requests cost little more than one."""
 
     _KEPT_SECONDS: Final = 0.2
 
@@ -42,7 +42,7 @@ class OwnState:
 
     @property
     def life(self) -> str:
-        """What tells this life of the server from others."""
+        """A value that changes with each start of the server."""
         return self._life
 
     def state(self) -> ServerState:
@@ -53,7 +53,7 @@ class OwnState:
         return self._kept
 
     def with_commands(self, life: str, after: int) -> ServerState:
-        """Return the state with the commands behind number `after` of that life."""
+        """Return the state with the commands after number `after` of that life."""
         recent = self._observer.recent
         commands = recent.commands(after if life == self._life else 0, MOST_COMMANDS)
         return msgspec.structs.replace(self.state(), commands=commands, cursor=recent.number)

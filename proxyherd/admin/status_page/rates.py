@@ -1,6 +1,6 @@
-"""How fast totals grow, and percentiles of histograms, from states of a server that follow one another.
+"""How fast totals grow, and percentiles of histograms, from successive states of a server.
 
-Pure. A server that has started anew counts from nought again: what was known of it before is dropped.
+Pure. After a restart a server counts from zero again; then its earlier states are dropped.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from proxyherd.admin.status_page.state import Histogram, ServerState
 MINUTE: Final = 60.0
 
 _MOST: Final = 64
-"""States of a minute; more only where a server's clock is slow, or a lie."""
+"""The states of a minute; there are more only if a server's clock is slow or wrong."""
 
 EMPTY: Final = Histogram([], [0])
 
 
 def quantile(histogram: Histogram, part: float) -> float | None:
-    """Return the seconds within which this part of the observations were, between bounds as if they were spread
-    evenly; past the last bound that one; None where there were none.
+    """Return the seconds within which this part of the observations were, as if those between two bounds were spread
+    evenly. Beyond the last bound, return that bound; None if there were no observations.
     """
     total = histogram.counts[-1]
     wanted, below, lower = part * total, 0, 0.0
@@ -37,7 +37,7 @@ def quantile(histogram: Histogram, part: float) -> float | None:
 
 
 def added(histograms: list[Histogram]) -> Histogram:
-    """Return the sum of histograms; those with other bounds than the first, of another version, are left out."""
+    """Return the sum of histograms; those with other bounds than the first (from another version) are left out."""
     filled = [one for one in histograms if one.bounds]
     alike = [one.counts for one in filled if one.bounds == filled[0].bounds]
     return (
@@ -46,8 +46,8 @@ def added(histograms: list[Histogram]) -> Histogram:
 
 
 def bound(histogram: Histogram, part: float) -> float | None:
-    """Return the least bound in seconds within which this part of the observations were, infinity past the last; None
-    where there were none.
+    """Return the smallest bound in seconds within which this part of the observations were; infinity beyond the last;
+    None if there were no observations.
     """
     total = histogram.counts[-1]
     bounds = zip((*histogram.bounds, math.inf), histogram.counts, strict=True)
@@ -55,13 +55,13 @@ def bound(histogram: Histogram, part: float) -> float | None:
 
 
 def rate(before: ServerState, last: ServerState, name: str) -> float:
-    """Return by how much a total grew a second between two states of one life."""
+    """Return by how much a total grew per second between two states of one life."""
     growth: int = getattr(last, name) - getattr(before, name)
     return max(0, growth) / (last.uptime - before.uptime)
 
 
 def grown(before: ServerState, last: ServerState, name: str) -> Histogram:
-    """Return what a histogram grew by between two states of one life."""
+    """Return by how much a histogram grew between two states of one life."""
     first: Histogram = getattr(before, name)
     now: Histogram = getattr(last, name)
     if not first.bounds:  # nothing had been observed
@@ -69,7 +69,7 @@ def grown(before: ServerState, last: ServerState, name: str) -> Histogram:
     if first.bounds != now.bounds:
         return EMPTY
     growth = [max(0, now - then) for now, then in zip(now.counts, first.counts, strict=True)]
-    return Histogram(now.bounds, [*accumulate(growth, max)])  # as it must be, whatever a server has made up
+    return Histogram(now.bounds, [*accumulate(growth, max)])  # also if numbers are false
 
 
 class History:
@@ -90,7 +90,7 @@ class History:
         return self._states[-1] if self._states else None
 
     def add(self, state: ServerState) -> None:
-        """Add one; one that is no later than the latest says nothing new."""
+        """Add a state; one that is not later than the latest is ignored."""
         last = self.last
         if last is not None and (state.life != last.life or state.uptime < last.uptime):
             self._states.clear()
@@ -101,9 +101,9 @@ class History:
             self._states.popleft()
 
     def rate(self, name: str) -> float:
-        """Return by how much a total grew a second, between the last two states."""
+        """Return by how much a total grew per second between the last two states."""
         return rate(self._states[-2], self._states[-1], name) if len(self._states) > 1 else 0.0
 
     def grown(self, name: str) -> Histogram:
-        """Return what a histogram grew by in the last minute, or since the first state."""
+        """Return by how much a histogram grew in the last minute, or since the first state."""
         return grown(self._states[0], self._states[-1], name)

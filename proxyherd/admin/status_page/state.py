@@ -1,7 +1,7 @@
-"""What one server says of itself at /state, for the status pages of the whole herd and for `proxyherd status`.
+"""The state of one server at /state, for the status pages of the whole herd and for `proxyherd status`.
 
-Totals, not rates: whoever asks twice can tell how fast they grow, and nobody has to keep anything. What another server
-says is untrusted: `read` gives back what has the right shape and size, and None for anything else.
+It has totals, not rates: a client that asks twice can compute how fast they grow, and no server must remember
+anything. Other servers' answers are untrusted: `read_state` returns None unless form and size are right.
 """
 
 from __future__ import annotations
@@ -17,38 +17,39 @@ from proxyherd.net import http
 from proxyherd.telemetry.recent import MOST_KEPT, SHOWN_BYTES, Command
 
 MAX_BYTES: Final = 262_144
-"""Of a server's state. With `MOST_COMMANDS` of the longest it is some 150 KiB."""
+"""The maximum size of a server's state. With `MOST_COMMANDS` of the longest commands it has about 150 KiB."""
 
 MOST_COMMANDS: Final = 50
-"""Commands in one state: to be asked once a second, they are a glimpse of a busy server and all of a quiet one."""
+"""Commands in one state. If it is asked once a second, these are all of a quiet server's commands, and a sample of a busy
+one's."""
 
 _LONGEST: Final = 12 * SHOWN_BYTES
-"""Characters of a command as it is shown: a byte may be escaped."""
+"""Characters of a shown command: each byte may be escaped."""
 
 LinkState = Literal["live", "catching up", "cut"]
 
 _Name = Annotated[str, Meta(max_length=63)]
 _Text = Annotated[str, Meta(max_length=1_024)]
-_Count = Annotated[int, Meta(ge=0, le=1 << 53)]  # what a page's numbers hold
+_Count = Annotated[int, Meta(ge=0, le=1 << 53)]  # the largest exact number in a page's script
 _Seconds = Annotated[float, Meta(ge=0, le=1e12)]
 _Counts = Annotated[list[_Count], Meta(max_length=64)]
 
 
 class AnswerError(Exception):
-    """A server has given nothing that can be used; the text says what it did."""
+    """A server's answer cannot be used; the text says why."""
 
 
 class Histogram(Struct, frozen=True):
-    """Bounds in seconds, and how many observations were within each; the last bound is infinity and not among them."""
+    """Bounds in seconds, and the number of observations within each; the last bound is infinity and is not listed."""
 
     bounds: Annotated[list[_Seconds], Meta(max_length=63)]
     counts: _Counts
 
 
 class ServerState(Struct, frozen=True):
-    """One server. `life` is another after each start. `commands` is None where the asker may not see them; `cursor`
-    is what to ask with the next time, for those behind. The last three are of Redis: its masters that have a part of
-    the table, those of them that the server can have, reports and queries that have no outcome yet.
+    """The state of one server. `life` changes with each start. `commands` is None if the asker may not see them; `cursor`
+    is what to ask with the next time, for later ones. The last three are about Redis: masters that have a part of the
+    table, those that are available to the server, and reports and queries without an outcome yet.
     """
 
     server: _Name
@@ -86,7 +87,7 @@ def write_state(state: ServerState) -> bytes:
 
 
 def read_state(data: bytes) -> ServerState | None:
-    """Return the state that another server has sent; None if it is none."""
+    """Return the state that another server has sent; None if it is not a state."""
     if len(data) > MAX_BYTES:
         return None
     try:
@@ -98,7 +99,7 @@ def read_state(data: bytes) -> ServerState | None:
 
 
 def state_of(server: str, answer: bytes) -> ServerState:
-    """Return the state in a server's whole answer to `GET /state`. Raises AnswerError where it is none, or another
+    """Return the state in a server's whole answer to `GET /state`. Raises AnswerError if it is not a state, or another
     server's.
     """
     if (found := http.parse_answer(answer)) is None:
@@ -115,7 +116,7 @@ def state_of(server: str, answer: bytes) -> ServerState:
 
 
 def _visible(state: ServerState) -> ServerState:
-    """Return a state in whose text nothing is hidden; one of ours is such already."""
+    """Return a state without invisible characters in its texts; ours never has any."""
     commands = state.commands and [
         Command(
             one.number,
