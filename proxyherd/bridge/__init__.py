@@ -1,13 +1,13 @@
 """Moving from the engine `herd` to `redis` and back, while both take reports: the bridge.
 
-It is a server of the herd to its neighbours, in the place of one of them, and writes to the cluster what it learns from
-them. And it reads the whole cluster, pass after pass, and what is greater there is news to its neighbours. What is
-greater in the total order replaces what is less on both sides, so both end the same however often a thing is done, and
-nothing need be remembered: a bridge that was killed begins anew.
+To its neighbours, it is a server of the herd, in the place of one of them. It writes what it learns from them to the
+cluster. It also reads the whole cluster, in pass after pass, and sends what is greater there to its neighbours. On
+both sides, the greater line in the total order stays. So both end with the same table, however often a line is sent,
+and the bridge need not remember anything: after a kill it begins again.
 
-- `outbox`: clients that the cluster is yet to be told of
+- `outbox`: clients that are not yet written to the cluster
 - `member`: the bridge as a server of the herd
 - `masters`: the masters of the cluster, and what is written to them
-- `passes`: all that they hold, read
+- `passes`: reads everything that they hold
 - `bridge`: both together, and when they are in step
 """

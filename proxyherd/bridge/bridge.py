@@ -1,8 +1,8 @@
 """The bridge, put together: a member of the herd, the masters of the cluster, and when they are in step.
 
-In step means: all that either had when a pass over the cluster began is in both when it has ended. So the links must
-have been in step before it and until its end, with every neighbour; what neighbours had brought by its end must have
-been written; and what it brought must have left for them.
+In step means: when a pass over the cluster has ended, both sides have everything that either had when it began. For
+this, the links with all neighbours must have been in step from its beginning to its end; what neighbours had sent by
+its end must have been written; and what the pass has read must have been sent to them.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ from proxyherd.telemetry.observer import Observer
 
 _PAUSE_SECONDS: Final = 0.5
 _LONGEST_PAUSE_SECONDS: Final = 5.0
-"""Between two passes: as long as the last took, within these bounds, so that there is time for what is written."""
+"""The pause between two passes: as long as the last pass took, within these bounds, to leave time for writing."""
 
 _SHOW_SECONDS: Final = 0.2
 _SETTLE_SECONDS: Final = 0.02
 _HEAR_SECONDS: Final = 1.0
 _LOG_BYTES: Final = 67_108_864
-"""Of its log, before it is rotated: nobody else need know of it."""
+"""The size of its log before it is rotated; this cannot be configured."""
 
 
 class Figures(Struct, frozen=True):
-    """How far it has come. All are numbers of clients but `passes`, and `lag`, in seconds: how long the oldest of those
-    that wait has waited.
+    """The progress. All are numbers of clients, except `passes`, and `lag`: the seconds for which the oldest waiting
+    client has waited.
     """
 
     known: int
@@ -65,14 +65,14 @@ class Figures(Struct, frozen=True):
 
 
 class Outcome(Struct, frozen=True):
-    """How it ended; `whole` if all that it held is on both sides."""
+    """How it ended; `whole` if everything that it held is on both sides."""
 
     whole: bool
     text: str
 
 
 def check(herd: Herd, to: Herd) -> None:
-    """See that these can be joined. Raises ConfigError."""
+    """Check that these two can be joined. Raises ConfigError."""
     if herd.redis is not None:
         raise ConfigError(
             f'{herd.file}: key table.engine: is "redis"; name the herd\'s own file with --config'
@@ -101,7 +101,7 @@ def run(
     patience: float,
     show: Callable[[Figures], None],
 ) -> Outcome:
-    """Be the bridge in the place of a server, until it is told to stop. Raises ConfigError."""
+    """Run the bridge in the place of a server, until it is stopped. Raises ConfigError."""
     server = herd.server(name)
     check(herd, to)
     if not server.neighbours:
@@ -156,7 +156,7 @@ class _Bridge:
         self._ending = False
 
     async def run(self, *, once: bool) -> Outcome:
-        """Be the bridge until SIGTERM or SIGINT, or where `once` until both are in step."""
+        """Run until SIGTERM or SIGINT, or, if `once`, until both are in step."""
         self._once = once
         loop = self._loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -187,7 +187,7 @@ class _Bridge:
             await self._masters.close()
 
     def _open(self) -> tuple[Member, Opener]:
-        """Make what reaches both sides."""
+        """Make the parts that reach both sides."""
         assert self._to.redis is not None
         member = Member(self._herd, self._server, self._secrets, self._contexts, self._observer, self._heard)
         return member, Opener(self._to.redis, self._to.file, os.environ, self._observer)
@@ -217,7 +217,7 @@ class _Bridge:
         self._masters.outbox.add(client, self._loop.time())
 
     def _find(self, clients: list[bytes]) -> TagWrites:
-        """Return what is to be written of clients, less those that are forgotten by now."""
+        """Return what to write for these clients, without those that are forgotten by now."""
         found = TagWrites([], [], [])
         for client in clients:
             if (value := self._member.value_of(client)) is not None:
@@ -259,13 +259,13 @@ class _Bridge:
             await asyncio.sleep(min(max(took, _PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS))
 
     async def _settle(self, ended: float) -> None:
-        """Wait until all that was heard before this time is written, and all that was read has left."""
+        """Wait until everything received before this time is written, and everything read is sent."""
         while self._masters.outbox.oldest <= ended or self._member.unsent:  # noqa: ASYNC110 - masters do not tell
             await asyncio.sleep(_SETTLE_SECONDS)
 
     @property
     def trouble(self) -> str:
-        """What keeps both from getting in step; empty where that takes only time."""
+        """What prevents both from getting in step; empty if it only takes time."""
         troubles = [f"no link with {', '.join(unlinked)}"] if (unlinked := self._member.unlinked) else []
         if self._refused:
             troubles.append(self._full)
@@ -280,7 +280,7 @@ class _Bridge:
         )
 
     def figures(self) -> Figures:
-        """Return how far it has come."""
+        """Return the progress."""
         masters, now = self._masters, self._loop.time()
         return Figures(
             known=len(self._member.node.table),
@@ -300,7 +300,7 @@ class _Bridge:
     # The end. ------------------------------------------------------------------------------------------------
 
     async def _work(self) -> str:
-        """Wait for the end; return why it was given up, empty where it was not."""
+        """Wait for the end; return why it was given up, or "" if it was not."""
         while not self._stop.is_set():
             if self._once:
                 if self._refused:
@@ -313,7 +313,7 @@ class _Bridge:
         return self._fault or ("stopped before both were in step" if self._once else "")
 
     async def _finish(self, gave_up: str) -> Outcome:
-        """Bring to both sides what is held."""
+        """Bring the rest to both sides."""
         self._log.info("stopping", connections=0)
         self._ending, member = True, self._member
         self._reading.cancel()
@@ -343,13 +343,13 @@ class _Bridge:
         return Outcome(True, f"ended {when}: all {known} clients it held are in the cluster{to}{left}")
 
     async def _until(self, condition: Callable[[], bool]) -> None:
-        """Wait for a condition, as long as patience lasts and nobody is in a hurry."""
+        """Wait for a condition, until patience ends or a second signal arrives."""
         deadline = self._loop.time() + self._patience
         while not (condition() or self._hurry.is_set() or self._loop.time() > deadline):  # noqa: ASYNC110 - as above
             await asyncio.sleep(_SETTLE_SECONDS)
 
     async def _write_rest(self) -> bool:
-        """Wait until all is written, as long as that gets on; return whether it is."""
+        """Wait until everything is written, as long as there is progress; return whether it is."""
         masters = self._masters
         written, since = masters.written, self._loop.time()
         while masters.outbox.count:

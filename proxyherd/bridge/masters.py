@@ -1,7 +1,8 @@
-"""The masters of the cluster: who they are, batches to them, and what is written.
+"""The masters of the cluster: which they are, batches to them, and what is written.
 
-The rule, as servers have it: what a replica has not acknowledged within the time of a batch was neither written nor read,
-and is done again. Writes and reads (`passes`) have connections of their own, with one batch in flight each.
+The rule is the same as for servers: a write or read that a replica has not acknowledged within the time of a batch
+does not count, and is repeated. Writes and reads (`passes`) have separate connections, with one batch under way on
+each.
 """
 
 from __future__ import annotations
@@ -24,18 +25,18 @@ from proxyherd.engines.redis.shard import MasterConnection, new_pauses
 from proxyherd.telemetry.observer import Observer
 
 _WRITES: Final = 200
-"""Clients in one batch: a master serves others too, and is busy for some ten milliseconds then."""
+"""Clients in one batch. The master also serves others, and such a batch keeps it busy for about ten milliseconds."""
 
 _AGAIN_SECONDS: Final = 0.05
 FIX: Final = "where nothing moves them any more, run redis-cli --cluster fix"
 
 
 class Unbelieved(Exception):  # noqa: N818 - a fact about the cluster
-    """What a master has answered is not to be believed; the text says why."""
+    """A master's answer must not be believed; the text says why."""
 
 
 class TagWrites(Struct, frozen=True):
-    """What is to be written of clients of one tag; `expiries` stands empty where they never expire."""
+    """What to write for clients of one tag; `expiries` is empty if they never expire."""
 
     clients: list[bytes]
     values: list[bytes]
@@ -43,7 +44,7 @@ class TagWrites(Struct, frozen=True):
 
 
 class Masters:
-    """The masters of one cluster, which `opener` connects to. `find` says what is to be written of clients."""
+    """The masters of one cluster, to which `opener` connects. `find` says what to write for clients."""
 
     def __init__(
         self,
@@ -61,7 +62,7 @@ class Masters:
         self._sealing = Sealing(to.redis)
         self._library = opener.library
         self.failures: tuple[type[Exception], ...] = (*self._library.errors, Unbelieved)
-        """What `connect` and `exchange` raise."""
+        """The exceptions of `connect` and `exchange`."""
         self.owners: list[Address | None] = [None] * layout.TAGS
         self._writers: dict[Address, _Writer] = {}
         self._lookout = Lookout(
@@ -81,7 +82,7 @@ class Masters:
 
     @property
     def trouble(self) -> str:
-        """What cannot be written now, and why; empty where all can."""
+        """What cannot be written now, and why; empty if everything can."""
         lost = self.owners.count(None)
         troubles = [f"{one.address}: {one.trouble}" for one in self._writers.values() if one.trouble]
         if lost:
@@ -90,12 +91,12 @@ class Masters:
         return "; ".join(troubles)
 
     def doubt(self) -> None:
-        """Let it be found out anew who is master of what."""
+        """Look for the masters again."""
         self._lookout.doubt()
 
     @property
     def found(self) -> bool:
-        """Whether all of the table has a master."""
+        """Whether the whole table has masters."""
         return None not in self.owners
 
     def _take(self, owners: list[Address | None]) -> None:
@@ -120,7 +121,7 @@ class Masters:
     async def exchange(
         self, connection: MasterConnection, address: Address, parts: Sequence[bytes]
     ) -> list[Any]:
-        """Send commands, sealed; return the replies, errors among them. Raises one of `failures`."""
+        """Send commands with a seal; return the replies, including errors. Raises one of `failures`."""
         tags = self._tags(address)
         if not tags:
             raise Unbelieved("it has no part of the table any more")
@@ -135,7 +136,7 @@ class Masters:
     # Writing. ------------------------------------------------------------------------------------------------
 
     async def _keep_writing(self, writer: _Writer) -> None:
-        """Write what waits for one master, for ever."""
+        """Write what waits for one master, forever."""
         pauses = new_pauses()
         while True:
             try:
@@ -178,12 +179,12 @@ class Masters:
         self.outbox.done(load, tuple(failed))
         self.written += sum(len(one.clients) for tag, one in found if tag not in failed)
         writer.tell(self._explain(next(iter(failed.values()), None)), self._observer)
-        if failed:  # a slot is on its way, or there is no memory
+        if failed:  # a slot is being moved, or there is no memory
             self.doubt()
             await asyncio.sleep(_AGAIN_SECONDS)
 
     def _explain(self, refusal: object) -> str:
-        """Return why a master has not taken what it was sent, and what to do; empty where it has."""
+        """Return why a master has not executed a batch, and what to do; "" if it has."""
         library = self._library
         if isinstance(refusal, (library.moved, library.asked, library.later)):
             return f"slots move, and clients in them wait; {FIX}"
@@ -192,7 +193,7 @@ class Masters:
         return str(refusal or "")
 
     async def close(self) -> None:
-        """Let go of the masters."""
+        """Close the connections to the masters."""
         tasks = [self._looking, *(writer.task for writer in self._writers.values())]
         for task in tasks:
             task.cancel()
@@ -200,7 +201,7 @@ class Masters:
 
 
 class _Writer:
-    """One master, as far as it is written to."""
+    """One master, for writing."""
 
     def __init__(self, address: Address) -> None:
         self.address = address

@@ -1,4 +1,4 @@
-"""The bridge as a server of the herd: it links, catches up and floods as any, but has neither clients nor a journal.
+"""The bridge as a server of the herd: it links, catches up and floods like any other, but has no clients and no journal.
 
 What it learns from neighbours goes to the cluster, and what it learns from the cluster goes to them.
 """
@@ -25,14 +25,15 @@ from proxyherd.server.questions import Questions
 from proxyherd.telemetry.observer import Observer
 
 _UNSENT_BYTES: Final = 1_048_576
-"""What may wait for neighbours before the cluster is read on: far below `peer_queue_bytes`, past which links end."""
+"""How many bytes may wait for neighbours before the cluster is read further: far less than `peer_queue_bytes`, at which
+links are closed."""
 
 _MILLISECOND: Final = 1_000_000
 _LOOK_SECONDS: Final = 0.01
 
 
 class _Told:
-    """What stands where a server has its journal: it is told of all that is news."""
+    """Takes the place of a server's journal: it gets all news."""
 
     always = False
     takes_reports = True
@@ -43,7 +44,7 @@ class _Told:
         self._tell = tell
 
     def append(self, _: Sequence[bytes]) -> bool:
-        """Tell of what came from neighbours: what came from the cluster it has."""
+        """Report what came from neighbours; the cluster has its own lines already."""
         for one in self._node.news:
             if one.source is not None:
                 self.heard += 1
@@ -51,11 +52,11 @@ class _Told:
         return True
 
     def sync(self, _: Callable[[bool], None]) -> None:
-        """Nobody asks for it: there is nothing to bring to disk."""
+        """Do nothing: nothing is written to disk."""
 
 
 class Member:
-    """`tell` is called with each client of whom a neighbour has brought news."""
+    """A server of the herd. `tell` is called with each client for which a neighbour has sent news."""
 
     def __init__(
         self,
@@ -85,18 +86,18 @@ class Member:
         self._peers = Peers(herd, server, terms, self.node, self._engine, observer, contexts)
 
     async def listen(self, binder: Binder) -> None:
-        """Meet the neighbours."""
+        """Listen for neighbours and dial them."""
         await binder.listen("peers", self._server.peers, self._peers.listener.listen)
         if not binder.unbound:
             self._peers.dial()
 
     def tick(self) -> None:
-        """Let time pass on the links; call a few times a heartbeat."""
+        """Let time pass on the links; call a few times per heartbeat."""
         self._peers.tick(self._loop.time())
 
     @property
     def heard(self) -> int:
-        """How often neighbours have brought news."""
+        """How often neighbours have sent news."""
         return self._told.heard
 
     @property
@@ -106,8 +107,8 @@ class Member:
         return [name for name in self._server.neighbours if name not in linked]
 
     def learn(self, ats: Iterable[At]) -> tuple[int, list[bytes], int]:
-        """Learn what stands in the cluster. Return how much was news, the clients of whom more is known here, and how
-        many there was no room for.
+        """Learn what the cluster holds. Return how many lines were news, the clients with a greater line here, and the
+        number of lines for which there was no room.
         """
         node, news, refused = self.node, 0, 0
         ahead: list[bytes] = []
@@ -125,7 +126,7 @@ class Member:
         return news, ahead, refused
 
     def value_of(self, client: bytes) -> tuple[bytes, int, int] | None:
-        """Return the AT line of a client, its time, and the POSIX milliseconds at which it is forgotten, 0: never."""
+        """Return a client's AT line, its time, and the POSIX milliseconds when it is forgotten (0: never)."""
         entry = self.node.table.get(client)
         rules = self.node.rules
         if entry is None or rules.is_forgotten(entry):
@@ -134,7 +135,7 @@ class Member:
         return entry.line, entry.nanoseconds, expires
 
     async def has_room(self) -> None:
-        """Wait until neighbours have read most of what they were sent."""
+        """Wait until neighbours have read most of what was sent to them."""
         while self._peers.unsent > _UNSENT_BYTES:  # noqa: ASYNC110 - sockets do not tell
             await asyncio.sleep(_LOOK_SECONDS)
 
@@ -144,7 +145,7 @@ class Member:
         return self._peers.unsent
 
     async def hear_out(self, seconds: float) -> None:
-        """Hear what neighbours that are gone have said at last."""
+        """Handle the last lines of neighbours that have left."""
         deadline = self._loop.time() + seconds
         heard = -1
         while heard != self.heard and self._loop.time() < deadline:
@@ -152,7 +153,7 @@ class Member:
             await asyncio.sleep(5 * _LOOK_SECONDS)
 
     async def part(self, seconds: float) -> bool:
-        """Let go of the neighbours, when they have what they are to have; return whether they do."""
+        """Close the links when neighbours have received everything; return whether they have."""
         await self._peers.flush(self._loop.time() + seconds)
         await self._peers.leave()
         return not self._peers.unsent and not self._peers.linger

@@ -1,5 +1,5 @@
-"""Clients that the cluster is yet to be told of, tag by tag. What is told of a client is looked up in the table when it
-is sent: so a client waits here once however often it reports, and no more can wait than the table holds.
+"""Clients that are not yet written to the cluster, by tag. A client's line is looked up in the table when it is sent. So
+a client waits here once, however often it reports, and never more clients wait than the table has.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from msgspec import Struct
 from proxyherd.engines.redis import layout
 
 _TAG_CLIENTS: Final = 50
-"""Clients of one tag in one load: a call is not interrupted."""
+"""Clients of one tag in one shipment, because a call is not interrupted."""
 
 
 class Shipment(Struct, eq=False):
-    """Clients on their way to a master, by tag, the oldest of them waiting since then."""
+    """Clients that are being sent to a master, by tag; `since`: when the oldest of them began to wait."""
 
     clients: dict[int, list[bytes]]
     since: float
 
 
 class Outbox:
-    """`wake` is told of a tag that has something to send now. Times are seconds of one monotonic clock."""
+    """`wake` is called with a tag that has something to send now. Times are seconds of one monotonic clock."""
 
     def __init__(self, wake: Callable[[int], None]) -> None:
         self._wake = wake
@@ -31,10 +31,10 @@ class Outbox:
         self._since: dict[int, float] = {}  # of tags with clients that wait
         self._loads: set[Shipment] = set()
         self.count = 0
-        """Clients that wait or are on their way."""
+        """Clients that wait or are being sent."""
 
     def add(self, client: bytes, now: float) -> None:
-        """Let the cluster be told of a client."""
+        """Add a client to write to the cluster."""
         tag = layout.tag_of(client)
         waiting = self._waiting[tag]
         if client not in waiting:
@@ -68,7 +68,7 @@ class Outbox:
         return load
 
     def done(self, load: Shipment, again: Sequence[int] = ()) -> None:
-        """A load has arrived, less these tags', which are to be sent again."""
+        """Note that a shipment has arrived, except these tags' clients, which must be sent again."""
         self._loads.remove(load)
         for tag, clients in load.clients.items():
             self.count -= len(clients)
@@ -78,10 +78,10 @@ class Outbox:
                 self._since[tag] = min(self._since[tag], load.since)
 
     def lost(self, load: Shipment) -> None:
-        """Nobody knows whether a load has arrived: all of it is to be sent again."""
+        """Note that a shipment may be lost: all of it must be sent again."""
         self.done(load, tuple(load.clients))
 
     @property
     def oldest(self) -> float:
-        """Since when the oldest has waited, or been on its way; infinite where there is none."""
+        """When the oldest client began to wait; infinity if there is none."""
         return min([*self._since.values(), *(load.since for load in self._loads)], default=float("inf"))

@@ -1,7 +1,8 @@
-"""Passes over all that a cluster holds, in steps that hold nobody up.
+"""Passes over everything that a cluster holds, in steps that delay nobody.
 
-A pass counts only if the slots stood still: each master says before and after which are its own, under the same seal as
-all that is read. So no key can have gone from where it was not read yet to where all was read.
+A pass counts only if no slots have moved. Before and after, each master says which slots are its own, under the same
+seal as everything that is read. So no key can have moved from a place that was not read yet to a place that was read
+already.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from proxyherd.engines.redis.commands import encode, spell_questions
 from proxyherd.engines.redis.shard import MasterConnection
 
 _READS: Final = 1_000
-"""Keys that one step brings, more or less: a master serves others too, and is busy for some milliseconds then."""
+"""The approximate number of keys in one step. The master also serves others, and a step keeps it busy for some
+milliseconds."""
 
 _UNSEALED_READS: Final = 20
-"""How often a step is done again before its pass begins anew."""
+"""How often a step is repeated before its pass begins again."""
 
 _AGAIN_SECONDS: Final = 0.05
 
@@ -31,22 +33,22 @@ class Unfit(Exception):  # noqa: N818 - a fact about the cluster
 
 
 class Passes:
-    """`learn` takes what was read, and `room` is awaited before more is read."""
+    """`learn` gets what was read, and `room` is awaited before more is read."""
 
     def __init__(
         self, masters: Masters, learn: Callable[[list[At]], None], room: Callable[[], Awaitable[None]]
     ) -> None:
         self.read = 0
-        """Clients read in this pass, of about `held`."""
+        """Clients read in this pass, out of about `held`."""
         self.held = 0
         self.foreign = 0
-        """Keys met in it that no server has written."""
+        """Keys in this pass that no server has written."""
         self.masters = masters
         self.learn = learn
         self.room = room
 
     async def read_all(self) -> None:
-        """Make one pass. When it ends, all that the cluster had when it began has been learned. Raises Unfit."""
+        """Make one pass. At its end, everything that the cluster had at its beginning is learned. Raises Unfit."""
         owners = set(self.masters.owners)
         if None in owners:
             raise Unfit(self.masters.trouble or "not all of the table has a master")
@@ -68,7 +70,9 @@ class Passes:
 
 
 class _Reader:
-    """One master, in one pass. A cursor holds for this connection only: behind another may be another process."""
+    """One master, in one pass. A cursor is only valid on this connection: another connection may reach
+    another process.
+    """
 
     def __init__(self, passes: Passes, address: Address) -> None:
         self._passes = passes
@@ -76,14 +80,14 @@ class _Reader:
         self._connection: MasterConnection | None = None
 
     async def open(self) -> tuple[str, ...]:
-        """Connect; return what `look` does."""
+        """Connect; return the result of `look`."""
         self._connection = await self._passes.masters.connect(self._address)
         [size] = await self._ask([encode(b"DBSIZE")])
         self._passes.held += size if isinstance(size, int) else 0
         return await self.look()
 
     async def look(self) -> tuple[str, ...]:
-        """Return the epoch and the slots that the master takes for its own."""
+        """Return the epoch, and the slots that the master considers its own."""
         [text] = await self._ask([encode(b"CLUSTER", b"NODES")])
         if isinstance(text, bytes):
             for line in text.decode().splitlines():
@@ -93,7 +97,7 @@ class _Reader:
         raise Unfit(f"{self._address}: its CLUSTER NODES does not tell its own slots")
 
     async def scan(self) -> None:
-        """Learn all that it holds, a step at a time: the values of the keys that the step before has found."""
+        """Learn all its keys. Each step reads the values of the keys that the previous step has found."""
         cursor: bytes | None = b"0"
         keys: dict[int, list[bytes]] = {}
         while cursor is not None or keys:
@@ -112,7 +116,7 @@ class _Reader:
             keys = following
 
     def _found(self, answer: Any) -> tuple[bytes | None, dict[int, list[bytes]]]:
-        """Return where to go on, None if that was all, and the clients found, by tag."""
+        """Return where to continue, None at the end, and the clients found, by tag."""
         if _failed(answer):
             raise Unfit(f"{self._address}: {answer}")
         cursor, keys = answer
@@ -158,7 +162,7 @@ def _failed(answer: object) -> bool:
 
 
 async def _all(work: Iterable[Awaitable[Any]]) -> list[Any]:
-    """Wait for all, also where one has failed; then raise its error."""
+    """Wait for all, even if one has failed; then raise its error."""
     outcomes = await asyncio.gather(*work, return_exceptions=True)
     for outcome in outcomes:
         if isinstance(outcome, BaseException):
@@ -167,7 +171,7 @@ async def _all(work: Iterable[Awaitable[Any]]) -> list[Any]:
 
 
 def _check_slots(told: list[tuple[str, ...]]) -> None:
-    """See that masters have all slots between them, and none is on its way. Raises Unfit."""
+    """Check that the masters have all slots, and that none is being moved. Raises Unfit."""
     slots = [slot for _, *own in told for slot in own]
     moving = [slot for slot in slots if slot.startswith("[")]
     if moving:

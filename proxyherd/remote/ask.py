@@ -1,8 +1,8 @@
-"""Asking a running herd from outside: commands on its client ports, state on its admin ports.
+"""Asks a running herd from outside: commands on its client ports, state on its admin ports.
 
-Plain sockets and no event loop, as a script would do it. The rule: one deadline covers a whole exchange, so
-that a server that hangs or drips is told from one that answers; and whatever a port says, even if it is no
-server of ours, ends as an answer or as `Unreachable`, never as a traceback.
+It uses plain sockets without an event loop, as a script would. The rule: one deadline covers a whole exchange, so a
+server that hangs or sends slowly is recognized. Whatever a port sends, even if it is not one of our servers, the
+result is an answer or `Unreachable`, never a traceback.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ if TYPE_CHECKING:
     from proxyherd.config.herd_file import Address, Herd, Server
 
 MAX_ANSWER_BYTES = 1 << 28
-"""Bytes of one answer; as much as a herd's file lets Places answer. Who sends more is no server of ours."""
+"""Bytes of one answer, as many as the herd's file allows for Places. Only a foreign program sends more."""
 
 MOST_SHOWN = 200
 """Characters of a stranger's text that are shown."""
 
 
 class Unreachable(Exception):  # noqa: N818 - it is what the server is
-    """A server gave no whole answer; the text says at which address, and what was seen."""
+    """A server gave no complete answer; the text says at which address, and what was seen."""
 
 
 class Status(Struct, frozen=True):
-    """What one server says of itself."""
+    """The status of one server."""
 
     server: Server
     at: float = 0.0
-    """When it said so, or was given up: seconds of the monotonic clock."""
+    """When it answered, or was given up: seconds of the monotonic clock."""
     told: ServerState | None = None
-    """None where its admin port does not answer: then nothing is known, and the server may run all the same."""
+    """None if its admin port does not answer: then nothing is known, and the server may still run."""
     problem: str = ""
     """Why it does not answer or is not ready, in its own words or the system's."""
 
@@ -53,32 +53,32 @@ class Status(Struct, frozen=True):
 
     @property
     def missing(self) -> list[str]:
-        """The neighbours to which no link is live."""
+        """The neighbours without a live link."""
         links = self.told.links if self.told is not None else {}
         return [name for name in self.server.neighbours if links.get(name, "cut") == "cut"]
 
     @property
     def whole(self) -> bool:
-        """Up, ready, and linked with every neighbour."""
+        """Whether it is ready, and linked with every neighbour."""
         return self.state == "ready" and not self.missing
 
 
 def command(server: Server, line: bytes, seconds: float) -> bytes:
-    """Send one command line (its LF is added) and return the whole answer, its LFs included.
+    """Send one command line (its LF is added) and return the whole answer, including its LFs.
 
-    Raises Unreachable when there is no whole answer within `seconds`.
+    Raises Unreachable if there is no complete answer within `seconds`.
     """
     places = line.split()[:1] == [b"WHATSAT"]
 
     def whole(answer: bytearray) -> bool:
-        # Only places come on several lines; they end at the one empty line that there is.
+        # Only an answer with places has several lines; it ends at its only empty line.
         return answer.endswith(b"\n\n" if places and not answer.startswith(b"?") else b"\n")
 
     return _exchange(server.clients, line + b"\n", seconds, whole)
 
 
 def status(server: Server, seconds: float) -> Status:
-    """Ask the admin port of one server; it takes no longer than `seconds`. Never raises."""
+    """Ask the admin port of one server, for at most `seconds`. Never raises."""
     told, problem = None, ""
     try:
         told = state_of(
@@ -106,7 +106,7 @@ def _exchange(
     seconds: float,
     whole: Callable[[bytearray], bool] | None,
 ) -> bytes:
-    """Send a request to the first address that takes it, and read until `whole`, or else until the end."""
+    """Send a request to the first address that accepts it, and read until `whole`, or else until the end."""
     deadline = time.monotonic() + seconds
     connection, address = _connect(addresses, deadline)
     answer = bytearray()
@@ -129,7 +129,9 @@ def _exchange(
 
 
 def _connect(addresses: tuple[Address, ...], deadline: float) -> tuple[socket.socket, Address]:
-    """Each address has its share of the time, and of that each that its name stands for."""
+    """Connect to the first address that answers. Each address has a share of the time, and each address of a name a share
+    of that.
+    """
     refusals: list[str] = []
     for address, until in shares(addresses, deadline, time.monotonic):
         try:

@@ -1,8 +1,7 @@
-"""Where every client was last, from a server's journal to a file that maps and tables read.
+"""Reads the last location of every client from a server's journal, and writes a file for maps or tables.
 
-The rules: what comes out is what the server would know if it started now, by the same order of updates; a journal may
-be appended to and rewritten meanwhile; and numbers are spelled with the digits that the client sent, never through a
-float.
+The rules: the result is what the server would have if it started now, by the same order of updates. The journal may be
+appended to and rewritten meanwhile. Numbers keep the client's digits, and never become floats.
 """
 
 from __future__ import annotations
@@ -27,11 +26,12 @@ _LEADING_ZEROS: Final = re.compile(r"\A(-?)0+(?=[0-9])")
 _encode: Final = msgspec.json.Encoder().encode
 
 _CALCULATED: Final = re.compile("^[=+@\uff0b\uff0d\uff1d\uff20-]|;")
-"""What makes a spreadsheet take a cell for a formula, in any width; and what some take for the end of a cell."""
+"""Characters that let a spreadsheet take a cell for a formula, in any width; and those that some take for the end of a
+cell."""
 
 
 class Found(Struct):
-    """What a journal holds. The entries are filled in place: a million of them are there once."""
+    """The contents of a journal. The entries are filled in place: there may be a million of them."""
 
     entries: dict[bytes, Entry]
     damaged: int = 0
@@ -39,7 +39,7 @@ class Found(Struct):
 
 
 def read(folder: Path, progress: Callable[[int], object] = lambda _: None) -> Found:
-    """Read the journal in a folder; `progress` is told of bytes that were read. Raises OSError."""
+    """Read the journal in a folder; `progress` is called with the number of bytes that were read. Raises OSError."""
     found = Found({})
     done: set[str] = set()
     for _ in range(_RELISTINGS):
@@ -49,7 +49,7 @@ def read(folder: Path, progress: Callable[[int], object] = lambda _: None) -> Fo
             try:
                 found.damaged += _read_file(path, found.entries, progress)
             except FileNotFoundError:
-                break  # a rewrite has come by: a snapshot stands for it, which a new list shows
+                break  # the journal was rewritten: a snapshot replaces this file, and a new list shows it
             done.add(path.name)
         else:
             return found
@@ -77,7 +77,7 @@ def _read_file(path: Path, entries: dict[bytes, Entry], progress: Callable[[int]
 
 
 def size(folder: Path) -> int:
-    """Return how many bytes there are to read, about. Raises OSError."""
+    """Return about how many bytes there are to read. Raises OSError."""
     sizes = 0
     for path in journal.files(folder):
         try:
@@ -88,7 +88,7 @@ def size(folder: Path) -> int:
 
 
 def forget(found: Found, before: int) -> None:
-    """Drop what a server received before that time, in nanoseconds of POSIX time: the herd has forgotten it."""
+    """Drop what a server received before this time, in nanoseconds of POSIX time: the herd has forgotten it."""
     old = [client for client, entry in found.entries.items() if messages.received(entry.line) < before]
     for client in old:
         del found.entries[client]
@@ -98,15 +98,15 @@ def forget(found: Found, before: int) -> None:
 
 
 class LastPlace(Struct, frozen=True):
-    """Where one client was last."""
+    """The last location of one client."""
 
     client: str
-    """Its ID, escaped: a file is looked at on terminals."""
+    """Its ID, escaped, because people view the file on terminals."""
     latitude: str
-    """Degrees, as JSON numbers; likewise the longitude."""
+    """Degrees, as JSON numbers; the same for the longitude."""
     longitude: str
     time: str
-    """POSIX seconds, as the client spelled them."""
+    """POSIX seconds, as in the report."""
     received_by: str
     """The server that took the report."""
     difference: str
@@ -114,7 +114,7 @@ class LastPlace(Struct, frozen=True):
 
 
 def last_place(line: bytes) -> LastPlace:
-    """Take an AT line apart."""
+    """Split an AT line into its fields."""
     _, server, difference, client, _, time = line.split(b" ")
     latitude, longitude = messages.position(line)
     return LastPlace(
@@ -128,12 +128,12 @@ def last_place(line: bytes) -> LastPlace:
 
 
 def number(spelled: str) -> str:
-    """Return a number of ISO 6709, which has a sign and may be padded, as JSON spells it, with the same digits."""
+    """Convert a number of ISO 6709, which has a sign and may have leading zeros, to JSON, with the same digits."""
     return _LEADING_ZEROS.sub(r"\1", spelled.removeprefix("+"))
 
 
 def lines(form: str, entries: dict[bytes, Entry]) -> Iterator[bytes]:
-    """Yield the file in pieces, one a client, in the order of their IDs."""
+    """Yield the file in pieces, one for each client, in the order of their IDs."""
     places = (last_place(entries[client].line) for client in sorted(entries))
     return _geojson(places) if form == "geojson" else _csv(places)
 
@@ -157,7 +157,7 @@ def _geojson(places: Iterable[LastPlace]) -> Iterator[bytes]:
 
 
 def _csv(places: Iterable[LastPlace]) -> Iterator[bytes]:
-    """RFC 4180, but for LF alone at the end of a line. Spreadsheets find no formula in it."""
+    """Write RFC 4180, except that lines end with LF alone. Spreadsheets find no formula in it."""
     row = io.StringIO()
     write = csv.writer(row, lineterminator="\n").writerow
     write(("client", "latitude", "longitude", "time", "received_by", "difference"))
@@ -171,6 +171,6 @@ def _csv(places: Iterable[LastPlace]) -> Iterator[bytes]:
 
 
 def _coded(match: re.Match[str]) -> str:
-    """Escape one character as `escaped` would if it were not shown."""
+    """Escape one character as `escaped` escapes invisible ones."""
     code = ord(match[0])
     return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}"

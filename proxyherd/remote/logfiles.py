@@ -1,12 +1,13 @@
-"""The files of one server's log, read while it is written and rotated: back from its end, and on as it grows.
+"""Reads the files of one server's log while it is written and rotated: backwards from its end, and forwards as it grows.
 
-The rule: no line is lost and none is read twice, whoever rotates. A file is known by its inode and kept open until it
-is read to its end. That end is certain once a file after it holds something, for the server is one writer, and has
-then left the file before for good; until then it may still write into a file that has been renamed.
+The rule: no line is lost and none is read twice, whoever rotates. A file is known by its inode, and kept open until it
+is read to its end. The end is certain once a later file has contents: there is only one writer, the server, and it has
+then left the earlier file for good. Until then it may still write into a file that has been renamed.
 
-On the way back in time `Clark.log` is followed by `Clark.log.1`, `Clark.log.2` and so on, as the server itself names
-them. They are opened in this order, against that in which a rotation moves them: it may show a file twice, which its
-inode tells. It hides one only where the number is vacant for an instant, so one vacant number is passed over.
+Backwards in time, `Clark.log` is followed by `Clark.log.1`, `Clark.log.2` and so on, as the server itself names them.
+They are opened in this order, and a rotation moves them in the opposite direction. So a rotation may show a file
+twice, which its inode reveals. A rotation hides a file only while its number is vacant for a moment, so one vacant
+number is skipped.
 """
 
 from __future__ import annotations
@@ -21,16 +22,16 @@ from proxyherd.base.files import open_regular
 
 _CHUNK_BYTES: Final = 262_144
 _TRIES: Final = 5
-"""To find where the file that was the newest has gone; it may be far away, or deleted."""
+"""How often to look for the file that was the newest; it may have been rotated far back, or deleted."""
 
 _KNOWN_FILES: Final = 4_096
 
 MOST_LOG_LINE_BYTES: Final = 4_194_304
-"""Bytes of a line; what is longer is read as several. No event is as long: its fields are cut."""
+"""Bytes of a line; longer ones are read as several. No event is that long, because its fields are cut."""
 
 
 def _fingerprint(info: os.stat_result) -> tuple[int, ...]:
-    """Return what tells a file that nobody writes any more from all others: an inode alone is soon used again."""
+    """Return what identifies a file that is no longer written; an inode alone is soon used again."""
     return info.st_dev, info.st_ino, info.st_mtime_ns, info.st_size
 
 
@@ -50,8 +51,8 @@ class OpenFile:
         self.offset, self._rest = offset, b""
 
     def read(self) -> list[bytes] | None:
-        """Return the whole lines of the next chunk; None at the end, as far as it is written."""
-        if self.size() < self.offset:  # somebody has emptied it: what is there now is new
+        """Return the complete lines of the next chunk; None at the present end."""
+        if self.size() < self.offset:  # somebody has emptied the file: its contents are new
             self.seek(0)
         data = os.pread(self.fd, _CHUNK_BYTES, self.offset)
         if not data:
@@ -64,11 +65,11 @@ class OpenFile:
 
     @property
     def is_within_line(self) -> bool:
-        """Whether what was read last is the beginning of a line."""
+        """Whether the bytes read last are the beginning of a line."""
         return bool(self._rest)
 
     def end_of_lines(self) -> int:
-        """Return the offset behind the last whole line."""
+        """Return the offset after the last complete line."""
         last = next(self.lines_back(), None)
         if last is None:
             return 0
@@ -77,14 +78,14 @@ class OpenFile:
         return end + 1 if os.pread(self.fd, 1, end) == b"\n" else at
 
     def take_rest(self) -> bytes:
-        """Return what stands behind the last whole line."""
+        """Return the bytes after the last complete line."""
         rest, self._rest = self._rest, b""
         return rest
 
     def lines_back(self) -> Iterator[tuple[int, bytes]]:
-        """Yield the lines from the last to the first, each with its offset; one that has no LF too."""
+        """Yield the lines from the last to the first, each with its offset, including a last one without LF."""
         at = self.size()
-        tail = b""  # the end of a line whose start is further on
+        tail = b""  # the end of a line that starts further back
         while at:
             start = max(0, at - _CHUNK_BYTES)
             data = os.pread(self.fd, at - start, start) + tail
@@ -109,18 +110,20 @@ class ServerLog:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._files: list[OpenFile] = []  # from the oldest that is not read to its end to the one at the path
-        # What lies further back than those: files that are read, and those that were rotated before.
+        # Older ones: files that are read, and those that were rotated before.
         self._known: deque[tuple[int, ...]] = deque(maxlen=_KNOWN_FILES)
         self.gaps = 0
         """How often files may have been deleted before they were read."""
 
     @property
     def is_there(self) -> bool:
-        """Whether any file of it has been found."""
+        """Whether any of its files has been found."""
         return bool(self._files)
 
     def open(self) -> None:
-        """Look for its newest file. Raises OSError if that is no regular file or cannot be read; none may be there."""
+        """Look for its newest file. Raises OSError if that is not a regular file or cannot be read; it need
+        not exist.
+        """
         number = 0
         while (info := self._stat(number + 1) or self._stat(number + 2)) is not None:
             self._known.append(_fingerprint(info))
@@ -145,9 +148,9 @@ class ServerLog:
     # Back in time. -------------------------------------------------------------------------------------------
 
     def begin(self, wanted: Callable[[bytes], bool | None], most: int | None) -> None:
-        """Read on from the first of the last `most` lines that are `wanted`; from the end if there are none.
+        """Begin at the first of the last `most` lines that are `wanted`, or at the end if there are none.
 
-        `wanted` says None of a line that everything before is older than anything that is asked for.
+        `wanted` returns None for a line if all lines before it are too old.
         """
         if not self._files:
             return
@@ -185,7 +188,7 @@ class ServerLog:
     # On in time. ---------------------------------------------------------------------------------------------
 
     def lines(self, *, last: bool) -> Iterator[bytes]:
-        """Yield the lines up to now; where nothing is to be read after them, the `last` that has no LF too."""
+        """Yield the lines so far; with `last`, also a last line without LF, because nothing will be read after it."""
         for file in self._files:
             end = file.size()
             while (lines := file.read()) is not None:
@@ -196,11 +199,11 @@ class ServerLog:
                 yield rest
 
     def more(self) -> list[bytes]:
-        """Return the next lines that have been written, a chunk at most; none if nothing has been."""
+        """Return the next lines that have been written, at most a chunk; an empty list if there are none."""
         self._look()
         while self._files:
             file = self._files[0]
-            # Looked at before the read that finds the end, or what is written in between would be lost.
+            # Checked before the read that finds the end; otherwise lines written in between would be lost.
             is_left = any(later.size() for later in self._files[1:])
             lines = file.read()
             if lines is not None:
@@ -215,7 +218,7 @@ class ServerLog:
         return []
 
     def _look(self) -> None:
-        """Find the files that have come since the newest that is known."""
+        """Find the files that are newer than the newest known one."""
         info = self._stat(0)
         if info is None or (self._files and _fingerprint(info)[:2] == self._files[-1].identity):
             return
@@ -229,12 +232,12 @@ class ServerLog:
         self._files += reversed(found)
 
     def _new(self) -> tuple[list[OpenFile], bool]:
-        """Return the files that are not known, from the newest, and whether they are certainly all."""
+        """Return the unknown files, the newest first, and whether they are certainly all."""
         files: list[OpenFile] = []
         number = -1
         while (found := self._find(number + 1)) is not None:
             number, file = found
-            # The newest known may have been renamed to anything; then one from before it still stands here.
+            # The newest known file may have any name now; then an older one is still here.
             is_known = self._holds(file) or _fingerprint(os.fstat(file.fd)) in self._known
             if not is_known and not any(file.identity == one.identity for one in files):
                 files.append(file)
@@ -248,7 +251,7 @@ class ServerLog:
         return any(file.identity == one.identity for one in self._files)
 
     def _find(self, number: int) -> tuple[int, OpenFile] | None:
-        """Open the file of that number or, where it is vacant, of the next."""
+        """Open the file with that number or, if it is vacant, with the next one."""
         for one in (number, number + 1):
             try:
                 return one, OpenFile(open_regular(self._name(one), os.O_RDONLY))

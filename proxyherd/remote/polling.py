@@ -1,7 +1,7 @@
-"""A herd asked again and again: what each server said last, and what happened since it was asked before.
+"""Asks a herd again and again: the last status of each server, and what happened since the time before.
 
-The rule: each server has a thread of its own, so that one that hangs, or whose name takes long to look up, holds up
-neither the others nor whoever looks; what is older than it should be is not shown as if it were of now.
+The rule: each server has its own thread. So one that hangs, or whose name takes long to look up, delays neither the
+others nor the display. A status that is too old is not shown as if it were current.
 """
 
 from __future__ import annotations
@@ -23,33 +23,33 @@ if TYPE_CHECKING:
     from proxyherd.config.herd_file import Herd, Server
 
 DEADLINE_SECONDS = 1.2
-"""For all that one server is asked at once. Linux sends a lost SYN again after 1 s."""
+"""The time for one round of questions to a server. Linux repeats a lost SYN after 1 s."""
 
 
 class Rates(Struct, frozen=True):
-    """What a server did between two askings."""
+    """What a server did between two polls."""
 
     seconds: float
-    """Between the two."""
+    """The time between the two."""
     commands: float
-    """Commands answered a second; likewise updates that came and went over links."""
+    """Commands answered per second; the same for updates that were received and sent over links."""
     floods_in: float
     floods_out: float
     lag_p99: float | None
-    """Seconds: of a hundred times that the event loop was measured it was once late by more, at most. It is the bound
-    of a bucket, so infinity behind the last; None if it was not measured."""
+    """Seconds within which 99 of 100 measurements of the event loop's lag were. It is the bound of a bucket, so it is
+    infinity beyond the last one; None if nothing was measured."""
 
 
 class Seen(Struct, frozen=True):
-    """A server as it was when last asked, and how it got there; no rates after a silence or a restart."""
+    """The last status of a server, and its rates; there are none after a silence or a restart."""
 
     status: ask.Status
     rates: Rates | None = None
 
 
 def rates(before: ServerState | None, now: ServerState | None) -> Rates | None:
-    """Return what happened between two states of one life of a server; None where there are no two, or such as make no
-    number.
+    """Return what happened between two states of one life of a server; None if there are not two, or if they don't give a
+    valid number.
     """
     if before is None or now is None or before.life != now.life or not now.uptime > before.uptime:
         return None
@@ -73,7 +73,7 @@ class Poller:
         self._stopped = threading.Event()
 
     def start(self) -> None:
-        """Begin; return when all have answered, or have had their time."""
+        """Begin; return when all servers have answered, or have had their time."""
         deadline = time.monotonic() + DEADLINE_SECONDS + 0.1
         for server in self._servers:
             threading.Thread(target=self._ask, args=(server,), daemon=True).start()
@@ -81,11 +81,11 @@ class Poller:
             self._first.acquire(timeout=max(0.0, deadline - time.monotonic()))
 
     def stop(self) -> None:
-        """Ask no more, once those have answered that are being asked."""
+        """Stop, after servers that are being asked have answered."""
         self._stopped.set()
 
     def newest(self) -> Iterator[Seen]:
-        """Yield what is known of each server, in the order of the herd's file."""
+        """Yield the last status of each server, in the order of the herd's file."""
         oldest = time.monotonic() - self._interval - 2 * DEADLINE_SECONDS
         for server in self._servers:
             seen = self._seen.get(server.name)
@@ -104,7 +104,7 @@ class Poller:
                 self._first.release()
             elif (
                 now.told is not None and now.told == last.status.told
-            ):  # a server keeps what it says for a moment
+            ):  # a server caches its state for a moment
                 self._seen[server.name] = last = Seen(now, last.rates)
             else:
                 self._seen[server.name] = last = Seen(now, rates(last.status.told, now.told))

@@ -1,7 +1,7 @@
-"""How far a herd's start has come: whether that is further than ever before, and in words.
+"""The progress of a herd's start: whether it is further than ever before, and a description in words.
 
-The rule: only what can be reached once counts. A server that crashes and starts over and over comes no further, so
-whoever waits for progress does not wait for ever.
+The rule: only stages that can be reached once count. A server that crashes and starts again and again makes no
+progress, so a caller that waits for progress does not wait forever.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ _REPLAYING = re.compile(r"replaying the journal: (\d+)%")
 _CATCHING_UP = "catching up"
 
 _Reached = tuple[int, int]
-"""The stage of one server, and how far it is in that."""
+"""The stage of one server, and its progress within the stage."""
 
 
 class Progress:
-    """The furthest that each server of a herd has been seen."""
+    """The furthest progress of each server of a herd."""
 
     def __init__(self) -> None:
         self._furthest: dict[str, _Reached] = {}
 
     def is_more(self, found: Iterable[Status]) -> bool:
-        """Take note of how far the servers are; return whether any of them is further than ever."""
+        """Note the progress of the servers; return whether any of them is further than ever."""
         more = False
         for one in found:
             reached = _reached(one)
@@ -42,12 +42,14 @@ def _reached(one: Status) -> _Reached:
         return 3, len(one.server.neighbours) - len(one.missing)
     if replaying := _REPLAYING.match(one.problem):
         return 1, int(replaying[1])
-    # What is learned counts only here: a herd that serves learns for ever.
+    # Learned updates count only here: a serving herd learns forever.
     return 2, one.told.clients if one.problem.startswith(_CATCHING_UP) else 0
 
 
 def describe(found: Iterable[Status]) -> str:
-    """Say how many servers are how far, such as `replaying 3 of 5 (45%), ready 2 of 5, links 1 of 6`."""
+    """Describe how many servers have reached which stage, such as
+    `replaying 3 of 5 (45%), ready 2 of 5, links 1 of 6`.
+    """
     found = list(found)
     parts = [int(match[1]) for one in found if (match := _REPLAYING.match(one.problem))]
     wanted = sum(len(one.server.neighbours) for one in found)

@@ -1,8 +1,8 @@
-r"""Events of the logs of several servers: which are wanted, in which order, and how they read.
+"""Events of several servers' logs: which are wanted, in which order, and how they are shown.
 
-Pure: lines come in, with the server whose they are, and lines go out; logfiles.py reads files. The rules: a line that
-is no event, such as one that a full disk has cut, is shown as what it is and stops nothing; what strangers sent
-reaches no terminal as a control character; and the order of one log is kept, whatever its server's clock did.
+Pure: lines come in, with their server, and lines go out; logfiles.py reads files. The rules: a line that is not an
+event, for example after a full disk, is shown as malformed and stops nothing. Strangers' text never reaches a terminal
+as a control character. The order within one log is kept, whatever its server's clock did.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from msgspec import Struct
 from proxyherd.base.escapes import escaped_for_json, visible, visible_json
 
 LEVELS: Final = ("debug", "info", "warning", "error", "critical")
-"""From the least."""
+"""From the lowest to the highest."""
 
 MALFORMED: Final = "malformed"
-"""What a line that is no event is called where it is shown."""
+"""The name that is shown for a line that is not an event."""
 
 _FIRST: Final = ("timestamp", "level", "server", "event")
-_WHITE: Final = re.compile(r"[ \t\r\n\f\v]+")  # what parts the words of a command
+_WHITE: Final = re.compile(r"[ \t\r\n\f\v]+")  # separates the words of a command
 _PLAIN: Final = re.compile(r"[^\s\"'=,\[\]{}]+")
 _TIMESTAMP: Final = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d\.\d{6})Z")
 _AGO: Final = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
@@ -39,9 +39,9 @@ class LogEvent(Struct, frozen=True):
     """One line of a log."""
 
     key: str
-    """Its time stamp, or a later one of a line before it: lines of one log are in the order of their keys."""
+    """Its time stamp, or a later one of an earlier line, so that lines of one log are in the order of their keys."""
     line: bytes
-    """As it stands in the log, without LF."""
+    """As in the log, without LF."""
     fields: dict[str, Any]
 
     @property
@@ -62,7 +62,7 @@ class Reading:
         return event if event.key == self._key else LogEvent(self._key, line, event.fields)
 
     def alone(self, line: bytes, before: str = "") -> LogEvent:
-        """Return the event of a line by itself; one that is none has the time of the line before."""
+        """Return the event of a single line; one that is not an event gets the time of the line before."""
         fields = parse_event(line)
         if fields is None:
             fields = malformed(line, self._server, before)
@@ -70,7 +70,7 @@ class Reading:
 
 
 def parse_event(line: bytes) -> dict[str, Any] | None:
-    """Return the fields of an event; None if the line is none."""
+    """Return the fields of an event; None if the line is not an event."""
     try:
         fields = _decode(line)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -81,20 +81,20 @@ def parse_event(line: bytes) -> dict[str, Any] | None:
 
 
 def malformed(line: bytes, server: str, timestamp: str) -> dict[str, Any]:
-    """Return the fields of the event that stands for a line that is none; its time is that of the line before."""
+    """Return the fields that represent a line that is not an event; its time is that of the line before."""
     text = escaped_for_json(line)
     return {"timestamp": timestamp, "level": "error", "server": server, "event": MALFORMED, "line": text}
 
 
 class Filter(Struct, frozen=True):
-    """Which events are wanted: those that meet each condition that is given."""
+    """The wanted events: those that meet all given conditions."""
 
     events: tuple[str, ...] = ()
-    """Names of events, any of them; `*` in one stands for anything."""
+    """Names of events, of which one must match; `*` stands for any text."""
     clients: frozenset[str] = frozenset()
-    """Client IDs as logs spell them, any of them, as a word of a command or an answer or in a list of clients."""
+    """Client IDs as in logs, of which one must match, as a field of a command or an answer, or in a list of clients."""
     level: str = "debug"
-    """The least."""
+    """The lowest level."""
     since: str = ""
     """The earliest time stamp."""
 
@@ -109,7 +109,7 @@ class Filter(Struct, frozen=True):
 
 
 def _rank(level: str) -> int:
-    return LEVELS.index(level) if level in LEVELS else len(LEVELS)  # what is not known may matter
+    return LEVELS.index(level) if level in LEVELS else len(LEVELS)  # an unknown level may matter
 
 
 def _words(fields: dict[str, Any]) -> Iterator[str]:
@@ -122,7 +122,7 @@ def _words(fields: dict[str, Any]) -> Iterator[str]:
 
 
 def parse_since(text: str, now: float) -> str:
-    """Return the time stamp of `10m` ago (s, m, h, d), or of an ISO 8601 time, which is UTC unless it says otherwise.
+    """Return the time stamp of `10m` ago (s, m, h, d), or of an ISO 8601 time, which is UTC unless it has a zone.
 
     `now` is POSIX seconds. Raises ValueError.
     """
@@ -143,13 +143,13 @@ def parse_since(text: str, now: float) -> str:
 
 
 def merge_logs(logs: Iterable[Iterable[LogEvent]]) -> Iterator[LogEvent]:
-    """Merge whole logs by time, holding one event of each."""
+    """Merge complete logs by time, keeping one event of each in memory."""
     return heapq.merge(*logs, key=lambda event: event.key)
 
 
 class Sorter:
-    """Orders events that come in little by little: each is held for a while, so that one of another log that happened
-    before it, and is read a moment later, still goes first.
+    """Orders events that arrive one by one. Each is held for a short time, because an earlier event of another log may be
+    read a moment later.
     """
 
     def __init__(self, hold: float) -> None:
@@ -161,12 +161,12 @@ class Sorter:
         return len(self._heap)
 
     def put(self, event: LogEvent, now: float) -> None:
-        """Take an event that was read now, in seconds of any clock that does not go back."""
+        """Add an event that was read now, in seconds of any clock that does not go back."""
         heapq.heappush(self._heap, (event.key, self._number, now, event))
         self._number += 1
 
     def due(self, now: float) -> Iterator[LogEvent]:
-        """Yield those that were held long enough, and whatever goes before one of these."""
+        """Yield the events that were held long enough, and all that come before them."""
         waiting = sum(came <= now - self._hold for _, _, came, _ in self._heap)
         while waiting:
             _, _, came, event = heapq.heappop(self._heap)
@@ -178,7 +178,7 @@ class Sorter:
 
 
 def raw(event: LogEvent) -> str:
-    """Return the line of JSON, of the same meaning as in the log; of what is none, JSON that holds it."""
+    """Return a line of JSON with the same meaning as in the log; a line that is not JSON is put into JSON."""
     if event.fields["event"] == MALFORMED:
         return json.dumps(event.fields, ensure_ascii=True)
     return visible_json(event.line)
@@ -235,8 +235,8 @@ def _time(timestamp: str) -> str:
 
 
 def spell_value(value: object) -> str:
-    """Return a field's value in one piece: words as they are, other text in quotes, the rest as JSON has it."""
+    """Return a field's value as one word: words as they are, other text in quotes, other values as JSON."""
     if not isinstance(value, str):
         return visible(json.dumps(value, ensure_ascii=False))
-    text = visible(value)  # a server has escaped what strangers sent when it logged it
+    text = visible(value)  # the server had escaped strangers' text when it logged it
     return text if _PLAIN.fullmatch(text) else '"{}"'.format(text.replace('"', '\\"'))
