@@ -1,10 +1,10 @@
 """A stand-in for Google: both Places APIs over HTTP, answered from the offline gazetteer, with faults on demand.
 
-For people who try the herd without a key, and for tests. The rules: what a client written for Google would see is
-what it sees here, as far as a herd uses it; faults come as they are drawn, from one seed in the order in which
-requests arrive; and a key is compared, never kept, printed or answered.
+It is for people who try the herd without a key, and for tests. The rules: a client written for Google sees the same as
+from Google, as far as a herd uses it. Faults are drawn from one seed, in the order in which requests arrive. A key is
+compared, but never kept, printed or answered.
 
-This module is the HTTP server: what it says is spelled by `old` and `new`.
+This module is the HTTP server; `old` and `new` write the answers.
 """
 
 from __future__ import annotations
@@ -34,28 +34,28 @@ BACKLOG: Final = 4_096
 """Connections that wait to be accepted: a herd may open all of its own at once."""
 
 CACHE_BYTES: Final = 64 * 1_048_576
-"""Bytes of answers that are kept, spelled and packed: some 2,000 full ones."""
+"""Bytes of answers that are cached, plain and compressed: about 2,000 full ones."""
 
 MAX_BODY_BYTES: Final = 65_536
-"""Bytes of a request's body; a search has some 300."""
+"""Bytes of a request's body; a search has about 300."""
 
 PACKED_BYTES: Final = 1_024
-"""A body as long as this is packed for who takes gzip; a shorter one gains nothing."""
+"""A body of at least this length is compressed for clients that accept gzip; shorter ones gain nothing."""
 
 QUOTA_SECONDS: Final = 60.0
 
-_GRACE_SECONDS: Final = 0.01  # for answers under way at the end; 0 would be for ever to aiohttp
+_GRACE_SECONDS: Final = 0.01  # for answers under way at the end; aiohttp would take 0 for no limit
 _ENTRY_BYTES: Final = 2_048  # what an answer costs beside its body: the most that its field mask may have
 _ALL: Final = 1_000_000  # more places than any circle holds
 _EVERYTHING_ELSE: Final = "other"
 
 _LOG = logging.getLogger(__name__)
-_DEAF = logging.getLogger(f"{__name__}.deaf")  # for aiohttp, whose errors quote what came in, and so the key
+_DEAF = logging.getLogger(f"{__name__}.deaf")  # for aiohttp, whose errors quote requests, and so the key
 _DEAF.disabled = True
 
 
 class InjectedFault(enum.Enum):
-    """What may happen to a request in an answer's place."""
+    """What may happen to a request instead of an answer."""
 
     ERROR = "HTTP_500"
     UNAVAILABLE = "HTTP_503"
@@ -69,16 +69,16 @@ _STATUSES: Final = {InjectedFault.ERROR: 500, InjectedFault.UNAVAILABLE: 503, In
 
 
 class Faults(Struct, frozen=True, kw_only=True):
-    """What goes wrong, and how slowly all goes. The six kinds of fault are fractions of the requests.
+    """Faults, and delays. The six kinds of fault are fractions of the requests.
 
-    Raises ValueError for fractions outside 0 to 1 or of more than 1 together, and for negative numbers.
+    Raises ValueError for fractions outside 0 to 1, or of more than 1 together, and for negative numbers.
     """
 
     latency: float = 0.0
-    """Seconds before whatever happens."""
+    """Seconds of delay for every request."""
 
     jitter: float = 0.0
-    """Seconds at most that come on top, uniformly drawn."""
+    """The most seconds that are randomly added, uniformly distributed."""
 
     errors: float = 0.0
     """HTTP 500."""
@@ -96,13 +96,13 @@ class Faults(Struct, frozen=True, kw_only=True):
     """No answer, and the connection stays open until the client closes it."""
 
     nonsense: float = 0.0
-    """HTTP 200 with half an answer: no JSON."""
+    """HTTP 200 with half an answer, which is not JSON."""
 
     retry_after: int | None = None
     """Whole seconds in the Retry-After header of HTTP 429; None: there is no such header."""
 
     quota: int | None = None
-    """Calls that each API answers a minute, from the first one on; None: all."""
+    """Calls that each API answers in a minute, which begins with the first call; None: no limit."""
 
     disable: Literal["old", "new"] | None = None
     """The API that is not enabled for the key."""
@@ -128,7 +128,7 @@ class Faults(Struct, frozen=True, kw_only=True):
         )
 
     def kind(self, chance: float) -> InjectedFault | None:
-        """Return what happens to a request that drew `chance`, at least 0 and below 1."""
+        """Return what happens to a request that drew `chance`, at least 0 and less than 1."""
         for fraction, fault in self.kinds():
             if chance < fraction:
                 return fault
@@ -137,17 +137,17 @@ class Faults(Struct, frozen=True, kw_only=True):
 
 
 class Source(Protocol):
-    """Who knows the places: a Gazetteer."""
+    """The source of places: a Gazetteer."""
 
     async def nearby(self, query: Query) -> Answer:
-        """Answer in the format of the old Nearby Search, with as many places as the query wants."""
+        """Answer in the format of the old Nearby Search, with as many places as the query asks for."""
 
     async def close(self) -> None:
-        """Let go of what it holds."""
+        """Release what it holds."""
 
 
 class Served(Struct, frozen=True):
-    """What became of one request, for the operator. `status` 0: there was no answer."""
+    """The outcome of one request, for the operator. `status` 0: there was no answer."""
 
     api: str
     status: int
@@ -158,7 +158,7 @@ class Served(Struct, frozen=True):
 
 
 class _Quota:
-    """Calls within the running minute."""
+    """Calls within the present minute."""
 
     def __init__(self) -> None:
         self._start = -math.inf
@@ -172,10 +172,10 @@ class _Quota:
 
 
 class Simulator:
-    """Serves both APIs. Made anywhere; `start` and what follows belong to one event loop.
+    """Serves both APIs. It can be made anywhere; `start` and everything after it belong to one event loop.
 
-    `key` is the one that is accepted; None: any that is not empty. `faults` may be replaced at any time. `seed`
-    makes faults repeatable. `on_request` is told what came in, `on_served` what became of it.
+    `key` is the accepted key; None: any that is not empty. `faults` may be replaced at any time. `seed` makes faults
+    repeatable. `on_request` is called with each request, `on_served` with its outcome.
     """
 
     def __init__(
@@ -219,7 +219,7 @@ class Simulator:
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     async def close(self) -> None:
-        """End every connection at once, answered or not, and let go of the gazetteer."""
+        """Close every connection at once, answered or not, and release the gazetteer."""
         if self._runner is not None:
             await self._runner.cleanup()
         await self._gazetteer.close()
@@ -229,7 +229,7 @@ class Simulator:
         return await self._find(Search(0.0, 0.0, 1.0, 1)) is not None
 
     def stats(self) -> dict[str, Any]:
-        """Return requests by API and outcome, those still under way, and the answers that are kept."""
+        """Return requests by API and outcome, those that are under way, and the cached answers."""
         return {
             "requests": {name: dict(sorted(counts.items())) for name, counts in self._counts.items()},
             "in_flight": self._in_flight,
@@ -278,7 +278,7 @@ class Simulator:
     async def _reply(
         self, api: Api, asked: SimulatedQuery, faults: Faults, now: float
     ) -> tuple[Search | None, SimulatedReply]:
-        """Answer as Google does when all is well: first who asks, then how often, then what."""
+        """Answer as Google does without faults: check the key first, then the quota, then the query."""
         key = api.key(asked)
         if not key:
             return None, api.no_key
@@ -304,7 +304,7 @@ class Simulator:
         return search, reply
 
     async def _find(self, search: Search) -> tuple[list[dict[str, Any]], list[str]] | None:
-        """Ask the gazetteer for one place more than wanted; None if it cannot be read."""
+        """Ask the gazetteer for one place more than requested; None if it cannot be read."""
         answer = await self._gazetteer.nearby(
             Query(
                 latitude=f"{Decimal(repr(search.latitude)):f}",

@@ -1,6 +1,6 @@
-"""The Nearby Search of the Places API (New) as Google speaks it: a POST with a field mask, errors by HTTP status.
+"""The Nearby Search of the Places API (New) in Google's form: a POST with a field mask, errors by HTTP status.
 
-Pure. Shapes and messages are those of Google's documentation and of answers that people have published:
+Pure. Forms and messages are those of Google's documentation, and of answers that people have published:
 https://developers.google.com/maps/documentation/places/web-service/nearby-search
 """
 
@@ -45,7 +45,7 @@ _HERE: Final[_Tree] = {
     "userRatingCount": {},
     "viewport": {"high": _LAT_LNG, "low": _LAT_LNG},
 }
-"""The fields of a place that come back, where they are asked for."""
+"""The fields of a place that are returned, if requested."""
 
 _ELSEWHERE: Final = frozenset(
     """
@@ -61,7 +61,7 @@ _ELSEWHERE: Final = frozenset(
     servesWine subDestinations takeout timeZone utcOffsetMinutes websiteUri
     """.split()  # noqa: SIM905 - a list of seventy would be seventy lines
 )
-"""Fields that Google knows as well: they may be asked for, and no place here has them."""
+"""Other fields of Google's: they may be requested, but no place here has them."""
 
 _LANGUAGE_LENGTH: Final = (
     35  # of the longest tag that RFC 5646 wants to be taken; none Google knows is longer
@@ -99,7 +99,7 @@ class _Restriction(Struct):
 
 
 class _Body(Struct, rename="camel", forbid_unknown_fields=True):
-    """A SearchNearbyRequest. What is not given is 0 or empty, as everywhere in proto3."""
+    """A SearchNearbyRequest. Missing fields are 0 or empty, as always in proto3."""
 
     location_restriction: _Restriction | None = None
     max_result_count: int = 0
@@ -164,7 +164,7 @@ class New:
         return asked.headers.get("X-Goog-Api-Key") or asked.query.get("key", "")
 
     def read(self, asked: SimulatedQuery) -> Search:
-        """Read field mask and body. Filters by type are taken and passed over."""
+        """Read field mask and body. Filters by type are accepted and ignored."""
         query = asked.query
         mask = asked.headers.get("X-Goog-FieldMask") or query.get("$fields") or query.get("fields", "")
         read_mask(mask)
@@ -207,7 +207,7 @@ class New:
 
 
 def read_mask(mask: str) -> _Tree:
-    """Read a field mask into a tree of what is wanted. Raises RefusedError for a field that Google doesn't have."""
+    """Parse a field mask into a tree. Raises RefusedError for a field that Google doesn't have."""
     if not mask:
         raise _refused(
             "FieldMask is a required parameter. See https://cloud.google.com/apis/docs/system-parameters on how to "
@@ -250,7 +250,7 @@ def _want(tree: _Tree, names: list[str]) -> None:
 
 
 def _project(value: Any, tree: _Tree) -> Any:
-    """Return what the tree wants of a message; all of it if it says no more."""
+    """Return the fields of a message that the tree requests; all of it for an empty tree."""
     if not tree:
         return value
     if isinstance(value, list):
@@ -285,7 +285,7 @@ def _place(place: dict[str, Any], language: str) -> dict[str, Any]:
 
 
 def _lat_lng(latitude: float, longitude: float) -> dict[str, float]:
-    """Leave zeros out: proto3's JSON has no field with its default, so a client must not miss it."""
+    """Leave zeros out: proto3's JSON omits fields with their default, and a client must handle that."""
     return {name: value for name, value in (("latitude", latitude), ("longitude", longitude)) if value}
 
 

@@ -1,6 +1,6 @@
-"""The old Nearby Search as Google speaks it: a GET, HTTP 200 whatever goes wrong, its own layout of JSON.
+"""The old Nearby Search in Google's form: a GET, HTTP 200 for most errors too, and Google's own layout of JSON.
 
-Pure. Shapes and messages are those of Google's documentation and of answers that people have published:
+Pure. Forms and messages are those of Google's documentation, and of answers that people have published:
 https://developers.google.com/maps/documentation/places/web-service/legacy/search-nearby
 """
 
@@ -66,7 +66,7 @@ class Old:
         return asked.query.get("key", "")
 
     def read(self, asked: SimulatedQuery) -> Search:
-        """Read the query: `location` and `radius`; a `pagetoken` is refused, and all else is passed over."""
+        """Read the query: `location` and `radius`; a `pagetoken` is refused, and everything else is ignored."""
         latitude, comma, longitude = asked.query.get("location", "").partition(",")
         lat, lng = _number(latitude), _number(longitude)
         metres = _number(asked.query.get("radius", ""))
@@ -90,7 +90,7 @@ class Old:
 
 
 def spell_json(document: dict[str, Any]) -> bytes:
-    """Lay JSON out as the old API does: keys in order, a space on both sides of a colon, brackets below it."""
+    """Write JSON in the old API's layout: keys in order, a space on both sides of a colon, brackets below it."""
     text = msgspec.json.format(msgspec.json.encode(document, order="sorted"), indent=3)
     return _OPENED.sub(rb"\1\2\n\1\3", _COLON.sub(b" : ", text))
 
@@ -103,7 +103,7 @@ def _refusal(status: str, message: str | None = None) -> SimulatedReply:
 
 
 def _number(text: str) -> float:
-    """Return NaN, which fits no range, for what is no number."""
+    """Return a number; NaN, which is in no range, if the text is not a number."""
     text = text.strip()
     return float(text) if _NUMBER.fullmatch(text) else math.nan
 

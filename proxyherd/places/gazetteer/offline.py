@@ -1,4 +1,4 @@
-"""The gazetteer behind a gate: a few queries at once, its threads' work, and those who wait by turns of their askers."""
+"""The gazetteer behind a gate: a few queries at once, for its threads; askers that wait take turns."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from proxyherd.places.limits.gate import Gate
 from proxyherd.places.query import Query
 
 QUERIES_AT_ONCE: Final = 2 * THREADS
-"""Queries that are handed to threads: one for each, and one behind it, so that none waits for the event loop."""
+"""Queries that are given to threads: one for each, and one more, so that no thread waits for the event loop."""
 
 
 class Offline:
@@ -34,11 +34,11 @@ class Offline:
             try:
                 return await asyncio.shield(job)
             except asyncio.CancelledError:
-                await asyncio.wait([job])  # its thread is not free before
+                await asyncio.wait([job])  # its thread is busy until then
                 raise
 
     def join(self, query: Query, asker: object) -> None:
-        """Let a query that waits at the gate come in by a turn of this asker too."""
+        """Let a query that waits at the gate also take a turn of this asker."""
         self._gate.join(asker, query)
 
     async def close(self) -> None:

@@ -36,21 +36,21 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 POPULATION: Final = 50_000
-"""What a place weighs that does not say: as a town of this size. Within a kilometre or two it comes before all but
-the middle of a large city, from 20 km away after the villages at hand."""
+"""The population of a place that gives none: that of a town. Within a kilometre or two, the place comes before all but
+the middle of a large city; from 20 km away, after the near villages."""
 
 MAX_POPULATION: Final = 10_000_000_000
-"""More than there are people."""
+"""More than all people."""
 
 MAX_CHARACTERS: Final = 1_000
-"""Of a name, an id, a type and the like: it goes to clients, twenty to an answer."""
+"""The maximum length of a name, an id, a type and the like: an answer may have twenty of them."""
 
 _NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?")
 _UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 class Place(Struct, frozen=True, kw_only=True):
-    """A place as the gazetteer's file takes it: degrees, inhabitants, the types as Google names them.
+    """A place as in the gazetteer's file: degrees, inhabitants, and Google's types.
 
     `place_id` is `source:key`; an empty `attribution` is none.
     """
@@ -78,9 +78,9 @@ def read(file: Path) -> bytes:
 
 
 def parse(content: bytes, file: Path) -> list[Place]:
-    """Check and convert the file's content: GeoJSON or CSV by its suffix, else by its looks; UTF-8.
+    """Check and convert the file's content: GeoJSON or CSV by its suffix, or else by its content; UTF-8.
 
-    Raises ConfigError, in which `file` stands.
+    Raises ConfigError, which names `file`.
     """
     try:
         text = content.decode("utf-8-sig")
@@ -109,7 +109,7 @@ def _by_looks(text: str, file: Path) -> Iterator[tuple[str, Mapping[str, object]
 
 
 def _geojson(text: str, file: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
-    """Read a FeatureCollection of Points (RFC 7946). Numbers become Decimal: as floats they would be rounded."""
+    """Read a FeatureCollection of Points (RFC 7946). Numbers become Decimal, because floats would be rounded."""
     document = _json(text, file)
     if not isinstance(document, dict) or document.get("type") != "FeatureCollection":
         raise ConfigError(f"{file}: key type: is not FeatureCollection; save it as GeoJSON, or as .csv")
@@ -156,7 +156,7 @@ def _point(geometry: object, where: str) -> tuple[object, object]:
 
 
 def _csv(text: str, file: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
-    """Read lines of values between commas under a line with their names (RFC 4180). An empty value is none."""
+    """Read lines of comma-separated values after a line with their names (RFC 4180). An empty value is none."""
     rows = _rows(text, file)
     where, header = next(rows, (f"{file}: line 1", []))
     names = [name.strip() for name in header]
@@ -175,7 +175,7 @@ def _csv(text: str, file: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
 
 
 def _rows(text: str, file: Path) -> Iterator[tuple[str, list[str]]]:
-    """Read rows that hold anything, each with the line where it starts."""
+    """Read rows that are not empty, each with the line where it starts."""
     rows = csv.reader(io.StringIO(text, newline=""), strict=True)
     while True:
         where = f"{file}: line {rows.line_num + 1}"
@@ -230,13 +230,13 @@ def _types(fields: Mapping[str, object], where: str) -> tuple[str, ...]:
 
 
 def _address(fields: Mapping[str, object], where: str) -> str:
-    """Return the street and the city, as far as they are tagged, as Google writes them."""
+    """Return the street and the city, if they are tagged, as Google writes them."""
     number, street, city = (_text(fields, f"addr:{key}", where) for key in ("housenumber", "street", "city"))
     return ", ".join(filter(None, (f"{number} {street}".strip() if street else "", city)))
 
 
 def _text(fields: Mapping[str, object], key: str, where: str) -> str:
-    """Return a text, or an integer as one; empty where there is none."""
+    """Return a text, or an integer as text; empty if there is none."""
     value = fields.get(key, "")
     text = f"{value:f}" if isinstance(value, Decimal) else value
     if not isinstance(text, str) or (isinstance(value, Decimal) and value != int(value)):
@@ -249,7 +249,7 @@ def _text(fields: Mapping[str, object], key: str, where: str) -> str:
 
 
 def _number(fields: Mapping[str, object], key: str, where: str, low: int, high: int) -> Decimal:
-    """Return a number as it is written, not as a float would round it."""
+    """Return a number as it is written, without a float's rounding."""
     value = fields.get(key)
     if value is None:
         raise ConfigError(f"{where}: key {key}: is missing; write a number from {low} to {high}")
