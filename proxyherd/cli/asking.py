@@ -15,11 +15,11 @@ from proxyherd.remote import ask
 F = TypeVar("F", bound=Callable[..., Any])
 
 SIGNED: dict[str, Any] = {"ignore_unknown_options": True}
-"""Of a command whose arguments may begin with a sign: without this click takes a location for an option."""
+"""Settings of a command whose arguments may begin with a sign: otherwise click takes a location for an option."""
 
 
 def one_word(_: click.Context, parameter: click.Parameter, value: str) -> bytes:
-    """Return one field of a command line, byte for byte; white space would make it two, or two commands."""
+    """Return one field of a command line, byte for byte; with white space it would be two fields, or two commands."""
     word = os.fsencode(value)
     if word.split() != [word]:
         raise click.BadParameter("is one word, without white space", param=parameter)
@@ -27,7 +27,7 @@ def one_word(_: click.Context, parameter: click.Parameter, value: str) -> bytes:
 
 
 def server_option(what: str) -> Callable[[F], F]:
-    """Return the option that names the server; `what` it is named for, in the help."""
+    """Return the option that names the server; `what` is its purpose, for the help."""
     return click.option(
         "--server",
         "name",
@@ -56,6 +56,6 @@ def ask_server(ctx: click.Context, name: str | None, *fields: bytes, raw: bool) 
 
 
 def _readable(answer: bytes) -> bytes:
-    """Return an answer in which nothing is hidden; places are the same JSON, spelled otherwise."""
+    """Return an answer without invisible characters; places are the same JSON in another spelling."""
     first, end, places = answer.partition(b"\n")
     return f"{escaped(first)}{end.decode()}{visible_json(places)}".encode()

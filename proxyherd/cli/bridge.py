@@ -26,7 +26,7 @@ from proxyherd.config import herd_file
 
 _BAR = 10
 _LINE_SECONDS = 10.0
-"""Between two lines where nobody watches."""
+"""The interval of lines if the output is not a terminal."""
 
 
 @click.command(
@@ -92,8 +92,8 @@ def bridge(
 
 
 class _Display:
-    """Shows how far it has come: a line whenever something has changed that matters. On a terminal there is one more
-    below with a bar, drawn anew; elsewhere a line now and then.
+    """Shows the progress: a line whenever something important has changed. A terminal also has a line with a bar below,
+    which is drawn again; other output has a line from time to time.
     """
 
     def __init__(self, terminal: bool) -> None:
@@ -116,7 +116,7 @@ class _Display:
         self._state = state
 
     def end(self) -> None:
-        """Leave the terminal as a line that is whole."""
+        """End the terminal's line."""
         if self._drawn:
             self._write("\n")
 
@@ -149,7 +149,7 @@ def _line(figures: bridging.Figures, state: str) -> str:
 
 
 def _short(figures: bridging.Figures, state: str) -> str:
-    """Tell the same in what a terminal has room for; the bar has the rest."""
+    """Return the same in a form short enough for a terminal; the bar shows the rest."""
     return f"herd {figures.heard:,}, written {figures.written:,}, news {figures.news:,}, lag {figures.lag:.1f} s; {state}"
 
 

@@ -39,7 +39,7 @@ def check_config(ctx: click.Context, *, ports: bool) -> None:
 
 
 def _check_ports(herd: Herd) -> None:
-    """Raise Failure when another process already has an address of the herd."""
+    """Raise Failure if another process already uses an address of the herd."""
     taken = [
         f"{address} ({key} of {server.name})"
         for server in herd.servers.values()

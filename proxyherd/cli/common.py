@@ -1,9 +1,9 @@
 """What the commands share: the herd's file, failures and exit codes, examples, tables.
 
-`serve` has half a second from exec to its first connection, so this module imports little.
+`serve` must accept its first connection half a second after exec, so this module imports little.
 
-Exit codes, for scripts: 0 done; 1 the answer is no (an invalid command, a herd that is not whole, a state
-directory in use); 2 bad usage or configuration; 3 the server cannot be reached.
+Exit codes, for scripts: 0 done; 1 the answer is no (an invalid command, a herd that is not whole, a state directory in
+use); 2 wrong usage or configuration; 3 the server cannot be reached.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from proxyherd.config.herd_file import Herd, Server
 F = TypeVar("F", bound=Callable[..., Any])
 
 INSTALLED_FILE = Path("/etc/proxyherd/herd.toml")
-"""Where an installed herd's file is, for when the working directory has none."""
+"""The installed herd's file, which is used if the working directory has none."""
 
 _CONFIG_KEY = "proxyherd.config"
 
 
 class Failure(click.ClickException):
-    """One line on stderr, and the exit code that says no."""
+    """An error: one line on stderr, and exit code 1."""
 
     exit_code = 1
 
@@ -40,19 +40,19 @@ class Failure(click.ClickException):
 
 
 class Misconfigured(Failure):
-    """Likewise, where a file or the usage is to be mended first."""
+    """The same with exit code 2: a file or the usage must be corrected first."""
 
     exit_code = 2
 
 
 class NotReached(Failure):
-    """Likewise, where a server gave no answer."""
+    """The same with exit code 3: a server gave no answer."""
 
     exit_code = 3
 
 
 class Group(click.Group):
-    """A group whose commands may let a ConfigError out: it is one line on stderr and exit code 2."""
+    """A group whose commands may raise ConfigError: it becomes one line on stderr and exit code 2."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -62,7 +62,9 @@ class Group(click.Group):
 
 
 def config_option(envvar: str | None = None) -> Callable[[F], F]:
-    """`--config`, before the command or after it; after it wins, and the environment comes last."""
+    """Return `--config`, which may come before or after the command; after it is preferred, and the environment comes
+    last.
+    """
 
     def keep(ctx: click.Context, _: click.Parameter, value: Path | None) -> None:
         if value is not None:
@@ -89,13 +91,13 @@ def load_herd(ctx: click.Context) -> Herd:
 
 
 def load_if_any(ctx: click.Context) -> Herd | None:
-    """Load the herd's file, or return None where none is named and none lies where one is looked for."""
+    """Load the herd's file, or return None if none is named and none is found."""
     named = ctx.meta.get(_CONFIG_KEY) is not None
     return load_herd(ctx) if named or herd_file.DEFAULT_FILE.exists() or INSTALLED_FILE.exists() else None
 
 
 def server_names(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
-    """Complete the name of a server, for a shell; without a file that can be read there are none."""
+    """Complete the name of a server, for a shell; without a readable file there are none."""
     try:
         herd = load_if_any(ctx)
     except herd_file.ConfigError:
@@ -105,7 +107,9 @@ def server_names(ctx: click.Context, _: click.Parameter, incomplete: str) -> lis
 
 @contextlib.contextmanager
 def until_stopped() -> Iterator[None]:
-    """For what has no end of its own: Ctrl-C, SIGTERM and a reader that has gone (`| head`) are a good one."""
+    """Run something that has no end of its own: Ctrl-C, SIGTERM and a closed pipe (`| head`) end it with exit
+    code 0.
+    """
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
@@ -132,7 +136,7 @@ def default_gazetteer() -> Path:
 
 
 def log_file_option(name: str) -> Callable[[F], F]:
-    """Return the option of a command that writes a log, of that name unless told otherwise."""
+    """Return the option of a command that writes a log; `name` is the log's default name."""
     return click.option(
         "--log-file",
         type=click.Path(path_type=Path),
@@ -141,7 +145,7 @@ def log_file_option(name: str) -> Callable[[F], F]:
 
 
 def raw_option() -> Callable[[F], F]:
-    """Return the option of a command that prints what strangers chose."""
+    """Return the option of a command that prints strangers' text."""
     return click.option(
         "--raw",
         is_flag=True,
@@ -150,7 +154,7 @@ def raw_option() -> Callable[[F], F]:
 
 
 def secret_file_option() -> Callable[[F], F]:
-    """Return the option of a command that proves the herd's secret."""
+    """Return the option of a command that uses the herd's secret."""
     return click.option(
         "--secret-file",
         type=click.Path(path_type=Path),
@@ -159,18 +163,18 @@ def secret_file_option() -> Callable[[F], F]:
 
 
 def from_systemd(variable: str) -> Path | None:
-    """Return the directory that systemd made for the unit; with several, none is ours to choose."""
+    """Return the directory that systemd has made for the unit; if there are several, none."""
     value = os.environ.get(variable, "")
     return Path(value) if value and ":" not in value else None
 
 
 def default_log_file(name: str) -> Path:
-    """Return where a log of that name is written."""
+    """Return the default path of a log with that name."""
     return (from_systemd("LOGS_DIRECTORY") or Path("var/log")) / name
 
 
 def default_secret_file() -> Path:
-    """Return where the herd's secret is."""
+    """Return the default path of the herd's secret."""
     credentials = from_systemd("CREDENTIALS_DIRECTORY")
     credential = credentials / "secret" if credentials else None
     return credential if credential and credential.exists() else Path("var/secret")

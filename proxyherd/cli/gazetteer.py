@@ -45,6 +45,6 @@ def gazetteer_build(ctx: click.Context, file: Path | None) -> None:
 
 
 def _own_places(ctx: click.Context) -> Path | None:
-    """Return the file with places of the herd's own, if there is one. Raises ConfigError."""
+    """Return the file with the herd's own places, if there is one. Raises ConfigError."""
     herd = load_if_any(ctx)
     return herd.file.parent / herd.places.own_places if herd and herd.places.own_places else None

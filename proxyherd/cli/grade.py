@@ -28,7 +28,7 @@ from proxyherd.server.supervision import raise_descriptor_limit
 SECTION_NAMES = ("times", "floods", "places", "logs", "cases", "hardness", "regained")
 SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT")
 LOGS = ("var/log/{name}.log", "/var/log/proxyherd/{name}.log")
-"""Where the logs of a herd's file are looked for."""
+"""The default paths of logs for a herd's file."""
 
 _ADDRESS = re.compile(r"(?:([^=\s]+)=)?(?:\[([0-9A-Fa-f:.]+)\]|([^\s:=\[\]]+)):([0-9]{1,5})")
 
@@ -200,7 +200,7 @@ def grade(ctx: click.Context, /, **options: Any) -> None:
 
 @contextmanager
 def _prepared(ctx: click.Context, **options: Any) -> Iterator[tuple[GradedHerd, Started | None]]:
-    """Lend the herd that the options describe, and who is to start it."""
+    """Lend the herd that the options describe, and its starter."""
     _check_usage(options)
     described = _described(ctx, options["servers"], options["topology"])
     servers = _servers(described, options["servers"], options["patience"])
@@ -234,7 +234,7 @@ def _check_usage(options: dict[str, Any]) -> None:
 def _described(
     ctx: click.Context, addresses: list[tuple[str, str, int]], topology: Path | None
 ) -> herd_file.Herd | None:
-    """Return the herd's file that tells of this herd, if there is one. Raises ConfigError."""
+    """Return the herd's file that describes this herd, if there is one. Raises ConfigError."""
     if not addresses:
         herd = load_herd(ctx)
         if herd.tls.clients_certificate is not None:
@@ -281,7 +281,7 @@ def _keeper(options: dict[str, Any], outputs: Path) -> tuple[Restarter | None, S
 def _name_logs(
     servers: list[GradedServer], options: dict[str, Any], *, of_file: bool, started: Started | None
 ) -> None:
-    """Give each server its log, if it has one that can be read from here."""
+    """Give each server its log, if this machine can read one."""
     logs: dict[str, Path] = options["logs"]
     if unknown := set(logs) - {server.name for server in servers}:
         raise click.UsageError(f"--log: there is no server {', '.join(sorted(unknown))}")
@@ -302,7 +302,7 @@ def _name_logs(
 
 
 async def _graded(herd: GradedHerd, started: Started | None, options: dict[str, Any]) -> GradingReport:
-    """Start the herd if it is to be started, judge it, and end what was started whatever happens."""
+    """Start the herd if requested, judge it, and end everything that was started, whatever happens."""
     raise_descriptor_limit()
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
     assert task is not None

@@ -1,6 +1,6 @@
-"""Where `--output` goes: into a file that is there whole or not at all.
+"""The target of `--output`: a file that is created or replaced in one step.
 
-The rule: only a regular file is ever replaced, and of a symbolic link what it leads to. Anything else that has the
+The rule: only a regular file is ever replaced; of a symbolic link, the file that it points to. Anything else with that
 name, such as a pipe, a terminal or /dev/null, is written into, as the shell's `>` does.
 """
 
@@ -39,7 +39,7 @@ def open_output(path: Path | None, mode: int) -> Iterator[BinaryIO]:
 
 
 def _irreplaceable(path: Path) -> int | None:
-    """Open what no file may take the place of; None where one may. Raises OSError."""
+    """Open a file that must not be replaced; None if it may be. Raises OSError."""
     try:
         there = path.stat()
     except FileNotFoundError:

@@ -87,7 +87,7 @@ def places(
 
 
 def _query(point: str, radius: str, most: int) -> Query:
-    """Read a query by the rules of the client protocol, which are the ones that commands are judged by."""
+    """Parse a query by the rules of the client protocol, which also apply to clients' commands."""
     signed = [part if part[:1] in {"+", "-"} else f"+{part}" for part in map(str.strip, point.split(","))]
     line = os.fsencode(f"IAMAT here {''.join(signed)} 0")
     if len(signed) != 2 or parse_report(line, b"", 0) is None:

@@ -172,7 +172,7 @@ def _loop_factory() -> Callable[[], Any] | None:
 
 
 def _key(file: Path | None) -> str | None:
-    """Return the key to accept, None for any. Nothing of it goes into an error."""
+    """Return the key to accept, None for any. No error contains it."""
     if file is None:
         return checked(os.fsencode(os.environ.get(KEY_VARIABLE, "")), f"the variable {KEY_VARIABLE}")
     key = checked(read_key(file, "--key-file"), str(file))
@@ -182,7 +182,7 @@ def _key(file: Path | None) -> str | None:
 
 
 class _Printer:
-    """Prints a line for each request, until nobody reads any more."""
+    """Prints a line for each request, until its reader has closed the pipe."""
 
     def __init__(self) -> None:
         self._reads = True

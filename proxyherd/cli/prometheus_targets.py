@@ -19,7 +19,7 @@ from proxyherd.cli.output import open_output
 from proxyherd.config.herd_file import Address, Herd, Server
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
-"""Names by which the admin port may be asked whatever the herd's file says."""
+"""Hosts that the admin port always accepts."""
 
 _MODE = 0o644  # Prometheus runs as a user of its own
 
@@ -27,7 +27,7 @@ _HOST = re.compile(r"\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9.-]+)")
 
 
 class _NoTargetError(Exception):
-    """Prometheus could not scrape this server; the text says why, and the remedy."""
+    """Prometheus could not scrape this server; the text says why, and what to do."""
 
 
 def _hosts(_ctx: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
@@ -98,9 +98,9 @@ def _targets(herd: Herd, hosts: dict[str, str]) -> dict[str, Address]:
 
 
 def target(server: Server, host: str | None, served: Iterable[str]) -> Address:
-    """Return where to scrape a server: at `host`, where it is given, else at the address that reaches furthest.
+    """Return where to scrape a server: at `host`, if it is given, otherwise at the address with the widest reach.
 
-    `served` are the names by which its admin port may be asked. Raises _NoTargetError.
+    `served` are the Hosts that its admin port accepts. Raises _NoTargetError.
     """
     wildcards = [address for address in server.admin if _is_wildcard(address)]
     if host is not None:
@@ -122,13 +122,13 @@ def target(server: Server, host: str | None, served: Iterable[str]) -> Address:
 
 
 def is_served(address: Address, served: Iterable[str]) -> bool:
-    """Whether the admin port would serve who asks for this address."""
+    """Whether the admin port accepts this address as Host."""
     names = LOOPBACK | {name.lower() for name in served}
     return _host(address).lower() in names or str(address).lower() in names
 
 
 def _host(address: Address) -> str:
-    """Return the host as a Host header has it."""
+    """Return the host in the form of a Host header."""
     return str(address).rpartition(":")[0]
 
 
@@ -140,7 +140,7 @@ def _is_wildcard(address: Address) -> bool:
 
 
 def _warn_of_loopback(herd: Herd, targets: dict[str, Address]) -> None:
-    """Say so where servers of several hosts are reached by loopback: from each host only its own are."""
+    """Warn if servers on several hosts have loopback addresses: each host reaches only its own servers there."""
     near = [name for name, address in targets.items() if address.is_loopback]
     spread = any(not address.is_loopback for server in herd.servers.values() for address in server.peers)
     if near and spread:

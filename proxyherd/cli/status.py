@@ -44,16 +44,16 @@ _WATCHED = (
     *("server", "state    ", "links", "known  ", "cmds/s ", "in/s   ", "out/s  ", "lag p99 ", "mended "),
     *("journal", "remark"),
 )
-"""Heads of the live table, wide enough for its columns to stay where they are."""
+"""The headings of the live table, wide enough that its columns don't move."""
 
 _WATCHED_IN_REDIS = ("server", "state    ", "masters", "waiting ", "cmds/s ", "lag p99 ", "remark")
-"""Likewise where the table is in Redis."""
+"""The same if the table is in Redis."""
 
 _MOST_LAG_SECONDS = 0.1
-"""No answer is to be held up by more."""
+"""No answer may be delayed by more."""
 
 _PROGRESS_SECONDS = 0.2
-"""How often a herd that starts is asked."""
+"""The interval of questions to a starting herd."""
 
 _PATIENT_SECONDS = 5.0
 """For the answers of one server while the herd starts: a busy machine is slow, and nobody needs to see at once that one
@@ -130,7 +130,7 @@ def status(
 
 
 def _wait(herd: Herd, seconds: float) -> Sequence[Status]:
-    """Ask until the herd is whole, or the seconds are over."""
+    """Ask until the herd is whole, or the seconds have passed."""
     deadline = time.monotonic() + seconds
     found = ask.statuses(herd, 1.0)
     while not all(one.whole for one in found) and time.monotonic() < deadline:
@@ -140,7 +140,7 @@ def _wait(herd: Herd, seconds: float) -> Sequence[Status]:
 
 
 def _wait_while_it_starts(herd: Herd, seconds: float) -> Sequence[Status]:
-    """Ask until the herd is whole, or its start has made no progress for so many seconds; show the progress."""
+    """Ask until the herd is whole, or its start has made no progress for this many seconds; show the progress."""
     progress, live, shown = Progress(), sys.stderr.isatty(), ""
     found, deadline = ask.statuses(herd, _PATIENT_SECONDS), 0.0
     while not all(one.whole for one in found):
@@ -210,7 +210,7 @@ def _links(one: Status) -> str:
 
 
 def _remark(one: Status) -> str:
-    """Say what is wrong with a server, and where to look."""
+    """Return what is wrong with a server, and where to look."""
     name = one.server.name
     text = f"{name} {_reason(one)}"
     logs = [f"{folder}/{name}.log" for folder in ("var/log", "/var/log/proxyherd")]
@@ -235,7 +235,7 @@ def _has_text(file: Path) -> bool:
 
 
 def _json(herd: Herd, seen: Iterable[Seen]) -> str:
-    """Spell what was seen as one JSON object; docs/tools.md has its fields."""
+    """Return the result as one JSON object; docs/tools.md has its fields."""
     seen = list(seen)
     whole = all(one.status.whole for one in seen)
     servers = [_object(one.status, one.rates) for one in seen]
@@ -283,7 +283,7 @@ def _rates_object(rates: Rates) -> dict[str, Any]:
 
 
 def _watch(herd: Herd, interval: float, as_json: bool) -> Sequence[Status]:
-    """Show the herd until the user has seen enough; return what was shown last."""
+    """Show the herd until the user ends it; return the last status."""
     poller = polling.Poller(herd, interval)
     live = sys.stdout.isatty() and not as_json
     found: list[Seen] = []
@@ -308,7 +308,7 @@ def _write(text: str) -> None:
 
 
 def _frame(seen: Sequence[Seen], interval: float, live: bool) -> str:
-    """Return one table, drawn over the one before where there is a terminal."""
+    """Return one table, drawn over the previous one on a terminal."""
     title = f"{time.strftime('%Y-%m-%d %H:%M:%S')}, every {interval:g} s"
     rows = [_WATCHED, *(_watched(one.status, one.rates) for one in seen)]
     if all(_in_redis(one.status) for one in seen):

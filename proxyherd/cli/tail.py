@@ -28,17 +28,17 @@ from proxyherd.remote.logfiles import ServerLog
 from proxyherd.remote.tailing import Filter, LogEvent, Reading, Sorter, merge_logs, parse_since
 
 INSTALLED_LOGS = Path("/var/log/proxyherd")
-"""Where the units of systemd let servers log."""
+"""The folder of logs under systemd."""
 
 _HOLD_SECONDS = 0.15
-"""For which an event waits for an earlier one of another log; more than it takes to read them all once."""
+"""How long an event waits for an earlier one of another log: longer than it takes to read all logs once."""
 
 _IDLE_SECONDS = 0.1
 _BUSY_SECONDS = 0.01
 _LINES_AT_ONCE = 1_024
 _CHUNKS_AT_ONCE = 8
 _MOST_HELD = 20_000
-"""Events that wait; while there are as many, nothing is read. Some 1.5 kB each."""
+"""The maximum number of waiting events; at this limit, nothing more is read. Each takes about 1.5 kB."""
 
 
 def _since(_: click.Context, parameter: click.Parameter, value: str | None) -> str:
@@ -171,7 +171,7 @@ def _default_logs() -> Path:
 
 
 def _form(herd: Herd, color: str, as_json: bool) -> Callable[[LogEvent], str]:
-    """Return what makes a line to print of an event."""
+    """Return the function that formats an event."""
     if as_json:
         return tailing.raw
     if color == "auto":
@@ -188,7 +188,7 @@ def _style(text: str, colour: str) -> str:
 
 
 class _Source:
-    """The log of one server, and what has been made of it."""
+    """The log of one server, and its events."""
 
     def __init__(self, name: str, log: ServerLog, read: Reading) -> None:
         self.name = name
@@ -198,7 +198,7 @@ class _Source:
 
 
 def _open(herd: Herd, names: Sequence[str], folder: Path, *, follow: bool) -> list[_Source]:
-    """Open the logs. Raises Misconfigured if there are none, unless they may come yet."""
+    """Open the logs. Raises Misconfigured if there are none, unless they may come later."""
     sources = []
     for name in dict.fromkeys(herd.server(name).name for name in names or herd.servers):
         path = folder / f"{name}.log"
@@ -233,7 +233,7 @@ def _past(
 
 
 def _follow(sources: Sequence[_Source], wanted: Filter, printer: _Printer) -> None:
-    """Print what comes, until nobody reads it any more."""
+    """Print new events, until the reader closes the pipe."""
     sorter = Sorter(_HOLD_SECONDS)
     while not printer.is_alone:
         now = time.monotonic()
@@ -253,7 +253,7 @@ def _follow(sources: Sequence[_Source], wanted: Filter, printer: _Printer) -> No
 
 
 class _Printer:
-    """Prints events; writes many at once."""
+    """Prints events, many in one write."""
 
     def __init__(self, form: Callable[[LogEvent], str]) -> None:
         self._form = form
@@ -263,7 +263,7 @@ class _Printer:
 
     @property
     def is_alone(self) -> bool:
-        """Whether the other end of the pipe is closed; without this one would only see it at the next line."""
+        """Whether the other end of the pipe is closed; otherwise this would only be noticed at the next line."""
         return bool(self._poll.poll(0))
 
     def print(self, events: Iterable[LogEvent]) -> None:

@@ -1,4 +1,4 @@
-"""What answers look like, by the client protocol. Pure: bytes in, a complaint or None out."""
+"""The forms of answers, by the client protocol. Pure: bytes in, a complaint or None out."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ PLACES_STATUSES: Final = frozenset(
         "OVER_DAILY_LIMIT",
     }
 )
-"""What Google's Nearby Search has as `status`: developers.google.com/maps/documentation/places/web-service."""
+"""The values of `status` in Google's Nearby Search: developers.google.com/maps/documentation/places/web-service."""
 
 _at = re.compile(rb"AT (\S+) ([+-])([0-9]+)\.([0-9]{9}) (\S+ \S+ ([0-9]+)(?:\.([0-9]+))?)\n").fullmatch
 
 
 class AtLine(Struct, frozen=True):
-    """An answer to IAMAT: who took the report; difference and the client's time in nanoseconds; the operands."""
+    """An answer to IAMAT: the server that took the report; difference and the client's time in nanoseconds;
+    the operands.
+    """
 
     server: bytes
     difference: int
@@ -36,7 +38,7 @@ class AtLine(Struct, frozen=True):
 
 
 def parse_at_line(line: bytes) -> AtLine | None:
-    """Parse an AT line with its LF; None if it is none."""
+    """Parse an AT line with its LF; return None if it is not an AT line."""
     match = _at(line)
     if match is None:
         return None
@@ -49,12 +51,12 @@ def parse_at_line(line: bytes) -> AtLine | None:
 
 
 def form_of_at(server: bytes, operands: bytes) -> str:
-    """Say what the answer to a report looks like."""
+    """Describe the form of the answer to a report."""
     return f"AT {escaped(server)}, a sign, seconds with nine decimals, {escaped(operands)}"
 
 
 def places_complaint(body: bytes, most: int) -> str | None:
-    """Say what is wrong with the JSON of a WHATSAT answer, given without its last two LFs; None if nothing is."""
+    """Return what is wrong with the JSON of a WHATSAT answer, given without its last two LFs; None if nothing is."""
     try:
         document: Any = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -79,7 +81,7 @@ def places_complaint(body: bytes, most: int) -> str | None:
 
 
 def is_from_a_float(nanoseconds: int) -> bool:
-    """Whether this many nanoseconds are what a double of seconds gives with nine decimals."""
+    """Whether this many nanoseconds are the result of writing a double of seconds with nine decimals."""
     seconds, rest = divmod(abs(nanoseconds), 1_000_000_000)
     exact = f"{seconds}.{rest:09d}"
     return f"{float(exact):.9f}" == exact

@@ -1,22 +1,22 @@
-"""The client protocol by example: `cases.jsonl`, one case a line. Pure but for reading that file.
+"""The client protocol by example: `cases.jsonl`, with one case on each line. Pure, except for reading that file.
 
 The file knows nothing of any implementation. Its keys:
 
-    name        what the case is about
-    send        what a client sends on a fresh connection, a character a byte (latin-1), placeholders filled in
-    half_close  whether the client closes its sending half after that
-    chunk       how many bytes it sends at a time, with a moment between; all at once where it is missing
-    closes      whether the server is to close after the answers, without waiting for the client
-    expect      the answer, or the list of answers in order
+    name        the subject of the case
+    send        what a client sends on a new connection; each character is one byte (latin-1), placeholders are replaced
+    half_close  whether the client then closes its sending half
+    chunk       how many bytes it sends at a time, with short pauses; without it, all at once
+    closes      whether the server must close after the answers, without waiting for the client
+    expect      the answer, or a list of answers in order
 
-Placeholders: `{id}` is a client nobody has heard of, the same throughout a case; `{known}` one that has reported;
-`{now}` the time in seconds with nine decimals. An expected answer is one of
+Placeholders: `{id}` is a new client, the same throughout a case; `{known}` a client that has reported; `{now}` the
+present time in seconds with nine decimals. An expected answer is one of
 
     at          an AT line by the server that was asked, with a sign and nine decimals, and the operands as sent
-    at+json     the AT line of the client asked about, places in the format of Nearby Search, no more than the
+    at+json     the AT line of the client in the query, places in the format of Nearby Search, no more than the
                 bound, and two LFs
     invalid     `? ` and the line as sent
-    (others)    this very line
+    (others)    exactly this line
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a check is: one rule of the protocol, how many points it is worth, and how to see whether it holds."""
+"""What a check is: one rule of the protocol, its points, and how to see whether it holds."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from msgspec import Struct
 from proxyherd.grading.herds import GradedHerd
 
 POINTS: Final = 4
-"""What a check is worth that tries a rule in several ways; an example of the conformance cases is worth one."""
+"""The points of a check that tests a rule in several ways; an example of the conformance cases has one point."""
 
 
 class Check(Struct, frozen=True):
-    """One check. `run` returns where the rule holds, and else raises Fault, NotSeen or NotApplicable."""
+    """One check. `run` returns if the rule holds, and otherwise raises Fault, NotSeen or NotApplicable."""
 
     id: str
     title: str
@@ -22,11 +22,11 @@ class Check(Struct, frozen=True):
     run: Callable[[], Awaitable[None]]
     points: int = POINTS
     seconds: float = 60.0
-    """It is a fault to take longer: each wait has a deadline of its own, but there may be many."""
+    """Taking longer is a fault: each wait has a deadline of its own, but there may be many."""
 
 
 class Section(Struct, frozen=True):
-    """Checks about one matter. Those of a section run at once if they don't disturb one another."""
+    """Checks about one subject. Those of a section run at once if they don't affect one another."""
 
     name: str
     title: str

@@ -1,7 +1,7 @@
-"""The conformance cases: each example of the protocol at one server as it is written, and byte by byte at another.
+"""The conformance cases: each example is sent to one server as it is written, and byte by byte to another.
 
-Where a server ends or hangs up, other cases that are under way there end too, and are not to blame: whatever a
-connection was lost of is played again, alone.
+If a server crashes or closes a connection, other cases that are under way there fail too, without being the cause. So
+cases that were interrupted are repeated one at a time.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ANSWERS: Final = {
     "at+json": "A question about a known client is answered with the AT line held of it, places as JSON in the format "
     "of Nearby Search, no more than asked for, and two LFs.",
 }
-"""The rule behind an expected answer; behind all others is INVALID."""
+"""The rule for each kind of expected answer; for all others it is INVALID."""
 
 INVALID: Final = (
     "Whatever is no command in form and in bounds is answered with `? ` and a copy of the line, byte for byte, "
@@ -62,7 +62,7 @@ def checks(herd: GradedHerd) -> list[Check]:
 
 
 async def _calm(room: asyncio.Semaphore) -> None:
-    """Wait until no case is played but one's own, and let none begin."""
+    """Wait until no other case is being played, and let none begin."""
     for _ in range(CASES_AT_ONCE):
         await room.acquire()
 

@@ -1,4 +1,4 @@
-"""What a check ends with when it does not pass."""
+"""How a check ends if it does not pass."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MOST_SHOWN_BYTES: Final = 300
 
 
 class Fault(Exception):  # noqa: N818 - it is the herd's, not the program's
-    """A rule is broken: what was sent to which server, what was to come, and what came."""
+    """A rule is broken: what was sent to which server, what was expected, and what came."""
 
     def __init__(self, server: str, sent: bytes, expected: str, got: str, *, gone: bool = False) -> None:
         super().__init__(f"{server}: sent {shown(sent)}; expected {expected}; got {got}")
@@ -20,18 +20,18 @@ class Fault(Exception):  # noqa: N818 - it is the herd's, not the program's
         self.expected = expected
         self.got = got
         self.gone = gone
-        """Whether the connection ended or did not come about: the fault may be that of an input before."""
+        """Whether the connection ended or could not be made: an earlier input may be the cause."""
 
 
 class NotSeen(Exception):  # noqa: N818 - no error either
-    """Whether the rule holds cannot be seen from here; the text says what would show it."""
+    """It cannot be seen whether the rule holds; the text says what would show it."""
 
 
 class NotApplicable(Exception):  # noqa: N818 - likewise
-    """The rule is about something that this herd does without; the text says what."""
+    """The rule is about a feature that this herd does not have; the text says which."""
 
 
 def shown(data: bytes) -> str:
-    """Return bytes in quotation marks on one line, escaped, cut where they are many."""
+    """Return bytes in quotation marks on one line, escaped, and cut if they are long."""
     text = quoted(data[:MOST_SHOWN_BYTES])
     return text if len(data) <= MOST_SHOWN_BYTES else f"{text}... ({len(data):,} bytes)"

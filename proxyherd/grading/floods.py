@@ -1,4 +1,4 @@
-"""Floods: what one server took all others know, once, and nobody else's word counts."""
+"""Floods: a report that one server took reaches all others, once; and only reports to servers count."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from proxyherd.grading.servers import (
 )
 
 FLOOD_QUIET_SECONDS: Final = 0.5
-"""A flood has ended when no log has mentioned its client for so long."""
+"""A flood has ended when no log has mentioned its client for this long."""
 
 LINES_A_MESSAGE: Final = 3
-"""Lines of a log that one message between servers may make: that it came, what it was, what was done."""
+"""Lines of a log that one message between servers may cause: its receipt, its content, and what was done."""
 
 LINES_OF_THE_REPORT: Final = 8
-"""Lines beside those: a connection, the command, the answer, how they were understood."""
+"""Other lines: the connection, the command, the answer, and how they were understood."""
 
 UPDATES: Final = 2
-"""Reports of one client of which the end is awaited."""
+"""Reports of one client whose floods must end."""
 
 TRIES: Final = 8
 
 TIES: Final = 4
 TIED_CLIENTS: Final = 5
-"""How many times two servers are told of equal times at once, and by how many clients each time: a flood between the
-two reports would hide how the tie is decided."""
+"""How often two servers get reports with equal times at once, and of how many clients each time: a flood between the two
+reports would hide how the tie is decided."""
 
 
 def checks(herd: GradedHerd) -> list[Check]:
@@ -105,7 +105,7 @@ def checks(herd: GradedHerd) -> list[Check]:
 
 
 def _with_company(herd: GradedHerd) -> list[GradedServer]:
-    """Return the servers whose reports others are to hear of."""
+    """Return the servers whose reports must reach others."""
     found = [server for server in herd.servers if herd.reach(server)]
     if not found:
         raise NotSeen("no two servers are to hear of one another")
@@ -201,7 +201,7 @@ async def _equal_times_at(herd: GradedHerd, first: GradedServer, second: GradedS
 async def _tie(
     one: Connection, other: Connection, clients: list[bytes], when: bytes
 ) -> dict[bytes, set[bytes]]:
-    """Let each client report to two servers in the same moment; return the AT lines that answer it."""
+    """Let each client report to two servers at the same moment; return the AT lines of the answers."""
     commands = [
         b"".join(b"IAMAT %b %b %b\n" % (client, place, when) for client in clients)
         for place in (b"+1+1", b"+2+2")
@@ -282,7 +282,7 @@ async def _end(herd: GradedHerd) -> None:
 
 
 async def _until_quiet(logs: list[Log], clients: list[bytes]) -> dict[GradedServer, dict[bytes, int]]:
-    """Return how many lines of each log mention each client, once no more come."""
+    """Return how many lines of each log mention each client, when no more come."""
     counted = {log.server: dict.fromkeys(clients, 0) for log in logs}
     tails = {log.server: log.tail() for log in logs}
     deadline = clock() + 10
@@ -330,7 +330,7 @@ async def _at_replaces_nothing(herd: GradedHerd) -> None:
 
 
 async def _tell(server: GradedServer, line: bytes) -> None:
-    """Send a line and wait until the server has dealt with it, whatever it answers."""
+    """Send a line and wait until the server has handled it, whatever it answers."""
     async with server.connect() as connection:
         await connection.send(line + b"\n")
         connection.half_close()

@@ -1,8 +1,8 @@
-"""Two processes for one grading, so that nothing it starts outlives it, even if it is killed with SIGKILL.
+"""Two processes for one grading, so that nothing that it starts outlives it, even if it is killed with SIGKILL.
 
-The one that was called only waits. The other grades, in a session of its own, so that a signal to the whole group of
-the first does not reach it. Where the first is killed, the other gets SIGTERM, and ends what it has started as it
-always does. Where the other is killed, all that it has started becomes the first one's, which kills it.
+The process that was called only waits. The other one grades, in its own session, so that a signal to the whole group
+of the first does not reach it. If the first is killed, the other gets SIGTERM, and ends what it has started as usual.
+If the other is killed, all that it has started becomes the first one's, which kills it.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ from typing import Final
 from proxyherd.grading import processes
 
 KILL_SECONDS: Final = 5.0
-"""For what was started to be gone once it has been killed."""
+"""How long killed processes may take to end."""
 
 _FORWARDED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def split() -> int | None:
-    """Go on in two processes: return None in the one that is to grade, and in the other, once that has ended, its exit
-    code, or the negative number of the signal that ended it. To be called before any thread or event loop is there.
+    """Continue in two processes. Return None in the one that must grade. In the other, wait until that has ended, and
+    return its exit code, or the negative number of the signal that ended it. Call it before there is any thread or
+    event loop.
     """
     sys.stdout.flush()
     sys.stderr.flush()

@@ -1,6 +1,6 @@
-"""Bad lines, long lines, many lines and many clients: none of it stops a server, nor changes what it answers.
+"""Bad lines, long lines, many lines and many clients: none of them stops a server or changes its answers.
 
-These run one after another: where one of them ends a server, that one is named.
+These checks run one after another, so that the one that ends a server is known.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ BAD: Final[dict[str, tuple[str, bytes]]] = {
     "tls": ("the first bytes of TLS", bytes.fromhex("16030100c5010000c10303") + bytes(range(200))),
     "cut-off": ("a command without its end", b"IAMAT kiwi +34.0"),
 }
-"""Lines that have nothing in common but that a server must not end of them."""
+"""Very different lines that must not end a server."""
 
 PIPELINED: Final = 300
 CONNECTIONS: Final = 100
 ECHOED_BYTES: Final = 1_024
-"""What the answer to an overlong line copies of it."""
+"""Bytes of an overlong line that its answer copies."""
 
 
 def checks(herd: GradedHerd) -> list[Check]:

@@ -1,4 +1,4 @@
-"""The herd under judgement: its servers, who is linked with whom as far as that is known, and its logs."""
+"""The herd to judge: its servers, their links as far as they are known, and its logs."""
 
 from __future__ import annotations
 
@@ -28,16 +28,17 @@ from proxyherd.grading.servers import (
 )
 
 MOST_LOG_BYTES: Final = 1 << 26
-"""Bytes of a log that are looked at for one check."""
+"""Bytes of a log that one check looks at."""
 
 READ_BYTES: Final = 1 << 20
-"""Bytes of a log that are read at once; who writes longer lines has them cut."""
+"""Bytes of a log that are read at once; longer lines are cut."""
 
 HOPELESS_SECONDS: Final = 0.3
-"""How long is waited for a report where waiting was in vain before."""
+"""How long to wait for a report after an earlier wait was in vain."""
 
 QUESTIONS: Final = (b"0 0", b"1 1", b"10 5")
-"""Radius and bound by which a herd is asked for a client, the first that it takes: 0 costs nothing."""
+"""The radius and bound of a query for a client's AT line; the first pair that the herd accepts is used: 0
+costs nothing."""
 
 
 class UnreachableError(Exception):
@@ -45,7 +46,9 @@ class UnreachableError(Exception):
 
 
 class Tail:
-    """What is added to a file from some place on, line by line; of a file that has been replaced, all there is."""
+    """Reads what is added to a file after some place, line by line; a file that was replaced is read from its
+    beginning.
+    """
 
     def __init__(self, file: Path, start: int, inode: int) -> None:
         self._file = file
@@ -53,10 +56,10 @@ class Tail:
         self._inode = inode
         self._left = MOST_LOG_BYTES
         self.rest = b""
-        """The beginning of a line of which the end has not come."""
+        """The beginning of a line whose end has not come."""
 
     def lines(self) -> Iterator[bytes]:
-        """Yield the lines that have come to their end since the last call."""
+        """Yield the lines that were completed since the last call."""
         with contextlib.suppress(OSError), os.fdopen(open_regular(self._file, os.O_RDONLY), "rb") as file:
             found = os.fstat(file.fileno())
             if found.st_ino != self._inode or found.st_size < self._at:
@@ -71,7 +74,7 @@ class Tail:
 
 
 class Log:
-    """The log of one server, from where it stood when this was made."""
+    """The log of one server, from its end at the time when this was made."""
 
     def __init__(self, server: GradedServer) -> None:
         if server.log is None:
@@ -88,11 +91,11 @@ class Log:
         return found.st_size, found.st_ino
 
     def tail(self) -> Tail:
-        """Return a reader of what is added."""
+        """Return a reader of added lines."""
         return Tail(self._file, self._start, self._inode)
 
     async def until_found(self, is_it: Callable[[bytes], object], seconds: float) -> bool:
-        """Wait until this is true of a line that has been added; return whether it was in time."""
+        """Wait for an added line for which this is true; return whether it came in time."""
         tail = self.tail()
 
         async def found() -> bool:
@@ -101,7 +104,7 @@ class Log:
         return await until(found, seconds)
 
     async def until_quiet_about(self, text: bytes, quiet_seconds: float, seconds: float) -> None:
-        """Wait until lines with this text have come, and no more come; so long at most."""
+        """Wait until lines with this text have come and no more come, for at most this long."""
         tail, last = self.tail(), 0.0
 
         async def quiet() -> bool:
@@ -114,8 +117,8 @@ class Log:
 
 
 class GradedHerd:
-    """The servers of one herd. `edges` is None where nobody said who is linked with whom. With `one_table` they have no
-    links: what one has stored all others see, so each is every other's neighbour as far as clients can tell.
+    """The servers of one herd. `edges` is None if the links are unknown. With `one_table` they have no links: all servers
+    see what one has stored, so to clients each is a neighbour of every other.
     """
 
     def __init__(
@@ -135,31 +138,31 @@ class GradedHerd:
         self.keeper = keeper
         self.max_line_bytes = max_line_bytes
         self.deaf: set[tuple[GradedServer, GradedServer]] = set()
-        """Pairs of which the second has not heard of a report at the first in all the time that it had for it."""
+        """Pairs where the second server did not learn a report at the first one within the full time."""
         room, turns = asyncio.Semaphore(CONNECTIONS_AT_ONCE), asyncio.Semaphore(QUESTIONS_AT_ONCE)
         for server in self.servers:
             server.room, server.turns = room, turns
 
     def needs_links(self) -> None:
-        """Raise NotApplicable where servers have no links with one another."""
+        """Raise NotApplicable if servers have no links."""
         if self.one_table:
             raise NotApplicable("its servers share one table, in Redis, and have no links with one another")
 
     def turn(self, number: int) -> GradedServer:
-        """Return one server, in turn, so that all get their share."""
+        """Return one server; calls take turns, so that each server gets its share."""
         return self.servers[number % len(self.servers)]
 
     def others(self, server: GradedServer) -> list[GradedServer]:
         return [other for other in self.servers if other is not server]
 
     def neighbours(self, server: GradedServer) -> list[GradedServer]:
-        """Return who is linked with a server; where that is not known, all others may be."""
+        """Return the neighbours of a server; if links are unknown, all others may be."""
         if self.edges is None:
             return self.others(server)
         return [other for other in self.others(server) if frozenset((server.name, other.name)) in self.edges]
 
     def reach(self, server: GradedServer, without: GradedServer | None = None) -> list[GradedServer]:
-        """Return the others that a report at a server is to reach, also while one is lost."""
+        """Return the other servers that a report at a server must reach, also while one is lost."""
         found, frontier = [server], [server]
         while frontier:
             near = {other for one in frontier for other in self.neighbours(one)} - {*found, without}
@@ -168,17 +171,17 @@ class GradedHerd:
         return found[1:]
 
     def pairs(self) -> Iterator[tuple[GradedServer, GradedServer]]:
-        """Yield every two servers of which the second is to hear of the first's reports."""
+        """Yield all pairs of servers where the second must learn the first one's reports."""
         for server in self.servers:
             for other in self.reach(server):
                 yield server, other
 
     def logs(self) -> list[Log]:
-        """Return all servers' logs as they stand. Raises NotSeen where one is not named."""
+        """Return all servers' logs from their present ends. Raises NotSeen if one is not named."""
         return [Log(server) for server in self.servers]
 
     def unlogged(self, fault: Fault) -> Fault | NotSeen:
-        """Return what it is that a log has no such line: the herd's fault, unless there is no sign of logs there."""
+        """Return the fault for a missing log line; if there is no sign of logs at all, it is not the herd's fault."""
         if any(map(_is_log, self.servers)):
             return fault
         where = ", ".join(sorted({str(server.log) for server in self.servers}))
@@ -188,7 +191,7 @@ class GradedHerd:
         return NotSeen(f"{what} mentions no client, so the log is elsewhere, if there is one: --logs, --log")
 
     async def meet(self) -> None:
-        """Make sure that every server answers, and learn what those are called of whom only the address is known.
+        """Check that every server answers, and learn the names of servers that were given by address only.
 
         Raises UnreachableError.
         """
@@ -226,10 +229,9 @@ class GradedHerd:
                     return
 
     async def settle(self, seconds: float) -> None:
-        """Wait until a report at each server is known at all that are to hear of it, so long at most.
+        """Wait until a report at each server has reached all servers that it must reach, for at most this long.
 
-        Servers that have just been started may still be finding one another; what is then still wrong is for the
-        checks to say.
+        Servers that were just started may still be connecting. What is wrong after that is for the checks to report.
         """
         deadline = clock() + seconds
         pairs = set(self.pairs())
@@ -249,7 +251,7 @@ class GradedHerd:
         self.deaf = pairs
 
     def wait(self, server: GradedServer, other: GradedServer, seconds: float) -> float:
-        """Return how long to wait for a report at one to be known at the other: who had its time gets no more."""
+        """Return how long to wait for a report at one server to reach the other; after a wait in vain, only shortly."""
         return min(seconds, HOPELESS_SECONDS) if (server, other) in self.deaf else seconds
 
     async def _report(self, server: GradedServer) -> bytes:
@@ -259,12 +261,14 @@ class GradedHerd:
             return b""
 
     async def revive(self) -> None:
-        """Start again what has ended and should not have; where nobody can, leave it."""
+        """Restart servers that have crashed, if that is possible."""
         if self.keeper is not None:
             await self.keeper.revive()
 
     async def until_serves(self, server: GradedServer) -> None:
-        """Wait until a server answers, started again if it has ended: one that is ending looks alive for a moment."""
+        """Wait until a server answers; restart it if it has ended. A server that is ending may seem alive for
+        a moment.
+        """
 
         async def serves() -> bool:
             await self.revive()
@@ -274,7 +278,9 @@ class GradedHerd:
             await until(serves, server.seconds)
 
     async def expect_nobody_knows(self, server: GradedServer, client: bytes, sent: bytes) -> None:
-        """Every server must not know this client, also once what `server` told the others has come through."""
+        """Check that no server knows this client, also after everything that `server` has sent to the others
+        has arrived.
+        """
         sentinel = await server.report(new_client())
         await asyncio.gather(
             *(_holds(other, sentinel, self.wait(server, other, 1.0)) for other in self.reach(server))
@@ -297,7 +303,7 @@ async def _holds(server: GradedServer, at: bytes, seconds: float) -> bool:
 
 
 def _is_log(server: GradedServer) -> bool:
-    """Whether there is a log where it is named; one that is guessed is known by our clients in it."""
+    """Whether there is a log at a named path; a guessed one must mention our clients."""
     if server.log is None:
         return False
     if server.log_is_named:

@@ -1,7 +1,7 @@
 """Runs all checks on a herd, section by section.
 
-What changes most comes last: the examples first send lines that are no commands once everything else has been seen,
-and a server is lost and regained at the end.
+Checks that change much come last: invalid lines of the conformance cases are sent after everything else was seen, and
+a server is lost and regained at the end.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ async def judge(
     settle_seconds: float = 5.0,
     passed: Callable[[], None] = lambda: None,
 ) -> GradingReport:
-    """Judge a herd; `passed` is called after each check. Past `seconds` what has not been judged is at fault.
+    """Judge a herd; `passed` is called after each check. After `seconds`, checks that have not run are faults.
 
-    Raises UnreachableError where a server gives no answer at all.
+    Raises UnreachableError if a server gives no answer at all.
     """
     began = clock()
     deadline = began + seconds

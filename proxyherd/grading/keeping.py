@@ -1,9 +1,9 @@
-"""Starts, ends and starts again the servers of a herd, by a command for one server.
+"""Starts, ends and restarts the servers of a herd, by a command for one server.
 
-The rules: a command gets no more of the environment than it needs; and whatever happens, no process that was started
-here outlives `end` (guard.py sees to it where `end` is never called). Each is the leader of a group of its
-own, and is not waited for (so its ID is not given away) before that whole group has been told to end. What leaves its
-group (setsid, a daemon) becomes a child of this process when its parent ends, and so is found.
+The rules: a command gets no more of the environment than it needs. Whatever happens, no process that was started here
+outlives `end` (guard.py ensures this if `end` is never called). Each process leads its own group, and is not reaped
+before its whole group has been told to end, so that its ID is not reused. A process that leaves its group (setsid, a
+daemon) becomes a child of this process when its parent ends, and so is found.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ from proxyherd.grading.faults import NotSeen
 from proxyherd.grading.servers import GradedServer, until
 
 START_SECONDS: Final = 20.0
-"""For a server to take its first connection, from when it was started."""
+"""How long a started server may take to accept its first connection."""
 
 END_SECONDS: Final = 5.0
-"""For started servers to end by themselves once told to, before they are killed."""
+"""How long started servers may take to end after they are told to, before they are killed."""
 
 COMMAND_SECONDS: Final = 60.0
-"""For a command that stops or starts a server of a herd that runs already."""
+"""How long a command may take that stops or starts a server of a running herd."""
 
 
 MOST_FILE_BYTES: Final = 1 << 28
-"""What a started server may write into one file, its output among them: the disk is not its own."""
+"""Bytes that a started server may write into one file, including its output."""
 
 LAST_WORDS_BYTES: Final = 4_096
 
 PASSED: Final = frozenset(("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR"))
-"""Variables of the environment that commands get, and those that begin with LC_: what is started is a stranger's, and
-others may hold passwords and keys."""
+"""Variables of the environment that commands get, besides those that begin with LC_. Started programs are untrusted, and
+other variables may contain passwords and keys."""
 
 
 def environment(more: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment that commands get: the little that programs need, and what the user gives besides."""
+    """Return the environment that commands get: the variables that programs need, and those that the user gives."""
     ours = {name: value for name, value in os.environ.items() if name in PASSED or name.startswith("LC_")}
     return ours | dict(more)
 
@@ -58,23 +58,23 @@ _APPEND: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
 
 
 class StartError(Exception):
-    """A server could not be started; the text says which, how, and what it said."""
+    """A server could not be started; the text says which, how, and what it printed."""
 
 
 class Restarter(Protocol):
-    """Who can take a server away and bring it back."""
+    """Stops and restarts servers."""
 
     async def lose(self, server: GradedServer) -> None:
-        """End a server without warning. Raises NotSeen where that fails."""
+        """End a server without warning. Raises NotSeen if that fails."""
 
     async def regain(self, server: GradedServer) -> None:
-        """Start it again; return when it takes connections. Raises StartError."""
+        """Start it again; return when it accepts connections. Raises StartError."""
 
     async def revive(self) -> None:
-        """Start again what has ended and should not have."""
+        """Restart servers that have crashed."""
 
     def deaths(self) -> list[str]:
-        """Return what has ended and should not have, a sentence each."""
+        """Return a sentence for each server that has crashed."""
 
 
 class Started:
@@ -100,11 +100,11 @@ class Started:
         self._files = resource.getrlimit(resource.RLIMIT_NOFILE)
 
     def output(self, server: GradedServer) -> Path:
-        """Return the file that takes what a server prints."""
+        """Return the file for a server's output."""
         return self._outputs / f"{server.name}.out"
 
     async def start(self, servers: list[GradedServer]) -> None:
-        """Start all servers; return when each takes connections. Raises StartError."""
+        """Start all servers; return when each accepts connections. Raises StartError."""
         for server in servers:
             if _answers(server):
                 raise StartError(
@@ -148,7 +148,7 @@ class Started:
         return self._deaths
 
     def end(self) -> None:
-        """End all that was started, and whatever it has started. To be called without regard to what has ended."""
+        """End everything that was started, and its descendants. Call it in every case."""
         try:
             for number in (signal.SIGTERM, signal.SIGCONT):
                 for process in self._processes.values():
@@ -198,7 +198,7 @@ class Started:
 
     @contextlib.contextmanager
     def _limits(self) -> Iterator[None]:
-        """Have the limits that a started server is to have, which it takes over."""
+        """Set the limits of a started server, which it inherits."""
         ours = {one: resource.getrlimit(one) for one in (resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE)}
         soft, hard = ours[resource.RLIMIT_FSIZE]
         most = MOST_FILE_BYTES if soft == resource.RLIM_INFINITY else min(soft, MOST_FILE_BYTES)
@@ -241,7 +241,7 @@ class Started:
 
 
 class Commanded:
-    """A herd that runs already, whose servers are stopped and started by commands with {name} in them."""
+    """A running herd, whose servers are stopped and started by commands with {name} in them."""
 
     def __init__(self, lose: str, regain: str, environ: Mapping[str, str]) -> None:
         self._lose = lose
@@ -262,7 +262,7 @@ class Commanded:
         raise StartError(f"{server.name} takes no connection {START_SECONDS:g} s after: {self._regain}")
 
     async def revive(self) -> None:
-        """Leave it to whoever runs the herd."""
+        """Do nothing: the operator of the herd does this."""
 
     def deaths(self) -> list[str]:
         return []
@@ -298,7 +298,7 @@ def _last(file: IO[bytes]) -> bytes:
 
 
 def _answers(server: GradedServer) -> bool:
-    """Whether somebody takes connections there."""
+    """Whether a server accepts connections there."""
     try:
         with socket.create_connection((server.host, server.port), 1.0):
             return True
@@ -319,7 +319,7 @@ async def _ended_async(process: subprocess.Popen[bytes]) -> bool:
 
 
 def _ended(process: subprocess.Popen[bytes]) -> bool:
-    """Whether it has ended; it is left unreaped, so that its ID and its group's stay its own."""
+    """Whether a process has ended; it is not reaped, so that its ID and its group's are not reused."""
     if process.returncode is not None:
         return True
     return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None

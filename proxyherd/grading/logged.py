@@ -1,10 +1,10 @@
-"""Logs: each command that came and each answer that left is there.
+"""Logs: each command and each answer is logged.
 
-A log may be of any form, so only this is asked of it: a line holds the command as it was sent, and a line holds the
-answer (of a WHATSAT answer the AT line). What is sent for this is plain ASCII, which no log has to escape.
+A log may have any form. So only this is required: a line contains the command as it was sent, and a line contains the
+answer (for a WHATSAT, the AT line). The commands for this check are plain ASCII, which no log must escape.
 
-What servers say to each other has the same AT lines in it. So the answer that is looked for is one that nobody floods:
-that to a stale report; and that to a question once nothing more is logged of the client's report.
+Messages between servers contain the same AT lines. So these checks look for answers that are not flooded: the answer
+to a stale report, and the answer to a query after the log mentions the client's report no more.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ RULE = "Each server logs every command as it came and every answer as it left (o
 
 LOG_QUIET_SECONDS: Final = 0.3
 SECONDS: Final = 2.0
-"""When no more lines come of a report, and how long that is waited for."""
+"""After how long without lines about a report there are no more, and how long to wait for that."""
 
 
 def checks(herd: GradedHerd) -> list[Check]:

@@ -1,6 +1,6 @@
-"""Places: the form of the answers to WHATSAT. What is near, and whether Google was asked, nobody can see from here.
+"""Places: the form of the answers to WHATSAT. The results, and whether Google was asked, cannot be seen from outside.
 
-Each question but those of radius or bound 0 may cost the herd a call to Google; there are four here.
+Each query may cost the herd a call to Google, except those with radius or bound 0; there are four here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Plays one example of the client protocol against a server, and holds every answer against it."""
+"""Plays one example of the client protocol with a server, and checks every answer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from proxyherd.grading.servers import Connection, GradedServer, new_client, now
 
 
 async def play(case: Case, server: GradedServer, chunk: int | None = None) -> None:
-    """Play a case on a connection of its own: every answer in order, and nothing more. Raises Fault."""
+    """Play a case on its own connection: exactly the expected answers must come, in order. Raises Fault."""
     known = new_client()
     known_at = await server.report(known) if "{known}" in case.send else b""
     sent = case.filled(new_client(), known, now())
@@ -56,7 +56,7 @@ async def _expect(
 
 
 async def expect_places(connection: Connection, most: int) -> bytes:
-    """Read the places of a WHATSAT answer, at most so many; return them. Raises Fault."""
+    """Read and return the places of a WHATSAT answer, at most this many. Raises Fault."""
     body = await connection.places()
     complaint = places_complaint(body, most)
     if complaint is not None:

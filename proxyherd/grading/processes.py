@@ -1,4 +1,4 @@
-"""Processes of Linux, as far as grading needs them: who descends from whom, and how they are ended."""
+"""Processes of Linux, as far as grading needs them: their descendants, and how they are ended."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def adopt() -> None:
 
 
 def die_with_parent(parent: int, number: signal.Signals) -> None:
-    """Get this signal once the parent has ended, which may have been before."""
+    """Get this signal when the parent has ended, even if it has ended before."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
     if os.getppid() != parent:
         os.kill(os.getpid(), number)
 
 
 def descendants(root: int, without: set[int] | None = None) -> set[int]:
-    """Return the children of a process, theirs, and so on; not some of them, nor theirs."""
+    """Return the children of a process, their children, and so on, without some of them and their children."""
     children: dict[int, list[int]] = {}
     for entry in (path.name for path in Path("/proc").iterdir()):
         if entry.isdigit() and (stat := _stat(entry)):
@@ -44,7 +44,7 @@ def descendants(root: int, without: set[int] | None = None) -> set[int]:
 
 
 def group(leader: int, pids: set[int]) -> set[int]:
-    """Return those that are in a process's group."""
+    """Return the processes in a process's group."""
     return {pid for pid in pids if _stat(pid)[2:3] == [str(leader)]}
 
 
@@ -59,7 +59,9 @@ def send(pid: int, number: signal.Signals) -> None:
 
 
 def kill_descendants(without: set[int], seconds: float) -> None:
-    """Kill and reap all descendants of this process but some, and what they start meanwhile; for so long at most."""
+    """Kill and reap all descendants of this process except some, and what they start meanwhile; for at most
+    this long.
+    """
     deadline = time.monotonic() + seconds
     while (rest := descendants(os.getpid(), without)) and time.monotonic() < deadline:
         for pid in rest:
@@ -70,7 +72,7 @@ def kill_descendants(without: set[int], seconds: float) -> None:
 
 
 def _stat(pid: int | str) -> list[str]:
-    """Return what /proc says of a process from its state on: state, parent, group, ...; nothing of one that is gone."""
+    """Return the fields of a process in /proc from its state on: state, parent, group, ...; none if it has ended."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
     except OSError:

@@ -1,6 +1,6 @@
-"""A server lost and regained: the others go on without it, and once it is back it knows what it missed.
+"""A server lost and regained: the others work without it, and afterwards it learns what it missed.
 
-The steps stand in this order, each a check; where one cannot be made, those behind it are not seen.
+The steps run in this order, each as a check; if one cannot be carried out, later ones are not seen.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from proxyherd.grading.keeping import StartError
 from proxyherd.grading.servers import PREFIX, GradedServer, clock, new_client, together
 
 PATIENCE_FACTOR: Final = 2
-"""How many times the patience for an answer a server that is back and its neighbours have to find one another, and to
-tell what was missed."""
+"""A multiple of the patience for an answer: the time for a restarted server and its neighbours to connect and
+catch up."""
 
 QUIET_SECONDS: Final = 2.0
-"""How long nothing is asked once a server has gone or come, so that what is logged then is about that."""
+"""How long no commands are sent after a server is lost or regained, so that lines logged then are about that."""
 
 LOST: Final = re.compile(
     rb"(?<![a-z])(?:clos(?!est)|lost|drop|disconnect|unreach|refus|down(?![a-z])|fail|reset|brok|cannot|could ?n.t|"
@@ -31,14 +31,14 @@ LOST: Final = re.compile(
 FOUND: Final = re.compile(
     rb"(?<![a-z])(?:open|(?:re-?)?connect|link|join|restor|accept|establish|peer|neighbou?r)", re.IGNORECASE
 )
-"""Words of a log line by which it may tell that a neighbour has gone, and that one has come."""
+"""Words of a log line about a lost neighbour, and about one that has returned."""
 
 NOTHING: Final = re.compile(
     rb"""(?<![\w.-])["']?[\w.-]{1,64}["']?[ ]?[=:][ ]?(?:none|null|nil|false|no|off|-|0+(?:\.0+)?|""|''|["'](?:none|null|0)["'])"""
     rb"""(?![^\s,;}\])"'])""",
     re.IGNORECASE,
 )
-"""A field that says that there is nothing of the kind, such as `error=None`: its name tells nothing."""
+"""An empty field, such as `error=None`: its name does not count as a word."""
 
 
 def checks(herd: GradedHerd) -> list[Check]:
@@ -213,11 +213,11 @@ class _Loss:
         return LOST.search(self._bare(line)) is not None
 
     def _bare(self, line: bytes) -> bytes:
-        """Return a line without what looks like words of loss and is none: names, and fields that are empty."""
+        """Return a line without parts that only look like words of loss: names, and empty fields."""
         return NOTHING.sub(b" ", self._all_names.sub(b" ", line))
 
     async def _floods(self, server: GradedServer, others: list[GradedServer], at: bytes = b"") -> bool:
-        """Whether a report at one is known at others at once, or nearly."""
+        """Whether a report at one server reaches others at once, or nearly."""
         at = at or await server.report(new_client())
         try:
             await together(*(other.until_holds(at, 0.5) for other in others))
@@ -230,7 +230,7 @@ class _Loss:
         self._logs = [Log(server) for server in linked if server.log is not None]
 
     async def _watch(self, tells: Callable[[bytes], object]) -> None:
-        """See which logs tell it while nothing is asked."""
+        """Find the logs that report it while no commands are sent."""
         found = await asyncio.gather(*(log.until_found(tells, QUIET_SECONDS) for log in self._logs))
         self._noted = [log for log, is_found in zip(self._logs, found, strict=True) if is_found]
 
@@ -270,11 +270,11 @@ class _Loss:
 
 
 def _is_about_a_report(line: bytes) -> bool:
-    """Whether a line mentions a client of ours: that an update came is not that a connection did."""
+    """Whether a line mentions a client of ours: it is about an update, not about a connection."""
     return PREFIX in line
 
 
 def _names(server: GradedServer) -> Callable[[bytes], object]:
-    """Return what tells whether a line names a server otherwise than as who took a report."""
+    """Return a pattern that finds a server's name or port, except where it names who took a report."""
     name = re.escape(server.name.encode())
     return re.compile(rb"(?<!AT )\b%b\b|(?<!\d)%d\b" % (name, server.port)).search

@@ -1,6 +1,6 @@
-"""What came out of judging a herd, as text, JSON and JUnit. Pure.
+"""The results of judging a herd, as text, JSON and JUnit. Pure.
 
-What a server sent may be anything, and the report goes to terminals and into XML: nothing in it is hidden.
+Servers may send anything, and the report goes to terminals and into XML, so invisible characters are escaped.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from proxyherd.grading.faults import Fault, shown
 
 
 class Result(Struct, frozen=True):
-    """What came out of one check: it passed unless there is a fault, it was not seen, or it does not apply."""
+    """The result of one check: it passed, unless there is a fault, it was not seen, or it does not apply."""
 
     id: str
     section: str
@@ -37,12 +37,12 @@ class Result(Struct, frozen=True):
 
     @property
     def left_out(self) -> str:
-        """Why it counts for nothing; empty where it counts."""
+        """Why it does not count; empty if it counts."""
         return self.not_seen or self.not_applicable
 
 
 class GradingReport(Struct, frozen=True):
-    """The results of one grading; addresses by the servers' names, titles by the sections'."""
+    """The results of one grading, with the servers' addresses and the sections' titles."""
 
     servers: Mapping[str, str]
     sections: Mapping[str, str]
@@ -50,7 +50,7 @@ class GradingReport(Struct, frozen=True):
     seconds: float
 
     def of(self, outcome: str, section: str | None = None) -> list[Result]:
-        """Return the results that came out so, of one section or of all."""
+        """Return the results with this outcome, of one section or of all."""
         return [
             one
             for one in self.results
@@ -58,13 +58,15 @@ class GradingReport(Struct, frozen=True):
         ]
 
     def points(self, section: str | None = None) -> tuple[int, int]:
-        """Return the points made and those that could have been; what was not seen or does not apply counts for neither."""
+        """Return the points made and the possible points; checks that were not seen or don't apply count for
+        neither.
+        """
         made, lost = (sum(one.points for one in self.of(what, section)) for what in ("passed", "fault"))
         return made, made + lost
 
     @property
     def is_full(self) -> bool:
-        """Whether no fault was found."""
+        """Whether there are no faults."""
         return not self.of("fault")
 
 

@@ -1,4 +1,4 @@
-"""One server under judgement, as its clients see it: connections, reports, questions.
+"""One server to judge, as its clients see it: connections, reports, queries.
 
 The rule: every wait has a deadline, and whatever goes wrong on a connection is a `Fault` that says what was sent.
 """
@@ -20,25 +20,25 @@ from proxyherd.grading.answers import form_of_at, parse_at_line
 from proxyherd.grading.faults import Fault, NotSeen, shown
 
 PREFIX: Final = b"g" + secrets.token_hex(5).encode()
-"""What the clients of this grading begin with, and no others."""
+"""The prefix of the clients of this grading, and of no others."""
 
 LOCATION: Final = b"+34.068930-118.445127"
 MOST_ANSWER_BYTES: Final = 1 << 21
 MOST_PLACES_BYTES: Final = 1 << 24
-"""Bytes of one line, and of the places in one answer; who sends more is no server of the protocol."""
+"""Bytes of one line, and of the places in one answer; only a server that breaks the protocol sends more."""
 
 BUFFERED_BYTES: Final = 1 << 16
-"""How far a connection reads ahead: a stranger may send for ever, on each."""
+"""Bytes that a connection reads ahead: an untrusted server may send forever."""
 
 CONNECTIONS_AT_ONCE: Final = 200
-"""How many there are at once to one herd; more wait. Descriptors are few on some machines."""
+"""Connections to one herd at once; further ones wait. Some machines allow few file descriptors."""
 
 PLACES_SECONDS: Final = 10.0
-"""How much longer an answer with places may take: a server answers for Places that do not."""
+"""How much longer an answer with places may take: a server also answers when Places do not."""
 
 QUESTIONS_AT_ONCE: Final = 32
-"""How many lines are asked at once on connections of their own: more would only wait for each other in a big herd,
-and be late."""
+"""Lines that are sent at once, each on its own connection: in a big herd, more would only wait for each other, and be
+late."""
 
 Dial: TypeAlias = Callable[..., Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
 """Opens a connection to a host and a port, as asyncio.open_connection does."""
@@ -47,17 +47,17 @@ _numbers = itertools.count(1)
 
 
 def new_client() -> bytes:
-    """Return the ID of a client that nobody has heard of; none is a part of another."""
+    """Return a new client's ID; none is a part of another."""
     return b"%b.%06d" % (PREFIX, next(_numbers))
 
 
 def spelled(nanoseconds: int) -> bytes:
-    """Return a time as a client spells it."""
+    """Return a time in the form of a client."""
     return b"%d.%09d" % divmod(nanoseconds, 1_000_000_000)
 
 
 def now() -> bytes:
-    """Return the time now as a client spells it."""
+    """Return the present time in the form of a client."""
     return spelled(time.time_ns())
 
 
@@ -67,7 +67,7 @@ def clock() -> float:
 
 
 async def until(condition: Callable[[], Awaitable[bool]], seconds: float) -> bool:
-    """Wait for a condition; return whether it came about in time."""
+    """Wait for a condition; return whether it became true in time."""
     deadline, pause = clock() + seconds, 0.005
     while True:
         # Whoever is slow to answer, or was slow to be asked, is asked once at the deadline or after.
@@ -81,7 +81,7 @@ async def until(condition: Callable[[], Awaitable[bool]], seconds: float) -> boo
 
 
 async def together(*tasks: Coroutine[Any, Any, object]) -> None:
-    """Run all at once; where one raises, the others are broken off and that is raised."""
+    """Run all at once; if one raises, cancel the others and raise its exception."""
     running = [asyncio.ensure_future(task) for task in tasks]
     try:
         await asyncio.gather(*running)
@@ -102,10 +102,10 @@ class Connection:
         self._writer = writer
         self._seconds = seconds
         self.sent = b""
-        """What was sent last, for reports."""
+        """The bytes that were sent last, for reports."""
 
     async def send(self, data: bytes, chunk: int | None = None) -> None:
-        """Send bytes: all at once, or `chunk` at a time with a moment between."""
+        """Send bytes: all at once, or `chunk` at a time with short pauses."""
         self.sent = data
         with self._faults("that the server reads it"):
             async with asyncio.timeout(self._seconds + len(data) / 1_000):
@@ -115,20 +115,20 @@ class Connection:
                     await asyncio.sleep(0)
 
     def half_close(self) -> None:
-        """Say that nothing more will be sent."""
+        """Close the sending half."""
         with contextlib.suppress(OSError):
             self._writer.write_eof()
 
     def reset(self) -> None:
-        """Break the connection, as a client does that crashes."""
+        """Break the connection, like a client that crashes."""
         self._writer.transport.abort()
 
     async def line(self, expected: str = "an answer") -> bytes:
-        """Return one line with its LF. Raises Fault where the stream ends before."""
+        """Return one line with its LF. Raises Fault if the stream ends before."""
         return await self._until(b"\n", expected, self._seconds)
 
     async def places(self) -> bytes:
-        """Return what follows the AT line in an answer to WHATSAT, less the two LFs that end it."""
+        """Return the rest of a WHATSAT answer after the AT line, without the two LFs at its end."""
         body = await self._until(
             b"\n\n",
             "JSON and two LFs behind the AT line",
@@ -138,19 +138,19 @@ class Connection:
         return body[:-2]
 
     async def expect(self, answer: bytes) -> None:
-        """Read one line; it must be this one."""
+        """Read one line, and check that it is this one."""
         got = await self.line(shown(answer))
         if got != answer:
             raise self.fault(shown(answer), shown(got))
 
     async def expect_end(self) -> None:
-        """The server must close without another byte."""
+        """Check that the server closes without sending another byte."""
         rest = await self.rest()
         if rest:
             raise self.fault("nothing more, and that the server closes", shown(rest))
 
     async def rest(self) -> bytes:
-        """Return all that comes before the server closes."""
+        """Return everything that comes before the server closes."""
         data = bytearray()
         with self._faults("that the server closes"):
             async with asyncio.timeout(self._seconds):
@@ -202,7 +202,7 @@ def _ended(partial: bytes) -> str:
 
 
 def _reason(error: OSError | UnicodeError) -> str:
-    """Return what the system says; asyncio puts words of its own in its place."""
+    """Return the system's error text; asyncio replaces it with its own."""
     number = error.errno if isinstance(error, OSError) else None
     return os.strerror(number) if number is not None and number > 0 else str(error)
 
@@ -212,11 +212,11 @@ def _silence(seconds: float) -> str:
 
 
 class GradedServer:
-    """One server: where it is, what it is called, and what it holds."""
+    """One server: its address, its name, and the reports that it has."""
 
     question = b"0 0"
-    """The radius and bound that ask for no places, and so cost nothing; a herd that does not take them is asked
-    with others."""
+    """The radius and bound of a query without places, which costs nothing; if the herd does not accept them, others are
+    used."""
 
     def __init__(
         self,
@@ -235,7 +235,7 @@ class GradedServer:
         self.log = log
         self._dial = dial
         self.log_is_named = True
-        """Whether somebody said that its log is there; else it is where it may be."""
+        """Whether the user has named its log; otherwise the path is guessed."""
         self.room = asyncio.Semaphore(CONNECTIONS_AT_ONCE)
         self.turns = asyncio.Semaphore(QUESTIONS_AT_ONCE)
 
@@ -244,7 +244,7 @@ class GradedServer:
 
     @contextlib.asynccontextmanager
     async def connect(self) -> AsyncIterator[Connection]:
-        """Lend a connection. Raises Fault where none comes about."""
+        """Lend a connection. Raises Fault if none can be made."""
         async with self.room:
             reader, writer = await self._open()
             try:
@@ -269,7 +269,7 @@ class GradedServer:
             raise Fault(self.name, b"", "a connection", _reason(error), gone=True) from error
 
     async def ask(self, line: bytes) -> bytes:
-        """Send one line on a connection of its own; return the first line of the answer, with its LF."""
+        """Send one line on its own connection; return the first line of the answer, with its LF."""
         async with self.turns, self.connect() as connection:
             await connection.send(line + b"\n")
             return await connection.line()
@@ -286,12 +286,12 @@ class GradedServer:
         return answer
 
     async def held(self, client: bytes) -> bytes:
-        """Return the AT line that it holds of a client, with its LF; b"" if none."""
+        """Return the AT line that it has of a client, with its LF; b"" if none."""
         answer = await self.ask(b"WHATSAT %b %b" % (client, self.question))
         return answer if answer.startswith(b"AT ") else b""
 
     async def until_holds(self, at: bytes, seconds: float | None = None) -> None:
-        """Wait until it holds this line of the client that it is about. Raises Fault past the deadline."""
+        """Wait until it has this line of its client. Raises Fault after the deadline."""
         client, held = at.split()[3], b""
 
         async def holds() -> bool:

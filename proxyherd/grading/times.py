@@ -1,7 +1,7 @@
 """Times: the difference in an AT line, and which of two reports of one client counts.
 
-All of it is asked at one server each, so that a herd that floods badly is not faulted here. Times are of long ago:
-nothing depends on the herd's clock being that of this machine, but where both are on it.
+Each check uses one server, so that a herd with bad floods has no faults here. The times are long ago. Nothing depends
+on the herd having this machine's clock, except if both are on this machine.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ _Reports: TypeAlias = list[tuple[bytes, bool]]
 """Times of one client's reports, in this order, and whether each counts."""
 
 SAMPLES: Final = 12
-"""Differences looked at for each server. Of exact ones of this size one in 200 looks as if it came from a float."""
+"""Differences that are checked for each server. One in 200 exact differences of this size looks as if it came from a
+float."""
 
 LONG_AGO: Final = 1_000_000_000_000_000_001
-"""A client's time in nanoseconds, in 2001, whose difference from today a float cannot tell to the nanosecond."""
+"""A client's time in nanoseconds, in 2001; a float cannot hold its difference from today to the nanosecond."""
 
 SAME_CLOCK_NANOSECONDS: Final = 20_000_000
 OTHER_CLOCK_NANOSECONDS: Final = 300_000_000_000
-"""By how much a receiving time may lie outside the moment of the exchange, on this machine and on another."""
+"""By how much a time of receipt may be outside the exchange, on this machine and on another."""
 
 
 _ORDERS: Final[tuple[tuple[str, str, str, _Reports], ...]] = (
@@ -100,7 +101,7 @@ async def _everywhere(herd: GradedHerd, check: Callable[[GradedServer], Awaitabl
 
 
 async def _order(server: GradedServer, reports: _Reports) -> None:
-    """Report one client at these times; after each the server must hold the last that counts."""
+    """Report one client at these times; after each report, check that the server has the last one that counts."""
     client, held = new_client(), b""
     for number, (when, counts) in enumerate(reports):
         answer = await server.report(client, when, b"+%d+%d" % (number + 1, number + 1))
