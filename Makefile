@@ -1,4 +1,4 @@
-# What a newcomer types.
+# The commands for users and contributors.
 
 PYTHON ?= python3
 PREFIX ?= /usr/local
@@ -15,7 +15,7 @@ MUTANTS_ARGS ?=
 run: .venv/run.stamp
 	@BIN=$(BIN) $(BIN)/python deploy/local_herd.py run
 
-# The same servers with their table in Redis, on nine nodes: docs/redis.md
+# The same servers, with their table in nine Redis nodes: docs/redis.md
 run-redis: .venv/run.stamp
 	@BIN=$(BIN) deploy/redis/run.sh
 
@@ -27,7 +27,7 @@ IN_PROCESS := $(filter-out tests/system/ tests/project/ tests/support/ tests/mut
 check: lint
 	@$(BIN)/pytest -q -n logical --dist loadgroup $(IN_PROCESS) $(addprefix tests/project/test_,floors.py layout.py names.py) $(PYTEST_ARGS)
 
-# Four at once, on two cores too: tests wait more than they work.
+# Four at once, even on two cores, because tests mostly wait.
 test: .venv/test.stamp
 	@tests/support/install-debian-packages.sh
 	@$(BIN)/pytest -n 4 --dist loadgroup $(PYTEST_ARGS)
@@ -49,7 +49,7 @@ bench: .venv/test.stamp
 	else echo "make bench: chromium is not installed, so the status page is not measured" >&2; fi; \
 	$(BIN)/python bench/places.py
 
-# As many simulated herds as wanted: make soak SOAK_ARGS='--seeds 1000000 --first 7'
+# Any number of simulated herds: make soak SOAK_ARGS='--seeds 1000000 --first 7'
 soak: .venv/test.stamp
 	@$(BIN)/python tests/support/soak.py $(SOAK_ARGS)
 
@@ -57,7 +57,7 @@ soak: .venv/test.stamp
 mutants: .venv/test.stamp
 	@$(BIN)/python tests/mutation/mutants.py $(MUTANTS_ARGS)
 
-# Coverage-guided: INPUTS of them over all targets; what is found is kept below var/fuzz/finds/.
+# Coverage-guided fuzzing: INPUTS inputs for all targets together. Inputs that fail are kept in var/fuzz/finds/.
 fuzz: .venv/fuzz.stamp
 	@$(BIN)/python tests/fuzz/run.py --inputs $(INPUTS)
 
@@ -78,7 +78,7 @@ clean:
 	rm -rf .venv var build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Programs of a virtual environment name its folder: a checkout that was moved or copied gets a new one.
+# A virtual environment's programs contain its path, so a checkout that was moved or copied gets a new one.
 ifneq ($(shell cat .venv/folder 2>/dev/null || pwd -P),$(shell pwd -P))
 $(shell rm -f .venv/run.stamp .venv/test.stamp .venv/fuzz.stamp)
 endif
@@ -87,7 +87,7 @@ define make_venv
 	$(PYTHON) -m venv --clear .venv && pwd -P >.venv/folder; }
 endef
 
-# The virtual environment is current when its stamp is newer than what it was made from.
+# The virtual environment is current if its stamp is newer than the files from which it was made.
 .venv/run.stamp: pyproject.toml
 	$(make_venv)
 	@$(BIN)/pip install --quiet --disable-pip-version-check -e .

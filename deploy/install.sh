@@ -1,6 +1,6 @@
 #!/bin/sh
-# Puts proxyherd on this system, and takes it away: `make install`, `make uninstall`, which set PYTHON, PREFIX and
-# DESTDIR. The rules:
+# Installs proxyherd on this system, and uninstalls it, for `make install` and `make uninstall`, which set PYTHON,
+# PREFIX and DESTDIR. The rules:
 #   - A server that crashes while this runs, or after it was cut short, comes up with the old version or the new one,
 #     whole: each version has a folder of its own, and the launcher names one; renaming the launcher is the switch.
 #     The version before stays, and so does every one that still runs, since servers load modules from it.

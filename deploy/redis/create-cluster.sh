@@ -1,9 +1,9 @@
 #!/bin/sh
-# Makes a Redis Cluster of nodes that run and are empty: create-cluster.sh HOST:PORT HOST:PORT ...
+# Makes a Redis Cluster of running, empty nodes: create-cluster.sh HOST:PORT HOST:PORT ...
 #
-# Two replicas for each master, so nine nodes are three masters and six replicas; redis-cli spreads them so that a master
-# and its replicas are on different hosts, where there are enough. A cluster that is there already is left as it is, and
-# waited for. Then the function that servers call is loaded (load-function.sh). The environment:
+# Each master has two replicas, so nine nodes are three masters and six replicas. If there are enough hosts, redis-cli
+# puts a master and its replicas on different ones. If there is a cluster already, the script leaves it as it is and
+# waits for it. Then it loads the function that servers call (load-function.sh). The environment:
 #   REDISCLI_AUTH   the password of the user admin
 #   REDIS_CLI       redis-cli --user admin; with TLS: redis-cli --user admin --tls --cacert ca.pem
 #   REPLICAS        2

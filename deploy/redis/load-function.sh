@@ -1,9 +1,9 @@
 #!/bin/sh
 # Loads the function that servers call into all masters of a Redis Cluster: load-function.sh HOST:PORT, any node of it
 #
-# Servers may call functions and not load them: whoever has their password could halt a master by one. Run this once for
-# a new cluster (create-cluster.sh does), and before servers are upgraded to a version that needs another function: the old
-# one stays, so servers of both versions are served meanwhile. A second time does no harm. The environment:
+# Servers may call functions but not load them, because a function can stop a master. Run this once for a new cluster
+# (create-cluster.sh does), and before you upgrade servers to a version that needs another function. The old function
+# stays, so servers of both versions work. You can run this again without harm. The environment:
 #   REDISCLI_AUTH   the password of the user admin
 #   REDIS_CLI       redis-cli --user admin; with TLS: redis-cli --user admin --tls --cacert ca.pem
 set -eu

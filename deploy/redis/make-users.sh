@@ -1,9 +1,9 @@
 #!/bin/sh
 # Makes the passwords and users of a Redis Cluster, in a folder: make-users.sh /etc/proxyherd/redis
 #
-# The folder then has what every node reads, users.acl and local.conf; password, which is the servers'; and
-# admin-password, which is the operator's. All hosts of the cluster need the same, so run this once and copy. The rule:
-# what is there is never written over, and nothing here is for other users.
+# The folder then has users.acl and local.conf, which every node reads; password, for the servers; and admin-password,
+# for the operator. All hosts of the cluster need the same files, so run this once and copy them. The rules: existing
+# files are never overwritten, and no other user may read these.
 set -eu
 umask 077
 

@@ -4,10 +4,10 @@
 #   FILES   the folder with local.conf and users.acl, which other nodes of the host read too
 # redis.conf stands beside this script.
 #
-# A node that ended as a master may lack reports that were answered: its replicas had them, and its own file had not. If it
-# served again, its replicas would copy what it has, and those reports would be lost. So a master starts closed: it takes
-# part in the cluster and votes, but only the user admin can log in, neither servers nor replicas. Then this script asks
-# its replicas, and does the first of these that fits:
+# A node that ended as a master may lack answered reports, which its replicas had but its own file had not. If it
+# served again, its replicas would copy its data, and those reports would be lost. So a master starts closed: it takes
+# part in the cluster and votes, but neither servers nor replicas can log in, only the user admin. Then this script
+# asks its replicas, and takes the first case that applies:
 #   1. Another node is the master now: this one opens, as its replica.
 #   2. A replica has gone on without it: the one that has received most becomes the master, by an election.
 #   3. A replica does not answer, and none has gone on: it waits, since that one may have more. The log says for whom.

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Brings up the herd on Redis on this machine: `make run-redis`, which sets BIN, the virtual environment's programs.
-# Whatever of it runs already is left running, and a second time does no harm.
+# Starts the herd on Redis on this machine, for `make run-redis`, which sets BIN, the virtual environment's programs.
+# Parts that run already stay as they are, so it can be run again.
 set -eu
 
 config=deploy/redis/herd.toml
