@@ -19,7 +19,7 @@ from proxyherd.cli.common import Misconfigured
 
 @contextmanager
 def open_output(path: Path | None, mode: int) -> Iterator[BinaryIO]:
-    """Lend stdout, or what takes the place of `path` with that mode once it is whole. Raises Misconfigured."""
+    """Lend stdout, or a file that replaces `path` with that mode when it is complete. Raises Misconfigured."""
     try:
         if path is None:
             yield sys.stdout.buffer
