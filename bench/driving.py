@@ -36,7 +36,7 @@ _QUESTION_PAUSE_SECONDS: Final = 0.0002
 _LOST_SECONDS: Final = 10.0
 """After which an update that is followed counts as lost."""
 
-_MOST_WARM_COMMANDS: Final = 10_000
+_MOST_WARM_COMMANDS: Final = 20_000
 _WARM_COMMANDS: Final = 2_000
 _WARM_CLIENTS: Final = 50
 _CONNECTIONS: Final = 50
@@ -96,7 +96,7 @@ def drive(
 
 def warm(contender: Contender, sent: Sent, commands: int, clients: int) -> Figures:
     """Let happen what happens once, more quickly than commands come by themselves: compilers warm up, tables fill."""
-    drive(contender, sent, min(4 * commands, _MOST_WARM_COMMANDS), clients, outstanding=32)
+    drive(contender, sent, min(16 * commands, _MOST_WARM_COMMANDS), clients, outstanding=32)
     return {}
 
 

@@ -96,7 +96,7 @@ class Proxyherd(Contender):
 
     def logged(self, server: str) -> int:
         return sum(
-            line.get("event") == "command" and line["kind"] == "iamat"
+            line.get("event") == "command" and line["kind"] == "iamat" and line["outcome"] != "invalid"
             for file in self.log_files(server)
             for line in _json_lines(file)
         )

@@ -72,6 +72,8 @@ LABELS: Final = {
     "rss_mib": "server memory, MiB",
 }
 
+_LOG_SCALED: Final = ("rss_mib", "p99_ms")
+
 _LONGEST: Final = 4
 """How many times as long as the second a bar may be."""
 
@@ -263,7 +265,7 @@ def _curves(works: Sequence[Work], keys: Sequence[str], over: str) -> Figure | N
     for axis, key in zip(axes, keys, strict=True):
         _lines(axis, series(works, key))
         axis.set_xscale("log")
-        if key == "rss_mib":
+        if key in _LOG_SCALED:
             axis.set_yscale("log")
             axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axis.yaxis.set_major_formatter(_PLAIN)
@@ -271,7 +273,7 @@ def _curves(works: Sequence[Work], keys: Sequence[str], over: str) -> Figure | N
         else:
             axis.set_ylim(0, axis.get_ylim()[1] * 1.35)  # room for the legend
         axis.set_xlabel(f"{over}, log scale")
-        axis.set_ylabel(LABELS[key].partition(", ")[2] + (", log scale" if key == "rss_mib" else ""))
+        axis.set_ylabel(LABELS[key].partition(", ")[2] + (", log scale" if key in _LOG_SCALED else ""))
         axis.xaxis.set_major_formatter(_PLAIN)
         axis.grid(visible=True, color="#dddddd")
         axis.legend(fontsize=7, framealpha=0.9)

@@ -433,6 +433,6 @@ def test_workloads_run_for_a_moment(edges: Edges) -> None:
 def test_ours_tells_of_turns_and_of_places(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Proxyherd, "gazetteer", gazetteer_file())
     with Proxyherd() as contender:
-        figures = run_for_a_moment(contender, ("one 50x32", "gazetteer 10 km"))
+        figures = run_for_a_moment(contender, ("one 50x32", "invalid 50x32", "gazetteer 10 km"))
     assert 1 < figures["one 50x32"]["turn"] <= 512
     assert figures["gazetteer 10 km"]["cpu_us"] > 0
