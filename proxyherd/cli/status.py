@@ -11,7 +11,7 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ from proxyherd.cli.common import (
     config_option,
     examples,
     load_herd,
-    print_table,
     table_lines,
     until_stopped,
 )
@@ -40,14 +39,14 @@ _BEGIN = (
 _HOME, _END_OF_LINE, _REST = "\x1b[H", "\x1b[K", "\x1b[J"
 _END = "\x1b[?7h\x1b[?25h"
 
+_ONCE = ("server", "clients", "peers", "admin", "state", "links", "known", "commands", "mended")
+_ONCE_IN_REDIS = ("server", "clients", "admin", "state", "masters", "waiting", "commands")
 _WATCHED = (
     *("server", "state    ", "links", "known  ", "cmds/s ", "in/s   ", "out/s  ", "lag p99 ", "mended "),
     *("journal", "remark"),
 )
-"""The headings of the live table, wide enough that its columns don't move."""
-
 _WATCHED_IN_REDIS = ("server", "state    ", "masters", "waiting ", "cmds/s ", "lag p99 ", "remark")
-"""The same if the table is in Redis."""
+"""The headings of the tables, those of the live ones wide enough that their columns don't move."""
 
 _MOST_LAG_SECONDS = 0.1
 """No answer may be delayed by more."""
@@ -163,44 +162,49 @@ def _wait_while_it_starts(herd: Herd, seconds: float) -> Sequence[Status]:
 
 
 def _print(found: Sequence[Status]) -> None:
-    if all(_in_redis(one) for one in found):
-        head: tuple[str, ...] = ("server", "clients", "admin", "state", "masters", "waiting", "commands")
-        print_table([head, *map(_row_in_redis, found)])
-    else:
-        head = ("server", "clients", "peers", "admin", "state", "links", "known", "commands", "mended")
-        print_table([head, *map(_row, found)])
+    for line in _table([Seen(one) for one in found], _ONCE, _ONCE_IN_REDIS):
+        click.echo(line)
     for one in found:
         if not one.whole:
             click.echo(_remark(one), err=True)
 
 
-def _row(one: Status) -> tuple[str, ...]:
-    figures = ("-",) * 4
-    if (told := one.told) is not None:
-        figures = (_links(one), str(told.clients), str(told.answered), str(told.mended))
-    return (*addresses(one.server), _state(one), *figures)
+def _table(seen: Sequence[Seen], heads: tuple[str, ...], in_redis: tuple[str, ...]) -> Iterator[str]:
+    """Return the lines of a table; servers whose table is in Redis have no peers."""
+    heads = heads if any(one.status.server.peers for one in seen) else in_redis
+    rows = (tuple(cells.get(head.strip(), "-") for head in heads) for cells in map(_cells, seen))
+    return table_lines([heads, *rows])
 
 
-def _in_redis(one: Status) -> bool:
-    """Whether the server has no table of its own, and so no peers."""
-    return not one.server.peers
-
-
-def _row_in_redis(one: Status) -> tuple[str, ...]:
-    name, clients, _, admin = addresses(one.server)
-    figures = ("-",) * 3
-    if (told := one.told) is not None:
-        figures = (_masters(told), str(told.waiting), str(told.answered))
-    return (name, clients, admin, _state(one), *figures)
+def _cells(seen: Seen) -> dict[str, str]:
+    """Return what is known of a server, by the head of its column."""
+    one, told, rates = seen.status, seen.status.told, seen.rates
+    cells = dict(zip(("server", "clients", "peers", "admin"), addresses(one.server), strict=True))
+    cells |= {"state": click.style(one.state, fg=_STATE_COLOURS[one.state]), "remark": one.problem}
+    if told is not None:
+        cells |= {
+            "links": _links(one),
+            "known": str(told.clients),
+            "commands": str(told.answered),
+            "mended": str(told.mended),
+            "journal": click.style("failing", fg="red") if told.journal_failing else "ok",
+            "masters": _masters(told),
+            "waiting": str(told.waiting),
+            "remark": _reason(one),
+        }
+    if rates is not None:
+        cells |= {
+            "cmds/s": _rate(rates.commands),
+            "in/s": _rate(rates.floods_in),
+            "out/s": _rate(rates.floods_out),
+            "lag p99": "-" if rates.lag_p99 is None else _lag(rates.lag_p99),
+        }
+    return cells
 
 
 def _masters(told: ServerState) -> str:
     masters = f"{told.masters_up}/{told.masters}"
     return click.style(masters, fg="yellow") if told.masters_up < told.masters else masters
-
-
-def _state(one: Status) -> str:
-    return click.style(one.state, fg=_STATE_COLOURS[one.state])
 
 
 def _links(one: Status) -> str:
@@ -310,45 +314,13 @@ def _write(text: str) -> None:
 def _frame(seen: Sequence[Seen], interval: float, live: bool) -> str:
     """Return one table, drawn over the previous one on a terminal."""
     title = f"{time.strftime('%Y-%m-%d %H:%M:%S')}, every {interval:g} s"
-    rows = [_WATCHED, *(_watched(one.status, one.rates) for one in seen)]
-    if all(_in_redis(one.status) for one in seen):
-        rows = [_WATCHED_IN_REDIS, *(_watched_in_redis(one.status, one.rates) for one in seen)]
-    lines = [title, *table_lines(rows)]
+    lines = [title, *_table(seen, _WATCHED, _WATCHED_IN_REDIS)]
     if not live:
         return "".join(f"{click.unstyle(line)}\n" for line in [*lines, ""])
     room = shutil.get_terminal_size().lines - 1
     if len(lines) > room:
         lines = [*lines[: room - 1], f"and {len(lines) - room + 1} more: make the window higher"]
     return _HOME + "".join(f"{line}{_END_OF_LINE}\n" for line in lines) + _REST
-
-
-def _watched(one: Status, rates: Rates | None) -> tuple[str, ...]:
-    if (told := one.told) is None:
-        return (one.server.name, _state(one), *"-" * 8, one.problem)
-    journal = click.style("failing", fg="red") if told.journal_failing else "ok"
-    return (
-        *(one.server.name, _state(one), _links(one), str(told.clients)),
-        *_rate_cells(rates),
-        *(str(told.mended), journal, _reason(one)),
-    )
-
-
-def _watched_in_redis(one: Status, rates: Rates | None) -> tuple[str, ...]:
-    if (told := one.told) is None:
-        return (one.server.name, _state(one), *"-" * 4, one.problem)
-    commands, _, _, lag = _rate_cells(rates)
-    return (one.server.name, _state(one), _masters(told), str(told.waiting), commands, lag, _reason(one))
-
-
-def _rate_cells(rates: Rates | None) -> tuple[str, str, str, str]:
-    if rates is None:
-        return ("-", "-", "-", "-")
-    return (
-        _rate(rates.commands),
-        _rate(rates.floods_in),
-        _rate(rates.floods_out),
-        "-" if rates.lag_p99 is None else _lag(rates.lag_p99),
-    )
 
 
 def _rate(value: float) -> str:

@@ -129,7 +129,7 @@ def test_what_happens_is_seen_as_it_happens(herd: RunningHerd) -> None:
             connection.ask(b"FOO")
             connection.ask(b"IAMAT kiwi +1+1 %b" % now())
             ann, bob, cid = (one["rates"] for one in json.loads(line)["servers"])
-            if ann and ann["commands"] > 0 and bob["floods_in"] > 0 and bob["floods_out"] > 0:
+            if ann and bob and cid and ann["commands"] > 0 and bob["floods_in"] > 0 and bob["floods_out"] > 0:
                 break
         assert 0 < ann["seconds"] < 10
         assert cid["commands"] == 0

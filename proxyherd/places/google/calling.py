@@ -48,6 +48,17 @@ FRACTION_DIGITS: Final = 12
 may send thousands, which do not fit into a URL."""
 
 
+class HttpRequest(Struct, frozen=True):
+    """A call without its key, which is put where `key_in` says. `judge` returns the outcome for a reply."""
+
+    method: str
+    url: URL
+    key_in: KeyIn
+    judge: Callable[[HttpReply], CallOutcome]
+    headers: Mapping[str, str] = {}
+    body: bytes | None = None
+
+
 class HttpReply(Struct, frozen=True):
     """The reply: an HTTP status below 500 other than 429, and the body, from which the key was removed."""
 
@@ -58,13 +69,7 @@ class HttpReply(Struct, frozen=True):
 class Caller:
     """Calls Google with a key. It can be made anywhere; its session belongs to the event loop of its first call."""
 
-    def __init__(
-        self,
-        places: schema.PlacesSettings,
-        key: str,
-        budget: Spend,
-        watch: Watch,
-    ) -> None:
+    def __init__(self, places: schema.PlacesSettings, key: str, budget: Spend, watch: Watch) -> None:
         self.key: Final = key
         self._places = places
         self._budget = budget
@@ -77,20 +82,8 @@ class Caller:
     def __repr__(self) -> str:
         return "Caller()"
 
-    async def call(
-        self,
-        provider: str,
-        method: str,
-        url: URL,
-        seconds: float,
-        *,
-        key_in: KeyIn,
-        headers: Mapping[str, str] | None = None,
-        body: bytes | None = None,
-        judge: Callable[[HttpReply], CallOutcome],
-    ) -> HttpReply:
-        """Make one call that takes at most so many seconds; the key is added to the parameters. `judge` returns the
-        outcome for a reply.
+    async def call(self, provider: str, request: HttpRequest, seconds: float) -> HttpReply:
+        """Make one call that takes at most so many seconds.
 
         Raises FailedError, and CancelledError if it is cancelled.
         """
@@ -98,9 +91,7 @@ class Caller:
             raise failed("UNKNOWN_ERROR", "no time was left to ask Google Places")
         session = self._open_session()
         try:
-            result = await self._send(
-                session, provider, method, url, seconds, key_in, headers or {}, body, judge
-            )
+            result = await self._send(session, provider, request, seconds)
         except asyncio.CancelledError as error:
             raise error.with_traceback(None) from None
         if isinstance(result, FailedError):
@@ -108,16 +99,7 @@ class Caller:
         return result
 
     async def _send(
-        self,
-        session: aiohttp.ClientSession,
-        provider: str,
-        method: str,
-        url: URL,
-        seconds: float,
-        key_in: KeyIn,
-        headers: Mapping[str, str],
-        body: bytes | None,
-        judge: Callable[[HttpReply], CallOutcome],
+        self, session: aiohttp.ClientSession, provider: str, asked: HttpRequest, seconds: float
     ) -> HttpReply | FailedError:
         """Make one call. It returns failures instead of raising them: a traceback from here would show who
         holds the key.
@@ -138,12 +120,13 @@ class Caller:
 
         began = time.monotonic()
         outcome: CallOutcome = "abandoned"
+        by_query = asked.key_in == "query"
         try:
             async with session.request(
-                method,
-                url.extend_query(key=self.key) if key_in == "query" else url,
-                headers={**headers, "X-Goog-Api-Key": self.key} if key_in == "header" else headers,
-                data=body,
+                asked.method,
+                asked.url.extend_query(key=self.key) if by_query else asked.url,
+                headers=asked.headers if by_query else {**asked.headers, "X-Goog-Api-Key": self.key},
+                data=asked.body,
                 allow_redirects=False,
                 middlewares=(recorded,),
                 timeout=aiohttp.ClientTimeout(total=seconds, ceil_threshold=float("inf")),  # else rounded up
@@ -153,7 +136,7 @@ class Caller:
                     return failure
                 received = await _read(response, self._places.max_answer_bytes)
                 reply = HttpReply(response.status, self._scrub.sub(b"***", received))
-                outcome = judge(reply)
+                outcome = asked.judge(reply)
                 return reply
         except Exception as error:  # noqa: BLE001 — any of them may carry the URL
             outcome, failure = _failure(error, seconds)

@@ -16,9 +16,10 @@ from yarl import URL
 
 from proxyherd.config import schema
 from proxyherd.places.answers import Answer, NonsenseError, made_here, plain_word
-from proxyherd.places.google.calling import Caller, coordinate
+from proxyherd.places.google.calling import Caller, HttpReply, HttpRequest, coordinate
 from proxyherd.places.google.old import NEW_PATH, base, refused
 from proxyherd.places.query import Query
+from proxyherd.places.watch import CallOutcome
 
 _HOST: Final = "https://places.googleapis.com"
 
@@ -34,6 +35,10 @@ _PRICE_LEVELS: Final = {
 }
 
 
+def _judge(reply: HttpReply) -> CallOutcome:
+    return "answered" if reply.status == 200 else "denied"
+
+
 class GoogleNew:
     """The provider `google-new`."""
 
@@ -43,10 +48,7 @@ class GoogleNew:
         self._caller = caller
         self._url = URL(base(places, _HOST) + NEW_PATH)
         self._language = {} if places.language is None else {"languageCode": places.language}
-        self._headers = {
-            "Content-Type": "application/json",
-            "X-Goog-FieldMask": places.field_mask,
-        }
+        self._headers = {"Content-Type": "application/json", "X-Goog-FieldMask": places.field_mask}
 
     def widened(self, query: Query) -> Query:
         """Return the query itself: Google applies the bound, and surplus results would be sent for nothing."""
@@ -63,16 +65,8 @@ class GoogleNew:
             "maxResultCount": query.most,
             **self._language,
         }
-        reply = await self._caller.call(
-            self.name,
-            "POST",
-            self._url,
-            seconds,
-            key_in="header",
-            headers=self._headers,
-            body=msgspec.json.encode(asked),
-            judge=lambda reply: "answered" if reply.status == 200 else "denied",
-        )
+        request = HttpRequest("POST", self._url, "header", _judge, self._headers, msgspec.json.encode(asked))
+        reply = await self._caller.call(self.name, request, seconds)
         if reply.status != 200:
             return _refusal(reply.status, reply.body)
         return await self._caller.read(partial(translate, most=query.most), reply.body)

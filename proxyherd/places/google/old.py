@@ -14,7 +14,7 @@ from yarl import URL
 from proxyherd.config import schema
 from proxyherd.places.answers import MOST_RESULTS, Answer, no_results, read_answer
 from proxyherd.places.failures import FailedError
-from proxyherd.places.google.calling import Caller, HttpReply, coordinate
+from proxyherd.places.google.calling import Caller, HttpReply, HttpRequest, coordinate
 from proxyherd.places.query import Query
 from proxyherd.places.watch import CallOutcome
 
@@ -68,7 +68,7 @@ class Google:
         if "." in radius:
             radius = radius.rstrip("0").rstrip(".")
         url = self._url.with_query(location=location, radius=radius, **self._language)
-        reply = await self._caller.call(self.name, "GET", url, seconds, key_in="query", judge=_judge)
+        reply = await self._caller.call(self.name, HttpRequest("GET", url, "query", _judge), seconds)
         if reply.status != 200:
             return refused(reply.status)
         answer = await self._caller.read(read_answer, reply.body)

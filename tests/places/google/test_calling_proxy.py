@@ -13,7 +13,7 @@ from yarl import URL
 
 from proxyherd.config import herd_file, schema
 from proxyherd.places.failures import FailedError
-from proxyherd.places.google.calling import Caller
+from proxyherd.places.google.calling import Caller, HttpRequest
 
 KEY = "AIzaSyTheKeyOfATestWhichNobodyHasEverHad0"
 GOOGLE = URL("https://maps.googleapis.com/maps/api/place/nearbysearch/json?location=34,-118")
@@ -50,7 +50,7 @@ async def call(proxy: str | None) -> tuple[str, Ledger]:
     caller = Caller(schema.PlacesSettings(proxy=proxy), KEY, ledger, ledger)
     try:
         with pytest.raises(FailedError) as failure:
-            await caller.call("google", "GET", GOOGLE, 2.0, key_in="query", judge=lambda _: "answered")
+            await caller.call("google", HttpRequest("GET", GOOGLE, "query", lambda _: "answered"), 2.0)
     finally:
         await caller.close()
     return failure.value.answer.body.decode(), ledger
