@@ -128,7 +128,7 @@ class _Display:
         try:
             sys.stdout.write(text)
             sys.stdout.flush()
-        except BrokenPipeError:  # whoever read it has gone, and the tables still are to be kept equal
+        except BrokenPipeError:  # the reader has left, but the tables must still be kept equal
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -44,7 +44,7 @@ def verify(ctx: click.Context, name: str | None, folder: Path | None) -> None:
         try:
             found = journals.verify(path)
         except FileNotFoundError:
-            continue  # a rewrite has come by, and what it held stands in a snapshot
+            continue  # a rewrite has replaced this file by a snapshot
         except OSError as error:
             raise Misconfigured(f"{path}: {error.strerror}; see who may read it") from error
         damaged += found.damaged

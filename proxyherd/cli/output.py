@@ -44,7 +44,7 @@ def _irreplaceable(path: Path) -> int | None:
         there = path.stat()
     except FileNotFoundError:
         return None
-    for descriptor in (1, 2):  # as /dev/stdout; it may be a file to which others append
+    for descriptor in (1, 2):  # such as /dev/stdout; it may be a file to which others append
         with suppress(OSError):
             if os.path.samestat(there, os.fstat(descriptor)):
                 return os.dup(descriptor)

@@ -143,7 +143,7 @@ class Link:
                 self.more = len(lines) >= most
                 self._live(lines, events)
             elif self.state is not State.CLOSED:
-                self.more = True  # the handshake goes on in what was not asked for yet
+                self.more = True  # the handshake continues in bytes that are already here
         except Misspoken as error:
             self.close(str(error))
         return events

@@ -253,7 +253,7 @@ async def _end(herd: GradedHerd) -> None:
     logs = herd.logs()
     clients = {new_client(): server for server in _with_company(herd)}
     when = time.time_ns()
-    # Two reports at once: one update alone ends also where whatever differs from what is held passes for news.
+    # Two reports at once: with one report, the flood would also end if a server took every different line for news.
     await asyncio.gather(
         *(server.report(client, spelled(when), b"+1+1") for client, server in clients.items()),
         *(

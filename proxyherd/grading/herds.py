@@ -246,7 +246,7 @@ class GradedHerd:
             wait = min(0.5, seconds)
             known = await asyncio.gather(*(_holds(other, lines[server], wait) for server, other in pairs))
             pairs = {pair for pair, holds in zip(pairs, known, strict=True) if not holds}
-            if pairs:  # whoever answers at once and wrongly is not asked without a pause
+            if pairs:  # don't ask again without a pause if a server answers at once but wrongly
                 await asyncio.sleep(min(0.05, seconds))
         self.deaf = pairs
 

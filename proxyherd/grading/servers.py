@@ -70,7 +70,7 @@ async def until(condition: Callable[[], Awaitable[bool]], seconds: float) -> boo
     """Wait for a condition; return whether it became true in time."""
     deadline, pause = clock() + seconds, 0.005
     while True:
-        # Whoever is slow to answer, or was slow to be asked, is asked once at the deadline or after.
+        # A server that is slow to answer, or was asked late, is asked once at the deadline or after.
         asked = clock()
         if await condition():
             return True

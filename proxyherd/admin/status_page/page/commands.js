@@ -1,4 +1,4 @@
-// The table of the latest commands, newest first: to be filtered, and paused.
+// The table of the latest commands, newest first. It can be filtered and paused.
 
 import { byId, element, number, setText } from "/words.js";
 

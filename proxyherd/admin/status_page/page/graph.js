@@ -58,7 +58,7 @@ export class Graph {
     const [nameX, nameY] = crowded
       ? [x + out * 1.3 * Math.cos(angle), y + 4 + out * 0.9 * Math.sin(angle)]
       : [x, y + (below ? radius : -radius)];
-    // In ems: on a narrow page letters are larger.
+    // In ems, because letters are larger on a narrow page.
     const [nameDown, figureDown] = crowded ? ["0", "1.1em"] : below ? ["1.1em", "2.4em"] : ["-1.5em", "-0.5em"];
     const figure = drawing("text", { class: "figure", x: nameX, y: nameY, dy: figureDown });
     node.append(drawing("circle", { cx: x, cy: y, r: radius }), drawing("text", { x: nameX, y: nameY, dy: nameDown }, name), figure);
@@ -81,12 +81,12 @@ export class Graph {
     setAttribute(node, "aria-pressed", String(server.name === chosen));
     const rate = server.known ? `${number(server.rates.answered)}/s` : "unknown";
     setText(figure, server.known && !server.ready ? `not ready, ${rate}` : rate);
-    // What changes each second would be read aloud each second to whom stands there; details have the figures.
+    // A screen reader would read figures aloud each time they change, every second; the details have them.
     setAttribute(node, "aria-label", `${server.name}: ${state.replace("-", " ")}`);
   }
 }
 
-// Neighbours stand near one another: two servers change places for as long as that makes all links together shorter.
+// Neighbours are placed near one another: two servers change places as long as this shortens all links together.
 function arranged({ servers, edges }) {
   const order = servers.map((one) => one.name);
   if (order.length > 60) return order;

@@ -1,4 +1,4 @@
-// The stream of events: says when it is lost, and connects again, for ever.
+// The stream of events: reports when it is lost, and connects again, forever.
 
 const SILENT_MS = 5000; // an update comes every second
 const AGAIN_MS = 2000;

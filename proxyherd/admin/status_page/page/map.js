@@ -1,4 +1,4 @@
-// The map: a coastline, how many clients are where, and reports as they come. Equirectangular.
+// The map: a coastline, the numbers of clients by cell, and new reports. Equirectangular.
 
 import { number, setText } from "/words.js";
 

@@ -1,5 +1,5 @@
-// The status page: hands what the server sends to those who show it. All text is set as text, never as markup: client
-// IDs come from strangers.
+// The status page: passes the server's updates to the parts that show them. All text is set as text, never as markup,
+// because client IDs come from strangers.
 
 import { connect } from "/live.js";
 import { Graph } from "/graph.js";
@@ -83,7 +83,7 @@ function showDetails() {
   if (byId("details").textContent !== words) byId("details").textContent = words;
 }
 
-// Screen readers hear of servers and links that change, and of nothing else.
+// Screen readers read only changes of servers and links.
 function tellChanges(before, now) {
   if (!before) return;
   const state = (one) => (one.known ? (one.ready ? "ready" : one.reason) : "unknown");

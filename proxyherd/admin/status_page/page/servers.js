@@ -1,4 +1,4 @@
-// The table of servers, a row each, with the course of the last minute.
+// The table of servers: a row for each, with a curve of the last minute.
 
 import { drawing, duration, element, number, setAttribute, setText } from "/words.js";
 
@@ -65,7 +65,7 @@ function showRow(row, server, time, isChosen) {
   row.time = time;
 }
 
-// What is unknown, null, is a gap.
+// An unknown value, null, is a gap.
 function draw(spark, value) {
   spark.values.push(value);
   if (spark.values.length > POINTS) spark.values.shift();

@@ -1,4 +1,4 @@
-// How figures are spelled, and how elements are made.
+// Formats figures, and makes elements.
 
 export const byId = (id) => document.getElementById(id);
 
@@ -26,7 +26,7 @@ export function drawing(name, attributes = {}, text = null) {
   return made;
 }
 
-// What did not change is left alone, so that nothing is laid out, or read aloud, for nothing.
+// Unchanged elements are left alone, so that nothing is laid out or read aloud without need.
 export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
