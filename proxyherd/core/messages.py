@@ -72,6 +72,11 @@ class Whatsat(Struct, frozen=True, gc=False):
     radius: bytes
     most: int
 
+    @property
+    def asks_places(self) -> bool:
+        """Whether there is anything to ask for: neither the radius nor the maximum is 0."""
+        return self.most > 0 and self.radius.strip(b"0.") != b""
+
 
 class Entry(Struct, frozen=True, gc=False):
     """The herd's latest report of one client: the whole AT line without LF, and its time in nanoseconds."""

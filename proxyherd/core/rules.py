@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import repeat
 from operator import attrgetter
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from proxyherd.config.schema import Limits
 from proxyherd.core.framing import Overlong
@@ -34,6 +34,15 @@ from proxyherd.core.messages import (
     word,
 )
 from proxyherd.core.reply import Reply
+
+_NO_PLACES: Final = b"""
+{
+   "html_attributions": [],
+   "results": [],
+   "status": "ZERO_RESULTS"
+}
+"""
+"""What stands behind the AT line where no places are asked for, in Google's layout."""
 
 Judged: TypeAlias = Report | Whatsat | Reply
 """A report to store, a query to look up, or a reply that does not depend on what is stored."""
@@ -102,11 +111,15 @@ def not_stored(report: Report, line: bytes, held: Entry | None) -> Reply:
 
 
 def find(question: Reply, line: bytes, held: Entry | None) -> None:
-    """Put what is remembered of its client into a query."""
+    """Complete a query with what is remembered of its client. It has its answer then, unless it asks for places."""
+    assert question.whatsat is not None
     if held is None:
         question.outcome, question.answer = "unknown", invalid(line)
-    else:
+    elif question.whatsat.asks_places:
         question.outcome, question.entry = "found", held
+    else:
+        question.outcome, question.status, question.entry = "answered", "ZERO_RESULTS", held
+        question.answer = held.line + _NO_PLACES
 
 
 def refuse(reply: Reply, line: bytes) -> None:

@@ -240,11 +240,18 @@ class Turn:
 
     def _answer(self, one: Said) -> None:
         """Let a client have the answers that are there."""
-        client, reports = one.client, one.reports[: one.stored]
-        stored = [Reply("iamat", "stored", report.line) for report in reports]
-        client.owe(zip(one.lines, (*stored, *one.replies), strict=True))
+        client, replies = one.client, one.replies
+        if one.stored:
+            stored = [Reply("iamat", "stored", report.line) for report in one.reports[: one.stored]]
+            replies = [*stored, *replies]
+        answers = [reply.answer for reply in replies]
+        if None not in answers and not client.owed:
+            client.answer(cast("list[bytes]", answers))
+            self._tell(client, [*zip(one.lines, replies, strict=True)])
+            return
+        client.owe(zip(one.lines, replies, strict=True))
         for reply in one.replies:
-            if reply.entry is not None:
+            if reply.answer is None and reply.entry is not None:
                 self._questions.add(client, reply)
         self._tell(client, client.release())
 

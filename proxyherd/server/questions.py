@@ -102,8 +102,7 @@ class Questions(Generic[Who]):
             answer = no_results("UNKNOWN_ERROR", "this server cannot ask Places; its log says why")
         else:
             outcome = answer.status if answer.status in STATUSES else "OTHER"
-            if query.metres and query.most:  # else nobody was asked
-                self._observer.places.asked(places.name, answer.status, outcome, time.monotonic() - began)
+            self._observer.places.asked(places.name, answer.status, outcome, time.monotonic() - began)
         reply.outcome, reply.status, reply.results = "answered", answer.status, answer.results
         reply.answer = reply.entry.line + b"\n" + answer.body + b"\n"
         answered(client)

@@ -6,9 +6,10 @@ import pytest
 
 from proxyherd.config.schema import Limits
 from proxyherd.core.framing import Overlong
-from proxyherd.core.messages import Entry, Report, Whatsat
+from proxyherd.core.messages import Entry, Report, Whatsat, parse_question
 from proxyherd.core.reply import Reply
 from proxyherd.core.rules import Rules, find, not_stored, refuse
+from proxyherd.places.answers import no_results
 
 SECOND = 10**9
 
@@ -113,12 +114,34 @@ def test_what_is_held_and_too_old_is_as_good_as_not_held() -> None:
     assert not for_ever.is_too_old(0)
 
 
+def query(line: bytes) -> Reply:
+    return Reply("whatsat", "waiting", None, parse_question(line))
+
+
 def test_a_question_knows_what_was_found_and_one_without_room_is_refused() -> None:
     line, entry = b"WHATSAT kiwi 10 5", Entry(taken().line, 5 * SECOND)
-    found, unknown, refused = (Reply("whatsat", "waiting") for _ in range(3))
+    found, unknown, refused = (query(line) for _ in range(3))
     find(found, line, entry)
     find(unknown, line, None)
     refuse(refused, line)
     assert (found.outcome, found.answer, found.entry) == ("found", None, entry)
     assert (unknown.outcome, unknown.answer, unknown.entry) == ("unknown", b"? " + line, None)
     assert (refused.outcome, refused.answer) == ("refused", b"? " + line)
+
+
+@pytest.mark.parametrize("wanted", [b"0 5", b"0.000 5", b"00 5", b"10 0", b"0 0"])
+def test_a_question_that_asks_for_no_places_has_its_answer_at_once(wanted: bytes) -> None:
+    line, entry = b"WHATSAT kiwi " + wanted, Entry(taken().line, 5 * SECOND)
+    reply = query(line)
+    find(reply, line, entry)
+    assert (reply.outcome, reply.status, reply.results) == ("answered", "ZERO_RESULTS", 0)
+    assert reply.answer == entry.line + b"\n" + no_results("ZERO_RESULTS").body + b"\n"
+    assert reply.entry == entry, "the log has its AT line alone"
+
+
+@pytest.mark.parametrize("wanted", [b"0.001 1", b"50 20", b"010 1"])
+def test_a_question_that_asks_for_places_waits_for_them(wanted: bytes) -> None:
+    line = b"WHATSAT kiwi " + wanted
+    reply = query(line)
+    find(reply, line, Entry(taken().line, 5 * SECOND))
+    assert (reply.outcome, reply.answer) == ("found", None)

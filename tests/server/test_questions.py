@@ -204,20 +204,6 @@ def test_an_answer_is_the_at_line_and_the_places_and_is_counted_once(run: Run) -
     run(body)
 
 
-@pytest.mark.parametrize(("radius", "most"), [(b"0", 5), (b"0.000", 5), (b"10", 0), (b"0", 0)])
-def test_a_query_that_wants_nothing_is_counted_nowhere(radius: bytes, most: int, run: Run) -> None:
-    async def body(asked: Asked) -> None:
-        asked.provider.status = "ZERO_RESULTS"
-        reply = asked.add(Client(), radius=radius, most=most)
-        await asked.turn()
-        await asked.answer()
-        assert reply.outcome == "answered"
-        assert asked.counted() == {}
-        assert asked.logged("places") == []
-
-    run(body)
-
-
 def test_a_status_that_nobody_knows_is_counted_as_other(run: Run) -> None:
     async def body(asked: Asked) -> None:
         asked.provider.status = "NEWS_OF_GOOGLES"

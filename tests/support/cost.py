@@ -173,7 +173,7 @@ class Core:
         self.commands("a first report", reports, "stored")
         self.commands("a later report", [report(client, 2) for client in range(CLIENTS)], "stored")
         self.commands("a stale report", reports, "stale")
-        self.commands("a question", [question(client) for client in range(CLIENTS)], "found")
+        self.commands("a question", [question(client) for client in range(CLIENTS)], "answered")
         self.commands("an invalid line", [invalid(client) for client in range(CLIENTS)], "invalid")
         self.heard("a neighbour's update", updates(3), CLIENTS)
         self.heard("a neighbour's update that is no news", updates(3), 0)

@@ -48,7 +48,7 @@ def iamat(client: bytes, time: int) -> bytes:
 
 
 def whatsat(client: bytes) -> bytes:
-    return b"WHATSAT %b 0 0" % client
+    return b"WHATSAT %b 10 5" % client
 
 
 class Asker:

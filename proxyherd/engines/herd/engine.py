@@ -214,7 +214,7 @@ class HerdEngine:
         given_up, self._given_up = dict.fromkeys(self._given_up), []
         done = [(client, reply) for client, line, reply in looked_up if not self._waits(client, line, reply)]
         settled.clients = dict.fromkeys(client for client, _ in done)
-        settled.found = [(client, reply) for client, reply in done if reply.entry is not None]
+        settled.found = [(client, reply) for client, reply in done if reply.answer is None]
         settled.given_up = [(client, "server stops") for client in given_up]
 
     @property
@@ -281,4 +281,5 @@ class HerdEngine:
             return
         assert reply.whatsat is not None
         again = self._node.look_up(reply.whatsat, line)
-        reply.outcome, reply.answer, reply.entry = again.outcome, again.answer, again.entry
+        reply.outcome, reply.answer = again.outcome, again.answer
+        reply.entry, reply.status = again.entry, again.status

@@ -59,7 +59,7 @@ class Outcomes:
         for (client, asked, line), value in zip(wishes, values, strict=True):
             held = layout.entry(value) if value is not None else None
             find(asked, line, self._rules.remembered(held))
-            if asked.entry is not None:
+            if asked.answer is None:
                 self._found.append((client, asked))
             self._settled[client] = None
 

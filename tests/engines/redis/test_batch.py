@@ -11,7 +11,7 @@ from fake_redis import words
 from proxyherd.config.herd_file import Address
 from proxyherd.config.schema import Limits, RedisSettings
 from proxyherd.core.engine import Client, Settled
-from proxyherd.core.messages import invalid
+from proxyherd.core.messages import Whatsat, invalid
 from proxyherd.core.rules import Rules
 from proxyherd.engines.redis import layout
 from proxyherd.engines.redis.batch import Asked, Batch, Failed, Wish
@@ -52,7 +52,8 @@ def report(client: bytes, line: bytes = b"r", expires: bytes = b"", asker: Clien
 
 
 def question(client: bytes, line: bytes = b"q", asker: Client | None = None) -> Wish:
-    return cast("Client", asker), Asked("whatsat", "waiting", key=spell_key(client)), line
+    asked = Asked("whatsat", "waiting", None, Whatsat(client, b"10", 5), key=spell_key(client))
+    return cast("Client", asker), asked, line
 
 
 def sent(batch: Batch) -> tuple[list[list[bytes]], int]:
