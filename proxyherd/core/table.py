@@ -106,8 +106,8 @@ class Table:
     def advance(
         self, client: bytes, entry: Entry, room: Room, too_old: Callable[[Entry], bool] | None = None
     ) -> Entry | Literal[False] | None:
-        """Store an entry if it is later than the present one and there is room for it. Return the present one, or None if
-        there was none, or False if the entry was not stored. A present entry that is too old counts as none.
+        """Store an entry if it is later than the present one and there is room for it. Return the entry that it replaced,
+        None if there was none, or False if it was not stored. A present entry that is too old counts as none.
         """
         leaf = self._known.get(client)
         if leaf is None:
@@ -132,8 +132,8 @@ class Table:
     def admit(
         self, client: bytes, entry: Entry, room: Room, too_old: Callable[[Entry], bool] | None = None
     ) -> bool | None:
-        """Store an entry if it is greater in the total order than the present one. Return True if it was stored, and None
-        if there is no room for it. A present entry that is too old counts as none.
+        """Store an entry if it is greater in the total order than the present one. Return whether it was stored, or None
+        if there was no room for it. A present entry that is too old counts as none.
         """
         leaf = self._known.get(client)
         if leaf is None:
