@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from aiohttp import hdrs, web
-from multidict import CIMultiDictProxy
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
@@ -31,10 +30,9 @@ from proxyherd.admin.status_page.state import write_state
 from proxyherd.config.herd_file import Herd
 from proxyherd.config.schema import AdminSettings
 from proxyherd.core.table import Table
+from proxyherd.net import http
 from proxyherd.telemetry.observer import Observer
 
-_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
-_HOST: Final = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]*)(?::[0-9]{1,5})?", re.IGNORECASE)
 _PAGE: Final = Path(status_page.__file__).parent / "page"
 _TYPES: Final = {
     ".html": "text/html",
@@ -97,7 +95,7 @@ def make_app(
     pages = _Pages(configured, watch)
     app.router.add_get("/state", pages.state)
     app.router.add_get("/events", pages.events)
-    app.on_shutdown.append(pages.end)
+    app.on_shutdown.append(lambda _: watch.end())
     return app
 
 
@@ -154,10 +152,6 @@ class _Pages:
                 request.transport.abort()  # nothing is left to send, and the viewer may not read
         return response
 
-    async def end(self, _: web.Application) -> None:
-        """Disconnect all viewers."""
-        await self._watch.end()
-
     def _withheld(self, request: web.Request) -> str:
         """Return why the asker may not see commands and positions; "" if it may."""
         positions = self._configured.positions
@@ -183,7 +177,6 @@ def _guard(hosts: Iterable[str], failed: Callable[[str, Exception], None]) -> An
     """Return the middleware before every handler: it checks Host and method, and answers failures without a
     traceback.
     """
-    allowed = _LOOPBACK | {host.lower() for host in hosts}
 
     @web.middleware
     async def guard(
@@ -191,7 +184,8 @@ def _guard(hosts: Iterable[str], failed: Callable[[str, Exception], None]) -> An
     ) -> web.StreamResponse:
         if isinstance(request.protocol, AdminConnection):
             request.protocol.has_asked()
-        if not _is_allowed(request.headers, allowed):
+        asked = request.headers.getall(hdrs.HOST, [])
+        if len(asked) != 1 or not http.accepts(asked[0], hosts):
             text = "This Host is not served here; add it to hosts in [admin] of the herd's file.\n"
             return web.Response(status=403, text=text, headers=HEADERS)
         if request.method not in {"GET", "HEAD"}:
@@ -208,10 +202,3 @@ def _guard(hosts: Iterable[str], failed: Callable[[str, Exception], None]) -> An
         return response
 
     return guard
-
-
-def _is_allowed(headers: CIMultiDictProxy[str], allowed: Iterable[str]) -> bool:
-    """Whether there is exactly one Host, and it is one of these, with or without a port."""
-    hosts = headers.getall(hdrs.HOST, [])
-    match = _HOST.fullmatch(hosts[0]) if len(hosts) == 1 else None
-    return match is not None and (match[1].lower() in allowed or hosts[0].lower() in allowed)

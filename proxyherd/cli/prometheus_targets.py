@@ -17,9 +17,7 @@ import click
 from proxyherd.cli.common import Misconfigured, config_option, examples, load_herd
 from proxyherd.cli.output import open_output
 from proxyherd.config.herd_file import Address, Herd, Server
-
-LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
-"""Hosts that the admin port always accepts."""
+from proxyherd.net import http
 
 _MODE = 0o644  # Prometheus runs as a user of its own
 
@@ -112,19 +110,13 @@ def target(server: Server, host: str | None, served: Iterable[str]) -> Address:
             f"{wildcards[0]} is every address of its host, and none to ask: say which with "
             f"--host {server.name}=HOST, and put HOST into hosts of [admin]"
         )
-    allowed = [address for address in there if is_served(address, served)]
+    allowed = [address for address in there if http.accepts(str(address), served)]
     if not allowed:
         raise _NoTargetError(
             f"at {there[0]} Prometheus would be answered with 403: add {json.dumps(_host(there[0]))} to hosts of "
             f"[admin], and restart {server.name}"
         )
     return min(allowed, key=lambda address: address.is_loopback)
-
-
-def is_served(address: Address, served: Iterable[str]) -> bool:
-    """Whether the admin port accepts this address as Host."""
-    names = LOOPBACK | {name.lower() for name in served}
-    return _host(address).lower() in names or str(address).lower() in names
 
 
 def _host(address: Address) -> str:

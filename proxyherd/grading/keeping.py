@@ -126,7 +126,7 @@ class Started:
         for pid in family - processes.group(process.pid, family):
             processes.send(pid, self._how)
         _signal_group(process, self._how)
-        if not await until(lambda: _ended_async(process), END_SECONDS):
+        if not await until(lambda: _ended(process), END_SECONDS):
             _signal_group(process, signal.SIGKILL)
         self._forget(server)
         for pid in family & self._descendants():
@@ -251,13 +251,13 @@ class Commanded:
     async def lose(self, server: GradedServer) -> None:
         if problem := await _run(self._lose, server, self._environ):
             raise NotSeen(problem)
-        if not await until(lambda: _is_away(server), END_SECONDS):
+        if not await until(lambda: not _answers(server), END_SECONDS):
             raise NotSeen(f"{server.name} still takes connections after: {self._lose}")
 
     async def regain(self, server: GradedServer) -> None:
         if problem := await _run(self._regain, server, self._environ):
             raise StartError(problem)
-        if await until(lambda: _listens(server), START_SECONDS):
+        if await until(lambda: _answers(server), START_SECONDS):
             return
         raise StartError(f"{server.name} takes no connection {START_SECONDS:g} s after: {self._regain}")
 
@@ -304,18 +304,6 @@ def _answers(server: GradedServer) -> bool:
             return True
     except (OSError, UnicodeError):
         return False
-
-
-async def _listens(server: GradedServer) -> bool:
-    return _answers(server)
-
-
-async def _is_away(server: GradedServer) -> bool:
-    return not _answers(server)
-
-
-async def _ended_async(process: subprocess.Popen[bytes]) -> bool:
-    return _ended(process)
 
 
 def _ended(process: subprocess.Popen[bytes]) -> bool:

@@ -66,13 +66,14 @@ def clock() -> float:
     return asyncio.get_running_loop().time()
 
 
-async def until(condition: Callable[[], Awaitable[bool]], seconds: float) -> bool:
+async def until(condition: Callable[[], bool | Awaitable[bool]], seconds: float) -> bool:
     """Wait for a condition; return whether it became true in time."""
     deadline, pause = clock() + seconds, 0.005
     while True:
         # A server that is slow to answer, or was asked late, is asked once at the deadline or after.
         asked = clock()
-        if await condition():
+        holds = condition()
+        if holds if isinstance(holds, bool) else await holds:
             return True
         if asked >= deadline:
             return False

@@ -8,7 +8,11 @@ twentieth of a second.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from typing import Final
 
+_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
+_host = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]*)(?::[0-9]{1,5})?", re.IGNORECASE).fullmatch
 _status = re.compile(rb"HTTP/1\.[01] ([0-9]{3})\b").match
 
 
@@ -23,3 +27,10 @@ def parse_answer(answer: bytes) -> tuple[int, bytes] | None:
     head, end, body = answer.partition(b"\r\n\r\n")
     status = _status(head)
     return (int(status[1]), body) if status is not None and end else None
+
+
+def accepts(host: str, configured: Iterable[str]) -> bool:
+    """Whether an admin port accepts this Host, with or without a port: one of loopback's, or a configured one."""
+    match = _host(host)
+    names = _LOOPBACK | {name.lower() for name in configured}
+    return match is not None and not names.isdisjoint({match[1].lower(), host.lower()})

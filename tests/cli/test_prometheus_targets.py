@@ -6,13 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from aiohttp import hdrs
 from click.testing import CliRunner, Result
-from multidict import CIMultiDict, CIMultiDictProxy
 
 from proxyherd import cli
-from proxyherd.admin import app as admin
-from proxyherd.cli import prometheus_targets as scraping
 from proxyherd.config import herd_file
 
 ROOT = Path(__file__).parents[2]
@@ -115,28 +111,6 @@ def test_loopback_in_a_herd_of_several_hosts_is_a_warning(tmp_path: Path) -> Non
     )
     assert (result.exit_code, targets(result.stdout)) == (0, ["127.0.0.1:10200"])
     assert "only a Prometheus on the same host reaches Ann" in result.stderr
-
-
-@pytest.mark.parametrize(
-    "address",
-    [
-        "127.0.0.1",
-        "127.0.0.2",
-        "localhost",
-        "LOCALHOST",
-        "::1",
-        "10.0.0.3",
-        "fd00::3",
-        "one.example.com",
-        "two",
-    ],
-)
-def test_command_and_admin_port_agree_on_who_is_served(address: str) -> None:
-    hosts = ["10.0.0.3", "[fd00::3]", "One.example.com", "two:10200"]
-    at = herd_file.Address(address, 10200)
-    headers = CIMultiDictProxy(CIMultiDict({hdrs.HOST: str(at)}))
-    allowed = admin._LOOPBACK | {host.lower() for host in hosts}
-    assert scraping.is_served(at, hosts) == admin._is_allowed(headers, allowed)
 
 
 def test_who_reads_the_old_list_reads_it_whole_while_a_new_one_is_written(tmp_path: Path) -> None:

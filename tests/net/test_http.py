@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxyherd.net.http import parse_answer, request
+from proxyherd.net.http import accepts, parse_answer, request
 
 
 def test_a_request_asks_for_plain_bytes_until_the_end() -> None:
@@ -39,3 +39,19 @@ def test_an_answer_is_a_status_and_whatever_is_behind_the_head(head: bytes, body
 )
 def test_anything_else_is_none(answer: bytes) -> None:
     assert parse_answer(answer) is None
+
+
+@pytest.mark.parametrize(
+    ("host", "is_accepted"),
+    [
+        *((host, True) for host in ("127.0.0.1", "localhost", "LOCALHOST", "[::1]", "10.0.0.3", "[FD00::3]")),
+        *((host, True) for host in ("one.example.com", "two:10200", "localhost:1", "[::1]:65535")),
+        *(
+            (host, False)
+            for host in ("", "127.0.0.2", "::1", "two", "two:10201", "evil.example", "[fd00::4]")
+        ),
+        *((host, False) for host in ("localhost:", "localhost:1:2", "localhost:123456", "x[::1]", "[::1]x")),
+    ],
+)
+def test_an_admin_port_accepts_loopbacks_hosts_and_configured_ones(host: str, is_accepted: bool) -> None:
+    assert accepts(host, ["10.0.0.3", "[fd00::3]", "One.example.com", "two:10200"]) == is_accepted

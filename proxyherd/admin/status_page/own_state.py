@@ -40,11 +40,6 @@ class OwnState:
         self._began = time.monotonic()
         self._kept: ServerState | None = None
 
-    @property
-    def life(self) -> str:
-        """A value that changes with each start of the server."""
-        return self._life
-
     def state(self) -> ServerState:
         """Return the state, without commands."""
         uptime = time.monotonic() - self._began
