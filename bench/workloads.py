@@ -115,7 +115,7 @@ _FIVE_OPEN: Final = {500: (0.75, 0.9), 2_000: (0.65, 0.75), 5_000: (0, 0), 20_00
 def _open(rate: int, servers: str, goals: tuple[float, float]) -> Workload:
     plural = "" if servers == "one" else "s, CPU of all of them"
     return Workload(
-        f"IAMAT by themselves, {rate:,} a second on average, {OPEN_CONNECTIONS} connections, {servers} server{plural}",
+        f"IAMAT at random times, {rate:,} a second on average, {OPEN_CONNECTIONS} connections, {servers} server{plural}",
         partial(drive, rate=rate, connections=OPEN_CONNECTIONS),
         edges=() if servers == "one" else FIVE,
         share=rate * _OPEN_SECONDS / COMMANDS,
@@ -236,8 +236,8 @@ WORKLOADS: Final = {
 """By the name they are asked for with."""
 
 QUICK: Final = (
-    *("one 50x1", "one 50x32", "one open 500", "one open 20000", "invalid 50x32", "gazetteer 10 km"),
-    *("five 10x1", "five open 500", "five open 20000", "propagation 2000"),
+    *("one 50x1", "one 50x32", "one open 500", "invalid 50x32", "gazetteer 10 km"),
+    *("five 10x1", "five open 500", "propagation 2000"),
     *("connections 100", "connections 1000", "clients 1000", "clients 10000"),
     *(f"{graph} {servers}" for graph in GRAPHS for servers in (2, 5)),
 )

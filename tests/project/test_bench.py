@@ -71,6 +71,18 @@ def loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
         assert native.missing() == ""
 
 
+def test_without_a_compiler_the_load_says_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("native._FOLDER", tmp_path)
+    monkeypatch.setattr("native.library", native.library.__wrapped__)
+    monkeypatch.setenv("CC", "no-such-compiler")
+    assert "no C compiler is installed; apt-get install" in native.missing()
+    monkeypatch.setenv("CC", "false")
+    assert native.missing().endswith("false fails")
+    assert list(tmp_path.iterdir()) == []
+
+
 WRONG = """
 import asyncio, sys
 sys.path.insert(0, {bench!r})
