@@ -16,7 +16,8 @@ from typing import Any
 import click
 
 from proxyherd.cli.common import Misconfigured, default_gazetteer, examples
-from proxyherd.places.gazetteer.file import Gazetteer
+from proxyherd.places.gazetteer.file import DamagedError, File, OutdatedError
+from proxyherd.places.gazetteer.provider import Gazetteer
 from proxyherd.places.key import KEY_VARIABLE, checked, read_key
 from proxyherd.server.supervision import raise_descriptor_limit
 from proxyherd.standin.app import Faults, Served, Simulator
@@ -115,11 +116,21 @@ def places_sim(
 
     faults = _faults(wanted)
     file = gazetteer or default_gazetteer()
+    _check_gazetteer(file)
     raise_descriptor_limit()
     simulator = Simulator(
         Gazetteer(file), key=key, faults=faults, seed=seed, on_served=None if quiet else _Printer()
     )
-    _run(simulator, address, file)
+    _run(simulator, address)
+
+
+def _check_gazetteer(file: Path) -> None:
+    try:
+        File(file)
+    except (OutdatedError, DamagedError) as error:
+        raise Misconfigured(str(error)) from error
+    except OSError as error:
+        raise Misconfigured(f"{file}: {error.strerror}; run: proxyherd gazetteer build {file}") from error
 
 
 def _faults(wanted: dict[str, Any]) -> Faults:
@@ -131,17 +142,13 @@ def _faults(wanted: dict[str, Any]) -> Faults:
         raise click.UsageError(f"{error}; let them add up to 100 percent at most") from error
 
 
-def _run(simulator: Simulator, address: tuple[str, int], file: Path) -> None:
+def _run(simulator: Simulator, address: tuple[str, int]) -> None:
     async def serve() -> None:
         loop = asyncio.get_running_loop()
         told = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, told.set)
         try:
-            if not await simulator.is_able():
-                raise Misconfigured(
-                    f"{file}: is missing, outdated or damaged; run: proxyherd gazetteer build {file}"
-                )
             _say(await _start(simulator, address))
             await told.wait()
         finally:

@@ -65,11 +65,14 @@ class _NoKey:
     def join(self, query: Query, asker: object) -> None:
         pass
 
-    async def nearby(self, query: Query, asker: object) -> Answer:  # noqa: ARG002 — no query can be answered
+    def answer_at_once(self, query: Query) -> Answer:  # noqa: ARG002 — no query can be answered
         return no_results(
             "REQUEST_DENIED",
             f"this server has no key for Google Places; its operator can set {KEY_VARIABLE} or places.key_file",
         )
+
+    async def nearby(self, query: Query, asker: object) -> Answer:  # noqa: ARG002 — likewise
+        return self.answer_at_once(query)
 
     async def close(self) -> None:
         pass
@@ -107,10 +110,9 @@ def open_places(
 
 
 def _gazetteer(file: Path) -> Provider:
-    from proxyherd.places.gazetteer.file import Gazetteer  # noqa: PLC0415 — see the top
-    from proxyherd.places.gazetteer.offline import Offline  # noqa: PLC0415 — likewise
+    from proxyherd.places.gazetteer.provider import Gazetteer  # noqa: PLC0415 — see the top
 
-    return Offline(Gazetteer(file))
+    return Gazetteer(file)
 
 
 def _google(places: schema.PlacesSettings, watch: Watch, key: str | None, budget: Spend) -> Provider:

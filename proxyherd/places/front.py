@@ -22,6 +22,8 @@ from proxyherd.places.watch import Watch
 
 _KEPT_STATUSES = {"OK", "ZERO_RESULTS"}
 
+_NOTHING = no_results("ZERO_RESULTS")
+
 _KEPT_LETTERS = 64
 """The maximum length of a location whose answer is cached: a client may write it with thousands of digits."""
 
@@ -65,20 +67,33 @@ class Places:
         """How many queries wait for an answer."""
         return len(self._crowd)
 
-    async def nearby(self, query: Query, asker: object = None) -> Answer:
-        """Answer a query before the deadline. Raises nothing but CancelledError, if it is cancelled.
-
-        If radius or bound is 0, it answers at once. Askers take turns, and share the provider evenly.
-        """
+    def answer_at_once(self, query: Query) -> Answer | None:
+        """Answer a query that needs no wait, in a fraction of a millisecond; return None for any other query."""
         if not query.metres or not query.most:
-            return no_results("ZERO_RESULTS")
+            return _NOTHING
         asked = self._provider.widened(query)
         answer = self._kept.get(asked)
         if answer is not None:
             self._watch.count_spared("kept")
         else:
-            answer = await self._wait(asked, asker)
+            try:
+                answer = self._provider.answer_at_once(asked)
+            except Exception:  # noqa: BLE001 - it is asked again, and waited for
+                return None
+            if answer is None:
+                return None
+            self._keep(asked, answer)
         return shorten(answer, query.most)
+
+    async def nearby(self, query: Query, asker: object = None) -> Answer:
+        """Answer a query before the deadline. Raises nothing but CancelledError, if it is cancelled.
+
+        Askers take turns, and share the provider evenly.
+        """
+        answer = self.answer_at_once(query)
+        if answer is None:
+            answer = shorten(await self._wait(self._provider.widened(query), asker), query.most)
+        return answer
 
     async def close(self) -> None:
         """Release what the provider holds."""
@@ -119,11 +134,14 @@ class Places:
 
     async def _ask(self, query: Query, asker: object) -> Answer:
         answer = await self._provider.nearby(query, asker)
+        self._keep(query, answer)
+        return answer
+
+    def _keep(self, query: Query, answer: Answer) -> None:
         short = len(query.latitude) + len(query.longitude) <= _KEPT_LETTERS
         if self._keeps and short and answer.status in _KEPT_STATUSES:
             with contextlib.suppress(ValueError):  # larger than all that may be kept
                 self._kept[query] = answer
-        return answer
 
     def _done(self, query: Query, call: _Call, task: asyncio.Task[Answer]) -> None:
         """Answer the askers that wait. No exception of a provider goes beyond this point."""

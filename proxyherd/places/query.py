@@ -49,6 +49,9 @@ class Provider(Protocol):
     def widened(self, query: Query) -> Query:
         """Return the query that is really sent. Its answer also answers `query` after surplus results are cut off."""
 
+    def answer_at_once(self, query: Query) -> Answer | None:
+        """Answer such a query if that takes a fraction of a millisecond; return None if it takes longer."""
+
     async def nearby(self, query: Query, asker: object) -> Answer:
         """Answer a query of `asker` whose bound and radius are greater than 0. Queries that are under way at the same
         time are always different.

@@ -224,10 +224,6 @@ class Simulator:
             await self._runner.cleanup()
         await self._gazetteer.close()
 
-    async def is_able(self) -> bool:
-        """Whether the gazetteer can be read."""
-        return await self._find(Search(0.0, 0.0, 1.0, 1)) is not None
-
     def stats(self) -> dict[str, Any]:
         """Return requests by API and outcome, those that are under way, and the cached answers."""
         return {

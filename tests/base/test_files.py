@@ -31,7 +31,7 @@ from proxyherd.places import find_key
 from proxyherd.places.failures import UnrecordedError
 from proxyherd.places.gazetteer import own_places
 from proxyherd.places.gazetteer.build import build, is_current
-from proxyherd.places.gazetteer.file import open_current
+from proxyherd.places.gazetteer.file import File
 from proxyherd.places.limits.budget import Budget
 from proxyherd.server.supervision import StateDirectory
 
@@ -88,7 +88,7 @@ READERS: dict[str, tuple[type[Exception], str, Callable[[Path], object]]] = {
     "authority of Redis": (ConfigError, "[redis]", lambda path: tls.load_for_redis(path, None)),
     "state lock": (OSError, "", lambda path: StateDirectory(path.parent)),
     "segment": (OSError, "", journal.verify),
-    "gazetteer": (OSError, "", open_current),
+    "gazetteer": (OSError, "", File),
     "gazetteer to build": (OSError, "", build),
     "lock of the gazetteer": (OSError, "", lambda path: build(path.with_name("g.sqlite"))),
     "budget": (UnrecordedError, "", spend),

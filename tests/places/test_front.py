@@ -47,12 +47,18 @@ class Provider:
         self.cancelled: list[Query] = []
         self.pending: dict[Query, asyncio.Future[Answer]] = {}
         self.closed = 0
+        self.at_once: Answer | Exception | None = None
 
     def widened(self, query: Query) -> Query:
         return msgspec.structs.replace(query, most=MOST_RESULTS) if self.widens else query
 
     def join(self, query: Query, asker: object) -> None:
         self.joined.append((query, asker))
+
+    def answer_at_once(self, query: Query) -> Answer | None:
+        if isinstance(self.at_once, Exception):
+            raise self.at_once
+        return self.at_once
 
     async def nearby(self, query: Query, asker: object) -> Answer:
         self.asked.append((query, asker))
@@ -284,6 +290,39 @@ def test_a_query_of_nothing_asks_nobody_and_waits_for_nothing() -> None:
 
     run(scene(), places)
     assert (provider.asked, ledger.spared) == ([], [])
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+def test_what_the_provider_answers_at_once_waits_for_nothing_and_is_cut_and_kept(keeps: bool) -> None:
+    provider, ledger = Provider(widens=True), Ledger()
+    places = places_of(provider, ledger, most=0, kept=keeping() if keeps else None)
+    provider.at_once = WHOLE
+
+    async def scene() -> None:
+        assert places.answer_at_once(query(most=3)) == cut(BODY, 3)
+        provider.at_once = None
+        assert places.answer_at_once(query(most=5)) == (cut(BODY, 5) if keeps else None)
+        provider.at_once = WHOLE
+        assert await places.nearby(query(most=7)) == cut(BODY, 7)
+
+    run(scene(), places)
+    assert provider.asked == []
+    assert ledger.spared == ["kept", "kept"] * keeps
+
+
+def test_a_provider_that_raises_at_once_is_asked_and_waited_for() -> None:
+    provider = Provider()
+    provider.at_once = ZeroDivisionError()
+    places = places_of(provider)
+
+    async def scene() -> None:
+        assert places.answer_at_once(query()) is None
+        task = ask(places, query())
+        await settle()
+        provider.pending[query()].set_result(WHOLE)
+        assert (await task).status == "OK"
+
+    run(scene(), places)
 
 
 # Keeping. ----------------------------------------------------------------------------------------------------

@@ -42,6 +42,14 @@ class Provider:
         self.error: Exception | None = None
         self.may = asyncio.Event()
         self.broken_off = 0
+        self.at_once: Answer | None = None
+
+    def answer_at_once(self, query: Query) -> Answer | None:
+        if self.at_once is None:
+            return None
+        if self.error is not None:
+            raise self.error
+        return self.at_once
 
     async def nearby(self, query: Query, asker: object) -> Answer:
         self.asked.append((query, asker))
@@ -131,6 +139,67 @@ def test_a_turn_begins_32_queries_in_the_order_in_which_they_came(run: Run) -> N
             await asked.turn()
             assert [asker for _, asker in asked.provider.asked] == clients[:number]
         assert not asked.questions
+
+    run(body)
+
+
+async def opened(asked: Asked) -> None:
+    """Let a first query have its answer: Places are open from then on, and answer others at once."""
+    asked.add(Client())
+    asked.provider.may.set()
+    await asked.turn()
+    asked.provider.may.clear()
+    asked.provider.asked.clear()
+    asked.answered.clear()
+    asked.provider.at_once = no_results("OK")
+
+
+def test_what_places_answer_at_once_is_answered_in_the_turn_8_at_most(run: Run) -> None:
+    async def body(asked: Asked) -> None:
+        await opened(asked)
+        clients = [Client() for _ in range(A_TURN // 4 + 3)]
+        replies = [asked.add(client) for client in clients]
+        asked.questions.ask_some(asked.answered.append)
+        assert asked.answered == clients[: A_TURN // 4]
+        assert asked.questions, "the others are left for the next"
+        asked.questions.ask_some(asked.answered.append)
+        assert asked.answered == clients
+        assert not asked.questions
+        assert {reply.answer for reply in replies} == {LINE + b"\n" + no_results("OK").body + b"\n"}
+        assert asked.provider.asked == []
+        assert asked.counted() == {"OK": 1 + len(clients)}
+        assert len(asked.logged("places")) == 1 + len(clients)
+
+    run(body)
+
+
+def test_what_is_answered_at_once_counts_as_four_of_a_turns_queries(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(asked: Asked) -> None:
+        await opened(asked)
+        clients = [Client() for _ in range(A_TURN)]
+        for client in clients:
+            asked.add(client)
+        answers = [no_results("OK")] * 2
+        monkeypatch.setattr(asked.provider, "answer_at_once", lambda _: answers.pop() if answers else None)
+        await asked.turn()
+        assert asked.answered == clients[:2]
+        assert [asker for _, asker in asked.provider.asked] == clients[2 : 2 + A_TURN - 2 * 4]
+
+    run(body)
+
+
+def test_what_cannot_be_answered_at_once_for_an_error_is_told_of_as_any(run: Run) -> None:
+    async def body(asked: Asked) -> None:
+        await opened(asked)
+        asked.provider.error = ZeroDivisionError("division by nothing")
+        asked.provider.may.set()
+        reply = asked.add(Client())
+        await asked.turn()
+        assert reply.status == "UNKNOWN_ERROR"
+        (fault,) = asked.logged("internal_error")
+        assert fault["reason"] == "Places cannot be asked"
 
     run(body)
 

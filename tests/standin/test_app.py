@@ -32,7 +32,7 @@ from places_sim import InThread, environment, simulator_in_thread
 from proxyherd import cli
 from proxyherd.places import Query
 from proxyherd.places.answers import Answer, made_here
-from proxyherd.places.gazetteer.file import Gazetteer
+from proxyherd.places.gazetteer.provider import Gazetteer
 from proxyherd.standin.app import QUOTA_SECONDS, Faults, InjectedFault, Simulator, _Quota
 from proxyherd.standin.new import New, read_mask
 from proxyherd.standin.old import Old, spell_json

@@ -20,6 +20,7 @@ import selectors
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
+from decimal import Decimal
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
@@ -39,6 +40,10 @@ from proxyherd.engines.herd.peers import PeerConnection
 from proxyherd.engines.redis.layout import TAGS
 from proxyherd.engines.redis.shard import Library
 from proxyherd.net import tls
+from proxyherd.places import Query
+from proxyherd.places.gazetteer.build import write as write_gazetteer
+from proxyherd.places.gazetteer.own_places import Place
+from proxyherd.places.gazetteer.provider import Gazetteer
 from proxyherd.server.clients.tcp import ClientConnection
 from proxyherd.server.daemon import Paths, _Daemon
 from proxyherd.telemetry.logs import LogFile
@@ -413,6 +418,42 @@ class ServerOnRedis(BareServer):
         return self.costs
 
 
+# The gazetteer. ------------------------------------------------------------------------------------------------
+
+
+def town(number: int) -> Place:
+    """Return one of 10,000 places, some 5 km apart."""
+    return Place(
+        source="own",
+        key=number,
+        name=f"Town {number}",
+        latitude=30 + number // 100 / 20,
+        longitude=-120 + number % 100 / 17,
+        population=number * 7919 % 100_000,
+        types=("locality", "political"),
+        vicinity="California, United States",
+        attribution="somebody",
+    )
+
+
+async def near(path: Path) -> dict[str, Cost]:
+    """Ask for 5 places of some 12 in circles of 10 km, which are answered at once, and for 20 of some 300 in 50 km."""
+    write_gazetteer(path, [town(number) for number in range(10_000)])
+    gazetteer = Gazetteer(path)
+    costs: dict[str, Cost] = {}
+    for name, metres, most in (("5 places in 10 km", 10_000, 5), ("20 places in 50 km", 50_000, 20)):
+        queries = [
+            Query(f"{31 + at / 100:+.6f}", f"{-118 + at / 100:+.6f}", Decimal(metres), most)
+            for at in range(CLIENTS)
+        ]
+        assert (await gazetteer.nearby(queries[0])).results == most  # it is opened
+        with Meter() as meter:
+            answers = [*map(gazetteer.answer_at_once, queries)]
+        assert {answer.results for answer in answers if answer} == {most}
+        costs[name] = meter.a_command(CLIENTS)
+    return costs
+
+
 async def settled() -> None:
     """Let the event loop do what there is to do: a turn, a batch to a master, what is left for the next, and tasks."""
     for _ in range(10):
@@ -427,10 +468,13 @@ def measure() -> dict[str, Cost]:
         server = asyncio.run(BareServer(Path(folder)).run())
     with tempfile.TemporaryDirectory() as folder:
         on_redis = asyncio.run(ServerOnRedis(Path(folder)).run())
+    with tempfile.TemporaryDirectory() as folder:
+        gazetteer = asyncio.run(near(Path(folder) / "gazetteer"))
     return (
         core
         | {f"server: {name}": cost for name, cost in server.items()}
         | {f"server on redis: {name}": cost for name, cost in on_redis.items()}
+        | {f"gazetteer: {name}": cost for name, cost in gazetteer.items()}
     )
 
 

@@ -33,7 +33,7 @@ from urllib.parse import urlsplit
 from gazetteer_file import gazetteer_file
 from herd_process import PATIENCE_SECONDS
 
-from proxyherd.places.gazetteer.file import Gazetteer
+from proxyherd.places.gazetteer.provider import Gazetteer
 from proxyherd.standin.app import Faults, Simulator, Source
 from proxyherd.standin.shapes import SimulatedQuery
 

@@ -166,6 +166,9 @@ class NoPlaces:
     name = "none"
     in_flight = 0
 
+    def answer_at_once(self, _: object) -> Answer:
+        return _NOTHING_NEAR
+
     async def nearby(self, *_: object) -> Answer:
         return _NOTHING_NEAR
 

@@ -39,7 +39,11 @@ _MODULES: Final = (
         "proxyherd.engines.redis.backend",
         "proxyherd.server.daemon",
     ),
-    *("proxyherd.places.google.auto", "proxyherd.places.limits.budget", "proxyherd.places.gazetteer.offline"),
+    *(
+        "proxyherd.places.google.auto",
+        "proxyherd.places.limits.budget",
+        "proxyherd.places.gazetteer.provider",
+    ),
     "proxyherd.bridge.bridge",
 )
 """With what they import, all that servers and the bridge import at their start."""

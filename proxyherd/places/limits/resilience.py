@@ -72,6 +72,9 @@ class Resilient:
         """Return the query that the provider really sends."""
         return self._provider.widened(query)
 
+    def answer_at_once(self, query: Query) -> None:
+        """Answer nothing at once: the provider is over the network."""
+
     async def nearby(self, query: Query, asker: object) -> Answer:
         """Answer a query of `asker`. Raises FailedError."""
         deadline = time.monotonic() + _SHARE * self._places.deadline_seconds

@@ -22,8 +22,8 @@ from proxyherd.config.herd_file import ConfigError
 from proxyherd.places.gazetteer import build as gazetteer_build
 from proxyherd.places.gazetteer import own_places
 from proxyherd.places.gazetteer.feature_types import types_of
-from proxyherd.places.gazetteer.file import Gazetteer
 from proxyherd.places.gazetteer.own_places import Place
+from proxyherd.places.gazetteer.provider import Gazetteer
 from proxyherd.places.query import Query
 
 HERD = """
