@@ -7,7 +7,7 @@ import socket
 
 import click
 
-from proxyherd.cli.common import Failure, addresses, config_option, examples, load_herd, print_table
+from proxyherd.cli.common import Failure, config_option, examples, load_herd, print_table, spelled_addresses
 from proxyherd.config.herd_file import Address, Herd
 
 
@@ -26,9 +26,12 @@ def check_config(ctx: click.Context, *, ports: bool) -> None:
     herd = load_herd(ctx)
     if ports:
         _check_ports(herd)
-    rows = [(*addresses(server), ", ".join(server.neighbours)) for server in herd.servers.values()]
+    rows = [
+        {"server": server.name, **spelled_addresses(server), "neighbours": ", ".join(server.neighbours)}
+        for server in herd.servers.values()
+    ]
     click.echo(f"{herd.file}: {len(herd.servers)} servers, {len(herd.edges)} edges")
-    print_table([("server", "clients", "peers", "admin", "neighbours"), *rows])
+    print_table([tuple(rows[0]), *(tuple(row.values()) for row in rows)])
     if herd.redis is None and len(islands := herd.islands()) > 1:
         groups = "; ".join(", ".join(island) for island in islands)
         click.echo(
@@ -43,7 +46,7 @@ def _check_ports(herd: Herd) -> None:
     taken = [
         f"{address} ({key} of {server.name})"
         for server in herd.servers.values()
-        for key, addresses in (("clients", server.clients), ("peers", server.peers), ("admin", server.admin))
+        for key, addresses in server.addresses.items()
         for address in addresses
         if _is_taken(address)
     ]

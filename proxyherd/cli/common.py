@@ -180,9 +180,9 @@ def default_secret_file() -> Path:
     return credential if credential and credential.exists() else Path("var/secret")
 
 
-def addresses(server: Server) -> tuple[str, str, str, str]:
-    clients, peers, admin = (",".join(map(str, a)) for a in (server.clients, server.peers, server.admin))
-    return server.name, clients, peers, admin
+def spelled_addresses(server: Server) -> dict[str, str]:
+    """Return the addresses of a server for a table, by their keys in the herd's file."""
+    return {key: ",".join(map(str, addresses)) for key, addresses in server.addresses.items()}
 
 
 def print_table(rows: Iterable[tuple[str, ...]]) -> None:

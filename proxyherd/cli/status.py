@@ -20,10 +20,10 @@ import click
 from proxyherd.admin.status_page.state import ServerState
 from proxyherd.cli.common import (
     Failure,
-    addresses,
     config_option,
     examples,
     load_herd,
+    spelled_addresses,
     table_lines,
     until_stopped,
 )
@@ -179,7 +179,7 @@ def _table(seen: Sequence[Seen], heads: tuple[str, ...], in_redis: tuple[str, ..
 def _cells(seen: Seen) -> dict[str, str]:
     """Return what is known of a server, by the head of its column."""
     one, told, rates = seen.status, seen.status.told, seen.rates
-    cells = dict(zip(("server", "clients", "peers", "admin"), addresses(one.server), strict=True))
+    cells = {"server": one.server.name, **spelled_addresses(one.server)}
     cells |= {"state": click.style(one.state, fg=_STATE_COLOURS[one.state]), "remark": one.problem}
     if told is not None:
         cells |= {
@@ -252,11 +252,7 @@ def _object(one: Status, rates: Rates | None) -> dict[str, Any]:
         "server": one.server.name,
         "state": one.state,
         "reason": one.problem,
-        "addresses": {
-            "clients": list(map(str, one.server.clients)),
-            "peers": list(map(str, one.server.peers)),
-            "admin": list(map(str, one.server.admin)),
-        },
+        "addresses": {key: list(map(str, some)) for key, some in one.server.addresses.items()},
         "neighbours": list(one.server.neighbours),
         "unlinked": told and one.missing,
         "clients": told and told.clients,

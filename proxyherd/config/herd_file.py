@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import tomllib
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
@@ -41,6 +42,8 @@ DEFAULT_FILE = Path("deploy/herd.toml")
 PEER_LINE_SLACK = 256
 """Bytes by which an AT line may be longer than the client's line it was made from."""
 
+_LISTENERS = ("clients", "peers", "admin")
+"""The keys of a server's addresses, in the order of tables on the terminal."""
 
 _OWN_TABLE = ("max_clients", "max_table_bytes", "peer_queue_bytes", "max_peer_connections")
 _OWN_LINKS = ("peers_authority", "peers_certificate", "peers_key")
@@ -79,13 +82,27 @@ class Address(Struct, frozen=True):
 
 
 class Server(Struct, frozen=True):
-    """One server of the herd: where clients, peers and operators reach it."""
+    """One server of the herd."""
 
     name: str
-    clients: tuple[Address, ...]
-    peers: tuple[Address, ...]
-    admin: tuple[Address, ...]
+    addresses: Mapping[str, tuple[Address, ...]]
+    """Where it listens, by the keys of the file. A key that the file leaves out has no addresses."""
     neighbours: tuple[str, ...]
+
+    @property
+    def clients(self) -> tuple[Address, ...]:
+        """Where clients reach it."""
+        return self.addresses["clients"]
+
+    @property
+    def peers(self) -> tuple[Address, ...]:
+        """Where its neighbours reach it."""
+        return self.addresses["peers"]
+
+    @property
+    def admin(self) -> tuple[Address, ...]:
+        """Where operators reach it."""
+        return self.addresses["admin"]
 
 
 class Herd(Struct, frozen=True):
@@ -332,8 +349,11 @@ def _server(name: str, value: object, neighbours: list[str], file: Path, *, link
 
     table = _convert(value, _ServerTable, f"servers.{name}", file)
 
-    def addresses(key: str, value: str | list[str]) -> tuple[Address, ...]:
+    def addresses(key: str) -> tuple[Address, ...]:
+        value = getattr(table, key)
         texts = [value] if isinstance(value, str) else value
+        if texts is None:
+            return ()
         where = f"{file}: key servers.{name}.{key}"
         if not texts:
             raise ConfigError(f'{where}: no address; give at least one, such as "127.0.0.1:10000"')
@@ -347,9 +367,7 @@ def _server(name: str, value: object, neighbours: list[str], file: Path, *, link
         )
     return Server(
         name=name,
-        clients=addresses("clients", table.clients),
-        peers=() if table.peers is None else addresses("peers", table.peers),
-        admin=addresses("admin", table.admin),
+        addresses={key: addresses(key) for key in _LISTENERS},
         neighbours=tuple(neighbours),
     )
 
@@ -373,7 +391,7 @@ def _distinct_addresses(servers: dict[str, Server], file: Path) -> None:
     taken = sorted(
         (str(address), f"servers.{server.name}.{key}")
         for server in servers.values()
-        for key, addresses in (("clients", server.clients), ("peers", server.peers), ("admin", server.admin))
+        for key, addresses in server.addresses.items()
         for address in addresses
     )
     for (one, first), (other, second) in pairwise(taken):

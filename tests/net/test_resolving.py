@@ -203,7 +203,7 @@ def swallowing(host: str, port: int) -> Iterator[None]:
 
 
 def at(*addresses: Address) -> Server:
-    return Server("Clark", clients=addresses, peers=addresses, admin=addresses, neighbours=())
+    return Server("Clark", addresses={"clients": addresses}, neighbours=())
 
 
 def test_of_a_name_each_address_has_its_share_of_the_time(servers: NameServers) -> None:

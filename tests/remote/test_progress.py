@@ -14,9 +14,9 @@ from proxyherd.remote import ask
 from proxyherd.remote.ask import Status
 from proxyherd.remote.progress import Progress, describe
 
-ADDRESS = (herd_file.Address("127.0.0.1", 1),)
-CLARK = herd_file.Server("Clark", ADDRESS, ADDRESS, ADDRESS, ("Bona", "Jaquez"))
-BONA = herd_file.Server("Bona", ADDRESS, ADDRESS, ADDRESS, ("Clark",))
+ADDRESSES = dict.fromkeys(("clients", "peers", "admin"), (herd_file.Address("127.0.0.1", 1),))
+CLARK = herd_file.Server("Clark", ADDRESSES, ("Bona", "Jaquez"))
+BONA = herd_file.Server("Bona", ADDRESSES, ("Clark",))
 
 DOWN = Status(CLARK, problem="127.0.0.1:1: Connection refused")
 

@@ -20,9 +20,7 @@ from proxyherd.engines.herd.peers import PeerConnection
 
 CID = Server(
     name="Cid",
-    clients=(),
-    peers=(Address("cid.example", 7), Address("192.0.2.9", 8)),
-    admin=(),
+    addresses={"peers": (Address("cid.example", 7), Address("192.0.2.9", 8))},
     neighbours=("Bob",),
 )
 
@@ -413,9 +411,7 @@ def test_a_server_dials_its_neighbours_that_sort_behind_it_and_looks_names_up_ea
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def body(_: cost.BareServer, peers: Any) -> None:
-        peers._server = Server(
-            name="Bob", clients=(), peers=(), admin=(), neighbours=("Ann", "Cid", "Boba", "Abe")
-        )
+        peers._server = Server(name="Bob", addresses={}, neighbours=("Ann", "Cid", "Boba", "Abe"))
         begun: list[object] = []
 
         async def for_ever(what: object) -> None:
