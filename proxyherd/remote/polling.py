@@ -100,12 +100,13 @@ class Poller:
             due = time.monotonic() + self._interval
             now = ask.status(server, DEADLINE_SECONDS)
             if last is None:
-                self._seen[server.name] = last = Seen(now)
-                self._first.release()
-            elif (
-                now.told is not None and now.told == last.status.told
-            ):  # a server caches its state for a moment
-                self._seen[server.name] = last = Seen(now, last.rates)
+                last = Seen(now)
+            elif now.told is not None and now.told == last.status.told:
+                last = Seen(now, last.rates)  # a server caches its state for a moment
             else:
-                self._seen[server.name] = last = Seen(now, rates(last.status.told, now.told))
+                last = Seen(now, rates(last.status.told, now.told))
+            is_first = server.name not in self._seen
+            self._seen[server.name] = last
+            if is_first:
+                self._first.release()
             self._stopped.wait(max(0.0, due - time.monotonic()))

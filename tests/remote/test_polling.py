@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
+from typing import Any, cast
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from states import a_state
 
 from proxyherd.admin.status_page.state import Histogram
 from proxyherd.cli import status as status_command
-from proxyherd.remote import polling
+from proxyherd.config import herd_file
+from proxyherd.remote import ask, polling
 
 
 def test_rates_are_what_was_counted_in_between() -> None:
@@ -70,3 +74,23 @@ def test_whatever_a_stranger_counts_makes_rates_that_are_numbers_or_none(
     if rates is not None:
         assert rates.lag_p99 is None or rates.lag_p99 >= 0
         json.dumps(status_command._rates_object(rates), allow_nan=False)
+
+
+def test_a_server_that_says_the_same_again_keeps_its_rates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says the same for a moment, so whoever asks more often than that would see nothing happen."""
+    said = [a_state(uptime=1.0, answered=0), *[a_state(uptime=2.0, answered=7)] * 3, None]
+    seen: list[polling.Seen] = []
+    server = herd_file.Server(
+        "Ann", (), (herd_file.Address("127.0.0.1", 1),), (herd_file.Address("::1", 2),), ()
+    )
+    poller = polling.Poller(cast("Any", SimpleNamespace(servers={"Ann": server})), 0.0)
+
+    def status(*_: object) -> ask.Status:
+        seen.extend(poller._seen.values())
+        if not said:
+            poller.stop()
+        return ask.Status(server, 0.0, said.pop(0) if said else None)
+
+    monkeypatch.setattr(ask, "status", status)
+    poller._ask(server)
+    assert [one.rates and one.rates.commands for one in seen] == [None, 7.0, 7.0, 7.0, None]
