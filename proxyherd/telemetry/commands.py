@@ -6,7 +6,7 @@ something and those that told where a client is are always logged. The stored re
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, TypeAlias
 
 from proxyherd.core.framing import Overlong
 from proxyherd.core.limiters import CommandLimiter
@@ -60,10 +60,14 @@ class CommandEvent(FrequentEvent):
     answer: bytes | None
 
 
+_Bytes: TypeAlias = bytes
+"""Where a field is called `bytes`, the type has another name."""
+
+
 class QueryEvent(CommandEvent):
     """A query with places. `answer` is the AT line, and `bytes` what was answered in all."""
 
-    status: str
+    status: _Bytes
     results: int
     bytes: int
 
@@ -130,7 +134,7 @@ class CommandObserver:
         else:
             assert reply.answer is not None
             size = len(reply.answer) + 1
-            self._frequent(QueryEvent(*start, reply.entry.line, reply.status, reply.results, size))
+            self._frequent(QueryEvent(*start, reply.entry.line, reply.status.encode(), reply.results, size))
 
     def tick(self) -> None:
         """Let time pass; call a few times a heartbeat."""
