@@ -42,6 +42,11 @@ class LineFramer:
         """Bytes received but not yet returned as lines."""
         return len(self._data)
 
+    @property
+    def between_lines(self) -> bool:
+        """Whether the next byte begins a line: nothing waits, and nothing is being dropped."""
+        return not self._data and not self._dropping
+
     def receive(self, data: bytes) -> int:
         """Accept bytes that arrived; return how many bytes wait now."""
         if self.ended:

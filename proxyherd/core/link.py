@@ -47,6 +47,7 @@ from proxyherd.core.peer_messages import (
     write_message,
 )
 from proxyherd.core.sizes import SIZES
+from proxyherd.core.table import Table
 
 VERSIONS: Final = (b"1",)
 """Versions of the peer protocol that this program supports, the best first."""
@@ -60,6 +61,10 @@ _SHORT_LINE: Final = 256
 _parse_recent = lru_cache(maxsize=8_192)(parse_at)
 """The same update arrives over most of a server's links. With this cache it is parsed once. Only short lines are cached:
 at most 5 MiB for all links."""
+
+
+_REPEATED_BYTES: Final = 8_192
+"""Bytes that are looked through outside of a turn, whose limits don't hold for them: less than 0.1 ms."""
 
 
 class State(enum.Enum):
@@ -126,6 +131,33 @@ class Link:
         self._heard = now
         if self.state is not State.CLOSED:
             self._framer.receive(data)
+
+    def receive_repeats(self, data: bytes, table: Table, now: float) -> list[bytes] | None:
+        """Accept bytes that arrived if they are only heartbeats and updates that the table holds, and few: nothing has to
+        be decided about them. Return the clients of these updates. None: the bytes are something else, and were not
+        accepted.
+        """
+        if (
+            self.state is not State.LIVE
+            or self._batch is not None
+            or not self._framer.between_lines
+            or len(data) > _REPEATED_BYTES
+        ):
+            return None
+        *lines, rest = data.split(b"\n")
+        if rest:
+            return None
+        clients: list[bytes] = []
+        for line in lines:
+            if line == b"BEAT":
+                continue
+            words = line.split(b" ", 4)
+            held = table.get(words[3]) if len(words) == 5 else None
+            if held is None or held.line != line:
+                return None
+            clients.append(words[3])
+        self._heard = now
+        return clients
 
     def events(self, most: int) -> list[LinkEvent]:
         """Return the events of up to `most` received lines. Closes the link if they break the protocol."""

@@ -18,13 +18,13 @@ and sends what the links have to send. Events for the log and the metrics wait i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from msgspec import Struct
 
 from proxyherd.config.schema import Limits, Timing
 from proxyherd.core.link import Link, State
-from proxyherd.core.messages import At, Entry, Malformed, Report, Whatsat, received
+from proxyherd.core.messages import At, Entry, Malformed, Report, Whatsat
 from proxyherd.core.notes import (
     FROM_THE_FUTURE,
     REPLACED,
@@ -57,6 +57,9 @@ from proxyherd.core.walks import Neighbour, Walks
 
 TICKS = 4
 """Ticks in a heartbeat."""
+
+
+_FLOODS: Final = (Flooded, Heard)
 
 
 LinkErrorHandler: TypeAlias = Callable[[Link, Exception], None]
@@ -101,6 +104,7 @@ class Node:
         self.news: list[News] = []
         self._learned = False  # whether any of the news came from a neighbour
         self.notes: list[Note] = []
+        self._floods = 0  # so many of the notes, from the first on, are known to be about floods
         self._timing = timing
         self._too_old = self.rules.is_forgotten if self.rules.age else None
         self._expiring = 0  # the leaf to look into next for what is too old
@@ -221,14 +225,30 @@ class Node:
         if link.state is State.CLOSED:
             self.closed(link)
 
+    def receive_repeats(self, link: Link, data: bytes, now: float) -> bool:
+        """Accept bytes that a link received if they bring nothing new; False if they have to wait for `receive`."""
+        clients = link.receive_repeats(data, self.table, now)
+        if clients:
+            assert link.peer is not None
+            self.notes.append(Heard(link.peer, clients, 0, None))
+        return clients is not None
+
     def note(self, note: Note) -> None:
         """Note an event for the log and the metrics."""
         self.notes.append(note)
 
     def take_notes(self) -> list[Note]:
         """Return the events for the log and the metrics, and forget them."""
-        notes, self.notes = self.notes, []
+        notes, self.notes, self._floods = self.notes, [], 0
         return notes
+
+    @property
+    def notes_can_wait(self) -> bool:
+        """Whether the notes are only about floods, which come by the thousand."""
+        notes = self.notes
+        while self._floods < len(notes) and isinstance(notes[self._floods], _FLOODS):
+            self._floods += 1
+        return self._floods == len(notes)
 
     def closed(self, link: Link) -> None:
         """Forget a link that has ended; call once for each."""
@@ -278,12 +298,14 @@ class Node:
     def _learn(self, neighbour: Neighbour, ats: list[At], caught_up: bool) -> None:
         news, name, admit = self.news, neighbour.name, self.admit
         before, latest = len(news), self.rules.latest_receipt()
+        taken: int | None = None  # when a server took the first report that is news
         for at in ats:
             if at.received > latest:
                 self.notes.append(Skipped(name, at.entry.line, FROM_THE_FUTURE))
                 continue
             admitted = admit(at)
             if admitted:
+                taken = taken or at.received
                 news.append(News(at.client, at.entry.line, name, caught_up))
             elif admitted is None:
                 self.notes.append(Skipped(name, at.entry.line, "the table is at its limit"))
@@ -293,7 +315,7 @@ class Node:
             neighbour.lines += len(ats)
             neighbour.news += learned
         else:
-            late = self.rules.clock - received(news[before].line) if learned else None
+            late = self.rules.clock - taken if taken is not None else None
             self.notes.append(Heard(name, [at.client for at in ats], learned, late))
 
     def admit(self, at: At) -> bool | None:
@@ -310,14 +332,16 @@ class Node:
         """
         news, self.news = self.news, []
         learned, self._learned = self._learned, False
-        same = _spell(news) if news and not learned else None
+        whole: tuple[bytes, list[bytes]] | None = None
         for neighbour in tuple(self._neighbours.values()):
             try:
-                if news:
-                    data, clients = same or _spell(self._concerning(neighbour, news))
-                    if clients:
-                        neighbour.link.send_updates(data)
-                        self.notes.append(Flooded(neighbour.name, clients))
+                if concerning := self._concerning(neighbour, news) if learned else news:
+                    if len(concerning) == len(news):
+                        data, clients = whole = whole or _spell(news)
+                    else:
+                        data, clients = _spell(concerning)
+                    neighbour.link.send_updates(data)
+                    self.notes.append(Flooded(neighbour.name, clients))
                 if neighbour.owed and self._walks.idle:
                     neighbour.owed = False
                     neighbour.link.send(Changed())
@@ -337,6 +361,11 @@ class Node:
     def work(self, now: float, failed: LinkErrorHandler = _raise) -> bool:
         """Do one slice of long work, of a few milliseconds; return whether more is left. `failed`: as for `flood`."""
         return self._walks.work(now, failed)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether `work` has something to do."""
+        return self._walks.has_work
 
     # Time. ---------------------------------------------------------------------------------------------------
 

@@ -111,6 +111,11 @@ class Walks:
         """Whether no walk is due or under way."""
         return not self._due
 
+    @property
+    def has_work(self) -> bool:
+        """Whether `work` has something to do."""
+        return bool(self._chores)
+
     def forget(self, neighbour: Neighbour) -> None:
         """Drop everything about a link that has ended."""
         self._chores = deque(chore for chore in self._chores if chore.neighbour is not neighbour)

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxyherd.core.link import NONCE_BYTES, Link, State, Terms, _parse_recent
+from proxyherd.core.link import NONCE_BYTES, SILENT_HEARTBEATS, Link, State, Terms, _parse_recent
 from proxyherd.core.messages import At, Malformed, parse_at
 from proxyherd.core.peer_messages import (
     AskDigests,
@@ -33,6 +33,7 @@ from proxyherd.core.peer_messages import (
     parse_message,
     write_message,
 )
+from proxyherd.core.table import Table
 
 SECRET, OTHER_SECRET = b"s" * 32, b"o" * 32
 DIALLER_NONCE, LISTENER_NONCE = b"\x01" * NONCE_BYTES, b"\x02" * NONCE_BYTES
@@ -876,3 +877,106 @@ def test_a_closed_link_hears_says_and_remembers_nothing_more() -> None:
     assert right.reason == "replaced by a newer link"
     left.receive_eof()
     assert left.reason == "closed by the neighbour"
+
+
+# Updates that come back. -----------------------------------------------------------------------------------------
+
+
+def table_with(*lines: bytes) -> Table:
+    table = Table(bytes(32))
+    for line in lines:
+        parsed = parse_at(line)
+        assert parsed is not None
+        table.put(parsed.client, parsed.entry, table.leaf(parsed.client))
+    return table
+
+
+def lines_of(*lines: bytes) -> bytes:
+    return b"".join(line + b"\n" for line in lines)
+
+
+def test_updates_that_the_table_holds_and_heartbeats_are_recognised_and_count_as_a_sign_of_life() -> None:
+    link, _ = linked()
+    table = table_with(at("kiwi"), at("plum"))
+    now = SILENT_HEARTBEATS * HEARTBEAT
+    assert link.receive_repeats(lines_of(at("plum"), at("kiwi"), at("plum")), table, now) == [
+        *(b"plum", b"kiwi", b"plum")
+    ]
+    link.tick(now + SILENT_HEARTBEATS * HEARTBEAT)
+    assert link.state is State.LIVE
+    assert link.receive_repeats(b"BEAT\n", table, now + HEARTBEAT) == []
+    link.tick(now + (SILENT_HEARTBEATS + 1) * HEARTBEAT)
+    assert link.state is State.LIVE
+    assert link.events(ALL) == []
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        lines_of(at("kiwi", "6")),
+        lines_of(at("kiwi", "4")),
+        lines_of(at("kiwi"), at("fig")),
+        lines_of(at("kiwi")) + b"AT",
+        at("kiwi"),
+        lines_of(at("kiwi"), b"DONE"),
+        lines_of(at("kiwi") + b" "),
+        lines_of(b" " + at("kiwi")),
+        lines_of(b"AT kiwi"),
+        lines_of(b""),
+        lines_of(*[at("kiwi")] * 300),
+    ],
+)
+def test_anything_else_is_left_to_a_turn_and_not_accepted(data: bytes) -> None:
+    link, _ = linked()
+    assert link.receive_repeats(data, table_with(at("kiwi")), 100.0) is None
+    link.tick(SILENT_HEARTBEATS * HEARTBEAT + 0.1)
+    assert link.state is State.CLOSED
+
+
+def test_nothing_is_recognised_in_the_middle_of_something_else() -> None:
+    table, data = table_with(at("kiwi")), lines_of(at("kiwi"))
+    for said in (b"AT ", b"BATCH 0 1 2\n", b"x" * (LINE_BYTES + 1), b"DONE\n"):
+        link, _ = linked()
+        link.receive_data(said, 0)
+        if said != b"DONE\n":  # which waits for a turn
+            link.events(ALL)
+        assert link.receive_repeats(data, table, 0) is None, said
+    link = listener()
+    assert link.receive_repeats(data, table, 0) is None
+    link, _ = linked()
+    link.close("")
+    assert link.receive_repeats(data, table, 0) is None
+
+
+@given(
+    lines=st.lists(
+        st.sampled_from(
+            [at("kiwi"), at("plum"), at("fig"), at("kiwi", "6"), b"BEAT", b"AT x", b"DONE", b"BATCH 0 1 1"]
+        ),
+        max_size=12,
+    ),
+    cuts=st.lists(st.integers(0, 400), max_size=6),
+)
+def test_what_is_recognised_is_what_a_turn_would_have_found_no_news(
+    lines: list[bytes], cuts: list[int]
+) -> None:
+    held = table_with(at("kiwi"), at("plum"))
+    heard: list[list[bytes]] = []
+    for recognises in (False, True):
+        (link, _), clients = linked(), []
+        data, at_ = lines_of(*lines), 0
+        for cut in sorted({*cuts, len(data)}):
+            part, at_ = data[at_:cut], max(at_, cut)
+            if not part:
+                continue
+            repeats = link.receive_repeats(part, held, 0) if recognises else None
+            if repeats is not None:
+                clients += repeats
+                continue
+            for event in hear(link, part):
+                if isinstance(event, Updates):
+                    clients += [one.client for one in event.ats]
+                else:
+                    clients.append(repr(event).encode())
+        heard.append([*clients, link.reason.encode()])
+    assert heard[0] == heard[1]

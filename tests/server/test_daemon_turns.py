@@ -205,7 +205,7 @@ def test_a_neighbour_that_makes_the_core_raise_costs_no_other_one_its_turn(
             receive(link, most, now)
 
         monkeypatch.setattr(bob.engine._node, "receive", stumble)
-        connection.data_received(b"BEAT\n")
+        connection.data_received(b"DONE\n")
         client[0].data_received(report(1, 5) + b"\n")
         await asyncio.sleep(0)
         assert client[1].take().startswith(b"AT Bob")

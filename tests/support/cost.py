@@ -205,7 +205,7 @@ class Core:
 
     def _clear(self, name: str, meter: Meter) -> None:
         self.costs[name] = meter.a_command(CLIENTS)
-        self.node.notes.clear()
+        self.node.take_notes()
         for link in self.links.values():
             link.data_to_send(0.0)
 
@@ -295,7 +295,10 @@ class BareServer:
 
     async def run(self) -> dict[str, Cost]:
         self.assemble()
-        cast("Any", self.daemon._backend)._node.start(0.0)  # there is nothing to replay
+        backend = cast("Any", self.daemon._backend)
+        backend._node.start(0.0)  # there is nothing to replay
+        backend._node._walks.ended = True  # and nothing to catch up with
+        backend.engine._settle_later = lambda: None
         self.peers = [await self.link(name) for name in NEIGHBOURS]
         await self.commands("a report alone", report, clients=1, lines=1)
         await self.commands("a report of 32 in a turn", report, clients=1, lines=32)
@@ -303,6 +306,7 @@ class BareServer:
         await self.commands("a question of 32 in a turn", lambda at, _: question(at), clients=1, lines=32)
         await self.commands("an invalid line of 32 in a turn", lambda at, _: invalid(at), clients=1, lines=32)
         await self.updates("a neighbour's update of 256")
+        await self.few_updates("a neighbour's update alone, two in 5 ms", "one that comes back")
         self._log.close()
         return self.costs
 
@@ -357,8 +361,33 @@ class BareServer:
             with meter:
                 connection.data_received(data)
                 await settled()
+                cast("Any", self.daemon._backend)._settle()
         assert other.take().count(b"AT Ann") == TURNS * CLIENTS
         self.costs[name] = meter.a_command(TURNS * CLIENTS)
+
+    async def few_updates(self, name: str, name_of_repeats: str) -> None:
+        """Let a neighbour tell of updates one at a time, of which two are kept and logged together; and let the other
+        neighbour send each back in the meantime. The first turns are not counted.
+        """
+        backend = cast("Any", self.daemon._backend)
+        (connection, _), (other, _) = self.peers
+        for counted in (False, True):
+            meter, meter_of_repeats = Meter(), Meter()
+            for _ in range(TURNS):
+                self._moment += 1
+                for client in range(2):
+                    data = update(client, self._moment)
+                    with meter:
+                        connection.data_received(data)
+                        await settled()
+                    with meter_of_repeats:
+                        other.data_received(data)
+                assert len(backend.engine._unkept) == 2
+                with meter:
+                    backend._settle()
+            if counted:
+                self.costs[name] = meter.a_command(TURNS * 2)
+                self.costs[name_of_repeats] = meter_of_repeats.a_command(TURNS * 2)
 
 
 class OnlyMaster:

@@ -6,13 +6,16 @@ from collections import deque
 from collections.abc import Callable, Container, Iterable
 from typing import Any
 
+from proxyherd.config.herd_file import PEER_LINE_SLACK
 from proxyherd.config.schema import Limits, Timing
 from proxyherd.core.engine import Client
 from proxyherd.core.framing import Overlong
+from proxyherd.core.link import Link, State, Terms
 from proxyherd.core.node import Node
 from proxyherd.core.reply import Reply, leave
 from proxyherd.core.table import Table
 from proxyherd.core.turn import Turn
+from proxyherd.engines.herd.engine import HerdEngine
 from proxyherd.places import Answer, no_results
 
 
@@ -175,3 +178,50 @@ class NoPlaces:
 
 def node(*, alone: bool = True, **more: Any) -> Node:
     return Node("Ann", Table(bytes(32)), Limits(), Timing(), alone=alone, now=0.0, **more)
+
+
+class Neighbour:
+    """A neighbour of Ann's that has dialled her (its name sorts before hers), whose link is live: `tell` has it say something, and what Ann tells it gathers in `told`."""
+
+    queued = False
+
+    def __init__(self, server_node: Node, engine: HerdEngine, name: str) -> None:
+        self._engine = engine
+        self.told: list[bytes] = []
+        self.link = Link(_terms(server_node.name, name), dial=None, nonce=name.encode().ljust(32), now=0.0)
+        self.far = Link(_terms(name, server_node.name), dial=server_node.name, nonce=bytes(32), now=0.0)
+        for _ in range(2):
+            self.link.receive_data(self.far.data_to_send(0.0), 0.0)
+            server_node.receive(self.link, 100, 0.0)
+            self.far.receive_data(self.link.data_to_send(0.0), 0.0)
+            self.far.events(100)
+        assert self.link.state is self.far.state is State.LIVE
+        engine.add_link(self)
+
+    def tell(self, *lines: bytes) -> None:
+        """Let this neighbour say these lines, all at once."""
+        data = b"".join(line + b"\n" for line in lines)
+        if not self._engine.peer_repeated(self.link, data, 0.0):
+            self.link.receive_data(data, 0.0)
+            self._engine.peer_said(self)
+
+    def heard(self) -> None:
+        pass
+
+    def release(self, now: float) -> None:
+        self.told += self.link.data_to_send(now).splitlines()
+
+    def fail(self, error: Exception) -> None:
+        raise AssertionError("something done for it has raised") from error
+
+
+def _terms(name: str, neighbour: str) -> Terms:
+    limits, timing = Limits(), Timing()
+    return Terms(
+        name=name,
+        neighbours=frozenset({neighbour}),
+        secrets=(bytes(32),),
+        line_bytes=limits.max_line_bytes + PEER_LINE_SLACK,
+        heartbeat=timing.heartbeat_seconds,
+        handshake=timing.handshake_seconds,
+    )

@@ -9,6 +9,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from functools import partial
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -106,6 +107,10 @@ class Server:
         places.set_result(Near(clock))
         self.daemon._loop, self.daemon._places = loop, cast("Any", places)
         self.daemon._assemble()
+        backend = cast("Any", self.daemon._backend)
+        backend.engine._settle_later = partial(
+            loop.call_soon, backend._settle
+        )  # what may wait does so for a moment
 
     @property
     def peers(self) -> Any:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from proxyherd.core.link import Terms
 from proxyherd.core.node import Node
 from proxyherd.core.table import Table
 from proxyherd.engines.herd.durability import Durability
-from proxyherd.engines.herd.engine import HerdEngine
+from proxyherd.engines.herd.engine import LEARNED_SECONDS, HerdEngine
 from proxyherd.engines.herd.journal import Journal
 from proxyherd.engines.herd.mark import Mark
 from proxyherd.engines.herd.peers import Peers
@@ -76,7 +78,12 @@ class HerdBackend:
         self._durability = Durability(
             journal, Mark(state / "journal.mark"), self._node, herd.durability, observer
         )
-        self.engine = HerdEngine(self._node, self._durability, wake)
+        self.engine = HerdEngine(
+            self._node,
+            self._durability,
+            wake,
+            settle_later=partial(loop.call_later, LEARNED_SECONDS, self._settle),
+        )
         self.peers = Peers(
             herd,
             server,
@@ -101,8 +108,14 @@ class HerdBackend:
         self._replayed = True
         await self._durability.keep()
 
+    def _settle(self) -> None:
+        if notes := self.engine.settle():
+            self._observer.note(notes)
+            self._observer.end_turn()
+
     def tick(self) -> bool:
         """Let time pass on the links; return whether the start is over, whatever may be amiss now."""
+        self._node.rules.clock = time.time_ns()  # also where nothing happens, locations become too old
         if self._replayed and not self.peers.parting:
             self.peers.tick(self._loop.time())
         return self._replayed and self._node.ready
@@ -139,4 +152,5 @@ class HerdBackend:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._settle()
         await self._durability.close()

@@ -15,6 +15,7 @@ from proxyherd.core.early_queries import EarlyQueries, EarlyQuery
 from proxyherd.core.engine import Client, Said, Settled
 from proxyherd.core.link import Link
 from proxyherd.core.node import Node
+from proxyherd.core.notes import Note
 from proxyherd.core.reply import Reply, leave
 from proxyherd.core.rules import refuse
 from proxyherd.core.sizes import SIZES, Sizes
@@ -58,6 +59,9 @@ class JournalWriter(Protocol):
         """Bring them to disk, where `always`; call `done` later, with False likewise."""
 
 
+LEARNED_SECONDS: Final = 0.005
+"""How long what neighbours told waits at most for the journal and the log."""
+
 _reports = attrgetter("reports")
 
 
@@ -71,15 +75,29 @@ def share(lately: int, sizes: Sizes = SIZES) -> int:
 class HerdEngine:
     """What one server's turns store in, and ask. The peer listener calls `peer_said`, `add_link` and `wake`, which lets
     there be a turn.
+
+    `settle_later` asks for a call of `settle` in `LEARNED_SECONDS`. Until then, what only neighbours have told may wait
+    for the journal and the log: the servers that took these reports have them. Whatever a client is told, or told by,
+    is in the journal first. Without `settle_later` nothing waits.
     """
 
     full = False
     """There is always room: what a turn wants is done within it."""
 
     def __init__(
-        self, node: Node, journal: JournalWriter, wake: Callable[[], None], sizes: Sizes = SIZES
+        self,
+        node: Node,
+        journal: JournalWriter,
+        wake: Callable[[], None],
+        sizes: Sizes = SIZES,
+        settle_later: Callable[[], object] | None = None,
     ) -> None:
         self.wake = wake
+        self._settle_later = settle_later
+        self._settles_later = False  # that has been called, and `settle` has not been yet
+        self._unkept: list[bytes] = []  # lines of neighbours that are not in the journal yet
+        self._can_wait = False  # what neighbours tell may wait for the journal
+        self._settles = True  # nothing waits beyond this turn
         self.rules = node.rules
         self.keeper = self
         self._node = node
@@ -105,6 +123,13 @@ class HerdEngine:
             self._peers.append(peer)
             self.wake()
 
+    def peer_repeated(self, link: Link, data: bytes, now: float) -> bool:
+        """Accept what a peer has sent if it brings nothing new. This takes no turn; the log has it a little later."""
+        repeats = self._node.receive_repeats(link, data, now)
+        if self._node.notes:
+            self._let_settle()
+        return repeats
+
     def add_link(self, peer: Peer) -> None:
         """Count a connection among those that have something to say at the end of a turn."""
         self._links.add(peer)
@@ -116,16 +141,28 @@ class HerdEngine:
         self.wake()
 
     def beat(self, now: float) -> None:
-        """Let time pass on every link, also while a turn waits for the disk."""
-        self.wake()
-        if self._syncs:
-            self._release(now)
+        """Let time pass on every link, also while a turn waits for the disk. Where nothing else is to be done, this
+        takes no turn.
+        """
+        self._release(now)
+        if self._node.notes or self._node.has_work or self._early:
+            self.wake()
+
+    def settle(self) -> list[Note]:
+        """Append to the journal what waits for it; return what is to be told. A failure makes the journal refuse reports,
+        and its next snapshot has these lines.
+        """
+        self._settles_later = False
+        lines, self._unkept = self._unkept, []
+        if lines:
+            self._journal.append(lines)
+        return self._node.take_notes()
 
     def let_go(self) -> None:
         """Let no query wait any more, now or later: the server stops, perhaps long before it is ready. Their
         connections are closed without an answer.
         """
-        self._stops = True
+        self._stops, self._can_wait = True, False
         self._early.release()
         self.wake()
 
@@ -135,12 +172,14 @@ class HerdEngine:
         """Hear the peers, and do a slice of what takes long."""
         node = self._node
         self.rules.begin(received, takes_reports=self._journal.takes_reports)
+        self._settles = not self._can_wait
         if self._peers:
             self._hear_peers(now, share(lately, self._sizes))
         self._more = node.work(now, self._failed)
 
     def decide(self, said: Sequence[Said]) -> None:
         """Store the reports that each client's lines begin with, then do what is behind them."""
+        self._settles = True
         for one, stored in zip(said, self._node.store(map(_reports, said)), strict=True):
             one.stored = stored
             if stored < len(one.lines):
@@ -162,9 +201,15 @@ class HerdEngine:
         node = self._node
         if self._early:
             self._look_up_again()
-        if not node.news:
+        lines = [news.line for news in node.news]
+        if not self._settles:
+            self._unkept += lines
             return True
-        kept = self._journal.append([news.line for news in node.news])
+        if self._unkept:
+            lines, self._unkept = [*self._unkept, *lines], []
+        if not lines:
+            return True
+        kept = self._journal.append(lines)
         if not kept or not self._journal.always:
             return kept
 
@@ -194,9 +239,23 @@ class HerdEngine:
         settled = Settled()
         if self._looked_up or self._given_up:
             self._settle(settled)
-        settled.notes = node.take_notes()
+        if self._settles or not node.notes_can_wait:
+            settled.notes = node.take_notes()
+        if self._unkept or node.notes:
+            self._let_settle()
+        if not self._can_wait and self._settle_later is not None:
+            # The first catch-up may bring what an earlier life has answered: the journal is not whole without it.
+            self._can_wait = node.caught_up and not self._journal.always and not self._stops
         settled.more = self.more
         return settled
+
+    def _let_settle(self) -> None:
+        """Let what waits be kept and told soon."""
+        if self._settle_later is None:
+            self.wake()
+        elif not self._settles_later:
+            self._settles_later = True
+            self._settle_later()
 
     def _let_wait(self) -> None:
         """Let queries wait until the server is ready, or knows their client."""
@@ -262,6 +321,7 @@ class HerdEngine:
                 early.release()
             again += early.known(node.news)
             again += early.due(self._sizes.look_ups)
+        self._settles = self._settles or bool(again)
         for query in again:
             self._look_up(*query)
         self._looked_up += again

@@ -264,8 +264,11 @@ class PeerConnection(asyncio.Protocol):
         return not self.link.dialled and self.link.state in {State.HELLO, State.PROVING}
 
     def data_received(self, data: bytes) -> None:
-        """Take in what arrived; it is heard in this turn."""
-        self.link.receive_data(data, self._peers.loop.time())
+        """Take in what arrived; what is not known already is heard in this turn."""
+        now = self._peers.loop.time()
+        if self._peers.engine.peer_repeated(self.link, data, now):
+            return
+        self.link.receive_data(data, now)
         if (
             self._reading
             and self.link.waiting > _READ_AHEAD + self._peers.terms.line_bytes

@@ -15,7 +15,8 @@ from turns import Pipeliner
 from proxyherd.config.secrets import read_all
 from proxyherd.core.messages import Entry, parse_at
 from proxyherd.engines.herd.backend import HerdBackend, make_table, make_terms
-from proxyherd.engines.herd.journal import record
+from proxyherd.engines.herd.engine import LEARNED_SECONDS
+from proxyherd.engines.herd.journal import files, read, record
 
 
 def play(
@@ -230,6 +231,52 @@ def test_a_server_that_ends_lets_go_of_clients_that_wait_then_of_neighbours_and_
         await backend.stop(clients_gone(), 12.5)
         assert order == ["clients", 12.5, "the background"]
         assert mark().startswith(b"closed\n")
+
+    play(tmp_path, body)
+
+
+async def without_a_turn() -> None:
+    pass
+
+
+def on_disk(state: Path) -> list[bytes]:
+    return [line for path in files(state / "journal") for lines in read(path) for line in lines]
+
+
+def test_what_a_neighbour_tells_is_in_the_journal_after_a_moment_or_when_the_server_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxyherd.engines.herd.durability.asyncio.to_thread", at_once)
+    state = tmp_path / "state"
+
+    async def body(server: cost.BareServer, backend: Any) -> None:
+        backend._node.start(0.0)
+        backend._node._walks.ended = True
+        peer, _ = await server.link("Ann")
+        peer.data_received(cost.update(1, 1))
+        await asyncio.sleep(0)
+        assert on_disk(state) == []
+        await asyncio.sleep(LEARNED_SECONDS)
+        await asyncio.sleep(0)
+        assert on_disk(state) == [cost.update(1, 1)[:-1]]
+        peer.data_received(cost.update(2, 1))
+        await asyncio.sleep(0)
+        assert len(on_disk(state)) == 1
+        monkeypatch.setattr(backend.peers, "leave", without_a_turn)
+        await backend.stop(without_a_turn(), 0.0)
+
+    play(tmp_path, body)
+    assert on_disk(state) == [cost.update(client, 1)[:-1] for client in (1, 2)]
+
+
+def test_time_passes_also_for_what_is_forgotten_where_nothing_happens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(_: cost.BareServer, backend: Any) -> None:
+        monkeypatch.setattr("time.time_ns", lambda: 7 * cost.SECOND)
+        backend._replayed = True
+        backend.tick()
+        assert backend._node.rules.clock == 7 * cost.SECOND
 
     play(tmp_path, body)
 

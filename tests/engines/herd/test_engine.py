@@ -9,13 +9,14 @@ from __future__ import annotations
 from typing import Any, cast
 
 import pytest
-from turns import Asked, Held, Pipeliner, Turns, node
+from turns import Asked, Held, Neighbour, Pipeliner, Turns, node
 
 from proxyherd.config.schema import Timing
 from proxyherd.core.engine import Settled
 from proxyherd.core.link import Link
-from proxyherd.core.messages import parse_at
+from proxyherd.core.messages import Entry, parse_at
 from proxyherd.core.node import Node
+from proxyherd.core.notes import Flooded, Heard, LinkDown, Note
 from proxyherd.core.sizes import Sizes
 from proxyherd.core.turn import Turn
 from proxyherd.engines.herd.engine import HerdEngine, share
@@ -36,7 +37,11 @@ class Server:
         self.node = node(alone=alone)
         self.node.begin_replay()
         self.journal = Held(always=always)
-        self.engine = HerdEngine(self.node, self.journal, turns.wake, Sizes(early_queries=early))
+        self.settles = 0
+        self.noted: list[Note] = []
+        self.engine = HerdEngine(
+            self.node, self.journal, turns.wake, Sizes(early_queries=early), self.settle_later
+        )
         self.turn = turns.turn = Turn(self.engine, Asked(), observer, turns.wake)
 
     def client(self, *lines: bytes, name: str = "pipeliner") -> Pipeliner:
@@ -49,6 +54,33 @@ class Server:
         """End the replay."""
         self.node.start(0.0, lacks=lacks)
         self.engine.wake()
+
+    def neighbours(self) -> tuple[Neighbour, Neighbour]:
+        """Return two neighbours with which this server has caught up."""
+        self.start()
+        left, right = (Neighbour(self.node, self.engine, name) for name in ("Abe", "Amy"))
+        self.turns.rest()
+        for _ in range(2):  # Ann's table is empty, so she asks for everything, and they have nothing
+            left.tell(b"BATCH 0 10000 0")
+            self.turns.rest()
+            left, right = right, left
+        assert self.node.caught_up
+        self.pass_time()
+        for one in (left, right):
+            one.told.clear()
+        self.journal.appended.clear()
+        self.journal.appends = 0
+        return left, right
+
+    def pass_time(self) -> None:
+        """Let `LEARNED_SECONDS` pass."""
+        settles, self.settles = self.settles, 0
+        for _ in range(settles):
+            self.noted += self.engine.settle()
+        self.turns.rest()
+
+    def settle_later(self) -> None:
+        self.settles += 1
 
     def become_ready(self) -> None:
         self.node.tick(Timing().ready_seconds)
@@ -319,6 +351,230 @@ def test_a_query_whose_clients_report_could_not_be_kept_waits_on(observer: Obser
     assert first_lines(asks) == [NEW]
 
 
+# What neighbours tell. -----------------------------------------------------------------------------------------------
+
+
+OTHER = b"AT Bob +0.100000000 plum +3+3 3000"
+
+
+def test_what_neighbours_tell_is_passed_on_at_once_and_in_the_journal_a_little_later(
+    observer: Observer,
+) -> None:
+    server = Server(observer)
+    left, right = server.neighbours()
+    left.tell(OLD)
+    server.turns.rest()
+    left.tell(OTHER)
+    server.turns.rest()
+    assert right.told == [OLD, OTHER]
+    assert server.journal.appended == []
+    server.pass_time()
+    assert (server.journal.appended, server.journal.appends) == ([OLD, OTHER], 1)
+    server.pass_time()
+    assert server.journal.appends == 1
+    left.tell(NEW)
+    server.turns.rest()
+    server.pass_time()
+    assert server.journal.appended == [OLD, OTHER, NEW]
+
+
+def test_a_report_is_journalled_before_its_answer_behind_what_was_learned_before_it(
+    observer: Observer,
+) -> None:
+    server = Server(observer)
+    left, _ = server.neighbours()
+    left.tell(OLD)
+    server.turns.rest()
+    assert server.journal.appended == []
+    reports = server.client(b"IAMAT kiwi +2+2 2000")
+    left.tell(OTHER)
+    server.turns.rest()
+    assert (server.journal.appended, server.journal.appends) == ([OLD, OTHER, *reports.answers], 1)
+
+
+def kept_before_answers(server: Server, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """Run a turn and those that it wakes; return what is in the journal when the first one begins to answer clients."""
+    end = server.engine.end
+    kept: list[list[bytes]] = []
+
+    def end_and_note(now: float) -> Settled:
+        settled = end(now)
+        kept.append(server.journal.appended.copy())
+        return settled
+
+    monkeypatch.setattr(server.engine, "end", end_and_note)
+    server.turns.rest()
+    return kept[0]
+
+
+@pytest.mark.parametrize("said", [ASK, b"IAMAT kiwi +9+9 900"])
+def test_nothing_is_answered_by_what_is_not_in_the_journal(
+    observer: Observer, monkeypatch: pytest.MonkeyPatch, said: bytes
+) -> None:
+    # A server that was killed then would take back what it has answered.
+    server = Server(observer)
+    left, _ = server.neighbours()
+    left.tell(OLD)
+    server.turns.rest()
+    assert server.journal.appended == []
+    client = server.client(said)
+    assert kept_before_answers(server, monkeypatch) == [OLD]
+    assert len(client.answers) == 1
+
+
+def test_a_query_that_waited_is_answered_by_what_is_in_the_journal(
+    observer: Observer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Server(observer)
+    left, _ = server.neighbours()
+    server.node.ready = False
+    asks = server.client(ASK)
+    server.turns.rest()
+    assert asks.answers == []
+    left.tell(OLD)
+    assert kept_before_answers(server, monkeypatch) == [OLD]
+    assert first_lines(asks) == [OLD]
+
+
+def test_until_the_first_catch_up_has_ended_all_that_is_learned_is_journalled_in_its_turn(
+    observer: Observer,
+) -> None:
+    # From its end on the journal counts as whole, whatever it lacked before.
+    server = Server(observer)
+    server.start()
+    left = Neighbour(server.node, server.engine, "Abe")
+    server.turns.rest()
+    left.tell(OLD)
+    server.turns.rest()
+    assert server.journal.appended == [OLD]
+    left.tell(b"BATCH 0 10000 1", OTHER)
+    server.turns.rest()
+    assert server.node.caught_up
+    assert server.journal.appended == [OLD, OTHER]
+
+
+def test_with_always_what_neighbours_tell_is_on_disk_before_it_is_passed_on(observer: Observer) -> None:
+    server = Server(observer, always=True)
+    left, right = server.neighbours()
+    left.tell(OLD)
+    server.turns.rest()
+    assert server.journal.appended == [OLD]
+    assert right.told == []
+    server.journal.release()
+    server.turns.rest()
+    assert right.told == [OLD]
+    assert OLD in server.journal.synced
+
+
+def test_where_the_journal_fails_for_what_was_learned_reports_are_refused(observer: Observer) -> None:
+    server = Server(observer)
+    left, right = server.neighbours()
+    left.tell(OLD)
+    server.turns.rest()
+
+    def fail(lines: list[bytes]) -> bool:
+        server.journal.takes_reports = False
+        return False
+
+    server.journal.append = fail  # type: ignore[method-assign]
+    reports = server.client(b"IAMAT plum +1+1 5")
+    server.turns.rest()
+    assert reports.answers == [b"? IAMAT plum +1+1 5"]
+    server.journal.takes_reports = True
+    left.tell(NEW)
+    server.turns.rest()
+    server.pass_time()
+    reports.send(b"IAMAT plum +1+1 6")
+    server.turns.rest()
+    assert reports.answers[1:] == [b"? IAMAT plum +1+1 6"]
+    assert server.node.table.get(b"kiwi") == Entry(NEW, 2000 * 10**9)
+    assert right.told == [OLD, NEW]
+
+
+def test_a_server_that_stops_leaves_nothing_out_of_the_journal(observer: Observer) -> None:
+    server = Server(observer)
+    left, _ = server.neighbours()
+    left.tell(OLD)
+    server.turns.rest()
+    server.engine.settle()
+    assert server.journal.appended == [OLD]
+    left.tell(OTHER)
+    server.engine.let_go()
+    server.turns.rest()
+    left.tell(NEW)
+    server.turns.rest()
+    assert server.journal.appended == [OLD, OTHER, NEW]
+    server.engine.settle()
+    assert len(server.journal.appended) == 3
+
+
+def test_an_update_that_comes_back_takes_no_turn_and_is_told_a_little_later(observer: Observer) -> None:
+    server = Server(observer)
+    left, right = server.neighbours()
+    left.tell(OLD)
+    server.turns.rest()
+    server.pass_time()
+    server.noted.clear()
+    right.tell(OLD)
+    right.tell(b"BEAT")
+    assert not server.turns.is_due
+    assert server.settles == 1
+    server.pass_time()
+    assert server.noted == [Heard("Amy", [b"kiwi"], 0, None)]
+    server.pass_time()
+    assert len(server.noted) == 1
+    right.tell(NEW)
+    assert server.turns.is_due
+
+
+def test_what_happens_to_a_link_is_told_in_its_turn_with_the_floods_before_it(observer: Observer) -> None:
+    server = Server(observer)
+    left, right = server.neighbours()
+    noted: list[Note] = []
+    observer.note = noted.extend  # type: ignore[method-assign,assignment]
+    left.tell(OLD)
+    server.turns.rest()
+    assert noted == []
+    right.tell(b"nonsense")
+    server.turns.rest()
+    assert [type(one) for one in noted] == [Heard, Flooded, LinkDown]
+
+
+def test_time_that_passes_takes_no_turn_where_there_is_nothing_to_do(observer: Observer) -> None:
+    server = Server(observer)
+    left, right = server.neighbours()
+    for seconds in range(1, int(Timing().compare_seconds)):
+        for one in (left, right):
+            one.link.tick(float(seconds))
+        server.node.tick(float(seconds))
+        server.engine.beat(float(seconds))
+        assert not server.turns.is_due, seconds
+        assert left.told[-1] == right.told[-1] == b"BEAT"
+        assert len(left.told) == len(right.told) == seconds
+        for one in (left, right):
+            assert server.engine.peer_repeated(one.link, b"BEAT\n", float(seconds))
+    server.node.tick(float(Timing().compare_seconds))
+    server.engine.beat(float(Timing().compare_seconds))
+    assert server.turns.is_due
+
+
+def test_time_that_passes_ends_links_and_lets_queries_wait_no_longer(observer: Observer) -> None:
+    server = Server(observer)
+    left, _ = server.neighbours()
+    left.link.close("silent for 1.5 s")
+    server.node.closed(left.link)
+    server.engine.beat(1.5)
+    assert server.turns.is_due
+    server = Server(observer)
+    server.start()
+    asks = server.client(ASK)
+    server.turns.rest()
+    server.node.tick(Timing().ready_seconds)
+    server.engine.beat(Timing().ready_seconds)
+    server.turns.rest()
+    assert first_lines(asks) == [b"? " + ASK]
+
+
 class FakePeer:
     """A link that counts how often it may write."""
 
@@ -346,8 +602,6 @@ def test_links_beat_also_while_a_turn_waits_for_the_disk(observer: Observer) -> 
     server.turns.rest()
     peer.released.clear()
     server.engine.beat(0.0)
-    assert peer.released == []  # nothing is under way: the turn that it wakes lets all links write
-    server.turns.rest()
     assert len(peer.released) == 1
     reports = server.client(b"IAMAT plum +1+1 5")
     server.turns.rest()
@@ -359,12 +613,12 @@ def test_links_beat_also_while_a_turn_waits_for_the_disk(observer: Observer) -> 
     server.journal.release()
     server.turns.rest()
     assert len(reports.answers) == 1
-    written = len(peer.released)
-    server.engine.beat(0.0)
-    assert len(peer.released) == written  # the sync is over: links write in turns alone again
     server.turns.rest()
     written = len(peer.released)
+    server.engine.beat(0.0)
+    assert len(peer.released) == written + 1
     server.engine.remove_link(peer)
+    written = len(peer.released)
     server.engine.beat(0.0)
     server.turns.rest()
     assert len(peer.released) == written
@@ -396,9 +650,8 @@ def test_whatever_a_peer_does_wakes_a_turn_and_a_peer_that_waits_is_queued_once(
         assert len(woken) == wakes, act
     assert list(server.engine._peers) == [peer]
     woken.clear()
-    server.engine.beat(0.0)
     server.engine.let_go()
-    assert len(woken) == 2
+    assert len(woken) == 1
 
 
 def test_many_peers_share_what_is_heard_in_a_turn_and_each_has_something(
