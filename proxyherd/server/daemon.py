@@ -34,7 +34,8 @@ from proxyherd.net import tls
 from proxyherd.net.binding import Binder
 from proxyherd.net.resolving import new_event_loop
 from proxyherd.places import Places, Spend, find_key, open_places
-from proxyherd.server.clients.tcp import Clients
+from proxyherd.server.clients.clients import ClientListener, Clients
+from proxyherd.server.clients.tcp import TcpListener
 from proxyherd.server.driver import Driver
 from proxyherd.server.process import Background, forbid_core_dumps, open_log
 from proxyherd.server.questions import Questions
@@ -159,7 +160,8 @@ class _Daemon:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # blocked by whoever began the start
         self._places = loop.create_task(asyncio.to_thread(self._open_places))
         self._assemble()
-        await self._binder.listen("clients", self._server.clients, self._clients.listener.listen)
+        for listener in self._listeners:
+            await self._binder.listen(listener.key, self._server.addresses[listener.key], listener.listen)
         self._log.info("started", version=__version__, pid=os.getpid())
         self._expected = time.monotonic()
         self._tick()
@@ -177,12 +179,9 @@ class _Daemon:
         questions = Questions[Client](self._places, self._observer, self._loop)
         self._turn = Turn(self._backend.engine, questions, self._observer, driver.wake)
         driver.start(self._turn)
-        self._clients = Clients(
-            limits,
-            self._turn,
-            self._observer,
-            self._contexts.clients,
-            drain_seconds=self._herd.timing.drain_seconds,
+        self._clients = Clients(limits, self._turn, self._observer)
+        self._listeners: tuple[ClientListener, ...] = (
+            TcpListener(self._clients, self._contexts.clients, drain_seconds=self._herd.timing.drain_seconds),
         )
 
     def _make_backend(self, limits: Limits, wake: Callable[[], None]) -> Backend:
@@ -311,7 +310,8 @@ class _Daemon:
             self._log.error("reload_failed", reason=str(error))
         else:
             self._secrets, self._contexts = secrets, contexts
-            self._clients.listener.renew(contexts.clients)
+            for listener in self._listeners:
+                listener.renew(contexts)
             if secrets is not None:
                 self._backend.renew(secrets, contexts)
             self._log.info("reloaded", secrets=len(secrets.accepted) if secrets is not None else 0)
@@ -323,7 +323,9 @@ class _Daemon:
         """Take no more, answer what was taken, and go."""
         self._notifier.tell("STOPPING=1")
         self._log.info("stopping", connections=len(self._clients.connections))
-        self._clients.stop_listening()
+        for listener in self._listeners:
+            listener.close()
+        self._clients.drain()
         deadline = self._loop.time() + self._herd.timing.drain_seconds
         await self._backend.stop(self._clients_gone(deadline), deadline)
         self._ticker.cancel()

@@ -1,4 +1,5 @@
-"""How clients speak to a server.
+"""How clients speak to a server: a file for each transport.
 
-- `tcp`: the line protocol
+- `clients`: all connections, over all transports, and the interfaces of a transport
+- `tcp`: the line protocol, over TCP or TLS
 """

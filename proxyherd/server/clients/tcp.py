@@ -9,16 +9,16 @@ says why.
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from typing import Final, cast
 
-from proxyherd.config.schema import Limits
 from proxyherd.core.conversation import LINGER_SECONDS, LOOK_SECONDS, Conversation, Ending, Stage
 from proxyherd.core.framing import Overlong
 from proxyherd.core.reply import Reply
-from proxyherd.core.turn import Turn
 from proxyherd.net.listening import Listener, spell_address, takes_more
-from proxyherd.telemetry.observer import Observer
+from proxyherd.net.tls import Contexts
+from proxyherd.server.clients.clients import Clients
 
 _HANDSHAKE_SECONDS: Final = 10.0
 """For a client's TLS handshake: a slow line has its time, and who stalls is gone soon."""
@@ -27,68 +27,34 @@ _MAX_HANDSHAKES: Final = 512
 """TLS handshakes of clients under way at once; they count among `max_connections`. Each takes some 60 KiB."""
 
 
-class Clients:
-    """All client connections of one server."""
+class TcpListener:
+    """Accepts clients that speak the line protocol, over TCP or TLS."""
 
-    def __init__(
-        self,
-        limits: Limits,
-        turn: Turn,
-        observer: Observer,
-        context: ssl.SSLContext | None,
-        *,
-        drain_seconds: float,
-    ) -> None:
-        self.limits = limits
-        self.tls = context is not None
-        self.turn = turn
-        self.observer = observer
-        self.loop = loop = asyncio.get_running_loop()
-        self.listener = Listener(
-            lambda: ClientConnection(self),
+    key = "clients"
+
+    def __init__(self, clients: Clients, context: ssl.SSLContext | None, *, drain_seconds: float) -> None:
+        self._listener = Listener(
+            lambda: ClientConnection(clients, tls=context is not None),
             context,
             backlog=4_096,
             handshake_seconds=_HANDSHAKE_SECONDS,
             # Flushing is part of it, so it ends no connection that the sweep or the drain would leave alone.
-            shutdown_seconds=max(limits.slow_reader_seconds, drain_seconds),
-            room=lambda: min(_MAX_HANDSHAKES, limits.max_connections - len(self.connections)),
-            refused=observer.connections.refused,
+            shutdown_seconds=max(clients.limits.slow_reader_seconds, drain_seconds),
+            room=lambda: min(_MAX_HANDSHAKES, clients.room),
+            refused=clients.observer.connections.refused,
         )
-        self.connections: set[ClientConnection] = set()
-        self.gone = asyncio.Event()  # set when the server stops and the last client is gone
-        self._sweep_seconds = min(max(min(limits.idle_seconds, limits.slow_reader_seconds) / 10, 0.05), 5.0)
-        self._sweeper = loop.call_later(self._sweep_seconds, self._sweep)
 
-    def stop_listening(self) -> None:
-        """Take no more connections, and no more commands: answer what was read, then close."""
-        self._sweeper.cancel()
-        self.listener.close()
-        for connection in tuple(self.connections):
-            connection.drain()
-        self.forget(None)
+    async def listen(self, sock: socket.socket) -> None:
+        """Accept clients from a bound socket."""
+        await self._listener.listen(sock)
 
-    def forget(self, connection: ClientConnection | None) -> None:
-        """Count a connection out."""
-        if connection is not None:
-            self.connections.discard(connection)
-        if self._sweeper.cancelled() and not self.connections:
-            self.gone.set()
+    def renew(self, contexts: Contexts) -> None:
+        """Accept future clients with other certificates."""
+        self._listener.renew(contexts.clients)
 
-    def abort(self) -> None:
-        """End every connection at once."""
-        for connection in tuple(self.connections):
-            connection.end("server stops")
-
-    def _sweep(self) -> None:
-        """Let go who is idle or does not read."""
-        self._sweeper = self.loop.call_later(self._sweep_seconds, self._sweep)
-        now = self.loop.time()
-        for connection in tuple(self.connections):
-            try:
-                connection.check(now)
-            except Exception as error:  # noqa: BLE001 - the others are looked at
-                self.observer.fault("a client cannot be looked at", error)
-                connection.fail()
+    def close(self) -> None:
+        """Accept no more clients."""
+        self._listener.close()
 
 
 class ClientConnection(asyncio.Protocol):
@@ -106,12 +72,12 @@ class ClientConnection(asyncio.Protocol):
         "queued",
     )
 
-    def __init__(self, clients: Clients) -> None:
+    def __init__(self, clients: Clients, *, tls: bool = False) -> None:
         self.name = ""
         self.label = b""
         self.queued = False
         self._clients = clients
-        self._conversation = Conversation(clients.limits, tls=clients.tls, now=clients.loop.time())
+        self._conversation = Conversation(clients.limits, tls=tls, now=clients.loop.time())
         self.owe, self.owed = self._conversation.owe, self._conversation.owed
         self._transport: asyncio.Transport | None = None
         self._reading = True
@@ -121,21 +87,14 @@ class ClientConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start, or turn the client away."""
         transport = cast("asyncio.Transport", transport)
-        clients = self._clients
         self.name = spell_address(transport.get_extra_info("peername"))
         self.label = self.name.encode()
-        if len(clients.connections) >= clients.limits.max_connections:
-            most = clients.limits.max_connections
-            clients.observer.connections.refused(
-                self.name, f"{most} connections are open, as many as max_connections"
-            )
+        if not self._clients.admit(self):
             self._conversation.abort("refused")
             transport.abort()
             return
         self._transport = transport
-        transport.set_write_buffer_limits(high=clients.limits.write_buffer_bytes)
-        clients.connections.add(self)
-        clients.observer.connections.opened(self.name, len(clients.connections))
+        transport.set_write_buffer_limits(high=self._clients.limits.write_buffer_bytes)
 
     def data_received(self, data: bytes) -> None:
         """Take in what arrived; it is answered in this turn."""
@@ -158,11 +117,8 @@ class ClientConnection(asyncio.Protocol):
         if self._transport is None:
             return
         self._transport = None
-        clients, conversation = self._clients, self._conversation
-        conversation.lose(broken=exc is not None)
-        clients.forget(self)
-        clients.turn.client_left(self)
-        clients.observer.connections.closed(self.name, conversation.reason, len(clients.connections))
+        self._conversation.lose(broken=exc is not None)
+        self._clients.forget(self, self._conversation.reason)
 
     def pause_writing(self) -> None:
         """The client reads too slowly."""
@@ -217,7 +173,7 @@ class ClientConnection(asyncio.Protocol):
             self.connection_lost(None)  # which a transport that raises may never tell
             transport.abort()
 
-    # What the listener wants. --------------------------------------------------------------------------------
+    # What `Clients` wants. -----------------------------------------------------------------------------------
 
     def check(self, now: float) -> None:
         """Let the client go if it is idle or does not read."""

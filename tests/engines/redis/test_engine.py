@@ -26,7 +26,8 @@ from proxyherd.engines.redis import engine as engine_module
 from proxyherd.engines.redis import layout
 from proxyherd.engines.redis.engine import RedisEngine
 from proxyherd.places import Places
-from proxyherd.server.clients.tcp import ClientConnection, Clients
+from proxyherd.server.clients.clients import Clients
+from proxyherd.server.clients.tcp import ClientConnection
 from proxyherd.server.driver import Driver
 from proxyherd.server.questions import Questions
 
@@ -574,7 +575,7 @@ def connected(front: Front) -> Callable[[], tuple[ClientConnection, Transport]]:
     turn = Turn(front.engine, questions, observer, driver.wake)
     front.engine.wake = driver.wake
     driver.start(turn)
-    clients = Clients(Limits(), turn, observer, None, drain_seconds=5.0)
+    clients = Clients(Limits(), turn, observer)
 
     def connect() -> tuple[ClientConnection, Transport]:
         connection, transport = ClientConnection(clients), Transport()

@@ -22,7 +22,8 @@ from proxyherd.core.messages import invalid
 from proxyherd.core.reply import Reply
 from proxyherd.core.rules import Rules
 from proxyherd.core.turn import Turn
-from proxyherd.server.clients.tcp import ClientConnection, Clients
+from proxyherd.server.clients.clients import Clients
+from proxyherd.server.clients.tcp import ClientConnection, TcpListener
 from proxyherd.server.driver import Driver
 from proxyherd.server.questions import Questions
 from proxyherd.telemetry.logs import LogFile, make_logger
@@ -107,7 +108,8 @@ class Listening:
         turn = Turn(self.engine, Questions[Client](places, observer, loop), observer, driver.wake)
         driver.start(turn)
         values: dict[str, Any] = {"idle_seconds": IDLE, "slow_reader_seconds": SLOW, **limits}
-        self.clients = Clients(Limits(**values), turn, observer, None, drain_seconds=5)
+        self.clients = Clients(Limits(**values), turn, observer)
+        self._listener = TcpListener(self.clients, None, drain_seconds=5)
         self._log_file = log_file
         self._stopped = False
 
@@ -123,7 +125,12 @@ class Listening:
         """Stop, as at SIGTERM."""
         if not self._stopped:
             self._stopped = True
-            self.clients.stop_listening()
+            self._listener.close()
+            self.clients.drain()
+
+    @property
+    def connections(self) -> list[ClientConnection]:
+        return cast("list[ClientConnection]", [*self.clients.connections])
 
     def connected(self) -> tuple[ClientConnection, Wire]:
         connection, wire = ClientConnection(self.clients), Wire()
@@ -133,7 +140,7 @@ class Listening:
     async def port(self) -> int:
         sock = socket.create_server(("127.0.0.1", 0))
         sock.setblocking(False)
-        await self.clients.listener.listen(sock)
+        await self._listener.listen(sock)
         port: int = sock.getsockname()[1]
         return port
 
@@ -243,7 +250,7 @@ def test_a_client_whose_bytes_were_not_all_read_has_its_answers_when_the_server_
                 await loop.sock_sendall(sock, b"hold\n" * 4)
                 pouring = loop.create_task(loop.sock_sendall(sock, LONG * 10_000))
                 await until(lambda: len(listening.engine.held) == 4 and paused(listening))
-                [connection] = listening.clients.connections
+                [connection] = listening.connections
                 if quiet:
                     connection._conversation._heard = -math.inf
                 listening.stop()
@@ -259,7 +266,7 @@ def test_a_client_whose_bytes_were_not_all_read_has_its_answers_when_the_server_
 
 
 def paused(listening: Listening) -> bool:
-    return any(not one._reading for one in listening.clients.connections)
+    return any(not one._reading for one in listening.connections)
 
 
 def test_a_quiet_client_is_closed_at_once_when_the_server_stops(tmp_path: Path) -> None:
@@ -278,15 +285,13 @@ def test_a_quiet_client_is_closed_at_once_when_the_server_stops(tmp_path: Path) 
                     await loop.sock_sendall(sock, b"FOO\n")
                     assert await loop.sock_recv(sock, 100) == b"? FOO\n"
                 [of_quiet] = [
-                    one
-                    for one in listening.clients.connections
-                    if one.name.endswith(f":{quiet.getsockname()[1]}")
+                    one for one in listening.connections if one.name.endswith(f":{quiet.getsockname()[1]}")
                 ]
                 of_quiet._conversation._heard = -math.inf
                 listening.stop()
                 await read_all(quiet)
                 await loop.sock_sendall(busy, b"FOO\n" * 1_000)
-                assert len(listening.clients.connections) == 1
+                assert len(listening.connections) == 1
                 assert await read_all(busy) == b""
             await listening.clients.gone.wait()
 
@@ -301,7 +306,7 @@ def test_connections_past_the_limit_end_and_those_inside_stay(tmp_path: Path) ->
             loop = asyncio.get_running_loop()
             port = await listening.port()
             inside = [socket.create_connection(("127.0.0.1", port)) for _ in range(3)]
-            await until(lambda: len(listening.clients.connections) == 3)
+            await until(lambda: len(listening.connections) == 3)
             for _ in range(20):
                 with socket.create_connection(("127.0.0.1", port)) as outside:
                     outside.setblocking(False)
@@ -309,7 +314,7 @@ def test_connections_past_the_limit_end_and_those_inside_stay(tmp_path: Path) ->
                         assert await loop.sock_recv(outside, 1) == b""
                 refused = listening.events("client_refused")
                 assert "max_connections" in refused[-1]["reason"]
-                assert len(listening.clients.connections) == 3
+                assert len(listening.connections) == 3
             for sock in inside:
                 sock.setblocking(False)
                 await loop.sock_sendall(sock, b"FOO\n")

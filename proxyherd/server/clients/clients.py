@@ -1,0 +1,110 @@
+"""All clients of one server, by whichever transport they come: together they are at most `max_connections`, and they
+are drained together when the server stops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Protocol
+
+from proxyherd.config.schema import Limits
+from proxyherd.core.engine import Client
+from proxyherd.core.turn import Turn
+from proxyherd.net.tls import Contexts
+from proxyherd.telemetry.observer import Observer
+
+
+class ConnectedClient(Client, Protocol):
+    """One client's connection, over any transport."""
+
+    def check(self, now: float) -> None:
+        """Close if the client is idle or does not read. `now` is the event loop's time."""
+
+    def drain(self) -> None:
+        """Read no more; close after the answers to what was read."""
+
+    def end(self, reason: str) -> None:
+        """Close at once."""
+
+
+class ClientListener(Protocol):
+    """Accepts clients over one transport, and makes a `ConnectedClient` for each."""
+
+    @property
+    def key(self) -> str:
+        """The key of its addresses in the herd's file, which also names them in the log."""
+
+    async def listen(self, sock: socket.socket) -> None:
+        """Accept clients from a bound socket."""
+
+    def renew(self, contexts: Contexts) -> None:
+        """Accept future clients with other certificates."""
+
+    def close(self) -> None:
+        """Accept no more clients."""
+
+
+class Clients:
+    """All client connections of one server. A connection calls `admit` at its beginning and `forget` at its end."""
+
+    def __init__(self, limits: Limits, turn: Turn, observer: Observer) -> None:
+        self.limits = limits
+        self.turn = turn
+        self.observer = observer
+        self.loop = loop = asyncio.get_running_loop()
+        self.connections: set[ConnectedClient] = set()
+        self.gone = asyncio.Event()  # set when the server stops and the last client is gone
+        self._sweep_seconds = min(max(min(limits.idle_seconds, limits.slow_reader_seconds) / 10, 0.05), 5.0)
+        self._sweeper = loop.call_later(self._sweep_seconds, self._sweep)
+
+    @property
+    def room(self) -> int:
+        """How many more clients may connect."""
+        return self.limits.max_connections - len(self.connections)
+
+    def admit(self, connection: ConnectedClient) -> bool:
+        """Count a connection in. Return whether there is room for it; otherwise it must close."""
+        if self.room <= 0:
+            most = self.limits.max_connections
+            self.observer.connections.refused(
+                connection.name, f"{most} connections are open, as many as max_connections"
+            )
+            return False
+        self.connections.add(connection)
+        self.observer.connections.opened(connection.name, len(self.connections))
+        return True
+
+    def forget(self, connection: ConnectedClient, reason: str) -> None:
+        """Count out a connection that has ended for this reason."""
+        self.connections.discard(connection)
+        self._end_if_empty()
+        self.turn.client_left(connection)
+        self.observer.connections.closed(connection.name, reason, len(self.connections))
+
+    def drain(self) -> None:
+        """Take no more commands: answer what was read, then close."""
+        self._sweeper.cancel()
+        for connection in tuple(self.connections):
+            connection.drain()
+        self._end_if_empty()
+
+    def abort(self) -> None:
+        """End every connection at once."""
+        for connection in tuple(self.connections):
+            connection.end("server stops")
+
+    def _end_if_empty(self) -> None:
+        if self._sweeper.cancelled() and not self.connections:
+            self.gone.set()
+
+    def _sweep(self) -> None:
+        """Let go who is idle or does not read."""
+        self._sweeper = self.loop.call_later(self._sweep_seconds, self._sweep)
+        now = self.loop.time()
+        for connection in tuple(self.connections):
+            try:
+                connection.check(now)
+            except Exception as error:  # noqa: BLE001 - the others are looked at
+                self.observer.fault("a client cannot be looked at", error)
+                connection.fail()
