@@ -14,7 +14,7 @@ import msgspec
 from proxyherd.base.escapes import escaped, visible_json
 from proxyherd.cli.common import Failure, config_option, default_gazetteer, examples, load_herd
 from proxyherd.core.messages import metres, parse_question, parse_report
-from proxyherd.places import Answer, NoBudget, Places, Query, find_key, open_places
+from proxyherd.places import CHOICES, Answer, NoBudget, Places, Query, find_key, open_places
 from proxyherd.places.limits.breaker import BreakerState
 from proxyherd.places.watch import CallOutcome, Spared
 
@@ -102,7 +102,8 @@ def _query(point: str, radius: str, most: int) -> Query:
 
 def _open(ctx: click.Context, bill: _Bill, gazetteer: Path) -> Places:
     herd = load_herd(ctx)
-    key = None if herd.places.provider == "gazetteer" else find_key(herd.places, herd.file, os.environ)
+    needs_key = CHOICES[herd.places.provider].needs_key
+    key = find_key(herd.places, herd.file, os.environ) if needs_key else None
     once = msgspec.structs.replace(herd.places, attempts=1, attempt_seconds=herd.places.deadline_seconds)
     return open_places(once, herd.limits, bill, key=key, gazetteer=gazetteer, budget=NoBudget())
 

@@ -16,8 +16,11 @@ opened.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
 
 from proxyherd.places.answers import STATUSES, Answer, no_results
 from proxyherd.places.front import Places
@@ -30,8 +33,10 @@ if TYPE_CHECKING:
     from proxyherd.config import schema
 
 __all__ = [
+    "CHOICES",
     "KEY_CREDENTIAL",
     "KEY_VARIABLE",
+    "PROVIDER_NAMES",
     "STATES",
     "STATUSES",
     "Answer",
@@ -78,6 +83,59 @@ class _NoKey:
         pass
 
 
+class Opening(Struct, frozen=True):
+    """What a provider may need when it is opened."""
+
+    places: schema.PlacesSettings
+    watch: Watch
+    budget: Spend
+    key: str | None
+    gazetteer: Path
+
+
+def _gazetteer(opening: Opening) -> Provider:
+    from proxyherd.places.gazetteer.provider import Gazetteer  # noqa: PLC0415 — see the top
+
+    return Gazetteer(opening.gazetteer)
+
+
+def _google(opening: Opening) -> Provider:
+    from proxyherd.places.google.auto import Auto  # noqa: PLC0415 — see the top
+    from proxyherd.places.google.calling import Caller  # noqa: PLC0415 — likewise
+    from proxyherd.places.google.new import GoogleNew  # noqa: PLC0415 — likewise
+    from proxyherd.places.google.old import Google  # noqa: PLC0415 — likewise
+    from proxyherd.places.limits.resilience import Resilient  # noqa: PLC0415 — likewise
+
+    places, key = opening.places, opening.key
+    if key is None:
+        return _NoKey(places.provider)
+    caller = Caller(places, key, opening.budget, opening.watch)
+    old, new = Google(places, caller), GoogleNew(places, caller)
+    chosen: dict[str, Upstream] = {"google": old, "google-new": new, "auto": Auto(old, new)}
+    return Resilient(chosen[places.provider], places, opening.watch)
+
+
+class Choice(Struct, frozen=True):
+    """A value of `places.provider`. Answers of a provider that needs a key are kept for `google_cache_seconds`, those of
+    another for `cache_seconds`.
+    """
+
+    open: Callable[[Opening], Provider]
+    needs_key: bool
+
+
+CHOICES: Final = {
+    "auto": Choice(_google, needs_key=True),
+    "google": Choice(_google, needs_key=True),
+    "google-new": Choice(_google, needs_key=True),
+    "gazetteer": Choice(_gazetteer, needs_key=False),
+}
+"""The providers, by their names in the herd's file. `auto` without a key is the gazetteer."""
+
+PROVIDER_NAMES: Final = tuple(name for name in CHOICES if name != "auto")
+"""What providers are called in logs and metrics."""
+
+
 def open_places(
     places: schema.PlacesSettings,
     limits: schema.Limits,
@@ -95,36 +153,15 @@ def open_places(
     """
     from cachetools import TTLCache  # noqa: PLC0415 — see the top
 
-    offline = places.provider == "gazetteer" or (places.provider == "auto" and key is None)
-    seconds = places.cache_seconds if offline else places.google_cache_seconds
+    choice = CHOICES["gazetteer" if places.provider == "auto" and key is None else places.provider]
+    seconds = places.google_cache_seconds if choice.needs_key else places.cache_seconds
     kept: TTLCache[Query, Answer] | None = None
     if seconds and places.cache_bytes:
         kept = TTLCache(places.cache_bytes, seconds, getsizeof=lambda answer: len(answer.body) + ENTRY_BYTES)
     return Places(
-        _gazetteer(gazetteer) if offline else _google(places, watch, key, budget),
+        choice.open(Opening(places, watch, budget, key, gazetteer)),
         watch,
         deadline_seconds=places.deadline_seconds,
         max_in_flight=limits.max_places_in_flight,
         kept=kept,
     )
-
-
-def _gazetteer(file: Path) -> Provider:
-    from proxyherd.places.gazetteer.provider import Gazetteer  # noqa: PLC0415 — see the top
-
-    return Gazetteer(file)
-
-
-def _google(places: schema.PlacesSettings, watch: Watch, key: str | None, budget: Spend) -> Provider:
-    if key is None:
-        return _NoKey(places.provider)
-    from proxyherd.places.google.auto import Auto  # noqa: PLC0415 — see the top
-    from proxyherd.places.google.calling import Caller  # noqa: PLC0415 — likewise
-    from proxyherd.places.google.new import GoogleNew  # noqa: PLC0415 — likewise
-    from proxyherd.places.google.old import Google  # noqa: PLC0415 — likewise
-    from proxyherd.places.limits.resilience import Resilient  # noqa: PLC0415 — likewise
-
-    caller = Caller(places, key, budget, watch)
-    old, new = Google(places, caller), GoogleNew(places, caller)
-    chosen: dict[str, Upstream] = {"google": old, "google-new": new}
-    return Resilient(chosen.get(places.provider) or Auto(old, new), places, watch)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from proxyherd.places import STATES, BreakerState, CallOutcome, Spared
+from proxyherd.places import PROVIDER_NAMES, STATES, BreakerState, CallOutcome, Spared
 from proxyherd.telemetry.event_limits import Events
 from proxyherd.telemetry.frequent import FrequentEvent
 from proxyherd.telemetry.metrics import Metrics
@@ -75,7 +75,7 @@ class PlacesObserver:
             "proxyherd_places_seconds",
             "Seconds that a query of places took, by Google's status; also queries that are answered at once",
             _BUCKETS,
-            provider={"google": "", "google-new": "", "gazetteer": ""},
+            provider=dict.fromkeys(PROVIDER_NAMES, ""),
             outcome={
                 "OK": "",
                 "ZERO_RESULTS": "",

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import msgspec
 import pytest
@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from proxyherd.config import schema
-from proxyherd.places import Answer, Places, Query, open_places
+from proxyherd.places import CHOICES, Answer, Places, Query, open_places
 from proxyherd.places.answers import MOST_RESULTS, STATUSES, cut, no_results, read_answer
 from proxyherd.places.failures import failed
 
@@ -444,6 +444,16 @@ def test_the_herds_file_says_who_is_asked_and_whether_answers_are_kept(
         answer = asyncio.run(places.nearby(query()))
         assert answer.status == "REQUEST_DENIED"
         assert "has no key for Google Places" in message(answer)
+
+
+def test_each_name_that_the_herds_file_may_have_has_a_provider_and_no_other() -> None:
+    assert set(CHOICES) == set(get_args(get_type_hints(schema.PlacesSettings)["provider"]))
+
+
+def test_a_name_without_a_provider_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(CHOICES, "gazetteer")
+    with pytest.raises(KeyError):
+        opened_with(provider="gazetteer")
 
 
 # Shedding. ---------------------------------------------------------------------------------------------------
