@@ -18,22 +18,20 @@ from workloads import SERVERS
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests/support"))
 
-import simulation  # found just now
+from simulation import EPOCH, End, Herd  # found just now
 
 _UPDATES = 30
 _LINK_SECONDS = 5.0
 """Until all servers of a herd are linked and have compared their empty tables."""
 
 
-class _Counting(simulation.Herd):
+class _Counting(Herd):
     """A herd in a graph that is given, without any trouble, that counts the lines on its links."""
 
     def __init__(self, edges: Edges) -> None:
-        self._given = sorted(edges)
-        self.lines = 0
         super().__init__(
             len(edges),
-            servers=len({name for edge in edges for name in edge}),
+            edges=sorted(edges),
             apart=0.0,
             journal="none",
             skew=0,
@@ -41,36 +39,28 @@ class _Counting(simulation.Herd):
             lines=1_024,
             depth=2,
             compare_seconds=10_000.0,
-            clients=_UPDATES,
         )
+        self.lines = 0
+        flooded = self.laws.flooded
 
-    def _graph(self) -> None:
-        self.edges = self._given
-        names = sorted({name for edge in self.edges for name in edge})
-        self.servers = {
-            name: simulation.Server(
-                name, [b if a == name else a for a, b in self.edges if name in (a, b)], self.rng, 0
-            )
-            for name in names
-        }
+        def count(end: End, lines: bytes) -> None:
+            self.lines += lines.count(b"\n")
+            flooded(end, lines)
 
-    def flooded(self, end: simulation.End, lines: bytes) -> None:
-        super().flooded(end, lines)
-        self.lines += lines.count(b"\n")
+        self.laws.flooded = count  # type: ignore[method-assign]
 
 
 def lines_an_update(edges: Edges) -> float:
     """Return how many AT lines cross links for one update, on average over reports at random servers."""
     herd = _Counting(edges)
-    rng = Random(1)
+    rng, world = Random(1), herd.world
     for server in herd.servers.values():
-        herd.start(server)
-    herd.run_until(_LINK_SECONDS)
+        server.start()
+    world.run_until(_LINK_SECONDS)
     for number in range(_UPDATES):
         server = rng.choice(list(herd.servers.values()))
-        server.commands.append(b"IAMAT c%d +1+1 %d" % (number, simulation.EPOCH))
-        herd.wake(server)
-        herd.run_until(herd.now + 2.0)
+        herd.connect(server).say(b"IAMAT c%d +1+1 %d\n" % (number, EPOCH))
+        world.run_until(world.now + 2.0)
     if not herd.agreed():
         raise RuntimeError(f"the herd does not agree: {herd.difference()}")
     return herd.lines / _UPDATES

@@ -698,16 +698,16 @@ def test_a_thousand_times_all_servers_start_at_once_and_each_pair_links_once() -
         went_live = Counter[frozenset[str]]()
 
         def count_it(
-            end: Any, told: Any = herd.went_live, lives: Counter[frozenset[str]] = went_live
+            end: Any, told: Any = herd.laws.went_live, lives: Counter[frozenset[str]] = went_live
         ) -> None:
             lives[frozenset(end.wire)] += 1
             told(end)
 
-        herd.went_live = count_it  # type: ignore[method-assign]
+        herd.laws.went_live = count_it  # type: ignore[method-assign]
         for server in herd.servers.values():
-            herd.start(server)
-        herd.run_until(2.0)
+            server.start()
+        herd.world.run_until(2.0)
         pairs = {frozenset((name, other)) for name, one in herd.servers.items() for other in one.neighbours}
-        live = Counter(frozenset(end.wire) for end in herd.all_ends() if end.link.state is State.LIVE)
+        live = Counter(frozenset(end.wire) for end in herd.network.all_ends() if end.link.state is State.LIVE)
         assert live == dict.fromkeys(pairs, 2), f"seed {seed}: both ends of one link a pair"
         assert went_live == live, f"seed {seed}: each is the first, and none was replaced"

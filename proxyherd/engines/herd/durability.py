@@ -89,7 +89,11 @@ class Durability:
         return self.takes_reports
 
     async def replay(self) -> None:
-        """Learn what the journal holds, in slices, while the server takes reports already."""
+        """Learn what the journal holds, in slices, while the server takes reports already. Where `always`, all of that is
+        on disk first: nobody is told of what a power cut may still take.
+        """
+        if self.always:
+            await self._sync()
         began = time.monotonic()
         lines = size = 0
         whole = max(self._journal.bytes_found, 1)

@@ -30,8 +30,11 @@ _FEWEST_SHARES: Final = 32
 class Peer(Protocol):
     """What a turn wants of a peer's connection."""
 
-    link: Link
     queued: bool
+
+    @property
+    def link(self) -> Link:
+        """The link that it carries."""
 
     def heard(self) -> None:
         """Go on: everything that was received has been heard."""
@@ -103,7 +106,7 @@ class HerdEngine:
         self._node = node
         self._journal = journal
         self._peers: deque[Peer] = deque()
-        self._links: set[Peer] = set()
+        self._links: dict[Peer, None] = {}  # in the order in which they came
         self._more: bool  # whether what takes long goes on
         self._syncs = False
         self._sizes = sizes
@@ -132,12 +135,12 @@ class HerdEngine:
 
     def add_link(self, peer: Peer) -> None:
         """Count a connection among those that have something to say at the end of a turn."""
-        self._links.add(peer)
+        self._links[peer] = None
         self.wake()
 
     def remove_link(self, peer: Peer) -> None:
         """Forget a connection that is gone."""
-        self._links.discard(peer)
+        self._links.pop(peer, None)
         self.wake()
 
     def beat(self, now: float) -> None:
@@ -284,7 +287,7 @@ class HerdEngine:
         return self._more or bool(self._peers) or waited
 
     def _hear_peers(self, now: float, lines: int) -> None:
-        most = lines // min(len(self._peers), _FEWEST_SHARES)
+        most = max(lines // min(len(self._peers), _FEWEST_SHARES), 1)
         for _ in range(len(self._peers)):
             peer = self._peers.popleft()
             peer.queued = False

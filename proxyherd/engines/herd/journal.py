@@ -159,6 +159,10 @@ class Journal:
             size for path, (_, size) in self._files.items() if path.suffix == ".snapshot"
         )
         self._open_segment(self._number + 1)
+        for path in self._old:  # the life that wrote it may have been killed before it synced
+            with contextlib.suppress(OSError):
+                self._to_sync.append(open_regular(path, os.O_RDONLY))
+        self.unsynced = bool(self._to_sync)
 
     @property
     def bytes_found(self) -> int:

@@ -10,7 +10,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from turns import node
 
 import proxyherd.engines.herd.durability
 from proxyherd.config.schema import DurabilitySettings, Limits, Timing
-from proxyherd.core.messages import parse_at
+from proxyherd.core.messages import At, parse_at
 from proxyherd.core.node import Node
 from proxyherd.core.table import Table
 from proxyherd.engines.herd.durability import Durability
@@ -142,6 +142,33 @@ def test_what_was_appended_is_synced_at_the_next_second_by_that_policy_alone(
         assert life.journal.unsynced == (not times)
 
     live(tmp_path, monkeypatch, body, fsync=fsync)
+
+
+@pytest.mark.parametrize(("fsync", "syncs"), [("everysecond", [0, 2]), ("always", [2, 2]), ("off", [0, 0])])
+def test_what_a_killed_life_has_not_synced_is_synced_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fsync: str, syncs: list[int]
+) -> None:
+    """Else a power cut after a restart could take more than the last second, and what `always` has answered again."""
+    killed = Journal(tmp_path / "journal", line_bytes=1_000, rewrite_bytes=4_096)
+    killed.start()
+    assert killed.append(ATS[:1])
+
+    async def body(life: Life) -> None:
+        learned: list[int] = []
+        replay = life.node.replay
+
+        def noting(ats: Iterable[At | None]) -> None:
+            learned.append(len(life.synced))
+            replay(ats)
+
+        monkeypatch.setattr(life.node, "replay", noting)
+        life.begin(life.durability.watch)
+        await life.durability.replay()
+        await asyncio.sleep(1.5)
+        assert [*learned, len(life.synced)] == syncs, "the old file and the new one"
+
+    live(tmp_path, monkeypatch, body, fsync=fsync)
+    killed.close()
 
 
 @pytest.mark.parametrize(("fsync", "left"), [("everysecond", 2), ("always", 2), ("off", 1)])

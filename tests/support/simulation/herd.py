@@ -1,0 +1,300 @@
+"""One run: a graph of servers, clients that come and leave, troubles, and at the end a world that is whole again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from simulation.clients import SimulatedClient
+from simulation.laws import Laws
+from simulation.network import End, Network, Wire
+from simulation.plan import Plan
+from simulation.servers import Server
+from simulation.world import EPOCH, LawBroken, World
+
+HEAL_SECONDS = 5.0
+QUIET_SECONDS = 0.3
+
+
+class Herd:
+    """A seed's herd in its world."""
+
+    def __init__(
+        self, seed: int, *, trace: bool = False, edges: list[Wire] | None = None, **overrides: Any
+    ) -> None:
+        self.plan = Plan(seed, **overrides)
+        self.world = World(seed, self.plan, trace=trace)
+        self.laws = Laws(self.world)
+        self.network = Network(self.world, self.laws)
+        self.edges = self._graph() if edges is None else edges
+        names = {name for edge in self.edges for name in edge}
+        self.servers = self.network.servers
+        for name in sorted(names):
+            neighbours = [b if a == name else a for a, b in self.edges if name in (a, b)]
+            self.servers[name] = Server(self.world, self.network, name, neighbours)
+        self._connections = 0
+
+    def _graph(self) -> list[Wire]:
+        rng, plan = self.world.rng, self.plan
+        names = [f"{chr(65 + number % 26)}{number // 26 or ''}" for number in range(plan.servers)]
+        rng.shuffle(names)
+        edges = [(names[number], names[rng.randrange(number)]) for number in range(1, plan.servers)]
+        for _ in range(int(plan.extra_edges * plan.servers)):
+            left, right = rng.sample(names, 2)
+            if (left, right) not in edges and (right, left) not in edges:
+                edges.append((left, right))
+        return [(min(edge), max(edge)) for edge in edges]
+
+    # Clients. ------------------------------------------------------------------------------------------------
+
+    def connect(self, server: Server) -> SimulatedClient:
+        """Let a client connect to a server that is up."""
+        self._connections += 1
+        tls = self._connections % 4 == 0
+        client = SimulatedClient(server, f"{server.name}#{self._connections}", tls=tls)
+        server.clients[client.name] = client
+        return client
+
+    def report(self) -> bytes:
+        """Return a report, often at a time that others report for it too."""
+        rng = self.world.rng
+        whole, fraction = EPOCH + int(self.world.now), rng.choice(["", ".5", ".50", ".500000000", ".7"])
+        whole -= rng.choice([0, 0, 0, 1])
+        client, place = rng.randrange(self.plan.clients), rng.choice(["+1+1", "-34.5+118"])
+        return f"IAMAT c{client} {place} {whole}{fraction}".encode()
+
+    def question(self) -> bytes:
+        """Return a question."""
+        rng = self.world.rng
+        return b"WHATSAT c%d %d 5" % (rng.randrange(self.plan.clients), rng.choice([0, 10]))
+
+    def nonsense(self) -> bytes:
+        """Return an invalid command."""
+        return b"WHEREIS c%d" % self.world.rng.randrange(self.plan.clients)
+
+    def say(self, server: Server, *lines: bytes) -> None:
+        """Let a client of a server say this and perhaps more, in one piece or in two, and then perhaps leave."""
+        rng, plan = self.world.rng, self.plan
+        if not server.up or server.stops:
+            return
+        speaking = [one for one in server.clients.values() if not (one.gone or one.has_said_all)]
+        client = rng.choice(speaking) if speaking and rng.random() < 0.7 else self.connect(server)
+        if rng.random() < 0.25:
+            more = self.report, self.report, self.question, self.question, self.nonsense
+            lines += tuple(rng.choice(more)() for _ in range(rng.randint(1, 5)))
+        data = b"\n".join([*lines, b""])
+        leaves = rng.random() < plan.leaving
+        how = rng.choice(["half-closes", "breaks", "breaks in a wait", "reads nothing"]) if leaves else ""
+        if how == "half-closes":
+            client.has_said_all = True
+            data = data[: len(data) - rng.randint(0, 1)]  # perhaps without the last LF
+        cut = rng.randint(0, len(data)) if rng.random() < 0.2 else len(data)
+        seconds = max(client.clear_at - self.world.now, 0.0) + self.network.delay()
+        server.later(seconds, client.say, data[:cut])
+        if cut < len(data):
+            seconds += self.network.delay()
+            server.later(seconds, client.say, data[cut:])
+        client.clear_at = self.world.now + seconds
+        if how == "half-closes":
+            server.later(seconds, client.half_close)
+        elif how == "reads nothing":
+            server.later(seconds * rng.random(), client.stop_reading)
+            server.later(seconds + rng.uniform(0, 0.5), client.read_on)
+        elif how:
+            server.later(seconds + rng.uniform(0, 0.3 if "wait" in how else 0.001), client.break_off)
+
+    # Troubles. -----------------------------------------------------------------------------------------------
+
+    def trouble(self) -> None:
+        """One thing goes wrong."""
+        rng = self.world.rng
+        server, edge = rng.choice(list(self.servers.values())), rng.choice(self.edges)
+        rng.choice(
+            [
+                *(self.crash_and_start,) * 3,
+                self.stop_and_start,
+                *(self.cut_link,) * 2,
+                self.partition,
+                *(self.break_connection,) * 2,
+                self.break_all,
+                self.dial_again,
+                self.stop_and_continue,
+                *(self.fill_disk,) * 2,
+                self.intrude,
+            ]
+        )(server, edge)
+
+    def crash_and_start(self, server: Server, edge: Wire) -> None:
+        rng = self.world.rng
+        server.crash(rng.random() < 0.5)
+        seconds = rng.choice([0.01, 0.1, 0.6, 2.0]) * rng.random()
+        self.world.after(seconds, server.start)
+        for _ in range(rng.choice([0, 4])):
+            again = rng.random() * max(self.plan.replay_seconds / 2, 0.02)
+            self.world.after(seconds + again, self.ask_again, server)
+
+    def ask_again(self, server: Server) -> None:
+        """Let a client that has lost its server come back at once, and ask about one that it has had an answer about."""
+        if server.promised:
+            self.say(server, b"WHATSAT %b 0 5" % self.world.rng.choice([*server.promised]))
+
+    def stop_and_start(self, server: Server, _: Wire) -> None:
+        server.stop()
+        self.world.after(0.2 + self.world.rng.random(), server.start)
+
+    def cut_link(self, _: Server, edge: Wire) -> None:
+        rng = self.world.rng
+        wires = rng.choice([[edge], [edge[::-1]], [edge, edge[::-1]]])
+        seconds = rng.choice([0.02, 0.3, 2.5]) * rng.random()
+        for wire in wires:
+            self.network.cut(wire, seconds)
+
+    def partition(self, _: Server, __: Wire) -> None:
+        rng = self.world.rng
+        part = set(rng.sample(list(self.servers), rng.randint(1, len(self.servers))))
+        seconds = rng.choice([0.3, 3.0]) * rng.random()
+        for left, right in self.edges:
+            if (left in part) != (right in part):
+                self.network.cut((left, right), seconds)
+                self.network.cut((right, left), seconds)
+
+    def break_connection(self, server: Server, _: Wire) -> None:
+        """One end, or both, find it broken; the other may believe in it for long."""
+        rng = self.world.rng
+        if server.up and server.ends:
+            end = rng.choice(server.ends)
+            for broken in rng.choice([[end], [end, end.other]]):
+                self._lose(broken)
+
+    def break_all(self, server: Server, _: Wire) -> None:
+        """A server loses all its links at once, so that many walks begin together."""
+        for end in tuple(server.ends) if server.up else ():
+            self._lose(end)
+            self._lose(end.other)
+
+    def _lose(self, end: End) -> None:
+        if end.lives:
+            assert end.server is not None
+            end.server.now_or_later(end.lose)
+
+    def dial_again(self, _: Server, edge: Wire) -> None:
+        dialler = self.servers[edge[0]]
+        if dialler.up and not dialler.replays:
+            dialler.now_or_later(self.network.dial, dialler, edge[1], None)
+
+    def fill_disk(self, server: Server, _: Wire) -> None:
+        server.disk.full_until = self.world.now + self.world.rng.random()
+
+    def stop_and_continue(self, server: Server, _: Wire) -> None:
+        server.stall(self.world.rng.choice([0.01, 0.2, 2.0]) * self.world.rng.random())
+
+    def intrude(self, _: Server, edge: Wire) -> None:
+        self.network.intrude(edge[0], self.servers[edge[1]])
+
+    # The run. ------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        world, rng, plan = self.world, self.world.rng, self.plan
+        servers = list(self.servers.values())
+        for server in servers:
+            world.after(rng.choice([0.0, 0.2, plan.seconds]) * rng.random(), server.start)
+        for count, seconds, what in (
+            (plan.preloaded, 0.2, self.report),
+            (plan.reports, plan.seconds, self.report),
+            (plan.questions, plan.seconds, self.question),
+        ):
+            for _ in range(count):
+                world.after(seconds * rng.random(), lambda what=what: self.say(rng.choice(servers), what()))
+        for _ in range(plan.troubles):
+            world.after(plan.seconds * rng.random(), self.trouble)
+        world.run_until(plan.seconds)
+        self.heal()
+        healed = world.now
+        while not self.agreed() or world.now < max(self.laws.last_flood, healed) + QUIET_SECONDS:
+            if world.now >= healed + HEAL_SECONDS and not self.agreed():
+                world.broken(f"{HEAL_SECONDS:g} s after all is well the servers differ: {self.difference()}")
+            if world.now >= healed + HEAL_SECONDS + QUIET_SECONDS:
+                world.broken("a flood does not end")
+            world.run_until(world.now + 0.1)
+        self.judge()
+
+    def heal(self) -> None:
+        """Let the network be whole, all servers up, and all clients read."""
+        self.world.say("all is well from now on")
+        self.network.heal()
+        for server in self.servers.values():
+            if server.up and server.stops:
+                server.crash(False)
+            server.start()
+            server.disk.full_until = self.world.now
+        self.network.release_all()
+
+    def agreed(self) -> bool:
+        """Whether all tables are equal, and nobody waits for a server that is ready."""
+        first, *rest = self.servers.values()
+        return all(one.table.greatest == first.table.greatest for one in rest) and not any(self.unanswered())
+
+    def unanswered(self) -> list[str]:
+        """Return the clients that wait."""
+        return [
+            client.name
+            for server in self.servers.values()
+            if server.node.ready
+            for client in server.clients.values()
+            if client.waits
+        ]
+
+    def difference(self) -> str:
+        """Return what the servers do not agree about, and who waits."""
+        clients = sorted({client for server in self.servers.values() for client in server.table.greatest})
+        lines = [f"{name} waits" for name in self.unanswered()]
+        for client in clients:
+            held = {
+                name: one.table.greatest.get(client, (0, b"nothing"))[1] for name, one in self.servers.items()
+            }
+            if len(set(held.values())) > 1:
+                lines.append(", ".join(f"{name} has {line.decode()}" for name, line in held.items()))
+        return "; ".join(lines)
+
+    def judge(self) -> None:
+        """What must hold at the end on every server."""
+        broken = self.world.broken
+        for server in self.servers.values():
+            held = {client: (entry.nanoseconds, entry.line) for client, entry in server.table}
+            if held != server.table.greatest:
+                broken(f"{server.name} does not hold the greatest that it ever held")
+            if server.node.ready and any(client.unlogged for client in server.clients.values()):
+                broken(f"{server.name} has not logged what clients have said")
+            if b"forged" in held:
+                broken(f"{server.name} believed a stranger")
+            for client, order in self.laws.durable.items():
+                if held.get(client, (-1, b"")) < order:
+                    broken(f"{server.name} has lost {order[1].decode()}, which was answered")
+            if len(server.table) != len(held):
+                broken(f"{server.name} counts {len(server.table)} clients and holds {len(held)}")
+            if (
+                sorted(server.node.linked) != sorted(server.neighbours)
+                and self.world.now > self.plan.seconds + HEAL_SECONDS
+            ):
+                broken(f"{server.name} is linked with {list(server.node.linked)} only")
+
+
+def run(seed: int, **overrides: Any) -> Herd:
+    """Run a seed; raises LawBroken."""
+    herd = Herd(seed, **overrides)
+    herd.run()
+    return herd
+
+
+def check(seed: int, **overrides: Any) -> Herd:
+    """Run a seed; where it breaks a law, run it again and tell what happened."""
+    try:
+        return run(seed, **overrides)
+    except LawBroken:
+        herd = Herd(seed, trace=True, **overrides)
+        try:
+            herd.run()
+        except LawBroken as error:
+            plan = ", ".join(f"{name}={value}" for name, value in vars(herd.plan).items())
+            trace = "\n".join(herd.world.trace or ())
+            raise LawBroken(f"{error}\nplan: {plan}\nedges: {herd.edges}\n{trace}") from None
+        raise LawBroken(f"seed {seed} does not reproduce: a run hangs on more than its seed") from None

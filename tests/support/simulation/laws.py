@@ -1,0 +1,146 @@
+"""The laws that hold while a herd runs. Each is told what happens, and ends the run where that must not be."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from proxyherd.core.link import State
+from proxyherd.core.messages import parse_at, parse_report
+from simulation.world import World
+
+if TYPE_CHECKING:
+    from simulation.network import End
+    from simulation.servers import Server
+
+Order = tuple[int, bytes]
+NOTHING: Order = (-1, b"")
+
+
+class Laws:
+    """What has been promised, and what may not come back."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.crossings: set[tuple[str, int, str, int, bytes]] = set()
+        self.last_flood = 0.0
+        self.durable: dict[bytes, Order] = {}  # the greatest that no crash may lose
+        self.refused: dict[
+            bytes, tuple[Server, int]
+        ] = {}  # lines that were taken back: by whom, in which life
+        self.outcomes = Counter[str]()  # of commands that were logged
+
+    # Links. --------------------------------------------------------------------------------------------------
+
+    def went_live(self, end: End) -> None:
+        other, broken = end.other, self._world.broken
+        self._world.say(f"{end.name}'s link with {end.link.peer} is live")
+        if other.server is None or other.server.name != end.link.peer:
+            broken(f"{end.name} takes a stranger for {end.link.peer}")
+        if end.link.dialled and not other.link.proved:
+            broken(f"{end.name}'s link is live, and {other.name} has not proved itself")
+        if other.link.state is State.HELLO:
+            broken(f"{end.name}'s link is live before {other.name} has heard of it")
+
+    def flooded(self, end: End, lines: bytes) -> None:
+        """A server hands news to a link: to a live one, once, not to whence they came, and no report that is not kept."""
+        server = end.server
+        assert server is not None
+        name, peer, broken = end.name, end.other.name, self._world.broken
+        self.last_flood = self._world.now
+        if end.link.state is not State.LIVE:
+            broken(f"{name} floods to {peer} over a link that is not live")
+        for line in lines.splitlines():
+            crossing = (name, end.life, peer, end.other.life, line)
+            if crossing in self.crossings:
+                broken(f"{name} floods to {peer} a second time: {line.decode()}")
+            self.crossings.add(crossing)
+            if server.table.came_from.get(line) == peer:
+                broken(f"{name} floods back to {peer} what came from there: {line.decode()}")
+            if line in server.table.own and not server.has_kept(line):
+                broken(f"{name} tells {peer} of a report that it has not kept: {line.decode()}")
+            if self.refused.get(line) == (server, server.life):
+                broken(f"{name} tells {peer} of a report that it has refused: {line.decode()}")
+
+    # Tables. -------------------------------------------------------------------------------------------------
+
+    def took_back(self, server: Server, line: bytes) -> None:
+        """A report could not be kept: it is refused."""
+        self.refused[line] = server, server.life
+
+    def held(self, owner: Server, line: bytes) -> None:
+        """A table holds a line."""
+        if line in self.refused:
+            server, life = self.refused[line]
+            # What was appended and could not be synced may be found after a crash.
+            if server.life == life or not server.disk.always:
+                self._world.broken(f"{owner.name} holds what {server.name} has refused: {line.decode()}")
+
+    # Clients. ------------------------------------------------------------------------------------------------
+
+    def told(self, server: Server, asked: bytes, line: bytes, least: Order) -> None:
+        """A client has an AT line as an answer to what it has asked: from now on it may rely on it. `least`: what the
+        server had answered about that client before it heard the question.
+        """
+        at, broken = parse_at(line), self._world.broken
+        if at is None:
+            broken(f"{server.name} answers {asked!r} with {line!r}")
+        order = at.entry.nanoseconds, line
+        words, question = line.split(b" "), asked.split(b" ")
+        is_question = question[0] == b"WHATSAT"
+        if (
+            (words[3] != question[1])
+            if is_question
+            else (words[1] != server.bytes or words[3:] != question[1:])
+        ):
+            broken(f"{server.name} answers {asked!r} with {line!r}")
+        if is_question:
+            if not (server.has_kept(line) or server.disk.has_failed):
+                broken(f"{server.name} answers {line.decode()}, which is not in its journal")
+            if order < least:
+                broken(f"{server.name} has answered {least[1]!r}, and answers {asked!r} with {line!r} now")
+        elif line not in server.table.own:
+            return  # a stale one
+        elif server.disk.kind in ("kept", "always"):
+            self.durable[at.client] = max(order, self.durable.get(at.client, order))
+        if line in server.table.own:
+            self._let_out(server, line)
+        server.promised[at.client] = max(order, server.promised.get(at.client, order))
+
+    def _let_out(self, server: Server, line: bytes) -> None:
+        """A client is told of a report: after it was kept, and after all links have it that were live when it came."""
+        if not server.has_kept(line):
+            self._world.broken(f"{server.name} answers {line.decode()} before that is kept")
+        for end in server.table.own[line]:
+            crossing = (end.name, end.life, end.other.name, end.other.life, line)
+            if end.link.state is State.LIVE and crossing not in self.crossings:
+                self._world.broken(f"{server.name} answers {line.decode()} before {end.other.name} is told")
+
+    def found(self, server: Server, client: bytes, order: Order) -> None:
+        """A server looks up what it answers a question with."""
+        if server.lacks and not server.node.ready:
+            self._world.broken(f"{server.name} finds {order[1]!r} though its journal lacks something")
+        if order < server.promised.get(client, NOTHING):
+            self._world.broken(
+                f"{server.name} finds {order[1]!r} and has answered {server.promised[client]!r}"
+            )
+
+    def stored(self, server: Server, line: bytes, answer: bytes | None) -> None:
+        """The log tells of a report as one that is stored."""
+        if answer not in server.table.own:
+            self._world.broken(f"{server.name} has not stored {line!r}, and says so")
+
+    def unknown(self, server: Server, asked: bytes, least: Order) -> None:
+        """A server answers a question as one about nobody."""
+        if not server.node.ready:
+            self._world.broken(f"{server.name} answers {asked!r} before it is ready")
+        if least != NOTHING:
+            self._world.broken(f"{server.name} has answered {least[1]!r}, and does not know {asked!r} now")
+
+    def decided(self, server: Server, line: bytes, outcome: str) -> None:
+        """A server has decided about a report."""
+        report = parse_report(line, b"", 0)
+        assert report is not None
+        held = server.table.greatest.get(report.client, NOTHING)
+        if (outcome == "refused") != server.refuses or (outcome == "stale" and held[0] < report.nanoseconds):
+            self._world.broken(f"{server.name} decides {outcome} about {line!r}")

@@ -1,0 +1,315 @@
+"""One server through all its lives: the real turn, engine, node and table, and what watches them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+from proxyherd.config.herd_file import PEER_LINE_SLACK
+from proxyherd.core.engine import Said
+from proxyherd.core.link import Link, State, Terms
+from proxyherd.core.messages import Entry, Whatsat, parse_at
+from proxyherd.core.node import TICKS, Node
+from proxyherd.core.reply import Reply
+from proxyherd.core.table import Room, Table
+from proxyherd.core.turn import Turn
+from proxyherd.engines.herd.engine import LEARNED_SECONDS, HerdEngine
+from simulation.clients import SimulatedClient, SimulatedLog, SimulatedPlaces
+from simulation.disk import Disk
+from simulation.laws import Laws, Order
+from simulation.network import SECRET, End, Network, WatchedLink
+from simulation.world import World
+
+if TYPE_CHECKING:
+    from proxyherd.core.messages import Report
+
+KEY = b"k" * 32
+
+
+class WatchedTable(Table):
+    """The real table, which also notices if it does not grow in the order, and whence each line came."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__(KEY, server.world.plan.depth)
+        self.server = server
+        self.source: Link | None = None
+        self.undoing = False  # reports that could not be kept: nobody has seen them
+        self.came_from: dict[bytes, str | None] = {}
+        self.own: dict[bytes, list[End]] = {}  # reports of this life, and the live links when they came
+        self.greatest: dict[bytes, Order] = {}
+
+    def advance(
+        self, client: bytes, entry: Entry, room: Room, too_old: Callable[[Entry], bool] | None = None
+    ) -> Entry | Literal[False] | None:
+        before = self.greatest.get(client)
+        held = super().advance(client, entry, room, too_old)
+        if held:  # else `put` has noticed
+            self.notice(client, entry)
+        is_later = before is None or entry.nanoseconds > before[0]
+        if is_later is (held is False):
+            self.server.world.broken(
+                f"{self.server.name} has {before}, and {entry.line!r} is stored: {not held}"
+            )
+        if held is not False:
+            self.own[entry.line] = self.server.live_ends
+        return held
+
+    def remove(self, client: bytes, leaf: int) -> None:
+        assert self.undoing
+        super().remove(client, leaf)
+        del self.greatest[client]
+
+    def put(self, client: bytes, entry: Entry, leaf: int) -> None:
+        self.notice(client, entry)
+        super().put(client, entry, leaf)
+
+    def notice(self, client: bytes, entry: Entry) -> None:
+        server, new = self.server, (entry.nanoseconds, entry.line)
+        if self.undoing:
+            self.greatest[client] = new
+            return
+        if new <= self.greatest.get(client, (-1, b"")):
+            server.world.broken(f"{server.name}'s table went back from {self.greatest[client]} to {new}")
+        self.greatest[client] = new
+        self.came_from[entry.line] = self.source.peer if self.source else None
+        server.laws.held(server, entry.line)
+
+
+class WatchedNode(Node):
+    """The real node, which also tells its table whence lines come, and when a link goes live."""
+
+    table: WatchedTable
+
+    def receive(self, link: Link, most: int, now: float) -> None:
+        assert isinstance(link, WatchedLink)
+        was_proved, self.table.source = link.proved, link
+        super().receive(link, most, now)
+        self.table.source = None
+        if link.proved and not was_proved:
+            link.end.network.laws.went_live(link.end)
+
+    def look_up(self, question: Whatsat, line: bytes) -> Reply:
+        reply = super().look_up(question, line)
+        if (held := reply.entry) is not None:
+            server = self.table.server
+            server.laws.found(server, question.client, (held.nanoseconds, held.line))
+        return reply
+
+
+class WatchedEngine(HerdEngine):
+    """The real engine, whose decisions about reports are looked at."""
+
+    def __init__(self, server: Server) -> None:
+        plan = server.world.plan
+        settle_later = partial(server.later, LEARNED_SECONDS, self.settle) if plan.gathers else None
+        super().__init__(server.node, server.disk, server.wake, plan.sizes, settle_later)
+        self._server = server
+
+    def begin(self, now: float, received: int, lately: int) -> None:
+        self._server.refuses = not self._server.disk.takes_reports
+        super().begin(now, received, lately)
+
+    def decide(self, said: Sequence[Said]) -> None:
+        server = self._server
+        reported: list[list[Report]] = [one.reports for one in said]
+        super().decide(said)
+        for one, reports in zip(said, reported, strict=True):
+            if one.error is not None:
+                server.world.broken(f"{one.lines} has raised {one.error!r}")
+            if one.stored and server.refuses:
+                server.world.broken(f"{server.name} stores {reports}, and cannot keep them")
+            for line, reply in zip(one.lines[one.stored :], one.replies, strict=True):
+                if reply.kind == "iamat":
+                    assert isinstance(line, bytes)
+                    server.laws.decided(server, line, reply.outcome)
+
+    def undo(self) -> None:
+        server, table = self._server, self._server.table
+        for news in server.node.news:
+            if news.source is None:
+                del table.own[news.line]
+        reported = {news.line for news in server.node.news if news.source is None}
+        table.undoing = True
+        super().undo()
+        table.undoing = False
+        server.refuses = True
+        for line in reported:
+            server.laws.took_back(server, line)
+        if any(entry.line in reported for _, entry in table):
+            server.world.broken(f"{server.name} keeps a report that it refuses")
+
+
+class Server:
+    """One server. What is of one life alone is made anew by `start`."""
+
+    def __init__(self, world: World, network: Network, name: str, neighbours: list[str]) -> None:
+        plan, rng = world.plan, world.rng
+        self.world = world
+        self.network = network
+        self.laws: Laws = network.laws
+        self.name = name
+        self.bytes = name.encode()
+        self.neighbours = neighbours
+        self.life = 0
+        self.up = False
+        self.skew = rng.randint(-plan.skew, plan.skew)  # nanoseconds that its clock is wrong
+        self.offset = rng.uniform(0, 1e6)  # its monotonic clock began somewhere
+        self.disk = Disk(world, name)
+        # The greatest that it has ever answered, where no crash may lose that.
+        self.promised: dict[bytes, Order] = {}
+        self.lacks = False  # the journal has lost something that was answered
+        self.stalled_until = 0.0
+        self._kernel: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()  # while it was stalled
+        timing = world.timing
+        self.terms = Terms(
+            name=name,
+            neighbours=frozenset(neighbours),
+            secrets=(SECRET,),
+            line_bytes=plan.limits.max_line_bytes + PEER_LINE_SLACK,
+            heartbeat=timing.heartbeat_seconds,
+            handshake=timing.handshake_seconds,
+            depth=plan.depth,
+        )
+
+    @property
+    def now(self) -> float:
+        return self.world.now + self.offset
+
+    @property
+    def live_ends(self) -> list[End]:
+        return [end for end in self.ends if end.link.state is State.LIVE]
+
+    def has_kept(self, line: bytes) -> bool:
+        return self.disk.kind == "none" or line in self.disk.kept
+
+    # From start to crash. ------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        if self.up:
+            return
+        world, plan = self.world, self.world.plan
+        self.life += 1
+        self.up, self.stops, self.replays = True, False, True
+        self.ends: list[End] = []
+        self.clients: dict[str, SimulatedClient] = {}
+        self.answered: list[SimulatedClient] = []  # in this turn
+        self.refuses = False  # in this turn
+        self._is_due = False
+        self.table = WatchedTable(self)
+        self.node = WatchedNode(
+            self.name, self.table, plan.limits, world.timing, alone=False, now=self.now, sizes=plan.sizes
+        )
+        self.node.begin_replay()
+        self.engine = WatchedEngine(self)
+        self.turn = Turn(self.engine, SimulatedPlaces(self), SimulatedLog(self), self.wake, plan.sizes)
+        world.say(f"{self.name} starts, life {self.life}, {len(self.disk.records)} records")
+        self._replay(list(self.disk.records))
+
+    def _replay(self, lines: list[bytes]) -> None:
+        """Read some of the journal; then meet the neighbours."""
+        world, plan = self.world, self.world.plan
+        some = world.rng.randint(0, len(lines)) if plan.replay_seconds else len(lines)
+        self.node.replay(map(parse_at, lines[:some]))
+        if some < len(lines):
+            self.later(world.rng.uniform(0, plan.replay_seconds / 4), self._replay, lines[some:])
+            return
+        world.say(f"{self.name} has replayed {len(self.table)} clients")
+        self.replays = False
+        self.node.start(self.now, lacks=self.lacks)
+        self.wake()
+        self.later(world.rng.uniform(0, world.timing.heartbeat_seconds / TICKS), self._tick)
+        for neighbour in self.neighbours:
+            if neighbour > self.name:
+                wait = world.rng.uniform(0, 0.05) + (plan.apart if self.life == 1 else 0.0)
+                self.later(wait, self.network.dial, self, neighbour, self.network.pauses())
+
+    def stop(self) -> None:
+        """Be told to stop: let go of the clients, then end."""
+        if self.up and not self.stops and not self.replays:
+            self.world.say(f"{self.name} is told to stop")
+            self.stops = True
+            for client in self.clients.values():
+                client.drain()
+            self.engine.let_go()
+            self.later(self.world.rng.uniform(0, 0.2), self.crash, False)
+
+    def crash(self, power_cut: bool) -> None:
+        """Be killed; in a power cut nobody is told, and the disk may lack the last second."""
+        if not self.up:
+            return
+        self.world.say(f"{self.name} {'loses power' if power_cut else 'is killed'}")
+        self.up = False
+        self._kernel.clear()
+        self.stalled_until = 0.0
+        for end in self.ends:
+            end.gone = True
+            if not power_cut:
+                self.network.notify(end)
+        for client in self.clients.values():
+            client.lost = True
+        kind = self.disk.kind
+        self.lacks = self.lacks and not self.node.caught_up
+        lost = self.disk.failed or kind == "none" or (power_cut and kind == "less a second")
+        if lost:
+            self.promised = {}
+        self.lacks = self.lacks or lost or (power_cut and kind != "kept")
+        self.disk.crash(power_cut=power_cut)
+
+    # Turns and time. -----------------------------------------------------------------------------------------
+
+    def later(self, seconds: float, action: Callable[..., object], *arguments: Any) -> None:
+        """Do something in this life, when time has passed and the process runs."""
+        self.world.after(seconds, self._in_life, self.life, action, arguments)
+
+    def _in_life(self, life: int, action: Callable[..., object], arguments: tuple[Any, ...]) -> None:
+        if self.up and self.life == life:
+            if self.stalled_until > self.world.now or self._kernel:
+                self._kernel.append((action, arguments))
+            else:
+                action(*arguments)
+
+    def now_or_later(self, action: Callable[..., object], *arguments: Any) -> None:
+        """Do something as soon as the process runs, in the order in which it came."""
+        if self.stalled_until > self.world.now or self._kernel:
+            self._kernel.append((action, arguments))
+        else:
+            action(*arguments)
+
+    def wake(self) -> None:
+        if not self._is_due:
+            self._is_due = True
+            self.later(0.0, self._run)
+
+    def _run(self) -> None:
+        self._is_due = False
+        self.turn.run(self.now, self.world.posix + self.skew)
+
+    def _tick(self) -> None:
+        now = self.now
+        self.node.rules.clock = self.world.posix + self.skew
+        for end in tuple(self.ends):
+            end.link.tick(now)
+            if end.link.state is State.CLOSED:
+                self.node.closed(end.link)
+        self.node.tick(now)
+        self.engine.beat(now)
+        self.disk.mend(self.table)
+        self.later(self.world.timing.heartbeat_seconds / TICKS, self._tick)
+
+    def stall(self, seconds: float) -> None:
+        seconds = min(seconds, self.world.plan.seconds - self.world.now)
+        if self.up:
+            self.world.say(f"{self.name} is stopped for {seconds:.3f} s")
+            self.stalled_until = max(self.stalled_until, self.world.now + seconds)
+            self.world.after(self.stalled_until - self.world.now, self._resume, self.life)
+
+    def _resume(self, life: int) -> None:
+        if self.up and self.life == life and self.stalled_until <= self.world.now:
+            kernel = self._kernel
+            while kernel:
+                action, arguments = kernel[0]
+                action(*arguments)
+                if kernel:  # else it has crashed
+                    kernel.popleft()
