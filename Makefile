@@ -22,10 +22,10 @@ run-redis: .venv/run.stamp
 stop:
 	@BIN=$(BIN) $(PYTHON) deploy/local_herd.py stop
 
-# While you write: style, types, and all tests that start no process.
+# While you write: style, types, the pages, and all tests that start no process.
 IN_PROCESS := $(filter-out tests/system/ tests/project/ tests/support/ tests/mutation/ tests/fuzz/,$(wildcard tests/*/))
 check: lint
-	@$(BIN)/pytest -q -n logical --dist loadgroup $(IN_PROCESS) $(addprefix tests/project/test_,floors.py layout.py names.py) $(PYTEST_ARGS)
+	@$(BIN)/pytest -q -n logical --dist loadgroup $(IN_PROCESS) $(addprefix tests/project/test_,docs.py floors.py layout.py names.py) $(PYTEST_ARGS)
 
 # Four at once, even on two cores, because tests mostly wait.
 test: .venv/test.stamp
