@@ -233,6 +233,15 @@ class Link:
         elif self.state is not State.CLOSED and now - self.opened > terms.handshake:
             self.close(f"handshake not done within {terms.handshake:g} s; was {self.state.value}")
 
+    @property
+    def tick_at(self) -> float:
+        """When `tick` has something to do at the earliest; later if bytes are sent or received in the meantime."""
+        if self.state is State.LIVE:
+            return min(
+                self._spoke + self.terms.heartbeat, self._heard + SILENT_HEARTBEATS * self.terms.heartbeat
+            )
+        return self.opened + self.terms.handshake if self.state is not State.CLOSED else self.opened
+
     def close(self, reason: str) -> None:
         """Close the link. Only what an unauthenticated link has to say, which may be a refusal, is still sent."""
         if self.state is not State.CLOSED:

@@ -56,7 +56,10 @@ from proxyherd.core.table import Room, Table
 from proxyherd.core.walks import Neighbour, Walks
 
 TICKS = 4
-"""Ticks in a heartbeat."""
+"""Ticks in a heartbeat, at most."""
+
+_LONGEST_TICK: Final = 1.0
+"""Seconds between ticks at most, however long a heartbeat is, if its fourth part is not longer."""
 
 
 _FLOODS: Final = (Flooded, Heard)
@@ -64,6 +67,13 @@ _FLOODS: Final = (Flooded, Heard)
 
 LinkErrorHandler: TypeAlias = Callable[[Link, Exception], None]
 """What is done where work for a neighbour has raised."""
+
+
+def seconds_to_tick(due: float, heartbeat: float) -> float:
+    """Return after how many seconds the next tick is to come, where something is due after so many."""
+    least = heartbeat / TICKS
+    # A millisecond more, by which clocks may be rounded.
+    return min(max(due + 0.001, least), max(min(heartbeat, _LONGEST_TICK), least))
 
 
 def _raise(_: Link, error: Exception) -> None:
@@ -386,6 +396,14 @@ class Node:
                 patience += self._timing.catch_up_seconds
             walking = any(neighbour.pull is not None for neighbour in self._neighbours.values())
             self.ready = now - self._started >= patience and not walking
+
+    @property
+    def tick_at(self) -> float:
+        """When `tick` has something to do at the earliest. -inf: `tick` has to be called a few times a heartbeat."""
+        neighbours = self._neighbours.values()
+        if not self.ready or self._too_old is not None or any(one.pull is not None for one in neighbours):
+            return float("-inf")
+        return min((one.compare_at for one in neighbours), default=float("inf"))
 
     def _expire(self, too_old: Callable[[Entry], bool]) -> None:
         """Remove old entries from some leaves, so many that all leaves are visited once in `compare_seconds`."""

@@ -54,7 +54,8 @@ class Table:
         self._leaves: list[dict[bytes, Entry] | None] = [None] * self.leaf_count
         self._filled = bytearray(self.leaf_count)  # which leaves have ever had an entry
         self._changed = bytearray(self.leaf_count)
-        self._digests = array("Q", bytes(8 * self.leaf_count))
+        # The digests of each level of the tree, from the root's children down to the leaves.
+        self._digests = [array("Q", bytes(8 * FANOUT**level)) for level in range(1, depth + 1)]
         self._known: dict[bytes, int] = {}  # leaves of clients that were looked up
         self._size = 0
         self.bytes = 0  # of all client IDs and lines
@@ -180,16 +181,19 @@ class Table:
             if hashed >= most:
                 return first
             hashes = self.hashes(first)
-            self._digests[first] = reduce(xor, hashes, 0)
+            change = reduce(xor, hashes, self._digests[-1][first])
+            node = first
+            for digests in reversed(self._digests):
+                digests[node] ^= change
+                node //= FANOUT
             changed[first] = 0
             hashed += len(hashes)
         return last
 
     def children(self, node: str) -> list[int]:
         """Return the digests of a node's sixteen children as of the last sweep; 0 if there is nothing below."""
-        first, last = self.span(node)
-        width = (last - first) // FANOUT
-        return [reduce(xor, self._digests[at : at + width]) for at in range(first, last, width)]
+        first = int(node or "0", 16) * FANOUT
+        return self._digests[len(node)][first : first + FANOUT].tolist()
 
     def hashes(self, leaf: int) -> list[int]:
         """Return the hash of each line in a leaf."""

@@ -26,7 +26,7 @@ from proxyherd.config import secrets as secret
 from proxyherd.config.herd_file import ConfigError, Herd, Server
 from proxyherd.config.schema import Limits
 from proxyherd.core.engine import Client, Engine
-from proxyherd.core.node import TICKS
+from proxyherd.core.node import TICKS, seconds_to_tick
 from proxyherd.core.table import Table
 from proxyherd.core.turn import Turn
 from proxyherd.engines.herd.backend import HerdBackend
@@ -78,6 +78,10 @@ class Backend(Protocol):
 
     def tick(self) -> bool:
         """Let time pass; return whether the start is over, whatever may be amiss now."""
+
+    @property
+    def tick_at(self) -> float:
+        """When `tick` has something to do at the earliest, on the loop's clock; -inf: it has to be called regularly."""
 
     def renew(self, secrets: secret.Secrets, contexts: tls.Contexts) -> None:
         """Let connections that are made from now on have other secrets and certificates."""
@@ -267,17 +271,23 @@ class _Daemon:
     # While it serves. ----------------------------------------------------------------------------------------
 
     def _tick(self) -> None:
-        """Let time pass, a few times a heartbeat: links, readiness, the watchdog, the lag of the loop."""
-        now, interval = time.monotonic(), self._herd.timing.heartbeat_seconds / TICKS
-        self._observer.loop.lag.observe(max(0.0, now - self._expected))
-        self._expected = now + interval
-        self._ticker = self._loop.call_later(interval, self._tick)
-        started = self._backend.tick()
-        self._observer.commands.tick()
-        if self._notifier.watchdog:
-            self._notifier.tell("WATCHDOG=1")
-        if not self._told_ready:
-            self._tell_ready(started=started)
+        """Let time pass, a few times a heartbeat, or once where nothing is due before: links, readiness, the watchdog, the
+        lag of the loop.
+        """
+        self._observer.loop.lag.observe(max(0.0, time.monotonic() - self._expected))
+        heartbeat = self._herd.timing.heartbeat_seconds
+        seconds = heartbeat / TICKS
+        try:
+            started = self._backend.tick()
+            self._observer.commands.tick()
+            if self._notifier.watchdog:
+                self._notifier.tell("WATCHDOG=1")
+            if not self._told_ready:
+                self._tell_ready(started=started)
+            seconds = seconds_to_tick(self._backend.tick_at - self._loop.time(), heartbeat)
+        finally:
+            self._expected = time.monotonic() + seconds
+            self._ticker = self._loop.call_later(seconds, self._tick)
 
     def _tell_ready(self, *, started: bool) -> None:
         """Tell log and supervisor, once. A port or a disk that cannot be had is /readyz's matter: a supervisor

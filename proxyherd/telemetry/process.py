@@ -28,7 +28,7 @@ class LoopObserver:
     def __init__(self, metrics: Metrics) -> None:
         self.lag = metrics.histogram(
             "proxyherd_event_loop_lag_seconds",
-            "Seconds by which the event loop ran a timer late, measured four times a heartbeat",
+            "Seconds by which the event loop ran a timer late, measured up to four times a heartbeat",
             _LAG_BUCKETS,
         )
 

@@ -980,3 +980,23 @@ def test_what_is_recognised_is_what_a_turn_would_have_found_no_news(
                     clients.append(repr(event).encode())
         heard.append([*clients, link.reason.encode()])
     assert heard[0] == heard[1]
+
+
+# When the clock has something to do. ------------------------------------------------------------------------------
+
+
+def test_a_link_says_when_it_has_to_beat_to_be_given_up_or_to_have_shaken_hands() -> None:
+    half_open = listener(now=5)
+    assert half_open.tick_at == 5 + HANDSHAKE
+    link, _ = linked()
+    assert link.tick_at == HEARTBEAT
+    link.tick(HEARTBEAT)
+    assert link.data_to_send(HEARTBEAT) == b"BEAT\n"
+    assert link.tick_at == 2 * HEARTBEAT
+    for beats in range(2, 2 * SILENT_HEARTBEATS):
+        assert link.tick_at == min(beats, SILENT_HEARTBEATS) * HEARTBEAT
+        link.send_updates(b"AT\n")
+        link.data_to_send(beats * HEARTBEAT)
+    link.receive_data(b"BEAT\n", 100)
+    link.close("")
+    assert link.tick_at == 0

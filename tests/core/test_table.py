@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 from itertools import pairwise, permutations
+from operator import xor
 from random import Random
 from typing import cast
 
@@ -59,7 +61,7 @@ def put_all(table: Table, lines: list[bytes]) -> Table:
 def digests(table: Table) -> list[int]:
     """Those below the root and those of all leaves, fresh."""
     assert table.sweep(0, LEAVES, 1_000_000) == LEAVES
-    return [*table.children(""), *table._digests]
+    return [*table.children(""), *table._digests[-1]]
 
 
 RIVALS = [
@@ -442,3 +444,30 @@ def test_entries_of_some_leaves_are_those_and_no_others() -> None:
     found = {client for client, _ in table.entries(first, last)}
     assert found == {client for client, _ in table if first <= table.leaf(client) < last}
     assert 0 < len(found) < 50
+
+
+def test_the_digest_of_every_node_is_that_of_the_leaves_below_it() -> None:
+    table = Table(KEY)
+    for number in range(300):
+        put_all(table, [at(f"client{number}", "5")])
+        if number % 7 == 0:
+            table.sweep(0, LEAVES, 1_000_000)
+    for number in range(0, 300, 3):
+        table.remove(b"client%d" % number, table.leaf(b"client%d" % number))
+    table.sweep(0, LEAVES, 1_000_000)
+    leaves = [reduce(xor, table.hashes(leaf), 0) for leaf in range(LEAVES)]
+    assert sum(map(bool, leaves)) > 190
+    for node in (
+        "",
+        "0",
+        "f",
+        "a7",
+        "00",
+        "fff",
+        "3c0",
+        *{f"{leaf:04x}"[:3] for leaf, one in enumerate(leaves) if one},
+    ):
+        first, last = table.span(node)
+        width = (last - first) // 16
+        below = [leaves[one : one + width] for one in range(first, last, width)]
+        assert table.children(node) == [reduce(xor, some) for some in below], node

@@ -27,7 +27,10 @@ class QuickTable(Table):
         for leaf in self._occupied | self._stale:
             self._leaves[leaf] = None
             self._filled[leaf] = 0
-            self._digests[leaf] = 0
+            node = leaf
+            for digests in reversed(self._digests):
+                digests[node] = 0
+                node //= FANOUT
             self._changed[leaf] = 0
         self._occupied.clear()
         self._stale.clear()
@@ -41,12 +44,3 @@ class QuickTable(Table):
         super().put(client, entry, leaf)
         self._occupied.add(leaf)
         self._stale.add(leaf)
-
-    def children(self, node: str) -> list[int]:
-        first, last = self.span(node)
-        width = (last - first) // FANOUT
-        digests = [0] * FANOUT
-        for leaf in self._stale:
-            if first <= leaf < last:
-                digests[(leaf - first) // width] ^= self._digests[leaf]
-        return digests

@@ -615,3 +615,25 @@ def test_a_connection_taken_and_given_up_at_once_leaves_nothing_behind(runner: a
 
     with runner:
         runner.run(body())
+
+
+# Ticks. ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_tick_that_raises_is_not_the_last_one(
+    run: Callable[[Body], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(bob: Bob) -> None:
+        daemon = cast("Any", bob.daemon)
+        daemon._expected = 0.0
+
+        def stumble() -> bool:
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(daemon._backend, "tick", stumble)
+        with pytest.raises(ZeroDivisionError):
+            daemon._tick()
+        assert daemon._ticker.when() == pytest.approx(daemon._loop.time() + 0.125, abs=0.05)
+        daemon._ticker.cancel()
+
+    run(body)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
@@ -119,6 +120,11 @@ class HerdBackend:
         if self._replayed and not self.peers.parting:
             self.peers.tick(self._loop.time())
         return self._replayed and self._node.ready
+
+    @property
+    def tick_at(self) -> float:
+        """When `tick` has something to do at the earliest, on the loop's clock."""
+        return self.peers.tick_at if self._replayed and not self.peers.parting else -math.inf
 
     def renew(self, secrets: Secrets, contexts: Contexts) -> None:
         """Let links that are made from now on have other secrets and certificates."""

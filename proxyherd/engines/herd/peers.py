@@ -84,7 +84,7 @@ class Peers:
                 self._dialling.append(self.loop.create_task(self._keep_dialling(name)))
 
     def tick(self, now: float) -> None:
-        """Let time pass for every link; call a few times a heartbeat."""
+        """Let time pass for every link; call a few times a heartbeat, or less often where `tick_at` allows it."""
         for connection in tuple(self.connections):
             try:
                 connection.link.tick(now)
@@ -94,6 +94,11 @@ class Peers:
                 connection.fail(error)
         self.node.tick(now)
         self.engine.beat(now)
+
+    @property
+    def tick_at(self) -> float:
+        """When `tick` has something to do at the earliest, on the loop's clock."""
+        return min([self.node.tick_at, *[one.link.tick_at for one in self.connections]])
 
     def part(self) -> None:
         """Dial and listen no more, and end every link: see `linger`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
@@ -72,6 +73,11 @@ class RedisBackend:
         if trouble and silence:
             trouble += f"; nobody tells who is master: {silence}"
         return "; ".join(filter(None, (trouble, self.engine.routes.full())))
+
+    @property
+    def tick_at(self) -> float:
+        """When `tick` has something to do at the earliest: always."""
+        return -math.inf
 
     def renew(self, *_: object) -> None:
         """Do nothing: there are no links, and passwords and certificates are read for each connection to Redis."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, cast
@@ -237,6 +238,34 @@ def test_a_server_that_ends_lets_go_of_clients_that_wait_then_of_neighbours_and_
 
 async def without_a_turn() -> None:
     pass
+
+
+def test_time_has_to_pass_regularly_but_where_nothing_is_due_before_a_heartbeat(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(server: cost.BareServer, backend: Any) -> None:
+        node, loop = backend._node, asyncio.get_running_loop()
+        assert backend.tick_at == -math.inf
+        node.start(loop.time())
+        backend._replayed = True
+        peer, _ = await server.link("Ann")
+        assert backend.tick_at == -math.inf  # not ready
+        node.ready = True
+        node._neighbours["Ann"].pull = None
+        assert backend.tick_at == peer.link.tick_at < loop.time() + 1
+        node._neighbours["Ann"].compare_at = peer.link.tick_at - 0.25
+        assert backend.tick_at == peer.link.tick_at - 0.25
+        node._neighbours["Ann"].pull = "under way"
+        assert backend.tick_at == -math.inf
+        node._neighbours["Ann"].pull = None
+        assert backend.tick_at > 0
+        monkeypatch.setattr(node, "_too_old", lambda entry: True)
+        assert backend.tick_at == -math.inf
+        monkeypatch.setattr(node, "_too_old", None)
+        backend.peers.parting = True
+        assert backend.tick_at == -math.inf
+
+    play(tmp_path, body)
 
 
 def on_disk(state: Path) -> list[bytes]:

@@ -11,7 +11,7 @@ from proxyherd.config.herd_file import PEER_LINE_SLACK
 from proxyherd.core.engine import Said
 from proxyherd.core.link import Link, State, Terms
 from proxyherd.core.messages import Entry, Whatsat, parse_at
-from proxyherd.core.node import TICKS, Node
+from proxyherd.core.node import TICKS, Node, seconds_to_tick
 from proxyherd.core.reply import Reply
 from proxyherd.core.table import Room, Table
 from proxyherd.core.turn import Turn
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from proxyherd.core.messages import Report
 
 KEY = b"k" * 32
+SETTLE_SECONDS = 20 * LEARNED_SECONDS
+"""What neighbours tell waits longer than on a server, so that more happens in the meantime."""
 
 
 class WatchedTable(Table):
@@ -103,7 +105,7 @@ class WatchedEngine(HerdEngine):
 
     def __init__(self, server: Server) -> None:
         plan = server.world.plan
-        settle_later = partial(server.later, LEARNED_SECONDS, self.settle) if plan.gathers else None
+        settle_later = partial(server.later, SETTLE_SECONDS, self.settle) if plan.gathers else None
         super().__init__(server.node, server.disk, server.wake, plan.sizes, settle_later)
         self._server = server
 
@@ -296,7 +298,8 @@ class Server:
         self.node.tick(now)
         self.engine.beat(now)
         self.disk.mend(self.table)
-        self.later(self.world.timing.heartbeat_seconds / TICKS, self._tick)
+        due = min([self.node.tick_at, *[end.link.tick_at for end in self.ends]]) - now
+        self.later(seconds_to_tick(due, self.world.timing.heartbeat_seconds), self._tick)
 
     def stall(self, seconds: float) -> None:
         seconds = min(seconds, self.world.plan.seconds - self.world.now)
