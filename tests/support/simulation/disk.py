@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 from proxyherd.core.table import Table
-from simulation.world import World
+from simulation.world import SimulatedWorld
 
 
 class Disk:
@@ -18,7 +18,7 @@ class Disk:
     - always: turns wait for a sync; a power cut may lose what was not synced
     """
 
-    def __init__(self, world: World, name: str) -> None:
+    def __init__(self, world: SimulatedWorld, name: str) -> None:
         self.kind = world.plan.journal
         self.always = self.kind == "always"
         self.records: dict[bytes, float] = {}  # lines, and when a power cut spares them

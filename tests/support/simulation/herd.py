@@ -9,7 +9,7 @@ from simulation.laws import Laws
 from simulation.network import End, Network, Wire
 from simulation.plan import Plan
 from simulation.servers import Server
-from simulation.world import EPOCH, LawBroken, World
+from simulation.world import EPOCH, LawBroken, SimulatedWorld
 
 HEAL_SECONDS = 5.0
 QUIET_SECONDS = 0.3
@@ -22,7 +22,7 @@ class Herd:
         self, seed: int, *, trace: bool = False, edges: list[Wire] | None = None, **overrides: Any
     ) -> None:
         self.plan = Plan(seed, **overrides)
-        self.world = World(seed, self.plan, trace=trace)
+        self.world = SimulatedWorld(seed, self.plan, trace=trace)
         self.laws = Laws(self.world)
         self.network = Network(self.world, self.laws)
         self.edges = self._graph() if edges is None else edges

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from proxyherd.core.link import State
 from proxyherd.core.messages import parse_at, parse_report
-from simulation.world import World
+from simulation.world import SimulatedWorld
 
 if TYPE_CHECKING:
     from simulation.network import End
@@ -20,7 +20,7 @@ NOTHING: Order = (-1, b"")
 class Laws:
     """What has been promised, and what may not come back."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: SimulatedWorld) -> None:
         self._world = world
         self.crossings: set[tuple[str, int, str, int, bytes]] = set()
         self.last_flood = 0.0

@@ -9,7 +9,7 @@ from proxyherd.base.backoff import backoff
 from proxyherd.core.link import NONCE_BYTES, Link, State, Terms
 from proxyherd.engines.herd.peers import FIRST_PAUSE_SECONDS
 from simulation.laws import Laws
-from simulation.world import World
+from simulation.world import SimulatedWorld
 
 if TYPE_CHECKING:
     from simulation.servers import Server
@@ -115,7 +115,7 @@ class End:
 class Network:
     """The connections of one run."""
 
-    def __init__(self, world: World, laws: Laws) -> None:
+    def __init__(self, world: SimulatedWorld, laws: Laws) -> None:
         self.world = world
         self.laws = laws
         self.servers: dict[str, Server] = {}

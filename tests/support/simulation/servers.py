@@ -20,7 +20,7 @@ from simulation.clients import SimulatedClient, SimulatedLog, SimulatedPlaces
 from simulation.disk import Disk
 from simulation.laws import Laws, Order
 from simulation.network import SECRET, End, Network, WatchedLink
-from simulation.world import World
+from simulation.world import SimulatedWorld
 
 if TYPE_CHECKING:
     from proxyherd.core.messages import Report
@@ -146,7 +146,7 @@ class WatchedEngine(HerdEngine):
 class Server:
     """One server. What is of one life alone is made anew by `start`."""
 
-    def __init__(self, world: World, network: Network, name: str, neighbours: list[str]) -> None:
+    def __init__(self, world: SimulatedWorld, network: Network, name: str, neighbours: list[str]) -> None:
         plan, rng = world.plan, world.rng
         self.world = world
         self.network = network

@@ -21,7 +21,7 @@ class LawBroken(AssertionError):  # noqa: N818 - it is no error of the test's
     """A run broke a law; the text has the seed, the law and the trace."""
 
 
-class World:
+class SimulatedWorld:
     """Time, chance and the trace of one run."""
 
     def __init__(self, seed: int, plan: Plan, *, trace: bool) -> None:
