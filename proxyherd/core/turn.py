@@ -7,7 +7,7 @@ here alone, and the simulation drives this very code:
 1. The engine hears what came otherwise than from clients, then decides about what clients sent, all of it at once.
 2. The engine keeps what it has stored. Where that waits for the disk, the turn waits too, and no other one begins.
 3. The engine tells those who must know before the clients: the neighbours.
-4. The clients get their answers, in order on each connection, one write to each.
+4. The clients get their answers, in order on each connection, one write to each; with them what Places answer at once.
 5. The log and the metrics. Then some queries of Places begin.
 
 The engine `herd` has its outcomes in the same turn; `redis` has them later, and wakes another turn. What is too much
@@ -71,6 +71,9 @@ class PlacesQueries(Protocol):
     def __bool__(self) -> bool:
         """Whether there is something left for another turn."""
 
+    def answer_at_once(self, reply: Reply) -> bool:
+        """Answer a query if that takes a fraction of a millisecond, and return whether it did."""
+
     def add(self, client: Client, reply: Reply) -> None:
         """Let a query be asked in this turn or a later one."""
 
@@ -107,6 +110,7 @@ class Turn:
         self._clients: deque[Client] = deque()
         self._given_up: deque[tuple[Client, str]] = deque()
         self._received: int
+        self._searches: int
         self._lately, self._lately_until = 0, 0.0
         # What clients have said in this turn: reports alone, all stored, with their answers; and all else.
         self._reported: list[Said] = []
@@ -143,7 +147,7 @@ class Turn:
 
     def _begin(self, now: float, received: int) -> None:
         engine = self._engine
-        self._received = received
+        self._received, self._searches = received, self._sizes.turn_searches
         if self._clients:
             self._lately = self._lately or 1
         elif self._lately and now > self._lately_until:
@@ -244,6 +248,9 @@ class Turn:
         if one.stored:
             stored = [Reply("iamat", "stored", report.line) for report in one.reports[: one.stored]]
             replies = [*stored, *replies]
+        for reply in one.replies:
+            if reply.answer is None and reply.entry is not None:
+                self._answer_at_once(client, reply)
         answers = [reply.answer for reply in replies]
         if None not in answers and not client.owed:
             client.answer(cast("list[bytes]", answers))
@@ -254,6 +261,11 @@ class Turn:
             if reply.answer is None and reply.entry is not None:
                 self._questions.add(client, reply)
         self._tell(client, client.release())
+
+    def _answer_at_once(self, client: Client, reply: Reply) -> None:
+        """Let Places answer a query now, if that is short, no earlier one waits, and this turn has answered few."""
+        if self._searches and not client.gone and not self._questions:
+            self._searches -= self._questions.answer_at_once(reply)
 
     def _tell(self, client: Client, released: list[tuple[bytes | Overlong, Reply]]) -> None:
         """Log commands with their answers, runs of stored reports at once."""

@@ -14,7 +14,7 @@ from turns import Asked, Held, Pipeliner, Turns, node
 from proxyherd.config.schema import Limits
 from proxyherd.core.engine import Client, Said, Settled
 from proxyherd.core.framing import Overlong
-from proxyherd.core.messages import Report
+from proxyherd.core.messages import Entry, Report
 from proxyherd.core.notes import LinkUp, Note
 from proxyherd.core.reply import Reply
 from proxyherd.core.rules import Rules
@@ -28,7 +28,8 @@ TURN_LINES = 512
 
 
 class Scripted:
-    """An engine that notes how it is called. Lines that begin with R are reports, with W what must wait."""
+    """An engine that notes how it is called. Lines that begin with R are reports, with W what must wait, with Q queries for
+    Places."""
 
     def __init__(self) -> None:
         self.rules = Rules("A", Limits())
@@ -64,6 +65,8 @@ class Scripted:
     def reply(self, client: Client, line: bytes) -> Reply:
         if line.startswith(b"W"):
             return Reply("whatsat", "waiting")
+        if line.startswith(b"Q"):
+            return Reply("whatsat", "found", entry=Entry(b"AT " + line, 5))
         return Reply("other", "invalid", b"? " + line)
 
     def keep(self, done: Callable[[bool], None]) -> bool | None:
@@ -91,7 +94,8 @@ class World:
         self.engine = Scripted()
         self.observer = observer
         self.turns = turns = Turns()
-        self.turn = turns.turn = Turn(self.engine, Asked(), observer, turns.wake)
+        self.asked = Asked()
+        self.turn = turns.turn = Turn(self.engine, self.asked, observer, turns.wake)
         self._log = log
 
     def client(self, *lines: bytes, name: str = "10.0.0.1:5") -> Pipeliner:
@@ -170,6 +174,40 @@ def test_clients_wait_while_the_engine_is_full_and_no_turn_spins_for_them(world:
     world.turns.wake()
     assert "decide [1]" in world.one_turn()
     assert len(client.answers) == 1
+
+
+def places(*lines: bytes) -> list[bytes]:
+    return [b"AT %b\nnothing\n" % line for line in lines]
+
+
+def test_what_places_answer_at_once_leaves_with_the_turns_answers_and_few_in_one_turn(world: World) -> None:
+    world.asked.at_once = True
+    queries = [b"Q%d" % number for number in range(7)]
+    alone, many = world.client(b"bad", queries[0]), world.client(*queries[1:], name="10.0.0.2:5")
+    assert world.one_turn()[-3:] == ["end", "answer", "release"]
+    assert alone.answers == [b"? bad", *places(queries[0])]
+    assert many.answers == places(*queries[1:4])
+    assert not world.asked.waiting, "the others were asked in this turn too"
+    world.turns.rest()
+    assert many.answers == places(*queries[1:])
+
+
+def test_no_query_is_answered_before_those_that_wait(world: World) -> None:
+    world.asked.at_once = True
+    first, then = world.client(b"W"), world.client(b"Q1", name="10.0.0.2:5")
+    world.asked.add(first, Reply("whatsat", "found", entry=Entry(b"AT Q0", 5)))
+    assert world.one_turn()[-1] == "release"
+    assert then.answers == []
+    world.turns.rest()
+    assert then.answers == places(b"Q1")
+
+
+def test_nothing_is_searched_for_who_has_gone(world: World) -> None:
+    world.asked.at_once = True
+    gone = world.client(b"Q1")
+    gone.gone = True
+    world.one_turn()
+    assert gone.released == [("whatsat", "left")]
 
 
 def test_a_client_that_says_several_things_is_heard_once_in_a_turn_with_64_lines(world: World) -> None:

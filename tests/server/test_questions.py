@@ -154,13 +154,13 @@ async def opened(asked: Asked) -> None:
     asked.provider.at_once = no_results("OK")
 
 
-def test_what_places_answer_at_once_is_answered_in_the_turn_8_at_most(run: Run) -> None:
+def test_what_places_answer_at_once_is_answered_in_the_turn_4_at_most(run: Run) -> None:
     async def body(asked: Asked) -> None:
         await opened(asked)
-        clients = [Client() for _ in range(A_TURN // 4 + 3)]
+        clients = [Client() for _ in range(A_TURN // 8 + 3)]
         replies = [asked.add(client) for client in clients]
         asked.questions.ask_some(asked.answered.append)
-        assert asked.answered == clients[: A_TURN // 4]
+        assert asked.answered == clients[: A_TURN // 8]
         assert asked.questions, "the others are left for the next"
         asked.questions.ask_some(asked.answered.append)
         assert asked.answered == clients
@@ -173,7 +173,7 @@ def test_what_places_answer_at_once_is_answered_in_the_turn_8_at_most(run: Run) 
     run(body)
 
 
-def test_what_is_answered_at_once_counts_as_four_of_a_turns_queries(
+def test_what_is_answered_at_once_counts_as_eight_of_a_turns_queries(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def body(asked: Asked) -> None:
@@ -185,7 +185,7 @@ def test_what_is_answered_at_once_counts_as_four_of_a_turns_queries(
         monkeypatch.setattr(asked.provider, "answer_at_once", lambda _: answers.pop() if answers else None)
         await asked.turn()
         assert asked.answered == clients[:2]
-        assert [asker for _, asker in asked.provider.asked] == clients[2 : 2 + A_TURN - 2 * 4]
+        assert [asker for _, asker in asked.provider.asked] == clients[2 : 2 + A_TURN - 2 * 8]
 
     run(body)
 

@@ -46,13 +46,19 @@ class Turns:
 
 
 class Asked:
-    """Questions for Places that know of nothing near; each is answered in the turn that asks it."""
+    """Questions for Places that know of nothing near; each is answered in the turn that asks it, or at once if told so."""
 
     def __init__(self) -> None:
         self.waiting: list[tuple[Client, Reply]] = []
+        self.at_once = False
 
     def __bool__(self) -> bool:
         return bool(self.waiting)
+
+    def answer_at_once(self, reply: Reply) -> bool:
+        if self.at_once:
+            self._answer(reply)
+        return self.at_once
 
     def add(self, client: Client, reply: Reply) -> None:
         if client.gone:
@@ -69,9 +75,12 @@ class Asked:
     def ask_some(self, answered: Callable[[Client], None]) -> None:
         waiting, self.waiting = self.waiting, []
         for client, reply in waiting:
-            assert reply.entry is not None
-            reply.outcome, reply.answer = "answered", reply.entry.line + b"\nnothing\n"
+            self._answer(reply)
             answered(client)
+
+    def _answer(self, reply: Reply) -> None:
+        assert reply.entry is not None
+        reply.outcome, reply.answer = "answered", reply.entry.line + b"\nnothing\n"
 
 
 class Held:

@@ -19,7 +19,7 @@ from proxyherd.places.limits.gate import Gate
 from proxyherd.places.query import Query
 
 SEARCHES: Final = 4
-"""Longer searches that are done at the same time. A step of each takes some 0.1 ms."""
+"""Longer searches that are done at the same time. A step of each takes up to 0.2 ms."""
 
 _REMEDY: Final = "`proxyherd gazetteer build`"
 _MISSING: Final = no_results(
