@@ -62,9 +62,6 @@ _LONGEST_TICK: Final = 1.0
 """Seconds between ticks at most, however long a heartbeat is, if its fourth part is not longer."""
 
 
-_FLOODS: Final = (Flooded, Heard)
-
-
 LinkErrorHandler: TypeAlias = Callable[[Link, Exception], None]
 """What is done where work for a neighbour has raised."""
 
@@ -114,7 +111,7 @@ class Node:
         self.news: list[News] = []
         self._learned = False  # whether any of the news came from a neighbour
         self.notes: list[Note] = []
-        self._floods = 0  # so many of the notes, from the first on, are known to be about floods
+        self.has_urgent_notes = False  # some are about something else than floods, which come by the thousand
         self._timing = timing
         self._too_old = self.rules.is_forgotten if self.rules.age else None
         self._expiring = 0  # the leaf to look into next for what is too old
@@ -246,32 +243,25 @@ class Node:
     def note(self, note: Note) -> None:
         """Note an event for the log and the metrics."""
         self.notes.append(note)
+        self.has_urgent_notes = True
 
     def take_notes(self) -> list[Note]:
         """Return the events for the log and the metrics, and forget them."""
-        notes, self.notes, self._floods = self.notes, [], 0
+        notes, self.notes, self.has_urgent_notes = self.notes, [], False
         return notes
-
-    @property
-    def notes_can_wait(self) -> bool:
-        """Whether the notes are only about floods, which come by the thousand."""
-        notes = self.notes
-        while self._floods < len(notes) and isinstance(notes[self._floods], _FLOODS):
-            self._floods += 1
-        return self._floods == len(notes)
 
     def closed(self, link: Link) -> None:
         """Forget a link that has ended; call once for each."""
         neighbour = self._neighbours.get(link.peer or "")
         if neighbour is None or neighbour.link is not link:
             if link.reason and not link.noted:
-                self.notes.append(LinkFailed(link.peer, link.dialled, link.reason))
+                self.note(LinkFailed(link.peer, link.dialled, link.reason))
             link.noted = True
             return
         link.noted = True
         del self._neighbours[neighbour.name]
         self._walks.forget(neighbour)
-        self.notes.append(LinkDown(neighbour.name, link.reason))
+        self.note(LinkDown(neighbour.name, link.reason))
 
     def _proved(self, link: Link, now: float) -> None:
         assert link.peer is not None
@@ -280,7 +270,7 @@ class Node:
             self.closed(older.link)
         neighbour = Neighbour(link.peer, link, now + self._timing.compare_seconds)
         self._neighbours[link.peer] = neighbour
-        self.notes.append(LinkUp(link.peer, link.dialled))
+        self.note(LinkUp(link.peer, link.dialled))
         if link.dialled or not len(self.table):
             self._walks.begin(neighbour)
 
@@ -289,7 +279,7 @@ class Node:
             case Updates(ats, caught_up):
                 self._learn(neighbour, ats, caught_up)
             case Malformed(line):
-                self.notes.append(Skipped(neighbour.name, line, "no AT line"))
+                self.note(Skipped(neighbour.name, line, "no AT line"))
             case AskDigests() | AskLeaf() | AskRange():
                 self._walks.serve(neighbour, event)
             case Digests() | BatchHeader():
@@ -311,14 +301,14 @@ class Node:
         taken: int | None = None  # when a server took the first report that is news
         for at in ats:
             if at.received > latest:
-                self.notes.append(Skipped(name, at.entry.line, FROM_THE_FUTURE))
+                self.note(Skipped(name, at.entry.line, FROM_THE_FUTURE))
                 continue
             admitted = admit(at)
             if admitted:
                 taken = taken or at.received
                 news.append(News(at.client, at.entry.line, name, caught_up))
             elif admitted is None:
-                self.notes.append(Skipped(name, at.entry.line, "the table is at its limit"))
+                self.note(Skipped(name, at.entry.line, "the table is at its limit"))
         learned = len(news) - before
         self._learned = self._learned or learned > 0
         if caught_up:
@@ -360,6 +350,8 @@ class Node:
 
     def _concerning(self, neighbour: Neighbour, news: list[News]) -> list[News]:
         """Return the news that are for this neighbour."""
+        if len(news) == 1 and not news[0].caught_up:  # as most, where clients report now and then
+            return news if news[0].source != neighbour.name else []
         others = [one for one in news if one.source != neighbour.name]
         if neighbour.in_step:
             return others

@@ -242,7 +242,7 @@ class HerdEngine:
         settled = Settled()
         if self._looked_up or self._given_up:
             self._settle(settled)
-        if self._settles or not node.notes_can_wait:
+        if self._settles or node.has_urgent_notes:
             settled.notes = node.take_notes()
         if self._unkept or node.notes:
             self._let_settle()
