@@ -26,6 +26,9 @@ from proxyherd.engines.herd.mark import Mark
 from proxyherd.telemetry.observer import Observer
 
 _SECOND: Final = 1.0
+_ROUNDED_SECONDS: Final = 0.01
+"""By less than this a clock may be early."""
+
 _SLICE_BYTES: Final = 131_072
 _SLICE_LINES: Final = 512
 
@@ -47,6 +50,7 @@ class Durability:
         self.replayed = 0.0
         """The part of the journal that has been replayed, from 0 to 1."""
         self._syncs: set[asyncio.Task[bool]] = set()
+        self._began: float | None = None  # the loop's time when seconds began to be counted
         self._leave_mark()
 
     @property
@@ -119,7 +123,7 @@ class Durability:
         there is a replay or a rewrite too.
         """
         while True:
-            await asyncio.sleep(_SECOND)
+            await self._next_second()
             self._journal.check()
             self._tell()  # before anything is waited for: a rewrite may have mended it meanwhile
             if self._journal.unsynced and self._settings.fsync == "everysecond":
@@ -128,7 +132,7 @@ class Durability:
     async def keep(self) -> None:
         """Rewrite and mend for ever; call when everything is replayed."""
         while True:
-            await asyncio.sleep(_SECOND)
+            await self._next_second()
             if self._settings.fsync == "off":
                 self._journal.drop_unsynced()
             if self._journal.failing or self._journal.wants_rewrite:
@@ -136,6 +140,14 @@ class Durability:
             if self._node.caught_up:
                 self.lacks = ""
             self._tell()
+
+    async def _next_second(self) -> None:
+        """Wait for a second, or less if others wait already: an idle process wakes once for all that is done each second."""
+        now = asyncio.get_running_loop().time()
+        if self._began is None:
+            self._began = now
+        seconds = _SECOND - (now - self._began) % _SECOND
+        await asyncio.sleep(seconds if seconds > _ROUNDED_SECONDS else seconds + _SECOND)
 
     async def close(self) -> None:
         """Bring everything to disk and close the files."""

@@ -123,6 +123,26 @@ def full(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
+def test_what_is_done_each_second_is_done_at_the_same_moments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(life: Life) -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        looked: list[float] = []
+        swept: list[float] = []
+        monkeypatch.setattr(life.journal, "check", lambda: looked.append(loop.time() - began))
+        monkeypatch.setattr(life.journal, "drop_unsynced", lambda: swept.append(loop.time() - began))
+        life.begin(life.durability.watch)
+        await asyncio.sleep(0.3)
+        life.begin(life.durability.keep)
+        await asyncio.sleep(3.0)
+        assert looked == pytest.approx([1.0, 2.0, 3.0])
+        assert swept == pytest.approx([1.0, 2.0, 3.0])
+
+    live(tmp_path, monkeypatch, body, fsync="off")
+
+
 # Syncing. ------------------------------------------------------------------------------------------------------
 
 
