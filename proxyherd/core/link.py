@@ -217,9 +217,9 @@ class Link:
 
     # The clock, and the end. ---------------------------------------------------------------------------------
 
-    def tick(self, now: float) -> None:
+    def tick(self, now: float, ahead: float = 0.0) -> None:
         """Let time pass: send a heartbeat, or close the link if the other side is slow or silent. Call a few times per
-        heartbeat.
+        heartbeat. The heartbeat may be sent up to `ahead` seconds before it is due.
         """
         terms = self.terms
         if self.state is State.LIVE:
@@ -228,7 +228,7 @@ class Link:
                 self._heard = now
             if now - self._heard > silence:
                 self.close(f"silent for {silence:g} s")
-            elif now - self._spoke >= terms.heartbeat:
+            elif now - self._spoke >= terms.heartbeat - ahead:
                 self._say(b"BEAT")
         elif self.state is not State.CLOSED and now - self.opened > terms.handshake:
             self.close(f"handshake not done within {terms.handshake:g} s; was {self.state.value}")

@@ -85,9 +85,13 @@ class Peers:
 
     def tick(self, now: float) -> None:
         """Let time pass for every link; call a few times a heartbeat, or less often where `tick_at` allows it."""
-        for connection in tuple(self.connections):
+        connections = tuple(self.connections)
+        # Where one link needs a heartbeat, others get theirs at once: the process wakes once for all of them.
+        is_due = any(one.link.tick_at <= now for one in connections)
+        ahead = self.terms.heartbeat / 2 if is_due else 0.0
+        for connection in connections:
             try:
-                connection.link.tick(now)
+                connection.link.tick(now, ahead)
                 if connection.link.state is State.CLOSED:
                     self.node.closed(connection.link)
             except Exception as error:  # noqa: BLE001 - time passes for the others

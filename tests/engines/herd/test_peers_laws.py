@@ -562,3 +562,27 @@ def test_neighbours_have_until_the_deadline_to_read_what_they_were_sent(
         assert peers.loop.time() - began == pytest.approx(seconds, abs=0.011)
 
     play(tmp_path, body)
+
+
+def test_heartbeats_of_all_links_are_sent_together_by_one_that_is_due(tmp_path: Path) -> None:
+    async def body(server: cost.BareServer, peers: Any) -> None:
+        beat = peers.terms.heartbeat
+        links = [await server.link(name) for name in ("Abe", "Ann")]
+        began = asyncio.get_running_loop().time()
+        (left, left_wire), (right, right_wire) = links
+        left.link._spoke, right.link._spoke = began, began + beat / 4
+        for _, wire in links:
+            wire.take()
+
+        def beats(after: float) -> tuple[bytes, bytes]:
+            peers.tick(began + after)
+            return left_wire.take(), right_wire.take()
+
+        assert beats(beat * 0.9) == (b"", b"")
+        assert beats(beat) == (b"BEAT\n", b"BEAT\n")
+        assert beats(beat * 1.9) == (b"", b"")
+        left.link._spoke += beat * 0.6  # it has said something
+        assert beats(beat * 2) == (b"", b"BEAT\n")
+        assert peers.tick_at <= began + beat * 2.6
+
+    play(tmp_path, body)
