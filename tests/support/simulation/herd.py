@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from proxyherd.engines.herd.engine import LEARNED_SECONDS
 from simulation.clients import SimulatedClient
 from simulation.laws import Laws
 from simulation.network import End, Network, Wire
@@ -30,7 +31,7 @@ class Herd:
         self.servers = self.network.servers
         for name in sorted(names):
             neighbours = [b if a == name else a for a, b in self.edges if name in (a, b)]
-            self.servers[name] = Server(self.world, self.network, name, neighbours)
+            self.servers[name] = Server(self.world, self.network, name, neighbours, self.ask_at_once)
         self._connections = 0
 
     def _graph(self) -> list[Wire]:
@@ -102,6 +103,13 @@ class Herd:
         elif how:
             server.later(seconds + rng.uniform(0, 0.3 if "wait" in how else 0.001), client.break_off)
 
+    def ask_at_once(self, server: Server, client: bytes) -> None:
+        """Perhaps let somebody ask about a client of whom a server has just learned."""
+        rng = self.world.rng
+        if rng.random() < self.plan.curious:
+            asking = self.connect(server)
+            server.later(rng.uniform(0, LEARNED_SECONDS), asking.say, b"WHATSAT %b 0 5\n" % client)
+
     # Troubles. -----------------------------------------------------------------------------------------------
 
     def trouble(self) -> None:
@@ -115,7 +123,7 @@ class Herd:
                 *(self.cut_link,) * 2,
                 self.partition,
                 *(self.break_connection,) * 2,
-                self.break_all,
+                *(self.break_all,) * 3,
                 self.dial_again,
                 self.stop_and_continue,
                 *(self.fill_disk,) * 2,
@@ -229,24 +237,24 @@ class Herd:
         self.network.release_all()
 
     def agreed(self) -> bool:
-        """Whether all tables are equal, and nobody waits for a server that is ready."""
+        """Whether all tables are equal, and servers that are ready have answered and logged what was said."""
         first, *rest = self.servers.values()
-        return all(one.table.greatest == first.table.greatest for one in rest) and not any(self.unanswered())
+        return all(one.table.greatest == first.table.greatest for one in rest) and not self.unsettled()
 
-    def unanswered(self) -> list[str]:
-        """Return the clients that wait."""
+    def unsettled(self) -> list[str]:
+        """Return the clients who wait, and those who have left and are not logged yet."""
         return [
             client.name
             for server in self.servers.values()
             if server.node.ready
             for client in server.clients.values()
-            if client.waits
+            if client.waits or client.unlogged
         ]
 
     def difference(self) -> str:
         """Return what the servers do not agree about, and who waits."""
         clients = sorted({client for server in self.servers.values() for client in server.table.greatest})
-        lines = [f"{name} waits" for name in self.unanswered()]
+        lines = [f"{name} waits" for name in self.unsettled()]
         for client in clients:
             held = {
                 name: one.table.greatest.get(client, (0, b"nothing"))[1] for name, one in self.servers.items()
@@ -262,8 +270,6 @@ class Herd:
             held = {client: (entry.nanoseconds, entry.line) for client, entry in server.table}
             if held != server.table.greatest:
                 broken(f"{server.name} does not hold the greatest that it ever held")
-            if server.node.ready and any(client.unlogged for client in server.clients.values()):
-                broken(f"{server.name} has not logged what clients have said")
             if b"forged" in held:
                 broken(f"{server.name} believed a stranger")
             for client, order in self.laws.durable.items():

@@ -38,6 +38,7 @@ class Plan:
         self.skew = rng.choice([0, 0, 3_600]) * SECOND
         self.queue_bytes = rng.choice([500, 1 << 24, 1 << 24])
         self.outstanding = rng.choice([1, 3, 256])  # answers that a client may be owed
+        self.curious = rng.choice([0.0, 0.0, 0.1])  # how often somebody asks at once about what was learned
         self.leaving = rng.choice([0.0, 0.1, 0.4])  # how often a client leaves, or reads nothing for a while
         self.lines = rng.choice([1, 3, 1_024, 1_024])  # of all peers in one turn
         self.client_lines = rng.choice([1, 3, 64, 64])  # of one client in one turn

@@ -77,6 +77,8 @@ class WatchedTable(Table):
         self.greatest[client] = new
         self.came_from[entry.line] = self.source.peer if self.source else None
         server.laws.held(server, entry.line)
+        if self.source is not None:
+            server.learned(server, client)
 
 
 class WatchedNode(Node):
@@ -146,7 +148,14 @@ class WatchedEngine(HerdEngine):
 class Server:
     """One server. What is of one life alone is made anew by `start`."""
 
-    def __init__(self, world: SimulatedWorld, network: Network, name: str, neighbours: list[str]) -> None:
+    def __init__(
+        self,
+        world: SimulatedWorld,
+        network: Network,
+        name: str,
+        neighbours: list[str],
+        learned: Callable[[Server, bytes], None],
+    ) -> None:
         plan, rng = world.plan, world.rng
         self.world = world
         self.network = network
@@ -154,6 +163,7 @@ class Server:
         self.name = name
         self.bytes = name.encode()
         self.neighbours = neighbours
+        self.learned = learned  # is told of what neighbours have brought
         self.life = 0
         self.up = False
         self.skew = rng.randint(-plan.skew, plan.skew)  # nanoseconds that its clock is wrong
