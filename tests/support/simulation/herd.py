@@ -237,9 +237,15 @@ class Herd:
         self.network.release_all()
 
     def agreed(self) -> bool:
-        """Whether all tables are equal, and servers that are ready have answered and logged what was said."""
+        """Whether all journals are replayed, all tables equal, and all that was said to servers that are ready is
+        answered and logged.
+        """
         first, *rest = self.servers.values()
-        return all(one.table.greatest == first.table.greatest for one in rest) and not self.unsettled()
+        return (
+            not any(server.replays for server in self.servers.values())
+            and all(one.table.greatest == first.table.greatest for one in rest)
+            and not self.unsettled()
+        )
 
     def unsettled(self) -> list[str]:
         """Return the clients who wait, and those who have left and are not logged yet."""
