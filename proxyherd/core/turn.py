@@ -29,7 +29,7 @@ from typing import Final, Protocol, cast
 from proxyherd.core.engine import Client, Engine, Said, Settled
 from proxyherd.core.framing import Overlong
 from proxyherd.core.notes import Note
-from proxyherd.core.reply import Reply
+from proxyherd.core.reply import Reply, leave
 from proxyherd.core.sizes import SIZES, Sizes
 
 _LATELY_SECONDS: Final = 0.05
@@ -161,10 +161,17 @@ class Turn:
             except Exception as error:  # noqa: BLE001 - as where it says that it could not keep them
                 self._fault("what this turn has stored cannot be kept", error)
                 self._kept = False
+            if self._kept is False:
+                self._keeper.undo()
 
     def _was_kept(self, kept: bool) -> None:
-        """Take note of what came of waiting for the disk."""
+        """Take note of what came of waiting for the disk. What is not kept is undone at once: before the turn goes on,
+        nobody may read it.
+        """
         self._kept = kept
+        if not kept:
+            assert self._keeper is not None
+            self._keeper.undo()
         self._wake()
 
     def _end(self, now: float) -> None:
@@ -201,8 +208,6 @@ class Turn:
 
     def _decide_again(self) -> None:
         """Decide again about all commands of this turn: its reports could not be kept."""
-        assert self._keeper is not None
-        self._keeper.undo()
         judge, said = self._engine.rules.judge, [*self._reported, *self._said]
         self._reported.clear()
         self._said.clear()
@@ -249,8 +254,11 @@ class Turn:
             stored = [Reply("iamat", "stored", report.line) for report in one.reports[: one.stored]]
             replies = [*stored, *replies]
         for reply in one.replies:
-            if reply.answer is None and reply.entry is not None:
-                self._answer_at_once(client, reply)
+            if reply.entry is not None:
+                if client.gone:
+                    leave(reply)
+                elif reply.answer is None:
+                    self._answer_at_once(reply)
         answers = [reply.answer for reply in replies]
         if None not in answers and not client.owed:
             client.answer(cast("list[bytes]", answers))
@@ -262,9 +270,9 @@ class Turn:
                 self._questions.add(client, reply)
         self._tell(client, client.release())
 
-    def _answer_at_once(self, client: Client, reply: Reply) -> None:
+    def _answer_at_once(self, reply: Reply) -> None:
         """Let Places answer a query now, if that is short, no earlier one waits, and this turn has answered few."""
-        if self._searches and not client.gone and not self._questions:
+        if self._searches and not self._questions:
             self._searches -= self._questions.answer_at_once(reply)
 
     def _tell(self, client: Client, released: list[tuple[bytes | Overlong, Reply]]) -> None:

@@ -40,6 +40,7 @@ class Scripted:
         self.done: Callable[[bool], None]
         self.error: Exception | None = None
         self.called: list[str] = []
+        self.undone = False
         self.lately: list[int] = []
         self.settle: list[Settled] = []
         self.noted: list[Note] = []
@@ -50,7 +51,7 @@ class Scripted:
 
     def decide(self, said: Sequence[Said]) -> None:
         """Take lines that begin with R for reports, which are stored unless they could not be kept."""
-        stored = len(said) if "undo" not in self.called else 0
+        stored = 0 if self.undone else len(said)
         self.called.append(f"decide {[len(one.lines) for one in said]}")
         for one in said:
             lines = cast("list[bytes]", one.lines)
@@ -67,6 +68,8 @@ class Scripted:
             return Reply("whatsat", "waiting")
         if line.startswith(b"Q"):
             return Reply("whatsat", "found", entry=Entry(b"AT " + line, 5))
+        if line.startswith(b"A"):
+            return Reply("whatsat", "answered", b"AT " + line, entry=Entry(b"AT " + line, 5))
         return Reply("other", "invalid", b"? " + line)
 
     def keep(self, done: Callable[[bool], None]) -> bool | None:
@@ -78,6 +81,7 @@ class Scripted:
 
     def undo(self) -> None:
         self.called.append("undo")
+        self.undone = True
 
     def end(self, now: float) -> Settled:
         self.called.append("end")
@@ -202,12 +206,14 @@ def test_no_query_is_answered_before_those_that_wait(world: World) -> None:
     assert then.answers == places(b"Q1")
 
 
-def test_nothing_is_searched_for_who_has_gone(world: World) -> None:
+@pytest.mark.parametrize("asked", [b"Q1", b"A1"])  # the latter asks for no places, and has its answer
+def test_who_has_gone_is_not_answered_and_nothing_is_searched_for_it(world: World, asked: bytes) -> None:
     world.asked.at_once = True
-    gone = world.client(b"Q1")
+    gone = world.client(asked)
     gone.gone = True
     world.one_turn()
-    assert gone.released == [("whatsat", "left")]
+    assert gone.answers == [b""]
+    assert [one["outcome"] for one in world.logged("command")] == ["left"]
 
 
 def test_a_client_that_says_several_things_is_heard_once_in_a_turn_with_64_lines(world: World) -> None:
@@ -263,7 +269,9 @@ def test_what_cannot_be_kept_is_taken_back_and_decided_again_before_anybody_is_t
         engine.kept = False if how == "false" else None
     called = world.one_turn()
     if how == "false later":
+        engine.called.clear()
         engine.done(False)
+        called += engine.called  # at once: nobody may read what is not kept
         called += world.one_turn()
     assert called[:6] == ["begin", "decide [2, 2]", "keep", "undo", "decide [2, 2]", "end"]
     assert first.answers == [b"? R1", b"? R2"]

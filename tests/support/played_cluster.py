@@ -54,6 +54,8 @@ def whatsat(client: bytes) -> bytes:
 class Asker:
     """A client's connection, less the socket: what it has said, and what became of it."""
 
+    gone = False
+
     def __init__(self, name: str = "") -> None:
         self.name = name
         self.said: list[tuple[bytes, Reply]] = []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
-import time
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from pathlib import Path
@@ -116,7 +115,6 @@ class HerdBackend:
 
     def tick(self) -> bool:
         """Let time pass on the links; return whether the start is over, whatever may be amiss now."""
-        self._node.rules.clock = time.time_ns()  # also where nothing happens, locations become too old
         if self._replayed and not self.peers.parting:
             self.peers.tick(self._loop.time())
         return self._replayed and self._node.ready

@@ -14,6 +14,7 @@ is damaged or torn. It does so until a first catch-up has brought what is missin
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Final
@@ -49,7 +50,7 @@ class Durability:
         self.always = settings.fsync == "always"
         self.replayed = 0.0
         """The part of the journal that has been replayed, from 0 to 1."""
-        self._syncs: set[asyncio.Task[bool]] = set()
+        self._syncs: set[asyncio.Task[None]] = set()
         self._began: float | None = None  # the loop's time when seconds began to be counted
         self._leave_mark()
 
@@ -72,17 +73,19 @@ class Durability:
 
     def sync(self, done: Callable[[bool], None]) -> None:
         """Bring what was appended to disk, and call `done` then, with False as `append`. Call it in an event loop."""
-
-        def synced(task: asyncio.Task[bool]) -> None:
-            self._syncs.discard(task)
-            if not task.cancelled():
-                if (error := task.exception()) is not None:
-                    self._observer.fault("what this turn has stored cannot be kept", error)
-                done(error is None and task.result())
-
-        task = asyncio.get_running_loop().create_task(self._sync())
+        task = asyncio.get_running_loop().create_task(self._sync_then(done))
         self._syncs.add(task)
-        task.add_done_callback(synced)
+        task.add_done_callback(self._syncs.discard)
+
+    async def _sync_then(self, done: Callable[[bool], None]) -> None:
+        kept = False
+        try:
+            kept = await self._sync()
+        except Exception as error:  # noqa: BLE001 - as where the disk fails: the turn goes on
+            with contextlib.suppress(Exception):  # also where it is the log that fails
+                self._observer.fault("what this turn has stored cannot be kept", error)
+        # In the same step as the failure is noted: a rewrite that begins later must not find what is undone now.
+        done(kept)
 
     async def _sync(self) -> bool:
         try:

@@ -156,9 +156,9 @@ class HerdEngine:
         and its next snapshot has these lines.
         """
         self._settles_later = False
-        lines, self._unkept = self._unkept, []
-        if lines:
-            self._journal.append(lines)
+        if self._unkept:
+            self._journal.append(self._unkept)
+            self._unkept = []
         return self._node.take_notes()
 
     def let_go(self) -> None:
@@ -209,10 +209,11 @@ class HerdEngine:
             self._unkept += lines
             return True
         if self._unkept:
-            lines, self._unkept = [*self._unkept, *lines], []
+            lines = [*self._unkept, *lines]
         if not lines:
             return True
         kept = self._journal.append(lines)
+        self._unkept = []
         if not kept or not self._journal.always:
             return kept
 

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import random
 import secrets
+import time
 from collections.abc import Callable
 from typing import Any, Final, cast
 
@@ -85,6 +86,7 @@ class Peers:
 
     def tick(self, now: float) -> None:
         """Let time pass for every link; call a few times a heartbeat, or less often where `tick_at` allows it."""
+        self.node.rules.clock = time.time_ns()  # also where nothing happens, locations become too old
         connections = tuple(self.connections)
         # Where one link needs a heartbeat, others get theirs at once: the process wakes once for all of them.
         is_due = any(one.link.tick_at <= now for one in connections)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final, cast
 
 from proxyherd.core.engine import Client, Settled
-from proxyherd.core.reply import Reply
+from proxyherd.core.reply import Reply, leave
 from proxyherd.core.rules import Rules, find, refuse
 from proxyherd.engines.redis import layout
 from proxyherd.engines.redis.batch import Batch, Wish
@@ -59,7 +59,9 @@ class Outcomes:
         for (client, asked, line), value in zip(wishes, values, strict=True):
             held = layout.entry(value) if value is not None else None
             find(asked, line, self._rules.remembered(held))
-            if asked.answer is None:
+            if asked.entry is not None and client.gone:
+                leave(asked)
+            elif asked.answer is None:
                 self._found.append((client, asked))
             self._settled[client] = None
 

@@ -234,7 +234,47 @@ def test_a_turn_hears_of_its_sync_whatever_that_raises(
         assert told["reason"] == "what this turn has stored cannot be kept"
         assert "ZeroDivisionError" in told["exception"]
         assert await synced(life.durability)
+        await asyncio.sleep(0)
         assert not life.durability._syncs
+
+    live(tmp_path, monkeypatch, body)
+
+
+def test_a_turn_hears_of_a_sync_that_fails_before_anybody_else_may_act_on_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rewrite that began in between would find in the table what the turn is about to take back."""
+
+    async def body(life: Life) -> None:
+        told: list[object] = []
+
+        def stumble() -> None:
+            asyncio.get_running_loop().call_soon(told.append, "the next round of the loop")
+            raise OSError("the disk has gone")
+
+        assert life.durability.append(ATS[:1])
+        with monkeypatch.context() as patch:
+            patch.setattr(life.journal, "begin_sync", stumble)
+            life.durability.sync(told.append)
+            for _ in range(10):
+                await asyncio.sleep(0)
+        assert told == [False, "the next round of the loop"]
+
+    live(tmp_path, monkeypatch, body)
+
+
+def test_a_turn_goes_on_where_the_log_fails_with_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(life: Life) -> None:
+        def stumble(*_: object) -> None:
+            raise ZeroDivisionError
+
+        assert life.durability.append(ATS[:1])
+        with monkeypatch.context() as patch:
+            patch.setattr(life.journal, "begin_sync", stumble)
+            patch.setattr(life.durability._observer, "fault", stumble)
+            assert not await synced(life.durability)
 
     live(tmp_path, monkeypatch, body)
 

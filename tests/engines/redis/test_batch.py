@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import cast
+from unittest.mock import Mock
 
 import pytest
 from fake_redis import words
@@ -40,8 +41,8 @@ def test_a_call_of_a_function_is_a_command_with_the_name_of_this_version() -> No
 
 
 def people(count: int) -> list[Client]:
-    """Return clients that are nothing but themselves."""
-    return [cast("Client", object()) for _ in range(count)]
+    """Return clients that are nothing but themselves, and there."""
+    return [cast("Client", Mock(gone=False)) for _ in range(count)]
 
 
 def report(client: bytes, line: bytes = b"r", expires: bytes = b"", asker: Client | None = None) -> Wish:
