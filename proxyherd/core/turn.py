@@ -1,8 +1,8 @@
 """One turn of a server: gathers what clients said, lets the engine decide, and lets everything out in order.
 
 A turn has no event loop, no clock and no I/O. Time is an argument of `run`; what is to happen are calls on ports: the
-engine with its journal and its links, the clients, the log, and the questions for Places. So the order of effects is
-here alone, and the simulation drives this very code:
+engine with its journal and its links, the clients, the log, and the questions for Places. They are calls and not a list
+of effects: so the order of effects is here alone, costs nothing, and is what the simulation tries to break:
 
 1. The engine hears what came otherwise than from clients, then decides about what clients sent, all of it at once.
 2. The engine keeps what it has stored. Where that waits for the disk, the turn waits too, and no other one begins.

@@ -1,7 +1,7 @@
 """Hundreds of herds, each a seed; and that the simulation finds the bugs it is there to find.
 
 PROXYHERD_SEEDS says how many seeds are run (500 where it is not set), PROXYHERD_FIRST_SEED which is the first.
-One alone: `python -c 'from simulation import check; check(4711)'` in this folder.
+One alone: `python -c 'from simulation import check; check(4711)'` in tests/support.
 """
 
 from __future__ import annotations
