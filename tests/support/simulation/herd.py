@@ -107,8 +107,9 @@ class Herd:
         """Perhaps let somebody ask about a client of whom a server has just learned."""
         rng = self.world.rng
         if rng.random() < self.plan.curious:
-            asking = self.connect(server)
-            server.later(rng.uniform(0, LEARNED_SECONDS), asking.say, b"WHATSAT %b 0 5\n" % client)
+            asking, seconds = self.connect(server), rng.uniform(0, LEARNED_SECONDS)
+            asking.clear_at = self.world.now + seconds
+            server.later(seconds, asking.say, b"WHATSAT %b 0 5\n" % client)
 
     # Troubles. -----------------------------------------------------------------------------------------------
 
