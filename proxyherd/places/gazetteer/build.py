@@ -15,9 +15,9 @@ from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zlib import crc32
 
 from msgspec.json import encode
+from msgspec.structs import replace
 
 from proxyherd.base.files import (
     FILE_MODE,
@@ -29,7 +29,16 @@ from proxyherd.base.files import (
 )
 from proxyherd.places.gazetteer import own_places
 from proxyherd.places.gazetteer.feature_types import LOCALITY
-from proxyherd.places.gazetteer.file import HEADER_BYTES, DamagedError, File, Header, OutdatedError, stamp
+from proxyherd.places.gazetteer.file import (
+    HEADER_BYTES,
+    DamagedError,
+    File,
+    Header,
+    OutdatedError,
+    checksum,
+    spell,
+    stamp,
+)
 from proxyherd.places.gazetteer.own_places import Place
 from proxyherd.places.gazetteer.search import pack
 
@@ -157,8 +166,9 @@ def _parts(
         if progress and (number % STEP == 0 or number == len(places)):
             progress(number, len(places))
     packed = pack(points)
-    size, crc = HEADER_BYTES + len(records) + len(packed), crc32(packed, crc32(records))
-    return encode(Header(*stamp(), own, len(records), size, crc)).ljust(HEADER_BYTES), records, packed
+    header = Header(*stamp(), own, len(records), HEADER_BYTES + len(records) + len(packed), 0)
+    header = replace(header, crc=checksum(header, (records, packed)))
+    return spell(header), records, packed
 
 
 def _result(place: Place) -> dict[str, Any]:

@@ -47,7 +47,7 @@ class DamagedError(Exception):
 
 class Header(msgspec.Struct, frozen=True):
     """What a file says about itself: format, byte order, version of GeoNames' data, digest of the operator's places, bytes
-    of its records and of the whole file, and the CRC-32 of everything behind the header.
+    of its records and of the whole file, and the CRC-32 of the whole file with this field 0.
     """
 
     gazetteer: int
@@ -57,6 +57,19 @@ class Header(msgspec.Struct, frozen=True):
     records: int
     size: int
     crc: int
+
+
+def spell(header: Header) -> bytes:
+    """Return a header as it stands in its file."""
+    return msgspec.json.encode(header).ljust(HEADER_BYTES)
+
+
+def checksum(header: Header, chunks: Iterable[bytes]) -> int:
+    """Return the checksum of a file with this header, and these bytes behind it."""
+    crc = zlib.crc32(spell(msgspec.structs.replace(header, crc=0)))
+    for chunk in chunks:
+        crc = zlib.crc32(chunk, crc)
+    return crc
 
 
 def stamp() -> tuple[int, str, str]:
@@ -107,9 +120,7 @@ def _check(file: FileIO, path: Path) -> Header:
         raise DamagedError(f"{path}: is no gazetteer; {remedy}") from error
     if (header.gazetteer, header.order, header.data) != stamp():
         raise OutdatedError(f"{path}: is of another version, other data or another machine; {remedy}")
-    size, crc = len(start), 0
-    for chunk in iter(partial(file.read, 1 << 18), b""):
-        size, crc = size + len(chunk), zlib.crc32(chunk, crc)
-    if (size, crc) != (header.size, header.crc):
+    crc = checksum(header, iter(partial(file.read, 1 << 18), b""))
+    if (start, file.tell(), crc) != (spell(header), header.size, header.crc):
         raise DamagedError(f"{path}: is damaged: its checksum or its length is another; {remedy}")
     return header

