@@ -56,7 +56,7 @@ class Proxyherd(Contender):
     has_turns = True
     folder = BENCH.parent
     python = sys.executable
-    gazetteer = BENCH.parent / "var/bench/gazetteer.sqlite"
+    gazetteer = BENCH.parent / "var/bench/gazetteer.dat"
     """Not there, and so not asked, before `build_gazetteer`."""
     _herd: RunningHerd
 

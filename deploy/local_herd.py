@@ -335,7 +335,7 @@ def prepare() -> None:
 
 def build_gazetteer(file: str) -> None:
     """Build the offline places unless they are current."""
-    build = [f"{BIN}/proxyherd", "gazetteer", "build", "var/gazetteer.sqlite", "--config", file]
+    build = [f"{BIN}/proxyherd", "gazetteer", "build", "var/gazetteer.dat", "--config", file]
     if subprocess.run(build, check=False).returncode:
         say("the herd starts with the offline places that it has")
 

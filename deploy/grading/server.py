@@ -67,7 +67,7 @@ def main() -> None:
         [
             *(sys.executable, "-m", "proxyherd", "serve", name, "--config", str(file)),
             *("--state-dir", str(var / "lib" / name), "--log-file", str(var / "log" / f"{name}.log")),
-            *("--secret-file", str(var / "secret"), "--gazetteer-file", str(var / "gazetteer.sqlite")),
+            *("--secret-file", str(var / "secret"), "--gazetteer-file", str(var / "gazetteer.dat")),
         ],
     )
 

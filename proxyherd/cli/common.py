@@ -132,7 +132,7 @@ def examples(*lines: str) -> str:
 
 
 def default_gazetteer() -> Path:
-    return Path(os.environ.get("PROXYHERD_GAZETTEER") or "var/gazetteer.sqlite")
+    return Path(os.environ.get("PROXYHERD_GAZETTEER") or "var/gazetteer.dat")
 
 
 def log_file_option(name: str) -> Callable[[F], F]:

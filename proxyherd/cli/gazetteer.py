@@ -20,7 +20,7 @@ def gazetteer() -> None:
     epilog=examples(
         "proxyherd gazetteer build",
         "proxyherd gazetteer build --config deploy/herd.toml",
-        "proxyherd gazetteer build /var/lib/proxyherd/gazetteer.sqlite --config /etc/proxyherd/herd.toml",
+        "proxyherd gazetteer build /var/lib/proxyherd/gazetteer.dat --config /etc/proxyherd/herd.toml",
     ),
 )
 @click.argument("file", type=click.Path(path_type=Path), required=False)
@@ -29,7 +29,7 @@ def gazetteer() -> None:
 def gazetteer_build(ctx: click.Context, file: Path | None) -> None:
     """Build the gazetteer in FILE; nothing is done when it is there and current.
 
-    FILE is by default $PROXYHERD_GAZETTEER, else var/gazetteer.sqlite. What the herd's file names as
+    FILE is by default $PROXYHERD_GAZETTEER, else var/gazetteer.dat. What the herd's file names as
     places.own_places goes in as well; without a herd's file there is nothing of your own.
     """
     file = file or default_gazetteer()

@@ -53,7 +53,7 @@ class _Bill:
 @click.option(
     "--gazetteer",
     type=click.Path(path_type=Path),
-    help="The offline places.  [default: $PROXYHERD_GAZETTEER, else var/gazetteer.sqlite]",
+    help="The offline places.  [default: $PROXYHERD_GAZETTEER, else var/gazetteer.dat]",
 )
 @config_option()
 @click.pass_context

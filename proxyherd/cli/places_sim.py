@@ -93,7 +93,7 @@ def _percent(name: str, what: str) -> Callable[[Any], Any]:
     "--gazetteer",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="The offline places.  [default: $PROXYHERD_GAZETTEER, else var/gazetteer.sqlite]",
+    help="The offline places.  [default: $PROXYHERD_GAZETTEER, else var/gazetteer.dat]",
 )
 @click.option("--quiet", is_flag=True, help="Print the URL only, no line for each request.")
 def places_sim(

@@ -38,7 +38,7 @@ from proxyherd.cli.common import (
 @click.option(
     "--gazetteer-file",
     type=click.Path(path_type=Path),
-    help="The offline places.  [default: $PROXYHERD_GAZETTEER, else var/gazetteer.sqlite]",
+    help="The offline places.  [default: $PROXYHERD_GAZETTEER, else var/gazetteer.dat]",
 )
 @click.option(
     "--log-max-bytes",

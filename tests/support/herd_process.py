@@ -495,7 +495,7 @@ class RunningHerd(Mapping[str, ServerProcess]):
     ) -> None:
         self.folder = folder
         self.file = folder / "deploy/herd.toml"
-        self.gazetteer = folder / "var/gazetteer.sqlite"  # not there unless a test says where
+        self.gazetteer = folder / "var/gazetteer.dat"  # not there unless a test says where
         names = sorted({*alone, *(name for edge in edges for name in edge)})
         links = edges if cluster is None else []
         neighbours = {name: [b if a == name else a for a, b in links if name in (a, b)] for name in names}

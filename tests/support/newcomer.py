@@ -115,7 +115,7 @@ def _lay_out(folder: Path) -> None:
     (folder / ".venv/bin").symlink_to(Path(sys.executable).parent)
     (folder / ".venv/run.stamp").touch()
     (folder / "var").mkdir()
-    shutil.copy(gazetteer_file(), folder / "var/gazetteer.sqlite")
+    shutil.copy(gazetteer_file(), folder / "var/gazetteer.dat")
 
 
 def _children(process: subprocess.Popen[str]) -> list[int]:

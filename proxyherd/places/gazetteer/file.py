@@ -64,7 +64,7 @@ def spell(header: Header) -> bytes:
     return msgspec.json.encode(header).ljust(HEADER_BYTES)
 
 
-def checksum(header: Header, chunks: Iterable[bytes]) -> int:
+def checksum(header: Header, chunks: Iterable[bytes | bytearray]) -> int:
     """Return the checksum of a file with this header, and these bytes behind it."""
     crc = zlib.crc32(spell(msgspec.structs.replace(header, crc=0)))
     for chunk in chunks:
