@@ -129,7 +129,7 @@ def test_columns_are_as_long_as_one_another() -> None:
         )
 
 
-@pytest.mark.parametrize("name", {kind.name for kind in kinds()})
+@pytest.mark.parametrize("name", sorted({kind.name for kind in kinds()}))
 def test_the_examples_of_the_page_have_the_fields_of_the_events(name: str) -> None:
     shown = {tuple(example)[4:] for example in examples()[name]}
     assert shown == {kind.__struct_fields__ for kind in kinds() if kind.name == name}
