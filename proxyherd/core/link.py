@@ -64,7 +64,8 @@ at most 5 MiB for all links."""
 
 
 _REPEATED_BYTES: Final = 8_192
-"""Bytes that are looked through outside of a turn, whose limits don't hold for them: less than 0.1 ms."""
+"""Bytes that `receive_repeats` checks, at most. It runs outside of turns, so the limits of a turn don't hold there. This
+many bytes take less than 0.1 ms."""
 
 
 class State(enum.Enum):
@@ -104,10 +105,10 @@ class Link:
         self.peer = dial
         self.state = State.HELLO
         self.reason = ""
-        self.noted = False  # whether its end has been reported
+        self.noted = False  # whether its end has been noted
         self.certified: frozenset[str] | None = None  # names in the other's certificate; None without TLS
         self.proved = False  # whether it has ever been live
-        self.more = False  # whether more lines may wait than the last `events` has handled
+        self.more = False  # whether lines may wait that the last `events` did not handle
         self._nonce = nonce.hex().encode()
         self._versions = b",".join(VERSIONS)
         self._transcript: bytes  # what both have agreed on
@@ -133,9 +134,8 @@ class Link:
             self._framer.receive(data)
 
     def receive_repeats(self, data: bytes, table: Table, now: float) -> list[bytes] | None:
-        """Accept bytes that arrived if they are only heartbeats and updates that the table holds, and few: nothing has to
-        be decided about them. Return the clients of these updates. None: the bytes are something else, and were not
-        accepted.
+        """Accept bytes that arrived, if they are few, and only heartbeats and updates that the table already holds. They
+        need no turn. Return the clients of these updates. None: the bytes are something else, and were not accepted.
         """
         if (
             self.state is not State.LIVE
@@ -243,7 +243,7 @@ class Link:
         return self.opened + self.terms.handshake if self.state is not State.CLOSED else self.opened
 
     def close(self, reason: str) -> None:
-        """Close the link. Only what an unauthenticated link has to say, which may be a refusal, is still sent."""
+        """Close the link. If it was never live, what it has to send is still sent: this may be a refusal."""
         if self.state is not State.CLOSED:
             self.state = State.CLOSED
             self.reason = reason

@@ -59,17 +59,18 @@ TICKS = 4
 """Ticks in a heartbeat, at most."""
 
 _LONGEST_TICK: Final = 1.0
-"""Seconds between ticks at most, however long a heartbeat is, if its fourth part is not longer."""
+"""Seconds between two ticks, at most. A shorter heartbeat is a lower limit. With a heartbeat of more than 4 s, the limit
+is a quarter of it."""
 
 
 LinkErrorHandler: TypeAlias = Callable[[Link, Exception], None]
-"""What is done where work for a neighbour has raised."""
+"""Called with a link, and the exception that work for this neighbour has raised."""
 
 
 def seconds_to_tick(due: float, heartbeat: float) -> float:
-    """Return after how many seconds the next tick is to come, where something is due after so many."""
+    """Return the seconds until the next tick, if something is due in `due` seconds."""
     least = heartbeat / TICKS
-    # A millisecond more, by which clocks may be rounded.
+    # A millisecond more, because clocks may be rounded.
     return min(max(due + 0.001, least), max(min(heartbeat, _LONGEST_TICK), least))
 
 
@@ -78,8 +79,8 @@ def _raise(_: Link, error: Exception) -> None:
 
 
 class News(Struct, frozen=True, gc=False):
-    """A line that was stored; where it came from (a neighbour, or None for a client); and the entry that it replaced, if
-    it may have to be undone.
+    """A stored line. `source`: the neighbour that it came from, None for a client. `caught_up`: whether it came by
+    catching up. `held`: the entry that it replaced, if the line may have to be removed again.
     """
 
     client: bytes
@@ -111,10 +112,10 @@ class Node:
         self.news: list[News] = []
         self._learned = False  # whether any of the news came from a neighbour
         self.notes: list[Note] = []
-        self.has_urgent_notes = False  # some are about something else than floods, which come by the thousand
+        self.has_urgent_notes = False  # whether some notes are about other events than floods
         self._timing = timing
         self._too_old = self.rules.is_forgotten if self.rules.age else None
-        self._expiring = 0  # the leaf to look into next for what is too old
+        self._expiring = 0  # the next leaf to search for entries that are too old
         self._room = Room(limits.max_clients, limits.max_table_bytes)
         self._room_to_learn = Room(self._room.clients * 5 // 4, self._room.bytes * 5 // 4)
         self._alone, self._started = alone, now
@@ -161,7 +162,7 @@ class Node:
             leaf = self.table.leaf(one.client)
             entry = self.table.get(one.client, leaf)
             if one.source is not None or entry is None or entry.line is not one.line:
-                continue  # a neighbour's greater one has come since, and that is kept
+                continue  # a neighbour's update, or replaced by one: that stays
             if one.held is None:
                 self.table.remove(one.client, leaf)
             else:
@@ -319,14 +320,16 @@ class Node:
             self.notes.append(Heard(name, [at.client for at in ats], learned, late))
 
     def admit(self, at: At) -> bool | None:
-        """Store an entry if it is greater than the present one; None if there is no room for it. It is not news yet."""
+        """Store an entry if it is greater than the present one. Return whether it was stored, None if there is no room
+        for it. The caller makes it news.
+        """
         if self._too_old is not None and self.rules.is_too_old(at.received):
             return False
         return self.table.admit(at.client, at.entry, self._room_to_learn, self._too_old)
 
     def flood(self, failed: LinkErrorHandler = _raise) -> None:
         """Pass the news to the live links. When catching up has ended, ask neighbours that may have missed something to
-        walk again: only now is it known to whom the news of the last batch was not sent.
+        walk again. Before that, it is not known which news was not sent to them.
 
         `failed` gets a link whose work has raised an exception: close it.
         """
@@ -350,7 +353,7 @@ class Node:
 
     def _concerning(self, neighbour: Neighbour, news: list[News]) -> list[News]:
         """Return the news that are for this neighbour."""
-        if len(news) == 1 and not news[0].caught_up:  # as most, where clients report now and then
+        if len(news) == 1 and not news[0].caught_up:  # the usual case, if clients report now and then
             return news if news[0].source != neighbour.name else []
         others = [one for one in news if one.source != neighbour.name]
         if neighbour.in_step:
@@ -384,7 +387,7 @@ class Node:
             self._expire(self._too_old)
         if not self.ready:
             patience = self._timing.ready_seconds
-            if self._neighbours:  # one that is linked is worth more waiting, unless it says nothing
+            if self._neighbours:  # there is a live link, so a first catch-up can be expected
                 patience += self._timing.catch_up_seconds
             walking = any(neighbour.pull is not None for neighbour in self._neighbours.values())
             self.ready = now - self._started >= patience and not walking

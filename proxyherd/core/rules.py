@@ -42,7 +42,7 @@ _NO_PLACES: Final = b"""
    "status": "ZERO_RESULTS"
 }
 """
-"""What stands behind the AT line where no places are asked for, in Google's layout."""
+"""The text after the AT line, if a query asks for no places, in Google's layout."""
 
 Judged: TypeAlias = Report | Whatsat | Reply
 """A report to store, a query to look up, or a reply that does not depend on what is stored."""
@@ -55,7 +55,7 @@ class Rules:
 
     def __init__(self, name: str, limits: Limits) -> None:
         self.clock = 0
-        """The present time: it decides which entries are too old, and which lines of neighbours are from the future."""
+        """The present time. It decides which entries are too old, and which lines of neighbours are from the future."""
         self.age = int(limits.max_age_seconds * NANOSECONDS)
         """The age at which a location is forgotten; 0: never."""
         self._name = name.encode()
@@ -104,14 +104,16 @@ class Rules:
 
 
 def not_stored(report: Report, line: bytes, held: Entry | None) -> Reply:
-    """Decide about a report that was not stored; `held` is what is remembered of its client."""
+    """Decide about a report that was not stored; `held` is its client's entry, None if there is none or it is too old."""
     if held is not None and report.nanoseconds <= held.nanoseconds:
         return Reply("iamat", "stale", report.line)
     return Reply("iamat", "refused", invalid(line))
 
 
 def find(question: Reply, line: bytes, held: Entry | None) -> None:
-    """Complete a query with what is remembered of its client. It has its answer then, unless it asks for places."""
+    """Complete a query with its client's entry, None if there is none or it is too old. A query for places of a known
+    client gets its answer later; each other query has its answer now.
+    """
     assert question.whatsat is not None
     if held is None:
         question.outcome, question.answer = "unknown", invalid(line)
@@ -123,7 +125,7 @@ def find(question: Reply, line: bytes, held: Entry | None) -> None:
 
 
 def refuse(reply: Reply, line: bytes) -> None:
-    """Answer a report or a question for which there is no room."""
+    """Answer a report or a query for which there is no room."""
     reply.outcome, reply.answer = "refused", invalid(line)
 
 

@@ -1,20 +1,20 @@
-"""One turn of a server: gathers what clients said, lets the engine decide, and lets everything out in order.
+"""One turn of a server: it gathers the clients' lines, lets the engine decide, and sends the results in a fixed order.
 
-A turn has no event loop, no clock and no I/O. Time is an argument of `run`; what is to happen are calls on ports: the
-engine with its journal and its links, the clients, the log, and the questions for Places. They are calls and not a list
-of effects: so the order of effects is here alone, costs nothing, and is what the simulation tries to break:
+A turn has no event loop, no clock and no I/O. Time is an argument of `run`. Effects are calls on ports: the engine with
+its journal and its links, the clients, the log, and the queries for places. Calls cost less than a list of effects, and
+so the order of effects is written only here. The simulation tests it:
 
-1. The engine hears what came otherwise than from clients, then decides about what clients sent, all of it at once.
-2. The engine keeps what it has stored. Where that waits for the disk, the turn waits too, and no other one begins.
-3. The engine tells those who must know before the clients: the neighbours.
-4. The clients get their answers, in order on each connection, one write to each; with them what Places answer at once.
-5. The log and the metrics. Then some queries of Places begin.
+1. The engine handles what came from neighbours or from Redis. Then it decides about all that clients have sent.
+2. The engine keeps what it has stored. If it must wait for the disk, the turn waits too, and no other turn begins.
+3. The engine sends the updates to the neighbours, before the clients get their answers.
+4. The clients get their answers, in order, one write for each client. Some queries for places are answered here too.
+5. The log is written, and events are counted. Then some queries for places begin.
 
-The engine `herd` has its outcomes in the same turn; `redis` has them later, and wakes another turn. What is too much
-for one turn waits for the next, so that nobody's flood holds up another's answer for long.
+The engine `herd` has its results in the same turn. The engine `redis` has them later, and wakes another turn. What is
+too much for one turn waits for the next, so a flood from one side does not delay the answers of others for long.
 
-What is done for one client or one neighbour may raise. Then its connection ends, the log has the traceback, and the
-turn goes on for all the others.
+Work for one client or one neighbour may raise an exception. Then its connection is closed, the log has the traceback,
+and the turn goes on for all others.
 """
 
 from __future__ import annotations
@@ -33,63 +33,63 @@ from proxyherd.core.reply import Reply, leave
 from proxyherd.core.sizes import SIZES, Sizes
 
 _LATELY_SECONDS: Final = 0.05
-"""How long after a client's line the next one is expected: until then, neighbours have the smaller share of a turn."""
+"""For this long after a client's line, more are expected, and a turn handles fewer lines from neighbours."""
 
 _line = attrgetter("line")
 
 
 class CommandLog(Protocol):
-    """Where commands are told of, each in the turn in which its answer leaves."""
+    """The log of commands. Each is logged in the turn in which its answer is sent."""
 
     def reports(self, client: bytes, lines: list[bytes], answers: list[bytes]) -> None:
-        """Tell of a client's reports that were stored, and of their answers."""
+        """Log a client's stored reports, and their answers."""
 
     def command(self, client: str, line: bytes | Overlong, reply: Reply) -> None:
-        """Tell of any other command."""
+        """Log any other command."""
 
 
 class TurnLog(Protocol):
-    """Where a turn tells what has happened."""
+    """The log of a turn."""
 
     @property
     def commands(self) -> CommandLog:
-        """Where commands are told of."""
+        """The log of commands."""
 
     def note(self, notes: Sequence[Note]) -> None:
-        """Tell what the engine has noted."""
+        """Log the notes of the engine."""
 
     def end_turn(self) -> None:
-        """Write what was told."""
+        """Write the lines of this turn."""
 
     def fault(self, what: str, error: Exception) -> None:
-        """Tell of a fault of the program."""
+        """Log a fault of the program."""
 
 
 class PlacesQueries(Protocol):
-    """The queries of Places: those whose client is known go there, and come back with their answer."""
+    """The queries for places. A query comes here when its client's location is known, and gets its answer here."""
 
     def __bool__(self) -> bool:
-        """Whether there is something left for another turn."""
+        """Whether something is left for another turn."""
 
     def answer_at_once(self, reply: Reply) -> bool:
         """Answer a query if that takes a fraction of a millisecond, and return whether it did."""
 
     def add(self, client: Client, reply: Reply) -> None:
-        """Let a query be asked in this turn or a later one."""
+        """Add a query that is to begin in this turn or a later one."""
 
     def drop(self, gone: Container[Client]) -> None:
-        """Forget what has not been asked of clients that are let go."""
+        """Forget the queries of disconnected clients that have not begun."""
 
     def cancel(self, client: Client) -> None:
-        """Break off what a client has asked: nobody wants it any more."""
+        """Cancel the queries of a client that have begun: nobody needs their answers any more."""
 
     def ask_some(self, answered: Callable[[Client], None]) -> None:
-        """Begin queries, as many as hold nobody up; call `answered` with a client one of whose replies has its answer."""
+        """Begin as many queries as delay nobody. Call `answered` with a client when one of its replies has its answer."""
 
 
 class Turn:
-    """The turns of one server. The client listener calls `client_said` and `client_left`; `wake` asks for a call of
-    `run` when everything that is ready has been read: several requests at a time are one.
+    """The turns of one server. The connections of clients call `client_said` and `client_left`. `wake` asks for a call
+    of `run` after everything that is ready has been read; several requests until then count as one.
     """
 
     def __init__(
@@ -112,27 +112,28 @@ class Turn:
         self._received: int
         self._searches: int
         self._lately, self._lately_until = 0, 0.0
-        # What clients have said in this turn: reports alone, all stored, with their answers; and all else.
+        # What clients have sent in this turn. The first list: only stored reports, and no earlier answer is owed.
+        # The second list: everything else.
         self._reported: list[Said] = []
         self._said: list[Said] = []
         self._waits = False  # for the disk
         self._kept: bool | None  # what this turn has stored; None: not known yet
 
     def client_said(self, client: Client) -> None:
-        """A client has sent something, or can take answers again."""
+        """Note that a client has sent something, or can take answers again."""
         if not client.queued:
             client.queued = True
             self._clients.append(client)
             self._wake()
 
     def client_left(self, client: Client) -> None:
-        """A client's connection has broken: what it has asked of Places is wanted by nobody."""
+        """Note that a client is gone: nobody needs the answers to its queries for places."""
         self._questions.cancel(client)
 
     def run(self, now: float, received: int) -> None:
-        """Run a turn, or the rest of one that has waited for the disk.
+        """Run a turn, or the rest of a turn that has waited for the disk.
 
-        `now`: seconds of one monotonic clock; `received`: nanoseconds of POSIX time.
+        `now`: seconds of one monotonic clock. `received`: nanoseconds of POSIX time.
         """
         if not self._waits:
             self._kept = True
@@ -165,8 +166,8 @@ class Turn:
                 self._keeper.undo()
 
     def _was_kept(self, kept: bool) -> None:
-        """Take note of what came of waiting for the disk. What is not kept is undone at once: before the turn goes on,
-        nobody may read it.
+        """Note the result of waiting for the disk. What is not kept is removed at once: nobody may read it before the
+        turn goes on.
         """
         self._kept = kept
         if not kept:
@@ -175,7 +176,7 @@ class Turn:
         self._wake()
 
     def _end(self, now: float) -> None:
-        """Let the engine tell whom it must, then answer clients; the log and the metrics last."""
+        """Let the engine send its updates, then answer the clients, then write the log."""
         engine, questions = self._engine, self._questions
         settled = engine.end(now)
         for one in self._reported:
@@ -192,7 +193,7 @@ class Turn:
             except Exception as error:  # noqa: BLE001 - likewise
                 self._failed(one.client, error)
         self._said.clear()
-        # Behind what was said: who is given up is owed that too.
+        # After the answers above: a client that is given up is owed those too.
         if settled.clients or settled.given_up or self._given_up:
             self._settle(settled)
         try:
@@ -207,7 +208,7 @@ class Turn:
             self._wake()
 
     def _decide_again(self) -> None:
-        """Decide again about all commands of this turn: its reports could not be kept."""
+        """Decide again about all commands of this turn, because its reports could not be kept."""
         judge, said = self._engine.rules.judge, [*self._reported, *self._said]
         self._reported.clear()
         self._said.clear()
@@ -217,7 +218,7 @@ class Turn:
         self._decide(said)
 
     def _settle(self, settled: Settled) -> None:
-        """Answer those whose replies have waited for the engine, and let go of those who are to wait no more."""
+        """Answer the clients whose replies have waited for the engine, and give up those that shall wait no more."""
         for client, reply in settled.found:
             self._questions.add(client, reply)
         for client in settled.clients:
@@ -230,7 +231,7 @@ class Turn:
             self._give_up_some()
 
     def _give_up_some(self) -> None:
-        """Let go of clients without the answers that they are owed, as many as hold nobody up."""
+        """Close clients without the answers that they are owed, as many as delay nobody."""
         lines_left, gone = self._sizes.turn_lines, set[Client]()
         while self._given_up and lines_left > 0:
             client, reason = self._given_up.popleft()
@@ -248,7 +249,7 @@ class Turn:
         self._questions.drop(gone)
 
     def _answer(self, one: Said) -> None:
-        """Let a client have the answers that are there."""
+        """Send a client the answers that are ready."""
         client, replies = one.client, one.replies
         if one.stored:
             stored = [Reply("iamat", "stored", report.line) for report in one.reports[: one.stored]]
@@ -271,12 +272,12 @@ class Turn:
         self._tell(client, client.release())
 
     def _answer_at_once(self, reply: Reply) -> None:
-        """Let Places answer a query now, if that is short, no earlier one waits, and this turn has answered few."""
+        """Let Places answer a query now, if that is quick, no earlier query waits, and this turn has answered few."""
         if self._searches and not self._questions:
             self._searches -= self._questions.answer_at_once(reply)
 
     def _tell(self, client: Client, released: list[tuple[bytes | Overlong, Reply]]) -> None:
-        """Log commands with their answers, runs of stored reports at once."""
+        """Log commands with their answers. Stored reports in a row are logged in one call."""
         for outcome, run in groupby(released, _outcome):
             several = list(run)
             if outcome == "stored":
@@ -287,17 +288,17 @@ class Turn:
                     self._commands.command(client.name, line, reply)
 
     def _failed(self, client: Client, error: Exception) -> None:
-        """End one client's connection, for which something could not be done."""
+        """Close one client's connection, because work for it has raised an exception."""
         self._fault("a client cannot be served", error)
         with contextlib.suppress(Exception):
             client.fail()
 
     def _fault(self, what: str, error: Exception) -> None:
-        with contextlib.suppress(Exception):  # also where it is the log that fails
+        with contextlib.suppress(Exception):  # it may be the log that fails
             self._log.fault(what, error)
 
     def _hear_clients(self, now: float) -> None:
-        """Let the engine decide about what clients have sent."""
+        """Take lines from the clients, and let the engine decide about them."""
         judge, received, most = self._engine.rules.judge, self._received, self._sizes.client_lines
         said: list[Said] = []
         lines_left = self._sizes.turn_lines
@@ -318,7 +319,7 @@ class Turn:
         self._decide(said)
 
     def _decide(self, said: list[Said]) -> None:
-        """Let the engine decide about what was said."""
+        """Let the engine decide about these lines."""
         self._engine.decide(said)
         for one in said:
             if one.error is not None:

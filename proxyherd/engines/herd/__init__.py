@@ -1,10 +1,10 @@
 """The engine `herd`: every server has the whole table, a journal of it, and links to its neighbours.
 
-- `engine`: what a turn wants of it
+- `engine`: what a turn calls
 - `journal`: the files
-- `mark`: whether they may lack records
-- `durability`: keeps them replayed, synced, short and whole
+- `mark`: says whether the files may lack records
+- `durability`: replays, syncs, shortens and mends the journal
 - `peers`: the connections to the neighbours
-- `neighbour_hosts`: who may be a neighbour, by address
-- `backend`: all of it put together, for the daemon
+- `neighbour_hosts`: the addresses of neighbours
+- `backend`: puts all of it together, for the daemon
 """

@@ -1,4 +1,4 @@
-"""The engine `herd`, put together: the table, its journal, and the links that keep it equal to others'."""
+"""Puts the engine `herd` together: the table, its journal, and the links that keep the tables of the herd equal."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from proxyherd.telemetry.observer import Observer
 
 
 def make_table(secrets: Secrets) -> Table:
-    """Return an empty table, whose digests are keyed by what the herd shares."""
+    """Return an empty table. The key of its digests comes from the herd's secret."""
     return Table(hashlib.blake2b(secrets.table, digest_size=32, person=b"proxyherd table").digest())
 
 
 def make_terms(herd: Herd, server: Server, secrets: Secrets) -> Terms:
-    """Return what a server tells its neighbours, and expects of them."""
+    """Return the parameters of a server's links."""
     return Terms(
         name=server.name,
         neighbours=frozenset(server.neighbours),
@@ -44,7 +44,7 @@ def make_terms(herd: Herd, server: Server, secrets: Secrets) -> Terms:
 
 
 class HerdBackend:
-    """What the daemon starts and stops of the engine `herd`."""
+    """The engine `herd` with all that it needs: the daemon starts and stops it."""
 
     def __init__(
         self,
@@ -95,11 +95,11 @@ class HerdBackend:
         )
 
     def start(self, spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]) -> None:
-        """Begin what goes on in the background, as soon as clients are listened for."""
+        """Start the background tasks; call when the server listens for clients."""
         self._tasks = [spawn(self._durability.watch()), spawn(self._join())]
 
     async def _join(self) -> None:
-        """Replay, then meet the neighbours: what they ask for must be there."""
+        """Replay the journal, then link with the neighbours: the records that they ask for must be in the table."""
         await self._durability.replay()
         self._node.start(self._loop.time(), lacks=bool(self._durability.lacks))
         self.engine.wake()  # for the queries that have waited
@@ -114,7 +114,7 @@ class HerdBackend:
             self._observer.end_turn()
 
     def tick(self) -> bool:
-        """Let time pass on the links; return whether the start is over, whatever may be amiss now."""
+        """Let time pass on the links. Return whether the start is over, even if something fails now."""
         if self._replayed and not self.peers.parting:
             self.peers.tick(self._loop.time())
         return self._replayed and self._node.ready
@@ -125,12 +125,12 @@ class HerdBackend:
         return self.peers.tick_at if self._replayed and not self.peers.parting else -math.inf
 
     def renew(self, secrets: Secrets, contexts: Contexts) -> None:
-        """Let links that are made from now on have other secrets and certificates."""
+        """Use other secrets and certificates for future links."""
         self.peers.renew(make_terms(self._herd, self._server, secrets), contexts)
 
     @property
     def trouble(self) -> str:
-        """Why the server is not ready, empty when it is."""
+        """Why the server is not ready; empty if it is."""
         if not self._replayed:
             return f"replaying the journal: {self._durability.replayed:.0%}"
         if self._durability.failing:
@@ -138,16 +138,16 @@ class HerdBackend:
         return "" if self._node.ready else "catching up"
 
     def figures(self) -> dict[str, int]:
-        """Note the figures that are not counted as things happen; return those for the log line that says ready."""
+        """Update the metrics that no event updates. Return the figures for the log line that says the server is ready."""
         clients = len(self.table)
         self._observer.process.clients.set(clients)
         return {"clients": clients, "links": len(tuple(self._node.linked))}
 
     async def stop(self, clients_gone: Awaitable[None], deadline: float) -> None:
-        """Let go of the clients whose queries wait, then of the neighbours, and bring everything to disk.
+        """Close the clients whose queries wait, then the links, and bring everything to disk.
 
-        Until `deadline`, on the loop's clock, neighbours may read what may be known nowhere else, where this server
-        is to be removed.
+        Until `deadline`, on the loop's clock, wait for the neighbours to read the updates that were sent to them: if
+        this server is to be removed, these may be the only other copies.
         """
         self.engine.let_go()
         await clients_gone

@@ -1,14 +1,14 @@
-"""Keeps a server's journal replayed, synced, short and whole, off the way of its answers.
+"""Replays a server's journal, syncs it, keeps it short, and mends it.
 
-`everysecond` syncs in a thread once a second: a power cut costs at most that. `always` holds a turn's answers, and
-its floods, until the disk has what it stored; later turns gather meanwhile and share the next sync. `off` leaves it
-to the system. Whatever the policy, a killed process loses nothing: what was appended is the kernel's.
+`everysecond` syncs in a thread once a second: a power cut costs at most the last second. `always` delays a turn's
+answers and floods until the disk has what the turn stored; what arrives meanwhile shares the next sync. `off` leaves
+syncing to the system. With any policy, a killed process loses no answered report: the kernel has what was appended.
 
-When the journal fails, reports are refused (or, configured so, taken without a promise) until a rewrite has brought
-the whole table to disk again; it is tried every second.
+When the journal fails, reports are refused until a rewrite has brought the whole table to disk again. (If configured
+so, they are taken without a promise instead.) A rewrite is tried every second.
 
-At a start the journal `lacks` records, perhaps, if its mark does not say that it is whole (see `mark`), or if any of it
-is damaged or torn. It does so until a first catch-up has brought what is missing; only then is there a mark again.
+After a start, the journal may lack records: if its mark does not say that it is whole (see `mark`), or if a file is
+damaged or torn. Then `lacks` says why, and the mark is void, until a first catch-up has brought what is missing.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from proxyherd.telemetry.observer import Observer
 
 _SECOND: Final = 1.0
 _ROUNDED_SECONDS: Final = 0.01
-"""By less than this a clock may be early."""
+"""A clock may be early by up to this."""
 
 _SLICE_BYTES: Final = 131_072
 _SLICE_LINES: Final = 512
 
 
 class Durability:
-    """Drives the journal of one server, which has been started."""
+    """Drives the journal of one server. The journal has been started before."""
 
     def __init__(
         self, journal: Journal, mark: Mark, node: Node, settings: DurabilitySettings, observer: Observer
     ) -> None:
         self.lacks = journal.failing or mark.lacks(journal.found)
-        """Why records may be missing that an earlier life of this server had; empty if none are."""
+        """Why records from before the start may be missing; empty if none are."""
         self._journal = journal
         self._mark = mark
         self._node = node
@@ -56,23 +56,25 @@ class Durability:
 
     @property
     def failing(self) -> str:
-        """Why an answered report might not survive a kill; empty when it will."""
+        """Why an answered report might not survive a kill; empty if it will."""
         return self._journal.failing
 
     @property
     def takes_reports(self) -> bool:
-        """Whether reports may be answered."""
+        """Whether reports are taken."""
         return not self._journal.failing or self._settings.on_failure == "accept"
 
     def append(self, lines: list[bytes]) -> bool:
-        """Append a turn's updates; False if what is among them of reports must be refused."""
+        """Append a turn's updates. Return False if the reports among them must be refused."""
         if self._journal.append(lines):
             return True
         self._tell()
         return self.takes_reports
 
     def sync(self, done: Callable[[bool], None]) -> None:
-        """Bring what was appended to disk, and call `done` then, with False as `append`. Call it in an event loop."""
+        """Bring what was appended to disk. Then call `done`, with False if the turn's reports must be refused. Call it
+        in an event loop.
+        """
         task = asyncio.get_running_loop().create_task(self._sync_then(done))
         self._syncs.add(task)
         task.add_done_callback(self._syncs.discard)
@@ -81,10 +83,10 @@ class Durability:
         kept = False
         try:
             kept = await self._sync()
-        except Exception as error:  # noqa: BLE001 - as where the disk fails: the turn goes on
-            with contextlib.suppress(Exception):  # also where it is the log that fails
+        except Exception as error:  # noqa: BLE001 - as if the disk had failed: the turn goes on
+            with contextlib.suppress(Exception):  # it may be the log that fails
                 self._observer.fault("what this turn has stored cannot be kept", error)
-        # In the same step as the failure is noted: a rewrite that begins later must not find what is undone now.
+        # In the same step in which the failure is noted: a rewrite that begins later must not find what `done` removes.
         done(kept)
 
     async def _sync(self) -> bool:
@@ -96,8 +98,8 @@ class Durability:
         return self.takes_reports
 
     async def replay(self) -> None:
-        """Learn what the journal holds, in slices, while the server takes reports already. Where `always`, all of that is
-        on disk first: nobody is told of what a power cut may still take.
+        """Load the journal's records into the table, in slices. The server takes reports meanwhile. With `always`, the
+        records are synced first: nobody may learn what a power cut could still take.
         """
         if self.always:
             await self._sync()
@@ -122,18 +124,18 @@ class Durability:
         self._tell()
 
     async def watch(self) -> None:
-        """Each second, for ever, see whether the files are still there, and sync them where that is the policy: while
-        there is a replay or a rewrite too.
+        """Each second, for ever, check that the files are still there, and sync them if that is the policy. This goes on
+        during a replay and a rewrite.
         """
         while True:
             await self._next_second()
             self._journal.check()
-            self._tell()  # before anything is waited for: a rewrite may have mended it meanwhile
+            self._tell()  # before any wait: a rewrite may mend it meanwhile
             if self._journal.unsynced and self._settings.fsync == "everysecond":
                 await self._sync()
 
     async def keep(self) -> None:
-        """Rewrite and mend for ever; call when everything is replayed."""
+        """Rewrite and mend the journal, for ever; call when everything is replayed."""
         while True:
             await self._next_second()
             if self._settings.fsync == "off":
@@ -145,7 +147,9 @@ class Durability:
             self._tell()
 
     async def _next_second(self) -> None:
-        """Wait for a second, or less if others wait already: an idle process wakes once for all that is done each second."""
+        """Wait for the next full second since the first call. So an idle process wakes once for all that is done each
+        second.
+        """
         now = asyncio.get_running_loop().time()
         if self._began is None:
             self._began = now
@@ -155,7 +159,7 @@ class Durability:
     async def close(self) -> None:
         """Bring everything to disk and close the files."""
         await self._sync()
-        if self._node.caught_up:  # perhaps a moment ago
+        if self._node.caught_up:  # it may have ended a moment ago
             self.lacks = ""
         self._leave_mark(closed=True)
         self._journal.close()
@@ -179,7 +183,7 @@ class Durability:
             self._journal.fail(error)
             return
         except asyncio.CancelledError:
-            if not finishing:  # else the thread goes on to the end, and what it works on is not to be touched
+            if not finishing:  # else the thread still works on the files, and ends by itself
                 rewrite.abandon()
             raise
         self._journal.end_rewrite(rewrite)
@@ -197,7 +201,7 @@ class Durability:
             self._observer.journal.damaged(name, found.records, found.damaged)
 
     def _tell(self) -> None:
-        """Log that the journal fails, or no longer does, and leave word of it for the next start."""
+        """Log that the journal fails, or no longer fails, and update the mark for the next start."""
         self._leave_mark()
         journal = self._journal
         self._observer.journal.state(

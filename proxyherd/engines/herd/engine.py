@@ -1,7 +1,8 @@
-"""The engine `herd`: the table is in this process, and in every other server's.
+"""The engine `herd`: the table is in this process, and in that of every other server.
 
-What a turn stores is decided at once. Then it goes to the journal and to the live peer links, in one write each,
-before any client has its answer.
+A turn decides at once what it stores. Reports are appended to the journal, then sent to the live links, then answered:
+one write to the journal, and one to each link. Updates that only neighbours have told are passed on at once. They are
+appended to the journal within 5 ms, or before any client is answered, whichever comes first.
 """
 
 from __future__ import annotations
@@ -21,14 +22,15 @@ from proxyherd.core.rules import refuse
 from proxyherd.core.sizes import SIZES, Sizes
 
 _PEER_LINES_A_CLIENT_LINE: Final = 4
-"""And this many for each line of clients: in a herd all of whose servers are busy, most lines come from neighbours."""
+"""Lines from peers that a turn handles for each line from clients: in a busy herd, most lines come from neighbours."""
 
 _FEWEST_SHARES: Final = 32
-"""Peers that a turn's lines are divided by at most: each has something, however many there are."""
+"""A turn's lines are divided by the number of peers, but at most by this. So each peer has a share, however many there
+are."""
 
 
 class Peer(Protocol):
-    """What a turn wants of a peer's connection."""
+    """What a turn needs from a peer's connection."""
 
     queued: bool
 
@@ -37,55 +39,57 @@ class Peer(Protocol):
         """The link that it carries."""
 
     def heard(self) -> None:
-        """Go on: everything that was received has been heard."""
+        """Note that everything that was received has been handled."""
 
     def release(self, now: float) -> None:
         """Write what the link has to send, in one write; end the connection if the link has ended."""
 
     def fail(self, error: Exception) -> None:
-        """End the connection at once, and forget it: something that was done with it has raised."""
+        """End the connection at once, and forget it: work for it has raised an exception."""
 
 
 class JournalWriter(Protocol):
-    """What a turn wants of the journal."""
+    """What a turn needs from the journal."""
 
     always: bool
 
     @property
     def takes_reports(self) -> bool:
-        """Whether reports may be answered."""
+        """Whether reports are taken."""
 
     def append(self, lines: list[bytes]) -> bool:
-        """Append a turn's updates; False if its reports must be refused."""
+        """Append a turn's updates. Return False if its reports must be refused."""
 
     def sync(self, done: Callable[[bool], None]) -> None:
-        """Bring them to disk, where `always`; call `done` later, with False likewise."""
+        """Bring the appended updates to disk. Call `done` later, with False if the turn's reports must be refused."""
 
 
 LEARNED_SECONDS: Final = 0.005
-"""How long what neighbours told waits at most for the journal and the log."""
+"""Updates from neighbours wait for the journal and the log for this long, at most."""
 
 _reports = attrgetter("reports")
 
 
 def share(lately: int, sizes: Sizes = SIZES) -> int:
-    """Return how many lines of peers are for one turn, where clients have said so many in the latest one."""
+    """Return how many lines from peers one turn handles. `lately`: lines from clients in the latest turn with any, 0 if
+    that was long ago.
+    """
     if not lately:
         return sizes.peer_lines
     return min(max(sizes.peer_lines_beside_clients, _PEER_LINES_A_CLIENT_LINE * lately), sizes.peer_lines)
 
 
 class HerdEngine:
-    """What one server's turns store in, and ask. The peer listener calls `peer_said`, `add_link` and `wake`, which lets
-    there be a turn.
+    """The engine of one server. The connections of peers call `peer_said`, `add_link` and `wake`; `wake` asks for a turn.
 
-    `settle_later` asks for a call of `settle` in `LEARNED_SECONDS`. Until then, what only neighbours have told may wait
-    for the journal and the log: the servers that took these reports have them. Whatever a client is told, or told by,
-    is in the journal first. Without `settle_later` nothing waits.
+    `settle_later` asks for a call of `settle` in `LEARNED_SECONDS`. Until then, updates that only neighbours have told
+    may wait for the journal and the log: the servers that took these reports have them in their journals. They are
+    appended before any client is answered, and in front of the reports that came after them. Without `settle_later`,
+    nothing waits.
     """
 
     full = False
-    """There is always room: what a turn wants is done within it."""
+    """There is always room: everything is done within the turn."""
 
     def __init__(
         self,
@@ -97,17 +101,17 @@ class HerdEngine:
     ) -> None:
         self.wake = wake
         self._settle_later = settle_later
-        self._settles_later = False  # that has been called, and `settle` has not been yet
+        self._settles_later = False  # whether `settle_later` was called, and `settle` not yet
         self._unkept: list[bytes] = []  # lines of neighbours that are not in the journal yet
-        self._can_wait = False  # what neighbours tell may wait for the journal
-        self._settles = True  # nothing waits beyond this turn
+        self._can_wait = False  # whether updates from neighbours may wait for the journal
+        self._settles = True  # whether nothing waits beyond this turn
         self.rules = node.rules
         self.keeper = self
         self._node = node
         self._journal = journal
         self._peers: deque[Peer] = deque()
         self._links: dict[Peer, None] = {}  # in the order in which they came
-        self._more: bool  # whether what takes long goes on
+        self._more: bool  # whether longer work is left
         self._syncs = False
         self._sizes = sizes
         self._early: EarlyQueries[Client] = EarlyQueries(sizes)
@@ -117,24 +121,26 @@ class HerdEngine:
         self._given_up: list[Client] = []
         self._stops = False
 
-    # What the peer listener tells. ---------------------------------------------------------------------------
+    # Calls from the connections of peers. --------------------------------------------------------------------
 
     def peer_said(self, peer: Peer) -> None:
-        """A peer has sent something."""
+        """Note that a peer has sent something."""
         if not peer.queued:
             peer.queued = True
             self._peers.append(peer)
             self.wake()
 
     def peer_repeated(self, link: Link, data: bytes, now: float) -> bool:
-        """Accept what a peer has sent if it brings nothing new. This takes no turn; the log has it a little later."""
+        """Accept what a peer has sent, if it brings nothing new; return whether it was accepted. This needs no turn, and
+        the log has it a little later.
+        """
         repeats = self._node.receive_repeats(link, data, now)
         if self._node.notes:
             self._let_settle()
         return repeats
 
     def add_link(self, peer: Peer) -> None:
-        """Count a connection among those that have something to say at the end of a turn."""
+        """Add a connection. At the end of each turn, it sends what its link has to send."""
         self._links[peer] = None
         self.wake()
 
@@ -144,16 +150,16 @@ class HerdEngine:
         self.wake()
 
     def beat(self, now: float) -> None:
-        """Let time pass on every link, also while a turn waits for the disk. Where nothing else is to be done, this
-        takes no turn.
+        """Send what the links have to send, such as heartbeats, even while a turn waits for the disk. Ask for a turn only
+        if there is other work.
         """
         self._release(now)
         if self._node.notes or self._node.has_work or self._early:
             self.wake()
 
     def settle(self) -> list[Note]:
-        """Append to the journal what waits for it; return what is to be told. A failure makes the journal refuse reports,
-        and its next snapshot has these lines.
+        """Append to the journal what waits for it, and return the notes for the log. If it cannot be appended, the
+        journal fails as it does for a report, and its next snapshot has these lines.
         """
         self._settles_later = False
         if self._unkept:
@@ -162,17 +168,17 @@ class HerdEngine:
         return self._node.take_notes()
 
     def let_go(self) -> None:
-        """Let no query wait any more, now or later: the server stops, perhaps long before it is ready. Their
-        connections are closed without an answer.
+        """Let no query wait any more, because the server stops, perhaps long before it is ready. Clients whose queries
+        wait are closed without an answer.
         """
         self._stops, self._can_wait = True, False
         self._early.release()
         self.wake()
 
-    # What a turn wants. --------------------------------------------------------------------------------------
+    # Calls from a turn. --------------------------------------------------------------------------------------
 
     def begin(self, now: float, received: int, lately: int) -> None:
-        """Hear the peers, and do a slice of what takes long."""
+        """Handle lines from the peers, and do a slice of longer work."""
         node = self._node
         self.rules.begin(received, takes_reports=self._journal.takes_reports)
         self._settles = not self._can_wait
@@ -181,7 +187,7 @@ class HerdEngine:
         self._more = node.work(now, self._failed)
 
     def decide(self, said: Sequence[Said]) -> None:
-        """Store the reports that each client's lines begin with, then do what is behind them."""
+        """Store the reports with which each client's lines begin. Then decide about the lines after them."""
         self._settles = True
         for one, stored in zip(said, self._node.store(map(_reports, said)), strict=True):
             one.stored = stored
@@ -192,7 +198,7 @@ class HerdEngine:
                     one.error = error
 
     def _decide_others(self, one: Said) -> None:
-        lines = cast("list[bytes]", one.lines[one.stored :])  # of an overlong one nothing is asked
+        lines = cast("list[bytes]", one.lines[one.stored :])  # an overlong one is not used
         judged = [*one.reports[one.stored :], *one.others]
         one.replies = replies = [*map(self._node.decide, lines, judged)]
         for line, reply in zip(lines, replies, strict=True):
@@ -200,7 +206,9 @@ class HerdEngine:
                 self._waiting.append((one.client, line, reply))
 
     def keep(self, done: Callable[[bool], None]) -> bool | None:
-        """Append what this turn has stored to the journal; False if its reports must be decided again, refused."""
+        """Append what this turn has stored to the journal. Return whether its reports are kept: if not, they must be
+        refused. None: this is known when `done` is called.
+        """
         node = self._node
         if self._early:
             self._look_up_again()
@@ -226,7 +234,7 @@ class HerdEngine:
         return None
 
     def undo(self) -> None:
-        """Take back this turn's reports, which could not be kept, and take no more of them."""
+        """Remove this turn's reports, which could not be kept, and take no more in this turn."""
         self._node.undo_reports()
         self.rules.refuse_reports()
         self._waiting.clear()
@@ -234,7 +242,7 @@ class HerdEngine:
             self._look_up(client, line, reply)
 
     def end(self, now: float) -> Settled:
-        """Hand everything to the peers; return whose queries have waited here, and wait here no more."""
+        """Send the updates over the links. Return the results of the turn, such as the queries that no longer wait."""
         node = self._node
         node.flood(self._failed)
         self._release(now)
@@ -248,13 +256,14 @@ class HerdEngine:
         if self._unkept or node.notes:
             self._let_settle()
         if not self._can_wait and self._settle_later is not None:
-            # The first catch-up may bring what an earlier life has answered: the journal is not whole without it.
+            # The first catch-up may bring what this server has answered before it was started again: until then, the
+            # journal may not be whole.
             self._can_wait = node.caught_up and not self._journal.always and not self._stops
         settled.more = self.more
         return settled
 
     def _let_settle(self) -> None:
-        """Let what waits be kept and told soon."""
+        """Ask for a call of `settle` soon, or for a turn if nothing may wait."""
         if self._settle_later is None:
             self.wake()
         elif not self._settles_later:
@@ -262,7 +271,7 @@ class HerdEngine:
             self._settle_later()
 
     def _let_wait(self) -> None:
-        """Let queries wait until the server is ready, or knows their client."""
+        """Let this turn's queries wait until the server is ready, or knows their client."""
         waiting, self._waiting = self._waiting, []
         for client, line, reply in waiting:
             if client.gone:
@@ -282,7 +291,7 @@ class HerdEngine:
 
     @property
     def more(self) -> bool:
-        """Whether there is something left for another turn."""
+        """Whether something is left for another turn."""
         early = self._early
         waited = bool(early) and (early.any_left or (early.any_due and not self._node.all_wait))
         return self._more or bool(self._peers) or waited
@@ -314,7 +323,7 @@ class HerdEngine:
                 peer.fail(error)
 
     def _look_up_again(self) -> None:
-        """Decide again about queries that came before the server was ready, where that may have changed something."""
+        """Look up again the queries that came before the server was ready, if their answers may have changed."""
         node, early = self._node, self._early
         again = early.left()
         if self._stops:
@@ -331,7 +340,7 @@ class HerdEngine:
         self._looked_up += again
 
     def _waits(self, client: Client, line: bytes, reply: Reply) -> bool:
-        """Let a query that was looked up again wait on, if it must."""
+        """Let a query that was looked up again go on waiting, if it must; return whether it waits."""
         if reply.answer is not None or reply.entry is not None:
             return False
         if self._early.add(client, line, reply):

@@ -1,15 +1,15 @@
-"""Updates to disk and back: an append-only journal of AT lines, each with a checksum.
+"""The journal on disk: an append-only list of AT lines, each with a checksum.
 
-A journal is a folder of numbered files of records, a line each: eight hexadecimal digits of the CRC-32 of an AT
-line, a space, the AT line. `N.segment` files are appended to, by one start of the server each; an `N.snapshot`
-holds the whole table as it was while it was written, and stands for all that is numbered lower. Replaying is a
-merge: neither order nor repetition matters, so whatever files a crash leaves are right.
+A journal is a folder of numbered files. Each line of a file is a record: the CRC-32 of an AT line as eight hexadecimal
+digits, a space, the AT line. Updates are appended to an `N.segment`; each start of the server, and each rewrite, begins
+a new one. An `N.snapshot` holds the whole table as it was while it was written, and replaces all files with lower
+numbers. A replay is a merge: neither order nor repetition matters, so all files that a crash leaves are right.
 
-A rewrite opens the segment behind the snapshot first, so that appends go on, then writes the snapshot in slices,
-syncs it, renames it into place, syncs the folder, and only then deletes what it stands for.
+A rewrite first opens the segment after the snapshot, so that appends go on. It writes the snapshot in slices, syncs it,
+renames it into place, and syncs the folder. After that it deletes the files that the snapshot replaces.
 
-What cannot be written, or is not there any more under its name, makes the journal `failing`, and it stays so until
-a rewrite has brought a whole snapshot to disk. A segment that failed is cut to its last whole record and never appended to again.
+If a file cannot be written, or is no longer there under its name, the journal is `failing` until a rewrite has brought a
+whole snapshot to disk. A segment that failed is cut to its last whole record, and never appended to again.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ _MOST_FILES: Final = 16
 
 
 class Finding(Struct, frozen=True):
-    """What reading one file of a journal has shown."""
+    """The result of reading one file of a journal."""
 
     path: Path
     records: int  # whole and right
     damaged: int  # lines in the middle that are no records
     end: int  # bytes up to the end of the last whole record
-    torn: int  # bytes behind it: what a crash cut off
+    torn: int  # bytes after it, of a write that a crash cut off
 
 
 Batches: TypeAlias = Generator[list[bytes], None, Finding]
@@ -62,9 +62,9 @@ def records_bytes(lines: Sequence[bytes]) -> int:
 
 
 def read(path: Path, line_bytes: int = MOST_LINE_BYTES) -> Batches:
-    """Yield the AT lines of a file, a batch at a time; return what was found. Raises OSError.
+    """Yield the AT lines of a file in batches; return what was found. Raises OSError.
 
-    Never holds more than a chunk: what is longer than `line_bytes` is damage, whatever follows.
+    It needs memory for a chunk and a line: anything longer than `line_bytes` is damage, whatever follows.
     """
     limit = line_bytes + _CHECKSUM_BYTES
     records = damaged = suspect = at = end = 0
@@ -95,7 +95,7 @@ def read(path: Path, line_bytes: int = MOST_LINE_BYTES) -> Batches:
 
 
 def verify(path: Path) -> Finding:
-    """Read a file for what is found in it alone. Raises OSError."""
+    """Read a file, and return only what was found. Raises OSError."""
     batches = read(path)
     while True:
         try:
@@ -113,15 +113,15 @@ def files(folder: Path) -> list[Path]:
 class Journal:
     """The journal of one server, in a folder that it owns.
 
-    Files are opened by `start`, and an append is one write. What may take as long as the disk likes - `sync` and
-    `Rewrite.finish` - is safe to call off the event loop; everything else belongs on it.
+    `start` opens the files, and an append is one write. `sync` and `Rewrite.finish` may take long, and may be called in
+    another thread than the event loop's. Call everything else in the event loop.
     """
 
     def __init__(self, folder: Path, *, line_bytes: int, rewrite_bytes: int) -> None:
         self._folder = folder
         self._line_bytes = line_bytes
         self._rewrite_bytes = rewrite_bytes
-        self._old: list[Path] = []  # what the next snapshot stands for, beside the segment appended to now
+        self._old: list[Path] = []  # the files that the next snapshot replaces, beside the present segment
         self._damaged: set[Path] = set()
         self._files: dict[Path, tuple[int, int]] = {}  # inode and bytes of each of the old ones
         self._rewrites = False
@@ -129,24 +129,24 @@ class Journal:
         self._fd: int | None = None
         self._inode = 0
         self._size = 0
-        self._broken = True  # the segment appended to now takes no more
-        self._appended: int  # bytes in segments that no snapshot stands for yet
+        self._broken = True  # whether the present segment takes no more records
+        self._appended: int  # bytes in segments that no snapshot replaces yet
         self._snapshot_bytes: int
         self._to_sync: list[int] = []  # descriptors of earlier segments that are not synced yet
         self.found: dict[str, tuple[int, int]] = {}  # the files that `start` found: inode and bytes of each
-        self.failing = ""  # why the table is not on disk whole, while it is not
+        self.failing = ""  # why the table on disk is not whole; empty if it is
         self.unsynced = False
         self.bytes_written = 0
         self.failures = 0
 
     def start(self) -> None:
-        """Look at what there is, and open a segment of this start's own. Does not raise: see `failing`."""
+        """List the files, and open a new segment. Does not raise: see `failing`."""
         try:
             make_folder(self._folder)
             self._old = files(self._folder)
         except OSError as error:
             self.fail(error)
-            self._number = int(time.time())  # behind any number that may be there unseen
+            self._number = int(time.time())  # greater than any number that could not be seen
         with contextlib.suppress(OSError):
             for left in self._folder.glob("*.unfinished"):
                 left.unlink()
@@ -159,20 +159,20 @@ class Journal:
             size for path, (_, size) in self._files.items() if path.suffix == ".snapshot"
         )
         self._open_segment(self._number + 1)
-        for path in self._old:  # the life that wrote it may have been killed before it synced
+        for path in self._old:  # the process that wrote it may have been killed before it synced
             with contextlib.suppress(OSError):
                 self._to_sync.append(open_regular(path, os.O_RDONLY))
         self.unsynced = bool(self._to_sync)
 
     @property
     def bytes_found(self) -> int:
-        """The bytes in the files that `start` found; asked before anything is appended."""
+        """The bytes in the files that `start` found; valid until something is appended."""
         return self._appended + self._snapshot_bytes
 
     def replay(self) -> Iterator[list[bytes] | Finding]:
-        """Yield the lines of every file that `start` found, in batches, and a Finding behind each file.
+        """Yield the lines of every file that `start` found, in batches, and a Finding after each file.
 
-        A torn tail is cut off. A file with damage in its middle is kept aside when a snapshot stands for it.
+        A torn end is cut off. A file with damage in its middle is renamed, not deleted, when a snapshot replaces it.
         """
         for path in self._old:
             try:
@@ -190,7 +190,7 @@ class Journal:
     # Appending. ----------------------------------------------------------------------------------------------
 
     def append(self, lines: Sequence[bytes]) -> bool:
-        """Append records of AT lines, all or none; False if they could not be written."""
+        """Append records of AT lines, all or none. Return False if they could not be written."""
         if self._broken or self._fd is None:
             return False
         data = _records(lines)
@@ -208,7 +208,7 @@ class Journal:
         return True
 
     def begin_sync(self) -> list[int]:
-        """Return the descriptors to hand to `sync`: all that was appended so far is behind them. Raises OSError."""
+        """Return the descriptors for `sync`, which cover all that was appended so far. Raises OSError."""
         if self._fd is not None:
             self._to_sync.append(os.dup(self._fd))
         self.unsynced = False
@@ -216,21 +216,21 @@ class Journal:
         return descriptors
 
     def drop_unsynced(self) -> None:
-        """Let go of earlier segments that nobody needs to sync."""
+        """Close the earlier segments that wait for a sync: nobody needs it."""
         for fd in self._to_sync:
             os.close(fd)
         self._to_sync.clear()
 
     def fail(self, error: OSError) -> None:
-        """Take note that something could not be written or synced."""
+        """Note that something could not be written or synced."""
         self._broken, self._rewrites = True, False
         self.failures += 1
         self.failing = f"{error.filename or self._folder}: {error.strerror or error}"
 
     def check(self) -> None:
-        """See whether every file is still there under its name, and else be `failing`; a rewrite mends that.
+        """Check that every file is still there under its name. Otherwise the journal is `failing`; a rewrite mends that.
 
-        While a rewrite is under way, which deletes files, only the segment appended to is looked for.
+        During a rewrite, which deletes files, only the present segment is checked.
         """
         if self._broken:
             return
@@ -243,7 +243,7 @@ class Journal:
                 return
 
     def listing(self) -> dict[str, tuple[int, int]]:
-        """Return the files that the journal consists of now: inode and bytes of each."""
+        """Return the present files of the journal: inode and bytes of each."""
         listing = {path.name: self._files[path] for path in self._old}
         if self._fd is not None:
             listing[self._segment(self._number).name] = self._inode, self._size
@@ -251,14 +251,14 @@ class Journal:
 
     @property
     def wants_rewrite(self) -> bool:
-        """Whether replaying is much more than the table: a file too many, damage, or more appended than
-        `rewrite_bytes` and than half of what the snapshot holds.
+        """Whether a rewrite is due: there are too many files, or there is damage, or more was appended than
+        `rewrite_bytes` and than half of the snapshot.
         """
         much = self._appended > max(self._rewrite_bytes, self._snapshot_bytes // 2)
         return much or bool(self._damaged) or len(self._old) > _MOST_FILES
 
     def close(self) -> None:
-        """Close what is open."""
+        """Close the files."""
         self.drop_unsynced()
         if self._fd is not None:
             os.close(self._fd)
@@ -267,7 +267,7 @@ class Journal:
     # Rewriting. ----------------------------------------------------------------------------------------------
 
     def begin_rewrite(self) -> Rewrite | None:
-        """Let appends go to a new segment from now on, and return the rewrite; None if that cannot be done."""
+        """Let appends go to a new segment from now on. Return the rewrite, or None if the segment cannot be opened."""
         number, last = self._number + 1, self._segment(self._number)
         has_last, last_file = self._fd is not None, (self._inode, self._size)
         if not self._open_segment(self._number + 2):
@@ -275,15 +275,15 @@ class Journal:
         if last_file[1]:
             self._old = [*self._old, last]
             self._files[last] = last_file
-        elif has_last:  # on a disk that stays full there is one a second
+        elif has_last:  # it is empty; a disk that stays full would leave one a second
             with contextlib.suppress(OSError):
                 last.unlink()
         self._rewrites = True
         return Rewrite(self._folder / f"{number:012}.snapshot", self._old, self._damaged)
 
     def end_rewrite(self, rewrite: Rewrite) -> None:
-        """Take note that a snapshot is in place. Unless appending has failed since, all is well again."""
-        self.drop_unsynced()  # the snapshot stands for what they hold
+        """Note that a snapshot is in place. The journal is whole again, unless appending has failed since."""
+        self.drop_unsynced()  # the snapshot replaces them
         self._damaged.clear()
         self._old = [rewrite.path]
         self._files = {rewrite.path: (rewrite.inode, rewrite.size)}
@@ -330,7 +330,9 @@ def sync(descriptors: list[int]) -> None:
 
 
 class Rewrite:
-    """A snapshot on its way. Call `write` for each slice, then `finish` off the event loop. Both raise OSError."""
+    """A snapshot that is being written. Call `write` for each slice, then `finish` in another thread than the event
+    loop's. Both raise OSError.
+    """
 
     def __init__(self, path: Path, standing_for: list[Path], damaged: set[Path]) -> None:
         self.path = path
@@ -350,7 +352,7 @@ class Rewrite:
         self.size += len(data)
 
     def finish(self) -> None:
-        """Bring the snapshot to disk and into place, and delete what it stands for."""
+        """Bring the snapshot to disk and into place, and delete the files that it replaces."""
         self.write([])
         assert self._fd is not None
         os.fsync(self._fd)
@@ -372,7 +374,7 @@ class Rewrite:
                     path.unlink(missing_ok=True)
 
     def abandon(self) -> None:
-        """Drop what was written of it."""
+        """Delete what was written."""
         with contextlib.suppress(OSError):
             if self._fd is not None:
                 os.close(self._fd)
@@ -384,4 +386,4 @@ def _records(lines: Sequence[bytes]) -> bytes:
     fields: list[int | bytes] = [b""] * (2 * len(lines))
     fields[::2] = map(crc32, lines)
     fields[1::2] = lines
-    return b"%08x %b\n" * len(lines) % tuple(fields)  # one formatting costs half of as many
+    return b"%08x %b\n" * len(lines) % tuple(fields)  # costs half of one formatting for each line

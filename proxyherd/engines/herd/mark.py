@@ -1,14 +1,14 @@
-"""Whether a journal may lack records, told by the mark that the last life of its server has left beside it.
+"""The mark: a file beside the journal, which tells the next start whether the journal may lack records.
 
-The mark lists the files of the journal, each with its inode and a length that it has reached at least, and the boot
-of the machine, or that the server has been closed. It is written anew every second, and it is made void as soon as
-the journal fails. So at the next start:
+The mark lists the files of the journal, each with its inode and a length that it has reached. It names the boot of the
+machine, or says that the server has been closed. It is updated every second, and made void as soon as the journal fails.
+So at the next start:
 
 - no mark, or a void one: the journal failed, or was never whole. Records may be missing.
 - another boot, and not closed: after a power cut the last second may be missing.
 - other files, other inodes, or shorter ones: a backup was put back, or something was deleted.
 
-The mark is no part of a backup. It is not synced: where a power cut takes it back, one of these rules applies.
+A backup has no mark. The mark is not synced: if a power cut leaves an earlier mark or none, one of these rules applies.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MOST_BYTES: Final = 65_536
 
 
 def this_boot() -> bytes:
-    """Return what names the present boot of this machine; empty where the system does not tell."""
+    """Return the ID of the present boot of this machine; empty if the system has none."""
     try:
         return _BOOT.read_bytes().strip()
     except OSError:
@@ -36,7 +36,7 @@ def this_boot() -> bytes:
 
 
 class Mark:
-    """The mark of one journal. `left` is what the last life has left."""
+    """The mark of one journal. What the last process has left is read at the start."""
 
     def __init__(self, path: Path, boot: bytes | None = None) -> None:
         self._path = path
@@ -48,8 +48,8 @@ class Mark:
             self._left = b""
 
     def lacks(self, found: Mapping[str, tuple[int, int]]) -> str:
-        """Return why the files that a start has found may lack records, by inode and bytes of each; empty if they
-        do not.
+        """Return why the journal may lack records; empty if it lacks none. `found`: inode and bytes of each file that
+        the start has found.
         """
         how, *lines = self._left.split(b"\n")
         try:
@@ -71,7 +71,7 @@ class Mark:
         return ""
 
     def write(self, files: Mapping[str, tuple[int, int]], *, closed: bool = False) -> None:
-        """Leave word that these files lack nothing; `closed`: that all of it is on disk. Does not raise."""
+        """Write that these files lack nothing; `closed`: that all of it is on disk. Does not raise."""
         lines = [b"%b %d %d" % (name.encode(), inode, size) for name, (inode, size) in files.items()]
         text = b"\n".join([_CLOSED if closed else self._boot, *lines, b""])
         if text == self._written:
@@ -83,7 +83,7 @@ class Mark:
             self.make_void()
 
     def make_void(self) -> None:
-        """Leave no word any more. Does not raise."""
+        """Make the mark void. Does not raise."""
         self._written = b""
         try:
             self._overwrite(_VOID)
@@ -94,7 +94,7 @@ class Mark:
                 self._path.unlink(missing_ok=True)
 
     def _overwrite(self, text: bytes, flags: int = 0) -> None:
-        """Write in place: a full disk has room for that, and no other file gets it meanwhile."""
+        """Write in place: this works on a full disk, because the file keeps its space."""
         fd = open_regular(self._path, os.O_WRONLY | flags, 0o640)
         try:
             os.pwrite(fd, text, 0)

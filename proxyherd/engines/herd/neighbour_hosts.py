@@ -1,7 +1,6 @@
-"""Which addresses neighbours come from, where the herd's file names some of them by name.
+"""The numeric addresses of neighbours. The herd's file may name some of them by host name.
 
-A name is looked up again and again, for it may come to stand for another address. While name servers are silent, what
-they said last holds.
+Names are looked up again and again, because their addresses may change. If a lookup fails, the last result stays.
 """
 
 from __future__ import annotations
@@ -15,7 +14,9 @@ from proxyherd.net.dialling import hosts_of
 
 
 def canonical(host: str) -> str:
-    """Return the one spelling of a numeric address, without zone, an IPv4 address in IPv6 as IPv4; a name as it is."""
+    """Return the canonical spelling of a numeric address: without zone, and IPv4 inside IPv6 as IPv4. Return a name as
+    it is.
+    """
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
@@ -38,7 +39,7 @@ class NeighbourHosts:
         return any(host in found for found in self._found.values())
 
     async def keep_looking_up(self, seconds: float) -> None:
-        """Look all names up for ever, each time after so many seconds."""
+        """Look up all names, for ever, with pauses of this many seconds."""
         names = [host for host, found in self._found.items() if not _is_numeric(*found)]
         while names:
             for name in names:

@@ -1,8 +1,8 @@
 """Sockets under the peer links: listen, dial, back off, replace.
 
-Each neighbour whose name sorts after this server's is dialled, for ever, at every address it has, with pauses
-that grow to a cap and are jittered so that a herd does not dial in step. What comes in on the peer port is a
-stranger until its link says otherwise, and strangers are few.
+A server dials each neighbour whose name sorts after its own, for ever, at each of its addresses. Pauses grow up to a
+limit, with jitter, so that the servers of a herd don't dial all at once. An incoming connection is a stranger until its
+link is proved, and the number of strangers is limited.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from proxyherd.net.tls import Contexts, dns_names, explain
 from proxyherd.telemetry.observer import Observer
 
 _READ_AHEAD: Final = 262_144
-"""Bytes received and not yet learned past which a peer is not read for now."""
+"""Received bytes that may wait to be handled, beside one line. With more, reading from the peer pauses."""
 
 FIRST_PAUSE_SECONDS: Final = 0.05
-"""The pause before a neighbour that is away is dialled for the second time: a restart takes about as long."""
+"""The pause before a neighbour that did not answer is dialled again: about as long as a restart takes."""
 
 
 class Peers:
@@ -68,16 +68,16 @@ class Peers:
             refused=self._refused,
         )
         self._dialling: list[asyncio.Task[None]] = []
-        self.parting = False  # the server stops
+        self.parting = False  # whether the server stops
 
     def renew(self, terms: Terms, contexts: Contexts) -> None:
-        """Let connections that are made from now on have other secrets and certificates."""
+        """Use other secrets and certificates for future connections."""
         self.terms = terms
         self._contexts = contexts
         self.listener.renew(contexts.peers)
 
     def dial(self) -> None:
-        """Start to dial the neighbours that are this server's to dial."""
+        """Start to dial the neighbours that this server has to dial."""
         look_up = self._hosts.keep_looking_up(self._herd.timing.compare_seconds)
         self._dialling.append(self.loop.create_task(look_up))
         for name in self._server.neighbours:
@@ -85,10 +85,10 @@ class Peers:
                 self._dialling.append(self.loop.create_task(self._keep_dialling(name)))
 
     def tick(self, now: float) -> None:
-        """Let time pass for every link; call a few times a heartbeat, or less often where `tick_at` allows it."""
-        self.node.rules.clock = time.time_ns()  # also where nothing happens, locations become too old
+        """Let time pass for every link. Call a few times per heartbeat, or less often if `tick_at` allows it."""
+        self.node.rules.clock = time.time_ns()  # locations become too old even if nothing happens
         connections = tuple(self.connections)
-        # Where one link needs a heartbeat, others get theirs at once: the process wakes once for all of them.
+        # If one link needs a heartbeat, others get theirs early: the process wakes once for all of them.
         is_due = any(one.link.tick_at <= now for one in connections)
         ahead = self.terms.heartbeat / 2 if is_due else 0.0
         for connection in connections:
@@ -107,7 +107,7 @@ class Peers:
         return min([self.node.tick_at, *[one.link.tick_at for one in self.connections]])
 
     def part(self) -> None:
-        """Dial and listen no more, and end every link: see `linger`."""
+        """Stop dialling and listening, and close every link: see `linger`."""
         self.parting = True
         for task in self._dialling:
             task.cancel()
@@ -122,7 +122,7 @@ class Peers:
         await self._while(lambda: self.unsent > 0, deadline)
 
     async def leave(self) -> None:
-        """Part, and wait until the neighbours have read all to the end."""
+        """Close every link, and wait until the neighbours have read everything."""
         self.part()
         silence = SILENT_HEARTBEATS * self.terms.heartbeat
         await self._while(lambda: self.linger, self.loop.time() + silence)
@@ -133,22 +133,22 @@ class Peers:
 
     @property
     def unsent(self) -> int:
-        """Bytes that wait for neighbours."""
+        """Bytes that wait to be sent to neighbours."""
         return sum(one.unsent for one in self.connections)
 
     @property
     def linger(self) -> bool:
-        """Whether a neighbour has not closed its end yet, as it does when it has read all that it was sent."""
+        """Whether a neighbour has not closed its side yet. It does so when it has read everything."""
         return any(one.link.proved for one in self.connections)
 
     @property
     def strangers(self) -> int:
-        """Connections that came in and have not proved themselves."""
+        """The number of incoming connections whose link is not proved."""
         return sum(one.is_stranger for one in self.connections)
 
     def make_room(self) -> None:
-        """Let the oldest stranger go where there are too many, and one that comes from no neighbour's address first:
-        so a flood from elsewhere keeps no neighbour out.
+        """If there are too many strangers, close the oldest. Those that don't come from a neighbour's address are closed
+        first, so a flood from elsewhere keeps no neighbour out.
         """
         if self.strangers > self.limits.max_peer_connections:
             strangers = (one for one in self.connections if one.is_stranger)
@@ -164,12 +164,12 @@ class Peers:
         while True:
             for pause in backoff(FIRST_PAUSE_SECONDS, most, random.Random()):  # noqa: S311 - no secret
                 if await self._visit(neighbour) > most:
-                    break  # it has lasted: dial at once, and begin with short pauses again
+                    break  # the link has lasted: dial at once, and begin with short pauses again
                 await asyncio.sleep(pause)
 
     async def _visit(self, neighbour: str) -> float:
-        """Dial a neighbour's addresses one after another until a link proves itself there. Return when that one has
-        ended, and how many seconds it had; 0 where there was none.
+        """Dial a neighbour's addresses one after another until a link is proved. Return when that link has ended: the
+        seconds that it lasted, or 0 if there was none.
         """
         failures: list[str] = []
         for address in self._herd.servers[neighbour].peers:
@@ -183,7 +183,9 @@ class Peers:
         return 0.0
 
     async def _look_up(self, address: Address, failures: list[str]) -> list[str]:
-        """Return all that a name stands for: one address that swallows packets must not take the time of the next."""
+        """Return all addresses of a name. Each is dialled by itself, so one that swallows packets does not take the time
+        of the next.
+        """
         try:
             async with asyncio.timeout(self._herd.timing.handshake_seconds):
                 return await hosts_of(self.loop, address.host, address.port)
@@ -212,7 +214,7 @@ class Peers:
             failures.append(f"{address_and_host(address, host)}: {self._why(error)}")
             return None
         finally:
-            if not is_made:  # in time; but a moment later it may have been
+            if not is_made:  # not in time; it may have been made a moment later
                 connection.give_up("")
         return connection
 
@@ -224,8 +226,8 @@ class Peers:
         )
 
     def _unreachable(self, neighbour: str, failures: list[str]) -> None:
-        """Tell of all failures at once, and in one order, whatever the name servers': the log leaves out what repeats
-        the last line, but not what alternates.
+        """Note all failures as one, in sorted order. Name servers may change the order of addresses, and the log leaves
+        out a failure only if it repeats the last one.
         """
         if failures:
             self.node.note(LinkFailed(neighbour, dialled=True, reason="; ".join(sorted(failures))))
@@ -237,11 +239,11 @@ class PeerConnection(asyncio.Protocol):
     """One connection with a peer: moves bytes between a socket and a link."""
 
     def __init__(self, peers: Peers, dial: str | None) -> None:
-        self.link: Link  # made when the connection is, so that TLS takes none of its time
+        self.link: Link  # made with the connection, so that TLS takes none of its time
         self.queued = False
         self.host: str  # the other's address, in its canonical spelling; likewise
         self.ended: asyncio.Future[bool] = peers.loop.create_future()
-        """Done when the connection is gone; whether its link was ever live."""
+        """Done when the connection is gone. The result: whether its link was ever live."""
         self._peers = peers
         self._dial = dial
         self._transport: asyncio.Transport | None = None
@@ -266,16 +268,16 @@ class PeerConnection(asyncio.Protocol):
 
     @property
     def unsent(self) -> int:
-        """Bytes that wait for the other."""
+        """Bytes that wait to be sent."""
         return self._transport.get_write_buffer_size() if self._transport is not None else 0
 
     @property
     def is_stranger(self) -> bool:
-        """Whether it came in and has not proved itself yet."""
+        """Whether this is an incoming connection whose link is not proved yet."""
         return not self.link.dialled and self.link.state in {State.HELLO, State.PROVING}
 
     def data_received(self, data: bytes) -> None:
-        """Take in what arrived; what is not known already is heard in this turn."""
+        """Take in what arrived. A turn handles it, unless all of it is known already."""
         now = self._peers.loop.time()
         if self._peers.engine.peer_repeated(self.link, data, now):
             return
@@ -290,16 +292,16 @@ class PeerConnection(asyncio.Protocol):
         self._peers.engine.peer_said(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Let the next turn hear what is left, which may be a neighbour's last words, and end the link."""
+        """Let the next turn handle what is left, which may be a neighbour's last lines, and end the link."""
         self._transport = None
         self._lost, self._broken = True, "" if exc is None else f"connection broke: {explain(exc)}"
         self._peers.engine.peer_said(self)
 
     def give_up(self, reason: str) -> None:
-        """End the connection at once, if there is one; "" as a reason: somebody else tells why.
+        """End the connection at once, if there is one. With an empty reason, nothing is logged here.
 
-        uvloop tells a protocol nothing of the end of a connection whose making was given up when it was just made, and
-        lets every call of its transport fail.
+        If the making of a connection is cancelled just when it is made, uvloop never calls `connection_lost`, and every
+        call of the transport fails.
         """
         if (transport := self._transport) is not None:
             self._transport, self._lost = None, True
@@ -308,9 +310,9 @@ class PeerConnection(asyncio.Protocol):
             transport.abort()
 
     def fail(self, error: Exception) -> None:
-        """End the connection at once: something that was done with it has raised."""
+        """End the connection at once: work for it has raised an exception."""
         self.give_up("internal error; the log has its traceback")
-        with contextlib.suppress(Exception):  # also where it is the log that fails
+        with contextlib.suppress(Exception):  # it may be the log that fails
             self._peers.observer.fault(
                 f"the connection with {self.link.peer or self.host} cannot be served", error
             )
@@ -326,7 +328,7 @@ class PeerConnection(asyncio.Protocol):
         if self._broken:
             self.link.close(self._broken)
         elif self.link.dialled and self.link.certified is not None and self.link.state is State.HELLO:
-            # With TLS 1.3 who dials is done before the other has looked at its certificate.
+            # With TLS 1.3, the handshake ends for the dialler before the listener has checked its certificate.
             self.link.close("closed by the other; did it take this server's certificate? see its log")
         else:
             self.link.receive_eof()
@@ -348,15 +350,15 @@ class PeerConnection(asyncio.Protocol):
                 transport.close()
             elif self._peers.parting:
                 self._part(transport)
-            else:  # what it did not read is of no use any more
+            else:  # it needs none of what it has not read
                 transport.abort()
         elif not self._reading and not link.more:
             self._reading = True
             transport.resume_reading()
 
     def _part(self, transport: asyncio.Transport) -> None:
-        """Say that nothing more comes, and read on until the other closes: a socket that is closed with bytes unread
-        is reset, and takes with it what the other has yet to read.
+        """Close the sending side, and read on until the neighbour closes. A socket that is closed with unread bytes is
+        reset, and then the neighbour loses what it has not read yet.
         """
         if not transport.can_write_eof():  # inside TLS, where closing waits for the other too
             transport.close()
