@@ -1,9 +1,9 @@
 """One server as a process.
 
 - `driver`: runs turns on the event loop
-- `questions`: queries of Places that turns begin
+- `questions`: queries for places, which turns begin
 - `clients`: connections of clients
-- `daemon`: puts one server together, and ends it in order
-- `process`: how a server and the bridge begin and end as processes
-- `supervision`: what supervisord and systemd want of a process
+- `daemon`: puts one server together, and stops it in order
+- `process`: the start and the end of a process, for a server and the bridge
+- `supervision`: what supervisord and systemd need from a process
 """

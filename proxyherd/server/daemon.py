@@ -1,7 +1,7 @@
-"""Puts one server together: starts it, lets it serve, drains it.
+"""Puts one server together: starts it, lets it serve, and drains it.
 
-It listens first and imports later what takes long. Whatever else fails - an address in use, the gazetteer, the
-admin port - is logged and tried again: a server that runs does not exit before it is told to.
+It listens first; slow imports come later. Other failures, such as an address in use, the gazetteer or the admin port,
+are logged and tried again: a running server does not exit until it is told to.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _SPARE_DESCRIPTORS: Final = 256
 
 
 class Paths(Struct, frozen=True):
-    """The files of one server. `log_max_bytes` 0: somebody else rotates the log."""
+    """The files of one server. With a `log_max_bytes` of 0, the server does not rotate its log."""
 
     state: Path
     log: Path
@@ -59,46 +59,46 @@ class Paths(Struct, frozen=True):
 
 
 class Backend(Protocol):
-    """An engine with all that it needs: what the daemon starts, asks and stops."""
+    """An engine with all that it needs: the daemon starts it, asks it and stops it."""
 
     @property
     def engine(self) -> Engine:
-        """Where turns store and look up."""
+        """The engine that turns call."""
 
     @property
     def table(self) -> Table | None:
-        """Where all clients are; None if this server does not have it."""
+        """The table of all clients; None if this server does not have it."""
 
     @property
     def trouble(self) -> str:
-        """Why the server is not ready, empty when it is."""
+        """Why the server is not ready; empty if it is."""
 
     def start(self, spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]) -> None:
-        """Begin what goes on in the background, as soon as clients are listened for."""
+        """Start the background tasks; called when the server listens for clients."""
 
     def tick(self) -> bool:
-        """Let time pass; return whether the start is over, whatever may be amiss now."""
+        """Let time pass. Return whether the start is over, even if something fails now."""
 
     @property
     def tick_at(self) -> float:
-        """When `tick` has something to do at the earliest, on the loop's clock; -inf: it has to be called regularly."""
+        """When `tick` has something to do at the earliest, on the loop's clock; -inf: it must be called regularly."""
 
     def renew(self, secrets: secret.Secrets, contexts: tls.Contexts) -> None:
-        """Let connections that are made from now on have other secrets and certificates."""
+        """Use other secrets and certificates for future connections."""
 
     def figures(self) -> dict[str, int]:
-        """Note the figures that are not counted as things happen; return those for the log line that says ready."""
+        """Update the metrics that no event updates. Return the figures for the log line that says the server is ready."""
 
     async def stop(self, clients_gone: Awaitable[None], deadline: float) -> None:
-        """Wait until the clients are gone, then hand on or keep what there is, on the loop's clock until `deadline` at
-        most where others must read it, and end.
+        """Wait until the clients are gone. Then bring everything to disk or to other servers, and end. If others must
+        read it, wait for them until `deadline`, on the loop's clock, at most.
         """
 
 
 def serve(herd: Herd, name: str, paths: Paths) -> int:
     """Run a server until it is told to stop; return its exit code.
 
-    Raises ConfigError for what the operator has to mend before it can start.
+    Raises ConfigError if the operator has to mend something before it can start.
     """
     server = herd.server(name)
     forbid_core_dumps()
@@ -158,10 +158,10 @@ class _Daemon:
         loop.set_exception_handler(self._unexpected)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        # Not the loop's, which would give the signal its default as it closes: to end the process.
+        # Not the loop's handler: when the loop closes, it would restore the default, which is to end the process.
         signal.signal(signal.SIGHUP, lambda *_: loop.call_soon_threadsafe(self._reopen))
         signal.siginterrupt(signal.SIGHUP, False)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # blocked by whoever began the start
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # it was blocked when the start began
         self._places = loop.create_task(asyncio.to_thread(self._open_places))
         self._assemble()
         for listener in self._listeners:
@@ -191,7 +191,7 @@ class _Daemon:
     def _make_backend(self, limits: Limits, wake: Callable[[], None]) -> Backend:
         """Return the engine that the herd's file names."""
         if self._herd.redis is not None:
-            # redis-py takes a tenth of a second.
+            # The import of redis-py takes a tenth of a second.
             from proxyherd.engines.redis.backend import RedisBackend  # noqa: PLC0415
 
             return RedisBackend(self._herd, self._server, limits, self._observer, wake)
@@ -209,7 +209,7 @@ class _Daemon:
         )
 
     def _limits(self) -> Limits:
-        """Return the limits as far as the system allows them."""
+        """Return the limits; fewer connections if the system does not allow so many."""
         limits, allowed = self._herd.limits, raise_descriptor_limit()
         room = allowed - limits.max_peer_connections - self._herd.places.max_connections - _SPARE_DESCRIPTORS
         if room >= limits.max_connections:
@@ -226,11 +226,11 @@ class _Daemon:
             **{**{name: getattr(limits, name) for name in limits.__struct_fields__}, "max_connections": most}
         )
 
-    # What takes long to import. -------------------------------------------------------------------------------
+    # Slow imports. --------------------------------------------------------------------------------------------
 
     def _open_places(self) -> Places:
-        # In a thread, as the admin port below: aiohttp takes a quarter of a second to import, and clients are
-        # served already. A key that cannot be had must not stop a start: there are answers without one.
+        # In a thread, as for the admin port below: the import of aiohttp takes a quarter of a second, and clients are
+        # served already. A key that cannot be read must not stop a start: there are answers without a key.
         key = None
         try:
             key = find_key(self._herd.places, self._herd.file, os.environ)
@@ -266,13 +266,13 @@ class _Daemon:
         self._admin = app.open_admin(self._herd, self._server.name, self, self._observer, self._backend.table)
         await self._binder.listen("admin", self._server.admin, self._admin.listen)
         gc.collect()
-        gc.freeze()  # what is here now stays: no collection needs to walk it again
+        gc.freeze()  # the present objects stay: no collection needs to visit them again
 
     # While it serves. ----------------------------------------------------------------------------------------
 
     def _tick(self) -> None:
-        """Let time pass, a few times a heartbeat, or once where nothing is due before: links, readiness, the watchdog, the
-        lag of the loop.
+        """Let time pass, a few times per heartbeat, or less often if nothing is due: for links, readiness, the watchdog,
+        and the lag of the event loop.
         """
         self._observer.loop.lag.observe(max(0.0, time.monotonic() - self._expected))
         heartbeat = self._herd.timing.heartbeat_seconds
@@ -290,8 +290,8 @@ class _Daemon:
             self._ticker = self._loop.call_later(seconds, self._tick)
 
     def _tell_ready(self, *, started: bool) -> None:
-        """Tell log and supervisor, once. A port or a disk that cannot be had is /readyz's matter: a supervisor
-        that restarted the server for it would only make things worse.
+        """Tell the log and the supervisor once that the start is over. Only /readyz tells of a port or a disk that
+        fails: if the supervisor restarted the server for it, that would only make things worse.
         """
         if not started:
             self._notifier.tell("EXTEND_TIMEOUT_USEC=10000000")
@@ -303,7 +303,7 @@ class _Daemon:
         self._notifier.tell("READY=1", f"STATUS={self.ready()[1]}, {told}")
 
     def _reopen(self) -> None:
-        if self._stop.is_set():  # what is read again would be used no more, and "stopped" is the last line
+        if self._stop.is_set():  # nothing needs to be read again, and "stopped" is the last line
             self._log_file.reopen()
             return
         self._notifier.tell("RELOADING=1")
@@ -312,7 +312,7 @@ class _Daemon:
         self._background.spawn(self._reload())
 
     async def _reload(self) -> None:
-        """Read certificates and secrets again; where that fails, what was read before stays."""
+        """Read certificates and secrets again. If that fails, the earlier ones stay."""
         try:
             secrets = _read_secrets(self._herd, self._secret_file)
             contexts = tls.load(self._herd, self._server.name)
@@ -330,7 +330,7 @@ class _Daemon:
                 self._notifier.tell("READY=1")
 
     async def _drain(self) -> None:
-        """Take no more, answer what was taken, and go."""
+        """Take no more commands, answer those that were taken, and stop."""
         self._notifier.tell("STOPPING=1")
         self._log.info("stopping", connections=len(self._clients.connections))
         for listener in self._listeners:
@@ -356,13 +356,13 @@ class _Daemon:
         self._clients.abort()
 
     def _unexpected(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """Log what no code has caught: a fault of ours, which must not end the server."""
+        """Log an exception that no code has caught: a fault of ours, which must not end the server."""
         self._observer.fault(str(context.get("message")), context.get("exception"))
 
-    # What the admin port asks. -------------------------------------------------------------------------------
+    # Calls from the admin port. ------------------------------------------------------------------------------
 
     def ready(self) -> tuple[bool, str]:
-        """Return whether the server is ready, and the reason where it is not."""
+        """Return whether the server is ready, and why not if it is not."""
         if self._binder.unbound:
             return False, f"cannot listen at: {', '.join(sorted(self._binder.unbound))}"
         if trouble := self._backend.trouble:
@@ -370,7 +370,7 @@ class _Daemon:
         return True, "ready"
 
     def refresh(self) -> None:
-        """Bring the figures up to date that are not counted as things happen."""
+        """Update the metrics that no event updates."""
         self._observer.settle()
         self._observer.process.ready.set(self.ready()[0])
         self._backend.figures()
@@ -378,16 +378,16 @@ class _Daemon:
             self._observer.places.in_flight.set(places.in_flight)
 
     def _opened_places(self) -> Places | None:
-        """Return Places if they have been opened, and that went well."""
+        """Return Places, or None if they are not open yet or could not be opened."""
         opened = self._places
         failed = not opened.done() or opened.cancelled() or opened.exception() is not None
         return None if failed else opened.result()
 
     def places_by(self) -> str:
-        """Return who answers what is near."""
+        """Return the name of the provider of places, or "nobody yet"."""
         return places.name if (places := self._opened_places()) is not None else "nobody yet"
 
 
 def _read_secrets(herd: Herd, path: Path) -> secret.Secrets | None:
-    """Return the herd's secret, None where there are no peers to prove it to. Raises ConfigError."""
+    """Return the herd's secrets, or None if there are no peers that need them. Raises ConfigError."""
     return None if herd.redis is not None else secret.read_all(path)

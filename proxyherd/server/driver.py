@@ -9,9 +9,7 @@ from proxyherd.core.turn import Turn
 
 
 class Driver:
-    """Runs a turn when one is wanted, after everything that is ready has been read. Its `wake` may be handed out before
-    there is a turn to `start`.
-    """
+    """Runs a turn after `wake`, when everything that is ready has been read. `wake` may be called before `start`."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -19,13 +17,13 @@ class Driver:
         self._is_due = False
 
     def start(self, turn: Turn) -> None:
-        """Run this turn from now on."""
+        """Use this `Turn` from now on."""
         self._turn = turn
         if self._is_due:
             self._loop.call_soon(self._run)
 
     def wake(self) -> None:
-        """Let there be a turn soon."""
+        """Ask for a turn soon."""
         if not self._is_due:
             self._is_due = True
             if self._turn is not None:

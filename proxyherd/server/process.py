@@ -1,4 +1,4 @@
-"""How a server and the bridge begin and end as processes: no core dump, a log, and tasks in the background."""
+"""The start and the end of a process, for a server and the bridge: no core dumps, a log file, and background tasks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from proxyherd.telemetry.logs import LogFile
 
 
 def forbid_core_dumps() -> None:
-    """Let no core dump be written: it would hold the secret, the key for Places, and where people are."""
+    """Forbid core dumps: they would hold the secret, the key for Places, and the locations of people."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
@@ -28,14 +28,14 @@ def open_log(path: Path, *, max_bytes: int, backups: int = 4) -> LogFile:
 
 
 class Background:
-    """Tasks that nobody waits for. `failed` is called with the error of each that has failed."""
+    """Tasks that nobody waits for. `failed` is called with the error of each task that fails."""
 
     def __init__(self, failed: Callable[[BaseException], None]) -> None:
         self._failed = failed
         self._tasks: set[asyncio.Task[None]] = set()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Begin a task; return it, for those who want to cancel it."""
+        """Start a task. Return it, so that it can be cancelled."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)

@@ -1,4 +1,6 @@
-"""Queries of Places that turns begin: a few in each turn, none for who is gone, and each answered whatever becomes of it."""
+"""Queries for places. Each turn begins a few of them, none for clients that are gone. Each query gets an answer, even if
+it fails.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ _TURN_QUERIES: Final = 32
 """Queries that begin in one turn: each starts two tasks."""
 
 _AT_ONCE: Final = 8
-"""How many of these a query counts as that is answered in the turn: its search may take 0.2 ms."""
+"""A query that is answered in the turn counts as this many of them: its search may take 0.2 ms."""
 
 Who = TypeVar("Who", bound=Asker)
 
@@ -27,7 +29,7 @@ Who = TypeVar("Who", bound=Asker)
 class Questions(Generic[Who]):
     """The queries of one server.
 
-    `places` can be awaited as often as needed; until it is there, queries wait for it.
+    `places` can be awaited more than once. Queries wait until it has a result.
     """
 
     def __init__(
@@ -44,28 +46,28 @@ class Questions(Generic[Who]):
         self._queries: dict[Who, set[asyncio.Task[None]]] = {}
 
     def __bool__(self) -> bool:
-        """Whether there is something left for another turn."""
+        """Whether something is left for another turn."""
         return bool(self._unasked)
 
     def add(self, client: Who, reply: Reply) -> None:
-        """Let a query be asked in this turn or a later one."""
-        if client.gone:  # nobody to ask Places for; what is behind it is logged
+        """Add a query that is to begin in this turn or a later one."""
+        if client.gone:  # nobody needs its answer; the commands after it are still logged
             leave(reply)
         else:
             self._unasked.append((client, reply))
 
     def drop(self, gone: Container[Who]) -> None:
-        """Forget what has not been asked of clients that are let go."""
+        """Forget the queries of disconnected clients that have not begun."""
         self._unasked = deque(waiting for waiting in self._unasked if waiting[0] not in gone)
 
     def cancel(self, client: Who) -> None:
-        """Break off what a client has asked: nobody wants it any more."""
+        """Cancel the queries of a client that have begun: nobody needs their answers any more."""
         for query in tuple(self._queries.get(client, ())):
             query.cancel()
 
     def ask_some(self, answered: Callable[[Who], None]) -> None:
-        """Begin queries, as many as hold nobody up; the rest is for the next turn. `answered` is called with a client one
-        of whose replies has its answer now.
+        """Begin as many queries as delay nobody; the others wait for the next turn. Call `answered` with a client when
+        one of its replies has its answer.
         """
         left = _TURN_QUERIES
         while self._unasked and left > 0:
@@ -83,14 +85,14 @@ class Questions(Generic[Who]):
                 query.add_done_callback(partial(self._asked, client, reply, answered))
 
     def answer_at_once(self, reply: Reply) -> bool:
-        """Answer a query that needs no wait; return whether it was one."""
+        """Answer a query if that needs no wait; return whether it was answered."""
         if self._opened is None:
             return False
         began = time.monotonic()
         try:
             query = _query(reply)
             answer = self._opened.answer_at_once(query)
-        except Exception:  # noqa: BLE001 - the same happens where it is asked for good, and is told there
+        except Exception:  # noqa: BLE001 - the same happens in `_ask`, which logs it
             return False
         if answer is not None:
             self._settle(reply, self._opened, answer, began)
@@ -103,7 +105,7 @@ class Questions(Generic[Who]):
         queries.discard(query)
         if not queries:
             del self._queries[client]
-        if reply.answer is None:  # broken off before its first step
+        if reply.answer is None:  # cancelled before its first step
             leave(reply)
             answered(client)
 
@@ -115,9 +117,9 @@ class Questions(Generic[Who]):
             answer = await places.nearby(query, client)
         except asyncio.CancelledError:
             leave(reply)
-            answered(client)  # what is behind it is logged
+            answered(client)  # the commands after it are logged
             return
-        except Exception as error:  # noqa: BLE001 - the client gets an answer, as those who wait behind it
+        except Exception as error:  # noqa: BLE001 - the client gets this answer and those after it
             self._observer.fault("Places cannot be asked", error)
             answer = no_results("UNKNOWN_ERROR", "this server cannot ask Places; its log says why")
             _answer(reply, answer)
@@ -126,7 +128,7 @@ class Questions(Generic[Who]):
         answered(client)
 
     def _settle(self, reply: Reply, places: Places, answer: Answer, began: float) -> None:
-        """Note what became of a query, and answer it."""
+        """Note the outcome of a query, and answer it."""
         outcome = answer.status if answer.status in STATUSES else "OTHER"
         self._observer.places.asked(places.name, answer.status, outcome, time.monotonic() - began)
         _answer(reply, answer)

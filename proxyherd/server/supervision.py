@@ -1,7 +1,7 @@
-"""What a supervisor wants of a process: word that it is ready, signs of life, one owner of a state directory.
+"""What a supervisor needs from a process: messages that it is ready and alive, and one owner of a state directory.
 
-systemd passes a socket in NOTIFY_SOCKET (sd_notify(3)); without it every message is a no-op, so the same program
-runs under supervisord.
+systemd passes a socket in NOTIFY_SOCKET (sd_notify(3)). Without it, nothing is sent, so the same program also runs
+under supervisord.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Notifier:
         )
 
     def tell(self, *assignments: str) -> None:
-        """Send assignments such as `READY=1`. A supervisor that does not listen is no reason to fail."""
+        """Send assignments such as `READY=1`. If the supervisor does not listen, nothing fails."""
         if not self._address:
             return
         try:
@@ -45,7 +45,7 @@ class StateTaken(Exception):  # noqa: N818 - a fact about another process, not a
 
 
 class StateDirectory:
-    """A directory that one process owns at a time. Made if it is missing. Raises OSError and StateTaken."""
+    """A directory that one process owns at a time. It is made if it is missing. Raises OSError and StateTaken."""
 
     def __init__(self, path: Path) -> None:
         make_folder(path)
@@ -60,7 +60,7 @@ class StateDirectory:
                 f"{path} is in use by process {holder}, which holds {lock}; stop that one, or name another "
                 f"directory with --state-dir"
             ) from error
-        with contextlib.suppress(OSError):  # on a full disk the lock holds, though it cannot say who holds it
+        with contextlib.suppress(OSError):  # on a full disk, the lock holds, but does not say who holds it
             os.ftruncate(self._fd, 0)
             os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
 
@@ -70,7 +70,7 @@ class StateDirectory:
 
 
 def raise_descriptor_limit() -> int:
-    """Allow as many file descriptors as the system lets this process have; return how many."""
+    """Raise the limit of file descriptors as far as the system allows; return the limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         try:

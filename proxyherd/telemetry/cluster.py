@@ -8,7 +8,7 @@ from proxyherd.telemetry.event_limits import Events
 from proxyherd.telemetry.metrics import Metrics
 
 _BATCH_SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
-"""A master and a replica in the same network take less than a millisecond; the timeout is about a second."""
+"""Seconds: a master and a replica in the same network take less than a millisecond; the timeout is about a second."""
 
 _BATCH_SIZES: Final = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000)
 

@@ -1,7 +1,7 @@
-"""Commands of clients: every one is counted, and logged with its answer.
+"""Commands of clients: each is counted, and logged with its answer.
 
-Commands that changed nothing are limited, and one line counts those that were left out; those that may have changed
-something and those that told where a client is are always logged. The stored reports of a turn are logged together.
+Two kinds of commands are always logged: those that may have changed something, and those that told where a client is.
+The others are limited, and one line counts those that were left out. The stored reports of a turn are logged together.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ COMMANDS: Final = (
 """The values of `command` and `outcome` in proxyherd_commands_total, and what they mean."""
 
 _LEFT_OUT_SECONDS: Final = 10.0
-"""Between two lines that count the commands that were left out."""
+"""The least time between two lines that count the commands that were left out."""
 
 _ALWAYS_LOGGED: Final = {"stored", "answered", "unanswered"}
-"""Outcomes of commands that changed something, or may have, or told where a client is."""
+"""Outcomes of commands that changed something, may have changed something, or told where a client is."""
 
 
 class CommandEvent(FrequentEvent):
@@ -61,11 +61,11 @@ class CommandEvent(FrequentEvent):
 
 
 _Bytes: TypeAlias = bytes
-"""Where a field is called `bytes`, the type has another name."""
+"""The type `bytes`, for a class that has a field of this name."""
 
 
 class QueryEvent(CommandEvent):
-    """A query with places. `answer` is the AT line, and `bytes` what was answered in all."""
+    """A query about a known client. `answer` is the AT line; `bytes` is the size of the whole answer."""
 
     status: _Bytes
     results: int
@@ -73,7 +73,7 @@ class QueryEvent(CommandEvent):
 
 
 class CommandObserver:
-    """What clients asked and were answered. `recent`: who keeps the latest, while somebody looks."""
+    """Counts and logs commands. `recent` keeps the latest ones, while somebody views the status page."""
 
     def __init__(self, events: Events, metrics: Metrics, recent: Recent) -> None:
         self._counts = metrics.tally(
@@ -83,13 +83,13 @@ class CommandObserver:
             outcome=None,
         )
         self.counter = self._counts.counter
-        for command, outcome, _ in COMMANDS:  # Prometheus takes no counter that appears for a rise
+        for command, outcome, _ in COMMANDS:  # to Prometheus, a counter's first appearance is no increase
             self.counter.labels(command, outcome)
         self._events = events
         self._frequent = events.frequent
         self._clock = events.clock
         self._recent = recent
-        # Of this turn's stored reports, not logged yet: who sent them, and what, and the answers.
+        # Of this turn's stored reports that are not logged yet: the clients, their lines, and the answers.
         self._clients: list[bytes] = []
         self._lines: list[bytes] = []
         self._answers: list[bytes] = []
@@ -97,13 +97,13 @@ class CommandObserver:
         self._refilled = self._told_left_out = self._clock()
 
     def reports(self, client: bytes, lines: list[bytes], answers: list[bytes]) -> None:
-        """Note reports that were stored, and their answers; call in the turn in which the answers leave."""
+        """Note reports that were stored, and their answers. Call it in the turn in which the answers are sent."""
         self._clients += [client] * len(lines)
         self._lines += lines
         self._answers += answers
 
     def tell_reports(self) -> None:
-        """Log the stored reports that have gathered: one event, which is one line each."""
+        """Log the stored reports that have gathered, in one call: a line for each."""
         if self._lines:
             clients, lines, answers = self._clients, self._lines, self._answers
             self._clients, self._lines, self._answers = [], [], []
@@ -118,7 +118,7 @@ class CommandObserver:
                 self._recent.reports(lines, answers)
 
     def command(self, client: str, line: bytes | Overlong, reply: Reply) -> None:
-        """Note one command and its answer; call in the turn in which the answer leaves."""
+        """Note one command and its answer. Call it in the turn in which the answer is sent."""
         self.tell_reports()
         self._counts[reply.kind, reply.outcome] += 1
         if self._recent.wanted:
@@ -146,7 +146,7 @@ class CommandObserver:
             self.tell_left_out()
 
     def tell_left_out(self) -> None:
-        """Count in one line the commands that were not logged one by one since the last such line."""
+        """Log one line with the number of commands that were left out since the last such line."""
         outcomes, addresses = self._unchanging.take_left_out()
         if outcomes:
             self._events.log.warning(

@@ -51,7 +51,7 @@ class Events:
         self._let_through(self._limiter(None, event, _OFTEN_BURST, _OFTEN_REFILL_SECONDS), event, fields)
 
     def seldom(self, of: str | None, event: str, **fields: object) -> None:
-        """The same for a rare event."""
+        """Log a rare event, with a lower limit."""
         self._let_through(self._limiter(of, event, _SELDOM_BURST, _SELDOM_REFILL_SECONDS), event, fields)
 
     def limited(self, of: str | None, event: str, reason: str, **fields: object) -> None:

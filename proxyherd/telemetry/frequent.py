@@ -1,7 +1,7 @@
-"""Events that come with nearly every command: a class each, whose fields are those of the line, in its order.
+"""Events that come with nearly every command. Each has a class, whose fields are those of the log line, in this order.
 
-From them a form of the line is made, once. Where all values stand in JSON as they are, they are only put in. Where one
-is odd, missing or too long, the form gives up, and the line is rendered as those of all other events are.
+A form of the line is made once from each class. If no value needs escapes in JSON, the values are only inserted. If a
+value needs them, is missing or is too long, the form is not used, and the line is rendered as those of other events.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from msgspec.structs import astuple, fields
 _encode = msgspec.json.Encoder().encode
 
 _ODD: Final = bytes(code for code in range(256) if not 0x20 <= code < 0x7F or code in b'"\\')
-"""What does not stand in a text in JSON as it is. The forms themselves have quotation marks."""
+"""Bytes that need an escape in a JSON text. The forms themselves contain quotation marks."""
 
 _PLACES: Final = {
     bytes: b'"%b"',
@@ -25,30 +25,30 @@ _PLACES: Final = {
     str: b'"%b"',
     int: b"%d",
     float: b"%b",
-    list[bytes]: b'["%b"]',  # client IDs; no field stands behind them
+    list[bytes]: b'["%b"]',  # client IDs; this must be the last field
 }
 _SPELLED: Final[dict[object, Callable[[Any], bytes]]] = {
     str: lambda text: text.encode("utf-8", "surrogatepass"),
     float: _encode,
 }
-"""How values are spelled that are no bytes, integers or client IDs. Those cost less."""
+"""How other values than bytes, integers and client IDs are spelled. Those cost less."""
 
 
 class FrequentEvent(Struct, gc=False):
-    """A frequent event, of level info. A subclass names it; the types of its fields are those above."""
+    """A frequent event, of level info. A subclass gives its name. Its fields have types of `_PLACES`."""
 
     name: ClassVar[str]
 
 
 class SeveralEvents(Struct, gc=False):
-    """Several events of one kind: for each field of it a column of values, which are bytes or integers."""
+    """Several events of one kind. Each field has a column of values, which are bytes or integers."""
 
     kind: type[FrequentEvent]
     columns: tuple[Sequence[object], ...]
 
 
 class Forms(dict[type[FrequentEvent], "_Form"]):
-    """The forms of one server's lines, each made when it is wanted. `most_bytes`: no longer text is put in."""
+    """The forms of one server's lines. Each is made at its first use. No text longer than `most_bytes` is inserted."""
 
     def __init__(self, server: str, most_bytes: int) -> None:
         super().__init__()
@@ -60,14 +60,14 @@ class Forms(dict[type[FrequentEvent], "_Form"]):
         return made
 
     def fill(self, stamp: bytes, said: FrequentEvent | SeveralEvents) -> bytes | None:
-        """Return the line, or the lines, of what was said; None where they must be rendered otherwise."""
+        """Return the line or lines of these events; None if they must be rendered without a form."""
         if isinstance(said, SeveralEvents):
             return self[said.kind].several(stamp, said.columns)
         return self[said.__class__].one(stamp, said)
 
 
 def spelled_out(said: FrequentEvent | SeveralEvents) -> list[dict[str, Any]]:
-    """Return the events that were said as structlog has others: a dict each."""
+    """Return these events as dicts, which is how structlog has other events."""
     if isinstance(said, SeveralEvents):
         kind, rows = said.kind, list(zip(*said.columns, strict=True))
     else:
@@ -93,7 +93,7 @@ class _Form:
         odd = self._odd
         if self._has_ids:
             ids = values[-1]
-            odd += 2 * len(ids)  # where there is none, there are two more
+            odd += 2 * len(ids)  # with no client ID, this is two too few, and the form is not used
             values = (*values[:-1], b'","'.join(ids))
         elif self._spelled:
             spelled = [*values]

@@ -1,12 +1,12 @@
 """The log of one server: structlog events, one JSON object a line, into one file.
 
-Logging never raises and never stops a server: what cannot be written is counted and dropped, and logging goes
-on when there is room again. Lines gather in memory and leave in one write a turn of the event loop; a clean
-exit loses none. The file is rotated here, by size, so that it cannot fill a disk; by somebody outside who renames it
-and sends SIGHUP; or by both, for here only the file that is open is ever renamed.
+Logging never raises and never stops a server. Lines that cannot be written are counted and dropped, and logging goes on
+when there is room again. Lines gather in memory, and leave in one write for each round of the event loop; a clean exit
+loses none. The file is rotated here, by size, so that it cannot fill a disk; or by another program, which renames it and
+sends SIGHUP; or by both, because it is rotated here only if the open file is still in its place.
 
-The log may be a pipe, a terminal or another device, such as /dev/stdout. Writing never waits for its reader: what it
-does not take at once is lost and counted, as on a full disk. Nothing is rotated but a regular file of the log's own.
+The log may be a pipe, a terminal or another device, such as /dev/stdout. Writing never waits for the reader: what does
+not fit at once is lost and counted, as on a full disk. Only a regular file that is no standard stream is rotated.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from proxyherd.base.files import check_replaceable
 from proxyherd.telemetry.frequent import Forms, FrequentEvent, SeveralEvents, spelled_out
 
 _GATHER_BYTES: Final = 1 << 20
-"""Bytes that gather at most before they are written, whoever forgets to flush. A pipe takes as many, if the system
-allows it: what a busy turn says then fits, however late the reader is woken.
+"""When this many bytes have gathered, they are written even without a flush. A pipe gets a buffer of this size, if the
+system allows it: the lines of a busy turn then fit, even if the reader wakes late.
 """
 
 
 class LogFile:
-    """The file under the log. `max_bytes` 0: only somebody else rotates it. Raises OSError if it cannot be opened
-    at first; nothing raises after, and nothing waits.
+    """The file of the log. With a `max_bytes` of 0, it is not rotated here. Raises OSError if it cannot be opened at
+    first. Later nothing raises, and nothing waits.
     """
 
     def __init__(self, path: Path, *, max_bytes: int = 0, backups: int = 4) -> None:
@@ -50,14 +50,14 @@ class LogFile:
         self._most = -1
         self._torn: bool
         self._later: Callable[[Callable[[], None]], object] | None = None
-        self.flush_follows = False  # set by who logs and then flushes, so that nobody else is asked to
+        self.flush_follows = False  # set by a caller that flushes after it has logged: no flush is asked for
         self.bytes_written = 0
         self._take(self._open(path))
         self.lines_lost = 0
         self.failures = 0
 
     def gather(self, later: Callable[[Callable[[], None]], object]) -> None:
-        """Gather lines from now on, and write them when `later`, such as an event loop's call_soon, says so."""
+        """Gather lines from now on. `later`, such as an event loop's call_soon, is asked to call `flush`."""
         self._later, self._most = later, _GATHER_BYTES
 
     @property
@@ -66,7 +66,7 @@ class LogFile:
         return bool(self._lines)
 
     def write(self, line: bytes) -> None:
-        """Let a line, without LF, be written with the next flush, which is soon."""
+        """Add a line, without LF. The next flush writes it, which is soon."""
         if not self._lines and self._later is not None and not self.flush_follows:
             self._later(self.flush)
         self._lines.append(line)
@@ -78,7 +78,7 @@ class LogFile:
     debug = info = warning = error = critical = write
 
     def flush(self) -> None:
-        """Write what has gathered."""
+        """Write the lines that have gathered."""
         if not self._lines:
             return
         self._lines.append(b"")
@@ -86,7 +86,7 @@ class LogFile:
         self._lines.clear()
         self._gathered = 0
         torn = self._torn
-        if torn:  # the line that a full disk cut stays on a line of its own
+        if torn:  # a line that was cut, as on a full disk, stays on a line of its own
             data = b"\n" + data
         written = self._write_all(data)
         self.bytes_written += written
@@ -98,12 +98,12 @@ class LogFile:
             self._rotate()
 
     def reopen(self) -> None:
-        """Go on in a new file of the same name, after somebody has renamed the old one."""
+        """Go on in a new file of the same name, after the old one was renamed."""
         self.flush()
         self._go_on_in(self._path)
 
     def _go_on_in(self, path: Path) -> None:
-        """Write to the file at a path from now on; to the old one if that cannot be opened."""
+        """Write to the file at this path from now on. If it cannot be opened, go on with the old file."""
         try:
             fd = self._open(path)
         except OSError:
@@ -113,13 +113,13 @@ class LogFile:
         self._take(fd)
 
     def close(self) -> None:
-        """Write what has gathered and end."""
+        """Write the lines that have gathered, and close the file."""
         self._later = None
         self.flush()
         os.close(self._fd)
 
     def _open(self, path: Path) -> int:
-        """Open a path, also /dev/stdout, for a descriptor of our own: others who share it may go on to wait there."""
+        """Open a path, which may be /dev/stdout. The descriptor is our own: others that share the file can still block."""
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
         try:
             return os.open(path, flags, 0o640)
@@ -138,7 +138,7 @@ class LogFile:
         rotates = bool(self._max_bytes) and is_regular and not _is_standard_stream(fd, info)
         self._rotate_at = self.bytes_written + self._max_bytes - info.st_size if rotates else sys.maxsize
         self._torn = is_regular and self._last_byte() != b"\n"
-        with contextlib.suppress(OSError):  # no pipe, or more than this user may have
+        with contextlib.suppress(OSError):  # it is no pipe, or the size is more than this user may have
             fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _GATHER_BYTES)
 
     def _last_byte(self) -> bytes:
@@ -147,10 +147,10 @@ class LogFile:
                 file.seek(-1, os.SEEK_END)
                 return file.read(1)
         except OSError:
-            return b"\n"  # it is empty, or may be written and not read: nothing is known to be torn
+            return b"\n"  # it is empty, or cannot be read: assume that no line was cut
 
     def _is_in_place(self) -> bool:
-        """Whether the file that is open is still the one at the end of all links."""
+        """Whether the open file is still the one to which the path leads, after all symbolic links."""
         try:
             return os.path.samestat(self._target.lstat(), os.fstat(self._fd))
         except OSError:
@@ -169,13 +169,13 @@ class LogFile:
         def named(number: int) -> Path:
             return self._target.with_name(f"{self._target.name}.{number}") if number else self._target
 
-        # Where something fails: not again before as much has been written once more.
+        # If something fails, the next attempt comes only after as many bytes more.
         self._rotate_at = self.bytes_written + self._max_bytes
-        if not self._is_in_place():  # somebody else has rotated it, and SIGHUP is on its way
+        if not self._is_in_place():  # another program has rotated it, and will send SIGHUP
             self.reopen()
             return
         try:
-            os.close(self._open(self._target))  # a descriptor is to be had, so the shifting is not in vain
+            os.close(self._open(self._target))  # check that a file can be opened, before others are renamed
             for number in range(1, self._backups + 1):
                 check_replaceable(named(number))
             for number in range(self._backups, 0, -1):
@@ -190,7 +190,7 @@ class LogFile:
 
 
 def _is_standard_stream(fd: int, info: os.stat_result) -> bool:
-    """Whether a file is also this process's stdin, stdout or stderr: then whoever opened that rotates it."""
+    """Whether a file is also this process's stdin, stdout or stderr: the program that opened it then rotates it."""
     for descriptor in {0, 1, 2} - {fd}:
         with contextlib.suppress(OSError):
             if os.path.samestat(info, os.fstat(descriptor)):
@@ -199,9 +199,9 @@ def _is_standard_stream(fd: int, info: os.stat_result) -> bool:
 
 
 class _Render:
-    """The one structlog processor: an event to a line of JSON, fixed keys first, long fields cut.
+    """The only structlog processor. It turns an event into a line of JSON: fixed keys first, long fields cut.
 
-    Events that leave in one write bear one time stamp.
+    Events that are written together have the same time stamp.
     """
 
     def __init__(self, file: LogFile, server: str, most_bytes: int) -> None:
@@ -267,7 +267,7 @@ class _Render:
 
 
 def make_logger(file: LogFile, *, server: str, level: str, max_field_bytes: int) -> FilteringBoundLogger:
-    """Return the logger of a server. `level` is the least one that is written."""
+    """Return the logger of a server. `level` is the lowest level that is written."""
     logger: FilteringBoundLogger = structlog.wrap_logger(
         file,
         processors=[_Render(file, server, max_field_bytes)],

@@ -1,4 +1,4 @@
-"""Places without Google: a file of the world's cities, or of places of the operator's own.
+"""Places without Google: a file of the world's cities, and of places of the operator's own.
 
 - `provider`: answers from the file
 - `search`: which places are in a circle, and in which order

@@ -49,19 +49,19 @@ ATTRIBUTION = (
     'Places by <a href="https://www.geonames.org/">GeoNames</a>, '
     '<a href="https://creativecommons.org/licenses/by/4.0/">CC BY 4.0</a>'
 )
-"""The text that the data's licence requires, wherever some of the data is passed on."""
+"""The text that the data's licence requires in every answer with some of the data."""
 
 STEP = 5_000
-"""Places between two reports of progress."""
+"""Places between two calls of `progress`."""
 
 
 def build(path: Path, progress: Callable[[int, int], None] | None = None, own: Path | None = None) -> bool:
     """Write the gazetteer to `path`, unless a current one is there; return whether it was written.
 
     This takes about 5 s and 400 MiB. `progress` is called with the number of places done, and of all. `own` is a file
-    of the operator's (see `own_places`). The file appears in one step, whatever is killed. If several processes build
-    at once, one does it, and the others wait. Raises ConfigError if `own` cannot be used, and OSError if the
-    file cannot be written.
+    of the operator's (see `own_places`). The file appears in one step, even if a process is killed. If several processes
+    build at once, one does it, and the others wait. Raises ConfigError if `own` cannot be used, and OSError if the file
+    cannot be written.
     """
     content = own_places.read(own) if own else b""
     digest = _digest(own, content)
@@ -146,14 +146,14 @@ def _cities() -> Iterator[Place]:
 
 
 def _where(place: Place) -> tuple[int, float, float, str, str]:
-    """Return the order of the records, and so of places with equal scores."""
+    """Return the sort key of a place. It gives the order of the records, and of places with equal scores."""
     return math.floor(place.latitude), place.longitude, place.latitude, place.source, str(place.key)
 
 
 def _parts(
     places: list[Place], own: str, progress: Callable[[int, int], None] | None
 ) -> tuple[bytes, bytearray, bytes]:
-    """Return the parts of a file of places that are in order: see `file`."""
+    """Return the parts of a file; `places` are sorted. See `file`."""
     records = bytearray()
     thanks: dict[str, int] = {}
     points: list[tuple[float, float, int, int]] = []
@@ -172,7 +172,7 @@ def _parts(
 
 
 def _result(place: Place) -> dict[str, Any]:
-    """Return a place as Google spells it. Adding 0.0 makes 0.0 of -0.0."""
+    """Return a place in Google's form. Adding 0.0 turns -0.0 into 0.0."""
     return {
         "geometry": {"location": {"lat": place.latitude + 0.0, "lng": place.longitude + 0.0}},
         "name": place.name,

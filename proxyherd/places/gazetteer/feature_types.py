@@ -182,7 +182,7 @@ _OSM: Final[Mapping[str, Mapping[str, str]]] = {
         "village": "locality political",
     },
 }
-"""By key and value of a tag (https://wiki.openstreetmap.org/wiki/Map_features). A value after a slash is that of a
+"""Types by key and value of a tag (https://wiki.openstreetmap.org/wiki/Map_features). A value after a slash is that of a
 second tag, see _SECOND; `*` is any other value."""
 
 _SECOND: Final = {("amenity", "place_of_worship"): "religion", ("railway", "station"): "station"}
@@ -234,7 +234,7 @@ _GEONAMES: Final[Mapping[str, str]] = {
     "UNIV": "university",
     "ZOO": "zoo tourist_attraction",
 }
-"""By feature code (https://www.geonames.org/export/codes.html); other PPL... are populated places."""
+"""Types by feature code (https://www.geonames.org/export/codes.html); other PPL... are populated places."""
 
 
 def types_of(fields: Mapping[str, object]) -> tuple[str, ...]:

@@ -1,10 +1,10 @@
-"""The gazetteer's file: where each place is, and what is answered about it.
+"""The gazetteer's file: the position of each place, and its text in answers.
 
 Servers map the file into memory, so all servers of a machine share its pages. The rules: a file is complete and never
-changes; a new one takes its name. Its checksum is compared before its content is used.
+changes; a new file replaces it under its name. The checksum is compared before the content is used.
 
 - The header: JSON, filled up with spaces to HEADER_BYTES.
-- Records, each with a NUL at its end. One for each attribution: a JSON string, or nothing. And one for each place: the
+- Records, each with a NUL at its end. One for each attribution: a JSON string, or nothing. One for each place: the
   position of its attribution's record in the file, a tab, and a result of a Nearby Search as JSON.
 - The points: see `search`. A point's number is the position of its place's record in the file.
 """
@@ -34,7 +34,7 @@ FORMAT: Final = 3
 HEADER_BYTES: Final = 256
 
 _SQLITE: Final = b"SQLite format 3\0"
-"""What files of FORMAT 1 and 2 begin with."""
+"""The first bytes of files of FORMAT 1 and 2."""
 
 
 class OutdatedError(Exception):
@@ -46,8 +46,8 @@ class DamagedError(Exception):
 
 
 class Header(msgspec.Struct, frozen=True):
-    """What a file says about itself: format, byte order, version of GeoNames' data, digest of the operator's places, bytes
-    of its records and of the whole file, and the CRC-32 of the whole file with this field 0.
+    """The header of a file: format, byte order, version of GeoNames' data, digest of the operator's places, bytes of the
+    records and of the whole file, and the CRC-32 of the whole file, in which this field is 0.
     """
 
     gazetteer: int
@@ -60,12 +60,12 @@ class Header(msgspec.Struct, frozen=True):
 
 
 def spell(header: Header) -> bytes:
-    """Return a header as it stands in its file."""
+    """Return the bytes of a header in its file."""
     return msgspec.json.encode(header).ljust(HEADER_BYTES)
 
 
 def checksum(header: Header, chunks: Iterable[bytes | bytearray]) -> int:
-    """Return the checksum of a file with this header, and these bytes behind it."""
+    """Return the checksum of a file with this header, and these bytes after it."""
     crc = zlib.crc32(spell(msgspec.structs.replace(header, crc=0)))
     for chunk in chunks:
         crc = zlib.crc32(chunk, crc)
@@ -91,7 +91,7 @@ class File:
         self.points = Points(memoryview(self._map)[HEADER_BYTES + self.header.records :])
 
     def answer(self, positions: Iterable[int]) -> Answer:
-        """Return an answer as Google writes it; the attributions are those of the places in it, and no others."""
+        """Return an answer in Google's form. Its attributions are those of its places, and no others."""
         found = [self._record(position).split(b"\t", 1) for position in positions]
         thanks = [
             thank for kind in dict.fromkeys(kind for kind, _ in found) if (thank := self._record(int(kind)))

@@ -1,8 +1,8 @@
-"""Places of the operator's own: a GeoJSON or CSV file, read into what the gazetteer's file takes.
+"""Places of the operator's own: reads a GeoJSON or CSV file for the gazetteer.
 
-The rule: what is not plainly right is refused, with the file, the feature or line, the key, what stands there and
-the remedy; a place that was quietly dropped would be missed by whoever asks, and by nobody else. Properties and
-columns that have no meaning here are passed over: files come from other programs.
+The rule: a file with a mistake is refused. The error has the file, the feature or line, the key, the value and the
+remedy. If a place were dropped without an error, only clients could notice it. Properties and columns without a meaning
+here are ignored, because files come from other programs.
 
 | field | in GeoJSON, of a Feature | in CSV, a column | |
 | --- | --- | --- | --- |
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 POPULATION: Final = 50_000
-"""The population of a place that gives none: that of a town. Within a kilometre or two, the place comes before all but
-the middle of a large city; from 20 km away, after the near villages."""
+"""The population of a place that has none in the file: that of a town. Within a kilometre or two, the place comes before
+all others but the centre of a large city; from 20 km away, it comes after the near villages."""
 
 MAX_POPULATION: Final = 10_000_000_000
 """More than all people."""
@@ -101,7 +101,7 @@ def parse(content: bytes, file: Path) -> list[Place]:
     return places
 
 
-# --- the two formats: each yields where a place stands, for errors, and what is said about it
+# --- the two formats: each yields the position of a place in the file, for errors, and its fields
 
 
 def _by_looks(text: str, file: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
@@ -266,6 +266,6 @@ def _error(where: str, key: str, value: object, what: str) -> ConfigError:
 
 
 def _seen(value: object) -> str:
-    """Quote what was seen, cut to what fits on a line."""
+    """Quote a value, cut to a length that fits on a line."""
     text = str(value)
     return repr(text if len(text) <= 60 else f"{text[:60]}…")

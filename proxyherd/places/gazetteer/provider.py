@@ -1,8 +1,8 @@
-"""The provider `gazetteer`: answers from the file that has the name now.
+"""The provider `gazetteer`: answers from the file that is at the path now.
 
-A search of one step is answered at once. Longer searches do a step in each round of the event loop, a few searches at a
-time; the others wait, and askers take turns. Only opening a file needs a thread. Searches don't: Python code in a thread
-delays the event loop as long as it would there, and costs more.
+A search of one step is answered at once. Longer searches do one step in each round of the event loop, a few searches at
+a time. Other searches wait, and askers take turns. Only opening a file uses a thread. Searches use none: Python code in
+a thread delays the event loop as much as in the loop itself, and costs more.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Gazetteer:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._gate = Gate(SEARCHES)
-        # What was opened, told from what is there now; and the file, or what is answered in its place.
+        # The identity of the file that was opened; and the file, or the answer if it cannot be used.
         self._opened: tuple[tuple[int, ...], File | Answer] = (), _MISSING
         self._opening: asyncio.Task[Answer | None] | None = None
 
@@ -47,11 +47,11 @@ class Gazetteer:
         return query
 
     def join(self, query: Query, asker: object) -> None:
-        """Let a query that waits at the gate come in by a turn of this asker too."""
+        """Let a query that waits at the gate also use the turns of this asker."""
         self._gate.join(asker, query)
 
     def answer_at_once(self, query: Query) -> Answer | None:
-        """Answer a query; None if its search takes more than a slice, or there is a file to be opened first."""
+        """Answer a query; None if its search takes more than a slice, or if a file must be opened first."""
         file = self._look()
         if not isinstance(file, File):
             return file
@@ -75,11 +75,11 @@ class Gazetteer:
                         break
 
     async def close(self) -> None:
-        """Let go of the file."""
+        """Forget the file."""
         self._opened = (), _MISSING
 
     def _look(self) -> File | Answer | None:
-        """Return the file, or what is answered without one; None if what is there now is to be opened first."""
+        """Return the file, or the answer if it cannot be used; None if the present file must be opened first."""
         try:
             identity = _identity(self._path)
         except FileNotFoundError:
@@ -90,7 +90,7 @@ class Gazetteer:
         return opened if identity == seen else None
 
     async def _open(self) -> Answer | None:
-        """Open the file, once for all who wait for it; return what is answered if it cannot be tried."""
+        """Open the file, once for all who wait for it. Return an answer if the file is missing or cannot be read."""
         if self._opening is None or self._opening.done():
             self._opening = asyncio.create_task(asyncio.to_thread(self._open_in_thread))
         return await asyncio.shield(self._opening)
@@ -98,7 +98,7 @@ class Gazetteer:
     def _open_in_thread(self) -> Answer | None:
         opened: File | Answer
         try:
-            identity = _identity(self._path)  # before: whatever takes its place meanwhile is opened next
+            identity = _identity(self._path)  # before opening: a file that replaces it is opened next
             opened = File(self._path)
         except FileNotFoundError:
             return _MISSING
@@ -113,8 +113,8 @@ class Gazetteer:
 
 
 def _identity(path: Path) -> tuple[int, ...]:
-    """Return what tells a content of the file from another, without reading it. Raises OSError."""
-    found = os.stat(path)  # noqa: PTH116 - a microsecond less than Path's, of every query
+    """Return values that change when the file or its content changes, without reading it. Raises OSError."""
+    found = os.stat(path)  # noqa: PTH116 - for each query, a microsecond less than Path's
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 

@@ -1,8 +1,8 @@
 """Which places are in a circle, and in which order: geometry, and a search of sorted arrays.
 
-A place is a point on the unit sphere, so the chord to it has no date line and no pole. The decision uses this chord, the
-straight line through the Earth, in doubles: within d metres along the ground means a chord of at most 2 sin(d / 2R).
-The points are sorted into strips of latitude, and by longitude in each strip. Bisection finds those near a circle.
+A place is a point on the unit sphere. Its distance is the chord, the straight line through the Earth, which has no date
+line and no pole. A place is within d metres along the ground if its chord, in doubles, is at most 2 sin(d / 2R). The
+points are sorted into strips of latitude, and by longitude in each strip. Bisection finds those near a circle.
 
 Google's default order is by prominence. Here it is gravity, (population + FLOOR) / (distance² + SOFTENING²).
 
@@ -24,8 +24,8 @@ EARTH_METRES: Final = 6_371_008.8
 """The mean radius of the Earth (IUGG)."""
 
 FLOOR: Final = 5_000
-"""Inhabitants that are added to every place's own. Half of the places have fewer than 1,710 inhabitants, and for one in
-eight none are known. Among such places the nearest comes first, and only a town stands out."""
+"""Added to the population of every place. Half of the places have fewer than 1,710 inhabitants, and for one in eight the
+population is not known. So among small places the nearest comes first, and only towns come before nearer places."""
 
 SOFTENING_METRES: Final = 1_000.0
 """Within this distance, being nearer counts little: a town is a kilometre wide, and its position is one point in it."""
@@ -37,17 +37,18 @@ SLICE: Final = 512
 """Points that one step of a search looks at: it takes up to 0.2 ms."""
 
 _SLACK: Final = 1e-12
-"""By how much the circle is enlarged before points are chosen, because of rounding: 6 micrometres. The chord decides."""
+"""The circle is enlarged by this angle, 6 micrometres, before points are chosen, because of rounding. The chord decides.
+"""
 
 _POINT: Final = Struct("=4dQ")  # x, y, z, weight, number
 _STARTS: Final = (
     180 * STRIPS + 2
-)  # the North Pole has a strip of its own, and the last one's end is there too
+)  # the North Pole has a strip of its own, and the last entry is the end of it
 _SOFTENING: Final = (SOFTENING_METRES / EARTH_METRES) * (SOFTENING_METRES / EARTH_METRES)
 
 
 class Points:
-    """What `pack` has packed, to be searched."""
+    """The points that `pack` has packed, for searches."""
 
     def __init__(self, data: memoryview) -> None:
         longitudes = _STARTS * 4
@@ -92,7 +93,7 @@ class Points:
         height = math.degrees(angle)
         south, north = max(latitude - height, -90.0), min(latitude + height, 90.0)
         spans = [(-180.0, 180.0)]
-        if south > -90 and north < 90:  # else there is a pole in it
+        if south > -90 and north < 90:  # otherwise the circle contains a pole
             sine = math.sin(angle) / math.cos(math.radians(latitude))
             width = math.degrees(math.asin(min(sine, 1.0)))
             spans = [(longitude - width, longitude + width)]

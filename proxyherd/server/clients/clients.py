@@ -1,5 +1,5 @@
-"""All clients of one server, by whichever transport they come: together they are at most `max_connections`, and they
-are drained together when the server stops.
+"""All clients of one server, over all transports. `max_connections` limits their number, and they are drained together
+when the server stops.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Clients:
         return self.limits.max_connections - len(self.connections)
 
     def admit(self, connection: ConnectedClient) -> bool:
-        """Count a connection in. Return whether there is room for it; otherwise it must close."""
+        """Add a connection. Return whether there is room for it; otherwise it must close."""
         if self.room <= 0:
             most = self.limits.max_connections
             self.observer.connections.refused(
@@ -76,7 +76,7 @@ class Clients:
         return True
 
     def forget(self, connection: ConnectedClient, reason: str) -> None:
-        """Count out a connection that has ended for this reason."""
+        """Remove a connection that has ended for this reason."""
         self.connections.discard(connection)
         self._end_if_empty()
         self.turn.client_left(connection)
@@ -99,12 +99,12 @@ class Clients:
             self.gone.set()
 
     def _sweep(self) -> None:
-        """Let go who is idle or does not read."""
+        """Close clients that are idle or do not read."""
         self._sweeper = self.loop.call_later(self._sweep_seconds, self._sweep)
         now = self.loop.time()
         for connection in tuple(self.connections):
             try:
                 connection.check(now)
-            except Exception as error:  # noqa: BLE001 - the others are looked at
+            except Exception as error:  # noqa: BLE001 - the others are checked
                 self.observer.fault("a client cannot be looked at", error)
                 connection.fail()

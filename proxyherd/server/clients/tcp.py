@@ -1,9 +1,8 @@
-"""The client listener: one connection a client, one answer a line, in order.
+"""The client listener: one connection for each client, one answer for each line, in order.
 
-A connection reads only as much as it can answer: while answers wait, for Places or for a slow reader, what the
-client pipelines stays in the socket. A client may close its sending half, and still gets all its answers. Idle
-clients, slow readers, clients beyond `max_connections`, and whoever sends an HTTP request are disconnected; the log
-says why.
+A connection reads only as much as it can answer. While answers wait, for Places or for a slow reader, more lines of the
+client stay in the socket. A client may close its sending half, and still gets all its answers. Idle clients, slow
+readers, clients beyond `max_connections`, and clients that send an HTTP request are disconnected; the log says why.
 """
 
 from __future__ import annotations
@@ -21,10 +20,10 @@ from proxyherd.net.tls import Contexts
 from proxyherd.server.clients.clients import Clients
 
 _HANDSHAKE_SECONDS: Final = 10.0
-"""For a client's TLS handshake: a slow line has its time, and who stalls is gone soon."""
+"""For a client's TLS handshake: enough for a slow line, and a stalled client is gone soon."""
 
 _MAX_HANDSHAKES: Final = 512
-"""TLS handshakes of clients under way at once; they count among `max_connections`. Each takes some 60 KiB."""
+"""TLS handshakes of clients at the same time, at most. They count towards `max_connections`. Each takes some 60 KiB."""
 
 
 class TcpListener:
@@ -38,7 +37,7 @@ class TcpListener:
             context,
             backlog=4_096,
             handshake_seconds=_HANDSHAKE_SECONDS,
-            # Flushing is part of it, so it ends no connection that the sweep or the drain would leave alone.
+            # The shutdown includes flushing, so it must not end a connection before the sweep or the drain would.
             shutdown_seconds=max(clients.limits.slow_reader_seconds, drain_seconds),
             room=lambda: min(_MAX_HANDSHAKES, clients.room),
             refused=clients.observer.connections.refused,
@@ -82,7 +81,7 @@ class ClientConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._reading = True
 
-    # What asyncio tells. -------------------------------------------------------------------------------------
+    # Calls from asyncio. -------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start, or turn the client away."""
@@ -97,7 +96,7 @@ class ClientConnection(asyncio.Protocol):
         transport.set_write_buffer_limits(high=self._clients.limits.write_buffer_bytes)
 
     def data_received(self, data: bytes) -> None:
-        """Take in what arrived; it is answered in this turn."""
+        """Take in what arrived. A turn answers it."""
         conversation = self._conversation
         conversation.receive_data(data)
         if conversation.reads is not self._reading:
@@ -121,19 +120,19 @@ class ClientConnection(asyncio.Protocol):
         self._clients.forget(self, self._conversation.reason)
 
     def pause_writing(self) -> None:
-        """The client reads too slowly."""
+        """Note that the client reads too slowly."""
         self._conversation.pause_writing(self._clients.loop.time())
 
     def resume_writing(self) -> None:
-        """The client has caught up with reading."""
+        """Note that the client has read, and more can be written."""
         self._conversation.resume_writing()
         self._clients.turn.client_said(self)
 
-    # What a turn wants. --------------------------------------------------------------------------------------
+    # Calls from a turn. --------------------------------------------------------------------------------------
 
     @property
     def gone(self) -> bool:
-        """Whether nobody is there any more to be answered."""
+        """Whether the client is no longer there to get answers."""
         return self._conversation.gone
 
     def take(self, most: int, now: float) -> list[bytes | Overlong]:
@@ -141,17 +140,17 @@ class ClientConnection(asyncio.Protocol):
         conversation = self._conversation
         lines = conversation.take(most, now)
         if conversation.more:
-            self._clients.turn.client_said(self)  # there may be more; let others go first
+            self._clients.turn.client_said(self)  # there may be more; others come first
         if conversation.reads is not self._reading:
             self._read_or_pause()
         return lines
 
     def answer(self, answers: list[bytes]) -> None:
-        """Write the answers to what was taken, in one write, where nothing else is owed."""
+        """Write the answers to the lines that were taken, in one write, if no other answer is owed."""
         self._send(self._conversation.answer(answers))
 
     def release(self) -> list[tuple[bytes | Overlong, Reply]]:
-        """Write the answers that are there, in order, in one write; return their commands."""
+        """Write the answers that are ready, in order, in one write; return their commands."""
         conversation = self._conversation
         released, data = conversation.release()
         if conversation.more:
@@ -167,16 +166,16 @@ class ClientConnection(asyncio.Protocol):
         return unanswered
 
     def fail(self) -> None:
-        """End the connection at once, and forget it: what was done for it has raised."""
+        """End the connection at once, and forget it: work for it has raised an exception."""
         if (transport := self._transport) is not None:
             self._conversation.abort("internal error")
-            self.connection_lost(None)  # which a transport that raises may never tell
+            self.connection_lost(None)  # a transport that raises may never call it
             transport.abort()
 
-    # What `Clients` wants. -----------------------------------------------------------------------------------
+    # Calls from `Clients`. -----------------------------------------------------------------------------------
 
     def check(self, now: float) -> None:
-        """Let the client go if it is idle or does not read."""
+        """Close if the client is idle or does not read."""
         assert self._transport is not None
         unfinished = self._conversation.check(now, self._transport.get_write_buffer_size())
         if unfinished is not None:
@@ -194,7 +193,7 @@ class ClientConnection(asyncio.Protocol):
         self._conversation.abort(reason)
         self._follow()
 
-    # What the conversation wants. ----------------------------------------------------------------------------
+    # Effects of the conversation. ----------------------------------------------------------------------------
 
     def _send(self, data: bytes) -> None:
         transport = self._transport
@@ -213,7 +212,7 @@ class ClientConnection(asyncio.Protocol):
                 transport.pause_reading()
 
     def _follow(self) -> None:
-        """End the connection as far as the conversation has ended."""
+        """Close the transport, or one side of it, if the conversation has ended."""
         transport = self._transport
         if transport is None:
             return
@@ -232,7 +231,7 @@ class ClientConnection(asyncio.Protocol):
             self._clients.loop.call_later(LINGER_SECONDS - LOOK_SECONDS, self._look)
 
     def _look(self) -> None:
-        """Look whether all that was written has left."""
+        """End the connection if all that was written has left; otherwise look again later."""
         transport = self._transport
         if transport is None:
             return
