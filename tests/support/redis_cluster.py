@@ -402,6 +402,11 @@ class Cluster:
     def addresses(self) -> list[str]:
         return [node.address for node in self.nodes]
 
+    @property
+    def epoch(self) -> int:
+        """How often a replica has stood for election."""
+        return max(int(node.info("CLUSTER INFO")["cluster_current_epoch"]) for node in self.running())
+
     def running(self) -> list[RedisNode]:
         return [node for node in self.nodes if node.runs]
 
