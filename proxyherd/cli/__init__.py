@@ -2,6 +2,7 @@
 
 - `common`: what commands share: the herd's file, failures and exit codes, examples, tables
 - `asking`: what `iamat` and `whatsat` share
+- `grade_batch`: `grade --batch`
 - `output`: where `--output` goes
 
 Commands: `bridge`, `check_config`, `completion`, `export`, `gazetteer`, `grade`, `iamat`, `journal`, `places`,

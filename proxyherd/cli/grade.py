@@ -16,6 +16,7 @@ from typing import Any
 
 import click
 
+from proxyherd.cli import grade_batch
 from proxyherd.cli.common import Failure, Misconfigured, NotReached, config_option, examples, load_herd
 from proxyherd.config import herd_file
 from proxyherd.grading import guard, herds, judging, keeping
@@ -83,12 +84,14 @@ def _seconds(default: float, text: str) -> Any:
 
 
 @click.command(
+    cls=grade_batch.GradeCommand,
     epilog=examples(
         "proxyherd grade",
         "proxyherd grade 127.0.0.1:10003 127.0.0.1:10004 --json -",
         "proxyherd grade --start 'python3 server.py {name}' --directory submission --junit result.xml",
         "proxyherd grade --lose '.venv/bin/supervisorctl stop herd:{name}' "
         "--regain '.venv/bin/supervisorctl start herd:{name}'",
+        "proxyherd grade --batch submissions --start 'python3 server.py {name}' --jobs 2 --output grades",
     ),
 )
 @click.argument("servers", nargs=-1, metavar="[[NAME=]HOST:PORT]...", callback=_addresses)
@@ -171,6 +174,7 @@ def _seconds(default: float, text: str) -> Any:
 @click.option(
     "--deadline", **_seconds(300.0, "For all checks together; what is not judged by then is at fault.")
 )
+@grade_batch.batch_options
 @config_option()
 @click.pass_context
 def grade(ctx: click.Context, /, **options: Any) -> None:
@@ -180,13 +184,15 @@ def grade(ctx: click.Context, /, **options: Any) -> None:
 
     Exit codes: 0 no fault found; 1 faults, or nothing could be seen; 2 bad usage; 3 a server cannot be reached or started.
     """
-    if options["start"]:
-        _check_usage(options)
-        if (code := guard.split()) is not None:
-            if code < 0:
-                name = signal.Signals(-code).name
-                raise Failure(f"the grading was ended by {name}; all that it had started has been ended too")
-            ctx.exit(code)
+    _check_usage(options)
+    if options["batch"]:
+        grade_batch.grade_class(ctx, options)
+        return
+    if options["start"] and (code := guard.split()) is not None:
+        if code < 0:
+            name = signal.Signals(-code).name
+            raise Failure(f"the grading was ended by {name}; all that it had started has been ended too")
+        ctx.exit(code)
     with _prepared(ctx, **options) as (herd, start):
         try:
             report = asyncio.run(_graded(herd, start, options))

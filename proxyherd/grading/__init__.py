@@ -17,4 +17,10 @@ never to a traceback. A check counts only if its rule could be seen to hold or t
     conformance, times, floods, hardness, places, logged, regaining: the checks, a section each
     judging   runs all checks
     report    the results as text, JSON and JUnit                                              pure
+    submissions  those of a class: folders and archives
+    sandbox   the command lines around a submission                                            pure
+    cgroups   limits for all processes of a submission together
+    inside    what runs first in a sandbox
+    batch     grades a class, each submission in its sandbox
+    table     the results of a class as CSV and HTML                                           pure
 """

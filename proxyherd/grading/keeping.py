@@ -108,8 +108,8 @@ class Started:
         for server in servers:
             if _answers(server):
                 raise StartError(
-                    f"{server.name}: another process listens at {server.host}:{server.port} already; end it, or "
-                    "name another address"
+                    f"{server.name}: {_holder(server.port)} listens at {server.host}:{server.port} already; end it, "
+                    "or name another address"
                 )
         processes.adopt()
         self._strangers, self._has_started = processes.descendants(os.getpid()), True
@@ -221,6 +221,18 @@ class Started:
             )
         if _ended(self._processes[server]):
             raise StartError(f"{server.name}: has ended at its start{self._last_words(server)}")
+        # What listens may be none of its processes, such as a proxy of Docker, but not another server's.
+        holders = processes.listeners(server.port) - self._family(server)
+        others = [other for other in self._processes if other is not server and holders & self._family(other)]
+        if others:
+            raise StartError(
+                f"{server.name}: its port {server.port} is held by {_holder(server.port)}, which was started as "
+                f"{others[0].name}"
+            )
+
+    def _family(self, server: GradedServer) -> set[int]:
+        pid = self._processes[server].pid
+        return {pid, *processes.descendants(pid)}
 
     def _note_death(self, server: GradedServer) -> None:
         self._deaths.append(f"{server.name} has ended{self._last_words(server)}")
@@ -304,6 +316,12 @@ def _answers(server: GradedServer) -> bool:
             return True
     except (OSError, UnicodeError):
         return False
+
+
+def _holder(port: int) -> str:
+    """Describe the process that listens at a port."""
+    found = processes.listeners(port)
+    return processes.described(min(found)) if found else "another process"
 
 
 def _ended(process: subprocess.Popen[bytes]) -> bool:

@@ -52,6 +52,7 @@ ELSEWHERE: Final = (
     Elsewhere("cli", "export", "remote/test_exporting.py", "it prints what remote/exporting makes"),
     Elsewhere("cli", "gazetteer", "places/gazetteer/test_file.py", "it builds the file that is tested there"),
     Elsewhere("cli", "grade", "system/test_grade.py", "a herd is graded as processes"),
+    Elsewhere("cli", "grade_batch", "system/test_grade_batch.py", "a class is graded as processes"),
     Elsewhere("cli", "journal", "system/test_durability.py", "the journal of a running server is read"),
     Elsewhere("cli", "places_sim", "system/test_places_sim.py", "the stand-in runs as a process"),
     Elsewhere("cli", "status", "system/test_status.py", "real servers are asked"),
@@ -75,6 +76,9 @@ ELSEWHERE: Final = (
     ),
     Elsewhere(
         "grading", "guard keeping processes", "system/test_grade.py", "processes are started and ended"
+    ),
+    Elsewhere(
+        "grading", "batch inside", "system/test_grade_batch.py", "a class is graded as processes in sandboxes"
     ),
     Elsewhere(
         "net", "tls", "system/test_tls.py", "OpenSSL makes the certificates, and real servers use them"

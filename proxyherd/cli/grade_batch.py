@@ -1,0 +1,224 @@
+"""`grade --batch`: judge a class at once, each submission in a sandbox."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from proxyherd import __version__
+from proxyherd.cli.common import Failure, Misconfigured, load_herd
+from proxyherd.grading import batch, sandbox, submissions, table
+from proxyherd.grading.batch import Plan, Record
+from proxyherd.grading.sandbox import Bounds, Layout
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+MEBIBYTE = 1 << 20
+SPARE_SECONDS = 90.0
+"""What a grading may take besides its checks: to start the servers, to meet them and to end them."""
+
+_WORDS = "proxyherd.grade.words"
+_OWN = ("batch", "output", "jobs", "unsandboxed", "show", "memory", "processes", "disk")
+_SET_HERE = ("start", "directory", "env", "json_file", "junit_file", "lose", "regain")
+
+UNSANDBOXED = (
+    "without a sandbox, these are not bounded: the network, memory and files of all processes together, what servers "
+    "may read, and who else uses their ports, so that one submission is judged at a time"
+)
+
+
+class GradeCommand(click.Command):
+    """Keeps the words that it was given, for the gradings that it starts."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[_WORDS] = list(args)
+        return super().parse_args(ctx, args)
+
+
+def batch_options(command: F) -> F:
+    """Add the options of a batch."""
+    number = click.IntRange(min=1)
+    folder = click.Path(path_type=Path, file_okay=False)
+    for option in reversed(
+        (
+            click.option(
+                "--batch",
+                type=click.Path(path_type=Path, file_okay=False, exists=True),
+                metavar="FOLDER",
+                help="Judge each folder and archive in FOLDER, in a sandbox; --start says how a server is started there.",
+            ),
+            click.option(
+                "--output",
+                type=folder,
+                default=Path("grades"),
+                metavar="FOLDER",
+                help="Where the results of --batch go; what is there already is not judged again.  [default: grades]",
+            ),
+            click.option(
+                "--jobs",
+                type=number,
+                default=os.cpu_count() or 1,
+                metavar="N",
+                help="Submissions that are judged at once.  [default: one a processor]",
+            ),
+            click.option(
+                "--unsandboxed", is_flag=True, help="Judge --batch without a sandbox, where none can be had."
+            ),
+            click.option(
+                "--show",
+                multiple=True,
+                type=click.Path(path_type=Path, exists=True),
+                metavar="PATH",
+                help="Let submissions read this, such as a program in your home, which they don't see.",
+            ),
+            click.option(
+                "--memory", type=number, default=1024, metavar="MIB", help="For a submission's processes."
+            ),
+            click.option("--processes", type=number, default=256, metavar="N", help="With their threads."),
+            click.option("--disk", type=number, default=256, metavar="MIB", help="For all its files."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def grade_class(ctx: click.Context, options: dict[str, Any]) -> None:
+    """Judge all submissions, and write the results. Raises UsageError and Failure."""
+    folder: Path = options["batch"].resolve()
+    output: Path = options["output"].resolve()
+    _check(options, folder, output)
+    found = submissions.find_submissions(folder)
+    if not found:
+        raise Misconfigured(f"{folder}: there is no submission in it: neither a folder nor an archive")
+    bounds = Bounds(options["memory"] * MEBIBYTE, options["processes"], options["disk"] * MEBIBYTE)
+    has_sandbox = not options["unsandboxed"]
+    shown = [*sandbox.shown_paths(), *(path.resolve() for path in options["show"])]
+    if has_sandbox and (problem := _problem(bounds, shown)):
+        raise Misconfigured(
+            f"there can be no sandbox here: {problem}; it needs bubblewrap (apt install bubblewrap) and leave to make "
+            f"namespaces; --unsandboxed does without, but {UNSANDBOXED}"
+        )
+    words, stamp = _words(ctx)
+    plan = Plan(
+        words,
+        options["start"],
+        output,
+        stamp,
+        options["deadline"] + SPARE_SECONDS,
+        bounds=bounds,
+        has_sandbox=has_sandbox,
+        hidden=[folder, Path.home()],
+        shown=shown,
+        environ=options["env"],
+    )
+    records = _judged(plan, found, options["jobs"] if has_sandbox else 1)
+    _write(records, plan, folder)
+    _say(records, output)
+    if not all(one.report and one.report["points"] == one.report["possible"] for one in records):
+        ctx.exit(Failure.exit_code)
+
+
+def _check(options: dict[str, Any], folder: Path, output: Path) -> None:
+    if not options["start"]:
+        raise click.UsageError("--batch needs --start, such as --start 'python3 server.py {name}'")
+    for option in ("json_file", "junit_file"):
+        if options[option]:
+            raise click.UsageError("--batch writes reports of its own; leave out --json and --junit")
+    if options["directory"] != Path():
+        raise click.UsageError("--batch starts servers in each submission's folder; leave out --directory")
+    if output == folder or output.is_relative_to(folder):
+        raise click.UsageError("--output lies in the folder of the submissions; name another one")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Misconfigured(f"{output}: {error.strerror}") from error
+
+
+def _problem(bounds: Bounds, shown: Sequence[Path]) -> str:
+    """Try the sandbox; return why there can be none."""
+    user = sandbox.FIRST_USER if sandbox.is_root() else None
+    with tempfile.TemporaryDirectory(prefix="proxyherd-grade-") as stage:
+        layout = Layout(Path(stage), user, shown=shown)
+        layout.files.mkdir()
+        layout.output.mkdir()
+        return sandbox.problem(layout, bounds)
+
+
+def _words(ctx: click.Context) -> tuple[list[str], str]:
+    """Return the words of each grading, and a digest of the files that they name. Paths are made absolute."""
+    given, _, _ = ctx.command.make_parser(ctx).parse_args(list(ctx.meta[_WORDS]))
+    words, digest = ["grade"], hashlib.sha256(__version__.encode())
+    files = []
+    for parameter in ctx.command.params:
+        name = str(parameter.name)
+        if name in (*_OWN, *_SET_HERE, "config") or given.get(name) is None:
+            continue
+        values = given[name] if isinstance(given[name], list | tuple) else [given[name]]
+        if isinstance(parameter, click.Argument):
+            words += values
+            continue
+        for value in values:
+            word = value
+            if isinstance(parameter.type, click.Path):
+                word = str(Path(value).resolve())
+                files.append(Path(word))
+            words += (
+                [parameter.opts[0]] if getattr(parameter, "is_flag", False) else [parameter.opts[0], word]
+            )
+    if not given.get("servers"):
+        herd = load_herd(ctx)
+        files.append(herd.file.resolve())
+        words += ["--config", str(herd.file.resolve())]
+    for file in files:
+        digest.update(file.read_bytes() if file.is_file() else b"")
+    return words, digest.hexdigest()
+
+
+def _judged(plan: Plan, found: Sequence[submissions.Submission], jobs: int) -> list[Record]:
+    hidden = not sys.stderr.isatty()
+
+    async def run() -> list[Record]:
+        task, loop = asyncio.current_task(), asyncio.get_running_loop()
+        assert task is not None
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, task.cancel)
+        with click.progressbar(length=len(found), label="Grading", file=sys.stderr, hidden=hidden) as bar:
+            return await batch.grade_all(plan, found, jobs, lambda _: bar.update(1))
+
+    try:
+        return asyncio.run(run())
+    except asyncio.CancelledError:
+        raise Failure("the grading was broken off; the same command goes on where it was") from None
+    except batch.UsageError as error:
+        raise Misconfigured(str(error)) from error
+    except OSError as error:
+        raise Misconfigured(f"{error.filename}: {error.strerror}; the results cannot be written") from error
+
+
+def _write(records: Sequence[Record], plan: Plan, folder: Path) -> None:
+    notes = [f"Started by: {plan.start}", *([] if plan.has_sandbox else [UNSANDBOXED.capitalize() + "."])]
+    page = table.as_html(records, f"Grades of {folder.name}", notes)
+    for name, text in (("results.csv", table.as_csv(records)), ("results.html", page)):
+        batch.write_result(plan.output / name, text.encode())
+
+
+def _say(records: Sequence[Record], output: Path) -> None:
+    for line in _lines(records):
+        click.echo(line)
+    click.echo(f"{output / 'results.csv'}, {output / 'results.html'}")
+
+
+def _lines(records: Sequence[Record]) -> Iterator[str]:
+    width = max(len(one.name) for one in records)
+    for one in records:
+        marks = f"{one.report['points']} of {one.report['possible']} points" if one.report else one.problem
+        yield f"{one.name:{width}}  {marks}"

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import csv
+from typing import Any
+
+from proxyherd.grading.batch import Record
+from proxyherd.grading.table import as_csv, as_html
+
+REPORT: dict[str, Any] = {
+    "points": 6,
+    "possible": 9,
+    "sections": [
+        {"name": "times", "title": "Times & differences", "points": 4, "possible": 8},
+        {"name": "cases", "title": "Cases", "points": 2, "possible": 1},
+    ],
+    "checks": [
+        {"id": "times.one", "points": 4, "possible": 4},
+        {"id": "times.two", "points": 0, "possible": 4},
+        {"id": "times.three", "points": 0, "possible": 0},
+    ],
+}
+GRADED = Record("anna", "k", "", 2, 12.34, REPORT)
+NOT_STARTED = Record("=cmd|'/c calc'!A0 <b>", "k", "not started: <script>", 1, 1.0, None)
+
+
+def rows() -> list[dict[str, str]]:
+    return list(csv.DictReader(as_csv([NOT_STARTED, GRADED]).splitlines()))
+
+
+def test_csv_has_a_row_a_submission_and_a_column_a_section_and_a_check() -> None:
+    assert rows()[1] == {
+        "submission": "anna",
+        "problem": "",
+        "attempts": "2",
+        "seconds": "12.3",
+        "points": "6",
+        "possible": "9",
+        "times": "4",
+        "cases": "2",
+        "times.one": "4",
+        "times.two": "0",
+        "times.three": "",
+    }
+
+
+def test_what_could_not_be_graded_has_its_reason_and_no_points() -> None:
+    row = rows()[0]
+    assert (row["problem"], row["points"], row["times"]) == ("not started: <script>", "0", "")
+
+
+def test_no_name_is_a_formula() -> None:
+    assert rows()[0]["submission"].startswith("'=")
+
+
+def test_the_page_escapes_strangers_text() -> None:
+    page = as_html([NOT_STARTED, GRADED], "Grades of <i>", ["A note & more"])
+    assert "<script>" not in page
+    assert "<b>" not in page
+    assert "Grades of &lt;i&gt;" in page
+    assert "A note &amp; more" in page
+
+
+def test_the_page_has_a_row_a_submission_that_links_its_report() -> None:
+    page = as_html([NOT_STARTED, GRADED], "Grades")
+    assert (
+        '<tr><th scope="row"><a href="anna/report.txt">anna</a></th>'
+        "<td>6/9</td><td>4/8</td><td>2/1</td><td>12.3</td><td>2 attempts</td></tr>"
+    ) in page
+    assert "<td>0</td><td></td><td></td><td>1.0</td><td>not started: &lt;script&gt;</td>" in page
+    assert page.count("Times &amp; differences") == 1
+
+
+def test_a_class_without_any_report_has_a_table_too() -> None:
+    assert as_csv([NOT_STARTED]).splitlines()[0] == "submission,problem,attempts,seconds,points,possible"
+    assert "<table>" in as_html([NOT_STARTED], "Grades")

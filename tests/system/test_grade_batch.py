@@ -1,0 +1,200 @@
+"""`proxyherd grade --batch`: a class at once, in sandboxes, whatever its submissions do.
+
+The class has a submission of each kind of tests/support/a_class.py but the slowest. For a class of fifty, some 10 minutes:
+
+    PROXYHERD_CLASS=50 .venv/bin/pytest tests/system/test_grade_batch.py
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from itertools import cycle, islice
+from pathlib import Path
+
+import a_class
+import psutil
+import pytest
+from debian import needs
+from herd_process import wait_until
+
+from proxyherd.grading import sandbox
+
+SIZE = int(os.environ.get("PROXYHERD_CLASS", "0"))
+KINDS = [kind for kind in a_class.KINDS if SIZE or kind != "mute"]
+ADDRESSES = [f"{name}=127.0.0.1:{port}" for name, port in a_class.PORTS.items()]
+FULL, LESS = 28, 24
+"""Points for times and differences: all, and with one fault."""
+
+pytestmark = needs("bwrap", "setpriv", "prlimit", root=True)
+
+
+class Class:
+    """A class of submissions, and its results."""
+
+    def __init__(self, folder: Path) -> None:
+        self.submissions = folder / "submissions"
+        self.output = folder / "grades"
+        self.words = [
+            *(sys.executable, "-m", "proxyherd", "grade", *ADDRESSES, "--batch", str(self.submissions)),
+            *("--output", str(self.output), "--start", "python3 server.py {name}", "--jobs", "2"),
+            *("--env", f"CLASS_FOLDERS={folder}:/home:/run", "--only", "times", "--patience", "2"),
+            *("--deadline", "60", "--disk", "32", "--memory", "256", "--processes", "64"),
+        ]
+
+    def grade(self, *more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*self.words, *more], capture_output=True, text=True, timeout=max(300, 30 * SIZE), check=False
+        )
+
+    def rows(self) -> dict[str, dict[str, str]]:
+        with (self.output / "results.csv").open(newline="") as file:
+            return {row["submission"]: row for row in csv.DictReader(file)}
+
+    def gradings(self) -> dict[str, int]:
+        """When each submission was graded, in nanoseconds."""
+        return {file.parent.name: file.stat().st_mtime_ns for file in self.output.glob("*/result.json")}
+
+
+@pytest.fixture(scope="module")
+def graded(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Class, subprocess.CompletedProcess[str]]:
+    folder = tmp_path_factory.mktemp("class")
+    made = Class(folder)
+    for number, kind in enumerate(islice(cycle(KINDS), SIZE or len(KINDS))):
+        a_class.make(made.submissions / f"{number:02}-{kind}", a_class.KINDS[kind])
+    a_class.make(folder / "packed/herd", a_class.KINDS["honest"])
+    shutil.make_archive(str(made.submissions / "99-honest"), "zip", folder / "packed")
+    with socket.create_server(("127.0.0.1", a_class.PORTS["Ann"])):  # of no matter to a sandbox
+        done = made.grade()
+    return made, done
+
+
+def left() -> list[str]:
+    """What a class may have left: processes, files, groups."""
+    ours = [
+        f"{one.pid} {one.name()}" for one in psutil.process_iter() if one.uids().real >= sandbox.FIRST_USER
+    ]
+    folders = [Path("/"), Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"), Path("/etc"), Path("/run")]
+    files = [str(folder / a_class.MARK) for folder in folders if (folder / a_class.MARK).exists()]
+    return ours + files + [str(path) for path in Path("/sys/fs/cgroup").glob("**/proxyherd-grade-*")]
+
+
+def test_each_submission_has_the_marks_that_it_deserves(
+    graded: tuple[Class, subprocess.CompletedProcess[str]],
+) -> None:
+    made, done = graded
+    assert done.returncode == 1, done.stdout + done.stderr
+    rows = made.rows()
+    assert len(rows) == len(list(made.submissions.iterdir()))
+    for name, row in rows.items():
+        kind = a_class.KINDS[name[3:].removesuffix(".zip")]
+        if kind.problem:
+            assert kind.problem in row["problem"], row
+            assert row["points"] == "0", row
+        else:
+            wanted = LESS if kind.fault else FULL
+            assert (row["problem"], row["points"], row["possible"]) == ("", str(wanted), str(FULL)), row
+            assert row["times"] == str(wanted)
+
+
+def test_nothing_is_left_of_it(graded: tuple[Class, subprocess.CompletedProcess[str]]) -> None:
+    made, _ = graded
+    wait_until(lambda: not left(), f"nothing is left: {left()}")
+    assert sum(file.stat().st_size for file in made.output.rglob("*") if file.is_file()) < 1 << 22
+    assert {path.name for path in made.output.iterdir() if not path.is_dir()} == {
+        "results.csv",
+        "results.html",
+    }
+    for folder in filter(Path.is_dir, made.output.iterdir()):
+        assert {path.name for path in folder.iterdir()} <= {"result.json", "report.txt"}
+
+
+def test_the_page_shows_all_and_links_the_reports(
+    graded: tuple[Class, subprocess.CompletedProcess[str]],
+) -> None:
+    made, _ = graded
+    page = (made.output / "results.html").read_text()
+    for name in made.rows():
+        assert f'<a href="{name}/report.txt">{name}</a>' in page
+        assert (made.output / name / "report.txt").exists()
+    assert not re.search("<script|src=|https?:", page)
+
+
+def test_only_what_has_changed_is_graded_again(
+    graded: tuple[Class, subprocess.CompletedProcess[str]],
+) -> None:
+    made, _ = graded
+    before, rows = made.gradings(), made.rows()
+    again = made.grade()
+    assert again.returncode == 1, again.stderr
+    assert made.gradings() == before
+    assert made.rows() == rows
+    (made.submissions / "00-honest/NOTES").write_text("Better.")
+    (made.output / "99-honest.zip/result.json").write_text('{"name": ')  # a disk that failed
+    made.grade()
+    after = made.gradings()
+    assert {name for name in after if after[name] != before[name]} == {"00-honest", "99-honest.zip"}
+    assert made.rows().keys() == rows.keys()
+
+
+def test_a_run_that_is_killed_leaves_nothing_and_goes_on_where_it_was(tmp_path: Path) -> None:
+    made = Class(tmp_path)
+    for name, kind in (("a", "honest"), ("b", "hangs"), ("c", "forks"), ("d", "hangs")):
+        a_class.make(made.submissions / name, a_class.KINDS[kind])
+    running = subprocess.Popen(made.words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_until(lambda: "a" in made.gradings(), "the first submission is graded")
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    wait_until(lambda: not [one for one in left() if "/sys/" not in one], "all processes have ended")
+    first = made.gradings()["a"]
+    made.grade()
+    assert made.gradings()["a"] == first
+    assert made.gradings().keys() == {"a", "b", "c", "d"}
+    assert left() == []
+    assert not list(made.output.glob(".*"))
+
+
+def test_without_a_sandbox_it_says_what_is_not_bounded_and_kills_what_it_started(tmp_path: Path) -> None:
+    made = Class(tmp_path)
+    a_class.make(made.submissions / "a", a_class.KINDS["honest"])
+    bare = tmp_path / "bin"
+    bare.mkdir()
+    refused = subprocess.run(
+        made.words, capture_output=True, text=True, check=False, env={"PATH": str(bare), "HOME": "/root"}
+    )
+    assert refused.returncode == 2
+    assert "apt install bubblewrap" in refused.stderr
+    assert "these are not bounded: the network" in refused.stderr
+    done = made.grade("--unsandboxed", "--show", str(tmp_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "not bounded: the network" in (made.output / "results.html").read_text()
+    assert left() == []
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        (["--json", "x"], "leave out --json"),
+        (["--directory", "/"], "leave out --directory"),
+        (["--output", "submissions/x"], "lies in the folder of the submissions"),
+        (["--only", "what"], "Invalid value for '--only'"),
+        (["--start", ""], "--batch needs --start"),
+    ],
+)
+def test_wrong_usage_is_told_before_anything_is_graded(tmp_path: Path, more: list[str], reason: str) -> None:
+    made = Class(tmp_path)
+    a_class.make(made.submissions / "a", a_class.KINDS["honest"])
+    done = subprocess.run(
+        [*made.words, *more], capture_output=True, text=True, check=False, cwd=tmp_path, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert reason in done.stderr
+    assert not made.gradings()
