@@ -44,7 +44,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests/support"))
 
 from redis_cluster import RedisNode, running_cluster
 
-from proxyherd.config.herd_file import Address
+from proxyherd.config.address import Address
 from proxyherd.config.schema import RedisSettings
 from proxyherd.engines.redis import commands, layout
 from proxyherd.engines.redis.opening import Opener

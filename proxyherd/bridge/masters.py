@@ -14,7 +14,8 @@ from typing import Any, Final
 from msgspec import Struct
 
 from proxyherd.bridge.outbox import Outbox
-from proxyherd.config.herd_file import Address, Herd
+from proxyherd.config.address import Address
+from proxyherd.config.herd_file import Herd
 from proxyherd.config.schema import RedisSettings
 from proxyherd.engines.redis import layout
 from proxyherd.engines.redis.commands import ADMIT, spell_reports

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final
 
 from proxyherd.bridge.masters import FIX, Masters, Unbelieved
-from proxyherd.config.herd_file import Address
+from proxyherd.config.address import Address
 from proxyherd.core.messages import At, received
 from proxyherd.engines.redis import layout
 from proxyherd.engines.redis.commands import encode, spell_questions

@@ -8,7 +8,8 @@ import socket
 import click
 
 from proxyherd.cli.common import Failure, config_option, examples, load_herd, print_table, spelled_addresses
-from proxyherd.config.herd_file import Address, Herd
+from proxyherd.config.address import Address
+from proxyherd.config.herd_file import Herd
 
 
 @click.command(

@@ -16,7 +16,8 @@ import click
 
 from proxyherd.cli.common import Misconfigured, config_option, examples, load_herd
 from proxyherd.cli.output import open_output
-from proxyherd.config.herd_file import Address, Herd, Server
+from proxyherd.config.address import Address
+from proxyherd.config.herd_file import Herd, Server
 from proxyherd.net import http
 
 _MODE = 0o644  # Prometheus runs as a user of its own

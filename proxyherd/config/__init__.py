@@ -1,6 +1,7 @@
 """What an operator sets: the herd's file, and its secrets.
 
 - `schema`: the keys of the herd's file, with their types, defaults and bounds
+- `address`: where a server listens, and what it dials
 - `herd_file`: finds, reads and checks it
 - `secrets`: the secrets by which servers know one another
 """

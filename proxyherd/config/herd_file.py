@@ -7,7 +7,6 @@ does not start.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import tomllib
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Struct, field
 
+from proxyherd.config.address import Address, parse_address
 from proxyherd.config.schema import (
     AdminSettings,
     DurabilitySettings,
@@ -59,26 +59,6 @@ _OWN_CLOCKS = (
 
 class ConfigError(Exception):
     """The herd's file, or a file that it names, cannot be used; the text says which file, where, and the remedy."""
-
-
-class Address(Struct, frozen=True):
-    """Where to listen or dial: an IPv4 or IPv6 address or a host name, and a TCP port."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-    @property
-    def is_loopback(self) -> bool:
-        """Whether only this machine can reach it."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
 
 
 class Server(Struct, frozen=True):
@@ -373,17 +353,10 @@ def _server(name: str, value: object, neighbours: list[str], file: Path, *, link
 
 
 def _address(text: str, where: str) -> Address:
-    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9.-]+)):([0-9]{1,5})", text)
-    labels = (match[2] or "a").split(".") if match else []
-    if match is None or not 0 < int(match[3]) < 65_536 or not all(0 < len(label) < 64 for label in labels):
-        raise ConfigError(f'{where}: {text!r} is no address; write "host:port" or "[IPv6]:port"')
-    if match[1]:
-        try:
-            # One spelling for each: addresses are compared with one another, and with those of connections.
-            return Address(str(ipaddress.IPv6Address(match[1])), int(match[3]))
-        except ValueError as error:
-            raise ConfigError(f"{where}: {text!r}: {error}") from error
-    return Address(match[2], int(match[3]))
+    try:
+        return parse_address(text)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from error
 
 
 def _distinct_addresses(servers: dict[str, Server], file: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from structlog.typing import FilteringBoundLogger
 
-from proxyherd.config.herd_file import Address
+from proxyherd.config.address import Address
 
 _BIND_SECONDS: Final = 1.0
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from collections.abc import Callable, Iterator, Sequence
 
-    from proxyherd.config.herd_file import Address
+    from proxyherd.config.address import Address
 
 T = TypeVar("T")
 

@@ -22,7 +22,8 @@ from proxyherd.net.resolving import look_up
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from proxyherd.config.herd_file import Address, Herd, Server
+    from proxyherd.config.address import Address
+    from proxyherd.config.herd_file import Herd, Server
 
 MAX_ANSWER_BYTES = 1 << 28
 """Bytes of one answer, as many as the herd's file allows for Places. Only a foreign program sends more."""

@@ -24,6 +24,7 @@ import proxyherd.server
 from proxyherd import cli
 from proxyherd.admin.status_page.state import write_state
 from proxyherd.config import herd_file
+from proxyherd.config.address import Address
 from proxyherd.remote import ask
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def herd(tmp_path: Path) -> herd_file.Herd:
 
 
 @contextlib.contextmanager
-def admin(address: herd_file.Address, pages: dict[str, tuple[int, str]]) -> Iterator[None]:
+def admin(address: Address, pages: dict[str, tuple[int, str]]) -> Iterator[None]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             code, text = pages.get(self.path, (404, ""))

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from proxyherd.config.herd_file import Address, ConfigError, parse
+from proxyherd.config.address import Address
+from proxyherd.config.herd_file import ConfigError, parse
 
 FILE = Path("herd.toml")
 SERVER = 'Clark = { clients = "127.0.0.1:1", admin = "127.0.0.1:2" }'

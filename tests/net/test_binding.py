@@ -11,7 +11,7 @@ import pytest
 import structlog
 from herd_process import free_port
 
-from proxyherd.config.herd_file import Address
+from proxyherd.config.address import Address
 from proxyherd.net import binding
 from proxyherd.net.binding import Binder
 

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from proxyherd.config.herd_file import Address
+from proxyherd.config.address import Address
 from proxyherd.net.dialling import address_and_host, hosts_of, shares
 
 

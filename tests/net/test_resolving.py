@@ -16,7 +16,8 @@ from typing import Any, cast
 import pytest
 from herd_process import PATIENCE_SECONDS, free_port, wait_until
 
-from proxyherd.config.herd_file import Address, Server, parse
+from proxyherd.config.address import Address
+from proxyherd.config.herd_file import Server, parse
 from proxyherd.core.notes import LinkFailed
 from proxyherd.engines.herd.peers import Peers
 from proxyherd.net.resolving import look_up, new_event_loop

@@ -14,6 +14,7 @@ from states import a_state
 from proxyherd.admin.status_page.state import Histogram
 from proxyherd.cli import status as status_command
 from proxyherd.config import herd_file
+from proxyherd.config.address import Address
 from proxyherd.remote import ask, polling
 
 
@@ -80,7 +81,7 @@ def test_a_server_that_says_the_same_again_keeps_its_rates(monkeypatch: pytest.M
     """It says the same for a moment, so whoever asks more often than that would see nothing happen."""
     said = [a_state(uptime=1.0, answered=0), *[a_state(uptime=2.0, answered=7)] * 3, None]
     seen: list[polling.Seen] = []
-    server = herd_file.Server("Ann", {"admin": (herd_file.Address("::1", 2),)}, ())
+    server = herd_file.Server("Ann", {"admin": (Address("::1", 2),)}, ())
     poller = polling.Poller(cast("Any", SimpleNamespace(servers={"Ann": server})), 0.0)
 
     def status(*_: object) -> ask.Status:

@@ -10,11 +10,12 @@ from states import a_state
 
 from proxyherd.cli import main, status
 from proxyherd.config import herd_file
+from proxyherd.config.address import Address
 from proxyherd.remote import ask
 from proxyherd.remote.ask import Status
 from proxyherd.remote.progress import Progress, describe
 
-ADDRESSES = dict.fromkeys(("clients", "peers", "admin"), (herd_file.Address("127.0.0.1", 1),))
+ADDRESSES = dict.fromkeys(("clients", "peers", "admin"), (Address("127.0.0.1", 1),))
 CLARK = herd_file.Server("Clark", ADDRESSES, ("Bona", "Jaquez"))
 BONA = herd_file.Server("Bona", ADDRESSES, ("Clark",))
 

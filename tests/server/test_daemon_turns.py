@@ -17,7 +17,8 @@ import fake_redis
 import pytest
 from cost import invalid, report, settled, update
 
-from proxyherd.config.herd_file import Address, parse
+from proxyherd.config.address import Address
+from proxyherd.config.herd_file import parse
 from proxyherd.core.engine import Said, Settled
 from proxyherd.core.notes import Heard, LinkUp
 from proxyherd.engines.herd.engine import _FEWEST_SHARES, share

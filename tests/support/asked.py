@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from proxyherd.config import herd_file
+from proxyherd.config.address import Address
 
 PAIR = """
 edges = [["Ann", "Bob"]]
@@ -32,7 +33,7 @@ def pair_of_servers(folder: Path) -> herd_file.Herd:
 
 
 @contextlib.contextmanager
-def serving(address: herd_file.Address, answer: Callable[[bytes], list[bytes]]) -> Iterator[list[bytes]]:
+def serving(address: Address, answer: Callable[[bytes], list[bytes]]) -> Iterator[list[bytes]]:
     """A server that answers each connection's first line with `answer`'s pieces, and keeps what it was told."""
     told: list[bytes] = []
     with socket.create_server((address.host, address.port)) as listener:

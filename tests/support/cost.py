@@ -31,7 +31,8 @@ from turns import NoPlaces
 
 from proxyherd.config import herd_file
 from proxyherd.config import secrets as secret
-from proxyherd.config.herd_file import PEER_LINE_SLACK, Address
+from proxyherd.config.address import Address
+from proxyherd.config.herd_file import PEER_LINE_SLACK
 from proxyherd.config.schema import Limits, Timing
 from proxyherd.core.link import Link, State, Terms, _parse_recent
 from proxyherd.core.node import Node

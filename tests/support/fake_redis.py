@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from typing import Any
 
-from proxyherd.config.herd_file import Address
+from proxyherd.config.address import Address
 from proxyherd.engines.redis import layout
 from proxyherd.engines.redis.shard import Library
 from proxyherd.engines.redis.views import View, parse_view

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import hiredis
 
-from proxyherd.config.herd_file import Address
+from proxyherd.config.address import Address
 from proxyherd.config.schema import RedisSettings
 from proxyherd.engines.redis.commands import code
 from proxyherd.engines.redis.opening import Opener

@@ -20,7 +20,7 @@ from function_answers import answers
 from herd_process import free_port, wait_until
 from redis_cluster import Argument, Refused, Session
 
-from proxyherd.config.herd_file import Address
+from proxyherd.config.address import Address
 from proxyherd.config.schema import RedisSettings
 from proxyherd.engines.redis.commands import LIBRARY, code, encode
 from proxyherd.engines.redis.layout import PREFIXES

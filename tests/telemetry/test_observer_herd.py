@@ -21,7 +21,7 @@ from observed import Clock, figures, read
 
 from proxyherd.config import herd_file, schema
 from proxyherd.config import secrets as secret
-from proxyherd.config.herd_file import Address
+from proxyherd.config.address import Address
 from proxyherd.config.schema import Limits, Timing
 from proxyherd.core.node import Node
 from proxyherd.core.table import Table

@@ -19,7 +19,8 @@ from msgspec.structs import replace
 
 from proxyherd.admin.status_page.rates import History
 from proxyherd.admin.status_page.state import MAX_BYTES, AnswerError, ServerState, state_of
-from proxyherd.config.herd_file import Address, Herd
+from proxyherd.config.address import Address
+from proxyherd.config.herd_file import Herd
 from proxyherd.net import http
 from proxyherd.net.dialling import hosts_of, shares
 from proxyherd.telemetry.recent import MOST_KEPT, Command

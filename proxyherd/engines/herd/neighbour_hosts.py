@@ -9,7 +9,7 @@ import asyncio
 import ipaddress
 from collections.abc import Iterable
 
-from proxyherd.config.herd_file import Address
+from proxyherd.config.address import Address
 from proxyherd.net.dialling import hosts_of
 
 

@@ -16,7 +16,8 @@ from collections.abc import Callable
 from typing import Any, Final, cast
 
 from proxyherd.base.backoff import backoff
-from proxyherd.config.herd_file import Address, Herd, Server
+from proxyherd.config.address import Address
+from proxyherd.config.herd_file import Herd, Server
 from proxyherd.core.link import NONCE_BYTES, SILENT_HEARTBEATS, Link, State, Terms
 from proxyherd.core.node import Node
 from proxyherd.core.notes import LinkFailed

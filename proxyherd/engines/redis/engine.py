@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, cast
 from zlib import crc32
 
-from proxyherd.config.herd_file import Address
+from proxyherd.config.address import Address
 from proxyherd.config.schema import RedisSettings
 from proxyherd.core.engine import Client, Said, Settled
 from proxyherd.core.messages import Report, Whatsat

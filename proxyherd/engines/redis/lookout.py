@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from proxyherd.config.herd_file import Address
+from proxyherd.config.address import Address
 from proxyherd.engines.redis.opening import Opener
 from proxyherd.engines.redis.shard import error_text
 from proxyherd.engines.redis.views import View, merge_views

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from proxyherd.config.herd_file import Address
+from proxyherd.config.address import Address
 from proxyherd.engines.redis.layout import TAGS
 from proxyherd.engines.redis.shard import Shard
 

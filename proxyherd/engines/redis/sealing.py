@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from proxyherd.config.herd_file import Address
+from proxyherd.config.address import Address
 from proxyherd.config.schema import RedisSettings
 from proxyherd.engines.redis.commands import spell_end
 

@@ -15,7 +15,7 @@ from typing import Final, Protocol
 from msgspec import Struct
 
 from proxyherd.base.backoff import backoff
-from proxyherd.config.herd_file import Address
+from proxyherd.config.address import Address
 from proxyherd.engines.redis.batch import Batch
 
 FIRST_RETRY_SECONDS: Final = 0.05

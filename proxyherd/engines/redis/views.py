@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from proxyherd.config.herd_file import Address
+from proxyherd.config.address import Address
 from proxyherd.engines.redis.layout import TAGS, owned
 
 

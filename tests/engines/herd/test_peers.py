@@ -16,7 +16,7 @@ import pytest
 from cost import report, settled
 
 from proxyherd.admin.status_page import others
-from proxyherd.config.herd_file import Address
+from proxyherd.config.address import Address
 from proxyherd.config.schema import PlacesSettings, RedisSettings, Timing
 from proxyherd.engines.herd.neighbour_hosts import NeighbourHosts, canonical
 from proxyherd.engines.herd.peers import PeerConnection

@@ -13,7 +13,8 @@ import fake_redis
 import pytest
 from cost import settled
 
-from proxyherd.config.herd_file import Address, Server
+from proxyherd.config.address import Address
+from proxyherd.config.herd_file import Server
 from proxyherd.core.link import State
 from proxyherd.core.notes import LinkDown, LinkFailed
 from proxyherd.engines.herd.peers import PeerConnection

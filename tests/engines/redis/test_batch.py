@@ -9,7 +9,7 @@ from unittest.mock import Mock
 import pytest
 from fake_redis import words
 
-from proxyherd.config.herd_file import Address
+from proxyherd.config.address import Address
 from proxyherd.config.schema import Limits, RedisSettings
 from proxyherd.core.engine import Client, Settled
 from proxyherd.core.messages import Whatsat, invalid

@@ -11,7 +11,7 @@ from fake_redis import FakeConnection, FullError, Master, RefusedError, TryAgain
 from msgspec.structs import replace
 from played_cluster import NOW, Asker, Front, iamat, namesakes, one_of_each, played, whatsat
 
-from proxyherd.config.herd_file import Address
+from proxyherd.config.address import Address
 from proxyherd.config.schema import Limits
 from proxyherd.engines.redis import layout
 from proxyherd.engines.redis.engine import RedisEngine

@@ -8,7 +8,7 @@ import pytest
 from fake_redis import FullError, Master, MovedError, RefusedError, TryAgainError, World
 from played_cluster import Asker, Front, iamat, namesakes, one_of_each, played, whatsat
 
-from proxyherd.config.herd_file import Address
+from proxyherd.config.address import Address
 from proxyherd.engines.redis import layout
 
 WITHIN = 2.2

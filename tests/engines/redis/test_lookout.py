@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from fake_redis import RefusedError, run
 
-from proxyherd.config.herd_file import Address
+from proxyherd.config.address import Address
 from proxyherd.engines.redis.layout import SLOTS, TAGS
 from proxyherd.engines.redis.lookout import Lookout
 from proxyherd.engines.redis.opening import Opener

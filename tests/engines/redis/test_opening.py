@@ -12,7 +12,7 @@ import pytest
 from fake_redis import Silent
 from fake_redis import words as spoken
 
-from proxyherd.config.herd_file import Address
+from proxyherd.config.address import Address
 from proxyherd.config.schema import RedisSettings
 from proxyherd.engines.redis.commands import LIBRARY, code, spell_word
 from proxyherd.engines.redis.opening import Opener, UnusableError, _Parser

@@ -14,7 +14,8 @@ import pytest
 from redis.exceptions import RedisError
 from redis_node import INFO, OURS, connect, play, view
 
-from proxyherd.config.herd_file import Address, ConfigError
+from proxyherd.config.address import Address
+from proxyherd.config.herd_file import ConfigError
 from proxyherd.config.schema import RedisSettings
 from proxyherd.engines.redis.opening import Opener, UnusableError, find_password
 from proxyherd.engines.redis.views import Claim

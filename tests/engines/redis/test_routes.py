@@ -9,7 +9,7 @@ from typing import cast
 
 import pytest
 
-from proxyherd.config.herd_file import Address
+from proxyherd.config.address import Address
 from proxyherd.core.engine import Client
 from proxyherd.engines.redis.backlog import Backlog, Load
 from proxyherd.engines.redis.batch import Asked, Wish

@@ -9,7 +9,7 @@ import pytest
 from fake_redis import Clockwork, FakeConnection, RefusedError, World, run
 from msgspec.structs import replace
 
-from proxyherd.config.herd_file import Address
+from proxyherd.config.address import Address
 from proxyherd.engines.redis.batch import Batch
 from proxyherd.engines.redis.commands import encode
 from proxyherd.engines.redis.shard import Shard

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxyherd.config.herd_file import Address
+from proxyherd.config.address import Address
 from proxyherd.engines.redis.layout import TAGS
 from proxyherd.engines.redis.views import Claim, View, merge_views, parse_view
 
