@@ -1,10 +1,12 @@
 """Judges any herd that speaks the client protocol, from outside, by what it answers and what its logs say.
 
 The rule: nothing here knows how the herd is built; of the rest of the package it uses only `escapes` and `files`. A
-server's output is untrusted: it leads to an answer, a `Fault`, `NotSeen` or `NotApplicable`, within a deadline, and
-never to a traceback. A check counts only if its rule could be seen to hold or to be broken.
+server's output is untrusted: it leads to an answer, a `Fault`, `NotSeen`, `NotJudged` or `NotApplicable`, within a
+deadline, and never to a traceback. A check counts only if its rule could be seen to hold or to be broken, and each
+fault is marked once.
 
     faults    how a check ends if it does not pass
+    forms     what a check can be about, other than the substance                              pure
     answers   the forms of answers                                                             pure
     cases     the protocol by example                                                          pure
     servers   one server as its clients see it: connections, reports, queries
@@ -13,7 +15,8 @@ never to a traceback. A check counts only if its rule could be seen to hold or t
     guard     a second process, so that nothing that was started outlives the grading
     keeping   starts, ends and restarts the servers of a herd
     playing   plays one example
-    checks    what a check is
+    checks    what a check is, and a judgement
+    causes    which fault explains which                                                       pure
     conformance, times, floods, hardness, places, logged, regaining: the checks, a section each
     judging   runs all checks
     report    the results as text, JSON and JUnit                                              pure

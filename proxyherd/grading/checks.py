@@ -1,4 +1,13 @@
-"""What a check is: one rule of the protocol, its points, and how to see whether it holds."""
+"""What a check is: one rule of the protocol, what it is about, its points, and how to see whether it holds.
+
+A judgement is one of
+
+    passed          the rule holds
+    fault           it is broken, and this check carries the mark
+    not judged      a fault of another check explains it, or keeps it from being seen; that one carries the mark
+    not seen        something is missing here that would show it, such as a log
+    not applicable  it is about a feature that this herd does not have
+"""
 
 from __future__ import annotations
 
@@ -7,6 +16,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from proxyherd.grading.forms import FOUND_OUT, Form
 from proxyherd.grading.herds import GradedHerd
 
 POINTS: Final = 4
@@ -14,7 +24,7 @@ POINTS: Final = 4
 
 
 class Check(Struct, frozen=True):
-    """One check. `run` returns if the rule holds, and otherwise raises Fault, NotSeen or NotApplicable."""
+    """One check. `run` returns if the rule holds, and otherwise raises Fault, NotSeen, NotJudged or NotApplicable."""
 
     id: str
     title: str
@@ -23,6 +33,18 @@ class Check(Struct, frozen=True):
     points: int = POINTS
     seconds: float = 60.0
     """Taking longer is a fault: each wait has a deadline of its own, but there may be many."""
+    about: Form | None = None
+    """The form that is its subject; None: the substance."""
+    needs: frozenset[Form] = frozenset()
+    """Forms in which the check talks: it is not run if a server has another one."""
+    follows: frozenset[str] = frozenset()
+    """IDs of checks of which a fault explains a fault of this one."""
+
+    @property
+    def explained_by(self) -> frozenset[str]:
+        """The IDs of all checks that carry the mark in place of this one."""
+        forms = self.needs | ({self.about} if self.about else set())
+        return (self.follows | {form.check for form in forms if form in FOUND_OUT}) - {self.id}
 
 
 class Section(Struct, frozen=True):

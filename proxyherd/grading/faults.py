@@ -27,6 +27,15 @@ class NotSeen(Exception):  # noqa: N818 - no error either
     """It cannot be seen whether the rule holds; the text says what would show it."""
 
 
+class NotJudged(Exception):  # noqa: N818 - likewise
+    """A fault that another check reports keeps the rule from being seen; the text says what it is."""
+
+    def __init__(self, cause: str, why: str) -> None:
+        super().__init__(why)
+        self.cause = cause
+        """The ID of the check that reports the fault."""
+
+
 class NotApplicable(Exception):  # noqa: N818 - likewise
     """The rule is about a feature that this herd does not have; the text says which."""
 

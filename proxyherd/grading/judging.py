@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from proxyherd.grading import conformance, floods, hardness, logged, places, regaining, times
+from proxyherd.grading.causes import attribute, because_of, carrier
 from proxyherd.grading.checks import Check, Section
-from proxyherd.grading.faults import Fault, NotApplicable, NotSeen
+from proxyherd.grading.faults import Fault, NotApplicable, NotJudged, NotSeen
 from proxyherd.grading.herds import GradedHerd
 from proxyherd.grading.report import GradingReport, Result
 from proxyherd.grading.servers import clock
+
+FORMS: Final = "forms"
+"""The section that comes first: a fault in it tells what later checks cannot do."""
 
 SECTIONS: Final = (
     Section("times", "Times and differences", times.checks),
@@ -54,8 +58,11 @@ async def judge(
         await herd.revive()
         found = section.checks(herd)
 
-        async def one(check: Check, section: Section = section) -> Result:
-            result = await _judge(check, section, deadline)
+        formal = {one.id: one for one in results if one.section == FORMS and one.fault}
+
+        async def one(check: Check, section: Section = section, formal: dict[str, Result] = formal) -> Result:
+            cause = carrier(check.explained_by, formal)
+            result = _left_out(check, section, cause) if cause else await _judge(check, section, deadline)
             passed()
             return result
 
@@ -65,14 +72,19 @@ async def judge(
             results += [await one(check) for check in found]
     servers = {server.name: f"{server.host}:{server.port}" for server in herd.servers}
     titles = {section.name: section.title for section in sections}
-    return GradingReport(servers, titles, results, clock() - began)
+    return GradingReport(servers, titles, attribute(results), clock() - began)
+
+
+def _left_out(check: Check, section: Section, cause: Result) -> Result:
+    """Return the result of a check that cannot talk to the servers as it wants to."""
+    return _result(check, section, 0.0, not_judged=because_of(cause), cause=cause.id)
 
 
 async def _judge(check: Check, section: Section, deadline: float) -> Result:
     began = clock()
     left = deadline - began
     fault: Fault | None = None
-    not_seen = not_applicable = ""
+    not_seen = not_applicable = not_judged = cause = ""
     try:
         async with asyncio.timeout(max(0.0, min(check.seconds, left))):
             await check.run()
@@ -80,19 +92,34 @@ async def _judge(check: Check, section: Section, deadline: float) -> Result:
         fault = error
     except NotSeen as error:
         not_seen = str(error)
+    except NotJudged as error:
+        not_judged, cause = str(error), error.cause
     except NotApplicable as error:
         not_applicable = str(error)
     except TimeoutError:
         which = "all checks together" if left < check.seconds else "this check"
         fault = Fault("herd", b"", f"that {which} end in time", f"no end after {clock() - began:.0f} s")
+    return _result(
+        check,
+        section,
+        clock() - began,
+        fault=fault,
+        not_seen=not_seen,
+        not_applicable=not_applicable,
+        not_judged=not_judged,
+        cause=cause,
+    )
+
+
+def _result(check: Check, section: Section, seconds: float, **judgement: Any) -> Result:
     return Result(
         id=check.id,
         section=section.name,
         title=check.title,
         rule=check.rule,
         points=check.points,
-        seconds=clock() - began,
-        fault=fault,
-        not_seen=not_seen,
-        not_applicable=not_applicable,
+        seconds=seconds,
+        about=check.about,
+        explained_by=check.explained_by,
+        **judgement,
     )

@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
 
 from proxyherd.base.escapes import visible
 from proxyherd.grading.faults import Fault, shown
+from proxyherd.grading.forms import Form
+
+LISTED: Final = ("passed", "fault", "not judged", "not seen")
+"""The outcomes that the table counts."""
 
 
 class Result(Struct, frozen=True):
-    """The result of one check: it passed, unless there is a fault, it was not seen, or it does not apply."""
+    """The result of one check: it passed, unless there is a fault, it was not judged or seen, or it does not apply."""
 
     id: str
     section: str
@@ -28,17 +32,28 @@ class Result(Struct, frozen=True):
     fault: Fault | None = None
     not_seen: str = ""
     not_applicable: str = ""
+    not_judged: str = ""
+    cause: str = ""
+    """The ID of the check because of which it was not judged."""
+    about: Form | None = None
+    explained_by: frozenset[str] = frozenset()
+    """As in the check."""
 
     @property
     def outcome(self) -> str:
-        if self.not_applicable:
-            return "not applicable"
-        return "fault" if self.fault else "not seen" if self.not_seen else "passed"
+        if self.fault:
+            return "fault"
+        left_out = {
+            "not judged": self.not_judged,
+            "not seen": self.not_seen,
+            "not applicable": self.not_applicable,
+        }
+        return next((outcome for outcome, why in left_out.items() if why), "passed")
 
     @property
     def left_out(self) -> str:
         """Why it does not count; empty if it counts."""
-        return self.not_seen or self.not_applicable
+        return self.not_judged or self.not_seen or self.not_applicable
 
 
 class GradingReport(Struct, frozen=True):
@@ -58,8 +73,8 @@ class GradingReport(Struct, frozen=True):
         ]
 
     def points(self, section: str | None = None) -> tuple[int, int]:
-        """Return the points made and the possible points; checks that were not seen or don't apply count for
-        neither.
+        """Return the points made and the possible points; checks that were not judged, not seen or don't apply
+        count for neither.
         """
         made, lost = (sum(one.points for one in self.of(what, section)) for what in ("passed", "fault"))
         return made, made + lost
@@ -68,6 +83,10 @@ class GradingReport(Struct, frozen=True):
     def is_full(self) -> bool:
         """Whether there are no faults."""
         return not self.of("fault")
+
+    def sharing(self, cause: str) -> list[str]:
+        """Return the IDs of the checks that were not judged because of this one."""
+        return [one.id for one in self.results if one.cause == cause]
 
 
 def as_text(report: GradingReport) -> str:
@@ -80,11 +99,11 @@ def _table(report: GradingReport) -> Iterator[str]:
     yield f"Graded {len(report.servers)} servers in {report.seconds:.1f} s: {servers}"
     yield ""
     width = max(map(len, report.sections.values()), default=0)
-    yield f"{'section':{width}}  {'points':>9}  passed  faults  not seen"
+    yield f"{'section':{width}}  {'points':>9}  passed  faults  not judged  not seen"
     for name, title in report.sections.items():
         made, possible = report.points(name)
-        counts = [len(report.of(outcome, name)) for outcome in ("passed", "fault", "not seen")]
-        yield f"{title:{width}}  {f'{made}/{possible}':>9}  {counts[0]:6}  {counts[1]:6}  {counts[2]:8}"
+        counts = [len(report.of(outcome, name)) for outcome in LISTED]
+        yield f"{title:{width}}  {f'{made}/{possible}':>9}  {counts[0]:6}  {counts[1]:6}  {counts[2]:10}  {counts[3]:8}"
 
 
 def _faults(report: GradingReport) -> Iterator[str]:
@@ -93,6 +112,9 @@ def _faults(report: GradingReport) -> Iterator[str]:
         yield f"FAULT {one.id}: {one.title} (-{one.points})"
         for what, text in _details(one, one.fault).items():
             yield f"  {what:8}  {text}"
+        if shared := report.sharing(one.id):
+            what = "check shares" if len(shared) == 1 else "checks share"
+            yield f"  {len(shared)} {what} this cause, and count for nothing: {', '.join(shared)}"
         yield ""
 
 
@@ -108,7 +130,12 @@ def _details(one: Result, fault: Fault) -> dict[str, str]:
 
 
 def _left_out(report: GradingReport) -> Iterator[str]:
-    left_out = report.of("not seen") + report.of("not applicable")
+    causes = {one.id for one in report.of("fault")}  # these list what shares them
+    left_out = [
+        *(one for one in report.of("not judged") if one.cause not in causes),
+        *report.of("not seen"),
+        *report.of("not applicable"),
+    ]
     for one in left_out:
         yield f"{one.outcome.capitalize()}: {one.id}: {visible(one.left_out)}"
     if left_out:
@@ -118,8 +145,11 @@ def _left_out(report: GradingReport) -> Iterator[str]:
 def _score(report: GradingReport) -> str:
     made, possible = report.points()
     share = f" ({100 * made / possible:.1f} %)" if possible else ""
-    unseen = len(report.of("not seen"))
-    rest = f"; {unseen} checks were not seen and count for nothing" if unseen else ""
+    rest = "".join(
+        f"; {len(found)} checks were {outcome} and count for nothing"
+        for outcome in ("not judged", "not seen")
+        if (found := report.of(outcome))
+    )
     return f"Score: {made} of {possible} points{share}{rest}"
 
 
@@ -157,6 +187,10 @@ def _check(one: Result) -> dict[str, Any]:
     }
     if one.fault:
         found.update(_details(one, one.fault))
+    if one.about:
+        found["about"] = one.about.value
+    if one.cause:
+        found["cause"] = one.cause
     if one.left_out:
         found[one.outcome.replace(" ", "_")] = visible(one.left_out)
     return found

@@ -70,7 +70,7 @@ ELSEWHERE: Final = (
     ),
     Elsewhere(
         "grading",
-        "cases checks conformance faults floods hardness logged places playing regaining times",
+        "cases checks conformance faults forms floods hardness logged places playing regaining times",
         "grading/test_broken_herds.py",
         "for each check there is a herd that fails it",
     ),

@@ -1,0 +1,57 @@
+"""One fault, one mark."""
+
+from __future__ import annotations
+
+import graphlib
+
+from proxyherd.grading import judging
+from proxyherd.grading.causes import attribute
+from proxyherd.grading.faults import Fault
+from proxyherd.grading.herds import GradedHerd
+from proxyherd.grading.report import GradingReport, Result, as_json, as_text
+from proxyherd.grading.servers import GradedServer
+
+FAULT = Fault("Ann", b"x", "y", "z")
+
+
+def result(name: str, *explained_by: str, fault: bool = True) -> Result:
+    return Result(
+        name, "s", "t", "r", 4, 0.1, fault=FAULT if fault else None, explained_by=frozenset(explained_by)
+    )
+
+
+def outcomes(*results: Result) -> dict[str, str]:
+    return {one.id: one.cause or one.outcome for one in attribute(results)}
+
+
+def test_a_fault_that_another_one_explains_is_not_judged_because_of_that_one() -> None:
+    assert outcomes(result("a"), result("b", "a")) == {"a": "fault", "b": "a"}
+    assert outcomes(result("b", "a"), result("a")) == {"a": "fault", "b": "a"}, "the order does not count"
+    assert outcomes(result("a"), result("b", "a"), result("c", "b")) == {"a": "fault", "b": "a", "c": "a"}
+
+
+def test_a_check_that_passed_explains_nothing_and_a_rule_that_holds_needs_no_cause() -> None:
+    assert outcomes(result("a", fault=False), result("b", "a")) == {"a": "passed", "b": "fault"}
+    assert outcomes(result("a"), result("b", "a", fault=False)) == {"a": "fault", "b": "passed"}
+    assert outcomes(result("b", "never-run")) == {"b": "fault"}
+
+
+def test_what_shares_a_cause_is_listed_beside_it_and_counts_for_nothing() -> None:
+    results = attribute([result("a"), result("b", "a"), result("c", "a"), result("d", fault=False)])
+    report = GradingReport({"Ann": "h:1"}, {"s": "S"}, results, 1.0)
+    assert report.points() == (4, 8)
+    assert "  2 checks share this cause, and count for nothing: b, c\n" in as_text(report)
+    assert "Not judged" not in as_text(report)
+    assert b'"cause": "a"' in as_json(report)
+
+
+def test_what_is_not_judged_because_of_a_check_that_was_not_run_is_listed_with_its_reason() -> None:
+    one = Result("b", "s", "t", "r", 4, 0.1, not_judged="because of a", cause="a")
+    assert "Not judged: b: because of a\n" in as_text(GradingReport({"Ann": "h:1"}, {"s": "S"}, [one], 1.0))
+
+
+def test_no_check_explains_itself_and_each_cause_is_a_check() -> None:
+    herd = GradedHerd([GradedServer("Ann", "127.0.0.1", 1)])
+    graph = {one.id: one.explained_by for section in judging.SECTIONS for one in section.checks(herd)}
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError
+    assert set().union(*graph.values()) <= graph.keys()
