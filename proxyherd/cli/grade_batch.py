@@ -5,18 +5,23 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import shutil
 import signal
+import site
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+import msgspec
 
 from proxyherd import __version__
-from proxyherd.cli.common import Failure, Misconfigured, load_herd
-from proxyherd.grading import batch, sandbox, submissions, table
+from proxyherd.cli.common import Failure, Misconfigured, default_gazetteer, load_herd
+from proxyherd.cli.places_sim import check_gazetteer
+from proxyherd.grading import batch, google, sandbox, submissions, table
 from proxyherd.grading.batch import Plan, Record
 from proxyherd.grading.sandbox import Bounds, Layout
 
@@ -107,7 +112,7 @@ def grade_class(ctx: click.Context, options: dict[str, Any]) -> None:
             f"there can be no sandbox here: {problem}; it needs bubblewrap (apt install bubblewrap) and leave to make "
             f"namespaces; --unsandboxed does without, but {UNSANDBOXED}"
         )
-    words, stamp = _words(ctx)
+    words, stamp = _words(ctx, options["env"])
     plan = Plan(
         words,
         options["start"],
@@ -120,7 +125,8 @@ def grade_class(ctx: click.Context, options: dict[str, Any]) -> None:
         shown=shown,
         environ=options["env"],
     )
-    records = _judged(plan, found, options["jobs"] if has_sandbox else 1)
+    with _with_google(plan) as plan:
+        records = _judged(plan, found, options["jobs"] if has_sandbox else 1)
     _write(records, plan, folder)
     _say(records, output)
     if not all(one.report and one.report["points"] == one.report["possible"] for one in records):
@@ -153,10 +159,54 @@ def _problem(bounds: Bounds, shown: Sequence[Path]) -> str:
         return sandbox.problem(layout, bounds)
 
 
-def _words(ctx: click.Context) -> tuple[list[str], str]:
+@contextmanager
+def _with_google(plan: Plan) -> Iterator[Plan]:
+    """Lend the plan with a stand-in for Google in each sandbox, if that can be."""
+    gazetteer = default_gazetteer().resolve()
+    if not plan.has_sandbox or not gazetteer.exists():
+        if plan.has_sandbox:
+            click.echo(
+                f"Google's URLs lead nowhere: there is no {gazetteer}; proxyherd gazetteer build makes it",
+                err=True,
+            )
+        yield plan
+        return
+    check_gazetteer(gazetteer)
+    folder = plan.output / ".google"
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        made = google.make_google(folder)
+        yield msgspec.structs.replace(
+            plan,
+            places=_places(made, gazetteer),
+            over=made.over(_bundles()),
+            shown=[*plan.shown, made.authority],
+            environ={**made.environ, **plan.environ},
+        )
+    except google.OpensslError as error:
+        raise Misconfigured(str(error)) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _places(made: google.FakeGoogle, gazetteer: Path) -> list[str]:
+    return [
+        *(sys.executable, "-m", "proxyherd", "places-sim", "--quiet", "--address", google.ADDRESS),
+        *("--tls-certificate", str(made.certificate), "--tls-key", str(made.key)),
+        *("--gazetteer", str(gazetteer)),
+    ]
+
+
+def _bundles() -> list[Path]:
+    """Return the trusted certificates that libraries of Python bring."""
+    folders = [*site.getsitepackages(), "/usr/lib/python3/dist-packages"]
+    return [Path(folder) / "certifi/cacert.pem" for folder in folders]
+
+
+def _words(ctx: click.Context, environ: Mapping[str, str]) -> tuple[list[str], str]:
     """Return the words of each grading, and a digest of the files that they name. Paths are made absolute."""
     given, _, _ = ctx.command.make_parser(ctx).parse_args(list(ctx.meta[_WORDS]))
-    words, digest = ["grade"], hashlib.sha256(__version__.encode())
+    words, digest = ["grade"], hashlib.sha256(f"{__version__} {sorted(environ.items())}".encode())
     files = []
     for parameter in ctx.command.params:
         name = str(parameter.name)

@@ -7,6 +7,7 @@ import errno
 import os
 import re
 import signal
+import ssl
 import sys
 import time
 from collections.abc import Callable
@@ -95,6 +96,13 @@ def _percent(name: str, what: str) -> Callable[[Any], Any]:
     metavar="FILE",
     help="The offline places.  [default: $PROXYHERD_GAZETTEER, else var/gazetteer.dat]",
 )
+@click.option(
+    "--tls-certificate",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Serve HTTPS with this certificate (PEM, with its chain).  [default: HTTP]",
+)
+@click.option("--tls-key", type=click.Path(path_type=Path), metavar="FILE", help="Its key (PEM).")
 @click.option("--quiet", is_flag=True, help="Print the URL only, no line for each request.")
 def places_sim(
     *,
@@ -102,6 +110,8 @@ def places_sim(
     key_file: Path | None,
     seed: int | None,
     gazetteer: Path | None,
+    tls_certificate: Path | None,
+    tls_key: Path | None,
     quiet: bool,
     **wanted: Any,
 ) -> None:
@@ -115,16 +125,34 @@ def places_sim(
     key = _key(key_file)
 
     faults = _faults(wanted)
+    tls = _tls(tls_certificate, tls_key)
     file = gazetteer or default_gazetteer()
-    _check_gazetteer(file)
+    check_gazetteer(file)
     raise_descriptor_limit()
     simulator = Simulator(
         Gazetteer(file), key=key, faults=faults, seed=seed, on_served=None if quiet else _Printer()
     )
-    _run(simulator, address)
+    _run(simulator, address, tls)
 
 
-def _check_gazetteer(file: Path) -> None:
+def _tls(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
+    if (certificate is None) != (key is None):
+        raise click.UsageError("--tls-certificate and --tls-key go together")
+    if certificate is None or key is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(certificate, key)
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise Misconfigured(
+            f"{certificate}, {key}: no certificate with its key can be read: {why}"
+        ) from error
+    return context
+
+
+def check_gazetteer(file: Path) -> None:
+    """Raise Misconfigured if this is no current gazetteer."""
     try:
         File(file)
     except (OutdatedError, DamagedError) as error:
@@ -142,14 +170,14 @@ def _faults(wanted: dict[str, Any]) -> Faults:
         raise click.UsageError(f"{error}; let them add up to 100 percent at most") from error
 
 
-def _run(simulator: Simulator, address: tuple[str, int]) -> None:
+def _run(simulator: Simulator, address: tuple[str, int], tls: ssl.SSLContext | None) -> None:
     async def serve() -> None:
         loop = asyncio.get_running_loop()
         told = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, told.set)
         try:
-            _say(await _start(simulator, address))
+            _say(await _start(simulator, address, tls))
             await told.wait()
         finally:
             await simulator.close()
@@ -158,10 +186,10 @@ def _run(simulator: Simulator, address: tuple[str, int]) -> None:
         runner.run(serve())
 
 
-async def _start(simulator: Simulator, address: tuple[str, int]) -> str:
+async def _start(simulator: Simulator, address: tuple[str, int], tls: ssl.SSLContext | None) -> str:
     host, port = address
     try:
-        return await simulator.start(host, port)
+        return await simulator.start(host, port, tls)
     except OSError as error:
         remedy = "name another with --address"
         if error.errno == errno.EADDRINUSE:

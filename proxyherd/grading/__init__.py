@@ -23,6 +23,7 @@ fault is marked once.
     submissions  those of a class: folders and archives
     sandbox   the command lines around a submission                                            pure
     cgroups   limits for all processes of a submission together
+    google    names and a certificate for a stand-in for Google in sandboxes
     inside    what runs first in a sandbox
     batch     grades a class, each submission in its sandbox
     table     the results of a class as CSV and HTML                                           pure

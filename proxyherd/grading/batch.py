@@ -138,7 +138,8 @@ async def _record(plan: Plan, submission: Submission, slot: int) -> Record:
         content = await asyncio.to_thread(submissions.digest, submission)
     except submissions.SubmissionError as error:
         return Record(submission.name, "", visible(str(error)), 0, 0.0, None)
-    parts = [content, plan.stamp, plan.start, *plan.grader, repr(plan.bounds), repr(plan.has_sandbox)]
+    parts = [content, plan.stamp, plan.start, *plan.grader, repr(plan.bounds)]
+    parts += [repr(plan.has_sandbox), repr(bool(plan.places))]
     key = hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
     if (kept := _kept(folder / RECORD)) is not None and kept.key == key:
         return kept
@@ -274,6 +275,8 @@ def _layout(plan: Plan, slot: int) -> Iterator[Layout]:
     try:
         layout.files.mkdir()
         layout.output.mkdir()
+        if user is not None:
+            layout = msgspec.structs.replace(layout, over={**plan.over, "/etc/passwd": _passwd(stage, user)})
         yield msgspec.structs.replace(layout, doors=group.doors) if group else layout
     finally:
         shutil.rmtree(stage, ignore_errors=True)
@@ -282,6 +285,15 @@ def _layout(plan: Plan, slot: int) -> Iterator[Layout]:
 
 
 _GROUP: Final = "proxyherd-grade-"
+
+
+def _passwd(stage: Path, user: int) -> Path:
+    """Write the list of users with that of the submission, whom programs may look up."""
+    file = stage / "passwd"
+    line = f"submission:x:{user}:{user}::{sandbox.SUBMISSION}:/bin/sh\n"
+    file.write_bytes(Path("/etc/passwd").read_bytes() + line.encode())
+    file.chmod(0o644)
+    return file
 
 
 def _sweep(output: Path) -> None:

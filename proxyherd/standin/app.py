@@ -14,6 +14,7 @@ import enum
 import logging
 import math
 import random
+import ssl
 from collections import Counter
 from collections.abc import Callable
 from decimal import Decimal
@@ -205,18 +206,19 @@ class Simulator:
         self._answers: LRUCache[tuple[str, Search], SimulatedReply] = LRUCache(cache_bytes, _size)
         self._runner: web.ServerRunner | None = None
 
-    async def start(self, host: str, port: int) -> str:
+    async def start(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> str:
         """Listen, at a free port if `port` is 0; return the URL before the paths. Raises OSError."""
         server = web.Server(self._handle, handler_cancellation=True, access_log=None, logger=_DEAF)
         self._runner = web.ServerRunner(server, shutdown_timeout=_GRACE_SECONDS)
         await self._runner.setup()
         try:
-            await web.TCPSite(self._runner, host, port, backlog=BACKLOG).start()
+            await web.TCPSite(self._runner, host, port, backlog=BACKLOG, ssl_context=tls).start()
         except OSError:
             await self._runner.cleanup()
             raise
         port = self._runner.addresses[0][1]
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        scheme = "https" if tls else "http"
+        return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
     async def close(self) -> None:
         """Close every connection at once, answered or not, and release the gazetteer."""

@@ -22,6 +22,7 @@ import a_class
 import psutil
 import pytest
 from debian import needs
+from gazetteer_file import gazetteer_file
 from herd_process import wait_until
 
 from proxyherd.grading import sandbox
@@ -32,7 +33,7 @@ ADDRESSES = [f"{name}=127.0.0.1:{port}" for name, port in a_class.PORTS.items()]
 FULL, LESS = 28, 24
 """Points for times and differences: all, and with one fault."""
 
-pytestmark = needs("bwrap", "setpriv", "prlimit", root=True)
+pytestmark = needs("bwrap", "setpriv", "prlimit", "openssl", "curl", "node", root=True)
 
 
 class Class:
@@ -160,6 +161,59 @@ def test_a_run_that_is_killed_leaves_nothing_and_goes_on_where_it_was(tmp_path: 
     assert made.gradings().keys() == {"a", "b", "c", "d"}
     assert left() == []
     assert not list(made.output.glob(".*"))
+
+
+OLD = (
+    "https://maps.googleapis.com/maps/api/place/nearbysearch/json?location=34.07,-118.44&radius=9000&key=mine"
+)
+NEW = "https://places.googleapis.com/v1/places:searchNearby"
+WITH_AIOHTTP = f"""
+import aiohttp, asyncio
+
+async def ask():
+    async with aiohttp.ClientSession() as session, session.get({OLD!r}) as answer:
+        print(await answer.text())
+
+asyncio.run(ask())
+"""
+BY_LIBRARY = {
+    "urllib": ["python3", "-c", f"import urllib.request as r; print(r.urlopen({OLD!r}).read().decode())"],
+    "aiohttp": [sys.executable, "-c", WITH_AIOHTTP],
+    "curl": ["curl", "-sS", OLD],
+    "node": ["node", "-e", f"fetch({OLD!r}).then((answer) => answer.text()).then(console.log)"],
+    "new": [
+        *(
+            "curl",
+            "-sS",
+            NEW,
+            "-H",
+            "X-Goog-Api-Key: mine",
+            "-H",
+            "X-Goog-FieldMask: places.displayName",
+            "--json",
+        ),
+        '{"locationRestriction": {"circle": {"center": {"latitude": 34.07, "longitude": -118.44}, "radius": 9000}}}',
+    ],
+}
+
+
+def test_herds_with_googles_urls_in_them_reach_a_stand_in(tmp_path: Path) -> None:
+    """By each library that docs/grading.md names, but requests."""
+    made = Class(tmp_path)
+    for name, words in BY_LIBRARY.items():
+        asks = f"import subprocess\nfound = subprocess.run({words!r}, capture_output=True, text=True)\n"
+        refuses = "if 'Beverly Hills' not in found.stdout: sys.exit(f'NO {found}'[-200:])\n"
+        a_class.make(made.submissions / name, a_class.Kind(asks + refuses))
+    done = subprocess.run(
+        made.words,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env={**os.environ, "PROXYHERD_GAZETTEER": str(gazetteer_file())},
+    )
+    assert {name: row["problem"] for name, row in made.rows().items()} == dict.fromkeys(BY_LIBRARY, ""), done
+    assert not (made.output / ".google").exists()
 
 
 def test_without_a_sandbox_it_says_what_is_not_bounded_and_kills_what_it_started(tmp_path: Path) -> None:
