@@ -31,9 +31,9 @@ METHOD_BYTES: Final = 32
 # ISO 6709 decimal degrees. The bounds are part of the pattern, so they are exact: after 90 and 180 there may be only
 # zeros. Possessive quantifiers prevent backtracking on hostile lines. None follows a group, because there Python
 # before 3.11.5 matches wrongly (python/cpython issue 106052).
-_LATITUDE: Final = rb"[+-](?:90(?:\.0++)?|(?:[0-8][0-9]|[0-9])(?:\.[0-9]++)?)"
-_LONGITUDE: Final = rb"[+-](?:180(?:\.0++)?|(?:1[0-7][0-9]|0[0-9][0-9]|[0-9]{1,2}+)(?:\.[0-9]++)?)"
-_LOCATION: Final = _LATITUDE + _LONGITUDE
+LATITUDE: Final = rb"[+-](?:90(?:\.0++)?|(?:[0-8][0-9]|[0-9])(?:\.[0-9]++)?)"
+LONGITUDE: Final = rb"[+-](?:180(?:\.0++)?|(?:1[0-7][0-9]|0[0-9][0-9]|[0-9]{1,2}+)(?:\.[0-9]++)?)"
+_LOCATION: Final = LATITUDE + LONGITUDE
 _TIME: Final = rb"([0-9]{1,12}+)(?:\.([0-9]{1,9}+))?"
 _NAME: Final = rb"[A-Za-z][A-Za-z0-9_-]{0,62}+"
 
@@ -48,7 +48,7 @@ _at = re.compile(
 _http_request = re.compile(
     rb"\s*+[!#$%%&'*+.^_`|~0-9A-Za-z-]{1,%d}+\s++\S++\s++HTTP/1\.[0-9]\s*+" % METHOD_BYTES
 ).fullmatch
-_split_location = re.compile(rb"(" + _LATITUDE + rb")(" + _LONGITUDE + rb")").fullmatch
+_split_location = re.compile(rb"(" + LATITUDE + rb")(" + LONGITUDE + rb")").fullmatch
 _known_word = re.compile(rb"\s*+(IAMAT|WHATSAT|AT)(?:\s|\Z)").match
 
 _MOST_DIGITS: Final = 20

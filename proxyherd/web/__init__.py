@@ -1,0 +1,11 @@
+"""What the web port understands and answers: requests become lines, replies become answers.
+
+No I/O, no clock and no HTTP library: those who serve the port (`server/clients/`) pass in what has arrived.
+
+- `problems`: what is wrong with a request
+- `documents`: reads JSON, whose numbers keep their digits
+- `ids`: the names of clients in paths and JSON, and their IDs in the table
+- `locations`, `times`: the fields of a report
+- `lines`: writes the lines
+- `reports`: one report, and batches of them
+"""

@@ -1,0 +1,89 @@
+r"""The names of clients: what is a string in JSON, and percent-encoded in a path, is an ID in the table.
+
+An ID is any run of bytes without white space. A name is any text. Each ID has one name, and two IDs never share one:
+
+    name            ID
+    my phone        my%20phone        white space is percent-encoded, so that the ID is one word of a line
+    my%20phone      my%2520phone      what looks like it gets one more 25,
+    my%2520phone    my%252520phone    however many it has
+    100%25          100%25            nothing else changes
+    %FF             the byte 0xFF     a byte that is not UTF-8 has no other place in text
+    %25FF           %FF               likewise with one more 25, in the other direction
+
+A path has the name percent-encoded, as `encodeURIComponent` of JavaScript writes it. It may also have the bytes of an
+ID that are not UTF-8.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+from proxyherd.web.problems import CLIENT, Problem
+
+_SPACE: Final = rb"09|0[A-D]|20"
+_HIGH: Final = rb"[89A-F][0-9A-F]"
+_special = re.compile(rb"[%\t-\r ]").search
+_in_name = re.compile(rb"[\t-\r ]|%((?:25)*)(?:(" + _SPACE + rb")|(" + _HIGH + rb"))").sub
+_in_id = re.compile(rb"%((?:25)*)(?:(" + _SPACE + rb")|" + _HIGH + rb")").sub
+_not_utf8 = re.compile("[\udc80-\udcff]").sub
+_no_percent_encoding = re.compile(rb"%(?![0-9A-Fa-f]{2})").search
+
+
+def id_of(name: str) -> bytes:
+    """Return the ID of the client with this name. Raises Problem if no ID has this name."""
+    if not name:
+        raise Problem(CLIENT, "A name has at least one character.", "client")
+    try:
+        text = name.encode()
+    except UnicodeEncodeError:
+        raise Problem(CLIENT, "A name cannot have half of a surrogate pair.", "client") from None
+    if _special(text) is None:
+        return text
+    client = _in_name(_to_id, text)
+    if name_of(client) != name:
+        raise Problem(CLIENT, "Percent-encoded UTF-8 is no name; write its characters.", "client")
+    return client
+
+
+def name_of(client: bytes) -> str:
+    """Return the name of the client with this ID."""
+    return text_of(_in_id(_to_name, client) if b"%" in client else client)
+
+
+def path_names(raw_path: str) -> list[str]:
+    """Return the decoded segments of a path as it was sent, such as `/v1/clients/my%20phone?limit=1`: `v1`, `clients`,
+    `my phone`. Raises Problem.
+    """
+    path, _, _ = raw_path.partition("?")
+    data = path.encode("utf-8", "surrogateescape")
+    if _no_percent_encoding(data):
+        raise Problem(CLIENT, "In a path, a percent sign stands before two hexadecimal digits.", "client")
+    return [text_of(unquote_to_bytes(segment)) for segment in data.split(b"/")[1:]]
+
+
+def _to_id(match: re.Match[bytes]) -> bytes:
+    twenty_fives, space, high = match.groups()
+    if twenty_fives is None:
+        return b"%%%02X" % ord(match[0])
+    if space is not None:
+        return b"%25" + match[0][1:]
+    return b"%" + match[0][3:] if twenty_fives else bytes.fromhex(high.decode())
+
+
+def _to_name(match: re.Match[bytes]) -> bytes:
+    twenty_fives, space = match.groups()
+    if space is None:
+        return b"%25" + match[0][1:]
+    return b"%" + match[0][3:] if twenty_fives else bytes.fromhex(space.decode())
+
+
+def text_of(data: bytes) -> str:
+    """Return UTF-8 as text; bytes that are not UTF-8 become percent-encoded. Different lines may become the same text."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return _not_utf8(
+            lambda match: f"%{ord(match[0]) - 0xDC00:02X}", data.decode("utf-8", "surrogateescape")
+        )

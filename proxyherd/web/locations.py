@@ -1,0 +1,36 @@
+"""Latitude and longitude: decimal degrees, as numbers or strings, become what a line has (ISO 6709).
+
+The digits stay as they were spelled, and get a sign: `34.06893` becomes `+34.06893`. Bounds are exact.
+"""
+
+from __future__ import annotations
+
+import re
+
+from proxyherd.core.messages import LATITUDE, LONGITUDE
+from proxyherd.web.problems import DEGREES, Problem
+
+_latitude = re.compile(LATITUDE).fullmatch
+_longitude = re.compile(LONGITUDE).fullmatch
+
+
+def latitude(degrees: bytes) -> bytes | None:
+    """Return a latitude as a line has it; None if it is not one. The sign may be missing."""
+    signed = degrees if degrees[:1] in (b"-", b"+") else b"+" + degrees
+    return signed if _latitude(signed) else None
+
+
+def longitude(degrees: bytes) -> bytes | None:
+    """Return a longitude as a line has it; None if it is not one. The sign may be missing."""
+    signed = degrees if degrees[:1] in (b"-", b"+") else b"+" + degrees
+    return signed if _longitude(signed) else None
+
+
+def location(lat: bytes, lon: bytes) -> bytes:
+    """Return a location as a line has it. Raises Problem, which names the field."""
+    north, east = latitude(lat), longitude(lon)
+    if north is None:
+        raise Problem(DEGREES, "Decimal degrees from -90 to 90, without an exponent, belong here.", "lat")
+    if east is None:
+        raise Problem(DEGREES, "Decimal degrees from -180 to 180, without an exponent, belong here.", "lon")
+    return north + east

@@ -1,0 +1,75 @@
+"""Problems: what is wrong with a request, as RFC 9457 spells it. The list is closed.
+
+A problem never repeats what the client has sent: it may be a secret, or a page's script. It names the field, and says
+what belongs there.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+CONTENT_TYPE: Final = "application/problem+json"
+
+
+class Kind(Struct, frozen=True):
+    """A kind of problem: its name, HTTP status and title. `retry_seconds`: when to try again; 0: the same request fails
+    again.
+    """
+
+    name: str
+    status: int
+    title: str
+    retry_seconds: int = 0
+
+    @property
+    def type(self) -> str:
+        """The URI that stands for this kind: a place on the page at `/v1/`, which lists all kinds."""
+        return f"/v1/#{self.name}"
+
+
+JSON: Final = Kind("json", 400, "This is not JSON")
+CLIENT: Final = Kind("client", 400, "This cannot be the name of a client")
+DEGREES: Final = Kind("degrees", 400, "This is not a latitude or a longitude")
+TIME: Final = Kind("time", 400, "This is not a time")
+QUERY: Final = Kind("query", 400, "A parameter is out of form or out of bounds")
+REQUEST: Final = Kind("request", 400, "This is not a request that is served here")
+ENCODING: Final = Kind("encoding", 400, "The body cannot be unpacked")
+HOST: Final = Kind("host", 403, "This Host is not served here")
+ORIGIN: Final = Kind("origin", 403, "Pages of this origin may not ask here")
+UNKNOWN: Final = Kind("unknown", 404, "There is nothing here")
+METHOD: Final = Kind("method", 405, "This method is not served here")
+SLOW: Final = Kind("slow", 408, "The request came too slowly")
+LARGE: Final = Kind("large", 413, "This is too large")
+MEDIA_TYPE: Final = Kind("media-type", 415, "A body of this type or encoding is not read here")
+MEANING: Final = Kind("meaning", 422, "This is JSON, but not what belongs here")
+FAULT: Final = Kind("fault", 500, "This server has failed")
+NOT_TAKEN: Final = Kind("not-taken", 503, "This server cannot do that now", retry_seconds=2)
+
+KINDS: Final = (
+    *(JSON, CLIENT, DEGREES, TIME, QUERY, REQUEST, ENCODING, HOST, ORIGIN, UNKNOWN, METHOD, SLOW, LARGE),
+    *(MEDIA_TYPE, MEANING, FAULT, NOT_TAKEN),
+)
+"""All kinds, in the order of their status."""
+
+
+class Problem(Exception):  # noqa: N818 - what RFC 9457 calls it
+    """What is wrong with a request. `detail`: what to change, in a sentence; `field`: where."""
+
+    def __init__(self, kind: Kind, detail: str, field: str = "") -> None:
+        super().__init__(detail)
+        self.kind = kind
+        self.detail = detail
+        self.field = field
+
+    def content(self) -> dict[str, object]:
+        """Return the problem object."""
+        kind = self.kind
+        content: dict[str, object] = {"type": kind.type, "title": kind.title, "status": kind.status}
+        return content | {"detail": self.detail} | ({"field": self.field} if self.field else {})
+
+    def document(self) -> bytes:
+        """Return the problem object as JSON, of type `CONTENT_TYPE`."""
+        return msgspec.json.encode(self.content())

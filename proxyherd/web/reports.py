@@ -1,0 +1,94 @@
+"""Reports in JSON: one of `PUT /v1/clients/{id}`, or many of `POST /v1/reports`, and what is answered to them.
+
+Requests become lines, and replies become answers; between the two is a turn. In a batch, what is wrong with one report
+does not spoil the others: its answer is a problem.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import msgspec
+from msgspec import Raw
+
+from proxyherd.core.reply import Reply
+from proxyherd.web import times
+from proxyherd.web.documents import DocumentReader, ObjectReader, number_text, string_text
+from proxyherd.web.ids import id_of, text_of
+from proxyherd.web.lines import LineWriter
+from proxyherd.web.locations import location
+from proxyherd.web.problems import LARGE, NOT_TAKEN, TIME, Problem
+
+MOST_REPORTS: Final = 1_000
+"""Reports in a batch: what a phone has after hours without a network, and 5 ms of a server's time."""
+
+_POSITION: Final = ObjectReader(("lat", "lon"), ("time",))
+_REPORT: Final = ObjectReader(("client", "lat", "lon"), ("time",))
+_BATCH: Final = DocumentReader(list[Raw], "An array of reports belongs here.")
+
+
+def report_line(client: bytes, lat: bytes, lon: bytes, time: bytes, clock: int, writer: LineWriter) -> bytes:
+    """Return the line of a report, whose `lat`, `lon` and `time` are JSON. An empty `time` is the `clock`, in nanoseconds
+    of POSIX time. Raises Problem.
+    """
+    where = location(number_text(lat, "lat"), number_text(lon, "lon"))
+    when = times.posix_or_rfc3339(number_text(time, "time")) if time else times.spelled_time(clock)
+    if when is None:
+        text = "POSIX seconds with at most nine decimals, or a date and time of RFC 3339, belong here."
+        raise Problem(TIME, text, "time")
+    return writer.report(client, where, when)
+
+
+def read_position(client: bytes, body: bytes, clock: int, writer: LineWriter) -> bytes:
+    """Return the line for the body of `PUT /v1/clients/{id}`. Raises Problem."""
+    lat, lon, time = _POSITION.read_object(body)
+    return report_line(client, lat, lon, time, clock, writer)
+
+
+def read_batch(body: bytes, clock: int, writer: LineWriter, *, ndjson: bool) -> list[bytes | Problem]:
+    """Return the line of each report of a batch, or what is wrong with it. `ndjson`: each line of the body is a report.
+    Raises Problem if the body is no batch.
+    """
+    reports = [line for line in body.split(b"\n") if line.strip()] if ndjson else _BATCH.read_document(body)
+    if len(reports) > MOST_REPORTS:
+        raise Problem(LARGE, f"A batch has at most {MOST_REPORTS:,} reports.")
+    return [_read_report(bytes(report), clock, writer) for report in reports]
+
+
+def _read_report(report: bytes, clock: int, writer: LineWriter) -> bytes | Problem:
+    try:
+        client, lat, lon, time = _REPORT.read_object(report)
+        return report_line(id_of(string_text(client, "client")), lat, lon, time, clock, writer)
+    except Problem as problem:
+        return problem
+
+
+def report_answer(reply: Reply) -> bytes:
+    """Return the answer to one report, as JSON. Raises Problem if it was neither stored nor stale."""
+    at = _at(reply)
+    _, server, difference, _ = at.split(" ", 3)
+    return msgspec.json.encode(
+        {"outcome": reply.outcome, "at": at, "server": server, "difference": difference}
+    )
+
+
+def batch_answer(batch: Sequence[bytes | Problem], replies: Iterable[Reply]) -> bytes:
+    """Return the answer to a batch, as JSON; `replies` are those to its lines, in order."""
+    to_lines = iter(replies)
+    answers = [one.document() if isinstance(one, Problem) else _short_answer(next(to_lines)) for one in batch]
+    return b"[%b]" % b",\n".join(answers)
+
+
+def _short_answer(reply: Reply) -> bytes:
+    try:
+        return msgspec.json.encode({"outcome": reply.outcome, "at": _at(reply)})
+    except Problem as problem:
+        return problem.document()
+
+
+def _at(reply: Reply) -> str:
+    """Return the AT line of a report that was stored or is stale. Raises Problem."""
+    if reply.outcome not in ("stored", "stale") or reply.answer is None:
+        raise Problem(NOT_TAKEN, "The server cannot keep reports now, or has no room for another client.")
+    return text_of(reply.answer)

@@ -1,0 +1,147 @@
+"""Reports in JSON are stored and answered as over TCP."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+
+from proxyherd.config.schema import Limits
+from proxyherd.core.messages import Report
+from proxyherd.core.reply import Reply
+from proxyherd.core.rules import Rules
+from proxyherd.web.lines import LineWriter
+from proxyherd.web.problems import CLIENT, DEGREES, JSON, LARGE, MEANING, NOT_TAKEN, TIME, Kind, Problem
+from proxyherd.web.reports import MOST_REPORTS, batch_answer, read_batch, read_position, report_answer
+
+CLOCK = 1_621_464_828_223_371_889
+WRITER = LineWriter(Limits().max_line_bytes)
+
+
+def position(body: str | bytes) -> bytes:
+    return read_position(b"kiwi", body if isinstance(body, bytes) else body.encode(), CLOCK, WRITER)
+
+
+def problem_of(call: Callable[[], object]) -> tuple[Kind, str]:
+    with pytest.raises(Problem) as raised:
+        call()
+    return raised.value.kind, raised.value.field
+
+
+@pytest.mark.parametrize(
+    ("body", "operands"),
+    [
+        (
+            '{"lat":34.068930,"lon":-118.445127,"time":1621464827.959498503}',
+            "+34.068930-118.445127 1621464827.959498503",
+        ),
+        ('{"lat":"34.0689300000000000001","lon":"-0","time":"5"}', "+34.0689300000000000001-0 5"),
+        ('{"lon":1,"lat":2,"time":"2025-06-15T13:45:12.862Z"}', "+2+1 1749995112.862"),
+        ('{"lat":2,"lon":1}', "+2+1 1621464828.223371889"),
+        ('\ufeff{"lat":2,"lon":1,"time":0}', "+2+1 0"),
+    ],
+)
+def test_a_position_becomes_a_line_with_the_same_digits(body: str, operands: str) -> None:
+    assert position(body) == f"IAMAT kiwi {operands}".encode()
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "field"),
+    [
+        *(("", JSON, ""), ('{"lat":NaN,"lon":1}', JSON, ""), ('{"lat":1,"lon":1,"lat":2}', JSON, "")),
+        *(('{"lat":1e3,"lon":1}', DEGREES, "lat"), ('{"lat":1,"lon":180.1}', DEGREES, "lon")),
+        *(('{"lat":"","lon":1}', DEGREES, "lat"), ('{"lat":1,"lon":"1\\n"}', DEGREES, "lon")),
+        *(('{"lat":null,"lon":1}', MEANING, "lat"), ('{"lat":1,"lon":[1]}', MEANING, "lon")),
+        *(('{"lat":1,"lon":1,"time":null}', MEANING, "time"), ('{"lat":1,"lon":1,"time":1e9}', TIME, "time")),
+        *(('{"lat":1,"lon":1,"time":-1}', TIME, "time"), ('{"lat":1,"lon":1,"time":""}', TIME, "time")),
+        *(
+            ("[]", MEANING, ""),
+            ('{"lat":1,"lon":1,"client":"a"}', MEANING, ""),
+            ('{"lat":1}', MEANING, "lon"),
+        ),
+        ('{"lat":1.%s,"lon":1}' % ("0" * 9_000), CLIENT, "client"),
+    ],
+)
+def test_a_body_that_is_no_position_is_a_problem(body: str, kind: Kind, field: str) -> None:
+    assert problem_of(lambda: position(body)) == (kind, field)
+
+
+BATCH: dict[str, Kind | str] = {
+    '{"client":"my phone","lat":1,"lon":2,"time":3}': "IAMAT my%20phone +1+2 3",
+    '{"client":"","lat":1,"lon":2}': CLIENT,
+    '{"client":7,"lat":1,"lon":2}': MEANING,
+    '{"lat":1,"lon":2}': MEANING,
+    "17": MEANING,
+    "null": MEANING,
+    '{"client":"a","lat":91,"lon":2}': DEGREES,
+    '{"client":"a","lat":1,"lon":2,"client":"b"}': JSON,
+    '{"client":"a:b","lat":1,"lon":2}': "IAMAT a:b +1+2 1621464828.223371889",
+    '{"client":"\\ud83e\\udd5d","lat":"1","lon":"2","time":"3.5"}': "IAMAT \U0001f95d +1+2 3.5",
+}
+
+
+@pytest.mark.parametrize("ndjson", [True, False])
+def test_a_bad_report_does_not_spoil_the_others(ndjson: bool) -> None:
+    body = "\n".join([*BATCH, ""]) if ndjson else "[" + ",".join(BATCH) + "]"
+    batch = read_batch(body.encode(), CLOCK, WRITER, ndjson=ndjson)
+    assert [one.kind if isinstance(one, Problem) else one.decode() for one in batch] == [*BATCH.values()]
+    replies = [
+        Reply("iamat", "stored", b"AT 1"),
+        Reply("iamat", "refused", b"? x"),
+        Reply("iamat", "stale", b"AT 3"),
+    ]
+    answers = json.loads(batch_answer(batch, replies))
+    assert answers[0] == {"outcome": "stored", "at": "AT 1"}
+    assert answers[8]["type"] == NOT_TAKEN.type
+    assert answers[9] == {"outcome": "stale", "at": "AT 3"}
+    assert [answer["type"] for answer in answers[1:8]] == [
+        kind.type for kind in BATCH.values() if isinstance(kind, Kind)
+    ]
+
+
+def test_a_line_of_ndjson_that_is_no_json_is_a_problem_of_its_own() -> None:
+    body = b'\xef\xbb\xbf{"client":"a","lat":1,"lon":2}\r\n\r\n \n{"client"\n{"client":"b","lat":1,"lon":2}'
+    batch = read_batch(body, 0, WRITER, ndjson=True)
+    assert [isinstance(one, Problem) for one in batch] == [False, True, False]
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"7", b"[", b'[{"client":"a"},', b"[]]"])
+def test_what_is_no_batch_is_a_problem(body: bytes) -> None:
+    assert problem_of(lambda: read_batch(body, 0, WRITER, ndjson=False))[0] in (JSON, MEANING)
+
+
+@pytest.mark.parametrize("ndjson", [True, False])
+def test_a_batch_has_at_most_a_thousand_reports(ndjson: bool) -> None:
+    def body(count: int) -> bytes:
+        one = b'{"client":"a","lat":1,"lon":2,"time":3}'
+        return b"\n".join([one] * count) if ndjson else b"[%b]" % b",".join([one] * count)
+
+    assert read_batch(body(MOST_REPORTS), 0, WRITER, ndjson=ndjson) == [b"IAMAT a +1+2 3"] * 1_000
+    assert problem_of(lambda: read_batch(body(MOST_REPORTS + 1), 0, WRITER, ndjson=ndjson)) == (LARGE, "")
+
+
+def test_an_empty_batch_is_answered() -> None:
+    for body, ndjson in ((b" [ ] ", False), (b"", True), (b"\n\n", True)):
+        batch = read_batch(body, 0, WRITER, ndjson=ndjson)
+        assert batch_answer(batch, []) == b"[]"
+
+
+@pytest.mark.parametrize("client", [b"my%20phone", b"\xff", b'"\\\x00\x1f', "\U0001f95d".encode()])
+@pytest.mark.parametrize("outcome", ["stored", "stale"])
+def test_an_answer_is_the_line_that_tcp_has_for_it(client: bytes, outcome: str) -> None:
+    (report,), _ = Rules("Clark", Limits()).judge(
+        [WRITER.report(client, b"+1+2", b"1621464827.959498503")], CLOCK
+    )
+    assert isinstance(report, Report)
+    answer = json.loads(report_answer(Reply("iamat", outcome, report.line)))
+    shown = report.line.replace(b"\xff", b"%FF").decode()
+    assert answer == {"outcome": outcome, "at": shown, "server": "Clark", "difference": "+0.263873386"}
+
+
+@pytest.mark.parametrize("outcome", ["refused", "unanswered", "left", "invalid"])
+def test_a_report_that_is_not_taken_is_a_problem_that_a_retry_may_cure(outcome: str) -> None:
+    for answer in (None, b"", b"? IAMAT"):
+        reply = Reply("iamat", outcome, answer)
+        assert problem_of(partial(report_answer, reply)) == (NOT_TAKEN, "")
