@@ -86,10 +86,10 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def inode_and_size(path: Path) -> tuple[int, int]:
+def inode_and_size(path: Path | str) -> tuple[int, int]:
     """Return the inode number of a file and its size in bytes; both 0 if there is no such file."""
     try:
-        found = path.stat()
+        found = os.stat(path)  # noqa: PTH116 - costs less than Path's, and is asked for each second
     except OSError:
         return 0, 0
     return found.st_ino, found.st_size

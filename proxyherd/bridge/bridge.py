@@ -23,7 +23,7 @@ from proxyherd.bridge.passes import Passes, Unfit
 from proxyherd.config import secrets as secret
 from proxyherd.config.herd_file import ConfigError, Herd, Server
 from proxyherd.core.messages import At
-from proxyherd.core.node import TICKS
+from proxyherd.core.ticks import seconds_to_moment, step
 from proxyherd.engines.redis import layout
 from proxyherd.engines.redis.opening import Opener
 from proxyherd.net import tls
@@ -201,7 +201,8 @@ class _Bridge:
         self._stop.set()
 
     def _tick(self) -> None:
-        self._ticker = self._loop.call_later(self._herd.timing.heartbeat_seconds / TICKS, self._tick)
+        seconds = seconds_to_moment(self._loop.time(), step(self._herd.timing.heartbeat_seconds))
+        self._ticker = self._loop.call_later(seconds, self._tick)
         self._member.tick()
         if not self.trouble:
             self._well = self._loop.time()

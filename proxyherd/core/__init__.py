@@ -23,4 +23,5 @@ What servers tell one another:
 - `notes`: what has happened that is worth a line in the log
 
 - `sizes`: how much is done at once
+- `ticks`: when time passes
 """

@@ -52,6 +52,9 @@ from proxyherd.core.table import Table
 VERSIONS: Final = (b"1",)
 """Versions of the peer protocol that this program supports, the best first."""
 
+BEAT: Final = b"BEAT\n"
+"""A heartbeat."""
+
 NONCE_BYTES: Final = 32
 SILENT_HEARTBEATS: Final = 3
 _HANDSHAKE_LINE_BYTES: Final = 512
@@ -132,6 +135,10 @@ class Link:
         self._heard = now
         if self.state is not State.CLOSED:
             self._framer.receive(data)
+
+    def silent_since(self, then: float) -> None:
+        """Note when the last bytes arrived, if they were accepted later."""
+        self._heard = min(self._heard, then)
 
     def receive_repeats(self, data: bytes, table: Table, now: float) -> list[bytes] | None:
         """Accept bytes that arrived, if they are few, and only heartbeats and updates that the table already holds. They
@@ -229,7 +236,7 @@ class Link:
             if now - self._heard > silence:
                 self.close(f"silent for {silence:g} s")
             elif now - self._spoke >= terms.heartbeat - ahead:
-                self._say(b"BEAT")
+                self._out.append(BEAT)
         elif self.state is not State.CLOSED and now - self.opened > terms.handshake:
             self.close(f"handshake not done within {terms.handshake:g} s; was {self.state.value}")
 

@@ -18,7 +18,7 @@ and sends what the links have to send. Events for the log and the metrics wait i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from msgspec import Struct
 
@@ -53,25 +53,11 @@ from proxyherd.core.reply import Reply
 from proxyherd.core.rules import Judged, Rules, find, not_stored
 from proxyherd.core.sizes import SIZES, Sizes
 from proxyherd.core.table import Room, Table
+from proxyherd.core.ticks import TICKS
 from proxyherd.core.walks import Neighbour, Walks
-
-TICKS = 4
-"""Ticks in a heartbeat, at most."""
-
-_LONGEST_TICK: Final = 1.0
-"""Seconds between two ticks, at most. A shorter heartbeat is a lower limit. With a heartbeat of more than 4 s, the limit
-is a quarter of it."""
-
 
 LinkErrorHandler: TypeAlias = Callable[[Link, Exception], None]
 """Called with a link, and the exception that work for this neighbour has raised."""
-
-
-def seconds_to_tick(due: float, heartbeat: float) -> float:
-    """Return the seconds until the next tick, if something is due in `due` seconds."""
-    least = heartbeat / TICKS
-    # A millisecond more, because clocks may be rounded.
-    return min(max(due + 0.001, least), max(min(heartbeat, _LONGEST_TICK), least))
 
 
 def _raise(_: Link, error: Exception) -> None:

@@ -4,6 +4,7 @@
 - `dialling`: one after another of several addresses
 - `http`: a GET and its answer, for admin ports
 - `listening`: accepts connections, no more than allowed
+- `low_water`: lets an idle connection wake the process less often
 - `resolving`: looks names up without waiting for silent name servers
 - `tls`: certificates, and what they must prove
 """

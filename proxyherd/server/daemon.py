@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import gc
 import importlib
+import math
 import os
 import signal
 import sys
@@ -26,8 +27,8 @@ from proxyherd.config import secrets as secret
 from proxyherd.config.herd_file import ConfigError, Herd, Server
 from proxyherd.config.schema import Limits
 from proxyherd.core.engine import Client, Engine
-from proxyherd.core.node import TICKS, seconds_to_tick
 from proxyherd.core.table import Table
+from proxyherd.core.ticks import seconds_to_tick
 from proxyherd.core.turn import Turn
 from proxyherd.engines.herd.backend import HerdBackend
 from proxyherd.net import tls
@@ -271,12 +272,9 @@ class _Daemon:
     # While it serves. ----------------------------------------------------------------------------------------
 
     def _tick(self) -> None:
-        """Let time pass, a few times per heartbeat, or less often if nothing is due: for links, readiness, the watchdog,
-        and the lag of the event loop.
-        """
+        """Let time pass, up to four times a heartbeat: for links, readiness, the watchdog, and the lag of the event loop."""
         self._observer.loop.lag.observe(max(0.0, time.monotonic() - self._expected))
-        heartbeat = self._herd.timing.heartbeat_seconds
-        seconds = heartbeat / TICKS
+        due = -math.inf
         try:
             started = self._backend.tick()
             self._observer.commands.tick()
@@ -284,8 +282,9 @@ class _Daemon:
                 self._notifier.tell("WATCHDOG=1")
             if not self._told_ready:
                 self._tell_ready(started=started)
-            seconds = seconds_to_tick(self._backend.tick_at - self._loop.time(), heartbeat)
+            due = self._backend.tick_at
         finally:
+            seconds = seconds_to_tick(self._loop.time(), due, self._herd.timing.heartbeat_seconds)
             self._expected = time.monotonic() + seconds
             self._ticker = self._loop.call_later(seconds, self._tick)
 

@@ -12,6 +12,7 @@ class JournalObserver:
     def __init__(self, events: Events, metrics: Metrics) -> None:
         self._events = events
         self._told = ""
+        self._state = (-1, -1, "")
         self._bytes = metrics.total(
             "proxyherd_journal_bytes_total", "Bytes appended to the journal, snapshots left out"
         )
@@ -27,6 +28,9 @@ class JournalObserver:
         """Note its state: all bytes written since the start, all failures, why it fails now (empty if it does not), and
         whether reports are taken nevertheless.
         """
+        if self._state == (state := (written, failures, failing)):
+            return
+        self._state = state
         if failing and failing != self._told:
             effect = "reports are taken without a promise" if takes_reports else "reports are refused"
             self._events.log.error("journal_failing", reason=failing, effect=effect)

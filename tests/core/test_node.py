@@ -15,11 +15,12 @@ from proxyherd.config.schema import Limits, Timing
 from proxyherd.core.framing import Overlong
 from proxyherd.core.link import NONCE_BYTES, Link, State, Terms
 from proxyherd.core.messages import Entry, Report, parse_at, parse_report
-from proxyherd.core.node import TICKS, Node, seconds_to_tick
+from proxyherd.core.node import Node
 from proxyherd.core.notes import FROM_THE_FUTURE, CaughtUp, Heard, LinkDown, LinkFailed, LinkUp, Skipped
 from proxyherd.core.reply import Reply
 from proxyherd.core.sizes import SIZES
 from proxyherd.core.table import Table
+from proxyherd.core.ticks import TICKS
 
 LEAVES = SIZES.leaves
 
@@ -351,29 +352,6 @@ def test_undoing_a_report_keeps_what_a_neighbour_sent_since() -> None:
 
 
 # Becoming ready. ----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("heartbeat", "due", "seconds"),
-    [
-        (0.5, float("-inf"), 0.125),
-        (0.5, 0.01, 0.125),
-        (0.5, 0.2, 0.201),
-        (0.5, float("inf"), 0.5),
-        (2.0, float("inf"), 1.0),
-        (2.0, float("-inf"), 0.5),
-        (60.0, float("inf"), 15.0),
-    ],
-)
-def test_ticks_come_when_something_is_due_but_no_more_than_four_in_a_heartbeat(
-    heartbeat: float, due: float, seconds: float
-) -> None:
-    assert seconds_to_tick(due, heartbeat) == pytest.approx(seconds)
-
-
-def test_time_passes_up_to_four_times_a_heartbeat() -> None:
-    """So a link that is silent is cut within 3.25 heartbeats."""
-    assert TICKS == 4
 
 
 def test_a_server_without_neighbours_is_ready_at_once() -> None:

@@ -634,7 +634,7 @@ def test_a_tick_that_raises_is_not_the_last_one(
         monkeypatch.setattr(daemon._backend, "tick", stumble)
         with pytest.raises(ZeroDivisionError):
             daemon._tick()
-        assert daemon._ticker.when() == pytest.approx(daemon._loop.time() + 0.125, abs=0.05)
+        assert 0 < daemon._ticker.when() - daemon._loop.time() < 0.13
         daemon._ticker.cancel()
 
     run(body)

@@ -22,13 +22,12 @@ from typing import Final
 from proxyherd.config.schema import DurabilitySettings
 from proxyherd.core.messages import parse_at
 from proxyherd.core.node import Node
+from proxyherd.core.ticks import seconds_to_moment
 from proxyherd.engines.herd.journal import Finding, Journal, records_bytes, sync
 from proxyherd.engines.herd.mark import Mark
 from proxyherd.telemetry.observer import Observer
 
 _SECOND: Final = 1.0
-_ROUNDED_SECONDS: Final = 0.01
-"""A clock may be early by up to this."""
 
 _SLICE_BYTES: Final = 131_072
 _SLICE_LINES: Final = 512
@@ -51,7 +50,6 @@ class Durability:
         self.replayed = 0.0
         """The part of the journal that has been replayed, from 0 to 1."""
         self._syncs: set[asyncio.Task[None]] = set()
-        self._began: float | None = None  # the loop's time when seconds began to be counted
         self._leave_mark()
 
     @property
@@ -142,19 +140,14 @@ class Durability:
                 self._journal.drop_unsynced()
             if self._journal.failing or self._journal.wants_rewrite:
                 await self._rewrite()
+            elif not self.lacks:
+                continue  # `watch` has told the rest
             if self._node.caught_up:
                 self.lacks = ""
             self._tell()
 
     async def _next_second(self) -> None:
-        """Wait for the next full second since the first call. So an idle process wakes once for all that is done each
-        second.
-        """
-        now = asyncio.get_running_loop().time()
-        if self._began is None:
-            self._began = now
-        seconds = _SECOND - (now - self._began) % _SECOND
-        await asyncio.sleep(seconds if seconds > _ROUNDED_SECONDS else seconds + _SECOND)
+        await asyncio.sleep(seconds_to_moment(asyncio.get_running_loop().time(), _SECOND))
 
     async def close(self) -> None:
         """Bring everything to disk and close the files."""

@@ -29,6 +29,7 @@ from msgspec import Struct
 from proxyherd.base.files import inode_and_size, make_folder, open_regular, sync_folder, write_all
 
 _NAME: Final = re.compile(r"([0-9]{12})\.(segment|snapshot)")
+_SEGMENT: Final = "%012d.segment"
 _CHECKSUM_BYTES: Final = 9
 MOST_LINE_BYTES: Final = 1_049_088
 """Bytes of an AT line in any herd, however it is configured."""
@@ -234,19 +235,18 @@ class Journal:
         """
         if self._broken:
             return
-        for name, (inode, _) in self.listing().items():
-            path = self._folder / name
-            if self._rewrites and path != self._segment(self._number):
-                continue
+        listed = [*self.listing().items()]
+        for name, (inode, _) in listed[-1:] if self._rewrites else listed:
+            path = f"{self._folder}/{name}"
             if inode_and_size(path)[0] != inode:
-                self.fail(OSError(errno.ENOENT, "deleted or replaced while the server runs", str(path)))
+                self.fail(OSError(errno.ENOENT, "deleted or replaced while the server runs", path))
                 return
 
     def listing(self) -> dict[str, tuple[int, int]]:
         """Return the present files of the journal: inode and bytes of each."""
         listing = {path.name: self._files[path] for path in self._old}
         if self._fd is not None:
-            listing[self._segment(self._number).name] = self._inode, self._size
+            listing[_SEGMENT % self._number] = self._inode, self._size
         return listing
 
     @property
@@ -316,7 +316,7 @@ class Journal:
         return True
 
     def _segment(self, number: int) -> Path:
-        return self._folder / f"{number:012}.segment"
+        return self._folder / (_SEGMENT % number)
 
 
 def sync(descriptors: list[int]) -> None:

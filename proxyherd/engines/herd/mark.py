@@ -41,7 +41,7 @@ class Mark:
     def __init__(self, path: Path, boot: bytes | None = None) -> None:
         self._path = path
         self._boot = this_boot() if boot is None else boot
-        self._written = b""
+        self._written: tuple[bool, Mapping[str, tuple[int, int]]] | None = None
         try:
             self._left = read_regular(path, _MOST_BYTES)
         except OSError:
@@ -72,11 +72,11 @@ class Mark:
 
     def write(self, files: Mapping[str, tuple[int, int]], *, closed: bool = False) -> None:
         """Write that these files lack nothing; `closed`: that all of it is on disk. Does not raise."""
+        if (closed, files) == self._written:
+            return
+        self._written = closed, dict(files)
         lines = [b"%b %d %d" % (name.encode(), inode, size) for name, (inode, size) in files.items()]
         text = b"\n".join([_CLOSED if closed else self._boot, *lines, b""])
-        if text == self._written:
-            return
-        self._written = text
         try:
             self._overwrite(text, os.O_CREAT)
         except OSError:
@@ -84,7 +84,7 @@ class Mark:
 
     def make_void(self) -> None:
         """Make the mark void. Does not raise."""
-        self._written = b""
+        self._written = None
         try:
             self._overwrite(_VOID)
         except FileNotFoundError:

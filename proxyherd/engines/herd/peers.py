@@ -18,13 +18,15 @@ from typing import Any, Final, cast
 from proxyherd.base.backoff import backoff
 from proxyherd.config.address import Address
 from proxyherd.config.herd_file import Herd, Server
-from proxyherd.core.link import NONCE_BYTES, SILENT_HEARTBEATS, Link, State, Terms
+from proxyherd.core.link import BEAT, NONCE_BYTES, SILENT_HEARTBEATS, Link, State, Terms
 from proxyherd.core.node import Node
 from proxyherd.core.notes import LinkFailed
+from proxyherd.core.ticks import seconds_ahead
 from proxyherd.engines.herd.engine import HerdEngine
 from proxyherd.engines.herd.neighbour_hosts import NeighbourHosts, canonical
 from proxyherd.net.dialling import address_and_host, hosts_of
 from proxyherd.net.listening import Listener
+from proxyherd.net.low_water import LowWater, low_water
 from proxyherd.net.tls import Contexts, dns_names, explain
 from proxyherd.telemetry.observer import Observer
 
@@ -88,12 +90,10 @@ class Peers:
     def tick(self, now: float) -> None:
         """Let time pass for every link. Call a few times per heartbeat, or less often if `tick_at` allows it."""
         self.node.rules.clock = time.time_ns()  # locations become too old even if nothing happens
-        connections = tuple(self.connections)
-        # If one link needs a heartbeat, others get theirs early: the process wakes once for all of them.
-        is_due = any(one.link.tick_at <= now for one in connections)
-        ahead = self.terms.heartbeat / 2 if is_due else 0.0
-        for connection in connections:
+        ahead = seconds_ahead(now, self.terms.heartbeat)
+        for connection in tuple(self.connections):
             try:
+                connection.look(now)
                 connection.link.tick(now, ahead)
                 if connection.link.state is State.CLOSED:
                     self.node.closed(connection.link)
@@ -220,11 +220,8 @@ class Peers:
         return connection
 
     def _why(self, error: Exception) -> str:
-        return (
-            explain(error)
-            if str(error)
-            else f"no connection within {self._herd.timing.handshake_seconds:g} s"
-        )
+        seconds = self._herd.timing.handshake_seconds
+        return explain(error) if str(error) else f"no connection within {seconds:g} s"
 
     def _unreachable(self, neighbour: str, failures: list[str]) -> None:
         """Note all failures as one, in sorted order. Name servers may change the order of addresses, and the log leaves
@@ -248,6 +245,9 @@ class PeerConnection(asyncio.Protocol):
         self._peers = peers
         self._dial = dial
         self._transport: asyncio.Transport | None = None
+        self._water: LowWater | None = None
+        self._dozes = False  # whether a heartbeat does not wake the process
+        self._only_beats = False  # whether what arrived last was a heartbeat
         self._reading = True
         self._lost = False  # the connection is gone
         self._broken = ""
@@ -261,6 +261,7 @@ class PeerConnection(asyncio.Protocol):
         self.link = Link(
             peers.terms, dial=self._dial, nonce=secrets.token_bytes(NONCE_BYTES), now=peers.loop.time()
         )
+        self._water = low_water(transport)
         if transport.get_extra_info("ssl_object") is not None:
             self.link.certified = dns_names(transport.get_extra_info("peercert"))
         peers.connections.add(self)
@@ -280,6 +281,9 @@ class PeerConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Take in what arrived. A turn handles it, unless all of it is known already."""
         now = self._peers.loop.time()
+        self._only_beats = data == BEAT
+        if self._dozes and data.replace(BEAT, b""):
+            self._rouse()
         if self._peers.engine.peer_repeated(self.link, data, now):
             return
         self.link.receive_data(data, now)
@@ -291,6 +295,29 @@ class PeerConnection(asyncio.Protocol):
             self._reading = False
             self._transport.pause_reading()
         self._peers.engine.peer_said(self)
+
+    def look(self, now: float) -> None:
+        """Read the heartbeats that have woken nobody. Let the next ones wake nobody, if the neighbour sends nothing else."""
+        water, transport = self._water, self._transport
+        if water is None or transport is None or transport.is_closing():
+            return
+        try:
+            if self._dozes:
+                if data := water.take():
+                    self.data_received(data)
+                else:
+                    self.link.silent_since(now - water.age())
+            elif self._only_beats:
+                water.rise(len(BEAT))
+                self._dozes = True
+        except OSError as error:
+            self.give_up(f"connection broke: {explain(error)}")
+
+    def _rouse(self) -> None:
+        """Let everything wake the process again."""
+        if self._dozes and self._water is not None:
+            self._dozes = False
+            self._water.drop()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Let the next turn handle what is left, which may be a neighbour's last lines, and end the link."""
@@ -361,6 +388,7 @@ class PeerConnection(asyncio.Protocol):
         """Close the sending side, and read on until the neighbour closes. A socket that is closed with unread bytes is
         reset, and then the neighbour loses what it has not read yet.
         """
+        self._rouse()
         if not transport.can_write_eof():  # inside TLS, where closing waits for the other too
             transport.close()
             return

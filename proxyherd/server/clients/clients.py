@@ -10,6 +10,7 @@ from typing import Protocol
 
 from proxyherd.config.schema import Limits
 from proxyherd.core.engine import Client
+from proxyherd.core.ticks import seconds_to_moment
 from proxyherd.core.turn import Turn
 from proxyherd.net.tls import Contexts
 from proxyherd.telemetry.observer import Observer
@@ -52,11 +53,11 @@ class Clients:
         self.limits = limits
         self.turn = turn
         self.observer = observer
-        self.loop = loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self.connections: set[ConnectedClient] = set()
         self.gone = asyncio.Event()  # set when the server stops and the last client is gone
         self._sweep_seconds = min(max(min(limits.idle_seconds, limits.slow_reader_seconds) / 10, 0.05), 5.0)
-        self._sweeper = loop.call_later(self._sweep_seconds, self._sweep)
+        self._sweep_later()
 
     @property
     def room(self) -> int:
@@ -98,9 +99,13 @@ class Clients:
         if self._sweeper.cancelled() and not self.connections:
             self.gone.set()
 
+    def _sweep_later(self) -> None:
+        seconds = seconds_to_moment(self.loop.time(), self._sweep_seconds)
+        self._sweeper = self.loop.call_later(seconds, self._sweep)
+
     def _sweep(self) -> None:
         """Close clients that are idle or do not read."""
-        self._sweeper = self.loop.call_later(self._sweep_seconds, self._sweep)
+        self._sweep_later()
         now = self.loop.time()
         for connection in tuple(self.connections):
             try:

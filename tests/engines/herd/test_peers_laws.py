@@ -565,25 +565,177 @@ def test_neighbours_have_until_the_deadline_to_read_what_they_were_sent(
     play(tmp_path, body)
 
 
-def test_heartbeats_of_all_links_are_sent_together_by_one_that_is_due(tmp_path: Path) -> None:
+def test_heartbeats_of_all_links_are_sent_together_at_each_multiple_of_a_heartbeat(tmp_path: Path) -> None:
     async def body(server: cost.BareServer, peers: Any) -> None:
         beat = peers.terms.heartbeat
         links = [await server.link(name) for name in ("Abe", "Ann")]
         began = asyncio.get_running_loop().time()
+        assert began % beat == 0
         (left, left_wire), (right, right_wire) = links
         left.link._spoke, right.link._spoke = began, began + beat / 4
         for _, wire in links:
             wire.take()
 
         def beats(after: float) -> tuple[bytes, bytes]:
-            peers.tick(began + after)
+            for connection, _ in links:
+                connection.link.receive_data(b"", began + after * beat)  # neither is silent
+            peers.tick(began + after * beat)
             return left_wire.take(), right_wire.take()
 
-        assert beats(beat * 0.9) == (b"", b"")
-        assert beats(beat) == (b"BEAT\n", b"BEAT\n")
-        assert beats(beat * 1.9) == (b"", b"")
-        left.link._spoke += beat * 0.6  # it has said something
-        assert beats(beat * 2) == (b"", b"BEAT\n")
-        assert peers.tick_at <= began + beat * 2.6
+        assert beats(0.75) == (b"", b"")
+        assert beats(1.01) == (b"BEAT\n", b"BEAT\n")
+        left.link._spoke += beat * 0.7  # it has said something
+        assert beats(1.75) == (b"", b"")
+        assert beats(2.0) == (b"BEAT\n", b"BEAT\n")
+        left.link._spoke += beat * 0.8
+        assert beats(3.0) == (b"", b"BEAT\n")
+        assert peers.tick_at <= began + beat * 3.8
+        assert beats(3.75) == (b"BEAT\n", b"")
+
+    play(tmp_path, body)
+
+
+# Links that doze. ----------------------------------------------------------------------------------------------
+
+
+class Water:
+    """A socket whose mark the test sees, and in which it puts what waits."""
+
+    def __init__(self) -> None:
+        self.mark = 0
+        self.waits = b""
+        self.arrived = 0.0
+        self.error: OSError | None = None
+
+    def rise(self, mark: int) -> None:
+        self.mark = mark
+
+    def drop(self) -> None:
+        self.mark = 0
+
+    def take(self) -> bytes:
+        if self.error is not None:
+            raise self.error
+        waits, self.waits = self.waits, b""
+        return waits
+
+    def age(self) -> float:
+        return asyncio.get_running_loop().time() - self.arrived
+
+
+async def dozing(server: cost.BareServer, peers: Any) -> tuple[PeerConnection, Water, Watched]:
+    """Return a link whose neighbour has sent a heartbeat, and nothing else since the last tick."""
+    transport, water = Watched(), Water()
+    connection, _ = await server.link("Ann", transport)
+    connection._water = cast("Any", water)
+    peers.tick(peers.loop.time())
+    assert not water.mark
+    connection.data_received(b"BEAT\n")
+    assert not water.mark
+    peers.tick(peers.loop.time())
+    assert water.mark == len(b"BEAT\n")
+    told(peers)
+    transport.take()
+    return connection, water, transport
+
+
+@pytest.mark.parametrize(
+    ("data", "dozes"),
+    [
+        (b"BEAT\n", True),
+        (b"BEAT\nBEAT\n", True),
+        (cost.update(1, 1), False),
+        (cost.update(1, 1)[:-4], False),
+        (b"BEAT\nDONE\n", False),
+        (b"B", False),
+    ],
+)
+@pytest.mark.parametrize("wakes", [True, False])
+def test_a_link_dozes_while_only_heartbeats_come_and_is_roused_by_all_else_until_one_comes_alone(
+    tmp_path: Path, data: bytes, *, dozes: bool, wakes: bool
+) -> None:
+    async def body(server: cost.BareServer, peers: Any) -> None:
+        connection, water, _ = await dozing(server, peers)
+        if wakes:
+            connection.data_received(data)
+        else:
+            water.waits = data
+        peers.tick(peers.loop.time())
+        assert bool(water.mark) == dozes
+        await settled()
+        if not dozes and connection.link.state is State.LIVE and data.endswith(b"\n"):
+            peers.tick(peers.loop.time())
+            assert not water.mark
+            connection.data_received(b"BEAT\n")
+            peers.tick(peers.loop.time())
+            assert water.mark
+
+    play(tmp_path, body)
+
+
+def test_what_a_dozing_link_has_taken_is_handled_as_what_arrives(tmp_path: Path) -> None:
+    async def body(server: cost.BareServer, peers: Any) -> None:
+        _, water, _ = await dozing(server, peers)
+        water.waits = b"BEAT\n" + cost.update(1, 1)
+        peers.tick(peers.loop.time())
+        await settled()
+        assert [client for client, _ in peers.node.table] == [cost.update(1, 1).split()[3]]
+
+    play(tmp_path, body)
+
+
+def test_a_dozing_link_is_silent_from_when_its_last_heartbeat_arrived_and_not_from_when_it_was_read(
+    tmp_path: Path,
+) -> None:
+    async def body(server: cost.BareServer, peers: Any) -> None:
+        connection, water, _ = await dozing(server, peers)
+        beat, began = peers.terms.heartbeat, peers.loop.time()
+        water.waits, water.arrived = b"BEAT\n", began + 0.1 * beat
+        for quarters, state in ((4, State.LIVE), (8, State.LIVE), (12, State.LIVE), (13, State.CLOSED)):
+            cast("Any", peers.loop)._jumping.now = began + quarters / 4 * beat
+            peers.tick(peers.loop.time())
+            assert connection.link.state is state, quarters
+        assert peers.tick_at <= began + 3.1 * beat
+
+    play(tmp_path, body)
+
+
+def test_a_dozing_link_whose_connection_fails_ends_with_the_reason(tmp_path: Path) -> None:
+    async def body(server: cost.BareServer, peers: Any) -> None:
+        connection, water, transport = await dozing(server, peers)
+        water.error = ConnectionResetError(104, "Connection reset by peer")
+        peers.tick(peers.loop.time())
+        assert connection.link.state is State.CLOSED
+        assert transport.done == ["abort"]
+        (note,) = [one for one in told(peers) if isinstance(one, LinkDown)]
+        assert note.reason == "connection broke: Connection reset by peer"
+
+    play(tmp_path, body)
+
+
+@pytest.mark.parametrize("gone", ["closing", "lost"])
+def test_a_socket_that_is_closed_or_closes_is_left_alone(tmp_path: Path, gone: str) -> None:
+    """Its number may be another one's by now."""
+
+    async def body(server: cost.BareServer, peers: Any) -> None:
+        connection, water, transport = await dozing(server, peers)
+        water.error = OSError(9, "Bad file descriptor")
+        if gone == "closing":
+            transport.closing = True
+        else:
+            connection._transport = None
+        peers.tick(peers.loop.time())
+        assert connection.link.state is State.LIVE
+
+    play(tmp_path, body)
+
+
+def test_a_link_that_says_goodbye_reads_all_that_comes(tmp_path: Path) -> None:
+    async def body(server: cost.BareServer, peers: Any) -> None:
+        _, water, transport = await dozing(server, peers)
+        peers.part()
+        await settled()
+        assert transport.done == ["eof"]
+        assert not water.mark
 
     play(tmp_path, body)

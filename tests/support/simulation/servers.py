@@ -11,9 +11,10 @@ from proxyherd.config.herd_file import PEER_LINE_SLACK
 from proxyherd.core.engine import Said
 from proxyherd.core.link import Link, State, Terms
 from proxyherd.core.messages import Entry, Whatsat, parse_at
-from proxyherd.core.node import TICKS, Node, seconds_to_tick
+from proxyherd.core.node import Node
 from proxyherd.core.reply import Reply
 from proxyherd.core.table import Room, Table
+from proxyherd.core.ticks import seconds_ahead, seconds_to_tick, step
 from proxyherd.core.turn import Turn
 from proxyherd.engines.herd.engine import LEARNED_SECONDS, HerdEngine
 from simulation.clients import SimulatedClient, SimulatedLog, SimulatedPlaces
@@ -231,7 +232,9 @@ class Server:
         self.replays = False
         self.node.start(self.now, lacks=self.lacks)
         self.wake()
-        self.later(world.rng.uniform(0, world.timing.heartbeat_seconds / TICKS), self._tick)
+        phase = world.rng.uniform(0, step(world.timing.heartbeat_seconds))
+        self._ticks_from = self.now + phase  # where its clock begins, which is not where others' do
+        self.later(phase, self._tick)
         for neighbour in self.neighbours:
             if neighbour > self.name:
                 wait = world.rng.uniform(0, 0.05) + (plan.apart if self.life == 1 else 0.0)
@@ -301,15 +304,18 @@ class Server:
     def _tick(self) -> None:
         now = self.now
         self.node.rules.clock = self.world.posix + self.skew
+        heartbeat = self.world.timing.heartbeat_seconds
+        ahead = seconds_ahead(now - self._ticks_from, heartbeat)
         for end in tuple(self.ends):
-            end.link.tick(now)
+            end.link.tick(now, ahead)
             if end.link.state is State.CLOSED:
                 self.node.closed(end.link)
         self.node.tick(now)
         self.engine.beat(now)
         self.disk.mend(self.table)
-        due = min([self.node.tick_at, *[end.link.tick_at for end in self.ends]]) - now
-        self.later(seconds_to_tick(due, self.world.timing.heartbeat_seconds), self._tick)
+        due = min([self.node.tick_at, *[end.link.tick_at for end in self.ends]])
+        own = self._ticks_from
+        self.later(seconds_to_tick(now - own, due - own, heartbeat), self._tick)
 
     def stall(self, seconds: float) -> None:
         seconds = min(seconds, self.world.plan.seconds - self.world.now)

@@ -1,0 +1,51 @@
+"""When time passes for a server. Work that is done again and again is done at common moments, so that an idle process
+wakes once for all of it.
+
+Such moments are the whole multiples of an interval on the event loop's clock. A tick, in which links and the node look at
+the time, comes at each multiple of a heartbeat. It also comes at a multiple of a quarter of a heartbeat, if something is
+due before the next one.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+TICKS: Final = 4
+"""Ticks in a heartbeat, at most."""
+
+_LONGEST_SECONDS: Final = 1.0
+"""Between two ticks, at most. With a heartbeat of more than 4 s, the limit is a quarter of it."""
+
+_EARLY: Final = 0.01
+"""The part of an interval by which a timer may be early, because clocks are rounded."""
+
+
+def seconds_to_moment(now: float, interval: float) -> float:
+    """Return the seconds until the next whole multiple of an interval."""
+    return ((now / interval + _EARLY) // 1 + 1) * interval - now
+
+
+def step(heartbeat: float) -> float:
+    """Return the seconds between two moments at which a tick may come."""
+    return heartbeat / TICKS
+
+
+def seconds_to_tick(now: float, due: float, heartbeat: float) -> float:
+    """Return the seconds until the next tick, if something is due at `due`: it comes at the last moment that is not later.
+    What is due already waits for the next moment.
+    """
+    interval = step(heartbeat)
+    longest = max(min(heartbeat, _LONGEST_SECONDS), interval)
+    latest = now + seconds_to_moment(now, longest)
+    last_moment = (min(max(due, now), latest) / interval + _EARLY) // 1 * interval
+    return max(last_moment - now, seconds_to_moment(now, interval))
+
+
+def seconds_ahead(now: float, heartbeat: float) -> float:
+    """Return how early a tick sends heartbeats: those that are due before the next moment; and at multiples of a heartbeat
+    as many as sensible, so that those of all links are sent together.
+    """
+    rounded = 2 * _EARLY * step(heartbeat)
+    if (now / heartbeat + _EARLY) % 1 < 1 / TICKS:
+        return heartbeat - step(heartbeat) + rounded
+    return seconds_to_moment(now, step(heartbeat)) - rounded

@@ -1,0 +1,57 @@
+"""A mark above which the bytes that wait in a socket wake the process: an idle connection need not wake it for heartbeats.
+
+What is not above the mark is read when the process is awake anyway. The end of the connection always wakes it. This needs
+SO_RCVLOWAT (socket(7)), which Linux respects when it waits for several sockets, and TCP_INFO (tcp(7)), which tells how old
+the last bytes are. It is not used with TLS, where a library reads the socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+from typing import Any, Final
+
+_LAST_RECEIVED: Final = slice(52, 56)
+"""Where `struct tcp_info` has tcpi_last_data_recv: milliseconds since the last bytes arrived."""
+
+_MOST_BYTES: Final = 4_096
+
+
+class LowWater:
+    """The mark of one socket, which is 0 at first."""
+
+    def __init__(self, sock: Any) -> None:
+        self._socket = sock
+
+    def rise(self, mark: int) -> None:
+        """Let no more than `mark` bytes wake nobody."""
+        self._set(mark + 1)
+
+    def drop(self) -> None:
+        """Let each byte wake the process again, also those that wait already."""
+        self._set(1)
+
+    def take(self) -> bytes:
+        """Return the bytes that wait; empty if there are none. Raises OSError if the connection has failed."""
+        try:
+            return os.read(self._socket.fileno(), _MOST_BYTES)
+        except BlockingIOError:
+            return b""
+
+    def age(self) -> float:
+        """Return the seconds since the last bytes arrived. Raises OSError."""
+        info = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_RECEIVED.stop)
+        return int.from_bytes(info[_LAST_RECEIVED], sys.byteorder) / 1_000
+
+    def _set(self, count: int) -> None:
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
+
+
+def low_water(transport: asyncio.BaseTransport) -> LowWater | None:
+    """Return the mark of a connection; None if it can have none."""
+    sock = transport.get_extra_info("socket")
+    if sys.platform != "linux" or sock is None or transport.get_extra_info("ssl_object") is not None:
+        return None
+    return LowWater(sock) if sock.family in {socket.AF_INET, socket.AF_INET6} else None

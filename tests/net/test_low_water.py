@@ -1,0 +1,189 @@
+"""The low-water mark of a socket, with real sockets: what wakes a process, and what waits without waking it."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import socket
+import struct
+import sys
+import termios
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, cast
+
+import pytest
+
+from proxyherd.net.low_water import LowWater, low_water
+from proxyherd.net.resolving import new_event_loop
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there are no marks")
+
+MARK = 5
+
+
+class Ears(asyncio.Protocol):
+    """Notes what wakes it."""
+
+    def __init__(self) -> None:
+        self.heard: list[bytes] = []
+        self.ended = asyncio.Event()
+        self.transport: asyncio.BaseTransport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.heard.append(data)
+
+    def eof_received(self) -> None:
+        self.heard.append(b"the end")
+        self.ended.set()
+
+
+Body = Callable[[Ears, LowWater, Callable[[bytes], Coroutine[Any, Any, None]], socket.socket], Any]
+
+
+def waiting(sock: Any) -> int:
+    """Return how many bytes wait in a socket."""
+    count: int = struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.FIONREAD, bytes(4)))[0]
+    return count
+
+
+@pytest.fixture(params=[new_event_loop, asyncio.new_event_loop], ids=["uvloop", "asyncio"])
+def listen(request: pytest.FixtureRequest) -> Callable[[Body], None]:
+    """Run a body with one end of a connection that has a mark, and a function that lets the other end say something."""
+
+    async def run(body: Body) -> None:
+        loop = asyncio.get_running_loop()
+        with (
+            socket.create_server(("127.0.0.1", 0)) as server,
+            socket.create_connection(server.getsockname()) as far,
+        ):
+            near, _ = server.accept()
+            near.setblocking(False)
+            transport, ears = await loop.connect_accepted_socket(Ears, near)
+            water = low_water(transport)
+            assert water is not None
+
+            async def say(data: bytes) -> None:
+                """Say something; return when what has arrived has woken whom it may wake."""
+                before = waiting(transport.get_extra_info("socket"))
+                far.sendall(data)
+                for _ in range(1_000):
+                    if waiting(transport.get_extra_info("socket")) != before:
+                        break
+                    await asyncio.sleep(0)
+                for _ in range(5):
+                    await asyncio.sleep(0.001)
+
+            await body(ears, water, say, far)
+            transport.close()
+
+    def play(body: Body) -> None:
+        with asyncio.Runner(loop_factory=request.param) as runner:
+            runner.run(run(body))
+
+    return play
+
+
+def test_no_more_bytes_than_the_mark_wake_nobody_and_can_be_taken(listen: Callable[[Body], None]) -> None:
+    async def body(ears: Ears, water: LowWater, say: Any, _: socket.socket) -> None:
+        water.rise(MARK)
+        await say(b"BEAT\n")
+        assert ears.heard == []
+        assert water.take() == b"BEAT\n"
+        assert water.take() == b""
+        await say(b"BEAT\n")
+        assert ears.heard == []
+        await say(b"A")
+        assert ears.heard == [b"BEAT\nA"]
+
+    listen(body)
+
+
+def test_bytes_that_wait_wake_it_when_the_mark_drops_and_each_one_after_that(
+    listen: Callable[[Body], None],
+) -> None:
+    async def body(ears: Ears, water: LowWater, say: Any, _: socket.socket) -> None:
+        water.rise(MARK)
+        await say(b"B")
+        assert ears.heard == []
+        water.drop()
+        await asyncio.sleep(0.005)
+        assert ears.heard == [b"B"]
+        await say(b"E")
+        assert ears.heard == [b"B", b"E"]
+
+    listen(body)
+
+
+def test_the_end_of_the_connection_wakes_it_with_the_bytes_before_it(listen: Callable[[Body], None]) -> None:
+    async def body(ears: Ears, water: LowWater, say: Any, far: socket.socket) -> None:
+        water.rise(MARK)
+        await say(b"BEAT\n")
+        far.shutdown(socket.SHUT_WR)
+        await asyncio.wait_for(ears.ended.wait(), 20)
+        assert ears.heard == [b"BEAT\n", b"the end"]
+
+    listen(body)
+
+
+def test_it_is_known_how_long_ago_the_last_bytes_arrived_whenever_they_are_taken(
+    listen: Callable[[Body], None],
+) -> None:
+    async def body(_: Ears, water: LowWater, say: Any, __: socket.socket) -> None:
+        water.rise(MARK)
+        began = time.monotonic()
+        await say(b"BEAT\n")
+        said = time.monotonic()
+        await asyncio.sleep(0.1)
+        water.take()
+        least = time.monotonic() - said
+        age = water.age()
+        assert least - 0.02 <= age <= time.monotonic() - began + 0.02
+
+    listen(body)
+
+
+def test_a_connection_that_has_failed_says_so(listen: Callable[[Body], None]) -> None:
+    async def body(ears: Ears, water: LowWater, _: Any, far: socket.socket) -> None:
+        far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        far.close()  # by a reset, which the loop has not seen yet
+
+        def take_until_it_fails() -> None:
+            for _ in range(1_000_000):
+                water.take()
+
+        with pytest.raises(ConnectionResetError):
+            take_until_it_fails()
+        assert ears.heard == []
+
+    listen(body)
+
+
+class Carrier:
+    """A transport of which some things are known."""
+
+    def __init__(self, **extra: object) -> None:
+        self._extra = extra
+
+    def get_extra_info(self, name: str) -> object:
+        return self._extra.get(name)
+
+
+def test_there_is_no_mark_where_a_library_reads_the_socket_or_it_is_none_of_tcp(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def mark(**extra: object) -> LowWater | None:
+        return low_water(cast("asyncio.BaseTransport", Carrier(**extra)))
+
+    near, far = socket.socketpair()
+    with near, far, socket.socket() as tcp, socket.socket(socket.AF_INET6) as tcp6:
+        assert mark() is None
+        assert mark(socket=near) is None
+        assert mark(socket=tcp, ssl_object=object()) is None
+        assert mark(socket=tcp) is not None
+        assert mark(socket=tcp6) is not None
+        monkeypatch.setattr(sys, "platform", "darwin")
+        assert mark(socket=tcp) is None
