@@ -3,9 +3,12 @@
 No I/O, no clock and no HTTP library: those who serve the port (`server/clients/`) pass in what has arrived.
 
 - `problems`: what is wrong with a request
+- `origins`: whose pages may ask, and for whom proxies speak
+- `bodies`: the size of bodies, and packed ones
 - `documents`: reads JSON, whose numbers keep their digits
 - `ids`: the names of clients in paths and JSON, and their IDs in the table
 - `locations`, `times`: the fields of a report
 - `lines`: writes the lines
 - `reports`: one report, and batches of them
+- `queries`: where a client is, and what is near it
 """

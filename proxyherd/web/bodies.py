@@ -1,0 +1,40 @@
+"""Bodies of requests: how large they may be, and what is in them if they are packed."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Final
+
+from proxyherd.web.problems import ENCODING, LARGE, MEDIA_TYPE, Problem
+
+BODY_BYTES: Final = 2 * 1024 * 1024
+"""Bytes of a body, as it arrives and unpacked: twenty times a batch of 1,000 reports."""
+
+_GZIP: Final = 16 + zlib.MAX_WBITS  # with the header and the checksum of gzip
+
+
+def unpacked(body: bytes, encoding: str) -> bytes:
+    """Return what is in a body; `encoding`: the header Content-Encoding, empty if there is none. Raises Problem."""
+    name = encoding.strip().lower()
+    if name in ("", "identity"):
+        data = body[: BODY_BYTES + 1]
+    elif name not in ("gzip", "x-gzip"):
+        raise Problem(MEDIA_TYPE, "A body may be packed with gzip, once, and with nothing else.")
+    else:
+        data = _unzip(body)
+    if len(data) > BODY_BYTES:
+        raise Problem(LARGE, f"A body has at most {BODY_BYTES:,} bytes, also when it is unpacked.")
+    return data
+
+
+def _unzip(body: bytes) -> bytes:
+    """Return what is in a gzip file of one member, but not much more than is allowed."""
+    unpacker = zlib.decompressobj(_GZIP)
+    try:
+        data = unpacker.decompress(body, BODY_BYTES + 1)
+    except zlib.error:
+        raise Problem(ENCODING, "The body is not packed with gzip, or is damaged.") from None
+    # A second member is not read: a hundred thousand empty ones fit into a body.
+    if len(data) <= BODY_BYTES and (not unpacker.eof or unpacker.unused_data):
+        raise Problem(ENCODING, "The body breaks off, or has something behind its end.")
+    return data

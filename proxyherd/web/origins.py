@@ -1,0 +1,131 @@
+"""Who may ask, as far as browsers tell: the rules about Host, Origin and Sec-Fetch-Site. And the address of a client
+behind proxies.
+
+Any web page can send requests to this port from its visitor's browser, and some without asking before. So:
+
+- Host is a loopback name or a configured one: a page whose own name leads to this port (DNS rebinding) says its name.
+- Origin, if there is one, is the port's own or an allowed one. An app that is no browser sends none.
+- An image or a link of a page has no Origin, but most browsers say in Sec-Fetch-Site that it is another site's. Only
+  pages may be asked for like that.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Sequence
+from typing import Final, TypeAlias
+
+from proxyherd.net import http
+from proxyherd.web.problems import HOST, ORIGIN, Problem
+
+_IpAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+EXPOSED: Final = "Proxyherd-At, Retry-After"
+"""Headers of answers that pages of allowed origins may read."""
+
+_DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
+
+
+class Origins:
+    """The rules of one port. `hosts`: names in Host, besides loopback's. `allowed`: origins of other sites' pages that
+    may ask, such as `https://map.example`. `tls`: whether the port speaks TLS.
+    """
+
+    def __init__(self, hosts: Iterable[str] = (), allowed: Iterable[str] = (), *, tls: bool = False) -> None:
+        self._hosts = tuple(hosts)
+        self._allowed = frozenset(map(_plain, allowed))
+        # A page that came by TLS is the port's own too: a proxy may have taken the TLS off.
+        self._schemes = ("https",) if tls else ("http", "https")
+
+    def check_host(self, hosts: Sequence[str]) -> str:
+        """Return the Host of a request; `hosts`: all its headers Host. Raises Problem."""
+        if len(hosts) != 1 or not http.accepts(hosts[0], self._hosts):
+            raise Problem(
+                HOST, "Add it to hosts in [web] of the herd's file, if it is a name of this server."
+            )
+        return hosts[0]
+
+    def check_origin(
+        self, host: str, origins: Sequence[str], fetch_site: str = "", *, page: bool = False
+    ) -> str:
+        """Return the Origin of a request if it is another site's that is allowed, or "". `origins`: all its headers
+        Origin; `fetch_site`: its Sec-Fetch-Site; `page`: it asks for a page for people, which does nothing. Raises
+        Problem.
+        """
+        if not origins:
+            if fetch_site in ("", "none", "same-origin") or page:
+                return ""
+        elif len(origins) == 1:
+            origin = _plain(origins[0])
+            if origin in {_plain(f"{scheme}://{host}") for scheme in self._schemes}:
+                return ""
+            if origin in self._allowed:
+                return origins[0]
+        raise Problem(
+            ORIGIN, "Add the origin to allowed_origins in [web] of the herd's file, if you trust its pages."
+        )
+
+    def headers(self, origin: str) -> dict[str, str]:
+        """Return the headers of an answer to a page of this origin, which was allowed; "" for all others (CORS)."""
+        if not origin:
+            return {"Vary": "Origin"} if self._allowed else {}
+        return {
+            "Access-Control-Allow-Origin": origin,
+            "Access-Control-Expose-Headers": EXPOSED,
+            "Cross-Origin-Resource-Policy": "cross-origin",
+            "Vary": "Origin",
+        }
+
+    def preflight(self, origin: str, methods: Iterable[str]) -> dict[str, str]:
+        """Return the headers of the answer with which a browser allows a page of this origin to use the methods."""
+        if not origin:
+            return self.headers(origin)
+        return self.headers(origin) | {
+            "Access-Control-Allow-Methods": ", ".join(methods),
+            "Access-Control-Allow-Headers": "Content-Type, Content-Encoding, Authorization",
+            "Access-Control-Max-Age": "600",
+        }
+
+
+def _plain(origin: str) -> str:
+    """Return an origin as browsers spell it: in small letters, and without the port that its scheme has anyway."""
+    origin = origin.lower()
+    scheme, _, _ = origin.partition(":")
+    return origin.removesuffix(_DEFAULT_PORTS.get(scheme, ""))
+
+
+class Proxies:
+    """The proxies that an operator trusts to say whom they speak for: addresses, or networks such as `10.0.0.0/8`."""
+
+    def __init__(self, trusted: Iterable[str] = ()) -> None:
+        self._networks = [ipaddress.ip_network(network) for network in trusted]
+
+    def client_address(self, peer: str, forwarded: Iterable[str]) -> str:
+        """Return the address of a client. `peer`: whose connection it is; `forwarded`: the headers X-Forwarded-For, in
+        order. Each proxy adds the address it was called from on the right, and so that side is read first: the rest
+        may be the client's own invention.
+        """
+        found = _address(peer)
+        for text in reversed(",".join(forwarded).split(",")):
+            before = _address(text.strip())
+            if found is None or before is None or not self._trusts(found):
+                break
+            found = before
+        return peer if found is None else str(found)
+
+    def _trusts(self, address: _IpAddress) -> bool:
+        return any(address.version == network.version and address in network for network in self._networks)
+
+
+def _address(text: str) -> _IpAddress | None:
+    """Return an address, which may have a port, as some proxies write it; None if it is not one."""
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
