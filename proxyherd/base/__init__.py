@@ -3,4 +3,5 @@
 - `backoff`: how long to wait before the next try
 - `escapes`: how a stranger's text is shown
 - `files`: how a file is opened that others may have put there
+- `imports`: imports for a process that is waited for
 """

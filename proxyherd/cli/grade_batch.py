@@ -191,7 +191,7 @@ def _with_google(plan: Plan) -> Iterator[Plan]:
 
 def _places(made: google.FakeGoogle, gazetteer: Path) -> list[str]:
     return [
-        *(sys.executable, "-m", "proxyherd", "places-sim", "--quiet", "--address", google.ADDRESS),
+        *(sys.executable, "-P", "-m", "proxyherd", "places-sim", "--quiet", "--address", google.ADDRESS),
         *("--tls-certificate", str(made.certificate), "--tls-key", str(made.key)),
         *("--gazetteer", str(gazetteer)),
     ]

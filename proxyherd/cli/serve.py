@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from proxyherd.base.imports import quick_imports
 from proxyherd.cli.common import (
     config_option,
     default_gazetteer,
@@ -77,7 +78,8 @@ def serve(
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     herd = load_herd(ctx)
     herd.server(name)
-    from proxyherd.server import daemon  # noqa: PLC0415 - most of the time to listening
+    with quick_imports():
+        from proxyherd.server import daemon  # noqa: PLC0415 - most of the time to listening
 
     paths = daemon.Paths(
         state=state_dir or from_systemd("STATE_DIRECTORY") or Path("var/lib") / name,

