@@ -163,10 +163,10 @@ def _problem(bounds: Bounds, shown: Sequence[Path]) -> str:
 def _with_google(plan: Plan) -> Iterator[Plan]:
     """Lend the plan with a stand-in for Google in each sandbox, if that can be."""
     gazetteer = default_gazetteer().resolve()
-    if not plan.has_sandbox or not gazetteer.exists():
+    if not plan.has_sandbox or not os.access(gazetteer, os.R_OK):
         if plan.has_sandbox:
             click.echo(
-                f"Google's URLs lead nowhere: there is no {gazetteer}; proxyherd gazetteer build makes it",
+                f"Google's URLs lead nowhere: {gazetteer} cannot be read; proxyherd gazetteer build makes it",
                 err=True,
             )
         yield plan
@@ -270,5 +270,5 @@ def _say(records: Sequence[Record], output: Path) -> None:
 def _lines(records: Sequence[Record]) -> Iterator[str]:
     width = max(len(one.name) for one in records)
     for one in records:
-        marks = f"{one.report['points']} of {one.report['possible']} points" if one.report else one.problem
-        yield f"{one.name:{width}}  {marks}"
+        marks = f"{one.report['points']} of {one.report['possible']} points" if one.report else ""
+        yield f"{one.name:{width}}  {one.problem or marks}"

@@ -98,7 +98,7 @@ class Record(Struct, frozen=True):
     """How long the last attempt took."""
 
     report: dict[str, Any] | None
-    """The JSON report of `grade`."""
+    """The JSON report of `grade`, which may be there without marks."""
 
 
 async def grade_all(
@@ -147,7 +147,7 @@ async def _record(plan: Plan, submission: Submission, slot: int) -> Record:
     record = Record(submission.name, key, "", 0, 0.0, None)
     while record.attempts < plan.attempts:
         record = await _attempt(plan, submission, folder, slot, record)
-        if record.report is not None or not record.problem.startswith(_NOT_STARTED):
+        if not record.problem.startswith(_NOT_STARTED):
             break
     write_result(folder / RECORD, msgspec.json.encode(record))
     return record
@@ -203,13 +203,15 @@ async def _attempt(plan: Plan, submission: Submission, folder: Path, slot: int, 
         problem = f"the grading has not ended within {plan.seconds:g} s, and was ended"
     elif found is None:
         problem = said or f"the grading has ended with exit code {code} and no report"
+    if problem and not (folder / REPORT).stat().st_size:
+        (folder / REPORT).write_text(f"Not graded: {problem}\n", encoding="utf-8")
     return Record(
         submission.name,
         before.key,
         problem,
         before.attempts + 1,
         round(time.monotonic() - began, 3),
-        None if problem else found,
+        found,
     )
 
 

@@ -125,6 +125,8 @@ def inner(layout: Layout, bounds: Bounds) -> list[str]:
         *("--bind", str(layout.files), _TMP),
         *(word for path in layout.shown for word in _show(path)),
         *(word for seen, file in layout.over.items() for word in ("--ro-bind", str(file), seen)),
+        # They are in memory, without a limit, and in a user namespace they are the servers' own.
+        *(word for path in ("/dev", *sorted(hidden)) for word in ("--remount-ro", str(path))),
         *("--chdir", SUBMISSION, "--setenv", "HOME", SUBMISSION, "--setenv", "TMPDIR", _TMP, "--"),
         *bounded(layout.user, bounds),
     ]

@@ -72,6 +72,8 @@ def test_hidden_folders_are_empty_and_shown_ones_are_read_only_in_them(tmp_path:
         "--dir /usr --dir /usr/share --ro-bind /usr/share/doc /usr/share/doc",
     )
     assert words.index(hides) < words.index(shows)
+    assert words.index(shows) < words.index("--remount-ro /usr/share ")
+    assert words.index("--dev /dev ") < words.index("--remount-ro /dev ")
     assert "--tmpfs / " not in words
     assert "--tmpfs /tmp/x" not in words
 

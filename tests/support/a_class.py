@@ -80,12 +80,11 @@ time.sleep(10_000)
 PRY: Final = """
 import os, signal, socket
 found = []
-for folder in os.environ["CLASS_FOLDERS"].split(":"):
-    try:
-        found += [os.path.join(folder, name) for name in os.listdir(folder)]
-    except OSError:
-        pass
-for file in ("/etc/proxyherd-class-mark", "/var/tmp/../proxyherd-class-mark", "/dev/shm/../proxyherd-class-mark"):
+for file in os.environ["CLASS_FILES"].split(":"):
+    if os.path.exists(file):
+        found.append(file)
+for folder in ("/etc", "/var", "/dev", "/home", "/run", "/"):
+    file = folder + "/proxyherd-class-mark"
     try:
         open(file, "w")
     except OSError:

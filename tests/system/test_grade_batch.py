@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -23,7 +24,7 @@ import psutil
 import pytest
 from debian import needs
 from gazetteer_file import gazetteer_file
-from herd_process import wait_until
+from herd_process import ROOT, wait_until
 
 from proxyherd.grading import sandbox
 
@@ -42,10 +43,12 @@ class Class:
     def __init__(self, folder: Path) -> None:
         self.submissions = folder / "submissions"
         self.output = folder / "grades"
+        (folder / "secret").touch()
         self.words = [
             *(sys.executable, "-m", "proxyherd", "grade", *ADDRESSES, "--batch", str(self.submissions)),
             *("--output", str(self.output), "--start", "python3 server.py {name}", "--jobs", "2"),
-            *("--env", f"CLASS_FOLDERS={folder}:/home:/run", "--only", "times", "--patience", "2"),
+            *("--env", f"CLASS_FILES={self.submissions}:{self.output}/results.csv:{folder}/secret"),
+            *("--only", "times", "--patience", "2"),
             *("--deadline", "60", "--disk", "32", "--memory", "256", "--processes", "64"),
         ]
 
@@ -161,6 +164,43 @@ def test_a_run_that_is_killed_leaves_nothing_and_goes_on_where_it_was(tmp_path: 
     assert made.gradings().keys() == {"a", "b", "c", "d"}
     assert left() == []
     assert not list(made.output.glob(".*"))
+
+
+SITE = Path(sys.prefix) / f"lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
+OTHER_USER = 64_001
+AS_ANOTHER = ["setpriv", f"--reuid={OTHER_USER}", f"--regid={OTHER_USER}", "--clear-groups", "env"]
+
+
+def test_without_root_there_is_a_sandbox_too() -> None:
+    """By a user namespace. This needs a Python that others may run."""
+    environ = {"PATH": os.defpath, "PYTHONPATH": f"{ROOT}:{SITE}"}
+
+    def runs(python: str) -> bool:
+        tried = [*AS_ANOTHER, python, "-c", "import proxyherd.cli.grade"]
+        return not subprocess.run(tried, env=environ, cwd="/", capture_output=True, check=False).returncode
+
+    python = next(filter(runs, (sys.executable, "/usr/bin/python3")), None)
+    if python is None:
+        pytest.skip("other users may not run this Python, nor is the system's of its version")
+    kinds = ("honest", "forks", "fills-disks", "pries")
+    with tempfile.TemporaryDirectory() as folder:
+        made = Class(Path(folder))
+        for kind in kinds:
+            a_class.make(made.submissions / kind, a_class.KINDS[kind])
+        for path in (Path(folder), *Path(folder).rglob("*")):
+            os.chown(path, OTHER_USER, OTHER_USER)
+        done = subprocess.run(
+            [*AS_ANOTHER, python, *made.words[1:]],
+            env={**environ, "HOME": folder},
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        rows = {name: (row["problem"], row["points"]) for name, row in made.rows().items()}
+    assert rows == dict.fromkeys(kinds, ("", str(FULL)))
+    wait_until(lambda: not left(), f"nothing is left: {left()}")
 
 
 OLD = (
