@@ -19,6 +19,7 @@ import click
 import msgspec
 
 from proxyherd import __version__
+from proxyherd.base.files import make_folder
 from proxyherd.cli.common import Failure, Misconfigured, default_gazetteer, load_herd
 from proxyherd.cli.places_sim import check_gazetteer
 from proxyherd.grading import batch, google, sandbox, submissions, table
@@ -144,7 +145,7 @@ def _check(options: dict[str, Any], folder: Path, output: Path) -> None:
     if output == folder or output.is_relative_to(folder):
         raise click.UsageError("--output lies in the folder of the submissions; name another one")
     try:
-        output.mkdir(parents=True, exist_ok=True)
+        make_folder(output)
     except OSError as error:
         raise Misconfigured(f"{output}: {error.strerror}") from error
 

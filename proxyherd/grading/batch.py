@@ -19,13 +19,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import msgspec
 from msgspec import Struct
 
 from proxyherd.base.escapes import visible
-from proxyherd.base.files import read_regular
+from proxyherd.base.files import FILE_MODE, make_folder, read_regular
 from proxyherd.grading import cgroups, sandbox, submissions
 from proxyherd.grading.inside import Errand
 from proxyherd.grading.sandbox import Bounds, Layout
@@ -143,7 +143,7 @@ async def _record(plan: Plan, submission: Submission, slot: int) -> Record:
     key = hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
     if (kept := _kept(folder / RECORD)) is not None and kept.key == key:
         return kept
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     record = Record(submission.name, key, "", 0, 0.0, None)
     while record.attempts < plan.attempts:
         record = await _attempt(plan, submission, folder, slot, record)
@@ -163,8 +163,15 @@ def _kept(file: Path) -> Record | None:
 def write_result(file: Path, data: bytes) -> None:
     """Write a file in one step. Raises OSError."""
     new = file.with_name(f".{file.name}.new")
-    new.write_bytes(data)
+    with _opened(new) as opened:
+        opened.write(data)
     new.replace(file)
+
+
+def _opened(file: Path) -> IO[bytes]:
+    """Open a new file to write and read, which other users may not read: marks are personal."""
+    file.unlink(missing_ok=True)
+    return os.fdopen(os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL, FILE_MODE), "w+b")
 
 
 _NOT_STARTED: Final = "not started: "
@@ -176,8 +183,8 @@ async def _attempt(plan: Plan, submission: Submission, folder: Path, slot: int, 
     began = time.monotonic()
     with (
         _layout(plan, slot) as layout,
-        (folder / f".{REPORT}.new").open("wb") as text,
-        (folder / ".errors").open("w+b") as errors,
+        _opened(folder / f".{REPORT}.new") as text,
+        _opened(folder / ".errors") as errors,
     ):
         process = await asyncio.create_subprocess_exec(
             *_words(plan, layout, submission, report),
@@ -204,7 +211,7 @@ async def _attempt(plan: Plan, submission: Submission, folder: Path, slot: int, 
     elif found is None:
         problem = said or f"the grading has ended with exit code {code} and no report"
     if problem and not (folder / REPORT).stat().st_size:
-        (folder / REPORT).write_text(f"Not graded: {problem}\n", encoding="utf-8")
+        write_result(folder / REPORT, f"Not graded: {problem}\n".encode())
     return Record(
         submission.name,
         before.key,
