@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
+from functools import lru_cache
 from typing import Final, final
 
 from msgspec import Struct
@@ -39,7 +40,9 @@ _NAME: Final = rb"[A-Za-z][A-Za-z0-9_-]{0,62}+"
 
 _usual_iamat = re.compile(rb"IAMAT ((\S++) " + _LOCATION + rb" ([0-9]{1,12}+)\.([0-9]{9}))").fullmatch
 _iamat = re.compile(rb"\s*+IAMAT\s++(\S++)\s++(" + _LOCATION + rb")\s++(" + _TIME + rb")\s*+").fullmatch
-_whatsat = re.compile(rb"\s*+WHATSAT\s++(\S++)\s++(([0-9]++)(?:\.([0-9]++))?)\s++([0-9]++)\s*+").fullmatch
+_whatsat = re.compile(
+    rb"\s*+WHATSAT\s++(\S++)\s++(?=[0-9.]{1,20}\s)([0-9]++(?:\.[0-9]++)?)\s++([0-9]{1,20}+)\s*+"
+).fullmatch
 _at = re.compile(
     rb"AT " + _NAME + rb" (?!-0\.0{9} )([+-](?:0|[1-9][0-9]{0,11}+))\.([0-9]{9}) "
     rb"(\S++) " + _LOCATION + rb" " + _TIME
@@ -51,7 +54,6 @@ _http_request = re.compile(
 _split_location = re.compile(rb"(" + LATITUDE + rb")(" + LONGITUDE + rb")").fullmatch
 _known_word = re.compile(rb"\s*+(IAMAT|WHATSAT|AT)(?:\s|\Z)").match
 
-_MOST_DIGITS: Final = 20
 _MOST_KILOMETRES: Final = 50
 _MOST_RESULTS: Final = 20
 
@@ -123,7 +125,11 @@ def parse_report(line: bytes, server: bytes, received: int) -> Report | None:
 def parse_question(line: bytes) -> Whatsat | None:
     """Parse a client's line without LF. Return None if it is not a valid WHATSAT."""
     match = _whatsat(line)
-    return _in_bounds(*match.groups()) if match is not None else None
+    if match is None:
+        return None
+    client, radius, spelled = match.groups()
+    most = _most_results(radius, spelled)
+    return Whatsat(client, radius, most) if most is not None else None
 
 
 def is_http_request(line: bytes) -> bool:
@@ -133,15 +139,16 @@ def is_http_request(line: bytes) -> bool:
     return _http_request(line) is not None
 
 
-def _in_bounds(
-    client: bytes, radius: bytes, whole: bytes, fraction: bytes | None, most: bytes
-) -> Whatsat | None:
-    if len(radius) > _MOST_DIGITS or len(most) > _MOST_DIGITS or int(most) > _MOST_RESULTS:
+@lru_cache(maxsize=1_024)
+def _most_results(radius: bytes, spelled: bytes) -> int | None:
+    """Return the maximum number of results of a query; None if a bound is exceeded. Most clients always ask for
+    the same.
+    """
+    whole, _, fraction = radius.partition(b".")
+    kilometres, most = int(whole), int(spelled)
+    if kilometres > _MOST_KILOMETRES or (kilometres == _MOST_KILOMETRES and fraction.strip(b"0")):
         return None
-    kilometres = int(whole)
-    if kilometres > _MOST_KILOMETRES or (kilometres == _MOST_KILOMETRES and (fraction or b"").strip(b"0")):
-        return None
-    return Whatsat(client, radius, int(most))
+    return most if most <= _MOST_RESULTS else None
 
 
 def parse_at(line: bytes) -> At | None:

@@ -188,7 +188,9 @@ class Node:
         """Decide about a WHATSAT; call again when the server has become ready, if it had to wait for that."""
         reply = Reply("whatsat", "waiting", None, question)
         if self.ready or not self._all_wait:
-            held = self.rules.remembered(self.table.get(question.client))
+            held = self.table.get(question.client)
+            if self._too_old is not None:
+                held = self.rules.remembered(held)
             if held is not None or self.ready:
                 find(reply, line, held)
         return reply

@@ -86,7 +86,11 @@ class Table:
 
     def get(self, client: bytes, leaf: int | None = None) -> Entry | None:
         """Return the entry of a client; giving its leaf saves the hashing."""
-        held = self._leaves[self.leaf(client) if leaf is None else leaf]
+        if leaf is None:
+            leaf = self._known.get(client)
+            if leaf is None:
+                leaf = self.leaf(client)
+        held = self._leaves[leaf]
         return held.get(client) if held else None
 
     def put(self, client: bytes, entry: Entry, leaf: int) -> None:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from itertools import groupby
 from operator import attrgetter
 from typing import Final, Protocol, cast
@@ -36,6 +36,8 @@ _LATELY_SECONDS: Final = 0.05
 """For this long after a client's line, more are expected, and a turn handles fewer lines from neighbours."""
 
 _line = attrgetter("line")
+_its_answer = attrgetter("answer")
+_result = attrgetter("kind", "outcome")
 
 
 class CommandLog(Protocol):
@@ -44,8 +46,8 @@ class CommandLog(Protocol):
     def reports(self, client: bytes, lines: list[bytes], answers: list[bytes]) -> None:
         """Log a client's stored reports, and their answers."""
 
-    def command(self, client: str, line: bytes | Overlong, reply: Reply) -> None:
-        """Log any other command."""
+    def alike(self, client: str, lines: Sequence[bytes | Overlong], replies: Sequence[Reply]) -> None:
+        """Log other commands in a row of a client, which have the same kind and outcome."""
 
 
 class TurnLog(Protocol):
@@ -223,7 +225,7 @@ class Turn:
             self._questions.add(client, reply)
         for client in settled.clients:
             try:
-                self._tell(client, client.release())
+                self._tell_released(client, client.release())
             except Exception as error:  # noqa: BLE001 - the others' answers leave
                 self._failed(client, error)
         self._given_up.extend(settled.given_up)
@@ -241,7 +243,7 @@ class Turn:
                 unanswered = client.give_up(reason)
                 for _, reply in unanswered:
                     reply.outcome, reply.answer, reply.entry = "unanswered", None, None
-                self._tell(client, unanswered)
+                self._tell_released(client, unanswered)
             except Exception as error:  # noqa: BLE001 - the others go too
                 self._failed(client, error)
                 continue
@@ -251,41 +253,48 @@ class Turn:
     def _answer(self, one: Said) -> None:
         """Send a client the answers that are ready."""
         client, replies = one.client, one.replies
+        if client.gone or None in map(_its_answer, replies):
+            self._answer_at_once(client, replies)
         if one.stored:
-            stored = [Reply("iamat", "stored", report.line) for report in one.reports[: one.stored]]
-            replies = [*stored, *replies]
-        for reply in one.replies:
-            if reply.entry is not None:
-                if client.gone:
-                    leave(reply)
-                elif reply.answer is None:
-                    self._answer_at_once(reply)
-        answers = [reply.answer for reply in replies]
+            replies = [Reply("iamat", "stored", line) for line in map(_line, one.reports[: one.stored])]
+            replies += one.replies
+        answers = [*map(_its_answer, replies)]
         if None not in answers and not client.owed:
-            client.answer(cast("list[bytes]", answers))
-            self._tell(client, [*zip(one.lines, replies, strict=True)])
+            client.answer(answers)
+            self._tell(client, one.lines, replies)
             return
         client.owe(zip(one.lines, replies, strict=True))
         for reply in one.replies:
             if reply.answer is None and reply.entry is not None:
                 self._questions.add(client, reply)
-        self._tell(client, client.release())
+        self._tell_released(client, client.release())
 
-    def _answer_at_once(self, reply: Reply) -> None:
-        """Let Places answer a query now, if that is quick, no earlier query waits, and this turn has answered few."""
-        if self._searches and not self._questions:
-            self._searches -= self._questions.answer_at_once(reply)
+    def _answer_at_once(self, client: Client, replies: Iterable[Reply]) -> None:
+        """Let Places answer queries now, if that is quick, no earlier query waits, and this turn has answered few."""
+        for reply in replies:
+            if reply.entry is None:
+                continue
+            if client.gone:
+                leave(reply)
+            elif reply.answer is None and self._searches and not self._questions:
+                self._searches -= self._questions.answer_at_once(reply)
 
-    def _tell(self, client: Client, released: list[tuple[bytes | Overlong, Reply]]) -> None:
-        """Log commands with their answers. Stored reports in a row are logged in one call."""
-        for outcome, run in groupby(released, _outcome):
-            several = list(run)
+    def _tell(self, client: Client, lines: Sequence[bytes | Overlong], replies: Sequence[Reply]) -> None:
+        """Log commands with their answers. Several in a row with the same result are logged in one call."""
+        at = 0
+        for (_, outcome), run in groupby(replies, _result):
+            alike = [*run]
+            said = lines[at : at + len(alike)]
+            at += len(alike)
             if outcome == "stored":
-                lines, answers = [line for line, _ in several], [reply.answer for _, reply in several]
-                self._commands.reports(client.label, cast("list[bytes]", lines), cast("list[bytes]", answers))
+                self._commands.reports(client.label, cast("list[bytes]", said), [*map(_its_answer, alike)])
             else:
-                for line, reply in several:
-                    self._commands.command(client.name, line, reply)
+                self._commands.alike(client.name, said, alike)
+
+    def _tell_released(self, client: Client, released: list[tuple[bytes | Overlong, Reply]]) -> None:
+        if released:
+            lines, replies = zip(*released, strict=True)
+            self._tell(client, lines, replies)
 
     def _failed(self, client: Client, error: Exception) -> None:
         """Close one client's connection, because work for it has raised an exception."""
@@ -328,7 +337,3 @@ class Turn:
                 self._reported.append(one)
             else:
                 self._said.append(one)
-
-
-def _outcome(released: tuple[bytes | Overlong, Reply]) -> str:
-    return released[1].outcome

@@ -6,7 +6,10 @@ The others are limited, and one line counts those that were left out. The stored
 
 from __future__ import annotations
 
-from typing import Final, TypeAlias
+from collections.abc import Sequence
+from itertools import compress
+from operator import attrgetter
+from typing import Any, Final, TypeAlias
 
 from proxyherd.core.framing import Overlong
 from proxyherd.core.limiters import CommandLimiter
@@ -47,6 +50,10 @@ _LEFT_OUT_SECONDS: Final = 10.0
 
 _ALWAYS_LOGGED: Final = {"stored", "answered", "unanswered"}
 """Outcomes of commands that changed something, may have changed something, or told where a client is."""
+
+
+_at_line = attrgetter("entry.line")
+_results = attrgetter("results")
 
 
 class CommandEvent(FrequentEvent):
@@ -117,24 +124,37 @@ class CommandObserver:
             if self._recent.wanted:
                 self._recent.reports(lines, answers)
 
-    def command(self, client: str, line: bytes | Overlong, reply: Reply) -> None:
-        """Note one command and its answer. Call it in the turn in which the answer is sent."""
+    def alike(self, client: str, lines: Sequence[bytes | Overlong], replies: Sequence[Reply]) -> None:
+        """Note other commands in a row of one client, and their answers. All have the same kind and outcome. Call it in the
+        turn in which the answers are sent.
+        """
         self.tell_reports()
-        self._counts[reply.kind, reply.outcome] += 1
+        kind, outcome = replies[0].kind, replies[0].outcome
+        self._counts[kind, outcome] += len(replies)
         if self._recent.wanted:
-            self._recent.command(line, reply)
-        if reply.outcome not in _ALWAYS_LOGGED and not self._unchanging.passes(
-            client, reply.kind, reply.outcome
-        ):
-            return
-        command = line.start if isinstance(line, Overlong) else line
-        start = client.encode(), reply.kind.encode(), reply.outcome.encode(), command
-        if reply.entry is None:
-            self._frequent(CommandEvent(*start, reply.answer))
+            for line, reply in zip(lines, replies, strict=True):
+                self._recent.command(line, reply)
+        if outcome not in _ALWAYS_LOGGED:
+            passes = [self._unchanging.passes(client, kind, outcome) for _ in replies]
+            lines, replies = [*compress(lines, passes)], [*compress(replies, passes)]
+            if not replies:
+                return
+        count = len(replies)
+        said = [line.start if isinstance(line, Overlong) else line for line in lines]
+        start = [client.encode()] * count, [kind.encode()] * count, [outcome.encode()] * count, said
+        answers = [reply.answer for reply in replies]
+        if replies[0].entry is None:
+            self._say(CommandEvent, (*start, answers))
         else:
-            assert reply.answer is not None
-            size = len(reply.answer) + 1
-            self._frequent(QueryEvent(*start, reply.entry.line, reply.status.encode(), reply.results, size))
+            statuses = [reply.status.encode() for reply in replies]
+            results, sizes = [*map(_results, replies)], [len(answer or b"") + 1 for answer in answers]
+            self._say(QueryEvent, (*start, [*map(_at_line, replies)], statuses, results, sizes))
+
+    def _say(self, kind: type[FrequentEvent], columns: tuple[Sequence[Any], ...]) -> None:
+        if len(columns[0]) == 1:
+            self._frequent(kind(*[column[0] for column in columns]))
+        else:
+            self._frequent(SeveralEvents(kind, columns))
 
     def tick(self) -> None:
         """Let time pass; call a few times a heartbeat."""

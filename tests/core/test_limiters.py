@@ -186,7 +186,7 @@ def test_what_changed_nothing_is_logged_or_counted_and_what_may_have_changed_som
                 observer.commands.reports(b"10.0.0.1:5", [b"x"], [b"y"])
             else:
                 line = Overlong(b"x") if outcome == "overlong" else b""
-                observer.commands.command("10.0.0.1:5", line, Reply(kind, outcome, b"? "))
+                observer.commands.alike("10.0.0.1:5", [line], [Reply(kind, outcome, b"? ")])
         clock.now += 2.5
         observer.end_turn()
         observer.commands.tick()

@@ -177,8 +177,11 @@ def releases_what_is_there_in_any_order(
     return _release(conversation)
 
 
-def logs_no_query(turn: Turn, client: Any, released: list[tuple[bytes | Overlong, Reply]]) -> None:
-    _tell(turn, client, [one for one in released if one[1].kind != "whatsat"])
+def logs_no_query(
+    turn: Turn, client: Any, lines: Sequence[bytes | Overlong], replies: Sequence[Reply]
+) -> None:
+    logged = [one for one in zip(lines, replies, strict=True) if one[1].kind != "whatsat"]
+    _tell(turn, client, [line for line, _ in logged], [reply for _, reply in logged])
 
 
 def decides_nothing_again(turn: Turn) -> None:

@@ -29,7 +29,7 @@ def command(reply: Reply, said: bytes | Overlong = b"said", **more: Any) -> Scen
         "answer": answer,
     }
     return Scenario(
-        lambda it: it.observer.commands.command(CLIENT, said, reply),
+        lambda it: it.observer.commands.alike(CLIENT, [said], [reply]),
         [line("command", **fields | more)],
         {f"proxyherd_commands_total {reply.kind} {reply.outcome}": 1},
     )
@@ -45,6 +45,35 @@ def replies() -> Iterator[tuple[str, Scenario]]:
         elif outcome != "stored":
             said = Overlong(b"said") if outcome == "overlong" else b"said"
             yield f"{kind} {outcome}", command(Reply(kind, outcome, answer), said)
+
+
+def alike(kind: str, outcome: str) -> Scenario:
+    """Three commands in a row with the same result, each with its own words."""
+    said: list[bytes | Overlong] = [b"said %d" % n for n in range(3)]
+    if outcome == "overlong":
+        said[1] = Overlong(b"said 1")
+    answers = [{"unanswered": None, "left": b""}.get(outcome, b"? %d" % n) for n in range(3)]
+    told: list[dict[str, Any]] = [
+        {
+            "client": CLIENT,
+            "kind": kind,
+            "outcome": outcome,
+            "command": f"said {n}",
+            "answer": None if answer is None else answer.decode(),
+        }
+        for n, answer in enumerate(answers)
+    ]
+    found = [Reply(kind, outcome, answer) for answer in answers]
+    if outcome == "answered":
+        for n, reply in enumerate(found):
+            reply.entry, reply.status, reply.results = Entry(b"AT %d" % n, n), "OK" * (n + 1), n
+            reply.answer = b"AT %d\n" % n + n * b"{}"
+            told[n] |= {"answer": f"AT {n}", "status": reply.status, "results": n, "bytes": 2 * n + 6}
+    return Scenario(
+        lambda it: it.observer.commands.alike(CLIENT, said, found),
+        [line("command", **fields) for fields in told],
+        {f"proxyherd_commands_total {kind} {outcome}": 3},
+    )
 
 
 def reports(count: int) -> Scenario:
@@ -68,7 +97,7 @@ def reports(count: int) -> Scenario:
 
 def many_commands(it: Watched) -> None:
     for _ in range(1_003):
-        it.observer.commands.command(CLIENT, b"", Reply("other", "invalid", b"? "))
+        it.observer.commands.alike(CLIENT, [b""], [Reply("other", "invalid", b"? ")])
     it.observer.commands.tick()
     it.clock.now += 10.0
     it.observer.commands.tick()
@@ -76,6 +105,11 @@ def many_commands(it: Watched) -> None:
 
 SCENARIOS: dict[str, Scenario] = {
     **dict(replies()),
+    **{
+        f"three times {kind} {outcome}": alike(kind, outcome)
+        for kind, outcome, _ in COMMANDS
+        if outcome != "stored"
+    },
     "a report": reports(1),
     "reports": reports(3),
     "commands in numbers": Scenario(
@@ -93,6 +127,20 @@ SCENARIOS: dict[str, Scenario] = {
         {"proxyherd_commands_total other invalid": 1_003},
     ),
 }
+
+
+def test_of_commands_in_a_row_as_many_are_logged_as_are_left_of_the_limit(tmp_path: Path) -> None:
+    watched = Watched(tmp_path)
+    for count in (997, 5, 5):
+        lines = [b"%d" % number for number in range(count)]
+        watched.observer.commands.alike(
+            CLIENT, lines, [Reply("other", "invalid", b"? " + one) for one in lines]
+        )
+    watched.observer.commands.tell_left_out()
+    events, _ = watched.end()
+    assert [event["command"] for event in events[997:-1]] == ["0", "1", "2"]
+    assert [event["answer"] for event in events[997:-1]] == ["? 0", "? 1", "? 2"]
+    assert events[-1]["commands"] == 7
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
@@ -116,7 +164,7 @@ def test_what_was_left_out_is_told_every_ten_seconds(tmp_path: Path, seconds: fl
     counts = []
     for _ in range(3):
         for _ in range(5_000):
-            watched.observer.commands.command(CLIENT, b"", Reply("other", "invalid", b"? "))
+            watched.observer.commands.alike(CLIENT, [b""], [Reply("other", "invalid", b"? ")])
         watched.clock.now += seconds
         watched.observer.commands.tick()
         watched.observer.end_turn()

@@ -53,7 +53,7 @@ def test_events_stand_in_the_order_in_which_they_happened(tmp_path: Path) -> Non
     it = watched.observer
     for number in range(2):
         it.commands.reports(CLIENT.encode(), [b"IAMAT %d" % number], [b"AT"])
-        it.commands.command(CLIENT, b"FOO %d" % number, Reply("other", "invalid", b"? "))
+        it.commands.alike(CLIENT, [b"FOO %d" % number], [Reply("other", "invalid", b"? ")])
     it.commands.reports(CLIENT.encode(), [b"IAMAT 2"], [b"AT"])
     it.note([Flooded("Ann", [b"kiwi"])])
     it.commands.reports(CLIENT.encode(), [b"IAMAT 3"], [b"AT"])
@@ -96,7 +96,7 @@ def test_while_somebody_looks_commands_and_clients_are_kept(tmp_path: Path, want
     recent.wanted = wanted
     it.commands.reports(CLIENT.encode(), [b"IAMAT"], [AT])
     it.note([Heard("Ann", [b"plum"], 1, None)])
-    it.commands.command(CLIENT, b"FOO", Reply("other", "invalid", b"? FOO"))
+    it.commands.alike(CLIENT, [b"FOO"], [Reply("other", "invalid", b"? FOO")])
     watched.end()
     assert [one.command for one in recent.commands(0, 9)] == (["IAMAT", "FOO"] if wanted else [])
     assert recent.take_clients() == ([b"kiwi", b"plum"] if wanted else [])
