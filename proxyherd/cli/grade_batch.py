@@ -19,6 +19,7 @@ import click
 import msgspec
 
 from proxyherd import __version__
+from proxyherd.base.escapes import visible
 from proxyherd.base.files import make_folder
 from proxyherd.cli.common import Failure, Misconfigured, default_gazetteer, load_herd
 from proxyherd.cli.places_sim import check_gazetteer
@@ -269,7 +270,7 @@ def _say(records: Sequence[Record], output: Path) -> None:
 
 
 def _lines(records: Sequence[Record]) -> Iterator[str]:
-    width = max(len(one.name) for one in records)
+    width = max(len(visible(one.name)) for one in records)
     for one in records:
         marks = f"{one.report['points']} of {one.report['possible']} points" if one.report else ""
-        yield f"{one.name:{width}}  {one.problem or marks}"
+        yield f"{visible(one.name):{width}}  {one.problem or marks}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import hashlib
 import os
 import shlex
@@ -106,9 +107,31 @@ async def grade_all(
 ) -> list[Record]:
     """Grade all submissions that have no valid record, so many at a time; return all records in order.
 
-    Raises UsageError, and OSError if results cannot be written.
+    Raises UsageError, also if another run writes there, and OSError if results cannot be written.
     """
-    _sweep(plan.output)
+    with _alone(plan.output):
+        _sweep(plan.output)
+        return await _grade_all(plan, found, jobs, done)
+
+
+@contextlib.contextmanager
+def _alone(output: Path) -> Iterator[None]:
+    """Keep other runs out of a folder."""
+    folder = os.open(output, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise UsageError(
+            f"{output}: another grading writes there; wait for its end, or name another folder"
+        ) from None
+    finally:
+        os.close(folder)
+
+
+async def _grade_all(
+    plan: Plan, found: Sequence[Submission], jobs: int, done: Callable[[Record], None]
+) -> list[Record]:
     slots: asyncio.Queue[int] = asyncio.Queue()
     for slot in range(jobs):
         slots.put_nowait(slot)
@@ -135,7 +158,10 @@ async def grade_all(
 async def _record(plan: Plan, submission: Submission, slot: int) -> Record:
     folder = plan.output / submission.name
     try:
+        str(submission.path).encode()
         content = await asyncio.to_thread(submissions.digest, submission)
+    except UnicodeEncodeError:
+        return Record(submission.name, "", "its name is not UTF-8; rename it", 0, 0.0, None)
     except submissions.SubmissionError as error:
         return Record(submission.name, "", visible(str(error)), 0, 0.0, None)
     parts = [content, plan.stamp, plan.start, *plan.grader, repr(plan.bounds)]

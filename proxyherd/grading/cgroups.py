@@ -55,9 +55,11 @@ def make(name: str, memory: int, processes: int, mounted: Path = MOUNTED) -> Con
 
 
 def sweep(prefix: str, mounted: Path = MOUNTED) -> None:
-    """Remove the groups with such a name that have no processes: what was killed has left them."""
+    """Remove groups that a killed process has left: their names are the prefix, its ID, a hyphen and anything."""
     for folder in (*mounted.glob(f"{prefix}*"), *mounted.glob(f"*/{prefix}*")):
-        _removed(folder)
+        maker = folder.name.removeprefix(prefix).partition("-")[0]
+        if not Path(f"/proc/{maker}").exists():
+            _removed(folder)
 
 
 def _make(folder: Path, values: Mapping[str, int]) -> None:

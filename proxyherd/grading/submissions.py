@@ -43,7 +43,7 @@ class SubmissionError(Exception):
 def find_submissions(folder: Path) -> list[Submission]:
     """Return the folders and archives in a folder by name, without hidden ones. Raises OSError."""
     return [
-        Submission(path.name, path)
+        Submission(os.fsencode(path.name).decode(errors="replace"), path)
         for path in sorted(folder.iterdir())
         if not path.name.startswith(".") and (path.is_dir() or path.name.endswith(ARCHIVES))
     ]

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from proxyherd.grading import cgroups
+
+NAME = "proxyherd-grade-99999999-0"
+"""Of a process that is no more: Linux has none with such an ID."""
 
 
 class Hierarchy:
@@ -28,7 +32,7 @@ class Hierarchy:
         monkeypatch.setattr(Path, "rmdir", rmdir)
 
     def make(self) -> cgroups.ControlGroup | None:
-        return cgroups.make("proxyherd-grade-7-0", 1024, 16, self.mounted)
+        return cgroups.make(NAME, 1024, 16, self.mounted)
 
 
 def test_a_group_of_version_2_bounds_memory_swap_and_processes(
@@ -37,7 +41,7 @@ def test_a_group_of_version_2_bounds_memory_swap_and_processes(
     (tmp_path / "cgroup.controllers").touch()
     group = Hierarchy(tmp_path, monkeypatch, "memory.max", "memory.swap.max", "pids.max").make()
     assert group is not None
-    folder = tmp_path / "proxyherd-grade-7-0"
+    folder = tmp_path / NAME
     assert {file.name: file.read_text() for file in folder.iterdir()} == {
         "memory.max": "1024",
         "memory.swap.max": "0",
@@ -62,8 +66,8 @@ def test_a_group_of_version_1_is_one_for_each_controller(
         (tmp_path / controller).mkdir()
     group = Hierarchy(tmp_path, monkeypatch, "memory.limit_in_bytes", "pids.max").make()
     assert group is not None
-    assert (tmp_path / "memory/proxyherd-grade-7-0/memory.limit_in_bytes").read_text() == "1024"
-    assert (tmp_path / "pids/proxyherd-grade-7-0/pids.max").read_text() == "16"
+    assert (tmp_path / "memory" / NAME / "memory.limit_in_bytes").read_text() == "1024"
+    assert (tmp_path / "pids" / NAME / "pids.max").read_text() == "16"
     assert len(group.doors) == 2
 
 
@@ -82,6 +86,8 @@ def test_what_a_killed_run_has_left_is_swept_and_nothing_else(
     (tmp_path / "cgroup.controllers").touch()
     hierarchy = Hierarchy(tmp_path, monkeypatch, "memory.max", "pids.max")
     assert hierarchy.make() is not None
-    (tmp_path / "others").mkdir()
+    living = f"proxyherd-grade-{os.getpid()}-0"  # of another run, which has no process in it yet
+    for name in ("others", living):
+        (tmp_path / name).mkdir()
     cgroups.sweep("proxyherd-grade-", tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["cgroup.controllers", "others"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cgroup.controllers", "others", living]

@@ -7,6 +7,7 @@ The class has a submission of each kind of tests/support/a_class.py but the slow
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 import re
@@ -34,7 +35,10 @@ ADDRESSES = [f"{name}=127.0.0.1:{port}" for name, port in a_class.PORTS.items()]
 FULL, LESS = 28, 24
 """Points for times and differences: all, and with one fault."""
 
-pytestmark = needs("bwrap", "setpriv", "prlimit", "openssl", "curl", "node", root=True)
+pytestmark = [
+    needs("bwrap", "setpriv", "prlimit", "openssl", "curl", "node", root=True),
+    pytest.mark.xdist_group("a class"),  # what one leaves would be taken for another's
+]
 
 
 class Class:
@@ -83,9 +87,11 @@ def graded(
 
 def left() -> list[str]:
     """What a class may have left: processes, files, groups."""
-    ours = [
-        f"{one.pid} {one.name()}" for one in psutil.process_iter() if one.uids().real >= sandbox.FIRST_USER
-    ]
+    ours = []
+    for one in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if one.uids().real >= sandbox.FIRST_USER or one.uids().real == OTHER_USER:
+                ours.append(f"{one.pid} {one.name()}")
     folders = [Path("/"), Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"), Path("/etc"), Path("/run")]
     files = [str(folder / a_class.MARK) for folder in folders if (folder / a_class.MARK).exists()]
     return ours + files + [str(path) for path in Path("/sys/fs/cgroup").glob("**/proxyherd-grade-*")]
@@ -156,6 +162,9 @@ def test_a_run_that_is_killed_leaves_nothing_and_goes_on_where_it_was(tmp_path: 
         a_class.make(made.submissions / name, a_class.KINDS[kind])
     running = subprocess.Popen(made.words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_until(lambda: "a" in made.gradings(), "the first submission is graded")
+    second = made.grade()
+    assert (second.returncode, second.stdout) == (2, "")
+    assert "another grading writes there" in second.stderr
     running.send_signal(signal.SIGKILL)
     running.wait()
     wait_until(lambda: not [one for one in left() if "/sys/" not in one], "all processes have ended")
@@ -272,6 +281,22 @@ def test_without_a_sandbox_it_says_what_is_not_bounded_and_kills_what_it_started
     assert done.returncode == 0, done.stdout + done.stderr
     assert "not bounded: the network" in (made.output / "results.html").read_text()
     assert left() == []
+
+
+def test_names_and_folders_that_cannot_be_used_are_told_and_do_not_stop_the_others(tmp_path: Path) -> None:
+    made = Class(tmp_path)
+    a_class.make(made.submissions / "<b> \x1b[31m", a_class.KINDS["honest"])
+    (made.submissions / os.fsdecode(b"\xff")).mkdir()
+    (made.submissions / "broken.zip").write_bytes(b"PK")
+    done = made.grade()
+    assert done.returncode == 1, done.stderr
+    assert "\x1b" not in done.stdout
+    rows = made.rows()
+    assert rows.pop("<b> \x1b[31m")["points"] == str(FULL)
+    assert {name: row["problem"] for name, row in rows.items()} == {
+        "\ufffd": "its name is not UTF-8; rename it",
+        "broken.zip": f"not started: {made.submissions}/broken.zip: the archive cannot be unpacked: File is not a zip file",
+    }
 
 
 @pytest.mark.parametrize(
