@@ -10,5 +10,6 @@ No I/O, no clock and no HTTP library: those who serve the port (`server/clients/
 - `locations`, `times`: the fields of a report
 - `lines`: writes the lines
 - `reports`: one report, and batches of them
+- `trackers`: apps on phones, as they are
 - `queries`: where a client is, and what is near it
 """

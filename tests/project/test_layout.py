@@ -91,6 +91,12 @@ ELSEWHERE: Final = (
     Elsewhere("server", "daemon", "system/test_startup.py", "a server starts and ends as a process"),
     Elsewhere("server", "supervision", "system/test_systemd.py", "systemd and supervisord are told"),
     Elsewhere("standin", "new old shapes", "standin/test_app.py", "both APIs are asked over HTTP"),
+    Elsewhere(
+        "web/trackers",
+        "gpslogger osmand overland owntracks parameters",
+        "web/trackers/test_apps.py",
+        "what apps send is a file of data, which is read there",
+    ),
 )
 
 

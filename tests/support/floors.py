@@ -50,6 +50,7 @@ HARMLESS: Final = frozenset(
         "hashlib",
         "hmac",
         "itertools",
+        "math",
         "msgspec",
         "operator",
         "random",

@@ -1,0 +1,129 @@
+"""Points that apps send: each becomes the line of a report, or is consumed for one of a few reasons."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Final, Literal, TypeAlias
+
+from msgspec import Struct, field
+
+from proxyherd.web import times
+from proxyherd.web.documents import string_text
+from proxyherd.web.ids import id_of
+from proxyherd.web.lines import LineWriter
+from proxyherd.web.locations import latitude, longitude
+from proxyherd.web.problems import Problem
+
+Reason: TypeAlias = Literal[
+    "unreadable",  # no JSON, or no form
+    "encrypted",  # only the app's owner can read it
+    "other_kind",  # a message about something else than a location
+    "no_client",  # nothing says whose location it is, or no client has this name
+    "no_location",  # no latitude and longitude, or out of bounds
+    "no_time",  # no time, or out of form
+    "no_fix",  # the app says that it does not know, or sends 0, 0
+    "inaccurate",  # worse than `max_accuracy_m`
+]
+"""Why something was consumed. Values of a metric's label."""
+
+_exponent = re.compile(rb"-?[0-9]{1,20}(?:\.[0-9]{1,40})?[eE][+-]?[0-9]{1,2}").fullmatch
+_ZERO: Final = re.compile(rb"[+-]?0+(?:\.0*)?").fullmatch
+
+
+class TrackerRequest(Struct, frozen=True):
+    """A request of an app. `query`: what stands behind the question mark, still encoded; `headers`: looked up by their
+    usual names; `user`: of Basic authentication, or the subject of a token.
+    """
+
+    body: bytes = b""
+    query: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    user: str = ""
+
+
+class TrackPoints:
+    """What one request brings: `lines` of reports, in order, and the number of `consumed` points by reason. `clock`:
+    nanoseconds of POSIX time; `max_accuracy_m`: metres, beyond which a point is not used.
+    """
+
+    def __init__(self, writer: LineWriter, clock: int, max_accuracy_m: float) -> None:
+        self.lines: list[bytes] = []
+        self.consumed: Counter[Reason] = Counter()
+        self._writer = writer
+        self._clock = clock
+        self._max_accuracy_m = max_accuracy_m
+
+    def consume(self, reason: Reason) -> None:
+        """Count something that does not become a report."""
+        self.consumed[reason] += 1
+
+    def now(self) -> bytes:
+        """Return the time for a point that an app sends at once and without its time."""
+        return times.spelled_time(self._clock)
+
+    def add(
+        self,
+        client: str,
+        lat: bytes | None,
+        lon: bytes | None,
+        time: bytes | None,
+        accuracy: bytes | None = None,
+    ) -> None:
+        """Add a point, or consume it. None: missing. `time`: as the app spells it; `accuracy`: metres."""
+        north, east = latitude(_plain(lat or b"")), longitude(_plain(lon or b""))
+        when = times.of_app(time or b"")
+        metres = _number(accuracy)
+        if north is None or east is None:
+            self.consume("no_location")
+        elif metres < 0 or (_ZERO(north) and _ZERO(east)):
+            self.consume("no_fix")
+        elif metres > self._max_accuracy_m:
+            self.consume("inaccurate")
+        elif when is None:
+            self.consume("no_time")
+        else:
+            try:
+                self.lines.append(self._writer.report(id_of(client), north + east, when))
+            except Problem:
+                self.consume("no_client")
+
+
+def scalar(value: bytes) -> bytes | None:
+    """Return the text of the number or string whose JSON this is; None if it is neither, is empty or is missing. `Raw`
+    is a value too.
+    """
+    value = bytes(value)
+    if value[:1] == b'"':
+        try:
+            return string_text(value, "").encode() or None
+        except Problem:
+            return None
+    return value if value[:1].isdigit() or value[:1] == b"-" else None
+
+
+def text(value: bytes) -> str:
+    """Return the same as text, empty if there is none."""
+    return (scalar(value) or b"").decode()
+
+
+def is_object(value: bytes) -> bool:
+    """Return whether this is the JSON of an object; `Raw` is a value too."""
+    return bytes(value)[:1] == b"{"
+
+
+def _plain(degrees: bytes) -> bytes:
+    """Return degrees without an exponent: apps write those a few metres from the equator as `1.5E-5`."""
+    return format(Decimal(degrees.decode()), "f").encode() if _exponent(degrees) else degrees
+
+
+def _number(accuracy: bytes | None) -> float:
+    """Return an accuracy in metres, 0 if it is not known."""
+    try:
+        metres = float(accuracy or b"0")
+    except ValueError:
+        return 0.0
+    return 0.0 if math.isnan(metres) else metres
