@@ -21,7 +21,7 @@ from proxyherd.engines.herd.peers import Peers
 from proxyherd.net.binding import Binder
 from proxyherd.net.tls import Contexts
 from proxyherd.server.driver import Driver
-from proxyherd.server.questions import Questions
+from proxyherd.server.places_queries import AsyncPlacesQueries
 from proxyherd.telemetry.observer import Observer
 
 _UNSENT_BYTES: Final = 1_048_576
@@ -80,8 +80,8 @@ class Member:
         self._told = _Told(self.node, tell)
         driver = Driver(loop)
         self._engine = HerdEngine(self.node, self._told, driver.wake)
-        questions = Questions[Client](loop.create_future(), observer, loop)  # nobody asks for places
-        driver.start(Turn(self._engine, questions, observer, driver.wake))
+        queries = AsyncPlacesQueries[Client](loop.create_future(), observer, loop)  # nobody asks for places
+        driver.start(Turn(self._engine, queries, observer, driver.wake))
         terms = make_terms(herd, server, secrets)
         self._peers = Peers(herd, server, terms, self.node, self._engine, observer, contexts)
 

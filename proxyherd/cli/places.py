@@ -13,8 +13,8 @@ import msgspec
 
 from proxyherd.base.escapes import escaped, visible_json
 from proxyherd.cli.common import Failure, config_option, default_gazetteer, examples, load_herd
-from proxyherd.core.messages import metres, parse_question, parse_report
-from proxyherd.places import CHOICES, Answer, NoBudget, Places, Query, find_key, open_places
+from proxyherd.core.messages import Whatsat, metres, parse_question, parse_report
+from proxyherd.places import CHOICES, Answer, NoBudget, Places, Query, find_key, no_results, open_places
 from proxyherd.places.limits.breaker import BreakerState
 from proxyherd.places.watch import CallOutcome, Spared
 
@@ -68,11 +68,12 @@ def places(
 
     Exit codes: 0 answered; 1 the provider failed or refused; 2 bad usage or configuration.
     """
-    query = _query(point, radius, most)
+    question = _question(radius, most)
+    query = _query(point, question)
     bill = _Bill()
     asked = _open(ctx, bill, gazetteer or default_gazetteer())
     began = time.monotonic()
-    answer = asyncio.run(_ask(asked, query))
+    answer = asyncio.run(_ask(asked, query)) if question.asks_places else no_results("ZERO_RESULTS")
     seconds = time.monotonic() - began
     if as_json:
         click.echo(visible_json(answer.body))
@@ -86,17 +87,22 @@ def places(
     ctx.exit(0 if answer.status in {"OK", "ZERO_RESULTS"} else Failure.exit_code)
 
 
-def _query(point: str, radius: str, most: int) -> Query:
-    """Parse a query by the rules of the client protocol, which also apply to clients' commands."""
+def _question(radius: str, most: int) -> Whatsat:
+    """Parse a radius by the rules of the client protocol, which also apply to clients' commands."""
+    question = parse_question(os.fsencode(f"WHATSAT here {radius} {most}"))
+    if question is None:
+        raise click.BadParameter(f"{radius!r} is no number of kilometres from 0 to 50", param_hint="RADIUS")
+    return question
+
+
+def _query(point: str, question: Whatsat) -> Query:
+    """Parse a point by the same rules."""
     signed = [part if part[:1] in {"+", "-"} else f"+{part}" for part in map(str.strip, point.split(","))]
     line = os.fsencode(f"IAMAT here {''.join(signed)} 0")
     if len(signed) != 2 or parse_report(line, b"", 0) is None:
         raise click.BadParameter(
             f"{point!r} is not two decimal degrees, such as 34.068930,-118.445127", param_hint="LAT,LNG"
         )
-    question = parse_question(os.fsencode(f"WHATSAT here {radius} {most}"))
-    if question is None:
-        raise click.BadParameter(f"{radius!r} is no number of kilometres from 0 to 50", param_hint="RADIUS")
     return Query(signed[0], signed[1], metres(question.radius), question.most)
 
 

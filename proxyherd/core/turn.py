@@ -97,14 +97,14 @@ class Turn:
     def __init__(
         self,
         engine: Engine,
-        questions: PlacesQueries,
+        queries: PlacesQueries,
         log: TurnLog,
         wake: Callable[[], None],
         sizes: Sizes = SIZES,
     ) -> None:
         self._engine = engine
         self._keeper = engine.keeper
-        self._questions = questions
+        self._queries = queries
         self._log = log
         self._commands = log.commands
         self._wake = wake
@@ -130,7 +130,7 @@ class Turn:
 
     def client_left(self, client: Client) -> None:
         """Note that a client is gone: nobody needs the answers to its queries for places."""
-        self._questions.cancel(client)
+        self._queries.cancel(client)
 
     def run(self, now: float, received: int) -> None:
         """Run a turn, or the rest of a turn that has waited for the disk.
@@ -179,7 +179,7 @@ class Turn:
 
     def _end(self, now: float) -> None:
         """Let the engine send its updates, then answer the clients, then write the log."""
-        engine, questions = self._engine, self._questions
+        engine, queries = self._engine, self._queries
         settled = engine.end(now)
         for one in self._reported:
             client, answers = one.client, [*map(_line, one.reports)]
@@ -204,9 +204,9 @@ class Turn:
             self._log.end_turn()
         except Exception as error:  # noqa: BLE001 - queries are asked, and the next turn comes
             self._fault("the turn cannot be logged", error)
-        if questions:
-            questions.ask_some(self.client_said)
-        if settled.more or questions or self._given_up or (self._clients and not engine.full):
+        if queries:
+            queries.ask_some(self.client_said)
+        if settled.more or queries or self._given_up or (self._clients and not engine.full):
             self._wake()
 
     def _decide_again(self) -> None:
@@ -222,7 +222,7 @@ class Turn:
     def _settle(self, settled: Settled) -> None:
         """Answer the clients whose replies have waited for the engine, and give up those that shall wait no more."""
         for client, reply in settled.found:
-            self._questions.add(client, reply)
+            self._queries.add(client, reply)
         for client in settled.clients:
             try:
                 self._tell_released(client, client.release())
@@ -248,7 +248,7 @@ class Turn:
                 self._failed(client, error)
                 continue
             lines_left -= len(unanswered)
-        self._questions.drop(gone)
+        self._queries.drop(gone)
 
     def _answer(self, one: Said) -> None:
         """Send a client the answers that are ready."""
@@ -266,7 +266,7 @@ class Turn:
         client.owe(zip(one.lines, replies, strict=True))
         for reply in one.replies:
             if reply.answer is None and reply.entry is not None:
-                self._questions.add(client, reply)
+                self._queries.add(client, reply)
         self._tell_released(client, client.release())
 
     def _answer_at_once(self, client: Client, replies: Iterable[Reply]) -> None:
@@ -276,8 +276,8 @@ class Turn:
                 continue
             if client.gone:
                 leave(reply)
-            elif reply.answer is None and self._searches and not self._questions:
-                self._searches -= self._questions.answer_at_once(reply)
+            elif reply.answer is None and self._searches and not self._queries:
+                self._searches -= self._queries.answer_at_once(reply)
 
     def _tell(self, client: Client, lines: Sequence[bytes | Overlong], replies: Sequence[Reply]) -> None:
         """Log commands with their answers. Several in a row with the same result are logged in one call."""

@@ -22,7 +22,6 @@ from proxyherd.places.watch import Watch
 
 _KEPT_STATUSES = {"OK", "ZERO_RESULTS"}
 
-_NOTHING = no_results("ZERO_RESULTS")
 
 _KEPT_LETTERS = 64
 """The maximum length of a location whose answer is cached: a client may write it with thousands of digits."""
@@ -69,8 +68,6 @@ class Places:
 
     def answer_at_once(self, query: Query) -> Answer | None:
         """Answer a query that needs no wait, in a fraction of a millisecond; return None for any other query."""
-        if not query.metres or not query.most:
-            return _NOTHING
         asked = self._provider.widened(query)
         answer = self._kept.get(asked)
         if answer is not None:
@@ -86,14 +83,16 @@ class Places:
         return shorten(answer, query.most)
 
     async def nearby(self, query: Query, asker: object = None) -> Answer:
-        """Answer a query before the deadline. Raises nothing but CancelledError, if it is cancelled.
+        """Answer a query, at once or as `wait` does."""
+        return self.answer_at_once(query) or await self.wait(query, asker)
+
+    async def wait(self, query: Query, asker: object = None) -> Answer:
+        """Answer a query that `answer_at_once` has not answered, before the deadline. Raises nothing but CancelledError, if
+        it is cancelled.
 
         Askers take turns, and share the provider evenly.
         """
-        answer = self.answer_at_once(query)
-        if answer is None:
-            answer = shorten(await self._wait(self._provider.widened(query), asker), query.most)
-        return answer
+        return shorten(await self._wait(self._provider.widened(query), asker), query.most)
 
     async def close(self) -> None:
         """Release what the provider holds."""

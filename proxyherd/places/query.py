@@ -11,7 +11,7 @@ from proxyherd.places.answers import Answer
 
 
 class Query(Struct, frozen=True):
-    """A query: the places within `metres` of a location, at most `most` of them.
+    """A query: the places within `metres` of a location, at most `most` of them; both are greater than 0.
 
     Latitude and longitude are decimal degrees as in the client's report, with their signs: `+34.068930`.
     """
@@ -33,7 +33,7 @@ class Upstream(Protocol):
         """Return the query that is really sent. Its answer also answers `query` after surplus results are cut off."""
 
     async def nearby(self, query: Query, seconds: float) -> Answer:
-        """Answer within so many seconds a query whose bound and radius are greater than 0."""
+        """Answer a query within so many seconds."""
 
     async def close(self) -> None:
         """Close connections; called once, when no query is awaited any more."""
@@ -53,9 +53,7 @@ class Provider(Protocol):
         """Answer such a query if that takes a fraction of a millisecond; return None if it takes longer."""
 
     async def nearby(self, query: Query, asker: object) -> Answer:
-        """Answer a query of `asker` whose bound and radius are greater than 0. Queries that are under way at the same
-        time are always different.
-        """
+        """Answer a query of `asker`. Queries that are under way at the same time are always different."""
 
     def join(self, query: Query, asker: object) -> None:
         """Note that this asker waits for a query under way too: it gets the turn of whichever asker comes first."""

@@ -1,7 +1,7 @@
 """One server as a process.
 
 - `driver`: runs turns on the event loop
-- `questions`: queries for places, which turns begin
+- `places_queries`: queries for places, which turns begin
 - `clients`: connections of clients
 - `daemon`: puts one server together, and stops it in order
 - `process`: the start and the end of a process, for a server and the bridge

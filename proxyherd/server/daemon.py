@@ -38,8 +38,8 @@ from proxyherd.places import Places, Spend, find_key, open_places
 from proxyherd.server.clients.clients import ClientListener, Clients
 from proxyherd.server.clients.tcp import TcpListener
 from proxyherd.server.driver import Driver
+from proxyherd.server.places_queries import AsyncPlacesQueries
 from proxyherd.server.process import Background, forbid_core_dumps, open_log
-from proxyherd.server.questions import Questions
 from proxyherd.server.supervision import Notifier, StateDirectory, StateTaken, raise_descriptor_limit
 from proxyherd.telemetry.logs import LogFile, make_logger
 from proxyherd.telemetry.metrics import Metrics
@@ -181,8 +181,8 @@ class _Daemon:
         limits = self._limits()
         driver = Driver(self._loop)
         self._backend = self._make_backend(limits, driver.wake)
-        questions = Questions[Client](self._places, self._observer, self._loop)
-        self._turn = Turn(self._backend.engine, questions, self._observer, driver.wake)
+        queries = AsyncPlacesQueries[Client](self._places, self._observer, self._loop)
+        self._turn = Turn(self._backend.engine, queries, self._observer, driver.wake)
         driver.start(self._turn)
         self._clients = Clients(limits, self._turn, self._observer)
         self._listeners: tuple[ClientListener, ...] = (

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from prometheus_client import Histogram
+
 from proxyherd.places import PROVIDER_NAMES, STATES, BreakerState, CallOutcome, Spared
 from proxyherd.telemetry.event_limits import Events
 from proxyherd.telemetry.frequent import FrequentEvent
@@ -71,6 +73,7 @@ class PlacesObserver:
 
     def __init__(self, events: Events, metrics: Metrics) -> None:
         self._events = events
+        self._children: dict[tuple[str, str], Histogram] = {}
         self.seconds = metrics.histogram(
             "proxyherd_places_seconds",
             "Seconds that a query of places took, by Google's status; also queries that are answered at once",
@@ -115,10 +118,12 @@ class PlacesObserver:
         self._set_breaker("closed")
 
     def asked(self, provider: str, status: str, outcome: str, seconds: float) -> None:
-        """Note one query; `outcome` is one of few words."""
-        self.seconds.labels(provider, outcome).observe(seconds)
+        """Note one query; `outcome` is one of few words. The log has it at the end of the turn."""
+        child = self._children.get((provider, outcome))
+        if child is None:
+            child = self._children[provider, outcome] = self.seconds.labels(provider, outcome)
+        child.observe(seconds)
         self._events.frequent(PlacesEvent(provider, status, round(seconds, 6)))
-        self._events.tell()
 
     def count_call(self, provider: str, outcome: CallOutcome, seconds: float, dollars: float) -> None:
         """Note one call to Google, and its estimated cost."""

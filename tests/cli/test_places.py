@@ -55,6 +55,16 @@ def test_places_makes_one_call_and_says_why_it_failed(tmp_path: Path) -> None:
         assert len(sim.requests) == 1
 
 
+@pytest.mark.parametrize("arguments", [("0",), ("0.00", "--most", "3"), ("10", "--most", "0")])
+def test_places_asks_nobody_for_nothing(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    with simulator_in_thread(key="a-key") as sim:
+        herd = places_herd(tmp_path, provider="google", base_url=sim.url)
+        result = run("--config", herd, "places", "1,1", *arguments, env={"GOOGLE_PLACES_API_KEY": "a-key"})
+        assert result.exit_code == 0
+        assert "google: ZERO_RESULTS, 0 results" in result.output
+        assert sim.requests == []
+
+
 def test_places_prints_json_alone_on_stdout(tmp_path: Path) -> None:
     herd = places_herd(tmp_path, provider="gazetteer")
     result = run(

@@ -40,7 +40,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 TRIED = (
     *("proxyherd/core", "proxyherd/places", "proxyherd/telemetry", "proxyherd/engines"),
-    *("proxyherd/server/driver.py", "proxyherd/server/questions.py"),
+    *("proxyherd/server/driver.py", "proxyherd/server/places_queries.py"),
 )
 """What is tried unless --only names something else: what decides, stores, counts and tells. The rest puts parts together
 or is a shell around sockets and files: real connections and processes test it, which no fork here may start.

@@ -280,16 +280,19 @@ def test_who_comes_as_the_answer_does_gets_one_too() -> None:
     run(scene(), places)
 
 
-def test_a_query_of_nothing_asks_nobody_and_waits_for_nothing() -> None:
-    provider, ledger = Provider(), Ledger()
-    places = places_of(provider, ledger, most=0)
+def test_who_waits_has_tried_already_and_the_provider_is_not_tried_again() -> None:
+    provider = Provider(widens=True)
+    provider.at_once = WHOLE
+    places = places_of(provider)
 
     async def scene() -> None:
-        for metres, most in ((Decimal(0), 20), (Decimal("0.000"), 20), (Decimal(5), 0)):
-            assert await places.nearby(Query("+1", "+1", metres, most)) == no_results("ZERO_RESULTS")
+        task = asyncio.create_task(places.wait(query(most=3)))
+        await settle()
+        provider.pending[provider.widened(query(most=3))].set_result(WHOLE)
+        assert await task == cut(BODY, 3)
 
     run(scene(), places)
-    assert (provider.asked, ledger.spared) == ([], [])
+    assert len(provider.asked) == 1
 
 
 @pytest.mark.parametrize("keeps", [False, True])

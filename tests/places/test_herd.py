@@ -31,7 +31,7 @@ from proxyherd.places.google.calling import THREAD_BYTES, Caller
 from proxyherd.places.limits.gate import IN_ONE_GO
 from proxyherd.places.limits.resilience import Resilient
 from proxyherd.server.daemon import Paths, _Daemon
-from proxyherd.server.questions import Questions
+from proxyherd.server.places_queries import AsyncPlacesQueries
 from proxyherd.telemetry.logs import LogFile, make_logger
 from proxyherd.telemetry.metrics import Metrics
 from proxyherd.telemetry.observer import Observer
@@ -278,7 +278,7 @@ class Asked:
         opened: asyncio.Future[Any] = loop.create_future()
         opened.set_result(self.places)
         self.answered: list[Client] = []
-        self.questions = Questions[Client](opened, Observer(log, self._file, Metrics(), []), loop)
+        self.queries = AsyncPlacesQueries[Client](opened, Observer(log, self._file, Metrics(), []), loop)
 
     def add(self, client: Client, *radii: int) -> list[ClientsReply]:
         entry = Entry(b"AT Bob +0.000000000 kiwi +34.068930-118.445127 5", 5 * 10**9)
@@ -287,13 +287,13 @@ class Asked:
             for radius in radii
         ]
         for reply in replies:
-            self.questions.add(client, reply)
+            self.queries.add(client, reply)
         return replies
 
     async def turns(self) -> None:
         """Let turns begin all that they have to."""
-        while self.questions:
-            self.questions.ask_some(self.answered.append)
+        while self.queries:
+            self.queries.ask_some(self.answered.append)
             await asyncio.sleep(0)
         await settle()
 
@@ -365,7 +365,7 @@ def test_who_leaves_costs_no_call_any_more_and_takes_nobody_along(tmp_path: Path
         await asked.turns()
         assert asked.ledger.spared == ["shared"]
         leaver.gone = True
-        asked.questions.cancel(leaver)
+        asked.queries.cancel(leaver)
         await settle()
         while asked.upstream.calls:
             await asked.upstream.answer_one()
@@ -388,7 +388,7 @@ def test_hundreds_of_queries_at_once_begin_a_few_calls_each_time_the_loop_goes_r
             asked.add(client, *range(10 * number + 1, 10 * number + 11))
         begun = [0]
         while len(asked.answered) < 600:
-            asked.questions.ask_some(asked.answered.append)
+            asked.queries.ask_some(asked.answered.append)
             await asyncio.sleep(0)
             begun.append(len(asked.upstream.asked))
             for waiting in list(asked.upstream.calls.values())[:8]:

@@ -177,7 +177,7 @@ Run = Callable[[Callable[[Herd], Coroutine[Any, Any, None]]], None]
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     fake = SimpleNamespace(monotonic=clock, time_ns=lambda: 1_700_000_000_000_000_000 + int(clock.now * 1e9))
-    for module in ("driver", "questions", "daemon"):
+    for module in ("driver", "places_queries", "daemon"):
         monkeypatch.setattr(f"proxyherd.server.{module}.time", fake)
     return clock
 

@@ -19,6 +19,7 @@ from collections.abc import Iterable
 from functools import partial
 from importlib import metadata
 from io import FileIO
+from operator import itemgetter
 from pathlib import Path
 from typing import Final
 
@@ -32,6 +33,8 @@ FORMAT: Final = 3
 """The version of the format; a file with another version is built again."""
 
 HEADER_BYTES: Final = 256
+
+_first, _second = itemgetter(0), itemgetter(1)
 
 _SQLITE: Final = b"SQLite format 3\0"
 """The first bytes of files of FORMAT 1 and 2."""
@@ -88,24 +91,29 @@ class File:
         with FileIO(open_regular(path, os.O_RDONLY)) as file:
             self.header = _check(file, path)
             self._map = mmap.mmap(file.fileno(), self.header.size, access=mmap.ACCESS_READ)
+        self._attributions: dict[bytes, bytes] = {}
         self.points = Points(memoryview(self._map)[HEADER_BYTES + self.header.records :])
 
     def answer(self, positions: Iterable[int]) -> Answer:
         """Return an answer in Google's form. Its attributions are those of its places, and no others."""
-        found = [self._record(position).split(b"\t", 1) for position in positions]
-        thanks = [
-            thank for kind in dict.fromkeys(kind for kind, _ in found) if (thank := self._record(int(kind)))
-        ]
+        content, end = self._map, self._map.find
+        found = [content[at : end(b"\0", at)].split(b"\t", 1) for at in positions]
+        thanks = [thank for kind in dict.fromkeys(map(_first, found)) if (thank := self._attribution(kind))]
         status = "OK" if found else "ZERO_RESULTS"
         body = b'{"html_attributions":[%b],"results":[%b],"status":"%b"}' % (
             b",".join(thanks),
-            b",".join([result for _, result in found]),
+            b",".join(map(_second, found)),
             status.encode(),
         )
         return Answer(msgspec.json.format(body, indent=3), status, len(found))
 
-    def _record(self, position: int) -> bytes:
-        return self._map[position : self._map.find(b"\0", position)]
+    def _attribution(self, position: bytes) -> bytes:
+        """Return an attribution. There are few of them, so each is kept."""
+        thank = self._attributions.get(position)
+        if thank is None:
+            at = int(position)
+            thank = self._attributions[position] = self._map[at : self._map.find(b"\0", at)]
+        return thank
 
 
 def _check(file: FileIO, path: Path) -> Header:

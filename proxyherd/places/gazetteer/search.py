@@ -17,6 +17,7 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import accumulate
+from operator import itemgetter
 from struct import Struct
 from typing import Final
 
@@ -44,6 +45,7 @@ _POINT: Final = Struct("=4dQ")  # x, y, z, weight, number
 _STARTS: Final = (
     180 * STRIPS + 2
 )  # the North Pole has a strip of its own, and the last entry is the end of it
+_number = itemgetter(1)
 _SOFTENING: Final = (SOFTENING_METRES / EARTH_METRES) * (SOFTENING_METRES / EARTH_METRES)
 
 
@@ -63,29 +65,36 @@ class Points:
         """Search a circle around a position in degrees. Yields None after each step but the last; then it yields the numbers
         of the `most` points with the greatest scores, greatest first. Of equal scores, the smaller number comes first.
 
-        A step looks at no more than SLICE points.
+        A step looks at no more than SLICE points. With more points than that, the first step looks at none: who needs an
+        answer in one step has lost little.
         """
+        runs = [*self._runs(latitude, longitude, metres)]
+        if sum([last - first for first, last in runs]) > SLICE:
+            yield None
         x, y, z = vector(latitude, longitude)
         chord = 2 * math.sin(metres / EARTH_METRES / 2)
         limit, softening, points, size = chord * chord, _SOFTENING, self._points, _POINT.size
         best: list[tuple[float, int]] = []
         left = SLICE
-        for first, last in self._runs(latitude, longitude, metres):
+        for first, last in runs:
             at = first
             while at < last:
                 if not left:
-                    best = sorted(best)[:most]
+                    best.sort()
+                    del best[most:]
                     yield None
                     left = SLICE
                 end = min(last, at + left)
                 left -= end - at
-                best += [
-                    (-weight / (square + softening), number)
-                    for px, py, pz, weight, number in _POINT.iter_unpack(points[at * size : end * size])
-                    if (square := (px - x) * (px - x) + (py - y) * (py - y) + (pz - z) * (pz - z)) <= limit
-                ]
+                # Not a comprehension: that would cost a quarter more, because it reads the variables of this function.
+                for px, py, pz, weight, number in _POINT.iter_unpack(points[at * size : end * size]):
+                    dx, dy, dz = px - x, py - y, pz - z
+                    square = dx * dx + dy * dy + dz * dz
+                    if square <= limit:
+                        best.append((-weight / (square + softening), number))
                 at = end
-        yield tuple(number for _, number in sorted(best)[:most])
+        best.sort()
+        yield tuple(map(_number, best[:most]))
 
     def _runs(self, latitude: float, longitude: float, metres: float) -> Iterator[tuple[int, int]]:
         """Yield ranges of points: all that are in a circle, and a few around it."""

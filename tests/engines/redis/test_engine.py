@@ -29,7 +29,7 @@ from proxyherd.places import Places
 from proxyherd.server.clients.clients import Clients
 from proxyherd.server.clients.tcp import ClientConnection
 from proxyherd.server.driver import Driver
-from proxyherd.server.questions import Questions
+from proxyherd.server.places_queries import AsyncPlacesQueries
 
 # Batches. ------------------------------------------------------------------------------------------------------
 
@@ -571,7 +571,7 @@ def connected(front: Front) -> Callable[[], tuple[ClientConnection, Transport]]:
     observer = MagicMock()
     places: asyncio.Future[Places] = front.loop.create_future()
     driver = Driver(front.loop)
-    questions = Questions[Client](places, observer, front.loop)
+    questions = AsyncPlacesQueries[Client](places, observer, front.loop)
     turn = Turn(front.engine, questions, observer, driver.wake)
     front.engine.wake = driver.wake
     driver.start(turn)

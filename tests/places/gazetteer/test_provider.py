@@ -30,7 +30,7 @@ def query(latitude: float, longitude: float, metres: float = 50_000, most: int =
 
 
 FIJI = query(-17.0, 180.0)
-STEPS = 5
+STEPS = 6
 """Of a search in the crowd."""
 
 CROWD = [query(10.0, 20.0, metres) for metres in range(20_000, 20_000 + 3 * SEARCHES)]
@@ -63,10 +63,10 @@ def few(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def crowd(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A file of which a search in the crowd takes STEPS."""
+    """A file of which a search in the crowd takes STEPS; the first one looks at no place."""
     monkeypatch.setattr(gazetteer_build, "_cities", lambda: iter(()))
     own, lines = tmp_path / "own.csv", ["name,latitude,longitude,population"]
-    lines += [f"{number},{10 + number / 50_000},20,{number}" for number in range((STEPS - 1) * SLICE + 1)]
+    lines += [f"{number},{10 + number / 50_000},20,{number}" for number in range((STEPS - 2) * SLICE + 1)]
     own.write_text("\n".join(lines))
     gazetteer_build.build(tmp_path / "crowd.dat", own=own)
     return tmp_path / "crowd.dat"

@@ -193,7 +193,9 @@ def watch(points: Points) -> Watched:
 
 
 @pytest.mark.parametrize("count", [0, 1, SLICE, SLICE + 1, 10 * SLICE])
-def test_no_step_looks_at_more_than_a_slice_and_a_slice_is_one_step(count: int) -> None:
+def test_no_step_looks_at_more_than_a_slice_a_slice_is_one_step_and_the_first_of_more_steps_costs_little(
+    count: int,
+) -> None:
     points = points_of([(number / count - 0.5, 0.0, number, number) for number in range(count)])
     watched, looked = watch(points), []
     for found in points.near(0.0, 0.0, 60_000, 20):
@@ -201,6 +203,8 @@ def test_no_step_looks_at_more_than_a_slice_and_a_slice_is_one_step(count: int) 
         assert (found is None) == (watched.looked < count)
         watched.looked, count = 0, count - watched.looked
     assert max(looked) <= SLICE
+    if len(looked) > 1:
+        assert looked.pop(0) == 0
     assert len(looked) == max(1, math.ceil(sum(looked) / SLICE))
 
 

@@ -25,7 +25,7 @@ from proxyherd.core.turn import Turn
 from proxyherd.server.clients.clients import Clients
 from proxyherd.server.clients.tcp import ClientConnection, TcpListener
 from proxyherd.server.driver import Driver
-from proxyherd.server.questions import Questions
+from proxyherd.server.places_queries import AsyncPlacesQueries
 from proxyherd.telemetry.logs import LogFile, make_logger
 from proxyherd.telemetry.metrics import Metrics
 from proxyherd.telemetry.observer import Observer
@@ -105,7 +105,7 @@ class Listening:
         driver = Driver(loop)
         self.engine = Holding(driver.wake)
         places: Any = loop.create_future()
-        turn = Turn(self.engine, Questions[Client](places, observer, loop), observer, driver.wake)
+        turn = Turn(self.engine, AsyncPlacesQueries[Client](places, observer, loop), observer, driver.wake)
         driver.start(turn)
         values: dict[str, Any] = {"idle_seconds": IDLE, "slow_reader_seconds": SLOW, **limits}
         self.clients = Clients(Limits(**values), turn, observer)

@@ -15,7 +15,7 @@ import pytest
 from proxyherd.core.messages import Entry, Whatsat
 from proxyherd.core.reply import Reply
 from proxyherd.places import Answer, Query, no_results
-from proxyherd.server.questions import Questions
+from proxyherd.server.places_queries import AsyncPlacesQueries
 from proxyherd.telemetry.logs import LogFile, make_logger
 from proxyherd.telemetry.metrics import Metrics
 from proxyherd.telemetry.observer import Observer
@@ -38,6 +38,7 @@ class Provider:
 
     def __init__(self) -> None:
         self.asked: list[tuple[Query, object]] = []
+        self.tried: list[Query] = []
         self.status = "OK"
         self.error: Exception | None = None
         self.may = asyncio.Event()
@@ -45,6 +46,7 @@ class Provider:
         self.at_once: Answer | None = None
 
     def answer_at_once(self, query: Query) -> Answer | None:
+        self.tried.append(query)
         if self.at_once is None:
             return None
         if self.error is not None:
@@ -52,6 +54,9 @@ class Provider:
         return self.at_once
 
     async def nearby(self, query: Query, asker: object) -> Answer:
+        return self.answer_at_once(query) or await self.wait(query, asker)
+
+    async def wait(self, query: Query, asker: object) -> Answer:
         self.asked.append((query, asker))
         try:
             await self.may.wait()
@@ -77,15 +82,15 @@ class Asked:
         loop = asyncio.get_running_loop()
         places: asyncio.Future[Any] = loop.create_future()
         places.set_result(self.provider)
-        self.questions = Questions[Client](places, observer, loop)
+        self.queries = AsyncPlacesQueries[Client](places, observer, loop)
 
     def add(self, client: Client, *, radius: bytes = b"10", most: int = 5) -> Reply:
         reply = Reply("whatsat", "found", None, Whatsat(b"kiwi", radius, most), Entry(LINE, 5 * 10**9))
-        self.questions.add(client, reply)
+        self.queries.add(client, reply)
         return reply
 
     async def turn(self) -> None:
-        self.questions.ask_some(self.answered.append)
+        self.queries.ask_some(self.answered.append)
         for _ in range(5):
             await asyncio.sleep(0)
 
@@ -135,10 +140,10 @@ def test_a_turn_begins_32_queries_in_the_order_in_which_they_came(run: Run) -> N
         for client in clients:
             asked.add(client)
         for number in (A_TURN, 2 * A_TURN, 2 * A_TURN + 5):
-            assert asked.questions, "there is something left"
+            assert asked.queries, "there is something left"
             await asked.turn()
             assert [asker for _, asker in asked.provider.asked] == clients[:number]
-        assert not asked.questions
+        assert not asked.queries
 
     run(body)
 
@@ -159,16 +164,30 @@ def test_what_places_answer_at_once_is_answered_in_the_turn_4_at_most(run: Run) 
         await opened(asked)
         clients = [Client() for _ in range(A_TURN // 8 + 3)]
         replies = [asked.add(client) for client in clients]
-        asked.questions.ask_some(asked.answered.append)
+        asked.queries.ask_some(asked.answered.append)
         assert asked.answered == clients[: A_TURN // 8]
-        assert asked.questions, "the others are left for the next"
-        asked.questions.ask_some(asked.answered.append)
+        assert asked.queries, "the others are left for the next"
+        asked.queries.ask_some(asked.answered.append)
         assert asked.answered == clients
-        assert not asked.questions
+        assert not asked.queries
         assert {reply.answer for reply in replies} == {LINE + b"\n" + no_results("OK").body + b"\n"}
         assert asked.provider.asked == []
         assert asked.counted() == {"OK": 1 + len(clients)}
         assert len(asked.logged("places")) == 1 + len(clients)
+
+    run(body)
+
+
+def test_what_is_not_answered_at_once_is_not_tried_a_second_time_when_it_is_asked(run: Run) -> None:
+    async def body(asked: Asked) -> None:
+        asked.add(Client())
+        asked.provider.may.set()
+        await asked.turn()
+        assert len(asked.provider.tried) == 1, "Places were not open before"
+        asked.add(Client())
+        await asked.turn()
+        assert len(asked.provider.tried) == 2
+        assert asked.counted() == {"OK": 2}
 
     run(body)
 
@@ -211,7 +230,7 @@ def test_nobody_is_asked_for_who_has_gone_before_a_query_was_added_or_begun(run:
         replies = {who: asked.add(who) for who in (left, leaves, given_up, stays)}
         assert replies[left].outcome == "left"
         leaves.gone = True
-        asked.questions.drop({given_up})
+        asked.queries.drop({given_up})
         await asked.turn()
         assert [asker for _, asker in asked.provider.asked] == [stays]
         assert (replies[leaves].outcome, replies[leaves].answer, replies[leaves].entry) == ("left", b"", None)
@@ -226,15 +245,15 @@ def test_who_leaves_breaks_off_its_own_queries_and_nobody_elses(run: Run) -> Non
         left = [asked.add(leaves), asked.add(leaves)]
         stayed = asked.add(stays)
         await asked.turn()
-        asked.questions.cancel(leaves)
-        asked.questions.cancel(Client())  # who has asked nothing
+        asked.queries.cancel(leaves)
+        asked.queries.cancel(Client())  # who has asked nothing
         await asked.answer()
         assert asked.provider.broken_off == 2
         assert [one.outcome for one in left] == ["left", "left"]
         assert stayed.outcome == "answered"
         assert asked.answered == [leaves, leaves, stays]
         assert asked.counted() == {"OK": 1}
-        assert not asked.questions._queries
+        assert not asked.queries._queries
 
     run(body)
 
@@ -245,8 +264,8 @@ def test_a_query_broken_off_before_its_first_step_has_its_answer_too(run: Run) -
     async def body(asked: Asked) -> None:
         leaves = Client()
         left = asked.add(leaves)
-        asked.questions.ask_some(asked.answered.append)
-        asked.questions.cancel(leaves)
+        asked.queries.ask_some(asked.answered.append)
+        asked.queries.cancel(leaves)
         await asked.turn()
         assert (left.outcome, left.answer) == ("left", b"")
         assert asked.answered == [leaves]
@@ -310,12 +329,12 @@ def test_who_leaves_before_places_is_open_leaves_it_to_the_others(run: Run) -> N
 
     async def body(asked: Asked) -> None:
         opening: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        asked.questions._places = opening
+        asked.queries._places = opening
         asked.provider.may.set()
         leaves, stays = Client(), Client()
         left, stayed = asked.add(leaves), asked.add(stays)
         await asked.turn()
-        asked.questions.cancel(leaves)
+        asked.queries.cancel(leaves)
         await asked.turn()
         assert left.outcome == "left"
         assert not opening.cancelled()

@@ -26,8 +26,8 @@ _AT_ONCE: Final = 8
 Who = TypeVar("Who", bound=Asker)
 
 
-class Questions(Generic[Who]):
-    """The queries of one server.
+class AsyncPlacesQueries(Generic[Who]):
+    """The `PlacesQueries` of one server: those that need time are tasks of the event loop.
 
     `places` can be awaited more than once. Queries wait until it has a result.
     """
@@ -80,7 +80,8 @@ class Questions(Generic[Who]):
                 left -= _AT_ONCE - 1
                 answered(client)
             else:
-                query = self._loop.create_task(self._ask(client, reply, answered))
+                tried = self._opened is not None
+                query = self._loop.create_task(self._ask(client, reply, answered, tried=tried))
                 self._queries.setdefault(client, set()).add(query)
                 query.add_done_callback(partial(self._asked, client, reply, answered))
 
@@ -109,12 +110,13 @@ class Questions(Generic[Who]):
             leave(reply)
             answered(client)
 
-    async def _ask(self, client: Who, reply: Reply, answered: Callable[[Who], None]) -> None:
+    async def _ask(self, client: Who, reply: Reply, answered: Callable[[Who], None], *, tried: bool) -> None:
+        """Ask, and wait for the answer. `tried`: whether it is known that there is none at once."""
         began = time.monotonic()  # the loop's own clock counts milliseconds
         try:
             query = _query(reply)
             self._opened = places = await asyncio.shield(self._places)
-            answer = await places.nearby(query, client)
+            answer = await (places.wait(query, client) if tried else places.nearby(query, client))
         except asyncio.CancelledError:
             leave(reply)
             answered(client)  # the commands after it are logged
