@@ -2,7 +2,7 @@
 
 - `common`: what commands share: the herd's file, failures and exit codes, examples, tables
 - `asking`: what `iamat` and `whatsat` share
-- `grade_batch`: `grade --batch`
+- `grade_batch`, `grade_marks`: `grade --batch`; by which rubric `grade` marks, and its report
 - `output`: where `--output` goes
 
 Commands: `bridge`, `check_config`, `completion`, `export`, `gazetteer`, `grade`, `iamat`, `journal`, `places`,

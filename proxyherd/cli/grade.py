@@ -9,7 +9,7 @@ import shlex
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,14 @@ import click
 
 from proxyherd.cli import grade_batch
 from proxyherd.cli.common import Failure, Misconfigured, NotReached, config_option, examples, load_herd
+from proxyherd.cli.grade_marks import find_rubric, rubric_options, write_report
 from proxyherd.config import herd_file
 from proxyherd.grading import guard, herds, judging, keeping
+from proxyherd.grading.checks import Section
 from proxyherd.grading.herds import GradedHerd
 from proxyherd.grading.keeping import Restarter, Started
-from proxyherd.grading.report import GradingReport, as_json, as_junit, as_text
+from proxyherd.grading.report import GradingReport, nothing_judged
+from proxyherd.grading.rubric import Rubric, profile_text
 from proxyherd.grading.servers import GradedServer
 from proxyherd.server.supervision import raise_descriptor_limit
 
@@ -91,6 +94,7 @@ def _seconds(default: float, text: str) -> Any:
         "proxyherd grade --start 'python3 server.py {name}' --directory submission --junit result.xml",
         "proxyherd grade --lose '.venv/bin/supervisorctl stop herd:{name}' "
         "--regain '.venv/bin/supervisorctl start herd:{name}'",
+        "proxyherd grade --profile assignment --print-rubric >rubric.toml",
         "proxyherd grade --batch submissions --start 'python3 server.py {name}' --jobs 2 --output grades",
     ),
 )
@@ -174,6 +178,7 @@ def _seconds(default: float, text: str) -> Any:
 @click.option(
     "--deadline", **_seconds(300.0, "For all checks together; what is not judged by then is at fault.")
 )
+@rubric_options
 @grade_batch.batch_options
 @config_option()
 @click.pass_context
@@ -184,7 +189,12 @@ def grade(ctx: click.Context, /, **options: Any) -> None:
 
     Exit codes: 0 no fault found; 1 faults, or nothing could be seen; 2 bad usage; 3 a server cannot be reached or started.
     """
+    if options["print_rubric"]:
+        click.echo(profile_text(options["profile"]), nl=False)
+        return
     _check_usage(options)
+    sections = _sections(options)
+    rubric = find_rubric(options, [section.name for section in sections])
     if options["batch"]:
         grade_batch.grade_class(ctx, options)
         return
@@ -195,11 +205,16 @@ def grade(ctx: click.Context, /, **options: Any) -> None:
         ctx.exit(code)
     with _prepared(ctx, **options) as (herd, start):
         try:
-            report = asyncio.run(_graded(herd, start, options))
+            report = asyncio.run(_graded(herd, start, rubric, sections, options))
+        except NotReached as error:
+            write_report(
+                nothing_judged(rubric, judging.all_checks(), judging.addresses(herd), error.message), options
+            )
+            raise
         except KeyboardInterrupt:
             raise click.Abort from None
-    _write(report, options["json_file"], options["junit_file"])
-    if not report.points()[1]:
+    write_report(report, options)
+    if not report.of("passed") and not report.of("fault"):
         raise Failure("no check could be seen to pass or fail; the report says of each what it needs")
     ctx.exit(0 if report.is_full else Failure.exit_code)
 
@@ -307,7 +322,21 @@ def _name_logs(
             server.log = next((file for file in files if file.exists()), None)
 
 
-async def _graded(herd: GradedHerd, started: Started | None, options: dict[str, Any]) -> GradingReport:
+def _sections(options: dict[str, Any]) -> list[Section]:
+    return [
+        one
+        for one in judging.SECTIONS
+        if one.name not in options["skip"] and (not options["only"] or one.name in options["only"])
+    ]
+
+
+async def _graded(
+    herd: GradedHerd,
+    started: Started | None,
+    rubric: Rubric,
+    sections: Sequence[Section],
+    options: dict[str, Any],
+) -> GradingReport:
     """Start the herd if requested, judge it, and end everything that was started, whatever happens."""
     raise_descriptor_limit()
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
@@ -315,18 +344,14 @@ async def _graded(herd: GradedHerd, started: Started | None, options: dict[str, 
     # SIGINT as well: twice, it would break off the ending of what was started.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, task.cancel)
-    chosen = [
-        one
-        for one in judging.SECTIONS
-        if one.name not in options["skip"] and (not options["only"] or one.name in options["only"])
-    ]
     try:
         if started is not None:
             await started.start(herd.servers)
-        with _progress(judging.count_checks(herd, chosen)) as passed:
+        with _progress(judging.count_checks(herd, rubric, sections)) as passed:
             return await judging.judge(
                 herd,
-                sections=chosen,
+                rubric=rubric,
+                sections=sections,
                 seconds=options["deadline"],
                 settle_seconds=(2 if started else 1) * options["patience"],
                 passed=passed,
@@ -347,14 +372,3 @@ def _progress(length: int) -> Iterator[Callable[[], None]]:
     hidden = not sys.stderr.isatty()
     with click.progressbar(length=length, label="Grading", file=sys.stderr, hidden=hidden) as bar:
         yield lambda: bar.update(1)
-
-
-def _write(report: GradingReport, json_file: Path | None, junit_file: Path | None) -> None:
-    try:
-        if junit_file is not None:
-            junit_file.write_text(as_junit(report), encoding="utf-8")
-        if json_file is not None and str(json_file) != "-":
-            json_file.write_bytes(as_json(report))
-    except OSError as error:
-        raise Misconfigured(f"{error.filename}: {error.strerror}; the report cannot be written") from error
-    click.echo(as_json(report) if str(json_file) == "-" else as_text(report), nl=False)

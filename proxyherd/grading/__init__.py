@@ -19,7 +19,10 @@ fault is marked once.
     causes    which fault explains which                                                       pure
     conformance, times, floods, hardness, places, logged, regaining: the checks, a section each
     judging   runs all checks
-    report    the results as text, JSON and JUnit                                              pure
+    by_hand   how to see a fault by hand
+    rubric    which checks count, and for how many points; profiles are in rubrics/            pure
+    report    the results, and the points by a rubric                                          pure
+    report_text, report_files: the report for people; as JSON and JUnit                        pure
     submissions  those of a class: folders and archives
     sandbox   the command lines around a submission                                            pure
     cgroups   limits for all processes of a submission together

@@ -1,4 +1,4 @@
-"""What a check is: one rule of the protocol, what it is about, its points, and how to see whether it holds.
+"""What a check is: one rule of the protocol, what it is about, and how to see whether it holds.
 
 A judgement is one of
 
@@ -12,15 +12,11 @@ A judgement is one of
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Final
 
 from msgspec import Struct
 
 from proxyherd.grading.forms import FOUND_OUT, Form
 from proxyherd.grading.herds import GradedHerd
-
-POINTS: Final = 4
-"""The points of a check that tests a rule in several ways; an example of the conformance cases has one point."""
 
 
 class Check(Struct, frozen=True):
@@ -30,7 +26,6 @@ class Check(Struct, frozen=True):
     title: str
     rule: str
     run: Callable[[], Awaitable[None]]
-    points: int = POINTS
     seconds: float = 60.0
     """Taking longer is a fault: each wait has a deadline of its own, but there may be many."""
     about: Form | None = None
@@ -54,3 +49,5 @@ class Section(Struct, frozen=True):
     title: str
     checks: Callable[[GradedHerd], list[Check]]
     at_once: bool = True
+    in_steps: bool = False
+    """Whether each check builds on those before it."""

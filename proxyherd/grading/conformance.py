@@ -56,7 +56,7 @@ def checks(herd: GradedHerd) -> list[Check]:
                         _go_on(room)
 
         rules = dict.fromkeys(ANSWERS.get(what, INVALID) for what in case.expected)
-        return Check(f"case.{case.slug}", f"Case: {case.name}", " ".join(rules), run, points=1)
+        return Check(f"case.{case.slug}", f"Case: {case.name}", " ".join(rules), run)
 
     return [check(number, case) for number, case in enumerate(load_cases())]
 

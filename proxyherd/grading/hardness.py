@@ -60,7 +60,6 @@ def checks(herd: GradedHerd) -> list[Check]:
             f"A server goes on after {what}",
             "No input makes a server end or stop to answer; what is no command is answered with `? ` and the line.",
             partial(_survives, herd, number, data),
-            points=1,
         )
         for number, (name, (what, data)) in enumerate(BAD.items())
     ]

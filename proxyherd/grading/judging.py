@@ -7,16 +7,17 @@ a server is lost and regained at the end.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final
 
-from proxyherd.grading import conformance, floods, hardness, logged, places, regaining, times
+from proxyherd.grading import by_hand, conformance, floods, hardness, logged, places, regaining, times
 from proxyherd.grading.causes import attribute, because_of, carrier
 from proxyherd.grading.checks import Check, Section
 from proxyherd.grading.faults import Fault, NotApplicable, NotJudged, NotSeen
 from proxyherd.grading.herds import GradedHerd
 from proxyherd.grading.report import GradingReport, Result
-from proxyherd.grading.servers import clock
+from proxyherd.grading.rubric import Rubric, profile
+from proxyherd.grading.servers import GradedServer, clock
 
 FORMS: Final = "forms"
 """The section that comes first: a fault in it tells what later checks cannot do."""
@@ -28,96 +29,127 @@ SECTIONS: Final = (
     Section("logs", "Logs of commands", logged.checks),
     Section("cases", "Conformance cases", conformance.checks),
     Section("hardness", "Bad lines and many clients", hardness.checks, at_once=False),
-    Section("regained", "A server lost and regained", regaining.checks, at_once=False),
+    Section("regained", "A server lost and regained", regaining.checks, at_once=False, in_steps=True),
 )
 
 
-def count_checks(herd: GradedHerd, sections: Sequence[Section] = SECTIONS) -> int:
-    """Return how many checks there are."""
-    return sum(len(section.checks(herd)) for section in sections)
+def all_checks() -> dict[str, Check]:
+    """Return the checks that exist by their IDs, in the order of judging."""
+    nobody = GradedHerd([GradedServer("nobody", "localhost", 1)])
+    return {check.id: check for section in SECTIONS for check in section.checks(nobody)}
+
+
+def count_checks(herd: GradedHerd, rubric: Rubric, sections: Sequence[Section] = SECTIONS) -> int:
+    """Return how many checks are run."""
+    wanted = wanted_by(rubric)
+    return sum(len(chosen(section, herd, wanted)) for section in sections)
+
+
+def checks_of(sections: Collection[str]) -> set[str]:
+    """Return the IDs of the checks of sections, by their names."""
+    nobody = GradedHerd([GradedServer("nobody", "localhost", 1)])
+    return {check.id for one in SECTIONS if one.name in sections for check in one.checks(nobody)}
+
+
+def chosen(section: Section, herd: GradedHerd, wanted: Collection[str]) -> list[Check]:
+    """Return the checks of a section that are run: those wanted, and where a check builds on those before it, these."""
+    found = section.checks(herd)
+    numbers = [number for number, check in enumerate(found) if check.id in wanted]
+    if section.in_steps and numbers:
+        return found[: numbers[-1] + 1]
+    return [found[number] for number in numbers]
+
+
+def wanted_by(rubric: Rubric) -> set[str]:
+    """Return the IDs of the checks that a rubric needs: those that count, and those that may explain their faults."""
+    checks = all_checks()
+    found, frontier = set[str](), set(rubric.shares)
+    while frontier:
+        found |= frontier
+        frontier = {cause for check in frontier for cause in checks[check].explained_by} - found
+    return found
 
 
 async def judge(
     herd: GradedHerd,
     *,
+    rubric: Rubric | None = None,
     sections: Sequence[Section] = SECTIONS,
     seconds: float = 300.0,
     settle_seconds: float = 5.0,
     passed: Callable[[], None] = lambda: None,
 ) -> GradingReport:
-    """Judge a herd; `passed` is called after each check. After `seconds`, checks that have not run are faults.
+    """Judge a herd by a rubric, or by the profile `strict`; only checks of these sections are run. `passed` is called
+    after each check. After `seconds`, checks that have not run are faults.
 
     Raises UnreachableError if a server gives no answer at all.
     """
+    rubric = rubric or profile("strict", all_checks()).only(checks_of([one.name for one in sections]))
+    wanted = wanted_by(rubric)
     began = clock()
     deadline = began + seconds
     await herd.meet()
     await herd.settle(settle_seconds)
     results: list[Result] = []
+    formal: dict[str, Result] = {}
+
+    async def one(check: Check) -> Result:
+        cause = carrier(check.explained_by, formal)
+        result = _left_out(check, cause) if cause else await _judge(check, herd, deadline)
+        passed()
+        return result
+
     for section in sections:
         await herd.revive()
-        found = section.checks(herd)
-
-        formal = {one.id: one for one in results if one.section == FORMS and one.fault}
-
-        async def one(check: Check, section: Section = section, formal: dict[str, Result] = formal) -> Result:
-            cause = carrier(check.explained_by, formal)
-            result = _left_out(check, section, cause) if cause else await _judge(check, section, deadline)
-            passed()
-            return result
-
+        found = chosen(section, herd, wanted)
         if section.at_once:
-            results += await asyncio.gather(*map(one, found))
+            of_section = await asyncio.gather(*map(one, found))
         else:
-            results += [await one(check) for check in found]
-    servers = {server.name: f"{server.host}:{server.port}" for server in herd.servers}
-    titles = {section.name: section.title for section in sections}
-    return GradingReport(servers, titles, attribute(results), clock() - began)
+            of_section = [await one(check) for check in found]
+        results += of_section
+        if section.name == FORMS:
+            formal.update({result.id: result for result in of_section if result.fault})
+    return GradingReport(addresses(herd), rubric, attribute(results), clock() - began)
 
 
-def _left_out(check: Check, section: Section, cause: Result) -> Result:
+def addresses(herd: GradedHerd) -> dict[str, str]:
+    """Return the addresses of the servers by name."""
+    return {server.name: f"{server.host}:{server.port}" for server in herd.servers}
+
+
+def _left_out(check: Check, cause: Result) -> Result:
     """Return the result of a check that cannot talk to the servers as it wants to."""
-    return _result(check, section, 0.0, not_judged=because_of(cause), cause=cause.id)
+    return _result(check, 0.0, not_judged=because_of(cause), cause=cause.id)
 
 
-async def _judge(check: Check, section: Section, deadline: float) -> Result:
+async def _judge(check: Check, herd: GradedHerd, deadline: float) -> Result:
     began = clock()
     left = deadline - began
-    fault: Fault | None = None
-    not_seen = not_applicable = not_judged = cause = ""
-    try:
-        async with asyncio.timeout(max(0.0, min(check.seconds, left))):
-            await check.run()
-    except Fault as error:
-        fault = error
-    except NotSeen as error:
-        not_seen = str(error)
-    except NotJudged as error:
-        not_judged, cause = str(error), error.cause
-    except NotApplicable as error:
-        not_applicable = str(error)
-    except TimeoutError:
-        which = "all checks together" if left < check.seconds else "this check"
-        fault = Fault("herd", b"", f"that {which} end in time", f"no end after {clock() - began:.0f} s")
-    return _result(
-        check,
-        section,
-        clock() - began,
-        fault=fault,
-        not_seen=not_seen,
-        not_applicable=not_applicable,
-        not_judged=not_judged,
-        cause=cause,
-    )
+    with by_hand.recording() as steps:
+        judgement: dict[str, Any] = {}
+        try:
+            async with asyncio.timeout(max(0.0, min(check.seconds, left))):
+                await check.run()
+        except Fault as error:
+            judgement = {"fault": error, "by_hand": by_hand.commands(error, steps, herd.servers)}
+        except NotSeen as error:
+            judgement = {"not_seen": str(error)}
+        except NotJudged as error:
+            judgement = {"not_judged": str(error), "cause": error.cause}
+        except NotApplicable as error:
+            judgement = {"not_applicable": str(error)}
+        except TimeoutError:
+            which = "all checks together" if left < check.seconds else "this check"
+            took = f"no end after {clock() - began:.0f} s"
+            judgement = {"fault": Fault("herd", b"", f"that {which} end in time", took)}
+    return _result(check, clock() - began, **judgement)
 
 
-def _result(check: Check, section: Section, seconds: float, **judgement: Any) -> Result:
+def _result(check: Check, seconds: float, **judgement: Any) -> Result:
     return Result(
         id=check.id,
-        section=section.name,
         title=check.title,
         rule=check.rule,
-        points=check.points,
         seconds=seconds,
         about=check.about,
         explained_by=check.explained_by,

@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
+from proxyherd.grading import by_hand
 from proxyherd.grading.answers import form_of_at, parse_at_line
 from proxyherd.grading.faults import Fault, NotSeen, shown
 
@@ -108,6 +109,7 @@ class Connection:
     async def send(self, data: bytes, chunk: int | None = None) -> None:
         """Send bytes: all at once, or `chunk` at a time with short pauses."""
         self.sent = data
+        by_hand.note_sent(self._server, data)
         with self._faults("that the server reads it"):
             async with asyncio.timeout(self._seconds + len(data) / 1_000):
                 for at in range(0, len(data), chunk or len(data) or 1):

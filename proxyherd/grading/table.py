@@ -18,21 +18,21 @@ _HEAD: Final = ("submission", "problem", "attempts", "seconds", "points", "possi
 
 
 def as_csv(records: Sequence[Record]) -> str:
-    """Return a row for each submission, with a column for each section and each check: its points, or nothing if it
+    """Return a row for each submission, with a column for each group and each check: its points, or nothing if it
     was not seen.
     """
-    sections, checks = _columns(records)
+    groups, checks = _columns(records)
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow([*_HEAD, *sections, *checks])
+    writer.writerow([*_HEAD, *groups, *checks])
     for one in records:
-        made = {**_points(one, "sections", "name"), **_points(one, "checks", "id")}
+        made = {**_points(one, "groups", "name"), **_points(one, "checks", "id")}
         report = one.report or {}
         writer.writerow(
             [
                 *(_harmless(one.name), _harmless(one.problem), one.attempts, f"{one.seconds:.1f}"),
                 *(report.get("points", 0), report.get("possible", "")),
-                *(made.get(column, "") for column in (*sections, *checks)),
+                *(made.get(column, "") for column in (*groups, *checks)),
             ]
         )
     return file.getvalue()
@@ -40,13 +40,11 @@ def as_csv(records: Sequence[Record]) -> str:
 
 def as_html(records: Sequence[Record], title: str, notes: Sequence[str] = ()) -> str:
     """Return a page with the table, and a link to each report."""
-    sections, _ = _columns(records)
+    groups, _ = _columns(records)
     titles = {
-        section["name"]: section["title"]
-        for one in records
-        for section in (one.report or {}).get("sections", [])
+        group["name"]: group["title"] for one in records for group in (one.report or {}).get("groups", [])
     }
-    heads = ["Submission", "Points", *(titles[name] for name in sections), "Seconds", "Notes"]
+    heads = ["Submission", "Points", *(titles[name] for name in groups), "Seconds", "Notes"]
     lines = [
         *("<!doctype html>", '<html lang="en">', '<meta charset="utf-8">'),
         '<meta name="viewport" content="width=device-width">',
@@ -59,7 +57,7 @@ def as_html(records: Sequence[Record], title: str, notes: Sequence[str] = ()) ->
         + "".join(f'<th scope="col">{html.escape(head)}</th>' for head in heads)
         + "</tr></thead>",
         "<tbody>",
-        *(_row(one, sections) for one in records),
+        *(_row(one, groups) for one in records),
         *("</tbody>", "</table>", "</html>"),
     ]
     return "\n".join(lines) + "\n"
@@ -73,14 +71,14 @@ _STYLE: Final = (
 )
 
 
-def _row(one: Record, sections: Sequence[str]) -> str:
+def _row(one: Record, groups: Sequence[str]) -> str:
     made = {
-        section["name"]: f"{section['points']}/{section['possible']}"
-        for section in (one.report or {}).get("sections", [])
+        group["name"]: f"{group['points']}/{group['possible']}"
+        for group in (one.report or {}).get("groups", [])
     }
     points = f"{one.report['points']}/{one.report['possible']}" if one.report else "0"
     notes = [*filter(None, [one.problem]), *([f"{one.attempts} attempts"] if one.attempts > 1 else [])]
-    cells = [points, *(made.get(name, "") for name in sections), f"{one.seconds:.1f}", "; ".join(notes)]
+    cells = [points, *(made.get(name, "") for name in groups), f"{one.seconds:.1f}", "; ".join(notes)]
     name = html.escape(one.name)
     if one.attempts:
         name = f'<a href="{html.escape(quote(one.name))}/{REPORT}">{name}</a>'
@@ -92,12 +90,12 @@ def _row(one: Record, sections: Sequence[str]) -> str:
 
 
 def _columns(records: Sequence[Record]) -> tuple[list[str], list[str]]:
-    """Return the names of all sections and checks, in the order of the reports."""
+    """Return the names of all groups and checks, in the order of the reports."""
 
     def names(what: str, key: str) -> list[str]:
         return list(dict.fromkeys(item[key] for one in records for item in (one.report or {}).get(what, [])))
 
-    return names("sections", "name"), names("checks", "id")
+    return names("groups", "name"), names("checks", "id")
 
 
 def _points(one: Record, what: str, key: str) -> dict[str, Any]:
@@ -106,7 +104,7 @@ def _points(one: Record, what: str, key: str) -> dict[str, Any]:
 
 def _pairs(one: Record, what: str, key: str) -> Iterator[tuple[str, Any]]:
     for item in (one.report or {}).get(what, []):
-        if item["possible"] or what == "sections":
+        if item["possible"] or what == "groups":
             yield item[key], item["points"]
 
 

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import graphlib
 
+from marked import report_of
+
 from proxyherd.grading import judging
 from proxyherd.grading.causes import attribute
 from proxyherd.grading.faults import Fault
 from proxyherd.grading.herds import GradedHerd
-from proxyherd.grading.report import GradingReport, Result, as_json, as_text
+from proxyherd.grading.report import Result
+from proxyherd.grading.report_files import as_json
+from proxyherd.grading.report_text import as_text
 from proxyherd.grading.servers import GradedServer
 
 FAULT = Fault("Ann", b"x", "y", "z")
 
 
 def result(name: str, *explained_by: str, fault: bool = True) -> Result:
-    return Result(
-        name, "s", "t", "r", 4, 0.1, fault=FAULT if fault else None, explained_by=frozenset(explained_by)
-    )
+    return Result(name, "t", "r", 0.1, fault=FAULT if fault else None, explained_by=frozenset(explained_by))
 
 
 def outcomes(*results: Result) -> dict[str, str]:
@@ -36,18 +38,18 @@ def test_a_check_that_passed_explains_nothing_and_a_rule_that_holds_needs_no_cau
     assert outcomes(result("b", "never-run")) == {"b": "fault"}
 
 
-def test_what_shares_a_cause_is_listed_beside_it_and_counts_for_nothing() -> None:
+def test_what_shares_a_cause_is_listed_beside_it_and_is_open() -> None:
     results = attribute([result("a"), result("b", "a"), result("c", "a"), result("d", fault=False)])
-    report = GradingReport({"Ann": "h:1"}, {"s": "S"}, results, 1.0)
-    assert report.points() == (4, 8)
-    assert "  2 checks share this cause, and count for nothing: b, c\n" in as_text(report)
+    report = report_of(results)
+    assert report.marks() == (4, 4, 8)
+    assert "  2 checks share this cause (8 points, to be judged by hand): b, c\n" in as_text(report)
     assert "Not judged" not in as_text(report)
     assert b'"cause": "a"' in as_json(report)
 
 
 def test_what_is_not_judged_because_of_a_check_that_was_not_run_is_listed_with_its_reason() -> None:
-    one = Result("b", "s", "t", "r", 4, 0.1, not_judged="because of a", cause="a")
-    assert "Not judged: b: because of a\n" in as_text(GradingReport({"Ann": "h:1"}, {"s": "S"}, [one], 1.0))
+    one = Result("b", "t", "r", 0.1, not_judged="because of a", cause="a")
+    assert "Not judged: b: because of a (4 points, counted as made)\n" in as_text(report_of([one]))
 
 
 def test_no_check_explains_itself_and_each_cause_is_a_check() -> None:

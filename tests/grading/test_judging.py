@@ -9,6 +9,7 @@ from herd_process import ROOT
 from proxyherd.cli.grade import SECTION_NAMES
 from proxyherd.grading import judging
 from proxyherd.grading.herds import GradedHerd
+from proxyherd.grading.rubric import profile
 from proxyherd.grading.servers import GradedServer, new_client
 
 
@@ -21,11 +22,16 @@ def all_checks() -> list[tuple[str, str]]:
     return [(one.id, one.title) for section in judging.SECTIONS for one in section.checks(herd)]
 
 
-def test_every_check_has_an_id_of_its_own_and_those_that_are_no_cases_are_on_the_page() -> None:
+def test_every_check_has_an_id_of_its_own_and_those_that_are_no_cases_are_on_the_page_with_their_points() -> (
+    None
+):
     ids = [one for one, _ in all_checks()]
     assert len(set(ids)) == len(ids)
-    told = re.findall(r"^\| `([a-z-]+\.[a-z0-9-]+)` \|", (ROOT / "docs/grading.md").read_text(), re.MULTILINE)
-    assert told == [one for one in ids if not one.startswith("case.")]
+    page = (ROOT / "docs/grading.md").read_text()
+    told = dict(re.findall(r"^\| `([a-z-]+\.[a-z0-9-]+)` \|.*\| ([0-9]+) \|$", page, re.MULTILINE))
+    assert [*told] == [one for one in ids if not one.startswith("case.")]
+    strict = profile("strict", ids)
+    assert {one: float(points) for one, points in told.items()} == {one: strict.points(one) for one in told}
 
 
 def test_clients_are_new_and_none_is_a_part_of_another() -> None:

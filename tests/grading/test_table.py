@@ -9,7 +9,7 @@ from proxyherd.grading.table import as_csv, as_html
 REPORT: dict[str, Any] = {
     "points": 6,
     "possible": 9,
-    "sections": [
+    "groups": [
         {"name": "times", "title": "Times & differences", "points": 4, "possible": 8},
         {"name": "cases", "title": "Cases", "points": 2, "possible": 1},
     ],
@@ -27,7 +27,7 @@ def rows() -> list[dict[str, str]]:
     return list(csv.DictReader(as_csv([NOT_STARTED, GRADED]).splitlines()))
 
 
-def test_csv_has_a_row_a_submission_and_a_column_a_section_and_a_check() -> None:
+def test_csv_has_a_row_a_submission_and_a_column_a_group_and_a_check() -> None:
     assert rows()[1] == {
         "submission": "anna",
         "problem": "",

@@ -52,6 +52,7 @@ ELSEWHERE: Final = (
     Elsewhere("cli", "export", "remote/test_exporting.py", "it prints what remote/exporting makes"),
     Elsewhere("cli", "gazetteer", "places/gazetteer/test_file.py", "it builds the file that is tested there"),
     Elsewhere("cli", "grade", "system/test_grade.py", "a herd is graded as processes"),
+    Elsewhere("cli", "grade_marks", "system/test_grade.py", "herds are marked as processes"),
     Elsewhere("cli", "grade_batch", "system/test_grade_batch.py", "a class is graded as processes"),
     Elsewhere("cli", "journal", "system/test_durability.py", "the journal of a running server is read"),
     Elsewhere("cli", "places_sim", "system/test_places_sim.py", "the stand-in runs as a process"),
@@ -74,6 +75,7 @@ ELSEWHERE: Final = (
         "grading/test_broken_herds.py",
         "for each check there is a herd that fails it",
     ),
+    Elsewhere("grading", "report_files report_text", "grading/test_report.py", "one report, three ways"),
     Elsewhere(
         "grading", "guard keeping processes", "system/test_grade.py", "processes are started and ended"
     ),

@@ -24,6 +24,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import engines
+import msgspec
 import psutil
 import pytest
 from broken_cases import BROKEN
@@ -43,12 +44,14 @@ from redis_cluster import Cluster
 
 from proxyherd import cli
 from proxyherd.config import herd_file
-from proxyherd.grading import guard, judging, keeping
+from proxyherd.grading import guard, judging, keeping, rubric
 from proxyherd.grading.herds import GradedHerd
+from proxyherd.grading.rubric import PROFILES
 from proxyherd.grading.servers import GradedServer
 
 TOPOLOGIES = sorted((ROOT / "deploy/topologies").glob("*.toml"))
 EDGES = [["Ann", "Bob"], ["Bob", "Cid"], ["Cid", "Dan"], ["Dan", "Ann"], ["Ann", "Cid"]]
+STRICT_POINTS = rubric.profile("strict", judging.all_checks()).possible
 NAMES = ["Ann", "Bob", "Cid", "Dan"]
 ENVIRON = {
     name: value
@@ -84,19 +87,23 @@ def faults(done: subprocess.CompletedProcess[str]) -> set[str]:
 # --- our herd
 
 
-def test_our_herd_scores_in_full_started_as_a_strangers_script_starts_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("profile", PROFILES)
+def test_our_herd_scores_in_full_started_as_a_strangers_script_starts_it(
+    profile: str, tmp_path: Path
+) -> None:
     """From a folder with nothing in it but server.py and the herd's file; with a server lost and regained."""
     shutil.copy(ROOT / "deploy/grading/server.py", tmp_path)
     herd = moved(ROOT / "deploy/herd.toml", tmp_path / "herd.toml")
     done = grade(
         *("--config", "herd.toml", "--start", f"{sys.executable} server.py {{name}}"),
         *("--logs", "var/log/{name}.log", "--json", "-", "--env", f"PROXYHERD_GAZETTEER={gazetteer_file()}"),
+        *("--profile", profile),
         folder=tmp_path,
     )
     assert faults(done) == set(), done.stdout
     document = json.loads(done.stdout)
     assert [one["id"] for one in document["checks"] if one["outcome"] != "passed"] == []
-    assert document["points"] == document["possible"] > 200
+    assert document["points"] == document["possible"] == {"strict": STRICT_POINTS, "assignment": 100}[profile]
     assert set(document["servers"]) == set(herd.servers)
     for name in herd.servers:
         events = read_log(tmp_path / f"var/log/{name}.log")
@@ -138,8 +145,11 @@ def test_our_herd_scores_in_full_whoever_is_linked_with_whom(topology: Path) -> 
         report = asyncio.run(judging.judge(herd, sections=sections, seconds=PATIENCE_SECONDS))
         logged = [event for one in running.values() for event in one.log()]
     assert {one.id: one.fault or one.left_out for one in report.results if one.outcome != "passed"} == {}
-    made, possible = report.points()
-    assert made == possible > 60
+    checks = judging.all_checks()
+    for profile in PROFILES:
+        part = rubric.profile(profile, checks).only([one.id for one in report.results])
+        marks = msgspec.structs.replace(report, rubric=part).marks()
+        assert marks.made == marks.possible == part.possible > 20
     assert not [one for one in logged if one["level"] == "error"]
 
 
@@ -151,7 +161,7 @@ def test_a_herd_that_runs_is_judged_by_its_file_and_by_addresses_alone(tmp_path:
     assert faults(by_file) == faults(by_address) == set()
     for done, unseen in ((by_file, {"regained"}), (by_address, {"logs", "regained"})):
         checks = json.loads(done.stdout)["checks"]
-        missing = {one["section"] for one in checks if one["outcome"] == "not seen"}
+        missing = {one["group"] for one in checks if one["outcome"] == "not seen"}
         assert unseen <= missing <= {*unseen, "floods"}
     assert set(json.loads(by_address.stdout)["servers"]) == {"Ann", "Bob", "Cid"}
 
@@ -175,7 +185,7 @@ def test_our_herd_scores_in_full_with_its_table_in_redis_and_what_is_about_links
     others = {one["id"]: one for one in document["checks"] if one["outcome"] != "passed"}
     assert set(others) == {"floods.end", "lost.is-logged", "regained.is-logged"}, done.stdout
     for one in others.values():
-        assert (one["outcome"], one["possible"]) == ("not applicable", 0)
+        assert (one["outcome"], one["points"]) == ("not applicable", one["possible"])
         assert "no links" in one["not_applicable"]
     assert document["points"] == document["possible"] > 200
     assert suites.get("skipped") == "3"
@@ -254,7 +264,7 @@ def test_a_log_of_a_running_herd_that_is_not_there_is_bad_usage(tmp_path: Path) 
 
 def test_a_name_that_cannot_be_looked_up_is_not_reached(tmp_path: Path) -> None:
     done = grade("a..b:10", folder=tmp_path)
-    assert (done.returncode, done.stdout) == (3, "")
+    assert done.returncode == 3
     assert done.stderr.startswith("Error: a..b:10: ")
 
 
@@ -381,7 +391,11 @@ def test_a_server_that_never_answers_is_not_reached(tmp_path: Path) -> None:
 def test_a_server_that_falls_silent_costs_the_deadline_and_no_more(tmp_path: Path) -> None:
     with falling_silent(6) as port:
         began = time.monotonic()
-        done = grade(f"127.0.0.1:{port}", "--patience", "0.3", "--deadline", "3", folder=tmp_path, seconds=60)
+        done = grade(
+            *(f"127.0.0.1:{port}", "--patience", "0.3", "--deadline", "3", "--faults", "200"),
+            folder=tmp_path,
+            seconds=60,
+        )
     assert done.returncode == 1, done.stdout + done.stderr
     assert time.monotonic() - began < 15
     assert "expected  that all checks together end in time" in done.stdout
@@ -390,7 +404,8 @@ def test_a_server_that_falls_silent_costs_the_deadline_and_no_more(tmp_path: Pat
 def test_a_server_that_is_not_there_is_not_reached(tmp_path: Path) -> None:
     port = free_port()
     done = grade(f"Ann=127.0.0.1:{port}", folder=tmp_path)
-    assert (done.returncode, done.stdout) == (3, "")
+    assert done.returncode == 3
+    assert f"\nNothing could be judged: Ann at 127.0.0.1:{port}: Connection refused" in done.stdout
     assert f"Error: Ann at 127.0.0.1:{port}: Connection refused; is the herd up?" in done.stderr
 
 
@@ -406,10 +421,14 @@ def test_a_herd_is_not_started_where_another_process_listens(tmp_path: Path) -> 
 def test_a_server_that_ends_at_its_start_is_told_with_its_last_words(tmp_path: Path) -> None:
     other = OtherHerd(tmp_path)
     command = "sh -c 'test {name} != Bob || { echo no port for me >&2; exit 1; }; exec " + other.command + "'"
-    done = grade("--start", command, *other.addresses, folder=tmp_path)
+    done = grade("--start", command, *other.addresses, "--json", "-", folder=tmp_path)
     assert done.returncode == 3
     assert "Bob: has ended at its start; it printed last: no port for me" in done.stderr
     assert other.listening() == []
+    document = json.loads(done.stdout)
+    assert "Bob: has ended at its start; it printed last: no port for me" in document["problem"]
+    assert (document["points"], document["open"]) == (0, document["possible"])
+    assert {one["outcome"] for one in document["checks"]} == {"not judged"}
 
 
 @pytest.mark.parametrize(
@@ -568,6 +587,20 @@ def test_a_server_that_becomes_a_daemon_is_ended_too(tmp_path: Path) -> None:
 # --- usage
 
 
+def test_a_rubric_is_printed_changed_and_used(tmp_path: Path) -> None:
+    printed = CliRunner().invoke(cli.main, ["grade", "--profile", "assignment", "--print-rubric"])
+    assert printed.exit_code == 0
+    (tmp_path / "own.toml").write_text(printed.stdout.replace("points = 10", "points = 11.5"))
+    other = OtherHerd(tmp_path, "at")
+    words = ("--start", other.command, *other.addresses, "--only", "floods", "--only", "regained")
+    done = grade(*words, "--rubric", "own.toml", "--json", "-", folder=tmp_path)
+    document = json.loads(done.stdout)
+    possible = {one["name"]: one["possible"] for one in document["groups"]}
+    assert possible == {"floods": 20, "neighbours": 11.5, "logs": 4.6}  # two fifths of its checks
+    assert document["possible"] == 36.1
+    assert (document["lost"], document["rubric"]) == (0, "The assignment, in part")
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
@@ -575,6 +608,11 @@ def test_a_server_that_becomes_a_daemon_is_ended_too(tmp_path: Path) -> None:
         (["127.0.0.1:0"], "is no [NAME=]HOST:PORT"),
         (["a=h:1", "a=h:2"], "the same name stands there twice"),
         (["a=h:1", "b=h:1"], "the same address stands there twice"),
+        (["h:1", "--rubric", "nowhere.toml"], "nowhere.toml: No such file or directory; name a file with"),
+        (
+            ["h:1", "--rubric", "graph.toml"],
+            "graph.toml: key edges: is not known; the keys here are title, groups",
+        ),
         (["h:1", "--start", "x {name}"], "servers must be named"),
         (["h:1", "--logs", "{name}.log"], "servers must be named"),
         (["a=h:1", "--start", "x", "--lose", "y", "--regain", "z"], "leave out --lose and --regain"),
