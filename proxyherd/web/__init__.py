@@ -10,6 +10,8 @@ No I/O, no clock and no HTTP library: those who serve the port (`server/clients/
 - `locations`, `times`: the fields of a report
 - `lines`: writes the lines
 - `reports`: one report, and batches of them
+- `ops`: messages of a WebSocket in JSON
+- `openapi`: describes all this
 - `trackers`: apps on phones, as they are
 - `queries`: where a client is, and what is near it
 """

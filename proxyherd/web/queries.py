@@ -18,6 +18,10 @@ from proxyherd.web.ids import name_of, text_of
 from proxyherd.web.problems import NOT_TAKEN, QUERY, UNKNOWN, Problem
 from proxyherd.web.times import spelled_time
 
+RADIUS_KM: Final = b"10"
+LIMIT: Final = b"20"
+"""What is asked for places where nothing else is said: what people reach soon, and as many as there can be."""
+
 _MOST_PARAMETERS: Final = 64
 
 

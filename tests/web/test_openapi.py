@@ -1,0 +1,107 @@
+"""The OpenAPI document says what the code does; tests with real servers hold it to every answer."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, Final
+
+from proxyherd.core.messages import Entry
+from proxyherd.core.reply import Reply
+from proxyherd.web.lines import LineWriter
+from proxyherd.web.openapi import openapi_document
+from proxyherd.web.ops import read_op
+from proxyherd.web.problems import JSON, KINDS, Problem
+from proxyherd.web.queries import locate_answer
+from proxyherd.web.reports import batch_answer, read_batch, report_answer
+from proxyherd.web.trackers.apps import APPS
+
+DOCUMENT: Final = json.loads(openapi_document())
+SCHEMAS: Final = DOCUMENT["components"]["schemas"]
+AT: Final = b"AT Clark -0.263873386 kiwi +34.068930-118.445127 1621464827.959498503"
+STALE: Final = Reply("iamat", "stale", AT)
+
+
+def parts(value: object) -> Iterator[tuple[str, Any]]:
+    """Yield all keys of the document, with their values."""
+    if isinstance(value, dict):
+        yield from value.items()
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from parts(inner)
+
+
+def operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, item in DOCUMENT["paths"].items():
+        yield from ((path, method, item[method]) for method in item if method != "parameters")
+
+
+def test_every_reference_leads_to_a_schema_and_every_schema_is_used() -> None:
+    references = {value for key, value in parts(DOCUMENT) if key == "$ref"}
+    assert references == {f"#/components/schemas/{name}" for name in SCHEMAS}
+
+
+def test_the_problems_are_those_of_the_closed_list() -> None:
+    assert SCHEMAS["Problem"]["properties"]["type"]["enum"] == [kind.type for kind in KINDS]
+    for problem in (Problem(JSON, "x"), Problem(JSON, "x", "lat")):
+        fits(json.loads(problem.document()), "Problem")
+
+
+def test_every_operation_has_a_name_and_says_what_goes_wrong() -> None:
+    names = [operation["operationId"] for _, _, operation in operations()]
+    assert len({*names}) == len(names)
+    for _, _, operation in operations():
+        assert operation["responses"].keys() in ({"200", "4XX", "5XX"}, {"101", "4XX", "5XX"})
+    for path, item in DOCUMENT["paths"].items():
+        named = {one["name"] for one in item.get("parameters", []) if one["in"] == "path"}
+        assert named == {*re.findall(r"\{(.*?)\}", path)}
+
+
+def test_every_app_has_its_path_methods_and_answer() -> None:
+    for app in APPS:
+        item = DOCUMENT["paths"][f"/{app.name}"]
+        assert item.keys() == {method.lower() for method in app.methods}
+        for operation in item.values():
+            content = operation["responses"]["200"].get("content")
+            assert content is None or app.media_type in content
+            assert (content is None) == (app.answer == b"")
+
+
+def fits(value: dict[str, Any], name: str) -> None:
+    """Check an answer against a schema: its keys, and the texts that have a pattern."""
+    schema = SCHEMAS[name]
+    assert {*schema["required"]} <= value.keys() <= schema["properties"].keys()
+    for key, said in value.items():
+        expected = schema["properties"][key]
+        if "enum" in expected:
+            assert said in expected["enum"]
+        else:
+            assert isinstance(said, {"string": str, "integer": int, "number": float}[expected["type"]])
+        assert "pattern" not in expected or re.search(expected["pattern"], said)
+
+
+def test_the_answers_are_as_they_are_described() -> None:
+    fits(json.loads(report_answer(STALE)), "Reported")
+    fits(json.loads(batch_answer([b"x"], [STALE]))[0], "ReportedInBatch")
+    fits(
+        json.loads(locate_answer(Reply("whatsat", "answered", AT + b"\n{}\n", entry=Entry(AT, 0)))),
+        "Location",
+    )
+
+
+def test_the_required_and_the_known_keys_of_a_report_are_those_that_are_read() -> None:
+    writer, report = LineWriter(8_192), {"client": "a", "lat": 1, "lon": 2, "time": 3}
+    assert SCHEMAS["Report"]["properties"].keys() == report.keys()
+    assert SCHEMAS["Position"]["properties"].keys() == report.keys() - {"client"}
+    for name in report:
+        without = {key: value for key, value in report.items() if key != name}
+        (found,) = read_batch(json.dumps([without]).encode(), 0, writer, ndjson=False)
+        assert isinstance(found, Problem) == (name in SCHEMAS["Report"]["required"])
+    assert read_op(json.dumps(report | {"op": "report"}).encode(), 0, writer).line == b"IAMAT a +1+2 3"
+
+
+def test_the_patterns_take_what_is_read() -> None:
+    lat, time = (SCHEMAS["Position"]["properties"][name]["anyOf"][1]["pattern"] for name in ("lat", "time"))
+    assert all(re.search(lat, text) for text in ("34.06893", "-0", "+05.50", "180"))
+    assert not any(re.search(lat, text) for text in ("", "1.", "1e3", "NaN", "34,5"))
+    assert all(re.search(time, text) for text in ("0", "1621464827.959498503"))
