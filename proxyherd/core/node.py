@@ -23,6 +23,7 @@ from typing import TypeAlias
 from msgspec import Struct
 
 from proxyherd.config.schema import Limits, Timing
+from proxyherd.core.expiry import Expiry
 from proxyherd.core.link import Link, State
 from proxyherd.core.messages import At, Entry, Malformed, Report, Whatsat
 from proxyherd.core.notes import (
@@ -101,7 +102,8 @@ class Node:
         self.has_urgent_notes = False  # whether some notes are about other events than floods
         self._timing = timing
         self._too_old = self.rules.is_forgotten if self.rules.age else None
-        self._expiring = 0  # the next leaf to search for entries that are too old
+        ticks = TICKS * timing.compare_seconds / timing.heartbeat_seconds
+        self._expiry = Expiry(table, self._too_old, ticks) if self._too_old else None
         self._room = Room(limits.max_clients, limits.max_table_bytes)
         self._room_to_learn = Room(self._room.clients * 5 // 4, self._room.bytes * 5 // 4)
         self._alone, self._started = alone, now
@@ -371,8 +373,8 @@ class Node:
             elif now >= neighbour.compare_at:
                 neighbour.compare_at = now + self._timing.compare_seconds
                 self._walks.begin(neighbour)
-        if self._too_old is not None:
-            self._expire(self._too_old)
+        if self._expiry is not None:
+            self._expiry.tick()
         if not self.ready:
             patience = self._timing.ready_seconds
             if self._neighbours:  # there is a live link, so a first catch-up can be expected
@@ -387,16 +389,6 @@ class Node:
         if not self.ready or self._too_old is not None or any(one.pull is not None for one in neighbours):
             return float("-inf")
         return min((one.compare_at for one in neighbours), default=float("inf"))
-
-    def _expire(self, too_old: Callable[[Entry], bool]) -> None:
-        """Remove old entries from some leaves, so many that all leaves are visited once in `compare_seconds`."""
-        ticks = TICKS * self._timing.compare_seconds / self._timing.heartbeat_seconds
-        leaves = self.table.leaf_count
-        first, last = self._expiring, min(leaves, self._expiring + int(leaves / ticks) + 1)
-        self._expiring = last % leaves
-        for client, entry in self.table.entries(first, last):
-            if too_old(entry):
-                self.table.remove(client, self.table.leaf(client))
 
 
 def _spell(news: list[News]) -> tuple[bytes, list[bytes]]:

@@ -14,7 +14,7 @@ from proxyherd.config.herd_file import PEER_LINE_SLACK
 from proxyherd.config.schema import Limits, Timing
 from proxyherd.core.framing import Overlong
 from proxyherd.core.link import NONCE_BYTES, Link, State, Terms
-from proxyherd.core.messages import Entry, Report, parse_at, parse_report
+from proxyherd.core.messages import Report, parse_at, parse_report
 from proxyherd.core.node import Node
 from proxyherd.core.notes import FROM_THE_FUTURE, CaughtUp, Heard, LinkDown, LinkFailed, LinkUp, Skipped
 from proxyherd.core.reply import Reply
@@ -933,44 +933,6 @@ def test_what_is_too_old_is_neither_learned_nor_replayed_and_leaves_the_table_an
     assert len(server.table) == 0
     server.table.sweep(0, LEAVES, ALL)
     assert not any(server.table.children(""))
-
-
-@pytest.mark.parametrize(("heartbeat", "compare"), [(0.5, 5.0), (0.01, 2.0), (60.0, 1.0)])
-def test_what_ages_in_a_later_round_goes_too_a_part_of_the_table_each_tick(
-    monkeypatch: pytest.MonkeyPatch, heartbeat: float, compare: float
-) -> None:
-    """Three rounds: what is too old goes within one round and a tick, and nothing younger does."""
-    leaves = 256
-    looked_at: list[int] = []
-    table = Table(KEY, depth=2)
-    real_entries = table.entries
-
-    def entries(first: int, last: int) -> list[tuple[bytes, Entry]]:
-        looked_at.append(last - first)
-        return real_entries(first, last)
-
-    monkeypatch.setattr(table, "_hash", lambda client: int(client) % leaves)
-    monkeypatch.setattr(table, "entries", entries)
-    timing = Timing(heartbeat_seconds=heartbeat, compare_seconds=compare)
-    node = Node("A", table, Limits(max_age_seconds=1), timing, alone=True, now=0)
-    tick = heartbeat / TICKS
-    round_ = max(compare, tick)
-    lives = {b"%d" % number: int((10 + 3 * round_ * number / 150) * SECOND) for number in range(150)}
-    for client, received in lives.items():
-        line = b"AT A +%d.%09d %b +1+1 0" % (*divmod(received, SECOND), client)
-        table.put(client, Entry(line, 0), table.leaf(client))
-    now = 10.0
-    while now < 10 + 3 * round_ + 1 + 2 * (round_ + tick):
-        node.rules.clock = int(now * SECOND)
-        node.tick(now)
-        held = {client for client, _ in table}
-        ages = {client: now - received / SECOND - 1 for client, received in lives.items()}
-        assert held >= {client for client, age in ages.items() if age < -0.001}
-        late = {client for client in held if ages[client] > round_ + tick + 0.001}
-        assert not late, now
-        now += tick
-    assert len(table) == 0
-    assert max(looked_at) <= leaves / (compare / tick) + 1
 
 
 def test_what_is_held_and_too_old_is_no_obstacle_whether_a_client_or_a_neighbour_says_what_is_new() -> None:
