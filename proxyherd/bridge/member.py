@@ -13,7 +13,8 @@ from proxyherd.config.herd_file import Herd, Server
 from proxyherd.config.secrets import Secrets
 from proxyherd.core.engine import Client
 from proxyherd.core.messages import At, received
-from proxyherd.core.node import News, Node
+from proxyherd.core.news import News
+from proxyherd.core.node import Node
 from proxyherd.core.turn import Turn
 from proxyherd.engines.herd.backend import make_table, make_terms
 from proxyherd.engines.herd.engine import HerdEngine

@@ -20,6 +20,8 @@ What servers tell one another:
 - `catchup`: finds out what a neighbour has that this server lacks
 - `walks`: the catch-ups of one server, one at a time
 - `node`: one server's decisions
+- `news`: what a server passes on, and to whom
+- `expiry`: how old entries leave the table
 - `notes`: what has happened that is worth a line in the log
 
 - `sizes`: how much is done at once

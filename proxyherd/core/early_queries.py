@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from itertools import chain
 from typing import Final, Generic, Protocol, TypeAlias, TypeVar
 
-from proxyherd.core.node import News
+from proxyherd.core.news import News
 from proxyherd.core.reply import Reply
 from proxyherd.core.sizes import SIZES, Sizes
 

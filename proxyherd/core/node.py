@@ -18,14 +18,13 @@ and sends what the links have to send. Events for the log and the metrics wait i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TypeAlias
-
-from msgspec import Struct
+from typing import Any, TypeAlias
 
 from proxyherd.config.schema import Limits, Timing
 from proxyherd.core.expiry import Expiry
-from proxyherd.core.link import Link, State
+from proxyherd.core.link import Link, State, parse_recent
 from proxyherd.core.messages import At, Entry, Malformed, Report, Whatsat
+from proxyherd.core.news import News, concerning, its_client, spell_news
 from proxyherd.core.notes import (
     FROM_THE_FUTURE,
     REPLACED,
@@ -63,18 +62,6 @@ LinkErrorHandler: TypeAlias = Callable[[Link, Exception], None]
 
 def _raise(_: Link, error: Exception) -> None:
     raise error
-
-
-class News(Struct, frozen=True, gc=False):
-    """A stored line. `source`: the neighbour that it came from, None for a client. `caught_up`: whether it came by
-    catching up. `held`: the entry that it replaced, if the line may have to be removed again.
-    """
-
-    client: bytes
-    line: bytes
-    source: str | None = None
-    caught_up: bool = False
-    held: Entry | None = None
 
 
 class Node:
@@ -223,13 +210,36 @@ class Node:
         if link.state is State.CLOSED:
             self.closed(link)
 
-    def receive_repeats(self, link: Link, data: bytes, now: float) -> bool:
-        """Accept bytes that a link received if they bring nothing new; False if they have to wait for `receive`."""
-        clients = link.receive_repeats(data, self.table, now)
+    def receive_few(self, link: Link, data: bytes, most: int, now: float, clock: int) -> bool:
+        """Handle bytes that a link received, if they are only updates, and no more than `most` or none of them news. False:
+        they must wait for `receive`. `clock`: nanoseconds of POSIX time.
+        """
+        lines = link.lines_in(data)
+        if lines is None:
+            return False
+        assert link.peer is not None
+        clients = self._repeated(lines)
         if clients:
-            assert link.peer is not None
             self.notes.append(Heard(link.peer, clients, 0, None))
-        return clients is not None
+        elif clients is None:
+            ats: list[Any] = [*map(parse_recent, lines)] if len(lines) <= most else [None]
+            if None in ats:
+                return False
+            self.rules.clock = clock
+            self._learn(self._neighbours[link.peer], ats, caught_up=False)
+        link.hear(now)
+        return True
+
+    def _repeated(self, lines: list[bytes]) -> list[bytes] | None:
+        """Return the clients of these lines, if the table holds exactly these."""
+        get, clients = self.table.get, []
+        for line in lines:
+            at = parse_recent(line)
+            held = get(at.client) if at is not None else None
+            if at is None or held is None or held.line != line:
+                return None
+            clients.append(at.client)
+        return clients
 
     def note(self, note: Note) -> None:
         """Note an event for the log and the metrics."""
@@ -307,7 +317,7 @@ class Node:
             neighbour.news += learned
         else:
             late = self.rules.clock - taken if taken is not None else None
-            self.notes.append(Heard(name, [at.client for at in ats], learned, late))
+            self.notes.append(Heard(name, [*map(its_client, ats)], learned, late))
 
     def admit(self, at: At) -> bool | None:
         """Store an entry if it is greater than the present one. Return whether it was stored, None if there is no room
@@ -326,32 +336,25 @@ class Node:
         news, self.news = self.news, []
         learned, self._learned = self._learned, False
         whole: tuple[bytes, list[bytes]] | None = None
+        told: list[str] = []  # the neighbours that all the news concern
         for neighbour in tuple(self._neighbours.values()):
             try:
-                if concerning := self._concerning(neighbour, news) if learned else news:
-                    if len(concerning) == len(news):
-                        data, clients = whole = whole or _spell(news)
-                    else:
-                        data, clients = _spell(concerning)
+                own = concerning(neighbour, news) if learned else news
+                if own and len(own) == len(news):
+                    whole = whole or spell_news(news)
+                    neighbour.link.send_updates(whole[0])
+                    told.append(neighbour.name)
+                elif own:
+                    data, clients = spell_news(own)
                     neighbour.link.send_updates(data)
-                    self.notes.append(Flooded(neighbour.name, clients))
+                    self.notes.append(Flooded([neighbour.name], clients))
                 if neighbour.owed and self._walks.idle:
                     neighbour.owed = False
                     neighbour.link.send(Changed())
             except Exception as error:  # noqa: BLE001 - the other neighbours are told
                 failed(neighbour.link, error)
-
-    def _concerning(self, neighbour: Neighbour, news: list[News]) -> list[News]:
-        """Return the news that are for this neighbour."""
-        if len(news) == 1 and not news[0].caught_up:  # the usual case, if clients report now and then
-            return news if news[0].source != neighbour.name else []
-        others = [one for one in news if one.source != neighbour.name]
-        if neighbour.in_step:
-            return others
-        live = [one for one in others if not one.caught_up]
-        if len(live) < len(others):
-            neighbour.owed = neighbour.owed or neighbour.asked
-        return live
+        if whole is not None:
+            self.notes.append(Flooded(told, whole[1]))
 
     def work(self, now: float, failed: LinkErrorHandler = _raise) -> bool:
         """Do one slice of long work, of a few milliseconds; return whether more is left. `failed`: as for `flood`."""
@@ -389,8 +392,3 @@ class Node:
         if not self.ready or self._too_old is not None or any(one.pull is not None for one in neighbours):
             return float("-inf")
         return min((one.compare_at for one in neighbours), default=float("inf"))
-
-
-def _spell(news: list[News]) -> tuple[bytes, list[bytes]]:
-    """Return news as they are sent over a link, and their clients."""
-    return b"\n".join([*[one.line for one in news], b""]), [one.client for one in news]

@@ -53,9 +53,9 @@ class Heard(Struct, frozen=True):
 
 
 class Flooded(Struct, frozen=True):
-    """A batch of updates was sent to a neighbour."""
+    """A batch of updates was sent to some neighbours."""
 
-    neighbour: str
+    neighbours: list[str]
     clients: list[bytes]
 
 

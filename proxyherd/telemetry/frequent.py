@@ -6,7 +6,7 @@ value needs them, is missing or is too long, the form is not used, and the line 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from typing import Any, ClassVar, Final
 
@@ -56,14 +56,42 @@ class Forms(dict[type[FrequentEvent], "_Form"]):
         self._most_bytes = most_bytes
 
     def __missing__(self, kind: type[FrequentEvent]) -> _Form:
-        made = self[kind] = _Form(kind, self._server, self._most_bytes)
+        made = self[kind] = _Form(kind, self._server)
         return made
 
-    def fill(self, stamp: bytes, said: FrequentEvent | SeveralEvents) -> bytes | None:
-        """Return the line or lines of these events; None if they must be rendered without a form."""
-        if isinstance(said, SeveralEvents):
-            return self[said.kind].several(stamp, said.columns)
-        return self[said.__class__].one(stamp, said)
+    def fill(self, stamp: bytes, said: Iterable[FrequentEvent | SeveralEvents]) -> bytes | None:
+        """Return the lines of these events; None if any of them must be rendered without a form."""
+        texts: list[bytes] = []
+        values: list[Any] = []
+        odd = -1  # there is no line feed after the last line
+        for one in said:
+            if isinstance(one, SeveralEvents):
+                form, count = self[one.kind], len(one.columns[0])
+                texts += [form.text] * count
+                values += chain.from_iterable(zip([stamp] * count, *one.columns, strict=True))
+                odd += count * form.odd
+            else:
+                form = self[one.__class__]
+                texts.append(form.text)
+                values.append(stamp)
+                values += astuple(one)
+                odd += form.odd
+                if form.has_ids:
+                    ids = values[-1]
+                    values[-1] = b'","'.join(ids)
+                    odd += 2 * len(ids)  # with no client ID, this is two too few, and the form is not used
+                elif form.spelled:
+                    form.spell(values)
+        try:
+            lines = b"\n".join(texts) % tuple(values)
+        except TypeError:  # None, where an answer is expected
+            return None
+        size, most = len(lines), self._most_bytes
+        if size - len(lines.translate(None, _ODD)) != odd:
+            return None
+        if size > most < max(map(len, lines.split(b"\n"))):
+            return None if most < max(len(value) for value in values if isinstance(value, bytes)) else lines
+        return lines
 
 
 def spelled_out(said: FrequentEvent | SeveralEvents) -> list[dict[str, Any]]:
@@ -78,44 +106,20 @@ def spelled_out(said: FrequentEvent | SeveralEvents) -> list[dict[str, Any]]:
 class _Form:
     """A line of one kind of event, without its values."""
 
-    def __init__(self, kind: type[FrequentEvent], server: str, most_bytes: int) -> None:
-        self._most_bytes = most_bytes
+    def __init__(self, kind: type[FrequentEvent], server: str) -> None:
         head = _encode({"level": "info", "server": server, "event": kind.name})[1:-1].replace(b"%", b"%%")
         types = [(one.encode_name.encode(), one.type) for one in fields(kind)]
         places = [b',"%b":%b' % (name, _PLACES[type_]) for name, type_ in types]
-        self._line = b'{"timestamp":"%b",' + head + b"".join(places) + b"}"
-        self._spelled = [(at, _SPELLED[type_]) for at, (_, type_) in enumerate(types, 1) if type_ in _SPELLED]
-        self._has_ids = types[-1][1] == list[bytes]
-        self._odd = len(self._line) - len(self._line.translate(None, _ODD)) - 2 * self._has_ids
+        self.text = b'{"timestamp":"%b",' + head + b"".join(places) + b"}"
+        self.has_ids = types[-1][1] == list[bytes]
+        # Bytes of the line, and of the line feed behind it, that need an escape in a text; less those of one client ID.
+        self.odd = len(self.text) - len(self.text.translate(None, _ODD)) - 2 * self.has_ids + 1
+        self.spelled = [
+            (at - len(types), _SPELLED[type_]) for at, (_, type_) in enumerate(types) if type_ in _SPELLED
+        ]
+        """Places from the end of an event's values, and how the values there are spelled."""
 
-    def one(self, stamp: bytes, event: FrequentEvent) -> bytes | None:
-        values: tuple[Any, ...] = (stamp, *astuple(event))
-        odd = self._odd
-        if self._has_ids:
-            ids = values[-1]
-            odd += 2 * len(ids)  # with no client ID, this is two too few, and the form is not used
-            values = (*values[:-1], b'","'.join(ids))
-        elif self._spelled:
-            spelled = [*values]
-            for at, spell in self._spelled:
-                spelled[at] = spell(values[at])
-            values = tuple(spelled)
-        return self._filled(self._line, values, odd)
-
-    def several(self, stamp: bytes, columns: tuple[Sequence[object], ...]) -> bytes | None:
-        count = len(columns[0])
-        values = chain.from_iterable(zip([stamp] * count, *columns, strict=True))
-        return self._filled(b"\n".join([self._line] * count), tuple(values), count * (self._odd + 1) - 1)
-
-    def _filled(self, form: bytes, values: tuple[Any, ...], odd: int) -> bytes | None:
-        try:
-            lines = form % values
-        except TypeError:  # None, where an answer is expected
-            return None
-        size = len(lines)
-        if size - len(lines.translate(None, _ODD)) != odd:
-            return None
-        most = self._most_bytes
-        if size > most < max(map(len, lines.split(b"\n"))):
-            return None if most < max(len(value) for value in values if isinstance(value, bytes)) else lines
-        return lines
+    def spell(self, values: list[Any]) -> None:
+        """Spell the last values, which are those of an event, as the form needs them."""
+        for at, spell in self.spelled:
+            values[at] = spell(values[at])

@@ -108,13 +108,10 @@ class LinkObserver:
     def note(self, note: Note) -> None:
         """Note an event of the core."""
         match note:
+            case Heard():  # the frequent ones first, and not taken apart by the pattern: that costs more
+                self._heard(note)
             case Flooded():
-                neighbour, clients = note.neighbour, note.clients
-                self._updates[neighbour, "out", "true"] += len(clients)
-                self._batches[neighbour, "out"] += 1
-                self._frequent(FloodSentEvent(neighbour.encode(), len(clients), _shown(clients)))
-            case Heard():
-                self._heard(note.neighbour, note.clients, note.news, note.late)
+                self._flooded(note)
             case CaughtUp(neighbour, lines, news, seconds):
                 self.states[neighbour] = "live"
                 self.mended.labels(neighbour).set(news)
@@ -139,7 +136,15 @@ class LinkObserver:
                 self._skipped.labels(neighbour).inc()
                 self._events.limited(neighbour, "peer_line_skipped", reason, neighbour=neighbour, line=line)
 
-    def _heard(self, neighbour: str, clients: list[bytes], news: int, late: int | None) -> None:
+    def _flooded(self, note: Flooded) -> None:
+        updates, shown = len(note.clients), _shown(note.clients)
+        for neighbour in note.neighbours:
+            self._updates[neighbour, "out", "true"] += updates
+            self._batches[neighbour, "out"] += 1
+            self._frequent(FloodSentEvent(neighbour.encode(), updates, shown))
+
+    def _heard(self, note: Heard) -> None:
+        neighbour, clients, news, late = note.neighbour, note.clients, note.news, note.late
         if news:
             self._updates[neighbour, "in", "true"] += news
         if repeated := len(clients) - news:

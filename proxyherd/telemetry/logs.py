@@ -220,10 +220,12 @@ class _Render:
         said = event["event"]
         if said.__class__ is not list:
             return self._render(level, event)
-        return b"\n".join([self._forms.fill(self._stamp, one) or self._spelled_out(one) for one in said])
+        together = self._forms.fill(self._stamp, said) if SeveralEvents not in map(type, said) else None
+        return together or b"\n".join([self._each(one) for one in said])
 
-    def _spelled_out(self, said: FrequentEvent | SeveralEvents) -> bytes:
-        return b"\n".join([self._render("info", event) for event in spelled_out(said)])
+    def _each(self, said: FrequentEvent | SeveralEvents) -> bytes:
+        form = self._forms.fill(self._stamp, [said])
+        return form or b"\n".join([self._render("info", event) for event in spelled_out(said)])
 
     def _render(self, level: str, event: EventDict) -> bytes:
         line: dict[str, Any] = {

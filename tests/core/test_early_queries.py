@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from proxyherd.core.early_queries import EarlyQueries, EarlyQuery
 from proxyherd.core.messages import Whatsat
-from proxyherd.core.node import News
+from proxyherd.core.news import News
 from proxyherd.core.reply import Reply
 from proxyherd.core.sizes import SIZES, Sizes
 

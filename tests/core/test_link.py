@@ -16,7 +16,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxyherd.core.link import NONCE_BYTES, SILENT_HEARTBEATS, Link, State, Terms, _parse_recent
+from proxyherd.core.link import (
+    _FEW_BYTES,
+    _SHORT_LINE,
+    NONCE_BYTES,
+    SILENT_HEARTBEATS,
+    Link,
+    State,
+    Terms,
+    parse_recent,
+)
 from proxyherd.core.messages import At, Malformed, parse_at
 from proxyherd.core.peer_messages import (
     AskDigests,
@@ -33,7 +42,6 @@ from proxyherd.core.peer_messages import (
     parse_message,
     write_message,
 )
-from proxyherd.core.table import Table
 
 SECRET, OTHER_SECRET = b"s" * 32, b"o" * 32
 DIALLER_NONCE, LISTENER_NONCE = b"\x01" * NONCE_BYTES, b"\x02" * NONCE_BYTES
@@ -762,11 +770,11 @@ def test_an_at_line_of_exactly_the_limit_is_taken_and_of_one_byte_more_is_not() 
 def test_a_line_that_comes_over_several_links_is_parsed_once_and_what_is_kept_for_that_is_bounded() -> None:
     short = at("k" * (256 - len(at(""))))
     assert len(short) == 256
-    _parse_recent.cache_clear()
+    parse_recent.cache_clear()
     for _ in range(2):
         _, right = linked()
         hear(right, short + b"\n" + short.replace(b"kkk", b"kkkk") + b"\n")
-    kept = _parse_recent.cache_info()
+    kept = parse_recent.cache_info()
     assert (kept.hits, kept.misses, kept.currsize, kept.maxsize) == (1, 1, 1, 8_192)
 
 
@@ -882,104 +890,61 @@ def test_a_closed_link_hears_says_and_remembers_nothing_more() -> None:
 # Updates that come back. -----------------------------------------------------------------------------------------
 
 
-def table_with(*lines: bytes) -> Table:
-    table = Table(bytes(32))
-    for line in lines:
-        parsed = parse_at(line)
-        assert parsed is not None
-        table.put(parsed.client, parsed.entry, table.leaf(parsed.client))
-    return table
-
-
 def lines_of(*lines: bytes) -> bytes:
     return b"".join(line + b"\n" for line in lines)
 
 
-def test_updates_that_the_table_holds_and_heartbeats_are_recognised_and_count_as_a_sign_of_life() -> None:
+def test_few_whole_lines_are_recognised_and_count_as_a_sign_of_life_once_heard() -> None:
     link, _ = linked()
-    table = table_with(at("kiwi"), at("plum"))
     now = SILENT_HEARTBEATS * HEARTBEAT
-    assert link.receive_repeats(lines_of(at("plum"), at("kiwi"), at("plum")), table, now) == [
-        *(b"plum", b"kiwi", b"plum")
-    ]
+    assert link.lines_in(lines_of(at("plum"), b"BEAT", at("kiwi"))) == [at("plum"), at("kiwi")]
+    assert link.lines_in(b"BEAT\n") == []
+    link.hear(now)
     link.tick(now + SILENT_HEARTBEATS * HEARTBEAT)
-    assert link.state is State.LIVE
-    assert link.receive_repeats(b"BEAT\n", table, now + HEARTBEAT) == []
-    link.tick(now + (SILENT_HEARTBEATS + 1) * HEARTBEAT)
-    assert link.state is State.LIVE
-    assert link.events(ALL) == []
+    assert link.reason == ""
+    assert link.events(ALL) == [], "they are not handled again"
+    assert link.lines_in(b"BEAT\n") == []
+    link.tick(now + SILENT_HEARTBEATS * HEARTBEAT + 0.1)
+    assert link.reason.startswith("silent"), "nobody has heard the last one"
+
+
+LONG = at("k" * (_SHORT_LINE + 1 - len(at(""))))
+MANY = _FEW_BYTES // len(at() + b"\n")
 
 
 @pytest.mark.parametrize(
     "data",
     [
-        lines_of(at("kiwi", "6")),
-        lines_of(at("kiwi", "4")),
-        lines_of(at("kiwi"), at("fig")),
         lines_of(at("kiwi")) + b"AT",
         at("kiwi"),
-        lines_of(at("kiwi"), b"DONE"),
-        lines_of(at("kiwi") + b" "),
-        lines_of(b" " + at("kiwi")),
-        lines_of(b"AT kiwi"),
-        lines_of(b""),
-        lines_of(*[at("kiwi")] * 300),
+        lines_of(LONG),
+        lines_of(at("kiwi"), LONG, at("kiwi")),
+        lines_of(*[at("kiwi")] * (MANY + 1)),
     ],
 )
-def test_anything_else_is_left_to_a_turn_and_not_accepted(data: bytes) -> None:
+def test_lines_that_are_not_whole_or_too_long_or_too_many_are_left_to_a_turn(data: bytes) -> None:
     link, _ = linked()
-    assert link.receive_repeats(data, table_with(at("kiwi")), 100.0) is None
-    link.tick(SILENT_HEARTBEATS * HEARTBEAT + 0.1)
-    assert link.state is State.CLOSED
+    assert link.lines_in(data) is None
+
+
+def test_as_many_and_as_long_lines_as_may_be_are_recognised() -> None:
+    link, _ = linked()
+    assert len(link.lines_in(lines_of(LONG.replace(b"kk", b"k", 1), at())) or []) == 2
+    assert link.lines_in(lines_of(*[at("kiwi")] * MANY)) == [at("kiwi")] * MANY
 
 
 def test_nothing_is_recognised_in_the_middle_of_something_else() -> None:
-    table, data = table_with(at("kiwi")), lines_of(at("kiwi"))
+    data = lines_of(at("kiwi"))
     for said in (b"AT ", b"BATCH 0 1 2\n", b"x" * (LINE_BYTES + 1), b"DONE\n"):
         link, _ = linked()
         link.receive_data(said, 0)
         if said != b"DONE\n":  # which waits for a turn
             link.events(ALL)
-        assert link.receive_repeats(data, table, 0) is None, said
-    link = listener()
-    assert link.receive_repeats(data, table, 0) is None
+        assert link.lines_in(data) is None, said
+    assert listener().lines_in(data) is None
     link, _ = linked()
     link.close("")
-    assert link.receive_repeats(data, table, 0) is None
-
-
-@given(
-    lines=st.lists(
-        st.sampled_from(
-            [at("kiwi"), at("plum"), at("fig"), at("kiwi", "6"), b"BEAT", b"AT x", b"DONE", b"BATCH 0 1 1"]
-        ),
-        max_size=12,
-    ),
-    cuts=st.lists(st.integers(0, 400), max_size=6),
-)
-def test_what_is_recognised_is_what_a_turn_would_have_found_no_news(
-    lines: list[bytes], cuts: list[int]
-) -> None:
-    held = table_with(at("kiwi"), at("plum"))
-    heard: list[list[bytes]] = []
-    for recognises in (False, True):
-        (link, _), clients = linked(), []
-        data, at_ = lines_of(*lines), 0
-        for cut in sorted({*cuts, len(data)}):
-            part, at_ = data[at_:cut], max(at_, cut)
-            if not part:
-                continue
-            repeats = link.receive_repeats(part, held, 0) if recognises else None
-            if repeats is not None:
-                clients += repeats
-                continue
-            for event in hear(link, part):
-                if isinstance(event, Updates):
-                    clients += [one.client for one in event.ats]
-                else:
-                    clients.append(repr(event).encode())
-        heard.append([*clients, link.reason.encode()])
-    assert heard[0] == heard[1]
+    assert link.lines_in(data) is None
 
 
 # When the clock has something to do. ------------------------------------------------------------------------------

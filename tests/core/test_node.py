@@ -9,6 +9,8 @@ from random import Random
 
 import pytest
 from deciding import decide
+from hypothesis import given
+from hypothesis import strategies as st
 
 from proxyherd.config.herd_file import PEER_LINE_SLACK
 from proxyherd.config.schema import Limits, Timing
@@ -1104,3 +1106,47 @@ def test_reports_that_are_taken_back_leave_the_bytes_as_they_were() -> None:
         assert server.report(line).outcome == "stored"
     server.node.undo_reports()
     assert server.table.bytes == before == len(b"kiwi") + len(*server.lines())
+
+
+# Few lines, without a turn. -----------------------------------------------------------------------------------------
+
+KIWI, FIG = (b"AT A +0.000000000 %b +1+1 5" % client for client in (b"kiwi", b"fig"))
+
+
+@pytest.mark.parametrize("most", [0, 100])
+@pytest.mark.parametrize("odd", [b"DONE", b"CHANGED", KIWI + b" ", b" " + KIWI, b"AT kiwi", b"", b"beat"])
+def test_whatever_is_no_update_is_left_to_a_turn_with_all_that_came_with_it(odd: bytes, most: int) -> None:
+    b = herd("AB").servers["B"]
+    link, before = b.links["A"], b.lines()
+    for lines in ([odd], [FIG, odd], [odd, FIG]):
+        data = b"".join(line + b"\n" for line in lines)
+        assert not b.node.receive_few(link, data, most, 0.0, 0)
+    assert b.lines() == before
+    assert not b.node.news
+
+
+@given(
+    lines=st.lists(
+        st.sampled_from([KIWI, FIG, KIWI.replace(b"kiwi", b"plum"), KIWI[:-1] + b"6", b"BEAT", b"AT x"]),
+        max_size=9,
+    ),
+    cuts=st.lists(st.integers(0, 300), max_size=5),
+    most=st.integers(0, 4),
+)
+def test_what_is_learned_without_a_turn_is_what_a_turn_would_have_learned(
+    lines: list[bytes], cuts: list[int], most: int
+) -> None:
+    outcomes = []
+    for few in (False, True):
+        b = herd("AB").servers["B"]
+        b.learn([KIWI, FIG])
+        b.node.take_notes()
+        link = b.links["A"]
+        data, at_ = b"".join(line + b"\n" for line in lines), 0
+        for cut in sorted({*cuts, len(data)}):
+            part, at_ = data[at_:cut], max(at_, cut)
+            if part and not (few and b.node.receive_few(link, part, most, 0.0, b.node.rules.clock)):
+                link.receive_data(part, 0.0)
+                b.node.receive(link, ALL, 0.0)
+        outcomes.append((b.lines(), b.node.news, b.node.take_notes(), link.reason))
+    assert outcomes[0] == outcomes[1]

@@ -15,11 +15,13 @@ from unittest.mock import patch
 import pytest
 from simulation import Herd, LawBroken, Plan, WatchedTable, check, run
 
+from proxyherd.core import node as core_node
 from proxyherd.core.conversation import Conversation
 from proxyherd.core.engine import Said, Settled
 from proxyherd.core.framing import Overlong
 from proxyherd.core.messages import At, Entry, Whatsat
-from proxyherd.core.node import News, Node
+from proxyherd.core.news import News, concerning
+from proxyherd.core.node import Node
 from proxyherd.core.peer_messages import Changed, LinkEvent
 from proxyherd.core.reply import Reply
 from proxyherd.core.table import Table
@@ -33,10 +35,10 @@ CHUNK = 50
 FOUND_WITHIN = 200
 
 _undo_reports = Node.undo_reports
-_concerning, _act, _flood = Node._concerning, Node._act, Node.flood
+_act, _flood = Node._act, Node.flood
 _look_up, _start = Node.look_up, Node.start
 _begin, _end, _keep = HerdEngine.begin, HerdEngine.end, HerdEngine.keep
-_decide = HerdEngine.decide
+_decide, _pass_on = HerdEngine.decide, HerdEngine.pass_on
 _release, _tell = Conversation.release, Turn._tell
 
 
@@ -85,8 +87,8 @@ def test_seeds_differ() -> None:
 # Bugs planted to be found. ------------------------------------------------------------------------------------
 
 
-def forwards_to_the_sender(node: Node, neighbour: Neighbour, news: list[News]) -> list[News]:
-    return _concerning(node, neighbour, [News(one.client, one.line, None, one.caught_up) for one in news])
+def forwards_to_the_sender(neighbour: Neighbour, news: list[News]) -> list[News]:
+    return concerning(neighbour, [News(one.client, one.line, None, one.caught_up) for one in news])
 
 
 def takes_equal_times(node: Node, at: At) -> bool:
@@ -116,8 +118,8 @@ def forgets_to_walk_again(node: Node, neighbour: Neighbour, event: LinkEvent, no
         _act(node, neighbour, event, now)
 
 
-def never_says_changed(node: Node, neighbour: Neighbour, news: list[News]) -> list[News]:
-    told = _concerning(node, neighbour, news)
+def never_says_changed(neighbour: Neighbour, news: list[News]) -> list[News]:
+    told = concerning(neighbour, news)
     neighbour.owed = False
     return told
 
@@ -168,6 +170,18 @@ def answers_while_what_it_has_learned_waits(engine: HerdEngine, said: Sequence[S
     engine._settles = settles or any(b"IAMAT" in line for one in said for line in one.lines)  # type: ignore[operator]
 
 
+def forgets_what_it_has_learned_without_a_turn(engine: HerdEngine, now: float) -> None:
+    """It is never in the journal."""
+    unkept = engine._unkept.copy()
+    _pass_on(engine, now)
+    engine._unkept = unkept
+
+
+def passes_nothing_on_without_a_turn(engine: HerdEngine, now: float) -> None:
+    with patch.object(engine._node, "flood", lambda _: engine._node.news.clear()):
+        _pass_on(engine, now)
+
+
 def releases_what_is_there_in_any_order(
     conversation: Conversation,
 ) -> tuple[list[tuple[bytes | Overlong, Reply]], bytes]:
@@ -189,12 +203,12 @@ def decides_nothing_again(turn: Turn) -> None:
     turn._engine.keeper.undo()  # type: ignore[union-attr]
 
 
-BUGS: dict[str, list[tuple[type, str, Callable[..., object]]]] = {
-    "forwards to the sender": [(Node, "_concerning", forwards_to_the_sender)],
+BUGS: dict[str, list[tuple[object, str, Callable[..., object]]]] = {
+    "forwards to the sender": [(core_node, "concerning", forwards_to_the_sender)],
     "takes equal times": [(Node, "admit", takes_equal_times)],
     "floods only where it has walked": [(Node, "flood", floods_only_where_it_has_walked)],
     "forgets to walk again": [(Node, "_act", forgets_to_walk_again)],
-    "never says CHANGED": [(Node, "_concerning", never_says_changed)],
+    "never says CHANGED": [(core_node, "concerning", never_says_changed)],
     "answers while it replays": [(Node, "look_up", answers_while_it_replays)],
     "believes a journal that lacks records": [(Node, "start", believes_a_journal_that_lacks_records)],
     "answers from before the replay": [(Node, "begin_replay", begins_without_a_replay)],
@@ -206,6 +220,10 @@ BUGS: dict[str, list[tuple[type, str, Callable[..., object]]]] = {
     "answers from what is not in the journal yet": [
         (HerdEngine, "decide", answers_while_what_it_has_learned_waits)
     ],
+    "forgets what it has learned without a turn": [
+        (HerdEngine, "pass_on", forgets_what_it_has_learned_without_a_turn)
+    ],
+    "passes nothing on without a turn": [(HerdEngine, "pass_on", passes_nothing_on_without_a_turn)],
     "tells of refused reports": [(Node, "undo_reports", tells_of_refused_reports)],
     "answers refused reports": [(Turn, "_decide_again", decides_nothing_again)],
     "answers in any order": [(Conversation, "release", releases_what_is_there_in_any_order)],

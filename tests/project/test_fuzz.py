@@ -427,7 +427,7 @@ def test_updates_learned_though_not_greater_are_found() -> None:
 
 
 def test_news_told_back_to_where_it_came_from_is_found() -> None:
-    with patch.object(node.Node, "_concerning", lambda _self, _neighbour, news: news):
+    with patch.object(node, "concerning", lambda _neighbour, news: news):
         assert found_by("peer")
 
 

@@ -58,7 +58,7 @@ ELSEWHERE: Final = (
     Elsewhere("cli", "places_sim", "system/test_places_sim.py", "the stand-in runs as a process"),
     Elsewhere("cli", "status", "system/test_status.py", "real servers are asked"),
     Elsewhere("core", "engine", "engines/test_engine_laws.py", "an interface: both engines keep its laws"),
-    Elsewhere("core", "notes reply", "core/test_node.py", "types of what a node tells and answers"),
+    Elsewhere("core", "news notes reply", "core/test_node.py", "what a node passes on, tells and answers"),
     Elsewhere("core", "peer_messages", "core/test_link.py", "a link reads and writes each of them"),
     Elsewhere("core", "sizes", "core/test_simulation.py", "numbers: tests of what they bound name them"),
     Elsewhere("engines/herd", "neighbour_hosts", "net/test_resolving.py", "names of hosts are looked up"),

@@ -34,9 +34,10 @@ from proxyherd.config import secrets as secret
 from proxyherd.config.address import Address
 from proxyherd.config.herd_file import PEER_LINE_SLACK
 from proxyherd.config.schema import Limits, Timing
-from proxyherd.core.link import Link, State, Terms, _parse_recent
+from proxyherd.core.link import Link, State, Terms, parse_recent
 from proxyherd.core.node import Node
 from proxyherd.core.table import Table
+from proxyherd.engines.herd.engine import HerdEngine
 from proxyherd.engines.herd.peers import PeerConnection
 from proxyherd.engines.redis.layout import TAGS
 from proxyherd.engines.redis.shard import Library
@@ -260,6 +261,22 @@ nodes = ["127.0.0.1:10"]
 """
 
 
+class OnlySoon:
+    """Lets updates be passed on soon, and settles nothing."""
+
+    def __init__(self, engine: HerdEngine) -> None:
+        self._engine = engine
+
+    def pass_on_soon(self) -> None:
+        asyncio.get_running_loop().call_soon(self._engine.pass_on, 0.0)
+
+    def settle_later(self) -> None:
+        pass
+
+    def settled(self) -> None:
+        pass
+
+
 class BareServer:
     """What the daemon puts together, less its sockets and what it does by the clock."""
 
@@ -299,7 +316,7 @@ class BareServer:
         backend = cast("Any", self.daemon._backend)
         backend._node.start(0.0)  # there is nothing to replay
         backend._node._walks.ended = True  # and nothing to catch up with
-        backend.engine._settle_later = lambda: None
+        backend.engine._later = OnlySoon(backend.engine)
         self.peers = [await self.link(name) for name in NEIGHBOURS]
         await self.commands("a report alone", report, clients=1, lines=1)
         await self.commands("a report of 32 in a turn", report, clients=1, lines=32)
@@ -492,7 +509,7 @@ async def settled() -> None:
 
 def measure() -> dict[str, Cost]:
     """Return what each kind of command costs now."""
-    _parse_recent.cache_clear()  # what an earlier run has left
+    parse_recent.cache_clear()  # what an earlier run has left
     core = {f"core: {name}": cost for name, cost in Core().run().items()}
     with tempfile.TemporaryDirectory() as folder:
         server = asyncio.run(BareServer(Path(folder)).run())

@@ -18,6 +18,8 @@ from proxyherd.core.turn import Turn
 from proxyherd.engines.herd.engine import HerdEngine
 from proxyherd.places import Answer, no_results
 
+CLOCK = 5 * 10**9
+
 
 class Turns:
     """Runs turns when a test says so, on a clock that the test turns."""
@@ -26,6 +28,8 @@ class Turns:
         self.turn: Turn
         self.now = 0.0
         self.is_due = False
+        self.soon: list[Callable[[float], None]] = []
+        """What is to be done before the next turn."""
 
     def wake(self) -> None:
         self.is_due = True
@@ -34,11 +38,14 @@ class Turns:
         """Run a turn if one is due."""
         if self.is_due:
             self.is_due = False
-            self.turn.run(self.now, 5 * 10**9)
+            self.turn.run(self.now, CLOCK)
 
     def rest(self, most: int = 1_000) -> int:
         """Run turns until none is due; return how many those were."""
         for count in range(most):
+            soon, self.soon = self.soon, []
+            for action in soon:
+                action(self.now)
             if not self.is_due:
                 return count
             self.one()
@@ -197,8 +204,8 @@ class Neighbour:
     def __init__(self, server_node: Node, engine: HerdEngine, name: str) -> None:
         self._engine = engine
         self.told: list[bytes] = []
-        self.link = Link(_terms(server_node.name, name), dial=None, nonce=name.encode().ljust(32), now=0.0)
-        self.far = Link(_terms(name, server_node.name), dial=server_node.name, nonce=bytes(32), now=0.0)
+        self.link = Link(terms(server_node.name, name), dial=None, nonce=name.encode().ljust(32), now=0.0)
+        self.far = Link(terms(name, server_node.name), dial=server_node.name, nonce=bytes(32), now=0.0)
         for _ in range(2):
             self.link.receive_data(self.far.data_to_send(0.0), 0.0)
             server_node.receive(self.link, 100, 0.0)
@@ -210,7 +217,7 @@ class Neighbour:
     def tell(self, *lines: bytes) -> None:
         """Let this neighbour say these lines, all at once."""
         data = b"".join(line + b"\n" for line in lines)
-        if not self._engine.peer_repeated(self.link, data, 0.0):
+        if not self._engine.hear_few(self, data, 0.0, CLOCK):
             self.link.receive_data(data, 0.0)
             self._engine.peer_said(self)
 
@@ -224,7 +231,7 @@ class Neighbour:
         raise AssertionError("something done for it has raised") from error
 
 
-def _terms(name: str, neighbour: str) -> Terms:
+def terms(name: str, neighbour: str) -> Terms:
     limits, timing = Limits(), Timing()
     return Terms(
         name=name,

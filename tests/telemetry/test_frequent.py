@@ -96,11 +96,21 @@ def test_several_events_are_the_lines_of_each(folder: Path, rows: list[CommandEv
     assert together == lines(folder, "A%b", rows, compiled=False)
 
 
+@given(data=st.data())
+def test_events_of_several_kinds_are_the_lines_of_each_and_odd_ones_change_no_others(
+    folder: Path, data: st.DataObject
+) -> None:
+    drawn = st.sampled_from(kinds()).flatmap(lambda kind: events(kind, plain=True) | events(kind))
+    said = data.draw(st.lists(drawn, min_size=1, max_size=5))
+    together = lines(folder, "Bob", said, compiled=True)
+    assert together == lines(folder, "Bob", said, compiled=False)
+
+
 @pytest.mark.parametrize("kind", kinds())
 @given(data=st.data())
 def test_plain_values_are_put_into_the_form(kind: type[FrequentEvent], data: st.DataObject) -> None:
     event = data.draw(events(kind, plain=True))
-    line = Forms("50%b", MOST).fill(STAMP, event)
+    line = Forms("50%b", MOST).fill(STAMP, [event])
     assert line is not None
     assert [*json.loads(line)] == ["timestamp", "level", "server", "event", *kind.__struct_fields__]
 
@@ -109,23 +119,23 @@ def test_plain_values_are_put_into_the_form(kind: type[FrequentEvent], data: st.
 @pytest.mark.parametrize("event", [CommandEvent(b"a", b"b", b"c", b"d", None), FloodSentEvent(b"Ann", 1, [])])
 def test_odd_values_are_not(event: FrequentEvent, odd: bytes) -> None:
     forms = Forms("Bob", MOST)
-    assert forms.fill(STAMP, event) is None
-    assert forms.fill(STAMP, CommandEvent(b"a", b"b", b"c", odd, b"e")) is None
-    assert forms.fill(STAMP, SeveralEvents(CommandEvent, ([b"a"] * 2,) * 4 + ([b"e", odd],))) is None
-    assert forms.fill(STAMP, PlacesEvent("google", odd.decode("utf-8", "surrogateescape"), 0.5)) is None
+    assert forms.fill(STAMP, [event]) is None
+    assert forms.fill(STAMP, [CommandEvent(b"a", b"b", b"c", odd, b"e")]) is None
+    assert forms.fill(STAMP, [SeveralEvents(CommandEvent, ([b"a"] * 2,) * 4 + ([b"e", odd],))]) is None
+    assert forms.fill(STAMP, [PlacesEvent("google", odd.decode("utf-8", "surrogateescape"), 0.5)]) is None
 
 
 def test_a_long_line_without_a_long_value_is_put_into_its_form() -> None:
     """Such as a list of clients, which is cut before."""
     forms, ids = Forms("Bob", MOST), [b"x" * 20] * 2
-    assert forms.fill(STAMP, FloodSentEvent(b"Ann", 9, ids)) is not None
-    assert forms.fill(STAMP, SeveralEvents(CommandEvent, ([b"x" * MOST] * 9,) * 5)) is not None
+    assert forms.fill(STAMP, [FloodSentEvent(b"Ann", 9, ids)]) is not None
+    assert forms.fill(STAMP, [SeveralEvents(CommandEvent, ([b"x" * MOST] * 9,) * 5)]) is not None
 
 
 def test_columns_are_as_long_as_one_another() -> None:
     with pytest.raises(ValueError, match="shorter"):
         Forms("Bob", MOST).fill(
-            STAMP, SeveralEvents(CommandEvent, ([b"a"] * 2, [b"a"], [b"a"], [b"a"], [b"a"]))
+            STAMP, [SeveralEvents(CommandEvent, ([b"a"] * 2, [b"a"], [b"a"], [b"a"], [b"a"]))]
         )
 
 

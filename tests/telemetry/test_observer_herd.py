@@ -9,7 +9,6 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Callable, Coroutine
-from functools import partial
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -88,6 +87,22 @@ class Near:
         return no_results("ZERO_RESULTS")
 
 
+class Soon:
+    """Lets what may wait do so for a moment."""
+
+    def __init__(self, backend: Any) -> None:
+        self._backend = backend
+
+    def pass_on_soon(self) -> None:
+        asyncio.get_running_loop().call_soon(self._backend.engine.pass_on, 0.0)
+
+    def settle_later(self) -> None:
+        asyncio.get_running_loop().call_soon(self._backend._settle)
+
+    def settled(self) -> None:
+        pass
+
+
 class Server:
     """One server of the herd, less its sockets and timers."""
 
@@ -108,9 +123,7 @@ class Server:
         self.daemon._loop, self.daemon._places = loop, cast("Any", places)
         self.daemon._assemble()
         backend = cast("Any", self.daemon._backend)
-        backend.engine._settle_later = partial(
-            loop.call_soon, backend._settle
-        )  # what may wait does so for a moment
+        backend.engine._later = Soon(backend)
 
     @property
     def peers(self) -> Any:

@@ -1,6 +1,7 @@
 """The engine `herd`: every server has the whole table, a journal of it, and links to its neighbours.
 
 - `engine`: what a turn calls
+- `delays`: when few updates of neighbours are passed on, and written to the journal and the log
 - `journal`: the files
 - `mark`: says whether the files may lack records
 - `durability`: replays, syncs, shortens and mends the journal

@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import math
 from collections.abc import Awaitable, Callable, Coroutine
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,9 @@ from proxyherd.config.secrets import Secrets
 from proxyherd.core.link import Terms
 from proxyherd.core.node import Node
 from proxyherd.core.table import Table
+from proxyherd.engines.herd.delays import Delays
 from proxyherd.engines.herd.durability import Durability
-from proxyherd.engines.herd.engine import LEARNED_SECONDS, HerdEngine
+from proxyherd.engines.herd.engine import HerdEngine
 from proxyherd.engines.herd.journal import Journal
 from proxyherd.engines.herd.mark import Mark
 from proxyherd.engines.herd.peers import Peers
@@ -82,7 +82,7 @@ class HerdBackend:
             self._node,
             self._durability,
             wake,
-            settle_later=partial(loop.call_later, LEARNED_SECONDS, self._settle),
+            later=Delays(loop, lambda: self.engine.pass_on(loop.time()), self._settle),
         )
         self.peers = Peers(
             herd,

@@ -14,7 +14,8 @@ from typing import Final, Protocol, cast
 
 from proxyherd.core.early_queries import EarlyQueries, EarlyQuery
 from proxyherd.core.engine import Client, Said, Settled
-from proxyherd.core.link import Link
+from proxyherd.core.link import CLOSED, Link
+from proxyherd.core.news import its_line
 from proxyherd.core.node import Node
 from proxyherd.core.notes import Note
 from proxyherd.core.reply import Reply, leave
@@ -39,7 +40,7 @@ class Peer(Protocol):
         """The link that it carries."""
 
     def heard(self) -> None:
-        """Note that everything that was received has been handled."""
+        """Read on, because everything that was received has been handled."""
 
     def release(self, now: float) -> None:
         """Write what the link has to send, in one write; end the connection if the link has ended."""
@@ -64,8 +65,22 @@ class JournalWriter(Protocol):
         """Bring the appended updates to disk. Call `done` later, with False if the turn's reports must be refused."""
 
 
-LEARNED_SECONDS: Final = 0.005
-"""Updates from neighbours wait for the journal and the log for this long, at most."""
+class Later(Protocol):
+    """Calls the engine's `pass_on` when everything that is ready has been read, and its `settle` a little later."""
+
+    def pass_on_soon(self) -> None:
+        """Note that something is to be passed on."""
+
+    def settle_later(self) -> None:
+        """Note that something waits, perhaps since earlier calls. `settle` may be called at once."""
+
+    def settled(self) -> None:
+        """Note that nothing waits any more."""
+
+
+_FEW_UPDATES: Final = 8
+"""Updates that are learned outside of turns at once, at most. More are handled by a turn, together with those of other
+neighbours: then there are fewer writes."""
 
 _reports = attrgetter("reports")
 
@@ -82,10 +97,9 @@ def share(lately: int, sizes: Sizes = SIZES) -> int:
 class HerdEngine:
     """The engine of one server. The connections of peers call `peer_said`, `add_link` and `wake`; `wake` asks for a turn.
 
-    `settle_later` asks for a call of `settle` in `LEARNED_SECONDS`. Until then, updates that only neighbours have told
-    may wait for the journal and the log: the servers that took these reports have them in their journals. They are
-    appended before any client is answered, and in front of the reports that came after them. Without `settle_later`,
-    nothing waits.
+    Until `later` calls `settle`, updates that only neighbours have told may wait for the journal and the log: the servers
+    that took these reports have them in their journals. They are appended before any client is answered, and in front of
+    the reports that came after them. Without `later`, nothing waits.
     """
 
     full = False
@@ -97,11 +111,10 @@ class HerdEngine:
         journal: JournalWriter,
         wake: Callable[[], None],
         sizes: Sizes = SIZES,
-        settle_later: Callable[[], object] | None = None,
+        later: Later | None = None,
     ) -> None:
         self.wake = wake
-        self._settle_later = settle_later
-        self._settles_later = False  # whether `settle_later` was called, and `settle` not yet
+        self._later = later
         self._unkept: list[bytes] = []  # lines of neighbours that are not in the journal yet
         self._can_wait = False  # whether updates from neighbours may wait for the journal
         self._settles = True  # whether nothing waits beyond this turn
@@ -130,14 +143,35 @@ class HerdEngine:
             self._peers.append(peer)
             self.wake()
 
-    def peer_repeated(self, link: Link, data: bytes, now: float) -> bool:
-        """Accept what a peer has sent, if it brings nothing new; return whether it was accepted. This needs no turn, and
-        the log has it a little later.
+    def hear_few(self, peer: Peer, data: bytes, now: float, clock: int) -> bool:
+        """Handle what a peer has sent without a turn, if it brings little or nothing new; return whether it was handled.
+        `clock`: nanoseconds of POSIX time.
         """
-        repeats = self._node.receive_repeats(link, data, now)
-        if self._node.notes:
+        node = self._node
+        most = _FEW_UPDATES if self._can_wait and not self._early else 0
+        try:
+            if not node.receive_few(peer.link, data, most, now, clock):
+                return False
+        except Exception as error:  # noqa: BLE001 - as in a turn
+            peer.fail(error)
+        if node.has_urgent_notes:
+            self.wake()
+        elif most and node.news and self._later is not None:
+            self._later.pass_on_soon()
+        elif node.notes:
             self._let_settle()
-        return repeats
+        return True
+
+    def pass_on(self, now: float) -> None:
+        """Pass on what was learned without a turn, if no turn has done so, and none will soon. The journal and the log
+        have it later.
+        """
+        node = self._node
+        if node.news and self._can_wait and not self._peers:
+            self._unkept += map(its_line, node.news)
+            node.flood(self._failed)
+            self._release(now)
+            self._let_settle()
 
     def add_link(self, peer: Peer) -> None:
         """Add a connection. At the end of each turn, it sends what its link has to send."""
@@ -161,7 +195,6 @@ class HerdEngine:
         """Append to the journal what waits for it, and return the notes for the log. If it cannot be appended, the
         journal fails as it does for a report, and its next snapshot has these lines.
         """
-        self._settles_later = False
         if self._unkept:
             self._journal.append(self._unkept)
             self._unkept = []
@@ -212,7 +245,7 @@ class HerdEngine:
         node = self._node
         if self._early:
             self._look_up_again()
-        lines = [news.line for news in node.news]
+        lines = [*map(its_line, node.news)]
         if not self._settles:
             self._unkept += lines
             return True
@@ -255,7 +288,9 @@ class HerdEngine:
             settled.notes = node.take_notes()
         if self._unkept or node.notes:
             self._let_settle()
-        if not self._can_wait and self._settle_later is not None:
+        elif self._later is not None:
+            self._later.settled()
+        if not self._can_wait and self._later is not None:
             # The first catch-up may bring what this server has answered before it was started again: until then, the
             # journal may not be whole.
             self._can_wait = node.caught_up and not self._journal.always and not self._stops
@@ -264,11 +299,10 @@ class HerdEngine:
 
     def _let_settle(self) -> None:
         """Ask for a call of `settle` soon, or for a turn if nothing may wait."""
-        if self._settle_later is None:
+        if self._later is None:
             self.wake()
-        elif not self._settles_later:
-            self._settles_later = True
-            self._settle_later()
+        else:
+            self._later.settle_later()
 
     def _let_wait(self) -> None:
         """Let this turn's queries wait until the server is ready, or knows their client."""
@@ -316,11 +350,14 @@ class HerdEngine:
                 peer.fail(error)
 
     def _release(self, now: float) -> None:
+        """Let the links send what they have to send, or end."""
         for peer in tuple(self._links):
-            try:
-                peer.release(now)
-            except Exception as error:  # noqa: BLE001 - the other neighbours are told
-                peer.fail(error)
+            link = peer.link
+            if link.out or link.state is CLOSED:
+                try:
+                    peer.release(now)
+                except Exception as error:  # noqa: BLE001 - the other neighbours are told
+                    peer.fail(error)
 
     def _look_up_again(self) -> None:
         """Look up again the queries that came before the server was ready, if their answers may have changed."""

@@ -18,7 +18,7 @@ from typing import Any, Final, cast
 from proxyherd.base.backoff import backoff
 from proxyherd.config.address import Address
 from proxyherd.config.herd_file import Herd, Server
-from proxyherd.core.link import BEAT, NONCE_BYTES, SILENT_HEARTBEATS, Link, State, Terms
+from proxyherd.core.link import BEAT, CLOSED, NONCE_BYTES, SILENT_HEARTBEATS, Link, State, Terms
 from proxyherd.core.node import Node
 from proxyherd.core.notes import LinkFailed
 from proxyherd.core.ticks import seconds_ahead
@@ -279,19 +279,16 @@ class PeerConnection(asyncio.Protocol):
         return not self.link.dialled and self.link.state in {State.HELLO, State.PROVING}
 
     def data_received(self, data: bytes) -> None:
-        """Take in what arrived. A turn handles it, unless all of it is known already."""
+        """Take in what arrived. A turn handles it, unless it is little."""
         now = self._peers.loop.time()
         self._only_beats = data == BEAT
         if self._dozes and data.replace(BEAT, b""):
             self._rouse()
-        if self._peers.engine.peer_repeated(self.link, data, now):
+        if self._peers.engine.hear_few(self, data, now, time.time_ns()):
             return
         self.link.receive_data(data, now)
-        if (
-            self._reading
-            and self.link.waiting > _READ_AHEAD + self._peers.terms.line_bytes
-            and self._transport is not None
-        ):
+        most = _READ_AHEAD + self._peers.terms.line_bytes
+        if self._reading and self._transport is not None and self.link.waiting > most:
             self._reading = False
             self._transport.pause_reading()
         self._peers.engine.peer_said(self)
@@ -346,7 +343,9 @@ class PeerConnection(asyncio.Protocol):
             )
 
     def heard(self) -> None:
-        """End the link if the connection is gone."""
+        """Read on, or end the link if the connection is gone."""
+        if not self._lost:
+            self._read_on()
         if not self._lost or self.ended.done():
             return
         peers = self._peers
@@ -372,7 +371,7 @@ class PeerConnection(asyncio.Protocol):
             waiting = transport.get_write_buffer_size()
             if waiting > self._peers.limits.peer_queue_bytes:
                 link.close(f"{waiting} bytes wait for it, more than peer_queue_bytes")
-        if link.state is State.CLOSED:
+        if link.state is CLOSED:
             self._peers.node.closed(link)
             if not link.proved:
                 transport.close()
@@ -380,9 +379,6 @@ class PeerConnection(asyncio.Protocol):
                 self._part(transport)
             else:  # it needs none of what it has not read
                 transport.abort()
-        elif not self._reading and not link.more:
-            self._reading = True
-            transport.resume_reading()
 
     def _part(self, transport: asyncio.Transport) -> None:
         """Close the sending side, and read on until the neighbour closes. A socket that is closed with unread bytes is
@@ -393,6 +389,10 @@ class PeerConnection(asyncio.Protocol):
             transport.close()
             return
         transport.write_eof()
-        if not self._reading:
+        self._read_on()
+
+    def _read_on(self) -> None:
+        transport = self._transport
+        if not self._reading and transport is not None and not transport.is_closing():
             self._reading = True
             transport.resume_reading()

@@ -12,7 +12,7 @@ import socket
 import ssl
 from typing import Final, cast
 
-from proxyherd.core.conversation import LINGER_SECONDS, LOOK_SECONDS, Conversation, Ending, Stage
+from proxyherd.core.conversation import LINGER_SECONDS, LOOK_SECONDS, OPEN, Conversation, Ending
 from proxyherd.core.framing import Overlong
 from proxyherd.core.reply import Reply
 from proxyherd.net.listening import Listener, spell_address, takes_more
@@ -155,7 +155,7 @@ class ClientConnection(asyncio.Protocol):
         released, data = conversation.release()
         if conversation.more:
             self._clients.turn.client_said(self)
-        if data or conversation.stage is not Stage.OPEN:
+        if data or conversation.stage is not OPEN:
             self._send(data)
         return released
 
@@ -180,7 +180,7 @@ class ClientConnection(asyncio.Protocol):
         unfinished = self._conversation.check(now, self._transport.get_write_buffer_size())
         if unfinished is not None:
             self._clients.observer.connections.line_unfinished(self.name, *unfinished)
-        if self._conversation.stage is not Stage.OPEN:
+        if self._conversation.stage is not OPEN:
             self._follow()
 
     def drain(self) -> None:
@@ -199,7 +199,7 @@ class ClientConnection(asyncio.Protocol):
         transport = self._transport
         if data and transport is not None:
             transport.write(data)
-        if self._conversation.stage is not Stage.OPEN:
+        if self._conversation.stage is not OPEN:
             self._follow()
 
     def _read_or_pause(self) -> None:

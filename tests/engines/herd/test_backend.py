@@ -16,7 +16,7 @@ from turns import Pipeliner
 from proxyherd.config.secrets import read_all
 from proxyherd.core.messages import Entry, parse_at
 from proxyherd.engines.herd.backend import HerdBackend, make_table, make_terms
-from proxyherd.engines.herd.engine import LEARNED_SECONDS
+from proxyherd.engines.herd.delays import LEARNED_SECONDS
 from proxyherd.engines.herd.journal import files, read, record
 
 

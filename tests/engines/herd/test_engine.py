@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import Any, cast
 
 import pytest
-from turns import Asked, Held, Neighbour, Pipeliner, Turns, node
+from turns import CLOCK, Asked, Held, Neighbour, Pipeliner, Turns, node, terms
 
 from proxyherd.config.schema import Timing
+from proxyherd.core import messages
 from proxyherd.core.engine import Settled
 from proxyherd.core.link import Link
 from proxyherd.core.messages import Entry, parse_at
@@ -39,9 +40,7 @@ class Server:
         self.journal = Held(always=always)
         self.settles = 0
         self.noted: list[Note] = []
-        self.engine = HerdEngine(
-            self.node, self.journal, turns.wake, Sizes(early_queries=early), self.settle_later
-        )
+        self.engine = HerdEngine(self.node, self.journal, turns.wake, Sizes(early_queries=early), self)
         self.turn = turns.turn = Turn(self.engine, Asked(), observer, turns.wake)
 
     def client(self, *lines: bytes, name: str = "pipeliner") -> Pipeliner:
@@ -79,8 +78,14 @@ class Server:
             self.noted += self.engine.settle()
         self.turns.rest()
 
+    def pass_on_soon(self) -> None:
+        self.turns.soon.append(self.engine.pass_on)
+
     def settle_later(self) -> None:
-        self.settles += 1
+        self.settles = 1
+
+    def settled(self) -> None:
+        self.settles = 0
 
     def become_ready(self) -> None:
         self.node.tick(Timing().ready_seconds)
@@ -523,8 +528,114 @@ def test_an_update_that_comes_back_takes_no_turn_and_is_told_a_little_later(obse
     assert server.noted == [Heard("Amy", [b"kiwi"], 0, None)]
     server.pass_time()
     assert len(server.noted) == 1
+    assert left.told == []
+
+
+def test_a_few_updates_are_learned_and_passed_on_without_a_turn_and_kept_and_told_a_little_later(
+    observer: Observer,
+) -> None:
+    server = Server(observer)
+    left, right = server.neighbours()
+    left.tell(OLD, b"BEAT", OTHER)
     right.tell(NEW)
+    assert (left.told, right.told) == ([], [])
+    assert server.turns.rest() == 0
+    assert right.told == [OLD, OTHER]
+    assert left.told == [NEW]
+    assert server.settles == 1
+    assert server.journal.appends == 0
+    server.pass_time()
+    assert server.journal.appended == [OLD, OTHER, NEW]
+    assert server.journal.appends == 1
+    assert server.noted == [
+        Heard("Abe", [b"kiwi", b"plum"], 2, CLOCK - messages.received(OLD)),
+        Heard("Amy", [b"kiwi"], 1, CLOCK - messages.received(NEW)),
+        Flooded(["Abe"], [b"kiwi"]),
+        Flooded(["Amy"], [b"kiwi", b"plum"]),
+    ]
+
+
+def test_what_was_learned_without_a_turn_goes_with_a_turn_that_comes_first(observer: Observer) -> None:
+    server = Server(observer)
+    left, right = server.neighbours()
+    left.tell(OLD)
+    client = server.client(b"IAMAT plum +1+1 5", ASK)
+    server.turns.one()
+    assert right.told == [OLD, client.answers[0]]
+    assert left.told == client.answers[:1]
+    assert first_lines(client)[1] == OLD
+    assert server.journal.appended == [OLD, client.answers[0]]
+    server.turns.rest()
+    assert len(right.told) == 2, "nothing is passed on twice"
+
+
+def test_what_comes_back_while_a_turn_waits_for_the_disk_lets_nothing_out(observer: Observer) -> None:
+    server = Server(observer, always=True)
+    left, right = server.neighbours()
+    left.tell(OLD)
+    server.turns.rest()
+    server.journal.release()
+    server.turns.rest()
+    assert right.told == [OLD]
+    server.client(b"IAMAT plum +1+1 5")
+    server.turns.rest()
+    right.tell(OLD)
+    left.tell(NEW)
+    assert left.told == []
+    assert right.told == [OLD]
+    server.journal.release()
+    server.turns.rest()
+    assert len(left.told) == 1
+
+
+def test_many_updates_take_a_turn(observer: Observer) -> None:
+    server = Server(observer)
+    left, right = server.neighbours()
+    few = [b"AT Ann +0.100000000 kiwi%d +1+1 5" % number for number in range(8)]
+    left.tell(*few)
+    assert server.turns.rest() == 0
+    many = [b"AT Ann +0.100000000 kiwi%d +1+1 6" % number for number in range(9)]
+    left.tell(*many)
     assert server.turns.is_due
+    server.turns.rest()
+    assert right.told == [*few, *many]
+    left.tell(*many)
+    assert not server.turns.is_due, "but not if none is news"
+    left.tell(*few, *few[:1])
+    assert server.turns.is_due, "older ones are not what the table holds"
+
+
+def test_what_a_neighbour_cannot_know_yet_is_told_in_a_turn_soon(observer: Observer) -> None:
+    server = Server(observer)
+    left, right = server.neighbours()
+    clock = 1_800_000_000 * 10**9
+    future = b"AT Ann +99999999.000000000 kiwi +1+1 1800000000"
+    assert server.engine.hear_few(left, future + b"\n" + OTHER + b"\n", 0.0, clock)
+    assert server.turns.is_due
+    server.turns.rest()
+    assert right.told == [OTHER]
+    assert server.node.table.get(b"kiwi") is None
+
+
+def test_what_fails_for_one_peer_without_a_turn_ends_that_peer(
+    observer: Observer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Server(observer)
+    left, right = server.neighbours()
+    failed: list[Exception] = []
+    monkeypatch.setattr(left, "fail", failed.append)
+    error = RuntimeError()
+
+    def learn(*_: object, **__: object) -> None:
+        raise error
+
+    with monkeypatch.context() as broken:
+        broken.setattr(server.node, "_learn", learn)
+        left.tell(OLD)
+    assert failed == [error]
+    right.tell(NEW)
+    assert server.turns.rest() == 0
+    assert left.told == [NEW]
 
 
 def test_what_happens_to_a_link_is_told_in_its_turn_with_the_floods_before_it(observer: Observer) -> None:
@@ -552,7 +663,7 @@ def test_time_that_passes_takes_no_turn_where_there_is_nothing_to_do(observer: O
         assert left.told[-1] == right.told[-1] == b"BEAT"
         assert len(left.told) == len(right.told) == seconds
         for one in (left, right):
-            assert server.engine.peer_repeated(one.link, b"BEAT\n", float(seconds))
+            assert server.engine.hear_few(one, b"BEAT\n", float(seconds), 0)
     server.node.tick(float(Timing().compare_seconds))
     server.engine.beat(float(Timing().compare_seconds))
     assert server.turns.is_due
@@ -581,7 +692,8 @@ class FakePeer:
     queued = False
 
     def __init__(self) -> None:
-        self.link = cast("Link", None)
+        self.link = Link(terms("Ann", "Amy"), dial=None, nonce=bytes(32), now=0.0)
+        self.link.out.append(b"it always has something to say")
         self.released: list[float] = []
 
     def heard(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from proxyherd.engines.herd.engine import LEARNED_SECONDS
+from proxyherd.engines.herd.delays import LEARNED_SECONDS
 from simulation.clients import SimulatedClient
 from simulation.laws import Laws
 from simulation.network import End, Network, Wire

@@ -100,7 +100,7 @@ class End:
         if not self.gone and not self.closing:
             server = self.server
             assert server is not None
-            if not server.engine.peer_repeated(self.link, data, server.now):
+            if not server.engine.hear_few(self, data, server.now, server.clock):
                 self.link.receive_data(data, server.now)
                 server.engine.peer_said(self)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from proxyherd.config.herd_file import PEER_LINE_SLACK
@@ -16,7 +15,8 @@ from proxyherd.core.reply import Reply
 from proxyherd.core.table import Room, Table
 from proxyherd.core.ticks import seconds_ahead, seconds_to_tick, step
 from proxyherd.core.turn import Turn
-from proxyherd.engines.herd.engine import LEARNED_SECONDS, HerdEngine
+from proxyherd.engines.herd.delays import LEARNED_SECONDS
+from proxyherd.engines.herd.engine import HerdEngine
 from simulation.clients import SimulatedClient, SimulatedLog, SimulatedPlaces
 from simulation.disk import Disk
 from simulation.laws import Laws, Order
@@ -95,6 +95,12 @@ class WatchedNode(Node):
         if link.proved and not was_proved:
             link.end.network.laws.went_live(link.end)
 
+    def receive_few(self, link: Link, data: bytes, most: int, now: float, clock: int) -> bool:
+        self.table.source = link
+        few = super().receive_few(link, data, most, now, clock)
+        self.table.source = None
+        return few
+
     def look_up(self, question: Whatsat, line: bytes) -> Reply:
         reply = super().look_up(question, line)
         if (held := reply.entry) is not None:
@@ -103,13 +109,44 @@ class WatchedNode(Node):
         return reply
 
 
+class SimulatedDelays:
+    """Lets what neighbours have told wait; sometimes no longer than until more comes."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._waits = self._passes_on = False
+
+    def pass_on_soon(self) -> None:
+        if not self._passes_on:
+            self._passes_on = True
+            self._server.later(0.0, self._pass_on)
+
+    def _pass_on(self) -> None:
+        self._passes_on = False
+        self._server.engine.pass_on(self._server.now)
+
+    def settle_later(self) -> None:
+        if not self._waits:
+            self._waits = True
+            self._server.later(SETTLE_SECONDS, self._settle)
+        elif self._server.world.rng.random() < 0.1:
+            self._settle()
+
+    def settled(self) -> None:
+        self._waits = False
+
+    def _settle(self) -> None:
+        self.settled()
+        self._server.engine.settle()
+
+
 class WatchedEngine(HerdEngine):
     """The real engine, whose decisions about reports are looked at."""
 
     def __init__(self, server: Server) -> None:
         plan = server.world.plan
-        settle_later = partial(server.later, SETTLE_SECONDS, self.settle) if plan.gathers else None
-        super().__init__(server.node, server.disk, server.wake, plan.sizes, settle_later)
+        later = SimulatedDelays(server) if plan.gathers else None
+        super().__init__(server.node, server.disk, server.wake, plan.sizes, later)
         self._server = server
 
     def begin(self, now: float, received: int, lately: int) -> None:
@@ -189,6 +226,10 @@ class Server:
     @property
     def now(self) -> float:
         return self.world.now + self.offset
+
+    @property
+    def clock(self) -> int:
+        return self.world.posix + self.skew
 
     @property
     def live_ends(self) -> list[End]:
@@ -299,11 +340,11 @@ class Server:
 
     def _run(self) -> None:
         self._is_due = False
-        self.turn.run(self.now, self.world.posix + self.skew)
+        self.turn.run(self.now, self.clock)
 
     def _tick(self) -> None:
         now = self.now
-        self.node.rules.clock = self.world.posix + self.skew
+        self.node.rules.clock = self.clock
         heartbeat = self.world.timing.heartbeat_seconds
         ahead = seconds_ahead(now - self._ticks_from, heartbeat)
         for end in tuple(self.ends):
