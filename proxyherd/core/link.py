@@ -142,9 +142,9 @@ class Link:
         if self.state is not CLOSED:
             self._framer.receive(data)
 
-    def silent_since(self, then: float) -> None:
-        """Note when the last bytes arrived, if they were accepted later."""
-        self._heard = min(self._heard, then)
+    def hear(self, then: float) -> None:
+        """Note when the other side was last heard."""
+        self._heard = then
 
     def lines_in(self, data: bytes) -> list[bytes] | None:
         """Return the lines in bytes that arrived, but for heartbeats, if updates among them can be handled without

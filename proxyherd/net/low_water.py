@@ -24,6 +24,7 @@ class LowWater:
 
     def __init__(self, sock: Any) -> None:
         self._socket = sock
+        self._descriptor = sock.fileno()
 
     def rise(self, mark: int) -> None:
         """Let no more than `mark` bytes wake nobody."""
@@ -36,7 +37,7 @@ class LowWater:
     def take(self) -> bytes:
         """Return the bytes that wait; empty if there are none. Raises OSError if the connection has failed."""
         try:
-            return os.read(self._socket.fileno(), _MOST_BYTES)
+            return os.read(self._descriptor, _MOST_BYTES)
         except BlockingIOError:
             return b""
 

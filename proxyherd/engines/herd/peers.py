@@ -300,10 +300,13 @@ class PeerConnection(asyncio.Protocol):
             return
         try:
             if self._dozes:
-                if data := water.take():
+                data = water.take()
+                if not data:
+                    self.link.hear(now - water.age())
+                elif data.replace(BEAT, b""):
                     self.data_received(data)
                 else:
-                    self.link.silent_since(now - water.age())
+                    self.link.hear(now)
             elif self._only_beats:
                 water.rise(len(BEAT))
                 self._dozes = True
