@@ -272,5 +272,5 @@ def _say(records: Sequence[Record], output: Path) -> None:
 def _lines(records: Sequence[Record]) -> Iterator[str]:
     width = max(len(visible(one.name)) for one in records)
     for one in records:
-        marks = f"{one.report['points']} of {one.report['possible']} points" if one.report else ""
+        marks = f"{table.in_words(one.report)} points" if one.report else ""
         yield f"{visible(one.name):{width}}  {one.problem or marks}"

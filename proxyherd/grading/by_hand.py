@@ -85,7 +85,7 @@ def commands(fault: Fault, steps: Sequence[Step], servers: Sequence[Reachable]) 
 
 def _concerns(step: Step, fault: Fault) -> bool:
     is_query = step.data.lstrip().startswith(b"WHATSAT")
-    return not is_query or step.server == fault.server or step.server in fault.got
+    return not is_query or step.server == fault.server or f"{step.server}: " in fault.got
 
 
 def _quoted(data: bytes) -> str:

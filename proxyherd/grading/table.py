@@ -8,18 +8,18 @@ from __future__ import annotations
 import csv
 import html
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import quote
 
 from proxyherd.grading.batch import REPORT, Record
 
-_HEAD: Final = ("submission", "problem", "attempts", "seconds", "points", "possible")
+_HEAD: Final = ("submission", "problem", "attempts", "seconds", "points", "open", "possible")
 
 
 def as_csv(records: Sequence[Record]) -> str:
-    """Return a row for each submission, with a column for each group and each check: its points, or nothing if it
-    was not seen.
+    """Return a row for each submission, with a column for each group and each check: its points, or nothing if
+    they are open.
     """
     groups, checks = _columns(records)
     file = io.StringIO()
@@ -31,7 +31,7 @@ def as_csv(records: Sequence[Record]) -> str:
         writer.writerow(
             [
                 *(_harmless(one.name), _harmless(one.problem), one.attempts, f"{one.seconds:.1f}"),
-                *(report.get("points", 0), report.get("possible", "")),
+                *(report.get("points", 0), report.get("open", ""), report.get("possible", "")),
                 *(made.get(column, "") for column in (*groups, *checks)),
             ]
         )
@@ -71,12 +71,15 @@ _STYLE: Final = (
 )
 
 
+def in_words(marks: Mapping[str, Any]) -> str:
+    """Return the points of a report, or of one of its groups: those that are made, possible and open."""
+    still_open = f" ({marks['open']} open)" if marks["open"] else ""
+    return f"{marks['points']}/{marks['possible']}{still_open}"
+
+
 def _row(one: Record, groups: Sequence[str]) -> str:
-    made = {
-        group["name"]: f"{group['points']}/{group['possible']}"
-        for group in (one.report or {}).get("groups", [])
-    }
-    points = f"{one.report['points']}/{one.report['possible']}" if one.report else "0"
+    made = {group["name"]: in_words(group) for group in (one.report or {}).get("groups", [])}
+    points = in_words(one.report) if one.report else "0"
     notes = [*filter(None, [one.problem]), *([f"{one.attempts} attempts"] if one.attempts > 1 else [])]
     cells = [points, *(made.get(name, "") for name in groups), f"{one.seconds:.1f}", "; ".join(notes)]
     name = html.escape(one.name)

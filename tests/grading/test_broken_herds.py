@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import graded
+import msgspec
 import pytest
 from broken_cases import BROKEN, SECTIONS
 from broken_ways import WAYS
 
-from proxyherd.grading import judging
+from proxyherd.grading import judging, rubric
 from proxyherd.grading.checks import Section
 from proxyherd.grading.herds import GradedHerd
 from proxyherd.grading.servers import GradedServer
@@ -42,6 +43,9 @@ def test_a_whole_herd_fails_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(tmp_path)
     report = graded.grade("", tmp_path)
     assert {one.outcome for one in report.results} == {"passed"}
+    for profile in rubric.PROFILES:
+        marked = msgspec.structs.replace(report, rubric=rubric.profile(profile, judging.all_checks()))
+        assert marked.marks().made == marked.rubric.possible
 
 
 @pytest.mark.parametrize("way", BROKEN)

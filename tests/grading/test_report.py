@@ -79,7 +79,7 @@ def test_what_a_rubric_does_not_name_is_permitted_and_so_is_what_it_explains() -
     assert report.marks() == Marks(POINTS, 0, 0)
     assert report.is_full
     assert [one.id for one in report.permitted()] == ["x"]
-    assert "Permitted: x: Title of x: that\n" in as_text(report)
+    assert "Failed, and permitted by this rubric: x\n" in as_text(report)
     assert "Not judged: a: because of x (4 points, counted as made)\n" in as_text(report)
     assert [one["id"] for one in json.loads(as_json(report))["permitted"]] == ["x"]
 

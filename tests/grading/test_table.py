@@ -8,15 +8,16 @@ from proxyherd.grading.table import as_csv, as_html
 
 REPORT: dict[str, Any] = {
     "points": 6,
+    "open": 2,
     "possible": 9,
     "groups": [
-        {"name": "times", "title": "Times & differences", "points": 4, "possible": 8},
-        {"name": "cases", "title": "Cases", "points": 2, "possible": 1},
+        {"name": "times", "title": "Times & differences", "points": 4, "open": 2, "possible": 8},
+        {"name": "cases", "title": "Cases", "points": 2, "open": 0, "possible": 1},
     ],
     "checks": [
         {"id": "times.one", "points": 4, "possible": 4},
         {"id": "times.two", "points": 0, "possible": 4},
-        {"id": "times.three", "points": 0, "possible": 0},
+        {"id": "times.three", "points": None, "possible": 4},
     ],
 }
 GRADED = Record("anna", "k", "", 2, 12.34, REPORT)
@@ -34,6 +35,7 @@ def test_csv_has_a_row_a_submission_and_a_column_a_group_and_a_check() -> None:
         "attempts": "2",
         "seconds": "12.3",
         "points": "6",
+        "open": "2",
         "possible": "9",
         "times": "4",
         "cases": "2",
@@ -64,12 +66,12 @@ def test_the_page_has_a_row_a_submission_that_links_its_report() -> None:
     page = as_html([NOT_STARTED, GRADED], "Grades")
     assert (
         '<tr><th scope="row"><a href="anna/report.txt">anna</a></th>'
-        "<td>6/9</td><td>4/8</td><td>2/1</td><td>12.3</td><td>2 attempts</td></tr>"
+        "<td>6/9 (2 open)</td><td>4/8 (2 open)</td><td>2/1</td><td>12.3</td><td>2 attempts</td></tr>"
     ) in page
     assert "<td>0</td><td></td><td></td><td>1.0</td><td>not started: &lt;script&gt;</td>" in page
     assert page.count("Times &amp; differences") == 1
 
 
 def test_a_class_without_any_report_has_a_table_too() -> None:
-    assert as_csv([NOT_STARTED]).splitlines()[0] == "submission,problem,attempts,seconds,points,possible"
+    assert as_csv([NOT_STARTED]).splitlines()[0] == "submission,problem,attempts,seconds,points,open,possible"
     assert "<table>" in as_html([NOT_STARTED], "Grades")
