@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 
 from proxyherd.cli import grade_batch
 from proxyherd.cli.common import Failure, Misconfigured, NotReached, config_option, examples, load_herd
@@ -348,7 +349,7 @@ async def _graded(
         if started is not None:
             await started.start(herd.servers)
         with _progress(judging.count_checks(herd, rubric, sections)) as passed:
-            return await judging.judge(
+            report = await judging.judge(
                 herd,
                 rubric=rubric,
                 sections=sections,
@@ -356,6 +357,7 @@ async def _graded(
                 settle_seconds=(2 if started else 1) * options["patience"],
                 passed=passed,
             )
+        return msgspec.structs.replace(report, starts=_starts(started))
     except herds.UnreachableError as error:
         raise NotReached(f"{error}; is the herd up? --start starts it") from error
     except keeping.StartError as error:
@@ -365,6 +367,10 @@ async def _graded(
     finally:
         if started is not None:
             started.end()
+
+
+def _starts(started: Started | None) -> dict[str, float]:
+    return {server.name: seconds for server, seconds in started.starts.items()} if started else {}
 
 
 @contextmanager

@@ -230,6 +230,8 @@ def _words(ctx: click.Context, environ: Mapping[str, str]) -> tuple[list[str], s
         herd = load_herd(ctx)
         files.append(herd.file.resolve())
         words += ["--config", str(herd.file.resolve())]
+    # The grader itself, with its checks and rubrics.
+    files += sorted(file for file in Path(batch.__file__).parent.rglob("*.*") if file.suffix != ".pyc")
     for file in files:
         digest.update(file.read_bytes() if file.is_file() else b"")
     return words, digest.hexdigest()

@@ -95,6 +95,9 @@ class Started:
         self._how = how
         self._processes: dict[GradedServer, subprocess.Popen[bytes]] = {}
         self._deaths: list[str] = []
+        self._began: dict[GradedServer, float] = {}
+        self.starts: dict[GradedServer, float] = {}
+        """How long each server took to accept its first connection, in seconds, at its first start."""
         self._has_started = False
         self._strangers: set[int] = set()
         self._files = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -181,6 +184,7 @@ class Started:
             output = os.fdopen(open_regular(self.output(server), _APPEND), "ab")
         except OSError as error:
             raise StartError(f"{server.name}: {error.filename}: {error.strerror}") from error
+        self._began[server] = time.monotonic()
         with output, self._limits():
             try:
                 self._processes[server] = subprocess.Popen(  # noqa: S603 - the command that the user gave
@@ -221,6 +225,7 @@ class Started:
             )
         if _ended(self._processes[server]):
             raise StartError(f"{server.name}: has ended at its start{self._last_words(server)}")
+        self.starts.setdefault(server, time.monotonic() - self._began[server])
         # What listens may be none of its processes, such as a proxy of Docker, but not another server's.
         holders = processes.listeners(server.port) - self._family(server)
         others = [other for other in self._processes if other is not server and holders & self._family(other)]

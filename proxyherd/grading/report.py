@@ -82,6 +82,9 @@ class GradingReport(Struct, frozen=True):
     problem: str = ""
     """Why nothing could be judged; empty if something could."""
 
+    starts: Mapping[str, float] = {}
+    """How many seconds each server took to accept a connection; empty if they were not started."""
+
     def counted(self, group: str | None = None) -> list[Result]:
         """Return the results of checks that count, of one group or of all, in the rubric's order."""
         found = {one.id: one for one in self.results}

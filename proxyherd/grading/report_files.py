@@ -19,6 +19,7 @@ def as_json(report: GradingReport) -> bytes:
     rubric              the title of the rubric
     problem             why nothing could be judged; only then
     servers             the addresses by name
+    starts              how many seconds each server took to accept a connection; only if they were started
     seconds             how long it took
     points, lost, open  the points that were made, were lost, and are to be judged by hand
     possible            their sum, which is always that of the rubric
@@ -33,6 +34,7 @@ def as_json(report: GradingReport) -> bytes:
         "rubric": report.rubric.title,
         **problem,
         "servers": {visible(name): visible(address) for name, address in report.servers.items()},
+        **_starts(report),
         "seconds": round(report.seconds, 3),
         **_numbers(report.marks()),
         "groups": [
@@ -43,6 +45,11 @@ def as_json(report: GradingReport) -> bytes:
         "permitted": [_check(report, one) for one in report.permitted()],
     }
     return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
+
+
+def _starts(report: GradingReport) -> dict[str, Any]:
+    starts = {visible(name): round(seconds, 3) for name, seconds in report.starts.items()}
+    return {"starts": starts} if starts else {}
 
 
 def _numbers(marks: Marks) -> dict[str, float]:

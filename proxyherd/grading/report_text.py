@@ -52,6 +52,9 @@ def details(one: Result) -> dict[str, str]:
 def _table(report: GradingReport) -> Iterator[str]:
     servers = ", ".join(visible(f"{name} ({address})") for name, address in report.servers.items())
     yield f"Graded {len(report.servers)} servers in {report.seconds:.1f} s by {report.rubric.title!r}: {servers}"
+    if report.starts:
+        taken = ", ".join(visible(f"{name} in {seconds:.1f} s") for name, seconds in report.starts.items())
+        yield f"Started {taken}"
     if report.problem:
         yield f"Nothing could be judged: {visible(report.problem)}"
     yield ""

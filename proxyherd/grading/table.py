@@ -14,7 +14,10 @@ from urllib.parse import quote
 
 from proxyherd.grading.batch import REPORT, Record
 
-_HEAD: Final = ("submission", "problem", "attempts", "seconds", "points", "open", "possible")
+_HEAD: Final = (
+    *("submission", "problem", "attempts", "start_seconds", "seconds"),
+    *("points", "open", "possible"),
+)
 
 
 def as_csv(records: Sequence[Record]) -> str:
@@ -30,7 +33,8 @@ def as_csv(records: Sequence[Record]) -> str:
         report = one.report or {}
         writer.writerow(
             [
-                *(_harmless(one.name), _harmless(one.problem), one.attempts, f"{one.seconds:.1f}"),
+                *(_harmless(one.name), _harmless(one.problem), one.attempts),
+                *(_start(one), f"{one.seconds:.1f}"),
                 *(report.get("points", 0), report.get("open", ""), report.get("possible", "")),
                 *(made.get(column, "") for column in (*groups, *checks)),
             ]
@@ -44,7 +48,7 @@ def as_html(records: Sequence[Record], title: str, notes: Sequence[str] = ()) ->
     titles = {
         group["name"]: group["title"] for one in records for group in (one.report or {}).get("groups", [])
     }
-    heads = ["Submission", "Points", *(titles[name] for name in groups), "Seconds", "Notes"]
+    heads = ["Submission", "Points", *(titles[name] for name in groups), "Start", "Seconds", "Notes"]
     lines = [
         *("<!doctype html>", '<html lang="en">', '<meta charset="utf-8">'),
         '<meta name="viewport" content="width=device-width">',
@@ -81,7 +85,8 @@ def _row(one: Record, groups: Sequence[str]) -> str:
     made = {group["name"]: in_words(group) for group in (one.report or {}).get("groups", [])}
     points = in_words(one.report) if one.report else "0"
     notes = [*filter(None, [one.problem]), *([f"{one.attempts} attempts"] if one.attempts > 1 else [])]
-    cells = [points, *(made.get(name, "") for name in groups), f"{one.seconds:.1f}", "; ".join(notes)]
+    times = (_start(one), f"{one.seconds:.1f}")
+    cells = [points, *(made.get(name, "") for name in groups), *times, "; ".join(notes)]
     name = html.escape(one.name)
     if one.attempts:
         name = f'<a href="{html.escape(quote(one.name))}/{REPORT}">{name}</a>'
@@ -90,6 +95,12 @@ def _row(one: Record, groups: Sequence[str]) -> str:
         + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
         + "</tr>"
     )
+
+
+def _start(one: Record) -> str:
+    """Return how many seconds the slowest server took to start; empty if none did."""
+    starts = (one.report or {}).get("starts", {})
+    return f"{max(starts.values()):.1f}" if starts else ""
 
 
 def _columns(records: Sequence[Record]) -> tuple[list[str], list[str]]:

@@ -6,6 +6,7 @@ import json
 from typing import Any
 from xml.etree import ElementTree as ET
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -97,6 +98,15 @@ def test_where_nothing_could_be_judged_each_check_says_why_and_its_points_are_op
     assert "Nothing could be judged: Ann: has ended at its start: SyntaxError\n" in text
     assert "Not judged: all checks: Ann: has ended" in text
     assert "Score: 0 of 100 points (0.0 %); 100 more are open, to be judged by hand\n" in text
+
+
+def test_how_long_servers_took_to_start_is_told_if_they_were_started() -> None:
+    report = report_of([result("a")], rubric_of(["a"]))
+    assert "Started" not in as_text(report)
+    assert "starts" not in json.loads(as_json(report))
+    started = msgspec.structs.replace(report, starts={"Ann": 0.2504, "Bob\n": 19.0})
+    assert "Started Ann in 0.3 s, Bob\\n in 19.0 s\n" in as_text(started)
+    assert json.loads(as_json(started))["starts"] == {"Ann": 0.25, "Bob\\n": 19.0}
 
 
 # --- what a student reads

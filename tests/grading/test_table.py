@@ -7,6 +7,7 @@ from proxyherd.grading.batch import Record
 from proxyherd.grading.table import as_csv, as_html
 
 REPORT: dict[str, Any] = {
+    "starts": {"Ann": 0.21, "Bob": 3.06},
     "points": 6,
     "open": 2,
     "possible": 9,
@@ -33,6 +34,7 @@ def test_csv_has_a_row_a_submission_and_a_column_a_group_and_a_check() -> None:
         "submission": "anna",
         "problem": "",
         "attempts": "2",
+        "start_seconds": "3.1",
         "seconds": "12.3",
         "points": "6",
         "open": "2",
@@ -66,12 +68,15 @@ def test_the_page_has_a_row_a_submission_that_links_its_report() -> None:
     page = as_html([NOT_STARTED, GRADED], "Grades")
     assert (
         '<tr><th scope="row"><a href="anna/report.txt">anna</a></th>'
-        "<td>6/9 (2 open)</td><td>4/8 (2 open)</td><td>2/1</td><td>12.3</td><td>2 attempts</td></tr>"
+        "<td>6/9 (2 open)</td><td>4/8 (2 open)</td><td>2/1</td><td>3.1</td><td>12.3</td><td>2 attempts</td></tr>"
     ) in page
-    assert "<td>0</td><td></td><td></td><td>1.0</td><td>not started: &lt;script&gt;</td>" in page
+    assert "<td>0</td><td></td><td></td><td></td><td>1.0</td><td>not started: &lt;script&gt;</td>" in page
     assert page.count("Times &amp; differences") == 1
 
 
 def test_a_class_without_any_report_has_a_table_too() -> None:
-    assert as_csv([NOT_STARTED]).splitlines()[0] == "submission,problem,attempts,seconds,points,open,possible"
+    assert (
+        as_csv([NOT_STARTED]).splitlines()[0]
+        == "submission,problem,attempts,start_seconds,seconds,points,open,possible"
+    )
     assert "<table>" in as_html([NOT_STARTED], "Grades")

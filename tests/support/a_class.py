@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -142,12 +143,12 @@ KINDS: Final = {
 }
 
 
-def make(folder: Path, kind: Kind) -> None:
-    """Write one submission."""
+def make(folder: Path, kind: Kind, ports: Mapping[str, int] = PORTS) -> None:
+    """Write one submission; only honest ones may have other ports."""
     folder.mkdir(parents=True)
     for file in ("broken_herd.py", "broken_ways.py"):
         shutil.copy(SUPPORT / file, folder)
-    (folder / "herd.json").write_text(json.dumps({"ports": PORTS, "edges": [list(PORTS)]}))
+    (folder / "herd.json").write_text(json.dumps({"ports": ports, "edges": [list(PORTS)]}))
     words = ["herd.json", "NAME", *([kind.fault] if kind.fault else [])]
     serve = SERVE.replace("WORDS", repr(words)) if kind.serves else ""
     (folder / "server.py").write_text(f"import sys\n{kind.before}\n{serve}")

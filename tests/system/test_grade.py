@@ -415,7 +415,7 @@ def test_a_herd_is_not_started_where_another_process_listens(tmp_path: Path) -> 
     with socket.create_server(("127.0.0.1", other.ports["Cid"])):
         done = grade("--start", other.command, *other.addresses, folder=tmp_path)
     assert done.returncode == 3
-    assert f"listens at 127.0.0.1:{other.ports['Cid']} already" in done.stderr
+    assert f"(process {os.getpid()}) listens at 127.0.0.1:{other.ports['Cid']} already; end it" in done.stderr
     assert other.listening() == []
 
 

@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -25,31 +26,31 @@ import psutil
 import pytest
 from debian import needs
 from gazetteer_file import gazetteer_file
-from herd_process import ROOT, wait_until
-
-from proxyherd.grading import sandbox
+from herd_process import ROOT, free_port, wait_until
 
 SIZE = int(os.environ.get("PROXYHERD_CLASS", "0"))
 KINDS = [kind for kind in a_class.KINDS if SIZE or kind != "mute"]
-ADDRESSES = [f"{name}=127.0.0.1:{port}" for name, port in a_class.PORTS.items()]
 FULL, LESS = 28, 24
 """Points for times and differences: all, and with one fault."""
 
 pytestmark = [
     needs("bwrap", "setpriv", "prlimit", "openssl", "curl", "node", root=True),
-    pytest.mark.xdist_group("a class"),  # what one leaves would be taken for another's
+    pytest.mark.xdist_group("a class"),  # two at once take as long, and more memory
 ]
 
 
 class Class:
     """A class of submissions, and its results."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, ports: Mapping[str, int] = a_class.PORTS) -> None:
+        self.folder = folder
+        self.graders: list[int] = []
+        addresses = [f"{name}=127.0.0.1:{port}" for name, port in ports.items()]
         self.submissions = folder / "submissions"
         self.output = folder / "grades"
         (folder / "secret").touch()
         self.words = [
-            *(sys.executable, "-m", "proxyherd", "grade", *ADDRESSES, "--batch", str(self.submissions)),
+            *(sys.executable, "-m", "proxyherd", "grade", *addresses, "--batch", str(self.submissions)),
             *("--output", str(self.output), "--start", "python3 server.py {name}", "--jobs", "2"),
             *("--env", f"CLASS_FILES={self.submissions}:{self.output}/results.csv:{folder}/secret"),
             *("--only", "times", "--patience", "2"),
@@ -57,9 +58,29 @@ class Class:
         ]
 
     def grade(self, *more: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*self.words, *more], capture_output=True, text=True, timeout=max(300, 30 * SIZE), check=False
+        with self.start(*more) as grader:
+            said, errors = grader.communicate(timeout=max(300, 30 * SIZE))
+        return subprocess.CompletedProcess(grader.args, grader.returncode, said, errors)
+
+    def start(self, *more: str) -> subprocess.Popen[str]:
+        grader = subprocess.Popen(
+            [*self.words, *more], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
+        self.graders.append(grader.pid)
+        return grader
+
+    def left(self) -> list[str]:
+        """What it may have left: processes, files, groups. Other classes may be graded on this machine meanwhile."""
+        found = []
+        for one in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if any(str(self.folder) in value for value in one.environ().values()):
+                    found.append(f"{one.pid} {one.name()}")
+        folders = [Path("/"), Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"), Path("/etc"), Path("/run")]
+        found += [str(folder / a_class.MARK) for folder in folders if (folder / a_class.MARK).exists()]
+        for pid in self.graders:
+            found += [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/proxyherd-grade-{pid}-*")]
+        return found
 
     def rows(self) -> dict[str, dict[str, str]]:
         with (self.output / "results.csv").open(newline="") as file:
@@ -80,21 +101,10 @@ def graded(
         a_class.make(made.submissions / f"{number:02}-{kind}", a_class.KINDS[kind])
     a_class.make(folder / "packed/herd", a_class.KINDS["honest"])
     shutil.make_archive(str(made.submissions / "99-honest"), "zip", folder / "packed")
-    with socket.create_server(("127.0.0.1", a_class.PORTS["Ann"])):  # of no matter to a sandbox
-        done = made.grade()
-    return made, done
-
-
-def left() -> list[str]:
-    """What a class may have left: processes, files, groups."""
-    ours = []
-    for one in psutil.process_iter():
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if one.uids().real >= sandbox.FIRST_USER or one.uids().real == OTHER_USER:
-                ours.append(f"{one.pid} {one.name()}")
-    folders = [Path("/"), Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"), Path("/etc"), Path("/run")]
-    files = [str(folder / a_class.MARK) for folder in folders if (folder / a_class.MARK).exists()]
-    return ours + files + [str(path) for path in Path("/sys/fs/cgroup").glob("**/proxyherd-grade-*")]
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(OSError):  # somebody has it already
+            held.enter_context(socket.create_server(("127.0.0.1", a_class.PORTS["Ann"])))
+        return made, made.grade()  # a port that is in use is of no matter to a sandbox
 
 
 def test_each_submission_has_the_marks_that_it_deserves(
@@ -117,7 +127,7 @@ def test_each_submission_has_the_marks_that_it_deserves(
 
 def test_nothing_is_left_of_it(graded: tuple[Class, subprocess.CompletedProcess[str]]) -> None:
     made, _ = graded
-    wait_until(lambda: not left(), f"nothing is left: {left()}")
+    wait_until(lambda: not made.left(), f"nothing is left: {made.left()}")
     assert sum(file.stat().st_size for file in made.output.rglob("*") if file.is_file()) < 1 << 22
     assert {path.name for path in made.output.iterdir() if not path.is_dir()} == {
         "results.csv",
@@ -160,19 +170,20 @@ def test_a_run_that_is_killed_leaves_nothing_and_goes_on_where_it_was(tmp_path: 
     made = Class(tmp_path)
     for name, kind in (("a", "honest"), ("b", "hangs"), ("c", "forks")):
         a_class.make(made.submissions / name, a_class.KINDS[kind])
-    running = subprocess.Popen(made.words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    running = made.start()
     wait_until(lambda: "a" in made.gradings(), "the first submission is graded")
     second = made.grade()
     assert (second.returncode, second.stdout) == (2, "")
     assert "another grading writes there" in second.stderr
+    assert [one for one in made.left() if "/sys/" not in one]
     running.send_signal(signal.SIGKILL)
-    running.wait()
-    wait_until(lambda: not [one for one in left() if "/sys/" not in one], "all processes have ended")
+    running.communicate()
+    wait_until(lambda: not [one for one in made.left() if "/sys/" not in one], "all processes have ended")
     first = made.gradings()["a"]
     made.grade()
     assert made.gradings()["a"] == first
     assert made.gradings().keys() == {"a", "b", "c"}
-    assert left() == []
+    assert made.left() == []
     assert not list(made.output.glob(".*"))
 
 
@@ -210,7 +221,7 @@ def test_without_root_there_is_a_sandbox_too() -> None:
         assert done.returncode == 0, done.stdout + done.stderr
         rows = {name: (row["problem"], row["points"]) for name, row in made.rows().items()}
     assert rows == dict.fromkeys(kinds, ("", str(FULL)))
-    wait_until(lambda: not left(), f"nothing is left: {left()}")
+    wait_until(lambda: not made.left(), f"nothing is left: {made.left()}")
 
 
 OLD = (
@@ -267,8 +278,9 @@ def test_herds_with_googles_urls_in_them_reach_a_stand_in(tmp_path: Path) -> Non
 
 
 def test_without_a_sandbox_it_says_what_is_not_bounded_and_kills_what_it_started(tmp_path: Path) -> None:
-    made = Class(tmp_path)
-    a_class.make(made.submissions / "a", a_class.KINDS["honest"])
+    ports = {name: free_port() for name in a_class.PORTS}
+    made = Class(tmp_path, ports)
+    a_class.make(made.submissions / "a", a_class.KINDS["honest"], ports)
     bare = tmp_path / "bin"
     bare.mkdir()
     refused = subprocess.run(
@@ -280,7 +292,7 @@ def test_without_a_sandbox_it_says_what_is_not_bounded_and_kills_what_it_started
     done = made.grade("--unsandboxed", "--show", str(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "not bounded: the network" in (made.output / "results.html").read_text()
-    assert left() == []
+    assert made.left() == []
 
 
 def test_names_and_folders_that_cannot_be_used_are_told_and_do_not_stop_the_others(tmp_path: Path) -> None:
