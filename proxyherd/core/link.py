@@ -142,10 +142,6 @@ class Link:
         if self.state is not CLOSED:
             self._framer.receive(data)
 
-    def hear(self, then: float) -> None:
-        """Note when the other side was last heard."""
-        self._heard = then
-
     def lines_in(self, data: bytes) -> list[bytes] | None:
         """Return the lines in bytes that arrived, but for heartbeats, if updates among them can be handled without
         `receive_data` and a turn: they are whole, short and not too many, they belong to no batch, and nothing waits before
@@ -163,9 +159,9 @@ class Link:
             return None
         return lines if _BEAT not in lines else [line for line in lines if line != _BEAT]
 
-    def hear(self, now: float) -> None:
-        """Note that the other side has been heard."""
-        self._heard = now
+    def hear(self, then: float) -> None:
+        """Note when the other side was last heard."""
+        self._heard = then
 
     def events(self, most: int) -> list[LinkEvent]:
         """Return the events of up to `most` received lines. Closes the link if they break the protocol."""

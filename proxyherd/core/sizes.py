@@ -35,8 +35,9 @@ class Sizes(Struct, frozen=True):
     turn_lines: int = 512
     """Lines of all clients in one turn: about five milliseconds."""
 
-    turn_searches: int = 4
-    """Queries that Places answer at once in one turn before its answers leave: each takes up to 0.2 ms."""
+    search_seconds: float = 0.000_8
+    """Time for queries that Places answer at once in one turn before its answers leave, and as much again for others
+    behind them. The last one that begins may take 0.2 ms longer."""
 
     peer_lines: int = 1_024
     """Lines of all peers in one turn in which no client waits: about five milliseconds."""

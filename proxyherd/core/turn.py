@@ -73,8 +73,8 @@ class PlacesQueries(Protocol):
     def __bool__(self) -> bool:
         """Whether something is left for another turn."""
 
-    def answer_at_once(self, reply: Reply) -> bool:
-        """Answer a query if that takes a fraction of a millisecond, and return whether it did."""
+    def answer_at_once(self, reply: Reply) -> float:
+        """Answer a query if that takes a fraction of a millisecond. Return the seconds that it took, answered or not."""
 
     def add(self, client: Client, reply: Reply) -> None:
         """Add a query that is to begin in this turn or a later one."""
@@ -112,7 +112,7 @@ class Turn:
         self._clients: deque[Client] = deque()
         self._given_up: deque[tuple[Client, str]] = deque()
         self._received: int
-        self._searches: int
+        self._search_seconds: float
         self._lately, self._lately_until = 0, 0.0
         # What clients have sent in this turn. The first list: only stored reports, and no earlier answer is owed.
         # The second list: everything else.
@@ -150,7 +150,7 @@ class Turn:
 
     def _begin(self, now: float, received: int) -> None:
         engine = self._engine
-        self._received, self._searches = received, self._sizes.turn_searches
+        self._received, self._search_seconds = received, self._sizes.search_seconds
         if self._clients:
             self._lately = self._lately or 1
         elif self._lately and now > self._lately_until:
@@ -270,14 +270,14 @@ class Turn:
         self._tell_released(client, client.release())
 
     def _answer_at_once(self, client: Client, replies: Iterable[Reply]) -> None:
-        """Let Places answer queries now, if that is quick, no earlier query waits, and this turn has answered few."""
+        """Let Places answer queries now, if that is quick, no earlier query waits, and this turn has time left for it."""
         for reply in replies:
             if reply.entry is None:
                 continue
             if client.gone:
                 leave(reply)
-            elif reply.answer is None and self._searches and not self._queries:
-                self._searches -= self._queries.answer_at_once(reply)
+            elif reply.answer is None and self._search_seconds > 0 and not self._queries:
+                self._search_seconds -= self._queries.answer_at_once(reply)
 
     def _tell(self, client: Client, lines: Sequence[bytes | Overlong], replies: Sequence[Reply]) -> None:
         """Log commands with their answers. Several in a row with the same result are logged in one call."""

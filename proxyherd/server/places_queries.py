@@ -5,6 +5,7 @@ it fails.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Container
@@ -14,14 +15,12 @@ from typing import Final, Generic, TypeVar
 from proxyherd.core.early_queries import Asker
 from proxyherd.core.messages import metres, position
 from proxyherd.core.reply import Reply, leave
+from proxyherd.core.sizes import SIZES
 from proxyherd.places import STATUSES, Answer, Places, Query, no_results
 from proxyherd.telemetry.observer import Observer
 
 _TURN_QUERIES: Final = 32
 """Queries that begin in one turn: each starts two tasks."""
-
-_AT_ONCE: Final = 8
-"""A query that is answered in the turn counts as this many of them: its search may take 0.2 ms."""
 
 Who = TypeVar("Who", bound=Asker)
 
@@ -69,15 +68,16 @@ class AsyncPlacesQueries(Generic[Who]):
         """Begin as many queries as delay nobody; the others wait for the next turn. Call `answered` with a client when
         one of its replies has its answer.
         """
-        left = _TURN_QUERIES
-        while self._unasked and left > 0:
+        left, seconds = _TURN_QUERIES, SIZES.search_seconds
+        while self._unasked and left > 0 and seconds > 0:
             client, reply = self._unasked.popleft()
             left -= 1
             if client.gone:
                 leave(reply)
                 answered(client)
-            elif self.answer_at_once(reply):
-                left -= _AT_ONCE - 1
+                continue
+            seconds -= self.answer_at_once(reply)
+            if reply.answer is not None:
                 answered(client)
             else:
                 tried = self._opened is not None
@@ -85,19 +85,16 @@ class AsyncPlacesQueries(Generic[Who]):
                 self._queries.setdefault(client, set()).add(query)
                 query.add_done_callback(partial(self._asked, client, reply, answered))
 
-    def answer_at_once(self, reply: Reply) -> bool:
-        """Answer a query if that needs no wait; return whether it was answered."""
+    def answer_at_once(self, reply: Reply) -> float:
+        """Answer a query if that needs no wait. Return the seconds that it took, answered or not."""
         if self._opened is None:
-            return False
+            return 0.0
         began = time.monotonic()
-        try:
-            query = _query(reply)
-            answer = self._opened.answer_at_once(query)
-        except Exception:  # noqa: BLE001 - the same happens in `_ask`, which logs it
-            return False
-        if answer is not None:
-            self._settle(reply, self._opened, answer, began)
-        return answer is not None
+        with contextlib.suppress(Exception):  # the same happens in `_ask`, which logs it
+            answer = self._opened.answer_at_once(_query(reply))
+            if answer is not None:
+                self._settle(reply, self._opened, answer, began)
+        return time.monotonic() - began
 
     def _asked(
         self, client: Who, reply: Reply, answered: Callable[[Who], None], query: asyncio.Task[None]

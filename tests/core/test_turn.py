@@ -190,7 +190,7 @@ def test_what_places_answer_at_once_leaves_with_the_turns_answers_and_few_in_one
     alone, many = world.client(b"bad", queries[0]), world.client(*queries[1:], name="10.0.0.2:5")
     assert world.one_turn()[-3:] == ["end", "answer", "release"]
     assert alone.answers == [b"? bad", *places(queries[0])]
-    assert many.answers == places(*queries[1:4])
+    assert many.answers == places(*queries[1:4]), "there was time for four"
     assert not world.asked.waiting, "the others were asked in this turn too"
     world.turns.rest()
     assert many.answers == places(*queries[1:])

@@ -159,13 +159,36 @@ async def opened(asked: Asked) -> None:
     asked.provider.at_once = no_results("OK")
 
 
-def test_what_places_answer_at_once_is_answered_in_the_turn_4_at_most(run: Run) -> None:
+class Stopwatch:
+    """The clock by which it is measured how long Places take."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 100.0
+        monkeypatch.setattr("proxyherd.server.places_queries.time", self)
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize(("seconds", "a_turn"), [(0.000_01, A_TURN), (0.000_1, 8), (0.000_25, 4), (0.01, 1)])
+def test_what_places_answer_at_once_is_answered_in_the_turn_while_that_takes_less_than_a_millisecond(
+    run: Run, monkeypatch: pytest.MonkeyPatch, seconds: float, a_turn: int
+) -> None:
+    clock = Stopwatch(monkeypatch)
+
     async def body(asked: Asked) -> None:
         await opened(asked)
-        clients = [Client() for _ in range(A_TURN // 8 + 3)]
+        answer = asked.provider.answer_at_once
+
+        def answer_at_once(query: Query) -> Answer | None:
+            clock.now += seconds
+            return answer(query)
+
+        monkeypatch.setattr(asked.provider, "answer_at_once", answer_at_once)
+        clients = [Client() for _ in range(2 * a_turn)]
         replies = [asked.add(client) for client in clients]
         asked.queries.ask_some(asked.answered.append)
-        assert asked.answered == clients[: A_TURN // 8]
+        assert asked.answered == clients[:a_turn]
         assert asked.queries, "the others are left for the next"
         asked.queries.ask_some(asked.answered.append)
         assert asked.answered == clients
@@ -173,7 +196,29 @@ def test_what_places_answer_at_once_is_answered_in_the_turn_4_at_most(run: Run) 
         assert {reply.answer for reply in replies} == {LINE + b"\n" + no_results("OK").body + b"\n"}
         assert asked.provider.asked == []
         assert asked.counted() == {"OK": 1 + len(clients)}
-        assert len(asked.logged("places")) == 1 + len(clients)
+        assert [event["seconds"] for event in asked.logged("places")[1:]] == [seconds] * len(clients)
+
+    run(body)
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_it_is_told_how_long_an_answer_took_or_the_attempt(
+    run: Run, monkeypatch: pytest.MonkeyPatch, *, answers: bool
+) -> None:
+    clock = Stopwatch(monkeypatch)
+
+    async def body(asked: Asked) -> None:
+        reply = Reply("whatsat", "found", None, Whatsat(b"kiwi", b"10", 5), Entry(LINE, 5 * 10**9))
+        assert asked.queries.answer_at_once(reply) == 0.0, "Places are not open"
+        await opened(asked)
+
+        def answer_at_once(_: Query) -> Answer | None:
+            clock.now += 0.125
+            return no_results("OK") if answers else None
+
+        monkeypatch.setattr(asked.provider, "answer_at_once", answer_at_once)
+        assert asked.queries.answer_at_once(reply) == 0.125
+        assert (reply.answer is not None) == answers
 
     run(body)
 
@@ -188,23 +233,6 @@ def test_what_is_not_answered_at_once_is_not_tried_a_second_time_when_it_is_aske
         await asked.turn()
         assert len(asked.provider.tried) == 2
         assert asked.counted() == {"OK": 2}
-
-    run(body)
-
-
-def test_what_is_answered_at_once_counts_as_eight_of_a_turns_queries(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def body(asked: Asked) -> None:
-        await opened(asked)
-        clients = [Client() for _ in range(A_TURN)]
-        for client in clients:
-            asked.add(client)
-        answers = [no_results("OK")] * 2
-        monkeypatch.setattr(asked.provider, "answer_at_once", lambda _: answers.pop() if answers else None)
-        await asked.turn()
-        assert asked.answered == clients[:2]
-        assert [asker for _, asker in asked.provider.asked] == clients[2 : 2 + A_TURN - 2 * 8]
 
     run(body)
 

@@ -13,6 +13,7 @@ from proxyherd.core.framing import Overlong
 from proxyherd.core.link import Link, State, Terms
 from proxyherd.core.node import Node
 from proxyherd.core.reply import Reply, leave
+from proxyherd.core.sizes import SIZES
 from proxyherd.core.table import Table
 from proxyherd.core.turn import Turn
 from proxyherd.engines.herd.engine import HerdEngine
@@ -58,14 +59,16 @@ class Asked:
     def __init__(self) -> None:
         self.waiting: list[tuple[Client, Reply]] = []
         self.at_once = False
+        self.seconds = SIZES.search_seconds / 3.9
+        """What such an answer takes, so that there is time for four in a turn."""
 
     def __bool__(self) -> bool:
         return bool(self.waiting)
 
-    def answer_at_once(self, reply: Reply) -> bool:
+    def answer_at_once(self, reply: Reply) -> float:
         if self.at_once:
             self._answer(reply)
-        return self.at_once
+        return self.seconds
 
     def add(self, client: Client, reply: Reply) -> None:
         if client.gone:
