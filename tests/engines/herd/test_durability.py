@@ -585,6 +585,34 @@ def test_what_was_torn_and_what_was_damaged_is_told_file_by_file(
     assert [event["event"] for event in rest] == ["replayed", "journal_lacks"]
 
 
+@pytest.mark.parametrize("damage", [b"torn", b"x\n" + record(ATS[5])])
+def test_a_server_that_is_killed_while_it_replays_what_is_damaged_leaves_no_word_that_it_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: bytes
+) -> None:
+    """What was torn is cut off: the next start finds no trace of it."""
+    mark = tmp_path / "journal.mark"
+
+    async def closed(life: Life) -> None:
+        assert life.durability.append(ATS[:1])
+        await life.durability.close()
+
+    async def killed(life: Life) -> None:
+        assert life.durability.lacks == ""
+        assert mark.read_bytes().startswith(b"boot\n")
+        found: list[bytes] = []
+        for kind in ("torn", "damaged"):
+            told = life.durability._observer.journal
+            monkeypatch.setattr(told, kind, lambda *_: found.append(mark.read_bytes()))
+        await life.durability.replay()
+        assert found == [b"-"]
+
+    live(tmp_path, monkeypatch, closed)
+    live(tmp_path, monkeypatch, closed)
+    with files(tmp_path / "journal")[-1].open("ab") as last:
+        last.write(damage)
+    live(tmp_path, monkeypatch, killed)
+
+
 def test_a_server_that_is_killed_just_after_its_start_leaves_word_of_its_new_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
