@@ -2,8 +2,8 @@
 
 The herd is that of $PROXYHERD_CONFIG, else of `herd.toml` beside this file, else the default herd. Secret, logs and
 state are in `var` beside this file, or in the working directory where that cannot be written. The gazetteer is that of
-$PROXYHERD_GAZETTEER, else of `var`, else of the repository. Where there is none, one is built in `var`, at the lowest
-priority; until it is there, some seconds later, no places are found.
+$PROXYHERD_GAZETTEER; without this variable, that of `var`, else of the repository. Where there is neither, one is built
+in `var`, at a lower priority; until it is there, some seconds later, no places are found.
 
 The rules: a server that is ended and started again while others of the herd run has its state; a herd of which no
 server runs begins with nothing, so that one grading does not see the clients of the last. It listens as soon as it can,
@@ -67,7 +67,7 @@ def main() -> int:
         with contextlib.suppress(FileExistsError):  # another server of the herd has been faster
             secret.create(var / "secret")
         gazetteer = _gazetteer(var)
-        if not gazetteer.exists():
+        if gazetteer.parent == var and not gazetteer.exists():
             own = herd.places.own_places
             _build_aside(gazetteer, herd.file.parent / own if own else None)
         paths = daemon.Paths(
@@ -159,7 +159,7 @@ def _build_aside(gazetteer: Path, own: Path | None) -> None:
     if os.fork():
         os._exit(0)
     os.setsid()
-    os.nice(19)
+    os.nice(5)  # with less, it would not come to its turn on a busy machine
     code = "import sys; from pathlib import Path; from proxyherd.places.gazetteer import build; "
     code += "build.build(Path(sys.argv[1]), own=Path(sys.argv[2]) if sys.argv[2:] else None)"
     os.set_inheritable(lock, True)

@@ -216,7 +216,7 @@ def _words(ctx: click.Context, environ: Mapping[str, str]) -> tuple[list[str], s
             continue
         values = given[name] if isinstance(given[name], list | tuple) else [given[name]]
         if isinstance(parameter, click.Argument):
-            words += values
+            words += [value for value in values if isinstance(value, str)]  # click has a value for none
             continue
         for value in values:
             word = value
@@ -226,7 +226,7 @@ def _words(ctx: click.Context, environ: Mapping[str, str]) -> tuple[list[str], s
             words += (
                 [parameter.opts[0]] if getattr(parameter, "is_flag", False) else [parameter.opts[0], word]
             )
-    if not given.get("servers"):
+    if not ctx.params["servers"]:
         herd = load_herd(ctx)
         files.append(herd.file.resolve())
         words += ["--config", str(herd.file.resolve())]

@@ -810,7 +810,7 @@ def test_a_herd_without_a_gazetteer_builds_one_and_then_finds_places(servers: Se
             connection.shutdown(socket.SHUT_WR)
             return '"status": "OK"' in connection.makefile().read()
 
-    wait_until(finds, "places are found")
+    wait_until(finds, "places are found", 4 * PATIENCE_SECONDS)  # others come first: it is built aside
     var = servers.folder / "var"
     assert not list(var.glob("*.unfinished"))  # one of the two has built it
     assert servers.stop("Clark", "Bona") == [0, 0]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import json
 import os
 import re
 import shutil
@@ -275,6 +276,50 @@ def test_herds_with_googles_urls_in_them_reach_a_stand_in(tmp_path: Path) -> Non
     )
     assert {name: row["problem"] for name, row in made.rows().items()} == dict.fromkeys(BY_LIBRARY, ""), done
     assert not (made.output / ".google").exists()
+
+
+def test_our_herd_is_judged_at_the_addresses_of_its_file_and_the_others_options_reach_the_grader(
+    tmp_path: Path,
+) -> None:
+    """Options of all kinds: flags, lists, files, numbers. Logs are those in the submission's folder."""
+    folder = tmp_path / "submissions/ours"
+    folder.mkdir(parents=True)
+    shutil.copy(ROOT / "deploy/grading/server.py", folder)
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "proxyherd", "--config", str(ROOT / "deploy/herd.toml"), "grade"),
+            *(
+                "--batch",
+                "submissions",
+                "--output",
+                "grades",
+                "--start",
+                f"{sys.executable} server.py {{name}}",
+            ),
+            *(
+                "--show",
+                str(ROOT),
+                "--show",
+                sys.prefix,
+                "--logs",
+                "var/log/{name}.log",
+                "--profile",
+                "assignment",
+            ),
+            *("--only", "logs", "--only", "times", "--env", "PROXYHERD_GAZETTEER=none", "--deadline", "60"),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    record = json.loads((tmp_path / "grades/ours/result.json").read_text())
+    assert set(record["report"]["servers"]) == {"Bailey", "Bona", "Campbell", "Clark", "Jaquez"}
+    assert {one["id"].split(".")[0] for one in record["report"]["checks"]} == {"logs", "times"}
+    assert record["report"]["rubric"] != "The client protocol"
+    assert set(record["report"]["starts"]) == set(record["report"]["servers"])
 
 
 def test_without_a_sandbox_it_says_what_is_not_bounded_and_kills_what_it_started(tmp_path: Path) -> None:
