@@ -20,19 +20,24 @@ _MOST_BYTES: Final = 4_096
 
 
 class LowWater:
-    """The mark of one socket, which is 0 at first."""
+    """The mark of one socket, which is 0 at first. Without a socket it stays so."""
 
-    def __init__(self, sock: Any) -> None:
+    def __init__(self, sock: Any = None) -> None:
         self._socket = sock
-        self._descriptor = sock.fileno()
+        self._descriptor = sock.fileno() if sock is not None else -1
+        self.is_up = False
 
     def rise(self, mark: int) -> None:
         """Let no more than `mark` bytes wake nobody."""
-        self._set(mark + 1)
+        if self._socket is not None:
+            self._set(mark + 1)
+            self.is_up = True
 
     def drop(self) -> None:
         """Let each byte wake the process again, also those that wait already."""
-        self._set(1)
+        if self.is_up:
+            self._set(1)
+            self.is_up = False
 
     def take(self) -> bytes:
         """Return the bytes that wait; empty if there are none. Raises OSError if the connection has failed."""
@@ -50,9 +55,9 @@ class LowWater:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
 
 
-def low_water(transport: asyncio.BaseTransport) -> LowWater | None:
-    """Return the mark of a connection; None if it can have none."""
+def low_water(transport: asyncio.BaseTransport) -> LowWater:
+    """Return the mark of a connection; one that stays 0 if there can be no other."""
     sock = transport.get_extra_info("socket")
     if sys.platform != "linux" or sock is None or transport.get_extra_info("ssl_object") is not None:
-        return None
-    return LowWater(sock) if sock.family in {socket.AF_INET, socket.AF_INET6} else None
+        return LowWater()
+    return LowWater(sock if sock.family in {socket.AF_INET, socket.AF_INET6} else None)

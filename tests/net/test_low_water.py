@@ -64,7 +64,6 @@ def listen(request: pytest.FixtureRequest) -> Callable[[Body], None]:
             near.setblocking(False)
             transport, ears = await loop.connect_accepted_socket(Ears, near)
             water = low_water(transport)
-            assert water is not None
 
             async def say(data: bytes) -> None:
                 """Say something; return when what has arrived has woken whom it may wake."""
@@ -175,15 +174,20 @@ class Carrier:
 def test_there_is_no_mark_where_a_library_reads_the_socket_or_it_is_none_of_tcp(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def mark(**extra: object) -> LowWater | None:
-        return low_water(cast("asyncio.BaseTransport", Carrier(**extra)))
+    def rises(**extra: object) -> bool:
+        water = low_water(cast("asyncio.BaseTransport", Carrier(**extra)))
+        water.rise(MARK)
+        was_up = water.is_up
+        water.drop()
+        assert not water.is_up
+        return was_up
 
     near, far = socket.socketpair()
     with near, far, socket.socket() as tcp, socket.socket(socket.AF_INET6) as tcp6:
-        assert mark() is None
-        assert mark(socket=near) is None
-        assert mark(socket=tcp, ssl_object=object()) is None
-        assert mark(socket=tcp) is not None
-        assert mark(socket=tcp6) is not None
+        assert not rises()
+        assert not rises(socket=near)
+        assert not rises(socket=tcp, ssl_object=object())
+        assert rises(socket=tcp)
+        assert rises(socket=tcp6)
         monkeypatch.setattr(sys, "platform", "darwin")
-        assert mark(socket=tcp) is None
+        assert not rises(socket=tcp)

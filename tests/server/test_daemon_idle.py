@@ -23,9 +23,11 @@ class Neighbours:
         self._heartbeat = heartbeat
         self._read_at = asyncio.get_running_loop().time()
         self.marks: list[int] = []
+        self.is_up = False
 
     def rise(self, mark: int) -> None:
         self.marks.append(mark)
+        self.is_up = True
 
     def take(self) -> bytes:
         now = asyncio.get_running_loop().time()

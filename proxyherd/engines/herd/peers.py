@@ -245,8 +245,7 @@ class PeerConnection(asyncio.Protocol):
         self._peers = peers
         self._dial = dial
         self._transport: asyncio.Transport | None = None
-        self._water: LowWater | None = None
-        self._dozes = False  # whether a heartbeat does not wake the process
+        self._water = LowWater()  # while it is up, heartbeats don't wake the process
         self._only_beats = False  # whether what arrived last was a heartbeat
         self._reading = True
         self._lost = False  # the connection is gone
@@ -282,8 +281,8 @@ class PeerConnection(asyncio.Protocol):
         """Take in what arrived. A turn handles it, unless it is little."""
         now = self._peers.loop.time()
         self._only_beats = data == BEAT
-        if self._dozes and data.replace(BEAT, b""):
-            self._rouse()
+        if self._water.is_up and data.replace(BEAT, b""):
+            self._water.drop()
         if self._peers.engine.hear_few(self, data, now, time.time_ns()):
             return
         self.link.receive_data(data, now)
@@ -296,10 +295,10 @@ class PeerConnection(asyncio.Protocol):
     def look(self, now: float) -> None:
         """Read the heartbeats that have woken nobody. Let the next ones wake nobody, if the neighbour sends nothing else."""
         water, transport = self._water, self._transport
-        if water is None or transport is None or transport.is_closing():
+        if transport is None or transport.is_closing():
             return
         try:
-            if self._dozes:
+            if water.is_up:
                 data = water.take()
                 if not data:
                     self.link.hear(now - water.age())
@@ -309,15 +308,8 @@ class PeerConnection(asyncio.Protocol):
                     self.link.hear(now)
             elif self._only_beats:
                 water.rise(len(BEAT))
-                self._dozes = True
         except OSError as error:
             self.give_up(f"connection broke: {explain(error)}")
-
-    def _rouse(self) -> None:
-        """Let everything wake the process again."""
-        if self._dozes and self._water is not None:
-            self._dozes = False
-            self._water.drop()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Let the next turn handle what is left, which may be a neighbour's last lines, and end the link."""
@@ -387,7 +379,7 @@ class PeerConnection(asyncio.Protocol):
         """Close the sending side, and read on until the neighbour closes. A socket that is closed with unread bytes is
         reset, and then the neighbour loses what it has not read yet.
         """
-        self._rouse()
+        self._water.drop()
         if not transport.can_write_eof():  # inside TLS, where closing waits for the other too
             transport.close()
             return

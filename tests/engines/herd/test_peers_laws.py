@@ -607,6 +607,10 @@ class Water:
         self.arrived = 0.0
         self.error: OSError | None = None
 
+    @property
+    def is_up(self) -> bool:
+        return self.mark > 0
+
     def rise(self, mark: int) -> None:
         self.mark = mark
 
