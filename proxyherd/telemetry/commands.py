@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import compress
 from operator import attrgetter
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from proxyherd.core.framing import Overlong
 from proxyherd.core.limiters import CommandLimiter
@@ -139,22 +139,8 @@ class CommandObserver:
             lines, replies = [*compress(lines, passes)], [*compress(replies, passes)]
             if not replies:
                 return
-        count = len(replies)
-        said = [line.start if isinstance(line, Overlong) else line for line in lines]
-        start = [client.encode()] * count, [kind.encode()] * count, [outcome.encode()] * count, said
-        answers = [reply.answer for reply in replies]
-        if replies[0].entry is None:
-            self._say(CommandEvent, (*start, answers))
-        else:
-            statuses = [reply.status.encode() for reply in replies]
-            results, sizes = [*map(_results, replies)], [len(answer or b"") + 1 for answer in answers]
-            self._say(QueryEvent, (*start, [*map(_at_line, replies)], statuses, results, sizes))
-
-    def _say(self, kind: type[FrequentEvent], columns: tuple[Sequence[Any], ...]) -> None:
-        if len(columns[0]) == 1:
-            self._frequent(kind(*[column[0] for column in columns]))
-        else:
-            self._frequent(SeveralEvents(kind, columns))
+        several = len(replies) > 1
+        self._frequent(_events(client, lines, replies) if several else _event(client, lines[0], replies[0]))
 
     def tick(self) -> None:
         """Let time pass; call a few times a heartbeat."""
@@ -172,3 +158,26 @@ class CommandObserver:
             self._events.log.warning(
                 "commands_left_out", commands=sum(outcomes.values()), outcomes=outcomes, addresses=addresses
             )
+
+
+def _event(client: str, line: bytes | Overlong, reply: Reply) -> CommandEvent:
+    command = line.start if isinstance(line, Overlong) else line
+    start = client.encode(), reply.kind.encode(), reply.outcome.encode(), command
+    if reply.entry is None:
+        return CommandEvent(*start, reply.answer)
+    size = len(reply.answer or b"") + 1
+    return QueryEvent(*start, reply.entry.line, reply.status.encode(), reply.results, size)
+
+
+def _events(client: str, lines: Sequence[bytes | Overlong], replies: Sequence[Reply]) -> SeveralEvents:
+    """Return the same of several commands with the same kind and outcome: an event of each one costs twice as much."""
+    count, kind, outcome = len(replies), replies[0].kind.encode(), replies[0].outcome.encode()
+    commands = [line.start if isinstance(line, Overlong) else line for line in lines]
+    start = [client.encode()] * count, [kind] * count, [outcome] * count, commands
+    answers = [reply.answer for reply in replies]
+    if replies[0].entry is None:
+        return SeveralEvents(CommandEvent, (*start, answers))
+    statuses = [reply.status.encode() for reply in replies]
+    sizes = [len(answer or b"") + 1 for answer in answers]
+    columns = (*start, [*map(_at_line, replies)], statuses, [*map(_results, replies)], sizes)
+    return SeveralEvents(QueryEvent, columns)
