@@ -30,7 +30,7 @@ from proxyherd.grading.rubric import Rubric, profile_text
 from proxyherd.grading.servers import GradedServer
 from proxyherd.server.supervision import raise_descriptor_limit
 
-SECTION_NAMES = ("times", "floods", "places", "logs", "cases", "hardness", "regained")
+SECTION_NAMES = ("forms", "times", "floods", "places", "logs", "cases", "hardness", "regained")
 SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT")
 LOGS = ("var/log/{name}.log", "/var/log/proxyherd/{name}.log")
 """The default paths of logs for a herd's file."""

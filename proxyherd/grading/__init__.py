@@ -9,7 +9,10 @@ fault is marked once.
     forms     what a check can be about, other than the substance                              pure
     answers   the forms of answers                                                             pure
     cases     the protocol by example                                                          pure
-    servers   one server as its clients see it: connections, reports, queries
+    dialect   how a server wants to be spoken to, and how it answers                            pure
+    connections one connection to a server, in its dialect
+    servers   one server as its clients see it: reports, queries
+    meeting   finds out the dialect of a server
     herds     the servers of one herd, their links and their logs
     processes the descendants of processes
     guard     a second process, so that nothing that was started outlives the grading
@@ -17,7 +20,7 @@ fault is marked once.
     playing   plays one example
     checks    what a check is, and a judgement
     causes    which fault explains which                                                       pure
-    conformance, times, floods, hardness, places, logged, regaining: the checks, a section each
+    formal, conformance, times, floods, hardness, places, logged, regaining: the checks, a section each
     judging   runs all checks
     by_hand   how to see a fault by hand
     rubric    which checks count, and for how many points; profiles are in rubrics/            pure

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from fractions import Fraction
 from typing import Any, Final
 
 from msgspec import Struct
@@ -18,45 +19,89 @@ PLACES_STATUSES: Final = frozenset(
 )
 """The values of `status` in Google's Nearby Search: developers.google.com/maps/documentation/places/web-service."""
 
-_at = re.compile(rb"AT (\S+) ([+-])([0-9]+)\.([0-9]{9}) (\S+ \S+ ([0-9]+)(?:\.([0-9]+))?)\n").fullmatch
+DECIMALS: Final = 9
+"""Of the difference in an AT line."""
+
+_at = re.compile(
+    rb"AT (\S+) (([+-]{0,2})([0-9]{1,20})(?:\.([0-9]*))?(?:[eE](-[0-9]{1,3}|\+?[0-9]{1,2}))?) "
+    rb"(\S+ \S+ ([0-9]{1,20})(?:\.([0-9]+))?)"
+).fullmatch
 
 
 class AtLine(Struct, frozen=True):
     """An answer to IAMAT: the server that took the report; difference and the client's time in nanoseconds;
-    the operands.
+    the operands; how the difference is spelled.
     """
 
     server: bytes
     difference: int
     time: int
     operands: bytes
+    spelling: bytes
+    sign: bytes
+    decimals: int
+    """How many; -1 if there is an exponent."""
 
     @property
     def received(self) -> int:
         """When the server says it received the report, in nanoseconds of POSIX time."""
         return self.time + self.difference
 
+    @property
+    def has_one_sign(self) -> bool:
+        return self.sign in (b"+", b"-")
+
 
 def parse_at_line(line: bytes) -> AtLine | None:
-    """Parse an AT line with its LF; return None if it is not an AT line."""
+    """Parse an AT line without its end; return None if it is not an AT line. The difference may be spelled as servers do
+    it: with any number of decimals, an exponent, without a sign or with two.
+    """
     match = _at(line)
     if match is None:
         return None
-    server, sign, seconds, decimals, operands, whole, fraction = match.groups()
-    if len(seconds) > 20 or len(whole) > 20:
-        return None
-    difference = int(seconds + decimals)
+    server, spelling, sign, seconds, decimals, exponent, operands, whole, fraction = match.groups()
+    size = Fraction(f"{seconds.decode()}.{(decimals or b'0').decode()}e{(exponent or b'0').decode()}")
+    difference = round(size * 1_000_000_000)
     time = int(whole + (fraction or b"").ljust(9, b"0")[:9])
-    return AtLine(server, -difference if sign == b"-" else difference, time, operands)
+    return AtLine(
+        server,
+        -difference if sign.endswith(b"-") else difference,
+        time,
+        operands,
+        spelling,
+        sign,
+        -1 if exponent else len(decimals or b""),
+    )
+
+
+def looks_whole(line: bytes, answer: bytes) -> bool:
+    """Whether an answer without an end to this line is complete, as far as its beginning tells."""
+    if answer.startswith(b"AT "):
+        return line.startswith(b"IAMAT ") and answer.endswith(b" " + b" ".join(line.split()[1:]))
+    return answer == b"? " + line
+
+
+def end_of_json(data: bytes) -> int | None:
+    """Return where the first JSON object in this data ends; None if it is not whole, or if there is none."""
+    start = data.find(b"{")
+    if start < 0:
+        return None
+    try:
+        _, end = json.JSONDecoder().raw_decode(data.decode("latin-1"), start)
+    except (ValueError, RecursionError):
+        return None
+    return end
 
 
 def form_of_at(server: bytes, operands: bytes) -> str:
     """Describe the form of the answer to a report."""
-    return f"AT {escaped(server)}, a sign, seconds with nine decimals, {escaped(operands)}"
+    return f"AT {escaped(server)}, a difference in seconds, {escaped(operands)}"
 
 
-def places_complaint(body: bytes, most: int) -> str | None:
-    """Return what is wrong with the JSON of a WHATSAT answer, given without its last two LFs; None if nothing is."""
+def places_complaint(body: bytes, most: int, *, squeezed: bool = True) -> str | None:
+    """Return what is wrong with the JSON of a WHATSAT answer, given without its last two LFs; None if nothing is.
+    Empty lines are wrong if it should be `squeezed`.
+    """
     try:
         document: Any = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -75,7 +120,7 @@ def places_complaint(body: bytes, most: int) -> str | None:
         return f"{len(results)} results, more than the {most} asked for"
     if not all(isinstance(one, dict) for one in results) or (results and document["status"] != "OK"):
         return f"results that are no objects, or that stand beside the status {document['status']}"
-    if b"\n\n" in body or body.endswith(b"\n"):
+    if squeezed and (b"\n\n" in body or body.endswith(b"\n")):
         return "JSON with an empty line in it or at its end"
     return None
 

@@ -6,6 +6,7 @@ The file knows nothing of any implementation. Its keys:
     send        what a client sends on a new connection; each character is one byte (latin-1), placeholders are replaced
     half_close  whether the client then closes its sending half
     chunk       how many bytes it sends at a time, with short pauses; without it, all at once
+    about       the form that it is about (forms.py), if that is not the substance
     closes      whether the server must close after the answers, without waiting for the client
     expect      the answer, or a list of answers in order
 
@@ -28,6 +29,8 @@ from importlib import resources
 import msgspec
 from msgspec import Struct
 
+from proxyherd.grading.forms import SENDING_AHEAD, Form
+
 
 class Case(Struct, frozen=True, forbid_unknown_fields=True):
     """One example."""
@@ -38,6 +41,7 @@ class Case(Struct, frozen=True, forbid_unknown_fields=True):
     half_close: bool = False
     closes: bool = False
     chunk: int | None = None
+    about: Form | None = None
 
     @property
     def slug(self) -> str:
@@ -47,6 +51,22 @@ class Case(Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def expected(self) -> list[str]:
         return [self.expect] if isinstance(self.expect, str) else self.expect
+
+    @property
+    def needs(self) -> frozenset[Form]:
+        """The forms in which it talks."""
+        found = {Form.ECHO} if {*self.expected} - {"at", "at+json", "invalid"} else set()
+        if self.send.removesuffix("\n").count("\n"):
+            found |= SENDING_AHEAD
+        if not self.send.removesuffix("\n"):
+            found.add(Form.BLANK_LINES)
+        if not self.send.endswith("\n"):
+            found |= {Form.LINE_END, Form.END_OF_STREAM}
+        if "\r" in self.send:
+            found |= {Form.LINE_END} if "at" in self.expected else {Form.LINE_END, Form.FINAL_LF}
+        if self.half_close:
+            found.add(Form.END_OF_STREAM)
+        return frozenset(found)
 
     def filled(self, client: bytes, known: bytes, now: bytes) -> bytes:
         """Return what is sent."""

@@ -1,4 +1,8 @@
-"""One fault, one mark: a fault that another one explains is not judged, because of that one. Pure."""
+"""One fault, one mark: a fault that another one explains is not judged, because of that one. Pure.
+
+Two things explain a fault: a check that it follows, and the end of its server. Whoever finds a server gone is not to
+blame: the input that was sent last while it was there is.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +13,9 @@ import msgspec
 from proxyherd.grading.report import Result
 
 
-def carrier(explained_by: Iterable[str], faults: Mapping[str, Result]) -> Result | None:
-    """Return the first of these faults that explains a check; None if none does."""
-    found = {*explained_by}
-    return next((fault for name, fault in faults.items() if name in found), None)
-
-
-def because_of(carrier: Result) -> str:
-    """Return the reason why a check is not judged."""
-    return f"because of {carrier.id}: {carrier.title}"
+def because_of(cause: str, title: str) -> str:
+    """Return the reason why a check is not judged: the ID and the title of the one that carries the mark."""
+    return f"because of {cause}: {title}"
 
 
 def attribute(results: Iterable[Result]) -> list[Result]:
@@ -34,8 +32,28 @@ def _attributed(result: Result, faults: Mapping[str, Result]) -> Result:
     if result.id not in faults:
         return result
     root = result
-    while (other := carrier(root.explained_by, faults)) is not None:
+    while (other := _explanation(root, faults)) is not None:
         root = other
     if root is result:
         return result
-    return msgspec.structs.replace(result, fault=None, not_judged=because_of(root), cause=root.id)
+    why = because_of(root.id, root.title)
+    return msgspec.structs.replace(result, fault=None, not_judged=why, cause=root.id)
+
+
+def _explanation(result: Result, faults: Mapping[str, Result]) -> Result | None:
+    """Return the fault that explains this one; None if it carries the mark itself."""
+    found = next((one for name, one in faults.items() if name in result.explained_by), None)
+    return found or _end_of_server(result, faults)
+
+
+def _end_of_server(result: Result, faults: Mapping[str, Result]) -> Result | None:
+    """Return the fault in which the server of this one ended, if this one only finds it gone."""
+    mine = result.fault
+    if mine is None or not mine.gone or mine.sent:
+        return None
+    for one in faults.values():
+        if one is result:
+            return None
+        if one.fault and one.fault.gone and one.fault.server == mine.server:
+            return one
+    return None

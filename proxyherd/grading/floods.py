@@ -6,18 +6,17 @@ import asyncio
 import time
 from typing import Final
 
-from proxyherd.grading.answers import parse_at_line
 from proxyherd.grading.checks import Check
 from proxyherd.grading.faults import Fault, NotSeen, shown
 from proxyherd.grading.herds import GradedHerd, Log
 from proxyherd.grading.servers import (
     LOCATION,
-    Connection,
     GradedServer,
     clock,
     new_client,
     now,
     spelled,
+    spot,
     together,
     until,
 )
@@ -56,24 +55,28 @@ def checks(herd: GradedHerd) -> list[Check]:
             "A neighbour asked right after the answer already knows",
             "An update is handed to every live link before the answer is handed to the client.",
             lambda: _at_once(herd),
+            follows=frozenset(("floods.reach-every-server",)),
         ),
         Check(
             "floods.newest-wins-everywhere",
             "The latest report of a client counts everywhere, whichever servers took the others",
             "What a server learns replaces what it holds if it is later.",
             lambda: _newest_wins(herd),
+            follows=frozenset(("floods.reach-every-server",)),
         ),
         Check(
             "floods.stale-reports-stay",
             "A report that comes late is passed on to nobody, and replaces nothing anywhere",
             "A report that is not later than what is held is answered, and flooded nowhere.",
             lambda: _stale_stays(herd),
+            follows=frozenset(("floods.reach-every-server",)),
         ),
         Check(
             "floods.equal-times-end-alike",
             "Two reports of one client with equal times, taken by two servers at once, end alike everywhere",
             "One total order decides: the time as a number, then the bytes of the whole AT line.",
             lambda: _equal_times(herd),
+            follows=frozenset(("floods.reach-every-server", "floods.newest-wins-everywhere")),
         ),
         Check(
             "floods.end",
@@ -88,6 +91,7 @@ def checks(herd: GradedHerd) -> list[Check]:
             "Locations are only learned from servers that have proved to be of the herd: AT on a client's connection "
             "is answered with `? ` and the line.",
             lambda: _at_is_invalid(herd),
+            follows=frozenset(("at.teaches-nobody",)),
         ),
         Check(
             "at.teaches-nobody",
@@ -100,6 +104,7 @@ def checks(herd: GradedHerd) -> list[Check]:
             "AT from a client replaces no report",
             "Locations are only learned from servers that have proved to be of the herd.",
             lambda: _at_replaces_nothing(herd),
+            follows=frozenset(("at.teaches-nobody",)),
         ),
     ]
 
@@ -156,11 +161,11 @@ async def _newest_wins(herd: GradedHerd) -> None:
     for first in _with_company(herd)[:2]:
         second = herd.reach(first)[-1]
         client, when = new_client(), time.time_ns()
-        at = await first.report(client, spelled(when), b"+1+1")
+        at = await first.report(client, spelled(when), spot(1))
         await second.until_holds(at)
-        at = await second.report(client, spelled(when + 1_000_000), b"+2+2")
+        at = await second.report(client, spelled(when + 1_000_000), spot(2))
         await _all_hold(herd, first, at)
-        at = await first.report(client, spelled(when + 2_000_000), b"+3+3")
+        at = await first.report(client, spelled(when + 2_000_000), spot(3))
         await _all_hold(herd, first, at)
 
 
@@ -168,9 +173,9 @@ async def _stale_stays(herd: GradedHerd) -> None:
     for first in _with_company(herd)[:2]:
         second = herd.reach(first)[-1]
         client, when = new_client(), time.time_ns()
-        at = await first.report(client, spelled(when), b"+1+1")
+        at = await first.report(client, spelled(when), spot(1))
         await _all_hold(herd, first, at)
-        await second.report(client, spelled(when - 1_000_000), b"+2+2")
+        await second.report(client, spelled(when - 1_000_000), spot(2))
         await _all_hold(herd, second, await second.report(new_client()))
         for server in (first, *herd.reach(first)):
             if (held := await server.held(client)) != at:
@@ -190,32 +195,24 @@ async def _equal_times(herd: GradedHerd) -> None:
 async def _equal_times_at(herd: GradedHerd, first: GradedServer, second: GradedServer) -> None:
     when = now()
     told: dict[bytes, set[bytes]] = {}
-    async with first.connect() as one, second.connect() as other:
-        for _ in range(TIES):
-            told |= await _tie(one, other, [new_client() for _ in range(TIED_CLIENTS)], when)
+    for _ in range(TIES):
+        told |= await _tie(first, second, [new_client() for _ in range(TIED_CLIENTS)], when)
     await together(
         *(_end_alike(herd, (first, second), client, when, lines) for client, lines in told.items())
     )
 
 
 async def _tie(
-    one: Connection, other: Connection, clients: list[bytes], when: bytes
+    one: GradedServer, other: GradedServer, clients: list[bytes], when: bytes
 ) -> dict[bytes, set[bytes]]:
     """Let each client report to two servers at the same moment; return the AT lines of the answers."""
-    commands = [
-        b"".join(b"IAMAT %b %b %b\n" % (client, place, when) for client in clients)
-        for place in (b"+1+1", b"+2+2")
-    ]
-    await asyncio.gather(one.send(commands[0]), other.send(commands[1]))
+    servers = {spot(1): one, spot(2): other}
+    lines = {where: [b"IAMAT %b %b %b" % (client, where, when) for client in clients] for where in servers}
+    told = await asyncio.gather(*(server.ask_all(lines[where]) for where, server in servers.items()))
     answers: dict[bytes, set[bytes]] = {client: set() for client in clients}
-    for connection, place in ((one, b"+1+1"), (other, b"+2+2")):
-        for client in clients:
-            operands = b"%b %b %b" % (client, place, when)
-            answer = await connection.line(f"an AT line with {shown(operands)}")
-            at = parse_at_line(answer)
-            if at is None or at.operands != operands:
-                raise connection.fault(f"an AT line with {shown(operands)}", shown(answer))
-            answers[client].add(answer)
+    for (where, server), said in zip(servers.items(), told, strict=True):
+        for client, line, answer in zip(clients, lines[where], said, strict=True):
+            answers[client].add(server.checked(line, answer))
     return answers
 
 
@@ -255,9 +252,9 @@ async def _end(herd: GradedHerd) -> None:
     when = time.time_ns()
     # Two reports at once: with one report, the flood would also end if a server took every different line for news.
     await asyncio.gather(
-        *(server.report(client, spelled(when), b"+1+1") for client, server in clients.items()),
+        *(server.report(client, spelled(when), spot(1)) for client, server in clients.items()),
         *(
-            herd.reach(server)[-1].report(client, spelled(when + 1), b"+2+2")
+            herd.reach(server)[-1].report(client, spelled(when + 1), spot(2))
             for client, server in clients.items()
         ),
     )
@@ -305,8 +302,8 @@ async def _at_is_invalid(herd: GradedHerd) -> None:
     for server in herd.servers:
         line = _at_line(server, new_client(), now())
         async with server.connect() as connection:
-            await connection.send(line + b"\n")
-            await connection.expect(b"? " + line + b"\n")
+            await connection.say(line)
+            await connection.expect_rejection(line)
 
 
 async def _at_teaches_nobody(herd: GradedHerd) -> None:
@@ -322,7 +319,7 @@ async def _at_teaches_nobody(herd: GradedHerd) -> None:
 async def _at_replaces_nothing(herd: GradedHerd) -> None:
     for server in herd.servers:
         client, when = new_client(), time.time_ns()
-        at = await server.report(client, spelled(when), b"+1+1")
+        at = await server.report(client, spelled(when), spot(1))
         line = _at_line(server, client, spelled(when + 1_000_000_000))
         await _tell(server, line)
         if (held := await server.held(client)) != at:
@@ -332,6 +329,5 @@ async def _at_replaces_nothing(herd: GradedHerd) -> None:
 async def _tell(server: GradedServer, line: bytes) -> None:
     """Send a line and wait until the server has handled it, whatever it answers."""
     async with server.connect() as connection:
-        await connection.send(line + b"\n")
-        connection.half_close()
-        await connection.rest()
+        await connection.say(line)
+        await connection.whatever(min(1.0, server.seconds), lambda data: data.endswith(b"\n"))

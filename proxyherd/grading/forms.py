@@ -22,6 +22,8 @@ class Form(Enum):
     """A line ends at its LF, not at the end of a packet: several may come in one, and one in several."""
     CLOSING = "closing"
     """The connection stays open behind an answer."""
+    END_OF_STREAM = "end-of-stream"
+    """The end of the stream ends a line; all lines are answered, and then the server closes."""
     FINAL_LF = "final-lf"
     """An answer ends in one LF."""
     SIGN = "sign"
@@ -60,6 +62,7 @@ FOUND_OUT: Final = (
     Form.HALF_CLOSE,
     Form.PACKETS,
     Form.CLOSING,
+    Form.END_OF_STREAM,
     Form.FINAL_LF,
     Form.SIGN,
     Form.DECIMALS,
@@ -69,3 +72,6 @@ FOUND_OUT: Final = (
     Form.JSON_END,
 )
 """The forms that have a check of their own, in its order."""
+
+SENDING_AHEAD: Final = frozenset((Form.HALF_CLOSE, Form.PACKETS, Form.CLOSING, Form.FINAL_LF))
+"""What a server must do as the protocol says so that several lines may be sent ahead on one connection."""

@@ -11,6 +11,7 @@ from typing import Final
 
 from proxyherd.grading.checks import Check
 from proxyherd.grading.faults import Fault
+from proxyherd.grading.forms import SENDING_AHEAD, Form
 from proxyherd.grading.herds import GradedHerd
 from proxyherd.grading.servers import LOCATION, GradedServer, new_client, now
 
@@ -49,6 +50,11 @@ BAD: Final[dict[str, tuple[str, bytes]]] = {
 
 PIPELINED: Final = 300
 CONNECTIONS: Final = 100
+UNCLOSED_SECONDS: Final = 0.5
+"""How long to wait for a server that does not close its connections."""
+
+LONG_LINE_NEEDS: Final = SENDING_AHEAD | {Form.LINE_END, Form.FINAL_LF, Form.ECHO}
+
 ECHOED_BYTES: Final = 1_024
 """Bytes of an overlong line that its answer copies."""
 
@@ -77,12 +83,14 @@ def checks(herd: GradedHerd) -> list[Check]:
             "Every line gets exactly one answer, in the order of the lines on that connection, however many arrive in "
             "one packet.",
             lambda: _pipelined(herd.turn(1)),
+            needs=SENDING_AHEAD | {Form.ECHO},
         ),
         Check(
             "hard.cut-anywhere",
             "A line may come in any pieces, with other clients' lines between",
             "However a line is cut over packets, it is one line; no client waits for another's.",
             lambda: _many_connections(herd.turn(2)),
+            needs=frozenset((Form.PACKETS, Form.HALF_CLOSE, Form.ECHO)),
         ),
         Check(
             "hard.long-line",
@@ -90,22 +98,28 @@ def checks(herd: GradedHerd) -> list[Check]:
             "A line longer than the limit is answered with `? ` and its first 1,024 bytes as soon as the limit is "
             "passed; the rest of it is dropped, and the connection stays open.",
             lambda: _long_line(herd.turn(3), herd.max_line_bytes),
+            about=Form.LONG_LINES,
+            needs=LONG_LINE_NEEDS,
         ),
         Check(
             "hard.longest-line",
             "A line of exactly the limit is a line like any other",
             "Only a line longer than the limit is overlong, its LF not counted.",
             lambda: _longest_line(herd.turn(4), herd.max_line_bytes),
+            about=Form.LONG_LINES,
+            needs=frozenset((Form.PACKETS, Form.ECHO)),
         ),
         Check(
             "hard.no-command-in-a-long-line",
             "No part of an overlong line is taken for a command",
             "A line longer than the limit is never read as a command, nor is any part of it.",
             lambda: _smuggled(herd, herd.turn(5), herd.max_line_bytes),
+            about=Form.LONG_LINES,
+            needs=LONG_LINE_NEEDS,
         ),
         Check(
             "hard.no-server-has-ended",
-            "No server has ended by itself so far",
+            "Every server still answers, and none has ended by itself",
             "A server does not exit before it is told to.",
             lambda: _none_has_ended(herd),
         ),
@@ -114,15 +128,21 @@ def checks(herd: GradedHerd) -> list[Check]:
 
 async def _survives(herd: GradedHerd, number: int, data: bytes) -> None:
     server = herd.turn(number)
-    with contextlib.suppress(Fault):  # what is answered is for others to judge
-        async with server.connect() as connection:
-            await connection.send(data)
-            connection.half_close()
-            await connection.rest()
+    for piece in _pieces(data, server):
+        with contextlib.suppress(Fault):  # what is answered is for others to judge
+            async with server.connect() as connection:
+                await connection.send(piece.replace(b"\n", server.dialect.line_end))
+                connection.half_close()
+                await (connection.rest() if server.dialect.ends else connection.whatever(UNCLOSED_SECONDS))
     try:
         await _expect_service(server, data)
     finally:
         await herd.until_serves(server)
+
+
+def _pieces(data: bytes, server: GradedServer) -> list[bytes]:
+    """Return what to send on a connection each: each different line, where a server takes one at a time."""
+    return [data] if server.dialect.takes_many else list(dict.fromkeys(data.splitlines(keepends=True)))
 
 
 async def _expect_service(server: GradedServer, after: bytes) -> None:
@@ -130,7 +150,11 @@ async def _expect_service(server: GradedServer, after: bytes) -> None:
         await server.report(new_client())
     except Fault as fault:
         raise Fault(
-            server.name, after, "that the server goes on: that a report after it is answered", fault.got
+            server.name,
+            after,
+            "that the server goes on: that a report after it is answered",
+            fault.got,
+            gone=fault.gone,
         ) from fault
 
 
@@ -153,10 +177,10 @@ async def _pipelined(server: GradedServer) -> None:
         for n in range(PIPELINED)
     ]
     async with server.connect() as connection:
-        await connection.send(b"".join(line + b"\n" for line in lines))
-        connection.half_close()
+        await connection.say(*lines)
         for line in lines:
-            await connection.expect(b"? %b\n" % line)
+            await connection.expect_rejection(line)
+        connection.half_close()
         await connection.expect_end()
 
 
@@ -169,26 +193,26 @@ async def _many_connections(server: GradedServer) -> None:
                 await connection.send(b"LO %d" % number)
         await _expect_service(server, b"the beginnings of %d lines, on a connection each" % CONNECTIONS)
         for number, connection in reversed(list(enumerate(connections))):
-            await connection.send((b"" if number % 10 == 0 else b"LO %d" % number) + b"\n")
+            await connection.send((b"" if number % 10 == 0 else b"LO %d" % number) + server.dialect.line_end)
             connection.sent = b"HELLO %d\n" % number
-            await connection.expect(b"? HELLO %d\n" % number)
+            await connection.expect_rejection(b"HELLO %d" % number)
 
 
 async def _long_line(server: GradedServer, limit: int) -> None:
     line = b"IAMAT " + b"long" * (limit // 4)
     async with server.connect() as connection:
         await connection.send(line[: limit + 1])
-        await connection.expect(b"? " + line[:ECHOED_BYTES] + b"\n")
-        await connection.send(b"and so on" * 10_000 + b"\nHELLO\n")
+        await connection.expect(b"? " + line[:ECHOED_BYTES])
+        await connection.say(b"and so on" * 10_000, b"HELLO")
         connection.sent = b"the rest of the line, then HELLO\n"
-        await connection.expect(b"? HELLO\n")
+        await connection.expect_rejection(b"HELLO")
 
 
 async def _longest_line(server: GradedServer, limit: int) -> None:
     line = b"HELLO ".ljust(limit, b"x")
     async with server.connect() as connection:
-        await connection.send(line + b"\n")
-        await connection.expect(b"? " + line + b"\n")
+        await connection.say(line)
+        await connection.expect_rejection(line)
 
 
 async def _smuggled(herd: GradedHerd, server: GradedServer, limit: int) -> None:
@@ -197,9 +221,9 @@ async def _smuggled(herd: GradedHerd, server: GradedServer, limit: int) -> None:
     for gap in (1, 1_000, limit, 3 * limit):
         line = b"x" * limit + b" " * gap + command
         async with server.connect() as connection:
-            await connection.send(line + b"\nHELLO\n")
-            await connection.expect(b"? " + line[:ECHOED_BYTES] + b"\n")
-            await connection.expect(b"? HELLO\n")
+            await connection.say(line, b"HELLO")
+            await connection.expect(b"? " + line[:ECHOED_BYTES])
+            await connection.expect_rejection(b"HELLO")
     await herd.expect_nobody_knows(server, client, b"x" * 20 + b"... " + command)
 
 
@@ -209,7 +233,11 @@ async def _none_has_ended(herd: GradedHerd) -> None:
     if deaths:
         more = f" ({len(deaths) - 1} times more one has)" if len(deaths) > 1 else ""
         raise Fault(
-            deaths[0].partition(" ")[0], b"", "that no server ends before it is told to", deaths[0] + more
+            deaths[0].partition(" ")[0],
+            b"",
+            "that no server ends before it is told to",
+            deaths[0] + more,
+            gone=True,
         )
     for server in herd.servers:
         await _expect_service(server, b"all that went before")

@@ -10,20 +10,18 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from proxyherd.base.escapes import escaped
 from proxyherd.base.files import open_regular
-from proxyherd.grading.answers import parse_at_line
-from proxyherd.grading.faults import Fault, NotApplicable, NotSeen, shown
+from proxyherd.grading.faults import Fault, NotApplicable, NotJudged, NotSeen, shown
+from proxyherd.grading.forms import Form
 from proxyherd.grading.keeping import Restarter
+from proxyherd.grading.meeting import SilentError, meet
 from proxyherd.grading.servers import (
     CONNECTIONS_AT_ONCE,
-    LOCATION,
     PREFIX,
     QUESTIONS_AT_ONCE,
     GradedServer,
     clock,
     new_client,
-    now,
     until,
 )
 
@@ -35,10 +33,6 @@ READ_BYTES: Final = 1 << 20
 
 HOPELESS_SECONDS: Final = 0.3
 """How long to wait for a report after an earlier wait was in vain."""
-
-QUESTIONS: Final = (b"0 0", b"1 1", b"10 5")
-"""The radius and bound of a query for a client's AT line; the first pair that the herd accepts is used: 0
-costs nothing."""
 
 
 class UnreachableError(Exception):
@@ -139,6 +133,7 @@ class GradedHerd:
         self.max_line_bytes = max_line_bytes
         self.deaf: set[tuple[GradedServer, GradedServer]] = set()
         """Pairs where the second server did not learn a report at the first one within the full time."""
+        self._reviving = asyncio.Lock()
         room, turns = asyncio.Semaphore(CONNECTIONS_AT_ONCE), asyncio.Semaphore(QUESTIONS_AT_ONCE)
         for server in self.servers:
             server.room, server.turns = room, turns
@@ -191,7 +186,7 @@ class GradedHerd:
         return NotSeen(f"{what} mentions no client, so the log is elsewhere, if there is one: --logs, --log")
 
     async def meet(self) -> None:
-        """Check that every server answers, and learn the names of servers that were given by address only.
+        """Find out the dialect of every server, and the names of servers that were given by address only.
 
         Raises UnreachableError.
         """
@@ -209,24 +204,19 @@ class GradedHerd:
                 )
 
     async def _meet(self, server: GradedServer) -> None:
-        client = new_client()
-        line = b"IAMAT %b %b %b" % (client, LOCATION, now())
+        where = f"{server.host}:{server.port}"
+        called = where if server.name == where else f"{server.name} at {where}"
         try:
-            answer = await server.ask(line)
+            await meet(server, self.until_serves)
+        except SilentError as error:
+            raise UnreachableError(f"{called}: {error}") from error
         except (Fault, NotSeen) as problem:
-            where = f"{server.host}:{server.port}"
-            called = "" if server.name == where else f"{server.name} at "
             got = problem.got if isinstance(problem, Fault) else problem
-            raise UnreachableError(f"{called}{where}: {got}") from problem
-        at = parse_at_line(answer)
-        if server.name == f"{server.host}:{server.port}":
-            # One that answers otherwise is judged under its address: that it does is a fault of its own.
-            server.name = escaped(at.server) if at else server.name
-        with contextlib.suppress(Fault, NotSeen):  # one that does not answer this is for the checks to judge
-            for question in QUESTIONS if at else ():
-                if (await server.ask(b"WHATSAT %b %b" % (client, question))).startswith(b"AT "):
-                    server.question = question
-                    return
+            raise UnreachableError(f"{called}: {got}") from problem
+
+    def departures(self) -> set[Form]:
+        """Return the forms in which a server departs from the protocol."""
+        return {form for server in self.servers for form in server.findings}
 
     async def settle(self, seconds: float) -> None:
         """Wait until a report at each server has reached all servers that it must reach, for at most this long.
@@ -257,13 +247,14 @@ class GradedHerd:
     async def _report(self, server: GradedServer) -> bytes:
         try:
             return await server.report(new_client())
-        except (Fault, NotSeen):
+        except (Fault, NotSeen, NotJudged):
             return b""
 
     async def revive(self) -> None:
         """Restart servers that have crashed, if that is possible."""
         if self.keeper is not None:
-            await self.keeper.revive()
+            async with self._reviving:
+                await self.keeper.revive()
 
     async def until_serves(self, server: GradedServer) -> None:
         """Wait until a server answers; restart it if it has ended. A server that is ending may seem alive for
@@ -297,7 +288,7 @@ async def _holds(server: GradedServer, at: bytes, seconds: float) -> bool:
         return False
     try:
         await server.until_holds(at, seconds)
-    except (Fault, NotSeen):
+    except (Fault, NotSeen, NotJudged):
         return False
     return True
 

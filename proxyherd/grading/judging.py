@@ -10,19 +10,18 @@ import asyncio
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final
 
-from proxyherd.grading import by_hand, conformance, floods, hardness, logged, places, regaining, times
-from proxyherd.grading.causes import attribute, because_of, carrier
+from proxyherd.grading import by_hand, conformance, floods, formal, hardness, logged, places, regaining, times
+from proxyherd.grading.causes import attribute, because_of
 from proxyherd.grading.checks import Check, Section
 from proxyherd.grading.faults import Fault, NotApplicable, NotJudged, NotSeen
+from proxyherd.grading.forms import FOUND_OUT, Form
 from proxyherd.grading.herds import GradedHerd
 from proxyherd.grading.report import GradingReport, Result
 from proxyherd.grading.rubric import Rubric, profile
 from proxyherd.grading.servers import GradedServer, clock
 
-FORMS: Final = "forms"
-"""The section that comes first: a fault in it tells what later checks cannot do."""
-
 SECTIONS: Final = (
+    Section("forms", "Forms of commands and answers", formal.checks),
     Section("times", "Times and differences", times.checks),
     Section("floods", "Floods between servers", floods.checks),
     Section("places", "Places", places.checks),
@@ -91,11 +90,10 @@ async def judge(
     await herd.meet()
     await herd.settle(settle_seconds)
     results: list[Result] = []
-    formal: dict[str, Result] = {}
 
     async def one(check: Check) -> Result:
-        cause = carrier(check.explained_by, formal)
-        result = _left_out(check, cause) if cause else await _judge(check, herd, deadline)
+        form = _missing(herd, check)
+        result = _left_out(check, form) if form else await _judge(check, herd, deadline)
         passed()
         return result
 
@@ -103,12 +101,9 @@ async def judge(
         await herd.revive()
         found = chosen(section, herd, wanted)
         if section.at_once:
-            of_section = await asyncio.gather(*map(one, found))
+            results += await asyncio.gather(*map(one, found))
         else:
-            of_section = [await one(check) for check in found]
-        results += of_section
-        if section.name == FORMS:
-            formal.update({result.id: result for result in of_section if result.fault})
+            results += [await one(check) for check in found]
     return GradingReport(addresses(herd), rubric, attribute(results), clock() - began)
 
 
@@ -117,9 +112,16 @@ def addresses(herd: GradedHerd) -> dict[str, str]:
     return {server.name: f"{server.host}:{server.port}" for server in herd.servers}
 
 
-def _left_out(check: Check, cause: Result) -> Result:
+def _missing(herd: GradedHerd, check: Check) -> Form | None:
+    """Return a form in which the check talks, or that it is about, and from which a server is known to depart."""
+    departures = herd.departures()
+    return next((one for one in FOUND_OUT if one in departures and one.check in check.explained_by), None)
+
+
+def _left_out(check: Check, form: Form) -> Result:
     """Return the result of a check that cannot talk to the servers as it wants to."""
-    return _result(check, 0.0, not_judged=because_of(cause), cause=cause.id)
+    why = because_of(form.check, formal.RULES[form].title)
+    return _result(check, 0.0, not_judged=why, cause=form.check)
 
 
 async def _judge(check: Check, herd: GradedHerd, deadline: float) -> Result:

@@ -15,6 +15,7 @@ from typing import Final
 
 from proxyherd.grading.checks import Check
 from proxyherd.grading.faults import Fault, shown
+from proxyherd.grading.forms import Form
 from proxyherd.grading.herds import GradedHerd, Log
 from proxyherd.grading.servers import LOCATION, GradedServer, new_client, spelled, together
 
@@ -39,6 +40,7 @@ def checks(herd: GradedHerd) -> list[Check]:
             "An invalid command and its answer are in the log",
             RULE,
             lambda: _everywhere(herd, "invalid"),
+            needs=frozenset((Form.ECHO,)),
         ),
     ]
 
@@ -65,7 +67,7 @@ async def _one(herd: GradedHerd, server: GradedServer, kind: str) -> None:
 
 async def _expect_logged(herd: GradedHerd, server: GradedServer, command: bytes) -> None:
     log = Log(server)
-    answer = (await server.ask(command)).removesuffix(b"\n")
+    answer = await server.ask(command)
     # The answer to an invalid command has the command in it.
     patterns = {
         "the command": (re.compile(rb"(?<!\? )" + re.escape(command)), command),

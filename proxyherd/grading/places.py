@@ -10,11 +10,12 @@ from typing import Final
 
 from proxyherd.grading.checks import Check
 from proxyherd.grading.faults import shown
+from proxyherd.grading.forms import SENDING_AHEAD, Form
 from proxyherd.grading.herds import GradedHerd
 from proxyherd.grading.playing import expect_places
 from proxyherd.grading.servers import LOCATION, new_client, now
 
-PLACES_QUESTIONS: Final = ((b"10", 5), (b"50", 20), (b"0.5", 1))
+PLACES_QUESTIONS: Final = ((b"10", 5), (b"50", 20), (b"25", 1))
 
 
 def checks(herd: GradedHerd) -> list[Check]:
@@ -32,6 +33,7 @@ def checks(herd: GradedHerd) -> list[Check]:
             "A radius or a bound of 0 has no results",
             "Where the radius or the bound is 0 no call is made; there are no results, and the status is ZERO_RESULTS.",
             lambda: _nothing(herd),
+            follows=frozenset(("places.form",)),
         ),
         Check(
             "places.in-order",
@@ -39,6 +41,8 @@ def checks(herd: GradedHerd) -> list[Check]:
             "Answers come in the order of the lines on a connection; a WHATSAT that waits for Places holds back those "
             "behind it.",
             lambda: _in_order(herd),
+            needs=SENDING_AHEAD | {Form.ECHO},
+            follows=frozenset(("places.form",)),
         ),
     ]
 
@@ -49,20 +53,20 @@ async def _form(herd: GradedHerd) -> None:
         client = new_client()
         at = await server.report(client)
         async with server.connect() as connection:
-            await connection.send(b"WHATSAT %b %b %d\n" % (client, radius, most))
-            connection.half_close()
+            await connection.say(b"WHATSAT %b %b %d" % (client, radius, most))
             await connection.expect(at)
             await expect_places(connection, most)
+            connection.half_close()
             await connection.expect_end()
 
 
 async def _nothing(herd: GradedHerd) -> None:
-    for number, operands in enumerate((b"0 5", b"10 0", b"0.000 20", b"0 0")):
+    for number, operands in enumerate((b"0 5", b"10 0", b"0 0")):
         server = herd.turn(number)
         client = new_client()
         at = await server.report(client)
         async with server.connect() as connection:
-            await connection.send(b"WHATSAT %b %b\n" % (client, operands))
+            await connection.say(b"WHATSAT %b %b" % (client, operands))
             await connection.expect(at)
             body = await expect_places(connection, 0)
             if json.loads(body)["status"] != "ZERO_RESULTS":
@@ -75,12 +79,14 @@ async def _in_order(herd: GradedHerd) -> None:
     at = await server.report(client, when)
     again = b"IAMAT %b %b %b" % (client, LOCATION, b"5.5")
     async with server.connect() as connection:
-        await connection.send(b"WHATSAT %b 10 3\n%b\nHELLO\nWHATSAT %b 0 0\n" % (client, again, client))
+        await connection.say(
+            b"WHATSAT %b 10 3" % client, again, b"HELLO", b"WHATSAT %b %b" % (client, server.question)
+        )
         await connection.expect(at)
         await expect_places(connection, 3)
         answer = await connection.line("the answer to the IAMAT behind it")
-        if not (answer.startswith(b"AT ") and answer.endswith(again.removeprefix(b"IAMAT") + b"\n")):
+        if not (answer.startswith(b"AT ") and answer.endswith(again.removeprefix(b"IAMAT"))):
             raise connection.fault("the answer to the IAMAT behind it", shown(answer))
-        await connection.expect(b"? HELLO\n")
+        await connection.expect_rejection(b"HELLO")
         await connection.expect(at)
-        await expect_places(connection, 0)
+        await expect_places(connection, int(server.question.split()[1]))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from proxyherd.grading.answers import form_of_at, parse_at_line, places_complaint
+from functools import partial
+
+from proxyherd.grading.answers import DECIMALS, form_of_at, looks_whole, parse_at_line, places_complaint
 from proxyherd.grading.cases import Case
+from proxyherd.grading.connections import Connection
 from proxyherd.grading.faults import shown
-from proxyherd.grading.servers import Connection, GradedServer, new_client, now
+from proxyherd.grading.forms import Form
+from proxyherd.grading.servers import GradedServer, new_client, now
 
 
 async def play(case: Case, server: GradedServer, chunk: int | None = None) -> None:
@@ -13,26 +17,25 @@ async def play(case: Case, server: GradedServer, chunk: int | None = None) -> No
     known = new_client()
     known_at = await server.report(known) if "{known}" in case.send else b""
     sent = case.filled(new_client(), known, now())
+    dialect = server.dialect
     async with server.connect() as connection:
-        await connection.send(sent, chunk)
-        if case.half_close:
+        await connection.send(sent.replace(b"\n", dialect.line_end), None if dialect.packets else chunk)
+        if case.half_close or dialect.half_close:
             connection.half_close()
         # Where the server closes, it leaves the lines behind that unanswered.
         lines = sent.removesuffix(b"\n").split(b"\n")
         for line, what in zip(lines, case.expected, strict=not case.closes):
             await _expect(what, line, known_at, connection, server)
-        if not case.half_close and not case.closes:
+        if not (case.half_close or case.closes or dialect.half_close or dialect.closes):
             await _expect_that_it_goes_on(connection, sent)
         await connection.expect_end()
 
 
 async def _expect_that_it_goes_on(connection: Connection, sent: bytes) -> None:
-    await connection.send(b"and now?\n")
-    connection.half_close()
-    answer = await connection.line("`? and now?` to the next line")
+    await connection.say(b"and now?")
     connection.sent = sent + b"and now?\n"
-    if answer != b"? and now?\n":
-        raise connection.fault("one answer to each line, and `? and now?` to the next", shown(answer))
+    await connection.expect_rejection(b"and now?", "one answer to each line, and `? and now?` to the next")
+    connection.half_close()
 
 
 async def _expect(
@@ -40,25 +43,34 @@ async def _expect(
 ) -> None:
     match what:
         case "at":
-            name, operands = server.name.encode(), b" ".join(line.split()[1:])
-            expected = form_of_at(name, operands)
-            answer = await connection.line(expected)
-            at = parse_at_line(answer)
-            if at is None or (at.server, at.operands) != (name, operands):
-                raise connection.fault(expected, shown(answer))
+            await _expect_at(line, connection, server)
         case "at+json":
             await connection.expect(known_at)
             await expect_places(connection, int(line.split()[-1]))
         case "invalid":
-            await connection.expect(b"? " + line + b"\n")
+            await connection.expect_rejection(line)
         case _:
-            await connection.expect(what.encode("latin-1") + b"\n")
+            await connection.expect(what.encode("latin-1"))
+
+
+async def _expect_at(line: bytes, connection: Connection, server: GradedServer) -> None:
+    name, operands = server.name.encode(), b" ".join(line.split()[1:])
+    expected = form_of_at(name, operands)
+    answer = await connection.line(expected, partial(looks_whole, line))
+    at = parse_at_line(answer)
+    if at is None or (at.server, at.operands) != (name, operands):
+        raise connection.fault(expected, shown(answer))
+    # A server that departs from these always has been marked for it.
+    if not at.has_one_sign and Form.SIGN not in server.findings:
+        raise connection.fault("one sign before the difference", shown(answer))
+    if at.decimals != DECIMALS and Form.DECIMALS not in server.findings:
+        raise connection.fault("nine decimals of the difference", shown(answer))
 
 
 async def expect_places(connection: Connection, most: int) -> bytes:
     """Read and return the places of a WHATSAT answer, at most this many. Raises Fault."""
     body = await connection.places()
-    complaint = places_complaint(body, most)
+    complaint = places_complaint(body, most, squeezed=connection.dialect.json_end)
     if complaint is not None:
         raise connection.fault(
             f"a Nearby Search answer of at most {most} results without an empty line, and two LFs", complaint

@@ -55,6 +55,7 @@ def checks(herd: GradedHerd) -> list[Check]:
             "With one server lost, reports reach all that are still linked",
             "What a server learns it passes on to every live neighbour; one that is away holds up nothing.",
             loss.others_flood,
+            follows=frozenset(("floods.reach-every-server", "lost.others-answer")),
         ),
         Check(
             "lost.is-logged",
@@ -74,12 +75,14 @@ def checks(herd: GradedHerd) -> list[Check]:
             "It then knows what was reported while it was away, and before",
             "When a link comes up, both sides end with the same table.",
             loss.catches_up,
+            follows=frozenset(("floods.reach-every-server", "lost.others-answer", "regained.floods")),
         ),
         Check(
             "regained.floods",
             "Reports at it reach the others again, and theirs reach it",
             "A neighbour that is away is redialled for ever.",
             loss.floods_again,
+            follows=frozenset(("floods.reach-every-server", "lost.others-answer")),
         ),
         Check(
             "regained.is-logged",
@@ -87,6 +90,7 @@ def checks(herd: GradedHerd) -> list[Check]:
             "Each server logs when a connection with another is opened. Seen by a new line that names the server, its "
             "port, or tells of a connection.",
             loss.return_is_logged,
+            follows=frozenset(("lost.others-answer", "regained.floods")),
         ),
     ]
 

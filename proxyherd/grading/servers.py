@@ -1,7 +1,4 @@
-"""One server to judge, as its clients see it: connections, reports, queries.
-
-The rule: every wait has a deadline, and whatever goes wrong on a connection is a `Fault` that says what was sent.
-"""
+"""One server to judge, as its clients see it: reports and queries, in its dialect. Lines and answers are without ends."""
 
 from __future__ import annotations
 
@@ -9,33 +6,27 @@ import asyncio
 import contextlib
 import errno
 import itertools
-import os
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from proxyherd.grading import by_hand
-from proxyherd.grading.answers import form_of_at, parse_at_line
-from proxyherd.grading.faults import Fault, NotSeen, shown
+from proxyherd.grading.answers import form_of_at, looks_whole, parse_at_line
+from proxyherd.grading.connections import BUFFERED_BYTES, Connection, reason
+from proxyherd.grading.dialect import Dialect
+from proxyherd.grading.faults import Fault, NotJudged, NotSeen, shown
+from proxyherd.grading.forms import Form
 
 PREFIX: Final = b"g" + secrets.token_hex(5).encode()
 """The prefix of the clients of this grading, and of no others."""
 
 LOCATION: Final = b"+34.068930-118.445127"
-MOST_ANSWER_BYTES: Final = 1 << 21
-MOST_PLACES_BYTES: Final = 1 << 24
-"""Bytes of one line, and of the places in one answer; only a server that breaks the protocol sends more."""
-
-BUFFERED_BYTES: Final = 1 << 16
-"""Bytes that a connection reads ahead: an untrusted server may send forever."""
+"""An ordinary one, as in the assignment."""
 
 CONNECTIONS_AT_ONCE: Final = 200
 """Connections to one herd at once; further ones wait. Some machines allow few file descriptors."""
-
-PLACES_SECONDS: Final = 10.0
-"""How much longer an answer with places may take: a server also answers when Places do not."""
 
 QUESTIONS_AT_ONCE: Final = 32
 """Lines that are sent at once, each on its own connection: in a big herd, more would only wait for each other, and be
@@ -50,6 +41,11 @@ _numbers = itertools.count(1)
 def new_client() -> bytes:
     """Return a new client's ID; none is a part of another."""
     return b"%b.%06d" % (PREFIX, next(_numbers))
+
+
+def spot(number: int) -> bytes:
+    """Return one of a thousand ordinary locations."""
+    return b"+34.%06d-118.445127" % (68_930 + number % 1_000)
 
 
 def spelled(nanoseconds: int) -> bytes:
@@ -93,127 +89,6 @@ async def together(*tasks: Coroutine[Any, Any, object]) -> None:
         await asyncio.gather(*running, return_exceptions=True)
 
 
-class Connection:
-    """One client's connection."""
-
-    def __init__(
-        self, server: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seconds: float
-    ) -> None:
-        self._server = server
-        self._reader = reader
-        self._writer = writer
-        self._seconds = seconds
-        self.sent = b""
-        """The bytes that were sent last, for reports."""
-
-    async def send(self, data: bytes, chunk: int | None = None) -> None:
-        """Send bytes: all at once, or `chunk` at a time with short pauses."""
-        self.sent = data
-        by_hand.note_sent(self._server, data)
-        with self._faults("that the server reads it"):
-            async with asyncio.timeout(self._seconds + len(data) / 1_000):
-                for at in range(0, len(data), chunk or len(data) or 1):
-                    self._writer.write(data[at : at + (chunk or len(data))])
-                    await self._writer.drain()
-                    await asyncio.sleep(0)
-
-    def half_close(self) -> None:
-        """Close the sending half."""
-        with contextlib.suppress(OSError):
-            self._writer.write_eof()
-
-    def reset(self) -> None:
-        """Break the connection, like a client that crashes."""
-        self._writer.transport.abort()
-
-    async def line(self, expected: str = "an answer") -> bytes:
-        """Return one line with its LF. Raises Fault if the stream ends before."""
-        return await self._until(b"\n", expected, self._seconds)
-
-    async def places(self) -> bytes:
-        """Return the rest of a WHATSAT answer after the AT line, without the two LFs at its end."""
-        body = await self._until(
-            b"\n\n",
-            "JSON and two LFs behind the AT line",
-            self._seconds + PLACES_SECONDS,
-            MOST_PLACES_BYTES,
-        )
-        return body[:-2]
-
-    async def expect(self, answer: bytes) -> None:
-        """Read one line, and check that it is this one."""
-        got = await self.line(shown(answer))
-        if got != answer:
-            raise self.fault(shown(answer), shown(got))
-
-    async def expect_end(self) -> None:
-        """Check that the server closes without sending another byte."""
-        rest = await self.rest()
-        if rest:
-            raise self.fault("nothing more, and that the server closes", shown(rest))
-
-    async def rest(self) -> bytes:
-        """Return everything that comes before the server closes."""
-        data = bytearray()
-        with self._faults("that the server closes"):
-            async with asyncio.timeout(self._seconds):
-                while some := await self._reader.read(65_536):
-                    data += some
-                    if len(data) > MOST_ANSWER_BYTES:
-                        raise self.fault("that the server closes", f"more than {MOST_ANSWER_BYTES:,} bytes")
-        return bytes(data)
-
-    def fault(self, expected: str, got: str, *, gone: bool = False) -> Fault:
-        return Fault(self._server, self.sent, expected, got, gone=gone)
-
-    async def _until(self, end: bytes, expected: str, seconds: float, most: int = MOST_ANSWER_BYTES) -> bytes:
-        data = bytearray()
-        with self._faults(expected):
-            try:
-                async with asyncio.timeout(seconds):
-                    while len(data) <= most:
-                        try:
-                            return bytes(data + await self._reader.readuntil(end))
-                        except asyncio.LimitOverrunError as error:
-                            data += await self._reader.readexactly(error.consumed)
-                    raise self.fault(expected, f"more than {most:,} bytes without an end")
-            except TimeoutError:
-                # asyncio offers no look at what has come; reading it cannot wait where there is something.
-                some = bytes(data[: 1 << 16])
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(0.01):
-                        some += await self._reader.read(1 << 16)
-                raise self.fault(
-                    expected, f"{shown(some)} and no more within {seconds:g} s" if some else _silence(seconds)
-                ) from None
-        raise AssertionError  # what is caught above is raised again
-
-    @contextlib.contextmanager
-    def _faults(self, expected: str) -> Iterator[None]:
-        try:
-            yield
-        except asyncio.IncompleteReadError as error:
-            raise self.fault(expected, _ended(error.partial), gone=True) from error
-        except TimeoutError as error:
-            raise self.fault(expected, _silence(self._seconds)) from error
-        except OSError as error:
-            raise self.fault(expected, _reason(error), gone=True) from error
-
-
-def _ended(partial: bytes) -> str:
-    return f"{shown(partial)}, then the end of the connection" if partial else "the end of the connection"
-
-
-def _reason(error: OSError | UnicodeError) -> str:
-    """Return the system's error text; asyncio replaces it with its own."""
-    number = error.errno if isinstance(error, OSError) else None
-    return os.strerror(number) if number is not None and number > 0 else str(error)
-
-
-def _silence(seconds: float) -> str:
-    return f"nothing within {seconds:g} s"
-
-
 class GradedServer:
     """One server: its address, its name, and the reports that it has."""
 
@@ -237,6 +112,9 @@ class GradedServer:
         self.seconds = seconds
         self.log = log
         self._dial = dial
+        self.dialect = Dialect()
+        self.findings: dict[Form, Fault] = {}
+        """The forms in which it departs from the protocol, each with what was seen."""
         self.log_is_named = True
         """Whether the user has named its log; otherwise the path is guessed."""
         self.room = asyncio.Semaphore(CONNECTIONS_AT_ONCE)
@@ -251,7 +129,7 @@ class GradedServer:
         async with self.room:
             reader, writer = await self._open()
             try:
-                yield Connection(self.name, reader, writer, self.seconds)
+                yield Connection(self.name, reader, writer, self.seconds, self.dialect)
             finally:
                 writer.close()
                 with contextlib.suppress(OSError, TimeoutError):
@@ -263,47 +141,76 @@ class GradedServer:
             async with asyncio.timeout(self.seconds):
                 return await self._dial(self.host, self.port, limit=BUFFERED_BYTES)
         except TimeoutError as error:
-            raise Fault(self.name, b"", "a connection", _silence(self.seconds), gone=True) from error
+            raise Fault(
+                self.name, b"", "a connection", f"nothing within {self.seconds:g} s", gone=True
+            ) from error
         except (OSError, UnicodeError) as error:
             if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-                raise NotSeen(
-                    f"grade may open no more files here: {_reason(error)}; see ulimit -n"
-                ) from error
-            raise Fault(self.name, b"", "a connection", _reason(error), gone=True) from error
+                raise NotSeen(f"grade may open no more files here: {reason(error)}; see ulimit -n") from error
+            raise Fault(self.name, b"", "a connection", reason(error), gone=True) from error
 
     async def ask(self, line: bytes) -> bytes:
-        """Send one line on its own connection; return the first line of the answer, with its LF."""
+        """Send one line on its own connection; return the first line of the answer. Raises Fault."""
         async with self.turns, self.connect() as connection:
-            await connection.send(line + b"\n")
-            return await connection.line()
+            await connection.say(line)
+            return await connection.line(is_whole=partial(looks_whole, line))
+
+    async def ask_all(self, lines: list[bytes]) -> list[bytes]:
+        """Send lines at once, ahead on one connection if the server takes that; return the first lines of the answers."""
+        if not self.dialect.takes_many:
+            return await asyncio.gather(*map(self.ask, lines))
+        async with self.turns, self.connect() as connection:
+            await connection.say(*lines)
+            return [await connection.line(is_whole=partial(looks_whole, line)) for line in lines]
 
     async def report(self, client: bytes, when: bytes | None = None, location: bytes = LOCATION) -> bytes:
-        """Let a client report here; return the AT line that answers it, with its LF."""
-        operands = b"%b %b %b" % (client, location, when or now())
-        line = b"IAMAT " + operands
-        answer = await self.ask(line)
-        at = parse_at_line(answer)
-        name = self.name.encode()
-        if at is None or at.operands != operands or at.server != name:
+        """Let a client report here; return the AT line that answers it."""
+        self._needs_reports()
+        line = b"IAMAT %b %b %b" % (client, location, when or now())
+        return self.checked(line, await self.ask(line))
+
+    def _needs_reports(self) -> None:
+        if not self.dialect.takes_reports:
+            why = f"because of case.plain-report: {self.name} does not answer IAMAT with AT"
+            raise NotJudged("case.plain-report", why)
+
+    def checked(self, line: bytes, answer: bytes) -> bytes:
+        """Return the answer to a report if it is the right one. Raises Fault."""
+        self._needs_reports()
+        at, name, operands = parse_at_line(answer), self.name.encode(), b" ".join(line.split()[1:])
+        if at is None or (at.server, at.operands) != (name, operands):
             raise Fault(self.name, line, form_of_at(name, operands), shown(answer))
         return answer
 
     async def held(self, client: bytes) -> bytes:
-        """Return the AT line that it has of a client, with its LF; b"" if none."""
-        answer = await self.ask(b"WHATSAT %b %b" % (client, self.question))
-        return answer if answer.startswith(b"AT ") else b""
+        """Return the AT line that it has of a client; b"" if none. Raises Fault if it cannot be reached."""
+        held, _ = await self._held(client)
+        return held
+
+    async def _held(self, client: bytes) -> tuple[bytes, str]:
+        """Return the AT line that it has of a client, and what it answered otherwise."""
+        if not self.dialect.questions:
+            why = f"{self.name} does not answer WHATSAT with the AT line of a client that has reported to it"
+            raise NotJudged("places.form", f"because of places.form: {why}")
+        try:
+            answer = await self.ask(b"WHATSAT %b %b" % (client, self.question))
+        except Fault as fault:
+            if not fault.sent:
+                raise
+            # Many servers answer no question about a client that they don't know.
+            return b"", fault.got
+        return (answer, "") if answer.startswith(b"AT ") else (b"", shown(answer))
 
     async def until_holds(self, at: bytes, seconds: float | None = None) -> None:
         """Wait until it has this line of its client. Raises Fault after the deadline."""
-        client, held = at.split()[3], b""
+        client, held, said = at.split()[3], b"", ""
 
         async def holds() -> bool:
-            nonlocal held
-            held = await self.held(client)
+            nonlocal held, said
+            held, said = await self._held(client)
             return held == at
 
         wait = self.seconds if seconds is None else seconds
         if not await until(holds, wait):
             question = b"WHATSAT %b %b" % (client, self.question)
-            got = shown(held) if held else f"that {self.name} does not know the client"
-            raise Fault(self.name, question, f"{shown(at)} within {wait:g} s", got)
+            raise Fault(self.name, question, f"{shown(at)} within {wait:g} s", shown(held) if held else said)

@@ -15,8 +15,9 @@ from typing import Final, TypeAlias
 from proxyherd.grading.answers import AtLine, is_from_a_float, parse_at_line
 from proxyherd.grading.checks import Check
 from proxyherd.grading.faults import Fault, shown
+from proxyherd.grading.forms import Form
 from proxyherd.grading.herds import GradedHerd
-from proxyherd.grading.servers import GradedServer, new_client, spelled
+from proxyherd.grading.servers import GradedServer, new_client, spelled, spot
 
 _Reports: TypeAlias = list[tuple[bytes, bool]]
 """Times of one client's reports, in this order, and whether each counts."""
@@ -71,6 +72,14 @@ _ORDERS: Final[tuple[tuple[str, str, str, _Reports], ...]] = (
 )
 """Identifier, title and rule of a check, and the reports in it."""
 
+_LATER, _EARLIER = "times.later-report-counts", "times.earlier-report-does-not-count"
+_FOLLOWS: Final = {
+    "times.equal-time-does-not-count": (_EARLIER, "times.compared-as-numbers"),
+    "times.a-nanosecond-counts": (_LATER, _EARLIER),
+    "times.compared-as-numbers": (_LATER, _EARLIER),
+}
+"""A server that keeps the first report, or the last, or compares texts, fails those too."""
+
 
 def checks(herd: GradedHerd) -> list[Check]:
     return [
@@ -87,13 +96,20 @@ def checks(herd: GradedHerd) -> list[Check]:
             "The difference is computed on integers of nanoseconds and never through a float, which at today's times "
             "loses what is smaller than some 100 nanoseconds.",
             lambda: _everywhere(herd, _exact),
+            about=Form.DECIMALS,
         ),
         *(_order_check(herd, *order) for order in _ORDERS),
     ]
 
 
 def _order_check(herd: GradedHerd, name: str, title: str, rule: str, reports: _Reports) -> Check:
-    return Check(name, title, rule, lambda: _everywhere(herd, lambda server: _order(server, reports)))
+    return Check(
+        name,
+        title,
+        rule,
+        lambda: _everywhere(herd, lambda server: _order(server, reports)),
+        follows=frozenset(_FOLLOWS.get(name, ())),
+    )
 
 
 async def _everywhere(herd: GradedHerd, check: Callable[[GradedServer], Awaitable[None]]) -> None:
@@ -104,7 +120,7 @@ async def _order(server: GradedServer, reports: _Reports) -> None:
     """Report one client at these times; after each report, check that the server has the last one that counts."""
     client, held = new_client(), b""
     for number, (when, counts) in enumerate(reports):
-        answer = await server.report(client, when, b"+%d+%d" % (number + 1, number + 1))
+        answer = await server.report(client, when, spot(number + 1))
         held = answer if counts else held
         if (got := await server.held(client)) != held:
             raise Fault(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from fractions import Fraction
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from proxyherd.grading import answers
 
@@ -13,21 +16,87 @@ from proxyherd.grading import answers
     ("line", "expected"),
     [
         (
-            b"AT Ann +1.500000000 k +1+1 5\n",
-            answers.AtLine(b"Ann", 1_500_000_000, 5_000_000_000, b"k +1+1 5"),
+            b"AT Ann +1.500000000 k +1+1 5.5",
+            (b"+1.500000000", 1_500_000_000, b"+", 9),
         ),
-        (b"AT Ann -0.000000001 k +1+1 5.5\n", answers.AtLine(b"Ann", -1, 5_500_000_000, b"k +1+1 5.5")),
-        (b"AT Ann +1.5 k +1+1 5\n", None),
-        (b"AT Ann 1.500000000 k +1+1 5\n", None),
-        (b"AT Ann +1.500000000 k +1+1 5", None),
-        (b"AT Ann +1.500000000 k +1+1 5 more\n", None),
-        (b"AT Ann +" + b"9" * 5_000 + b".500000000 k +1+1 5\n", None),
-        (b"? IAMAT\n", None),
-        (b"\n", None),
+        (b"AT Ann -0.000000001 k +1+1 5.5", (b"-0.000000001", -1, b"-", 9)),
+        (b"AT Ann +1.5 k +1+1 5.5", (b"+1.5", 1_500_000_000, b"+", 1)),
+        (b"AT Ann 1.500000000 k +1+1 5.5", (b"1.500000000", 1_500_000_000, b"", 9)),
+        (b"AT Ann +-1.25 k +1+1 5.5", (b"+-1.25", -1_250_000_000, b"+-", 2)),
+        (b"AT Ann 5.1e-05 k +1+1 5.5", (b"5.1e-05", 51_000, b"", -1)),
+        (b"AT Ann +7 k +1+1 5.5", (b"+7", 7_000_000_000, b"+", 0)),
+        (
+            b"AT Ann +0.00012302398681640625 k +1+1 5.5",
+            (b"+0.00012302398681640625", 123_024, b"+", 20),
+        ),
     ],
 )
-def test_an_at_line_is_read_as_it_must_be(line: bytes, expected: answers.AtLine | None) -> None:
-    assert answers.parse_at_line(line) == expected
+def test_a_difference_is_read_however_it_is_spelled(
+    line: bytes, expected: tuple[bytes, int, bytes, int]
+) -> None:
+    at = answers.parse_at_line(line)
+    assert at is not None
+    assert (at.spelling, at.difference, at.sign, at.decimals) == expected
+    assert (at.server, at.operands, at.time) == (b"Ann", b"k +1+1 5.5", 5_500_000_000)
+    assert at.has_one_sign == (at.sign in (b"+", b"-"))
+    assert at.received == at.time + at.difference
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"? IAMAT",
+        b"AT Ann +1.500000000 k +1+1 5.5\n",
+        b"AT Ann +1.500000000 k +1+1 5.5 more",
+        b"AT Ann +-+1.5 k +1+1 5.5",
+        b"AT Ann +1e999 k +1+1 5.5",
+        b"AT Ann nan k +1+1 5.5",
+        b"AT Ann +" + b"9" * 5_000 + b".500000000 k +1+1 5.5",
+        b"AT Ann +1.5 k +1+1 " + b"9" * 5_000,
+        b"AT Ann +1.5 k +1+1",
+    ],
+)
+def test_what_is_no_at_line_is_none(line: bytes) -> None:
+    assert answers.parse_at_line(line) is None
+
+
+@given(st.integers(-(10**18), 10**18), st.integers(0, 12))
+def test_a_difference_with_at_least_nine_decimals_is_exact(nanoseconds: int, more: int) -> None:
+    sign, size = "-" if nanoseconds < 0 else "+", abs(nanoseconds)
+    spelling = f"{sign}{size // 10**9}.{size % 10**9:09d}{'0' * more}"
+    at = answers.parse_at_line(f"AT Ann {spelling} k +1+1 5.5".encode())
+    assert at is not None
+    assert (at.difference, at.decimals) == (nanoseconds, 9 + more)
+
+
+@given(st.floats(-1e15, 1e15))
+def test_a_difference_that_a_float_was_printed_as_is_read_to_the_nanosecond(seconds: float) -> None:
+    at = answers.parse_at_line(f"AT Ann {seconds} k +1+1 5.5".encode())
+    assert at is not None
+    assert at.difference == round(Fraction(repr(seconds)) * 10**9)
+
+
+def test_where_an_answer_without_an_end_is_whole() -> None:
+    line, answer = b"IAMAT k  +1+1 5.5", b"AT Ann +1.5 k +1+1 5.5"
+    assert [n for n in range(len(answer) + 1) if answers.looks_whole(line, answer[:n])] == [len(answer)]
+    invalid = b"HELLO there"
+    echo = b"? " + invalid
+    assert [n for n in range(len(echo) + 1) if answers.looks_whole(invalid, echo[:n])] == [len(echo)]
+
+
+@given(st.recursive(st.text(), lambda one: st.lists(one) | st.dictionaries(st.text(), one)))
+def test_json_ends_behind_its_last_brace_and_nowhere_before(value: object) -> None:
+    text = json.dumps({"results": value}).encode()
+    line = b"AT Ann +1.5 k +1+1 5.5\n"
+    assert answers.end_of_json(line + text) == len(line + text)
+    assert answers.end_of_json(line + text + b"\n\n") == len(line + text)
+    assert all(answers.end_of_json(line + text[:n]) is None for n in range(len(text)))
+
+
+@pytest.mark.parametrize("data", [b"", b"AT x", b"}", b"{" * 100_000 + b"}", b"[1]", b"{]}"])
+def test_what_is_no_json_object_has_no_end(data: bytes) -> None:
+    assert answers.end_of_json(data) is None
 
 
 def test_a_difference_from_a_float_is_told_from_an_exact_one() -> None:
@@ -64,8 +133,14 @@ GOOD = {"html_attributions": [], "results": [{"name": "a"}], "status": "OK"}
         ("9" * 100_000, "no JSON"),
         ("\xff", "no JSON"),
         (json.dumps(GOOD) + "\n", "an empty line"),
+        (json.dumps(GOOD).replace(" ", "\n\n", 1), "an empty line"),
     ],
 )
 def test_places_are_faulted_for_what_is_wrong_with_them(body: str, complaint: str | None) -> None:
     found = answers.places_complaint(body.encode("latin-1"), 1)
     assert found is None if complaint is None else complaint in (found or "")
+
+
+def test_an_empty_line_in_json_is_no_complaint_where_it_has_been_marked() -> None:
+    body = json.dumps(GOOD).replace(" ", "\n\n", 1).encode()
+    assert answers.places_complaint(body, 1, squeezed=False) is None

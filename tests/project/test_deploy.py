@@ -23,6 +23,7 @@ TOPOLOGIES = {
     "2020": "Hill-Jaquez Hill-Smith Singleton-Jaquez Singleton-Smith Singleton-Campbell Smith-Campbell",
     "2018": "Goloman-Hands Goloman-Holiday Goloman-Wilkes Hands-Wilkes Holiday-Welsh Holiday-Wilkes",
     "2017": "Alford-Hamilton Hamilton-Holiday Holiday-Ball Ball-Welsh Welsh-Alford",
+    "2016": "Alford-Parker Alford-Welsh Bolden-Parker Bolden-Welsh Hamilton-Parker",
     "2015": "Alford-Parker Alford-Powell Bolden-Parker Bolden-Powell Hamilton-Parker",
 }
 HERDS = {

@@ -71,7 +71,8 @@ ELSEWHERE: Final = (
     ),
     Elsewhere(
         "grading",
-        "cases checks conformance faults forms floods hardness logged places playing regaining times",
+        "cases checks conformance dialect faults floods formal forms hardness logged meeting places playing regaining "
+        "servers times",
         "grading/test_broken_herds.py",
         "for each check there is a herd that fails it",
     ),

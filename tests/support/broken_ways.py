@@ -39,6 +39,51 @@ class AsksForNothing(BreakableServer):
         return answer and answer.partition(b"\n")[0]
 
 
+class WantsCrLf(BreakableServer):
+    """As a LineReceiver; other servers of the herd end their lines in CR LF too."""
+
+    def lines(self, data: bytes) -> list[bytes]:
+        return data.split(b"\r\n")
+
+    async def take_unended(self, line: bytes, peer: str, writer: StreamWriter) -> None:
+        pass
+
+
+class WaitsForTheHalfClose(BreakableServer):
+    async def serve(self, reader: StreamReader, writer: StreamWriter) -> None:
+        first = await reader.readline()
+        if first.startswith(b"HELLO-FROM"):
+            await self.take(first[:-1], "", writer)
+            peer = first.split()[1].decode()
+            while line := await reader.readline():
+                await self.take(line[:-1], peer, writer)
+        else:
+            for line in (first + await reader.read()).removesuffix(b"\n").split(b"\n"):
+                await self.take(line, "", writer)
+        writer.close()
+
+
+class ClosesBehindItsAnswer(BreakableServer):
+    async def send(self, answer: bytes, writer: StreamWriter) -> None:
+        await super().send(answer, writer)
+        writer.close()
+
+
+class LeavesOutLf(BreakableServer):
+    async def send(self, answer: bytes, writer: StreamWriter) -> None:
+        writer.write(answer if answer.endswith(b"\n\n") else answer[:-1])
+
+
+class LeavesOutTheLastLf(BreakableServer):
+    async def send(self, answer: bytes, writer: StreamWriter) -> None:
+        writer.write(answer[:-1] if answer.endswith(b"\n\n") else answer)
+
+
+class WritesFloats(BreakableServer):
+    def spelled(self, nanoseconds: int) -> str:
+        return f"{nanoseconds / 1e9:+}"
+
+
 class SplitsText(BreakableServer):
     """By `str.split`, which knows more white space than the protocol."""
 
@@ -149,6 +194,16 @@ class KnowsNoBounds(BreakableServer):
 class LeavesOutThePoles(BreakableServer):
     def is_within(self, latitude: bytes, longitude: bytes) -> bool:
         return abs(float(latitude)) < 90 and abs(float(longitude)) < 180
+
+
+class NobodyAtZero(BreakableServer):
+    def is_within(self, latitude: bytes, longitude: bytes) -> bool:
+        return super().is_within(latitude, longitude) and float(latitude) != 0
+
+
+class ThanksForReports(BreakableServer):
+    def iamat(self, client: bytes, place: bytes, when: bytes) -> bytes | None:
+        return super().iamat(client, place, when) and b"THANKS"
 
 
 class WantsPadding(BreakableServer):
@@ -306,7 +361,7 @@ class FloodsStaleReports(BreakableServer):
         return answer
 
     def is_news(self, sent: Fraction, line: bytes, held: tuple[Fraction, bytes]) -> bool:
-        return super().is_news(sent, line, held) or (line != held[1] and b"+2+2" in line)
+        return super().is_news(sent, line, held) or (line != held[1] and b"+34.068932" in line)
 
 
 class First(BreakableServer):
@@ -323,6 +378,19 @@ class At(BreakableServer):
         if words[:1] == [b"AT"] and len(words) == 6:
             self.learn(b" ".join(words), "")
             return b""
+        return super().answer(words)
+
+
+class SaysNothingToAt(BreakableServer):
+    async def send(self, answer: bytes, writer: StreamWriter) -> None:
+        if not answer.startswith(b"? AT "):
+            writer.write(answer)
+
+
+class BelievesAtOfKnownClients(BreakableServer):
+    def answer(self, words: list[bytes]) -> bytes | None:
+        if words[:1] == [b"AT"] and len(words) == 6 and words[3] in self.known:
+            self.learn(b" ".join(words), "")
         return super().answer(words)
 
 
@@ -473,6 +541,8 @@ class AnswersWhereItWasCut(BreakableServer):
             *lines, rest = rest.split(b"\n")
             for line in lines:
                 await self.take(line, "", writer)
+        if rest:
+            await self.take(rest, "", writer)
         writer.close()
 
 
@@ -485,6 +555,21 @@ class WaitsForTheEndOfALongLine(BreakableServer):
             self.answer_overlong(line, writer)
             return peer
         return await super().take(line, peer, writer)
+
+
+class LeavesInTheEnd(BreakableServer):
+    """When it has been asked everything, so that nobody misses it."""
+
+    hellos = 0
+
+    async def take(self, line: bytes, peer: str, writer: StreamWriter) -> str:
+        self.hellos += line == b"HELLO"
+        peer = await super().take(line, peer, writer)
+        if line.startswith(b"WHATSAT") and self.hellos >= 4:
+            for _ in range(10):
+                await asyncio.sleep(0)
+            self.place.end()
+        return peer
 
 
 class HangsUpOnALongLine(BreakableServer):

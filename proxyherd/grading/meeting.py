@@ -1,0 +1,371 @@
+"""The first meeting with a server: how it wants to be spoken to, and how it answers.
+
+The rule: each exchange has a connection of its own and a deadline. First comes what every server understands, a report
+in its ordinary form; what may end a server comes last. A slow answer is no departure: before a server is taken for one
+that wants something else, it is asked again and waited for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from proxyherd.base.escapes import escaped
+from proxyherd.grading.answers import DECIMALS, AtLine, end_of_json, parse_at_line
+from proxyherd.grading.connections import PLACES_SECONDS, STILL_SECONDS, Connection
+from proxyherd.grading.dialect import CRLF, LF, Dialect, Echo
+from proxyherd.grading.faults import Fault, shown
+from proxyherd.grading.forms import Form
+from proxyherd.grading.servers import LOCATION, GradedServer, clock, new_client, now, spelled
+
+FIRST_SECONDS: Final = 2.0
+"""How long to wait for an answer before something else is tried."""
+
+GAP_SECONDS: Final = 0.1
+"""The pause within a line that comes in two packets."""
+
+QUESTIONS: Final = (b"0 0", b"1 1", b"10 5")
+"""The radius and bound of a query for a client's AT line; the first pair that the herd accepts is used: 0
+costs nothing."""
+
+WORD: Final = b"HELLO there"
+SPACED: Final = b"  HELLO   there "
+"""Invalid lines that end no server."""
+
+WHOLE: Final = b"+34-118"
+"""A location without decimal points."""
+
+OLD: Final = b"1621464827.959498503"
+"""The time in the assignment: a float cannot hold its difference from today with nine decimals."""
+
+AHEAD_NANOSECONDS: Final = 1_000_000_000_000
+"""How far in the future a report's time is, so that the difference is negative."""
+
+
+class SilentError(Exception):
+    """A server takes connections and answers nothing; the text says what was tried."""
+
+
+class Exchange(Struct, frozen=True):
+    """What came of an exchange."""
+
+    sent: bytes
+    data: bytes
+    has_ended: bool = False
+    seconds: float = 0.0
+
+    @property
+    def got(self) -> str:
+        if self.data:
+            return shown(self.data)
+        return "the end of the connection" if self.has_ended else "nothing"
+
+    @property
+    def at_lines(self) -> list[AtLine]:
+        found = (parse_at_line(line) for line in re.split(rb"[\r\n]+", self.data))
+        return [one for one in found if one is not None]
+
+
+def has_lines(count: int) -> Callable[[bytes], bool]:
+    """Return a test whether so many lines have come, the last one with its end."""
+    return lambda data: data.endswith(LF) and data.strip(CRLF).count(LF) >= count - 1
+
+
+async def meet(server: GradedServer, revive: Callable[[GradedServer], Awaitable[None]]) -> None:
+    """Find out the dialect of a server, and its name if it was given by address only. `revive` is called if it ends
+    meanwhile. Raises SilentError, and Fault if it takes no connection.
+    """
+    meeting = _Meeting(server)
+    await meeting.first_words()
+    for step in meeting.steps():
+        try:
+            await step()
+        except Fault:
+            await revive(server)
+
+
+class _Meeting:
+    def __init__(self, server: GradedServer) -> None:
+        self._server = server
+        self._at_lines: list[tuple[bytes, AtLine]] = []
+
+    @property
+    def _dialect(self) -> Dialect:
+        return self._server.dialect
+
+    def _learn(self, **what: Any) -> None:
+        self._server.dialect = msgspec.structs.replace(self._server.dialect, **what)
+
+    def _found(self, form: Form, sent: bytes, expected: str, got: str) -> None:
+        self._server.findings.setdefault(form, Fault(self._server.name, sent, expected, got))
+
+    def steps(self) -> tuple[Callable[[], Awaitable[None]], ...]:
+        """Return what follows the first words: what may end a server comes last."""
+        if not self._dialect.takes_reports:
+            return ()
+        return (
+            self._manners,
+            self._difference,
+            self._end_of_stream,
+            self._questions,
+            self._packets,
+            self._echo,
+            self._blank_lines,
+            self._whole_degrees,
+        )
+
+    # Exchanges. ----------------------------------------------------------------------------------------------
+
+    async def _exchange(
+        self,
+        *pieces: bytes,
+        half_close: bool | None = None,
+        seconds: float | None = None,
+        is_whole: Callable[[bytes], bool] | None = None,
+    ) -> Exchange:
+        """Send pieces with pauses on a new connection, and return what comes. Raises Fault if none can be made."""
+        sent, began = b"".join(pieces), clock()
+        async with self._server.connect() as connection:
+            try:
+                for number, piece in enumerate(pieces):
+                    await asyncio.sleep(GAP_SECONDS if number else 0)
+                    await connection.send(piece)
+            except Fault as fault:
+                return Exchange(sent, b"", has_ended=fault.gone)
+            if self._dialect.half_close if half_close is None else half_close:
+                connection.half_close()
+            data = await connection.whatever(seconds or self._patience, is_whole or has_lines(1))
+            return self._heard(sent, data, has_ended=connection.has_ended, seconds=clock() - began)
+
+    def _heard(self, sent: bytes, data: bytes, **more: Any) -> Exchange:
+        heard = Exchange(sent, data, **more)
+        self._at_lines += [(sent, at) for at in heard.at_lines]
+        return heard
+
+    @property
+    def _patience(self) -> float:
+        return min(FIRST_SECONDS, self._server.seconds)
+
+    def _report(self, location: bytes = LOCATION, when: bytes = b"") -> bytes:
+        return b"IAMAT %b %b %b" % (new_client(), location, when or now())
+
+    def _ended(self, *lines: bytes) -> bytes:
+        return b"".join(line + self._dialect.line_end for line in lines)
+
+    # Steps. --------------------------------------------------------------------------------------------------
+
+    async def first_words(self) -> None:
+        """Find out what a server answers at all: a line that ends in LF or CR LF, at once or after a half-close."""
+        tried: list[tuple[bytes, bool, Exchange]] = []
+        for end, half_close in ((LF, False), (LF, True), (CRLF, False), (CRLF, True)):
+            heard = await self._exchange(self._report() + end, half_close=half_close)
+            tried.append((end, half_close, heard))
+            if heard.at_lines:
+                break
+        spoken = [one for one in tried if one[2].at_lines] or [one for one in tried if one[2].data]
+        if not spoken:
+            raise SilentError(
+                "it takes connections, but answers no IAMAT: neither a line that ends in LF, nor one that ends in CR LF, "
+                "nor when the client then closes its sending half"
+                + (" (it closes the connection)" if tried[0][2].has_ended else "")
+            )
+        end, half_close, heard = spoken[0]
+        if tried[0] is not spoken[0] and heard.seconds > self._patience / 4:
+            slow = await self._exchange(self._report() + LF, half_close=False, seconds=self._server.seconds)
+            if slow.at_lines:
+                end, half_close, heard = LF, False, slow
+        self._learn(line_end=end, half_close=half_close, takes_reports=bool(heard.at_lines))
+        if self._server.name == f"{self._server.host}:{self._server.port}" and heard.at_lines:
+            self._server.name = escaped(heard.at_lines[0].server)
+        silence = f"nothing within {self._patience:g} s"
+        if end == CRLF:
+            self._found(
+                Form.LINE_END,
+                tried[0][2].sent,
+                "an answer",
+                f"{silence}; it answers only where CR LF ends the line",
+            )
+        if half_close:
+            self._found(
+                Form.HALF_CLOSE,
+                tried[0][2].sent,
+                "an answer",
+                f"{silence}; it answers only after a half-close",
+            )
+
+    async def _manners(self) -> None:
+        """Find out what ends an answer, and what happens to the connection behind it."""
+        sent = self._ended(self._report())
+        async with self._server.connect() as connection:
+            await connection.send(sent)
+            if self._dialect.half_close:
+                connection.half_close()
+            first = self._heard(sent, await connection.whatever(self._server.seconds, has_lines(1)))
+            self._note_end(first)
+            more = await connection.whatever(STILL_SECONDS)
+            if not self._dialect.half_close:
+                again = Exchange(b"", b"", has_ended=True)
+                if not connection.has_ended:
+                    again = await self._second_command(connection)
+                if not again.data:
+                    self._learn(closes=True)
+                    self._found(
+                        Form.CLOSING, sent, "that the connection stays open for the next command", again.got
+                    )
+                    return
+                connection.half_close()
+                more += await connection.whatever(self._patience)
+            if not connection.has_ended or more.strip(CRLF):
+                self._learn(ends=False)
+                got = f"{shown(more)} behind the answer" if more.strip(CRLF) else "that it stays open"
+                self._found(
+                    Form.END_OF_STREAM, sent, "after a half-close, nothing more, and that it closes", got
+                )
+
+    async def _second_command(self, connection: Connection) -> Exchange:
+        sent = self._ended(self._report())
+        try:
+            await connection.send(sent)
+        except Fault:
+            return Exchange(sent, b"", has_ended=True)
+        data = await connection.whatever(self._patience, has_lines(1))
+        return self._heard(sent, data, has_ended=connection.has_ended)
+
+    def _note_end(self, heard: Exchange) -> None:
+        """Note what stands behind one answer."""
+        text = heard.data.rstrip(CRLF)
+        end = heard.data[len(text) :]
+        if end == LF or (end == CRLF and self._dialect.line_end == CRLF):
+            if not text or self._dialect.answer_end:
+                self._learn(answer_end=end)
+            return
+        if text:
+            self._learn(answer_end=b"")
+            self._found(Form.FINAL_LF, heard.sent, "an answer that ends in one LF", heard.got)
+
+    async def _difference(self) -> None:
+        """Find out how the difference is spelled, of a time long ago, now, and still to come."""
+        await self._exchange(self._ended(self._report(when=OLD)))
+        await self._exchange(self._ended(self._report(when=spelled(time.time_ns() + AHEAD_NANOSECONDS))))
+        for sent, at in self._at_lines:
+            spelling = b" ".join((b"AT", at.server, at.spelling, at.operands))
+            if not at.has_one_sign:
+                self._found(
+                    Form.SIGN, sent, "a difference with one sign, such as +0.263873386", shown(spelling)
+                )
+            if at.decimals != DECIMALS:
+                self._found(Form.DECIMALS, sent, "a difference with nine decimals", shown(spelling))
+
+    async def _end_of_stream(self) -> None:
+        """Find out whether a half-close right behind a command costs the answer, and whether it ends a line."""
+        if self._dialect.half_close:
+            return
+        ends = [self._dialect.line_end]
+        if self._dialect.line_end == LF:
+            ends.append(b"")
+        for end in ends:
+            heard = await self._exchange(self._report() + end, half_close=True)
+            if not heard.at_lines:
+                self._learn(ends=False)
+                self._found(
+                    Form.END_OF_STREAM,
+                    heard.sent,
+                    "with a half-close behind it, an AT line all the same",
+                    heard.got,
+                )
+
+    async def _packets(self) -> None:
+        """Find out whether lines or packets are commands."""
+        if not (self._dialect.half_close or self._dialect.closes):
+            heard = await self._exchange(self._ended(self._report(), self._report()), is_whole=has_lines(2))
+            if not heard.data.startswith(b"AT ") or heard.data.count(b"AT ") < 2:
+                self._learn(packets=True)
+                self._found(
+                    Form.PACKETS, heard.sent, "an answer to each of two lines in one packet", heard.got
+                )
+        line = self._ended(self._report())
+        heard = await self._exchange(line[:4], line[4:])
+        if not (heard.at_lines and heard.data.startswith(b"AT ")):
+            self._learn(packets=True)
+            self._found(
+                Form.PACKETS,
+                line,
+                f"one answer, also when it comes in two packets, cut behind {shown(line[:4])}",
+                heard.got,
+            )
+
+    async def _echo(self) -> None:
+        """Find out what an invalid line is answered with."""
+        heard = await self._exchange(self._ended(WORD))
+        answer = heard.data.strip(CRLF)
+        if heard.data:
+            self._note_end(heard)
+        if not answer:
+            echo = Echo.SILENCE
+        elif answer == b"? " + WORD:
+            heard = await self._exchange(self._ended(SPACED))
+            echo = Echo.EXACT if heard.data.strip(CRLF) == b"? " + SPACED else Echo.STRIPPED
+        else:
+            is_alike = answer.startswith(b"?") and answer[1:].split() == WORD.split()
+            echo = Echo.STRIPPED if is_alike else Echo.OTHER
+        self._learn(echo=echo)
+        if echo is not Echo.EXACT:
+            expected = shown(b"? " + heard.sent.removesuffix(self._dialect.line_end))
+            self._found(Form.ECHO, heard.sent, expected, heard.got)
+
+    async def _blank_lines(self) -> None:
+        if self._dialect.echo is Echo.SILENCE:
+            self._learn(blank_lines=False)
+            return
+        if self._dialect.takes_many:
+            # So that a silent server need not be waited for.
+            heard = await self._exchange(self._ended(b"", self._report()), is_whole=has_lines(2))
+            answers = not heard.data.startswith(b"AT ") and bool(heard.data)
+        else:
+            heard = await self._exchange(self._dialect.line_end, seconds=self._patience / 2)
+            answers = bool(heard.data)
+        self._learn(blank_lines=answers)
+        if not answers:
+            sent = self._dialect.line_end
+            self._found(Form.BLANK_LINES, sent, shown(b"? "), "no answer to it")
+
+    async def _whole_degrees(self) -> None:
+        heard = await self._exchange(self._ended(self._report(WHOLE)))
+        if not heard.at_lines:
+            self._found(Form.WHOLE_DEGREES, heard.sent, "an AT line", heard.got)
+
+    async def _questions(self) -> None:
+        """Find out how a server can be asked for what it knows of a client, and what stands behind the JSON."""
+        report = self._report()
+        if not (await self._exchange(self._ended(report))).at_lines:
+            return
+        client = report.split()[1]
+        for question in QUESTIONS:
+            heard = await self._exchange(
+                self._ended(b"WHATSAT %b %b" % (client, question)),
+                seconds=self._server.seconds + PLACES_SECONDS,
+                is_whole=lambda data: data.endswith(b"\n\n") or (data.startswith(b"?") and data.endswith(LF)),
+            )
+            if heard.data.startswith(b"AT "):
+                self._server.question = question
+                self._note_json_end(heard)
+                return
+        self._learn(questions=False)
+
+    def _note_json_end(self, heard: Exchange) -> None:
+        data = heard.data.replace(CRLF, LF) if self._dialect.answer_end == CRLF else heard.data
+        if (end := end_of_json(data.rstrip())) is None:
+            return  # for the check of its form to judge
+        body, behind = data[data.find(b"{") : end], data[end:]
+        if behind != LF + LF or LF + LF in body:
+            self._learn(json_end=False)
+            got = "an empty line in the JSON" if LF + LF in body else f"{shown(behind)} behind the JSON"
+            self._found(
+                Form.JSON_END, heard.sent, "JSON without an empty line in it, and two LFs behind it", got
+            )
