@@ -37,7 +37,7 @@ _LATELY_SECONDS: Final = 0.05
 
 _line = attrgetter("line")
 _its_answer = attrgetter("answer")
-_result = attrgetter("kind", "outcome")
+_its_outcome = attrgetter("outcome")
 
 
 class CommandLog(Protocol):
@@ -47,7 +47,7 @@ class CommandLog(Protocol):
         """Log a client's stored reports, and their answers."""
 
     def alike(self, client: str, lines: Sequence[bytes | Overlong], replies: Sequence[Reply]) -> None:
-        """Log other commands in a row of a client, which have the same kind and outcome."""
+        """Log other commands in a row of a client, which have the same outcome."""
 
 
 class TurnLog(Protocol):
@@ -280,9 +280,9 @@ class Turn:
                 self._search_seconds -= self._queries.answer_at_once(reply)
 
     def _tell(self, client: Client, lines: Sequence[bytes | Overlong], replies: Sequence[Reply]) -> None:
-        """Log commands with their answers. Several in a row with the same result are logged in one call."""
+        """Log commands with their answers. Several in a row with the same outcome are logged in one call."""
         at = 0
-        for (_, outcome), run in groupby(replies, _result):
+        for outcome, run in groupby(replies, _its_outcome):
             alike = [*run]
             said = lines[at : at + len(alike)]
             at += len(alike)

@@ -53,6 +53,7 @@ _ALWAYS_LOGGED: Final = {"stored", "answered", "unanswered"}
 
 
 _at_line = attrgetter("entry.line")
+_kind = attrgetter("kind")
 _results = attrgetter("results")
 
 
@@ -125,17 +126,18 @@ class CommandObserver:
                 self._recent.reports(lines, answers)
 
     def alike(self, client: str, lines: Sequence[bytes | Overlong], replies: Sequence[Reply]) -> None:
-        """Note other commands in a row of one client, and their answers. All have the same kind and outcome. Call it in the
-        turn in which the answers are sent.
+        """Note other commands in a row of one client, and their answers. All have the same outcome. Call it in the turn in
+        which the answers are sent.
         """
         self.tell_reports()
-        kind, outcome = replies[0].kind, replies[0].outcome
-        self._counts[kind, outcome] += len(replies)
+        outcome, kinds = replies[0].outcome, [*map(_kind, replies)]
+        for kind in {*kinds}:
+            self._counts[kind, outcome] += kinds.count(kind)
         if self._recent.wanted:
             for line, reply in zip(lines, replies, strict=True):
                 self._recent.command(line, reply)
         if outcome not in _ALWAYS_LOGGED:
-            passes = [self._unchanging.passes(client, kind, outcome) for _ in replies]
+            passes = [self._unchanging.passes(client, kind, outcome) for kind in kinds]
             lines, replies = [*compress(lines, passes)], [*compress(replies, passes)]
             if not replies:
                 return
@@ -170,10 +172,11 @@ def _event(client: str, line: bytes | Overlong, reply: Reply) -> CommandEvent:
 
 
 def _events(client: str, lines: Sequence[bytes | Overlong], replies: Sequence[Reply]) -> SeveralEvents:
-    """Return the same of several commands with the same kind and outcome: an event of each one costs twice as much."""
-    count, kind, outcome = len(replies), replies[0].kind.encode(), replies[0].outcome.encode()
+    """Return the same of several commands with the same outcome. An event of each one would cost twice as much."""
+    count, outcome = len(replies), replies[0].outcome.encode()
+    kinds = [*map(str.encode, map(_kind, replies))]
     commands = [line.start if isinstance(line, Overlong) else line for line in lines]
-    start = [client.encode()] * count, [kind] * count, [outcome] * count, commands
+    start = [client.encode()] * count, kinds, [outcome] * count, commands
     answers = [reply.answer for reply in replies]
     if replies[0].entry is None:
         return SeveralEvents(CommandEvent, (*start, answers))

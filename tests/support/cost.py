@@ -313,6 +313,7 @@ class BareServer:
 
     async def run(self) -> dict[str, Cost]:
         self.assemble()
+        self.daemon._clients._sweeper.cancel()  # it runs by the clock
         backend = cast("Any", self.daemon._backend)
         backend._node.start(0.0)  # there is nothing to replay
         backend._node._walks.ended = True  # and nothing to catch up with
@@ -451,6 +452,7 @@ class ServerOnRedis(BareServer):
 
     async def run(self) -> dict[str, Cost]:
         self.assemble()
+        self.daemon._clients._sweeper.cancel()  # it runs by the clock
         engine = cast("Any", self.daemon._backend).engine
         engine._library = NO_ERRORS
         engine.learn([Address("127.0.0.1", 10)] * TAGS)

@@ -129,6 +129,23 @@ SCENARIOS: dict[str, Scenario] = {
 }
 
 
+def test_commands_in_a_row_may_be_of_several_kinds(tmp_path: Path) -> None:
+    watched = Watched(tmp_path)
+    kinds = ["iamat", "other", "iamat", "whatsat"]
+    lines = [b"%d" % number for number in range(4)]
+    replies = [Reply(kind, "invalid", b"? " + one) for kind, one in zip(kinds, lines, strict=True)]
+    watched.observer.commands.alike(CLIENT, lines, replies)
+    events, figures = watched.end()
+    assert [(event["kind"], event["command"], event["answer"]) for event in events] == [
+        (kind, one.decode(), f"? {one.decode()}") for kind, one in zip(kinds, lines, strict=True)
+    ]
+    assert {name: value for name, value in figures.items() if "commands_total" in name and value} == {
+        "proxyherd_commands_total iamat invalid": 2,
+        "proxyherd_commands_total other invalid": 1,
+        "proxyherd_commands_total whatsat invalid": 1,
+    }
+
+
 def test_of_commands_in_a_row_as_many_are_logged_as_are_left_of_the_limit(tmp_path: Path) -> None:
     watched = Watched(tmp_path)
     for count in (997, 5, 5):
