@@ -357,7 +357,7 @@ async def _graded(
                 settle_seconds=(2 if started else 1) * options["patience"],
                 passed=passed,
             )
-        return msgspec.structs.replace(report, starts=_starts(started))
+        return msgspec.structs.replace(report, starts=_starts(herd, started))
     except herds.UnreachableError as error:
         raise NotReached(f"{error}; is the herd up? --start starts it") from error
     except keeping.StartError as error:
@@ -369,8 +369,10 @@ async def _graded(
             started.end()
 
 
-def _starts(started: Started | None) -> dict[str, float]:
-    return {server.name: seconds for server, seconds in started.starts.items()} if started else {}
+def _starts(herd: GradedHerd, started: Started | None) -> dict[str, float]:
+    """Return how long each server took to start, in the herd's order."""
+    starts = {} if started is None else started.starts
+    return {server.name: starts[server] for server in herd.servers if server in starts}
 
 
 @contextmanager

@@ -200,7 +200,7 @@ class _Loss:
             raise NotSeen("servers cannot be stopped and started from here: --start, or --lose and --regain")
         if len(herd.servers) < 2:
             raise NotSeen("there is one server only")
-        lost = max(herd.servers, key=lambda server: len(herd.neighbours(server)))
+        lost = max(herd.servers, key=self._loss_shows)
         self._before = await lost.report(new_client())
         await self._floods(lost, herd.reach(lost), self._before)
         await asyncio.sleep(0.1)  # for the log of what was asked before
@@ -212,6 +212,12 @@ class _Loss:
             lambda line: self._tells_loss(line) or (named(line) and not _is_about_a_report(line))
         )
         return lost
+
+    def _loss_shows(self, server: GradedServer) -> tuple[bool, int]:
+        """Return how much the loss of a server shows: most if others are still linked, then by its neighbours."""
+        herd = self._herd
+        linked = any(herd.reach(other, server) for other in herd.others(server))
+        return linked, len(herd.neighbours(server))
 
     def _tells_loss(self, line: bytes) -> bool:
         return LOST.search(self._bare(line)) is not None

@@ -149,6 +149,7 @@ class _Daemon:
         self._observer = Observer(self._log, log_file, Metrics(), server.neighbours)
         self._notifier = Notifier(os.environ)
         self._stop = asyncio.Event()
+        self._listens = asyncio.Event()
         self._background = Background(partial(self._observer.fault, "a background task failed"))
         self._told_ready = False
 
@@ -163,10 +164,11 @@ class _Daemon:
         signal.signal(signal.SIGHUP, lambda *_: loop.call_soon_threadsafe(self._reopen))
         signal.siginterrupt(signal.SIGHUP, False)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # it was blocked when the start began
-        self._places = loop.create_task(asyncio.to_thread(self._open_places))
+        self._places = loop.create_task(self._places_later())
         self._assemble()
         for listener in self._listeners:
             await self._binder.listen(listener.key, self._server.addresses[listener.key], listener.listen)
+        self._listens.set()
         self._log.info("started", version=__version__, pid=os.getpid())
         self._expected = time.monotonic()
         self._tick()
@@ -229,9 +231,14 @@ class _Daemon:
 
     # Slow imports. --------------------------------------------------------------------------------------------
 
-    def _open_places(self) -> Places:
+    async def _places_later(self) -> Places:
         # In a thread, as for the admin port below: the import of aiohttp takes a quarter of a second, and clients are
-        # served already. A key that cannot be read must not stop a start: there are answers without a key.
+        # served already.
+        await self._listens.wait()
+        return await asyncio.to_thread(self._open_places)
+
+    def _open_places(self) -> Places:
+        # A key that cannot be read must not stop a start: there are answers without a key.
         key = None
         try:
             key = find_key(self._herd.places, self._herd.file, os.environ)
