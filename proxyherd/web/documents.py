@@ -4,9 +4,9 @@ So numbers keep their digits, and never become floats: msgspec's `Raw` is the te
 `json` could keep it too, by `parse_float`, but takes seven times as long.
 
 - A document is UTF-8. A byte order mark before it is ignored.
-- A key that occurs twice, or that is not known, is a problem: one reader would take the first value and another one the
-  last.
-- NaN, Infinity and deep nesting are problems too.
+- NaN, Infinity and deep nesting are problems.
+- In objects of the API, a key that occurs twice or is not known is a problem too: one reader would take the first value
+  and another one the last. What apps on phones send may have any keys, which are skipped.
 """
 
 from __future__ import annotations
@@ -23,6 +23,10 @@ from proxyherd.web.problems import JSON, LARGE, MEANING, Problem
 MOST_COMMAS: Final = 65_536
 """Commas in a document: each value costs time, and 2 MiB can hold a million. A batch of 1,000 reports has 4,000."""
 
+MOST_ESCAPES: Final = 32_768
+"""Backslashes and percent signs in a document, which cost time too. It allows for names of 30 escaped characters in a
+batch of 1,000 reports."""
+
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _string = msgspec.json.Decoder(str).decode
 _T = TypeVar("_T")
@@ -37,11 +41,13 @@ class DocumentReader(Generic[_T]):
 
     def read_document(self, data: bytes) -> _T:
         """Return what a document says. Raises Problem."""
-        data = data.removeprefix(_BYTE_ORDER_MARK)
-        if data.count(b",") > MOST_COMMAS:
-            raise Problem(LARGE, f"A document has at most {MOST_COMMAS:,} commas.")
+        check_size(data)
+        return self.decode(data)
+
+    def decode(self, data: bytes) -> _T:
+        """Return what a document says that has few values, or passed `check_size`. Raises Problem."""
         try:
-            return self._decode(data)
+            return self._decode(data.removeprefix(_BYTE_ORDER_MARK))
         except msgspec.ValidationError:
             raise Problem(MEANING, self._expected) from None
         except (msgspec.DecodeError, UnicodeDecodeError):
@@ -70,7 +76,7 @@ class ObjectReader:
         """Return the text of each value, in the order of the keys; it is empty if an optional key is missing. Raises
         Problem.
         """
-        values = [*map(bytes, astuple(self._document.read_document(data)))]
+        values = [*map(bytes, astuple(self._document.decode(data)))]
         # One colon stands behind each key; all other ones are inside of values.
         colons = data.count(b":") - sum(map(bool, values))
         if colons and colons != sum(value.count(b":") for value in values):
@@ -79,6 +85,14 @@ class ObjectReader:
             missing = self._required[values.index(b"")]
             raise Problem(MEANING, "This key is missing.", missing)
         return values
+
+
+def check_size(data: bytes) -> None:
+    """Check that reading these documents does not delay others' answers. Raises Problem."""
+    if data.count(b",") > MOST_COMMAS:
+        raise Problem(LARGE, f"A document has at most {MOST_COMMAS:,} commas.")
+    if data.count(b"\\") + data.count(b"%") > MOST_ESCAPES:
+        raise Problem(LARGE, f"A document has at most {MOST_ESCAPES:,} backslashes and percent signs.")
 
 
 def string_text(value: bytes, field: str) -> str:

@@ -22,11 +22,19 @@ from urllib.parse import unquote_to_bytes
 
 from proxyherd.web.problems import CLIENT, Problem
 
-_SPACE: Final = rb"09|0[A-D]|20"
-_HIGH: Final = rb"[89A-F][0-9A-F]"
+NAME_BYTES: Final = 8_192
+"""Bytes of a name: as many as a line has by default."""
+
+_SPACES: Final = [(bytes([code]), b"%%%02X" % code) for code in b"\t\n\v\f\r "]
+_SPACE: Final = rb"(?:25)*(?:09|0[A-D]|20)"
+_HIGH: Final = rb"(?:25)*[89A-F][0-9A-F]"
+# Nothing is called for each match, where it can be avoided: hostile names have many.
 _special = re.compile(rb"[%\t-\r ]").search
-_in_name = re.compile(rb"[\t-\r ]|%((?:25)*)(?:(" + _SPACE + rb")|(" + _HIGH + rb"))").sub
-_in_id = re.compile(rb"%((?:25)*)(?:(" + _SPACE + rb")|" + _HIGH + rb")").sub
+_before_space = re.compile(rb"%(?=" + _SPACE + rb")").sub
+_before_longer_space = re.compile(rb"%25(?=" + _SPACE + rb")").sub
+_before_high = re.compile(rb"%(?=" + _HIGH + rb")").sub
+_before_longer_high = re.compile(rb"%25(?=" + _HIGH + rb")").sub
+_high = re.compile(rb"%([89A-F][0-9A-F])").sub
 _not_utf8 = re.compile("[\udc80-\udcff]").sub
 _no_percent_encoding = re.compile(rb"%(?![0-9A-Fa-f]{2})").search
 
@@ -39,9 +47,14 @@ def id_of(name: str) -> bytes:
         text = name.encode()
     except UnicodeEncodeError:
         raise Problem(CLIENT, "A name cannot have half of a surrogate pair.", "client") from None
+    if len(text) > NAME_BYTES:
+        raise Problem(CLIENT, f"A name has at most {NAME_BYTES:,} bytes.", "client")
     if _special(text) is None:
         return text
-    client = _in_name(_to_id, text)
+    client = _before_space(b"%25", text)
+    client = _before_longer_high(b"%", _high(lambda match: bytes.fromhex(match[1].decode()), client))
+    for space, encoded in _SPACES:
+        client = client.replace(space, encoded)
     if name_of(client) != name:
         raise Problem(CLIENT, "Percent-encoded UTF-8 is no name; write its characters.", "client")
     return client
@@ -49,7 +62,12 @@ def id_of(name: str) -> bytes:
 
 def name_of(client: bytes) -> str:
     """Return the name of the client with this ID."""
-    return text_of(_in_id(_to_name, client) if b"%" in client else client)
+    if b"%" in client:
+        client = _before_high(b"%25", client)
+        for space, encoded in _SPACES:
+            client = client.replace(encoded, space)
+        client = _before_longer_space(b"%", client)
+    return text_of(client)
 
 
 def path_names(raw_path: str) -> list[str]:
@@ -61,22 +79,6 @@ def path_names(raw_path: str) -> list[str]:
     if _no_percent_encoding(data):
         raise Problem(CLIENT, "In a path, a percent sign stands before two hexadecimal digits.", "client")
     return [text_of(unquote_to_bytes(segment)) for segment in data.split(b"/")[1:]]
-
-
-def _to_id(match: re.Match[bytes]) -> bytes:
-    twenty_fives, space, high = match.groups()
-    if twenty_fives is None:
-        return b"%%%02X" % ord(match[0])
-    if space is not None:
-        return b"%25" + match[0][1:]
-    return b"%" + match[0][3:] if twenty_fives else bytes.fromhex(high.decode())
-
-
-def _to_name(match: re.Match[bytes]) -> bytes:
-    twenty_fives, space = match.groups()
-    if space is None:
-        return b"%25" + match[0][1:]
-    return b"%" + match[0][3:] if twenty_fives else bytes.fromhex(space.decode())
 
 
 def text_of(data: bytes) -> str:

@@ -14,7 +14,7 @@ from msgspec import Raw
 
 from proxyherd.core.reply import Reply
 from proxyherd.web import times
-from proxyherd.web.documents import DocumentReader, ObjectReader, number_text, string_text
+from proxyherd.web.documents import DocumentReader, ObjectReader, check_size, number_text, string_text
 from proxyherd.web.ids import id_of, text_of
 from proxyherd.web.lines import LineWriter
 from proxyherd.web.locations import location
@@ -22,6 +22,9 @@ from proxyherd.web.problems import LARGE, NOT_TAKEN, TIME, Problem
 
 MOST_REPORTS: Final = 1_000
 """Reports in a batch: what a phone has after hours without a network, and 5 ms of a server's time."""
+
+MOST_LINES: Final = 10_000
+"""Lines of a batch, with blank ones."""
 
 _POSITION: Final = ObjectReader(("lat", "lon"), ("time",))
 _REPORT: Final = ObjectReader(("client", "lat", "lon"), ("time",))
@@ -50,10 +53,16 @@ def read_batch(body: bytes, clock: int, writer: LineWriter, *, ndjson: bool) -> 
     """Return the line of each report of a batch, or what is wrong with it. `ndjson`: each line of the body is a report.
     Raises Problem if the body is no batch.
     """
-    reports = [line for line in body.split(b"\n") if line.strip()] if ndjson else _BATCH.read_document(body)
+    if ndjson:
+        check_size(body)
+        if body.count(b"\n") > MOST_LINES:
+            raise Problem(LARGE, f"A batch has at most {MOST_LINES:,} lines.")
+        reports = [line for line in body.split(b"\n") if line.strip()]
+    else:
+        reports = [*map(bytes, _BATCH.read_document(body))]
     if len(reports) > MOST_REPORTS:
         raise Problem(LARGE, f"A batch has at most {MOST_REPORTS:,} reports.")
-    return [_read_report(bytes(report), clock, writer) for report in reports]
+    return [_read_report(report, clock, writer) for report in reports]
 
 
 def _read_report(report: bytes, clock: int, writer: LineWriter) -> bytes | Problem:

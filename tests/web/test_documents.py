@@ -11,7 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from proxyherd.web.documents import MOST_COMMAS, DocumentReader, ObjectReader, number_text, string_text
+from proxyherd.web.documents import (
+    MOST_COMMAS,
+    MOST_ESCAPES,
+    DocumentReader,
+    ObjectReader,
+    number_text,
+    string_text,
+)
 from proxyherd.web.problems import JSON, LARGE, MEANING, Kind, Problem
 
 PLACE = ObjectReader(("lat", "lon"), ("time",))
@@ -160,3 +167,10 @@ def test_digits_are_a_number_or_a_string() -> None:
         == number_text(b'"-\\u00334.50"', "lat")
         == b"-34.50"
     )
+
+
+@pytest.mark.parametrize("escape", ["%", "\\n"])
+def test_a_document_has_a_limited_number_of_escapes(escape: str) -> None:
+    most = f'["{escape * (MOST_ESCAPES - 1)}","%"'.encode()
+    assert len(LIST.read_document(most + b"]")) == 2
+    assert problem_of(lambda: LIST.read_document(most + b',"%"]')) == (LARGE, "")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from proxyherd.web.ids import id_of, name_of, path_names, text_of
+from proxyherd.web.ids import NAME_BYTES, id_of, name_of, path_names, text_of
 from proxyherd.web.problems import CLIENT, Problem
 
 SPACES = b" \t\n\r\f\v"
@@ -129,3 +129,11 @@ def test_any_line_can_be_shown_as_text(line: bytes) -> None:
     except UnicodeDecodeError:
         assert "%" in text
     assert not any(byte in SPACES for byte in text.encode()) or any(byte in SPACES for byte in line)
+
+
+def test_a_name_is_at_most_as_long_as_a_line() -> None:
+    assert id_of("%" * NAME_BYTES) == b"%" * NAME_BYTES
+    for name in ("a" * (NAME_BYTES + 1), "ä" * (NAME_BYTES // 2) + "a"):
+        with pytest.raises(Problem) as raised:
+            id_of(name)
+        assert raised.value.kind is CLIENT

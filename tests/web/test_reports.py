@@ -14,7 +14,14 @@ from proxyherd.core.reply import Reply
 from proxyherd.core.rules import Rules
 from proxyherd.web.lines import LineWriter
 from proxyherd.web.problems import CLIENT, DEGREES, JSON, LARGE, MEANING, NOT_TAKEN, TIME, Kind, Problem
-from proxyherd.web.reports import MOST_REPORTS, batch_answer, read_batch, read_position, report_answer
+from proxyherd.web.reports import (
+    MOST_LINES,
+    MOST_REPORTS,
+    batch_answer,
+    read_batch,
+    read_position,
+    report_answer,
+)
 
 CLOCK = 1_621_464_828_223_371_889
 WRITER = LineWriter(Limits().max_line_bytes)
@@ -145,3 +152,10 @@ def test_a_report_that_is_not_taken_is_a_problem_that_a_retry_may_cure(outcome: 
     for answer in (None, b"", b"? IAMAT"):
         reply = Reply("iamat", outcome, answer)
         assert problem_of(partial(report_answer, reply)) == (NOT_TAKEN, "")
+
+
+def test_a_batch_of_lines_has_limited_lines_and_escapes() -> None:
+    one = b'{"client":"a","lat":1,"lon":2,"time":3}'
+    assert read_batch(one + b"\n" * MOST_LINES, 0, WRITER, ndjson=True) == [b"IAMAT a +1+2 3"]
+    for body in (one + b"\n" * (MOST_LINES + 1), (b'{"client":"%b"}\n' % (b"%" * 8_000)) * 5):
+        assert problem_of(partial(read_batch, body, 0, WRITER, ndjson=True)) == (LARGE, "")

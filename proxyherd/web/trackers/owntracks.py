@@ -28,6 +28,9 @@ class _Message(Struct):
     topic: Raw = Raw()
 
 
+MOST_MESSAGES: Final = 1_000
+"""Messages in one payload. Apps send one, or a few."""
+
 _MESSAGES: Final = DocumentReader(list[Raw], "")
 _MESSAGE: Final = DocumentReader(_Message, "")
 
@@ -41,6 +44,9 @@ def read_owntracks(request: TrackerRequest, points: TrackPoints) -> None:
     try:
         messages = _MESSAGES.read_document(body) if body.startswith(b"[") else [Raw(body)]
         owner = _owner(request)
+        if len(messages) > MOST_MESSAGES:
+            points.consume("unreadable")
+            return
         for message in messages:
             if is_object(message):
                 _add(_MESSAGE.read_document(bytes(message)), owner, points)

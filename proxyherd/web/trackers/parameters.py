@@ -9,11 +9,17 @@ from proxyherd.web.problems import Problem
 from proxyherd.web.queries import split_query
 from proxyherd.web.trackers.points import TrackerRequest, TrackPoints
 
+FORM_BYTES: Final = 8_192
+"""Bytes of a form: as many as a query can have."""
+
 _NO: Final = frozenset({"false", "0", "no"})
 
 
 def read_parameters_point(request: TrackerRequest, points: TrackPoints) -> None:
     """Add the point of a query and a form. If a parameter occurs twice, the first one counts."""
+    if len(request.body) > FORM_BYTES:
+        points.consume("unreadable")
+        return
     try:
         form = request.body.decode("ascii")
         found = [*split_query(request.query), *split_query(form)]

@@ -10,6 +10,8 @@ from tracker_payloads import PAYLOADS, Payload
 from proxyherd.core.messages import parse_report
 from proxyherd.web.lines import LineWriter
 from proxyherd.web.trackers.apps import APPS
+from proxyherd.web.trackers.owntracks import MOST_MESSAGES
+from proxyherd.web.trackers.parameters import FORM_BYTES
 from proxyherd.web.trackers.points import TrackerRequest, TrackPoints
 
 CLOCK = 1_750_000_000_123_456_789
@@ -33,3 +35,18 @@ def test_a_payload_becomes_these_lines_and_the_rest_is_counted(payload: Payload)
     assert app.answer.decode() == payload.answer
     assert payload.method in app.methods
     assert all(parse_report(line, b"Clark", CLOCK) for line in points.lines)
+
+
+def test_a_payload_that_no_app_sends_is_not_read_to_its_end() -> None:
+    def consumed(name: str, body: bytes) -> dict[str, int]:
+        points = TrackPoints(LineWriter(8_192), CLOCK, 1_000.0)
+        BY_NAME[name].read(TrackerRequest(body), points)
+        assert points.lines == []
+        return {str(reason): count for reason, count in points.consumed.items()}
+
+    assert consumed("owntracks", b"[%b]" % b",".join([b"{}"] * MOST_MESSAGES)) == {
+        "other_kind": MOST_MESSAGES
+    }
+    assert consumed("owntracks", b"[%b]" % b",".join([b"{}"] * (MOST_MESSAGES + 1))) == {"unreadable": 1}
+    assert consumed("osmand", b"a=" + b"1" * (FORM_BYTES - 2)) == {"no_location": 1}
+    assert consumed("osmand", b"a=" + b"1" * (FORM_BYTES - 1)) == {"unreadable": 1}
