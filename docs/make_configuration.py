@@ -35,6 +35,7 @@ edges = [["Bailey", "Bona"]]        # pairs of neighbours; an edge goes both way
 clients = "127.0.0.1:10000"         # where clients connect
 peers = "127.0.0.1:10100"           # where neighbours connect
 admin = ["127.0.0.1:10200", "[::1]:10200"]   # one address or several: IPv4, IPv6 or a host name
+web = "127.0.0.1:10300"             # where web pages and apps connect; may be left out
 ```
 
 `0.0.0.0` means every IPv4 address of the host. `[::]` means every IPv6 address, but no IPv4 address. To listen on all,
@@ -53,6 +54,7 @@ SECTIONS = {
     "places": schema.PlacesSettings,
     "tls": schema.TlsSettings,
     "admin": schema.AdminSettings,
+    "web": schema.WebSettings,
     "log": schema.LogSettings,
 }
 

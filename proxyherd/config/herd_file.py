@@ -7,6 +7,7 @@ does not start.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import tomllib
 from collections.abc import Mapping
@@ -29,6 +30,7 @@ from proxyherd.config.schema import (
     TableSettings,
     Timing,
     TlsSettings,
+    WebSettings,
 )
 
 T = TypeVar("T", bound=Struct)
@@ -42,7 +44,7 @@ DEFAULT_FILE = Path("deploy/herd.toml")
 PEER_LINE_SLACK = 256
 """Bytes by which an AT line may be longer than the client's line it was made from."""
 
-_LISTENERS = ("clients", "peers", "admin")
+_LISTENERS = ("clients", "peers", "admin", "web")
 """The keys of a server's addresses, in the order of tables on the terminal."""
 
 _OWN_TABLE = ("max_clients", "max_table_bytes", "peer_queue_bytes", "max_peer_connections")
@@ -84,6 +86,11 @@ class Server(Struct, frozen=True):
         """Where operators reach it."""
         return self.addresses["admin"]
 
+    @property
+    def web(self) -> tuple[Address, ...]:
+        """Where web pages and apps reach it; empty if they do not."""
+        return self.addresses["web"]
+
 
 class Herd(Struct, frozen=True):
     """A whole, checked herd as described by its file."""
@@ -97,6 +104,7 @@ class Herd(Struct, frozen=True):
     places: PlacesSettings
     tls: TlsSettings
     admin: AdminSettings
+    web: WebSettings
     log: LogSettings
     redis: RedisSettings | None = None
     """The cluster that has the table; None if every server has it."""
@@ -128,6 +136,7 @@ class _ServerTable(Struct, forbid_unknown_fields=True):
     clients: str | list[str]
     admin: str | list[str]
     peers: str | list[str] | None = None
+    web: str | list[str] | None = None
 
 
 class _File(Struct, forbid_unknown_fields=True):
@@ -141,6 +150,7 @@ class _File(Struct, forbid_unknown_fields=True):
     places: dict[str, Any] = field(default_factory=dict)
     tls: dict[str, Any] = field(default_factory=dict)
     admin: dict[str, Any] = field(default_factory=dict)
+    web: dict[str, Any] = field(default_factory=dict)
     log: dict[str, Any] = field(default_factory=dict)
 
 
@@ -179,6 +189,8 @@ def parse(text: str, file: Path) -> Herd:
         for name, table in raw.servers.items()
     }
     _distinct_addresses(servers, file)
+    web = _convert(raw.web, WebSettings, "web", file)
+    _check_web(servers, web, file)
     return Herd(
         file=file,
         servers=servers,
@@ -189,6 +201,7 @@ def parse(text: str, file: Path) -> Herd:
         places=_places(raw.places, len(servers), file),
         tls=_tls(raw.tls, file),
         admin=_convert(raw.admin, AdminSettings, "admin", file),
+        web=web,
         log=_convert(raw.log, LogSettings, "log", file),
         redis=redis,
         redis_nodes=nodes,
@@ -357,6 +370,24 @@ def _address(text: str, where: str) -> Address:
         return parse_address(text)
     except ValueError as error:
         raise ConfigError(f"{where}: {error}") from error
+
+
+def _check_web(servers: dict[str, Server], web: WebSettings, file: Path) -> None:
+    """Check that whoever lets others than this machine reach the web port has said so, and whom it trusts."""
+    for network in web.trusted_proxies:
+        try:
+            ipaddress.ip_network(network)
+        except ValueError as error:
+            raise ConfigError(
+                f"{file}: key web.trusted_proxies: {error}; write it like 10.0.0.0/8"
+            ) from error
+    for server in servers.values():
+        for address in server.web:
+            if web.auth is None and not address.is_loopback:
+                raise ConfigError(
+                    f"{file}: key servers.{server.name}.web: {address} is not loopback, and everybody who reaches it "
+                    'could report any client; if that is meant, set auth = "none" in [web]'
+                )
 
 
 def _distinct_addresses(servers: dict[str, Server], file: Path) -> None:

@@ -307,6 +307,30 @@ class AdminSettings(Struct, frozen=True, forbid_unknown_fields=True):
     reach loopback addresses."""
 
 
+class WebSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """The web port: HTTP, WebSocket, and apps on phones."""
+
+    auth: Literal["none"] | None = None
+    """Who may ask. `none`: everybody who reaches the port may report any client, and see where it is. Without this
+    key the same holds, but only loopback addresses are allowed: the choice must be written out."""
+
+    hosts: tuple[str, ...] = ()
+    """Host headers that are accepted, besides those of loopback addresses. Others get 403, as a protection against DNS
+    rebinding."""
+
+    allowed_origins: tuple[str, ...] = ()
+    """Origins whose web pages may use this port, such as `https://app.example`. Pages of the port itself always may;
+    those of other origins get 403."""
+
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses and networks of reverse proxies, such as `10.0.0.0/8`. Only they are believed who the client is
+    (`X-Forwarded-For`)."""
+
+    max_accuracy_m: Annotated[float, Meta(gt=0, le=1e9)] = 1_000.0
+    """Metres. An app's location that is less accurate than this is not stored. The default leaves out most locations
+    that come from cell towers alone, which are off by kilometres."""
+
+
 class LogSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """The log file of a server."""
 

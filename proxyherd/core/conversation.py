@@ -257,9 +257,9 @@ class Conversation:
             self._unsent = unsent
             if now - self._blocked_since > self._limits.slow_reader_seconds:
                 self.abort("slow reader")
-        elif not self._waits and now - self._heard > self._limits.idle_seconds:
+        elif not self.waits and now - self._heard > self._limits.idle_seconds:
             self.abort("idle")
-        elif (size := self._framer.waiting) and not self._waits:
+        elif (size := self._framer.waiting) and not self.waits:
             if self._heard > self._unfinished_since:
                 self._unfinished_since = now
             elif (waited := now - self._unfinished_since) >= _UNFINISHED_SECONDS:
@@ -269,7 +269,7 @@ class Conversation:
 
     def ending(self, now: float) -> Ending | None:
         """Return what to do with the connection now, once. Call after sending what was to be sent."""
-        if not self._waits and not (self._blocked_since is not None and self._framer.waiting):
+        if not self.waits and not (self._blocked_since is not None and self._framer.waiting):
             if self.stage is Stage.HALF_CLOSED:
                 self._end(Stage.CLOSED, Ending.CLOSE)
             elif self.stage is Stage.DRAINING:
@@ -289,7 +289,7 @@ class Conversation:
         return has_left
 
     @property
-    def _waits(self) -> bool:
+    def waits(self) -> bool:
         """Whether received bytes can still be taken, or are still to be answered."""
         return self.more or self._asks or bool(self.owed)
 

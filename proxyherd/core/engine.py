@@ -17,8 +17,7 @@ from proxyherd.core.rules import Judged, Rules
 class Client(Protocol):
     """What a turn needs from a client's connection."""
 
-    name: str
-    label: bytes  # the name, for the log
+    label: bytes  # its name and its protocol, for the log
     queued: bool
 
     @property

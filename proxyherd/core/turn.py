@@ -44,9 +44,9 @@ class CommandLog(Protocol):
     """The log of commands. Each is logged in the turn in which its answer is sent."""
 
     def reports(self, client: bytes, lines: list[bytes], answers: list[bytes]) -> None:
-        """Log a client's stored reports, and their answers."""
+        """Log a client's stored reports, and their answers. A client is named by its label."""
 
-    def alike(self, client: str, lines: Sequence[bytes | Overlong], replies: Sequence[Reply]) -> None:
+    def alike(self, client: bytes, lines: Sequence[bytes | Overlong], replies: Sequence[Reply]) -> None:
         """Log other commands in a row of a client, which have the same outcome."""
 
 
@@ -289,7 +289,7 @@ class Turn:
             if outcome == "stored":
                 self._commands.reports(client.label, cast("list[bytes]", said), [*map(_its_answer, alike)])
             else:
-                self._commands.alike(client.name, said, alike)
+                self._commands.alike(client.label, said, alike)
 
     def _tell_released(self, client: Client, released: list[tuple[bytes | Overlong, Reply]]) -> None:
         if released:

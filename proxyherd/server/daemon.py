@@ -172,7 +172,7 @@ class _Daemon:
         self._log.info("started", version=__version__, pid=os.getpid())
         self._expected = time.monotonic()
         self._tick()
-        self._background.spawn(self._open_admin())
+        self._background.spawn(self._open_late_ports())
         self._backend.start(self._background.spawn)
         await self._stop.wait()
         await self._drain()
@@ -187,9 +187,9 @@ class _Daemon:
         self._turn = Turn(self._backend.engine, queries, self._observer, driver.wake)
         driver.start(self._turn)
         self._clients = Clients(limits, self._turn, self._observer)
-        self._listeners: tuple[ClientListener, ...] = (
-            TcpListener(self._clients, self._contexts.clients, drain_seconds=self._herd.timing.drain_seconds),
-        )
+        self._listeners: list[ClientListener] = [
+            TcpListener(self._clients, self._contexts.clients, drain_seconds=self._herd.timing.drain_seconds)
+        ]
 
     def _make_backend(self, limits: Limits, wake: Callable[[], None]) -> Backend:
         """Return the engine that the herd's file names."""
@@ -269,7 +269,12 @@ class _Daemon:
             equal_share(places.calls_per_day, part, parts),
         )
 
-    async def _open_admin(self) -> None:
+    async def _open_late_ports(self) -> None:
+        if self._server.web:
+            web = await asyncio.to_thread(importlib.import_module, "proxyherd.server.clients.web_listener")
+            listener: ClientListener = web.WebListener(self._clients, self._herd)
+            self._listeners.append(listener)
+            await self._binder.listen(listener.key, self._server.web, listener.listen)
         app = await asyncio.to_thread(importlib.import_module, "proxyherd.admin.app")
         self._admin = app.open_admin(self._herd, self._server.name, self, self._observer, self._backend.table)
         await self._binder.listen("admin", self._server.admin, self._admin.listen)

@@ -15,7 +15,7 @@ from proxyherd.core.framing import Overlong
 from proxyherd.core.limiters import CommandLimiter
 from proxyherd.core.reply import Reply
 from proxyherd.telemetry.event_limits import Events
-from proxyherd.telemetry.frequent import FrequentEvent, SeveralEvents
+from proxyherd.telemetry.frequent import FrequentEvent, Label, SeveralEvents, labelled_name
 from proxyherd.telemetry.metrics import Metrics
 from proxyherd.telemetry.recent import Recent
 
@@ -61,7 +61,7 @@ class CommandEvent(FrequentEvent):
     """A line of a client, and its answer if it has one."""
 
     name = "command"
-    client: bytes
+    client: Label
     kind: bytes
     outcome: bytes
     command: bytes
@@ -105,7 +105,9 @@ class CommandObserver:
         self._refilled = self._told_left_out = self._clock()
 
     def reports(self, client: bytes, lines: list[bytes], answers: list[bytes]) -> None:
-        """Note reports that were stored, and their answers. Call it in the turn in which the answers are sent."""
+        """Note reports that were stored, and their answers. Call it in the turn in which the answers are sent.
+        `client`: its label.
+        """
         self._clients += [client] * len(lines)
         self._lines += lines
         self._answers += answers
@@ -125,7 +127,7 @@ class CommandObserver:
             if self._recent.wanted:
                 self._recent.reports(lines, answers)
 
-    def alike(self, client: str, lines: Sequence[bytes | Overlong], replies: Sequence[Reply]) -> None:
+    def alike(self, client: bytes, lines: Sequence[bytes | Overlong], replies: Sequence[Reply]) -> None:
         """Note other commands in a row of one client, and their answers. All have the same outcome. Call it in the turn in
         which the answers are sent.
         """
@@ -137,7 +139,8 @@ class CommandObserver:
             for line, reply in zip(lines, replies, strict=True):
                 self._recent.command(line, reply)
         if outcome not in _ALWAYS_LOGGED:
-            passes = [self._unchanging.passes(client, kind, outcome) for kind in kinds]
+            name = labelled_name(client)
+            passes = [self._unchanging.passes(name, kind, outcome) for kind in kinds]
             lines, replies = [*compress(lines, passes)], [*compress(replies, passes)]
             if not replies:
                 return
@@ -162,21 +165,21 @@ class CommandObserver:
             )
 
 
-def _event(client: str, line: bytes | Overlong, reply: Reply) -> CommandEvent:
+def _event(client: bytes, line: bytes | Overlong, reply: Reply) -> CommandEvent:
     command = line.start if isinstance(line, Overlong) else line
-    start = client.encode(), reply.kind.encode(), reply.outcome.encode(), command
+    start = client, reply.kind.encode(), reply.outcome.encode(), command
     if reply.entry is None:
         return CommandEvent(*start, reply.answer)
     size = len(reply.answer or b"") + 1
     return QueryEvent(*start, reply.entry.line, reply.status.encode(), reply.results, size)
 
 
-def _events(client: str, lines: Sequence[bytes | Overlong], replies: Sequence[Reply]) -> SeveralEvents:
+def _events(client: bytes, lines: Sequence[bytes | Overlong], replies: Sequence[Reply]) -> SeveralEvents:
     """Return the same of several commands with the same outcome. An event of each one would cost twice as much."""
     count, outcome = len(replies), replies[0].outcome.encode()
     kinds = [*map(str.encode, map(_kind, replies))]
     commands = [line.start if isinstance(line, Overlong) else line for line in lines]
-    start = [client.encode()] * count, kinds, [outcome] * count, commands
+    start = [client] * count, kinds, [outcome] * count, commands
     answers = [reply.answer for reply in replies]
     if replies[0].entry is None:
         return SeveralEvents(CommandEvent, (*start, answers))

@@ -7,12 +7,20 @@ from typing import Final
 from proxyherd.telemetry.event_limits import Events
 from proxyherd.telemetry.metrics import Metrics
 
+PROTOCOLS: Final = {
+    "lines": "the line protocol, over TCP or TLS",
+    "http": "requests of the web port, also those of apps",
+    "websocket": "WebSockets of the web port",
+}
+"""What a connection speaks."""
+
 REASONS: Final = {
     "closed by client": "",
     "broken by client": "",
     "idle": "no complete line for idle_seconds",
     "slow reader": "read nothing for slow_reader_seconds",
     "HTTP request": "sent an HTTP request",
+    "became a WebSocket": "the connection went on as one, which is counted as another",
     "server stops": "",
     "no answer from the cluster": "within deadline_seconds of [redis]",
     "internal error": "a bug; the event internal_error has the traceback",
@@ -27,6 +35,13 @@ class ConnectionObserver:
     def __init__(self, events: Events, metrics: Metrics) -> None:
         self._events = events
         self.open = metrics.gauge("proxyherd_client_connections", "Client connections open now")
+        self.by_protocol = metrics.gauge(
+            "proxyherd_client_connections_by_protocol",
+            "Client connections open now, by protocol",
+            via=PROTOCOLS,
+        )
+        for via in PROTOCOLS:
+            self.by_protocol.labels(via).set(0)
         self._opened = metrics.counter(
             "proxyherd_client_connections_opened_total", "Client connections taken"
         )
@@ -38,11 +53,12 @@ class ConnectionObserver:
         for reason in REASONS:  # to Prometheus, a counter's first appearance is no increase
             self._closed.labels(reason)
 
-    def opened(self, client: str, connections: int) -> None:
+    def opened(self, client: str, via: str, connections: int) -> None:
         """Note a new connection of a client; `connections` are open now."""
         self._opened.inc()
         self.open.set(connections)
-        self._events.often("client_opened", client=client)
+        self.by_protocol.labels(via).inc()
+        self._events.often("client_opened", client=client, via=via)
 
     def line_unfinished(self, client: str, size: int, seconds: float) -> None:
         """Note that a client has sent this many bytes without LF, and has not ended the line for this long."""
@@ -54,11 +70,12 @@ class ConnectionObserver:
             remedy="end each line with LF, or close the sending half behind the last one",
         )
 
-    def closed(self, client: str, reason: str, connections: int) -> None:
+    def closed(self, client: str, via: str, reason: str, connections: int) -> None:
         """Note the end of a client's connection."""
         self._closed.labels(reason).inc()
         self.open.set(connections)
-        self._events.often("client_closed", client=client, reason=reason)
+        self.by_protocol.labels(via).dec()
+        self._events.often("client_closed", client=client, via=via, reason=reason)
 
     def refused(self, client: str, reason: str) -> None:
         """Note that a client's connection was closed before it could send anything."""

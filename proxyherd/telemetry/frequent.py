@@ -6,9 +6,9 @@ value needs them, is missing or is too long, the form is not used, and the line 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
-from typing import Any, ClassVar, Final
+from typing import Annotated, Any, ClassVar, Final, TypeAlias
 
 import msgspec
 from msgspec import Struct
@@ -19,7 +19,13 @@ _encode = msgspec.json.Encoder().encode
 _ODD: Final = bytes(code for code in range(256) if not 0x20 <= code < 0x7F or code in b'"\\')
 """Bytes that need an escape in a JSON text. The forms themselves contain quotation marks."""
 
+Label: TypeAlias = Annotated[bytes, "label"]
+"""A client and the protocol that it speaks, as `label` returns them: two fields of a line in one value."""
+
+_VIA: Final = b'","via":"'
+
 _PLACES: Final = {
+    Label: b'"%b"',
     bytes: b'"%b"',
     bytes | None: b'"%b"',
     str: b'"%b"',
@@ -100,7 +106,30 @@ def spelled_out(said: FrequentEvent | SeveralEvents) -> list[dict[str, Any]]:
         kind, rows = said.kind, list(zip(*said.columns, strict=True))
     else:
         kind, rows = said.__class__, [astuple(said)]
-    return [{"event": kind.name, **dict(zip(kind.__struct_fields__, row, strict=True))} for row in rows]
+    return [{"event": kind.name, **dict(_named(kind, row))} for row in rows]
+
+
+def label(client: str, via: str) -> bytes:
+    """Return the label of a client, named by its address, that speaks this protocol. It is made once, and inserted into
+    all of its lines.
+    """
+    return client.encode() + _VIA + via.encode()
+
+
+def labelled_name(label: bytes) -> str:
+    """Return the name of the client with this label."""
+    return label.partition(_VIA)[0].decode()
+
+
+def _named(kind: type[FrequentEvent], row: Sequence[Any]) -> Iterator[tuple[str, object]]:
+    """Yield the names and values of an event's fields. A label has two."""
+    for one, value in zip(fields(kind), row, strict=True):
+        if one.type == Label:
+            client, _, via = value.partition(_VIA)
+            yield one.encode_name, client
+            yield "via", via
+        else:
+            yield one.encode_name, value
 
 
 class _Form:
@@ -114,6 +143,7 @@ class _Form:
         self.has_ids = types[-1][1] == list[bytes]
         # Bytes of the line, and of the line feed behind it, that need an escape in a text; less those of one client ID.
         self.odd = len(self.text) - len(self.text.translate(None, _ODD)) - 2 * self.has_ids + 1
+        self.odd += _VIA.count(b'"') * sum(type_ == Label for _, type_ in types)
         self.spelled = [
             (at - len(types), _SPELLED[type_]) for at, (_, type_) in enumerate(types) if type_ in _SPELLED
         ]

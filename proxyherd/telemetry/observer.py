@@ -23,6 +23,7 @@ from proxyherd.telemetry.metrics import Metrics
 from proxyherd.telemetry.places import PlacesObserver
 from proxyherd.telemetry.process import LogObserver, LoopObserver, ProcessObserver
 from proxyherd.telemetry.recent import Recent
+from proxyherd.telemetry.web import WebObserver
 
 
 class Observer:
@@ -44,6 +45,7 @@ class Observer:
         self.process = ProcessObserver(metrics)
         self.commands = CommandObserver(events, metrics, self.recent)
         self.connections = ConnectionObserver(events, metrics)
+        self.web = WebObserver(metrics)
         self.links = LinkObserver(events, metrics, neighbours, self.recent)
         self.places = PlacesObserver(events, metrics)
         self.journal = JournalObserver(events, metrics)

@@ -9,6 +9,10 @@ No I/O, no clock and no HTTP library: those who serve the port (`server/clients/
 - `ids`: the names of clients in paths and JSON, and their IDs in the table
 - `locations`, `times`: the fields of a report
 - `lines`: writes the lines
+- `requests`, `answers`: what HTTP carries
+- `routes`: what each path does
+- `exchanges`: requests that a turn answers
+- `handshakes`, `frames`: WebSockets
 - `reports`: one report, and batches of them
 - `ops`: messages of a WebSocket in JSON
 - `openapi`: describes all this

@@ -15,6 +15,7 @@ from proxyherd.core.framing import Overlong
 from proxyherd.core.limiters import ADDRESS_BURST, COMMANDS_BURST, CommandLimiter, Limiter
 from proxyherd.core.reply import Reply
 from proxyherd.telemetry.commands import COMMANDS
+from proxyherd.telemetry.frequent import label
 from proxyherd.telemetry.logs import LogFile, make_logger
 from proxyherd.telemetry.metrics import Metrics
 from proxyherd.telemetry.observer import Observer
@@ -186,7 +187,7 @@ def test_what_changed_nothing_is_logged_or_counted_and_what_may_have_changed_som
                 observer.commands.reports(b"10.0.0.1:5", [b"x"], [b"y"])
             else:
                 line = Overlong(b"x") if outcome == "overlong" else b""
-                observer.commands.alike("10.0.0.1:5", [line], [Reply(kind, outcome, b"? ")])
+                observer.commands.alike(label("10.0.0.1:5", "lines"), [line], [Reply(kind, outcome, b"? ")])
         clock.now += 2.5
         observer.end_turn()
         observer.commands.tick()

@@ -91,9 +91,16 @@ ELSEWHERE: Final = (
     Elsewhere("places/gazetteer", "build", "places/gazetteer/test_file.py", "what is built is asked there"),
     Elsewhere("places/gazetteer", "feature_types", "places/gazetteer/test_own_places.py", "a table"),
     Elsewhere("remote", "ask", "system/test_status.py", "real servers are asked"),
+    Elsewhere(
+        "server/clients",
+        "http http_answers json_socket web web_listener websocket",
+        "system/test_web.py",
+        "real servers are asked over sockets",
+    ),
     Elsewhere("server", "daemon", "system/test_startup.py", "a server starts and ends as a process"),
     Elsewhere("server", "supervision", "system/test_systemd.py", "systemd and supervisord are told"),
     Elsewhere("standin", "new old shapes", "standin/test_app.py", "both APIs are asked over HTTP"),
+    Elsewhere("web", "answers", "web/test_routes.py", "what routes find"),
     Elsewhere(
         "web/trackers",
         "gpslogger osmand overland owntracks parameters",

@@ -301,6 +301,7 @@ class ServerProcess:
         self.herd = herd
         self.name = name
         self.client_port, self.peer_port, self.admin_port = ports
+        self.web_port = 0  # none
         self.neighbours = neighbours
         self.log_file = herd.folder / f"var/log/{name}.log"
         self.stderr_file = herd.folder / f"var/log/{name}.stderr.log"
@@ -507,6 +508,9 @@ class RunningHerd(Mapping[str, ServerProcess]):
         }
         for below in ("deploy", "var/lib", "var/log", "var/run"):
             (folder / below).mkdir(parents=True, exist_ok=True)
+        if "[web]" in more:
+            for server in self._servers.values():
+                server.web_port = free_port()
         self.file.write_text(self._toml(edges, cluster) + more)
         if cluster is None:
             write_secret(folder / "var/secret")
@@ -518,6 +522,8 @@ class RunningHerd(Mapping[str, ServerProcess]):
             ports = {"clients": server.client_port, "admin": server.admin_port}
             if cluster is None:
                 ports["peers"] = server.peer_port
+            if server.web_port:
+                ports["web"] = server.web_port
             addresses = ", ".join(f'{key} = "127.0.0.1:{port}"' for key, port in ports.items())
             lines.append(f"{server.name} = {{ {addresses} }}")
         if cluster is not None:

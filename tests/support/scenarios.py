@@ -9,11 +9,14 @@ from typing import Any, NamedTuple
 import pytest
 from observed import Clock, Figures, figures, metrics_of_a_server, read
 
+from proxyherd.telemetry.frequent import label
 from proxyherd.telemetry.logs import LogFile, make_logger
 from proxyherd.telemetry.metrics import Metrics
 from proxyherd.telemetry.observer import Observer
 
 CLIENT = "10.0.0.1:5"
+VIA = "websocket"
+LABEL = label(CLIENT, VIA)
 
 
 class Watched:

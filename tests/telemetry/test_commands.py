@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from observed import read
-from scenarios import CLIENT, Scenario, Watched, assert_exactly, line
+from scenarios import CLIENT, LABEL, VIA, Scenario, Watched, assert_exactly, line
 
 from proxyherd.core.framing import Overlong
 from proxyherd.core.messages import Entry
@@ -23,13 +23,14 @@ def command(reply: Reply, said: bytes | Overlong = b"said", **more: Any) -> Scen
     answer = None if reply.answer is None else reply.answer.decode()
     fields = {
         "client": CLIENT,
+        "via": VIA,
         "kind": reply.kind,
         "outcome": reply.outcome,
         "command": "said",
         "answer": answer,
     }
     return Scenario(
-        lambda it: it.observer.commands.alike(CLIENT, [said], [reply]),
+        lambda it: it.observer.commands.alike(LABEL, [said], [reply]),
         [line("command", **fields | more)],
         {f"proxyherd_commands_total {reply.kind} {reply.outcome}": 1},
     )
@@ -56,6 +57,7 @@ def alike(kind: str, outcome: str) -> Scenario:
     told: list[dict[str, Any]] = [
         {
             "client": CLIENT,
+            "via": VIA,
             "kind": kind,
             "outcome": outcome,
             "command": f"said {n}",
@@ -70,7 +72,7 @@ def alike(kind: str, outcome: str) -> Scenario:
             reply.answer = b"AT %d\n" % n + n * b"{}"
             told[n] |= {"answer": f"AT {n}", "status": reply.status, "results": n, "bytes": 2 * n + 6}
     return Scenario(
-        lambda it: it.observer.commands.alike(CLIENT, said, found),
+        lambda it: it.observer.commands.alike(LABEL, said, found),
         [line("command", **fields) for fields in told],
         {f"proxyherd_commands_total {kind} {outcome}": 3},
     )
@@ -79,11 +81,12 @@ def alike(kind: str, outcome: str) -> Scenario:
 def reports(count: int) -> Scenario:
     said, answers = [b"IAMAT %d" % n for n in range(count)], [b"AT %d" % n for n in range(count)]
     return Scenario(
-        lambda it: it.observer.commands.reports(CLIENT.encode(), said, answers),
+        lambda it: it.observer.commands.reports(LABEL, said, answers),
         [
             line(
                 "command",
                 client=CLIENT,
+                via=VIA,
                 kind="iamat",
                 outcome="stored",
                 command=f"IAMAT {n}",
@@ -97,7 +100,7 @@ def reports(count: int) -> Scenario:
 
 def many_commands(it: Watched) -> None:
     for _ in range(1_003):
-        it.observer.commands.alike(CLIENT, [b""], [Reply("other", "invalid", b"? ")])
+        it.observer.commands.alike(LABEL, [b""], [Reply("other", "invalid", b"? ")])
     it.observer.commands.tick()
     it.clock.now += 10.0
     it.observer.commands.tick()
@@ -114,7 +117,8 @@ SCENARIOS: dict[str, Scenario] = {
     "reports": reports(3),
     "commands in numbers": Scenario(
         many_commands,
-        [line("command", client=CLIENT, kind="other", outcome="invalid", command="", answer="? ")] * 1_000
+        [line("command", client=CLIENT, via=VIA, kind="other", outcome="invalid", command="", answer="? ")]
+        * 1_000
         + [
             line(
                 "commands_left_out",
@@ -134,7 +138,7 @@ def test_commands_in_a_row_may_be_of_several_kinds(tmp_path: Path) -> None:
     kinds = ["iamat", "other", "iamat", "whatsat"]
     lines = [b"%d" % number for number in range(4)]
     replies = [Reply(kind, "invalid", b"? " + one) for kind, one in zip(kinds, lines, strict=True)]
-    watched.observer.commands.alike(CLIENT, lines, replies)
+    watched.observer.commands.alike(LABEL, lines, replies)
     events, figures = watched.end()
     assert [(event["kind"], event["command"], event["answer"]) for event in events] == [
         (kind, one.decode(), f"? {one.decode()}") for kind, one in zip(kinds, lines, strict=True)
@@ -151,7 +155,7 @@ def test_of_commands_in_a_row_as_many_are_logged_as_are_left_of_the_limit(tmp_pa
     for count in (997, 5, 5):
         lines = [b"%d" % number for number in range(count)]
         watched.observer.commands.alike(
-            CLIENT, lines, [Reply("other", "invalid", b"? " + one) for one in lines]
+            LABEL, lines, [Reply("other", "invalid", b"? " + one) for one in lines]
         )
     watched.observer.commands.tell_left_out()
     events, _ = watched.end()
@@ -181,7 +185,7 @@ def test_what_was_left_out_is_told_every_ten_seconds(tmp_path: Path, seconds: fl
     counts = []
     for _ in range(3):
         for _ in range(5_000):
-            watched.observer.commands.alike(CLIENT, [b""], [Reply("other", "invalid", b"? ")])
+            watched.observer.commands.alike(LABEL, [b""], [Reply("other", "invalid", b"? ")])
         watched.clock.now += seconds
         watched.observer.commands.tick()
         watched.observer.end_turn()

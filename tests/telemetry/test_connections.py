@@ -6,31 +6,33 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from scenarios import CLIENT, Scenario, Watched, assert_exactly, line
+from scenarios import CLIENT, VIA, Scenario, Watched, assert_exactly, line
 
-from proxyherd.telemetry.connections import REASONS
+from proxyherd.telemetry.connections import PROTOCOLS, REASONS
 
+OPEN = "proxyherd_client_connections_by_protocol"
 CLOSED = "proxyherd_client_connections_closed_total"
 
 
 def connections() -> Iterator[tuple[str, Scenario]]:
-    opened = line("client_opened", client=CLIENT)
+    opened = line("client_opened", client=CLIENT, via=VIA)
     taken = {"proxyherd_client_connections_opened_total": 1.0}
-    yield (
-        "a client comes",
-        Scenario(
-            lambda it: it.observer.connections.opened(CLIENT, 1),
-            [opened],
-            {**taken, "proxyherd_client_connections": 1},
-        ),
-    )
+    for via in PROTOCOLS:
+        yield (
+            f"a client comes: {via}",
+            Scenario(
+                lambda it, via=via: it.observer.connections.opened(CLIENT, via, 1),  # type: ignore[misc]
+                [line("client_opened", client=CLIENT, via=via)],
+                {**taken, "proxyherd_client_connections": 1, f"{OPEN} {via}": 1},
+            ),
+        )
     for reason in (one for one in REASONS if one != "refused"):
 
         def come_and_go(it: Watched, reason: str = reason) -> None:
-            it.observer.connections.opened(CLIENT, 1)
-            it.observer.connections.closed(CLIENT, reason, 0)
+            it.observer.connections.opened(CLIENT, VIA, 1)
+            it.observer.connections.closed(CLIENT, VIA, reason, 0)
 
-        closed = line("client_closed", client=CLIENT, reason=reason)
+        closed = line("client_closed", client=CLIENT, via=VIA, reason=reason)
         yield (
             f"a client goes: {reason}",
             Scenario(come_and_go, [opened, closed], {**taken, f"{CLOSED} {reason}": 1}),
@@ -63,17 +65,22 @@ def connections() -> Iterator[tuple[str, Scenario]]:
 
 def many_clients(it: Watched) -> None:
     for _ in range(20_003):
-        it.observer.connections.opened(CLIENT, 1)
+        it.observer.connections.opened(CLIENT, VIA, 1)
     it.clock.now += 0.1
-    it.observer.connections.opened(CLIENT, 1)
+    it.observer.connections.opened(CLIENT, VIA, 1)
 
 
 SCENARIOS: dict[str, Scenario] = {
     **dict(connections()),
     "clients in numbers": Scenario(
         many_clients,
-        [line("client_opened", client=CLIENT)] * 20_000 + [line("client_opened", client=CLIENT, left_out=3)],
-        {"proxyherd_client_connections": 1, "proxyherd_client_connections_opened_total": 20_004},
+        [line("client_opened", client=CLIENT, via=VIA)] * 20_000
+        + [line("client_opened", client=CLIENT, via=VIA, left_out=3)],
+        {
+            "proxyherd_client_connections": 1,
+            f"{OPEN} {VIA}": 20_004,
+            "proxyherd_client_connections_opened_total": 20_004,
+        },
     ),
 }
 

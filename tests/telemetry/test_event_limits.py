@@ -6,13 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from scenarios import CLIENT, Watched
+from scenarios import CLIENT, VIA, Watched
 
 from proxyherd.core.notes import LinkUp
 from proxyherd.telemetry.observer import Observer
 
 OFTEN: dict[str, tuple[int, float, Callable[[Observer], None]]] = {
-    "client_opened": (20_000, 0.1, lambda it: it.connections.opened(CLIENT, 1)),
+    "client_opened": (20_000, 0.1, lambda it: it.connections.opened(CLIENT, VIA, 1)),
     "peer_opened": (100, 1.0, lambda it: it.note([LinkUp("Ann", dialled=True)])),
     "internal_error": (100, 1.0, lambda it: it.fault("odd", None)),
     "master_up": (100, 1.0, lambda it: it.cluster.master("127.0.0.1:7001", "")),

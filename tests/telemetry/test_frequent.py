@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 from msgspec.structs import fields
 
 from proxyherd.telemetry.commands import CommandEvent
-from proxyherd.telemetry.frequent import Forms, FrequentEvent, SeveralEvents, spelled_out
+from proxyherd.telemetry.frequent import (
+    Forms,
+    FrequentEvent,
+    Label,
+    SeveralEvents,
+    label,
+    labelled_name,
+    spelled_out,
+)
 from proxyherd.telemetry.links import FloodSentEvent
 from proxyherd.telemetry.logs import LogFile, make_logger
 from proxyherd.telemetry.places import PlacesEvent
@@ -23,6 +31,7 @@ MOST = 64
 STAMP = b"2026-11-24T06:28:50.836745Z"
 
 PLAIN = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E, exclude_characters='"\\'), max_size=9)
+LABEL = label("10.0.0.1:5", "http")
 ODD = [
     b"",
     b"100%b %s %%",
@@ -39,7 +48,10 @@ ODD = [
 TEXT = st.text(max_size=MOST + 9) | PLAIN
 BYTES = PLAIN.map(str.encode) | st.sampled_from(ODD) | st.binary(max_size=MOST + 9)
 
+LABELS = st.builds(label, PLAIN, st.sampled_from(["lines", "http"]))
+
 VALUES: dict[Any, tuple[st.SearchStrategy[Any], st.SearchStrategy[Any]]] = {
+    Label: (LABELS, LABELS),
     bytes: (PLAIN.map(str.encode), BYTES),
     bytes | None: (PLAIN.map(str.encode), st.none() | BYTES),
     str: (PLAIN, TEXT),
@@ -48,6 +60,11 @@ VALUES: dict[Any, tuple[st.SearchStrategy[Any], st.SearchStrategy[Any]]] = {
     list[bytes]: (st.lists(PLAIN.map(str.encode), min_size=1, max_size=5), st.lists(BYTES, max_size=5)),
 }
 """For each type of a field those values that can be put in as they are, and any."""
+
+
+def shown_fields(kind: type[FrequentEvent]) -> tuple[str, ...]:
+    """Return the names in the lines of this kind."""
+    return tuple(name for one in fields(kind) for name in (one.name, *["via"] * (one.type == Label)))
 
 
 def events(kind: type[FrequentEvent], *, plain: bool = False) -> st.SearchStrategy[FrequentEvent]:
@@ -112,34 +129,48 @@ def test_plain_values_are_put_into_the_form(kind: type[FrequentEvent], data: st.
     event = data.draw(events(kind, plain=True))
     line = Forms("50%b", MOST).fill(STAMP, [event])
     assert line is not None
-    assert [*json.loads(line)] == ["timestamp", "level", "server", "event", *kind.__struct_fields__]
+    assert [*json.loads(line)] == ["timestamp", "level", "server", "event", *shown_fields(kind)]
 
 
 @pytest.mark.parametrize("odd", [one for one in ODD if one not in {b"", b"100%b %s %%"}])
-@pytest.mark.parametrize("event", [CommandEvent(b"a", b"b", b"c", b"d", None), FloodSentEvent(b"Ann", 1, [])])
+@pytest.mark.parametrize(
+    "event", [CommandEvent(LABEL, b"b", b"c", b"d", None), FloodSentEvent(b"Ann", 1, [])]
+)
 def test_odd_values_are_not(event: FrequentEvent, odd: bytes) -> None:
     forms = Forms("Bob", MOST)
     assert forms.fill(STAMP, [event]) is None
-    assert forms.fill(STAMP, [CommandEvent(b"a", b"b", b"c", odd, b"e")]) is None
-    assert forms.fill(STAMP, [SeveralEvents(CommandEvent, ([b"a"] * 2,) * 4 + ([b"e", odd],))]) is None
+    assert forms.fill(STAMP, [CommandEvent(LABEL, b"b", b"c", odd, b"e")]) is None
+    assert (
+        forms.fill(STAMP, [SeveralEvents(CommandEvent, ([LABEL] * 2, *[[b"a"] * 2] * 3, [b"e", odd]))])
+        is None
+    )
     assert forms.fill(STAMP, [PlacesEvent("google", odd.decode("utf-8", "surrogateescape"), 0.5)]) is None
+
+
+def test_a_label_is_two_fields_of_a_line_and_keeps_the_name() -> None:
+    line = Forms("Bob", MOST).fill(STAMP, [CommandEvent(LABEL, b"b", b"c", b"d", b"e")])
+    assert line is not None
+    assert [json.loads(line)[name] for name in ("client", "via")] == ["10.0.0.1:5", "http"]
+    assert labelled_name(LABEL) == "10.0.0.1:5"
 
 
 def test_a_long_line_without_a_long_value_is_put_into_its_form() -> None:
     """Such as a list of clients, which is cut before."""
     forms, ids = Forms("Bob", MOST), [b"x" * 20] * 2
     assert forms.fill(STAMP, [FloodSentEvent(b"Ann", 9, ids)]) is not None
-    assert forms.fill(STAMP, [SeveralEvents(CommandEvent, ([b"x" * MOST] * 9,) * 5)]) is not None
+    assert (
+        forms.fill(STAMP, [SeveralEvents(CommandEvent, ([LABEL] * 9, *[[b"x" * MOST] * 9] * 4))]) is not None
+    )
 
 
 def test_columns_are_as_long_as_one_another() -> None:
     with pytest.raises(ValueError, match="shorter"):
         Forms("Bob", MOST).fill(
-            STAMP, [SeveralEvents(CommandEvent, ([b"a"] * 2, [b"a"], [b"a"], [b"a"], [b"a"]))]
+            STAMP, [SeveralEvents(CommandEvent, ([LABEL] * 2, [b"a"], [b"a"], [b"a"], [b"a"]))]
         )
 
 
 @pytest.mark.parametrize("name", sorted({kind.name for kind in kinds()}))
 def test_the_examples_of_the_page_have_the_fields_of_the_events(name: str) -> None:
     shown = {tuple(example)[4:] for example in examples()[name]}
-    assert shown == {kind.__struct_fields__ for kind in kinds() if kind.name == name}
+    assert shown == {shown_fields(kind) for kind in kinds() if kind.name == name}

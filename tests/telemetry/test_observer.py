@@ -16,13 +16,13 @@ from typing import Any, cast
 import pytest
 from documented import LIFE, examples
 from observed import read
-from scenarios import CLIENT, LABELS, Scenario, Watched
+from scenarios import CLIENT, LABEL, LABELS, VIA, Scenario, Watched
 
 from proxyherd.core.notes import CaughtUp, Flooded, Heard, LinkUp
 from proxyherd.core.reply import Reply
 from proxyherd.telemetry.commands import COMMANDS
 
-SUBJECTS = ("cluster", "commands", "connections", "journal", "links", "places", "process")
+SUBJECTS = ("cluster", "commands", "connections", "journal", "links", "places", "process", "web")
 SCENARIOS: dict[str, Scenario] = {
     name: scenario
     for subject in SUBJECTS
@@ -52,11 +52,11 @@ def test_events_stand_in_the_order_in_which_they_happened(tmp_path: Path) -> Non
     watched = Watched(tmp_path)
     it = watched.observer
     for number in range(2):
-        it.commands.reports(CLIENT.encode(), [b"IAMAT %d" % number], [b"AT"])
-        it.commands.alike(CLIENT, [b"FOO %d" % number], [Reply("other", "invalid", b"? ")])
-    it.commands.reports(CLIENT.encode(), [b"IAMAT 2"], [b"AT"])
+        it.commands.reports(LABEL, [b"IAMAT %d" % number], [b"AT"])
+        it.commands.alike(LABEL, [b"FOO %d" % number], [Reply("other", "invalid", b"? ")])
+    it.commands.reports(LABEL, [b"IAMAT 2"], [b"AT"])
     it.note([Flooded(["Ann"], [b"kiwi"])])
-    it.commands.reports(CLIENT.encode(), [b"IAMAT 3"], [b"AT"])
+    it.commands.reports(LABEL, [b"IAMAT 3"], [b"AT"])
     events, _ = watched.end()
     said = [event.get("command", event["event"]) for event in events]
     assert said == ["IAMAT 0", "FOO 0", "IAMAT 1", "FOO 1", "IAMAT 2", "flood_sent", "IAMAT 3"]
@@ -76,7 +76,7 @@ def test_a_turn_writes_its_log_itself_and_asks_nobody_to(
 
     for turn in range(2):
         it.note([Flooded(["Ann"], [b"kiwi"])])
-        it.commands.reports(CLIENT.encode(), [b"IAMAT"], [b"AT"])
+        it.commands.reports(LABEL, [b"IAMAT"], [b"AT"])
         with monkeypatch.context() as patch, contextlib.suppress(ZeroDivisionError):
             if raises:
                 patch.setattr(it._events, "_tell", stumble)
@@ -84,7 +84,7 @@ def test_a_turn_writes_its_log_itself_and_asks_nobody_to(
         assert not watched.file.gathers
         assert len(read(tmp_path / "log")) == (1 + turn if raises else 2 + 2 * turn)
         assert not asked
-    it.connections.opened(CLIENT, 1)
+    it.connections.opened(CLIENT, VIA, 1)
     assert asked == [watched.file.flush]
     watched.end()
 
@@ -94,9 +94,9 @@ def test_while_somebody_looks_commands_and_clients_are_kept(tmp_path: Path, want
     watched = Watched(tmp_path)
     it, recent = watched.observer, watched.observer.recent
     recent.wanted = wanted
-    it.commands.reports(CLIENT.encode(), [b"IAMAT"], [AT])
+    it.commands.reports(LABEL, [b"IAMAT"], [AT])
     it.note([Heard("Ann", [b"plum"], 1, None)])
-    it.commands.alike(CLIENT, [b"FOO"], [Reply("other", "invalid", b"? FOO")])
+    it.commands.alike(LABEL, [b"FOO"], [Reply("other", "invalid", b"? FOO")])
     watched.end()
     assert [one.command for one in recent.commands(0, 9)] == (["IAMAT", "FOO"] if wanted else [])
     assert recent.take_clients() == ([b"kiwi", b"plum"] if wanted else [])

@@ -48,7 +48,7 @@ def test_a_disk_that_is_full_is_counted(tmp_path: Path) -> None:
     log = make_logger(file, server="Bob", level="info", max_field_bytes=1024)
     observer = Observer(log, file, metrics, [])
     for _ in range(3):
-        observer.connections.opened(CLIENT, 1)
+        observer.connections.opened(CLIENT, "lines", 1)
     observer.settle()
     observer.settle()
     file.close()

@@ -17,7 +17,10 @@ from proxyherd.telemetry.observer import Observer
 
 
 class ConnectedClient(Client, Protocol):
-    """One client's connection, over any transport."""
+    """One client's connection, over any transport. `via`: the protocol that it speaks; `name`: its address."""
+
+    name: str
+    via: str
 
     def check(self, now: float) -> None:
         """Close if the client is idle or does not read. `now` is the event loop's time."""
@@ -73,7 +76,7 @@ class Clients:
             )
             return False
         self.connections.add(connection)
-        self.observer.connections.opened(connection.name, len(self.connections))
+        self.observer.connections.opened(connection.name, connection.via, len(self.connections))
         return True
 
     def forget(self, connection: ConnectedClient, reason: str) -> None:
@@ -81,7 +84,7 @@ class Clients:
         self.connections.discard(connection)
         self._end_if_empty()
         self.turn.client_left(connection)
-        self.observer.connections.closed(connection.name, reason, len(self.connections))
+        self.observer.connections.closed(connection.name, connection.via, reason, len(self.connections))
 
     def drain(self) -> None:
         """Take no more commands: answer what was read, then close."""

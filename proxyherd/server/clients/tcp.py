@@ -18,6 +18,7 @@ from proxyherd.core.reply import Reply
 from proxyherd.net.listening import Listener, spell_address, takes_more
 from proxyherd.net.tls import Contexts
 from proxyherd.server.clients.clients import Clients
+from proxyherd.telemetry.frequent import label
 
 _HANDSHAKE_SECONDS: Final = 10.0
 """For a client's TLS handshake: enough for a slow line, and a stalled client is gone soon."""
@@ -71,6 +72,8 @@ class ClientConnection(asyncio.Protocol):
         "queued",
     )
 
+    via = "lines"
+
     def __init__(self, clients: Clients, *, tls: bool = False) -> None:
         self.name = ""
         self.label = b""
@@ -87,7 +90,7 @@ class ClientConnection(asyncio.Protocol):
         """Start, or turn the client away."""
         transport = cast("asyncio.Transport", transport)
         self.name = spell_address(transport.get_extra_info("peername"))
-        self.label = self.name.encode()
+        self.label = label(self.name, self.via)
         if not self._clients.admit(self):
             self._conversation.abort("refused")
             transport.abort()
@@ -134,6 +137,16 @@ class ClientConnection(asyncio.Protocol):
     def gone(self) -> bool:
         """Whether the client is no longer there to get answers."""
         return self._conversation.gone
+
+    @property
+    def waits(self) -> bool:
+        """Whether something is still to be answered."""
+        return self._conversation.waits
+
+    @property
+    def reason(self) -> str:
+        """Why the connection has ended, or will end."""
+        return self._conversation.reason
 
     def take(self, most: int, now: float) -> list[bytes | Overlong]:
         """Return lines to answer now."""

@@ -33,6 +33,7 @@ class Toy:
 
     def __init__(self, clients: Clients, name: str) -> None:
         self.name = name
+        self.via = "lines"
         self.asked: list[str] = []
         self._clients = clients
         self.admitted = clients.admit(cast("ConnectedClient", self))

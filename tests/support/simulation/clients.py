@@ -246,10 +246,10 @@ class SimulatedLog:
         for line, answer in zip(lines, answers, strict=True):
             self._command(client.decode(), line, "stored", answer)
 
-    def alike(self, client: str, lines: Sequence[Line], replies: Sequence[Reply]) -> None:
+    def alike(self, client: bytes, lines: Sequence[Line], replies: Sequence[Reply]) -> None:
         for line, reply in zip(lines, replies, strict=True):
             assert isinstance(line, bytes)
-            self._command(client, line, reply.outcome, reply.answer)
+            self._command(client.decode(), line, reply.outcome, reply.answer)
 
     def _command(self, name: str, line: bytes, outcome: str, answer: bytes | None) -> None:
         server = self._server

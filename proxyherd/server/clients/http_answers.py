@@ -1,0 +1,55 @@
+"""Answers as bytes of HTTP/1.1."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from email.utils import formatdate
+from functools import lru_cache
+from http import HTTPStatus
+from typing import Final
+
+from aiohttp.http import HttpVersion10, RawRequestMessage
+
+from proxyherd.web.answers import WebAnswer
+from proxyherd.web.handshakes import Upgrade
+
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+_REASONS: Final = {status.value: status.phrase for status in HTTPStatus}
+_NO_CONTENT: Final = 204
+
+
+def upgraded(upgrade: Upgrade) -> bytes:
+    """Return the answer that lets a WebSocket begin."""
+    return (
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"Sec-WebSocket-Accept: {upgrade.accept}\r\nSec-WebSocket-Protocol: {upgrade.protocol}\r\n\r\n"
+    ).encode()
+
+
+@lru_cache(maxsize=256)
+def _start(status: int, content_type: str, second: int) -> str:
+    """Return the status line and the headers that many answers share; `second`: of POSIX time."""
+    kind = f"Content-Type: {content_type}\r\n" if status != _NO_CONTENT else ""
+    return (
+        f"HTTP/1.1 {status} {_REASONS.get(status, '')}\r\nDate: {formatdate(second, usegmt=True)}\r\n{kind}"
+        "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n"
+    )
+
+
+def spelled_answer(
+    answer: WebAnswer, message: RawRequestMessage | None, more: Mapping[str, str], *, close: bool
+) -> bytes:
+    """Return an answer to a request, or to what was none. `close`: the connection closes behind it; `more`: headers."""
+    start = _start(answer.status, answer.content_type, int(time.time()))
+    if answer.status != _NO_CONTENT:
+        start += f"Content-Length: {len(answer.body)}\r\n"
+    for name, value in (*answer.headers, *more.items()):
+        start += f"{name}: {value}\r\n"
+    if close:
+        start += "Connection: close\r\n"
+    elif message is not None and message.version == HttpVersion10:
+        start += "Connection: keep-alive\r\n"
+    head = (start + "\r\n").encode("utf-8", "surrogateescape")
+    return head if message is not None and message.method == "HEAD" else head + answer.body

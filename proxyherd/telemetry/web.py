@@ -1,0 +1,57 @@
+"""Requests of the web port."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from proxyherd.telemetry.metrics import Metrics
+
+ANSWER_STATUSES: Final = dict.fromkeys(
+    ("200", "204", "400", "403", "404", "405", "408", "413", "415", "422", "500", "503"), ""
+)
+"""Statuses of answers, as in HTTP."""
+
+APP_NAMES: Final = {
+    "owntracks": "",
+    "osmand": "Traccar Client, and others that speak like OsmAnd",
+    "gpslogger": "",
+    "overland": "",
+}
+"""Apps on phones."""
+
+CONSUMED: Final = {
+    "unreadable": "no JSON, or no form",
+    "encrypted": "only the app's owner can read it",
+    "other_kind": "a message about something else than a location",
+    "no_client": "nothing says whose location it is",
+    "no_location": "no latitude and longitude, or out of bounds",
+    "no_time": "no time, or out of form",
+    "no_fix": "the app says that it does not know, or sends 0, 0",
+    "inaccurate": "worse than max_accuracy_m",
+}
+"""Why something that an app has sent was consumed."""
+
+
+class WebObserver:
+    """Counts the requests of the web port. Their commands are logged and counted as those of all clients."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._answers = metrics.counter(
+            "proxyherd_web_answers_total",
+            "Requests of the web port answered, by status",
+            status=ANSWER_STATUSES,
+        )
+        self._consumed = metrics.counter(
+            "proxyherd_web_consumed_total",
+            "What apps on phones have sent and is of no use, and was answered as usual",
+            via=APP_NAMES,
+            reason=CONSUMED,
+        )
+
+    def answered(self, status: int) -> None:
+        """Note the answer to a request."""
+        self._answers.labels(str(status)).inc()
+
+    def consumed(self, via: str, reason: str, count: int) -> None:
+        """Note what an app has sent and is of no use."""
+        self._consumed.labels(via, reason).inc(count)

@@ -1,0 +1,31 @@
+"""Answers to requests, whatever protocol carries them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from msgspec import Struct
+
+from proxyherd.web import problems
+from proxyherd.web.problems import Problem
+
+_JSON: Final = "application/json"
+
+_Headers = tuple[tuple[str, str], ...]
+
+
+class WebAnswer(Struct, frozen=True):
+    """An answer: a status of HTTP, a body of this type, and more headers."""
+
+    status: int
+    body: bytes = b""
+    content_type: str = _JSON
+    headers: _Headers = ()
+
+
+def of_problem(problem: Problem, *headers: tuple[str, str]) -> WebAnswer:
+    """Return the answer that says what is wrong with a request."""
+    kind = problem.kind
+    if kind.retry_seconds:
+        headers = (*headers, ("Retry-After", str(kind.retry_seconds)))
+    return WebAnswer(kind.status, problem.document(), problems.CONTENT_TYPE, headers)

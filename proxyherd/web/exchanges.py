@@ -1,0 +1,108 @@
+"""Exchanges: what a request asks of a turn, as lines, and what becomes of the replies.
+
+A client of the line protocol gets the bytes of its answers. A client of the web gets documents, which are made of the
+replies. Exchanges are finished in the order in which they came, and each when all of its lines have their replies. There
+is no socket and no clock here.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from typing import Final
+
+from msgspec import Struct, field
+
+from proxyherd.core.framing import Overlong
+from proxyherd.core.reply import Reply
+from proxyherd.web.answers import WebAnswer
+from proxyherd.web.trackers.points import Reason
+
+_OWES: Final[Sized] = (None,)
+"""A turn passes answers without their replies to a client to whom no earlier answer is owed. So something always is."""
+
+
+class WebExchange(Struct):
+    """The lines of a request, and how to answer it when their replies are there. `finish` may raise Problem. `via`: by
+    which protocol it came, for the log.
+    """
+
+    via: str
+    lines: Sequence[bytes]
+    finish: Callable[[Sequence[Reply]], WebAnswer]
+    replies: list[Reply] = field(default_factory=list)
+    consumed: Mapping[Reason, int] = field(default_factory=dict)
+    """How much of the request was of no use, by reason."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all replies are there."""
+        return len(self.replies) == len(self.lines)
+
+
+class Exchanges:
+    """The exchanges of one connection that are not finished."""
+
+    __slots__ = ("_commands", "_untaken", "_waiting")
+
+    owed = _OWES
+
+    def __init__(self) -> None:
+        self._waiting: deque[WebExchange] = deque()
+        self._untaken: deque[bytes] = deque()
+        self._commands: deque[tuple[bytes | Overlong, Reply]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def more(self) -> bool:
+        """Whether there are lines to take."""
+        return bool(self._untaken)
+
+    def add(self, exchange: WebExchange) -> None:
+        """Begin an exchange."""
+        self._waiting.append(exchange)
+        self._untaken.extend(exchange.lines)
+
+    def take(self, most: int) -> list[bytes | Overlong]:
+        """Return up to `most` lines for a turn."""
+        untaken = self._untaken
+        if len(untaken) <= most:
+            lines: list[bytes | Overlong] = [*untaken]
+            untaken.clear()
+            return lines
+        return [untaken.popleft() for _ in range(most)]
+
+    def owe(self, commands: Iterable[tuple[bytes | Overlong, Reply]]) -> None:
+        """Note lines that were taken, whose replies are complete now or later."""
+        self._commands.extend(commands)
+
+    def release(self) -> list[tuple[bytes | Overlong, Reply]]:
+        """Return the lines whose replies are complete, in order. Their exchanges get these replies."""
+        commands = self._commands
+        released: list[tuple[bytes | Overlong, Reply]] = []
+        while commands and commands[0][1].answer is not None:
+            released.append(commands.popleft())
+        at = 0
+        for exchange in self._waiting:
+            if at == len(released):
+                break
+            missing = len(exchange.lines) - len(exchange.replies)
+            exchange.replies += [reply for _, reply in released[at : at + missing]]
+            at = min(at + missing, len(released))
+        return released
+
+    def finished(self) -> list[WebExchange]:
+        """Take out the exchanges whose replies are all there, up to the first that waits."""
+        done: list[WebExchange] = []
+        while self._waiting and self._waiting[0].is_done:
+            done.append(self._waiting.popleft())
+        return done
+
+    def give_up(self) -> list[tuple[bytes | Overlong, Reply]]:
+        """End all exchanges without the replies that are missing. Return the lines without a reply."""
+        unanswered = [*self._commands]
+        for kept in (self._waiting, self._untaken, self._commands):
+            kept.clear()
+        return unanswered

@@ -1,0 +1,206 @@
+"""WebSocket frames (RFC 6455), as a server reads and writes them: bytes become messages, and messages bytes.
+
+- Clients mask their frames, and servers don't. There are no extensions, so no reserved bits.
+- A message may be cut into fragments, with control frames between them.
+- A message has at most `MESSAGE_BYTES`. A frame that would exceed this is refused as soon as its header is there.
+- Text is UTF-8.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Final, NamedTuple
+
+from proxyherd.web.ops import MESSAGE_BYTES
+
+_CONTROL_BYTES: Final = 125
+_FIN, _RESERVED, _OPCODE, _MASKED, _SIZE = 0x80, 0x70, 0x0F, 0x80, 0x7F
+_USUAL, _USUAL_BINARY = (0x81, 0x82), 0x82
+"""The first bytes of a whole message."""
+
+
+class Opcode(enum.IntEnum):
+    """What a frame is."""
+
+    CONTINUATION = 0
+    TEXT = 1
+    BINARY = 2
+    CLOSE = 8
+    PING = 9
+    PONG = 10
+
+
+class Code(enum.IntEnum):
+    """Why a WebSocket closes."""
+
+    NORMAL = 1000
+    PROTOCOL_ERROR = 1002
+    UNSUPPORTED = 1003
+    NO_CODE = 1005
+    NOT_UTF8 = 1007
+    RULE_BROKEN = 1008
+    TOO_LARGE = 1009
+    FAULT = 1011
+    RESTART = 1012
+    TRY_LATER = 1013
+    TOO_SLOW = 4408
+
+
+_SENT_CODES: Final = frozenset([*range(1000, 1004), *range(1007, 1015)])
+"""What a close frame may have below 3000."""
+
+
+class Message(NamedTuple):
+    """A whole message, or a control frame."""
+
+    opcode: int
+    data: bytes
+
+
+class WebSocketError(Exception):
+    """A client has broken the protocol; the connection closes with this code."""
+
+    def __init__(self, code: Code, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+class FrameReader:
+    """Puts messages together from what a client sends."""
+
+    __slots__ = ("_data", "_opcode", "_partial")
+
+    def __init__(self) -> None:
+        self._data = b""
+        self._opcode = 0  # of the message that has begun; 0: none has
+        self._partial = b""  # what has come of it
+
+    def receive(self, data: bytes) -> tuple[list[Message], WebSocketError | None]:
+        """Return the messages that are complete now, and the error behind them, if there is one."""
+        data = self._data + data if self._data else data
+        messages: list[Message] = []
+        at, end = 0, len(data)
+        try:
+            while end - at >= 2:
+                first, second, begin = data[at], data[at + 1], at + 6
+                size = second & _SIZE
+                usual = first in _USUAL and _MASKED <= second <= _MASKED | _CONTROL_BYTES
+                if not usual or self._opcode:
+                    size, begin = self._header(data, at)
+                if end < begin + size:
+                    break
+                at = begin + size
+                payload = _unmasked(data[begin:at], data[begin - 4 : begin])
+                if not usual or self._opcode:
+                    self._put(first, payload, messages)
+                    continue
+                if first != _USUAL_BINARY and not payload.isascii():
+                    _check_utf8(payload)
+                messages.append(Message(first & _OPCODE, payload))
+        except WebSocketError as error:
+            return messages, error
+        self._data = data[at:]
+        return messages, None
+
+    def _header(self, data: bytes, at: int) -> tuple[int, int]:
+        """Return the size of the frame that begins there, and where its payload begins. Raises WebSocketError."""
+        size, begin = data[at + 1] & _SIZE, at + 2
+        if size > _CONTROL_BYTES:
+            begin += 2 if size == _CONTROL_BYTES + 1 else 8
+            if len(data) >= begin:
+                size = int.from_bytes(data[at + 2 : begin], "big")
+        self._check(data[at], data[at + 1], size)
+        return size, begin + 4
+
+    def _check(self, first: int, second: int, size: int) -> None:
+        """Check the header of a frame. Raises WebSocketError."""
+        opcode = first & _OPCODE
+        if not second & _MASKED:
+            raise WebSocketError(Code.PROTOCOL_ERROR, "a client's frame is not masked")
+        if first & _RESERVED:
+            raise WebSocketError(Code.PROTOCOL_ERROR, "a reserved bit is set")
+        if opcode >= Opcode.CLOSE:
+            if opcode > Opcode.PONG or not first & _FIN or size > _CONTROL_BYTES:
+                raise WebSocketError(Code.PROTOCOL_ERROR, "a control frame is unknown, cut, or too large")
+            return
+        if opcode > Opcode.BINARY or (opcode == Opcode.CONTINUATION) is not bool(self._opcode):
+            raise WebSocketError(Code.PROTOCOL_ERROR, "a frame does not continue what has begun")
+        if size + len(self._partial) > MESSAGE_BYTES:
+            raise WebSocketError(Code.TOO_LARGE, f"a message has at most {MESSAGE_BYTES:,} bytes")
+
+    def _put(self, first: int, payload: bytes, messages: list[Message]) -> None:
+        """Add a frame, and the message or the control frame that it ends. Raises WebSocketError."""
+        opcode = first & _OPCODE
+        if opcode >= Opcode.CLOSE:
+            if opcode == Opcode.CLOSE:
+                _check_close(payload)
+            messages.append(Message(opcode, payload))
+            return
+        if not first & _FIN:
+            self._opcode = self._opcode or opcode
+            self._partial += payload
+            return
+        if self._opcode:
+            opcode, payload = self._opcode, self._partial + payload
+            self._opcode, self._partial = 0, b""
+        if opcode == Opcode.TEXT:
+            _check_utf8(payload)
+        messages.append(Message(opcode, payload))
+
+
+def frame(opcode: int, data: bytes) -> bytes:
+    """Return a server's frame: a whole message, or a control frame."""
+    size = len(data)
+    if size <= _CONTROL_BYTES:
+        return b"%c%c%b" % (_FIN | opcode, size, data)
+    if size < 1 << 16:
+        return b"%c\x7e%b%b" % (_FIN | opcode, size.to_bytes(2, "big"), data)
+    return b"%c\x7f%b%b" % (_FIN | opcode, size.to_bytes(8, "big"), data)
+
+
+def message(opcode: int, data: bytes) -> bytes:
+    """Return the frame of an answer to a message of this kind. What is not UTF-8 cannot be text, and leaves as binary."""
+    if opcode == Opcode.TEXT and not _is_utf8(data):
+        opcode = Opcode.BINARY
+    return frame(opcode, data)
+
+
+def close_frame(code: int, reason: str = "") -> bytes:
+    """Return the frame that closes a WebSocket."""
+    if code == Code.NO_CODE:
+        return frame(Opcode.CLOSE, b"")
+    return frame(Opcode.CLOSE, code.to_bytes(2, "big") + reason.encode()[: _CONTROL_BYTES - 2])
+
+
+def code_of(payload: bytes) -> int:
+    """Return the code of a client's close frame."""
+    return int.from_bytes(payload[:2], "big") if payload else Code.NO_CODE
+
+
+def _check_close(payload: bytes) -> None:
+    code = code_of(payload)
+    if payload and (len(payload) < 2 or not (code in _SENT_CODES or 3000 <= code < 5000)):
+        raise WebSocketError(Code.PROTOCOL_ERROR, "a close frame has a code that nobody may send")
+    _check_utf8(payload[2:])
+
+
+def _check_utf8(data: bytes) -> None:
+    if not _is_utf8(data):
+        raise WebSocketError(Code.NOT_UTF8, "text is not UTF-8")
+
+
+def _is_utf8(data: bytes) -> bool:
+    if data.isascii():
+        return True
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _unmasked(data: bytes, mask: bytes) -> bytes:
+    size = len(data)
+    key = int.from_bytes((mask * (size // 4 + 1))[:size], "little")
+    return (int.from_bytes(data, "little") ^ key).to_bytes(size, "little")

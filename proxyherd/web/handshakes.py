@@ -1,0 +1,48 @@
+"""The request by which a WebSocket begins (RFC 6455)."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from typing import Final
+
+from msgspec import Struct
+
+from proxyherd.web.problems import REQUEST, Problem
+from proxyherd.web.requests import Headers
+
+LINES_PROTOCOL: Final = "proxyherd.lines.v1"
+JSON_PROTOCOL: Final = "proxyherd.json.v1"
+
+_GUID: Final = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+_KEY_BYTES: Final = 16
+
+
+class Upgrade(Struct, frozen=True):
+    """The answer that lets a WebSocket begin: the subprotocol, and the proof that the request was understood."""
+
+    protocol: str
+    accept: str
+
+
+def upgrade(headers: Headers) -> Upgrade:
+    """Return the answer to a request with these headers. Raises Problem."""
+    if (
+        headers.get("Upgrade", "").strip().lower() != "websocket"
+        or headers.get("Sec-WebSocket-Version", "") != "13"
+    ):
+        raise Problem(REQUEST, "Here a WebSocket begins, of version 13.")
+    key = headers.get("Sec-WebSocket-Key", "")
+    try:
+        size = len(base64.b64decode(key, validate=True))
+    except (binascii.Error, ValueError):
+        size = 0
+    if size != _KEY_BYTES:
+        raise Problem(REQUEST, "Sec-WebSocket-Key is not 16 bytes in base64.")
+    names = [name.strip() for name in headers.get("Sec-WebSocket-Protocol", "").split(",")]
+    protocol = next((name for name in names if name in (LINES_PROTOCOL, JSON_PROTOCOL)), None)
+    if protocol is None:
+        raise Problem(REQUEST, f"A WebSocket here names a subprotocol: {LINES_PROTOCOL} or {JSON_PROTOCOL}.")
+    digest = hashlib.sha1((key + _GUID).encode(), usedforsecurity=False).digest()
+    return Upgrade(protocol, base64.b64encode(digest).decode())

@@ -1,0 +1,160 @@
+"""What each path of the web port does: requests become answers, or exchanges for a turn.
+
+Every request passes the same door first: its Host, and its Origin if it has one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, TypeAlias
+
+from msgspec.structs import replace
+
+from proxyherd.core.reply import Reply
+from proxyherd.web import problems
+from proxyherd.web.answers import WebAnswer, of_problem
+from proxyherd.web.bodies import unpacked
+from proxyherd.web.exchanges import WebExchange
+from proxyherd.web.handshakes import Upgrade, upgrade
+from proxyherd.web.ids import id_of, path_names
+from proxyherd.web.lines import LineWriter
+from proxyherd.web.openapi import openapi_document
+from proxyherd.web.origins import Origins
+from proxyherd.web.problems import Problem
+from proxyherd.web.queries import header_value, locate_answer, places_answer, read_parameters
+from proxyherd.web.reports import batch_answer, read_batch, read_position, report_answer
+from proxyherd.web.requests import WebRequest
+from proxyherd.web.trackers.apps import APPS, App
+from proxyherd.web.trackers.points import TrackerRequest, TrackPoints
+
+Routed: TypeAlias = WebAnswer | WebExchange | Upgrade
+_Handler: TypeAlias = Callable[[WebRequest, list[str], int], Routed]
+
+_DEFAULTS: Final = (("radius_km", "10"), ("limit", "20"))
+_JSON: Final = frozenset(["application/json", ""])
+_NDJSON: Final = frozenset(["application/x-ndjson", "application/ndjson", "application/jsonl"])
+
+
+class WebRoutes:
+    """The paths of one server."""
+
+    def __init__(self, writer: LineWriter, origins: Origins, max_accuracy_m: float) -> None:
+        self.origins = origins
+        self._writer = writer
+        self._max_accuracy_m = max_accuracy_m
+        self._apps = {app.name: {method: self._handler(app) for method in app.methods} for app in APPS}
+        self._client: dict[str, _Handler] = {"GET": self._locate, "PUT": self._put}
+        self._places: dict[str, _Handler] = {"GET": self._get_places}
+        self._document = openapi_document()
+        self._openapi: dict[str, _Handler] = {"GET": self._get_openapi}
+        self._websocket: dict[str, _Handler] = {"GET": self._get_websocket}
+        self._reports: dict[str, _Handler] = {"POST": self._post_reports}
+
+    def admit(self, request: WebRequest) -> str:
+        """Return the Origin of a request, or "" if it needs no permission; for `Origins.headers`. Raises Problem if it
+        may not be served.
+        """
+        headers = request.headers
+        host = self.origins.check_host(headers.getall("Host", []))
+        fetch_site = headers.get("Sec-Fetch-Site", "")
+        return self.origins.check_origin(host, headers.getall("Origin", []), fetch_site)
+
+    def find(self, request: WebRequest, clock: int) -> Routed:
+        """Return the answer to a request, or the exchange that makes it. `clock`: nanoseconds of POSIX time. Raises
+        Problem.
+        """
+        names = path_names(request.target)
+        body = unpacked(request.body, request.headers.get("Content-Encoding", ""))
+        if body is not request.body:
+            request = replace(request, body=body)
+        handlers = self._handlers(names)
+        if handlers is None:
+            raise Problem(problems.UNKNOWN, "GET /v1/ tells what there is.")
+        is_app = names[0] in self._apps
+        method = "GET" if request.method == "HEAD" and not is_app else request.method
+        if (handler := handlers.get(method)) is None:
+            allow = ", ".join([*handlers, "OPTIONS"])
+            if method == "OPTIONS":
+                origin = request.headers.get("Origin", "")
+                return WebAnswer(
+                    204, headers=(("Allow", allow), *self.origins.preflight(origin, handlers).items())
+                )
+            return of_problem(Problem(problems.METHOD, f"Served here: {allow}."), ("Allow", allow))
+        return handler(request, names, clock)
+
+    def _handlers(self, names: list[str]) -> dict[str, _Handler] | None:
+        match names:
+            case ["v1", "clients", _]:
+                return self._client
+            case ["v1", "clients", _, "places"]:
+                return self._places
+            case ["v1", "reports"]:
+                return self._reports
+            case ["v1", "ws"]:
+                return self._websocket
+            case ["v1", "openapi.json"]:
+                return self._openapi
+            case [name]:
+                return self._apps.get(name)
+        return None
+
+    def _handler(self, app: App) -> _Handler:
+        """Return what answers the requests of an app."""
+
+        def handle(request: WebRequest, _: list[str], clock: int) -> WebExchange:
+            points = TrackPoints(self._writer, clock, self._max_accuracy_m)
+            headers = {name: request.headers.get(name, "") for name in ("X-Limit-U", "X-Limit-D")}
+            app.read(TrackerRequest(request.body, request.query, headers, request.user), points)
+
+            def finish(replies: Sequence[Reply]) -> WebAnswer:
+                if any(reply.outcome not in ("stored", "stale") for reply in replies):
+                    raise Problem(problems.NOT_TAKEN, "The server cannot keep all of these reports now.")
+                return WebAnswer(200, app.answer, app.media_type)
+
+            return WebExchange(app.name, points.lines, finish, consumed=points.consumed)
+
+        return handle
+
+    def _get_openapi(self, request: WebRequest, _: list[str], __: int) -> WebAnswer:
+        read_parameters(request.query, ())
+        return WebAnswer(200, self._document)
+
+    def _put(self, request: WebRequest, names: list[str], clock: int) -> WebExchange:
+        _check_type(request, _JSON)
+        line = read_position(id_of(names[2]), request.body, clock, self._writer)
+        return WebExchange("http", [line], lambda replies: WebAnswer(200, report_answer(replies[0])))
+
+    def _locate(self, request: WebRequest, names: list[str], _: int) -> WebExchange:
+        read_parameters(request.query, ())
+        line = self._writer.locate(id_of(names[2]))
+        return WebExchange("http", [line], lambda replies: WebAnswer(200, locate_answer(replies[0])))
+
+    def _get_places(self, request: WebRequest, names: list[str], _: int) -> WebExchange:
+        wanted = read_parameters(request.query, ("radius_km", "limit"))
+        radius, limit = (wanted.get(name, default).encode() for name, default in _DEFAULTS)
+        line = self._writer.places(id_of(names[2]), radius, limit)
+
+        def finish(replies: Sequence[Reply]) -> WebAnswer:
+            at, places = places_answer(replies[0])
+            return WebAnswer(200, places, headers=(("Proxyherd-At", header_value(at)),))
+
+        return WebExchange("http", [line], finish)
+
+    def _get_websocket(self, request: WebRequest, _: list[str], __: int) -> Upgrade:
+        return upgrade(request.headers)
+
+    def _post_reports(self, request: WebRequest, _: list[str], clock: int) -> WebExchange:
+        _check_type(request, _JSON | _NDJSON)
+        batch = read_batch(request.body, clock, self._writer, ndjson=request.content_type in _NDJSON)
+        lines = [line for line in batch if isinstance(line, bytes)]
+
+        def finish(replies: Sequence[Reply]) -> WebAnswer:
+            return WebAnswer(200, batch_answer(batch, replies))
+
+        return WebExchange("http", lines, finish)
+
+
+def _check_type(request: WebRequest, types: frozenset[str]) -> None:
+    """Check the type of a body. Raises Problem."""
+    if request.content_type not in types:
+        raise Problem(problems.MEDIA_TYPE, f"A body here is {' or '.join(sorted(filter(None, types)))}.")

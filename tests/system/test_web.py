@@ -1,0 +1,458 @@
+"""The web port of real servers, over raw sockets: requests, WebSockets, and what is no request at all. With both engines."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gzip
+import json
+import re
+import signal
+import socket
+import threading
+import uuid
+from collections.abc import Iterator
+from typing import Any, Self
+
+import pytest
+from cases import CASES
+from gazetteer_file import gazetteer_file
+from herd_process import PATIENCE_SECONDS, ServerProcess, now, running_server, wait_until
+from redis_cluster import Cluster
+from tracker_payloads import PAYLOADS, Payload
+
+from proxyherd.grading import playing, servers
+from proxyherd.grading.cases import Case
+
+WEB = '[web]\nallowed_origins = ["https://map.example"]\n'
+HANDSHAKE = (
+    "Upgrade: websocket",
+    "Connection: Upgrade",
+    "Sec-WebSocket-Version: 13",
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+)
+LINES, JSON = "proxyherd.lines.v1", "proxyherd.json.v1"
+
+
+@pytest.fixture(scope="module")
+def clark(shared_cluster: Cluster | None) -> Iterator[ServerProcess]:
+    with running_server(more=WEB, cluster=shared_cluster, gazetteer=gazetteer_file()) as server:
+        wait_until(lambda: listens(server), "the web port listens")
+        yield server
+        assert server.stop() == 0
+        assert server.stderr() == ""
+
+
+def listens(server: ServerProcess) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", server.web_port)):
+        return True
+    return False
+
+
+class Wire:
+    """One connection to the web port."""
+
+    def __init__(self, server: ServerProcess) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", server.web_port), PATIENCE_SECONDS)
+        self.file = self.socket.makefile("rb")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+        self.socket.close()
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def answer(self, *, head: bool = False) -> tuple[int, dict[str, str], bytes]:
+        """Read an answer: status, headers by their names in small letters, body."""
+        status = int(self.file.readline().split()[1])
+        headers = {}
+        while (line := self.file.readline().strip()) != b"":
+            name, _, value = line.decode().partition(": ")
+            headers[name.lower()] = value
+        return status, headers, b"" if head else self.file.read(int(headers.get("content-length", 0)))
+
+    def is_closed(self) -> bool:
+        return self.file.read() == b""
+
+    def message(self) -> tuple[int, bytes]:
+        """Read a frame: opcode and payload."""
+        first, size = self.file.read(2)
+        if size > 125:
+            size = int.from_bytes(self.file.read(2 if size == 126 else 8), "big")
+        return first & 15, self.file.read(size)
+
+
+def request(method: str, target: str, body: bytes = b"", *headers: str, version: str = "1.1") -> bytes:
+    named = ["Host: localhost", *headers]
+    if body and not any("content-type" in one.lower() for one in headers):
+        named.append("Content-Type: application/json")
+    if body or method in {"PUT", "POST"}:
+        named.append(f"Content-Length: {len(body)}")
+    head = "\r\n".join([f"{method} {target} HTTP/{version}", *named, "", ""])
+    return head.encode() + body
+
+
+def ask(server: ServerProcess, *asked: Any) -> tuple[int, dict[str, str], bytes]:
+    with Wire(server) as wire:
+        wire.send(request(*asked))
+        return wire.answer(head=asked[0] == "HEAD")
+
+
+def frame(data: bytes, opcode: int = 1) -> bytes:
+    size = len(data)
+    short = bytes([0x80 | size]) if size < 126 else b"\xfe" + size.to_bytes(2, "big")
+    mask = b"\x01\x02\x03\x04"
+    return bytes([0x80 | opcode]) + short + mask + bytes(byte ^ mask[at % 4] for at, byte in enumerate(data))
+
+
+@contextlib.contextmanager
+def websocket(server: ServerProcess, protocol: str, *headers: str) -> Iterator[Wire]:
+    with Wire(server) as wire:
+        wire.send(request("GET", "/v1/ws", b"", *HANDSHAKE, f"Sec-WebSocket-Protocol: {protocol}", *headers))
+        status, answered, _ = wire.answer()
+        assert status == 101
+        assert answered["sec-websocket-protocol"] == protocol
+        assert answered["sec-websocket-accept"] == "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+        yield wire
+
+
+def fresh() -> str:
+    return f"c{uuid.uuid4().hex}"
+
+
+def position() -> bytes:
+    return b'{"lat":34.06893,"lon":"-118.445127","time":%b}' % now()
+
+
+def test_a_report_is_answered_and_known_over_tcp_and_http(clark: ServerProcess) -> None:
+    client = fresh()
+    status, headers, body = ask(clark, "PUT", f"/v1/clients/{client}", position())
+    answer = json.loads(body)
+    assert (status, headers["content-type"], answer["outcome"]) == (200, "application/json", "stored")
+    at = answer["at"].encode()
+    assert clark.ask(b"WHATSAT %b 0 0" % client.encode()).startswith(at + b"\n")
+    found = json.loads(ask(clark, "GET", f"/v1/clients/{client}")[2])
+    assert (found["at"], found["lat"], found["server"]) == (answer["at"], 34.06893, "Clark")
+    status, headers, body = ask(clark, "GET", f"/v1/clients/{client}/places?limit=0")
+    assert (status, headers["proxyherd-at"]) == (200, answer["at"])
+    assert json.loads(body)["status"] == "ZERO_RESULTS"
+
+
+def test_a_stale_report_says_so_and_an_unknown_client_is_not_found(clark: ServerProcess) -> None:
+    client, said = fresh(), position()
+    assert [json.loads(ask(clark, "PUT", f"/v1/clients/{client}", said)[2])["outcome"] for _ in range(2)] == [
+        "stored",
+        "stale",
+    ]
+    status, headers, _ = ask(clark, "GET", f"/v1/clients/{fresh()}")
+    assert (status, headers["content-type"]) == (404, "application/problem+json")
+
+
+def test_a_batch_is_answered_in_order_and_a_bad_report_spoils_no_other(clark: ServerProcess) -> None:
+    clients = [fresh() for _ in range(1_000)]
+    batch = [{"client": one, "lat": 1, "lon": 2} for one in clients]
+    batch[7]["lat"] = 91
+    status, _, body = ask(clark, "POST", "/v1/reports", json.dumps(batch).encode())
+    answers = json.loads(body)
+    assert status == 200
+    assert [one.get("outcome") for one in answers] == ["stored"] * 7 + [None] + ["stored"] * 992
+    assert [one["at"].split()[3] for one in answers if "at" in one] == clients[:7] + clients[8:]
+    assert answers[7]["field"] == "lat"
+
+
+def test_a_packed_batch_of_lines_is_read(clark: ServerProcess) -> None:
+    lines = b"".join(b'{"client":"%b","lat":1,"lon":2}\n' % fresh().encode() for _ in range(3))
+    headers = "Content-Type: application/x-ndjson", "Content-Encoding: gzip"
+    status, _, body = ask(clark, "POST", "/v1/reports", gzip.compress(lines), *headers)
+    assert (status, [one["outcome"] for one in json.loads(body)]) == (200, ["stored"] * 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("a%2Fb", "a/b"),
+        ("%00", "\0"),
+        ("%F0%9F%93%B1", "📱"),
+        ("a%20b", "a b"),
+        ("%2520", "%20"),
+        ("%FF", "%FF"),
+    ],
+)
+def test_a_name_in_a_path_is_the_same_in_json(clark: ServerProcess, name: str, shown: str) -> None:
+    assert ask(clark, "PUT", f"/v1/clients/{name}", position())[0] == 200
+    assert json.loads(ask(clark, "GET", f"/v1/clients/{name}")[2])["client"] == shown
+
+
+PUT = "/v1/clients/a"
+REFUSED = {
+    "NaN": (request("PUT", PUT, b'{"lat":NaN,"lon":2}'), 400),
+    "an exponent": (request("PUT", PUT, b'{"lat":1e1,"lon":2}'), 400),
+    "no body": (request("PUT", PUT), 400),
+    "an array": (request("PUT", PUT, b"[]"), 422),
+    "a duplicate key": (request("PUT", PUT, b'{"lat":1,"lon":2,"lat":3}'), 400),
+    "deep nesting": (request("POST", "/v1/reports", b"[" * 100_000), 400),
+    "too many reports": (request("POST", "/v1/reports", b"[" + b"{}," * 1_000 + b"{}]"), 413),
+    "a wrong type": (request("PUT", PUT, b"{}", "Content-Type: text/plain"), 415),
+    "a wrong encoding": (request("PUT", PUT, b"{}", "Content-Encoding: br"), 415),
+    "no gzip": (request("PUT", PUT, b"{}", "Content-Encoding: gzip"), 400),
+    "a gzip bomb": (
+        request("PUT", PUT, gzip.compress(bytes(3_000_000), mtime=0), "Content-Encoding: gzip"),
+        413,
+    ),
+    "a long name": (request("PUT", f"/v1/clients/{'a' * 8_192}", b'{"lat":1,"lon":2}'), 400),
+    "another method": (request("DELETE", PUT), 405),
+    "another path": (request("GET", "/nowhere"), 404),
+    "another site's Host": (b"GET /v1/clients/a HTTP/1.1\r\nHost: evil.example\r\n\r\n", 403),
+    "another site's page": (request("GET", PUT, b"", "Origin: https://evil.example"), 403),
+    "another site's page with a simple request": (
+        request("POST", "/owntracks", b"{}", "Origin: null", "Content-Type: text/plain"),
+        403,
+    ),
+}
+BROKEN = {
+    "no Host": (b"GET / HTTP/1.1\r\n\r\n", 400),
+    "no HTTP": (b"IAMAT kiwi +1+2 3\n", 400),
+    "TLS": (bytes.fromhex("16030100c5010000c10303") + bytes(200), 400),
+    "a long header": (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 20_000, 400),
+    "many headers": (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: a\r\n" * 200 + b"\r\n", 400),
+    "two lengths": (b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400),
+    "length and chunks": (
+        b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        400,
+    ),
+    "a large body": (request("PUT", PUT, bytes(2 * 1024 * 1024 + 1)), 413),
+    "a large body that is announced": (
+        b"PUT /v1/clients/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999999\r\n\r\n",
+        413,
+    ),
+    "chunks that are none": (
+        b"PUT /v1/clients/a HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        400,
+    ),
+    "another expectation": (request("PUT", PUT, b"{}", "Expect: miracles"), 400),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_bad_request_is_answered_with_a_problem_and_the_connection_goes_on(
+    clark: ServerProcess, name: str
+) -> None:
+    data, status = REFUSED[name]
+    with Wire(clark) as wire:
+        wire.send(data)
+        answered, headers, body = wire.answer()
+        problem = json.loads(body)
+        assert (answered, problem["status"], headers["content-type"]) == (
+            *(status, status),
+            "application/problem+json",
+        )
+        assert "evil" not in body.decode()
+        wire.send(request("GET", "/v1/openapi.json"))
+        assert wire.answer()[0] == 200
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_is_no_request_is_answered_and_ends_the_connection(clark: ServerProcess, name: str) -> None:
+    data, status = BROKEN[name]
+    with Wire(clark) as wire:
+        wire.send(data)
+        answered, headers, _ = wire.answer()
+        assert (answered, headers["connection"]) == (status, "close")
+        assert wire.is_closed()
+
+
+def test_pipelined_requests_are_answered_in_order(clark: ServerProcess) -> None:
+    clients = [fresh() for _ in range(100)]
+    with Wire(clark) as wire:
+        sending = threading.Thread(
+            target=wire.send,
+            args=(b"".join(request("PUT", f"/v1/clients/{one}", position()) for one in clients),),
+        )
+        sending.start()
+        answers = [json.loads(wire.answer()[2])["at"].split()[3] for _ in clients]
+        sending.join()
+    assert answers == clients
+
+
+def test_a_body_may_be_asked_for_come_in_chunks_and_have_trailers(clark: ServerProcess) -> None:
+    head = (
+        f"PUT /v1/clients/{fresh()} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        "Transfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n"
+    )
+    with Wire(clark) as wire:
+        wire.send(head.encode())
+        assert wire.file.readline() == b"HTTP/1.1 100 Continue\r\n"
+        assert wire.file.readline() == b"\r\n"
+        for byte in position():
+            wire.send(b"1\r\n%c\r\n" % byte)
+        wire.send(b"0\r\nX-Trailer: a\r\n\r\n")
+        assert wire.answer()[0] == 200
+        wire.send(request("GET", "/v1/openapi.json"))
+        assert wire.answer()[0] == 200
+
+
+def test_an_old_client_a_head_and_one_that_has_sent_everything(clark: ServerProcess) -> None:
+    for version, headers, closes in (("1.0", (), True), ("1.0", ("Connection: keep-alive",), False)):
+        with Wire(clark) as wire:
+            wire.send(request("GET", "/v1/openapi.json", b"", *headers, version=version))
+            _, answered, body = wire.answer()
+            assert answered["connection"] == ("close" if closes else "keep-alive")
+            assert len(body) > 100
+    status, headers_of_head, _ = ask(clark, "HEAD", "/v1/openapi.json")
+    assert (status, headers_of_head["content-length"]) == (200, str(len(body)))
+    with Wire(clark) as wire:
+        wire.send(request("PUT", f"/v1/clients/{fresh()}", position()))
+        wire.socket.shutdown(socket.SHUT_WR)
+        assert wire.answer()[0] == 200
+        assert wire.is_closed()
+
+
+def test_a_page_that_is_allowed_may_read_the_answers(clark: ServerProcess) -> None:
+    origin = "https://map.example"
+    for asked in (("GET", "/nowhere"), ("OPTIONS", PUT), ("PUT", PUT, position())):
+        method, target, *body = asked
+        _, headers, _ = ask(clark, method, target, *(body or [b""]), f"Origin: {origin}")
+        assert headers["access-control-allow-origin"] == origin
+    assert "access-control-allow-origin" not in ask(clark, "GET", "/nowhere")[1]
+
+
+@pytest.mark.parametrize("payload", PAYLOADS, ids=lambda payload: payload.name)
+def test_an_app_gets_the_answer_that_it_needs(clark: ServerProcess, payload: Payload) -> None:
+    headers = [f"{name}: {value}" for name, value in payload.headers.items()]
+    target = f"/{payload.app}" + (f"?{payload.query}" if payload.query else "")
+    if "Content-Type" not in payload.headers:
+        headers.append("Content-Type: text/plain")
+    status, _, body = ask(clark, payload.method, target, payload.body.encode(), *headers)
+    assert (status, body.decode()) == (200, payload.answer)
+
+
+def test_lines_and_objects_are_answered_over_websockets_and_the_log_says_how_they_came(
+    clark: ServerProcess,
+) -> None:
+    client = fresh()
+    with websocket(clark, LINES) as wire:
+        wire.send(frame(b"IAMAT %b +1+2 3\nFOO" % client.encode()))
+        opcode, data = wire.message()
+        while data.count(b"\n") < 2:
+            data += wire.message()[1]
+        assert opcode == 1
+        assert re.fullmatch(rb"AT Clark \S+ %b \+1\+2 3\n\? FOO\n" % client.encode(), data)
+        wire.send(frame(b"BAR", 2))
+        assert wire.message() == (2, b"? BAR\n")
+        wire.send(frame(b"ping", 9))
+        assert wire.message() == (10, b"ping")
+        wire.send(frame(b"\x03\xe8", 8))
+        assert wire.message() == (8, b"\x03\xe8")
+        assert wire.is_closed()
+    with websocket(clark, JSON) as wire:
+        for number in range(20):
+            wire.send(frame(b'{"op":"locate","id":%d,"client":"%b"}' % (number, client.encode())))
+        for number in range(20):
+            found = json.loads(wire.message()[1])
+            assert (found["id"], found["client"]) == (number, client)
+        wire.send(frame(b'{"op":"follow","id":7}'))
+        assert json.loads(wire.message()[1])["problem"]["field"] == "op"
+    ask(clark, "GET", f"/osmand?id={client}&lat=1&lon=3&timestamp=4")
+
+    def via() -> set[str]:
+        return {one["via"] for one in clark.events("command") if client in one["command"]}
+
+    wait_until(lambda: via() == {"websocket", "osmand"}, "the log says how the commands came")
+
+
+def bridge(server: ServerProcess) -> tuple[int, threading.Thread]:
+    """Return a port whose one connection is passed on over a WebSocket, a line a message, and a thread that does it. Where
+    the client closes its half, it still gets its answers: to the last message there is an answer that is left out.
+    """
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def pass_on() -> None:
+        with listener, listener.accept()[0] as client, websocket(server, LINES) as wire:
+            end = fresh().encode()
+
+            def send() -> None:
+                with client.makefile("rb") as lines, contextlib.suppress(OSError):
+                    for line in lines:
+                        wire.send(frame(line, 2))
+                    wire.send(frame(end, 2))
+
+            sending = threading.Thread(target=send)
+            sending.start()
+            with contextlib.suppress(OSError):
+                while (message := wire.message())[0] != 8:
+                    data = message[1].removesuffix(b"? " + end + b"\n")
+                    client.sendall(data)
+                    if data != message[1]:
+                        break
+                client.shutdown(socket.SHUT_RDWR)
+            sending.join()
+
+    thread = threading.Thread(target=pass_on)
+    thread.start()
+    return listener.getsockname()[1], thread
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_case_over_a_websocket(case: Case, clark: ServerProcess) -> None:
+    async def play() -> None:
+        port, thread = bridge(clark)
+        known = servers.GradedServer("Clark", "127.0.0.1", port, seconds=PATIENCE_SECONDS)
+        known.report = direct.report  # type: ignore[method-assign] # it has a connection of its own
+        await playing.play(case, known, None)
+        await asyncio.to_thread(thread.join)
+
+    direct = servers.GradedServer("Clark", "127.0.0.1", clark.client_port, seconds=PATIENCE_SECONDS)
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (b"\x81\x01a", 1002),
+        (b"\xc1\x80\0\0\0\0", 1002),
+        (frame(b"\xff"), 1007),
+        (b"\x82\xff" + (1 << 40).to_bytes(8, "big"), 1009),
+        (frame(b"GET / HTTP/1.1"), 1008),
+    ],
+)
+def test_who_breaks_the_rules_of_a_websocket_is_told_which(
+    clark: ServerProcess, data: bytes, code: int
+) -> None:
+    with websocket(clark, LINES) as wire:
+        wire.send(data)
+        messages = [wire.message()]
+        while messages[-1][0] != 8:
+            messages.append(wire.message())
+        assert int.from_bytes(messages[-1][1][:2], "big") == code
+
+
+def test_a_websocket_of_another_site_s_page_is_refused(clark: ServerProcess) -> None:
+    with Wire(clark) as wire:
+        wire.send(
+            request(
+                "GET",
+                "/v1/ws",
+                b"",
+                *HANDSHAKE,
+                *("Origin: https://evil.example", f"Sec-WebSocket-Protocol: {LINES}"),
+            )
+        )
+        assert wire.answer()[0] == 403
+
+
+def test_a_server_that_stops_asks_websockets_to_come_again() -> None:
+    with running_server(more=WEB) as server:
+        wait_until(lambda: listens(server), "the web port listens")
+        with websocket(server, LINES) as lines, websocket(server, JSON) as objects:
+            for wire in (lines, objects):
+                wire.send(frame(b"FOO"))
+                wire.message()
+            server.signal(signal.SIGTERM)
+            for wire in (lines, objects):
+                opcode, data = wire.message()
+                assert (opcode, int.from_bytes(data[:2], "big")) == (8, 1012)
+        assert server.wait() == 0

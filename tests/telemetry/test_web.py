@@ -1,0 +1,45 @@
+"""What the metrics say of the web port."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from scenarios import Scenario, assert_exactly
+
+from proxyherd.telemetry.web import ANSWER_STATUSES, APP_NAMES, CONSUMED
+from proxyherd.web.problems import KINDS
+from proxyherd.web.trackers.apps import APPS
+from proxyherd.web.trackers.points import Reason
+
+SCENARIOS = {
+    **{
+        f"an answer {status}": Scenario(
+            lambda it, status=status: it.observer.web.answered(int(status)),  # type: ignore[misc]
+            [],
+            {f"proxyherd_web_answers_total {status}": 1},
+        )
+        for status in ANSWER_STATUSES
+    },
+    **{
+        f"{via}: {reason}": Scenario(
+            lambda it, via=via, reason=reason: it.observer.web.consumed(via, reason, 3),  # type: ignore[misc]
+            [],
+            {f"proxyherd_web_consumed_total {via} {reason}": 3},
+        )
+        for via in APP_NAMES
+        for reason in CONSUMED
+    },
+}
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_exactly_this_is_counted(tmp_path: Path, name: str) -> None:
+    assert_exactly(SCENARIOS[name], tmp_path)
+
+
+def test_the_values_of_labels_are_those_that_occur() -> None:
+    assert {str(kind.status) for kind in KINDS} | {"200", "204"} == {*ANSWER_STATUSES}
+    assert {*get_args(Reason)} == {*CONSUMED}
+    assert {app.name for app in APPS} == {*APP_NAMES}

@@ -1,0 +1,165 @@
+"""Routes: what each path and method does, and whose requests are served."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from multidict import CIMultiDict
+
+from proxyherd.core.reply import Reply
+from proxyherd.web import problems
+from proxyherd.web.answers import WebAnswer, of_problem
+from proxyherd.web.exchanges import WebExchange
+from proxyherd.web.handshakes import Upgrade
+from proxyherd.web.lines import LineWriter
+from proxyherd.web.origins import Origins
+from proxyherd.web.problems import Kind, Problem
+from proxyherd.web.requests import WebRequest
+from proxyherd.web.routes import WebRoutes
+
+CLOCK = 5 * 10**9
+PAGE = "https://map.example"
+ROUTES = WebRoutes(LineWriter(8_192), Origins((), [PAGE]), 100.0)
+JSON = {"Content-Type": "application/json"}
+POSITION = b'{"lat":1,"lon":2,"time":3}'
+AT = b"AT Bob +2.000000000 kiwi +1+2 3"
+
+
+def request(method: str, target: str, body: bytes = b"", /, **headers: str) -> WebRequest:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return WebRequest(method, target, CIMultiDict({"Host": "localhost:1", **named}), body)
+
+
+def find(method: str, target: str, body: bytes = b"", /, **headers: str) -> Any:
+    return ROUTES.find(request(method, target, body, **headers), CLOCK)
+
+
+def refused(*asked: Any, **headers: str) -> Kind:
+    with pytest.raises(Problem) as refusal:
+        find(*asked, **headers)
+    return refusal.value.kind
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "body", "via", "lines"),
+    [
+        ("PUT", "/v1/clients/kiwi", POSITION, "http", [b"IAMAT kiwi +1+2 3"]),
+        ("PUT", "/v1/clients/my%20phone%2F1", POSITION, "http", [b"IAMAT my%20phone/1 +1+2 3"]),
+        ("GET", "/v1/clients/kiwi", b"", "http", [b"WHATSAT kiwi 0 0"]),
+        ("HEAD", "/v1/clients/kiwi", b"", "http", [b"WHATSAT kiwi 0 0"]),
+        ("GET", "/v1/clients/kiwi/places?radius_km=1.5&limit=3", b"", "http", [b"WHATSAT kiwi 1.5 3"]),
+        ("POST", "/v1/reports", b"[]", "http", []),
+        ("POST", "/v1/reports", b'[{"client":"a","lat":1,"lon":2},7]', "http", [b"IAMAT a +1+2 5.000000000"]),
+        ("GET", "/osmand?id=a&lat=1&lon=2&timestamp=3", b"", "osmand", [b"IAMAT a +1+2 3"]),
+        ("POST", "/gpslogger?id=a&lat=1&lon=2&timestamp=3", b"", "gpslogger", [b"IAMAT a +1+2 3"]),
+        (
+            "POST",
+            "/owntracks?u=a",
+            b'{"_type":"location","lat":1,"lon":2,"tst":3}',
+            "owntracks",
+            [b"IAMAT a +1+2 3"],
+        ),
+        ("POST", "/overland", b"{}", "overland", []),
+    ],
+)
+def test_a_request_becomes_lines(method: str, target: str, body: bytes, via: str, lines: list[bytes]) -> None:
+    found = find(method, target, body, Content_Type="application/json; charset=utf-8")
+    assert isinstance(found, WebExchange)
+    assert (found.via, found.lines) == (via, lines)
+
+
+def test_replies_become_answers() -> None:
+    stored = [Reply("iamat", "stored", AT)]
+    put = find("PUT", "/v1/clients/kiwi", POSITION, Content_Type="application/json")
+    assert b'"outcome":"stored"' in put.finish(stored).body
+    places = find("GET", "/v1/clients/kiwi/places")
+    answer = places.finish([Reply("whatsat", "answered", AT + b"\n{}\n")])
+    assert (answer.body, answer.headers) == (b"{}\n", (("Proxyherd-At", AT.decode()),))
+    app = find("GET", "/osmand?id=a&lat=1&lon=2")
+    assert app.finish(stored) == WebAnswer(200, b"", "text/plain")
+    for outcome in ("refused", "unanswered"):
+        with pytest.raises(Problem) as refusal:
+            app.finish([Reply("iamat", "stored", AT), Reply("iamat", outcome, b"? IAMAT")])
+        assert refusal.value.kind == problems.NOT_TAKEN
+
+
+def test_what_an_app_sends_and_is_of_no_use_is_counted_and_answered() -> None:
+    found = find("GET", "/osmand?id=a&lat=1&lon=2&accuracy=101")
+    assert (found.lines, found.consumed, found.finish([]).status) == ([], {"inaccurate": 1}, 200)
+
+
+@pytest.mark.parametrize(
+    ("asked", "kind"),
+    [
+        (("GET", "/"), problems.UNKNOWN),
+        (("GET", "/v1/clients"), problems.UNKNOWN),
+        (("GET", "/v1/clients/a/b"), problems.UNKNOWN),
+        (("PUT", "/v1/clients/", POSITION), problems.CLIENT),
+        (("GET", "/v1/clients/%zz"), problems.CLIENT),
+        (("GET", "/v1/clients/a?b=1"), problems.QUERY),
+        (("GET", "/v1/clients/a/places?limit=21"), problems.QUERY),
+        (("PUT", "/v1/clients/" + "a" * 8_192, POSITION), problems.CLIENT),
+        (("GET", "/v1/ws"), problems.REQUEST),
+    ],
+)
+def test_other_requests_have_their_problems(asked: tuple[Any, ...], kind: Kind) -> None:
+    assert refused(*asked, Content_Type="application/json") == kind
+
+
+@pytest.mark.parametrize("type_", ["text/plain", "application/x-www-form-urlencoded", "application/jsonp"])
+def test_a_body_of_another_type_is_not_read(type_: str) -> None:
+    assert refused("PUT", "/v1/clients/a", POSITION, Content_Type=type_) == problems.MEDIA_TYPE
+    assert refused("POST", "/v1/reports", b"[]", Content_Type=type_) == problems.MEDIA_TYPE
+
+
+def test_a_wrong_method_is_told_which_are_right_and_apps_are_not_asked_by_head() -> None:
+    answer = find("DELETE", "/v1/clients/a")
+    assert (answer.status, answer.headers) == (405, (("Allow", "GET, PUT, OPTIONS"),))
+    assert find("HEAD", "/osmand?id=a&lat=1&lon=2").status == 405
+    assert find("HEAD", "/v1/reports").status == 405
+
+
+def test_a_browser_that_asks_first_is_told_what_an_allowed_page_may_do() -> None:
+    headers = dict(find("OPTIONS", "/v1/clients/a", Origin=PAGE).headers)
+    assert headers["Allow"] == "GET, PUT, OPTIONS"
+    assert headers["Access-Control-Allow-Origin"] == PAGE
+    assert headers["Access-Control-Allow-Methods"] == "GET, PUT"
+    assert "Access-Control-Allow-Origin" not in dict(find("OPTIONS", "/v1/clients/a").headers)
+
+
+def test_a_websocket_and_the_document_of_the_api_are_found() -> None:
+    handshake = {
+        "Upgrade": "websocket",
+        "Sec_WebSocket_Version": "13",
+        "Sec_WebSocket_Key": "dGhlIHNhbXBsZSBub25jZQ==",
+        "Sec_WebSocket_Protocol": "proxyherd.lines.v1",
+    }
+    assert isinstance(find("GET", "/v1/ws", **handshake), Upgrade)
+    assert find("GET", "/v1/openapi.json").status == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "kind"),
+    [
+        ({"Host": "evil.example"}, problems.HOST),
+        ({"Origin": "https://evil.example"}, problems.ORIGIN),
+        ({"Origin": "null"}, problems.ORIGIN),
+        ({"Sec_Fetch_Site": "cross-site"}, problems.ORIGIN),
+    ],
+)
+def test_strangers_pages_are_refused_on_every_path(headers: dict[str, str], kind: Kind) -> None:
+    for target in ("/v1/clients/a", "/v1/ws", "/osmand?id=a&lat=1&lon=2", "/nowhere"):
+        with pytest.raises(Problem) as refusal:
+            ROUTES.admit(request("GET", target, **headers))
+        assert refusal.value.kind == kind
+
+
+def test_pages_of_the_port_and_allowed_ones_are_served() -> None:
+    assert ROUTES.admit(request("GET", "/", Origin="http://localhost:1")) == ""
+    assert ROUTES.admit(request("GET", "/", Origin=PAGE)) == PAGE
+
+
+def test_a_problem_to_try_again_says_when() -> None:
+    assert of_problem(Problem(problems.NOT_TAKEN, "Later.")).headers == (("Retry-After", "2"),)
+    assert of_problem(Problem(problems.UNKNOWN, "No."), ("A", "b")).headers == (("A", "b"),)
