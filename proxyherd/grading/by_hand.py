@@ -62,7 +62,7 @@ def note_sent(server: str, data: bytes) -> None:
 
 
 def commands(fault: Fault, steps: Sequence[Step], servers: Sequence[Reachable]) -> tuple[str, ...]:
-    """Return commands that show a fault: those about the clients that it names, else what was sent to its server last.
+    """Return commands that show a fault: those about the clients that it names, else what it says was sent.
 
     Queries at servers that the fault does not name are left out.
     """
@@ -71,7 +71,7 @@ def commands(fault: Fault, steps: Sequence[Step], servers: Sequence[Reachable]) 
     clients: set[bytes] = set(is_client.findall(story))
     found = [step for step in steps if clients & set(is_client.findall(step.data)) and _concerns(step, fault)]
     if not found:
-        found = [step for step in steps if step.server == fault.server and step.data][-1:]
+        found = [step for step in steps if step.server == fault.server and _tells_of(fault, step)]
     # A query that was repeated is to be repeated last.
     distinct = list(reversed(dict.fromkeys(reversed(found))))
     if any(len(step.data) > MOST_TYPED_BYTES for step in distinct):
@@ -81,6 +81,12 @@ def commands(fault: Fault, steps: Sequence[Step], servers: Sequence[Reachable]) 
         for step in distinct[-MOST_TYPED_COMMANDS:]
         if step.server in at
     )
+
+
+def _tells_of(fault: Fault, step: Step) -> bool:
+    """Whether what was sent is what the fault shows, or a part of that."""
+    line = fault.sent.rstrip(b"\r\n")
+    return bool(step.data) and (step.data in fault.sent or bool(line and line in step.data))
 
 
 def _concerns(step: Step, fault: Fault) -> bool:

@@ -69,9 +69,12 @@ def test_what_is_sent_about_the_clients_of_a_fault_is_sent_again_in_order_a_quer
     assert typed(fault("Ann", b"AT $1", got="from Cid: AT"), steps) == [*told, "3: WHATSAT $1 1 1"]
 
 
-def test_without_a_client_it_is_what_the_server_got_last() -> None:
-    steps = [step(b"FOO\n"), step(b"BAR\n"), step(b"x\n", "Bob"), step(b"", "Ann")]
+def test_without_a_client_it_is_what_the_fault_says_was_sent() -> None:
+    steps = [step(b"FOO\n"), step(b"BAR\n"), step(b"BAR\n", "Bob"), step(b"", "Ann"), step(b"\n")]
     assert typed(fault("Ann", b"BAR"), steps) == ["1: BAR"]
+    assert typed(fault("Ann", b"FOO\nBAR\n"), steps)[:2] == ["1: FOO", "1: BAR"]
+    assert typed(fault("Ann", b"\n"), steps) == ["1: "]
+    assert commands(fault("Ann", b"(Bob was stopped and started)"), steps, SERVERS) == ()
     assert commands(fault("Ann", b""), [], SERVERS) == ()
     assert commands(fault("herd", b""), [step(b"x", "herd")], SERVERS) == ()
 

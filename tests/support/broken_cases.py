@@ -5,6 +5,7 @@ from __future__ import annotations
 from proxyherd.grading import judging
 
 SECTIONS = {section.name: section for section in judging.SECTIONS}
+UNENDED_HTTP = "an-http-request-as-the-last-line-without-lf"
 HTTP = "an-http-request-is-answered-and-then-the-server-closes"
 BEHIND_HTTP = "nothing-behind-an-http-request-is-read"
 BEFORE_HTTP = "answers-that-are-owed-before-an-http-request-come-first"
@@ -157,3 +158,20 @@ BROKEN: dict[str, tuple[str, set[str]]] = {
 }
 """By a way in which a herd is broken: the sections that judge it, and exactly the checks that fail. Cases are named
 without `case.`."""
+
+EXPLAINED: dict[str, tuple[str, set[str]]] = {
+    "waits-for-lf": (
+        "cases",
+        {"no-lf-then-end-of-stream", "the-answer-to-a-line-without-lf-ends-in-lf", UNENDED_HTTP},
+    ),
+    "says-goodbye": (
+        "cases hardness",
+        {"half-close-after-a-whole-line", "one-byte-at-a-time", "unknown-word", "hard.pipelined"},
+    ),
+    "takes-one-line-a-packet": ("cases", {"three-lines-in-one-packet", "two-empty-lines"}),
+    "skips-empty-lines": ("cases", {"empty-line", "two-empty-lines"}),
+    "strips-its-copy": ("cases", {"blank-line", "a-surplus-cr-is-copied", "odd-spacing-is-copied"}),
+    "wants-padding": ("cases", {"whole-degrees"}),
+    "at": ("cases", {"at-from-a-client"}),
+}
+"""Checks that are not judged in these ways, because other checks carry the mark; they fail where nothing is explained."""

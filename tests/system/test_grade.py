@@ -598,7 +598,7 @@ def test_a_shell_sends_what_the_grader_sent() -> None:
     ]
     server = GradedServer("Ann", "h", 1)
     steps = [by_hand.Step("Ann", one) for one in data]
-    found = [by_hand.commands(Fault("Ann", b"", "x", "y"), [step], [server]) for step in steps]
+    found = [by_hand.commands(Fault("Ann", step.data, "x", "y"), [step], [server]) for step in steps]
     for one, [command] in zip(data, found, strict=True):
         printing, _, rest = command.rpartition(" | ")
         assert rest == "nc -N h 1"

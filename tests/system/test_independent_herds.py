@@ -13,13 +13,16 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from herd_process import ROOT, free_port
 
-from proxyherd.grading import formal
+from proxyherd.grading import formal, judging
 from proxyherd.grading.cases import load_cases
+from proxyherd.grading.faults import Fault
+from proxyherd.grading.report import GradingReport, Result
+from proxyherd.grading.rubric import profile
 
 HERDS: Final = ROOT / "tests/grading/herds"
 NAMES: Final = ("Alford", "Hamilton", "Parker")
@@ -50,6 +53,26 @@ SUBSTANCE: Final = {
     *("places.form", "places.nothing-asked", "hard.no-server-has-ended"),
 }
 """What each of them keeps, but for what it is planted with: the assignment, and the forms."""
+
+
+def by_the_assignment(checks: dict[str, Any]) -> GradingReport:
+    """Mark the checks of a report in JSON by the profile `assignment`, but for what only logs show."""
+    results = [
+        Result(
+            name,
+            one["title"],
+            "",
+            0.0,
+            fault=Fault("", b"", "", "") if one["outcome"] == "fault" else None,
+            not_seen=one.get("not_seen", ""),
+            not_judged=one.get("not_judged", ""),
+            cause=one.get("cause", ""),
+        )
+        for name, one in checks.items()
+    ]
+    return GradingReport(
+        {}, profile("assignment", judging.all_checks()).only(checks.keys() - {"floods.end"}), results, 0.0
+    )
 
 
 def command(herd: str) -> str:
@@ -97,6 +120,13 @@ def test_an_independent_herd_is_marked_once_for_what_it_does_otherwise(herd: str
     assert {one["outcome"] for one in mine.values()} <= {"passed", "fault", "not judged"}
     judged = [one for one in mine.values() if one["outcome"] != "not judged"]
     assert len(judged) > 0.8 * len(mine)
+    # By the assignment, it loses the points of what that demands, and no others; and none is left open.
+    report = by_the_assignment(checks)
+    demanded = PLANTED[herd] & {*report.rubric.shares}
+    lost = sum(report.rubric.points(one) for one in demanded)
+    marks = report.marks()
+    assert marks.lost == pytest.approx(lost)
+    assert (marks.open, marks.possible) == (0, report.rubric.possible)
 
 
 def test_the_herds_are_small_and_each_is_tried() -> None:
