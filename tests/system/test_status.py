@@ -87,6 +87,7 @@ def test_json_says_what_each_server_says_of_itself(herd: RunningHerd) -> None:
     assert ann["addresses"] == {
         "clients": [f"127.0.0.1:{herd['Ann'].client_port}"],
         "peers": [f"127.0.0.1:{herd['Ann'].peer_port}"],
+        "web": [],
         "admin": [f"127.0.0.1:{herd['Ann'].admin_port}"],
     }
     assert (ann["clients"], ann["commands"], ann["journal_failing"], ann["rates"]) == (1, 1, False, None)
