@@ -218,28 +218,22 @@ class Node:
         if lines is None:
             return False
         assert link.peer is not None
-        clients = self._repeated(lines)
-        if clients:
-            self.notes.append(Heard(link.peer, clients, 0, None))
-        elif clients is None:
-            ats: list[Any] = [*map(parse_recent, lines)] if len(lines) <= most else [None]
-            if None in ats:
+        ats: list[Any] = [*map(parse_recent, lines)]
+        if None in ats:
+            return False
+        if not all(map(self._holds, ats)):
+            if len(ats) > most:
                 return False
             self.rules.clock = clock
             self._learn(self._neighbours[link.peer], ats, caught_up=False)
+        elif ats:
+            self.notes.append(Heard(link.peer, [*map(its_client, ats)], 0, None))
         link.hear(now)
         return True
 
-    def _repeated(self, lines: list[bytes]) -> list[bytes] | None:
-        """Return the clients of these lines, if the table holds exactly these."""
-        get, clients = self.table.get, []
-        for line in lines:
-            at = parse_recent(line)
-            held = get(at.client) if at is not None else None
-            if at is None or held is None or held.line != line:
-                return None
-            clients.append(at.client)
-        return clients
+    def _holds(self, at: At) -> bool:
+        held = self.table.get(at.client)
+        return held is not None and held.line == at.entry.line
 
     def note(self, note: Note) -> None:
         """Note an event for the log and the metrics."""
