@@ -36,7 +36,7 @@ class WebObserver:
     """Counts the requests of the web port. Their commands are logged and counted as those of all clients."""
 
     def __init__(self, metrics: Metrics) -> None:
-        self._answers = metrics.counter(
+        self._answers = metrics.tally(
             "proxyherd_web_answers_total",
             "Requests of the web port answered, by status",
             status=ANSWER_STATUSES,
@@ -50,7 +50,7 @@ class WebObserver:
 
     def answered(self, status: int) -> None:
         """Note the answer to a request."""
-        self._answers.labels(str(status)).inc()
+        self._answers[(str(status),)] += 1
 
     def consumed(self, via: str, reason: str, count: int) -> None:
         """Note what an app has sent and is of no use."""
