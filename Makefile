@@ -10,7 +10,7 @@ INPUTS ?= 200000
 SOAK_ARGS ?=
 MUTANTS_ARGS ?=
 
-.PHONY: run run-redis stop check test soak mutants fuzz lint bench clean install uninstall
+.PHONY: run run-redis stop check test test-compiled soak mutants fuzz lint bench wheel clean install uninstall
 
 run: .venv/run.stamp
 	@BIN=$(BIN) $(BIN)/python deploy/local_herd.py run
@@ -31,6 +31,10 @@ check: lint
 test: .venv/test.stamp
 	@tests/support/install-debian-packages.sh
 	@$(BIN)/pytest -n 4 --dist loadgroup $(PYTEST_ARGS)
+
+# The wheels, and the laws of the core on the compiled one.
+test-compiled: .venv/test.stamp
+	@$(BIN)/pytest tests/system/compiled_laws.py $(PYTEST_ARGS)
 
 # Against others, some 30 minutes; two with make bench BENCH_ARGS=--quick; a change of yours in one, with
 # make bench BENCH_ARGS='--only "one 50x32" --against FOLDER', where FOLDER is a checkout of what was before
@@ -65,6 +69,14 @@ lint: .venv/test.stamp
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy --no-error-summary
+
+# Into dist/: a wheel for all machines, and a faster one for machines like this, if there is a C compiler.
+PIP_WHEEL = rm -rf build && $(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+wheel: .venv/run.stamp
+	@rm -f dist/proxyherd-*.whl; $(PIP_WHEEL)
+	@if command -v cc >/dev/null; then PROXYHERD_COMPILED=1; export PROXYHERD_COMPILED; $(PIP_WHEEL); \
+	else echo "make wheel: there is no C compiler, so only the wheel in pure Python was built" >&2; fi
+	@ls dist/proxyherd-*.whl
 
 # For systemd, as root: docs/operations.md. A package is made with DESTDIR.
 install:

@@ -70,7 +70,7 @@ build() {
 	rm -rf "$1"
 	mkdir -p "$1" || fail "run it as root, or with DESTDIR=FOLDER"
 	mkdir "$work/source"
-	cp -R proxyherd pyproject.toml README.md LICENSE "$work/source"
+	cp -R proxyherd pyproject.toml setup.py README.md LICENSE "$work/source"
 	find "$work/source" -name __pycache__ -type d -prune -exec rm -rf {} +
 	"$interpreter" -m venv "$work/venv" || fail "$interpreter has no venv; on Debian: apt-get install python3-venv"
 	"$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile --target "$1" "$work/source"

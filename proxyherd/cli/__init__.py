@@ -13,6 +13,7 @@ command is called, so that none waits for what others need.
 from __future__ import annotations
 
 import importlib
+from importlib.util import find_spec
 from typing import Final
 
 import click
@@ -40,6 +41,13 @@ class Commands(Group):
         return command
 
 
+def _build() -> str:
+    """Return whether the modules that run for each command were compiled (`docs/operations.md`)."""
+    turn = find_spec("proxyherd.core.turn")
+    assert turn is not None
+    return "pure Python" if str(turn.origin).endswith(".py") else "compiled"
+
+
 @click.group(
     cls=Commands,
     epilog=examples(
@@ -50,7 +58,7 @@ class Commands(Group):
     ),
 )
 @config_option(envvar="PROXYHERD_CONFIG")
-@click.version_option(__version__)
+@click.version_option(__version__, message=f"%(prog)s, version %(version)s ({_build()})")
 def main() -> None:
     """An application server herd: equal servers that know where clients are, and what is near them.
 

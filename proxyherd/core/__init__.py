@@ -24,6 +24,9 @@ What servers tell one another:
 - `expiry`: how old entries leave the table
 - `notes`: what has happened that is worth a line in the log
 
+What both use:
+
+- `value`: the base class of values
 - `sizes`: how much is done at once
 - `ticks`: when time passes
 """

@@ -10,12 +10,11 @@ dropped. Otherwise a web page could let its visitor's browser send commands.
 
 from __future__ import annotations
 
-from msgspec import Struct
-
 from proxyherd.core.messages import COPIED_BYTES, METHOD_BYTES, is_http_request
+from proxyherd.core.value import Value
 
 
-class Overlong(Struct, frozen=True, gc=False):
+class Overlong(Value):
     """The first bytes of a line that exceeded the limit."""
 
     start: bytes

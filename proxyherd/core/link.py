@@ -27,8 +27,6 @@ import hmac
 from functools import lru_cache
 from typing import Final
 
-from msgspec import Struct
-
 from proxyherd.core.framing import LineFramer, Overlong
 from proxyherd.core.messages import At, Malformed, parse_at
 from proxyherd.core.peer_messages import (
@@ -47,6 +45,7 @@ from proxyherd.core.peer_messages import (
     write_message,
 )
 from proxyherd.core.sizes import SIZES
+from proxyherd.core.value import Value
 
 VERSIONS: Final = (b"1",)
 """Versions of the peer protocol that this program supports, the best first."""
@@ -86,7 +85,7 @@ CLOSED: Final = State.CLOSED
 """For frequent steps: before Python 3.12, it takes ten times as long to read them from their class."""
 
 
-class Terms(Struct, frozen=True):
+class Terms(Value):
     """The parameters that are the same for all links of a server."""
 
     name: str

@@ -12,7 +12,7 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Final, final
 
-from msgspec import Struct
+from proxyherd.core.value import Value
 
 NANOSECONDS: Final = 1_000_000_000
 """Nanoseconds in a second."""
@@ -59,7 +59,7 @@ _MOST_RESULTS: Final = 20
 
 
 @final
-class Report(Struct, frozen=True, gc=False):
+class Report(Value):
     """A client's report: its ID; the AT line of the server that received it, without LF; its time in nanoseconds."""
 
     client: bytes
@@ -67,7 +67,7 @@ class Report(Struct, frozen=True, gc=False):
     nanoseconds: int
 
 
-class Whatsat(Struct, frozen=True, gc=False):
+class Whatsat(Value):
     """A client's query: the client's ID, the radius in kilometres as text, and the maximum number of results."""
 
     client: bytes
@@ -80,14 +80,14 @@ class Whatsat(Struct, frozen=True, gc=False):
         return self.most > 0 and self.radius.strip(b"0.") != b""
 
 
-class Entry(Struct, frozen=True, gc=False):
+class Entry(Value):
     """The herd's latest report of one client: the whole AT line without LF, and its time in nanoseconds."""
 
     line: bytes
     nanoseconds: int
 
 
-class At(Struct, frozen=True, gc=False):
+class At(Value):
     """An AT line from a peer: the client's ID, the entry to learn, and when the server in the line received the report,
     in nanoseconds of POSIX time.
     """
@@ -97,7 +97,7 @@ class At(Struct, frozen=True, gc=False):
     received: int
 
 
-class Malformed(Struct, frozen=True, gc=False):
+class Malformed(Value):
     """A peer's line that is not an AT line, or the first bytes of an overlong one."""
 
     line: bytes

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from operator import attrgetter
 
-from msgspec import Struct
-
 from proxyherd.core.messages import Entry
+from proxyherd.core.value import Value
 from proxyherd.core.walks import Neighbour
 
 its_client = attrgetter("client")
 its_line = attrgetter("line")
 
 
-class News(Struct, frozen=True, gc=False):
+class News(Value):
     """A stored line. `source`: the neighbour that it came from, None for a client. `caught_up`: whether it came by
     catching up. `held`: the entry that it replaced, if the line may have to be removed again.
     """

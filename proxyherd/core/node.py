@@ -123,8 +123,8 @@ class Node:
             counts.append(len(news) - before)
         return counts
 
-    def decide(self, line: bytes, judged: Judged) -> Reply:
-        """Store a report or look up a query; return the reply."""
+    def decide(self, line: Any, judged: Judged) -> Reply:
+        """Store a report or look up a query; return the reply. Of an overlong `line`, only `judged` is used."""
         if type(judged) is Report:
             if self.store([[judged]])[0]:
                 return Reply("iamat", "stored", judged.line)

@@ -21,10 +21,9 @@ from hashlib import blake2b
 from operator import xor
 from typing import Final, Literal
 
-from msgspec import Struct
-
 from proxyherd.core.messages import Entry
 from proxyherd.core.sizes import FANOUT, SIZES
+from proxyherd.core.value import Value
 
 _MOST_KNOWN: Final = 131_072
 _KNOWN_BYTES: Final = 64
@@ -34,7 +33,7 @@ clients choose these. The cache takes at most 20 MiB."""
 _from_bytes = int.from_bytes
 
 
-class Room(Struct, frozen=True, gc=False):
+class Room(Value):
     """The limits of a table: clients, and bytes of their IDs and lines."""
 
     clients: int

@@ -43,7 +43,7 @@ _its_outcome = attrgetter("outcome")
 class CommandLog(Protocol):
     """The log of commands. Each is logged in the turn in which its answer is sent."""
 
-    def reports(self, client: bytes, lines: list[bytes], answers: list[bytes]) -> None:
+    def reports(self, client: bytes, lines: Sequence[bytes], answers: list[bytes]) -> None:
         """Log a client's stored reports, and their answers. A client is named by its label."""
 
     def alike(self, client: bytes, lines: Sequence[bytes | Overlong], replies: Sequence[Reply]) -> None:
@@ -287,7 +287,9 @@ class Turn:
             said = lines[at : at + len(alike)]
             at += len(alike)
             if outcome == "stored":
-                self._commands.reports(client.label, cast("list[bytes]", said), [*map(_its_answer, alike)])
+                self._commands.reports(
+                    client.label, cast("Sequence[bytes]", said), [*map(_its_answer, alike)]
+                )
             else:
                 self._commands.alike(client.label, said, alike)
 

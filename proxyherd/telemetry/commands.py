@@ -104,7 +104,7 @@ class CommandObserver:
         self._unchanging = CommandLimiter()
         self._refilled = self._told_left_out = self._clock()
 
-    def reports(self, client: bytes, lines: list[bytes], answers: list[bytes]) -> None:
+    def reports(self, client: bytes, lines: Sequence[bytes], answers: list[bytes]) -> None:
         """Note reports that were stored, and their answers. Call it in the turn in which the answers are sent.
         `client`: its label.
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 from decimal import Decimal
 from pathlib import Path
@@ -368,6 +369,14 @@ def test_a_report_as_nearly_all_are_spelled_takes_a_short_cut_to_the_same_end(
     short = [parse_report(line, b"Clark", 5) for line in lines]
     monkeypatch.setattr(messages, "_usual_iamat", lambda _: None)
     assert short == [parse_report(line, b"Clark", 5) for line in lines] != [None, None]
+
+
+def test_a_value_never_changes_and_no_garbage_collection_visits_it() -> None:
+    entry = Entry(b"AT x", 5)
+    with pytest.raises(AttributeError):
+        entry.line = b"AT y"  # type: ignore[misc]
+    assert not gc.is_tracked(entry)
+    assert {entry: "found"}[Entry(b"AT x", 5)] == "found"
 
 
 def test_an_invalid_line_is_copied_byte_for_byte() -> None:

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -448,3 +449,11 @@ def test_ours_tells_of_turns_and_of_places(monkeypatch: pytest.MonkeyPatch) -> N
         figures = run_for_a_moment(contender, ("one 50x32", "invalid 50x32", "gazetteer 10 km"))
     assert 1 < figures["one 50x32"]["turn"] <= 512
     assert figures["gazetteer 10 km"]["cpu_us"] > 0
+
+
+def test_the_stopwatch_times_each_command_of_a_server_once() -> None:
+    command = [sys.executable, str(BENCH / "stopwatch.py"), "--turns=1"]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    rows = dict(re.findall(r"^\| (.*) \| ([\d.]+) \|$", printed, re.MULTILINE))
+    assert {"a report alone", "a report of 32 in a turn", "one that comes back"} <= rows.keys()
+    assert 0 < float(rows["a report of 32 in a turn"]) < float(rows["a report alone"])

@@ -61,7 +61,16 @@ done
 def copy_checkout(where: Path) -> Path:
     """Copy what `make install` reads of this checkout into a folder, which is made."""
     where.mkdir(parents=True)
-    for name in ("Makefile", "pyproject.toml", "README.md", "LICENSE", "proxyherd", "deploy", "systemd"):
+    for name in (
+        "Makefile",
+        "pyproject.toml",
+        "setup.py",
+        "README.md",
+        "LICENSE",
+        "proxyherd",
+        "deploy",
+        "systemd",
+    ):
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, where / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:

@@ -182,7 +182,7 @@ def test_launcher_is_isolated_and_starts_the_program(installed: Installed) -> No
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert re.fullmatch(r".* version \d+\.\d+\.\d+\n", done.stdout)
+    assert re.fullmatch(r".* version \d+\.\d+\.\d+ \(pure Python\)\n", done.stdout)
 
 
 def test_install_that_fails_leaves_the_version_before(installed: Installed) -> None:

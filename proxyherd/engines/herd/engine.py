@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from operator import attrgetter
-from typing import Final, Protocol, cast
+from typing import Any, Final, Protocol
 
 from proxyherd.core.early_queries import EarlyQueries, EarlyQuery
 from proxyherd.core.engine import Client, Said, Settled
@@ -231,7 +231,7 @@ class HerdEngine:
                     one.error = error
 
     def _decide_others(self, one: Said) -> None:
-        lines = cast("list[bytes]", one.lines[one.stored :])  # an overlong one is not used
+        lines: list[Any] = one.lines[one.stored :]  # an overlong one is not used
         judged = [*one.reports[one.stored :], *one.others]
         one.replies = replies = [*map(self._node.decide, lines, judged)]
         for line, reply in zip(lines, replies, strict=True):

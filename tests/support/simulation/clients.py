@@ -242,7 +242,7 @@ class SimulatedLog:
         self._server = server
         self.commands = self
 
-    def reports(self, client: bytes, lines: list[bytes], answers: list[bytes]) -> None:
+    def reports(self, client: bytes, lines: Sequence[bytes], answers: list[bytes]) -> None:
         for line, answer in zip(lines, answers, strict=True):
             self._command(client.decode(), line, "stored", answer)
 

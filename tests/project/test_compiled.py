@@ -1,0 +1,54 @@
+"""What setup.py can compile: the modules of `compiled` in pyproject.toml. Nothing stands in them that the compiler ignores.
+
+What the compiler makes of them is tested by `make test-compiled`, in tests/system/compiled_laws.py.
+"""
+
+from __future__ import annotations
+
+import ast
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import proxyherd
+
+PACKAGE = Path(proxyherd.__file__).parent
+PROJECT = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())
+COMPILED: list[str] = PROJECT["tool"]["proxyherd"]["compiled"]
+
+
+def ignored(source: str) -> Iterator[str]:
+    """Say what the compiler would ignore, without a word: the keywords of a class, such as `frozen`; and of the types of
+    a struct's fields, whatever is in brackets, by which frequent events spell their lines.
+    """
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ClassDef):
+            yield from (f"{node.name}({one.arg}=…)" for one in node.keywords)
+            yield from (
+                f"{node.name}: types" for base in node.bases if ast.unparse(base).endswith("FrequentEvent")
+            )
+
+
+def test_each_module_of_the_list_is_there_and_stands_in_it_once() -> None:
+    assert sorted({*COMPILED}) == COMPILED
+    assert [module for module in COMPILED if not (PACKAGE / f"{module}.py").is_file()] == []
+
+
+def test_nothing_stands_in_them_that_the_compiler_ignores() -> None:
+    found = {module: [*ignored((PACKAGE / f"{module}.py").read_text())] for module in COMPILED}
+    assert {module: what for module, what in found.items() if what} == {}
+
+
+@pytest.mark.parametrize(
+    ("source", "what"),
+    [
+        ("class Room(Struct, frozen=True): ...", ["Room(frozen=…)"]),
+        ("def f():\n    class Room(Struct, gc=False): ...", ["Room(gc=…)"]),
+        ("class Sent(frequent.FrequentEvent): ...", ["Sent: types"]),
+        ("class Room(Value): ...\nclass Table: ...", []),
+    ],
+)
+def test_what_it_ignores_is_found(source: str, what: list[str]) -> None:
+    assert [*ignored(source)] == what
