@@ -27,11 +27,14 @@ from proxyherd.grading.herds import GradedHerd
 from proxyherd.grading.keeping import Restarter, Started
 from proxyherd.grading.report import GradingReport, nothing_judged
 from proxyherd.grading.rubric import Rubric, profile_text
-from proxyherd.grading.servers import GradedServer
+from proxyherd.grading.servers import GradedServer, until
 from proxyherd.server.supervision import raise_descriptor_limit
 
 SECTION_NAMES = ("forms", "times", "floods", "places", "logs", "cases", "hardness", "regained")
 SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT")
+ENDING_SECONDS = 1.0
+"""How long to wait for the end of a program that takes no connection any more."""
+
 LOGS = ("var/log/{name}.log", "/var/log/proxyherd/{name}.log")
 """The default paths of logs for a herd's file."""
 
@@ -359,7 +362,7 @@ async def _graded(
             )
         return msgspec.structs.replace(report, starts=_starts(herd, started))
     except herds.UnreachableError as error:
-        raise NotReached(f"{error}; is the herd up? --start starts it") from error
+        raise NotReached(f"{error}{await _remedy(error, started)}") from error
     except keeping.StartError as error:
         raise NotReached(str(error)) from error
     except asyncio.CancelledError:
@@ -373,6 +376,16 @@ def _starts(herd: GradedHerd, started: Started | None) -> dict[str, float]:
     """Return how long each server took to start, in the herd's order."""
     starts = {} if started is None else started.starts
     return {server.name: starts[server] for server in herd.servers if server in starts}
+
+
+async def _remedy(error: herds.UnreachableError, started: Started | None) -> str:
+    """Return what else is known of a herd that does not answer, or what to do."""
+    if started is not None:
+        # A program that crashes closes its port a moment before it ends.
+        if error.is_down:
+            await until(lambda: bool(started.ended()), ENDING_SECONDS)
+        return "".join(f"; {sentence}" for sentence in started.ended())
+    return "; is the herd up? --start starts it" if error.is_down else ""
 
 
 @contextmanager

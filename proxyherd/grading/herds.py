@@ -38,6 +38,11 @@ HOPELESS_SECONDS: Final = 0.3
 class UnreachableError(Exception):
     """A server gave no answer at all; the text says which, where, and what was seen."""
 
+    def __init__(self, text: str, *, is_down: bool = False) -> None:
+        super().__init__(text)
+        self.is_down = is_down
+        """Whether a server takes no connection."""
+
 
 class Tail:
     """Reads what is added to a file after some place, line by line; a file that was replaced is read from its
@@ -196,7 +201,8 @@ class GradedHerd:
                 raise result
         problems = [str(result) for result in results if isinstance(result, UnreachableError)]
         if problems:
-            raise UnreachableError("; ".join(problems))
+            is_down = any(one.is_down for one in results if isinstance(one, UnreachableError))
+            raise UnreachableError("; ".join(problems), is_down=is_down)
         for name, alike in itertools.groupby(sorted(server.name for server in self.servers)):
             if len(list(alike)) > 1:
                 raise UnreachableError(
@@ -212,7 +218,7 @@ class GradedHerd:
             raise UnreachableError(f"{called}: {error}") from error
         except (Fault, NotSeen) as problem:
             got = problem.got if isinstance(problem, Fault) else problem
-            raise UnreachableError(f"{called}: {got}") from problem
+            raise UnreachableError(f"{called}: {got}", is_down=isinstance(problem, Fault)) from problem
 
     def departures(self) -> set[Form]:
         """Return the forms in which a server departs from the protocol."""

@@ -150,6 +150,14 @@ class Started:
     def deaths(self) -> list[str]:
         return self._deaths
 
+    def ended(self) -> list[str]:
+        """Return a sentence for each server that has ended by itself and was not started again."""
+        return [
+            f"{server.name} has ended{self._last_words(server)}"
+            for server, process in self._processes.items()
+            if _ended(process)
+        ]
+
     def end(self) -> None:
         """End everything that was started, and its descendants. Call it in every case."""
         try:

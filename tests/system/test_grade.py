@@ -387,6 +387,22 @@ def test_a_server_that_never_answers_is_not_reached(tmp_path: Path) -> None:
         done = grade(f"127.0.0.1:{port}", "--patience", "0.3", folder=tmp_path, seconds=20)
     assert done.returncode == 3
     assert f"127.0.0.1:{port}: it takes connections, but answers no IAMAT" in done.stderr
+    assert "--start" not in done.stderr, "it is up"
+
+
+def test_a_started_server_that_ends_of_the_first_command_is_told_with_its_last_words(tmp_path: Path) -> None:
+    (tmp_path / "server.py").write_text(
+        "import socket, sys\n"
+        "connections = socket.create_server(('127.0.0.1', int(sys.argv[1])))\n"
+        "while not (data := connections.accept()[0].recv(100)): pass\n"
+        "raise ValueError('what is ' + data.split()[0].decode())\n"
+    )
+    command = f"{sys.executable} server.py {{port}}"
+    done = grade("--start", command, f"Ann=127.0.0.1:{free_port()}", "--json", "-", folder=tmp_path)
+    assert done.returncode == 3
+    assert "; Ann has ended; it printed last: ValueError: what is IAMAT" in done.stderr
+    assert "is the herd up" not in done.stderr
+    assert "ValueError: what is IAMAT" in json.loads(done.stdout)["problem"]
 
 
 def test_a_server_that_falls_silent_costs_the_deadline_and_no_more(tmp_path: Path) -> None:
