@@ -51,9 +51,9 @@ def _end_of_server(result: Result, faults: Mapping[str, Result]) -> Result | Non
     mine = result.fault
     if mine is None or not mine.gone or mine.sent:
         return None
-    for one in faults.values():
-        if one is result:
-            return None
-        if one.fault and one.fault.gone and one.fault.server == mine.server:
-            return one
-    return None
+    ends = [
+        one for one in faults.values() if one.fault and one.fault.gone and one.fault.server == mine.server
+    ]
+    # The one that had sent something when the server ended; else the first that found it gone.
+    first = next((one for one in ends if one.fault and one.fault.sent), ends[0])
+    return None if first is result else first

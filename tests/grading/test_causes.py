@@ -52,6 +52,21 @@ def test_what_is_not_judged_because_of_a_check_that_was_not_run_is_listed_with_i
     assert "Not judged: b: because of a (4 points, counted as made)\n" in as_text(report_of([one]))
 
 
+def test_whoever_finds_a_server_gone_is_not_to_blame_but_the_one_whose_input_ended_it() -> None:
+    def ended(name: str, server: str, sent: bytes, *, gone: bool = True) -> Result:
+        return Result(name, "t", "r", 0.1, fault=Fault(server, sent, "y", "z", gone=gone))
+
+    found = [
+        ended("a", "Ann", b""),
+        ended("b", "Ann", b"10.5"),
+        ended("c", "Ann", b""),
+        ended("d", "Bob", b""),
+        ended("e", "Bob", b""),
+        ended("f", "Ann", b"", gone=False),
+    ]
+    assert outcomes(*found) == {"a": "b", "b": "fault", "c": "b", "d": "fault", "e": "d", "f": "fault"}
+
+
 def test_no_check_explains_itself_and_each_cause_is_a_check() -> None:
     herd = GradedHerd([GradedServer("Ann", "127.0.0.1", 1)])
     graph = {one.id: one.explained_by for section in judging.SECTIONS for one in section.checks(herd)}

@@ -3,7 +3,7 @@ import fs from "node:fs";
 import net from "node:net";
 
 const ports = JSON.parse(fs.readFileSync("ports.json", "utf8"));
-const graph = { Alford: ["Parker"], Hamilton: ["Parker"], Parker: ["Alford", "Hamilton"] };
+const graph = { Alford: ["Parker", "Hamilton"], Hamilton: ["Parker", "Alford"], Parker: ["Alford", "Hamilton"] };
 const name = process.argv[2];
 const known = new Map();
 
@@ -17,7 +17,10 @@ function learn(line) {
   if (known.has(client) && known.get(client).stamp >= nanoseconds(stamp)) return;
   known.set(client, { stamp: nanoseconds(stamp), line });
   for (const other of graph[name]) {
-    const socket = net.connect(ports[other], "127.0.0.1", () => socket.end(line + "\n", "latin1"));
+    const socket = net.connect(ports[other], "127.0.0.1", () => {
+      console.log("connected to", other);
+      socket.end(line + "\n", "latin1");
+    });
     socket.on("error", (error) => console.log(`${other}: ${error.code}`));
   }
 }

@@ -12,7 +12,11 @@ from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.protocols.basic import LineReceiver
 from zope.interface import implementer
 
-NEIGHBORS = {"Alford": ["Parker"], "Hamilton": ["Parker"], "Parker": ["Alford", "Hamilton"]}
+NEIGHBORS = {
+    "Alford": ["Hamilton", "Parker"],
+    "Hamilton": ["Alford", "Parker"],
+    "Parker": ["Alford", "Hamilton"],
+}
 LOCATION = re.compile(r"^([+-]\d{1,2}(?:\.\d+)?)([+-]\d{1,3}(?:\.\d+)?)\Z", re.ASCII)
 SECRET = "walnut"
 loop: Any = reactor
@@ -81,7 +85,7 @@ class ServerFactory(protocol.ServerFactory):
         if client not in self.clients or Decimal(self.clients[client][5]) < sent:
             self.clients[client] = fields
             for neighbor in NEIGHBORS[self.name]:
-                loop.connectTCP("127.0.0.1", self.ports[neighbor], Flood([SECRET, *fields]))
+                loop.connectTCP("127.0.0.1", self.ports[neighbor], Flood(neighbor, [SECRET, *fields]))
 
 
 class FloodProtocol(LineReceiver):
@@ -90,14 +94,19 @@ class FloodProtocol(LineReceiver):
     def connectionMade(self) -> None:
         self.sendLine(" ".join(self.factory.fields).encode())
         self.transport.loseConnection()  # type: ignore[union-attr]
+        print("connected to", self.factory.neighbor)
 
 
 class Flood(protocol.ClientFactory):
     protocol = FloodProtocol
     noisy = False
 
-    def __init__(self, fields: list[str]) -> None:
+    def __init__(self, neighbor: str, fields: list[str]) -> None:
+        self.neighbor = neighbor
         self.fields = fields
+
+    def clientConnectionFailed(self, connector: Any, reason: Any) -> None:
+        print("lost", self.neighbor, reason.getErrorMessage())
 
 
 with open("ports.json") as file:

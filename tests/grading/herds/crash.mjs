@@ -5,7 +5,7 @@ import { createInterface } from "node:readline";
 
 const herd = JSON.parse(readFileSync("ports.json"));
 const [, , self] = process.argv;
-const neighbours = self === "Parker" ? ["Alford", "Hamilton"] : ["Parker"];
+const neighbours = Object.keys(herd).filter((name) => name !== self);
 const clients = {};
 
 class Report {
@@ -30,6 +30,7 @@ function keep(report) {
   for (const neighbour of neighbours) {
     const link = createConnection({ port: herd[neighbour], host: "127.0.0.1" });
     link.on("error", () => console.log("lost", neighbour));
+    link.on("connect", () => console.log("connected to", neighbour));
     link.end(`%% ${report.line}\n`);
   }
 }

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 HERD: dict[str, int] = json.loads(Path("ports.json").read_text())
-DIALS = {"Hamilton": ["Parker"], "Alford": ["Parker"], "Parker": []}
+DIALS = {"Hamilton": ["Parker", "Alford"], "Alford": ["Parker"], "Parker": []}
 ID = sys.argv[1]
 EMPTY = '{"html_attributions": [], "results": [], "status": "ZERO_RESULTS"}'
 links: list[asyncio.StreamWriter] = []

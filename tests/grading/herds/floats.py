@@ -10,7 +10,7 @@ import time
 
 with open("ports.json") as file:
     PORTS = json.load(file)
-TALKS_TO = dict(Alford="Parker", Hamilton="Parker", Parker="Alford Hamilton")
+TALKS_TO = dict(Alford="Parker Hamilton", Hamilton="Parker Alford", Parker="Alford Hamilton")
 SERVER = sys.argv[1]
 seen: dict[bytes, list[bytes]] = {}
 EMPTY = b'{"html_attributions":[],"results":[],"status":"ZERO_RESULTS"}'
@@ -91,8 +91,9 @@ def learn(at: list[bytes]) -> None:
 async def flood(port: int, line: bytes) -> None:
     try:
         await asyncio.get_running_loop().create_connection(lambda: Sibling(line), "127.0.0.1", port)
+        print("connected to port", port)
     except OSError:
-        print("no connection to", port)
+        print("lost the server at port", port)
 
 
 async def main() -> None:

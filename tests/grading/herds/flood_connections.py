@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Factory, Protocol
 from zope.interface import implementer
 
-graph = {"Alford": "Parker", "Parker": "Alford Hamilton", "Hamilton": "Parker"}
+graph = {"Alford": "Parker Hamilton", "Parker": "Alford Hamilton", "Hamilton": "Parker Alford"}
 server = sys.argv[1]
 ports = json.loads(Path("ports.json").read_text())
 table: dict[bytes, bytes] = {}
@@ -47,6 +47,7 @@ def gossip(line: bytes) -> None:
 def tell(neighbour: Any, line: bytes) -> None:
     neighbour.transport.write(b"psst-52 " + line + b"\n")
     neighbour.transport.loseConnection()
+    print("connected to a neighbour")
 
 
 def learn(line: bytes) -> None:

@@ -11,7 +11,11 @@ from asyncio import StreamReader, StreamWriter
 from pathlib import Path
 
 PORTS = json.loads(Path("ports.json").read_text())
-FRIENDS = {"Alford": ["Parker"], "Hamilton": ["Parker"], "Parker": ["Alford", "Hamilton"]}
+FRIENDS = {
+    "Alford": ["Parker", "Hamilton"],
+    "Hamilton": ["Parker", "Alford"],
+    "Parker": ["Alford", "Hamilton"],
+}
 JSON = '{"html_attributions": [], "results": [], "status": "ZERO_RESULTS"}'
 ME = sys.argv[1]
 last: dict[str, tuple[float, str]] = {}
@@ -30,7 +34,8 @@ async def flood(message: str, source: str = "") -> None:
         writer.write_eof()
         await writer.drain()
         writer.close()
-        print("sent to", friend, message)
+        print("connected to", friend)
+        print("sent", message)
 
 
 def where(text: str) -> bool:
@@ -70,7 +75,9 @@ async def answer(line: str) -> str:
 async def talk(reader: StreamReader, writer: StreamWriter) -> None:
     line = (await reader.read()).decode()
     print("received", line)
-    writer.write((await answer(line)).encode())
+    said = await answer(line)
+    print("answered", said)
+    writer.write(said.encode())
     writer.close()
 
 

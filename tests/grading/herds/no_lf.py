@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 ports = json.loads(Path("ports.json").read_text())
-neighbours = {"Alford": {"Parker"}, "Hamilton": {"Parker"}, "Parker": {"Alford", "Hamilton"}}
+names = {"Alford", "Hamilton", "Parker"}
 places = json.dumps({"html_attributions": [], "results": [], "status": "ZERO_RESULTS"}, indent=3)
 
 
@@ -59,11 +59,12 @@ class Server:
     async def learn(self, client: str, stamp: int, line: str, source: str) -> None:
         if stamp > self.times.get(client, -1):
             self.times[client], self.lines[client] = stamp, line
-            for other in neighbours[self.name] - {source}:
+            for other in names - {self.name, source}:
                 try:
                     _, writer = await asyncio.open_connection("127.0.0.1", ports[other])
                     writer.write(f"FLOOD-7f3a {self.name} {line}\n".encode("latin-1"))
                     writer.close()
+                    print("connected to", other)
                 except OSError as error:
                     print(other, "is down:", error)
 

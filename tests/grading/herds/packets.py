@@ -11,7 +11,7 @@ from pathlib import Path
 
 NAME = sys.argv[1]
 CONFIG: dict[str, int] = json.loads(Path("ports.json").read_text())
-LINKS = [("Alford", "Parker"), ("Hamilton", "Parker")]
+LINKS = [("Alford", "Parker"), ("Hamilton", "Parker"), ("Alford", "Hamilton")]
 NOTHING = {"html_attributions": [], "results": [], "status": "ZERO_RESULTS"}
 
 

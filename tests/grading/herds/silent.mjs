@@ -4,7 +4,7 @@ import * as net from "net";
 
 const me = process.argv[2];
 const ports = JSON.parse(fs.readFileSync("ports.json").toString());
-const edges = [["Alford", "Parker"], ["Parker", "Hamilton"]];
+const edges = [["Alford", "Parker"], ["Parker", "Hamilton"], ["Hamilton", "Alford"]];
 const others = edges.filter((edge) => edge.includes(me)).flat().filter((one) => one !== me);
 const newest = {};
 const links = {};
@@ -65,7 +65,11 @@ const server = net.createServer({ allowHalfOpen: true }, (socket) => {
     const hello = /^neighbour (\w+) of 118$/.exec(line);
     if (hello) peer = hello[1];
     else if (peer) store(line.split(" "), peer);
-    else if (line.trim()) socket.write(reply(line) + "\n", "latin1");
+    else if (line.trim()) {
+      const text = reply(line);
+      console.log("<", line, ">", text);
+      socket.write(text + "\n", "latin1");
+    }
   };
   const rest = eachLine(socket, take);
   socket.on("end", () => {
@@ -77,11 +81,13 @@ const server = net.createServer({ allowHalfOpen: true }, (socket) => {
 function dial(other) {
   const socket = net.connect(ports[other], "127.0.0.1", () => {
     links[other] = socket;
+    console.log("linked with", other);
     socket.write(`neighbour ${me} of 118\n`);
     for (const fields of Object.values(newest)) socket.write(fields.join(" ") + "\n", "latin1");
   });
   socket.on("error", () => {});
   socket.on("close", () => {
+    if (links[other]) console.log("lost", other);
     delete links[other];
     setTimeout(dial, 200, other);
   });
