@@ -41,13 +41,15 @@ def gossip(line: bytes) -> None:
     for name in graph[server].split():
         point = endpoints.TCP4ClientEndpoint(reactor, "127.0.0.1", ports[name], timeout=2)
         connected: Any = endpoints.connectProtocol(point, Protocol())
-        connected.addCallbacks(lambda one: tell(one, line), lambda _: print("a neighbour is down"))
+        connected.addCallbacks(
+            lambda one, name=name: tell(one, line, name), lambda _, name=name: print("lost", name)
+        )
 
 
-def tell(neighbour: Any, line: bytes) -> None:
+def tell(neighbour: Any, line: bytes, name: str) -> None:
     neighbour.transport.write(b"psst-52 " + line + b"\n")
     neighbour.transport.loseConnection()
-    print("connected to a neighbour")
+    print("connected to", name)
 
 
 def learn(line: bytes) -> None:
