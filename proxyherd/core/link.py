@@ -116,6 +116,7 @@ class Link:
         self.noted = False  # whether its end has been noted
         self.certified: frozenset[str] | None = None  # names in the other's certificate; None without TLS
         self.proved = False  # whether it has ever been live
+        self.serves = False  # whether a walk of the other side is under way over it
         self.more = False  # whether lines may wait that the last `events` did not handle
         self._nonce = nonce.hex().encode()
         self._versions = b",".join(VERSIONS)

@@ -281,7 +281,7 @@ class Node:
                 self._walks.answered(neighbour, event, now)
                 self.ready = self.ready or self._walks.ended
             case Done():
-                neighbour.served = True
+                neighbour.served, neighbour.link.serves = True, False
                 if not neighbour.link.dialled:
                     self._walks.begin(neighbour)
             case Changed():

@@ -3,7 +3,7 @@ wakes once for all of it.
 
 Such moments are the whole multiples of an interval on the event loop's clock. A tick, in which links and the node look at
 the time, comes at each multiple of a heartbeat. It also comes at a multiple of a quarter of a heartbeat, if something is
-due before the next one.
+due before the next one, or if more than a second would pass without it.
 """
 
 from __future__ import annotations
@@ -30,20 +30,25 @@ def step(heartbeat: float) -> float:
     return heartbeat / TICKS
 
 
+def _longest(heartbeat: float) -> float:
+    """Return the seconds between two ticks, at most. They divide a heartbeat, so a tick comes at each multiple of it."""
+    parts = next((parts for parts in (1, 2) if heartbeat / parts <= _LONGEST_SECONDS), TICKS)
+    return heartbeat / parts
+
+
 def seconds_to_tick(now: float, due: float, heartbeat: float) -> float:
     """Return the seconds until the next tick, if something is due at `due`: it comes at the last moment that is not later.
     What is due already waits for the next moment.
     """
     interval = step(heartbeat)
-    longest = max(min(heartbeat, _LONGEST_SECONDS), interval)
-    latest = now + seconds_to_moment(now, longest)
+    latest = now + seconds_to_moment(now, _longest(heartbeat))
     last_moment = (min(max(due, now), latest) / interval + _EARLY) // 1 * interval
     return max(last_moment - now, seconds_to_moment(now, interval))
 
 
 def seconds_ahead(now: float, heartbeat: float) -> float:
-    """Return how early a tick sends heartbeats: those that are due before the next moment; and at multiples of a heartbeat
-    as many as sensible, so that those of all links are sent together.
+    """Return how many seconds early a tick sends a heartbeat, at most. At a multiple of a heartbeat it is three quarters of
+    one, so that all links send together. At any other moment it is the time until the next moment.
     """
     rounded = 2 * _EARLY * step(heartbeat)
     if (now / heartbeat + _EARLY) % 1 < 1 / TICKS:

@@ -124,7 +124,7 @@ class Walks:
 
     def serve(self, neighbour: Neighbour, request: Request) -> None:
         """Queue a neighbour's request. Raises Misspoken if there are too many."""
-        neighbour.asked = True
+        neighbour.asked = neighbour.link.serves = True
         neighbour.owing += 1
         if neighbour.owing > self._sizes.window:
             raise Misspoken(f"asks for more than {self._sizes.window} answers at once")

@@ -8,6 +8,7 @@ the last bytes are. It is not used with TLS, where a library reads the socket.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import sys
@@ -28,10 +29,15 @@ class LowWater:
         self.is_up = False
 
     def rise(self, mark: int) -> None:
-        """Let no more than `mark` bytes wake nobody."""
-        if self._socket is not None:
+        """Let no more than `mark` bytes wake nobody. If the system can't do that, the mark stays 0."""
+        if self._socket is None:
+            return
+        try:
+            self.age()  # which is needed while the mark is up
             self._set(mark + 1)
             self.is_up = True
+        except OSError:
+            self._socket = None
 
     def drop(self) -> None:
         """Let each byte wake the process again, also those that wait already."""
@@ -49,6 +55,8 @@ class LowWater:
     def age(self) -> float:
         """Return the seconds since the last bytes arrived. Raises OSError."""
         info = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_RECEIVED.stop)
+        if len(info) < _LAST_RECEIVED.stop:
+            raise OSError(errno.ENOPROTOOPT, "TCP_INFO lacks tcpi_last_data_recv")
         return int.from_bytes(info[_LAST_RECEIVED], sys.byteorder) / 1_000
 
     def _set(self, count: int) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from proxyherd.core.ticks import TICKS, seconds_ahead, seconds_to_moment, seconds_to_tick, step
 
-HEARTBEATS = st.sampled_from([0.01, 0.3, 0.5, 1.0, 2.0, 7.0, 60.0])
+HEARTBEATS = st.sampled_from([0.01, 0.3, 0.5, 1.0, 1.1, 1.5, 2.0, 3.0, 7.0, 60.0])
 TIMES = st.floats(0, 1e6)
 ROUNDED = 0.02
 """The part of an interval by which a moment may be missed: clocks are rounded."""
@@ -43,7 +43,10 @@ def test_a_timer_that_is_a_little_early_does_not_bring_the_same_moment_twice() -
         (8.1, 0.5, math.inf, 0.4),
         (8.1, 0.5, 8.6, 0.4),
         (8.1, 0.5, 8.1, 0.025),
+        (8.0, 1.0, math.inf, 1.0),
+        (8.25, 1.5, math.inf, 0.75),
         (8.0, 2.0, math.inf, 1.0),
+        (9.0, 3.0, math.inf, 0.75),
         (8.0, 2.0, -math.inf, 0.5),
         (60.0, 60.0, math.inf, 15.0),
     ],
@@ -61,6 +64,20 @@ def test_a_tick_is_not_later_than_what_is_due_unless_the_next_moment_is(
     seconds = seconds_to_tick(now, now + wait, heartbeat)
     moment = step(heartbeat) * (1 + ROUNDED)
     assert 0 < seconds <= max(wait + step(heartbeat) * ROUNDED, moment)
+
+
+@given(TIMES, HEARTBEATS)
+def test_a_tick_comes_at_each_multiple_of_a_heartbeat_though_nothing_is_due(
+    began: float, heartbeat: float
+) -> None:
+    now, found = began, list[int]()
+    while now < began + 5 * heartbeat:
+        now += seconds_to_tick(now, math.inf, heartbeat)
+        nearest = round(now / heartbeat)
+        if now / heartbeat == pytest.approx(nearest, abs=ROUNDED / TICKS):
+            found.append(nearest)
+    assert found == [*range(found[0], found[0] + len(found))]
+    assert len(found) >= 5
 
 
 def test_time_passes_up_to_four_times_a_heartbeat() -> None:

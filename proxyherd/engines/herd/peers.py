@@ -306,14 +306,17 @@ class PeerConnection(asyncio.Protocol):
                     self.data_received(data)
                 else:
                     self.link.hear(now)
-            elif self._only_beats:
-                water.rise(len(BEAT))
+            elif self._only_beats and not self.queued and not self.link.serves:
+                water.rise(len(BEAT))  # not during a walk: its DONE would fit under the mark
         except OSError as error:
-            self.give_up(f"connection broke: {explain(error)}")
+            self.connection_lost(error)
+            transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Let the next turn handle what is left, which may be a neighbour's last lines, and end the link."""
         self._transport = None
+        if self._lost:
+            return
         self._lost, self._broken = True, "" if exc is None else f"connection broke: {explain(exc)}"
         self._peers.engine.peer_said(self)
 

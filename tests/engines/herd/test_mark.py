@@ -187,6 +187,8 @@ def test_a_mark_is_written_anew_only_when_something_has_changed_and_for_its_owne
     mark.make_void()
     mark.write({"x": (1, 3)})
     assert path.read_bytes() == b"boot-1\nx 1 3\n"
+    mark.write({"x": (1, 3)}, closed=True)
+    assert path.read_bytes() == b"closed\nx 1 3\n", "a server closes though nothing has changed since"
 
 
 def test_a_pipe_or_a_device_by_the_name_of_the_mark_holds_nobody_up_and_says_nothing(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import socket
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args, get_type_hints
 
 import cost
 import fake_redis
@@ -15,8 +15,18 @@ from cost import settled
 
 from proxyherd.config.address import Address
 from proxyherd.config.herd_file import Server
-from proxyherd.core.link import State
+from proxyherd.core.link import BEAT, State
 from proxyherd.core.notes import LinkDown, LinkFailed
+from proxyherd.core.peer_messages import (
+    AskDigests,
+    AskLeaf,
+    AskRange,
+    BatchHeader,
+    Changed,
+    Digests,
+    Done,
+    write_message,
+)
 from proxyherd.engines.herd.peers import PeerConnection
 
 CID = Server(
@@ -704,15 +714,65 @@ def test_a_dozing_link_is_silent_from_when_its_last_heartbeat_arrived_and_not_fr
     play(tmp_path, body)
 
 
-def test_a_dozing_link_whose_connection_fails_ends_with_the_reason(tmp_path: Path) -> None:
+def test_a_dozing_link_whose_connection_fails_ends_with_the_reason_behind_what_it_has_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def body(server: cost.BareServer, peers: Any) -> None:
         connection, water, transport = await dozing(server, peers)
         water.error = ConnectionResetError(104, "Connection reset by peer")
+        notes: list[Any] = []
+        monkeypatch.setattr(peers.observer, "note", notes.extend)
+        connection.data_received(cost.update(1, 1) + b"DIGESTS -\n")  # which waits for a turn
+        water.mark = len(BEAT)  # so that the next tick reads the socket
         peers.tick(peers.loop.time())
-        assert connection.link.state is State.CLOSED
         assert transport.done == ["abort"]
-        (note,) = [one for one in told(peers) if isinstance(one, LinkDown)]
+        connection.connection_lost(None)  # what an abort brings
+        await settled()
+        assert connection.link.state is State.CLOSED
+        assert connection.ended.result()
+        (note,) = [one for one in notes if isinstance(one, LinkDown)]
         assert note.reason == "connection broke: Connection reset by peer"
+        assert [client for client, _ in peers.node.table] == [cost.update(1, 1).split()[3]]
+
+    play(tmp_path, body)
+
+
+SMALLEST: dict[type, Any] = {
+    AskDigests: AskDigests(""),
+    Digests: Digests("", [0] * 16),
+    AskLeaf: AskLeaf(0, frozenset()),
+    AskRange: AskRange(0, 0),
+    BatchHeader: BatchHeader(0, 0, 0),
+    Done: Done(),
+    Changed: Changed(),
+}
+
+
+def test_only_heartbeats_and_the_end_of_a_walk_fit_under_the_mark() -> None:
+    """There is no mark during a walk. An AT line is longer."""
+    assert {*get_args(get_type_hints(write_message)["message"])} == SMALLEST.keys()
+    assert [one for one in SMALLEST if len(write_message(SMALLEST[one])) <= len(BEAT)] == [Done]
+
+
+def test_a_link_does_not_doze_while_its_neighbour_walks(tmp_path: Path) -> None:
+    async def body(server: cost.BareServer, peers: Any) -> None:
+        connection, water, _ = await dozing(server, peers)
+
+        def dozes() -> bool:
+            """Whether it does after a heartbeat that comes alone."""
+            connection.data_received(BEAT)
+            peers.tick(peers.loop.time())
+            return water.is_up
+
+        for _ in range(2):  # also when they compare again
+            for request in (b"DIGESTS -\n", b"LEAF 0 -\n", b"RANGE 0 1\n"):
+                connection.data_received(request)
+                assert not dozes(), "no turn has handled it"
+                await settled()
+                assert not dozes()
+            connection.data_received(b"DONE\n")
+            await settled()
+            assert dozes()
 
     play(tmp_path, body)
 
