@@ -90,8 +90,11 @@ class AsyncPlacesQueries(Generic[Who]):
         if self._opened is None:
             return 0.0
         began = time.monotonic()
-        with contextlib.suppress(Exception):  # the same happens in `_ask`, which logs it
+        try:
             answer = self._opened.answer_at_once(_query(reply))
+        except Exception as error:  # noqa: BLE001 - the client gets this answer and those after it
+            self._fail(reply, error)
+        else:
             if answer is not None:
                 self._settle(reply, self._opened, answer, began)
         return time.monotonic() - began
@@ -119,18 +122,28 @@ class AsyncPlacesQueries(Generic[Who]):
             answered(client)  # the commands after it are logged
             return
         except Exception as error:  # noqa: BLE001 - the client gets this answer and those after it
-            self._observer.fault("Places cannot be asked", error)
-            answer = no_results("UNKNOWN_ERROR", "this server cannot ask Places; its log says why")
-            _answer(reply, answer)
+            self._fail(reply, error)
         else:
             self._settle(reply, places, answer, began)
         answered(client)
 
     def _settle(self, reply: Reply, places: Places, answer: Answer, began: float) -> None:
-        """Note the outcome of a query, and answer it."""
-        outcome = answer.status if answer.status in STATUSES else "OTHER"
-        self._observer.places.asked(places.name, answer.status, outcome, time.monotonic() - began)
+        """Answer a query, and note its outcome."""
         _answer(reply, answer)
+        outcome = answer.status if answer.status in STATUSES else "OTHER"
+        try:
+            self._observer.places.asked(places.name, answer.status, outcome, time.monotonic() - began)
+        except Exception as error:  # noqa: BLE001 - the client has its answer
+            self._fault("a query for places cannot be counted", error)
+
+    def _fail(self, reply: Reply, error: Exception) -> None:
+        """Answer a query that Places fail to answer, because of a fault of the program."""
+        _answer(reply, no_results("UNKNOWN_ERROR", "this server cannot ask Places; its log says why"))
+        self._fault("Places cannot be asked", error)
+
+    def _fault(self, what: str, error: Exception) -> None:
+        with contextlib.suppress(Exception):  # it may be the log that fails
+            self._observer.fault(what, error)
 
 
 def _query(reply: Reply) -> Query:

@@ -237,16 +237,50 @@ def test_what_is_not_answered_at_once_is_not_tried_a_second_time_when_it_is_aske
     run(body)
 
 
-def test_what_cannot_be_answered_at_once_for_an_error_is_told_of_as_any(run: Run) -> None:
+def test_what_cannot_be_answered_at_once_for_an_error_is_told_of_once_and_nobody_is_asked(run: Run) -> None:
     async def body(asked: Asked) -> None:
         await opened(asked)
         asked.provider.error = ZeroDivisionError("division by nothing")
-        asked.provider.may.set()
         reply = asked.add(Client())
         await asked.turn()
-        assert reply.status == "UNKNOWN_ERROR"
+        assert (reply.outcome, reply.status) == ("answered", "UNKNOWN_ERROR")
+        assert asked.provider.asked == []
+        assert not asked.queries
         (fault,) = asked.logged("internal_error")
         assert fault["reason"] == "Places cannot be asked"
+        assert "division by nothing" in fault["exception"]
+        assert asked.counted() == {"OK": 1}
+
+    run(body)
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize("log_fails", [True, False])
+def test_an_answer_that_cannot_be_counted_is_given_all_the_same(
+    run: Run, monkeypatch: pytest.MonkeyPatch, *, at_once: bool, log_fails: bool
+) -> None:
+    async def body(asked: Asked) -> None:
+        await opened(asked)
+        if not at_once:
+            asked.provider.at_once = None
+            asked.provider.may.set()
+
+        def fail(*_: object) -> None:
+            raise ZeroDivisionError("division by nothing")
+
+        monkeypatch.setattr(asked._observer.places, "asked", fail)
+        if log_fails:
+            monkeypatch.setattr(asked._observer, "fault", fail)
+        client = Client()
+        reply = asked.add(client)
+        await asked.turn()
+        assert (reply.outcome, reply.status) == ("answered", "OK")
+        assert reply.answer == LINE + b"\n" + no_results("OK").body + b"\n"
+        assert asked.answered == [client]
+        assert len(asked.provider.asked) == (not at_once)
+        if not log_fails:
+            (fault,) = asked.logged("internal_error")
+            assert fault["reason"] == "a query for places cannot be counted"
 
     run(body)
 
