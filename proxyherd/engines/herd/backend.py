@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import math
 from collections.abc import Awaitable, Callable, Coroutine
@@ -109,9 +110,14 @@ class HerdBackend:
         await self._durability.keep()
 
     def _settle(self) -> None:
-        if notes := self.engine.settle():
-            self._observer.note(notes)
-            self._observer.end_turn()
+        """Write what has waited. Faults are only logged: this may run in a turn, or while a neighbour's bytes are read."""
+        try:
+            if notes := self.engine.settle():
+                self._observer.note(notes)
+                self._observer.end_turn()
+        except Exception as error:  # noqa: BLE001 - the turn goes on, and the connection stays
+            with contextlib.suppress(Exception):  # it may be the log that fails
+                self._observer.fault("what neighbours have told cannot be written", error)
 
     def tick(self) -> bool:
         """Let time pass on the links. Return whether the start is over, even if something fails now."""

@@ -194,6 +194,37 @@ def test_time_passes_on_the_links_from_the_end_of_the_replay_on(
     play(tmp_path, body)
 
 
+@pytest.mark.parametrize("broken", ["engine", "log", "log of faults"])
+def test_what_fails_while_what_waited_is_written_ends_nobodys_connection_and_no_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    """It runs inside whatever came late: bytes of a neighbour, or the end of a turn."""
+
+    async def body(server: cost.BareServer, backend: Any) -> None:
+        faults: list[tuple[str, Exception]] = []
+        error = ZeroDivisionError("division by nothing")
+
+        def fail(*_: object) -> Any:
+            raise error
+
+        backend._node.note(object())
+        observer = backend._observer
+        monkeypatch.setattr(
+            observer, "fault", fail if broken == "log of faults" else lambda *it: faults.append(it)
+        )
+        if broken == "engine":
+            monkeypatch.setattr(backend.engine, "settle", fail)
+        else:
+            monkeypatch.setattr(observer, "note", lambda _: None)
+            monkeypatch.setattr(observer, "end_turn", fail)
+        backend._settle()
+        assert faults == (
+            [] if broken == "log of faults" else [("what neighbours have told cannot be written", error)]
+        )
+
+    play(tmp_path, body)
+
+
 def test_a_server_that_ends_lets_go_of_clients_that_wait_then_of_neighbours_and_leaves_word_on_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
