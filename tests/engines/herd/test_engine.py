@@ -569,6 +569,59 @@ def test_what_was_learned_without_a_turn_goes_with_a_turn_that_comes_first(obser
     assert len(right.told) == 2, "nothing is passed on twice"
 
 
+def test_what_was_learned_without_a_turn_leaves_with_the_turn_for_which_another_neighbour_asks(
+    observer: Observer,
+) -> None:
+    """In one write to each link."""
+    server = Server(observer)
+    left, right = server.neighbours()
+    writes: list[bytes] = []
+    data_to_send = right.link.data_to_send
+
+    def sent(now: float) -> bytes:
+        writes.append(data_to_send(now))
+        return writes[-1]
+
+    right.link.data_to_send = sent  # type: ignore[method-assign]
+    many = [b"AT Ann +0.100000000 fig%d +1+1 6" % number for number in range(9)]
+    left.tell(OLD)
+    left.tell(*many)
+    server.turns.rest()
+    assert writes == [b"".join(line + b"\n" for line in (OLD, *many))]
+
+
+def test_what_was_learned_before_the_server_stops_is_in_the_journal_when_it_is_passed_on(
+    observer: Observer,
+) -> None:
+    server = Server(observer)
+    left, right = server.neighbours()
+    kept: list[list[bytes]] = []
+    release = right.release
+
+    def released(now: float) -> None:
+        kept.append([*server.journal.appended])
+        release(now)
+
+    right.release = released  # type: ignore[method-assign]
+    left.tell(OLD)
+    server.engine.let_go()
+    server.turns.rest()
+    assert right.told == [OLD]
+    assert kept == [[OLD]]
+
+
+def test_a_turn_that_writes_what_waits_leaves_nothing_to_be_written_later(observer: Observer) -> None:
+    server = Server(observer)
+    left, _ = server.neighbours()
+    left.tell(OLD)
+    server.turns.rest()
+    assert server.settles == 1
+    server.client(ASK)
+    server.turns.rest()
+    assert server.journal.appended == [OLD]
+    assert server.settles == 0
+
+
 def test_what_comes_back_while_a_turn_waits_for_the_disk_lets_nothing_out(observer: Observer) -> None:
     server = Server(observer, always=True)
     left, right = server.neighbours()
