@@ -218,6 +218,8 @@ class Node:
         if lines is None:
             return False
         assert link.peer is not None
+        if len(lines) > most and not self._holds(parse_recent(lines[0])):
+            return False  # without parsing the others in vain
         ats: list[Any] = [*map(parse_recent, lines)]
         if None in ats:
             return False
@@ -231,7 +233,9 @@ class Node:
         link.hear(now)
         return True
 
-    def _holds(self, at: At) -> bool:
+    def _holds(self, at: At | None) -> bool:
+        if at is None:
+            return False
         held = self.table.get(at.client)
         return held is not None and held.line == at.entry.line
 

@@ -16,7 +16,7 @@ from proxyherd.config.herd_file import PEER_LINE_SLACK
 from proxyherd.config.schema import Limits, Timing
 from proxyherd.core.framing import Overlong
 from proxyherd.core.link import NONCE_BYTES, Link, State, Terms
-from proxyherd.core.messages import Report, parse_at, parse_report
+from proxyherd.core.messages import At, Report, parse_at, parse_report
 from proxyherd.core.node import Node
 from proxyherd.core.notes import FROM_THE_FUTURE, CaughtUp, Heard, LinkDown, LinkFailed, LinkUp, Skipped
 from proxyherd.core.reply import Reply
@@ -1123,6 +1123,28 @@ def test_whatever_is_no_update_is_left_to_a_turn_with_all_that_came_with_it(odd:
         assert not b.node.receive_few(link, data, most, 0.0, 0)
     assert b.lines() == before
     assert not b.node.news
+
+
+@pytest.mark.parametrize(
+    ("first", "most", "parsed"), [(KIWI, 3, 1), (b"DONE", 3, 1), (KIWI, 4, 4), (FIG, 3, 4)]
+)
+def test_of_too_many_lines_that_begin_with_news_only_the_first_is_parsed(
+    monkeypatch: pytest.MonkeyPatch, first: bytes, most: int, parsed: int
+) -> None:
+    b = herd("AB").servers["B"]
+    b.learn([FIG])
+    seen: list[bytes] = []
+
+    def parse(line: bytes) -> At | None:
+        if line not in seen:
+            seen.append(line)
+        return parse_at(line)
+
+    monkeypatch.setattr("proxyherd.core.node.parse_recent", parse)
+    others = [KIWI.replace(b"kiwi", b"plum%d" % number) for number in range(3)]
+    data = b"".join(line + b"\n" for line in (first, *others))
+    assert b.node.receive_few(b.links["A"], data, most, 0.0, b.node.rules.clock) == (most == 4)
+    assert len(seen) == parsed
 
 
 @given(
