@@ -36,8 +36,8 @@ class Sizes(Struct, frozen=True):
     """Lines of all clients in one turn: about five milliseconds."""
 
     search_seconds: float = 0.000_8
-    """Time for queries that Places answer at once in one turn before its answers leave, and as much again for others
-    behind them. The last one that begins may take 0.2 ms longer."""
+    """Seconds that one turn may spend on queries that Places answer at once: so long before it sends its answers, and so
+    long again after it. Each time, the last query may take 0.2 ms longer."""
 
     peer_lines: int = 1_024
     """Lines of all peers in one turn in which no client waits: about five milliseconds."""

@@ -175,7 +175,9 @@ def _event(client: bytes, line: bytes | Overlong, reply: Reply) -> CommandEvent:
 
 
 def _events(client: bytes, lines: Sequence[bytes | Overlong], replies: Sequence[Reply]) -> SeveralEvents:
-    """Return the same of several commands with the same outcome. An event of each one would cost twice as much."""
+    """Return the events of several commands with the same outcome, as columns: these cost half as much as one event for
+    each command.
+    """
     count, outcome = len(replies), replies[0].outcome.encode()
     kinds = [*map(str.encode, map(_kind, replies))]
     commands = [line.start if isinstance(line, Overlong) else line for line in lines]

@@ -2,6 +2,7 @@
 
 A form of the line is made once from each class. If no value needs escapes in JSON, the values are only inserted. If a
 value needs them, is missing or is too long, the form is not used, and the line is rendered as those of other events.
+First the lines of several events are made in one step. If that fails, the lines that do fit are made one by one.
 """
 
 from __future__ import annotations
@@ -52,6 +53,10 @@ class SeveralEvents(Struct, gc=False):
     kind: type[FrequentEvent]
     columns: tuple[Sequence[object], ...]
 
+    def each(self) -> list[FrequentEvent]:
+        """Return the events one by one."""
+        return [*map(self.kind, *self.columns)]
+
 
 class Forms(dict[type[FrequentEvent], "_Form"]):
     """The forms of one server's lines. Each is made at its first use. No text longer than `most_bytes` is inserted."""
@@ -100,13 +105,10 @@ class Forms(dict[type[FrequentEvent], "_Form"]):
         return lines
 
 
-def spelled_out(said: FrequentEvent | SeveralEvents) -> list[dict[str, Any]]:
-    """Return these events as dicts, which is how structlog has other events."""
-    if isinstance(said, SeveralEvents):
-        kind, rows = said.kind, list(zip(*said.columns, strict=True))
-    else:
-        kind, rows = said.__class__, [astuple(said)]
-    return [{"event": kind.name, **dict(_named(kind, row))} for row in rows]
+def spelled_out(said: FrequentEvent) -> dict[str, Any]:
+    """Return an event as a dict, which is how structlog has other events."""
+    kind = said.__class__
+    return {"event": kind.name, **dict(_named(kind, astuple(said)))}
 
 
 def label(client: str, via: str) -> bytes:
@@ -141,7 +143,8 @@ class _Form:
         places = [b',"%b":%b' % (name, _PLACES[type_]) for name, type_ in types]
         self.text = b'{"timestamp":"%b",' + head + b"".join(places) + b"}"
         self.has_ids = types[-1][1] == list[bytes]
-        # Bytes of the line, and of the line feed behind it, that need an escape in a text; less those of one client ID.
+        # How many bytes need an escape in a text: of the form, of the line feed behind it, and of the labels. If there are
+        # client IDs, two fewer: `fill` adds two for each ID, but there are two only between one ID and the next.
         self.odd = len(self.text) - len(self.text.translate(None, _ODD)) - 2 * self.has_ids + 1
         self.odd += _VIA.count(b'"') * sum(type_ == Label for _, type_ in types)
         self.spelled = [

@@ -28,7 +28,7 @@ from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
 from proxyherd.base.escapes import escaped_for_json, visible_for_json
 from proxyherd.base.files import check_replaceable
-from proxyherd.telemetry.frequent import Forms, FrequentEvent, SeveralEvents, spelled_out
+from proxyherd.telemetry.frequent import Forms, SeveralEvents, spelled_out
 
 _GATHER_BYTES: Final = 1 << 20
 """When this many bytes have gathered, they are written even without a flush. A pipe gets a buffer of this size, if the
@@ -220,12 +220,19 @@ class _Render:
         said = event["event"]
         if said.__class__ is not list:
             return self._render(level, event)
-        together = self._forms.fill(self._stamp, said) if SeveralEvents not in map(type, said) else None
-        return together or b"\n".join([self._each(one) for one in said])
+        if SeveralEvents in map(type, said):
+            return b"\n".join([self._together([one]) for one in said])
+        return self._together(said)
 
-    def _each(self, said: FrequentEvent | SeveralEvents) -> bytes:
-        form = self._forms.fill(self._stamp, [said])
-        return form or b"\n".join([self._render("info", event) for event in spelled_out(said)])
+    def _together(self, said: list[Any]) -> bytes:
+        """Return the lines of frequent events: of all in one step, or else of each."""
+        lines = self._forms.fill(self._stamp, said)
+        if lines is not None:
+            return lines
+        events = said[0].each() if said[0].__class__ is SeveralEvents else said
+        if len(events) == 1:
+            return self._render("info", spelled_out(events[0]))
+        return b"\n".join([self._together([event]) for event in events])
 
     def _render(self, level: str, event: EventDict) -> bytes:
         line: dict[str, Any] = {

@@ -117,6 +117,11 @@ def report(client: int, moment: int) -> bytes:
     return b"IAMAT client%04d.example.com +34.068930-118.445127 %d.959498503" % (client, EPOCH + moment)
 
 
+def odd_report(client: int, moment: int) -> bytes:
+    """Return a report; the ID of the first client needs an escape in JSON."""
+    return report(client, moment).replace(b"client0000", b'client"000')
+
+
 def question(client: int) -> bytes:
     return b"WHATSAT client%04d.example.com 0 0" % client
 
@@ -324,6 +329,7 @@ class BareServer:
         await self.commands("a report of 8 clients with 32 each", report, clients=8, lines=32)
         await self.commands("a question of 32 in a turn", lambda at, _: question(at), clients=1, lines=32)
         await self.commands("an invalid line of 32 in a turn", lambda at, _: invalid(at), clients=1, lines=32)
+        await self.commands("a report of 32 in a turn, one with an odd ID", odd_report, clients=1, lines=32)
         await self.updates("a neighbour's update of 256")
         await self.few_updates("a neighbour's update alone, two in 5 ms", "one that comes back")
         self._log.close()

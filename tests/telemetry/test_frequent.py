@@ -81,8 +81,9 @@ def lines(
     if compiled:
         log.info(cast("Any", list(said)))
     else:
-        for event in [event for one in said for event in spelled_out(one)]:
-            log.info(**event)
+        for one in said:
+            for event in one.each() if isinstance(one, SeveralEvents) else [one]:
+                log.info(**spelled_out(event))
     file.close()
     data = (folder / f"{compiled}.log").read_bytes()
     (folder / f"{compiled}.log").unlink()
@@ -111,6 +112,27 @@ def test_several_events_are_the_lines_of_each(folder: Path, rows: list[CommandEv
     columns = tuple([getattr(row, name) for row in rows] for name in CommandEvent.__struct_fields__)
     together = lines(folder, "A%b", [SeveralEvents(CommandEvent, columns)], compiled=True)
     assert together == lines(folder, "A%b", rows, compiled=False)
+
+
+@pytest.mark.parametrize("in_columns", [True, False])
+def test_only_odd_events_among_others_are_rendered_without_a_form(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, *, in_columns: bool
+) -> None:
+    """Else one client with an odd ID would make each run of commands, or each turn, cost several times as much."""
+    rendered: list[dict[str, Any]] = []
+
+    def spell(event: FrequentEvent) -> dict[str, Any]:
+        rendered.append(spelled_out(event))
+        return rendered[-1]
+
+    monkeypatch.setattr("proxyherd.telemetry.logs.spelled_out", spell)
+    rows = [CommandEvent(LABEL, b"b", b"c", b"%d" % number, b"e") for number in range(9)]
+    rows[3].command, rows[8].answer = b'ki"wi', None
+    columns = tuple([getattr(row, name) for row in rows] for name in CommandEvent.__struct_fields__)
+    said = [SeveralEvents(CommandEvent, columns)] if in_columns else rows
+    together = lines(folder, "Bob", said, compiled=True)
+    assert [event["command"] for event in rendered] == [b'ki"wi', b"8"]
+    assert together == lines(folder, "Bob", rows, compiled=False)
 
 
 @given(data=st.data())

@@ -65,8 +65,8 @@ class Points:
         """Search a circle around a position in degrees. Yields None after each step but the last; then it yields the numbers
         of the `most` points with the greatest scores, greatest first. Of equal scores, the smaller number comes first.
 
-        A step looks at no more than SLICE points. With more points than that, the first step looks at none: who needs an
-        answer in one step has lost little.
+        A step looks at no more than SLICE points. If there are more points, the first step looks at none. So a caller that
+        wants only answers of one step spends little on a longer search.
         """
         runs = [*self._runs(latitude, longitude, metres)]
         if sum([last - first for first, last in runs]) > SLICE:
