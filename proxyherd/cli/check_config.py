@@ -32,7 +32,8 @@ def check_config(ctx: click.Context, *, ports: bool) -> None:
         for server in herd.servers.values()
     ]
     click.echo(f"{herd.file}: {len(herd.servers)} servers, {len(herd.edges)} edges")
-    print_table([tuple(rows[0]), *(tuple(row.values()) for row in rows)])
+    used = [key for key in rows[0] if any(row[key] for row in rows)]  # not all herds have all ports
+    print_table([tuple(used), *(tuple(row[key] for key in used) for row in rows)])
     if herd.redis is None and len(islands := herd.islands()) > 1:
         groups = "; ".join(", ".join(island) for island in islands)
         click.echo(

@@ -134,7 +134,7 @@ KINDS: Final = {
     "fills-disks": Kind(FILL),
     "squats-a-port": Kind(SQUAT, "port 12002 is held by python3 server.py Ann (process "),
     "floods-its-log": Kind(FLOOD),
-    "hangs": Kind(HANG, "nothing within", serves=False),
+    "hangs": Kind(HANG, "answers no IAMAT", serves=False),
     "pries": Kind(PRY),
     "wrong": Kind(fault="float"),
     "no-python": Kind("for", "SyntaxError", serves=False),
