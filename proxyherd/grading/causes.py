@@ -21,7 +21,8 @@ def because_of(cause: str, title: str) -> str:
 def attribute(results: Iterable[Result]) -> list[Result]:
     """Return the results, in order, with each fault that another fault explains as not judged.
 
-    If that other one is explained too, the one at the end of the chain is the cause.
+    If that other one is explained too, the one at the end of the chain is the cause. If faults explain one another, the
+    first of them is.
     """
     results = list(results)
     faults = {one.id: one for one in results if one.outcome == "fault"}
@@ -31,13 +32,22 @@ def attribute(results: Iterable[Result]) -> list[Result]:
 def _attributed(result: Result, faults: Mapping[str, Result]) -> Result:
     if result.id not in faults:
         return result
-    root = result
-    while (other := _explanation(root, faults)) is not None:
-        root = other
+    root = _root(result, faults)
     if root is result:
         return result
     why = because_of(root.id, root.title)
     return msgspec.structs.replace(result, fault=None, not_judged=why, cause=root.id)
+
+
+def _root(result: Result, faults: Mapping[str, Result]) -> Result:
+    """Return the fault at the end of the chain of explanations; of faults that explain one another, the first."""
+    chain = [result]
+    while (other := _explanation(chain[-1], faults)) is not None:
+        if other in chain:
+            circle = chain[chain.index(other) :]
+            return next(one for one in faults.values() if one in circle)
+        chain.append(other)
+    return chain[-1]
 
 
 def _explanation(result: Result, faults: Mapping[str, Result]) -> Result | None:

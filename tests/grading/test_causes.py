@@ -67,6 +67,14 @@ def test_whoever_finds_a_server_gone_is_not_to_blame_but_the_one_whose_input_end
     assert outcomes(*found) == {"a": "b", "b": "fault", "c": "b", "d": "fault", "e": "d", "f": "fault"}
 
 
+def test_of_faults_that_explain_one_another_the_first_carries_the_mark() -> None:
+    gone = Fault("Ann", b"", "y", "z", gone=True)
+    first = Result("a", "t", "r", 0.1, fault=gone, explained_by=frozenset("b"))
+    second = Result("b", "t", "r", 0.1, fault=gone)  # it found Ann gone, as the first did before it
+    assert outcomes(first, second) == {"a": "fault", "b": "a"}
+    assert outcomes(result("c", "a"), first, second) == {"a": "fault", "b": "a", "c": "a"}
+
+
 def test_no_check_explains_itself_and_each_cause_is_a_check() -> None:
     herd = GradedHerd([GradedServer("Ann", "127.0.0.1", 1)])
     graph = {one.id: one.explained_by for section in judging.SECTIONS for one in section.checks(herd)}
