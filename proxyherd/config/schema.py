@@ -157,7 +157,8 @@ class RedisSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
     replicas: Annotated[int, Meta(ge=1, le=16)] = 1
     """How many replicas of a master must have a report before it is answered. With one, a report survives the loss of
-    any one node. Each further replica needs one more node, which must be up."""
+    any one node, if the machines of its replicas are not overloaded. Each further replica needs one more node, which
+    must be up."""
 
     timeout_seconds: Annotated[float, Meta(ge=0.05, le=60)] = 1.2
     """How long a master may take to answer a batch, including its replicas. `cluster-node-timeout` of the cluster must
