@@ -423,8 +423,8 @@ def test_logrotate_under_load_loses_and_doubles_no_line(machine: BootedMachine) 
         with loads[0], loads[1]:
             for _ in range(ROTATIONS):
                 goals = [len(load.sent) + 1_000 for load in loads]
-                named = int(time.time())  # archives are named after the second
                 machine.run("logrotate --force --state /root/logrotate.state /etc/logrotate.d/proxyherd")
+                named = int(time.time())  # archives are named after a second that is not later
                 wait_until(partial(rotation_is_over, loads, goals, named), "a second, and a load")
         machine.run("systemctl start proxyherd@Jaquez")
     for load, name in zip(loads, ("Bailey", "Clark"), strict=True):
