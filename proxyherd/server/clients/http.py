@@ -191,7 +191,7 @@ class HttpConnection(asyncio.Protocol):
         """Do nothing: a turn passes the answers with their replies, because something is always owed."""
 
     def release(self) -> list[tuple[bytes | Overlong, Reply]]:
-        """WebAnswer the request if all replies are there; return the commands whose replies are."""
+        """Answer the request if all replies are there; return the commands whose replies are."""
         released = self._exchanges.release()
         if finished := self._exchanges.finished():
             self._finish(finished[0])
@@ -199,7 +199,7 @@ class HttpConnection(asyncio.Protocol):
         return released
 
     def give_up(self, _: str) -> list[tuple[bytes | Overlong, Reply]]:
-        """WebAnswer that the server cannot do it now; return the commands without a reply."""
+        """Answer that the server cannot do it now; return the commands without a reply."""
         unanswered = self._exchanges.give_up()
         if self._served is not None:
             self._refuse(Problem(problems.NOT_TAKEN, "The table is not available now."))
@@ -318,7 +318,7 @@ class HttpConnection(asyncio.Protocol):
         return None
 
     def _serve(self, message: RawRequestMessage) -> None:
-        """WebAnswer a request, or begin the exchange that will."""
+        """Answer a request, or begin the exchange that will."""
         body, self._body = bytes(self._body or b""), None
         self._served = message
         self._since = self._web.clients.loop.time()
@@ -408,7 +408,7 @@ class HttpConnection(asyncio.Protocol):
             self._transport.close()
 
     def _refuse(self, problem: Problem, message: RawRequestMessage | None = None) -> None:
-        """WebAnswer with a problem, and close: this connection cannot go on."""
+        """Answer with a problem, and close: this connection cannot go on."""
         self._hears = False
         self._requests.clear()
         self._write(spelled_answer(of_problem(problem), message or self._served, {}, close=True))
