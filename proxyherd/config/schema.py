@@ -309,9 +309,7 @@ class AdminSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class WebSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """The web port: HTTP, WebSocket, and apps on phones. It is not finished: keep it to clients that you know, because one
-    that floods it can still delay others and take memory.
-    """
+    """The web port: HTTP, WebSocket, and apps on phones."""
 
     auth: Literal["none"] | None = None
     """Who may ask. `none`: everybody who reaches the port may report any client, and see where it is. Without this

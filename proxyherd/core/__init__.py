@@ -7,6 +7,7 @@ What a client says, and what becomes of it:
 - `rules`: the judge of what a client says
 - `reply`: what becomes of one command
 - `conversation`: one connection of a client
+- `slow_reader`: how long a client may not read
 - `turn`: in which order everything happens that is ready at one moment
 - `engine`: what a turn wants of an engine, and of a client's connection
 - `early_queries`: queries that came before they can be answered

@@ -31,11 +31,15 @@ from typing import Final
 from proxyherd.config.schema import Limits
 from proxyherd.core.framing import LineFramer, Overlong
 from proxyherd.core.reply import Reply
+from proxyherd.core.slow_reader import SlowReader
 
 LINGER_SECONDS: Final = 0.5
 """How long the server reads a lingering client at least, unless the client closes too. A phone that has just lost its
 network does not close. A restart takes that much longer. A client that has not received all its answers may take
 longer."""
+
+AWAIT_SECONDS: Final = 2.0
+"""How long a client may take to close, where it must."""
 
 LOOK_SECONDS: Final = 0.05
 """Between two checks whether all written bytes have left the process."""
@@ -50,7 +54,7 @@ _UNFINISHED_SECONDS: Final = 5.0
 """How long a line may lack its LF before there is a log event. Packets of one line arrive sooner, even if they are lost
 once or twice."""
 
-_BY_CLIENT: Final = "closed by client"
+BY_CLIENT: Final = "closed by client"
 
 
 class Stage(enum.IntEnum):
@@ -74,6 +78,7 @@ class Ending(enum.Enum):
 
     HALF_CLOSE = "close the sending half behind what was sent, and look now and then whether all has left"
     CLOSE = "close behind what was sent"
+    AWAIT_CLOSE = "close at once, if the client has not closed in time"
     ABORT = "close at once"
 
 
@@ -82,15 +87,14 @@ class Conversation:
 
     __slots__ = (
         "_asks",
-        "_blocked_since",
         "_ending",
         "_framer",
         "_heard",
         "_limits",
         "_read_ahead",
+        "_slow",
         "_tls",
         "_unfinished_since",
-        "_unsent",
         "_was_out",
         "more",
         "owed",
@@ -101,7 +105,7 @@ class Conversation:
 
     def __init__(self, limits: Limits, *, tls: bool, now: float) -> None:
         self.stage = Stage.OPEN
-        self.reason = _BY_CLIENT  # why it has ended, or will end
+        self.reason = BY_CLIENT  # why it has ended, or will end
         self.owed: deque[tuple[bytes | Overlong, Reply]] = deque()
         self.reads = True  # whether the shell must read on
         self.more = False  # whether there may be lines to take
@@ -111,8 +115,7 @@ class Conversation:
         self._read_ahead = max(_READ_AHEAD, 2 * limits.max_line_bytes)
         self._asks = False  # lines were taken that are neither answered nor in `owed`
         self._heard = now  # the last line
-        self._blocked_since: float | None = None  # the client has been reading too slowly
-        self._unsent = 0  # bytes, at the last check
+        self._slow = SlowReader(limits.slow_reader_seconds)
         self._unfinished_since = 0.0  # when a line without LF was first seen; infinity: the log has one
         self._ending: Ending | None = None
         self._was_out = False
@@ -145,17 +148,17 @@ class Conversation:
 
     def pause_writing(self, now: float) -> None:
         """Note that the client reads too slowly: take none of its lines for now."""
-        self._blocked_since = now
+        self._slow.since = now
 
     def resume_writing(self) -> None:
         """Note that the client has caught up with reading."""
-        self._blocked_since = None
+        self._slow.since = None
         self.more = True
 
     def lose(self, *, broken: bool) -> None:
         """Note that the connection has ended; `broken`: not by a close."""
         self.stage = Stage.CLOSED
-        if broken and self.reason == _BY_CLIENT:
+        if broken and self.reason == BY_CLIENT:
             self.reason = "broken by client"
 
     # Lines and their answers. --------------------------------------------------------------------------------
@@ -163,7 +166,7 @@ class Conversation:
     def take(self, most: int, now: float) -> list[bytes | Overlong]:
         """Return up to `most` lines to answer now, and the last one at the end of the stream."""
         self.more = False
-        if self._blocked_since is not None or self.stage >= _LINGERING:
+        if self._slow.since is not None or self.stage >= _LINGERING:
             return []
         room = self._limits.max_answers_outstanding - len(self.owed)
         if room < most:
@@ -188,7 +191,7 @@ class Conversation:
     def _end_at_request(self) -> None:
         self.reads = False
         self.stage = max(self.stage, Stage.DRAINING)
-        if self.reason == _BY_CLIENT:
+        if self.reason == BY_CLIENT:
             self.reason = "HTTP request"
 
     def answer(self, answers: list[bytes]) -> bytes:
@@ -251,11 +254,8 @@ class Conversation:
 
         If a line has waited long for its LF, return its bytes and seconds, once: its client may wait for an answer.
         """
-        if self._blocked_since is not None:
-            if unsent < self._unsent:
-                self._blocked_since = now
-            self._unsent = unsent
-            if now - self._blocked_since > self._limits.slow_reader_seconds:
+        if self._slow.since is not None:
+            if self._slow.is_stuck(now, unsent):
                 self.abort("slow reader")
         elif not self.waits and now - self._heard > self._limits.idle_seconds:
             self.abort("idle")
@@ -269,7 +269,7 @@ class Conversation:
 
     def ending(self, now: float) -> Ending | None:
         """Return what to do with the connection now, once. Call after sending what was to be sent."""
-        if not self.waits and not (self._blocked_since is not None and self._framer.waiting):
+        if not self.waits and not (self._slow.since is not None and self._framer.waiting):
             if self.stage is Stage.HALF_CLOSED:
                 self._end(Stage.CLOSED, Ending.CLOSE)
             elif self.stage is Stage.DRAINING:

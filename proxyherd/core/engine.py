@@ -28,6 +28,10 @@ class Client(Protocol):
     def gone(self) -> bool:
         """Whether the client is no longer there to get answers."""
 
+    @property
+    def besides(self) -> int:
+        """What it has taken in with the last lines, and needs none: as much work as so many lines."""
+
     def take(self, most: int, now: float) -> list[bytes | Overlong]:
         """Return lines to answer now."""
 

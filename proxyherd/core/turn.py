@@ -323,7 +323,7 @@ class Turn:
             except Exception as error:  # noqa: BLE001 - the others are heard
                 self._failed(client, error)
                 continue
-            lines_left -= len(lines)
+            lines_left -= len(lines) + client.besides
             reports, others = judge(lines, received)
             said.append(Said(client, lines, reports, others))
         self._lately, self._lately_until = self._sizes.turn_lines - lines_left, now + _LATELY_SECONDS

@@ -7,7 +7,7 @@ from typing import Final
 from proxyherd.telemetry.metrics import Metrics
 
 ANSWER_STATUSES: Final = dict.fromkeys(
-    ("200", "204", "400", "403", "404", "405", "408", "413", "415", "422", "500", "503"), ""
+    ("101", "200", "204", "400", "403", "404", "405", "408", "413", "415", "422", "500", "503"), ""
 )
 """Statuses of answers, as in HTTP."""
 

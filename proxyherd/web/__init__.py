@@ -13,6 +13,7 @@ No I/O, no clock and no HTTP library: those who serve the port (`server/clients/
 - `routes`: what each path does
 - `exchanges`: requests that a turn answers
 - `handshakes`, `frames`: WebSockets
+- `conversations`: connections, from their first byte to their last
 - `reports`: one report, and batches of them
 - `ops`: messages of a WebSocket in JSON
 - `openapi`: describes all this

@@ -8,8 +8,7 @@ is no socket and no clock here.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from msgspec import Struct, field
 
@@ -17,9 +16,6 @@ from proxyherd.core.framing import Overlong
 from proxyherd.core.reply import Reply
 from proxyherd.web.answers import WebAnswer
 from proxyherd.web.trackers.points import Reason
-
-_OWES: Final[Sized] = (None,)
-"""A turn passes answers without their replies to a client to whom no earlier answer is owed. So something always is."""
 
 
 class WebExchange(Struct):
@@ -41,11 +37,11 @@ class WebExchange(Struct):
 
 
 class Exchanges:
-    """The exchanges of one connection that are not finished."""
+    """The exchanges of one connection that are not finished. To a turn, they are what the client is owed, from the moment
+    when their lines are taken: so it passes the answers with their replies.
+    """
 
     __slots__ = ("_commands", "_untaken", "_waiting")
-
-    owed = _OWES
 
     def __init__(self) -> None:
         self._waiting: deque[WebExchange] = deque()

@@ -15,6 +15,9 @@ from proxyherd.web.ops import MESSAGE_BYTES
 
 _CONTROL_BYTES: Final = 125
 _FIN, _RESERVED, _OPCODE, _MASKED, _SIZE = 0x80, 0x70, 0x0F, 0x80, 0x7F
+_SHORTEST: Final = 6
+"""Bytes of a masked frame without payload."""
+
 _USUAL, _USUAL_BINARY = (0x81, 0x82), 0x82
 """The first bytes of a whole message."""
 
@@ -69,47 +72,75 @@ class WebSocketError(Exception):
 class FrameReader:
     """Puts messages together from what a client sends."""
 
-    __slots__ = ("_data", "_opcode", "_partial")
+    __slots__ = ("_at", "_data", "_opcode", "_partial")
 
     def __init__(self) -> None:
-        self._data = b""
+        self._data = bytearray()
+        self._at = 0  # of the data, what has been read
         self._opcode = 0  # of the message that has begun; 0: none has
-        self._partial = b""  # what has come of it
+        self._partial = bytearray()  # what has come of it
 
-    def receive(self, data: bytes) -> tuple[list[Message], WebSocketError | None]:
-        """Return the messages that are complete now, and the error behind them, if there is one."""
-        data = self._data + data if self._data else data
-        messages: list[Message] = []
-        at, end = 0, len(data)
+    @property
+    def waiting(self) -> int:
+        """How many bytes have been received and not read yet."""
+        return len(self._data) - self._at
+
+    def receive(self, data: bytes) -> None:
+        """Put aside what arrived."""
+        del self._data[: self._at]
+        self._at = 0
+        self._data += data
+
+    def read(self, most: int) -> tuple[list[Message], bool, WebSocketError | None]:
+        """Read up to `most` frames, and few bytes. Return the messages and control frames that are complete, whether
+        there may be more, and the error behind them, if there is one.
+        """
+        data, messages = self._data, list[Message]()
+        at, end = self._at, len(self._data)
+        enough = at + MESSAGE_BYTES
         try:
-            while end - at >= 2:
-                first, second, begin = data[at], data[at + 1], at + 6
+            for _ in range(most):
+                if end - at < _SHORTEST:
+                    if end > at:
+                        self._check_begun(data, at)
+                    return messages, False, None
+                first, second, begin = data[at], data[at + 1], at + _SHORTEST
                 size = second & _SIZE
                 usual = first in _USUAL and _MASKED <= second <= _MASKED | _CONTROL_BYTES
                 if not usual or self._opcode:
                     size, begin = self._header(data, at)
                 if end < begin + size:
-                    break
+                    return messages, False, None
                 at = begin + size
                 payload = _unmasked(data[begin:at], data[begin - 4 : begin])
-                if not usual or self._opcode:
+                self._at = at
+                if usual and not self._opcode:
+                    if first != _USUAL_BINARY and not payload.isascii():
+                        _check_utf8(payload)
+                    messages.append(Message(first & _OPCODE, payload))
+                else:
                     self._put(first, payload, messages)
-                    continue
-                if first != _USUAL_BINARY and not payload.isascii():
-                    _check_utf8(payload)
-                messages.append(Message(first & _OPCODE, payload))
+                if at > enough:
+                    break
         except WebSocketError as error:
-            return messages, error
-        self._data = data[at:]
-        return messages, None
+            return messages, False, error
+        return messages, True, None
 
-    def _header(self, data: bytes, at: int) -> tuple[int, int]:
+    def _check_begun(self, data: bytearray, at: int) -> None:
+        """Check a frame of which only the beginning is there. Raises WebSocketError."""
+        if len(data) - at >= 2:
+            self._header(data, at)
+
+    def _header(self, data: bytearray, at: int) -> tuple[int, int]:
         """Return the size of the frame that begins there, and where its payload begins. Raises WebSocketError."""
         size, begin = data[at + 1] & _SIZE, at + 2
         if size > _CONTROL_BYTES:
-            begin += 2 if size == _CONTROL_BYTES + 1 else 8
+            short = size == _CONTROL_BYTES + 1
+            begin += 2 if short else 8
             if len(data) >= begin:
                 size = int.from_bytes(data[at + 2 : begin], "big")
+                if size <= (_CONTROL_BYTES if short else 0xFFFF):
+                    raise WebSocketError(Code.PROTOCOL_ERROR, "a frame's length is not in its shortest form")
         self._check(data[at], data[at + 1], size)
         return size, begin + 4
 
@@ -142,8 +173,10 @@ class FrameReader:
             self._partial += payload
             return
         if self._opcode:
-            opcode, payload = self._opcode, self._partial + payload
-            self._opcode, self._partial = 0, b""
+            self._partial += payload
+            opcode, payload = self._opcode, bytes(self._partial)
+            self._opcode = 0
+            self._partial.clear()
         if opcode == Opcode.TEXT:
             _check_utf8(payload)
         messages.append(Message(opcode, payload))
@@ -200,7 +233,7 @@ def _is_utf8(data: bytes) -> bool:
     return True
 
 
-def _unmasked(data: bytes, mask: bytes) -> bytes:
+def _unmasked(data: bytearray, mask: bytearray) -> bytes:
     size = len(data)
     key = int.from_bytes((mask * (size // 4 + 1))[:size], "little")
     return (int.from_bytes(data, "little") ^ key).to_bytes(size, "little")

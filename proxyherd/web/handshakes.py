@@ -9,6 +9,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from proxyherd.web.answers import WebAnswer, of_problem
 from proxyherd.web.problems import REQUEST, Problem
 from proxyherd.web.requests import Headers
 
@@ -17,6 +18,7 @@ JSON_PROTOCOL: Final = "proxyherd.json.v1"
 
 _GUID: Final = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _KEY_BYTES: Final = 16
+_VERSION: Final = "13"
 
 
 class Upgrade(Struct, frozen=True):
@@ -26,13 +28,16 @@ class Upgrade(Struct, frozen=True):
     accept: str
 
 
-def upgrade(headers: Headers) -> Upgrade:
-    """Return the answer to a request with these headers. Raises Problem."""
+def upgrade(headers: Headers) -> Upgrade | WebAnswer:
+    """Return the answer to a request with these headers: one that names the version, if it asks for another. Raises
+    Problem.
+    """
     if (
         headers.get("Upgrade", "").strip().lower() != "websocket"
-        or headers.get("Sec-WebSocket-Version", "") != "13"
+        or headers.get("Sec-WebSocket-Version", "") != _VERSION
     ):
-        raise Problem(REQUEST, "Here a WebSocket begins, of version 13.")
+        problem = Problem(REQUEST, "Here a WebSocket begins, of version 13.")
+        return of_problem(problem, ("Sec-WebSocket-Version", _VERSION))
     key = headers.get("Sec-WebSocket-Key", "")
     try:
         size = len(base64.b64decode(key, validate=True))
@@ -40,7 +45,7 @@ def upgrade(headers: Headers) -> Upgrade:
         size = 0
     if size != _KEY_BYTES:
         raise Problem(REQUEST, "Sec-WebSocket-Key is not 16 bytes in base64.")
-    names = [name.strip() for name in headers.get("Sec-WebSocket-Protocol", "").split(",")]
+    names = [name.strip() for name in ",".join(headers.getall("Sec-WebSocket-Protocol", [])).split(",")]
     protocol = next((name for name in names if name in (LINES_PROTOCOL, JSON_PROTOCOL)), None)
     if protocol is None:
         raise Problem(REQUEST, f"A WebSocket here names a subprotocol: {LINES_PROTOCOL} or {JSON_PROTOCOL}.")

@@ -46,3 +46,13 @@ class WebRequest(Struct, frozen=True):
     def content_type(self) -> str:
         """The type of the body, in lower case and without parameters; empty if it is not named."""
         return self.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+
+
+class ReadRequest(WebRequest, frozen=True):
+    """A request with what HTTP says about its connection. `is_old`: of HTTP/1.0; `closes`: the connection ends behind the
+    answer; `upgrades`: the client wants to go on with another protocol.
+    """
+
+    is_old: bool = False
+    closes: bool = False
+    upgrades: bool = False

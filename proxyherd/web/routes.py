@@ -140,7 +140,7 @@ class WebRoutes:
 
         return WebExchange("http", [line], finish)
 
-    def _get_websocket(self, request: WebRequest, _: list[str], __: int) -> Upgrade:
+    def _get_websocket(self, request: WebRequest, _: list[str], __: int) -> Routed:
         return upgrade(request.headers)
 
     def _post_reports(self, request: WebRequest, _: list[str], clock: int) -> WebExchange:

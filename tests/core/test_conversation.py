@@ -557,12 +557,12 @@ class AnyOrder(RuleBasedStateMachine):
     def engine_answers(self, which: int) -> None:
         self.shell.settle(which % len(self.shell.waiting))
 
-    @precondition(lambda self: self.talk._blocked_since is None and not self.lost)
+    @precondition(lambda self: self.talk._slow.since is None and not self.lost)
     @rule()
     def client_reads_slowly(self) -> None:
         self.talk.pause_writing(self.shell.now)
 
-    @precondition(lambda self: self.talk._blocked_since is not None and not self.lost)
+    @precondition(lambda self: self.talk._slow.since is not None and not self.lost)
     @rule()
     def client_catches_up(self) -> None:
         self.talk.resume_writing()
@@ -591,7 +591,7 @@ class AnyOrder(RuleBasedStateMachine):
         if self.lost:
             return
         waits = bool(self.talk.owed or self.talk.more)
-        blocked = self.talk._blocked_since is not None
+        blocked = self.talk._slow.since is not None
         before = len(shell.endings)
         shell.check()
         if Ending.ABORT in shell.endings[before:]:
@@ -641,7 +641,7 @@ class AnyOrder(RuleBasedStateMachine):
             assert is_over
             assert answered == len(expected)
             assert not talk.owed
-        elif is_over and not talk.more and talk._blocked_since is None:
+        elif is_over and not talk.more and talk._slow.since is None:
             assert answered < len(expected), "it has ended"
 
     @invariant()
@@ -654,7 +654,7 @@ class AnyOrder(RuleBasedStateMachine):
     @invariant()
     def a_turn_is_due_while_lines_wait_and_may_be_taken(self) -> None:
         talk = self.talk
-        if talk.more or talk._blocked_since is not None or talk.gone or len(talk.owed) >= MOST_OWED:
+        if talk.more or talk._slow.since is not None or talk.gone or len(talk.owed) >= MOST_OWED:
             return
         taken = self.shell.sent.count(b"\n") + len(talk.owed)
         assert taken == len(lines_of(self.shell.received, whole=self.eof))

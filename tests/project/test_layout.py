@@ -93,15 +93,22 @@ ELSEWHERE: Final = (
     Elsewhere("places/gazetteer", "feature_types", "places/gazetteer/test_own_places.py", "a table"),
     Elsewhere("remote", "ask", "system/test_status.py", "real servers are asked"),
     Elsewhere(
-        "server/clients",
-        "http http_answers json_socket web web_listener websocket",
-        "system/test_web.py",
-        "real servers are asked over sockets",
+        "server/clients", "http_reader", "web/conversations/test_http.py", "what it reads is answered there"
     ),
     Elsewhere("server", "daemon", "system/test_startup.py", "a server starts and ends as a process"),
     Elsewhere("server", "supervision", "system/test_systemd.py", "systemd and supervisord are told"),
     Elsewhere("standin", "new old shapes", "standin/test_app.py", "both APIs are asked over HTTP"),
+    Elsewhere("core", "slow_reader", "core/test_conversation.py", "who is disconnected, and when"),
     Elsewhere("web", "answers", "web/test_routes.py", "what routes find"),
+    Elsewhere(
+        "web/conversations",
+        "base http_bytes",
+        "web/conversations/test_http.py",
+        "what all conversations do, and the bytes of answers",
+    ),
+    Elsewhere(
+        "web/conversations", "lines ops", "web/conversations/test_sockets.py", "each law holds for both"
+    ),
     Elsewhere(
         "web/trackers",
         "gpslogger osmand overland owntracks parameters",

@@ -25,7 +25,7 @@ from proxyherd.engines.herd.engine import _FEWEST_SHARES, share
 from proxyherd.engines.herd.peers import Peers
 from proxyherd.net.listening import Listener
 from proxyherd.net.resolving import new_event_loop
-from proxyherd.server.clients.tcp import ClientConnection
+from proxyherd.server.clients.tcp import ClientConnection, line_connection
 
 Body = Callable[["Bob"], Coroutine[Any, Any, None]]
 
@@ -88,7 +88,7 @@ class Bob(cost.BareServer):
         return connection, transport
 
     def client(self, port: int) -> tuple[ClientConnection, Transport]:
-        connection, transport = ClientConnection(self.daemon._clients), Transport(port)
+        connection, transport = line_connection(self.daemon._clients), Transport(port)
         connection.connection_made(cast("asyncio.Transport", transport))
         return connection, transport
 

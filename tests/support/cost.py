@@ -46,7 +46,7 @@ from proxyherd.places import Query
 from proxyherd.places.gazetteer.build import write as write_gazetteer
 from proxyherd.places.gazetteer.own_places import Place
 from proxyherd.places.gazetteer.provider import Gazetteer
-from proxyherd.server.clients.tcp import ClientConnection
+from proxyherd.server.clients.tcp import ClientConnection, line_connection
 from proxyherd.server.daemon import Paths, _Daemon
 from proxyherd.telemetry.logs import LogFile
 
@@ -348,7 +348,7 @@ class BareServer:
         return connection, transport
 
     def connect(self, port: int) -> tuple[ClientConnection, Transport]:
-        connection, transport = ClientConnection(self.daemon._clients), Transport(port)
+        connection, transport = line_connection(self.daemon._clients), Transport(port)
         connection.connection_made(cast("asyncio.Transport", transport))
         return connection, transport
 

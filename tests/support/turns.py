@@ -149,6 +149,8 @@ class Pipeliner:
         if self._lines:
             self._turn.client_said(self)
 
+    besides = 0
+
     def take(self, most: int, now: float) -> list[bytes | Overlong]:
         taken, self._lines = self._lines[:most], self._lines[most:]
         if self._lines:

@@ -31,7 +31,7 @@ from proxyherd.engines.herd.peers import PeerConnection
 from proxyherd.engines.redis.layout import TAGS
 from proxyherd.net import tls
 from proxyherd.places import Answer, no_results
-from proxyherd.server.clients.tcp import ClientConnection
+from proxyherd.server.clients.tcp import ClientConnection, line_connection
 from proxyherd.server.daemon import Paths, _Daemon
 from proxyherd.telemetry.logs import LogFile, make_logger
 from proxyherd.telemetry.metrics import Metrics
@@ -130,7 +130,7 @@ class Server:
         return cast("Any", self.daemon._backend).peers
 
     def client(self) -> tuple[ClientConnection, Transport]:
-        connection, transport = ClientConnection(self.daemon._clients), Transport(next(self._ports))
+        connection, transport = line_connection(self.daemon._clients), Transport(next(self._ports))
         connection.connection_made(cast("asyncio.Transport", transport))
         return connection, transport
 

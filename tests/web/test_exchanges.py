@@ -54,7 +54,3 @@ def test_what_is_given_up_is_returned_and_forgotten() -> None:
     assert not exchanges.more
     assert exchanges.release() == []
     assert exchanges.finished() == []
-
-
-def test_something_is_always_owed_so_that_a_turn_passes_the_replies() -> None:
-    assert len(Exchanges.owed) > 0

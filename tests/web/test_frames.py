@@ -34,8 +34,11 @@ def sent(first: int, data: bytes, *, mask: bytes = MASK) -> bytes:
 def read_all(parts: list[bytes]) -> tuple[list[Message], WebSocketError | None]:
     reader, messages, error = FrameReader(), list[Message](), None
     for part in parts:
-        found, error = reader.receive(part)
-        messages += found
+        reader.receive(part)
+        more = True
+        while more:
+            found, more, error = reader.read(2)
+            messages += found
         if error is not None:
             break
     return messages, error

@@ -100,7 +100,6 @@ def test_what_an_app_sends_and_is_of_no_use_is_counted_and_answered() -> None:
         (("GET", "/v1/clients/a?b=1"), problems.QUERY),
         (("GET", "/v1/clients/a/places?limit=21"), problems.QUERY),
         (("PUT", "/v1/clients/" + "a" * 8_192, POSITION), problems.CLIENT),
-        (("GET", "/v1/ws"), problems.REQUEST),
     ],
 )
 def test_other_requests_have_their_problems(asked: tuple[Any, ...], kind: Kind) -> None:

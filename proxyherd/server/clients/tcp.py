@@ -10,9 +10,18 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from typing import Final, cast
+from collections.abc import Iterable, Sized
+from typing import Final, Protocol, cast
 
-from proxyherd.core.conversation import LINGER_SECONDS, LOOK_SECONDS, OPEN, Conversation, Ending
+from proxyherd.core.conversation import (
+    AWAIT_SECONDS,
+    LINGER_SECONDS,
+    LOOK_SECONDS,
+    OPEN,
+    Conversation,
+    Ending,
+    Stage,
+)
 from proxyherd.core.framing import Overlong
 from proxyherd.core.reply import Reply
 from proxyherd.net.listening import Listener, spell_address, takes_more
@@ -34,7 +43,7 @@ class TcpListener:
 
     def __init__(self, clients: Clients, context: ssl.SSLContext | None, *, drain_seconds: float) -> None:
         self._listener = Listener(
-            lambda: ClientConnection(clients, tls=context is not None),
+            lambda: line_connection(clients, tls=context is not None),
             context,
             backlog=4_096,
             handshake_seconds=_HANDSHAKE_SECONDS,
@@ -57,6 +66,37 @@ class TcpListener:
         self._listener.close()
 
 
+class Spoken(Protocol):
+    """A conversation with a client, whatever they speak. `Conversation` says what its members mean."""
+
+    stage: Stage
+    reason: str
+    reads: bool
+    more: bool
+
+    @property
+    def owed(self) -> Sized: ...
+    def owe(self, commands: Iterable[tuple[bytes | Overlong, Reply]], /) -> None: ...
+    @property
+    def gone(self) -> bool: ...
+    @property
+    def waits(self) -> bool: ...
+    def receive_data(self, data: bytes) -> None: ...
+    def receive_eof(self) -> bool: ...
+    def pause_writing(self, now: float) -> None: ...
+    def resume_writing(self) -> None: ...
+    def lose(self, *, broken: bool) -> None: ...
+    def take(self, most: int, now: float) -> list[bytes | Overlong]: ...
+    def answer(self, answers: list[bytes]) -> bytes: ...
+    def release(self) -> tuple[list[tuple[bytes | Overlong, Reply]], bytes]: ...
+    def drain(self) -> None: ...
+    def give_up(self, reason: str) -> list[tuple[bytes | Overlong, Reply]]: ...
+    def abort(self, reason: str) -> None: ...
+    def check(self, now: float, unsent: int) -> tuple[int, float] | None: ...
+    def ending(self, now: float) -> Ending | None: ...
+    def has_left(self, *, out: bool) -> bool: ...
+
+
 class ClientConnection(asyncio.Protocol):
     """One client's connection: carries bytes between its conversation and a transport."""
 
@@ -70,17 +110,19 @@ class ClientConnection(asyncio.Protocol):
         "owe",
         "owed",
         "queued",
+        "via",
     )
 
-    via = "lines"
+    besides = 0
 
-    def __init__(self, clients: Clients, *, tls: bool = False) -> None:
+    def __init__(self, clients: Clients, conversation: Spoken, via: str) -> None:
         self.name = ""
+        self.via = via
         self.label = b""
         self.queued = False
         self._clients = clients
-        self._conversation = Conversation(clients.limits, tls=tls, now=clients.loop.time())
-        self.owe, self.owed = self._conversation.owe, self._conversation.owed
+        self._conversation = conversation
+        self.owe, self.owed = conversation.owe, conversation.owed
         self._transport: asyncio.Transport | None = None
         self._reading = True
 
@@ -230,6 +272,10 @@ class ClientConnection(asyncio.Protocol):
         if transport is None:
             return
         ending = self._conversation.ending(self._clients.loop.time())
+        if ending is not None:
+            self._end(transport, ending)
+
+    def _end(self, transport: asyncio.Transport, ending: Ending) -> None:
         if ending is Ending.ABORT:
             transport.abort()
         elif ending is Ending.CLOSE:
@@ -242,6 +288,10 @@ class ClientConnection(asyncio.Protocol):
             if self._conversation.reads is not self._reading:
                 self._read_or_pause()
             self._clients.loop.call_later(LINGER_SECONDS - LOOK_SECONDS, self._look)
+        else:
+            if self._conversation.reads is not self._reading:
+                self._read_or_pause()
+            self._clients.loop.call_later(AWAIT_SECONDS, transport.abort)
 
     def _look(self) -> None:
         """End the connection if all that was written has left; otherwise look again later."""
@@ -253,3 +303,8 @@ class ClientConnection(asyncio.Protocol):
             transport.abort()
         else:
             self._clients.loop.call_later(LOOK_SECONDS, self._look)
+
+
+def line_connection(clients: Clients, *, tls: bool = False) -> ClientConnection:
+    """Return the connection of a client that speaks the line protocol."""
+    return ClientConnection(clients, Conversation(clients.limits, tls=tls, now=clients.loop.time()), "lines")

@@ -1,29 +1,150 @@
-"""What the connections of the web port share."""
+"""The web port of a server: one shell for all that is spoken there. Its conversations are in `proxyherd.web`.
+
+aiohttp takes long to import, so this module is imported after the server listens for clients.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import socket
+import time
+from collections.abc import Mapping
 from typing import Final
 
 from proxyherd.config.herd_file import Herd
+from proxyherd.core.conversation import Ending
+from proxyherd.net.listening import Listener, spell_address
+from proxyherd.net.tls import Contexts
 from proxyherd.server.clients.clients import Clients
+from proxyherd.server.clients.http_reader import HttpReader
+from proxyherd.server.clients.tcp import ClientConnection
+from proxyherd.telemetry.frequent import label
+from proxyherd.web.conversations.base import Site, WebConversation
+from proxyherd.web.conversations.http import HttpConversation
+from proxyherd.web.conversations.lines import LineSocket
+from proxyherd.web.conversations.ops import JsonSocket
+from proxyherd.web.handshakes import JSON_PROTOCOL, Upgrade
 from proxyherd.web.lines import LineWriter
 from proxyherd.web.origins import Origins, Proxies
+from proxyherd.web.requests import Headers
 from proxyherd.web.routes import WebRoutes
+from proxyherd.web.trackers.points import Reason
 
 _SPARE_SECONDS: Final = 5.0
 """For an answer, besides what others may take for their part of it."""
 
 
-class WebClients:
-    """What the connections of the web port share."""
+class WebListener:
+    """Accepts clients that speak HTTP."""
+
+    key = "web"
 
     def __init__(self, clients: Clients, herd: Herd) -> None:
-        self.clients = clients
-        self.writer = LineWriter(clients.limits.max_line_bytes)
-        self.routes = WebRoutes(
-            self.writer, Origins(herd.web.hosts, herd.web.allowed_origins), herd.web.max_accuracy_m
-        )
-        self.proxies = Proxies(herd.web.trusted_proxies) if herd.web.trusted_proxies else None
+        writer = LineWriter(clients.limits.max_line_bytes)
+        origins = Origins(herd.web.hosts, herd.web.allowed_origins)
         others = [herd.places.deadline_seconds, herd.redis.deadline_seconds if herd.redis else 0.0]
-        self.answer_seconds = max(others) + _SPARE_SECONDS
-        """How long a request waits for its answer."""
+        routes = WebRoutes(writer, origins, herd.web.max_accuracy_m)
+        site = Site(clients.limits, routes, writer, time.time_ns, max(others) + _SPARE_SECONDS)
+        proxies = Proxies(herd.web.trusted_proxies)
+        self._listener = Listener(
+            lambda: WebConnection(clients, site, proxies),
+            None,
+            backlog=4_096,
+            handshake_seconds=0,
+            shutdown_seconds=0,
+            room=lambda: 0,
+            refused=clients.observer.connections.refused,
+        )
+
+    async def listen(self, sock: socket.socket) -> None:
+        """Accept clients from a bound socket."""
+        await self._listener.listen(sock)
+
+    def renew(self, contexts: Contexts) -> None:
+        """Do nothing: this port has no certificates."""
+
+    def close(self) -> None:
+        """Accept no more clients."""
+        self._listener.close()
+
+
+class WebConnection(ClientConnection):
+    """One connection of the web port. It begins with HTTP, and may go on as a WebSocket."""
+
+    __slots__ = ("_asker", "_proxies", "_site")
+
+    _conversation: WebConversation
+
+    def __init__(self, clients: Clients, site: Site, proxies: Proxies) -> None:
+        reader = HttpReader(clients.loop)
+        super().__init__(clients, HttpConversation(site, self, reader, clients.loop.time()), "http")
+        self._site = site
+        self._proxies = proxies
+        self._asker = ""  # who has sent the request that is served
+
+    # Calls from the conversation: it watches what happens. ----------------------------------------------------
+
+    def begins(self, via: str, headers: Headers) -> None:
+        """Log the commands that follow with this protocol, and with the address that a trusted proxy names."""
+        self._asker = self._named(headers)
+        self.label = label(self._asker, via)
+
+    def _named(self, headers: Headers) -> str:
+        peer = self.name.rpartition(":")[0].strip("[]")
+        address = self._proxies.client_address(peer, headers.getall("X-Forwarded-For", []))
+        return self.name if address == peer else spell_address((address, 0))
+
+    def consumed(self, via: str, reasons: Mapping[Reason, int]) -> None:
+        """Count what was of no use."""
+        for reason, count in reasons.items():
+            self._clients.observer.web.consumed(via, reason, count)
+
+    def answered(self, status: int) -> None:
+        """Count an answer."""
+        self._clients.observer.web.answered(status)
+
+    def fault(self, error: Exception) -> None:
+        """Log a fault of the program."""
+        self._clients.observer.fault("a request cannot be answered", error)
+
+    # Calls from a turn, and from `Clients`. ------------------------------------------------------------------
+
+    @property
+    def besides(self) -> int:  # type: ignore[override] # a constant there
+        """What was taken in with the last lines, and needs none."""
+        return self._conversation.besides
+
+    def answer(self, answers: list[bytes]) -> None:
+        """Send what is to be sent, and go on as a WebSocket if that was asked for."""
+        super().answer(answers)
+        conversation = self._conversation
+        if conversation.upgrade is not None:
+            self._upgrade(conversation.upgrade)
+        elif conversation.more:
+            self._clients.turn.client_said(self)
+
+    def check(self, now: float) -> None:
+        """Close if the client is idle, silent, or does not read."""
+        super().check(now)
+        self._send(self._conversation.flush())
+
+    # -----------------------------------------------------------------------------------------------------------
+
+    def _upgrade(self, upgrade: Upgrade) -> None:
+        """Go on as a WebSocket: to the log and the metrics, that is another connection."""
+        clients, rest = self._clients, self._conversation.rest()
+        clients.forget(self, "became a WebSocket")
+        kind = JsonSocket if upgrade.protocol == JSON_PROTOCOL else LineSocket
+        conversation = kind(self._site, self, clients.loop.time())
+        self._conversation, self.owe, self.owed = conversation, conversation.owe, conversation.owed
+        self.name, self.via = self._asker, "websocket"
+        clients.admit(self)
+        if rest:
+            self.data_received(rest)
+        elif conversation.reads is not self._reading:
+            self._read_or_pause()
+
+    def _end(self, transport: asyncio.Transport, ending: Ending) -> None:
+        if data := self._conversation.flush():
+            transport.write(data)
+        super()._end(transport, ending)

@@ -27,7 +27,7 @@ from proxyherd.engines.redis import layout
 from proxyherd.engines.redis.engine import RedisEngine
 from proxyherd.places import Places
 from proxyherd.server.clients.clients import Clients
-from proxyherd.server.clients.tcp import ClientConnection
+from proxyherd.server.clients.tcp import ClientConnection, line_connection
 from proxyherd.server.driver import Driver
 from proxyherd.server.places_queries import AsyncPlacesQueries
 
@@ -578,7 +578,7 @@ def connected(front: Front) -> Callable[[], tuple[ClientConnection, Transport]]:
     clients = Clients(Limits(), turn, observer)
 
     def connect() -> tuple[ClientConnection, Transport]:
-        connection, transport = ClientConnection(clients), Transport()
+        connection, transport = line_connection(clients), Transport()
         connection.connection_made(cast("asyncio.Transport", transport))
         return connection, transport
 

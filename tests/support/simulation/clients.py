@@ -97,6 +97,8 @@ class SimulatedClient:
 
     # What a turn wants. --------------------------------------------------------------------------------------
 
+    besides = 0
+
     def take(self, most: int, now: float) -> list[Line]:
         lines = self.conversation.take(most, now)
         if self.conversation.more:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Final
 
-from aiohttp.http import HttpVersion10, RawRequestMessage
-
 from proxyherd.web.answers import WebAnswer
 from proxyherd.web.handshakes import Upgrade
+from proxyherd.web.requests import ReadRequest
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -39,17 +37,19 @@ def _start(status: int, content_type: str, second: int) -> str:
 
 
 def spelled_answer(
-    answer: WebAnswer, message: RawRequestMessage | None, more: Mapping[str, str], *, close: bool
+    answer: WebAnswer, request: ReadRequest | None, more: Mapping[str, str], *, closes: bool, second: int
 ) -> bytes:
-    """Return an answer to a request, or to what was none. `close`: the connection closes behind it; `more`: headers."""
-    start = _start(answer.status, answer.content_type, int(time.time()))
+    """Return an answer to a request, or to what was none. `closes`: the connection ends behind it; `more`: headers;
+    `second`: of POSIX time.
+    """
+    start = _start(answer.status, answer.content_type, second)
     if answer.status != _NO_CONTENT:
         start += f"Content-Length: {len(answer.body)}\r\n"
     for name, value in (*answer.headers, *more.items()):
         start += f"{name}: {value}\r\n"
-    if close:
+    if closes:
         start += "Connection: close\r\n"
-    elif message is not None and message.version == HttpVersion10:
+    elif request is not None and request.is_old:
         start += "Connection: keep-alive\r\n"
     head = (start + "\r\n").encode("utf-8", "surrogateescape")
-    return head if message is not None and message.method == "HEAD" else head + answer.body
+    return head if request is not None and request.method == "HEAD" else head + answer.body

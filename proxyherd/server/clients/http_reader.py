@@ -1,0 +1,164 @@
+"""Requests of HTTP/1.1, split by aiohttp's parser, one at a time, within limits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Final, cast
+
+from aiohttp.base_protocol import BaseProtocol
+from aiohttp.http import HttpRequestParser, HttpVersion10, RawRequestMessage
+from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
+from aiohttp.streams import StreamReader
+
+from proxyherd.web import problems
+from proxyherd.web.bodies import BODY_BYTES
+from proxyherd.web.problems import Problem
+from proxyherd.web.requests import ReadRequest
+
+_HEADER_BYTES: Final = 16_384
+"""Bytes of the request line, and of a header: room for an ID of 5,000 bytes, percent-encoded."""
+
+_MOST_HEADERS: Final = 64
+
+_PIECE_BYTES: Final = 65_536
+"""Bytes that the parser gets at once. It keeps, and copies with each request, what it has not read of them."""
+
+_TOO_LARGE: Final = Problem(problems.LARGE, f"A body has at most {BODY_BYTES:,} bytes.")
+
+
+class HttpReader:
+    """Splits what one client sends into requests."""
+
+    __slots__ = (
+        "_body",
+        "_continues",
+        "_data",
+        "_head",
+        "_parser",
+        "_payload",
+        "_problem",
+        "_rest",
+        "waiting",
+    )
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.waiting = 0  # bytes received and not read yet
+        self._data = deque[bytes]()
+        self._parser = HttpRequestParser(
+            cast("BaseProtocol", self),
+            loop,
+            2 * BODY_BYTES,
+            max_line_size=_HEADER_BYTES,
+            max_field_size=_HEADER_BYTES,
+            max_headers=_MOST_HEADERS,
+            auto_decompress=False,
+            max_msg_queue_size=1,
+        )
+        self._head: RawRequestMessage | None = None  # of the next request
+        self._payload: StreamReader | None = None  # its body, as far as the parser has it
+        self._body = bytearray()  # likewise, taken out of there
+        self._problem: Problem | None = None  # behind the next request, or without it
+        self._continues = False
+        self._rest = b""  # behind a request that asks for another protocol
+
+    @property
+    def more(self) -> bool:
+        """Whether there may be another request."""
+        return bool(self._data) or self._problem is not None or (self.begun and self._is_whole())
+
+    @property
+    def begun(self) -> bool:
+        """Whether the headers of a request are there."""
+        return self._head is not None
+
+    def receive(self, data: bytes) -> None:
+        """Put aside what arrived."""
+        self.waiting += len(data)
+        self._data += [data[at : at + _PIECE_BYTES] for at in range(0, len(data), _PIECE_BYTES)]
+
+    def read(self) -> ReadRequest | None:
+        """Return the next request, None if it is not there yet. Raises Problem if this is no request; then the
+        connection cannot go on.
+        """
+        while not self._is_whole():
+            if self._problem is not None:
+                raise self._problem
+            if not self._data:
+                return None
+            data = self._data.popleft()
+            self.waiting -= len(data)
+            self._feed(data)
+        head, body = self._head, bytes(self._body)
+        assert head is not None
+        self._head, self._payload = None, None
+        self._body.clear()
+        self._parser.message_consumed()
+        self._feed(b"")  # then it is known whether there is another
+        is_old = head.version == HttpVersion10
+        return ReadRequest(
+            head.method, head.path, head.headers, body, is_old, head.should_close, head.upgrade
+        )
+
+    def continues(self) -> bool:
+        """Return whether the client waits to be told to send the body, once."""
+        continues, self._continues = self._continues, False
+        return continues
+
+    def rest(self) -> bytes:
+        """Return what is behind a request that asks for another protocol."""
+        rest = b"".join([self._rest, *self._data])
+        self._data.clear()
+        return rest
+
+    # Calls from the parser, which would pause for bodies beyond its limit: they are refused before. -----------
+
+    def pause_reading(self) -> None:
+        """Do nothing."""
+
+    def resume_reading(self, *, resume_parser: bool = True) -> None:
+        """Do nothing."""
+
+    # -----------------------------------------------------------------------------------------------------------
+
+    def _feed(self, data: bytes) -> None:
+        try:
+            messages, _, rest = self._parser.feed_data(data)
+        except HttpProcessingError as error:
+            large = isinstance(error, LineTooLong)
+            text = (
+                "The request line or a header is too long." if large else "This is not a request in HTTP/1.1."
+            )
+            self._problem = Problem(problems.REQUEST, text)
+            return
+        self._rest += rest
+        if messages:
+            head, payload = messages[0]
+            self._problem = self._check(head, payload)
+            if self._problem is None:
+                self._head, self._payload = head, payload
+
+    def _check(self, head: RawRequestMessage, payload: StreamReader) -> Problem | None:
+        """Return what is wrong with the headers about the body. Note whether the client waits to send it."""
+        headers = head.headers
+        if "Content-Length" in headers and int(headers["Content-Length"]) > BODY_BYTES:
+            return _TOO_LARGE
+        if expect := headers.get("Expect"):
+            if expect.lower() != "100-continue":
+                return Problem(problems.REQUEST, "Only 100-continue can be expected.")
+            self._continues = not payload.is_eof() and head.version != HttpVersion10
+        return None
+
+    def _is_whole(self) -> bool:
+        """Take over the body of the next request, as far as it is there. Return whether it is all there."""
+        payload = self._payload
+        if payload is None or (self._problem is not None and not payload.is_eof()):
+            return False
+        if payload.exception() is not None:
+            self._problem = Problem(problems.REQUEST, "The body is not in the form of its headers.")
+            return False
+        self._body += payload.read_nowait(-1)
+        if len(self._body) > BODY_BYTES:
+            self._problem = _TOO_LARGE
+            return False
+        return bool(payload.is_eof())

@@ -1,0 +1,14 @@
+"""The conversations of the web port as state machines: bytes in, lines for a turn, bytes out.
+
+They have the same interface as the line protocol's `Conversation`, so one shell and one turn serve both. A connection
+begins with `HttpConversation`. If a request asks for a WebSocket, the shell goes on with `LineSocket` or `JsonSocket`.
+
+What arrives is only put aside, at most so many bytes. It is read in a turn, a few requests or frames at a time, and never
+while the client reads too slowly. So no client can take more time or memory than its share, whatever it sends: what
+needs no line, such as a ping, or a request that is refused, counts as one that does.
+
+- `base`: what they have in common
+- `http`, `http_bytes`: requests and answers
+- `sockets`: frames, pings and the end, for both subprotocols
+- `lines`, `ops`: the subprotocols
+"""

@@ -1,0 +1,191 @@
+"""What the conversations of the web port have in common: how they wait for slow readers, and how they end."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sized
+from typing import Final, Protocol
+
+from msgspec import Struct
+
+from proxyherd.config.schema import Limits
+from proxyherd.core.conversation import BY_CLIENT, Ending, Stage
+from proxyherd.core.framing import Overlong
+from proxyherd.core.reply import Reply
+from proxyherd.core.slow_reader import SlowReader
+from proxyherd.web.handshakes import Upgrade
+from proxyherd.web.lines import LineWriter
+from proxyherd.web.requests import Headers
+from proxyherd.web.routes import WebRoutes
+from proxyherd.web.trackers.points import Reason
+
+READ_AHEAD: Final = 65_536
+"""Bytes received but not read, beyond which no more are received."""
+
+OwedCommands = list[tuple[bytes | Overlong, Reply]]
+
+
+class Site(Struct, frozen=True):
+    """What the conversations of one server share. `clock` returns nanoseconds of POSIX time. `answer_seconds`: how long
+    a request waits for its answer.
+    """
+
+    limits: Limits
+    routes: WebRoutes
+    writer: LineWriter
+    clock: Callable[[], int]
+    answer_seconds: float
+
+
+class WebWatch(Protocol):
+    """Is told what happens, for the log and the metrics."""
+
+    def begins(self, via: str, headers: Headers) -> None:
+        """The commands that are taken from now on came by this protocol, in a request with these headers."""
+
+    def consumed(self, via: str, reasons: Mapping[Reason, int]) -> None:
+        """So much of a request was of no use, by reason."""
+
+    def answered(self, status: int) -> None:
+        """A request has its answer."""
+
+    def fault(self, error: Exception) -> None:
+        """A request cannot be answered because of a fault of the program."""
+
+
+class WebConversation(ABC):
+    """One connection of the web port, while it speaks one protocol. All times are seconds of one monotonic clock."""
+
+    __slots__ = (
+        "_ending",
+        "_out",
+        "_since",
+        "_site",
+        "_slow",
+        "_starts_to_wait",
+        "_was_out",
+        "_watch",
+        "besides",
+        "more",
+        "owe",
+        "owed",
+        "reads",
+        "reason",
+        "stage",
+    )
+
+    upgrade: Upgrade | None = None
+    """What the connection goes on with."""
+
+    owe: Callable[[Iterable[tuple[bytes | Overlong, Reply]]], None]
+    owed: Sized
+
+    def __init__(self, site: Site, watch: WebWatch, now: float) -> None:
+        self.stage = Stage.OPEN
+        self.reason = BY_CLIENT  # why it has ended, or will end
+        self.reads = True  # whether the shell must read on
+        self.more = False  # whether there may be something to take
+        self.besides = 0  # requests and frames that the last `take` has read, and that need no line
+        self._site = site
+        self._watch = watch
+        self._slow = SlowReader(site.limits.slow_reader_seconds)
+        self._out: list[bytes] = []  # to be sent
+        self._since = now  # of what is waited for
+        self._starts_to_wait = False  # for something else than at the last check
+        self._ending: Ending | None = None
+        self._was_out = False
+
+    @property
+    def gone(self) -> bool:
+        """Whether the client is no longer there to get answers."""
+        return self.stage >= Stage.LINGERING
+
+    @property
+    def waits(self) -> bool:
+        """Whether received bytes can still be taken, or are still to be answered."""
+        return self.more or bool(self.owed)
+
+    @abstractmethod
+    def receive_data(self, data: bytes) -> None:
+        """Put aside what arrived."""
+
+    @abstractmethod
+    def receive_eof(self) -> bool:
+        """Note that the client has closed its sending half. Return whether the shell must keep its own half open."""
+
+    @abstractmethod
+    def take(self, most: int, now: float) -> list[bytes | Overlong]:
+        """Return up to `most` lines to answer now."""
+
+    @abstractmethod
+    def answer(self, answers: list[bytes]) -> bytes:
+        """Answer the lines that were taken, if no other answer is owed. Return the bytes to send."""
+
+    @abstractmethod
+    def release(self) -> tuple[OwedCommands, bytes]:
+        """Send the answers that are ready, in order. Return their commands, and the bytes to send."""
+
+    @abstractmethod
+    def drain(self) -> None:
+        """The server stops: close when everything received is answered."""
+
+    @abstractmethod
+    def give_up(self, reason: str) -> OwedCommands:
+        """Close without the answers that are owed; return their commands."""
+
+    @abstractmethod
+    def check(self, now: float, unsent: int) -> None:
+        """Close if the client is idle, or does not read. Call every few seconds; `unsent`: bytes that it has not
+        received yet.
+        """
+
+    def rest(self) -> bytes:
+        """Return what has arrived for the protocol that the connection goes on with."""
+        return b""
+
+    def pause_writing(self, now: float) -> None:
+        """Note that the client reads too slowly: take nothing of it for now."""
+        self._slow.since = now
+
+    def resume_writing(self) -> None:
+        """Note that the client has caught up with reading."""
+        self._slow.since = None
+        self.more = True
+
+    def lose(self, *, broken: bool) -> None:
+        """Note that the connection has ended; `broken`: not by a close."""
+        self.stage = Stage.CLOSED
+        if broken and self.reason == BY_CLIENT:
+            self.reason = "broken by client"
+
+    def abort(self, reason: str) -> None:
+        """Close at once."""
+        self.reason = reason
+        self._end(Stage.CLOSED, Ending.ABORT)
+
+    def ending(self, _: float) -> Ending | None:
+        """Return what to do with the connection, once, behind what `flush` returns then."""
+        ending, self._ending = self._ending, None
+        return ending
+
+    def has_left(self, *, out: bool) -> bool:
+        """Return whether a lingering connection can be aborted without loss; see `Conversation`."""
+        has_left, self._was_out = out and self._was_out, out
+        return has_left
+
+    def flush(self) -> bytes:
+        """Return the bytes to send."""
+        if not self._out:
+            return b""
+        data = b"".join(self._out)
+        self._out.clear()
+        return data
+
+    def _waited(self, now: float) -> float:
+        """Return for how many seconds it has waited for the same, as far as checks have seen it."""
+        if self._starts_to_wait:
+            self._starts_to_wait, self._since = False, now
+        return now - self._since
+
+    def _end(self, stage: Stage, ending: Ending) -> None:
+        self.stage, self._ending = stage, ending

@@ -1,0 +1,281 @@
+"""HTTP/1.1 as a conversation: a request and its answer at a time.
+
+A request must come within a deadline, and gets its answer within another. What lies behind a request is not read before
+it is answered. Whoever breaks the rules of HTTP gets a problem as the last answer.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+from msgspec.structs import replace
+
+from proxyherd.core.conversation import Ending, Stage
+from proxyherd.core.framing import Overlong
+from proxyherd.web import problems
+from proxyherd.web.answers import WebAnswer, of_problem
+from proxyherd.web.conversations.base import READ_AHEAD, OwedCommands, Site, WebConversation, WebWatch
+from proxyherd.web.conversations.http_bytes import CONTINUE, spelled_answer, upgraded
+from proxyherd.web.exchanges import Exchanges, WebExchange
+from proxyherd.web.handshakes import Upgrade
+from proxyherd.web.problems import Problem
+from proxyherd.web.requests import ReadRequest
+
+IDLE_SECONDS: Final = 60.0
+"""How long a connection may be without a whole request."""
+
+BODY_SECONDS: Final = 30.0
+"""How long the body of a request may take, once its headers are there."""
+
+
+class RequestReader(Protocol):
+    """Splits what a client sends into requests."""
+
+    @property
+    def waiting(self) -> int:
+        """How many bytes have been received and not read yet."""
+
+    @property
+    def more(self) -> bool:
+        """Whether there may be another request."""
+
+    @property
+    def begun(self) -> bool:
+        """Whether the headers of a request are there, and its body is not."""
+
+    def receive(self, data: bytes) -> None:
+        """Put aside what arrived."""
+
+    def read(self) -> ReadRequest | None:
+        """Return the next request, None if it is not there yet. Raises Problem if this is no request; then the
+        connection cannot go on.
+        """
+
+    def continues(self) -> bool:
+        """Return whether the client waits to be told to send the body, once."""
+
+    def rest(self) -> bytes:
+        """Return what is behind a request that asks for another protocol."""
+
+
+class HttpConversation(WebConversation):
+    """A connection that speaks HTTP."""
+
+    __slots__ = ("_origin", "_reader", "_request", "upgrade")
+
+    owed: Exchanges
+
+    def __init__(self, site: Site, watch: WebWatch, reader: RequestReader, now: float) -> None:
+        super().__init__(site, watch, now)
+        self.owed = Exchanges()
+        self.owe = self.owed.owe
+        self.upgrade: Upgrade | None = None
+        self._reader = reader
+        self._request: ReadRequest | None = None  # that is served
+        self._origin = ""  # of this request, if it is another site's
+
+    # What arrives. -------------------------------------------------------------------------------------------
+
+    def receive_data(self, data: bytes) -> None:
+        """Put aside what arrived."""
+        if self.stage is Stage.OPEN:
+            self._reader.receive(data)
+            self.reads = self._reader.waiting <= READ_AHEAD
+            self.more = not self.owed
+
+    def receive_eof(self) -> bool:
+        """Note that the client has closed its sending half. Return whether the shell must keep its own half open."""
+        if self.stage is Stage.LINGERING:
+            self._end(Stage.CLOSED, Ending.CLOSE)
+        elif self.stage < Stage.HALF_CLOSED:
+            self.stage = Stage.HALF_CLOSED
+        self.more = True
+        return True
+
+    def rest(self) -> bytes:
+        """Return what has arrived for the protocol that the connection goes on with."""
+        return self._reader.rest()
+
+    # Requests and their answers. -----------------------------------------------------------------------------
+
+    def take(self, most: int, _: float) -> list[bytes | Overlong]:
+        """Return lines of one request to answer now. Up to `most` requests that need no line are answered besides."""
+        self.more, self.besides = False, 0
+        if self._slow.since is not None or self.gone:
+            return []
+        if not self.owed:
+            self._serve_some(most)
+        if self.stage is Stage.OPEN:
+            self.reads = self._reader.waiting <= READ_AHEAD
+        lines = self.owed.take(most)
+        self.more = self.more or self.owed.more
+        return lines
+
+    def _serve_some(self, most: int) -> None:
+        """Serve the requests that are there, up to one that needs a turn."""
+        for _ in range(most):
+            has_begun = self._reader.begun
+            try:
+                request = self._reader.read()
+            except Problem as problem:
+                self._refuse(problem, "bad request")
+                return
+            if request is None:
+                self._starts_to_wait = self._starts_to_wait or self._reader.begun is not has_begun
+                if self._reader.continues():
+                    self._out.append(CONTINUE)
+                return
+            self._serve(request)
+            if self.owed or self.upgrade is not None or self.gone:
+                return
+            self.besides += 1
+        self.more = self._reader.more
+
+    def _serve(self, request: ReadRequest) -> None:
+        """Answer a request, or begin the exchange that will."""
+        self._request, self._origin = request, ""
+        self._starts_to_wait = True
+        routes = self._site.routes
+        try:
+            self._origin = routes.admit(request)
+            found = routes.find(request, self._site.clock())
+        except Problem as problem:
+            self._respond(of_problem(problem))
+        except Exception as error:  # noqa: BLE001 - a fault of ours, for the log and not for whoever asks
+            self._fault(error)
+        else:
+            if isinstance(found, WebExchange):
+                self._begin(request, found)
+            elif isinstance(found, Upgrade):
+                self._upgrade(request, found)
+            else:
+                self._respond(found)
+
+    def _begin(self, request: ReadRequest, exchange: WebExchange) -> None:
+        self._watch.begins(exchange.via, request.headers)
+        if exchange.consumed:
+            self._watch.consumed(exchange.via, exchange.consumed)
+        if exchange.lines:
+            self.owed.add(exchange)
+        else:
+            self._finish(exchange)
+
+    def _upgrade(self, request: ReadRequest, found: Upgrade) -> None:
+        if self.stage is not Stage.OPEN:
+            self._respond(of_problem(Problem(problems.NOT_TAKEN, "This server stops: ask another one.")))
+        elif request.method != "GET" or request.is_old or not request.upgrades:
+            text = "A WebSocket begins with GET of HTTP/1.1 and the header Connection: Upgrade."
+            self._respond(of_problem(Problem(problems.REQUEST, text)))
+        else:
+            self._watch.begins("websocket", request.headers)
+            self._watch.answered(101)
+            self._out.append(upgraded(found))
+            self.upgrade = found
+
+    def answer(self, _: list[bytes]) -> bytes:
+        """Return what is to be sent. Answers come with their replies, by `owe`."""
+        return self.flush()
+
+    def release(self) -> tuple[OwedCommands, bytes]:
+        """Answer the request if all replies are there. Return the commands whose replies are, and the bytes to send."""
+        released = self.owed.release()
+        for exchange in self.owed.finished():
+            if not self.gone:
+                self._finish(exchange)
+        if not self.owed and self._reader.more:
+            self.more = True
+        return released, self.flush()
+
+    def _finish(self, exchange: WebExchange) -> None:
+        try:
+            answer = exchange.finish(exchange.replies)
+        except Problem as problem:
+            answer = of_problem(problem)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._fault(error)
+            return
+        self._respond(answer)
+
+    def _fault(self, error: Exception) -> None:
+        self._watch.fault(error)
+        self._respond(of_problem(Problem(problems.FAULT, "The server's log says what is wrong.")))
+
+    def _respond(self, answer: WebAnswer) -> None:
+        """Send the answer to the request that is served, or to what was none."""
+        request, self._request = self._request, None
+        closes = (
+            request is None
+            or request.closes
+            or request.upgrades  # what follows is of another protocol
+            or self.stage is Stage.DRAINING
+            or (self.stage is Stage.HALF_CLOSED and not self._reader.more)
+        )
+        headers = self._site.routes.origins.headers(self._origin)
+        second = self._site.clock() // 1_000_000_000
+        self._out.append(spelled_answer(answer, request, headers, closes=closes, second=second))
+        self._watch.answered(answer.status)
+        self._starts_to_wait = True
+        if closes:
+            self._linger()
+
+    def _refuse(self, problem: Problem, reason: str) -> None:
+        """Answer with a problem, and close: this connection cannot go on."""
+        self.reason = reason
+        self._request = self._request and replace(self._request, closes=True)
+        self._respond(of_problem(problem))
+
+    # The clock, and the end. ---------------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """The server stops: close behind the answer to the request that is there, or that has arrived whole."""
+        if self.stage is Stage.OPEN:
+            self.stage = Stage.DRAINING
+            self.reason = "server stops"
+        self.more = True
+
+    def give_up(self, reason: str) -> OwedCommands:
+        """Answer that the server cannot do it now, and close. Return the commands without a reply."""
+        unanswered = self.owed.give_up()
+        if not self.gone:
+            self._refuse(Problem(problems.NOT_TAKEN, "The table is not available now."), reason)
+        return unanswered
+
+    def check(self, now: float, unsent: int) -> None:
+        """Close if the client is idle, slow, or has waited for too long. Call every few seconds; `unsent`: bytes that it
+        has not received yet.
+        """
+        waited = self._waited(now)
+        if self.gone:
+            return
+        if self._slow.since is not None:
+            if self._slow.is_stuck(now, unsent):
+                self.abort("slow reader")
+        elif self.owed:
+            if waited > self._site.answer_seconds:
+                text = "The server is not ready, or waits for others."
+                self._refuse(Problem(problems.NOT_TAKEN, text), "no answer in time")
+        elif self._reader.begun:
+            if waited > BODY_SECONDS:
+                self._refuse(Problem(problems.SLOW, f"A body has {BODY_SECONDS:g} seconds."), "slow request")
+        elif waited > IDLE_SECONDS:
+            self.abort("idle")
+
+    def ending(self, now: float) -> Ending | None:
+        """Return what to do with the connection, once, behind what `flush` returns then."""
+        if not self.waits and self._slow.since is None:
+            if self.stage is Stage.HALF_CLOSED:
+                self._end(Stage.CLOSED, Ending.CLOSE)
+            elif self.stage is Stage.DRAINING:
+                if self._reader.begun or self._reader.waiting:
+                    self._linger()
+                else:
+                    self._end(Stage.CLOSED, Ending.CLOSE)
+        return super().ending(now)
+
+    def _linger(self) -> None:
+        """Close the sending half, and read on for a while: a socket that is closed with unread bytes is reset."""
+        self.reads = True
+        if self.stage is Stage.HALF_CLOSED:
+            self._end(Stage.CLOSED, Ending.CLOSE)
+        else:
+            self._end(Stage.LINGERING, Ending.HALF_CLOSE)

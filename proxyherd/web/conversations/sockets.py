@@ -1,0 +1,202 @@
+"""WebSockets as conversations: what both subprotocols have in common.
+
+A silent client gets a ping, and is disconnected if it does not answer. A close frame is answered behind all that is
+owed, from whichever side it comes; then the client is to close, and is disconnected if it does not.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections import deque
+from typing import Final
+
+from proxyherd.core.conversation import Ending, Stage
+from proxyherd.core.framing import Overlong
+from proxyherd.web.conversations.base import READ_AHEAD, OwedCommands, Site, WebConversation, WebWatch
+from proxyherd.web.frames import (
+    Code,
+    FrameReader,
+    Message,
+    Opcode,
+    WebSocketError,
+    close_frame,
+    code_of,
+    frame,
+)
+
+PING_SECONDS: Final = 25.0
+"""How long a client may be silent before it gets a ping: less than the thirty seconds after which some proxies close."""
+
+PONG_SECONDS: Final = 10.0
+"""How long a client may be silent after a ping."""
+
+RESTART_TEXT: Final = "this server stops; connect again in 0.5 to 5 s, chosen at random, to any server"
+
+_PING: Final = frame(Opcode.PING, b"")
+
+
+class WebSocketConversation(WebConversation):
+    """A connection that has become a WebSocket."""
+
+    __slots__ = ("_code", "_frames", "_held", "_is_heard", "_is_pinged", "_text")
+
+    def __init__(self, site: Site, watch: WebWatch, now: float) -> None:
+        super().__init__(site, watch, now)
+        self._frames = FrameReader()
+        self._held = deque[Message | WebSocketError]()  # in order; what cannot be taken in yet
+        self._is_heard = False  # whether the client has sent anything since the last check
+        self._is_pinged = False
+        self._code, self._text = int(Code.NORMAL), ""  # to close with
+
+    # What a subprotocol does. --------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _can_hear_message(self, one: Message) -> bool:
+        """Return whether this message can be taken in now."""
+
+    @abstractmethod
+    def _hear_message(self, one: Message) -> None:
+        """Take in a message."""
+
+    @abstractmethod
+    def _take(self, most: int, now: float) -> list[bytes | Overlong]:
+        """Return lines of the messages to answer now."""
+
+    @abstractmethod
+    def _give_up(self, reason: str) -> OwedCommands:
+        """Forget what is owed, and return its commands."""
+
+    # What arrives. -------------------------------------------------------------------------------------------
+
+    def receive_data(self, data: bytes) -> None:
+        """Put aside what arrived."""
+        self._is_heard = True
+        if self.stage is not Stage.HALF_CLOSED:
+            self._frames.receive(data)
+            self._read_or_pause()
+            self.more = True
+
+    def receive_eof(self) -> bool:
+        """Note that the client has gone without a close frame. Return False: no end is half."""
+        return False
+
+    def take(self, most: int, now: float) -> list[bytes | Overlong]:
+        """Return lines to answer now. Up to `most` frames are read for them."""
+        self.more, self.besides = False, 0
+        if self._slow.since is not None:
+            return []
+        if self._held:
+            self.more = self._frames.waiting > 0
+        elif self.stage is not Stage.HALF_CLOSED:
+            self._read_frames(most)
+        if self.gone:
+            self._look_for_close()
+            return []
+        while self._held and self._can_hear(self._held[0]):
+            self._hear(self._held.popleft())
+        if self._held:
+            self.more = False  # until those before it are answered
+        lines = self._take(most, now)
+        self.besides = max(self.besides - len(lines), 0)
+        self._read_or_pause()
+        return lines
+
+    def _read_frames(self, most: int) -> None:
+        messages, self.more, error = self._frames.read(most)
+        self.besides = most if self.more else len(messages)
+        for one in messages:
+            if one.opcode == Opcode.PING:
+                if not self.gone:
+                    self._out.append(frame(Opcode.PONG, one.data))
+            elif one.opcode != Opcode.PONG:
+                self._held.append(one)
+        if error is not None:
+            self._held.append(error)
+
+    def _can_hear(self, one: Message | WebSocketError) -> bool:
+        return isinstance(one, WebSocketError) or one.opcode == Opcode.CLOSE or self._can_hear_message(one)
+
+    def _hear(self, one: Message | WebSocketError) -> None:
+        if isinstance(one, WebSocketError):
+            self.reason = "bad WebSocket"
+            self._close_behind(Stage.DRAINING, one.code, one.reason)
+        elif one.opcode == Opcode.CLOSE:
+            self._close_behind(Stage.HALF_CLOSED, code_of(one.data))
+        else:
+            self._hear_message(one)
+
+    def _look_for_close(self) -> None:
+        """Close if the client has answered the close frame."""
+        if any(isinstance(one, Message) and one.opcode == Opcode.CLOSE for one in self._held):
+            self._end(Stage.CLOSED, Ending.CLOSE)
+        self._held.clear()
+
+    def _read_or_pause(self) -> None:
+        """Read no more than can be taken in; and nothing once it is known how this ends, up to the end."""
+        is_full = self._frames.waiting > READ_AHEAD
+        self.reads = self.stage is not Stage.DRAINING and not is_full
+
+    # The clock, and the end. ---------------------------------------------------------------------------------
+
+    @property
+    def waits(self) -> bool:
+        """Whether received bytes can still be taken, or are still to be answered."""
+        return super().waits or bool(self._held)
+
+    def drain(self) -> None:
+        """The server stops: take in no more, and close when everything received is answered."""
+        if self.stage is Stage.OPEN:
+            self.reason = "server stops"
+            self.stage, self._code, self._text = Stage.DRAINING, Code.RESTART, RESTART_TEXT
+            self.reads = False
+        self.more = True
+
+    def give_up(self, reason: str) -> OwedCommands:
+        """Close without the answers that are owed; return their commands."""
+        unanswered = self._give_up(reason)
+        if not self.gone:
+            self.reason = reason
+            self._close(Code.TRY_LATER)
+        return unanswered
+
+    def check(self, now: float, unsent: int) -> None:
+        """Close if the client does not read, or does not answer a ping. Call every few seconds; `unsent`: bytes that it
+        has not received yet.
+        """
+        if self.gone:
+            return
+        if self._slow.since is not None:
+            if self._slow.is_stuck(now, unsent):
+                self.reason = "slow reader"
+                self._close(Code.TOO_SLOW, "nothing was read for too long")
+        elif self._is_heard:
+            self._is_heard, self._is_pinged, self._since = False, False, now
+        elif self._is_pinged:
+            if now - self._since > PONG_SECONDS:
+                self.abort("no pong")
+        elif now - self._since >= PING_SECONDS:
+            self._is_pinged, self._since = True, now
+            self._out.append(_PING)
+
+    def ending(self, now: float) -> Ending | None:
+        """Return what to do with the connection, once, behind what `flush` returns then."""
+        if not self.waits and self._slow.since is None:
+            if self.stage is Stage.HALF_CLOSED:
+                self._out.append(close_frame(self._code))
+                self._end(Stage.CLOSED, Ending.CLOSE)
+            elif self.stage is Stage.DRAINING:
+                self._close(self._code, self._text)
+        return super().ending(now)
+
+    def _close_behind(self, stage: Stage, code: int, text: str = "") -> None:
+        """Close when everything before is answered."""
+        self.stage, self._code, self._text = max(self.stage, stage), code, text
+        self._held.clear()
+        self.more = False
+
+    def _close(self, code: int, text: str = "") -> None:
+        """Send a close frame, and wait for the client's."""
+        self._out.append(close_frame(code, text))
+        self._held.clear()
+        self.reads = True
+        self._end(Stage.LINGERING, Ending.AWAIT_CLOSE)

@@ -1,0 +1,153 @@
+"""The shell of the web port, through real sockets: what a connection is counted and logged as, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from listening import Listening, SilentTransport, read_all, run, until
+from web_talk import frame, messages, site
+
+from proxyherd.server.clients.web import WebConnection
+from proxyherd.web.bodies import BODY_BYTES
+from proxyherd.web.origins import Proxies
+
+HANDSHAKE = (
+    b"GET /v1/ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    b"Sec-WebSocket-Protocol: proxyherd.lines.v1\r\n"
+)
+
+
+def connection(listening: Listening) -> WebConnection:
+    return WebConnection(listening.clients, site(), Proxies(("127.0.0.0/8",)))
+
+
+@asynccontextmanager
+async def connected(listening: Listening) -> AsyncIterator[socket.socket]:
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: connection(listening), "127.0.0.1", 0)
+    with socket.create_connection(server.sockets[0].getsockname()) as sock:
+        sock.setblocking(False)
+        yield sock
+    server.close()
+
+
+async def websocket(sock: socket.socket, more: bytes = b"") -> None:
+    loop = asyncio.get_running_loop()
+    await loop.sock_sendall(sock, HANDSHAKE + more + b"\r\n")
+    assert (await loop.sock_recv(sock, 1_000)).startswith(b"HTTP/1.1 101 ")
+
+
+def test_a_websocket_is_counted_as_another_connection_and_named_by_a_trusted_proxy(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        with Listening(tmp_path) as listening:
+            loop = asyncio.get_running_loop()
+            async with connected(listening) as sock:
+                await websocket(sock, b"X-Forwarded-For: 1.2.3.4, 5.6.7.8\r\n")
+                await loop.sock_sendall(sock, frame(b"FOO"))
+                assert messages(await loop.sock_recv(sock, 100)) == [(1, b"? FOO\n")]
+                assert len(listening.connections) == 1
+            await until(lambda: not listening.connections)
+            opened = [(one["via"], one["client"]) for one in listening.events("client_opened")]
+            closed = [(one["via"], one["reason"]) for one in listening.events("client_closed")]
+            [command] = listening.events("command")
+            assert [via for via, _ in opened] == ["http", "websocket"]
+            assert opened[1][1].startswith("5.6.7.8")
+            assert closed == [("http", "became a WebSocket"), ("websocket", "closed by client")]
+            assert (command["via"], command["client"]) == ("websocket", opened[1][1])
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("answers_close", [True, False])
+def test_a_server_that_stops_waits_a_little_for_the_client_s_close_frame(
+    answers_close: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxyherd.server.clients.tcp.AWAIT_SECONDS", 60 if answers_close else 0.05)
+
+    async def scenario() -> None:
+        with Listening(tmp_path) as listening:
+            loop = asyncio.get_running_loop()
+            async with connected(listening) as sock:
+                await websocket(sock)
+                listening.stop()
+                [(opcode, data)] = messages(await loop.sock_recv(sock, 1_000))
+                assert (opcode, data[:2]) == (8, (1012).to_bytes(2, "big"))
+                assert listening.connections
+                if answers_close:
+                    await loop.sock_sendall(sock, frame(data[:2], 8))
+                    assert await read_all(sock) == b""
+                await listening.clients.gone.wait()
+
+    run(scenario())
+
+
+def test_a_client_whose_body_is_refused_gets_the_answer_while_it_sends_on(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        with Listening(tmp_path) as listening:
+            loop = asyncio.get_running_loop()
+            async with connected(listening) as sock:
+                head = f"PUT /v1/clients/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: {2 * BODY_BYTES}\r\n\r\n"
+                sending = loop.create_task(loop.sock_sendall(sock, head.encode() + bytes(2 * BODY_BYTES)))
+                assert (await read_all(sock)).startswith(b"HTTP/1.1 413 ")
+                await sending
+            await until(lambda: not listening.connections)
+            [closed] = listening.events("client_closed")
+            assert closed["reason"] == "bad request"
+
+    run(scenario())
+
+
+class Written(SilentTransport):
+    """A connection that keeps what is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.data = b""
+
+    def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
+        self.data += bytes(data)
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "flood",
+    [
+        HANDSHAKE + b"\r\n" + frame(b"ping", 9) * 20_000,
+        HANDSHAKE.replace(b"lines", b"json") + b"\r\n" + frame(b"{") * 20_000,
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * 5_000,
+    ],
+    ids=["pings", "bad ops", "requests"],
+)
+def test_a_flood_on_one_connection_delays_nobody(flood: bytes, tmp_path: Path) -> None:
+    """What it asks is done in small parts, and the others are served between them."""
+
+    async def scenario() -> None:
+        with Listening(tmp_path) as listening:
+            web, wire, (other, others) = (
+                connection(listening),
+                Written(),
+                (listening.connected()[0], Written()),
+            )
+            web.connection_made(wire)
+            other._transport = others
+            web.data_received(flood)
+            for number in range(5):
+                other.data_received(b"FOO\n")
+                before = len(wire.data)
+                for _ in range(3):
+                    await asyncio.sleep(0)
+                assert others.data == b"? FOO\n" * (number + 1)
+                assert len(wire.data) - before < 100_000
+            assert not web._reading
+
+    run(scenario())

@@ -1,0 +1,206 @@
+"""A conversation of the web port without a server: a turn that answers each line by itself, and frames as clients send
+them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Final
+
+from proxyherd.config.schema import Limits
+from proxyherd.core.conversation import Ending
+from proxyherd.core.framing import Overlong
+from proxyherd.core.reply import Reply
+from proxyherd.server.clients.http_reader import HttpReader
+from proxyherd.web.conversations.base import Site, WebConversation
+from proxyherd.web.conversations.http import HttpConversation
+from proxyherd.web.conversations.lines import LineSocket
+from proxyherd.web.conversations.ops import JsonSocket
+from proxyherd.web.lines import LineWriter
+from proxyherd.web.origins import Origins
+from proxyherd.web.requests import Headers
+from proxyherd.web.routes import WebRoutes
+from proxyherd.web.trackers.points import Reason
+
+MOST: Final = 8
+"""Lines that a turn takes of a client."""
+
+ANSWER_SECONDS: Final = 20.0
+
+
+@cache
+def site(**limits: int) -> Site:
+    """Return what conversations share. Its clock stands still."""
+    writer = LineWriter(8_192)
+    routes = WebRoutes(writer, Origins((), ("https://map.example",)), 0)
+    return Site(Limits(**limits), routes, writer, lambda: 1_700_000_000 * 10**9, ANSWER_SECONDS)
+
+
+def answered(line: bytes | Overlong) -> bytes:
+    """Return what the turn answers to a line."""
+    if isinstance(line, Overlong):
+        return b"? too long"
+    words = line.split()
+    if words[:1] == [b"IAMAT"]:
+        return b"AT Clark +0.1 " + b" ".join(words[1:])
+    if words[:1] == [b"WHATSAT"]:
+        return b"AT Clark +0.1 %b +1+2 3\n{}\n" % words[1]
+    return b"? %b" % line
+
+
+class Talk:
+    """One conversation, with the turn that serves it. `holds`: lines get no answers until `let_go`."""
+
+    def __init__(
+        self, make: Callable[[Site, Talk, float], WebConversation], *, holds: bool = False, **limits: int
+    ) -> None:
+        self.conversation = make(site(**limits), self, 0.0)
+        self._sent: list[bytes] = []
+        self.lines: list[tuple[str, bytes | Overlong]] = []  # with the protocol that was begun
+        self.logged: list[tuple[str, bytes | Overlong]] = []  # likewise
+        self.statuses: list[int] = []
+        self.faults: list[Exception] = []
+        self.used: dict[Reason, int] = {}
+        self.endings: list[Ending] = []
+        self.turns = 0
+        self.holds = holds
+        self._via = ""
+        self._held: list[tuple[bytes | Overlong, Reply]] = []
+
+    @property
+    def sent(self) -> bytes:
+        """All that was sent."""
+        return b"".join(self._sent)
+
+    # What a conversation tells. ------------------------------------------------------------------------------
+
+    def begins(self, via: str, headers: Headers) -> None:
+        self._via = via
+
+    def consumed(self, via: str, reasons: Mapping[Reason, int]) -> None:
+        self.used |= reasons
+
+    def answered(self, status: int) -> None:
+        self.statuses.append(status)
+
+    def fault(self, error: Exception) -> None:
+        self.faults.append(error)
+
+    # What happens. -------------------------------------------------------------------------------------------
+
+    def receive(self, data: bytes) -> None:
+        """Let bytes arrive."""
+        self.conversation.receive_data(data)
+
+    def turn(self) -> None:
+        """Run one turn, as `Turn` does."""
+        conversation = self.conversation
+        self.turns += 1
+        lines = conversation.take(MOST, 0.0)
+        self.lines += [(self._via, line) for line in lines]
+        commands = [(line, Reply("iamat", "stored", None)) for line in lines]
+        if commands and not self.holds and not conversation.owed:
+            self._send(conversation.answer([answered(line) for line in lines]))
+            self.logged += [(self._via, line) for line in lines]
+        elif conversation.owed or commands:
+            conversation.owe(commands)
+            self._held += commands
+            if self.holds:
+                self._release()
+            else:
+                self.let_go()
+        else:
+            self._send(conversation.answer([]))
+        self.follow()
+
+    def let_go(self) -> None:
+        """Answer all that was taken."""
+        for line, reply in self._held:
+            reply.answer = answered(line)
+        self._held.clear()
+        self._release()
+        self.follow()
+
+    def _release(self) -> None:
+        released, data = self.conversation.release()
+        self.logged += [(self._via, line) for line, _ in released]
+        self._send(data)
+
+    def run(self) -> None:
+        """Run turns for as long as one has something to do."""
+        while self.conversation.more:
+            self.turn()
+
+    def follow(self) -> None:
+        """Do what the conversation wants with its connection."""
+        ending = self.conversation.ending(0.0)
+        self._send(self.conversation.flush())
+        if ending is not None:
+            self.endings.append(ending)
+
+    def look(self, now: float, unsent: int = 0) -> None:
+        """Check the conversation, as `Clients` does."""
+        self.conversation.check(now, unsent)
+        self.follow()
+
+    def _send(self, data: bytes) -> None:
+        self._sent.append(data)
+
+
+@cache
+def _loop() -> asyncio.AbstractEventLoop:
+    return asyncio.new_event_loop()  # aiohttp's parser keeps it, and uses it for nothing here
+
+
+def http(**limits: int) -> Talk:
+    """Return a conversation in HTTP."""
+    return Talk(
+        lambda site, watch, now: HttpConversation(site, watch, HttpReader(_loop()), now),
+        holds=False,
+        **limits,
+    )
+
+
+def lines(*, holds: bool = False, **limits: int) -> Talk:
+    """Return a WebSocket that speaks lines."""
+    return Talk(LineSocket, holds=holds, **limits)
+
+
+def objects(*, holds: bool = False, **limits: int) -> Talk:
+    """Return a WebSocket that speaks JSON."""
+    return Talk(JsonSocket, holds=holds, **limits)
+
+
+def frame(data: bytes, opcode: int = 1, *, fin: bool = True) -> bytes:
+    """Return a client's frame."""
+    size = len(data)
+    wide = b"" if size < 126 else size.to_bytes(2 if size < 1 << 16 else 8, "big")
+    short = size if size < 126 else 126 if size < 1 << 16 else 127
+    return bytes([(0x80 if fin else 0) | opcode, 0x80 | short]) + wide + bytes(4) + data
+
+
+def messages(data: bytes) -> list[tuple[int, bytes]]:
+    """Return the messages of a server: opcodes and payloads."""
+    found = []
+    while data:
+        size, begin = data[1], 2
+        if size > 125:
+            begin = 4 if size == 126 else 10
+            size = int.from_bytes(data[2:begin], "big")
+        found.append((data[0] & 15, data[begin : begin + size]))
+        data = data[begin + size :]
+    return found
+
+
+def answers(data: bytes) -> list[tuple[int, bytes]]:
+    """Return a server's answers in HTTP: statuses and bodies."""
+    found = []
+    while data:
+        head, _, data = data.partition(b"\r\n\r\n")
+        fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:])
+        size = int(fields.get(b"content-length", b"0"))
+        found.append((int(head.split()[1]), data[:size]))
+        data = data[size:]
+    return found

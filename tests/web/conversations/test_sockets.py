@@ -1,0 +1,273 @@
+"""WebSockets as conversations, with both subprotocols: what is owed comes before the end, and nothing is without bound."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from web_talk import MOST, Talk, answered, frame, lines, messages, objects
+
+from proxyherd.core.conversation import Ending
+from proxyherd.web.conversations.base import READ_AHEAD
+from proxyherd.web.conversations.sockets import PING_SECONDS, PONG_SECONDS
+from proxyherd.web.frames import Opcode
+
+CLOSE = frame(b"\x03\xe8bye", Opcode.CLOSE)
+BROKEN = b"\xc1\x80\0\0\0\0"
+BOTH = pytest.mark.parametrize("talk_of", [lines, objects])
+
+
+def op(number: int) -> bytes:
+    return b'{"op":"locate","id":%d,"client":"kiwi"}' % number
+
+
+def wanted(talk_of: Callable[..., Talk], number: int) -> bytes:
+    """Return a message that is answered."""
+    return b"IAMAT kiwi +1+2 %d" % number if talk_of is lines else op(number)
+
+
+def told(talk: Talk) -> list[tuple[int, bytes]]:
+    return messages(talk.sent)
+
+
+def closes(talk: Talk) -> list[int]:
+    return [int.from_bytes(data[:2], "big") for opcode, data in told(talk) if opcode == Opcode.CLOSE]
+
+
+def played(talk_of: Callable[..., Talk], data: bytes, cuts: list[int]) -> tuple[bytes, bytes, list[Ending]]:
+    talk, at = talk_of(), 0
+    for cut in [*sorted(cuts), len(data)]:
+        if cut > at:
+            talk.receive(data[at:cut])
+            talk.run()
+            at = cut
+    answers = b"".join(data for opcode, data in told(talk) if opcode <= Opcode.BINARY)
+    controls = b"".join(b"%d %b " % one for one in told(talk) if one[0] > Opcode.BINARY)
+    return answers, controls, talk.endings
+
+
+FRAMES = {
+    "a message": frame(b"FOO"),
+    "an op": frame(op(1)),
+    "a binary message": frame(op(2), Opcode.BINARY),
+    "two lines": frame(b"FOO\nBAR\n"),
+    "nothing": frame(b""),
+    "fragments": frame(b"FO", fin=False)
+    + frame(b"", 0, fin=False)
+    + frame(b"ping", Opcode.PING)
+    + frame(b"O", 0),
+    "a ping": frame(b"ping", Opcode.PING),
+    "a pong": frame(b"", Opcode.PONG),
+    "many": frame(b"FOO") * 20,
+}
+
+
+@BOTH
+@given(
+    names=st.lists(st.sampled_from([*FRAMES]), max_size=5),
+    end=st.sampled_from([b"", CLOSE, BROKEN, frame(b"GET / HTTP/1.1")]),
+    cuts=st.lists(st.integers(0, 400), max_size=5),
+)
+def test_however_a_stream_is_cut_its_answers_are_the_same(
+    talk_of: Callable[..., Talk], names: list[str], end: bytes, cuts: list[int]
+) -> None:
+    data = b"".join(FRAMES[name] for name in names) + end
+    assert played(talk_of, data, cuts) == played(talk_of, data, [])
+
+
+@BOTH
+def test_whoever_closes_gets_everything_that_is_owed_before_the_close_frame(
+    talk_of: Callable[..., Talk],
+) -> None:
+    talk = talk_of(holds=True)
+    talk.receive(b"".join(frame(wanted(talk_of, number)) for number in range(1_000)) + CLOSE + frame(b"FOO"))
+    while len(talk.logged) < 1_000 or talk.conversation.more:
+        assert talk.endings == []
+        talk.run()
+        talk.let_go()
+    assert len(talk.lines) == 1_000
+    told_all = told(talk)
+    assert sum(data.count(b"AT Clark") for _, data in told_all[:-1]) == 1_000
+    assert told_all[-1] == (Opcode.CLOSE, b"\x03\xe8")
+    assert closes(talk) == [1000]
+    assert (talk.endings, talk.conversation.reason) == ([Ending.CLOSE], "closed by client")
+
+
+@BOTH
+def test_whoever_breaks_the_rules_gets_the_answers_before_and_then_the_reason(
+    talk_of: Callable[..., Talk],
+) -> None:
+    talk = talk_of(holds=True)
+    talk.receive(frame(wanted(talk_of, 1)) + BROKEN + frame(wanted(talk_of, 2)))
+    talk.run()
+    assert told(talk) == []
+    talk.let_go()
+    opcodes = [opcode for opcode, _ in told(talk)]
+    assert (opcodes, closes(talk), len(talk.lines)) == ([Opcode.TEXT, Opcode.CLOSE], [1002], 1)
+    assert (talk.endings, talk.conversation.reason) == ([Ending.AWAIT_CLOSE], "bad WebSocket")
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("first", "data"),
+    [
+        (b"", frame(b"ping", Opcode.PING)),
+        (b"", frame(b"{")),
+        (frame(b"F", fin=False), frame(b"", 0, fin=False)),
+    ],
+    ids=["pings", "bad messages", "fragments"],
+)
+def test_a_turn_reads_few_frames_and_little_is_read_ahead(
+    talk_of: Callable[..., Talk], first: bytes, data: bytes
+) -> None:
+    talk = talk_of()
+    talk.receive(first + data * 20_000)
+    assert not talk.conversation.reads
+    for number in range(1, 5):
+        waiting = talk.conversation._frames.waiting  # type: ignore[attr-defined] # what a turn reads of
+        talk.turn()
+        assert len(told(talk)) <= number * MOST
+        read = waiting - talk.conversation._frames.waiting  # type: ignore[attr-defined] # likewise
+        assert 0 < read <= len(first) + MOST * len(data)
+        assert talk.conversation.besides + len(talk.lines) >= MOST or talk.lines
+    assert not talk.conversation.reads
+
+
+@BOTH
+def test_large_messages_are_read_one_at_a_time(talk_of: Callable[..., Talk]) -> None:
+    talk = talk_of()
+    talk.receive(frame(b'{"a":"%b"}' % (b"x" * 60_000)) * 5)
+    talk.turn()
+    assert len(told(talk)) <= 2
+
+
+@BOTH
+def test_nothing_is_read_or_said_while_the_client_does_not_read(talk_of: Callable[..., Talk]) -> None:
+    talk = talk_of()
+    talk.conversation.pause_writing(0.0)
+    for _ in range(100):
+        if talk.conversation.reads:
+            talk.receive((frame(b"ping", Opcode.PING) + frame(b"{")) * 1_000)
+        talk.run()
+    assert talk.sent == b""
+    assert talk.conversation._frames.waiting < 2 * READ_AHEAD  # type: ignore[attr-defined] # what grows
+    talk.conversation.resume_writing()
+    talk.run()
+    assert b"ping" in talk.sent
+
+
+def test_a_client_that_waits_for_answers_sends_no_more_ops_than_it_may() -> None:
+    talk = objects(holds=True, max_answers_outstanding=10)
+    talk.receive(b"".join(frame(op(number)) for number in range(50)))
+    for taken in range(10, 60, 10):
+        talk.run()
+        assert len(talk.lines) == taken
+        assert not talk.conversation.more
+        talk.let_go()
+    assert [data[:7] for _, data in told(talk)] == [(b'{"id":%d,' % number)[:7] for number in range(50)]
+
+
+def test_a_bad_op_is_answered_in_its_place() -> None:
+    talk = objects(holds=True)
+    talk.receive(frame(op(1)) + frame(b'{"op":"fly","id":2}') + frame(op(3), Opcode.BINARY))
+    talk.run()
+    assert told(talk) == []
+    talk.let_go()
+    assert [(opcode, data[:8]) for opcode, data in told(talk)] == [
+        (Opcode.TEXT, b'{"id":%d,' % number) for number in (1, 2, 3)
+    ]
+
+
+@pytest.mark.parametrize("holds", [False, True])
+def test_lines_are_answered_by_messages_of_their_kind(holds: bool) -> None:
+    talk = lines(holds=holds)
+    kinds = [1, 1, 2, 2, 1, 2, 1]
+    talk.receive(b"".join(frame(b"L%d" % at, kind) for at, kind in enumerate(kinds)))
+    for _ in range(10):
+        talk.run()
+        talk.let_go()
+    said = [(opcode, line) for opcode, data in told(talk) for line in data.splitlines()]
+    assert said == [(kind, answered(b"L%d" % at)) for at, kind in enumerate(kinds)]
+
+
+def test_an_answer_that_is_no_text_is_binary() -> None:
+    talk = lines()
+    talk.receive(frame(b"FOO"))
+    talk.holds = True
+    talk.run()
+    for _, reply in talk._held:
+        reply.answer = b"? \xff"
+    talk._release()
+    assert told(talk) == [(Opcode.BINARY, b"? \xff\n")]
+
+
+def test_a_request_of_http_ends_the_conversation() -> None:
+    talk = lines()
+    talk.receive(frame(b"FOO\nGET / HTTP/1.1\nBAR\n"))
+    talk.run()
+    assert (talk.lines, closes(talk)) == ([("", b"FOO"), ("", b"GET / HTTP/1.1")], [1008])
+    assert talk.conversation.reason == "HTTP request"
+
+
+# The end. ------------------------------------------------------------------------------------------------------
+
+
+@BOTH
+def test_a_server_that_stops_answers_what_has_arrived_and_asks_to_come_again(
+    talk_of: Callable[..., Talk],
+) -> None:
+    talk = talk_of(holds=True)
+    talk.receive(b"".join(frame(wanted(talk_of, number)) for number in range(20)))
+    talk.conversation.drain()
+    assert not talk.conversation.reads
+    while len(talk.logged) < 20:
+        talk.run()
+        talk.let_go()
+    assert (len(talk.lines), closes(talk)) == (20, [1012])
+    assert (talk.endings, talk.conversation.reason) == ([Ending.AWAIT_CLOSE], "server stops")
+    assert talk.conversation.reads
+    talk.receive(frame(wanted(talk_of, 21)) + frame(b"", Opcode.CLOSE))
+    talk.run()
+    assert (len(talk.lines), talk.endings[-1]) == (20, Ending.CLOSE)
+
+
+@BOTH
+def test_a_reader_that_takes_nothing_is_told_and_disconnected(talk_of: Callable[..., Talk]) -> None:
+    talk = talk_of(slow_reader_seconds=30)
+    talk.conversation.pause_writing(0.0)
+    talk.look(30.0, unsent=100)
+    assert talk.endings == []
+    talk.look(60.1, unsent=100)
+    assert (closes(talk), talk.endings, talk.conversation.reason) == (
+        *([4408], [Ending.AWAIT_CLOSE]),
+        "slow reader",
+    )
+
+
+@BOTH
+def test_a_silent_client_gets_a_ping_and_is_disconnected_without_a_pong(talk_of: Callable[..., Talk]) -> None:
+    talk = talk_of()
+    talk.look(PING_SECONDS - 1)
+    assert told(talk) == []
+    talk.look(PING_SECONDS)
+    assert told(talk) == [(Opcode.PING, b"")]
+    talk.receive(frame(b"", Opcode.PONG))
+    talk.run()
+    talk.look(100.0)
+    talk.look(100.0 + PING_SECONDS)
+    talk.look(100.0 + PING_SECONDS + PONG_SECONDS)
+    assert talk.endings == []
+    talk.look(100.1 + PING_SECONDS + PONG_SECONDS)
+    assert (talk.endings, talk.conversation.reason) == ([Ending.ABORT], "no pong")
+
+
+@BOTH
+def test_what_is_given_up_is_returned_and_the_client_told_to_try_later(talk_of: Callable[..., Talk]) -> None:
+    talk = talk_of(holds=True)
+    talk.receive(frame(wanted(talk_of, 1)))
+    talk.run()
+    unanswered = talk.conversation.give_up("no answer from the cluster")
+    talk.follow()
+    assert (len(unanswered), closes(talk), talk.endings) == (1, [1013], [Ending.AWAIT_CLOSE])
