@@ -9,7 +9,7 @@
 All contenders of a workload run the whole time and take turns, each round from another one on, so that a noisy machine
 disturbs all alike; the first turn of each is not counted. Figures are medians over the rounds with the least and the
 most. The table at the end has ours as a multiple of others, from the pairs that each round makes. What does not pass
-its check has no figures that count, and the exit code is 1.
+its check has no figures that count. If that is this program, the exit code is 1; some of the others lose updates by design.
 
 To measure a change: commit what was before into a worktree (`git worktree add ../before HEAD`), and run --against it. The
 other checkout runs on the Python of its own .venv, without one on this one's; both are driven and checked by this one.
@@ -310,7 +310,12 @@ def main(
     if pairs := goals(results["workloads"]):
         click.echo(aligned(pairs))
     click.echo(f"{folder}: results.json{'' if names or against else ' and pictures'}", err=True)
-    if any(one["faults"] for work in results["workloads"].values() for one in work["contenders"].values()):
+    if any(
+        one["faults"]
+        for work in results["workloads"].values()
+        for name, one in work["contenders"].items()
+        if name.startswith("proxyherd")
+    ):
         raise SystemExit(1)
 
 
