@@ -64,11 +64,8 @@ parse_recent = lru_cache(maxsize=8_192)(parse_at)
 at most 5 MiB for all links."""
 
 
-_FEW_BYTES: Final = 8_192
-"""Bytes in which `lines_in` looks for lines, at most. It runs outside of turns, so the limits of a turn don't hold
-there. To find that so many bytes bring nothing new takes less than half a millisecond."""
-
-_BEAT: Final = BEAT[:-1]
+_FEW_BYTES: Final = SIZES.few_bytes
+_BEAT: Final = BEAT[:-1]  # as a line
 
 
 class State(enum.Enum):

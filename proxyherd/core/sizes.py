@@ -46,6 +46,17 @@ class Sizes(Struct, frozen=True):
     """The least number of peers' lines in a turn while clients are active: a neighbour's flood then delays each of their
     answers by less than a millisecond."""
 
+    few_updates: int = 8
+    """Updates that are learned outside of turns at once, at most. More are handled by a turn, together with those of
+    other neighbours: then there are fewer writes."""
+
+    few_bytes: int = 8_192
+    """Bytes of a neighbour that are looked through outside of turns, at most. To find that so many bring nothing new takes
+    less than half a millisecond."""
+
+    turn_queries: int = 32
+    """Queries for places that begin in one turn: each starts two tasks."""
+
     early_queries: int = 65_536
     """Queries that wait at once before they can be answered: about 30 MiB, besides their own bytes."""
 

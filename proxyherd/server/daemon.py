@@ -15,10 +15,10 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from msgspec import Struct
 
@@ -26,8 +26,7 @@ from proxyherd import __version__
 from proxyherd.config import secrets as secret
 from proxyherd.config.herd_file import ConfigError, Herd, Server
 from proxyherd.config.schema import Limits
-from proxyherd.core.engine import Client, Engine
-from proxyherd.core.table import Table
+from proxyherd.core.engine import Client
 from proxyherd.core.ticks import seconds_to_tick
 from proxyherd.core.turn import Turn
 from proxyherd.engines.herd.backend import HerdBackend
@@ -35,6 +34,7 @@ from proxyherd.net import tls
 from proxyherd.net.binding import Binder
 from proxyherd.net.resolving import new_event_loop
 from proxyherd.places import Places, Spend, find_key, open_places
+from proxyherd.server.backend import Backend
 from proxyherd.server.clients.clients import ClientListener, Clients
 from proxyherd.server.clients.tcp import TcpListener
 from proxyherd.server.driver import Driver
@@ -57,43 +57,6 @@ class Paths(Struct, frozen=True):
     gazetteer: Path
     log_max_bytes: int = 0
     log_backups: int = 4
-
-
-class Backend(Protocol):
-    """An engine with all that it needs: the daemon starts it, asks it and stops it."""
-
-    @property
-    def engine(self) -> Engine:
-        """The engine that turns call."""
-
-    @property
-    def table(self) -> Table | None:
-        """The table of all clients; None if this server does not have it."""
-
-    @property
-    def trouble(self) -> str:
-        """Why the server is not ready; empty if it is."""
-
-    def start(self, spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]) -> None:
-        """Start the background tasks; called when the server listens for clients."""
-
-    def tick(self) -> bool:
-        """Let time pass. Return whether the start is over, even if something fails now."""
-
-    @property
-    def tick_at(self) -> float:
-        """When `tick` has something to do at the earliest, on the loop's clock; -inf: it must be called regularly."""
-
-    def renew(self, secrets: secret.Secrets, contexts: tls.Contexts) -> None:
-        """Use other secrets and certificates for future connections."""
-
-    def figures(self) -> dict[str, int]:
-        """Update the metrics that no event updates. Return the figures for the log line that says the server is ready."""
-
-    async def stop(self, clients_gone: Awaitable[None], deadline: float) -> None:
-        """Wait until the clients are gone. Then bring everything to disk or to other servers, and end. If others must
-        read it, wait for them until `deadline`, on the loop's clock, at most.
-        """
 
 
 def serve(herd: Herd, name: str, paths: Paths) -> int:

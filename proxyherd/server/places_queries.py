@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Container
 from functools import partial
-from typing import Final, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from proxyherd.core.early_queries import Asker
 from proxyherd.core.messages import metres, position
@@ -18,9 +18,6 @@ from proxyherd.core.reply import Reply, leave
 from proxyherd.core.sizes import SIZES
 from proxyherd.places import STATUSES, Answer, Places, Query, no_results
 from proxyherd.telemetry.observer import Observer
-
-_TURN_QUERIES: Final = 32
-"""Queries that begin in one turn: each starts two tasks."""
 
 Who = TypeVar("Who", bound=Asker)
 
@@ -68,7 +65,7 @@ class AsyncPlacesQueries(Generic[Who]):
         """Begin as many queries as delay nobody; the others wait for the next turn. Call `answered` with a client when
         one of its replies has its answer.
         """
-        left, seconds = _TURN_QUERIES, SIZES.search_seconds
+        left, seconds = SIZES.turn_queries, SIZES.search_seconds
         while self._unasked and left > 0 and seconds > 0:
             client, reply = self._unasked.popleft()
             left -= 1

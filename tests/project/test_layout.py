@@ -95,6 +95,7 @@ ELSEWHERE: Final = (
     Elsewhere(
         "server/clients", "http_reader", "web/conversations/test_http.py", "what it reads is answered there"
     ),
+    Elsewhere("server", "backend", "engines/test_engine_laws.py", "an interface: both engines have it"),
     Elsewhere("server", "daemon", "system/test_startup.py", "a server starts and ends as a process"),
     Elsewhere("server", "supervision", "system/test_systemd.py", "systemd and supervisord are told"),
     Elsewhere("standin", "new old shapes", "standin/test_app.py", "both APIs are asked over HTTP"),

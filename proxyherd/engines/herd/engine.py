@@ -78,9 +78,7 @@ class Later(Protocol):
         """Note that nothing waits any more."""
 
 
-_FEW_UPDATES: Final = 8
-"""Updates that are learned outside of turns at once, at most. More are handled by a turn, together with those of other
-neighbours: then there are fewer writes."""
+_FEW_UPDATES: Final = SIZES.few_updates
 
 _reports = attrgetter("reports")
 
