@@ -13,7 +13,7 @@ from proxyherd.config.schema import Limits
 from proxyherd.core.conversation import Ending
 from proxyherd.core.framing import Overlong
 from proxyherd.core.reply import Reply
-from proxyherd.server.clients.http_reader import HttpReader
+from proxyherd.server.clients.http_reader import BodyRoom, HttpReader
 from proxyherd.web.conversations.base import Site, WebConversation
 from proxyherd.web.conversations.http import HttpConversation
 from proxyherd.web.conversations.lines import LineSocket
@@ -154,10 +154,11 @@ def _loop() -> asyncio.AbstractEventLoop:
     return asyncio.new_event_loop()  # aiohttp's parser keeps it, and uses it for nothing here
 
 
-def http(**limits: int) -> Talk:
+def http(room: BodyRoom | None = None, **limits: int) -> Talk:
     """Return a conversation in HTTP."""
+    reader = HttpReader(_loop(), room or BodyRoom())
     return Talk(
-        lambda site, watch, now: HttpConversation(site, watch, HttpReader(_loop()), now),
+        lambda site, watch, now: HttpConversation(site, watch, reader, now),
         holds=False,
         **limits,
     )

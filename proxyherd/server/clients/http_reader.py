@@ -24,11 +24,26 @@ _MOST_HEADERS: Final = 64
 _PIECE_BYTES: Final = 65_536
 """Bytes that the parser gets at once. It keeps, and copies with each request, what it has not read of them."""
 
+ALL_BODY_BYTES: Final = 64 << 20
+"""Bytes of large bodies that are on their way, over all connections of a server. Each alone may have `BODY_BYTES`."""
+
+SMALL_BODY_BYTES: Final = 65_536
+"""Bytes of each body that do not count there: whoever sends little is not refused because others send much."""
+
 _TOO_LARGE: Final = Problem(problems.LARGE, f"A body has at most {BODY_BYTES:,} bytes.")
 
 
+class BodyRoom:
+    """The room of one server for large bodies that are on their way. `left`: bytes."""
+
+    __slots__ = ("left",)
+
+    def __init__(self, left: int = ALL_BODY_BYTES) -> None:
+        self.left = left
+
+
 class HttpReader:
-    """Splits what one client sends into requests."""
+    """Splits what one client sends into requests. Call `close` at the end."""
 
     __slots__ = (
         "_body",
@@ -39,10 +54,14 @@ class HttpReader:
         "_payload",
         "_problem",
         "_rest",
+        "_room",
+        "_taken",
         "waiting",
     )
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, room: BodyRoom) -> None:
+        self._room = room
+        self._taken = 0  # of this room
         self.waiting = 0  # bytes received and not read yet
         self._data = deque[bytes]()
         self._parser = HttpRequestParser(
@@ -91,8 +110,7 @@ class HttpReader:
             self._feed(data)
         head, body = self._head, bytes(self._body)
         assert head is not None
-        self._head, self._payload = None, None
-        self._body.clear()
+        self.close()
         self._parser.message_consumed()
         self._feed(b"")  # then it is known whether there is another
         is_old = head.version == HttpVersion10
@@ -110,6 +128,12 @@ class HttpReader:
         rest = b"".join([self._rest, *self._data])
         self._data.clear()
         return rest
+
+    def close(self) -> None:
+        """Forget the request that is on its way."""
+        self._room.left += self._taken
+        self._taken = 0
+        self._head, self._payload, self._body = None, None, bytearray()
 
     # Calls from the parser, which would pause for bodies beyond its limit: they are refused before. -----------
 
@@ -157,8 +181,17 @@ class HttpReader:
         if payload.exception() is not None:
             self._problem = Problem(problems.REQUEST, "The body is not in the form of its headers.")
             return False
-        self._body += payload.read_nowait(-1)
-        if len(self._body) > BODY_BYTES:
+        data = payload.read_nowait(-1)
+        if len(self._body) + len(data) > BODY_BYTES:
             self._problem = _TOO_LARGE
             return False
+        taken = max(len(self._body) + len(data) - SMALL_BODY_BYTES, 0)
+        if taken - self._taken > self._room.left:
+            self._problem = Problem(
+                problems.NOT_TAKEN, "Too many large bodies are on their way to this server."
+            )
+            return False
+        self._room.left -= taken - self._taken
+        self._taken = taken
+        self._body += data
         return bool(payload.is_eof())

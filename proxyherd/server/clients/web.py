@@ -16,7 +16,7 @@ from proxyherd.core.conversation import Ending
 from proxyherd.net.listening import Listener, spell_address
 from proxyherd.net.tls import Contexts
 from proxyherd.server.clients.clients import Clients
-from proxyherd.server.clients.http_reader import HttpReader
+from proxyherd.server.clients.http_reader import BodyRoom, HttpReader
 from proxyherd.server.clients.tcp import ClientConnection
 from proxyherd.telemetry.frequent import label
 from proxyherd.web.conversations.base import Site, WebConversation
@@ -45,9 +45,9 @@ class WebListener:
         others = [herd.places.deadline_seconds, herd.redis.deadline_seconds if herd.redis else 0.0]
         routes = WebRoutes(writer, origins, herd.web.max_accuracy_m)
         site = Site(clients.limits, routes, writer, time.time_ns, max(others) + _SPARE_SECONDS)
-        proxies = Proxies(herd.web.trusted_proxies)
+        proxies, room = Proxies(herd.web.trusted_proxies), BodyRoom()
         self._listener = Listener(
-            lambda: WebConnection(clients, site, proxies),
+            lambda: WebConnection(clients, site, proxies, room),
             None,
             backlog=4_096,
             handshake_seconds=0,
@@ -75,8 +75,8 @@ class WebConnection(ClientConnection):
 
     _conversation: WebConversation
 
-    def __init__(self, clients: Clients, site: Site, proxies: Proxies) -> None:
-        reader = HttpReader(clients.loop)
+    def __init__(self, clients: Clients, site: Site, proxies: Proxies, room: BodyRoom) -> None:
+        reader = HttpReader(clients.loop, room)
         super().__init__(clients, HttpConversation(site, self, reader, clients.loop.time()), "http")
         self._site = site
         self._proxies = proxies

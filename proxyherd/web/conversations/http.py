@@ -57,6 +57,9 @@ class RequestReader(Protocol):
     def rest(self) -> bytes:
         """Return what is behind a request that asks for another protocol."""
 
+    def close(self) -> None:
+        """Forget the request that is on its way."""
+
 
 class HttpConversation(WebConversation):
     """A connection that speaks HTTP."""
@@ -95,6 +98,11 @@ class HttpConversation(WebConversation):
     def rest(self) -> bytes:
         """Return what has arrived for the protocol that the connection goes on with."""
         return self._reader.rest()
+
+    def lose(self, *, broken: bool) -> None:
+        """Note that the connection has ended; `broken`: not by a close."""
+        super().lose(broken=broken)
+        self._reader.close()
 
     # Requests and their answers. -----------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ import pytest
 from listening import Listening, SilentTransport, read_all, run, until
 from web_talk import frame, messages, site
 
+from proxyherd.server.clients.http_reader import BodyRoom
 from proxyherd.server.clients.web import WebConnection
 from proxyherd.web.bodies import BODY_BYTES
 from proxyherd.web.origins import Proxies
@@ -25,7 +26,7 @@ HANDSHAKE = (
 
 
 def connection(listening: Listening) -> WebConnection:
-    return WebConnection(listening.clients, site(), Proxies(("127.0.0.0/8",)))
+    return WebConnection(listening.clients, site(), Proxies(("127.0.0.0/8",)), BodyRoom())
 
 
 @asynccontextmanager

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from web_talk import ANSWER_SECONDS, MOST, Talk, answers, http
 
 from proxyherd.core.conversation import Ending, Stage
+from proxyherd.server.clients.http_reader import SMALL_BODY_BYTES, BodyRoom
 from proxyherd.web.bodies import BODY_BYTES
 from proxyherd.web.conversations.base import READ_AHEAD
 from proxyherd.web.conversations.http import BODY_SECONDS, IDLE_SECONDS
@@ -153,6 +154,28 @@ def test_a_body_of_the_most_bytes_is_read_however_many_packets_it_takes() -> Non
         talk.run()
     assert talk.statuses == [200]
     assert len(data) - len(request("PUT", "/v1/clients/a", b"x")) > BODY_BYTES - 10
+
+
+def test_bodies_on_their_way_take_no_more_than_the_room_of_a_server_and_give_it_back() -> None:
+    spaces = b" " * (SMALL_BODY_BYTES + 34)
+    room, data = BodyRoom(100), request("PUT", "/v1/clients/a", b'{"lat":1,"lon":2,"time":3}' + spaces)
+    first, second, third = http(room), http(room), http(room)
+    for talk in (first, second):
+        talk.receive(data[:-1])
+        talk.run()
+    assert (first.statuses, second.statuses, room.left) == ([], [503], 41)
+    room.left = 0
+    third.receive(put("kiwi"))
+    third.run()
+    assert third.statuses == [200], "a small body needs no room"
+    room.left = 41
+    second.conversation.lose(broken=True)
+    first.conversation.lose(broken=True)
+    assert room.left == 100
+    for _ in range(5):
+        third.receive(data)
+        third.run()
+    assert (third.statuses, room.left) == ([200] * 6, 100)
 
 
 def test_a_client_that_waits_to_send_its_body_is_told_once() -> None:
