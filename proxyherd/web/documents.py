@@ -12,6 +12,7 @@ So numbers keep their digits, and never become floats: msgspec's `Raw` is the te
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Final, Generic, TypeVar
 
 import msgspec
@@ -67,6 +68,7 @@ class ObjectReader:
             forbid_unknown_fields=True,
             gc=False,
         )
+        self._array = msgspec.json.Decoder(list[type_]).decode  # type: ignore[valid-type]
         keys = ", ".join([*required, *(f"perhaps {key}" for key in optional)])
         self._document: DocumentReader[Struct] = DocumentReader(
             type_, f"An object with these keys and no others belongs here: {keys}."
@@ -85,6 +87,23 @@ class ObjectReader:
             missing = self._required[values.index(b"")]
             raise Problem(MEANING, "This key is missing.", missing)
         return values
+
+    def read_array(self, data: bytes, most: int) -> list[list[bytes]] | None:
+        """Return the same for each object of an array, which costs less than to read them one by one; None if there is a
+        problem, or may be one, or if there are more than `most` objects. Use `check_size` before.
+        """
+        try:
+            objects = self._array(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+        if len(objects) > most:
+            return None
+        rows = [[*map(bytes, astuple(one))] for one in objects]
+        values = [*chain.from_iterable(rows)]
+        keys, colons = len(values) - values.count(b""), data.count(b":")
+        if colons != keys and colons != keys + b"".join(values).count(b":"):
+            return None
+        return rows if all(all(row[: len(self._required)]) for row in rows) else None
 
 
 def check_size(data: bytes) -> None:

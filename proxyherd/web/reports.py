@@ -6,12 +6,14 @@ does not spoil the others: its answer is a problem.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
 from msgspec import Raw
 
+from proxyherd.core.messages import LATITUDE, LONGITUDE
 from proxyherd.core.reply import Reply
 from proxyherd.web import times
 from proxyherd.web.documents import DocumentReader, ObjectReader, check_size, number_text, string_text
@@ -29,6 +31,16 @@ MOST_LINES: Final = 10_000
 _POSITION: Final = ObjectReader(("lat", "lon"), ("time",))
 _REPORT: Final = ObjectReader(("client", "lat", "lon"), ("time",))
 _BATCH: Final = DocumentReader(list[Raw], "An array of reports belongs here.")
+
+_SIGNED: Final = b"[+-]"
+# The values of a report as nearly all are spelled: with a name of plain ASCII, and the time as POSIX seconds.
+_usual_values = re.compile(
+    rb'"([!#-$&-\[\]-~]{1,512}+)" "?([+-]?%b)"? "?([+-]?%b)"? "?([0-9]{1,12}+(?:\.[0-9]{1,9}+)?)"?'
+    % (LATITUDE.removeprefix(_SIGNED), LONGITUDE.removeprefix(_SIGNED))
+).fullmatch
+_needs_escape = re.compile(rb'["\\\x00-\x1f\x7f-\xff]').search
+_DIGIT: Final = ord("0")
+"""Signs are less."""
 
 
 def report_line(client: bytes, lat: bytes, lon: bytes, time: bytes, clock: int, writer: LineWriter) -> bytes:
@@ -53,22 +65,39 @@ def read_batch(body: bytes, clock: int, writer: LineWriter, *, ndjson: bool) -> 
     """Return the line of each report of a batch, or what is wrong with it. `ndjson`: each line of the body is a report.
     Raises Problem if the body is no batch.
     """
+    check_size(body)
     if ndjson:
-        check_size(body)
         if body.count(b"\n") > MOST_LINES:
             raise Problem(LARGE, f"A batch has at most {MOST_LINES:,} lines.")
         reports = [line for line in body.split(b"\n") if line.strip()]
+    elif (rows := _REPORT.read_array(body, MOST_REPORTS)) is not None:
+        return [_line(row, clock, writer) for row in rows]
     else:
-        reports = [*map(bytes, _BATCH.read_document(body))]
+        reports = [*map(bytes, _BATCH.decode(body))]
     if len(reports) > MOST_REPORTS:
         raise Problem(LARGE, f"A batch has at most {MOST_REPORTS:,} reports.")
     return [_read_report(report, clock, writer) for report in reports]
 
 
 def _read_report(report: bytes, clock: int, writer: LineWriter) -> bytes | Problem:
+    """Return the line of a report of a batch, or what is wrong with it."""
     try:
-        client, lat, lon, time = _REPORT.read_object(report)
-        return report_line(id_of(string_text(client, "client")), lat, lon, time, clock, writer)
+        values = _REPORT.read_object(report)
+    except Problem as problem:
+        return problem
+    return _line(values, clock, writer)
+
+
+def _line(values: Sequence[bytes], clock: int, writer: LineWriter) -> bytes | Problem:
+    """Return the line of a report with these values, or what is wrong with it."""
+    client, lat, lon, time = values
+    usual = _usual_values(b"%b %b %b %b" % (client, lat, lon, time or times.spelled_time(clock)))
+    try:
+        if usual is None:
+            return report_line(id_of(string_text(client, "client")), lat, lon, time, clock, writer)
+        client, lat, lon, time = usual.groups()
+        lat, lon = lat if lat[0] < _DIGIT else b"+" + lat, lon if lon[0] < _DIGIT else b"+" + lon
+        return writer.report(client, lat + lon, time)
     except Problem as problem:
         return problem
 
@@ -90,8 +119,11 @@ def batch_answer(batch: Sequence[bytes | Problem], replies: Iterable[Reply]) -> 
 
 
 def _short_answer(reply: Reply) -> bytes:
+    answer, outcome = reply.answer, reply.outcome
+    if answer is not None and outcome == "stored" and _needs_escape(answer) is None:
+        return b'{"outcome":"stored","at":"%b"}' % answer
     try:
-        return msgspec.json.encode({"outcome": reply.outcome, "at": _at(reply)})
+        return msgspec.json.encode({"outcome": outcome, "at": _at(reply)})
     except Problem as problem:
         return problem.document()
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from proxyherd.config.schema import Limits
 from proxyherd.core.messages import Report
@@ -108,6 +110,57 @@ def test_a_bad_report_does_not_spoil_the_others(ndjson: bool) -> None:
     ]
 
 
+names = st.sampled_from(
+    ['"kiwi"', '"a:b"', '"my phone"', '"a%20"', '"\\u003a"', '"\\\\"', '"🥝"', '""', "7", f'"{"a" * 600}"']
+)
+degrees = st.sampled_from(
+    ["1", "-34.068930", '"34.5"', '"+1"', '"-0"', "90", "90.1", "181", "1e1", '"1 2"', '""', "null", '"1:2"']
+)
+moments = st.sampled_from(
+    [
+        "3",
+        "1621464827.959498503",
+        '"3.5"',
+        '"2025-06-15T13:45:12.862Z"',
+        "-1",
+        '"3 4"',
+        "1.0000000001",
+        "null",
+    ]
+)
+more_keys = st.lists(st.tuples(st.sampled_from(["time", "time", "lat", "odd"]), moments), max_size=1)
+
+
+def report(client: str, lat: str, lon: str, more: list[tuple[str, str]], comma: str) -> bytes:
+    pairs = [("client", client), ("lat", lat), ("lon", lon), *more]
+    return ("{" + comma.join(f'"{key}":{value}' for key, value in pairs) + "}").encode()
+
+
+@given(
+    st.lists(st.builds(report, names, degrees, degrees, more_keys, st.sampled_from([",", ", "])), max_size=3)
+)
+def test_a_report_means_the_same_in_an_array_and_alone(reports: list[bytes]) -> None:
+    """Arrays are read all at once where that can be done, and lines one by one."""
+    in_array = read_batch(b"[%b]" % b",".join(reports), CLOCK, WRITER, ndjson=False)
+    alone = read_batch(b"\n".join(reports), CLOCK, WRITER, ndjson=True)
+    assert spelled(in_array) == spelled(alone)
+
+
+def spelled(batch: Sequence[bytes | Problem]) -> list[bytes | tuple[Kind, str]]:
+    return [one if isinstance(one, bytes) else (one.kind, one.field) for one in batch]
+
+
+def test_a_key_that_occurs_twice_is_found_beside_names_and_times_with_colons() -> None:
+    usual = b'{"client":"a","lat":1,"lon":2,"time":3}'
+    for other in (
+        b'{"client":"a","lat":1,"lon":2,"lat":1}',
+        b'{"client":"\\u003a","lat":1,"lon":2,"lat":1}',
+        b'{"client":"a:b","lat":1,"lon":2,"lat":1}',
+    ):
+        batch = read_batch(b"[%b,%b,%b]" % (usual, other, usual), CLOCK, WRITER, ndjson=False)
+        assert spelled(batch) == [b"IAMAT a +1+2 3", (JSON, ""), b"IAMAT a +1+2 3"]
+
+
 def test_a_line_of_ndjson_that_is_no_json_is_a_problem_of_its_own() -> None:
     body = b'\xef\xbb\xbf{"client":"a","lat":1,"lon":2}\r\n\r\n \n{"client"\n{"client":"b","lat":1,"lon":2}'
     batch = read_batch(body, 0, WRITER, ndjson=True)
@@ -145,6 +198,18 @@ def test_an_answer_is_the_line_that_tcp_has_for_it(client: bytes, outcome: str) 
     answer = json.loads(report_answer(Reply("iamat", outcome, report.line)))
     shown = report.line.replace(b"\xff", b"%FF").decode()
     assert answer == {"outcome": outcome, "at": shown, "server": "Clark", "difference": "+0.263873386"}
+
+
+@pytest.mark.parametrize(
+    "line", [b"AT 1", b'AT "', b"AT \\", b"AT \x00\x1f\x7f", b"AT \xff", "AT 🥝".encode()]
+)
+def test_a_batch_is_answered_in_json_whatever_is_in_an_id(line: bytes) -> None:
+    replies = [Reply("iamat", outcome, line) for outcome in ("stored", "stale", "refused", "stored")]
+    at = line.decode("utf-8", "replace").replace("\ufffd", "%FF")
+    first, second, third, fourth = json.loads(batch_answer([b"IAMAT"] * 4, replies))
+    assert first == fourth == {"outcome": "stored", "at": at}
+    assert second == {"outcome": "stale", "at": at}
+    assert third["type"] == NOT_TAKEN.type
 
 
 @pytest.mark.parametrize("outcome", ["refused", "unanswered", "left", "invalid"])
