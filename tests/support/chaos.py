@@ -11,38 +11,29 @@ same schedule, and mostly the same trouble.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import heapq
 import os
 import random
 import resource
+import signal
 import subprocess
 import tempfile
-import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final
 
 import pytest
+from chaos_load import RESTART, ChaosLoad, missing, table_of
 from fake_google import FakeGoogle, Reply, nearby_answer
-from herd_process import RunningHerd, ServerProcess, herd_of, now, wait_until
+from herd_process import RunningHerd, ServerProcess, herd_of, wait_until
 from link_proxy import Links, proxied
-
-from proxyherd.core.messages import parse_at
 
 AGREE_SECONDS: Final = 5.0
 """Within which all servers agree once the graph is connected and reports have stopped."""
-
-ANSWER_SECONDS: Final = 2.0
-"""After which a client gives a server up; as a server that is stopped or killed deserves."""
-
-PLACES_SECONDS: Final = 8.0
-"""Likewise where Places is asked, whose deadline is 5 s."""
 
 GROWTH_BYTES: Final = 48 << 20
 """Memory that a server may have grown by since it was ready first: Places, TLS and the table come in later."""
@@ -110,156 +101,6 @@ def _mount(folder: Path, size: int) -> str:
     return ""
 
 
-# The load. ---------------------------------------------------------------------------------------------------
-
-
-Last: TypeAlias = dict[bytes, tuple[int, bytes]]
-"""The greatest that a server has answered about each client, by time and AT line."""
-
-
-class ChaosLoad:
-    """Clients that report, ask, and keep what they were answered, on an event loop in a thread of its own.
-
-    Each client's times increase, whatever server it reports to, and it gives a server up that does not answer. So
-    what must be known at the end is, of each client, the latest report that was answered, or a later one. And each
-    client is one worker's, who has read one answer before it asks for the next: so what a server answers about it is
-    never less than what that server has answered before, however often it was killed meanwhile.
-    """
-
-    def __init__(self, herd: RunningHerd, seed: int, *, workers: int = 10, clients_each: int = 50) -> None:
-        self.answered: dict[bytes, bytes] = {}
-        """Of each client, the AT line of its latest answered report, without LF."""
-        self.refused: Counter[str] = Counter()
-        self.counts: Counter[str] = Counter()
-        self.faults: list[str] = []
-        self.last: dict[str, Last] = {name: {} for name in herd}
-        self._herd = herd
-        self._clients = {
-            number: [b"client-%d-%d" % (number, at) for at in range(clients_each)]
-            for number in range(workers)
-        }
-        self._seed = seed
-        self._ends = False
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._drive()), daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Stop reporting, and wait for the last answers."""
-        self._ends = True
-        self._thread.join()
-
-    def forget(self, server: ServerProcess) -> None:
-        """Judge a server no longer by what it has answered: its journal may lack some of it."""
-        self.last[server.name] = {}
-
-    async def _drive(self) -> None:
-        async with asyncio.TaskGroup() as workers:
-            for number in self._clients:
-                workers.create_task(self._work(number))
-
-    async def _work(self, number: int) -> None:
-        rng = random.Random(f"{self._seed} {number}")
-        servers = list(self._herd.values())
-        while not self._ends:
-            try:
-                await self._visit(rng.choice(servers), rng, self._clients[number], places=number % 5 == 0)
-                self.counts["visits"] += 1
-            except (OSError, EOFError, TimeoutError):
-                self.counts["broken visits"] += 1
-                await asyncio.sleep(0.02)
-
-    async def _visit(
-        self, server: ServerProcess, rng: random.Random, clients: list[bytes], *, places: bool
-    ) -> None:
-        last = self.last[server.name]  # of the life that is connected to: it is another one after `forget`
-        async with asyncio.timeout(ANSWER_SECONDS):
-            reader, writer = await asyncio.open_connection("127.0.0.1", server.client_port)
-        try:
-            for _ in range(rng.randrange(1, 40)):
-                if self._ends:
-                    return
-                lines = [
-                    self._command(rng, rng.choice(clients), places=places) for _ in range(rng.randrange(1, 6))
-                ]
-                writer.write(b"".join(line + b"\n" for line in lines))
-                for line in lines:
-                    async with asyncio.timeout(PLACES_SECONDS if places else ANSWER_SECONDS):
-                        await self._answer(server, reader, line, last)
-                await asyncio.sleep(rng.uniform(0, 0.05))
-        finally:
-            writer.transport.abort()
-
-    def _command(self, rng: random.Random, client: bytes, *, places: bool) -> bytes:
-        if rng.random() < 0.7:
-            return b"IAMAT %b %+.6f%+.6f %b" % (client, rng.uniform(-90, 90), rng.uniform(-180, 180), now())
-        return b"WHATSAT %b %b" % (client, b"5 3" if places and rng.random() < 0.3 else b"0 0")
-
-    async def _answer(
-        self, server: ServerProcess, reader: asyncio.StreamReader, line: bytes, last: Last
-    ) -> None:
-        """Read an answer, and judge it by what this server has answered before, here and in all its lives."""
-        answer = (await reader.readuntil(b"\n"))[:-1]
-        word, client, *operands = line.split(b" ")
-        before = last.get(client, (-1, b""))
-        if answer == b"? " + line:
-            if word == b"IAMAT":
-                self.refused[server.name] += 1
-            elif client in last:
-                self.faults.append(f"{server.name} takes {before[1]!r} back: it does not know {line!r}")
-            return
-        at = parse_at(answer)
-        if at is None or at.client != client:
-            self.faults.append(f"{server.name} answered {line!r} with {answer!r}")
-            return
-        now_told = at.entry.nanoseconds, answer
-        if word == b"IAMAT":
-            if not answer.startswith(b"AT %b " % server.name.encode()) or answer.split()[4:] != operands:
-                self.faults.append(f"{server.name} answered {line!r} with {answer!r}")
-            self.counts["reports"] += 1
-            self.answered[client] = answer  # its times increase, and it waits for each answer
-            last[client] = now_told
-            return
-        while await reader.readuntil(b"\n") != b"\n":
-            pass
-        self.counts["queries"] += 1
-        self.counts["queries judged"] += client in last
-        last[client] = now_told
-        if now_told < before:
-            self.faults.append(
-                f"{server.name} takes {before[1]!r} back: {line!r} is answered with {answer!r}"
-            )
-
-
-def table_of(server: ServerProcess, clients: Sequence[bytes]) -> dict[bytes, bytes]:
-    """Return what a server holds of these clients: AT lines without LF; b"" for who is not known."""
-    table: dict[bytes, bytes] = {}
-    with server.connect() as connection:
-        for at in range(0, len(clients), 200):
-            some = clients[at : at + 200]
-            connection.send(*(b"WHATSAT %b 0 0" % client for client in some))
-            for client in some:
-                answer = connection.places().split(b"\n", 1)[0]
-                table[client] = b"" if answer.startswith(b"? ") else answer
-    return table
-
-
-def missing(answered: Mapping[bytes, bytes], table: Mapping[bytes, bytes]) -> list[str]:
-    """Return the answered reports that a table has neither kept nor replaced by a later one."""
-    lost = []
-    for client, line in answered.items():
-        held = table[client]
-        if held != line and _time(held) <= _time(line):
-            lost.append(f"{line!r}: {held!r} is known")
-    return lost
-
-
-def _time(line: bytes) -> int:
-    at = parse_at(line)
-    return at.entry.nanoseconds if at is not None else -1
-
-
 # The schedule. -----------------------------------------------------------------------------------------------
 
 
@@ -279,6 +120,7 @@ class Step:
 
 TROUBLES: Final = {
     "kill": (4, 0.0, 4.0),
+    "restart": (1, 1.0, 4.0),
     "stop": (3, 0.3, 4.0),
     "hold": (4, 0.5, 6.0),
     "slow": (3, 0.5, 5.0),
@@ -295,7 +137,7 @@ def schedule(
     """Return what happens in so many seconds: a trouble or two a second, no two to one target at once."""
     rng = random.Random(seed)
     targets = {
-        **dict.fromkeys(("kill", "stop"), servers),
+        **dict.fromkeys(("kill", "restart", "stop"), servers),
         **dict.fromkeys(("hold", "slow", "cut"), links),
         "fill": [f"{disk}'s disk"],
         "hang": ["Places"],
@@ -368,15 +210,30 @@ class Chaos:
         self.check_lives()
         self._lives[name] = False
         self.herd[name].kill()
+        self._forget_what_was_not_written(name)
+
+    def start(self, name: str) -> None:
+        self.herd[name].start()
+        self._lives[name] = True
+
+    def tell_to_stop(self, name: str) -> None:
+        """Begin a planned restart."""
+        self.check_lives()
+        self._lives[name] = False
+        self.herd[name].signal(signal.SIGTERM)
+
+    def start_again(self, name: str) -> None:
+        assert self.herd[name].wait() == 0
+        self._forget_what_was_not_written(name)
+        self.start(name)
+
+    def _forget_what_was_not_written(self, name: str) -> None:
+        """Judge a server less by what it has answered, if its journal could not be written in the life that has ended."""
         if name == self.disk_of and self._was_full:
             # What it learned while it could not write went from memory; a neighbour that it catches up from first may
             # not have it yet.
             self.load.forget(self.herd[name])
             self._was_full = self._is_full
-
-    def start(self, name: str) -> None:
-        self.herd[name].start()
-        self._lives[name] = True
 
     def settle(self) -> None:
         """Wait for the graph to be connected again, stop the load, and wait for agreement."""
@@ -401,6 +258,7 @@ class Chaos:
         for name, table in self.tables().items():
             lost = missing(self.load.answered, table)
             assert not lost, f"{name} lacks {len(lost)} answered reports, such as {lost[0]}"
+        assert set(self.load.codes) <= {RESTART}, f"WebSockets were closed: {self.load.codes}"
         assert set(self.load.refused) <= {self.disk_of}, f"reports were refused: {self.load.refused}"
         for name, server in self.herd.items():
             assert server.stderr() == ""
@@ -416,6 +274,8 @@ class Chaos:
         match step.what:
             case "kill":
                 return partial(self.kill, target), partial(self.start, target)
+            case "restart":
+                return partial(self.tell_to_stop, target), partial(self.start_again, target)
             case "stop":
                 return self.herd[target].freeze, self.herd[target].thaw
             case "hold":
@@ -456,7 +316,7 @@ def chaotic_herd(edges: Sequence[tuple[str, str]], seed: int, *, disk_of: str) -
     """
     with contextlib.ExitStack() as stack:
         google = stack.enter_context(FakeGoogle(Reply(nearby_answer(5))))
-        more = f'[durability]\nrewrite_bytes = 262144\n[places]\nbase_url = "{google.url}"\n'
+        more = f'[web]\n[durability]\nrewrite_bytes = 262144\n[places]\nbase_url = "{google.url}"\n'
         herd = stack.enter_context(herd_of(edges, more=more, environ={"GOOGLE_PLACES_API_KEY": "throw-away"}))
         disk: SmallDisk | Quota = Quota(herd[disk_of])
         if _can_mount() or os.environ.get("CI") == "true":

@@ -88,6 +88,15 @@ def free_port() -> int:
             return port
 
 
+def listens(port: int) -> bool:
+    """Return whether somebody listens on a port."""
+    try:
+        socket.create_connection(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
+
+
 def raise_descriptor_limit(wanted: int) -> None:
     """Let this process have so many file descriptors, and the servers that it starts too."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -432,6 +441,10 @@ class ServerProcess:
 
     def wait_until_ready(self) -> None:
         wait_until(lambda: self._lives() and self.readiness()[0] == 200, f"{self.name} is ready")
+
+    def wait_for_web(self) -> None:
+        """Wait until its web port listens, which is after the line port."""
+        wait_until(lambda: self._lives() and listens(self.web_port), f"the web port of {self.name} listens")
 
     def wait_until_linked(self, *neighbours: str) -> None:
         """Wait for the links with these neighbours, or with all it has."""

@@ -1,4 +1,5 @@
-"""Five real servers under load and in trouble: no answered report is lost, and all agree in the end.
+"""Five real servers in trouble, under load over lines, HTTP and WebSockets: no answered report is lost, and all agree in
+the end.
 
 PROXYHERD_CHAOS_SECONDS, PROXYHERD_CHAOS_SEED and PROXYHERD_KILLS make it longer, or the same again:
 
@@ -14,7 +15,8 @@ import time
 from collections.abc import Iterator, Sequence
 
 import pytest
-from chaos import AGREE_SECONDS, Chaos, ChaosLoad, Step, chaotic_herd, missing, schedule, table_of
+from chaos import AGREE_SECONDS, Chaos, Step, chaotic_herd, schedule
+from chaos_load import ChaosLoad, missing, table_of
 from herd_process import ROOT, ServerProcess, running_herd
 
 from proxyherd.config import herd_file
@@ -50,6 +52,7 @@ def test_nothing_answered_is_lost_and_all_agree_whatever_befalls_the_herd() -> N
             chaos.check()
             assert chaos.load.counts["reports"] > 20 * SECONDS
             assert chaos.load.counts["queries"] > 5 * SECONDS
+            assert chaos.load.counts["went on over websocket"] > 0
         print(
             f"seed {SEED}: {len(steps)} troubles, {dict(chaos.load.counts)}, refused {dict(chaos.load.refused)}, "
             f"agreed after {chaos.agreed_after:.2f} s"
@@ -67,7 +70,7 @@ def lengthen(server: ServerProcess, kill: int) -> None:
 @pytest.mark.timeout(600 + 20 * KILLS)
 def test_all_five_killed_at_once_lose_no_answered_report_and_take_nothing_back() -> None:
     rng = random.Random(SEED)
-    with running_herd(EDGES) as herd:
+    with running_herd(EDGES, more="[web]\n") as herd:
         answered: dict[bytes, bytes] = {}
         for kill in range(KILLS):
             load = ChaosLoad(herd, SEED + kill)
@@ -101,5 +104,5 @@ def test_the_same_seed_is_the_same_schedule() -> None:
     )
     assert one == same != other
     assert {step.what for step in schedule(1, 600, ["Ann", "Bob"], ["Ann-Bob"], "Ann")} == {
-        *("kill", "stop", "hold", "slow", "cut", "fill", "hang")
+        *("kill", "restart", "stop", "hold", "slow", "cut", "fill", "hang")
     }

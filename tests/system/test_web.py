@@ -37,16 +37,10 @@ LINES, JSON = "proxyherd.lines.v1", "proxyherd.json.v1"
 @pytest.fixture(scope="module")
 def clark(shared_cluster: Cluster | None) -> Iterator[ServerProcess]:
     with running_server(more=WEB, cluster=shared_cluster, gazetteer=gazetteer_file()) as server:
-        wait_until(lambda: listens(server), "the web port listens")
+        server.wait_for_web()
         yield server
         assert server.stop() == 0
         assert server.stderr() == ""
-
-
-def listens(server: ServerProcess) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", server.web_port)):
-        return True
-    return False
 
 
 class Wire:
@@ -446,7 +440,7 @@ def test_a_websocket_of_another_site_s_page_is_refused(clark: ServerProcess) -> 
 
 def test_a_server_that_stops_asks_websockets_to_come_again() -> None:
     with running_server(more=WEB) as server:
-        wait_until(lambda: listens(server), "the web port listens")
+        server.wait_for_web()
         with websocket(server, LINES) as lines, websocket(server, JSON) as objects:
             for wire in (lines, objects):
                 wire.send(frame(b"FOO"))
