@@ -214,6 +214,7 @@ def measure(
             results[name] = {
                 "title": workload.title,
                 "main": workload.main,
+                "ours": workload.ours,
                 "curve": workload.curve,
                 "at": workload.at,
                 "contenders": reports,

@@ -96,6 +96,11 @@ class Contender(ABC):
     def ports(self) -> dict[str, int]:
         """Where each server listens for clients."""
 
+    @property
+    def targets(self) -> dict[str, int]:
+        """Where each server takes the load."""
+        return self.ports
+
     @abstractmethod
     def start(self) -> None:
         """Start all servers; return when they serve, linked."""

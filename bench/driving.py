@@ -108,7 +108,7 @@ def give_places(contender: Contender, sent: Sent, commands: int, clients: int) -
 
 
 def _job(contender: Contender, plan: Plan) -> Job:
-    return Job(plan=plan, ports=list(contender.ports.values()), wire=contender.wire)
+    return Job(plan=plan, ports=list(contender.targets.values()), wire=contender.wire)
 
 
 def limit(figures: Figures, servers: int) -> str:

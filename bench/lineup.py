@@ -1,5 +1,5 @@
-"""Who is measured: ours, started as it is delivered, with a table of its own or in a Redis Cluster, the programs of
-bench/contenders, and Redis.
+"""Who is measured: ours, started as it is delivered, with a table of its own or in a Redis Cluster, and asked over lines or
+over the web; the programs of bench/contenders; and Redis.
 
 Where there is one server, ours has a neighbour that is down, and dials it meanwhile; the others have none.
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 import operator
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from abc import abstractmethod
@@ -19,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.request import urlopen
 
 import msgspec
 from contender import ALONE, TABLE_SECONDS, Contender, Sent, within
@@ -34,7 +34,14 @@ NODE_TIMEOUT_MS = 15_000
 BENCH = Path(__file__).parent
 sys.path.insert(0, str(BENCH.parent / "tests/support"))
 
-from herd_process import RunningHerd, free_port, herd_of, short_folder, wait_until  # noqa: E402 - tests/ is on the path only now
+from herd_process import (  # noqa: E402 - tests/ is on the path only now
+    RunningHerd,
+    free_port,
+    herd_of,
+    listens,
+    short_folder,
+    wait_until,
+)
 from redis_cluster import (  # noqa: E402 - behind the line that lets tests/ be found
     Cluster,
     RedisNode,
@@ -58,6 +65,8 @@ class Proxyherd(Contender):
     python = sys.executable
     gazetteer = BENCH.parent / "var/bench/gazetteer.dat"
     """Not there, and so not asked, before `build_gazetteer`."""
+    more = ""
+    """What else stands in the herd's file."""
     _herd: RunningHerd
 
     @property
@@ -69,7 +78,7 @@ class Proxyherd(Contender):
         return {name: self._herd[name].client_port for name in self.names}
 
     def start(self) -> None:
-        self._herd = self._stack.enter_context(herd_of(self.edges or [(ALONE, ABSENT)]))
+        self._herd = self._stack.enter_context(herd_of(self.edges or [(ALONE, ABSENT)], more=self.more))
         self._serve()
 
     def build_gazetteer(self) -> None:
@@ -161,6 +170,37 @@ def checkout(folder: Path) -> type[Proxyherd]:
         gazetteer = Proxyherd.gazetteer.with_name(f"gazetteer-{own.name}.sqlite")
 
     return Checkout
+
+
+class ProxyherdWebSocket(Proxyherd):
+    """Ours, asked in lines over WebSockets."""
+
+    name = "proxyherd-websocket"
+    wire = "websocket"
+    more = "[web]\n"
+
+    @property
+    def targets(self) -> dict[str, int]:
+        return {name: self._herd[name].web_port for name in self.names}
+
+    def start(self) -> None:
+        super().start()
+        for name in self.names:
+            self._herd[name].wait_for_web()
+
+
+class ProxyherdPut(ProxyherdWebSocket):
+    """Ours, told of one report by each request of HTTP."""
+
+    name = "proxyherd-put"
+    wire = "put"
+
+
+class ProxyherdBatch(ProxyherdWebSocket):
+    """Ours, told of a batch of reports by each request of HTTP."""
+
+    name = "proxyherd-batch"
+    wire = "batch"
 
 
 class ProxyherdRedis(Proxyherd):
@@ -299,11 +339,7 @@ class Program(Contender):
 
     def _is_up(self, name: str) -> bool:
         assert self._processes[name].poll() is None, (self.folder / f"{name}.stderr").read_text()
-        try:
-            socket.create_connection(("127.0.0.1", self.ports[name])).close()
-        except OSError:
-            return False
-        return True
+        return listens(self.ports[name])
 
     def _is_linked(self, name: str) -> bool:
         return self.log(name).count(b"linked") >= len(self.neighbours(name))
@@ -407,6 +443,24 @@ class StreamsUvloop(Streams):
     arguments = ("--equal", "--uvloop")
 
 
+class Aiohttp(Program):
+    """A handler of aiohttp, a dict and a log of JSON."""
+
+    name = "aiohttp"
+    wire = "put"
+    arguments = ("--equal",)
+    is_herd = False
+
+    def command(self) -> list[str]:
+        return [sys.executable, "-m", "contenders.aiohttp_put"]
+
+    def table(self, server: str, clients: Sequence[bytes]) -> dict[bytes, bytes]:
+        with urlopen(f"http://127.0.0.1:{self.ports[server]}/table") as answer:
+            lines = answer.read().splitlines()
+        table = {line.split()[3]: line for line in lines}
+        return {client: table[client] for client in clients if client in table}
+
+
 class Echo(Program):
     """Reads nothing, knows nothing, sends back what came."""
 
@@ -485,6 +539,7 @@ CONTENDERS: dict[str, type[Contender]] = {
     one.name: one
     for one in (
         *(Proxyherd, ProxyherdRedis, Twisted, TwistedEqual, TwistedBare, Node, NodeEqual, NodeBare),
+        *(ProxyherdWebSocket, ProxyherdPut, ProxyherdBatch, Aiohttp),
         *(Streams, StreamsEqual, StreamsUvloop, RedisPositions, Redis, RedisEqual, Echo),
     )
 }

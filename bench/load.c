@@ -1,5 +1,5 @@
 /* The load's loop in C, for load.py, which spells commands before and looks at answers afterwards: what it takes for a
- * command is small beside any server's part. generator.py compiles it and calls `run`.
+ * command is small beside any server's part. native.py compiles it and calls `run`.
  *
  * One thread, one epoll. Times are seconds of CLOCK_MONOTONIC, as Python's perf_counter has them.
  */
@@ -17,7 +17,7 @@
 
 enum { EVENTS = 1024, RECEIVE_BYTES = 262144, SLACK_NANOSECONDS = 1000, CLOSED = 1, NO_MEMORY = 2 };
 
-/* generator.py's `Side` has the same fields. Arrays belong to Python, but `received`, which `release` frees. */
+/* native.py's `_Side` has the same fields. Arrays belong to Python, but `received`, which `release` frees. */
 struct side {
     const char *commands;        /* all of them, one behind the other */
     const int64_t *ends;         /* the bytes up to the end of so many commands */
@@ -26,7 +26,9 @@ struct side {
     double *answered_at;
     char *received;
     int64_t received_bytes, room, bytes_sent, marks_seen;
-    int32_t fd, share, sent, answered;
+    int64_t payload_left;        /* bytes of the frame that has begun */
+    int32_t fd, share, sent, answered, header_bytes;
+    uint8_t header[12];          /* of the frame that begins */
 };
 
 struct load {
@@ -37,7 +39,8 @@ struct load {
     double patience;
     int64_t commands;
     int32_t connections, outstanding, poll;
-    int32_t blank_lines;         /* a mark is two line feeds, else one */
+    int32_t mark, before;        /* a mark is this byte, behind that one; -1: behind any */
+    int32_t framed;              /* answers come in WebSocket frames */
 };
 
 static double now(void)
@@ -65,8 +68,33 @@ static void flush(struct load *load, struct side *side)
 static void count_marks(struct load *load, struct side *side, char *at)
 {
     char *end = side->received + side->received_bytes;
-    for (; (at = memchr(at, '\n', (size_t)(end - at))) != NULL; at++)
-        side->marks_seen += !load->blank_lines || (at > side->received && at[-1] == '\n');
+    for (; (at = memchr(at, load->mark, (size_t)(end - at))) != NULL; at++)
+        side->marks_seen += load->before < 0 || (at > side->received && at[-1] == (char)load->before);
+}
+
+/* Keep what frames carry, and drop their headers. Return how many bytes are left. */
+static int64_t unframe(struct side *side, char *data, int64_t size)
+{
+    int64_t kept = 0, at = 0;
+    while (at < size) {
+        if (side->payload_left > 0) {
+            int64_t part = side->payload_left < size - at ? side->payload_left : size - at;
+            memmove(data + kept, data + at, (size_t)part);
+            kept += part;
+            at += part;
+            side->payload_left -= part;
+            continue;
+        }
+        side->header[side->header_bytes++] = (uint8_t)data[at++];
+        if (side->header_bytes < 2) continue;
+        int more = side->header[1] == 126 ? 2 : side->header[1] == 127 ? 8 : 0;
+        if (side->header_bytes < 2 + more) continue;
+        side->payload_left = more ? 0 : side->header[1];
+        for (int byte = 2; byte < 2 + more; byte++)
+            side->payload_left = side->payload_left << 8 | side->header[byte];
+        side->header_bytes = 0;
+    }
+    return kept;
 }
 
 /* Receive once; note the answers that are whole. Return 0, CLOSED or NO_MEMORY. */
@@ -83,6 +111,7 @@ static int receive(struct load *load, struct side *side)
     ssize_t came = recv(side->fd, fresh, RECEIVE_BYTES, MSG_DONTWAIT);
     if (came < 0 && (errno == EAGAIN || errno == EINTR)) return 0;
     if (came <= 0) return CLOSED;
+    if (load->framed) came = unframe(side, fresh, came);
     side->received_bytes += came;
     count_marks(load, side, fresh);
     double moment = now();

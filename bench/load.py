@@ -39,7 +39,7 @@ import numpy as np
 from cpu import Usage, usage
 from numpy.typing import NDArray
 from plan import Plan
-from wire import LINE_FEED, WIRES, instant
+from wire import LINE_FEED, WIRES, Unframer, instant
 
 LIMIT: Final = 0.9
 """The share of the time from which on a process that runs, or is ready to, is called the limit."""
@@ -105,7 +105,7 @@ class Connection:
 
     def __init__(self, number: int, job: Job) -> None:
         wire = WIRES[job.wire]
-        plan = job.plan
+        plan, carrier = job.plan, wire.carrier
         numbers = range(plan.share(number))
         asks = [plan.asks(at) for at in numbers]
         spelled = [
@@ -113,8 +113,15 @@ class Connection:
             for at, ask in zip(numbers, asks, strict=True)
         ]
         self.number = number
-        self.commands = b"".join(spelled)
-        self.ends = [0, *accumulate(map(len, spelled))]
+        carried = (
+            spelled
+            if carrier is None
+            else carrier.carried([plan.report(number, at) for at in numbers], job.outstanding)
+        )
+        self.lines = carried if carrier is None else spelled
+        """What answers are checked against."""
+        self.commands = b"".join(carried)
+        self.ends = [0, *accumulate(map(len, carried))]
         """The bytes up to the end of so many commands."""
         self.marks = [0, *accumulate(wire.question_marks if ask else wire.report_marks for ask in asks)]
         """The marks up to the end of so many answers."""
@@ -124,9 +131,21 @@ class Connection:
         self.received: list[bytes] = []
         self.socket = socket.create_connection(("127.0.0.1", job.ports[number % len(job.ports)]))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if carrier is not None and carrier.handshake:
+            self._shake_hands(carrier.handshake)
         self.socket.setblocking(False)
+        self._unframer = Unframer() if carrier is not None and carrier.is_framed else None
         self._mark = wire.mark
         self._marks_seen = self._bytes_sent = 0
+
+    def _shake_hands(self, request: bytes) -> None:
+        """Change to another protocol than HTTP. Raises ConnectionError if the server refuses."""
+        self.socket.sendall(request)
+        answer = b""
+        while not answer.endswith(b"\r\n\r\n"):
+            answer += self.socket.recv(1) or b"\r\n\r\n"
+        if b" 101 " not in answer:
+            raise ConnectionError(f"the server refuses connection {self.number}: {answer!r}")
 
     def send(self, upto: int, moment: float, poll: select.epoll) -> None:
         """Send the commands up to a number, as at a moment."""
@@ -154,7 +173,9 @@ class Connection:
         data = self.socket.recv(_RECEIVE_BYTES)
         if not data:
             raise ConnectionError(f"the server has closed connection {self.number}")
-        cut = self._mark != LINE_FEED and self.received and self.received[-1][-2:-1] != LINE_FEED
+        if self._unframer is not None:
+            data = self._unframer.payload(data)
+        cut = len(self._mark) > 1 and self.received and self.received[-1][-2:-1] != LINE_FEED
         before = self.received[-1][-1:] if cut else b""  # half a mark, perhaps
         self.received.append(data)
         self._marks_seen += (before + data).count(self._mark)
@@ -167,8 +188,7 @@ class Connection:
         """Yield each answered command with its answer, and what came unasked with an empty command."""
         parts = b"".join(self.received).split(mark)
         for number in range(self.answered):
-            command = self.commands[self.ends[number] : self.ends[number + 1]]
-            yield command, mark.join(parts[self.marks[number] : self.marks[number + 1]]) + mark
+            yield self.lines[number], mark.join(parts[self.marks[number] : self.marks[number + 1]]) + mark
         rest = mark.join(parts[self.marks[self.answered] :])
         if rest:
             yield b"", rest

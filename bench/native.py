@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from wire import LINE_FEED, WIRES
+from wire import WIRES
 
 if TYPE_CHECKING:
     from load import Connection, Job, Schedule
@@ -35,8 +35,12 @@ class _Side(ctypes.Structure):
             (name, ctypes.c_void_p)
             for name in ("commands", "ends", "marks", "sent_at", "answered_at", "received")
         ),
-        *((name, ctypes.c_int64) for name in ("received_bytes", "room", "bytes_sent", "marks_seen")),
-        *((name, ctypes.c_int32) for name in ("fd", "share", "sent", "answered")),
+        *(
+            (name, ctypes.c_int64)
+            for name in ("received_bytes", "room", "bytes_sent", "marks_seen", "payload_left")
+        ),
+        *((name, ctypes.c_int32) for name in ("fd", "share", "sent", "answered", "header_bytes")),
+        ("header", ctypes.c_uint8 * 12),
     ]
 
 
@@ -47,7 +51,10 @@ class _Load(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("sides", "due", "order", "late")),
         ("patience", ctypes.c_double),
         ("commands", ctypes.c_int64),
-        *((name, ctypes.c_int32) for name in ("connections", "outstanding", "poll", "blank_lines")),
+        *(
+            (name, ctypes.c_int32)
+            for name in ("connections", "outstanding", "poll", "mark", "before", "framed")
+        ),
     ]
 
 
@@ -85,7 +92,7 @@ def missing() -> str:
 
 def run(native: ctypes.CDLL, connections: Sequence[Connection], arrivals: Schedule | None, job: Job) -> None:
     """Do what `load.run_here` does. Raises ConnectionError when a server has gone."""
-    sides = (_Side * len(connections))()
+    wire, sides = WIRES[job.wire], (_Side * len(connections))()
     kept: list[Any] = []  # as long as C has pointers to them
     for side, one in zip(sides, connections, strict=True):
         ends, marks = (np.array(numbers, dtype=np.int64) for numbers in (one.ends, one.marks))
@@ -100,7 +107,9 @@ def run(native: ctypes.CDLL, connections: Sequence[Connection], arrivals: Schedu
         commands=job.plan.commands,
         connections=len(connections),
         outstanding=job.outstanding,
-        blank_lines=WIRES[job.wire].mark != LINE_FEED,
+        mark=wire.mark[-1],
+        before=wire.mark[-2] if len(wire.mark) > 1 else -1,
+        framed=wire.carrier is not None and wire.carrier.is_framed,
     )
     if arrivals is not None:
         load.due, load.order, load.late = (array.ctypes.data for array in arrivals)

@@ -40,6 +40,8 @@ _TELLING_ROUNDS: Final = 3
 
 _OPEN: Final = {"cpu_us": "CPU µs a report", "p50_ms": "Median, ms", "p99_ms": "99th percentile, ms"}
 
+_WEB: Final = ("websocket 50x1", "websocket 50x32", "put 50x1", "batch 50x100")
+
 _ONE_SERVER: Final = ("one 50x1", "one 50x32", "whatsat 50x32", "mixed 50x32")
 
 
@@ -187,6 +189,7 @@ _PARTS: Final[dict[str, Callable[[Results], str]]] = {
     "open-one": _scale("one open", "reports a second", **_OPEN),
     "open-five": _scale("five open", "reports a second", **_OPEN),
     "questions": _sections("whatsat 50x32", "mixed 50x32", "invalid 50x32", "gazetteer 10 km"),
+    "web": _sections(*_WEB),
     "herd": _sections("five 10x1", "five 50x32"),
     "propagation": _sections("propagation 2000"),
     "connections": _scale(

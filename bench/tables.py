@@ -34,7 +34,7 @@ def rows(work: Work) -> Rows:
     """Return a workload's table: medians, the spread of the main figure, and its ratio to ours."""
     main, figures = work["main"], sound(work)
     keys = [key for key in UNITS if any(key in one for one in figures.values())]
-    ours = figures.get(Proxyherd.name, {}).get(main, {}).get("median")
+    ours = figures.get(work.get("ours", Proxyherd.name), {}).get(main, {}).get("median")
     table = [["", *(UNITS[key] for key in keys), "least to most", "to ours", "limit"]]
     for name, one in figures.items():
         spread = f"{short(one[main]['least'])} to {short(one[main]['most'])}"
@@ -72,7 +72,7 @@ def goals(works: dict[str, Work]) -> Rows:
     table = [["workload", "against", "ratio", "least to most", "to reach", "limit"]]
     for name, work in works.items():
         workload, figures = WORKLOADS[name], sound(work)
-        ours = figures.pop(Proxyherd.name, {})
+        ours = figures.pop(workload.ours, {})
         for key, other in product(workload.judged, figures):
             if not ours or (other in CONTENDERS and other not in workload.rivals):
                 continue
@@ -85,7 +85,7 @@ def goals(works: dict[str, Work]) -> Rows:
                 [
                     *(title, other, f"{statistics.median(ratios):.2f}", spread),
                     f"{goal:.2f}" if goal else "",
-                    _limits(work, Proxyherd.name, other),
+                    _limits(work, workload.ours, other),
                 ]
             )
     return _without_empty_columns(table) if len(table) > 1 else []

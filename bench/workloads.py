@@ -13,7 +13,8 @@ from typing import Final
 from contender import Contender
 from driving import Run, drive, fill, give_places, hold, propagate, update_filled, warm
 from graphs import FIVE, GRAPHS, Edges
-from lineup import Proxyherd
+from lineup import Proxyherd, ProxyherdBatch, ProxyherdPut, ProxyherdWebSocket
+from wire import WIRES
 
 UNITS: Final = {
     "cpu_us": "CPU µs/command",
@@ -81,6 +82,8 @@ class Workload:
     rivals: Mapping[str, float] = field(default_factory=dict)
     """Who ours is set against in the table at the end, and the most that ours is to be as a multiple of each, 0 where nothing
     is asked."""
+    ours: str = Proxyherd.name
+    """Which of ours it is about."""
     also: tuple[str, ...] = ()
     """What it is judged by, besides `main`."""
     rounds: int = 3
@@ -98,10 +101,14 @@ class Workload:
     @property
     def narrow(self) -> tuple[str, ...]:
         """Who is measured where this workload alone is asked for."""
-        return (Proxyherd.name, *self.rivals) if self.rivals else self.usual
+        return (self.ours, *self.rivals) if self.rivals else self.usual
 
     def fits(self, contender: type[Contender]) -> bool:
         """Return whether a contender can be asked to do this."""
+        if self.ours != Proxyherd.name:
+            return contender.name in self.narrow
+        if WIRES[contender.wire].carrier is not None:
+            return False
         return (contender.is_herd or not self.edges) and (
             not self.ours_alone or issubclass(contender, Proxyherd)
         )
@@ -124,6 +131,18 @@ def _open(rate: int, servers: str, goals: tuple[float, float]) -> Workload:
         rivals=_equal(*goals),
         curve=f"{servers} open",
         at=rate,
+    )
+
+
+def _web(what: str, ours: type[Proxyherd], outstanding: int, goals: Mapping[str, float]) -> Workload:
+    """Return a workload in which reports come over the web to ours, and to its rivals as they take them."""
+    return Workload(
+        f"{what}, 50 connections, {outstanding} outstanding, one server",
+        partial(drive, outstanding=outstanding),
+        ours=ours.name,
+        usual=(ours.name, *goals),
+        rivals=goals,
+        rounds=5,
     )
 
 
@@ -191,6 +210,10 @@ WORKLOADS: Final = {
         usual=HERDS,
         rivals={"node-equal": 1.0},
     ),
+    "websocket 50x1": _web("IAMAT over WebSockets", ProxyherdWebSocket, 1, {"proxyherd": 1.5}),
+    "websocket 50x32": _web("IAMAT over WebSockets", ProxyherdWebSocket, 32, {"proxyherd": 1.5}),
+    "put 50x1": _web("PUT of a report", ProxyherdPut, 1, {"proxyherd": 5.0, "aiohttp": 1.0}),
+    "batch 50x100": _web("reports in batches of 100", ProxyherdBatch, 100, {"proxyherd": 2.0}),
     **{f"one open {rate}": _open(rate, "one", goals) for rate, goals in _ONE_OPEN.items()},
     **{f"five open {rate}": _open(rate, "five", goals) for rate, goals in _FIVE_OPEN.items()},
     **{

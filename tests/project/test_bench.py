@@ -29,15 +29,16 @@ from compare import Entrant, Options, main
 from contender import Contender, Sent
 from driving import Figures, drive, fill, hold, propagate
 from graphs import FIVE, GRAPHS, Edges
-from lineup import CONTENDERS, Proxyherd, Streams
+from lineup import CONTENDERS, Proxyherd, ProxyherdWebSocket, Streams
 from load import Generator, Job, Result, run, schedule
 from plan import Plan
-from wire import instant
+from wire import WIRES, frame, instant, is_web_answer
 from workloads import WORKLOADS
 
 import proxyherd
 
 PAIR = [("Ann", "Bob")]
+OURS_OVER_THE_WEB = [name for name, one in CONTENDERS.items() if issubclass(one, ProxyherdWebSocket)]
 
 
 class HereAndNow:
@@ -84,6 +85,15 @@ def test_without_a_compiler_the_load_says_what_is_missing(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("generates_here")
+def test_what_ours_was_sent_over_the_web_is_in_its_answers_its_log_and_its_tables() -> None:
+    sent = Sent()
+    with ProxyherdWebSocket() as contender:
+        for name in OURS_OVER_THE_WEB:
+            drive(contender, sent, 500, 100, connections=10, outstanding=4, wire=CONTENDERS[name].wire)
+        assert contender.check(sent) == []
+
+
 WRONG = """
 import asyncio, sys
 sys.path.insert(0, {bench!r})
@@ -122,7 +132,7 @@ LOSES_A_FLOOD = "server.flood = instead(asyncio.sleep(0), 99, b'AT Ann', server.
 
 
 @pytest.mark.usefixtures("generates_here")
-@pytest.mark.parametrize("name", CONTENDERS)
+@pytest.mark.parametrize("name", [name for name in CONTENDERS if name not in OURS_OVER_THE_WEB])
 def test_what_a_contender_was_sent_is_in_its_answers_its_log_and_its_tables(name: str) -> None:
     kind = CONTENDERS[name]
     if why := kind.missing():
@@ -321,6 +331,66 @@ def test_answers_of_any_length_are_told_apart_however_they_are_cut(cut: int) -> 
     assert (result.answered, result.wrong, result.first_wrong) == (3, 0, "")
 
 
+def framed(data: bytes) -> bytes:
+    size = len(data)
+    return b"\x81%b%b" % (bytes([size]) if size < 126 else b"\x7e" + size.to_bytes(2, "big"), data)
+
+
+@pytest.mark.usefixtures("loop")
+@pytest.mark.parametrize("cut", [1, 7, 1_000])
+def test_answers_in_frames_are_told_apart_however_they_are_cut(cut: int) -> None:
+    plan = Plan(commands=33, connections=1, clients=33)
+    lines = [b"AT Ann +0.000000001 %b\n" % plan.report(0, number).operands for number in range(33)]
+    answers = framed(lines[0]) + framed(b"") + framed(b"".join(lines[1:30])) + framed(b"".join(lines[30:]))
+    sent = sum(len(frame([plan.report(0, number)])) for number in range(33))
+
+    def answer(connection: socket.socket) -> None:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        assert receive_until(connection, lambda data: data.endswith(b"\r\n\r\n")).startswith(b"GET /v1/ws ")
+        connection.sendall(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
+        receive_until(connection, lambda data: len(data) == sent)
+        for at in range(0, len(answers), cut):
+            connection.sendall(answers[at : at + cut])
+
+    with listener(answer) as port:
+        result = run(Job(plan=plan, ports=[port], wire="websocket", outstanding=33, patience=10))
+    assert (result.answered, result.wrong, result.first_wrong) == (33, 0, "")
+
+
+def receive_until(connection: socket.socket, is_all: Callable[[bytes], bool]) -> bytes:
+    data = b""
+    while not is_all(data) and (more := connection.recv(1 << 16)):
+        data += more
+    return data
+
+
+def test_a_batch_travels_when_all_of_its_reports_are_there() -> None:
+    plan = Plan(commands=5, connections=1, clients=5)
+    reports = [plan.report(0, number) for number in range(5)]
+    carrier = WIRES["batch"].carrier
+    assert carrier is not None
+    carried = carrier.carried(reports, 2)
+    assert [bool(one) for one in carried] == [False, True, False, True, True]
+    assert [one.count(b'"client"') for one in carried] == [0, 2, 0, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_right"),
+    [
+        (b'HTTP/1.1 200 OK\r\n\r\n[{"outcome":"stored","at":"AT Ann +0.000000001 %b"}', True),
+        (b']HTTP/1.1 200 OK\r\n\r\n{"outcome":"stored","at":"AT Ann +0.000000001 %b"}', True),
+        (b',\n{"outcome":"stored","at":"AT Ann +0.000000001 %b"}', True),
+        (b'HTTP/1.1 503 No\r\n\r\n{"outcome":"stored","at":"AT Ann +0.000000001 %b"}', False),
+        (b',\n{"outcome":"stale","at":"AT Ann +0.000000001 %b"}', False),
+        (b',\n{"outcome":"stored","at":"AT Ann +0.000000001 %b1"}', False),
+        (b'x{"outcome":"stored","at":"AT Ann +0.000000001 %b"}', False),
+    ],
+)
+def test_an_answer_over_http_is_right_if_it_is_that_of_its_report(answer: bytes, is_right: bool) -> None:
+    report = Plan(commands=1, connections=1, clients=1).report(0, 0)
+    assert is_web_answer(b"IAMAT %b\n" % report.operands, answer % report.operands) is is_right
+
+
 def test_reports_of_one_turn_have_one_receiving_time() -> None:
     same = [
         b"AT Ann +0.500000000 a +1+1 1700000000.000000000\n",
@@ -429,13 +499,13 @@ def run_for_a_moment(contender: Contender, names: Iterable[str]) -> dict[str, Fi
 @pytest.mark.usefixtures("generates_here")
 @pytest.mark.parametrize("edges", [(), FIVE], ids=["one", "five"])
 def test_workloads_run_for_a_moment(edges: Edges) -> None:
-    drawn_before = ("connections", "clients", *GRAPHS)
+    kind, drawn_before = CONTENDERS["streams-equal-uvloop"], ("connections", "clients", *GRAPHS)
     names = [
         name
         for name, one in WORKLOADS.items()
-        if one.edges == edges and one.curve not in drawn_before and not one.ours_alone
+        if one.edges == edges and one.curve not in drawn_before and one.fits(kind)
     ]
-    with CONTENDERS["streams-equal-uvloop"](edges) as contender:
+    with kind(edges) as contender:
         figures = run_for_a_moment(contender, names)
     for name, one in figures.items():
         assert all(one[key] > 0 for key in WORKLOADS[name].judged), name
