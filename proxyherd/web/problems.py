@@ -6,6 +6,7 @@ what belongs there.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -72,4 +73,9 @@ class Problem(Exception):  # noqa: N818 - what RFC 9457 calls it
 
     def document(self) -> bytes:
         """Return the problem object as JSON, of type `CONTENT_TYPE`."""
-        return msgspec.json.encode(self.content())
+        return _document(self.kind, self.detail, self.field)
+
+
+@lru_cache(maxsize=256)
+def _document(kind: Kind, detail: str, field: str) -> bytes:
+    return msgspec.json.encode(Problem(kind, detail, field).content())

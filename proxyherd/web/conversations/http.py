@@ -28,6 +28,14 @@ BODY_SECONDS: Final = 30.0
 """How long the body of a request may take, once its headers are there."""
 
 
+_LINE_BYTES: Final = 16
+"""Bytes of a body that take as much work as a line."""
+
+
+_ANSWER_BYTES: Final = 65_536
+"""Bytes of answers after which a turn reads no further request of the client."""
+
+
 class RequestReader(Protocol):
     """Splits what a client sends into requests."""
 
@@ -134,9 +142,11 @@ class HttpConversation(WebConversation):
                     self._out.append(CONTINUE)
                 return
             self._serve(request)
+            self.besides += 1 + len(request.body) // _LINE_BYTES
             if self.owed or self.upgrade is not None or self.gone:
                 return
-            self.besides += 1
+            if self.besides >= most or sum(map(len, self._out)) > _ANSWER_BYTES:
+                break
         self.more = self._reader.more
 
     def _serve(self, request: ReadRequest) -> None:

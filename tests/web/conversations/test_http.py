@@ -119,6 +119,23 @@ def test_each_command_is_logged_as_it_came_though_requests_are_pipelined() -> No
         assert talk.logged == expected[: number + 1]
 
 
+def test_a_turn_sends_few_large_answers() -> None:
+    talk = http()
+    talk.receive(LIST * 100)
+    talk.turn()
+    assert len(talk.sent) < 65_536 + 2 * len(talk.sent) // len(talk.statuses)
+    assert talk.conversation.more
+
+
+def test_a_turn_reads_one_large_body_and_it_counts_as_many_lines() -> None:
+    talk, batch = http(), request("POST", "/v1/reports", b"[" + b",".join([b"{}"] * 1_000) + b"]")
+    talk.receive(batch * 10)
+    for number in range(1, 4):
+        talk.turn()
+        assert len(talk.statuses) == number
+        assert talk.conversation.besides > 100
+
+
 @pytest.mark.parametrize("data", [NOTHING, REQUESTS["a problem"], REQUESTS["an app's useless message"]])
 def test_a_turn_answers_few_requests_and_little_is_read_ahead(data: bytes) -> None:
     talk = http()
