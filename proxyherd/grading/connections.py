@@ -16,7 +16,7 @@ from typing import Final
 from proxyherd.grading import by_hand
 from proxyherd.grading.answers import end_of_json
 from proxyherd.grading.dialect import CRLF, LF, Dialect
-from proxyherd.grading.faults import Fault, shown
+from proxyherd.grading.faults import Fault, Step, shown
 
 MOST_ANSWER_BYTES: Final = 1 << 21
 MOST_PLACES_BYTES: Final = 1 << 24
@@ -56,19 +56,29 @@ class Connection:
         """Whether the last answer may have had LFs behind it that have not been read."""
         self.sent = b""
         """The bytes that were sent last, for reports."""
+        self._step = Step(server)
+        """What was sent at all, to be tried by hand."""
+        self._has_read = False
+        """Whether anything was read since then."""
 
     # Sending. ------------------------------------------------------------------------------------------------
 
     async def send(self, data: bytes, chunk: int | None = None) -> None:
         """Send bytes: all at once, or `chunk` at a time with short pauses."""
         self.sent = data
-        by_hand.note_sent(self._server, data)
+        self._note(data, chunk or len(data))
         with self._faults("that the server reads it"):
             async with asyncio.timeout(self._seconds + len(data) / 1_000):
                 for at in range(0, len(data), chunk or len(data) or 1):
                     self._writer.write(data[at : at + (chunk or len(data))])
                     await self._writer.drain()
                     await asyncio.sleep(0)
+
+    def _note(self, data: bytes, cut: int) -> None:
+        if data and not self._step.pieces:
+            by_hand.note(self._step)
+        self._step.pieces += filter(None, (data[:cut], data[cut:]))
+        self._has_read = False
 
     async def say(self, *lines: bytes) -> None:
         """Send lines, given without their ends; then close the sending half if the server waits for that."""
@@ -78,6 +88,7 @@ class Connection:
 
     def half_close(self) -> None:
         """Close the sending half."""
+        self._step.half_close |= not self._has_read
         with contextlib.suppress(OSError):
             self._writer.write_eof()
 
@@ -193,6 +204,7 @@ class Connection:
         """Read some more; return whether there was more."""
         if self._has_ended:
             return False
+        self._has_read = True
         data = await self._reader.read(BUFFERED_BYTES)
         self._has_ended = not data
         self._buffer += data

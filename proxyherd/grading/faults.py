@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
+
+from msgspec import Struct
 
 from proxyherd.base.escapes import quoted
 
@@ -10,10 +13,34 @@ MOST_SHOWN_BYTES: Final = 300
 """Bytes of a line or an answer that a report shows."""
 
 
+class Step(Struct, eq=False):
+    """What was sent to a server on one connection, piece by piece."""
+
+    server: str
+    pieces: list[bytes] = []
+    half_close: bool = False
+    """Whether the sending half was closed behind them, before an answer was read."""
+    deed: str = ""
+    """What was done with the server, if nothing was sent, such as `end Clark`."""
+
+    @property
+    def data(self) -> bytes:
+        return b"".join(self.pieces)
+
+
 class Fault(Exception):  # noqa: N818 - it is the herd's, not the program's
     """A rule is broken: what was sent to which server, what was expected, and what came."""
 
-    def __init__(self, server: str, sent: bytes, expected: str, got: str, *, gone: bool = False) -> None:
+    def __init__(
+        self,
+        server: str,
+        sent: bytes,
+        expected: str,
+        got: str,
+        *,
+        gone: bool = False,
+        steps: Sequence[Step] = (),
+    ) -> None:
         super().__init__(f"{server}: sent {shown(sent)}; expected {expected}; got {got}")
         self.server = server
         self.sent = sent
@@ -21,6 +48,8 @@ class Fault(Exception):  # noqa: N818 - it is the herd's, not the program's
         self.got = got
         self.gone = gone
         """Whether the connection ended or could not be made: an earlier input may be the cause."""
+        self.steps = steps
+        """What shows it, if that is not what its check has sent."""
 
 
 class NotSeen(Exception):  # noqa: N818 - no error either

@@ -146,7 +146,7 @@ async def _at_once(herd: GradedHerd) -> None:
             raise Fault(
                 neighbour.name,
                 b"WHATSAT, right after %b had answered a report" % server.name.encode(),
-                "that it knows the report",
+                f"that it knows the report: {shown(late[-1])}",
                 f"that it did not know it {len(late)} times of {TRIES}",
             )
 

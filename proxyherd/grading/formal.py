@@ -115,7 +115,7 @@ async def _keeps(herd: GradedHerd, form: Form) -> None:
         return
     seen = departing[0].findings[form]
     names = ", ".join(server.name for server in departing)
-    raise Fault(names, seen.sent, seen.expected, seen.got)
+    raise Fault(names, seen.sent, seen.expected, seen.got, steps=seen.steps)
 
 
 def _needs_what_shows(form: Form, server: GradedServer) -> None:

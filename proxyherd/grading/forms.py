@@ -73,5 +73,21 @@ FOUND_OUT: Final = (
 )
 """The forms that have a check of their own, in its order."""
 
+DEPARTURES: Final = {
+    Form.LINE_END: "wants CR LF behind a command",
+    Form.HALF_CLOSE: "answers only after a half-close",
+    Form.PACKETS: "takes each packet for a command",
+    Form.CLOSING: "closes behind an answer",
+    Form.END_OF_STREAM: "does not answer or close as it should when its client half-closes",
+    Form.FINAL_LF: "has no LF behind an answer, or more than one",
+    Form.SIGN: "writes no sign before the difference, or two",
+    Form.DECIMALS: "writes the difference with more or fewer than nine decimals",
+    Form.WHOLE_DEGREES: "wants a decimal point in coordinates",
+    Form.ECHO: "does not send an invalid line back as it came",
+    Form.BLANK_LINES: "says nothing to a blank line",
+    Form.JSON_END: "does not end its JSON in two LFs",
+}
+"""What a server does that departs from the protocol in such a form."""
+
 SENDING_AHEAD: Final = frozenset((Form.HALF_CLOSE, Form.PACKETS, Form.CLOSING, Form.FINAL_LF))
 """What a server must do as the protocol says so that several lines may be sent ahead on one connection."""

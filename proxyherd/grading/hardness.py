@@ -194,7 +194,7 @@ async def _many_connections(server: GradedServer) -> None:
         await _expect_service(server, b"the beginnings of %d lines, on a connection each" % CONNECTIONS)
         for number, connection in reversed(list(enumerate(connections))):
             await connection.send((b"" if number % 10 == 0 else b"LO %d" % number) + server.dialect.line_end)
-            connection.sent = b"HELLO %d\n" % number
+            connection.sent = b"%d lines at once, each in two pieces" % CONNECTIONS
             await connection.expect_rejection(b"HELLO %d" % number)
 
 

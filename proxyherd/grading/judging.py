@@ -1,7 +1,8 @@
 """Runs all checks on a herd, section by section.
 
 Checks that change much come last: invalid lines of the conformance cases are sent after everything else was seen, and
-a server is lost and regained at the end.
+a server is lost and regained at the end. Forms are looked at in any case, marked or not: they cost nothing, and without
+them nobody knows how the servers were spoken to.
 """
 
 from __future__ import annotations
@@ -13,15 +14,17 @@ from typing import Any, Final
 from proxyherd.grading import by_hand, conformance, floods, formal, hardness, logged, places, regaining, times
 from proxyherd.grading.causes import attribute, because_of
 from proxyherd.grading.checks import Check, Section
-from proxyherd.grading.faults import Fault, NotApplicable, NotJudged, NotSeen
+from proxyherd.grading.faults import Fault, NotApplicable, NotJudged, NotSeen, Step
 from proxyherd.grading.forms import FOUND_OUT, Form
 from proxyherd.grading.herds import GradedHerd
 from proxyherd.grading.report import GradingReport, Result
 from proxyherd.grading.rubric import Rubric, profile
 from proxyherd.grading.servers import GradedServer, clock
 
+FORMS: Final = Section("forms", "Forms of commands and answers", formal.checks)
+
 SECTIONS: Final = (
-    Section("forms", "Forms of commands and answers", formal.checks),
+    FORMS,
     Section("times", "Times and differences", times.checks),
     Section("floods", "Floods between servers", floods.checks),
     Section("places", "Places", places.checks),
@@ -41,7 +44,11 @@ def all_checks() -> dict[str, Check]:
 def count_checks(herd: GradedHerd, rubric: Rubric, sections: Sequence[Section] = SECTIONS) -> int:
     """Return how many checks are run."""
     wanted = wanted_by(rubric)
-    return sum(len(chosen(section, herd, wanted)) for section in sections)
+    return sum(len(chosen(section, herd, wanted)) for section in _with_forms(sections))
+
+
+def _with_forms(sections: Sequence[Section]) -> list[Section]:
+    return [FORMS, *(section for section in sections if section is not FORMS)]
 
 
 def checks_of(sections: Collection[str]) -> set[str]:
@@ -60,9 +67,11 @@ def chosen(section: Section, herd: GradedHerd, wanted: Collection[str]) -> list[
 
 
 def wanted_by(rubric: Rubric) -> set[str]:
-    """Return the IDs of the checks that a rubric needs: those that count, and those that may explain their faults."""
+    """Return the IDs of the checks that a rubric needs: those that count, those that may explain their faults, and those
+    of the forms.
+    """
     checks = all_checks()
-    found, frontier = set[str](), set(rubric.shares)
+    found, frontier = set[str](), {*rubric.shares, *(form.check for form in FOUND_OUT)}
     while frontier:
         found |= frontier
         frontier = {cause for check in frontier for cause in checks[check].explained_by} - found
@@ -78,8 +87,8 @@ async def judge(
     settle_seconds: float = 5.0,
     passed: Callable[[], None] = lambda: None,
 ) -> GradingReport:
-    """Judge a herd by a rubric, or by the profile `strict`; only checks of these sections are run. `passed` is called
-    after each check. After `seconds`, checks that have not run are faults.
+    """Judge a herd by a rubric, or by the profile `strict`; only checks of these sections are run, and of forms. `passed`
+    is called after each check. After `seconds`, checks that have not run are faults.
 
     Raises UnreachableError if a server gives no answer at all.
     """
@@ -91,19 +100,20 @@ async def judge(
     await herd.settle(settle_seconds)
     results: list[Result] = []
 
-    async def one(check: Check) -> Result:
+    async def one(check: Check, steps: list[Step]) -> Result:
         form = _missing(herd, check)
-        result = _left_out(check, form) if form else await _judge(check, herd, deadline)
+        result = _left_out(check, form) if form else await _judge(check, herd, deadline, steps)
         passed()
         return result
 
-    for section in sections:
+    for section in _with_forms(sections):
         await herd.revive()
         found = chosen(section, herd, wanted)
         if section.at_once:
-            results += await asyncio.gather(*map(one, found))
+            results += await asyncio.gather(*(one(check, []) for check in found))
         else:
-            results += [await one(check) for check in found]
+            before: list[Step] = []
+            results += [await one(check, before if section.in_steps else []) for check in found]
     return GradingReport(addresses(herd), rubric, attribute(results), clock() - began)
 
 
@@ -124,10 +134,11 @@ def _left_out(check: Check, form: Form) -> Result:
     return _result(check, 0.0, not_judged=why, cause=form.check)
 
 
-async def _judge(check: Check, herd: GradedHerd, deadline: float) -> Result:
+async def _judge(check: Check, herd: GradedHerd, deadline: float, steps: list[Step]) -> Result:
+    """Run a check; what it sends is added to the steps of those before it."""
     began = clock()
     left = deadline - began
-    with by_hand.recording() as steps:
+    with by_hand.recording(steps):
         judgement: dict[str, Any] = {}
         try:
             async with asyncio.timeout(max(0.0, min(check.seconds, left))):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -20,7 +20,7 @@ from proxyherd.base.escapes import escaped
 from proxyherd.grading.answers import DECIMALS, AtLine, end_of_json, parse_at_line
 from proxyherd.grading.connections import PLACES_SECONDS, STILL_SECONDS, Connection
 from proxyherd.grading.dialect import CRLF, LF, Dialect, Echo
-from proxyherd.grading.faults import Fault, shown
+from proxyherd.grading.faults import Fault, Step, shown
 from proxyherd.grading.forms import Form
 from proxyherd.grading.servers import LOCATION, GradedServer, clock, new_client, now, spelled
 
@@ -53,12 +53,18 @@ class SilentError(Exception):
 
 
 class Exchange(Struct, frozen=True):
-    """What came of an exchange."""
+    """What was sent on a connection, and what came of it."""
 
-    sent: bytes
-    data: bytes
+    pieces: tuple[bytes, ...]
+    half_close: bool
+    """Whether the sending half was closed behind them."""
+    data: bytes = b""
     has_ended: bool = False
     seconds: float = 0.0
+
+    @property
+    def sent(self) -> bytes:
+        return b"".join(self.pieces)
 
     @property
     def got(self) -> str:
@@ -93,7 +99,7 @@ async def meet(server: GradedServer, revive: Callable[[GradedServer], Awaitable[
 class _Meeting:
     def __init__(self, server: GradedServer) -> None:
         self._server = server
-        self._at_lines: list[tuple[bytes, AtLine]] = []
+        self._at_lines: list[tuple[Exchange, AtLine]] = []
 
     @property
     def _dialect(self) -> Dialect:
@@ -102,8 +108,14 @@ class _Meeting:
     def _learn(self, **what: Any) -> None:
         self._server.dialect = msgspec.structs.replace(self._server.dialect, **what)
 
-    def _found(self, form: Form, sent: bytes, expected: str, got: str) -> None:
-        self._server.findings.setdefault(form, Fault(self._server.name, sent, expected, got))
+    def _found(
+        self, form: Form, seen: Exchange, expected: str, got: str = "", *, shown_by: Sequence[Exchange] = ()
+    ) -> None:
+        """Note a departure, and the exchanges that show it if that is not the one in which it was seen."""
+        name = self._server.name
+        steps = [Step(name, list(one.pieces), one.half_close) for one in shown_by or (seen,)]
+        fault = Fault(name, seen.sent, expected, got or seen.got, steps=steps)
+        self._server.findings.setdefault(form, fault)
 
     def steps(self) -> tuple[Callable[[], Awaitable[None]], ...]:
         """Return what follows the first words: what may end a server comes last."""
@@ -130,22 +142,23 @@ class _Meeting:
         is_whole: Callable[[bytes], bool] | None = None,
     ) -> Exchange:
         """Send pieces with pauses on a new connection, and return what comes. Raises Fault if none can be made."""
-        sent, began = b"".join(pieces), clock()
+        half_close = self._dialect.half_close if half_close is None else half_close
+        began = clock()
         async with self._server.connect() as connection:
             try:
                 for number, piece in enumerate(pieces):
                     await asyncio.sleep(GAP_SECONDS if number else 0)
                     await connection.send(piece)
             except Fault as fault:
-                return Exchange(sent, b"", has_ended=fault.gone)
-            if self._dialect.half_close if half_close is None else half_close:
+                return Exchange(pieces, half_close, has_ended=fault.gone)
+            if half_close:
                 connection.half_close()
             data = await connection.whatever(seconds or self._patience, is_whole or has_lines(1))
-            return self._heard(sent, data, has_ended=connection.has_ended, seconds=clock() - began)
+            has_ended = connection.has_ended
+            return self._heard(Exchange(pieces, half_close, data, has_ended, clock() - began))
 
-    def _heard(self, sent: bytes, data: bytes, **more: Any) -> Exchange:
-        heard = Exchange(sent, data, **more)
-        self._at_lines += [(sent, at) for at in heard.at_lines]
+    def _heard(self, heard: Exchange) -> Exchange:
+        self._at_lines += [(heard, at) for at in heard.at_lines]
         return heard
 
     @property
@@ -187,36 +200,41 @@ class _Meeting:
         if end == CRLF:
             self._found(
                 Form.LINE_END,
-                tried[0][2].sent,
+                tried[0][2],
                 "an answer",
                 f"{silence}; it answers only where CR LF ends the line",
+                shown_by=(tried[0][2], heard),
             )
         if half_close:
             self._found(
                 Form.HALF_CLOSE,
-                tried[0][2].sent,
+                tried[0][2],
                 "an answer",
                 f"{silence}; it answers only after a half-close",
+                shown_by=(tried[0][2], heard),
             )
 
     async def _manners(self) -> None:
         """Find out what ends an answer, and what happens to the connection behind it."""
-        sent = self._ended(self._report())
+        sent, half_close = self._ended(self._report()), self._dialect.half_close
         async with self._server.connect() as connection:
             await connection.send(sent)
-            if self._dialect.half_close:
+            if half_close:
                 connection.half_close()
-            first = self._heard(sent, await connection.whatever(self._server.seconds, has_lines(1)))
+            data = await connection.whatever(self._server.seconds, has_lines(1))
+            first = self._heard(Exchange((sent,), half_close, data))
             self._note_end(first)
             more = await connection.whatever(STILL_SECONDS)
-            if not self._dialect.half_close:
-                again = Exchange(b"", b"", has_ended=True)
-                if not connection.has_ended:
-                    again = await self._second_command(connection)
+            if not half_close:
+                again = await self._second_command(connection)
                 if not again.data:
                     self._learn(closes=True)
                     self._found(
-                        Form.CLOSING, sent, "that the connection stays open for the next command", again.got
+                        Form.CLOSING,
+                        first,
+                        "that the connection stays open for the next command",
+                        again.got,
+                        shown_by=[Exchange((*first.pieces, *again.pieces), half_close=False)],
                     )
                     return
                 connection.half_close()
@@ -225,17 +243,23 @@ class _Meeting:
                 self._learn(ends=False)
                 got = f"{shown(more)} behind the answer" if more.strip(CRLF) else "that it stays open"
                 self._found(
-                    Form.END_OF_STREAM, sent, "after a half-close, nothing more, and that it closes", got
+                    Form.END_OF_STREAM,
+                    first,
+                    "after a half-close, nothing more, and that it closes",
+                    got,
+                    shown_by=[Exchange((sent,), half_close=True)],
                 )
 
     async def _second_command(self, connection: Connection) -> Exchange:
-        sent = self._ended(self._report())
+        pieces = (self._ended(self._report()),)
         try:
-            await connection.send(sent)
+            if connection.has_ended:
+                return Exchange(pieces, half_close=False, has_ended=True)
+            await connection.send(*pieces)
         except Fault:
-            return Exchange(sent, b"", has_ended=True)
+            return Exchange(pieces, half_close=False, has_ended=True)
         data = await connection.whatever(self._patience, has_lines(1))
-        return self._heard(sent, data, has_ended=connection.has_ended)
+        return self._heard(Exchange(pieces, half_close=False, data=data, has_ended=connection.has_ended))
 
     def _note_end(self, heard: Exchange) -> None:
         """Note what stands behind one answer."""
@@ -247,20 +271,21 @@ class _Meeting:
             return
         if text:
             self._learn(answer_end=b"")
-            self._found(Form.FINAL_LF, heard.sent, "an answer that ends in one LF", heard.got)
+            self._found(Form.FINAL_LF, heard, "an answer that ends in one LF")
 
     async def _difference(self) -> None:
         """Find out how the difference is spelled, of a time long ago, now, and still to come."""
-        await self._exchange(self._ended(self._report(when=OLD)))
+        old = await self._exchange(self._ended(self._report(when=OLD)))
         await self._exchange(self._ended(self._report(when=spelled(time.time_ns() + AHEAD_NANOSECONDS))))
-        for sent, at in self._at_lines:
+        # A difference that is long shows by hand, too, how many decimals there are.
+        for heard, at in sorted(self._at_lines, key=lambda one: one[0] is not old):
             spelling = b" ".join((b"AT", at.server, at.spelling, at.operands))
             if not at.has_one_sign:
                 self._found(
-                    Form.SIGN, sent, "a difference with one sign, such as +0.263873386", shown(spelling)
+                    Form.SIGN, heard, "a difference with one sign, such as +0.263873386", shown(spelling)
                 )
             if at.decimals != DECIMALS:
-                self._found(Form.DECIMALS, sent, "a difference with nine decimals", shown(spelling))
+                self._found(Form.DECIMALS, heard, "a difference with nine decimals", shown(spelling))
 
     async def _end_of_stream(self) -> None:
         """Find out whether a half-close right behind a command costs the answer, and whether it ends a line."""
@@ -273,12 +298,7 @@ class _Meeting:
             heard = await self._exchange(self._report() + end, half_close=True)
             if not heard.at_lines:
                 self._learn(ends=False)
-                self._found(
-                    Form.END_OF_STREAM,
-                    heard.sent,
-                    "with a half-close behind it, an AT line all the same",
-                    heard.got,
-                )
+                self._found(Form.END_OF_STREAM, heard, "with a half-close behind it, an AT line all the same")
 
     async def _packets(self) -> None:
         """Find out whether lines or packets are commands."""
@@ -286,18 +306,15 @@ class _Meeting:
             heard = await self._exchange(self._ended(self._report(), self._report()), is_whole=has_lines(2))
             if not heard.data.startswith(b"AT ") or heard.data.count(b"AT ") < 2:
                 self._learn(packets=True)
-                self._found(
-                    Form.PACKETS, heard.sent, "an answer to each of two lines in one packet", heard.got
-                )
+                self._found(Form.PACKETS, heard, "an answer to each of two lines in one packet")
         line = self._ended(self._report())
         heard = await self._exchange(line[:4], line[4:])
         if not (heard.at_lines and heard.data.startswith(b"AT ")):
             self._learn(packets=True)
             self._found(
                 Form.PACKETS,
-                line,
+                heard,
                 f"one answer, also when it comes in two packets, cut behind {shown(line[:4])}",
-                heard.got,
             )
 
     async def _echo(self) -> None:
@@ -317,7 +334,7 @@ class _Meeting:
         self._learn(echo=echo)
         if echo is not Echo.EXACT:
             expected = shown(b"? " + heard.sent.removesuffix(self._dialect.line_end))
-            self._found(Form.ECHO, heard.sent, expected, heard.got)
+            self._found(Form.ECHO, heard, expected)
 
     async def _blank_lines(self) -> None:
         if self._dialect.echo is Echo.SILENCE:
@@ -332,20 +349,20 @@ class _Meeting:
             answers = bool(heard.data)
         self._learn(blank_lines=answers)
         if not answers:
-            sent = self._dialect.line_end
-            self._found(Form.BLANK_LINES, sent, shown(b"? "), "no answer to it")
+            line = Exchange((self._dialect.line_end,), self._dialect.half_close)
+            self._found(Form.BLANK_LINES, line, shown(b"? "), "no answer to it")
 
     async def _whole_degrees(self) -> None:
         heard = await self._exchange(self._ended(self._report(WHOLE)))
         if not heard.at_lines:
-            self._found(Form.WHOLE_DEGREES, heard.sent, "an AT line", heard.got)
+            self._found(Form.WHOLE_DEGREES, heard, "an AT line")
 
     async def _questions(self) -> None:
         """Find out how a server can be asked for what it knows of a client, and what stands behind the JSON."""
-        report = self._report()
-        if not (await self._exchange(self._ended(report))).at_lines:
+        report = await self._exchange(self._ended(self._report()))
+        if not report.at_lines:
             return
-        client = report.split()[1]
+        client = report.sent.split()[1]
         for question in QUESTIONS:
             heard = await self._exchange(
                 self._ended(b"WHATSAT %b %b" % (client, question)),
@@ -354,11 +371,11 @@ class _Meeting:
             )
             if heard.data.startswith(b"AT "):
                 self._server.question = question
-                self._note_json_end(heard)
+                self._note_json_end(report, heard)
                 return
         self._learn(questions=False)
 
-    def _note_json_end(self, heard: Exchange) -> None:
+    def _note_json_end(self, report: Exchange, heard: Exchange) -> None:
         data = heard.data.replace(CRLF, LF) if self._dialect.answer_end == CRLF else heard.data
         if (end := end_of_json(data.rstrip())) is None:
             return  # for the check of its form to judge
@@ -367,5 +384,9 @@ class _Meeting:
             self._learn(json_end=False)
             got = "an empty line in the JSON" if LF + LF in body else f"{shown(behind)} behind the JSON"
             self._found(
-                Form.JSON_END, heard.sent, "JSON without an empty line in it, and two LFs behind it", got
+                Form.JSON_END,
+                heard,
+                "JSON without an empty line in it, and two LFs behind it",
+                got,
+                shown_by=(report, heard),
             )

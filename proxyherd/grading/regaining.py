@@ -10,8 +10,9 @@ import re
 from collections.abc import Callable
 from typing import Final
 
+from proxyherd.grading import by_hand
 from proxyherd.grading.checks import Check
-from proxyherd.grading.faults import Fault, NotSeen
+from proxyherd.grading.faults import Fault, NotSeen, Step
 from proxyherd.grading.herds import GradedHerd, Log
 from proxyherd.grading.keeping import StartError
 from proxyherd.grading.servers import PREFIX, GradedServer, clock, new_client, together
@@ -71,13 +72,6 @@ def checks(herd: GradedHerd) -> list[Check]:
             loss.returns,
         ),
         Check(
-            "regained.catches-up",
-            "It then knows what was reported while it was away, and before",
-            "When a link comes up, both sides end with the same table.",
-            loss.catches_up,
-            follows=frozenset(("floods.reach-every-server", "lost.others-answer", "regained.floods")),
-        ),
-        Check(
             "regained.floods",
             "Reports at it reach the others again, and theirs reach it",
             "A neighbour that is away is redialled for ever.",
@@ -91,6 +85,13 @@ def checks(herd: GradedHerd) -> list[Check]:
             "port, or tells of a connection.",
             loss.return_is_logged,
             follows=frozenset(("lost.others-answer", "regained.floods")),
+        ),
+        Check(
+            "regained.catches-up",
+            "It then knows what was reported while it was away, and before",
+            "When a link comes up, both sides end with the same table.",
+            loss.catches_up,
+            follows=frozenset(("floods.reach-every-server", "lost.others-answer", "regained.floods")),
         ),
     ]
 
@@ -151,6 +152,7 @@ class _Loss:
         assert self._herd.keeper is not None
         self._mark_logs(lost)
         try:
+            by_hand.note(Step(lost.name, deed=f"start {lost.name} again"))
             await self._herd.keeper.regain(lost)
         except StartError as error:
             raise Fault(lost.name, b"", "that it starts again", str(error)) from error
@@ -206,6 +208,7 @@ class _Loss:
         await asyncio.sleep(0.1)  # for the log of what was asked before
         self._mark_logs(lost)
         await herd.keeper.lose(lost)
+        by_hand.note(Step(lost.name, deed=f"end {lost.name} now"))
         self._lost = lost
         named = _names(lost)
         await self._watch(

@@ -102,6 +102,10 @@ class GradingReport(Struct, frozen=True):
         """Return the faults that the rubric permits."""
         return [one for one in self.results if one.fault and one.id not in self.rubric.shares]
 
+    def departures(self) -> list[Result]:
+        """Return the faults of forms that were found out before anything was judged, whether they count or not."""
+        return [one for one in self.results if one.fault and one.about and one.id == one.about.check]
+
     def points(self, one: Result) -> float | None:
         """Return the points that the herd makes by a check; None if they are open."""
         verdict: Verdict = "excused"

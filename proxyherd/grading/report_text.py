@@ -11,6 +11,7 @@ from typing import Final
 
 from proxyherd.base.escapes import visible
 from proxyherd.grading.faults import shown
+from proxyherd.grading.forms import DEPARTURES
 from proxyherd.grading.report import GradingReport, Result
 from proxyherd.grading.rubric import Verdict
 
@@ -55,6 +56,8 @@ def _table(report: GradingReport) -> Iterator[str]:
     if report.starts:
         taken = ", ".join(visible(f"{name} in {seconds:.1f} s") for name, seconds in report.starts.items())
         yield f"Started {taken}"
+    if departures := report.departures():
+        yield f"Spoken to as a herd that {'; '.join(_departure(report, one) for one in departures)}"
     if report.problem:
         yield f"Nothing could be judged: {visible(report.problem)}"
     yield ""
@@ -66,6 +69,16 @@ def _table(report: GradingReport) -> Iterator[str]:
         counts = [len(report.of(outcome, name)) for outcome in ("passed", "fault")]
         made = f"{spelled_points(marks.made)}/{spelled_points(marks.possible)}"
         yield f"{title:{width}}  {made:>11}  {counts[0]:6}  {counts[1]:6}  {spelled_points(marks.open):>6}"
+
+
+def _departure(report: GradingReport, one: Result) -> str:
+    """Say in what form servers have a way of their own, and what that costs."""
+    assert one.about is not None
+    assert one.fault is not None
+    some = "" if one.fault.server == ", ".join(report.servers) else f" at {one.fault.server}"
+    points = report.rubric.points(one.id)
+    cost = f"-{spelled_points(points)}" if points else "permitted"
+    return f"{DEPARTURES[one.about]} ({one.id}{visible(some)}, {cost})"
 
 
 def _faults(report: GradingReport, most: int) -> Iterator[str]:
@@ -101,7 +114,7 @@ def _left_out(report: GradingReport) -> Iterator[str]:
             those = list(alike)
             checks = "all checks" if report.problem else _ids(those)
             lines.append(f"{outcome.capitalize()}: {checks}: {visible(why)}{_fate(report, those)}")
-    if permitted := report.permitted():
+    if permitted := [one for one in report.permitted() if one not in report.departures()]:
         lines.append(f"Failed, and permitted by this rubric: {_ids(permitted)}")
     yield from lines
     if lines:

@@ -14,6 +14,7 @@ from marked import POINTS, report_of, rubric_of
 
 from proxyherd.grading import judging
 from proxyherd.grading.faults import Fault
+from proxyherd.grading.forms import DEPARTURES, FOUND_OUT, Form
 from proxyherd.grading.report import GradingReport, Marks, Result, nothing_judged
 from proxyherd.grading.report_files import as_json, as_junit
 from proxyherd.grading.report_text import as_text
@@ -123,8 +124,8 @@ FAULT x: Title of x (-4)
   sent      "FOO"
   expected  this
   got       that
-  by hand   printf 'FOO\\n' | nc -N h 1
-            printf 'BAR\\n' | nc -N h 1
+  by hand   printf 'FOO\\n' | nc -N -w 2 h 1
+            printf 'BAR\\n' | nc -N -w 2 h 1
   1 check shares this cause (4 points, to be judged by hand): b
 
 Fault a: Title of a (-4)
@@ -136,7 +137,7 @@ Score: 4 of 20 points (20.0 %); 8 more are open, to be judged by hand
 
 
 def test_a_report_says_what_failed_what_was_sent_expected_and_got_and_how_to_try_it_by_hand() -> None:
-    commands = (r"printf 'FOO\n' | nc -N h 1", r"printf 'BAR\n' | nc -N h 1")
+    commands = (r"printf 'FOO\n' | nc -N -w 2 h 1", r"printf 'BAR\n' | nc -N -w 2 h 1")
     results = [
         result("a", "fault"),
         result("x", "fault", by_hand=commands),
@@ -152,6 +153,24 @@ def test_a_report_says_what_failed_what_was_sent_expected_and_got_and_how_to_try
     [failure, _] = ET.fromstring(as_junit(report)).findall(".//testcase[@name='x']/failure") * 2
     for line in ('sent: "FOO"', "expected: this", "got: that", f"by hand: {commands[1]}", "shared by: b"):
         assert line in (failure.text or "").splitlines()
+
+
+def test_in_what_form_servers_were_spoken_to_is_told_whether_it_is_marked_or_not() -> None:
+    names = {"Ann": "h:1", "Bob": "h:2"}
+    at = {Form.CLOSING: "Bob", Form.LINE_END: "Ann, Bob"}
+    results = [
+        *(Result(form.check, "t", "r", 0.1, Fault(who, b"", "", ""), about=form) for form, who in at.items()),
+        Result("times.difference-is-exact", "t", "r", 0.1, about=Form.DECIMALS, not_judged="x"),
+        Result("case.x", "t", "r", 0.1, Fault("Ann", b"", "", ""), about=Form.DECIMALS),
+    ]
+    report = msgspec.structs.replace(report_of(results, rubric_of([Form.LINE_END.check])), servers=names)
+    assert (
+        "Spoken to as a herd that closes behind an answer (form.closing at Bob, permitted); "
+        "wants CR LF behind a command (form.line-end, -4)\n"
+    ) in as_text(report)
+    assert "Failed, and permitted by this rubric: case.x\n" in as_text(report)
+    assert DEPARTURES.keys() == {*FOUND_OUT}
+    assert "Spoken" not in as_text(report_of([result("a")]))
 
 
 def test_the_faults_that_cost_most_come_first() -> None:

@@ -10,6 +10,7 @@ import errno
 from asyncio import StreamReader, StreamReaderProtocol, StreamWriter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 import broken_herd
 import fake_redis
@@ -108,6 +109,7 @@ class InProcess:
     def __init__(self, network: InProcessNetwork, file: Path) -> None:
         self._network = network
         self._file = file
+        self._log: IO[bytes] | None = None
         self._task: asyncio.Task[None] | None = None
         self.wires: list[Wire] = []
         self.has_ended = False
@@ -126,12 +128,15 @@ class InProcess:
 
     def log(self, text: str) -> None:
         if not self.has_ended:
-            with self._file.open("a") as file:
-                file.write(text)
+            if self._log is None:
+                self._log = self._file.open("ab", buffering=0)
+            self._log.write(text.encode())
 
     def end(self) -> None:
         assert self._task is not None
         self.has_ended = True
+        if self._log is not None:
+            self._log.close()
         self._task.cancel()
         for port in [port for port, place in self._network.listeners.items() if place is self]:
             del self._network.listeners[port]

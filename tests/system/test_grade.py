@@ -44,8 +44,7 @@ from redis_cluster import Cluster
 
 from proxyherd import cli
 from proxyherd.config import herd_file
-from proxyherd.grading import by_hand, guard, judging, keeping, rubric
-from proxyherd.grading.faults import Fault
+from proxyherd.grading import guard, judging, keeping, rubric
 from proxyherd.grading.herds import GradedHerd
 from proxyherd.grading.rubric import PROFILES
 from proxyherd.grading.servers import GradedServer
@@ -599,27 +598,6 @@ def test_a_server_that_becomes_a_daemon_is_ended_too(tmp_path: Path) -> None:
     assert done.returncode in (0, 1, 3), done.stderr
     assert other.listening() == []
     assert not [one for one in psutil.process_iter(["cwd"]) if one.info["cwd"] == str(tmp_path)]
-
-
-# --- by hand
-
-
-def test_a_shell_sends_what_the_grader_sent() -> None:
-    data = [
-        bytes(range(256)),
-        b"-n\r\n",
-        b"--\n",
-        b"100%s \\n \\101 'x' \"y\" $(z) `z` $z ~ * !\n",
-        b"7\x017",
-    ]
-    server = GradedServer("Ann", "h", 1)
-    steps = [by_hand.Step("Ann", one) for one in data]
-    found = [by_hand.commands(Fault("Ann", step.data, "x", "y"), [step], [server]) for step in steps]
-    for one, [command] in zip(data, found, strict=True):
-        printing, _, rest = command.rpartition(" | ")
-        assert rest == "nc -N h 1"
-        for shell in ("sh", "bash"):
-            assert subprocess.run([shell, "-c", printing], capture_output=True, check=True).stdout == one
 
 
 # --- usage
