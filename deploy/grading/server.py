@@ -55,7 +55,8 @@ def main() -> int:
 
     with quick_imports():
         from proxyherd.config import secrets as secret  # noqa: PLC0415 - likewise
-        from proxyherd.config.herd_file import ConfigError, load  # noqa: PLC0415 - likewise
+        from proxyherd.config.errors import ConfigError  # noqa: PLC0415 - likewise
+        from proxyherd.config.herd_file import load  # noqa: PLC0415 - likewise
         from proxyherd.server import daemon  # noqa: PLC0415 - likewise
 
     name, file = sys.argv[1], _herd_file()

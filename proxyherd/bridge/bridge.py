@@ -21,7 +21,8 @@ from proxyherd.bridge.masters import Masters, TagWrites
 from proxyherd.bridge.member import Member
 from proxyherd.bridge.passes import Passes, Unfit
 from proxyherd.config import secrets as secret
-from proxyherd.config.herd_file import ConfigError, Herd, Server
+from proxyherd.config.errors import ConfigError
+from proxyherd.config.herd_file import Herd, Server
 from proxyherd.core.messages import At
 from proxyherd.core.ticks import seconds_to_moment, step
 from proxyherd.engines.redis import layout

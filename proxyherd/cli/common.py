@@ -20,6 +20,7 @@ import click
 
 from proxyherd.base.escapes import visible
 from proxyherd.config import herd_file
+from proxyherd.config.errors import ConfigError
 from proxyherd.config.herd_file import Herd, Server
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -57,7 +58,7 @@ class Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except herd_file.ConfigError as error:
+        except ConfigError as error:
             raise Misconfigured(str(error)) from error
 
 
@@ -100,7 +101,7 @@ def server_names(ctx: click.Context, _: click.Parameter, incomplete: str) -> lis
     """Complete the name of a server, for a shell; without a readable file there are none."""
     try:
         herd = load_if_any(ctx)
-    except herd_file.ConfigError:
+    except ConfigError:
         return []
     return [name for name in (herd.servers if herd else ()) if name.startswith(incomplete)]
 

@@ -7,7 +7,6 @@ does not start.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import tomllib
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ import msgspec
 from msgspec import Struct, field
 
 from proxyherd.config.address import Address, parse_address
+from proxyherd.config.errors import ConfigError
 from proxyherd.config.schema import (
     AdminSettings,
     DurabilitySettings,
@@ -32,6 +32,7 @@ from proxyherd.config.schema import (
     TlsSettings,
     WebSettings,
 )
+from proxyherd.config.web import check_web
 
 T = TypeVar("T", bound=Struct)
 
@@ -57,10 +58,6 @@ _OWN_CLOCKS = (
     "catch_up_seconds",
 )
 """Keys that only matter to a server with its own table and links."""
-
-
-class ConfigError(Exception):
-    """The herd's file, or a file that it names, cannot be used; the text says which file, where, and the remedy."""
 
 
 class Server(Struct, frozen=True):
@@ -190,7 +187,7 @@ def parse(text: str, file: Path) -> Herd:
     }
     _distinct_addresses(servers, file)
     web = _convert(raw.web, WebSettings, "web", file)
-    _check_web(servers, web, file)
+    check_web(web, {name: server.web for name, server in servers.items()}, file)
     return Herd(
         file=file,
         servers=servers,
@@ -370,24 +367,6 @@ def _address(text: str, where: str) -> Address:
         return parse_address(text)
     except ValueError as error:
         raise ConfigError(f"{where}: {error}") from error
-
-
-def _check_web(servers: dict[str, Server], web: WebSettings, file: Path) -> None:
-    """Check that whoever lets others than this machine reach the web port has said so, and whom it trusts."""
-    for network in web.trusted_proxies:
-        try:
-            ipaddress.ip_network(network)
-        except ValueError as error:
-            raise ConfigError(
-                f"{file}: key web.trusted_proxies: {error}; write it like 10.0.0.0/8"
-            ) from error
-    for server in servers.values():
-        for address in server.web:
-            if web.auth is None and not address.is_loopback:
-                raise ConfigError(
-                    f"{file}: key servers.{server.name}.web: {address} is not loopback, and everybody who reaches it "
-                    'could report any client; if that is meant, set auth = "none" in [web]'
-                )
 
 
 def _distinct_addresses(servers: dict[str, Server], file: Path) -> None:

@@ -316,12 +316,12 @@ class WebSettings(Struct, frozen=True, forbid_unknown_fields=True):
     key the same holds, but only loopback addresses are allowed: the choice must be written out."""
 
     hosts: tuple[str, ...] = ()
-    """Host headers that are accepted, besides those of loopback addresses. Others get 403, as a protection against DNS
-    rebinding."""
+    """Names and addresses of this port in requests (`Host`), besides loopback addresses; without a port, because any is
+    accepted. Others get 403, as a protection against DNS rebinding."""
 
     allowed_origins: tuple[str, ...] = ()
-    """Origins whose web pages may use this port, such as `https://app.example`. Pages of the port itself always may;
-    those of other origins get 403."""
+    """Origins whose web pages may use this port: scheme, name, and a port if it is not the usual one, such as
+    `https://app.example`. Pages of the port itself always may; those of other origins get 403."""
 
     trusted_proxies: tuple[str, ...] = ()
     """Addresses and networks of reverse proxies, such as `10.0.0.0/8`. Only they are believed who the client is

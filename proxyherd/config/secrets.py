@@ -9,7 +9,7 @@ from typing import Final
 from msgspec import Struct
 
 from proxyherd.base.files import open_regular
-from proxyherd.config.herd_file import ConfigError
+from proxyherd.config.errors import ConfigError
 
 SECRET_BYTES: Final = 32
 

@@ -30,7 +30,7 @@ def parse_answer(answer: bytes) -> tuple[int, bytes] | None:
 
 
 def accepts(host: str, configured: Iterable[str]) -> bool:
-    """Whether an admin port accepts this Host, with or without a port: one of loopback's, or a configured one."""
+    """Whether this Host is accepted, with or without a port: one of loopback's, or a configured one."""
     match = _host(host)
     names = _LOOPBACK | {name.lower() for name in configured}
     return match is not None and not names.isdisjoint({match[1].lower(), host.lower()})

@@ -14,7 +14,8 @@ from typing import Final
 from msgspec import Struct
 
 from proxyherd.base.files import open_regular
-from proxyherd.config.herd_file import ConfigError, Herd
+from proxyherd.config.errors import ConfigError
+from proxyherd.config.herd_file import Herd
 
 _PLAIN: Final = frozenset(
     {"wrong version number", "http request", "record layer failure", "unknown protocol"}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from proxyherd.base.files import read_regular
 from proxyherd.config import schema
-from proxyherd.config.herd_file import ConfigError
+from proxyherd.config.errors import ConfigError
 
 KEY_CREDENTIAL = "google-places-api-key"
 """The systemd credential with the key."""

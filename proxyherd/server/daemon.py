@@ -24,7 +24,8 @@ from msgspec import Struct
 
 from proxyherd import __version__
 from proxyherd.config import secrets as secret
-from proxyherd.config.herd_file import ConfigError, Herd, Server
+from proxyherd.config.errors import ConfigError
+from proxyherd.config.herd_file import Herd, Server
 from proxyherd.config.schema import Limits
 from proxyherd.core.engine import Client
 from proxyherd.core.ticks import seconds_to_tick

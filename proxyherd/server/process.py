@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from proxyherd.base.files import make_folder
-from proxyherd.config.herd_file import ConfigError
+from proxyherd.config.errors import ConfigError
 from proxyherd.telemetry.logs import LogFile
 
 

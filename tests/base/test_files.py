@@ -22,7 +22,7 @@ from proxyherd.base.files import (
 )
 from proxyherd.config import herd_file, schema
 from proxyherd.config import secrets as secret
-from proxyherd.config.herd_file import ConfigError
+from proxyherd.config.errors import ConfigError
 from proxyherd.engines.herd import journal
 from proxyherd.engines.herd.journal import Journal
 from proxyherd.engines.redis import opening

@@ -25,6 +25,7 @@ from proxyherd import cli
 from proxyherd.admin.status_page.state import write_state
 from proxyherd.config import herd_file
 from proxyherd.config.address import Address
+from proxyherd.config.errors import ConfigError
 from proxyherd.remote import ask
 
 if TYPE_CHECKING:
@@ -270,7 +271,7 @@ def test_serve_turns_the_daemons_config_error_into_exit_2(
     served: list[Any], herd: herd_file.Herd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def serve(*_: Any) -> int:
-        raise herd_file.ConfigError("var/secret: is missing")
+        raise ConfigError("var/secret: is missing")
 
     monkeypatch.setattr("proxyherd.server.daemon.serve", serve)
     result = run("serve", "Ann", "--config", herd.file)

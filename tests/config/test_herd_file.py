@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from proxyherd.config.address import Address
-from proxyherd.config.herd_file import ConfigError, Herd, load, parse
+from proxyherd.config.errors import ConfigError
+from proxyherd.config.herd_file import Herd, load, parse
 
 FILE = Path("herd.toml")
 TWO = """
@@ -58,29 +59,6 @@ def test_a_file_is_read_as_it_stands() -> None:
 @pytest.mark.parametrize("text", ["", "::1:1", "[1:2]:5"])
 def test_what_is_no_address_is_told_with_its_key(text: str) -> None:
     assert refused('"bob.example:5"', f'"{text}"').startswith(f"key servers.Bob.peers: {text!r}")
-
-
-def test_a_web_port_is_loopback_s_unless_it_is_written_out_that_everybody_may_ask() -> None:
-    admin = 'admin = "127.0.0.1:3"'
-    for address in ("127.0.0.1:7", "[::1]:7", "localhost:7"):
-        assert str(two(admin, f'{admin}\nweb = "{address}"').servers["Ann"].web[0]) == address
-    assert two().servers["Ann"].web == ()
-    opened = f'{admin}\nweb = "0.0.0.0:7"'
-    assert refused(admin, opened) == (
-        "key servers.Ann.web: 0.0.0.0:7 is not loopback, and everybody who reaches it could report any client; if that "
-        'is meant, set auth = "none" in [web]'
-    )
-    assert two(admin, opened, '[web]\nauth = "none"').servers["Ann"].web != ()
-
-
-def test_a_trusted_proxy_is_an_address_or_a_network() -> None:
-    trusted = '[web]\ntrusted_proxies = ["{}"]'.format
-    for network in ("10.0.0.0/8", "10.0.0.1", "2001:db8::/32"):
-        assert two(more=trusted(network)).web.trusted_proxies == (network,)
-    for network in ("10.0.0.1/8", "proxy.example"):
-        why = refused(more=trusted(network))
-        assert why.startswith("key web.trusted_proxies: ")
-        assert why.endswith("; write it like 10.0.0.0/8")
 
 
 def test_an_address_is_read_in_its_one_spelling() -> None:

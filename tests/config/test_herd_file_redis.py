@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from proxyherd.config.address import Address
-from proxyherd.config.herd_file import ConfigError, parse
+from proxyherd.config.errors import ConfigError
+from proxyherd.config.herd_file import parse
 
 FILE = Path("herd.toml")
 SERVER = 'Clark = { clients = "127.0.0.1:1", admin = "127.0.0.1:2" }'

@@ -10,7 +10,7 @@ from herd_process import (
 )
 
 from proxyherd.config import secrets as secret
-from proxyherd.config.herd_file import ConfigError
+from proxyherd.config.errors import ConfigError
 
 
 @pytest.mark.parametrize("end", [".next", ".old"])

@@ -10,7 +10,8 @@ import math
 import re
 from pathlib import Path
 
-from proxyherd.config.herd_file import ConfigError, Herd, parse
+from proxyherd.config.errors import ConfigError
+from proxyherd.config.herd_file import Herd, parse
 
 FILE = Path("herd.toml")
 MAY_BE_0 = {

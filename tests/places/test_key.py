@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxyherd.config import schema
-from proxyherd.config.herd_file import ConfigError
+from proxyherd.config.errors import ConfigError
 from proxyherd.places import KEY_CREDENTIAL, KEY_VARIABLE, find_key
 from proxyherd.places.answers import no_results
 

@@ -57,6 +57,7 @@ ELSEWHERE: Final = (
     Elsewhere("cli", "journal", "system/test_durability.py", "the journal of a running server is read"),
     Elsewhere("cli", "places_sim", "system/test_places_sim.py", "the stand-in runs as a process"),
     Elsewhere("cli", "status", "system/test_status.py", "real servers are asked"),
+    Elsewhere("config", "errors", "config/test_herd_file.py", "each mistake in a file is such an error"),
     Elsewhere("core", "engine", "engines/test_engine_laws.py", "an interface: both engines keep its laws"),
     Elsewhere("core", "news notes reply", "core/test_node.py", "what a node passes on, tells and answers"),
     Elsewhere("core", "peer_messages", "core/test_link.py", "a link reads and writes each of them"),

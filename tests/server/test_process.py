@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from proxyherd.config.herd_file import ConfigError
+from proxyherd.config.errors import ConfigError
 from proxyherd.server.process import Background, open_log
 
 

@@ -24,7 +24,7 @@ from reporting import ReportingClient
 
 from proxyherd.bridge.bridge import check
 from proxyherd.config import herd_file
-from proxyherd.config.herd_file import ConfigError
+from proxyherd.config.errors import ConfigError
 from proxyherd.core.messages import Entry, parse_at
 from proxyherd.engines.redis import layout
 

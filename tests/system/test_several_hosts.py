@@ -39,6 +39,7 @@ from hosts import (
 )
 
 from proxyherd.config import herd_file
+from proxyherd.config.errors import ConfigError
 from proxyherd.remote import ask
 
 pytestmark = [
@@ -582,7 +583,7 @@ def test_an_ipv6_address_is_the_same_however_it_is_spelled() -> None:
     assert shouted != text
     assert herd_file.parse(shouted, EXAMPLE).servers == herd_file.parse(text, EXAMPLE).servers
     twice = shouted.replace('"[2001:db8::3]:10004"', '"[2001:db8::3]:10104"')
-    with pytest.raises(herd_file.ConfigError, match=r"both have \[2001:db8::3\]:10104"):
+    with pytest.raises(ConfigError, match=r"both have \[2001:db8::3\]:10104"):
         herd_file.parse(twice, EXAMPLE)
 
 

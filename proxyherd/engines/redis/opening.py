@@ -30,7 +30,7 @@ from redis.exceptions import (
 
 from proxyherd.base.files import read_regular
 from proxyherd.config.address import Address
-from proxyherd.config.herd_file import ConfigError
+from proxyherd.config.errors import ConfigError
 from proxyherd.config.schema import RedisSettings
 from proxyherd.engines.redis.commands import LIBRARY, LIBRARY_PATTERN, code
 from proxyherd.engines.redis.shard import Library

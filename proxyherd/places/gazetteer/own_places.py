@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from msgspec import Struct
 
 from proxyherd.base.files import read_regular
-from proxyherd.config.herd_file import ConfigError
+from proxyherd.config.errors import ConfigError
 from proxyherd.places.gazetteer.feature_types import types_of
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 from redis_node import INFO, OURS, connect, play, view
 
 from proxyherd.config.address import Address
-from proxyherd.config.herd_file import ConfigError
+from proxyherd.config.errors import ConfigError
 from proxyherd.config.schema import RedisSettings
 from proxyherd.engines.redis.opening import Opener, UnusableError, find_password
 from proxyherd.engines.redis.views import Claim

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from proxyherd import cli
 from proxyherd.config import herd_file
-from proxyherd.config.herd_file import ConfigError
+from proxyherd.config.errors import ConfigError
 from proxyherd.places.gazetteer import build as gazetteer_build
 from proxyherd.places.gazetteer import own_places
 from proxyherd.places.gazetteer.feature_types import types_of

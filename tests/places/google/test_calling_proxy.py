@@ -12,6 +12,7 @@ from fake_google import Ledger
 from yarl import URL
 
 from proxyherd.config import herd_file, schema
+from proxyherd.config.errors import ConfigError
 from proxyherd.places.failures import FailedError
 from proxyherd.places.google.calling import Caller, HttpRequest
 
@@ -113,7 +114,7 @@ SERVERS = (
     ],
 )
 def test_a_proxy_that_cannot_be_or_would_see_the_key_is_an_error(places: str, told: str) -> None:
-    with pytest.raises(herd_file.ConfigError, match=f"herd.toml: key places.proxy: .*{told}"):
+    with pytest.raises(ConfigError, match=f"herd.toml: key places.proxy: .*{told}"):
         herd_file.parse(f"{SERVERS}{places}\n", Path("herd.toml"))
 
 
