@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias
+
 from msgspec import Struct
 
 from proxyherd.core.messages import Entry, Whatsat
 
+Refusal: TypeAlias = Literal[
+    "",  # it is not refused
+    "ahead",  # the client's time is too far ahead of the server's clock
+    "full",  # there is no room for it
+    "unkept",  # reports cannot be kept now
+]
+"""Why a command of the right form is refused. The line protocol has one answer for all of these."""
+
 
 class Reply(Struct, gc=False):
     """The result of one command. `answer` has no LF, and is None while it must wait: for Places if there is an `entry`,
-    otherwise for the engine.
+    otherwise for the engine. `refusal`: why, if the outcome is `refused`.
     """
 
     kind: str
@@ -19,6 +29,7 @@ class Reply(Struct, gc=False):
     entry: Entry | None = None
     status: str = ""  # of Places
     results: int = 0  # from Places
+    refusal: Refusal = ""
 
 
 def leave(reply: Reply) -> None:

@@ -33,7 +33,7 @@ from proxyherd.core.messages import (
     received,
     word,
 )
-from proxyherd.core.reply import Reply
+from proxyherd.core.reply import Refusal, Reply
 
 _NO_PLACES: Final = b"""
 {
@@ -107,7 +107,7 @@ def not_stored(report: Report, line: bytes, held: Entry | None) -> Reply:
     """Decide about a report that was not stored; `held` is its client's entry, None if there is none or it is too old."""
     if held is not None and report.nanoseconds <= held.nanoseconds:
         return Reply("iamat", "stale", report.line)
-    return Reply("iamat", "refused", invalid(line))
+    return Reply("iamat", "refused", invalid(line), refusal="full")
 
 
 def find(question: Reply, line: bytes, held: Entry | None) -> None:
@@ -124,9 +124,9 @@ def find(question: Reply, line: bytes, held: Entry | None) -> None:
         question.answer = held.line + _NO_PLACES
 
 
-def refuse(reply: Reply, line: bytes) -> None:
-    """Answer a report or a query for which there is no room."""
-    reply.outcome, reply.answer = "refused", invalid(line)
+def refuse(reply: Reply, line: bytes, why: Refusal = "full") -> None:
+    """Answer a report or a query that is not stored or looked up; usually because there is no room for it."""
+    reply.outcome, reply.answer, reply.refusal = "refused", invalid(line), why
 
 
 def _whole(line: bytes | Overlong) -> bytes:
@@ -139,4 +139,6 @@ def _judge(line: bytes | Overlong, report: Report | None, latest: int) -> Judged
         return Reply("other", "overlong", invalid(line.start))
     if report is None:
         return parse_question(line) or Reply(word(line), "invalid", invalid(line))
-    return report if report.nanoseconds <= latest else Reply("iamat", "refused", invalid(line))
+    if report.nanoseconds <= latest:
+        return report
+    return Reply("iamat", "refused", invalid(line), refusal="ahead" if latest >= 0 else "unkept")

@@ -204,7 +204,7 @@ def test_a_server_that_keeps_nothing_refuses_a_report_that_is_not_later_too() ->
     server.node.rules.refuse_reports()
     for time in ("4", "5", "6"):
         reply = server.report(iamat(time=time))
-        assert (reply.outcome, reply.answer) == ("refused", b"? " + iamat(time=time))
+        assert reply == Reply("iamat", "refused", b"? " + iamat(time=time), refusal="unkept")
 
 
 def test_a_run_of_reports_ends_at_the_first_one_that_is_not_to_be_stored() -> None:
@@ -228,7 +228,7 @@ def test_a_new_client_past_the_tables_limit_is_refused_and_a_known_one_is_not() 
     server = Server("A", limits=Limits(max_clients=2))
     assert server.report(iamat("a")).outcome == server.report(iamat("b")).outcome == "stored"
     reply = server.report(iamat("c"))
-    assert (reply.outcome, reply.answer) == ("refused", b"? " + iamat("c"))
+    assert reply == Reply("iamat", "refused", b"? " + iamat("c"), refusal="full")
     assert server.line("c") is None
     assert len(server.node.news) == 2
     assert server.report(iamat("a", time="6")).outcome == "stored"

@@ -42,7 +42,10 @@ def test_a_report_has_the_line_that_it_is_answered_with_and_stored_as() -> None:
         (b"WHATSAT kiwi 10 5", Whatsat(b"kiwi", b"10", 5)),
         (b"WHATSAT kiwi 51 5", Reply("whatsat", "invalid", b"? WHATSAT kiwi 51 5")),
         (b"", Reply("other", "invalid", b"? ")),
-        (iamat(time="65.000000001"), Reply("iamat", "refused", b"? IAMAT kiwi +1+1 65.000000001")),
+        (
+            iamat(time="65.000000001"),
+            Reply("iamat", "refused", b"? IAMAT kiwi +1+1 65.000000001", refusal="ahead"),
+        ),
         (b"IAMAT kiwi +91+1 5", Reply("iamat", "invalid", b"? IAMAT kiwi +91+1 5")),
         (Overlong(b"IAMAT kiwi +1+1 5"), Reply("other", "overlong", b"? IAMAT kiwi +1+1 5")),
     ],
@@ -84,7 +87,10 @@ def test_while_no_reports_are_taken_each_is_refused_and_questions_are_judged_as_
     judge = rules()
     judge.begin(5 * SECOND, takes_reports=False)
     lines = [iamat(time="0"), b"WHATSAT kiwi 10 5"]
-    expected = [Reply("iamat", "refused", b"? IAMAT kiwi +1+1 0"), Whatsat(b"kiwi", b"10", 5)]
+    expected = [
+        Reply("iamat", "refused", b"? IAMAT kiwi +1+1 0", refusal="unkept"),
+        Whatsat(b"kiwi", b"10", 5),
+    ]
     assert judge.judge(lines, 5 * SECOND) == ([], expected)
     judge.begin(6 * SECOND, takes_reports=True)
     assert len(judge.judge(lines, 5 * SECOND)[0]) == 1
@@ -98,7 +104,8 @@ def test_a_report_that_was_not_stored_is_stale_if_what_is_held_is_as_late(held: 
     reply = not_stored(taken(), iamat(), Entry(one.line, one.nanoseconds))
     answer = taken().line if outcome == "stale" else b"? " + iamat()
     assert (reply.kind, reply.outcome, reply.answer) == ("iamat", outcome, answer)
-    assert not_stored(taken(), iamat(), None).outcome == "refused"
+    assert reply.refusal == ("full" if outcome == "refused" else "")
+    assert not_stored(taken(), iamat(), None) == Reply("iamat", "refused", b"? " + iamat(), refusal="full")
 
 
 def test_what_is_held_and_too_old_is_as_good_as_not_held() -> None:
@@ -126,7 +133,9 @@ def test_a_question_knows_what_was_found_and_one_without_room_is_refused() -> No
     refuse(refused, line)
     assert (found.outcome, found.answer, found.entry) == ("found", None, entry)
     assert (unknown.outcome, unknown.answer, unknown.entry) == ("unknown", b"? " + line, None)
-    assert (refused.outcome, refused.answer) == ("refused", b"? " + line)
+    assert (refused.outcome, refused.answer, refused.refusal) == ("refused", b"? " + line, "full")
+    refuse(refused, line, "unkept")
+    assert refused.refusal == "unkept"
 
 
 @pytest.mark.parametrize("wanted", [b"0 5", b"0.000 5", b"00 5", b"10 0", b"0 0"])

@@ -95,7 +95,7 @@ async def outcome(engine: Engine, line: bytes, at: int) -> str:
 def test_a_report_from_too_far_ahead_is_refused_and_stored_nowhere(play: Play) -> None:
     async def scene(engine: Engine) -> None:
         refused = await engine.say(iamat("65.000000001"), 5 * SECOND)
-        assert (refused.kind, refused.outcome) == ("iamat", "refused")
+        assert (refused.kind, refused.outcome, refused.refusal) == ("iamat", "refused", "ahead")
         assert refused.answer == b"? IAMAT kiwi +1+1 65.000000001"
         assert await outcome(engine, WHATSAT, 5 * SECOND) == "unknown"
         assert await outcome(engine, iamat("65"), 5 * SECOND) == "stored"

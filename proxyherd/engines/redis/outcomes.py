@@ -52,7 +52,7 @@ class Outcomes:
                 elif outcome == _NOT_LATER:
                     asked.outcome, asked.answer = "stale", asked.at
                 else:  # the key is none of ours
-                    refuse(asked, line)
+                    refuse(asked, line, "unkept")
 
     def _give_found(self, wishes: list[Wish], values: list[bytes | None]) -> None:
         """Give queries what was found."""

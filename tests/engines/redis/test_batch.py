@@ -266,6 +266,7 @@ def test_a_report_is_held_or_not_later_or_refused() -> None:
         ("stale", b"AT a"),
         ("refused", invalid(b"line")),
     ]
+    assert [asked.refusal for _, asked, _ in wishes] == ["", "", "unkept"]
     settled = outcomes.take()
     assert (list(settled.clients), list(settled.found), list(settled.given_up)) == ([person], [], [])
     assert outcomes.take() == Settled({}, [], {}.items())
@@ -301,6 +302,7 @@ def test_what_may_have_been_stored_is_not_refused() -> None:
     wishes[1][1].outcome = AGAIN
     assert outcomes.refuse(wishes) == [wishes[1]]
     assert (wishes[0][1].outcome, wishes[0][1].answer) == ("refused", invalid(b"line"))
+    assert [asked.refusal for _, asked, _ in wishes] == ["full", ""]
     assert (wishes[1][1].outcome, wishes[1][1].answer) == (AGAIN, None)
     settled = outcomes.take()
     assert list(settled.clients) == [persons[0]]
