@@ -7,7 +7,25 @@ from typing import Final
 from proxyherd.telemetry.metrics import Metrics
 
 ANSWER_STATUSES: Final = dict.fromkeys(
-    ("101", "200", "204", "400", "403", "404", "405", "408", "413", "415", "422", "500", "503"), ""
+    (
+        "101",
+        "200",
+        "204",
+        "400",
+        "403",
+        "404",
+        "405",
+        "408",
+        "413",
+        "415",
+        "417",
+        "422",
+        "500",
+        "501",
+        "503",
+        "505",
+    ),
+    "",
 )
 """Statuses of answers, as in HTTP."""
 
@@ -20,7 +38,7 @@ APP_NAMES: Final = {
 """Apps on phones."""
 
 CONSUMED: Final = {
-    "unreadable": "no JSON, or no form",
+    "unreadable": "no JSON, no form, or packed in a way that is not read",
     "encrypted": "only the app's owner can read it",
     "other_kind": "a message about something else than a location",
     "no_client": "nothing says whose location it is",
@@ -28,6 +46,8 @@ CONSUMED: Final = {
     "no_time": "no time, or out of form",
     "no_fix": "the app says that it does not know, or sends 0, 0",
     "inaccurate": "worse than max_accuracy_m",
+    "ahead": "its time is too far ahead of the server's clock",
+    "too_much": "points before the last 1,000 of a payload; or it is larger than 2 MiB when it is unpacked, or as lines",
 }
 """Why something that an app has sent was consumed."""
 

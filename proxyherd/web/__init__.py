@@ -4,6 +4,7 @@ No I/O, no clock and no HTTP library: those who serve the port (`server/clients/
 
 - `problems`: what is wrong with a request
 - `origins`: whose pages may ask, and for whom proxies speak
+- `transfers`: versions of HTTP, and the form of bodies on their way
 - `bodies`: the size of bodies, and packed ones
 - `documents`: reads JSON, whose numbers keep their digits
 - `ids`: the names of clients in paths and JSON, and their IDs in the table

@@ -36,7 +36,9 @@ def upgrade(headers: Headers) -> Upgrade | WebAnswer:
         headers.get("Upgrade", "").strip().lower() != "websocket"
         or headers.get("Sec-WebSocket-Version", "") != _VERSION
     ):
-        problem = Problem(REQUEST, "Here a WebSocket begins, of version 13.")
+        problem = Problem(
+            REQUEST, "A WebSocket begins here, with Upgrade: websocket and Sec-WebSocket-Version: 13."
+        )
         return of_problem(problem, ("Sec-WebSocket-Version", _VERSION))
     key = headers.get("Sec-WebSocket-Key", "")
     try:

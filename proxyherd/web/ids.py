@@ -25,6 +25,9 @@ from proxyherd.web.problems import CLIENT, Problem
 NAME_BYTES: Final = 8_192
 """Bytes of a name: as many as a line has by default."""
 
+_MOST_SEGMENTS: Final = 8
+"""More than any path has that is served: each costs time."""
+
 _SPACES: Final = [(bytes([code]), b"%%%02X" % code) for code in b"\t\n\v\f\r "]
 _SPACE: Final = rb"(?:25)*(?:09|0[A-D]|20)"
 _HIGH: Final = rb"(?:25)*[89A-F][0-9A-F]"
@@ -44,10 +47,10 @@ def id_of(name: str) -> bytes:
     if not name:
         raise Problem(CLIENT, "A name has at least one character.", "client")
     try:
-        text = name.encode()
+        text = name.encode() if len(name) <= NAME_BYTES else b""
     except UnicodeEncodeError:
         raise Problem(CLIENT, "A name cannot have half of a surrogate pair.", "client") from None
-    if len(text) > NAME_BYTES:
+    if not 0 < len(text) <= NAME_BYTES:
         raise Problem(CLIENT, f"A name has at most {NAME_BYTES:,} bytes.", "client")
     if _special(text) is None:
         return text
@@ -70,15 +73,14 @@ def name_of(client: bytes) -> str:
     return text_of(client)
 
 
-def path_names(raw_path: str) -> list[str]:
-    """Return the decoded segments of a path as it was sent, such as `/v1/clients/my%20phone?limit=1`: `v1`, `clients`,
-    `my phone`. Raises Problem.
+def path_names(path: str) -> list[str]:
+    """Return the decoded segments of a path as it was sent, such as `/v1/clients/my%20phone`: `v1`, `clients`, `my phone`.
+    What is behind the first few is one segment. Raises Problem.
     """
-    path, _, _ = raw_path.partition("?")
     data = path.encode("utf-8", "surrogateescape")
     if _no_percent_encoding(data):
         raise Problem(CLIENT, "In a path, a percent sign stands before two hexadecimal digits.", "client")
-    return [text_of(unquote_to_bytes(segment)) for segment in data.split(b"/")[1:]]
+    return [text_of(unquote_to_bytes(segment)) for segment in data.split(b"/", _MOST_SEGMENTS)[1:]]
 
 
 def text_of(data: bytes) -> str:

@@ -9,15 +9,17 @@ import msgspec
 
 from proxyherd import __version__
 from proxyherd.web.bodies import BODY_BYTES
+from proxyherd.web.locations import MOST_DECIMALS
 from proxyherd.web.problems import CONTENT_TYPE, KINDS, NOT_TAKEN
 from proxyherd.web.queries import LIMIT, RADIUS_KM
 from proxyherd.web.reports import MOST_REPORTS
 from proxyherd.web.trackers.apps import APPS, App
+from proxyherd.web.trackers.points import MOST_TRACK_POINTS
 
 _Object: TypeAlias = dict[str, Any]
 
 _JSON: Final = "application/json"
-_DEGREES: Final = r"^[+-]?[0-9]{1,3}(\.[0-9]+)?$"
+_DEGREES: Final = r"^[+-]?([0-9]{1,3}(\.[0-9]+)?|[0-9](\.[0-9]+)?[eE]-[0-9]{1,2})$"
 _SECONDS: Final = r"^[0-9]{1,12}(\.[0-9]{1,9})?$"
 
 
@@ -26,7 +28,10 @@ def _ref(name: str) -> _Object:
 
 
 def _degrees(most: int, what: str) -> _Object:
-    text = f"{what} in decimal degrees, without an exponent. Its digits are kept as they are spelled."
+    text = (
+        f"{what} in decimal degrees. Its digits are kept as they are spelled. Only small numbers may have an exponent, as "
+        f"in `1.5e-7`, and then at most {MOST_DECIMALS} decimals without it."
+    )
     return {
         "description": text,
         "anyOf": [
@@ -271,7 +276,8 @@ def _app(app: App) -> _Object:
         operations[method.lower()] = {
             "operationId": f"{app.name}{method.title()}",
             "summary": f"Locations from the app {app.name}",
-            "description": "What cannot be used is answered like all other payloads, and counted.",
+            "description": "What cannot be used is answered like all other payloads, and counted; but for a body that is "
+            f"larger than {BODY_BYTES:,} bytes as it arrives. Of several points, the last {MOST_TRACK_POINTS:,} are used.",
             "responses": _answers("The payload was taken, or consumed.", content if app.answer else {}),
         }
         if method == "POST":

@@ -1,12 +1,15 @@
-"""Who may ask, as far as browsers tell: the rules about Host, Origin and Sec-Fetch-Site. And the address of a client
-behind proxies.
+"""Who may ask, as far as browsers tell: the rules about Host, Origin, Sec-Fetch-Site and Referer. And the address of a
+client behind proxies.
 
 Any web page can send requests to this port from its visitor's browser, and some without asking before. So:
 
 - Host is a loopback name or a configured one: a page whose own name leads to this port (DNS rebinding) says its name.
 - Origin, if there is one, is the port's own or an allowed one. An app that is no browser sends none.
-- An image or a link of a page has no Origin, but most browsers say in Sec-Fetch-Site that it is another site's. Only
-  pages may be asked for like that.
+- An image or a link of a page has no Origin, but browsers say in Sec-Fetch-Site that it is another site's. Only pages may
+  be asked for like that.
+- They say so only to ports with TLS and to loopback. Elsewhere there is Referer, if the page has one and does not hide it.
+  A page that hides it can make its visitor's browser send the GET of an app, which reports a client. It reads no answer,
+  and sends no other request. Only TLS and passwords help against that.
 """
 
 from __future__ import annotations
@@ -46,24 +49,36 @@ class Origins:
         return hosts[0]
 
     def check_origin(
-        self, host: str, origins: Sequence[str], fetch_site: str = "", *, page: bool = False
+        self,
+        host: str,
+        origins: Sequence[str],
+        fetch_site: str = "",
+        referer: str = "",
+        *,
+        page: bool = False,
     ) -> str:
         """Return the Origin of a request if it is another site's that is allowed, or "". `origins`: all its headers
-        Origin; `fetch_site`: its Sec-Fetch-Site; `page`: it asks for a page for people, which does nothing. Raises
-        Problem.
+        Origin; `fetch_site`: its Sec-Fetch-Site; `referer`: its Referer; `page`: it asks for a page for people, which does
+        nothing. Raises Problem.
         """
         if not origins:
-            if fetch_site in ("", "none", "same-origin") or page:
+            if page or fetch_site in ("none", "same-origin"):
+                return ""
+            if not fetch_site and (not referer or _origin_of(referer) in self._own(host) | self._allowed):
                 return ""
         elif len(origins) == 1:
             origin = _plain(origins[0])
-            if origin in {_plain(f"{scheme}://{host}") for scheme in self._schemes}:
+            if origin in self._own(host):
                 return ""
             if origin in self._allowed:
                 return origins[0]
         raise Problem(
             ORIGIN, "Add the origin to allowed_origins in [web] of the herd's file, if you trust its pages."
         )
+
+    def _own(self, host: str) -> set[str]:
+        """Return the origins of the port's own pages."""
+        return {_plain(f"{scheme}://{host}") for scheme in self._schemes}
 
     def headers(self, origin: str) -> dict[str, str]:
         """Return the headers of an answer to a page of this origin, which was allowed; "" for all others (CORS)."""
@@ -94,6 +109,12 @@ def _plain(origin: str) -> str:
     return origin.removesuffix(_DEFAULT_PORTS.get(scheme, ""))
 
 
+def _origin_of(url: str) -> str:
+    """Return the origin of a page."""
+    scheme, separator, rest = url.partition("://")
+    return _plain(f"{scheme}{separator}{rest.partition('/')[0]}")
+
+
 class Proxies:
     """The proxies that an operator trusts to say whom they speak for: addresses, or networks such as `10.0.0.0/8`."""
 
@@ -105,20 +126,23 @@ class Proxies:
         order. Each proxy adds the address it was called from on the right, and so that side is read first: the rest
         may be the client's own invention.
         """
-        found = _address(peer)
+        found = _address(peer.partition("%")[0])  # a link-local one may have a scope
         for text in reversed(",".join(forwarded).split(",")):
             before = _address(text.strip())
             if found is None or before is None or not self._trusts(found):
                 break
             found = before
-        return peer if found is None else str(found)
+            peer = str(found)
+        return peer
 
     def _trusts(self, address: _IpAddress) -> bool:
         return any(address.version == network.version and address in network for network in self._networks)
 
 
 def _address(text: str) -> _IpAddress | None:
-    """Return an address, which may have a port, as some proxies write it; None if it is not one."""
+    """Return an address, which may have a port, as some proxies write it; None if it is not one, or has a scope, which is
+    any text, and means something only to the machine that has it.
+    """
     if text.startswith("["):
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:
@@ -126,6 +150,8 @@ def _address(text: str) -> _IpAddress | None:
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
+        return None
+    if "%" in text:
         return None
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return mapped or address

@@ -45,13 +45,17 @@ METHOD: Final = Kind("method", 405, "This method is not served here")
 SLOW: Final = Kind("slow", 408, "The request came too slowly")
 LARGE: Final = Kind("large", 413, "This is too large")
 MEDIA_TYPE: Final = Kind("media-type", 415, "A body of this type or encoding is not read here")
+EXPECTATION: Final = Kind("expectation", 417, "This expectation cannot be met")
+AHEAD: Final = Kind("ahead", 422, "This time is too far ahead of the server's clock")
 MEANING: Final = Kind("meaning", 422, "This is JSON, but not what belongs here")
 FAULT: Final = Kind("fault", 500, "This server has failed")
+CODING: Final = Kind("coding", 501, "This transfer coding is not read here")
 NOT_TAKEN: Final = Kind("not-taken", 503, "This server cannot do that now", retry_seconds=2)
+VERSION: Final = Kind("version", 505, "This version of HTTP is not spoken here")
 
 KINDS: Final = (
     *(JSON, CLIENT, DEGREES, TIME, QUERY, REQUEST, ENCODING, HOST, ORIGIN, UNKNOWN, METHOD, SLOW, LARGE),
-    *(MEDIA_TYPE, MEANING, FAULT, NOT_TAKEN),
+    *(MEDIA_TYPE, EXPECTATION, AHEAD, MEANING, FAULT, CODING, NOT_TAKEN, VERSION),
 )
 """All kinds, in the order of their status."""
 

@@ -5,7 +5,7 @@ Both are a `WHATSAT` over TCP. The one that only asks where a client is asks for
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Final
 from urllib.parse import parse_qsl
 
@@ -29,10 +29,11 @@ def read_parameters(query: str, allowed: Sequence[str]) -> dict[str, str]:
     """Return the parameters of a query, which may be empty. Raises Problem if one is unknown or occurs twice."""
     found = split_query(query)
     names = [name for name, _ in found]
-    if unknown := {*names} - {*allowed}:
-        raise Problem(QUERY, _only(allowed), _first(names, unknown))
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise Problem(QUERY, "A parameter occurs once.", _first(names, twice))
+    if not {*names} <= {*allowed}:
+        raise Problem(QUERY, _only(allowed))
+    for name in allowed:
+        if names.count(name) > 1:
+            raise Problem(QUERY, "A parameter occurs once.", name)
     return dict(found)
 
 
@@ -96,9 +97,3 @@ def _number(degrees: str) -> bytes:
 
 def _only(allowed: Sequence[str]) -> str:
     return f"The parameters here are {' and '.join(allowed)}." if allowed else "There are no parameters here."
-
-
-def _first(names: Sequence[str], some: Collection[str]) -> str:
-    """Return the first of the names that is one of some, if it is short enough to be repeated."""
-    name = next(name for name in names if name in some)
-    return name if name.isascii() and name.isidentifier() and len(name) < 32 else ""

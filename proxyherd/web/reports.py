@@ -20,7 +20,7 @@ from proxyherd.web.documents import DocumentReader, ObjectReader, check_size, nu
 from proxyherd.web.ids import id_of, text_of
 from proxyherd.web.lines import LineWriter
 from proxyherd.web.locations import location
-from proxyherd.web.problems import LARGE, NOT_TAKEN, TIME, Problem
+from proxyherd.web.problems import AHEAD, LARGE, NOT_TAKEN, TIME, Problem
 
 MOST_REPORTS: Final = 1_000
 """Reports in a batch: what a phone has after hours without a network, and 5 ms of a server's time."""
@@ -28,6 +28,7 @@ MOST_REPORTS: Final = 1_000
 MOST_LINES: Final = 10_000
 """Lines of a batch, with blank ones."""
 
+_LATER: Final = "The server cannot keep reports now."
 _POSITION: Final = ObjectReader(("lat", "lon"), ("time",))
 _REPORT: Final = ObjectReader(("client", "lat", "lon"), ("time",))
 _BATCH: Final = DocumentReader(list[Raw], "An array of reports belongs here.")
@@ -128,8 +129,16 @@ def _short_answer(reply: Reply) -> bytes:
         return problem.document()
 
 
+def check_taken(reply: Reply) -> None:
+    """Check that a report was stored, or is stale. Raises Problem."""
+    if reply.outcome in ("stored", "stale"):
+        return
+    if reply.refusal == "ahead":
+        raise Problem(AHEAD, "Set the client's clock, or let the server tell the time.", "time")
+    raise Problem(NOT_TAKEN, "There is no room for another client." if reply.refusal == "full" else _LATER)
+
+
 def _at(reply: Reply) -> str:
     """Return the AT line of a report that was stored or is stale. Raises Problem."""
-    if reply.outcome not in ("stored", "stale") or reply.answer is None:
-        raise Problem(NOT_TAKEN, "The server cannot keep reports now, or has no room for another client.")
-    return text_of(reply.answer)
+    check_taken(reply)
+    return text_of(reply.answer or b"")

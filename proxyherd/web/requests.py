@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import base64
-from typing import Protocol
+import re
+from typing import Final, Protocol
 
 from msgspec import Struct
+
+EVERYTHING: Final = "*"
+"""The target of a request that is about the whole server."""
+
+_absolute = re.compile(r"https?://([^/?#]*)", re.IGNORECASE).match
 
 
 class Headers(Protocol):
@@ -19,12 +25,28 @@ class Headers(Protocol):
 
 
 class WebRequest(Struct, frozen=True):
-    """A request, as it was sent: `target` has the path and the query."""
+    """A request, as it was sent. `target` has the path and the query, perhaps behind scheme and authority, as proxies write
+    it (RFC 9112, section 3.2); or it is `EVERYTHING`.
+    """
 
     method: str
     target: str
     headers: Headers
     body: bytes
+
+    @property
+    def hosts(self) -> list[str]:
+        """Whom the request is for: the authority of its target, or else all its headers Host."""
+        hosts = self.headers.getall("Host", [])
+        match = _absolute(self.target)
+        return [match[1]] if match is not None and len(hosts) <= 1 else hosts
+
+    @property
+    def path(self) -> str:
+        """The path, still encoded, without the query."""
+        match = _absolute(self.target)
+        behind = self.target[match.end() :] if match is not None else self.target
+        return behind.partition("?")[0] or "/"
 
     @property
     def query(self) -> str:

@@ -21,16 +21,25 @@ from proxyherd.web.lines import LineWriter
 from proxyherd.web.openapi import openapi_document
 from proxyherd.web.origins import Origins
 from proxyherd.web.problems import Problem
-from proxyherd.web.queries import header_value, locate_answer, places_answer, read_parameters
-from proxyherd.web.reports import batch_answer, read_batch, read_position, report_answer
-from proxyherd.web.requests import WebRequest
+from proxyherd.web.queries import (
+    LIMIT,
+    RADIUS_KM,
+    header_value,
+    locate_answer,
+    places_answer,
+    read_parameters,
+)
+from proxyherd.web.reports import batch_answer, check_taken, read_batch, read_position, report_answer
+from proxyherd.web.requests import EVERYTHING, WebRequest
 from proxyherd.web.trackers.apps import APPS, App
 from proxyherd.web.trackers.points import TrackerRequest, TrackPoints
 
 Routed: TypeAlias = WebAnswer | WebExchange | Upgrade
 _Handler: TypeAlias = Callable[[WebRequest, list[str], int], Routed]
 
-_DEFAULTS: Final = (("radius_km", "10"), ("limit", "20"))
+_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "OPTIONS")
+"""All methods that some path has."""
+
 _JSON: Final = frozenset(["application/json", ""])
 _NDJSON: Final = frozenset(["application/x-ndjson", "application/ndjson", "application/jsonl"])
 
@@ -55,18 +64,20 @@ class WebRoutes:
         may not be served.
         """
         headers = request.headers
-        host = self.origins.check_host(headers.getall("Host", []))
-        fetch_site = headers.get("Sec-Fetch-Site", "")
-        return self.origins.check_origin(host, headers.getall("Origin", []), fetch_site)
+        host = self.origins.check_host(request.hosts)
+        fetch_site, referer = headers.get("Sec-Fetch-Site", ""), headers.get("Referer", "")
+        return self.origins.check_origin(host, headers.getall("Origin", []), fetch_site, referer)
 
     def find(self, request: WebRequest, clock: int) -> Routed:
         """Return the answer to a request, or the exchange that makes it. `clock`: nanoseconds of POSIX time. Raises
         Problem.
         """
-        names = path_names(request.target)
-        body = unpacked(request.body, request.headers.get("Content-Encoding", ""))
-        if body is not request.body:
-            request = replace(request, body=body)
+        if request.target == EVERYTHING and request.method == "OPTIONS":
+            return WebAnswer(204, headers=(("Allow", ", ".join(_METHODS)),))
+        path = request.path
+        if not path.startswith("/"):
+            raise Problem(problems.REQUEST, "The target of a request is a path here.")
+        names = path_names(path)
         handlers = self._handlers(names)
         if handlers is None:
             raise Problem(problems.UNKNOWN, "GET /v1/ tells what there is.")
@@ -80,6 +91,8 @@ class WebRoutes:
                     204, headers=(("Allow", allow), *self.origins.preflight(origin, handlers).items())
                 )
             return of_problem(Problem(problems.METHOD, f"Served here: {allow}."), ("Allow", allow))
+        if not is_app:  # what they cannot unpack, they consume
+            request = _unpacked(request)
         return handler(request, names, clock)
 
     def _handlers(self, names: list[str]) -> dict[str, _Handler] | None:
@@ -104,11 +117,19 @@ class WebRoutes:
         def handle(request: WebRequest, _: list[str], clock: int) -> WebExchange:
             points = TrackPoints(self._writer, clock, self._max_accuracy_m)
             headers = {name: request.headers.get(name, "") for name in ("X-Limit-U", "X-Limit-D")}
-            app.read(TrackerRequest(request.body, request.query, headers, request.user), points)
+            try:
+                body = _unpacked(request).body
+            except Problem as problem:
+                points.consume("too_much" if problem.kind == problems.LARGE else "unreadable")
+            else:
+                app.read(TrackerRequest(body, request.query, headers, request.user), points)
 
             def finish(replies: Sequence[Reply]) -> WebAnswer:
-                if any(reply.outcome not in ("stored", "stale") for reply in replies):
-                    raise Problem(problems.NOT_TAKEN, "The server cannot keep all of these reports now.")
+                for reply in replies:
+                    if reply.refusal == "ahead":
+                        points.consume("ahead")
+                    else:
+                        check_taken(reply)
                 return WebAnswer(200, app.answer, app.media_type)
 
             return WebExchange(app.name, points.lines, finish, consumed=points.consumed)
@@ -131,8 +152,12 @@ class WebRoutes:
 
     def _get_places(self, request: WebRequest, names: list[str], _: int) -> WebExchange:
         wanted = read_parameters(request.query, ("radius_km", "limit"))
-        radius, limit = (wanted.get(name, default).encode() for name, default in _DEFAULTS)
-        line = self._writer.places(id_of(names[2]), radius, limit)
+        radius, limit = wanted.get("radius_km"), wanted.get("limit")
+        line = self._writer.places(
+            id_of(names[2]),
+            RADIUS_KM if radius is None else radius.encode("utf-8", "surrogateescape"),
+            LIMIT if limit is None else limit.encode("utf-8", "surrogateescape"),
+        )
 
         def finish(replies: Sequence[Reply]) -> WebAnswer:
             at, places = places_answer(replies[0])
@@ -152,6 +177,12 @@ class WebRoutes:
             return WebAnswer(200, batch_answer(batch, replies))
 
         return WebExchange("http", lines, finish)
+
+
+def _unpacked(request: WebRequest) -> WebRequest:
+    """Return a request with what is in its body. Raises Problem."""
+    body = unpacked(request.body, request.headers.get("Content-Encoding", ""))
+    return request if body is request.body else replace(request, body=body)
 
 
 def _check_type(request: WebRequest, types: frozenset[str]) -> None:

@@ -79,7 +79,7 @@ def test_a_name_is_of_one_id_which_is_one_word_of_a_line(name: str) -> None:
 
 @given(names)
 def test_in_a_path_a_name_is_encoded_as_javascript_does(name: str) -> None:
-    raw = "/v1/clients/" + quote(name, safe="!~*'()") + "/places?limit=1&x=/"
+    raw = "/v1/clients/" + quote(name, safe="!~*'()") + "/places"
     assert path_names(raw) == ["v1", "clients", name, "places"]
 
 
@@ -99,7 +99,8 @@ def test_a_path_may_have_the_bytes_of_an_id_that_is_not_utf8(client: bytes) -> N
         ("/v1/clients/a%2Fb", ["v1", "clients", "a/b"]),
         ("/v1/clients/a%252Fb", ["v1", "clients", "a%2Fb"]),
         ("/v1/clients/%00", ["v1", "clients", "\x00"]),
-        ("/v1/clients/%3F%23?x", ["v1", "clients", "?#"]),
+        ("/v1/clients/%3F%23", ["v1", "clients", "?#"]),
+        ("/" * 16_000, [*[""] * 7, "/" * 15_992]),
         ("/v1/clients/a+b", ["v1", "clients", "a+b"]),
         ("/v1/clients/%F0%9F%A5%9D", ["v1", "clients", "\U0001f95d"]),
         ("/v1/clients/\U0001f95d", ["v1", "clients", "\U0001f95d"]),

@@ -37,7 +37,19 @@ NO_DEGREES = [
     "1.",
     ".5",
     "1e1",
-    "1E-5",
+    "1E5",
+    "1e+1",
+    "1e-0",
+    "1e-",
+    "e-5",
+    "1e-5.0",
+    "10e-5",
+    ".1e-5",
+    "1.e-5",
+    "1e-005",
+    "1e-41",
+    "5e-324",
+    "1.%se-1" % ("1" * 40),
     "NaN",
     "inf",
     "--1",
@@ -68,6 +80,30 @@ def test_what_is_no_longitude_is_a_problem_of_its_field(lon: str) -> None:
     assert (raised.value.kind, raised.value.field) == (DEGREES, "lon")
 
 
+@pytest.mark.parametrize(
+    ("spelled", "plain"),
+    [
+        *(("1e-7", "0.0000001"), ("1.5E-05", "0.000015"), ("-9.99e-1", "-0.999"), ("+1e-7", "0.0000001")),
+        *(("1.1102230246251565e-16", "0.00000000000000011102230246251565"), ("0e-7", "0.0000000")),
+        *(("1e-40", "0.%s1" % ("0" * 39)), ("1.0E-4", "0.00010")),
+    ],
+)
+def test_a_small_number_loses_its_exponent_and_nothing_else(spelled: str, plain: str) -> None:
+    signed = plain if plain.startswith("-") else f"+{plain}"
+    assert location(spelled.encode(), spelled.encode()) == 2 * signed.encode()
+    assert location(b"1", spelled.encode()) == b"+1" + signed.encode()
+    assert latitude(spelled.encode()) == longitude(spelled.encode()) == signed.encode()
+
+
+@given(st.floats(-1e-5, 1e-5).filter(lambda number: number == 0 or abs(number) > 1e-22))
+def test_what_javascript_writes_for_a_small_number_is_the_same_number(number: float) -> None:
+    """Python writes the same digits as JSON.stringify, and an exponent from 0.0001 on."""
+    spelled = repr(number)
+    found = latitude(spelled.encode())
+    assert found is not None
+    assert Decimal(found.decode()) == Decimal(spelled)
+
+
 numbers = st.from_regex(r"[+-]?[0-9]{1,4}(\.[0-9]{1,20})?", fullmatch=True) | st.text(
     "+-.0123456789eE ", max_size=8
 )
@@ -82,7 +118,8 @@ def test_a_place_is_what_a_line_may_have_and_says_the_same_numbers(lat: str, lon
         report = parse_report(b"IAMAT a %b 1" % spelled, b"Clark", 1)
         assert report is not None
         assert [Decimal(one) for one in position(report.line)] == [Decimal(lat), Decimal(lon)]
-        assert [one.lstrip("+") for one in position(report.line)] == [lat.lstrip("+"), lon.lstrip("+")]
+        if "e" not in (lat + lon).lower():
+            assert [one.lstrip("+") for one in position(report.line)] == [lat.lstrip("+"), lon.lstrip("+")]
     else:
         with pytest.raises(Problem):
             location(lat.encode(), lon.encode())

@@ -102,6 +102,6 @@ def test_the_required_and_the_known_keys_of_a_report_are_those_that_are_read() -
 
 def test_the_patterns_take_what_is_read() -> None:
     lat, time = (SCHEMAS["Position"]["properties"][name]["anyOf"][1]["pattern"] for name in ("lat", "time"))
-    assert all(re.search(lat, text) for text in ("34.06893", "-0", "+05.50", "180"))
-    assert not any(re.search(lat, text) for text in ("", "1.", "1e3", "NaN", "34,5"))
+    assert all(re.search(lat, text) for text in ("34.06893", "-0", "+05.50", "180", "-1.5e-7"))
+    assert not any(re.search(lat, text) for text in ("", "1.", "1e3", "10e-1", "1e-100", "NaN", "34,5"))
     assert all(re.search(time, text) for text in ("0", "1621464827.959498503"))

@@ -114,6 +114,47 @@ def test_who_has_no_origin_is_no_browser_or_the_ports_own_page(fetch_site: str) 
     assert RULES.check_origin("localhost:10300", [], fetch_site) == ""
 
 
+@pytest.mark.parametrize(
+    "referer",
+    [
+        *("http://localhost:10300/v1/", "http://localhost:10300", "https://localhost:10300/a?b#c"),
+        *("https://map.example/", "https://map.example:443/a//b", "HTTP://MAPS.example/"),
+    ],
+)
+def test_what_a_page_that_may_ask_leads_to_is_served(referer: str) -> None:
+    assert RULES.check_origin("localhost:10300", [], "", referer) == ""
+
+
+@pytest.mark.parametrize(
+    "referer",
+    [
+        *(
+            "https://evil.example/",
+            "http://localhost:10301/",
+            "http://127.0.0.1:10300/",
+            "http://map.example/",
+        ),
+        *("https://evil.example/https://map.example/", "https://map.example.evil.example/", "about:blank"),
+        *(
+            "https://evil.example/?http://localhost:10300/",
+            "https://map.example@evil.example/",
+            "localhost:10300",
+        ),
+    ],
+)
+def test_an_image_of_another_site_is_known_by_its_page_where_browsers_say_no_more(referer: str) -> None:
+    """They send Sec-Fetch-Site only over TLS and to loopback."""
+    with pytest.raises(Problem) as raised:
+        RULES.check_origin("localhost:10300", [], "", referer)
+    assert raised.value.kind is ORIGIN
+    assert RULES.check_origin("localhost:10300", [], "", referer, page=True) == ""
+    for fetch_site in ("none", "same-origin"):
+        assert RULES.check_origin("localhost:10300", [], fetch_site, referer) == "", "it knows better"
+    for fetch_site in ("cross-site", "same-site"):
+        with pytest.raises(Problem):
+            RULES.check_origin("localhost:10300", [], fetch_site, "http://localhost:10300/")
+
+
 @pytest.mark.parametrize("fetch_site", ["cross-site", "same-site", "anything"])
 def test_an_image_of_another_site_reports_nothing_but_a_link_leads_to_a_page(fetch_site: str) -> None:
     assert RULES.check_origin("localhost:10300", [], fetch_site, page=True) == ""
@@ -159,6 +200,14 @@ PROXIES = Proxies(["10.0.0.0/8", "192.0.2.7", "2001:db8::/32"])
         *(
             ("10.1.1.1", ["bad, 192.0.2.7"], "192.0.2.7"),
             ("10.1.1.1", ["1.2.3.4 " + "x" * 9_000], "10.1.1.1"),
+        ),
+        *(
+            ("10.1.1.1", ["fe80::1%eth0"], "10.1.1.1"),
+            ("10.1.1.1", ["[fe80::1%eth0]:80"], "10.1.1.1"),
+            ("10.1.1.1", ["9.9.9.9, ::1%<script>, 10.2.2.2"], "10.2.2.2"),
+            ("fe80::1%eth0", ["1.2.3.4"], "fe80::1%eth0"),
+            ("2001:db8::5%eth0", ["1.2.3.4"], "1.2.3.4"),
+            ("::ffff:203.0.113.9", ["1.2.3.4"], "::ffff:203.0.113.9"),
         ),
         ("a socket", ["1.2.3.4"], "a socket"),
     ],

@@ -103,8 +103,9 @@ def test_parameters_are_read() -> None:
     [
         *(
             ("limit=1&limit=1", "limit"),
-            ("limit=1&x=2&y=3", "x"),
-            ("Limit=1", "Limit"),
+            ("limit=1&x=2&y=3", ""),
+            ("Limit=1", ""),
+            ("limit=1&radius_km=2&radius_km=2&limit=1", "radius_km"),
             ("%3Cscript%3E=1", ""),
         ),
         *(("&".join(["limit=1"] * 65), ""), ("x" * 99 + "=1", ""), ("\u00e4=1", "")),

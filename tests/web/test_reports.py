@@ -12,10 +12,21 @@ from hypothesis import strategies as st
 
 from proxyherd.config.schema import Limits
 from proxyherd.core.messages import Report
-from proxyherd.core.reply import Reply
+from proxyherd.core.reply import Refusal, Reply
 from proxyherd.core.rules import Rules
 from proxyherd.web.lines import LineWriter
-from proxyherd.web.problems import CLIENT, DEGREES, JSON, LARGE, MEANING, NOT_TAKEN, TIME, Kind, Problem
+from proxyherd.web.problems import (
+    AHEAD,
+    CLIENT,
+    DEGREES,
+    JSON,
+    LARGE,
+    MEANING,
+    NOT_TAKEN,
+    TIME,
+    Kind,
+    Problem,
+)
 from proxyherd.web.reports import (
     MOST_LINES,
     MOST_REPORTS,
@@ -217,6 +228,25 @@ def test_a_report_that_is_not_taken_is_a_problem_that_a_retry_may_cure(outcome: 
     for answer in (None, b"", b"? IAMAT"):
         reply = Reply("iamat", outcome, answer)
         assert problem_of(partial(report_answer, reply)) == (NOT_TAKEN, "")
+
+
+@pytest.mark.parametrize("refusal", ["full", "unkept", "ahead"])
+def test_a_report_that_is_refused_is_told_why_and_only_a_time_ahead_is_the_clients_own_fault(
+    refusal: Refusal,
+) -> None:
+    reply = Reply("iamat", "refused", b"? IAMAT", refusal=refusal)
+    with pytest.raises(Problem) as raised:
+        report_answer(reply)
+    problem = raised.value
+    expected = (AHEAD, "time", 422) if refusal == "ahead" else (NOT_TAKEN, "", 503)
+    assert (problem.kind, problem.field, problem.kind.status) == expected
+    assert ("room" in problem.detail) == (refusal == "full")
+    assert batch_answer([b"IAMAT"], [reply]) == b"[%b]" % problem.document()
+
+
+def test_what_javascript_writes_for_a_place_near_greenwich_is_read() -> None:
+    body = '{"lat":51.4779,"lon":-1e-7,"time":3}'
+    assert position(body) == b"IAMAT kiwi +51.4779-0.0000001 3"
 
 
 def test_a_batch_of_lines_has_limited_lines_and_escapes() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from multidict import CIMultiDict
 from proxyherd.core.reply import Reply
 from proxyherd.web import problems
 from proxyherd.web.answers import WebAnswer, of_problem
+from proxyherd.web.bodies import BODY_BYTES
 from proxyherd.web.exchanges import WebExchange
 from proxyherd.web.handshakes import Upgrade
 from proxyherd.web.lines import LineWriter
@@ -17,6 +19,7 @@ from proxyherd.web.origins import Origins
 from proxyherd.web.problems import Kind, Problem
 from proxyherd.web.requests import WebRequest
 from proxyherd.web.routes import WebRoutes
+from proxyherd.web.trackers.apps import APPS
 
 CLOCK = 5 * 10**9
 PAGE = "https://map.example"
@@ -78,10 +81,52 @@ def test_replies_become_answers() -> None:
     assert (answer.body, answer.headers) == (b"{}\n", (("Proxyherd-At", AT.decode()),))
     app = find("GET", "/osmand?id=a&lat=1&lon=2")
     assert app.finish(stored) == WebAnswer(200, b"", "text/plain")
-    for outcome in ("refused", "unanswered"):
+    for reply in (
+        Reply("iamat", "refused", b"? IAMAT", refusal="full"),
+        Reply("iamat", "refused", b"? IAMAT", refusal="unkept"),
+        Reply("iamat", "unanswered"),
+    ):
         with pytest.raises(Problem) as refusal:
-            app.finish([Reply("iamat", "stored", AT), Reply("iamat", outcome, b"? IAMAT")])
+            app.finish([Reply("iamat", "stored", AT), reply])
         assert refusal.value.kind == problems.NOT_TAKEN
+
+
+def test_a_point_of_an_app_whose_clock_is_ahead_is_consumed_when_the_server_has_said_so() -> None:
+    app = find("GET", "/osmand?id=a&lat=1&lon=2")
+    assert app.consumed == {}
+    assert app.finish([Reply("iamat", "refused", b"? IAMAT", refusal="ahead")]).status == 200
+    assert app.consumed == {"ahead": 1}
+
+
+WHOLE = gzip.compress(b'{"lat":1,"lon":2}')
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding", "reason"),
+    [
+        *(
+            (b"{}", "gzip", "unreadable"),
+            (WHOLE[:-1], "gzip", "unreadable"),
+            (WHOLE + b"x", "gzip", "unreadable"),
+        ),
+        *((WHOLE, "br", "unreadable"), (WHOLE, "gzip, gzip", "unreadable")),
+        *(
+            (gzip.compress(bytes(BODY_BYTES + 1)), "gzip", "too_much"),
+            (bytes(BODY_BYTES + 1), "", "too_much"),
+        ),
+    ],
+)
+def test_an_app_gets_its_answer_also_to_what_cannot_be_unpacked(
+    body: bytes, encoding: str, reason: str
+) -> None:
+    """It would repeat it for ever. Others are told what is wrong."""
+    for app in APPS:
+        for method in app.methods:
+            found = find(method, f"/{app.name}", body, Content_Encoding=encoding)
+            assert (found.via, found.lines, found.consumed) == (app.name, [], {reason: 1})
+            assert found.finish([]) == WebAnswer(200, app.answer, app.media_type)
+    with pytest.raises(Problem):
+        find("PUT", "/v1/clients/a", body, Content_Encoding=encoding, Content_Type="application/json")
 
 
 def test_what_an_app_sends_and_is_of_no_use_is_counted_and_answered() -> None:
@@ -99,6 +144,14 @@ def test_what_an_app_sends_and_is_of_no_use_is_counted_and_answered() -> None:
         (("GET", "/v1/clients/%zz"), problems.CLIENT),
         (("GET", "/v1/clients/a?b=1"), problems.QUERY),
         (("GET", "/v1/clients/a/places?limit=21"), problems.QUERY),
+        (("GET", "/v1/clients/a/places?limit="), problems.QUERY),
+        (("GET", "/v1/clients/a/places?limit=%FF"), problems.QUERY),
+        (("GET", "/v1/clients/a/places?radius_km=%FF"), problems.QUERY),
+        *(((method, "*"), problems.REQUEST) for method in ("GET", "PUT", "HEAD")),
+        *(((method, ""), problems.UNKNOWN) for method in ("GET", "OPTIONS")),
+        (("GET", "v1/clients/a"), problems.REQUEST),
+        (("GET", "localhost:1"), problems.REQUEST),
+        (("GET", "ftp://localhost/v1/clients/a"), problems.REQUEST),
         (("PUT", "/v1/clients/" + "a" * 8_192, POSITION), problems.CLIENT),
     ],
 )
@@ -127,6 +180,23 @@ def test_a_browser_that_asks_first_is_told_what_an_allowed_page_may_do() -> None
     assert "Access-Control-Allow-Origin" not in dict(find("OPTIONS", "/v1/clients/a").headers)
 
 
+def test_the_server_as_a_whole_says_what_it_can() -> None:
+    answer = find("OPTIONS", "*")
+    assert (answer.status, answer.headers) == (204, (("Allow", "GET, HEAD, POST, PUT, OPTIONS"),))
+
+
+def test_what_stands_behind_another_name_of_the_server_is_the_same() -> None:
+    found = find("PUT", "http://localhost:1/v1/clients/kiwi?", POSITION, Content_Type="application/json")
+    assert found.lines == [b"IAMAT kiwi +1+2 3"]
+    assert find("GET", "HTTP://localhost/osmand?id=a&lat=1&lon=2&timestamp=3").lines == [b"IAMAT a +1+2 3"]
+
+
+def test_without_parameters_the_usual_ones_are_asked_for() -> None:
+    assert find("GET", "/v1/clients/kiwi/places").lines == [b"WHATSAT kiwi 10 20"]
+    assert find("GET", "/v1/clients/kiwi/places?limit=3").lines == [b"WHATSAT kiwi 10 3"]
+    assert find("GET", "/v1/clients/kiwi/places?radius_km=3").lines == [b"WHATSAT kiwi 3 20"]
+
+
 def test_a_websocket_and_the_document_of_the_api_are_found() -> None:
     handshake = {
         "Upgrade": "websocket",
@@ -145,6 +215,7 @@ def test_a_websocket_and_the_document_of_the_api_are_found() -> None:
         ({"Origin": "https://evil.example"}, problems.ORIGIN),
         ({"Origin": "null"}, problems.ORIGIN),
         ({"Sec_Fetch_Site": "cross-site"}, problems.ORIGIN),
+        ({"Referer": "http://evil.example/"}, problems.ORIGIN),
     ],
 )
 def test_strangers_pages_are_refused_on_every_path(headers: dict[str, str], kind: Kind) -> None:
@@ -152,11 +223,16 @@ def test_strangers_pages_are_refused_on_every_path(headers: dict[str, str], kind
         with pytest.raises(Problem) as refusal:
             ROUTES.admit(request("GET", target, **headers))
         assert refusal.value.kind == kind
+    with pytest.raises(Problem) as refusal:
+        ROUTES.admit(request("GET", "http://evil.example/v1/clients/a"))
+    assert refusal.value.kind == problems.HOST, "though its Host is localhost"
 
 
 def test_pages_of_the_port_and_allowed_ones_are_served() -> None:
     assert ROUTES.admit(request("GET", "/", Origin="http://localhost:1")) == ""
     assert ROUTES.admit(request("GET", "/", Origin=PAGE)) == PAGE
+    assert ROUTES.admit(request("GET", "/", Referer=f"{PAGE}/a")) == ""
+    assert ROUTES.admit(request("GET", "http://localhost:2/", Host="evil.example")) == ""
 
 
 def test_a_problem_to_try_again_says_when() -> None:

@@ -45,19 +45,20 @@ def read_osmand(request: TrackerRequest, points: TrackPoints) -> None:
         return
     try:
         document = _DOCUMENT.read_document(body)
-        found = bytes(document.location)
+        client, found = text(document.device_id), bytes(document.location)
         # In batches, the library of the app sends a list.
-        for one in _LOCATIONS.read_document(found) if found.startswith(b"[") else [document.location]:
-            _add_location(one, text(document.device_id), points)
+        batch = _LOCATIONS.decode(found) if found.startswith(b"[") else [document.location]
     except Problem:
         points.consume("unreadable")
+    else:
+        points.read_each(batch, lambda one: _add_location(one, client, points))
 
 
-def _add_location(value: Raw, client: str, points: TrackPoints) -> None:
-    location = _LOCATION.read_document(bytes(value)) if is_object(value) else _Location()
+def _add_location(value: bytes, client: str, points: TrackPoints) -> None:
+    location = _LOCATION.decode(value) if is_object(value) else _Location()
     if not is_object(location.coords):  # it tells that it is alive
         points.consume("no_location")
         return
-    found = _COORDINATES.read_document(bytes(location.coords))
+    found = _COORDINATES.decode(bytes(location.coords))
     latitude, longitude, accuracy = map(scalar, (found.latitude, found.longitude, found.accuracy))
     points.add(client, latitude, longitude, scalar(location.timestamp) or points.now(), accuracy)

@@ -49,27 +49,26 @@ def read_overland(request: TrackerRequest, points: TrackPoints) -> None:
     """Add the locations of a request."""
     try:
         batch = _BATCH.read_document(request.body)
-        features = _LIST.read_document(bytes(batch.locations) or b"[]")
+        features = _LIST.decode(bytes(batch.locations) or b"[]")
     except Problem:
         points.consume("unreadable")
         return
-    for feature in [*features, batch.current] if is_object(batch.current) else features:
-        try:
-            _add(_FEATURE.read_document(bytes(feature)), request.user, points)
-        except Problem:
-            points.consume("unreadable")
+    current = [batch.current] if is_object(batch.current) else []
+    for some in (features, current):
+        points.read_each(some, lambda one: _add_feature(one, request.user, points))
 
 
-def _add(feature: _Feature, subject: str, points: TrackPoints) -> None:
+def _add_feature(value: bytes, subject: str, points: TrackPoints) -> None:
+    feature = _FEATURE.decode(value)
     if not is_object(feature.geometry) or not is_object(feature.properties):
         points.consume("no_location")
         return
-    geometry = _GEOMETRY.read_document(bytes(feature.geometry))
-    properties = _PROPERTIES.read_document(bytes(feature.properties))
+    geometry = _GEOMETRY.decode(bytes(feature.geometry))
+    properties = _PROPERTIES.decode(bytes(feature.properties))
     if text(geometry.type) != "Point":
         points.consume("no_location")
         return
-    longitude, latitude, *_ = [*_LIST.read_document(bytes(geometry.coordinates)), Raw(), Raw()]
+    longitude, latitude, *_ = [*_LIST.decode(bytes(geometry.coordinates)), Raw(), Raw()]
     points.add(
         text(properties.device_id) or subject,
         scalar(latitude),

@@ -13,10 +13,10 @@ from typing import Final
 
 from msgspec import Raw, Struct, field
 
-from proxyherd.web.documents import DocumentReader
+from proxyherd.web.documents import DocumentReader, check_size
 from proxyherd.web.problems import Problem
 from proxyherd.web.queries import split_query
-from proxyherd.web.trackers.points import TrackerRequest, TrackPoints, is_object, scalar, text
+from proxyherd.web.trackers.points import TrackerRequest, TrackPoints, scalar, text
 
 
 class _Message(Struct):
@@ -27,9 +27,6 @@ class _Message(Struct):
     acc: Raw = Raw()
     topic: Raw = Raw()
 
-
-MOST_MESSAGES: Final = 1_000
-"""Messages in one payload. Apps send one, or a few."""
 
 _MESSAGES: Final = DocumentReader(list[Raw], "")
 _MESSAGE: Final = DocumentReader(_Message, "")
@@ -42,21 +39,17 @@ def read_owntracks(request: TrackerRequest, points: TrackPoints) -> None:
         points.consume("other_kind")
         return
     try:
-        messages = _MESSAGES.read_document(body) if body.startswith(b"[") else [Raw(body)]
+        check_size(body)
+        messages = _MESSAGES.decode(body) if body.startswith(b"[") else [Raw(body)]
         owner = _owner(request)
-        if len(messages) > MOST_MESSAGES:
-            points.consume("unreadable")
-            return
-        for message in messages:
-            if is_object(message):
-                _add(_MESSAGE.read_document(bytes(message)), owner, points)
-            else:
-                points.consume("unreadable")
     except Problem:
         points.consume("unreadable")
+    else:
+        points.read_each(messages, lambda one: _add_message(one, owner, points))
 
 
-def _add(message: _Message, owner: str, points: TrackPoints) -> None:
+def _add_message(value: bytes, owner: str, points: TrackPoints) -> None:
+    message = _MESSAGE.decode(value)
     kind = text(message.type)
     if kind == "location":
         client = owner or text(message.topic).removeprefix("owntracks/")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping
-from decimal import Decimal
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal, TypeAlias
 
-from msgspec import Struct, field
+from msgspec import Raw, Struct, field
 
 from proxyherd.web import times
+from proxyherd.web.bodies import BODY_BYTES
 from proxyherd.web.documents import string_text
 from proxyherd.web.ids import id_of
 from proxyherd.web.lines import LineWriter
@@ -19,7 +19,7 @@ from proxyherd.web.locations import latitude, longitude
 from proxyherd.web.problems import Problem
 
 Reason: TypeAlias = Literal[
-    "unreadable",  # no JSON, or no form
+    "unreadable",  # no JSON, no form, or packed in a way that is not read
     "encrypted",  # only the app's owner can read it
     "other_kind",  # a message about something else than a location
     "no_client",  # nothing says whose location it is, or no client has this name
@@ -27,10 +27,14 @@ Reason: TypeAlias = Literal[
     "no_time",  # no time, or out of form
     "no_fix",  # the app says that it does not know, or sends 0, 0
     "inaccurate",  # worse than `max_accuracy_m`
+    "ahead",  # its time is too far ahead of the server's clock
+    "too_much",  # points before the last 1,000 of a payload; or it is larger than 2 MiB when it is unpacked, or as lines
 ]
 """Why something was consumed. Values of a metric's label."""
 
-_exponent = re.compile(rb"-?[0-9]{1,20}(?:\.[0-9]{1,40})?[eE][+-]?[0-9]{1,2}").fullmatch
+MOST_TRACK_POINTS: Final = 1_000
+"""Points of one payload that are read. Overland sends as many at most, and one more."""
+
 _ZERO: Final = re.compile(rb"[+-]?0+(?:\.0*)?").fullmatch
 
 
@@ -56,10 +60,25 @@ class TrackPoints:
         self._writer = writer
         self._clock = clock
         self._max_accuracy_m = max_accuracy_m
+        self._ids: dict[str, bytes | None] = {}
+        self._room = BODY_BYTES
 
     def consume(self, reason: Reason) -> None:
         """Count something that does not become a report."""
         self.consumed[reason] += 1
+
+    def read_each(self, values: Sequence[Raw], read: Callable[[bytes], None]) -> None:
+        """Read the last points of a list, each of which may raise Problem. Apps send the oldest first, and a later one
+        makes it stale; so if there are too many, the first ones are consumed.
+        """
+        surplus = max(len(values) - MOST_TRACK_POINTS, 0)
+        if surplus:
+            self.consumed["too_much"] += surplus
+        for value in values[surplus:]:
+            try:
+                read(bytes(value))
+            except Problem:
+                self.consume("unreadable")
 
     def now(self) -> bytes:
         """Return the time for a point that an app sends at once and without its time."""
@@ -74,7 +93,7 @@ class TrackPoints:
         accuracy: bytes | None = None,
     ) -> None:
         """Add a point, or consume it. None: missing. `time`: as the app spells it; `accuracy`: metres."""
-        north, east = latitude(_plain(lat or b"")), longitude(_plain(lon or b""))
+        north, east = latitude(lat or b""), longitude(lon or b"")
         when = times.of_app(time or b"")
         metres = _number(accuracy)
         if north is None or east is None:
@@ -86,10 +105,26 @@ class TrackPoints:
         elif when is None:
             self.consume("no_time")
         else:
-            try:
-                self.lines.append(self._writer.report(id_of(client), north + east, when))
-            except Problem:
-                self.consume("no_client")
+            self._add_report(client, north + east, when)
+
+    def _add_report(self, client: str, place: bytes, time: bytes) -> None:
+        """Add a report, or consume it if its client has no ID."""
+        if client not in self._ids:  # it costs time, and is the same for all points of most payloads
+            self._ids[client] = _id_or_none(client)
+        id_ = self._ids[client]
+        if id_ is None:
+            self.consume("no_client")
+            return
+        try:
+            line = self._writer.report(id_, place, time)
+        except Problem:
+            self.consume("no_client")
+            return
+        self._room -= len(line)
+        if self._room < 0:  # a long name that stands once in a payload is in all of its lines
+            self.consume("too_much")
+        else:
+            self.lines.append(line)
 
 
 def scalar(value: bytes) -> bytes | None:
@@ -115,11 +150,6 @@ def is_object(value: bytes) -> bool:
     return bytes(value)[:1] == b"{"
 
 
-def _plain(degrees: bytes) -> bytes:
-    """Return degrees without an exponent: apps write those a few metres from the equator as `1.5E-5`."""
-    return format(Decimal(degrees.decode()), "f").encode() if _exponent(degrees) else degrees
-
-
 def _number(accuracy: bytes | None) -> float:
     """Return an accuracy in metres, 0 if it is not known."""
     try:
@@ -127,3 +157,10 @@ def _number(accuracy: bytes | None) -> float:
     except ValueError:
         return 0.0
     return 0.0 if math.isnan(metres) else metres
+
+
+def _id_or_none(client: str) -> bytes | None:
+    try:
+        return id_of(client)
+    except Problem:
+        return None
