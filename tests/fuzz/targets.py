@@ -53,10 +53,11 @@ class Target:
 TARGETS = {
     target.name: target
     for target in (
-        Target("client", "client_stream", 14),
-        Target("peer", "peer_link", 9),
+        Target("client", "client_stream", 12),
+        Target("peer", "peer_link", 8),
         Target("journal", "journal_file", 3),
-        Target("config", "herd_file", 32),
-        Target("places", "places_answer", 42),
+        Target("config", "herd_file", 27),
+        Target("places", "places_answer", 35),
+        Target("web", "web_request", 15),
     )
 }

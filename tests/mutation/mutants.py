@@ -2,7 +2,7 @@
 
 python tests/mutation/mutants.py [--most 1000] [--seed 1] [--only proxyherd/core/table.py] [--jobs 2]
 
-Tried are the pure core, the engines, telemetry and places: see TRIED. --only tries any file all the same.
+Tried are the pure core, the engines, telemetry, places and what the web port understands: see TRIED. --only tries any file all the same.
 
 Which quick tests (those that start no process) run which lines is recorded first, and kept until a source changes. A
 mutant is tried with those that run its lines, the quickest first. It is killed when one fails, when the process dies,
@@ -39,7 +39,7 @@ from trials import Lines, Quick
 ROOT = Path(__file__).resolve().parents[2]
 
 TRIED = (
-    *("proxyherd/core", "proxyherd/places", "proxyherd/telemetry", "proxyherd/engines"),
+    *("proxyherd/core", "proxyherd/places", "proxyherd/telemetry", "proxyherd/engines", "proxyherd/web"),
     *("proxyherd/server/driver.py", "proxyherd/server/places_queries.py"),
 )
 """What is tried unless --only names something else: what decides, stores, counts and tells. The rest puts parts together

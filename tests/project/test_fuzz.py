@@ -36,11 +36,13 @@ from proxyherd.core.link import NONCE_BYTES, Link, State, Terms
 from proxyherd.core.messages import At, Entry, Report, parse_at, parse_report
 from proxyherd.core.sizes import SIZES
 from proxyherd.core.table import Table
+from proxyherd.web import locations as web_locations
+from proxyherd.web.problems import Kind, Problem
 
 LIMIT = client_stream.LINE_BYTES
 LEAVES = SIZES.leaves
 SEED = 20_210_519
-MUTATED = {"client": 2_000, "peer": 1_500, "journal": 750, "config": 5_000, "places": 5_000}
+MUTATED = {"client": 2_000, "peer": 1_500, "journal": 750, "config": 5_000, "places": 5_000, "web": 5_000}
 """Inputs of each target in a run of the tests: half a second's worth."""
 
 # What a client may send. -------------------------------------------------------------------------------------
@@ -415,6 +417,21 @@ def test_reports_stored_though_no_later_are_found() -> None:
 
     with patch.object(QuickTable, "advance", store_all):
         assert found_by("client")
+
+
+def test_a_number_of_a_web_page_that_loses_a_digit_is_found() -> None:
+    plain = web_locations._plain
+    with patch.object(web_locations, "_plain", lambda degrees: plain(degrees).replace(b"0.0", b"0.")):
+        assert found_by("web")
+
+
+def test_a_problem_that_quotes_a_client_is_found() -> None:
+    def quoting(self: Problem, kind: Kind, detail: str, field: str = "s3cr3t") -> None:
+        init(self, kind, detail, field)
+
+    init = Problem.__init__
+    with patch.object(Problem, "__init__", quoting):
+        assert found_by("web")
 
 
 def test_updates_learned_though_not_greater_are_found() -> None:
