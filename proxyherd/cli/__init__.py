@@ -2,7 +2,8 @@
 
 - `common`: what commands share: the herd's file, failures and exit codes, examples, tables
 - `asking`: what `iamat` and `whatsat` share
-- `grade_batch`, `grade_marks`: `grade --batch`; by which rubric `grade` marks, and its report
+- `grade_usage`, `grade_herd`, `grade_run`, `grade_marks`, `grade_batch`: of `grade`, how it is called; the herd; how it is
+  judged; by which rubric it is marked, and the report; a class at once
 - `output`: where `--output` goes
 
 Commands: `bridge`, `check_config`, `completion`, `export`, `gazetteer`, `grade`, `iamat`, `journal`, `places`,

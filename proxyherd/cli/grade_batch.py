@@ -5,13 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import shutil
-import signal
 import site
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,11 +18,16 @@ import msgspec
 from proxyherd import __version__
 from proxyherd.base.escapes import visible
 from proxyherd.base.files import make_folder
-from proxyherd.cli.common import Failure, Misconfigured, default_gazetteer, load_herd
+from proxyherd.cli.common import Failure, Misconfigured, default_gazetteer
+from proxyherd.cli.grade_herd import herd_of_file
+from proxyherd.cli.grade_run import BrokenOff, cancel_when_told, exit_as
+from proxyherd.cli.grade_usage import BATCH_OPTIONS
 from proxyherd.cli.places_sim import check_gazetteer
-from proxyherd.grading import batch, google, sandbox, submissions, table
-from proxyherd.grading.batch import Plan, Record
+from proxyherd.grading import batch, google, guard, records, sandbox, submissions, table
+from proxyherd.grading.batch import Plan
+from proxyherd.grading.records import Record
 from proxyherd.grading.sandbox import Bounds, Layout
+from proxyherd.grading.submissions import Submission
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -34,8 +36,7 @@ SPARE_SECONDS = 90.0
 """What a grading may take besides its checks: to start the servers, to meet them and to end them."""
 
 _WORDS = "proxyherd.grade.words"
-_OWN = ("batch", "output", "jobs", "unsandboxed", "show", "memory", "processes", "disk")
-_SET_HERE = ("start", "directory", "env", "json_file", "junit_file", "lose", "regain")
+_SET_HERE = ("start", "within", "directory", "env", "json_file", "junit_file", "lose", "regain")
 
 UNSANDBOXED = (
     "without a sandbox, these are not bounded: the network, memory and files of all processes together, what servers "
@@ -61,7 +62,7 @@ def batch_options(command: F) -> F:
                 "--batch",
                 type=click.Path(path_type=Path, file_okay=False, exists=True),
                 metavar="FOLDER",
-                help="Judge each folder and archive in FOLDER, in a sandbox; --start says how a server is started there.",
+                help="Judge each submission in FOLDER, in a sandbox; --start says how a server is started there.",
             ),
             click.option(
                 "--output",
@@ -87,15 +88,18 @@ def batch_options(command: F) -> F:
                 metavar="PATH",
                 help="Let submissions read this, such as a program in your home, which they don't see.",
             ),
-            click.option(
-                "--memory", type=number, default=1024, metavar="MIB", help="For a submission's processes."
-            ),
-            click.option("--processes", type=number, default=256, metavar="N", help="With their threads."),
-            click.option("--disk", type=number, default=256, metavar="MIB", help="For all its files."),
+            _bound("--memory", 1024, "MIB", "For a submission's processes."),
+            _bound("--processes", 256, "N", "For a submission, with their threads."),
+            _bound("--disk", 256, "MIB", "For a submission's files."),
         )
     ):
         command = option(command)
     return command
+
+
+def _bound(name: str, default: int, unit: str, text: str) -> Callable[[F], F]:
+    number = click.IntRange(min=1)
+    return click.option(name, type=number, default=default, show_default=True, metavar=unit, help=text)
 
 
 def grade_class(ctx: click.Context, options: dict[str, Any]) -> None:
@@ -103,9 +107,39 @@ def grade_class(ctx: click.Context, options: dict[str, Any]) -> None:
     folder: Path = options["batch"].resolve()
     output: Path = options["output"].resolve()
     _check(options, folder, output)
-    found = submissions.find_submissions(folder)
+    found, others = submissions.find_submissions(folder, options["start"])
+    for note in _passed_over(others):
+        click.echo(note, err=True)
     if not found:
         raise Misconfigured(f"{folder}: there is no submission in it: neither a folder nor an archive")
+    _claim(output, folder)
+    plan = _plan(ctx, options, folder, output)
+    if (code := guard.split()) is not None:
+        batch.clean(output)
+        exit_as(ctx, code)
+    made: dict[Submission, Record] = {}
+    try:
+        with batch.own_folder(output):
+            plan = _with_google(plan)
+            is_whole = _judge(plan, found, options["jobs"] if plan.has_sandbox else 1, made)
+            rows = [made.get(one, Record(one.name, "")) for one in found]
+            _write(rows, plan, folder, others)
+    except (batch.UsageError, records.FolderError) as error:
+        raise Misconfigured(str(error)) from error
+    except OSError as error:
+        raise Misconfigured(f"{error.filename}: {error.strerror}; the results cannot be written") from error
+    _say(rows, output)
+    if not is_whole:
+        raise BrokenOff(
+            f"the grading was broken off, with {len(made)} of {len(found)} submissions graded; the same command goes on "
+            "where it was"
+        )
+    if any(one.code or one.problem for one in rows):
+        ctx.exit(Failure.exit_code)
+
+
+def _plan(ctx: click.Context, options: dict[str, Any], folder: Path, output: Path) -> Plan:
+    """Return what is the same for all submissions. Raises Misconfigured if there can be no sandbox."""
     bounds = Bounds(options["memory"] * MEBIBYTE, options["processes"], options["disk"] * MEBIBYTE)
     has_sandbox = not options["unsandboxed"]
     shown = [*sandbox.shown_paths(), *(path.resolve() for path in options["show"])]
@@ -115,7 +149,7 @@ def grade_class(ctx: click.Context, options: dict[str, Any]) -> None:
             f"namespaces; --unsandboxed does without, but {UNSANDBOXED}"
         )
     words, stamp = _words(ctx, options["env"])
-    plan = Plan(
+    return Plan(
         words,
         options["start"],
         output,
@@ -127,12 +161,6 @@ def grade_class(ctx: click.Context, options: dict[str, Any]) -> None:
         shown=shown,
         environ=options["env"],
     )
-    with _with_google(plan) as plan:
-        records = _judged(plan, found, options["jobs"] if has_sandbox else 1)
-    _write(records, plan, folder)
-    _say(records, output)
-    if not all(one.report and one.report["points"] == one.report["possible"] for one in records):
-        ctx.exit(Failure.exit_code)
 
 
 def _check(options: dict[str, Any], folder: Path, output: Path) -> None:
@@ -145,8 +173,16 @@ def _check(options: dict[str, Any], folder: Path, output: Path) -> None:
         raise click.UsageError("--batch starts servers in each submission's folder; leave out --directory")
     if output == folder or output.is_relative_to(folder):
         raise click.UsageError("--output lies in the folder of the submissions; name another one")
+
+
+def _claim(output: Path, folder: Path) -> None:
+    """Make the folder of the results, for this class. Raises Misconfigured if it cannot be."""
     try:
         make_folder(output)
+        with records.alone(output):
+            records.claim(output, folder)
+    except records.FolderError as error:
+        raise Misconfigured(str(error)) from error
     except OSError as error:
         raise Misconfigured(f"{output}: {error.strerror}") from error
 
@@ -161,34 +197,29 @@ def _problem(bounds: Bounds, shown: Sequence[Path]) -> str:
         return sandbox.problem(layout, bounds)
 
 
-@contextmanager
-def _with_google(plan: Plan) -> Iterator[Plan]:
-    """Lend the plan with a stand-in for Google in each sandbox, if that can be."""
+def _with_google(plan: Plan) -> Plan:
+    """Return the plan with a stand-in for Google in each sandbox, if that can be."""
     gazetteer = default_gazetteer().resolve()
-    if not plan.has_sandbox or not os.access(gazetteer, os.R_OK):
-        if plan.has_sandbox:
-            click.echo(
-                f"Google's URLs lead nowhere: {gazetteer} cannot be read; proxyherd gazetteer build makes it",
-                err=True,
-            )
-        yield plan
-        return
-    check_gazetteer(gazetteer)
-    folder = plan.output / ".google"
-    shutil.rmtree(folder, ignore_errors=True)
-    try:
-        made = google.make_google(folder)
-        yield msgspec.structs.replace(
-            plan,
-            places=_places(made, gazetteer),
-            over=made.over(_bundles()),
-            shown=[*plan.shown, made.authority],
-            environ={**made.environ, **plan.environ},
+    if not plan.has_sandbox:
+        return plan
+    if not os.access(gazetteer, os.R_OK):
+        click.echo(
+            f"Google's URLs lead nowhere: {gazetteer} cannot be read; proxyherd gazetteer build makes it",
+            err=True,
         )
+        return plan
+    check_gazetteer(gazetteer)
+    try:
+        made = google.make_google(plan.output / batch.GOOGLE)
     except google.OpensslError as error:
         raise Misconfigured(str(error)) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    return msgspec.structs.replace(
+        plan,
+        places=_places(made, gazetteer),
+        over=made.over(_bundles()),
+        shown=[*plan.shown, made.authority],
+        environ={**made.environ, **plan.environ},
+    )
 
 
 def _places(made: google.FakeGoogle, gazetteer: Path) -> list[str]:
@@ -212,7 +243,7 @@ def _words(ctx: click.Context, environ: Mapping[str, str]) -> tuple[list[str], s
     files = []
     for parameter in ctx.command.params:
         name = str(parameter.name)
-        if name in (*_OWN, *_SET_HERE, "config") or given.get(name) is None:
+        if name in ("batch", *BATCH_OPTIONS, *_SET_HERE, "config") or given.get(name) is None:
             continue
         values = given[name] if isinstance(given[name], list | tuple) else [given[name]]
         if isinstance(parameter, click.Argument):
@@ -227,7 +258,7 @@ def _words(ctx: click.Context, environ: Mapping[str, str]) -> tuple[list[str], s
                 [parameter.opts[0]] if getattr(parameter, "is_flag", False) else [parameter.opts[0], word]
             )
     if not ctx.params["servers"]:
-        herd = load_herd(ctx)
+        herd = herd_of_file(ctx)
         files.append(herd.file.resolve())
         words += ["--config", str(herd.file.resolve())]
     # The grader itself, with its checks and rubrics.
@@ -237,42 +268,55 @@ def _words(ctx: click.Context, environ: Mapping[str, str]) -> tuple[list[str], s
     return words, digest.hexdigest()
 
 
-def _judged(plan: Plan, found: Sequence[submissions.Submission], jobs: int) -> list[Record]:
+def _judge(plan: Plan, found: Sequence[Submission], jobs: int, made: dict[Submission, Record]) -> bool:
+    """Judge all submissions, and put their records into `made`; return whether it came to its end."""
     hidden = not sys.stderr.isatty()
 
-    async def run() -> list[Record]:
-        task, loop = asyncio.current_task(), asyncio.get_running_loop()
-        assert task is not None
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            loop.add_signal_handler(number, task.cancel)
+    async def run() -> None:
+        cancel_when_told()
         with click.progressbar(length=len(found), label="Grading", file=sys.stderr, hidden=hidden) as bar:
-            return await batch.grade_all(plan, found, jobs, lambda _: bar.update(1))
+
+            def done(submission: Submission, record: Record) -> None:
+                made[submission] = record
+                bar.update(1)
+
+            await batch.grade_all(plan, found, jobs, done)
 
     try:
-        return asyncio.run(run())
-    except asyncio.CancelledError:
-        raise Failure("the grading was broken off; the same command goes on where it was") from None
-    except batch.UsageError as error:
-        raise Misconfigured(str(error)) from error
-    except OSError as error:
-        raise Misconfigured(f"{error.filename}: {error.strerror}; the results cannot be written") from error
+        asyncio.run(run())
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        return False
+    return True
 
 
-def _write(records: Sequence[Record], plan: Plan, folder: Path) -> None:
-    notes = [f"Started by: {plan.start}", *([] if plan.has_sandbox else [UNSANDBOXED.capitalize() + "."])]
-    page = table.as_html(records, f"Grades of {folder.name}", notes)
-    for name, text in (("results.csv", table.as_csv(records)), ("results.html", page)):
-        batch.write_result(plan.output / name, text.encode())
+def _write(rows: Sequence[Record], plan: Plan, folder: Path, others: Sequence[str]) -> None:
+    notes = [f"Started by: {plan.start}", *_passed_over(others)]
+    if not plan.has_sandbox:
+        notes.append(f"{UNSANDBOXED.capitalize()}.")
+    page = table.as_html(rows, f"Grades of {folder.name}", notes)
+    for name, text in (("results.csv", table.as_csv(rows)), ("results.html", page)):
+        records.write_result(plan.output / name, text.encode())
 
 
-def _say(records: Sequence[Record], output: Path) -> None:
-    for line in _lines(records):
+def _passed_over(others: Sequence[str]) -> list[str]:
+    """Return the notes about what is no submission."""
+    known = ", ".join(submissions.ARCHIVES)
+    names = ", ".join(map(visible, others))
+    return (
+        [f"Passed over, as neither a folder nor an archive of a known kind ({known}): {names}"]
+        if others
+        else []
+    )
+
+
+def _say(rows: Sequence[Record], output: Path) -> None:
+    for line in _lines(rows):
         click.echo(line)
     click.echo(f"{output / 'results.csv'}, {output / 'results.html'}")
 
 
-def _lines(records: Sequence[Record]) -> Iterator[str]:
-    width = max(len(visible(one.name)) for one in records)
-    for one in records:
+def _lines(rows: Sequence[Record]) -> Iterator[str]:
+    width = max(len(visible(one.name)) for one in rows)
+    for one in rows:
         marks = f"{table.in_words(one.report)} points" if one.report else ""
-        yield f"{visible(one.name):{width}}  {one.problem or marks}"
+        yield f"{visible(one.name):{width}}  {one.reason or marks}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,12 +10,15 @@ import click
 
 from proxyherd.cli.common import Misconfigured
 from proxyherd.grading import judging, rubric
+from proxyherd.grading.checks import Section
 from proxyherd.grading.report import GradingReport
 from proxyherd.grading.report_files import as_json, as_junit
 from proxyherd.grading.report_text import FAULTS_SHOWN, as_text
 from proxyherd.grading.rubric import Rubric
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_SECTIONS = tuple(one.name for one in judging.SECTIONS)
 
 
 def rubric_options(command: F) -> F:
@@ -55,8 +58,8 @@ def rubric_options(command: F) -> F:
     return command
 
 
-def find_rubric(options: dict[str, Any], sections: Collection[str]) -> Rubric:
-    """Return the rubric that the options name, for these sections. Raises Misconfigured."""
+def find_rubric(options: Mapping[str, Any]) -> Rubric:
+    """Return the part that the options name of their rubric. Raises Misconfigured and BadParameter."""
     checks = judging.all_checks()
     try:
         if options["rubric_file"]:
@@ -65,12 +68,40 @@ def find_rubric(options: dict[str, Any], sections: Collection[str]) -> Rubric:
             found = rubric.profile(options["profile"], checks)
     except rubric.RubricError as error:
         raise Misconfigured(str(error)) from error
-    part = found.only(judging.checks_of(sections))
+    only, skip = (_checks_of(found, option, options[option]) for option in ("only", "skip"))
+    part = found.only((only if options["only"] else found.shares.keys()) - skip)
     if not part.shares:
-        raise Misconfigured(
-            f"the rubric {found.title!r} counts no check of {', '.join(sections) or 'no section'}"
-        )
+        raise Misconfigured(f"the rubric {found.title!r} counts no check of what --only and --skip leave")
     return part
+
+
+def _checks_of(whole: Rubric, option: str, names: Collection[str]) -> set[str]:
+    """Return the IDs of the checks in groups of the rubric, or else in sections."""
+    found = set()
+    for name in names:
+        if name in whole.groups:
+            found |= {check for check, share in whole.shares.items() if share.group == name}
+        elif name in _SECTIONS:
+            found |= judging.checks_of([name])
+        else:
+            known = ", ".join(dict.fromkeys([*whole.groups, *_SECTIONS]))
+            raise click.BadParameter(
+                f"{name!r} is neither a group of the rubric nor a section; there are {known}",
+                param_hint=f"'--{option}'",
+            )
+    return found
+
+
+def sections_of(part: Rubric, options: Mapping[str, Any]) -> Sequence[Section]:
+    """Return the sections that have to be judged for a part of a rubric."""
+    if not options["only"] and not options["skip"]:
+        return judging.SECTIONS
+    return [one for one in judging.SECTIONS if judging.checks_of([one.name]) & part.shares.keys()]
+
+
+def complete_parts(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Complete the name of a section, for a shell."""
+    return [name for name in _SECTIONS if name.startswith(incomplete)]
 
 
 def write_report(report: GradingReport, options: dict[str, Any]) -> None:

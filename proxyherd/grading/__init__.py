@@ -16,6 +16,7 @@ fault is marked once.
     herds     the servers of one herd, their links and their logs
     processes the descendants of processes
     guard     a second process, so that nothing that was started outlives the grading
+    last_words what a started program printed last
     keeping   starts, ends and restarts the servers of a herd
     playing   plays one example
     checks    what a check is, and a judgement
@@ -26,11 +27,12 @@ fault is marked once.
     rubric    which checks count, and for how many points; profiles are in rubrics/            pure
     report    the results, and the points by a rubric                                          pure
     report_text, report_files: the report for people; as JSON and JUnit                        pure
-    submissions  those of a class: folders and archives
+    submissions  those of a class: folders, archives and programs
     sandbox   the command lines around a submission                                            pure
     cgroups   limits for all processes of a submission together
     google    names and a certificate for a stand-in for Google in sandboxes
     inside    what runs first in a sandbox
+    records   the folder of the results of a class
     batch     grades a class, each submission in its sandbox
     table     the results of a class as CSV and HTML                                           pure
 """

@@ -1,15 +1,14 @@
 """Grades the submissions of a class, some at a time, each by a `proxyherd grade` of its own in a sandbox.
 
-The rules: a submission's record is written in one step when its grading has ended, and never before, so that a run that
-was broken off goes on where it was. A record counts as long as its key is the same: the key is made of the submission
-and of everything else that the marks depend on. Each grading ends within a bounded time, and nothing of it stays.
+The rules: a submission's record is written when its grading has ended, and never before, so that a run that was broken
+off goes on where it was. A record counts as long as its key is the same: the key is made of the submission and of
+everything else that the marks depend on. Each grading ends within a bounded time, and nothing of it stays.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import hashlib
 import os
 import shlex
@@ -20,15 +19,16 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
 
 from proxyherd.base.escapes import visible
-from proxyherd.base.files import FILE_MODE, make_folder, read_regular
-from proxyherd.grading import cgroups, sandbox, submissions
+from proxyherd.base.files import make_folder, read_regular
+from proxyherd.grading import cgroups, records, sandbox, submissions
 from proxyherd.grading.inside import Errand
+from proxyherd.grading.records import RECORD, REPORT, Record, new_file, write_result
 from proxyherd.grading.sandbox import Bounds, Layout
 from proxyherd.grading.submissions import Submission
 
@@ -43,8 +43,8 @@ BREAK_OFF_SECONDS: Final = 15.0
 SAID_BYTES: Final = 4_096
 """Bytes of a grader's error messages that are kept."""
 
-RECORD, REPORT, STAGE = "result.json", "report.txt", ".stage-"
-"""Names in the folder of the results: in a submission's own folder, and of folders for sandboxes."""
+STAGE, GOOGLE = ".stage-", ".google"
+"""Names of folders in that of the results, while a class is graded: for each sandbox, and for the stand-in for Google."""
 
 
 class UsageError(Exception):
@@ -86,91 +86,75 @@ class Plan(Struct, frozen=True):
     """Variables for servers."""
 
 
-class Record(Struct, frozen=True):
-    """The result of one submission."""
+@contextlib.contextmanager
+def own_folder(output: Path) -> Iterator[None]:
+    """Keep the folder of the results for this run alone, and leave nothing there but results. Raises FolderError and
+    OSError.
+    """
+    with records.alone(output):
+        _sweep(output)
+        try:
+            yield
+        finally:
+            _sweep(output)
 
-    name: str
-    key: str
-    problem: str
-    """Why there are no marks; empty if there are."""
 
-    attempts: int
-    seconds: float
-    """How long the last attempt took."""
-
-    report: dict[str, Any] | None
-    """The JSON report of `grade`, which may be there without marks."""
+def clean(output: Path) -> None:
+    """Remove what a run has left that was killed, unless another run is there, which has done so."""
+    with contextlib.suppress(records.FolderError, OSError), records.alone(output):
+        _sweep(output)
 
 
 async def grade_all(
-    plan: Plan, found: Sequence[Submission], jobs: int, done: Callable[[Record], None] = lambda _: None
-) -> list[Record]:
-    """Grade all submissions that have no valid record, so many at a time; return all records in order.
+    plan: Plan, found: Sequence[Submission], jobs: int, done: Callable[[Submission, Record], None]
+) -> None:
+    """Grade all submissions that have no valid record, so many at a time. Call `done` with each record, first with those
+    that are there. When this is cancelled, it ends what it has started.
 
-    Raises UsageError, also if another run writes there, and OSError if results cannot be written.
+    Raises UsageError, and OSError if results cannot be written.
     """
-    with _alone(plan.output):
-        _sweep(plan.output)
-        return await _grade_all(plan, found, jobs, done)
+    waiting: asyncio.Queue[tuple[Submission, Record]] = asyncio.Queue()
+    for submission in found:
+        record = await asyncio.to_thread(_look, plan, submission)
+        if record.is_final:
+            done(submission, record)
+        else:
+            waiting.put_nowait((submission, record))
 
-
-@contextlib.contextmanager
-def _alone(output: Path) -> Iterator[None]:
-    """Keep other runs out of a folder."""
-    folder = os.open(output, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise UsageError(
-            f"{output}: another grading writes there; wait for its end, or name another folder"
-        ) from None
-    finally:
-        os.close(folder)
-
-
-async def _grade_all(
-    plan: Plan, found: Sequence[Submission], jobs: int, done: Callable[[Record], None]
-) -> list[Record]:
-    slots: asyncio.Queue[int] = asyncio.Queue()
-    for slot in range(jobs):
-        slots.put_nowait(slot)
-
-    async def one(submission: Submission) -> Record:
-        slot = await slots.get()
-        try:
-            record = await _record(plan, submission, slot)
-        finally:
-            slots.put_nowait(slot)
-        done(record)
-        return record
+    async def work(slot: int) -> None:
+        while not waiting.empty():
+            submission, record = waiting.get_nowait()
+            done(submission, await _graded(plan, submission, slot, record))
 
     try:
         async with asyncio.TaskGroup() as tasks:
-            started = [tasks.create_task(one(submission)) for submission in found]
+            for slot in range(jobs):
+                tasks.create_task(work(slot))
     except* UsageError as errors:
         raise errors.exceptions[0] from None
     except* OSError as errors:
         raise errors.exceptions[0] from None
-    return [task.result() for task in started]
 
 
-async def _record(plan: Plan, submission: Submission, slot: int) -> Record:
-    folder = plan.output / submission.name
+def _look(plan: Plan, submission: Submission) -> Record:
+    """Return the valid record of a submission, or why it cannot be graded, or a record to begin with."""
     try:
         str(submission.path).encode()
-        content = await asyncio.to_thread(submissions.digest, submission)
+        content = submissions.digest(submission)
     except UnicodeEncodeError:
-        return Record(submission.name, "", "its name is not UTF-8; rename it", 0, 0.0, None)
+        return Record(submission.name, "", "its name is not UTF-8; rename it")
     except submissions.SubmissionError as error:
-        return Record(submission.name, "", visible(str(error)), 0, 0.0, None)
+        return Record(submission.name, "", visible(str(error)))
     parts = [content, plan.stamp, plan.start, *plan.grader, repr(plan.bounds)]
     parts += [repr(plan.has_sandbox), repr(bool(plan.places))]
     key = hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
-    if (kept := _kept(folder / RECORD)) is not None and kept.key == key:
-        return kept
+    record = records.kept(plan.output / submission.name / RECORD)
+    return record if record and record.key == key else Record(submission.name, key)
+
+
+async def _graded(plan: Plan, submission: Submission, slot: int, record: Record) -> Record:
+    folder = plan.output / submission.name
     make_folder(folder)
-    record = Record(submission.name, key, "", 0, 0.0, None)
     while record.attempts < plan.attempts:
         record = await _attempt(plan, submission, folder, slot, record)
         if not record.problem.startswith(_NOT_STARTED):
@@ -179,38 +163,17 @@ async def _record(plan: Plan, submission: Submission, slot: int) -> Record:
     return record
 
 
-def _kept(file: Path) -> Record | None:
-    try:
-        return msgspec.json.decode(read_regular(file), type=Record)
-    except (OSError, msgspec.MsgspecError):
-        return None
-
-
-def write_result(file: Path, data: bytes) -> None:
-    """Write a file in one step. Raises OSError."""
-    new = file.with_name(f".{file.name}.new")
-    with _opened(new) as opened:
-        opened.write(data)
-    new.replace(file)
-
-
-def _opened(file: Path) -> IO[bytes]:
-    """Open a new file to write and read, which other users may not read: marks are personal."""
-    file.unlink(missing_ok=True)
-    return os.fdopen(os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL, FILE_MODE), "w+b")
-
-
 _NOT_STARTED: Final = "not started: "
 
 
 async def _attempt(plan: Plan, submission: Submission, folder: Path, slot: int, before: Record) -> Record:
-    report = folder / ".report.json"
+    report = folder / _UNFINISHED[0]
     report.unlink(missing_ok=True)
     began = time.monotonic()
     with (
         _layout(plan, slot) as layout,
-        _opened(folder / f".{REPORT}.new") as text,
-        _opened(folder / ".errors") as errors,
+        new_file(folder / f".{REPORT}.new") as text,
+        new_file(folder / ".errors") as errors,
     ):
         process = await asyncio.create_subprocess_exec(
             *_words(plan, layout, submission, report),
@@ -245,6 +208,7 @@ async def _attempt(plan: Plan, submission: Submission, folder: Path, slot: int, 
         before.attempts + 1,
         round(time.monotonic() - began, 3),
         found,
+        code,
     )
 
 
@@ -277,15 +241,17 @@ async def _end(process: asyncio.subprocess.Process, plan: Plan) -> int | None:
 
 def _words(plan: Plan, layout: Layout, submission: Submission, report: Path) -> list[str]:
     """Return the command that grades one submission."""
-    before = sandbox.inner(layout, plan.bounds) if plan.has_sandbox else _bounded(layout, plan.bounds)
+    within = sandbox.inner(layout, plan.bounds) if plan.has_sandbox else _bounded(layout, plan.bounds)
     given = [word for name, value in plan.environ.items() for word in ("--env", f"{name}={value}")]
     grader = [
         *(sys.executable, "-P", "-m", "proxyherd", *plan.grader),
-        *("--start", f"{shlex.join(before)} {plan.start}", "--directory", str(layout.copy)),
+        *("--start", plan.start, "--within", shlex.join(within), "--directory", str(layout.copy)),
         *given,
         *("--json", str(report)),
     ]
-    errand = Errand(str(submission.path), str(layout.copy), layout.user, list(plan.places), grader)
+    errand = Errand(
+        str(submission.path), str(layout.copy), plan.start, layout.user, list(plan.places), grader
+    )
     words = [
         "nice",
         sys.executable,
@@ -308,7 +274,7 @@ def _layout(plan: Plan, slot: int) -> Iterator[Layout]:
         stage = plan.output / f"{STAGE}{slot}"
         stage.mkdir()
     else:  # its user may not see the folder of the results
-        stage = Path(tempfile.mkdtemp(prefix=_GROUP))
+        stage = Path(tempfile.mkdtemp(prefix=f"{_BARE_STAGE}{os.getpid()}-"))
         stage.chmod(0o711)
     user = sandbox.FIRST_USER + slot if sandbox.is_root() else None
     layout = Layout(stage, user, [*plan.hidden, plan.output], plan.shown, plan.over)
@@ -327,6 +293,10 @@ def _layout(plan: Plan, slot: int) -> Iterator[Layout]:
 
 
 _GROUP: Final = "proxyherd-grade-"
+_BARE_STAGE: Final = "proxyherd-class-"
+"""How names begin of control groups, and of folders where there is no sandbox. The ID of their maker follows."""
+
+_UNFINISHED: Final = (".report.json", ".errors", f".{REPORT}.new", f".{RECORD}.new")
 
 
 def _python_path() -> str:
@@ -345,7 +315,14 @@ def _passwd(stage: Path, user: int) -> Path:
 
 
 def _sweep(output: Path) -> None:
-    """Remove what a run has left that was killed."""
-    for stage in output.glob(f"{STAGE}*"):
-        shutil.rmtree(stage, ignore_errors=True)
+    """Remove all that is not a result."""
+    bare = Path(tempfile.gettempdir()).glob(f"{_BARE_STAGE}*")
+    left = [folder for folder in bare if cgroups.is_left(folder, _BARE_STAGE)]
+    for folder in (*output.glob(f"{STAGE}*"), output / GOOGLE, *left):
+        shutil.rmtree(folder, ignore_errors=True)
+    for folder in filter(Path.is_dir, output.iterdir()):
+        for name in _UNFINISHED:
+            (folder / name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it is not empty
+            folder.rmdir()
     cgroups.sweep(_GROUP)

@@ -6,6 +6,7 @@ Anywhere else there is none, and only limits of single processes bind.
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -57,9 +58,14 @@ def make(name: str, memory: int, processes: int, mounted: Path = MOUNTED) -> Con
 def sweep(prefix: str, mounted: Path = MOUNTED) -> None:
     """Remove groups that a killed process has left: their names are the prefix, its ID, a hyphen and anything."""
     for folder in (*mounted.glob(f"{prefix}*"), *mounted.glob(f"*/{prefix}*")):
-        maker = folder.name.removeprefix(prefix).partition("-")[0]
-        if not Path(f"/proc/{maker}").exists():
-            _removed(folder)
+        if is_left(folder, prefix):
+            ControlGroup([folder]).remove()
+
+
+def is_left(folder: Path, prefix: str) -> bool:
+    """Whether the maker of a folder has ended; the folder's name is the prefix, its maker's ID, a hyphen and anything."""
+    maker = folder.name.removeprefix(prefix).partition("-")[0]
+    return maker.isdigit() and not Path(f"/proc/{maker}").exists()
 
 
 def _make(folder: Path, values: Mapping[str, int]) -> None:
@@ -71,8 +77,9 @@ def _make(folder: Path, values: Mapping[str, int]) -> None:
 
 
 def _removed(folder: Path) -> bool:
+    """Remove a group unless it has processes; return whether there is nothing to wait for."""
     try:
         folder.rmdir()
-    except OSError:
-        return False
+    except OSError as error:
+        return error.errno != errno.EBUSY
     return True

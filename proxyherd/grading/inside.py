@@ -26,6 +26,9 @@ class Errand(Struct, frozen=True):
     copy: str
     """The new folder for the copy; the folder above it belongs to the servers as well."""
 
+    start: str
+    """The command of a server."""
+
     user: int | None
     """Whose the copy is; None: whoever runs this."""
 
@@ -40,7 +43,7 @@ def enter(argument: str) -> None:
     """Do it. Raises SubmissionError and OSError."""
     errand = msgspec.json.decode(argument, type=Errand)
     copy = Path(errand.copy)
-    submissions.copy(Path(errand.submission), copy)
+    submissions.copy(Path(errand.submission), copy, errand.start)
     if errand.user is not None:
         submissions.give(copy, errand.user)
         os.chown(copy.parent, errand.user, errand.user)

@@ -18,14 +18,15 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Final, Protocol
+from typing import Final, Protocol
 
 from proxyherd.base.escapes import escaped
 from proxyherd.base.files import open_regular
 from proxyherd.grading import processes
 from proxyherd.grading.faults import NotSeen
+from proxyherd.grading.last_words import LastWords, last_bytes, last_lines
 from proxyherd.grading.servers import GradedServer, until
 
 START_SECONDS: Final = 20.0
@@ -40,8 +41,6 @@ COMMAND_SECONDS: Final = 60.0
 
 MOST_FILE_BYTES: Final = 1 << 28
 """Bytes that a started server may write into one file, including its output."""
-
-LAST_WORDS_BYTES: Final = 4_096
 
 PASSED: Final = frozenset(("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR"))
 """Variables of the environment that commands get, besides those that begin with LC_. Started programs are untrusted, and
@@ -87,8 +86,11 @@ class Started:
         outputs: Path,
         how: signal.Signals,
         environ: Mapping[str, str],
+        within: Sequence[str] = (),
     ) -> None:
+        """`within` are words before the command: those of a sandbox with processes of its own."""
         self._words = shlex.split(command)
+        self._within = list(within)
         self._environ = dict(environ)
         self._directory = directory
         self._outputs = outputs
@@ -98,6 +100,7 @@ class Started:
         self._began: dict[GradedServer, float] = {}
         self.starts: dict[GradedServer, float] = {}
         """How long each server took to accept its first connection, in seconds, at its first start."""
+        self._not_started: GradedServer | None = None
         self._has_started = False
         self._strangers: set[int] = set()
         self._files = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -117,8 +120,10 @@ class Started:
         processes.adopt()
         self._strangers, self._has_started = processes.descendants(os.getpid()), True
         for server in servers:
+            self._not_started = server
             self._start(server)
-        await asyncio.gather(*map(self._until_it_listens, servers))
+        self._not_started = None
+        await asyncio.gather(*map(self._first_start, servers))
 
     async def lose(self, server: GradedServer) -> None:
         process = self._processes.get(server)
@@ -126,9 +131,14 @@ class Started:
             raise NotSeen(f"{server.name} has ended by itself")
         # Whose they are cannot be told once their parent has ended.
         family = processes.descendants(process.pid)
-        for pid in family - processes.group(process.pid, family):
-            processes.send(pid, self._how)
-        _signal_group(process, self._how)
+        if self._within and self._how is not signal.SIGKILL:
+            # A signal to the sandbox itself would end it, and all in it at once.
+            for pid in processes.in_namespaces(family):
+                processes.send(pid, self._how)
+        else:
+            for pid in family - processes.group(process.pid, family):
+                processes.send(pid, self._how)
+            _signal_group(process, self._how)
         if not await until(lambda: _ended(process), END_SECONDS):
             _signal_group(process, signal.SIGKILL)
         self._forget(server)
@@ -158,6 +168,19 @@ class Started:
             if _ended(process)
         ]
 
+    def last_words(self) -> LastWords | None:
+        """Return what the server printed last that could not be started, or else the first that has ended by itself; None
+        if there is no such server, or it cannot be read.
+        """
+        ended = (server for server, process in self._processes.items() if _ended(process))
+        if (server := self._not_started or next(ended, None)) is None:
+            return None
+        try:
+            lines = last_lines(self.output(server))
+        except OSError:
+            return None
+        return LastWords(server.name, shlex.join(self._command(server)), lines)
+
     def end(self) -> None:
         """End everything that was started, and its descendants. Call it in every case."""
         try:
@@ -183,11 +206,15 @@ class Started:
         found = self._descendants()
         return {pid for process in self._processes.values() for pid in processes.group(process.pid, found)}
 
-    def _start(self, server: GradedServer) -> None:
+    def _command(self, server: GradedServer) -> list[str]:
         values = {"{name}": server.name, "{host}": server.host, "{port}": str(server.port)}
         words = list(self._words)
         for placeholder, value in values.items():
             words = [word.replace(placeholder, value) for word in words]
+        return words
+
+    def _start(self, server: GradedServer) -> None:
+        words = self._command(server)
         try:
             output = os.fdopen(open_regular(self.output(server), _APPEND), "ab")
         except OSError as error:
@@ -196,7 +223,7 @@ class Started:
         with output, self._limits():
             try:
                 self._processes[server] = subprocess.Popen(  # noqa: S603 - the command that the user gave
-                    words,
+                    [*self._within, *words],
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
@@ -221,6 +248,13 @@ class Started:
         finally:
             for one, limits in ours.items():
                 resource.setrlimit(one, limits)
+
+    async def _first_start(self, server: GradedServer) -> None:
+        try:
+            await self._until_it_listens(server)
+        except StartError:
+            self._not_started = self._not_started or server
+            raise
 
     async def _until_it_listens(self, server: GradedServer) -> None:
         async def listens() -> bool:
@@ -252,12 +286,10 @@ class Started:
 
     def _last_words(self, server: GradedServer) -> str:
         try:
-            with os.fdopen(open_regular(self.output(server), os.O_RDONLY), "rb") as file:
-                lines = _last(file).split(b"\n")
+            said = [line.strip() for line in last_lines(self.output(server))]
         except OSError as error:
             return f"; what it printed cannot be read: {error.filename}: {error.strerror}"
-        said = next((line.strip() for line in reversed(lines) if line.strip()), b"")
-        return f"; it printed last: {escaped(said[-200:])}" if said else ", and had printed nothing"
+        return f"; it printed last: {said[-1]}" if said else ", and had printed nothing"
 
     def _forget(self, server: GradedServer) -> None:
         process = self._processes.pop(server)
@@ -313,13 +345,8 @@ async def _run(command: str, server: GradedServer, environ: Mapping[str, str]) -
             if process.returncode is None:
                 process.kill()
                 await process.wait()
-        said = escaped(_last(output).strip()[-300:])
+        said = escaped(last_bytes(output).strip()[-300:])
     return f"{shlex.join(words)}: exit code {process.returncode}: {said}" if process.returncode else ""
-
-
-def _last(file: IO[bytes]) -> bytes:
-    file.seek(max(0, file.seek(0, os.SEEK_END) - LAST_WORDS_BYTES))
-    return file.read(LAST_WORDS_BYTES)
 
 
 def _answers(server: GradedServer) -> bool:

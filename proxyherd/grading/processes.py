@@ -52,6 +52,22 @@ def group(leader: int, pids: set[int]) -> set[int]:
     return {pid for pid in pids if _stat(pid)[2:3] == [str(leader)]}
 
 
+def in_namespaces(pids: set[int]) -> set[int]:
+    """Return the processes that are in a PID namespace within ours, without the first one in it, which keeps the others."""
+    ids = {pid: _ids_in_namespaces(pid) for pid in pids}
+    return {pid for pid, found in ids.items() if len(found) > 1 and found[-1] != 1}
+
+
+def _ids_in_namespaces(pid: int) -> list[int]:
+    """Return the IDs of a process in our PID namespace and in those within it: proc(5), NSpid; none if it has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return []
+    [found] = [line.split()[1:] for line in lines if line.startswith("NSpid:")] or [[]]
+    return [int(one) for one in found]
+
+
 def is_alive(pid: int) -> bool:
     return _stat(pid)[:1] not in ([], ["Z"], ["X"])
 

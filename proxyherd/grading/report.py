@@ -19,6 +19,7 @@ from msgspec import Struct
 from proxyherd.grading.checks import Check
 from proxyherd.grading.faults import Fault
 from proxyherd.grading.forms import Form
+from proxyherd.grading.last_words import LastWords
 from proxyherd.grading.rubric import Rubric, Verdict
 
 
@@ -81,6 +82,9 @@ class GradingReport(Struct, frozen=True):
     seconds: float
     problem: str = ""
     """Why nothing could be judged; empty if something could."""
+
+    last_words: LastWords | None = None
+    """What the server printed last that is to blame for that, if it is known."""
 
     starts: Mapping[str, float] = {}
     """How many seconds each server took to accept a connection; empty if they were not started."""
@@ -153,9 +157,13 @@ class GradingReport(Struct, frozen=True):
 
 
 def nothing_judged(
-    rubric: Rubric, checks: Mapping[str, Check], servers: Mapping[str, str], problem: str
+    rubric: Rubric,
+    checks: Mapping[str, Check],
+    servers: Mapping[str, str],
+    problem: str,
+    last_words: LastWords | None = None,
 ) -> GradingReport:
     """Return the report of a herd of which nothing could be judged, and why. `checks` are all by ID."""
     unjudged = [checks[check] for check in rubric.shares]
     results = [Result(one.id, one.title, one.rule, 0.0, not_judged=problem) for one in unjudged]
-    return GradingReport(servers, rubric, results, 0.0, problem)
+    return GradingReport(servers, rubric, results, 0.0, problem, last_words)

@@ -18,6 +18,8 @@ def as_json(report: GradingReport) -> bytes:
 
     rubric              the title of the rubric
     problem             why nothing could be judged; only then
+    last_words          with the problem, if it is known: the server that is to blame, its command, and the last lines
+                        that it printed
     servers             the addresses by name
     starts              how many seconds each server took to accept a connection; only if they were started
     seconds             how long it took
@@ -29,7 +31,14 @@ def as_json(report: GradingReport) -> bytes:
                         not_judged, not_seen, not_applicable, and of a fault, the checks that share it
     permitted           faults that cost nothing by this rubric, likewise
     """
-    problem = {"problem": visible(report.problem)} if report.problem else {}
+    problem: dict[str, Any] = {"problem": visible(report.problem)} if report.problem else {}
+    if (last := report.last_words) is not None:
+        lines = [visible(line) for line in last.lines]
+        problem["last_words"] = {
+            "server": visible(last.server),
+            "command": visible(last.command),
+            "lines": lines,
+        }
     document: dict[str, Any] = {
         "rubric": report.rubric.title,
         **problem,

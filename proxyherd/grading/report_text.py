@@ -27,7 +27,18 @@ _FATES: Final[dict[Verdict, str]] = {
 
 def as_text(report: GradingReport, most: int = FAULTS_SHOWN) -> str:
     """Return the report for people; it shows so many faults in full, those that cost most."""
-    lines = [*_table(report), "", *_faults(report, most), *_left_out(report), _score(report)]
+    if report.problem:
+        lines = [*_nothing(report), "", _score(report)]
+    else:
+        lines = [
+            *_head(report),
+            "",
+            *_table(report),
+            "",
+            *_faults(report, most),
+            *_left_out(report),
+            _score(report),
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -50,17 +61,34 @@ def details(one: Result) -> dict[str, str]:
     return {what: visible(text) for what, text in found.items() if text}
 
 
-def _table(report: GradingReport) -> Iterator[str]:
-    servers = ", ".join(visible(f"{name} ({address})") for name, address in report.servers.items())
-    yield f"Graded {len(report.servers)} servers in {report.seconds:.1f} s by {report.rubric.title!r}: {servers}"
+def _nothing(report: GradingReport) -> Iterator[str]:
+    """Say why nothing could be judged."""
+    yield f"Not graded by {report.rubric.title!r}: {_servers(report)}"
+    yield ""
+    yield f"Nothing could be judged: {visible(report.problem)}"
+    if (last := report.last_words) is not None:
+        yield f"  {'server':8}  {visible(last.server)}"
+        yield f"  {'command':8}  {visible(last.command)}"
+        lines = last.lines or ["nothing"]
+        for before, line in zip(["printed", *[""] * len(lines)], lines, strict=False):
+            yield f"  {before:8}  {visible(line)}"
+
+
+def _servers(report: GradingReport) -> str:
+    return ", ".join(visible(f"{name} ({address})") for name, address in report.servers.items())
+
+
+def _head(report: GradingReport) -> Iterator[str]:
+    count, seconds = len(report.servers), report.seconds
+    yield f"Graded {count} servers in {seconds:.1f} s by {report.rubric.title!r}: {_servers(report)}"
     if report.starts:
         taken = ", ".join(visible(f"{name} in {seconds:.1f} s") for name, seconds in report.starts.items())
         yield f"Started {taken}"
     if departures := report.departures():
         yield f"Spoken to as a herd that {'; '.join(_departure(report, one) for one in departures)}"
-    if report.problem:
-        yield f"Nothing could be judged: {visible(report.problem)}"
-    yield ""
+
+
+def _table(report: GradingReport) -> Iterator[str]:
     groups = report.rubric.groups
     width = max(map(len, ["group", *groups.values()]))
     yield f"{'group':{width}}  {'points':>11}  passed  faults    open"
@@ -112,8 +140,7 @@ def _left_out(report: GradingReport) -> Iterator[str]:
         found.sort(key=lambda one: one.left_out)
         for why, alike in groupby(found, key=lambda one: one.left_out):
             those = list(alike)
-            checks = "all checks" if report.problem else _ids(those)
-            lines.append(f"{outcome.capitalize()}: {checks}: {visible(why)}{_fate(report, those)}")
+            lines.append(f"{outcome.capitalize()}: {_ids(those)}: {visible(why)}{_fate(report, those)}")
     if permitted := [one for one in report.permitted() if one not in report.departures()]:
         lines.append(f"Failed, and permitted by this rubric: {_ids(permitted)}")
     yield from lines

@@ -1,18 +1,21 @@
 """The results of a class, as CSV and as a page of HTML. Pure.
 
-Names and messages are strangers' text: a spreadsheet must not take them for formulas, nor a browser for HTML.
+Names and messages are strangers' text: a spreadsheet must not take them for formulas, nor a browser for HTML. And a
+browser runs no script on the page but ours, which sorts the table.
 """
 
 from __future__ import annotations
 
+import base64
 import csv
+import hashlib
 import html
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import quote
 
-from proxyherd.grading.batch import REPORT, Record
+from proxyherd.grading.records import REPORT, Record
 
 _HEAD: Final = (
     *("submission", "problem", "attempts", "start_seconds", "seconds"),
@@ -20,9 +23,13 @@ _HEAD: Final = (
 )
 
 
+_NOTHING: Final = {True: "0", False: ""}
+"""The points of a submission without a report, by whether that is final."""
+
+
 def as_csv(records: Sequence[Record]) -> str:
     """Return a row for each submission, with a column for each group and each check: its points, or nothing if
-    they are open.
+    all of them are open.
     """
     groups, checks = _columns(records)
     file = io.StringIO()
@@ -33,9 +40,13 @@ def as_csv(records: Sequence[Record]) -> str:
         report = one.report or {}
         writer.writerow(
             [
-                *(_harmless(one.name), _harmless(one.problem), one.attempts),
+                *(_harmless(one.name), _harmless(one.reason), one.attempts),
                 *(_start(one), f"{one.seconds:.1f}"),
-                *(report.get("points", 0), report.get("open", ""), report.get("possible", "")),
+                *(
+                    report.get("points", _NOTHING[one.is_final]),
+                    report.get("open", ""),
+                    report.get("possible", ""),
+                ),
                 *(made.get(column, "") for column in (*groups, *checks)),
             ]
         )
@@ -48,9 +59,10 @@ def as_html(records: Sequence[Record], title: str, notes: Sequence[str] = ()) ->
     titles = {
         group["name"]: group["title"] for one in records for group in (one.report or {}).get("groups", [])
     }
-    heads = ["Submission", "Points", *(titles[name] for name in groups), "Start", "Seconds", "Notes"]
+    heads = ["Submission", "Points", *(titles[name] for name in groups), "Start, s", "Time, s", "Notes"]
     lines = [
         *("<!doctype html>", '<html lang="en">', '<meta charset="utf-8">'),
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
         '<meta name="viewport" content="width=device-width">',
         f"<title>{html.escape(title)}</title>",
         f"<style>{_STYLE}</style>",
@@ -58,11 +70,11 @@ def as_html(records: Sequence[Record], title: str, notes: Sequence[str] = ()) ->
         *(f"<p>{html.escape(note)}</p>" for note in notes),
         "<table>",
         "<thead><tr>"
-        + "".join(f'<th scope="col">{html.escape(head)}</th>' for head in heads)
+        + "".join(f'<th scope="col"><button>{html.escape(head)}</button></th>' for head in heads)
         + "</tr></thead>",
         "<tbody>",
         *(_row(one, groups) for one in records),
-        *("</tbody>", "</table>", "</html>"),
+        *("</tbody>", "</table>", f"<script>{_SCRIPT}</script>", "</html>"),
     ]
     return "\n".join(lines) + "\n"
 
@@ -71,7 +83,26 @@ _STYLE: Final = (
     "body{font:16px/1.5 system-ui,sans-serif;margin:2rem}table{border-collapse:collapse}"
     "th,td{padding:.2rem .6rem;border-bottom:1px solid #ccc;text-align:right}"
     "th:first-child,td:first-child,th:last-child,td:last-child{text-align:left}"
-    "thead th{position:sticky;top:0;background:#fff}"
+    "thead th{position:sticky;top:0;background:#fff}button{font:inherit;font-weight:bold;border:0;padding:0;background:none;"
+    "cursor:pointer}[aria-sort=ascending] button::after{content:' \\2191'}[aria-sort=descending] button::after{content:"
+    "' \\2193'}"
+)
+
+_SCRIPT: Final = """
+const body = document.querySelector("tbody");
+const heads = [...document.querySelectorAll("thead th")];
+heads.forEach((head, column) => head.firstChild.addEventListener("click", () => {
+  const sign = head.getAttribute("aria-sort") === "ascending" ? -1 : 1;
+  heads.forEach((other) => other.removeAttribute("aria-sort"));
+  head.setAttribute("aria-sort", sign === 1 ? "ascending" : "descending");
+  const text = (row) => row.cells[column].textContent;
+  const order = (one, other) => parseFloat(one) - parseFloat(other) || one.localeCompare(other);
+  body.append(...[...body.rows].sort((one, other) => sign * order(text(one), text(other))));
+}));
+"""
+_POLICY: Final = (
+    "default-src 'none'; style-src 'unsafe-inline'; "
+    f"script-src 'sha256-{base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()}'"
 )
 
 
@@ -83,8 +114,8 @@ def in_words(marks: Mapping[str, Any]) -> str:
 
 def _row(one: Record, groups: Sequence[str]) -> str:
     made = {group["name"]: in_words(group) for group in (one.report or {}).get("groups", [])}
-    points = in_words(one.report) if one.report else "0"
-    notes = [*filter(None, [one.problem]), *([f"{one.attempts} attempts"] if one.attempts > 1 else [])]
+    points = in_words(one.report) if one.report else _NOTHING[one.is_final]
+    notes = [*filter(None, [one.reason]), *([f"{one.attempts} attempts"] if one.attempts > 1 else [])]
     times = (_start(one), f"{one.seconds:.1f}")
     cells = [points, *(made.get(name, "") for name in groups), *times, "; ".join(notes)]
     name = html.escape(one.name)
@@ -113,13 +144,12 @@ def _columns(records: Sequence[Record]) -> tuple[list[str], list[str]]:
 
 
 def _points(one: Record, what: str, key: str) -> dict[str, Any]:
-    return dict(_pairs(one, what, key))
-
-
-def _pairs(one: Record, what: str, key: str) -> Iterator[tuple[str, Any]]:
-    for item in (one.report or {}).get(what, []):
-        if item["possible"] or what == "groups":
-            yield item[key], item["points"]
+    """Return the points that are made, by group or check; nothing where all are open."""
+    items = [item for item in (one.report or {}).get(what, []) if item["possible"]]
+    return {
+        item[key]: "" if item["points"] is None or item.get("open") == item["possible"] else item["points"]
+        for item in items
+    }
 
 
 def _harmless(text: str) -> str:

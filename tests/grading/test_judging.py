@@ -6,15 +6,10 @@ import re
 
 from herd_process import ROOT
 
-from proxyherd.cli.grade import SECTION_NAMES
 from proxyherd.grading import judging
 from proxyherd.grading.herds import GradedHerd
 from proxyherd.grading.rubric import profile
 from proxyherd.grading.servers import GradedServer, new_client
-
-
-def test_the_sections_of_the_command_line_are_those_that_are_judged() -> None:
-    assert tuple(section.name for section in judging.SECTIONS) == SECTION_NAMES
 
 
 def all_checks() -> list[tuple[str, str]]:

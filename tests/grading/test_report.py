@@ -15,6 +15,7 @@ from marked import POINTS, report_of, rubric_of
 from proxyherd.grading import judging
 from proxyherd.grading.faults import Fault
 from proxyherd.grading.forms import DEPARTURES, FOUND_OUT, Form
+from proxyherd.grading.last_words import LastWords
 from proxyherd.grading.report import GradingReport, Marks, Result, nothing_judged
 from proxyherd.grading.report_files import as_json, as_junit
 from proxyherd.grading.report_text import as_text
@@ -86,6 +87,19 @@ def test_what_a_rubric_does_not_name_is_permitted_and_so_is_what_it_explains() -
     assert [one["id"] for one in json.loads(as_json(report))["permitted"]] == ["x"]
 
 
+NOT_JUDGED = """\
+Not graded by 'The assignment': Ann (h:1), Bob (h:2)
+
+Nothing could be judged: Ann: has ended at its start: SyntaxError
+  server    Ann
+  command   python3 server.py Ann
+  printed     File 'server.py'
+            SyntaxError: \\x1b[1m
+
+Score: 0 of 100 points (0.0 %); 100 more are open, to be judged by hand
+"""
+
+
 def test_where_nothing_could_be_judged_each_check_says_why_and_its_points_are_open() -> None:
     checks = judging.all_checks()
     rubric = profile("assignment", checks)
@@ -95,10 +109,17 @@ def test_where_nothing_could_be_judged_each_check_says_why_and_its_points_are_op
     assert document["problem"] == "Ann: has ended at its start: SyntaxError"
     assert (document["points"], document["possible"]) == (0, 100)
     assert {one["not_judged"] for one in document["checks"]} == {report.problem}
-    text = as_text(report)
-    assert "Nothing could be judged: Ann: has ended at its start: SyntaxError\n" in text
-    assert "Not judged: all checks: Ann: has ended" in text
-    assert "Score: 0 of 100 points (0.0 %); 100 more are open, to be judged by hand\n" in text
+    assert "last_words" not in document
+    last_words = LastWords("Ann", "python3 server.py Ann", ["  File 'server.py'", "SyntaxError: \x1b[1m"])
+    told = nothing_judged(rubric, checks, {"Ann": "h:1", "Bob": "h:2"}, report.problem, last_words)
+    assert as_text(told) == NOT_JUDGED
+    assert json.loads(as_json(told))["last_words"] == {
+        "server": "Ann",
+        "command": "python3 server.py Ann",
+        "lines": ["  File 'server.py'", "SyntaxError: \\x1b[1m"],
+    }
+    silent = msgspec.structs.replace(told, last_words=LastWords("Ann", "true", []))
+    assert "  command   true\n  printed   nothing\n" in as_text(silent)
 
 
 def test_how_long_servers_took_to_start_is_told_if_they_were_started() -> None:

@@ -43,6 +43,7 @@ from herd_process import (
 from redis_cluster import Cluster
 
 from proxyherd import cli
+from proxyherd.cli import grade_marks
 from proxyherd.config import herd_file
 from proxyherd.grading import guard, judging, keeping, rubric
 from proxyherd.grading.herds import GradedHerd
@@ -401,7 +402,11 @@ def test_a_started_server_that_ends_of_the_first_command_is_told_with_its_last_w
     assert done.returncode == 3
     assert "; Ann has ended; it printed last: ValueError: what is IAMAT" in done.stderr
     assert "is the herd up" not in done.stderr
-    assert "ValueError: what is IAMAT" in json.loads(done.stdout)["problem"]
+    document = json.loads(done.stdout)
+    assert "ValueError: what is IAMAT" in document["problem"]
+    first, *_, last = document["last_words"]["lines"]
+    assert first.startswith("Traceback (most recent call last):")
+    assert last == "ValueError: what is IAMAT"
 
 
 def test_a_server_that_falls_silent_costs_the_deadline_and_no_more(tmp_path: Path) -> None:
@@ -443,6 +448,11 @@ def test_a_server_that_ends_at_its_start_is_told_with_its_last_words(tmp_path: P
     assert other.listening() == []
     document = json.loads(done.stdout)
     assert "Bob: has ended at its start; it printed last: no port for me" in document["problem"]
+    assert document["last_words"]["server"] == "Bob"
+    assert document["last_words"]["command"].startswith(
+        "sh -c 'test Bob != Bob || { echo no port for me >&2; "
+    )
+    assert document["last_words"]["lines"] == ["no port for me"]
     assert (document["points"], document["open"]) == (0, document["possible"])
     assert {one["outcome"] for one in document["checks"]} == {"not judged"}
 
@@ -474,7 +484,7 @@ def test_a_grading_that_is_broken_off_leaves_no_process(
         for _ in range(times):
             process.send_signal(number)
             time.sleep(0.5 if times > 1 else 0)  # so that the second comes while the first is obeyed
-        assert process.wait(PATIENCE_SECONDS) == 1
+        assert process.wait(PATIENCE_SECONDS) == 4
     finally:
         process.kill()
         process.wait()
@@ -507,7 +517,7 @@ def test_nothing_that_was_started_outlives_a_grading_that_is_killed(killed: str,
         if killed == "the one that grades":
             grader.kill()
             _, said = process.communicate(timeout=PATIENCE_SECONDS)
-            assert process.returncode == 1
+            assert process.returncode == 4
             assert "the grading was ended by SIGKILL; all that it had started has been ended too" in said
         elif killed == "its group":
             os.killpg(process.pid, signal.SIGKILL)
@@ -617,6 +627,24 @@ def test_a_rubric_is_printed_changed_and_used(tmp_path: Path) -> None:
     assert (document["lost"], document["rubric"]) == (0, "The assignment, in part")
 
 
+def test_a_part_of_the_herd_is_judged_by_a_group_of_the_rubric_or_by_a_section() -> None:
+    def chosen(*only: str, skip: tuple[str, ...] = (), profile: str = "assignment") -> set[str]:
+        options = {"rubric_file": None, "profile": profile, "only": only, "skip": skip}
+        part = grade_marks.find_rubric(options)
+        sections = {
+            check for one in grade_marks.sections_of(part, options) for check in judging.checks_of([one.name])
+        }
+        assert part.shares.keys() <= sections
+        return {*part.shares}
+
+    logs = {"logs.iamat", "logs.whatsat", "logs.invalid"}
+    assert chosen("logs") == logs | {"lost.is-logged", "regained.is-logged"}, "the group"
+    assert chosen("logs", skip=("regained",)) == logs
+    assert chosen("logs", profile="strict") == logs
+    assert chosen("regained") == chosen("neighbours") | {"lost.is-logged", "regained.is-logged"}, "a section"
+    assert chosen(skip=("floods", "neighbours", "logs")) == chosen("reports", "queries", "invalid")
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
@@ -639,7 +667,21 @@ def test_a_rubric_is_printed_changed_and_used(tmp_path: Path) -> None:
         (["--topology", "graph.toml"], "--topology goes with NAME=HOST:PORT"),
         (["Ann=h:1", "--topology", "graph.toml"], "has Bob, Cid, Dan too"),
         (["Zoe=h:1", "--topology", "graph.toml"], "there is no server 'Zoe'"),
-        ([], "deploy/herd.toml: No such file"),
+        (
+            [],
+            "deploy/herd.toml: No such file; name each server, and where it takes clients, as NAME=HOST:PORT",
+        ),
+        (["a=h:1", "--memory", "64"], "--memory does nothing without --batch; give both or neither"),
+        (["a=h:1", "--unsandboxed"], "--unsandboxed does nothing without --batch"),
+        (["a=h:1", "--output", "x"], "--output does nothing without --batch"),
+        (["a=h:1", "--stop", "SIGTERM"], "--stop does nothing without --start"),
+        (["--print-rubric", "--rubric", "graph.toml"], "--print-rubric prints that of --profile"),
+        (["h:1", "--rubric", "graph.toml", "--profile", "strict"], "--rubric takes the place of --profile"),
+        (
+            ["h:1", "--only", "flods"],
+            "'flods' is neither a group of the rubric nor a section; there are forms, times",
+        ),
+        (["h:1", "--only", "logs", "--skip", "logs"], "counts no check of what --only and --skip leave"),
     ],
 )
 def test_bad_usage_is_exit_2_and_says_what_to_do(

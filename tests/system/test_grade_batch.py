@@ -7,6 +7,7 @@ The class has a submission of each kind of tests/support/a_class.py but the slow
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import csv
 import json
@@ -29,6 +30,9 @@ from debian import needs
 from gazetteer_file import gazetteer_file
 from herd_process import ROOT, free_port, wait_until
 
+from proxyherd.grading import keeping, sandbox
+from proxyherd.grading.servers import GradedServer
+
 SIZE = int(os.environ.get("PROXYHERD_CLASS", "0"))
 KINDS = [kind for kind in a_class.KINDS if SIZE or kind != "mute"]
 FULL, LESS = 28, 24
@@ -45,7 +49,6 @@ class Class:
 
     def __init__(self, folder: Path, ports: Mapping[str, int] = a_class.PORTS) -> None:
         self.folder = folder
-        self.graders: list[int] = []
         addresses = [f"{name}=127.0.0.1:{port}" for name, port in ports.items()]
         self.submissions = folder / "submissions"
         self.output = folder / "grades"
@@ -64,11 +67,9 @@ class Class:
         return subprocess.CompletedProcess(grader.args, grader.returncode, said, errors)
 
     def start(self, *more: str) -> subprocess.Popen[str]:
-        grader = subprocess.Popen(
+        return subprocess.Popen(
             [*self.words, *more], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
-        self.graders.append(grader.pid)
-        return grader
 
     def left(self) -> list[str]:
         """What it may have left: processes, files, groups. Other classes may be graded on this machine meanwhile."""
@@ -79,8 +80,9 @@ class Class:
                     found.append(f"{one.pid} {one.name()}")
         folders = [Path("/"), Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"), Path("/etc"), Path("/run")]
         found += [str(folder / a_class.MARK) for folder in folders if (folder / a_class.MARK).exists()]
-        for pid in self.graders:
-            found += [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/proxyherd-grade-{pid}-*")]
+        groups = Path("/sys/fs/cgroup").glob("**/proxyherd-grade-*-*")
+        found += [str(path) for path in groups if not Path("/proc", path.name.split("-")[2]).exists()]
+        found += [str(path) for path in self.output.rglob(".*")]
         return found
 
     def rows(self) -> dict[str, dict[str, str]]:
@@ -100,8 +102,12 @@ def graded(
     made = Class(folder)
     for number, kind in enumerate(islice(cycle(KINDS), SIZE or len(KINDS))):
         a_class.make(made.submissions / f"{number:02}-{kind}", a_class.KINDS[kind])
-    a_class.make(folder / "packed/herd", a_class.KINDS["honest"])
-    shutil.make_archive(str(made.submissions / "99-honest"), "zip", folder / "packed")
+    a_class.make(folder / "packed/project/herd", a_class.KINDS["honest"])
+    (folder / "packed/__MACOSX").mkdir()
+    (folder / "packed/__MACOSX/._project").touch()
+    shutil.make_archive(str(folder / "packed"), "zip", folder / "packed")
+    shutil.move(folder / "packed.zip", made.submissions / "99-honest.ZIP")
+    (made.submissions / "late.rar").touch()
     with contextlib.ExitStack() as held:
         with contextlib.suppress(OSError):  # somebody has it already
             held.enter_context(socket.create_server(("127.0.0.1", a_class.PORTS["Ann"])))
@@ -113,10 +119,11 @@ def test_each_submission_has_the_marks_that_it_deserves(
 ) -> None:
     made, done = graded
     assert done.returncode == 1, done.stdout + done.stderr
+    assert re.search(r"Passed over, .*\(\.zip, .*\): late\.rar\n", done.stderr)
     rows = made.rows()
-    assert len(rows) == len(list(made.submissions.iterdir()))
+    assert len(rows) == len(list(made.submissions.iterdir())) - 1
     for name, row in rows.items():
-        kind = a_class.KINDS[name[3:].removesuffix(".zip")]
+        kind = a_class.KINDS[name[3:].removesuffix(".ZIP")]
         if kind.problem:
             assert kind.problem in row["problem"], row
             assert row["points"] == "0", row
@@ -126,13 +133,22 @@ def test_each_submission_has_the_marks_that_it_deserves(
             assert row["times"] == str(wanted)
 
 
+def test_who_cannot_start_reads_the_command_and_what_it_printed(
+    graded: tuple[Class, subprocess.CompletedProcess[str]],
+) -> None:
+    """And nothing of the sandbox around it."""
+    made, _ = graded
+    [report] = [file.read_text() for file in made.output.glob(f"{KINDS.index('no-python'):02}-*/report.txt")]
+    assert "\n  command   python3 server.py " in report
+    assert re.search(r"\n  printed     File .*server\.py.*\n +for\n.*\n +SyntaxError: ", report), report
+
+
 def test_nothing_is_left_of_it(graded: tuple[Class, subprocess.CompletedProcess[str]]) -> None:
     made, _ = graded
     wait_until(lambda: not made.left(), f"nothing is left: {made.left()}")
     assert sum(file.stat().st_size for file in made.output.rglob("*") if file.is_file()) < 1 << 22
     assert {path.name for path in made.output.iterdir() if not path.is_dir()} == {
-        "results.csv",
-        "results.html",
+        *("class.json", "results.csv", "results.html")
     }
     for folder in filter(Path.is_dir, made.output.iterdir()):
         assert {path.name for path in folder.iterdir()} <= {"result.json", "report.txt"}
@@ -147,7 +163,8 @@ def test_the_page_shows_all_and_links_the_reports(
     for name in made.rows():
         assert f'<a href="{name}/report.txt">{name}</a>' in page
         assert (made.output / name / "report.txt").exists()
-    assert not re.search("<script|src=|https?:", page)
+    assert not re.search("src=|https?:", page)
+    assert "late.rar" in page
 
 
 def test_only_what_has_changed_is_graded_again(
@@ -160,32 +177,102 @@ def test_only_what_has_changed_is_graded_again(
     assert made.gradings() == before
     assert made.rows() == rows
     (made.submissions / "00-honest/NOTES").write_text("Better.")
-    (made.output / "99-honest.zip/result.json").write_text('{"name": ')  # a disk that failed
+    (made.output / "99-honest.ZIP/result.json").write_text('{"name": ')  # a disk that failed
     made.grade()
     after = made.gradings()
-    assert {name for name in after if after[name] != before[name]} == {"00-honest", "99-honest.zip"}
+    assert {name for name in after if after[name] != before[name]} == {"00-honest", "99-honest.ZIP"}
     assert made.rows().keys() == rows.keys()
 
 
-def test_a_run_that_is_killed_leaves_nothing_and_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_a_run_that_is_broken_off_writes_its_table_leaves_nothing_and_goes_on_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However it is ended: the command and the process that grades by SIGKILL, and the command by Ctrl-C."""
+    monkeypatch.setenv(
+        "PROXYHERD_GAZETTEER", str(gazetteer_file())
+    )  # so that there is a key, for Google's names
     made = Class(tmp_path)
-    for name, kind in (("a", "honest"), ("b", "hangs"), ("c", "forks")):
+    for name, kind in (("a", "honest"), ("b", "forks"), ("c", "no-python")):
         a_class.make(made.submissions / name, a_class.KINDS[kind])
-    running = made.start()
+    running = made.start("--jobs", "1")
     wait_until(lambda: "a" in made.gradings(), "the first submission is graded")
+    first = made.gradings()
     second = made.grade()
     assert (second.returncode, second.stdout) == (2, "")
     assert "another grading writes there" in second.stderr
-    assert [one for one in made.left() if "/sys/" not in one]
-    running.send_signal(signal.SIGKILL)
+    assert (made.output / ".google").exists(), "the second has taken nothing away"
+    running.kill()
     running.communicate()
-    wait_until(lambda: not [one for one in made.left() if "/sys/" not in one], "all processes have ended")
-    first = made.gradings()["a"]
-    made.grade()
-    assert made.gradings()["a"] == first
+    wait_until(lambda: not made.left(), f"nothing is left: {made.left()}")
+    rows = made.rows()
+    assert [(row["points"], row["problem"]) for row in rows.values()] == [
+        (str(FULL), ""),
+        *[("", "not graded yet")] * 2,
+    ]
+    for number in (signal.SIGKILL, signal.SIGINT):
+        running = made.start("--jobs", "1")
+        wait_until(lambda: len(made.left()) > 20, "one more is being graded, and forks")
+        [grader] = psutil.Process(running.pid).children()
+        (grader if number is signal.SIGKILL else running).send_signal(number)
+        said, errors = running.communicate()
+        assert (running.returncode, made.left()) == (4, []), errors
+    assert re.search(r"\Aa +28/28 points\nb +not graded yet\nc +not graded yet\n", said), said
+    assert "broken off, with 1 of 3 submissions graded; the same command goes on" in errors
+    assert made.grade().returncode == 1
+    assert made.gradings()["a"] == first["a"]
     assert made.gradings().keys() == {"a", "b", "c"}
     assert made.left() == []
-    assert not list(made.output.glob(".*"))
+
+
+def test_the_results_of_another_class_are_not_written_over(tmp_path: Path) -> None:
+    made = Class(tmp_path)
+    a_class.make(made.submissions / "a", a_class.KINDS["honest"])
+    made.output.mkdir()
+    (made.output / "class.json").write_text('{"submissions": "/classes/spring"}')
+    (made.output / "results.csv").write_text("theirs")
+    done = made.grade()
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{made.output}: holds the results of another class, /classes/spring; name another" in done.stderr
+    assert (made.output / "results.csv").read_text() == "theirs"
+    assert not made.gradings()
+
+
+POLITE = """
+import pathlib, signal, socket, sys, time
+
+def end(*_):
+    time.sleep(0.2)
+    pathlib.Path("ended").touch()
+    sys.exit()
+
+signal.signal(signal.SIGTERM, end)
+with socket.create_server(("127.0.0.1", int(sys.argv[1]))) as listener:
+    while True:
+        listener.accept()[0].close()
+"""
+
+
+def test_a_server_in_a_sandbox_is_told_to_end_and_has_time_for_it(tmp_path: Path) -> None:
+    """A signal to the sandbox itself would end its server at once."""
+    layout = sandbox.Layout(tmp_path, sandbox.FIRST_USER + 99, shown=sandbox.shown_paths())
+    layout.copy.mkdir(parents=True)
+    (layout.copy / "server.py").write_text(POLITE)
+    layout.copy.chmod(0o777)
+    within = sandbox.inner(layout, sandbox.Bounds())
+    started = keeping.Started(
+        "python3 server.py {port}", tmp_path, tmp_path, signal.SIGTERM, {"PATH": os.defpath}, within
+    )
+    server = GradedServer("Ann", "127.0.0.1", free_port())
+
+    async def run() -> None:
+        await started.start([server])
+        await started.lose(server)
+
+    try:
+        asyncio.run(run())
+    finally:
+        started.end()
+    assert (layout.copy / "ended").exists()
 
 
 SITE = Path(sys.prefix) / f"lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
@@ -306,7 +393,8 @@ def test_our_herd_is_judged_at_the_addresses_of_its_file_and_the_others_options_
                 "--profile",
                 "assignment",
             ),
-            *("--only", "logs", "--only", "times", "--env", "PROXYHERD_GAZETTEER=none", "--deadline", "60"),
+            *("--only", "logs", "--only", "times", "--skip", "regained"),
+            *("--env", "PROXYHERD_GAZETTEER=none", "--deadline", "60"),
         ],
         capture_output=True,
         text=True,
@@ -325,7 +413,7 @@ def test_our_herd_is_judged_at_the_addresses_of_its_file_and_the_others_options_
 def test_without_a_sandbox_it_says_what_is_not_bounded_and_kills_what_it_started(tmp_path: Path) -> None:
     ports = {name: free_port() for name in a_class.PORTS}
     made = Class(tmp_path, ports)
-    a_class.make(made.submissions / "a", a_class.KINDS["honest"], ports)
+    a_class.make(made.submissions / "a", a_class.Kind(fault="own-log"), ports)
     bare = tmp_path / "bin"
     bare.mkdir()
     refused = subprocess.run(
@@ -334,8 +422,9 @@ def test_without_a_sandbox_it_says_what_is_not_bounded_and_kills_what_it_started
     assert refused.returncode == 2
     assert "apt install bubblewrap" in refused.stderr
     assert "these are not bounded: the network" in refused.stderr
-    done = made.grade("--unsandboxed", "--show", str(tmp_path))
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = made.grade("--unsandboxed", "--show", str(tmp_path), "--only", "logs")
+    assert done.returncode == 0, "points that are open are no faults"
+    assert int(made.rows()["a"]["open"]) > 0
     assert "not bounded: the network" in (made.output / "results.html").read_text()
     assert made.left() == []
 
@@ -345,11 +434,13 @@ def test_names_and_folders_that_cannot_be_used_are_told_and_do_not_stop_the_othe
     a_class.make(made.submissions / "<b> \x1b[31m", a_class.KINDS["honest"])
     (made.submissions / os.fsdecode(b"\xff")).mkdir()
     (made.submissions / "broken.zip").write_bytes(b"PK")
+    (made.submissions / "lone.py").write_text("raise SystemExit('I am alone')")
     done = made.grade()
     assert done.returncode == 1, done.stderr
     assert "\x1b" not in done.stdout
     rows = made.rows()
     assert rows.pop("<b> \x1b[31m")["points"] == str(FULL)
+    assert rows.pop("lone.py")["problem"].endswith("has ended at its start; it printed last: I am alone")
     assert {name: row["problem"] for name, row in rows.items()} == {
         "\ufffd": "its name is not UTF-8; rename it",
         "broken.zip": f"not started: {made.submissions}/broken.zip: the archive cannot be unpacked: File is not a zip file",
@@ -364,6 +455,7 @@ def test_names_and_folders_that_cannot_be_used_are_told_and_do_not_stop_the_othe
         (["--output", "submissions/x"], "lies in the folder of the submissions"),
         (["--only", "what"], "Invalid value for '--only'"),
         (["--start", ""], "--batch needs --start"),
+        (["--stop", "SIGTERM", "--start", ""], "--stop does nothing without --start"),
     ],
 )
 def test_wrong_usage_is_told_before_anything_is_graded(tmp_path: Path, more: list[str], reason: str) -> None:

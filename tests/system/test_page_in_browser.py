@@ -1,11 +1,12 @@
 """The status page as people use it, in a real Chromium: at three widths, light and dark, with a keyboard alone, and
-with much to show.
+with much to show. At the end, the table of a graded class, which needs the same browser.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -14,6 +15,9 @@ from debian import needs
 from herd_process import RunningHerd, herd_of, running_herd, wait_until
 from large_herd import large_herd, ring
 from playwright.sync_api import Browser, Page, expect
+
+from proxyherd.grading import table
+from proxyherd.grading.records import Record
 
 pytestmark = [needs("chromium"), pytest.mark.xdist_group("browser")]
 
@@ -273,3 +277,30 @@ def test_a_graph_of_thirty_servers_fits_and_is_accessible(browser: Browser) -> N
             expect(page.locator("#graph line")).to_have_count(len(ring(names)))
             assert page.evaluate("document.documentElement.scrollWidth") <= 1280
             assert inaccessible(page) == []
+
+
+def test_the_table_of_a_class_is_sorted_by_any_column_up_and_down(browser: Browser, tmp_path: Path) -> None:
+    points = {"cid": 9, "ann": 100, "bob": None, "dan": 28.5}
+    reports = {name: {"points": made, "open": 0, "possible": 100} for name, made in points.items()}
+    rows = [Record(name, "k", "", 1, 1.0, reports[name] if made else None) for name, made in points.items()]
+    (tmp_path / "results.html").write_text(table.as_html(rows, "Grades"))
+    page = browser.new_page()
+    wrong: list[str] = []
+    page.on("console", lambda message: wrong.append(message.text))
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.goto((tmp_path / "results.html").as_uri())
+
+    def names_by(column: str) -> list[str]:
+        page.get_by_role("button", name=column).click()
+        return page.locator("tbody th").all_inner_texts()
+
+    assert page.locator("tbody th").all_inner_texts() == [*points]
+    assert names_by("Points") == ["bob", "cid", "dan", "ann"]
+    assert names_by("Points") == ["ann", "dan", "cid", "bob"]
+    assert names_by("Submission") == ["ann", "bob", "cid", "dan"]
+    assert page.locator("[aria-sort]").all_inner_texts() == ["Submission"]
+    page.keyboard.press("Enter")  # the button has the focus
+    assert page.locator("tbody th").all_inner_texts() == ["dan", "cid", "bob", "ann"]
+    assert inaccessible(page) == []
+    assert wrong == []
+    page.close()

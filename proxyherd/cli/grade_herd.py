@@ -1,0 +1,118 @@
+"""The herd that `grade` judges: where its servers and their logs are, and who starts and stops them."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from proxyherd.cli.common import Misconfigured, load_if_any
+from proxyherd.config import herd_file
+from proxyherd.config.herd_file import Herd
+from proxyherd.grading import keeping
+from proxyherd.grading.herds import GradedHerd
+from proxyherd.grading.keeping import Restarter, Started
+from proxyherd.grading.servers import GradedServer
+
+LOGS: Final = ("var/log/{name}.log", "/var/log/proxyherd/{name}.log")
+"""The default paths of logs for a herd's file."""
+
+
+@contextmanager
+def lent_herd(ctx: click.Context, options: Mapping[str, Any]) -> Iterator[tuple[GradedHerd, Started | None]]:
+    """Lend the herd that the options describe, and its starter. Raises Misconfigured, ConfigError and UsageError."""
+    described = _described(ctx, options["servers"], options["topology"])
+    servers = _servers(described, options["servers"], options["patience"])
+    edges, most = (described.edges, described.limits.max_line_bytes) if described else (None, 8_192)
+    with tempfile.TemporaryDirectory(prefix="proxyherd-grade-") as outputs:
+        keeper, started = _keeper(options, Path(outputs))
+        _name_logs(servers, options, of_file=not options["servers"], started=started)
+        one_table = described is not None and described.redis is not None
+        yield GradedHerd(servers, edges, keeper, most, one_table=one_table), started
+
+
+def herd_of_file(ctx: click.Context) -> Herd:
+    """Load the herd's file. Raises Misconfigured if none is named and none is there, and ConfigError."""
+    herd = load_if_any(ctx)
+    if herd is None:
+        raise Misconfigured(
+            f"{herd_file.DEFAULT_FILE}: No such file; name each server, and where it takes clients, as NAME=HOST:PORT, "
+            "such as Clark=127.0.0.1:10003; or name a herd's file with --config"
+        )
+    return herd
+
+
+def _described(
+    ctx: click.Context, addresses: Sequence[tuple[str, str, int]], topology: Path | None
+) -> Herd | None:
+    """Return the herd's file that describes this herd, if there is one."""
+    if not addresses:
+        herd = herd_of_file(ctx)
+        if herd.tls.clients_certificate is not None:
+            raise Misconfigured(
+                f"{herd.file}: key tls.clients_certificate: its servers speak TLS with clients, and grade does not; "
+                "grade the herd with a copy of its file that leaves it out"
+            )
+        return herd
+    if topology is None:
+        return None
+    herd = herd_file.load(topology)
+    for name, _, _ in addresses:
+        herd.server(name)
+    if missing := set(herd.servers) - {name for name, _, _ in addresses}:
+        raise Misconfigured(
+            f"{topology}: has {', '.join(sorted(missing))} too; name the address of each server"
+        )
+    return herd
+
+
+def _servers(
+    described: Herd | None, addresses: Sequence[tuple[str, str, int]], patience: float
+) -> list[GradedServer]:
+    if not addresses:
+        assert described is not None
+        addresses = [
+            (server.name, server.clients[0].host, server.clients[0].port)
+            for server in described.servers.values()
+        ]
+    return [GradedServer(name, host, port, seconds=patience) for name, host, port in addresses]
+
+
+def _keeper(options: Mapping[str, Any], outputs: Path) -> tuple[Restarter | None, Started | None]:
+    environ = keeping.environment(options["env"])
+    if options["start"]:
+        how, within = signal.Signals[options["stop"]], shlex.split(options["within"])
+        started = Started(options["start"], options["directory"], outputs, how, environ, within)
+        return started, started
+    if options["lose"]:
+        return keeping.Commanded(options["lose"], options["regain"], environ), None
+    return None, None
+
+
+def _name_logs(
+    servers: Sequence[GradedServer], options: Mapping[str, Any], *, of_file: bool, started: Started | None
+) -> None:
+    """Give each server its log, if this machine can read one."""
+    logs: dict[str, Path] = options["logs"]
+    if unknown := set(logs) - {server.name for server in servers}:
+        raise click.UsageError(f"--log: there is no server {', '.join(sorted(unknown))}")
+    for server in servers:
+        server.log_is_named = server.name in logs or bool(options["pattern"])
+        if server.log_is_named:
+            pattern = Path((options["pattern"] or "").replace("{name}", server.name))
+            server.log = logs.get(server.name, pattern)
+            if started is None and not server.log.is_file():
+                raise Misconfigured(
+                    f"{server.log}: there is no such log of {server.name}, or it is no regular file; mend --logs or --log"
+                )
+        elif started is not None:
+            server.log = started.output(server)
+        elif of_file:
+            files = (Path(pattern.replace("{name}", server.name)) for pattern in LOGS)
+            server.log = next((file for file in files if file.exists()), None)
