@@ -92,10 +92,12 @@ class Origins:
         }
 
     def preflight(self, origin: str, methods: Iterable[str]) -> dict[str, str]:
-        """Return the headers of the answer with which a browser allows a page of this origin to use the methods."""
+        """Return what the answer has besides `headers`, with which a browser allows a page of this origin to use the
+        methods.
+        """
         if not origin:
-            return self.headers(origin)
-        return self.headers(origin) | {
+            return {}
+        return {
             "Access-Control-Allow-Methods": ", ".join(methods),
             "Access-Control-Allow-Headers": "Content-Type, Content-Encoding, Authorization",
             "Access-Control-Max-Age": "600",

@@ -114,9 +114,9 @@ class HttpReader:
         self._parser.message_consumed()
         self._feed(b"")  # then it is known whether there is another
         is_old = head.version == HttpVersion10
-        return ReadRequest(
-            head.method, head.path, head.headers, body, is_old, head.should_close, head.upgrade
-        )
+        # The parser takes the last trailer behind chunks for a header of the next request, so there is none.
+        closes = head.should_close or head.chunked
+        return ReadRequest(head.method, head.path, head.headers, body, is_old, closes, head.upgrade)
 
     def continues(self) -> bool:
         """Return whether the client waits to be told to send the body, once."""

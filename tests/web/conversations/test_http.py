@@ -45,7 +45,6 @@ UPGRADE = request(
 )
 REQUESTS = {
     "a report": put("kiwi"),
-    "chunks": chunked("fig"),
     "a question": request("GET", "/v1/clients/kiwi"),
     "a batch": request("POST", "/v1/reports", b'[{"client":"a","lat":1,"lon":2},{"client":"b"}]'),
     "no line": LIST,
@@ -63,6 +62,7 @@ ENDS = {
     "a long header": b"GET / HTTP/1.1\r\nX: " + bytes(20_000).replace(b"\0", b"a"),
     "a large body": request("PUT", "/", b"", f"Content-Length: {BODY_BYTES + 1}"),
     "another expectation": request("PUT", "/", b"{}", "Expect: miracles"),
+    "chunks": chunked("fig"),
     "a last request": request("GET", "/v1/openapi.json", b"", "Connection: close"),
     "a request that is cut": put("kiwi")[:-1],
 }
@@ -92,6 +92,15 @@ def test_however_a_stream_is_cut_its_answers_are_the_same(
     assert played(data, cuts) == (sent, endings, vias)
     assert sent.count(b"HTTP/1.1 ") == len(names) + (end not in {"nothing", "a request that is cut"})
     assert endings == ([] if end in {"nothing", "a request that is cut"} else [Ending.HALF_CLOSE])
+
+
+def test_a_trailer_does_not_become_a_header_of_the_next_request() -> None:
+    talk = http()
+    spoof = chunked("fig").replace(b"X-Trailer: a", b"X-Limit-U: eve")
+    talk.receive(spoof + request("POST", "/owntracks", b'{"_type":"location","lat":1,"lon":2,"tst":3}'))
+    talk.run()
+    assert [via for via, _ in talk.logged] == ["http"]
+    assert (talk.statuses, talk.endings) == ([200], [Ending.HALF_CLOSE])
 
 
 def test_requests_before_garbage_are_executed_and_answered() -> None:
