@@ -26,10 +26,15 @@ from proxyherd.cli import main
 from proxyherd.config import herd_file
 from proxyherd.places import STATES, CallOutcome, Spared
 from proxyherd.telemetry.commands import COMMANDS
+from proxyherd.web import bodies, documents, frames, ids, ops, reports
+from proxyherd.web.problems import KINDS
+from proxyherd.web.trackers.apps import APPS
+from proxyherd.web.trackers.points import Reason
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 METRICS = metrics_of_a_server()
+WEB_PAGE = (DOCS / "web.md").read_text()
 METRICS_PAGE = (DOCS / "metrics.md").read_text()
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
 NO_COMMANDS = {" peer link", " table"}
@@ -355,3 +360,45 @@ def test_the_readme_has_the_ports_and_neighbours_of_the_default_herd() -> None:
         (one.name, one.clients[0].port, one.peers[0].port, one.admin[0].port, set(one.neighbours))
         for one in herd.servers.values()
     ]
+
+
+# --- the web port
+
+
+def test_the_problems_are_on_the_page_of_the_web_port() -> None:
+    rows = re.findall(r"^\| `(/v1/#[\w-]+)` \| (\d+) \|", WEB_PAGE, re.MULTILINE)
+    assert [(type_, int(status)) for type_, status in rows] == [(kind.type, kind.status) for kind in KINDS]
+
+
+def test_the_codes_of_a_websocket_s_end_are_on_the_page() -> None:
+    """But 1005, which nobody sends; and with 1006, which a client sees where no close frame came."""
+    told = {
+        int(code)
+        for row in re.findall(r"^\| ([\d, ]+) \|", WEB_PAGE, re.MULTILINE)
+        for code in row.split(",")
+    }
+    assert told == {*map(int, frames.Code)} - {frames.Code.NO_CODE} | {1006}
+
+
+@pytest.mark.parametrize(
+    ("limit", "value"),
+    [
+        ("body", f"{bodies.BODY_BYTES >> 20} MiB, also when it is unpacked"),
+        ("reports in a batch", f"{reports.MOST_REPORTS:,}"),
+        ("lines of an NDJSON body", f"{reports.MOST_LINES:,}, with blank ones"),
+        ("commas in a document", f"{documents.MOST_COMMAS:,}"),
+        ("backslashes and percent signs in a document", f"{documents.MOST_ESCAPES:,}"),
+        ("a name", f"{ids.NAME_BYTES:,} bytes"),
+        ("message of a WebSocket", f"{ops.MESSAGE_BYTES >> 10} KiB"),
+    ],
+)
+def test_the_limits_of_the_web_port_are_those_of_the_program(limit: str, value: str) -> None:
+    assert f"| {limit} | {value} |" in WEB_PAGE
+
+
+def test_what_is_consumed_is_on_the_page_of_phones_and_every_app_has_a_section() -> None:
+    page = (DOCS / "phones.md").read_text()
+    assert re.findall(r"^\| `(\w+)` \| [^|]+ \|$", page, re.MULTILINE) == list(get_args(Reason))
+    for app in APPS:
+        assert f"`/{app.name}`" in page
+        assert f"https://herd.example/3f9c0d5e/{app.name}" in page

@@ -4,9 +4,6 @@ Each page gets a folder that is laid out as a checkout after its installation (t
 built already save the minute), and a network and process ids of its own: the ports of the default herd clash with
 nothing, and whatever a page has started ends with the process that holds them, also when the tests are killed.
 
-What differs from time to time is masked on both sides: times and dates, ports of clients, how long something took,
-which of its neighbours was first to tell a server something. A line that is only `...` stands for lines left out.
-
 One thing is not the real one: in Google's place stands `proxyherd places-sim`, which takes any key and has the old API
 switched off, as it is for new projects. The page's own lines are appended to the herd's file, and then its `base_url`.
 """
@@ -20,12 +17,12 @@ import signal
 import subprocess
 import xml.etree.ElementTree as ET
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 from debian import needs
 from herd_process import ROOT, wait_until
 from newcomer import HERD, MOST_SECONDS, Machine, _children, machine
+from page_examples import Block, PageStep, blocks, difference, masked, pattern, shows, steps
 
 TUTORIAL = ROOT / "docs/tutorial.md"
 README = ROOT / "README.md"
@@ -37,106 +34,9 @@ pytestmark = [
 ]
 
 
-# --- pages
-
-
-class Block(NamedTuple):
-    """A block of code of a page, and the prose between it and the one before."""
-
-    kind: str
-    text: str
-    prose: str
-
-
-class Step(NamedTuple):
-    """A command, and what the page shows of what it prints, or of what is typed to it and comes back."""
-
-    command: str
-    shown: str
-
-
-def blocks(page: Path) -> list[Block]:
-    parts = re.split(r"^```(\w*)\n(.*?)^```$", page.read_text(), flags=re.DOTALL | re.MULTILINE)
-    return [Block(parts[at + 1], parts[at + 2], prose=parts[at]) for at in range(0, len(parts) - 1, 3)]
-
-
-def steps(session: str) -> list[Step]:
-    """Take a session apart; a command goes on in lines that begin with `> `."""
-    assert session.startswith("$ ")
-    parts = re.findall(r"^\$ (.*\n(?:> .*\n)*)((?:(?!\$ ).*\n)*)", session, re.MULTILINE)
-    return [Step(command.replace("\n> ", "\n").rstrip("\n"), shown) for command, shown in parts]
-
-
 def is_typed(line: str) -> bool:
     """Return whether a line of a session of `nc` is what the reader types, and not an answer or a part of one."""
     return re.match(r"AT |\? |[ {}]|\.\.\.|$", line) is None
-
-
-# --- what is shown, and what has come
-
-MASKS = [
-    (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d+)?", "TIME"),
-    (r"(AT \w+) [+-]\d+\.\d{9} ", r"\1 +# "),
-    (r"client=127\.0\.0\.1:\d+", "client=#"),
-    (r"seconds=[\d.e-]+", "seconds=#"),
-    (r"\b\d+\.\d+ s\b", "# s"),
-    (r"< [\d.]+ m?s", "< #"),  # the lag of the event loop
-    (
-        r"(ready +\d/\d +\d+ +\d+) +\d+$",
-        r"\1 #",
-    ),  # what the last check with neighbours mended, each half a minute
-    # A killed process ends its connections either way: with unread bytes it resets them.
-    (r'reason="(closed by the neighbour|[^"]*Connection reset by peer)"', "reason=#"),
-    (r" +", " "),
-]
-FIRST_TO_TELL = re.compile(r"TIME (\w+) (?:flood_received|caught_up) neighbour=(\w+)")
-
-
-def masked(text: str) -> str:
-    """Return a text without what differs from time to time."""
-    for pattern, mask in MASKS:
-        text = re.sub(pattern, mask, text, flags=re.MULTILINE)
-    return FIRST_TO_TELL.sub(_without_the_neighbour, text)
-
-
-def _without_the_neighbour(match: re.Match[str]) -> str:
-    server, neighbour = match[1], match[2]
-    assert neighbour in HERD.servers[server].neighbours, match[0]
-    return match[0].removesuffix(neighbour) + "#"
-
-
-def in_order(command: str, text: str) -> str:
-    """Bring lines whose order is chance into one: that of servers, and of what one of them did in the same instant."""
-    lines = text.splitlines(keepends=True)
-    if command.startswith("proxyherd tail"):
-        lines.sort(key=lambda line: (line.split()[2], line))
-    elif command.startswith("supervisorctl"):
-        lines.sort()
-    return "".join(lines)
-
-
-def pattern(shown: str) -> str:
-    """Return what matches what a page shows."""
-    lines = masked(shown).splitlines()
-    return "".join(
-        r"(?:.*\n)*?" if line.strip() == "..." else re.escape(line.rstrip()) + r" *\n" for line in lines
-    )
-
-
-def shows(step: Step, came: str) -> bool:
-    """Return whether the page shows what came."""
-    shown, came = (in_order(step.command, f"{text.rstrip()}\n") for text in (step.shown, came))
-    return re.fullmatch(pattern(shown), masked(came)) is not None
-
-
-def difference(step: Step, came: str) -> str:
-    return f"$ {step.command}\n--- the page shows\n{step.shown}\n--- what came\n{came}"
-
-
-# --- a machine for one page
-
-
-# --- readers
 
 
 class Reader:
@@ -144,7 +44,7 @@ class Reader:
 
     def __init__(self, where: Machine) -> None:
         self._machine = where
-        self._others: list[tuple[Step, subprocess.Popen[str], Path]] = []
+        self._others: list[tuple[PageStep, subprocess.Popen[str], Path]] = []
 
     def follow(self, page: Path) -> int:
         """Do what a page says, and return the number of commands in it."""
@@ -161,7 +61,7 @@ class Reader:
             self._open_addresses(block.prose)
         return done
 
-    def _do(self, step: Step) -> None:
+    def _do(self, step: PageStep) -> None:
         if step.command.startswith("nc "):
             self._converse(step)
         elif "--watch" in step.command:
@@ -177,13 +77,13 @@ class Reader:
     def _other_terminal(self, command: str) -> tuple[subprocess.Popen[str], Path]:
         return self._machine.start(f'PATH="$PWD/.venv/bin:$PATH"; exec {command}')
 
-    def _follow_logs(self, step: Step) -> None:
+    def _follow_logs(self, step: PageStep) -> None:
         process, printed = self._other_terminal(step.command)
         self._others.append((step, process, printed))
         logs = {f"{name}.log" for name in HERD.servers if name in step.command.split()}
         wait_until(lambda: logs <= _open_files(process), "the logs are open")
 
-    def _converse(self, step: Step) -> None:
+    def _converse(self, step: PageStep) -> None:
         """Type a line once the one before has been answered; Ctrl-C at the end."""
         process, printed = self._machine.start(f"exec {step.command}", stdin=subprocess.PIPE)
         assert process.stdin is not None
@@ -204,7 +104,7 @@ class Reader:
         _interrupt(process)
         assert shows(step, spoken), difference(step, spoken)
 
-    def _watch(self, step: Step) -> None:
+    def _watch(self, step: PageStep) -> None:
         """Look on until what the page shows has been there."""
         process, printed = self._other_terminal(step.command)
         try:
@@ -217,7 +117,7 @@ class Reader:
 
     def _look_at_the_other_terminal(self, shown: str) -> None:
         started, process, printed = self._others.pop()
-        step = Step(started.command, shown)
+        step = PageStep(started.command, shown)
         try:
             wait_until(lambda: shows(step, printed.read_text()), "the other terminal shows it")
         except AssertionError:

@@ -10,116 +10,38 @@ import re
 import signal
 import socket
 import threading
-import uuid
 from collections.abc import Iterator
-from typing import Any, Self
 
 import pytest
 from cases import CASES
 from gazetteer_file import gazetteer_file
-from herd_process import PATIENCE_SECONDS, ServerProcess, now, running_server, wait_until
+from herd_process import PATIENCE_SECONDS, ServerProcess, running_server, wait_until
 from redis_cluster import Cluster
 from tracker_payloads import PAYLOADS, Payload
+from web_wire import (
+    HANDSHAKE,
+    JSON,
+    LINES,
+    WebWire,
+    ask,
+    frame,
+    fresh,
+    position,
+    request,
+    running_web_server,
+    websocket,
+)
 
 from proxyherd.grading import playing, servers
 from proxyherd.grading.cases import Case
 
 WEB = '[web]\nallowed_origins = ["https://map.example"]\n'
-HANDSHAKE = (
-    "Upgrade: websocket",
-    "Connection: Upgrade",
-    "Sec-WebSocket-Version: 13",
-    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
-)
-LINES, JSON = "proxyherd.lines.v1", "proxyherd.json.v1"
 
 
 @pytest.fixture(scope="module")
 def clark(shared_cluster: Cluster | None) -> Iterator[ServerProcess]:
-    with running_server(more=WEB, cluster=shared_cluster, gazetteer=gazetteer_file()) as server:
-        server.wait_for_web()
+    with running_web_server(WEB, cluster=shared_cluster, gazetteer=gazetteer_file()) as server:
         yield server
-        assert server.stop() == 0
-        assert server.stderr() == ""
-
-
-class Wire:
-    """One connection to the web port."""
-
-    def __init__(self, server: ServerProcess) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", server.web_port), PATIENCE_SECONDS)
-        self.file = self.socket.makefile("rb")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.file.close()
-        self.socket.close()
-
-    def send(self, data: bytes) -> None:
-        self.socket.sendall(data)
-
-    def answer(self, *, head: bool = False) -> tuple[int, dict[str, str], bytes]:
-        """Read an answer: status, headers by their names in small letters, body."""
-        status = int(self.file.readline().split()[1])
-        headers = {}
-        while (line := self.file.readline().strip()) != b"":
-            name, _, value = line.decode().partition(": ")
-            headers[name.lower()] = value
-        return status, headers, b"" if head else self.file.read(int(headers.get("content-length", 0)))
-
-    def is_closed(self) -> bool:
-        return self.file.read() == b""
-
-    def message(self) -> tuple[int, bytes]:
-        """Read a frame: opcode and payload."""
-        first, size = self.file.read(2)
-        if size > 125:
-            size = int.from_bytes(self.file.read(2 if size == 126 else 8), "big")
-        return first & 15, self.file.read(size)
-
-
-def request(method: str, target: str, body: bytes = b"", *headers: str, version: str = "1.1") -> bytes:
-    named = ["Host: localhost", *headers]
-    if body and not any("content-type" in one.lower() for one in headers):
-        named.append("Content-Type: application/json")
-    if body or method in {"PUT", "POST"}:
-        named.append(f"Content-Length: {len(body)}")
-    head = "\r\n".join([f"{method} {target} HTTP/{version}", *named, "", ""])
-    return head.encode() + body
-
-
-def ask(server: ServerProcess, *asked: Any) -> tuple[int, dict[str, str], bytes]:
-    with Wire(server) as wire:
-        wire.send(request(*asked))
-        return wire.answer(head=asked[0] == "HEAD")
-
-
-def frame(data: bytes, opcode: int = 1) -> bytes:
-    size = len(data)
-    short = bytes([0x80 | size]) if size < 126 else b"\xfe" + size.to_bytes(2, "big")
-    mask = b"\x01\x02\x03\x04"
-    return bytes([0x80 | opcode]) + short + mask + bytes(byte ^ mask[at % 4] for at, byte in enumerate(data))
-
-
-@contextlib.contextmanager
-def websocket(server: ServerProcess, protocol: str, *headers: str) -> Iterator[Wire]:
-    with Wire(server) as wire:
-        wire.send(request("GET", "/v1/ws", b"", *HANDSHAKE, f"Sec-WebSocket-Protocol: {protocol}", *headers))
-        status, answered, _ = wire.answer()
-        assert status == 101
-        assert answered["sec-websocket-protocol"] == protocol
-        assert answered["sec-websocket-accept"] == "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
-        yield wire
-
-
-def fresh() -> str:
-    return f"c{uuid.uuid4().hex}"
-
-
-def position() -> bytes:
-    return b'{"lat":34.06893,"lon":"-118.445127","time":%b}' % now()
 
 
 def test_a_report_is_answered_and_known_over_tcp_and_http(clark: ServerProcess) -> None:
@@ -236,7 +158,7 @@ def test_a_bad_request_is_answered_with_a_problem_and_the_connection_goes_on(
     clark: ServerProcess, name: str
 ) -> None:
     data, status = REFUSED[name]
-    with Wire(clark) as wire:
+    with WebWire(clark) as wire:
         wire.send(data)
         answered, headers, body = wire.answer()
         problem = json.loads(body)
@@ -252,7 +174,7 @@ def test_a_bad_request_is_answered_with_a_problem_and_the_connection_goes_on(
 @pytest.mark.parametrize("name", BROKEN)
 def test_what_is_no_request_is_answered_and_ends_the_connection(clark: ServerProcess, name: str) -> None:
     data, status = BROKEN[name]
-    with Wire(clark) as wire:
+    with WebWire(clark) as wire:
         wire.send(data)
         answered, headers, _ = wire.answer()
         assert (answered, headers["connection"]) == (status, "close")
@@ -261,7 +183,7 @@ def test_what_is_no_request_is_answered_and_ends_the_connection(clark: ServerPro
 
 def test_pipelined_requests_are_answered_in_order(clark: ServerProcess) -> None:
     clients = [fresh() for _ in range(100)]
-    with Wire(clark) as wire:
+    with WebWire(clark) as wire:
         sending = threading.Thread(
             target=wire.send,
             args=(b"".join(request("PUT", f"/v1/clients/{one}", position()) for one in clients),),
@@ -277,28 +199,28 @@ def test_a_body_may_be_asked_for_come_in_chunks_and_have_trailers(clark: ServerP
         f"PUT /v1/clients/{fresh()} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         "Transfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n"
     )
-    with Wire(clark) as wire:
+    with WebWire(clark) as wire:
         wire.send(head.encode())
         assert wire.file.readline() == b"HTTP/1.1 100 Continue\r\n"
         assert wire.file.readline() == b"\r\n"
         for byte in position():
             wire.send(b"1\r\n%c\r\n" % byte)
         wire.send(b"0\r\nX-Trailer: a\r\n\r\n")
-        assert wire.answer()[0] == 200
-        wire.send(request("GET", "/v1/openapi.json"))
-        assert wire.answer()[0] == 200
+        status, headers, _ = wire.answer()
+        assert (status, headers["connection"]) == (200, "close")
+        assert wire.is_closed()
 
 
 def test_an_old_client_a_head_and_one_that_has_sent_everything(clark: ServerProcess) -> None:
     for version, headers, closes in (("1.0", (), True), ("1.0", ("Connection: keep-alive",), False)):
-        with Wire(clark) as wire:
+        with WebWire(clark) as wire:
             wire.send(request("GET", "/v1/openapi.json", b"", *headers, version=version))
             _, answered, body = wire.answer()
             assert answered["connection"] == ("close" if closes else "keep-alive")
             assert len(body) > 100
     status, headers_of_head, _ = ask(clark, "HEAD", "/v1/openapi.json")
     assert (status, headers_of_head["content-length"]) == (200, str(len(body)))
-    with Wire(clark) as wire:
+    with WebWire(clark) as wire:
         wire.send(request("PUT", f"/v1/clients/{fresh()}", position()))
         wire.socket.shutdown(socket.SHUT_WR)
         assert wire.answer()[0] == 200
@@ -425,7 +347,7 @@ def test_who_breaks_the_rules_of_a_websocket_is_told_which(
 
 
 def test_a_websocket_of_another_site_s_page_is_refused(clark: ServerProcess) -> None:
-    with Wire(clark) as wire:
+    with WebWire(clark) as wire:
         wire.send(
             request(
                 "GET",
