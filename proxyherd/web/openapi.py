@@ -8,7 +8,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from proxyherd import __version__
-from proxyherd.web.bodies import BODY_BYTES
+from proxyherd.web.bodies import BODY_BYTES, PACKED_BYTES
 from proxyherd.web.locations import MOST_DECIMALS
 from proxyherd.web.problems import CONTENT_TYPE, KINDS, NOT_TAKEN
 from proxyherd.web.queries import LIMIT, RADIUS_KM
@@ -144,7 +144,7 @@ def _answers(
 
 def _body(description: str, content: Mapping[str, _Object], *, required: bool = True) -> _Object:
     return {
-        "description": f"{description} At most {BODY_BYTES:,} bytes, also if packed with gzip.",
+        "description": f"{description} At most {BODY_BYTES:,} bytes; if packed with gzip, {PACKED_BYTES:,}.",
         "required": required,
         "content": {media_type: {"schema": schema} for media_type, schema in content.items()},
     }

@@ -8,7 +8,7 @@ import zlib
 
 import pytest
 
-from proxyherd.web.bodies import BODY_BYTES, unpacked
+from proxyherd.web.bodies import BODY_BYTES, PACKED_BYTES, unpacked
 from proxyherd.web.problems import ENCODING, LARGE, MEDIA_TYPE, Kind, Problem
 
 
@@ -43,11 +43,31 @@ def test_a_body_that_is_too_large_or_cannot_be_unpacked_is_a_problem(
 
 def test_a_bomb_takes_no_more_memory_than_a_body() -> None:
     packer = zlib.compressobj(9, wbits=31)
-    bomb = b"".join(packer.compress(bytes(1 << 20)) for _ in range(512)) + packer.flush()
-    assert len(bomb) < BODY_BYTES
+    bomb = b"".join(packer.compress(bytes(1 << 20)) for _ in range(200)) + packer.flush()
+    assert len(bomb) < PACKED_BYTES
     tracemalloc.start()
     with pytest.raises(Problem):
         unpacked(bomb, "gzip")
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 3 * BODY_BYTES
+
+
+EMPTY_BLOCK, EMPTY_BLOCK_BITS = 0x6BFF90000000000081C004, 90
+"""A block of deflate with nothing in it but a table of codes. It costs a microsecond."""
+
+
+def test_what_takes_time_to_unpack_and_is_nothing_has_a_bound() -> None:
+    blocks = sum(EMPTY_BLOCK << EMPTY_BLOCK_BITS * number for number in range(8))
+    eight = blocks.to_bytes(EMPTY_BLOCK_BITS, "little")
+
+    def hostile(size: int) -> bytes:
+        """Return so many bytes that are packed with gzip, and empty."""
+        count, rest = divmod(size - 21, len(eight))
+        name = b"x" * rest + b"\0"
+        return b"\x1f\x8b\x08\x08" + bytes(6) + name + eight * count + b"\x03\0" + bytes(8)
+
+    assert unpacked(hostile(PACKED_BYTES), "gzip") == b""
+    with pytest.raises(Problem) as raised:
+        unpacked(hostile(PACKED_BYTES + 1), "gzip")
+    assert raised.value.kind is LARGE
