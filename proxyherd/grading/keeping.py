@@ -14,7 +14,6 @@ import os
 import resource
 import shlex
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -31,6 +30,10 @@ from proxyherd.grading.servers import GradedServer, until
 
 START_SECONDS: Final = 20.0
 """How long a started server may take to accept its first connection."""
+
+RESTART_FACTOR: Final = 3
+"""A multiple of the time of its first start: how long a server may take that is started again, if that is more. Then it
+is ended, and has one more try."""
 
 END_SECONDS: Final = 5.0
 """How long started servers may take to end after they are told to, before they are killed."""
@@ -53,11 +56,19 @@ def environment(more: Mapping[str, str]) -> dict[str, str]:
     return ours | dict(more)
 
 
+MOST_OUTPUT_KEPT: Final = 1 << 25
+"""Bytes of what a server has printed. What is longer is deleted when it is lost or started again, so that the next one
+has room."""
+
 _APPEND: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
 
 
 class StartError(Exception):
     """A server could not be started; the text says which, how, and what it printed."""
+
+
+class SlowStartError(StartError):
+    """It has not listened in time, and has not ended either."""
 
 
 class Restarter(Protocol):
@@ -112,25 +123,32 @@ class Started:
     async def start(self, servers: list[GradedServer]) -> None:
         """Start all servers; return when each accepts connections. Raises StartError."""
         for server in servers:
-            if _answers(server):
+            if await _answers(server):
+                holder = _described(await asyncio.to_thread(processes.listeners, [server.port]), server.port)
                 raise StartError(
-                    f"{server.name}: {_holder(server.port)} listens at {server.host}:{server.port} already; end it, "
+                    f"{server.name}: {holder} listens at {server.host}:{server.port} already; end it, "
                     "or name another address"
                 )
         processes.adopt()
-        self._strangers, self._has_started = processes.descendants(os.getpid()), True
+        self._strangers = await asyncio.to_thread(processes.descendants, os.getpid())
+        self._has_started = True
         for server in servers:
             self._not_started = server
             self._start(server)
         self._not_started = None
         await asyncio.gather(*map(self._first_start, servers))
+        await self._expect_own_ports(servers)
 
     async def lose(self, server: GradedServer) -> None:
         process = self._processes.get(server)
-        if process is None or _ended(process):
+        if process is not None and _ended(process):
+            self._note_death(server)
+            self._forget(server)
+            process = None
+        if process is None:
             raise NotSeen(f"{server.name} has ended by itself")
         # Whose they are cannot be told once their parent has ended.
-        family = processes.descendants(process.pid)
+        family = await asyncio.to_thread(processes.descendants, process.pid)
         if self._within and self._how is not signal.SIGKILL:
             # A signal to the sandbox itself would end it, and all in it at once.
             for pid in processes.in_namespaces(family):
@@ -142,12 +160,23 @@ class Started:
         if not await until(lambda: _ended(process), END_SECONDS):
             _signal_group(process, signal.SIGKILL)
         self._forget(server)
-        for pid in family & self._descendants():
+        for pid in family & await asyncio.to_thread(self._descendants):
             processes.send(pid, signal.SIGKILL)
+        self._make_room(server)
 
     async def regain(self, server: GradedServer) -> None:
+        try:
+            await self._start_again(server)
+        except SlowStartError:
+            with contextlib.suppress(NotSeen):  # it has ended now
+                await self.lose(server)
+            await self._start_again(server)
+
+    async def _start_again(self, server: GradedServer) -> None:
         self._start(server)
-        await self._until_it_listens(server)
+        seconds = max(START_SECONDS, RESTART_FACTOR * self.starts.get(server, 0.0))
+        await self._until_it_listens(server, seconds)
+        await self._expect_own_ports([server])
 
     async def revive(self) -> None:
         for server, process in list(self._processes.items()):
@@ -155,7 +184,7 @@ class Started:
                 self._note_death(server)
                 self._forget(server)
                 with contextlib.suppress(StartError):
-                    await self.regain(server)
+                    await self._start_again(server)
 
     def deaths(self) -> list[str]:
         return self._deaths
@@ -215,6 +244,7 @@ class Started:
 
     def _start(self, server: GradedServer) -> None:
         words = self._command(server)
+        self._make_room(server)
         try:
             output = os.fdopen(open_regular(self.output(server), _APPEND), "ab")
         except OSError as error:
@@ -235,6 +265,12 @@ class Started:
             except OSError as error:
                 raise StartError(f"{server.name}: {shlex.join(words)}: {error.strerror}") from error
 
+    def _make_room(self, server: GradedServer) -> None:
+        """Delete what a server has printed if it is very long."""
+        with contextlib.suppress(OSError):
+            if self.output(server).stat().st_size > MOST_OUTPUT_KEPT:
+                self.output(server).unlink()
+
     @contextlib.contextmanager
     def _limits(self) -> Iterator[None]:
         """Set the limits of a started server, which it inherits."""
@@ -251,35 +287,45 @@ class Started:
 
     async def _first_start(self, server: GradedServer) -> None:
         try:
-            await self._until_it_listens(server)
+            await self._until_it_listens(server, START_SECONDS)
         except StartError:
             self._not_started = self._not_started or server
             raise
 
-    async def _until_it_listens(self, server: GradedServer) -> None:
+    async def _until_it_listens(self, server: GradedServer, seconds: float) -> None:
         async def listens() -> bool:
-            return _ended(self._processes[server]) or _answers(server)
+            return _ended(self._processes[server]) or await _answers(server)
 
-        if not await until(listens, START_SECONDS):
-            raise StartError(
-                f"{server.name}: takes no connection at {server.host}:{server.port} after {START_SECONDS:g} s"
+        if not await until(listens, seconds):
+            raise SlowStartError(
+                f"{server.name}: has not listened at {server.host}:{server.port} within {seconds:g} s"
                 f"{self._last_words(server)}"
             )
         if _ended(self._processes[server]):
             raise StartError(f"{server.name}: has ended at its start{self._last_words(server)}")
         self.starts.setdefault(server, time.monotonic() - self._began[server])
-        # What listens may be none of its processes, such as a proxy of Docker, but not another server's.
-        holders = processes.listeners(server.port) - self._family(server)
-        others = [other for other in self._processes if other is not server and holders & self._family(other)]
-        if others:
-            raise StartError(
-                f"{server.name}: its port {server.port} is held by {_holder(server.port)}, which was started as "
-                f"{others[0].name}"
-            )
 
-    def _family(self, server: GradedServer) -> set[int]:
-        pid = self._processes[server].pid
-        return {pid, *processes.descendants(pid)}
+    async def _expect_own_ports(self, servers: list[GradedServer]) -> None:
+        """Raise StartError if what listens for a server was started as another one."""
+        # In a thread, once, and when all listen: the time that it takes is not the servers'.
+        ports = [server.port for server in servers]
+        listeners, children = await asyncio.to_thread(
+            lambda: (processes.listeners(ports), processes.families())
+        )
+        families = {
+            server: {process.pid, *processes.descendants(process.pid, children=children)}
+            for server, process in self._processes.items()
+        }
+        for server in servers:
+            # What listens may be none of its processes, such as a proxy of Docker, but not another server's.
+            holders = listeners[server.port] - families.get(server, set())
+            for other, family in families.items():
+                if other is not server and holders & family:
+                    self._not_started = self._not_started or server
+                    raise StartError(
+                        f"{server.name}: its port {server.port} is held by {_described(listeners, server.port)}, "
+                        f"which was started as {other.name}"
+                    )
 
     def _note_death(self, server: GradedServer) -> None:
         self._deaths.append(f"{server.name} has ended{self._last_words(server)}")
@@ -308,15 +354,19 @@ class Commanded:
     async def lose(self, server: GradedServer) -> None:
         if problem := await _run(self._lose, server, self._environ):
             raise NotSeen(problem)
-        if not await until(lambda: not _answers(server), END_SECONDS):
+
+        async def is_away() -> bool:
+            return not await _answers(server)
+
+        if not await until(is_away, END_SECONDS):
             raise NotSeen(f"{server.name} still takes connections after: {self._lose}")
 
     async def regain(self, server: GradedServer) -> None:
         if problem := await _run(self._regain, server, self._environ):
             raise StartError(problem)
-        if await until(lambda: _answers(server), START_SECONDS):
-            return
-        raise StartError(f"{server.name} takes no connection {START_SECONDS:g} s after: {self._regain}")
+        seconds = RESTART_FACTOR * START_SECONDS  # how long its first start took is not known
+        if not await until(lambda: _answers(server), seconds):
+            raise SlowStartError(f"{server.name} has not listened within {seconds:g} s after: {self._regain}")
 
     async def revive(self) -> None:
         """Do nothing: the operator of the herd does this."""
@@ -349,18 +399,20 @@ async def _run(command: str, server: GradedServer, environ: Mapping[str, str]) -
     return f"{shlex.join(words)}: exit code {process.returncode}: {said}" if process.returncode else ""
 
 
-def _answers(server: GradedServer) -> bool:
+async def _answers(server: GradedServer) -> bool:
     """Whether a server accepts connections there."""
     try:
-        with socket.create_connection((server.host, server.port), 1.0):
-            return True
+        async with asyncio.timeout(1.0):
+            _, writer = await asyncio.open_connection(server.host, server.port)
     except (OSError, UnicodeError):
         return False
+    writer.close()
+    return True
 
 
-def _holder(port: int) -> str:
+def _described(listeners: Mapping[int, set[int]], port: int) -> str:
     """Describe the process that listens at a port."""
-    found = processes.listeners(port)
+    found = listeners[port]
     return processes.described(min(found)) if found else "another process"
 
 

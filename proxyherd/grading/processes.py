@@ -7,7 +7,7 @@ import ctypes
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -32,12 +32,20 @@ def die_with_parent(parent: int, number: signal.Signals) -> None:
         os.kill(os.getpid(), number)
 
 
-def descendants(root: int, without: set[int] | None = None) -> set[int]:
-    """Return the children of a process, their children, and so on, without some of them and their children."""
+def families() -> dict[int, list[int]]:
+    """Return the children of each process that has some. On a full machine it takes long."""
     children: dict[int, list[int]] = {}
     for entry in (path.name for path in Path("/proc").iterdir()):
         if entry.isdigit() and (stat := _stat(entry)):
             children.setdefault(int(stat[1]), []).append(int(entry))
+    return children
+
+
+def descendants(
+    root: int, without: set[int] | None = None, children: Mapping[int, list[int]] | None = None
+) -> set[int]:
+    """Return the children of a process, their children, and so on, without some of them and their children."""
+    children = families() if children is None else children
     found: set[int] = set()
     frontier = [root]
     while frontier:
@@ -72,16 +80,20 @@ def is_alive(pid: int) -> bool:
     return _stat(pid)[:1] not in ([], ["Z"], ["X"])
 
 
-def listeners(port: int) -> set[int]:
-    """Return the processes that listen at a port of TCP, as far as this process may see it."""
+def listeners(ports: Collection[int]) -> dict[int, set[int]]:
+    """Return the processes that listen at each of these ports of TCP, as far as this process may see it. On a full
+    machine it takes long.
+    """
     inodes = {
-        f"socket:[{fields[9]}]" for fields in _sockets() if fields[3] == "0A" and _port(fields[1]) == port
+        f"socket:[{fields[9]}]": _port(fields[1])
+        for fields in _sockets()
+        if fields[3] == "0A" and _port(fields[1]) in ports
     }
-    found = set()
+    found: dict[int, set[int]] = {port: set() for port in ports}
     for path in Path("/proc").glob("[0-9]*/fd/*") if inodes else ():
         with contextlib.suppress(OSError):  # it has ended, or is another user's
-            if str(path.readlink()) in inodes:
-                found.add(int(path.parts[2]))
+            if (port := inodes.get(str(path.readlink()))) is not None:
+                found[port].add(int(path.parts[2]))
     return found
 
 

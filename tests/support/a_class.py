@@ -139,7 +139,7 @@ KINDS: Final = {
     "wrong": Kind(fault="float"),
     "no-python": Kind("for", "SyntaxError", serves=False),
     "greedy": Kind(GREEDY),
-    "mute": Kind(MUTE, "takes no connection", serves=False),
+    "mute": Kind(MUTE, "has not listened", serves=False),
 }
 
 

@@ -18,9 +18,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any, Final, Self
 from xml.etree import ElementTree as ET
 
 import engines
@@ -45,8 +46,9 @@ from redis_cluster import Cluster
 from proxyherd import cli
 from proxyherd.cli import grade_marks
 from proxyherd.config import herd_file
-from proxyherd.grading import guard, judging, keeping, rubric
+from proxyherd.grading import guard, judging, keeping, processes, rubric
 from proxyherd.grading.herds import GradedHerd
+from proxyherd.grading.keeping import Started
 from proxyherd.grading.rubric import PROFILES
 from proxyherd.grading.servers import GradedServer
 
@@ -600,6 +602,97 @@ def test_a_server_that_prints_without_an_end_is_ended_by_the_system(
     finally:
         started.end()
     assert started.output(server).stat().st_size <= keeping.MOST_FILE_BYTES
+
+
+SLOW: Final = """
+import pathlib, socket, sys, time
+time.sleep(float(pathlib.Path("delay").read_text()))
+held = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+time.sleep(10_000)
+"""
+
+
+class SlowHerd:
+    """Servers that listen `delay` seconds after they are started."""
+
+    def __init__(self, folder: Path, names: Sequence[str] = ("Ann",)) -> None:
+        folder.mkdir()
+        (folder / "server.py").write_text(SLOW)
+        self._delay = folder / "delay"
+        self.delay(0)
+        command = f"{sys.executable} server.py {{port}}"
+        self.started = Started(command, folder, folder, signal.SIGKILL, os.environ)
+        self.servers = [GradedServer(name, "127.0.0.1", free_port()) for name in names]
+
+    def delay(self, seconds: float) -> None:
+        self._delay.write_text(str(seconds))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.started.end()
+
+
+def test_a_restart_has_three_times_as_long_as_the_first_start_and_a_second_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def allow(seconds: float) -> None:
+        monkeypatch.setattr(keeping, "START_SECONDS", seconds)
+
+    async def restart(herd: SlowHerd, first_seconds: float, delay: float) -> None:
+        [server] = herd.servers
+        allow(PATIENCE_SECONDS)
+        await herd.started.start([server])
+        allow(0.3)
+        herd.started.starts[server] = first_seconds
+        await herd.started.lose(server)
+        herd.delay(delay)
+        await herd.started.regain(server)
+
+    with SlowHerd(tmp_path / "slow") as herd:
+        asyncio.run(restart(herd, PATIENCE_SECONDS, delay=1))
+    with SlowHerd(tmp_path / "never") as herd:
+        why = r"Ann: has not listened at 127\.0\.0\.1:\d+ within 0\.3 s"
+        with pytest.raises(keeping.StartError, match=why):
+            asyncio.run(restart(herd, 0, delay=1_000))
+    with SlowHerd(tmp_path / "at the second try") as herd:
+        lose, losses = herd.started.lose, 0
+
+        async def lose_and_allow(server: GradedServer) -> None:
+            nonlocal losses
+            losses += 1
+            await lose(server)
+            if losses == 2:
+                herd.delay(0)
+                allow(PATIENCE_SECONDS)
+
+        monkeypatch.setattr(herd.started, "lose", lose_and_allow)
+        asyncio.run(restart(herd, 0, delay=1_000))
+        assert losses == 2
+
+
+def test_the_graders_own_scan_of_processes_is_made_once_for_all_servers_and_blocks_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scans: list[tuple[str, bool]] = []
+    for name in ("listeners", "families"):
+        scan = getattr(processes, name)
+
+        def noted(*words: object, name: str = name, scan: Callable[..., Any] = scan) -> Any:
+            scans.append((name, threading.current_thread() is threading.main_thread()))
+            return scan(*words)
+
+        monkeypatch.setattr(processes, name, noted)
+
+    async def start(herd: SlowHerd) -> None:
+        await herd.started.start(herd.servers)
+        await herd.started.lose(herd.servers[0])
+        assert [name for name, _ in scans].count("listeners") == 1
+        assert not any(is_main for _, is_main in scans)
+
+    with SlowHerd(tmp_path / "herd", NAMES) as herd:
+        asyncio.run(start(herd))
 
 
 def test_a_server_that_becomes_a_daemon_is_ended_too(tmp_path: Path) -> None:
