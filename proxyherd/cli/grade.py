@@ -118,7 +118,7 @@ SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT")
     "--patience", **seconds_option(5.0, "For one answer, and for a report to reach another server.")
 )
 @click.option(
-    "--deadline", **seconds_option(300.0, "For all checks together; what is not judged by then is at fault.")
+    "--deadline", **seconds_option(300.0, "For all checks together; what is not judged by then is not seen.")
 )
 @rubric_options
 @grade_batch.batch_options

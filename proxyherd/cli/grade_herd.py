@@ -16,8 +16,10 @@ from proxyherd.cli.common import Misconfigured, load_if_any
 from proxyherd.config import herd_file
 from proxyherd.config.herd_file import Herd
 from proxyherd.grading import keeping
+from proxyherd.grading.commanded import Commanded
 from proxyherd.grading.herds import GradedHerd
 from proxyherd.grading.keeping import Restarter, Started
+from proxyherd.grading.outside import GoogleReach, names_google
 from proxyherd.grading.servers import GradedServer
 
 LOGS: Final = ("var/log/{name}.log", "/var/log/proxyherd/{name}.log")
@@ -34,7 +36,15 @@ def lent_herd(ctx: click.Context, options: Mapping[str, Any]) -> Iterator[tuple[
         keeper, started = _keeper(options, Path(outputs))
         _name_logs(servers, options, of_file=not options["servers"], started=started)
         one_table = described is not None and described.redis is not None
-        yield GradedHerd(servers, edges, keeper, most, one_table=one_table), started
+        google = GoogleReach(may_be_asked=_may_ask_google(options, servers))
+        yield GradedHerd(servers, edges, keeper, most, one_table=one_table, google=google), started
+
+
+def _may_ask_google(options: Mapping[str, Any], servers: Sequence[GradedServer]) -> bool:
+    """Whether the herd may be one that asks Google from this machine."""
+    if options["start"]:
+        return names_google(options["directory"], options["start"])
+    return all(server.is_here for server in servers)  # its code is not known
 
 
 def herd_of_file(ctx: click.Context) -> Herd:
@@ -91,7 +101,7 @@ def _keeper(options: Mapping[str, Any], outputs: Path) -> tuple[Restarter | None
         started = Started(options["start"], options["directory"], outputs, how, environ, within)
         return started, started
     if options["lose"]:
-        return keeping.Commanded(options["lose"], options["regain"], environ), None
+        return Commanded(options["lose"], options["regain"], environ), None
     return None, None
 
 

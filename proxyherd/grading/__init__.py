@@ -13,14 +13,17 @@ fault is marked once.
     connections one connection to a server, in its dialect
     servers   one server as its clients see it: reports, queries
     meeting   finds out the dialect of a server
+    outside   whether Google can be reached, for herds that ask it
     herds     the servers of one herd, their links and their logs
     processes the descendants of processes
     guard     a second process, so that nothing that was started outlives the grading
     last_words what a started program printed last
     keeping   starts, ends and restarts the servers of a herd
+    commanded stops and starts the servers of a running herd
     playing   plays one example
     checks    what a check is, and a judgement
     causes    which fault explains which                                                       pure
+    endless   floods that never end
     formal, conformance, times, floods, hardness, places, logged, regaining: the checks, a section each
     judging   runs all checks
     by_hand   how to see a fault by hand

@@ -98,9 +98,9 @@ def form_of_at(server: bytes, operands: bytes) -> str:
     return f"AT {escaped(server)}, a difference in seconds, {escaped(operands)}"
 
 
-def places_complaint(body: bytes, most: int, *, squeezed: bool = True) -> str | None:
-    """Return what is wrong with the JSON of a WHATSAT answer, given without its last two LFs; None if nothing is.
-    Empty lines are wrong if it should be `squeezed`.
+def json_complaint(body: bytes, *, squeezed: bool = True) -> str | None:
+    """Return why the places of a WHATSAT answer, given without its last two LFs, are no JSON as it should be; None if
+    they are. Empty lines are wrong if it should be `squeezed`.
     """
     try:
         document: Any = json.loads(body)
@@ -108,6 +108,14 @@ def places_complaint(body: bytes, most: int, *, squeezed: bool = True) -> str | 
         return f"no JSON: {error}"
     if not isinstance(document, dict):
         return "JSON that is no object"
+    if squeezed and (b"\n\n" in body or body.endswith(b"\n")):
+        return "JSON with an empty line in it or at its end"
+    return None
+
+
+def fields_complaint(body: bytes) -> str | None:
+    """Return what is wrong with the fields of places, which are a JSON object; None if nothing is."""
+    document: dict[str, Any] = json.loads(body)
     missing = [key for key in ("html_attributions", "results", "status") if key not in document]
     if missing:
         return f"JSON without {', '.join(missing)}"
@@ -116,12 +124,16 @@ def places_complaint(body: bytes, most: int, *, squeezed: bool = True) -> str | 
         return "html_attributions or results that is no list"
     if not isinstance(document["status"], str) or document["status"] not in PLACES_STATUSES:
         return f"the status {quoted(str(document['status'])[:40])}, which Google has not"
-    if len(results) > most:
-        return f"{len(results)} results, more than the {most} asked for"
     if not all(isinstance(one, dict) for one in results) or (results and document["status"] != "OK"):
         return f"results that are no objects, or that stand beside the status {document['status']}"
-    if squeezed and (b"\n\n" in body or body.endswith(b"\n")):
-        return "JSON with an empty line in it or at its end"
+    return None
+
+
+def bound_complaint(body: bytes, most: int) -> str | None:
+    """Return by how much the results of places, which are a JSON object, are too many; None if they are not."""
+    results = json.loads(body).get("results")
+    if isinstance(results, list) and len(results) > most:
+        return f"{len(results)} results, more than the {most} asked for"
     return None
 
 

@@ -27,7 +27,7 @@ class Check(Struct, frozen=True):
     rule: str
     run: Callable[[], Awaitable[None]]
     seconds: float = 60.0
-    """Taking longer is a fault: each wait has a deadline of its own, but there may be many."""
+    """If it takes longer, it is not seen: each wait has a deadline of its own, but there may be many."""
     about: Form | None = None
     """The form that is its subject; None: the substance."""
     needs: frozenset[Form] = frozenset()

@@ -15,6 +15,7 @@ from proxyherd.grading.checks import Check
 from proxyherd.grading.faults import Fault, NotJudged
 from proxyherd.grading.forms import Form
 from proxyherd.grading.herds import GradedHerd
+from proxyherd.grading.places import PLACES
 from proxyherd.grading.playing import play
 from proxyherd.grading.servers import GradedServer
 
@@ -49,7 +50,7 @@ def checks(herd: GradedHerd) -> list[Check]:
                     async with room:
                         await play(case, server, chunk)
                 except Fault as fault:
-                    if not fault.gone:
+                    if not (fault.cut or fault.down):
                         raise
                 else:
                     continue
@@ -84,7 +85,7 @@ def _needs_reports(case: Case, server: GradedServer) -> None:
 
 def _followed(case: Case) -> frozenset[str]:
     """Return the checks of which a fault explains one of this case."""
-    found = {"places.form"} if "at+json" in case.expected else set()
+    found = set(PLACES) if "at+json" in case.expected else set()
     if case.about is Form.RADIUS_FRACTIONS:
         found.add("case.fractional-radius")
     if not case.send.endswith("\n") and "at" not in case.expected:

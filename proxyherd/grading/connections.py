@@ -189,8 +189,8 @@ class Connection:
         """Whether the server has closed its half, as far as was read."""
         return self._has_ended
 
-    def fault(self, expected: str, got: str, *, gone: bool = False) -> Fault:
-        return Fault(self._server, self.sent, expected, got, gone=gone)
+    def fault(self, expected: str, got: str, *, cut: bool = False) -> Fault:
+        return Fault(self._server, self.sent, expected, got, cut=cut)
 
     # Reading. ------------------------------------------------------------------------------------------------
 
@@ -228,7 +228,7 @@ class Connection:
                         if len(self._buffer) > most:
                             raise self.fault(expected, f"more than {most:,} bytes without an end")
                         if not await self._read():
-                            raise self.fault(expected, _ended(bytes(self._buffer)), gone=True)
+                            raise self.fault(expected, _ended(bytes(self._buffer)), cut=True)
                     return at
             except TimeoutError:
                 some = bytes(self._buffer[: 1 << 16])
@@ -258,7 +258,7 @@ class Connection:
                     if not has_some and not self._buffer:
                         raise self.fault(expected, _silence(seconds)) from None
                 if self._has_ended and not self._buffer:
-                    raise self.fault(expected, _ended(b""), gone=True)
+                    raise self.fault(expected, _ended(b""), cut=True)
                 return
 
     @contextlib.contextmanager
@@ -268,7 +268,7 @@ class Connection:
         except TimeoutError as error:
             raise self.fault(expected, _silence(self._seconds)) from error
         except OSError as error:
-            raise self.fault(expected, reason(error), gone=True) from error
+            raise self.fault(expected, reason(error), cut=isinstance(error, ConnectionError)) from error
 
 
 def _ended(partial: bytes) -> str:

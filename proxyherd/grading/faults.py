@@ -38,7 +38,8 @@ class Fault(Exception):  # noqa: N818 - it is the herd's, not the program's
         expected: str,
         got: str,
         *,
-        gone: bool = False,
+        cut: bool = False,
+        down: bool = False,
         steps: Sequence[Step] = (),
     ) -> None:
         super().__init__(f"{server}: sent {shown(sent)}; expected {expected}; got {got}")
@@ -46,8 +47,10 @@ class Fault(Exception):  # noqa: N818 - it is the herd's, not the program's
         self.sent = sent
         self.expected = expected
         self.got = got
-        self.gone = gone
-        """Whether the connection ended or could not be made: an earlier input may be the cause."""
+        self.cut = cut
+        """Whether the server ended the connection before its answer: it may have ended, or only have hung up."""
+        self.down = down
+        """Whether nobody listens at its address, so that the server has ended."""
         self.steps = steps
         """What shows it, if that is not what its check has sent."""
 

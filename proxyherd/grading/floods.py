@@ -7,12 +7,12 @@ import time
 from typing import Final
 
 from proxyherd.grading.checks import Check
+from proxyherd.grading.endless import check_end
 from proxyherd.grading.faults import Fault, NotSeen, shown
-from proxyherd.grading.herds import GradedHerd, Log
+from proxyherd.grading.herds import GradedHerd
 from proxyherd.grading.servers import (
     LOCATION,
     GradedServer,
-    clock,
     new_client,
     now,
     spelled,
@@ -21,17 +21,8 @@ from proxyherd.grading.servers import (
     until,
 )
 
-FLOOD_QUIET_SECONDS: Final = 0.5
-"""A flood has ended when no log has mentioned its client for this long."""
-
-LINES_A_MESSAGE: Final = 3
-"""Lines of a log that one message between servers may cause: its receipt, its content, and what was done."""
-
-LINES_OF_THE_REPORT: Final = 8
-"""Other lines: the connection, the command, the answer, and how they were understood."""
-
-UPDATES: Final = 2
-"""Reports of one client whose floods must end."""
+END: Final = "floods.end"
+"""The check for floods that never end: it is run first (judging.py)."""
 
 TRIES: Final = 8
 
@@ -79,11 +70,11 @@ def checks(herd: GradedHerd) -> list[Check]:
             follows=frozenset(("floods.reach-every-server", "floods.newest-wins-everywhere")),
         ),
         Check(
-            "floods.end",
+            END,
             "A flood ends: no update goes round and round",
             "What a server learns it passes on once, only if it was news, and not to whom it came from; so one update "
             "crosses a link at most twice. Seen in the logs: lines that mention the client.",
-            lambda: _end(herd),
+            lambda: check_end(herd),
         ),
         Check(
             "at.answered-as-invalid",
@@ -109,14 +100,6 @@ def checks(herd: GradedHerd) -> list[Check]:
     ]
 
 
-def _with_company(herd: GradedHerd) -> list[GradedServer]:
-    """Return the servers whose reports must reach others."""
-    found = [server for server in herd.servers if herd.reach(server)]
-    if not found:
-        raise NotSeen("no two servers are to hear of one another")
-    return found
-
-
 async def _reach(herd: GradedHerd) -> None:
     async def from_one(server: GradedServer) -> None:
         at = await server.report(new_client())
@@ -126,11 +109,11 @@ async def _reach(herd: GradedHerd) -> None:
         await other.until_holds(at)
         herd.deaf.discard((server, other))
 
-    await together(*map(from_one, _with_company(herd)))
+    await together(*map(from_one, herd.with_company()))
 
 
 async def _at_once(herd: GradedHerd) -> None:
-    _with_company(herd)
+    herd.with_company()
     if herd.edges is None:
         raise NotSeen("who is linked with whom is not known: --topology")
 
@@ -158,7 +141,7 @@ async def _at_once(herd: GradedHerd) -> None:
 
 
 async def _newest_wins(herd: GradedHerd) -> None:
-    for first in _with_company(herd)[:2]:
+    for first in herd.with_company()[:2]:
         second = herd.reach(first)[-1]
         client, when = new_client(), time.time_ns()
         at = await first.report(client, spelled(when), spot(1))
@@ -170,7 +153,7 @@ async def _newest_wins(herd: GradedHerd) -> None:
 
 
 async def _stale_stays(herd: GradedHerd) -> None:
-    for first in _with_company(herd)[:2]:
+    for first in herd.with_company()[:2]:
         second = herd.reach(first)[-1]
         client, when = new_client(), time.time_ns()
         at = await first.report(client, spelled(when), spot(1))
@@ -189,7 +172,7 @@ async def _stale_stays(herd: GradedHerd) -> None:
 
 
 async def _equal_times(herd: GradedHerd) -> None:
-    await together(*(_equal_times_at(herd, one, herd.reach(one)[-1]) for one in _with_company(herd)[:2]))
+    await together(*(_equal_times_at(herd, one, herd.reach(one)[-1]) for one in herd.with_company()[:2]))
 
 
 async def _equal_times_at(herd: GradedHerd, first: GradedServer, second: GradedServer) -> None:
@@ -243,55 +226,6 @@ async def _end_alike(
 
 async def _all_hold(herd: GradedHerd, server: GradedServer, at: bytes) -> None:
     await together(*(one.until_holds(at) for one in (server, *herd.reach(server))))
-
-
-async def _end(herd: GradedHerd) -> None:
-    herd.needs_links()
-    logs = herd.logs()
-    clients = {new_client(): server for server in _with_company(herd)}
-    when = time.time_ns()
-    # Two reports at once: with one report, the flood would also end if a server took every different line for news.
-    await asyncio.gather(
-        *(server.report(client, spelled(when), spot(1)) for client, server in clients.items()),
-        *(
-            herd.reach(server)[-1].report(client, spelled(when + 1), spot(2))
-            for client, server in clients.items()
-        ),
-    )
-    lines = await _until_quiet(logs, list(clients))
-    sharing = {
-        log.server: [other.server for other in logs if other.server.log == log.server.log] for log in logs
-    }
-    if not any(count for counts in lines.values() for count in counts.values()):
-        raise NotSeen("the logs mention none of the clients")
-    for server, counts in lines.items():
-        links = sum(len(herd.neighbours(other)) for other in sharing[server])
-        most = UPDATES * (LINES_A_MESSAGE * 2 * links + LINES_OF_THE_REPORT * len(sharing[server]))
-        for client, count in counts.items():
-            if count > most:
-                raise Fault(
-                    server.name,
-                    b"IAMAT %b at two servers at once, one of them %b"
-                    % (client, clients[client].name.encode()),
-                    f"at most {most} lines of {server.name}'s log that mention the client, for {links} links",
-                    f"{count:,}",
-                )
-
-
-async def _until_quiet(logs: list[Log], clients: list[bytes]) -> dict[GradedServer, dict[bytes, int]]:
-    """Return how many lines of each log mention each client, when no more come."""
-    counted = {log.server: dict.fromkeys(clients, 0) for log in logs}
-    tails = {log.server: log.tail() for log in logs}
-    deadline = clock() + 10
-    quiet_since = clock()
-    while clock() - quiet_since < FLOOD_QUIET_SECONDS and clock() < deadline:
-        await asyncio.sleep(0.1)
-        for server, tail in tails.items():
-            for line in tail.lines():
-                for client in (one for one in clients if one in line):
-                    counted[server][client] += 1
-                    quiet_since = clock()
-    return counted
 
 
 def _at_line(server: GradedServer, client: bytes, when: bytes) -> bytes:

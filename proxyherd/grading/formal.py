@@ -111,14 +111,14 @@ async def _keeps(herd: GradedHerd, form: Form) -> None:
     departing = [server for server in herd.servers if form in server.findings]
     if not departing:
         for server in herd.servers:
-            _needs_what_shows(form, server)
+            await _needs_what_shows(form, server)
         return
     seen = departing[0].findings[form]
     names = ", ".join(server.name for server in departing)
     raise Fault(names, seen.sent, seen.expected, seen.got, steps=seen.steps)
 
 
-def _needs_what_shows(form: Form, server: GradedServer) -> None:
+async def _needs_what_shows(form: Form, server: GradedServer) -> None:
     """Raise NotJudged if another fault of this server keeps the form from being seen."""
     dialect = server.dialect
     if not dialect.takes_reports:
@@ -126,8 +126,8 @@ def _needs_what_shows(form: Form, server: GradedServer) -> None:
             raise NotJudged(
                 "case.plain-report", f"because of case.plain-report: {server.name} answers IAMAT otherwise"
             )
-    elif form is Form.JSON_END and not dialect.questions:
-        raise NotJudged("places.form", f"because of places.form: {server.name} answers WHATSAT otherwise")
+    elif form is Form.JSON_END:
+        await server.needs_questions()
     elif form is Form.BLANK_LINES and dialect.echo is Echo.SILENCE:
         raise NotJudged(
             Form.ECHO.check, f"because of {Form.ECHO.check}: {server.name} answers no invalid line"

@@ -154,7 +154,8 @@ async def _expect_service(server: GradedServer, after: bytes) -> None:
             after,
             "that the server goes on: that a report after it is answered",
             fault.got,
-            gone=fault.gone,
+            cut=fault.cut,
+            down=fault.down,
         ) from fault
 
 
@@ -229,7 +230,7 @@ async def _smuggled(herd: GradedHerd, server: GradedServer, limit: int) -> None:
 
 async def _none_has_ended(herd: GradedHerd) -> None:
     await herd.revive()
-    deaths = herd.keeper.deaths() if herd.keeper is not None else []
+    deaths = herd.deaths()
     if deaths:
         more = f" ({len(deaths) - 1} times more one has)" if len(deaths) > 1 else ""
         raise Fault(
@@ -237,7 +238,7 @@ async def _none_has_ended(herd: GradedHerd) -> None:
             b"",
             "that no server ends before it is told to",
             deaths[0] + more,
-            gone=True,
+            down=True,
         )
     for server in herd.servers:
         await _expect_service(server, b"all that went before")

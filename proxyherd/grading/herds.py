@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +14,8 @@ from proxyherd.base.files import open_regular
 from proxyherd.grading.faults import Fault, NotApplicable, NotJudged, NotSeen, shown
 from proxyherd.grading.forms import Form
 from proxyherd.grading.keeping import Restarter
-from proxyherd.grading.meeting import SilentError, meet
+from proxyherd.grading.meeting import Meeting, SilentError
+from proxyherd.grading.outside import GoogleReach
 from proxyherd.grading.servers import (
     CONNECTIONS_AT_ONCE,
     PREFIX,
@@ -128,6 +129,7 @@ class GradedHerd:
         max_line_bytes: int = 8_192,
         *,
         one_table: bool = False,
+        google: GoogleReach | None = None,
     ) -> None:
         self.servers = list(servers)
         self.one_table = one_table
@@ -138,10 +140,14 @@ class GradedHerd:
         self.max_line_bytes = max_line_bytes
         self.deaf: set[tuple[GradedServer, GradedServer]] = set()
         """Pairs where the second server did not learn a report at the first one within the full time."""
+        self.google = google or GoogleReach()
+        self.forgiven = 0
+        """How many deaths of its servers are not its own fault."""
+        self._meetings: dict[GradedServer, Meeting] = {}
         self._reviving = asyncio.Lock()
         room, turns = asyncio.Semaphore(CONNECTIONS_AT_ONCE), asyncio.Semaphore(QUESTIONS_AT_ONCE)
         for server in self.servers:
-            server.room, server.turns = room, turns
+            server.room, server.turns, server.google = room, turns, self.google
 
     def needs_links(self) -> None:
         """Raise NotApplicable if servers have no links."""
@@ -170,6 +176,13 @@ class GradedHerd:
             found += frontier
         return found[1:]
 
+    def with_company(self) -> list[GradedServer]:
+        """Return the servers whose reports must reach others. Raises NotSeen if there are none."""
+        found = [server for server in self.servers if self.reach(server)]
+        if not found:
+            raise NotSeen("no two servers are to hear of one another")
+        return found
+
     def pairs(self) -> Iterator[tuple[GradedServer, GradedServer]]:
         """Yield all pairs of servers where the second must learn the first one's reports."""
         for server in self.servers:
@@ -190,12 +203,27 @@ class GradedHerd:
         what = "what the servers print" if self.keeper is not None else where
         return NotSeen(f"{what} mentions no client, so the log is elsewhere, if there is one: --logs, --log")
 
-    async def meet(self) -> None:
-        """Find out the dialect of every server, and the names of servers that were given by address only.
+    async def greet(self) -> None:
+        """Find out what every server answers at all, and the names of servers that were given by address only.
 
         Raises UnreachableError.
         """
-        results = await asyncio.gather(*map(self._meet, self.servers), return_exceptions=True)
+        self._meetings = {server: Meeting(server) for server in self.servers}
+        await self._with_all(Meeting.first_words)
+        for name, alike in itertools.groupby(sorted(server.name for server in self.servers)):
+            if len(list(alike)) > 1:
+                raise UnreachableError(
+                    f"two of the servers say that they are {name}; each is to be named once"
+                )
+
+    async def meet(self) -> None:
+        """Find out the dialect of every server. Raises UnreachableError."""
+        await self._with_all(lambda meeting: meeting.go_on(self.until_serves))
+
+    async def _with_all(self, step: Callable[[Meeting], Awaitable[None]]) -> None:
+        results = await asyncio.gather(
+            *(self._with_one(server, step) for server in self._meetings), return_exceptions=True
+        )
         for result in results:
             if isinstance(result, BaseException) and not isinstance(result, UnreachableError):
                 raise result
@@ -203,17 +231,12 @@ class GradedHerd:
         if problems:
             is_down = any(one.is_down for one in results if isinstance(one, UnreachableError))
             raise UnreachableError("; ".join(problems), is_down=is_down)
-        for name, alike in itertools.groupby(sorted(server.name for server in self.servers)):
-            if len(list(alike)) > 1:
-                raise UnreachableError(
-                    f"two of the servers say that they are {name}; each is to be named once"
-                )
 
-    async def _meet(self, server: GradedServer) -> None:
+    async def _with_one(self, server: GradedServer, step: Callable[[Meeting], Awaitable[None]]) -> None:
         where = f"{server.host}:{server.port}"
         called = where if server.name == where else f"{server.name} at {where}"
         try:
-            await meet(server, self.until_serves)
+            await step(self._meetings[server])
         except SilentError as error:
             raise UnreachableError(f"{called}: {error}") from error
         except (Fault, NotSeen) as problem:
@@ -255,6 +278,10 @@ class GradedHerd:
             return await server.report(new_client())
         except (Fault, NotSeen, NotJudged):
             return b""
+
+    def deaths(self) -> list[str]:
+        """Return a sentence for each server that has ended by itself."""
+        return [] if self.keeper is None else self.keeper.deaths()[self.forgiven :]
 
     async def revive(self) -> None:
         """Restart servers that have crashed, if that is possible."""

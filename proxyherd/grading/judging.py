@@ -1,22 +1,26 @@
 """Runs all checks on a herd, section by section.
 
-Checks that change much come last: invalid lines of the conformance cases are sent after everything else was seen, and
-a server is lost and regained at the end. Forms are looked at in any case, marked or not: they cost nothing, and without
+Whether floods end is seen first: a herd where one does not has no time for anything else, so its servers are then judged
+alone. Checks that change much come last: invalid lines of the conformance cases are sent after everything else was seen,
+and a server is lost and regained at the end. Forms are looked at in any case, marked or not: they cost nothing, and without
 them nobody knows how the servers were spoken to.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, Final
+
+import msgspec
 
 from proxyherd.grading import by_hand, conformance, floods, formal, hardness, logged, places, regaining, times
 from proxyherd.grading.causes import attribute, because_of
 from proxyherd.grading.checks import Check, Section
+from proxyherd.grading.endless import Seclusion, find_endless, logs_from_now
 from proxyherd.grading.faults import Fault, NotApplicable, NotJudged, NotSeen, Step
 from proxyherd.grading.forms import FOUND_OUT, Form
-from proxyherd.grading.herds import GradedHerd
+from proxyherd.grading.herds import GradedHerd, UnreachableError
 from proxyherd.grading.report import GradingReport, Result
 from proxyherd.grading.rubric import Rubric, profile
 from proxyherd.grading.servers import GradedServer, clock
@@ -88,33 +92,111 @@ async def judge(
     passed: Callable[[], None] = lambda: None,
 ) -> GradingReport:
     """Judge a herd by a rubric, or by the profile `strict`; only checks of these sections are run, and of forms. `passed`
-    is called after each check. After `seconds`, checks that have not run are faults.
+    is called after each check. After `seconds`, checks that have not ended are not seen.
 
     Raises UnreachableError if a server gives no answer at all.
     """
     rubric = rubric or profile("strict", all_checks()).only(checks_of([one.name for one in sections]))
-    wanted = wanted_by(rubric)
     began = clock()
-    deadline = began + seconds
-    await herd.meet()
-    await herd.settle(settle_seconds)
-    results: list[Result] = []
+    grading = _Grading(herd, sections, wanted_by(rubric), began + seconds, passed)
+    results = await grading.run(settle_seconds)
+    return GradingReport(addresses(herd), rubric, attribute(results), clock() - began)
 
-    async def one(check: Check, steps: list[Step]) -> Result:
+
+class _Grading:
+    """One grading, from the first words to the last check."""
+
+    def __init__(
+        self,
+        herd: GradedHerd,
+        sections: Sequence[Section],
+        wanted: Collection[str],
+        deadline: float,
+        passed: Callable[[], None],
+    ) -> None:
+        self._herd = herd
+        self._sections = sections
+        self._wanted = wanted
+        self._deadline = deadline
+        self._passed = passed
+        self._end = all_checks()[floods.END]
+        self._looks_for_end = floods.END in wanted and any(one.name == "floods" for one in sections)
+
+    async def run(self, settle_seconds: float) -> list[Result]:
+        """Judge, and return the results. Raises UnreachableError."""
+        if judgement := await self._greet():
+            return [_result(self._end, 0.0, **judgement), *await self._judge_alone()]
+        await self._herd.meet()
+        await self._herd.settle(settle_seconds)
+        if not self._looks_for_end:
+            return await self._judge_all(self._herd, self._one)
+        [check] = [one for one in floods.checks(self._herd) if one.id == floods.END]
+        logs = logs_from_now(self._herd)
+        result = await self._one(self._herd, check, [])
+        if result.outcome in ("fault", "not seen") and (fault := await find_endless(self._herd, logs, [])):
+            result = msgspec.structs.replace(result, not_seen="", fault=result.fault or fault)
+            return [result, *await self._judge_alone()]
+        return [result, *await self._judge_all(self._herd, self._one)]
+
+    async def _greet(self) -> dict[str, Any]:
+        """Make sure that every server answers. If a flood does not end, return the judgement of that."""
+        problem: UnreachableError | None = None
+        logs = logs_from_now(self._herd)
+        steps: list[Step] = []
+        with by_hand.recording(steps):
+            try:
+                await self._herd.greet()
+            except UnreachableError as error:
+                problem = error
+        if fault := await find_endless(self._herd, logs, steps):
+            if self._looks_for_end:
+                self._passed()
+            return {"fault": fault, "by_hand": by_hand.commands(fault, steps, self._herd.servers)}
+        if problem is not None:
+            raise problem
+        return {}
+
+    async def _judge_alone(self) -> list[Result]:
+        """Judge what one server alone can show, because the floods of the herd do not end."""
+        seclusion = Seclusion(self._herd)
+        alone = await seclusion.begin()
+        results = await self._judge_all(alone or self._herd, self._one_alone if alone else self._none)
+        await seclusion.end()
+        return results
+
+    async def _judge_all(
+        self, herd: GradedHerd, judge: Callable[[GradedHerd, Check, list[Step]], Awaitable[Result]]
+    ) -> list[Result]:
+        results: list[Result] = []
+        for section in _with_forms(self._sections):
+            await herd.revive()
+            found = [check for check in chosen(section, herd, self._wanted) if check.id != floods.END]
+            if section.at_once:
+                results += await asyncio.gather(*(judge(herd, check, []) for check in found))
+            else:
+                before: list[Step] = []
+                results += [await judge(herd, check, before if section.in_steps else []) for check in found]
+        return results
+
+    async def _one(self, herd: GradedHerd, check: Check, steps: list[Step]) -> Result:
         form = _missing(herd, check)
-        result = _left_out(check, form) if form else await _judge(check, herd, deadline, steps)
-        passed()
+        result = _left_out(check, form) if form else await _judge(check, herd, self._deadline, steps)
+        self._passed()
         return result
 
-    for section in _with_forms(sections):
-        await herd.revive()
-        found = chosen(section, herd, wanted)
-        if section.at_once:
-            results += await asyncio.gather(*(one(check, []) for check in found))
-        else:
-            before: list[Step] = []
-            results += [await one(check, before if section.in_steps else []) for check in found]
-    return GradingReport(addresses(herd), rubric, attribute(results), clock() - began)
+    async def _one_alone(self, herd: GradedHerd, check: Check, steps: list[Step]) -> Result:
+        result = await self._one(herd, check, steps)
+        needs_others = (result.not_seen or result.not_applicable) and clock() < self._deadline
+        return self._unjudged(check) if needs_others else result
+
+    async def _none(self, _: GradedHerd, check: Check, __: list[Step]) -> Result:
+        self._passed()
+        return self._unjudged(check)
+
+    def _unjudged(self, check: Check) -> Result:
+        """Return the result of a check for which the herd has no time."""
+        why = because_of(self._end.id, self._end.title)
+        return _result(check, 0.0, not_judged=why, cause=floods.END if floods.END in self._wanted else "")
 
 
 def addresses(herd: GradedHerd) -> dict[str, str]:
@@ -138,10 +220,12 @@ async def _judge(check: Check, herd: GradedHerd, deadline: float, steps: list[St
     """Run a check; what it sends is added to the steps of those before it."""
     began = clock()
     left = deadline - began
+    if left <= 0:
+        return _result(check, 0.0, not_seen="the time for all checks had run out before it began: --deadline")
     with by_hand.recording(steps):
         judgement: dict[str, Any] = {}
         try:
-            async with asyncio.timeout(max(0.0, min(check.seconds, left))):
+            async with asyncio.timeout(min(check.seconds, left)):
                 await check.run()
         except Fault as error:
             judgement = {"fault": error, "by_hand": by_hand.commands(error, steps, herd.servers)}
@@ -152,9 +236,11 @@ async def _judge(check: Check, herd: GradedHerd, deadline: float, steps: list[St
         except NotApplicable as error:
             judgement = {"not_applicable": str(error)}
         except TimeoutError:
-            which = "all checks together" if left < check.seconds else "this check"
-            took = f"no end after {clock() - began:.0f} s"
-            judgement = {"fault": Fault("herd", b"", f"that {which} end in time", took)}
+            judgement = {
+                "not_seen": "the time for all checks ran out while it was under way: --deadline"
+                if left < check.seconds
+                else f"it has not ended within {check.seconds:g} s"
+            }
     return _result(check, clock() - began, **judgement)
 
 

@@ -15,17 +15,15 @@ import resource
 import shlex
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
-from proxyherd.base.escapes import escaped
 from proxyherd.base.files import open_regular
 from proxyherd.grading import processes
 from proxyherd.grading.faults import NotSeen
-from proxyherd.grading.last_words import LastWords, last_bytes, last_lines
+from proxyherd.grading.last_words import LastWords, last_lines
 from proxyherd.grading.servers import GradedServer, until
 
 START_SECONDS: Final = 20.0
@@ -37,10 +35,6 @@ is ended, and has one more try."""
 
 END_SECONDS: Final = 5.0
 """How long started servers may take to end after they are told to, before they are killed."""
-
-COMMAND_SECONDS: Final = 60.0
-"""How long a command may take that stops or starts a server of a running herd."""
-
 
 MOST_FILE_BYTES: Final = 1 << 28
 """Bytes that a started server may write into one file, including its output."""
@@ -123,7 +117,7 @@ class Started:
     async def start(self, servers: list[GradedServer]) -> None:
         """Start all servers; return when each accepts connections. Raises StartError."""
         for server in servers:
-            if await _answers(server):
+            if await server.listens():
                 holder = _described(await asyncio.to_thread(processes.listeners, [server.port]), server.port)
                 raise StartError(
                     f"{server.name}: {holder} listens at {server.host}:{server.port} already; end it, "
@@ -294,7 +288,7 @@ class Started:
 
     async def _until_it_listens(self, server: GradedServer, seconds: float) -> None:
         async def listens() -> bool:
-            return _ended(self._processes[server]) or await _answers(server)
+            return _ended(self._processes[server]) or await server.listens()
 
         if not await until(listens, seconds):
             raise SlowStartError(
@@ -341,73 +335,6 @@ class Started:
         process = self._processes.pop(server)
         _signal_group(process, signal.SIGKILL)
         process.wait()
-
-
-class Commanded:
-    """A running herd, whose servers are stopped and started by commands with {name} in them."""
-
-    def __init__(self, lose: str, regain: str, environ: Mapping[str, str]) -> None:
-        self._lose = lose
-        self._regain = regain
-        self._environ = dict(environ)
-
-    async def lose(self, server: GradedServer) -> None:
-        if problem := await _run(self._lose, server, self._environ):
-            raise NotSeen(problem)
-
-        async def is_away() -> bool:
-            return not await _answers(server)
-
-        if not await until(is_away, END_SECONDS):
-            raise NotSeen(f"{server.name} still takes connections after: {self._lose}")
-
-    async def regain(self, server: GradedServer) -> None:
-        if problem := await _run(self._regain, server, self._environ):
-            raise StartError(problem)
-        seconds = RESTART_FACTOR * START_SECONDS  # how long its first start took is not known
-        if not await until(lambda: _answers(server), seconds):
-            raise SlowStartError(f"{server.name} has not listened within {seconds:g} s after: {self._regain}")
-
-    async def revive(self) -> None:
-        """Do nothing: the operator of the herd does this."""
-
-    def deaths(self) -> list[str]:
-        return []
-
-
-async def _run(command: str, server: GradedServer, environ: Mapping[str, str]) -> str:
-    """Run a command; return what went wrong."""
-    words = [word.replace("{name}", server.name) for word in shlex.split(command)]
-    # No pipe: a server that is started in the background keeps its end open.
-    with tempfile.TemporaryFile() as output:
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *words, stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output, env=environ
-            )
-        except OSError as error:
-            return f"{shlex.join(words)}: {error.strerror}"
-        try:
-            async with asyncio.timeout(COMMAND_SECONDS):
-                await process.wait()
-        except TimeoutError:
-            return f"{shlex.join(words)}: has not ended within {COMMAND_SECONDS:g} s"
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-        said = escaped(last_bytes(output).strip()[-300:])
-    return f"{shlex.join(words)}: exit code {process.returncode}: {said}" if process.returncode else ""
-
-
-async def _answers(server: GradedServer) -> bool:
-    """Whether a server accepts connections there."""
-    try:
-        async with asyncio.timeout(1.0):
-            _, writer = await asyncio.open_connection(server.host, server.port)
-    except (OSError, UnicodeError):
-        return False
-    writer.close()
-    return True
 
 
 def _described(listeners: Mapping[int, set[int]], port: int) -> str:

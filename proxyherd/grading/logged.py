@@ -34,6 +34,7 @@ def checks(herd: GradedHerd) -> list[Check]:
             "WHATSAT and its answer are in the log",
             RULE,
             lambda: _everywhere(herd, "whatsat"),
+            follows=frozenset(("places.form",)),
         ),
         Check(
             "logs.invalid",

@@ -83,20 +83,9 @@ def has_lines(count: int) -> Callable[[bytes], bool]:
     return lambda data: data.endswith(LF) and data.strip(CRLF).count(LF) >= count - 1
 
 
-async def meet(server: GradedServer, revive: Callable[[GradedServer], Awaitable[None]]) -> None:
-    """Find out the dialect of a server, and its name if it was given by address only. `revive` is called if it ends
-    meanwhile. Raises SilentError, and Fault if it takes no connection.
-    """
-    meeting = _Meeting(server)
-    await meeting.first_words()
-    for step in meeting.steps():
-        try:
-            await step()
-        except Fault:
-            await revive(server)
+class Meeting:
+    """Finds out the dialect of a server: `first_words`, then `go_on`."""
 
-
-class _Meeting:
     def __init__(self, server: GradedServer) -> None:
         self._server = server
         self._at_lines: list[tuple[Exchange, AtLine]] = []
@@ -117,7 +106,15 @@ class _Meeting:
         fault = Fault(name, seen.sent, expected, got or seen.got, steps=steps)
         self._server.findings.setdefault(form, fault)
 
-    def steps(self) -> tuple[Callable[[], Awaitable[None]], ...]:
+    async def go_on(self, revive: Callable[[GradedServer], Awaitable[None]]) -> None:
+        """Find out the rest. `revive` is called if the server ends meanwhile."""
+        for step in self._steps():
+            try:
+                await step()
+            except Fault:
+                await revive(self._server)
+
+    def _steps(self) -> tuple[Callable[[], Awaitable[None]], ...]:
         """Return what follows the first words: what may end a server comes last."""
         if not self._dialect.takes_reports:
             return ()
@@ -150,7 +147,7 @@ class _Meeting:
                     await asyncio.sleep(GAP_SECONDS if number else 0)
                     await connection.send(piece)
             except Fault as fault:
-                return Exchange(pieces, half_close, has_ended=fault.gone)
+                return Exchange(pieces, half_close, has_ended=fault.cut)
             if half_close:
                 connection.half_close()
             data = await connection.whatever(seconds or self._patience, is_whole or has_lines(1))
@@ -174,7 +171,9 @@ class _Meeting:
     # Steps. --------------------------------------------------------------------------------------------------
 
     async def first_words(self) -> None:
-        """Find out what a server answers at all: a line that ends in LF or CR LF, at once or after a half-close."""
+        """Find out what a server answers at all: a line that ends in LF or CR LF, at once or after a half-close; and its
+        name if it was given by address only. Raises SilentError, and Fault if it takes no connection.
+        """
         tried: list[tuple[bytes, bool, Exchange]] = []
         for end, half_close in ((LF, False), (LF, True), (CRLF, False), (CRLF, True)):
             heard = await self._exchange(self._report() + end, half_close=half_close)

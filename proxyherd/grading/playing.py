@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from functools import partial
 
-from proxyherd.grading.answers import DECIMALS, form_of_at, looks_whole, parse_at_line, places_complaint
+from proxyherd.grading.answers import (
+    DECIMALS,
+    bound_complaint,
+    fields_complaint,
+    form_of_at,
+    json_complaint,
+    looks_whole,
+    parse_at_line,
+)
 from proxyherd.grading.cases import Case
 from proxyherd.grading.connections import Connection
 from proxyherd.grading.faults import shown
@@ -68,11 +76,18 @@ async def _expect_at(line: bytes, connection: Connection, server: GradedServer) 
 
 
 async def expect_places(connection: Connection, most: int) -> bytes:
-    """Read and return the places of a WHATSAT answer, at most this many. Raises Fault."""
-    body = await connection.places()
-    complaint = places_complaint(body, most, squeezed=connection.dialect.json_end)
+    """Read and return the places of a WHATSAT answer, which must be right in all. Raises Fault."""
+    body = await expect_json(connection)
+    complaint = fields_complaint(body) or bound_complaint(body, most)
     if complaint is not None:
-        raise connection.fault(
-            f"a Nearby Search answer of at most {most} results without an empty line, and two LFs", complaint
-        )
+        raise connection.fault(f"a Nearby Search answer of at most {most} results", complaint)
+    return body
+
+
+async def expect_json(connection: Connection) -> bytes:
+    """Read and return the places of a WHATSAT answer: a JSON object, whatever is in it. Raises Fault."""
+    body = await connection.places()
+    complaint = json_complaint(body, squeezed=connection.dialect.json_end)
+    if complaint is not None:
+        raise connection.fault("a JSON object without an empty line, and two LFs", complaint)
     return body

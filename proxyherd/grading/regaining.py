@@ -6,13 +6,14 @@ The steps run in this order, each as a check; if one cannot be carried out, late
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections.abc import Callable
 from typing import Final
 
 from proxyherd.grading import by_hand
 from proxyherd.grading.checks import Check
-from proxyherd.grading.faults import Fault, NotSeen, Step
+from proxyherd.grading.faults import Fault, NotJudged, NotSeen, Step
 from proxyherd.grading.herds import GradedHerd, Log
 from proxyherd.grading.keeping import StartError
 from proxyherd.grading.servers import PREFIX, GradedServer, clock, new_client, together
@@ -20,6 +21,9 @@ from proxyherd.grading.servers import PREFIX, GradedServer, clock, new_client, t
 PATIENCE_FACTOR: Final = 2
 """A multiple of the patience for an answer: the time for a restarted server and its neighbours to connect and
 catch up."""
+
+RETURN_SECONDS: Final = 300.0
+"""How long a restart may take: there are two tries, of three times the first start (keeping.py)."""
 
 QUIET_SECONDS: Final = 2.0
 """How long no commands are sent after a server is lost or regained, so that lines logged then are about that."""
@@ -70,6 +74,7 @@ def checks(herd: GradedHerd) -> list[Check]:
             "The server is started again, and answers",
             "A server never fails to start, whatever it left behind.",
             loss.returns,
+            seconds=RETURN_SECONDS,
         ),
         Check(
             "regained.floods",
@@ -102,10 +107,13 @@ class _Loss:
     def __init__(self, herd: GradedHerd) -> None:
         self._herd = herd
         self._lost: GradedServer | None = None
+        self._problem = "lost.others-answer, which loses a server, has not come so far"
+        """Why no server is lost, as long as none is."""
         self._back = False
         self._logs: list[Log] = []
         self._noted: list[Log] = []
         self._before = b""
+        """What was reported to the lost server before; empty if that cannot be seen."""
         self._missed: list[tuple[GradedServer, bytes]] = []
         names = b"|".join(re.escape(server.name.encode()) for server in herd.servers)
         self._all_names = re.compile(rb"\b(?:%b)\b" % names)
@@ -170,10 +178,14 @@ class _Loss:
     async def catches_up(self) -> None:
         lost, near = self._needs_back()
         began = clock()
-        for server, at in ((near[0], self._before), *self._missed):
-            if server in near:
-                deadline = began + self._herd.wait(server, lost, PATIENCE_FACTOR * lost.seconds)
-                await lost.until_holds(at, max(0.0, deadline - clock()))
+        told = [
+            (server, at) for server, at in ((near[0], self._before), *self._missed) if at and server in near
+        ]
+        if not told:
+            raise NotSeen("nobody could report while it was away, nor before")
+        for server, at in told:
+            deadline = began + self._herd.wait(server, lost, PATIENCE_FACTOR * lost.seconds)
+            await lost.until_holds(at, max(0.0, deadline - clock()))
 
     async def floods_again(self) -> None:
         lost, near = self._needs_back()
@@ -199,15 +211,22 @@ class _Loss:
     async def _lose(self) -> GradedServer:
         herd = self._herd
         if herd.keeper is None:
-            raise NotSeen("servers cannot be stopped and started from here: --start, or --lose and --regain")
+            raise self._not_lost(
+                "servers cannot be stopped and started from here: --start, or --lose and --regain"
+            )
         if len(herd.servers) < 2:
-            raise NotSeen("there is one server only")
+            raise self._not_lost("there is one server only")
         lost = max(herd.servers, key=self._loss_shows)
-        self._before = await lost.report(new_client())
-        await self._floods(lost, herd.reach(lost), self._before)
+        # A herd whose floods cannot be seen is judged by what it does without a server all the same.
+        with contextlib.suppress(Fault, NotJudged):
+            self._before = await lost.report(new_client())
+            await self._floods(lost, herd.reach(lost), self._before)
         await asyncio.sleep(0.1)  # for the log of what was asked before
         self._mark_logs(lost)
-        await herd.keeper.lose(lost)
+        try:
+            await herd.keeper.lose(lost)
+        except NotSeen as problem:
+            raise self._not_lost(str(problem)) from problem
         by_hand.note(Step(lost.name, deed=f"end {lost.name} now"))
         self._lost = lost
         named = _names(lost)
@@ -215,6 +234,11 @@ class _Loss:
             lambda line: self._tells_loss(line) or (named(line) and not _is_about_a_report(line))
         )
         return lost
+
+    def _not_lost(self, problem: str) -> NotSeen:
+        """Return why no server is lost, and keep it for the steps that follow."""
+        self._problem = problem
+        return NotSeen(problem)
 
     def _loss_shows(self, server: GradedServer) -> tuple[bool, int]:
         """Return how much the loss of a server shows: most if others are still linked, then by its neighbours."""
@@ -249,16 +273,17 @@ class _Loss:
 
     def _needs_lost(self) -> GradedServer:
         if self._lost is None:
-            raise NotSeen("no server was lost")
+            raise NotSeen(self._problem)
         return self._lost
 
     def _needs_back(self) -> tuple[GradedServer, list[GradedServer]]:
-        if self._lost is None or not self._back:
-            raise NotSeen("no server came back")
-        near = self._herd.reach(self._lost)
+        lost = self._needs_lost()
+        if not self._back:
+            raise NotSeen(f"{lost.name} did not come back")
+        near = self._herd.reach(lost)
         if not near:
-            raise NotSeen(f"{self._lost.name} has no neighbours")
-        return self._lost, near
+            raise NotSeen(f"{lost.name} has no neighbours")
+        return lost, near
 
     async def _look_in_logs(self, lost: GradedServer, tells: Callable[[bytes], object], what: str) -> None:
         neighbours = self._herd.neighbours(lost)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import ipaddress
 import itertools
 import secrets
 import time
@@ -18,12 +19,16 @@ from proxyherd.grading.connections import BUFFERED_BYTES, Connection, reason
 from proxyherd.grading.dialect import Dialect
 from proxyherd.grading.faults import Fault, NotJudged, NotSeen, shown
 from proxyherd.grading.forms import Form
+from proxyherd.grading.outside import GoogleReach
 
 PREFIX: Final = b"g" + secrets.token_hex(5).encode()
 """The prefix of the clients of this grading, and of no others."""
 
 LOCATION: Final = b"+34.068930-118.445127"
 """An ordinary one, as in the assignment."""
+
+LISTENS_SECONDS: Final = 1.0
+"""How long a server may take to accept a connection, to be taken for one that listens."""
 
 CONNECTIONS_AT_ONCE: Final = 200
 """Connections to one herd at once; further ones wait. Some machines allow few file descriptors."""
@@ -89,6 +94,12 @@ async def together(*tasks: Coroutine[Any, Any, object]) -> None:
         await asyncio.gather(*running, return_exceptions=True)
 
 
+def _is_refused(error: OSError | UnicodeError) -> bool:
+    """Whether nobody listens at an address, or at any of the addresses of a name."""
+    # Of several addresses, asyncio tells all errors in one without a number.
+    return isinstance(error, ConnectionRefusedError) or f"[Errno {errno.ECONNREFUSED}]" in str(error)
+
+
 class GradedServer:
     """One server: its address, its name, and the reports that it has."""
 
@@ -115,6 +126,7 @@ class GradedServer:
         self.dialect = Dialect()
         self.findings: dict[Form, Fault] = {}
         """The forms in which it departs from the protocol, each with what was seen."""
+        self.google = GoogleReach()
         self.log_is_named = True
         """Whether the user has named its log; otherwise the path is guessed."""
         self.room = asyncio.Semaphore(CONNECTIONS_AT_ONCE)
@@ -122,6 +134,14 @@ class GradedServer:
 
     def __repr__(self) -> str:
         return f"<{self.name} at {self.host}:{self.port}>"
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it runs on this machine, and so has this machine's clock."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
 
     @contextlib.asynccontextmanager
     async def connect(self) -> AsyncIterator[Connection]:
@@ -136,18 +156,26 @@ class GradedServer:
                     async with asyncio.timeout(1):
                         await writer.wait_closed()
 
+    async def listens(self) -> bool:
+        """Whether it accepts connections."""
+        try:
+            async with asyncio.timeout(LISTENS_SECONDS):
+                _, writer = await self._dial(self.host, self.port)
+        except (OSError, UnicodeError):
+            return False
+        writer.close()
+        return True
+
     async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         try:
             async with asyncio.timeout(self.seconds):
                 return await self._dial(self.host, self.port, limit=BUFFERED_BYTES)
         except TimeoutError as error:
-            raise Fault(
-                self.name, b"", "a connection", f"nothing within {self.seconds:g} s", gone=True
-            ) from error
+            raise Fault(self.name, b"", "a connection", f"nothing within {self.seconds:g} s") from error
         except (OSError, UnicodeError) as error:
             if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
                 raise NotSeen(f"grade may open no more files here: {reason(error)}; see ulimit -n") from error
-            raise Fault(self.name, b"", "a connection", reason(error), gone=True) from error
+            raise Fault(self.name, b"", "a connection", reason(error), down=_is_refused(error)) from error
 
     async def ask(self, line: bytes) -> bytes:
         """Send one line on its own connection; return the first line of the answer. Raises Fault."""
@@ -187,11 +215,18 @@ class GradedServer:
         held, _ = await self._held(client)
         return held
 
+    async def needs_questions(self) -> None:
+        """Raise NotJudged if it cannot be asked for the AT line of a client."""
+        if self.dialect.questions:
+            return
+        if why := await self.google.problem():
+            raise NotJudged("", why)
+        why = f"{self.name} does not answer WHATSAT with the AT line of a client that has reported to it"
+        raise NotJudged("places.form", f"because of places.form: {why}")
+
     async def _held(self, client: bytes) -> tuple[bytes, str]:
         """Return the AT line that it has of a client, and what it answered otherwise."""
-        if not self.dialect.questions:
-            why = f"{self.name} does not answer WHATSAT with the AT line of a client that has reported to it"
-            raise NotJudged("places.form", f"because of places.form: {why}")
+        await self.needs_questions()
         try:
             answer = await self.ask(b"WHATSAT %b %b" % (client, self.question))
         except Fault as fault:
@@ -213,4 +248,5 @@ class GradedServer:
         wait = self.seconds if seconds is None else seconds
         if not await until(holds, wait):
             question = b"WHATSAT %b %b" % (client, self.question)
-            raise Fault(self.name, question, f"{shown(at)} within {wait:g} s", shown(held) if held else said)
+            expected = f"{shown(at)} within {round(wait, 1):g} s"
+            raise Fault(self.name, question, expected, shown(held) if held else said)

@@ -7,7 +7,6 @@ on the herd having this machine's clock, except if both are on this machine.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeAlias
@@ -133,7 +132,7 @@ async def _order(server: GradedServer, reports: _Reports) -> None:
 
 
 async def _received_less_sent(server: GradedServer) -> None:
-    slack = SAME_CLOCK_NANOSECONDS if _is_here(server) else OTHER_CLOCK_NANOSECONDS
+    slack = SAME_CLOCK_NANOSECONDS if server.is_here else OTHER_CLOCK_NANOSECONDS
     for when in (LONG_AGO, time.time_ns(), 99_999_999_999_500_000_000):
         client, before = new_client(), time.time_ns()
         answer = await server.report(client, spelled(when))
@@ -169,11 +168,3 @@ def _parsed(answer: bytes) -> AtLine:
     at = parse_at_line(answer)
     assert at is not None  # `report` has looked
     return at
-
-
-def _is_here(server: GradedServer) -> bool:
-    """Whether the server has this machine's clock."""
-    try:
-        return ipaddress.ip_address(server.host).is_loopback
-    except ValueError:
-        return server.host == "localhost"

@@ -118,6 +118,7 @@ GOOD = {"html_attributions": [], "results": [{"name": "a"}], "status": "OK"}
         (json.dumps({**GOOD, "results": []}), None),
         (json.dumps({**GOOD, "results": [], "status": "REQUEST_DENIED", "error_message": "no key"}), None),
         (json.dumps({**GOOD, "results": [{}, {}]}), "2 results, more than the 1 asked for"),
+        (json.dumps({"results": {}}), "JSON without html_attributions, status"),
         (json.dumps({**GOOD, "status": "FINE"}), 'the status "FINE", which Google has not'),
         (json.dumps({**GOOD, "status": ["OK"]}), "the status \"['OK']\", which Google has not"),
         (
@@ -137,10 +138,19 @@ GOOD = {"html_attributions": [], "results": [{"name": "a"}], "status": "OK"}
     ],
 )
 def test_places_are_faulted_for_what_is_wrong_with_them(body: str, complaint: str | None) -> None:
-    found = answers.places_complaint(body.encode("latin-1"), 1)
+    data = body.encode("latin-1")
+    found = answers.json_complaint(data) or answers.fields_complaint(data) or answers.bound_complaint(data, 1)
     assert found is None if complaint is None else complaint in (found or "")
 
 
 def test_an_empty_line_in_json_is_no_complaint_where_it_has_been_marked() -> None:
     body = json.dumps(GOOD).replace(" ", "\n\n", 1).encode()
-    assert answers.places_complaint(body, 1, squeezed=False) is None
+    assert answers.json_complaint(body, squeezed=False) is None
+
+
+def test_each_complaint_about_places_is_about_one_thing() -> None:
+    many = json.dumps({**GOOD, "results": [{}, {}]}).encode()
+    odd = b'{"results": [{}]}'
+    assert answers.json_complaint(many) is answers.fields_complaint(many) is None
+    assert answers.json_complaint(odd) is answers.bound_complaint(odd, 1) is None
+    assert answers.bound_complaint(b'{"results": 5}', 1) is None

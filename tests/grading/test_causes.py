@@ -7,7 +7,7 @@ import graphlib
 from marked import report_of
 
 from proxyherd.grading import judging
-from proxyherd.grading.causes import attribute
+from proxyherd.grading.causes import ENDS, attribute
 from proxyherd.grading.faults import Fault
 from proxyherd.grading.herds import GradedHerd
 from proxyherd.grading.report import Result
@@ -20,6 +20,10 @@ FAULT = Fault("Ann", b"x", "y", "z")
 
 def result(name: str, *explained_by: str, fault: bool = True) -> Result:
     return Result(name, "t", "r", 0.1, fault=FAULT if fault else None, explained_by=frozenset(explained_by))
+
+
+def down(name: str, server: str, sent: bytes = b"") -> Result:
+    return Result(name, "t", "r", 0.1, fault=Fault(server, sent, "y", "Connection refused", down=True))
 
 
 def outcomes(*results: Result) -> dict[str, str]:
@@ -53,22 +57,49 @@ def test_what_is_not_judged_because_of_a_check_that_was_not_run_is_listed_with_i
 
 
 def test_whoever_finds_a_server_gone_is_not_to_blame_but_the_one_whose_input_ended_it() -> None:
-    def ended(name: str, server: str, sent: bytes, *, gone: bool = True) -> Result:
-        return Result(name, "t", "r", 0.1, fault=Fault(server, sent, "y", "z", gone=gone))
-
     found = [
-        ended("a", "Ann", b""),
-        ended("b", "Ann", b"10.5"),
-        ended("c", "Ann", b""),
-        ended("d", "Bob", b""),
-        ended("e", "Bob", b""),
-        ended("f", "Ann", b"", gone=False),
+        down("a", "Ann"),
+        down("b", "Ann", b"10.5"),
+        down("c", "Ann"),
+        down("d", "Bob"),
+        down("e", "Bob"),
     ]
-    assert outcomes(*found) == {"a": "b", "b": "fault", "c": "b", "d": "fault", "e": "d", "f": "fault"}
+    assert outcomes(*found) == {"a": "b", "b": "fault", "c": "b", "d": "fault", "e": "d"}
+    cut = Result("f", "t", "r", 0.1, fault=Fault("Ann", b"HELLO", "y", "z", cut=True))
+    assert outcomes(down("a", "Ann"), cut) == {"a": "f", "f": "fault"}
+    assert outcomes(cut, down("b", "Ann", b"10.5"), down("a", "Ann")) == {
+        "f": "fault",
+        "b": "fault",
+        "a": "b",
+    }
+    assert outcomes(down("a", "Ann"), down(ENDS, "Ann")) == {"a": ENDS, ENDS: "fault"}, (
+        "its keeper has seen it"
+    )
+
+
+def test_a_server_that_is_slow_or_hangs_up_has_not_ended_and_explains_nothing() -> None:
+    slow = Result("a", "t", "r", 0.1, fault=Fault("Ann", b"", "a connection", "nothing within 5 s"))
+    cut = Result("b", "t", "r", 0.1, fault=Fault("Ann", b"", "y", "the end of the connection", cut=True))
+    assert outcomes(slow, cut, down("c", "Ann")) == {"a": "fault", "b": "fault", "c": "fault"}
+    assert outcomes(down("c", "Ann", b"10.5"), slow, cut) == {"a": "fault", "b": "fault", "c": "fault"}
+
+
+def test_what_keeps_a_check_from_being_judged_is_no_fault_and_keeps_those_that_follow_it_too() -> None:
+    outside = Result("a", "t", "r", 0.1, not_judged="no Google")
+    asked = Result("c", "t", "r", 0.1, not_judged="because of a: ...", cause="a")
+    found = attribute([result("b", "a"), outside, asked, result("d", "b")])
+    assert {(one.id, one.not_judged, one.cause) for one in found} == {
+        (one, "no Google", "") for one in "abcd"
+    }
+
+
+def test_what_is_not_judged_because_of_a_fault_that_is_explained_is_so_because_of_the_last_cause() -> None:
+    unjudged = Result("c", "t", "r", 0.1, not_judged="because of b: ...", cause="b")
+    assert outcomes(result("a"), result("b", "a"), unjudged) == {"a": "fault", "b": "a", "c": "a"}
 
 
 def test_of_faults_that_explain_one_another_the_first_carries_the_mark() -> None:
-    gone = Fault("Ann", b"", "y", "z", gone=True)
+    gone = Fault("Ann", b"", "y", "z", down=True)
     first = Result("a", "t", "r", 0.1, fault=gone, explained_by=frozenset("b"))
     second = Result("b", "t", "r", 0.1, fault=gone)  # it found Ann gone, as the first did before it
     assert outcomes(first, second) == {"a": "fault", "b": "a"}

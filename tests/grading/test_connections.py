@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from typing import cast
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from proxyherd.grading import connections
 from proxyherd.grading.connections import Connection
 from proxyherd.grading.faults import Fault
+from proxyherd.grading.servers import GradedServer
 
 
 def test_an_answer_without_an_end_is_a_fault_and_a_long_one_none() -> None:
@@ -24,3 +26,49 @@ def test_an_answer_without_an_end_is_a_fault_and_a_long_one_none() -> None:
     assert asyncio.run(read(2 * long + b"\n\n", places=True)) == 2 * long
     with pytest.raises(Fault, match="more than 2,097,152 bytes without an end"):
         asyncio.run(read(2 * long, places=False))
+
+
+def fault_of(error: Exception | None) -> Fault:
+    """Return the fault of a server whose connection ends so: with an error, or at its end."""
+
+    async def dial(*_: object, **__: object) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if error is not None:
+            raise error
+        reader = asyncio.StreamReader()
+        reader.feed_eof()
+        return reader, cast("asyncio.StreamWriter", Sink())
+
+    async def asked() -> Fault:
+        with pytest.raises(Fault) as raised:
+            await GradedServer("Ann", "h", 1, dial=dial).ask(b"HELLO")
+        return raised.value
+
+    return asyncio.run(asked())
+
+
+class Sink:
+    """A writer into nothing."""
+
+    def write(self, data: bytes) -> None: ...
+
+    def close(self) -> None: ...
+
+    async def drain(self) -> None: ...
+
+    async def wait_closed(self) -> None: ...
+
+
+def test_a_server_has_ended_only_where_nobody_listens_and_hung_up_only_where_it_had_taken_a_connection() -> (
+    None
+):
+    refused = ConnectionRefusedError(errno.ECONNREFUSED, "refused")
+    of_a_name = OSError(
+        f"Multiple exceptions: [Errno {errno.ECONNREFUSED}] Connect call failed ('::1', 1, 0, 0)"
+    )
+    found = [
+        (one.cut, one.down)
+        for one in map(
+            fault_of, (refused, of_a_name, TimeoutError(), OSError(errno.EHOSTUNREACH, "away"), None)
+        )
+    ]
+    assert found == [(False, True), (False, True), (False, False), (False, False), (True, False)]

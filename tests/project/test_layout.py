@@ -77,14 +77,17 @@ ELSEWHERE: Final = (
     ),
     Elsewhere(
         "grading",
-        "cases checks conformance dialect faults floods formal forms hardness logged meeting places playing regaining "
-        "servers times",
+        "cases checks conformance dialect endless faults floods formal forms hardness logged meeting places playing "
+        "regaining servers times",
         "grading/test_broken_herds.py",
         "for each check there is a herd that fails it",
     ),
     Elsewhere("grading", "report_files report_text", "grading/test_report.py", "one report, three ways"),
     Elsewhere(
-        "grading", "guard keeping processes", "system/test_grade.py", "processes are started and ended"
+        "grading",
+        "commanded guard keeping processes",
+        "system/test_grade.py",
+        "processes are started and ended",
     ),
     Elsewhere(
         "grading", "batch inside", "system/test_grade_batch.py", "a class is graded as processes in sandboxes"

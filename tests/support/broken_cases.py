@@ -106,6 +106,8 @@ BROKEN: dict[str, tuple[str, set[str]]] = {
     "no-flood": ("floods regained", {"floods.reach-every-server"}),
     "floods-late": ("floods", {"floods.neighbours-know-at-once"}),
     "loops": ("floods", {"floods.end"}),
+    "saturates": ("floods", {"floods.end"}),
+    "argues-for-ever": ("floods", {"floods.end"}),
     "hears-of-new-clients-only": ("floods", {"floods.newest-wins-everywhere"}),
     "floods-stale-reports": ("floods", {"floods.stale-reports-stay"}),
     "first": ("floods", {"floods.equal-times-end-alike"}),
@@ -114,7 +116,9 @@ BROKEN: dict[str, tuple[str, set[str]]] = {
     "believes-at-of-known-clients": ("floods", {"at.replaces-nothing"}),
     "says-nothing-to-at": ("floods cases", {"at.answered-as-invalid"}),
     # Places.
-    "leaves-out-the-status": ("cases places", {"places.form"}),
+    "hangs-up-without-google": ("places logs", {"places.form"}),
+    "leaves-out-the-status": ("cases places", {"places.fields"}),
+    "ignores-the-bound": ("cases places", {"places.bound"}),
     "always-finds-something": ("places", {"places.nothing-asked"}),
     "overtakes-itself": ("places", {"places.in-order"}),
     # Logs.

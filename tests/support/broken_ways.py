@@ -11,7 +11,7 @@ import os
 import re
 import sys
 from asyncio import StreamReader, StreamWriter
-from collections import Counter
+from collections import Counter, deque
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -345,6 +345,55 @@ class Loops(BreakableServer):
             self.flood(line, "")
 
 
+class Saturates(BreakableServer):
+    """What it hears it tells everybody for ever, and clients wait while it has something to tell: so soon for ever."""
+
+    HOP_SECONDS = 0.01
+    MOST_WAITING = 20
+
+    def __init__(self, herd: dict[str, Any], name: str, place: Place) -> None:
+        super().__init__(herd, name, place)
+        self.waiting: deque[bytes] = deque(maxlen=self.MOST_WAITING)
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.tell())
+            tasks.create_task(super().run())
+
+    async def tell(self) -> None:
+        while True:
+            await asyncio.sleep(self.HOP_SECONDS)
+            if self.waiting:
+                self.flood(self.waiting.popleft(), "")
+
+    def learn(self, line: bytes, peer: str) -> None:
+        _, _, _, client, _, when = line.split()
+        sent = self.time(when) or Fraction(0)
+        held = self.known.get(client, (Fraction(-1), b""))
+        if self.is_told_on(sent, line, held):
+            self.waiting.append(line)
+        if self.is_news(sent, line, held):
+            self.known[client] = (sent, line)
+
+    def is_told_on(self, sent: Fraction, line: bytes, held: tuple[Fraction, bytes]) -> bool:
+        return True
+
+    async def send(self, answer: bytes, writer: StreamWriter) -> None:
+        while self.waiting and not writer.is_closing():  # noqa: ASYNC110 - on a clock that jumps
+            await asyncio.sleep(self.HOP_SECONDS)
+        writer.write(answer)
+
+
+class ArguesForEver(Saturates):
+    """It takes every line for news that differs from what it holds, so two reports of one client chase each other."""
+
+    def is_told_on(self, sent: Fraction, line: bytes, held: tuple[Fraction, bytes]) -> bool:
+        return line != held[1]
+
+    def is_news(self, sent: Fraction, line: bytes, held: tuple[Fraction, bytes]) -> bool:
+        return line != held[1]
+
+
 class HearsOfNewClientsOnly(BreakableServer):
     def is_news(self, sent: Fraction, line: bytes, held: tuple[Fraction, bytes]) -> bool:
         return not held[1]
@@ -405,6 +454,26 @@ class BelievesAtInSilence(At):
 class LeavesOutTheStatus(BreakableServer):
     def places(self, radius: bytes, bound: bytes) -> bytes:
         return b'{"html_attributions": [], "results": []}'
+
+
+class IgnoresTheBound(BreakableServer):
+    def places(self, radius: bytes, bound: bytes) -> bytes:
+        if 0 in (float(radius), float(bound)):
+            return super().places(radius, bound)
+        return b'{"html_attributions": [], "results": [{}, {}], "status": "OK"}'
+
+
+class HangsUpWithoutGoogle(BreakableServer):
+    """Its query of Google fails, and ends the conversation."""
+
+    def whatsat(self, client: bytes, radius: bytes, bound: bytes) -> bytes | None:
+        return super().whatsat(client, radius, bound) and b"ConnectionError"
+
+    async def send(self, answer: bytes, writer: StreamWriter) -> None:
+        if answer == b"ConnectionError\n":
+            writer.close()
+        else:
+            writer.write(answer)
 
 
 class AlwaysFindsSomething(BreakableServer):

@@ -21,6 +21,7 @@ from proxyherd.grading.checks import Section
 from proxyherd.grading.faults import NotSeen
 from proxyherd.grading.herds import GradedHerd
 from proxyherd.grading.keeping import StartError
+from proxyherd.grading.outside import GoogleReach
 from proxyherd.grading.report import GradingReport
 
 NAMES = ["Ann", "Bob", "Cid", "Dan"]
@@ -32,6 +33,8 @@ class Wire(asyncio.Transport):
     """One end of a connection. What is written is read at the other end a step of the event loop later."""
 
     peer: Wire
+    packets = 0
+    """How many have been sent on all wires."""
 
     def __init__(self, protocol: StreamReaderProtocol) -> None:
         super().__init__()
@@ -40,6 +43,7 @@ class Wire(asyncio.Transport):
         self._is_closing = False
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
+        Wire.packets += 1
         if not self._is_closing:
             self._loop.call_soon(self.peer.receive, bytes(data))
 
@@ -152,11 +156,13 @@ class Kept:
         self._folder = folder
         self._places: dict[str, InProcess] = {}
         self._deaths: list[str] = []
+        self._lost: set[str] = set()
         self.network = InProcessNetwork()
 
     def start(self, name: str) -> None:
         place = InProcess(self.network, self._folder / f"{name}.log")
         self._places[name] = place
+        self._lost.discard(name)
         place.run(self._server({"ports": PORTS, "edges": EDGES}, name, place))
 
     def end(self) -> None:
@@ -164,6 +170,7 @@ class Kept:
             place.end()
 
     async def lose(self, server: servers.GradedServer) -> None:
+        self._lost.add(server.name)
         if self._places[server.name].has_ended:
             raise NotSeen(f"{server.name} has ended by itself")
         self._places[server.name].end()
@@ -176,7 +183,7 @@ class Kept:
 
     async def revive(self) -> None:
         for name, place in list(self._places.items()):
-            if place.has_ended:
+            if place.has_ended and name not in self._lost:
                 self._deaths.append(f"{name} has ended")
                 self.start(name)
                 await asyncio.sleep(0.01)
@@ -185,7 +192,16 @@ class Kept:
         return self._deaths
 
 
-def grade(way: str, folder: Path, sections: Sequence[Section] = judging.SECTIONS) -> GradingReport:
+def grade(
+    way: str,
+    folder: Path,
+    sections: Sequence[Section] = judging.SECTIONS,
+    *,
+    is_kept: bool = True,
+    is_logged: bool = True,
+    google: GoogleReach | None = None,
+    seconds: float = 300.0,
+) -> GradingReport:
     """Judge a herd that is broken in this way, or a whole one: ""."""
 
     async def graded() -> GradingReport:
@@ -193,15 +209,15 @@ def grade(way: str, folder: Path, sections: Sequence[Section] = judging.SECTIONS
         for name in NAMES:
             kept.start(name)
         await asyncio.sleep(0.01)
+        logs = {name: folder / f"{name}.log" if is_logged else None for name in NAMES}
         judged = [
-            servers.GradedServer(
-                name, "127.0.0.1", port, seconds=1.0, log=folder / f"{name}.log", dial=kept.network.dial
-            )
+            servers.GradedServer(name, "127.0.0.1", port, seconds=1.0, log=logs[name], dial=kept.network.dial)
             for name, port in PORTS.items()
         ]
-        herd = GradedHerd(judged, [(one, other) for one, other in EDGES], kept)
+        edges = [(one, other) for one, other in EDGES]
+        herd = GradedHerd(judged, edges, kept if is_kept else None, google=google)
         try:
-            return await judging.judge(herd, sections=sections)
+            return await judging.judge(herd, sections=sections, seconds=seconds)
         finally:
             kept.end()
             await asyncio.sleep(100)  # for all that was going on to end

@@ -54,7 +54,7 @@ TRIED: Final[dict[tuple[str, str], list[str]]] = {
     ("hears-of-new-clients-only", "floods.newest-wins-everywhere"): [ANY, ANY, ANY + JSON],
     ("no-flood", "floods.reach-every-server"): [ANY, rf"\? {WHATSAT}\n"],
     ("at", "at.teaches-nobody"): ["\n", BOB + JSON],
-    ("leaves-out-the-status", "places.form"): [ANN, ANN + '{"html.*\n\n'],
+    ("leaves-out-the-status", "places.fields"): [ANN, ANN + '{"html.*\n\n'],
     ("knows-no-bounds", "case.latitude-90-000001"): [ANY],
     ("ignores-operands", "case.operand-too-many"): [ANY],
     ("crash", "hard.survives-words-missing"): [".*"],
