@@ -1,4 +1,4 @@
-"""Writes proxyherd/admin/status_page/page/coast.json, the coastline of the status page's map, from Natural Earth's land in 1:110 million.
+"""Writes proxyherd/base/page/coast.json, the coastline on the maps of our pages, from Natural Earth's land in 1:110 million.
 
 .venv/bin/python docs/make_coast.py        needs npm, which fetches the package world-atlas
 
@@ -17,7 +17,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-FILE = Path(__file__).parent.parent / "proxyherd/admin/status_page/page/coast.json"
+FILE = Path(__file__).parent.parent / "proxyherd/base/page/coast.json"
 PACKAGE = "world-atlas@2.0.2"
 TOLERANCE = 0.15
 """Degrees by which the line may be off."""

@@ -1,4 +1,5 @@
-"""Writes docs/status-page-*.png: a herd of the default graph under some load, photographed in Chromium.
+"""Writes docs/status-page-*.png and docs/phone-page.png: a herd of the default graph under some load, and a phone that walks,
+photographed in Chromium.
 
 .venv/bin/python docs/make_screenshots.py     needs what the tests need: pip install -e '.[test]', Debian's chromium
 """
@@ -17,7 +18,7 @@ sys.path.insert(0, str(ROOT / "tests/support"))
 
 from browser import chromium, live  # noqa: E402 - found only now
 from herd_process import RunningHerd, herd_of, now  # noqa: E402 - likewise
-from playwright.sync_api import Browser  # noqa: E402 - likewise
+from playwright.sync_api import Browser, expect  # noqa: E402 - likewise
 
 from proxyherd.config import herd_file  # noqa: E402 - likewise
 from proxyherd.places.gazetteer.build import build  # noqa: E402 - likewise
@@ -58,6 +59,14 @@ def load(herd: RunningHerd, ended: threading.Event) -> None:
         connection.close()
 
 
+WALK = (
+    *((34.07190, -118.43610), (34.07130, -118.43720), (34.07020, -118.43800), (34.06910, -118.43890)),
+    *((34.06850, -118.44030), (34.06760, -118.44140), (34.06690, -118.44270), (34.06740, -118.44400)),
+    *((34.06830, -118.44460), (34.06893, -118.44513)),
+)
+"""Where the phone walks: latitude and longitude, from Westwood's village into the university."""
+
+
 def photograph(
     browser: Browser, port: int, name: str, width: int, height: int, scheme: Literal["light", "dark"]
 ) -> None:
@@ -71,10 +80,28 @@ def photograph(
     context.close()
 
 
+def photograph_phone(browser: Browser, port: int) -> None:
+    """Write the picture of the page that reports where its browser is."""
+    page = browser.new_page(
+        viewport={"width": 900, "height": 920},
+        geolocation={"latitude": WALK[0][0], "longitude": WALK[0][1], "accuracy": 14},
+        permissions=["geolocation"],
+    )
+    page.goto(f"http://127.0.0.1:{port}/")
+    page.fill("#name", "kiwi")
+    page.click("#report")
+    for at, (latitude, longitude) in enumerate(WALK, 1):
+        page.context.set_geolocation({"latitude": latitude, "longitude": longitude, "accuracy": 14})
+        expect(page.locator("#count")).to_have_text(str(at))
+    page.wait_for_timeout(2_500)  # the ring around the phone has faded
+    page.screenshot(path=DOCS / "phone-page.png")
+    page.context.close()
+
+
 def main() -> None:
     """Write all pictures."""
     edges = herd_file.load(ROOT / "deploy/herd.toml").edges
-    with herd_of(edges) as herd, chromium() as browser:
+    with herd_of(edges, more="[web]\n") as herd, chromium() as browser:
         build(herd.gazetteer)
         herd.start()
         herd.wait_until_whole()
@@ -87,6 +114,7 @@ def main() -> None:
             photograph(browser, port, "light", 1100, 1000, "light")
             photograph(browser, port, "dark", 1100, 1000, "dark")
             photograph(browser, port, "phone", 390, 1000, "light")
+            photograph_phone(browser, herd["Clark"].web_port)
         finally:
             ended.set()
             clients.join()

@@ -13,7 +13,6 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
 from aiohttp import hdrs, web
@@ -21,32 +20,23 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from proxyherd import __version__
-from proxyherd.admin import status_page
 from proxyherd.admin.listener import HEADERS, AdminConnection, AdminListener
 from proxyherd.admin.pace import Pace
 from proxyherd.admin.status_page.herd import HerdWatch, event
 from proxyherd.admin.status_page.own_state import StatusSource
 from proxyherd.admin.status_page.state import write_state
+from proxyherd.base.page_files import PageFile, page_files
 from proxyherd.config.herd_file import Herd
 from proxyherd.config.schema import AdminSettings
 from proxyherd.core.table import Table
 from proxyherd.net import http
 from proxyherd.telemetry.observer import Observer
 
-_PAGE: Final = Path(status_page.__file__).parent / "page"
-_TYPES: Final = {
-    ".html": "text/html",
-    ".css": "text/css",
-    ".js": "text/javascript",
-    ".json": "application/json",
-    ".svg": "image/svg+xml",
-}
 _FILES: Final = {
-    "/" if file.name == "index.html" else f"/{file.name}": (file.read_bytes(), _TYPES[file.suffix])
-    for file in sorted(_PAGE.iterdir())
-    if file.suffix in _TYPES
+    "/" if name == "index.html" else f"/{name}": file
+    for name, file in page_files("admin/status_page/page").items()
 }
-"""The files of the page, read once, so that they fit the running version."""
+"""The files of the page, by path."""
 
 _STUCK_SECONDS: Final = 5.0
 """How long a viewer may take for an update, besides what the system buffers for it."""
@@ -90,8 +80,8 @@ def make_app(
     app.router.add_get("/metrics", metrics)
     app.router.add_get("/healthz", healthz)
     app.router.add_get("/readyz", readyz)
-    for path, (body, content_type) in _FILES.items():
-        app.router.add_get(path, partial(_file, body, content_type))
+    for path, file in _FILES.items():
+        app.router.add_get(path, partial(_file, file))
     pages = _Pages(configured, watch)
     app.router.add_get("/state", pages.state)
     app.router.add_get("/events", pages.events)
@@ -99,8 +89,8 @@ def make_app(
     return app
 
 
-async def _file(body: bytes, content_type: str, _: web.Request) -> web.Response:
-    return web.Response(body=body, content_type=content_type, charset="utf-8")
+async def _file(file: PageFile, _: web.Request) -> web.Response:
+    return web.Response(body=file.body, content_type=file.media_type, charset="utf-8")
 
 
 class _Pages:

@@ -4,4 +4,5 @@
 - `escapes`: how a stranger's text is shown
 - `files`: how a file is opened that others may have put there
 - `imports`: imports for a process that is waited for
+- `page_files`: the files of web pages
 """

@@ -11,6 +11,7 @@ ANSWER_STATUSES: Final = dict.fromkeys(
         "101",
         "200",
         "204",
+        "304",
         "400",
         "403",
         "404",

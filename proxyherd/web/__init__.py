@@ -16,6 +16,7 @@ No I/O, no clock and no HTTP library: those who serve the port (`server/clients/
 - `handshakes`, `frames`: WebSockets
 - `conversations`: connections, from their first byte to their last
 - `reports`: one report, and batches of them
+- `pages`: what people see of it in a browser
 - `ops`: messages of a WebSocket in JSON
 - `openapi`: describes all this
 - `trackers`: apps on phones, as they are

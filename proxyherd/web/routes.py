@@ -20,6 +20,7 @@ from proxyherd.web.ids import id_of, path_names
 from proxyherd.web.lines import LineWriter
 from proxyherd.web.openapi import openapi_document
 from proxyherd.web.origins import Origins
+from proxyherd.web.pages import Pages
 from proxyherd.web.problems import Problem
 from proxyherd.web.queries import (
     LIMIT,
@@ -42,13 +43,17 @@ _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "OPTIONS")
 
 _JSON: Final = frozenset(["application/json", ""])
 _NDJSON: Final = frozenset(["application/x-ndjson", "application/ndjson", "application/jsonl"])
+_NO_PAGES: Final = Pages({})
 
 
 class WebRoutes:
     """The paths of one server."""
 
-    def __init__(self, writer: LineWriter, origins: Origins, max_accuracy_m: float) -> None:
+    def __init__(
+        self, writer: LineWriter, origins: Origins, max_accuracy_m: float, pages: Pages = _NO_PAGES
+    ) -> None:
         self.origins = origins
+        self._pages = pages
         self._writer = writer
         self._max_accuracy_m = max_accuracy_m
         self._apps = {app.name: {method: self._handler(app) for method in app.methods} for app in APPS}
@@ -56,6 +61,7 @@ class WebRoutes:
         self._places: dict[str, _Handler] = {"GET": self._get_places}
         self._document = openapi_document()
         self._openapi: dict[str, _Handler] = {"GET": self._get_openapi}
+        self._page: dict[str, _Handler] = {"GET": self._get_page}
         self._websocket: dict[str, _Handler] = {"GET": self._get_websocket}
         self._reports: dict[str, _Handler] = {"POST": self._post_reports}
 
@@ -66,7 +72,8 @@ class WebRoutes:
         headers = request.headers
         host = self.origins.check_host(request.hosts)
         fetch_site, referer = headers.get("Sec-Fetch-Site", ""), headers.get("Referer", "")
-        return self.origins.check_origin(host, headers.getall("Origin", []), fetch_site, referer)
+        page = request.method in ("GET", "HEAD") and self._pages.is_page(request.path)
+        return self.origins.check_origin(host, headers.getall("Origin", []), fetch_site, referer, page=page)
 
     def find(self, request: WebRequest, clock: int) -> Routed:
         """Return the answer to a request, or the exchange that makes it. `clock`: nanoseconds of POSIX time. Raises
@@ -107,9 +114,9 @@ class WebRoutes:
                 return self._websocket
             case ["v1", "openapi.json"]:
                 return self._openapi
-            case [name]:
-                return self._apps.get(name)
-        return None
+            case [name] if name in self._apps:
+                return self._apps[name]
+        return self._page if self._pages.has(names) else None
 
     def _handler(self, app: App) -> _Handler:
         """Return what answers the requests of an app."""
@@ -139,6 +146,9 @@ class WebRoutes:
     def _get_openapi(self, request: WebRequest, _: list[str], __: int) -> WebAnswer:
         read_parameters(request.query, ())
         return WebAnswer(200, self._document)
+
+    def _get_page(self, request: WebRequest, names: list[str], _: int) -> WebAnswer:
+        return self._pages.answer(names, request.headers.get("If-None-Match", ""))
 
     def _put(self, request: WebRequest, names: list[str], clock: int) -> WebExchange:
         _check_type(request, _JSON)

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -167,6 +168,19 @@ def test_each_test_that_starts_no_process_is_named_after_a_source_file() -> None
         and not any(f"{file.with_suffix('')}_".startswith(f"{source}_") for source in of_files)
     ]
     assert others == sorted(OF_NO_FILE)
+
+
+def test_what_is_no_module_is_installed_with_the_package() -> None:
+    """`pip` takes only modules, and what pyproject.toml names."""
+    data = tomllib.loads((TESTS.parent / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    named = {
+        file
+        for package, patterns in data.items()
+        for pattern in patterns
+        for file in PACKAGE.joinpath(*package.split(".")[1:]).glob(pattern)
+    }
+    others = {file for file in PACKAGE.rglob("*.*") if file.is_file() and file.suffix not in (".py", ".pyc")}
+    assert {file.relative_to(PACKAGE) for file in others - named if file.suffix != ".so"} == set()
 
 
 STARTS = {

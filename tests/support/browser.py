@@ -1,4 +1,4 @@
-"""The status page in Debian's Chromium, headless, driven by Playwright; what a page does wrong is kept.
+"""Our pages in Debian's Chromium, headless, driven by Playwright; what a page does wrong is kept.
 
 with chromium() as browser, opened(browser, server) as page:
     page.wait_for_selector("#connection[data-state=live]")
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,16 +40,63 @@ expect.set_options(timeout=1_000 * PATIENCE_SECONDS)  # its own 5 s are too few 
 
 
 @contextlib.contextmanager
-def chromium() -> Iterator[Browser]:
+def chromium(*flags: str) -> Iterator[Browser]:
     """Run a browser."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=shutil.which("chromium", path=PATH), args=FLAGS, timeout=1_000 * PATIENCE_SECONDS
+            executable_path=shutil.which("chromium", path=PATH),
+            args=[*FLAGS, *flags],
+            timeout=1_000 * PATIENCE_SECONDS,
         )
         try:
             yield browser
         finally:
             browser.close()
+
+
+@contextlib.contextmanager
+def visited(
+    browser: Browser,
+    here: str,
+    *,
+    width: int = 1280,
+    scheme: Literal["light", "dark"] = "light",
+    still: bool = False,
+    expected: str = "net::ERR_",
+    **more: Any,
+) -> Iterator[Page]:
+    """Open a page; `more`: what else a visitor has, as Playwright calls it. Fail if the page complains, or asks anybody but
+    its server for anything; complaints that match `expected` are the browser's own.
+    """
+    context = browser.new_context(
+        viewport={"width": width, "height": 800},
+        color_scheme=scheme,
+        reduced_motion="reduce" if still else "no-preference",
+        **more,
+    )
+    try:
+        page = context.new_page()
+        page.set_default_timeout(1_000 * PATIENCE_SECONDS)
+        wrong: list[str] = []
+        server = re.match(r"\w+://[^/]+/", here)
+        assert server is not None
+        page.on(
+            "console",
+            lambda message: wrong.append(f"{message.type}: {message.text} {message.location['url']}"),
+        )
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on(
+            "request",
+            lambda request: None if request.url.startswith(server[0]) else wrong.append(request.url),
+        )
+        page.add_init_script(_LONG_TASKS)
+        page.goto(here)
+        yield page
+        # An answer that does not come, or is no success, is told by the browser, whatever a page does.
+        complaints = [one for one in wrong if not re.search(expected, one)]
+        assert not complaints, complaints
+    finally:
+        context.close()
 
 
 @contextlib.contextmanager
@@ -61,32 +109,11 @@ def opened(
     still: bool = False,
     ready: int | None = None,
 ) -> Iterator[Page]:
-    """Open a server's page, and wait until so many servers are ready, by default all. Fail if the page complains, or
-    asks anybody but its server for anything.
-    """
-    context = browser.new_context(
-        viewport={"width": width, "height": 800},
-        color_scheme=scheme,
-        reduced_motion="reduce" if still else "no-preference",
-    )
-    try:
-        page = context.new_page()
-        page.set_default_timeout(1_000 * PATIENCE_SECONDS)
-        wrong: list[str] = []
-        here = f"http://127.0.0.1:{server.admin_port}/"
-        page.on("console", lambda message: wrong.append(f"{message.type}: {message.text}"))
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on(
-            "request", lambda request: None if request.url.startswith(here) else wrong.append(request.url)
-        )
-        page.add_init_script(_LONG_TASKS)
-        page.goto(here)
+    """Visit a server's status page, and wait until so many servers are ready, by default all."""
+    here = f"http://127.0.0.1:{server.admin_port}/"
+    with visited(browser, here, width=width, scheme=scheme, still=still) as page:
         live(page, ready)
         yield page
-        # A connection that is refused while its server is away is told by the browser, whatever a page does.
-        assert [one for one in wrong if "net::ERR_" not in one] == []
-    finally:
-        context.close()
 
 
 def live(page: Page, ready: int | None = None) -> None:

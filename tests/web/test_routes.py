@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from multidict import CIMultiDict
 
+from proxyherd.base.page_files import page_files
 from proxyherd.core.reply import Reply
 from proxyherd.web import problems
 from proxyherd.web.answers import WebAnswer, of_problem
@@ -16,6 +17,7 @@ from proxyherd.web.exchanges import WebExchange
 from proxyherd.web.handshakes import Upgrade
 from proxyherd.web.lines import LineWriter
 from proxyherd.web.origins import Origins
+from proxyherd.web.pages import Pages
 from proxyherd.web.problems import Kind, Problem
 from proxyherd.web.requests import WebRequest
 from proxyherd.web.routes import WebRoutes
@@ -23,7 +25,7 @@ from proxyherd.web.trackers.apps import APPS
 
 CLOCK = 5 * 10**9
 PAGE = "https://map.example"
-ROUTES = WebRoutes(LineWriter(8_192), Origins((), [PAGE]), 100.0)
+ROUTES = WebRoutes(LineWriter(8_192), Origins((), [PAGE]), 100.0, Pages(page_files("web/page")))
 JSON = {"Content-Type": "application/json"}
 POSITION = b'{"lat":1,"lon":2,"time":3}'
 AT = b"AT Bob +2.000000000 kiwi +1+2 3"
@@ -137,7 +139,8 @@ def test_what_an_app_sends_and_is_of_no_use_is_counted_and_answered() -> None:
 @pytest.mark.parametrize(
     ("asked", "kind"),
     [
-        (("GET", "/"), problems.UNKNOWN),
+        (("GET", "/page/"), problems.UNKNOWN),
+        (("GET", "/v1"), problems.UNKNOWN),
         (("GET", "/v1/clients"), problems.UNKNOWN),
         (("GET", "/v1/clients/a/b"), problems.UNKNOWN),
         (("PUT", "/v1/clients/", POSITION), problems.CLIENT),
@@ -148,7 +151,6 @@ def test_what_an_app_sends_and_is_of_no_use_is_counted_and_answered() -> None:
         (("GET", "/v1/clients/a/places?limit=%FF"), problems.QUERY),
         (("GET", "/v1/clients/a/places?radius_km=%FF"), problems.QUERY),
         *(((method, "*"), problems.REQUEST) for method in ("GET", "PUT", "HEAD")),
-        *(((method, ""), problems.UNKNOWN) for method in ("GET", "OPTIONS")),
         (("GET", "v1/clients/a"), problems.REQUEST),
         (("GET", "localhost:1"), problems.REQUEST),
         (("GET", "ftp://localhost/v1/clients/a"), problems.REQUEST),
@@ -233,6 +235,23 @@ def test_pages_of_the_port_and_allowed_ones_are_served() -> None:
     assert ROUTES.admit(request("GET", "/", Origin=PAGE)) == PAGE
     assert ROUTES.admit(request("GET", "/", Referer=f"{PAGE}/a")) == ""
     assert ROUTES.admit(request("GET", "http://localhost:2/", Host="evil.example")) == ""
+
+
+def test_links_of_other_sites_lead_to_pages_and_nothing_else() -> None:
+    for target in ("/", "/v1/", "/?from=elsewhere"):
+        assert ROUTES.admit(request("GET", target, Sec_Fetch_Site="cross-site")) == ""
+    for method, target in (("POST", "/"), ("GET", "/page/page.js"), ("GET", "/v1/clients/a")):
+        with pytest.raises(Problem):
+            ROUTES.admit(request(method, target, Sec_Fetch_Site="cross-site"))
+
+
+def test_pages_are_found_and_not_sent_again() -> None:
+    page = find("GET", "/")
+    assert (page.status, page.content_type) == (200, "text/html; charset=utf-8")
+    assert find("GET", "http://localhost:1") == find("GET", "") == page
+    assert find("GET", "/", If_None_Match=dict(page.headers)["ETag"]).status == 304
+    assert find("HEAD", "/v1/").status == find("GET", "/page/page.js").status == 200
+    assert find("POST", "/").headers == (("Allow", "GET, OPTIONS"),)
 
 
 def test_a_problem_to_try_again_says_when() -> None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
+from proxyherd.base.page_files import page_files
 from proxyherd.config.herd_file import Herd
 from proxyherd.core.conversation import Ending
 from proxyherd.net.listening import Listener, spell_address
@@ -26,6 +27,7 @@ from proxyherd.web.conversations.ops import JsonSocket
 from proxyherd.web.handshakes import JSON_PROTOCOL, Upgrade
 from proxyherd.web.lines import LineWriter
 from proxyherd.web.origins import Origins, Proxies
+from proxyherd.web.pages import Pages
 from proxyherd.web.requests import Headers
 from proxyherd.web.routes import WebRoutes
 from proxyherd.web.trackers.points import Reason
@@ -43,7 +45,8 @@ class WebListener:
         writer = LineWriter(clients.limits.max_line_bytes)
         origins = Origins(herd.web.hosts, herd.web.allowed_origins)
         others = [herd.places.deadline_seconds, herd.redis.deadline_seconds if herd.redis else 0.0]
-        routes = WebRoutes(writer, origins, herd.web.max_accuracy_m)
+        pages = Pages(page_files("web/page"))
+        routes = WebRoutes(writer, origins, herd.web.max_accuracy_m, pages)
         site = Site(clients.limits, routes, writer, time.time_ns, max(others) + _SPARE_SECONDS)
         proxies, room = Proxies(herd.web.trusted_proxies), BodyRoom()
         self._listener = Listener(

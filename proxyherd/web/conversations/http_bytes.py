@@ -15,7 +15,7 @@ from proxyherd.web.requests import ReadRequest
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 _REASONS: Final = {status.value: status.phrase for status in HTTPStatus}
-_NO_CONTENT: Final = 204
+_WITHOUT_BODY: Final = frozenset([204, 304])
 
 
 def upgraded(upgrade: Upgrade) -> bytes:
@@ -29,10 +29,10 @@ def upgraded(upgrade: Upgrade) -> bytes:
 @lru_cache(maxsize=256)
 def _start(status: int, content_type: str, second: int) -> str:
     """Return the status line and the headers that many answers share; `second`: of POSIX time."""
-    kind = f"Content-Type: {content_type}\r\n" if status != _NO_CONTENT else ""
+    kind = f"Content-Type: {content_type}\r\n" if status not in _WITHOUT_BODY else ""
     return (
         f"HTTP/1.1 {status} {_REASONS.get(status, '')}\r\nDate: {formatdate(second, usegmt=True)}\r\n{kind}"
-        "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n"
+        "X-Content-Type-Options: nosniff\r\n"
     )
 
 
@@ -43,8 +43,10 @@ def spelled_answer(
     `second`: of POSIX time.
     """
     start = _start(answer.status, answer.content_type, second)
-    if answer.status != _NO_CONTENT:
+    if answer.status not in _WITHOUT_BODY:
         start += f"Content-Length: {len(answer.body)}\r\n"
+    if "Cache-Control" not in dict(answer.headers):
+        start += "Cache-Control: no-store\r\n"
     for name, value in (*answer.headers, *more.items()):
         start += f"{name}: {value}\r\n"
     if closes:

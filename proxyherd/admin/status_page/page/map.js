@@ -1,5 +1,6 @@
 // The map: a coastline, the numbers of clients by cell, and new reports. Equirectangular.
 
+import { coastline } from "/coast.js";
 import { number, setText } from "/words.js";
 
 const PING_MS = 3000;
@@ -18,8 +19,8 @@ export class WorldMap {
     this.animating = false;
     new ResizeObserver(() => this.resize()).observe(canvas);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.resize());
-    fetch("/coast.json").then((answer) => answer.json()).then((coast) => {
-      this.land = outline(coast.rings);
+    coastline().then((path) => {
+      this.land = new Path2D(path);
       this.resize();
     }).catch(() => {});
   }
@@ -108,21 +109,6 @@ export class WorldMap {
     }
     context.globalAlpha = 1;
   }
-}
-
-function outline(rings) {
-  const path = new Path2D();
-  for (const ring of rings) {
-    let [x, y] = ring;
-    path.moveTo(x / 10 + 180, 90 - y / 10);
-    for (let at = 2; at < ring.length; at += 2) {
-      x += ring[at];
-      y += ring[at + 1];
-      path.lineTo(x / 10 + 180, 90 - y / 10);
-    }
-    path.closePath();
-  }
-  return path;
 }
 
 function paintCells(context, { degrees, cells }, colour) {

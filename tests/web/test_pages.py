@@ -1,0 +1,127 @@
+"""The pages for people: where they are, what browsers are told about them, and that they keep the rules of their policy."""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import re
+from html import unescape
+
+import pytest
+
+from proxyherd.base.page_files import PageFile, page_files
+from proxyherd.web.openapi import openapi_document
+from proxyherd.web.pages import Pages
+from proxyherd.web.problems import KINDS
+
+FILES = page_files("web/page")
+PAGES = Pages(FILES)
+TEXTS = {name: file.body.decode() for name, file in FILES.items()}
+HELP = PAGES.answer(("v1", ""), "").body.decode()
+PATHS = {"index.html": "/", "help.html": "/v1/"}
+
+
+def path(name: str) -> str:
+    return PATHS.get(name, f"/page/{name}")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_has_one_path_and_tells_the_browser_what_it_may_do(name: str) -> None:
+    names = path(name).split("/")[1:]
+    assert PAGES.has(names)
+    assert PAGES.is_page(path(name)) == (name in PATHS)
+    answer = PAGES.answer(names, "")
+    headers = dict(answer.headers)
+    assert (answer.status, headers["Cache-Control"]) == (200, "no-cache")
+    assert answer.content_type == f"{FILES[name].media_type}; charset=utf-8"
+    assert headers["Permissions-Policy"] == "geolocation=(self)"
+    assert headers["Referrer-Policy"] == "no-referrer"
+    policy = dict(part.strip().split(" ", 1) for part in headers["Content-Security-Policy"].split(";"))
+    assert policy == {
+        "default-src": "'none'",
+        **dict.fromkeys(("script-src", "style-src", "connect-src", "img-src"), "'self'"),
+        **dict.fromkeys(("base-uri", "form-action", "frame-ancestors"), "'none'"),
+    }
+
+
+@pytest.mark.parametrize("names", [("page",), ("page", ""), ("page", "index.html"), ("v1",), ("", ""), ()])
+def test_nothing_else_is_there(names: tuple[str, ...]) -> None:
+    assert not PAGES.has(names)
+    assert not Pages({}).has(("",))
+    assert not Pages({}).is_page("/")
+
+
+def test_a_browser_that_has_the_file_gets_it_no_more_until_it_changes() -> None:
+    page = Pages({"index.html": PageFile(b"one", "text/html")})
+    tag = dict(page.answer(("",), "").headers)["ETag"]
+    for none_match in (tag, f"W/{tag}", f'"other", {tag}', "*"):
+        answer = page.answer(("",), none_match)
+        assert (answer.status, answer.body, dict(answer.headers)["ETag"]) == (304, b"", tag)
+    for none_match in ("", '"other"', tag[:-1], tag.strip('"')):
+        assert page.answer(("",), none_match).status == 200
+    changed = Pages({"index.html": PageFile(b"two", "text/html")})
+    assert changed.answer(("",), tag).status == 200
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_what_a_file_names_is_there_and_nothing_of_it_is_elsewhere(name: str) -> None:
+    """Links that people follow may lead away; so far none does."""
+    text = TEXTS[name]
+    named = re.findall(r'(?:\ssrc|\shref|\sfrom|new URL)\s?[=(]?\s?"([^"]+)"', text)
+    paths = {path(one) for one in FILES} | {"/v1/openapi.json"}
+    for one in named:
+        target = posixpath.normpath(posixpath.join(posixpath.dirname(path(name)), one.partition("#")[0]))
+        folder = "/" if one.partition("#")[0].endswith("/") and target != "/" else ""
+        assert f"{target}{folder}" in paths, one
+    assert len(named) >= {"index.html": 4, "help.html": 5, "page.js": 7}.get(name, 0)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_all_text_is_set_as_text_and_no_script_or_style_stands_in_a_page(name: str) -> None:
+    text = TEXTS[name]
+    assert not re.search(
+        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function", text
+    )
+    if name.endswith(".html"):
+        assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?![^>]*\ssrc=)|javascript:", text)
+
+
+def test_the_pages_are_small() -> None:
+    own = sum(len(file.body) for name, file in FILES.items() if name != "coast.json")
+    assert own < 60 << 10
+    assert max(text.count("\n") for text in TEXTS.values()) < 200
+
+
+@pytest.mark.parametrize("name", ["index.html", "help.html"])
+def test_every_place_of_a_page_that_is_named_is_there_once(name: str) -> None:
+    text = HELP if name == "help.html" else TEXTS[name]
+    ids = re.findall(r'\sid="([^"]+)"', text)
+    assert len({*ids}) == len(ids)
+    assert {*re.findall(r'\s(?:for|aria-labelledby|aria-describedby)="([^"]+)"', text)} <= {*ids}
+
+
+def test_the_scripts_ask_for_elements_that_are_there() -> None:
+    asked = re.findall(r'byId\("(\w+)"\)', "".join(TEXTS.values()))
+    assert {*asked} <= {*re.findall(r'\sid="([^"]+)"', TEXTS["index.html"])}
+    assert len(asked) > 20
+
+
+def test_each_kind_of_problem_has_its_place_on_the_page() -> None:
+    rows = dict(re.findall(r'<tr id="([^"]+)">(.*?)</tr>', HELP))
+    assert [*rows] == [kind.name for kind in KINDS]
+    for kind in KINDS:
+        assert kind.type == f"/v1/#{kind.name}"
+        assert not re.search('[<>&"]', kind.title)
+        assert f"<td>{kind.status}</td><td>{kind.title}</td>" in rows[kind.name]
+        assert ("Retry-After" in rows[kind.name]) == bool(kind.retry_seconds)
+
+
+def test_the_page_tells_the_paths_of_the_api_and_no_others_each_with_an_example() -> None:
+    headings = re.findall(r"(?:([A-Z]+)</code> or <code>)?([A-Z]+) (/[^<?]*)</code>", HELP)
+    told = {(method, one) for *methods, one in headings for method in methods if method}
+    paths = json.loads(openapi_document())["paths"]
+    documented = {(key.upper(), one) for one, item in paths.items() for key in item if key != "parameters"}
+    assert told == documented | {("GET", "/")}
+    examples = unescape("\n".join(re.findall(r"<pre>(.*?)</pre>", HELP, re.DOTALL)))
+    for one in {*paths} - {"/v1/", "/v1/openapi.json"}:
+        assert re.search(re.escape(one).replace(r"\{id\}", r"\w+"), examples), one
