@@ -127,7 +127,7 @@ class WebRoutes:
             try:
                 body = _unpacked(request).body
             except Problem as problem:
-                points.consume("too_much" if problem.kind == problems.LARGE else "unreadable")
+                points.consume_body(problem)
             else:
                 app.read(TrackerRequest(body, request.query, headers, request.user), points)
 

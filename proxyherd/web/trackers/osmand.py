@@ -48,8 +48,8 @@ def read_osmand(request: TrackerRequest, points: TrackPoints) -> None:
         client, found = text(document.device_id), bytes(document.location)
         # In batches, the library of the app sends a list.
         batch = _LOCATIONS.decode(found) if found.startswith(b"[") else [document.location]
-    except Problem:
-        points.consume("unreadable")
+    except Problem as problem:
+        points.consume_body(problem)
     else:
         points.read_each(batch, lambda one: _add_location(one, client, points))
 

@@ -50,8 +50,8 @@ def read_overland(request: TrackerRequest, points: TrackPoints) -> None:
     try:
         batch = _BATCH.read_document(request.body)
         features = _LIST.decode(bytes(batch.locations) or b"[]")
-    except Problem:
-        points.consume("unreadable")
+    except Problem as problem:
+        points.consume_body(problem)
         return
     current = [batch.current] if is_object(batch.current) else []
     for some in (features, current):

@@ -42,8 +42,8 @@ def read_owntracks(request: TrackerRequest, points: TrackPoints) -> None:
         check_size(body)
         messages = _MESSAGES.decode(body) if body.startswith(b"[") else [Raw(body)]
         owner = _owner(request)
-    except Problem:
-        points.consume("unreadable")
+    except Problem as problem:
+        points.consume_body(problem)
     else:
         points.read_each(messages, lambda one: _add_message(one, owner, points))
 

@@ -16,7 +16,7 @@ from proxyherd.web.documents import string_text
 from proxyherd.web.ids import id_of
 from proxyherd.web.lines import LineWriter
 from proxyherd.web.locations import latitude, longitude
-from proxyherd.web.problems import Problem
+from proxyherd.web.problems import LARGE, Problem
 
 Reason: TypeAlias = Literal[
     "unreadable",  # no JSON, no form, or packed in a way that is not read
@@ -66,6 +66,10 @@ class TrackPoints:
     def consume(self, reason: Reason) -> None:
         """Count something that does not become a report."""
         self.consumed[reason] += 1
+
+    def consume_body(self, problem: Problem) -> None:
+        """Count a body that cannot be read."""
+        self.consume("too_much" if problem.kind == LARGE else "unreadable")
 
     def read_each(self, values: Sequence[Raw], read: Callable[[bytes], None]) -> None:
         """Read the last points of a list, each of which may raise Problem. Apps send the oldest first, and a later one

@@ -78,6 +78,11 @@ def test_of_too_many_points_the_last_ones_are_read_and_the_others_not_even_looke
         assert points.consumed == ({"too_much": surplus} if surplus else {})
 
 
+@pytest.mark.parametrize("name", LISTS)
+def test_a_payload_with_more_values_than_are_read_is_consumed(name: str) -> None:
+    assert read(name, several(name, [b"0"] * 70_000)).consumed == {"too_much": 1}
+
+
 def test_the_current_point_of_overland_is_read_besides_a_full_backlog() -> None:
     body = several("overland", range(MOST_TRACK_POINTS))
     points = read("overland", body[:-1] + b',"current":%b}' % (LISTS["overland"][1] % MOST_TRACK_POINTS))
