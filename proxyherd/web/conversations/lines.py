@@ -53,12 +53,17 @@ class LineSocket(WebSocketConversation):
     def release(self) -> tuple[OwedCommands, bytes]:
         """Send the answers that are ready, in order. Return their commands, and the bytes to send."""
         released, data = self._lines.release()
-        if self._lines.more or (self._held and not self._lines.waits):
+        if self._lines.more and self._can_take:
             self.more = True
         return released, self._sent(data)
 
+    @property
+    def _can_take(self) -> bool:
+        """Whether `take` may take something. Otherwise turns would ask it again and again."""
+        return self._slow.since is None and not self.gone
+
     def _sent(self, data: bytes) -> bytes:
-        if self._held and not self._lines.waits:
+        if self._held and not self._lines.waits and self._can_take:
             self.more = True  # a message of the other kind has waited for this
         if data and not self.gone:
             if not self._out:

@@ -80,10 +80,15 @@ class WebSocketConversation(WebConversation):
         """Note that the client has gone without a close frame. Return False: no end is half."""
         return False
 
+    def lose(self, *, broken: bool) -> None:
+        """Note that the connection has ended; `broken`: not by a close."""
+        super().lose(broken=broken)
+        self._held.clear()
+
     def take(self, most: int, now: float) -> list[bytes | Overlong]:
         """Return lines to answer now. Up to `most` frames are read for them."""
         self.more, self.besides = False, 0
-        if self._slow.since is not None:
+        if self._slow.since is not None or self.stage is Stage.CLOSED:
             return []
         if self._held:
             self.more = self._frames.waiting > 0
@@ -155,8 +160,9 @@ class WebSocketConversation(WebConversation):
         """Close without the answers that are owed; return their commands."""
         unanswered = self._give_up(reason)
         if not self.gone:
-            self.reason = reason
-            self._close(Code.TRY_LATER)
+            if self.stage is Stage.OPEN:
+                self.reason, self._code = reason, Code.TRY_LATER
+            self._close(self._code, self._text)
         return unanswered
 
     def check(self, now: float, unsent: int) -> None:

@@ -271,3 +271,34 @@ def test_what_is_given_up_is_returned_and_the_client_told_to_try_later(talk_of: 
     unanswered = talk.conversation.give_up("no answer from the cluster")
     talk.follow()
     assert (len(unanswered), closes(talk), talk.endings) == (1, [1013], [Ending.AWAIT_CLOSE])
+
+
+@BOTH
+def test_what_is_given_up_by_a_server_that_stops_is_told_of_the_restart(
+    talk_of: Callable[..., Talk],
+) -> None:
+    talk = talk_of(holds=True)
+    talk.receive(frame(wanted(talk_of, 1)))
+    talk.run()
+    talk.conversation.drain()
+    talk.conversation.give_up("server stops")
+    talk.follow()
+    assert (closes(talk), talk.conversation.reason) == ([1012], "server stops")
+
+
+@pytest.mark.parametrize("reads", [True, False], ids=["left", "slow"])
+@pytest.mark.parametrize("first", [b"L0", b"L0\n" * (MOST + 1)], ids=["a line", "many lines"])
+def test_a_client_that_cannot_be_served_wakes_no_turns(reads: bool, first: bytes) -> None:
+    """Else they would go on for ever, and the server with them."""
+    talk = lines(holds=True)
+    talk.receive(frame(first) + frame(b"L1", Opcode.BINARY) + frame(b"L2"))
+    talk.turn()
+    if reads:
+        talk.conversation.lose(broken=True)
+    else:
+        talk.conversation.pause_writing(0.0)
+    for answer in (lambda: None, talk.let_go):
+        answer()
+        for _ in range(3):
+            talk.turn()
+        assert not talk.conversation.more
