@@ -59,7 +59,8 @@ def lines_an_update(edges: Edges) -> float:
     world.run_until(_LINK_SECONDS)
     for number in range(_UPDATES):
         server = rng.choice(list(herd.servers.values()))
-        herd.connect(server).say(b"IAMAT c%d +1+1 %d\n" % (number, EPOCH))
+        client = herd.connect(server)
+        client.say(*client.spell([b"IAMAT c%d +1+1 %d" % (number, EPOCH)]))
         world.run_until(world.now + 2.0)
     if not herd.agreed():
         raise RuntimeError(f"the herd does not agree: {herd.difference()}")

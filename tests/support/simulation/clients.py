@@ -1,4 +1,4 @@
-"""Clients with the real conversation, what they want of Places, and the log of what they were answered."""
+"""Clients with the real conversations, what they want of Places, and the log of what they were answered."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from collections import deque
 from collections.abc import Callable, Container, Sequence
 from functools import partial
 from itertools import count, takewhile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from proxyherd.core.conversation import LINGER_SECONDS, Conversation, Ending, Stage
 from proxyherd.core.engine import Client
 from proxyherd.core.framing import Overlong
 from proxyherd.core.notes import Note
 from proxyherd.core.reply import Reply, leave
+from proxyherd.server.clients.tcp import Spoken
 from simulation.laws import NOTHING, Order
 
 if TYPE_CHECKING:
@@ -29,14 +30,16 @@ class SimulatedClient:
     the log each.
     """
 
-    def __init__(self, server: Server, name: str, *, tls: bool) -> None:
+    conversation: Spoken
+
+    def __init__(self, server: Server, name: str, conversation: Spoken) -> None:
         self.name = name
         self.label = name.encode()
         self.queued = False
         self.lost = False
         self.has_said_all = False
         self.clear_at = 0.0  # nothing said later may arrive before this
-        self.conversation = Conversation(server.world.plan.limits, tls=tls, now=server.now)
+        self.conversation = conversation
         self.owe, self.owed = self.conversation.owe, self.conversation.owed
         self.unanswered: deque[tuple[bytes, Order]] = deque()  # what was taken, and what was known before
         self.unlogged: deque[tuple[bytes, Order]] = deque()
@@ -54,9 +57,18 @@ class SimulatedClient:
 
     # What the client does. -----------------------------------------------------------------------------------
 
-    def say(self, data: bytes) -> None:
-        self._server.world.say(f"{self.name} says {data!r}")
+    def spell(self, lines: Sequence[bytes]) -> tuple[bytes, Sequence[Any]]:
+        """Return how the client says these lines, and what `say` is to know of it."""
+        return b"\n".join([*lines, b""]), ()
+
+    def ask(self, asked: Sequence[Any]) -> None:
+        """Note what it is about to say."""
+
+    def say(self, data: bytes, asked: Sequence[Any]) -> None:
+        if self._server.world.trace is not None:
+            self._server.world.say(f"{self.name} says {data!r}")
         if not self.lost:
+            self.ask(asked)
             self.conversation.receive_data(data)
             self._server.turn.client_said(self)
 
@@ -97,7 +109,9 @@ class SimulatedClient:
 
     # What a turn wants. --------------------------------------------------------------------------------------
 
-    besides = 0
+    @property
+    def besides(self) -> int:
+        return 0
 
     def take(self, most: int, now: float) -> list[Line]:
         lines = self.conversation.take(most, now)
@@ -132,8 +146,11 @@ class SimulatedClient:
     def _follow(self) -> None:
         ending = self.conversation.ending(self._server.now)
         if ending is not None:
-            seconds = LINGER_SECONDS if ending is Ending.HALF_CLOSE else 0.0
-            self._server.later(seconds, partial(self.lose, broken=False))
+            self._lose_after(ending)
+
+    def _lose_after(self, ending: Ending) -> None:
+        seconds = LINGER_SECONDS if ending is Ending.HALF_CLOSE else 0.0
+        self._server.later(seconds, partial(self.lose, broken=False))
 
     # What it hears. ------------------------------------------------------------------------------------------
 
@@ -170,6 +187,31 @@ class SimulatedClient:
             server.world.broken(f"{self.name} is answered {first!r} to {asked!r}")
         self.heard.append(answer)
         server.answered.append(self)
+
+    # What the log says. --------------------------------------------------------------------------------------
+
+    @property
+    def unlogged_answers(self) -> bool:
+        """Whether it has heard answers that the log has not told yet."""
+        return bool(self.heard)
+
+    def log(self, line: bytes, outcome: str, answer: bytes | None) -> None:
+        """The log tells of an answer."""
+        name = self._server.name
+        if self.heard:
+            if (heard := self.heard.popleft()) != answer:
+                self._server.world.broken(f"{name} logs {answer!r} to {line!r}, and has answered {heard!r}")
+        elif not self.gone:
+            self._server.world.broken(f"{name} logs {line!r} of {self.name}, which has no answer")
+
+
+class LineClient(SimulatedClient):
+    """One connection that speaks the line protocol."""
+
+    conversation: Conversation
+
+    def __init__(self, server: Server, name: str, *, tls: bool) -> None:
+        super().__init__(server, name, Conversation(server.world.plan.limits, tls=tls, now=server.now))
 
 
 class SimulatedPlaces:
@@ -265,11 +307,7 @@ class SimulatedLog:
             server.laws.stored(server, line, answer)
         elif outcome == "unknown":
             server.laws.unknown(server, line, least)
-        if client.heard:
-            if (heard := client.heard.popleft()) != answer:
-                server.world.broken(f"{server.name} logs {answer!r} to {line!r}, and has answered {heard!r}")
-        elif not client.gone:
-            server.world.broken(f"{server.name} logs {line!r} of {name}, which has no answer")
+        client.log(line, outcome, answer)
 
     def note(self, notes: Sequence[Note]) -> None:
         pass
@@ -277,7 +315,7 @@ class SimulatedLog:
     def end_turn(self) -> None:
         server = self._server
         for client in server.answered:
-            if client.heard:
+            if client.unlogged_answers:
                 server.world.broken(f"{server.name} does not log what {client.name} was answered")
         server.answered.clear()
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from proxyherd.engines.herd.delays import LEARNED_SECONDS
-from simulation.clients import SimulatedClient
+from simulation.clients import LineClient, SimulatedClient
 from simulation.laws import Laws
 from simulation.network import End, Network, Wire
 from simulation.plan import Plan
 from simulation.servers import Server
+from simulation.web_clients import HttpClient, JsonClient, LineSocketClient
 from simulation.world import EPOCH, LawBroken, SimulatedWorld
 
 HEAL_SECONDS = 5.0
@@ -50,9 +51,18 @@ class Herd:
     def connect(self, server: Server) -> SimulatedClient:
         """Let a client connect to a server that is up."""
         self._connections += 1
-        tls = self._connections % 4 == 0
-        client = SimulatedClient(server, f"{server.name}#{self._connections}", tls=tls)
-        server.clients[client.name] = client
+        name = f"{server.name}#{self._connections}"
+        client: SimulatedClient
+        match self._connections % 12:
+            case 1:
+                client = HttpClient(server, name)
+            case 5:
+                client = JsonClient(server, name)
+            case 11:
+                client = LineSocketClient(server, name)
+            case turn:
+                client = LineClient(server, name, tls=turn % 4 == 0)
+        server.clients[name] = client
         return client
 
     def report(self) -> bytes:
@@ -82,18 +92,19 @@ class Herd:
         if rng.random() < 0.25:
             more = self.report, self.report, self.question, self.question, self.nonsense
             lines += tuple(rng.choice(more)() for _ in range(rng.randint(1, 5)))
-        data = b"\n".join([*lines, b""])
+        data, asked = client.spell(lines)
         leaves = rng.random() < plan.leaving
         how = rng.choice(["half-closes", "breaks", "breaks in a wait", "reads nothing"]) if leaves else ""
         if how == "half-closes":
             client.has_said_all = True
-            data = data[: len(data) - rng.randint(0, 1)]  # perhaps without the last LF
+            if isinstance(client, LineClient):
+                data = data[: len(data) - rng.randint(0, 1)]  # perhaps without the last LF
         cut = rng.randint(0, len(data)) if rng.random() < 0.2 else len(data)
         seconds = max(client.clear_at - self.world.now, 0.0) + self.network.delay()
-        server.later(seconds, client.say, data[:cut])
+        server.later(seconds, client.say, data[:cut], asked)
         if cut < len(data):
             seconds += self.network.delay()
-            server.later(seconds, client.say, data[cut:])
+            server.later(seconds, client.say, data[cut:], ())
         client.clear_at = self.world.now + seconds
         if how == "half-closes":
             server.later(seconds, client.half_close)
@@ -109,7 +120,7 @@ class Herd:
         if rng.random() < self.plan.curious:
             asking, seconds = self.connect(server), rng.uniform(0, LEARNED_SECONDS)
             asking.clear_at = self.world.now + seconds
-            server.later(seconds, asking.say, b"WHATSAT %b 0 5\n" % client)
+            server.later(seconds, asking.say, *asking.spell([b"WHATSAT %b 0 5" % client]))
 
     # Troubles. -----------------------------------------------------------------------------------------------
 
