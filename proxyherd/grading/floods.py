@@ -73,7 +73,8 @@ def checks(herd: GradedHerd) -> list[Check]:
             END,
             "A flood ends: no update goes round and round",
             "What a server learns it passes on once, only if it was news, and not to whom it came from; so one update "
-            "crosses a link at most twice. Seen in the logs: lines that mention the client.",
+            "crosses a link at most twice. Seen in the logs, by lines that mention the client, or in a sandbox by packets "
+            "while nothing is sent.",
             lambda: check_end(herd),
         ),
         Check(

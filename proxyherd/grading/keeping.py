@@ -156,6 +156,8 @@ class Started:
         self._forget(server)
         for pid in family & await asyncio.to_thread(self._descendants):
             processes.send(pid, signal.SIGKILL)
+        # Those in a sandbox end after it, and hold the port until then.
+        await until(lambda: not any(map(processes.is_alive, family)), END_SECONDS)
         self._make_room(server)
 
     async def regain(self, server: GradedServer) -> None:
