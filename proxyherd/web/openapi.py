@@ -19,15 +19,18 @@ from proxyherd.web.trackers.points import MOST_TRACK_POINTS
 _Object: TypeAlias = dict[str, Any]
 
 _JSON: Final = "application/json"
-_DEGREES: Final = r"^[+-]?([0-9]{1,3}(\.[0-9]+)?|[0-9](\.[0-9]+)?[eE]-[0-9]{1,2})$"
+_SMALL: Final = r"[0-9](\.[0-9]{1,20})?[eE]-0?[1-9]"
+_LATITUDE: Final = rf"^[+-]?([0-8]?[0-9](\.[0-9]+)?|90(\.0+)?|{_SMALL})$"
+_LONGITUDE: Final = rf"^[+-]?((1[0-7][0-9]|0?[0-9]?[0-9])(\.[0-9]+)?|180(\.0+)?|{_SMALL})$"
 _SECONDS: Final = r"^[0-9]{1,12}(\.[0-9]{1,9})?$"
+_SINCE_1970: Final = r"^(19[7-9][0-9]|[2-9][0-9]{3})-[^.]+(\.[0-9]{1,9})?([Zz]|[+-][0-9:]+)$"
 
 
 def _ref(name: str) -> _Object:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _degrees(most: int, what: str) -> _Object:
+def _degrees(most: int, pattern: str, what: str) -> _Object:
     text = (
         f"{what} in decimal degrees. Its digits are kept as they are spelled. Only small numbers may have an exponent, as "
         f"in `1.5e-7`, and then at most {MOST_DECIMALS} decimals without it."
@@ -36,7 +39,7 @@ def _degrees(most: int, what: str) -> _Object:
         "description": text,
         "anyOf": [
             {"type": "number", "minimum": -most, "maximum": most},
-            {"type": "string", "pattern": _DEGREES},
+            {"type": "string", "pattern": pattern},
         ],
     }
 
@@ -54,14 +57,14 @@ _CLIENT: Final = {"type": "string", "minLength": 1, "description": "The name of 
 _AT: Final = {"type": "string", "description": "The AT line, as the line protocol has it."}
 _OUTCOME: Final = {"enum": ["stored", "stale"], "description": "`stale`: the server has a later report."}
 _POSITION: Final = {
-    "lat": _degrees(90, "The latitude"),
-    "lon": _degrees(180, "The longitude"),
+    "lat": _degrees(90, _LATITUDE, "The latitude"),
+    "lon": _degrees(180, _LONGITUDE, "The longitude"),
     "time": {
         "description": "POSIX seconds with at most nine decimals, or a date and time of RFC 3339. Without it: now.",
         "anyOf": [
             {"type": "number", "minimum": 0, "exclusiveMaximum": 10**12},
             {"type": "string", "pattern": _SECONDS},
-            {"type": "string", "format": "date-time"},
+            {"type": "string", "format": "date-time", "pattern": _SINCE_1970},
         ],
     },
 }
@@ -190,7 +193,8 @@ _PLACES: Final = {
                 "radius_km",
                 {
                     "type": "string",
-                    "pattern": r"^([0-4]?[0-9](\.[0-9]{1,9})?|50)$",
+                    "pattern": r"^0*([0-4]?[0-9](\.[0-9]+)?|50(\.0+)?)$",
+                    "maxLength": 20,
                     "default": RADIUS_KM.decode(),
                 },
                 "The radius in kilometres, from 0 to 50.",

@@ -384,6 +384,7 @@ def test_the_codes_of_a_websocket_s_end_are_on_the_page() -> None:
     ("limit", "value"),
     [
         ("body", f"{bodies.BODY_BYTES >> 20} MiB, also when it is unpacked"),
+        ("packed body", f"{bodies.PACKED_BYTES >> 10} KiB"),
         ("reports in a batch", f"{reports.MOST_REPORTS:,}"),
         ("lines of an NDJSON body", f"{reports.MOST_LINES:,}, with blank ones"),
         ("commas in a document", f"{documents.MOST_COMMAS:,}"),

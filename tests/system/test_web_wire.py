@@ -144,7 +144,7 @@ REFUSED = {
     "a gzip bomb": (request("PUT", CLIENT, gzip.compress(bytes(8 * MIB), 1), "Content-Encoding: gzip"), 413),
     "packed twice": (request("PUT", CLIENT, b"a", "Content-Encoding: gzip, gzip"), 415),
     "many members of gzip": (
-        request("PUT", CLIENT, gzip.compress(b"", mtime=0) * 50_000, "Content-Encoding: gzip"),
+        request("PUT", CLIENT, gzip.compress(b"", mtime=0) * 10_000, "Content-Encoding: gzip"),
         400,
     ),
     "gzip that breaks off": (

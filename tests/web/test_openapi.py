@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from proxyherd.core.messages import Entry
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxyherd.core.messages import Entry, parse_question
 from proxyherd.core.reply import Reply
 from proxyherd.web.lines import LineWriter
+from proxyherd.web.locations import latitude, longitude
 from proxyherd.web.openapi import openapi_document
 from proxyherd.web.ops import read_op
 from proxyherd.web.problems import JSON, KINDS, Problem
 from proxyherd.web.queries import locate_answer
 from proxyherd.web.reports import batch_answer, read_batch, report_answer
+from proxyherd.web.times import posix_or_rfc3339
 from proxyherd.web.trackers.apps import APPS
 
 DOCUMENT: Final = json.loads(openapi_document())
@@ -100,8 +106,50 @@ def test_the_required_and_the_known_keys_of_a_report_are_those_that_are_read() -
     assert read_op(json.dumps(report | {"op": "report"}).encode(), 0, writer).line == b"IAMAT a +1+2 3"
 
 
-def test_the_patterns_take_what_is_read() -> None:
-    lat, time = (SCHEMAS["Position"]["properties"][name]["anyOf"][1]["pattern"] for name in ("lat", "time"))
-    assert all(re.search(lat, text) for text in ("34.06893", "-0", "+05.50", "180", "-1.5e-7"))
-    assert not any(re.search(lat, text) for text in ("", "1.", "1e3", "10e-1", "1e-100", "NaN", "34,5"))
-    assert all(re.search(time, text) for text in ("0", "1621464827.959498503"))
+READERS: Final[dict[str, Callable[[bytes], object]]] = {
+    "lat": latitude,
+    "lon": longitude,
+    "time": posix_or_rfc3339,
+    "radius_km": lambda text: parse_question(b"WHATSAT a %b 1" % text),
+}
+RADIUS: Final = next(
+    one["schema"]
+    for one in DOCUMENT["paths"]["/v1/clients/{id}/places"]["get"]["parameters"]
+    if one["name"] == "radius_km"
+)
+
+
+def pattern(name: str) -> str:
+    found: str = (RADIUS if name == "radius_km" else SCHEMAS["Position"]["properties"][name]["anyOf"][1])[
+        "pattern"
+    ]
+    return found
+
+
+@pytest.mark.parametrize("name", READERS)
+@given(data=st.data())
+def test_what_fits_a_pattern_is_read(name: str, data: st.DataObject) -> None:
+    text = data.draw(st.from_regex(pattern(name), fullmatch=True, alphabet=st.characters(codec="ascii")))
+    if name != "radius_km" or len(text) <= RADIUS["maxLength"]:
+        assert READERS[name](text.encode()) is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "texts"),
+    [
+        ("lat", ["34.06893", "-0", "+05.50", "90", "90.000", "-1.5e-7"]),
+        ("lon", ["34.06893", "-0", "+005.50", "180", "-180.0", "1E-06"]),
+        ("time", ["0", "1621464827.959498503"]),
+        ("radius_km", ["0", "007.5", "50.0", "49.99999999999999999"]),
+    ],
+)
+def test_a_pattern_takes_what_is_read(name: str, texts: list[str]) -> None:
+    assert all(re.search(pattern(name), text) and READERS[name](text.encode()) for text in texts)
+
+
+@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize(
+    "text", ["", "1.", "1e3", "10e-1", "1e-100", "NaN", "34,5", "180.1", "9999999999999", "-"]
+)
+def test_a_pattern_takes_nothing_that_is_not_read(name: str, text: str) -> None:
+    assert READERS[name](text.encode()) is not None or not re.search(pattern(name), text)
