@@ -40,7 +40,7 @@ CACHE_BYTES: Final = 64 * 1_048_576
 MAX_BODY_BYTES: Final = 65_536
 """Bytes of a request's body; a search has about 300."""
 
-PACKED_BYTES: Final = 1_024
+_PACKED_BYTES: Final = 1_024
 """A body of at least this length is compressed for clients that accept gzip; shorter ones gain nothing."""
 
 QUOTA_SECONDS: Final = 60.0
@@ -364,7 +364,7 @@ def _respond(
     body = reply.body
     if fault is InjectedFault.NONSENSE:
         body = body[: len(body) // 2]
-    elif packs and len(body) >= PACKED_BYTES:
+    elif packs and len(body) >= _PACKED_BYTES:
         body = reply.packed()
         headers["Content-Encoding"] = "gzip"
     if fault is InjectedFault.TOO_MANY and faults.retry_after is not None:
