@@ -6,8 +6,16 @@ from pathlib import Path
 
 import click
 
-from proxyherd.cli.common import Failure, config_option, default_gazetteer, examples, load_if_any
+from proxyherd.cli.common import (
+    Failure,
+    Misconfigured,
+    config_option,
+    default_gazetteer,
+    examples,
+    load_if_any,
+)
 from proxyherd.places.gazetteer import build
+from proxyherd.places.gazetteer.file import DamagedError, File, OutdatedError
 
 
 @click.group()
@@ -47,3 +55,13 @@ def _own_places(ctx: click.Context) -> Path | None:
     """Return the file with the herd's own places, if there is one. Raises ConfigError."""
     herd = load_if_any(ctx)
     return herd.file.parent / herd.places.own_places if herd and herd.places.own_places else None
+
+
+def check_gazetteer(file: Path) -> None:
+    """Raise Misconfigured if this is no current gazetteer."""
+    try:
+        File(file)
+    except (OutdatedError, DamagedError) as error:
+        raise Misconfigured(str(error)) from error
+    except OSError as error:
+        raise Misconfigured(f"{file}: {error.strerror}; run: proxyherd gazetteer build {file}") from error

@@ -19,10 +19,10 @@ from proxyherd import __version__
 from proxyherd.base.escapes import visible
 from proxyherd.base.files import make_folder
 from proxyherd.cli.common import Failure, Misconfigured, default_gazetteer
+from proxyherd.cli.gazetteer import check_gazetteer
 from proxyherd.cli.grade_herd import herd_of_file
 from proxyherd.cli.grade_run import BrokenOff, cancel_when_told, exit_as
 from proxyherd.cli.grade_usage import BATCH_OPTIONS
-from proxyherd.cli.places_sim import check_gazetteer
 from proxyherd.grading import batch, google, guard, records, sandbox, submissions, table
 from proxyherd.grading.batch import Plan
 from proxyherd.grading.records import Record

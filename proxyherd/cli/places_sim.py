@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 from proxyherd.cli.common import Misconfigured, default_gazetteer, examples
-from proxyherd.places.gazetteer.file import DamagedError, File, OutdatedError
+from proxyherd.cli.gazetteer import check_gazetteer
 from proxyherd.places.gazetteer.provider import Gazetteer
 from proxyherd.places.key import KEY_VARIABLE, checked, read_key
 from proxyherd.server.supervision import raise_descriptor_limit
@@ -149,16 +149,6 @@ def _tls(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
             f"{certificate}, {key}: no certificate with its key can be read: {why}"
         ) from error
     return context
-
-
-def check_gazetteer(file: Path) -> None:
-    """Raise Misconfigured if this is no current gazetteer."""
-    try:
-        File(file)
-    except (OutdatedError, DamagedError) as error:
-        raise Misconfigured(str(error)) from error
-    except OSError as error:
-        raise Misconfigured(f"{file}: {error.strerror}; run: proxyherd gazetteer build {file}") from error
 
 
 def _faults(wanted: dict[str, Any]) -> Faults:

@@ -85,7 +85,10 @@ def test_where_an_answer_without_an_end_is_whole() -> None:
     assert [n for n in range(len(echo) + 1) if answers.looks_whole(invalid, echo[:n])] == [len(echo)]
 
 
-@given(st.recursive(st.text(), lambda one: st.lists(one) | st.dictionaries(st.text(), one)))
+TEXT = st.text(max_size=9)  # each beginning of the JSON is read, so that long texts would cost seconds
+
+
+@given(st.recursive(TEXT, lambda one: st.lists(one) | st.dictionaries(TEXT, one), max_leaves=9))
 def test_json_ends_behind_its_last_brace_and_nowhere_before(value: object) -> None:
     text = json.dumps({"results": value}).encode()
     line = b"AT Ann +1.5 k +1+1 5.5\n"

@@ -47,6 +47,13 @@ def test_module_imports_for_serve_are_few() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_a_grading_imports_no_web_server() -> None:
+    """Each submission of a class has a `grade` of its own, and it would be a second of processor time for five of them."""
+    code = "import sys, proxyherd.cli.grade; print(sorted({'aiohttp', 'structlog', 'sqlite3'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
 @pytest.mark.parametrize(
     ("options", "shown"),
     [
