@@ -131,6 +131,20 @@ def test_a_later_report_of_another_phone_is_told(browser: Browser, clark: Server
         expect(page.locator("#trouble")).to_contain_text("Does another phone use it?")
 
 
+def test_it_works_behind_a_proxy_that_puts_a_path_before_all_others(
+    browser: Browser, clark: ServerProcess
+) -> None:
+    with phone(browser, clark) as page:
+        page.route(
+            "**/3f9c0d5e/**", lambda route: route.continue_(url=route.request.url.replace("/3f9c0d5e", ""))
+        )
+        page.goto(f"{page.url}3f9c0d5e/")
+        report_from(page, "proxied")
+        assert clark.knows(b"proxied")
+        page.click("footer >> text=an app")
+        expect(page.locator("h1")).to_have_text("What this server understands")
+
+
 # --- Troubles
 
 

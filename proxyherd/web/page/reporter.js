@@ -16,6 +16,19 @@ const UNABLE = "This browser cannot tell where it is. You can still watch a phon
 
 const pause = (ms) => new Promise((resolve) => { setTimeout(resolve, ms); });
 
+// A pause that also ends when the phone has a network again.
+function pauseWithoutNetwork(ms) {
+  return new Promise((resolve) => {
+    const timer = setTimeout(end, ms);
+    addEventListener("online", end);
+    function end() {
+      clearTimeout(timer);
+      removeEventListener("online", end);
+      resolve();
+    }
+  });
+}
+
 export class Reporter {
   // `on`: what to call: state(state), trouble(words), reported(position, answer), refused(trouble).
   constructor(on) {
@@ -93,7 +106,7 @@ export class Reporter {
     }
     run.next ??= position;
     this.on.trouble(`${trouble.message} Trying again in ${trouble.retrySeconds} s; your last location is kept until then.`);
-    await pause(1000 * trouble.retrySeconds);
+    await pauseWithoutNetwork(1000 * trouble.retrySeconds);
   }
 }
 
