@@ -3,6 +3,7 @@
 - `backoff`: how long to wait before the next try
 - `escapes`: how a stranger's text is shown
 - `files`: how a file is opened that others may have put there
+- `holders`: which process has a port
 - `imports`: imports for a process that is waited for
 - `page_files`: the files of web pages
 """

@@ -7,6 +7,7 @@ import socket
 
 import click
 
+from proxyherd.base.holders import holders
 from proxyherd.cli.common import Failure, config_option, examples, load_herd, print_table, spelled_addresses
 from proxyherd.config.address import Address
 from proxyherd.config.herd_file import Herd
@@ -45,17 +46,19 @@ def check_config(ctx: click.Context, *, ports: bool) -> None:
 
 def _check_ports(herd: Herd) -> None:
     """Raise Failure if another process already uses an address of the herd."""
-    taken = [
-        f"{address} ({key} of {server.name})"
+    taken = {
+        address: f"{address} (servers.{server.name}.{key})"
         for server in herd.servers.values()
         for key, addresses in server.addresses.items()
         for address in addresses
         if _is_taken(address)
-    ]
+    }
     if taken:
-        port = taken[0].partition(" ")[0].rpartition(":")[2]
+        ports = [address.port for address in taken]
+        known = dict.fromkeys(holders(ports).values())
+        found = f"it is {', '.join(known)};" if known else f"find it with: ss -ltnp 'sport = :{ports[0]}' and"
         raise Failure(
-            f"another process listens on {', '.join(taken)}; find it with: ss -ltnp 'sport = :{port}' and "
+            f"another process listens on {', '.join(taken.values())}; {found} "
             f"stop it, or change the addresses in {herd.file}"
         )
 

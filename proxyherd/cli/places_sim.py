@@ -16,8 +16,9 @@ from typing import Any
 
 import click
 
-from proxyherd.cli.common import Misconfigured, default_gazetteer, examples
+from proxyherd.cli.common import Misconfigured, default_gazetteer, examples, load_if_any
 from proxyherd.cli.gazetteer import check_gazetteer
+from proxyherd.config.ports import local_address
 from proxyherd.places.gazetteer.provider import Gazetteer
 from proxyherd.places.key import KEY_VARIABLE, checked, read_key
 from proxyherd.server.supervision import raise_descriptor_limit
@@ -26,7 +27,12 @@ from proxyherd.standin.app import Faults, Served, Simulator
 _ADDRESS = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9.-]+)):([0-9]{1,5})")
 
 
-def _address(_ctx: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, int]:
+_DEFAULT_ADDRESS = ("127.0.0.1", 10_500)
+
+
+def _address(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, int] | None:
+    if value is None:
+        return None
     match = _ADDRESS.fullmatch(value)
     if match is None or int(match[3]) > 65_535:
         raise click.BadParameter(f'{value!r} is no address; write "host:port" or "[IPv6]:port"')
@@ -50,17 +56,16 @@ def _percent(name: str, what: str) -> Callable[[Any], Any]:
         "proxyherd places-sim --latency 0.2 --jitter 0.1 --errors 5 --drop 1",
         "proxyherd places-sim --disable old --quota 600 --key-file var/key",
         "proxyherd places-sim --address 127.0.0.1:0 --hang 100 --quiet",
-        "curl 'http://127.0.0.1:10300/maps/api/place/nearbysearch/json?location=34.07,-118.44&radius=9000&key=any'",
-        "curl http://127.0.0.1:10300/stats",
+        "curl 'http://127.0.0.1:10500/maps/api/place/nearbysearch/json?location=34.07,-118.44&radius=9000&key=any'",
+        "curl http://127.0.0.1:10500/stats",
     ),
 )
 @click.option(
     "--address",
-    default="127.0.0.1:10300",
-    show_default=True,
     metavar="HOST:PORT",
     callback=_address,
-    help="Where to listen; port 0: at a free one.",
+    help="Where to listen; port 0: at a free one.  [default: as places.base_url of the herd's file, if that is on this "
+    f"machine, else {_DEFAULT_ADDRESS[0]}:{_DEFAULT_ADDRESS[1]}]",
 )
 @_seconds("--latency", "Wait so long before each answer.")
 @_seconds("--jitter", "Wait longer by up to so much, uniformly drawn.")
@@ -104,9 +109,12 @@ def _percent(name: str, what: str) -> Callable[[Any], Any]:
 )
 @click.option("--tls-key", type=click.Path(path_type=Path), metavar="FILE", help="Its key (PEM).")
 @click.option("--quiet", is_flag=True, help="Print the URL only, no line for each request.")
+@click.pass_context
 def places_sim(
+    ctx: click.Context,
+    /,
     *,
-    address: tuple[str, int],
+    address: tuple[str, int] | None,
     key_file: Path | None,
     seed: int | None,
     gazetteer: Path | None,
@@ -132,7 +140,16 @@ def places_sim(
     simulator = Simulator(
         Gazetteer(file), key=key, faults=faults, seed=seed, on_served=None if quiet else _Printer()
     )
-    _run(simulator, address, tls)
+    _run(simulator, address or _expected_address(ctx, "http" if tls is None else "https"), tls)
+
+
+def _expected_address(ctx: click.Context, scheme: str) -> tuple[str, int]:
+    """Return where the herd's file says that Google is, if this command can be there. Raises ConfigError."""
+    herd = load_if_any(ctx)
+    url = herd.places.base_url if herd is not None else None
+    if url is not None and url.startswith(f"{scheme}:") and (here := local_address(url)) is not None:
+        return here.host, here.port
+    return _DEFAULT_ADDRESS
 
 
 def _tls(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:

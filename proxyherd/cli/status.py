@@ -39,8 +39,13 @@ _BEGIN = (
 _HOME, _END_OF_LINE, _REST = "\x1b[H", "\x1b[K", "\x1b[J"
 _END = "\x1b[?7h\x1b[?25h"
 
-_ONCE = ("server", "clients", "peers", "admin", "state", "links", "known", "commands", "mended")
-_ONCE_IN_REDIS = ("server", "clients", "admin", "state", "masters", "waiting", "commands")
+_ONCE = (
+    *("server", "clients", "peers", "admin", "web", "state", "links", "known", "connections", "commands"),
+    "mended",
+)
+_ONCE_IN_REDIS = (
+    *("server", "clients", "admin", "web", "state", "masters", "waiting", "connections", "commands"),
+)
 _WATCHED = (
     *("server", "state    ", "links", "known  ", "cmds/s ", "in/s   ", "out/s  ", "lag p99 ", "mended "),
     *("journal", "remark"),
@@ -101,8 +106,8 @@ def status(
     interval: float | None,
     as_json: bool,
 ) -> None:
-    """Print a table of the servers: state, links, clients known, commands so far, entries mended by the last
-    checks with its neighbours.
+    """Print a table of the servers: state, links, clients known, connections of clients (how many of them by HTTP
+    and WebSocket), commands so far, entries mended by the last checks with its neighbours.
 
     With --watch: state, links, clients known, commands a second, updates a second that came and went over links, by
     how much the event loop was late (p99), entries mended, the journal. A server that does not answer within a second
@@ -170,8 +175,10 @@ def _print(found: Sequence[Status]) -> None:
 
 
 def _table(seen: Sequence[Seen], heads: tuple[str, ...], in_redis: tuple[str, ...]) -> Iterator[str]:
-    """Return the lines of a table; servers whose table is in Redis have no peers."""
+    """Return the lines of a table; servers whose table is in Redis have no peers, and not all have a web port."""
     heads = heads if any(one.status.server.peers for one in seen) else in_redis
+    if not any(one.status.server.web for one in seen):
+        heads = tuple(head for head in heads if head != "web")
     rows = (tuple(cells.get(head.strip(), "-") for head in heads) for cells in map(_cells, seen))
     return table_lines([heads, *rows])
 
@@ -179,12 +186,14 @@ def _table(seen: Sequence[Seen], heads: tuple[str, ...], in_redis: tuple[str, ..
 def _cells(seen: Seen) -> dict[str, str]:
     """Return what is known of a server, by the head of its column."""
     one, told, rates = seen.status, seen.status.told, seen.rates
-    cells = {"server": one.server.name, **spelled_addresses(one.server)}
+    addresses = {key: text or "-" for key, text in spelled_addresses(one.server).items()}
+    cells = {"server": one.server.name, **addresses}
     cells |= {"state": click.style(one.state, fg=_STATE_COLOURS[one.state]), "remark": one.problem}
     if told is not None:
         cells |= {
             "links": _links(one),
             "known": str(told.clients),
+            "connections": _connections(told),
             "commands": str(told.answered),
             "mended": str(told.mended),
             "journal": click.style("failing", fg="red") if told.journal_failing else "ok",
@@ -200,6 +209,12 @@ def _cells(seen: Seen) -> dict[str, str]:
             "lag p99": "-" if rates.lag_p99 is None else _lag(rates.lag_p99),
         }
     return cells
+
+
+def _connections(told: ServerState) -> str:
+    """Return how many clients are connected, and how many of them not by the line protocol."""
+    others = [f"{count} {via}" for via, count in told.protocols.items() if count and via != "lines"]
+    return f"{told.connections} ({', '.join(others)})" if others else str(told.connections)
 
 
 def _masters(told: ServerState) -> str:
@@ -256,6 +271,7 @@ def _object(one: Status, rates: Rates | None) -> dict[str, Any]:
         "neighbours": list(one.server.neighbours),
         "unlinked": told and one.missing,
         "clients": told and told.clients,
+        "connections": told and told.protocols,
         "commands": told and told.answered,
         "floods_in": told and told.floods_in,
         "floods_out": told and told.floods_out,

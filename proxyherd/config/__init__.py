@@ -2,6 +2,7 @@
 
 - `schema`: the keys of the herd's file, with their types, defaults and bounds
 - `address`: where a server listens, and what it dials
+- `ports`: which addresses cannot all be listened at
 - `herd_file`: finds, reads and checks it
 - `web`: checks `[web]` of it
 - `errors`: the error of all of them

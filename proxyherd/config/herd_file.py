@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
-from itertools import pairwise
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -20,6 +19,7 @@ from msgspec import Struct, field
 
 from proxyherd.config.address import Address, parse_address
 from proxyherd.config.errors import ConfigError
+from proxyherd.config.ports import Port, find_conflict
 from proxyherd.config.schema import (
     AdminSettings,
     DurabilitySettings,
@@ -185,7 +185,9 @@ def parse(text: str, file: Path) -> Herd:
         name: _server(name, table, neighbours[name], file, linked=redis is None)
         for name, table in raw.servers.items()
     }
-    _distinct_addresses(servers, file)
+    places = _places(raw.places, len(servers), file)
+    if conflict := find_conflict(_ports(servers), places.base_url):
+        raise ConfigError(f"{file}: {conflict}")
     web = _convert(raw.web, WebSettings, "web", file)
     check_web(web, {name: server.web for name, server in servers.items()}, file)
     return Herd(
@@ -195,7 +197,7 @@ def parse(text: str, file: Path) -> Herd:
         limits=_convert(raw.limits, Limits, "limits", file),
         timing=_convert(raw.timing, Timing, "timing", file),
         durability=_convert(raw.durability, DurabilitySettings, "durability", file),
-        places=_places(raw.places, len(servers), file),
+        places=places,
         tls=_tls(raw.tls, file),
         admin=_convert(raw.admin, AdminSettings, "admin", file),
         web=web,
@@ -277,7 +279,7 @@ def _places(value: object, servers: int, file: Path) -> PlacesSettings:
     if places.base_url is not None and not _is_base(places.base_url):
         raise ConfigError(
             f"{file}: key places.base_url: {places.base_url!r} is not what stands before a path; "
-            'write it like "http://127.0.0.1:10300"'
+            'write it like "http://127.0.0.1:10500"'
         )
     if places.proxy is not None:
         _check_proxy(places.proxy, places.base_url or "https:", f"{file}: key places.proxy")
@@ -369,14 +371,7 @@ def _address(text: str, where: str) -> Address:
         raise ConfigError(f"{where}: {error}") from error
 
 
-def _distinct_addresses(servers: dict[str, Server], file: Path) -> None:
-    """Check that no two listeners have the same address: the second server could never start."""
-    taken = sorted(
-        (str(address), f"servers.{server.name}.{key}")
-        for server in servers.values()
-        for key, addresses in server.addresses.items()
-        for address in addresses
-    )
-    for (one, first), (other, second) in pairwise(taken):
-        if one == other:
-            raise ConfigError(f"{file}: keys {first} and {second}: both have {one}; give each its own port")
+def _ports(servers: dict[str, Server]) -> Iterator[Port]:
+    for server in servers.values():
+        for listener, addresses in server.addresses.items():
+            yield from (Port(address, server.name, listener) for address in addresses)

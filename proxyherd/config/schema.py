@@ -185,7 +185,7 @@ class PlacesSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
     base_url: str | None = None
     """A replacement for Google: the part of the URL before `/maps/api/place/nearbysearch/json` and
-    `/v1/places:searchNearby`, such as the `http://127.0.0.1:10300` of `proxyherd places-sim`."""
+    `/v1/places:searchNearby`, such as the `http://127.0.0.1:10500` of `proxyherd places-sim`."""
 
     proxy: str | None = None
     """An HTTP proxy for calls to Google, such as `http://proxy.example:3128`. It is asked for a tunnel (CONNECT), so

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from structlog.typing import FilteringBoundLogger
 
+from proxyherd.base.holders import holders
 from proxyherd.config.address import Address
 
 _BIND_SECONDS: Final = 1.0
@@ -53,7 +54,7 @@ class Binder:
 
         The first attempt, when nothing is known to be left, logs what is not available.
         """
-        first, failed = left is None, _Infos()
+        first, failed, in_use = left is None, _Infos(), False
         try:
             if not left or left == _UNRESOLVED:
                 left = await self._resolve(address)
@@ -68,14 +69,19 @@ class Binder:
                 except OSError as error:
                     (foreign if error.errno == errno.EADDRNOTAVAIL else failed).append(info)
                     reason = error.strerror or str(error)
+                    in_use |= error.errno == errno.EADDRINUSE
             if len(failed) + len(foreign) == len(left):
                 failed += foreign  # otherwise they are other machines' with the same name
         if failed and first:
+            # In a thread: it looks at all processes.
+            known = await asyncio.to_thread(holders, [address.port]) if in_use else {}
+            holder = {"holder": known[address.port]} if known else {}
             self._log.error(
                 "cannot_listen",
                 port=what,
                 address=str(address),
                 reason=reason,
+                **holder,
                 remedy="see who has it with `ss -ltnp`; it is tried again every second",
             )
         return failed

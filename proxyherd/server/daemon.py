@@ -235,6 +235,7 @@ class _Daemon:
 
     async def _open_late_ports(self) -> None:
         if self._server.web:
+            self._observer.open_web()
             web = await asyncio.to_thread(importlib.import_module, "proxyherd.server.clients.web")
             listener: ClientListener = web.WebListener(self._clients, self._herd)
             self._listeners.append(listener)

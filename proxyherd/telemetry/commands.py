@@ -14,10 +14,19 @@ from typing import Final, TypeAlias
 from proxyherd.core.framing import Overlong
 from proxyherd.core.limiters import CommandLimiter
 from proxyherd.core.reply import Reply
+from proxyherd.telemetry.connections import PROTOCOLS
 from proxyherd.telemetry.event_limits import Events
-from proxyherd.telemetry.frequent import FrequentEvent, Label, SeveralEvents, labelled_name
-from proxyherd.telemetry.metrics import Metrics
+from proxyherd.telemetry.frequent import (
+    FrequentEvent,
+    Label,
+    SeveralEvents,
+    label,
+    labelled_name,
+    labelled_via,
+)
+from proxyherd.telemetry.metrics import LabelValues, Metrics
 from proxyherd.telemetry.recent import Recent
+from proxyherd.telemetry.web import APP_NAMES
 
 COMMANDS: Final = (
     ("iamat", "stored", "taken, and flooded"),
@@ -44,6 +53,16 @@ COMMANDS: Final = (
     ("other", "overlong", "longer than max_line_bytes"),
 )
 """The values of `command` and `outcome` in proxyherd_commands_total, and what they mean."""
+
+WAYS: Final[LabelValues] = {
+    **PROTOCOLS,
+    "http": "requests of the web port, without those of apps",
+    **APP_NAMES,
+}
+"""How a command came: the values of `via`."""
+
+_BY_LINES: Final = label("", "lines")
+"""The end of the labels of clients that speak the line protocol."""
 
 _LEFT_OUT_SECONDS: Final = 10.0
 """The least time between two lines that count the commands that were left out."""
@@ -93,6 +112,14 @@ class CommandObserver:
         self.counter = self._counts.counter
         for command, outcome, _ in COMMANDS:  # to Prometheus, a counter's first appearance is no increase
             self.counter.labels(command, outcome)
+        # Until `settle`, only what did not come by the line protocol.
+        self._by_way = metrics.tally(
+            "proxyherd_commands_by_protocol_total",
+            "Commands answered, by how they came and what became of them",
+            via=WAYS,
+            outcome=None,
+        )
+        self._expect("lines")
         self._events = events
         self._frequent = events.frequent
         self._clock = events.clock
@@ -108,6 +135,8 @@ class CommandObserver:
         """Note reports that were stored, and their answers. Call it in the turn in which the answers are sent.
         `client`: its label.
         """
+        if not client.endswith(_BY_LINES):
+            self._by_way[labelled_via(client), "stored"] += len(lines)
         self._clients += [client] * len(lines)
         self._lines += lines
         self._answers += answers
@@ -117,8 +146,8 @@ class CommandObserver:
         if self._lines:
             clients, lines, answers = self._clients, self._lines, self._answers
             self._clients, self._lines, self._answers = [], [], []
-            self._counts["iamat", "stored"] += len(lines)
             count = len(lines)
+            self._counts["iamat", "stored"] += count
             if count == 1:
                 self._frequent(CommandEvent(clients[0], b"iamat", b"stored", lines[0], answers[0]))
             else:
@@ -133,6 +162,8 @@ class CommandObserver:
         """
         self.tell_reports()
         outcome, kinds = replies[0].outcome, [*map(_kind, replies)]
+        if not client.endswith(_BY_LINES):
+            self._by_way[labelled_via(client), outcome] += len(replies)
         for kind in {*kinds}:
             self._counts[kind, outcome] += kinds.count(kind)
         if self._recent.wanted:
@@ -146,6 +177,25 @@ class CommandObserver:
                 return
         several = len(replies) > 1
         self._frequent(_events(client, lines, replies) if several else _event(client, lines[0], replies[0]))
+
+    def open_web(self) -> None:
+        """Have the series of the protocols of the web port from now on."""
+        for via in WAYS:
+            self._expect(via)
+
+    def _expect(self, via: str) -> None:
+        for command, outcome, _ in COMMANDS:
+            if command == "iamat" or via not in APP_NAMES:
+                self._by_way.counter.labels(via, outcome)
+
+    def settle(self) -> None:
+        """Count the commands of the line protocol, before the metrics settle: those that came in no other way."""
+        self.tell_reports()
+        others = [*self._by_way.items()]
+        for (_, outcome), number in self._counts.items():
+            self._by_way["lines", outcome] += number
+        for (_, outcome), number in others:
+            self._by_way["lines", outcome] -= number
 
     def tick(self) -> None:
         """Let time pass; call a few times a heartbeat."""

@@ -123,6 +123,11 @@ def labelled_name(label: bytes) -> str:
     return label.partition(_VIA)[0].decode()
 
 
+def labelled_via(label: bytes) -> str:
+    """Return the protocol that the client with this label speaks."""
+    return label.partition(_VIA)[2].decode()
+
+
 def _named(kind: type[FrequentEvent], row: Sequence[Any]) -> Iterator[tuple[str, object]]:
     """Yield the names and values of an event's fields. A label has two."""
     for one, value in zip(fields(kind), row, strict=True):

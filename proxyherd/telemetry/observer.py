@@ -76,7 +76,13 @@ class Observer:
             self._file.flush_follows = False
             self._file.flush()
 
+    def open_web(self) -> None:
+        """Have the series of the web port from now on: to Prometheus, a counter's first appearance is no increase."""
+        self.commands.open_web()
+        self.web.open()
+
     def settle(self) -> None:
         """Update the metrics to what was counted."""
+        self.commands.settle()
         self.metrics.settle()
         self._log.settle()

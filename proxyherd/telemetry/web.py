@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Final
 
 from proxyherd.telemetry.metrics import Metrics
@@ -68,6 +69,13 @@ class WebObserver:
             via=APP_NAMES,
             reason=CONSUMED,
         )
+
+    def open(self) -> None:
+        """Have all series from now on."""
+        for status in ANSWER_STATUSES:
+            self._answers.counter.labels(status)
+        for via, reason in product(APP_NAMES, CONSUMED):
+            self._consumed.labels(via, reason)
 
     def answered(self, status: int) -> None:
         """Note the answer to a request."""

@@ -120,7 +120,7 @@ def test_check_config_prints_a_summary() -> None:
     assert result.stderr == ""
     assert "5 servers, 6 edges" in result.stdout
     assert re.search(
-        r"^Clark +127\.0\.0\.1:10003 +127\.0\.0\.1:10103 +127\.0\.0\.1:10203 +Bona, Jaquez$",
+        r"^Clark +127\.0\.0\.1:10003 +127\.0\.0\.1:10103 +127\.0\.0\.1:10203 +127\.0\.0\.1:10303 +Bona, Jaquez$",
         result.stdout,
         re.MULTILINE,
     )
@@ -150,7 +150,8 @@ def test_check_config_names_ports_that_another_has(herd: herd_file.Herd) -> None
         with socket.create_server((address.host, address.port)):
             result = run("check-config", "--ports", "--config", herd.file)
         assert result.exit_code == 1
-        assert f"listens on {address} ({key} of Bob); find it with" in result.stderr
+        assert f"listens on {address} (servers.Bob.{key}); it is " in result.stderr
+        assert f"(process {os.getpid()}); stop it, or change the addresses in {herd.file}" in result.stderr
 
 
 # --- serve
@@ -399,7 +400,11 @@ def test_server_that_hangs_up_early_is_no_answer(herd: herd_file.Herd) -> None:
 
 def test_status_of_a_whole_herd(herd: herd_file.Herd) -> None:
     ann, bob = herd.servers.values()
-    with admin(ann.admin[0], page("Ann", "Bob")), admin(bob.admin[0], page("Bob", "Ann")):
+    spoken = {"lines": 2, "http": 0, "websocket": 7}
+    with (
+        admin(ann.admin[0], page("Ann", "Bob", connections=9, protocols=spoken)),
+        admin(bob.admin[0], page("Bob", "Ann", connections=4, protocols={"lines": 4})),
+    ):
         result = run("status", "--config", herd.file)
     assert (result.exit_code, result.stderr) == (0, "")
     head, first, second = result.stdout.splitlines()
@@ -411,12 +416,13 @@ def test_status_of_a_whole_herd(herd: herd_file.Herd) -> None:
         "state",
         "links",
         "known",
+        "connections",
         "commands",
         "mended",
     ]
     addresses = [str(a[0]) for a in (ann.clients, ann.peers, ann.admin)]
-    assert first.split() == ["Ann", *addresses, "ready", "1/1", "123456", "10", "5"]
-    assert second.split()[0] == "Bob"
+    assert first.split() == ["Ann", *addresses, "ready", "1/1", "123456", "9", "(7", "websocket)", "10", "5"]
+    assert second.split()[::7] == ["Bob", "4"]
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,19 @@ def test_what_is_no_address_is_told_with_its_key(text: str) -> None:
     assert refused('"bob.example:5"', f'"{text}"').startswith(f"key servers.Bob.peers: {text!r}")
 
 
+def test_the_web_port_and_what_stands_in_for_google_are_named_with_their_keys_where_they_are_the_same() -> (
+    None
+):
+    admin, places = 'admin = "127.0.0.1:3"', '[places]\nbase_url = "http://127.0.0.1:10300"'
+    assert two(more=places).places.base_url == "http://127.0.0.1:10300"  # the web port is off
+    assert refused(admin, f'{admin}\nweb = "127.0.0.1:10300"', places).startswith(
+        "keys places.base_url and servers.Ann.web: both have port 10300 of this machine; "
+    )
+    assert refused(admin, f'{admin}\nweb = "localhost:1"') == (
+        "keys servers.Ann.clients and servers.Ann.web: 127.0.0.1:1 and localhost:1 overlap; give each its own port"
+    )
+
+
 def test_an_address_is_read_in_its_one_spelling() -> None:
     assert two("bob.example:5", "[2001:DB8:0:0::1]:5").servers["Bob"].peers == (Address("2001:db8::1", 5),)
 
@@ -196,7 +209,7 @@ def test_what_may_stand_before_a_path(url: str) -> None:
 )
 def test_what_may_not(url: str) -> None:
     assert refused(more=f'[places]\nbase_url = "{url}"') == (
-        f'key places.base_url: {url!r} is not what stands before a path; write it like "http://127.0.0.1:10300"'
+        f'key places.base_url: {url!r} is not what stands before a path; write it like "http://127.0.0.1:10500"'
     )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import socket
 from collections.abc import Coroutine
 from typing import Any
@@ -70,6 +72,7 @@ def test_one_address_of_a_name_that_is_taken_keeps_no_other_from_being_served_an
         assert sorted(sock.getsockname()[0] for sock in here.sockets) == ["127.0.0.1", "127.0.0.2"]
         assert not here.binder.unbound
         assert [call.method_name for call in here.log.calls] == ["error", "info"]
+        assert json.loads(here.log.calls[0].args[0])["holder"].endswith(f"(process {os.getpid()})")
         here.close()
 
     asyncio.run(body())

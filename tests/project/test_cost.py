@@ -5,11 +5,25 @@ Nothing here is timed, so a busy machine changes nothing. Who makes a command ch
 
 from __future__ import annotations
 
+import asyncio
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
-from cost import PYTHON, Core, Cost, Meter, kept, kept_libraries, libraries, measure, table
+from cost import (
+    PYTHON,
+    Core,
+    Cost,
+    Meter,
+    ServerWithAWebPort,
+    kept,
+    kept_libraries,
+    libraries,
+    measure,
+    table,
+)
 
 from proxyherd.core.messages import parse_question, parse_report
 
@@ -52,6 +66,14 @@ def test_counting_twice_gives_the_same(now: dict[str, Cost]) -> None:
     assert now.keys() == again.keys()
     for name, cost in now.items():
         assert again[name] == pytest.approx(cost, rel=0.01), name
+
+
+def test_a_web_port_that_is_open_and_idle_makes_no_command_dearer(now: dict[str, Cost]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        beside = asyncio.run(ServerWithAWebPort(Path(folder)).run())
+    assert beside
+    for name, cost in beside.items():
+        assert cost == pytest.approx(now[f"server: {name}"], rel=0.01), name
 
 
 def work(times: int) -> int:

@@ -49,9 +49,10 @@ def test_herds_file_has_its_graph_and_ports(file: str) -> None:
     assert len(herd.islands()) == 1
     assert list(herd.servers) == sorted(herd.servers)
     for number, server in enumerate(herd.servers.values()):
-        ports = [address.port for address in (*server.clients, *server.peers, *server.admin)]
-        assert ports == [10000 + number, 10100 + number, 10200 + number]
-        assert server.clients[0].is_loopback
+        ports = [address.port for addresses in server.addresses.values() for address in addresses]
+        web = [10300 + number] if file == "herd.toml" else []  # the other graphs are for grading
+        assert ports == [10000 + number, 10100 + number, 10200 + number, *web]
+        assert all(address.is_loopback for addresses in server.addresses.values() for address in addresses)
 
 
 # --- supervisord

@@ -351,13 +351,13 @@ def test_every_command_exists(path: Path) -> None:
 
 def test_the_readme_has_the_ports_and_neighbours_of_the_default_herd() -> None:
     rows = re.findall(
-        r"^\| (\w+) \| (\d+) \| (\d+) \| (\d+) \| ([\w, ]+) \|$",
+        r"^\| (\w+) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \| ([\w, ]+) \|$",
         (ROOT / "README.md").read_text(),
         re.MULTILINE,
     )
     herd = herd_file.load(ROOT / "deploy/herd.toml")
     assert [(name, *map(int, ports), set(neighbours.split(", "))) for name, *ports, neighbours in rows] == [
-        (one.name, one.clients[0].port, one.peers[0].port, one.admin[0].port, set(one.neighbours))
+        (one.name, *(some[0].port for some in one.addresses.values()), set(one.neighbours))
         for one in herd.servers.values()
     ]
 

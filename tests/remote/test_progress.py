@@ -15,7 +15,7 @@ from proxyherd.remote import ask
 from proxyherd.remote.ask import Status
 from proxyherd.remote.progress import Progress, describe
 
-ADDRESSES = dict.fromkeys(("clients", "peers", "admin"), (Address("127.0.0.1", 1),))
+ADDRESSES = {**dict.fromkeys(("clients", "peers", "admin"), (Address("127.0.0.1", 1),)), "web": ()}
 CLARK = herd_file.Server("Clark", ADDRESSES, ("Bona", "Jaquez"))
 BONA = herd_file.Server("Bona", ADDRESSES, ("Clark",))
 

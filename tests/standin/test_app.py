@@ -855,6 +855,45 @@ def test_a_missing_gazetteer_is_exit_2_and_says_how_to_build_it(tmp_path: Path) 
         assert f"run: proxyherd gazetteer build {file}" in done.stderr
 
 
+HERD = '[servers]\nAnn = { clients = "127.0.0.1:1", peers = "127.0.0.1:2", admin = "127.0.0.1:3"%s }\n'
+
+
+@pytest.mark.parametrize(
+    ("base_url", "options", "address"),
+    [
+        ("", [], ("127.0.0.1", 10_500)),
+        ("http://127.0.0.1:10300", [], ("127.0.0.1", 10_300)),
+        ("http://localhost:7/maps", [], ("localhost", 7)),
+        ("http://127.0.0.1:10300", ["--address", "127.0.0.1:0"], ("127.0.0.1", 0)),
+        ("http://192.0.2.1:10300", [], ("127.0.0.1", 10_500)),
+        ("https://127.0.0.1:10300", [], ("127.0.0.1", 10_500)),  # this one serves no TLS
+    ],
+)
+def test_it_is_where_the_herds_file_looks_for_it(
+    base_url: str,
+    options: list[str],
+    address: tuple[str, int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also at 10300, which was its default before servers had web ports."""
+    served: list[tuple[str, int]] = []
+    monkeypatch.setattr("proxyherd.cli.places_sim._run", lambda _, where, __: served.append(where))
+    file = tmp_path / "herd.toml"
+    file.write_text(HERD % "" + (f'[places]\nbase_url = "{base_url}"\n' if base_url else ""))
+    done = refused("--gazetteer", str(gazetteer_file()), *options, PROXYHERD_CONFIG=str(file))
+    assert (done.exit_code, done.output) == (0, "")
+    assert served == [address]
+
+
+def test_a_herds_file_in_which_a_web_port_has_its_address_is_told_with_both_keys(tmp_path: Path) -> None:
+    file = tmp_path / "herd.toml"
+    file.write_text(HERD % ', web = "127.0.0.1:10300"' + '[places]\nbase_url = "http://127.0.0.1:10300"\n')
+    done = refused("--gazetteer", str(gazetteer_file()), PROXYHERD_CONFIG=str(file))
+    assert done.exit_code == 2
+    assert f"{file}: keys places.base_url and servers.Ann.web: both have port 10300" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [

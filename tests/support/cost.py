@@ -17,6 +17,7 @@ import asyncio
 import gc
 import json
 import selectors
+import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
@@ -47,6 +48,7 @@ from proxyherd.places.gazetteer.build import write as write_gazetteer
 from proxyherd.places.gazetteer.own_places import Place
 from proxyherd.places.gazetteer.provider import Gazetteer
 from proxyherd.server.clients.tcp import ClientConnection, line_connection
+from proxyherd.server.clients.web import WebListener
 from proxyherd.server.daemon import Paths, _Daemon
 from proxyherd.telemetry.logs import LogFile
 
@@ -324,6 +326,12 @@ class BareServer:
         backend._node._walks.ended = True  # and nothing to catch up with
         backend.engine._later = OnlySoon(backend.engine)
         self.peers = [await self.link(name) for name in NEIGHBOURS]
+        await self.count()
+        self._log.close()
+        return self.costs
+
+    async def count(self) -> None:
+        """Count what each kind of command costs."""
         await self.commands("a report alone", report, clients=1, lines=1)
         await self.commands("a report of 32 in a turn", report, clients=1, lines=32)
         await self.commands("a report of 8 clients with 32 each", report, clients=8, lines=32)
@@ -332,8 +340,6 @@ class BareServer:
         await self.commands("a report of 32 in a turn, one with an odd ID", odd_report, clients=1, lines=32)
         await self.updates("a neighbour's update of 256")
         await self.few_updates("a neighbour's update alone, two in 5 ms", "one that comes back")
-        self._log.close()
-        return self.costs
 
     async def link(self, name: str, transport: Transport | None = None) -> tuple[PeerConnection, Transport]:
         connection, far = PeerConnection(cast("Any", self.daemon._backend).peers, None), neighbour(name)
@@ -413,6 +419,26 @@ class BareServer:
             if counted:
                 self.costs[name] = meter.a_command(TURNS * 2)
                 self.costs[name_of_repeats] = meter_of_repeats.a_command(TURNS * 2)
+
+
+class ServerWithAWebPort(BareServer):
+    """One whose web port is open, with a connection that is idle."""
+
+    herd = HERD.replace('admin = "127.0.0.1:9"', 'admin = "127.0.0.1:9", web = "127.0.0.1:11"')
+
+    async def count(self) -> None:
+        parse_recent.cache_clear()  # what an earlier run has left
+        self.daemon._observer.open_web()
+        listener = WebListener(self.daemon._clients, self.daemon._herd)
+        sock = socket.create_server(("127.0.0.1", 0))
+        sock.setblocking(False)
+        await listener.listen(sock)
+        _, writer = await asyncio.open_connection(*sock.getsockname())
+        await settled()
+        assert {one.via for one in self.daemon._clients.connections} == {"lines", "http"}
+        await super().count()
+        writer.close()
+        listener.close()
 
 
 class OnlyMaster:

@@ -50,7 +50,7 @@ MASKS = [
     (r"\b\d+\.\d+ s\b", "# s"),
     (r"< [\d.]+ m?s", "< #"),  # the lag of the event loop
     (
-        r"(ready +\d/\d +\d+ +\d+) +\d+$",
+        r"(ready +\d/\d +\d+ +\d+ +\d+) +\d+$",
         r"\1 #",
     ),  # what the last check with neighbours mended, each half a minute
     # A killed process ends its connections either way: with unread bytes it resets them.

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,15 @@ import pytest
 from click.testing import CliRunner, Result
 from debian import needs
 from gazetteer_file import gazetteer_file
-from herd_process import Connection, RunningHerd, herd_of, wait_until, write_secret
+from herd_process import (
+    PATIENCE_SECONDS,
+    Connection,
+    RunningHerd,
+    ServerProcess,
+    herd_of,
+    wait_until,
+    write_secret,
+)
 from places_sim import InThread, simulator_in_thread
 from prometheus import (
     SHIPPED,
@@ -42,6 +51,7 @@ ROOT = Path(__file__).parents[2]
 EDGES = herd_file.load(ROOT / "deploy/herd.toml").edges
 
 SETTINGS = """
+[web]
 [limits]
 max_clock_lead_seconds = 60
 [timing]
@@ -330,11 +340,26 @@ def make_all_happen(live: Live) -> None:
                 client.ask(b"IAMAT %b nowhere 1" % server.name.encode())
                 assert b'"OK"' in client.ask(b"WHATSAT %b 10 5" % server.name.encode())
                 client.ask(b"x" * 9_000)
+            ask_web_port(server)
         for name in live.herd:
             live.wait_until_scraped(name)
     hang(live)
     fail(live)
     kill(live)
+
+
+def ask_web_port(server: ServerProcess) -> None:
+    """Let a page report, and an app send what is of no use."""
+    connection = HTTPConnection("127.0.0.1", server.web_port, timeout=PATIENCE_SECONDS)
+    with contextlib.closing(connection):
+        for method, path, body in (
+            ("PUT", f"/v1/clients/{server.name}", b'{"lat":34.07,"lon":-118.44}'),
+            ("POST", "/owntracks", b'{"_type":"lwt"}'),
+        ):
+            connection.request(method, path, body, {"Content-Type": "application/json"})
+            with connection.getresponse() as response:
+                assert response.status == 200
+                response.read()
 
 
 def hang(live: Live) -> None:

@@ -14,6 +14,7 @@ from herd_process import PATIENCE_SECONDS, ServerProcess, herd_of, wait_until
 from redis_cluster import Cluster
 
 MOST_SECONDS = 0.5
+MOST_WEB_SECONDS = 1.0
 
 
 def wait_for_first_answer(server: ServerProcess) -> None:
@@ -72,6 +73,35 @@ def test_listens_within_half_a_second_with_no_neighbour_key_or_gazetteer(
     seconds = float(clients)
     print(f"from its start to listening: {seconds:.3f} s")
     assert 0.05 < seconds < MOST_SECONDS
+
+
+WITH_ITS_WORK_TOLD = """
+import runpy, sys, time
+from proxyherd.net import listening
+
+async def listen(self, sock):
+    await its_own(self, sock)
+    sys.stderr.write(f"{sock.getsockname()[1]} {time.process_time():.3f}\\n")
+
+its_own, listening.Listener.listen = listening.Listener.listen, listen
+sys.argv[0] = "proxyherd"
+"""
+
+
+def test_the_web_port_listens_after_the_client_port_within_a_second_of_it() -> None:
+    """The time is that of all its threads on the processor: between the two ports they only work, and do not wait."""
+    with herd_of([], "Clark", more="[web]\n") as herd:
+        clark = herd["Clark"]
+        clark.program = [sys.executable, "-c", WITH_ITS_WORK_TOLD + HOW["module"]]
+        clark.start()
+        clark.wait_until_ready()
+        assert clark.stop() == 0
+        told = [line.split() for line in clark.stderr().splitlines()]
+    ports, seconds = [int(port) for port, _ in told], [float(second) for _, second in told]
+    assert [port for port in ports if port != clark.peer_port] == [clark.client_port, clark.web_port]
+    web, clients = seconds[ports.index(clark.web_port)], seconds[0]
+    print(f"from the client port to the web port: {web - clients:.3f} s")
+    assert 0 < web - clients < MOST_WEB_SECONDS
 
 
 WITH_ITS_MODULES_TOLD = """

@@ -8,6 +8,7 @@ import os
 import pty
 import re
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -29,7 +30,7 @@ ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 @pytest.fixture(scope="module")
 def herd() -> Iterator[RunningHerd]:
     """Ann, linked with Bob, linked with Cid."""
-    with running_herd([("Ann", "Bob"), ("Bob", "Cid")]) as herd:
+    with running_herd([("Ann", "Bob"), ("Bob", "Cid")], more="[web]\n") as herd:
         yield herd
 
 
@@ -87,12 +88,28 @@ def test_json_says_what_each_server_says_of_itself(herd: RunningHerd) -> None:
     assert ann["addresses"] == {
         "clients": [f"127.0.0.1:{herd['Ann'].client_port}"],
         "peers": [f"127.0.0.1:{herd['Ann'].peer_port}"],
-        "web": [],
+        "web": [f"127.0.0.1:{herd['Ann'].web_port}"],
         "admin": [f"127.0.0.1:{herd['Ann'].admin_port}"],
     }
     assert (ann["clients"], ann["commands"], ann["journal_failing"], ann["rates"]) == (1, 1, False, None)
+    assert ann["connections"] == {"lines": 0, "http": 0, "websocket": 0}
     assert (ann["floods_in"], ann["floods_out"], bob["floods_in"], bob["floods_out"]) == (0, 1, 1, 1)
     assert cid["commands"] >= 2
+
+
+def test_connections_are_told_by_protocol(herd: RunningHerd) -> None:
+    ann = herd["Ann"]
+
+    def connections() -> dict[str, int]:
+        told: dict[str, int] = status(herd)[1]["servers"][0]["connections"]
+        return told
+
+    with ann.connect() as client, socket.create_connection(("127.0.0.1", ann.web_port)):
+        client.ask(b"FOO")
+        wait_until(lambda: connections() == {"lines": 1, "http": 1, "websocket": 0}, "both are told")
+        head, row, *_ = run(herd).stdout.splitlines()
+    assert head.split()[4:] == [*("web", "state", "links", "known", "connections", "commands", "mended")]
+    assert re.search(r" ready +1/1 +\d+ +2 \(1 http\) +\d+ +\d+$", row), row
 
 
 def test_json_of_a_server_that_does_not_answer_is_unknown_and_exit_1(herd: RunningHerd) -> None:

@@ -13,8 +13,10 @@ from scenarios import CLIENT, LABEL, VIA, Scenario, Watched, assert_exactly, lin
 from proxyherd.core.framing import Overlong
 from proxyherd.core.messages import Entry
 from proxyherd.core.reply import Reply
-from proxyherd.telemetry.commands import COMMANDS
+from proxyherd.telemetry.commands import COMMANDS, WAYS
+from proxyherd.telemetry.frequent import label
 
+BY_PROTOCOL = "proxyherd_commands_by_protocol_total"
 AT = b"AT Bob +0.1 kiwi +1+1 5"
 SECOND = 10**9
 
@@ -32,7 +34,10 @@ def command(reply: Reply, said: bytes | Overlong = b"said", **more: Any) -> Scen
     return Scenario(
         lambda it: it.observer.commands.alike(LABEL, [said], [reply]),
         [line("command", **fields | more)],
-        {f"proxyherd_commands_total {reply.kind} {reply.outcome}": 1},
+        {
+            f"proxyherd_commands_total {reply.kind} {reply.outcome}": 1,
+            f"{BY_PROTOCOL} {VIA} {reply.outcome}": 1,
+        },
     )
 
 
@@ -74,19 +79,19 @@ def alike(kind: str, outcome: str) -> Scenario:
     return Scenario(
         lambda it: it.observer.commands.alike(LABEL, said, found),
         [line("command", **fields) for fields in told],
-        {f"proxyherd_commands_total {kind} {outcome}": 3},
+        {f"proxyherd_commands_total {kind} {outcome}": 3, f"{BY_PROTOCOL} {VIA} {outcome}": 3},
     )
 
 
-def reports(count: int) -> Scenario:
+def reports(count: int, via: str = VIA) -> Scenario:
     said, answers = [b"IAMAT %d" % n for n in range(count)], [b"AT %d" % n for n in range(count)]
     return Scenario(
-        lambda it: it.observer.commands.reports(LABEL, said, answers),
+        lambda it: it.observer.commands.reports(label(CLIENT, via), said, answers),
         [
             line(
                 "command",
                 client=CLIENT,
-                via=VIA,
+                via=via,
                 kind="iamat",
                 outcome="stored",
                 command=f"IAMAT {n}",
@@ -94,7 +99,7 @@ def reports(count: int) -> Scenario:
             )
             for n in range(count)
         ],
-        {"proxyherd_commands_total iamat stored": count},
+        {"proxyherd_commands_total iamat stored": count, f"{BY_PROTOCOL} {via} stored": count},
     )
 
 
@@ -115,6 +120,7 @@ SCENARIOS: dict[str, Scenario] = {
     },
     "a report": reports(1),
     "reports": reports(3),
+    **{f"reports that came so: {via}": reports(2, via) for via in WAYS},
     "commands in numbers": Scenario(
         many_commands,
         [line("command", client=CLIENT, via=VIA, kind="other", outcome="invalid", command="", answer="? ")]
@@ -128,9 +134,25 @@ SCENARIOS: dict[str, Scenario] = {
                 addresses={"10.0.0.1": 3},
             )
         ],
-        {"proxyherd_commands_total other invalid": 1_003},
+        {"proxyherd_commands_total other invalid": 1_003, f"{BY_PROTOCOL} {VIA} invalid": 1_003},
     ),
 }
+
+
+def test_commands_are_counted_by_how_they_came_those_of_the_line_protocol_too(tmp_path: Path) -> None:
+    watched = Watched(tmp_path)
+    commands = watched.observer.commands
+    for number, via in enumerate(WAYS, 1):
+        client = label(CLIENT, via)
+        commands.reports(client, [b"IAMAT"] * number, [b"AT"] * number)
+        commands.alike(client, [b"FOO"] * 2, [Reply("other", "invalid", b"? FOO")] * 2)
+    commands.alike(label(CLIENT, "lines"), [b"IAMAT"], [Reply("iamat", "stale", b"AT")])
+    _, figures = watched.end()
+    assert {name: value for name, value in figures.items() if name.startswith(BY_PROTOCOL)} == {
+        **{f"{BY_PROTOCOL} {via} stored": number for number, via in enumerate(WAYS, 1)},
+        **{f"{BY_PROTOCOL} {via} invalid": 2 for via in WAYS},
+        f"{BY_PROTOCOL} lines stale": 1,
+    }
 
 
 def test_commands_in_a_row_may_be_of_several_kinds(tmp_path: Path) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import get_args
 
 import pytest
-from scenarios import Scenario, assert_exactly
+from observed import figures
+from scenarios import Scenario, Watched, assert_exactly
 
+from proxyherd.telemetry.commands import WAYS
 from proxyherd.telemetry.web import ANSWER_STATUSES, APP_NAMES, CONSUMED
 from proxyherd.web.problems import KINDS
 from proxyherd.web.trackers.apps import APPS
@@ -37,6 +40,21 @@ SCENARIOS = {
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_exactly_this_is_counted(tmp_path: Path, name: str) -> None:
     assert_exactly(SCENARIOS[name], tmp_path)
+
+
+def test_the_series_are_there_before_anything_is_counted_and_only_with_a_web_port(tmp_path: Path) -> None:
+    watched = Watched(tmp_path)
+    assert not [name for name in figures(watched.metrics) if re.match("proxyherd_web|.* owntracks", name)]
+    watched.observer.open_web()
+    found = figures(watched.metrics)
+    assert {
+        *(f"proxyherd_web_answers_total {status}" for status in ANSWER_STATUSES),
+        *(f"proxyherd_web_consumed_total {via} {reason}" for via in APP_NAMES for reason in CONSUMED),
+        *(f"proxyherd_commands_by_protocol_total {via} stored" for via in WAYS),
+        *(f"proxyherd_commands_by_protocol_total {via} overlong" for via in WAYS if via not in APP_NAMES),
+    } <= found.keys()
+    assert "proxyherd_commands_by_protocol_total owntracks answered" not in found  # apps do not ask
+    watched.end()
 
 
 def test_the_values_of_labels_are_those_that_occur() -> None:

@@ -288,6 +288,7 @@ def _figures(state: ServerState, history: History) -> dict[str, Any]:
         "uptime": state.uptime,
         "clients": state.clients,
         "connections": state.connections,
+        "protocols": state.protocols,
         "answered": state.answered,
         "mended": state.mended,
         "rates": {

@@ -69,6 +69,7 @@ class OwnState:
             places_by=self._status.places_by(),
             clients=_total(observer.process.clients),
             connections=_total(observer.connections.open),
+            protocols=_totals(observer.connections.by_protocol, "via"),
             answered=sum(commands.values()),
             invalid=commands.get("invalid", 0) + commands.get("overlong", 0),
             floods_in=floods.get("in", 0),

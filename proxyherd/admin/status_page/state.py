@@ -29,6 +29,7 @@ _LONGEST: Final = 12 * SHOWN_BYTES
 LinkState = Literal["live", "catching up", "cut"]
 
 _Name = Annotated[str, Meta(max_length=63)]
+_Protocol = Annotated[str, Meta(max_length=32)]
 _Text = Annotated[str, Meta(max_length=1_024)]
 _Count = Annotated[int, Meta(ge=0, le=1 << 53)]  # the largest exact number in a page's script
 _Seconds = Annotated[float, Meta(ge=0, le=1e12)]
@@ -48,8 +49,9 @@ class Histogram(Struct, frozen=True):
 
 class ServerState(Struct, frozen=True):
     """The state of one server. `life` changes with each start. `commands` is None if the asker may not see them; `cursor`
-    is what to ask with the next time, for later ones. The last three are about Redis: masters that have a part of the
-    table, those that are available to the server, and reports and queries without an outcome yet.
+    is what to ask with the next time, for later ones. `protocols` has the connections by protocol, and is empty in the
+    states of older versions. The last three are about Redis: masters that have a part of the table, those that are
+    available to the server, and reports and queries without an outcome yet.
     """
 
     server: _Name
@@ -69,6 +71,7 @@ class ServerState(Struct, frozen=True):
     links: Annotated[dict[_Name, LinkState], Meta(max_length=256)]
     places: Histogram
     lag: Histogram
+    protocols: Annotated[dict[_Protocol, _Count], Meta(max_length=16)] = {}
     commands: list[Command] | None = None
     cursor: _Count = 0
     journal_failing: bool = False
@@ -135,6 +138,7 @@ def _visible(state: ServerState) -> ServerState:
         reason=visible(state.reason),
         places_by=visible(state.places_by),
         links={visible(name): link for name, link in state.links.items()},
+        protocols={visible(name): count for name, count in state.protocols.items()},
         commands=commands,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import socket
 
 import pytest
@@ -115,6 +116,21 @@ def test_a_viewer_that_never_reads_does_not_hold_up_a_server_that_stops(
                         await asyncio.sleep(0.01)
                 began = loop.time()
             assert loop.time() - began < 3
+
+    asyncio.run(scenario())
+
+
+def test_viewers_see_how_many_connections_speak_what() -> None:
+    async def scenario() -> None:
+        async with watching() as (_, watch, observer):
+            for number, via in enumerate(("lines", "lines", "websocket"), 1):
+                observer.connections.opened("1", via, number)
+            viewer = await watch.open(personal=False)
+            assert viewer is not None
+            [data] = [line for line in (await viewer.next()).split(b"\n") if line.startswith(b"data: ")]
+            server, *_ = json.loads(data.removeprefix(b"data: "))["servers"]
+            assert server["connections"] == 3
+            assert server["protocols"] == {"lines": 2, "http": 0, "websocket": 1}
 
     asyncio.run(scenario())
 

@@ -45,6 +45,16 @@ def test_a_state_with_one_wrong_value_is_none(key: str, value: object) -> None:
     assert state.read_state(json.dumps({**good, key: value}).encode()) is None
 
 
+def test_a_state_says_how_many_connections_speak_what_and_an_older_servers_does_not() -> None:
+    said = a_state("Ann", protocols={"lines": 2, "http": 1, "websocket": 0})
+    assert state.read_state(state.write_state(said)) == said
+    old = json.loads(state.write_state(said))
+    del old["protocols"]
+    assert state.read_state(json.dumps(old).encode()) == a_state("Ann")
+    for odd in ({"lines": -1}, {"x" * 33: 1}, {str(number): 1 for number in range(17)}):
+        assert state.read_state(json.dumps({**old, "protocols": odd}).encode()) is None
+
+
 def test_a_state_of_the_most_and_longest_commands_may_be_read() -> None:
     longest = Command(1 << 52, 1e11, "x" * 32, "x" * 32, "\\xff" * 256 + " …", "\\xff" * 256 + " …")
     said = msgspec.structs.replace(a_state("Ann"), commands=[longest] * state.MOST_COMMANDS)

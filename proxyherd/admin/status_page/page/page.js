@@ -3,7 +3,7 @@
 
 import { connect } from "/live.js";
 import { Graph } from "/graph.js";
-import { Servers } from "/servers.js";
+import { Servers, connections } from "/servers.js";
 import { WorldMap } from "/map.js";
 import { Commands } from "/commands.js";
 import { byId, duration, number } from "/words.js";
@@ -75,7 +75,7 @@ function showDetails() {
     const links = Object.values(server.links);
     const live = links.filter((one) => one === "live").length;
     words = `${server.name}: ${server.reason}, version ${server.version}, up ${up}, ${live} of ${links.length} links live, `
-      + `${number(server.clients)} clients, ${number(server.connections)} connections, `
+      + `${number(server.clients)} clients, ${connections(server)} connections, `
       + `${number(server.answered)} commands answered, ${number(server.rates.answered)} a second, `
       + `${number(server.rates.invalid)} of them invalid, `
       + `${number(server.mended)} entries mended by the last checks, places by ${server.places_by}.`;

@@ -3,8 +3,8 @@
 import { drawing, duration, element, number, setAttribute, setText } from "/words.js";
 
 const POINTS = 60;
-const COLUMNS = ["Server", "State", "Links", "Clients", "Commands/s", "Floods in/s", "Floods out/s", "Places p50, p95", "Loop lag p99"];
-const SPARKS = { 4: "answered", 5: "floods_in", 6: "floods_out" };
+const COLUMNS = ["Server", "State", "Links", "Clients", "Connections", "Commands/s", "Floods in/s", "Floods out/s", "Places p50, p95", "Loop lag p99"];
+const SPARKS = { 5: "answered", 6: "floods_in", 7: "floods_out" };
 
 export class Servers {
   constructor(table) {
@@ -54,15 +54,22 @@ function showRow(row, server, time, isChosen) {
   const rates = server.known ? server.rates : null;
   const words = server.known ? [
     Object.entries(server.links).map(([name, link]) => `${name} ${link}`).join(", ") || "none",
-    number(server.clients), number(rates.answered), number(rates.floods_in), number(rates.floods_out),
+    number(server.clients), connections(server), number(rates.answered), number(rates.floods_in), number(rates.floods_out),
     server.places.queries ? `${duration(server.places.p50)}, ${duration(server.places.p95)}` : "–",
     duration(server.lag),
-  ] : Array(7).fill("–");
+  ] : Array(8).fill("–");
   words.forEach((text, at) => setText(cells[at + 2].words, text));
   if (time !== row.time) {
     for (const spark of row.sparks) draw(spark, rates ? rates[spark.rate] : null);
   }
   row.time = time;
+}
+
+// How many clients are connected, and how many of them not by the line protocol.
+export function connections(server) {
+  const others = Object.entries(server.protocols).filter(([via, count]) => count && via !== "lines");
+  const told = others.map(([via, count]) => `${number(count)} ${via}`).join(", ");
+  return number(server.connections) + (told && ` (${told})`);
 }
 
 // An unknown value, null, is a gap.
