@@ -42,6 +42,7 @@ The herd is up. Next, for example:
   nc 127.0.0.1 10003      and type there:
     IAMAT kiwi.cs.ucla.edu +34.068930-118.445127 1621464827.959498503
     WHATSAT kiwi.cs.ucla.edu 10 5
+  http://127.0.0.1:10300/ in a browser: report where it is, and see what is around
   {bin}/proxyherd whatsat kiwi.cs.ucla.edu 10 5 --server Bailey
   {bin}/proxyherd status
   {bin}/supervisorctl tail -f herd:Clark

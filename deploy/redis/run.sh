@@ -60,6 +60,7 @@ The herd is up, on a Redis Cluster of nine. Next, for example:
   nc 127.0.0.1 10003      and type there:
     IAMAT kiwi.cs.ucla.edu +34.068930-118.445127 1621464827.959498503
     WHATSAT kiwi.cs.ucla.edu 10 5
+  http://127.0.0.1:10300/ in a browser: report where it is, and see what is around
   $BIN/proxyherd whatsat kiwi.cs.ucla.edu 10 5 --server Bailey --config $config
   $BIN/proxyherd status --config $config
   REDISCLI_AUTH=\$(cat $folder/admin-password) redis-cli --user admin -p 7001 cluster nodes

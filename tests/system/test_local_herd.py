@@ -306,8 +306,12 @@ def test_a_server_that_never_lasts_fails_the_start(checkout: Checkout) -> None:
 
 
 def test_run_prints_addresses_that_there_are() -> None:
-    clark = herd_file.load(ROOT / "deploy/herd.toml").servers["Clark"].clients[0]
-    assert f"nc {clark.host} {clark.port} " in (ROOT / "deploy/local_herd.py").read_text()
+    for herd, program in (("herd.toml", "local_herd.py"), ("redis/herd.toml", "redis/run.sh")):
+        servers = herd_file.load(ROOT / "deploy" / herd).servers
+        clark, bailey = servers["Clark"].clients[0], servers["Bailey"].web[0]
+        text = (ROOT / "deploy" / program).read_text()
+        assert f"nc {clark.host} {clark.port} " in text
+        assert f" http://{bailey}/ " in text
 
 
 @pytest.mark.parametrize(
