@@ -11,7 +11,7 @@ import re
 from typing import Final
 
 from proxyherd.web.bodies import BODY_BYTES
-from proxyherd.web.problems import CODING, EXPECTATION, LARGE, METHOD, REQUEST, VERSION, Problem
+from proxyherd.web.problems import CODING, EXPECTATION, LARGE, REQUEST, VERSION, Problem
 from proxyherd.web.requests import Headers
 
 _OLD: Final = (1, 0)
@@ -27,9 +27,9 @@ def check_transfer(method: str, version: tuple[int, int], headers: Headers) -> b
     `100 Continue` before it sends the body. Raises Problem, behind whose answer the connection must close.
     """
     if version[0] != _MAJOR:
-        raise Problem(VERSION, "HTTP/1.1 is spoken here.")
+        raise Problem(VERSION, "This port speaks HTTP/1.1.")
     if method == "CONNECT":
-        raise Problem(METHOD, "This is no proxy.")
+        raise Problem(REQUEST, "This is no proxy.")
     lengths, codings = headers.getall("Content-Length", []), headers.getall("Transfer-Encoding", [])
     if codings:
         _check_codings(codings, version)
@@ -42,7 +42,7 @@ def check_transfer(method: str, version: tuple[int, int], headers: Headers) -> b
         return False
     if [one.strip(_SPACE).lower() for one in expected] != ["100-continue"]:
         raise Problem(EXPECTATION, "Only 100-continue can be expected here.")
-    return bool(codings or lengths)
+    return bool(codings) or any(map(int, lengths))
 
 
 def _check_codings(lines: list[str], version: tuple[int, int]) -> None:

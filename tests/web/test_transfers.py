@@ -6,7 +6,7 @@ import pytest
 from multidict import CIMultiDict
 
 from proxyherd.web.bodies import BODY_BYTES
-from proxyherd.web.problems import CODING, EXPECTATION, LARGE, METHOD, REQUEST, VERSION, Kind, Problem
+from proxyherd.web.problems import CODING, EXPECTATION, LARGE, REQUEST, VERSION, Kind, Problem
 from proxyherd.web.transfers import check_transfer
 
 NEW, OLD = (1, 1), (1, 0)
@@ -94,7 +94,8 @@ def test_a_client_that_waits_before_it_sends_its_body_is_told_to_go_on() -> None
     for body in (SIZE, CHUNKED):
         assert check(CONTINUE, body)
         assert check(("expect", "100-Continue"), body)
-    assert not check(CONTINUE), "there is no body to wait for"
+    for headers in ([], [("Content-Length", "0")]):
+        assert not check(CONTINUE, *headers), "there is no body to wait for"
     assert not check(CONTINUE, SIZE, version=OLD)
     assert not check(("Expect", "miracles"), SIZE, version=OLD)
 
@@ -106,4 +107,4 @@ def test_other_expectations_cannot_be_met(expected: str) -> None:
 
 
 def test_this_is_no_proxy() -> None:
-    assert refused(method="CONNECT") == METHOD
+    assert refused(method="CONNECT") == refused(CONTINUE, SIZE, method="CONNECT") == REQUEST
