@@ -34,9 +34,11 @@ _T = TypeVar("_T")
 
 
 class DocumentReader(Generic[_T]):
-    """Reads documents of one type. `expected`: what belongs where a document has another type, in a sentence."""
+    """Reads documents of one type. `expected`: what belongs where a document has another type, in a sentence; it is not
+    needed where nobody is told.
+    """
 
-    def __init__(self, type_: type[_T], expected: str) -> None:
+    def __init__(self, type_: type[_T], expected: str = "") -> None:
         self._decode = msgspec.json.Decoder(type_).decode
         self._expected = expected
 

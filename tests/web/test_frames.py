@@ -124,6 +124,20 @@ def test_an_answer_is_of_the_kind_of_its_message_unless_it_is_not_utf8() -> None
     assert message(Opcode.BINARY, b"a")[0] == 0x82
 
 
+def test_codes_are_those_of_the_rfc_and_one_of_our_own() -> None:
+    assert [int(code) for code in Code] == [
+        *(1000, 1002, 1003, 1005, 1007, 1008, 1009, 1011, 1012, 1013),
+        4408,
+    ]
+
+
+@pytest.mark.parametrize("code", [1000, 1003, 1007, 1014, 3000, 4408, 4999])
+def test_a_client_may_close_with_any_code_that_may_be_sent(code: int) -> None:
+    for reason in (b"", b"x" * 123):
+        payload = code.to_bytes(2, "big") + reason
+        assert read_all([sent(0x88, payload)]) == ([(Opcode.CLOSE, payload)], None)
+
+
 def test_a_close_frame_has_code_and_reason_or_nothing() -> None:
     assert close_frame(Code.RESTART, "later") == b"\x88\x07\x03\xf4later"
     assert close_frame(Code.NO_CODE) == b"\x88\x00"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import product
 
 import pytest
 from hypothesis import given
@@ -170,6 +171,26 @@ def test_a_key_that_occurs_twice_is_found_beside_names_and_times_with_colons() -
     ):
         batch = read_batch(b"[%b,%b,%b]" % (usual, other, usual), CLOCK, WRITER, ndjson=False)
         assert spelled(batch) == [b"IAMAT a +1+2 3", (JSON, ""), b"IAMAT a +1+2 3"]
+
+
+@pytest.mark.parametrize("ndjson", [True, False])
+@pytest.mark.parametrize("time", ["3", '"3.5"', '"2025-06-15T13:45:12.862Z"', ""])
+def test_a_report_of_a_batch_is_the_same_as_alone(ndjson: bool, time: str) -> None:
+    spelled = ("0", "1.50", "-1.5", '"+1.5"', '"-0"', "-1e-7", '"05"', "90", "-90.0", "91", "null")
+    for lat, lon in product(spelled, repeat=2):
+        rest = f',"time":{time}}}' if time else "}"
+        body = f'{{"lat":{lat},"lon":{lon}{rest}'
+        try:
+            alone: bytes | Problem = position(body)
+        except Problem as problem:
+            alone = problem
+        one = body.replace("{", '{"client":"kiwi",').encode()
+        (found,) = read_batch(one if ndjson else b"[%b]" % one, CLOCK, WRITER, ndjson=ndjson)
+        if isinstance(alone, bytes):
+            assert found == alone
+        else:
+            assert isinstance(found, Problem)
+            assert found.document() == alone.document()
 
 
 def test_a_line_of_ndjson_that_is_no_json_is_a_problem_of_its_own() -> None:

@@ -15,6 +15,7 @@ from proxyherd.web.requests import WebRequest
         ("basic amFuZTpzZWNyZXQ=", "jane"),
         ("Basic amFuZQ==", "jane"),
         ("Basic !", ""),
+        ("Basic amFu!ZTpzZWNyZXQ=", ""),
         ("Basic /w==", ""),
         ("Bearer amFuZTpzZWNyZXQ=", ""),
         ("", ""),

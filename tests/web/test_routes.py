@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from functools import cache
 from typing import Any
 
 import pytest
@@ -25,10 +26,14 @@ from proxyherd.web.trackers.apps import APPS
 
 CLOCK = 5 * 10**9
 PAGE = "https://map.example"
-ROUTES = WebRoutes(LineWriter(8_192), Origins((), [PAGE]), 100.0, Pages(page_files("web/page")))
 JSON = {"Content-Type": "application/json"}
 POSITION = b'{"lat":1,"lon":2,"time":3}'
 AT = b"AT Bob +2.000000000 kiwi +1+2 3"
+
+
+@cache
+def routes() -> WebRoutes:
+    return WebRoutes(LineWriter(8_192), Origins((), [PAGE]), 100.0, Pages(page_files("web/page")))
 
 
 def request(method: str, target: str, body: bytes = b"", /, **headers: str) -> WebRequest:
@@ -37,7 +42,7 @@ def request(method: str, target: str, body: bytes = b"", /, **headers: str) -> W
 
 
 def find(method: str, target: str, body: bytes = b"", /, **headers: str) -> Any:
-    return ROUTES.find(request(method, target, body, **headers), CLOCK)
+    return routes().find(request(method, target, body, **headers), CLOCK)
 
 
 def refused(*asked: Any, **headers: str) -> Kind:
@@ -223,26 +228,26 @@ def test_a_websocket_and_the_document_of_the_api_are_found() -> None:
 def test_strangers_pages_are_refused_on_every_path(headers: dict[str, str], kind: Kind) -> None:
     for target in ("/v1/clients/a", "/v1/ws", "/osmand?id=a&lat=1&lon=2", "/nowhere"):
         with pytest.raises(Problem) as refusal:
-            ROUTES.admit(request("GET", target, **headers))
+            routes().admit(request("GET", target, **headers))
         assert refusal.value.kind == kind
     with pytest.raises(Problem) as refusal:
-        ROUTES.admit(request("GET", "http://evil.example/v1/clients/a"))
+        routes().admit(request("GET", "http://evil.example/v1/clients/a"))
     assert refusal.value.kind == problems.HOST, "though its Host is localhost"
 
 
 def test_pages_of_the_port_and_allowed_ones_are_served() -> None:
-    assert ROUTES.admit(request("GET", "/", Origin="http://localhost:1")) == ""
-    assert ROUTES.admit(request("GET", "/", Origin=PAGE)) == PAGE
-    assert ROUTES.admit(request("GET", "/", Referer=f"{PAGE}/a")) == ""
-    assert ROUTES.admit(request("GET", "http://localhost:2/", Host="evil.example")) == ""
+    assert routes().admit(request("GET", "/", Origin="http://localhost:1")) == ""
+    assert routes().admit(request("GET", "/", Origin=PAGE)) == PAGE
+    assert routes().admit(request("GET", "/", Referer=f"{PAGE}/a")) == ""
+    assert routes().admit(request("GET", "http://localhost:2/", Host="evil.example")) == ""
 
 
 def test_links_of_other_sites_lead_to_pages_and_nothing_else() -> None:
     for target in ("/", "/v1/", "/?from=elsewhere"):
-        assert ROUTES.admit(request("GET", target, Sec_Fetch_Site="cross-site")) == ""
+        assert routes().admit(request("GET", target, Sec_Fetch_Site="cross-site")) == ""
     for method, target in (("POST", "/"), ("GET", "/page/page.js"), ("GET", "/v1/clients/a")):
         with pytest.raises(Problem):
-            ROUTES.admit(request(method, target, Sec_Fetch_Site="cross-site"))
+            routes().admit(request(method, target, Sec_Fetch_Site="cross-site"))
 
 
 def test_pages_are_found_and_not_sent_again() -> None:

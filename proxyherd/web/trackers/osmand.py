@@ -31,10 +31,10 @@ class _Coordinates(Struct):
     accuracy: Raw = Raw()
 
 
-_DOCUMENT: Final = DocumentReader(_Document, "")
-_LOCATIONS: Final = DocumentReader(list[Raw], "")
-_LOCATION: Final = DocumentReader(_Location, "")
-_COORDINATES: Final = DocumentReader(_Coordinates, "")
+_DOCUMENT: Final = DocumentReader(_Document)
+_LOCATIONS: Final = DocumentReader(list[Raw])
+_LOCATION: Final = DocumentReader(_Location)
+_COORDINATES: Final = DocumentReader(_Coordinates)
 
 
 def read_osmand(request: TrackerRequest, points: TrackPoints) -> None:

@@ -38,11 +38,11 @@ class _Properties(Struct):
     device_id: Raw = Raw()
 
 
-_BATCH: Final = DocumentReader(_Batch, "")
-_LIST: Final = DocumentReader(list[Raw], "")
-_FEATURE: Final = DocumentReader(_Feature, "")
-_GEOMETRY: Final = DocumentReader(_Geometry, "")
-_PROPERTIES: Final = DocumentReader(_Properties, "")
+_BATCH: Final = DocumentReader(_Batch)
+_LIST: Final = DocumentReader(list[Raw])
+_FEATURE: Final = DocumentReader(_Feature)
+_GEOMETRY: Final = DocumentReader(_Geometry)
+_PROPERTIES: Final = DocumentReader(_Properties)
 
 
 def read_overland(request: TrackerRequest, points: TrackPoints) -> None:

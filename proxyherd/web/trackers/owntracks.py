@@ -28,8 +28,8 @@ class _Message(Struct):
     topic: Raw = Raw()
 
 
-_MESSAGES: Final = DocumentReader(list[Raw], "")
-_MESSAGE: Final = DocumentReader(_Message, "")
+_MESSAGES: Final = DocumentReader(list[Raw])
+_MESSAGE: Final = DocumentReader(_Message)
 
 
 def read_owntracks(request: TrackerRequest, points: TrackPoints) -> None:

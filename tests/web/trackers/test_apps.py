@@ -50,6 +50,22 @@ def test_a_form_that_no_app_sends_is_not_read() -> None:
     assert read("osmand", b"a=" + b"1" * (FORM_BYTES - 1)).consumed == {"unreadable": 1}
 
 
+@pytest.mark.parametrize(
+    ("query", "reason"),
+    [
+        *((f"lat=1&lon=2&valid={no}", "no_fix") for no in ("0", "false", "FALSE", "no")),
+        *((f"lat=1&lon=2&valid={yes}", None) for yes in ("1", "true", "yes", "")),
+        *(("lat=%FF&lon=2", "no_location"), ("lat=1&lon=2&timestamp=%FF", "no_time")),
+        ("lat=1&lon=2&accuracy=%FF", None),
+    ],
+)
+def test_a_parameter_may_be_anything(query: str, reason: str | None) -> None:
+    points = TrackPoints(LineWriter(8_192), CLOCK, 1_000.0)
+    BY_NAME["osmand"].read(TrackerRequest(query=f"id=a&{query}"), points)
+    assert points.consumed == ({reason: 1} if reason else {})
+    assert len(points.lines) == (reason is None)
+
+
 LISTS = {
     "owntracks": (b"[%b]", b'{"_type":"location","lat":1,"lon":2,"tst":%d}'),
     "osmand": (

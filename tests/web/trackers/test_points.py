@@ -66,6 +66,13 @@ def test_a_point_is_a_report_or_is_consumed_for_one_reason(
     assert [*found.lines, *found.consumed] == [f"IAMAT a {outcome}".encode() if " " in outcome else outcome]
 
 
+def test_an_accuracy_that_is_no_number_is_not_known() -> None:
+    found = TrackPoints(LineWriter(8_192), CLOCK, 0.5)
+    for accuracy in (b"nan", b"about", b"", None, b"0"):
+        found.add("a", b"1", b"2", b"5", accuracy)
+    assert (len(found.lines), found.consumed) == (5, {})
+
+
 @pytest.mark.parametrize("client", ["", "\udcff", "%C3%A4", "x" * 200])
 def test_a_point_of_nobody_is_consumed(client: str) -> None:
     found = points(200)
