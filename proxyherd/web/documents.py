@@ -28,6 +28,7 @@ MOST_ESCAPES: Final = 32_768
 """Backslashes and percent signs in a document, which cost time too. It allows for names of 30 escaped characters in a
 batch of 1,000 reports."""
 
+_MISSING: Final = Raw()
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _string = msgspec.json.Decoder(str).decode
 _T = TypeVar("_T")
@@ -66,7 +67,7 @@ class ObjectReader:
         self._required = required
         type_ = defstruct(
             "Object",
-            [(key, Raw, Raw()) for key in (*required, *optional)],
+            [(key, Raw, _MISSING) for key in (*required, *optional)],
             forbid_unknown_fields=True,
             gc=False,
         )
@@ -90,7 +91,7 @@ class ObjectReader:
             raise Problem(MEANING, "This key is missing.", missing)
         return values
 
-    def read_array(self, data: bytes, most: int) -> list[list[bytes]] | None:
+    def read_array(self, data: bytes, most: int) -> list[tuple[Raw, ...]] | None:
         """Return the same for each object of an array, which costs less than to read them one by one; None if there is a
         problem, or may be one, or if there are more than `most` objects. Use `check_size` before.
         """
@@ -100,12 +101,15 @@ class ObjectReader:
             return None
         if len(objects) > most:
             return None
-        rows = [[*map(bytes, astuple(one))] for one in objects]
-        values = [*chain.from_iterable(rows)]
-        keys, colons = len(values) - values.count(b""), data.count(b":")
-        if colons != keys and colons != keys + b"".join(values).count(b":"):
+        rows = [*map(astuple, objects)]
+        columns = [*zip(*rows, strict=True)]
+        if any(_MISSING in column for column in columns[: len(self._required)]):
             return None
-        return rows if all(all(row[: len(self._required)]) for row in rows) else None
+        missing = sum(column.count(_MISSING) for column in columns)
+        keys, colons = len(rows) * len(columns) - missing, data.count(b":")
+        if colons != keys and colons != keys + b"".join(chain.from_iterable(rows)).count(b":"):
+            return None
+        return rows
 
 
 def check_size(data: bytes) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import attrgetter
 
 from msgspec import Struct, field
 
@@ -16,6 +17,8 @@ from proxyherd.core.framing import Overlong
 from proxyherd.core.reply import Reply
 from proxyherd.web.answers import WebAnswer
 from proxyherd.web.trackers.points import Reason
+
+_its_answer = attrgetter("answer")
 
 
 class WebExchange(Struct):
@@ -77,16 +80,22 @@ class Exchanges:
     def release(self) -> list[tuple[bytes | Overlong, Reply]]:
         """Return the lines whose replies are complete, in order. Their exchanges get these replies."""
         commands = self._commands
-        released: list[tuple[bytes | Overlong, Reply]] = []
-        while commands and commands[0][1].answer is not None:
-            released.append(commands.popleft())
-        at = 0
+        if not commands or commands[0][1].answer is None:
+            return []
+        replies = [reply for _, reply in commands]
+        answers = [*map(_its_answer, replies)]
+        if None in answers:
+            released = [commands.popleft() for _ in range(answers.index(None))]
+        else:
+            released = [*commands]
+            commands.clear()
+        at, end = 0, len(released)
         for exchange in self._waiting:
-            if at == len(released):
+            if at == end:
                 break
             missing = len(exchange.lines) - len(exchange.replies)
-            exchange.replies += [reply for _, reply in released[at : at + missing]]
-            at = min(at + missing, len(released))
+            exchange.replies += replies[at : min(at + missing, end)]
+            at = min(at + missing, end)
         return released
 
     def finished(self) -> list[WebExchange]:

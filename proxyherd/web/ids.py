@@ -77,6 +77,8 @@ def path_names(path: str) -> list[str]:
     """Return the decoded segments of a path as it was sent, such as `/v1/clients/my%20phone`: `v1`, `clients`, `my phone`.
     What is behind the first few is one segment. Raises Problem.
     """
+    if "%" not in path and path.isascii():
+        return path.split("/", _MOST_SEGMENTS)[1:]
     data = path.encode("utf-8", "surrogateescape")
     if _no_percent_encoding(data):
         raise Problem(CLIENT, "In a path, a percent sign stands before two hexadecimal digits.", "client")

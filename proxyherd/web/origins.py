@@ -128,6 +128,8 @@ class Proxies:
         order. Each proxy adds the address it was called from on the right, and so that side is read first: the rest
         may be the client's own invention.
         """
+        if not self._networks:
+            return peer
         found = _address(peer.partition("%")[0])  # a link-local one may have a scope
         for text in reversed(",".join(forwarded).split(",")):
             before = _address(text.strip())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from typing import Final
 
 import msgspec
@@ -39,7 +40,8 @@ _usual_values = re.compile(
     rb'"([!#-$&-\[\]-~]{1,512}+)" "?([+-]?%b)"? "?([+-]?%b)"? "?([0-9]{1,12}+(?:\.[0-9]{1,9}+)?)"?'
     % (LATITUDE.removeprefix(_SIGNED), LONGITUDE.removeprefix(_SIGNED))
 ).fullmatch
-_needs_escape = re.compile(rb'["\\\x00-\x1f\x7f-\xff]').search
+_its_answer = attrgetter("answer")
+_its_outcome = attrgetter("outcome")
 _DIGIT: Final = ord("0")
 """Signs are less."""
 
@@ -86,19 +88,20 @@ def _read_report(report: bytes, clock: int, writer: LineWriter) -> bytes | Probl
         values = _REPORT.read_object(report)
     except Problem as problem:
         return problem
-    return _line(values, clock, writer)
+    return _line((*values,), clock, writer)
 
 
-def _line(values: Sequence[bytes], clock: int, writer: LineWriter) -> bytes | Problem:
+def _line(values: tuple[bytes | Raw, ...], clock: int, writer: LineWriter) -> bytes | Problem:
     """Return the line of a report with these values, or what is wrong with it."""
-    client, lat, lon, time = values
-    usual = _usual_values(b"%b %b %b %b" % (client, lat, lon, time or times.spelled_time(clock)))
+    usual = _usual_values(b" ".join(values))
     try:
         if usual is None:
+            client, lat, lon, time = map(bytes, values)
             return report_line(id_of(string_text(client, "client")), lat, lon, time, clock, writer)
         client, lat, lon, time = usual.groups()
         lat, lon = lat if lat[0] < _DIGIT else b"+" + lat, lon if lon[0] < _DIGIT else b"+" + lon
-        return writer.report(client, lat + lon, time)
+        line = b"IAMAT %b %b%b %b" % (client, lat, lon, time)
+        return line if len(line) <= writer.most else writer.report(client, lat + lon, time)
     except Problem as problem:
         return problem
 
@@ -114,19 +117,26 @@ def report_answer(reply: Reply) -> bytes:
 
 def batch_answer(batch: Sequence[bytes | Problem], replies: Iterable[Reply]) -> bytes:
     """Return the answer to a batch, as JSON; `replies` are those to its lines, in order."""
+    replies = [*replies]
+    if len(replies) == len(batch) and {*map(_its_outcome, replies)} == {"stored"}:
+        stored = [*map(_its_answer, replies)]
+        if _is_plain(b"".join(stored)):
+            return b'[{"outcome":"stored","at":"%b"}]' % b'"},\n{"outcome":"stored","at":"'.join(stored)
     to_lines = iter(replies)
     answers = [one.document() if isinstance(one, Problem) else _short_answer(next(to_lines)) for one in batch]
     return b"[%b]" % b",\n".join(answers)
 
 
 def _short_answer(reply: Reply) -> bytes:
-    answer, outcome = reply.answer, reply.outcome
-    if answer is not None and outcome == "stored" and _needs_escape(answer) is None:
-        return b'{"outcome":"stored","at":"%b"}' % answer
     try:
-        return msgspec.json.encode({"outcome": outcome, "at": _at(reply)})
+        return msgspec.json.encode({"outcome": reply.outcome, "at": _at(reply)})
     except Problem as problem:
         return problem.document()
+
+
+def _is_plain(line: bytes) -> bool:
+    """Return whether a line is its own spelling in JSON."""
+    return line.isascii() and line.decode().isprintable() and b'"' not in line and b"\\" not in line
 
 
 def check_taken(reply: Reply) -> None:

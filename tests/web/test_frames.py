@@ -32,11 +32,24 @@ def sent(first: int, data: bytes, *, mask: bytes = MASK) -> bytes:
 
 
 def read_all(parts: list[bytes]) -> tuple[list[Message], WebSocketError | None]:
+    """Return what a reader reads one by one, and what it reads all at once where it can: the same."""
+    one_by_one, at_once = (read_parts(parts, usual=usual) for usual in (False, True))
+    assert one_by_one[0] == at_once[0]
+    codes = [error and (error.code, error.reason) for _, error in (one_by_one, at_once)]
+    assert codes[0] == codes[1]
+    return at_once
+
+
+def read_parts(parts: list[bytes], *, usual: bool) -> tuple[list[Message], WebSocketError | None]:
     reader, messages, error = FrameReader(), list[Message](), None
     for part in parts:
-        reader.receive(part)
+        assert reader.receive(part) == reader.waiting
         more = True
         while more:
+            if usual:
+                opcode, payloads = reader.read_usual(2)
+                assert len(payloads) <= 2
+                messages += [Message(opcode, payload) for payload in payloads]
             found, more, error = reader.read(2)
             messages += found
         if error is not None:
@@ -58,6 +71,19 @@ def test_however_a_stream_is_cut_its_messages_are_the_same(
     data = b"".join(sent(0x80 | opcode, payload, mask=mask) for opcode, payload in frames)
     for parts in ([data], [data[at : at + cut] for at in range(0, len(data), cut)]):
         assert read_all(parts) == (frames, None)
+
+
+@pytest.mark.parametrize("opcode", [Opcode.TEXT, Opcode.BINARY])
+def test_messages_as_nearly_all_are_can_be_read_at_once(opcode: Opcode) -> None:
+    payloads = [b"x" * size for size in range(126)]
+    reader, other = FrameReader(), sent(0x89, b"ping")
+    for payload in payloads:
+        reader.receive(sent(0x80 | opcode, payload))
+    reader.receive(other)
+    assert reader.read_usual(100) == (opcode, payloads[:100])
+    assert reader.read_usual(100) == (opcode, payloads[100:])
+    assert reader.read_usual(100) == (0, [])
+    assert reader.waiting == len(other)
 
 
 def test_a_message_may_come_in_fragments_with_control_frames_between_them() -> None:

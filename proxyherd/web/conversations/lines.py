@@ -32,6 +32,18 @@ class LineSocket(WebSocketConversation):
     def _can_hear_message(self, one: Message) -> bool:
         return self._lines.reads and (one.opcode == self._kind or not self._lines.waits)
 
+    def _hear_usual(self, opcode: int, payloads: list[bytes]) -> bool:
+        lines = self._lines
+        if not lines.reads or (opcode != self._kind and lines.waits):
+            return False
+        self._kind = opcode
+        data = b"\n".join([*payloads, b""])
+        if b"\n\n" in data or data.startswith(b"\n"):  # some were empty, or had an end already
+            data = b"".join([one if one.endswith(b"\n") else one + b"\n" for one in payloads if one])
+        if data:
+            lines.receive_data(data)
+        return True
+
     def _hear_message(self, one: Message) -> None:
         self._kind, data = one
         if data:
