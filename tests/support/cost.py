@@ -4,7 +4,7 @@
     .venv/bin/python tests/support/cost.py --write    the same, and keep it there
 
 A fixed script of input goes through the pure core, a node with two neighbours, and through one whole server as the daemon
-puts it together, on transports that are lists; and through one whose table is in a Redis Cluster, whose connections are
+puts it together, with lines and over the web, on transports that are lists; and through one whose table is in a Redis Cluster, whose connections are
 dicts. Counted is all that runs for it, libraries too, but for asyncio, in whose
 place uvloop serves. What C code does within a call is not seen: that is for bench/ to measure.
 
@@ -22,6 +22,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from decimal import Decimal
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
@@ -54,7 +55,7 @@ from proxyherd.telemetry.logs import LogFile
 
 FILE = Path(__file__).with_suffix(".json")
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
-LIBRARIES = ("msgspec", "prometheus-client", "structlog")
+LIBRARIES = ("aiohttp", "msgspec", "prometheus-client", "structlog")
 
 SECRET = bytes(32)
 NAME, NEIGHBOURS = "Bob", ("Abe", "Ann")
@@ -62,6 +63,8 @@ EPOCH = 1_600_000_000
 SECOND = 10**9
 CLIENTS = 256
 TURNS = 8
+BATCH = 100
+"""Reports of a batch."""
 
 _UNSEEN = (str(Path(asyncio.__file__).parent), selectors.__file__, __file__, fake_redis.__file__)
 """Whose frames do not count."""
@@ -137,6 +140,44 @@ def update(client: int, moment: int) -> bytes:
         client,
         EPOCH + moment,
     )
+
+
+def frame(data: bytes) -> bytes:
+    """Return a client's frame, masked with zeros."""
+    return b"\x81%c\0\0\0\0%b" % (0x80 | len(data), data)
+
+
+def frames_of(clients: int, moment: int) -> list[bytes]:
+    return [frame(report(client, moment)) for client in range(clients)]
+
+
+def request(method: bytes, target: bytes, body: bytes, *headers: bytes) -> bytes:
+    named = b"Host: localhost", *headers, b"Content-Length: %d" % len(body)
+    return b"%b %b HTTP/1.1\r\n%b\r\n\r\n%b" % (method, target, b"\r\n".join(named), body)
+
+
+def position(moment: int) -> bytes:
+    return b'"lat":34.068930,"lon":-118.445127,"time":%d.959498503' % (EPOCH + moment)
+
+
+def put(moment: int) -> bytes:
+    return request(b"PUT", b"/v1/clients/client0000.example.com", b"{%b}" % position(moment))
+
+
+def batch(moment: int) -> bytes:
+    reports = [
+        b'{"client":"client%04d.example.com",%b}' % (client, position(moment)) for client in range(BATCH)
+    ]
+    return request(b"POST", b"/v1/reports", b"[%b]" % b",".join(reports))
+
+
+HANDSHAKE = request(
+    b"GET",
+    b"/v1/ws",
+    b"",
+    *(b"Upgrade: websocket", b"Connection: Upgrade", b"Sec-WebSocket-Version: 13"),
+    *(b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", b"Sec-WebSocket-Protocol: proxyherd.lines.v1"),
+)
 
 
 def updates(moment: int) -> bytes:
@@ -338,6 +379,7 @@ class BareServer:
         await self.commands("a question of 32 in a turn", lambda at, _: question(at), clients=1, lines=32)
         await self.commands("an invalid line of 32 in a turn", lambda at, _: invalid(at), clients=1, lines=32)
         await self.commands("a report of 32 in a turn, one with an odd ID", odd_report, clients=1, lines=32)
+        await self.web()
         await self.updates("a neighbour's update of 256")
         await self.few_updates("a neighbour's update alone, two in 5 ms", "one that comes back")
 
@@ -380,6 +422,54 @@ class BareServer:
             assert answers == TURNS * clients * lines, (name, answers)
             if counted:
                 self.costs[name] = meter.a_command(answers)
+
+    async def web(self) -> None:
+        """Let a client send requests, and one speak lines over a WebSocket."""
+        listener = WebListener(self.daemon._clients, self.daemon._herd)
+        http, frames = (self.connect_web(listener, port) for port in (1_001, 1_002))
+        connection, transport = frames
+        connection.data_received(HANDSHAKE)
+        await settled()
+        assert transport.take().startswith(b"HTTP/1.1 101 ")
+        await self.sent("over the web: a report by PUT", http, lambda moment: [put(moment)], 1)
+        await self.sent(
+            "over the web: a report of a batch of 100", http, lambda moment: [batch(moment)], BATCH
+        )
+        for name, count in (("a report alone", 1), ("a report of 32 in a turn", 32)):
+            await self.sent(
+                f"over a WebSocket: {name}",
+                frames,
+                partial(frames_of, count),
+                count,
+            )
+
+    def connect_web(self, listener: WebListener, port: int) -> tuple[ClientConnection, Transport]:
+        connection, transport = cast("ClientConnection", listener._listener._make_protocol()), Transport(port)
+        connection.connection_made(cast("asyncio.Transport", transport))
+        return connection, transport
+
+    async def sent(
+        self,
+        name: str,
+        client: tuple[ClientConnection, Transport],
+        spell: Callable[[int], list[bytes]],
+        reports: int,
+    ) -> None:
+        """Let a client send so many reports at once; the first turns are not counted."""
+        connection, transport = client
+        for counted in (False, True):
+            meter = Meter()
+            for _ in range(TURNS):
+                self._moment += 1
+                data = b"".join(spell(self._moment))
+                with meter:
+                    connection.data_received(data)
+                    await settled()
+                assert transport.take().count(b"AT Bob") == reports
+                for _, peer in self.peers:
+                    peer.take()
+            if counted:
+                self.costs[name] = meter.a_command(TURNS * reports)
 
     async def updates(self, name: str) -> None:
         meter = Meter()
