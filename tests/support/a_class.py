@@ -140,6 +140,7 @@ KINDS: Final = {
     "no-python": Kind("for", "SyntaxError", serves=False),
     "greedy": Kind(GREEDY),
     "mute": Kind(MUTE, "has not listened", serves=False),
+    "floods-for-ever": Kind(fault="saturates"),
 }
 
 
