@@ -17,9 +17,7 @@ from cases import CASES
 from gazetteer_file import gazetteer_file
 from herd_process import PATIENCE_SECONDS, ServerProcess, running_server, wait_until
 from redis_cluster import Cluster
-from tracker_payloads import PAYLOADS, Payload
 from web_wire import (
-    HANDSHAKE,
     JSON,
     LINES,
     WebWire,
@@ -35,6 +33,7 @@ from web_wire import (
 from proxyherd.grading import playing, servers
 from proxyherd.grading.cases import Case
 
+CLIENT = "/v1/clients/a"
 WEB = '[web]\nallowed_origins = ["https://map.example"]\n'
 
 
@@ -103,84 +102,6 @@ def test_a_name_in_a_path_is_the_same_in_json(clark: ServerProcess, name: str, s
     assert json.loads(ask(clark, "GET", f"/v1/clients/{name}")[2])["client"] == shown
 
 
-PUT = "/v1/clients/a"
-REFUSED = {
-    "NaN": (request("PUT", PUT, b'{"lat":NaN,"lon":2}'), 400),
-    "an exponent": (request("PUT", PUT, b'{"lat":1e1,"lon":2}'), 400),
-    "no body": (request("PUT", PUT), 400),
-    "an array": (request("PUT", PUT, b"[]"), 422),
-    "a duplicate key": (request("PUT", PUT, b'{"lat":1,"lon":2,"lat":3}'), 400),
-    "deep nesting": (request("POST", "/v1/reports", b"[" * 100_000), 400),
-    "too many reports": (request("POST", "/v1/reports", b"[" + b"{}," * 1_000 + b"{}]"), 413),
-    "a wrong type": (request("PUT", PUT, b"{}", "Content-Type: text/plain"), 415),
-    "a wrong encoding": (request("PUT", PUT, b"{}", "Content-Encoding: br"), 415),
-    "no gzip": (request("PUT", PUT, b"{}", "Content-Encoding: gzip"), 400),
-    "a gzip bomb": (
-        request("PUT", PUT, gzip.compress(bytes(3_000_000), mtime=0), "Content-Encoding: gzip"),
-        413,
-    ),
-    "a long name": (request("PUT", f"/v1/clients/{'a' * 8_192}", b'{"lat":1,"lon":2}'), 400),
-    "another method": (request("DELETE", PUT), 405),
-    "another path": (request("GET", "/nowhere"), 404),
-    "another site's Host": (b"GET /v1/clients/a HTTP/1.1\r\nHost: evil.example\r\n\r\n", 403),
-    "another site's page": (request("GET", PUT, b"", "Origin: https://evil.example"), 403),
-    "another site's page with a simple request": (
-        request("POST", "/owntracks", b"{}", "Origin: null", "Content-Type: text/plain"),
-        403,
-    ),
-}
-BROKEN = {
-    "no Host": (b"GET / HTTP/1.1\r\n\r\n", 400),
-    "no HTTP": (b"IAMAT kiwi +1+2 3\n", 400),
-    "TLS": (bytes.fromhex("16030100c5010000c10303") + bytes(200), 400),
-    "a long header": (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 20_000, 400),
-    "many headers": (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: a\r\n" * 200 + b"\r\n", 400),
-    "two lengths": (b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400),
-    "length and chunks": (
-        b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        400,
-    ),
-    "a large body": (request("PUT", PUT, bytes(2 * 1024 * 1024 + 1)), 413),
-    "a large body that is announced": (
-        b"PUT /v1/clients/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999999\r\n\r\n",
-        413,
-    ),
-    "chunks that are none": (
-        b"PUT /v1/clients/a HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-        400,
-    ),
-    "another expectation": (request("PUT", PUT, b"{}", "Expect: miracles"), 400),
-}
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_a_bad_request_is_answered_with_a_problem_and_the_connection_goes_on(
-    clark: ServerProcess, name: str
-) -> None:
-    data, status = REFUSED[name]
-    with WebWire(clark) as wire:
-        wire.send(data)
-        answered, headers, body = wire.answer()
-        problem = json.loads(body)
-        assert (answered, problem["status"], headers["content-type"]) == (
-            *(status, status),
-            "application/problem+json",
-        )
-        assert "evil" not in body.decode()
-        wire.send(request("GET", "/v1/openapi.json"))
-        assert wire.answer()[0] == 200
-
-
-@pytest.mark.parametrize("name", BROKEN)
-def test_what_is_no_request_is_answered_and_ends_the_connection(clark: ServerProcess, name: str) -> None:
-    data, status = BROKEN[name]
-    with WebWire(clark) as wire:
-        wire.send(data)
-        answered, headers, _ = wire.answer()
-        assert (answered, headers["connection"]) == (status, "close")
-        assert wire.is_closed()
-
-
 def test_pipelined_requests_are_answered_in_order(clark: ServerProcess) -> None:
     clients = [fresh() for _ in range(100)]
     with WebWire(clark) as wire:
@@ -229,21 +150,11 @@ def test_an_old_client_a_head_and_one_that_has_sent_everything(clark: ServerProc
 
 def test_a_page_that_is_allowed_may_read_the_answers(clark: ServerProcess) -> None:
     origin = "https://map.example"
-    for asked in (("GET", "/nowhere"), ("OPTIONS", PUT), ("PUT", PUT, position())):
+    for asked in (("GET", "/nowhere"), ("OPTIONS", CLIENT), ("PUT", CLIENT, position())):
         method, target, *body = asked
         _, headers, _ = ask(clark, method, target, *(body or [b""]), f"Origin: {origin}")
         assert headers["access-control-allow-origin"] == origin
     assert "access-control-allow-origin" not in ask(clark, "GET", "/nowhere")[1]
-
-
-@pytest.mark.parametrize("payload", PAYLOADS, ids=lambda payload: payload.name)
-def test_an_app_gets_the_answer_that_it_needs(clark: ServerProcess, payload: Payload) -> None:
-    headers = [f"{name}: {value}" for name, value in payload.headers.items()]
-    target = f"/{payload.app}" + (f"?{payload.query}" if payload.query else "")
-    if "Content-Type" not in payload.headers:
-        headers.append("Content-Type: text/plain")
-    status, _, body = ask(clark, payload.method, target, payload.body.encode(), *headers)
-    assert (status, body.decode()) == (200, payload.answer)
 
 
 def test_lines_and_objects_are_answered_over_websockets_and_the_log_says_how_they_came(
@@ -323,41 +234,6 @@ def test_case_over_a_websocket(case: Case, clark: ServerProcess) -> None:
 
     direct = servers.GradedServer("Clark", "127.0.0.1", clark.client_port, seconds=PATIENCE_SECONDS)
     asyncio.run(play())
-
-
-@pytest.mark.parametrize(
-    ("data", "code"),
-    [
-        (b"\x81\x01a", 1002),
-        (b"\xc1\x80\0\0\0\0", 1002),
-        (frame(b"\xff"), 1007),
-        (b"\x82\xff" + (1 << 40).to_bytes(8, "big"), 1009),
-        (frame(b"GET / HTTP/1.1"), 1008),
-    ],
-)
-def test_who_breaks_the_rules_of_a_websocket_is_told_which(
-    clark: ServerProcess, data: bytes, code: int
-) -> None:
-    with websocket(clark, LINES) as wire:
-        wire.send(data)
-        messages = [wire.message()]
-        while messages[-1][0] != 8:
-            messages.append(wire.message())
-        assert int.from_bytes(messages[-1][1][:2], "big") == code
-
-
-def test_a_websocket_of_another_site_s_page_is_refused(clark: ServerProcess) -> None:
-    with WebWire(clark) as wire:
-        wire.send(
-            request(
-                "GET",
-                "/v1/ws",
-                b"",
-                *HANDSHAKE,
-                *("Origin: https://evil.example", f"Sec-WebSocket-Protocol: {LINES}"),
-            )
-        )
-        assert wire.answer()[0] == 403
 
 
 def test_a_server_that_stops_asks_websockets_to_come_again() -> None:

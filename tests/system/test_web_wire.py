@@ -125,6 +125,24 @@ SERVED_LAST = {
     "trailers that say whose the body is": (chunked(REPORT, trailers="Host: evil.example\r\n"), 200),
 }
 REFUSED = {
+    "NaN": (request("PUT", CLIENT, b'{"lat":NaN,"lon":2}'), 400),
+    "an exponent": (request("PUT", CLIENT, b'{"lat":1e1,"lon":2}'), 400),
+    "no body": (request("PUT", CLIENT), 400),
+    "an array": (request("PUT", CLIENT, b"[]"), 422),
+    "a duplicate key": (request("PUT", CLIENT, b'{"lat":1,"lon":2,"lat":3}'), 400),
+    "deep nesting": (request("POST", "/v1/reports", b"[" * 100_000), 400),
+    "too many reports": (request("POST", "/v1/reports", b"[" + b"{}," * 1_000 + b"{}]"), 413),
+    "a wrong type": (request("PUT", CLIENT, b"{}", "Content-Type: text/plain"), 415),
+    "a wrong encoding": (request("PUT", CLIENT, b"{}", "Content-Encoding: br"), 415),
+    "no gzip": (request("PUT", CLIENT, b"{}", "Content-Encoding: gzip"), 400),
+    "another method": (request("DELETE", CLIENT), 405),
+    "another path": (request("GET", "/nowhere"), 404),
+    "another site's Host": (b"GET /v1/clients/a HTTP/1.1\r\nHost: evil.example\r\n\r\n", 403),
+    "another site's page": (request("GET", CLIENT, b"", "Origin: https://evil.example"), 403),
+    "another site's page with a simple request": (
+        request("POST", "/owntracks", b"{}", "Origin: null", "Content-Type: text/plain"),
+        403,
+    ),
     "1e3": (request("PUT", CLIENT, b'{"lat":1e3,"lon":2}'), 400),
     "Infinity": (request("PUT", CLIENT, b'{"lat":Infinity,"lon":2}'), 400),
     "NaN in a string": (request("PUT", CLIENT, b'{"lat":"NaN","lon":2}'), 400),
@@ -171,6 +189,34 @@ REFUSED = {
 }
 
 
+BROKEN = {
+    "no Host": (b"GET / HTTP/1.1\r\n\r\n", 400),
+    "no HTTP": (b"IAMAT kiwi +1+2 3\n", 400),
+    "TLS": (bytes.fromhex("16030100c5010000c10303") + bytes(200), 400),
+    "a long header": (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 20_000, 400),
+    "many headers": (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: a\r\n" * 200 + b"\r\n", 400),
+    "two lengths": (b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400),
+    "length and chunks": (
+        b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        400,
+    ),
+    "a large body": (request("PUT", CLIENT, bytes(2 * 1024 * 1024 + 1)), 413),
+    "a large body that is announced": (
+        b"PUT /v1/clients/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999999\r\n\r\n",
+        413,
+    ),
+    "chunks that are none": (
+        b"PUT /v1/clients/a HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        400,
+    ),
+    "another expectation": (request("PUT", CLIENT, b"{}", "Expect: miracles"), 417),
+    "HTTP/2.0": (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505),
+    "HTTP/2 with its preface": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
+    "another transfer coding": (chunked(REPORT).replace(b": chunked", b": gzip, chunked"), 501),
+    "a proxy is wanted": (request("CONNECT", "localhost:1"), 400),
+}
+
+
 @pytest.mark.parametrize("name", SERVED)
 def test_an_odd_request_is_served_and_the_next_one_too(clark: ServerProcess, name: str) -> None:
     data, status = SERVED[name]
@@ -185,6 +231,16 @@ def test_an_odd_request_is_answered_and_ends_its_connection(clark: ServerProcess
     data, status = SERVED_LAST[name]
     with WebWire(clark) as wire:
         wire.send(data + request("GET", "/v1/openapi.json"))
+        answered, headers, _ = wire.answer()
+        assert (answered, headers["connection"]) == (status, "close")
+        assert wire.is_closed()
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_is_no_request_is_answered_and_ends_the_connection(clark: ServerProcess, name: str) -> None:
+    data, status = BROKEN[name]
+    with WebWire(clark) as wire:
+        wire.send(data)
         answered, headers, _ = wire.answer()
         assert (answered, headers["connection"]) == (status, "close")
         assert wire.is_closed()

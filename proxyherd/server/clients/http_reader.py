@@ -15,6 +15,7 @@ from proxyherd.web import problems
 from proxyherd.web.bodies import BODY_BYTES
 from proxyherd.web.problems import Problem
 from proxyherd.web.requests import ReadRequest
+from proxyherd.web.transfers import check_transfer
 
 _HEADER_BYTES: Final = 16_384
 """Bytes of the request line, and of a header: room for an ID of 5,000 bytes, percent-encoded."""
@@ -158,20 +159,13 @@ class HttpReader:
         self._rest += rest
         if messages:
             head, payload = messages[0]
-            self._problem = self._check(head, payload)
-            if self._problem is None:
+            try:
+                waits = check_transfer(head.method, head.version, head.headers)
+            except Problem as problem:
+                self._problem = problem
+            else:
+                self._continues = waits and not payload.is_eof()
                 self._head, self._payload = head, payload
-
-    def _check(self, head: RawRequestMessage, payload: StreamReader) -> Problem | None:
-        """Return what is wrong with the headers about the body. Note whether the client waits to send it."""
-        headers = head.headers
-        if "Content-Length" in headers and int(headers["Content-Length"]) > BODY_BYTES:
-            return _TOO_LARGE
-        if expect := headers.get("Expect"):
-            if expect.lower() != "100-continue":
-                return Problem(problems.REQUEST, "Only 100-continue can be expected.")
-            self._continues = not payload.is_eof() and head.version != HttpVersion10
-        return None
 
     def _is_whole(self) -> bool:
         """Take over the body of the next request, as far as it is there. Return whether it is all there."""
