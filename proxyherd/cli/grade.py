@@ -10,7 +10,14 @@ import click
 from proxyherd.cli import grade_batch
 from proxyherd.cli.common import Failure, config_option, examples
 from proxyherd.cli.grade_herd import LOGS, lent_herd
-from proxyherd.cli.grade_marks import complete_parts, find_rubric, rubric_options, sections_of, write_report
+from proxyherd.cli.grade_marks import (
+    SECTION_NAMES,
+    complete_parts,
+    find_rubric,
+    rubric_options,
+    sections_of,
+    write_report,
+)
 from proxyherd.cli.grade_run import NothingJudged, exit_as, judged
 from proxyherd.cli.grade_usage import check_usage, read_addresses, read_logs, read_variables, seconds_option
 from proxyherd.grading import guard, judging
@@ -91,7 +98,7 @@ SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT")
     multiple=True,
     metavar="NAME",
     shell_complete=complete_parts,
-    help="Judge this group of the rubric only, or this section; may be given again.",
+    help=f"Judge this group of the rubric only, or this section: {', '.join(SECTION_NAMES)}. May be given again.",
 )
 @click.option(
     "--skip",

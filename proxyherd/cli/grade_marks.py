@@ -18,7 +18,7 @@ from proxyherd.grading.rubric import Rubric
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_SECTIONS = tuple(one.name for one in judging.SECTIONS)
+SECTION_NAMES = tuple(one.name for one in judging.SECTIONS)
 
 
 def rubric_options(command: F) -> F:
@@ -81,10 +81,10 @@ def _checks_of(whole: Rubric, option: str, names: Collection[str]) -> set[str]:
     for name in names:
         if name in whole.groups:
             found |= {check for check, share in whole.shares.items() if share.group == name}
-        elif name in _SECTIONS:
+        elif name in SECTION_NAMES:
             found |= judging.checks_of([name])
         else:
-            known = ", ".join(dict.fromkeys([*whole.groups, *_SECTIONS]))
+            known = ", ".join(dict.fromkeys([*whole.groups, *SECTION_NAMES]))
             raise click.BadParameter(
                 f"{name!r} is neither a group of the rubric nor a section; there are {known}",
                 param_hint=f"'--{option}'",
@@ -101,7 +101,7 @@ def sections_of(part: Rubric, options: Mapping[str, Any]) -> Sequence[Section]:
 
 def complete_parts(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
     """Complete the name of a section, for a shell."""
-    return [name for name in _SECTIONS if name.startswith(incomplete)]
+    return [name for name in SECTION_NAMES if name.startswith(incomplete)]
 
 
 def write_report(report: GradingReport, options: dict[str, Any]) -> None:
