@@ -217,7 +217,7 @@ def grade(
         edges = [(one, other) for one, other in EDGES]
         herd = GradedHerd(judged, edges, kept if is_kept else None, google=google)
         try:
-            return await judging.judge(herd, sections=sections, seconds=seconds)
+            return await judging.judge(herd, settle_seconds=1.0, sections=sections, seconds=seconds)
         finally:
             kept.end()
             await asyncio.sleep(100)  # for all that was going on to end
