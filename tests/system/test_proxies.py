@@ -10,7 +10,7 @@ import shutil
 import socket
 import ssl
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -48,9 +48,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-def nginx(folder: Path, servers: tuple[str, str], port: int) -> list[str]:
-    whole, api = BLOCKS["nginx"]
-    server = whole.replace("    location / {", f"{api}\n    location / {{")
+def nginx(folder: Path, servers: tuple[str, str], port: int, more: str = "") -> list[str]:
+    whole, _, api = BLOCKS["nginx"]
+    server = whole.replace("    location / {", f"{api}{more}\n    location / {{")
     for printed, here in (
         ("127.0.0.1:10300", servers[0]),
         ("127.0.0.1:10303", servers[1]),
@@ -72,8 +72,22 @@ def nginx(folder: Path, servers: tuple[str, str], port: int) -> list[str]:
     return ["nginx", "-e", "stderr", "-p", str(folder), "-c", str(file)]
 
 
-def caddy(folder: Path, servers: tuple[str, str], port: int) -> list[str]:
+def nginx_for_all(folder: Path, servers: tuple[str, str], port: int) -> list[str]:
+    """With the page and the API behind the secret."""
+    return nginx(folder, servers, port, BLOCKS["nginx"][1])
+
+
+def caddy_for_all(folder: Path, servers: tuple[str, str], port: int) -> list[str]:
+    return caddy(folder, servers, port, "@apps")
+
+
+def caddy(folder: Path, servers: tuple[str, str], port: int, without: str = "") -> list[str]:
     [site] = BLOCKS["caddy"]
+    if without:
+        site = site.replace(f"{without} path /owntracks /osmand /gpslogger /overland\n", "\n").replace(
+            f" {without} ", " "
+        )
+        assert without not in site
     for printed, here in (
         (
             f"{NAME} {{",
@@ -92,9 +106,17 @@ def caddy(folder: Path, servers: tuple[str, str], port: int) -> list[str]:
 @pytest.fixture(scope="module", params=[nginx, caddy], ids=["nginx", "caddy"])
 def proxy(request: pytest.FixtureRequest, clark: ServerProcess, folder: Path) -> Iterator[tuple[str, int]]:
     """A proxy in front of a server that is away, and of one that runs: its name and port."""
+    with running_proxy(request.param, clark, folder) as found:
+        yield found
+
+
+@contextlib.contextmanager
+def running_proxy(
+    configured: Callable[[Path, tuple[str, str], int], list[str]], clark: ServerProcess, folder: Path
+) -> Iterator[tuple[str, int]]:
     port = free_port()
     servers = (f"127.0.0.1:{free_port()}", f"127.0.0.1:{clark.web_port}")
-    name, *arguments = request.param(folder, servers, port)
+    name, *arguments = configured(folder, servers, port)
     program = shutil.which(name, path=PATH)
     assert program is not None
     said = folder / f"{name}.stderr"
@@ -134,8 +156,14 @@ class ToTheProxy(httpx.HTTPTransport):
 
 @pytest.fixture
 def phone(proxy: tuple[str, int], folder: Path) -> Iterator[httpx.Client]:
+    with phone_at(proxy[1], folder) as client:
+        yield client
+
+
+@contextlib.contextmanager
+def phone_at(port: int, folder: Path) -> Iterator[httpx.Client]:
     with httpx.Client(
-        base_url=f"https://{NAME}", transport=ToTheProxy(proxy[1], folder), timeout=PATIENCE_SECONDS
+        base_url=f"https://{NAME}", transport=ToTheProxy(port, folder), timeout=PATIENCE_SECONDS
     ) as client:
         # An empty payload is consumed. Caddy finds out at its start that the first server is away.
         wait_until(lambda: client.get(f"{SECRET}/osmand").status_code == 200, "the proxy knows who is there")
@@ -190,3 +218,24 @@ def test_the_whole_api_is_behind_a_password_and_names_stay_as_they_are(
     ) as wire:
         wire.send("FOO")
         assert wire.recv(PATIENCE_SECONDS) == "? FOO\n"
+
+
+@pytest.mark.parametrize("configured", [nginx_for_all, caddy_for_all], ids=["nginx", "caddy"])
+def test_the_page_and_the_whole_api_may_be_behind_the_secret(
+    clark: ServerProcess,
+    folder: Path,
+    configured: Callable[[Path, tuple[str, str], int], list[str]],
+) -> None:
+    with running_proxy(configured, clark, folder) as (_, port), phone_at(port, folder) as phone:
+        page = phone.get(f"{SECRET}/")
+        assert (page.status_code, page.headers["Content-Type"].partition(";")[0]) == (200, "text/html")
+        for client, name in (("a%2Fb%20c%2520", "a/b c%20"), ("%F0%9F%93%B1", "📱")):
+            report = phone.put(f"{SECRET}/v1/clients/{client}", json={"lat": "1", "lon": "2"})
+            assert report.json()["outcome"] == "stored"
+            assert phone.get(f"{SECRET}/v1/clients/{client}").json()["client"] == name
+        assert phone.get(f"{SECRET}/v1/clients/kiwi/places?limit=0").status_code == 404  # no such client
+        assert [phone.get(path).status_code for path in ("/", f"{SECRET}x/", "/page/page.js")] == [
+            404,
+            404,
+            404,
+        ]
