@@ -71,6 +71,7 @@ def test_what_is_no_latitude_is_a_problem_of_its_field(lat: str) -> None:
     with pytest.raises(Problem) as raised:
         location(lat.encode(), b"1")
     assert (raised.value.kind, raised.value.field) == (DEGREES, "lat")
+    assert "from -90 to 90" in raised.value.detail
 
 
 @pytest.mark.parametrize("lon", [*NO_DEGREES, "180.00000000000000001", "181", "-180.1", "0005", "1+1", "999"])
@@ -78,6 +79,7 @@ def test_what_is_no_longitude_is_a_problem_of_its_field(lon: str) -> None:
     with pytest.raises(Problem) as raised:
         location(b"1", lon.encode())
     assert (raised.value.kind, raised.value.field) == (DEGREES, "lon")
+    assert "from -180 to 180" in raised.value.detail
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,7 @@ def test_pages_of_allowed_origins_may_ask_and_are_told_so(origin: str) -> None:
     assert headers["Access-Control-Allow-Origin"] == origin
     assert headers["Access-Control-Expose-Headers"] == EXPOSED
     assert headers["Vary"] == "Origin"
+    assert headers["Cross-Origin-Resource-Policy"] == "cross-origin"
     assert rules().preflight(origin, ["PUT", "GET"]) == {
         "Access-Control-Allow-Methods": "PUT, GET",
         "Access-Control-Allow-Headers": "Content-Type, Content-Encoding, Authorization",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from http import HTTPStatus
+from pathlib import Path
 
 import pytest
 
@@ -27,6 +29,13 @@ def test_the_list_has_every_kind_once_in_the_order_of_status() -> None:
     assert sorted(kind.name for kind in KINDS) == sorted(kind.name for kind in defined)
     assert len({kind.type for kind in KINDS}) == len({kind.title for kind in KINDS}) == len(KINDS)
     assert [kind.status for kind in KINDS] == sorted(kind.status for kind in KINDS)
+
+
+def test_names_and_statuses_are_those_on_the_page_for_developers() -> None:
+    page = (Path(__file__).parents[2] / "docs/web.md").read_text()
+    told = re.findall(r"^\| `/v1/#([a-z-]+)` \| ([0-9]{3}) \|", page, re.MULTILINE)
+    assert told == [(kind.name, str(kind.status)) for kind in KINDS]
+    assert NOT_TAKEN.retry_seconds == 2
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: str(kind.name))

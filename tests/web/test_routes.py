@@ -86,6 +86,9 @@ def test_replies_become_answers() -> None:
     places = find("GET", "/v1/clients/kiwi/places")
     answer = places.finish([Reply("whatsat", "answered", AT + b"\n{}\n")])
     assert (answer.body, answer.headers) == (b"{}\n", (("Proxyherd-At", AT.decode()),))
+    located = find("GET", "/v1/clients/kiwi").finish([Reply("whatsat", "answered", AT + b"\n{}\n")])
+    batch = find("POST", "/v1/reports", b'[{"client":"a","lat":1,"lon":2}]').finish(stored)
+    assert (located.status, batch.status) == (200, 200)
     app = find("GET", "/osmand?id=a&lat=1&lon=2")
     assert app.finish(stored) == WebAnswer(200, b"", "text/plain")
     for reply in (
@@ -106,6 +109,12 @@ def test_a_point_of_an_app_whose_clock_is_ahead_is_consumed_when_the_server_has_
 
 
 WHOLE = gzip.compress(b'{"lat":1,"lon":2}', mtime=0)
+
+
+def test_a_packed_body_is_read_as_what_is_in_it() -> None:
+    for more in ({}, {"Content_Type": "application/json"}):
+        found = find("PUT", "/v1/clients/kiwi", WHOLE, Content_Encoding="gzip", **more)
+        assert found.lines == [b"IAMAT kiwi +1+2 5.000000000"]
 
 
 @pytest.mark.parametrize(
