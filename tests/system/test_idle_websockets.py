@@ -79,7 +79,7 @@ def ask(number: int, one: socket.socket) -> None:
 def test_an_idle_websocket_costs_at_most_16_kib_and_is_answered_when_it_asks() -> None:
     more = f"[web]\n[limits]\nmax_connections = {SOCKETS + 1_000}\n"
     with (
-        many_descriptors(2 * SOCKETS + 1_000),
+        many_descriptors(SOCKETS + 2_000),
         running_server(more=more) as server,
         contextlib.ExitStack() as stack,
     ):
