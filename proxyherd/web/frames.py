@@ -88,7 +88,7 @@ class FrameReader:
     __slots__ = ("_at", "_data", "_opcode", "_partial")
 
     def __init__(self) -> None:
-        self._data = bytearray()
+        self._data: bytes | bytearray = b""
         self._at = 0  # of the data, what has been read
         self._opcode = 0  # of the message that has begun; 0: none has
         self._partial = bytearray()  # what has come of it
@@ -100,9 +100,13 @@ class FrameReader:
 
     def receive(self, data: bytes) -> int:
         """Put aside what arrived; return how many bytes wait now."""
-        if self._at:
-            del self._data[: self._at]
-            self._at = 0
+        if self._at == len(self._data):
+            self._data, self._at = data, 0
+            return len(data)
+        if not isinstance(self._data, bytearray):  # a copy, to which more can be added
+            self._data = bytearray(self._data)
+        del self._data[: self._at]
+        self._at = 0
         self._data += data
         return len(self._data)
 
@@ -110,10 +114,10 @@ class FrameReader:
         """Read up to `most` messages of one kind that are as nearly all are: short, and whole, in text of plain ASCII or
         binary. Return their opcode, and what is in them. `read` reads what this does not, and costs more.
         """
-        at, payloads = self._at, list[bytes]()
-        if self._opcode or len(self._data) - at < _SHORTEST or self._data[at] not in _USUAL:
+        data, at, payloads = self._data, self._at, list[bytes]()
+        if self._opcode or len(data) - at < _SHORTEST or data[at] not in _USUAL:
             return 0, payloads
-        data = bytes(self._data[at : at + most * _USUAL_BYTES])
+        data = bytes(data[at : at + most * _USUAL_BYTES])
         at, end, first, from_bytes = 0, len(data), data[0], int.from_bytes
         for _ in range(most):
             begin = at + _SHORTEST
@@ -129,6 +133,7 @@ class FrameReader:
         if first != _USUAL_BINARY and not b"".join(payloads).isascii():
             return 0, []
         self._at += at
+        self._forget_all_that_is_read()
         return first & _OPCODE, payloads
 
     def read(self, most: int) -> tuple[list[Message], bool, WebSocketError | None]:
@@ -141,8 +146,8 @@ class FrameReader:
         try:
             for _ in range(most):
                 if end - at < _SHORTEST:
-                    if end > at:
-                        self._check_begun(data, at)
+                    self._forget_all_that_is_read()
+                    self._check_begun(data, at)
                     return messages, False, None
                 size, begin = self._header(data, at)
                 if end < begin + size:
@@ -157,12 +162,17 @@ class FrameReader:
             return messages, False, error
         return messages, True, None
 
-    def _check_begun(self, data: bytearray, at: int) -> None:
+    def _forget_all_that_is_read(self) -> None:
+        """Keep nothing of large messages while the client is silent."""
+        if self._at == len(self._data):
+            self._data, self._at = b"", 0
+
+    def _check_begun(self, data: bytes | bytearray, at: int) -> None:
         """Check a frame of which only the beginning is there. Raises WebSocketError."""
         if len(data) - at >= 2:
             self._header(data, at)
 
-    def _header(self, data: bytearray, at: int) -> tuple[int, int]:
+    def _header(self, data: bytes | bytearray, at: int) -> tuple[int, int]:
         """Return the size of the frame that begins there, and where its payload begins. Raises WebSocketError."""
         size, begin = data[at + 1] & _SIZE, at + 2
         if size > _CONTROL_BYTES:
@@ -227,7 +237,8 @@ def message(opcode: int, data: bytes) -> bytes:
     """Return the frame of an answer to a message of this kind. What is not UTF-8 cannot be text, and leaves as binary."""
     if opcode == _TEXT and not data.isascii() and not _is_utf8(data):
         opcode = Opcode.BINARY
-    return frame(opcode, data)
+    size = len(data)
+    return b"%c%c%b" % (_FIN | opcode, size, data) if size <= _CONTROL_BYTES else frame(opcode, data)
 
 
 def close_frame(code: int, reason: str = "") -> bytes:
@@ -264,7 +275,7 @@ def _is_utf8(data: bytes) -> bool:
     return True
 
 
-def _unmasked(data: bytearray, mask: bytearray) -> bytes:
+def _unmasked(data: bytes | bytearray, mask: bytes | bytearray) -> bytes:
     size = len(data)
     key = int.from_bytes((mask * (size // 4 + 1))[:size], "little")
     return (int.from_bytes(data, "little") ^ key).to_bytes(size, "little")

@@ -170,3 +170,14 @@ def test_a_close_frame_has_code_and_reason_or_nothing() -> None:
     assert len(close_frame(Code.NORMAL, "x" * 200)) == 127
     assert code_of(b"\x03\xf4later") == Code.RESTART
     assert code_of(b"") == Code.NO_CODE
+
+
+def test_a_reader_keeps_nothing_of_what_it_has_read() -> None:
+    for payload in (b"x", b"x" * MESSAGE_BYTES):
+        reader = FrameReader()
+        reader.receive(sent(0x82, payload))
+        _, found = reader.read_usual(1)
+        for _ in range(2):
+            found += [one.data for one in reader.read(1)[0]]
+        assert found == [payload]
+        assert reader._data == b""

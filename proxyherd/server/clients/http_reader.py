@@ -95,7 +95,10 @@ class HttpReader:
     def receive(self, data: bytes) -> None:
         """Put aside what arrived."""
         self.waiting += len(data)
-        self._data += [data[at : at + _PIECE_BYTES] for at in range(0, len(data), _PIECE_BYTES)]
+        if len(data) <= _PIECE_BYTES:
+            self._data.append(data)
+        else:
+            self._data += [data[at : at + _PIECE_BYTES] for at in range(0, len(data), _PIECE_BYTES)]
 
     def read(self) -> ReadRequest | None:
         """Return the next request, None if it is not there yet. Raises Problem if this is no request; then the

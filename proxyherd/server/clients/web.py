@@ -119,8 +119,8 @@ class WebConnection(ClientConnection):
 
     def answer(self, answers: list[bytes]) -> None:
         """Send what is to be sent, and go on as a WebSocket if that was asked for."""
-        super().answer(answers)
         conversation = self._conversation
+        self._send(conversation.answer(answers))
         if conversation.upgrade is not None:
             self._upgrade(conversation.upgrade)
         elif conversation.more:

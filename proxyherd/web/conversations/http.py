@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 from msgspec.structs import replace
 
-from proxyherd.core.conversation import Ending, Stage
+from proxyherd.core.conversation import OPEN, Ending, Stage
 from proxyherd.core.framing import Overlong
 from proxyherd.web import problems
 from proxyherd.web.answers import WebAnswer, of_problem
@@ -89,7 +89,7 @@ class HttpConversation(WebConversation):
 
     def receive_data(self, data: bytes) -> None:
         """Put aside what arrived."""
-        if self.stage is Stage.OPEN:
+        if self.stage is OPEN:
             self._reader.receive(data)
             self.reads = self._reader.waiting <= READ_AHEAD
             self.more = not self.owed
@@ -121,7 +121,7 @@ class HttpConversation(WebConversation):
             return []
         if not self.owed:
             self._serve_some(most)
-        if self.stage is Stage.OPEN:
+        if self.stage is OPEN:
             self.reads = self._reader.waiting <= READ_AHEAD
         lines = self.owed.take(most)
         self.more = self.more or self.owed.more
@@ -179,7 +179,7 @@ class HttpConversation(WebConversation):
             self._finish(exchange)
 
     def _upgrade(self, request: ReadRequest, found: Upgrade) -> None:
-        if self.stage is not Stage.OPEN:
+        if self.stage is not OPEN:
             self._respond(of_problem(Problem(problems.NOT_TAKEN, "This server stops: ask another one.")))
         elif request.method != "GET" or request.is_old or not request.upgrades:
             text = "A WebSocket begins with GET of HTTP/1.1 and the header Connection: Upgrade."
@@ -225,8 +225,7 @@ class HttpConversation(WebConversation):
             request is None
             or request.closes
             or request.upgrades  # what follows is of another protocol
-            or self.stage is Stage.DRAINING
-            or (self.stage is Stage.HALF_CLOSED and not self._reader.more)
+            or (self.stage is not OPEN and self._is_last())
         )
         headers = self._site.routes.origins.headers(self._origin)
         second = self._site.clock() // 1_000_000_000
@@ -235,6 +234,10 @@ class HttpConversation(WebConversation):
         self._starts_to_wait = True
         if closes:
             self._linger()
+
+    def _is_last(self) -> bool:
+        """Return whether a conversation that ends serves no further request."""
+        return self.stage is not Stage.HALF_CLOSED or not self._reader.more
 
     def _refuse(self, problem: Problem, reason: str) -> None:
         """Answer with a problem, and close: this connection cannot go on."""
@@ -246,7 +249,7 @@ class HttpConversation(WebConversation):
 
     def drain(self) -> None:
         """The server stops: close behind the answer to the request that is there, or that has arrived whole."""
-        if self.stage is Stage.OPEN:
+        if self.stage is OPEN:
             self.stage = Stage.DRAINING
             self.reason = "server stops"
         self.more = True

@@ -37,7 +37,8 @@ class LineSocket(WebSocketConversation):
         if not lines.reads or (opcode != self._kind and lines.waits):
             return False
         self._kind = opcode
-        data = b"\n".join([*payloads, b""])
+        payloads.append(b"")
+        data = b"\n".join(payloads)
         if b"\n\n" in data or data.startswith(b"\n"):  # some were empty, or had an end already
             data = b"".join([one if one.endswith(b"\n") else one + b"\n" for one in payloads if one])
         if data:
