@@ -13,11 +13,13 @@ import os
 import random
 import time
 from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from chaos import AGREE_SECONDS, Chaos, Step, chaotic_herd, schedule
-from chaos_load import ChaosLoad, missing, table_of
-from herd_process import ROOT, ServerProcess, running_herd
+from chaos_load import ChaosLoad, Report, Visit, missing, table_of
+from herd_process import ROOT, RunningHerd, ServerProcess, running_herd
 
 from proxyherd.config import herd_file
 from proxyherd.engines.herd.journal import files, record
@@ -96,6 +98,31 @@ def test_all_five_killed_at_once_lose_no_answered_report_and_take_nothing_back()
             assert server.stderr() == ""
             assert not server.events("internal_error")
         print(f"seed {SEED}: {KILLS} kills of all five, {len(answered)} clients")
+
+
+def test_what_is_lost_or_taken_back_is_noticed() -> None:
+    ann = cast("ServerProcess", SimpleNamespace(name="Ann"))
+    load = ChaosLoad(cast("RunningHerd", {"Ann": ann}), SEED)
+    visit, report = Visit(load, ann), Report(b"a", b"+1", b"-2", b"5")
+    line, older, later = (b"AT Ann +0.000000001 a %b" % rest for rest in (b"+1-2 5", b"+1-2 4", b"+3-4 6"))
+    visit.taken(report, line)
+    visit.found(b"a", line)
+    visit.taken_unseen(report._replace(client=b"phone"))
+    assert load.faults == []
+    unseen = b"AT Bob -0.000000001 phone +1-2 5"
+    assert missing(load.answered, {b"a": line, b"phone": unseen}) == []
+    assert missing(load.answered, {b"a": later, b"phone": unseen.replace(b"5", b"6")}) == []
+    for held in (b"", older, line.replace(b"+1", b"+9"), line.replace(b"Ann", b"Bob")):
+        assert len(missing(load.answered, {b"a": held, b"phone": unseen})) == 1
+    for held in (b"", unseen.replace(b"5", b"4"), unseen.replace(b"+1", b"+9")):
+        assert len(missing(load.answered, {b"a": line, b"phone": held})) == 1
+    visit.found(b"a", older)
+    visit.unknown(b"a")
+    visit.found(b"a", line.replace(b" a ", b" b "))
+    visit.taken(report, line.replace(b"Ann", b"Bob"))
+    visit.taken(report, line.replace(b"+1", b"+9"))
+    visit.unknown(b"phone")
+    assert len(load.faults) == 6
 
 
 def test_the_same_seed_is_the_same_schedule() -> None:
