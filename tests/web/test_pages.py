@@ -15,10 +15,12 @@ from proxyherd.web.pages import Pages
 from proxyherd.web.problems import KINDS
 
 FILES = page_files("web/page")
-PAGES = Pages(FILES)
 TEXTS = {name: file.body.decode() for name, file in FILES.items()}
-HELP = PAGES.answer(("v1", ""), "").body.decode()
 PATHS = {"index.html": "/", "help.html": "/v1/"}
+
+
+def help_page() -> str:
+    return Pages(FILES).answer(("v1", ""), "").body.decode()
 
 
 def path(name: str) -> str:
@@ -27,15 +29,16 @@ def path(name: str) -> str:
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_has_one_path_and_tells_the_browser_what_it_may_do(name: str) -> None:
-    names = path(name).split("/")[1:]
-    assert PAGES.has(names)
-    assert PAGES.is_page(path(name)) == (name in PATHS)
-    answer = PAGES.answer(names, "")
+    names, pages = path(name).split("/")[1:], Pages(FILES)
+    assert pages.has(names)
+    assert pages.is_page(path(name)) == (name in PATHS)
+    answer = pages.answer(names, "")
     headers = dict(answer.headers)
     assert (answer.status, headers["Cache-Control"]) == (200, "no-cache")
     assert answer.content_type == f"{FILES[name].media_type}; charset=utf-8"
     assert headers["Permissions-Policy"] == "geolocation=(self)"
     assert headers["Referrer-Policy"] == "no-referrer"
+    assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
     policy = dict(part.strip().split(" ", 1) for part in headers["Content-Security-Policy"].split(";"))
     assert policy == {
         "default-src": "'none'",
@@ -46,7 +49,7 @@ def test_a_file_has_one_path_and_tells_the_browser_what_it_may_do(name: str) -> 
 
 @pytest.mark.parametrize("names", [("page",), ("page", ""), ("page", "index.html"), ("v1",), ("", ""), ()])
 def test_nothing_else_is_there(names: tuple[str, ...]) -> None:
-    assert not PAGES.has(names)
+    assert not Pages(FILES).has(names)
     assert not Pages({}).has(("",))
     assert not Pages({}).is_page("/")
 
@@ -54,6 +57,7 @@ def test_nothing_else_is_there(names: tuple[str, ...]) -> None:
 def test_a_browser_that_has_the_file_gets_it_no_more_until_it_changes() -> None:
     page = Pages({"index.html": PageFile(b"one", "text/html")})
     tag = dict(page.answer(("",), "").headers)["ETag"]
+    assert re.fullmatch(r'"[0-9a-f]{16}"', tag)
     for none_match in (tag, f"W/{tag}", f'"other", {tag}', "*"):
         answer = page.answer(("",), none_match)
         assert (answer.status, answer.body, dict(answer.headers)["ETag"]) == (304, b"", tag)
@@ -95,7 +99,7 @@ def test_the_pages_are_small() -> None:
 
 @pytest.mark.parametrize("name", ["index.html", "help.html"])
 def test_every_place_of_a_page_that_is_named_is_there_once(name: str) -> None:
-    text = HELP if name == "help.html" else TEXTS[name]
+    text = help_page() if name == "help.html" else TEXTS[name]
     ids = re.findall(r'\sid="([^"]+)"', text)
     assert len({*ids}) == len(ids)
     assert {*re.findall(r'\s(?:for|aria-labelledby|aria-describedby)="([^"]+)"', text)} <= {*ids}
@@ -108,21 +112,22 @@ def test_the_scripts_ask_for_elements_that_are_there() -> None:
 
 
 def test_each_kind_of_problem_has_its_place_on_the_page() -> None:
-    rows = dict(re.findall(r'<tr id="([^"]+)">(.*?)</tr>', HELP))
+    rows = dict(re.findall(r'<tr id="([^"]+)">(.*?)</tr>\n', help_page()))
     assert [*rows] == [kind.name for kind in KINDS]
     for kind in KINDS:
         assert kind.type == f"/v1/#{kind.name}"
         assert not re.search('[<>&"]', kind.title)
         assert f"<td>{kind.status}</td><td>{kind.title}</td>" in rows[kind.name]
-        assert ("Retry-After" in rows[kind.name]) == bool(kind.retry_seconds)
+        again = f"Yes, after the seconds in <code>Retry-After</code> ({kind.retry_seconds})"
+        assert rows[kind.name].endswith(f"<td>{again if kind.retry_seconds else 'No'}</td>")
 
 
 def test_the_page_tells_the_paths_of_the_api_and_no_others_each_with_an_example() -> None:
-    headings = re.findall(r"(?:([A-Z]+)</code> or <code>)?([A-Z]+) (/[^<?]*)</code>", HELP)
+    headings = re.findall(r"(?:([A-Z]+)</code> or <code>)?([A-Z]+) (/[^<?]*)</code>", help_page())
     told = {(method, one) for *methods, one in headings for method in methods if method}
     paths = json.loads(openapi_document())["paths"]
     documented = {(key.upper(), one) for one, item in paths.items() for key in item if key != "parameters"}
     assert told == documented | {("GET", "/")}
-    examples = unescape("\n".join(re.findall(r"<pre>(.*?)</pre>", HELP, re.DOTALL)))
+    examples = unescape("\n".join(re.findall(r"<pre>(.*?)</pre>", help_page(), re.DOTALL)))
     for one in {*paths} - {"/v1/", "/v1/openapi.json"}:
         assert re.search(re.escape(one).replace(r"\{id\}", r"\w+"), examples), one
