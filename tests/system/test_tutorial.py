@@ -29,7 +29,7 @@ README = ROOT / "README.md"
 KEY = "AIzaSyTheKeyOfATestWhichNobodyHasEverHad0"
 
 pytestmark = [
-    needs("ip", "make", "nc", "nsenter", "setpriv", "unshare", root=True),
+    needs("curl", "ip", "make", "nc", "nsenter", "setpriv", "unshare", root=True),
     pytest.mark.xdist_group("tutorial"),
 ]
 
@@ -140,7 +140,9 @@ class Reader:
 
     def _open_addresses(self, prose: str) -> None:
         """See that where the prose sends a browser, a server of the herd answers."""
-        ports = "|".join(str(one.port) for server in HERD.servers.values() for one in server.admin)
+        ports = "|".join(
+            str(one.port) for server in HERD.servers.values() for one in (*server.admin, *server.web)
+        )
         for url in re.findall(rf"<(http://127\.0\.0\.1:(?:{ports})/[^>]*)>", prose):
             fetch = f"import urllib.request as r; print(r.urlopen('{url}').status)"
             assert self._machine.run(f'.venv/bin/python -c "{fetch}"') == "200\n"
