@@ -17,7 +17,7 @@ from gazetteer_file import gazetteer_file
 from herd_process import ROOT
 from web_wire import running_web_server
 
-EXAMPLES = os.environ.get("PROXYHERD_API_EXAMPLES", "10")
+EXAMPLES = os.environ.get("PROXYHERD_API_EXAMPLES", "5")
 SEED = os.environ.get("PROXYHERD_API_SEED", "1")
 SUPPORT = ROOT / "tests/support"
 
