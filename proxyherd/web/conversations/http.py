@@ -171,8 +171,6 @@ class HttpConversation(WebConversation):
 
     def _begin(self, request: ReadRequest, exchange: WebExchange) -> None:
         self._watch.begins(exchange.via, request.headers)
-        if exchange.consumed:
-            self._watch.consumed(exchange.via, exchange.consumed)
         if exchange.lines:
             self.owed.add(exchange)
         else:
@@ -212,6 +210,9 @@ class HttpConversation(WebConversation):
         except Exception as error:  # noqa: BLE001 - as above
             self._fault(error)
             return
+        else:  # what was refused is sent again, and the judge may have consumed something too
+            if exchange.consumed:
+                self._watch.consumed(exchange.via, exchange.consumed)
         self._respond(answer)
 
     def _fault(self, error: Exception) -> None:

@@ -218,7 +218,39 @@ def test_a_client_that_waits_to_send_its_body_is_told_once() -> None:
     assert talk.statuses == [200]
 
 
+def test_an_answer_has_what_keeps_it_from_caches_and_from_being_taken_for_something_else() -> None:
+    talk = http()
+    talk.receive(NOTHING)
+    talk.run()
+    head, _, body = talk.sent.partition(b"\r\n\r\n")
+    lines = head.split(b"\r\n")
+    assert lines[0] == b"HTTP/1.1 404 Not Found"
+    assert {
+        b"Date: Tue, 14 Nov 2023 22:13:20 GMT",
+        b"Content-Type: application/problem+json",
+        b"Cache-Control: no-store",
+        b"X-Content-Type-Options: nosniff",
+        b"Content-Length: %d" % len(body),
+    } <= {*lines}
+    assert not any(line.startswith(b"Connection:") for line in lines)
+
+
+def test_what_is_of_no_use_is_counted_once_and_when_the_request_is_answered() -> None:
+    talk = http()
+    talk.holds = True
+    point = '{"type":"Feature","geometry":{"type":"Point","coordinates":[%s]},"properties":{"timestamp":"2024-01-01T00:00:00Z","device_id":"a"}}'
+    talk.receive(request("POST", "/overland", f'{{"locations":[{point % "1,2"},{point % "1,92"}]}}'.encode()))
+    talk.run()
+    assert talk.used == {}
+    talk.let_go()
+    assert talk.used == {"no_location": 1}
+
+
 # The clock. ----------------------------------------------------------------------------------------------------
+
+
+def test_the_deadlines_are_those_that_the_pages_tell() -> None:
+    assert (IDLE_SECONDS, BODY_SECONDS) == (60, 30)
 
 
 def test_who_is_idle_is_disconnected_and_each_answer_gives_new_time() -> None:

@@ -246,6 +246,10 @@ def test_a_reader_that_takes_nothing_is_told_and_disconnected(talk_of: Callable[
     )
 
 
+def test_the_seconds_are_those_that_the_pages_tell() -> None:
+    assert (PING_SECONDS, PONG_SECONDS) == (25, 10)
+
+
 @BOTH
 def test_a_silent_client_gets_a_ping_and_is_disconnected_without_a_pong(talk_of: Callable[..., Talk]) -> None:
     talk = talk_of()
