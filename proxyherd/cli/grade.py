@@ -9,7 +9,7 @@ import click
 
 from proxyherd.cli import grade_batch
 from proxyherd.cli.common import Failure, config_option, examples
-from proxyherd.cli.grade_herd import LOGS, lent_herd
+from proxyherd.cli.grade_herd import LOGS, has_web_ports, lent_herd
 from proxyherd.cli.grade_marks import (
     SECTION_NAMES,
     complete_parts,
@@ -143,7 +143,7 @@ def grade(ctx: click.Context, /, **options: Any) -> None:
     if options["print_rubric"]:
         click.echo(profile_text(options["profile"]), nl=False)
         return
-    rubric = find_rubric(options)
+    rubric = find_rubric(options, has_web=has_web_ports(ctx, options))
     if options["batch"]:
         grade_batch.grade_class(ctx, options)
         return

@@ -14,16 +14,20 @@ import click
 
 from proxyherd.cli.common import Misconfigured, load_if_any
 from proxyherd.config import herd_file
-from proxyherd.config.herd_file import Herd
+from proxyherd.config.herd_file import Herd, Server
 from proxyherd.grading import keeping
 from proxyherd.grading.commanded import Commanded
 from proxyherd.grading.herds import GradedHerd
 from proxyherd.grading.keeping import Restarter, Started
 from proxyherd.grading.outside import GoogleReach, names_google
 from proxyherd.grading.servers import GradedServer
+from proxyherd.grading.web_client import WebPort
 
 LOGS: Final = ("var/log/{name}.log", "/var/log/proxyherd/{name}.log")
 """The default paths of logs for a herd's file."""
+
+
+_HERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what such an address is reached at
 
 
 @contextmanager
@@ -45,6 +49,12 @@ def _may_ask_google(options: Mapping[str, Any], servers: Sequence[GradedServer])
     if options["start"]:
         return names_google(options["directory"], options["start"])
     return all(server.is_here for server in servers)  # its code is not known
+
+
+def has_web_ports(ctx: click.Context, options: Mapping[str, Any]) -> bool:
+    """Return whether the herd's file describes the servers, and names their web ports. Raises ConfigError."""
+    herd = None if options["servers"] else load_if_any(ctx)
+    return herd is not None and any(server.web for server in herd.servers.values())
 
 
 def herd_of_file(ctx: click.Context) -> Herd:
@@ -85,13 +95,18 @@ def _described(
 def _servers(
     described: Herd | None, addresses: Sequence[tuple[str, str, int]], patience: float
 ) -> list[GradedServer]:
-    if not addresses:
-        assert described is not None
-        addresses = [
-            (server.name, server.clients[0].host, server.clients[0].port)
-            for server in described.servers.values()
-        ]
-    return [GradedServer(name, host, port, seconds=patience) for name, host, port in addresses]
+    if addresses:
+        return [GradedServer(name, host, port, seconds=patience) for name, host, port in addresses]
+    assert described is not None
+    return [_server(server, patience) for server in described.servers.values()]
+
+
+def _server(server: Server, patience: float) -> GradedServer:
+    clients = server.clients[0]
+    graded = GradedServer(server.name, clients.host, clients.port, seconds=patience)
+    for web in server.web[:1]:
+        graded.web = WebPort(server.name, _HERE.get(web.host, web.host), web.port, seconds=patience)
+    return graded
 
 
 def _keeper(options: Mapping[str, Any], outputs: Path) -> tuple[Restarter | None, Started | None]:

@@ -58,14 +58,16 @@ def rubric_options(command: F) -> F:
     return command
 
 
-def find_rubric(options: Mapping[str, Any]) -> Rubric:
-    """Return the part that the options name of their rubric. Raises Misconfigured and BadParameter."""
+def find_rubric(options: Mapping[str, Any], *, has_web: bool) -> Rubric:
+    """Return the part that the options name of their rubric, for a herd that has web ports or none. Raises Misconfigured
+    and BadParameter.
+    """
     checks = judging.all_checks()
     try:
         if options["rubric_file"]:
             found = rubric.load(options["rubric_file"], checks)
         else:
-            found = rubric.profile(options["profile"], checks)
+            found = judging.profile_of(options["profile"], has_web=has_web)
     except rubric.RubricError as error:
         raise Misconfigured(str(error)) from error
     only, skip = (_checks_of(found, option, options[option]) for option in ("only", "skip"))

@@ -24,7 +24,8 @@ fault is marked once.
     checks    what a check is, and a judgement
     causes    which fault explains which                                                       pure
     endless   floods that never end
-    formal, conformance, times, floods, hardness, places, logged, regaining: the checks, a section each
+    web_client a client of a server's web port
+    formal, conformance, times, floods, hardness, places, logged, web, regaining: the checks, a section each
     judging   runs all checks
     by_hand   how to see a fault by hand
     rubric    which checks count, and for how many points; profiles are in rubrics/            pure

@@ -14,7 +14,18 @@ from typing import Any, Final
 
 import msgspec
 
-from proxyherd.grading import by_hand, conformance, floods, formal, hardness, logged, places, regaining, times
+from proxyherd.grading import (
+    by_hand,
+    conformance,
+    floods,
+    formal,
+    hardness,
+    logged,
+    places,
+    regaining,
+    times,
+    web,
+)
 from proxyherd.grading.causes import attribute, because_of
 from proxyherd.grading.checks import Check, Section
 from proxyherd.grading.endless import Seclusion, find_endless, logs_from_now
@@ -34,6 +45,7 @@ SECTIONS: Final = (
     Section("places", "Places", places.checks),
     Section("logs", "Logs of commands", logged.checks),
     Section("cases", "Conformance cases", conformance.checks),
+    Section("web", "The web port", web.checks),
     Section("hardness", "Bad lines and many clients", hardness.checks, at_once=False),
     Section("regained", "A server lost and regained", regaining.checks, at_once=False, in_steps=True),
 )
@@ -59,6 +71,12 @@ def checks_of(sections: Collection[str]) -> set[str]:
     """Return the IDs of the checks of sections, by their names."""
     nobody = GradedHerd([GradedServer("nobody", "localhost", 1)])
     return {check.id for one in SECTIONS if one.name in sections for check in one.checks(nobody)}
+
+
+def profile_of(name: str, *, has_web: bool) -> Rubric:
+    """Return a profile for a herd. Its web port counts only if the herd's file names one."""
+    found = profile(name, all_checks())
+    return found if has_web else found.without(checks_of(["web"]))
 
 
 def chosen(section: Section, herd: GradedHerd, wanted: Collection[str]) -> list[Check]:
@@ -96,7 +114,9 @@ async def judge(
 
     Raises UnreachableError if a server gives no answer at all.
     """
-    rubric = rubric or profile("strict", all_checks()).only(checks_of([one.name for one in sections]))
+    if rubric is None:
+        has_web = any(server.web is not None for server in herd.servers)
+        rubric = profile_of("strict", has_web=has_web).only(checks_of([one.name for one in sections]))
     began = clock()
     grading = _Grading(herd, sections, wanted_by(rubric), began + seconds, passed)
     results = await grading.run(settle_seconds)

@@ -79,6 +79,10 @@ class Rubric(Struct, frozen=True):
         title = self.title if len(shares) == len(self.shares) else f"{self.title}, in part"
         return msgspec.structs.replace(self, title=title, groups=groups, shares=shares)
 
+    def without(self, checks: Collection[str]) -> Rubric:
+        """Return it less these checks, which do not exist for a herd; the title stays."""
+        return msgspec.structs.replace(self.only(self.shares.keys() - set(checks)), title=self.title)
+
     @property
     def possible(self) -> float:
         """The points of all checks together."""

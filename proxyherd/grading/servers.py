@@ -20,6 +20,7 @@ from proxyherd.grading.dialect import Dialect
 from proxyherd.grading.faults import Fault, NotJudged, NotSeen, shown
 from proxyherd.grading.forms import Form
 from proxyherd.grading.outside import GoogleReach
+from proxyherd.grading.web_client import WebPort
 
 PREFIX: Final = b"g" + secrets.token_hex(5).encode()
 """The prefix of the clients of this grading, and of no others."""
@@ -123,6 +124,8 @@ class GradedServer:
         self.seconds = seconds
         self.log = log
         self._dial = dial
+        self.web: WebPort | None = None
+        """Its web port, if one is known."""
         self.dialect = Dialect()
         self.findings: dict[Form, Fault] = {}
         """The forms in which it departs from the protocol, each with what was seen."""

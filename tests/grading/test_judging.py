@@ -29,6 +29,17 @@ def test_every_check_has_an_id_of_its_own_and_those_that_are_no_cases_are_on_the
     assert {one: float(points) for one, points in told.items()} == {one: strict.points(one) for one in told}
 
 
+def test_the_web_port_counts_in_the_strict_profile_of_herds_that_have_one_and_nowhere_else() -> None:
+    web = judging.checks_of(["web"])
+    whole, less = (judging.profile_of("strict", has_web=has_web) for has_web in (True, False))
+    assert {*whole.shares} - {*less.shares} == web
+    assert whole.possible - less.possible == 4 * len(web)
+    assert (less.title, "web" in less.groups) == (whole.title, False)
+    for has_web in (True, False):
+        assignment = judging.profile_of("assignment", has_web=has_web)
+        assert (assignment.possible, web & {*assignment.shares}) == (100, set())
+
+
 def test_clients_are_new_and_none_is_a_part_of_another() -> None:
     clients = [new_client() for _ in range(200)]
     assert all(one is other or one not in other for one in clients for other in clients)

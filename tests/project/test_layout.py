@@ -90,6 +90,7 @@ ELSEWHERE: Final = (
         "system/test_grade.py",
         "processes are started and ended",
     ),
+    Elsewhere("grading", "web", "system/test_grade_web.py", "real web ports are judged"),
     Elsewhere(
         "grading", "batch inside", "system/test_grade_batch.py", "a class is graded as processes in sandboxes"
     ),

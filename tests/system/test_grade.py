@@ -734,7 +734,7 @@ def test_a_rubric_is_printed_changed_and_used(tmp_path: Path) -> None:
 def test_a_part_of_the_herd_is_judged_by_a_group_of_the_rubric_or_by_a_section() -> None:
     def chosen(*only: str, skip: tuple[str, ...] = (), profile: str = "assignment") -> set[str]:
         options = {"rubric_file": None, "profile": profile, "only": only, "skip": skip}
-        part = grade_marks.find_rubric(options)
+        part = grade_marks.find_rubric(options, has_web=True)
         sections = {
             check for one in grade_marks.sections_of(part, options) for check in judging.checks_of([one.name])
         }
