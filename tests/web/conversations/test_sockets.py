@@ -180,6 +180,42 @@ def test_a_bad_op_is_answered_in_its_place() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "sent",
+    [
+        [frame(b"FOO\n"), frame(b""), frame(b"BAR"), frame(b"A\nB"), frame(b"C\n\n")],
+        [frame(b"FO", fin=False), frame(b"O\n", 0), frame(b"BAR"), frame(b"A\nB\n"), frame(b"C\n\n")],
+        [frame(b"FOO", 2), frame(b"BAR\n", 2), frame(b"A\nB", 2), frame(b"C\n\n", 2)],
+    ],
+)
+def test_the_end_of_a_message_ends_its_last_line_once(sent: list[bytes]) -> None:
+    expected = [b"FOO", b"BAR", b"A", b"B", b"C", b""]
+    for data in (sent, [b"".join(sent)]):
+        talk = lines()
+        for part in data:
+            talk.receive(part)
+            talk.run()
+        assert [line for _, line in talk.lines] == expected
+        assert b"".join(data for _, data in told(talk)) == b"".join(b"? %b\n" % one for one in expected)
+
+
+@BOTH
+def test_a_client_whose_answers_wait_is_read_no_further_than_a_little(talk_of: Callable[..., Talk]) -> None:
+    talk, sent = talk_of(holds=True, max_answers_outstanding=10), 0
+    data = frame(b"\n".join([wanted(talk_of, 7)] * 1_000)) if talk_of is lines else frame(op(7)) * 1_000
+    while talk.conversation.reads and sent < 1_000:
+        talk.receive(data)
+        talk.run()
+        sent += 1
+    assert sent * len(data) < 6 * READ_AHEAD
+    assert len(talk.lines) == 10
+    assert not talk.conversation.more, "no turn is woken in vain"
+    for _ in range(50):
+        talk.let_go()
+        talk.run()
+    assert len(talk.lines) >= 500
+
+
 @pytest.mark.parametrize("holds", [False, True])
 def test_lines_are_answered_by_messages_of_their_kind(holds: bool) -> None:
     talk = lines(holds=holds)
