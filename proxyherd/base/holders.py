@@ -13,7 +13,7 @@ _COMMAND_BYTES: Final = 100
 _LISTEN: Final = "0A"
 
 
-def _listeners(ports: Collection[int]) -> dict[int, set[int]]:
+def listeners(ports: Collection[int]) -> dict[int, set[int]]:
     """Return the processes that listen at each of these ports of TCP; those of other users may be missing. On a full
     machine it takes long.
     """
@@ -32,10 +32,10 @@ def _listeners(ports: Collection[int]) -> dict[int, set[int]]:
 
 def holders(ports: Collection[int]) -> dict[int, str]:
     """Describe the process that listens at each of these ports; those of which it is not known are left out."""
-    return {port: _described(min(pids)) for port, pids in _listeners(ports).items() if pids}
+    return {port: described(min(pids)) for port, pids in listeners(ports).items() if pids}
 
 
-def _described(pid: int) -> str:
+def described(pid: int) -> str:
     """Return a process's command and ID."""
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")

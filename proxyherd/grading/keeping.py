@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
+from proxyherd.base import holders
 from proxyherd.base.files import open_regular
 from proxyherd.grading import processes
 from proxyherd.grading.faults import NotSeen
@@ -118,7 +119,7 @@ class Started:
         """Start all servers; return when each accepts connections. Raises StartError."""
         for server in servers:
             if await server.listens():
-                holder = _described(await asyncio.to_thread(processes.listeners, [server.port]), server.port)
+                holder = _described(await asyncio.to_thread(holders.listeners, [server.port]), server.port)
                 raise StartError(
                     f"{server.name}: {holder} listens at {server.host}:{server.port} already; end it, "
                     "or name another address"
@@ -306,7 +307,7 @@ class Started:
         # In a thread, once, and when all listen: the time that it takes is not the servers'.
         ports = [server.port for server in servers]
         listeners, children = await asyncio.to_thread(
-            lambda: (processes.listeners(ports), processes.families())
+            lambda: (holders.listeners(ports), processes.families())
         )
         families = {
             server: {process.pid, *processes.descendants(process.pid, children=children)}
@@ -314,9 +315,9 @@ class Started:
         }
         for server in servers:
             # What listens may be none of its processes, such as a proxy of Docker, but not another server's.
-            holders = listeners[server.port] - families.get(server, set())
+            strangers = listeners[server.port] - families.get(server, set())
             for other, family in families.items():
-                if other is not server and holders & family:
+                if other is not server and strangers & family:
                     self._not_started = self._not_started or server
                     raise StartError(
                         f"{server.name}: its port {server.port} is held by {_described(listeners, server.port)}, "
@@ -342,7 +343,7 @@ class Started:
 def _described(listeners: Mapping[int, set[int]], port: int) -> str:
     """Describe the process that listens at a port."""
     found = listeners[port]
-    return processes.described(min(found)) if found else "another process"
+    return holders.described(min(found)) if found else "another process"
 
 
 def _ended(process: subprocess.Popen[bytes]) -> bool:

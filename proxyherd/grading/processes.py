@@ -7,17 +7,14 @@ import ctypes
 import os
 import signal
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
-
-from proxyherd.base.escapes import escaped
 
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_CHILD_SUBREAPER: Final = 36
 
 _POLL_SECONDS: Final = 0.005
-_COMMAND_BYTES: Final = 100
 
 
 def adopt() -> None:
@@ -78,43 +75,6 @@ def _ids_in_namespaces(pid: int) -> list[int]:
 
 def is_alive(pid: int) -> bool:
     return _stat(pid)[:1] not in ([], ["Z"], ["X"])
-
-
-def listeners(ports: Collection[int]) -> dict[int, set[int]]:
-    """Return the processes that listen at each of these ports of TCP, as far as this process may see it. On a full
-    machine it takes long.
-    """
-    inodes = {
-        f"socket:[{fields[9]}]": _port(fields[1])
-        for fields in _sockets()
-        if fields[3] == "0A" and _port(fields[1]) in ports
-    }
-    found: dict[int, set[int]] = {port: set() for port in ports}
-    for path in Path("/proc").glob("[0-9]*/fd/*") if inodes else ():
-        with contextlib.suppress(OSError):  # it has ended, or is another user's
-            if (port := inodes.get(str(path.readlink()))) is not None:
-                found[port].add(int(path.parts[2]))
-    return found
-
-
-def _sockets() -> Iterator[list[str]]:
-    """Yield the fields of each socket of TCP: proc(5), /proc/net/tcp."""
-    for file in ("/proc/net/tcp", "/proc/net/tcp6"):
-        with contextlib.suppress(OSError):
-            yield from (line.split() for line in Path(file).read_text(encoding="ascii").splitlines()[1:])
-
-
-def _port(address: str) -> int:
-    return int(address.rpartition(":")[2], 16)
-
-
-def described(pid: int) -> str:
-    """Return a process's command and ID."""
-    try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
-    except OSError:
-        words = []
-    return f"{escaped(b' '.join(words)[:_COMMAND_BYTES])} (process {pid})".strip()
 
 
 def send(pid: int, number: signal.Signals) -> None:

@@ -44,6 +44,7 @@ from herd_process import (
 from redis_cluster import Cluster
 
 from proxyherd import cli
+from proxyherd.base import holders
 from proxyherd.cli import grade_marks
 from proxyherd.config import herd_file
 from proxyherd.grading import guard, judging, keeping, processes, rubric
@@ -682,14 +683,14 @@ def test_the_graders_own_scan_of_processes_is_made_once_for_all_servers_and_bloc
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scans: list[tuple[str, bool]] = []
-    for name in ("listeners", "families"):
-        scan = getattr(processes, name)
+    for module, name in ((holders, "listeners"), (processes, "families")):
+        scan = getattr(module, name)
 
         def noted(*words: object, name: str = name, scan: Callable[..., Any] = scan) -> Any:
             scans.append((name, threading.current_thread() is threading.main_thread()))
             return scan(*words)
 
-        monkeypatch.setattr(processes, name, noted)
+        monkeypatch.setattr(module, name, noted)
 
     async def start(herd: SlowHerd) -> None:
         strangers = psutil.Process().children(recursive=True)
