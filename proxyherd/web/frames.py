@@ -51,12 +51,10 @@ class Code(enum.IntEnum):
 
     NORMAL = 1000
     PROTOCOL_ERROR = 1002
-    UNSUPPORTED = 1003
     NO_CODE = 1005
     NOT_UTF8 = 1007
     RULE_BROKEN = 1008
     TOO_LARGE = 1009
-    FAULT = 1011
     RESTART = 1012
     TRY_LATER = 1013
     TOO_SLOW = 4408

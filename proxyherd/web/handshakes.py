@@ -40,7 +40,7 @@ def upgrade(headers: Headers) -> Upgrade | WebAnswer:
             REQUEST, "A WebSocket begins here, with Upgrade: websocket and Sec-WebSocket-Version: 13."
         )
         return of_problem(problem, ("Sec-WebSocket-Version", _VERSION))
-    key = headers.get("Sec-WebSocket-Key", "")
+    key = ",".join(headers.getall("Sec-WebSocket-Key", []))  # several are none
     try:
         size = len(base64.b64decode(key, validate=True))
     except (binascii.Error, ValueError):

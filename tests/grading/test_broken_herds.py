@@ -35,7 +35,10 @@ def sections(names: str) -> Sequence[Section]:
 
 def test_each_check_has_a_broken_herd_that_fails_it() -> None:
     fails = [fails for _, fails in (*BROKEN.values(), *EXPLAINED.values())]
-    assert set().union(*map(named, fails)) == {*judging.all_checks()}
+    elsewhere = judging.checks_of(
+        ["web"]
+    )  # tests/system/test_grade_web.py has wrong answers for each of these
+    assert set().union(*map(named, fails)) == {*judging.all_checks()} - elsewhere
 
 
 def test_each_way_is_tried() -> None:
@@ -47,7 +50,7 @@ def test_a_whole_herd_fails_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     report = graded.grade("", tmp_path)
     assert {one.outcome for one in report.results} == {"passed"}
     for profile in rubric.PROFILES:
-        marked = msgspec.structs.replace(report, rubric=rubric.profile(profile, judging.all_checks()))
+        marked = msgspec.structs.replace(report, rubric=judging.profile_of(profile, has_web=False))
         assert marked.marks().made == marked.rubric.possible
 
 

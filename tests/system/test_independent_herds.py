@@ -119,6 +119,7 @@ def grade(herd: str, rubric: list[str], folder: Path) -> Graded:
         env={name: value for name, value in os.environ.items() if not name.startswith("PROXYHERD_")},
     )
     assert done.returncode in (0, 1), done.stdout + done.stderr
+    assert done.stdout, done.stderr
     return Graded(json.loads(done.stdout), done.returncode)
 
 

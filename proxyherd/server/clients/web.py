@@ -135,10 +135,13 @@ class WebConnection(ClientConnection):
 
     def _upgrade(self, upgrade: Upgrade) -> None:
         """Go on as a WebSocket: to the log and the metrics, that is another connection."""
-        clients, rest = self._clients, self._conversation.rest()
+        clients, before, now = self._clients, self._conversation, self._clients.loop.time()
+        rest = before.rest()
         clients.forget(self, "became a WebSocket")
         kind = JsonSocket if upgrade.protocol == JSON_PROTOCOL else LineSocket
-        conversation = kind(self._site, self, clients.loop.time())
+        conversation = kind(self._site, self, now)
+        if before.is_blocked:  # the transport tells it once
+            conversation.pause_writing(now)
         self._conversation, self.owe, self.owed = conversation, conversation.owe, conversation.owed
         self.name, self.via = self._asker, "websocket"
         clients.admit(self)

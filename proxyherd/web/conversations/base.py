@@ -104,6 +104,11 @@ class WebConversation(ABC):
         return self.stage >= _LINGERING
 
     @property
+    def is_blocked(self) -> bool:
+        """Whether the client reads too slowly now."""
+        return self._slow.since is not None
+
+    @property
     def waits(self) -> bool:
         """Whether received bytes can still be taken, or are still to be answered."""
         return self.more or bool(self.owed)

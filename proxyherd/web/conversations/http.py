@@ -31,13 +31,14 @@ BODY_SECONDS: Final = 30.0
 _LINE_BYTES: Final = 16
 """Bytes of a body that take as much work as a line."""
 
-
 _ANSWER_BYTES: Final = 65_536
 """Bytes of answers after which a turn reads no further request of the client."""
 
 
 class RequestReader(Protocol):
-    """Splits what a client sends into requests."""
+    """Splits what a client sends into requests. `spent`: how much work that was, in lines; whoever reads sets it to 0."""
+
+    spent: int
 
     @property
     def waiting(self) -> int:
@@ -54,9 +55,9 @@ class RequestReader(Protocol):
     def receive(self, data: bytes) -> None:
         """Put aside what arrived."""
 
-    def read(self) -> ReadRequest | None:
-        """Return the next request, None if it is not there yet. Raises Problem if this is no request; then the
-        connection cannot go on.
+    def read(self, most: int) -> ReadRequest | None:
+        """Return the next request, None if it is not there yet, or if `most` is spent. Raises Problem if this is no
+        request; then the connection cannot go on.
         """
 
     def continues(self) -> bool:
@@ -120,7 +121,9 @@ class HttpConversation(WebConversation):
         if self._slow.since is not None or self.gone:
             return []
         if not self.owed:
+            self._reader.spent = 0
             self._serve_some(most)
+            self.besides += self._reader.spent
         if self.stage is OPEN:
             self.reads = self._reader.waiting <= READ_AHEAD
         lines = self.owed.take(most)
@@ -132,7 +135,7 @@ class HttpConversation(WebConversation):
         for _ in range(most):
             has_begun = self._reader.begun
             try:
-                request = self._reader.read()
+                request = self._reader.read(most)
             except Problem as problem:
                 self._refuse(problem, "bad request")
                 return
@@ -140,6 +143,7 @@ class HttpConversation(WebConversation):
                 self._starts_to_wait = self._starts_to_wait or self._reader.begun is not has_begun
                 if self._reader.continues():
                     self._out.append(CONTINUE)
+                self.more = self._reader.more
                 return
             self._serve(request)
             self.besides += 1 + len(request.body) // _LINE_BYTES
@@ -173,14 +177,16 @@ class HttpConversation(WebConversation):
         self._watch.begins(exchange.via, request.headers)
         if exchange.lines:
             self.owed.add(exchange)
+            if len(request.body) > READ_AHEAD:  # others may need its room while this one waits
+                self._request = replace(request, body=b"")
         else:
             self._finish(exchange)
 
     def _upgrade(self, request: ReadRequest, found: Upgrade) -> None:
         if self.stage is not OPEN:
             self._respond(of_problem(Problem(problems.NOT_TAKEN, "This server stops: ask another one.")))
-        elif request.method != "GET" or request.is_old or not request.upgrades:
-            text = "A WebSocket begins with GET of HTTP/1.1 and the header Connection: Upgrade."
+        elif request.method != "GET" or request.body or request.is_old or not request.upgrades:
+            text = "A WebSocket begins with GET of HTTP/1.1, the header Connection: Upgrade, and no body."
             self._respond(of_problem(Problem(problems.REQUEST, text)))
         else:
             self._watch.begins("websocket", request.headers)
@@ -267,11 +273,11 @@ class HttpConversation(WebConversation):
         has not received yet.
         """
         waited = self._waited(now)
-        if self.gone:
-            return
-        if self._slow.since is not None:
+        if self._slow.since is not None or (self.gone and unsent):
             if self._slow.is_stuck(now, unsent):
                 self.abort("slow reader")
+        elif self.gone:
+            return
         elif self.owed:
             if waited > self._site.answer_seconds:
                 text = "The server is not ready, or waits for others."

@@ -190,12 +190,13 @@ class WebSocketConversation(WebConversation):
         has not received yet.
         """
         if self.gone:
-            return
-        if self._slow.since is not None:
+            if unsent and self._slow.is_stuck(now, unsent):
+                self.abort("slow reader")
+        elif self._slow.since is not None:
             if self._slow.is_stuck(now, unsent):
                 self.reason = "slow reader"
                 self._close(Code.TOO_SLOW, "nothing was read for too long")
-        elif self._is_heard:
+        elif self._is_heard or not self.reads:  # its pong may wait to be read
             self._is_heard, self._is_pinged, self._since = False, False, now
         elif self._is_pinged:
             if now - self._since > PONG_SECONDS:

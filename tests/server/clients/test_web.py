@@ -105,6 +105,32 @@ def test_a_client_whose_body_is_refused_gets_the_answer_while_it_sends_on(tmp_pa
     run(scenario())
 
 
+def test_a_websocket_that_begins_while_its_client_does_not_read_is_not_read_either(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        with Listening(tmp_path) as listening:
+            web, wire = connection(listening), Written()
+            web.connection_made(wire)
+
+            def write(data: bytes | bytearray | memoryview[Any]) -> None:
+                Written.write(wire, data)
+                web.pause_writing()
+
+            wire.write = write  # type: ignore[method-assign] # as a transport whose buffer is full
+            web.data_received(HANDSHAKE + b"\r\n")
+            await asyncio.sleep(0)
+            assert web.via == "websocket"
+            sent = len(wire.data)
+            for _ in range(20):
+                if web._reading:
+                    web.data_received(frame(b"FOO") * 5_000)
+                    await asyncio.sleep(0)
+            assert (web._reading, len(wire.data)) == (False, sent)
+            web.resume_writing()
+            await until(lambda: len(wire.data) > sent)
+
+    run(scenario())
+
+
 class Written(SilentTransport):
     """A connection that keeps what is written."""
 

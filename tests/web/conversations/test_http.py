@@ -128,6 +128,34 @@ def test_each_command_is_logged_as_it_came_though_requests_are_pipelined() -> No
         assert talk.logged == expected[: number + 1]
 
 
+def test_chunks_of_one_byte_are_read_in_small_parts_and_count_as_many_lines() -> None:
+    talk = http()
+    head = request(
+        "PUT", "/v1/clients/a", b"", "Transfer-Encoding: chunked", "Content-Type: application/json"
+    )
+    body = b'{"lat":1,"lon":2,"time":3}' + b" " * 50_000
+    talk.receive(head + b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n")
+    while talk.conversation.more:
+        waiting = talk.conversation._reader.waiting  # type: ignore[attr-defined] # what a turn reads of
+        talk.turn()
+        assert waiting - talk.conversation._reader.waiting <= 2 * 4_096  # type: ignore[attr-defined] # likewise
+        assert talk.statuses or talk.conversation.besides >= MOST
+    assert talk.statuses == [200]
+
+
+def test_a_body_is_not_kept_while_its_answer_waits() -> None:
+    talk = http()
+    talk.holds = True
+    large = b'{"lat":1,"lon":2,"time":3}' + b" " * 1_000_000
+    for method, target in (("PUT", "/v1/clients/a"), ("GET", "/v1/clients/a/places")):
+        talk.receive(request(method, target, large))
+        talk.run()
+        kept = talk.conversation._request  # type: ignore[attr-defined] # what holds it
+        assert (kept.method, kept.body) == (method, b"")
+        talk.let_go()
+    assert talk.statuses == [200, 200]
+
+
 def test_a_turn_sends_few_large_answers() -> None:
     talk = http()
     talk.receive(LIST * 100)
@@ -317,6 +345,20 @@ def test_a_reader_that_takes_nothing_is_disconnected() -> None:
     assert (talk.endings, talk.conversation.reason) == ([Ending.ABORT], "slow reader")
 
 
+@pytest.mark.parametrize("closes", [True, False])
+def test_a_reader_that_takes_nothing_is_disconnected_also_behind_a_last_answer(closes: bool) -> None:
+    talk = http(slow_reader_seconds=30)
+    talk.receive(request("GET", "/nowhere", b"", *["Connection: close"] * closes))
+    talk.conversation.receive_eof()
+    talk.run()
+    assert talk.conversation.gone
+    for now in (100.0, 130.0):
+        talk.look(now, unsent=100)
+    assert Ending.ABORT not in talk.endings
+    talk.look(130.1, unsent=100)
+    assert (talk.endings[-1], talk.conversation.reason) == (Ending.ABORT, "slow reader")
+
+
 # The end. ------------------------------------------------------------------------------------------------------
 
 
@@ -413,6 +455,8 @@ def test_what_is_behind_the_handshake_is_kept(cut: int) -> None:
         UPGRADE.replace(b"HTTP/1.1", b"HTTP/1.0"),
         UPGRADE.replace(b"GET", b"HEAD"),
         UPGRADE.replace(b"Version: 13", b"Version: 8"),
+        UPGRADE.replace(b"\r\n\r\n", b"\r\nContent-Length: 1\r\n\r\na"),
+        UPGRADE.replace(b"\r\n\r\n", b"\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"),
     ],
 )
 def test_what_is_no_handshake_is_refused(data: bytes) -> None:

@@ -304,6 +304,37 @@ def test_a_silent_client_gets_a_ping_and_is_disconnected_without_a_pong(talk_of:
 
 
 @BOTH
+def test_a_client_that_is_not_read_owes_no_pong(talk_of: Callable[..., Talk]) -> None:
+    talk = talk_of(holds=True, max_answers_outstanding=10)
+    while talk.conversation.reads:
+        talk.receive(frame(wanted(talk_of, 1)) * 1_000)
+        talk.run()
+    for now in range(1, 200, 5):
+        talk.look(float(now))
+    assert (closes(talk), talk.endings) == ([], [])
+    while talk.conversation.more or not talk.conversation.reads:
+        talk.let_go()
+        talk.run()
+    talk.look(200.0 + PING_SECONDS)
+    assert talk.endings == []
+
+
+@BOTH
+def test_a_reader_that_takes_nothing_is_disconnected_also_behind_the_close_frame(
+    talk_of: Callable[..., Talk],
+) -> None:
+    talk = talk_of(slow_reader_seconds=30)
+    talk.receive(CLOSE)
+    talk.run()
+    assert talk.endings == [Ending.CLOSE]
+    for now in (100.0, 130.0):
+        talk.look(now, unsent=100)
+    assert talk.endings == [Ending.CLOSE]
+    talk.look(130.1, unsent=100)
+    assert (talk.endings[-1], talk.conversation.reason) == (Ending.ABORT, "slow reader")
+
+
+@BOTH
 def test_what_is_given_up_is_returned_and_the_client_told_to_try_later(talk_of: Callable[..., Talk]) -> None:
     talk = talk_of(holds=True)
     talk.receive(frame(wanted(talk_of, 1)))
