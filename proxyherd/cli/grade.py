@@ -75,6 +75,7 @@ SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT")
     help="Where --start starts them.  [default: here]",
 )
 @click.option("--within", default="", hidden=True)  # the words of a sandbox, before those of --start
+@click.option("--google-is-here", is_flag=True, hidden=True)  # servers there reach a stand-in for Google
 @click.option(
     "--stop",
     type=click.Choice(SIGNALS),

@@ -36,7 +36,17 @@ SPARE_SECONDS = 90.0
 """What a grading may take besides its checks: to start the servers, to meet them and to end them."""
 
 _WORDS = "proxyherd.grade.words"
-_SET_HERE = ("start", "within", "directory", "env", "json_file", "junit_file", "lose", "regain")
+_SET_HERE = (
+    "start",
+    "within",
+    "google_is_here",
+    "directory",
+    "env",
+    "json_file",
+    "junit_file",
+    "lose",
+    "regain",
+)
 
 UNSANDBOXED = (
     "without a sandbox, these are not bounded: the network, memory and files of all processes together, what servers "

@@ -46,6 +46,8 @@ def lent_herd(ctx: click.Context, options: Mapping[str, Any]) -> Iterator[tuple[
 
 def _may_ask_google(options: Mapping[str, Any], servers: Sequence[GradedServer]) -> bool:
     """Whether the herd may be one that asks Google from this machine."""
+    if options["google_is_here"]:
+        return False
     if options["start"]:
         return names_google(options["directory"], options["start"])
     return all(server.is_here for server in servers)  # its code is not known

@@ -246,6 +246,7 @@ def _words(plan: Plan, layout: Layout, submission: Submission, report: Path) -> 
     grader = [
         *(sys.executable, "-P", "-m", "proxyherd", *plan.grader),
         *("--start", plan.start, "--within", shlex.join(within), "--directory", str(layout.copy)),
+        *(["--google-is-here"] if plan.places else []),
         *given,
         *("--json", str(report)),
     ]

@@ -353,15 +353,25 @@ def test_herds_with_googles_urls_in_them_reach_a_stand_in(tmp_path: Path) -> Non
         asks = f"import subprocess\nfound = subprocess.run({words!r}, capture_output=True, text=True)\n"
         refuses = "if 'Beverly Hills' not in found.stdout: sys.exit(f'NO {found}'[-200:])\n"
         a_class.make(made.submissions / name, a_class.Kind(asks + refuses))
+    names_google = a_class.Kind(f"URL = {OLD!r}", fault="ignores-the-bound")
+    a_class.make(made.submissions / "wrong", names_google)
     done = subprocess.run(
-        made.words,
+        [*made.words, "--only", "places"],
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
         env={**os.environ, "PROXYHERD_GAZETTEER": str(gazetteer_file())},
     )
-    assert {name: row["problem"] for name, row in made.rows().items()} == dict.fromkeys(BY_LIBRARY, ""), done
+    rows = made.rows()
+    assert {name: row["problem"] for name, row in rows.items()} == dict.fromkeys(
+        [*BY_LIBRARY, "wrong"], ""
+    ), done
+    # The stand-in can be reached, so what is wrong about places is a fault all the same.
+    wanted = {**dict.fromkeys(BY_LIBRARY, "20"), "wrong": "16"}
+    assert {name: (row["places"], row["open"]) for name, row in rows.items()} == {
+        name: (points, "0") for name, points in wanted.items()
+    }
     assert not (made.output / ".google").exists()
 
 
