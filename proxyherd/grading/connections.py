@@ -154,7 +154,7 @@ class Connection:
             answer = await self.line(expected, lambda text: text == b"? " + line)
             if not self.dialect.rejected(line, answer):
                 raise self.fault(expected, shown(answer))
-        elif said := await self.whatever(STILL_SECONDS):
+        elif not self.dialect.rejected(line, said := await self.whatever(STILL_SECONDS)):
             raise self.fault("that this is not taken for a command", shown(said))
 
     async def expect_end(self) -> None:

@@ -60,8 +60,15 @@ class Dialect(Struct, frozen=True):
             case Echo.EXACT:
                 return answer == b"? " + line
             case Echo.STRIPPED:
-                return answer.startswith(b"?") and answer[1:].split() == line.split()
+                return _is_echo(line, answer)
             case Echo.OTHER:
                 return bool(answer) and not answer.startswith(b"AT ")
-            case Echo.SILENCE:
-                return not answer
+            case (
+                Echo.SILENCE
+            ):  # which was found with an unknown word; invalid commands may be echoed all the same
+                return not answer or _is_echo(line, answer)
+
+
+def _is_echo(line: bytes, answer: bytes) -> bool:
+    """Whether this is `? ` and the line, white space apart."""
+    return answer.startswith(b"?") and answer[1:].split() == line.split()

@@ -26,6 +26,16 @@ class SaysError(BreakableServer):
         return b"ERROR"
 
 
+class IgnoresUnknownWords(BreakableServer):
+    """It says nothing to them, and echoes invalid commands with its own spaces."""
+
+    async def send(self, answer: bytes, writer: StreamWriter) -> None:
+        if not answer.startswith(b"?"):
+            writer.write(answer)
+        elif answer.startswith((b"? IAMAT", b"? WHATSAT")):
+            writer.write(b" ".join(answer.split()) + b"\n")
+
+
 class ForgetsTheSign(BreakableServer):
     def spelled(self, nanoseconds: int) -> str:
         return super().spelled(nanoseconds)[1:]
