@@ -29,15 +29,15 @@ _MOST_SEGMENTS: Final = 8
 """More than any path has that is served: each costs time."""
 
 _SPACES: Final = [(bytes([code]), b"%%%02X" % code) for code in b"\t\n\v\f\r "]
-_SPACE: Final = rb"(?:25)*(?:09|0[A-D]|20)"
-_HIGH: Final = rb"(?:25)*[89A-F][0-9A-F]"
+_SPACE: Final = rb"(?:25)*+(?:09|0[A-D]|20)"
+_HIGH_BYTES: Final = {b"%%%02X" % code: bytes([code]) for code in range(0x80, 0x100)}
+_HIGH: Final = rb"(?:25)*+[89A-F][0-9A-F]"
 # Nothing is called for each match, where it can be avoided: hostile names have many.
-_special = re.compile(rb"[%\t-\r ]").search
 _before_space = re.compile(rb"%(?=" + _SPACE + rb")").sub
 _before_longer_space = re.compile(rb"%25(?=" + _SPACE + rb")").sub
 _before_high = re.compile(rb"%(?=" + _HIGH + rb")").sub
 _before_longer_high = re.compile(rb"%25(?=" + _HIGH + rb")").sub
-_high = re.compile(rb"%([89A-F][0-9A-F])").sub
+_high = re.compile(rb"%[89A-F][0-9A-F]").subn
 _not_utf8 = re.compile("[\udc80-\udcff]").sub
 _no_percent_encoding = re.compile(rb"%(?![0-9A-Fa-f]{2})").search
 
@@ -52,15 +52,22 @@ def id_of(name: str) -> bytes:
         raise Problem(CLIENT, "A name cannot have half of a surrogate pair.", "client") from None
     if not 0 < len(text) <= NAME_BYTES:
         raise Problem(CLIENT, f"A name has at most {NAME_BYTES:,} bytes.", "client")
-    if _special(text) is None:
-        return text
-    client = _before_space(b"%25", text)
-    client = _before_longer_high(b"%", _high(lambda match: bytes.fromhex(match[1].decode()), client))
-    for space, encoded in _SPACES:
-        client = client.replace(space, encoded)
-    if name_of(client) != name:
+    if b"%" not in text:
+        return _without_spaces(text)
+    client, bytes_ = _high(lambda match: _HIGH_BYTES[match[0]], _before_space(b"%25", text))
+    client = _without_spaces(_before_longer_high(b"%", client))
+    if bytes_ and name_of(client) != name:
         raise Problem(CLIENT, "Percent-encoded UTF-8 is no name; write its characters.", "client")
     return client
+
+
+def _without_spaces(text: bytes) -> bytes:
+    """Return a text with its white space percent-encoded."""
+    if text.split(None, 1) == [text]:
+        return text
+    for space, encoded in _SPACES:
+        text = text.replace(space, encoded)
+    return text
 
 
 def name_of(client: bytes) -> str:

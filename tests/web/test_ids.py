@@ -138,3 +138,19 @@ def test_a_name_is_at_most_as_long_as_a_line() -> None:
         with pytest.raises(Problem) as raised:
             id_of(name)
         assert raised.value.kind is CLIENT
+
+
+def test_only_a_name_with_bytes_that_may_be_utf8_is_checked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That costs as much as the name itself, and a batch has a thousand."""
+    checked: list[bytes] = []
+
+    def checking(client: bytes) -> str:
+        checked.append(client)
+        return name_of(client)
+
+    monkeypatch.setattr("proxyherd.web.ids.name_of", checking)
+    for name in (" " * 2_000, "%20" * 2_000, "%" + "25" * 2_000 + "FF", "\u00e4 " * 2_000):
+        assert name_of(id_of(name)) == name
+    assert not checked
+    assert id_of("%FF")
+    assert len(checked) == 1
