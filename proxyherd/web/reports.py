@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from operator import attrgetter
-from typing import Final
+from typing import Final, TypeAlias
 
 import msgspec
 from msgspec import Raw
@@ -17,6 +17,7 @@ from msgspec import Raw
 from proxyherd.core.messages import LATITUDE, LONGITUDE
 from proxyherd.core.reply import Reply
 from proxyherd.web import times
+from proxyherd.web.bodies import VALUES_BYTES
 from proxyherd.web.documents import DocumentReader, ObjectReader, check_size, number_text, string_text
 from proxyherd.web.ids import id_of, text_of
 from proxyherd.web.lines import LineWriter
@@ -28,6 +29,12 @@ MOST_REPORTS: Final = 1_000
 
 MOST_LINES: Final = 10_000
 """Lines of a batch, with blank ones."""
+
+MOST_BATCH_COMMAS: Final = 16_384
+"""Commas of a batch: 1,000 reports have 4,000, and some are in names. An array with a comma for each byte costs time."""
+
+_Row: TypeAlias = Sequence[bytes | Raw]
+"""The JSON of each value of a report."""
 
 _LATER: Final = "The server cannot keep reports now."
 _POSITION: Final = ObjectReader(("lat", "lon"), ("time",))
@@ -68,35 +75,40 @@ def read_batch(body: bytes, clock: int, writer: LineWriter, *, ndjson: bool) -> 
     """Return the line of each report of a batch, or what is wrong with it. `ndjson`: each line of the body is a report.
     Raises Problem if the body is no batch.
     """
-    check_size(body)
+    check_size(body, MOST_BATCH_COMMAS)
+    rows: Sequence[_Row | Problem] | None
     if ndjson:
         if body.count(b"\n") > MOST_LINES:
             raise Problem(LARGE, f"A batch has at most {MOST_LINES:,} lines.")
-        reports = [line for line in body.split(b"\n") if line.strip()]
-    elif (rows := _REPORT.read_array(body, MOST_REPORTS)) is not None:
-        return [_line(row, clock, writer) for row in rows]
-    else:
-        reports = [*map(bytes, _BATCH.decode(body))]
+        rows = _read_rows([line for line in body.split(b"\n") if line.strip()])
+    elif (rows := _REPORT.read_array(body, MOST_REPORTS)) is None:
+        rows = _read_rows(_BATCH.decode(body))
+    if len(body) > VALUES_BYTES:
+        values = (b"".join(row) for row in rows if not isinstance(row, Problem))
+        if sum(map(len, values)) > VALUES_BYTES:
+            raise Problem(LARGE, f"The values of a batch have at most {VALUES_BYTES:,} bytes.")
+    return [row if isinstance(row, Problem) else _line_of_row(row, clock, writer) for row in rows]
+
+
+def _read_rows(reports: Sequence[bytes | Raw]) -> list[_Row | Problem]:
+    """Return the values of each report of a batch, or what is wrong with it. Raises Problem if there are too many."""
     if len(reports) > MOST_REPORTS:
         raise Problem(LARGE, f"A batch has at most {MOST_REPORTS:,} reports.")
-    return [_read_report(report, clock, writer) for report in reports]
+    rows: list[_Row | Problem] = []
+    for report in reports:
+        try:
+            rows.append((*_REPORT.read_object(bytes(report)),))
+        except Problem as problem:
+            rows.append(problem)
+    return rows
 
 
-def _read_report(report: bytes, clock: int, writer: LineWriter) -> bytes | Problem:
-    """Return the line of a report of a batch, or what is wrong with it."""
-    try:
-        values = _REPORT.read_object(report)
-    except Problem as problem:
-        return problem
-    return _line((*values,), clock, writer)
-
-
-def _line(values: tuple[bytes | Raw, ...], clock: int, writer: LineWriter) -> bytes | Problem:
+def _line_of_row(row: _Row, clock: int, writer: LineWriter) -> bytes | Problem:
     """Return the line of a report with these values, or what is wrong with it."""
-    usual = _usual_values(b" ".join(values))
+    usual = _usual_values(b" ".join(row))
     try:
         if usual is None:
-            client, lat, lon, time = map(bytes, values)
+            client, lat, lon, time = map(bytes, row)
             return report_line(id_of(string_text(client, "client")), lat, lon, time, clock, writer)
         client, lat, lon, time = usual.groups()
         lat, lon = lat if lat[0] < _DIGIT else b"+" + lat, lon if lon[0] < _DIGIT else b"+" + lon

@@ -15,6 +15,7 @@ from proxyherd.config.schema import Limits
 from proxyherd.core.messages import Report
 from proxyherd.core.reply import Refusal, Reply
 from proxyherd.core.rules import Rules
+from proxyherd.web.bodies import VALUES_BYTES
 from proxyherd.web.lines import LineWriter
 from proxyherd.web.problems import (
     AHEAD,
@@ -29,6 +30,7 @@ from proxyherd.web.problems import (
     Problem,
 )
 from proxyherd.web.reports import (
+    MOST_BATCH_COMMAS,
     MOST_LINES,
     MOST_REPORTS,
     batch_answer,
@@ -275,3 +277,41 @@ def test_a_batch_of_lines_has_limited_lines_and_escapes() -> None:
     assert read_batch(one + b"\n" * MOST_LINES, 0, WRITER, ndjson=True) == [b"IAMAT a +1+2 3"]
     for body in (one + b"\n" * (MOST_LINES + 1), (b'{"client":"%b"}\n' % (b"%" * 8_000)) * 5):
         assert problem_of(partial(read_batch, body, 0, WRITER, ndjson=True)) == (LARGE, "")
+
+
+@pytest.mark.parametrize("ndjson", [True, False])
+@pytest.mark.parametrize("spoilt", [True, False])
+def test_the_values_of_a_batch_are_bounded_and_its_white_space_is_not(ndjson: bool, spoilt: bool) -> None:
+    """Long names take time, 1,000 at most 512 bytes each."""
+
+    def body(last: bytes) -> bytes:
+        names = [b" " * (VALUES_BYTES // 128 - 3 - 2)] * 127 + [last]
+        reports = [b'{"client":"%b",%b"lat":1,"lon":2,"time":3}' % (name, b" " * 5_000) for name in names]
+        reports += [b"7"] * spoilt
+        return b"\n".join(reports) if ndjson else b"[%b]" % b",".join(reports)
+
+    most = VALUES_BYTES // 128 - 3 - 2
+    batch = read_batch(body(b"a" * most), CLOCK, WRITER, ndjson=ndjson)
+    assert len(batch) == 128 + spoilt
+    assert isinstance(batch[127], bytes)
+    assert problem_of(lambda: read_batch(body(b"a" * (most + 1)), CLOCK, WRITER, ndjson=ndjson)) == (
+        LARGE,
+        "",
+    )
+
+
+@pytest.mark.parametrize("element", [b"0", b"[]", b"{}", b'{"client":"a","lat":1,"lon":2}'])
+def test_an_array_of_very_many_elements_is_refused_before_they_are_read(
+    element: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Packed, it has some hundred bytes, and reading it took 10 ms."""
+    body = b"[%b]" % b",".join([element] * (MOST_BATCH_COMMAS + 2))
+    assert problem_of(lambda: read_batch(body, 0, WRITER, ndjson=False)) == (LARGE, "")
+    monkeypatch.setattr("proxyherd.web.reports._BATCH", None)
+    assert problem_of(lambda: read_batch(body, 0, WRITER, ndjson=False)) == (LARGE, "")
+
+
+def test_names_with_commas_have_room_in_a_batch() -> None:
+    one = b'{"client":"a,b,c,d,e,f,g,h,i,j,k,l","lat":1,"lon":2,"time":3}'
+    batch = read_batch(b"[%b]" % b",".join([one] * MOST_REPORTS), 0, WRITER, ndjson=False)
+    assert batch == [b"IAMAT a,b,c,d,e,f,g,h,i,j,k,l +1+2 3"] * MOST_REPORTS

@@ -31,6 +31,9 @@ BODY_SECONDS: Final = 30.0
 _LINE_BYTES: Final = 16
 """Bytes of a body that take as much work as a line."""
 
+_PACKED_LINES: Final = 512
+"""Lines that take as much work as a packed body, however small it is."""
+
 _ANSWER_BYTES: Final = 65_536
 """Bytes of answers after which a turn reads no further request of the client."""
 
@@ -146,7 +149,8 @@ class HttpConversation(WebConversation):
                 self.more = self._reader.more
                 return
             self._serve(request)
-            self.besides += 1 + len(request.body) // _LINE_BYTES
+            work = _PACKED_LINES if request.headers.get("Content-Encoding", "") else 1
+            self.besides += work + len(request.body) // _LINE_BYTES
             if self.owed or self.upgrade is not None or self.gone:
                 return
             if self.besides >= most or sum(map(len, self._out)) > _ANSWER_BYTES:

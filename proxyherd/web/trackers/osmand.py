@@ -9,7 +9,7 @@ from typing import Final
 
 from msgspec import Raw, Struct
 
-from proxyherd.web.documents import DocumentReader
+from proxyherd.web.documents import BYTE_ORDER_MARK, DocumentReader
 from proxyherd.web.problems import Problem
 from proxyherd.web.trackers.parameters import read_parameters_point
 from proxyherd.web.trackers.points import TrackerRequest, TrackPoints, is_object, scalar, text
@@ -40,7 +40,7 @@ _COORDINATES: Final = DocumentReader(_Coordinates)
 def read_osmand(request: TrackerRequest, points: TrackPoints) -> None:
     """Add the locations of a request."""
     body = request.body.strip()
-    if not body.startswith((b"{", b"[", b"\xef\xbb\xbf")):
+    if not body.startswith((b"{", b"[", BYTE_ORDER_MARK)):
         read_parameters_point(request, points)
         return
     try:

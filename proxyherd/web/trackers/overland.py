@@ -59,6 +59,9 @@ def read_overland(request: TrackerRequest, points: TrackPoints) -> None:
 
 
 def _add_feature(value: bytes, subject: str, points: TrackPoints) -> None:
+    if not is_object(value):  # without a Problem, which costs more: a small packed body has a thousand
+        points.consume("unreadable")
+        return
     feature = _FEATURE.decode(value)
     if not is_object(feature.geometry) or not is_object(feature.properties):
         points.consume("no_location")

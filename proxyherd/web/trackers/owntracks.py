@@ -13,10 +13,10 @@ from typing import Final
 
 from msgspec import Raw, Struct, field
 
-from proxyherd.web.documents import DocumentReader, check_size
+from proxyherd.web.documents import BYTE_ORDER_MARK, DocumentReader, check_size
 from proxyherd.web.problems import Problem
 from proxyherd.web.queries import split_query
-from proxyherd.web.trackers.points import TrackerRequest, TrackPoints, scalar, text
+from proxyherd.web.trackers.points import TrackerRequest, TrackPoints, is_object, scalar, text
 
 
 class _Message(Struct):
@@ -34,7 +34,7 @@ _MESSAGE: Final = DocumentReader(_Message)
 
 def read_owntracks(request: TrackerRequest, points: TrackPoints) -> None:
     """Add the locations of a request."""
-    body = request.body.strip()
+    body = request.body.removeprefix(BYTE_ORDER_MARK).strip()
     if not body:  # a friend was deleted
         points.consume("other_kind")
         return
@@ -49,6 +49,9 @@ def read_owntracks(request: TrackerRequest, points: TrackPoints) -> None:
 
 
 def _add_message(value: bytes, owner: str, points: TrackPoints) -> None:
+    if not is_object(value):  # without a Problem, which costs more: a small packed body has a thousand
+        points.consume("unreadable")
+        return
     message = _MESSAGE.decode(value)
     kind = text(message.type)
     if kind == "location":

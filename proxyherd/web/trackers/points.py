@@ -11,7 +11,7 @@ from typing import Final, Literal, TypeAlias
 from msgspec import Raw, Struct, field
 
 from proxyherd.web import times
-from proxyherd.web.bodies import BODY_BYTES
+from proxyherd.web.bodies import BODY_BYTES, VALUES_BYTES
 from proxyherd.web.documents import string_text
 from proxyherd.web.ids import id_of
 from proxyherd.web.lines import LineWriter
@@ -28,7 +28,9 @@ Reason: TypeAlias = Literal[
     "no_fix",  # the app says that it does not know, or sends 0, 0
     "inaccurate",  # worse than `max_accuracy_m`
     "ahead",  # its time is too far ahead of the server's clock
-    "too_much",  # points before the last 1,000 of a payload; or it is larger than 2 MiB when it is unpacked, or as lines
+    # points before the last 1,000 of a payload; or it is larger than 2 MiB when it is unpacked, or as lines, or its names
+    # are larger than 512 KiB
+    "too_much",
 ]
 """Why something was consumed. Values of a metric's label."""
 
@@ -61,7 +63,8 @@ class TrackPoints:
         self._clock = clock
         self._max_accuracy_m = max_accuracy_m
         self._ids: dict[str, bytes | None] = {}
-        self._room = BODY_BYTES
+        self._room = BODY_BYTES  # of lines
+        self._names_room = VALUES_BYTES
 
     def consume(self, reason: Reason) -> None:
         """Count something that does not become a report."""
@@ -112,9 +115,13 @@ class TrackPoints:
             self._add_report(client, north + east, when)
 
     def _add_report(self, client: str, place: bytes, time: bytes) -> None:
-        """Add a report, or consume it if its client has no ID."""
+        """Add a report, or consume it if its client has no ID, or if there is too much."""
         if client not in self._ids:  # it costs time, and is the same for all points of most payloads
-            self._ids[client] = _id_or_none(client)
+            self._names_room -= len(client)
+            self._ids[client] = _id_or_none(client) if self._names_room >= 0 else None
+        if self._room < 0 or self._names_room < 0:
+            self.consume("too_much")
+            return
         id_ = self._ids[client]
         if id_ is None:
             self.consume("no_client")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 import pytest
@@ -171,6 +172,16 @@ def test_a_turn_reads_one_large_body_and_it_counts_as_many_lines() -> None:
         talk.turn()
         assert len(talk.statuses) == number
         assert talk.conversation.besides > 100
+
+
+def test_a_packed_body_counts_as_many_lines_however_small_it_is() -> None:
+    """A hundred bytes may be a thousand useless reports."""
+    body = gzip.compress(b"[" + b",".join([b"0"] * 1_000) + b"]")
+    talk, batch = http(), request("POST", "/v1/reports", body, "Content-Encoding: gzip")
+    talk.receive(batch * 10)
+    talk.turn()
+    assert len(talk.statuses) == 1
+    assert talk.conversation.besides >= 512
 
 
 @pytest.mark.parametrize("data", [NOTHING, REQUESTS["a problem"], REQUESTS["an app's useless message"]])

@@ -9,7 +9,7 @@ import pytest
 from tracker_payloads import PAYLOADS, Payload
 
 from proxyherd.core.messages import parse_report
-from proxyherd.web.bodies import BODY_BYTES
+from proxyherd.web.bodies import BODY_BYTES, VALUES_BYTES
 from proxyherd.web.ids import id_of
 from proxyherd.web.lines import LineWriter
 from proxyherd.web.trackers.apps import APPS
@@ -133,3 +133,35 @@ def test_the_lines_of_a_payload_are_no_longer_than_a_body_may_be() -> None:
     points = read("osmand", several("osmand", range(1_000)).replace(b'"a"', b'"%b"' % (b"a" * 8_000)))
     assert BODY_BYTES - 10_000 < sum(map(len, points.lines)) <= BODY_BYTES
     assert points.consumed == {"too_much": 1_000 - len(points.lines)}
+
+
+def test_of_many_long_names_no_more_than_a_bound_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    read_names: list[str] = []
+
+    def counting(name: str) -> bytes:
+        read_names.append(name)
+        return id_of(name)
+
+    monkeypatch.setattr("proxyherd.web.trackers.points.id_of", counting)
+    point = LISTS["overland"][1].replace(b"{%b", b"{") % 1
+    named = [
+        point.replace(b'"timestamp"', b'"device_id":"%04d%b","timestamp"' % (at, b" " * 1_996))
+        for at in range(1_000)
+    ]
+    points = read("overland", several("overland", named))
+    assert len(points.lines) == len(read_names) == VALUES_BYTES // 2_000
+    assert points.consumed == {"too_much": 1_000 - len(points.lines)}
+
+
+@pytest.mark.parametrize("name", ["owntracks", "overland"])
+def test_what_is_no_point_raises_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exception for each of a thousand takes 2 ms, and packed they are a few bytes."""
+    monkeypatch.setattr(
+        f"proxyherd.web.trackers.{name}.{'_MESSAGE' if name == 'owntracks' else '_FEATURE'}", None
+    )
+    assert read(name, several(name, [b"0", b"[]", b'"{"', b"null"])).consumed == {"unreadable": 4}
+
+
+def test_a_byte_order_mark_is_ignored() -> None:
+    for body in (LISTS["owntracks"][1] % 1, several("owntracks", [1])):
+        assert read("owntracks", b"\xef\xbb\xbf" + body).lines == [b"IAMAT a +1+2 1"]
