@@ -114,7 +114,7 @@ class WebRoutes:
                 return self._websocket
             case ["v1", "openapi.json"]:
                 return self._openapi
-            case [name] if name in self._apps:
+            case [name] | [name, ""] if name in self._apps:  # who types an address may add a slash
                 return self._apps[name]
         return self._page if self._pages.has(names) else None
 

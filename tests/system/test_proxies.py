@@ -84,7 +84,7 @@ def caddy_for_all(folder: Path, servers: tuple[str, str], port: int) -> list[str
 def caddy(folder: Path, servers: tuple[str, str], port: int, without: str = "") -> list[str]:
     [site] = BLOCKS["caddy"]
     if without:
-        site = site.replace(f"{without} path /owntracks /osmand /gpslogger /overland\n", "\n").replace(
+        site = site.replace(f"{without} path_regexp ^/(owntracks|osmand|gpslogger|overland)/?$\n", "\n").replace(
             f" {without} ", " "
         )
         assert without not in site
@@ -182,6 +182,7 @@ def test_each_app_gets_through_with_the_secret_and_the_log_has_its_address(
             headers["Authorization"] = httpx.BasicAuth(payload.user, "x")._auth_header
         answer = phone.request(payload.method, target, content=payload.body.encode(), headers=headers)
         assert (answer.status_code, answer.text) == (200, payload.answer), payload.name
+        assert phone.post(f"{SECRET}/{payload.app}/").text == payload.answer, "with a slash behind it"
     reports = sum(len(payload.lines) for payload in sent.values())
     commands = wait_until(
         lambda: found if len(found := clark.events("command")[before:]) == reports else None, "all are logged"

@@ -71,6 +71,10 @@ def refused(*asked: Any, **headers: str) -> Kind:
             [b"IAMAT a +1+2 3"],
         ),
         ("POST", "/overland", b"{}", "overland", []),
+        ("POST", "/overland/", b"{}", "overland", []),
+        ("POST", "/owntracks/", b"{}", "owntracks", []),
+        ("GET", "/osmand/?id=a&lat=1&lon=2&timestamp=3", b"", "osmand", [b"IAMAT a +1+2 3"]),
+        ("GET", "/gpslogger/?id=a&lat=1&lon=2&timestamp=3", b"", "gpslogger", [b"IAMAT a +1+2 3"]),
     ],
 )
 def test_a_request_becomes_lines(method: str, target: str, body: bytes, via: str, lines: list[bytes]) -> None:
