@@ -122,8 +122,6 @@ def _id(value: bytes) -> bytes:
     """Return the JSON of an id. Raises Problem if it cannot be one."""
     if value in (b"", b"null"):
         return b"null"
-    if value[:1] not in b'"-0123456789' or len(value) > _MOST_ID_BYTES:
+    if value[:1] not in b'"-0123456789' or len(number_text(value, "id")) > _MOST_ID_BYTES:
         raise Problem(MEANING, f"A number or a string of at most {_MOST_ID_BYTES} bytes belongs here.", "id")
-    if value[:1] == b'"':
-        string_text(value, "id")
     return value

@@ -84,9 +84,9 @@ def caddy_for_all(folder: Path, servers: tuple[str, str], port: int) -> list[str
 def caddy(folder: Path, servers: tuple[str, str], port: int, without: str = "") -> list[str]:
     [site] = BLOCKS["caddy"]
     if without:
-        site = site.replace(f"{without} path_regexp ^/(owntracks|osmand|gpslogger|overland)/?$\n", "\n").replace(
-            f" {without} ", " "
-        )
+        site = site.replace(
+            f"{without} path_regexp ^/(owntracks|osmand|gpslogger|overland)/?$\n", "\n"
+        ).replace(f" {without} ", " ")
         assert without not in site
     for printed, here in (
         (

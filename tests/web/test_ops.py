@@ -118,7 +118,8 @@ def test_what_cannot_be_done_is_answered_by_a_problem(message: object, kind: Kin
 
 
 @pytest.mark.parametrize(
-    "spelled", ["7", "-0", "1e400", "1.50", '"a\\u0062\\""', "null", '"%s"' % ("x" * 126)]
+    "spelled",
+    ["7", "-0", "1e400", "1.50", '"a\\u0062\\""', "null", '"%s"' % ("x" * 128), '"%s"' % ("\\u0001" * 128)],
 )
 def test_an_id_comes_back_as_it_was_spelled_also_with_a_problem(spelled: str) -> None:
     for op in ("locate", "fly"):
@@ -128,7 +129,17 @@ def test_an_id_comes_back_as_it_was_spelled_also_with_a_problem(spelled: str) ->
 
 
 @pytest.mark.parametrize(
-    "spelled", [b"[]", b"{}", b"true", b'"%b"' % (b"x" * 127), b"1" * 129, b'"\xff"', b'{"id":{}}']
+    "spelled",
+    [
+        b"[]",
+        b"{}",
+        b"true",
+        b'"%b"' % (b"x" * 129),
+        b'"%b"' % (b"\\u00e4" * 65),
+        b"1" * 129,
+        b'"\xff"',
+        b'{"id":{}}',
+    ],
 )
 def test_what_cannot_be_an_id_is_a_problem(spelled: bytes) -> None:
     op = read(b'{"op":"locate","client":"a","id":%b}' % spelled)
@@ -167,6 +178,6 @@ def test_any_message_is_an_op_or_a_problem(message: object) -> None:
 
 def test_the_longest_line_fits_into_a_message_however_it_is_escaped() -> None:
     client = "\u0001" * (8_192 - len("WHATSAT  0 0"))
-    message = json.dumps({"op": "locate", "id": "x" * 126, "client": client}).encode()
+    message = json.dumps({"op": "locate", "id": "\u0001" * 128, "client": client}).encode()
     assert len(message) <= MESSAGE_BYTES
     assert len(read(message).line) == 8_192
