@@ -26,6 +26,9 @@ _IpAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 EXPOSED: Final = "Proxyherd-At, Retry-After"
 """Headers of answers that pages of allowed origins may read."""
 
+_MOST_PROXIES: Final = 32
+"""Addresses in X-Forwarded-For that are looked at: more than proxies ever stand in a row, and each costs time."""
+
 _DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 
 
@@ -135,7 +138,7 @@ class Proxies:
         if not self._networks:
             return peer
         found = _address(peer.partition("%")[0])  # a link-local one may have a scope
-        for text in reversed(",".join(forwarded).split(",")):
+        for text in reversed(",".join(forwarded).rsplit(",", _MOST_PROXIES)[-_MOST_PROXIES:]):
             before = _address(text.strip())
             if found is None or before is None or not self._trusts(found):
                 break
