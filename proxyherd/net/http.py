@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Final
 
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
-_host = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]*)(?::[0-9]{1,5})?", re.IGNORECASE).fullmatch
+_host = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]*?)\.?(:[0-9]{1,5})?", re.IGNORECASE).fullmatch
 _status = re.compile(rb"HTTP/1\.[01] ([0-9]{3})\b").match
 
 
@@ -30,7 +30,12 @@ def parse_answer(answer: bytes) -> tuple[int, bytes] | None:
 
 
 def accepts(host: str, configured: Iterable[str]) -> bool:
-    """Whether this Host is accepted, with or without a port: one of loopback's, or a configured one."""
+    """Whether this Host is accepted, with or without a port, and the dot of DNS's root behind a name: one of loopback's,
+    or a configured one.
+    """
     match = _host(host)
     names = _LOOPBACK | {name.lower() for name in configured}
-    return match is not None and not names.isdisjoint({match[1].lower(), host.lower()})
+    if match is None:
+        return False
+    name, port = match[1].lower(), match[2] or ""
+    return not names.isdisjoint({name, f"{name}{port}", host.lower()})

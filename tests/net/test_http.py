@@ -46,6 +46,8 @@ def test_anything_else_is_none(answer: bytes) -> None:
     [
         *((host, True) for host in ("127.0.0.1", "localhost", "LOCALHOST", "[::1]", "10.0.0.3", "[FD00::3]")),
         *((host, True) for host in ("one.example.com", "two:10200", "localhost:1", "[::1]:65535")),
+        *((host, True) for host in ("localhost.", "localhost.:1", "one.example.com.:80", "two.:10200")),
+        *((host, False) for host in (".", "localhost..", ".localhost", "evil.example.", "localhost.:")),
         *(
             (host, False)
             for host in ("", "127.0.0.2", "::1", "two", "two:10201", "evil.example", "[fd00::4]")
