@@ -44,7 +44,7 @@ CONSUMED: Final = {
     "encrypted": "only the app's owner can read it",
     "other_kind": "a message about something else than a location",
     "no_client": "nothing says whose location it is",
-    "no_location": "no latitude and longitude, or out of bounds",
+    "no_location": "no latitude and longitude, out of bounds, or with more digits than a line can have",
     "no_time": "no time, or out of form",
     "no_fix": "the app says that it does not know, or sends 0, 0",
     "inaccurate": "worse than max_accuracy_m",

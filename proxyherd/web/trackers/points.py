@@ -23,7 +23,7 @@ Reason: TypeAlias = Literal[
     "encrypted",  # only the app's owner can read it
     "other_kind",  # a message about something else than a location
     "no_client",  # nothing says whose location it is, or no client has this name
-    "no_location",  # no latitude and longitude, or out of bounds
+    "no_location",  # no latitude and longitude, out of bounds, or with more digits than a line can have
     "no_time",  # no time, or out of form
     "no_fix",  # the app says that it does not know, or sends 0, 0
     "inaccurate",  # worse than `max_accuracy_m`
@@ -36,6 +36,9 @@ Reason: TypeAlias = Literal[
 
 MOST_TRACK_POINTS: Final = 1_000
 """Points of one payload that are read. Overland sends as many at most, and one more."""
+
+_LEAST_BYTES: Final = len("IAMAT  +0+0 0")
+"""Bytes of a line besides its client."""
 
 _ZERO: Final = re.compile(rb"[+-]?0+(?:\.0*)?").fullmatch
 
@@ -128,8 +131,9 @@ class TrackPoints:
             return
         try:
             line = self._writer.report(id_, place, time)
-        except Problem:
-            self.consume("no_client")
+        except Problem:  # the line is too long
+            is_its_name = len(id_) + _LEAST_BYTES > self._writer.most
+            self.consume("no_client" if is_its_name else "no_location")
             return
         self._room -= len(line)
         if self._room < 0:  # a long name that stands once in a payload is in all of its lines

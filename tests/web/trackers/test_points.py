@@ -80,6 +80,18 @@ def test_a_point_of_nobody_is_consumed(client: str) -> None:
     assert (found.lines, found.consumed) == ([], {"no_client": 1})
 
 
+@pytest.mark.parametrize(
+    ("name", "digits", "reason"),
+    [(187, 1, None), (188, 1, "no_client"), (187, 2, "no_location"), (1, 187, None), (1, 188, "no_location")],
+)
+def test_a_line_that_is_too_long_is_so_because_of_its_name_or_of_its_digits(
+    name: int, digits: int, reason: str | None
+) -> None:
+    found = points(200)
+    found.add("x" * name, b"1" + b"." * (digits > 1) + b"0" * (digits - 2), b"2", b"5")
+    assert (len(found.lines), found.consumed) == ((0, {reason: 1}) if reason else (1, {}))
+
+
 @given(st.floats(-90, 90), st.floats(-180, 180))
 def test_any_float_of_an_app_is_stored_exactly_as_it_is_spelled(lat: float, lon: float) -> None:
     found = points()
