@@ -59,6 +59,8 @@ def checks(herd: GradedHerd) -> list[Check]:
                     try:
                         await herd.until_serves(server)
                         await play(case, server, chunk)
+                    except Fault as again:
+                        raise await herd.explained(again, server) from again
                     finally:
                         _go_on(room)
 

@@ -94,6 +94,10 @@ RULES: Final = {
 assert tuple(RULES) == FOUND_OUT
 
 
+ENDING: Final = frozenset(("hard.survives-words-missing",))
+"""What carries the mark if an invalid line ends a server."""
+
+
 def checks(herd: GradedHerd) -> list[Check]:
     return [
         Check(
@@ -102,9 +106,20 @@ def checks(herd: GradedHerd) -> list[Check]:
             f"{rule.protocol} (The assignment {rule.assignment})",
             partial(_keeps, herd, form),
             about=form,
+            follows=_followed(herd, form),
         )
         for form, rule in RULES.items()
     ]
+
+
+def _followed(herd: GradedHerd, form: Form) -> frozenset[str]:
+    """Return the checks of which a fault explains a departure: those of bad lines, where a server has ended."""
+    found = (server.findings.get(form) for server in herd.servers)
+    return (
+        ENDING
+        if form in (Form.ECHO, Form.BLANK_LINES) and any(one and one.down for one in found)
+        else frozenset()
+    )
 
 
 async def _keeps(herd: GradedHerd, form: Form) -> None:

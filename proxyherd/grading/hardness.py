@@ -89,7 +89,7 @@ def checks(herd: GradedHerd) -> list[Check]:
             "hard.cut-anywhere",
             "A line may come in any pieces, with other clients' lines between",
             "However a line is cut over packets, it is one line; no client waits for another's.",
-            lambda: _many_connections(herd.turn(2)),
+            lambda: _many_connections(herd, herd.turn(2)),
             needs=frozenset((Form.PACKETS, Form.HALF_CLOSE, Form.ECHO)),
         ),
         Check(
@@ -135,7 +135,7 @@ async def _survives(herd: GradedHerd, number: int, data: bytes) -> None:
                 connection.half_close()
                 await (connection.rest() if server.dialect.ends else connection.whatever(UNCLOSED_SECONDS))
     try:
-        await _expect_service(server, data)
+        await _expect_service(herd, server, data)
     finally:
         await herd.until_serves(server)
 
@@ -145,10 +145,11 @@ def _pieces(data: bytes, server: GradedServer) -> list[bytes]:
     return [data] if server.dialect.takes_many else list(dict.fromkeys(data.splitlines(keepends=True)))
 
 
-async def _expect_service(server: GradedServer, after: bytes) -> None:
+async def _expect_service(herd: GradedHerd, server: GradedServer, after: bytes) -> None:
     try:
         await server.report(new_client())
     except Fault as fault:
+        fault = await herd.explained(fault, server)
         raise Fault(
             server.name,
             after,
@@ -166,7 +167,7 @@ async def _resets(herd: GradedHerd, server: GradedServer) -> None:
                 await connection.send(piece)
                 connection.reset()
     try:
-        await _expect_service(server, b"pieces of lines, each connection broken off after them")
+        await _expect_service(herd, server, b"pieces of lines, each connection broken off after them")
     finally:
         await herd.until_serves(server)
 
@@ -185,14 +186,14 @@ async def _pipelined(server: GradedServer) -> None:
         await connection.expect_end()
 
 
-async def _many_connections(server: GradedServer) -> None:
+async def _many_connections(herd: GradedHerd, server: GradedServer) -> None:
     async with contextlib.AsyncExitStack() as stack:
         connections = [await stack.enter_async_context(server.connect()) for _ in range(CONNECTIONS)]
         for number, connection in enumerate(connections):
             await connection.send(b"HEL")
             if number % 10 == 0:
                 await connection.send(b"LO %d" % number)
-        await _expect_service(server, b"the beginnings of %d lines, on a connection each" % CONNECTIONS)
+        await _expect_service(herd, server, b"the beginnings of %d lines, on a connection each" % CONNECTIONS)
         for number, connection in reversed(list(enumerate(connections))):
             await connection.send((b"" if number % 10 == 0 else b"LO %d" % number) + server.dialect.line_end)
             connection.sent = b"%d lines at once, each in two pieces" % CONNECTIONS
@@ -241,4 +242,4 @@ async def _none_has_ended(herd: GradedHerd) -> None:
             down=True,
         )
     for server in herd.servers:
-        await _expect_service(server, b"all that went before")
+        await _expect_service(herd, server, b"all that went before")

@@ -32,6 +32,9 @@ MOST_LOG_BYTES: Final = 1 << 26
 READ_BYTES: Final = 1 << 20
 """Bytes of a log that are read at once; longer lines are cut."""
 
+LEAVING_SECONDS: Final = 0.3
+"""How long a server may take to end after it has closed a connection."""
+
 HOPELESS_SECONDS: Final = 0.3
 """How long to wait for a report after an earlier wait was in vain."""
 
@@ -208,7 +211,7 @@ class GradedHerd:
 
         Raises UnreachableError.
         """
-        self._meetings = {server: Meeting(server) for server in self.servers}
+        self._meetings = {server: Meeting(server, self.end_of) for server in self.servers}
         await self._with_all(Meeting.first_words)
         for name, alike in itertools.groupby(sorted(server.name for server in self.servers)):
             if len(list(alike)) > 1:
@@ -282,6 +285,22 @@ class GradedHerd:
     def deaths(self) -> list[str]:
         """Return a sentence for each server that has ended by itself."""
         return [] if self.keeper is None else self.keeper.deaths()[self.forgiven :]
+
+    async def end_of(self, server: GradedServer) -> str:
+        """Return how a server has ended by itself; "" if it has not. One that is ending is given a moment for it."""
+        if (keeper := self.keeper) is not None:
+            await until(lambda: bool(keeper.end_of(server)), LEAVING_SECONDS)
+            if end := keeper.end_of(server):
+                return end
+        return await server.absence()
+
+    async def explained(self, fault: Fault, server: GradedServer) -> Fault:
+        """Return a fault that says how its server has ended, if that is why there was no answer."""
+        if (fault.cut or fault.down) and (end := await self.end_of(server)):
+            return Fault(
+                fault.server, fault.sent, fault.expected, end, cut=fault.cut, down=True, steps=fault.steps
+            )
+        return fault
 
     async def revive(self) -> None:
         """Restart servers that have crashed, if that is possible."""

@@ -248,6 +248,7 @@ async def _judge(check: Check, herd: GradedHerd, deadline: float, steps: list[St
             async with asyncio.timeout(min(check.seconds, left)):
                 await check.run()
         except Fault as error:
+            error = await _explained(error, herd)
             judgement = {"fault": error, "by_hand": by_hand.commands(error, steps, herd.servers)}
         except NotSeen as error:
             judgement = {"not_seen": str(error)}
@@ -262,6 +263,11 @@ async def _judge(check: Check, herd: GradedHerd, deadline: float, steps: list[St
                 else f"it has not ended within {check.seconds:g} s"
             }
     return _result(check, clock() - began, **judgement)
+
+
+async def _explained(fault: Fault, herd: GradedHerd) -> Fault:
+    server = next((one for one in herd.servers if one.name == fault.server), None)
+    return await herd.explained(fault, server) if server and fault.cut else fault
 
 
 def _result(check: Check, seconds: float, **judgement: Any) -> Result:

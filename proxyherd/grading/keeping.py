@@ -81,6 +81,9 @@ class Restarter(Protocol):
     def deaths(self) -> list[str]:
         """Return a sentence for each server that has crashed."""
 
+    def end_of(self, server: GradedServer, /) -> str:
+        """Return how a server has crashed that was not started again; "" if it has not, or nobody knows."""
+
 
 class Started:
     """A herd started by a command with {name}, {host} and {port} in it."""
@@ -185,6 +188,12 @@ class Started:
 
     def deaths(self) -> list[str]:
         return self._deaths
+
+    def end_of(self, server: GradedServer) -> str:
+        process = self._processes.get(server)
+        if process is None or not _ended(process):
+            return ""
+        return f"the server has ended ({_how(process)}){self._last_words(server)}"
 
     def ended(self) -> list[str]:
         """Return a sentence for each server that has ended by itself and was not started again."""
@@ -351,6 +360,16 @@ def _ended(process: subprocess.Popen[bytes]) -> bool:
     if process.returncode is not None:
         return True
     return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
+
+
+def _how(process: subprocess.Popen[bytes]) -> str:
+    """Return the exit status of a process that has ended and is not reaped, or the signal that ended it."""
+    found = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+    if found is None:
+        return "status unknown"
+    if found.si_code == os.CLD_EXITED:
+        return f"status {found.si_status}"
+    return signal.Signals(found.si_status).name
 
 
 def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:

@@ -34,9 +34,12 @@ QUESTIONS: Final = (b"0 0", b"1 1", b"10 5")
 """The radius and bound of a query for a client's AT line; the first pair that the herd accepts is used: 0
 costs nothing."""
 
-WORD: Final = b"HELLO there"
-SPACED: Final = b"  HELLO   there "
-"""Invalid lines that end no server."""
+INVALID_LINES: Final = (
+    (b"HELLO there", b"  HELLO   there "),
+    (b"HELLO out there everybody", b"  HELLO   out there everybody "),
+)
+"""Invalid lines, also with odd spaces. Where the first one ends a server, the second one, with as many words as a command
+has, may not."""
 
 WHOLE: Final = b"+34-118"
 """A location without decimal points."""
@@ -61,6 +64,8 @@ class Exchange(Struct, frozen=True):
     data: bytes = b""
     has_ended: bool = False
     seconds: float = 0.0
+    end: str = ""
+    """How the server itself has ended instead of an answer; "" if it has not."""
 
     @property
     def sent(self) -> bytes:
@@ -70,6 +75,8 @@ class Exchange(Struct, frozen=True):
     def got(self) -> str:
         if self.data:
             return shown(self.data)
+        if self.end:
+            return self.end
         return "the end of the connection" if self.has_ended else "nothing"
 
     @property
@@ -86,8 +93,12 @@ def has_lines(count: int) -> Callable[[bytes], bool]:
 class Meeting:
     """Finds out the dialect of a server: `first_words`, then `go_on`."""
 
-    def __init__(self, server: GradedServer) -> None:
+    def __init__(self, server: GradedServer, end_of: Callable[[GradedServer], Awaitable[str]]) -> None:
+        """`end_of` says how a server has ended by itself, or ""."""
         self._server = server
+        self._end_of = end_of
+        self._reviver: Callable[[GradedServer], Awaitable[None]] | None = None
+        """Starts the server again; nobody does before it has answered at all."""
         self._at_lines: list[tuple[Exchange, AtLine]] = []
 
     @property
@@ -103,16 +114,17 @@ class Meeting:
         """Note a departure, and the exchanges that show it if that is not the one in which it was seen."""
         name = self._server.name
         steps = [Step(name, list(one.pieces), one.half_close) for one in shown_by or (seen,)]
-        fault = Fault(name, seen.sent, expected, got or seen.got, steps=steps)
+        fault = Fault(name, seen.sent, expected, got or seen.got, down=bool(seen.end), steps=steps)
         self._server.findings.setdefault(form, fault)
 
     async def go_on(self, revive: Callable[[GradedServer], Awaitable[None]]) -> None:
         """Find out the rest. `revive` is called if the server ends meanwhile."""
+        self._reviver = revive
         for step in self._steps():
             try:
                 await step()
             except Fault:
-                await revive(self._server)
+                await self._revive()
 
     def _steps(self) -> tuple[Callable[[], Awaitable[None]], ...]:
         """Return what follows the first words: what may end a server comes last."""
@@ -140,19 +152,27 @@ class Meeting:
     ) -> Exchange:
         """Send pieces with pauses on a new connection, and return what comes. Raises Fault if none can be made."""
         half_close = self._dialect.half_close if half_close is None else half_close
-        began = clock()
+        began, data = clock(), b""
         async with self._server.connect() as connection:
             try:
                 for number, piece in enumerate(pieces):
                     await asyncio.sleep(GAP_SECONDS if number else 0)
                     await connection.send(piece)
+                if half_close:
+                    connection.half_close()
+                data = await connection.whatever(seconds or self._patience, is_whole or has_lines(1))
+                has_ended = connection.has_ended
             except Fault as fault:
-                return Exchange(pieces, half_close, has_ended=fault.cut)
-            if half_close:
-                connection.half_close()
-            data = await connection.whatever(seconds or self._patience, is_whole or has_lines(1))
-            has_ended = connection.has_ended
-            return self._heard(Exchange(pieces, half_close, data, has_ended, clock() - began))
+                has_ended = fault.cut
+        took = clock() - began
+        if not data and (end := await self._end_of(self._server)):
+            await self._revive()
+            return Exchange(pieces, half_close, has_ended=True, seconds=took, end=end)
+        return self._heard(Exchange(pieces, half_close, data, has_ended, took))
+
+    async def _revive(self) -> None:
+        if self._reviver is not None:
+            await self._reviver(self._server)
 
     def _heard(self, heard: Exchange) -> Exchange:
         self._at_lines += [(heard, at) for at in heard.at_lines]
@@ -318,17 +338,25 @@ class Meeting:
 
     async def _echo(self) -> None:
         """Find out what an invalid line is answered with."""
-        heard = await self._exchange(self._ended(WORD))
+        for line, spaced in INVALID_LINES:  # noqa: B007 - the last ones are used below
+            heard = await self._exchange(self._ended(line))
+            if not heard.end:
+                break
+            self._server.harmless = b"and what comes now?" if line is INVALID_LINES[0][0] else b""
         answer = heard.data.strip(CRLF)
         if heard.data:
             self._note_end(heard)
-        if not answer:
+        if heard.end:
+            echo = Echo.EXACT  # as it must be where the server does not end
+            self._found(Form.ECHO, heard, shown(b"? " + line))
+        elif not answer:
             echo = Echo.SILENCE
-        elif answer == b"? " + WORD:
-            heard = await self._exchange(self._ended(SPACED))
-            echo = Echo.EXACT if heard.data.strip(CRLF) == b"? " + SPACED else Echo.STRIPPED
+        elif answer == b"? " + line:
+            heard = await self._exchange(self._ended(spaced))
+            is_exact = heard.end or heard.data.strip(CRLF) == b"? " + spaced
+            echo = Echo.EXACT if is_exact else Echo.STRIPPED
         else:
-            is_alike = answer.startswith(b"?") and answer[1:].split() == WORD.split()
+            is_alike = answer.startswith(b"?") and answer[1:].split() == line.split()
             echo = Echo.STRIPPED if is_alike else Echo.OTHER
         self._learn(echo=echo)
         if echo is not Echo.EXACT:
@@ -346,8 +374,10 @@ class Meeting:
         else:
             heard = await self._exchange(self._dialect.line_end, seconds=self._patience / 2)
             answers = bool(heard.data)
-        self._learn(blank_lines=answers)
-        if not answers:
+        self._learn(blank_lines=answers or bool(heard.end))
+        if heard.end:
+            self._found(Form.BLANK_LINES, heard, shown(b"? "))
+        elif not answers:
             line = Exchange((self._dialect.line_end,), self._dialect.half_close)
             self._found(Form.BLANK_LINES, line, shown(b"? "), "no answer to it")
 

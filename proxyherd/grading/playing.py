@@ -35,14 +35,16 @@ async def play(case: Case, server: GradedServer, chunk: int | None = None) -> No
         for line, what in zip(lines, case.expected, strict=not case.closes):
             await _expect(what, line, known_at, connection, server)
         if not (case.half_close or case.closes or dialect.half_close or dialect.closes):
-            await _expect_that_it_goes_on(connection, sent)
+            await _expect_that_it_goes_on(connection, sent, server.harmless)
         await connection.expect_end()
 
 
-async def _expect_that_it_goes_on(connection: Connection, sent: bytes) -> None:
-    await connection.say(b"and now?")
-    connection.sent = sent + b"and now?\n"
-    await connection.expect_rejection(b"and now?", "one answer to each line, and `? and now?` to the next")
+async def _expect_that_it_goes_on(connection: Connection, sent: bytes, line: bytes) -> None:
+    if line:
+        await connection.say(line)
+        connection.sent = sent + line + b"\n"
+        expected = f"one answer to each line, and `? {line.decode()}` to the next"
+        await connection.expect_rejection(line, expected)
     connection.half_close()
 
 

@@ -108,6 +108,9 @@ class GradedServer:
     """The radius and bound of a query without places, which costs nothing; if the herd does not accept them, others are
     used."""
 
+    harmless = b"and now?"
+    """An invalid line that does not end it, by which is seen that it goes on; b"" if there is none."""
+
     def __init__(
         self,
         name: str,
@@ -168,6 +171,14 @@ class GradedServer:
             return False
         writer.close()
         return True
+
+    async def absence(self) -> str:
+        """Return that nobody listens at its address, as what came instead of an answer; "" if somebody may."""
+        try:
+            async with self.connect():
+                return ""
+        except Fault as fault:
+            return "nothing, and nobody listens there any more" if fault.down else ""
 
     async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         try:

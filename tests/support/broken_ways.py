@@ -562,6 +562,21 @@ class Crash(BreakableServer):
         return super().answer(words)
 
 
+class EndsOfOddLines(BreakableServer):
+    """Of each line with too few words, or too many, for a command."""
+
+    def answer(self, words: list[bytes]) -> bytes | None:
+        if len(words) != 4:
+            self.place.end()
+        return super().answer(words)
+
+
+class EndsOfInvalidLines(BreakableServer):
+    def invalid(self, line: bytes) -> bytes:
+        self.place.end()
+        return super().invalid(line)
+
+
 class EndsOfAnything(BreakableServer):
     """Of each kind of bad input; not of what the others are about."""
 

@@ -191,6 +191,10 @@ class Kept:
     def deaths(self) -> list[str]:
         return self._deaths
 
+    def end_of(self, server: servers.GradedServer) -> str:
+        ended = self._places[server.name].has_ended and server.name not in self._lost
+        return "the server has ended (status 1)" if ended else ""
+
 
 def grade(
     way: str,

@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -147,6 +148,9 @@ class Kept:
 
     async def revive(self) -> None:
         """Nothing ends by itself."""
+
+    def end_of(self, _server: GradedServer, /) -> str:
+        return ""
 
     def deaths(self) -> list[str]:
         return [one.name for one in self._running.values() if one.process and one.process.poll() is not None]
@@ -609,6 +613,21 @@ def test_a_server_that_prints_without_an_end_is_ended_by_the_system(
     finally:
         started.end()
     assert started.output(server).stat().st_size <= keeping.MOST_FILE_BYTES
+
+
+def test_how_a_server_has_ended_is_told_with_what_it_printed_last(tmp_path: Path) -> None:
+    serve_one = "import socket, sys; socket.create_server(('127.0.0.1', {port})).accept(); sys.exit('ValueError: {name}')"
+    command = shlex.join([sys.executable, "-c", serve_one])
+    started = keeping.Started(command, tmp_path, tmp_path, signal.SIGKILL, os.environ)
+    server = GradedServer("Ann", "127.0.0.1", free_port())
+    herd = GradedHerd([server], keeper=started)
+    try:
+        asyncio.run(started.start([server]))  # which is the one connection
+        said = asyncio.run(herd.end_of(server))
+    finally:
+        started.end()
+    assert said == "the server has ended (status 1); it printed last: ValueError: Ann"
+    assert asyncio.run(GradedHerd([server]).end_of(server)) == "nothing, and nobody listens there any more"
 
 
 SLOW: Final = """
