@@ -133,13 +133,15 @@ def _name_logs(
         server.log_is_named = server.name in logs or bool(options["pattern"])
         if server.log_is_named:
             pattern = Path((options["pattern"] or "").replace("{name}", server.name))
-            server.log = logs.get(server.name, pattern)
-            if started is None and not server.log.is_file():
+            server.chosen_log = logs.get(server.name, pattern)
+            if started is not None:
+                server.output = started.output(server)
+            elif not server.chosen_log.is_file():
                 raise Misconfigured(
-                    f"{server.log}: there is no such log of {server.name}, or it is no regular file; mend --logs or --log"
+                    f"{server.chosen_log}: there is no such log of {server.name}, or it is no regular file; mend --logs or --log"
                 )
         elif started is not None:
-            server.log = started.output(server)
+            server.chosen_log = started.output(server)
         elif of_file:
             files = (Path(pattern.replace("{name}", server.name)) for pattern in LOGS)
-            server.log = next((file for file in files if file.exists()), None)
+            server.chosen_log = next((file for file in files if file.exists()), None)

@@ -95,6 +95,8 @@ class Log:
 
     def tail(self) -> Tail:
         """Return a reader of added lines."""
+        if self.server.log not in (None, self._file):  # it has been made since
+            self._file, self._start, self._inode = self.server.log, 0, 0
         return Tail(self._file, self._start, self._inode)
 
     async def until_found(self, is_it: Callable[[bytes], object], seconds: float) -> bool:
@@ -200,9 +202,11 @@ class GradedHerd:
         """Return the fault for a missing log line; if there is no sign of logs at all, it is not the herd's fault."""
         if any(map(_is_log, self.servers)):
             return fault
-        where = ", ".join(sorted({str(server.log) for server in self.servers}))
+        where = ", ".join(sorted({str(server.chosen_log) for server in self.servers}))
         if all(server.log_is_named for server in self.servers):
-            return NotSeen(f"none of the logs that are named is a regular file: {where}")
+            printed = any(server.output for server in self.servers)
+            rest = ", and what the servers print mentions no client" if printed else ""
+            return NotSeen(f"none of the logs that are named is a regular file: {where}{rest}")
         what = "what the servers print" if self.keeper is not None else where
         return NotSeen(f"{what} mentions no client, so the log is elsewhere, if there is one: --logs, --log")
 
@@ -349,7 +353,7 @@ def _is_log(server: GradedServer) -> bool:
     """Whether there is a log at a named path; a guessed one must mention our clients."""
     if server.log is None:
         return False
-    if server.log_is_named:
+    if server.log_is_named and server.log == server.chosen_log:
         return server.log.is_file()
     tail = Tail(server.log, 0, 0)
     return any(PREFIX in line for line in tail.lines())

@@ -125,7 +125,10 @@ class GradedServer:
         self.host = host
         self.port = port
         self.seconds = seconds
-        self.log = log
+        self.chosen_log = log
+        """Where its log is said or guessed to be."""
+        self.output: Path | None = None
+        """The file of what it prints, if that is known: its log while there is no chosen one."""
         self._dial = dial
         self.web: WebPort | None = None
         """Its web port, if one is known."""
@@ -140,6 +143,12 @@ class GradedServer:
 
     def __repr__(self) -> str:
         return f"<{self.name} at {self.host}:{self.port}>"
+
+    @property
+    def log(self) -> Path | None:
+        """Its log, if one is known; it may not exist."""
+        is_missing = self.chosen_log is None or not self.chosen_log.is_file()
+        return self.output if is_missing and self.output is not None else self.chosen_log
 
     @property
     def is_here(self) -> bool:

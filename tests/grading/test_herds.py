@@ -10,7 +10,7 @@ import pytest
 
 from proxyherd.grading.faults import Fault, NotSeen
 from proxyherd.grading.herds import GradedHerd, Log
-from proxyherd.grading.servers import GradedServer
+from proxyherd.grading.servers import PREFIX, GradedServer
 
 
 @pytest.mark.timeout(20)
@@ -44,3 +44,20 @@ def test_a_log_is_followed_where_it_grows_and_from_its_beginning_where_it_is_rep
     file.write_bytes(b"three\n")
     assert list(tail.lines()) == [b"three"]
     assert list(tail.lines()) == []
+
+
+def test_what_a_started_server_prints_is_its_log_only_while_the_named_one_is_missing(tmp_path: Path) -> None:
+    server = GradedServer("Ann", "h", 1, log=tmp_path / "Ann.log")
+    server.output = tmp_path / "Ann.out"
+    server.output.write_bytes(b"before\n")
+    herd, fault = GradedHerd([server]), Fault("Ann", b"", "a line", "none")
+    log = Log(server)
+    unseen = str(herd.unlogged(fault))
+    assert unseen.endswith(f": {server.chosen_log}, and what the servers print mentions no client")
+    with server.output.open("ab") as end:
+        end.write(b"IAMAT %b-1\n" % PREFIX)
+    assert list(log.tail().lines()) == [b"IAMAT %b-1" % PREFIX]
+    assert herd.unlogged(fault) is fault
+    (tmp_path / "Ann.log").write_bytes(b"written at last\n")
+    assert list(log.tail().lines()) == [b"written at last"]
+    assert server.log == server.chosen_log

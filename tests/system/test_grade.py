@@ -242,8 +242,12 @@ def is_taken(port: int) -> bool:
 
 
 def test_a_whole_herd_of_another_make_scores_in_full(tmp_path: Path) -> None:
+    """Also where it prints its log, and another one is named."""
     other = OtherHerd(tmp_path)
-    done = grade("--start", other.command, "--topology", "graph.toml", *other.addresses, folder=tmp_path)
+    done = grade(
+        *("--start", other.command, "--topology", "graph.toml", *other.addresses, "--logs", "{name}.log"),
+        folder=tmp_path,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"^Score: (\d+) of \1 points \(100\.0 %\)$", done.stdout, re.MULTILINE), done.stdout
     assert done.stderr == ""
