@@ -44,7 +44,8 @@ SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT")
     "--topology",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="A herd's file that says who is linked with whom, where servers are named by NAME=HOST:PORT.",
+    help="A file that says who is linked with whom, where servers are named by NAME=HOST:PORT: TOML with the key "
+    'edges, such as edges = [["Clark", "Jaquez"]].',
 )
 @click.option(
     "--logs",

@@ -15,12 +15,13 @@ import click
 from proxyherd.cli.common import Misconfigured, load_if_any
 from proxyherd.config import herd_file
 from proxyherd.config.herd_file import Herd, Server
-from proxyherd.grading import keeping
+from proxyherd.grading import keeping, topology
 from proxyherd.grading.commanded import Commanded
 from proxyherd.grading.herds import GradedHerd
 from proxyherd.grading.keeping import Restarter, Started
 from proxyherd.grading.outside import GoogleReach, names_google
 from proxyherd.grading.servers import GradedServer
+from proxyherd.grading.topology import Topology, TopologyError
 from proxyherd.grading.web_client import WebPort
 
 LOGS: Final = ("var/log/{name}.log", "/var/log/proxyherd/{name}.log")
@@ -33,13 +34,15 @@ _HERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what such a
 @contextmanager
 def lent_herd(ctx: click.Context, options: Mapping[str, Any]) -> Iterator[tuple[GradedHerd, Started | None]]:
     """Lend the herd that the options describe, and its starter. Raises Misconfigured, ConfigError and UsageError."""
-    described = _described(ctx, options["servers"], options["topology"])
+    described = None if options["servers"] else _of_file(ctx)
     servers = _servers(described, options["servers"], options["patience"])
-    edges, most = (described.edges, described.limits.max_line_bytes) if described else (None, 8_192)
+    named = _topology(options["topology"], servers)
+    graph = described or named
+    edges, most = (graph.edges, graph.limits.max_line_bytes) if graph else (None, 8_192)
     with tempfile.TemporaryDirectory(prefix="proxyherd-grade-") as outputs:
         keeper, started = _keeper(options, Path(outputs))
         _name_logs(servers, options, of_file=not options["servers"], started=started)
-        one_table = described is not None and described.redis is not None
+        one_table = described.redis is not None if described else named is not None and named.one_table
         google = GoogleReach(may_be_asked=_may_ask_google(options, servers))
         yield GradedHerd(servers, edges, keeper, most, one_table=one_table, google=google), started
 
@@ -70,36 +73,30 @@ def herd_of_file(ctx: click.Context) -> Herd:
     return herd
 
 
-def _described(
-    ctx: click.Context, addresses: Sequence[tuple[str, str, int]], topology: Path | None
-) -> Herd | None:
-    """Return the herd's file that describes this herd, if there is one."""
-    if not addresses:
-        herd = herd_of_file(ctx)
-        if herd.tls.clients_certificate is not None:
-            raise Misconfigured(
-                f"{herd.file}: key tls.clients_certificate: its servers speak TLS with clients, and grade does not; "
-                "grade the herd with a copy of its file that leaves it out"
-            )
-        return herd
-    if topology is None:
-        return None
-    herd = herd_file.load(topology)
-    for name, _, _ in addresses:
-        herd.server(name)
-    if missing := set(herd.servers) - {name for name, _, _ in addresses}:
+def _of_file(ctx: click.Context) -> Herd:
+    """Return the herd of the herd's file, if it can be graded. Raises Misconfigured and ConfigError."""
+    herd = herd_of_file(ctx)
+    if herd.tls.clients_certificate is not None:
         raise Misconfigured(
-            f"{topology}: has {', '.join(sorted(missing))} too; name the address of each server"
+            f"{herd.file}: key tls.clients_certificate: its servers speak TLS with clients, and grade does not; "
+            "grade the herd with a copy of its file that leaves it out"
         )
     return herd
+
+
+def _topology(file: Path | None, servers: Sequence[GradedServer]) -> Topology | None:
+    """Return the topology of a file, if one is named. Raises Misconfigured."""
+    try:
+        return None if file is None else topology.load(file, [server.name for server in servers])
+    except TopologyError as error:
+        raise Misconfigured(str(error)) from error
 
 
 def _servers(
     described: Herd | None, addresses: Sequence[tuple[str, str, int]], patience: float
 ) -> list[GradedServer]:
-    if addresses:
+    if described is None:
         return [GradedServer(name, host, port, seconds=patience) for name, host, port in addresses]
-    assert described is not None
     return [_server(server, patience) for server in described.servers.values()]
 
 

@@ -14,6 +14,7 @@ fault is marked once.
     servers   one server as its clients see it: reports, queries
     meeting   finds out the dialect of a server
     outside   whether Google can be reached, for herds that ask it
+    topology  who is linked with whom, in a file of the user's
     herds     the servers of one herd, their links and their logs
     processes the descendants of processes
     guard     a second process, so that nothing that was started outlives the grading
