@@ -120,7 +120,10 @@ async def judge(
     began = clock()
     grading = _Grading(herd, sections, wanted_by(rubric), began + seconds, passed)
     results = await grading.run(settle_seconds)
-    return GradingReport(addresses(herd), rubric, attribute(results), clock() - began)
+    knows_links = herd.edges is not None or len(herd.servers) < 2
+    return GradingReport(
+        addresses(herd), rubric, attribute(results), clock() - began, knows_links=knows_links
+    )
 
 
 class _Grading:

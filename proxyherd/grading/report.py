@@ -12,7 +12,7 @@ The rule: the possible points are those of the rubric, whatever could be judged.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from msgspec import Struct
 
@@ -21,6 +21,9 @@ from proxyherd.grading.faults import Fault
 from proxyherd.grading.forms import Form
 from proxyherd.grading.last_words import LastWords
 from proxyherd.grading.rubric import Rubric, Verdict
+
+_OVER_LINKS: Final = ("floods.", "lost.", "regained.")
+"""What the IDs of checks begin with that see what goes from server to server."""
 
 
 class Result(Struct, frozen=True):
@@ -88,6 +91,16 @@ class GradingReport(Struct, frozen=True):
 
     starts: Mapping[str, float] = {}
     """How many seconds each server took to accept a connection; empty if they were not started."""
+
+    knows_links: bool = True
+    """Whether it was known who is to be linked with whom."""
+
+    @property
+    def links_not_judged(self) -> str:
+        """Why the links between servers were not judged, where checks count that would show them; otherwise empty."""
+        if self.knows_links or not any(check.startswith(_OVER_LINKS) for check in self.rubric.shares):
+            return ""
+        return "who is linked with whom is not known: --topology"
 
     def counted(self, group: str | None = None) -> list[Result]:
         """Return the results of checks that count, of one group or of all, in the rubric's order."""

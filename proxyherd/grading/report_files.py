@@ -22,6 +22,7 @@ def as_json(report: GradingReport) -> bytes:
                         that it printed
     servers             the addresses by name
     starts              how many seconds each server took to accept a connection; only if they were started
+    links_not_judged    why the links between servers were not judged; only then
     seconds             how long it took
     points, lost, open  the points that were made, were lost, and are to be judged by hand
     possible            their sum, which is always that of the rubric
@@ -44,6 +45,7 @@ def as_json(report: GradingReport) -> bytes:
         **problem,
         "servers": {visible(name): visible(address) for name, address in report.servers.items()},
         **_starts(report),
+        **({"links_not_judged": report.links_not_judged} if report.links_not_judged else {}),
         "seconds": round(report.seconds, 3),
         **_numbers(report.marks()),
         "groups": [

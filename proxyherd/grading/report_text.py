@@ -84,6 +84,8 @@ def _head(report: GradingReport) -> Iterator[str]:
     if report.starts:
         taken = ", ".join(visible(f"{name} in {seconds:.1f} s") for name, seconds in report.starts.items())
         yield f"Started {taken}"
+    if report.links_not_judged:
+        yield f"Links between servers were not judged: {report.links_not_judged}"
     if departures := report.departures():
         yield f"Spoken to as a herd that {'; '.join(_departure(report, one) for one in departures)}"
 

@@ -117,15 +117,15 @@ async def _everywhere(herd: GradedHerd, check: Callable[[GradedServer], Awaitabl
 
 async def _order(server: GradedServer, reports: _Reports) -> None:
     """Report one client at these times; after each report, check that the server has the last one that counts."""
-    client, held = new_client(), b""
+    client, held, sent = new_client(), b"", []
     for number, (when, counts) in enumerate(reports):
         answer = await server.report(client, when, spot(number + 1))
+        sent.append(_command(answer))
         held = answer if counts else held
         if (got := await server.held(client)) != held:
             raise Fault(
                 server.name,
-                b"IAMAT %b at the times %b, in this order"
-                % (client, b", ".join(when for when, _ in reports)),
+                b"\n".join(sent),
                 f"after {when.decode()}: {shown(held)}",
                 shown(got) if got else f"that {server.name} does not know the client",
             )
@@ -142,7 +142,7 @@ async def _received_less_sent(server: GradedServer) -> None:
             low, high = (f"{(moment - when) / 1e9:+.6f}" for moment in (before, after))
             raise Fault(
                 server.name,
-                b"IAMAT %b at %b" % (client, spelled(when)),
+                _command(answer),
                 f"a difference from {low} to {high}",
                 shown(answer),
             )
@@ -162,6 +162,11 @@ async def _exact(server: GradedServer) -> None:
                 "differences exact to the nanosecond",
                 f"only {what} that a float of seconds can hold, such as {shown(lines[-1])}",
             )
+
+
+def _command(answer: bytes) -> bytes:
+    """Return the report that was answered so."""
+    return b"IAMAT " + _parsed(answer).operands
 
 
 def _parsed(answer: bytes) -> AtLine:

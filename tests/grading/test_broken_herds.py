@@ -183,3 +183,22 @@ def test_time_that_runs_out_is_not_seen_and_no_fault(tmp_path: Path, monkeypatch
     ):
         report = graded.grade("", tmp_path, [Section("times", "t", endless_check)], seconds=seconds)
         assert [one.not_seen for one in report.counted() if one.outcome != "passed"] == [why]
+
+
+def test_what_was_sent_is_a_command_that_can_be_sent_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for way in ("turns-the-difference-round", "keeps-the-first", "compares-times-as-text"):
+        [fault] = [one.fault for one in graded.grade(way, tmp_path, [SECTIONS["times"]]).of("fault")]
+        assert fault
+        lines = fault.sent.split(b"\n")
+        assert {re.sub(rb" \S+ [+-][\d.]+[+-][\d.]+ [\d.]+$", b"", line) for line in lines} == {b"IAMAT"}, (
+            lines
+        )
+
+
+def test_a_report_says_whether_the_links_were_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert graded.grade("", tmp_path, [SECTIONS["times"]]).knows_links
+    assert not graded.grade("", tmp_path, [SECTIONS["times"]], is_linked=False).knows_links

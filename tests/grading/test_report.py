@@ -131,6 +131,20 @@ def test_how_long_servers_took_to_start_is_told_if_they_were_started() -> None:
     assert json.loads(as_json(started))["starts"] == {"Ann": 0.25, "Bob\\n": 19.0}
 
 
+def test_that_links_were_not_judged_is_told_where_floods_count_and_nobody_knows_the_links() -> None:
+    why = "who is linked with whom is not known: --topology"
+    for check, knows_links, told in (
+        ("floods.end", False, why),
+        ("lost.others-flood", False, why),
+        ("a", False, ""),
+        ("floods.end", True, ""),
+    ):
+        report = report_of([result(check)], rubric_of([check]))
+        report = msgspec.structs.replace(report, knows_links=knows_links)
+        assert (f"\nLinks between servers were not judged: {why}\n" in as_text(report)) == bool(told)
+        assert json.loads(as_json(report)).get("links_not_judged", "") == told
+
+
 # --- what a student reads
 
 EXAMPLE = """\

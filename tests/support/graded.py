@@ -203,6 +203,7 @@ def grade(
     *,
     is_kept: bool = True,
     is_logged: bool = True,
+    is_linked: bool = True,
     google: GoogleReach | None = None,
     seconds: float = 300.0,
 ) -> GradingReport:
@@ -218,7 +219,7 @@ def grade(
             servers.GradedServer(name, "127.0.0.1", port, seconds=1.0, log=logs[name], dial=kept.network.dial)
             for name, port in PORTS.items()
         ]
-        edges = [(one, other) for one, other in EDGES]
+        edges = [(one, other) for one, other in EDGES] if is_linked else None
         herd = GradedHerd(judged, edges, kept if is_kept else None, google=google)
         try:
             return await judging.judge(herd, settle_seconds=1.0, sections=sections, seconds=seconds)
