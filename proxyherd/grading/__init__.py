@@ -12,6 +12,7 @@ fault is marked once.
     dialect   how a server wants to be spoken to, and how it answers                            pure
     connections one connection to a server, in its dialect
     servers   one server as its clients see it: reports, queries
+    exchanges one exchange with a server that is being met
     meeting   finds out the dialect of a server
     outside   whether Google can be reached, for herds that ask it
     topology  who is linked with whom, in a file of the user's

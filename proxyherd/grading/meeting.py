@@ -8,27 +8,23 @@ that wants something else, it is asked again and waited for.
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import msgspec
-from msgspec import Struct
 
 from proxyherd.base.escapes import escaped
-from proxyherd.grading.answers import DECIMALS, AtLine, end_of_json, parse_at_line
+from proxyherd.grading.answers import DECIMALS, AtLine, end_of_json
 from proxyherd.grading.connections import PLACES_SECONDS, STILL_SECONDS, Connection
 from proxyherd.grading.dialect import CRLF, LF, Dialect, Echo
+from proxyherd.grading.exchanges import FIRST_SECONDS, Exchange, converse, has_lines, spoken_among
 from proxyherd.grading.faults import Fault, Step, shown
 from proxyherd.grading.forms import Form
-from proxyherd.grading.servers import LOCATION, GradedServer, clock, new_client, now, spelled
+from proxyherd.grading.servers import LOCATION, GradedServer, new_client, now, spelled
 
-FIRST_SECONDS: Final = 2.0
-"""How long to wait for an answer before something else is tried."""
-
-GAP_SECONDS: Final = 0.1
-"""The pause within a line that comes in two packets."""
+REPORT_WAYS: Final = ((LF, False), (LF, True), (CRLF, False), (CRLF, True))
+"""What may stand behind a command that is answered, and whether the client then closes its sending half."""
 
 QUESTIONS: Final = (b"0 0", b"1 1", b"10 5")
 """The radius and bound of a query for a client's AT line; the first pair that the herd accepts is used: 0
@@ -53,41 +49,6 @@ AHEAD_NANOSECONDS: Final = 1_000_000_000_000
 
 class SilentError(Exception):
     """A server takes connections and answers nothing; the text says what was tried."""
-
-
-class Exchange(Struct, frozen=True):
-    """What was sent on a connection, and what came of it."""
-
-    pieces: tuple[bytes, ...]
-    half_close: bool
-    """Whether the sending half was closed behind them."""
-    data: bytes = b""
-    has_ended: bool = False
-    seconds: float = 0.0
-    end: str = ""
-    """How the server itself has ended instead of an answer; "" if it has not."""
-
-    @property
-    def sent(self) -> bytes:
-        return b"".join(self.pieces)
-
-    @property
-    def got(self) -> str:
-        if self.data:
-            return shown(self.data)
-        if self.end:
-            return self.end
-        return "the end of the connection" if self.has_ended else "nothing"
-
-    @property
-    def at_lines(self) -> list[AtLine]:
-        found = (parse_at_line(line) for line in re.split(rb"[\r\n]+", self.data))
-        return [one for one in found if one is not None]
-
-
-def has_lines(count: int) -> Callable[[bytes], bool]:
-    """Return a test whether so many lines have come, the last one with its end."""
-    return lambda data: data.endswith(LF) and data.strip(CRLF).count(LF) >= count - 1
 
 
 class Meeting:
@@ -149,26 +110,19 @@ class Meeting:
         half_close: bool | None = None,
         seconds: float | None = None,
         is_whole: Callable[[bytes], bool] | None = None,
+        reports: int = 1,
     ) -> Exchange:
-        """Send pieces with pauses on a new connection, and return what comes. Raises Fault if none can be made."""
+        """Send pieces with pauses on a new connection, and return what comes. Where several reports are to be answered,
+        a slow server may pause between the answers. Raises Fault if no connection can be made.
+        """
         half_close = self._dialect.half_close if half_close is None else half_close
-        began, data = clock(), b""
         async with self._server.connect() as connection:
-            try:
-                for number, piece in enumerate(pieces):
-                    await asyncio.sleep(GAP_SECONDS if number else 0)
-                    await connection.send(piece)
-                if half_close:
-                    connection.half_close()
-                data = await connection.whatever(seconds or self._patience, is_whole or has_lines(1))
-                has_ended = connection.has_ended
-            except Fault as fault:
-                has_ended = fault.cut
-        took = clock() - began
-        if not data and (end := await self._end_of(self._server)):
+            wait = seconds or self._server.seconds
+            heard = await converse(connection, pieces, half_close, wait, is_whole or has_lines(1), reports)
+        if not heard.data and (end := await self._end_of(self._server)):
             await self._revive()
-            return Exchange(pieces, half_close, has_ended=True, seconds=took, end=end)
-        return self._heard(Exchange(pieces, half_close, data, has_ended, took))
+            return msgspec.structs.replace(heard, has_ended=True, end=end)
+        return self._heard(heard)
 
     async def _revive(self) -> None:
         if self._reviver is not None:
@@ -177,10 +131,6 @@ class Meeting:
     def _heard(self, heard: Exchange) -> Exchange:
         self._at_lines += [(heard, at) for at in heard.at_lines]
         return heard
-
-    @property
-    def _patience(self) -> float:
-        return min(FIRST_SECONDS, self._server.seconds)
 
     def _report(self, location: bytes = LOCATION, when: bytes = b"") -> bytes:
         return b"IAMAT %b %b %b" % (new_client(), location, when or now())
@@ -194,13 +144,18 @@ class Meeting:
         """Find out what a server answers at all: a line that ends in LF or CR LF, at once or after a half-close; and its
         name if it was given by address only. Raises SilentError, and Fault if it takes no connection.
         """
+        soon = min(FIRST_SECONDS, self._server.seconds)
         tried: list[tuple[bytes, bool, Exchange]] = []
-        for end, half_close in ((LF, False), (LF, True), (CRLF, False), (CRLF, True)):
-            heard = await self._exchange(self._report() + end, half_close=half_close)
-            tried.append((end, half_close, heard))
-            if heard.at_lines:
+        for end, half_close in REPORT_WAYS:
+            tried.append(await self._tried(end, half_close, soon))
+            if tried[-1][2].at_lines:
                 break
-        spoken = [one for one in tried if one[2].at_lines] or [one for one in tried if one[2].data]
+        if not (spoken := spoken_among(tried)) and soon < self._server.seconds:
+            wait = self._server.seconds
+            tried = await asyncio.gather(
+                *(self._tried(end, half_close, wait) for end, half_close in REPORT_WAYS)
+            )
+            spoken = spoken_among(tried)
         if not spoken:
             raise SilentError(
                 "it takes connections, but answers no IAMAT: neither a line that ends in LF, nor one that ends in CR LF, "
@@ -208,14 +163,15 @@ class Meeting:
                 + (" (it closes the connection)" if tried[0][2].has_ended else "")
             )
         end, half_close, heard = spoken[0]
-        if tried[0] is not spoken[0] and heard.seconds > self._patience / 4:
-            slow = await self._exchange(self._report() + LF, half_close=False, seconds=self._server.seconds)
+        if tried[0] is not spoken[0]:
+            wait = self._server.seconds if heard.seconds > soon / 4 else soon
+            slow = await self._exchange(self._report() + LF, half_close=False, seconds=wait)
             if slow.at_lines:
                 end, half_close, heard = LF, False, slow
         self._learn(line_end=end, half_close=half_close, takes_reports=bool(heard.at_lines))
         if self._server.name == f"{self._server.host}:{self._server.port}" and heard.at_lines:
             self._server.name = escaped(heard.at_lines[0].server)
-        silence = f"nothing within {self._patience:g} s"
+        silence = f"nothing within {soon:g} s"
         if end == CRLF:
             self._found(
                 Form.LINE_END,
@@ -232,6 +188,10 @@ class Meeting:
                 f"{silence}; it answers only after a half-close",
                 shown_by=(tried[0][2], heard),
             )
+
+    async def _tried(self, end: bytes, half_close: bool, seconds: float) -> tuple[bytes, bool, Exchange]:
+        heard = await self._exchange(self._report() + end, half_close=half_close, seconds=seconds)
+        return end, half_close, heard
 
     async def _manners(self) -> None:
         """Find out what ends an answer, and what happens to the connection behind it."""
@@ -257,7 +217,7 @@ class Meeting:
                     )
                     return
                 connection.half_close()
-                more += await connection.whatever(self._patience)
+                more += await connection.whatever(self._server.seconds)
             if not connection.has_ended or more.strip(CRLF):
                 self._learn(ends=False)
                 got = f"{shown(more)} behind the answer" if more.strip(CRLF) else "that it stays open"
@@ -277,7 +237,7 @@ class Meeting:
             await connection.send(*pieces)
         except Fault:
             return Exchange(pieces, half_close=False, has_ended=True)
-        data = await connection.whatever(self._patience, has_lines(1))
+        data = await connection.whatever(self._server.seconds, has_lines(1))
         return self._heard(Exchange(pieces, half_close=False, data=data, has_ended=connection.has_ended))
 
     def _note_end(self, heard: Exchange) -> None:
@@ -322,7 +282,8 @@ class Meeting:
     async def _packets(self) -> None:
         """Find out whether lines or packets are commands."""
         if not (self._dialect.half_close or self._dialect.closes):
-            heard = await self._exchange(self._ended(self._report(), self._report()), is_whole=has_lines(2))
+            two = self._ended(self._report(), self._report())
+            heard = await self._exchange(two, is_whole=has_lines(2), reports=2)
             if not heard.data.startswith(b"AT ") or heard.data.count(b"AT ") < 2:
                 self._learn(packets=True)
                 self._found(Form.PACKETS, heard, "an answer to each of two lines in one packet")
@@ -372,7 +333,7 @@ class Meeting:
             heard = await self._exchange(self._ended(b"", self._report()), is_whole=has_lines(2))
             answers = not heard.data.startswith(b"AT ") and bool(heard.data)
         else:
-            heard = await self._exchange(self._dialect.line_end, seconds=self._patience / 2)
+            heard = await self._exchange(self._dialect.line_end)
             answers = bool(heard.data)
         self._learn(blank_lines=answers or bool(heard.end))
         if heard.end:

@@ -43,7 +43,7 @@ def test_each_check_has_a_broken_herd_that_fails_it() -> None:
 
 def test_each_way_is_tried() -> None:
     # Some are tried by test_meeting.py, and as processes by test_grade.py.
-    elsewhere = {"ends-of-odd-lines", "ends-of-invalid-lines", "escape", "own-log"}
+    elsewhere = {"takes-its-time", "ends-of-odd-lines", "ends-of-invalid-lines", "escape", "own-log"}
     assert BROKEN.keys() == WAYS.keys() - elsewhere
 
 

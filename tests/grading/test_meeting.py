@@ -40,3 +40,11 @@ def test_where_every_invalid_line_ends_it_the_check_of_bad_lines_carries_the_mar
     alone = judged("ends-of-invalid-lines", tmp_path, "forms", monkeypatch)
     faults = {one.id: one.fault and one.fault.got for one in alone.of("fault")}
     assert faults == {"form.echo": HAS_ENDED, "form.blank-lines": HAS_ENDED}
+
+
+def test_a_server_that_answers_within_the_patience_is_whole_however_slow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    report = graded.grade("takes-its-time", tmp_path, [SECTIONS["forms"], SECTIONS["cases"]], patience=5.0)
+    assert {one.id: one.outcome for one in report.results if one.outcome != "passed"} == {}

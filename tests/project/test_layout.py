@@ -78,7 +78,7 @@ ELSEWHERE: Final = (
     ),
     Elsewhere(
         "grading",
-        "cases checks conformance dialect endless faults floods formal forms hardness logged places playing "
+        "cases checks conformance dialect endless exchanges faults floods formal forms hardness logged places playing "
         "regaining servers times",
         "grading/test_broken_herds.py",
         "for each check there is a herd that fails it",

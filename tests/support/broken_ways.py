@@ -562,6 +562,14 @@ class Crash(BreakableServer):
         return super().answer(words)
 
 
+class TakesItsTime(BreakableServer):
+    """It is whole, and answers line by line, but each only after a while."""
+
+    async def send(self, answer: bytes, writer: StreamWriter) -> None:
+        await asyncio.sleep(2.5)
+        writer.write(answer)
+
+
 class EndsOfOddLines(BreakableServer):
     """Of each line with too few words, or too many, for a command."""
 

@@ -206,6 +206,7 @@ def grade(
     is_linked: bool = True,
     google: GoogleReach | None = None,
     seconds: float = 300.0,
+    patience: float = 1.0,
 ) -> GradingReport:
     """Judge a herd that is broken in this way, or a whole one: ""."""
 
@@ -216,7 +217,9 @@ def grade(
         await asyncio.sleep(0.01)
         logs = {name: folder / f"{name}.log" if is_logged else None for name in NAMES}
         judged = [
-            servers.GradedServer(name, "127.0.0.1", port, seconds=1.0, log=logs[name], dial=kept.network.dial)
+            servers.GradedServer(
+                name, "127.0.0.1", port, seconds=patience, log=logs[name], dial=kept.network.dial
+            )
             for name, port in PORTS.items()
         ]
         edges = [(one, other) for one, other in EDGES] if is_linked else None
