@@ -202,9 +202,31 @@ def test_a_name_that_cannot_be_is_told_and_marked(browser: Browser, clark: Serve
         page.click("#report")
         expect(page.locator("#trouble")).to_have_text("Give the phone a name first.")
         expect(page.locator("#name")).to_be_focused()
-        begin(page, "..")
-        expect(page.locator("#trouble")).to_contain_text("This name cannot be used.")
-        expect(page.locator("#name")).to_have_attribute("aria-invalid", "true")
+        for name in ("..", "\ud800"):
+            begin(page, "a")
+            page.click("#report")
+            page.evaluate("name => { document.querySelector('#name').value = name }", name)
+            page.click("#report")
+            expect(page.locator("#trouble")).to_contain_text("This name cannot be used.")
+            expect(page.locator("#name")).to_have_attribute("aria-invalid", "true")
+
+
+ATTRIBUTIONS = """
+async () => {
+  const { attributions } = await import("/page/places.js");
+  const html = '<a href="https://a.example/">A</a> <svg><a href="https://b.example/">B</a></svg><a href="javascript:1">C</a>';
+  return attributions({ html_attributions: [html] }).map((one) => one.outerHTML ?? one);
+}
+"""
+
+
+def test_of_attributions_only_text_and_secure_links_are_taken_over(
+    browser: Browser, clark: ServerProcess
+) -> None:
+    """A link of SVG has an object for its address."""
+    with phone(browser, clark) as page:
+        link = '<a href="https://a.example/" rel="noopener noreferrer">A</a>'
+        assert page.evaluate(ATTRIBUTIONS) == [link, " ", "B", "C"]
 
 
 # --- For whom

@@ -26,9 +26,9 @@ export async function places(name, radius) {
   return (await ask(`${client(name)}/places?radius_km=${radius}&limit=20`)).json();
 }
 
-// A browser takes "." and ".." out of a path, however they are encoded.
+// A browser takes "." and ".." out of a path, however they are encoded. Half of a surrogate pair cannot be encoded.
 function client(name) {
-  if (/^\.\.?$/.test(name)) throw new Trouble("This name cannot be used. Choose another one.", { field: "client" });
+  if (/^\.\.?$|\p{Surrogate}/u.test(name)) throw new Trouble("This name cannot be used. Choose another one.", { field: "client" });
   return `v1/clients/${encodeURIComponent(name)}`;
 }
 

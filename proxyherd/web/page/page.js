@@ -107,8 +107,7 @@ async function look() {
   const { name } = trail;
   if (!name || name === hopeless || asking || reporter.active || document.hidden) return;
   asking = true;
-  const words = await lookUp(name);
-  asking = false;
+  const words = await lookUp(name).finally(() => { asking = false; });
   if (name !== trail.name || reporter.active) return;
   watched = words;
   showState();

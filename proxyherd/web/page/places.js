@@ -27,8 +27,8 @@ export function rows(places, from) {
 export function attributions(answer) {
   const parsed = new DOMParser().parseFromString((answer.html_attributions ?? []).join(" "), "text/html");
   return [...parsed.body.childNodes].map((node) => {
-    const href = node.href ?? "";
-    if (!href.startsWith("https://")) return node.textContent;
+    const { href } = node; // an object, if it is a link of SVG
+    if (typeof href !== "string" || !href.startsWith("https://")) return node.textContent;
     return element("a", { href, rel: "noopener noreferrer" }, node.textContent);
   });
 }
