@@ -1,8 +1,8 @@
 """Exchanges: what a request asks of a turn, as lines, and what becomes of the replies.
 
 A client of the line protocol gets the bytes of its answers. A client of the web gets documents, which are made of the
-replies. Exchanges are finished in the order in which they came, and each when all of its lines have their replies. There
-is no socket and no clock here.
+replies. Exchanges are finished in the order in which they came, and each when all of its lines have their replies.
+There is no socket and no clock here.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class WebExchange(Struct):
 
 
 class Exchanges:
-    """The exchanges of one connection that are not finished. To a turn, they are what the client is owed, from the moment
-    when their lines are taken: so it passes the answers with their replies.
+    """The exchanges of one connection that are not finished. To a turn, they are what the client is owed, from the
+    moment when their lines are taken: so it passes the answers with their replies.
     """
 
     __slots__ = ("_commands", "_untaken", "_waiting")

@@ -25,8 +25,8 @@ class Headers(Protocol):
 
 
 class WebRequest(Struct, frozen=True):
-    """A request, as it was sent. `target` has the path and the query, perhaps behind scheme and authority, as proxies write
-    it (RFC 9112, section 3.2); or it is `EVERYTHING`.
+    """A request, as it was sent. `target` has the path and the query, perhaps behind scheme and authority, as proxies
+    write it (RFC 9112, section 3.2); or it is `EVERYTHING`.
     """
 
     method: str
@@ -71,8 +71,8 @@ class WebRequest(Struct, frozen=True):
 
 
 class ReadRequest(WebRequest, frozen=True):
-    """A request with what HTTP says about its connection. `is_old`: of HTTP/1.0; `closes`: the connection ends behind the
-    answer; `upgrades`: the client wants to go on with another protocol.
+    """A request with what HTTP says about its connection. `is_old`: of HTTP/1.0; `closes`: the connection ends behind
+    the answer; `upgrades`: the client wants to go on with another protocol.
     """
 
     is_old: bool = False

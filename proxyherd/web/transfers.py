@@ -1,8 +1,9 @@
-"""How a request is transferred: the version of HTTP, the form of its body, and whether its client waits to send that (RFC 9110
-and 9112). All that is decided by the method, the version and the headers, before the body comes.
+"""How a request is transferred: the version of HTTP, the form of its body, and whether its client waits to send that
+(RFC 9110 and 9112). All that is decided by the method, the version and the headers, before the body comes.
 
-A request whose end is not certain must not be read on: a proxy before this server may see another end, and what one of them
-takes for a body, the other takes for requests of somebody else. So the connection closes behind each of these problems.
+A request whose end is not certain must not be read on: a proxy before this server may see another end, and what one of
+them takes for a body, the other takes for requests of somebody else. So the connection closes behind each of these
+problems.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ _length = re.compile(r"[0-9]{1,19}").fullmatch
 
 
 def check_transfer(method: str, version: tuple[int, int], headers: Headers) -> bool:
-    """Check how a request is transferred. `version`: of HTTP, as major and minor number. Return whether its client waits for
-    `100 Continue` before it sends the body. Raises Problem, behind whose answer the connection must close.
+    """Check how a request is transferred. `version`: of HTTP, as major and minor number. Return whether its client waits
+    for `100 Continue` before it sends the body. Raises Problem, behind whose answer the connection must close.
     """
     if version[0] != _MAJOR:
         raise Problem(VERSION, "This port speaks HTTP/1.1.")
