@@ -24,8 +24,8 @@ _length = re.compile(r"[0-9]{1,19}").fullmatch
 
 
 def check_transfer(method: str, version: tuple[int, int], headers: Headers) -> bool:
-    """Check how a request is transferred. `version`: of HTTP, as major and minor number. Return whether its client waits
-    for `100 Continue` before it sends the body. Raises Problem, behind whose answer the connection must close.
+    """Check how a request is transferred. `version`: of HTTP, as major and minor number. Return whether its client
+    waits for `100 Continue` before it sends the body. Raises Problem, behind whose answer the connection must close.
     """
     if version[0] != _MAJOR:
         raise Problem(VERSION, "This port speaks HTTP/1.1.")

@@ -214,7 +214,8 @@ def test_a_name_that_cannot_be_is_told_and_marked(browser: Browser, clark: Serve
 ATTRIBUTIONS = """
 async () => {
   const { attributions } = await import("/page/places.js");
-  const html = '<a href="https://a.example/">A</a> <svg><a href="https://b.example/">B</a></svg><a href="javascript:1">C</a>';
+  const html = '<a href="https://a.example/">A</a> <a href="javascript:1">B</a>'
+    + '<form>C<input name="href"></form><form>D<input name="textContent"></form>';
   return attributions({ html_attributions: [html] }).map((one) => one.outerHTML ?? one);
 }
 """
@@ -223,10 +224,10 @@ async () => {
 def test_of_attributions_only_text_and_secure_links_are_taken_over(
     browser: Browser, clark: ServerProcess
 ) -> None:
-    """A link of SVG has an object for its address."""
+    """What a form has for a property may be one of its fields."""
     with phone(browser, clark) as page:
         link = '<a href="https://a.example/" rel="noopener noreferrer">A</a>'
-        assert page.evaluate(ATTRIBUTIONS) == [link, " ", "B", "C"]
+        assert page.evaluate(ATTRIBUTIONS) == [link, " ", "B", "C", "[object HTMLInputElement]"]
 
 
 # --- For whom

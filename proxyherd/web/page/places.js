@@ -27,9 +27,9 @@ export function rows(places, from) {
 export function attributions(answer) {
   const parsed = new DOMParser().parseFromString((answer.html_attributions ?? []).join(" "), "text/html");
   return [...parsed.body.childNodes].map((node) => {
-    const { href } = node; // an object, if it is a link of SVG
-    if (typeof href !== "string" || !href.startsWith("https://")) return node.textContent;
-    return element("a", { href, rel: "noopener noreferrer" }, node.textContent);
+    const words = `${node.textContent}`; // a form may have a field of any name, also of this one
+    if (!(node instanceof HTMLAnchorElement) || !node.href.startsWith("https://")) return words;
+    return element("a", { href: node.href, rel: "noopener noreferrer" }, words);
   });
 }
 
