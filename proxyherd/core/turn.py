@@ -111,7 +111,7 @@ class Turn:
         self._sizes = sizes
         self._clients: deque[Client] = deque()
         self._given_up: deque[tuple[Client, str]] = deque()
-        self._received: int
+        self.received = 0  # when what this turn decides about has arrived, in nanoseconds of POSIX time
         self._search_seconds: float
         self._lately, self._lately_until = 0, 0.0
         # What clients have sent in this turn. The first list: only stored reports, and no earlier answer is owed.
@@ -150,7 +150,7 @@ class Turn:
 
     def _begin(self, now: float, received: int) -> None:
         engine = self._engine
-        self._received, self._search_seconds = received, self._sizes.search_seconds
+        self.received, self._search_seconds = received, self._sizes.search_seconds
         if self._clients:
             self._lately = self._lately or 1
         elif self._lately and now > self._lately_until:
@@ -215,7 +215,7 @@ class Turn:
         self._reported.clear()
         self._said.clear()
         for one in said:
-            one.reports, one.others = judge(one.lines, self._received)
+            one.reports, one.others = judge(one.lines, self.received)
             one.stored, one.replies = 0, ()
         self._decide(said)
 
@@ -310,7 +310,7 @@ class Turn:
 
     def _hear_clients(self, now: float) -> None:
         """Take lines from the clients, and let the engine decide about them."""
-        judge, received, most = self._engine.rules.judge, self._received, self._sizes.client_lines
+        judge, received, most = self._engine.rules.judge, self.received, self._sizes.client_lines
         said: list[Said] = []
         lines_left = self._sizes.turn_lines
         for _ in range(len(self._clients)):

@@ -30,12 +30,16 @@ MOST: Final = 8
 ANSWER_SECONDS: Final = 20.0
 
 
+def _clock() -> int:
+    return 1_700_000_000 * 10**9
+
+
 @cache
 def site(**limits: int) -> Site:
     """Return what conversations share. Its clock stands still."""
     writer = LineWriter(8_192)
     routes = WebRoutes(writer, Origins((), ("https://map.example",)), 0)
-    return Site(Limits(**limits), routes, writer, lambda: 1_700_000_000 * 10**9, ANSWER_SECONDS)
+    return Site(Limits(**limits), routes, writer, _clock, _clock, ANSWER_SECONDS)
 
 
 def answered(line: bytes | Overlong) -> bytes:

@@ -57,6 +57,16 @@ def test_a_report_is_answered_and_known_over_tcp_and_http(clark: ServerProcess) 
     assert json.loads(body)["status"] == "ZERO_RESULTS"
 
 
+def test_a_report_without_a_time_has_the_time_at_which_it_was_taken(clark: ServerProcess) -> None:
+    client = fresh()
+    answer = json.loads(ask(clark, "PUT", f"/v1/clients/{client}", b'{"lat":1,"lon":2}')[2])
+    assert answer["difference"] == "+0.000000000"
+    with websocket(clark, JSON) as wire:
+        wire.send(frame(b'{"op":"report","client":"%b","lat":1,"lon":2}' % client.encode()))
+        answer = json.loads(wire.message()[1])
+        assert (answer["outcome"], answer["difference"]) == ("stored", "+0.000000000")
+
+
 def test_a_stale_report_says_so_and_an_unknown_client_is_not_found(clark: ServerProcess) -> None:
     client, said = fresh(), position()
     assert [json.loads(ask(clark, "PUT", f"/v1/clients/{client}", said)[2])["outcome"] for _ in range(2)] == [

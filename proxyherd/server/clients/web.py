@@ -47,7 +47,10 @@ class WebListener:
         others = [herd.places.deadline_seconds, herd.redis.deadline_seconds if herd.redis else 0.0]
         pages = Pages(page_files("web/page"))
         routes = WebRoutes(writer, origins, herd.web.max_accuracy_m, pages)
-        site = Site(clients.limits, routes, writer, time.time_ns, max(others) + _SPARE_SECONDS)
+        turn = clients.turn
+        site = Site(
+            clients.limits, routes, writer, lambda: turn.received, time.time_ns, max(others) + _SPARE_SECONDS
+        )
         proxies, room = Proxies(herd.web.trusted_proxies), BodyRoom()
         self._listener = Listener(
             lambda: WebConnection(clients, site, proxies, room),

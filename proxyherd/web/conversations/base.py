@@ -29,7 +29,8 @@ OwedCommands = list[tuple[bytes | Overlong, Reply]]
 
 
 class Site(Struct, frozen=True):
-    """What the conversations of one server share. `clock` returns nanoseconds of POSIX time. `answer_seconds`: how long
+    """What the conversations of one server share. `clock` returns when what is taken now has arrived, and `date` the
+    present time, both in nanoseconds of POSIX time. `answer_seconds`: how long
     a request waits for its answer.
     """
 
@@ -37,6 +38,7 @@ class Site(Struct, frozen=True):
     routes: WebRoutes
     writer: LineWriter
     clock: Callable[[], int]
+    date: Callable[[], int]
     answer_seconds: float
 
 

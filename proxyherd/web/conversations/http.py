@@ -239,7 +239,7 @@ class HttpConversation(WebConversation):
             or (self.stage is not OPEN and self._is_last())
         )
         headers = self._site.routes.origins.headers(self._origin)
-        second = self._site.clock() // 1_000_000_000
+        second = self._site.date() // 1_000_000_000
         self._out.append(spelled_answer(answer, request, headers, closes=closes, second=second))
         self._watch.answered(answer.status)
         self._starts_to_wait = True

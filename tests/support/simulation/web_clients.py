@@ -389,7 +389,7 @@ class Watch:
 
 def site(server: Server) -> Site:
     """Return what a server's conversations share."""
-    return Site(server.world.plan.limits, _routes(), _WRITER, lambda: server.clock, 1e9)
+    return Site(server.world.plan.limits, _routes(), _WRITER, lambda: server.clock, lambda: server.clock, 1e9)
 
 
 def request(method: bytes, target: bytes, body: bytes = b"") -> bytes:
