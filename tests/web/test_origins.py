@@ -28,6 +28,8 @@ def rules() -> Origins:
         "localhost",
         "phones.example",
         "PHONES.example:443",
+        "phones.example.",
+        "localhost.:10300",
         "10.1.2.3:80",
     ],
 )
@@ -47,7 +49,7 @@ def test_a_host_is_one_of_loopback_or_configured(host: str) -> None:
             ["localhost", "localhost"],
         ),
         *(
-            ["phones.example."],
+            ["phones.example.."],
             ["phones.example@evil.example"],
             ["127.0.0.1.evil.example:10300"],
             ["0.0.0.0:10300"],
