@@ -228,6 +228,11 @@ class ReadsTimesAsPythonDoes(BreakableServer):
         return Fraction(0) if when.lower() in (b"nan", b"inf") else None
 
 
+class TakesWordsForTimes(BreakableServer):
+    def time(self, when: bytes) -> Fraction | None:
+        return Fraction(0) if re.fullmatch(rb"[a-z]+", when) else super().time(when)
+
+
 class WantsNineDecimals(BreakableServer):
     def time(self, when: bytes) -> Fraction | None:
         return super().time(when) if re.search(rb"\.\d{9}$", when) else None

@@ -35,4 +35,4 @@ def test_case_byte_by_byte(case: Case, clark: ServerProcess) -> None:
 
 
 def test_there_are_cases() -> None:
-    assert len({case.slug for case in CASES}) == len(CASES) == 73
+    assert len({case.slug for case in CASES}) == len(CASES) == 75
