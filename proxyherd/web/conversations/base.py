@@ -30,8 +30,7 @@ OwedCommands = list[tuple[bytes | Overlong, Reply]]
 
 class Site(Struct, frozen=True):
     """What the conversations of one server share. `clock` returns when what is taken now has arrived, and `date` the
-    present time, both in nanoseconds of POSIX time. `answer_seconds`: how long
-    a request waits for its answer.
+    present time, both in nanoseconds of POSIX time. `answer_seconds`: how long a request waits for its answer.
     """
 
     limits: Limits
