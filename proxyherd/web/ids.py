@@ -29,9 +29,9 @@ _MOST_SEGMENTS: Final = 8
 """More than any path has that is served: each costs time."""
 
 _SPACES: Final = [(bytes([code]), b"%%%02X" % code) for code in b"\t\n\v\f\r "]
-_SPACE: Final = rb"(?:25)*+(?:09|0[A-D]|20)"
+_SPACE: Final = rb"(?:25)*(?:09|0[A-D]|20)"
 _HIGH_BYTES: Final = {b"%%%02X" % code: bytes([code]) for code in range(0x80, 0x100)}
-_HIGH: Final = rb"(?:25)*+[89A-F][0-9A-F]"
+_HIGH: Final = rb"(?:25)*[89A-F][0-9A-F]"
 # Nothing is called for each match, where it can be avoided: hostile names have many.
 _before_space = re.compile(rb"%(?=" + _SPACE + rb")").sub
 _before_longer_space = re.compile(rb"%25(?=" + _SPACE + rb")").sub
