@@ -39,7 +39,7 @@ class Origins:
 
     def __init__(self, hosts: Iterable[str] = (), allowed: Iterable[str] = (), *, tls: bool = False) -> None:
         self._hosts = tuple(hosts)
-        self._accepted = ""  # the latest Host that was: nearly all requests have the same
+        self._accepted: str | None = None  # the latest Host that was: nearly all requests have the same
         self._allowed = frozenset(map(_plain, allowed))
         # A page that came by TLS is the port's own too: a proxy may have taken the TLS off.
         self._schemes = ("https",) if tls else ("http", "https")
@@ -47,13 +47,13 @@ class Origins:
     def check_host(self, hosts: Sequence[str]) -> str:
         """Return the Host of a request; `hosts`: all its headers Host. Raises Problem."""
         if len(hosts) == 1 and hosts[0] == self._accepted:
-            return self._accepted
+            return hosts[0]
         if len(hosts) != 1 or not http.accepts(hosts[0], self._hosts):
             raise Problem(
                 HOST, "Add it to hosts in [web] of the herd's file, if it is a name of this server."
             )
         self._accepted = hosts[0]
-        return self._accepted
+        return hosts[0]
 
     def check_origin(
         self,
