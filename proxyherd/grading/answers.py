@@ -74,6 +74,12 @@ def parse_at_line(line: bytes) -> AtLine | None:
     )
 
 
+def equal_as_floats(sent: bytes, operands: bytes) -> bool:
+    """Whether operands of an AT line are those of a report but for the time, which is equal as a float."""
+    (*others, when), (*their_others, their_when) = sent.split(), operands.split()
+    return others == their_others and float(when) == float(their_when)
+
+
 def looks_whole(line: bytes, answer: bytes) -> bool:
     """Whether an answer without an end to this line is complete, as far as its beginning tells."""
     if answer.startswith(b"AT "):

@@ -11,6 +11,8 @@ from typing import Final
 
 from msgspec import Struct
 
+from proxyherd.grading.answers import equal_as_floats
+
 LF: Final = b"\n"
 CRLF: Final = b"\r\n"
 
@@ -39,6 +41,8 @@ class Dialect(Struct, frozen=True):
     """What stands behind an answer: LF or CR LF, or nothing that can be relied on: b""."""
     ends: bool = True
     """Whether it closes, and sends no more, when its client has closed its sending half and has its answers."""
+    float_times: bool = False
+    """Whether the client's time in AT is the one that was sent only as a float."""
     takes_reports: bool = True
     """Whether it answers IAMAT with AT."""
     echo: Echo = Echo.EXACT
@@ -53,6 +57,10 @@ class Dialect(Struct, frozen=True):
     def takes_many(self) -> bool:
         """Whether several lines may be sent ahead on one connection."""
         return not (self.half_close or self.packets or self.closes or not self.answer_end)
+
+    def repeats(self, sent: bytes, operands: bytes) -> bool:
+        """Whether these are the operands of a report in the server's AT line, if the first ones were sent."""
+        return operands == sent or (self.float_times and equal_as_floats(sent, operands))
 
     def rejected(self, line: bytes, answer: bytes) -> bool:
         """Whether this answer, without its end, is the server's answer to an invalid line; b"": it said nothing."""

@@ -68,6 +68,11 @@ RULES: Final = {
         "The difference is written in seconds with exactly nine decimals.",
         "shows nine, and does not demand them.",
     ),
+    Form.OPERANDS: FormRule(
+        "The operands in AT come back as they were sent",
+        "The last three fields of AT are the operands of the report, byte for byte.",
+        "demands a copy of the IAMAT data.",
+    ),
     Form.WHOLE_DEGREES: FormRule(
         "Coordinates need no decimal point",
         "A fraction is optional: +34-118 is a location.",

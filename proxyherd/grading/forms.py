@@ -30,6 +30,8 @@ class Form(Enum):
     """The difference in AT has one sign."""
     DECIMALS = "decimals"
     """The difference in AT has nine decimals."""
+    OPERANDS = "operands"
+    """The operands of a report come back in AT as they were sent."""
     WHOLE_DEGREES = "whole-degrees"
     """Coordinates need no decimal point."""
     ECHO = "echo"
@@ -66,6 +68,7 @@ FOUND_OUT: Final = (
     Form.FINAL_LF,
     Form.SIGN,
     Form.DECIMALS,
+    Form.OPERANDS,
     Form.WHOLE_DEGREES,
     Form.ECHO,
     Form.BLANK_LINES,
@@ -82,6 +85,7 @@ DEPARTURES: Final = {
     Form.FINAL_LF: "has no LF behind an answer, or more than one",
     Form.SIGN: "writes no sign before the difference, or two",
     Form.DECIMALS: "writes the difference with more or fewer than nine decimals",
+    Form.OPERANDS: "writes the client's time in AT as a float",
     Form.WHOLE_DEGREES: "wants a decimal point in coordinates",
     Form.ECHO: "does not send an invalid line back as it came",
     Form.BLANK_LINES: "says nothing to a blank line",

@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from proxyherd.base.escapes import escaped
-from proxyherd.grading.answers import DECIMALS, AtLine, end_of_json
+from proxyherd.grading.answers import DECIMALS, AtLine, end_of_json, equal_as_floats
 from proxyherd.grading.connections import PLACES_SECONDS, STILL_SECONDS, Connection
 from proxyherd.grading.dialect import CRLF, LF, Dialect, Echo
 from proxyherd.grading.exchanges import FIRST_SECONDS, Exchange, converse, has_lines, spoken_among
@@ -253,7 +253,7 @@ class Meeting:
             self._found(Form.FINAL_LF, heard, "an answer that ends in one LF")
 
     async def _difference(self) -> None:
-        """Find out how the difference is spelled, of a time long ago, now, and still to come."""
+        """Find out how AT spells the difference, of a time long ago, now, and still to come; and the client's time."""
         old = await self._exchange(self._ended(self._report(when=OLD)))
         await self._exchange(self._ended(self._report(when=spelled(time.time_ns() + AHEAD_NANOSECONDS))))
         # A difference that is long shows by hand, too, how many decimals there are.
@@ -265,6 +265,10 @@ class Meeting:
                 )
             if at.decimals != DECIMALS:
                 self._found(Form.DECIMALS, heard, "a difference with nine decimals", shown(spelling))
+            sent = [b" ".join(line.split()[1:]) for line in heard.sent.splitlines()]
+            if at.operands not in sent and any(equal_as_floats(one, at.operands) for one in sent):
+                self._learn(float_times=True)
+                self._found(Form.OPERANDS, heard, f"{shown(sent[0])}, byte for byte", shown(spelling))
 
     async def _end_of_stream(self) -> None:
         """Find out whether a half-close right behind a command costs the answer, and whether it ends a line."""

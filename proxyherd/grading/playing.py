@@ -68,7 +68,7 @@ async def _expect_at(line: bytes, connection: Connection, server: GradedServer) 
     expected = form_of_at(name, operands)
     answer = await connection.line(expected, partial(looks_whole, line))
     at = parse_at_line(answer)
-    if at is None or (at.server, at.operands) != (name, operands):
+    if at is None or at.server != name or not server.dialect.repeats(operands, at.operands):
         raise connection.fault(expected, shown(answer))
     # A server that departs from these always has been marked for it.
     if not at.has_one_sign and Form.SIGN not in server.findings:

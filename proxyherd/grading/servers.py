@@ -229,7 +229,7 @@ class GradedServer:
         """Return the answer to a report if it is the right one. Raises Fault."""
         self._needs_reports()
         at, name, operands = parse_at_line(answer), self.name.encode(), b" ".join(line.split()[1:])
-        if at is None or (at.server, at.operands) != (name, operands):
+        if at is None or at.server != name or not self.dialect.repeats(operands, at.operands):
             raise Fault(self.name, line, form_of_at(name, operands), shown(answer))
         return answer
 

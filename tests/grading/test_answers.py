@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxyherd.grading import answers
+from proxyherd.grading.dialect import Dialect
 
 
 @pytest.mark.parametrize(
@@ -83,6 +84,25 @@ def test_where_an_answer_without_an_end_is_whole() -> None:
     invalid = b"HELLO there"
     echo = b"? " + invalid
     assert [n for n in range(len(echo) + 1) if answers.looks_whole(invalid, echo[:n])] == [len(echo)]
+
+
+@pytest.mark.parametrize(
+    ("operands", "exactly", "as_floats"),
+    [
+        (b"k +1+1 1621464827.959498503", True, True),
+        (b"k +1+1 1621464827.9594984", False, True),
+        (b"k +1+1 1621464827.959499", False, False),
+        (b"k +1+1 1621464827", False, False),
+        (b"k +1.0+1.0 1621464827.959498503", False, False),
+        (b"K +1+1 1621464827.9594984", False, False),
+    ],
+)
+def test_only_a_server_that_keeps_times_as_floats_may_spell_the_time_otherwise(
+    operands: bytes, exactly: bool, as_floats: bool
+) -> None:
+    sent = b"k +1+1 1621464827.959498503"
+    assert Dialect().repeats(sent, operands) == exactly
+    assert Dialect(float_times=True).repeats(sent, operands) == as_floats
 
 
 TEXT = st.text(max_size=9)  # each beginning of the JSON is read, so that long texts would cost seconds

@@ -103,6 +103,7 @@ BROKEN: dict[str, tuple[str, set[str]]] = {
     "leaves-out-lf": ("forms cases places hardness", {"form.final-lf"}),
     "leaves-out-the-last-lf": ("forms cases places", {"form.json-end"}),
     "writes-floats": ("forms times cases", {"form.decimals"}),
+    "keeps-times-as-floats": ("forms floods places logs cases hardness regained", {"form.operands"}),
     # Times.
     "float": ("times", {"times.difference-is-exact"}),
     "turns-the-difference-round": ("times", {"times.difference-is-received-less-sent"}),

@@ -94,6 +94,14 @@ class WritesFloats(BreakableServer):
         return f"{nanoseconds / 1e9:+}"
 
 
+class KeepsTimesAsFloats(BreakableServer):
+    """It prints the client's time as Python prints a float, and tells it so to others."""
+
+    def iamat(self, client: bytes, place: bytes, when: bytes) -> bytes | None:
+        is_time = self.time(when) is not None
+        return super().iamat(client, place, str(float(when)).encode() if is_time else when)
+
+
 class SplitsText(BreakableServer):
     """By `str.split`, which knows more white space than the protocol."""
 

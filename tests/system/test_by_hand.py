@@ -45,6 +45,7 @@ TRIED: Final[dict[tuple[str, str], list[str]]] = {
     ("leaves-out-lf", "form.final-lf"): [ANN[:-1]],
     ("forgets-the-sign", "form.sign"): [ANN.replace("[+-]", "")],
     ("writes-floats", "form.decimals"): [ANN.replace("{9}", "{1,8}")],
+    ("keeps-times-as-floats", "form.operands"): [r"AT Ann \S+ \S+ \S+ \d+\.\d{1,8}\n"],
     ("wants-padding", "form.whole-degrees"): [rf"\? {IAMAT}\n"],
     ("strips-its-copy", "form.echo"): [r"\? HELLO   there\n"],
     ("says-error", "form.echo"): ["ERROR\n"],
