@@ -17,7 +17,7 @@ class SlowReader:
 
     def is_stuck(self, now: float, unsent: int) -> bool:
         """Return whether it has read nothing for too long; `unsent`: bytes that it has not received yet. Call a few
-        times within the limit, while `since` is not None.
+        times within the limit, while bytes wait for it: the first call begins, unless `since` says when that was.
         """
         if self.since is None or unsent < self._unsent:
             self.since = now

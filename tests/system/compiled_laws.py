@@ -51,6 +51,7 @@ REPLACES = (
     "test_thousands_that_waited_are_looked_up_in_portions_and_nobody_is_held_up",
     "test_what_fails_for_one_peer_without_a_turn_ends_that_peer",
     "test_what_is_remembered_of_ids_is_bounded",
+    "test_what_was_learned_without_a_turn_leaves_with_the_turn_for_which_another_neighbour_asks",
 )
 """Tests that replace something inside a compiled module, or count its calls, so they only run as Python."""
 
