@@ -14,6 +14,10 @@ from proxyherd.config.errors import ConfigError
 SECRET_BYTES: Final = 32
 
 
+_UNSET: Final = b"\n"
+"""What our systemd units put into a credential for which the operator has no file."""
+
+
 def read(path: Path) -> bytes:
     """Return the secret in a file. Raises ConfigError, which says what to do."""
     remedy = "make one for the whole herd with `proxyherd secret new FILE`, and name it with --secret-file"
@@ -25,7 +29,7 @@ def read(path: Path) -> bytes:
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; {remedy}") from error
     # systemd lets the service's user read a credential by an access list, which appears as the group's bits.
-    if mode & 0o077 and str(path.parent) != os.environ.get("CREDENTIALS_DIRECTORY"):
+    if mode & 0o077 and not _is_credential(path):
         raise ConfigError(f"{path}: others than its owner can use it; run: chmod 600 {path}")
     if len(found) != SECRET_BYTES:
         raise ConfigError(
@@ -38,21 +42,35 @@ class Secrets(Struct, frozen=True):
     """The secrets of the herd that a server knows."""
 
     proves: bytes
-    accepted: tuple[bytes, ...]  # the one used for proofs
-    table: bytes  # the key of the table's digests, which must be the same on all servers during a change
+    accepted: tuple[bytes, ...]  # the one used for proofs; and others, while the herd changes its secret
+    table: bytes
+    """The key of the table's digests and of its tombstones. It must be the same on all servers, and outlive changes of
+    the secret: a tombstone of another key matches nobody."""
 
     def __repr__(self) -> str:
         return f"<{len(self.accepted)} secrets>"  # for tracebacks
 
 
 def read_all(path: Path) -> Secrets:
-    """Return the secret in a file, and those beside it while the herd changes its secret: `.next` is already accepted,
-    `.old` is still accepted. Raises ConfigError.
+    """Return the secret in a file, and those beside it: `.next` is already accepted, and `.old` is still accepted, while
+    the herd changes its secret; `.table` is the first secret that the herd has had, and stays. Raises ConfigError.
     """
     proves = read(path)
-    following, former = (path.with_name(path.name + end) for end in (".next", ".old"))
-    accepted = [proves, *(read(other) for other in (following, former) if other.exists())]
-    return Secrets(proves, tuple(accepted), accepted[-1] if former.exists() else proves)
+    following, former, table = (_beside(path, end) for end in (".next", ".old", ".table"))
+    accepted = tuple(one for one in (proves, following, former) if one is not None)
+    return Secrets(proves, accepted, table or former or proves)
+
+
+def _beside(path: Path, end: str) -> bytes | None:
+    """Return the secret in a file beside another one; None if there is none. Raises ConfigError."""
+    other = path.with_name(path.name + end)
+    if not other.exists() or (_is_credential(other) and other.read_bytes() == _UNSET):
+        return None
+    return read(other)
+
+
+def _is_credential(path: Path) -> bool:
+    return str(path.parent) == os.environ.get("CREDENTIALS_DIRECTORY")
 
 
 def create(path: Path) -> None:

@@ -13,7 +13,51 @@ from proxyherd.config import secrets as secret
 from proxyherd.config.errors import ConfigError
 
 
-@pytest.mark.parametrize("end", [".next", ".old"])
+@pytest.mark.parametrize(
+    ("files", "accepted", "table"),
+    [
+        ("", ["secret"], "secret"),
+        (".next", ["secret", ".next"], "secret"),
+        (".old", ["secret", ".old"], ".old"),
+        (".next .old", ["secret", ".next", ".old"], ".old"),
+        (".table", ["secret"], ".table"),
+        (".next .table", ["secret", ".next"], ".table"),
+        (".old .table", ["secret", ".old"], ".table"),
+    ],
+)
+def test_the_tables_key_is_the_herds_first_secret_and_opens_no_link(
+    tmp_path: Path, files: str, accepted: list[str], table: str
+) -> None:
+    written = {"secret": tmp_path / "secret"}
+    written |= {end: tmp_path / f"secret{end}" for end in files.split()}
+    for file in written.values():
+        write_secret(file)
+    known = secret.read_all(written["secret"])
+    assert known.accepted == tuple(written[one].read_bytes() for one in accepted)
+    assert known.proves == known.accepted[0]
+    assert known.table == written[table].read_bytes()
+
+
+def test_a_blank_credential_stands_for_no_file_and_a_blank_file_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Our unit gives systemd a blank line for a credential that is not there."""
+    file = tmp_path / "secret"
+    write_secret(file)
+    for end in (".next", ".old", ".table"):
+        file.with_name(f"secret{end}").write_bytes(b"\n")
+        file.with_name(f"secret{end}").chmod(0o600)
+    with pytest.raises(ConfigError, match=r"secret\.next: has 1 bytes"):
+        secret.read_all(file)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    known = secret.read_all(file)
+    assert known.accepted == (known.table,) == (file.read_bytes(),)
+    file.write_bytes(b"\n")
+    with pytest.raises(ConfigError, match="has 1 bytes"):
+        secret.read_all(file)
+
+
+@pytest.mark.parametrize("end", [".next", ".old", ".table"])
 @pytest.mark.parametrize(("spoil", "why"), [("short", "has 5 bytes"), ("open", "others than its owner")])
 def test_a_second_secret_is_checked_as_the_first(tmp_path: Path, end: str, spoil: str, why: str) -> None:
     file, other = tmp_path / "secret", tmp_path / f"secret{end}"

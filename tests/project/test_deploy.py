@@ -169,13 +169,11 @@ def test_unit_of_a_server_restarts_for_ever_but_not_on_bad_configuration() -> No
     assert {key: unit[key] for key in expected} == {key: [value] for key, value in expected.items()}
 
 
-def test_key_is_optional_and_the_secret_is_not() -> None:
+def test_the_secret_is_required_and_the_other_credentials_are_not() -> None:
     unit = settings("proxyherd@.service")
-    assert unit["SetCredential"] == [r"google-places-api-key:\n"]
-    assert unit["LoadCredential"] == [
-        "secret:/etc/proxyherd/secret",
-        "google-places-api-key:/etc/proxyherd/google-places-api-key",
-    ]
+    optional = ["secret.next", "secret.old", "secret.table", "google-places-api-key"]
+    assert unit["SetCredential"] == [rf"{name}:\n" for name in optional]
+    assert unit["LoadCredential"] == [f"{name}:/etc/proxyherd/{name}" for name in ("secret", *optional)]
 
 
 def test_units_start_commands_that_there_are() -> None:

@@ -336,14 +336,16 @@ def test_key_is_a_credential_and_in_no_environment_and_no_secret_is_in_a_log(mac
         assert data
         assert not [one for one in hidden if one in data], place
 
-    machine.run("rm /etc/proxyherd/google-places-api-key; systemctl restart 'proxyherd@*.service'")
-    assert (
-        machine.run(
-            f"nsenter -t {main_pid(machine, 'Clark')} -m cat {credentials}/google-places-api-key"
-        ).stdout
-        == "\n"
+    machine.run(
+        "rm /etc/proxyherd/google-places-api-key; cp -p /etc/proxyherd/secret /etc/proxyherd/secret.table"
     )
+    machine.run("systemctl restart 'proxyherd@*.service'")
+    inside = f"nsenter -t {main_pid(machine, 'Clark')} -m sh -c"
+    absent = ("google-places-api-key", "secret.next", "secret.old")
+    assert machine.run(f"{inside} 'cd {credentials} && cat {' '.join(absent)}'").stdout == "\n" * len(absent)
+    machine.run(f"{inside} 'cmp {credentials}/secret {credentials}/secret.table'")
     wait_until_whole(machine)
+    machine.run("rm /etc/proxyherd/secret.table")
 
 
 def test_files_are_for_those_whom_they_concern(machine: BootedMachine) -> None:
