@@ -18,6 +18,12 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     up to 256 bytes more. 8 KiB is what HTTP servers allow for a line. The minimum is the 1,024 bytes that an answer
     copies."""
 
+    max_client_bytes: Annotated[int, Meta(ge=64, le=1_048_576)] = 512
+    """Bytes of a client's ID. A command with a longer one is invalid. An ID is kept twice for as long as its client is
+    in the table, so short ones leave room for more clients. The longest names that people give to phones and machines
+    have 255 bytes, as host names and file names do. Neighbours, journals and Redis may have longer ones from before:
+    these are still learned."""
+
     max_connections: Annotated[int, Meta(ge=1, le=1_000_000)] = 20_000
     """Client connections at once. Each costs a file descriptor and about 3 KiB. The default is twice the 10,000 that
     one process is expected to serve. The server lowers it at start if the system allows fewer descriptors."""

@@ -8,10 +8,12 @@ feed and vertical tab, which is what `\s` means in a pattern of bytes.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from decimal import Decimal
 from functools import lru_cache
-from typing import Final, final
+from typing import Final, TypeAlias, final
 
+from proxyherd.config.schema import Limits
 from proxyherd.core.value import Value
 
 NANOSECONDS: Final = 1_000_000_000
@@ -38,11 +40,6 @@ _LOCATION: Final = LATITUDE + LONGITUDE
 _TIME: Final = rb"([0-9]{1,12}+)(?:\.([0-9]{1,9}+))?"
 _NAME: Final = rb"[A-Za-z][A-Za-z0-9_-]{0,62}+"
 
-_usual_iamat = re.compile(rb"IAMAT ((\S++) " + _LOCATION + rb" ([0-9]{1,12}+)\.([0-9]{9}))").fullmatch
-_iamat = re.compile(rb"\s*+IAMAT\s++(\S++)\s++(" + _LOCATION + rb")\s++(" + _TIME + rb")\s*+").fullmatch
-_whatsat = re.compile(
-    rb"\s*+WHATSAT\s++(\S++)\s++(?=[0-9.]{1,20}\s)([0-9]++(?:\.[0-9]++)?)\s++([0-9]{1,20}+)\s*+"
-).fullmatch
 _at = re.compile(
     rb"AT " + _NAME + rb" (?!-0\.0{9} )([+-](?:0|[1-9][0-9]{0,11}+))\.([0-9]{9}) "
     rb"(\S++) " + _LOCATION + rb" " + _TIME
@@ -56,6 +53,9 @@ _known_word = re.compile(rb"\s*+(IAMAT|WHATSAT|AT)(?:\s|\Z)").match
 
 _MOST_KILOMETRES: Final = 50
 _MOST_RESULTS: Final = 20
+
+
+_Match: TypeAlias = Callable[[bytes], re.Match[bytes] | None]
 
 
 @final
@@ -103,14 +103,47 @@ class Malformed(Value):
     line: bytes
 
 
-def parse_report(line: bytes, server: bytes, received: int) -> Report | None:
-    """Parse a client's line without LF, received by `server` at this time (nanoseconds of POSIX time). Return None if it
-    is not a valid IAMAT.
+class CommandForms(Value):
+    """The patterns of clients' commands, for IDs of at most so many bytes, 0: of any number; `command_forms` makes them."""
+
+    most_client_bytes: int
+    usual_iamat: _Match  # as nearly all are spelled
+    iamat: _Match
+    whatsat: _Match
+
+
+@lru_cache(maxsize=16)
+def command_forms(most_client_bytes: int = 0) -> CommandForms:
+    """Return the patterns of commands whose client IDs have at most so many bytes. As part of a pattern, the limit costs
+    nothing.
     """
-    if (match := _usual_iamat(line)) is not None:
+    client = rb"(\S{1,%d}+)" % most_client_bytes if most_client_bytes else rb"(\S++)"
+    usual = rb"IAMAT (" + client + rb" " + _LOCATION + rb" ([0-9]{1,12}+)\.([0-9]{9}))"
+    iamat = rb"\s*+IAMAT\s++" + client + rb"\s++(" + _LOCATION + rb")\s++(" + _TIME + rb")\s*+"
+    radius_and_most = rb"(?=[0-9.]{1,20}\s)([0-9]++(?:\.[0-9]++)?)\s++([0-9]{1,20}+)\s*+"
+    whatsat = rb"\s*+WHATSAT\s++" + client + rb"\s++" + radius_and_most
+    return CommandForms(
+        most_client_bytes,
+        re.compile(usual).fullmatch,
+        re.compile(iamat).fullmatch,
+        re.compile(whatsat).fullmatch,
+    )
+
+
+ANY_LENGTH: Final = command_forms()
+_USUAL_FORMS: Final = command_forms(Limits().max_client_bytes)
+
+
+def parse_report(
+    line: bytes, server: bytes, received: int, forms: CommandForms = _USUAL_FORMS
+) -> Report | None:
+    """Parse a client's line without LF, received by `server` at this time (nanoseconds of POSIX time). Return None if it
+    is not a valid IAMAT of these forms.
+    """
+    if (match := forms.usual_iamat(line)) is not None:
         operands, client, seconds, fraction = match.groups()
         time = int(seconds + fraction)
-    elif (match := _iamat(line)) is not None:
+    elif (match := forms.iamat(line)) is not None:
         client, location, spelled, seconds, fraction = match.groups()
         operands, time = b"%b %b %b" % (client, location, spelled), nanoseconds(seconds, fraction)
     else:
@@ -122,9 +155,9 @@ def parse_report(line: bytes, server: bytes, received: int) -> Report | None:
     return Report(client, at, time)
 
 
-def parse_question(line: bytes) -> Whatsat | None:
-    """Parse a client's line without LF. Return None if it is not a valid WHATSAT."""
-    match = _whatsat(line)
+def parse_question(line: bytes, forms: CommandForms = _USUAL_FORMS) -> Whatsat | None:
+    """Parse a client's line without LF. Return None if it is not a valid WHATSAT of these forms."""
+    match = forms.whatsat(line)
     if match is None:
         return None
     client, radius, spelled = match.groups()

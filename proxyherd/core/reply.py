@@ -11,6 +11,7 @@ from proxyherd.core.messages import Entry, Whatsat
 Refusal: TypeAlias = Literal[
     "",  # it is not refused
     "ahead",  # the client's time is too far ahead of the server's clock
+    "long_id",  # the client's ID has more bytes than max_client_bytes
     "full",  # there is no room for it
     "unkept",  # reports cannot be kept now
 ]

@@ -21,11 +21,14 @@ from typing import Any, Final, TypeAlias
 from proxyherd.config.schema import Limits
 from proxyherd.core.framing import Overlong
 from proxyherd.core.messages import (
+    ANY_LENGTH,
     MOST_NANOSECONDS,
     NANOSECONDS,
+    CommandForms,
     Entry,
     Report,
     Whatsat,
+    command_forms,
     invalid,
     latest_receipt,
     parse_question,
@@ -61,6 +64,7 @@ class Rules:
         self._name = name.encode()
         self._lead = int(limits.max_clock_lead_seconds * NANOSECONDS) or MOST_NANOSECONDS
         self._skew = int(limits.max_clock_skew_seconds * NANOSECONDS)
+        self._forms = command_forms(limits.max_client_bytes)
         self._takes_reports = True
 
     def begin(self, clock: int, *, takes_reports: bool) -> None:
@@ -77,12 +81,12 @@ class Rules:
         """
         latest = at + self._lead if self._takes_reports else -1
         whole: Any = map(_whole, lines) if Overlong in map(type, lines) else lines
-        reports: list[Any] = [*map(parse_report, whole, repeat(self._name), repeat(at))]
+        reports: list[Any] = [*map(parse_report, whole, repeat(self._name), repeat(at), repeat(self._forms))]
         if None not in reports and (
             latest >= MOST_NANOSECONDS or max(map(_time, reports), default=-1) <= latest
         ):
             return reports, []
-        judged: list[Any] = [*map(_judge, lines, reports, repeat(latest))]
+        judged: list[Any] = [*map(_judge, lines, reports, repeat(latest), repeat(self._forms))]
         first = next((at for at, one in enumerate(judged) if type(one) is not Report), len(judged))
         return judged[:first], judged[first:]
 
@@ -133,12 +137,23 @@ def _whole(line: bytes | Overlong) -> bytes:
     return b"" if isinstance(line, Overlong) else line
 
 
-def _judge(line: bytes | Overlong, report: Report | None, latest: int) -> Judged:
+def _judge(line: bytes | Overlong, report: Report | None, latest: int, forms: CommandForms) -> Judged:
     """Judge a line; `report` is its report, if it is one, and `latest` the latest time that a report may have."""
     if isinstance(line, Overlong):
         return Reply("other", "overlong", invalid(line.start))
     if report is None:
-        return parse_question(line) or Reply(word(line), "invalid", invalid(line))
+        return parse_question(line, forms) or (
+            _reject(line)
+            if len(line) > forms.most_client_bytes
+            else Reply(word(line), "invalid", invalid(line))
+        )
     if report.nanoseconds <= latest:
         return report
     return Reply("iamat", "refused", invalid(line), refusal="ahead" if latest >= 0 else "unkept")
+
+
+def _reject(line: bytes) -> Reply:
+    """Answer a long line that is no command; perhaps its only fault is the length of its client's ID."""
+    if parse_report(line, b"", 0, ANY_LENGTH) or parse_question(line, ANY_LENGTH):
+        return Reply(word(line), "refused", invalid(line), refusal="long_id")
+    return Reply(word(line), "invalid", invalid(line))

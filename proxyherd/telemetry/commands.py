@@ -34,7 +34,7 @@ COMMANDS: Final = (
     (
         "iamat",
         "refused",
-        "in form, but the table is full, the journal cannot be written, the client's clock is too far ahead, or Redis has no room or a stranger's key there",
+        "in form, but the table is full, the journal cannot be written, the client's clock is too far ahead, its ID is longer than max_client_bytes, or Redis has no room or a stranger's key there",
     ),
     (
         "iamat",
@@ -44,7 +44,11 @@ COMMANDS: Final = (
     ("iamat", "invalid", "out of form or bounds"),
     ("whatsat", "answered", "with an AT line and places, whatever their status"),
     ("whatsat", "unknown", "in form, but no such client"),
-    ("whatsat", "refused", "before the server was ready, behind 65,536 others that wait"),
+    (
+        "whatsat",
+        "refused",
+        "before the server was ready, behind 65,536 others that wait; or the client's ID is longer than max_client_bytes",
+    ),
     ("whatsat", "unanswered", "as above"),
     ("whatsat", "left", "the client had gone before places were asked"),
     ("whatsat", "invalid", "out of form or bounds"),

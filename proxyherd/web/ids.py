@@ -20,6 +20,7 @@ import re
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
+from proxyherd.core.reply import Reply
 from proxyherd.web.problems import CLIENT, Problem
 
 NAME_BYTES: Final = 8_192
@@ -68,6 +69,12 @@ def _without_spaces(text: bytes) -> bytes:
     for space, encoded in _SPACES:
         text = text.replace(space, encoded)
     return text
+
+
+def check_id_taken(reply: Reply) -> None:
+    """Check that the judge did not refuse the ID of a command. Raises Problem."""
+    if reply.refusal == "long_id":
+        raise Problem(CLIENT, "This name is longer than this server allows (max_client_bytes).", "client")
 
 
 def name_of(client: bytes) -> str:

@@ -14,7 +14,7 @@ from msgspec import Raw
 
 from proxyherd.core.messages import position, received
 from proxyherd.core.reply import Reply
-from proxyherd.web.ids import name_of, text_of
+from proxyherd.web.ids import check_id_taken, name_of, text_of
 from proxyherd.web.problems import NOT_TAKEN, QUERY, UNKNOWN, Problem
 from proxyherd.web.times import spelled_time
 
@@ -80,6 +80,7 @@ def header_value(line: bytes) -> str:
 
 def _line(reply: Reply) -> bytes:
     """Return the AT line of a client that is known. Raises Problem."""
+    check_id_taken(reply)
     if reply.outcome == "unknown":
         raise Problem(UNKNOWN, "No server has heard of a client with this name.", "client")
     line, _, _ = (reply.answer or b"").partition(b"\n")

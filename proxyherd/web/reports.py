@@ -19,7 +19,7 @@ from proxyherd.core.reply import Reply
 from proxyherd.web import times
 from proxyherd.web.bodies import VALUES_BYTES
 from proxyherd.web.documents import DocumentReader, ObjectReader, check_size, number_text, string_text
-from proxyherd.web.ids import id_of, text_of
+from proxyherd.web.ids import check_id_taken, id_of, text_of
 from proxyherd.web.lines import LineWriter
 from proxyherd.web.locations import location
 from proxyherd.web.problems import AHEAD, LARGE, NOT_TAKEN, TIME, Problem
@@ -155,6 +155,7 @@ def check_taken(reply: Reply) -> None:
     """Check that a report was stored, or is stale. Raises Problem."""
     if reply.outcome in ("stored", "stale"):
         return
+    check_id_taken(reply)
     if reply.refusal == "ahead":
         raise Problem(AHEAD, "Set the client's clock, or let the server tell the time.", "time")
     raise Problem(NOT_TAKEN, "There is no room for another client." if reply.refusal == "full" else _LATER)

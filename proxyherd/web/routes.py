@@ -135,6 +135,8 @@ class WebRoutes:
                 for reply in replies:
                     if reply.refusal == "ahead":
                         points.consume("ahead")
+                    elif reply.refusal == "long_id":
+                        points.consume("no_client")
                     else:
                         check_taken(reply)
                 return WebAnswer(200, app.answer, app.media_type)

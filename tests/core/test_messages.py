@@ -10,14 +10,16 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from proxyherd.core import messages
 from proxyherd.core.messages import (
+    ANY_LENGTH,
     MOST_NANOSECONDS,
     At,
     Entry,
     Report,
     Whatsat,
+    command_forms,
     invalid,
     latest_receipt,
     metres,
@@ -102,6 +104,8 @@ def formatted(server: bytes, received: int, client: bytes, place: bytes, time: b
 
 def expected_command(line: bytes) -> Report | Whatsat | None:
     match line.split():
+        case [_, client, *_] if len(client) > 512:
+            return None
         case [b"IAMAT", client, place, time] if is_location(place) and is_time(time):
             return Report(client, formatted(b"Clark", 0, client, place, time), as_nanoseconds(time))
         case [b"WHATSAT", client, radius, most]:
@@ -240,7 +244,7 @@ def test_a_time_out_of_form_is_no_command(time: bytes) -> None:
         b"IAMAT",
         b"+1+1",
         b"?",
-        b"a" * 8_000,
+        b"a" * 512,
         *NOT_SPACES,
     ],
 )
@@ -248,6 +252,23 @@ def test_a_client_id_is_any_run_of_bytes_that_are_no_white_space(client: bytes) 
     parsed = parse_command(iamat(client=client))
     assert isinstance(parsed, Report)
     assert parsed.client == client
+
+
+@pytest.mark.parametrize("most", [64, 512, 5_000])
+def test_an_id_has_at_most_so_many_bytes_in_both_commands_however_they_are_spelled(most: int) -> None:
+    forms = command_forms(most)
+    for length, fits in ((most, True), (most + 1, False)):
+        client = b"\xff" * length
+        for line in (iamat(client), b" IAMAT\t%b  %b\v5\r" % (client, PLACE)):
+            assert (parse_report(line, b"Clark", 0, forms) is not None) == fits
+            assert parse_report(line, b"Clark", 0, ANY_LENGTH) is not None
+        for line in (whatsat(client=client), whatsat(client=client).replace(b" ", b" \f ")):
+            assert (parse_question(line, forms) is not None) == fits
+            assert parse_question(line, ANY_LENGTH) is not None
+
+
+def test_what_a_neighbour_says_may_have_a_longer_id() -> None:
+    assert parse_at(at(client=b"k" * 8_000)) is not None
 
 
 # WHATSAT. -----------------------------------------------------------------------------------------------------
@@ -361,14 +382,13 @@ def test_a_failed_command_is_counted_under_its_word(line: bytes, expected: str) 
     assert word(line) == expected
 
 
-def test_a_report_as_nearly_all_are_spelled_takes_a_short_cut_to_the_same_end(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_report_as_nearly_all_are_spelled_takes_a_short_cut_to_the_same_end() -> None:
+    forms = command_forms(512)
     lines = [b"IAMAT kiwi +34.068930-118.445127 1479413884.392014450", b"IAMAT \xff +1+1 5.000000000"]
-    assert all(map(messages._usual_iamat, lines))
-    short = [parse_report(line, b"Clark", 5) for line in lines]
-    monkeypatch.setattr(messages, "_usual_iamat", lambda _: None)
-    assert short == [parse_report(line, b"Clark", 5) for line in lines] != [None, None]
+    assert all(map(forms.usual_iamat, lines))
+    detour = replace(forms, usual_iamat=lambda _: None)
+    short, long = ([parse_report(line, b"Clark", 5, one) for line in lines] for one in (forms, detour))
+    assert short == long != [None, None]
 
 
 def test_a_value_never_changes_and_no_garbage_collection_visits_it() -> None:

@@ -1059,14 +1059,14 @@ def test_a_herd_with_a_clock_set_to_another_time_zone_agrees(hours: int) -> None
 
 
 def test_the_table_is_bounded_in_bytes_too_and_what_neighbours_took_has_a_quarter_more() -> None:
-    small = Server("A", limits=Limits(max_table_bytes=65_536))
+    small = Server("A", limits=Limits(max_table_bytes=65_536, max_client_bytes=8_192))
     big = "x" * 8_000
     taken = [small.report(iamat(f"{n}{big}")).outcome for n in range(6)]
     assert taken == ["stored"] * 4 + ["refused"] * 2
     assert small.table.bytes <= 65_536
     # What grows is judged as what is new; what does not is taken.
     assert small.report(iamat(f"0{big}", time="6")).outcome == "stored"
-    wires = herd("AB", A=small, B=Server("B"))
+    wires = herd("AB", A=small, B=Server("B", limits=Limits(max_client_bytes=8_192)))
     before = small.table.bytes
     for n in range(6, 9):
         wires.servers["B"].report(iamat(f"{n}{big}"))

@@ -61,6 +61,23 @@ def test_what_is_behind_the_first_line_that_is_no_report_stands_in_its_order(
     )
 
 
+def test_a_command_whose_id_is_too_long_is_refused_for_that_if_all_else_is_right() -> None:
+    judge, long = rules(max_client_bytes=64).judge, "k" * 65
+    fits = "k" * 64
+    assert judge([iamat(fits)], 5 * SECOND) == ([taken(fits)], [])
+    for kind, line, is_right in (
+        ("iamat", iamat(long), True),
+        ("whatsat", b"WHATSAT %b 0 0" % long.encode(), True),
+        ("iamat", iamat(long, "5x"), False),
+        ("whatsat", b"WHATSAT %b 51 0" % long.encode(), False),
+        ("iamat", b"IAMAT kiwi +1.%b+1 5x" % (b"1" * 65), False),
+        ("other", b"FOO " + long.encode(), False),
+    ):
+        outcome, refusal = ("refused", "long_id") if is_right else ("invalid", "")
+        reply = Reply(kind, outcome, b"? " + line, refusal=refusal)  # type: ignore[arg-type] # a word above
+        assert judge([line, iamat()], 5 * SECOND) == ([], [reply, taken()])
+
+
 def test_each_line_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     parsed: list[tuple[str, bytes]] = []
     for name in ("parse_report", "parse_question"):

@@ -14,6 +14,7 @@ import socket
 import time
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Any
 from unittest.mock import patch
 
 import client_stream
@@ -404,8 +405,8 @@ def test_a_line_limit_off_by_one_is_found() -> None:
 
 
 def test_times_compared_as_floats_are_found() -> None:
-    def through_a_float(line: bytes, server: bytes, received: int) -> Report | None:
-        return parse_report(line, server, int(float(received)))
+    def through_a_float(line: bytes, server: bytes, received: int, *more: Any) -> Report | None:
+        return parse_report(line, server, int(float(received)), *more)
 
     with patch.object(rules, "parse_report", through_a_float):
         assert found_by("client")

@@ -15,6 +15,7 @@ from decimal import Decimal
 from functools import lru_cache
 
 COPIED = 1_024
+CLIENT_BYTES = 512  # of an ID, at most
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,8 @@ def _answer(line: bytes, so_far: Expectation, limit: int, max_clients: int) -> E
     if len(line) > limit:
         return Copied(line[:COPIED])
     match line.split():
+        case [_, client, *_] if len(client) > CLIENT_BYTES:
+            return Copied(line)
         case [b"IAMAT", client, location, time] if (
             is_location(location) and (at := seconds(time)) is not None
         ):

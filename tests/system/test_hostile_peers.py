@@ -497,7 +497,7 @@ def test_a_peer_that_never_reads_is_dropped_at_the_queues_bound(
         try:
             closed = count(bob, "peer_closed", neighbour="Ann")
             while count(bob, "peer_closed", neighbour="Ann") == closed:
-                client.send(*[b"IAMAT %b +1+1 %b" % (b"x" * 8_000, now()) for _ in range(50)])
+                client.send(*[b"IAMAT x +1.%b+1 %b" % (b"1" * 8_000, now()) for _ in range(50)])
                 for _ in range(50):
                     client.line()
         finally:

@@ -77,6 +77,30 @@ def test_a_stale_report_says_so_and_an_unknown_client_is_not_found(clark: Server
     assert (status, headers["content-type"]) == (404, "application/problem+json")
 
 
+@pytest.mark.parametrize(("size", "fits"), [(512, True), (513, False)])
+def test_an_id_has_at_most_512_bytes_by_whatever_protocol_it_comes(
+    clark: ServerProcess, size: int, fits: bool
+) -> None:
+    name = fresh().ljust(size, "x")
+    report = b"IAMAT %b +1+1 5" % name.encode()
+    assert clark.ask(report).startswith(b"AT Clark " if fits else b"? IAMAT ")
+    assert clark.ask(b"WHATSAT %b 0 0" % name.encode()).startswith(b"AT Clark " if fits else b"? WHATSAT ")
+    for method, path, body in (("PUT", "", position()), ("GET", "", b""), ("GET", "/places?limit=0", b"")):
+        status, _, answer = ask(clark, method, f"/v1/clients/{name}{path}", body)
+        assert (status, b"/v1/#client" in answer) == ((200, False) if fits else (400, True))
+    batch = json.dumps([{"client": name, "lat": 1, "lon": 2}]).encode()
+    assert (b"/v1/#client" in ask(clark, "POST", "/v1/reports", batch)[2]) != fits
+    with websocket(clark, LINES) as lines, websocket(clark, JSON) as objects:
+        lines.send(frame(report))
+        assert lines.message()[1].startswith(b"AT " if fits else b"? ")
+        objects.send(frame(b'{"op":"locate","client":"%b"}' % name.encode()))
+        assert (b"/v1/#client" in objects.message()[1]) != fits
+    consumed = 'proxyherd_web_consumed_total{reason="no_client",via="osmand"}'
+    before = clark.metrics("proxyherd_web_consumed_total")[consumed]
+    assert ask(clark, "GET", f"/osmand?id={name}&lat=1&lon=2&timestamp=5")[0] == 200
+    assert clark.metrics("proxyherd_web_consumed_total")[consumed] == before + (not fits)
+
+
 def test_a_batch_is_answered_in_order_and_a_bad_report_spoils_no_other(clark: ServerProcess) -> None:
     clients = [fresh() for _ in range(1_000)]
     batch = [{"client": one, "lat": 1, "lon": 2} for one in clients]

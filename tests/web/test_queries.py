@@ -13,7 +13,7 @@ from proxyherd.core.messages import Entry, parse_question
 from proxyherd.core.reply import Reply
 from proxyherd.core.rules import find
 from proxyherd.web.lines import LineWriter
-from proxyherd.web.problems import NOT_TAKEN, QUERY, UNKNOWN, Problem
+from proxyherd.web.problems import CLIENT, NOT_TAKEN, QUERY, UNKNOWN, Problem
 from proxyherd.web.queries import header_value, locate_answer, places_answer, read_parameters, split_query
 
 AT = b"AT Clark +0.263873386 my%20phone +34.068930-118.445127 1621464827.959498503"
@@ -39,6 +39,14 @@ def test_a_known_client_is_located() -> None:
         "at": AT.decode(),
     }
     assert b'"lat":34.068930,"lon":-118.445127,' in locate_answer(located(AT))
+
+
+def test_a_name_that_the_judge_has_found_too_long_is_no_name() -> None:
+    reply = Reply("whatsat", "refused", b"? WHATSAT", refusal="long_id")
+    for answer in (locate_answer, places_answer):
+        with pytest.raises(Problem) as raised:
+            answer(reply)
+        assert (raised.value.kind, raised.value.field) == (CLIENT, "client")
 
 
 @pytest.mark.parametrize(

@@ -267,6 +267,12 @@ def test_a_report_that_is_refused_is_told_why_and_only_a_time_ahead_is_the_clien
     assert batch_answer([b"IAMAT"], [reply]) == b"[%b]" % problem.document()
 
 
+def test_a_name_that_the_judge_has_found_too_long_is_no_name() -> None:
+    reply = Reply("iamat", "refused", b"? IAMAT", refusal="long_id")
+    assert problem_of(partial(report_answer, reply)) == (CLIENT, "client")
+    assert b"/v1/#client" in batch_answer([b"IAMAT"], [reply])
+
+
 def test_what_javascript_writes_for_a_place_near_greenwich_is_read() -> None:
     body = '{"lat":51.4779,"lon":-1e-7,"time":3}'
     assert position(body) == b"IAMAT kiwi +51.4779-0.0000001 3"

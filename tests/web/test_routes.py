@@ -112,6 +112,13 @@ def test_a_point_of_an_app_whose_clock_is_ahead_is_consumed_when_the_server_has_
     assert app.consumed == {"ahead": 1}
 
 
+def test_a_point_of_an_app_whose_name_is_too_long_is_consumed_when_the_server_has_said_so() -> None:
+    app = find("GET", "/osmand?id=a&lat=1&lon=2")
+    assert isinstance(app, WebExchange)
+    assert app.finish([Reply("iamat", "refused", b"? IAMAT", refusal="long_id")]).status == 200
+    assert app.consumed == {"no_client": 1}
+
+
 WHOLE = gzip.compress(b'{"lat":1,"lon":2}', mtime=0)
 
 

@@ -22,7 +22,7 @@ Reason: TypeAlias = Literal[
     "unreadable",  # no JSON, no form, or packed in a way that is not read
     "encrypted",  # only the app's owner can read it
     "other_kind",  # a message about something else than a location
-    "no_client",  # nothing says whose location it is, or no client has this name
+    "no_client",  # nothing says whose location it is, or no client can have this name: it is too long
     "no_location",  # no latitude and longitude, out of bounds, or with more digits than a line can have
     "no_time",  # no time, or out of form
     "no_fix",  # the app says that it does not know, or sends 0, 0

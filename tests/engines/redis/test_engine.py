@@ -484,7 +484,7 @@ def test_a_batch_is_bounded_in_bytes_too() -> None:
         await front.all_settled(asker, seconds=5)
         assert max(front.observer.sizes) < 2 * engine_module._BATCH_BYTES // 8_000
 
-    played(scene)
+    played(scene, limits=Limits(max_client_bytes=9_000))
 
 
 def test_where_reports_gather_they_share_a_batch() -> None:

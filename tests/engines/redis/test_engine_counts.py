@@ -88,7 +88,7 @@ def test_a_batch_is_full_at_2000_wishes_or_half_a_mib_of_lines(
         await front.all_settled(asker)
         assert front.observer.sizes[before:][:2] == batches
 
-    played(scene)
+    played(scene, limits=Limits(max_client_bytes=2_048))
 
 
 @pytest.mark.parametrize(("count", "calls"), [(100, [100]), (101, [100, 1]), (250, [100, 100, 50])])
