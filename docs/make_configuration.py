@@ -1,4 +1,4 @@
-"""Writes docs/configuration.md from proxyherd/config/schema.py, which is where every key is described.
+"""Writes docs/configuration.md from proxyherd/config/schema.py and rates.py, where every key is described.
 
 .venv/bin/python docs/make_configuration.py           writes it
 .venv/bin/python docs/make_configuration.py --check   exit 1 if it is not current
@@ -14,13 +14,14 @@ from pathlib import Path
 import msgspec
 
 from proxyherd.config import schema
+from proxyherd.config.rates import RateSettings
 
 PAGE = Path(__file__).with_name("configuration.md")
 
 INTRODUCTION = """\
 # The herd's file
 
-*Written by docs/make_configuration.py from proxyherd/config/schema.py; change it there.*
+*Written by docs/make_configuration.py from proxyherd/config/schema.py and rates.py; change it there.*
 
 One TOML file describes the whole herd, and every server reads the same file: `deploy/herd.toml`, or the one named by
 `--config` or `PROXYHERD_CONFIG`. Unknown keys, values out of bounds, and contradictions are errors. The message names
@@ -47,6 +48,7 @@ have no links, so the file has no `edges`, no `peers` and no `[durability]`.
 
 SECTIONS = {
     "limits": schema.Limits,
+    "rates": RateSettings,
     "timing": schema.Timing,
     "durability": schema.DurabilitySettings,
     "table": schema.TableSettings,

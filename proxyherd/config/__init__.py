@@ -5,6 +5,7 @@
 - `ports`: which addresses cannot all be listened at
 - `herd_file`: finds, reads and checks it
 - `web`: checks `[web]` of it
+- `rates`: what one client may ask: `[rates]` of it
 - `errors`: the error of all of them
 - `secrets`: the secrets by which servers know one another
 """

@@ -20,6 +20,7 @@ from msgspec import Struct, field
 from proxyherd.config.address import Address, parse_address
 from proxyherd.config.errors import ConfigError
 from proxyherd.config.ports import Port, find_conflict
+from proxyherd.config.rates import RateSettings, check_rates
 from proxyherd.config.schema import (
     AdminSettings,
     DurabilitySettings,
@@ -96,6 +97,7 @@ class Herd(Struct, frozen=True):
     servers: dict[str, Server]
     edges: tuple[tuple[str, str], ...]
     limits: Limits
+    rates: RateSettings
     timing: Timing
     durability: DurabilitySettings
     places: PlacesSettings
@@ -140,6 +142,7 @@ class _File(Struct, forbid_unknown_fields=True):
     servers: dict[str, Any]
     edges: list[tuple[str, str]] = field(default_factory=list)
     limits: dict[str, Any] = field(default_factory=dict)
+    rates: dict[str, Any] = field(default_factory=dict)
     timing: dict[str, Any] = field(default_factory=dict)
     durability: dict[str, Any] = field(default_factory=dict)
     table: dict[str, Any] = field(default_factory=dict)
@@ -190,11 +193,14 @@ def parse(text: str, file: Path) -> Herd:
         raise ConfigError(f"{file}: {conflict}")
     web = _convert(raw.web, WebSettings, "web", file)
     check_web(web, {name: server.web for name, server in servers.items()}, file)
+    rates = _convert(raw.rates, RateSettings, "rates", file)
+    check_rates(rates, file)
     return Herd(
         file=file,
         servers=servers,
         edges=tuple(raw.edges),
         limits=_convert(raw.limits, Limits, "limits", file),
+        rates=rates,
         timing=_convert(raw.timing, Timing, "timing", file),
         durability=_convert(raw.durability, DurabilitySettings, "durability", file),
         places=places,

@@ -1,6 +1,6 @@
 """What can be set in the herd's file: one struct a table, each key with its unit, bounds, default and reason.
 
-Every limit of the program stands here. docs/make_configuration.py makes docs/configuration.md of it.
+Every limit of the program stands here, or in rates.py. docs/make_configuration.py makes docs/configuration.md of it.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ def check_web(web: WebSettings, addresses: Mapping[str, Sequence[Address]], file
     checks = (
         ("hosts", web.hosts, _host_error),
         ("allowed_origins", web.allowed_origins, _origin_error),
-        ("trusted_proxies", web.trusted_proxies, _network_error),
+        ("trusted_proxies", web.trusted_proxies, network_error),
     )
     for key, values, error_of in checks:
         for value in values:
@@ -70,7 +70,7 @@ def _origin_error(origin: str) -> str:
     return _ipv6_error(match[1].strip("[]")) if match[1].startswith("[") else ""
 
 
-def _network_error(network: str) -> str:
+def network_error(network: str) -> str:
     """Return what is wrong with an address or a network, or ""."""
     try:
         whole = ipaddress.ip_network(network, strict=False)

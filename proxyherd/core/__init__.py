@@ -11,7 +11,8 @@ What a client says, and what becomes of it:
 - `turn`: in which order everything happens that is ready at one moment
 - `engine`: what a turn wants of an engine, and of a client's connection
 - `early_queries`: queries that came before they can be answered
-- `limiters`: how often something may be
+- `limiters`: how often something is logged
+- `buckets`: how much a client may ask
 
 What servers tell one another:
 

@@ -5,6 +5,7 @@
 - `http`: a GET and its answer, for admin ports
 - `listening`: accepts connections, no more than allowed
 - `low_water`: lets an idle connection wake the process less often
+- `networks`: addresses of clients, as limits count them
 - `resolving`: looks names up without waiting for silent name servers
 - `tls`: certificates, and what they must prove
 """

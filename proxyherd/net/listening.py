@@ -13,7 +13,7 @@ import select
 import socket
 import ssl
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias
 
 from proxyherd.net.tls import explain
 
@@ -23,13 +23,17 @@ _ACCEPTS: Final = 64
 _RETRY_SECONDS: Final = 0.1
 """The pause after the system had no file descriptor for a connection."""
 
+AcceptFailure: TypeAlias = Literal["max_connections", "tls", "system"]
+"""Why a connection has failed: there were too many, no TLS handshake, or the system has refused something."""
+
 
 class Listener:
     """Accepts connections from any number of bound sockets, and makes a protocol for each.
 
     `context` is None for plain connections. With TLS, a connection that is closed here has `shutdown_seconds` to send
     the rest and to get the other side's close_notify. `room` says how many TLS handshakes may be under way at once.
-    `refused` is called for each failed connection, with its address and the reason.
+    `refused` is called for each failed connection, with its address, the kind of failure, and the reason. `admits` says
+    whether a connection from an address, which is a socket's, is taken at all, before anything is done for it.
     """
 
     def __init__(
@@ -41,7 +45,8 @@ class Listener:
         handshake_seconds: float,
         shutdown_seconds: float,
         room: Callable[[], int],
-        refused: Callable[[str, str], None],
+        refused: Callable[[str, AcceptFailure, str], None],
+        admits: Callable[[object], bool] | None = None,
     ) -> None:
         self._make_protocol = make_protocol
         self._context = context
@@ -50,6 +55,7 @@ class Listener:
         self._shutdown_seconds = shutdown_seconds
         self._room = room
         self._refused = refused
+        self._admits = admits
         self._plain: set[asyncio.Task[None]] = set()
         self._sockets: list[socket.socket] = []
         self._handshakes: dict[asyncio.Task[None], str] = {}  # the oldest first
@@ -83,10 +89,13 @@ class Listener:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
-                self._refused("unknown", f"no connection can be taken: {error.strerror}")
+                self._refused("unknown", "system", f"no connection can be taken: {error.strerror}")
                 loop.remove_reader(sock)
                 loop.call_later(_RETRY_SECONDS, self._take_again, sock)
                 return
+            if self._admits is not None and not self._admits(peer):
+                connection.close()
+                continue
             connection.setblocking(False)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._context is None:
@@ -105,10 +114,10 @@ class Listener:
         room = self._room()
         while self._handshakes and len(self._handshakes) >= room:
             oldest = next(iter(self._handshakes))
-            self._refused(self._handshakes.pop(oldest), "its TLS handshake was the oldest of too many")
+            self._refused(self._handshakes.pop(oldest), "tls", "its TLS handshake was the oldest of too many")
             oldest.cancel()
         if room < 1:
-            self._refused(name, "as many connections as there may be are open")
+            self._refused(name, "max_connections", "as many connections as there may be are open")
             connection.close()
             return
         handshake = asyncio.get_running_loop().create_task(self._hand_over(connection, name))
@@ -135,11 +144,19 @@ class Listener:
             await loop.connect_accepted_socket(make, connection, **tls)
         except OSError as error:
             connection.close()
-            self._refused(name, f"no TLS handshake: {explain(error)}" if tls else f"broken: {error.strerror}")
+            if tls:
+                self._refused(name, "tls", f"no TLS handshake: {explain(error)}")
+            else:
+                self._refused(name, "system", f"broken: {error.strerror}")
         except asyncio.CancelledError:
             for protocol in made:  # uvloop closes its connection, and does not tell it
                 protocol.connection_lost(None)
             raise
+
+
+def host_of(peer: object) -> str:
+    """Return the host of a socket's address, "" if it has none."""
+    return str(peer[0]) if isinstance(peer, tuple) and len(peer) >= 2 else ""
 
 
 def spell_address(peer: object) -> str:

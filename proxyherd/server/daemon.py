@@ -150,7 +150,7 @@ class _Daemon:
         queries = AsyncPlacesQueries[Client](self._places, self._observer, self._loop)
         self._turn = Turn(self._backend.engine, queries, self._observer, driver.wake)
         driver.start(self._turn)
-        self._clients = Clients(limits, self._turn, self._observer)
+        self._clients = Clients(limits, self._turn, self._observer, self._herd.rates)
         self._listeners: list[ClientListener] = [
             TcpListener(self._clients, self._contexts.clients, drain_seconds=self._herd.timing.drain_seconds)
         ]

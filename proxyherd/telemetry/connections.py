@@ -29,9 +29,26 @@ REASONS: Final = {
     "server stops": "",
     "no answer from the cluster": "within deadline_seconds of [redis]",
     "internal error": "a bug; the event internal_error has the traceback",
+    "over its rate": "a WebSocket was over its rate for longer than grace_seconds of [rates]",
     "refused": "too many connections, or a failed TLS handshake",
 }
 """Why a connection ended."""
+
+REFUSED: Final = {
+    "max_connections": "of [limits]: there were as many as that",
+    "connections_per_address": "of [rates]: its address had as many as that",
+    "new_connections_per_address": "of [rates]: its address opened connections faster",
+    "tls": "the TLS handshake failed, or was the oldest of too many",
+    "system": "the system had no descriptor, or has reported an error",
+}
+"""Why a connection was refused."""
+
+BUCKETS: Final = {
+    "connection": "commands_per_connection",
+    "address": "commands_per_address, or new_connections_per_address",
+    "subject": "commands_per_subject",
+}
+"""Which bucket was overdrawn: the keys of [rates]."""
 
 
 class ConnectionObserver:
@@ -58,6 +75,26 @@ class ConnectionObserver:
         for reason in REASONS:  # to Prometheus, a counter's first appearance is no increase
             self._closed.labels(reason)
 
+        self._refused = metrics.counter(
+            "proxyherd_client_connections_refused_total",
+            "Client connections refused, by reason",
+            reason=REFUSED,
+        )
+        for reason in REFUSED:
+            self._refused.labels(reason)
+        self.waiting = metrics.gauge(
+            "proxyherd_clients_over_rate",
+            "Clients whose next commands are not read yet, because they or their address have sent more than [rates] "
+            "allows",
+        )
+        self._waits = metrics.counter(
+            "proxyherd_client_waits_total",
+            "How often a client was over a rate, and had to wait",
+            limit=BUCKETS,
+        )
+        for limit in BUCKETS:
+            self._waits.labels(limit)
+
     def opened(self, client: str, via: str, connections: int) -> None:
         """Note a new connection of a client; `connections` are open now."""
         self._opened.inc()
@@ -82,7 +119,29 @@ class ConnectionObserver:
         self.by_protocol.labels(via).dec()
         self._events.often("client_closed", client=client, via=via, reason=reason)
 
-    def refused(self, client: str, reason: str) -> None:
-        """Note that a client's connection was closed before it could send anything."""
+    def refused(self, client: str, limit: str, reason: str) -> None:
+        """Note that a client's connection was closed before it could send anything. `limit`: one of `REFUSED`."""
         self._closed.labels("refused").inc()
+        self._refused.labels(limit).inc()
         self._events.limited(None, "client_refused", reason, client=client)
+
+    def waits(self, client: str, via: str, limit: str, seconds: float) -> None:
+        """Note that a client is over its rate, and that its next commands are read in so many seconds. `limit`: one of
+        `BUCKETS`.
+        """
+        self.waiting.inc()
+        self._waits.labels(limit).inc()
+        self._events.limited(
+            None,
+            "client_over_rate",
+            f"{client} asks faster than [rates] allows: {BUCKETS[limit]}",
+            client=client,
+            via=via,
+            limit=limit,
+            seconds=round(seconds, 3),
+            remedy="none, if this is one client; if it speaks for many, add its address to exempt of [rates]",
+        )
+
+    def goes_on(self) -> None:
+        """Note that a client no longer waits."""
+        self.waiting.dec()

@@ -14,14 +14,12 @@ Any web page can send requests to this port from its visitor's browser, and some
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable, Sequence
-from typing import Final, TypeAlias
+from typing import Final
 
 from proxyherd.net import http
+from proxyherd.net.networks import IpAddress, Networks, parse_ip
 from proxyherd.web.problems import HOST, ORIGIN, Problem
-
-_IpAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 EXPOSED: Final = "Proxyherd-At, Retry-After"
 """Headers of answers that pages of allowed origins may read."""
@@ -128,7 +126,12 @@ class Proxies:
     """The proxies that an operator trusts to say whom they speak for: addresses, or networks such as `10.0.0.0/8`."""
 
     def __init__(self, trusted: Iterable[str] = ()) -> None:
-        self._networks = [ipaddress.ip_network(network) for network in trusted]
+        self._networks = Networks(trusted)
+
+    def trusts(self, peer: str) -> bool:
+        """Return whether this address is a proxy's."""
+        address = parse_ip(peer) if self._networks else None
+        return address is not None and address in self._networks
 
     def client_address(self, peer: str, forwarded: Iterable[str]) -> str:
         """Return the address of a client. `peer`: whose connection it is; `forwarded`: the headers X-Forwarded-For, in
@@ -137,20 +140,17 @@ class Proxies:
         """
         if not self._networks:
             return peer
-        found = _address(peer.partition("%")[0])  # a link-local one may have a scope
+        found = parse_ip(peer)
         for text in reversed(",".join(forwarded).rsplit(",", _MOST_PROXIES)[-_MOST_PROXIES:]):
             before = _address(text.strip())
-            if found is None or before is None or not self._trusts(found):
+            if found is None or before is None or found not in self._networks:
                 break
             found = before
             peer = str(found)
         return peer
 
-    def _trusts(self, address: _IpAddress) -> bool:
-        return any(address.version == network.version and address in network for network in self._networks)
 
-
-def _address(text: str) -> _IpAddress | None:
+def _address(text: str) -> IpAddress | None:
     """Return an address, which may have a port, as some proxies write it; None if it is not one, or has a scope, which is
     any text, and means something only to the machine that has it.
     """
@@ -158,11 +158,4 @@ def _address(text: str) -> _IpAddress | None:
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:
         text = text.partition(":")[0]
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        return None
-    if "%" in text:
-        return None
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return mapped or address
+    return None if "%" in text else parse_ip(text)

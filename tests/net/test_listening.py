@@ -54,7 +54,7 @@ def test_without_descriptors_accepts_are_few_and_what_waited_is_taken_later(
             handshake_seconds=1,
             shutdown_seconds=1,
             room=lambda: 16,
-            refused=lambda who, why: refusals.append(f"{who}: {why}"),
+            refused=lambda who, _, why: refusals.append(f"{who}: {why}"),
         )
         with Starved() as sock, monkeypatch.context() as patched:
             sock.bind(("127.0.0.1", 0))

@@ -602,7 +602,7 @@ def test_a_connection_taken_and_given_up_at_once_leaves_nothing_behind(runner: a
             handshake_seconds=1,
             shutdown_seconds=1,
             room=lambda: 1,
-            refused=lambda _, __: None,
+            refused=lambda *_: None,
         )
         near, far = socket.socketpair()
         near.setblocking(False)

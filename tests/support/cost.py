@@ -66,6 +66,9 @@ TURNS = 8
 BATCH = 100
 """Reports of a batch."""
 
+COUNTED = "192.0.2.1"
+"""The address of a client that has rates."""
+
 _UNSEEN = (str(Path(asyncio.__file__).parent), selectors.__file__, __file__, fake_redis.__file__)
 """Whose frames do not count."""
 
@@ -266,10 +269,10 @@ class Core:
 class Transport:
     """One connection's other side: what is written to it is kept."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
         self.written: list[bytes] = []
         self.write = self.written.append  # so that a write counts as a call
-        self._address = ("127.0.0.1", port)
+        self._address = (host, port)
 
     def get_extra_info(self, name: str) -> Any:
         return self._address if name == "peername" else None
@@ -379,6 +382,10 @@ class BareServer:
         await self.commands("a question of 32 in a turn", lambda at, _: question(at), clients=1, lines=32)
         await self.commands("an invalid line of 32 in a turn", lambda at, _: invalid(at), clients=1, lines=32)
         await self.commands("a report of 32 in a turn, one with an odd ID", odd_report, clients=1, lines=32)
+        exempt, self.clients = self.clients, [self.connect(1, COUNTED)]
+        for name, lines in (("a report alone", 1), ("a report of 32 in a turn", 32)):
+            await self.commands(f"{name}, counted", report, clients=1, lines=lines)
+        self.clients = exempt
         await self.web()
         await self.updates("a neighbour's update of 256")
         await self.few_updates("a neighbour's update alone, two in 5 ms", "one that comes back")
@@ -395,8 +402,8 @@ class BareServer:
         assert far.state is State.LIVE, far.reason
         return connection, transport
 
-    def connect(self, port: int) -> tuple[ClientConnection, Transport]:
-        connection, transport = line_connection(self.daemon._clients), Transport(port)
+    def connect(self, port: int, host: str = "127.0.0.1") -> tuple[ClientConnection, Transport]:
+        connection, transport = line_connection(self.daemon._clients), Transport(port, host)
         connection.connection_made(cast("asyncio.Transport", transport))
         return connection, transport
 

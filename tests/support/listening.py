@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Self, cast
 
+from proxyherd.config.rates import RateSettings
 from proxyherd.config.schema import Limits
 from proxyherd.core.engine import Client, Said, Settled
 from proxyherd.core.messages import invalid
@@ -88,7 +89,7 @@ class SilentTransport(asyncio.Transport):
 class Listening:
     """The client connections of one server. Build it inside an event loop."""
 
-    def __init__(self, folder: Path, **limits: float) -> None:
+    def __init__(self, folder: Path, rates: RateSettings | None = None, **limits: float) -> None:
         self.file = folder / "Clark.log"
         log_file = LogFile(self.file)
         log = make_logger(log_file, server="Clark", level="info", max_field_bytes=1_024)
@@ -100,7 +101,7 @@ class Listening:
         turn = Turn(self.engine, AsyncPlacesQueries[Client](places, observer, loop), observer, driver.wake)
         driver.start(turn)
         values: dict[str, Any] = {"idle_seconds": IDLE, "slow_reader_seconds": SLOW, **limits}
-        self.clients = Clients(Limits(**values), turn, observer)
+        self.clients = Clients(Limits(**values), turn, observer, rates)
         self._listener = TcpListener(self.clients, None, drain_seconds=5)
         self._log_file = log_file
         self._stopped = False

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 from scenarios import CLIENT, VIA, Scenario, Watched, assert_exactly, line
 
-from proxyherd.telemetry.connections import PROTOCOLS, REASONS
+from proxyherd.telemetry.connections import BUCKETS, PROTOCOLS, REASONS, REFUSED
 
 OPEN = "proxyherd_client_connections_by_protocol"
 CLOSED = "proxyherd_client_connections_closed_total"
@@ -53,14 +54,47 @@ def connections() -> Iterator[tuple[str, Scenario]]:
             {},
         ),
     )
-    yield (
-        "a client is refused",
-        Scenario(
-            lambda it: it.observer.connections.refused(CLIENT, "full"),
-            [line("client_refused", "warning", client=CLIENT, reason="full", left_out=0)],
-            {f"{CLOSED} refused": 1},
-        ),
-    )
+    for limit in REFUSED:
+        yield (
+            f"a client is refused: {limit}",
+            Scenario(
+                partial(refuse, limit),
+                [line("client_refused", "warning", client=CLIENT, reason="full", left_out=0)],
+                {f"{CLOSED} refused": 1, f"proxyherd_client_connections_refused_total {limit}": 1},
+            ),
+        )
+    for limit, keys in BUCKETS.items():
+        yield (
+            f"a client is over its rate: {limit}",
+            Scenario(
+                partial(exceed, limit),
+                [
+                    line(
+                        "client_over_rate",
+                        "warning",
+                        client=CLIENT,
+                        via=VIA,
+                        limit=limit,
+                        seconds=1.235,
+                        remedy="none, if this is one client; if it speaks for many, add its address to exempt of [rates]",
+                        reason=f"{CLIENT} asks faster than [rates] allows: {keys}",
+                        left_out=0,
+                    )
+                ],
+                {"proxyherd_clients_over_rate": 1, f"proxyherd_client_waits_total {limit}": 2},
+            ),
+        )
+
+
+def refuse(limit: str, it: Watched) -> None:
+    it.observer.connections.refused(CLIENT, limit, "full")
+
+
+def exceed(limit: str, it: Watched) -> None:
+    """It is told of once, and the gauge falls when it goes on."""
+    it.observer.connections.waits(CLIENT, VIA, limit, 1.2346)
+    it.observer.connections.goes_on()
+    it.observer.connections.waits(CLIENT, VIA, limit, 2.0)
 
 
 def many_clients(it: Watched) -> None:

@@ -25,7 +25,7 @@ from proxyherd.core.ticks import seconds_ahead
 from proxyherd.engines.herd.engine import HerdEngine
 from proxyherd.engines.herd.neighbour_hosts import NeighbourHosts, canonical
 from proxyherd.net.dialling import address_and_host, hosts_of
-from proxyherd.net.listening import Listener
+from proxyherd.net.listening import AcceptFailure, Listener
 from proxyherd.net.low_water import LowWater, low_water
 from proxyherd.net.tls import Contexts, dns_names, explain
 from proxyherd.telemetry.observer import Observer
@@ -156,7 +156,7 @@ class Peers:
             oldest = min(strangers, key=lambda one: (one.host in self._hosts, one.link.opened))
             oldest.link.close("it was the oldest of more strangers than max_peer_connections")
 
-    def _refused(self, address: str, reason: str) -> None:
+    def _refused(self, address: str, _: AcceptFailure, reason: str) -> None:
         self.node.note(LinkFailed(None, dialled=False, reason=f"{address}: {reason}"))
         self.engine.wake()
 

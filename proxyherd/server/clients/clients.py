@@ -1,5 +1,5 @@
-"""All clients of one server, over all transports. `max_connections` limits their number, and they are drained together
-when the server stops.
+"""All clients of one server, over all transports. `max_connections` limits their number, `[rates]` what each of them and
+each address may ask, and they are drained together when the server stops.
 """
 
 from __future__ import annotations
@@ -8,19 +8,26 @@ import asyncio
 import socket
 from typing import Protocol
 
+from proxyherd.config.rates import RateSettings
 from proxyherd.config.schema import Limits
+from proxyherd.core.buckets import Allowance, Allowances, ConnectionLimit
 from proxyherd.core.engine import Client
 from proxyherd.core.ticks import seconds_to_moment
 from proxyherd.core.turn import Turn
+from proxyherd.net.listening import host_of, spell_address
+from proxyherd.net.networks import Counted
 from proxyherd.net.tls import Contexts
 from proxyherd.telemetry.observer import Observer
 
 
 class ConnectedClient(Client, Protocol):
-    """One client's connection, over any transport. `via`: the protocol that it speaks; `name`: its address."""
+    """One client's connection, over any transport. `via`: the protocol that it speaks; `name`: its address; `allowance`:
+    what it may ask, from `Clients.admit` to `Clients.forget`; None: its address is not counted.
+    """
 
     name: str
     via: str
+    allowance: Allowance | None
 
     def check(self, now: float) -> None:
         """Close if the client is idle or does not read. `now` is the event loop's time."""
@@ -52,8 +59,13 @@ class ClientListener(Protocol):
 class Clients:
     """All client connections of one server. A connection calls `admit` at its beginning and `forget` at its end."""
 
-    def __init__(self, limits: Limits, turn: Turn, observer: Observer) -> None:
+    def __init__(
+        self, limits: Limits, turn: Turn, observer: Observer, rates: RateSettings | None = None
+    ) -> None:
         self.limits = limits
+        self.rates = rates or RateSettings()
+        self.allowances = Allowances(self.rates)
+        self._counted = Counted(self.rates.exempt)
         self.turn = turn
         self.observer = observer
         self.loop = asyncio.get_running_loop()
@@ -67,22 +79,54 @@ class Clients:
         """How many more clients may connect."""
         return self.limits.max_connections - len(self.connections)
 
-    def admit(self, connection: ConnectedClient) -> bool:
-        """Add a connection. Return whether there is room for it; otherwise it must close."""
+    def accepts(self, peer: object) -> bool:
+        """Return whether a new connection from a socket's address is accepted; the log has why not."""
+        address = self._counted.key(host_of(peer))
+        limit = self.allowances.connect(address, self.loop.time()) if address is not None else ""
+        if limit:
+            self._refuse(spell_address(peer), limit)
+        return not limit
+
+    def admit(self, connection: ConnectedClient, host: str = "") -> bool:
+        """Add a connection. `host`: the address that it counts for. Return whether there is room for it; otherwise it must
+        close.
+        """
         if self.room <= 0:
             most = self.limits.max_connections
             self.observer.connections.refused(
-                connection.name, f"{most} connections are open, as many as max_connections"
+                connection.name, "max_connections", f"{most} connections are open, as many as max_connections"
             )
             return False
+        if limit := self.limit_of_connections(host):
+            self._refuse(connection.name, limit)
+            return False
+        self.enter(connection, host)
+        return True
+
+    def enter(self, connection: ConnectedClient, host: str) -> None:
+        """Add a connection without asking whether there is room for it. `host`: as above."""
+        if (address := self._counted.key(host)) is not None:
+            connection.allowance = self.allowances.enter(address, self.loop.time())
         self.connections.add(connection)
         self.observer.connections.opened(connection.name, connection.via, len(self.connections))
-        return True
+
+    def limit_of_connections(self, host: str) -> ConnectionLimit:
+        """Return the limit that one more connection of an address would exceed, or ""."""
+        if (address := self._counted.key(host)) is None:
+            return ""
+        return self.allowances.full(self.allowances.addresses.find(address, self.loop.time()))
+
+    def _refuse(self, name: str, limit: ConnectionLimit) -> None:
+        most = getattr(self.rates, limit)
+        self.observer.connections.refused(name, limit, f"its address has reached {limit}, {most:g}")
 
     def forget(self, connection: ConnectedClient, reason: str) -> None:
         """Remove a connection that has ended for this reason."""
         self.connections.discard(connection)
         self._end_if_empty()
+        if connection.allowance is not None:
+            self.allowances.leave(connection.allowance, self.loop.time())
+            connection.allowance = None
         self.turn.client_left(connection)
         self.observer.connections.closed(connection.name, connection.via, reason, len(self.connections))
 

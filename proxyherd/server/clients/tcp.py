@@ -1,8 +1,9 @@
 """The client listener: one connection for each client, one answer for each line, in order.
 
 A connection reads only as much as it can answer. While answers wait, for Places or for a slow reader, more lines of the
-client stay in the socket. A client may close its sending half, and still gets all its answers. Idle clients, slow
-readers, clients beyond `max_connections`, and clients that send an HTTP request are disconnected; the log says why.
+client stay in the socket. So they do while it is over one of its rates (`core/buckets.py`). A client may close its
+sending half, and still gets all its answers. Idle clients, slow readers, clients beyond `max_connections`, and clients
+that send an HTTP request are disconnected; the log says why.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import ssl
 from collections.abc import Iterable, Sized
 from typing import Final, Protocol, cast
 
+from proxyherd.core.buckets import PAY_COMMANDS, Allowance
 from proxyherd.core.conversation import (
     AWAIT_SECONDS,
     LINGER_SECONDS,
@@ -24,7 +26,7 @@ from proxyherd.core.conversation import (
 )
 from proxyherd.core.framing import Overlong
 from proxyherd.core.reply import Reply
-from proxyherd.net.listening import Listener, spell_address, takes_more
+from proxyherd.net.listening import Listener, host_of, spell_address, takes_more
 from proxyherd.net.tls import Contexts
 from proxyherd.server.clients.clients import Clients
 from proxyherd.telemetry.frequent import label
@@ -51,6 +53,7 @@ class TcpListener:
             shutdown_seconds=max(clients.limits.slow_reader_seconds, drain_seconds),
             room=lambda: min(_MAX_HANDSHAKES, clients.room),
             refused=clients.observer.connections.refused,
+            admits=clients.accepts,
         )
 
     async def listen(self, sock: socket.socket) -> None:
@@ -103,8 +106,11 @@ class ClientConnection(asyncio.Protocol):
     __slots__ = (
         "_clients",
         "_conversation",
+        "_meter",
         "_reading",
+        "_timer",
         "_transport",
+        "allowance",
         "label",
         "name",
         "owe",
@@ -120,6 +126,11 @@ class ClientConnection(asyncio.Protocol):
         self.via = via
         self.label = b""
         self.queued = False
+        self.allowance: Allowance | None = None
+        self._meter: Allowance | None = None  # the same, where lines are counted here
+        self._timer: asyncio.TimerHandle | None = (
+            None  # the client is over a rate: no lines are taken until then
+        )
         self._clients = clients
         self._conversation = conversation
         self.owe, self.owed = conversation.owe, conversation.owed
@@ -131,14 +142,26 @@ class ClientConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start, or turn the client away."""
         transport = cast("asyncio.Transport", transport)
-        self.name = spell_address(transport.get_extra_info("peername"))
+        peer = transport.get_extra_info("peername")
+        self.name = spell_address(peer)
         self.label = label(self.name, self.via)
-        if not self._clients.admit(self):
+        if not self._clients.admit(self, self._host(peer)):
             self._conversation.abort("refused")
             transport.abort()
             return
         self._transport = transport
         transport.set_write_buffer_limits(high=self._clients.limits.write_buffer_bytes)
+        self._count()
+
+    def _host(self, peer: object) -> str:
+        """Return the address for which the connection counts, "" if for none."""
+        return host_of(peer)
+
+    def _count(self) -> None:
+        """Count the client's lines from now on. The first of them wait if there are too many new connections."""
+        self._meter = self.allowance
+        if self._meter is not None and (seconds := self._meter.wait(self._clients.loop.time())) > 0.0:
+            self._wait(self._meter, seconds)
 
     def data_received(self, data: bytes) -> None:
         """Take in what arrived. A turn answers it."""
@@ -161,6 +184,7 @@ class ClientConnection(asyncio.Protocol):
         if self._transport is None:
             return
         self._transport = None
+        self._end_wait()
         self._conversation.lose(broken=exc is not None)
         self._clients.forget(self, self._conversation.reason)
 
@@ -192,8 +216,13 @@ class ClientConnection(asyncio.Protocol):
 
     def take(self, most: int, now: float) -> list[bytes | Overlong]:
         """Return lines to answer now."""
+        meter = self._meter
+        if meter is not None and meter.used >= PAY_COMMANDS and self._must_wait(meter, now):
+            return []
         conversation = self._conversation
         lines = conversation.take(most, now)
+        if meter is not None:
+            meter.used += len(lines) + self.besides
         if conversation.more:
             self._clients.turn.client_said(self)  # there may be more; others come first
         if conversation.reads is not self._reading:
@@ -231,6 +260,8 @@ class ClientConnection(asyncio.Protocol):
 
     def check(self, now: float) -> None:
         """Close if the client is idle or does not read."""
+        if self._timer is not None:
+            return  # it may have sent something that is not read yet
         assert self._transport is not None
         unfinished = self._conversation.check(now, self._transport.get_write_buffer_size())
         if unfinished is not None:
@@ -240,6 +271,8 @@ class ClientConnection(asyncio.Protocol):
 
     def drain(self) -> None:
         """Read no more; close when the answers to what was read are out."""
+        self._end_wait()
+        self._meter = None  # that is answered without delay
         self._conversation.drain()
         self._clients.turn.client_said(self)
 
@@ -247,6 +280,33 @@ class ClientConnection(asyncio.Protocol):
         """End the connection at once."""
         self._conversation.abort(reason)
         self._follow()
+
+    # Rates. --------------------------------------------------------------------------------------------------
+
+    def _must_wait(self, meter: Allowance, now: float) -> bool:
+        """Pay for the lines that were taken. Return whether the next ones must wait."""
+        if self._timer is None and (seconds := meter.pay(now)) > 0.0:
+            self._wait(meter, seconds)
+        return self._timer is not None
+
+    def _wait(self, meter: Allowance, seconds: float) -> None:
+        """Take no lines for a while, and read no more: what the client sends stays in the socket."""
+        self._timer = self._clients.loop.call_later(seconds, self._go_on)
+        meter.used = PAY_COMMANDS  # so that `take` asks
+        self._read_or_pause()
+        self._clients.observer.connections.waits(self.name, self.via, meter.limit, seconds)
+
+    def _go_on(self) -> None:
+        self._end_wait()
+        self._read_or_pause()
+        self._clients.turn.client_said(self)
+
+    def _end_wait(self) -> None:
+        if self._timer is not None and self._meter is not None:
+            self._timer.cancel()
+            self._timer = None
+            self._meter.used = 0
+            self._clients.observer.connections.goes_on()
 
     # Effects of the conversation. ----------------------------------------------------------------------------
 
@@ -258,10 +318,11 @@ class ClientConnection(asyncio.Protocol):
             self._follow()
 
     def _read_or_pause(self) -> None:
-        transport = self._transport
-        if transport is not None and not transport.is_closing():
-            self._reading = self._conversation.reads
-            if self._reading:
+        transport, conversation = self._transport, self._conversation
+        reads = conversation.reads and (self._timer is None or conversation.gone)
+        if transport is not None and reads is not self._reading and not transport.is_closing():
+            self._reading = reads
+            if reads:
                 transport.resume_reading()
             else:
                 transport.pause_reading()

@@ -14,7 +14,7 @@ from typing import Final
 from proxyherd.base.page_files import page_files
 from proxyherd.config.herd_file import Herd
 from proxyherd.core.conversation import Ending
-from proxyherd.net.listening import Listener, spell_address
+from proxyherd.net.listening import Listener, host_of, spell_address
 from proxyherd.net.tls import Contexts
 from proxyherd.server.clients.clients import Clients
 from proxyherd.server.clients.http_reader import BodyRoom, HttpReader
@@ -60,6 +60,7 @@ class WebListener:
             shutdown_seconds=0,
             room=lambda: 0,
             refused=clients.observer.connections.refused,
+            admits=lambda peer: proxies.trusts(host_of(peer)) or clients.accepts(peer),
         )
 
     async def listen(self, sock: socket.socket) -> None:
@@ -77,7 +78,7 @@ class WebListener:
 class WebConnection(ClientConnection):
     """One connection of the web port. It begins with HTTP, and may go on as a WebSocket."""
 
-    __slots__ = ("_asker", "_proxies", "_site")
+    __slots__ = ("_asker", "_asker_host", "_proxies", "_site")
 
     _conversation: WebConversation
 
@@ -87,18 +88,24 @@ class WebConnection(ClientConnection):
         self._site = site
         self._proxies = proxies
         self._asker = ""  # who has sent the request that is served
+        self._asker_host = ""  # the address that it counts for, "" if for none
+
+    def _host(self, peer: object) -> str:
+        host = host_of(peer)
+        return "" if self._proxies.trusts(host) else host  # which speaks for many
+
+    def _count(self) -> None:
+        """Count nothing here: each request may come from another client."""
 
     # Calls from the conversation: it watches what happens. ----------------------------------------------------
 
     def begins(self, via: str, headers: Headers) -> None:
         """Log the commands that follow with this protocol, and with the address that a trusted proxy names."""
-        self._asker = self._named(headers)
-        self.label = label(self._asker, via)
-
-    def _named(self, headers: Headers) -> str:
         peer = self.name.rpartition(":")[0].strip("[]")
         address = self._proxies.client_address(peer, headers.getall("X-Forwarded-For", []))
-        return self.name if address == peer else spell_address((address, 0))
+        self._asker = self.name if address == peer else spell_address((address, 0))
+        self._asker_host = self._host((address, 0))
+        self.label = label(self._asker, via)
 
     def consumed(self, via: str, reasons: Mapping[Reason, int]) -> None:
         """Count what was of no use."""
@@ -147,7 +154,8 @@ class WebConnection(ClientConnection):
             conversation.pause_writing(now)
         self._conversation, self.owe, self.owed = conversation, conversation.owe, conversation.owed
         self.name, self.via = self._asker, "websocket"
-        clients.admit(self)
+        clients.enter(self, self._asker_host)
+        super()._count()
         if rest:
             self.data_received(rest)
         elif conversation.reads is not self._reading:

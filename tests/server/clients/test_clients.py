@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 
 from proxyherd.config.schema import Limits
+from proxyherd.core.buckets import Allowance
 from proxyherd.core.turn import Turn
 from proxyherd.server.clients.clients import Clients, ConnectedClient
 from proxyherd.telemetry.logs import LogFile, make_logger
@@ -34,6 +35,7 @@ class Toy:
     def __init__(self, clients: Clients, name: str) -> None:
         self.name = name
         self.via = "lines"
+        self.allowance: Allowance | None = None
         self.asked: list[str] = []
         self._clients = clients
         self.admitted = clients.admit(cast("ConnectedClient", self))
