@@ -50,7 +50,7 @@ _LISTENERS = ("clients", "peers", "admin", "web")
 """The keys of a server's addresses, in the order of tables on the terminal."""
 
 _OWN_TABLE = ("max_clients", "max_table_bytes", "peer_queue_bytes", "max_peer_connections")
-_OWN_LINKS = ("peers_authority", "peers_certificate", "peers_key")
+_OWN_LINKS = ("peers_authority", "peers_certificate", "peers_key", "peers_crl")
 _OWN_CLOCKS = (
     "heartbeat_seconds",
     "handshake_seconds",
@@ -318,6 +318,8 @@ def _tls(value: object, file: Path) -> TlsSettings:
         ("peers_authority", "peers_certificate", "peers_key"),
     ):
         _together(tls, "tls", keys, file)
+    if tls.peers_crl is not None and tls.peers_authority is None:
+        raise ConfigError(f"{file}: key tls.peers_authority: is missing; it has signed the list in peers_crl")
     return tls
 
 

@@ -300,6 +300,10 @@ class TlsSettings(Struct, frozen=True, forbid_unknown_fields=True):
     peers_key: str | None = None
     """The private key of `peers_certificate`."""
 
+    peers_crl: str | None = None
+    """The revoked certificates: lists (CRLs) signed by `peers_authority`, one after the other. A neighbour that shows
+    one of these certificates gets no link, and at SIGHUP loses it. A list that has expired still holds."""
+
 
 class AdminSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """The admin port: metrics, health, status page."""

@@ -53,6 +53,9 @@ VERSIONS: Final = (b"1",)
 BEAT: Final = b"BEAT\n"
 """A heartbeat."""
 
+REVOKED: Final = "shows a certificate that has been revoked; sign a new one"
+"""Why a link does not come up, or ends."""
+
 NONCE_BYTES: Final = 32
 SILENT_HEARTBEATS: Final = 3
 _HANDSHAKE_LINE_BYTES: Final = 512
@@ -112,6 +115,7 @@ class Link:
         self.reason = ""
         self.noted = False  # whether its end has been noted
         self.certified: frozenset[str] | None = None  # names in the other's certificate; None without TLS
+        self.revoked = False  # whether that certificate has been revoked
         self.proved = False  # whether it has ever been live
         self.serves = False  # whether a walk of the other side is under way over it
         self.more = False  # whether lines may wait that the last `events` did not handle
@@ -243,6 +247,12 @@ class Link:
             )
         return self.opened + self.terms.handshake if self.state is not State.CLOSED else self.opened
 
+    def revoke(self) -> None:
+        """Note that the other's certificate has been revoked. The link does not come up, or ends."""
+        self.revoked = True
+        if self.state is not State.HELLO:
+            self.close(f"{self.peer} {REVOKED}")
+
     def close(self, reason: str) -> None:
         """Close the link. If it was never live, what it has to send is still sent: this may be a refusal."""
         if self.state is not State.CLOSED:
@@ -278,6 +288,7 @@ class Link:
                 self._refuse(f"{plain(them)} answers at the address of {self.peer}")
             if versions not in VERSIONS:
                 self._refuse(f"it chose version {plain(versions)}, which was not offered")
+            self._check_revoked(self.peer)
             self._agree(self._versions, versions, _b(self.terms.name), them, self._nonce, nonce)
             self._say(b"PROOF " + self._proof(b"dialler", self.terms.secrets[0]))
         else:
@@ -289,6 +300,7 @@ class Link:
             self._refuse(f"{them} is no neighbour that dials {self.terms.name}; see edges in the herd's file")
         if self.certified is not None and them not in self.certified:
             self._refuse(f"{them} shows a certificate of {', '.join(sorted(self.certified)) or 'nobody'}")
+        self._check_revoked(them)
         offered = versions.split(b",")
         version = next((version for version in VERSIONS if version in offered), None)
         if version is None:
@@ -298,6 +310,10 @@ class Link:
         self.peer = them
         self._say(b"PROXYHERD %b %b %b %b" % (version, _b(self.terms.name), _b(them), self._nonce))
         self._agree(versions, version, _b(them), _b(self.terms.name), nonce, self._nonce)
+
+    def _check_revoked(self, them: str) -> None:
+        if self.revoked:
+            self._refuse(f"{them} {REVOKED}")
 
     def _agree(self, *parts: bytes) -> None:
         # No part contains LF, so different transcripts are different bytes.

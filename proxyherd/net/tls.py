@@ -6,16 +6,18 @@ dialled. The listening server learns the other's name only from the handshake in
 
 from __future__ import annotations
 
+import asyncio
 import os
 import ssl
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from msgspec import Struct
 
 from proxyherd.base.files import open_regular
 from proxyherd.config.errors import ConfigError
 from proxyherd.config.herd_file import Herd
+from proxyherd.net.crl import RevokedCertificates, read_lists
 
 _PLAIN: Final = frozenset(
     {"wrong version number", "http request", "record layer failure", "unknown protocol"}
@@ -43,12 +45,18 @@ class Contexts(Struct, frozen=True):
     clients: ssl.SSLContext | None = None
     peers: ssl.SSLContext | None = None
     dialling: ssl.SSLContext | None = None
+    revoked: RevokedCertificates | None = None  # of peers; None without a list
+
+    def shows_revoked(self, transport: asyncio.BaseTransport) -> bool:
+        """Return whether the other side of a connection has shown a certificate that is revoked."""
+        tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
+        return self.revoked is not None and tls is not None and self.revoked.has(tls.getpeercert(True))
 
 
 def load(herd: Herd, name: str) -> Contexts:
     """Read a server's files as named in the herd's file. Raises ConfigError."""
     tls = herd.tls
-    clients = peers = dialling = None
+    clients = peers = dialling = revoked = None
     if tls.clients_certificate is not None and tls.clients_key is not None:
         clients = _context(ssl.PROTOCOL_TLS_SERVER)
         _load_chain(clients, _path(herd, name, tls.clients_certificate), _path(herd, name, tls.clients_key))
@@ -60,7 +68,23 @@ def load(herd: Herd, name: str) -> Contexts:
             _load_chain(context, *chain)
             _load_authority(context, authority)
             context.verify_mode = ssl.CERT_REQUIRED
-    return Contexts(clients, peers, dialling)
+        if tls.peers_crl is not None:
+            revoked = read_lists(_path(herd, name, tls.peers_crl), authority)
+    return Contexts(clients, peers, dialling, revoked)
+
+
+def dialling_options(context: ssl.SSLContext | None, name: str, seconds: float) -> dict[str, Any]:
+    """Return the arguments of `create_connection` for TLS with the server of this name; none without a context. The
+    handshake may take so many seconds, and the end as many.
+    """
+    if context is None:
+        return {}
+    return {
+        "ssl": context,
+        "server_hostname": name,
+        "ssl_handshake_timeout": seconds,
+        "ssl_shutdown_timeout": seconds,
+    }
 
 
 def load_for_redis(authority: Path, chain: tuple[Path, Path] | None) -> ssl.SSLContext:

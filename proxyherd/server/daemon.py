@@ -133,6 +133,7 @@ class _Daemon:
         for listener in self._listeners:
             await self._binder.listen(listener.key, self._server.addresses[listener.key], listener.listen)
         self._listens.set()
+        self._note_crl()
         self._log.info("started", version=__version__, pid=os.getpid())
         self._expected = time.monotonic()
         self._tick()
@@ -255,6 +256,7 @@ class _Daemon:
         try:
             started = self._backend.tick()
             self._observer.commands.tick()
+            self._observer.crl.tick()
             if self._notifier.watchdog:
                 self._notifier.tell("WATCHDOG=1")
             if not self._told_ready:
@@ -300,10 +302,15 @@ class _Daemon:
                 listener.renew(contexts)
             if secrets is not None:
                 self._backend.renew(secrets, contexts)
+            self._note_crl()
             self._log.info("reloaded", secrets=len(secrets.accepted) if secrets is not None else 0)
         finally:
             if self._told_ready:
                 self._notifier.tell("READY=1")
+
+    def _note_crl(self) -> None:
+        if (revoked := self._contexts.revoked) is not None:
+            self._observer.crl.hold(revoked.file, revoked.expires)
 
     async def _drain(self) -> None:
         """Take no more commands, answer those that were taken, and stop."""

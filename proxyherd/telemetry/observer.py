@@ -15,6 +15,7 @@ from proxyherd.core.notes import Note
 from proxyherd.telemetry.cluster import ClusterObserver
 from proxyherd.telemetry.commands import CommandObserver
 from proxyherd.telemetry.connections import ConnectionObserver
+from proxyherd.telemetry.crl import CrlObserver
 from proxyherd.telemetry.event_limits import Events
 from proxyherd.telemetry.journal import JournalObserver
 from proxyherd.telemetry.links import LinkObserver
@@ -47,6 +48,7 @@ class Observer:
         self.connections = ConnectionObserver(events, metrics)
         self.web = WebObserver(metrics)
         self.links = LinkObserver(events, metrics, neighbours, self.recent)
+        self.crl = CrlObserver(events, metrics)
         self.places = PlacesObserver(events, metrics)
         self.journal = JournalObserver(events, metrics)
         self.loop = LoopObserver(metrics)

@@ -162,6 +162,10 @@ def test_a_server_that_is_not_there_is_told_with_those_that_are() -> None:
             "key tls.clients_certificate: is missing; clients_certificate, clients_key go",
         ),
         ('[tls]\nclients_certificate = "c"', "key tls.clients_key: is missing; "),
+        (
+            '[tls]\npeers_crl = "l"',
+            "key tls.peers_authority: is missing; it has signed the list in peers_crl",
+        ),
         ('[tls]\npeers_key = "k"', "key tls.peers_authority: is missing; "),
         ('[tls]\npeers_key = "k"\npeers_authority = "a"', "key tls.peers_certificate: is missing; "),
         (

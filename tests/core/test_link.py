@@ -20,6 +20,7 @@ from proxyherd.core.link import (
     _FEW_BYTES,
     _SHORT_LINE,
     NONCE_BYTES,
+    REVOKED,
     SILENT_HEARTBEATS,
     Link,
     State,
@@ -244,6 +245,33 @@ def test_a_dialler_must_show_a_certificate_of_its_own_where_there_is_tls(
         assert_refused(right, f"Bailey shows a certificate of {why}")
     else:
         assert right.state is State.PROVING
+
+
+def test_a_listener_refuses_a_revoked_certificate_before_anything_is_proved() -> None:
+    right = listener()
+    right.revoke()
+    hear(right, hello())
+    assert_refused(right, f"Bailey {REVOKED}")
+
+
+def test_a_dialler_refuses_a_revoked_certificate_before_it_proves_anything() -> None:
+    left = dialler()
+    left.revoke()
+    hear(left, reply())
+    assert_refused(left, f"Bona {REVOKED}")
+
+
+@pytest.mark.parametrize("state", [State.PROVING, State.LIVE])
+def test_a_link_whose_certificate_is_revoked_ends_with_the_reason(state: State) -> None:
+    left, right = dialler(), listener()
+    if state is State.LIVE:
+        talk(left, right)
+    else:
+        hear(right, hello())
+    assert right.state is state
+    right.revoke()
+    assert right.state is State.CLOSED
+    assert right.reason == f"Bailey {REVOKED}"
 
 
 def test_a_traceback_shows_no_secret() -> None:

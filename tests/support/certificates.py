@@ -13,7 +13,7 @@ from herd_process import (
 PAGE = (ROOT / "docs/security.md").read_text()
 
 
-MAKE_AUTHORITY, MAKE_CERTIFICATES = (
+MAKE_AUTHORITY, MAKE_CERTIFICATES, MAKE_LIST, REVOKE = (
     block for block in re.findall(r"^```sh\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE) if "openssl" in block
 )
 
@@ -23,6 +23,11 @@ def run(commands: str, folder: Path) -> None:
         ["sh", "-e", "-c", commands], cwd=folder, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def revoke(folder: Path, name: str) -> None:
+    """Revoke all certificates of a server by the documented commands."""
+    run(f"{REVOKE.replace('revoke Clark', '')}revoke {name}", folder)
 
 
 def issue(folder: Path, name: str, *, validity: tuple[str, str] | None = None) -> None:

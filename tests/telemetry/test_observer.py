@@ -22,7 +22,7 @@ from proxyherd.core.notes import CaughtUp, Flooded, Heard, LinkUp
 from proxyherd.core.reply import Reply
 from proxyherd.telemetry.commands import COMMANDS
 
-SUBJECTS = ("cluster", "commands", "connections", "journal", "links", "places", "process", "web")
+SUBJECTS = ("cluster", "commands", "connections", "crl", "journal", "links", "places", "process", "web")
 SCENARIOS: dict[str, Scenario] = {
     name: scenario
     for subject in SUBJECTS

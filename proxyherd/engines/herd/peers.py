@@ -13,7 +13,7 @@ import random
 import secrets
 import time
 from collections.abc import Callable
-from typing import Any, Final, cast
+from typing import Final, cast
 
 from proxyherd.base.backoff import backoff
 from proxyherd.config.address import Address
@@ -27,7 +27,7 @@ from proxyherd.engines.herd.neighbour_hosts import NeighbourHosts, canonical
 from proxyherd.net.dialling import address_and_host, hosts_of
 from proxyherd.net.listening import AcceptFailure, Listener
 from proxyherd.net.low_water import LowWater, low_water
-from proxyherd.net.tls import Contexts, dns_names, explain
+from proxyherd.net.tls import Contexts, dialling_options, dns_names, explain
 from proxyherd.telemetry.observer import Observer
 
 _READ_AHEAD: Final = 262_144
@@ -60,7 +60,7 @@ class Peers:
         self._hosts = NeighbourHosts(one for name in server.neighbours for one in herd.servers[name].peers)
         self._herd = herd
         self._server = server
-        self._contexts = contexts
+        self.contexts = contexts
         self.listener = Listener(
             lambda: PeerConnection(self, None),
             contexts.peers,
@@ -74,10 +74,13 @@ class Peers:
         self.parting = False  # whether the server stops
 
     def renew(self, terms: Terms, contexts: Contexts) -> None:
-        """Use other secrets and certificates for future connections."""
+        """Use other secrets and certificates for future connections. End the links of revoked certificates."""
         self.terms = terms
-        self._contexts = contexts
+        self.contexts = contexts
         self.listener.renew(contexts.peers)
+        for connection in self.connections:
+            connection.check_certificate()
+        self.engine.wake()
 
     def dial(self) -> None:
         """Start to dial the neighbours that this server has to dial."""
@@ -197,15 +200,8 @@ class Peers:
     async def _connect(
         self, neighbour: str, address: Address, host: str, failures: list[str]
     ) -> PeerConnection | None:
-        seconds, context = self._herd.timing.handshake_seconds, self._contexts.dialling
-        tls: dict[str, Any] = {}
-        if context is not None:
-            tls = {
-                "ssl": context,
-                "server_hostname": neighbour,
-                "ssl_handshake_timeout": seconds,
-                "ssl_shutdown_timeout": seconds,
-            }
+        seconds = self._herd.timing.handshake_seconds
+        tls = dialling_options(self.contexts.dialling, neighbour, seconds)
         connection, is_made = PeerConnection(self, neighbour), False
         try:
             async with asyncio.timeout(seconds):
@@ -263,6 +259,7 @@ class PeerConnection(asyncio.Protocol):
         self._water = low_water(transport)
         if transport.get_extra_info("ssl_object") is not None:
             self.link.certified = dns_names(transport.get_extra_info("peercert"))
+            self.check_certificate()
         peers.connections.add(self)
         peers.make_room()
         peers.engine.add_link(self)
@@ -271,6 +268,11 @@ class PeerConnection(asyncio.Protocol):
     def unsent(self) -> int:
         """Bytes that wait to be sent."""
         return self._transport.get_write_buffer_size() if self._transport is not None else 0
+
+    def check_certificate(self) -> None:
+        """Let the link end, or not come up, if the other's certificate is revoked."""
+        if self._transport is not None and self._peers.contexts.shows_revoked(self._transport):
+            self.link.revoke()
 
     @property
     def is_stranger(self) -> bool:

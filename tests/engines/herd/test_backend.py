@@ -81,7 +81,7 @@ def test_neighbours_are_told_and_held_to_what_the_file_says(tmp_path: Path) -> N
         assert terms.secrets == secrets.accepted
         assert (terms.line_bytes, terms.heartbeat, terms.handshake) == (2_256, 0.25, 3)
         assert backend.peers.terms == terms
-        backend.renew(secrets_of(tmp_path, b"b" * 32), backend.peers._contexts)
+        backend.renew(secrets_of(tmp_path, b"b" * 32), backend.peers.contexts)
         assert backend.peers.terms.secrets[0] == b"b" * 32
 
     play(tmp_path, body, text)
