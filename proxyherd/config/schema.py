@@ -260,6 +260,12 @@ class PlacesSettings(Struct, frozen=True, forbid_unknown_fields=True):
     calls_per_day: Annotated[int, Meta(ge=0, le=1_000_000_000)] = 1_000
     """The same for any 24 hours. A call costs about three US cents, so 1,000 calls limit a day to 32 dollars."""
 
+    asker_share: Annotated[float, Meta(gt=0, le=1)] = 0.5
+    """The greatest share of the calls in a minute, and in a day, that one asker may have of those that all others have
+    left. With one half, an asker who is alone gets half of them, two get a third each, and there is always something left
+    for one who comes new. Over it the answer is OVER_QUERY_LIMIT. An asker is the subject of a token, or else an
+    address (a /64 network with IPv6); at an address that is `exempt` in `[rates]`, it is a connection. 1: no limit."""
+
     dollars_per_call: Annotated[float, Meta(ge=0, le=1_000)] = 0.032
     """The assumed price of a call in US dollars, for the metric that estimates the costs: Google's list price of a
     Nearby Search."""

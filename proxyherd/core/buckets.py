@@ -142,6 +142,13 @@ class Allowance:
         self._commands_at = 0.0
         self._over_since: float | None = None  # its own bucket, or its subject's
 
+    @property
+    def payer(self) -> str:
+        """Who asks, whatever connection it uses: the subject of its token, or its address."""
+        if self.subject is not None:
+            return f"subject {self.subject.key.hex()}"
+        return f"address {self.address.key.hex()}"
+
     def spend(self, commands: int, now: float) -> None:
         """Take so many tokens of each bucket."""
         rates, address, subject = self._allowances, self.address, self.subject

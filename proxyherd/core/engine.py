@@ -29,6 +29,10 @@ class Client(Protocol):
         """Whether the client is no longer there to get answers."""
 
     @property
+    def payer(self) -> str:
+        """Who pays for its queries of places, of several connections perhaps."""
+
+    @property
     def besides(self) -> int:
         """What it has taken in with the last lines, and needs none: as much work as so many lines."""
 

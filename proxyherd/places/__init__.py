@@ -67,7 +67,7 @@ class _NoKey:
     def widened(self, query: Query) -> Query:
         return query
 
-    def join(self, query: Query, asker: object) -> None:
+    def join(self, query: Query, asker: str | None) -> None:
         pass
 
     def answer_at_once(self, query: Query) -> Answer:  # noqa: ARG002 — no query can be answered
@@ -76,7 +76,7 @@ class _NoKey:
             f"this server has no key for Google Places; its operator can set {KEY_VARIABLE} or places.key_file",
         )
 
-    async def nearby(self, query: Query, asker: object) -> Answer:  # noqa: ARG002 — likewise
+    async def nearby(self, query: Query, asker: str | None) -> Answer:  # noqa: ARG002 — likewise
         return self.answer_at_once(query)
 
     async def close(self) -> None:

@@ -29,6 +29,10 @@ class UnrecordedError(FailedError):
     """A call could not be recorded in the budget, so it is not made."""
 
 
+class ShareError(FailedError):
+    """Whoever asked has had its share of the budget, so no call is made. For another asker it might be."""
+
+
 class LateError(FailedError):
     """A call had no answer in its time; with more time it might have."""
 

@@ -2,20 +2,21 @@
 
 The rule: a query always gets an answer in Nearby Search format, in time, whatever the provider does. Identical queries
 that are under way share one call. If a provider's answers may be cached, it is not asked twice. The number of queries
-is limited; beyond the limit, the asker with the most queries loses its newest one.
+is limited; beyond the limit, the asker with the most queries loses its newest one. The first asker pays for a call; if
+it has had its share of the budget, the next one does.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import MutableMapping
+from collections.abc import Iterable, MutableMapping
 from functools import partial
 
 from msgspec import Struct
 
 from proxyherd.places.answers import Answer, no_results, shorten
-from proxyherd.places.failures import FailedError
+from proxyherd.places.failures import FailedError, ShareError
 from proxyherd.places.limits.crowd import Crowd
 from proxyherd.places.query import Provider, Query
 from proxyherd.places.watch import Watch
@@ -28,11 +29,12 @@ _KEPT_LETTERS = 64
 
 
 class _Call(Struct, eq=False):
-    """A query that is under way, its deadline, and the askers that wait for its answer."""
+    """A query that is under way, who pays for it, its deadline, and the askers that wait for its answer."""
 
     task: asyncio.Task[Answer]
+    payer: str | None
     deadline: asyncio.TimerHandle
-    waiting: set[asyncio.Future[Answer]]
+    waiting: dict[asyncio.Future[Answer], str | None]
 
 
 class Places:
@@ -82,11 +84,11 @@ class Places:
             self._keep(asked, answer)
         return shorten(answer, query.most)
 
-    async def nearby(self, query: Query, asker: object = None) -> Answer:
+    async def nearby(self, query: Query, asker: str | None = None) -> Answer:
         """Answer a query, at once or as `wait` does."""
         return self.answer_at_once(query) or await self.wait(query, asker)
 
-    async def wait(self, query: Query, asker: object = None) -> Answer:
+    async def wait(self, query: Query, asker: str | None = None) -> Answer:
         """Answer a query that `answer_at_once` has not answered, before the deadline. Raises nothing but CancelledError, if
         it is cancelled.
 
@@ -98,7 +100,7 @@ class Places:
         """Release what the provider holds."""
         await self._provider.close()
 
-    async def _wait(self, query: Query, asker: object) -> Answer:
+    async def _wait(self, query: Query, asker: str | None) -> Answer:
         waiting: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         if (shed := self._crowd.add(asker, waiting)) is not None:
             self._shed(shed)
@@ -111,28 +113,31 @@ class Places:
             if shed is not waiting:
                 self._leave(query, call, waiting)
 
-    def _join(self, query: Query, asker: object, waiting: asyncio.Future[Answer]) -> _Call:
+    def _join(self, query: Query, asker: str | None, waiting: asyncio.Future[Answer]) -> _Call:
         call = self._calls.get(query)
         if call is not None:
-            call.waiting.add(waiting)
+            call.waiting[waiting] = asker
             self._provider.join(query, asker)
             self._watch.count_spared("shared")
             return call
         loop = asyncio.get_running_loop()
-        task = loop.create_task(self._ask(query, asker))
-        call = _Call(task, loop.call_later(self._deadline, self._give_up, query), {waiting})
-        task.add_done_callback(partial(self._done, query, call))
-        self._calls[query] = call
+        deadline = loop.call_later(self._deadline, self._give_up, query)
+        call = self._calls[query] = _Call(self._begin(query, asker), asker, deadline, {waiting: asker})
         return call
+
+    def _begin(self, query: Query, payer: str | None) -> asyncio.Task[Answer]:
+        task = asyncio.get_running_loop().create_task(self._ask(query, payer))
+        task.add_done_callback(partial(self._done, query))
+        return task
 
     def _leave(self, query: Query, call: _Call, waiting: asyncio.Future[Answer]) -> None:
         """Remove an asker, answered or not; a call for which nobody waits any more is given up."""
-        call.waiting.discard(waiting)
+        call.waiting.pop(waiting, None)
         if not call.waiting and self._end(query, call):
             call.task.cancel()
 
-    async def _ask(self, query: Query, asker: object) -> Answer:
-        answer = await self._provider.nearby(query, asker)
+    async def _ask(self, query: Query, payer: str | None) -> Answer:
+        answer = await self._provider.nearby(query, payer)
         self._keep(query, answer)
         return answer
 
@@ -142,17 +147,30 @@ class Places:
             with contextlib.suppress(ValueError):  # larger than all that may be kept
                 self._kept[query] = answer
 
-    def _done(self, query: Query, call: _Call, task: asyncio.Task[Answer]) -> None:
+    def _done(self, query: Query, task: asyncio.Task[Answer]) -> None:
         """Answer the askers that wait. No exception of a provider goes beyond this point."""
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
-        if self._end(query, call):
-            self._settle(call, task.result() if error is None else _failure(error))
+        call = self._calls.get(query)
+        if call is None or call.task is not task:
+            return  # it was given up
+        answer = task.result() if error is None else _failure(error)
+        if isinstance(error, ShareError):
+            others = {waiting: asker for waiting, asker in call.waiting.items() if asker != call.payer}
+            self._settle(call.waiting.keys() - others.keys(), answer)
+            if others:
+                call.waiting, call.payer = others, next(iter(others.values()))
+                call.task = self._begin(query, call.payer)
+                return
+        self._end(query, call)
+        self._settle(call.waiting, answer)
 
     def _give_up(self, query: Query) -> None:
         """Answer the askers that wait at the deadline, even if the provider cannot be cancelled."""
         call = self._calls[query]
         self._end(query, call)
-        self._settle(call, no_results("UNKNOWN_ERROR", f"Places did not answer within {self._deadline:g} s"))
+        self._settle(
+            call.waiting, no_results("UNKNOWN_ERROR", f"Places did not answer within {self._deadline:g} s")
+        )
         call.task.cancel()
 
     def _end(self, query: Query, call: _Call) -> bool:
@@ -163,8 +181,8 @@ class Places:
         call.deadline.cancel()
         return True
 
-    def _settle(self, call: _Call, answer: Answer) -> None:
-        for waiting in call.waiting:
+    def _settle(self, askers: Iterable[asyncio.Future[Answer]], answer: Answer) -> None:
+        for waiting in askers:
             if not waiting.done():
                 waiting.set_result(answer)
 

@@ -32,8 +32,8 @@ class Upstream(Protocol):
     def widened(self, query: Query) -> Query:
         """Return the query that is really sent. Its answer also answers `query` after surplus results are cut off."""
 
-    async def nearby(self, query: Query, seconds: float) -> Answer:
-        """Answer a query within so many seconds."""
+    async def nearby(self, query: Query, seconds: float, asker: str | None) -> Answer:
+        """Answer a query within so many seconds. Calls are paid by this asker's share of the budget."""
 
     async def close(self) -> None:
         """Close connections; called once, when no query is awaited any more."""
@@ -52,10 +52,10 @@ class Provider(Protocol):
     def answer_at_once(self, query: Query) -> Answer | None:
         """Answer such a query if that takes a fraction of a millisecond; return None if it takes longer."""
 
-    async def nearby(self, query: Query, asker: object) -> Answer:
+    async def nearby(self, query: Query, asker: str | None) -> Answer:
         """Answer a query of `asker`. Queries that are under way at the same time are always different."""
 
-    def join(self, query: Query, asker: object) -> None:
+    def join(self, query: Query, asker: str | None) -> None:
         """Note that this asker waits for a query under way too: it gets the turn of whichever asker comes first."""
 
     async def close(self) -> None:

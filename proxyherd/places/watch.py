@@ -18,9 +18,10 @@ that broke; no answer in time; an invalid answer; a call that was given up becau
 BILLED: Final = frozenset[CallOutcome]({"answered", "broken", "late", "nonsense", "abandoned"})
 """The outcomes for which Google may take money: it did the work, or nobody knows."""
 
-Spared = Literal["shared", "kept", "shed", "late", "breaker", "budget", "unrecorded"]
+Spared = Literal["shared", "kept", "shed", "late", "breaker", "share", "budget", "unrecorded"]
 """Why a query, or another attempt at it, needed no call: a call under way or the cache answered it; there were too many
-queries; too little time was left; the circuit breaker was open; or the budget was used up or could not be recorded."""
+queries; too little time was left; the circuit breaker was open; its asker had its share of the budget; or the budget was
+used up or could not be recorded."""
 
 
 class Watch(Protocol):
@@ -39,10 +40,12 @@ class Watch(Protocol):
 class Spend(Protocol):
     """Records calls before they are made."""
 
-    def spend(self) -> int:
-        """Record a call, and return what `give_back` takes. Raises FailedError if it must not be made."""
+    def spend(self, asker: str | None) -> int:
+        """Record a call for this asker, None: for nobody in particular; return what `give_back` takes. Raises FailedError
+        if it must not be made.
+        """
 
-    def give_back(self, spent: int) -> None:
+    def give_back(self, spent: int, asker: str | None) -> None:
         """Remove the record of a call that was not made after all."""
 
     def close(self) -> None:
@@ -52,10 +55,10 @@ class Spend(Protocol):
 class NoBudget:
     """No limit, for a person who asks by hand."""
 
-    def spend(self) -> int:
+    def spend(self, asker: str | None) -> int:  # noqa: ARG002 - as above
         return 0
 
-    def give_back(self, spent: int) -> None:
+    def give_back(self, spent: int, asker: str | None) -> None:
         pass
 
     def close(self) -> None:

@@ -232,6 +232,7 @@ class _Daemon:
             self._state / "places-budget.sqlite",
             equal_share(places.calls_per_minute, part, parts),
             equal_share(places.calls_per_day, part, parts),
+            places.asker_share,
         )
 
     async def _open_late_ports(self) -> None:

@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Container
 from functools import partial
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from proxyherd.core.early_queries import Asker
 from proxyherd.core.messages import metres, position
@@ -19,7 +19,16 @@ from proxyherd.core.sizes import SIZES
 from proxyherd.places import STATUSES, Answer, Places, Query, no_results
 from proxyherd.telemetry.observer import Observer
 
-Who = TypeVar("Who", bound=Asker)
+
+class PlacesAsker(Asker, Protocol):
+    """A client's connection."""
+
+    @property
+    def payer(self) -> str:
+        """Who pays for its queries of places."""
+
+
+Who = TypeVar("Who", bound=PlacesAsker)
 
 
 class AsyncPlacesQueries(Generic[Who]):
@@ -38,7 +47,7 @@ class AsyncPlacesQueries(Generic[Who]):
         self._observer = observer
         self._loop = loop
         self._opened: Places | None = None
-        self._unasked: deque[tuple[Who, Reply]] = deque()
+        self._unasked: deque[tuple[Who, str, Reply]] = deque()
         self._queries: dict[Who, set[asyncio.Task[None]]] = {}
 
     def __bool__(self) -> bool:
@@ -50,7 +59,7 @@ class AsyncPlacesQueries(Generic[Who]):
         if client.gone:  # nobody needs its answer; the commands after it are still logged
             leave(reply)
         else:
-            self._unasked.append((client, reply))
+            self._unasked.append((client, client.payer, reply))
 
     def drop(self, gone: Container[Who]) -> None:
         """Forget the queries of disconnected clients that have not begun."""
@@ -67,7 +76,7 @@ class AsyncPlacesQueries(Generic[Who]):
         """
         left, seconds = SIZES.turn_queries, SIZES.search_seconds
         while self._unasked and left > 0 and seconds > 0:
-            client, reply = self._unasked.popleft()
+            client, asker, reply = self._unasked.popleft()
             left -= 1
             if client.gone:
                 leave(reply)
@@ -78,7 +87,7 @@ class AsyncPlacesQueries(Generic[Who]):
                 answered(client)
             else:
                 tried = self._opened is not None
-                query = self._loop.create_task(self._ask(client, reply, answered, tried=tried))
+                query = self._loop.create_task(self._ask(client, asker, reply, answered, tried=tried))
                 self._queries.setdefault(client, set()).add(query)
                 query.add_done_callback(partial(self._asked, client, reply, answered))
 
@@ -107,13 +116,15 @@ class AsyncPlacesQueries(Generic[Who]):
             leave(reply)
             answered(client)
 
-    async def _ask(self, client: Who, reply: Reply, answered: Callable[[Who], None], *, tried: bool) -> None:
+    async def _ask(
+        self, client: Who, asker: str, reply: Reply, answered: Callable[[Who], None], *, tried: bool
+    ) -> None:
         """Ask, and wait for the answer. `tried`: whether it is known that there is none at once."""
         began = time.monotonic()  # the loop's own clock counts milliseconds
         try:
             query = _query(reply)
             self._opened = places = await asyncio.shield(self._places)
-            answer = await (places.wait(query, client) if tried else places.nearby(query, client))
+            answer = await (places.wait(query, asker) if tried else places.nearby(query, asker))
         except asyncio.CancelledError:
             leave(reply)
             answered(client)  # the commands after it are logged

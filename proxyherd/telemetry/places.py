@@ -51,12 +51,13 @@ SPARED: Final = {
     "shed": "too many queries wait",
     "late": "too little time was left for an answer",
     "breaker": "the circuit breaker is open",
+    "share": "the asker has had its share of the budget",
     "budget": "the budget is used up",
     "unrecorded": "calls cannot be recorded in the budget",
 }
 """Why a query, or another attempt at it, needed no call."""
 
-_WORTH_A_LINE: Final = {"shed", "late", "budget", "unrecorded"}
+_WORTH_A_LINE: Final = {"shed", "late", "share", "budget", "unrecorded"}
 
 
 class PlacesEvent(FrequentEvent):

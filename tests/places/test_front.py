@@ -23,7 +23,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from proxyherd.config import schema
 from proxyherd.places import CHOICES, Answer, Places, Query, open_places
 from proxyherd.places.answers import MOST_RESULTS, STATUSES, cut, no_results, read_answer
-from proxyherd.places.failures import failed
+from proxyherd.places.failures import ShareError, failed
 
 BODY = nearby_answer(20)
 WHOLE = read_answer(BODY)
@@ -52,7 +52,7 @@ class Provider:
     def widened(self, query: Query) -> Query:
         return msgspec.structs.replace(query, most=MOST_RESULTS) if self.widens else query
 
-    def join(self, query: Query, asker: object) -> None:
+    def join(self, query: Query, asker: str | None) -> None:
         self.joined.append((query, asker))
 
     def answer_at_once(self, query: Query) -> Answer | None:
@@ -60,7 +60,7 @@ class Provider:
             raise self.at_once
         return self.at_once
 
-    async def nearby(self, query: Query, asker: object) -> Answer:
+    async def nearby(self, query: Query, asker: str | None) -> Answer:
         self.asked.append((query, asker))
         assert query not in self.pending, "one call for each query"
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
@@ -84,7 +84,7 @@ class Doing(Provider):
         super().__init__()
         self.does = does
 
-    async def nearby(self, query: Query, asker: object) -> Answer:
+    async def nearby(self, query: Query, asker: str | None) -> Answer:
         self.asked.append((query, asker))
         return await self.does()
 
@@ -105,7 +105,7 @@ def keeping(size: int = 1_000_000, seconds: float = 60, timer: Callable[[], floa
     return TTLCache(size, seconds, timer, getsizeof=lambda answer: len(answer.body))
 
 
-def ask(places: Places, query: Query, asker: object = None) -> asyncio.Task[Answer]:
+def ask(places: Places, query: Query, asker: str | None = None) -> asyncio.Task[Answer]:
     return asyncio.create_task(places.nearby(query, asker))
 
 
@@ -149,6 +149,62 @@ def test_identical_queries_share_a_call_and_all_get_its_answer() -> None:
 
     run(scene(), places)
     assert ledger.spared == ["shared", "shared"]
+
+
+class Sharing(Provider):
+    """Has a share of calls for these askers alone; each query waits until it is told to go on."""
+
+    def __init__(self, *payers: str) -> None:
+        super().__init__()
+        self.payers = payers
+        self.goes_on = asyncio.Event()
+
+    async def nearby(self, query: Query, asker: str | None) -> Answer:
+        self.asked.append((query, asker))
+        await self.goes_on.wait()
+        if asker in self.payers:
+            return WHOLE
+        raise ShareError(no_results("OVER_QUERY_LIMIT", "you have had your share"))
+
+
+@pytest.mark.parametrize(
+    ("payers", "asked", "answered"),
+    [("a", "a", "aabc"), ("b", "ab", "bc"), ("bc", "ab", "bc"), ("c", "abc", "c"), ("", "abc", "")],
+)
+def test_one_who_has_had_its_share_spoils_no_call_that_others_wait_for(
+    payers: str, asked: str, answered: str
+) -> None:
+    provider = Sharing(*payers)
+    places = places_of(provider)
+
+    async def scene() -> None:
+        tasks = [(asker, ask(places, query(), asker)) for asker in "aabc"]
+        await settle()
+        provider.goes_on.set()
+        found = [(asker, (await task).status) for asker, task in tasks]
+        assert [payer for _, payer in provider.asked] == [*asked]
+        assert [asker for asker, status in found if status == "OK"] == [*answered]
+        assert {status for _, status in found} <= {"OK", "OVER_QUERY_LIMIT"}
+        assert places.in_flight == 0
+
+    run(scene(), places)
+
+
+def test_the_deadline_is_the_same_whoever_pays() -> None:
+    class Second(Provider):
+        async def nearby(self, query: Query, asker: str | None) -> Answer:
+            if asker == "a":
+                raise ShareError(no_results("OVER_QUERY_LIMIT", "you have had your share"))
+            return await super().nearby(query, asker)
+
+    places = places_of(Second(), deadline=0.02)
+
+    async def scene() -> None:
+        first, second = ask(places, query(), "a"), ask(places, query(), "b")
+        assert "share" in message(await first)
+        check_says(await second, "within 0.02 s")
+
+    run(scene(), places)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import itertools
 import json
 import threading
 import tracemalloc
@@ -132,7 +133,7 @@ def test_the_provider_is_the_one_of_the_herds_file_and_auto_needs_a_key(
 class Unrecorded(Ledger):
     """A budget whose disk is full."""
 
-    def spend(self) -> int:
+    def spend(self, asker: str | None = None) -> int:
         raise UnrecordedError(no_results("OVER_QUERY_LIMIT", "this server cannot record its calls"))
 
 
@@ -230,7 +231,15 @@ def test_a_gzip_bomb_takes_no_more_memory_than_an_answer_may_have(google: FakeGo
 
 
 class Client:
+    """One with an address of its own."""
+
     gone = False
+
+    def __init__(self) -> None:
+        self.payer = f"10.0.0.{next(_numbers)}"
+
+
+_numbers = itertools.count(1)
 
 
 class ByHand:
@@ -245,7 +254,7 @@ class ByHand:
     def widened(self, query: Query) -> Query:
         return query
 
-    async def nearby(self, query: Query, seconds: float) -> Answer:
+    async def nearby(self, query: Query, seconds: float, asker: str | None = None) -> Answer:
         self.asked.append(query)
         waiting: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self.calls[query] = waiting
@@ -412,7 +421,7 @@ class Slow:
     def widened(self, query: Query) -> Query:
         return query
 
-    async def nearby(self, query: Query, seconds: float) -> Answer:
+    async def nearby(self, query: Query, seconds: float, asker: str | None = None) -> Answer:
         self.calls += 1
         try:
             async with asyncio.timeout(seconds):
@@ -448,7 +457,7 @@ def test_more_queries_than_a_slow_upstream_can_bear_open_no_breaker_and_waste_no
 
         async def ask(number: int) -> str:
             await asyncio.sleep(number / 25)
-            return (await places.nearby(Query("+1", "+1", Decimal(number + 1), 5), number % 50)).status
+            return (await places.nearby(Query("+1", "+1", Decimal(number + 1), 5), str(number % 50))).status
 
         found = await asyncio.gather(*map(ask, range(500)))
         assert ledger.states == []

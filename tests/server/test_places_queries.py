@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections.abc import Callable, Coroutine, Iterator
 from decimal import Decimal
@@ -27,7 +28,15 @@ LINE = b"AT Bob +0.000000000 kiwi +34.068930-118.445127 5"
 
 
 class Client:
+    """One with an address of its own."""
+
     gone = False
+
+    def __init__(self) -> None:
+        self.payer = f"10.0.{next(_numbers)}.1"
+
+
+_numbers = itertools.count()
 
 
 class Provider:
@@ -142,7 +151,7 @@ def test_a_turn_begins_32_queries_in_the_order_in_which_they_came(run: Run) -> N
         for number in (A_TURN, 2 * A_TURN, 2 * A_TURN + 5):
             assert asked.queries, "there is something left"
             await asked.turn()
-            assert [asker for _, asker in asked.provider.asked] == clients[:number]
+            assert [asker for _, asker in asked.provider.asked] == [one.payer for one in clients[:number]]
         assert not asked.queries
 
     run(body)
@@ -294,7 +303,7 @@ def test_nobody_is_asked_for_who_has_gone_before_a_query_was_added_or_begun(run:
         leaves.gone = True
         asked.queries.drop({given_up})
         await asked.turn()
-        assert [asker for _, asker in asked.provider.asked] == [stays]
+        assert [asker for _, asker in asked.provider.asked] == [stays.payer]
         assert (replies[leaves].outcome, replies[leaves].answer, replies[leaves].entry) == ("left", b"", None)
         assert asked.answered == [leaves], "what is behind it is logged"
 

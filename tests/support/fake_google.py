@@ -202,6 +202,7 @@ class Ledger:
     def __init__(self, calls: int | None = None) -> None:
         self.calls = calls
         self.spent = 0
+        self.payers: list[str | None] = []
         self.given_back: list[int] = []
         self.called: list[Called] = []
         self.spared: list[Spared] = []
@@ -212,13 +213,14 @@ class Ledger:
     def outcomes(self) -> list[CallOutcome]:
         return [call.outcome for call in self.called]
 
-    def spend(self) -> int:
+    def spend(self, asker: str | None = None) -> int:
+        self.payers.append(asker)
         if self.calls is not None and self.spent >= self.calls:
             raise failed("OVER_QUERY_LIMIT", "this server's share of places.calls_per_day is used up")
         self.spent += 1
         return self.spent
 
-    def give_back(self, spent: int) -> None:
+    def give_back(self, spent: int, asker: str | None = None) -> None:
         self.given_back.append(spent)
 
     def close(self) -> None:

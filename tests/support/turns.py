@@ -134,7 +134,7 @@ class Pipeliner:
 
     def __init__(self, turn: Turn, lines: list[bytes], name: str = "pipeliner") -> None:
         self.name = name
-        self.label = name.encode()
+        self.label, self.payer = name.encode(), name
         self._turn = turn
         self._lines: list[bytes] = []
         self.owed: deque[tuple[bytes | Overlong, Reply]] = deque()

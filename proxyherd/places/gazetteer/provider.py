@@ -58,7 +58,7 @@ class Gazetteer:
         found = next(_search(file, query))
         return None if found is None else file.answer(found)
 
-    async def nearby(self, query: Query, asker: object = None) -> Answer:
+    async def nearby(self, query: Query, asker: str | None = None) -> Answer:
         """Answer a query of `asker`; UNKNOWN_ERROR, with the remedy, if the file cannot be read."""
         async with self._gate.turn(asker, query):
             while True:

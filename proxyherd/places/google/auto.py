@@ -50,16 +50,16 @@ class Auto:
         """Return the query for the API that is asked first."""
         return self._asked.widened(query)
 
-    async def nearby(self, query: Query, seconds: float) -> Answer:
+    async def nearby(self, query: Query, seconds: float, asker: str | None = None) -> Answer:
         """Ask the API that works, or both, for at most so many seconds together. Raises FailedError."""
         deadline = time.monotonic() + seconds
         asked = self._asked
-        answer = await asked.nearby(query, seconds)
+        answer = await asked.nearby(query, seconds, asker)
         if self._works is None and answer.status in _ANSWERED:
             self._works = asked
         if asked is self._works or not self._asks_new(answer):
             return answer
-        newer = await self._new.nearby(query, deadline - time.monotonic())
+        newer = await self._new.nearby(query, deadline - time.monotonic(), asker)
         if newer.status in _ANSWERED:
             self._works = self._new
         else:

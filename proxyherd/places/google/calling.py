@@ -24,8 +24,8 @@ from yarl import URL
 from proxyherd import __version__
 from proxyherd.config import schema
 from proxyherd.places.answers import NonsenseError, UnreadableError, no_results
-from proxyherd.places.failures import FailedError, LateError, UnrecordedError, failed
-from proxyherd.places.watch import BILLED, CallOutcome, Spend, Watch
+from proxyherd.places.failures import FailedError, LateError, ShareError, UnrecordedError, failed
+from proxyherd.places.watch import BILLED, CallOutcome, Spared, Spend, Watch
 
 T = TypeVar("T")
 
@@ -82,8 +82,10 @@ class Caller:
     def __repr__(self) -> str:
         return "Caller()"
 
-    async def call(self, provider: str, request: HttpRequest, seconds: float) -> HttpReply:
-        """Make one call that takes at most so many seconds.
+    async def call(
+        self, provider: str, request: HttpRequest, seconds: float, asker: str | None = None
+    ) -> HttpReply:
+        """Make one call for this asker, which takes at most so many seconds.
 
         Raises FailedError, and CancelledError if it is cancelled.
         """
@@ -91,7 +93,7 @@ class Caller:
             raise failed("UNKNOWN_ERROR", "no time was left to ask Google Places")
         session = self._open_session()
         try:
-            result = await self._send(session, provider, request, seconds)
+            result = await self._send(session, provider, request, seconds, asker)
         except asyncio.CancelledError as error:
             raise error.with_traceback(None) from None
         if isinstance(result, FailedError):
@@ -99,7 +101,12 @@ class Caller:
         return result
 
     async def _send(
-        self, session: aiohttp.ClientSession, provider: str, asked: HttpRequest, seconds: float
+        self,
+        session: aiohttp.ClientSession,
+        provider: str,
+        asked: HttpRequest,
+        seconds: float,
+        asker: str | None,
     ) -> HttpReply | FailedError:
         """Make one call. It returns failures instead of raising them: a traceback from here would show who
         holds the key.
@@ -111,9 +118,9 @@ class Caller:
             if made:  # aiohttp would repeat a GET at once; only the caller may decide that
                 raise failed("UNKNOWN_ERROR", "Google Places broke the connection off", again=True)
             try:
-                spent = self._budget.spend()
+                spent = self._budget.spend(asker)
             except FailedError as error:
-                self._watch.count_spared("unrecorded" if isinstance(error, UnrecordedError) else "budget")
+                self._watch.count_spared(_why_spared(error))
                 raise
             made = True
             return await send(request)
@@ -145,7 +152,7 @@ class Caller:
             taken = time.monotonic() - began
             if made:
                 if outcome == "unreachable":  # there was no connection to send it on
-                    self._budget.give_back(spent)
+                    self._budget.give_back(spent, asker)
                 dollars = self._places.dollars_per_call if outcome in BILLED else 0.0
                 self._watch.count_call(provider, outcome, taken, dollars)
 
@@ -202,6 +209,13 @@ def coordinate(text: str) -> str:
     """Write a coordinate for a URL: without a plus sign, and with a limited fraction."""
     whole, _, fraction = text.removeprefix("+").partition(".")
     return f"{whole}.{fraction[:FRACTION_DIGITS]}" if fraction else whole
+
+
+def _why_spared(error: FailedError) -> Spared:
+    """Return why the budget allows no call."""
+    if isinstance(error, UnrecordedError):
+        return "unrecorded"
+    return "share" if isinstance(error, ShareError) else "budget"
 
 
 def _not_now(response: aiohttp.ClientResponse) -> FailedError | None:

@@ -54,7 +54,7 @@ class GoogleNew:
         """Return the query itself: Google applies the bound, and surplus results would be sent for nothing."""
         return query
 
-    async def nearby(self, query: Query, seconds: float) -> Answer:
+    async def nearby(self, query: Query, seconds: float, asker: str | None = None) -> Answer:
         """Ask Google, for at most so many seconds. Raises FailedError if there is no useful answer."""
         center = {
             "latitude": float(coordinate(query.latitude)),
@@ -66,7 +66,7 @@ class GoogleNew:
             **self._language,
         }
         request = HttpRequest("POST", self._url, "header", _judge, self._headers, msgspec.json.encode(asked))
-        reply = await self._caller.call(self.name, request, seconds)
+        reply = await self._caller.call(self.name, request, seconds, asker)
         if reply.status != 200:
             return _refusal(reply.status, reply.body)
         return await self._caller.read(partial(translate, most=query.most), reply.body)

@@ -61,14 +61,14 @@ class Google:
         """Return the query that is really sent: Google answers with all results, and the bound is applied here."""
         return msgspec.structs.replace(query, most=MOST_RESULTS)
 
-    async def nearby(self, query: Query, seconds: float) -> Answer:
+    async def nearby(self, query: Query, seconds: float, asker: str | None = None) -> Answer:
         """Ask Google, for at most so many seconds. Raises FailedError if there is no useful answer."""
         location = f"{coordinate(query.latitude)},{coordinate(query.longitude)}"
         radius = f"{query.metres:f}"
         if "." in radius:
             radius = radius.rstrip("0").rstrip(".")
         url = self._url.with_query(location=location, radius=radius, **self._language)
-        reply = await self._caller.call(self.name, HttpRequest("GET", url, "query", _judge), seconds)
+        reply = await self._caller.call(self.name, HttpRequest("GET", url, "query", _judge), seconds, asker)
         if reply.status != 200:
             return refused(reply.status)
         answer = await self._caller.read(read_answer, reply.body)

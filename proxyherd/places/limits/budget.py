@@ -19,12 +19,16 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
+from msgspec import Struct
+
 from proxyherd.base.files import check_replaceable, make_file
 from proxyherd.places.answers import no_results
-from proxyherd.places.failures import FailedError, UnrecordedError, failed
+from proxyherd.places.failures import FailedError, ShareError, UnrecordedError, failed
+from proxyherd.places.limits.shares import Shares
 
 _TABLES: Final = """
     PRAGMA journal_mode = WAL;
@@ -61,33 +65,61 @@ def equal_share(of: int, part: int, parts: int) -> int:
     return of * (part + 1) // parts - of * part // parts
 
 
-class Budget:
-    """A limit of calls per minute and per day, recorded in `file`, which need not exist yet. Any thread may use it."""
+class Window(Struct, frozen=True):
+    """At most so many calls in any so many seconds; `key`: where that is configured. The record has slots of `slot`
+    seconds, the shares have longer ones.
+    """
 
-    def __init__(self, file: Path, per_minute: int, per_day: int) -> None:
+    key: str
+    seconds: int
+    slot: int
+    most: int
+    shares: Shares
+
+    def refuses(self, asker: str | None, now: int, left: int) -> FailedError | None:
+        """Return why a call must not be made, if the window has so many calls left."""
+        if left <= 0:
+            return failed("OVER_QUERY_LIMIT", f"this server's share of {self.key} is used up")
+        if asker is None or self.shares.allows(asker, now, left):
+            return None
+        words = f"you have had your share of this server's {self.key}; the rest is for others"
+        return ShareError(no_results("OVER_QUERY_LIMIT", words))
+
+
+class Budget:
+    """A limit of calls per minute and per day, recorded in `file`, which need not exist yet. Any thread may use it. An
+    asker gets at most `asker_share` of the calls that others have left; which they are is kept in memory alone.
+    """
+
+    def __init__(self, file: Path, per_minute: int, per_day: int, asker_share: float = 1.0) -> None:
         self._file = file
         self._windows = (
-            ("places.calls_per_minute", 60, 1, per_minute),
-            ("places.calls_per_day", 86_400, 60, per_day),
+            Window("places.calls_per_minute", 60, 1, per_minute, Shares(60, asker_share)),
+            Window("places.calls_per_day", 86_400, 60, per_day, Shares(86_400, asker_share)),
         )
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._rests_until = 0.0
         self._failure = ""
 
-    def spend(self) -> int:
-        """Record a call that is about to be made; return its time, in seconds of POSIX time.
+    def spend(self, asker: str | None = None) -> int:
+        """Record a call that is about to be made for this asker; return its time, in seconds of POSIX time. None: for
+        somebody without a limit to its share.
 
-        Raises FailedError, OVER_QUERY_LIMIT, if it must not be made; UnrecordedError if it cannot be recorded.
+        Raises FailedError, OVER_QUERY_LIMIT, if it must not be made: ShareError if the asker has had its share, and
+        UnrecordedError if it cannot be recorded.
         """
         now = int(time.time())
-        if (error := self._spend(now)) is not None:
+        if (error := self._spend(now, asker)) is not None:
             raise error
         return now
 
-    def give_back(self, spent: int) -> None:
+    def give_back(self, spent: int, asker: str | None = None) -> None:
         """Remove the record of a call that was not made because there was no connection. Raises nothing."""
         with self._lock, contextlib.suppress(sqlite3.Error, OSError):
+            if asker is not None:
+                for window in self._windows:
+                    window.shares.give_back(asker, spent)
             self._try(self._unrecord, spent)
 
     def close(self) -> None:
@@ -95,19 +127,17 @@ class Budget:
         with self._lock:
             self._forget()
 
-    def _spend(self, now: float) -> FailedError | None:
+    def _spend(self, now: float, asker: str | None = None) -> FailedError | None:
         try:
             with self._lock:
-                used_up = self._try(self._record, int(now))
+                refusal = self._try(partial(self._record, asker), int(now))
         except (sqlite3.Error, OSError) as error:
             words = (
                 f"this server cannot record its calls ({error}) and so makes none; its operator can see to the disk, or "
                 f"stop the server and delete {self._file.name} in its state directory, if that is damaged"
             )
             return UnrecordedError(no_results("OVER_QUERY_LIMIT", words))
-        if used_up is None:
-            return None
-        return failed("OVER_QUERY_LIMIT", f"this server's share of {used_up} is used up")
+        return refusal
 
     def _try(self, what: Callable[[int], T], now: int) -> T:
         """Work on the record, unless that failed within the last second: it never waits for a lock or a disk."""
@@ -120,28 +150,31 @@ class Budget:
             self._forget()  # the next call opens the file that is there then
             raise
 
-    def _record(self, now: int) -> str | None:
-        """Record a call, unless a window allows no more; then return the key of that window."""
+    def _record(self, asker: str | None, now: int) -> FailedError | None:
+        """Record a call, or return why it must not be made."""
         connection = self._connection = self._connection or self._open()
         with connection:  # commits, or takes back
             connection.execute("BEGIN IMMEDIATE")
-            for key, window, slot, most in self._windows:
-                first = (now - window) // slot
+            for window in self._windows:
+                slot, first = window.slot, (now - window.seconds) // window.slot
                 connection.execute(_FORGET_BEFORE, (slot, first))
-                connection.execute(_FORGET_BEHIND, (slot, (now + window) // slot))
+                connection.execute(_FORGET_BEHIND, (slot, (now + window.seconds) // slot))
                 (spent,) = connection.execute(_SPENT, (slot, first)).fetchone()
-                if spent >= most:
-                    return key
-            for _, _, slot, _ in self._windows:
-                connection.execute(_SPEND, (slot, now // slot))
+                if (refusal := window.refuses(asker, now, window.most - int(spent))) is not None:
+                    return refusal
+            for window in self._windows:
+                connection.execute(_SPEND, (window.slot, now // window.slot))
+        if asker is not None:
+            for window in self._windows:
+                window.shares.spend(asker, now)
         return None
 
     def _unrecord(self, spent: int) -> None:
         connection = self._connection = self._connection or self._open()
         with connection:
             connection.execute("BEGIN IMMEDIATE")
-            for _, _, slot, _ in self._windows:
-                connection.execute(_UNSPEND, (slot, spent // slot))
+            for window in self._windows:
+                connection.execute(_UNSPEND, (window.slot, spent // window.slot))
 
     def _open(self) -> sqlite3.Connection:
         if self._file != MEMORY:

@@ -75,19 +75,19 @@ class Resilient:
     def answer_at_once(self, query: Query) -> None:
         """Answer nothing at once: the provider is over the network."""
 
-    async def nearby(self, query: Query, asker: object) -> Answer:
+    async def nearby(self, query: Query, asker: str | None) -> Answer:
         """Answer a query of `asker`. Raises FailedError."""
         deadline = time.monotonic() + _SHARE * self._places.deadline_seconds
         try:
             if self._breaker.refuses(time.monotonic()):
                 raise self._broken()
             async with self._gate.turn(asker, query):
-                return await self._try(query, deadline)
+                return await self._try(query, deadline, asker)
         except BrokenError:
             self._watch.count_spared("breaker")
             raise
 
-    def join(self, query: Query, asker: object) -> None:
+    def join(self, query: Query, asker: str | None) -> None:
         """Let a query that waits at the gate also take a turn of this asker."""
         self._gate.join(asker, query)
 
@@ -95,24 +95,24 @@ class Resilient:
         """Close the provider."""
         await self._provider.close()
 
-    async def _try(self, query: Query, deadline: float) -> Answer:
+    async def _try(self, query: Query, deadline: float, asker: str | None) -> Answer:
         pauses = backoff(PAUSE_SECONDS, MOST_PAUSE_SECONDS, self._rng, least=0.0)
         for _ in range(1, self._places.attempts):
             try:
-                return await self._attempt(query, deadline)
+                return await self._attempt(query, deadline, asker)
             except FailedError as error:
                 pause = error.after + next(pauses)
                 if not error.again or time.monotonic() + pause + self._least >= deadline:
                     raise
             await asyncio.sleep(pause)
-        return await self._attempt(query, deadline)
+        return await self._attempt(query, deadline, asker)
 
     def _broken(self) -> BrokenError:
         seconds = self._breaker.refuses(time.monotonic())
         words = f"Google Places keeps failing; this server calls it again in {seconds:.1f} s"
         return BrokenError(no_results(self._status, words))
 
-    async def _attempt(self, query: Query, deadline: float) -> Answer:
+    async def _attempt(self, query: Query, deadline: float, asker: str | None) -> Answer:
         breaker, began = self._breaker, time.monotonic()
         seconds = min(deadline - began, self._whole)
         if seconds < self._least:
@@ -123,7 +123,7 @@ class Resilient:
             raise self._broken()
         self._tell()
         try:
-            answer = await self._provider.nearby(query, seconds)
+            answer = await self._provider.nearby(query, seconds, asker)
         except FailedError as error:
             ours = isinstance(error, LateError) and seconds < _NEARLY * self._whole
             if error.again and not ours:

@@ -205,6 +205,11 @@ class ClientConnection(asyncio.Protocol):
         return self._conversation.gone
 
     @property
+    def payer(self) -> str:
+        """Who pays for the queries of places: its address, or the connection itself if that is exempt."""
+        return self.name if self.allowance is None else self.allowance.payer
+
+    @property
     def waits(self) -> bool:
         """Whether something is still to be answered."""
         return self._conversation.waits

@@ -235,7 +235,7 @@ class Scripted:
     def widened(self, query: Query) -> Query:
         return query
 
-    async def nearby(self, query: Query, seconds: float) -> Answer:
+    async def nearby(self, query: Query, seconds: float, asker: str | None = None) -> Answer:
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         async with self._arrived:
             self.asked.append((seconds, answer))

@@ -371,9 +371,9 @@ def test_a_real_budget_bounds_the_calls_of_both_apis_over_a_restart(
             super().__init__()
             self.budget = Budget(tmp_path / "budget", 1_000, 5)
 
-        def spend(self) -> int:
-            super().spend()
-            return self.budget.spend()
+        def spend(self, asker: str | None = None) -> int:
+            super().spend(asker)
+            return self.budget.spend(asker)
 
         def close(self) -> None:
             self.budget.close()

@@ -157,6 +157,6 @@ def test_google_itself_is_asked_where_nobody_stands_in_for_it() -> None:
 
 def test_who_asks_by_hand_has_no_budget_to_keep() -> None:
     budget = NoBudget()
-    assert budget.spend() == 0
-    budget.give_back(0)
+    assert budget.spend("ann") == 0
+    budget.give_back(0, "ann")
     budget.close()

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from random import Random
+from unittest.mock import patch
 
 import pytest
 from fake_google import message
@@ -22,7 +23,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from proxyherd.base.files import make_file
-from proxyherd.places.failures import FailedError, UnrecordedError
+from proxyherd.places.failures import FailedError, ShareError, UnrecordedError
 from proxyherd.places.limits.budget import MEMORY, Budget, equal_share
 
 MANY = 1_000_000
@@ -563,3 +564,52 @@ def test_a_record_that_cannot_be_made_is_another_error_than_one_at_its_end(file:
     with pytest.raises(FailedError) as caught:
         used_up.spend()
     assert not isinstance(caught.value, UnrecordedError)
+
+
+# Shares of askers. ------------------------------------------------------------------------------------------------
+
+
+def spend_for(budget: Budget, asker: str | None, now: float = NOON) -> int:
+    """Spend for an asker until it is refused; return how often it was not."""
+    spent = 0
+    while budget._spend(now, asker) is None:
+        spent += 1
+    return spent
+
+
+@pytest.mark.parametrize(
+    ("per_minute", "per_day", "key"), [(120, 10_000, "minute"), (10_000, 120, "day")], ids=["minute", "day"]
+)
+def test_an_asker_gets_its_share_of_what_others_have_left_of_either_window(
+    file: Path, per_minute: int, per_day: int, key: str
+) -> None:
+    budget = Budget(file, per_minute, per_day, 0.5)
+    assert [spend_for(budget, asker) for asker in ("ann", "bob", "cyd", "ann")] == [60, 30, 15, 0]
+    error = budget._spend(NOON, "ann")
+    assert isinstance(error, ShareError)
+    assert error.answer.status == "OVER_QUERY_LIMIT"
+    assert f"your share of this server's places.calls_per_{key}" in message(error.answer)
+    assert not error.again, "the circuit breaker stays closed"
+    assert spend_for(budget, None) == 15, "what is left is left for others"
+    assert not isinstance(budget._spend(NOON, "dot"), ShareError), "it is not a share that is used up now"
+
+
+def test_after_a_restart_shares_begin_anew_and_the_budget_does_not(file: Path) -> None:
+    assert spend_for(Budget(file, 120, 10_000, 0.5), "ann") == 60
+    assert spend_for(Budget(file, 120, 10_000, 0.5), "ann") == 30
+
+
+def test_a_call_that_was_not_made_counts_for_nobody(file: Path) -> None:
+    budget = Budget(file, 120, 10_000, 0.5)
+    for _ in range(500):
+        assert budget._spend(NOON, "ann") is None
+        budget.give_back(int(NOON), "ann")
+    assert spend_for(budget, "ann") == 60
+
+
+def test_a_call_that_cannot_be_recorded_counts_for_nobody(file: Path) -> None:
+    budget = Budget(file, 4, 10_000, 0.5)
+    with patch.object(Budget, "_open", side_effect=OSError(28, "No space left on device")):
+        for _ in range(5):
+            assert isinstance(budget._spend(NOON, "ann"), UnrecordedError)
+    assert spend_for(budget, "ann") == 2

@@ -55,12 +55,14 @@ class Scripted:
         self.then = then
         self.asked: list[tuple[float, float]] = []
         """When, and how many seconds it was given."""
+        self.payers: list[str | None] = []
         self._arrived = asyncio.Condition()
 
     def widened(self, query: Query) -> Query:
         return query
 
-    async def nearby(self, query: Query, seconds: float) -> Answer:
+    async def nearby(self, query: Query, seconds: float, asker: str | None = None) -> Answer:
+        self.payers.append(asker)
         async with self._arrived:
             self.asked.append((time.monotonic(), seconds))
             self._arrived.notify_all()
@@ -85,7 +87,7 @@ def never() -> asyncio.Future[Answer]:
     return asyncio.get_running_loop().create_future()
 
 
-async def outcome(resilient: Resilient, asker: object = None, query: Query = QUERY) -> Answer:
+async def outcome(resilient: Resilient, asker: str | None = None, query: Query = QUERY) -> Answer:
     """Return what a client would get."""
     try:
         return await resilient.nearby(query, asker)
@@ -399,7 +401,8 @@ def test_an_open_breaker_answers_those_who_wait_too_even_where_a_pause_keeps_its
             upstream, schema.PlacesSettings(max_connections=1, breaker_failures=1, attempts=2), ledger
         )
         first, *others = [
-            asyncio.create_task(outcome(resilient, number, query)) for number, query in enumerate(queries(50))
+            asyncio.create_task(outcome(resilient, str(number), query))
+            for number, query in enumerate(queries(50))
         ]
         await upstream.until_asked(1)
         assert not any(task.done() for task in others)
@@ -537,11 +540,11 @@ def test_late_answers_of_calls_that_had_too_little_time_open_no_breaker() -> Non
         now = time.monotonic()
         for _ in range(5):
             with pytest.raises(LateError):
-                await resilient._attempt(QUERY, now + 0.5)
+                await resilient._attempt(QUERY, now + 0.5, None)
         assert ledger.states == []
         for _ in range(2):
             with pytest.raises(LateError):
-                await resilient._attempt(QUERY, now + 5)
+                await resilient._attempt(QUERY, now + 5, None)
         assert ledger.states == ["open"]
         assert len(upstream.asked) == 7
 
@@ -554,10 +557,10 @@ def test_no_call_begins_in_less_time_than_answers_take() -> None:
         resilient = Resilient(upstream := Scripted(), places, ledger)
         resilient._learn(0.3)
         with pytest.raises(FailedError) as caught:
-            await resilient._attempt(QUERY, time.monotonic() + 0.3)
+            await resilient._attempt(QUERY, time.monotonic() + 0.3, None)
         assert "too many queries wait" in message(caught.value.answer)
         assert (upstream.asked, ledger.spared) == ([], ["late"])
-        assert (await resilient._attempt(QUERY, time.monotonic() + 0.4)).status == "OK"
+        assert (await resilient._attempt(QUERY, time.monotonic() + 0.4, None)).status == "OK"
 
     asyncio.run(run())
 
@@ -580,9 +583,9 @@ def test_a_call_takes_a_quarter_more_than_answers_took_on_average_or_nearly_a_wh
     """Of the average, the first answer is all and each later one a tenth; a whole attempt is 2.5 s here."""
 
     class Taking(Scripted):
-        async def nearby(self, query: Query, seconds: float) -> Answer:
+        async def nearby(self, query: Query, seconds: float, asker: str | None = None) -> Answer:
             clock.now += left.pop(0) if left else 0.0
-            return await super().nearby(query, seconds)
+            return await super().nearby(query, seconds, asker)
 
     clock, left = SimpleNamespace(now=1_000.0), [*taken]
     monkeypatch.setattr(resilience, "time", SimpleNamespace(monotonic=lambda: clock.now))
@@ -591,11 +594,11 @@ def test_a_call_takes_a_quarter_more_than_answers_took_on_average_or_nearly_a_wh
         ledger = Ledger()
         resilient = Resilient(Taking(), schema.PlacesSettings(attempts=1, attempt_seconds=2.5), ledger)
         for _ in taken:
-            await resilient._attempt(QUERY, clock.now + 2.5)
+            await resilient._attempt(QUERY, clock.now + 2.5, None)
         with pytest.raises(FailedError):
-            await resilient._attempt(QUERY, clock.now + least - 0.001)
+            await resilient._attempt(QUERY, clock.now + least - 0.001, None)
         assert ledger.spared == ["late"]
-        assert await resilient._attempt(QUERY, clock.now + least + 0.001) == FOUND
+        assert await resilient._attempt(QUERY, clock.now + least + 0.001, None) == FOUND
 
     asyncio.run(run())
 

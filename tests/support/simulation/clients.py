@@ -34,7 +34,7 @@ class SimulatedClient:
 
     def __init__(self, server: Server, name: str, conversation: Spoken) -> None:
         self.name = name
-        self.label = name.encode()
+        self.label, self.payer = name.encode(), name
         self.queued = False
         self.lost = False
         self.has_said_all = False
