@@ -33,11 +33,10 @@ def test_every_folder_of_the_table_is_there() -> None:
 
 def test_every_folder_says_what_its_modules_are_for() -> None:
     """What a reader of the tree opens first is never behind the tree."""
-    for folder in (module for module in modules(PACKAGE) if module.is_package and module.name):
+    every = list(modules(PACKAGE))
+    for folder in (module for module in every if module.is_package and module.name):
         said = ast.get_docstring(folder.tree) or ""
-        inside = [
-            m.name.rpartition(".")[2] for m in modules(PACKAGE) if m.name.rpartition(".")[0] == folder.name
-        ]
+        inside = [m.name.rpartition(".")[2] for m in every if m.name.rpartition(".")[0] == folder.name]
         missing = [name for name in inside if not re.search(rf"\b{name}\b", said)]
         assert not missing, folder.name
 

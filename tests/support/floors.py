@@ -10,6 +10,7 @@ import ast
 import graphlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Final
 
@@ -85,8 +86,12 @@ class Module:
         inside = [folder for floor in FLOORS for folder in floor if f"{self.name}.".startswith(f"{folder}.")]
         return inside[0] if inside else ""
 
-    def imports(self) -> Iterator[str]:
-        """Yield whatever it imports, anywhere in it, by its whole name."""
+    @cached_property
+    def imports(self) -> frozenset[str]:
+        """Whatever it imports, anywhere in it, by its whole name."""
+        return frozenset(self._imports())
+
+    def _imports(self) -> Iterator[str]:
         here = [PACKAGE, *filter(None, self.name.split("."))]
         for node in ast.walk(self.tree):
             if isinstance(node, ast.Import):
@@ -96,9 +101,16 @@ class Module:
                 base = ".".join([*above, *filter(None, [node.module])])
                 yield from (f"{base}.{alias.name}" for alias in node.names)
 
-    def names(self) -> set[str]:
-        """Return the plain names in it."""
-        return {node.id for node in ast.walk(self.tree) if isinstance(node, ast.Name)}
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """The plain names in it."""
+        return frozenset(node.id for node in ast.walk(self.tree) if isinstance(node, ast.Name))
+
+
+@cache
+def _parse(name: str, text: str, is_package: bool) -> Module:
+    """Return a module. Each is parsed once, though many tests look at all."""
+    return Module(name, ast.parse(text), is_package)
 
 
 def modules(package: Path) -> Iterator[Module]:
@@ -106,7 +118,7 @@ def modules(package: Path) -> Iterator[Module]:
     for file in sorted(package.rglob("*.py")):
         parts = file.relative_to(package).with_suffix("").parts
         is_package = parts[-1] == "__init__"
-        yield Module(".".join(parts[:-1] if is_package else parts), ast.parse(file.read_text()), is_package)
+        yield _parse(".".join(parts[:-1] if is_package else parts), file.read_text(), is_package)
 
 
 def may_import(folder: str) -> set[str]:
@@ -125,7 +137,7 @@ def violations(package: Path) -> Iterator[str]:
             yield f"{module.name} stands on no floor"
             continue
         allowed = {module.folder, *may_import(module.folder)}
-        for name in sorted(set(module.imports())):
+        for name in sorted(module.imports):
             library, _, inside = name.partition(".")
             if library == PACKAGE and inside != "__version__":
                 if not any(f"{inside}.".startswith(f"{folder}.") for folder in allowed):
@@ -135,12 +147,12 @@ def violations(package: Path) -> Iterator[str]:
             ) or module.name != ALONE.get(library, module.name):
                 yield f"{module.name} imports {library}"
         if module.folder in PURE:
-            yield from (f"{module.name} names {name}" for name in sorted(module.names() & REACHES_OUT))
+            yield from (f"{module.name} names {name}" for name in sorted(module.names & REACHES_OUT))
 
 
 def cycle(package: Path) -> list[str]:
     """Return modules of which each imports the next, and the last the first; empty where there are none."""
-    found = {f"{PACKAGE}.{module.name}": set(module.imports()) for module in modules(package)}
+    found = {f"{PACKAGE}.{module.name}": module.imports for module in modules(package)}
     imported = {
         name: {base for one in named for base in (one, one.rpartition(".")[0]) if base in found} - {name}
         for name, named in found.items()

@@ -61,6 +61,18 @@ class Supervised(Mapping[str, ServerProcess]):
     def __len__(self) -> int:
         return len(self.herd)
 
+    def install(self, program: str = "") -> None:
+        """Install our program, or one with this text, as `make .venv/run.stamp` does. What runs is left alone."""
+        ours, programs = Path(sys.executable).parent, self.folder / ".venv/bin"
+        programs.mkdir(parents=True, exist_ok=True)
+        for name in ("proxyherd", "supervisord", "supervisorctl"):
+            (programs / name).unlink(missing_ok=True)
+            (programs / name).symlink_to(ours / name)
+        if program:
+            (programs / "proxyherd").unlink()
+            (programs / "proxyherd").write_text(program)
+            (programs / "proxyherd").chmod(0o755)
+
     def run(self, step: str) -> subprocess.CompletedProcess[str]:
         """Carry out what the documentation says, in the folder."""
         return subprocess.run(
@@ -143,9 +155,9 @@ def _guarded(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def supervised_herd(changes: Mapping[str, str] | None = None) -> Iterator[Supervised]:
+def supervised_herd(changes: Mapping[str, str] | None = None, program: str = "") -> Iterator[Supervised]:
     """Start supervisord; the herd is whole when the body begins. `changes`: what stands in supervisord.conf, and
-    what is to stand there instead.
+    what is to stand there instead. `program`: the text of another program, until `install` puts ours in its place.
     """
     default = herd_file.load(ROOT / "deploy/herd.toml")
     text = (ROOT / "supervisord.conf").read_text()
@@ -154,9 +166,8 @@ def supervised_herd(changes: Mapping[str, str] | None = None) -> Iterator[Superv
         text = text.replace(old, new)
     with herd_of(default.edges) as herd, _guarded(herd.folder):
         (herd.folder / "supervisord.conf").write_text(text)
-        (herd.folder / ".venv").mkdir()
-        (herd.folder / ".venv/bin").symlink_to(Path(sys.executable).parent)
         supervised = Supervised(herd)
+        supervised.install(program)
         supervised.start()
         supervised.wait_until_whole()
         yield supervised

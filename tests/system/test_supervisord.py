@@ -9,10 +9,10 @@ import grp
 import json
 import os
 import re
-import shutil
 import signal
 import stat
 import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -149,18 +149,12 @@ def in_place_of(file: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def slow_to_start(herd: Supervised) -> Iterator[None]:
     """Let servers take longer than startsecs before they do anything."""
-    programs = herd.folder / ".venv/bin"
-    real = programs.readlink()
-    programs.unlink()
-    programs.mkdir()
-    (programs / "supervisorctl").symlink_to(real / "supervisorctl")
-    (programs / "proxyherd").write_text(f"#!/bin/sh\nsleep 4\nexec '{real}/proxyherd' \"$@\"\n")
-    (programs / "proxyherd").chmod(0o755)
+    ours = Path(sys.executable).with_name("proxyherd")
+    herd.install(f"#!/bin/sh\nsleep 4\nexec '{ours}' \"$@\"\n")
     try:
         yield
     finally:
-        shutil.rmtree(programs)
-        programs.symlink_to(real)
+        herd.install()
 
 
 def test_bad_configuration_is_told_and_tried_again_unless_it_is_found_late(herd: Supervised) -> None:
