@@ -48,7 +48,7 @@ from redis_cluster import (  # noqa: E402 - behind the line that lets tests/ be 
     running_cluster,
 )
 
-from proxyherd.core.messages import parse_at  # noqa: E402 - behind the line that lets tests/ be found
+from proxyherd.core.messages import NANOSECONDS, parse_at  # noqa: E402 - behind the line that lets tests/ be found
 from proxyherd.engines.herd import journal  # noqa: E402 - behind the line that lets tests/ be found
 from proxyherd.engines.redis import layout  # noqa: E402 - behind the line that lets tests/ be found
 
@@ -278,7 +278,7 @@ def _differing(node: RedisNode, master: str, wanted: dict[int, dict[bytes, bytes
         for tag, latest in wanted.items():
             values = session.ask("MGET", layout.seal(tag, master), *map(layout.key, latest))
             for (client, operands), value in zip(latest.items(), values[1:], strict=True):
-                entry = layout.entry(value) if value else None
+                entry = layout.entry(value, NANOSECONDS) if value else None
                 if entry is None or not entry.line.endswith(b" " + operands):
                     wrong.append(client)
             seals += values[0] is not None

@@ -166,7 +166,7 @@ class _Bridge:
         self._observer = Observer(self._log, self._log_file, Metrics(), self._server.neighbours)
         self._member, opener = self._open()
         self._masters = Masters(self._to, opener, self._observer, self._find)
-        self._passes = Passes(self._masters, self._learn, self._member.has_room)
+        self._passes = Passes(self._masters, self._learn, self._member.has_room, self._herd.limits.clock_lead)
         binder = Binder(self._log, self._background.spawn)
         try:
             await self._member.listen(binder)

@@ -33,10 +33,14 @@ class Unfit(Exception):  # noqa: N818 - a fact about the cluster
 
 
 class Passes:
-    """`learn` gets what was read, and `room` is awaited before more is read."""
+    """`learn` gets what was read, and `room` is awaited before more is read. `lead`: see `messages.parse_at`."""
 
     def __init__(
-        self, masters: Masters, learn: Callable[[list[At]], None], room: Callable[[], Awaitable[None]]
+        self,
+        masters: Masters,
+        learn: Callable[[list[At]], None],
+        room: Callable[[], Awaitable[None]],
+        lead: int,
     ) -> None:
         self.read = 0
         """Clients read in this pass, out of about `held`."""
@@ -46,6 +50,7 @@ class Passes:
         self.masters = masters
         self.learn = learn
         self.room = room
+        self.lead = lead
 
     async def read_all(self) -> None:
         """Make one pass. At its end, everything that the cluster had at its beginning is learned. Raises Unfit."""
@@ -135,7 +140,7 @@ class _Reader:
         for client, value in zip(clients, values, strict=True):
             if value is None:
                 continue  # it has expired since
-            entry = layout.entry(value)
+            entry = layout.entry(value, passes.lead)
             if entry is not None and entry.line.split(b" ", 4)[3] == client:
                 ats.append(At(client, entry, received(entry.line)))
             else:

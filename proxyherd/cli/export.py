@@ -77,7 +77,7 @@ def export(
 def _read(folder: Path, herd: Herd) -> Found:
     try:
         with _bar("Reading", exporting.size(folder)) as bar:
-            found = exporting.read(folder, bar.update)
+            found = exporting.read(folder, herd.limits.clock_lead, bar.update)
     except OSError as error:
         raise Misconfigured(
             f"{error.filename or folder}: {error.strerror}; name the journal's folder with --folder, as who may read it"

@@ -57,10 +57,12 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     """Clients in the table. A report of a new client is refused at this limit. Reports that neighbours took are still
     learned up to a quarter more, so that servers agree."""
 
-    max_clock_lead_seconds: Annotated[float, Meta(ge=0, le=1e12)] = 0
-    """Seconds by which a client's clock may be ahead of the server's. A report with a later time is refused by the
-    server that receives it; neighbours do not check this. 0: no limit. A report from the future cannot be replaced
-    before its time has come."""
+    max_clock_lead_seconds: Annotated[float, Meta(ge=0, le=86_400)] = 1.0
+    """Seconds by which a client's clock may be ahead of the server's, and its time still counts. Of a later time, only so
+    much counts: the report is stored, with the time as the client has said it, but any report that a server receives so
+    many seconds later replaces it. So a client with a wrong clock, or somebody who reports for it with a time from the
+    future, keeps nobody out for longer. All servers of a herd must have the same value, because it decides which of two
+    reports is the later one."""
 
     max_clock_skew_seconds: Annotated[float, Meta(ge=0, le=1e12)] = 86_400.0
     """Seconds by which a server's clock may be ahead of a neighbour's. The neighbour skips, counts and logs a line
@@ -83,6 +85,11 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     """Queries that wait for Places at once, about 6 KiB each. Past this limit, the connection with the most waiting
     queries gets UNKNOWN_ERROR for its last one, at once. With a deadline of 5 s, the default is enough for about 800
     queries a second to an upstream that hangs."""
+
+    @property
+    def clock_lead(self) -> int:
+        """`max_clock_lead_seconds` in nanoseconds."""
+        return round(self.max_clock_lead_seconds * 1_000_000_000)
 
 
 class Timing(Struct, frozen=True, forbid_unknown_fields=True):

@@ -24,11 +24,10 @@ from __future__ import annotations
 
 import enum
 import hmac
-from functools import lru_cache
 from typing import Final
 
 from proxyherd.core.framing import LineFramer, Overlong
-from proxyherd.core.messages import At, Malformed, parse_at
+from proxyherd.core.messages import CACHED_BYTES, At, Malformed, parse_at, recent_parser
 from proxyherd.core.peer_messages import (
     BatchHeader,
     Changed,
@@ -61,12 +60,6 @@ SILENT_HEARTBEATS: Final = 3
 _HANDSHAKE_LINE_BYTES: Final = 512
 
 
-_SHORT_LINE: Final = 256
-parse_recent = lru_cache(maxsize=8_192)(parse_at)
-"""The same update arrives over most of a server's links. With this cache it is parsed once. Only short lines are cached:
-at most 5 MiB for all links."""
-
-
 _FEW_BYTES: Final = SIZES.few_bytes
 _BEAT: Final = BEAT[:-1]  # as a line
 
@@ -94,6 +87,7 @@ class Terms(Value):
     line_bytes: int
     heartbeat: float  # seconds
     handshake: float  # seconds
+    lead: int  # nanoseconds by which clients' clocks may be ahead
     depth: int = SIZES.depth  # of the digest trees
 
     def __repr__(self) -> str:
@@ -119,6 +113,7 @@ class Link:
         self.proved = False  # whether it has ever been live
         self.serves = False  # whether a walk of the other side is under way over it
         self.more = False  # whether lines may wait that the last `events` did not handle
+        self._recent = recent_parser(terms.lead)
         self._nonce = nonce.hex().encode()
         self._versions = b",".join(VERSIONS)
         self._transcript: bytes  # what both have agreed on
@@ -156,7 +151,7 @@ class Link:
         ):
             return None
         *lines, rest = data.split(b"\n")
-        if rest or (len(data) > _SHORT_LINE and max(map(len, lines)) > _SHORT_LINE):
+        if rest or (len(data) > CACHED_BYTES and max(map(len, lines)) > CACHED_BYTES):
             return None
         return lines if _BEAT not in lines else [line for line in lines if line != _BEAT]
 
@@ -344,7 +339,7 @@ class Link:
 
     def _live(self, lines: list[bytes | Overlong], events: list[LinkEvent]) -> None:
         ats: list[At] = []
-        recent = parse_recent
+        lead, recent = self.terms.lead, self._recent
 
         def flush() -> None:
             if ats:
@@ -355,7 +350,7 @@ class Link:
             for line in lines:
                 if isinstance(line, Overlong):
                     events.append(Malformed(line.start))
-                elif (at := recent(line) if len(line) <= _SHORT_LINE else parse_at(line)) is not None:
+                elif (at := recent(line) if len(line) <= CACHED_BYTES else parse_at(line, lead)) is not None:
                     ats.append(at)
                 elif line[:3] == b"AT ":
                     events.append(Malformed(line))

@@ -28,6 +28,9 @@ _CLOCK_IS_SET: Final = 1_577_836_800 * NANOSECONDS
 COPIED_BYTES: Final = 1_024
 """Bytes of an overlong line that are copied into its answer."""
 
+CACHED_BYTES: Final = 256
+"""Bytes of an AT line that a `recent_parser` may get."""
+
 METHOD_BYTES: Final = 32
 """The maximum length of an HTTP method; the longest registered one has 17 bytes."""
 
@@ -60,7 +63,9 @@ _Match: TypeAlias = Callable[[bytes], re.Match[bytes] | None]
 
 @final
 class Report(Value):
-    """A client's report: its ID; the AT line of the server that received it, without LF; its time in nanoseconds."""
+    """A client's report: its ID; the AT line of the server that received it, without LF; the time that counts, in
+    nanoseconds.
+    """
 
     client: bytes
     line: bytes
@@ -81,7 +86,7 @@ class Whatsat(Value):
 
 
 class Entry(Value):
-    """The herd's latest report of one client: the whole AT line without LF, and its time in nanoseconds."""
+    """The herd's latest report of one client: the whole AT line without LF, and the time that counts, in nanoseconds."""
 
     line: bytes
     nanoseconds: int
@@ -135,10 +140,10 @@ _USUAL_FORMS: Final = command_forms(Limits().max_client_bytes)
 
 
 def parse_report(
-    line: bytes, server: bytes, received: int, forms: CommandForms = _USUAL_FORMS
+    line: bytes, server: bytes, received: int, forms: CommandForms = _USUAL_FORMS, lead: int = NANOSECONDS
 ) -> Report | None:
     """Parse a client's line without LF, received by `server` at this time (nanoseconds of POSIX time). Return None if it
-    is not a valid IAMAT of these forms.
+    is not a valid IAMAT of these forms. `lead`: see `parse_at`.
     """
     if (match := forms.usual_iamat(line)) is not None:
         operands, client, seconds, fraction = match.groups()
@@ -151,6 +156,8 @@ def parse_report(
     form, difference = b"AT %b +%d.%09d %b", received - time
     if difference < 0:
         form, difference = b"AT %b -%d.%09d %b", -difference
+        if difference > lead:
+            time = received + lead
     at = form % (server, difference // NANOSECONDS, difference % NANOSECONDS, operands)
     return Report(client, at, time)
 
@@ -184,8 +191,13 @@ def _most_results(radius: bytes, spelled: bytes) -> int | None:
     return most if most <= _MOST_RESULTS else None
 
 
-def parse_at(line: bytes) -> At | None:
-    """Parse an AT line from a peer, without LF. Return None if it does not have exactly the form that servers write."""
+def parse_at(line: bytes, lead: int = NANOSECONDS) -> At | None:
+    """Parse an AT line from a peer, without LF. Return None if it does not have exactly the form that servers write.
+
+    The time that counts is the client's, but at most `lead` nanoseconds after the server has received the report: so a
+    time from the future stands in the way of later reports for no longer than that. It follows from the line alone, so
+    the order of lines is the same everywhere in a herd. It is never negative, whatever a neighbour says.
+    """
     match = _at(line)
     if match is None:
         return None
@@ -194,7 +206,24 @@ def parse_at(line: bytes) -> At | None:
         time = int(seconds + fraction)
     else:
         time = nanoseconds(seconds, fraction)
-    return At(client, Entry(line, time), time + int(late + late_by))
+    difference = int(late + late_by)
+    received = time + difference
+    if difference < -lead:
+        time = max(received + lead, 0)
+    return At(client, Entry(line, time), received)
+
+
+@lru_cache(maxsize=16)
+def recent_parser(lead: int) -> Callable[[bytes], At | None]:
+    """Return `parse_at` with this `lead` and a cache. The same update arrives over most of a server's links: with the
+    cache it is parsed once. Give it only lines of at most CACHED_BYTES: then it takes at most 5 MiB.
+    """
+
+    @lru_cache(maxsize=8_192)
+    def parse_recent(line: bytes) -> At | None:
+        return parse_at(line, lead)
+
+    return parse_recent
 
 
 def nanoseconds(seconds: bytes, fraction: bytes | None) -> int:

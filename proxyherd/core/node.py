@@ -22,8 +22,8 @@ from typing import Any, TypeAlias
 
 from proxyherd.config.schema import Limits, Timing
 from proxyherd.core.expiry import Expiry
-from proxyherd.core.link import Link, State, parse_recent
-from proxyherd.core.messages import At, Entry, Malformed, Report, Whatsat
+from proxyherd.core.link import Link, State
+from proxyherd.core.messages import At, Entry, Malformed, Report, Whatsat, recent_parser
 from proxyherd.core.news import News, concerning, its_client, spell_news
 from proxyherd.core.notes import (
     FROM_THE_FUTURE,
@@ -94,6 +94,7 @@ class Node:
         self._room = Room(limits.max_clients, limits.max_table_bytes)
         self._room_to_learn = Room(self._room.clients * 5 // 4, self._room.bytes * 5 // 4)
         self._alone, self._started = alone, now
+        self._recent = recent_parser(self.rules.lead)
         self._neighbours: dict[str, Neighbour] = {}
         self._walks = Walks(
             table,
@@ -218,9 +219,9 @@ class Node:
         if lines is None:
             return False
         assert link.peer is not None
-        if len(lines) > most and not self._holds(parse_recent(lines[0])):
+        if len(lines) > most and not self._holds(self._recent(lines[0])):
             return False  # without parsing the others in vain
-        ats: list[Any] = [*map(parse_recent, lines)]
+        ats: list[Any] = [*map(self._recent, lines)]
         if None in ats:
             return False
         if not all(map(self._holds, ats)):

@@ -10,10 +10,10 @@ from proxyherd.core.messages import Entry, Whatsat
 
 Refusal: TypeAlias = Literal[
     "",  # it is not refused
-    "ahead",  # the client's time is too far ahead of the server's clock
     "long_id",  # the client's ID has more bytes than max_client_bytes
-    "full",  # there is no room for it
-    "unkept",  # reports cannot be kept now
+    "full",  # there is no room for it: for another client, its bytes, or one more query that waits
+    "journal",  # the journal cannot be written
+    "key",  # Redis has somebody else's value there
 ]
 """Why a command of the right form is refused. The line protocol has one answer for all of these."""
 

@@ -1,11 +1,10 @@
 """The rules about clients' lines: what a line is, and what its answer is. All engines use them.
 
-Each line is judged once, when it arrives. Some lines are answered then: overlong and invalid lines, reports with a
-time too far ahead, and all reports at a time when none are taken. Other lines are for the engine, which stores reports
-and looks up queries, at once or later. The answers to these are also decided here, by what the engine has stored of
-the client:
+Each line is judged once, when it arrives. Some lines are answered then: overlong and invalid lines, and all reports at
+a time when none are taken. Other lines are for the engine, which stores reports and looks up queries, at once or later.
+The answers to these are also decided here, by what the engine has stored of the client:
 
-- A report is stored if it is later than the present one. Otherwise it is stale, and still gets an AT line. If there is
+- A report is stored if it is later than the present one: by the time that counts, see `parse_at` in `core/messages.py`. Otherwise it is stale, and still gets an AT line. If there is
   no room for it, it is refused, and answered like an invalid command. The engine compares the times when it stores:
   see `Table.advance` in `core/table.py`, and `advance` in `engines/redis/function.lua`.
 - An entry that is too old counts as none, even if it is still stored.
@@ -15,14 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import repeat
-from operator import attrgetter
 from typing import Any, Final, TypeAlias
 
 from proxyherd.config.schema import Limits
 from proxyherd.core.framing import Overlong
 from proxyherd.core.messages import (
     ANY_LENGTH,
-    MOST_NANOSECONDS,
     NANOSECONDS,
     CommandForms,
     Entry,
@@ -50,8 +47,6 @@ _NO_PLACES: Final = b"""
 Judged: TypeAlias = Report | Whatsat | Reply
 """A report to store, a query to look up, or a reply that does not depend on what is stored."""
 
-_time = attrgetter("nanoseconds")
-
 
 class Rules:
     """The rules of one server. Times are nanoseconds of POSIX time, ages are nanoseconds."""
@@ -62,7 +57,8 @@ class Rules:
         self.age = int(limits.max_age_seconds * NANOSECONDS)
         """The age at which a location is forgotten; 0: never."""
         self._name = name.encode()
-        self._lead = int(limits.max_clock_lead_seconds * NANOSECONDS) or MOST_NANOSECONDS
+        self.lead = limits.clock_lead
+        """By how much a client's clock may be ahead of the server's: a later time does not count."""
         self._skew = int(limits.max_clock_skew_seconds * NANOSECONDS)
         self._forms = command_forms(limits.max_client_bytes)
         self._takes_reports = True
@@ -79,14 +75,14 @@ class Rules:
         """Judge a client's lines without LF, received `at` this time. Return the reports with which they begin, and the
         judgements of all later lines.
         """
-        latest = at + self._lead if self._takes_reports else -1
+        takes_reports = self._takes_reports
         whole: Any = map(_whole, lines) if Overlong in map(type, lines) else lines
-        reports: list[Any] = [*map(parse_report, whole, repeat(self._name), repeat(at), repeat(self._forms))]
-        if None not in reports and (
-            latest >= MOST_NANOSECONDS or max(map(_time, reports), default=-1) <= latest
-        ):
+        reports: list[Any] = [
+            *map(parse_report, whole, repeat(self._name), repeat(at), repeat(self._forms), repeat(self.lead))
+        ]
+        if takes_reports and None not in reports:
             return reports, []
-        judged: list[Any] = [*map(_judge, lines, reports, repeat(latest), repeat(self._forms))]
+        judged: list[Any] = [*map(_judge, lines, reports, repeat(takes_reports), repeat(self._forms))]
         first = next((at for at, one in enumerate(judged) if type(one) is not Report), len(judged))
         return judged[:first], judged[first:]
 
@@ -137,8 +133,8 @@ def _whole(line: bytes | Overlong) -> bytes:
     return b"" if isinstance(line, Overlong) else line
 
 
-def _judge(line: bytes | Overlong, report: Report | None, latest: int, forms: CommandForms) -> Judged:
-    """Judge a line; `report` is its report, if it is one, and `latest` the latest time that a report may have."""
+def _judge(line: bytes | Overlong, report: Report | None, takes_reports: bool, forms: CommandForms) -> Judged:
+    """Judge a line; `report` is its report, if it is one."""
     if isinstance(line, Overlong):
         return Reply("other", "overlong", invalid(line.start))
     if report is None:
@@ -147,9 +143,7 @@ def _judge(line: bytes | Overlong, report: Report | None, latest: int, forms: Co
             if len(line) > forms.most_client_bytes
             else Reply(word(line), "invalid", invalid(line))
         )
-    if report.nanoseconds <= latest:
-        return report
-    return Reply("iamat", "refused", invalid(line), refusal="ahead" if latest >= 0 else "unkept")
+    return report if takes_reports else Reply("iamat", "refused", invalid(line), refusal="journal")
 
 
 def _reject(line: bytes) -> Reply:

@@ -38,8 +38,10 @@ class Found(Struct):
     """Records that could not be read."""
 
 
-def read(folder: Path, progress: Callable[[int], object] = lambda _: None) -> Found:
-    """Read the journal in a folder; `progress` is called with the number of bytes that were read. Raises OSError."""
+def read(folder: Path, lead: int, progress: Callable[[int], object] = lambda _: None) -> Found:
+    """Read the journal in a folder. `lead`: that of the herd, as in `messages.parse_at`. `progress` is called with the
+    number of bytes that were read. Raises OSError.
+    """
     found = Found({})
     done: set[str] = set()
     for _ in range(_RELISTINGS):
@@ -47,7 +49,7 @@ def read(folder: Path, progress: Callable[[int], object] = lambda _: None) -> Fo
             if path.name in done:
                 continue
             try:
-                found.damaged += _read_file(path, found.entries, progress)
+                found.damaged += _read_file(path, found.entries, lead, progress)
             except FileNotFoundError:
                 break  # the journal was rewritten: a snapshot replaces this file, and a new list shows it
             done.add(path.name)
@@ -56,7 +58,7 @@ def read(folder: Path, progress: Callable[[int], object] = lambda _: None) -> Fo
     raise FileNotFoundError(2, "its files are rewritten faster than they can be read", str(folder))
 
 
-def _read_file(path: Path, entries: dict[bytes, Entry], progress: Callable[[int], object]) -> int:
+def _read_file(path: Path, entries: dict[bytes, Entry], lead: int, progress: Callable[[int], object]) -> int:
     """Merge a file into the entries; return how many of its records are damaged."""
     batches = journal.read(path)
     strange = 0
@@ -67,7 +69,7 @@ def _read_file(path: Path, entries: dict[bytes, Entry], progress: Callable[[int]
             finding: journal.Finding = end.value
             return finding.damaged + strange
         for line in lines:
-            if (at := messages.parse_at(line)) is None:
+            if (at := messages.parse_at(line, lead)) is None:
                 strange += 1
                 continue
             held = entries.get(at.client)

@@ -34,7 +34,7 @@ COMMANDS: Final = (
     (
         "iamat",
         "refused",
-        "in form, but the table is full, the journal cannot be written, the client's clock is too far ahead, its ID is longer than max_client_bytes, or Redis has no room or a stranger's key there",
+        "in form, but the table is full, the journal cannot be written, its ID is longer than max_client_bytes, or Redis has no room or a stranger's key there",
     ),
     (
         "iamat",

@@ -46,7 +46,6 @@ SLOW: Final = Kind("slow", 408, "The request came too slowly")
 LARGE: Final = Kind("large", 413, "This is too large")
 MEDIA_TYPE: Final = Kind("media-type", 415, "A body of this type or encoding is not read here")
 EXPECTATION: Final = Kind("expectation", 417, "This expectation cannot be met")
-AHEAD: Final = Kind("ahead", 422, "This time is too far ahead of the server's clock")
 MEANING: Final = Kind("meaning", 422, "This is JSON, but not what belongs here")
 FAULT: Final = Kind("fault", 500, "This server has failed")
 CODING: Final = Kind("coding", 501, "This transfer coding is not read here")
@@ -55,7 +54,7 @@ VERSION: Final = Kind("version", 505, "This version of HTTP is not spoken here")
 
 KINDS: Final = (
     *(JSON, CLIENT, DEGREES, TIME, QUERY, REQUEST, ENCODING, HOST, ORIGIN, UNKNOWN, METHOD, SLOW, LARGE),
-    *(MEDIA_TYPE, EXPECTATION, AHEAD, MEANING, FAULT, CODING, NOT_TAKEN, VERSION),
+    *(MEDIA_TYPE, EXPECTATION, MEANING, FAULT, CODING, NOT_TAKEN, VERSION),
 )
 """All kinds, in the order of their status."""
 

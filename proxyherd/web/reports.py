@@ -22,7 +22,7 @@ from proxyherd.web.documents import DocumentReader, ObjectReader, check_size, nu
 from proxyherd.web.ids import check_id_taken, id_of, text_of
 from proxyherd.web.lines import LineWriter
 from proxyherd.web.locations import location
-from proxyherd.web.problems import AHEAD, LARGE, NOT_TAKEN, TIME, Problem
+from proxyherd.web.problems import LARGE, NOT_TAKEN, TIME, Problem
 
 MOST_REPORTS: Final = 1_000
 """Reports in a batch: what a phone has after hours without a network, and 5 ms of a server's time."""
@@ -156,8 +156,6 @@ def check_taken(reply: Reply) -> None:
     if reply.outcome in ("stored", "stale"):
         return
     check_id_taken(reply)
-    if reply.refusal == "ahead":
-        raise Problem(AHEAD, "Set the client's clock, or let the server tell the time.", "time")
     raise Problem(NOT_TAKEN, "There is no room for another client." if reply.refusal == "full" else _LATER)
 
 

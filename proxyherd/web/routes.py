@@ -133,9 +133,7 @@ class WebRoutes:
 
             def finish(replies: Sequence[Reply]) -> WebAnswer:
                 for reply in replies:
-                    if reply.refusal == "ahead":
-                        points.consume("ahead")
-                    elif reply.refusal == "long_id":
+                    if reply.refusal == "long_id":
                         points.consume("no_client")
                     else:
                         check_taken(reply)

@@ -18,16 +18,14 @@ from hypothesis import strategies as st
 
 from proxyherd.core.link import (
     _FEW_BYTES,
-    _SHORT_LINE,
     NONCE_BYTES,
     REVOKED,
     SILENT_HEARTBEATS,
     Link,
     State,
     Terms,
-    parse_recent,
 )
-from proxyherd.core.messages import At, Malformed, parse_at
+from proxyherd.core.messages import CACHED_BYTES, NANOSECONDS, At, Malformed, parse_at, recent_parser
 from proxyherd.core.peer_messages import (
     AskDigests,
     AskLeaf,
@@ -60,6 +58,7 @@ def terms(name: str, *secrets: bytes) -> Terms:
         line_bytes=LINE_BYTES,
         heartbeat=HEARTBEAT,
         handshake=HANDSHAKE,
+        lead=NANOSECONDS,
     )
 
 
@@ -798,6 +797,7 @@ def test_an_at_line_of_exactly_the_limit_is_taken_and_of_one_byte_more_is_not() 
 def test_a_line_that_comes_over_several_links_is_parsed_once_and_what_is_kept_for_that_is_bounded() -> None:
     short = at("k" * (256 - len(at(""))))
     assert len(short) == 256
+    parse_recent: Any = recent_parser(NANOSECONDS)
     parse_recent.cache_clear()
     for _ in range(2):
         _, right = linked()
@@ -936,7 +936,7 @@ def test_few_whole_lines_are_recognised_and_count_as_a_sign_of_life_once_heard()
     assert link.reason.startswith("silent"), "nobody has heard the last one"
 
 
-LONG = at("k" * (_SHORT_LINE + 1 - len(at(""))))
+LONG = at("k" * (CACHED_BYTES + 1 - len(at(""))))
 MANY = _FEW_BYTES // len(at() + b"\n")
 
 

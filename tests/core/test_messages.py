@@ -29,6 +29,7 @@ from proxyherd.core.messages import (
     parse_report,
     position,
     received,
+    recent_parser,
     word,
 )
 
@@ -89,6 +90,10 @@ def as_nanoseconds(text: bytes) -> int:
     return int(Decimal(text.decode()).scaleb(9))
 
 
+def time_that_counts(time: int, received: int, lead: int = SECOND) -> int:
+    return max(0, min(time, received + lead))
+
+
 def parse_command(line: bytes) -> Report | Whatsat | None:
     """Parse a client's line, received at the beginning of POSIX time."""
     return parse_report(line, b"Clark", 0) or parse_question(line)
@@ -107,7 +112,8 @@ def expected_command(line: bytes) -> Report | Whatsat | None:
         case [_, client, *_] if len(client) > 512:
             return None
         case [b"IAMAT", client, place, time] if is_location(place) and is_time(time):
-            return Report(client, formatted(b"Clark", 0, client, place, time), as_nanoseconds(time))
+            line = formatted(b"Clark", 0, client, place, time)
+            return Report(client, line, time_that_counts(as_nanoseconds(time), 0))
         case [b"WHATSAT", client, radius, most]:
             if not (len(radius) <= 20 and is_decimal(radius, 20, 20) and are_digits(most, 1, 20)):
                 return None
@@ -130,13 +136,15 @@ def is_difference(text: bytes) -> bool:
     return text != b"-0.000000000" and (whole == b"0" or not whole.startswith(b"0"))
 
 
-def expected_at(line: bytes) -> At | None:
+def expected_at(line: bytes, lead: int = SECOND) -> At | None:
     match line.split(b" "):
         case [b"AT", name, difference, client, place, time]:
             formed = is_name(name) and is_difference(difference) and client.split() == [client]
             if formed and is_location(place) and is_time(time):
                 received = as_nanoseconds(time) + int(Decimal(difference.decode()).scaleb(9))
-                return At(client, Entry(line, as_nanoseconds(time)), received)
+                return At(
+                    client, Entry(line, time_that_counts(as_nanoseconds(time), received, lead)), received
+                )
     return None
 
 
@@ -207,8 +215,8 @@ def test_a_location_out_of_form_or_bounds_is_no_command(place: str) -> None:
     ],
 )
 def test_a_time_is_exact_to_the_nanosecond(time: bytes, expected: int) -> None:
-    parsed = parse_command(iamat(time=time))
-    assert isinstance(parsed, Report)
+    parsed = parse_report(iamat(time=time), b"Clark", expected)
+    assert parsed is not None
     assert (parsed.line.split(b" ")[5], parsed.nanoseconds) == (time, expected)
 
 
@@ -431,6 +439,30 @@ def test_a_difference_has_a_sign_and_nine_decimals_and_is_exact(
     assert parse_at(report.line) == At(b"kiwi", Entry(report.line, report.nanoseconds), received)
 
 
+@pytest.mark.parametrize(
+    ("time", "lead", "counts"),
+    [
+        (b"5", 0, 5 * SECOND),
+        (b"5.000000001", 0, 5 * SECOND),
+        (b"6", SECOND, 6 * SECOND),
+        (b"6.000000001", SECOND, 6 * SECOND),
+        (b"4", SECOND, 4 * SECOND),
+        (b"999999999999.999999999", SECOND, 6 * SECOND),
+        (b"65", 60 * SECOND, 65 * SECOND),
+        (b"65.000000001", 60 * SECOND, 65 * SECOND),
+    ],
+)
+def test_a_time_counts_up_to_the_lead_behind_its_receipt_and_stays_in_the_line_as_it_was(
+    time: bytes, lead: int, counts: int
+) -> None:
+    report = parse_report(iamat(time=time), b"Clark", 5 * SECOND, lead=lead)
+    assert report is not None
+    assert report.nanoseconds == counts
+    assert report.line.endswith(b" " + time)
+    assert parse_at(report.line, lead) == At(b"kiwi", Entry(report.line, counts), 5 * SECOND)
+    assert recent_parser(lead)(report.line) == parse_at(report.line, lead)
+
+
 def test_the_answer_is_the_example_of_the_protocol() -> None:
     report = parse_report(iamat(client=b"kiwi.cs.ucla.edu"), b"Clark", 1_621_464_828_223_371_889)
     assert report is not None
@@ -564,18 +596,24 @@ def at_lines(draw: st.DrawFn) -> bytes:
     return line
 
 
-@settings(deadline=None)
-@given(at_lines() | st.binary(max_size=40))
-def test_an_at_line_is_what_the_oracle_says(line: bytes) -> None:
-    assert parse_at(line) == expected_at(line)
+leads = st.sampled_from([0, 1, SECOND, 60 * SECOND, 86_400 * SECOND]) | st.integers(0, 10**21)
 
 
 @settings(deadline=None)
-@given(line=lines(), received=st.integers(0, 10**19))
-def test_what_a_server_formats_its_peers_parse(line: bytes, received: int) -> None:
-    report = parse_report(line, b"Clark", received)
+@given(at_lines() | st.binary(max_size=40), leads)
+@example(at(difference=b"-1.000000000"), SECOND)
+@example(at(difference=b"-1.000000001"), SECOND)
+@example(at(difference=b"-999999999999.000000000", time=b"5"), SECOND)
+def test_an_at_line_is_what_the_oracle_says(line: bytes, lead: int) -> None:
+    assert parse_at(line, lead) == expected_at(line, lead)
+
+
+@settings(deadline=None)
+@given(line=lines(), received=st.integers(0, 10**19), lead=leads)
+def test_what_a_server_formats_its_peers_parse(line: bytes, received: int, lead: int) -> None:
+    report = parse_report(line, b"Clark", received, lead=lead)
     if report is not None:
-        learned = parse_at(report.line)
+        learned = parse_at(report.line, lead)
         assert learned == At(report.client, Entry(report.line, report.nanoseconds), received)
         assert report.line.split(b" ")[3:] == line.split()[1:]
         difference = Decimal(report.line.split(b" ")[2].decode())

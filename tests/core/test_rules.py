@@ -42,10 +42,6 @@ def test_a_report_has_the_line_that_it_is_answered_with_and_stored_as() -> None:
         (b"WHATSAT kiwi 10 5", Whatsat(b"kiwi", b"10", 5)),
         (b"WHATSAT kiwi 51 5", Reply("whatsat", "invalid", b"? WHATSAT kiwi 51 5")),
         (b"", Reply("other", "invalid", b"? ")),
-        (
-            iamat(time="65.000000001"),
-            Reply("iamat", "refused", b"? IAMAT kiwi +1+1 65.000000001", refusal="ahead"),
-        ),
         (b"IAMAT kiwi +91+1 5", Reply("iamat", "invalid", b"? IAMAT kiwi +91+1 5")),
         (Overlong(b"IAMAT kiwi +1+1 5"), Reply("other", "overlong", b"? IAMAT kiwi +1+1 5")),
     ],
@@ -94,10 +90,11 @@ def test_each_line_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [line for name, line in parsed if name == "parse_question"] == lines[1:3]
 
 
-def test_the_bound_ahead_is_exact_and_without_one_any_time_is_taken() -> None:
-    for lead, latest in ((60, "65"), (0, "999999999999.999999999")):
-        reports, others = rules(max_clock_lead_seconds=lead).judge([iamat(time=latest)], 5 * SECOND)
-        assert (len(reports), others) == (1, [])
+def test_a_time_counts_up_to_the_lead_and_no_report_is_refused_for_its_time() -> None:
+    lines = [iamat(time=time) for time in ("65", "65.000000001", "999999999999.999999999")]
+    for lead, counts in ((60, [65, 65, 65]), (0, [5, 5, 5]), (0.5, [5.5, 5.5, 5.5])):
+        reports, others = rules(max_clock_lead_seconds=lead).judge(lines, 5 * SECOND)
+        assert ([report.nanoseconds for report in reports], others) == ([one * SECOND for one in counts], [])
 
 
 def test_while_no_reports_are_taken_each_is_refused_and_questions_are_judged_as_ever() -> None:
@@ -105,7 +102,7 @@ def test_while_no_reports_are_taken_each_is_refused_and_questions_are_judged_as_
     judge.begin(5 * SECOND, takes_reports=False)
     lines = [iamat(time="0"), b"WHATSAT kiwi 10 5"]
     expected = [
-        Reply("iamat", "refused", b"? IAMAT kiwi +1+1 0", refusal="unkept"),
+        Reply("iamat", "refused", b"? IAMAT kiwi +1+1 0", refusal="journal"),
         Whatsat(b"kiwi", b"10", 5),
     ]
     assert judge.judge(lines, 5 * SECOND) == ([], expected)
@@ -151,8 +148,8 @@ def test_a_question_knows_what_was_found_and_one_without_room_is_refused() -> No
     assert (found.outcome, found.answer, found.entry) == ("found", None, entry)
     assert (unknown.outcome, unknown.answer, unknown.entry) == ("unknown", b"? " + line, None)
     assert (refused.outcome, refused.answer, refused.refusal) == ("refused", b"? " + line, "full")
-    refuse(refused, line, "unkept")
-    assert refused.refusal == "unkept"
+    refuse(refused, line, "journal")
+    assert refused.refusal == "journal"
 
 
 @pytest.mark.parametrize("wanted", [b"0 5", b"0.000 5", b"00 5", b"10 0", b"0 0"])

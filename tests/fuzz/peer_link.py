@@ -23,7 +23,7 @@ from quick_table import QuickTable
 from proxyherd.config.herd_file import PEER_LINE_SLACK
 from proxyherd.config.schema import Limits, Timing
 from proxyherd.core.link import NONCE_BYTES, Link, State, Terms
-from proxyherd.core.messages import parse_at
+from proxyherd.core.messages import NANOSECONDS, parse_at
 from proxyherd.core.node import Node
 from proxyherd.core.notes import LinkDown, LinkFailed, LinkUp, Skipped
 
@@ -68,6 +68,7 @@ _terms = Terms(
     neighbours=frozenset({"Ann", "Bailey", "Clark"}),
     secrets=(SECRET, NEXT_SECRET),
     line_bytes=LINE_BYTES,
+    lead=NANOSECONDS,
     heartbeat=0.5,
     handshake=1.0,
 )

@@ -19,6 +19,7 @@ from one_server import enter_folder, write_journal
 from proxyherd import cli
 from proxyherd.base.escapes import escaped
 from proxyherd.core import messages, table
+from proxyherd.core.messages import NANOSECONDS
 from proxyherd.engines.herd import journal
 from proxyherd.remote import exporting
 
@@ -154,7 +155,7 @@ def test_what_is_exported_is_what_a_table_would_have_learned(
             return journal.Finding(path, 0, 0, 0, 0)
 
         patch.setattr(journal, "read", read)
-        found = exporting.read(Path()).entries
+        found = exporting.read(Path(), NANOSECONDS).entries
     assert found == dict(learned)
 
 

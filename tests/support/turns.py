@@ -243,6 +243,7 @@ def terms(name: str, neighbour: str) -> Terms:
         neighbours=frozenset({neighbour}),
         secrets=(bytes(32),),
         line_bytes=limits.max_line_bytes + PEER_LINE_SLACK,
+        lead=limits.clock_lead,
         heartbeat=timing.heartbeat_seconds,
         handshake=timing.handshake_seconds,
     )

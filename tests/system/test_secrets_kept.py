@@ -162,7 +162,7 @@ def test_the_documented_steps_change_the_secret_while_reports_arrive_and_links_s
 
 
 def terms(name: str, secrets: secret.Secrets) -> Terms:
-    return Terms(name, frozenset({"Ann", "Bob"} - {name}), secrets.accepted, 8_448, 0.5, 1.0)
+    return Terms(name, frozenset({"Ann", "Bob"} - {name}), secrets.accepted, 8_448, 0.5, 1.0, lead=10**9)
 
 
 def links(one: secret.Secrets, other: secret.Secrets) -> bool:

@@ -18,7 +18,6 @@ from proxyherd.core.rules import Rules
 from proxyherd.web.bodies import VALUES_BYTES
 from proxyherd.web.lines import LineWriter
 from proxyherd.web.problems import (
-    AHEAD,
     CLIENT,
     DEGREES,
     JSON,
@@ -253,16 +252,13 @@ def test_a_report_that_is_not_taken_is_a_problem_that_a_retry_may_cure(outcome: 
         assert problem_of(partial(report_answer, reply)) == (NOT_TAKEN, "")
 
 
-@pytest.mark.parametrize("refusal", ["full", "unkept", "ahead"])
-def test_a_report_that_is_refused_is_told_why_and_only_a_time_ahead_is_the_clients_own_fault(
-    refusal: Refusal,
-) -> None:
+@pytest.mark.parametrize("refusal", ["full", "journal", "key"])
+def test_a_report_that_is_refused_may_be_sent_again_and_hears_of_a_lack_of_room(refusal: Refusal) -> None:
     reply = Reply("iamat", "refused", b"? IAMAT", refusal=refusal)
     with pytest.raises(Problem) as raised:
         report_answer(reply)
     problem = raised.value
-    expected = (AHEAD, "time", 422) if refusal == "ahead" else (NOT_TAKEN, "", 503)
-    assert (problem.kind, problem.field, problem.kind.status) == expected
+    assert (problem.kind, problem.field, problem.kind.status) == (NOT_TAKEN, "", 503)
     assert ("room" in problem.detail) == (refusal == "full")
     assert batch_answer([b"IAMAT"], [reply]) == b"[%b]" % problem.document()
 

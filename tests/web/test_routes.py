@@ -97,19 +97,12 @@ def test_replies_become_answers() -> None:
     assert app.finish(stored) == WebAnswer(200, b"", "text/plain")
     for reply in (
         Reply("iamat", "refused", b"? IAMAT", refusal="full"),
-        Reply("iamat", "refused", b"? IAMAT", refusal="unkept"),
+        Reply("iamat", "refused", b"? IAMAT", refusal="journal"),
         Reply("iamat", "unanswered"),
     ):
         with pytest.raises(Problem) as refusal:
             app.finish([Reply("iamat", "stored", AT), reply])
         assert refusal.value.kind == problems.NOT_TAKEN
-
-
-def test_a_point_of_an_app_whose_clock_is_ahead_is_consumed_when_the_server_has_said_so() -> None:
-    app = find("GET", "/osmand?id=a&lat=1&lon=2")
-    assert app.consumed == {}
-    assert app.finish([Reply("iamat", "refused", b"? IAMAT", refusal="ahead")]).status == 200
-    assert app.consumed == {"ahead": 1}
 
 
 def test_a_point_of_an_app_whose_name_is_too_long_is_consumed_when_the_server_has_said_so() -> None:

@@ -39,6 +39,7 @@ def make_terms(herd: Herd, server: Server, secrets: Secrets) -> Terms:
         neighbours=frozenset(server.neighbours),
         secrets=secrets.accepted,
         line_bytes=herd.limits.max_line_bytes + PEER_LINE_SLACK,
+        lead=herd.limits.clock_lead,
         heartbeat=herd.timing.heartbeat_seconds,
         handshake=herd.timing.handshake_seconds,
     )

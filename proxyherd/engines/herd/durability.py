@@ -17,6 +17,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
+from itertools import repeat
 from typing import Final
 
 from proxyherd.config.schema import DurabilitySettings
@@ -113,7 +114,7 @@ class Durability:
             size += records_bytes(found)
             self.replayed = size / whole
             for at in range(0, len(found), _SLICE_LINES):
-                self._node.replay(map(parse_at, found[at : at + _SLICE_LINES]))
+                self._node.replay(map(parse_at, found[at : at + _SLICE_LINES], repeat(self._node.rules.lead)))
                 await asyncio.sleep(0)
         self.lacks = self.lacks or self._journal.failing
         self._observer.journal.replayed(lines, len(self._node.table), time.monotonic() - began)

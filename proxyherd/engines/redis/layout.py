@@ -78,9 +78,11 @@ def seal(tag: int, master: str) -> bytes:
     return b"%b seal %b" % (PREFIXES[tag], master.encode())
 
 
-def entry(value: bytes) -> Entry | None:
-    """Return the entry in a value, or None if it has another form: then somebody else has written it."""
-    at = parse_at(value[VALUE_BYTES:])
+def entry(value: bytes, lead: int) -> Entry | None:
+    """Return the entry in a value, or None if it has another form: then somebody else has written it. `lead`: that of
+    the herd, as in `messages.parse_at`.
+    """
+    at = parse_at(value[VALUE_BYTES:], lead)
     if at is None or value[:VALUE_BYTES] != b"%021d " % at.entry.nanoseconds:
         return None
     return at.entry

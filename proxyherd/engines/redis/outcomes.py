@@ -52,12 +52,12 @@ class Outcomes:
                 elif outcome == _NOT_LATER:
                     asked.outcome, asked.answer = "stale", asked.at
                 else:  # the key is none of ours
-                    refuse(asked, line, "unkept")
+                    refuse(asked, line, "key")
 
     def _give_found(self, wishes: list[Wish], values: list[bytes | None]) -> None:
         """Give queries what was found."""
         for (client, asked, line), value in zip(wishes, values, strict=True):
-            held = layout.entry(value) if value is not None else None
+            held = layout.entry(value, self._rules.lead) if value is not None else None
             find(asked, line, self._rules.remembered(held))
             if asked.entry is not None and client.gone:
                 leave(asked)

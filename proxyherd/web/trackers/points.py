@@ -27,7 +27,6 @@ Reason: TypeAlias = Literal[
     "no_time",  # no time, or out of form
     "no_fix",  # the app says that it does not know, or sends 0, 0
     "inaccurate",  # worse than `max_accuracy_m`
-    "ahead",  # its time is too far ahead of the server's clock
     # points before the last 1,000 of a payload; or it is larger than 2 MiB when it is unpacked, or as lines, or its names
     # are larger than 512 KiB
     "too_much",

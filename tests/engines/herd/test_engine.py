@@ -391,7 +391,7 @@ def test_a_report_is_journalled_before_its_answer_behind_what_was_learned_before
     left.tell(OLD)
     server.turns.rest()
     assert server.journal.appended == []
-    reports = server.client(b"IAMAT kiwi +2+2 2000")
+    reports = server.client(b"IAMAT fig +2+2 2000")
     left.tell(OTHER)
     server.turns.rest()
     assert (server.journal.appended, server.journal.appends) == ([OLD, OTHER, *reports.answers], 1)

@@ -266,7 +266,7 @@ def test_a_report_is_held_or_not_later_or_refused() -> None:
         ("stale", b"AT a"),
         ("refused", invalid(b"line")),
     ]
-    assert [asked.refusal for _, asked, _ in wishes] == ["", "", "unkept"]
+    assert [asked.refusal for _, asked, _ in wishes] == ["", "", "key"]
     settled = outcomes.take()
     assert (list(settled.clients), list(settled.found), list(settled.given_up)) == ([person], [], [])
     assert outcomes.take() == Settled({}, [], {}.items())

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.crc import key_slot
 
-from proxyherd.core.messages import parse_at
+from proxyherd.core.messages import NANOSECONDS, parse_at
 from proxyherd.engines.redis import layout
 
 WHITE = b" \t\n\r\x0b\x0c"
@@ -111,7 +111,7 @@ def test_a_value_tells_its_entry(time: str) -> None:
     assert at is not None
     value = layout.VALUE % (at.entry.nanoseconds, line)
     assert len(value) == layout.VALUE_BYTES + len(line)
-    assert layout.entry(value) == at.entry
+    assert layout.entry(value, NANOSECONDS) == at.entry
 
 
 @pytest.mark.parametrize(
@@ -127,4 +127,4 @@ def test_a_value_tells_its_entry(time: str) -> None:
     ],
 )
 def test_what_somebody_else_wrote_is_no_entry(value: bytes) -> None:
-    assert layout.entry(value) is None
+    assert layout.entry(value, NANOSECONDS) is None

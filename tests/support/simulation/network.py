@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from proxyherd.base.backoff import backoff
 from proxyherd.core.link import NONCE_BYTES, Link, State, Terms
+from proxyherd.core.messages import NANOSECONDS
 from proxyherd.engines.herd.peers import FIRST_PAUSE_SECONDS
 from simulation.laws import Laws
 from simulation.world import SimulatedWorld
@@ -268,6 +269,7 @@ class Network:
             neighbours=frozenset([target.name]),
             secrets=(WRONG_SECRET,),
             line_bytes=8_448,
+            lead=NANOSECONDS,
             heartbeat=timing.heartbeat_seconds,
             handshake=timing.handshake_seconds,
             depth=self.world.plan.depth,

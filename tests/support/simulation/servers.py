@@ -218,6 +218,7 @@ class Server:
             neighbours=frozenset(neighbours),
             secrets=(SECRET,),
             line_bytes=plan.limits.max_line_bytes + PEER_LINE_SLACK,
+            lead=plan.limits.clock_lead,
             heartbeat=timing.heartbeat_seconds,
             handshake=timing.handshake_seconds,
             depth=plan.depth,
