@@ -26,8 +26,8 @@ CONNECT_WAIT_SECONDS: Final = 5.0
 """How long a new connection may have to wait. It is refused if that would be longer."""
 
 PAY_COMMANDS: Final = 64
-"""Commands for which a connection pays at once. So what one bucket allows is exceeded by this, and by what one turn takes
-of a connection, for each connection that shares it."""
+"""Commands for which a connection pays together: to pay for each alone would cost too much. So what a bucket allows may be
+exceeded by these, and by what one turn takes, for each connection that shares it."""
 
 _LOOKED_AT: Final = 2
 """Of the oldest entries, when one is added: so those that no longer count leave faster than new ones come."""
@@ -128,18 +128,22 @@ class Usages:
 
 class Allowance:
     """What one connection may ask: its own bucket, those of its address, and that of its subject if it has one. `used`:
-    commands that were taken, and are not paid for. `limit`: which bucket was overdrawn most when `wait` was asked last.
+    commands that were taken, and are not paid for. `credit`: how many these may be. `limit`: which bucket was overdrawn
+    most when `wait` was asked last.
     """
 
-    __slots__ = ("_allowances", "_commands_at", "_over_since", "address", "limit", "subject", "used")
+    __slots__ = ("_allowances", "_over_since", "address", "credit", "limit", "own", "subject", "used")
 
-    def __init__(self, allowances: Allowances, address: Usage) -> None:
+    def __init__(
+        self, allowances: Allowances, own: Usage, address: Usage, subject: Usage | None, *, credit: int
+    ) -> None:
+        self.credit = credit
+        self.own = own
         self.address = address
-        self.subject: Usage | None = None
+        self.subject = subject
         self.used = 0
         self.limit: Limit = ""
         self._allowances = allowances
-        self._commands_at = 0.0
         self._over_since: float | None = None  # its own bucket, or its subject's
 
     @property
@@ -149,25 +153,36 @@ class Allowance:
             return f"subject {self.subject.key.hex()}"
         return f"address {self.address.key.hex()}"
 
+    def use(self, commands: int, now: float) -> None:
+        """Note that so many commands were taken."""
+        self.used += commands
+        if self.used >= self.credit:
+            self.spend(self.used, now)
+            self.used = 0
+
     def spend(self, commands: int, now: float) -> None:
         """Take so many tokens of each bucket."""
-        rates, address, subject = self._allowances, self.address, self.subject
-        self._commands_at = rates.of_connection.spend(self._commands_at, commands, now)
+        rates, own, address, subject = self._allowances, self.own, self.address, self.subject
+        own.commands_at = rates.of_connection.spend(own.commands_at, commands, now)
         address.commands_at = rates.of_address.spend(address.commands_at, commands, now)
         if subject is not None:
             subject.commands_at = rates.of_subject.spend(subject.commands_at, commands, now)
 
     def wait(self, now: float) -> float:
         """Return for how many seconds nothing more may be taken; 0.0: not at all."""
-        rates, address, self.limit = self._allowances, self.address, ""
-        most = 0.0
+        rates, address, subject = self._allowances, self.address, self.subject
+        full_at = max(self.own.commands_at, address.commands_at, address.connects_at)
+        if full_at <= now + rates.burst and (subject is None or subject.commands_at <= now + rates.burst):
+            self._over_since = None
+            return 0.0
+        self.limit, most = "", 0.0
         buckets: list[tuple[Limit, float, Rate]] = [
-            ("connection", self._commands_at, rates.of_connection),
+            ("connection", self.own.commands_at, rates.of_connection),
             ("address", address.commands_at, rates.of_address),
             ("address", address.connects_at, rates.of_connects),
         ]
-        if self.subject is not None:
-            buckets.append(("subject", self.subject.commands_at, rates.of_subject))
+        if subject is not None:
+            buckets.append(("subject", subject.commands_at, rates.of_subject))
         over = False
         for limit, full_at, rate in buckets:
             seconds = rate.wait(full_at, now)
@@ -199,7 +214,7 @@ class Allowances:
         self.rates: Final = rates
         self.addresses = Usages(rates.max_addresses)
         self.subjects = Usages(rates.max_addresses)
-        burst = rates.burst_seconds
+        burst = self.burst = rates.burst_seconds
         self.of_connection: Final = rate_of(rates.commands_per_connection, burst)
         self.of_address: Final = rate_of(rates.commands_per_address, burst)
         self.of_subject: Final = rate_of(rates.commands_per_subject, burst)
@@ -224,17 +239,27 @@ class Allowances:
         """Return what a connection of an address, and perhaps of a subject, may ask from its beginning on; `leave` ends
         it.
         """
-        allowance = Allowance(self, self.addresses.find(address, now))
+        allowance = self._allowance(Usage(b""), address, now, subject, PAY_COMMANDS)
         self.addresses.enter(allowance.address)
-        if subject is not None:
-            allowance.subject = self.subjects.find(subject, now)
+        if allowance.subject is not None:
             self.subjects.enter(allowance.subject)
         return allowance
 
+    def ask(self, own: Usage, address: bytes, now: float, subject: bytes | None = None) -> Allowance:
+        """Return what one request may ask now. `own`: what its connection has used; one of a proxy counts for nobody. It is
+        paid for at once, since nothing is called at its end.
+        """
+        return self._allowance(own, address, now, subject, 0)
+
+    def _allowance(
+        self, own: Usage, address: bytes, now: float, subject: bytes | None, credit: int
+    ) -> Allowance:
+        of_subject = None if subject is None else self.subjects.find(subject, now)
+        return Allowance(self, own, self.addresses.find(address, now), of_subject, credit=credit)
+
     def leave(self, allowance: Allowance, now: float) -> None:
         """End what `enter` has begun: the rest is paid for."""
-        allowance.spend(allowance.used, now)
-        allowance.used = 0
+        allowance.pay(now)
         self.addresses.leave(allowance.address, now)
         if allowance.subject is not None:
             self.subjects.leave(allowance.subject, now)

@@ -22,6 +22,7 @@ ANSWER_STATUSES: Final = dict.fromkeys(
         "415",
         "417",
         "422",
+        "429",
         "500",
         "501",
         "503",

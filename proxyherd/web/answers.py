@@ -26,6 +26,6 @@ class WebAnswer(Struct, frozen=True):
 def of_problem(problem: Problem, *headers: tuple[str, str]) -> WebAnswer:
     """Return the answer that says what is wrong with a request."""
     kind = problem.kind
-    if kind.retry_seconds:
-        headers = (*headers, ("Retry-After", str(kind.retry_seconds)))
+    if problem.retry_seconds:
+        headers = (*headers, ("Retry-After", str(problem.retry_seconds)))
     return WebAnswer(kind.status, problem.document(), problems.CONTENT_TYPE, headers)

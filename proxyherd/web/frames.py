@@ -58,6 +58,7 @@ class Code(enum.IntEnum):
     RESTART = 1012
     TRY_LATER = 1013
     TOO_SLOW = 4408
+    OVER_RATE = 4429
 
 
 _SENT_CODES: Final = frozenset([*range(1000, 1004), *range(1007, 1015)])

@@ -128,6 +128,9 @@ class Proxies:
     def __init__(self, trusted: Iterable[str] = ()) -> None:
         self._networks = Networks(trusted)
 
+    def __bool__(self) -> bool:
+        return bool(self._networks)
+
     def trusts(self, peer: str) -> bool:
         """Return whether this address is a proxy's."""
         address = parse_ip(peer) if self._networks else None

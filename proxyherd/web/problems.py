@@ -16,8 +16,8 @@ CONTENT_TYPE: Final = "application/problem+json"
 
 
 class Kind(Struct, frozen=True):
-    """A kind of problem: its name, HTTP status and title. `retry_seconds`: when to try again; 0: the same request fails
-    again.
+    """A kind of problem: its name, HTTP status and title. `retry_seconds`: when to try again, at the earliest; 0: the same
+    request fails again.
     """
 
     name: str
@@ -47,6 +47,7 @@ LARGE: Final = Kind("large", 413, "This is too large")
 MEDIA_TYPE: Final = Kind("media-type", 415, "A body of this type or encoding is not read here")
 EXPECTATION: Final = Kind("expectation", 417, "This expectation cannot be met")
 MEANING: Final = Kind("meaning", 422, "This is JSON, but not what belongs here")
+RATE: Final = Kind("rate", 429, "This server is asked too often", retry_seconds=1)
 FAULT: Final = Kind("fault", 500, "This server has failed")
 CODING: Final = Kind("coding", 501, "This transfer coding is not read here")
 NOT_TAKEN: Final = Kind("not-taken", 503, "This server cannot do that now", retry_seconds=2)
@@ -54,19 +55,22 @@ VERSION: Final = Kind("version", 505, "This version of HTTP is not spoken here")
 
 KINDS: Final = (
     *(JSON, CLIENT, DEGREES, TIME, QUERY, REQUEST, ENCODING, HOST, ORIGIN, UNKNOWN, METHOD, SLOW, LARGE),
-    *(MEDIA_TYPE, EXPECTATION, MEANING, FAULT, CODING, NOT_TAKEN, VERSION),
+    *(MEDIA_TYPE, EXPECTATION, MEANING, RATE, FAULT, CODING, NOT_TAKEN, VERSION),
 )
 """All kinds, in the order of their status."""
 
 
 class Problem(Exception):  # noqa: N818 - what RFC 9457 calls it
-    """What is wrong with a request. `detail`: what to change, in a sentence; `field`: where."""
+    """What is wrong with a request. `detail`: what to change, in a sentence; `field`: where; `retry_seconds`: when to try
+    again, if that is later than for others of its kind.
+    """
 
-    def __init__(self, kind: Kind, detail: str, field: str = "") -> None:
+    def __init__(self, kind: Kind, detail: str, field: str = "", retry_seconds: int = 0) -> None:
         super().__init__(detail)
         self.kind = kind
         self.detail = detail
         self.field = field
+        self.retry_seconds = max(retry_seconds, kind.retry_seconds)
 
     def content(self) -> dict[str, object]:
         """Return the problem object."""

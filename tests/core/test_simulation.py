@@ -268,8 +268,8 @@ def answers_in_text_alone(socket: LineSocket, data: bytes) -> bytes:
     return _sent(socket, data)
 
 
-def serves_one_request_of_a_packet(conversation: HttpConversation, most: int) -> None:
-    _serve_some(conversation, 1)
+def serves_one_request_of_a_packet(conversation: HttpConversation, most: int, now: float) -> None:
+    _serve_some(conversation, 1, now)
     conversation.more = False
 
 

@@ -444,6 +444,8 @@ class BareServer:
         await self.sent(
             "over the web: a report of a batch of 100", http, lambda moment: [batch(moment)], BATCH
         )
+        counted = self.connect_web(listener, 1_003, COUNTED)
+        await self.sent("over the web: a report by PUT, counted", counted, lambda moment: [put(moment)], 1)
         for name, count in (("a report alone", 1), ("a report of 32 in a turn", 32)):
             await self.sent(
                 f"over a WebSocket: {name}",
@@ -452,8 +454,11 @@ class BareServer:
                 count,
             )
 
-    def connect_web(self, listener: WebListener, port: int) -> tuple[ClientConnection, Transport]:
-        connection, transport = cast("ClientConnection", listener._listener._make_protocol()), Transport(port)
+    def connect_web(
+        self, listener: WebListener, port: int, host: str = "127.0.0.1"
+    ) -> tuple[ClientConnection, Transport]:
+        connection = cast("ClientConnection", listener._listener._make_protocol())
+        transport = Transport(port, host)
         connection.connection_made(cast("asyncio.Transport", transport))
         return connection, transport
 

@@ -137,10 +137,20 @@ class Listening:
         port: int = sock.getsockname()[1]
         return port
 
+    def value(self, name: str, **labels: str) -> float:
+        """Return the value of a metric."""
+        return self.clients.observer.metrics.registry.get_sample_value(name, labels) or 0.0
+
     def events(self, name: str) -> list[dict[str, Any]]:
         self._log_file.flush()
         events = [json.loads(line) for line in self.file.read_bytes().splitlines()]
         return [one for one in events if one["event"] == name]
+
+
+def rates(**others: float) -> RateSettings:
+    """Return rates that count loopback, with these limits alone: of each rate a tenth of a second at once."""
+    names = [name for name in RateSettings.__struct_fields__ if "_per_" in name]
+    return RateSettings(exempt=(), burst_seconds=0.1, **{**dict.fromkeys(names, 0), **others})  # type: ignore[arg-type] # all are numbers
 
 
 def run(scenario: Coroutine[Any, Any, None]) -> None:

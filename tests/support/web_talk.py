@@ -10,6 +10,7 @@ from functools import cache
 from typing import Final
 
 from proxyherd.config.schema import Limits
+from proxyherd.core.buckets import Allowance
 from proxyherd.core.conversation import Ending
 from proxyherd.core.framing import Overlong
 from proxyherd.core.reply import Reply
@@ -68,6 +69,9 @@ class Talk:
         self.faults: list[Exception] = []
         self.used: dict[Reason, int] = {}
         self.endings: list[Ending] = []
+        self.allowance: Allowance | None = None
+        self.waits: list[float] = []
+        self.upgrades = True
         self.turns = 0
         self.holds = holds
         self._via = ""
@@ -80,8 +84,17 @@ class Talk:
 
     # What a conversation tells. ------------------------------------------------------------------------------
 
-    def begins(self, via: str, headers: Headers) -> None:
+    def asker(self, headers: Headers, subject: bytes | None) -> Allowance | None:
+        return self.allowance
+
+    def begins(self, via: str) -> None:
         self._via = via
+
+    def wait(self, allowance: Allowance, seconds: float) -> None:
+        self.waits.append(seconds)
+
+    def may_upgrade(self) -> bool:
+        return self.upgrades
 
     def consumed(self, via: str, reasons: Mapping[Reason, int]) -> None:
         self.used |= reasons
@@ -98,11 +111,11 @@ class Talk:
         """Let bytes arrive."""
         self.conversation.receive_data(data)
 
-    def turn(self) -> None:
+    def turn(self, now: float = 0.0) -> None:
         """Run one turn, as `Turn` does."""
         conversation = self.conversation
         self.turns += 1
-        lines = conversation.take(MOST, 0.0)
+        lines = conversation.take(MOST, now)
         self.lines += [(self._via, line) for line in lines]
         commands = [(line, Reply("iamat", "stored", None)) for line in lines]
         if commands and not self.holds and not conversation.owed:
@@ -209,3 +222,26 @@ def answers(data: bytes) -> list[tuple[int, bytes]]:
         found.append((int(head.split()[1]), data[:size]))
         data = data[size:]
     return found
+
+
+def request(
+    method: str, target: str, body: bytes = b"", *headers: str, version: str = "1.1", host: bool = True
+) -> bytes:
+    """Return a request as bytes."""
+    named = ["Host: localhost"] * host + [*headers]
+    if body:
+        named += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
+    return "\r\n".join([f"{method} {target} HTTP/{version}", *named, "", ""]).encode() + body
+
+
+def put(client: str) -> bytes:
+    return request("PUT", f"/v1/clients/{client}", b'{"lat":1,"lon":2,"time":3}')
+
+
+NOTHING = request("GET", "/nowhere")
+LIST = request("GET", "/v1/openapi.json")
+APP = request("GET", "/osmand?id=phone&lat=1&lon=2&timestamp=3")
+UPGRADE = request(
+    *("GET", "/v1/ws", b"", "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13"),
+    *("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Protocol: proxyherd.lines.v1"),
+)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from proxyherd.web import problems
-from proxyherd.web.problems import DEGREES, KINDS, NOT_TAKEN, Kind, Problem
+from proxyherd.web.problems import DEGREES, KINDS, NOT_TAKEN, RATE, Kind, Problem
 
 
 def test_a_problem_says_what_is_wrong_where_and_what_belongs_there() -> None:
@@ -41,4 +41,4 @@ def test_names_and_statuses_are_those_on_the_page_for_developers() -> None:
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: str(kind.name))
 def test_a_kind_has_a_status_of_an_error_and_says_when_to_try_again_if_that_helps(kind: Kind) -> None:
     assert HTTPStatus(kind.status).value >= 400
-    assert (kind.retry_seconds > 0) == (kind.status == NOT_TAKEN.status)
+    assert (kind.retry_seconds > 0) == (kind in (NOT_TAKEN, RATE))

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from proxyherd.config.rates import RateSettings
 from proxyherd.config.schema import Limits
-from proxyherd.core.buckets import Allowance, Allowances, ConnectionLimit
+from proxyherd.core.buckets import Allowance, Allowances, ConnectionLimit, Usage
 from proxyherd.core.engine import Client
 from proxyherd.core.ticks import seconds_to_moment
 from proxyherd.core.turn import Turn
@@ -103,12 +103,23 @@ class Clients:
         self.enter(connection, host)
         return True
 
-    def enter(self, connection: ConnectedClient, host: str) -> None:
-        """Add a connection without asking whether there is room for it. `host`: as above."""
+    def enter(self, connection: ConnectedClient, host: str, subject: bytes | None = None) -> None:
+        """Add a connection without asking whether there is room for it. `host`: as above; `subject`: of its token."""
         if (address := self._counted.key(host)) is not None:
-            connection.allowance = self.allowances.enter(address, self.loop.time())
+            connection.allowance = self.allowances.enter(address, self.loop.time(), subject)
         self.connections.add(connection)
         self.observer.connections.opened(connection.name, connection.via, len(self.connections))
+
+    def asker(self, connection: ConnectedClient, host: str, subject: bytes | None) -> Allowance | None:
+        """Return what a request may ask, of this address, and of the subject of its token if it has one, over a
+        connection that may be a proxy's. None: its address is not counted.
+        """
+        if subject is None and not host:
+            return connection.allowance
+        if (address := self._counted.key(host)) is None:
+            return None
+        own = connection.allowance.own if connection.allowance is not None else Usage(b"")
+        return self.allowances.ask(own, address, self.loop.time(), subject)
 
     def limit_of_connections(self, host: str) -> ConnectionLimit:
         """Return the limit that one more connection of an address would exceed, or ""."""

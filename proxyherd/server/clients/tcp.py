@@ -294,12 +294,14 @@ class ClientConnection(asyncio.Protocol):
             self._wait(meter, seconds)
         return self._timer is not None
 
-    def _wait(self, meter: Allowance, seconds: float) -> None:
+    def _wait(self, allowance: Allowance, seconds: float) -> None:
         """Take no lines for a while, and read no more: what the client sends stays in the socket."""
+        self._end_wait()
         self._timer = self._clients.loop.call_later(seconds, self._go_on)
-        meter.used = PAY_COMMANDS  # so that `take` asks
+        if self._meter is not None:
+            self._meter.used = PAY_COMMANDS  # so that `take` asks
         self._read_or_pause()
-        self._clients.observer.connections.waits(self.name, self.via, meter.limit, seconds)
+        self._clients.observer.connections.waits(self.name, self.via, allowance.limit, seconds)
 
     def _go_on(self) -> None:
         self._end_wait()
@@ -307,10 +309,11 @@ class ClientConnection(asyncio.Protocol):
         self._clients.turn.client_said(self)
 
     def _end_wait(self) -> None:
-        if self._timer is not None and self._meter is not None:
+        if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-            self._meter.used = 0
+            if self._meter is not None:
+                self._meter.used = 0
             self._clients.observer.connections.goes_on()
 
     # Effects of the conversation. ----------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from typing import Final
 
 from proxyherd.base.page_files import page_files
 from proxyherd.config.herd_file import Herd
+from proxyherd.core.buckets import Allowance
 from proxyherd.core.conversation import Ending
 from proxyherd.net.listening import Listener, host_of, spell_address
 from proxyherd.net.tls import Contexts
@@ -78,7 +79,7 @@ class WebListener:
 class WebConnection(ClientConnection):
     """One connection of the web port. It begins with HTTP, and may go on as a WebSocket."""
 
-    __slots__ = ("_asker", "_asker_host", "_proxies", "_site")
+    __slots__ = ("_asked", "_asker", "_asker_host", "_proxies", "_site")
 
     _conversation: WebConversation
 
@@ -87,8 +88,9 @@ class WebConnection(ClientConnection):
         super().__init__(clients, HttpConversation(site, self, reader, clients.loop.time()), "http")
         self._site = site
         self._proxies = proxies
+        self._asked: Allowance | None = None  # what whoever has sent it may ask
         self._asker = ""  # who has sent the request that is served
-        self._asker_host = ""  # the address that it counts for, "" if for none
+        self._asker_host = ""  # its address, if a trusted proxy has named it
 
     def _host(self, peer: object) -> str:
         host = host_of(peer)
@@ -97,15 +99,40 @@ class WebConnection(ClientConnection):
     def _count(self) -> None:
         """Count nothing here: each request may come from another client."""
 
+    @property
+    def _peer(self) -> str:
+        """The address of the other end, while it speaks HTTP."""
+        return self.name.rpartition(":")[0].strip("[]")
+
     # Calls from the conversation: it watches what happens. ----------------------------------------------------
 
-    def begins(self, via: str, headers: Headers) -> None:
+    def asker(self, headers: Headers, subject: bytes | None) -> Allowance | None:
+        """Return what a request may ask, by the address that a trusted proxy names, and by the subject of its token."""
+        self._asker, self._asker_host, host = self.name, "", ""
+        if self._proxies:
+            peer = self._peer
+            address = self._proxies.client_address(peer, headers.getall("X-Forwarded-For", []))
+            if address != peer:
+                self._asker = spell_address((address, 0))
+                self._asker_host = host = self._host((address, 0))
+        if subject is not None and not host:
+            host = self._host((self._peer, 0))
+        self._asked = self._clients.asker(self, host, subject)
+        return self._asked
+
+    def begins(self, via: str) -> None:
         """Log the commands that follow with this protocol, and with the address that a trusted proxy names."""
-        peer = self.name.rpartition(":")[0].strip("[]")
-        address = self._proxies.client_address(peer, headers.getall("X-Forwarded-For", []))
-        self._asker = self.name if address == peer else spell_address((address, 0))
-        self._asker_host = self._host((address, 0))
         self.label = label(self._asker, via)
+
+    def wait(self, allowance: Allowance, seconds: float) -> None:
+        """Read and take no more for so long."""
+        self._wait(allowance, seconds)
+
+    def may_upgrade(self) -> bool:
+        """Return whether the client may have a WebSocket. One that came by a proxy is another connection of its address,
+        which the proxy's was not.
+        """
+        return not self._asker_host or self._clients.accepts((self._asker_host, 0))
 
     def consumed(self, via: str, reasons: Mapping[Reason, int]) -> None:
         """Count what was of no use."""
@@ -120,7 +147,22 @@ class WebConnection(ClientConnection):
         """Log a fault of the program."""
         self._clients.observer.fault("a request cannot be answered", error)
 
+    def _must_wait(self, meter: Allowance, now: float) -> bool:
+        waits = super()._must_wait(meter, now)
+        if waits and meter.is_over(now):
+            self._end_wait()
+            self._meter = None  # what has been read is answered without delay
+            self._conversation.exceed()
+            self._read_or_pause()
+            return False
+        return waits
+
     # Calls from a turn, and from `Clients`. ------------------------------------------------------------------
+
+    @property
+    def payer(self) -> str:
+        """Who pays for the queries of places: whoever has sent the request, also through a proxy."""
+        return self._asker if self._asked is None else self._asked.payer
 
     @property
     def besides(self) -> int:  # type: ignore[override] # a constant there
@@ -146,7 +188,7 @@ class WebConnection(ClientConnection):
     def _upgrade(self, upgrade: Upgrade) -> None:
         """Go on as a WebSocket: to the log and the metrics, that is another connection."""
         clients, before, now = self._clients, self._conversation, self._clients.loop.time()
-        rest = before.rest()
+        rest, host = before.rest(), self._asker_host or self._host((self._peer, 0))
         clients.forget(self, "became a WebSocket")
         kind = JsonSocket if upgrade.protocol == JSON_PROTOCOL else LineSocket
         conversation = kind(self._site, self, now)
@@ -154,8 +196,9 @@ class WebConnection(ClientConnection):
             conversation.pause_writing(now)
         self._conversation, self.owe, self.owed = conversation, conversation.owe, conversation.owed
         self.name, self.via = self._asker, "websocket"
-        clients.enter(self, self._asker_host)
+        clients.enter(self, host, before.subject)
         super()._count()
+        self._asked = self.allowance
         if rest:
             self.data_received(rest)
         elif conversation.reads is not self._reading:

@@ -9,6 +9,7 @@ from typing import Final, Protocol
 from msgspec import Struct
 
 from proxyherd.config.schema import Limits
+from proxyherd.core.buckets import Allowance
 from proxyherd.core.conversation import BY_CLIENT, Ending, Stage
 from proxyherd.core.framing import Overlong
 from proxyherd.core.reply import Reply
@@ -44,8 +45,19 @@ class Site(Struct, frozen=True):
 class WebWatch(Protocol):
     """Is told what happens, for the log and the metrics."""
 
-    def begins(self, via: str, headers: Headers) -> None:
-        """The commands that are taken from now on came by this protocol, in a request with these headers."""
+    def asker(self, headers: Headers, subject: bytes | None) -> Allowance | None:
+        """A request has come with these headers, and with a token of this subject if there is one. Return what whoever has
+        sent it may ask; None: it has no limits.
+        """
+
+    def begins(self, via: str) -> None:
+        """The commands that are taken from now on came by this protocol, in this request."""
+
+    def wait(self, allowance: Allowance, seconds: float) -> None:
+        """Whoever has this allowance asks too fast: read and take nothing for so many seconds, and then go on."""
+
+    def may_upgrade(self) -> bool:
+        """Return whether the request may have a WebSocket."""
 
     def consumed(self, via: str, reasons: Mapping[Reason, int]) -> None:
         """So much of a request was of no use, by reason."""
@@ -76,6 +88,7 @@ class WebConversation(ABC):
         "reads",
         "reason",
         "stage",
+        "subject",
     )
 
     upgrade: Upgrade | None = None
@@ -90,6 +103,7 @@ class WebConversation(ABC):
         self.reads = True  # whether the shell must read on
         self.more = False  # whether there may be something to take
         self.besides = 0  # requests and frames that the last `take` has read, and that need no line
+        self.subject: bytes | None = None  # of the token that the latest request came with
         self._site = site
         self._watch = watch
         self._slow = SlowReader(site.limits.slow_reader_seconds)
@@ -147,6 +161,10 @@ class WebConversation(ABC):
         """Close if the client is idle, or does not read. Call every few seconds; `unsent`: bytes that it has not
         received yet.
         """
+
+    def exceed(self) -> None:
+        """Close when everything received is answered: the client asks too fast, for too long."""
+        self.drain()
 
     def rest(self) -> bytes:
         """Return what has arrived for the protocol that the connection goes on with."""

@@ -2,14 +2,19 @@
 
 A request must come within a deadline, and gets its answer within another. What lies behind a request is not read before
 it is answered. Whoever breaks the rules of HTTP gets a problem as the last answer.
+
+A request of somebody who asks too fast waits for `PATIENCE_SECONDS` at most. If that was not enough, the answer says when
+to come again. So over one connection there is one such answer a second.
 """
 
 from __future__ import annotations
 
+from math import ceil
 from typing import Final, Protocol
 
 from msgspec.structs import replace
 
+from proxyherd.core.buckets import Allowance
 from proxyherd.core.conversation import OPEN, Ending, Stage
 from proxyherd.core.framing import Overlong
 from proxyherd.web import problems
@@ -27,6 +32,8 @@ IDLE_SECONDS: Final = 60.0
 BODY_SECONDS: Final = 30.0
 """How long the body of a request may take, once its headers are there."""
 
+PATIENCE_SECONDS: Final = 1.0
+"""How long a request waits if its sender asks too fast, before it is refused."""
 
 _LINE_BYTES: Final = 16
 """Bytes of a body that take as much work as a line."""
@@ -76,7 +83,7 @@ class RequestReader(Protocol):
 class HttpConversation(WebConversation):
     """A connection that speaks HTTP."""
 
-    __slots__ = ("_origin", "_reader", "_request", "upgrade")
+    __slots__ = ("_asker", "_origin", "_reader", "_request", "_waiting", "upgrade")
 
     owed: Exchanges
 
@@ -88,6 +95,8 @@ class HttpConversation(WebConversation):
         self._reader = reader
         self._request: ReadRequest | None = None  # that is served
         self._origin = ""  # of this request, if it is another site's
+        self._asker: Allowance | None = None  # what its sender may ask
+        self._waiting: ReadRequest | None = None  # until its sender may ask again
 
     # What arrives. -------------------------------------------------------------------------------------------
 
@@ -118,14 +127,19 @@ class HttpConversation(WebConversation):
 
     # Requests and their answers. -----------------------------------------------------------------------------
 
-    def take(self, most: int, _: float) -> list[bytes | Overlong]:
+    @property
+    def waits(self) -> bool:
+        """Whether received bytes can still be taken, or are still to be answered."""
+        return super().waits or self._waiting is not None
+
+    def take(self, most: int, now: float) -> list[bytes | Overlong]:
         """Return lines of one request to answer now. Up to `most` requests that need no line are answered besides."""
         self.more, self.besides = False, 0
         if self._slow.since is not None or self.gone:
             return []
         if not self.owed:
             self._reader.spent = 0
-            self._serve_some(most)
+            self._serve_some(most, now)
             self.besides += self._reader.spent
         if self.stage is OPEN:
             self.reads = self._reader.waiting <= READ_AHEAD
@@ -133,22 +147,15 @@ class HttpConversation(WebConversation):
         self.more = self.more or self.owed.more
         return lines
 
-    def _serve_some(self, most: int) -> None:
-        """Serve the requests that are there, up to one that needs a turn."""
+    def _serve_some(self, most: int, now: float) -> None:
+        """Serve the requests that are there, up to one that needs a turn, or must wait."""
         for _ in range(most):
-            has_begun = self._reader.begun
-            try:
-                request = self._reader.read(most)
-            except Problem as problem:
-                self._refuse(problem, "bad request")
-                return
+            request = self._waiting or self._read(most)
             if request is None:
-                self._starts_to_wait = self._starts_to_wait or self._reader.begun is not has_begun
-                if self._reader.continues():
-                    self._out.append(CONTINUE)
-                self.more = self._reader.more
                 return
-            self._serve(request)
+            self._serve(request, now)
+            if self._waiting is not None:
+                return
             work = _PACKED_LINES if request.headers.get("Content-Encoding", "") else 1
             self.besides += work + len(request.body) // _LINE_BYTES
             if self.owed or self.upgrade is not None or self.gone:
@@ -157,13 +164,31 @@ class HttpConversation(WebConversation):
                 break
         self.more = self._reader.more
 
-    def _serve(self, request: ReadRequest) -> None:
-        """Answer a request, or begin the exchange that will."""
-        self._request, self._origin = request, ""
+    def _read(self, most: int) -> ReadRequest | None:
+        """Return the next request if it is there."""
+        has_begun = self._reader.begun
+        try:
+            request = self._reader.read(most)
+        except Problem as problem:
+            self._refuse(problem, "bad request")
+            return None
+        if request is None:
+            self._starts_to_wait = self._starts_to_wait or self._reader.begun is not has_begun
+            if self._reader.continues():
+                self._out.append(CONTINUE)
+            self.more = self._reader.more
+        return request
+
+    def _serve(self, request: ReadRequest, now: float) -> None:
+        """Answer a request, or begin the exchange that will, or let it wait."""
+        self._request, self._origin, self.subject = request, "", None
         self._starts_to_wait = True
         routes = self._site.routes
         try:
             self._origin = routes.admit(request)
+            if self._must_wait(request, now):
+                return
+            # A token would be read here, to set the subject, and then `_must_wait` asked again if there is one.
             found = routes.find(request, self._site.clock())
         except Problem as problem:
             self._respond(of_problem(problem))
@@ -171,14 +196,33 @@ class HttpConversation(WebConversation):
             self._fault(error)
         else:
             if isinstance(found, WebExchange):
-                self._begin(request, found)
+                self._begin(request, found, now)
             elif isinstance(found, Upgrade):
                 self._upgrade(request, found)
             else:
                 self._respond(found)
 
-    def _begin(self, request: ReadRequest, exchange: WebExchange) -> None:
-        self._watch.begins(exchange.via, request.headers)
+    def _must_wait(self, request: ReadRequest, now: float) -> bool:
+        """Return whether a request must wait, because its sender asks too fast. Raises Problem if it has waited."""
+        asker = self._asker = self._watch.asker(request.headers, self.subject)
+        if asker is None:
+            return False
+        seconds, waited = asker.wait(now), self._waiting is not None
+        self._waiting = None
+        if seconds <= 0.0 or self.stage is Stage.DRAINING:
+            asker.use(1, now)
+            return False
+        if waited:
+            whole = ceil(seconds)
+            raise Problem(problems.RATE, f"Come again in {whole} s.", retry_seconds=whole)
+        self._waiting = request
+        self._watch.wait(asker, min(seconds, PATIENCE_SECONDS))
+        return True
+
+    def _begin(self, request: ReadRequest, exchange: WebExchange, now: float) -> None:
+        self._watch.begins(exchange.via)
+        if self._asker is not None and len(exchange.lines) > 1:
+            self._asker.use(len(exchange.lines) - 1, now)
         if exchange.lines:
             self.owed.add(exchange)
             if len(request.body) > READ_AHEAD:  # others may need its room while this one waits
@@ -192,8 +236,11 @@ class HttpConversation(WebConversation):
         elif request.method != "GET" or request.body or request.is_old or not request.upgrades:
             text = "A WebSocket begins with GET of HTTP/1.1, the header Connection: Upgrade, and no body."
             self._respond(of_problem(Problem(problems.REQUEST, text)))
+        elif not self._watch.may_upgrade():
+            text = "Your address has too many connections to this server."
+            self._respond(of_problem(Problem(problems.RATE, text)))
         else:
-            self._watch.begins("websocket", request.headers)
+            self._watch.begins("websocket")
             self._watch.answered(101)
             self._out.append(upgraded(found))
             self.upgrade = found

@@ -32,6 +32,8 @@ PONG_SECONDS: Final = 10.0
 
 RESTART_TEXT: Final = "this server stops; connect again in 0.5 to 5 s, chosen at random, to any server"
 
+OVER_RATE_TEXT: Final = "more was sent than the rates allow; send less, and answers tell when to send more"
+
 _HALF_CLOSED: Final = Stage.HALF_CLOSED
 _LINGERING: Final = Stage.LINGERING
 _CLOSED: Final = Stage.CLOSED
@@ -170,9 +172,16 @@ class WebSocketConversation(WebConversation):
 
     def drain(self) -> None:
         """The server stops: take in no more, and close when everything received is answered."""
+        self._stop("server stops", Code.RESTART, RESTART_TEXT)
+
+    def exceed(self) -> None:
+        """Close when everything received is answered: the client asks too fast, for too long."""
+        self._stop("over its rate", Code.OVER_RATE, OVER_RATE_TEXT)
+
+    def _stop(self, reason: str, code: int, text: str) -> None:
         if self.stage is Stage.OPEN:
-            self.reason = "server stops"
-            self.stage, self._code, self._text = Stage.DRAINING, Code.RESTART, RESTART_TEXT
+            self.reason = reason
+            self.stage, self._code, self._text = Stage.DRAINING, code, text
             self.reads = False
         self.more = True
 

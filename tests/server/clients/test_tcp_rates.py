@@ -7,7 +7,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from listening import Listening, read_all, run, until
+from listening import Listening, rates, read_all, run, until
 
 from proxyherd.config.rates import RateSettings
 from proxyherd.core.buckets import PAY_COMMANDS
@@ -16,22 +16,12 @@ from proxyherd.core.sizes import SIZES
 LINES = 640
 
 
-def rates(**others: float) -> RateSettings:
-    """Return rates that count loopback, with these limits alone: of each rate a tenth of a second at once."""
-    names = [name for name in RateSettings.__struct_fields__ if "_per_" in name]
-    return RateSettings(exempt=(), burst_seconds=0.1, **{**dict.fromkeys(names, 0), **others})  # type: ignore[arg-type] # all are numbers
-
-
 async def open_from(host: str, port: int) -> socket.socket:
     sock = socket.socket()
     sock.setblocking(False)
     sock.bind((host, 0))
     await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
     return sock
-
-
-def value(listening: Listening, name: str, **labels: str) -> float:
-    return listening.clients.observer.metrics.registry.get_sample_value(name, labels) or 0.0
 
 
 @pytest.mark.parametrize("limit", ["connection", "address"])
@@ -50,8 +40,8 @@ def test_a_flood_is_answered_whole_and_in_order_but_no_faster_than_the_rate(
             assert await read_all(sock) == b"".join(b"? %b\n" % line for line in sent.splitlines())
             free = 100 + PAY_COMMANDS + SIZES.client_lines
             assert loop.time() - began > (LINES - free) / 1_000
-            assert value(listening, "proxyherd_client_waits_total", limit=limit) >= 2
-            assert value(listening, "proxyherd_clients_over_rate") == 0
+            assert listening.value("proxyherd_client_waits_total", limit=limit) >= 2
+            assert listening.value("proxyherd_clients_over_rate") == 0
             [event] = listening.events("client_over_rate")
             assert (event["limit"], event["via"]) == (limit, "lines")
             assert 0 < event["seconds"] < 0.2
@@ -69,7 +59,7 @@ def test_what_a_client_over_its_rate_sends_stays_in_the_socket_and_other_connect
             port = await listening.port()
             flooder = await open_from("127.0.0.1", port)
             sending = loop.create_task(loop.sock_sendall(flooder, b"x\n" * (8 << 20)))
-            await until(lambda: value(listening, "proxyherd_clients_over_rate") == 1)
+            await until(lambda: listening.value("proxyherd_clients_over_rate") == 1)
             [connection] = listening.connections
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(asyncio.shield(sending), 0.1)
@@ -94,7 +84,7 @@ def test_a_client_that_waits_is_answered_when_the_server_stops_and_forgotten_whe
             loop = asyncio.get_running_loop()
             sock = await open_from("127.0.0.1", await listening.port())
             await loop.sock_sendall(sock, b"x\n" * LINES)
-            await until(lambda: value(listening, "proxyherd_clients_over_rate") == 1)
+            await until(lambda: listening.value("proxyherd_clients_over_rate") == 1)
             [connection] = listening.connections
             if how == "server stops":
                 listening.stop()
@@ -104,7 +94,7 @@ def test_a_client_that_waits_is_answered_when_the_server_stops_and_forgotten_whe
                 sock.close()
                 connection.end(how)  # what a reader's reset does, when it is read again
             await until(lambda: not listening.connections)
-            assert value(listening, "proxyherd_clients_over_rate") == 0
+            assert listening.value("proxyherd_clients_over_rate") == 0
             assert connection._timer is None
             assert len(listening.clients.allowances.addresses) == 1
             assert {one["reason"] for one in listening.events("client_closed")} == {how}
@@ -124,8 +114,8 @@ def test_connections_of_one_address_are_bounded_counted_by_reason_and_leave_room
             outside = await open_from("127.0.0.1", port)
             assert await read_all(outside) == b""
             reasons = "proxyherd_client_connections_refused_total"
-            assert value(listening, reasons, reason="connections_per_address") == 1
-            assert value(listening, "proxyherd_client_connections_closed_total", reason="refused") == 1
+            assert listening.value(reasons, reason="connections_per_address") == 1
+            assert listening.value("proxyherd_client_connections_closed_total", reason="refused") == 1
             [refused] = listening.events("client_refused")
             assert "connections_per_address, 3" in refused["reason"]
             other = await open_from("127.0.0.2", port)
@@ -171,7 +161,7 @@ def test_too_many_new_connections_wait_for_their_first_answer_and_then_they_are_
             assert refused >= 1
             limit = "new_connections_per_address"
             name = "proxyherd_client_connections_refused_total"
-            assert value(listening, name, reason=limit) == refused
+            assert listening.value(name, reason=limit) == refused
 
     run(scenario())
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
+from proxyherd.core.buckets import Allowance
 from proxyherd.core.conversation import AWAIT_SECONDS, Ending, Stage
 from proxyherd.server.clients.http_reader import BodyRoom, HttpReader
 from proxyherd.web.conversations.base import Site, WebConversation
@@ -374,8 +375,17 @@ class Watch:
     def __init__(self, server: Server) -> None:
         self._server = server
 
-    def begins(self, via: str, headers: Headers) -> None:
+    def asker(self, headers: Headers, subject: bytes | None) -> None:
         pass
+
+    def begins(self, via: str) -> None:
+        pass
+
+    def wait(self, allowance: Allowance, seconds: float) -> None:
+        pass
+
+    def may_upgrade(self) -> bool:
+        return True
 
     def consumed(self, via: str, reasons: object) -> None:
         pass

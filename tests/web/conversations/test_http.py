@@ -8,26 +8,13 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from web_talk import ANSWER_SECONDS, MOST, Talk, answers, http
+from web_talk import ANSWER_SECONDS, APP, LIST, MOST, NOTHING, UPGRADE, Talk, answers, http, put, request
 
 from proxyherd.core.conversation import Ending, Stage
 from proxyherd.server.clients.http_reader import SMALL_BODY_BYTES, BodyRoom
 from proxyherd.web.bodies import BODY_BYTES
 from proxyherd.web.conversations.base import READ_AHEAD
 from proxyherd.web.conversations.http import BODY_SECONDS, IDLE_SECONDS
-
-
-def request(
-    method: str, target: str, body: bytes = b"", *headers: str, version: str = "1.1", host: bool = True
-) -> bytes:
-    named = ["Host: localhost"] * host + [*headers]
-    if body:
-        named += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
-    return "\r\n".join([f"{method} {target} HTTP/{version}", *named, "", ""]).encode() + body
-
-
-def put(client: str) -> bytes:
-    return request("PUT", f"/v1/clients/{client}", b'{"lat":1,"lon":2,"time":3}')
 
 
 def chunked(client: str) -> bytes:
@@ -37,13 +24,6 @@ def chunked(client: str) -> bytes:
     return head + b'9\r\n{"lat":1,\r\nb\r\n"lon":2    \r\n1\r\n}\r\n0\r\nX-Trailer: a\r\n\r\n'
 
 
-NOTHING = request("GET", "/nowhere")
-LIST = request("GET", "/v1/openapi.json")
-APP = request("GET", "/osmand?id=phone&lat=1&lon=2&timestamp=3")
-UPGRADE = request(
-    *("GET", "/v1/ws", b"", "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13"),
-    *("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Protocol: proxyherd.lines.v1"),
-)
 REQUESTS = {
     "a report": put("kiwi"),
     "a question": request("GET", "/v1/clients/kiwi"),
