@@ -58,6 +58,7 @@ class Masters:
         self.outbox = Outbox(self._wake)
         self.written = 0
         self._settings: RedisSettings = to.redis
+        self._lead = to.limits.clock_lead
         self._observer = observer
         self._find = find
         self._sealing = Sealing(to.redis)
@@ -167,7 +168,10 @@ class Masters:
         try:
             found = [(tag, self._find(clients)) for tag, clients in load.clients.items()]
             found = [(tag, one) for tag, one in found if one.clients]
-            parts = [spell_reports(ADMIT, tag, one.clients, one.values, one.expiries) for tag, one in found]
+            parts = [
+                spell_reports(ADMIT, tag, one.clients, one.values, one.expiries, lead=self._lead)
+                for tag, one in found
+            ]
             answers = await self.exchange(connection, writer.address, parts)
         except BaseException:
             self.outbox.lost(load)

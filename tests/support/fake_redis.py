@@ -264,7 +264,7 @@ class FakeConnection:
         asking, self._asking = self._asking, False
         function, keys, more = b"", list(rest), list[bytes]()
         if name == b"FCALL":
-            function, size = rest[0].removeprefix(b"proxyherd_1_"), int(rest[1])
+            function, size = rest[0].removeprefix(b"proxyherd_2_"), int(rest[1])
             keys, more = list(rest[2 : 2 + size]), list(rest[2 + size :])
         if (error := self._refuse(function, keys, asking=asking)) is not None:
             return error
@@ -274,6 +274,7 @@ class FakeConnection:
         if function == b"seal":
             self.master.set(keys[0], b"")
             return b"OK"
+        self._lead = int(more.pop())
         if function == b"admit":
             return b"".join(map(self._admit, keys, more))
         assert function == b"advance"
@@ -293,10 +294,16 @@ class FakeConnection:
         return [b"%d" % following, ours[first : first + size]]
 
     def _admit(self, key: bytes, value: bytes) -> bytes:
-        held = self.master.get(key)
+        held = self._ordered(key)
         if held is None or held < value:
             self.master.set(key, value)
         return b"1" if held is None or held <= value else b"0"
+
+    def _ordered(self, key: bytes) -> bytes | None:
+        """Return a value with the time that counts, whichever version has written it."""
+        value = self.master.get(key)
+        entry = layout.entry(value, self._lead) if value is not None else None
+        return layout.VALUE % (entry.nanoseconds, entry.line) if entry else value
 
     def _refuse(self, function: bytes, keys: list[bytes], *, asking: bool) -> Exception | None:
         """Return what is wrong with where a command has come, as Redis does, or what it is told to say."""
@@ -323,7 +330,7 @@ class FakeConnection:
         return world.fault(master, function, keys)
 
     def _advance(self, key: bytes, value: bytes, expires: bytes) -> bytes:
-        held = self.master.get(key)
+        held = self._ordered(key)
         if held is None or held[:TIME] < value[:TIME]:
             self.master.set(key, value, expires)
             return b"1"

@@ -17,7 +17,7 @@ from proxyherd.engines.redis.opening import Opener
 from proxyherd.engines.redis.views import View
 from proxyherd.telemetry.observer import Observer
 
-OURS = [b"library_name", b"proxyherd_1", b"engine", b"LUA", b"functions", [], b"library_code", code()]
+OURS = [b"library_name", b"proxyherd_2", b"engine", b"LUA", b"functions", [], b"library_code", code()]
 
 
 INFO = b"# Replication\r\nrole:master\r\n\r\n# Memory\r\nmaxmemory_policy:noeviction\r\n# Persistence\r\naof_enabled:1\r\n"

@@ -225,7 +225,7 @@ REFUSED = [
     *(
         "FUNCTION FLUSH",
         "FUNCTION LOAD x",
-        "FUNCTION DELETE proxyherd_1",
+        "FUNCTION DELETE proxyherd_2",
         "FUNCTION DUMP",
         "SCRIPT FLUSH",
         "EVAL 'return 1' 0",

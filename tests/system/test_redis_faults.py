@@ -321,7 +321,7 @@ def test_a_question_on_its_way_to_a_master_that_is_replaced_meanwhile_is_answere
             at = parse_at(later)
             assert at is not None
             value = VALUE % (at.entry.nanoseconds, later)
-            assert on_new.ask("FCALL", LIBRARY + b"_advance", 1, key(client), value) == b"1"
+            assert on_new.ask("FCALL", LIBRARY + b"_advance", 1, key(client), value, 10**9) == b"1"
             assert on_new.ask("WAIT", 1, 800) == 1
             time.sleep(0.05 * number)  # any instant, while the first batch is not late yet
             old.thaw()
@@ -439,7 +439,7 @@ def test_a_master_that_has_lost_the_function_is_told_until_an_operator_loads_it(
     with load_of(fronts) as load:
         master = cluster.masters()[1]
         master.client("FUNCTION", "DELETE", LIBRARY)
-        wait_until_unready(fronts, f"{master.address} has no function proxyherd_1", "load-function.sh")
+        wait_until_unready(fronts, f"{master.address} has no function proxyherd_2", "load-function.sh")
         cluster.load_function()
         load.wait_until_served()
         wait_until_ready(fronts)

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis_cluster import Refused, Session
 
-from proxyherd.core.messages import Entry, parse_at
+from proxyherd.core.messages import NANOSECONDS, Entry, parse_at, received
 from proxyherd.core.table import Room, Table
 from proxyherd.engines.redis import layout
 from proxyherd.engines.redis.commands import ADMIT, ADVANCE, LIBRARY, code, spell_reports
@@ -54,7 +54,7 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
 def call(redis: Session, function: bytes, said: Sequence[tuple[bytes, bytes]], *more: bytes) -> bytes:
     """Call a function as servers do, with clients and values of one tag."""
     clients, values = [client for client, _ in said], [value for _, value in said]
-    redis._socket.sendall(spell_reports(function, 0, clients, values, more))
+    redis._socket.sendall(spell_reports(function, 0, clients, values, more, lead=NANOSECONDS))
     outcome = redis.reply()
     assert isinstance(outcome, bytes)
     return outcome
@@ -85,8 +85,18 @@ SERVERS = [b"Clark", b"Bona", b"bona", b"Z"]
 PLACES = [b"+1+1", b"+1+1.0", b"-1+1"]
 
 
-def at_line(client: bytes, time: bytes, server: bytes, place: bytes) -> tuple[bytes, Entry]:
-    at = parse_at(b"AT %b +0.000000000 %b %b %b" % (server, client, place, time))
+DIFFERENCES = [b"+0.000000000"] * 3 + [
+    b"-0.999999999",
+    b"-1.000000001",
+    b"-999999999999.000000000",
+    b"+7.5" + b"0" * 8,
+]
+
+
+def at_line(
+    client: bytes, time: bytes, server: bytes, place: bytes, difference: bytes = b"+0.000000000"
+) -> tuple[bytes, Entry]:
+    at = parse_at(b"AT %b %b %b %b %b" % (server, difference, client, place, time))
     assert at is not None
     assert at.client == client
     return client, at.entry
@@ -98,6 +108,7 @@ entries = st.builds(
     st.sampled_from(TIMES),
     st.sampled_from(SERVERS),
     st.sampled_from(PLACES),
+    st.sampled_from(DIFFERENCES),
 )
 calls = st.tuples(st.sampled_from([ADVANCE, ADMIT]), st.lists(entries, min_size=1, max_size=12))
 
@@ -131,6 +142,39 @@ def test_the_function_does_what_the_table_does(
             assert entry is not None
             assert held(redis, client) == value(entry)
     assert redis.ask("DBSIZE") == len(table)
+
+
+@given(entries, entries, st.sampled_from([ADVANCE, ADMIT]))
+@settings(max_examples=EXAMPLES, deadline=None)
+def test_what_version_1_wrote_is_ordered_by_the_time_that_counts(
+    redis: Session, old: tuple[bytes, Entry], new: tuple[bytes, Entry], function: bytes
+) -> None:
+    (client, entry), (_, later) = old, new
+    _, server, difference, _, place, when = later.line.split(b" ")
+    _, later = at_line(client, when, server, place, difference)
+    redis.ask("FLUSHALL")
+    late = int(entry.line.split(b" ")[2].replace(b".", b""))
+    written = layout.VALUE % (received(entry.line) - late, entry.line)
+    redis.ask("SET", layout.PREFIXES[0] + client, written)
+    table = Table(bytes(32))
+    table.put(client, entry, table.leaf(client))
+    outcome = call(redis, function, [(client, value(later))])
+    assert outcome == take(table, function, client, later)
+    found = held(redis, client)
+    assert found is not None
+    assert layout.entry(found, NANOSECONDS) == table.get(client)
+
+
+def test_who_named_the_year_33658_to_version_1_is_overtaken_within_the_lead(redis: Session) -> None:
+    redis.ask("FLUSHALL")
+    redis.ask("SET", layout.PREFIXES[0] + b"kiwi", layout.VALUE % (10**21 - 10**9, FUTURE))
+    for said, outcome in ((b"1600000001", b"0"), (b"1600000001.000000001", b"1")):
+        _, entry = at_line(b"kiwi", said, b"Clark", b"+1+1")
+        assert call(redis, ADVANCE, [(b"kiwi", value(entry))]) == outcome
+
+
+FUTURE = b"AT Clark -998399999999.000000000 kiwi +0+0 999999999999"
+"""What a server took in second 1,600,000,000."""
 
 
 @given(calls)

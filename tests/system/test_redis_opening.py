@@ -121,9 +121,9 @@ def test_a_master_with_this_servers_function_is_used_and_not_told_to_load_any(re
 @pytest.mark.parametrize(
     ("loaded", "said"),
     [
-        (None, "has no function proxyherd_1:"),
-        (code().replace(b"proxyherd_1", b"proxyherd_2"), "has the function proxyherd_2, and this server's"),
-        (code() + b"-- and more\n", "has another function proxyherd_1 than this server's"),
+        (None, "has no function proxyherd_2:"),
+        (code().replace(b"proxyherd_2", b"proxyherd_3"), "has the function proxyherd_3, and this server's"),
+        (code() + b"-- and more\n", "has another function proxyherd_2 than this server's"),
     ],
     ids=["none", "another version", "another of this name"],
 )
@@ -141,7 +141,7 @@ def test_without_it_the_operator_is_told_what_to_run_and_nothing_is_loaded(
 
 
 def test_versions_stand_beside_each_other(redis: Lone) -> None:
-    redis.told("FUNCTION", "LOAD", code().replace(b"proxyherd_1", b"proxyherd_2"))
+    redis.told("FUNCTION", "LOAD", code().replace(b"proxyherd_2", b"proxyherd_3"))
     assert redis.refusal() == ""
 
 
@@ -183,6 +183,6 @@ def test_a_node_with_our_users_reads_all_of_its_file_when_it_starts_again(tmp_pa
     keys = [PREFIXES[0] + client for client in clients]
     with started(tmp_path, port, *users) as lone, lone.admitted() as session:
         session.ask("FUNCTION", "LOAD", code())
-        assert session.ask("FCALL", LIBRARY + b"_advance", 2, *keys, *values) == b"11"
+        assert session.ask("FCALL", LIBRARY + b"_advance", 2, *keys, *values, 0) == b"11"
     with started(tmp_path, port, *users) as lone, lone.admitted() as session:
         assert session.ask("MGET", *keys) == values

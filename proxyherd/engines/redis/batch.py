@@ -47,9 +47,9 @@ class Failed(NamedTuple):
 
 
 class Batch:
-    """Calls to one master; add all of them, then `end` it."""
+    """Calls to one master; add all of them, then `end` it. `lead`: that of the herd, as it is sent."""
 
-    def __init__(self) -> None:
+    def __init__(self, lead: bytes) -> None:
         self.calls: list[Call] = []
         self.tags: list[int] = []
         self.wishes = 0
@@ -57,6 +57,7 @@ class Batch:
         """Bytes of the lines of all its wishes."""
         self.probes = False
         """Whether it tests if reports are taken."""
+        self._lead = lead
         self._parts: list[bytes] = []
         self._asking: set[int] = set()  # the calls that have ASKING in front
 
@@ -69,7 +70,13 @@ class Batch:
         if count == 1:
             _, asked, line = wishes[0]
             self.size += len(line)
-            self._parts += (head_of_reports(1, asked.expires), asked.key, asked.value, asked.expires)
+            self._parts += (
+                head_of_reports(1, asked.expires),
+                asked.key,
+                asked.value,
+                asked.expires,
+                self._lead,
+            )
         else:
             self.size += size_of(wishes)
             self._spell_reports(wishes)
@@ -81,6 +88,7 @@ class Batch:
         self._parts += [asked.value for _, asked, _ in wishes]
         if expiry:
             self._parts += [asked.expires for _, asked, _ in wishes]
+        self._parts.append(self._lead)
 
     def add(self, tag: int, wishes: list[Wish], *, singly: bool = False, asking: bool = False) -> None:
         """Add the wishes of a tag, in order. `singly`: each is a call of its own, because its keys are being moved.

@@ -9,7 +9,7 @@ from typing import Final
 
 from proxyherd.engines.redis.layout import PREFIXES, seal, tag_of
 
-LIBRARY: Final = b"proxyherd_1"
+LIBRARY: Final = b"proxyherd_2"
 """Its number changes when the behaviour of a function changes."""
 
 LIBRARY_PATTERN: Final = b"proxyherd_*"
@@ -56,7 +56,7 @@ def spell_key(client: bytes) -> bytes:
 
 
 def head_of_reports(count: int, expiry: bytes) -> bytes:
-    """Return the part before keys, values and expiries (if there are any) of so many reports."""
+    """Return the part before keys, values, expiries (if there are any) and the lead of so many reports."""
     return _fill(ADVANCE, count, bool(expiry))
 
 
@@ -67,7 +67,7 @@ def head_of_questions(count: int) -> bytes:
 
 @cache
 def _fill(function: bytes, count: int, expires: bool) -> bytes:
-    words = 3 + (3 if expires else 2) * count
+    words = 4 + (3 if expires else 2) * count
     return function % (words, len(str(count)), count)
 
 
@@ -77,12 +77,14 @@ def spell_reports(
     clients: Sequence[bytes],
     values: Sequence[bytes],
     expiries: Sequence[bytes] = (),
+    *,
+    lead: int,
 ) -> bytes:
     """Return the call of `ADVANCE` or `ADMIT` for values of clients of one tag, with the POSIX milliseconds when they
-    expire.
+    expire. `lead`: see `messages.parse_at`.
     """
     head = _fill(function, len(clients), bool(expiries))
-    return b"".join([head, *_keys(tag, clients), *map(spell_word, (*values, *expiries))])
+    return b"".join([head, *_keys(tag, clients), *map(spell_word, (*values, *expiries, b"%d" % lead))])
 
 
 def spell_questions(tag: int, clients: Sequence[bytes]) -> bytes:
@@ -109,5 +111,5 @@ def spell_end(
     if asking:
         words.insert(0, ASKING)
     elif probe:
-        words.insert(0, encode(b"FCALL", LIBRARY + b"_advance", b"1", key, b""))
+        words.insert(0, encode(b"FCALL", LIBRARY + b"_advance", b"1", key, b"", b"0"))
     return b"".join(words), len(words)

@@ -79,6 +79,7 @@ class RedisEngine:
         self._singly: set[int] = set()  # tags whose keys are on their way
         self._particular: set[int] = set()  # all of these, and tags that want more than reports
         self._outcomes = Outcomes(rules)
+        self._lead = spell_word(b"%d" % rules.lead)
 
     # What a turn wants. --------------------------------------------------------------------------------------
 
@@ -150,7 +151,7 @@ class RedisEngine:
 
     def gather(self, shard: Shard) -> tuple[Batch, bytes, int]:
         """Return the next batch of a master, its bytes, and the number of its replies."""
-        batch, now = Batch(), self._loop.time()
+        batch, now = Batch(self._lead), self._loop.time()
         self.routes.choose_seal(shard, self._singly)
         queues, owners, particular, wanted = self._queues, self.routes.owners, self._particular, shard.wanted
         for _ in range(len(wanted)):

@@ -16,7 +16,7 @@ from itertools import count
 from typing import Final
 from zlib import crc32
 
-from proxyherd.core.messages import Entry, parse_at
+from proxyherd.core.messages import Entry, nanoseconds, parse_at
 
 TAGS: Final = 512
 SLOTS: Final = 16_384
@@ -80,11 +80,17 @@ def seal(tag: int, master: str) -> bytes:
 
 def entry(value: bytes, lead: int) -> Entry | None:
     """Return the entry in a value, or None if it has another form: then somebody else has written it. `lead`: that of
-    the herd, as in `messages.parse_at`.
+    the herd, as in `messages.parse_at`. Version 1 wrote the time of the report, also where it does not count.
     """
-    at = parse_at(value[VALUE_BYTES:], lead)
-    if at is None or value[:VALUE_BYTES] != b"%021d " % at.entry.nanoseconds:
+    line = value[VALUE_BYTES:]
+    at = parse_at(line, lead)
+    if at is None:
         return None
+    written = value[:VALUE_BYTES]
+    if written != b"%021d " % at.entry.nanoseconds:
+        seconds, _, fraction = line.rpartition(b" ")[2].partition(b".")
+        if written != b"%021d " % nanoseconds(seconds, fraction):
+            return None
     return at.entry
 
 

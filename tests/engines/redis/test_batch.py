@@ -30,6 +30,7 @@ from proxyherd.engines.redis.outcomes import AGAIN, Outcomes
 from proxyherd.engines.redis.sealing import Sealing
 
 TAG = layout.tag_of(b"kiwi")
+LEAD = spell_word(b"1000")
 MASTER = Address("127.0.0.1", 7_001)
 
 
@@ -37,7 +38,7 @@ def test_a_call_of_a_function_is_a_command_with_the_name_of_this_version() -> No
     for size in range(3):
         values = [b"%d" % number for number in range(size)]
         call = _function(b"see") % (3 + size, 1, size) + b"".join(map(spell_word, values))
-        assert [*words(call)] == [[b"FCALL", b"proxyherd_1_see", b"%d" % size, *values]]
+        assert [*words(call)] == [[b"FCALL", b"proxyherd_2_see", b"%d" % size, *values]]
 
 
 def people(count: int) -> list[Client]:
@@ -72,15 +73,15 @@ KEYS = {name: layout.key(name) for name in (b"kiwi", b"a", b"plum")}
 
 
 def test_the_library_is_the_functions_that_are_called() -> None:
-    assert code().startswith(b"#!lua name=proxyherd_1\n")
+    assert code().startswith(b"#!lua name=proxyherd_2\n")
     for function in (b"advance", b"admit", b"seal", b"probe"):
-        assert b"proxyherd_1_" + function in code()
+        assert b"proxyherd_2_" + function in code()
 
 
 @pytest.mark.parametrize("expires", [b"", b"1600000000000"])
 def test_reports_of_a_tag_are_one_call_of_keys_values_and_expiries(expires: bytes) -> None:
     for clients in ([b"kiwi"], [b"kiwi", b"a"], [b"kiwi"] * 12):
-        batch = Batch()
+        batch = Batch(LEAD)
         batch.add_reports(TAG, [report(client, b"12345", expires) for client in clients])
         commands, replies = sent(batch)
         values = [b"value of " + client for client in clients]
@@ -88,11 +89,12 @@ def test_reports_of_a_tag_are_one_call_of_keys_values_and_expiries(expires: byte
         assert commands == [
             [
                 b"FCALL",
-                b"proxyherd_1_advance",
+                b"proxyherd_2_advance",
                 b"%d" % len(clients),
                 *(layout.key(client) for client in clients),
                 *values,
                 *expiries,
+                b"1000",
             ]
         ]
         assert replies == 1
@@ -101,7 +103,7 @@ def test_reports_of_a_tag_are_one_call_of_keys_values_and_expiries(expires: byte
 
 def test_a_tag_goes_in_runs_of_reports_and_of_questions_in_its_order() -> None:
     wishes = [report(b"kiwi"), report(b"a"), question(b"a", b"long"), question(b"kiwi"), report(b"a")]
-    batch = Batch()
+    batch = Batch(LEAD)
     batch.add(TAG, wishes)
     commands, replies = sent(batch)
     assert [command[0] for command in commands] == [b"FCALL", b"MGET", b"FCALL"]
@@ -114,7 +116,7 @@ def test_a_tag_goes_in_runs_of_reports_and_of_questions_in_its_order() -> None:
 @pytest.mark.parametrize("asking", [False, True])
 def test_while_its_keys_move_each_of_a_tag_goes_alone_and_asks_where_they_move_to(asking: bool) -> None:
     wishes = [report(b"kiwi"), report(b"a"), question(b"a"), question(b"kiwi")]
-    batch = Batch()
+    batch = Batch(LEAD)
     batch.add_reports(1, [report(b"plum")])
     batch.add(TAG, wishes, singly=True, asking=asking)
     commands, replies = sent(batch)
@@ -131,11 +133,10 @@ def test_while_its_keys_move_each_of_a_tag_goes_alone_and_asks_where_they_move_t
 @pytest.mark.parametrize(("function", "name"), [(ADVANCE, b"advance"), (ADMIT, b"admit")])
 def test_what_the_bridge_writes_and_reads_is_spelled_alike(function: bytes, name: bytes) -> None:
     keys = [layout.PREFIXES[9] + client for client in (b"x", b"yy")]
-    call = [b"FCALL", b"proxyherd_1_" + name, b"2", *keys, b"one", b"two"]
-    assert list(words(spell_reports(function, 9, [b"x", b"yy"], [b"one", b"two"]))) == [call]
-    assert list(words(spell_reports(function, 9, [b"x", b"yy"], [b"one", b"two"], [b"5", b"66"]))) == [
-        [*call, b"5", b"66"]
-    ]
+    call = [b"FCALL", b"proxyherd_2_" + name, b"2", *keys, b"one", b"two"]
+    assert list(words(spell_reports(function, 9, [b"x", b"yy"], [b"one", b"two"], lead=7))) == [[*call, b"7"]]
+    expiring = spell_reports(function, 9, [b"x", b"yy"], [b"one", b"two"], [b"5", b"66"], lead=7)
+    assert list(words(expiring)) == [[*call, b"5", b"66", b"7"]]
     assert list(words(spell_questions(9, [b"x", b"yy"]))) == [[b"MGET", *keys]]
 
 
@@ -152,7 +153,7 @@ def sealing() -> Sealing:
     return Sealing(RedisSettings(nodes=("127.0.0.1:7001",), replicas=2, timeout_seconds=1.5))
 
 
-SEAL = [b"FCALL", b"proxyherd_1_seal", b"1", layout.PREFIXES[7] + b" seal 127.0.0.1:7001"]
+SEAL = [b"FCALL", b"proxyherd_2_seal", b"1", layout.PREFIXES[7] + b" seal 127.0.0.1:7001"]
 WAIT = [b"WAIT", b"2", b"1200"]
 """Redis gives up waiting while there is still a fifth of the time for its reply."""
 
@@ -165,7 +166,7 @@ def test_a_batch_ends_with_a_seal_and_the_wait_for_its_replicas(sealing: Sealing
 
 def test_a_probe_stands_before_and_asks_for_no_change(sealing: Sealing) -> None:
     end, replies = sealing.spell(7, MASTER, probe=True)
-    assert list(words(end)) == [[b"FCALL", b"proxyherd_1_advance", b"1", SEAL[3], b""], SEAL, WAIT]
+    assert list(words(end)) == [[b"FCALL", b"proxyherd_2_advance", b"1", SEAL[3], b"", b"0"], SEAL, WAIT]
     assert replies == 3
 
 
@@ -186,7 +187,7 @@ def test_only_the_seal_and_as_many_replicas_as_must_prove_a_batch(sealing: Seali
 
 
 def batch_of(*calls: tuple[int, Wish]) -> Batch:
-    batch = Batch()
+    batch = Batch(LEAD)
     for tag, wish in calls:
         batch.add(tag, [wish])
     return batch
@@ -258,7 +259,7 @@ def outcomes_of(
 def test_a_report_is_held_or_not_later_or_refused() -> None:
     outcomes, (person,) = Outcomes(Rules("Clark", Limits())), people(1)
     wishes = [report(client, b"line", asker=person) for client in (b"kiwi", b"a", b"plum")]
-    batch = Batch()
+    batch = Batch(LEAD)
     batch.add(1, wishes)
     outcomes.give(batch, [b"10-"], some_failed=False)
     assert [(asked.outcome, asked.answer) for _, asked, _ in wishes] == [

@@ -732,7 +732,7 @@ def _client(key: bytes) -> bytes:
 def story(asker: Asker) -> Iterator[tuple[bytes, int, Reply]]:
     """What a connection has said: about whom, the nanoseconds of a report, -1 for a question, and the reply."""
     for line, reply in asker.said:
-        if (report := parse_report(line, b"", 0)) is not None:
+        if (report := parse_report(line, b"", 10**21)) is not None:
             yield report.client, report.nanoseconds, reply
         else:
             question = parse_question(line)

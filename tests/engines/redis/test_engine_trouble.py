@@ -160,7 +160,7 @@ def test_a_tag_whose_keys_have_all_arrived_goes_together_again() -> None:
         front.say(asker, *(iamat(client, 2) for client in crowd))
         await front.all_settled(asker, 1)
         batches = world.of(b"kiwi").served[before:]
-        calls = [call for batch in batches for call in batch if call[1:2] == [b"proxyherd_1_advance"]]
+        calls = [call for batch in batches for call in batch if call[1:2] == [b"proxyherd_2_advance"]]
         assert max(int(call[2]) for call in calls) == len(crowd)
 
     played(scene)

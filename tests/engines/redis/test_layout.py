@@ -128,3 +128,12 @@ def test_a_value_tells_its_entry(time: str) -> None:
 )
 def test_what_somebody_else_wrote_is_no_entry(value: bytes) -> None:
     assert layout.entry(value, NANOSECONDS) is None
+
+
+def test_a_value_of_version_1_is_read_and_its_time_counts_no_further_than_that_of_others() -> None:
+    line = b"AT Clark -999999999994.000000000 kiwi +1+1 999999999999"
+    entry = layout.entry(layout.VALUE % (999_999_999_999 * 10**9, line), NANOSECONDS)
+    assert entry is not None
+    assert (entry.line, entry.nanoseconds) == (line, 6 * 10**9)
+    assert layout.entry(layout.VALUE % (6 * 10**9, line), NANOSECONDS) == entry
+    assert layout.entry(layout.VALUE % (7 * 10**9, line), NANOSECONDS) is None

@@ -38,7 +38,7 @@ def test_a_master_is_asked_four_things_and_then_what_it_is_there_for() -> None:
     assert {*node.heard[1]} >= {b"INFO", b"replication", b"memory", b"persistence"}
     assert node.heard[2:4] == [
         [b"FUNCTION", b"LIST", b"LIBRARYNAME", b"proxyherd_*", b"WITHCODE"],
-        [b"FCALL", b"proxyherd_1_probe", b"0"],
+        [b"FCALL", b"proxyherd_2_probe", b"0"],
     ]
     assert node.unsafe == []
 
@@ -76,14 +76,14 @@ def changed(was: bytes, now: bytes) -> Says:
             {b"FCALL": 0},
             "{} compares strings by its locale, and would take old reports for new ones: start redis-server with LC_ALL=C",
         ),
-        ({b"FUNCTION": []}, "{} has no function proxyherd_1: an operator loads it"),
+        ({b"FUNCTION": []}, "{} has no function proxyherd_2: an operator loads it"),
         (
-            {b"FUNCTION": [[b"library_name", b"proxyherd_3", b""], [b"library_name", b"proxyherd_2", b""]]},
-            "{} has the function proxyherd_2, proxyherd_3, and this server's version of proxyherd needs proxyherd_1: an",
+            {b"FUNCTION": [[b"library_name", b"proxyherd_4", b""], [b"library_name", b"proxyherd_3", b""]]},
+            "{} has the function proxyherd_3, proxyherd_4, and this server's version of proxyherd needs proxyherd_2: an",
         ),
         (
-            {b"FUNCTION": [[*OURS[:-1], b"#!lua"], [b"library_name", b"proxyherd_2", b""]]},
-            "{} has another function proxyherd_1 than this server's version of proxyherd: an operator loads it",
+            {b"FUNCTION": [[*OURS[:-1], b"#!lua"], [b"library_name", b"proxyherd_3", b""]]},
+            "{} has another function proxyherd_2 than this server's version of proxyherd: an operator loads it",
         ),
     ],
     ids=["replica", "no role", "evicts", "locale", "no function", "others' functions", "another function"],

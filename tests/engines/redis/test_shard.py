@@ -23,7 +23,7 @@ class Desk:
         self.faults: list[Exception] = []
 
     def gather(self, _: Shard) -> tuple[Batch, bytes, int]:
-        return Batch(), encode(b"WAIT", b"1", b"800"), 1
+        return Batch(b""), encode(b"WAIT", b"1", b"800"), 1
 
     def settle(self, _: Shard, __: Batch, ___: list[object], ____: float) -> str:
         return self.doubt
