@@ -58,6 +58,16 @@ COMMANDS: Final = (
 )
 """The values of `command` and `outcome` in proxyherd_commands_total, and what they mean."""
 
+REFUSALS: Final[LabelValues] = {
+    "full": "no room: the table is at max_clients or max_table_bytes, Redis has no memory for it, or 65,536 queries wait for the server to be ready",
+    "journal": "the journal cannot be written",
+    "key": "Redis has a stranger's value at its key; engine redis only",
+    "long_id": "the client's ID is longer than max_client_bytes",
+    "overlong": "the line is longer than max_line_bytes",
+}
+"""Why commands are refused: the values of `reason`. They are those of `core.reply.Refusal`, and `overlong` for this
+outcome."""
+
 WAYS: Final[LabelValues] = {
     **PROTOCOLS,
     "http": "requests of the web port, without those of apps",
@@ -75,6 +85,9 @@ _ALWAYS_LOGGED: Final = {"stored", "answered", "unanswered"}
 """Outcomes of commands that changed something, may have changed something, or told where a client is."""
 
 
+_REFUSED: Final = {"refused", "overlong"}
+"""Outcomes that have a reason."""
+
 _at_line = attrgetter("entry.line")
 _kind = attrgetter("kind")
 _results = attrgetter("results")
@@ -89,6 +102,12 @@ class CommandEvent(FrequentEvent):
     outcome: bytes
     command: bytes
     answer: bytes | None
+
+
+class RefusedEvent(CommandEvent):
+    """A line that was refused, and why: a key of `REFUSALS`."""
+
+    reason: bytes
 
 
 _Bytes: TypeAlias = bytes
@@ -116,6 +135,13 @@ class CommandObserver:
         self.counter = self._counts.counter
         for command, outcome, _ in COMMANDS:  # to Prometheus, a counter's first appearance is no increase
             self.counter.labels(command, outcome)
+        self._refused = metrics.tally(
+            "proxyherd_commands_refused_total",
+            "Commands refused, by reason",
+            reason=REFUSALS,
+        )
+        for reason in REFUSALS:
+            self._refused.counter.labels(reason)
         # Until `settle`, only what did not come by the line protocol.
         self._by_way = metrics.tally(
             "proxyherd_commands_by_protocol_total",
@@ -170,6 +196,9 @@ class CommandObserver:
             self._by_way[labelled_via(client), outcome] += len(replies)
         for kind in {*kinds}:
             self._counts[kind, outcome] += kinds.count(kind)
+        if outcome in _REFUSED:
+            for reply in replies:
+                self._refused[(_reason(reply),)] += 1
         if self._recent.wanted:
             for line, reply in zip(lines, replies, strict=True):
                 self._recent.command(line, reply)
@@ -219,9 +248,16 @@ class CommandObserver:
             )
 
 
+def _reason(reply: Reply) -> str:
+    """Return why a command was refused."""
+    return reply.refusal or reply.outcome
+
+
 def _event(client: bytes, line: bytes | Overlong, reply: Reply) -> CommandEvent:
     command = line.start if isinstance(line, Overlong) else line
     start = client, reply.kind.encode(), reply.outcome.encode(), command
+    if reply.outcome in _REFUSED:
+        return RefusedEvent(*start, reply.answer, _reason(reply).encode())
     if reply.entry is None:
         return CommandEvent(*start, reply.answer)
     size = len(reply.answer or b"") + 1
@@ -237,6 +273,8 @@ def _events(client: bytes, lines: Sequence[bytes | Overlong], replies: Sequence[
     commands = [line.start if isinstance(line, Overlong) else line for line in lines]
     start = [client] * count, kinds, [outcome] * count, commands
     answers = [reply.answer for reply in replies]
+    if replies[0].outcome in _REFUSED:
+        return SeveralEvents(RefusedEvent, (*start, answers, [*map(str.encode, map(_reason, replies))]))
     if replies[0].entry is None:
         return SeveralEvents(CommandEvent, (*start, answers))
     statuses = [reply.status.encode() for reply in replies]

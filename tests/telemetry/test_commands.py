@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from observed import read
@@ -12,13 +13,20 @@ from scenarios import CLIENT, LABEL, VIA, Scenario, Watched, assert_exactly, lin
 
 from proxyherd.core.framing import Overlong
 from proxyherd.core.messages import Entry
-from proxyherd.core.reply import Reply
-from proxyherd.telemetry.commands import COMMANDS, WAYS
+from proxyherd.core.reply import Refusal, Reply
+from proxyherd.telemetry.commands import COMMANDS, REFUSALS, WAYS
 from proxyherd.telemetry.frequent import label
 
 BY_PROTOCOL = "proxyherd_commands_by_protocol_total"
 AT = b"AT Bob +0.1 kiwi +1+1 5"
 SECOND = 10**9
+
+
+REASONS: list[Refusal] = ["full", "journal", "key", "long_id"]
+
+
+def test_each_reason_of_a_refusal_is_a_value_of_its_label() -> None:
+    assert {*get_args(Refusal), "overlong"} - {""} == REFUSALS.keys() == {*REASONS, "overlong"}
 
 
 def command(reply: Reply, said: bytes | Overlong = b"said", **more: Any) -> Scenario:
@@ -31,12 +39,15 @@ def command(reply: Reply, said: bytes | Overlong = b"said", **more: Any) -> Scen
         "command": "said",
         "answer": answer,
     }
+    reason = reply.refusal or (reply.outcome if reply.outcome == "overlong" else "")
+    refused = {f"proxyherd_commands_refused_total {reason}": 1} if reason else {}
     return Scenario(
         lambda it: it.observer.commands.alike(LABEL, [said], [reply]),
-        [line("command", **fields | more)],
+        [line("command", **fields | more | ({"reason": reason} if reason else {}))],
         {
             f"proxyherd_commands_total {reply.kind} {reply.outcome}": 1,
             f"{BY_PROTOCOL} {VIA} {reply.outcome}": 1,
+            **refused,
         },
     )
 
@@ -50,7 +61,10 @@ def replies() -> Iterator[tuple[str, Scenario]]:
             yield f"{kind} {outcome}", command(places, **more)
         elif outcome != "stored":
             said = Overlong(b"said") if outcome == "overlong" else b"said"
-            yield f"{kind} {outcome}", command(Reply(kind, outcome, answer), said)
+            refusals: list[Refusal] = REASONS if outcome == "refused" else [""]
+            for refusal in refusals:
+                reply = Reply(kind, outcome, answer, refusal=refusal)
+                yield f"{kind} {outcome} {refusal}".strip(), command(reply, said)
 
 
 def alike(kind: str, outcome: str) -> Scenario:
@@ -71,6 +85,11 @@ def alike(kind: str, outcome: str) -> Scenario:
         for n, answer in enumerate(answers)
     ]
     found = [Reply(kind, outcome, answer) for answer in answers]
+    reasons = {"overlong": ["overlong"] * 3, "refused": ["full", "journal", "full"]}.get(outcome, [])
+    if outcome == "refused":
+        found[0].refusal, found[1].refusal, found[2].refusal = "full", "journal", "full"
+    for one, reason in zip(told, reasons, strict=False):
+        one["reason"] = reason
     if outcome == "answered":
         for n, reply in enumerate(found):
             reply.entry, reply.status, reply.results = Entry(b"AT %d" % n, n), "OK" * (n + 1), n
@@ -79,7 +98,11 @@ def alike(kind: str, outcome: str) -> Scenario:
     return Scenario(
         lambda it: it.observer.commands.alike(LABEL, said, found),
         [line("command", **fields) for fields in told],
-        {f"proxyherd_commands_total {kind} {outcome}": 3, f"{BY_PROTOCOL} {VIA} {outcome}": 3},
+        {
+            f"proxyherd_commands_total {kind} {outcome}": 3,
+            f"{BY_PROTOCOL} {VIA} {outcome}": 3,
+            **{f"proxyherd_commands_refused_total {reason}": n for reason, n in Counter(reasons).items()},
+        },
     )
 
 
