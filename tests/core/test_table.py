@@ -27,8 +27,10 @@ KEY = bytes(range(32))
 ALL = 1_000_000
 
 
-def at(client: str, time: str, server: str = "Clark", place: str = "+1+1") -> bytes:
-    return f"AT {server} +0.000000000 {client} {place} {time}".encode()
+def at(
+    client: str, time: str, server: str = "Clark", place: str = "+1+1", difference: str = "+0.000000000"
+) -> bytes:
+    return f"AT {server} {difference} {client} {place} {time}".encode()
 
 
 def learn(table: Table, line: bytes) -> None:
@@ -74,8 +76,16 @@ RIVALS = [
 ]
 
 times = st.sampled_from(["5", "5.0", "5.000000000", "05", "6", "10", "9.999999999"])
+differences = st.sampled_from(
+    ["+0.000000000", "-0.999999999", "-1.000000001", "-4.000000000", "+7.500000000"]
+)
 at_lines = st.builds(
-    at, st.sampled_from(["kiwi", "plum", "fig"]), times, st.sampled_from(["Bona", "Clark"]), st.just("+1+1")
+    at,
+    st.sampled_from(["kiwi", "plum", "fig"]),
+    times,
+    st.sampled_from(["Bona", "Clark"]),
+    st.just("+1+1"),
+    differences,
 )
 
 
@@ -85,6 +95,14 @@ at_lines = st.builds(
 def test_the_later_time_wins_whatever_the_bytes() -> None:
     assert held(table_of(at("kiwi", "9"), at("kiwi", "10")))[b"kiwi"].line == at("kiwi", "10")
     assert held(table_of(at("kiwi", "10"), at("kiwi", "9")))[b"kiwi"].line == at("kiwi", "10")
+
+
+def test_a_time_from_the_future_wins_only_up_to_a_second_after_its_receipt() -> None:
+    future = at("kiwi", "999999999999", difference="-999999999994.000000000")  # received in second 5
+    for time, wins in (("5.9", False), ("6", at("kiwi", "6") > future), ("6.000000001", True)):
+        honest = at("kiwi", time)
+        for order in permutations([future, honest]):
+            assert held(table_of(*order))[b"kiwi"].line == (honest if wins else future)
 
 
 def test_of_equal_times_the_greater_line_wins_however_the_time_is_spelled() -> None:

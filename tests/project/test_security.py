@@ -96,7 +96,7 @@ def test_clients_share_names_but_a_report_from_the_future_locks_its_client_out_f
     assert decide(node, b"IAMAT kiwi +1+1 10.000000001", 10 * SECOND + 1).outcome == "stored"
     found = decide(node, b"WHATSAT kiwi 0 0", 11 * SECOND)
     assert found.answer is not None
-    assert found.answer.startswith(b"AT Ann +0.000000000 kiwi +1+1 10.000000001\n")
+    assert found.answer.startswith(b"AT Clark +0.000000000 kiwi +1+1 10.000000001\n")
 
 
 # --- what is written down, and for how long

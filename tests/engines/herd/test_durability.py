@@ -16,13 +16,14 @@ from typing import Any
 
 import fake_redis
 import pytest
+from deciding import decide
 from descriptors import descriptors_below
 from prometheus_client import generate_latest
 from turns import node
 
 import proxyherd.engines.herd.durability
 from proxyherd.config.schema import DurabilitySettings, Limits, Timing
-from proxyherd.core.messages import At, parse_at
+from proxyherd.core.messages import At, Entry, parse_at
 from proxyherd.core.node import Node
 from proxyherd.core.table import Table
 from proxyherd.engines.herd.durability import Durability
@@ -474,6 +475,27 @@ def test_a_journal_is_replayed_in_slices_between_which_others_have_their_turn(
     (lacks,) = life.events("journal_lacks")
     assert "has not left word" in lacks["reason"]
     assert lacks["level"] == "warning"
+
+
+@pytest.mark.parametrize("lead", [1, 60])
+def test_who_was_locked_out_by_a_time_in_the_journal_is_free_with_the_next_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lead: int
+) -> None:
+    future = b"AT Ann -999999999994.000000000 kiwi +0+0 999999999999"  # received in second 5
+
+    async def before(life: Life) -> None:
+        assert life.durability.append([future])
+
+    async def after(life: Life) -> None:
+        life.node.rules.lead = lead * 10**9
+        await life.durability.replay()
+        held = life.node.table.get(b"kiwi")
+        assert held == Entry(future, (5 + lead) * 10**9)
+        report = b"IAMAT kiwi +1+1 %d.000000001" % (5 + lead)
+        assert decide(life.node, report, (5 + lead) * 10**9 + 1).outcome == "stored"
+
+    live(tmp_path, monkeypatch, before)
+    live(tmp_path, monkeypatch, after)
 
 
 def test_a_first_start_has_nothing_to_replay_and_tells_nothing_of_what_is_missing(
