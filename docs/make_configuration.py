@@ -51,6 +51,7 @@ SECTIONS = {
     "rates": RateSettings,
     "timing": schema.Timing,
     "durability": schema.DurabilitySettings,
+    "erasure": schema.ErasureSettings,
     "table": schema.TableSettings,
     "redis": schema.RedisSettings,
     "places": schema.PlacesSettings,

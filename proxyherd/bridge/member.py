@@ -77,6 +77,7 @@ class Member:
             herd.timing,
             alone=not server.neighbours,
             now=loop.time(),
+            erasure=herd.erasure,
         )
         self._told = _Told(self.node, tell)
         driver = Driver(loop)

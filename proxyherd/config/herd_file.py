@@ -24,6 +24,7 @@ from proxyherd.config.rates import RateSettings, check_rates
 from proxyherd.config.schema import (
     AdminSettings,
     DurabilitySettings,
+    ErasureSettings,
     Limits,
     LogSettings,
     PlacesSettings,
@@ -49,7 +50,7 @@ PEER_LINE_SLACK = 256
 _LISTENERS = ("clients", "peers", "admin", "web")
 """The keys of a server's addresses, in the order of tables on the terminal."""
 
-_OWN_TABLE = ("max_clients", "max_table_bytes", "peer_queue_bytes", "max_peer_connections")
+_OWN_TABLE = ("max_clients", "max_table_bytes", "max_tombstones", "peer_queue_bytes", "max_peer_connections")
 _OWN_LINKS = ("peers_authority", "peers_certificate", "peers_key", "peers_crl")
 _OWN_CLOCKS = (
     "heartbeat_seconds",
@@ -100,6 +101,7 @@ class Herd(Struct, frozen=True):
     rates: RateSettings
     timing: Timing
     durability: DurabilitySettings
+    erasure: ErasureSettings
     places: PlacesSettings
     tls: TlsSettings
     admin: AdminSettings
@@ -145,6 +147,7 @@ class _File(Struct, forbid_unknown_fields=True):
     rates: dict[str, Any] = field(default_factory=dict)
     timing: dict[str, Any] = field(default_factory=dict)
     durability: dict[str, Any] = field(default_factory=dict)
+    erasure: dict[str, Any] = field(default_factory=dict)
     table: dict[str, Any] = field(default_factory=dict)
     redis: dict[str, Any] | None = None
     places: dict[str, Any] = field(default_factory=dict)
@@ -203,6 +206,7 @@ def parse(text: str, file: Path) -> Herd:
         rates=rates,
         timing=_convert(raw.timing, Timing, "timing", file),
         durability=_convert(raw.durability, DurabilitySettings, "durability", file),
+        erasure=_convert(raw.erasure, ErasureSettings, "erasure", file),
         places=places,
         tls=_tls(raw.tls, file),
         admin=_convert(raw.admin, AdminSettings, "admin", file),
@@ -246,6 +250,7 @@ def _redis(raw: _File, file: Path) -> tuple[RedisSettings | None, tuple[Address,
     for name, table, keys in (
         ("limits", raw.limits, _OWN_TABLE),
         ("timing", raw.timing, _OWN_CLOCKS),
+        ("erasure", raw.erasure, ("rewrite_seconds",)),
         ("tls", raw.tls, _OWN_LINKS),
     ):
         if idle := [key for key in keys if key in table]:

@@ -57,6 +57,10 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     """Clients in the table. A report of a new client is refused at this limit. Reports that neighbours took are still
     learned up to a quarter more, so that servers agree."""
 
+    max_tombstones: Annotated[int, Meta(ge=1, le=100_000_000)] = 1_000_000
+    """Tombstones of erased clients, about 200 bytes each. An erasure is refused at this limit. Erasures that neighbours
+    took are still learned up to a quarter more, so that servers agree."""
+
     max_clock_lead_seconds: Annotated[float, Meta(ge=0, le=86_400)] = 1.0
     """Seconds by which a client's clock may be ahead of the server's, and its time still counts. Of a later time, only so
     much counts: the report is stored, with the time as the client has said it, but any report that a server receives so
@@ -134,6 +138,19 @@ class DurabilitySettings(Struct, frozen=True, forbid_unknown_fields=True):
     """Bytes appended to the journal before it is rewritten as a snapshot. If the table is larger than twice this, half
     of the table's size is used instead. A start replays the snapshot and what was appended since, at about 3 s for a
     million lines."""
+
+
+class ErasureSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """What becomes of clients that were erased."""
+
+    tombstone_seconds: Annotated[float, Meta(gt=0, le=1e9)] = 2_592_000.0
+    """How long it is known that a client was erased: 30 days. It must be the same for the whole herd. A server that was
+    away for more than seven eighths of this may still have the client in its journal, and does not use it: it starts
+    empty, and catches up. Nothing may bring back an erased client after this time, so restore no older backups."""
+
+    rewrite_seconds: Annotated[float, Meta(gt=0, le=86_400)] = 3_600.0
+    """After an erasure, the journal is rewritten within this time, so that the erased line leaves the disk. Erasures
+    gather for half of it, because a rewrite writes the whole table."""
 
 
 class TableSettings(Struct, frozen=True, forbid_unknown_fields=True):

@@ -17,7 +17,10 @@ What a client says, and what becomes of it:
 What servers tell one another:
 
 - `table`: the last location of every client
+- `tombstones`: what the herd keeps of a client that was erased
+- `erasures`: erases clients from the table
 - `peer_messages`: the lines between servers
+- `handshake`: both sides of a link prove the secret and agree
 - `link`: one connection between two servers
 - `catchup`: finds out what a neighbour has that this server lacks
 - `walks`: the catch-ups of one server, one at a time

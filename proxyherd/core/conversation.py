@@ -26,10 +26,10 @@ from __future__ import annotations
 import enum
 from collections import deque
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 from proxyherd.config.schema import Limits
-from proxyherd.core.framing import LineFramer, Overlong
+from proxyherd.core.framing import Line, LineFramer
 from proxyherd.core.reply import Reply
 from proxyherd.core.slow_reader import SlowReader
 
@@ -106,7 +106,7 @@ class Conversation:
     def __init__(self, limits: Limits, *, tls: bool, now: float) -> None:
         self.stage = Stage.OPEN
         self.reason = BY_CLIENT  # why it has ended, or will end
-        self.owed: deque[tuple[bytes | Overlong, Reply]] = deque()
+        self.owed: deque[tuple[Line, Reply]] = deque()
         self.reads = True  # whether the shell must read on
         self.more = False  # whether there may be lines to take
         self._limits = limits
@@ -163,7 +163,7 @@ class Conversation:
 
     # Lines and their answers. --------------------------------------------------------------------------------
 
-    def take(self, most: int, now: float) -> list[bytes | Overlong]:
+    def take(self, most: int, now: float) -> list[Line]:
         """Return up to `most` lines to answer now, and the last one at the end of the stream."""
         self.more = False
         if self._slow.since is not None or self.stage >= _LINGERING:
@@ -174,7 +174,7 @@ class Conversation:
             if room <= 0:
                 return []
         framer = self._framer
-        lines = framer.lines(most)
+        lines: list[Any] = framer.lines(most)
         if len(lines) >= most:
             self.more = True
         elif self.stage is _HALF_CLOSED:
@@ -201,12 +201,12 @@ class Conversation:
             return b""
         return b"\n".join([*answers, b""])
 
-    def owe(self, commands: Iterable[tuple[bytes | Overlong, Reply]]) -> None:
+    def owe(self, commands: Iterable[tuple[Line, Reply]]) -> None:
         """Note the lines that were taken, whose answers are in their replies now or later."""
         self.owed.extend(commands)
         self._asks = False
 
-    def release(self) -> tuple[list[tuple[bytes | Overlong, Reply]], bytes]:
+    def release(self) -> tuple[list[tuple[Line, Reply]], bytes]:
         """Send the answers that are ready, in order. Return their commands, and the bytes to send.
 
         Answers to a client that has left are returned too: its commands were executed, and must be logged.
@@ -233,7 +233,7 @@ class Conversation:
         self.reason = "server stops"
         self.more = True
 
-    def give_up(self, reason: str) -> list[tuple[bytes | Overlong, Reply]]:
+    def give_up(self, reason: str) -> list[tuple[Line, Reply]]:
         """Close without the answers that are owed; return their commands."""
         unanswered = list(self.owed)
         self.owed.clear()

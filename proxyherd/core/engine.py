@@ -7,7 +7,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from proxyherd.core.framing import Overlong
+from proxyherd.core.framing import Line
 from proxyherd.core.messages import Report
 from proxyherd.core.notes import Note
 from proxyherd.core.reply import Reply
@@ -36,19 +36,19 @@ class Client(Protocol):
     def besides(self) -> int:
         """What it has taken in with the last lines, and needs none: as much work as so many lines."""
 
-    def take(self, most: int, now: float) -> list[bytes | Overlong]:
+    def take(self, most: int, now: float) -> list[Line]:
         """Return lines to answer now."""
 
     def answer(self, answers: list[bytes]) -> None:
         """Write the answers to the lines that were taken, in one write, if no other answer is owed."""
 
-    def owe(self, commands: Iterable[tuple[bytes | Overlong, Reply]]) -> None:
+    def owe(self, commands: Iterable[tuple[Line, Reply]]) -> None:
         """Note commands whose answers are in their replies now or later."""
 
-    def release(self) -> list[tuple[bytes | Overlong, Reply]]:
+    def release(self) -> list[tuple[Line, Reply]]:
         """Write the answers that are ready, in order, in one write; return them."""
 
-    def give_up(self, reason: str) -> list[tuple[bytes | Overlong, Reply]]:
+    def give_up(self, reason: str) -> list[tuple[Line, Reply]]:
         """Close without the answers that are owed; return their commands."""
 
     def fail(self) -> None:
@@ -59,7 +59,7 @@ class Said(Struct, eq=False):
     """What one client has sent in a turn, as it was judged, and the engine's results."""
 
     client: Client
-    lines: list[bytes | Overlong]
+    lines: list[Line]
     reports: list[Report]  # with which the lines begin
     others: list[Judged]  # behind those
     stored: int = 0  # this many reports, from the first on, are stored by now

@@ -10,7 +10,9 @@ dropped. Otherwise a web page could let its visitor's browser send commands.
 
 from __future__ import annotations
 
-from proxyherd.core.messages import COPIED_BYTES, METHOD_BYTES, is_http_request
+from typing import TypeAlias
+
+from proxyherd.core.messages import COPIED_BYTES, METHOD_BYTES, Forget, is_http_request
 from proxyherd.core.value import Value
 
 
@@ -18,6 +20,19 @@ class Overlong(Value):
     """The first bytes of a line that exceeded the limit."""
 
     start: bytes
+
+
+Line: TypeAlias = bytes | Overlong | Forget
+"""What a client says: a line, the start of one that is too long, or an erasure, which no line can say."""
+
+
+def spelled(line: Line) -> bytes:
+    """Return what a client has said as it is shown in the log. An erasure is shown without the client's ID, which would
+    stay in the log.
+    """
+    if isinstance(line, Forget):
+        return b"forget"
+    return line.start if isinstance(line, Overlong) else line
 
 
 class LineFramer:

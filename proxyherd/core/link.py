@@ -3,59 +3,40 @@ an argument.
 
 A link is one connection between two neighbours. The server whose name sorts first dials.
 
-    dialler                                            listener
-    PROXYHERD 1 Bailey Bona <nonce>           ----->
-                                              <-----   PROXYHERD 1 Bona Bailey <nonce>
-    PROOF <hmac>                              ----->   (or REFUSED and why)
-                                              <-----   PROOF <hmac>
-
-HELLO --(the other's PROXYHERD line)--> PROVING --(its correct PROOF)--> LIVE --> CLOSED
+HELLO --(the other's PROXYHERD line)--> PROVING --(its correct PROOF)--> AGREEING --(its TERMS)--> LIVE --> CLOSED
 
 Nothing that arrives before LIVE is believed, and LIVE must be reached before a deadline. A proof is an HMAC-SHA256
 with the herd's secret over a label, the role, the versions offered, the version chosen, both names and both nonces. No
 nonce is used twice, so a proof cannot be replayed. The roles differ, so it cannot be reflected.
 
-When LIVE, both sides send lines: `AT ...` (an update), `BEAT` (a heartbeat), and the messages of catching up. Any
-other line closes the link, except a malformed AT line, which is skipped: one bad line must not divide the herd. The
-link is dead when the other side has been silent for three heartbeats.
+When LIVE, both sides send lines: `AT ...` (an update), `GONE ...` (a tombstone), `BEAT` (a heartbeat), `CLOCK ...`, and
+the messages of catching up. Any other line closes the link, except a malformed AT or GONE line, which is skipped: one bad
+line must not divide the herd. The link is dead when the other side has been silent for three heartbeats.
 """
 
 from __future__ import annotations
 
-import enum
-import hmac
 from typing import Final
 
 from proxyherd.core.framing import LineFramer, Overlong
-from proxyherd.core.messages import CACHED_BYTES, At, Malformed, parse_at, recent_parser
+from proxyherd.core.handshake import OLD_VERSION, REVOKED, Handshake, State, Terms
+from proxyherd.core.messages import CACHED_BYTES, Malformed, parse_at, recent_parser
 from proxyherd.core.peer_messages import (
     BatchHeader,
-    Changed,
-    Digests,
-    Done,
     LinkEvent,
+    Message,
     Misspoken,
-    Proved,
-    Request,
     Updates,
-    is_hex,
     parse_message,
     plain,
     write_message,
 )
 from proxyherd.core.sizes import SIZES
-from proxyherd.core.value import Value
-
-VERSIONS: Final = (b"1",)
-"""Versions of the peer protocol that this program supports, the best first."""
+from proxyherd.core.tombstones import Learned, Tombstone, parse_gone
 
 BEAT: Final = b"BEAT\n"
 """A heartbeat."""
 
-REVOKED: Final = "shows a certificate that has been revoked; sign a new one"
-"""Why a link does not come up, or ends."""
-
-NONCE_BYTES: Final = 32
 SILENT_HEARTBEATS: Final = 3
 _HANDSHAKE_LINE_BYTES: Final = 512
 
@@ -64,44 +45,24 @@ _FEW_BYTES: Final = SIZES.few_bytes
 _BEAT: Final = BEAT[:-1]  # as a line
 
 
-class State(enum.Enum):
-    """The state of a link; it only moves down this list."""
-
-    HELLO = "waiting for the other's first line"
-    PROVING = "waiting for the other's proof"
-    LIVE = "proved by both"
-    CLOSED = "over"
-
-
 LIVE: Final = State.LIVE
 CLOSED: Final = State.CLOSED
 """For frequent steps: before Python 3.12, it takes ten times as long to read them from their class."""
 
-
-class Terms(Value):
-    """The parameters that are the same for all links of a server."""
-
-    name: str
-    neighbours: frozenset[str]
-    secrets: tuple[bytes, ...]  # the first one is used for proofs; each one is accepted
-    line_bytes: int
-    heartbeat: float  # seconds
-    handshake: float  # seconds
-    lead: int  # nanoseconds by which clients' clocks may be ahead
-    depth: int = SIZES.depth  # of the digest trees
-
-    def __repr__(self) -> str:
-        return f"<terms of {self.name}>"  # without the secrets, for tracebacks
+_SHAKING: Final = (State.HELLO, State.PROVING, State.AGREEING)
 
 
 class Link:
     """One connection to a neighbour, from its first byte to its last.
 
     `dial` is the name of the dialled neighbour, or None if the other side has dialled. `nonce` is NONCE_BYTES of
-    randomness, used only for this link. All times are seconds of one monotonic clock.
+    randomness, used only for this link. `takes_old`: whether the other side may speak version 1. All times are seconds of
+    one monotonic clock.
     """
 
-    def __init__(self, terms: Terms, *, dial: str | None, nonce: bytes, now: float) -> None:
+    def __init__(
+        self, terms: Terms, *, dial: str | None, nonce: bytes, now: float, takes_old: bool = True
+    ) -> None:
         self.terms = terms
         self.dialled = dial is not None
         self.peer = dial
@@ -111,19 +72,16 @@ class Link:
         self.certified: frozenset[str] | None = None  # names in the other's certificate; None without TLS
         self.revoked = False  # whether that certificate has been revoked
         self.proved = False  # whether it has ever been live
+        self.is_old = False  # whether the other side speaks version 1
         self.serves = False  # whether a walk of the other side is under way over it
         self.more = False  # whether lines may wait that the last `events` did not handle
         self._recent = recent_parser(terms.lead)
-        self._nonce = nonce.hex().encode()
-        self._versions = b",".join(VERSIONS)
-        self._transcript: bytes  # what both have agreed on
         self._framer = LineFramer(_HANDSHAKE_LINE_BYTES)
         self.out: list[bytes] = []  # what waits to be sent
         self._batch: BatchHeader | None = None
         self._batch_left: int  # lines of the batch that have not arrived yet
         self.opened = self._heard = self._spoke = now
-        if dial is not None:
-            self._say(b"PROXYHERD %b %b %b %b" % (self._versions, _b(terms.name), _b(dial), self._nonce))
+        self._handshake = Handshake(terms, dial=dial, nonce=nonce, takes_old=takes_old, out=self.out)
 
     # What arrives. -------------------------------------------------------------------------------------------
 
@@ -159,17 +117,19 @@ class Link:
         """Note when the other side was last heard."""
         self._heard = then
 
-    def events(self, most: int) -> list[LinkEvent]:
-        """Return the events of up to `most` received lines. Closes the link if they break the protocol."""
+    def events(self, most: int, clock: int = 0) -> list[LinkEvent]:
+        """Return the events of up to `most` received lines. Closes the link if they break the protocol. `clock`:
+        nanoseconds of POSIX time, which the other side gets to know.
+        """
         events: list[LinkEvent] = []
         self.more = False
         try:
-            while self.state in (State.HELLO, State.PROVING) and most > 0:
+            while self.state in _SHAKING and most > 0:
                 lines = self._framer.lines(1)
                 if not lines:
                     return events
                 most -= 1
-                events += self._handshake(lines[0])
+                events += self._shake(lines[0], clock)
             if self.state is State.LIVE:
                 lines = self._framer.lines(most)
                 self.more = len(lines) >= most
@@ -204,8 +164,8 @@ class Link:
         """Send live updates: AT lines, each with its LF."""
         self.out.append(lines)
 
-    def send(self, message: Request | Digests | Done | Changed) -> None:
-        """Send a message about catching up."""
+    def send(self, message: Message) -> None:
+        """Send a message about catching up, or the clock."""
         self.out.append(write_message(message))
 
     def send_batch(self, first: int, following: int, lines: list[bytes]) -> None:
@@ -254,91 +214,24 @@ class Link:
             self.state = State.CLOSED
             self.reason = reason
 
-    # The handshake. ------------------------------------------------------------------------------------------
-
-    def _handshake(self, line: bytes | Overlong) -> list[LinkEvent]:
-        if isinstance(line, Overlong):
-            raise Misspoken("no handshake, but a line without end")
-        if line.startswith(b"REFUSED "):
-            raise Misspoken(f"refused by the other: {plain(line[8:])}")
-        words = line.split(b" ")
-        if self.state is State.HELLO:
-            self._greeted(words)
-            return []
-        return self._proved(words)
-
-    def _greeted(self, words: list[bytes]) -> None:
-        if len(words) != 5 or words[0] != b"PROXYHERD":
-            raise Misspoken("no handshake; does a client use the peer port, or does one side speak TLS?")
-        _, versions, them, us, nonce = words
-        if us != _b(self.terms.name):
-            self._refuse(
-                f"it looks for {plain(us)}, this is {self.terms.name}; do both read the same herd's file?"
-            )
-        if not is_hex(nonce, len(nonce)) or len(nonce) != 2 * NONCE_BYTES or nonce == self._nonce:
-            self._refuse("its nonce is not of the form")
-        if self.dialled:
-            assert self.peer is not None
-            if them != _b(self.peer):
-                self._refuse(f"{plain(them)} answers at the address of {self.peer}")
-            if versions not in VERSIONS:
-                self._refuse(f"it chose version {plain(versions)}, which was not offered")
-            self._check_revoked(self.peer)
-            self._agree(self._versions, versions, _b(self.terms.name), them, self._nonce, nonce)
-            self._say(b"PROOF " + self._proof(b"dialler", self.terms.secrets[0]))
-        else:
-            self._dialled_by(plain(them), versions, nonce)
-        self.state = State.PROVING
-
-    def _dialled_by(self, them: str, versions: bytes, nonce: bytes) -> None:
-        if them not in self.terms.neighbours or them > self.terms.name:
-            self._refuse(f"{them} is no neighbour that dials {self.terms.name}; see edges in the herd's file")
-        if self.certified is not None and them not in self.certified:
-            self._refuse(f"{them} shows a certificate of {', '.join(sorted(self.certified)) or 'nobody'}")
-        self._check_revoked(them)
-        offered = versions.split(b",")
-        version = next((version for version in VERSIONS if version in offered), None)
-        if version is None:
-            ours = b",".join(VERSIONS).decode()
-            self._refuse(f"{them} speaks versions {plain(versions)} of the peer protocol, this server {ours}")
-        assert version is not None
-        self.peer = them
-        self._say(b"PROXYHERD %b %b %b %b" % (version, _b(self.terms.name), _b(them), self._nonce))
-        self._agree(versions, version, _b(them), _b(self.terms.name), nonce, self._nonce)
-
-    def _check_revoked(self, them: str) -> None:
-        if self.revoked:
-            self._refuse(f"{them} {REVOKED}")
-
-    def _agree(self, *parts: bytes) -> None:
-        # No part contains LF, so different transcripts are different bytes.
-        self._transcript = b"\n".join((b"proxyherd peer link", *parts))
-
-    def _proof(self, role: bytes, secret: bytes) -> bytes:
-        return hmac.new(secret, role + b"\n" + self._transcript, "sha256").hexdigest().encode()
-
-    def _proved(self, words: list[bytes]) -> list[LinkEvent]:
-        if len(words) != 2 or words[0] != b"PROOF":
-            raise Misspoken("no proof where one was due")
-        role = b"listener" if self.dialled else b"dialler"
-        right = [hmac.compare_digest(words[1], self._proof(role, secret)) for secret in self.terms.secrets]
-        if not any(right):
-            self._refuse(f"{self.peer} does not prove the herd's secret; has it another secret file?")
-        if not self.dialled:
-            self._say(b"PROOF " + self._proof(b"listener", self.terms.secrets[right.index(True)]))
-        self.state = State.LIVE
-        self.proved = True
-        self._framer.limit = self.terms.line_bytes
-        return [Proved()]
-
-    def _refuse(self, why: str) -> None:
-        self._say(b"REFUSED " + why.encode())
-        raise Misspoken(why)
+    def _shake(self, line: bytes | Overlong, clock: int) -> list[LinkEvent]:
+        handshake = self._handshake
+        handshake.certified, handshake.revoked = self.certified, self.revoked
+        try:
+            events = handshake.hear(line, clock)
+        finally:
+            self.peer = handshake.peer
+        self.state = handshake.state
+        if self.state is State.LIVE:
+            self.proved, self.is_old = True, handshake.version == OLD_VERSION
+            self._framer.limit = self.terms.line_bytes
+        return events
 
     # A live link. --------------------------------------------------------------------------------------------
 
     def _live(self, lines: list[bytes | Overlong], events: list[LinkEvent]) -> None:
-        ats: list[At] = []
+        ats: list[Learned] = []
+        at: Learned | None
         lead, recent = self.terms.lead, self._recent
 
         def flush() -> None:
@@ -350,9 +243,11 @@ class Link:
             for line in lines:
                 if isinstance(line, Overlong):
                     events.append(Malformed(line.start))
-                elif (at := recent(line) if len(line) <= CACHED_BYTES else parse_at(line, lead)) is not None:
+                elif (
+                    at := recent(line) if len(line) <= CACHED_BYTES else parse_at(line, lead)
+                ) is not None or (at := self._gone(line)) is not None:
                     ats.append(at)
-                elif line[:3] == b"AT ":
+                elif line[:3] == b"AT " or line[:5] == b"GONE ":
                     events.append(Malformed(line))
                 elif line == _BEAT:
                     continue
@@ -369,6 +264,9 @@ class Link:
         finally:
             flush()
 
+    def _gone(self, line: bytes) -> Tombstone | None:
+        return parse_gone(line) if line[:5] == b"GONE " and not self.is_old else None
+
     def _message(self, line: bytes, events: list[LinkEvent]) -> None:
         message = parse_message(line, self.terms.depth)
         if self._batch is not None:
@@ -377,10 +275,3 @@ class Link:
             self._batch, self._batch_left = message, message.lines
         else:
             events.append(message)
-
-    def _say(self, line: bytes) -> None:
-        self.out.append(line + b"\n")
-
-
-def _b(text: str) -> bytes:
-    return text.encode()

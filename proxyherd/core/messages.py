@@ -85,6 +85,15 @@ class Whatsat(Value):
         return self.most > 0 and self.radius.strip(b"0.") != b""
 
 
+class Forget(Value):
+    """A command to erase a client, which no line can say: whatever servers received of it up to now, or, if given, up to
+    the moment `before`, in nanoseconds of POSIX time.
+    """
+
+    client: bytes
+    before: int | None = None
+
+
 class Entry(Value):
     """The herd's latest report of one client: the whole AT line without LF, and the time that counts, in nanoseconds."""
 
@@ -92,6 +101,7 @@ class Entry(Value):
     nanoseconds: int
 
 
+@final
 class At(Value):
     """An AT line from a peer: the client's ID, the entry to learn, and when the server in the line received the report,
     in nanoseconds of POSIX time.

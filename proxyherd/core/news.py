@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from operator import attrgetter
+from typing import TypeAlias
 
+from proxyherd.core.link import Link
 from proxyherd.core.messages import Entry
+from proxyherd.core.notes import Flooded
+from proxyherd.core.peer_messages import Changed
+from proxyherd.core.table import Erasure, Table
+from proxyherd.core.tombstones import parse_gone
 from proxyherd.core.value import Value
 from proxyherd.core.walks import Neighbour
 
@@ -13,15 +20,40 @@ its_line = attrgetter("line")
 
 
 class News(Value):
-    """A stored line. `source`: the neighbour that it came from, None for a client. `caught_up`: whether it came by
-    catching up. `held`: the entry that it replaced, if the line may have to be removed again.
+    """A stored line: an AT line, or a tombstone's. `source`: the neighbour that it came from, None for a client.
+    `caught_up`: whether it came by catching up. `held`: what it replaced, if the line may have to be removed again.
     """
 
     client: bytes
     line: bytes
     source: str | None = None
     caught_up: bool = False
-    held: Entry | None = None
+    held: Entry | Erasure | None = None
+
+
+LinkErrorHandler: TypeAlias = Callable[[Link, Exception], None]
+"""Called with a link, and the exception that work for this neighbour has raised."""
+
+
+def take_back(news: list[News], table: Table) -> list[News]:
+    """Remove from the table what came from clients, with the latest first. Return the news that came from neighbours."""
+    for one in reversed(news):
+        if one.source is not None:
+            continue
+        if isinstance(one.held, Erasure):
+            tombstone = parse_gone(one.line)
+            if tombstone is not None and table.held_until(tombstone.digest) == tombstone.until:
+                table.restore(tombstone, one.held)
+            continue
+        leaf = table.leaf(one.client)
+        entry = table.get(one.client, leaf)
+        if entry is None or entry.line is not one.line:
+            continue  # replaced by a neighbour's update: that stays
+        if one.held is None:
+            table.remove(one.client, leaf)
+        else:
+            table.put(one.client, one.held, leaf)
+    return [one for one in news if one.source is not None]
 
 
 def concerning(neighbour: Neighbour, news: list[News]) -> list[News]:
@@ -40,3 +72,36 @@ def concerning(neighbour: Neighbour, news: list[News]) -> list[News]:
 def spell_news(news: list[News]) -> tuple[bytes, list[bytes]]:
     """Return news as they are sent over a link, and their clients."""
     return b"\n".join([*map(its_line, news), b""]), [*map(its_client, news)]
+
+
+def pass_on(
+    news: list[News], neighbours: Iterable[Neighbour], failed: LinkErrorHandler, *, learned: bool, idle: bool
+) -> list[Flooded]:
+    """Send the news to these neighbours, each what concerns it; return what was sent. `learned`: whether any of the news
+    came from a neighbour. If this server is `idle`, because its own catching up has ended, ask neighbours that may have
+    missed something to walk again. Before that, it is not known which news was not sent to them.
+
+    `failed` gets a link whose work has raised an exception.
+    """
+    whole: tuple[bytes, list[bytes]] | None = None
+    told: list[str] = []  # the neighbours that all the news concern
+    sent: list[Flooded] = []
+    for neighbour in neighbours:
+        try:
+            own = concerning(neighbour, news) if learned else news
+            if own and len(own) == len(news):
+                whole = whole or spell_news(news)
+                neighbour.link.send_updates(whole[0])
+                told.append(neighbour.name)
+            elif own:
+                data, clients = spell_news(own)
+                neighbour.link.send_updates(data)
+                sent.append(Flooded([neighbour.name], clients))
+            if neighbour.owed and idle:
+                neighbour.owed = False
+                neighbour.link.send(Changed())
+        except Exception as error:  # noqa: BLE001 - the other neighbours are told
+            failed(neighbour.link, error)
+    if whole is not None:
+        sent.append(Flooded(told, whole[1]))
+    return sent

@@ -17,23 +17,26 @@ and sends what the links have to send. Events for the log and the metrics wait i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, TypeAlias
+from collections.abc import Iterable
+from typing import Any
 
-from proxyherd.config.schema import Limits, Timing
+from proxyherd.config.schema import ErasureSettings, Limits, Timing
+from proxyherd.core.erasures import Erasures
 from proxyherd.core.expiry import Expiry
-from proxyherd.core.link import Link, State
-from proxyherd.core.messages import At, Entry, Malformed, Report, Whatsat, recent_parser
-from proxyherd.core.news import News, concerning, its_client, spell_news
+from proxyherd.core.handshake import State
+from proxyherd.core.link import Link
+from proxyherd.core.messages import At, Entry, Forget, Malformed, Report, Whatsat, recent_parser
+from proxyherd.core.news import LinkErrorHandler, News, its_client, pass_on, take_back
 from proxyherd.core.notes import (
     FROM_THE_FUTURE,
+    OLD,
     REPLACED,
-    Flooded,
     Heard,
     LinkDown,
     LinkFailed,
     LinkUp,
     Note,
+    OtherClock,
     Skipped,
 )
 from proxyherd.core.peer_messages import (
@@ -42,6 +45,7 @@ from proxyherd.core.peer_messages import (
     AskRange,
     BatchHeader,
     Changed,
+    Clock,
     Digests,
     Done,
     LinkEvent,
@@ -54,14 +58,15 @@ from proxyherd.core.rules import Judged, Rules, find, not_stored
 from proxyherd.core.sizes import SIZES, Sizes
 from proxyherd.core.table import Room, Table
 from proxyherd.core.ticks import TICKS
+from proxyherd.core.tombstones import Learned
 from proxyherd.core.walks import Neighbour, Walks
-
-LinkErrorHandler: TypeAlias = Callable[[Link, Exception], None]
-"""Called with a link, and the exception that work for this neighbour has raised."""
 
 
 def _raise(_: Link, error: Exception) -> None:
     raise error
+
+
+_ERASURE = ErasureSettings()
 
 
 class Node:
@@ -77,6 +82,7 @@ class Node:
         alone: bool,
         now: float,
         sizes: Sizes = SIZES,
+        erasure: ErasureSettings = _ERASURE,
     ) -> None:
         self.name = name
         self.table = table
@@ -90,7 +96,8 @@ class Node:
         self._timing = timing
         self._too_old = self.rules.is_forgotten if self.rules.age else None
         ticks = TICKS * timing.compare_seconds / timing.heartbeat_seconds
-        self._expiry = Expiry(table, self._too_old, ticks) if self._too_old else None
+        self._expiry = Expiry(table, self._too_old, ticks)
+        self._erasures = Erasures(table, self.rules, limits, erasure, self.note, self._part_with_old)
         self._room = Room(limits.max_clients, limits.max_table_bytes)
         self._room_to_learn = Room(self._room.clients * 5 // 4, self._room.bytes * 5 // 4)
         self._alone, self._started = alone, now
@@ -125,31 +132,35 @@ class Node:
         return counts
 
     def decide(self, line: Any, judged: Judged) -> Reply:
-        """Store a report or look up a query; return the reply. Of an overlong `line`, only `judged` is used."""
+        """Store a report, look up a query or erase a client; return the reply. Of a `line` that is not bytes, only `judged`
+        is used.
+        """
         if type(judged) is Report:
             if self.store([[judged]])[0]:
                 return Reply("iamat", "stored", judged.line)
+            if self.table.is_erased(judged.client, judged.line):
+                return Reply("iamat", "stale", judged.line)
             return not_stored(judged, line, self.rules.remembered(self.table.get(judged.client)))
+        if isinstance(judged, Forget):
+            return self._forget(judged)
         return self.look_up(judged, line) if isinstance(judged, Whatsat) else judged
 
-    def undo_reports(self) -> None:
-        """Remove the reports since the last flood: they could not be journalled. Decide about their lines again."""
-        for one in reversed(self.news):
-            leaf = self.table.leaf(one.client)
-            entry = self.table.get(one.client, leaf)
-            if one.source is not None or entry is None or entry.line is not one.line:
-                continue  # a neighbour's update, or replaced by one: that stays
-            if one.held is None:
-                self.table.remove(one.client, leaf)
-            else:
-                self.table.put(one.client, one.held, leaf)
-        self.news = [one for one in self.news if one.source is not None]
+    def _forget(self, command: Forget) -> Reply:
+        reply, news = self._erasures.forget(command)
+        self.news += news
+        return reply
+
+    def undo(self) -> None:
+        """Take back the reports and erasures of clients since the last flood: they could not be journalled. Decide about
+        their lines again.
+        """
+        self.news = take_back(self.news, self.table)
 
     def begin_replay(self) -> None:
         """Let every query wait until `start`, because the first replayed records may be older than the last answers."""
         self.ready, self._all_wait = False, True
 
-    def replay(self, ats: Iterable[At | None]) -> None:
+    def replay(self, ats: Iterable[Learned | None]) -> None:
         """Learn records of the journal. They are not news: neighbours find them when they catch up."""
         for at in ats:
             if at is not None:
@@ -199,8 +210,11 @@ class Node:
 
     def receive(self, link: Link, most: int, now: float) -> None:
         """Handle up to `most` lines that this link has received."""
-        for event in link.events(most):
+        for event in link.events(most, self.rules.clock):
             if isinstance(event, Proved):
+                if link.is_old and len(self.table.tombstones):
+                    link.close(OLD)  # the first was made during the handshake
+                    break
                 self._proved(link, now)
             else:  # as soon as it is proved, until it is closed
                 assert link.peer is not None
@@ -274,12 +288,21 @@ class Node:
         if link.dialled or not len(self.table):
             self._walks.begin(neighbour)
 
+    def _part_with_old(self) -> None:
+        """Close the links of neighbours that do not understand tombstones."""
+        for neighbour in tuple(self._neighbours.values()):
+            if neighbour.link.is_old:
+                neighbour.link.close(OLD)
+                self.closed(neighbour.link)
+
     def _act(self, neighbour: Neighbour, event: LinkEvent, now: float) -> None:
         match event:
             case Updates(ats, caught_up):
                 self._learn(neighbour, ats, caught_up)
             case Malformed(line):
-                self.note(Skipped(neighbour.name, line, "no AT line"))
+                self.note(Skipped(neighbour.name, line, f"no {'GONE' if line[:1] == b'G' else 'AT'} line"))
+            case Clock(clock):
+                self.note(OtherClock(neighbour.name, clock - self.rules.clock))
             case AskDigests() | AskLeaf() | AskRange():
                 self._walks.serve(neighbour, event)
             case Digests() | BatchHeader():
@@ -290,12 +313,9 @@ class Node:
                 if not neighbour.link.dialled:
                     self._walks.begin(neighbour)
             case Changed():
-                if neighbour.pull is None:
-                    self._walks.begin(neighbour)
-                else:
-                    neighbour.again = True
+                self._walks.begin_again(neighbour)
 
-    def _learn(self, neighbour: Neighbour, ats: list[At], caught_up: bool) -> None:
+    def _learn(self, neighbour: Neighbour, ats: list[Learned], caught_up: bool) -> None:
         news, name, admit = self.news, neighbour.name, self.admit
         before, latest = len(news), self.rules.latest_receipt()
         taken: int | None = None  # when a server took the first report that is news
@@ -318,10 +338,12 @@ class Node:
             late = self.rules.clock - taken if taken is not None else None
             self.notes.append(Heard(name, [*map(its_client, ats)], learned, late))
 
-    def admit(self, at: At) -> bool | None:
-        """Store an entry if it is greater than the present one. Return whether it was stored, None if there is no room
-        for it. The caller makes it news.
+    def admit(self, at: Learned) -> bool | None:
+        """Store an entry or a tombstone if it is greater than the present one. Return whether it was stored, None if there
+        is no room for it. The caller makes it news.
         """
+        if type(at) is not At:
+            return self._erasures.admit(at)
         if self._too_old is not None and self.rules.is_too_old(at.received):
             return False
         return self.table.admit(at.client, at.entry, self._room_to_learn, self._too_old)
@@ -334,26 +356,8 @@ class Node:
         """
         news, self.news = self.news, []
         learned, self._learned = self._learned, False
-        whole: tuple[bytes, list[bytes]] | None = None
-        told: list[str] = []  # the neighbours that all the news concern
-        for neighbour in tuple(self._neighbours.values()):
-            try:
-                own = concerning(neighbour, news) if learned else news
-                if own and len(own) == len(news):
-                    whole = whole or spell_news(news)
-                    neighbour.link.send_updates(whole[0])
-                    told.append(neighbour.name)
-                elif own:
-                    data, clients = spell_news(own)
-                    neighbour.link.send_updates(data)
-                    self.notes.append(Flooded([neighbour.name], clients))
-                if neighbour.owed and self._walks.idle:
-                    neighbour.owed = False
-                    neighbour.link.send(Changed())
-            except Exception as error:  # noqa: BLE001 - the other neighbours are told
-                failed(neighbour.link, error)
-        if whole is not None:
-            self.notes.append(Flooded(told, whole[1]))
+        neighbours, idle = tuple(self._neighbours.values()), self._walks.idle
+        self.notes += pass_on(news, neighbours, failed, learned=learned, idle=idle)
 
     def work(self, now: float, failed: LinkErrorHandler = _raise) -> bool:
         """Do one slice of long work, of a few milliseconds; return whether more is left. `failed`: as for `flood`."""
@@ -374,9 +378,10 @@ class Node:
                 self.closed(neighbour.link)
             elif now >= neighbour.compare_at:
                 neighbour.compare_at = now + self._timing.compare_seconds
+                if not neighbour.link.is_old:
+                    neighbour.link.send(Clock(self.rules.clock))
                 self._walks.begin(neighbour)
-        if self._expiry is not None:
-            self._expiry.tick()
+        self._expiry.tick(self._erasures.oldest)
         if not self.ready:
             patience = self._timing.ready_seconds
             if self._neighbours:  # there is a live link, so a first catch-up can be expected

@@ -15,6 +15,12 @@ FROM_THE_FUTURE: Final = (
 )
 """Why a neighbour's line was skipped."""
 
+OLD: Final = (
+    "speaks version 1 of the peer protocol, which cannot erase, and this server holds tombstones of erased clients: "
+    "upgrade it"
+)
+"""Why a neighbour with an older program is refused, or its link closed."""
+
 REPLACED: Final = "replaced by a newer link"
 """Why a live link ended: the neighbour, or another server with its name, has authenticated on a new connection."""
 
@@ -52,6 +58,19 @@ class Heard(Struct, frozen=True):
     late: int | None
 
 
+class Removed(Struct, frozen=True):
+    """A client was erased, and its location left the table."""
+
+    client: bytes
+
+
+class OtherClock(Struct, frozen=True):
+    """A neighbour has told its clock: the nanoseconds by which it is ahead of this server's, or behind if negative."""
+
+    neighbour: str
+    ahead: int
+
+
 class Flooded(Struct, frozen=True):
     """A batch of updates was sent to some neighbours."""
 
@@ -60,7 +79,7 @@ class Flooded(Struct, frozen=True):
 
 
 class Skipped(Struct, frozen=True):
-    """A neighbour sent a line that is not an AT line, or for which the table has no room."""
+    """A neighbour sent a line that is neither an AT nor a GONE line, or for which there is no room."""
 
     neighbour: str
     line: bytes
@@ -76,4 +95,4 @@ class CaughtUp(Struct, frozen=True):
     seconds: float
 
 
-Note: TypeAlias = LinkUp | LinkDown | LinkFailed | Heard | Flooded | Skipped | CaughtUp
+Note: TypeAlias = LinkUp | LinkDown | LinkFailed | Heard | Flooded | Skipped | CaughtUp | Removed | OtherClock

@@ -1,8 +1,8 @@
-"""The messages between linked servers, except AT lines: the structs, and their form on the wire.
+"""The messages between linked servers, except AT and GONE lines: the structs, and their form on the wire.
 
-One message is one line: a word, and operands separated by single spaces. Numbers are lower-case hexadecimal. Nodes of
-the digest tree are named by their digits (the root by `-`). Hashes have sixteen digits each, without separators. A
-BATCH is followed by as many AT lines as it says. Any other line raises Misspoken.
+One message is one line: a word, and operands separated by single spaces. Numbers are lower-case hexadecimal, but times
+are decimal nanoseconds. Nodes of the digest tree are named by their digits (the root by `-`). Hashes have sixteen digits
+each, without separators. A BATCH is followed by as many AT and GONE lines as it says. Any other line raises Misspoken.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from typing import Final, TypeAlias
 from msgspec import Struct
 
 from proxyherd.base.escapes import escaped
-from proxyherd.core.messages import At, Malformed
+from proxyherd.core.messages import Malformed
 from proxyherd.core.sizes import FANOUT, SIZES
+from proxyherd.core.tombstones import Learned
 
 _HASH_DIGITS: Final = 16
 _MOST_LINES: Final = 1 << 32
+_TIME_DIGITS: Final = 21
 
 
 class Proved(Struct, frozen=True):
@@ -24,10 +26,16 @@ class Proved(Struct, frozen=True):
 
 
 class Updates(Struct, frozen=True):
-    """AT lines in the order of arrival; `caught_up` if they answer a request, otherwise live."""
+    """AT and GONE lines in the order of arrival; `caught_up` if they answer a request, otherwise live."""
 
-    ats: list[At]
+    ats: list[Learned]
     caught_up: bool
+
+
+class Clock(Struct, frozen=True):
+    """The other side's clock, in nanoseconds of POSIX time."""
+
+    nanoseconds: int
 
 
 class AskDigests(Struct, frozen=True):
@@ -76,15 +84,18 @@ class Changed(Struct, frozen=True):
 
 
 Request: TypeAlias = AskDigests | AskLeaf | AskRange
-LinkEvent: TypeAlias = Proved | Updates | Malformed | Request | Digests | BatchHeader | Done | Changed
+Message: TypeAlias = Request | Digests | BatchHeader | Done | Changed | Clock
+"""What is one line on the wire."""
+
+LinkEvent: TypeAlias = Proved | Updates | Malformed | Message
 
 
 class Misspoken(Exception):  # noqa: N818 - their fault, not an error of ours
     """The other side broke the protocol; the text says how."""
 
 
-def parse_message(line: bytes, depth: int = SIZES.depth) -> Request | Digests | BatchHeader | Done | Changed:
-    """Parse a line that is not an AT line; trees have this depth. The `lines` of a BATCH are still to come. Raises
+def parse_message(line: bytes, depth: int = SIZES.depth) -> Message:
+    """Parse a line that is neither an AT line nor a tombstone's; trees have this depth. The `lines` of a BATCH are still to come. Raises
     Misspoken.
     """
     leaves: int = FANOUT**depth
@@ -105,10 +116,12 @@ def parse_message(line: bytes, depth: int = SIZES.depth) -> Request | Digests | 
             return Done()
         case [b"CHANGED"]:
             return Changed()
+        case [b"CLOCK", clock]:
+            return Clock(parse_time(clock))
     raise Misspoken(f"broke the protocol with {plain(line)}")
 
 
-def write_message(message: Request | Digests | BatchHeader | Done | Changed) -> bytes:
+def write_message(message: Message) -> bytes:
     """Return a message as its line, with LF."""
     match message:
         case AskDigests(node):
@@ -125,6 +138,8 @@ def write_message(message: Request | Digests | BatchHeader | Done | Changed) -> 
             return b"DONE\n"
         case Changed():
             return b"CHANGED\n"
+        case Clock(clock):
+            return b"CLOCK %d\n" % clock
 
 
 def plain(words: bytes) -> str:
@@ -135,6 +150,13 @@ def plain(words: bytes) -> str:
 def is_hex(digits: bytes, most: int) -> bool:
     """Whether this is a number of one to `most` lower-case hexadecimal digits."""
     return 0 < len(digits) <= most and not digits.strip(b"0123456789abcdef")
+
+
+def parse_time(digits: bytes) -> int:
+    """Return a number of nanoseconds, of at most 21 decimal digits. Raises Misspoken."""
+    if not 0 < len(digits) <= _TIME_DIGITS or digits.strip(b"0123456789"):
+        raise Misspoken(f"broke the protocol with the time {plain(digits)}")
+    return int(digits)
 
 
 def _number(digits: bytes, most: int) -> int:

@@ -17,12 +17,13 @@ from itertools import repeat
 from typing import Any, Final, TypeAlias
 
 from proxyherd.config.schema import Limits
-from proxyherd.core.framing import Overlong
+from proxyherd.core.framing import Line, Overlong
 from proxyherd.core.messages import (
     ANY_LENGTH,
     NANOSECONDS,
     CommandForms,
     Entry,
+    Forget,
     Report,
     Whatsat,
     command_forms,
@@ -44,8 +45,11 @@ _NO_PLACES: Final = b"""
 """
 """The text after the AT line, if a query asks for no places, in Google's layout."""
 
-Judged: TypeAlias = Report | Whatsat | Reply
-"""A report to store, a query to look up, or a reply that does not depend on what is stored."""
+Judged: TypeAlias = Report | Whatsat | Forget | Reply
+"""A report to store, a query to look up, a client to erase, or a reply that does not depend on what is stored."""
+
+_LINES: Final = {bytes}
+"""The types of what most clients say."""
 
 
 class Rules:
@@ -71,12 +75,12 @@ class Rules:
         """Take no more reports until the next `begin`."""
         self._takes_reports = False
 
-    def judge(self, lines: Sequence[bytes | Overlong], at: int) -> tuple[list[Report], list[Judged]]:
+    def judge(self, lines: Sequence[Line], at: int) -> tuple[list[Report], list[Judged]]:
         """Judge a client's lines without LF, received `at` this time. Return the reports with which they begin, and the
         judgements of all later lines.
         """
         takes_reports = self._takes_reports
-        whole: Any = map(_whole, lines) if Overlong in map(type, lines) else lines
+        whole: Any = lines if {*map(type, lines)} <= _LINES else map(_whole, lines)
         reports: list[Any] = [
             *map(parse_report, whole, repeat(self._name), repeat(at), repeat(self._forms), repeat(self.lead))
         ]
@@ -129,14 +133,21 @@ def refuse(reply: Reply, line: bytes, why: Refusal = "full") -> None:
     reply.outcome, reply.answer, reply.refusal = "refused", invalid(line), why
 
 
-def _whole(line: bytes | Overlong) -> bytes:
-    return b"" if isinstance(line, Overlong) else line
+def refuse_to_erase(why: Refusal) -> Reply:
+    """Return the reply to an erasure that is not carried out."""
+    return Reply("forget", "refused", invalid(b""), refusal=why)
 
 
-def _judge(line: bytes | Overlong, report: Report | None, takes_reports: bool, forms: CommandForms) -> Judged:
+def _whole(line: Line) -> bytes:
+    return line if isinstance(line, bytes) else b""
+
+
+def _judge(line: Line, report: Report | None, takes_reports: bool, forms: CommandForms) -> Judged:
     """Judge a line; `report` is its report, if it is one."""
     if isinstance(line, Overlong):
         return Reply("other", "overlong", invalid(line.start))
+    if isinstance(line, Forget):
+        return line if takes_reports else refuse_to_erase("journal")
     if report is None:
         return parse_question(line, forms) or (
             _reject(line)

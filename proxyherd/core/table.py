@@ -3,6 +3,12 @@
 One total order decides everywhere: the time as a number, then the bytes of the whole AT line. A greater line replaces
 the present one. So lines can be learned in any order, and repeatedly, with the same result.
 
+A client that was erased has a tombstone (`tombstones`). The greatest one of a client counts, and removes each line that
+it covers; a covered line is not stored again. So tombstones too can be learned in any order. One thing depends on the
+order: a line that lost against another one is gone, even if the other one is erased afterwards. Catching up brings it
+back from a server that still has it. If all lines are learned a second time, the result is the same for any order: the
+greatest tombstone, and the greatest line that it does not cover.
+
 Clients are spread over 65,536 leaves by a keyed hash of their ID. Each leaf is a small dict; one large dict would
 block the server while it grows. The leaves are at the bottom of a tree. Each node has sixteen children, and is named
 by the hexadecimal digits that lead to it. A node's digest is the exclusive or of the keyed hashes of all lines below
@@ -21,8 +27,9 @@ from hashlib import blake2b
 from operator import xor
 from typing import Final, Literal
 
-from proxyherd.core.messages import Entry
+from proxyherd.core.messages import Entry, received
 from proxyherd.core.sizes import FANOUT, SIZES
+from proxyherd.core.tombstones import DIGEST_BYTES, Tombstone, Tombstones
 from proxyherd.core.value import Value
 
 _MOST_KNOWN: Final = 131_072
@@ -40,6 +47,16 @@ class Room(Value):
     bytes: int
 
 
+class Erasure(Value):
+    """What a tombstone has changed: the moment of the client's earlier tombstone, 0 if it had none; and the client and its
+    entry, if one was removed.
+    """
+
+    before: int
+    client: bytes | None = None
+    entry: Entry | None = None
+
+
 class Table:
     """One entry for each client. `key` is known only to the herd; it is the key of the hashes. `depth`: that of the
     herd's trees, see `Sizes`.
@@ -50,6 +67,7 @@ class Table:
         self.leaf_count: int = FANOUT**depth
         self._leaf_hash = blake2b(key=key, digest_size=depth // 2, person=b"leaf")
         self._line_hash = blake2b(key=key, digest_size=8, person=b"line")
+        self._gone_hash = blake2b(key=key, digest_size=DIGEST_BYTES - depth // 2, person=b"gone")
         self._leaves: list[dict[bytes, Entry] | None] = [None] * self.leaf_count
         self._filled = bytearray(self.leaf_count)  # which leaves have ever had an entry
         self._changed = bytearray(self.leaf_count)
@@ -58,6 +76,10 @@ class Table:
         self._known: dict[bytes, int] = {}  # leaves of clients that were looked up
         self._size = 0
         self.bytes = 0  # of all client IDs and lines
+        self.tombstones = Tombstones()
+        self._gone = self.tombstones.leaves
+        self.erasures = 0  # tombstones that were new, or later than before
+        self.erased = 0  # entries that they have removed
 
     def __len__(self) -> int:
         return self._size
@@ -116,6 +138,8 @@ class Table:
         leaf = self._known.get(client)
         if leaf is None:
             leaf = self.leaf(client)
+        if self._gone and self.is_erased(client, entry.line, leaf):
+            return False
         clients = self._leaves[leaf]
         held = clients.get(client) if clients else None
         if clients is None or held is None:
@@ -142,6 +166,8 @@ class Table:
         leaf = self._known.get(client)
         if leaf is None:
             leaf = self.leaf(client)
+        if self._gone and self.is_erased(client, entry.line, leaf):
+            return False
         clients = self._leaves[leaf]
         held = clients.get(client) if clients else None
         if held is not None and (too_old is None or not too_old(held)):
@@ -167,6 +193,81 @@ class Table:
             self._size -= 1
             self.bytes -= len(client) + len(entry.line)
             self._changed[leaf] = 1
+
+    # Erasure. ------------------------------------------------------------------------------------------------
+
+    def tombstone(self, name: bytes, until: int) -> Tombstone:
+        """Return the tombstone of a client that is erased until this moment. It is not stored."""
+        leaf = self.leaf(name)
+        return Tombstone(leaf.to_bytes(self.depth // 2, "big") + self._rest(name), until)
+
+    def _rest(self, client: bytes) -> bytes:
+        """Return the hash of an ID in its tombstone, without the leaf in front of it."""
+        gone_hash = self._gone_hash.copy()
+        gone_hash.update(client)
+        return gone_hash.digest()
+
+    def erase(self, tombstone: Tombstone) -> Erasure | None:
+        """Store a tombstone if it is later than the present one of its client, and remove the client's line if it covers
+        that. Return what has changed, None if nothing has.
+        """
+        digest, until, leaf = tombstone.digest, tombstone.until, self._leaf_of(tombstone.digest)
+        before = self.tombstones.until(digest, leaf)
+        if until <= before:
+            return None
+        self._put_tombstone(digest, until, leaf)
+        self.erasures += 1
+        for client, entry in (self._leaves[leaf] or {}).items():
+            if self._rest(client) == digest[self.depth // 2 :]:
+                if received(entry.line) > until:
+                    break
+                self.remove(client, leaf)
+                self.erased += 1
+                return Erasure(before, client, entry)
+        return Erasure(before)
+
+    def restore(self, tombstone: Tombstone, erasure: Erasure) -> None:
+        """Undo an erasure; `tombstone` must still be the client's."""
+        leaf = self._leaf_of(tombstone.digest)
+        self._put_tombstone(tombstone.digest, erasure.before, leaf)
+        if erasure.client is not None and erasure.entry is not None:
+            self.put(erasure.client, erasure.entry, leaf)
+
+    def held_until(self, digest: bytes) -> int:
+        """Return the moment of the tombstone with this hash; 0 if there is none."""
+        return self.tombstones.until(digest, self._leaf_of(digest))
+
+    def drop_tombstones(self, first: int, last: int, until: int) -> None:
+        """Remove the tombstones before this moment from the leaves from `first` up to `last`."""
+        for leaf in range(first, last) if self._gone else ():
+            for digest in [digest for digest, moment in self._gone.get(leaf, {}).items() if moment < until]:
+                self._put_tombstone(digest, 0, leaf)
+
+    def _put_tombstone(self, digest: bytes, until: int, leaf: int) -> None:
+        self.tombstones.put(digest, until, leaf)
+        self._filled[leaf] = self._changed[leaf] = 1
+
+    def _leaf_of(self, digest: bytes) -> int:
+        return _from_bytes(digest[: self.depth // 2], "big")
+
+    def erased_until(self, name: bytes, leaf: int | None = None) -> int:
+        """Return until when a client is erased, in nanoseconds of POSIX time; 0 if it never was. Giving its leaf saves the
+        hashing.
+        """
+        if not self._gone:
+            return 0
+        if leaf is None:
+            leaf = self.leaf(name)
+        if leaf not in self._gone:
+            return 0
+        return self.tombstones.until(leaf.to_bytes(self.depth // 2, "big") + self._rest(name), leaf)
+
+    def is_erased(self, client: bytes, line: bytes, leaf: int | None = None) -> bool:
+        """Whether an AT line of this client is covered by its tombstone. Giving its leaf saves the hashing."""
+        until = self.erased_until(client, leaf)
+        return until > 0 and received(line) <= until
+
+    # Digests, and lines for neighbours. ----------------------------------------------------------------------
 
     def span(self, node: str) -> tuple[int, int]:
         """Return the leaves below the node of that name: the first, and the one after the last."""
@@ -198,12 +299,19 @@ class Table:
         first = int(node or "0", 16) * FANOUT
         return self._digests[len(node)][first : first + FANOUT].tolist()
 
+    def lines_of(self, leaf: int) -> list[bytes]:
+        """Return all lines of a leaf: of its entries, and of its tombstones."""
+        lines = [entry.line for entry in (self._leaves[leaf] or {}).values()]
+        if self._gone and leaf in self._gone:
+            lines += self.tombstones.lines(leaf)
+        return lines
+
     def hashes(self, leaf: int) -> list[int]:
         """Return the hash of each line in a leaf."""
         line_hash, hashes = self._line_hash, []
-        for entry in (self._leaves[leaf] or {}).values():
+        for line in self.lines_of(leaf):
             one = line_hash.copy()
-            one.update(entry.line)
+            one.update(line)
             hashes.append(_from_bytes(one.digest(), "big"))
         return hashes
 
@@ -213,9 +321,8 @@ class Table:
 
     def lines_beside(self, leaf: int, known: Container[int]) -> list[bytes]:
         """Return the lines of a leaf whose hashes are not among `known`."""
-        entries = (self._leaves[leaf] or {}).values()
-        hashes = self.hashes(leaf)
-        return [entry.line for entry, own in zip(entries, hashes, strict=True) if own not in known]
+        lines, hashes = self.lines_of(leaf), self.hashes(leaf)
+        return [line for line, own in zip(lines, hashes, strict=True) if own not in known]
 
     def lines(self, first: int, last: int, most_bytes: int) -> tuple[list[bytes], int]:
         """Return the lines of whole leaves from `first` on, of about `most_bytes`, and the next leaf."""
@@ -224,8 +331,8 @@ class Table:
         while (first := self._filled.find(1, first, last)) >= 0:
             if size >= most_bytes:
                 return lines, first
-            for entry in (self._leaves[first] or {}).values():
-                lines.append(entry.line)
-                size += len(entry.line)
+            more = self.lines_of(first)
+            lines += more
+            size += sum(map(len, more))
             first += 1
         return lines, last

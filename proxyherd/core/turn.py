@@ -27,7 +27,7 @@ from operator import attrgetter
 from typing import Final, Protocol, cast
 
 from proxyherd.core.engine import Client, Engine, Said, Settled
-from proxyherd.core.framing import Overlong
+from proxyherd.core.framing import Line
 from proxyherd.core.notes import Note
 from proxyherd.core.reply import Reply, leave
 from proxyherd.core.sizes import SIZES, Sizes
@@ -46,7 +46,7 @@ class CommandLog(Protocol):
     def reports(self, client: bytes, lines: Sequence[bytes], answers: list[bytes]) -> None:
         """Log a client's stored reports, and their answers. A client is named by its label."""
 
-    def alike(self, client: bytes, lines: Sequence[bytes | Overlong], replies: Sequence[Reply]) -> None:
+    def alike(self, client: bytes, lines: Sequence[Line], replies: Sequence[Reply]) -> None:
         """Log other commands in a row of a client, which have the same outcome."""
 
 
@@ -279,7 +279,7 @@ class Turn:
             elif reply.answer is None and self._search_seconds > 0 and not self._queries:
                 self._search_seconds -= self._queries.answer_at_once(reply)
 
-    def _tell(self, client: Client, lines: Sequence[bytes | Overlong], replies: Sequence[Reply]) -> None:
+    def _tell(self, client: Client, lines: Sequence[Line], replies: Sequence[Reply]) -> None:
         """Log commands with their answers. Several in a row with the same outcome are logged in one call."""
         at = 0
         for outcome, run in groupby(replies, _its_outcome):
@@ -293,7 +293,7 @@ class Turn:
             else:
                 self._commands.alike(client.label, said, alike)
 
-    def _tell_released(self, client: Client, released: list[tuple[bytes | Overlong, Reply]]) -> None:
+    def _tell_released(self, client: Client, released: list[tuple[Line, Reply]]) -> None:
         if released:
             lines, replies = zip(*released, strict=True)
             self._tell(client, lines, replies)

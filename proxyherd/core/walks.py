@@ -138,6 +138,13 @@ class Walks:
             if len(self._due) == 1:
                 self._start_walk()
 
+    def begin_again(self, neighbour: Neighbour) -> None:
+        """Schedule a walk for what the neighbour has learned, after the present one if there is one."""
+        if neighbour.pull is None:
+            self.begin(neighbour)
+        else:
+            neighbour.again = True
+
     def _start_walk(self) -> None:
         self._chores.append(_Chore(self._due[0], None))
 

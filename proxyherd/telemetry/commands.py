@@ -11,7 +11,7 @@ from itertools import compress
 from operator import attrgetter
 from typing import Final, TypeAlias
 
-from proxyherd.core.framing import Overlong
+from proxyherd.core.framing import Line, spelled
 from proxyherd.core.limiters import CommandLimiter
 from proxyherd.core.reply import Reply
 from proxyherd.telemetry.connections import PROTOCOLS
@@ -52,6 +52,12 @@ COMMANDS: Final = (
     ("whatsat", "unanswered", "as above"),
     ("whatsat", "left", "the client had gone before places were asked"),
     ("whatsat", "invalid", "out of form or bounds"),
+    ("forget", "erased", "the client is erased herd-wide; no line says this command"),
+    (
+        "forget",
+        "refused",
+        "max_tombstones are held already, or the journal cannot be written",
+    ),
     ("at", "invalid", "an AT from a client"),
     ("other", "invalid", "any other word, or none"),
     ("other", "overlong", "longer than max_line_bytes"),
@@ -81,7 +87,7 @@ _BY_LINES: Final = label("", "lines")
 _LEFT_OUT_SECONDS: Final = 10.0
 """The least time between two lines that count the commands that were left out."""
 
-_ALWAYS_LOGGED: Final = {"stored", "answered", "unanswered"}
+_ALWAYS_LOGGED: Final = {"stored", "erased", "answered", "unanswered"}
 """Outcomes of commands that changed something, may have changed something, or told where a client is."""
 
 
@@ -186,7 +192,7 @@ class CommandObserver:
             if self._recent.wanted:
                 self._recent.reports(lines, answers)
 
-    def alike(self, client: bytes, lines: Sequence[bytes | Overlong], replies: Sequence[Reply]) -> None:
+    def alike(self, client: bytes, lines: Sequence[Line], replies: Sequence[Reply]) -> None:
         """Note other commands in a row of one client, and their answers. All have the same outcome. Call it in the turn in
         which the answers are sent.
         """
@@ -253,9 +259,8 @@ def _reason(reply: Reply) -> str:
     return reply.refusal or reply.outcome
 
 
-def _event(client: bytes, line: bytes | Overlong, reply: Reply) -> CommandEvent:
-    command = line.start if isinstance(line, Overlong) else line
-    start = client, reply.kind.encode(), reply.outcome.encode(), command
+def _event(client: bytes, line: Line, reply: Reply) -> CommandEvent:
+    start = client, reply.kind.encode(), reply.outcome.encode(), spelled(line)
     if reply.outcome in _REFUSED:
         return RefusedEvent(*start, reply.answer, _reason(reply).encode())
     if reply.entry is None:
@@ -264,13 +269,13 @@ def _event(client: bytes, line: bytes | Overlong, reply: Reply) -> CommandEvent:
     return QueryEvent(*start, reply.entry.line, reply.status.encode(), reply.results, size)
 
 
-def _events(client: bytes, lines: Sequence[bytes | Overlong], replies: Sequence[Reply]) -> SeveralEvents:
+def _events(client: bytes, lines: Sequence[Line], replies: Sequence[Reply]) -> SeveralEvents:
     """Return the events of several commands with the same outcome, as columns: these cost half as much as one event for
     each command.
     """
     count, outcome = len(replies), replies[0].outcome.encode()
     kinds = [*map(str.encode, map(_kind, replies))]
-    commands = [line.start if isinstance(line, Overlong) else line for line in lines]
+    commands = [line if isinstance(line, bytes) else spelled(line) for line in lines]
     start = [client] * count, kinds, [outcome] * count, commands
     answers = [reply.answer for reply in replies]
     if replies[0].outcome in _REFUSED:

@@ -16,7 +16,7 @@ from typing import Final
 from msgspec import Struct
 
 from proxyherd.base.escapes import escaped
-from proxyherd.core.framing import Overlong
+from proxyherd.core.framing import Line, spelled
 from proxyherd.core.reply import Reply
 
 MOST_KEPT: Final = 200
@@ -69,10 +69,10 @@ class Recent:
             )
             self._clients.append(answer.split(b" ", 4)[3])
 
-    def command(self, line: bytes | Overlong, reply: Reply) -> None:
+    def command(self, line: Line, reply: Reply) -> None:
         """Keep a command and its answer; of places only their number."""
         self.number += 1
-        command = line.start if isinstance(line, Overlong) else line
+        command = spelled(line)
         answer, places = reply.answer or b"", ""
         if reply.entry is not None:
             answer, places = reply.entry.line, f" + {reply.results} places, {reply.status}"

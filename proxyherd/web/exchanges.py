@@ -13,7 +13,7 @@ from operator import attrgetter
 
 from msgspec import Struct, field
 
-from proxyherd.core.framing import Overlong
+from proxyherd.core.framing import Line
 from proxyherd.core.reply import Reply
 from proxyherd.web.answers import WebAnswer
 from proxyherd.web.trackers.points import Reason
@@ -27,7 +27,7 @@ class WebExchange(Struct):
     """
 
     via: str
-    lines: Sequence[bytes]
+    lines: Sequence[Line]
     finish: Callable[[Sequence[Reply]], WebAnswer]
     replies: list[Reply] = field(default_factory=list)
     consumed: Mapping[Reason, int] = field(default_factory=dict)
@@ -48,8 +48,8 @@ class Exchanges:
 
     def __init__(self) -> None:
         self._waiting: deque[WebExchange] = deque()
-        self._untaken: deque[bytes] = deque()
-        self._commands: deque[tuple[bytes | Overlong, Reply]] = deque()
+        self._untaken: deque[Line] = deque()
+        self._commands: deque[tuple[Line, Reply]] = deque()
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -64,20 +64,20 @@ class Exchanges:
         self._waiting.append(exchange)
         self._untaken.extend(exchange.lines)
 
-    def take(self, most: int) -> list[bytes | Overlong]:
+    def take(self, most: int) -> list[Line]:
         """Return up to `most` lines for a turn."""
         untaken = self._untaken
         if len(untaken) <= most:
-            lines: list[bytes | Overlong] = [*untaken]
+            lines: list[Line] = [*untaken]
             untaken.clear()
             return lines
         return [untaken.popleft() for _ in range(most)]
 
-    def owe(self, commands: Iterable[tuple[bytes | Overlong, Reply]]) -> None:
+    def owe(self, commands: Iterable[tuple[Line, Reply]]) -> None:
         """Note lines that were taken, whose replies are complete now or later."""
         self._commands.extend(commands)
 
-    def release(self) -> list[tuple[bytes | Overlong, Reply]]:
+    def release(self) -> list[tuple[Line, Reply]]:
         """Return the lines whose replies are complete, in order. Their exchanges get these replies."""
         commands = self._commands
         if not commands or commands[0][1].answer is None:
@@ -105,7 +105,7 @@ class Exchanges:
             done.append(self._waiting.popleft())
         return done
 
-    def give_up(self) -> list[tuple[bytes | Overlong, Reply]]:
+    def give_up(self) -> list[tuple[Line, Reply]]:
         """End all exchanges without the replies that are missing. Return the lines without a reply."""
         unanswered = [*self._commands]
         for kept in (self._waiting, self._untaken, self._commands):

@@ -21,7 +21,7 @@ SECTIONS: dict[str, Any] = {
     "timing": schema.Timing,
     **{
         one: getattr(schema, f"{one.title()}Settings")
-        for one in ("durability", "table", "redis", "places", "tls", "admin", "web", "log")
+        for one in ("durability", "erasure", "table", "redis", "places", "tls", "admin", "web", "log")
     },
 }
 REQUIRED = {"redis": {"nodes": ["127.0.0.1:6379"]}}

@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from proxyherd.config.schema import Limits
 from proxyherd.core.conversation import Conversation, Ending, Stage
-from proxyherd.core.framing import Overlong
+from proxyherd.core.framing import Line, spelled
 from proxyherd.core.messages import invalid
 from proxyherd.core.reply import Reply
 
@@ -27,9 +27,9 @@ REQUEST = b"GET / HTTP/1.1"
 START = 1_000.0
 
 
-def spell(line: bytes | Overlong) -> bytes:
+def spell(line: Line) -> bytes:
     """Return the answer to a line, which is none to a command."""
-    return invalid(line.start if isinstance(line, Overlong) else line)
+    return invalid(spelled(line))
 
 
 class Shell:
@@ -49,7 +49,7 @@ class Shell:
         self.sent = b""
         self.endings: list[Ending] = []
         self.waiting: list[Reply] = []
-        self.unanswered: list[bytes | Overlong] = []  # of a client that was given up
+        self.unanswered: list[Line] = []  # of a client that was given up
         self.unsent = 0
 
     def client(self, data: bytes) -> None:
@@ -64,7 +64,7 @@ class Shell:
                 self.received += piece
             self.talk.receive_data(piece)
 
-    def turn(self, *, hold: Callable[[bytes | Overlong], bool] = lambda _: False) -> list[bytes | Overlong]:
+    def turn(self, *, hold: Callable[[Line], bool] = lambda _: False) -> list[Line]:
         """Take lines and answer them, but those to hold, and what stands behind them."""
         lines = self.talk.take(TAKEN_AT_ONCE, self.now)
         if not self.talk.owed and not any(map(hold, lines)):
@@ -86,7 +86,7 @@ class Shell:
         self.release()
         self.read()
 
-    def release(self) -> list[bytes | Overlong]:
+    def release(self) -> list[Line]:
         released, data = self.talk.release()
         self.send(data)
         return [line for line, _ in released]
@@ -114,7 +114,7 @@ class Shell:
         self.talk.drain()
 
 
-def hold(line: bytes | Overlong) -> bool:
+def hold(line: Line) -> bool:
     return line == b"hold"
 
 

@@ -12,19 +12,13 @@ import hmac
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxyherd.core.link import (
-    _FEW_BYTES,
-    NONCE_BYTES,
-    REVOKED,
-    SILENT_HEARTBEATS,
-    Link,
-    State,
-    Terms,
-)
+from proxyherd.core.handshake import NONCE_BYTES, REVOKED, State, Terms
+from proxyherd.core.link import _FEW_BYTES, SILENT_HEARTBEATS, Link
 from proxyherd.core.messages import CACHED_BYTES, NANOSECONDS, At, Malformed, parse_at, recent_parser
 from proxyherd.core.peer_messages import (
     AskDigests,
@@ -32,9 +26,11 @@ from proxyherd.core.peer_messages import (
     AskRange,
     BatchHeader,
     Changed,
+    Clock,
     Digests,
     Done,
     LinkEvent,
+    Message,
     Misspoken,
     Proved,
     Updates,
@@ -47,6 +43,8 @@ DIALLER_NONCE, LISTENER_NONCE = b"\x01" * NONCE_BYTES, b"\x02" * NONCE_BYTES
 LINE_BYTES = 8_448
 HEARTBEAT, HANDSHAKE = 0.5, 1.0
 ALL = 1_000_000
+LIVE: list[LinkEvent] = [Proved(), Clock(0)]
+TERMS = b"TERMS 1000000000 0\n"
 NEIGHBOURS = {"Bailey": ("Bona", "Campbell"), "Bona": ("Bailey", "Clark")}
 
 
@@ -87,7 +85,7 @@ def talk(left: Link, right: Link, now: float = 0) -> tuple[list[LinkEvent], list
 
 def linked() -> tuple[Link, Link]:
     left, right = dialler(), listener()
-    assert talk(left, right) == ([Proved()], [Proved()])
+    assert talk(left, right) == (LIVE, LIVE)
     return left, right
 
 
@@ -147,22 +145,27 @@ def test_both_prove_the_secret_the_dialler_first_and_it_never_crosses_the_wire()
     left, right = dialler(), listener()
     assert right.data_to_send(0) == b""
     first = left.data_to_send(0)
-    assert first == hello()
+    assert first == hello(versions=b"2,1")
     assert hear(right, first) == []
     second = right.data_to_send(0)
-    assert second == reply()
+    assert second == reply(versions=b"2")
     assert hear(left, second) == []
     assert (left.state, right.state) == (State.PROVING, State.PROVING)
     third = left.data_to_send(0)
-    assert third == b"PROOF " + proof(b"dialler") + b"\n"
-    assert hear(right, third) == [Proved()]
-    assert (right.state, left.state) == (State.LIVE, State.PROVING)
+    both: dict[str, Any] = {"offered": b"2,1", "version": b"2"}
+    assert third == b"PROOF " + proof(b"dialler", **both) + b"\n", "a stranger learns no terms"
+    assert hear(right, third) == []
+    assert (right.state, left.state) == (State.AGREEING, State.PROVING)
     fourth = right.data_to_send(0)
-    assert fourth == b"PROOF " + proof(b"listener") + b"\n"
-    assert hear(left, fourth) == [Proved()]
-    assert left.state is State.LIVE
+    assert fourth == b"PROOF " + proof(b"listener", **both) + b"\n" + TERMS
+    assert hear(left, fourth) == LIVE
+    assert (right.state, left.state) == (State.AGREEING, State.LIVE)
+    fifth = left.data_to_send(0)
+    assert fifth == TERMS
+    assert hear(right, fifth) == LIVE
+    assert right.state is State.LIVE
     assert (left.peer, right.peer) == ("Bona", "Bailey")
-    for said in (first, second, third, fourth):
+    for said in (first, second, third, fourth, fifth):
         assert SECRET not in said
         assert SECRET.hex().encode() not in said
 
@@ -175,8 +178,80 @@ def test_a_handshake_ends_the_same_byte_by_byte(end: Callable[[], Link]) -> None
         for byte in back:
             events += hear(link, bytes([byte]))
         hear(other, there)
-    assert events == [Proved()]
+    assert events == LIVE
     assert link.state is State.LIVE
+
+
+def test_the_first_version_is_spoken_with_who_knows_no_other() -> None:
+    left, right = dialler(), listener()
+    hear(left, reply())
+    said = left.data_to_send(0).splitlines(keepends=True)
+    assert said[1:] == [b"PROOF " + proof(b"dialler", offered=b"2,1") + b"\n"]
+    assert hear(left, b"PROOF " + proof(b"listener", offered=b"2,1") + b"\n") == [Proved()]
+    assert (left.is_old, left.data_to_send(0)) == (True, b"")
+    hear(right, hello())
+    assert right.data_to_send(0) == reply()
+    assert hear(right, b"PROOF " + proof(b"dialler") + b"\n") == [Proved()]
+    assert (right.is_old, right.data_to_send(0)) == (True, b"PROOF " + proof(b"listener") + b"\n")
+    assert not any(link.is_old for link in linked())
+
+
+def test_the_first_version_is_refused_by_a_server_that_holds_tombstones() -> None:
+    left = Link(terms("Bailey"), dial="Bona", nonce=DIALLER_NONCE, now=0, takes_old=False)
+    right = Link(terms("Bona"), dial=None, nonce=LISTENER_NONCE, now=0, takes_old=False)
+    hear(left, reply())
+    assert_refused(left, "Bona speaks version 1 of the peer protocol, which cannot erase")
+    hear(right, hello())
+    assert_refused(right, "Bailey speaks version 1 of the peer protocol, which cannot erase")
+    assert "upgrade it" in right.reason
+
+
+def test_servers_with_other_terms_refuse_each_other_in_words_that_name_the_key_and_both_values() -> None:
+    ours = terms("Bailey")
+    left = Link(msgspec.structs.replace(ours, lead=2_500_000_000), dial="Bona", nonce=DIALLER_NONCE, now=0)
+    right = listener()
+    assert talk(left, right) == ([], [])
+    assert left.reason == (
+        "Bona has max_clock_lead_seconds = 1 in [limits], this server 2.5; "
+        "give both the same herd's file, and restart them"
+    )
+    assert not left.proved
+    assert right.reason.startswith("refused by the other: Bailey") or "Bailey has max_clock" in right.reason
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"TERMS 1\n",
+        b"TERMS 1 2 3\n",
+        b"TERMS x 0\n",
+        b"TERMS -1 0\n",
+        b"TERMS 1 1e9\n",
+        b"BEAT\n",
+        at() + b"\n",
+    ],
+)
+def test_what_is_no_terms_ends_the_connection_unbelieved(said: bytes) -> None:
+    right = listener()
+    hear(right, hello(versions=b"2"))
+    assert (
+        hear(right, b"PROOF " + proof(b"dialler", offered=b"2", version=b"2") + b"\n" + said + at() + b"\n")
+        == []
+    )
+    assert closed(right)
+    assert not right.proved
+
+
+def test_each_side_tells_its_clock() -> None:
+    left, right = dialler(), listener()
+    hear(right, left.data_to_send(0))
+    hear(left, right.data_to_send(0))
+    right.receive_data(left.data_to_send(0), 0)
+    assert right.events(ALL, 17) == []
+    left.receive_data(right.data_to_send(0), 0)
+    assert left.events(ALL, 23) == [Proved(), Clock(17)]
+    assert hear(right, b"TERMS 1000000000 23\n") == [Proved(), Clock(23)]
+    assert hear(right, b"CLOCK 29\n") == [Clock(29)]
 
 
 def test_what_comes_right_behind_a_proof_is_heard_after_it() -> None:
@@ -305,7 +380,7 @@ def test_a_wrong_secret_is_refused_by_the_dialler() -> None:
 def test_during_a_rotation_either_secret_is_accepted(
     left: tuple[bytes, ...], right: tuple[bytes, ...]
 ) -> None:
-    assert talk(dialler(*left), listener(*right)) == ([Proved()], [Proved()])
+    assert talk(dialler(*left), listener(*right)) == (LIVE, LIVE)
 
 
 def test_a_secret_that_only_one_side_knows_yet_must_not_be_its_first() -> None:
@@ -322,7 +397,7 @@ def test_a_secret_that_only_one_side_knows_yet_must_not_be_its_first() -> None:
         (hello(name=b""), "is no neighbour"),
         (hello(name=b"\xff\x1b[2J"), r"\xff\x1b[2J is no neighbour"),
         (hello(to=b"Clark"), "it looks for Clark, this is Bona"),
-        (hello(versions=b"2"), "speaks versions 2"),
+        (hello(versions=b"3"), "speaks versions 3 of the peer protocol, this server 2,1"),
         (hello(versions=b"11,10"), "speaks versions 11,10"),
         (hello(versions=b""), "speaks versions"),
         (hello(nonce=b"01" * (NONCE_BYTES - 1)), "nonce"),
@@ -345,7 +420,7 @@ def test_a_listener_refuses_a_stranger_and_says_why(said: bytes, why: str) -> No
         (reply(name=b"Clark"), "Clark answers at the address of Bona"),
         (reply(name=b"Bailey"), "Bailey answers at the address of Bona"),
         (reply(to=b"Campbell"), "it looks for Campbell"),
-        (reply(versions=b"2"), "it chose version 2, which was not offered"),
+        (reply(versions=b"3"), "it chose version 3, which was not offered"),
         (reply(versions=b"1,2"), "it chose version 1,2"),
         (reply(nonce=DIALLER_NONCE.hex().encode()), "nonce"),
         (reply(nonce=b"xyz"), "nonce"),
@@ -417,10 +492,11 @@ def test_a_proof_holds_for_its_role_versions_names_and_nonces_alone(changed: dic
 
 def test_a_listener_takes_the_best_version_of_those_offered_and_a_downgrade_is_noticed() -> None:
     right = listener()
-    hear(right, hello(versions=b"2,1"))
-    assert right.data_to_send(0) == reply()
-    assert hear(right, b"PROOF " + proof(b"dialler", offered=b"2,1") + b"\n") == [Proved()]
-    assert right.data_to_send(0) == b"PROOF " + proof(b"listener", offered=b"2,1") + b"\n"
+    hear(right, hello(versions=b"3,2,1"))
+    assert right.data_to_send(0) == reply(versions=b"2")
+    both: dict[str, Any] = {"offered": b"3,2,1", "version": b"2"}
+    assert hear(right, b"PROOF " + proof(b"dialler", **both) + b"\n" + TERMS) == LIVE
+    assert right.data_to_send(0) == b"PROOF " + proof(b"listener", **both) + b"\n" + TERMS
 
     right = listener()
     hear(right, hello())  # somebody on the way has struck the 2 out
@@ -434,10 +510,13 @@ def test_a_recorded_handshake_cannot_be_replayed() -> None:
     hear(right, first)
     hear(left, right.data_to_send(0))
     second = left.data_to_send(0)
-    assert hear(right, second) == [Proved()]
+    assert hear(right, second) == []
+    assert hear(left, right.data_to_send(0)) == LIVE
+    third = left.data_to_send(0)
+    assert hear(right, third) == LIVE
 
     again = listener(nonce=b"\x03" * NONCE_BYTES)
-    assert hear(again, first + second) == []
+    assert hear(again, first + second + third) == []
     assert_refused(again, "does not prove")
 
 
@@ -584,7 +663,9 @@ def test_part_of_a_line_is_a_sign_of_life() -> None:
 
 # A live link. -------------------------------------------------------------------------------------------------
 
-MESSAGES: list[AskDigests | AskLeaf | AskRange | Digests | BatchHeader | Done | Changed] = [
+MESSAGES: list[Message] = [
+    Clock(0),
+    Clock(1_621_464_827_959_498_503),
     AskDigests(""),
     AskDigests("a5f"),
     Digests("", [0] * 16),
@@ -658,17 +739,18 @@ def test_a_whole_handshake_is_these_bytes_on_the_wire() -> None:
     """With the secret of 32 times `s`. The proofs were calculated with openssl, as docs/peer-protocol.md says."""
     left, right = dialler(), listener()
     first = left.data_to_send(0)
-    assert first == b"PROXYHERD 1 Bailey Bona " + b"01" * 32 + b"\n"
+    assert first == b"PROXYHERD 2,1 Bailey Bona " + b"01" * 32 + b"\n"
     hear(right, first)
     second = right.data_to_send(0)
-    assert second == b"PROXYHERD 1 Bona Bailey " + b"02" * 32 + b"\n"
+    assert second == b"PROXYHERD 2 Bona Bailey " + b"02" * 32 + b"\n"
     hear(left, second)
     third = left.data_to_send(0)
-    assert third == b"PROOF 2bbf6233bd0df79fac678e3e7c147ddeaee7ad41b4b15669839d498ced7d34ab\n"
+    assert third == b"PROOF 3672d3ec9b8ae6075e004b41da914a96c82b54f004393ce9e4e67da7ffa1803b\n"
     hear(right, third)
-    assert (
-        right.data_to_send(0) == b"PROOF de5119e192a673afa9f583bf7bb1a81a5209ac5741674a777232e4a3895da178\n"
-    )
+    fourth = b"PROOF a84811b04a6855cf707e0d94b6254bc2cf3e2488cd75d64fb5e0f783fe4a83b5\n" + TERMS
+    assert right.data_to_send(0) == fourth
+    hear(left, fourth)
+    assert left.data_to_send(0) == TERMS
 
 
 @pytest.mark.parametrize("message", MESSAGES, ids=[type(one).__name__ for one in MESSAGES])

@@ -18,7 +18,7 @@ from simulation import Herd, LawBroken, Plan, WatchedTable, check, run
 from proxyherd.core import node as core_node
 from proxyherd.core.conversation import Conversation
 from proxyherd.core.engine import Said, Settled
-from proxyherd.core.framing import Overlong
+from proxyherd.core.framing import Line
 from proxyherd.core.messages import At, Entry, Whatsat
 from proxyherd.core.news import News, concerning
 from proxyherd.core.node import Node
@@ -42,7 +42,7 @@ FIRST = int(os.environ.get("PROXYHERD_FIRST_SEED", "0"))
 CHUNK = 50
 FOUND_WITHIN = 200
 
-_undo_reports = Node.undo_reports
+_undo = Node.undo
 _act, _flood = Node._act, Node.flood
 _look_up, _start = Node.look_up, Node.start
 _begin, _end, _keep = HerdEngine.begin, HerdEngine.end, HerdEngine.keep
@@ -164,7 +164,7 @@ def begins_without_a_replay(node: Node) -> None:
 
 def tells_of_refused_reports(node: Node) -> None:
     news = node.news
-    _undo_reports(node)
+    _undo(node)
     node.news = news
 
 
@@ -206,16 +206,14 @@ def passes_nothing_on_without_a_turn(engine: HerdEngine, now: float) -> None:
 
 def releases_what_is_there_in_any_order(
     conversation: Conversation,
-) -> tuple[list[tuple[bytes | Overlong, Reply]], bytes]:
+) -> tuple[list[tuple[Line, Reply]], bytes]:
     there = sorted(conversation.owed, key=lambda owed: owed[1].answer is None)
     conversation.owed.clear()
     conversation.owed.extend(there)
     return _release(conversation)
 
 
-def logs_no_query(
-    turn: Turn, client: Any, lines: Sequence[bytes | Overlong], replies: Sequence[Reply]
-) -> None:
+def logs_no_query(turn: Turn, client: Any, lines: Sequence[Line], replies: Sequence[Reply]) -> None:
     logged = [one for one in zip(lines, replies, strict=True) if one[1].kind != "whatsat"]
     _tell(turn, client, [line for line, _ in logged], [reply for _, reply in logged])
 
@@ -249,7 +247,7 @@ def skips_what_is_bad_in_a_batch(batch: Sequence[bytes | Problem], replies: Sequ
     return batch_answer([one for one in batch if isinstance(one, bytes)], replies)
 
 
-def finishes_exchanges_in_any_order(exchanges: Exchanges) -> list[tuple[bytes | Overlong, Reply]]:
+def finishes_exchanges_in_any_order(exchanges: Exchanges) -> list[tuple[Line, Reply]]:
     """Replies that are there go to the first exchange."""
     there = sorted(exchanges._commands, key=lambda owed: owed[1].answer is None)
     exchanges._commands = deque(there)
@@ -294,7 +292,7 @@ BUGS: dict[str, list[tuple[object, str, Callable[..., object]]]] = {
         (HerdEngine, "pass_on", forgets_what_it_has_learned_without_a_turn)
     ],
     "passes nothing on without a turn": [(HerdEngine, "pass_on", passes_nothing_on_without_a_turn)],
-    "tells of refused reports": [(Node, "undo_reports", tells_of_refused_reports)],
+    "tells of refused reports": [(Node, "undo", tells_of_refused_reports)],
     "answers refused reports": [(Turn, "_decide_again", decides_nothing_again)],
     "answers in any order": [(Conversation, "release", releases_what_is_there_in_any_order)],
     "logs no query": [(Turn, "_tell", logs_no_query)],

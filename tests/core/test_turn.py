@@ -13,7 +13,7 @@ from turns import Asked, Held, Pipeliner, Turns, node
 
 from proxyherd.config.schema import Limits
 from proxyherd.core.engine import Client, Said, Settled
-from proxyherd.core.framing import Overlong
+from proxyherd.core.framing import Line
 from proxyherd.core.messages import Entry, Report
 from proxyherd.core.notes import LinkUp, Note
 from proxyherd.core.reply import Reply
@@ -110,7 +110,7 @@ class World:
             self.engine.called.append("answer")
             answer(answers)
 
-        def note_release() -> list[tuple[bytes | Overlong, Reply]]:
+        def note_release() -> list[tuple[Line, Reply]]:
             self.engine.called.append("release")
             return release()
 
@@ -340,7 +340,7 @@ def test_who_raises_while_it_is_let_go_holds_up_nobody_who_goes_too(world: World
     raises, goes = world.client(b"W"), world.client(b"W", name="10.0.0.2:5")
     failed: list[bool] = []
 
-    def stumble(reason: str) -> list[tuple[bytes | Overlong, Reply]]:
+    def stumble(reason: str) -> list[tuple[Line, Reply]]:
         raise ZeroDivisionError
 
     raises.give_up, raises.fail = stumble, lambda: failed.append(True)  # type: ignore[method-assign]

@@ -15,7 +15,7 @@ from fake_redis import World, run
 from played_cluster import Asker, Front, played
 
 from proxyherd.config.schema import Limits, Timing
-from proxyherd.core.framing import Overlong
+from proxyherd.core.framing import Line, Overlong
 from proxyherd.core.node import Node
 from proxyherd.core.reply import Reply
 from proxyherd.core.table import Table
@@ -27,7 +27,7 @@ SECOND = 10**9
 class Engine(Protocol):
     """One server, whatever its engine."""
 
-    async def say(self, line: bytes | Overlong, at: int) -> Reply:
+    async def say(self, line: Line, at: int) -> Reply:
         """Let a client say a line at this time, in nanoseconds; return what becomes of it."""
 
 
@@ -35,7 +35,7 @@ class OnHerd:
     def __init__(self, limits: Limits) -> None:
         self._node = Node("Clark", Table(bytes(32)), limits, Timing(), alone=True, now=0.0)
 
-    async def say(self, line: bytes | Overlong, at: int) -> Reply:
+    async def say(self, line: Line, at: int) -> Reply:
         self._node.rules.clock = at
         return decide(self._node, line, at)
 
@@ -45,7 +45,7 @@ class OnRedis:
         self._world = World()
         self._front = Front(self._world, limits)
 
-    async def say(self, line: bytes | Overlong, at: int) -> Reply:
+    async def say(self, line: Line, at: int) -> Reply:
         front, asker = self._front, Asker()
         self._world.clock = at // 1_000_000
         front.engine.begin(front.loop.time(), at)
@@ -203,7 +203,7 @@ def test_only_a_later_time_is_stored_and_every_report_is_answered(
     ],
 )
 def test_what_is_no_command_is_given_back_and_counted_alike(
-    play: Play, line: bytes | Overlong, kind: str, outcome: str, answer: bytes
+    play: Play, line: Line, kind: str, outcome: str, answer: bytes
 ) -> None:
     async def scene(engine: Engine) -> None:
         reply = await engine.say(line, 5 * SECOND)

@@ -22,7 +22,8 @@ from quick_table import QuickTable
 
 from proxyherd.config.herd_file import PEER_LINE_SLACK
 from proxyherd.config.schema import Limits, Timing
-from proxyherd.core.link import NONCE_BYTES, Link, State, Terms
+from proxyherd.core.handshake import NONCE_BYTES, State, Terms
+from proxyherd.core.link import Link
 from proxyherd.core.messages import NANOSECONDS, parse_at
 from proxyherd.core.node import Node
 from proxyherd.core.notes import LinkDown, LinkFailed, LinkUp, Skipped

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
-from typing import Any
+from typing import Any, cast
 
 from deciding import decide
 from multidict import CIMultiDict
@@ -130,9 +131,10 @@ def _check_request(node: Node, request: WebRequest) -> None:
 
 def _check_exchange(node: Node, request: WebRequest, exchange: WebExchange) -> None:
     assert len(exchange.lines) <= 1_001
-    replies = [_reply(node, line) for line in exchange.lines]
+    lines = cast("Sequence[bytes]", exchange.lines)
+    replies = [_reply(node, line) for line in lines]
     if request.method == "PUT":
-        _check_numbers(request, exchange.lines[0])
+        _check_numbers(request, lines[0])
     try:
         answer = exchange.finish(replies)
     except Problem as problem:

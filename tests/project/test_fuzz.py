@@ -33,7 +33,8 @@ from targets import TARGETS, Target
 
 from proxyherd.core import node, rules, walks
 from proxyherd.core.framing import LineFramer
-from proxyherd.core.link import NONCE_BYTES, Link, State, Terms
+from proxyherd.core.handshake import NONCE_BYTES, State, Terms
+from proxyherd.core.link import Link
 from proxyherd.core.messages import At, Entry, Report, parse_at, parse_report
 from proxyherd.core.sizes import SIZES
 from proxyherd.core.table import Table

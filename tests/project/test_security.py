@@ -10,7 +10,8 @@ from fake_google import FakeGoogle, Reply
 from herd_process import Connection, now, running_server, wait_until
 
 from proxyherd.config.schema import Limits, Timing
-from proxyherd.core.link import NONCE_BYTES, Link, State, Terms
+from proxyherd.core.handshake import NONCE_BYTES, State, Terms
+from proxyherd.core.link import Link
 from proxyherd.core.messages import parse_at
 from proxyherd.core.node import Node
 from proxyherd.core.table import Table
@@ -47,7 +48,10 @@ def alone(**limits: int) -> Node:
             "PROXYHERD 1 Ann Eve {nonce}",
             "REFUSED it looks for Eve, this is Bob; do both read the same herd's file?",
         ),
-        ("PROXYHERD 9 Ann Bob {nonce}", "REFUSED Ann speaks versions 9 of the peer protocol, this server 1"),
+        (
+            "PROXYHERD 9 Ann Bob {nonce}",
+            "REFUSED Ann speaks versions 9 of the peer protocol, this server 2,1",
+        ),
         ("PROXYHERD 1 Ann Bob 5", "REFUSED its nonce is not of the form"),
         ("AT Ann +0.1 thief +1+1 5", ""),
         ("BEAT", ""),

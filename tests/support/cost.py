@@ -36,7 +36,8 @@ from proxyherd.config import secrets as secret
 from proxyherd.config.address import Address
 from proxyherd.config.herd_file import PEER_LINE_SLACK
 from proxyherd.config.schema import Limits, Timing
-from proxyherd.core.link import Link, State, Terms
+from proxyherd.core.handshake import State, Terms
+from proxyherd.core.link import Link
 from proxyherd.core.messages import NANOSECONDS, recent_parser
 from proxyherd.core.node import Node
 from proxyherd.core.table import Table

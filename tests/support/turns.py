@@ -9,8 +9,9 @@ from typing import Any
 from proxyherd.config.herd_file import PEER_LINE_SLACK
 from proxyherd.config.schema import Limits, Timing
 from proxyherd.core.engine import Client
-from proxyherd.core.framing import Overlong
-from proxyherd.core.link import Link, State, Terms
+from proxyherd.core.framing import Line
+from proxyherd.core.handshake import State, Terms
+from proxyherd.core.link import Link
 from proxyherd.core.node import Node
 from proxyherd.core.reply import Reply, leave
 from proxyherd.core.sizes import SIZES
@@ -137,7 +138,7 @@ class Pipeliner:
         self.label, self.payer = name.encode(), name
         self._turn = turn
         self._lines: list[bytes] = []
-        self.owed: deque[tuple[bytes | Overlong, Reply]] = deque()
+        self.owed: deque[tuple[Line, Reply]] = deque()
         self.answers: list[bytes] = []
         # Kind and outcome of what was logged otherwise than as a run.
         self.released: list[tuple[str, str]] = []
@@ -151,7 +152,7 @@ class Pipeliner:
 
     besides = 0
 
-    def take(self, most: int, now: float) -> list[bytes | Overlong]:
+    def take(self, most: int, now: float) -> list[Line]:
         taken, self._lines = self._lines[:most], self._lines[most:]
         if self._lines:
             self._turn.client_said(self)
@@ -160,10 +161,10 @@ class Pipeliner:
     def answer(self, answers: list[bytes]) -> None:
         self.answers += answers
 
-    def owe(self, commands: Iterable[tuple[bytes | Overlong, Reply]]) -> None:
+    def owe(self, commands: Iterable[tuple[Line, Reply]]) -> None:
         self.owed.extend(commands)
 
-    def release(self) -> list[tuple[bytes | Overlong, Reply]]:
+    def release(self) -> list[tuple[Line, Reply]]:
         released = []
         while self.owed and (answer := self.owed[0][1].answer) is not None:
             self.answers.append(answer)
@@ -171,7 +172,7 @@ class Pipeliner:
         self.released += [(reply.kind, reply.outcome) for _, reply in released]
         return released
 
-    def give_up(self, reason: str) -> list[tuple[bytes | Overlong, Reply]]:
+    def give_up(self, reason: str) -> list[tuple[Line, Reply]]:
         self.given_up = reason
         owed = list(self.owed)
         self.owed.clear()
@@ -211,7 +212,7 @@ class Neighbour:
         self.told: list[bytes] = []
         self.link = Link(terms(server_node.name, name), dial=None, nonce=name.encode().ljust(32), now=0.0)
         self.far = Link(terms(name, server_node.name), dial=server_node.name, nonce=bytes(32), now=0.0)
-        for _ in range(2):
+        for _ in range(3):
             self.link.receive_data(self.far.data_to_send(0.0), 0.0)
             server_node.receive(self.link, 100, 0.0)
             self.far.receive_data(self.link.data_to_send(0.0), 0.0)

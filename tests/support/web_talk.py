@@ -12,7 +12,8 @@ from typing import Final
 from proxyherd.config.schema import Limits
 from proxyherd.core.buckets import Allowance
 from proxyherd.core.conversation import Ending
-from proxyherd.core.framing import Overlong
+from proxyherd.core.framing import Line, Overlong
+from proxyherd.core.messages import Forget
 from proxyherd.core.reply import Reply
 from proxyherd.server.clients.http_reader import BodyRoom, HttpReader
 from proxyherd.web.conversations.base import Site, WebConversation
@@ -43,10 +44,12 @@ def site(**limits: int) -> Site:
     return Site(Limits(**limits), routes, writer, _clock, _clock, ANSWER_SECONDS)
 
 
-def answered(line: bytes | Overlong) -> bytes:
+def answered(line: Line) -> bytes:
     """Return what the turn answers to a line."""
     if isinstance(line, Overlong):
         return b"? too long"
+    if isinstance(line, Forget):
+        return b"GONE %032x 1" % len(line.client)
     words = line.split()
     if words[:1] == [b"IAMAT"]:
         return b"AT Clark +0.1 " + b" ".join(words[1:])
@@ -63,8 +66,8 @@ class Talk:
     ) -> None:
         self.conversation = make(site(**limits), self, 0.0)
         self._sent: list[bytes] = []
-        self.lines: list[tuple[str, bytes | Overlong]] = []  # with the protocol that was begun
-        self.logged: list[tuple[str, bytes | Overlong]] = []  # likewise
+        self.lines: list[tuple[str, Line]] = []  # with the protocol that was begun
+        self.logged: list[tuple[str, Line]] = []  # likewise
         self.statuses: list[int] = []
         self.faults: list[Exception] = []
         self.used: dict[Reason, int] = {}
@@ -75,7 +78,7 @@ class Talk:
         self.turns = 0
         self.holds = holds
         self._via = ""
-        self._held: list[tuple[bytes | Overlong, Reply]] = []
+        self._held: list[tuple[Line, Reply]] = []
 
     @property
     def sent(self) -> bytes:

@@ -24,7 +24,7 @@ import pytest
 import simulation
 from herd_process import PATIENCE_SECONDS, RunningHerd, ServerProcess, Stopwatch, herd_of, now, wait_until
 
-from proxyherd.core.link import State
+from proxyherd.core.handshake import State
 
 TIMING = """
 [timing]

@@ -38,7 +38,8 @@ from herd_process import (
 from proxyherd import cli
 from proxyherd.base.escapes import escaped_for_json
 from proxyherd.config import secrets as secret
-from proxyherd.core.link import NONCE_BYTES, Link, State, Terms
+from proxyherd.core.handshake import NONCE_BYTES, State, Terms
+from proxyherd.core.link import Link
 
 PAGE = (ROOT / "docs/security.md").read_text()
 *STEPS, NEW_TABLE_KEY = (
@@ -449,7 +450,7 @@ FAULT = """
 import sys
 from proxyherd import cli
 from proxyherd.config import secrets
-from proxyherd.core import link
+from proxyherd.core import handshake
 from proxyherd.engines.herd import peers
 from proxyherd.places.google.calling import Caller
 {fault}
@@ -457,7 +458,7 @@ sys.argv[0] = "proxyherd"
 cli.main()
 """
 FAULTS = {
-    "a proof": "link.Link._proof = lambda self, role, secret: 1 / 0",
+    "a proof": "handshake.Handshake._proof = lambda self, role, secret: 1 / 0",
     "a query": "Caller.call = lambda self, *_, **__: self.key[1_000]",
     "a reload": "read, n = secrets.read_all, []\ndef again(path):\n n.append(1)\n if len(n) > 1: raise KeyError(read(path))\n return read(path)\nsecrets.read_all = again",
     "the start": "def read_all(path):\n raise RuntimeError('no reading')\nsecrets.read_all = read_all",

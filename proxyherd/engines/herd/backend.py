@@ -13,7 +13,7 @@ from typing import Any
 from proxyherd.config.herd_file import PEER_LINE_SLACK, Herd, Server
 from proxyherd.config.schema import Limits
 from proxyherd.config.secrets import Secrets
-from proxyherd.core.link import Terms
+from proxyherd.core.handshake import Terms
 from proxyherd.core.node import Node
 from proxyherd.core.table import Table
 from proxyherd.engines.herd.delays import Delays
@@ -69,7 +69,13 @@ class HerdBackend:
         self._replayed = False
         self.table = make_table(secrets)
         self._node = Node(
-            server.name, self.table, limits, herd.timing, alone=not server.neighbours, now=loop.time()
+            server.name,
+            self.table,
+            limits,
+            herd.timing,
+            alone=not server.neighbours,
+            now=loop.time(),
+            erasure=herd.erasure,
         )
         self._node.begin_replay()
         line_bytes = limits.max_line_bytes + PEER_LINE_SLACK

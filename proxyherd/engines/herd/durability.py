@@ -21,9 +21,9 @@ from itertools import repeat
 from typing import Final
 
 from proxyherd.config.schema import DurabilitySettings
-from proxyherd.core.messages import parse_at
 from proxyherd.core.node import Node
 from proxyherd.core.ticks import seconds_to_moment
+from proxyherd.core.tombstones import parse_learned
 from proxyherd.engines.herd.journal import Finding, Journal, records_bytes, sync
 from proxyherd.engines.herd.mark import Mark
 from proxyherd.telemetry.observer import Observer
@@ -114,7 +114,9 @@ class Durability:
             size += records_bytes(found)
             self.replayed = size / whole
             for at in range(0, len(found), _SLICE_LINES):
-                self._node.replay(map(parse_at, found[at : at + _SLICE_LINES], repeat(self._node.rules.lead)))
+                self._node.replay(
+                    map(parse_learned, found[at : at + _SLICE_LINES], repeat(self._node.rules.lead))
+                )
                 await asyncio.sleep(0)
         self.lacks = self.lacks or self._journal.failing
         self._observer.journal.replayed(lines, len(self._node.table), time.monotonic() - began)

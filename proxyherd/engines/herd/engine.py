@@ -266,7 +266,7 @@ class HerdEngine:
 
     def undo(self) -> None:
         """Remove this turn's reports, which could not be kept, and take no more in this turn."""
-        self._node.undo_reports()
+        self._node.undo()
         self.rules.refuse_reports()
         self._waiting.clear()
         for client, line, reply in self._looked_up:

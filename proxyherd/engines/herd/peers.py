@@ -18,7 +18,8 @@ from typing import Final, cast
 from proxyherd.base.backoff import backoff
 from proxyherd.config.address import Address
 from proxyherd.config.herd_file import Herd, Server
-from proxyherd.core.link import BEAT, CLOSED, NONCE_BYTES, SILENT_HEARTBEATS, Link, State, Terms
+from proxyherd.core.handshake import NONCE_BYTES, State, Terms
+from proxyherd.core.link import BEAT, CLOSED, SILENT_HEARTBEATS, Link
 from proxyherd.core.node import Node
 from proxyherd.core.notes import LinkFailed
 from proxyherd.core.ticks import seconds_ahead
@@ -254,7 +255,11 @@ class PeerConnection(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         self.host = canonical(str(peer[0])) if isinstance(peer, tuple) else ""
         self.link = Link(
-            peers.terms, dial=self._dial, nonce=secrets.token_bytes(NONCE_BYTES), now=peers.loop.time()
+            peers.terms,
+            dial=self._dial,
+            nonce=secrets.token_bytes(NONCE_BYTES),
+            now=peers.loop.time(),
+            takes_old=not len(peers.node.table.tombstones),
         )
         self._water = low_water(transport)
         if transport.get_extra_info("ssl_object") is not None:

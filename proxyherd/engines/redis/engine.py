@@ -16,9 +16,9 @@ from zlib import crc32
 from proxyherd.config.address import Address
 from proxyherd.config.schema import RedisSettings
 from proxyherd.core.engine import Client, Said, Settled
-from proxyherd.core.messages import Report, Whatsat
+from proxyherd.core.messages import Forget, Report, Whatsat
 from proxyherd.core.reply import Reply
-from proxyherd.core.rules import Rules
+from proxyherd.core.rules import Rules, refuse_to_erase
 from proxyherd.engines.redis import layout
 from proxyherd.engines.redis.backlog import Backlog
 from proxyherd.engines.redis.batch import Asked, Batch, Failed, Wish
@@ -120,10 +120,12 @@ class RedisEngine:
             replies.append(asked)
             ask(client, asked, line, tag)
 
-    def _decide_other(self, client: Client, line: bytes, judged: Whatsat | Reply) -> Reply:
+    def _decide_other(self, client: Client, line: bytes, judged: Whatsat | Forget | Reply) -> Reply:
         """Queue a query; return the reply of the line."""
         if isinstance(judged, Reply):
             return judged
+        if isinstance(judged, Forget):
+            return refuse_to_erase("journal")
         asked = Asked("whatsat", "waiting", whatsat=judged, key=spell_key(judged.client), since=self._now)
         tag = layout.tag_of(judged.client)
         self._particular.add(tag)

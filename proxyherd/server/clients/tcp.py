@@ -24,7 +24,7 @@ from proxyherd.core.conversation import (
     Ending,
     Stage,
 )
-from proxyherd.core.framing import Overlong
+from proxyherd.core.framing import Line
 from proxyherd.core.reply import Reply
 from proxyherd.net.listening import Listener, host_of, spell_address, takes_more
 from proxyherd.net.tls import Contexts
@@ -79,7 +79,7 @@ class Spoken(Protocol):
 
     @property
     def owed(self) -> Sized: ...
-    def owe(self, commands: Iterable[tuple[bytes | Overlong, Reply]], /) -> None: ...
+    def owe(self, commands: Iterable[tuple[Line, Reply]], /) -> None: ...
     @property
     def gone(self) -> bool: ...
     @property
@@ -89,11 +89,11 @@ class Spoken(Protocol):
     def pause_writing(self, now: float) -> None: ...
     def resume_writing(self) -> None: ...
     def lose(self, *, broken: bool) -> None: ...
-    def take(self, most: int, now: float) -> list[bytes | Overlong]: ...
+    def take(self, most: int, now: float) -> list[Line]: ...
     def answer(self, answers: list[bytes]) -> bytes: ...
-    def release(self) -> tuple[list[tuple[bytes | Overlong, Reply]], bytes]: ...
+    def release(self) -> tuple[list[tuple[Line, Reply]], bytes]: ...
     def drain(self) -> None: ...
-    def give_up(self, reason: str) -> list[tuple[bytes | Overlong, Reply]]: ...
+    def give_up(self, reason: str) -> list[tuple[Line, Reply]]: ...
     def abort(self, reason: str) -> None: ...
     def check(self, now: float, unsent: int) -> tuple[int, float] | None: ...
     def ending(self, now: float) -> Ending | None: ...
@@ -219,7 +219,7 @@ class ClientConnection(asyncio.Protocol):
         """Why the connection has ended, or will end."""
         return self._conversation.reason
 
-    def take(self, most: int, now: float) -> list[bytes | Overlong]:
+    def take(self, most: int, now: float) -> list[Line]:
         """Return lines to answer now."""
         meter = self._meter
         if meter is not None and meter.used >= PAY_COMMANDS and self._must_wait(meter, now):
@@ -238,7 +238,7 @@ class ClientConnection(asyncio.Protocol):
         """Write the answers to the lines that were taken, in one write, if no other answer is owed."""
         self._send(self._conversation.answer(answers))
 
-    def release(self) -> list[tuple[bytes | Overlong, Reply]]:
+    def release(self) -> list[tuple[Line, Reply]]:
         """Write the answers that are ready, in order, in one write; return their commands."""
         conversation = self._conversation
         released, data = conversation.release()
@@ -248,7 +248,7 @@ class ClientConnection(asyncio.Protocol):
             self._send(data)
         return released
 
-    def give_up(self, reason: str) -> list[tuple[bytes | Overlong, Reply]]:
+    def give_up(self, reason: str) -> list[tuple[Line, Reply]]:
         """Close without the answers that are owed; return their commands."""
         unanswered = self._conversation.give_up(reason)
         self._follow()

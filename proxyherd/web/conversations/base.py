@@ -11,7 +11,7 @@ from msgspec import Struct
 from proxyherd.config.schema import Limits
 from proxyherd.core.buckets import Allowance
 from proxyherd.core.conversation import BY_CLIENT, Ending, Stage
-from proxyherd.core.framing import Overlong
+from proxyherd.core.framing import Line
 from proxyherd.core.reply import Reply
 from proxyherd.core.slow_reader import SlowReader
 from proxyherd.web.handshakes import Upgrade
@@ -26,7 +26,7 @@ READ_AHEAD: Final = 65_536
 _LINGERING: Final = Stage.LINGERING
 """For frequent steps: before Python 3.12, it takes ten times as long to read it from its class."""
 
-OwedCommands = list[tuple[bytes | Overlong, Reply]]
+OwedCommands = list[tuple[Line, Reply]]
 
 
 class Site(Struct, frozen=True):
@@ -94,7 +94,7 @@ class WebConversation(ABC):
     upgrade: Upgrade | None = None
     """What the connection goes on with."""
 
-    owe: Callable[[Iterable[tuple[bytes | Overlong, Reply]]], None]
+    owe: Callable[[Iterable[tuple[Line, Reply]]], None]
     owed: Sized
 
     def __init__(self, site: Site, watch: WebWatch, now: float) -> None:
@@ -137,7 +137,7 @@ class WebConversation(ABC):
         """Note that the client has closed its sending half. Return whether the shell must keep its own half open."""
 
     @abstractmethod
-    def take(self, most: int, now: float) -> list[bytes | Overlong]:
+    def take(self, most: int, now: float) -> list[Line]:
         """Return up to `most` lines to answer now."""
 
     @abstractmethod

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from proxyherd.core.buckets import Allowance
 from proxyherd.core.conversation import OPEN, Ending, Stage
-from proxyherd.core.framing import Overlong
+from proxyherd.core.framing import Line
 from proxyherd.web import problems
 from proxyherd.web.answers import WebAnswer, of_problem
 from proxyherd.web.conversations.base import READ_AHEAD, OwedCommands, Site, WebConversation, WebWatch
@@ -132,7 +132,7 @@ class HttpConversation(WebConversation):
         """Whether received bytes can still be taken, or are still to be answered."""
         return super().waits or self._waiting is not None
 
-    def take(self, most: int, now: float) -> list[bytes | Overlong]:
+    def take(self, most: int, now: float) -> list[Line]:
         """Return lines of one request to answer now. Up to `most` requests that need no line are answered besides."""
         self.more, self.besides = False, 0
         if self._slow.since is not None or self.gone:

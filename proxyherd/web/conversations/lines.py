@@ -7,7 +7,7 @@ what it answers. So a message of the other kind waits until all before it are an
 from __future__ import annotations
 
 from proxyherd.core.conversation import OPEN, Conversation, Stage
-from proxyherd.core.framing import Overlong
+from proxyherd.core.framing import Line
 from proxyherd.web.conversations.base import OwedCommands, Site, WebWatch
 from proxyherd.web.conversations.sockets import WebSocketConversation
 from proxyherd.web.frames import Code, Message, Opcode, message
@@ -50,7 +50,7 @@ class LineSocket(WebSocketConversation):
         if data:
             self._lines.receive_data(data if data.endswith(b"\n") else data + b"\n")
 
-    def _take(self, most: int, now: float) -> list[bytes | Overlong]:
+    def _take(self, most: int, now: float) -> list[Line]:
         lines = self._lines.take(most, now)
         if self._lines.more:
             self.more = True

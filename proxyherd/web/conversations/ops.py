@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from proxyherd.core.framing import Overlong
+from proxyherd.core.framing import Line
 from proxyherd.core.reply import Reply
 from proxyherd.web.answers import WebAnswer
 from proxyherd.web.conversations.base import OwedCommands, Site, WebWatch
@@ -33,7 +33,7 @@ class JsonSocket(WebSocketConversation):
         op = read_op(one.data, self._site.clock(), self._site.writer)
         self.owed.add(WebExchange("websocket", [op.line] if op.line else [], _finish(op)))
 
-    def _take(self, most: int, _: float) -> list[bytes | Overlong]:
+    def _take(self, most: int, _: float) -> list[Line]:
         lines = self.owed.take(most)
         if self.owed.more:
             self.more = True

@@ -11,7 +11,7 @@ from collections import deque
 from typing import Final
 
 from proxyherd.core.conversation import OPEN, Ending, Stage
-from proxyherd.core.framing import Overlong
+from proxyherd.core.framing import Line
 from proxyherd.web.conversations.base import READ_AHEAD, OwedCommands, Site, WebConversation, WebWatch
 from proxyherd.web.frames import (
     Code,
@@ -72,7 +72,7 @@ class WebSocketConversation(WebConversation):
         return False
 
     @abstractmethod
-    def _take(self, most: int, now: float) -> list[bytes | Overlong]:
+    def _take(self, most: int, now: float) -> list[Line]:
         """Return lines of the messages to answer now."""
 
     @abstractmethod
@@ -98,7 +98,7 @@ class WebSocketConversation(WebConversation):
         super().lose(broken=broken)
         self._held.clear()
 
-    def take(self, most: int, now: float) -> list[bytes | Overlong]:
+    def take(self, most: int, now: float) -> list[Line]:
         """Return lines to answer now. Up to `most` frames are read for them."""
         self.more, self.besides = False, 0
         if self._slow.since is not None or self.stage is _CLOSED:

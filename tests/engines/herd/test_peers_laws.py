@@ -15,7 +15,8 @@ from cost import settled
 
 from proxyherd.config.address import Address
 from proxyherd.config.herd_file import Server
-from proxyherd.core.link import BEAT, State
+from proxyherd.core.handshake import State
+from proxyherd.core.link import BEAT
 from proxyherd.core.notes import LinkDown, LinkFailed
 from proxyherd.core.peer_messages import (
     AskDigests,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from proxyherd.core.conversation import LINGER_SECONDS, Conversation, Ending, Stage
 from proxyherd.core.engine import Client
-from proxyherd.core.framing import Overlong
+from proxyherd.core.framing import Line
 from proxyherd.core.notes import Note
 from proxyherd.core.reply import Reply, leave
 from proxyherd.server.clients.tcp import Spoken
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 PLACES, NO_PLACES = b"\n{}\n", b'"status": "ZERO_RESULTS"\n}\n'
 TURN_QUERIES = 2
-
-Line = bytes | Overlong
 
 
 class SimulatedClient:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from proxyherd.core.link import State
+from proxyherd.core.handshake import State
 from proxyherd.core.messages import parse_at, parse_report
 from simulation.world import SimulatedWorld
 
@@ -38,7 +38,7 @@ class Laws:
         self._world.say(f"{end.name}'s link with {end.link.peer} is live")
         if other.server is None or other.server.name != end.link.peer:
             broken(f"{end.name} takes a stranger for {end.link.peer}")
-        if end.link.dialled and not other.link.proved:
+        if end.link.dialled and other.link._handshake.state in {State.HELLO, State.PROVING}:
             broken(f"{end.name}'s link is live, and {other.name} has not proved itself")
         if other.link.state is State.HELLO:
             broken(f"{end.name}'s link is live before {other.name} has heard of it")

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from proxyherd.base.backoff import backoff
-from proxyherd.core.link import NONCE_BYTES, Link, State, Terms
+from proxyherd.core.handshake import NONCE_BYTES, State, Terms
+from proxyherd.core.link import Link
 from proxyherd.core.messages import NANOSECONDS
 from proxyherd.engines.herd.peers import FIRST_PAUSE_SECONDS
 from simulation.laws import Laws

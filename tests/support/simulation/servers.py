@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from proxyherd.config.herd_file import PEER_LINE_SLACK
 from proxyherd.core.engine import Said
-from proxyherd.core.link import Link, State, Terms
+from proxyherd.core.handshake import State, Terms
+from proxyherd.core.link import Link
 from proxyherd.core.messages import Entry, Whatsat, parse_at
 from proxyherd.core.node import Node
 from proxyherd.core.reply import Reply

@@ -17,6 +17,7 @@ import msgspec
 
 from proxyherd.core.buckets import Allowance
 from proxyherd.core.conversation import AWAIT_SECONDS, Ending, Stage
+from proxyherd.core.framing import Line
 from proxyherd.server.clients.http_reader import BodyRoom, HttpReader
 from proxyherd.web.conversations.base import Site, WebConversation
 from proxyherd.web.conversations.http import HttpConversation
@@ -26,7 +27,7 @@ from proxyherd.web.frames import Code, Opcode
 from proxyherd.web.lines import LineWriter
 from proxyherd.web.origins import Origins
 from proxyherd.web.routes import WebRoutes
-from simulation.clients import NO_PLACES, PLACES, Line, SimulatedClient
+from simulation.clients import NO_PLACES, PLACES, SimulatedClient
 
 if TYPE_CHECKING:
     from proxyherd.web.requests import Headers

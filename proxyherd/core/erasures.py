@@ -1,0 +1,94 @@
+"""Erases clients from one table: by commands of clients, and by tombstones that neighbours or the journal tell.
+
+- A command erases what this server holds of the client, and whatever any server has received until now. So a report
+  that comes after it is stored.
+- With `before`, an earlier moment, a client stays if it was seen after that moment. The tombstone may cover a little
+  more time, so that it is kept for long enough.
+- A tombstone is kept for `tombstone_seconds`. After that, no copy of the erased line can come back: a journal that has
+  not been written for most of that time is not used any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from proxyherd.config.schema import ErasureSettings, Limits
+from proxyherd.core.messages import NANOSECONDS, Forget, received
+from proxyherd.core.news import News
+from proxyherd.core.notes import Note, Removed
+from proxyherd.core.reply import Reply
+from proxyherd.core.rules import Rules, refuse_to_erase
+from proxyherd.core.table import Erasure, Table
+from proxyherd.core.tombstones import Tombstone
+
+_SLACK: Final = 8
+"""A divisor: by this part of `tombstone_seconds`, the moment of an erasure may be in the past, and a journal is too old
+before its time."""
+
+
+def longest_absence(settings: ErasureSettings) -> int:
+    """Return how long a server may have been away, in nanoseconds, and still use its journal."""
+    keep = int(settings.tombstone_seconds * NANOSECONDS)
+    return keep - keep // _SLACK
+
+
+class Erasures:
+    """The erasures of one server. `tell` gets notes for the log, and `erased` is called after each erasure."""
+
+    def __init__(
+        self,
+        table: Table,
+        rules: Rules,
+        limits: Limits,
+        settings: ErasureSettings,
+        tell: Callable[[Note], None],
+        erased: Callable[[], None],
+    ) -> None:
+        self._table = table
+        self._rules = rules
+        self._tell, self._erased = tell, erased
+        self._most = limits.max_tombstones
+        self._most_to_learn = limits.max_tombstones * 5 // 4
+        self._keep = int(settings.tombstone_seconds * NANOSECONDS)
+
+    @property
+    def oldest(self) -> int:
+        """The earliest moment of a tombstone that is still kept, in nanoseconds of POSIX time."""
+        return self._rules.clock - self._keep
+
+    def forget(self, command: Forget) -> tuple[Reply, list[News]]:
+        """Erase a client. Return the reply, and what is to be kept and told."""
+        table, client, clock = self._table, command.client, self._rules.clock
+        held = table.get(client)
+        last = received(held.line) if held is not None else 0
+        until = max(clock - 1, last, 1)
+        if command.before is not None:
+            until = min(until, max(command.before, clock - self._keep // _SLACK, 1))
+            if command.before < last <= until:  # it was seen after that: it stays
+                tombstone = table.tombstone(client, max(command.before, 1))
+                return Reply("forget", "erased", tombstone.line), []
+        before = table.erased_until(client)
+        if not before and len(table.tombstones) >= self._most:
+            return refuse_to_erase("full"), []
+        tombstone = table.tombstone(client, max(until, before))
+        erasure = self._erase(tombstone)
+        news = [News(tombstone.client, tombstone.line, None, False, erasure)] if erasure is not None else []
+        return Reply("forget", "erased", tombstone.line), news
+
+    def admit(self, tombstone: Tombstone) -> bool | None:
+        """Learn a tombstone. Return whether it was news, or None if there is no room for it."""
+        table = self._table
+        if tombstone.until < self.oldest:
+            return False
+        if len(table.tombstones) >= self._most_to_learn and not table.held_until(tombstone.digest):
+            return None
+        return self._erase(tombstone) is not None
+
+    def _erase(self, tombstone: Tombstone) -> Erasure | None:
+        erasure = self._table.erase(tombstone)
+        if erasure is not None:
+            if erasure.client is not None:
+                self._tell(Removed(erasure.client))
+            self._erased()
+        return erasure
