@@ -79,7 +79,12 @@ def judge(
     try:
         node.replay(map(parse_at, KNOWN_LINES))
         expectation = oracle.expect(
-            b"".join(pieces), _known(), half_close=half_close, limit=limit, max_clients=max_clients
+            b"".join(pieces),
+            _known(),
+            half_close=half_close,
+            limit=limit,
+            max_clients=max_clients,
+            received=RECEIVED,
         )
         answered = b"".join(_answers(node, pieces, half_close=half_close, most=most, limit=limit))
         lines = oracle.check(expectation, answered, server=NAME, received=(RECEIVED, RECEIVED))

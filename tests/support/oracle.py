@@ -18,9 +18,16 @@ COPIED = 1_024
 CLIENT_BYTES = 512  # of an ID, at most
 
 
+LEAD = Decimal(1)
+"""Seconds by which a client's clock may be ahead, and its time still counts."""
+
+LATEST = Decimal(10**12)
+"""No time is as late."""
+
+
 @dataclass(frozen=True)
 class Known:
-    """What the server holds of a client: its AT line, without LF, and its time in seconds.
+    """What the server holds of a client: its AT line, without LF, and the time that counts, in seconds.
 
     The line is None where it is the answer to a report on this connection: then `answer` is that one's number.
     """
@@ -99,15 +106,19 @@ def expect(
     half_close: bool,
     limit: int,
     max_clients: int = 10**9,
+    received: int | None = None,
 ) -> Expectation:
-    """Return what must be answered to this stream by a ready server that knows these clients."""
+    """Return what must be answered to this stream by a ready server that knows these clients. `received`: when, in
+    nanoseconds; without it, the times must not be from the future.
+    """
     result = Expectation(known=dict(known))
+    latest = LATEST if received is None else Decimal(received).scaleb(-9) + LEAD
     for line in lines_of(stream, half_close=half_close, limit=limit):
-        result.answers.append(_answer(line, result, limit, max_clients))
+        result.answers.append(_answer(line, result, limit, max_clients, latest))
     return result
 
 
-def _answer(line: bytes, so_far: Expectation, limit: int, max_clients: int) -> Expected:
+def _answer(line: bytes, so_far: Expectation, limit: int, max_clients: int, latest: Decimal) -> Expected:
     if len(line) > limit:
         return Copied(line[:COPIED])
     match line.split():
@@ -119,9 +130,10 @@ def _answer(line: bytes, so_far: Expectation, limit: int, max_clients: int) -> E
             held = so_far.known.get(client)
             if held is None and len(so_far.known) >= max_clients:
                 return Copied(line)
-            stored = held is None or at > held.time
+            counts = min(at, latest)
+            stored = held is None or counts > held.time
             if stored:
-                so_far.known[client] = Known(None, at, len(so_far.answers))
+                so_far.known[client] = Known(None, counts, len(so_far.answers))
             return Reported(b" ".join((client, location, time)), at, stored)
         case [b"WHATSAT", client, radius, most] if is_radius(radius) and is_bound(most):
             held = so_far.known.get(client)
@@ -258,7 +270,9 @@ def peer_at(line: bytes) -> tuple[bytes, tuple[Decimal, bytes]] | None:
                 and client.split() == [client]
                 and is_location(location)
             )
-            return (client, (at, line)) if well_formed and at is not None else None
+            if not well_formed or at is None:
+                return None
+            return client, (max(Decimal(0), min(at, at + Decimal(difference.decode()) + LEAD)), line)
     return None
 
 

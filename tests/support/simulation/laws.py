@@ -140,7 +140,7 @@ class Laws:
 
     def decided(self, server: Server, line: bytes, outcome: str) -> None:
         """A server has decided about a report."""
-        report = parse_report(line, b"", 0)
+        report = parse_report(line, b"", server.node.rules.clock)
         assert report is not None
         held = server.table.greatest.get(report.client, NOTHING)
         if (outcome == "refused") != server.refuses or (outcome == "stale" and held[0] < report.nanoseconds):
