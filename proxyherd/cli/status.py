@@ -172,6 +172,8 @@ def _print(found: Sequence[Status]) -> None:
     for one in found:
         if not one.whole:
             click.echo(_remark(one), err=True)
+        if text := _over_rate(one.told):
+            click.echo(f"{one.server.name}: {text}; the event client_over_rate in its log names one")
 
 
 def _table(seen: Sequence[Seen], heads: tuple[str, ...], in_redis: tuple[str, ...]) -> Iterator[str]:
@@ -199,7 +201,7 @@ def _cells(seen: Seen) -> dict[str, str]:
             "journal": click.style("failing", fg="red") if told.journal_failing else "ok",
             "masters": _masters(told),
             "waiting": str(told.waiting),
-            "remark": _reason(one),
+            "remark": _reason(one) or _over_rate(told),
         }
     if rates is not None:
         cells |= {
@@ -215,6 +217,14 @@ def _connections(told: ServerState) -> str:
     """Return how many clients are connected, and how many of them not by the line protocol."""
     others = [f"{count} {via}" for via, count in told.protocols.items() if count and via != "lines"]
     return f"{told.connections} ({', '.join(others)})" if others else str(told.connections)
+
+
+def _over_rate(told: ServerState | None) -> str:
+    """Return how many clients ask too fast now, "" if none does."""
+    if told is None or not told.over_rate:
+        return ""
+    clients = "1 client waits" if told.over_rate == 1 else f"{told.over_rate} clients wait"
+    return f"{clients}, over a rate of [rates]"
 
 
 def _masters(told: ServerState) -> str:
@@ -280,6 +290,7 @@ def _object(one: Status, rates: Rates | None) -> dict[str, Any]:
         "masters": told and told.masters,
         "masters_up": told and told.masters_up,
         "waiting": told and told.waiting,
+        "over_rate": told and told.over_rate,
         "rates": None if rates is None else _rates_object(rates),
     }
 

@@ -1,6 +1,8 @@
 """Attacks on a client port, each a function that goes on until it is told to stop; run in a process of its own.
 
-    python tests/support/attacks.py NAME PORT        until its standard input closes
+    python tests/support/attacks.py NAME PORT [ADDRESS]        until its standard input closes
+
+ADDRESS: a loopback address from which it comes; without it, the one that the system chooses.
 
 What they send is bounded by what one process can send over loopback; none of them is clever.
 """
@@ -17,12 +19,16 @@ from collections.abc import Callable
 
 Stop = threading.Event
 
+SOURCE: list[tuple[str, int]] = []
+"""From where the attack comes, if that was said."""
+
 
 def connect(port: int) -> socket.socket:
     """Connect, or retry for as long as it takes."""
     while True:
         try:
-            return socket.create_connection(("127.0.0.1", port), timeout=120)
+            source = SOURCE[0] if SOURCE else None
+            return socket.create_connection(("127.0.0.1", port), timeout=120, source_address=source)
         except OSError:
             time.sleep(0.01)
 
@@ -112,6 +118,11 @@ def blank_lines(port: int, stop: Stop) -> None:
     pour(port, stop, lambda: b"\n" * 65_536)
 
 
+def one_connection(port: int, stop: Stop) -> None:
+    """Send invalid lines over one connection."""
+    pour(port, stop, lambda: b"FOO\n" * 1_000, connections=1)
+
+
 def new_clients(port: int, stop: Stop) -> None:
     """Report client after client that nobody has heard of."""
     numbers = itertools.count()
@@ -132,6 +143,9 @@ ATTACKS: dict[str, Callable[[int, Stop], None]] = {
     )
 }
 
+OF_ONE: dict[str, Callable[[int, Stop], None]] = {"one_connection": one_connection}
+"""Attacks that a server with rates holds back."""
+
 
 def main() -> None:
     stop = Stop()
@@ -140,8 +154,9 @@ def main() -> None:
         sys.stdin.read()
         stop.set()
 
+    SOURCE.extend((address, 0) for address in sys.argv[3:])
     threading.Thread(target=wait, daemon=True).start()
-    ATTACKS[sys.argv[1]](int(sys.argv[2]), stop)
+    (ATTACKS | OF_ONE)[sys.argv[1]](int(sys.argv[2]), stop)
 
 
 if __name__ == "__main__":

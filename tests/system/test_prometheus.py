@@ -298,6 +298,9 @@ ZERO = {
     "Journal failing": "the disk works",
     "Failures to write": "likewise",
     "Log lines lost": "likewise",
+    "Clients over a rate": "loopback has no rates",
+    "Waits for a rate": "likewise",
+    "Connections refused": "there is room",
     "Clients known, by server": "servers agree; of its two queries one is of the difference",
 }
 """Panels that may show nothing but zero here, and why."""

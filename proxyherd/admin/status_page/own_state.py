@@ -79,6 +79,7 @@ class OwnState:
             places=_histogram(observer.places.seconds),
             lag=_histogram(observer.loop.lag),
             journal_failing=bool(_total(observer.journal.failing)),
+            over_rate=_total(observer.connections.waiting),
             masters=_total(observer.cluster.masters_known),
             masters_up=_total(observer.cluster.masters_up),
             waiting=_total(observer.cluster.waiting),

@@ -50,8 +50,9 @@ class Histogram(Struct, frozen=True):
 class ServerState(Struct, frozen=True):
     """The state of one server. `life` changes with each start. `commands` is None if the asker may not see them; `cursor`
     is what to ask with the next time, for later ones. `protocols` has the connections by protocol, and is empty in the
-    states of older versions. The last three are about Redis: masters that have a part of the table, those that are
-    available to the server, and reports and queries without an outcome yet.
+    states of older versions. `over_rate`: clients that wait because they ask too fast. The last three are about Redis:
+    masters that have a part of the table, those that are available to the server, and reports and queries without an
+    outcome yet.
     """
 
     server: _Name
@@ -75,6 +76,7 @@ class ServerState(Struct, frozen=True):
     commands: list[Command] | None = None
     cursor: _Count = 0
     journal_failing: bool = False
+    over_rate: _Count = 0
     masters: _Count = 0
     masters_up: _Count = 0
     waiting: _Count = 0
