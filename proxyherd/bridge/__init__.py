@@ -9,5 +9,6 @@ and the bridge need not remember anything: after a kill it begins again.
 - `member`: the bridge as a server of the herd
 - `masters`: the masters of the cluster, and what is written to them
 - `passes`: reads everything that they hold
+- `inventory`: reads once what a cluster holds, for `forget`
 - `bridge`: both together, and when they are in step
 """

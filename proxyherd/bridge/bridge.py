@@ -35,6 +35,13 @@ from proxyherd.telemetry.logs import LogFile, make_logger
 from proxyherd.telemetry.metrics import Metrics
 from proxyherd.telemetry.observer import Observer
 
+_ALIKE: Final = (
+    ("limits", "max_line_bytes"),
+    ("limits", "max_age_seconds"),
+    ("erasure", "tombstone_seconds"),
+)
+"""Tables and keys that both sides must agree on."""
+
 _PAUSE_SECONDS: Final = 0.5
 _LONGEST_PAUSE_SECONDS: Final = 5.0
 """The pause between two passes: as long as the last pass took, within these bounds, to leave time for writing."""
@@ -82,11 +89,11 @@ def check(herd: Herd, to: Herd) -> None:
         raise ConfigError(
             f'{to.file}: key table.engine: is "herd"; name the file of servers of the cluster with --to'
         )
-    for key in ("max_line_bytes", "max_age_seconds"):
-        one, other = getattr(herd.limits, key), getattr(to.limits, key)
+    for table, key in _ALIKE:
+        one, other = (getattr(getattr(side, table), key) for side in (herd, to))
         if one != other:
             raise ConfigError(
-                f"{to.file}: key limits.{key}: is {other:g}, but {one:g} in {herd.file}; what moves must be as long "
+                f"{to.file}: key {table}.{key}: is {other:g}, but {one:g} in {herd.file}; what moves must be as long "
                 "and as old on both sides, so give both the same"
             )
 
@@ -220,8 +227,10 @@ class _Bridge:
 
     def _find(self, clients: list[bytes]) -> TagWrites:
         """Return what to write for these clients, without those that are forgotten by now."""
-        found = TagWrites([], [], [])
+        found = TagWrites([], [], [], [])
         for client in clients:
+            if until := self._member.erased_until(client):
+                found.erased.append((client, until))
             if (value := self._member.value_of(client)) is not None:
                 line, nanoseconds, expires = value
                 found.clients.append(client)
@@ -246,6 +255,7 @@ class _Bridge:
             since, began = self._loop.time(), self._member.node.in_step
             try:
                 await self._passes.read_all()
+                await self._member.erase(self._passes.graves)
                 await self._settle(self._loop.time())
             except Unfit as error:
                 self._unfit = str(error)

@@ -8,7 +8,8 @@ each.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import secrets
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from msgspec import Struct
@@ -18,7 +19,13 @@ from proxyherd.config.address import Address
 from proxyherd.config.herd_file import Herd
 from proxyherd.config.schema import RedisSettings
 from proxyherd.engines.redis import layout
-from proxyherd.engines.redis.commands import ADMIT, spell_reports
+from proxyherd.engines.redis.commands import (
+    ADMIT,
+    head_of_erasure,
+    spell_erasure,
+    spell_key,
+    spell_reports,
+)
 from proxyherd.engines.redis.lookout import Lookout
 from proxyherd.engines.redis.opening import Opener
 from proxyherd.engines.redis.sealing import Sealing
@@ -29,6 +36,7 @@ _WRITES: Final = 200
 """Clients in one batch. The master also serves others, and such a batch keeps it busy for about ten milliseconds."""
 
 _AGAIN_SECONDS: Final = 0.05
+_MILLISECONDS: Final = 1_000
 FIX: Final = "where nothing moves them any more, run redis-cli --cluster fix"
 
 
@@ -37,11 +45,14 @@ class Unbelieved(Exception):  # noqa: N818 - a fact about the cluster
 
 
 class TagWrites(Struct, frozen=True):
-    """What to write for clients of one tag; `expiries` is empty if they never expire."""
+    """What to write for clients of one tag; `expiries` is empty if they never expire. `erased`: clients that are erased, and
+    up to which moment, in nanoseconds of POSIX time.
+    """
 
     clients: list[bytes]
     values: list[bytes]
     expiries: list[bytes]
+    erased: list[tuple[bytes, int]]
 
 
 class Masters:
@@ -62,6 +73,7 @@ class Masters:
         self._observer = observer
         self._find = find
         self._sealing = Sealing(to.redis)
+        self._kept = int(to.erasure.tombstone_seconds * _MILLISECONDS)
         self._library = opener.library
         self.failures: tuple[type[Exception], ...] = (*self._library.errors, Unbelieved)
         """The exceptions of `connect` and `exchange`."""
@@ -167,18 +179,14 @@ class Masters:
             return
         try:
             found = [(tag, self._find(clients)) for tag, clients in load.clients.items()]
-            found = [(tag, one) for tag, one in found if one.clients]
-            parts = [
-                spell_reports(ADMIT, tag, one.clients, one.values, one.expiries, lead=self._lead)
-                for tag, one in found
-            ]
-            answers = await self.exchange(connection, writer.address, parts)
+            parts = [(tag, part) for tag, one in found for part in self._spell(tag, one)]
+            answers = await self.exchange(connection, writer.address, [part for _, part in parts])
         except BaseException:
             self.outbox.lost(load)
             raise
         failed = {
             tag: answer
-            for (tag, _), answer in zip(found, answers, strict=True)
+            for (tag, _), answer in zip(parts, answers, strict=True)
             if isinstance(answer, Exception)
         }
         self.outbox.done(load, tuple(failed))
@@ -187,6 +195,14 @@ class Masters:
         if failed:  # a slot is being moved, or there is no memory
             self.doubt()
             await asyncio.sleep(_AGAIN_SECONDS)
+
+    def _spell(self, tag: int, writes: TagWrites) -> Iterator[bytes]:
+        """Yield the calls for clients of one tag: first the tombstones."""
+        for client, until in writes.erased:
+            salt = secrets.token_hex(layout.SALT_DIGITS // 2).encode()
+            yield head_of_erasure() + spell_key(client) + spell_erasure(until, until, self._kept, salt)
+        if writes.clients:
+            yield spell_reports(ADMIT, tag, writes.clients, writes.values, writes.expiries, lead=self._lead)
 
     def _explain(self, refusal: object) -> str:
         """Return why a master has not executed a batch, and what to do; "" if it has."""

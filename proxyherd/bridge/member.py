@@ -19,6 +19,7 @@ from proxyherd.core.turn import Turn
 from proxyherd.engines.herd.backend import make_table, make_terms
 from proxyherd.engines.herd.engine import HerdEngine
 from proxyherd.engines.herd.peers import Peers
+from proxyherd.engines.redis.layout import Graves
 from proxyherd.net.binding import Binder
 from proxyherd.net.tls import Contexts
 from proxyherd.server.driver import Driver
@@ -28,6 +29,9 @@ from proxyherd.telemetry.observer import Observer
 _UNSENT_BYTES: Final = 1_048_576
 """How many bytes may wait for neighbours before the cluster is read further: far less than `peer_queue_bytes`, at which
 links are closed."""
+
+_LEAVES: Final = 1_024
+"""Leaves of the table that are looked at without a pause."""
 
 _MILLISECOND: Final = 1_000_000
 _LOOK_SECONDS: Final = 0.01
@@ -47,7 +51,9 @@ class _Told:
     def append(self, _: Sequence[bytes]) -> bool:
         """Report what came from neighbours; the cluster has its own lines already."""
         for one in self._node.news:
-            if one.source is not None:
+            if one.source is not None and one.client.split() == [
+                one.client
+            ]:  # no tombstone, which names nobody
                 self.heard += 1
                 self._tell(one.client)
         return True
@@ -121,11 +127,33 @@ class Member:
                 news += 1
             elif admitted is None:
                 refused += 1
-            elif (held := node.table.get(at.client)) is not None and held.line != at.entry.line:
+            elif self._is_ahead(at):
                 ahead.append(at.client)
         if news:
             self._engine.wake()
         return news, ahead, refused
+
+    def _is_ahead(self, at: At) -> bool:
+        """Whether the herd has something greater than this line, or has erased it."""
+        table = self.node.table
+        held = table.get(at.client)
+        return (held is not None and held.line != at.entry.line) or table.is_erased(at.client, at.entry.line)
+
+    async def erase(self, graves: Graves) -> None:
+        """Erase the clients here that are erased in the cluster."""
+        table = self.node.table
+        for first in range(0, table.leaf_count if graves else 0, _LEAVES):
+            for client, _ in table.entries(first, first + _LEAVES):
+                if (until := graves.until(client)) > table.erased_until(client):
+                    tombstone = table.tombstone(client, until)
+                    if self.node.admit(tombstone):
+                        self.node.news.append(News(tombstone.client, tombstone.line))
+                        self._engine.wake()
+            await asyncio.sleep(0)
+
+    def erased_until(self, client: bytes) -> int:
+        """Return up to which moment a client is erased, in nanoseconds of POSIX time; 0 if it is not."""
+        return self.node.table.erased_until(client)
 
     def value_of(self, client: bytes) -> tuple[bytes, int, int] | None:
         """Return a client's AT line, its time, and the POSIX milliseconds when it is forgotten (0: never)."""

@@ -47,6 +47,8 @@ class Passes:
         self.held = 0
         self.foreign = 0
         """Keys in this pass that no server has written."""
+        self.graves = layout.Graves()
+        """The tombstones that this pass has read."""
         self.masters = masters
         self.learn = learn
         self.room = room
@@ -58,6 +60,7 @@ class Passes:
         if None in owners:
             raise Unfit(self.masters.trouble or "not all of the table has a master")
         self.read = self.held = self.foreign = 0
+        self.graves = layout.Graves()
         readers = [_Reader(self, owner) for owner in owners if owner is not None]
         try:
             before = await _all(one.open() for one in readers)
@@ -114,14 +117,14 @@ class _Reader:
             following: dict[int, list[bytes]] = {}
             if cursor is not None:
                 cursor, following = self._found(answers.pop())
-            for clients, values in zip(keys.values(), answers, strict=True):
+            for (tag, clients), values in zip(keys.items(), answers, strict=True):
                 if _failed(values):
                     raise Unfit(f"{self._address}: {values}")
-                self._take(clients, values)
+                self._take(tag, clients, values)
             keys = following
 
     def _found(self, answer: Any) -> tuple[bytes | None, dict[int, list[bytes]]]:
-        """Return where to continue, None at the end, and the clients found, by tag."""
+        """Return where to continue, None at the end, and the clients and graves found, by tag."""
         if _failed(answer):
             raise Unfit(f"{self._address}: {answer}")
         cursor, keys = answer
@@ -129,17 +132,23 @@ class _Reader:
         for key in dict.fromkeys(keys):
             if (client := layout.client_of(key)) is not None:
                 found.setdefault(layout.tag_of(client), []).append(client)
+            elif (grave := layout.grave_of(key)) is not None:
+                tag, rest = grave
+                found.setdefault(tag, []).append(rest)
             elif b"} seal " not in key:
                 self._passes.foreign += 1
         return (cursor if cursor != b"0" else None), found
 
-    def _take(self, clients: list[bytes], values: list[bytes | None]) -> None:
+    def _take(self, tag: int, clients: list[bytes], values: list[bytes | None]) -> None:
         passes = self._passes
         passes.read += len(clients)
         ats = []
         for client, value in zip(clients, values, strict=True):
             if value is None:
                 continue  # it has expired since
+            if client.startswith(b" "):
+                passes.graves.add(tag, client, value)
+                continue
             entry = layout.entry(value, passes.lead)
             if entry is not None and entry.line.split(b" ", 4)[3] == client:
                 ats.append(At(client, entry, received(entry.line)))

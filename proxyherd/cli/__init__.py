@@ -1,12 +1,12 @@
 """The command line: a file a command, named as the command.
 
 - `common`: what commands share: the herd's file, failures and exit codes, examples, tables
-- `asking`: what `iamat` and `whatsat` share
+- `asking`: what `iamat` and `whatsat` share; `contents`: what `export` and `forget` share
 - `grade_usage`, `grade_herd`, `grade_run`, `grade_marks`, `grade_batch`: of `grade`, how it is called; the herd; how it is
   judged; by which rubric it is marked, and the report; a class at once
 - `output`: where `--output` goes
 
-Commands: `bridge`, `check_config`, `completion`, `export`, `gazetteer`, `grade`, `iamat`, `journal`, `places`,
+Commands: `bridge`, `check_config`, `completion`, `export`, `forget`, `gazetteer`, `grade`, `iamat`, `journal`, `places`,
 `places_sim`, `prometheus_targets`, `secret`, `serve`, `status`, `tail`, `whatsat`. A command's file is imported when the
 command is called, so that none waits for what others need.
 """
@@ -23,7 +23,7 @@ from proxyherd import __version__
 from proxyherd.cli.common import Group, config_option, examples
 
 COMMAND_NAMES: Final = (
-    *("bridge", "check-config", "completion", "export", "gazetteer", "grade", "iamat", "journal"),
+    *("bridge", "check-config", "completion", "export", "forget", "gazetteer", "grade", "iamat", "journal"),
     *("places", "places-sim", "prometheus-targets", "secret", "serve", "status", "tail", "whatsat"),
 )
 

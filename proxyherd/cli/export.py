@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from pathlib import Path
-from typing import Any
 
 import click
 
-from proxyherd.cli.common import Failure, Misconfigured, config_option, examples, load_herd, server_names
+from proxyherd.cli.common import (
+    Failure,
+    config_option,
+    examples,
+    load_herd,
+    secret_file_option,
+    server_names,
+)
+from proxyherd.cli.contents import progress_bar, read_journal
 from proxyherd.cli.output import open_output
-from proxyherd.config.herd_file import Herd
 from proxyherd.remote import exporting
-from proxyherd.remote.exporting import Found
 
-_NANOSECONDS = 1_000_000_000
 _MODE = 0o640  # where people are: not for other users of the machine
 
 
@@ -46,15 +48,23 @@ _MODE = 0o640  # where people are: not for other users of the machine
     metavar="FILE",
     help="Write to FILE, all at once and with mode 0640, in place of stdout.",
 )
+@secret_file_option()
 @config_option()
 @click.pass_context
 def export(
-    ctx: click.Context, *, form: str, name: str | None, folder: Path | None, output: Path | None
+    ctx: click.Context,
+    *,
+    form: str,
+    name: str | None,
+    folder: Path | None,
+    output: Path | None,
+    secret_file: Path | None,
 ) -> None:
     """Write where every client was last, from the journal of one server, which may run meanwhile.
 
     GeoJSON has points, longitude first; CSV has a line with names first. How many clients there are is told on
-    stderr. What the herd forgets (max_age_seconds) is left out. The file tells where people are.
+    stderr. What the herd forgets (max_age_seconds) is left out, and what was erased (forget). The file tells where people
+    are. The herd's secret is needed only if somebody was erased.
 
     Exit codes: 0 done; 1 written, but records of the journal are damaged and left out; 2 there is no journal, or the
     file cannot be written.
@@ -63,8 +73,8 @@ def export(
         raise click.UsageError("name either a --server or a --folder")
     herd = load_herd(ctx)
     folder = folder or Path("var/lib") / herd.server(name or next(iter(herd.servers))).name / "journal"
-    found = _read(folder, herd)
-    with open_output(output, _MODE) as file, _bar("Writing", len(found.entries)) as bar:
+    found = read_journal(folder, herd, secret_file)
+    with open_output(output, _MODE) as file, progress_bar("Writing", len(found.entries)) as bar:
         for at, piece in enumerate(exporting.lines(form, found.entries), 1):
             file.write(piece)
             if at % 10_000 == 0:
@@ -72,26 +82,3 @@ def export(
     damage = f", {found.damaged} records damaged: proxyherd journal verify" if found.damaged else ""
     click.echo(f"{folder}: {len(found.entries)} clients{damage}", err=True)
     ctx.exit(Failure.exit_code if found.damaged else 0)
-
-
-def _read(folder: Path, herd: Herd) -> Found:
-    try:
-        with _bar("Reading", exporting.size(folder)) as bar:
-            found = exporting.read(folder, herd.limits.clock_lead, bar.update)
-    except OSError as error:
-        raise Misconfigured(
-            f"{error.filename or folder}: {error.strerror}; name the journal's folder with --folder, as who may read it"
-        ) from error
-    if herd.limits.max_age_seconds:
-        exporting.forget(found, time.time_ns() - int(herd.limits.max_age_seconds * _NANOSECONDS))
-    return found
-
-
-def _bar(label: str, length: int) -> Any:
-    return click.progressbar(
-        length=length,
-        label=label,
-        file=sys.stderr,
-        hidden=not sys.stderr.isatty(),
-        update_min_steps=length // 100,
-    )

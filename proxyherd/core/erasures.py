@@ -22,7 +22,7 @@ from proxyherd.core.rules import Rules, refuse_to_erase
 from proxyherd.core.table import Erasure, Table
 from proxyherd.core.tombstones import Tombstone
 
-_SLACK: Final = 8
+SLACK: Final = 8
 """A divisor: by this part of `tombstone_seconds`, the moment of an erasure may be in the past, and a journal is too old
 before its time."""
 
@@ -30,7 +30,7 @@ before its time."""
 def longest_absence(settings: ErasureSettings) -> int:
     """Return how long a server may have been away, in nanoseconds, and still use its journal."""
     keep = int(settings.tombstone_seconds * NANOSECONDS)
-    return keep - keep // _SLACK
+    return keep - keep // SLACK
 
 
 class Erasures:
@@ -64,7 +64,7 @@ class Erasures:
         last = received(held.line) if held is not None else 0
         until = max(clock - 1, last, 1)
         if command.before is not None:
-            until = min(until, max(command.before, clock - self._keep // _SLACK, 1))
+            until = min(until, max(command.before, clock - self._keep // SLACK, 1))
             if command.before < last <= until:  # it was seen after that: it stays
                 tombstone = table.tombstone(client, max(command.before, 1))
                 return Reply("forget", "erased", tombstone.line), []

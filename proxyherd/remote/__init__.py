@@ -1,6 +1,7 @@
 """What the command line does to a herd from outside: asks its ports, reads its logs and journals.
 
     ask        one question to one server
+    erasing    clients of a running herd, over a web port
     progress   how far the servers of a herd are with their start
     polling    all servers again and again, for `status --watch`
     logfiles   the lines of a log that grows and is rotated

@@ -7,9 +7,11 @@ result is an answer or `Unreachable`, never a traceback.
 
 from __future__ import annotations
 
+import re
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
 MAX_ANSWER_BYTES = 1 << 28
 """Bytes of one answer, as many as the herd's file allows for Places. Only a foreign program sends more."""
+
+_tombstones = re.compile(rb"^proxyherd_tombstones ([0-9.e+]+)$", re.MULTILINE).search
 
 MOST_SHOWN = 200
 """Characters of a stranger's text that are shown."""
@@ -101,6 +105,17 @@ def statuses(herd: Herd, seconds: float) -> list[Status]:
         return list(pool.map(lambda server: status(server, seconds), servers))
 
 
+def tombstones(server: Server, seconds: float) -> int:
+    """Return how many tombstones a server holds. Raises Unreachable."""
+    answer = http.parse_answer(_exchange(server.admin, http.request("/metrics"), seconds, None))
+    found = _tombstones(answer[1]) if answer is not None and answer[0] == HTTPStatus.OK else None
+    if found is None:
+        raise Unreachable(
+            f"{server.admin[0]}: does not say how many tombstones it holds; is it of this version?"
+        )
+    return int(float(found[1]))
+
+
 def _exchange(
     addresses: tuple[Address, ...],
     request: bytes,
@@ -109,7 +124,7 @@ def _exchange(
 ) -> bytes:
     """Send a request to the first address that accepts it, and read until `whole`, or else until the end."""
     deadline = time.monotonic() + seconds
-    connection, address = _connect(addresses, deadline)
+    connection, address = connect(addresses, deadline)
     answer = bytearray()
     with connection:
         try:
@@ -129,9 +144,9 @@ def _exchange(
     return bytes(answer)
 
 
-def _connect(addresses: tuple[Address, ...], deadline: float) -> tuple[socket.socket, Address]:
-    """Connect to the first address that answers. Each address has a share of the time, and each address of a name a share
-    of that.
+def connect(addresses: tuple[Address, ...], deadline: float) -> tuple[socket.socket, Address]:
+    """Connect to the first address that answers before the deadline, seconds of the monotonic clock. Each address has a
+    share of the time, and each address of a name a share of that. Raises Unreachable.
     """
     refusals: list[str] = []
     for address, until in shares(addresses, deadline, time.monotonic):

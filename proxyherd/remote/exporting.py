@@ -18,7 +18,8 @@ from msgspec import Struct
 
 from proxyherd.base.escapes import escaped
 from proxyherd.core import messages
-from proxyherd.core.messages import Entry
+from proxyherd.core.messages import At, Entry
+from proxyherd.core.tombstones import Tombstone, parse_gone
 from proxyherd.engines.herd import journal
 
 _RELISTINGS: Final = 100
@@ -36,11 +37,19 @@ class Found(Struct):
     entries: dict[bytes, Entry]
     damaged: int = 0
     """Records that could not be read."""
+    gone: list[Tombstone] = []
+    """The tombstones that stand there."""
 
 
-def read(folder: Path, lead: int, progress: Callable[[int], object] = lambda _: None) -> Found:
+def read(
+    folder: Path,
+    lead: int,
+    progress: Callable[[int], object] = lambda _: None,
+    is_erased: Callable[[At], bool] = lambda _: False,
+) -> Found:
     """Read the journal in a folder. `lead`: that of the herd, as in `messages.parse_at`. `progress` is called with the
-    number of bytes that were read. Raises OSError.
+    number of bytes that were read. Lines that are erased are left out: who knows the key of the herd's table can say so
+    of the tombstones that an earlier `read` has found. Raises OSError.
     """
     found = Found({})
     done: set[str] = set()
@@ -49,7 +58,7 @@ def read(folder: Path, lead: int, progress: Callable[[int], object] = lambda _: 
             if path.name in done:
                 continue
             try:
-                found.damaged += _read_file(path, found.entries, lead, progress)
+                _read_file(path, found, lead, progress, is_erased)
             except FileNotFoundError:
                 break  # the journal was rewritten: a snapshot replaces this file, and a new list shows it
             done.add(path.name)
@@ -58,22 +67,28 @@ def read(folder: Path, lead: int, progress: Callable[[int], object] = lambda _: 
     raise FileNotFoundError(2, "its files are rewritten faster than they can be read", str(folder))
 
 
-def _read_file(path: Path, entries: dict[bytes, Entry], lead: int, progress: Callable[[int], object]) -> int:
-    """Merge a file into the entries; return how many of its records are damaged."""
-    batches = journal.read(path)
-    strange = 0
+def _read_file(
+    path: Path, found: Found, lead: int, progress: Callable[[int], object], is_erased: Callable[[At], bool]
+) -> None:
+    """Merge a file into what was found."""
+    batches, entries = journal.read(path), found.entries
     while True:
         try:
             lines = next(batches)
         except StopIteration as end:
             finding: journal.Finding = end.value
-            return finding.damaged + strange
+            found.damaged += finding.damaged
+            return
         for line in lines:
             if (at := messages.parse_at(line, lead)) is None:
-                strange += 1
+                if (gone := parse_gone(line)) is not None:
+                    found.gone.append(gone)
+                else:
+                    found.damaged += 1
                 continue
             held = entries.get(at.client)
-            if held is None or (at.entry.nanoseconds, line) > (held.nanoseconds, held.line):
+            is_later = held is None or (at.entry.nanoseconds, line) > (held.nanoseconds, held.line)
+            if is_later and not is_erased(at):
                 entries[at.client] = at.entry
         progress(sum(map(len, lines)))
 

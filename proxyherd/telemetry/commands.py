@@ -58,6 +58,7 @@ COMMANDS: Final = (
         "refused",
         "max_tombstones are held already, or the journal cannot be written",
     ),
+    ("forget", "unanswered", "as above"),
     ("at", "invalid", "an AT from a client"),
     ("other", "invalid", "any other word, or none"),
     ("other", "overlong", "longer than max_line_bytes"),

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 
 from structlog.typing import FilteringBoundLogger
 
-from proxyherd.core.notes import Note
+from proxyherd.core.notes import Note, Removed
 from proxyherd.telemetry.cluster import ClusterObserver
 from proxyherd.telemetry.commands import CommandObserver
 from proxyherd.telemetry.connections import ConnectionObserver
@@ -64,6 +64,8 @@ class Observer:
         self.commands.tell_reports()
         for note in notes:
             try:
+                if type(note) is Removed:
+                    self.recent.erase(note.client)
                 self.links.note(note)
             except Exception as error:  # noqa: BLE001 - the other notes are told
                 self.fault("a note of the core cannot be told", error)

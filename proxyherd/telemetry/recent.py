@@ -92,6 +92,14 @@ class Recent:
         """Keep the last of these clients, whose updates came from a neighbour."""
         self._clients.extend(clients[-MOST_KEPT:])
 
+    def erase(self, client: bytes) -> None:
+        """Forget commands that name a client, also as a part of another ID, and its position."""
+        if self._commands:
+            kept = [one for one in self._commands if not (_names(one[4], client) or _names(one[5], client))]
+            self._commands = deque(kept, maxlen=MOST_KEPT)
+        while client in self._clients:
+            self._clients.remove(client)
+
     def commands(self, after: int, most: int) -> list[Command]:
         """Return the last commands after number `after`, the oldest first."""
         behind = [one for one in self._commands if one[0] > after][-most:]
@@ -105,6 +113,11 @@ class Recent:
         clients = [*dict.fromkeys(self._clients)]
         self._clients.clear()
         return clients
+
+
+def _names(text: bytes, client: bytes) -> bool:
+    """Whether a text has the ID of a client, or ends in its beginning because it was cut."""
+    return client in text or (len(text) == _KEPT_BYTES and client.startswith(text.rpartition(b" ")[2]))
 
 
 def _shown(data: bytes) -> str:

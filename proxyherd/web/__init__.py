@@ -15,7 +15,7 @@ No I/O, no clock and no HTTP library: those who serve the port (`server/clients/
 - `exchanges`: requests that a turn answers
 - `handshakes`, `frames`: WebSockets
 - `conversations`: connections, from their first byte to their last
-- `reports`: one report, and batches of them
+- `reports`: one report, and batches of them; `erasures`: the end of a client
 - `pages`: what people see of it in a browser
 - `ops`: messages of a WebSocket in JSON
 - `openapi`: describes all this

@@ -99,6 +99,16 @@ _SCHEMAS: Final = {
             },
         }
     ),
+    "Erased": _object(
+        {
+            "erased_at": {
+                "type": "string",
+                "pattern": _SECONDS,
+                "description": "What servers have received up to this moment is gone. POSIX seconds, a string because of its "
+                "digits.",
+            }
+        }
+    ),
     "ReportedInBatch": _object({"outcome": _OUTCOME, "at": _AT}),
     "Location": _object(
         {
@@ -134,15 +144,18 @@ _UNAVAILABLE: Final = {
 
 
 def _answers(
-    description: str, content: Mapping[str, _Object], headers: Mapping[str, _Object] | None = None
+    description: str,
+    content: Mapping[str, _Object],
+    headers: Mapping[str, _Object] | None = None,
+    status: int = 200,
 ) -> _Object:
-    """Return the answers of an operation that succeeds with 200."""
+    """Return the answers of an operation that succeeds with this status."""
     success: _Object = {"description": description}
     if content:
         success["content"] = {media_type: {"schema": schema} for media_type, schema in content.items()}
     if headers:
         success["headers"] = dict(headers)
-    return {"200": success, "4XX": _PROBLEM, "5XX": _UNAVAILABLE}
+    return {str(status): success, "4XX": _PROBLEM, "5XX": _UNAVAILABLE}
 
 
 def _body(description: str, content: Mapping[str, _Object], *, required: bool = True) -> _Object:
@@ -179,6 +192,26 @@ _CLIENTS: Final = {
         "summary": "Reports where a client is",
         "requestBody": _body("The location.", {_JSON: _ref("Position")}),
         "responses": _answers("The report was stored, or is stale.", {_JSON: _ref("Reported")}),
+    },
+    "delete": {
+        "operationId": "erase",
+        "summary": "Erases a client, herd-wide",
+        "description": "What servers have received of the client is gone, and does not come back. Later reports count.",
+        "parameters": [
+            _parameter(
+                "query",
+                "before",
+                {
+                    "anyOf": [
+                        {"type": "string", "pattern": _SECONDS},
+                        {"type": "string", "format": "date-time", "pattern": _SINCE_1970},
+                    ]
+                },
+                "Erase only what was received up to this moment: POSIX seconds, or a date and time of RFC 3339. "
+                "Without it: up to now.",
+            )
+        ],
+        "responses": _answers("The client is erased.", {_JSON: _ref("Erased")}, status=202),
     },
 }
 

@@ -14,6 +14,7 @@ from proxyherd.core.reply import Reply
 from proxyherd.web import problems
 from proxyherd.web.answers import WebAnswer, of_problem
 from proxyherd.web.bodies import unpacked
+from proxyherd.web.erasures import erase_answer, read_erasure
 from proxyherd.web.exchanges import WebExchange
 from proxyherd.web.handshakes import Upgrade, upgrade
 from proxyherd.web.ids import id_of, path_names
@@ -38,7 +39,7 @@ from proxyherd.web.trackers.points import TrackerRequest, TrackPoints
 Routed: TypeAlias = WebAnswer | WebExchange | Upgrade
 _Handler: TypeAlias = Callable[[WebRequest, list[str], int], Routed]
 
-_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "OPTIONS")
+_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS")
 """All methods that some path has."""
 
 _JSON: Final = frozenset(["application/json", ""])
@@ -57,7 +58,11 @@ class WebRoutes:
         self._writer = writer
         self._max_accuracy_m = max_accuracy_m
         self._apps = {app.name: {method: self._handler(app) for method in app.methods} for app in APPS}
-        self._client: dict[str, _Handler] = {"GET": self._locate, "PUT": self._put}
+        self._client: dict[str, _Handler] = {
+            "GET": self._locate,
+            "PUT": self._put,
+            "DELETE": self._erase,
+        }
         self._places: dict[str, _Handler] = {"GET": self._get_places}
         self._document = openapi_document()
         self._openapi: dict[str, _Handler] = {"GET": self._get_openapi}
@@ -159,6 +164,10 @@ class WebRoutes:
         read_parameters(request.query, ())
         line = self._writer.locate(id_of(names[2]))
         return WebExchange("http", [line], lambda replies: WebAnswer(200, locate_answer(replies[0])))
+
+    def _erase(self, request: WebRequest, names: list[str], clock: int) -> WebExchange:
+        forget = read_erasure(names[2], request.query, clock)
+        return WebExchange("http", [forget], lambda replies: WebAnswer(202, erase_answer(replies[0])))
 
     def _get_places(self, request: WebRequest, names: list[str], _: int) -> WebExchange:
         wanted = read_parameters(request.query, ("radius_km", "limit"))

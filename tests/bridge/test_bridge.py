@@ -13,15 +13,16 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from fake_redis import FullError, World, run
+from fake_redis import FakeConnection, FullError, World, run
 from structlog.testing import capture_logs
 
 from proxyherd.bridge import passes
 from proxyherd.bridge.bridge import Outcome, _Bridge
 from proxyherd.bridge.member import _UNSENT_BYTES, Member
 from proxyherd.config import herd_file
-from proxyherd.core.messages import At, Entry, parse_at
+from proxyherd.core.messages import At, Entry, parse_at, received
 from proxyherd.engines.redis import layout
+from proxyherd.engines.redis.commands import LIBRARY, spell_erasure
 from proxyherd.engines.redis.opening import Opener
 from proxyherd.net import tls
 from proxyherd.telemetry.logs import LogFile
@@ -44,6 +45,7 @@ class Neighbourhood:
 
     def __init__(self) -> None:
         self.held: dict[bytes, Entry] = {}
+        self.erased: dict[bytes, int] = {}
         self.links: dict[str, object] = {name: object() for name in NEIGHBOURS}
         self.node = self
         self.heard = self.unsent = 0
@@ -52,6 +54,12 @@ class Neighbourhood:
         self.room.set()
         self.last_words: list[At] = []
         self.done: list[str] = []
+
+    def forget(self, client: bytes, until: int) -> None:
+        """Let the herd erase a client."""
+        self.erased[client] = until
+        if client in self.held and received(self.held[client].line) <= until:
+            del self.held[client]
 
     def says(self, one: At) -> None:
         """Let a neighbour bring news."""
@@ -93,12 +101,22 @@ class Neighbourhood:
         news, ahead = 0, []
         for one in ats:
             held = self.held.get(one.client)
-            if held is None or (held.nanoseconds, held.line) < (one.entry.nanoseconds, one.entry.line):
+            if one.received <= self.erased.get(one.client, 0):
+                ahead.append(one.client)
+            elif held is None or (held.nanoseconds, held.line) < (one.entry.nanoseconds, one.entry.line):
                 self.held[one.client] = one.entry
                 news += 1
             elif held.line != one.entry.line:
                 ahead.append(one.client)
         return news, ahead, 0
+
+    async def erase(self, graves: layout.Graves) -> None:
+        for client in [*self.held]:
+            if (until := graves.until(client)) > self.erased.get(client, 0):
+                self.forget(client, until)
+
+    def erased_until(self, client: bytes) -> int:
+        return self.erased.get(client, 0)
 
     async def has_room(self) -> None:
         await self.room.wait()
@@ -319,6 +337,45 @@ def test_what_each_side_has_alone_or_later_is_on_both(play: Play) -> None:
         assert world.kept[layout.key(b"fig")] == value(fig), "what the cluster has gone back on is told again"
 
     assert play(scene, prepare).whole
+
+
+def test_who_is_erased_on_one_side_is_erased_on_both_and_may_report_again_on_either(play: Play) -> None:
+    gone = 5 * 10**9
+    kiwi, plum, fig, lime = (at(client, 5) for client in (b"kiwi", b"plum", b"fig", b"lime"))
+    later = at(b"lime", 6)
+
+    def prepare(member: Neighbourhood, world: World) -> None:
+        for one in (kiwi, plum, fig, lime):
+            member.held[one.client] = one.entry
+            world.data[layout.key(one.client)] = value(one)
+        member.forget(b"kiwi", gone)
+        member.forget(b"lime", gone)
+        member.held[b"lime"] = later.entry
+        connection = FakeConnection(world.of(b"plum"))
+        words = spell_erasure(gone, None, 10**9, b"0" * 32)
+        connection.execute([[b"FCALL", LIBRARY + b"_erase", b"1", layout.key(b"plum"), *of_words(words)]])
+
+    async def scene(bridge: Bridge, member: Neighbourhood, world: World) -> None:
+        await bridge.passed(2)
+        assert member.held == {b"fig": fig.entry, b"lime": later.entry}
+        assert member.erased_until(b"plum") == gone
+        clients = {key: text for key, text in world.data.items() if text and layout.client_of(key)}
+        assert clients == {layout.key(one.client): value(one) for one in (fig, later)}
+        assert bridge._passes.graves.until(b"kiwi") == bridge._passes.graves.until(b"lime") == gone
+        assert bridge._passes.graves.until(b"fig") == 0
+        again = at(b"kiwi", 7)
+        member.says(again)
+        await bridge.passed(2)
+        assert world.data[layout.key(b"kiwi")] == value(again)
+
+    outcome = play(scene, prepare)
+    assert outcome.whole
+    assert "others" not in outcome.text, "a tombstone is no stranger's key"
+
+
+def of_words(spelled: bytes) -> list[bytes]:
+    """Return words that are spelled as Redis gets them."""
+    return spelled.split(b"\r\n")[1::2]
 
 
 def test_a_value_of_another_client_is_no_news_and_is_left_alone(play: Play) -> None:

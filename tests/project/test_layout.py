@@ -43,6 +43,7 @@ ELSEWHERE: Final = (
         "bridge/test_bridge.py",
         "the bridge runs whole, with a herd and a cluster that are fakes",
     ),
+    Elsewhere("bridge", "inventory", "system/test_erasure.py", "a real cluster is listed and erased from"),
     Elsewhere(
         "cli",
         "asking check_config common iamat secret serve whatsat",
@@ -50,7 +51,12 @@ ELSEWHERE: Final = (
         "what all commands print, and their exit codes",
     ),
     Elsewhere("cli", "completion", "system/test_completion.py", "shells complete"),
-    Elsewhere("cli", "export", "remote/test_exporting.py", "it prints what remote/exporting makes"),
+    Elsewhere(
+        "cli",
+        "contents export",
+        "remote/test_exporting.py",
+        "they read and print what remote/exporting makes",
+    ),
     Elsewhere("cli", "gazetteer", "places/gazetteer/test_file.py", "it builds the file that is tested there"),
     Elsewhere(
         "cli",
@@ -103,6 +109,7 @@ ELSEWHERE: Final = (
     Elsewhere("places/gazetteer", "build", "places/gazetteer/test_file.py", "what is built is asked there"),
     Elsewhere("places/gazetteer", "feature_types", "places/gazetteer/test_own_places.py", "a table"),
     Elsewhere("remote", "ask", "system/test_status.py", "real servers are asked"),
+    Elsewhere("remote", "erasing", "cli/test_forget.py", "it does what the command is for"),
     Elsewhere(
         "server/clients", "http_reader", "web/conversations/test_http.py", "what it reads is answered there"
     ),

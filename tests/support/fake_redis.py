@@ -10,13 +10,16 @@ has what they had. A master that was replaced goes on, knowing nothing of it, wi
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import selectors
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from typing import Any
 
 from proxyherd.config.address import Address
+from proxyherd.core.messages import received
 from proxyherd.engines.redis import layout
+from proxyherd.engines.redis.commands import LIBRARY
 from proxyherd.engines.redis.shard import Library
 from proxyherd.engines.redis.views import View, parse_view
 
@@ -109,6 +112,12 @@ class Master:
         if expires:
             self.world.expiries[key] = int(expires)
         self.unacknowledged.append((key, value))
+
+    def drop(self, key: bytes) -> None:
+        """Remove a key; with replicas that follow, it is gone there too."""
+        del self.data[key]
+        self.world.kept.pop(key, None)
+        self.unacknowledged = [one for one in self.unacknowledged if one[0] != key]
 
     def acknowledge(self) -> int:
         """Let replicas have all there is, where they can be reached."""
@@ -264,7 +273,7 @@ class FakeConnection:
         asking, self._asking = self._asking, False
         function, keys, more = b"", list(rest), list[bytes]()
         if name == b"FCALL":
-            function, size = rest[0].removeprefix(b"proxyherd_2_"), int(rest[1])
+            function, size = rest[0].removeprefix(LIBRARY + b"_"), int(rest[1])
             keys, more = list(rest[2 : 2 + size]), list(rest[2 + size :])
         if (error := self._refuse(function, keys, asking=asking)) is not None:
             return error
@@ -274,6 +283,8 @@ class FakeConnection:
         if function == b"seal":
             self.master.set(keys[0], b"")
             return b"OK"
+        if function == b"erase":
+            return [self._erase(keys[0], *more)]
         self._lead = int(more.pop())
         if function == b"admit":
             return b"".join(map(self._admit, keys, more))
@@ -293,7 +304,41 @@ class FakeConnection:
         following = first + size if first + size < len(ours) else 0
         return [b"%d" % following, ours[first : first + size]]
 
+    def _grave(self, key: bytes, salt: bytes) -> bytes:
+        """Return the key of the tombstone of a client's key."""
+        tag, end, client = key.partition(b"}")
+        return b"%b%b gone %b" % (tag, end, hashlib.sha1(salt + client).hexdigest()[:32].encode())
+
+    def _is_erased(self, key: bytes, value: bytes) -> bool:
+        mark = self.master.get(key[: key.index(b"}") + 1] + b" gone")
+        gone = self.master.get(self._grave(key, mark[:32])) if mark is not None else None
+        return gone is not None and received(value[TIME + 1 :]) <= int(gone)
+
+    def _erase(self, key: bytes, until: bytes, seen: bytes, kept: bytes, salt: bytes) -> bytes:
+        mark = self.master.get(key[: key.index(b"}") + 1] + b" gone")
+        grave = self._grave(key, mark[:32] if mark is not None else salt)
+        held, gone = self.master.get(key), self.master.get(grave)
+        last = b"%022d" % received(held[TIME + 1 :]) if held is not None else b""
+        if seen == b">":
+            until = max(until, last)
+        elif seen < last <= until:
+            return b"GONE %b %d" % (grave[-32:], int(seen))
+        if gone is None or until > gone:
+            expires = int(until) // 1_000_000 + int(kept)
+            before = int(mark[33:]) if mark is not None else 0
+            end = b"%d" % max(expires, before)
+            self.master.set(
+                key[: key.index(b"}") + 1] + b" gone", b"%b %b" % (mark[:32] if mark else salt, end), end
+            )
+            self.master.set(grave, until, b"%d" % expires)
+            gone = until
+        if last and last <= gone:
+            self.master.drop(key)
+        return b"GONE %b %d" % (grave[-32:], int(gone))
+
     def _admit(self, key: bytes, value: bytes) -> bytes:
+        if self._is_erased(key, value):
+            return b"0"
         held = self._ordered(key)
         if held is None or held < value:
             self.master.set(key, value)
@@ -323,6 +368,11 @@ class FakeConnection:
             there = [key in world.gone or key not in world.data for key in keys]
             if master.address == owner and any(there):
                 return AskError(to) if all(there) else TryAgainError("TRYAGAIN")
+            if master.address == owner and function in (b"advance", b"admit", b"erase"):
+                return TryAgainError("TRYAGAIN")  # the function cannot tell where tombstones are
+            assert master.address == owner or function in (b"", b"seal"), (
+                "a tombstone may be at the other node"
+            )
             if master.address != owner and len(keys) > 1 and not all(key in world.gone for key in keys):
                 return TryAgainError("TRYAGAIN")
             if master.address != owner:
@@ -330,6 +380,8 @@ class FakeConnection:
         return world.fault(master, function, keys)
 
     def _advance(self, key: bytes, value: bytes, expires: bytes) -> bytes:
+        if value and self._is_erased(key, value):
+            return b"0"
         held = self._ordered(key)
         if held is None or held[:TIME] < value[:TIME]:
             self.master.set(key, value, expires)

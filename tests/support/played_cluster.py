@@ -10,6 +10,8 @@ from deciding import said
 from fake_redis import Silent, World, run
 
 from proxyherd.config.schema import Limits, RedisSettings
+from proxyherd.core.framing import Line
+from proxyherd.core.notes import Note
 from proxyherd.core.reply import Reply
 from proxyherd.core.rules import Rules
 from proxyherd.engines.redis import layout
@@ -18,6 +20,9 @@ from proxyherd.telemetry.observer import Observer
 
 SECOND = 10**9
 
+
+KEPT_SECONDS = 80
+"""How long a tombstone is kept: short, since the clock of the cluster stands still."""
 
 NOW = 1_600_000_000 * SECOND
 
@@ -58,7 +63,7 @@ class Asker:
 
     def __init__(self, name: str = "") -> None:
         self.name = name
-        self.said: list[tuple[bytes, Reply]] = []
+        self.said: list[tuple[Line, Reply]] = []
         self.given_up = ""
 
     @property
@@ -79,6 +84,9 @@ class Front:
         self.observer = Silent()
         self.loop = asyncio.get_running_loop()
         self.looks = True
+        self.received = NOW
+        """When what is said arrives."""
+        self.notes: list[Note] = []
         self._looking = False
         redis = RedisSettings(nodes=("127.0.0.1:7001",), **({"deadline_seconds": 3_600.0} | keys))
         self.engine = RedisEngine(
@@ -86,6 +94,7 @@ class Front:
             redis,
             cast("Observer", self.observer),
             world.library,
+            tombstone_seconds=KEPT_SECONDS,
             doubt=self.doubt,
             wake=lambda: cast("None", self.loop.call_soon(self._turn)),
         )
@@ -113,15 +122,16 @@ class Front:
 
     def _turn(self) -> None:
         settled = self.engine.end(self.loop.time())
+        self.notes += settled.notes
         for client in settled.clients:
             assert isinstance(client, Asker)
         for client, reason in settled.given_up:
             assert isinstance(client, Asker)
             client.given_up = reason
 
-    def say(self, asker: Asker, *lines: bytes) -> None:
-        self.engine.begin(self.loop.time(), NOW)
-        asker.said.extend(zip(lines, said(self.engine, asker, lines, NOW), strict=True))
+    def say(self, asker: Asker, *lines: Line) -> None:
+        self.engine.begin(self.loop.time(), self.received)
+        asker.said.extend(zip(lines, said(self.engine, asker, lines, self.received), strict=True))
 
     async def all_settled(self, asker: Asker, seconds: float = 60.0) -> None:
         """Wait until nothing of it waits any more."""

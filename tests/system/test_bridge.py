@@ -21,6 +21,7 @@ from debian import needs
 from herd_process import PATIENCE_SECONDS, RunningHerd, ServerProcess, herd_of, wait_until
 from redis_cluster import Cluster, running_cluster
 from reporting import ReportingClient
+from web_wire import WebWire, request
 
 from proxyherd.bridge.bridge import check
 from proxyherd.config import herd_file
@@ -44,7 +45,7 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def running_fronts(cluster: Cluster) -> Iterator[RunningHerd]:
-    with herd_of([], "Ann", "Zoe", cluster=cluster) as fronts:
+    with herd_of([], "Ann", "Zoe", more="[web]\n", cluster=cluster) as fronts:
         fronts.start()
         for front in fronts.values():
             front.wait_until_ready()
@@ -72,7 +73,7 @@ def herd_without_clark(more: str = "") -> Iterator[RunningHerd]:
 @pytest.fixture(scope="module")
 def herd() -> Iterator[RunningHerd]:
     """The herd of those tests that leave it as it is; each calls its clients its own way."""
-    with herd_without_clark() as herd:
+    with herd_without_clark("[web]\n") as herd:
         yield herd
 
 
@@ -304,6 +305,42 @@ def greater(some: list[bytes], others: list[bytes]) -> list[bytes]:
 
 
 # --- it claims nothing that is not so
+
+
+def test_who_is_erased_on_one_side_is_erased_on_both_and_may_report_again(
+    herd: RunningHerd, fronts: RunningHerd
+) -> None:
+    """Of each pair one side erases while the bridge runs; of the last, the cluster had erased before."""
+    here, there, before = clients("erased", 3)
+    herd["Jaquez"].wait_for_web()
+    fronts["Zoe"].wait_for_web()
+    both = (herd["Bona"], herd["Jaquez"], fronts["Ann"], fronts["Zoe"])
+    report(herd["Bona"], [here, there, before])
+    report(fronts["Ann"], [before])
+    erase(fronts["Zoe"], before)
+    with Bridge(herd, fronts.file) as bridge:
+        bridge.wait_until_says("in step")
+        wait_until(lambda: all(one.knows(here) and one.knows(there) for one in both), "both know them")
+        erase(herd["Jaquez"], here)
+        erase(fronts["Zoe"], there)
+        for one in both:
+            wait_until(
+                lambda: not any(map(one.knows, (here, there, before))),  # noqa: B023
+                f"{one.name} has forgotten them",
+            )
+        again = [herd["Bona"].hears(here), fronts["Ann"].hears(there), fronts["Zoe"].hears(before)]
+        for one in both:
+            for line in again:
+                one.wait_until_knows(line)
+        code, text = bridge.stop()
+    assert (code, text[:5]) == (0, "ended"), text
+    assert "others" not in text, "a tombstone is no stranger's key"
+
+
+def erase(server: ServerProcess, client: bytes) -> None:
+    with WebWire(server) as wire:
+        wire.send(request("DELETE", f"/v1/clients/{client.decode()}"))
+        assert wire.answer()[0] == 202
 
 
 def test_it_gives_up_where_neighbours_cannot_be_reached(fronts: RunningHerd) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 import subprocess
 import time
@@ -18,10 +19,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis_cluster import Refused, Session
 
-from proxyherd.core.messages import NANOSECONDS, Entry, parse_at, received
+from proxyherd.core.messages import NANOSECONDS, Entry, parse_at, parse_report, received
 from proxyherd.core.table import Room, Table
+from proxyherd.core.tombstones import parse_gone
 from proxyherd.engines.redis import layout
-from proxyherd.engines.redis.commands import ADMIT, ADVANCE, LIBRARY, code, spell_reports
+from proxyherd.engines.redis.commands import (
+    ADMIT,
+    ADVANCE,
+    LIBRARY,
+    code,
+    head_of_erasure,
+    repeated_erasure,
+    spell_erasure,
+    spell_reports,
+    spell_word,
+)
 
 pytestmark = [needs("redis-server"), pytest.mark.xdist_group("redis-function")]
 
@@ -91,6 +103,15 @@ DIFFERENCES = [b"+0.000000000"] * 3 + [
     b"-999999999999.000000000",
     b"+7.5" + b"0" * 8,
 ]
+MOMENTS = [
+    1,
+    5_000_000_000,
+    5_500_000_000,
+    9_999_999_998,
+    9_999_999_999,
+    1_600_000_000_000_000_000,
+    2 * 10**21,
+]
 
 
 def at_line(
@@ -110,6 +131,7 @@ entries = st.builds(
     st.sampled_from(PLACES),
     st.sampled_from(DIFFERENCES),
 )
+erasures = st.tuples(st.sampled_from(CLIENTS), st.sampled_from(MOMENTS))
 calls = st.tuples(st.sampled_from([ADVANCE, ADMIT]), st.lists(entries, min_size=1, max_size=12))
 
 
@@ -206,6 +228,37 @@ def test_admitting_commutes_and_ends_at_the_greatest(
         assert held(redis, client) == max(value for one, value in values if one == client)
 
 
+def erase(redis: Session, client: bytes, until: int, seen: int | None, *, kept: int = 10**14) -> int:
+    """Erase as servers do; return up to which moment the client is erased then."""
+    key = spell_word(layout.PREFIXES[0] + client)
+    salt = b"%032x" % secrets.randbits(128)
+    redis._socket.sendall(head_of_erasure() + key + spell_erasure(until, seen, kept, salt))
+    [line] = redis.reply()
+    tombstone = parse_gone(line)
+    assert tombstone is not None
+    return tombstone.until
+
+
+@given(st.lists(calls | erasures, min_size=1, max_size=10))
+@settings(max_examples=EXAMPLES, deadline=None)
+def test_the_function_erases_as_the_table_does(redis: Session, history: list[tuple[Any, Any]]) -> None:
+    redis.ask("FLUSHALL")
+    table = Table(bytes(32))
+    for first, second in history:
+        if isinstance(second, int):
+            client, until = first, second
+            table.erase(table.tombstone(client, until))
+            assert erase(redis, client, until, until) == table.erased_until(client)
+            clients = [client]
+        else:
+            outcome = call(redis, first, [(client, value(entry)) for client, entry in second])
+            assert outcome == b"".join(take(table, first, client, entry) for client, entry in second)
+            clients = [client for client, _ in second]
+        for client in clients:
+            entry = table.get(client)
+            assert held(redis, client) == (value(entry) if entry is not None else None)
+
+
 # Single laws. --------------------------------------------------------------------------------------------------
 
 
@@ -255,6 +308,102 @@ def test_what_has_expired_is_as_good_as_never_held(redis: Session) -> None:
     assert held(redis, b"kiwi") is None
     assert call(redis, ADVANCE, [(b"kiwi", older)]) == b"1"
     assert held(redis, b"kiwi") == older
+
+
+SECOND = 10**9
+NOW = int(time.time()) * SECOND
+
+
+def reported(client: bytes, received: int) -> tuple[bytes, bytes]:
+    """Return what a server stores that receives a report at this time."""
+    report = parse_report(b"IAMAT %b +1+1 5" % client, b"Clark", received)
+    assert report is not None
+    return client, layout.VALUE % (received, report.line)
+
+
+def graves(redis: Session) -> list[bytes]:
+    return [key for key in redis.ask("KEYS", "*") if layout.grave_of(key) is not None]
+
+
+def test_who_is_erased_is_gone_at_once_and_stays_so_until_it_reports_again(redis: Session) -> None:
+    redis.ask("FLUSHALL")
+    call(redis, ADVANCE, [reported(b"kiwi", NOW), reported(b"plum", NOW)])
+    assert erase(redis, b"kiwi", NOW, None) == NOW
+    assert held(redis, b"kiwi") is None
+    assert held(redis, b"plum") is not None
+    for function in (ADVANCE, ADMIT):
+        assert call(redis, function, [reported(b"kiwi", NOW)]) == b"0"
+    assert call(redis, ADVANCE, [reported(b"kiwi", NOW + 1)]) == b"1"
+    assert not any(b"kiwi" in key for key in graves(redis)), "no tombstone has the ID"
+
+
+def test_what_redis_holds_is_erased_also_if_another_servers_clock_is_ahead(redis: Session) -> None:
+    redis.ask("FLUSHALL")
+    call(redis, ADVANCE, [reported(b"kiwi", NOW + SECOND)])
+    assert erase(redis, b"kiwi", NOW, NOW) == NOW
+    assert held(redis, b"kiwi") is not None
+    assert erase(redis, b"kiwi", NOW, None) == NOW + SECOND
+    assert held(redis, b"kiwi") is None
+
+
+def test_an_erasure_that_is_repeated_leaves_alone_what_has_come_since(redis: Session) -> None:
+    redis.ask("FLUSHALL")
+    words = repeated_erasure(spell_erasure(NOW, None, 10**9, b"0" * 32))
+    assert words == spell_erasure(NOW, NOW, 10**9, b"0" * 32)
+    assert repeated_erasure(words) == words
+    erase(redis, b"kiwi", NOW, None)
+    call(redis, ADVANCE, [reported(b"kiwi", NOW + 7)])
+    assert erase(redis, b"kiwi", NOW, NOW) == NOW
+    assert held(redis, b"kiwi") is not None
+
+
+def test_who_was_seen_after_the_moment_that_counts_stays(redis: Session) -> None:
+    redis.ask("FLUSHALL")
+    call(redis, ADVANCE, [reported(b"kiwi", NOW), reported(b"plum", NOW)])
+    assert erase(redis, b"kiwi", NOW + 9, NOW - 1) == NOW - 1
+    assert held(redis, b"kiwi") is not None
+    assert graves(redis) == []
+    assert erase(redis, b"plum", NOW + 9, NOW) == NOW + 9
+    assert held(redis, b"plum") is None
+
+
+def test_a_tombstone_expires_when_it_is_told_and_the_salt_with_the_last(redis: Session) -> None:
+    redis.ask("FLUSHALL")
+    salt = layout.PREFIXES[0] + b" gone"
+    erase(redis, b"kiwi", NOW, NOW, kept=60_000)
+    erase(redis, b"plum", NOW, NOW, kept=90_000)
+    erase(redis, b"fig", NOW, NOW, kept=30_000)
+    due = [NOW // 1_000_000 + kept for kept in (30_000, 60_000, 90_000, 90_000)]
+    assert sorted(redis.ask("PEXPIRETIME", key) for key in graves(redis)) == due
+    assert redis.ask("PEXPIRETIME", salt) == due[-1]
+    erase(redis, b"lime", SECOND, SECOND, kept=1)
+    assert len(graves(redis)) == 4, "one that would have expired already is not kept"
+
+
+def test_without_room_clients_are_erased(redis: Session) -> None:
+    redis.ask("FLUSHALL")
+    call(redis, ADVANCE, [reported(b"kiwi", NOW)])
+    redis.ask("CONFIG", "SET", "maxmemory", 1)
+    try:
+        assert erase(redis, b"kiwi", NOW, None) == NOW
+        assert held(redis, b"kiwi") is None
+    finally:
+        redis.ask("CONFIG", "SET", "maxmemory", 0)
+
+
+def test_only_who_knows_an_id_finds_its_tombstone(redis: Session) -> None:
+    redis.ask("FLUSHALL")
+    clients = [b"c%d" % number for number in range(20_000)]
+    clients = [client for client in clients if layout.tag_of(client) == 0]
+    for client in clients[1:]:
+        erase(redis, client, NOW, NOW)
+    found = layout.Graves()
+    for key in graves(redis):
+        tag, rest = layout.grave_of(key) or (0, b"")
+        found.add(tag, rest, redis.ask("GET", key))
+    assert len(found) == len(clients) - 1
+    assert [found.until(client) for client in clients] == [0, *[NOW] * (len(clients) - 1)]
+    assert found.until(b"kiwi") == 0, "of another tag"
 
 
 def test_a_seal_is_written_and_leaves_nothing_behind(redis: Session) -> None:

@@ -135,7 +135,7 @@ REFUSED = {
     "a wrong type": (request("PUT", CLIENT, b"{}", "Content-Type: text/plain"), 415),
     "a wrong encoding": (request("PUT", CLIENT, b"{}", "Content-Encoding: br"), 415),
     "no gzip": (request("PUT", CLIENT, b"{}", "Content-Encoding: gzip"), 400),
-    "another method": (request("DELETE", CLIENT), 405),
+    "another method": (request("PATCH", CLIENT), 405),
     "another path": (request("GET", "/nowhere"), 404),
     "another site's Host": (b"GET /v1/clients/a HTTP/1.1\r\nHost: evil.example\r\n\r\n", 403),
     "another site's page": (request("GET", CLIENT, b"", "Origin: https://evil.example"), 403),
@@ -274,7 +274,7 @@ def test_a_page_of_an_allowed_origin_learns_what_it_may_send(clark: ServerProces
         clark, "OPTIONS", CLIENT, b"", "Origin: https://map.example", "Access-Control-Request-Method: PUT"
     )
     assert headers["access-control-allow-origin"] == "https://map.example"
-    assert set(headers["access-control-allow-methods"].split(", ")) == {"GET", "PUT"}
+    assert set(headers["access-control-allow-methods"].split(", ")) == {"GET", "PUT", "DELETE"}
     assert "content-type" in headers["access-control-allow-headers"].lower()
     assert headers["vary"] == "Origin"
 

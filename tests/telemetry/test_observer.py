@@ -18,7 +18,7 @@ from documented import LIFE, examples
 from observed import read
 from scenarios import CLIENT, LABEL, LABELS, VIA, Scenario, Watched
 
-from proxyherd.core.notes import CaughtUp, Flooded, Heard, LinkUp
+from proxyherd.core.notes import CaughtUp, Flooded, Heard, LinkUp, Removed
 from proxyherd.core.reply import Reply
 from proxyherd.telemetry.commands import COMMANDS
 
@@ -100,6 +100,16 @@ def test_while_somebody_looks_commands_and_clients_are_kept(tmp_path: Path, want
     watched.end()
     assert [one.command for one in recent.commands(0, 9)] == (["IAMAT", "FOO"] if wanted else [])
     assert recent.take_clients() == ([b"kiwi", b"plum"] if wanted else [])
+
+
+def test_what_is_kept_of_a_client_goes_when_it_is_erased(tmp_path: Path) -> None:
+    watched = Watched(tmp_path)
+    it, recent = watched.observer, watched.observer.recent
+    recent.wanted = True
+    it.commands.reports(LABEL, [b"IAMAT"], [AT])
+    it.note([Removed(b"kiwi")])
+    watched.end()
+    assert (recent.commands(0, 9), recent.take_clients()) == ([], [])
 
 
 def test_times_are_logged_to_the_microsecond_and_those_of_people_and_walks_to_the_millisecond(

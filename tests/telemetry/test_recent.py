@@ -109,3 +109,20 @@ def test_what_was_cut_looks_cut_and_nothing_else_does(recent: Recent) -> None:
     assert all(len(text) == SHOWN_BYTES == 256 for one in whole for text in (one.command, one.answer))
     assert len(cut) == 2
     assert all(text.endswith("x …") for one in cut for text in (one.command, one.answer))
+
+
+def test_commands_and_positions_of_an_erased_client_are_forgotten_and_those_of_others_are_not(
+    recent: Recent,
+) -> None:
+    long = b"x" * 500
+    recent.reports([b"IAMAT kiwi +1+1 1", b"IAMAT plum +1+1 1"], [AT, AT.replace(b"kiwi", b"plum")])
+    recent.command(b"WHATSAT kiwi 1 1", Reply("whatsat", "unknown", b"? WHATSAT kiwi 1 1"))
+    recent.command(b"WHATSAT " + long + b" 1 1", Reply("whatsat", "unknown", b"? WHATSAT " + long))
+    recent.heard([b"kiwi", b"fig", b"kiwi"])
+    recent.erase(b"kiwi")
+    assert [one.number for one in recent.commands(0, MOST_KEPT)] == [2, 4]
+    recent.erase(long)
+    assert [one.number for one in recent.commands(0, MOST_KEPT)] == [2]
+    assert recent.take_clients() == [b"plum", b"fig"]
+    recent.reports([b"IAMAT kiwi +1+1 1"], [AT])
+    assert [one.number for one in recent.commands(0, MOST_KEPT)] == [2, 5], "who reports again is shown again"

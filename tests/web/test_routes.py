@@ -10,6 +10,8 @@ import pytest
 from multidict import CIMultiDict
 
 from proxyherd.base.page_files import page_files
+from proxyherd.core.framing import Line
+from proxyherd.core.messages import Forget
 from proxyherd.core.reply import Reply
 from proxyherd.web import problems
 from proxyherd.web.answers import WebAnswer, of_problem
@@ -56,6 +58,8 @@ def refused(*asked: Any, **headers: str) -> Kind:
     [
         ("PUT", "/v1/clients/kiwi", POSITION, "http", [b"IAMAT kiwi +1+2 3"]),
         ("PUT", "/v1/clients/my%20phone%2F1", POSITION, "http", [b"IAMAT my%20phone/1 +1+2 3"]),
+        ("DELETE", "/v1/clients/my%20phone%2F1", b"", "http", [Forget(b"my%20phone/1")]),
+        ("DELETE", "/v1/clients/kiwi?before=4.5", b"", "http", [Forget(b"kiwi", 4_500_000_000)]),
         ("GET", "/v1/clients/kiwi", b"", "http", [b"WHATSAT kiwi 0 0"]),
         ("HEAD", "/v1/clients/kiwi", b"", "http", [b"WHATSAT kiwi 0 0"]),
         ("GET", "/v1/clients/kiwi/places?radius_km=1.5&limit=3", b"", "http", [b"WHATSAT kiwi 1.5 3"]),
@@ -77,7 +81,7 @@ def refused(*asked: Any, **headers: str) -> Kind:
         ("GET", "/gpslogger/?id=a&lat=1&lon=2&timestamp=3", b"", "gpslogger", [b"IAMAT a +1+2 3"]),
     ],
 )
-def test_a_request_becomes_lines(method: str, target: str, body: bytes, via: str, lines: list[bytes]) -> None:
+def test_a_request_becomes_lines(method: str, target: str, body: bytes, via: str, lines: list[Line]) -> None:
     found = find(method, target, body, Content_Type="application/json; charset=utf-8")
     assert isinstance(found, WebExchange)
     assert (found.via, found.lines) == (via, lines)
@@ -186,23 +190,23 @@ def test_a_body_of_another_type_is_not_read(type_: str) -> None:
 
 
 def test_a_wrong_method_is_told_which_are_right_and_apps_are_not_asked_by_head() -> None:
-    answer = find("DELETE", "/v1/clients/a")
-    assert (answer.status, answer.headers) == (405, (("Allow", "GET, PUT, OPTIONS"),))
+    answer = find("POST", "/v1/clients/a")
+    assert (answer.status, answer.headers) == (405, (("Allow", "GET, PUT, DELETE, OPTIONS"),))
     assert find("HEAD", "/osmand?id=a&lat=1&lon=2").status == 405
     assert find("HEAD", "/v1/reports").status == 405
 
 
 def test_a_browser_that_asks_first_is_told_what_an_allowed_page_may_do() -> None:
     headers = dict(find("OPTIONS", "/v1/clients/a", Origin=PAGE).headers)
-    assert headers["Allow"] == "GET, PUT, OPTIONS"
+    assert headers["Allow"] == "GET, PUT, DELETE, OPTIONS"
     assert "Access-Control-Allow-Origin" not in headers  # it is in `Origins.headers`, which every answer has
-    assert headers["Access-Control-Allow-Methods"] == "GET, PUT"
+    assert headers["Access-Control-Allow-Methods"] == "GET, PUT, DELETE"
     assert "Access-Control-Allow-Methods" not in dict(find("OPTIONS", "/v1/clients/a").headers)
 
 
 def test_the_server_as_a_whole_says_what_it_can() -> None:
     answer = find("OPTIONS", "*")
-    assert (answer.status, answer.headers) == (204, (("Allow", "GET, HEAD, POST, PUT, OPTIONS"),))
+    assert (answer.status, answer.headers) == (204, (("Allow", "GET, HEAD, POST, PUT, DELETE, OPTIONS"),))
 
 
 def test_what_stands_behind_another_name_of_the_server_is_the_same() -> None:

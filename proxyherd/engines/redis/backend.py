@@ -34,7 +34,13 @@ class RedisBackend:
         self._patience = self._loop.time() + herd.timing.ready_seconds
         self._started = False
         self.engine = engine = RedisEngine(
-            Rules(server.name, limits), herd.redis, observer, opener.library, doubt=self._doubt, wake=wake
+            Rules(server.name, limits),
+            herd.redis,
+            observer,
+            opener.library,
+            tombstone_seconds=herd.erasure.tombstone_seconds,
+            doubt=self._doubt,
+            wake=wake,
         )
         self._lookout = Lookout(
             herd.redis_nodes,

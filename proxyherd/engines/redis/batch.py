@@ -12,12 +12,12 @@ from typing import Final, NamedTuple, TypeAlias
 
 from proxyherd.core.engine import Client
 from proxyherd.core.reply import Reply
-from proxyherd.engines.redis.commands import ASKING, head_of_questions, head_of_reports
+from proxyherd.engines.redis.commands import ASKING, head_of_erasure, head_of_questions, head_of_reports
 
 
 class Asked(Reply, gc=False):
     """A reply that waits for the cluster: its key and value as they are sent, and the AT line with which a report is
-    answered; a query has neither value nor line. `since`: seconds of the loop's clock. `expires`: as it is sent, empty
+    answered. A query has neither value nor line. An erasure has, in their place, what stands behind its key, and the client's ID. `since`: seconds of the loop's clock. `expires`: as it is sent, empty
     for never.
     """
 
@@ -32,7 +32,7 @@ Wish: TypeAlias = "tuple[Client, Asked, bytes]"
 """One command to execute: for which client, what, and its line."""
 
 Call: TypeAlias = "tuple[int, list[Wish]]"
-"""One command of a batch: its tag, and what it does. It has either only reports or only queries."""
+"""One command of a batch: its tag, and what it does. It has only reports, only queries, or one erasure."""
 
 _RIGHT: Final = frozenset((bytes, list))
 """The type of a reply that is not an error: outcomes of reports, or values."""
@@ -97,14 +97,17 @@ class Batch:
         self.tags.append(tag)
         self.wishes += len(wishes)
         self.size += size_of(wishes)
-        for reports, run in groupby(wishes, _is_report):
-            for together in [[wish] for wish in run] if singly or asking else [list(run)]:
+        for kind, run in groupby(wishes, _kind):
+            for together in [[wish] for wish in run] if singly or asking or kind == "forget" else [list(run)]:
                 if asking:
                     self._asking.add(len(self.calls))
                     self._parts.append(ASKING)
                 self.calls.append((tag, together))
-                if reports:
+                if kind == "iamat":
                     self._spell_reports(together)
+                elif kind == "forget":
+                    asked = together[0][1]
+                    self._parts += (head_of_erasure(), asked.key, asked.value)
                 else:
                     self._parts.append(head_of_questions(len(together)))
                     self._parts += [asked.key for _, asked, _ in together]
@@ -148,5 +151,5 @@ def size_of(wishes: Sequence[Wish]) -> int:
     return sum([len(line) for _, _, line in wishes])
 
 
-def _is_report(wish: Wish) -> bool:
-    return wish[1].value != b""
+def _kind(wish: Wish) -> str:
+    return wish[1].kind

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Final
 
+from proxyherd.core.erasures import SLACK
+from proxyherd.core.messages import Forget
 from proxyherd.engines.redis.layout import PREFIXES, seal, tag_of
 
 LIBRARY: Final = b"proxyherd_2"
@@ -39,6 +42,7 @@ def _function(name: bytes) -> bytes:
 
 ADVANCE: Final = _function(b"advance")
 ADMIT: Final = _function(b"admit")
+ERASE: Final = _function(b"erase")
 ASKING: Final = encode(b"ASKING")
 
 
@@ -47,6 +51,14 @@ SENT_KEY: Final = b"$%d\r\n%b%b\r\n"
 
 SENT_VALUE: Final = b"$%d\r\n%021d %b\r\n"
 """A value as it is sent: its length, its time in nanoseconds, its AT line."""
+
+
+_MOMENT: Final = b"%022d"
+"""A moment as the function compares it, in nanoseconds."""
+
+_MILLISECOND: Final = 1_000_000
+_ALL_HELD: Final = b">"
+_SPELLED_ALL_HELD: Final = spell_word(_ALL_HELD)
 
 
 def spell_key(client: bytes) -> bytes:
@@ -63,6 +75,37 @@ def head_of_reports(count: int, expiry: bytes) -> bytes:
 def head_of_questions(count: int) -> bytes:
     """Return the part before so many keys to look up."""
     return b"*%d\r\n$4\r\nMGET\r\n" % (1 + count)
+
+
+def head_of_erasure() -> bytes:
+    """Return the part before the key of a client to erase, and before what `spell_erasure` returns."""
+    return ERASE % (8, 1, 1)
+
+
+def spell_erasure(until: int, seen: int | None, kept: int, salt: bytes) -> bytes:
+    """Return the words behind the key of a client to erase: up to which moment; after which moment it must not have been
+    seen, None if it does not matter what Redis holds; for how many milliseconds its tombstone is kept; and 32 digits for
+    the hashes of its tag, if that has none yet. Moments are nanoseconds of POSIX time.
+    """
+    words = (_MOMENT % until, _ALL_HELD if seen is None else _MOMENT % seen, b"%d" % kept, salt)
+    return b"".join(map(spell_word, words))
+
+
+def spell_forget(forget: Forget, clock: int, kept: int) -> bytes:
+    """Return the words behind the key of a client that is to be erased now, at this `clock`; a tombstone is kept for `kept`.
+    Both are nanoseconds. What arrives at this moment is later. With `before`, a moment of long ago, the tombstone covers
+    more, so that it is kept for long enough; see `Erasures`.
+    """
+    until = clock - 1
+    if forget.before is not None:
+        until = min(until, max(forget.before, clock - kept // SLACK, 1))
+    return spell_erasure(until, forget.before, kept // _MILLISECOND, secrets.token_hex(16).encode())
+
+
+def repeated_erasure(erasure: bytes) -> bytes:
+    """Return the words of an erasure that may have been executed already: it leaves alone what has come since."""
+    until, _ = erasure.split(_SPELLED_ALL_HELD, 1) if _SPELLED_ALL_HELD in erasure else (b"", b"")
+    return erasure.replace(_SPELLED_ALL_HELD, until, 1)
 
 
 @cache

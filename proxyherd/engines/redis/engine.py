@@ -16,13 +16,20 @@ from zlib import crc32
 from proxyherd.config.address import Address
 from proxyherd.config.schema import RedisSettings
 from proxyherd.core.engine import Client, Said, Settled
-from proxyherd.core.messages import Forget, Report, Whatsat
+from proxyherd.core.messages import NANOSECONDS, Forget, Report, Whatsat
 from proxyherd.core.reply import Reply
-from proxyherd.core.rules import Rules, refuse_to_erase
+from proxyherd.core.rules import Rules
 from proxyherd.engines.redis import layout
 from proxyherd.engines.redis.backlog import Backlog
 from proxyherd.engines.redis.batch import Asked, Batch, Failed, Wish
-from proxyherd.engines.redis.commands import SENT_KEY, SENT_VALUE, spell_key, spell_word
+from proxyherd.engines.redis.commands import (
+    SENT_KEY,
+    SENT_VALUE,
+    repeated_erasure,
+    spell_forget,
+    spell_key,
+    spell_word,
+)
 from proxyherd.engines.redis.layout import LAST_TAG, PREFIXES, VALUE_BYTES
 from proxyherd.engines.redis.outcomes import AGAIN, Outcomes
 from proxyherd.engines.redis.routes import Routes, named
@@ -48,7 +55,7 @@ _MILLISECOND: Final = 1_000_000
 
 
 class RedisEngine:
-    """The engine of one server's turns. `wake` requests a turn, `doubt` a new look at the cluster."""
+    """The engine of one server's turns. `tombstone_seconds`: how long a tombstone is kept. `wake` requests a turn, `doubt` a new look at the cluster."""
 
     keeper = None
     """None: nothing is stored at once. Masters get what waits for them when the turn is over."""
@@ -60,6 +67,7 @@ class RedisEngine:
         observer: Observer,
         library: Library,
         *,
+        tombstone_seconds: float,
         doubt: Callable[[], None],
         wake: Callable[[], None],
     ) -> None:
@@ -70,6 +78,7 @@ class RedisEngine:
         self._settings = settings
         self._observer = observer
         self._library = library
+        self._kept = int(tombstone_seconds * NANOSECONDS)
         self._sealing = Sealing(settings)
         self._loop = asyncio.get_running_loop()
         self._now: float
@@ -121,12 +130,15 @@ class RedisEngine:
             ask(client, asked, line, tag)
 
     def _decide_other(self, client: Client, line: bytes, judged: Whatsat | Forget | Reply) -> Reply:
-        """Queue a query; return the reply of the line."""
+        """Queue a query or an erasure; return the reply of the line."""
         if isinstance(judged, Reply):
             return judged
+        asked = Asked("whatsat", "waiting", key=spell_key(judged.client), since=self._now)
         if isinstance(judged, Forget):
-            return refuse_to_erase("journal")
-        asked = Asked("whatsat", "waiting", whatsat=judged, key=spell_key(judged.client), since=self._now)
+            asked.kind, asked.at, line = "forget", judged.client, b""  # the ID stands in no log
+            asked.value = spell_forget(judged, self.rules.clock, self._kept)
+        else:
+            asked.whatsat = judged
         tag = layout.tag_of(judged.client)
         self._particular.add(tag)
         self._ask(client, asked, line, tag)
@@ -253,6 +265,8 @@ class RedisEngine:
         """Put wishes back into a tag's queue, before newer ones; so many of them were certainly not executed."""
         for _, asked, _ in wishes[undone:]:
             asked.outcome = AGAIN
+            if asked.kind == "forget":
+                asked.value = repeated_erasure(asked.value)  # a report may have come since that first time
         self._particular.add(tag)
         self._queues[tag][:0] = wishes
 
@@ -280,8 +294,17 @@ class RedisEngine:
         elif isinstance(error, library.asked):
             self._observer.cluster.retried("asked", len(failed.wishes))
             self._separate(tag)
-            self.routes.detours[tag] = self.routes.shard(named(error, shard)), failed.first
-            self.routes.route(tag)
+            queries = next(
+                (at for at, (_, asked, _) in enumerate(failed.wishes) if asked.whatsat is None), failed.first
+            )
+            if queries:
+                self.routes.detours[tag] = (
+                    self.routes.shard(named(error, shard)),
+                    min(queries, failed.first),
+                )
+                self.routes.route(tag)
+            else:  # whether somebody was erased is known when the slot has moved
+                self._later(tag)
         elif isinstance(error, library.later):
             self._observer.cluster.retried("split", len(failed.wishes))
             self._separate(tag)

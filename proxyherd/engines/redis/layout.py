@@ -4,12 +4,16 @@ A client belongs to one of 512 tags, by the CRC-32 of its ID. The tag's name is 
 all keys of a tag into one slot, and one call can have many of them. The names are chosen so that the tags' slots are
 32 apart: a part of the slots has the same part of the tags.
 
+A client that was erased has a tombstone in its tag, `{tag} gone` with a hash behind it: see `function.lua`.
+
 A value is 21 digits of nanoseconds, a space, and the AT line. So the values' order by bytes is the herd's total order:
 time first, then line. 64-bit integers, Lua's numbers and the scores of sorted sets would lose nanoseconds.
 """
 
 from __future__ import annotations
 
+import hashlib
+import re
 from binascii import crc_hqx
 from bisect import bisect_left, bisect_right
 from itertools import count
@@ -21,6 +25,9 @@ from proxyherd.core.messages import Entry, nanoseconds, parse_at
 TAGS: Final = 512
 SLOTS: Final = 16_384
 LAST_TAG: Final = TAGS - 1
+SALT_DIGITS: Final = 32
+"""Hexadecimal digits of the salt of a tag's tombstones, and of the hash of an ID in the key of one."""
+
 VALUE_BYTES: Final = 22
 """Bytes of a value before its AT line: the digits of its time, and a space."""
 
@@ -51,6 +58,9 @@ TAG_SLOTS: Final = [slot(name) for name in NAMES]
 """The slot of each tag; no two have the same."""
 
 
+_TAGS_BY_NAME: Final = {name: tag for tag, name in enumerate(NAMES)}
+_grave = re.compile(rb"\{([0-9]+)\}( gone(?: [0-9a-f]{32})?)").fullmatch
+
 VALUE: Final = b"%021d %b"
 """The value of a time in nanoseconds and an AT line."""
 
@@ -69,6 +79,43 @@ def client_of(spelled: bytes) -> bytes | None:
     """Return the client's ID in a key, or None if it is not one of ours."""
     found = spelled.partition(b"}")[2]
     return found if found.split() == [found] and key(found) == spelled else None
+
+
+def grave_of(spelled: bytes) -> tuple[int, bytes] | None:
+    """Return the tag, and what stands behind it, in the key of a tombstone or of the salt of a tag's tombstones; None if
+    it is another key.
+    """
+    match = _grave(spelled)
+    tag = _TAGS_BY_NAME.get(match[1]) if match is not None else None
+    return (tag, match[2]) if match is not None and tag is not None else None
+
+
+class Graves:
+    """The tombstones of a cluster, by tag. Only who knows the ID of a client finds its own: see `function.lua`."""
+
+    def __init__(self) -> None:
+        self._salts: dict[int, bytes] = {}
+        self._moments: dict[tuple[int, bytes], int] = {}
+
+    def __len__(self) -> int:
+        return len(self._moments)
+
+    def add(self, tag: int, rest: bytes, value: bytes) -> None:
+        """Add what a key holds, as `grave_of` tells it."""
+        _, _, hashed = rest.rpartition(b"gone")
+        if hashed:
+            self._moments[tag, hashed[1:]] = int(value) if value.isdigit() else 0
+        else:
+            self._salts[tag] = value[:SALT_DIGITS]
+
+    def until(self, client: bytes) -> int:
+        """Return up to which moment a client is erased, in nanoseconds of POSIX time; 0 if it is not."""
+        tag = tag_of(client)
+        salt = self._salts.get(tag)
+        if salt is None:
+            return 0
+        hashed = hashlib.sha1(salt + client, usedforsecurity=False).hexdigest()[:SALT_DIGITS].encode()
+        return self._moments.get((tag, hashed), 0)
 
 
 def seal(tag: int, master: str) -> bytes:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final, cast
 
 from proxyherd.core.engine import Client, Settled
+from proxyherd.core.notes import Note, Removed
 from proxyherd.core.reply import Reply, leave
 from proxyherd.core.rules import Rules, find, refuse
 from proxyherd.engines.redis import layout
@@ -27,11 +28,12 @@ class Outcomes:
         self._settled: dict[Client, None] = {}
         self._found: list[tuple[Client, Reply]] = []
         self._given_up: dict[Client, str] = {}
+        self._notes: list[Note] = []
 
     def take(self) -> Settled:
         """Return what was gathered since the last time."""
-        settled = Settled(self._settled, self._found, self._given_up.items())
-        self._settled, self._found, self._given_up = {}, [], {}
+        settled = Settled(self._settled, self._found, self._given_up.items(), self._notes)
+        self._settled, self._found, self._given_up, self._notes = {}, [], {}, []
         return settled
 
     def give(self, batch: Batch, answers: Sequence[object], *, some_failed: bool) -> None:
@@ -55,8 +57,13 @@ class Outcomes:
                     refuse(asked, line, "key")
 
     def _give_found(self, wishes: list[Wish], values: list[bytes | None]) -> None:
-        """Give queries what was found."""
+        """Give queries what was found, or an erasure its tombstone."""
         for (client, asked, line), value in zip(wishes, values, strict=True):
+            if asked.kind == "forget":
+                asked.outcome, asked.answer = "erased", value
+                self._settled[client] = None
+                self._notes.append(Removed(asked.at))
+                continue
             held = layout.entry(value, self._rules.lead) if value is not None else None
             find(asked, line, self._rules.remembered(held))
             if asked.entry is not None and client.gone:

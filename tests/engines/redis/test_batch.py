@@ -270,7 +270,7 @@ def test_a_report_is_held_or_not_later_or_refused() -> None:
     assert [asked.refusal for _, asked, _ in wishes] == ["", "", "key"]
     settled = outcomes.take()
     assert (list(settled.clients), list(settled.found), list(settled.given_up)) == ([person], [], [])
-    assert outcomes.take() == Settled({}, [], {}.items())
+    assert outcomes.take() == Settled({}, [], {}.items(), [])
 
 
 def test_a_question_finds_an_entry_that_is_one_and_not_too_old() -> None:
@@ -316,4 +316,4 @@ def test_who_is_given_up_is_told_once_with_the_reason() -> None:
     settled = outcomes.take()
     assert list(settled.clients) == []
     assert list(settled.given_up) == [(person, "no answer from the cluster")]
-    assert outcomes.take() == Settled({}, [], {}.items())
+    assert outcomes.take() == Settled({}, [], {}.items(), [])

@@ -135,12 +135,12 @@ def test_a_master_without_a_part_of_the_table_is_sent_nothing_but_what_moves_the
         asker, tag = Asker(), layout.tag_of(b"kiwi")
         new = world.add()
         world.moving[tag] = new.address
-        front.say(asker, whatsat(b"kiwi"), iamat(b"kiwi", 1))
+        front.say(asker, whatsat(b"kiwi"), whatsat(b"kiwi"))
         await front.all_settled(asker, 1)
-        assert asker.outcomes == ["unknown", "stored"]
+        assert asker.outcomes == ["unknown"] * 2
         await asyncio.sleep(3)
         assert [[call[0] for call in batch] for batch in new.served] == [
-            [b"ASKING", b"MGET", b"ASKING", b"FCALL", b"ASKING", b"FCALL", b"WAIT"]
+            [b"ASKING", b"MGET", b"ASKING", b"MGET", b"ASKING", b"FCALL", b"WAIT"]
         ]
         assert front.engine.routes.trouble() == ""
         shard = front.engine.routes.shards[new.address]
@@ -233,13 +233,13 @@ def test_once_a_key_has_been_asked_for_elsewhere_each_of_its_tag_goes_alone() ->
         to = next(one for one in world.masters.values() if one is not world.of(here))
         world.moving[layout.tag_of(here)] = to.address
         world.gone.add(layout.key(there))
-        front.say(asker, iamat(there, 2))
+        front.say(asker, whatsat(there))
         await front.all_settled(asker)
-        front.say(asker, iamat(here, 3), iamat(there, 3))
+        front.say(asker, whatsat(here), whatsat(there))
         await front.all_settled(asker)
         assert set(front.observer.again) == {"asked"}
         assert front.observer.waited == [("asked", 1), ("asked", 1)]
-        assert asker.outcomes == ["stored"] * 5
+        assert asker.outcomes == ["stored"] * 2 + ["found"] * 3
 
     played(scene)
 

@@ -1,0 +1,173 @@
+"""Erases clients of a running herd, over the web port of one of its servers: `DELETE /v1/clients/{id}`.
+
+Many clients are erased over several connections at once, so that a server whose disk is slow can keep several erasures
+with one write. An erasure may be repeated: so whatever gets no answer is asked again, and a list that broke off may be
+begun again.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
+from itertools import islice
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
+
+import msgspec
+
+from proxyherd.remote.ask import MOST_SHOWN, Unreachable, connect
+from proxyherd.web.ids import name_of
+from proxyherd.web.times import spelled_time
+
+if TYPE_CHECKING:
+    from proxyherd.config.herd_file import Server
+
+_CONNECTIONS: Final = 8
+_AT_ONCE: Final = 50
+"""Clients that one connection erases before it says how far it is."""
+
+CONNECT_SECONDS: Final = 5.0
+_ANSWER_SECONDS: Final = 30.0
+_ANSWER_BYTES: Final = 65_536
+_NO_RIGHT: Final = frozenset((HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN))
+_LATER: Final = frozenset((HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE))
+_FIRST_PAUSE_SECONDS: Final = 0.1
+_LONGEST_PAUSE_SECONDS: Final = 2.0
+
+
+class NotErased(Exception):  # noqa: N818 - an answer of a server
+    """A server does not erase; the text says why, and what to do."""
+
+
+class Eraser:
+    """A connection to the web port of a server. `token`: who asks, "" for nobody in particular. `patience`: seconds for
+    which a server that is not ready, or has been restarted, is asked again.
+    """
+
+    def __init__(self, server: Server, token: str, patience: float) -> None:
+        self._server = server
+        self._connection = _Connection(server)
+        self._patience = patience
+        # The port's check of Host is against browsers. Loopback's name is always accepted.
+        self._headers = {"Host": "localhost", **({"Authorization": f"Bearer {token}"} if token else {})}
+
+    def erase(self, client: bytes, before: int | None) -> None:
+        """Erase a client: all that servers have received of it, or what they had received `before` this time, in
+        nanoseconds of POSIX time. Raises NotErased, Unreachable.
+        """
+        target = f"/v1/clients/{quote(name_of(client), safe='')}"
+        if before is not None:
+            target += f"?before={spelled_time(before).decode()}"
+        deadline = time.monotonic() + self._patience
+        while True:
+            pause = self._ask(target, final=time.monotonic() >= deadline)
+            if pause is None:
+                return
+            time.sleep(min(pause, _LONGEST_PAUSE_SECONDS))
+
+    def _ask(self, target: str, *, final: bool) -> float | None:
+        """Ask once; return None if the client is erased, or after how many seconds to ask again, unless it is `final`."""
+        connection = self._connection
+        try:
+            connection.request("DELETE", target, headers=self._headers)
+            answer = connection.getresponse()
+            body = answer.read(_ANSWER_BYTES)
+        except (OSError, HTTPException, Unreachable) as error:
+            connection.close()
+            if not final:
+                return _FIRST_PAUSE_SECONDS
+            if isinstance(error, Unreachable):
+                raise
+            raise Unreachable(f"{self._server.web[0]}: {str(error) or type(error).__name__}") from error
+        if answer.status == HTTPStatus.ACCEPTED:
+            return None
+        if answer.status in _LATER and not final:
+            wait = answer.getheader("Retry-After") or "1"
+            return float(wait) if wait.isdecimal() else 1.0
+        raise NotErased(self._explain(answer.status, body))
+
+    def _explain(self, status: int, body: bytes) -> str:
+        """Return why a server has not erased a client."""
+        server = f"{self._server.name} at {self._server.web[0]}"
+        said = _detail(body)
+        if status in _NO_RIGHT:
+            return (
+                f"{server} says that you may not erase ({said}); name a token that may with --token-file, as "
+                "`proxyherd token new --may erase` makes it"
+            )
+        if status in (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED):
+            return f"{server} knows no erasure; upgrade it, or see whose port that is"
+        return f"{server} does not erase now ({said}); see `proxyherd status`, then try again"
+
+    def close(self) -> None:
+        """Close it."""
+        self._connection.close()
+
+
+class _Connection(HTTPConnection):
+    """A connection to the web port of a server, wherever it listens."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__("localhost", timeout=_ANSWER_SECONDS)
+        self._server = server
+
+    def connect(self) -> None:
+        """Connect. Raises Unreachable."""
+        self.sock, _ = connect(self._server.web, time.monotonic() + CONNECT_SECONDS)
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.sock.settimeout(_ANSWER_SECONDS)
+
+
+def _detail(body: bytes) -> str:
+    """Return what a problem document says."""
+    try:
+        said = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return "without a reason"
+    return str(said.get("detail", ""))[:MOST_SHOWN] if isinstance(said, dict) else "without a reason"
+
+
+def erase_all(
+    open_eraser: Callable[[], Eraser],
+    clients: Sequence[bytes],
+    before: int | None,
+    told: Callable[[int], object],
+) -> None:
+    """Erase clients, over several connections if there are many; see `Eraser.erase`. `told` is called with how many are
+    done since the last call. Raises NotErased, Unreachable; others may be erased all the same.
+    """
+    rest, lock, failed = iter(clients), threading.Lock(), threading.Event()
+
+    def work() -> None:
+        port = open_eraser()
+        try:
+            while not failed.is_set() and (some := _take(rest, lock)):
+                for client in some:
+                    port.erase(client, before)
+                with lock:
+                    told(len(some))
+        except BaseException:
+            failed.set()
+            raise
+        finally:
+            port.close()
+
+    workers = min(_CONNECTIONS, 1 + len(clients) // _AT_ONCE)
+    with ThreadPoolExecutor(workers) as pool:
+        works = [pool.submit(work) for _ in range(workers)]
+        try:
+            for one in works:
+                one.result()
+        except BaseException:
+            failed.set()
+            raise
+
+
+def _take(clients: Iterator[bytes], lock: threading.Lock) -> list[bytes]:
+    with lock:
+        return [*islice(clients, _AT_ONCE)]

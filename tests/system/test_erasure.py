@@ -1,0 +1,242 @@
+"""Clients are erased by each way from a herd of real processes, and from one in front of Redis: all servers know it, nothing
+brings them back, and who reports again is known again.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from debian import needs
+from herd_process import RunningHerd, ServerProcess, herd_of, listens, running_herd, wait_until
+from redis_cluster import Cluster, running_cluster
+from web_wire import WebWire, request
+
+from proxyherd import cli
+from proxyherd.engines.redis import layout
+
+DEFAULT = [
+    *(("Bailey", "Campbell"), ("Bailey", "Bona"), ("Bona", "Clark"), ("Bona", "Campbell")),
+    *(("Campbell", "Jaquez"), ("Clark", "Jaquez")),
+]
+"""The graph of the default herd."""
+
+WEB = "[web]\n"
+QUICK = "[erasure]\nrewrite_seconds = 0.2\n"
+
+
+@pytest.fixture(scope="module")
+def herd() -> Iterator[RunningHerd]:
+    """The herd of five of those tests that leave it as it is; each calls its clients its own way."""
+    with running_herd(DEFAULT, more=WEB + QUICK) as herd:
+        for server in herd.values():
+            server.wait_for_web()
+        yield herd
+
+
+def erase_over_web(server: ServerProcess, client: bytes, query: str = "") -> float:
+    """Erase a client; return up to which POSIX seconds it is erased."""
+    with WebWire(server) as wire:
+        wire.send(request("DELETE", f"/v1/clients/{client.decode()}{query}"))
+        status, _, body = wire.answer()
+    assert status == 202, body
+    return float(json.loads(body)["erased_at"])
+
+
+def forget(herd: RunningHerd, *arguments: str | Path) -> Result:
+    secret = herd.folder / "var/secret"
+    options = ["--secret-file", secret] if secret.exists() else []
+    result = CliRunner().invoke(
+        cli.main, [*map(str, ("forget", *arguments, *options, "--config", herd.file))]
+    )
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def is_forgotten(herd: RunningHerd, *clients: bytes) -> None:
+    """Wait until no server knows any of these clients."""
+    for server in herd.values():
+        for client in clients:
+            wait_until(lambda: server.knows(client) == b"", f"{server.name} has forgotten {client!r}")  # noqa: B023
+
+
+def named(way: str, count: int = 1) -> list[bytes]:
+    return [b"%b.%d" % (way.encode(), number) for number in range(count)]
+
+
+def by_web(herd: RunningHerd, clients: list[bytes], _: Path) -> None:
+    for server, client in zip(herd.values(), clients, strict=False):
+        before = time.time()
+        assert before - 1 < erase_over_web(server, client) < time.time() + 1
+
+
+def by_name(herd: RunningHerd, clients: list[bytes], _: Path) -> None:
+    assert forget(herd, *map(bytes.decode, clients)).stdout == f"{len(clients)} clients erased herd-wide\n"
+
+
+def by_file(herd: RunningHerd, clients: list[bytes], folder: Path) -> None:
+    (folder / "gone").write_bytes(b"\n".join(clients))
+    forget(herd, "--file", folder / "gone", "--server", "Jaquez")
+
+
+def by_prefix(herd: RunningHerd, clients: list[bytes], _: Path) -> None:
+    prefix = clients[0].decode().partition(".")[0]
+    forget(herd, "--prefix", f"{prefix}.", "--folder", herd["Clark"].state / "journal")
+
+
+WAYS: dict[str, Callable[[RunningHerd, list[bytes], Path], None]] = {
+    "web": by_web,
+    "name": by_name,
+    "file": by_file,
+    "prefix": by_prefix,
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_who_is_erased_is_unknown_everywhere_and_known_again_when_it_reports_again(
+    herd: RunningHerd, tmp_path: Path, way: str
+) -> None:
+    clients = named(way, 5)
+    stays = herd["Bona"].hears(b"stays-" + way.encode())
+    for server, client in zip(herd.values(), clients, strict=True):
+        herd.wait_until_all_know(server.hears(client))
+    WAYS[way](herd, clients, tmp_path)
+    is_forgotten(herd, *clients)
+    herd.wait_until_all_know(stays)
+    for server, client in zip(reversed([*herd.values()]), clients, strict=True):
+        herd.wait_until_all_know(server.hears(client))
+
+
+def test_only_who_was_not_seen_since_a_date_is_erased(herd: RunningHerd) -> None:
+    idle = herd["Clark"].hears(b"idle")
+    herd.wait_until_all_know(idle)
+    moment = time.time_ns()
+    active = herd["Bailey"].hears(b"active")
+    herd.wait_until_all_know(active)
+    before = f"?before={moment // 10**9}.{moment % 10**9:09}"
+    erase_over_web(herd["Jaquez"], b"active", before)
+    erase_over_web(herd["Jaquez"], b"idle", before)
+    is_forgotten(herd, b"idle")
+    herd.wait_until_all_know(active)
+
+
+def test_an_erased_client_leaves_the_page_and_stands_in_the_log_only_as_before(
+    herd: RunningHerd,
+) -> None:
+    client, clark = b"secretive", herd["Clark"]
+    state(clark)  # from now on somebody looks
+    herd.wait_until_all_know(clark.hears(client))
+    wait_until(lambda: b"secretive" in state(clark), "the page shows it")
+    lines = [len(names(server)) for server in herd.values()]
+    erase_over_web(clark, client)
+    is_forgotten(herd)
+    wait_until(lambda: b"secretive" not in state(clark), "the page shows it no more")
+    assert [len(names(server)) for server in herd.values()] == lines, "the erasure is logged without the ID"
+    assert len(clark.events("command", kind="forget", outcome="erased")) >= 1
+
+
+def state(server: ServerProcess) -> bytes:
+    return server.get("/state")[1].encode()
+
+
+def names(server: ServerProcess) -> list[str]:
+    """Return the log lines of commands and floods that name the client."""
+    return [line for line in server.log_file.read_text().splitlines() if "secretive" in line]
+
+
+def test_a_restored_backup_brings_nobody_back() -> None:
+    with running_herd([("Ann", "Bob")], more=WEB + QUICK) as herd:
+        ann, bob = herd["Ann"], herd["Bob"]
+        herd.wait_until_all_know(ann.hears(b"kiwi"))
+        plum = ann.hears(b"plum")
+        herd.wait_until_all_know(plum)
+        backup = herd.folder / "backup"
+        shutil.copytree(ann.state / "journal", backup)
+        bob.wait_for_web()
+        erase_over_web(bob, b"kiwi")
+        is_forgotten(herd, b"kiwi")
+        assert ann.stop() == 0
+        shutil.rmtree(ann.state / "journal")
+        shutil.copytree(backup, ann.state / "journal")
+        ann.start()
+        wait_until(lambda: listens(ann.client_port), "Ann listens")
+        assert ann.knows(b"kiwi") == b"", "not even its first answer has it"
+        herd.wait_until_whole()
+        is_forgotten(herd, b"kiwi")
+        herd.wait_until_all_know(plum)
+        herd.wait_until_all_know(ann.hears(b"kiwi"))
+
+
+# In Redis. -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with running_cluster(masters=2, replicas=1) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def fronts(cluster: Cluster) -> Iterator[RunningHerd]:
+    """Two servers in front of a cluster."""
+    with herd_of([], "Ann", "Zoe", more=WEB, cluster=cluster) as fronts:
+        fronts.start()
+        for front in fronts.values():
+            front.wait_until_ready()
+            front.wait_for_web()
+        yield fronts
+
+
+@needs("redis-server")
+@pytest.mark.xdist_group("redis-erasure")
+@pytest.mark.parametrize("way", WAYS)
+def test_from_redis_too_clients_are_erased_and_known_again_when_they_report_again(
+    fronts: RunningHerd, tmp_path: Path, way: str
+) -> None:
+    clients = named(f"{way}-redis", 2)
+    stays = fronts["Ann"].hears(b"stays-" + way.encode())
+    for server, client in zip(fronts.values(), clients, strict=True):
+        fronts.wait_until_all_know(server.hears(client))
+    if way == "file":
+        (tmp_path / "gone").write_bytes(b"\n".join(clients))
+        forget(fronts, "--file", tmp_path / "gone", "--server", "Zoe")
+    elif way == "prefix":
+        forget(fronts, "--prefix", "prefix-redis.")
+    else:
+        WAYS[way](fronts, clients, tmp_path)
+    is_forgotten(fronts, *clients)
+    fronts.wait_until_all_know(stays)
+    for server, client in zip(reversed([*fronts.values()]), clients, strict=True):
+        fronts.wait_until_all_know(server.hears(client))
+
+
+@needs("redis-server")
+@pytest.mark.xdist_group("redis-erasure")
+def test_a_report_that_was_received_before_an_erasure_is_not_stored_after_it(
+    cluster: Cluster, fronts: RunningHerd
+) -> None:
+    """While a slot moves, nobody knows which tombstones there are: so reports wait, and queries are answered."""
+    ann, zoe = fronts.values()
+    client = b"mover"
+    first = ann.hears(client)
+    slot = layout.TAG_SLOTS[layout.tag_of(client)]
+    source = cluster.owner(slot)
+    (target,) = (one for one in cluster.masters() if one is not source)
+    with ann.connect() as late:
+        moving = cluster.moving_slot(slot, target)
+        assert [next(moving), next(moving)] == ["importing", "migrating"]
+        late.send(b"IAMAT %b +1+1 %d" % (client, time.time()))
+        assert zoe.knows(client) in (first, b"")  # as long as it is where it was
+        time.sleep(0.3)
+        assert late.has_nothing_to_read()
+        for _ in moving:
+            pass
+        assert late.line().startswith(b"AT Ann ")
+    erase_over_web(zoe, client)
+    is_forgotten(fronts, client)
+    assert forget(fronts, "--list").stdout.endswith(" tombstones in the cluster\n")
