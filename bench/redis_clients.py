@@ -55,6 +55,8 @@ REPORTS = {1: 3_000, 10: 15_000, 50: 30_000, 200: 40_000}
 
 CLIENTS = 100_000
 FUNCTION = commands.LIBRARY + b"_advance"
+LEAD = b"1000000000"
+"""The last word of each call: max_clock_lead_seconds, in nanoseconds."""
 pack: Any = hiredis.pack_command  # its types know commands of one word
 WAIT = pack((b"WAIT", 1, 1000))
 GIVEN_UP_SECONDS = 0.2
@@ -158,7 +160,9 @@ class ClusterPipeline(Client):
         pipeline: Any = self._cluster.pipeline()
         where = {} if self.finds_nodes else {"target_nodes": self._node}
         for call in batch:
-            pipeline.execute_command("FCALL", FUNCTION, len(call.keys), *call.keys, *call.values, **where)
+            pipeline.execute_command(
+                "FCALL", FUNCTION, len(call.keys), *call.keys, *call.values, LEAD, **where
+            )
         pipeline.execute_command("WAIT", 1, 1000, target_nodes=self._node)
         *held, replicas = await pipeline.execute()
         return Replies(held, replicas)
@@ -188,7 +192,7 @@ class NodePipeline(Client):
     async def send(self, batch: Batch) -> Replies:
         pipeline = self._redis.pipeline(transaction=False)
         for call in batch:
-            pipeline.execute_command("FCALL", FUNCTION, len(call.keys), *call.keys, *call.values)
+            pipeline.execute_command("FCALL", FUNCTION, len(call.keys), *call.keys, *call.values, LEAD)
         pipeline.execute_command("WAIT", 1, 1000)
         *held, replicas = await pipeline.execute()
         return Replies(held, replicas)
@@ -199,7 +203,7 @@ class NodePipeline(Client):
 
 def packed(batch: Batch) -> bytes:
     """Return the batch as bytes of the protocol."""
-    calls = [pack((b"FCALL", FUNCTION, len(keys), *keys, *values)) for keys, values in batch]
+    calls = [pack((b"FCALL", FUNCTION, len(keys), *keys, *values, LEAD)) for keys, values in batch]
     return b"".join([*calls, WAIT])
 
 
@@ -331,7 +335,7 @@ class Glide(Client):
     async def send(self, batch: Batch) -> Replies:
         calls = self._glide.ClusterBatch(is_atomic=False)
         for call in batch:
-            calls.fcall(FUNCTION, call.keys, call.values)
+            calls.fcall(FUNCTION, call.keys, [*call.values, LEAD])
         calls.wait(1, 1000)
         *held, replicas = await self._client.exec(calls, raise_on_error=True, options=self._options)
         return Replies(held, replicas)

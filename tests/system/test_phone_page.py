@@ -35,7 +35,9 @@ UNKNOWN = r"status of 404 .*/v1/clients/[^/]*$"
 
 @pytest.fixture(scope="module")
 def clark() -> Iterator[ServerProcess]:
-    with running_server(more=f'[web]\nhosts = ["{ELSEWHERE}"]\n', gazetteer=gazetteer_file()) as server:
+    web = f'[web]\nhosts = ["{ELSEWHERE}"]\n'
+    limits = "[limits]\nmax_clock_lead_seconds = 3600\n"  # so a test can be ahead of a page
+    with running_server(more=web + limits, gazetteer=gazetteer_file()) as server:
         yield server
 
 
