@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from decimal import Decimal
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Final, TypeAlias, final
 
 from proxyherd.config.schema import Limits
@@ -228,12 +228,7 @@ def recent_parser(lead: int) -> Callable[[bytes], At | None]:
     """Return `parse_at` with this `lead` and a cache. The same update arrives over most of a server's links: with the
     cache it is parsed once. Give it only lines of at most CACHED_BYTES: then it takes at most 5 MiB.
     """
-
-    @lru_cache(maxsize=8_192)
-    def parse_recent(line: bytes) -> At | None:
-        return parse_at(line, lead)
-
-    return parse_recent
+    return lru_cache(maxsize=8_192)(partial(parse_at, lead=lead))
 
 
 def nanoseconds(seconds: bytes, fraction: bytes | None) -> int:
