@@ -43,6 +43,19 @@ class RateSettings(Struct, frozen=True, forbid_unknown_fields=True):
     commands_per_subject: Annotated[float, Meta(ge=0, le=1_000_000)] = 500.0
     """Commands of one subject of tokens, a second, over all its connections and addresses: as for one connection."""
 
+    places_per_connection: Annotated[float, Meta(ge=0, le=1_000_000)] = 5.0
+    """Queries of places of one connection, a second. Beyond any of these three rates, the answer is OVER_QUERY_LIMIT, at
+    once. Queries that ask for no places, with a radius or a bound of 0, don't count. A map that somebody moves asks a few
+    times a second at most."""
+
+    places_per_address: Annotated[float, Meta(ge=0, le=1_000_000)] = 200.0
+    """The same for one address, over all its connections. The default is enough for 2,000 phones that ask every ten
+    seconds. A query of the gazetteer takes up to a millisecond of a server, so an address takes a fifth of it at most.
+    What Google costs is limited besides: see `asker_share` in `[places]`."""
+
+    places_per_subject: Annotated[float, Meta(ge=0, le=1_000_000)] = 5.0
+    """The same for one subject of tokens: as for one connection."""
+
     burst_seconds: Annotated[float, Meta(ge=0.1, le=86_400)] = 60.0
     """How many seconds of each of these rates may be used at once, by a client that has asked for little before. The
     default lets a phone catch up, and a whole site connect again, without a pause."""

@@ -71,6 +71,7 @@ class Usage(Struct, eq=False, gc=False):
     connections: int = 0
     commands_at: float = 0.0
     connects_at: float = 0.0
+    places_at: float = 0.0
 
 
 class Usages:
@@ -121,7 +122,7 @@ class Usages:
             others.popitem(last=False)
         for _ in range(_LOOKED_AT):
             oldest = others[next(iter(others))]
-            if oldest is usage or oldest.commands_at > now or oldest.connects_at > now:
+            if oldest is usage or max(oldest.commands_at, oldest.connects_at, oldest.places_at) > now:
                 break
             del others[oldest.key]
 
@@ -196,6 +197,18 @@ class Allowance:
             self._over_since = now
         return most
 
+    def may_ask_places(self, now: float) -> bool:
+        """Return whether a query of places may begin. If so, it takes a token of each bucket for these."""
+        rates = self._allowances
+        buckets = [(self.own, rates.places_of_connection), (self.address, rates.places_of_address)]
+        if self.subject is not None:
+            buckets.append((self.subject, rates.places_of_subject))
+        if any(rate.wait(usage.places_at, now) > 0.0 for usage, rate in buckets):
+            return False
+        for usage, rate in buckets:
+            usage.places_at = rate.spend(usage.places_at, 1, now)
+        return True
+
     def pay(self, now: float) -> float:
         """Pay for what is used. Return for how many seconds the client must wait then; 0.0: not at all."""
         self.spend(self.used, now)
@@ -218,6 +231,9 @@ class Allowances:
         self.of_connection: Final = rate_of(rates.commands_per_connection, burst)
         self.of_address: Final = rate_of(rates.commands_per_address, burst)
         self.of_subject: Final = rate_of(rates.commands_per_subject, burst)
+        self.places_of_connection: Final = rate_of(rates.places_per_connection, burst)
+        self.places_of_address: Final = rate_of(rates.places_per_address, burst)
+        self.places_of_subject: Final = rate_of(rates.places_per_subject, burst)
         self.of_connects: Final = rate_of(rates.new_connections_per_address, burst)
 
     def connect(self, address: bytes, now: float) -> ConnectionLimit:

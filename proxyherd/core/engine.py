@@ -32,6 +32,9 @@ class Client(Protocol):
     def payer(self) -> str:
         """Who pays for its queries of places, of several connections perhaps."""
 
+    def may_ask_places(self, now: float) -> bool:
+        """Return whether a query of places may begin, and count it then. `now`: the event loop's time."""
+
     @property
     def besides(self) -> int:
         """What it has taken in with the last lines, and needs none: as much work as so many lines."""

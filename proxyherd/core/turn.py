@@ -73,6 +73,9 @@ class PlacesQueries(Protocol):
     def __bool__(self) -> bool:
         """Whether something is left for another turn."""
 
+    def admit(self, client: Client, reply: Reply) -> bool:
+        """Return whether a client may ask now. If it asks too fast, its query is answered."""
+
     def answer_at_once(self, reply: Reply) -> float:
         """Answer a query if that takes a fraction of a millisecond. Return the seconds that it took, answered or not."""
 
@@ -221,9 +224,13 @@ class Turn:
 
     def _settle(self, settled: Settled) -> None:
         """Answer the clients whose replies have waited for the engine, and give up those that shall wait no more."""
+        done = [*settled.clients]
         for client, reply in settled.found:
-            self._queries.add(client, reply)
-        for client in settled.clients:
+            if client.gone or self._queries.admit(client, reply):
+                self._queries.add(client, reply)
+            else:
+                done.append(client)
+        for client in done:
             try:
                 self._tell_released(client, client.release())
             except Exception as error:  # noqa: BLE001 - the others' answers leave
@@ -276,7 +283,12 @@ class Turn:
                 continue
             if client.gone:
                 leave(reply)
-            elif reply.answer is None and self._search_seconds > 0 and not self._queries:
+            elif (
+                reply.answer is None
+                and self._queries.admit(client, reply)
+                and self._search_seconds > 0
+                and not self._queries
+            ):
                 self._search_seconds -= self._queries.answer_at_once(reply)
 
     def _tell(self, client: Client, lines: Sequence[Line], replies: Sequence[Reply]) -> None:

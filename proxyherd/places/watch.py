@@ -18,9 +18,9 @@ that broke; no answer in time; an invalid answer; a call that was given up becau
 BILLED: Final = frozenset[CallOutcome]({"answered", "broken", "late", "nonsense", "abandoned"})
 """The outcomes for which Google may take money: it did the work, or nobody knows."""
 
-Spared = Literal["shared", "kept", "shed", "late", "breaker", "share", "budget", "unrecorded"]
+Spared = Literal["shared", "kept", "shed", "rate", "late", "breaker", "share", "budget", "unrecorded"]
 """Why a query, or another attempt at it, needed no call: a call under way or the cache answered it; there were too many
-queries; too little time was left; the circuit breaker was open; its asker had its share of the budget; or the budget was
+queries; its asker has asked too fast; too little time was left; the circuit breaker was open; its asker had its share of the budget; or the budget was
 used up or could not be recorded."""
 
 

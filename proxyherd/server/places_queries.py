@@ -27,6 +27,9 @@ class PlacesAsker(Asker, Protocol):
     def payer(self) -> str:
         """Who pays for its queries of places."""
 
+    def may_ask_places(self, now: float) -> bool:
+        """Return whether a query of places may begin, and count it then."""
+
 
 Who = TypeVar("Who", bound=PlacesAsker)
 
@@ -53,6 +56,17 @@ class AsyncPlacesQueries(Generic[Who]):
     def __bool__(self) -> bool:
         """Whether something is left for another turn."""
         return bool(self._unasked)
+
+    def admit(self, client: Who, reply: Reply) -> bool:
+        """Return whether a client may ask now. If it asks too fast, its query is answered."""
+        if client.may_ask_places(self._loop.time()):
+            return True
+        began = time.monotonic()
+        self._observer.places.count_spared("rate")
+        _answer(reply, no_results("OVER_QUERY_LIMIT", "you ask for places too fast; try again later"))
+        if self._opened is not None:
+            self._count(self._opened, reply.status, began)
+        return False
 
     def add(self, client: Who, reply: Reply) -> None:
         """Add a query that is to begin in this turn or a later one."""
@@ -138,9 +152,12 @@ class AsyncPlacesQueries(Generic[Who]):
     def _settle(self, reply: Reply, places: Places, answer: Answer, began: float) -> None:
         """Answer a query, and note its outcome."""
         _answer(reply, answer)
-        outcome = answer.status if answer.status in STATUSES else "OTHER"
+        self._count(places, answer.status, began)
+
+    def _count(self, places: Places, status: str, began: float) -> None:
+        outcome = status if status in STATUSES else "OTHER"
         try:
-            self._observer.places.asked(places.name, answer.status, outcome, time.monotonic() - began)
+            self._observer.places.asked(places.name, status, outcome, time.monotonic() - began)
         except Exception as error:  # noqa: BLE001 - the client has its answer
             self._fault("a query for places cannot be counted", error)
 

@@ -49,6 +49,7 @@ SPARED: Final = {
     "shared": "used the answer of a call that was under way",
     "kept": "answered from the cache",
     "shed": "too many queries wait",
+    "rate": "the client asks faster than [rates] allows",
     "late": "too little time was left for an answer",
     "breaker": "the circuit breaker is open",
     "share": "the asker has had its share of the budget",
@@ -57,7 +58,7 @@ SPARED: Final = {
 }
 """Why a query, or another attempt at it, needed no call."""
 
-_WORTH_A_LINE: Final = {"shed", "late", "share", "budget", "unrecorded"}
+_WORTH_A_LINE: Final = {"shed", "rate", "late", "share", "budget", "unrecorded"}
 
 
 class PlacesEvent(FrequentEvent):

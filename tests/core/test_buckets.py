@@ -271,6 +271,47 @@ def test_a_phone_that_was_offline_for_a_day_sends_what_it_has_within_two_minutes
     assert at * 0.02 < 120
 
 
+# Queries of places. -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("connections", "subject", "most"),
+    [(1, None, 5), (10, None, 50), (100, None, 200), (10, b"jane", 5)],
+    ids=["a connection", "ten of an address", "a hundred of an address", "ten of a subject"],
+)
+def test_places_are_asked_no_faster_than_each_rate_and_a_refused_query_costs_no_token(
+    connections: int, subject: bytes | None, most: int
+) -> None:
+    rates = RateSettings(burst_seconds=1)
+    allowances = Allowances(rates)
+    opened = [allowances.enter(ADDRESS, 0, subject) for _ in range(connections)]
+    asked = sum(
+        one.may_ask_places(10 + moment / 10) for moment in range(100) for one in opened for _ in range(3)
+    )
+    assert most * 10 <= asked <= most * 11 + len(opened)
+
+
+def test_places_and_commands_have_buckets_of_their_own() -> None:
+    allowance = Allowances(RateSettings()).enter(ADDRESS, 0)
+    while allowance.may_ask_places(0):
+        pass
+    assert allowance.wait(0) == 0
+    unlimited = Allowances(RateSettings(places_per_connection=0, places_per_address=0)).enter(ADDRESS, 0)
+    assert all(unlimited.may_ask_places(0) for _ in range(100_000))
+
+
+def test_an_address_that_has_asked_for_places_lately_is_remembered() -> None:
+    allowances = Allowances(RateSettings())
+    for now in (0, 1):
+        allowance = allowances.enter(ADDRESS, now)
+        while allowance.may_ask_places(now):
+            pass
+        allowances.leave(allowance, now)
+    for number in range(100):
+        allowances.addresses.find(number.to_bytes(4, "big"), 1.0)
+    assert allowances.addresses.find(ADDRESS, 1.0).places_at > 1
+
+
 # Memory. -------------------------------------------------------------------------------------------------------
 
 
@@ -283,10 +324,10 @@ def test_a_million_addresses_take_no_more_memory_than_the_limit_says() -> None:
     usages = allowances.addresses
     for number in range(1_000_000):
         usage = usages.find(number.to_bytes(8, "big"), 0.0)
-        usage.commands_at = usage.connects_at = 50.0
+        usage.commands_at = usage.connects_at = usage.places_at = 50.0
     assert len(usages) == most
     size = sys.getsizeof(usages._others) + sum(
-        sys.getsizeof(key) + sys.getsizeof(usage) + 2 * sys.getsizeof(usage.commands_at)
+        sys.getsizeof(key) + sys.getsizeof(usage) + 3 * sys.getsizeof(usage.commands_at)
         for key, usage in usages._others.items()
     )
     assert size < 400 * most, size / most

@@ -196,6 +196,33 @@ def test_what_places_answer_at_once_leaves_with_the_turns_answers_and_few_in_one
     assert many.answers == places(*queries[1:])
 
 
+def test_who_asks_too_fast_is_answered_so_and_each_query_counts_once(world: World) -> None:
+    world.asked.at_once = True
+    world.asked.too_fast = {"10.0.0.2:5"}
+    queries = [b"Q%d" % number for number in range(7)]
+    world.client(*queries, name="10.0.0.1:5")
+    fast = world.client(b"Q8", b"bad", b"Q9", name="10.0.0.2:5")
+    world.turns.rest()
+    assert fast.answers == [*places(b"Q8"), b"? bad", *places(b"Q9")]
+    assert sorted(world.asked.admitted) == ["10.0.0.1:5"] * 7 + ["10.0.0.2:5"] * 2
+
+
+def test_who_asks_too_fast_is_answered_so_also_if_the_engine_has_found_its_client_later(world: World) -> None:
+    world.asked.too_fast = {"10.0.0.2:5"}
+    clients = [world.client(b"W1", name=name) for name in ("10.0.0.1:5", "10.0.0.2:5")]
+    world.one_turn()
+    found = []
+    for client in clients:
+        ((_, reply),) = client.owed
+        reply.entry = Entry(b"AT Q1", 5)
+        found.append((client, reply))
+    world.engine.settle = [Settled(clients, found)]
+    world.turns.wake()
+    world.turns.rest()
+    assert [client.answers for client in clients] == [[b"AT Q1\nnothing\n"]] * 2
+    assert world.asked.admitted == ["10.0.0.1:5", "10.0.0.2:5"]
+
+
 def test_no_query_is_answered_before_those_that_wait(world: World) -> None:
     world.asked.at_once = True
     first, then = world.client(b"W"), world.client(b"Q1", name="10.0.0.2:5")

@@ -34,6 +34,10 @@ class Client:
 
     def __init__(self) -> None:
         self.payer = f"10.0.{next(_numbers)}.1"
+        self.too_fast = False
+
+    def may_ask_places(self, now: float) -> bool:
+        return not self.too_fast
 
 
 _numbers = itertools.count()
@@ -414,5 +418,25 @@ def test_who_leaves_before_places_is_open_leaves_it_to_the_others(run: Run) -> N
         assert stayed.outcome == "answered"
         assert stayed.status == "OK"
         assert asked.answered == [leaves, stays]
+
+    run(body)
+
+
+def test_who_asks_too_fast_is_told_so_in_googles_words_and_nobody_is_asked(run: Run) -> None:
+    async def body(asked: Asked) -> None:
+        await asked.turn()
+        fast, other = Client(), Client()
+        fast.too_fast = True
+        replies = [
+            Reply("whatsat", "found", None, Whatsat(b"kiwi", b"10", 5), Entry(LINE, 5)) for _ in range(2)
+        ]
+        assert not asked.queries.admit(fast, replies[0])
+        assert asked.queries.admit(other, replies[1])
+        assert replies[1].answer is None
+        line, document = (replies[0].answer or b"").split(b"\n", 1)
+        assert (line, json.loads(document)["status"]) == (LINE, "OVER_QUERY_LIMIT")
+        assert "too fast" in json.loads(document)["error_message"]
+        assert asked.provider.asked == []
+        assert [one["reason"] for one in asked.logged("places_spared")] == ["rate"]
 
     run(body)

@@ -60,11 +60,20 @@ class Asked:
     def __init__(self) -> None:
         self.waiting: list[tuple[Client, Reply]] = []
         self.at_once = False
+        self.admitted: list[str] = []
+        self.too_fast: set[str] = set()
         self.seconds = SIZES.search_seconds / 3.9
         """What such an answer takes, so that there is time for four in a turn."""
 
     def __bool__(self) -> bool:
         return bool(self.waiting)
+
+    def admit(self, client: Client, reply: Reply) -> bool:
+        self.admitted.append(client.payer)
+        if client.payer in self.too_fast:
+            self._answer(reply)
+            return False
+        return True
 
     def answer_at_once(self, reply: Reply) -> float:
         if self.at_once:
@@ -151,6 +160,9 @@ class Pipeliner:
             self._turn.client_said(self)
 
     besides = 0
+
+    def may_ask_places(self, now: float) -> bool:
+        return True
 
     def take(self, most: int, now: float) -> list[Line]:
         taken, self._lines = self._lines[:most], self._lines[most:]

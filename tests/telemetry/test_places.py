@@ -42,7 +42,7 @@ def places() -> Iterator[tuple[str, Scenario]]:
         )
     spared: tuple[Spared, ...] = get_args(Spared)
     for why in spared:
-        logged = why in {"shed", "late", "share", "budget", "unrecorded"}
+        logged = why in {"shed", "rate", "late", "share", "budget", "unrecorded"}
         yield (
             f"spared {why}",
             Scenario(

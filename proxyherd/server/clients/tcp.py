@@ -209,6 +209,10 @@ class ClientConnection(asyncio.Protocol):
         """Who pays for the queries of places: its address, or the connection itself if that is exempt."""
         return self.name if self.allowance is None else self.allowance.payer
 
+    def may_ask_places(self, now: float) -> bool:
+        """Return whether a query of places may begin, and count it then."""
+        return self.allowance is None or self.allowance.may_ask_places(now)
+
     @property
     def waits(self) -> bool:
         """Whether something is still to be answered."""

@@ -164,6 +164,10 @@ class WebConnection(ClientConnection):
         """Who pays for the queries of places: whoever has sent the request, also through a proxy."""
         return self._asker if self._asked is None else self._asked.payer
 
+    def may_ask_places(self, now: float) -> bool:
+        """Return whether a query of places may begin, and count it then."""
+        return self._asked is None or self._asked.may_ask_places(now)
+
     @property
     def besides(self) -> int:  # type: ignore[override] # a constant there
         """What was taken in with the last lines, and needs none."""

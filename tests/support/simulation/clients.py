@@ -44,6 +44,9 @@ class SimulatedClient:
         self.heard: deque[bytes] = deque()  # answers that the log has not told yet
         self._server = server
 
+    def may_ask_places(self, now: float) -> bool:
+        return True
+
     @property
     def gone(self) -> bool:
         return self.conversation.gone
@@ -223,6 +226,9 @@ class SimulatedPlaces:
 
     def __bool__(self) -> bool:
         return bool(self._unasked)
+
+    def admit(self, client: Client, reply: Reply) -> bool:
+        return True
 
     def answer_at_once(self, reply: Reply) -> float:
         assert reply.entry is not None
