@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import earlier
 import pytest
 from click.testing import CliRunner, Result
 from debian import needs
@@ -240,3 +241,36 @@ def test_a_report_that_was_received_before_an_erasure_is_not_stored_after_it(
     erase_over_web(zoe, client)
     is_forgotten(fronts, client)
     assert forget(fronts, "--list").stdout.endswith(" tombstones in the cluster\n")
+
+
+@needs("redis-server")
+@pytest.mark.xdist_group("redis-erasure")
+def test_servers_in_front_of_redis_are_upgraded_one_by_one(cluster: Cluster, tmp_path: Path) -> None:
+    """The old function stays beside the new one. What a server of version 1 has stored is read, and overtaken."""
+    folder = tmp_path / "version 1"
+    if not earlier.install(folder):
+        pytest.skip(earlier.LACKING)
+    for master in cluster.masters():
+        code = (folder / "proxyherd/engines/redis/function.lua").read_bytes()
+        assert master.client("FUNCTION", "LOAD", "REPLACE", code) == b"proxyherd_1"
+    with herd_of([], "New", "Old", more=WEB, cluster=cluster) as herd:
+        new, old = herd["New"], herd["Old"]
+        ours, old.program = old.program, earlier.program(folder)
+        herd.start()
+        for server in herd.values():
+            server.wait_until_ready()
+        new.wait_for_web()
+        herd.wait_until_all_know(old.hears(b"from-old"))
+        herd.wait_until_all_know(new.hears(b"from-new"))
+        assert old.ask(b"IAMAT locked-out +1+1 999999999999").startswith(b"AT Old -")
+        assert new.knows(b"locked-out").startswith(b"AT Old -")
+        wait_until(lambda: new.hears(b"locked-out") == new.knows(b"locked-out"), "it is free again")
+        erase_over_web(new, b"from-old")
+        is_forgotten(herd, b"from-old")
+        herd.wait_until_all_know(old.hears(b"from-old"))
+        assert old.stop() == 0
+        old.program = ours
+        old.start()
+        old.wait_until_ready()
+        assert old.knows(b"from-old") == new.knows(b"from-old") != b""
+        assert old.knows(b"locked-out") == new.knows(b"locked-out")

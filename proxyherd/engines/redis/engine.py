@@ -133,12 +133,12 @@ class RedisEngine:
         """Queue a query or an erasure; return the reply of the line."""
         if isinstance(judged, Reply):
             return judged
-        asked = Asked("whatsat", "waiting", key=spell_key(judged.client), since=self._now)
-        if isinstance(judged, Forget):
-            asked.kind, asked.at, line = "forget", judged.client, b""  # the ID stands in no log
-            asked.value = spell_forget(judged, self.rules.clock, self._kept)
+        key, now = spell_key(judged.client), self._now
+        if isinstance(judged, Forget):  # its ID stands in no log
+            words, line = spell_forget(judged, self.rules.clock, self._kept), b""
+            asked = Asked("forget", "waiting", key=key, value=words, at=judged.client, since=now)
         else:
-            asked.whatsat = judged
+            asked = Asked("whatsat", "waiting", whatsat=judged, key=key, since=now)
         tag = layout.tag_of(judged.client)
         self._particular.add(tag)
         self._ask(client, asked, line, tag)

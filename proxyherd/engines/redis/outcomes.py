@@ -58,12 +58,13 @@ class Outcomes:
 
     def _give_found(self, wishes: list[Wish], values: list[bytes | None]) -> None:
         """Give queries what was found, or an erasure its tombstone."""
+        client, asked, line = wishes[0]
+        if asked.kind == "forget":
+            asked.outcome, asked.answer = "erased", values[0]
+            self._settled[client] = None
+            self._notes.append(Removed(asked.at))
+            return
         for (client, asked, line), value in zip(wishes, values, strict=True):
-            if asked.kind == "forget":
-                asked.outcome, asked.answer = "erased", value
-                self._settled[client] = None
-                self._notes.append(Removed(asked.at))
-                continue
             held = layout.entry(value, self._rules.lead) if value is not None else None
             find(asked, line, self._rules.remembered(held))
             if asked.entry is not None and client.gone:
