@@ -11,6 +11,7 @@ from proxyherd.base.holders import holders
 from proxyherd.cli.common import Failure, config_option, examples, load_herd, print_table, spelled_addresses
 from proxyherd.config.address import Address
 from proxyherd.config.herd_file import Herd
+from proxyherd.config.needs import needs_of_server
 
 
 @click.command(
@@ -35,6 +36,7 @@ def check_config(ctx: click.Context, *, ports: bool) -> None:
     click.echo(f"{herd.file}: {len(herd.servers)} servers, {len(herd.edges)} edges")
     used = [key for key in rows[0] if any(row[key] for row in rows)]  # not all herds have all ports
     print_table([tuple(used), *(tuple(row[key] for key in used) for row in rows)])
+    _print_needs(herd)
     if herd.redis is None and len(islands := herd.islands()) > 1:
         groups = "; ".join(", ".join(island) for island in islands)
         click.echo(
@@ -42,6 +44,16 @@ def check_config(ctx: click.Context, *, ports: bool) -> None:
             "learns the others never do; add an edge between them",
             err=True,
         )
+
+
+def _print_needs(herd: Herd) -> None:
+    """Print what a server needs with everything at its limit at once."""
+    neighbours = max(len(server.neighbours) for server in herd.servers.values())
+    needs = needs_of_server(herd.limits, herd.rates, herd.places, neighbours)
+    click.echo(
+        f"A server whose limits are all reached at once needs {needs.memory_gib} GiB of memory "
+        f"(MemoryMax={needs.memory_gib}G) and {needs.descriptors} descriptors (LimitNOFILE={needs.descriptors})."
+    )
 
 
 def _check_ports(herd: Herd) -> None:

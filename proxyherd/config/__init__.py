@@ -6,6 +6,7 @@
 - `herd_file`: finds, reads and checks it
 - `web`: checks `[web]` of it
 - `rates`: what one client may ask: `[rates]` of it
+- `needs`: what a server needs with everything at its limit
 - `errors`: the error of all of them
 - `secrets`: the secrets by which servers know one another
 """

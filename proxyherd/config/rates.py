@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from proxyherd.config.errors import ConfigError
 from proxyherd.config.web import network_error
@@ -68,6 +69,16 @@ class RateSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """Addresses without a connection that a server remembers, and as many subjects. Each takes about 400 bytes. Beyond
     it, those that were not seen for longest are forgotten, and may ask as if they were new. An address that has used
     nothing lately is forgotten anyway."""
+
+
+def rates_of_fewer(rates: RateSettings, now: int, wanted: int) -> RateSettings:
+    """Return the rates of a server that may have so many connections now instead of the wanted number: an address has the
+    same part of them.
+    """
+    per_address = rates.connections_per_address
+    if not per_address or now >= wanted:
+        return rates
+    return replace(rates, connections_per_address=max(per_address * now // wanted, 1))
 
 
 def check_rates(rates: RateSettings, file: Path) -> None:

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from msgspec import Struct
 
@@ -26,6 +26,8 @@ from proxyherd import __version__
 from proxyherd.config import secrets as secret
 from proxyherd.config.errors import ConfigError
 from proxyherd.config.herd_file import Herd, Server
+from proxyherd.config.needs import other_descriptors
+from proxyherd.config.rates import rates_of_fewer
 from proxyherd.config.schema import Limits
 from proxyherd.core.engine import Client
 from proxyherd.core.ticks import seconds_to_tick
@@ -45,8 +47,6 @@ from proxyherd.server.supervision import Notifier, StateDirectory, StateTaken, r
 from proxyherd.telemetry.logs import LogFile, make_logger
 from proxyherd.telemetry.metrics import Metrics
 from proxyherd.telemetry.observer import Observer
-
-_SPARE_DESCRIPTORS: Final = 256
 
 
 class Paths(Struct, frozen=True):
@@ -151,7 +151,8 @@ class _Daemon:
         queries = AsyncPlacesQueries[Client](self._places, self._observer, self._loop)
         self._turn = Turn(self._backend.engine, queries, self._observer, driver.wake)
         driver.start(self._turn)
-        self._clients = Clients(limits, self._turn, self._observer, self._herd.rates)
+        rates = rates_of_fewer(self._herd.rates, limits.max_connections, self._herd.limits.max_connections)
+        self._clients = Clients(limits, self._turn, self._observer, rates)
         self._listeners: list[ClientListener] = [
             TcpListener(self._clients, self._contexts.clients, drain_seconds=self._herd.timing.drain_seconds)
         ]
@@ -179,7 +180,7 @@ class _Daemon:
     def _limits(self) -> Limits:
         """Return the limits; fewer connections if the system does not allow so many."""
         limits, allowed = self._herd.limits, raise_descriptor_limit()
-        room = allowed - limits.max_peer_connections - self._herd.places.max_connections - _SPARE_DESCRIPTORS
+        room = allowed - other_descriptors(limits, self._herd.places)
         if room >= limits.max_connections:
             return limits
         most = max(room, 1)

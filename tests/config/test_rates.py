@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from proxyherd.config.errors import ConfigError
-from proxyherd.config.rates import RateSettings, check_rates
+from proxyherd.config.rates import RateSettings, check_rates, rates_of_fewer
 
 
 @pytest.mark.parametrize(
@@ -28,3 +28,13 @@ def test_an_exempt_network_that_would_match_nobody_is_refused(network: str, erro
 def test_the_default_takes_loopback_out_and_no_entry_counts_it_too() -> None:
     check_rates(RateSettings(), Path("herd.toml"))
     check_rates(RateSettings(exempt=()), Path("herd.toml"))
+
+
+@pytest.mark.parametrize(
+    ("per_address", "now", "lowered"), [(2_000, 700, 70), (2_000, 20_000, 2_000), (0, 700, 0), (3, 10, 1)]
+)
+def test_where_there_is_room_for_fewer_connections_an_address_has_the_same_part_of_them(
+    per_address: int, now: int, lowered: int
+) -> None:
+    rates = RateSettings(connections_per_address=per_address)
+    assert rates_of_fewer(rates, now, 20_000).connections_per_address == lowered
