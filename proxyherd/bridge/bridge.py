@@ -255,7 +255,7 @@ class _Bridge:
             since, began = self._loop.time(), self._member.node.in_step
             try:
                 await self._passes.read_all()
-                await self._member.erase(self._passes.graves)
+                await self._member.erase(self._passes.tombstones)
                 await self._settle(self._loop.time())
             except Unfit as error:
                 self._unfit = str(error)

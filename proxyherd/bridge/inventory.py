@@ -56,7 +56,7 @@ async def _read(herd: Herd, patience: float) -> Inventory:
         while True:
             try:
                 await passes.read_all()
-                return Inventory(lines, len(passes.graves))
+                return Inventory(lines, len(passes.tombstones))
             except Unfit as error:
                 if asyncio.get_running_loop().time() > deadline:
                     raise Unfit(masters.trouble or str(error)) from error

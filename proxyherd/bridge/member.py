@@ -19,7 +19,7 @@ from proxyherd.core.turn import Turn
 from proxyherd.engines.herd.backend import make_table, make_terms
 from proxyherd.engines.herd.engine import HerdEngine
 from proxyherd.engines.herd.peers import Peers
-from proxyherd.engines.redis.layout import Graves
+from proxyherd.engines.redis.layout import SaltedTombstones
 from proxyherd.net.binding import Binder
 from proxyherd.net.tls import Contexts
 from proxyherd.server.driver import Driver
@@ -139,12 +139,12 @@ class Member:
         held = table.get(at.client)
         return (held is not None and held.line != at.entry.line) or table.is_erased(at.client, at.entry.line)
 
-    async def erase(self, graves: Graves) -> None:
+    async def erase(self, erased: SaltedTombstones) -> None:
         """Erase the clients here that are erased in the cluster."""
         table = self.node.table
-        for first in range(0, table.leaf_count if graves else 0, _LEAVES):
+        for first in range(0, table.leaf_count if erased else 0, _LEAVES):
             for client, _ in table.entries(first, first + _LEAVES):
-                if (until := graves.until(client)) > table.erased_until(client):
+                if (until := erased.until(client)) > table.erased_until(client):
                     tombstone = table.tombstone(client, until)
                     if self.node.admit(tombstone):
                         self.node.news.append(News(tombstone.client, tombstone.line))

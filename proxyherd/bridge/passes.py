@@ -47,7 +47,7 @@ class Passes:
         self.held = 0
         self.foreign = 0
         """Keys in this pass that no server has written."""
-        self.graves = layout.Graves()
+        self.tombstones = layout.SaltedTombstones()
         """The tombstones that this pass has read."""
         self.masters = masters
         self.learn = learn
@@ -60,7 +60,7 @@ class Passes:
         if None in owners:
             raise Unfit(self.masters.trouble or "not all of the table has a master")
         self.read = self.held = self.foreign = 0
-        self.graves = layout.Graves()
+        self.tombstones = layout.SaltedTombstones()
         readers = [_Reader(self, owner) for owner in owners if owner is not None]
         try:
             before = await _all(one.open() for one in readers)
@@ -124,7 +124,7 @@ class _Reader:
             keys = following
 
     def _found(self, answer: Any) -> tuple[bytes | None, dict[int, list[bytes]]]:
-        """Return where to continue, None at the end, and the clients and graves found, by tag."""
+        """Return where to continue, None at the end, and the clients and tombstones found, by tag."""
         if _failed(answer):
             raise Unfit(f"{self._address}: {answer}")
         cursor, keys = answer
@@ -132,8 +132,8 @@ class _Reader:
         for key in dict.fromkeys(keys):
             if (client := layout.client_of(key)) is not None:
                 found.setdefault(layout.tag_of(client), []).append(client)
-            elif (grave := layout.grave_of(key)) is not None:
-                tag, rest = grave
+            elif (part := layout.tombstone_part(key)) is not None:
+                tag, rest = part
                 found.setdefault(tag, []).append(rest)
             elif b"} seal " not in key:
                 self._passes.foreign += 1
@@ -147,7 +147,7 @@ class _Reader:
             if value is None:
                 continue  # it has expired since
             if client.startswith(b" "):
-                passes.graves.add(tag, client, value)
+                passes.tombstones.add(tag, client, value)
                 continue
             entry = layout.entry(value, passes.lead)
             if entry is not None and entry.line.split(b" ", 4)[3] == client:

@@ -305,7 +305,8 @@ def _read_cluster(herd: Herd) -> Inventory:
 def _print_tombstones(herd: Herd) -> None:
     """Print how many tombstones there are, never whose. Raises NotReached."""
     if herd.redis is not None:
-        click.echo(f"{_read_cluster(herd).tombstones:,} tombstones in the cluster")
+        count = _read_cluster(herd).tombstones
+        click.echo(f"{count:,} tombstone{'' if count == 1 else 's'} in the cluster")
         return
     rows = [("server", "tombstones")]
     for server in herd.servers.values():

@@ -110,9 +110,9 @@ class Neighbourhood:
                 ahead.append(one.client)
         return news, ahead, 0
 
-    async def erase(self, graves: layout.Graves) -> None:
+    async def erase(self, erased: layout.SaltedTombstones) -> None:
         for client in [*self.held]:
-            if (until := graves.until(client)) > self.erased.get(client, 0):
+            if (until := erased.until(client)) > self.erased.get(client, 0):
                 self.forget(client, until)
 
     def erased_until(self, client: bytes) -> int:
@@ -361,8 +361,8 @@ def test_who_is_erased_on_one_side_is_erased_on_both_and_may_report_again_on_eit
         assert member.erased_until(b"plum") == gone
         clients = {key: text for key, text in world.data.items() if text and layout.client_of(key)}
         assert clients == {layout.key(one.client): value(one) for one in (fig, later)}
-        assert bridge._passes.graves.until(b"kiwi") == bridge._passes.graves.until(b"lime") == gone
-        assert bridge._passes.graves.until(b"fig") == 0
+        assert bridge._passes.tombstones.until(b"kiwi") == bridge._passes.tombstones.until(b"lime") == gone
+        assert bridge._passes.tombstones.until(b"fig") == 0
         again = at(b"kiwi", 7)
         member.says(again)
         await bridge.passed(2)

@@ -304,25 +304,25 @@ class FakeConnection:
         following = first + size if first + size < len(ours) else 0
         return [b"%d" % following, ours[first : first + size]]
 
-    def _grave(self, key: bytes, salt: bytes) -> bytes:
+    def _tombstone_key(self, key: bytes, salt: bytes) -> bytes:
         """Return the key of the tombstone of a client's key."""
         tag, end, client = key.partition(b"}")
         return b"%b%b gone %b" % (tag, end, hashlib.sha1(salt + client).hexdigest()[:32].encode())
 
     def _is_erased(self, key: bytes, value: bytes) -> bool:
         mark = self.master.get(key[: key.index(b"}") + 1] + b" gone")
-        gone = self.master.get(self._grave(key, mark[:32])) if mark is not None else None
+        gone = self.master.get(self._tombstone_key(key, mark[:32])) if mark is not None else None
         return gone is not None and received(value[TIME + 1 :]) <= int(gone)
 
     def _erase(self, key: bytes, until: bytes, seen: bytes, kept: bytes, salt: bytes) -> bytes:
         mark = self.master.get(key[: key.index(b"}") + 1] + b" gone")
-        grave = self._grave(key, mark[:32] if mark is not None else salt)
-        held, gone = self.master.get(key), self.master.get(grave)
+        tombstone = self._tombstone_key(key, mark[:32] if mark is not None else salt)
+        held, gone = self.master.get(key), self.master.get(tombstone)
         last = b"%022d" % received(held[TIME + 1 :]) if held is not None else b""
         if seen == b">":
             until = max(until, last)
         elif seen < last <= until:
-            return b"GONE %b %d" % (grave[-32:], int(seen))
+            return b"GONE %b %d" % (tombstone[-32:], int(seen))
         if gone is None or until > gone:
             expires = int(until) // 1_000_000 + int(kept)
             before = int(mark[33:]) if mark is not None else 0
@@ -330,11 +330,11 @@ class FakeConnection:
             self.master.set(
                 key[: key.index(b"}") + 1] + b" gone", b"%b %b" % (mark[:32] if mark else salt, end), end
             )
-            self.master.set(grave, until, b"%d" % expires)
+            self.master.set(tombstone, until, b"%d" % expires)
             gone = until
         if last and last <= gone:
             self.master.drop(key)
-        return b"GONE %b %d" % (grave[-32:], int(gone))
+        return b"GONE %b %d" % (tombstone[-32:], int(gone))
 
     def _admit(self, key: bytes, value: bytes) -> bytes:
         if self._is_erased(key, value):

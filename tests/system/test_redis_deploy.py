@@ -175,6 +175,18 @@ def test_what_is_reported_at_one_server_is_known_at_all(checkout: tuple[Machine,
     assert all(knows(where, name, at_line) for name in SERVERS)
 
 
+def test_the_servers_user_may_erase_and_list_and_nothing_of_it_is_anybody_elses_key(
+    checkout: tuple[Machine, str],
+) -> None:
+    where, _ = checkout
+    stays, gone = (report(where, "Clark", client) for client in ("tour-1", "tour-22"))
+    forget = ".venv/bin/proxyherd forget --config deploy/redis/herd.toml"
+    assert where.run(f"{forget} --prefix tour-2") == "1 client erased herd-wide\n"
+    assert not any(knows(where, name, gone) for name in SERVERS)
+    assert all(knows(where, name, stays) for name in SERVERS)
+    assert where.run(f"{forget} --list") == "1 tombstone in the cluster\n"
+
+
 def test_it_may_be_typed_again_and_the_herd_without_redis_may_not(checkout: tuple[Machine, str]) -> None:
     where, _ = checkout
     before = pids(where)

@@ -321,8 +321,8 @@ def reported(client: bytes, received: int) -> tuple[bytes, bytes]:
     return client, layout.VALUE % (received, report.line)
 
 
-def graves(redis: Session) -> list[bytes]:
-    return [key for key in redis.ask("KEYS", "*") if layout.grave_of(key) is not None]
+def tombstone_keys(redis: Session) -> list[bytes]:
+    return [key for key in redis.ask("KEYS", "*") if layout.tombstone_part(key) is not None]
 
 
 def test_who_is_erased_is_gone_at_once_and_stays_so_until_it_reports_again(redis: Session) -> None:
@@ -334,7 +334,7 @@ def test_who_is_erased_is_gone_at_once_and_stays_so_until_it_reports_again(redis
     for function in (ADVANCE, ADMIT):
         assert call(redis, function, [reported(b"kiwi", NOW)]) == b"0"
     assert call(redis, ADVANCE, [reported(b"kiwi", NOW + 1)]) == b"1"
-    assert not any(b"kiwi" in key for key in graves(redis)), "no tombstone has the ID"
+    assert not any(b"kiwi" in key for key in tombstone_keys(redis)), "no tombstone has the ID"
 
 
 def test_what_redis_holds_is_erased_also_if_another_servers_clock_is_ahead(redis: Session) -> None:
@@ -362,7 +362,7 @@ def test_who_was_seen_after_the_moment_that_counts_stays(redis: Session) -> None
     call(redis, ADVANCE, [reported(b"kiwi", NOW), reported(b"plum", NOW)])
     assert erase(redis, b"kiwi", NOW + 9, NOW - 1) == NOW - 1
     assert held(redis, b"kiwi") is not None
-    assert graves(redis) == []
+    assert tombstone_keys(redis) == []
     assert erase(redis, b"plum", NOW + 9, NOW) == NOW + 9
     assert held(redis, b"plum") is None
 
@@ -374,10 +374,10 @@ def test_a_tombstone_expires_when_it_is_told_and_the_salt_with_the_last(redis: S
     erase(redis, b"plum", NOW, NOW, kept=90_000)
     erase(redis, b"fig", NOW, NOW, kept=30_000)
     due = [NOW // 1_000_000 + kept for kept in (30_000, 60_000, 90_000, 90_000)]
-    assert sorted(redis.ask("PEXPIRETIME", key) for key in graves(redis)) == due
+    assert sorted(redis.ask("PEXPIRETIME", key) for key in tombstone_keys(redis)) == due
     assert redis.ask("PEXPIRETIME", salt) == due[-1]
     erase(redis, b"lime", SECOND, SECOND, kept=1)
-    assert len(graves(redis)) == 4, "one that would have expired already is not kept"
+    assert len(tombstone_keys(redis)) == 4, "one that would have expired already is not kept"
 
 
 def test_without_room_clients_are_erased(redis: Session) -> None:
@@ -397,9 +397,9 @@ def test_only_who_knows_an_id_finds_its_tombstone(redis: Session) -> None:
     clients = [client for client in clients if layout.tag_of(client) == 0]
     for client in clients[1:]:
         erase(redis, client, NOW, NOW)
-    found = layout.Graves()
-    for key in graves(redis):
-        tag, rest = layout.grave_of(key) or (0, b"")
+    found = layout.SaltedTombstones()
+    for key in tombstone_keys(redis):
+        tag, rest = layout.tombstone_part(key) or (0, b"")
         found.add(tag, rest, redis.ask("GET", key))
     assert len(found) == len(clients) - 1
     assert [found.until(client) for client in clients] == [0, *[NOW] * (len(clients) - 1)]

@@ -43,12 +43,12 @@ local function ordered(value, lead)
   return most ~= '' and most < '0' .. value and string.sub(most, 2) .. string.sub(value, 22) or value
 end
 
-local function tombstone(salt, prefix, client)
+local function tombstone_key(salt, prefix, client)
   return prefix .. ' gone ' .. string.sub(redis.sha1hex(salt .. client), 1, 32)
 end
 
-local function line_of(grave, moment)
-  return 'GONE ' .. string.sub(grave, -32) .. ' ' .. string.match(moment, '^0*(%d+)$')
+local function line_of(tombstone, moment)
+  return 'GONE ' .. string.sub(tombstone, -32) .. ' ' .. string.match(moment, '^0*(%d+)$')
 end
 
 -- Which of the values a tombstone covers; nil if nobody knows.
@@ -59,7 +59,7 @@ local function covered(keys, values)
   if mark then
     local salt = string.sub(mark, 1, 32)
     for i = 1, #keys do
-      local gone = read(tombstone(salt, prefix, string.sub(keys[i], #prefix + 1)))
+      local gone = read(tombstone_key(salt, prefix, string.sub(keys[i], #prefix + 1)))
       if gone == nil then return nil end
       found[i] = gone and received(values[i], 0) <= gone
     end
@@ -102,24 +102,24 @@ local function erase(keys, words)
   local key, prefix, until_, seen = keys[1], string.match(keys[1], '^{%d+}'), words[1], words[2]
   local mark = read(prefix .. ' gone')
   local salt = mark and string.sub(mark, 1, 32) or words[4]
-  local grave = tombstone(salt, prefix, string.sub(key, #prefix + 1))
-  local gone, held = read(grave), redis.pcall('GET', key)
+  local tombstone = tombstone_key(salt, prefix, string.sub(key, #prefix + 1))
+  local gone, held = read(tombstone), redis.pcall('GET', key)
   if mark == nil or gone == nil then return redis.error_reply(MOVING) end
   held = type(held) == 'string' and received(held, 0) or ''
   if seen == '>' then
     if held > until_ then until_ = held end
   elseif seen < held and held <= until_ then
-    return {line_of(grave, seen)}
+    return {line_of(tombstone, seen)}
   end
   if not gone or until_ > gone then
     local expires = tonumber(string.sub(until_, 1, 16)) + tonumber(words[3])
     local last = string.format('%d', math.max(expires, mark and tonumber(string.sub(mark, 34)) or 0))
     redis.call('SET', prefix .. ' gone', salt .. ' ' .. last, 'PXAT', last)
-    redis.call('SET', grave, until_, 'PXAT', string.format('%d', expires))
+    redis.call('SET', tombstone, until_, 'PXAT', string.format('%d', expires))
     gone = until_
   end
   if held ~= '' and held <= gone then redis.call('SET', key, '', 'PXAT', '1') end
-  return {line_of(grave, gone)}
+  return {line_of(tombstone, gone)}
 end
 
 -- A report is stored if its time is later than the stored one's. A time alone is less than anything that begins with

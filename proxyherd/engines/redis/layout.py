@@ -59,7 +59,7 @@ TAG_SLOTS: Final = [slot(name) for name in NAMES]
 
 
 _TAGS_BY_NAME: Final = {name: tag for tag, name in enumerate(NAMES)}
-_grave = re.compile(rb"\{([0-9]+)\}( gone(?: [0-9a-f]{32})?)").fullmatch
+_tombstone_part = re.compile(rb"\{([0-9]+)\}( gone(?: [0-9a-f]{32})?)").fullmatch
 
 VALUE: Final = b"%021d %b"
 """The value of a time in nanoseconds and an AT line."""
@@ -81,16 +81,16 @@ def client_of(spelled: bytes) -> bytes | None:
     return found if found.split() == [found] and key(found) == spelled else None
 
 
-def grave_of(spelled: bytes) -> tuple[int, bytes] | None:
+def tombstone_part(spelled: bytes) -> tuple[int, bytes] | None:
     """Return the tag, and what stands behind it, in the key of a tombstone or of the salt of a tag's tombstones; None if
     it is another key.
     """
-    match = _grave(spelled)
+    match = _tombstone_part(spelled)
     tag = _TAGS_BY_NAME.get(match[1]) if match is not None else None
     return (tag, match[2]) if match is not None and tag is not None else None
 
 
-class Graves:
+class SaltedTombstones:
     """The tombstones of a cluster, by tag. Only who knows the ID of a client finds its own: see `function.lua`."""
 
     def __init__(self) -> None:
@@ -101,7 +101,7 @@ class Graves:
         return len(self._moments)
 
     def add(self, tag: int, rest: bytes, value: bytes) -> None:
-        """Add what a key holds, as `grave_of` tells it."""
+        """Add what a key holds, as `tombstone_part` tells it."""
         _, _, hashed = rest.rpartition(b"gone")
         if hashed:
             self._moments[tag, hashed[1:]] = int(value) if value.isdigit() else 0

@@ -46,9 +46,9 @@ def test_an_answer_and_a_size_tell_nothing_of_the_id() -> None:
         assert front.engine.backlog.size == 0
         await front.all_settled(asker)
         assert b"kiwi" not in (asker.replies[0].answer or b"")
-        graves = [key for key in world.data if layout.grave_of(key)]
-        assert len(graves) == 2
-        assert not any(b"kiwi" in key + world.data[key] for key in graves)
+        stones = [key for key in world.data if layout.tombstone_part(key)]
+        assert len(stones) == 2
+        assert not any(b"kiwi" in key + world.data[key] for key in stones)
 
     played(scene)
 
@@ -74,7 +74,7 @@ def test_a_tombstone_of_long_ago_is_kept_for_long_enough() -> None:
         front.say(asker, Forget(b"kiwi", SECOND))
         await front.all_settled(asker)
         assert until(asker, 0) == NOW - KEPT_SECONDS * SECOND // 8
-        kept = [at for key, at in world.expiries.items() if layout.grave_of(key)]
+        kept = [at for key, at in world.expiries.items() if layout.tombstone_part(key)]
         assert kept == [(NOW + KEPT_SECONDS * SECOND * 7 // 8) // 1_000_000] * 2
 
     played(scene)
@@ -111,8 +111,8 @@ def test_a_report_that_waited_while_its_client_was_erased_is_not_stored() -> Non
         world.mishap = lambda one: happen.pop() if happen and one is master else ""
         front.say(slow, iamat(b"kiwi", 1))
         master.set(layout.PREFIXES[layout.tag_of(b"kiwi")] + b" gone", b"0" * 32 + b" 9")
-        grave = hashlib.sha1(b"0" * 32 + b"kiwi").hexdigest()[:32].encode()
-        master.set(layout.PREFIXES[layout.tag_of(b"kiwi")] + b" gone " + grave, b"%022d" % NOW)
+        hashed = hashlib.sha1(b"0" * 32 + b"kiwi").hexdigest()[:32].encode()
+        master.set(layout.PREFIXES[layout.tag_of(b"kiwi")] + b" gone " + hashed, b"%022d" % NOW)
         await front.all_settled(slow)
         assert slow.outcomes == ["stale"]
         front.say(eraser, whatsat(b"kiwi"))
