@@ -8,6 +8,8 @@ import json
 import os
 import time
 from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -18,9 +20,11 @@ from one_server import enter_folder, write_journal
 
 from proxyherd import cli
 from proxyherd.base.escapes import escaped
+from proxyherd.config import secrets
 from proxyherd.core import messages, table
 from proxyherd.core.messages import NANOSECONDS
 from proxyherd.engines.herd import journal
+from proxyherd.engines.herd.backend import make_table
 from proxyherd.remote import exporting
 
 LINES = [
@@ -157,6 +161,46 @@ def test_what_is_exported_is_what_a_table_would_have_learned(
         patch.setattr(journal, "read", read)
         found = exporting.read(Path(), NANOSECONDS).entries
     assert found == dict(learned)
+
+
+MOMENTS = st.integers(0, 4)
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    st.lists(st.tuples(st.sampled_from([b"a", b"b"]), MOMENTS, MOMENTS), max_size=9),
+    st.lists(st.tuples(st.sampled_from([b"a", b"b"]), MOMENTS.filter(bool)), max_size=3),
+    st.randoms(use_true_random=False),
+)
+def test_of_an_erased_client_the_greatest_line_after_its_erasure_is_exported_in_whatever_order_all_stand(
+    reports: list[tuple[bytes, int, int]], erasures: list[tuple[bytes, int]], rng: Random
+) -> None:
+    with pytest.MonkeyPatch.context() as patch, TemporaryDirectory() as folder:
+        enter_folder(Path(folder), patch, [])
+        secrets.create(Path("var/secret"))
+        stones = make_table(secrets.read_all(Path("var/secret")))
+        ats = [
+            messages.parse_at(b"AT Ann %+d.000000000 %b +1+1 %d" % (received - time, client, time))
+            for client, time, received in reports
+        ]
+        lines = [at.entry.line for at in ats if at is not None]
+        lines += [stones.tombstone(client, moment * NANOSECONDS).line for client, moment in erasures]
+        rng.shuffle(lines)
+        write_journal(lines)
+        gone = {client: max(m for c, m in erasures if c == client) * NANOSECONDS for client, _ in erasures}
+        left = [at for at in ats if at is not None and at.received > gone.get(at.client, -1)]
+        wanted = {
+            at.client: max((one.entry for one in left if one.client == at.client), key=astuple) for at in left
+        }
+        result = export()
+        assert result.exit_code == 0
+        assert {
+            one["properties"]["client"]: one["properties"]["difference"] for one in features(result.stdout)
+        } == {client.decode(): entry.line.split()[2].decode() for client, entry in wanted.items()}
+
+
+def astuple(entry: messages.Entry) -> tuple[int, bytes]:
+    return entry.nanoseconds, entry.line
 
 
 def test_damage_is_left_out_and_told_and_a_torn_tail_is_no_damage(folder: Path) -> None:
