@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import socket
+import ssl
 from typing import Any
 
 import pytest
@@ -108,5 +109,42 @@ def test_a_flood_of_connections_is_taken_in_portions() -> None:
             while listener._plain:
                 await asyncio.wait(listener._plain)
             await asyncio.sleep(0)
+
+    asyncio.run(scenario())
+
+
+def test_who_is_not_admitted_is_closed_at_once_and_costs_no_protocol_and_no_tls_handshake(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Taken, "count", 0)
+
+    async def scenario() -> None:
+        loop, asked = asyncio.get_running_loop(), list[object]()
+
+        def refuse(peer: object) -> bool:
+            asked.append(peer)
+            return False
+
+        for context in (None, ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)):
+            listener = Listener(
+                Taken,
+                context,
+                backlog=16,
+                handshake_seconds=60,
+                shutdown_seconds=1,
+                room=lambda: 16,
+                refused=lambda *_: None,
+                admits=refuse,
+            )
+            sock = socket.create_server(("127.0.0.1", 0))
+            sock.setblocking(False)
+            await listener.listen(sock)
+            with socket.create_connection(sock.getsockname()) as client:
+                client.setblocking(False)
+                assert await loop.sock_recv(client, 1) == b""
+                assert asked.pop() == client.getsockname()
+            assert not listener._handshakes
+            listener.close()
+        assert Taken.count == 0
 
     asyncio.run(scenario())
