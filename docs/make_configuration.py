@@ -1,4 +1,4 @@
-"""Writes docs/configuration.md from proxyherd/config/schema.py and rates.py, where every key is described.
+"""Writes docs/configuration.md from proxyherd/config, where every key is described.
 
 .venv/bin/python docs/make_configuration.py           writes it
 .venv/bin/python docs/make_configuration.py --check   exit 1 if it is not current
@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from proxyherd.config import schema
+from proxyherd.config.auth import AuthSettings
 from proxyherd.config.rates import RateSettings
 
 PAGE = Path(__file__).with_name("configuration.md")
@@ -21,7 +22,7 @@ PAGE = Path(__file__).with_name("configuration.md")
 INTRODUCTION = """\
 # The herd's file
 
-*Written by docs/make_configuration.py from proxyherd/config/schema.py and rates.py; change it there.*
+*Written by docs/make_configuration.py from proxyherd/config; change it there.*
 
 One TOML file describes the whole herd, and every server reads the same file: `deploy/herd.toml`, or the one named by
 `--config` or `PROXYHERD_CONFIG`. Unknown keys, values out of bounds, and contradictions are errors. The message names
@@ -57,6 +58,7 @@ SECTIONS = {
     "places": schema.PlacesSettings,
     "tls": schema.TlsSettings,
     "admin": schema.AdminSettings,
+    "auth": AuthSettings,
     "web": schema.WebSettings,
     "log": schema.LogSettings,
 }
@@ -88,6 +90,8 @@ def bounds_of(section: type) -> dict[str, str]:
 
 def bounded(kind: msgspec.inspect.Type) -> str:
     """Return the bounds of one type."""
+    if isinstance(kind, msgspec.inspect.UnionType):
+        return ", ".join(filter(None, map(bounded, kind.types)))
     if isinstance(kind, msgspec.inspect.LiteralType):
         return ", ".join(f'`"{value}"`' for value in kind.values)
     if isinstance(kind, msgspec.inspect.IntType | msgspec.inspect.FloatType):

@@ -4,9 +4,11 @@
 - `address`: where a server listens, and what it dials
 - `ports`: which addresses cannot all be listened at
 - `herd_file`: finds, reads and checks it
+- `auth`: who may use a server: `[auth]` of it
 - `web`: checks `[web]` of it
 - `rates`: what one client may ask: `[rates]` of it
 - `needs`: what a server needs with everything at its limit
 - `errors`: the error of all of them
+- `token_keys`: the keys of tokens
 - `secrets`: the secrets by which servers know one another
 """

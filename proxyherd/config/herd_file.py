@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Struct, field
 
 from proxyherd.config.address import Address, parse_address
+from proxyherd.config.auth import AuthSettings, check_auth
 from proxyherd.config.errors import ConfigError
 from proxyherd.config.ports import Port, find_conflict
 from proxyherd.config.rates import RateSettings, check_rates
@@ -105,6 +106,7 @@ class Herd(Struct, frozen=True):
     places: PlacesSettings
     tls: TlsSettings
     admin: AdminSettings
+    auth: AuthSettings
     web: WebSettings
     log: LogSettings
     redis: RedisSettings | None = None
@@ -153,6 +155,7 @@ class _File(Struct, forbid_unknown_fields=True):
     places: dict[str, Any] = field(default_factory=dict)
     tls: dict[str, Any] = field(default_factory=dict)
     admin: dict[str, Any] = field(default_factory=dict)
+    auth: dict[str, Any] = field(default_factory=dict)
     web: dict[str, Any] = field(default_factory=dict)
     log: dict[str, Any] = field(default_factory=dict)
 
@@ -194,8 +197,10 @@ def parse(text: str, file: Path) -> Herd:
     places = _places(raw.places, len(servers), file)
     if conflict := find_conflict(_ports(servers), places.base_url):
         raise ConfigError(f"{file}: {conflict}")
+    auth = _convert(raw.auth, AuthSettings, "auth", file)
+    check_auth(auth, {name: server.addresses for name, server in servers.items()}, raw.web, file)
     web = _convert(raw.web, WebSettings, "web", file)
-    check_web(web, {name: server.web for name, server in servers.items()}, file)
+    check_web(web, file)
     rates = _convert(raw.rates, RateSettings, "rates", file)
     check_rates(rates, file)
     return Herd(
@@ -210,6 +215,7 @@ def parse(text: str, file: Path) -> Herd:
         places=places,
         tls=_tls(raw.tls, file),
         admin=_convert(raw.admin, AdminSettings, "admin", file),
+        auth=auth,
         web=web,
         log=_convert(raw.log, LogSettings, "log", file),
         redis=redis,

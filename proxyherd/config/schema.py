@@ -351,10 +351,6 @@ class AdminSettings(Struct, frozen=True, forbid_unknown_fields=True):
 class WebSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """The web port: HTTP, WebSocket, and apps on phones."""
 
-    auth: Literal["none"] | None = None
-    """Who may ask. `none`: everybody who reaches the port may report any client, and see where it is. Without this
-    key the same holds, but only loopback addresses are allowed: the choice must be written out."""
-
     hosts: tuple[str, ...] = ()
     """Names and addresses of this port in requests (`Host`), besides loopback addresses; without a port, because any is
     accepted. Others get 403, as a protection against DNS rebinding."""

@@ -6,11 +6,9 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from proxyherd.config.address import Address
 from proxyherd.config.errors import ConfigError
 from proxyherd.config.schema import WebSettings
 
@@ -23,8 +21,8 @@ _bracketed = re.compile(r"\[([^\[\]]*)\]").fullmatch
 _origin = re.compile(rf"[A-Za-z][A-Za-z0-9+.-]*://({_NAME}|\[[^\[\]]*\])(?::([0-9]{{1,5}}))?").fullmatch
 
 
-def check_web(web: WebSettings, addresses: Mapping[str, Sequence[Address]], file: Path) -> None:
-    """Check `[web]`. `addresses`: where the web port of each server listens. Raises ConfigError."""
+def check_web(web: WebSettings, file: Path) -> None:
+    """Check `[web]`. Raises ConfigError."""
     checks = (
         ("hosts", web.hosts, _host_error),
         ("allowed_origins", web.allowed_origins, _origin_error),
@@ -34,13 +32,6 @@ def check_web(web: WebSettings, addresses: Mapping[str, Sequence[Address]], file
         for value in values:
             if error := error_of(value):
                 raise ConfigError(f"{file}: key web.{key}: {value!r} {error}")
-    for server, own in addresses.items():
-        for address in own:
-            if web.auth is None and not address.is_loopback:
-                raise ConfigError(
-                    f"{file}: key servers.{server}.web: {address} is not loopback, and everybody who reaches it "
-                    'could report any client; if that is meant, set auth = "none" in [web]'
-                )
 
 
 def _host_error(host: str) -> str:

@@ -22,14 +22,24 @@ class Overlong(Value):
     start: bytes
 
 
-Line: TypeAlias = bytes | Overlong | Forget
-"""What a client says: a line, the start of one that is too long, or an erasure, which no line can say."""
+class Denied(Value):
+    """A command that its client may not give."""
+
+    command: bytes | Forget
+
+
+Line: TypeAlias = bytes | Overlong | Forget | Denied
+"""What a client says: a line, the start of one that is too long, an erasure, which no line can say, or what it may not
+say.
+"""
 
 
 def spelled(line: Line) -> bytes:
     """Return what a client has said as it is shown in the log. An erasure is shown without the client's ID, which would
     stay in the log.
     """
+    if isinstance(line, Denied):
+        return spelled(line.command)
     if isinstance(line, Forget):
         return b"forget"
     return line.start if isinstance(line, Overlong) else line

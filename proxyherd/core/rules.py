@@ -17,7 +17,7 @@ from itertools import repeat
 from typing import Any, Final, TypeAlias
 
 from proxyherd.config.schema import Limits
-from proxyherd.core.framing import Line, Overlong
+from proxyherd.core.framing import Denied, Line, Overlong, spelled
 from proxyherd.core.messages import (
     ANY_LENGTH,
     NANOSECONDS,
@@ -146,6 +146,9 @@ def _judge(line: Line, report: Report | None, takes_reports: bool, forms: Comman
     """Judge a line; `report` is its report, if it is one."""
     if isinstance(line, Overlong):
         return Reply("other", "overlong", invalid(line.start))
+    if isinstance(line, Denied):
+        kind = "forget" if isinstance(line.command, Forget) else word(line.command)
+        return Reply(kind, "denied", invalid(spelled(line)))
     if isinstance(line, Forget):
         return line if takes_reports else refuse_to_erase("journal")
     if report is None:

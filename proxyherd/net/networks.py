@@ -50,3 +50,9 @@ def parse_ip(host: str) -> IpAddress | None:
     except ValueError:
         return None
     return getattr(address, "ipv4_mapped", None) or address
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether this is an address of the machine's own."""
+    address = parse_ip(host)
+    return address is not None and address.is_loopback

@@ -27,6 +27,9 @@ class Backend(Protocol):
     def trouble(self) -> str:
         """Why the server is not ready; empty if it is."""
 
+    def erased_until(self, name: bytes) -> int:
+        """Return up to which moment an ID was erased, as far as the server knows, in nanoseconds of POSIX time; 0: never."""
+
     def start(self, spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]) -> None:
         """Start the background tasks; called when the server listens for clients."""
 

@@ -23,7 +23,6 @@ from typing import Any
 from msgspec import Struct
 
 from proxyherd import __version__
-from proxyherd.config import secrets as secret
 from proxyherd.config.errors import ConfigError
 from proxyherd.config.herd_file import Herd, Server
 from proxyherd.config.needs import other_descriptors
@@ -33,13 +32,13 @@ from proxyherd.core.engine import Client
 from proxyherd.core.ticks import seconds_to_tick
 from proxyherd.core.turn import Turn
 from proxyherd.engines.herd.backend import HerdBackend
-from proxyherd.net import tls
 from proxyherd.net.binding import Binder
 from proxyherd.net.resolving import new_event_loop
 from proxyherd.places import Places, Spend, find_key, open_places
 from proxyherd.server.backend import Backend
 from proxyherd.server.clients.clients import ClientListener, Clients
 from proxyherd.server.clients.tcp import TcpListener
+from proxyherd.server.credentials import Credentials, read_again, read_credentials, read_keys
 from proxyherd.server.driver import Driver
 from proxyherd.server.places_queries import AsyncPlacesQueries
 from proxyherd.server.process import Background, forbid_core_dumps, open_log
@@ -67,8 +66,7 @@ def serve(herd: Herd, name: str, paths: Paths) -> int:
     """
     server = herd.server(name)
     forbid_core_dumps()
-    secrets = _read_secrets(herd, paths.secret)
-    contexts = tls.load(herd, name)
+    credentials = read_credentials(herd, name, paths.secret)
     try:
         state = StateDirectory(paths.state)
     except StateTaken as error:
@@ -81,7 +79,7 @@ def serve(herd: Herd, name: str, paths: Paths) -> int:
         ) from error
     log_file = open_log(paths.log, max_bytes=paths.log_max_bytes, backups=paths.log_backups)
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        runner.run(_Daemon(herd, server, secrets, contexts, paths, log_file).run())
+        runner.run(_Daemon(herd, server, credentials, paths, log_file).run())
     log_file.close()
     state.close()
     return 0
@@ -94,15 +92,13 @@ class _Daemon:
         self,
         herd: Herd,
         server: Server,
-        secrets: secret.Secrets | None,
-        contexts: tls.Contexts,
+        credentials: Credentials,
         paths: Paths,
         log_file: LogFile,
     ) -> None:
         self._herd = herd
         self._server = server
-        self._secrets = secrets
-        self._contexts = contexts
+        self._credentials = credentials
         self._secret_file = paths.secret
         self._gazetteer = paths.gazetteer
         self._state = paths.state
@@ -153,9 +149,13 @@ class _Daemon:
         driver.start(self._turn)
         rates = rates_of_fewer(self._herd.rates, limits.max_connections, self._herd.limits.max_connections)
         self._clients = Clients(limits, self._turn, self._observer, rates)
-        self._listeners: list[ClientListener] = [
-            TcpListener(self._clients, self._contexts.clients, drain_seconds=self._herd.timing.drain_seconds)
-        ]
+        lines = TcpListener(
+            self._clients,
+            self._credentials.contexts.clients,
+            drain_seconds=self._herd.timing.drain_seconds,
+            loopback_only=self._herd.auth.lines == "loopback",
+        )
+        self._listeners: list[ClientListener] = [lines] if self._herd.auth.lines != "off" else []
 
     def _make_backend(self, limits: Limits, wake: Callable[[], None]) -> Backend:
         """Return the engine that the herd's file names."""
@@ -164,12 +164,12 @@ class _Daemon:
             from proxyherd.engines.redis.backend import RedisBackend  # noqa: PLC0415
 
             return RedisBackend(self._herd, self._server, limits, self._observer, wake)
-        assert self._secrets is not None
+        assert self._credentials.secrets is not None
         return HerdBackend(
             self._herd,
             self._server,
-            self._secrets,
-            self._contexts,
+            self._credentials.secrets,
+            self._credentials.contexts,
             self._state,
             limits,
             self._observer,
@@ -240,7 +240,8 @@ class _Daemon:
         if self._server.web:
             self._observer.open_web()
             web = await asyncio.to_thread(importlib.import_module, "proxyherd.server.clients.web")
-            listener: ClientListener = web.WebListener(self._clients, self._herd)
+            listener: ClientListener = web.WebListener(self._clients, self._herd, self._backend.erased_until)
+            await self._let_in_by_tokens(listener)
             self._listeners.append(listener)
             await self._binder.listen(listener.key, self._server.web, listener.listen)
         app = await asyncio.to_thread(importlib.import_module, "proxyherd.admin.app")
@@ -248,6 +249,17 @@ class _Daemon:
         await self._binder.listen("admin", self._server.admin, self._admin.listen)
         gc.collect()
         gc.freeze()  # the present objects stay: no collection needs to visit them again
+
+    async def _let_in_by_tokens(self, listener: ClientListener) -> None:
+        """Use the keys of tokens, if the web port needs them. One that cannot be read must not stop a start."""
+        if self._herd.auth.web == "jwt":
+            await asyncio.to_thread(importlib.import_module, "proxyherd.web.tokens")
+            try:
+                listener.renew(self._credentials.contexts, keys := read_keys(self._herd))
+            except ConfigError as error:
+                self._log.error("token_keys_unusable", reason=str(error))
+            else:
+                self._log.info("token_keys_read", keys=len(keys))
 
     # While it serves. ----------------------------------------------------------------------------------------
 
@@ -294,24 +306,23 @@ class _Daemon:
     async def _reload(self) -> None:
         """Read certificates and secrets again. If that fails, the earlier ones stay."""
         try:
-            secrets = _read_secrets(self._herd, self._secret_file)
-            contexts = tls.load(self._herd, self._server.name)
+            found = read_again(self._herd, self._server.name, self._secret_file)
         except ConfigError as error:
             self._log.error("reload_failed", reason=str(error))
         else:
-            self._secrets, self._contexts = secrets, contexts
+            self._credentials = found
             for listener in self._listeners:
-                listener.renew(contexts)
-            if secrets is not None:
-                self._backend.renew(secrets, contexts)
+                listener.renew(found.contexts, found.token_keys)
+            if found.secrets is not None:
+                self._backend.renew(found.secrets, found.contexts)
             self._note_crl()
-            self._log.info("reloaded", secrets=len(secrets.accepted) if secrets is not None else 0)
+            self._log.info("reloaded", **found.counts)
         finally:
             if self._told_ready:
                 self._notifier.tell("READY=1")
 
     def _note_crl(self) -> None:
-        if (revoked := self._contexts.revoked) is not None:
+        if (revoked := self._credentials.contexts.revoked) is not None:
             self._observer.crl.hold(revoked.file, revoked.expires)
 
     async def _drain(self) -> None:
@@ -371,8 +382,3 @@ class _Daemon:
     def places_by(self) -> str:
         """Return the name of the provider of places, or "nobody yet"."""
         return places.name if (places := self._opened_places()) is not None else "nobody yet"
-
-
-def _read_secrets(herd: Herd, path: Path) -> secret.Secrets | None:
-    """Return the herd's secrets, or None if there are no peers that need them. Raises ConfigError."""
-    return None if herd.redis is not None else secret.read_all(path)

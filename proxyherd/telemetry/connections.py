@@ -24,6 +24,7 @@ REASONS: Final = {
     "slow request": "its body did not come in time",
     "no answer in time": "the server was not ready, or others did not answer",
     "bad WebSocket": "a frame or a message broke the rules of WebSockets",
+    "bad token": "the token of a WebSocket was not good, or is not good any more",
     "no pong": "a WebSocket's client did not answer a ping",
     "became a WebSocket": "the connection went on as one, which is counted as another",
     "server stops": "",
@@ -38,6 +39,7 @@ REFUSED: Final = {
     "max_connections": "of [limits]: there were as many as that",
     "connections_per_address": "of [rates]: its address had as many as that",
     "new_connections_per_address": "of [rates]: its address opened connections faster",
+    "lines": "of [auth]: it is not of this machine",
     "tls": "the TLS handshake failed, or was the oldest of too many",
     "system": "the system had no descriptor, or has reported an error",
 }

@@ -46,7 +46,7 @@ class Observer:
         self.process = ProcessObserver(metrics)
         self.commands = CommandObserver(events, metrics, self.recent)
         self.connections = ConnectionObserver(events, metrics)
-        self.web = WebObserver(metrics)
+        self.web = WebObserver(events, metrics)
         self.links = LinkObserver(events, metrics, neighbours, self.recent)
         self.crl = CrlObserver(events, metrics)
         self.places = PlacesObserver(events, metrics)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import product
 from typing import Final
 
+from proxyherd.telemetry.event_limits import Events
 from proxyherd.telemetry.metrics import Metrics
 
 ANSWER_STATUSES: Final = dict.fromkeys(
@@ -14,6 +15,7 @@ ANSWER_STATUSES: Final = dict.fromkeys(
         "204",
         "304",
         "400",
+        "401",
         "403",
         "404",
         "405",
@@ -49,15 +51,30 @@ CONSUMED: Final = {
     "no_time": "no time, or out of form",
     "no_fix": "the app says that it does not know, or sends 0, 0",
     "inaccurate": "worse than max_accuracy_m",
+    "denied": "the token does not allow it to report this client",
     "too_much": "points before the last 1,000 of a payload; or it is larger than 2 MiB when it is unpacked, or as lines, or its names are larger than 512 KiB",
 }
 """Why something that an app has sent was consumed."""
 
 
+TOKEN_REFUSALS: Final = {
+    "missing": "there is none",
+    "malformed": "not in the form of a token, or too long",
+    "signature": "no key of the server has signed it, with the algorithm of the key",
+    "claims": "a claim is missing or not as it must be, it is for another audience, or it lives too long",
+    "early": "it begins later: the clock of who has made it is ahead",
+    "expired": "",
+    "revoked": "",
+    "renewed": "the server does not accept its key any more",
+}
+"""Why a token is not good."""
+
+
 class WebObserver:
     """Counts the requests of the web port. Their commands are logged and counted as those of all clients."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, events: Events, metrics: Metrics) -> None:
+        self._events = events
         self._answers = metrics.tally(
             "proxyherd_web_answers_total",
             "Requests of the web port answered, by status",
@@ -70,12 +87,20 @@ class WebObserver:
             reason=CONSUMED,
         )
 
+        self._tokens_refused = metrics.counter(
+            "proxyherd_web_tokens_refused_total",
+            "Requests and WebSockets of the web port that had no good token",
+            reason=TOKEN_REFUSALS,
+        )
+
     def open(self) -> None:
         """Have all series from now on."""
         for status in ANSWER_STATUSES:
             self._answers.counter.labels(status)
         for via, reason in product(APP_NAMES, CONSUMED):
             self._consumed.labels(via, reason)
+        for reason in TOKEN_REFUSALS:
+            self._tokens_refused.labels(reason)
 
     def answered(self, status: int) -> None:
         """Note the answer to a request."""
@@ -84,3 +109,12 @@ class WebObserver:
     def consumed(self, via: str, reason: str, count: int) -> None:
         """Note what an app has sent and is of no use."""
         self._consumed.labels(via, reason).inc(count)
+
+    def token_used(self, client: str, via: str, subject: str, key: str, expires: int) -> None:
+        """Note the first use of a token by a connection. `key`: which one has signed it; `expires`: POSIX seconds."""
+        self._events.often("token_used", client=client, via=via, subject=subject, key=key, expires=expires)
+
+    def token_refused(self, client: str, reason: str) -> None:
+        """Note a token that is not good."""
+        self._tokens_refused.labels(reason).inc()
+        self._events.limited(None, "token_refused", reason, client=client)

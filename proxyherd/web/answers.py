@@ -11,6 +11,12 @@ from proxyherd.web.problems import Problem
 
 _JSON: Final = "application/json"
 
+_CHALLENGES: Final = (
+    ("WWW-Authenticate", 'Bearer realm="proxyherd"'),
+    ("WWW-Authenticate", 'Basic realm="proxyherd", charset="UTF-8"'),
+)
+"""How a token is sent. Some apps, and browsers, send a password only after they were asked for it."""
+
 _Headers = tuple[tuple[str, str], ...]
 
 
@@ -26,6 +32,8 @@ class WebAnswer(Struct, frozen=True):
 def of_problem(problem: Problem, *headers: tuple[str, str]) -> WebAnswer:
     """Return the answer that says what is wrong with a request."""
     kind = problem.kind
+    if kind is problems.TOKEN:
+        headers = (*headers, *_CHALLENGES)
     if problem.retry_seconds:
         headers = (*headers, ("Retry-After", str(problem.retry_seconds)))
     return WebAnswer(kind.status, problem.document(), problems.CONTENT_TYPE, headers)

@@ -15,7 +15,7 @@ from proxyherd.core.messages import Forget, nanoseconds
 from proxyherd.core.reply import Refusal, Reply
 from proxyherd.core.tombstones import parse_gone
 from proxyherd.web.ids import id_of
-from proxyherd.web.problems import NOT_TAKEN, QUERY, Problem
+from proxyherd.web.problems import NOT_TAKEN, QUERY, RIGHT, Problem
 from proxyherd.web.queries import read_parameters
 from proxyherd.web.times import posix_or_rfc3339, spelled_time
 
@@ -49,7 +49,16 @@ def _moment(spelled: str, clock: int) -> int:
 
 def erase_answer(reply: Reply) -> bytes:
     """Return when the client was erased, as JSON. Raises Problem if it was not."""
+    return msgspec.json.encode({"erased_at": tombstone_time(reply, "This token may not erase this client.")})
+
+
+def tombstone_time(reply: Reply, denied: str) -> str:
+    """Return the moment of the tombstone that was set, in POSIX seconds. Raises Problem if none was: with the text
+    `denied` if the token does not allow it.
+    """
+    if reply.outcome == "denied":
+        raise Problem(RIGHT, denied)
     gone = parse_gone(reply.answer or b"")
     if gone is None:
         raise Problem(NOT_TAKEN, _REFUSALS.get(reply.refusal, "The server cannot erase now."))
-    return msgspec.json.encode({"erased_at": spelled_time(gone.until).decode()})
+    return spelled_time(gone.until).decode()

@@ -16,6 +16,7 @@ from msgspec import Struct, field
 from proxyherd.core.framing import Line
 from proxyherd.core.reply import Reply
 from proxyherd.web.answers import WebAnswer
+from proxyherd.web.rights import Grant
 from proxyherd.web.trackers.points import Reason
 
 _its_answer = attrgetter("answer")
@@ -32,6 +33,8 @@ class WebExchange(Struct):
     replies: list[Reply] = field(default_factory=list)
     consumed: Mapping[Reason, int] = field(default_factory=dict)
     """How much of the request was of no use, by reason."""
+    grant: Grant | None = None
+    """What its token grants; None if none is needed."""
 
     @property
     def is_done(self) -> bool:

@@ -57,6 +57,7 @@ class Code(enum.IntEnum):
     TOO_LARGE = 1009
     RESTART = 1012
     TRY_LATER = 1013
+    TOKEN = 4401
     TOO_SLOW = 4408
     OVER_RATE = 4429
 

@@ -9,9 +9,11 @@ from typing import Final
 
 from msgspec import Struct
 
+from proxyherd.web.access import TokenProblem
 from proxyherd.web.answers import WebAnswer, of_problem
 from proxyherd.web.problems import REQUEST, Problem
 from proxyherd.web.requests import Headers
+from proxyherd.web.rights import Grant
 
 LINES_PROTOCOL: Final = "proxyherd.lines.v1"
 JSON_PROTOCOL: Final = "proxyherd.json.v1"
@@ -22,10 +24,15 @@ _VERSION: Final = "13"
 
 
 class Upgrade(Struct, frozen=True):
-    """The answer that lets a WebSocket begin: the subprotocol, and the proof that the request was understood."""
+    """The answer that lets a WebSocket begin: the subprotocol, and the proof that the request was understood. `grant`: what
+    its token grants, None if none is needed. `refusal`: why it is closed at once, because its token is not good: a page
+    learns nothing else of a WebSocket that does not begin.
+    """
 
     protocol: str
     accept: str
+    grant: Grant | None = None
+    refusal: TokenProblem | None = None
 
 
 def upgrade(headers: Headers) -> Upgrade | WebAnswer:

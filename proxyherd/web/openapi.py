@@ -127,6 +127,22 @@ _SCHEMAS: Final = {
     ),
 }
 
+_TOKENS: Final = {
+    "bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "JWT",
+        "description": "A token, where the server wants one. It may also stand in the path, before all others: "
+        "`/t/{token}/v1/reports`. Without a good one, the answer is 401; 403 if it does not allow what was asked; and 404 "
+        "for a client that it does not allow to see, as for an unknown one.",
+    },
+    "basic": {
+        "type": "http",
+        "scheme": "basic",
+        "description": "The same token, as the password.",
+    },
+}
+
 _PROBLEM: Final = {
     "description": "What is wrong, and what to change.",
     "content": {CONTENT_TYPE: {"schema": _ref("Problem")}},
@@ -291,6 +307,28 @@ _WEBSOCKET: Final = {
 }
 
 
+_REVOCATION: Final = {
+    "parameters": [
+        _parameter("path", "sub", {"type": "string", "minLength": 1}, "The subject, percent-encoded.")
+    ],
+    "delete": {
+        "operationId": "revoke",
+        "summary": "Revokes the tokens of a subject",
+        "description": "Those that were made up to now are not good any more, on all servers. It needs the right `operate`.",
+        "responses": {
+            "202": {
+                "description": "They are revoked.",
+                "content": {
+                    _JSON: {"schema": _object({"revoked_at": {"type": "string", "pattern": _SECONDS}})}
+                },
+            },
+            "4XX": _PROBLEM,
+            "5XX": _UNAVAILABLE,
+        },
+    },
+}
+
+
 def _page(operation: str, summary: str, media_type: str, schema: _Object) -> _Object:
     return {
         "get": {
@@ -322,8 +360,8 @@ def _app(app: App) -> _Object:
     return operations
 
 
-def openapi_document() -> bytes:
-    """Return the document, as JSON."""
+def openapi_document(*, tokens: bool = False) -> bytes:
+    """Return the document, as JSON. `tokens`: whether clients need them."""
     paths = {
         "/v1/": _page("help", "A page that says what there is", "text/html", {"type": "string"}),
         "/v1/openapi.json": _page("openapi", "This document", _JSON, {"type": "object"}),
@@ -333,8 +371,12 @@ def openapi_document() -> bytes:
         "/v1/ws": _WEBSOCKET,
         **{f"/{app.name}": _app(app) for app in APPS},
     }
+    secured: _Object = {"security": [{name: []} for name in _TOKENS]} if tokens else {}
+    if tokens:
+        paths["/v1/tokens/{sub}"] = _REVOCATION
     return msgspec.json.encode(
         {
+            **secured,
             "openapi": "3.1.0",
             "info": {
                 "title": "proxyherd",
@@ -342,6 +384,6 @@ def openapi_document() -> bytes:
                 "description": "Clients report where they are, and ask what is near.",
             },
             "paths": paths,
-            "components": {"schemas": _SCHEMAS},
+            "components": {"schemas": _SCHEMAS, "securitySchemes": _TOKENS if tokens else {}},
         }
     )

@@ -38,6 +38,8 @@ TIME: Final = Kind("time", 400, "This is not a time")
 QUERY: Final = Kind("query", 400, "A parameter is out of form or out of bounds")
 REQUEST: Final = Kind("request", 400, "This is not a request that is served here")
 ENCODING: Final = Kind("encoding", 400, "The body cannot be unpacked")
+TOKEN: Final = Kind("token", 401, "A token is missing, or is not good")
+RIGHT: Final = Kind("right", 403, "The token does not allow that")
 HOST: Final = Kind("host", 403, "This Host is not served here")
 ORIGIN: Final = Kind("origin", 403, "Pages of this origin may not ask here")
 UNKNOWN: Final = Kind("unknown", 404, "There is nothing here")
@@ -54,8 +56,8 @@ NOT_TAKEN: Final = Kind("not-taken", 503, "This server cannot do that now", retr
 VERSION: Final = Kind("version", 505, "This version of HTTP is not spoken here")
 
 KINDS: Final = (
-    *(JSON, CLIENT, DEGREES, TIME, QUERY, REQUEST, ENCODING, HOST, ORIGIN, UNKNOWN, METHOD, SLOW, LARGE),
-    *(MEDIA_TYPE, EXPECTATION, MEANING, RATE, FAULT, CODING, NOT_TAKEN, VERSION),
+    *(JSON, CLIENT, DEGREES, TIME, QUERY, REQUEST, ENCODING, TOKEN, RIGHT, HOST, ORIGIN, UNKNOWN, METHOD),
+    *(SLOW, LARGE, MEDIA_TYPE, EXPECTATION, MEANING, RATE, FAULT, CODING, NOT_TAKEN, VERSION),
 )
 """All kinds, in the order of their status."""
 

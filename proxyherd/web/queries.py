@@ -80,9 +80,9 @@ def header_value(line: bytes) -> str:
 
 def _line(reply: Reply) -> bytes:
     """Return the AT line of a client that is known. Raises Problem."""
-    check_id_taken(reply)
-    if reply.outcome == "unknown":
+    if reply.outcome in ("unknown", "denied"):  # nobody learns which
         raise Problem(UNKNOWN, "No server has heard of a client with this name.", "client")
+    check_id_taken(reply)
     line, _, _ = (reply.answer or b"").partition(b"\n")
     if not line.startswith(b"AT "):
         raise Problem(NOT_TAKEN, "The server cannot say that now.")

@@ -22,7 +22,7 @@ from proxyherd.web.documents import DocumentReader, ObjectReader, check_size, nu
 from proxyherd.web.ids import check_id_taken, id_of, text_of
 from proxyherd.web.lines import LineWriter
 from proxyherd.web.locations import location
-from proxyherd.web.problems import LARGE, NOT_TAKEN, TIME, Problem
+from proxyherd.web.problems import LARGE, NOT_TAKEN, RIGHT, TIME, Problem
 
 MOST_REPORTS: Final = 1_000
 """Reports in a batch: what a phone has after hours without a network, and 5 ms of a server's time."""
@@ -155,6 +155,8 @@ def check_taken(reply: Reply) -> None:
     """Check that a report was stored, or is stale. Raises Problem."""
     if reply.outcome in ("stored", "stale"):
         return
+    if reply.outcome == "denied":
+        raise Problem(RIGHT, "This token may not report this client.", "client")
     check_id_taken(reply)
     raise Problem(NOT_TAKEN, "There is no room for another client." if reply.refusal == "full" else _LATER)
 

@@ -8,6 +8,8 @@ from typing import Final, Protocol
 
 from msgspec import Struct
 
+from proxyherd.web.rights import Grant
+
 EVERYTHING: Final = "*"
 """The target of a request that is about the whole server."""
 
@@ -26,13 +28,16 @@ class Headers(Protocol):
 
 class WebRequest(Struct, frozen=True):
     """A request, as it was sent. `target` has the path and the query, perhaps behind scheme and authority, as proxies
-    write it (RFC 9112, section 3.2); or it is `EVERYTHING`.
+    write it (RFC 9112, section 3.2); or it is `EVERYTHING`. `token`: what stood in the path to say who asks; `grant`: what
+    its token grants, None if no token is needed.
     """
 
     method: str
     target: str
     headers: Headers
     body: bytes
+    token: str = ""
+    grant: Grant | None = None
 
     @property
     def hosts(self) -> list[str]:
@@ -56,13 +61,19 @@ class WebRequest(Struct, frozen=True):
     @property
     def user(self) -> str:
         """The user of Basic authentication, or ""."""
+        return self.basic[0]
+
+    @property
+    def basic(self) -> tuple[str, str]:
+        """User and password of Basic authentication, or two empty texts."""
         scheme, _, credentials = self.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "basic":
-            return ""
+            return "", ""
         try:
-            return base64.b64decode(credentials.strip(), validate=True).decode().partition(":")[0]
+            user, _, password = base64.b64decode(credentials.strip(), validate=True).decode().partition(":")
         except ValueError:
-            return ""
+            return "", ""
+        return user, password
 
     @property
     def content_type(self) -> str:

@@ -1,6 +1,7 @@
 """What each path of the web port does: requests become answers, or exchanges for a turn.
 
-Every request passes the same door first: its Host, and its Origin if it has one.
+Every request passes the same door first: its Host, and its Origin if it has one. Then, where tokens are needed, its token;
+only pages and the description of the API are for everybody.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from msgspec.structs import replace
 
 from proxyherd.core.reply import Reply
 from proxyherd.web import problems
+from proxyherd.web.access import Access, TokenProblem
 from proxyherd.web.answers import WebAnswer, of_problem
 from proxyherd.web.bodies import unpacked
 from proxyherd.web.erasures import erase_answer, read_erasure
@@ -33,6 +35,8 @@ from proxyherd.web.queries import (
 )
 from proxyherd.web.reports import batch_answer, check_taken, read_batch, read_position, report_answer
 from proxyherd.web.requests import EVERYTHING, WebRequest
+from proxyherd.web.revocations import read_revocation, revocation_answer
+from proxyherd.web.rights import permitted
 from proxyherd.web.trackers.apps import APPS, App
 from proxyherd.web.trackers.points import TrackerRequest, TrackPoints
 
@@ -51,9 +55,15 @@ class WebRoutes:
     """The paths of one server."""
 
     def __init__(
-        self, writer: LineWriter, origins: Origins, max_accuracy_m: float, pages: Pages = _NO_PAGES
+        self,
+        writer: LineWriter,
+        origins: Origins,
+        max_accuracy_m: float,
+        pages: Pages = _NO_PAGES,
+        access: Access | None = None,
     ) -> None:
         self.origins = origins
+        self.access = access
         self._pages = pages
         self._writer = writer
         self._max_accuracy_m = max_accuracy_m
@@ -64,7 +74,8 @@ class WebRoutes:
             "DELETE": self._erase,
         }
         self._places: dict[str, _Handler] = {"GET": self._get_places}
-        self._document = openapi_document()
+        self._token: dict[str, _Handler] = {"DELETE": self._revoke}
+        self._document = openapi_document(tokens=access is not None)
         self._openapi: dict[str, _Handler] = {"GET": self._get_openapi}
         self._page: dict[str, _Handler] = {"GET": self._get_page}
         self._websocket: dict[str, _Handler] = {"GET": self._get_websocket}
@@ -103,7 +114,22 @@ class WebRoutes:
                     204, headers=(("Allow", allow), *self.origins.preflight(origin, handlers).items())
                 )
             return of_problem(Problem(problems.METHOD, f"Served here: {allow}."), ("Allow", allow))
-        if not is_app:  # what they cannot unpack, they consume
+        if self.access is None or handlers is self._openapi or handlers is self._page:
+            return self._handle(request, handler, names, clock)
+        try:
+            grant = self.access.grant(request, clock)
+        except TokenProblem as refusal:
+            found = self._get_websocket(request, names, clock) if handlers is self._websocket else None
+            if not isinstance(found, Upgrade):
+                raise
+            return replace(found, refusal=refusal)
+        found = self._handle(replace(request, grant=grant), handler, names, clock)
+        if isinstance(found, WebExchange):
+            found.lines, found.grant = permitted(found.lines, grant), grant
+        return replace(found, grant=grant) if isinstance(found, Upgrade) else found
+
+    def _handle(self, request: WebRequest, handler: _Handler, names: list[str], clock: int) -> Routed:
+        if names[0] not in self._apps:  # what they cannot unpack, they consume
             request = _unpacked(request)
         return handler(request, names, clock)
 
@@ -113,6 +139,8 @@ class WebRoutes:
                 return self._client
             case ["v1", "clients", _, "places"]:
                 return self._places
+            case ["v1", "tokens", _] if self.access is not None:
+                return self._token
             case ["v1", "reports"]:
                 return self._reports
             case ["v1", "ws"]:
@@ -127,7 +155,8 @@ class WebRoutes:
         """Return what answers the requests of an app."""
 
         def handle(request: WebRequest, _: list[str], clock: int) -> WebExchange:
-            points = TrackPoints(self._writer, clock, self._max_accuracy_m)
+            subject = request.grant.client if request.grant is not None else ""
+            points = TrackPoints(self._writer, clock, self._max_accuracy_m, subject)
             headers = {name: request.headers.get(name, "") for name in ("X-Limit-U", "X-Limit-D")}
             try:
                 body = _unpacked(request).body
@@ -140,6 +169,8 @@ class WebRoutes:
                 for reply in replies:
                     if reply.refusal == "long_id":
                         points.consume("no_client")
+                    elif reply.outcome == "denied":
+                        points.consume("denied")
                     else:
                         check_taken(reply)
                 return WebAnswer(200, app.answer, app.media_type)
@@ -168,6 +199,10 @@ class WebRoutes:
     def _erase(self, request: WebRequest, names: list[str], clock: int) -> WebExchange:
         forget = read_erasure(names[2], request.query, clock)
         return WebExchange("http", [forget], lambda replies: WebAnswer(202, erase_answer(replies[0])))
+
+    def _revoke(self, request: WebRequest, names: list[str], _: int) -> WebExchange:
+        forget = read_revocation(names[2], request.query)
+        return WebExchange("http", [forget], lambda replies: WebAnswer(202, revocation_answer(replies[0])))
 
     def _get_places(self, request: WebRequest, names: list[str], _: int) -> WebExchange:
         wanted = read_parameters(request.query, ("radius_km", "limit"))

@@ -12,10 +12,12 @@ import msgspec
 import pytest
 
 from proxyherd.config import schema
+from proxyherd.config.auth import AuthSettings
 from proxyherd.config.rates import RateSettings
 
 PAGE = (Path(__file__).parents[2] / "docs/configuration.md").read_text()
 SECTIONS: dict[str, Any] = {
+    "auth": AuthSettings,
     "limits": schema.Limits,
     "rates": RateSettings,
     "timing": schema.Timing,

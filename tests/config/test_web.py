@@ -31,17 +31,6 @@ def refused(*lines: str, web: str = "127.0.0.1:7") -> str:
     return why
 
 
-def test_a_web_port_is_loopback_s_unless_it_is_written_out_that_everybody_may_ask() -> None:
-    for address in ("127.0.0.1:7", "[::1]:7", "localhost:7"):
-        assert str(ann(web=address).servers["Ann"].web[0]) == address
-    assert ann(web="").servers["Ann"].web == ()
-    assert refused(web="0.0.0.0:7") == (
-        "key servers.Ann.web: 0.0.0.0:7 is not loopback, and everybody who reaches it could report any client; if that "
-        'is meant, set auth = "none" in [web]'
-    )
-    assert ann('auth = "none"', web="0.0.0.0:7").servers["Ann"].web != ()
-
-
 @pytest.mark.parametrize(
     "host",
     ["phones.example", "Phones.Example", "raspberry", "my_host", "10.1.2.3", "[2001:db8::1]", "xn--e1a"],

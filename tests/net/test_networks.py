@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from proxyherd.config.rates import RateSettings
-from proxyherd.net.networks import Counted, Networks, parse_ip
+from proxyherd.net.networks import Counted, Networks, is_loopback, parse_ip
 
 
 @pytest.mark.parametrize(
@@ -46,3 +46,17 @@ def test_networks_of_one_version_have_no_address_of_the_other() -> None:
     assert address is not None
     assert address not in networks
     assert not Networks()
+
+
+@pytest.mark.parametrize(
+    ("host", "is_it"),
+    [
+        *((host, True) for host in ("127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1", "::1%lo")),
+        *(
+            (host, False)
+            for host in ("10.0.0.1", "::ffff:10.0.0.1", "fe80::1%eth0", "128.0.0.1", "", "localhost")
+        ),
+    ],
+)
+def test_only_addresses_of_this_machine_alone_are_loopback(host: str, is_it: bool) -> None:
+    assert is_loopback(host) is is_it

@@ -20,10 +20,8 @@ import pytest
 from fake_google import KEY, FakeGoogle, Ledger, Reply, nearby_answer, opened
 
 from proxyherd.config import herd_file, schema
-from proxyherd.config import secrets as secret
 from proxyherd.core.messages import Entry, Whatsat
 from proxyherd.core.reply import Reply as ClientsReply
-from proxyherd.net import tls
 from proxyherd.places import Answer, Places, Query, no_results
 from proxyherd.places.answers import NonsenseError
 from proxyherd.places.failures import FailedError, LateError, UnrecordedError
@@ -31,6 +29,7 @@ from proxyherd.places.google import new, old
 from proxyherd.places.google.calling import THREAD_BYTES, Caller
 from proxyherd.places.limits.gate import IN_ONE_GO
 from proxyherd.places.limits.resilience import Resilient
+from proxyherd.server.credentials import read_credentials
 from proxyherd.server.daemon import Paths, _Daemon
 from proxyherd.server.places_queries import AsyncPlacesQueries
 from proxyherd.telemetry.logs import LogFile, make_logger
@@ -61,8 +60,8 @@ def daemon(file: Path, name: str) -> _Daemon:
     folder, herd = file.parent, herd_file.load(file)
     (folder / name).mkdir()
     paths = Paths(folder / name, folder / f"{name}.log", folder / "secret", folder / "gazetteer")
-    secrets = secret.read_all(folder / "secret")
-    return _Daemon(herd, herd.server(name), secrets, tls.load(herd, name), paths, LogFile(paths.log))
+    credentials = read_credentials(herd, name, folder / "secret")
+    return _Daemon(herd, herd.server(name), credentials, paths, LogFile(paths.log))
 
 
 @pytest.mark.parametrize(

@@ -171,7 +171,11 @@ def test_unit_of_a_server_restarts_for_ever_but_not_on_bad_configuration() -> No
 
 def test_the_secret_is_required_and_the_other_credentials_are_not() -> None:
     unit = settings("proxyherd@.service")
-    optional = ["secret.next", "secret.old", "secret.table", "google-places-api-key"]
+    optional = [
+        *("secret.next", "secret.old", "secret.table"),
+        *("token-key", "token-key.next", "token-key.old"),
+    ]
+    optional.append("google-places-api-key")
     assert unit["SetCredential"] == [rf"{name}:\n" for name in optional]
     assert unit["LoadCredential"] == [f"{name}:/etc/proxyherd/{name}" for name in ("secret", *optional)]
 

@@ -32,7 +32,6 @@ import fake_redis
 from turns import NoPlaces
 
 from proxyherd.config import herd_file
-from proxyherd.config import secrets as secret
 from proxyherd.config.address import Address
 from proxyherd.config.herd_file import PEER_LINE_SLACK
 from proxyherd.config.schema import Limits, Timing
@@ -45,13 +44,13 @@ from proxyherd.engines.herd.engine import HerdEngine
 from proxyherd.engines.herd.peers import PeerConnection
 from proxyherd.engines.redis.layout import TAGS
 from proxyherd.engines.redis.shard import Library
-from proxyherd.net import tls
 from proxyherd.places import Query
 from proxyherd.places.gazetteer.build import write as write_gazetteer
 from proxyherd.places.gazetteer.own_places import Place
 from proxyherd.places.gazetteer.provider import Gazetteer
 from proxyherd.server.clients.tcp import ClientConnection, line_connection
 from proxyherd.server.clients.web import WebListener
+from proxyherd.server.credentials import read_credentials
 from proxyherd.server.daemon import Paths, _Daemon
 from proxyherd.telemetry.logs import LogFile
 
@@ -347,8 +346,7 @@ class BareServer:
         self.daemon = _Daemon(
             herd,
             herd.server(NAME),
-            secret.read_all(folder / "secret") if herd.redis is None else None,
-            tls.load(herd, NAME),
+            read_credentials(herd, NAME, folder / "secret"),
             paths,
             self._log,
         )
@@ -435,7 +433,7 @@ class BareServer:
 
     async def web(self) -> None:
         """Let a client send requests, and one speak lines over a WebSocket."""
-        listener = WebListener(self.daemon._clients, self.daemon._herd)
+        listener = WebListener(self.daemon._clients, self.daemon._herd, lambda _: 0)
         http, frames = (self.connect_web(listener, port) for port in (1_001, 1_002))
         connection, transport = frames
         connection.data_received(HANDSHAKE)
@@ -534,7 +532,7 @@ class ServerWithAWebPort(BareServer):
     async def count(self) -> None:
         _forget_lines()
         self.daemon._observer.open_web()
-        listener = WebListener(self.daemon._clients, self.daemon._herd)
+        listener = WebListener(self.daemon._clients, self.daemon._herd, lambda _: 0)
         sock = socket.create_server(("127.0.0.1", 0))
         sock.setblocking(False)
         await listener.listen(sock)

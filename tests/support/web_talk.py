@@ -12,10 +12,11 @@ from typing import Final
 from proxyherd.config.schema import Limits
 from proxyherd.core.buckets import Allowance
 from proxyherd.core.conversation import Ending
-from proxyherd.core.framing import Line, Overlong
+from proxyherd.core.framing import Denied, Line, Overlong, spelled
 from proxyherd.core.messages import Forget
 from proxyherd.core.reply import Reply
 from proxyherd.server.clients.http_reader import BodyRoom, HttpReader
+from proxyherd.web.access import Access, TokenRefusal
 from proxyherd.web.conversations.base import Site, WebConversation
 from proxyherd.web.conversations.http import HttpConversation
 from proxyherd.web.conversations.lines import LineSocket
@@ -23,6 +24,7 @@ from proxyherd.web.conversations.ops import JsonSocket
 from proxyherd.web.lines import LineWriter
 from proxyherd.web.origins import Origins
 from proxyherd.web.requests import Headers
+from proxyherd.web.rights import Grant
 from proxyherd.web.routes import WebRoutes
 from proxyherd.web.trackers.points import Reason
 
@@ -39,13 +41,20 @@ def _clock() -> int:
 @cache
 def site(**limits: int) -> Site:
     """Return what conversations share. Its clock stands still."""
+    return site_with(None, _clock, **limits)
+
+
+def site_with(access: Access | None, clock: Callable[[], int], **limits: int) -> Site:
+    """Return what conversations share, for a port that needs tokens if there is an `access`."""
     writer = LineWriter(8_192)
-    routes = WebRoutes(writer, Origins((), ("https://map.example",)), 0)
-    return Site(Limits(**limits), routes, writer, _clock, _clock, ANSWER_SECONDS)
+    routes = WebRoutes(writer, Origins((), ("https://map.example",)), 0, access=access)
+    return Site(Limits(**limits), routes, writer, clock, clock, ANSWER_SECONDS)
 
 
 def answered(line: Line) -> bytes:
     """Return what the turn answers to a line."""
+    if isinstance(line, Denied):
+        return b"? " + spelled(line)
     if isinstance(line, Overlong):
         return b"? too long"
     if isinstance(line, Forget):
@@ -59,12 +68,18 @@ def answered(line: Line) -> bytes:
 
 
 class Talk:
-    """One conversation, with the turn that serves it. `holds`: lines get no answers until `let_go`."""
+    """One conversation, with the turn that serves it. `holds`: lines get no answers until `let_go`; `at`: another site."""
 
     def __init__(
-        self, make: Callable[[Site, Talk, float], WebConversation], *, holds: bool = False, **limits: int
+        self,
+        make: Callable[[Site, Talk, float], WebConversation],
+        *,
+        holds: bool = False,
+        at: Site | None = None,
+        **limits: int,
     ) -> None:
-        self.conversation = make(site(**limits), self, 0.0)
+        self.conversation = make(at or site(**limits), self, 0.0)
+        self.refusals: list[TokenRefusal] = []
         self._sent: list[bytes] = []
         self.lines: list[tuple[str, Line]] = []  # with the protocol that was begun
         self.logged: list[tuple[str, Line]] = []  # likewise
@@ -73,6 +88,7 @@ class Talk:
         self.used: dict[Reason, int] = {}
         self.endings: list[Ending] = []
         self.allowance: Allowance | None = None
+        self.allowance_of: Callable[[bytes | None], Allowance | None] = lambda _: self.allowance
         self.waits: list[float] = []
         self.upgrades = True
         self.turns = 0
@@ -88,10 +104,13 @@ class Talk:
     # What a conversation tells. ------------------------------------------------------------------------------
 
     def asker(self, headers: Headers, subject: bytes | None) -> Allowance | None:
-        return self.allowance
+        return self.allowance_of(subject)
 
-    def begins(self, via: str) -> None:
+    def begins(self, via: str, grant: Grant | None) -> None:
         self._via = via
+
+    def refused(self, reason: TokenRefusal) -> None:
+        self.refusals.append(reason)
 
     def wait(self, allowance: Allowance, seconds: float) -> None:
         self.waits.append(seconds)
@@ -120,7 +139,9 @@ class Talk:
         self.turns += 1
         lines = conversation.take(MOST, now)
         self.lines += [(self._via, line) for line in lines]
-        commands = [(line, Reply("iamat", "stored", None)) for line in lines]
+        commands = [
+            (line, Reply("iamat", "denied" if isinstance(line, Denied) else "stored", None)) for line in lines
+        ]
         if commands and not self.holds and not conversation.owed:
             self._send(conversation.answer([answered(line) for line in lines]))
             self.logged += [(self._via, line) for line in lines]
@@ -174,24 +195,25 @@ def _loop() -> asyncio.AbstractEventLoop:
     return asyncio.new_event_loop()  # aiohttp's parser keeps it, and uses it for nothing here
 
 
-def http(room: BodyRoom | None = None, **limits: int) -> Talk:
-    """Return a conversation in HTTP."""
+def http(room: BodyRoom | None = None, *, at: Site | None = None, **limits: int) -> Talk:
+    """Return a conversation in HTTP; `at`: another site."""
     reader = HttpReader(_loop(), room or BodyRoom())
     return Talk(
         lambda site, watch, now: HttpConversation(site, watch, reader, now),
         holds=False,
+        at=at,
         **limits,
     )
 
 
-def lines(*, holds: bool = False, **limits: int) -> Talk:
+def lines(*, holds: bool = False, at: Site | None = None, **limits: int) -> Talk:
     """Return a WebSocket that speaks lines."""
-    return Talk(LineSocket, holds=holds, **limits)
+    return Talk(LineSocket, holds=holds, at=at, **limits)
 
 
-def objects(*, holds: bool = False, **limits: int) -> Talk:
+def objects(*, holds: bool = False, at: Site | None = None, **limits: int) -> Talk:
     """Return a WebSocket that speaks JSON."""
-    return Talk(JsonSocket, holds=holds, **limits)
+    return Talk(JsonSocket, holds=holds, at=at, **limits)
 
 
 def frame(data: bytes, opcode: int = 1, *, fin: bool = True) -> bytes:

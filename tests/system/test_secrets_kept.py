@@ -34,6 +34,7 @@ from herd_process import (
     wait_until,
     write_secret,
 )
+from page_commands import carry_out, stand_in
 
 from proxyherd import cli
 from proxyherd.base.escapes import escaped_for_json
@@ -50,23 +51,6 @@ SOON = "[timing]\nheartbeat_seconds = 2\nbackoff_seconds = 0.1\ncompare_seconds 
 
 
 # Changing the secret. -----------------------------------------------------------------------------------------
-
-
-def stand_in(folder: Path) -> None:
-    """Put the documented programs where the commands look for them; supervisorctl only notes what it is told."""
-    programs = folder / ".venv/bin"
-    programs.mkdir(parents=True)
-    (programs / "proxyherd").symlink_to(Path(sys.executable).parent / "proxyherd")
-    (programs / "supervisorctl").write_text('#!/bin/sh\necho "$@" >> var/run/told\n')
-    (programs / "supervisorctl").chmod(0o755)
-
-
-def carry_out(step: str, folder: Path) -> None:
-    told = folder / "var/run/told"
-    told.write_text("")
-    done = subprocess.run(["sh", "-e", "-c", step], cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert told.read_text() == ("signal HUP herd:*\n" if "HUP" in step else "")
 
 
 def hang_up(server: ServerProcess, event: str = "reloaded") -> None:

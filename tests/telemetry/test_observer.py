@@ -140,6 +140,8 @@ ELSEWHERE = {
     "listening": "system/test_clients.py",
     "places_key_unusable": "system/test_secrets_kept.py",
     "reload_failed": "system/test_tls.py",
+    "token_keys_read": "system/test_tokens.py",
+    "token_keys_unusable": "system/test_tokens.py",
 }
 """Events that no observer is told of, and the tests that make them happen."""
 

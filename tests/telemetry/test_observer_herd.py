@@ -19,7 +19,6 @@ from cost import NO_ERRORS, SECRET, ServerOnRedis, Transport, invalid, report
 from observed import Clock, figures, read
 
 from proxyherd.config import herd_file, schema
-from proxyherd.config import secrets as secret
 from proxyherd.config.address import Address
 from proxyherd.config.schema import Limits, Timing
 from proxyherd.core.node import Node
@@ -29,9 +28,9 @@ from proxyherd.engines.herd.journal import Journal
 from proxyherd.engines.herd.mark import Mark
 from proxyherd.engines.herd.peers import PeerConnection
 from proxyherd.engines.redis.layout import TAGS
-from proxyherd.net import tls
 from proxyherd.places import Answer, no_results
 from proxyherd.server.clients.tcp import ClientConnection, line_connection
+from proxyherd.server.credentials import read_credentials
 from proxyherd.server.daemon import Paths, _Daemon
 from proxyherd.telemetry.logs import LogFile, make_logger
 from proxyherd.telemetry.metrics import Metrics
@@ -113,8 +112,8 @@ class Server:
         herd = herd_file.load(folder / "herd.toml")
         paths = Paths(folder / name, self.log_file, folder / "secret", folder / "gazetteer")
         (folder / name).mkdir()
-        secrets = secret.read_all(folder / "secret")
-        self.daemon = _Daemon(herd, herd.server(name), secrets, tls.load(herd, name), paths, self._log)
+        credentials = read_credentials(herd, name, folder / "secret")
+        self.daemon = _Daemon(herd, herd.server(name), credentials, paths, self._log)
         self._ports = count(1)
         loop = asyncio.get_running_loop()
         self._log.gather(loop.call_soon)

@@ -102,6 +102,10 @@ class HerdBackend:
             contexts,
         )
 
+    def erased_until(self, name: bytes) -> int:
+        """Return up to which moment an ID was erased, as far as the server knows; 0: never."""
+        return self.table.erased_until(name)
+
     def start(self, spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]) -> None:
         """Start the background tasks; call when the server listens for clients."""
         self._tasks = [spawn(self._durability.watch()), spawn(self._join())]

@@ -54,6 +54,10 @@ class RedisBackend:
     def _doubt(self) -> None:
         self._lookout.doubt()
 
+    def erased_until(self, _: bytes) -> int:
+        """Return up to which moment an ID was erased."""
+        return 0
+
     def start(self, spawn: Callable[[Coroutine[Any, Any, None]], object]) -> None:
         """Start the background work, as soon as the server listens for clients."""
         spawn(self._lookout.run())

@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Sequence
 from typing import Protocol
 
 from proxyherd.config.rates import RateSettings
 from proxyherd.config.schema import Limits
+from proxyherd.config.token_keys import TokenKey
 from proxyherd.core.buckets import Allowance, Allowances, ConnectionLimit, Usage
 from proxyherd.core.engine import Client
 from proxyherd.core.ticks import seconds_to_moment
@@ -49,8 +51,8 @@ class ClientListener(Protocol):
     async def listen(self, sock: socket.socket) -> None:
         """Accept clients from a bound socket."""
 
-    def renew(self, contexts: Contexts) -> None:
-        """Accept future clients with other certificates."""
+    def renew(self, contexts: Contexts, keys: Sequence[TokenKey]) -> None:
+        """Accept future clients with other certificates, and by tokens of other keys."""
 
     def close(self) -> None:
         """Accept no more clients."""

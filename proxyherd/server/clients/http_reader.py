@@ -131,7 +131,15 @@ class HttpReader:
         is_old = head.version == HttpVersion10
         # The parser takes the last trailer behind chunks for a header of the next request, so there is none.
         closes = head.should_close or head.chunked
-        return ReadRequest(head.method, head.path, head.headers, body, is_old, closes, head.upgrade)
+        return ReadRequest(
+            head.method,
+            head.path,
+            head.headers,
+            body,
+            is_old=is_old,
+            closes=closes,
+            upgrades=head.upgrade,
+        )
 
     def continues(self) -> bool:
         """Return whether the client waits to be told to send the body, once."""

@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Iterable, Sized
+from collections.abc import Iterable, Sequence, Sized
 from typing import Final, Protocol, cast
 
+from proxyherd.config.token_keys import TokenKey
 from proxyherd.core.buckets import PAY_COMMANDS, Allowance
 from proxyherd.core.conversation import (
     AWAIT_SECONDS,
@@ -27,6 +28,7 @@ from proxyherd.core.conversation import (
 from proxyherd.core.framing import Line
 from proxyherd.core.reply import Reply
 from proxyherd.net.listening import Listener, host_of, spell_address, takes_more
+from proxyherd.net.networks import is_loopback
 from proxyherd.net.tls import Contexts
 from proxyherd.server.clients.clients import Clients
 from proxyherd.telemetry.frequent import label
@@ -39,11 +41,20 @@ _MAX_HANDSHAKES: Final = 512
 
 
 class TcpListener:
-    """Accepts clients that speak the line protocol, over TCP or TLS."""
+    """Accepts clients that speak the line protocol, over TCP or TLS. `loopback_only`: no others than this machine's."""
 
     key = "clients"
 
-    def __init__(self, clients: Clients, context: ssl.SSLContext | None, *, drain_seconds: float) -> None:
+    def __init__(
+        self,
+        clients: Clients,
+        context: ssl.SSLContext | None,
+        *,
+        drain_seconds: float,
+        loopback_only: bool = False,
+    ) -> None:
+        self._loopback_only = loopback_only
+        self._refused = clients.observer.connections.refused
         self._listener = Listener(
             lambda: line_connection(clients, tls=context is not None),
             context,
@@ -53,15 +64,22 @@ class TcpListener:
             shutdown_seconds=max(clients.limits.slow_reader_seconds, drain_seconds),
             room=lambda: min(_MAX_HANDSHAKES, clients.room),
             refused=clients.observer.connections.refused,
-            admits=clients.accepts,
+            admits=lambda peer: self._admits(peer) and clients.accepts(peer),
         )
+
+    def _admits(self, peer: object) -> bool:
+        """Whether a connection comes from where it may come from; the log has it if not."""
+        if not self._loopback_only or is_loopback(host_of(peer)):
+            return True
+        self._refused(spell_address(peer), "lines", 'lines = "loopback" in [auth] lets only this machine in')
+        return False
 
     async def listen(self, sock: socket.socket) -> None:
         """Accept clients from a bound socket."""
         await self._listener.listen(sock)
 
-    def renew(self, contexts: Contexts) -> None:
-        """Accept future clients with other certificates."""
+    def renew(self, contexts: Contexts, _: Sequence[TokenKey]) -> None:
+        """Accept future clients with other certificates. There are no tokens here."""
         self._listener.renew(contexts.clients)
 
     def close(self) -> None:

@@ -8,28 +8,33 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from proxyherd.base.page_files import page_files
 from proxyherd.config.herd_file import Herd
+from proxyherd.config.token_keys import TokenKey
 from proxyherd.core.buckets import Allowance
 from proxyherd.core.conversation import Ending
+from proxyherd.core.messages import NANOSECONDS
 from proxyherd.net.listening import Listener, host_of, spell_address
 from proxyherd.net.tls import Contexts
 from proxyherd.server.clients.clients import Clients
 from proxyherd.server.clients.http_reader import BodyRoom, HttpReader
 from proxyherd.server.clients.tcp import ClientConnection
 from proxyherd.telemetry.frequent import label
+from proxyherd.web.access import Access, TokenRefusal
 from proxyherd.web.conversations.base import Site, WebConversation
 from proxyherd.web.conversations.http import HttpConversation
 from proxyherd.web.conversations.lines import LineSocket
 from proxyherd.web.conversations.ops import JsonSocket
+from proxyherd.web.conversations.sockets import WebSocketConversation
 from proxyherd.web.handshakes import JSON_PROTOCOL, Upgrade
 from proxyherd.web.lines import LineWriter
 from proxyherd.web.origins import Origins, Proxies
 from proxyherd.web.pages import Pages
 from proxyherd.web.requests import Headers
+from proxyherd.web.rights import Grant
 from proxyherd.web.routes import WebRoutes
 from proxyherd.web.trackers.points import Reason
 
@@ -38,16 +43,20 @@ _SPARE_SECONDS: Final = 5.0
 
 
 class WebListener:
-    """Accepts clients that speak HTTP."""
+    """Accepts clients that speak HTTP. `erased_until`: up to which moment an ID was erased, in nanoseconds of POSIX time;
+    0: never.
+    """
 
     key = "web"
 
-    def __init__(self, clients: Clients, herd: Herd) -> None:
+    def __init__(self, clients: Clients, herd: Herd, erased_until: Callable[[bytes], int]) -> None:
+        self._access = Access(erased_until) if herd.auth.web == "jwt" else None
+        self._most_seconds = herd.erasure.tombstone_seconds
         writer = LineWriter(clients.limits.max_line_bytes)
         origins = Origins(herd.web.hosts, herd.web.allowed_origins)
         others = [herd.places.deadline_seconds, herd.redis.deadline_seconds if herd.redis else 0.0]
         pages = Pages(page_files("web/page"))
-        routes = WebRoutes(writer, origins, herd.web.max_accuracy_m, pages)
+        routes = WebRoutes(writer, origins, herd.web.max_accuracy_m, pages, self._access)
         turn = clients.turn
         site = Site(
             clients.limits, routes, writer, lambda: turn.received, time.time_ns, max(others) + _SPARE_SECONDS
@@ -68,8 +77,12 @@ class WebListener:
         """Accept clients from a bound socket."""
         await self._listener.listen(sock)
 
-    def renew(self, contexts: Contexts) -> None:
-        """Do nothing: this port has no certificates."""
+    def renew(self, _: Contexts, keys: Sequence[TokenKey]) -> None:
+        """Let clients in by tokens of other keys. This port has no certificates."""
+        if self._access is not None:
+            from proxyherd.web.tokens import TokenVerifier  # noqa: PLC0415 - PyJWT takes 70 ms, where there are tokens
+
+            self._access.renew(TokenVerifier(keys, self._most_seconds))
 
     def close(self) -> None:
         """Accept no more clients."""
@@ -79,7 +92,7 @@ class WebListener:
 class WebConnection(ClientConnection):
     """One connection of the web port. It begins with HTTP, and may go on as a WebSocket."""
 
-    __slots__ = ("_asked", "_asker", "_asker_host", "_proxies", "_site")
+    __slots__ = ("_asked", "_asker", "_asker_host", "_grant", "_proxies", "_site")
 
     _conversation: WebConversation
 
@@ -91,6 +104,7 @@ class WebConnection(ClientConnection):
         self._asked: Allowance | None = None  # what whoever has sent it may ask
         self._asker = ""  # who has sent the request that is served
         self._asker_host = ""  # its address, if a trusted proxy has named it
+        self._grant: Grant | None = None  # of its token
 
     def _host(self, peer: object) -> str:
         host = host_of(peer)
@@ -120,9 +134,19 @@ class WebConnection(ClientConnection):
         self._asked = self._clients.asker(self, host, subject)
         return self._asked
 
-    def begins(self, via: str) -> None:
-        """Log the commands that follow with this protocol, and with the address that a trusted proxy names."""
+    def begins(self, via: str, grant: Grant | None) -> None:
+        """Log the commands that follow with this protocol, and with the address that a trusted proxy names; and once for
+        each token, that they come with it.
+        """
         self.label = label(self._asker, via)
+        if grant is not None and grant is not self._grant:
+            expires = grant.ends // NANOSECONDS
+            self._clients.observer.web.token_used(self._asker, via, grant.subject, grant.key, expires)
+        self._grant = grant
+
+    def refused(self, reason: TokenRefusal) -> None:
+        """Log a token that is not good."""
+        self._clients.observer.web.token_refused(self._asker, reason)
 
     def wait(self, allowance: Allowance, seconds: float) -> None:
         """Read and take no more for so long."""
@@ -195,7 +219,7 @@ class WebConnection(ClientConnection):
         rest, host = before.rest(), self._asker_host or self._host((self._peer, 0))
         clients.forget(self, "became a WebSocket")
         kind = JsonSocket if upgrade.protocol == JSON_PROTOCOL else LineSocket
-        conversation = kind(self._site, self, now)
+        conversation: WebSocketConversation = kind(self._site, self, now)
         if before.is_blocked:  # the transport tells it once
             conversation.pause_writing(now)
         self._conversation, self.owe, self.owed = conversation, conversation.owe, conversation.owed
@@ -203,6 +227,8 @@ class WebConnection(ClientConnection):
         clients.enter(self, host, before.subject)
         super()._count()
         self._asked = self.allowance
+        conversation.begin(upgrade)
+        self._send(b"")
         if rest:
             self.data_received(rest)
         elif conversation.reads is not self._reading:

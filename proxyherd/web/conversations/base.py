@@ -14,9 +14,11 @@ from proxyherd.core.conversation import BY_CLIENT, Ending, Stage
 from proxyherd.core.framing import Line
 from proxyherd.core.reply import Reply
 from proxyherd.core.slow_reader import SlowReader
+from proxyherd.web.access import TokenRefusal
 from proxyherd.web.handshakes import Upgrade
 from proxyherd.web.lines import LineWriter
 from proxyherd.web.requests import Headers
+from proxyherd.web.rights import Grant
 from proxyherd.web.routes import WebRoutes
 from proxyherd.web.trackers.points import Reason
 
@@ -50,8 +52,13 @@ class WebWatch(Protocol):
         sent it may ask; None: it has no limits.
         """
 
-    def begins(self, via: str) -> None:
-        """The commands that are taken from now on came by this protocol, in this request."""
+    def begins(self, via: str, grant: Grant | None) -> None:
+        """The commands that are taken from now on came by this protocol, in this request, whose token grants this; None if
+        it needs none.
+        """
+
+    def refused(self, reason: TokenRefusal) -> None:
+        """The request has no good token, or that of the commands is not good any more."""
 
     def wait(self, allowance: Allowance, seconds: float) -> None:
         """Whoever has this allowance asks too fast: read and take nothing for so many seconds, and then go on."""

@@ -18,6 +18,7 @@ from proxyherd.core.buckets import Allowance
 from proxyherd.core.conversation import OPEN, Ending, Stage
 from proxyherd.core.framing import Line
 from proxyherd.web import problems
+from proxyherd.web.access import TokenProblem, without_token
 from proxyherd.web.answers import WebAnswer, of_problem
 from proxyherd.web.conversations.base import READ_AHEAD, OwedCommands, Site, WebConversation, WebWatch
 from proxyherd.web.conversations.http_bytes import CONTINUE, spelled_answer, upgraded
@@ -25,6 +26,7 @@ from proxyherd.web.exchanges import Exchanges, WebExchange
 from proxyherd.web.handshakes import Upgrade
 from proxyherd.web.problems import Problem
 from proxyherd.web.requests import ReadRequest
+from proxyherd.web.routes import Routed
 
 IDLE_SECONDS: Final = 60.0
 """How long a connection may be without a whole request."""
@@ -40,6 +42,9 @@ _LINE_BYTES: Final = 16
 
 _PACKED_LINES: Final = 512
 """Lines that take as much work as a packed body, however small it is."""
+
+_SIGNATURE_LINES: Final = 16
+"""Lines that take as much work as checking the signature of a token."""
 
 _ANSWER_BYTES: Final = 65_536
 """Bytes of answers after which a turn reads no further request of the client."""
@@ -149,11 +154,15 @@ class HttpConversation(WebConversation):
 
     def _serve_some(self, most: int, now: float) -> None:
         """Serve the requests that are there, up to one that needs a turn, or must wait."""
+        access = self._site.routes.access
         for _ in range(most):
             request = self._waiting or self._read(most)
             if request is None:
                 return
+            tried = access.tried if access is not None else 0
             self._serve(request, now)
+            if access is not None:
+                self.besides += _SIGNATURE_LINES * (access.tried - tried)
             if self._waiting is not None:
                 return
             work = _PACKED_LINES if request.headers.get("Content-Encoding", "") else 1
@@ -181,16 +190,19 @@ class HttpConversation(WebConversation):
 
     def _serve(self, request: ReadRequest, now: float) -> None:
         """Answer a request, or begin the exchange that will, or let it wait."""
-        self._request, self._origin, self.subject = request, "", None
+        self._origin, self.subject = "", None
         self._starts_to_wait = True
         routes = self._site.routes
+        if routes.access is not None:
+            request = without_token(request)
+        self._request = request
+        waited, self._waiting = self._waiting is not None, None
         try:
             self._origin = routes.admit(request)
-            if self._must_wait(request, now):
-                return
-            # A token would be read here, to set the subject, and then `_must_wait` asked again if there is one.
-            found = routes.find(request, self._site.clock())
+            found = self._find(request, now, waited=waited)
         except Problem as problem:
+            if isinstance(problem, TokenProblem):
+                self._watch.refused(problem.reason)
             self._respond(of_problem(problem))
         except Exception as error:  # noqa: BLE001 - a fault of ours, for the log and not for whoever asks
             self._fault(error)
@@ -199,18 +211,35 @@ class HttpConversation(WebConversation):
                 self._begin(request, found, now)
             elif isinstance(found, Upgrade):
                 self._upgrade(request, found)
-            else:
+            elif found is not None:
                 self._respond(found)
 
-    def _must_wait(self, request: ReadRequest, now: float) -> bool:
+    def _find(self, request: ReadRequest, now: float, *, waited: bool) -> Routed | None:
+        """Return what a request is about, and count it; None if it must wait."""
+        if self._must_wait(request, now, waited=waited):
+            return None
+        try:
+            found = self._site.routes.find(request, self._site.clock())
+        except Exception:
+            self._count(now)
+            raise
+        grant = None if isinstance(found, WebAnswer) else found.grant
+        if grant is not None:
+            self.subject = grant.subject.encode()
+            if self._must_wait(request, now, waited=waited):
+                return None
+        self._count(now)
+        return found
+
+    def _count(self, now: float) -> None:
+        if self._asker is not None:
+            self._asker.use(1, now)
+
+    def _must_wait(self, request: ReadRequest, now: float, *, waited: bool) -> bool:
         """Return whether a request must wait, because its sender asks too fast. Raises Problem if it has waited."""
         asker = self._asker = self._watch.asker(request.headers, self.subject)
-        if asker is None:
-            return False
-        seconds, waited = asker.wait(now), self._waiting is not None
-        self._waiting = None
-        if seconds <= 0.0 or self.stage is Stage.DRAINING:
-            asker.use(1, now)
+        seconds = asker.wait(now) if asker is not None else 0.0
+        if asker is None or seconds <= 0.0 or self.stage is Stage.DRAINING:
             return False
         if waited:
             whole = ceil(seconds)
@@ -220,7 +249,7 @@ class HttpConversation(WebConversation):
         return True
 
     def _begin(self, request: ReadRequest, exchange: WebExchange, now: float) -> None:
-        self._watch.begins(exchange.via)
+        self._watch.begins(exchange.via, exchange.grant)
         if self._asker is not None and len(exchange.lines) > 1:
             self._asker.use(len(exchange.lines) - 1, now)
         if exchange.lines:
@@ -240,7 +269,9 @@ class HttpConversation(WebConversation):
             text = "Your address has too many connections to this server."
             self._respond(of_problem(Problem(problems.RATE, text)))
         else:
-            self._watch.begins("websocket")
+            self._watch.begins("websocket", found.grant)
+            if found.refusal is not None:
+                self._watch.refused(found.refusal.reason)
             self._watch.answered(101)
             self._out.append(upgraded(found))
             self.upgrade = found

@@ -57,7 +57,7 @@ class LineSocket(WebSocketConversation):
         if self._lines.stage is not OPEN and self.stage is OPEN:
             self.reason = self._lines.reason  # an HTTP request
             self._close_behind(Stage.DRAINING, Code.RULE_BROKEN)
-        return lines
+        return self._permitted(lines)
 
     def answer(self, answers: list[bytes]) -> bytes:
         """Answer the lines that were taken, if no other answer is owed. Return the bytes to send."""

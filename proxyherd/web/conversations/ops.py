@@ -31,7 +31,8 @@ class JsonSocket(WebSocketConversation):
 
     def _hear_message(self, one: Message) -> None:
         op = read_op(one.data, self._site.clock(), self._site.writer)
-        self.owed.add(WebExchange("websocket", [op.line] if op.line else [], _finish(op)))
+        lines = self._permitted([op.line] if op.line else [])
+        self.owed.add(WebExchange("websocket", lines, _finish(op)))
 
     def _take(self, most: int, _: float) -> list[Line]:
         lines = self.owed.take(most)

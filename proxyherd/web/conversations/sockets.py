@@ -10,8 +10,11 @@ from abc import abstractmethod
 from collections import deque
 from typing import Final
 
+from msgspec.structs import replace
+
 from proxyherd.core.conversation import OPEN, Ending, Stage
 from proxyherd.core.framing import Line
+from proxyherd.web.access import TokenProblem
 from proxyherd.web.conversations.base import READ_AHEAD, OwedCommands, Site, WebConversation, WebWatch
 from proxyherd.web.frames import (
     Code,
@@ -23,6 +26,8 @@ from proxyherd.web.frames import (
     code_of,
     frame,
 )
+from proxyherd.web.handshakes import Upgrade
+from proxyherd.web.rights import Grant, permitted
 
 PING_SECONDS: Final = 25.0
 """How long a client may be silent before it gets a ping: less than the thirty seconds after which some proxies close."""
@@ -32,6 +37,7 @@ PONG_SECONDS: Final = 10.0
 
 RESTART_TEXT: Final = "this server stops; connect again in 0.5 to 5 s, chosen at random, to any server"
 
+_BAD_TOKEN: Final = "bad token"  # noqa: S105 - why a connection ends
 OVER_RATE_TEXT: Final = "more was sent than the rates allow; send less, and answers tell when to send more"
 
 _HALF_CLOSED: Final = Stage.HALF_CLOSED
@@ -45,10 +51,11 @@ _PING: Final = frame(Opcode.PING, b"")
 class WebSocketConversation(WebConversation):
     """A connection that has become a WebSocket."""
 
-    __slots__ = ("_code", "_frames", "_held", "_is_heard", "_is_pinged", "_text")
+    __slots__ = ("_code", "_frames", "_grant", "_held", "_is_heard", "_is_pinged", "_text")
 
     def __init__(self, site: Site, watch: WebWatch, now: float) -> None:
         super().__init__(site, watch, now)
+        self._grant: Grant | None = None  # of its token, if one is needed
         self._frames = FrameReader()
         self._held = deque[Message | WebSocketError]()  # in order; what cannot be taken in yet
         self._is_heard = False  # whether the client has sent anything since the last check
@@ -79,6 +86,29 @@ class WebSocketConversation(WebConversation):
     def _give_up(self, reason: str) -> OwedCommands:
         """Forget what is owed, and return its commands."""
 
+    # Who may. ------------------------------------------------------------------------------------------------
+
+    def begin(self, upgrade: Upgrade) -> None:
+        """Note what the request has brought by which the WebSocket begins; close it if its token is not good."""
+        self._grant = upgrade.grant
+        if upgrade.refusal is not None:
+            self.reason = _BAD_TOKEN
+            self._close(Code.TOKEN, upgrade.refusal.detail)
+
+    def _permitted(self, lines: list[Line]) -> list[Line]:
+        return lines if self._grant is None else permitted(lines, self._grant)
+
+    def _check_grant(self) -> None:
+        """Close if the token is not good any more."""
+        access = self._site.routes.access
+        if self._grant is None or access is None or self.stage is not OPEN:
+            return
+        if refusal := access.refusal(self._grant, self._site.date()):
+            self._watch.refused(refusal)
+            self._grant = replace(self._grant, may=frozenset())  # for what has arrived and was not taken
+            self.reason = _BAD_TOKEN
+            self._close_behind(Stage.DRAINING, Code.TOKEN, TokenProblem(refusal).detail)
+
     # What arrives. -------------------------------------------------------------------------------------------
 
     def receive_data(self, data: bytes) -> None:
@@ -103,6 +133,8 @@ class WebSocketConversation(WebConversation):
         self.more, self.besides = False, 0
         if self._slow.since is not None or self.stage is _CLOSED:
             return []
+        if self._grant is not None:
+            self._check_grant()
         if self._held:
             self.more = self._frames.waiting > 0
         elif self.stage is not _HALF_CLOSED:
@@ -198,6 +230,7 @@ class WebSocketConversation(WebConversation):
         """Close if the client does not read, or does not answer a ping. Call every few seconds; `unsent`: bytes that it
         has not received yet.
         """
+        self._check_grant()
         if self.gone:
             if unsent and self._slow.is_stuck(now, unsent):
                 self.abort("slow reader")

@@ -27,6 +27,7 @@ Reason: TypeAlias = Literal[
     "no_time",  # no time, or out of form
     "no_fix",  # the app says that it does not know, or sends 0, 0
     "inaccurate",  # worse than `max_accuracy_m`
+    "denied",  # the token does not allow it to report this client
     # points before the last 1,000 of a payload; or it is larger than 2 MiB when it is unpacked, or as lines, or its names
     # are larger than 512 KiB
     "too_much",
@@ -44,7 +45,7 @@ _ZERO: Final = re.compile(rb"[+-]?0+(?:\.0*)?").fullmatch
 
 class TrackerRequest(Struct, frozen=True):
     """A request of an app. `query`: what stands behind the question mark, still encoded; `headers`: looked up by their
-    usual names; `user`: of Basic authentication, or the subject of a token.
+    usual names; `user`: of Basic authentication.
     """
 
     body: bytes = b""
@@ -55,14 +56,16 @@ class TrackerRequest(Struct, frozen=True):
 
 class TrackPoints:
     """What one request brings: `lines` of reports, in order, and the number of `consumed` points by reason. `clock`:
-    nanoseconds of POSIX time; `max_accuracy_m`: metres, beyond which a point is not used.
+    nanoseconds of POSIX time; `max_accuracy_m`: metres, beyond which a point is not used; `subject`: whose the points are
+    that name no client.
     """
 
-    def __init__(self, writer: LineWriter, clock: int, max_accuracy_m: float) -> None:
+    def __init__(self, writer: LineWriter, clock: int, max_accuracy_m: float, subject: str = "") -> None:
         self.lines: list[bytes] = []
         self.consumed: Counter[Reason] = Counter()
         self._writer = writer
         self._clock = clock
+        self._subject = subject
         self._max_accuracy_m = max_accuracy_m
         self._ids: dict[str, bytes | None] = {}
         self._room = BODY_BYTES  # of lines
@@ -118,6 +121,7 @@ class TrackPoints:
 
     def _add_report(self, client: str, place: bytes, time: bytes) -> None:
         """Add a report, or consume it if its client has no ID, or if there is too much."""
+        client = client or self._subject
         if client not in self._ids:  # it costs time, and is the same for all points of most payloads
             self._names_room -= len(client)
             self._ids[client] = _id_or_none(client) if self._names_room >= 0 else None

@@ -17,7 +17,7 @@ import pytest
 from listening import SLOW, Listening, SilentTransport, read_all, run, until
 
 from proxyherd.core.conversation import Conversation
-from proxyherd.server.clients.tcp import ClientConnection
+from proxyherd.server.clients.tcp import ClientConnection, TcpListener
 
 LONG = b"x" * 1_000 + b"\n"
 
@@ -171,5 +171,29 @@ def test_connections_past_the_limit_end_and_those_inside_stay(tmp_path: Path) ->
                 await loop.sock_sendall(sock, b"FOO\n")
                 assert await loop.sock_recv(sock, 100) == b"? FOO\n"
                 sock.close()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("lines", "peer", "admits"),
+    [
+        ("loopback", ("127.0.0.1", 7), True),
+        ("loopback", ("::1", 7, 0, 0), True),
+        ("loopback", ("192.0.2.1", 7), False),
+        ("loopback", "", False),
+        ("open", ("192.0.2.1", 7), True),
+    ],
+)
+def test_the_line_port_may_be_for_this_machine_alone(
+    tmp_path: Path, lines: str, peer: object, admits: bool
+) -> None:
+    async def scenario() -> None:
+        with Listening(tmp_path) as listening:
+            loopback_only = lines == "loopback"
+            listener = TcpListener(listening.clients, None, drain_seconds=5, loopback_only=loopback_only)
+            assert listener._admits(peer) is admits
+            refused = [one["reason"] for one in listening.events("client_refused")]
+            assert refused == ([] if admits else ['lines = "loopback" in [auth] lets only this machine in'])
 
     run(scenario())

@@ -30,7 +30,9 @@ from proxyherd.web.routes import WebRoutes
 from simulation.clients import NO_PLACES, PLACES, SimulatedClient
 
 if TYPE_CHECKING:
+    from proxyherd.web.access import TokenRefusal
     from proxyherd.web.requests import Headers
+    from proxyherd.web.rights import Grant
     from simulation.servers import Server
 
 _WRITER: Final = LineWriter(8_192)
@@ -379,7 +381,10 @@ class Watch:
     def asker(self, headers: Headers, subject: bytes | None) -> None:
         pass
 
-    def begins(self, via: str) -> None:
+    def begins(self, via: str, grant: Grant | None) -> None:
+        pass
+
+    def refused(self, reason: TokenRefusal) -> None:
         pass
 
     def wait(self, allowance: Allowance, seconds: float) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from web_talk import APP, LIST, NOTHING, UPGRADE, Talk, answers, http, put, request
+from tokens import TokenClock, access_with, token
+from web_talk import APP, LIST, NOTHING, UPGRADE, Talk, answers, http, put, request, site_with
 
 from proxyherd.config.rates import RateSettings
 from proxyherd.core.buckets import Allowances, Usage
@@ -115,3 +116,48 @@ def test_a_websocket_too_many_is_refused_before_it_begins() -> None:
     assert one.statuses == [429]
     assert one.conversation.upgrade is None
     assert b"Retry-After: 1\r\n" in one.sent
+
+
+def with_tokens(**rates: float) -> Talk:
+    """Return a conversation of a port that needs tokens, whose requests count for an address and for their subjects."""
+    values = {
+        "commands_per_connection": 0.0,
+        "commands_per_address": 0.0,
+        "commands_per_subject": 0.0,
+    } | rates
+    allowances = Allowances(RateSettings(**values, burst_seconds=1.0))  # type: ignore[arg-type]
+    port = http(at=site_with(access_with({}), TokenClock()))
+    port.allowance_of = lambda subject: allowances.ask(Usage(b""), ADDRESS, 0.0, subject)
+    return port
+
+
+def ask_with(port: Talk, spelling: str) -> int:
+    """Ask about Jane; return the status of the answer, 0 if the request waits."""
+    before = len(port.statuses)
+    head = b"GET /v1/clients/jane HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %b\r\n\r\n"
+    port.receive(head % spelling.encode())
+    port.run()
+    return port.statuses[-1] if len(port.statuses) > before else 0
+
+
+JANE, BOB = token(sub="jane"), token(sub="bob")
+
+
+def test_a_request_with_a_token_counts_once_for_its_address_and_once_for_its_subject() -> None:
+    by_address = with_tokens(commands_per_address=2.0)
+    assert [ask_with(by_address, one) for one in (JANE, JANE, BOB, BOB)] == [200, 200, 404, 0]
+    by_subject = with_tokens(commands_per_subject=2.0)
+    assert [ask_with(by_subject, one) for one in (JANE, BOB, JANE, JANE, JANE)] == [200, 404, 200, 200, 0]
+
+
+def test_whoever_floods_with_one_token_is_told_to_come_again_and_others_are_served() -> None:
+    port = with_tokens(commands_per_subject=2.0)
+    assert [ask_with(port, JANE) for _ in range(4)] == [200, 200, 200, 0]
+    port.turn(0.0)  # and its bucket is as empty as before
+    assert port.statuses[-1] == 429
+    assert ask_with(port, BOB) == 404
+
+
+def test_a_bad_token_counts_for_its_address() -> None:
+    port = with_tokens(commands_per_address=2.0)
+    assert [ask_with(port, "x.y.z") for _ in range(4)] == [401, 401, 401, 0]
