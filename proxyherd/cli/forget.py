@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
@@ -27,6 +26,7 @@ from proxyherd.cli.common import (
     server_names,
 )
 from proxyherd.cli.contents import progress_bar, read_journal
+from proxyherd.cli.token_making import TOKEN_VARIABLE, token_source
 from proxyherd.config.herd_file import Herd, Server
 from proxyherd.core.messages import received
 from proxyherd.remote import ask, erasing
@@ -40,7 +40,6 @@ _PATIENCE_SECONDS: Final = 15.0
 """How long a server that restarts, or is not ready, is waited for."""
 
 _MOST_NAMED: Final = 5
-_TOKEN: Final = "PROXYHERD_TOKEN"  # noqa: S105 - the name of a variable
 
 
 def _words(_: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> list[bytes]:
@@ -108,7 +107,7 @@ def _moment(_: click.Context, parameter: click.Parameter, value: str | None) -> 
     "--token-file",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help=f"The token that says that you may, where [auth] wants one.  [default: ${_TOKEN}]",
+    help=f"The token that says that you may, where [auth] wants one.  [default: ${TOKEN_VARIABLE}, else one made with the key]",
 )
 @secret_file_option()
 @config_option()
@@ -159,7 +158,7 @@ def forget(
     server = _reachable(herd, name)
     if clients and not yes and _is_terminal():
         _confirm(clients)
-    _erase(server, _read_token(token_file), clients, until)
+    _erase(server, token_source(herd, token_file, "erase"), clients, until)
 
 
 def _read_file(file: Any) -> list[bytes]:
@@ -173,17 +172,6 @@ def _read_file(file: Any) -> list[bytes]:
             )
         clients.update(dict.fromkeys(words))
     return [*clients]
-
-
-def _read_token(file: Path | None) -> str:
-    """Return the token that is named, or "". Raises Misconfigured."""
-    if file is None:
-        return os.environ.get(_TOKEN, "").strip()
-    try:
-        return file.read_text("ascii").strip()
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or "not ASCII"
-        raise Misconfigured(f"{file}: {why}; write the token alone into it, readable by you") from None
 
 
 def _reachable(herd: Herd, name: str | None) -> Server:
@@ -220,7 +208,7 @@ def _confirm(clients: Sequence[bytes]) -> None:
         raise Failure("nothing is erased")
 
 
-def _erase(server: Server, token: str, clients: Sequence[bytes], before: int | None) -> None:
+def _erase(server: Server, token: Callable[[], str], clients: Sequence[bytes], before: int | None) -> None:
     """Erase clients, and say how far it is. Raises Failure, NotReached."""
     done = 0
 

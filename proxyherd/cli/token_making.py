@@ -1,14 +1,15 @@
-"""What commands share that make tokens: the key to sign with, and the clock."""
+"""What commands share that make tokens or present one: the key to sign with, and the clock."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from proxyherd.base.files import read_regular
+from proxyherd.cli.common import Misconfigured
 from proxyherd.config.errors import ConfigError
 from proxyherd.config.herd_file import Herd
 from proxyherd.config.token_keys import TokenKey, read_token_key, read_token_keys
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 
 SigningKey: TypeAlias = "TokenKey | Ed25519PrivateKey"
 
+TOKEN_VARIABLE: Final = "PROXYHERD_TOKEN"  # noqa: S105 - the name of a variable
+"""The environment variable with a token."""
+
+_MADE_SECONDS: Final = 60.0
 DAY_SECONDS: Final = 86_400
 _MOST_BYTES: Final = 4_096
 
@@ -69,3 +74,48 @@ def new_token(
 
     now = int(time.time())
     return make_token(key, subject, may, see, now, now + int(seconds))
+
+
+def token_source(herd: Herd, file: Path | None, right: Right) -> Callable[[], str]:
+    """Return what returns the token to present, or "". Where tokens are wanted and none is named, it makes tokens that live
+    for a minute and grant this right, if it can read the key. Raises Misconfigured.
+    """
+    token = _read_token(file)
+    if token or herd.auth.web != "jwt":
+        return lambda: token
+    try:
+        key = signing_key(herd)
+    except ConfigError as error:
+        raise Misconfigured(
+            f"{error}; or name a token that may {right} with --token-file, as who may read the key makes it: "
+            f"proxyherd token new --sub '*' --may {right}"
+        ) from error
+    return _MadeTokens(key, right).current
+
+
+class _MadeTokens:
+    """Tokens that grant a right for all clients, each made when the one before it is soon too old."""
+
+    def __init__(self, key: SigningKey, right: Right) -> None:
+        self._key, self._right = key, right
+        self._token = ""
+        self._ends = 0.0
+
+    def current(self) -> str:
+        """Return a token that lives for half a minute or longer."""
+        now = time.monotonic()
+        if now > self._ends:
+            self._token = new_token(self._key, "*", [self._right], None, _MADE_SECONDS)
+            self._ends = now + _MADE_SECONDS / 2
+        return self._token
+
+
+def _read_token(file: Path | None) -> str:
+    """Return the token that is named, or "". Raises Misconfigured."""
+    if file is None:
+        return os.environ.get(TOKEN_VARIABLE, "").strip()
+    try:
+        return file.read_text("ascii").strip()
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "not ASCII"
+        raise Misconfigured(f"{file}: {why}; write the token alone into it, readable by you") from None

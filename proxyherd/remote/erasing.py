@@ -45,16 +45,15 @@ class NotErased(Exception):  # noqa: N818 - an answer of a server
 
 
 class Eraser:
-    """A connection to the web port of a server. `token`: who asks, "" for nobody in particular. `patience`: seconds for
+    """A connection to the web port of a server. `token` returns who asks, "" for nobody in particular. `patience`: seconds for
     which a server that is not ready, or has been restarted, is asked again.
     """
 
-    def __init__(self, server: Server, token: str, patience: float) -> None:
+    def __init__(self, server: Server, token: Callable[[], str], patience: float) -> None:
         self._server = server
         self._connection = _Connection(server)
         self._patience = patience
-        # The port's check of Host is against browsers. Loopback's name is always accepted.
-        self._headers = {"Host": "localhost", **({"Authorization": f"Bearer {token}"} if token else {})}
+        self._token = token
 
     def erase(self, client: bytes, before: int | None) -> None:
         """Erase a client: all that servers have received of it, or what they had received `before` this time, in
@@ -74,7 +73,7 @@ class Eraser:
         """Ask once; return None if the client is erased, or after how many seconds to ask again, unless it is `final`."""
         connection = self._connection
         try:
-            connection.request("DELETE", target, headers=self._headers)
+            connection.request("DELETE", target, headers=self._headers())
             answer = connection.getresponse()
             body = answer.read(_ANSWER_BYTES)
         except (OSError, HTTPException, Unreachable) as error:
@@ -90,6 +89,11 @@ class Eraser:
             wait = answer.getheader("Retry-After") or "1"
             return float(wait) if wait.isdecimal() else 1.0
         raise NotErased(self._explain(answer.status, body))
+
+    def _headers(self) -> dict[str, str]:
+        # The port's check of Host is against browsers. Loopback's name is always accepted.
+        token = self._token()
+        return {"Host": "localhost", **({"Authorization": f"Bearer {token}"} if token else {})}
 
     def _explain(self, status: int, body: bytes) -> str:
         """Return why a server has not erased a client."""

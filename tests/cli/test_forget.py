@@ -8,10 +8,12 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+import jwt
 import pytest
 from asked import free_ports
 from click.testing import CliRunner, Result
@@ -19,6 +21,7 @@ from one_server import enter_folder, write_journal
 
 from proxyherd import cli
 from proxyherd.cli import forget as command
+from proxyherd.cli import token_making
 from proxyherd.config import secrets
 from proxyherd.engines.herd.backend import make_table
 from proxyherd.remote import erasing
@@ -295,6 +298,37 @@ def test_a_token_is_presented_and_stands_in_no_output(
     result = forget("kiwi", "--token-file", "nowhere")
     assert result.exit_code == 2
     assert "nowhere: No such file" in result.stderr
+
+
+@pytest.fixture
+def key(folder: Path, web_port: int) -> Path:
+    """The key of the tokens that the web port wants."""
+    key, file = folder / "var/token-key", folder / "deploy/herd.toml"
+    secrets.create(key)
+    file.write_text(f'{file.read_text()}[auth]\nweb = "jwt"\nkeys = ["../var/token-key"]\n')
+    return key
+
+
+def test_who_can_read_the_key_needs_no_token(port: Port, key: Path) -> None:
+    assert forget("kiwi").exit_code == 0
+    (presented,) = port.tokens
+    assert presented is not None
+    claims = jwt.decode(presented.removeprefix("Bearer "), key.read_bytes(), algorithms=["HS256"])
+    assert (claims["sub"], claims["may"], claims["exp"] - claims["iat"]) == ("*", ["erase"], 60)
+    assert forget("kiwi", "--token-file", str(key.with_name("none"))).exit_code == 2
+    key.unlink()
+    result = forget("kiwi")
+    assert result.exit_code == 2
+    assert "token-key" in result.stderr
+    assert "name a token that may erase with --token-file" in result.stderr
+
+
+def test_a_long_list_outlives_its_first_token(port: Port, key: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(token_making, "_MADE_SECONDS", -1.0)
+    issued = count(1)
+    monkeypatch.setattr(token_making, "new_token", lambda *_: f"token-{next(issued)}")
+    assert forget("kiwi", "plum").exit_code == 0
+    assert port.tokens == {"Bearer token-1", "Bearer token-2"}
 
 
 # How many tombstones there are. --------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from redis_cluster import Cluster, running_cluster
 from web_wire import WebWire, request
 
 from proxyherd import cli
+from proxyherd.config import secrets
 from proxyherd.engines.redis import layout
 
 DEFAULT = [
@@ -171,6 +172,26 @@ def test_a_restored_backup_brings_nobody_back() -> None:
         is_forgotten(herd, b"kiwi")
         herd.wait_until_all_know(plum)
         herd.wait_until_all_know(ann.hears(b"kiwi"))
+
+
+def test_where_tokens_are_wanted_only_one_that_may_erase_does_and_who_has_the_key_makes_it() -> None:
+    auth = '[auth]\nweb = "jwt"\nkeys = ["../var/token-key"]\n'
+    with herd_of([], "Clark", more=WEB + auth) as herd:
+        clark, sees = herd["Clark"], herd.folder / "sees"
+        secrets.create(herd.folder / "var/token-key")
+        herd.start()
+        clark.wait_until_ready()
+        clark.wait_for_web()
+        arguments = ["token", "new", "--sub", "kiwi", "--may", "report,see", "--config", str(herd.file)]
+        sees.write_text(CliRunner().invoke(cli.main, arguments).stdout)
+        kiwi = clark.hears(b"kiwi")
+        arguments = ["forget", "kiwi", "--token-file", str(sees), "--config", str(herd.file)]
+        result = CliRunner().invoke(cli.main, arguments)
+        assert result.exit_code == 1
+        assert "you may not erase" in result.stderr
+        assert clark.knows(b"kiwi") == kiwi
+        forget(herd, "kiwi")
+        assert clark.knows(b"kiwi") == b""
 
 
 # In Redis. -----------------------------------------------------------------------------------------------------
