@@ -272,10 +272,12 @@ def supervised(version_1: Path | None) -> Iterator[Supervised]:
 def test_the_documented_upgrade_loses_no_report_and_keeps_no_client_out_for_a_second(
     supervised: Supervised, version_1: Path | None
 ) -> None:
-    step, names = steps("Upgrade")[1], " ".join(supervised)
+    _, step, check = steps("Upgrade")
+    names = " ".join(supervised)
     assert names in step
     before = {name: supervised.holder(name) for name in supervised}
     with OutageLoad(supervised.values(), supervisor=supervised.supervisord()) as load:
+        assert supervised.run(check).returncode == 0
         done = supervised.run(step)
         load.wait_for(20)
     assert done.returncode == 0, done.stderr
