@@ -122,6 +122,7 @@ class ClientConnection(asyncio.Protocol):
     """One client's connection: carries bytes between its conversation and a transport."""
 
     __slots__ = (
+        "_asker",
         "_clients",
         "_conversation",
         "_meter",
@@ -141,6 +142,7 @@ class ClientConnection(asyncio.Protocol):
 
     def __init__(self, clients: Clients, conversation: Spoken, via: str) -> None:
         self.name = ""
+        self._asker = ""  # who asks now: others, where a proxy speaks for many
         self.via = via
         self.label = b""
         self.queued = False
@@ -161,7 +163,7 @@ class ClientConnection(asyncio.Protocol):
         """Start, or turn the client away."""
         transport = cast("asyncio.Transport", transport)
         peer = transport.get_extra_info("peername")
-        self.name = spell_address(peer)
+        self.name = self._asker = spell_address(peer)
         self.label = label(self.name, self.via)
         if not self._clients.admit(self, self._host(peer)):
             self._conversation.abort("refused")
@@ -322,8 +324,8 @@ class ClientConnection(asyncio.Protocol):
         self._timer = self._clients.loop.call_later(seconds, self._go_on)
         if self._meter is not None:
             self._meter.used = PAY_COMMANDS  # so that `take` asks
-        self._read_or_pause()
-        self._clients.observer.connections.waits(self.name, self.via, allowance.limit, seconds)
+        self._clients.loop.call_soon(self._read_or_pause)  # a new transport begins to read a moment later
+        self._clients.observer.connections.waits(self._asker, self.via, allowance.limit, seconds)
 
     def _go_on(self) -> None:
         self._end_wait()

@@ -92,7 +92,7 @@ class WebListener:
 class WebConnection(ClientConnection):
     """One connection of the web port. It begins with HTTP, and may go on as a WebSocket."""
 
-    __slots__ = ("_asked", "_asker", "_asker_host", "_grant", "_proxies", "_site")
+    __slots__ = ("_asked", "_asker_host", "_grant", "_proxies", "_site")
 
     _conversation: WebConversation
 
@@ -102,7 +102,6 @@ class WebConnection(ClientConnection):
         self._site = site
         self._proxies = proxies
         self._asked: Allowance | None = None  # what whoever has sent it may ask
-        self._asker = ""  # who has sent the request that is served
         self._asker_host = ""  # its address, if a trusted proxy has named it
         self._grant: Grant | None = None  # of its token
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import uvloop
 from listening import Listening, rates, read_all, run, until
 
 from proxyherd.config.rates import RateSettings
@@ -164,6 +167,27 @@ def test_too_many_new_connections_wait_for_their_first_answer_and_then_they_are_
             assert listening.value(name, reason=limit) == refused
 
     run(scenario())
+
+
+@pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_new_connection_that_waits_is_not_read(loop_factory: Callable[[], Any], tmp_path: Path) -> None:
+    """A transport begins to read behind `connection_made`, where it was told not to."""
+
+    async def scenario() -> None:
+        with Listening(tmp_path, rates(new_connections_per_address=1.0)) as listening:
+            loop, port = asyncio.get_running_loop(), await listening.port()
+            late = await open_from("127.0.0.1", port)  # one token is more than the tenth of one that there is
+            sending = loop.create_task(loop.sock_sendall(late, b"x\n" * (8 << 20)))
+            await until(lambda: listening.value("proxyherd_clients_over_rate") == 1)
+            [connection] = listening.connections
+            await asyncio.sleep(0.05)
+            assert not sending.done()
+            assert connection._conversation._framer.waiting < 1 << 20  # type: ignore[attr-defined] # a Conversation
+            sending.cancel()
+            late.close()
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(scenario())
 
 
 def test_who_is_exempt_is_not_counted_at_all(tmp_path: Path) -> None:

@@ -122,6 +122,8 @@ def test_behind_a_trusted_proxy_each_address_has_its_own_rate_and_the_proxy_has_
                 sites = [await get(socks[0], b"X-Forwarded-For: 2001:db8::%d" % host) for host in (1, 2)]
                 assert [status(one) for one in sites] == [404, 429], "one /64"
                 assert web.connections[0].payer == "address 20010db800000000"
+            told = listening.events("client_over_rate")[0]
+            assert told["client"].startswith("192.0.2.66"), "not the proxy"
 
     run(scenario())
 
