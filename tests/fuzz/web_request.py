@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any, cast
 
@@ -22,7 +21,8 @@ from multidict import CIMultiDict
 from quick_table import QuickTable
 
 from proxyherd.config.schema import Limits, Timing
-from proxyherd.core.messages import parse_at, parse_question, parse_report, position
+from proxyherd.core.framing import Line
+from proxyherd.core.messages import Forget, parse_at, parse_question, parse_report, position
 from proxyherd.core.node import Node
 from proxyherd.core.reply import Reply
 from proxyherd.places.answers import no_results
@@ -49,6 +49,7 @@ _GOOD = b'{"lat": 34.068930, "lon": "-118.445127", "time": 1621464827.959498503}
 SEEDS = (
     b"PUT /v1/clients/kiwi\nContent-Type: application/json\n\n" + _GOOD,
     b'PUT http://localhost/v1/clients/my%20phone%2F\xff%FF\n\n{"lon":-1e-7,"lat":9E-06,"time":"2025-06-15T13:45:12Z"}',
+    b"DELETE /v1/clients/kiwi?before=1621464827.5\n\n",
     b"GET /v1/clients/kiwi\nHost: localhost:1\nOrigin: https://map.example\n\n",
     b"GET /v1/clients/kiwi/places?radius_km=1.5&limit=20&s3cr3t=%FF\nReferer: http://localhost/s3cr3t\n\n",
     b'POST /v1/reports\nPack: 1\n\n[{"client":"s3cr3t","lat":1,"lon":2},{"client":"a b","lat":91,"lon":2},7,null]',
@@ -131,10 +132,9 @@ def _check_request(node: Node, request: WebRequest) -> None:
 
 def _check_exchange(node: Node, request: WebRequest, exchange: WebExchange) -> None:
     assert len(exchange.lines) <= 1_001
-    lines = cast("Sequence[bytes]", exchange.lines)
-    replies = [_reply(node, line) for line in lines]
+    replies = [_reply(node, line) for line in exchange.lines]
     if request.method == "PUT":
-        _check_numbers(request, lines[0])
+        _check_numbers(request, cast("bytes", exchange.lines[0]))
     try:
         answer = exchange.finish(replies)
     except Problem as problem:
@@ -157,8 +157,13 @@ def _check_message(node: Node, message: bytes) -> None:
         assert SECRET not in json.dumps(document["problem"])
 
 
-def _reply(node: Node, line: bytes) -> Reply:
-    """Return what becomes of a line, which must be a command of the right form."""
+def _reply(node: Node, line: Line) -> Reply:
+    """Return what becomes of a line, which must be a command of the right form, or of an erasure."""
+    if isinstance(line, Forget):
+        assert line.client.split() == [line.client]
+        assert line.before is None or 0 < line.before <= CLOCK
+        return decide(node, line, CLOCK)
+    assert isinstance(line, bytes)
     assert len(line) <= LINE_BYTES
     assert b"\n" not in line
     assert (parse_report(line, b"Clark", CLOCK) or parse_question(line)) is not None, line
