@@ -1,8 +1,8 @@
 """Attacks on a client port, each a function that goes on until it is told to stop; run in a process of its own.
 
-    python tests/support/attacks.py NAME PORT [ADDRESS]        until its standard input closes
+    python tests/support/attacks.py NAME PORT [ADDRESS]...        until its standard input closes
 
-ADDRESS: a loopback address from which it comes; without it, the one that the system chooses.
+ADDRESS: loopback addresses from which it comes in turns; without any, the one that the system chooses.
 
 What they send is bounded by what one process can send over loopback; none of them is clever.
 """
@@ -10,6 +10,7 @@ What they send is bounded by what one process can send over loopback; none of th
 from __future__ import annotations
 
 import itertools
+import os
 import selectors
 import socket
 import sys
@@ -19,15 +20,18 @@ from collections.abc import Callable
 
 Stop = threading.Event
 
-SOURCE: list[tuple[str, int]] = []
-"""From where the attack comes, if that was said."""
+SOURCES: list[tuple[str, int]] = []
+"""From where the attack comes in turns, if that was said."""
+
+TOKEN_VARIABLE = "ATTACK_TOKEN"
 
 
 def connect(port: int) -> socket.socket:
     """Connect, or retry for as long as it takes."""
     while True:
         try:
-            source = SOURCE[0] if SOURCE else None
+            source = SOURCES[0] if SOURCES else None
+            SOURCES[:] = SOURCES[1:] + SOURCES[:1]
             return socket.create_connection(("127.0.0.1", port), timeout=120, source_address=source)
         except OSError:
             time.sleep(0.01)
@@ -123,6 +127,13 @@ def one_connection(port: int, stop: Stop) -> None:
     pour(port, stop, lambda: b"FOO\n" * 1_000, connections=1)
 
 
+def one_token(port: int, stop: Stop) -> None:
+    """Report over several connections to the web port, all with the token of the environment."""
+    head = f"PUT /v1/clients/eve HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {os.environ[TOKEN_VARIABLE]}\r\n"
+    report = head.encode() + b'Content-Type: application/json\r\nContent-Length: 17\r\n\r\n{"lat":1,"lon":2}'
+    pour(port, stop, lambda: report * 100, connections=6)
+
+
 def new_clients(port: int, stop: Stop) -> None:
     """Report client after client that nobody has heard of."""
     numbers = itertools.count()
@@ -143,7 +154,7 @@ ATTACKS: dict[str, Callable[[int, Stop], None]] = {
     )
 }
 
-OF_ONE: dict[str, Callable[[int, Stop], None]] = {"one_connection": one_connection}
+OF_ONE: dict[str, Callable[[int, Stop], None]] = {"one_connection": one_connection, "one_token": one_token}
 """Attacks that a server with rates holds back."""
 
 
@@ -154,7 +165,7 @@ def main() -> None:
         sys.stdin.read()
         stop.set()
 
-    SOURCE.extend((address, 0) for address in sys.argv[3:])
+    SOURCES.extend((address, 0) for address in sys.argv[3:])
     threading.Thread(target=wait, daemon=True).start()
     (ATTACKS | OF_ONE)[sys.argv[1]](int(sys.argv[2]), stop)
 

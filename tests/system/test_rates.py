@@ -5,23 +5,31 @@ stand for those of a network, and are counted.
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from attacks import TOKEN_VARIABLE
+from click.testing import CliRunner
 from herd_process import (
     ROOT,
     Connection,
     ServerProcess,
     Stopwatch,
+    herd_of,
     now,
     raise_descriptor_limit,
     running_server,
     wait_until,
+    write_secret,
 )
+
+from proxyherd import cli
 
 RATES = """
 [limits]
@@ -54,10 +62,11 @@ def clark() -> Iterator[ServerProcess]:
 
 
 @contextlib.contextmanager
-def attack(name: str, server: ServerProcess) -> Iterator[None]:
+def attack(name: str, port: int, *addresses: str, token: str = "") -> Iterator[None]:
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / "tests/support/attacks.py"), name, str(server.client_port), EVE],
+        [sys.executable, str(ROOT / "tests/support/attacks.py"), name, str(port), *addresses],
         stdin=subprocess.PIPE,
+        env={**os.environ, TOKEN_VARIABLE: token},
     )
     try:
         yield
@@ -114,7 +123,7 @@ def test_five_thousand_connections_of_one_address_with_a_line_now_and_then_leave
 def test_a_connection_that_floods_is_held_to_its_rate_and_delays_nobody(clark: ServerProcess) -> None:
     invalid = 'proxyherd_commands_total{command="other",outcome="invalid"}'
     before, began = clark.metrics()[invalid], time.monotonic()
-    with attack("one_connection", clark):
+    with attack("one_connection", clark.client_port, EVE):
         wait_until(lambda: clark.metrics()[OVER] == 1, "it waits")
         watch = asked(clark, 400)
         taken, seconds = clark.metrics()[invalid] - before, time.monotonic() - began
@@ -125,3 +134,73 @@ def test_a_connection_that_floods_is_held_to_its_rate_and_delays_nobody(clark: S
     wait_until(lambda: clark.metrics()[OVER] == clark.metrics()[OPEN] == 0, "it is gone")
     event = clark.events("client_over_rate")[-1]
     assert (event["client"].partition(":")[0], event["limit"]) == (EVE, "connection")
+
+
+# One token. ----------------------------------------------------------------------------------------------------
+
+A_TOKEN_SECOND = 50
+WITH_TOKENS = f"""
+[web]
+[auth]
+web = "jwt"
+keys = ["../var/token-key"]
+[rates]
+exempt = []
+commands_per_subject = {A_TOKEN_SECOND}
+burst_seconds = 1
+"""
+
+
+class Reporter(Connection):
+    """A client of the web port that reports."""
+
+    def __init__(self, server: ServerProcess, client: str, token: str) -> None:
+        super().__init__(server.web_port)
+        head = f"PUT /v1/clients/{client} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n"
+        self._head = head.encode() + b"Content-Type: application/json\r\nContent-Length: 17\r\n\r\n"
+
+    def ask(self, line: bytes) -> bytes:
+        """Send a body; return the line with the status."""
+        self.send_raw(self._head + line)
+        status = size = b""
+        while (head := self.line()) != b"\r\n":
+            status = status or head
+            if head.lower().startswith(b"content-length: "):
+                size = head.split()[1]
+        self._answers.read(int(size))
+        return status
+
+
+def test_one_token_over_many_connections_and_addresses_is_held_to_its_rate_and_delays_nobody() -> None:
+    with herd_of([], "Clark", more=WITH_TOKENS) as herd:
+        key, clark = herd.folder / "var/token-key", herd["Clark"]
+        write_secret(key)
+        herd.start()
+        clark.wait_until_ready()
+        clark.wait_for_web()
+        eve, jane = (token_of(herd.file, name) for name in ("eve", "jane"))
+        began, watch = time.monotonic(), Stopwatch(clark.pid)
+        with attack("one_token", clark.web_port, EVE, "127.0.6.67", "127.0.6.68", token=eve):
+            wait_until(lambda: status_429(clark) > 0, "it is told when to come again")
+            with Reporter(clark, "jane", jane) as client:
+                for _ in range(60):
+                    assert watch.ask(client, b'{"lat":1,"lon":2}') == b"HTTP/1.1 200 OK\r\n"
+                    time.sleep(0.025)  # within its own rate
+            taken = sum(clark.metrics("proxyherd_commands_total").values()) - 60
+            seconds = time.monotonic() - began
+        assert watch.p99 < MOST_P99_SECONDS
+        assert A_TOKEN_SECOND <= taken <= A_TOKEN_SECOND * (1 + seconds) + 6
+        assert clark.metrics()['proxyherd_client_waits_total{limit="subject"}'] > 0
+        assert not clark.events("internal_error")
+        assert eve not in clark.log_file.read_text()
+
+
+def token_of(file: Path, name: str) -> str:
+    command = ["--config", str(file), "token", "new", "--sub", name, "--may", "report"]
+    result = CliRunner().invoke(cli.main, command)
+    assert result.exit_code == 0, result.output
+    return result.stdout.strip()
+
+
+def status_429(server: ServerProcess) -> float:
+    return server.metrics()['proxyherd_web_answers_total{status="429"}']
