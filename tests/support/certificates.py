@@ -14,7 +14,7 @@ PAGE = (ROOT / "docs/security.md").read_text()
 
 
 MAKE_AUTHORITY, MAKE_CERTIFICATES, MAKE_LIST, REVOKE = (
-    block for block in re.findall(r"^```sh\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE) if "openssl" in block
+    block for block in re.findall(r"^```sh\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE) if "var/tls" in block
 )
 
 
