@@ -78,7 +78,7 @@ class Member:
         self._loop = loop = asyncio.get_running_loop()
         self.node = Node(
             server.name,
-            make_table(secrets),
+            make_table(secrets, herd.limits),
             herd.limits,
             herd.timing,
             alone=not server.neighbours,

@@ -253,6 +253,12 @@ def _redis(raw: _File, file: Path) -> tuple[RedisSettings | None, tuple[Address,
             raise ConfigError(
                 f'{file}: key {what}: with engine = "redis" servers have no links and no journal; drop it'
             )
+    if raw.limits.get("on_full") == "evict":
+        raise ConfigError(
+            f'{file}: key limits.on_full: with engine = "redis", Redis decides what happens when its memory is full, and '
+            'it must not drop reports (maxmemory-policy noeviction); write "refuse", and raise maxmemory in Redis, or let '
+            "locations expire with max_age_seconds"
+        )
     for name, table, keys in (
         ("limits", raw.limits, _OWN_TABLE),
         ("timing", raw.timing, _OWN_CLOCKS),

@@ -10,7 +10,7 @@ from proxyherd.core.link import Link
 from proxyherd.core.messages import Entry
 from proxyherd.core.notes import Flooded
 from proxyherd.core.peer_messages import Changed
-from proxyherd.core.table import Erasure, Table
+from proxyherd.core.table import Erasure, Evicted, Table
 from proxyherd.core.tombstones import parse_gone
 from proxyherd.core.value import Value
 from proxyherd.core.walks import Neighbour
@@ -21,14 +21,14 @@ its_line = attrgetter("line")
 
 class News(Value):
     """A stored line: an AT line, or a tombstone's. `source`: the neighbour that it came from, None for a client.
-    `caught_up`: whether it came by catching up. `held`: what it replaced, if the line may have to be removed again.
+    `caught_up`: whether it came by catching up. `held`: what it replaced, and who has left for it, if the line may have to be removed again.
     """
 
     client: bytes
     line: bytes
     source: str | None = None
     caught_up: bool = False
-    held: Entry | Erasure | None = None
+    held: Entry | Erasure | Evicted | None = None
 
 
 LinkErrorHandler: TypeAlias = Callable[[Link, Exception], None]
@@ -49,10 +49,15 @@ def take_back(news: list[News], table: Table) -> list[News]:
         entry = table.get(one.client, leaf)
         if entry is None or entry.line is not one.line:
             continue  # replaced by a neighbour's update: that stays
-        if one.held is None:
+        held = one.held
+        if isinstance(held, Evicted):
+            for client, evicted in held.clients:
+                table.put(client, evicted, table.leaf(client))
+            held = held.held
+        if held is None:
             table.remove(one.client, leaf)
         else:
-            table.put(one.client, one.held, leaf)
+            table.put(one.client, held, leaf)
     return [one for one in news if one.source is not None]
 
 

@@ -57,6 +57,13 @@ class Erasure(Value):
     entry: Entry | None = None
 
 
+class Evicted(Value):
+    """What a stored report has replaced, None if its client is new, and the clients that have left for it."""
+
+    held: Entry | None
+    clients: tuple[tuple[bytes, Entry], ...]
+
+
 class Table:
     """One entry for each client. `key` is known only to the herd; it is the key of the hashes. `depth`: that of the
     herd's trees, see `Sizes`.
@@ -80,6 +87,7 @@ class Table:
         self._gone = self.tombstones.leaves
         self.erasures = 0  # tombstones that were new, or later than before
         self.erased = 0  # entries that they have removed
+        self.evicted = 0  # clients that have left to make room
 
     def __len__(self) -> int:
         return self._size
@@ -131,7 +139,7 @@ class Table:
 
     def advance(
         self, client: bytes, entry: Entry, room: Room, too_old: Callable[[Entry], bool] | None = None
-    ) -> Entry | Literal[False] | None:
+    ) -> Entry | Evicted | Literal[False] | None:
         """Store an entry if it is later than the present one and there is room for it. Return the entry that it replaced,
         None if there was none, or False if it was not stored. A present entry that is too old counts as none.
         """

@@ -24,6 +24,7 @@ from proxyherd.telemetry.metrics import Metrics
 from proxyherd.telemetry.places import PlacesObserver
 from proxyherd.telemetry.process import LogObserver, LoopObserver, ProcessObserver
 from proxyherd.telemetry.recent import Recent
+from proxyherd.telemetry.table import TableObserver
 from proxyherd.telemetry.web import WebObserver
 
 
@@ -44,6 +45,7 @@ class Observer:
         self._events = events = Events(log, clock)
         # In the order in which /metrics and docs/metrics.md show them.
         self.process = ProcessObserver(metrics)
+        self.table = TableObserver(events, metrics)
         self.commands = CommandObserver(events, metrics, self.recent)
         self.connections = ConnectionObserver(events, metrics)
         self.web = WebObserver(events, metrics)

@@ -67,6 +67,7 @@ def test_the_herds_own_table_is_what_a_file_has_that_says_nothing(table: str) ->
             "limits.max_clients",
             "no table and no links; drop it",
         ),
+        (text(ENGINE, NODES, '[limits]\non_full = "evict"'), "limits.on_full", "raise maxmemory in Redis"),
         (text(ENGINE, NODES, '[tls]\npeers_key = "k"'), "tls.peers_key", "no table and no links; drop it"),
         (text(ENGINE, NODES, 'tls_certificate = "c"'), "redis.tls_key", "go together"),
         (text(ENGINE, NODES, 'tls_key = "k"'), "redis.tls_certificate", "go together"),

@@ -26,7 +26,7 @@ TERMS = Terms(
 
 def alone(**limits: int) -> Node:
     """Return a server without neighbours."""
-    return Node("Clark", Table(b"k" * 32), Limits(**limits), Timing(), alone=True, now=0)
+    return Node("Clark", Table(b"k" * 32), Limits(**limits), Timing(), alone=True, now=0)  # type: ignore[arg-type] # numbers all
 
 
 # --- what a stranger learns at the peer port

@@ -48,7 +48,7 @@ def site_with(access: Access | None, clock: Callable[[], int], **limits: int) ->
     """Return what conversations share, for a port that needs tokens if there is an `access`."""
     writer = LineWriter(8_192)
     routes = WebRoutes(writer, Origins((), ("https://map.example",)), 0, access=access)
-    return Site(Limits(**limits), routes, writer, clock, clock, ANSWER_SECONDS)
+    return Site(Limits(**limits), routes, writer, clock, clock, ANSWER_SECONDS)  # type: ignore[arg-type] # numbers all
 
 
 def answered(line: Line) -> bytes:

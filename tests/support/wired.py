@@ -11,12 +11,13 @@ from deciding import decide
 
 from proxyherd.config.herd_file import PEER_LINE_SLACK
 from proxyherd.config.schema import Limits, Timing
+from proxyherd.core.evicting import EvictingTable
 from proxyherd.core.handshake import NONCE_BYTES, Terms
 from proxyherd.core.link import Link
 from proxyherd.core.messages import Report, parse_at, parse_report
 from proxyherd.core.node import Node
 from proxyherd.core.reply import Reply
-from proxyherd.core.table import Table
+from proxyherd.core.table import Room, Table
 
 SECRET, KEY = b"s" * 32, b"k" * 32
 SECOND = 10**9
@@ -45,7 +46,8 @@ class Server:
     def __init__(self, name: str, *, limits: Limits | None = None, now: float = 0) -> None:
         self.name = name
         self.limits = limits or Limits()
-        self.table = Table(KEY)
+        room = Room(self.limits.max_clients, self.limits.max_table_bytes)
+        self.table = EvictingTable(KEY, room) if self.limits.on_full == "evict" else Table(KEY)
         self.node = Node(name, self.table, self.limits, TIMING, alone=False, now=now)
         self.links: dict[str, Link] = {}
 

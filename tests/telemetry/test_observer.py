@@ -22,7 +22,9 @@ from proxyherd.core.notes import CaughtUp, Flooded, Heard, LinkUp, Removed
 from proxyherd.core.reply import Reply
 from proxyherd.telemetry.commands import COMMANDS
 
-SUBJECTS = ("cluster", "commands", "connections", "crl", "journal", "links", "places", "process", "web")
+SUBJECTS = (
+    *("cluster", "commands", "connections", "crl", "journal", "links", "places", "process", "table", "web"),
+)
 SCENARIOS: dict[str, Scenario] = {
     name: scenario
     for subject in SUBJECTS

@@ -13,9 +13,10 @@ from typing import Any
 from proxyherd.config.herd_file import PEER_LINE_SLACK, Herd, Server
 from proxyherd.config.schema import Limits
 from proxyherd.config.secrets import Secrets
+from proxyherd.core.evicting import EvictingTable
 from proxyherd.core.handshake import Terms
 from proxyherd.core.node import Node
-from proxyherd.core.table import Table
+from proxyherd.core.table import Room, Table
 from proxyherd.engines.herd.delays import Delays
 from proxyherd.engines.herd.durability import Durability
 from proxyherd.engines.herd.engine import HerdEngine
@@ -26,10 +27,15 @@ from proxyherd.net.binding import Binder
 from proxyherd.net.tls import Contexts
 from proxyherd.telemetry.observer import Observer
 
+_LIMITS = Limits()
 
-def make_table(secrets: Secrets) -> Table:
+
+def make_table(secrets: Secrets, limits: Limits = _LIMITS) -> Table:
     """Return an empty table. The key of its digests comes from the herd's secret."""
-    return Table(hashlib.blake2b(secrets.table, digest_size=32, person=b"proxyherd table").digest())
+    key = hashlib.blake2b(secrets.table, digest_size=32, person=b"proxyherd table").digest()
+    if limits.on_full == "evict":
+        return EvictingTable(key, Room(limits.max_clients, limits.max_table_bytes))
+    return Table(key)
 
 
 def make_terms(herd: Herd, server: Server, secrets: Secrets) -> Terms:
@@ -67,7 +73,7 @@ class HerdBackend:
         self._tasks: list[asyncio.Task[None]] = []
         self._loop = loop = asyncio.get_running_loop()
         self._replayed = False
-        self.table = make_table(secrets)
+        self.table = make_table(secrets, limits)
         self._node = Node(
             server.name,
             self.table,
@@ -132,6 +138,7 @@ class HerdBackend:
 
     def tick(self) -> bool:
         """Let time pass on the links. Return whether the start is over, even if something fails now."""
+        self._observer.table.evicted(self.table.evicted, len(self.table))
         if self._replayed and not self.peers.parting:
             self.peers.tick(self._loop.time())
         return self._replayed and self._node.ready
@@ -158,6 +165,7 @@ class HerdBackend:
         """Update the metrics that no event updates. Return the figures for the log line that says the server is ready."""
         clients = len(self.table)
         self._observer.process.clients.set(clients)
+        self._observer.table.evicted(self.table.evicted, clients)
         return {"clients": clients, "links": len(tuple(self._node.linked))}
 
     async def stop(self, clients_gone: Awaitable[None], deadline: float) -> None:

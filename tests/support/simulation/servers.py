@@ -13,7 +13,7 @@ from proxyherd.core.link import Link
 from proxyherd.core.messages import Entry, Whatsat, parse_at
 from proxyherd.core.node import Node
 from proxyherd.core.reply import Reply
-from proxyherd.core.table import Room, Table
+from proxyherd.core.table import Evicted, Room, Table
 from proxyherd.core.ticks import seconds_ahead, seconds_to_tick, step
 from proxyherd.core.turn import Turn
 from proxyherd.engines.herd.delays import LEARNED_SECONDS
@@ -46,7 +46,7 @@ class WatchedTable(Table):
 
     def advance(
         self, client: bytes, entry: Entry, room: Room, too_old: Callable[[Entry], bool] | None = None
-    ) -> Entry | Literal[False] | None:
+    ) -> Entry | Evicted | Literal[False] | None:
         before = self.greatest.get(client)
         held = super().advance(client, entry, room, too_old)
         if held:  # else `put` has noticed

@@ -1,0 +1,33 @@
+"""The table of one server: how many clients have left it to make room for others."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from proxyherd.telemetry.event_limits import Events
+from proxyherd.telemetry.metrics import Metrics
+
+_TOLD_SECONDS: Final = 10.0
+"""The least time between two log lines about clients that have left."""
+
+
+class TableObserver:
+    """The table of one server."""
+
+    def __init__(self, events: Events, metrics: Metrics) -> None:
+        self._events = events
+        self._clock = events.clock
+        self._evictions = metrics.total(
+            "proxyherd_clients_evicted_total", "Clients that have left the full table to make room for others"
+        )
+        self._told = 0
+        self._told_at = -_TOLD_SECONDS
+
+    def evicted(self, clients: int, held: int) -> None:
+        """Note how many clients have left since the start, and how many there are now. Call a few times a minute."""
+        self._evictions.reach(clients)
+        now = self._clock()
+        if clients > self._told and now - self._told_at >= _TOLD_SECONDS:
+            more, self._told, self._told_at = clients - self._told, clients, now
+            remedy = "raise max_clients and max_table_bytes, if there is memory, or lower max_age_seconds"
+            self._events.log.warning("clients_evicted", evicted=more, clients=held, remedy=remedy)
