@@ -130,7 +130,7 @@ class Usages:
 class Allowance:
     """What one connection may ask: its own bucket, those of its address, and that of its subject if it has one. `used`:
     commands that were taken, and are not paid for. `credit`: how many these may be. `limit`: which bucket was overdrawn
-    most when `wait` was asked last.
+    most when there was something to wait for last.
     """
 
     __slots__ = ("_allowances", "_over_since", "address", "credit", "limit", "own", "subject", "used")

@@ -135,6 +135,7 @@ def test_whose_bucket_it_is_decides_who_shares_it(limit: str) -> None:
     play(senders, LINES, 60)
     groups = {"connection": 4, "address": 2, "subject": 2}[limit]
     assert sum(sender.sent for sender in senders) == pytest.approx(groups * 100 * 61, rel=0.1)
+    assert {sender.allowance.limit for sender in senders} == {limit}
     for sender in senders:  # those that share one share it evenly
         assert sender.sent == pytest.approx(groups * 100 * 61 / 4, rel=0.2)
 
@@ -170,17 +171,57 @@ def test_what_was_not_paid_is_paid_at_the_end_so_that_connecting_again_and_again
     assert Sender(allowances, ADDRESS).allowance.wait(0.0) == MOST_WAIT_SECONDS
 
 
+def test_a_connection_pays_for_some_commands_together_and_a_request_of_a_proxy_at_once() -> None:
+    allowances = Allowances(few(commands_per_address=100.0))
+    connection = allowances.enter(ADDRESS, 0.0)
+    for _ in range(PAY_COMMANDS - 1):
+        connection.use(1, 0.0)
+    assert (connection.used, connection.address.commands_at) == (PAY_COMMANDS - 1, 0.0)
+    connection.use(2, 0.0)
+    assert connection.used == 0
+    assert connection.address.commands_at == pytest.approx((PAY_COMMANDS + 1) / 100)
+    connection.use(5, 0.0)
+    connection.pay(0.0)
+    assert connection.used == 0
+    assert connection.address.commands_at == pytest.approx((PAY_COMMANDS + 6) / 100)
+    request = allowances.ask(connection.own, OTHER, 0.0)
+    request.use(3, 0.0)
+    assert request.used == 0
+    assert request.address.commands_at == pytest.approx(0.03)
+
+
+def test_who_pays_is_the_subject_or_else_the_address() -> None:
+    allowances = Allowances(RateSettings())
+    assert allowances.enter(ADDRESS, 0.0).payer == "address 0a000001"
+    assert allowances.enter(ADDRESS, 0.0, b"jane").payer == allowances.enter(OTHER, 0.0, b"jane").payer
+    assert allowances.enter(ADDRESS, 0.0, ADDRESS).payer == "subject 0a000001", (
+        "not to be taken for the address"
+    )
+
+
+def test_what_a_subject_has_used_is_kept_while_it_is_connected_and_counted_down_at_the_end() -> None:
+    allowances = Allowances(few(max_addresses=1))
+    connections = [allowances.enter(ADDRESS, 0.0, b"jane") for _ in range(2)]
+    allowances.subjects.find(b"bob", 0.0)
+    assert allowances.subjects.find(b"jane", 0.0) is connections[0].subject is connections[1].subject
+    for number, connection in enumerate(connections):
+        assert connection.subject is not None
+        assert connection.subject.connections == 2 - number
+        allowances.leave(connection, 0.0)
+    assert not allowances.subjects._connected
+    assert not allowances.addresses._connected
+
+
 def test_a_client_is_over_its_own_rate_only_while_it_sends_and_never_for_its_address() -> None:
     allowances = Allowances(few(commands_per_connection=10.0, grace_seconds=30.0))
     allowance = allowances.enter(ADDRESS, 0.0)
-    now = 0.0
-    while now < 29.9:
+    began = now = 1_000.0
+    while now < began + 29.9:
         assert not allowance.is_over(now)
         allowance.used = PAY_COMMANDS
         now += allowance.pay(now)
-    allowance.used = PAY_COMMANDS
-    allowance.pay(now + 1)
-    assert allowance.is_over(now + 1)
+    assert not allowance.is_over(began + 29.9)
+    assert allowance.is_over(began + 30.0)
     allowance.pay(now + 60)
     assert not allowance.is_over(now + 60), "it has sent nothing for a while"
     shared = Allowances(few(commands_per_address=10.0, grace_seconds=0.0))
@@ -206,6 +247,9 @@ def test_connections_of_an_address_have_a_limit_and_each_end_makes_room() -> Non
     assert allowances.connect(OTHER, 0.0) == ""
     allowances.leave(held.pop(), 1.0)
     assert allowances.connect(ADDRESS, 1.0) == ""
+    one = Allowances(few(connections_per_address=1))
+    one.enter(ADDRESS, 0.0)
+    assert one.connect(ADDRESS, 0.0) == "connections_per_address"
     unlimited = Allowances(few(connections_per_address=0))
     for _ in range(100):
         assert unlimited.connect(ADDRESS, 0.0) == ""
