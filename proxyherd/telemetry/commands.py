@@ -74,9 +74,10 @@ REFUSALS: Final[LabelValues] = {
     "key": "Redis has a stranger's value at its key; engine redis only",
     "long_id": "the client's ID is longer than max_client_bytes",
     "overlong": "the line is longer than max_line_bytes",
+    "limit": "a request of the web port came too fast, and was answered with 429 before its commands were read",
 }
-"""Why commands are refused: the values of `reason`. They are those of `core.reply.Refusal`, and `overlong` for this
-outcome."""
+"""Why commands are refused: the values of `reason`. They are those of `core.reply.Refusal`; `overlong` for this outcome; and
+`limit`, which is no outcome."""
 
 WAYS: Final[LabelValues] = {
     **PROTOCOLS,
@@ -220,6 +221,10 @@ class CommandObserver:
                 return
         several = len(replies) > 1
         self._frequent(_events(client, lines, replies) if several else _event(client, lines[0], replies[0]))
+
+    def came_too_fast(self) -> None:
+        """Note a request that was refused because its client asks too fast."""
+        self._refused[("limit",)] += 1
 
     def open_web(self) -> None:
         """Have the series of the protocols of the web port from now on."""

@@ -139,6 +139,7 @@ class Listening:
 
     def value(self, name: str, **labels: str) -> float:
         """Return the value of a metric."""
+        self.clients.observer.settle()
         return self.clients.observer.metrics.registry.get_sample_value(name, labels) or 0.0
 
     def events(self, name: str) -> list[dict[str, Any]]:

@@ -26,7 +26,8 @@ REASONS: list[Refusal] = ["full", "journal", "key", "long_id"]
 
 
 def test_each_reason_of_a_refusal_is_a_value_of_its_label() -> None:
-    assert {*get_args(Refusal), "overlong"} - {""} == REFUSALS.keys() == {*REASONS, "overlong"}
+    others = {"overlong", "limit"}
+    assert {*get_args(Refusal), *others} - {""} == REFUSALS.keys() == {*REASONS, *others}
 
 
 def command(reply: Reply, said: bytes | Overlong = b"said", **more: Any) -> Scenario:
@@ -136,6 +137,9 @@ def many_commands(it: Watched) -> None:
 
 SCENARIOS: dict[str, Scenario] = {
     **dict(replies()),
+    "a request that came too fast": Scenario(
+        lambda it: it.observer.commands.came_too_fast(), [], {"proxyherd_commands_refused_total limit": 1}
+    ),
     **{
         f"three times {kind} {outcome}": alike(kind, outcome)
         for kind, outcome, _ in COMMANDS

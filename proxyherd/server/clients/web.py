@@ -33,6 +33,7 @@ from proxyherd.web.handshakes import JSON_PROTOCOL, Upgrade
 from proxyherd.web.lines import LineWriter
 from proxyherd.web.origins import Origins, Proxies
 from proxyherd.web.pages import Pages
+from proxyherd.web.problems import RATE
 from proxyherd.web.requests import Headers
 from proxyherd.web.rights import Grant
 from proxyherd.web.routes import WebRoutes
@@ -165,6 +166,8 @@ class WebConnection(ClientConnection):
     def answered(self, status: int) -> None:
         """Count an answer."""
         self._clients.observer.web.answered(status)
+        if status == RATE.status:
+            self._clients.observer.commands.came_too_fast()
 
     def fault(self, error: Exception) -> None:
         """Log a fault of the program."""

@@ -92,6 +92,7 @@ def test_a_client_that_asks_on_is_slowed_down_first_and_then_told_when_to_come_a
                 allowance.spend(1_000, loop.time())
                 refused = await get(sock)
                 assert status(refused) == 429
+                assert listening.value("proxyherd_commands_refused_total", reason="limit") == 1
                 assert 9 <= int(refused.partition(b"Retry-After: ")[2].split()[0]) <= 11
                 assert listening.value("proxyherd_client_waits_total", limit="address") == 2
             assert listening.value("proxyherd_clients_over_rate") == 0
