@@ -154,8 +154,32 @@ ATTACKS: dict[str, Callable[[int, Stop], None]] = {
     )
 }
 
-OF_ONE: dict[str, Callable[[int, Stop], None]] = {"one_connection": one_connection, "one_token": one_token}
-"""Attacks that a server with rates holds back."""
+
+def all_places(port: int, stop: Stop) -> None:
+    """Ask over one connection what is near the client `known`, each time within another radius."""
+    numbers = itertools.count()
+
+    def queries() -> bytes:
+        return b"".join(b"WHATSAT known 5.%06d 5\n" % (next(numbers) % 10**6) for _ in range(100))
+
+    pour(port, stop, queries, connections=1)
+
+
+def long_ids(port: int, stop: Stop) -> None:
+    """Report client after client over one connection, each with an ID as long as may be."""
+    numbers = itertools.count()
+
+    def reports() -> bytes:
+        seconds = time.time_ns() // 10**9
+        return b"".join(b"IAMAT %0512d +1+1 %d\n" % (next(numbers), seconds) for _ in range(100))
+
+    pour(port, stop, reports, connections=1)
+
+
+OF_ONE: dict[str, Callable[[int, Stop], None]] = {
+    one.__name__: one for one in (one_connection, one_token, all_places, long_ids)
+}
+"""Attacks that only some limits hold back."""
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import engines
 from attacks import ATTACKS
+from fake_google import FakeGoogle
 from herd_process import (
     ROOT,
     Connection,
@@ -28,6 +29,7 @@ from herd_process import (
     running_server,
     wait_until,
 )
+from loaded_places import KEY
 from redis_cluster import Cluster
 
 ANSWERS = int(os.environ.get("PROXYHERD_ATTACK_ANSWERS", "150"))
@@ -137,6 +139,47 @@ def test_past_max_clients_only_new_clients_are_refused() -> None:
         line = b"IAMAT three +1+1 5"
         assert connection.ask(line) == b"? " + line + b"\n"
         assert connection.ask(b"IAMAT one +2+2 %b" % now()).startswith(b"AT ")
+
+
+def test_one_connection_that_asks_for_places_all_the_time_leaves_others_their_part_of_the_budget() -> None:
+    with (
+        FakeGoogle() as google,
+        running_server(
+            more=f'[places]\nprovider = "google"\nbase_url = "{google.host}"\ncalls_per_minute = 200\n',
+            environ=KEY,
+        ) as clark,
+        contextlib.closing(Behaved(clark, None)) as behaved,
+    ):
+        clark.hears(b"known")
+        with under("all_places", clark):
+            spared = 'proxyherd_places_spared_total{why="share"}'
+            wait_until(lambda: clark.metrics()[spared] >= 100, "its share is spent")
+            wait_until(lambda: len(google.requests) == 100, "all of it has arrived")
+            watch, _ = behaved.ask(ANSWERS)
+            for _ in range(5):
+                with clark.connect() as other:
+                    answers = [other.ask(b"WHATSAT known 6.%d 5" % number) for number in range(5)]
+                assert all(b'"OK"' in answer for answer in answers), answers
+        assert len(google.requests) == 125
+        assert watch.p99 < MOST_P99_SECONDS[engines.HERD]
+        assert not clark.events("internal_error")
+
+
+def test_one_connection_that_fills_the_table_with_long_ids_keeps_nobody_out_if_the_table_makes_room() -> None:
+    with (
+        running_server(more='[limits]\nmax_table_bytes = 20_000_000\non_full = "evict"\n') as clark,
+        contextlib.closing(Behaved(clark, None)) as behaved,
+    ):
+        with under("long_ids", clark):
+            wait_until(lambda: clark.metrics()["proxyherd_clients_evicted_total"] > 0, "the table is full")
+            watch, memory = behaved.ask(ANSWERS)
+            for number in range(20):
+                assert clark.knows(clark.hears(b"new%d" % number).split()[3])
+        assert clark.metrics()["proxyherd_clients"] * 2 * 512 < 20_000_000
+        assert clark.wait_for_event("clients_evicted")["clients"] > 0
+        assert watch.p99 < MOST_P99_SECONDS[engines.HERD]
+        assert memory < MOST_MEMORY
+        assert not clark.events("internal_error")
 
 
 def test_connections_past_the_limit_are_refused_until_there_is_room_and_harm_nobody(
