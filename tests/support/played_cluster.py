@@ -124,10 +124,13 @@ class Front:
         settled = self.engine.end(self.loop.time())
         self.notes += settled.notes
         for client in settled.clients:
-            assert isinstance(client, Asker)
+            if not isinstance(client, Asker):
+                client.release()
         for client, reason in settled.given_up:
-            assert isinstance(client, Asker)
-            client.given_up = reason
+            if isinstance(client, Asker):
+                client.given_up = reason
+            else:
+                client.give_up(reason)
 
     def say(self, asker: Asker, *lines: Line) -> None:
         self.engine.begin(self.loop.time(), self.received)

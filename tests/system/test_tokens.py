@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import engines
 import httpx
 import pytest
 from click.testing import CliRunner
 from herd_process import ROOT, RunningHerd, ServerProcess, herd_of, listens, wait_until, write_secret
 from page_commands import carry_out, stand_in
 from page_examples import blocks
+from redis_cluster import Cluster
 from tokens import PRIVATE, PUBLIC_PEM, basic, parts_of, spelled
 from web_wire import JSON, LINES, frame, websocket
 
@@ -248,6 +250,28 @@ def test_a_revoked_subject_is_let_in_nowhere_and_a_restart_does_not_bring_it_bac
         clark.wait_until_ready()
         clark.wait_for_web()
         assert [report(clark, "jane", one) for one in (old, token(herd, "jane"))] == [401, 200]
+
+
+@engines.ON_REDIS
+def test_a_server_in_front_of_redis_asks_who_was_revoked(cluster: Cluster) -> None:
+    """Also one that has not seen the subject before, and one that was told nothing."""
+    with herd_of([], "Bona", "Clark", more=MORE, cluster=cluster) as herd:
+        write_secret(herd.folder / "var/token-key")
+        (herd.folder / "deploy/issuer.pem").write_bytes(PUBLIC_PEM)
+        herd.start()
+        for server in herd.values():
+            server.wait_until_ready()
+            server.wait_for_web()
+        bona, clark = herd["Bona"], herd["Clark"]
+        subject = f"jane-{clark.pid}"
+        old, operator = token(herd, subject), token(herd, "boss", "operate")
+        assert [report(server, subject, old) for server in (bona, clark)] == [200, 200]
+        assert ask(clark, "DELETE", f"/v1/tokens/{subject}", operator).status_code == 202
+        for server in (bona, clark):
+            wait_until(lambda it=server: report(it, subject, old) == 401, "it knows")  # type: ignore[misc]
+        wait_until(lambda: report(bona, subject, token(herd, subject)) == 200, "a later token is good")
+        assert ask(bona, "GET", f"/v1/clients/{subject}", token(herd, subject)).status_code == 200
+        assert not bona.events("internal_error")
 
 
 # Written down nowhere. ----------------------------------------------------------------------------------------

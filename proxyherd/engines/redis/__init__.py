@@ -11,6 +11,7 @@
 - `routes`: the master that gets the commands of a tag
 - `backlog`: how much waits, and when that is too much
 - `outcomes`: the results, until a turn sends the answers
+- `revocations`: whose tokens were revoked
 - `engine`: what a turn needs of all this
 - `backend`: all of it put together, for the daemon
 

@@ -14,6 +14,7 @@ from proxyherd.core.rules import Rules
 from proxyherd.engines.redis.engine import RedisEngine
 from proxyherd.engines.redis.lookout import Lookout
 from proxyherd.engines.redis.opening import Opener
+from proxyherd.engines.redis.revocations import Revocations
 from proxyherd.telemetry.observer import Observer
 
 _TICK_SECONDS: Final = 0.1
@@ -42,6 +43,7 @@ class RedisBackend:
             doubt=self._doubt,
             wake=wake,
         )
+        self._revocations = Revocations(engine, self._loop)
         self._lookout = Lookout(
             herd.redis_nodes,
             opener,
@@ -54,14 +56,15 @@ class RedisBackend:
     def _doubt(self) -> None:
         self._lookout.doubt()
 
-    def erased_until(self, _: bytes) -> int:
-        """Return up to which moment an ID was erased."""
-        return 0
+    def erased_until(self, name: bytes) -> int:
+        """Return up to which moment an ID was erased, as far as the server knows; 0: never."""
+        return self._revocations.erased_until(name)
 
     def start(self, spawn: Callable[[Coroutine[Any, Any, None]], object]) -> None:
         """Start the background work, as soon as the server listens for clients."""
         spawn(self._lookout.run())
         spawn(self._let_time_pass())
+        spawn(self._revocations.run())
 
     async def _let_time_pass(self) -> None:
         """Let time pass for waiting commands, forever."""

@@ -136,7 +136,8 @@ class RedisEngine:
         key, now = spell_key(judged.client), self._now
         if isinstance(judged, Forget):  # its ID stands in no log
             words, line = spell_forget(judged, self.rules.clock, self._kept), b""
-            asked = Asked("forget", "waiting", key=key, value=words, at=judged.client, since=now)
+            erased = judged.client if judged.before != 0 else b""
+            asked = Asked("forget", "waiting", key=key, value=words, at=erased, since=now)
         else:
             asked = Asked("whatsat", "waiting", whatsat=judged, key=key, since=now)
         tag = layout.tag_of(judged.client)

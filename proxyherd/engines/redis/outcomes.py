@@ -62,7 +62,8 @@ class Outcomes:
         if asked.kind == "forget":
             asked.outcome, asked.answer = "erased", values[0]
             self._settled[client] = None
-            self._notes.append(Removed(asked.at))
+            if asked.at:
+                self._notes.append(Removed(asked.at))
             return
         for (client, asked, line), value in zip(wishes, values, strict=True):
             held = layout.entry(value, self._rules.lead) if value is not None else None
