@@ -4,7 +4,7 @@
 - `asking`: what `iamat` and `whatsat` share; `contents`: what `export` and `forget` share
 - `grade_usage`, `grade_herd`, `grade_run`, `grade_marks`, `grade_batch`: of `grade`, how it is called; the herd; how it is
   judged; by which rubric it is marked, and the report; a class at once
-- `token_making`: what commands share that make tokens
+- `token_making`: what commands share that make tokens; `web_port`: what `forget` and `token revoke` share
 - `output`: where `--output` goes
 
 Commands: `bridge`, `check_config`, `completion`, `export`, `forget`, `gazetteer`, `grade`, `iamat`, `journal`, `places`,

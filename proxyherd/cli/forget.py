@@ -26,7 +26,8 @@ from proxyherd.cli.common import (
     server_names,
 )
 from proxyherd.cli.contents import progress_bar, read_journal
-from proxyherd.cli.token_making import TOKEN_VARIABLE, token_source
+from proxyherd.cli.token_making import token_source
+from proxyherd.cli.web_port import reachable, token_file_option
 from proxyherd.config.herd_file import Herd, Server
 from proxyherd.core.messages import received
 from proxyherd.remote import ask, erasing
@@ -103,12 +104,7 @@ def _moment(_: click.Context, parameter: click.Parameter, value: str | None) -> 
     metavar="DIR",
     help="The journal's folder to list, instead of var/lib.",
 )
-@click.option(
-    "--token-file",
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE",
-    help=f"The token that says that you may, where [auth] wants one.  [default: ${TOKEN_VARIABLE}, else one made with the key]",
-)
+@token_file_option()
 @secret_file_option()
 @config_option()
 @click.pass_context
@@ -155,7 +151,7 @@ def forget(
         click.echo("".join(f"{escaped(client)}\n" for client in clients), nl=False)
         click.echo(f"{_count(clients)} would be erased", err=True)
         return
-    server = _reachable(herd, name)
+    server = reachable(herd, name)
     if clients and not yes and _is_terminal():
         _confirm(clients)
     _erase(server, token_source(herd, token_file, "erase"), clients, until)
@@ -172,28 +168,6 @@ def _read_file(file: Any) -> list[bytes]:
             )
         clients.update(dict.fromkeys(words))
     return [*clients]
-
-
-def _reachable(herd: Herd, name: str | None) -> Server:
-    """Return a server whose web port accepts connections. Raises Misconfigured, NotReached."""
-    servers = [herd.server(name)] if name is not None else [*herd.servers.values()]
-    servers = [server for server in servers if server.web]
-    if not servers:
-        whose = name or next(iter(herd.servers))
-        raise Misconfigured(
-            f"{herd.file}: key servers.{whose}.web: is missing; clients are erased over the web port of a server, so add "
-            'one, such as web = "127.0.0.1:10300", and restart that server'
-        )
-    refusals = []
-    for server in servers:
-        try:
-            connection, _ = ask.connect(server.web, time.monotonic() + erasing.CONNECT_SECONDS)
-        except ask.Unreachable as error:
-            refusals.append(f"{server.name} at {error}")
-        else:
-            connection.close()
-            return server
-    raise NotReached(f"cannot reach {'; '.join(refusals)}; see `proxyherd status`")
 
 
 def _is_terminal() -> bool:

@@ -10,14 +10,28 @@ from typing import Any, Final
 
 import click
 
-from proxyherd.cli.common import Failure, Misconfigured, config_option, examples, load_herd
-from proxyherd.cli.token_making import DAY_SECONDS, new_token, signing_key
+from proxyherd.base.escapes import escaped
+from proxyherd.cli.common import (
+    Failure,
+    Misconfigured,
+    NotReached,
+    config_option,
+    examples,
+    load_herd,
+    server_names,
+)
+from proxyherd.cli.token_making import DAY_SECONDS, new_token, signing_key, token_source
+from proxyherd.cli.web_port import reachable, token_file_option
 from proxyherd.config import secrets
 from proxyherd.config.token_keys import read_token_keys
 from proxyherd.core.messages import NANOSECONDS
+from proxyherd.remote import ask, erasing
 from proxyherd.web.access import Access, TokenProblem
 from proxyherd.web.rights import MOST_NAME_CHARACTERS, RIGHTS, Grant, Right
 from proxyherd.web.tokens import MOST_TOKEN_BYTES, TokenVerifier
+
+_PATIENCE_SECONDS: Final = 15.0
+"""How long a server that restarts, or is not ready, is waited for."""
 
 _RIGHTS: Final = ", ".join(RIGHTS)
 
@@ -176,3 +190,40 @@ def _print_grant(grant: Grant) -> None:
 
 def _date(nanoseconds: int) -> str:
     return datetime.fromtimestamp(nanoseconds // NANOSECONDS, UTC).isoformat().replace("+00:00", "Z")
+
+
+@token.command(
+    "revoke",
+    epilog=examples("proxyherd token revoke jane/phone", "proxyherd token revoke 'jane/*' --server Clark"),
+)
+@click.argument("subject", callback=_name, metavar="SUB")
+@click.option(
+    "--server",
+    "name",
+    metavar="NAME",
+    shell_complete=server_names,
+    help="Which server to tell.  [default: the first one that can be]",
+)
+@token_file_option()
+@config_option()
+@click.pass_context
+def token_revoke(ctx: click.Context, *, subject: str, name: str | None, token_file: Path | None) -> None:
+    """Revoke all tokens of the subject SUB that were made up to now, herd-wide. SUB is as in --sub: with `jane/*`, tokens of
+    `jane/phone` stay good. Tokens that are made later are good.
+
+    Exit codes: 0 revoked; 1 not revoked; 2 bad usage, or the herd has no web port; 3 no server was reached.
+    """
+    herd = load_herd(ctx)
+    if herd.auth.web != "jwt":
+        raise Misconfigured(f'{herd.file}: key auth.web: is not "jwt", so nobody needs a token')
+    server = reachable(herd, name)
+    eraser = erasing.Eraser(server, token_source(herd, token_file, "operate"), _PATIENCE_SECONDS)
+    try:
+        eraser.revoke(subject)
+    except erasing.NotErased as error:
+        raise Failure(str(error)) from error
+    except ask.Unreachable as error:
+        raise NotReached(f"{server.name} is gone: {error}") from error
+    finally:
+        eraser.close()
+    click.echo(f"tokens of {escaped(subject.encode())} made up to now are revoked herd-wide")

@@ -26,6 +26,7 @@ from proxyherd.web.times import spelled_time
 
 if TYPE_CHECKING:
     from proxyherd.config.herd_file import Server
+    from proxyherd.web.rights import Right
 
 _CONNECTIONS: Final = 8
 _AT_ONCE: Final = 50
@@ -62,15 +63,23 @@ class Eraser:
         target = f"/v1/clients/{quote(name_of(client), safe='')}"
         if before is not None:
             target += f"?before={spelled_time(before).decode()}"
+        self._delete(target, "erase")
+
+    def revoke(self, subject: str) -> None:
+        """Revoke the tokens of a subject that were made up to now. Raises NotErased, Unreachable."""
+        self._delete(f"/v1/tokens/{quote(subject, safe='')}", "operate")
+
+    def _delete(self, target: str, right: Right) -> None:
+        """Ask until it is done. `right`: what a token must allow. Raises NotErased, Unreachable."""
         deadline = time.monotonic() + self._patience
         while True:
-            pause = self._ask(target, final=time.monotonic() >= deadline)
+            pause = self._ask(target, right, final=time.monotonic() >= deadline)
             if pause is None:
                 return
             time.sleep(min(pause, _LONGEST_PAUSE_SECONDS))
 
-    def _ask(self, target: str, *, final: bool) -> float | None:
-        """Ask once; return None if the client is erased, or after how many seconds to ask again, unless it is `final`."""
+    def _ask(self, target: str, right: Right, *, final: bool) -> float | None:
+        """Ask once; return None if it is done, or after how many seconds to ask again, unless it is `final`."""
         connection = self._connection
         try:
             connection.request("DELETE", target, headers=self._headers())
@@ -88,25 +97,26 @@ class Eraser:
         if answer.status in _LATER and not final:
             wait = answer.getheader("Retry-After") or "1"
             return float(wait) if wait.isdecimal() else 1.0
-        raise NotErased(self._explain(answer.status, body))
+        raise NotErased(self._explain(answer.status, body, right))
 
     def _headers(self) -> dict[str, str]:
         # The port's check of Host is against browsers. Loopback's name is always accepted.
         token = self._token()
         return {"Host": "localhost", **({"Authorization": f"Bearer {token}"} if token else {})}
 
-    def _explain(self, status: int, body: bytes) -> str:
-        """Return why a server has not erased a client."""
+    def _explain(self, status: int, body: bytes, right: Right) -> str:
+        """Return why a server has not done it."""
+        verb, noun = ("erase", "erasure") if right == "erase" else ("revoke tokens", "revocation of tokens")
         server = f"{self._server.name} at {self._server.web[0]}"
         said = _detail(body)
         if status in _NO_RIGHT:
             return (
-                f"{server} says that you may not erase ({said}); name a token that may with --token-file, as "
-                "`proxyherd token new --may erase` makes it"
+                f"{server} says that you may not {verb} ({said}); name a token that may with --token-file, as "
+                f"`proxyherd token new --may {right}` makes it"
             )
         if status in (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED):
-            return f"{server} knows no erasure; upgrade it, or see whose port that is"
-        return f"{server} does not erase now ({said}); see `proxyherd status`, then try again"
+            return f"{server} knows no {noun}; upgrade it, or see whose port that is"
+        return f"{server} does not {verb} now ({said}); see `proxyherd status`, then try again"
 
     def close(self) -> None:
         """Close it."""

@@ -180,3 +180,22 @@ def test_without_tokens_nothing_is_verified(folder: Path) -> None:
     result = call(folder, "verify", stdin=token())
     assert result.exit_code == 2
     assert "key auth.keys: is missing" in result.stderr
+
+
+# Revocation, over a port where nobody listens; tests/system/test_tokens.py does it. ----------------------------
+
+
+def test_a_subject_is_revoked_over_a_web_port_that_listens(folder: Path) -> None:
+    result = call(folder, "revoke", "jane/*")
+    assert result.exit_code == 3
+    assert "cannot reach Ann at" in result.stderr
+    (folder / "herd.toml").write_text(HERD.replace(', web = "127.0.0.1:4"', ""))
+    result = call(folder, "revoke", "jane/*")
+    assert (result.exit_code, "key servers.Ann.web: is missing" in result.stderr) == (2, True)
+
+
+def test_where_nobody_needs_a_token_none_is_revoked(folder: Path) -> None:
+    (folder / "herd.toml").write_text(HERD.split("[auth]", maxsplit=1)[0])
+    result = call(folder, "revoke", "jane/*")
+    assert (result.exit_code, 'key auth.web: is not "jwt"' in result.stderr) == (2, True)
+    assert call(folder, "revoke", "").exit_code == 2

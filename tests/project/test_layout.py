@@ -68,6 +68,7 @@ ELSEWHERE: Final = (
     Elsewhere("cli", "journal", "system/test_durability.py", "the journal of a running server is read"),
     Elsewhere("cli", "places_sim", "system/test_places_sim.py", "the stand-in runs as a process"),
     Elsewhere("cli", "token_making", "cli/test_token.py", "the tokens that are made are looked at there"),
+    Elsewhere("cli", "web_port", "cli/test_forget.py", "clients are erased over it"),
     Elsewhere("cli", "status", "system/test_status.py", "real servers are asked"),
     Elsewhere("config", "errors", "config/test_herd_file.py", "each mistake in a file is such an error"),
     Elsewhere("core", "engine", "engines/test_engine_laws.py", "an interface: both engines keep its laws"),

@@ -1,0 +1,49 @@
+"""What `forget` and `token revoke` share: the web port of a server, and the token that says that one may."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from proxyherd.cli.common import Misconfigured, NotReached
+from proxyherd.cli.token_making import TOKEN_VARIABLE
+from proxyherd.config.herd_file import Herd, Server
+from proxyherd.remote import ask, erasing
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def token_file_option() -> Callable[[F], F]:
+    """Return the option that names a token."""
+    return click.option(
+        "--token-file",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+        help=f"The token that says that you may, where [auth] wants one.  [default: ${TOKEN_VARIABLE}, else one made with the key]",
+    )
+
+
+def reachable(herd: Herd, name: str | None) -> Server:
+    """Return a server whose web port accepts connections. Raises Misconfigured, NotReached."""
+    servers = [herd.server(name)] if name is not None else [*herd.servers.values()]
+    servers = [server for server in servers if server.web]
+    if not servers:
+        whose = name or next(iter(herd.servers))
+        raise Misconfigured(
+            f"{herd.file}: key servers.{whose}.web: is missing; this is done over the web port of a server, so add one, such "
+            'as web = "127.0.0.1:10300", and restart that server'
+        )
+    refusals = []
+    for server in servers:
+        try:
+            connection, _ = ask.connect(server.web, time.monotonic() + erasing.CONNECT_SECONDS)
+        except ask.Unreachable as error:
+            refusals.append(f"{server.name} at {error}")
+        else:
+            connection.close()
+            return server
+    raise NotReached(f"cannot reach {'; '.join(refusals)}; see `proxyherd status`")
