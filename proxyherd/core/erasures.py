@@ -41,7 +41,7 @@ class Erasures:
         table: Table,
         rules: Rules,
         limits: Limits,
-        settings: ErasureSettings,
+        settings: ErasureSettings | None,
         tell: Callable[[Note], None],
         erased: Callable[[], None],
     ) -> None:
@@ -50,7 +50,7 @@ class Erasures:
         self._tell, self._erased = tell, erased
         self._most = limits.max_tombstones
         self._most_to_learn = limits.max_tombstones * 5 // 4
-        self._keep = int(settings.tombstone_seconds * NANOSECONDS)
+        self._keep = int((settings or ErasureSettings()).tombstone_seconds * NANOSECONDS)
 
     @property
     def oldest(self) -> int:

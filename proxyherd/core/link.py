@@ -16,13 +16,15 @@ line must not divide the herd. The link is dead when the other side has been sil
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from proxyherd.core.framing import LineFramer, Overlong
 from proxyherd.core.handshake import OLD_VERSION, REVOKED, Handshake, State, Terms
-from proxyherd.core.messages import CACHED_BYTES, Malformed, parse_at, recent_parser
+from proxyherd.core.messages import CACHED_BYTES, At, Malformed, parse_at, recent_parser
 from proxyherd.core.peer_messages import (
     BatchHeader,
+    Erased,
     LinkEvent,
     Message,
     Misspoken,
@@ -32,7 +34,7 @@ from proxyherd.core.peer_messages import (
     write_message,
 )
 from proxyherd.core.sizes import SIZES
-from proxyherd.core.tombstones import Learned, Tombstone, parse_gone
+from proxyherd.core.tombstones import parse_gone
 
 BEAT: Final = b"BEAT\n"
 """A heartbeat."""
@@ -230,8 +232,7 @@ class Link:
     # A live link. --------------------------------------------------------------------------------------------
 
     def _live(self, lines: list[bytes | Overlong], events: list[LinkEvent]) -> None:
-        ats: list[Learned] = []
-        at: Learned | None
+        ats: list[At] = []
         lead, recent = self.terms.lead, self._recent
 
         def flush() -> None:
@@ -243,17 +244,11 @@ class Link:
             for line in lines:
                 if isinstance(line, Overlong):
                     events.append(Malformed(line.start))
-                elif (
-                    at := recent(line) if len(line) <= CACHED_BYTES else parse_at(line, lead)
-                ) is not None or (at := self._gone(line)) is not None:
+                elif (at := recent(line) if len(line) <= CACHED_BYTES else parse_at(line, lead)) is not None:
                     ats.append(at)
-                elif line[:3] == b"AT " or line[:5] == b"GONE ":
+                elif line[:3] == b"AT ":
                     events.append(Malformed(line))
-                elif line == _BEAT:
-                    continue
-                else:
-                    flush()
-                    self._message(line, events)
+                elif line == _BEAT or not self._other(line, events, flush):
                     continue
                 if self._batch is not None:
                     self._batch_left -= 1
@@ -264,8 +259,21 @@ class Link:
         finally:
             flush()
 
-    def _gone(self, line: bytes) -> Tombstone | None:
-        return parse_gone(line) if line[:5] == b"GONE " and not self.is_old else None
+    def _other(self, line: bytes, events: list[LinkEvent], flush: Callable[[], None]) -> bool:
+        """Handle a tombstone's line or a message, after the updates before it. Return whether it can be part of a batch."""
+        flush()
+        if line[:5] != b"GONE ":
+            self._message(line, events)
+            return False
+        tombstone, caught_up = parse_gone(line), self._batch is not None
+        last = events[-1] if events else None
+        if tombstone is None or self.is_old:
+            events.append(Malformed(line))
+        elif isinstance(last, Erased) and last.caught_up == caught_up:
+            last.tombstones.append(tombstone)
+        else:
+            events.append(Erased([tombstone], caught_up))
+        return True
 
     def _message(self, line: bytes, events: list[LinkEvent]) -> None:
         message = parse_message(line, self.terms.depth)

@@ -85,6 +85,7 @@ class Whatsat(Value):
         return self.most > 0 and self.radius.strip(b"0.") != b""
 
 
+@final
 class Forget(Value):
     """A command to erase a client, which no line can say: whatever servers received of it up to now, or, if given, up to
     the moment `before`, in nanoseconds of POSIX time.

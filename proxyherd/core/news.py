@@ -13,10 +13,15 @@ from proxyherd.core.peer_messages import Changed
 from proxyherd.core.table import Erasure, Evicted, Table
 from proxyherd.core.tombstones import parse_gone
 from proxyherd.core.value import Value
-from proxyherd.core.walks import Neighbour
+from proxyherd.core.walks import Neighbour, Walks
 
 its_client = attrgetter("client")
 its_line = attrgetter("line")
+
+
+def raise_it(_: Link, error: Exception) -> None:
+    """Raise the exception: nobody else handles it."""
+    raise error
 
 
 class News(Value):
@@ -80,11 +85,15 @@ def spell_news(news: list[News]) -> tuple[bytes, list[bytes]]:
 
 
 def pass_on(
-    news: list[News], neighbours: Iterable[Neighbour], failed: LinkErrorHandler, *, learned: bool, idle: bool
+    news: list[News],
+    neighbours: Iterable[Neighbour],
+    walks: Walks,
+    failed: LinkErrorHandler,
+    learned: bool,
 ) -> list[Flooded]:
     """Send the news to these neighbours, each what concerns it; return what was sent. `learned`: whether any of the news
-    came from a neighbour. If this server is `idle`, because its own catching up has ended, ask neighbours that may have
-    missed something to walk again. Before that, it is not known which news was not sent to them.
+    came from a neighbour. If no walk of this server is due, ask neighbours that may have missed something to walk again.
+    Before that, it is not known which news was not sent to them.
 
     `failed` gets a link whose work has raised an exception.
     """
@@ -102,7 +111,7 @@ def pass_on(
                 data, clients = spell_news(own)
                 neighbour.link.send_updates(data)
                 sent.append(Flooded([neighbour.name], clients))
-            if neighbour.owed and idle:
+            if neighbour.owed and walks.idle:
                 neighbour.owed = False
                 neighbour.link.send(Changed())
         except Exception as error:  # noqa: BLE001 - the other neighbours are told

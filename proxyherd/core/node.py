@@ -17,7 +17,7 @@ and sends what the links have to send. Events for the log and the metrics wait i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from proxyherd.config.schema import ErasureSettings, Limits, Timing
@@ -26,7 +26,7 @@ from proxyherd.core.expiry import Expiry
 from proxyherd.core.handshake import State
 from proxyherd.core.link import Link
 from proxyherd.core.messages import At, Entry, Forget, Malformed, Report, Whatsat, recent_parser
-from proxyherd.core.news import LinkErrorHandler, News, its_client, pass_on, take_back
+from proxyherd.core.news import LinkErrorHandler, News, its_client, pass_on, raise_it, take_back
 from proxyherd.core.notes import (
     FROM_THE_FUTURE,
     OLD,
@@ -48,6 +48,7 @@ from proxyherd.core.peer_messages import (
     Clock,
     Digests,
     Done,
+    Erased,
     LinkEvent,
     Misspoken,
     Proved,
@@ -60,13 +61,6 @@ from proxyherd.core.table import Room, Table
 from proxyherd.core.ticks import TICKS
 from proxyherd.core.tombstones import Learned
 from proxyherd.core.walks import Neighbour, Walks
-
-
-def _raise(_: Link, error: Exception) -> None:
-    raise error
-
-
-_ERASURE = ErasureSettings()
 
 
 class Node:
@@ -82,7 +76,7 @@ class Node:
         alone: bool,
         now: float,
         sizes: Sizes = SIZES,
-        erasure: ErasureSettings = _ERASURE,
+        erasure: ErasureSettings | None = None,
     ) -> None:
         self.name = name
         self.table = table
@@ -100,7 +94,7 @@ class Node:
         self._erasures = Erasures(table, self.rules, limits, erasure, self.note, self._part_with_old)
         self._room = Room(limits.max_clients, limits.max_table_bytes)
         self._room_to_learn = Room(self._room.clients * 5 // 4, self._room.bytes * 5 // 4)
-        self._alone, self._started = alone, now
+        self.alone, self._started = alone, now
         self._recent = recent_parser(self.rules.lead)
         self._neighbours: dict[str, Neighbour] = {}
         self._walks = Walks(
@@ -117,7 +111,8 @@ class Node:
         """Store the reports of each client, up to the first one that is not stored. Return the number of stored ones for
         each client. The first one that is not stored, and all lines behind it, are for `decide`.
         """
-        room, advance, too_old = self._room, self.table.advance, self._too_old
+        table, room, too_old = self.table, self._room, self._too_old
+        advance = table.advance_unless_erased if table.gone else table.advance
         news, counts = self.news, []
         add = news.append
         for reports in said:
@@ -138,22 +133,19 @@ class Node:
         if type(judged) is Report:
             if self.store([[judged]])[0]:
                 return Reply("iamat", "stored", judged.line)
-            if self.table.is_erased(judged.client, judged.line):
+            if self.table.gone and self.table.is_erased(judged.client, judged.line):
                 return Reply("iamat", "stale", judged.line)
             return not_stored(judged, line, self.rules.remembered(self.table.get(judged.client)))
-        if isinstance(judged, Forget):
-            return self._forget(judged)
-        return self.look_up(judged, line) if isinstance(judged, Whatsat) else judged
-
-    def _forget(self, command: Forget) -> Reply:
-        reply, news = self._erasures.forget(command)
+        if isinstance(judged, Whatsat):
+            return self.look_up(judged, line)
+        if type(judged) is not Forget:
+            return judged
+        reply, news = self._erasures.forget(judged)
         self.news += news
         return reply
 
     def undo(self) -> None:
-        """Take back the reports and erasures of clients since the last flood: they could not be journalled. Decide about
-        their lines again.
-        """
+        """Take back what clients have changed since the last flood: it could not be journalled. Decide about it again."""
         self.news = take_back(self.news, self.table)
 
     def begin_replay(self) -> None:
@@ -173,7 +165,7 @@ class Node:
         wait.
         """
         self._started = now
-        self.ready, self._all_wait = self._alone, lacks
+        self.ready, self._all_wait = self.alone, lacks
 
     @property
     def all_wait(self) -> bool:
@@ -183,7 +175,7 @@ class Node:
     @property
     def caught_up(self) -> bool:
         """Whether a first catch-up has ended, or there are no neighbours."""
-        return self._alone or self._walks.ended
+        return self.alone or self._walks.ended
 
     def look_up(self, question: Whatsat, line: bytes) -> Reply:
         """Decide about a WHATSAT; call again when the server has become ready, if it had to wait for that."""
@@ -212,7 +204,7 @@ class Node:
         """Handle up to `most` lines that this link has received."""
         for event in link.events(most, self.rules.clock):
             if isinstance(event, Proved):
-                if link.is_old and len(self.table.tombstones):
+                if link.is_old and self.table.gone:
                     link.close(OLD)  # the first was made during the handshake
                     break
                 self._proved(link, now)
@@ -242,7 +234,7 @@ class Node:
             if len(ats) > most:
                 return False
             self.rules.clock = clock
-            self._learn(self._neighbours[link.peer], ats, caught_up=False)
+            self._learn(self._neighbours[link.peer], ats, False, self._admit)
         elif ats:
             self.notes.append(Heard(link.peer, [*map(its_client, ats)], 0, None))
         link.hear(now)
@@ -298,7 +290,9 @@ class Node:
     def _act(self, neighbour: Neighbour, event: LinkEvent, now: float) -> None:
         match event:
             case Updates(ats, caught_up):
-                self._learn(neighbour, ats, caught_up)
+                self._learn(neighbour, ats, caught_up, self._admit)
+            case Erased(tombstones, caught_up):
+                self._learn(neighbour, tombstones, caught_up, self._erasures.admit)
             case Malformed(line):
                 self.note(Skipped(neighbour.name, line, f"no {'GONE' if line[:1] == b'G' else 'AT'} line"))
             case Clock(clock):
@@ -315,8 +309,14 @@ class Node:
             case Changed():
                 self._walks.begin_again(neighbour)
 
-    def _learn(self, neighbour: Neighbour, ats: list[Learned], caught_up: bool) -> None:
-        news, name, admit = self.news, neighbour.name, self.admit
+    def _learn(
+        self,
+        neighbour: Neighbour,
+        ats: Sequence[Learned],
+        caught_up: bool,
+        admit: Callable[[Any], bool | None],
+    ) -> None:
+        news, name = self.news, neighbour.name
         before, latest = len(news), self.rules.latest_receipt()
         taken: int | None = None  # when a server took the first report that is news
         for at in ats:
@@ -339,16 +339,17 @@ class Node:
             self.notes.append(Heard(name, [*map(its_client, ats)], learned, late))
 
     def admit(self, at: Learned) -> bool | None:
-        """Store an entry or a tombstone if it is greater than the present one. Return whether it was stored, None if there
-        is no room for it. The caller makes it news.
+        """Store it if it is greater than the present one. Return whether it was stored, None if there is no room for it. The
+        caller makes it news.
         """
-        if type(at) is not At:
-            return self._erasures.admit(at)
+        return self._admit(at) if type(at) is At else self._erasures.admit(at)
+
+    def _admit(self, at: At) -> bool | None:
         if self._too_old is not None and self.rules.is_too_old(at.received):
             return False
         return self.table.admit(at.client, at.entry, self._room_to_learn, self._too_old)
 
-    def flood(self, failed: LinkErrorHandler = _raise) -> None:
+    def flood(self, failed: LinkErrorHandler = raise_it) -> None:
         """Pass the news to the live links. When catching up has ended, ask neighbours that may have missed something to
         walk again. Before that, it is not known which news was not sent to them.
 
@@ -356,10 +357,9 @@ class Node:
         """
         news, self.news = self.news, []
         learned, self._learned = self._learned, False
-        neighbours, idle = tuple(self._neighbours.values()), self._walks.idle
-        self.notes += pass_on(news, neighbours, failed, learned=learned, idle=idle)
+        self.notes += pass_on(news, tuple(self._neighbours.values()), self._walks, failed, learned)
 
-    def work(self, now: float, failed: LinkErrorHandler = _raise) -> bool:
+    def work(self, now: float, failed: LinkErrorHandler = raise_it) -> bool:
         """Do one slice of long work, of a few milliseconds; return whether more is left. `failed`: as for `flood`."""
         return self._walks.work(now, failed)
 

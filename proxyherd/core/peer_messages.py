@@ -12,9 +12,9 @@ from typing import Final, TypeAlias
 from msgspec import Struct
 
 from proxyherd.base.escapes import escaped
-from proxyherd.core.messages import Malformed
+from proxyherd.core.messages import At, Malformed
 from proxyherd.core.sizes import FANOUT, SIZES
-from proxyherd.core.tombstones import Learned
+from proxyherd.core.tombstones import Tombstone
 
 _HASH_DIGITS: Final = 16
 _MOST_LINES: Final = 1 << 32
@@ -26,9 +26,16 @@ class Proved(Struct, frozen=True):
 
 
 class Updates(Struct, frozen=True):
-    """AT and GONE lines in the order of arrival; `caught_up` if they answer a request, otherwise live."""
+    """AT lines in the order of arrival; `caught_up` if they answer a request, otherwise live."""
 
-    ats: list[Learned]
+    ats: list[At]
+    caught_up: bool
+
+
+class Erased(Struct, frozen=True):
+    """Tombstones in the order of arrival; `caught_up` as with updates."""
+
+    tombstones: list[Tombstone]
     caught_up: bool
 
 
@@ -87,7 +94,7 @@ Request: TypeAlias = AskDigests | AskLeaf | AskRange
 Message: TypeAlias = Request | Digests | BatchHeader | Done | Changed | Clock
 """What is one line on the wire."""
 
-LinkEvent: TypeAlias = Proved | Updates | Malformed | Message
+LinkEvent: TypeAlias = Proved | Updates | Erased | Malformed | Message
 
 
 class Misspoken(Exception):  # noqa: N818 - their fault, not an error of ours

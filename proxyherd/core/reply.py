@@ -31,6 +31,7 @@ class Reply(Struct, gc=False):
     status: str = ""  # of Places
     results: int = 0  # from Places
     refusal: Refusal = ""
+    line: bytes = b""  # of a query that waits for Places
 
 
 def leave(reply: Reply) -> None:

@@ -122,7 +122,7 @@ def find(question: Reply, line: bytes, held: Entry | None) -> None:
     if held is None:
         question.outcome, question.answer = "unknown", invalid(line)
     elif question.whatsat.asks_places:
-        question.outcome, question.entry = "found", held
+        question.outcome, question.entry, question.line = "found", held, line
     else:
         question.outcome, question.status, question.entry = "answered", "ZERO_RESULTS", held
         question.answer = held.line + _NO_PLACES
@@ -142,15 +142,19 @@ def _whole(line: Line) -> bytes:
     return line if isinstance(line, bytes) else b""
 
 
-def _judge(line: Line, report: Report | None, takes_reports: bool, forms: CommandForms) -> Judged:
-    """Judge a line; `report` is its report, if it is one."""
+def _judge_other(line: Overlong | Denied | Forget, takes_reports: bool) -> Judged:
     if isinstance(line, Overlong):
         return Reply("other", "overlong", invalid(line.start))
     if isinstance(line, Denied):
         kind = "forget" if isinstance(line.command, Forget) else word(line.command)
         return Reply(kind, "denied", invalid(spelled(line)))
-    if isinstance(line, Forget):
-        return line if takes_reports else refuse_to_erase("journal")
+    return line if takes_reports else refuse_to_erase("journal")
+
+
+def _judge(line: Line, report: Report | None, takes_reports: bool, forms: CommandForms) -> Judged:
+    """Judge a line; `report` is its report, if it is one."""
+    if not isinstance(line, bytes):
+        return _judge_other(line, takes_reports)
     if report is None:
         return parse_question(line, forms) or (
             _reject(line)

@@ -84,7 +84,7 @@ class Table:
         self._size = 0
         self.bytes = 0  # of all client IDs and lines
         self.tombstones = Tombstones()
-        self._gone = self.tombstones.leaves
+        self.gone = self.tombstones.leaves  # to see at once that there are none, which is the usual case
         self.erasures = 0  # tombstones that were new, or later than before
         self.erased = 0  # entries that they have removed
         self.evicted = 0  # clients that have left to make room
@@ -140,14 +140,13 @@ class Table:
     def advance(
         self, client: bytes, entry: Entry, room: Room, too_old: Callable[[Entry], bool] | None = None
     ) -> Entry | Evicted | Literal[False] | None:
-        """Store an entry if it is later than the present one and there is room for it. Return the entry that it replaced,
-        None if there was none, or False if it was not stored. A present entry that is too old counts as none.
+        """Store an entry if it is later than the present one and there is room for it, without looking at tombstones. Return
+        the entry that it replaced, None if there was none, or False if it was not stored. A present entry that is too old
+        counts as none.
         """
         leaf = self._known.get(client)
         if leaf is None:
             leaf = self.leaf(client)
-        if self._gone and self.is_erased(client, entry.line, leaf):
-            return False
         clients = self._leaves[leaf]
         held = clients.get(client) if clients else None
         if clients is None or held is None:
@@ -165,6 +164,12 @@ class Table:
         self._changed[leaf] = 1
         return held
 
+    def advance_unless_erased(
+        self, client: bytes, entry: Entry, room: Room, too_old: Callable[[Entry], bool] | None = None
+    ) -> Entry | Evicted | Literal[False] | None:
+        """Do as `advance`, but store nothing that is covered by a tombstone."""
+        return not self.is_erased(client, entry.line) and self.advance(client, entry, room, too_old)
+
     def admit(
         self, client: bytes, entry: Entry, room: Room, too_old: Callable[[Entry], bool] | None = None
     ) -> bool | None:
@@ -174,7 +179,7 @@ class Table:
         leaf = self._known.get(client)
         if leaf is None:
             leaf = self.leaf(client)
-        if self._gone and self.is_erased(client, entry.line, leaf):
+        if self.gone and self.is_erased(client, entry.line, leaf):
             return False
         clients = self._leaves[leaf]
         held = clients.get(client) if clients else None
@@ -247,8 +252,8 @@ class Table:
 
     def drop_tombstones(self, first: int, last: int, until: int) -> None:
         """Remove the tombstones before this moment from the leaves from `first` up to `last`."""
-        for leaf in range(first, last) if self._gone else ():
-            for digest in [digest for digest, moment in self._gone.get(leaf, {}).items() if moment < until]:
+        for leaf in range(first, last) if self.gone else ():
+            for digest in [digest for digest, moment in self.gone.get(leaf, {}).items() if moment < until]:
                 self._put_tombstone(digest, 0, leaf)
 
     def _put_tombstone(self, digest: bytes, until: int, leaf: int) -> None:
@@ -262,11 +267,11 @@ class Table:
         """Return until when a client is erased, in nanoseconds of POSIX time; 0 if it never was. Giving its leaf saves the
         hashing.
         """
-        if not self._gone:
+        if not self.gone:
             return 0
         if leaf is None:
             leaf = self.leaf(name)
-        if leaf not in self._gone:
+        if leaf not in self.gone:
             return 0
         return self.tombstones.until(leaf.to_bytes(self.depth // 2, "big") + self._rest(name), leaf)
 
@@ -310,7 +315,7 @@ class Table:
     def lines_of(self, leaf: int) -> list[bytes]:
         """Return all lines of a leaf: of its entries, and of its tombstones."""
         lines = [entry.line for entry in (self._leaves[leaf] or {}).values()]
-        if self._gone and leaf in self._gone:
+        if self.gone and leaf in self.gone:
             lines += self.tombstones.lines(leaf)
         return lines
 

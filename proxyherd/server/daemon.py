@@ -144,7 +144,7 @@ class _Daemon:
         limits = self._limits()
         driver = Driver(self._loop)
         self._backend = self._make_backend(limits, driver.wake)
-        queries = AsyncPlacesQueries[Client](self._places, self._observer, self._loop)
+        queries = AsyncPlacesQueries[Client](self._places, self._observer, self._loop, self._backend.table)
         self._turn = Turn(self._backend.engine, queries, self._observer, driver.wake)
         driver.start(self._turn)
         rates = rates_of_fewer(self._herd.rates, limits.max_connections, self._herd.limits.max_connections)

@@ -15,7 +15,9 @@ from typing import Generic, Protocol, TypeVar
 from proxyherd.core.early_queries import Asker
 from proxyherd.core.messages import metres, position
 from proxyherd.core.reply import Reply, leave
+from proxyherd.core.rules import find
 from proxyherd.core.sizes import SIZES
+from proxyherd.core.table import Table
 from proxyherd.places import STATUSES, Answer, Places, Query, no_results
 from proxyherd.telemetry.observer import Observer
 
@@ -37,7 +39,8 @@ Who = TypeVar("Who", bound=PlacesAsker)
 class AsyncPlacesQueries(Generic[Who]):
     """The `PlacesQueries` of one server: those that need time are tasks of the event loop.
 
-    `places` can be awaited more than once. Queries wait until it has a result.
+    `places` can be awaited more than once. Queries wait until it has a result. `table`: that of all clients, if this
+    server has it. A client that is erased while its query waits is unknown.
     """
 
     def __init__(
@@ -45,8 +48,10 @@ class AsyncPlacesQueries(Generic[Who]):
         places: Awaitable[Places],
         observer: Observer,
         loop: asyncio.AbstractEventLoop,
+        table: Table | None = None,
     ) -> None:
         self._places = places
+        self._table = table
         self._observer = observer
         self._loop = loop
         self._opened: Places | None = None
@@ -63,7 +68,7 @@ class AsyncPlacesQueries(Generic[Who]):
             return True
         began = time.monotonic()
         self._observer.places.count_spared("rate")
-        _answer(reply, no_results("OVER_QUERY_LIMIT", "you ask for places too fast; try again later"))
+        self._answer(reply, no_results("OVER_QUERY_LIMIT", "you ask for places too fast; try again later"))
         if self._opened is not None:
             self._count(self._opened, reply.status, began)
         return False
@@ -151,7 +156,7 @@ class AsyncPlacesQueries(Generic[Who]):
 
     def _settle(self, reply: Reply, places: Places, answer: Answer, began: float) -> None:
         """Answer a query, and note its outcome."""
-        _answer(reply, answer)
+        self._answer(reply, answer)
         self._count(places, answer.status, began)
 
     def _count(self, places: Places, status: str, began: float) -> None:
@@ -161,9 +166,19 @@ class AsyncPlacesQueries(Generic[Who]):
         except Exception as error:  # noqa: BLE001 - the client has its answer
             self._fault("a query for places cannot be counted", error)
 
+    def _answer(self, reply: Reply, answer: Answer) -> None:
+        assert reply.entry is not None
+        table, asked = self._table, reply.whatsat
+        if table is not None and table.gone and asked and table.is_erased(asked.client, reply.entry.line):
+            reply.entry = None
+            find(reply, reply.line, None)
+            return
+        reply.outcome, reply.status, reply.results = "answered", answer.status, answer.results
+        reply.answer = reply.entry.line + b"\n" + answer.body + b"\n"
+
     def _fail(self, reply: Reply, error: Exception) -> None:
         """Answer a query that Places fail to answer, because of a fault of the program."""
-        _answer(reply, no_results("UNKNOWN_ERROR", "this server cannot ask Places; its log says why"))
+        self._answer(reply, no_results("UNKNOWN_ERROR", "this server cannot ask Places; its log says why"))
         self._fault("Places cannot be asked", error)
 
     def _fault(self, what: str, error: Exception) -> None:
@@ -176,9 +191,3 @@ def _query(reply: Reply) -> Query:
     assert reply.entry is not None
     latitude, longitude = position(reply.entry.line)
     return Query(latitude, longitude, metres(reply.whatsat.radius), reply.whatsat.most)
-
-
-def _answer(reply: Reply, answer: Answer) -> None:
-    assert reply.entry is not None
-    reply.outcome, reply.status, reply.results = "answered", answer.status, answer.results
-    reply.answer = reply.entry.line + b"\n" + answer.body + b"\n"

@@ -49,6 +49,14 @@ class JournalObserver:
         """Note that records of before the restart may be missing."""
         self._events.log.warning("journal_lacks", reason=reason, effect="queries wait for the first catch-up")
 
+    def outdated(self, reason: str) -> None:
+        """Note that the journal is too old to be used."""
+        remedy = (
+            "neighbours have all; if none has, stop the servers, rename the files named .outdated back, and start with a "
+            "greater tombstone_seconds"
+        )
+        self._events.log.error("journal_outdated", reason=reason, remedy=remedy)
+
     def torn(self, file: str, records: int, cut_bytes: int) -> None:
         """Note that a file ended in the middle of a record."""
         self._events.log.warning("journal_torn", file=file, records=records, cut_bytes=cut_bytes)

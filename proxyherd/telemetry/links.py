@@ -16,8 +16,11 @@ from proxyherd.core.notes import (
     LinkFailed,
     LinkUp,
     Note,
+    OtherClock,
+    Removed,
     Skipped,
 )
+from proxyherd.telemetry.erasures import ErasureObserver
 from proxyherd.telemetry.event_limits import Events
 from proxyherd.telemetry.frequent import FrequentEvent
 from proxyherd.telemetry.metrics import Metrics
@@ -55,7 +58,15 @@ class LinkObserver:
     status page.
     """
 
-    def __init__(self, events: Events, metrics: Metrics, neighbours: Iterable[str], recent: Recent) -> None:
+    def __init__(
+        self,
+        events: Events,
+        metrics: Metrics,
+        neighbours: Iterable[str],
+        recent: Recent,
+        erasures: ErasureObserver,
+    ) -> None:
+        self._erasures = erasures
         self._events = events
         self._frequent = events.frequent
         self._recent = recent
@@ -135,6 +146,8 @@ class LinkObserver:
             case Skipped(neighbour, line, reason):
                 self._skipped.labels(neighbour).inc()
                 self._events.limited(neighbour, "peer_line_skipped", reason, neighbour=neighbour, line=line)
+            case Removed() | OtherClock():
+                self._erasures.note(note)
 
     def _flooded(self, note: Flooded) -> None:
         updates, shown = len(note.clients), _shown(note.clients)

@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterable
 
 from structlog.typing import FilteringBoundLogger
 
-from proxyherd.core.notes import Note, Removed
+from proxyherd.core.notes import Note
 from proxyherd.telemetry.cluster import ClusterObserver
 from proxyherd.telemetry.commands import CommandObserver
 from proxyherd.telemetry.connections import ConnectionObserver
 from proxyherd.telemetry.crl import CrlObserver
+from proxyherd.telemetry.erasures import ErasureObserver
 from proxyherd.telemetry.event_limits import Events
 from proxyherd.telemetry.journal import JournalObserver
 from proxyherd.telemetry.links import LinkObserver
@@ -49,7 +50,8 @@ class Observer:
         self.commands = CommandObserver(events, metrics, self.recent)
         self.connections = ConnectionObserver(events, metrics)
         self.web = WebObserver(events, metrics)
-        self.links = LinkObserver(events, metrics, neighbours, self.recent)
+        self.erasures = ErasureObserver(metrics, self.recent)
+        self.links = LinkObserver(events, metrics, neighbours, self.recent, self.erasures)
         self.crl = CrlObserver(events, metrics)
         self.places = PlacesObserver(events, metrics)
         self.journal = JournalObserver(events, metrics)
@@ -66,8 +68,6 @@ class Observer:
         self.commands.tell_reports()
         for note in notes:
             try:
-                if type(note) is Removed:
-                    self.recent.erase(note.client)
                 self.links.note(note)
             except Exception as error:  # noqa: BLE001 - the other notes are told
                 self.fault("a note of the core cannot be told", error)

@@ -38,7 +38,7 @@ def learn(table: Table, line: bytes) -> None:
     update = parse_at(line)
     assert update is not None
     node = Node("Here", table, Limits(), Timing(), alone=True, now=0)
-    node._learn(Neighbour("There", cast("Link", None), 0), [update], caught_up=False)
+    node._learn(Neighbour("There", cast("Link", None), 0), [update], False, node.admit)
 
 
 def table_of(*lines: bytes, key: bytes = KEY) -> Table:

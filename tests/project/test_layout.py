@@ -74,6 +74,7 @@ ELSEWHERE: Final = (
     Elsewhere("core", "engine", "engines/test_engine_laws.py", "an interface: both engines keep its laws"),
     Elsewhere("core", "news notes reply", "core/test_node.py", "what a node passes on, tells and answers"),
     Elsewhere("core", "peer_messages", "core/test_link.py", "a link reads and writes each of them"),
+    Elsewhere("engines/herd", "rewrite", "engines/herd/test_journal.py", "a journal begins and ends it"),
     Elsewhere("core", "handshake", "core/test_link.py", "with it each link begins"),
     Elsewhere("core", "value", "core/test_messages.py", "what it promises is tested with entries"),
     Elsewhere("core", "sizes", "core/test_simulation.py", "numbers: tests of what they bound name them"),

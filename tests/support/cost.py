@@ -220,7 +220,7 @@ class Core:
         }
         for name, link in self.links.items():
             far = neighbour(name)
-            for _ in range(2):
+            for _ in range(3):
                 link.receive_data(far.data_to_send(0.0), 0.0)
                 self.node.receive(link, 100, 0.0)
                 far.receive_data(link.data_to_send(0.0), 0.0)
@@ -395,7 +395,7 @@ class BareServer:
         connection, far = PeerConnection(cast("Any", self.daemon._backend).peers, None), neighbour(name)
         transport = transport or Transport(1)
         connection.connection_made(cast("asyncio.Transport", transport))
-        for _ in range(2):
+        for _ in range(3):
             connection.data_received(far.data_to_send(0.0))
             await settled()
             far.receive_data(transport.take(), 0.0)

@@ -90,7 +90,7 @@ class HerdBackend:
         )
         journal.start()
         self._durability = Durability(
-            journal, Mark(state / "journal.mark"), self._node, herd.durability, observer
+            journal, Mark(state / "journal.mark"), self._node, herd.durability, observer, herd.erasure
         )
         self.engine = HerdEngine(
             self._node,
@@ -166,6 +166,7 @@ class HerdBackend:
         clients = len(self.table)
         self._observer.process.clients.set(clients)
         self._observer.table.evicted(self.table.evicted, clients)
+        self._observer.erasures.state(len(self.table.tombstones), self.table.erased)
         return {"clients": clients, "links": len(tuple(self._node.linked))}
 
     async def stop(self, clients_gone: Awaitable[None], deadline: float) -> None:

@@ -7,6 +7,9 @@ syncing to the system. With any policy, a killed process loses no answered repor
 When the journal fails, reports are refused until a rewrite has brought the whole table to disk again. (If configured
 so, they are taken without a promise instead.) A rewrite is tried every second.
 
+A journal that is too old is not used, and after an erasure the journal is rewritten within `rewrite_seconds`: see
+`erased`.
+
 After a start, the journal may lack records: if its mark does not say that it is whole (see `mark`), or if a file is
 damaged or torn. Then `lacks` says why, and the mark is void, until a first catch-up has brought what is missing.
 """
@@ -20,15 +23,21 @@ from collections.abc import Callable
 from itertools import repeat
 from typing import Final
 
-from proxyherd.config.schema import DurabilitySettings
+from proxyherd.config.schema import DurabilitySettings, ErasureSettings
+from proxyherd.core.erasures import longest_absence
+from proxyherd.core.messages import NANOSECONDS
 from proxyherd.core.node import Node
 from proxyherd.core.ticks import seconds_to_moment
 from proxyherd.core.tombstones import parse_learned
+from proxyherd.engines.herd.erased import RewriteTimer, is_outdated
 from proxyherd.engines.herd.journal import Finding, Journal, records_bytes, sync
 from proxyherd.engines.herd.mark import Mark
 from proxyherd.telemetry.observer import Observer
 
 _SECOND: Final = 1.0
+
+_MOMENT_NANOSECONDS: Final = 3_600 * NANOSECONDS
+"""How often the mark gets a new moment, at most: an idle server need not write more often."""
 
 _SLICE_BYTES: Final = 131_072
 _SLICE_LINES: Final = 512
@@ -38,7 +47,13 @@ class Durability:
     """Drives the journal of one server. The journal has been started before."""
 
     def __init__(
-        self, journal: Journal, mark: Mark, node: Node, settings: DurabilitySettings, observer: Observer
+        self,
+        journal: Journal,
+        mark: Mark,
+        node: Node,
+        settings: DurabilitySettings,
+        observer: Observer,
+        erasure: ErasureSettings = ErasureSettings(),  # noqa: B008 - it never changes
     ) -> None:
         self.lacks = journal.failing or mark.lacks(journal.found)
         """Why records from before the start may be missing; empty if none are."""
@@ -51,6 +66,11 @@ class Durability:
         self.replayed = 0.0
         """The part of the journal that has been replayed, from 0 to 1."""
         self._syncs: set[asyncio.Task[None]] = set()
+        self._absence = longest_absence(erasure)
+        self._step = min(_MOMENT_NANOSECONDS, self._absence // 32)
+        self._timer = RewriteTimer(node, erasure.rewrite_seconds)
+        # Only one that others keep up to date can be too old. Until that is known, the last mark stays.
+        self._may_be_outdated = not node.alone and mark.moment <= time.time_ns() - self._absence
         self._leave_mark()
 
     @property
@@ -106,6 +126,7 @@ class Durability:
         lines = size = 0
         whole = max(self._journal.bytes_found, 1)
         self._node.rules.begin(time.time_ns(), takes_reports=self.takes_reports)
+        await self._set_aside_if_outdated()
         for found in self._journal.replay():
             if isinstance(found, Finding):
                 self._report(found)
@@ -124,6 +145,15 @@ class Durability:
             self._observer.journal.lacks(self.lacks)
         self._tell()
 
+    async def _set_aside_if_outdated(self) -> None:
+        """Do not use a journal that is too old: clients may have been erased since, and nobody will know it any more."""
+        oldest = self._node.rules.clock - self._absence
+        if self._may_be_outdated and await is_outdated(self._journal.newest_first(), self._node, oldest):
+            self._journal.set_aside()
+            self.lacks = f"they are older than {self._absence / NANOSECONDS / 86_400:g} days"
+            self._observer.journal.outdated(self.lacks)
+        self._may_be_outdated = False
+
     async def watch(self) -> None:
         """Each second, for ever, check that the files are still there, and sync them if that is the policy. This goes on
         during a replay and a rewrite.
@@ -141,7 +171,8 @@ class Durability:
             await self._next_second()
             if self._settings.fsync == "off":
                 self._journal.drop_unsynced()
-            if self._journal.failing or self._journal.wants_rewrite:
+            due = self._timer.look(time.monotonic(), wanted=self._journal.has_set_aside)
+            if due or self._journal.failing or self._journal.wants_rewrite:
                 await self._rewrite()
             elif not self.lacks:
                 continue  # `watch` has told the rest
@@ -183,6 +214,7 @@ class Durability:
                 rewrite.abandon()
             raise
         self._journal.end_rewrite(rewrite)
+        self._timer.rewritten(time.monotonic())
         self._leave_mark()
         self._observer.journal.rewritten(rewrite.size, time.monotonic() - began)
 
@@ -205,7 +237,10 @@ class Durability:
         )
 
     def _leave_mark(self, *, closed: bool = False) -> None:
+        if self._may_be_outdated:
+            return
         if self.lacks or self._journal.failing:
             self._mark.make_void()
         else:
-            self._mark.write(self._journal.listing(), closed=closed)
+            clock = time.time_ns()
+            self._mark.write(self._journal.listing(), clock - clock % self._step, closed=closed)

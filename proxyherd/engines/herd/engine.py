@@ -390,4 +390,4 @@ class HerdEngine:
         assert reply.whatsat is not None
         again = self._node.look_up(reply.whatsat, line)
         reply.outcome, reply.answer = again.outcome, again.answer
-        reply.entry, reply.status = again.entry, again.status
+        reply.entry, reply.status, reply.line = again.entry, again.status, again.line

@@ -8,6 +8,8 @@ numbers. A replay is a merge: neither order nor repetition matters, so all files
 A rewrite first opens the segment after the snapshot, so that appends go on. It writes the snapshot in slices, syncs it,
 renames it into place, and syncs the folder. After that it deletes the files that the snapshot replaces.
 
+A journal that is too old is set aside: its files get the suffix `.outdated`, and the next rewrite deletes them too.
+
 If a file cannot be written, or is no longer there under its name, the journal is `failing` until a rewrite has brought a
 whole snapshot to disk. A segment that failed is cut to its last whole record, and never appended to again.
 """
@@ -27,9 +29,11 @@ from zlib import crc32
 from msgspec import Struct
 
 from proxyherd.base.files import inode_and_size, make_folder, open_regular, sync_folder, write_all
+from proxyherd.engines.herd.rewrite import Rewrite, spell_records
 
 _NAME: Final = re.compile(r"([0-9]{12})\.(segment|snapshot)")
 _SEGMENT: Final = "%012d.segment"
+_OUTDATED: Final = ".outdated"
 _CHECKSUM_BYTES: Final = 9
 MOST_LINE_BYTES: Final = 1_049_088
 """Bytes of an AT line in any herd, however it is configured."""
@@ -54,7 +58,7 @@ Batches: TypeAlias = Generator[list[bytes], None, Finding]
 
 def record(line: bytes) -> bytes:
     """Return the record of an AT line, with LF."""
-    return _records((line,))
+    return spell_records((line,))
 
 
 def records_bytes(lines: Sequence[bytes]) -> int:
@@ -123,6 +127,7 @@ class Journal:
         self._line_bytes = line_bytes
         self._rewrite_bytes = rewrite_bytes
         self._old: list[Path] = []  # the files that the next snapshot replaces, beside the present segment
+        self._outdated: list[Path] = []  # files that were set aside
         self._damaged: set[Path] = set()
         self._files: dict[Path, tuple[int, int]] = {}  # inode and bytes of each of the old ones
         self._rewrites = False
@@ -145,6 +150,7 @@ class Journal:
         try:
             make_folder(self._folder)
             self._old = files(self._folder)
+            self._outdated = [*self._folder.glob(f"*{_OUTDATED}")]
         except OSError as error:
             self.fail(error)
             self._number = int(time.time())  # greater than any number that could not be seen
@@ -153,6 +159,7 @@ class Journal:
                 left.unlink()
         if self._old:
             self._number = int(self._old[-1].name[:12])
+        self._to_replay = [*self._old]
         self._files = {path: inode_and_size(path) for path in self._old}
         self.found = {path.name: one for path, one in self._files.items()}
         self._appended = sum(size for path, (_, size) in self._files.items() if path.suffix == ".segment")
@@ -175,7 +182,7 @@ class Journal:
 
         A torn end is cut off. A file with damage in its middle is renamed, not deleted, when a snapshot replaces it.
         """
-        for path in self._old:
+        for path in self._to_replay:
             try:
                 finding = yield from read(path, self._line_bytes)
                 if finding.torn:
@@ -188,13 +195,37 @@ class Journal:
                 self._damaged.add(path)
             yield finding
 
+    def newest_first(self) -> Iterator[list[bytes]]:
+        """Yield the lines of every file that `start` found, in batches, beginning with the last file."""
+        for path in reversed(self._to_replay):
+            with contextlib.suppress(OSError):  # the replay finds it too
+                yield from read(path, self._line_bytes)
+
+    def set_aside(self) -> None:
+        """Replay nothing of what `start` found. Its files are renamed; a rewrite deletes them."""
+        self._to_replay = []
+        self.drop_unsynced()
+        try:
+            while self._old:
+                path = self._old[0]
+                self._outdated.append(path.rename(path.with_name(f"{path.name}{_OUTDATED}")))
+                del self._old[0], self._files[path]
+        except OSError as error:
+            self.fail(error)
+        self._snapshot_bytes, self._appended = 0, self._size
+
+    @property
+    def has_set_aside(self) -> bool:
+        """Whether files of a journal that was too old are still there."""
+        return bool(self._outdated)
+
     # Appending. ----------------------------------------------------------------------------------------------
 
     def append(self, lines: Sequence[bytes]) -> bool:
         """Append records of AT lines, all or none. Return False if they could not be written."""
         if self._broken or self._fd is None:
             return False
-        data = _records(lines)
+        data = spell_records(lines)
         try:
             write_all(self._fd, data)
         except OSError as error:
@@ -279,12 +310,14 @@ class Journal:
             with contextlib.suppress(OSError):
                 last.unlink()
         self._rewrites = True
-        return Rewrite(self._folder / f"{number:012}.snapshot", self._old, self._damaged)
+        standing_for = [*self._old, *self._outdated]
+        return Rewrite(self._folder / f"{number:012}.snapshot", standing_for, self._damaged)
 
     def end_rewrite(self, rewrite: Rewrite) -> None:
         """Note that a snapshot is in place. The journal is whole again, unless appending has failed since."""
         self.drop_unsynced()  # the snapshot replaces them
         self._damaged.clear()
+        self._outdated.clear()
         self._old = [rewrite.path]
         self._files = {rewrite.path: (rewrite.inode, rewrite.size)}
         self._rewrites = False
@@ -327,63 +360,3 @@ def sync(descriptors: list[int]) -> None:
     finally:
         for fd in descriptors:
             os.close(fd)
-
-
-class Rewrite:
-    """A snapshot that is being written. Call `write` for each slice, then `finish` in another thread than the event
-    loop's. Both raise OSError.
-    """
-
-    def __init__(self, path: Path, standing_for: list[Path], damaged: set[Path]) -> None:
-        self.path = path
-        self.size = 0
-        self.inode: int  # known when it is finished
-        self._standing_for = standing_for
-        self._unfinished = self.path.with_suffix(".unfinished")
-        self._damaged = set(damaged)
-        self._fd: int | None = None
-
-    def write(self, lines: list[bytes]) -> None:
-        """Write one slice."""
-        if self._fd is None:
-            self._fd = open_regular(self._unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640)
-        data = _records(lines)
-        write_all(self._fd, data)
-        self.size += len(data)
-
-    def finish(self) -> None:
-        """Bring the snapshot to disk and into place, and delete the files that it replaces."""
-        self.write([])
-        assert self._fd is not None
-        os.fsync(self._fd)
-        self.inode = os.fstat(self._fd).st_ino
-        os.close(self._fd)
-        self._fd = None
-        self._unfinished.rename(self.path)
-        try:
-            sync_folder(self.path.parent)
-        except OSError:
-            with contextlib.suppress(OSError):
-                self.path.unlink()
-            raise
-        for path in self._standing_for:
-            with contextlib.suppress(OSError):
-                if path in self._damaged:
-                    path.rename(path.with_name(f"{path.name}.damaged"))
-                else:
-                    path.unlink(missing_ok=True)
-
-    def abandon(self) -> None:
-        """Delete what was written."""
-        with contextlib.suppress(OSError):
-            if self._fd is not None:
-                os.close(self._fd)
-                self._fd = None
-            self._unfinished.unlink(missing_ok=True)
-
-
-def _records(lines: Sequence[bytes]) -> bytes:
-    fields: list[int | bytes] = [b""] * (2 * len(lines))
-    fields[::2] = map(crc32, lines)
-    fields[1::2] = lines
-    return b"%08x %b\n" * len(lines) % tuple(fields)  # costs half of one formatting for each line

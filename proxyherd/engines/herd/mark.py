@@ -1,7 +1,8 @@
 """The mark: a file beside the journal, which tells the next start whether the journal may lack records.
 
 The mark lists the files of the journal, each with its inode and a length that it has reached. It names the boot of the
-machine, or says that the server has been closed. It is updated every second, and made void as soon as the journal fails.
+machine, or says that the server has been closed, and a moment at which the server ran. It is updated every second, and
+made void as soon as the journal fails.
 So at the next start:
 
 - no mark, or a void one: the journal failed, or was never whole. Records may be missing.
@@ -25,6 +26,7 @@ _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 _CLOSED: Final = b"closed"
 _VOID: Final = b"-"
 _MOST_BYTES: Final = 65_536
+_MOST_DIGITS: Final = 21
 
 
 def this_boot() -> bytes:
@@ -41,17 +43,21 @@ class Mark:
     def __init__(self, path: Path, boot: bytes | None = None) -> None:
         self._path = path
         self._boot = this_boot() if boot is None else boot
-        self._written: tuple[bool, Mapping[str, tuple[int, int]]] | None = None
+        self._written: tuple[bool, Mapping[str, tuple[int, int]], int] | None = None
         try:
             self._left = read_regular(path, _MOST_BYTES)
         except OSError:
             self._left = b""
+        how, _, moment = self._left.partition(b"\n")[0].partition(b" ")
+        self._how = how
+        self.moment = int(moment) if moment.isdigit() and len(moment) <= _MOST_DIGITS else 0
+        """A moment at which the last process ran, in nanoseconds of POSIX time; 0 if it has left none."""
 
     def lacks(self, found: Mapping[str, tuple[int, int]]) -> str:
         """Return why the journal may lack records; empty if it lacks none. `found`: inode and bytes of each file that
         the start has found.
         """
-        how, *lines = self._left.split(b"\n")
+        how, (_, *lines) = self._how, self._left.split(b"\n")
         try:
             listed = {name: (int(inode), int(size)) for name, inode, size in map(bytes.split, lines[:-1])}
         except ValueError:
@@ -70,13 +76,16 @@ class Mark:
                 return f"{name} is shorter than the last life of this server has left it"
         return ""
 
-    def write(self, files: Mapping[str, tuple[int, int]], *, closed: bool = False) -> None:
-        """Write that these files lack nothing; `closed`: that all of it is on disk. Does not raise."""
-        if (closed, files) == self._written:
+    def write(self, files: Mapping[str, tuple[int, int]], moment: int = 0, *, closed: bool = False) -> None:
+        """Write that these files lack nothing, and that the server ran at this moment, in nanoseconds of POSIX time.
+        `closed`: that all of it is on disk. Does not raise.
+        """
+        if (closed, files, moment) == self._written:
             return
-        self._written = closed, dict(files)
+        self._written = closed, dict(files), moment
         lines = [b"%b %d %d" % (name.encode(), inode, size) for name, (inode, size) in files.items()]
-        text = b"\n".join([_CLOSED if closed else self._boot, *lines, b""])
+        how = b"%b %d" % (_CLOSED if closed else self._boot, moment)
+        text = b"\n".join([how, *lines, b""])
         try:
             self._overwrite(text, os.O_CREAT)
         except OSError:

@@ -254,13 +254,8 @@ class PeerConnection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         peer = transport.get_extra_info("peername")
         self.host = canonical(str(peer[0])) if isinstance(peer, tuple) else ""
-        self.link = Link(
-            peers.terms,
-            dial=self._dial,
-            nonce=secrets.token_bytes(NONCE_BYTES),
-            now=peers.loop.time(),
-            takes_old=not len(peers.node.table.tombstones),
-        )
+        nonce, old = secrets.token_bytes(NONCE_BYTES), not peers.node.table.gone
+        self.link = Link(peers.terms, dial=self._dial, nonce=nonce, now=peers.loop.time(), takes_old=old)
         self._water = low_water(transport)
         if transport.get_extra_info("ssl_object") is not None:
             self.link.certified = dns_names(transport.get_extra_info("peercert"))

@@ -125,7 +125,7 @@ class RedisEngine:
             prefix = PREFIXES[tag]  # what `spell_key` does, without calling it for each report
             key = SENT_KEY % (len(prefix) + len(reported), prefix, reported)
             value = SENT_VALUE % (VALUE_BYTES + len(at), judged.nanoseconds, at)
-            asked = Asked("iamat", "waiting", None, None, None, "", 0, "", key, value, at, now, expires)
+            asked = Asked("iamat", "waiting", None, None, None, "", 0, "", b"", key, value, at, now, expires)
             replies.append(asked)
             ask(client, asked, line, tag)
 

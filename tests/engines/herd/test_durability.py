@@ -27,8 +27,9 @@ from proxyherd.core.messages import At, Entry, parse_at
 from proxyherd.core.node import Node
 from proxyherd.core.table import Table
 from proxyherd.engines.herd.durability import Durability
-from proxyherd.engines.herd.journal import Journal, Rewrite, files, read, record, sync
+from proxyherd.engines.herd.journal import Journal, files, read, record, sync
 from proxyherd.engines.herd.mark import Mark
+from proxyherd.engines.herd.rewrite import Rewrite
 from proxyherd.telemetry.logs import LogFile, make_logger
 from proxyherd.telemetry.metrics import Metrics
 from proxyherd.telemetry.observer import Observer
@@ -620,7 +621,7 @@ def test_a_server_that_is_killed_while_it_replays_what_is_damaged_leaves_no_word
 
     async def killed(life: Life) -> None:
         assert life.durability.lacks == ""
-        assert mark.read_bytes().startswith(b"boot\n")
+        assert mark.read_bytes().startswith(b"boot ")
         found: list[bytes] = []
         for kind in ("torn", "damaged"):
             told = life.durability._observer.journal
@@ -647,7 +648,7 @@ def test_a_server_that_is_killed_just_after_its_start_leaves_word_of_its_new_fil
     live(tmp_path, monkeypatch, closed)
     for _ in range(3):
         live(tmp_path, monkeypatch, killed)
-    assert (tmp_path / "journal.mark").read_bytes().startswith(b"boot\n")
+    assert (tmp_path / "journal.mark").read_bytes().startswith(b"boot ")
 
 
 @pytest.mark.parametrize("caught_up", [True, False])
@@ -667,7 +668,7 @@ def test_a_server_whose_journal_lacked_records_leaves_word_at_its_end_if_it_has_
     mark = tmp_path / "journal.mark"
     live(tmp_path, monkeypatch, body)
     assert mark.exists() == caught_up
-    assert not caught_up or mark.read_bytes().startswith(b"closed\n")
+    assert not caught_up or mark.read_bytes().startswith(b"closed ")
 
 
 @pytest.mark.parametrize("caught_up", [True, False])
@@ -682,7 +683,7 @@ def test_a_journal_lacks_records_until_a_first_catch_up_has_ended_and_leaves_wor
         await asyncio.sleep(0.2)
         assert bool(life.durability.lacks) == (not caught_up)
         assert mark.exists() == caught_up
-        assert not caught_up or mark.read_bytes().startswith(b"boot\n")
+        assert not caught_up or mark.read_bytes().startswith(b"boot ")
 
     mark = tmp_path / "journal.mark"
     live(tmp_path, monkeypatch, body)
@@ -719,7 +720,7 @@ def test_a_server_that_closes_brings_everything_to_disk_and_leaves_word_of_it(
     live(tmp_path, monkeypatch, body, fsync="off")
     size = len(record(ATS[0]))
     first, segment, end = (tmp_path / "journal.mark").read_bytes().split(b"\n")
-    assert (first, segment.split()[0], int(segment.split()[2]), end) == (
+    assert (first.split()[0], segment.split()[0], int(segment.split()[2]), end) == (
         b"closed",
         b"000000000001.segment",
         size,
@@ -892,7 +893,7 @@ def test_a_journal_that_is_torn_or_damaged_lacks_records(
     assert asyncio.run(life(catches_up=False)) == f"{last.name} is damaged"
     assert mark.read_bytes() == b"-"
     assert asyncio.run(life(catches_up=True)) != ""
-    assert mark.read_bytes().startswith(b"closed\n")
+    assert mark.read_bytes().startswith(b"closed ")
 
 
 def delete_segment(folder: Path) -> None:

@@ -169,7 +169,7 @@ def test_a_mark_that_was_being_written_when_its_server_was_killed_is_never_belie
     mark.write({"a": (10**cut, 10**cut), "b": (2, 20)})
     monkeypatch.setattr(os, "ftruncate", lambda *_: None)
     mark.write({"a": (1, 2)})
-    assert path.stat().st_size > len(b"boot-1\na 1 2\n")
+    assert path.stat().st_size > len(b"boot-1 0\na 1 2\n")
     assert mark_of(tmp_path).lacks({"a": (1, 1)}) != ""
 
 
@@ -182,13 +182,28 @@ def test_a_mark_is_written_anew_only_when_something_has_changed_and_for_its_owne
     mark.write({"x": (1, 2)})
     assert not path.exists()
     mark.write({"x": (1, 3)})
-    assert path.read_bytes() == b"boot-1\nx 1 3\n"
+    assert path.read_bytes() == b"boot-1 0\nx 1 3\n"
     assert path.stat().st_mode & 0o137 == 0
     mark.make_void()
     mark.write({"x": (1, 3)})
-    assert path.read_bytes() == b"boot-1\nx 1 3\n"
+    assert path.read_bytes() == b"boot-1 0\nx 1 3\n"
     mark.write({"x": (1, 3)}, closed=True)
-    assert path.read_bytes() == b"closed\nx 1 3\n", "a server closes though nothing has changed since"
+    assert path.read_bytes() == b"closed 0\nx 1 3\n", "a server closes though nothing has changed since"
+
+
+def test_a_mark_has_a_moment_and_one_of_an_earlier_program_has_none(tmp_path: Path) -> None:
+    path, moment = tmp_path / "journal.mark", 1_621_464_827_959_498_503
+    assert mark_of(tmp_path).moment == 0
+    mark_of(tmp_path).write({"x": (1, 2)}, moment)
+    assert (mark_of(tmp_path).moment, mark_of(tmp_path).lacks({"x": (1, 2)})) == (moment, "")
+    mark = mark_of(tmp_path)
+    mark.write({"x": (1, 2)}, moment + 1)
+    assert mark_of(tmp_path).moment == moment + 1
+    for earlier in (b"boot-1\nx 1 2\n", b"boot-1 x\nx 1 2\n"):
+        path.write_bytes(earlier)
+        assert (mark_of(tmp_path).moment, mark_of(tmp_path).lacks({"x": (1, 2)})) == (0, "")
+    mark.make_void()
+    assert mark_of(tmp_path).moment == 0
 
 
 def test_a_pipe_or_a_device_by_the_name_of_the_mark_holds_nobody_up_and_says_nothing(tmp_path: Path) -> None:
@@ -203,7 +218,7 @@ def test_a_pipe_or_a_device_by_the_name_of_the_mark_holds_nobody_up_and_says_not
 def test_a_mark_names_the_boot_of_this_machine_where_nobody_says_another(tmp_path: Path) -> None:
     path = tmp_path / "journal.mark"
     Mark(path).write({"x": (1, 2)})
-    assert path.read_bytes() == this_boot() + b"\nx 1 2\n"
+    assert path.read_bytes() == this_boot() + b" 0\nx 1 2\n"
     assert Mark(path).lacks({"x": (1, 2)}) == ""
 
 

@@ -1,0 +1,61 @@
+"""What erasures ask of a journal: that it is not used when it is too old, and that it is rewritten soon after an erasure.
+
+A journal that has not been written for most of `tombstone_seconds` may hold clients that were erased meanwhile, and the
+herd may soon forget their tombstones. So such a journal is not used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Iterable
+from typing import Final
+
+from proxyherd.core.node import Node
+from proxyherd.core.tombstones import parse_learned
+
+_SLICE_LINES: Final = 512
+
+
+async def is_outdated(batches: Iterable[list[bytes]], node: Node, oldest: int) -> bool:
+    """Whether there are records, and none of them is younger than `oldest`, in nanoseconds of POSIX time. Begin with the
+    youngest batch: then this is quick, unless the journal is too old. Records from the future do not count.
+    """
+    latest, lead, found = node.rules.latest_receipt(), node.rules.lead, False
+    for batch in batches:
+        for at in range(0, len(batch), _SLICE_LINES):
+            for line in batch[at : at + _SLICE_LINES]:
+                learned = parse_learned(line, lead)
+                if learned is not None and oldest < learned.received <= latest:
+                    return False
+            found = True
+            await asyncio.sleep(0)
+    return found
+
+
+class RewriteTimer:
+    """When the journal of a node must be rewritten because of erasures: half of `seconds` after the first one that no
+    rewrite covers. So erasures gather, and there is time for the rewrite itself.
+    """
+
+    def __init__(self, node: Node, seconds: float) -> None:
+        self._node = node
+        self._pause = seconds / 2
+        self._seen = self._before = 0  # erasures, when looked at last, and the time before that
+        self._due = math.inf
+
+    def look(self, now: float, *, wanted: bool = False) -> bool:
+        """Return whether a rewrite is due. Call once a second; `wanted`: whether one is due later in any case. All times
+        are seconds of one monotonic clock.
+        """
+        self._before, self._seen = self._seen, self._node.table.erasures
+        if self._seen != self._before or wanted:
+            self._due = min(self._due, now + self._pause)
+        return now >= self._due
+
+    def rewritten(self, now: float) -> None:
+        """Note a rewrite that began after the last look. Another one is needed if there were erasures since the look before
+        that: a line that was erased then may still have been on its way to the journal.
+        """
+        settled = self._node.table.erasures == self._before
+        self._due = math.inf if settled else now + self._pause

@@ -1,0 +1,40 @@
+"""Erasures: how many tombstones are held, how many locations they have removed, and how far neighbours' clocks are off."""
+
+from __future__ import annotations
+
+from proxyherd.core.messages import NANOSECONDS
+from proxyherd.core.notes import OtherClock, Removed
+from proxyherd.telemetry.metrics import Metrics
+from proxyherd.telemetry.recent import Recent
+
+
+class ErasureObserver:
+    """The erasures of one server. `recent` forgets the clients that were erased."""
+
+    def __init__(self, metrics: Metrics, recent: Recent) -> None:
+        self._recent = recent
+        self._tombstones = metrics.gauge("proxyherd_tombstones", "Tombstones of erased clients that are held")
+        self._erased = metrics.total(
+            "proxyherd_erased_lines_total", "Locations that left the table because their client was erased"
+        )
+        self.clocks: dict[str, float] = {}
+        """By how many seconds each neighbour's clock is ahead of this server's, as it has told last."""
+        self._clocks = metrics.gauge(
+            "proxyherd_peer_clock_seconds",
+            "Seconds by which this neighbour's clock is ahead of this server's, less the way; told when a link comes up, "
+            "and each compare_seconds",
+            neighbour=None,
+        )
+
+    def note(self, note: Removed | OtherClock) -> None:
+        """Note an event of the core."""
+        if isinstance(note, Removed):
+            self._recent.erase(note.client)
+        else:
+            seconds = self.clocks[note.neighbour] = note.ahead / NANOSECONDS
+            self._clocks.labels(note.neighbour).set(seconds)
+
+    def state(self, tombstones: int, erased: int) -> None:
+        """Note how many tombstones there are, and how many locations they have removed since the start."""
+        self._tombstones.set(tombstones)
+        self._erased.reach(erased)

@@ -1,0 +1,305 @@
+"""What is erased leaves the disk, and no journal of long ago brings it back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxyherd.config.schema import DurabilitySettings, ErasureSettings, Limits, Timing
+from proxyherd.core.messages import Forget
+from proxyherd.core.node import Node
+from proxyherd.core.table import Table
+from proxyherd.engines.herd.durability import Durability
+from proxyherd.engines.herd.erased import RewriteTimer
+from proxyherd.engines.herd.journal import Journal, record
+from proxyherd.engines.herd.mark import Mark
+from proxyherd.telemetry.logs import LogFile, make_logger
+from proxyherd.telemetry.metrics import Metrics
+from proxyherd.telemetry.observer import Observer
+
+SECOND = 10**9
+DAY = 86_400 * SECOND
+ERASURE = ErasureSettings(tombstone_seconds=8 * 86_400, rewrite_seconds=8)
+"""A journal is too old after seven days."""
+
+
+def at(client: str, received: int) -> bytes:
+    seconds, fraction = divmod(received, SECOND)
+    return f"AT Ann +0.000000000 {client} +1+1 {seconds}.{fraction:09}".encode()
+
+
+class Life:
+    """One life of a server's journal."""
+
+    def __init__(self, folder: Path, *, alone: bool = False) -> None:
+        self.folder = folder / "journal"
+        self.log = folder / "log"
+        self.file = LogFile(self.log)
+        self.table = Table(bytes(32), 2)
+        self.node = Node("Ann", self.table, Limits(), Timing(), alone=alone, now=0.0, erasure=ERASURE)
+        log = make_logger(self.file, server="Ann", level="info", max_field_bytes=1_024)
+        self.journal = Journal(self.folder, line_bytes=1_000, rewrite_bytes=1 << 20)
+        self.journal.start()
+        self.durability = Durability(
+            self.journal,
+            Mark(folder / "journal.mark", b"boot"),
+            self.node,
+            DurabilitySettings(),
+            Observer(log, self.file, Metrics(), []),
+            ERASURE,
+        )
+
+    def report(self, client: str) -> bytes:
+        """Let a client report now, as a turn does."""
+        clock = time.time_ns()
+        self.node.rules.begin(clock, takes_reports=True)
+        line = f"IAMAT {client} +1+1 {clock // SECOND}".encode()
+        (report,), _ = self.node.rules.judge([line], clock)
+        assert self.node.store([[report]]) == [1]
+        self.keep()
+        return report.line
+
+    def forget(self, client: str) -> bytes:
+        self.node.rules.begin(time.time_ns(), takes_reports=True)
+        reply = self.node.decide(b"", Forget(client.encode()))
+        self.keep()
+        assert reply.answer is not None
+        return reply.answer
+
+    def keep(self) -> None:
+        assert self.durability.append([one.line for one in self.node.news])
+        self.node.flood()
+
+    def bytes_on_disk(self) -> bytes:
+        return b"".join(path.read_bytes() for path in sorted(self.folder.iterdir()))
+
+    def held(self) -> set[bytes]:
+        return {*self.table.lines(0, self.table.leaf_count, 1 << 30)[0]}
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        self.file.flush()
+        events = map(json.loads, self.log.read_bytes().splitlines())
+        return [event for event in events if event["event"] == name]
+
+
+def live(folder: Path, body: Callable[[Life], Coroutine[Any, Any, None]], **more: Any) -> Life:
+    """Play one life to its end."""
+
+    async def play() -> Life:
+        life = Life(folder, **more)
+        keeping: asyncio.Task[None] | None = None
+        try:
+            await life.durability.replay()
+            life.node.start(0.0, lacks=bool(life.durability.lacks))
+            keeping = asyncio.ensure_future(life.durability.keep())
+            await body(life)
+        finally:
+            if keeping is not None:
+                keeping.cancel()
+                await asyncio.gather(keeping, return_exceptions=True)
+            await life.durability.close()
+            life.file.close()
+        return life
+
+    return asyncio.run(play())
+
+
+@pytest.fixture(autouse=True)
+def short_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxyherd.engines.herd.durability._SECOND", 0.002)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110 - files do not tell
+            await asyncio.sleep(0.005)
+
+
+async def nothing(_: Life) -> None:
+    pass
+
+
+def write(folder: Path, lines: list[bytes], name: str = "000000000001.segment") -> None:
+    """Leave a journal with these lines, and no mark, as a restored backup does."""
+    (folder / "journal").mkdir(parents=True, exist_ok=True)
+    (folder / "journal" / name).write_bytes(b"".join(map(record, lines)))
+
+
+# The rewrite after an erasure. --------------------------------------------------------------------------------
+
+
+def test_an_erased_client_leaves_the_disk_and_others_and_the_tombstone_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[bytes] = []
+
+    async def body(life: Life) -> None:
+        life.report("victim")
+        kept.append(life.report("plum"))
+        kept.append(life.forget("victim"))
+        assert b"victim" in life.bytes_on_disk()
+        monkeypatch.setattr(life.durability._timer, "_pause", 0.01)
+        await until(lambda: b"victim" not in life.bytes_on_disk())
+
+    life = live(tmp_path, body)
+    assert len(life.events("journal_rewritten")) == 1
+    again = live(tmp_path, nothing)
+    assert again.held() == {*kept}
+
+
+def test_a_rewrite_is_due_half_of_the_time_after_the_first_erasure_that_none_covers() -> None:
+    node = Node("Ann", Table(bytes(32), 2), Limits(), Timing(), alone=True, now=0.0)
+    timer = RewriteTimer(node, 10)
+
+    def erase(moment: int) -> None:
+        node.table.erase(node.table.tombstone(b"kiwi", moment))
+
+    assert not any(timer.look(now) for now in (0, 1, 1_000))
+    erase(1)
+    assert [timer.look(now) for now in (2_000, 2_001, 2_004.9, 2_005)] == [False, False, False, True]
+    assert timer.look(2_006), "the rewrite has failed"
+    timer.rewritten(2_006)
+    assert not any(timer.look(now) for now in (2_007, 9_999))
+    erase(2)
+    assert not timer.look(10_000)
+    erase(3)
+    assert timer.look(10_006), "the first one counts"
+    timer.rewritten(10_006)  # the last one was only just noticed
+    assert [timer.look(now) for now in (10_007, 10_010, 10_011)] == [False, False, True]
+    erase(4)  # while it is written
+    timer.rewritten(10_011)
+    assert [timer.look(now) for now in (10_012, 10_016)] == [False, True]
+    timer.rewritten(10_016)
+    assert not timer.look(99_999)
+
+
+def test_a_start_that_finds_tombstones_rewrites_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def erase(life: Life) -> None:
+        life.report("victim")
+        life.forget("victim")
+
+    async def body(life: Life) -> None:
+        monkeypatch.setattr(life.durability._timer, "_pause", 0.01)
+        await until(lambda: b"victim" not in life.bytes_on_disk())
+
+    assert b"victim" in live(tmp_path, erase).bytes_on_disk()
+    life = live(tmp_path, body)
+    assert len(life.held()) == len(life.table.tombstones) == 1
+
+
+# The age of a journal. ----------------------------------------------------------------------------------------
+
+
+def test_a_journal_whose_youngest_record_is_too_old_is_not_used(tmp_path: Path) -> None:
+    clock = time.time_ns()
+    write(tmp_path, [at("old", clock - 20 * DAY), at("young", clock - 7 * DAY - SECOND)])
+    found: list[str] = []
+
+    async def body(life: Life) -> None:
+        assert life.durability.lacks == "they are older than 7 days"
+        found.extend(path.suffix for path in sorted(life.folder.iterdir()))
+        life.report("plum")
+
+    life = live(tmp_path, body)
+    assert [client for client, _ in life.table] == [b"plum"]
+    assert found == [".outdated", ".segment"]
+    (event,) = life.events("journal_outdated")
+    assert "tombstone_seconds" in event["remedy"]
+    assert len(live(tmp_path, nothing).held()) == 1, "the next start does not use it either"
+
+
+def test_files_that_were_set_aside_go_with_the_next_rewrite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, [at("old", time.time_ns() - 20 * DAY)])
+
+    async def body(life: Life) -> None:
+        monkeypatch.setattr(life.durability._timer, "_pause", 0.01)
+        await until(lambda: b"old" not in life.bytes_on_disk())
+
+    live(tmp_path, nothing)
+    assert len([*(tmp_path / "journal").glob("*.outdated")]) == 1
+    live(tmp_path, body)
+    assert [*(tmp_path / "journal").glob("*.outdated")] == []
+
+
+@pytest.mark.parametrize(
+    ("youngest", "used"),
+    [(7 * DAY - 60 * SECOND, True), (7 * DAY + SECOND, False), (-DAY // 2, True), (-2 * DAY, False)],
+)
+def test_one_young_record_is_enough_but_not_one_from_the_future(
+    tmp_path: Path, youngest: int, used: bool
+) -> None:
+    clock = time.time_ns()
+    write(tmp_path, [at("a", clock - youngest), at("b", clock - 20 * DAY)])
+    write(tmp_path, [at("c", clock - 20 * DAY)], "000000000002.segment")
+    assert (len(live(tmp_path, nothing).table) == 3) == used
+
+
+def test_a_tombstone_shows_how_old_a_journal_is_too(tmp_path: Path) -> None:
+    clock = time.time_ns()
+    young = Table(bytes(32), 2).tombstone(b"kiwi", clock - DAY).line
+    write(tmp_path, [at("a", clock - 20 * DAY), young])
+    assert len(live(tmp_path, nothing).held()) == 2
+
+
+def test_a_server_that_ran_lately_uses_its_journal_however_old_its_records_are(tmp_path: Path) -> None:
+    async def body(life: Life) -> None:
+        assert life.durability.append([at("old", time.time_ns() - 100 * DAY)])
+
+    live(tmp_path, body, alone=True)
+    assert len(live(tmp_path, nothing).table) == 1
+    (tmp_path / "journal.mark").unlink()
+    assert len(live(tmp_path, nothing).table) == 0
+
+
+def test_a_herd_of_one_server_always_uses_its_journal(tmp_path: Path) -> None:
+    write(tmp_path, [at("old", time.time_ns() - 1_000 * DAY)])
+    assert len(live(tmp_path, nothing, alone=True).table) == 1
+
+
+def test_a_clock_that_was_never_set_makes_no_journal_too_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, [at("old", time.time_ns() - 20 * DAY)])
+    monkeypatch.setattr(time, "time_ns", lambda: 30 * DAY)
+    assert len(live(tmp_path, nothing).table) == 1
+
+
+def test_a_journal_that_cannot_be_set_aside_is_not_used_and_mended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, [at("old", time.time_ns() - 20 * DAY)])
+
+    def refuse(*_: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    async def body(life: Life) -> None:
+        assert len(life.table) == 0
+        await until(lambda: not life.durability.failing)
+        assert b"old" not in life.bytes_on_disk()
+
+    with monkeypatch.context() as patch:
+        real = Path.rename
+        patch.setattr(
+            Path, "rename", lambda path, to: refuse() if str(to).endswith(".outdated") else real(path, to)
+        )
+        live(tmp_path, body)
+
+
+def test_a_line_of_a_client_that_was_erased_is_not_replayed_from_any_file(tmp_path: Path) -> None:
+    clock = time.time_ns()
+    gone = Table(bytes(32), 2).tombstone(b"kiwi", clock - DAY).line
+    for name, lines in {
+        "000000000001.segment": [at("kiwi", clock - 2 * DAY)],
+        "000000000002.snapshot": [gone],
+        "000000000003.segment": [at("kiwi", clock - DAY), at("plum", clock - DAY)],
+    }.items():
+        write(tmp_path, lines, name)
+    assert live(tmp_path, nothing).held() == {gone, at("plum", clock - DAY)}
