@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Iterable, Sequence, Sized
-from typing import Final, Protocol, cast
+from collections.abc import Sequence
+from typing import Final, cast
 
 from proxyherd.config.token_keys import TokenKey
 from proxyherd.core.buckets import PAY_COMMANDS, Allowance
@@ -23,14 +23,13 @@ from proxyherd.core.conversation import (
     OPEN,
     Conversation,
     Ending,
-    Stage,
 )
 from proxyherd.core.framing import Line
 from proxyherd.core.reply import Reply
 from proxyherd.net.listening import Listener, host_of, spell_address, takes_more
 from proxyherd.net.networks import is_loopback
 from proxyherd.net.tls import Contexts
-from proxyherd.server.clients.clients import Clients
+from proxyherd.server.clients.clients import Clients, Spoken
 from proxyherd.telemetry.frequent import label
 
 _HANDSHAKE_SECONDS: Final = 10.0
@@ -85,37 +84,6 @@ class TcpListener:
     def close(self) -> None:
         """Accept no more clients."""
         self._listener.close()
-
-
-class Spoken(Protocol):
-    """A conversation with a client, whatever they speak. `Conversation` says what its members mean."""
-
-    stage: Stage
-    reason: str
-    reads: bool
-    more: bool
-
-    @property
-    def owed(self) -> Sized: ...
-    def owe(self, commands: Iterable[tuple[Line, Reply]], /) -> None: ...
-    @property
-    def gone(self) -> bool: ...
-    @property
-    def waits(self) -> bool: ...
-    def receive_data(self, data: bytes) -> None: ...
-    def receive_eof(self) -> bool: ...
-    def pause_writing(self, now: float) -> None: ...
-    def resume_writing(self) -> None: ...
-    def lose(self, *, broken: bool) -> None: ...
-    def take(self, most: int, now: float) -> list[Line]: ...
-    def answer(self, answers: list[bytes]) -> bytes: ...
-    def release(self) -> tuple[list[tuple[Line, Reply]], bytes]: ...
-    def drain(self) -> None: ...
-    def give_up(self, reason: str) -> list[tuple[Line, Reply]]: ...
-    def abort(self, reason: str) -> None: ...
-    def check(self, now: float, unsent: int) -> tuple[int, float] | None: ...
-    def ending(self, now: float) -> Ending | None: ...
-    def has_left(self, *, out: bool) -> bool: ...
 
 
 class ClientConnection(asyncio.Protocol):

@@ -13,7 +13,7 @@ from proxyherd.core.engine import Client
 from proxyherd.core.framing import Line
 from proxyherd.core.notes import Note
 from proxyherd.core.reply import Reply, leave
-from proxyherd.server.clients.tcp import Spoken
+from proxyherd.server.clients.clients import Spoken
 from simulation.laws import NOTHING, Order
 
 if TYPE_CHECKING:
