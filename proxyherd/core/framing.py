@@ -34,12 +34,12 @@ say.
 """
 
 
-def spelled(line: Line) -> bytes:
+def spell_line(line: Line) -> bytes:
     """Return what a client has said as it is shown in the log. An erasure is shown without the client's ID, which would
     stay in the log.
     """
     if isinstance(line, Denied):
-        return spelled(line.command)
+        return spell_line(line.command)
     if isinstance(line, Forget):
         return b"forget"
     return line.start if isinstance(line, Overlong) else line

@@ -21,7 +21,7 @@ from typing import Final
 
 from proxyherd.core.framing import Overlong
 from proxyherd.core.messages import NANOSECONDS
-from proxyherd.core.notes import OLD
+from proxyherd.core.notes import OUTDATED
 from proxyherd.core.peer_messages import Clock, LinkEvent, Misspoken, Proved, is_hex, parse_time, plain
 from proxyherd.core.sizes import SIZES
 from proxyherd.core.value import Value
@@ -152,7 +152,7 @@ class Handshake:
 
     def _choose(self, version: bytes) -> None:
         if version == OLD_VERSION and not self._takes_old:
-            self._refuse(f"{self.peer} {OLD}")
+            self._refuse(f"{self.peer} {OUTDATED}")
         self.version = version
 
     def _transcribe(self, *parts: bytes) -> None:

@@ -26,8 +26,8 @@ from proxyherd.core.peer_messages import (
     BatchHeader,
     Erased,
     LinkEvent,
-    Message,
     Misspoken,
+    PeerMessage,
     Updates,
     parse_message,
     plain,
@@ -166,7 +166,7 @@ class Link:
         """Send live updates: AT lines, each with its LF."""
         self.out.append(lines)
 
-    def send(self, message: Message) -> None:
+    def send(self, message: PeerMessage) -> None:
         """Send a message about catching up, or the clock."""
         self.out.append(write_message(message))
 

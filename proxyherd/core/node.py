@@ -29,7 +29,7 @@ from proxyherd.core.messages import At, Entry, Forget, Malformed, Report, Whatsa
 from proxyherd.core.news import LinkErrorHandler, News, its_client, pass_on, raise_it, take_back
 from proxyherd.core.notes import (
     FROM_THE_FUTURE,
-    OLD,
+    OUTDATED,
     REPLACED,
     Heard,
     LinkDown,
@@ -205,7 +205,7 @@ class Node:
         for event in link.events(most, self.rules.clock):
             if isinstance(event, Proved):
                 if link.is_old and self.table.gone:
-                    link.close(OLD)  # the first was made during the handshake
+                    link.close(OUTDATED)  # the first was made during the handshake
                     break
                 self._proved(link, now)
             else:  # as soon as it is proved, until it is closed
@@ -284,7 +284,7 @@ class Node:
         """Close the links of neighbours that do not understand tombstones."""
         for neighbour in tuple(self._neighbours.values()):
             if neighbour.link.is_old:
-                neighbour.link.close(OLD)
+                neighbour.link.close(OUTDATED)
                 self.closed(neighbour.link)
 
     def _act(self, neighbour: Neighbour, event: LinkEvent, now: float) -> None:

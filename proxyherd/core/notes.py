@@ -15,7 +15,7 @@ FROM_THE_FUTURE: Final = (
 )
 """Why a neighbour's line was skipped."""
 
-OLD: Final = (
+OUTDATED: Final = (
     "speaks version 1 of the peer protocol, which cannot erase, and this server holds tombstones of erased clients: "
     "upgrade it"
 )

@@ -91,17 +91,17 @@ class Changed(Struct, frozen=True):
 
 
 Request: TypeAlias = AskDigests | AskLeaf | AskRange
-Message: TypeAlias = Request | Digests | BatchHeader | Done | Changed | Clock
+PeerMessage: TypeAlias = Request | Digests | BatchHeader | Done | Changed | Clock
 """What is one line on the wire."""
 
-LinkEvent: TypeAlias = Proved | Updates | Erased | Malformed | Message
+LinkEvent: TypeAlias = Proved | Updates | Erased | Malformed | PeerMessage
 
 
 class Misspoken(Exception):  # noqa: N818 - their fault, not an error of ours
     """The other side broke the protocol; the text says how."""
 
 
-def parse_message(line: bytes, depth: int = SIZES.depth) -> Message:
+def parse_message(line: bytes, depth: int = SIZES.depth) -> PeerMessage:
     """Parse a line that is neither an AT line nor a tombstone's; trees have this depth. The `lines` of a BATCH are still to come. Raises
     Misspoken.
     """
@@ -128,7 +128,7 @@ def parse_message(line: bytes, depth: int = SIZES.depth) -> Message:
     raise Misspoken(f"broke the protocol with {plain(line)}")
 
 
-def write_message(message: Message) -> bytes:
+def write_message(message: PeerMessage) -> bytes:
     """Return a message as its line, with LF."""
     match message:
         case AskDigests(node):

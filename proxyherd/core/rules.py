@@ -17,7 +17,7 @@ from itertools import repeat
 from typing import Any, Final, TypeAlias
 
 from proxyherd.config.schema import Limits
-from proxyherd.core.framing import Denied, Line, Overlong, spelled
+from proxyherd.core.framing import Denied, Line, Overlong, spell_line
 from proxyherd.core.messages import (
     ANY_LENGTH,
     NANOSECONDS,
@@ -147,7 +147,7 @@ def _judge_other(line: Overlong | Denied | Forget, takes_reports: bool) -> Judge
         return Reply("other", "overlong", invalid(line.start))
     if isinstance(line, Denied):
         kind = "forget" if isinstance(line.command, Forget) else word(line.command)
-        return Reply(kind, "denied", invalid(spelled(line)))
+        return Reply(kind, "denied", invalid(spell_line(line)))
     return line if takes_reports else refuse_to_erase("journal")
 
 

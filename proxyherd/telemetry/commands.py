@@ -11,7 +11,7 @@ from itertools import compress
 from operator import attrgetter
 from typing import Final, TypeAlias
 
-from proxyherd.core.framing import Line, spelled
+from proxyherd.core.framing import Line, spell_line
 from proxyherd.core.limiters import CommandLimiter
 from proxyherd.core.reply import Reply
 from proxyherd.telemetry.connections import PROTOCOLS
@@ -269,7 +269,7 @@ def _reason(reply: Reply) -> str:
 
 
 def _event(client: bytes, line: Line, reply: Reply) -> CommandEvent:
-    start = client, reply.kind.encode(), reply.outcome.encode(), spelled(line)
+    start = client, reply.kind.encode(), reply.outcome.encode(), spell_line(line)
     if reply.outcome in _REFUSED:
         return RefusedEvent(*start, reply.answer, _reason(reply).encode())
     if reply.entry is None:
@@ -284,7 +284,7 @@ def _events(client: bytes, lines: Sequence[Line], replies: Sequence[Reply]) -> S
     """
     count, outcome = len(replies), replies[0].outcome.encode()
     kinds = [*map(str.encode, map(_kind, replies))]
-    commands = [line if isinstance(line, bytes) else spelled(line) for line in lines]
+    commands = [line if isinstance(line, bytes) else spell_line(line) for line in lines]
     start = [client] * count, kinds, [outcome] * count, commands
     answers = [reply.answer for reply in replies]
     if replies[0].outcome in _REFUSED:

@@ -16,7 +16,7 @@ from typing import Final
 from msgspec import Struct
 
 from proxyherd.base.escapes import escaped
-from proxyherd.core.framing import Line, spelled
+from proxyherd.core.framing import Line, spell_line
 from proxyherd.core.reply import Reply
 
 MOST_KEPT: Final = 200
@@ -72,7 +72,7 @@ class Recent:
     def command(self, line: Line, reply: Reply) -> None:
         """Keep a command and its answer; of places only their number."""
         self.number += 1
-        command = spelled(line)
+        command = spell_line(line)
         answer, places = reply.answer or b"", ""
         if reply.entry is not None:
             answer, places = reply.entry.line, f" + {reply.results} places, {reply.status}"

@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from proxyherd.config.schema import Limits
 from proxyherd.core.conversation import Conversation, Ending, Stage
-from proxyherd.core.framing import Line, spelled
+from proxyherd.core.framing import Line, spell_line
 from proxyherd.core.messages import invalid
 from proxyherd.core.reply import Reply
 
@@ -29,7 +29,7 @@ START = 1_000.0
 
 def spell(line: Line) -> bytes:
     """Return the answer to a line, which is none to a command."""
-    return invalid(spelled(line))
+    return invalid(spell_line(line))
 
 
 class Shell:

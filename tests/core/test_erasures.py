@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 from deciding import decide
-from wired import ALL, KEY, SECOND, Server, Wires, herd, iamat, whatsat
+from wired import ALL, KEY, SECOND, WiredServer, Wires, herd, iamat, whatsat
 
 from proxyherd.config.schema import ErasureSettings, Limits, Timing
 from proxyherd.core.erasures import longest_absence
 from proxyherd.core.messages import Forget, received
 from proxyherd.core.node import Node
-from proxyherd.core.notes import FROM_THE_FUTURE, OLD, LinkDown, OtherClock, Removed, Skipped
+from proxyherd.core.notes import FROM_THE_FUTURE, OUTDATED, LinkDown, OtherClock, Removed, Skipped
 from proxyherd.core.reply import Reply
 from proxyherd.core.table import Table
 from proxyherd.core.tombstones import Tombstone, parse_gone, parse_learned
@@ -21,7 +21,9 @@ NOW = 1_700_000_000 * SECOND
 """A time of today: there, clocks count as set."""
 
 
-def forget(server: Server, client: str = "kiwi", at: int = 6 * SECOND, before: int | None = None) -> Reply:
+def forget(
+    server: WiredServer, client: str = "kiwi", at: int = 6 * SECOND, before: int | None = None
+) -> Reply:
     server.node.rules.clock = at
     return decide(server.node, Forget(client.encode(), before), at)
 
@@ -34,7 +36,7 @@ def until(reply: Reply) -> int:
     return tombstone.until
 
 
-def everything(server: Server) -> set[bytes]:
+def everything(server: WiredServer) -> set[bytes]:
     return {*server.table.lines(0, server.table.leaf_count, 1 << 30)[0]}
 
 
@@ -47,7 +49,7 @@ def agree(wires: Wires) -> None:
 
 
 def test_a_client_that_was_erased_is_unknown_and_its_erasure_is_news() -> None:
-    server = Server("A")
+    server = WiredServer("A")
     server.report()
     server.node.flood()
     reply = forget(server)
@@ -61,7 +63,7 @@ def test_a_client_that_was_erased_is_unknown_and_its_erasure_is_news() -> None:
 
 
 def test_a_client_can_report_again_in_the_turn_in_which_it_was_erased() -> None:
-    server = Server("A")
+    server = WiredServer("A")
     server.report(received=5 * SECOND)
     forget(server, at=6 * SECOND)
     reply = server.report(iamat(time="4"), received=6 * SECOND)
@@ -71,7 +73,7 @@ def test_a_client_can_report_again_in_the_turn_in_which_it_was_erased() -> None:
 
 
 def test_an_erasure_covers_what_is_held_even_if_its_server_s_clock_was_ahead() -> None:
-    server = Server("A")
+    server = WiredServer("A")
     server.report(received=9 * SECOND)
     assert until(forget(server, at=6 * SECOND)) == 9 * SECOND
     assert server.line() is None
@@ -83,13 +85,13 @@ def test_an_erasure_covers_what_is_held_even_if_its_server_s_clock_was_ahead() -
 
 
 def test_an_unknown_client_is_erased_too_because_others_may_know_it() -> None:
-    server = Server("A")
+    server = WiredServer("A")
     assert until(forget(server)) == 6 * SECOND - 1
     assert len(server.node.news) == len(server.table.tombstones) == 1
 
 
 def test_a_second_erasure_at_the_same_moment_is_no_news() -> None:
-    server = Server("A")
+    server = WiredServer("A")
     first = forget(server)
     server.node.flood()
     assert forget(server) == first
@@ -110,14 +112,14 @@ def test_a_second_erasure_at_the_same_moment_is_no_news() -> None:
 def test_a_client_stays_if_it_was_seen_after_the_moment_up_to_which_it_is_to_be_erased(
     before: int, moment: int, stays: bool
 ) -> None:
-    server = Server("A")
+    server = WiredServer("A")
     server.report(received=NOW - 5 * SECOND)
     assert until(forget(server, at=NOW, before=before)) == moment
     assert (server.line() is not None) == stays
 
 
 def test_an_erasure_up_to_long_ago_is_kept_for_nearly_as_long_as_any() -> None:
-    server = Server("A")
+    server = WiredServer("A")
     server.report(received=NOW - 100 * DAY)
     assert until(forget(server, at=NOW, before=NOW - 50 * DAY)) == NOW - KEEP // 8
     assert server.line() is None
@@ -125,7 +127,7 @@ def test_an_erasure_up_to_long_ago_is_kept_for_nearly_as_long_as_any() -> None:
 
 
 def test_erasures_are_refused_when_there_are_too_many_and_those_of_neighbours_a_quarter_later() -> None:
-    server = Server("A", limits=Limits(max_tombstones=4))
+    server = WiredServer("A", limits=Limits(max_tombstones=4))
     for number in range(4):
         until(forget(server, f"client-{number}"))
     assert forget(server, "one-more") == Reply("forget", "refused", b"? ", refusal="full")
@@ -136,7 +138,7 @@ def test_erasures_are_refused_when_there_are_too_many_and_those_of_neighbours_a_
 
 
 def test_erasures_are_refused_while_reports_are_and_undone_when_they_cannot_be_kept() -> None:
-    server = Server("A")
+    server = WiredServer("A")
     server.report()
     server.node.flood()
     kept = everything(server)
@@ -152,7 +154,7 @@ def test_erasures_are_refused_while_reports_are_and_undone_when_they_cannot_be_k
 
 
 def test_a_neighbour_s_erasure_is_not_undone() -> None:
-    server = Server("A")
+    server = WiredServer("A")
     forget(server)
     later = server.table.tombstone(b"kiwi", 7 * SECOND)
     assert server.node.admit(later)
@@ -161,10 +163,10 @@ def test_a_neighbour_s_erasure_is_not_undone() -> None:
 
 
 def test_the_journal_tells_erasures_in_any_order() -> None:
-    server = Server("A")
+    server = WiredServer("A")
     gone = server.table.tombstone(b"kiwi", 6 * SECOND).line
     for lines in ([b"AT A +0.000000000 kiwi +1+1 5", gone], [gone, b"AT A +0.000000000 kiwi +1+1 5"]):
-        replayed = Server("B")
+        replayed = WiredServer("B")
         replayed.node.replay(map(parse_learned, lines))
         assert (everything(replayed), replayed.node.news) == ({gone}, [])
 
@@ -222,7 +224,7 @@ def test_a_stale_neighbour_cannot_bring_a_client_back_and_learns_of_the_erasure(
 
 @pytest.mark.parametrize("dialler", ["A", "B"])
 def test_catching_up_brings_erasures_to_either_side(dialler: str) -> None:
-    a, b = Server("A"), Server("B")
+    a, b = WiredServer("A"), WiredServer("B")
     for server in (a, b):
         server.learn(b"AT Z +0.000000000 client-%d +1+1 5" % number for number in range(50))
     erased = [f"client-{number}" for number in range(10)]
@@ -238,7 +240,7 @@ def test_catching_up_brings_erasures_to_either_side(dialler: str) -> None:
 
 
 def test_an_empty_server_gets_tombstones_and_entries_at_once() -> None:
-    a, b = Server("A"), Server("B")
+    a, b = WiredServer("A"), WiredServer("B")
     a.learn([b"AT Z +0.000000000 plum +1+1 5"])
     forget(a)
     a.node.flood()
@@ -266,7 +268,7 @@ def test_a_tombstone_from_the_future_or_out_of_form_is_skipped_and_noted() -> No
 
 
 def test_each_side_notes_by_how_much_the_other_s_clock_is_ahead() -> None:
-    wires = Wires(Server("A"), Server("B"))
+    wires = Wires(WiredServer("A"), WiredServer("B"))
     for name, clock in (("A", 7), ("B", 5)):
         wires.servers[name].node.rules.begin(clock, takes_reports=True)
     wires.connect("A", "B")
@@ -281,13 +283,13 @@ def test_each_side_notes_by_how_much_the_other_s_clock_is_ahead() -> None:
     assert OtherClock("A", 1_002) in wires.servers["B"].node.take_notes()
 
 
-class OldServer(Server):
+class OldServer(WiredServer):
     """A server of the first version of the protocol."""
 
 
 def old_herd(edge: str) -> Wires:
     """Two servers whose link speaks version 1."""
-    wires = Wires(*(Server(name) for name in sorted(edge)))
+    wires = Wires(*(WiredServer(name) for name in sorted(edge)))
     for link in wires.connect(*edge):
         link._handshake._offer = b"1"
         if link.dialled:
@@ -307,7 +309,7 @@ def test_a_neighbour_of_the_first_version_is_linked_until_somebody_is_erased() -
     wires.forget_traffic()
     until(forget(a))
     wires.settle()
-    assert [note for note in a.node.take_notes() if isinstance(note, LinkDown)] == [LinkDown("B", OLD)]
+    assert [note for note in a.node.take_notes() if isinstance(note, LinkDown)] == [LinkDown("B", OUTDATED)]
     assert not any(line.startswith(b"GONE") for line in wires.said["A", "B"])
 
 
@@ -326,19 +328,19 @@ def test_a_neighbour_of_the_first_version_never_gets_a_clock_or_terms_and_its_go
 
 
 def test_a_link_of_the_first_version_that_comes_up_behind_the_first_erasure_is_closed() -> None:
-    wires = Wires(Server("A"), Server("B"))
+    wires = Wires(WiredServer("A"), WiredServer("B"))
     dialler, _ = wires.connect("A", "B")
     dialler._handshake._offer = b"1"
     dialler.out[0] = dialler.out[0].replace(b" 2,1 ", b" 1 ")
     until(forget(wires.servers["B"]))
     wires.settle()
-    assert wires.servers["B"].links["A"].reason == OLD
+    assert wires.servers["B"].links["A"].reason == OUTDATED
     assert list(wires.servers["B"].node.linked) == []
 
 
 def test_lines_of_an_erased_client_are_told_nowhere_by_a_walk() -> None:
     """A walk that began before the erasure may have asked for the client's line."""
-    wires = Wires(Server("A"), Server("B"))
+    wires = Wires(WiredServer("A"), WiredServer("B"))
     a, b = (wires.servers[name] for name in "AB")
     b.learn(b"AT Z +0.000000000 client-%d +1+1 5" % number for number in range(100))
     wires.connect("A", "B")

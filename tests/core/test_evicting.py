@@ -7,7 +7,7 @@ from random import Random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wired import SECOND, TIMING, Server, herd, iamat
+from wired import SECOND, TIMING, WiredServer, herd, iamat
 
 from proxyherd.config.schema import Limits
 from proxyherd.core.evicting import _GROUP_BYTES, _GROUP_CLIENTS, EvictingTable
@@ -190,7 +190,7 @@ def test_learning_the_same_again_changes_nothing(told: list[At], clients: int, s
 
 
 def test_at_the_tables_limit_the_client_of_the_earliest_report_makes_room_if_that_is_configured() -> None:
-    server = Server("A", limits=Limits(max_clients=2, on_full="evict"))
+    server = WiredServer("A", limits=Limits(max_clients=2, on_full="evict"))
     for client, time in (("a", "3"), ("b", "2"), ("c", "4")):
         assert server.report(iamat(client, time=time)).outcome == "stored"
     assert (server.line("b"), len(server.node.news), server.table.evicted) == (None, 3, 1)
@@ -199,7 +199,7 @@ def test_at_the_tables_limit_the_client_of_the_earliest_report_makes_room_if_tha
 
 
 def test_reports_that_could_not_be_journalled_give_their_room_back() -> None:
-    server = Server("A", limits=Limits(max_clients=2, on_full="evict"))
+    server = WiredServer("A", limits=Limits(max_clients=2, on_full="evict"))
     for client, time in (("a", "1"), ("b", "2")):
         server.report(iamat(client, time=time))
     server.node.flood()
@@ -216,7 +216,7 @@ def test_reports_that_could_not_be_journalled_give_their_room_back() -> None:
 def test_full_tables_that_make_room_end_the_same_after_floods_and_catching_up(seed: int) -> None:
     rng = Random(seed)
     few = Limits(max_clients=12, on_full="evict")
-    wires = herd("AB", "BC", "CD", **{name: Server(name, limits=few) for name in "ABCD"})
+    wires = herd("AB", "BC", "CD", **{name: WiredServer(name, limits=few) for name in "ABCD"})
     for _ in range(200):
         server, client, time = rng.choice("ABCD"), f"c{rng.randrange(40)}", str(rng.randrange(1, 1_000))
         wires.servers[server].report(iamat(client, time=time), received=2_000 * SECOND)

@@ -30,8 +30,8 @@ from proxyherd.core.peer_messages import (
     Digests,
     Done,
     LinkEvent,
-    Message,
     Misspoken,
+    PeerMessage,
     Proved,
     Updates,
     parse_message,
@@ -663,7 +663,7 @@ def test_part_of_a_line_is_a_sign_of_life() -> None:
 
 # A live link. -------------------------------------------------------------------------------------------------
 
-MESSAGES: list[Message] = [
+MESSAGES: list[PeerMessage] = [
     Clock(0),
     Clock(1_621_464_827_959_498_503),
     AskDigests(""),

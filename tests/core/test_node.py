@@ -16,7 +16,7 @@ from wired import (
     QUIET_TURNS,
     SECOND,
     TIMING,
-    Server,
+    WiredServer,
     Wires,
     at_lines,
     herd,
@@ -42,7 +42,7 @@ LEAVES = SIZES.leaves
 
 
 def test_a_report_is_answered_with_the_line_that_is_stored_and_flooded() -> None:
-    server = Server("A")
+    server = WiredServer("A")
     reply = server.report(iamat(time="5"), received=7 * SECOND)
     assert (reply.kind, reply.outcome) == ("iamat", "stored")
     assert reply.answer == server.line() == b"AT A +2.000000000 kiwi +1+1 5"
@@ -51,7 +51,7 @@ def test_a_report_is_answered_with_the_line_that_is_stored_and_flooded() -> None
 
 @pytest.mark.parametrize("time", ["4.999999999", "5", "5.0", "05.000000000"])
 def test_a_report_that_is_not_later_is_answered_with_its_own_line_and_changes_nothing(time: str) -> None:
-    server = Server("A")
+    server = WiredServer("A")
     stored = server.report(iamat(time="5"))
     server.node.flood()
     reply = server.report(iamat(time=time, place="+9+9"))
@@ -63,7 +63,7 @@ def test_a_report_that_is_not_later_is_answered_with_its_own_line_and_changes_no
 
 
 def test_a_server_that_keeps_nothing_refuses_a_report_that_is_not_later_too() -> None:
-    server = Server("A")
+    server = WiredServer("A")
     server.report(iamat(time="5"))
     server.node.rules.refuse_reports()
     for time in ("4", "5", "6"):
@@ -74,7 +74,7 @@ def test_a_server_that_keeps_nothing_refuses_a_report_that_is_not_later_too() ->
 def test_a_run_of_reports_ends_at_the_first_one_that_is_not_to_be_stored() -> None:
     stored = [iamat("a"), iamat("b", time="5.000000001"), b" IAMAT\tc +1+1 5\r"]
     for stop in ([iamat("a")], []):
-        runs, singly = Server("A"), Server("A")
+        runs, singly = WiredServer("A"), WiredServer("A")
         said = [reports(*stored, *stop, *stop and [iamat("f")]), [], reports(iamat("g"))]
         assert runs.node.store(said) == [3, 0, 1]
         expected = [singly.report(line).answer for line in (*stored, iamat("g"))]
@@ -83,13 +83,13 @@ def test_a_run_of_reports_ends_at_the_first_one_that_is_not_to_be_stored() -> No
 
 
 def test_a_later_report_replaces_by_one_nanosecond() -> None:
-    server = Server("A")
+    server = WiredServer("A")
     server.report(iamat(time="5"))
     assert server.report(iamat(time="5.000000001")).outcome == "stored"
 
 
 def test_a_new_client_past_the_tables_limit_is_refused_and_a_known_one_is_not() -> None:
-    server = Server("A", limits=Limits(max_clients=2))
+    server = WiredServer("A", limits=Limits(max_clients=2))
     assert server.report(iamat("a")).outcome == server.report(iamat("b")).outcome == "stored"
     reply = server.report(iamat("c"))
     assert reply == Reply("iamat", "refused", b"? " + iamat("c"), refusal="full")
@@ -102,19 +102,19 @@ def test_a_new_client_past_the_tables_limit_is_refused_and_a_known_one_is_not() 
     "line", [b"", b" \t", b"FOO", b"AT A +0.000000000 kiwi +1+1 5", b"IAMAT kiwi +91+1 5"]
 )
 def test_an_invalid_line_is_copied_into_its_answer(line: bytes) -> None:
-    server = Server("A")
+    server = WiredServer("A")
     reply = server.report(line)
     assert (reply.outcome, reply.answer) == ("invalid", b"? " + line)
     assert len(server.table) == 0
 
 
 def test_an_overlong_line_is_answered_with_its_start() -> None:
-    reply = decide(Server("A").node, Overlong(b"IAMAT kiwi +1+1 5"), 0)
+    reply = decide(WiredServer("A").node, Overlong(b"IAMAT kiwi +1+1 5"), 0)
     assert (reply.outcome, reply.answer) == ("overlong", b"? IAMAT kiwi +1+1 5")
 
 
 def test_a_query_about_a_known_client_finds_its_entry_and_about_an_unknown_one_waits_till_ready() -> None:
-    server = Server("A")
+    server = WiredServer("A")
     server.report()
     found = decide(server.node, whatsat(), 0)
     assert found.outcome == "found"
@@ -134,7 +134,7 @@ def test_a_query_about_a_known_client_finds_its_entry_and_about_an_unknown_one_w
 
 
 def test_while_the_journal_is_replayed_a_query_waits_whatever_is_known_of_its_client() -> None:
-    server = Server("A")
+    server = WiredServer("A")
     server.node.ready = True
     server.node.begin_replay()
     server.report()
@@ -148,7 +148,7 @@ def test_while_the_journal_is_replayed_a_query_waits_whatever_is_known_of_its_cl
 
 
 def test_where_the_journal_lacks_records_a_query_waits_until_the_server_is_ready() -> None:
-    a, b = Server("A"), Server("B")
+    a, b = WiredServer("A"), WiredServer("B")
     a.report()
     b.node.begin_replay()
     b.report()
@@ -167,7 +167,7 @@ def test_where_the_journal_lacks_records_a_query_waits_until_the_server_is_ready
 def test_where_nobody_is_there_to_catch_up_from_its_queries_wait_no_longer_than_those_of_unknown_clients() -> (
     None
 ):
-    server = Server("A")
+    server = WiredServer("A")
     server.report()
     server.node.begin_replay()
     server.node.start(100, lacks=True)
@@ -225,7 +225,7 @@ def test_a_server_without_neighbours_is_ready_at_once() -> None:
 
 
 def test_a_server_that_hears_of_nobody_is_ready_after_its_patience() -> None:
-    server = Server("A", now=100)
+    server = WiredServer("A", now=100)
     server.node.tick(100 + TIMING.ready_seconds - 0.1)
     assert not server.node.ready
     server.node.tick(100 + TIMING.ready_seconds)
@@ -233,7 +233,7 @@ def test_a_server_that_hears_of_nobody_is_ready_after_its_patience() -> None:
 
 
 def test_a_server_is_ready_when_its_first_catch_up_has_ended() -> None:
-    a, b = Server("A"), Server("B")
+    a, b = WiredServer("A"), WiredServer("B")
     a.learn(at_lines(50))
     wires = Wires(a, b)
     wires.connect("A", "B")
@@ -245,7 +245,7 @@ def test_a_server_is_ready_when_its_first_catch_up_has_ended() -> None:
 
 
 def test_a_server_waits_longer_for_a_neighbour_that_is_linked_and_says_nothing() -> None:
-    b = Server("B")
+    b = WiredServer("B")
     b.learn(at_lines(1))
     just_linked(b)
     patience = TIMING.ready_seconds + TIMING.catch_up_seconds
@@ -256,7 +256,7 @@ def test_a_server_waits_longer_for_a_neighbour_that_is_linked_and_says_nothing()
 
 
 def test_a_server_in_the_middle_of_a_catch_up_is_not_ready() -> None:
-    b = Server("B")
+    b = WiredServer("B")
     wires = just_linked(b)
     b.node.work(0)
     neighbour = b.node._neighbours["A"]
@@ -272,7 +272,7 @@ def test_a_server_in_the_middle_of_a_catch_up_is_not_ready() -> None:
 
 def test_time_that_passes_lets_no_listener_ask_before_the_dialler_has_caught_up() -> None:
     """What only one of them has crosses the link once."""
-    b = Server("B")
+    b = WiredServer("B")
     b.learn(at_lines(50, form="b-{}"))
     wires = just_linked(b)
     b.node.tick(TIMING.compare_seconds - 0.1)
@@ -285,9 +285,9 @@ def test_time_that_passes_lets_no_listener_ask_before_the_dialler_has_caught_up(
     assert sorted(lines) == sorted(at_lines(50) + at_lines(50, form="b-{}"))
 
 
-def just_linked(server: Server) -> Wires:
+def just_linked(server: WiredServer) -> Wires:
     """Link B to an A that has something, which dials; what A says on the live link is on its way till `held` is cleared."""
-    a = Server("A")
+    a = WiredServer("A")
     a.learn(at_lines(50))
     wires = Wires(a, server)
     wires.connect("A", "B")
@@ -392,7 +392,7 @@ def test_a_malformed_line_is_skipped_and_noted_and_the_link_stays() -> None:
 
 
 def test_what_neighbours_took_is_learned_a_quarter_past_the_limit_and_then_skipped() -> None:
-    small = Server("B", limits=Limits(max_clients=8))
+    small = WiredServer("B", limits=Limits(max_clients=8))
     wires = herd("AB", B=small)
     lines = at_lines(12)
     wires.servers["A"].links["B"].send_updates(b"\n".join(lines) + b"\n")
@@ -441,7 +441,7 @@ def test_a_replaced_link_is_not_believed_any_more() -> None:
 
 
 def test_a_link_that_fails_before_its_proof_is_noted_once_and_a_live_one_that_ends_as_well() -> None:
-    wires = Wires(Server("A"), Server("B"))
+    wires = Wires(WiredServer("A"), WiredServer("B"))
     _, link = wires.connect("A", "B")
     link.receive_eof()
     node = wires.servers["B"].node
@@ -499,7 +499,7 @@ def test_a_neighbour_that_answers_no_catch_up_is_dropped() -> None:
 
 
 def test_when_a_link_comes_up_both_sides_end_with_the_greatest_of_each_client() -> None:
-    a, b = Server("A"), Server("B")
+    a, b = WiredServer("A"), WiredServer("B")
     a.learn(at_lines(300, time="5"))
     b.learn(at_lines(200, time="6"))
     b.learn(at_lines(50, form="only-{}"))
@@ -516,7 +516,10 @@ def test_when_a_link_comes_up_both_sides_end_with_the_greatest_of_each_client() 
 
 
 def test_a_leaf_with_more_clients_than_a_line_has_room_for_hashes_is_caught_up_too() -> None:
-    a, b = Server("A", limits=Limits(max_line_bytes=1_024)), Server("B", limits=Limits(max_line_bytes=1_024))
+    a, b = (
+        WiredServer("A", limits=Limits(max_line_bytes=1_024)),
+        WiredServer("B", limits=Limits(max_line_bytes=1_024)),
+    )
     table, lines = a.table, []
     for number in count():
         line = b"AT A +0.000000000 %d +1+1 5" % number
@@ -536,7 +539,7 @@ def test_a_leaf_with_more_clients_than_a_line_has_room_for_hashes_is_caught_up_t
 
 
 def test_one_neighbour_is_caught_up_from_at_a_time() -> None:
-    servers = [Server(name) for name in "ABCD"]
+    servers = [WiredServer(name) for name in "ABCD"]
     for server, form in zip(servers[1:], ("b-{}", "c-{}", "d-{}"), strict=True):
         server.learn(at_lines(100, form=form))
     wires = Wires(*servers)
@@ -553,7 +556,7 @@ def test_one_neighbour_is_caught_up_from_at_a_time() -> None:
 
 
 def test_live_updates_come_between_the_batches_of_a_catch_up() -> None:
-    a, b = Server("A"), Server("B")
+    a, b = WiredServer("A"), WiredServer("B")
     b.learn(at_lines(5_000))
     wires = Wires(a, b)
     wires.connect("A", "B")
@@ -572,7 +575,7 @@ def test_live_updates_come_between_the_batches_of_a_catch_up() -> None:
 
 def test_what_catch_up_brings_is_passed_on_over_links_in_step() -> None:
     wires = herd("AB", "BC")
-    newcomer = wires.servers["D"] = Server("D")
+    newcomer = wires.servers["D"] = WiredServer("D")
     newcomer.learn(at_lines(100))
     wires.connect("A", "D")
     wires.settle()
@@ -581,7 +584,7 @@ def test_what_catch_up_brings_is_passed_on_over_links_in_step() -> None:
 
 
 def test_what_catch_up_brings_is_not_flooded_over_a_link_that_is_not_in_step() -> None:
-    a, b, c = Server("A"), Server("B"), Server("C")
+    a, b, c = WiredServer("A"), WiredServer("B"), WiredServer("C")
     for server in (b, c):
         server.learn(at_lines(2_000))
     wires = Wires(a, b, c)
@@ -594,7 +597,7 @@ def test_what_catch_up_brings_is_not_flooded_over_a_link_that_is_not_in_step() -
 
 def test_a_neighbour_that_has_not_begun_to_walk_is_not_asked_to_walk_again() -> None:
     """Its walk finds everything."""
-    a, b, c = Server("A"), Server("B"), Server("C")
+    a, b, c = WiredServer("A"), WiredServer("B"), WiredServer("C")
     b.learn(at_lines(20))
     c.learn(at_lines(1, form="only-at-c"))
     wires = Wires(a, b, c)
@@ -608,7 +611,7 @@ def test_a_neighbour_that_has_not_begun_to_walk_is_not_asked_to_walk_again() -> 
 
 def half_walked(of_a: list[bytes], of_c: list[bytes]) -> Wires:
     """A has walked C; C has asked A for digests and waits for the answer, which A has given."""
-    a, b, c = Server("A"), Server("B"), Server("C")
+    a, b, c = WiredServer("A"), WiredServer("B"), WiredServer("C")
     a.learn(of_a)
     c.learn(of_c)
     b.learn(at_lines(1, form="only-at-b"))
@@ -657,7 +660,7 @@ def test_a_neighbour_asked_to_walk_again_in_the_middle_of_its_walk_does() -> Non
 
 
 def test_a_walk_cut_off_lets_the_next_one_start() -> None:
-    a, b, c = Server("A"), Server("B"), Server("C")
+    a, b, c = WiredServer("A"), WiredServer("B"), WiredServer("C")
     b.learn(at_lines(10, form="b-{}"))
     c.learn(at_lines(10, form="c-{}"))
     wires = Wires(a, b, c)
@@ -710,7 +713,7 @@ def test_two_linked_servers_exchange_bytes_by_what_differs_and_not_by_what_they_
 ) -> None:
     lines, newer = at_lines(CLIENTS), at_lines(CLIENTS, time="1621464827.959498503")
     odd = Random(differing).sample(range(CLIENTS), differing)
-    a, b = Server("A"), Server("B")
+    a, b = WiredServer("A"), WiredServer("B")
     missing = {"A": set(odd[::2] if two_sided else odd), "B": set(odd[1::2] if two_sided else ())}
     for server, other in ((a, b), (b, a)):
         for number in range(CLIENTS):
@@ -730,7 +733,7 @@ def test_two_linked_servers_exchange_bytes_by_what_differs_and_not_by_what_they_
 def test_an_empty_server_that_joins_leaves_the_other_links_nearly_silent() -> None:
     ring = ["AB", "BC", "CD", "DE", "AE"]
     lines = at_lines(CLIENTS)
-    servers = {name: Server(name) for name in "ABCDE"}
+    servers = {name: WiredServer(name) for name in "ABCDE"}
     for name in "ABDE":
         servers[name].learn(lines)
     wires = Wires(*servers.values())
@@ -755,7 +758,7 @@ def test_an_empty_server_that_joins_leaves_the_other_links_nearly_silent() -> No
 
 def test_a_time_from_the_future_stands_in_the_way_for_no_longer_than_the_lead_on_every_server() -> None:
     limits = Limits(max_clock_lead_seconds=60)
-    wires = herd("AB", A=Server("A", limits=limits), B=Server("B", limits=limits))
+    wires = herd("AB", A=WiredServer("A", limits=limits), B=WiredServer("B", limits=limits))
     a, b = wires.servers["A"], wires.servers["B"]
     assert a.report(iamat(time="999999999999"), received=5 * SECOND).outcome == "stored"
     wires.settle()
@@ -768,7 +771,7 @@ def test_a_time_from_the_future_stands_in_the_way_for_no_longer_than_the_lead_on
 
 
 def test_a_location_is_forgotten_at_an_age_that_counts_from_when_the_server_in_its_line_received_it() -> None:
-    server = Server("A", limits=Limits(max_age_seconds=10))
+    server = WiredServer("A", limits=Limits(max_age_seconds=10))
     node = server.node
     node.rules.clock = 100 * SECOND
     # The client's clock is wrong by far: only the server's counts.
@@ -783,7 +786,7 @@ def test_a_location_is_forgotten_at_an_age_that_counts_from_when_the_server_in_i
 
 
 def test_what_is_too_old_is_neither_learned_nor_replayed_and_leaves_the_table_and_its_digests() -> None:
-    server = Server("A", limits=Limits(max_age_seconds=10))
+    server = WiredServer("A", limits=Limits(max_age_seconds=10))
     node, now = server.node, 0.0
     old, just, young = (parse_at(b"AT Clark +%d.000000000 kiwi%d +1+1 80" % (n, n)) for n in (9, 10, 15))
     assert old is not None
@@ -806,7 +809,7 @@ def test_what_is_too_old_is_neither_learned_nor_replayed_and_leaves_the_table_an
 def test_what_is_held_and_too_old_is_no_obstacle_whether_a_client_or_a_neighbour_says_what_is_new() -> None:
     """Servers would differ until it has left each of their tables."""
     limits = Limits(max_age_seconds=10, max_clients=1)
-    wires = herd("AB", A=Server("A", limits=limits), B=Server("B", limits=limits))
+    wires = herd("AB", A=WiredServer("A", limits=limits), B=WiredServer("B", limits=limits))
     a, b = wires.servers["A"], wires.servers["B"]
     for server in (a, b):
         server.node.rules.clock = 100 * SECOND
@@ -821,7 +824,7 @@ def test_what_is_held_and_too_old_is_no_obstacle_whether_a_client_or_a_neighbour
 
 
 def test_a_report_for_which_there_is_no_room_is_refused_though_what_is_too_old_is_later() -> None:
-    server = Server("A", limits=Limits(max_age_seconds=10, max_table_bytes=35, max_clock_lead_seconds=4))
+    server = WiredServer("A", limits=Limits(max_age_seconds=10, max_table_bytes=35, max_clock_lead_seconds=4))
     node = server.node
     assert decide(node, iamat(time="9"), 5 * SECOND).outcome == "stored"
     longer = iamat(time="8", place="+1.0000+1")
@@ -833,7 +836,7 @@ def test_a_report_for_which_there_is_no_room_is_refused_though_what_is_too_old_i
 
 @pytest.mark.parametrize("lead", [0, 60])
 def test_clients_whose_clocks_are_further_ahead_are_ordered_by_the_servers_clock(lead: float) -> None:
-    server = Server("A", limits=Limits(max_clock_lead_seconds=lead))
+    server = WiredServer("A", limits=Limits(max_clock_lead_seconds=lead))
     for second in range(3):
         report = iamat(time=f"{3_600 + second}")
         assert server.report(report, received=second * SECOND).outcome == "stored"
@@ -853,14 +856,14 @@ def taken_at(received: int, client: str = "kiwi", time: str = "1800000000.000000
     return report.line
 
 
-def sent_by_a_neighbour(server: Server, *lines: bytes) -> None:
-    wires = herd("AB", A=Server("A"), B=server)
+def sent_by_a_neighbour(server: WiredServer, *lines: bytes) -> None:
+    wires = herd("AB", A=WiredServer("A"), B=server)
     wires.servers["A"].links["B"].send_updates(b"".join(line + b"\n" for line in lines))
     wires.settle()
 
 
 def test_a_line_received_in_the_future_by_more_than_the_bound_is_skipped_counted_and_told() -> None:
-    server = Server("B")
+    server = WiredServer("B")
     server.node.rules.clock = TODAY
     bound, past = taken_at(TODAY + DAY), taken_at(TODAY + DAY + 1, "plum")
     forged = b"AT Clark +999999999999.999999999 pear +1+1 1800000000"
@@ -876,7 +879,7 @@ def test_a_line_received_in_the_future_by_more_than_the_bound_is_skipped_counted
 
 
 def test_what_comes_by_catching_up_is_judged_likewise_and_passed_on_to_nobody() -> None:
-    a, b, c = Server("A"), Server("B"), Server("C")
+    a, b, c = WiredServer("A"), WiredServer("B"), WiredServer("C")
     for server in (b, c):
         server.node.rules.clock = TODAY
     forged, honest = taken_at(TODAY + 2 * DAY), taken_at(TODAY - 5_000 * DAY, "plum")
@@ -898,7 +901,7 @@ def test_what_comes_by_catching_up_is_judged_likewise_and_passed_on_to_nobody() 
 def test_a_server_whose_clock_was_never_set_judges_nothing_and_so_works_on(
     clock: int, limits: Limits
 ) -> None:
-    server = Server("B", limits=limits)
+    server = WiredServer("B", limits=limits)
     server.node.rules.clock = clock
     line = taken_at(TODAY + 1_000 * DAY)
     sent_by_a_neighbour(server, line)
@@ -919,14 +922,14 @@ def test_a_herd_with_a_clock_set_to_another_time_zone_agrees(hours: int) -> None
 
 
 def test_the_table_is_bounded_in_bytes_too_and_what_neighbours_took_has_a_quarter_more() -> None:
-    small = Server("A", limits=Limits(max_table_bytes=65_536, max_client_bytes=8_192))
+    small = WiredServer("A", limits=Limits(max_table_bytes=65_536, max_client_bytes=8_192))
     big = "x" * 8_000
     taken = [small.report(iamat(f"{n}{big}")).outcome for n in range(6)]
     assert taken == ["stored"] * 4 + ["refused"] * 2
     assert small.table.bytes <= 65_536
     # What grows is judged as what is new; what does not is taken.
     assert small.report(iamat(f"0{big}", time="6")).outcome == "stored"
-    wires = herd("AB", A=small, B=Server("B", limits=Limits(max_client_bytes=8_192)))
+    wires = herd("AB", A=small, B=WiredServer("B", limits=Limits(max_client_bytes=8_192)))
     before = small.table.bytes
     for n in range(6, 9):
         wires.servers["B"].report(iamat(f"{n}{big}"))
@@ -936,7 +939,7 @@ def test_the_table_is_bounded_in_bytes_too_and_what_neighbours_took_has_a_quarte
 
 
 def test_past_the_limit_a_known_clients_longer_line_is_refused_and_nothing_changes() -> None:
-    server = Server("A", limits=Limits(max_table_bytes=100))
+    server = WiredServer("A", limits=Limits(max_table_bytes=100))
     server.report(b"IAMAT kiwi +1+1 5")
     server.node.flood()
     held, size = server.lines(), server.table.bytes
@@ -953,7 +956,7 @@ def test_past_the_limit_a_known_clients_longer_line_is_refused_and_nothing_chang
 
 
 def test_reports_that_are_taken_back_leave_the_bytes_as_they_were() -> None:
-    server = Server("A")
+    server = WiredServer("A")
     server.report(b"IAMAT kiwi +1+1 5")
     server.node.flood()
     before = server.table.bytes

@@ -123,7 +123,15 @@ def test_who_cannot_sign_has_signed_nothing(tmp_path: Path) -> None:
         (NEWER.revoke(5), r"has a list of CN=Authority of the herd that no authority in"),
         (AUTHORITY.revoke(5) + STRANGER.revoke(5), "has a list of CN=Stranger"),
     ],
-    ids=["nothing", "a certificate", "half a list", "broken", "a stranger's", "another key's", "one too many"],
+    ids=[
+        "nothing",
+        "a certificate",
+        "half a list",
+        "broken",
+        "a stranger's",
+        "another key's",
+        "one too many",
+    ],
 )
 def test_what_is_no_list_of_an_authority_is_an_error_that_says_what_to_do(
     tmp_path: Path, content: bytes, why: str

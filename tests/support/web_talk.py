@@ -12,7 +12,7 @@ from typing import Final
 from proxyherd.config.schema import Limits
 from proxyherd.core.buckets import Allowance
 from proxyherd.core.conversation import Ending
-from proxyherd.core.framing import Denied, Line, Overlong, spelled
+from proxyherd.core.framing import Denied, Line, Overlong, spell_line
 from proxyherd.core.messages import Forget
 from proxyherd.core.reply import Reply
 from proxyherd.server.clients.http_reader import BodyRoom, HttpReader
@@ -54,7 +54,7 @@ def site_with(access: Access | None, clock: Callable[[], int], **limits: int) ->
 def answered(line: Line) -> bytes:
     """Return what the turn answers to a line."""
     if isinstance(line, Denied):
-        return b"? " + spelled(line)
+        return b"? " + spell_line(line)
     if isinstance(line, Overlong):
         return b"? too long"
     if isinstance(line, Forget):

@@ -40,7 +40,7 @@ def reports(*lines: bytes) -> list[Report]:
     return [report for report in parsed if report is not None]
 
 
-class Server:
+class WiredServer:
     """A node, and a wire to each neighbour that carries only what the test lets through."""
 
     def __init__(self, name: str, *, limits: Limits | None = None, now: float = 0) -> None:
@@ -73,7 +73,7 @@ class Wires:
 
     nonces = count(1)
 
-    def __init__(self, *servers: Server) -> None:
+    def __init__(self, *servers: WiredServer) -> None:
         self.servers = {server.name: server for server in servers}
         self.held: set[tuple[str, str]] = set()
         self.bytes: Counter[tuple[str, str]] = Counter()
@@ -153,9 +153,9 @@ class Wires:
         return found
 
 
-def herd(*edges: str, **servers: Server) -> Wires:
+def herd(*edges: str, **servers: WiredServer) -> Wires:
     """Linked servers, in step, each with an empty table; an edge is spelled as two letters, the dialler first."""
-    wires = Wires(*(servers.get(name) or Server(name) for name in sorted(set("".join(edges)))))
+    wires = Wires(*(servers.get(name) or WiredServer(name) for name in sorted(set("".join(edges)))))
     for edge in edges:
         wires.connect(*edge)
     wires.settle()
