@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from msgspec import Struct
 
@@ -46,6 +46,11 @@ from proxyherd.server.supervision import Notifier, StateDirectory, StateTaken, r
 from proxyherd.telemetry.logs import LogFile, make_logger
 from proxyherd.telemetry.metrics import Metrics
 from proxyherd.telemetry.observer import Observer
+
+_OTHER_KEY: Final = (
+    "the next start would use another key for the table than this server does, and tombstones of the old key cover "
+    "nobody; put the old key there, unless you are changing it: see docs/security.md"
+)
 
 
 class Paths(Struct, frozen=True):
@@ -100,6 +105,7 @@ class _Daemon:
         self._server = server
         self._credentials = credentials
         self._secret_file = paths.secret
+        self._first_secrets = credentials.secrets  # whose key the table has for as long as the process lives
         self._gazetteer = paths.gazetteer
         self._state = paths.state
         self._log_file = log_file
@@ -315,6 +321,8 @@ class _Daemon:
                 listener.renew(found.contexts, found.token_keys)
             if found.secrets is not None:
                 self._backend.renew(found.secrets, found.contexts)
+                if self._first_secrets is not None and found.secrets.table != self._first_secrets.table:
+                    self._log.warning("table_key_differs", reason=f"{self._secret_file}.table: {_OTHER_KEY}")
             self._note_crl()
             self._log.info("reloaded", **found.counts)
         finally:

@@ -127,7 +127,10 @@ def test_the_documented_steps_change_the_secret_while_reports_arrive_and_links_s
             assert not one.events("peer_closed", neighbour=other.name)
             assert len(one.events("peer_opened", neighbour=other.name)) == 1
         assert {one["secrets"] for one in others[0].events("reloaded")} == {1, 2}
+        assert not [one for server in herd.values() for one in server.events("table_key_differs")]
         carry_out(NEW_TABLE_KEY, herd.folder)
+        hang_up(others[0])
+        others[0].wait_for_reason("table_key_differs", "secret.table: the next start would use another key")
         assert max(compared_lines(clark)) >= 50, "whole tables cross until all are restarted"
         for server in others:
             restart(server)

@@ -142,6 +142,7 @@ ELSEWHERE = {
     "listening": "system/test_clients.py",
     "places_key_unusable": "system/test_secrets_kept.py",
     "reload_failed": "system/test_tls.py",
+    "table_key_differs": "system/test_secrets_kept.py",
     "token_keys_read": "system/test_tokens.py",
     "token_keys_unusable": "system/test_tokens.py",
 }
