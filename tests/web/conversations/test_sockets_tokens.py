@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable
 
 import pytest
@@ -198,3 +199,22 @@ def test_checking_signatures_counts_as_work() -> None:
     talk.turn()
     assert len(talk.statuses) == 1
     assert talk.conversation.besides > 10
+
+
+def test_the_traceback_of_a_fault_has_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    port = Port()
+    talk = http(at=port.site)
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(port.access, "refusal", fail)
+    talk.receive(f"GET /t/{JANE}/v1/reports HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+    talk.receive(
+        f"GET /v1/clients/jane HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {JANE}\r\n\r\n".encode()
+    )
+    talk.run()
+    assert talk.statuses == [405, 500]
+    told = "".join(line for fault in talk.faults for line in traceback.format_exception(fault))
+    assert "ZeroDivisionError" in told
+    assert not [part for part in parts_of([JANE]) if part in told.encode() or part in talk.sent]
