@@ -56,6 +56,9 @@ _WATCHED_IN_REDIS = ("server", "state    ", "masters", "waiting ", "cmds/s ", "l
 _MOST_LAG_SECONDS = 0.1
 """No answer may be delayed by more."""
 
+_MOST_CLOCK_SECONDS = 1.0
+"""By which neighbours' clocks may differ."""
+
 _PROGRESS_SECONDS = 0.2
 """The interval of questions to a starting herd."""
 
@@ -174,6 +177,8 @@ def _print(found: Sequence[Status]) -> None:
             click.echo(_remark(one), err=True)
         if text := _over_rate(one.told):
             click.echo(f"{one.server.name}: {text}; the event client_over_rate in its log names one")
+        if text := _clocks(one.told):
+            click.echo(f"{one.server.name}: {text}; set the clocks with NTP", err=True)
 
 
 def _table(seen: Sequence[Seen], heads: tuple[str, ...], in_redis: tuple[str, ...]) -> Iterator[str]:
@@ -201,7 +206,7 @@ def _cells(seen: Seen) -> dict[str, str]:
             "journal": click.style("failing", fg="red") if told.journal_failing else "ok",
             "masters": _masters(told),
             "waiting": str(told.waiting),
-            "remark": _reason(one) or _over_rate(told),
+            "remark": _reason(one) or _over_rate(told) or _clocks(told),
         }
     if rates is not None:
         cells |= {
@@ -225,6 +230,16 @@ def _over_rate(told: ServerState | None) -> str:
         return ""
     clients = "1 client waits" if told.over_rate == 1 else f"{told.over_rate} clients wait"
     return f"{clients}, over a rate of [rates]"
+
+
+def _clocks(told: ServerState | None) -> str:
+    """Return which neighbours' clocks differ by more than a second, "" if none does."""
+    clocks = sorted(told.clocks.items()) if told is not None else []
+    return ", ".join(
+        f"the clock of {name} is {abs(ahead):g} s {'ahead' if ahead > 0 else 'behind'}"
+        for name, ahead in clocks
+        if abs(ahead) > _MOST_CLOCK_SECONDS
+    )
 
 
 def _masters(told: ServerState) -> str:
@@ -291,6 +306,7 @@ def _object(one: Status, rates: Rates | None) -> dict[str, Any]:
         "masters_up": told and told.masters_up,
         "waiting": told and told.waiting,
         "over_rate": told and told.over_rate,
+        "clocks": told and told.clocks,
         "rates": None if rates is None else _rates_object(rates),
     }
 

@@ -13,8 +13,9 @@ from typing import Any, Final
 import fake_redis
 import pytest
 
-from proxyherd.core.messages import Entry, Whatsat
+from proxyherd.core.messages import Entry, Whatsat, received
 from proxyherd.core.reply import Reply
+from proxyherd.core.table import Table
 from proxyherd.places import Answer, Query, no_results
 from proxyherd.server.places_queries import AsyncPlacesQueries
 from proxyherd.telemetry.logs import LogFile, make_logger
@@ -95,7 +96,8 @@ class Asked:
         loop = asyncio.get_running_loop()
         places: asyncio.Future[Any] = loop.create_future()
         places.set_result(self.provider)
-        self.queries = AsyncPlacesQueries[Client](places, observer, loop)
+        self.table = Table(bytes(32), 2)
+        self.queries = AsyncPlacesQueries[Client](places, observer, loop, self.table)
 
     def add(self, client: Client, *, radius: bytes = b"10", most: int = 5) -> Reply:
         reply = Reply("whatsat", "found", None, Whatsat(b"kiwi", radius, most), Entry(LINE, 5 * 10**9))
@@ -438,5 +440,25 @@ def test_who_asks_too_fast_is_told_so_in_googles_words_and_nobody_is_asked(run: 
         assert "too fast" in json.loads(document)["error_message"]
         assert asked.provider.asked == []
         assert [one["reason"] for one in asked.logged("places_spared")] == ["rate"]
+
+    run(body)
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_client_that_is_erased_while_its_query_waits_is_unknown(run: Run, again: bool) -> None:
+    """Also if it has reported again: the places are near where it was."""
+
+    async def body(asked: Asked) -> None:
+        reply = asked.add(Client())
+        reply.line = b"WHATSAT  kiwi 10 5"
+        other = asked.add(Client())
+        other.entry = Entry(b"AT Clark +0.000000001 kiwi +1+1 9", 9 * 10**9)
+        await asked.turn()
+        asked.table.erase(asked.table.tombstone(b"kiwi", received(LINE)))
+        if again:
+            asked.table.put(b"kiwi", other.entry, asked.table.leaf(b"kiwi"))
+        await asked.answer()
+        assert (reply.outcome, reply.answer, reply.entry) == ("unknown", b"? WHATSAT  kiwi 10 5", None)
+        assert other.outcome == "answered"
 
     run(body)

@@ -22,6 +22,9 @@ from typing import Any
 
 import pytest
 from herd_process import RunningHerd, now, running_herd, wait_until
+from states import a_state
+
+from proxyherd.cli.status import _clocks
 
 ROOT = Path(__file__).parents[2]
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -329,3 +332,9 @@ def test_an_interval_without_watching_is_bad_usage(herd: RunningHerd) -> None:
     done = run(herd, "--interval", "1")
     assert (done.returncode, done.stdout) == (2, "")
     assert "--interval goes with --watch" in done.stderr
+
+
+def test_neighbours_whose_clocks_differ_by_more_than_a_second_are_named() -> None:
+    told = a_state(clocks={"Cid": -61.5, "Bob": 2.25, "Dan": 1.0, "Eve": -1.0})
+    assert _clocks(told) == "the clock of Bob is 2.25 s ahead, the clock of Cid is 61.5 s behind"
+    assert _clocks(a_state()) == _clocks(None) == ""

@@ -33,6 +33,7 @@ _Protocol = Annotated[str, Meta(max_length=32)]
 _Text = Annotated[str, Meta(max_length=1_024)]
 _Count = Annotated[int, Meta(ge=0, le=1 << 53)]  # the largest exact number in a page's script
 _Seconds = Annotated[float, Meta(ge=0, le=1e12)]
+_Ahead = Annotated[float, Meta(ge=-1e12, le=1e12)]
 _Counts = Annotated[list[_Count], Meta(max_length=64)]
 
 
@@ -50,7 +51,8 @@ class Histogram(Struct, frozen=True):
 class ServerState(Struct, frozen=True):
     """The state of one server. `life` changes with each start. `commands` is None if the asker may not see them; `cursor`
     is what to ask with the next time, for later ones. `protocols` has the connections by protocol, and is empty in the
-    states of older versions. `over_rate`: clients that wait because they ask too fast. The last three are about Redis:
+    states of older versions. `over_rate`: clients that wait because they ask too fast. `clocks`: by how many seconds each
+    neighbour's clock is ahead. The last three are about Redis:
     masters that have a part of the table, those that are available to the server, and reports and queries without an
     outcome yet.
     """
@@ -77,6 +79,7 @@ class ServerState(Struct, frozen=True):
     cursor: _Count = 0
     journal_failing: bool = False
     over_rate: _Count = 0
+    clocks: Annotated[dict[_Name, _Ahead], Meta(max_length=256)] = {}
     masters: _Count = 0
     masters_up: _Count = 0
     waiting: _Count = 0
@@ -141,6 +144,7 @@ def _visible(state: ServerState) -> ServerState:
         places_by=visible(state.places_by),
         links={visible(name): link for name, link in state.links.items()},
         protocols={visible(name): count for name, count in state.protocols.items()},
+        clocks={visible(name): ahead for name, ahead in state.clocks.items()},
         commands=commands,
     )
 

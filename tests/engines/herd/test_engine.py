@@ -15,10 +15,11 @@ from proxyherd.config.schema import Timing
 from proxyherd.core import messages
 from proxyherd.core.engine import Settled
 from proxyherd.core.link import Link
-from proxyherd.core.messages import Entry, parse_at
+from proxyherd.core.messages import Entry, Forget, parse_at
 from proxyherd.core.node import Node
 from proxyherd.core.notes import Flooded, Heard, LinkDown, Note
 from proxyherd.core.sizes import Sizes
+from proxyherd.core.tombstones import parse_gone
 from proxyherd.core.turn import Turn
 from proxyherd.engines.herd.engine import HerdEngine, share
 from proxyherd.telemetry.observer import Observer
@@ -855,3 +856,46 @@ def test_many_peers_share_what_is_heard_in_a_turn_and_each_has_something(
         assert [peer.heard_to_the_end for peer in peers] == [1] * count
         assert not server.engine._peers
         assert not any(peer.queued for peer in peers)
+
+
+# Erasures. ----------------------------------------------------------------------------------------------------
+
+
+def erasure_of(server: Server, *lines: Any) -> Pipeliner:
+    """Return a client that says these lines, among them erasures."""
+    return server.client(*lines)
+
+
+def test_an_erasure_is_journalled_then_told_then_answered_and_a_report_behind_it_stays(
+    observer: Observer,
+) -> None:
+    server = Server(observer)
+    left, right = server.neighbours()
+    report = b"IAMAT kiwi +1+1 5"
+    client = erasure_of(server, report, Forget(b"kiwi"), report, b"WHATSAT kiwi 0 0")
+    server.turns.rest()
+    first, gone, second, found = client.answers
+    assert parse_gone(gone) == server.node.table.tombstone(b"kiwi", CLOCK)
+    assert first == second, "both were received in the nanosecond that is erased"
+    assert found == b"? WHATSAT kiwi 0 0"
+    assert server.journal.appended == [first, gone]
+    assert left.told == right.told == [first, gone]
+
+
+def test_an_erasure_that_cannot_be_kept_is_undone_and_refused(observer: Observer) -> None:
+    server = Server(observer, always=True)
+    left, _ = server.neighbours()
+    server.client(b"IAMAT kiwi +1+1 5")
+    server.turns.rest()
+    server.journal.release()
+    server.turns.rest()
+    left.told.clear()
+    client = erasure_of(server, Forget(b"kiwi"), b"WHATSAT kiwi 0 0")
+    server.turns.rest()
+    server.journal.fails = True
+    server.journal.release()
+    server.turns.rest()
+    refused, found = client.answers
+    assert refused == b"? "
+    assert found.startswith(b"AT Ann ")
+    assert (len(server.node.table.tombstones), left.told) == (0, [])
