@@ -77,7 +77,10 @@ _table = QuickTable(b"k" * 32)
 
 
 def _proof(role: bytes, secret: bytes, names: tuple[bytes, bytes], nonces: tuple[bytes, bytes]) -> bytes:
-    parts = [role, b"proxyherd peer link", b"1", b"1", *names, *(one.hex().encode() for one in nonces)]
+    offered = (
+        b"2,1" if role == b"listener" else b"1"
+    )  # Bona offers both; the neighbour speaks the first version
+    parts = [role, b"proxyherd peer link", offered, b"1", *names, *(one.hex().encode() for one in nonces)]
     return b"PROOF " + hmac.digest(secret, b"\n".join(parts), "sha256").hex().encode() + b"\n"
 
 

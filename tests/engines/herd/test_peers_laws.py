@@ -24,6 +24,7 @@ from proxyherd.core.peer_messages import (
     AskRange,
     BatchHeader,
     Changed,
+    Clock,
     Digests,
     Done,
     write_message,
@@ -746,6 +747,7 @@ SMALLEST: dict[type, Any] = {
     BatchHeader: BatchHeader(0, 0, 0),
     Done: Done(),
     Changed: Changed(),
+    Clock: Clock(0),
 }
 
 
