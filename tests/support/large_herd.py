@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import random
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -46,7 +47,8 @@ def large_herd(names: Sequence[str], *, clients: int) -> Iterator[RunningHerd]:
 
 def _write_journal(file: Path, clients: int) -> None:
     rng = random.Random(8)
-    form = b"AT S00 +0.263873386 client%06d.example %+.6f%+.6f 1621464827.959498503"
+    # Now: a journal that is older than tombstones are kept is not used.
+    form = b"AT S00 +0.263873386 client%06d.example %+.6f%+.6f " + b"%.9f" % time.time()
     with file.open("wb") as out:
         for number in range(clients):
             out.write(record(form % (number, rng.uniform(-60, 75), rng.uniform(-180, 180))))

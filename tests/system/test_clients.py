@@ -888,8 +888,11 @@ def test_metrics_count_what_was_sent(cluster: Cluster | None) -> None:
             ("whatsat", "unknown"): 1,
             ("whatsat", "answered"): 2,
             # There from the start: Prometheus would take no counter that appears for a rise.
-            **dict.fromkeys(itertools.product(("iamat", "whatsat"), ("refused", "unanswered")), 0),
+            **dict.fromkeys(
+                itertools.product(("iamat", "whatsat", "forget"), ("refused", "unanswered", "denied")), 0
+            ),
             ("whatsat", "left"): 0,
+            ("forget", "erased"): 0,
         }
         assert figures["proxyherd_clients"] == (2 if cluster is None else 0)
         assert figures["proxyherd_ready"] == 1

@@ -335,12 +335,13 @@ def test_the_examples_of_the_page_about_the_port_work(browser: Browser, clark: S
 
 
 def run(example: str, port: int) -> None:
-    """Run an example with curl: all are answered, and only one is about a client that is not there."""
+    """Run an example with curl: all are answered, one erases, and only one is about a client that is not there."""
     command = example.replace("127.0.0.1:10300", f"127.0.0.1:{port}") + " -sS -o /dev/null -w '%{http_code}'"
     done = subprocess.run(
         ["sh", "-c", command], capture_output=True, text=True, check=True, timeout=PATIENCE_SECONDS
     )
-    assert done.stdout == ("404" if "nobody" in example else "200"), (example, done)
+    expected = "404" if "nobody" in example else "202" if "DELETE" in example else "200"
+    assert done.stdout == expected, (example, done)
 
 
 EARTH = """

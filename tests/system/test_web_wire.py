@@ -83,7 +83,7 @@ SERVED = {
         ),
         200,
     ),
-    "an ID of 4 KB": (request("PUT", f"/v1/clients/{'%F0%9F%93%B1' * 1_000}", REPORT), 200),
+    "an ID of 512 bytes": (request("PUT", f"/v1/clients/{'%F0%9F%93%B1' * 128}", REPORT), 200),
     "a type with a parameter": (
         request("PUT", CLIENT, REPORT, "Content-Type: Application/JSON; charset=utf-8"),
         200,
@@ -152,6 +152,7 @@ REFUSED = {
         request("POST", "/v1/reports", b'[{"client":"\\ud83d","lat":1,"lon":2}]'),
         400,
     ),
+    "an ID of 513 bytes": (request("PUT", f"/v1/clients/a{'%F0%9F%93%B1' * 128}", REPORT), 400),
     "an ID of 8 KB": (request("PUT", f"/v1/clients/{'a' * 8_190}", REPORT), 400),
     "a percent sign alone": (request("PUT", "/v1/clients/100%", REPORT), 400),
     "no ID": (request("PUT", "/v1/clients/", REPORT), 400),
