@@ -31,7 +31,7 @@ from quick_table import QuickTable
 from redis_cluster import Cluster
 from targets import TARGETS, Target
 
-from proxyherd.core import node, rules, walks
+from proxyherd.core import news, node, rules, walks
 from proxyherd.core.framing import LineFramer
 from proxyherd.core.handshake import NONCE_BYTES, State, Terms
 from proxyherd.core.link import Link
@@ -442,12 +442,12 @@ def test_updates_learned_though_not_greater_are_found() -> None:
         self.table.put(update.client, update.entry, self.table.leaf(update.client))
         return True
 
-    with patch.object(node.Node, "admit", learn_all):
+    with patch.object(node.Node, "_admit", learn_all):
         assert found_by("peer")
 
 
 def test_news_told_back_to_where_it_came_from_is_found() -> None:
-    with patch.object(node, "concerning", lambda _neighbour, news: news):
+    with patch.object(news, "concerning", lambda _neighbour, told: told):
         assert found_by("peer")
 
 

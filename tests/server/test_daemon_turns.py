@@ -547,9 +547,9 @@ def test_a_dial_whose_time_is_up_just_as_it_connects_leaves_nothing_behind(runne
             wake=lambda: None,
         )
         closed: list[Any] = []
-        node = SimpleNamespace(notes=[], closed=closed.append)
+        node = SimpleNamespace(notes=[], closed=closed.append, table=SimpleNamespace(gone={}))
         contexts = SimpleNamespace(peers=None, dialling=None)
-        terms = SimpleNamespace(name="Ann", secrets=(b"s",), handshake=1.5, heartbeat=0.5)
+        terms = SimpleNamespace(name="Ann", secrets=(b"s",), lead=0, handshake=1.5, heartbeat=0.5)
         peers = Peers(
             herd,
             herd.servers["Ann"],

@@ -261,7 +261,7 @@ STRANGERS: dict[str, tuple[dict[str, bytes], str]] = {
     "name that does not dial": ({"name": b"Cid"}, "Cid is no neighbour that dials Bob"),
     "its own name": ({"name": b"Bob"}, "Bob is no neighbour that dials Bob"),
     "another herd's server": ({"to": b"Dan"}, "it looks for Dan, this is Bob"),
-    "old version": ({"versions": b"0"}, "Ann speaks versions 0 of the peer protocol, this server 1"),
+    "old version": ({"versions": b"0"}, "Ann speaks versions 0 of the peer protocol, this server 2,1"),
     "unknown version": ({"versions": b"9,8"}, "Ann speaks versions 9,8"),
     "short nonce": ({"nonce": b"5" * 63}, "its nonce is not of the form"),
 }

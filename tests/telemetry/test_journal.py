@@ -59,6 +59,19 @@ SCENARIOS: dict[str, Scenario] = {
         ],
         {},
     ),
+    "the journal is too old": Scenario(
+        lambda it: it.observer.journal.outdated("they are older than 26.25 days"),
+        [
+            line(
+                "journal_outdated",
+                "error",
+                reason="they are older than 26.25 days",
+                remedy="neighbours have all; if none has, stop the servers, rename the files named .outdated back, and "
+                "start with a greater tombstone_seconds",
+            )
+        ],
+        {},
+    ),
     "the journal is torn": Scenario(
         lambda it: it.observer.journal.torn("1.journal", 5, 20),
         [line("journal_torn", "warning", file="1.journal", records=5, cut_bytes=20)],

@@ -23,7 +23,17 @@ from proxyherd.core.reply import Reply
 from proxyherd.telemetry.commands import COMMANDS
 
 SUBJECTS = (
-    *("cluster", "commands", "connections", "crl", "journal", "links", "places", "process", "table", "web"),
+    "cluster",
+    "commands",
+    "connections",
+    "crl",
+    "erasures",
+    "journal",
+    "links",
+    "places",
+    "process",
+    "table",
+    "web",
 )
 SCENARIOS: dict[str, Scenario] = {
     name: scenario

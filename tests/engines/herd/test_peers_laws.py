@@ -465,7 +465,7 @@ def test_what_is_told_of_connections_that_came_to_nothing_is_told_at_once(
     async def body(_: cost.BareServer, peers: Any) -> None:
         woken: list[bool] = []
         monkeypatch.setattr(peers.engine, "wake", lambda: woken.append(True))
-        peers._refused("203.0.113.1", "it speaks plain")
+        peers._refused("203.0.113.1", "tls", "it speaks plain")
         assert told(peers) == [LinkFailed(None, dialled=False, reason="203.0.113.1: it speaks plain")]
         assert woken == [True]
         failures = ["b", "a"]
