@@ -34,7 +34,7 @@ def longest_absence(settings: ErasureSettings) -> int:
 
 
 class Erasures:
-    """The erasures of one server. `tell` gets notes for the log, and `erased` is called after each erasure."""
+    """The erasures of one server. `tell` gets notes for the log, and `erased` is called with what each erasure has changed."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Erasures:
         limits: Limits,
         settings: ErasureSettings | None,
         tell: Callable[[Note], None],
-        erased: Callable[[], None],
+        erased: Callable[[Erasure], None],
     ) -> None:
         self._table = table
         self._rules = rules
@@ -90,5 +90,5 @@ class Erasures:
         if erasure is not None:
             if erasure.client is not None:
                 self._tell(Removed(erasure.client))
-            self._erased()
+            self._erased(erasure)
         return erasure

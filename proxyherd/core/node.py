@@ -57,7 +57,7 @@ from proxyherd.core.peer_messages import (
 from proxyherd.core.reply import Reply
 from proxyherd.core.rules import Judged, Rules, find, not_stored
 from proxyherd.core.sizes import SIZES, Sizes
-from proxyherd.core.table import Room, Table
+from proxyherd.core.table import Erasure, Room, Table
 from proxyherd.core.ticks import TICKS
 from proxyherd.core.tombstones import Learned
 from proxyherd.core.walks import Neighbour, Walks
@@ -91,7 +91,7 @@ class Node:
         self._too_old = self.rules.is_forgotten if self.rules.age else None
         ticks = TICKS * timing.compare_seconds / timing.heartbeat_seconds
         self._expiry = Expiry(table, self._too_old, ticks)
-        self._erasures = Erasures(table, self.rules, limits, erasure, self.note, self._part_with_old)
+        self._erasures = Erasures(table, self.rules, limits, erasure, self.note, self._erased)
         self._room = Room(limits.max_clients, limits.max_table_bytes)
         self._room_to_learn = Room(self._room.clients * 5 // 4, self._room.bytes * 5 // 4)
         self.alone, self._started = alone, now
@@ -280,12 +280,16 @@ class Node:
         if link.dialled or not len(self.table):
             self._walks.begin(neighbour)
 
-    def _part_with_old(self) -> None:
-        """Close the links of neighbours that do not understand tombstones."""
+    def _erased(self, erasure: Erasure) -> None:
+        """Close the links of neighbours that do not understand tombstones. If a line was removed here, ask the other ones for
+        what they have: a later report may have lost against this line on its way, and only there is it still stored.
+        """
         for neighbour in tuple(self._neighbours.values()):
             if neighbour.link.is_old:
                 neighbour.link.close(OUTDATED)
                 self.closed(neighbour.link)
+            elif erasure.client is not None:
+                self._walks.begin_again(neighbour)
 
     def _act(self, neighbour: Neighbour, event: LinkEvent, now: float) -> None:
         match event:
@@ -357,6 +361,8 @@ class Node:
         """
         news, self.news = self.news, []
         learned, self._learned = self._learned, False
+        if len(news) > 1 and self.table.gone:
+            news = [one for one in news if not self.table.is_erased(one.client, one.line)]
         self.notes += pass_on(news, tuple(self._neighbours.values()), self._walks, failed, learned)
 
     def work(self, now: float, failed: LinkErrorHandler = raise_it) -> bool:

@@ -6,7 +6,7 @@ the present one. So lines can be learned in any order, and repeatedly, with the 
 A client that was erased has a tombstone (`tombstones`). The greatest one of a client counts, and removes each line that
 it covers; a covered line is not stored again. So tombstones too can be learned in any order. One thing depends on the
 order: a line that lost against another one is gone, even if the other one is erased afterwards. Catching up brings it
-back from a server that still has it. If all lines are learned a second time, the result is the same for any order: the
+back from a server that still has it; so a server that has erased a line asks its neighbours again (`node`). If all lines are learned a second time, the result is the same for any order: the
 greatest tombstone, and the greatest line that it does not cover.
 
 Clients are spread over 65,536 leaves by a keyed hash of their ID. Each leaf is a small dict; one large dict would

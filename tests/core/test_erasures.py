@@ -251,6 +251,36 @@ def test_an_empty_server_gets_tombstones_and_entries_at_once() -> None:
     assert len(everything(b)) == 2
 
 
+def test_a_report_that_lost_against_an_erased_one_on_its_way_comes_back_from_where_it_is_still_stored() -> (
+    None
+):
+    wires = herd("AB")
+    a, b = (wires.servers[name] for name in "AB")
+    a.report(iamat(time="5"), received=5 * SECOND)
+    a.node.flood()
+    forget(a, at=6 * SECOND)
+    a.node.flood()
+    later = b.report(iamat(time="4"), received=7 * SECOND).answer  # before B hears of anything
+    b.node.flood()
+    wires.settle()
+    assert a.line() == later
+    agree(wires)
+
+
+def test_what_is_erased_in_the_turn_in_which_it_came_is_told_to_nobody() -> None:
+    wires = herd("AB")
+    a = wires.servers["A"]
+    wires.forget_traffic()
+    a.report()
+    a.report(iamat("plum"))
+    reply = forget(a)
+    a.node.flood()
+    wires.settle()
+    told = [line for line in wires.said["A", "B"] if line.startswith((b"AT ", b"GONE "))]
+    assert told == [a.line("plum"), reply.answer]
+    agree(wires)
+
+
 def test_a_tombstone_from_the_future_or_out_of_form_is_skipped_and_noted() -> None:
     wires = herd("AB")
     a, b = (wires.servers[name] for name in "AB")

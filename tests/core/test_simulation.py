@@ -14,17 +14,22 @@ from unittest.mock import patch
 
 import pytest
 from simulation import Herd, LawBroken, Plan, WatchedTable, check, run
+from simulation.disk import Disk
 
-from proxyherd.core import node as core_node
+from proxyherd.core import erasures as core_erasures
+from proxyherd.core import news as core_news
+from proxyherd.core import table as core_table
 from proxyherd.core.conversation import Conversation
 from proxyherd.core.engine import Said, Settled
+from proxyherd.core.erasures import Erasures
 from proxyherd.core.framing import Line
-from proxyherd.core.messages import At, Entry, Whatsat
+from proxyherd.core.messages import At, Entry, Forget, Whatsat, parse_at
 from proxyherd.core.news import News, concerning
 from proxyherd.core.node import Node
 from proxyherd.core.peer_messages import Changed, LinkEvent
 from proxyherd.core.reply import Reply
-from proxyherd.core.table import Table
+from proxyherd.core.table import Erasure, Room, Table
+from proxyherd.core.tombstones import Tombstone, Tombstones
 from proxyherd.core.turn import Turn
 from proxyherd.core.walks import Neighbour
 from proxyherd.engines.herd.engine import HerdEngine
@@ -49,6 +54,9 @@ _begin, _end, _keep = HerdEngine.begin, HerdEngine.end, HerdEngine.keep
 _decide, _pass_on = HerdEngine.decide, HerdEngine.pass_on
 _release, _tell = Conversation.release, Turn._tell
 _turn_decide, _hear, _sent = Turn._decide, WebSocketConversation._hear, LineSocket._sent
+_erased, _forget, _snapshot = Node._erased, Erasures.forget, Disk._snapshot
+_admit, _erase = Table.admit, Table.erase
+_put, _until = Tombstones.put, Tombstones.until
 _release_exchanges, _serve_some = Exchanges.release, HttpConversation._serve_some
 
 
@@ -83,7 +91,7 @@ def test_in_some_of_the_seeds_each_thing_happens_that_may_become_of_a_command() 
         outcomes += laws.outcomes
         ways += laws.ways
     assert outcomes.keys() == {
-        *("stored", "stale", "refused"),
+        *("stored", "stale", "refused", "erased"),
         *("answered", "unknown", "left", "unanswered", "invalid"),
     }
     reports = {
@@ -95,7 +103,8 @@ def test_in_some_of_the_seeds_each_thing_happens_that_may_become_of_a_command() 
         for what in ("answered", "unknown")
     }
     others = {"line", "batch: problem", "nothing: problem", "no op: problem"}
-    assert ways.keys() >= reports | questions | others
+    erasures = {"erase: erased", "erase: refused", "erase before: erased"}
+    assert ways.keys() >= reports | questions | others | erasures
 
 
 def test_seeds_differ() -> None:
@@ -189,7 +198,9 @@ def keeps_without_waiting_for_the_disk(engine: HerdEngine, done: Callable[[bool]
 def answers_while_what_it_has_learned_waits(engine: HerdEngine, said: Sequence[Said]) -> None:
     settles = engine._settles
     _decide(engine, said)
-    engine._settles = settles or any(b"IAMAT" in line for one in said for line in one.lines)  # type: ignore[operator]
+    engine._settles = settles or any(
+        isinstance(line, bytes) and b"IAMAT" in line for one in said for line in one.lines
+    )
 
 
 def forgets_what_it_has_learned_without_a_turn(engine: HerdEngine, now: float) -> None:
@@ -271,12 +282,83 @@ def serves_one_request_of_a_packet(conversation: HttpConversation, most: int, no
     conversation.more = False
 
 
+# Of erasure. --------------------------------------------------------------------------------------------------
+
+
+def leaves_tombstones_out_of_a_rewrite(disk: Disk, table: Table) -> list[bytes]:
+    return [line for line in _snapshot(disk, table) if not line.startswith(b"GONE")]
+
+
+def covers_by_the_time_that_counts(table: Table, client: bytes, line: bytes, leaf: int | None = None) -> bool:
+    at = parse_at(line)
+    return at is not None and at.entry.nanoseconds <= table.erased_until(client, leaf)
+
+
+def admits_what_was_erased(
+    table: Table, client: bytes, entry: Entry, room: Room, too_old: Callable[[Entry], bool] | None = None
+) -> bool | None:
+    """What a neighbour tells, which has not heard of an erasure, is believed."""
+    with patch.object(table, "gone", {}):
+        return _admit(table, client, entry, room, too_old)
+
+
+def puts_hashes_in_another_leaf(tombstones: Tombstones, digest: bytes, until: int, leaf: int) -> None:
+    _put(tombstones, digest, until, leaf ^ 1)
+
+
+def looks_in_another_leaf(tombstones: Tombstones, digest: bytes, leaf: int) -> int:
+    """Together with the one above, the same on all servers: only digests, batches and lookups differ."""
+    return _until(tombstones, digest, leaf ^ 1)
+
+
+def restores_the_line_alone(table: Table, tombstone: Tombstone, erasure: Erasure) -> None:
+    """An erasure that could not be kept is refused, and its tombstone stays."""
+    if erasure.client is not None and erasure.entry is not None:
+        table.put(erasure.client, erasure.entry, table.leaf(erasure.client))
+
+
+def removes_later_reports_too(table: Table, tombstone: Tombstone) -> Erasure | None:
+    with patch.object(core_table, "received", lambda _: 0):
+        return _erase(table, tombstone)
+
+
+def forgets_too_early(erasures: Erasures) -> int:
+    return erasures._rules.clock - erasures._keep // 2
+
+
+_early: Any = property(forgets_too_early)
+
+
+def lets_the_old_in(node: Node, erasure: Erasure) -> None:
+    """A neighbour that does not understand tombstones stays linked, and is told of them."""
+    old = [one for one in node._neighbours.values() if one.link.is_old]
+    for one in old:
+        one.link.is_old = False
+    _erased(node, erasure)
+    for one in old:
+        one.link.is_old = True
+
+
+def asks_nobody_after_an_erasure(node: Node, erasure: Erasure) -> None:
+    _erased(node, Erasure(erasure.before))
+
+
+def erases_only_until_before_the_last_report(erasures: Erasures, command: Forget) -> tuple[Reply, list[News]]:
+    """A line that came in the same turn, or from a clock that is ahead, is not covered."""
+    with patch.object(core_erasures, "received", lambda _: 0):
+        return _forget(erasures, command)
+
+
+def tells_nobody_of_erasures(erasures: Erasures, command: Forget) -> tuple[Reply, list[News]]:
+    return _forget(erasures, command)[0], []
+
+
 BUGS: dict[str, list[tuple[object, str, Callable[..., object]]]] = {
-    "forwards to the sender": [(core_node, "concerning", forwards_to_the_sender)],
+    "forwards to the sender": [(core_news, "concerning", forwards_to_the_sender)],
     "takes equal times": [(Node, "admit", takes_equal_times)],
     "floods only where it has walked": [(Node, "flood", floods_only_where_it_has_walked)],
     "forgets to walk again": [(Node, "_act", forgets_to_walk_again)],
-    "never says CHANGED": [(core_node, "concerning", never_says_changed)],
+    "never says CHANGED": [(core_news, "concerning", never_says_changed)],
     "answers while it replays": [(Node, "look_up", answers_while_it_replays)],
     "believes a journal that lacks records": [(Node, "start", believes_a_journal_that_lacks_records)],
     "answers from before the replay": [(Node, "begin_replay", begins_without_a_replay)],
@@ -305,6 +387,23 @@ BUGS: dict[str, list[tuple[object, str, Callable[..., object]]]] = {
     ],
     "answers in text alone": [(LineSocket, "_sent", answers_in_text_alone)],
     "serves one request of a packet": [(HttpConversation, "_serve_some", serves_one_request_of_a_packet)],
+    "leaves tombstones out of a rewrite": [(Disk, "_snapshot", leaves_tombstones_out_of_a_rewrite)],
+    "covers by the time that counts": [(Table, "is_erased", covers_by_the_time_that_counts)],
+    "admits what was erased": [(Table, "admit", admits_what_was_erased)],
+    "puts hashes in another leaf": [(Tombstones, "put", puts_hashes_in_another_leaf)],
+    "puts and finds hashes in another leaf": [
+        (Tombstones, "put", puts_hashes_in_another_leaf),
+        (Tombstones, "until", looks_in_another_leaf),
+    ],
+    "restores the line alone": [(Table, "restore", restores_the_line_alone)],
+    "removes later reports too": [(Table, "erase", removes_later_reports_too)],
+    "forgets tombstones too early": [(Erasures, "oldest", _early)],
+    "lets a neighbour of version 1 stay": [(Node, "_erased", lets_the_old_in)],
+    "asks nobody after an erasure": [(Node, "_erased", asks_nobody_after_an_erasure)],
+    "erases only until before the last report": [
+        (Erasures, "forget", erases_only_until_before_the_last_report)
+    ],
+    "tells nobody of erasures": [(Erasures, "forget", tells_nobody_of_erasures)],
 }
 
 

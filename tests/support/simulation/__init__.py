@@ -13,7 +13,8 @@ become whole again.
 from simulation.herd import Herd, check, run
 from simulation.network import End
 from simulation.plan import Plan
-from simulation.servers import Server, WatchedTable
+from simulation.servers import Server
+from simulation.tables import WatchedTable
 from simulation.world import EPOCH, LawBroken
 
 __all__ = ["EPOCH", "End", "Herd", "LawBroken", "Plan", "Server", "WatchedTable", "check", "run"]

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 from proxyherd.core.conversation import LINGER_SECONDS, Conversation, Ending, Stage
 from proxyherd.core.engine import Client
 from proxyherd.core.framing import Line
+from proxyherd.core.messages import Forget
 from proxyherd.core.notes import Note
 from proxyherd.core.reply import Reply, leave
+from proxyherd.core.rules import find
 from proxyherd.server.clients.clients import Spoken
 from simulation.laws import NOTHING, Order
 
@@ -39,8 +41,8 @@ class SimulatedClient:
         self.clear_at = 0.0  # nothing said later may arrive before this
         self.conversation = conversation
         self.owe, self.owed = self.conversation.owe, self.conversation.owed
-        self.unanswered: deque[tuple[bytes, Order]] = deque()  # what was taken, and what was known before
-        self.unlogged: deque[tuple[bytes, Order]] = deque()
+        self.unanswered: deque[tuple[Line, Order]] = deque()  # what was taken, and what was known before
+        self.unlogged: deque[tuple[Line, Order]] = deque()
         self.heard: deque[bytes] = deque()  # answers that the log has not told yet
         self._server = server
 
@@ -120,8 +122,9 @@ class SimulatedClient:
             self._server.turn.client_said(self)
         promised = self._server.promised
         for line in lines:
-            assert isinstance(line, bytes)
-            taken = line, promised.get(line.split(b" ")[1], NOTHING)
+            assert isinstance(line, bytes | Forget)
+            least = NOTHING if isinstance(line, Forget) else promised.get(line.split(b" ")[1], NOTHING)
+            taken = line, least
             self.unanswered.append(taken)
             self.unlogged.append(taken)
         return lines
@@ -172,6 +175,7 @@ class SimulatedClient:
             server.world.broken(f"{self.name} is answered {first!r}, and has asked for nothing")
         server.world.say(f"{self.name} hears {first!r}")
         asked, least = self.unanswered.popleft()
+        assert isinstance(asked, bytes)
         answer = first
         if first.startswith(b"AT "):
             if asked.startswith(b"WHATSAT"):
@@ -196,7 +200,7 @@ class SimulatedClient:
         """Whether it has heard answers that the log has not told yet."""
         return bool(self.heard)
 
-    def log(self, line: bytes, outcome: str, answer: bytes | None) -> None:
+    def log(self, line: Line, outcome: str, answer: bytes | None) -> None:
         """The log tells of an answer."""
         name = self._server.name
         if self.heard:
@@ -275,10 +279,14 @@ class SimulatedPlaces:
             self._answer_now(reply)
             answered(client)
 
-    @staticmethod
-    def _answer_now(reply: Reply) -> None:
+    def _answer_now(self, reply: Reply) -> None:
         assert reply.entry is not None
-        reply.outcome, reply.answer = "answered", reply.entry.line + PLACES
+        assert reply.whatsat is not None
+        if self._server.table.is_erased(reply.whatsat.client, reply.entry.line):  # as on a server
+            reply.entry = None
+            find(reply, reply.line, None)
+        else:
+            reply.outcome, reply.answer = "answered", reply.entry.line + PLACES
 
 
 class SimulatedLog:
@@ -296,10 +304,9 @@ class SimulatedLog:
 
     def alike(self, client: bytes, lines: Sequence[Line], replies: Sequence[Reply]) -> None:
         for line, reply in zip(lines, replies, strict=True):
-            assert isinstance(line, bytes)
             self._command(client.decode(), line, reply.outcome, reply.answer)
 
-    def _command(self, name: str, line: bytes, outcome: str, answer: bytes | None) -> None:
+    def _command(self, name: str, line: Line, outcome: str, answer: bytes | None) -> None:
         server = self._server
         client = server.clients[name]
         server.world.say(f"{server.name} logs {line!r} of {name}: {outcome}")
@@ -310,6 +317,7 @@ class SimulatedLog:
         if outcome == "stored":
             server.laws.stored(server, line, answer)
         elif outcome == "unknown":
+            assert isinstance(line, bytes)
             server.laws.unknown(server, line, least)
         client.log(line, outcome, answer)
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 
 from proxyherd.core.table import Table
+from proxyherd.core.tombstones import parse_learned
 from simulation.world import SimulatedWorld
 
 
@@ -28,9 +29,11 @@ class Disk:
         self.failed = False
         self.has_failed = False  # in this life
         self.full_until = 0.0
+        self.moment = 0  # at which the server ran, as its mark has it
         self._world = world
         self._name = name
         self._life = 0
+        self._syncs = False  # a turn waits, and what it has stored may have to be taken back
 
     @property
     def takes_reports(self) -> bool:
@@ -46,8 +49,8 @@ class Disk:
         if self.failed:
             return False
         safe_at = {"kept": -math.inf, "less a second": now + 1.0, "always": math.inf}[self.kind]
-        for line in lines:
-            self.records[line] = min(safe_at, self.records.get(line, math.inf))
+        for line in lines:  # again at the end, if it is there already
+            self.records[line] = min(safe_at, self.records.pop(line, math.inf))
         if not self.always:
             self.kept.update(lines)
         return True
@@ -56,11 +59,13 @@ class Disk:
         """Bring to disk what was appended, which takes its time; it fails where the disk has become full."""
         covered = [line for line, safe_at in self.records.items() if safe_at == math.inf]
         world = self._world
+        self._syncs = True
         world.after(world.rng.uniform(0, world.plan.disk_seconds), self._synced, self._life, covered, done)
 
     def _synced(self, life: int, covered: list[bytes], done: Callable[[bool], None]) -> None:
         if life != self._life:
             return
+        self._syncs = False
         if self.full_until > self._world.now:
             self._fail("failing")
         else:
@@ -75,15 +80,44 @@ class Disk:
 
     def mend(self, table: Table) -> None:
         """Write a journal that failed anew, as a synced snapshot, where the disk has room again."""
-        if self.failed and self.full_until <= self._world.now:
-            self._world.say(f"{self._name} writes its journal anew")
+        if self.failed and self.full_until <= self._world.now and not self._syncs:
             self.failed = False
-            self.records = {entry.line: -math.inf for _, entry in table}
-            self.kept.update(self.records)
+            self.rewrite(table)
+
+    def rewrite(self, table: Table) -> None:
+        """Write the journal anew, as a synced snapshot, if it can be written."""
+        if self.kind == "none" or self.failed or self.full_until > self._world.now or self._syncs:
+            return
+        self._world.say(f"{self._name} writes its journal anew")
+        self.records = dict.fromkeys(self._snapshot(table), -math.inf)
+        self.kept.update(self.records)
+
+    def _snapshot(self, table: Table) -> list[bytes]:
+        lines, _ = table.lines(0, table.leaf_count, 1 << 30)
+        return lines
+
+    # Backups, and journals that are too old. -----------------------------------------------------------------
+
+    def put_back(self, backup: list[bytes]) -> None:
+        """Have what a backup had, in place of everything since; call between two lives."""
+        self.records = dict.fromkeys(backup, -math.inf)
+        self.moment = 0  # a backup has no mark
+
+    def holds(self, line: bytes) -> bool:
+        """Whether no crash loses this line any more."""
+        return self.kind in ("kept", "always") and line in self.records and line in self.kept
+
+    def is_outdated(self, oldest: int, latest: int) -> bool:
+        """Whether neither the mark nor a record is younger than `oldest`."""
+        learned = map(parse_learned, self.records)
+        return self.moment <= oldest and not any(
+            one is not None and oldest < one.received <= latest for one in learned
+        )
 
     def crash(self, *, power_cut: bool) -> None:
         """End a life."""
         self._life += 1
+        self._syncs = False
         self.failed = self.has_failed = False
         if self.kind == "none":
             self.records.clear()

@@ -8,10 +8,13 @@ from proxyherd.engines.herd.delays import LEARNED_SECONDS
 from simulation.clients import LineClient, SimulatedClient
 from simulation.laws import Laws
 from simulation.network import End, Network, Wire
-from simulation.plan import Plan
+from simulation.plan import SECOND, Plan
 from simulation.servers import Server
 from simulation.web_clients import HttpClient, JsonClient, LineSocketClient
 from simulation.world import EPOCH, LawBroken, SimulatedWorld
+
+FORGOTTEN = 1.2
+"""Times `tombstone_seconds`: after that, all tombstones are forgotten."""
 
 HEAL_SECONDS = 5.0
 QUIET_SECONDS = 0.3
@@ -29,7 +32,7 @@ class Herd:
         self.network = Network(self.world, self.laws)
         self.edges = self._graph() if edges is None else edges
         names = {name for edge in self.edges for name in edge}
-        self.servers = self.network.servers
+        self.servers = self.laws.servers = self.network.servers
         for name in sorted(names):
             neighbours = [b if a == name else a for a, b in self.edges if name in (a, b)]
             self.servers[name] = Server(self.world, self.network, name, neighbours, self.ask_at_once)
@@ -48,12 +51,12 @@ class Herd:
 
     # Clients. ------------------------------------------------------------------------------------------------
 
-    def connect(self, server: Server) -> SimulatedClient:
-        """Let a client connect to a server that is up."""
+    def connect(self, server: Server, *, http: bool = False) -> SimulatedClient:
+        """Let a client connect to a server that is up; one that speaks HTTP, or any."""
         self._connections += 1
         name = f"{server.name}#{self._connections}"
         client: SimulatedClient
-        match self._connections % 12:
+        match 1 if http else self._connections % 12:
             case 1:
                 client = HttpClient(server, name)
             case 5:
@@ -65,18 +68,32 @@ class Herd:
         server.clients[name] = client
         return client
 
-    def report(self) -> bytes:
-        """Return a report, often at a time that others report for it too."""
+    def report(self, client: int | None = None) -> bytes:
+        """Return a report, of this client or any, often at a time that others report for it too."""
         rng = self.world.rng
         whole, fraction = EPOCH + int(self.world.now), rng.choice(["", ".5", ".50", ".500000000", ".7"])
         whole -= rng.choice([0, 0, 0, 1])
-        client, place = rng.randrange(self.plan.clients), rng.choice(["+1+1", "-34.5+118"])
+        if client is None:
+            client = rng.randrange(self.plan.clients)
+        place = rng.choice(["+1+1", "-34.5+118"])
         return f"IAMAT c{client} {place} {whole}{fraction}".encode()
 
     def question(self) -> bytes:
         """Return a question."""
         rng = self.world.rng
         return b"WHATSAT c%d %d 5" % (rng.randrange(self.plan.clients), rng.choice([0, 10]))
+
+    def erasure(self, client: int) -> bytes:
+        """Return an erasure as it is noted here, perhaps only of who was not seen for a while."""
+        rng = self.world.rng
+        line = b"FORGET c%d" % client
+        if rng.random() < 0.7:
+            return line
+        ago = rng.choice([1.0, 0.25 * self.plan.tombstone_seconds]) * rng.random()
+        return b"%b %d.%09d" % (
+            line,
+            *divmod(self.world.posix - self.plan.skew - int(ago * SECOND) - 1, SECOND),
+        )
 
     def nonsense(self) -> bytes:
         """Return an invalid command."""
@@ -87,8 +104,15 @@ class Herd:
         rng, plan = self.world.rng, self.plan
         if not server.up or server.stops:
             return
-        speaking = [one for one in server.clients.values() if not (one.gone or one.has_said_all)]
-        client = rng.choice(speaking) if speaking and rng.random() < 0.7 else self.connect(server)
+        erases = lines[0].startswith(b"FORGET")
+        speaking = [
+            one
+            for one in server.clients.values()
+            if not (one.gone or one.has_said_all) and (isinstance(one, HttpClient) or not erases)
+        ]
+        client = (
+            rng.choice(speaking) if speaking and rng.random() < 0.7 else self.connect(server, http=erases)
+        )
         if rng.random() < 0.25:
             more = self.report, self.report, self.question, self.question, self.nonsense
             lines += tuple(rng.choice(more)() for _ in range(rng.randint(1, 5)))
@@ -117,10 +141,20 @@ class Herd:
     def ask_at_once(self, server: Server, client: bytes) -> None:
         """Perhaps let somebody ask about a client of whom a server has just learned."""
         rng = self.world.rng
-        if rng.random() < self.plan.curious:
+        if rng.random() < self.plan.curious and not server.stops:
             asking, seconds = self.connect(server), rng.uniform(0, LEARNED_SECONDS)
             asking.clear_at = self.world.now + seconds
             server.later(seconds, asking.say, *asking.spell([b"WHATSAT %b 0 5" % client]))
+
+    def erase(self) -> None:
+        """Let a client be erased at a server that understands it, and perhaps report at others before they know it."""
+        rng, servers = self.world.rng, list(self.servers.values())
+        able, client = [one for one in servers if not one.is_old], rng.randrange(self.plan.clients)
+        if able:
+            self.say(rng.choice(able), self.erasure(client))
+            for _ in range(rng.choice([0, 0, 1, 3])):
+                seconds = 2 * self.plan.slowest * rng.random()
+                self.world.after(seconds, lambda: self.say(rng.choice(servers), self.report(client)))
 
     # Troubles. -----------------------------------------------------------------------------------------------
 
@@ -201,6 +235,30 @@ class Herd:
         if dialler.up and not dialler.replays:
             dialler.now_or_later(self.network.dial, dialler, edge[1], None)
 
+    def back_up(self) -> None:
+        """Copy a server's journal, and put the copy in its place some time later."""
+        rng = self.world.rng
+        server = rng.choice(list(self.servers.values()))
+        if server.disk.kind != "none":
+            self.world.after(
+                self.plan.seconds * rng.random(), self.put_back, server, list(server.disk.records)
+            )
+
+    def put_back(self, server: Server, backup: list[bytes]) -> None:
+        if self.world.now < self.plan.seconds:
+            server.crash(False)
+            if server.life:
+                server.lose_journal(backup)
+            self.world.after(self.world.rng.random() / 2, server.start)
+
+    def go_away(self) -> None:
+        """Let a server be away for about as long as it is known that clients were erased."""
+        rng = self.world.rng
+        server = rng.choice(list(self.servers.values()))
+        server.crash(rng.random() < 0.5)
+        server.away_until = self.world.now + self.plan.tombstone_seconds * rng.uniform(0.8, 1.3)
+        self.world.after(server.away_until - self.world.now, server.start)
+
     def fill_disk(self, server: Server, _: Wire) -> None:
         server.disk.full_until = self.world.now + self.world.rng.random()
 
@@ -224,10 +282,27 @@ class Herd:
         ):
             for _ in range(count):
                 world.after(seconds * rng.random(), lambda what=what: self.say(rng.choice(servers), what()))
+        for count, act in (
+            (plan.erasures, self.erase),
+            (plan.restores, self.back_up),
+            (plan.absences, self.go_away),
+        ):
+            for _ in range(count):
+                world.after(plan.seconds * rng.random(), act)
         for _ in range(plan.troubles):
             world.after(plan.seconds * rng.random(), self.trouble)
         world.run_until(plan.seconds)
         self.heal()
+        world.run_until(max(world.now, *(server.away_until for server in servers)))
+        self.heal()
+        self.wait_for_agreement()
+        if plan.absences:
+            world.run_until(world.now + FORGOTTEN * plan.tombstone_seconds)
+            self.wait_for_agreement()
+        self.judge()
+
+    def wait_for_agreement(self) -> None:
+        world = self.world
         healed = world.now
         while not self.agreed() or world.now < max(self.laws.last_flood, healed) + QUIET_SECONDS:
             if world.now >= healed + HEAL_SECONDS and not self.agreed():
@@ -235,15 +310,15 @@ class Herd:
             if world.now >= healed + HEAL_SECONDS + QUIET_SECONDS:
                 world.broken("a flood does not end")
             world.run_until(world.now + 0.1)
-        self.judge()
 
     def heal(self) -> None:
-        """Let the network be whole, all servers up, and all clients read."""
+        """Let the network be whole, all servers up and upgraded, and all clients read."""
         self.world.say("all is well from now on")
         self.network.heal()
         for server in self.servers.values():
-            if server.up and server.stops:
+            if server.up and (server.stops or server.is_old):
                 server.crash(False)
+            server.is_old = False
             server.start()
             server.disk.full_until = self.world.now
         self.network.release_all()
@@ -256,8 +331,14 @@ class Herd:
         return (
             not any(server.replays for server in self.servers.values())
             and all(one.table.greatest == first.table.greatest for one in rest)
+            and all(self.remembered(one) == self.remembered(first) for one in rest)
             and not self.unsettled()
         )
+
+    def remembered(self, server: Server) -> dict[bytes, int]:
+        """Return the tombstones that no server has forgotten yet."""
+        oldest = self.world.posix - server.keep + self.plan.skew
+        return {client: until for client, until in server.table.gone_until.items() if until > oldest}
 
     def unsettled(self) -> list[str]:
         """Return the clients who wait, and those who have left and are not logged yet."""
@@ -279,6 +360,9 @@ class Herd:
             }
             if len(set(held.values())) > 1:
                 lines.append(", ".join(f"{name} has {line.decode()}" for name, line in held.items()))
+        gone = {name: self.remembered(server) for name, server in self.servers.items()}
+        if len({tuple(sorted(one.items())) for one in gone.values()}) > 1:
+            lines.append(f"tombstones: {gone}")
         return "; ".join(lines)
 
     def judge(self) -> None:
@@ -290,9 +374,7 @@ class Herd:
                 broken(f"{server.name} does not hold the greatest that it ever held")
             if b"forged" in held:
                 broken(f"{server.name} believed a stranger")
-            for client, order in self.laws.durable.items():
-                if held.get(client, (-1, b"")) < order:
-                    broken(f"{server.name} has lost {order[1].decode()}, which was answered")
+            self.laws.erasures.judge(server)
             if len(server.table) != len(held):
                 broken(f"{server.name} counts {len(server.table)} clients and holds {len(held)}")
             if (

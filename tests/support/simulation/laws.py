@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from proxyherd.core.framing import Line
 from proxyherd.core.handshake import State
 from proxyherd.core.messages import parse_at, parse_report
+from proxyherd.core.tombstones import parse_gone
+from simulation.erasures import ErasureLaws
 from simulation.world import SimulatedWorld
 
 if TYPE_CHECKING:
@@ -14,7 +17,9 @@ if TYPE_CHECKING:
     from simulation.servers import Server
 
 Order = tuple[int, bytes]
+Crossing = tuple[str, int, str, int, bytes, int]
 NOTHING: Order = (-1, b"")
+KEY = b"k" * 32
 
 
 class Laws:
@@ -22,9 +27,12 @@ class Laws:
 
     def __init__(self, world: SimulatedWorld) -> None:
         self._world = world
-        self.crossings: set[tuple[str, int, str, int, bytes]] = set()
+        self.crossings: set[Crossing] = set()
         self.last_flood = 0.0
-        self.durable: dict[bytes, Order] = {}  # the greatest that no crash may lose
+        self.servers: dict[str, Server] = {}
+        self.erasures = ErasureLaws(world, KEY)
+        self.durable: dict[bytes, set[Order]] = {}  # what no crash may lose
+        self.stored_lines: dict[bytes, set[Order]] = {}  # what any table has ever held
         self.refused: dict[
             bytes, tuple[Server, int]
         ] = {}  # lines that were taken back: by whom, in which life
@@ -52,7 +60,8 @@ class Laws:
         if end.link.state is not State.LIVE:
             broken(f"{name} floods to {peer} over a link that is not live")
         for line in lines.splitlines():
-            crossing = (name, end.life, peer, end.other.life, line)
+            self.erasures.told_line(server, line, end.link)
+            crossing = self._crossing(end, line)
             if crossing in self.crossings:
                 broken(f"{name} floods to {peer} a second time: {line.decode()}")
             self.crossings.add(crossing)
@@ -63,14 +72,45 @@ class Laws:
             if self.refused.get(line) == (server, server.life):
                 broken(f"{name} tells {peer} of a report that it has refused: {line.decode()}")
 
+    @staticmethod
+    def _crossing(end: End, line: bytes, *, first: bool = False) -> Crossing:
+        """Return what happens once: a line that lost against one that is erased may be learned anew, and is news again."""
+        assert end.server is not None
+        times = end.server.table.stored[line]
+        return end.name, end.life, end.other.name, end.other.life, line, min(times, 1) if first else times
+
     # Tables. -------------------------------------------------------------------------------------------------
 
     def took_back(self, server: Server, line: bytes) -> None:
-        """A report could not be kept: it is refused."""
+        """A report or an erasure could not be kept: it is refused."""
         self.refused[line] = server, server.life
+        if (tombstone := parse_gone(line)) is not None:
+            self.erasures.took_back(tombstone)
+        elif (at := parse_at(line)) is not None:
+            self.stored_lines.get(at.client, set()).discard((at.entry.nanoseconds, line))
 
-    def held(self, owner: Server, line: bytes) -> None:
+    def lost(self, loser: Server) -> None:
+        """A server has lost its journal. What no other one has on its disk may be gone."""
+        others = [server.disk for server in self.servers.values() if server is not loser]
+        records = [
+            (at.client, (at.entry.nanoseconds, at.entry.line))
+            for disk in others
+            for line in disk.records
+            if disk.holds(line) and (at := parse_at(line)) is not None
+        ]
+        for client, orders in self.durable.items():
+            greatest = max((order for name, order in records if name == client), default=NOTHING)
+            self.durable[client] = {order for order in orders if order <= greatest}
+        for client, until in [*self.erasures.promised.items()]:
+            digest = loser.table.tombstone(client, until).digest
+            gone = [parse_gone(line) for disk in others for line in disk.records if disk.holds(line)]
+            if not any(one and one.digest == digest and one.until >= until for one in gone):
+                del self.erasures.promised[client]
+
+    def held(self, owner: Server, client: bytes, order: Order) -> None:
         """A table holds a line."""
+        line = order[1]
+        self.stored_lines.setdefault(client, set()).add(order)
         if line in self.refused:
             server, life = self.refused[line]
             # What was appended and could not be synced may be found after a crash.
@@ -98,50 +138,59 @@ class Laws:
         if is_question:
             if not (server.has_kept(line) or server.disk.has_failed):
                 broken(f"{server.name} answers {line.decode()}, which is not in its journal")
-            if order < least:
+            if order < least and least > server.voided.get(at.client, NOTHING):
                 broken(f"{server.name} has answered {least[1]!r}, and answers {asked!r} with {line!r} now")
         elif line not in server.table.own:
             return  # a stale one
         elif server.disk.kind in ("kept", "always"):
-            self.durable[at.client] = max(order, self.durable.get(at.client, order))
+            self.durable.setdefault(at.client, set()).add(order)
         if line in server.table.own:
-            self._let_out(server, line)
-        server.promised[at.client] = max(order, server.promised.get(at.client, order))
+            self.let_out(server, line)
+        if (
+            server.table.greatest.get(at.client, NOTHING) >= order
+        ):  # else it was erased while the answer waited
+            server.promised[at.client] = max(order, server.promised.get(at.client, order))
 
-    def _let_out(self, server: Server, line: bytes) -> None:
-        """A client is told of a report: after it was kept, and after all links have it that were live when it came."""
+    def let_out(self, server: Server, line: bytes) -> None:
+        """A client is told of what it has brought: after it was kept, and after all links have it that were live when it came."""
         if not server.has_kept(line):
             self._world.broken(f"{server.name} answers {line.decode()} before that is kept")
+        at = parse_at(line)
+        if at is not None and server.table.covers(at.client, line):
+            return  # erased in the same turn: nobody is told
         for end in server.table.own[line]:
-            crossing = (end.name, end.life, end.other.name, end.other.life, line)
-            if end.link.state is State.LIVE and crossing not in self.crossings:
+            if end.link.state is State.LIVE and self._crossing(end, line, first=True) not in self.crossings:
                 self._world.broken(f"{server.name} answers {line.decode()} before {end.other.name} is told")
 
     def found(self, server: Server, client: bytes, order: Order) -> None:
         """A server looks up what it answers a question with."""
         if server.lacks and not server.node.ready:
             self._world.broken(f"{server.name} finds {order[1]!r} though its journal lacks something")
+        if server.table.covers(client, order[1]):
+            self._world.broken(f"{server.name} finds {order[1]!r}, which was erased")
         if order < server.promised.get(client, NOTHING):
             self._world.broken(
                 f"{server.name} finds {order[1]!r} and has answered {server.promised[client]!r}"
             )
 
-    def stored(self, server: Server, line: bytes, answer: bytes | None) -> None:
+    def stored(self, server: Server, line: Line, answer: bytes | None) -> None:
         """The log tells of a report as one that is stored."""
         if answer not in server.table.own:
             self._world.broken(f"{server.name} has not stored {line!r}, and says so")
 
     def unknown(self, server: Server, asked: bytes, least: Order) -> None:
         """A server answers a question as one about nobody."""
-        if not server.node.ready:
+        client = asked.split(b" ")[1]
+        if not server.node.ready and client not in server.table.gone_until:
             self._world.broken(f"{server.name} answers {asked!r} before it is ready")
-        if least != NOTHING:
+        if least > server.voided.get(client, NOTHING):
             self._world.broken(f"{server.name} has answered {least[1]!r}, and does not know {asked!r} now")
 
     def decided(self, server: Server, line: bytes, outcome: str) -> None:
         """A server has decided about a report."""
-        report = parse_report(line, b"", server.node.rules.clock)
+        report = parse_report(line, server.bytes, server.turn.received)
         assert report is not None
-        held = server.table.greatest.get(report.client, NOTHING)
-        if (outcome == "refused") != server.refuses or (outcome == "stale" and held[0] < report.nanoseconds):
+        held = server.table.greatest.get(report.client, server.table.just_erased.get(report.client, NOTHING))
+        is_stale = report.nanoseconds <= held[0] or server.table.covers(report.client, report.line)
+        if (outcome == "refused") != server.refuses or (outcome == "stale" and not is_stale):
             self._world.broken(f"{server.name} decides {outcome} about {line!r}")

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
+from unittest.mock import patch
 
 from proxyherd.base.backoff import backoff
-from proxyherd.core.handshake import NONCE_BYTES, State, Terms
+from proxyherd.core import handshake
+from proxyherd.core.framing import Overlong
+from proxyherd.core.handshake import NONCE_BYTES, OLD_VERSION, State, Terms
 from proxyherd.core.link import Link
 from proxyherd.core.messages import NANOSECONDS
+from proxyherd.core.peer_messages import LinkEvent
 from proxyherd.engines.herd.peers import FIRST_PAUSE_SECONDS
 from simulation.laws import Laws
 from simulation.world import SimulatedWorld
@@ -29,6 +33,25 @@ class WatchedLink(Link):
     def send_updates(self, lines: bytes) -> None:
         self.end.network.laws.flooded(self.end, lines)
         super().send_updates(lines)
+
+    def send_batch(self, first: int, following: int, lines: list[bytes]) -> None:
+        server = self.end.server
+        assert server is not None
+        for line in lines:
+            server.laws.erasures.told_line(server, line, self)
+        super().send_batch(first, following, lines)
+
+
+class OldLink(WatchedLink):
+    """A link of a server that speaks version 1."""
+
+    def __init__(self, terms: Terms, *, dial: str | None, nonce: bytes, now: float, takes_old: bool) -> None:
+        with patch.object(handshake, "VERSIONS", (OLD_VERSION,)):
+            super().__init__(terms, dial=dial, nonce=nonce, now=now)
+
+    def _shake(self, line: bytes | Overlong, clock: int) -> list[LinkEvent]:
+        with patch.object(handshake, "VERSIONS", (OLD_VERSION,)):
+            return super()._shake(line, clock)
 
 
 class End:
@@ -165,7 +188,9 @@ class Network:
 
     def _link(self, server: Server, dial: str | None, terms: Terms | None = None) -> WatchedLink:
         nonce = next(self.world.nonces).to_bytes(NONCE_BYTES, "big")
-        return WatchedLink(terms or server.terms, dial=dial, nonce=nonce, now=server.now)
+        kind = OldLink if server.is_old and terms is None else WatchedLink
+        takes_old = not server.table.gone
+        return kind(terms or server.terms, dial=dial, nonce=nonce, now=server.now, takes_old=takes_old)
 
     # Bytes. --------------------------------------------------------------------------------------------------
 

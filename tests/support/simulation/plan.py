@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
-from proxyherd.config.schema import Limits
+from proxyherd.config.schema import ErasureSettings, Limits
 from proxyherd.core.sizes import SIZES, Sizes
 
 SECOND = 10**9
@@ -51,9 +51,27 @@ class Plan:
         if self.journal == "always" and self.disk_seconds > 0.01:  # likewise of a sync for each line
             self.lines, self.client_lines, self.batch_bytes, self.window = 1_024, 64, 65_536, 16
         self.compare_seconds = 10_000.0 if rng.random() < 0.85 else rng.uniform(0.3, 2.0)
+        self.erasures = rng.choice([0, 3, 10, 30])
+        self.old = rng.choice([0.0, 0.0, 0.0, 0.3])  # how many servers speak version 1 until all is well
+        self.restores = rng.choice([0, 0, 1, 3])  # backups of journals that are put back
+        self.tombstone_seconds = ErasureSettings().tombstone_seconds
+        self.absences = 0  # servers that are away for about as long
+        if rng.random() < 0.04:
+            self._be_short(rng)
         for name, value in overrides.items():
             assert hasattr(self, name)
             setattr(self, name, value)
+
+    def _be_short(self, rng: Random) -> None:
+        """Let tombstones be forgotten within the run, long after the last trouble."""
+        self.tombstone_seconds, self.absences = 60.0, rng.choice([1, 2, 3])
+        self.servers, self.skew, self.depth = min(self.servers, 5), rng.choice([0, 1]) * SECOND, 2
+        self.erasures, self.compare_seconds = max(self.erasures, 10), 2.0
+
+    @property
+    def erasure(self) -> ErasureSettings:
+        """What the servers' herd file says of erasures."""
+        return ErasureSettings(tombstone_seconds=self.tombstone_seconds)
 
     @property
     def sizes(self) -> Sizes:

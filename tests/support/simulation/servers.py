@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from proxyherd.config.herd_file import PEER_LINE_SLACK
 from proxyherd.core.engine import Said
+from proxyherd.core.erasures import longest_absence
 from proxyherd.core.handshake import State, Terms
 from proxyherd.core.link import Link
-from proxyherd.core.messages import Entry, Whatsat, parse_at
+from proxyherd.core.messages import NANOSECONDS, Forget, Whatsat
 from proxyherd.core.node import Node
 from proxyherd.core.reply import Reply
-from proxyherd.core.table import Evicted, Room, Table
+from proxyherd.core.rules import Judged
 from proxyherd.core.ticks import seconds_ahead, seconds_to_tick, step
+from proxyherd.core.tombstones import parse_gone, parse_learned
 from proxyherd.core.turn import Turn
 from proxyherd.engines.herd.delays import LEARNED_SECONDS
 from proxyherd.engines.herd.engine import HerdEngine
@@ -22,65 +24,17 @@ from simulation.clients import SimulatedClient, SimulatedLog, SimulatedPlaces
 from simulation.disk import Disk
 from simulation.laws import Laws, Order
 from simulation.network import SECRET, End, Network, WatchedLink
+from simulation.tables import WatchedTable
 from simulation.world import SimulatedWorld
 
 if TYPE_CHECKING:
     from proxyherd.core.messages import Report
 
-KEY = b"k" * 32
+REWRITES = 0.3
+"""How often a tick rewrites the journal, where somebody was erased."""
+
 SETTLE_SECONDS = 20 * LEARNED_SECONDS
 """What neighbours tell waits longer than on a server, so that more happens in the meantime."""
-
-
-class WatchedTable(Table):
-    """The real table, which also notices if it does not grow in the order, and whence each line came."""
-
-    def __init__(self, server: Server) -> None:
-        super().__init__(KEY, server.world.plan.depth)
-        self.server = server
-        self.source: Link | None = None
-        self.undoing = False  # reports that could not be kept: nobody has seen them
-        self.came_from: dict[bytes, str | None] = {}
-        self.own: dict[bytes, list[End]] = {}  # reports of this life, and the live links when they came
-        self.greatest: dict[bytes, Order] = {}
-
-    def advance(
-        self, client: bytes, entry: Entry, room: Room, too_old: Callable[[Entry], bool] | None = None
-    ) -> Entry | Evicted | Literal[False] | None:
-        before = self.greatest.get(client)
-        held = super().advance(client, entry, room, too_old)
-        if held:  # else `put` has noticed
-            self.notice(client, entry)
-        is_later = before is None or entry.nanoseconds > before[0]
-        if is_later is (held is False):
-            self.server.world.broken(
-                f"{self.server.name} has {before}, and {entry.line!r} is stored: {not held}"
-            )
-        if held is not False:
-            self.own[entry.line] = self.server.live_ends
-        return held
-
-    def remove(self, client: bytes, leaf: int) -> None:
-        assert self.undoing
-        super().remove(client, leaf)
-        del self.greatest[client]
-
-    def put(self, client: bytes, entry: Entry, leaf: int) -> None:
-        self.notice(client, entry)
-        super().put(client, entry, leaf)
-
-    def notice(self, client: bytes, entry: Entry) -> None:
-        server, new = self.server, (entry.nanoseconds, entry.line)
-        if self.undoing:
-            self.greatest[client] = new
-            return
-        if new <= self.greatest.get(client, (-1, b"")):
-            server.world.broken(f"{server.name}'s table went back from {self.greatest[client]} to {new}")
-        self.greatest[client] = new
-        self.came_from[entry.line] = self.source.peer if self.source else None
-        server.laws.held(server, entry.line)
-        if self.source is not None:
-            server.learned(server, client)
 
 
 class WatchedNode(Node):
@@ -101,6 +55,20 @@ class WatchedNode(Node):
         few = super().receive_few(link, data, most, now, clock)
         self.table.source = None
         return few
+
+    def decide(self, line: Any, judged: Judged) -> Reply:
+        if not isinstance(judged, Forget):
+            return super().decide(line, judged)
+        table = self.table
+        table.forgets = True
+        reply = super().decide(line, judged)
+        table.forgets = False
+        tombstone = parse_gone(reply.answer or b"")
+        if (reply.outcome == "erased") is not (tombstone is not None):
+            table.server.world.broken(f"{self.name} answers {reply.answer!r} to an erasure: {reply.outcome}")
+        if tombstone is not None:
+            table.server.laws.erasures.forgot(table.server, judged, tombstone.until)
+        return reply
 
     def look_up(self, question: Whatsat, line: bytes) -> Reply:
         reply = super().look_up(question, line)
@@ -152,6 +120,7 @@ class WatchedEngine(HerdEngine):
 
     def begin(self, now: float, received: int, lately: int) -> None:
         self._server.refuses = not self._server.disk.takes_reports
+        self._server.table.just_erased.clear()
         super().begin(now, received, lately)
 
     def decide(self, said: Sequence[Said]) -> None:
@@ -180,8 +149,8 @@ class WatchedEngine(HerdEngine):
         server.refuses = True
         for line in reported:
             server.laws.took_back(server, line)
-        if any(entry.line in reported for _, entry in table):
-            server.world.broken(f"{server.name} keeps a report that it refuses")
+        if any(entry.line in reported for _, entry in table) or table.tombstones_held != table.gone_until:
+            server.world.broken(f"{server.name} keeps a report or an erasure that it refuses")
 
 
 class Server:
@@ -208,8 +177,14 @@ class Server:
         self.skew = rng.randint(-plan.skew, plan.skew)  # nanoseconds that its clock is wrong
         self.offset = rng.uniform(0, 1e6)  # its monotonic clock began somewhere
         self.disk = Disk(world, name)
-        # The greatest that it has ever answered, where no crash may lose that.
+        # The greatest that it has ever answered, where no crash may lose that; and what that no longer counts for,
+        # because a greater line was erased.
         self.promised: dict[bytes, Order] = {}
+        self.voided: dict[bytes, Order] = {}
+        self.erased: dict[bytes, int] = {}  # until when clients are erased, where no crash may lose that
+        self.keep = int(plan.tombstone_seconds * NANOSECONDS)
+        self.away_until = 0.0
+        self.is_old = rng.random() < plan.old  # it speaks version 1
         self.lacks = False  # the journal has lost something that was answered
         self.stalled_until = 0.0
         self._kernel: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()  # while it was stalled
@@ -243,9 +218,9 @@ class Server:
     # From start to crash. ------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        if self.up:
-            return
         world, plan = self.world, self.world.plan
+        if self.up or self.away_until > world.now:
+            return
         self.life += 1
         self.up, self.stops, self.replays = True, False, True
         self.ends: list[End] = []
@@ -255,23 +230,36 @@ class Server:
         self._is_due = False
         self.table = WatchedTable(self)
         self.node = WatchedNode(
-            self.name, self.table, plan.limits, world.timing, alone=False, now=self.now, sizes=plan.sizes
+            self.name,
+            self.table,
+            plan.limits,
+            world.timing,
+            alone=False,
+            now=self.now,
+            sizes=plan.sizes,
+            erasure=plan.erasure,
         )
         self.node.begin_replay()
         self.engine = WatchedEngine(self)
         self.turn = Turn(self.engine, SimulatedPlaces(self), SimulatedLog(self), self.wake, plan.sizes)
         world.say(f"{self.name} starts, life {self.life}, {len(self.disk.records)} records")
+        self.node.rules.clock = self.clock
+        if self.disk.is_outdated(
+            self.clock - longest_absence(plan.erasure), self.node.rules.latest_receipt()
+        ):
+            self.lose_journal([])
         self._replay(list(self.disk.records))
 
     def _replay(self, lines: list[bytes]) -> None:
         """Read some of the journal; then meet the neighbours."""
         world, plan = self.world, self.world.plan
         some = world.rng.randint(0, len(lines)) if plan.replay_seconds else len(lines)
-        self.node.replay(map(parse_at, lines[:some]))
+        self.node.replay(map(parse_learned, lines[:some]))
         if some < len(lines):
             self.later(world.rng.uniform(0, plan.replay_seconds / 4), self._replay, lines[some:])
             return
         world.say(f"{self.name} has replayed {len(self.table)} clients")
+        self.laws.erasures.started(self)
         self.replays = False
         self.node.start(self.now, lacks=self.lacks)
         self.wake()
@@ -312,8 +300,16 @@ class Server:
         lost = self.disk.failed or kind == "none" or (power_cut and kind == "less a second")
         if lost:
             self.promised = {}
+        self.laws.erasures.crashed(self, lost=lost)
         self.lacks = self.lacks or lost or (power_cut and kind != "kept")
         self.disk.crash(power_cut=power_cut)
+
+    def lose_journal(self, left: list[bytes]) -> None:
+        """Have no more than this of the journal at the next start, or at this one."""
+        self.world.say(f"{self.name} has only {len(left)} of {len(self.disk.records)} records left")
+        self.disk.put_back(left)
+        self.lacks, self.promised, self.erased = True, {}, {}
+        self.laws.lost(self)
 
     # Turns and time. -----------------------------------------------------------------------------------------
 
@@ -356,6 +352,9 @@ class Server:
         self.node.tick(now)
         self.engine.beat(now)
         self.disk.mend(self.table)
+        if self.table.gone_until and self.world.rng.random() < REWRITES:
+            self.disk.rewrite(self.table)
+        self.disk.moment = self.clock
         due = min([self.node.tick_at, *[end.link.tick_at for end in self.ends]])
         own = self._ticks_from
         self.later(seconds_to_tick(now - own, due - own, heartbeat), self._tick)

@@ -18,6 +18,7 @@ import msgspec
 from proxyherd.core.buckets import Allowance
 from proxyherd.core.conversation import AWAIT_SECONDS, Ending, Stage
 from proxyherd.core.framing import Line
+from proxyherd.core.messages import Forget
 from proxyherd.server.clients.http_reader import BodyRoom, HttpReader
 from proxyherd.web.conversations.base import Site, WebConversation
 from proxyherd.web.conversations.http import HttpConversation
@@ -39,6 +40,9 @@ _WRITER: Final = LineWriter(8_192)
 _OUTCOMES: Final = {None: "answered", 404: "unknown", 503: "refused"}
 """Of questions and refused reports, by the status of a problem."""
 
+_AT_ONCE: Final = ("put", "erase", "erase before")
+"""What never waits for others, so that 503 says that it is refused."""
+
 _decode = msgspec.json.decode
 
 
@@ -56,7 +60,7 @@ class WebAsked(NamedTuple):
     """A request or a message: how it was asked, and its lines; None for what becomes none."""
 
     how: str
-    lines: Sequence[bytes | None]
+    lines: Sequence[Line | None]
     number: int = 0
 
 
@@ -68,7 +72,7 @@ class WebClient(SimulatedClient):
     def __init__(self, server: Server, name: str, conversation: WebConversation) -> None:
         super().__init__(server, name, conversation)
         self.asked: deque[WebAsked] = deque()  # and not answered
-        self.to_take: deque[bytes] = deque()
+        self.to_take: deque[Line] = deque()
         self.told: deque[tuple[bytes, str]] = deque()  # answers that it has heard, and the log has not told
         self.logged: deque[tuple[bytes, str]] = deque()  # likewise the other way round
         self.given_up = False
@@ -141,10 +145,10 @@ class WebClient(SimulatedClient):
             self._server.world.say(f"{self.name} hears {what!r}")
         return self.asked.popleft()
 
-    def _hear_answer(self, asked: WebAsked, line: bytes | None, answer: dict[str, Any]) -> None:
+    def _hear_answer(self, asked: WebAsked, line: Line | None, answer: dict[str, Any]) -> None:
         """Hear the answer to one line, or to what became none: a document, or a problem."""
         server, status = self._server, answer.get("status")
-        outcome = str(answer.get("outcome", _OUTCOMES.get(status)))
+        outcome = "erased" if "erased_at" in answer else str(answer.get("outcome", _OUTCOMES.get(status)))
         server.laws.ways[f"{asked.how}: {'problem' if line is None else outcome}"] += 1
         if line is None:
             if status not in (400, 404, 422):
@@ -153,14 +157,27 @@ class WebClient(SimulatedClient):
         if not self.unanswered:
             server.world.broken(f"{self.name} is answered {answer}, and {line!r} was not taken")
         taken, least = self.unanswered.popleft()
-        if status is None:
+        if isinstance(taken, Forget):
+            self._hear_erasure(taken, outcome, answer)
+        elif status is None:
+            assert isinstance(taken, bytes)
             at = str(answer.get("at")).encode()
             server.laws.told(server, taken, at, least)
             self.told.append((at, outcome))
         else:
+            assert isinstance(taken, bytes)
             self.told.append((b"? " + taken, outcome))
         server.answered.append(self)
         self._compare()
+
+    def _hear_erasure(self, command: Forget, outcome: str, answer: dict[str, Any]) -> None:
+        if outcome == "refused":
+            self.told.append((b"? ", outcome))
+            return
+        whole, fraction = str(answer["erased_at"]).split(".")
+        line = self._server.table.tombstone(command.client, int(whole + fraction)).line
+        self._server.laws.erasures.answered(self._server, command, line)
+        self.told.append((line, "erased"))
 
     # What the log says. --------------------------------------------------------------------------------------
 
@@ -168,7 +185,7 @@ class WebClient(SimulatedClient):
     def unlogged_answers(self) -> bool:
         return bool(self.told)
 
-    def log(self, line: bytes, outcome: str, answer: bytes | None) -> None:
+    def log(self, line: Line, outcome: str, answer: bytes | None) -> None:
         """The log tells of an answer. That of a batch comes when all of its lines have one."""
         self.logged.append(((answer or b"").partition(b"\n")[0], outcome))
         self._compare()
@@ -199,8 +216,13 @@ class HttpClient(WebClient):
         rng, rest, requests, asked = self._server.world.rng, deque(lines), [], []
         while rest:
             line = rest.popleft()
-            word, client, *_ = line.split(b" ")
-            if word == b"IAMAT" and rng.random() < 0.5:
+            word, client, *more = line.split(b" ")
+            if word == b"FORGET":
+                target = b"/v1/clients/%b" % client + (b"?before=%b" % more[0] if more else b"")
+                requests.append(request(b"DELETE", target))
+                before = int(more[0].replace(b".", b"")) if more else None
+                asked.append(WebAsked("erase before" if more else "erase", [Forget(client, before)]))
+            elif word == b"IAMAT" and rng.random() < 0.5:
                 batch: list[bytes | None] = [line]
                 while rest and rest[0].startswith(b"IAMAT"):
                     batch.append(rest.popleft())
@@ -235,12 +257,12 @@ class HttpClient(WebClient):
         body, rest = rest[:size], rest[size:]
         asked = self._next(data[: len(data) - len(rest)])
         status = int(head[9:12])
-        if status == 503 and (asked.how == "batch" or (asked.how != "put" and self._server.stops)):
+        if status == 503 and (asked.how == "batch" or (asked.how not in _AT_ONCE and self._server.stops)):
             self._give_up(asked)
             return rest
         if asked.how == "places" and status == 200:
             [line] = asked.lines
-            assert line is not None
+            assert isinstance(line, bytes)
             if not (b"\n" + body).endswith(NO_PLACES if b" 0 " in line else PLACES):
                 self._server.world.broken(f"{self.name} hears of no places in {body!r}")
             self._hear_answer(asked, line, {"at": fields[b"Proxyherd-At"].decode()})
@@ -364,7 +386,7 @@ class LineSocketClient(SocketClient):
         if lines[0]:
             self._server.world.broken(f"{self.name} is answered without a line's end: {payload!r}")
 
-    def log(self, line: bytes, outcome: str, answer: bytes | None) -> None:
+    def log(self, line: Line, outcome: str, answer: bytes | None) -> None:
         SimulatedClient.log(self, line, outcome, answer)
 
     @property
