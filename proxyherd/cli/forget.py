@@ -149,7 +149,7 @@ def forget(
         until = began if before is None else before
     if dry_run:
         click.echo("".join(f"{escaped(client)}\n" for client in clients), nl=False)
-        click.echo(f"{_count(clients)} would be erased", err=True)
+        click.echo(f"{_count(len(clients))} would be erased", err=True)
         return
     server = reachable(herd, name)
     if clients and not yes and _is_terminal():
@@ -178,18 +178,20 @@ def _confirm(clients: Sequence[bytes]) -> None:
     named = ", ".join(map(escaped, islice(clients, _MOST_NAMED)))
     more = ", ..." if len(clients) > _MOST_NAMED else ""
     click.echo(f"{named}{more}", err=True)
-    if not click.confirm(f"Erase {_count(clients)} herd-wide? Nothing brings back what is erased.", err=True):
+    if not click.confirm(
+        f"Erase {_count(len(clients))} herd-wide? Nothing brings back what is erased.", err=True
+    ):
         raise Failure("nothing is erased")
 
 
 def _erase(server: Server, token: Callable[[], str], clients: Sequence[bytes], before: int | None) -> None:
     """Erase clients, and say how far it is. Raises Failure, NotReached."""
-    done = 0
+    erased = stayed = 0
 
-    def told(count: int) -> None:
-        nonlocal done
-        done += count
-        bar.update(count)
+    def told(more_erased: int, more_stayed: int) -> None:
+        nonlocal erased, stayed
+        erased, stayed = erased + more_erased, stayed + more_stayed
+        bar.update(more_erased + more_stayed)
 
     def open_eraser() -> erasing.Eraser:
         return erasing.Eraser(server, token, _PATIENCE_SECONDS)
@@ -198,20 +200,25 @@ def _erase(server: Server, token: Callable[[], str], clients: Sequence[bytes], b
         with progress_bar("Erasing", len(clients)) as bar:
             erasing.erase_all(open_eraser, clients, before, told)
     except erasing.NotErased as error:
-        raise Failure(f"{error}. {_so_far(done, clients)}") from error
+        raise Failure(f"{error}. {_so_far(erased, stayed, clients)}") from error
     except ask.Unreachable as error:
-        raise NotReached(f"{server.name} is gone: {error}. {_so_far(done, clients)}") from error
-    click.echo(f"{_count(clients)} erased herd-wide")
+        raise NotReached(f"{server.name} is gone: {error}. {_so_far(erased, stayed, clients)}") from error
+    click.echo(f"{_count(erased)} erased herd-wide{_stays(stayed)}")
 
 
-def _so_far(done: int, clients: Sequence[bytes]) -> str:
+def _so_far(erased: int, stayed: int, clients: Sequence[bytes]) -> str:
     if len(clients) == 1:
         return "The client is not erased"
-    return f"{done:,} of {_count(clients)} are erased; run the same again, it does no harm to erase twice"
+    done = f"{erased:,} of {_count(len(clients))} are erased{_stays(stayed)}"
+    return f"{done}; run the same again, it does no harm to erase twice"
 
 
-def _count(clients: Sequence[bytes]) -> str:
-    return "1 client" if len(clients) == 1 else f"{len(clients):,} clients"
+def _stays(stayed: int) -> str:
+    return f"; {_count(stayed)} stayed, having been seen since" if stayed else ""
+
+
+def _count(clients: int) -> str:
+    return "1 client" if clients == 1 else f"{clients:,} clients"
 
 
 # Which clients, and how many tombstones. -----------------------------------------------------------------------

@@ -67,14 +67,15 @@ class Erasures:
             until = min(until, max(command.before, clock - self._keep // SLACK, 1))
             if command.before < last <= until:  # it was seen after that: it stays
                 tombstone = table.tombstone(client, max(command.before, 1))
-                return Reply("forget", "erased", tombstone.line), []
+                return Reply("forget", "stayed", tombstone.line), []
         before = table.erased_until(client)
         if not before and len(table.tombstones) >= self._most:
             return refuse_to_erase("full"), []
         tombstone = table.tombstone(client, max(until, before))
         erasure = self._erase(tombstone)
         news = [News(tombstone.client, tombstone.line, None, False, erasure)] if erasure is not None else []
-        return Reply("forget", "erased", tombstone.line), news
+        outcome = "stayed" if last > tombstone.until else "erased"
+        return Reply("forget", outcome, tombstone.line), news
 
     def admit(self, tombstone: Tombstone) -> bool | None:
         """Learn a tombstone. Return whether it was news, or None if there is no room for it."""

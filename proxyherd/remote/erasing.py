@@ -21,6 +21,7 @@ from urllib.parse import quote
 import msgspec
 
 from proxyherd.remote.ask import MOST_SHOWN, Unreachable, connect
+from proxyherd.web.erasures import STAYED
 from proxyherd.web.ids import name_of
 from proxyherd.web.times import spelled_time
 
@@ -56,30 +57,30 @@ class Eraser:
         self._patience = patience
         self._token = token
 
-    def erase(self, client: bytes, before: int | None) -> None:
+    def erase(self, client: bytes, before: int | None) -> bool:
         """Erase a client: all that servers have received of it, or what they had received `before` this time, in
-        nanoseconds of POSIX time. Raises NotErased, Unreachable.
+        nanoseconds of POSIX time. Return False if it stays, because it was seen after that. Raises NotErased, Unreachable.
         """
         target = f"/v1/clients/{quote(name_of(client), safe='')}"
         if before is not None:
             target += f"?before={spelled_time(before).decode()}"
-        self._delete(target, "erase")
+        return not _read(self._delete(target, "erase")).get(STAYED)
 
     def revoke(self, subject: str) -> None:
         """Revoke the tokens of a subject that were made up to now. Raises NotErased, Unreachable."""
         self._delete(f"/v1/tokens/{quote(subject, safe='')}", "operate")
 
-    def _delete(self, target: str, right: Right) -> None:
-        """Ask until it is done. `right`: what a token must allow. Raises NotErased, Unreachable."""
+    def _delete(self, target: str, right: Right) -> bytes:
+        """Ask until it is done, and return the answer. `right`: what a token must allow. Raises NotErased, Unreachable."""
         deadline = time.monotonic() + self._patience
         while True:
-            pause = self._ask(target, right, final=time.monotonic() >= deadline)
-            if pause is None:
-                return
-            time.sleep(min(pause, _LONGEST_PAUSE_SECONDS))
+            answer = self._ask(target, right, final=time.monotonic() >= deadline)
+            if isinstance(answer, bytes):
+                return answer
+            time.sleep(min(answer, _LONGEST_PAUSE_SECONDS))
 
-    def _ask(self, target: str, right: Right, *, final: bool) -> float | None:
-        """Ask once; return None if it is done, or after how many seconds to ask again, unless it is `final`."""
+    def _ask(self, target: str, right: Right, *, final: bool) -> bytes | float:
+        """Ask once; return the answer if it is done, or after how many seconds to ask again, unless it is `final`."""
         connection = self._connection
         try:
             connection.request("DELETE", target, headers=self._headers())
@@ -93,7 +94,7 @@ class Eraser:
                 raise
             raise Unreachable(f"{self._server.web[0]}: {str(error) or type(error).__name__}") from error
         if answer.status == HTTPStatus.ACCEPTED:
-            return None
+            return body
         if answer.status in _LATER and not final:
             wait = answer.getheader("Retry-After") or "1"
             return float(wait) if wait.isdecimal() else 1.0
@@ -108,7 +109,7 @@ class Eraser:
         """Return why a server has not done it."""
         verb, noun = ("erase", "erasure") if right == "erase" else ("revoke tokens", "revocation of tokens")
         server = f"{self._server.name} at {self._server.web[0]}"
-        said = _detail(body)
+        said = str(_read(body).get("detail", "without a reason"))[:MOST_SHOWN]
         if status in _NO_RIGHT:
             return (
                 f"{server} says that you may not {verb} ({said}); name a token that may with --token-file, as "
@@ -137,23 +138,23 @@ class _Connection(HTTPConnection):
         self.sock.settimeout(_ANSWER_SECONDS)
 
 
-def _detail(body: bytes) -> str:
-    """Return what a problem document says."""
+def _read(body: bytes) -> dict[str, object]:
+    """Return the object in an answer; an empty one if there is none."""
     try:
         said = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return "without a reason"
-    return str(said.get("detail", ""))[:MOST_SHOWN] if isinstance(said, dict) else "without a reason"
+        return {}
+    return said if isinstance(said, dict) else {}
 
 
 def erase_all(
     open_eraser: Callable[[], Eraser],
     clients: Sequence[bytes],
     before: int | None,
-    told: Callable[[int], object],
+    told: Callable[[int, int], object],
 ) -> None:
-    """Erase clients, over several connections if there are many; see `Eraser.erase`. `told` is called with how many are
-    done since the last call. Raises NotErased, Unreachable; others may be erased all the same.
+    """Erase clients, over several connections if there are many; see `Eraser.erase`. `told` is called with how many were
+    erased since the last call, and how many stay. Raises NotErased, Unreachable; others may be erased all the same.
     """
     rest, lock, failed = iter(clients), threading.Lock(), threading.Event()
 
@@ -161,10 +162,9 @@ def erase_all(
         port = open_eraser()
         try:
             while not failed.is_set() and (some := _take(rest, lock)):
-                for client in some:
-                    port.erase(client, before)
+                erased = sum([port.erase(client, before) for client in some])
                 with lock:
-                    told(len(some))
+                    told(erased, len(some) - erased)
         except BaseException:
             failed.set()
             raise

@@ -55,6 +55,7 @@ COMMANDS: Final = (
     ("whatsat", "left", "the client had gone before places were asked"),
     ("whatsat", "invalid", "out of form or bounds"),
     ("forget", "erased", "the client is erased herd-wide; no line says this command"),
+    ("forget", "stayed", "a server has heard of the client since the moment up to which it was to be erased"),
     (
         "forget",
         "refused",
@@ -92,7 +93,7 @@ _BY_LINES: Final = label("", "lines")
 _LEFT_OUT_SECONDS: Final = 10.0
 """The least time between two lines that count the commands that were left out."""
 
-_ALWAYS_LOGGED: Final = {"stored", "erased", "answered", "unanswered"}
+_ALWAYS_LOGGED: Final = {"stored", "erased", "stayed", "answered", "unanswered"}
 """Outcomes of commands that changed something, may have changed something, or told where a client is."""
 
 

@@ -1,7 +1,8 @@
 """`DELETE /v1/clients/{id}`: erases a client herd-wide, and what is answered to it.
 
 No line can say that, so the turn gets a `Forget` in place of a line. The answer is the moment of the client's tombstone:
-each report that a server has received up to then is gone, and later ones count.
+each report that a server has received up to then is gone, and later ones count. With `before`, a client that was seen
+later stays: then nothing is erased, and the answer says that too.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from proxyherd.web.ids import id_of
 from proxyherd.web.problems import NOT_TAKEN, QUERY, RIGHT, Problem
 from proxyherd.web.queries import read_parameters
 from proxyherd.web.times import posix_or_rfc3339, spelled_time
+
+STAYED: Final = "stayed"
+"""The key of an answer about a client that stays."""
 
 _BEFORE: Final = "before"
 _REFUSALS: Final[Mapping[Refusal, str]] = {
@@ -48,8 +52,10 @@ def _moment(spelled: str, clock: int) -> int:
 
 
 def erase_answer(reply: Reply) -> bytes:
-    """Return when the client was erased, as JSON. Raises Problem if it was not."""
-    return msgspec.json.encode({"erased_at": tombstone_time(reply, "This token may not erase this client.")})
+    """Return when the client was erased, or that it stayed, as JSON. Raises Problem if the erasure was refused."""
+    erased_at = tombstone_time(reply, "This token may not erase this client.")
+    stayed = {STAYED: True} if reply.outcome == "stayed" else {}
+    return msgspec.json.encode({"erased_at": erased_at, **stayed})
 
 
 def tombstone_time(reply: Reply, denied: str) -> str:

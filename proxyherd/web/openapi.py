@@ -106,8 +106,14 @@ _SCHEMAS: Final = {
                 "pattern": _SECONDS,
                 "description": "What servers have received up to this moment is gone. POSIX seconds, a string because of its "
                 "digits.",
-            }
-        }
+            },
+            "stayed": {
+                "type": "boolean",
+                "description": "True if a server has received something of the client since the moment in `before`: it "
+                "stays. Otherwise left out.",
+            },
+        },
+        optional=("stayed",),
     ),
     "ReportedInBatch": _object({"outcome": _OUTCOME, "at": _AT}),
     "Location": _object(

@@ -168,6 +168,17 @@ def test_who_is_listed_in_a_journal_is_erased_unless_it_has_reported_since(
         assert port.asked == ["/v1/clients/kiwi?before=1104537600.000000000"]
 
 
+def test_who_stays_because_it_was_seen_since_is_counted_apart(port: Port) -> None:
+    port.answers = lambda path: (
+        202,
+        {"erased_at": "1.000000000", **({"stayed": True} if "%25FF" in path else {})},
+        {},
+    )
+    result = forget("--all-before", "2017-07-14T02:40:05Z")
+    assert result.exit_code == 0
+    assert result.stdout == "3 clients erased herd-wide; 1 client stayed, having been seen since\n"
+
+
 def test_many_are_erased_over_several_connections_and_each_once(port: Port, folder: Path) -> None:
     clients = [b"c%d" % number for number in range(1_000)]
     (folder / "gone").write_bytes(b"\n".join(clients))

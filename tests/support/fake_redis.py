@@ -284,7 +284,7 @@ class FakeConnection:
             self.master.set(keys[0], b"")
             return b"OK"
         if function == b"erase":
-            return [self._erase(keys[0], *more)]
+            return self._erase(keys[0], *more)
         self._lead = int(more.pop())
         if function == b"admit":
             return b"".join(map(self._admit, keys, more))
@@ -314,7 +314,7 @@ class FakeConnection:
         gone = self.master.get(self._tombstone_key(key, mark[:32])) if mark is not None else None
         return gone is not None and received(value[TIME + 1 :]) <= int(gone)
 
-    def _erase(self, key: bytes, until: bytes, seen: bytes, kept: bytes, salt: bytes) -> bytes:
+    def _erase(self, key: bytes, until: bytes, seen: bytes, kept: bytes, salt: bytes) -> list[bytes]:
         mark = self.master.get(key[: key.index(b"}") + 1] + b" gone")
         tombstone = self._tombstone_key(key, mark[:32] if mark is not None else salt)
         held, gone = self.master.get(key), self.master.get(tombstone)
@@ -322,7 +322,7 @@ class FakeConnection:
         if seen == b">":
             until = max(until, last)
         elif seen < last <= until:
-            return b"GONE %b %d" % (tombstone[-32:], int(seen))
+            return [b"GONE %b %d" % (tombstone[-32:], int(seen)), b"stayed"]
         if gone is None or until > gone:
             expires = int(until) // 1_000_000 + int(kept)
             before = int(mark[33:]) if mark is not None else 0
@@ -334,7 +334,7 @@ class FakeConnection:
             gone = until
         if last and last <= gone:
             self.master.drop(key)
-        return b"GONE %b %d" % (tombstone[-32:], int(gone))
+        return [b"GONE %b %d" % (tombstone[-32:], int(gone)), *[b"stayed"][: last > gone]]
 
     def _admit(self, key: bytes, value: bytes) -> bytes:
         if self._is_erased(key, value):

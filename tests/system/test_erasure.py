@@ -46,13 +46,15 @@ def herd() -> Iterator[RunningHerd]:
         yield herd
 
 
-def erase_over_web(server: ServerProcess, client: bytes, query: str = "") -> float:
-    """Erase a client; return up to which POSIX seconds it is erased."""
+def erase_over_web(server: ServerProcess, client: bytes, query: str = "", *, stays: bool = False) -> float:
+    """Erase a client, or see that it stays; return up to which POSIX seconds it is erased."""
     with WebWire(server) as wire:
         wire.send(request("DELETE", f"/v1/clients/{client.decode()}{query}"))
         status, _, body = wire.answer()
     assert status == 202, body
-    return float(json.loads(body)["erased_at"])
+    answer = json.loads(body)
+    assert answer.get("stayed", False) == stays
+    return float(answer["erased_at"])
 
 
 def forget(herd: RunningHerd, *arguments: str | Path) -> Result:
@@ -128,7 +130,7 @@ def test_only_who_was_not_seen_since_a_date_is_erased(herd: RunningHerd) -> None
     active = herd["Bailey"].hears(b"active")
     herd.wait_until_all_know(active)
     before = f"?before={moment // 10**9}.{moment % 10**9:09}"
-    erase_over_web(herd["Jaquez"], b"active", before)
+    erase_over_web(herd["Jaquez"], b"active", before, stays=True)
     erase_over_web(herd["Jaquez"], b"idle", before)
     is_forgotten(herd, b"idle")
     herd.wait_until_all_know(active)

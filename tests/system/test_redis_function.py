@@ -229,11 +229,12 @@ def test_admitting_commutes_and_ends_at_the_greatest(
 
 
 def erase(redis: Session, client: bytes, until: int, seen: int | None, *, kept: int = 10**14) -> int:
-    """Erase as servers do; return up to which moment the client is erased then."""
+    """Erase as servers do; return up to which moment the client is erased then. Nothing else is said if it is gone."""
     key = spell_word(layout.PREFIXES[0] + client)
     salt = b"%032x" % secrets.randbits(128)
     redis._socket.sendall(head_of_erasure() + key + spell_erasure(until, seen, kept, salt))
-    [line] = redis.reply()
+    line, *stayed = redis.reply()
+    assert stayed == ([] if held(redis, client) is None else [b"stayed"])
     tombstone = parse_gone(line)
     assert tombstone is not None
     return tombstone.until

@@ -43,6 +43,8 @@ def test_the_answer_says_up_to_which_moment_it_is_erased() -> None:
     gone = b"GONE 00112233445566778899aabbccddeeff 1700000000000000007"
     answer = json.loads(erase_answer(Reply("forget", "erased", gone)))
     assert answer == {"erased_at": "1700000000.000000007"}
+    answer = json.loads(erase_answer(Reply("forget", "stayed", gone)))
+    assert answer == {"erased_at": "1700000000.000000007", "stayed": True}
 
 
 @pytest.mark.parametrize(

@@ -83,13 +83,16 @@ def fits(value: dict[str, Any], name: str) -> None:
         if "enum" in expected:
             assert said in expected["enum"]
         else:
-            assert isinstance(said, {"string": str, "integer": int, "number": float}[expected["type"]])
+            assert isinstance(
+                said, {"string": str, "integer": int, "number": float, "boolean": bool}[expected["type"]]
+            )
         assert "pattern" not in expected or re.search(expected["pattern"], said)
 
 
 def test_the_answers_are_as_they_are_described() -> None:
     fits(json.loads(report_answer(STALE)), "Reported")
-    fits(json.loads(erase_answer(Reply("forget", "erased", b"GONE %b 7" % (b"0" * 32)))), "Erased")
+    for outcome in ("erased", "stayed"):
+        fits(json.loads(erase_answer(Reply("forget", outcome, b"GONE %b 7" % (b"0" * 32)))), "Erased")
     fits(json.loads(batch_answer([b"x"], [STALE]))[0], "ReportedInBatch")
     fits(
         json.loads(locate_answer(Reply("whatsat", "answered", AT + b"\n{}\n", entry=Entry(AT, 0)))),

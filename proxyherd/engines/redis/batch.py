@@ -17,8 +17,9 @@ from proxyherd.engines.redis.commands import ASKING, head_of_erasure, head_of_qu
 
 class Asked(Reply, gc=False):
     """A reply that waits for the cluster: its key and value as they are sent, and the AT line with which a report is
-    answered. A query has neither value nor line. An erasure has, in their place, what stands behind its key, and the client's ID. `since`: seconds of the loop's clock. `expires`: as it is sent, empty
-    for never.
+    answered. A query has neither value nor line. An erasure has, in their place, what stands behind its key, and the client's
+    ID; `may_stay`: whether a client that was seen since a moment is to stay. `since`: seconds of the loop's clock. `expires`:
+    as it is sent, empty for never.
     """
 
     key: bytes = b""
@@ -26,6 +27,7 @@ class Asked(Reply, gc=False):
     at: bytes = b""
     since: float = 0.0
     expires: bytes = b""
+    may_stay: bool = False
 
 
 Wish: TypeAlias = "tuple[Client, Asked, bytes]"

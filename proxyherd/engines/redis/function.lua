@@ -95,9 +95,9 @@ end
 
 -- Erases the client of one key. `words`: up to which moment, in 22 digits; a second moment, or '>'; for how many milliseconds
 -- a tombstone is kept; and a salt of 32 digits, for a tag that has none. A client that was seen between the second moment
--- and the first one stays. With '>', what is held now is erased, whenever it was received. The answer is a list of one:
--- the tombstone as a line. The salt's key also says when the last of its tombstones expires, and expires with it. What is
--- erased gets a time that has passed, because servers may not delete.
+-- and the first one stays. With '>', what is held now is erased, whenever it was received. The answer is a list: the
+-- tombstone as a line, and 'stayed' if something is held that it does not cover. The salt's key also says when the last of its
+-- tombstones expires, and expires with it. What is erased gets a time that has passed, because servers may not delete.
 local function erase(keys, words)
   local key, prefix, until_, seen = keys[1], string.match(keys[1], '^{%d+}'), words[1], words[2]
   local mark = read(prefix .. ' gone')
@@ -109,7 +109,7 @@ local function erase(keys, words)
   if seen == '>' then
     if held > until_ then until_ = held end
   elseif seen < held and held <= until_ then
-    return {line_of(tombstone, seen)}
+    return {line_of(tombstone, seen), 'stayed'}
   end
   if not gone or until_ > gone then
     local expires = tonumber(string.sub(until_, 1, 16)) + tonumber(words[3])
@@ -119,7 +119,7 @@ local function erase(keys, words)
     gone = until_
   end
   if held ~= '' and held <= gone then redis.call('SET', key, '', 'PXAT', '1') end
-  return {line_of(tombstone, gone)}
+  return {line_of(tombstone, gone), held > gone and 'stayed' or nil}
 end
 
 -- A report is stored if its time is later than the stored one's. A time alone is less than anything that begins with

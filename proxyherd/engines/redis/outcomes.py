@@ -60,9 +60,10 @@ class Outcomes:
         """Give queries what was found, or an erasure its tombstone."""
         client, asked, line = wishes[0]
         if asked.kind == "forget":
-            asked.outcome, asked.answer = "erased", values[0]
+            stayed = asked.may_stay and len(values) > 1
+            asked.outcome, asked.answer = "stayed" if stayed else "erased", values[0]
             self._settled[client] = None
-            if asked.at:
+            if asked.at and not stayed:
                 self._notes.append(Removed(asked.at))
             return
         for (client, asked, line), value in zip(wishes, values, strict=True):
