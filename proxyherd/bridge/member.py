@@ -90,7 +90,7 @@ class Member:
         self._engine = HerdEngine(self.node, self._told, driver.wake)
         queries = AsyncPlacesQueries[Client](loop.create_future(), observer, loop)  # nobody asks for places
         driver.start(Turn(self._engine, queries, observer, driver.wake))
-        terms = make_terms(herd, server, secrets)
+        terms = make_terms(herd, server, secrets, self.node.table)
         self._peers = Peers(herd, server, terms, self.node, self._engine, observer, contexts)
 
     async def listen(self, binder: Binder) -> None:

@@ -179,6 +179,9 @@ def _print(found: Sequence[Status]) -> None:
             click.echo(f"{one.server.name}: {text}; the event client_over_rate in its log names one")
         if text := _clocks(one.told):
             click.echo(f"{one.server.name}: {text}; set the clocks with NTP", err=True)
+        if text := _other_keys(one.told):
+            remedy = "erasures at one have no effect at the other; the same secret.table belongs on all hosts"
+            click.echo(f"{one.server.name}: {text}: {remedy}", err=True)
 
 
 def _table(seen: Sequence[Seen], heads: tuple[str, ...], in_redis: tuple[str, ...]) -> Iterator[str]:
@@ -206,7 +209,7 @@ def _cells(seen: Seen) -> dict[str, str]:
             "journal": click.style("failing", fg="red") if told.journal_failing else "ok",
             "masters": _masters(told),
             "waiting": str(told.waiting),
-            "remark": _reason(one) or _over_rate(told) or _clocks(told),
+            "remark": _reason(one) or _over_rate(told) or _clocks(told) or _other_keys(told),
         }
     if rates is not None:
         cells |= {
@@ -240,6 +243,13 @@ def _clocks(told: ServerState | None) -> str:
         for name, ahead in clocks
         if abs(ahead) > _MOST_CLOCK_SECONDS
     )
+
+
+def _other_keys(told: ServerState | None) -> str:
+    """Return which neighbours' tables have another key than the server's, "" if none has."""
+    if told is None or not told.other_keys:
+        return ""
+    return f"the key of its table is not that of {', '.join(told.other_keys)}"
 
 
 def _masters(told: ServerState) -> str:
@@ -307,6 +317,7 @@ def _object(one: Status, rates: Rates | None) -> dict[str, Any]:
         "waiting": told and told.waiting,
         "over_rate": told and told.over_rate,
         "clocks": told and told.clocks,
+        "other_keys": told and told.other_keys,
         "rates": None if rates is None else _rates_object(rates),
     }
 

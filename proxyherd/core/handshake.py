@@ -5,12 +5,13 @@
                                               <-----   PROXYHERD 2 Bona Bailey <nonce>
     PROOF <hmac>                              ----->   (or REFUSED and why)
                                               <-----   PROOF <hmac>
-                                              <-----   TERMS <lead> <clock>
-    TERMS <lead> <clock>                      ----->
+                                              <-----   TERMS <lead> <clock> <fingerprint>
+    TERMS <lead> <clock> <fingerprint>        ----->
 
 A side sends its TERMS when the other has proved the secret. They are refused if `max_clock_lead_seconds` differs: it
-decides which of two reports is the later one, so the tables would never be equal. Version 1 has no TERMS, and no
-tombstones. It is refused while this server holds any.
+decides which of two reports is the later one, so the tables would never be equal. The fingerprint is that of the table's
+key. Servers with different keys link, so that a key can be changed server by server; both sides know it then. Version 1
+has no TERMS, and no tombstones. It is refused while this server holds any.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from proxyherd.core.messages import NANOSECONDS
 from proxyherd.core.notes import OUTDATED
 from proxyherd.core.peer_messages import Clock, LinkEvent, Misspoken, Proved, is_hex, parse_time, plain
 from proxyherd.core.sizes import SIZES
+from proxyherd.core.table import FINGERPRINT_BYTES
 from proxyherd.core.value import Value
 
 OLD_VERSION: Final = b"1"
@@ -33,6 +35,7 @@ VERSIONS: Final = (b"2", OLD_VERSION)
 """Versions of the peer protocol that this program supports, the best first."""
 
 NONCE_BYTES: Final = 32
+_FINGERPRINT_DIGITS: Final = 2 * FINGERPRINT_BYTES
 
 REVOKED: Final = "shows a certificate that has been revoked; sign a new one"
 """Why a link does not come up, or ends."""
@@ -58,6 +61,7 @@ class Terms(Value):
     heartbeat: float  # seconds
     handshake: float  # seconds
     lead: int  # nanoseconds by which clients' clocks may be ahead
+    fingerprint: bytes  # of the key of the server's table, see `Table.fingerprint`
     depth: int = SIZES.depth  # of the digest trees
 
     def __repr__(self) -> str:
@@ -79,6 +83,7 @@ class Handshake:
         self.version = b""  # known from the other's first line on
         self.certified: frozenset[str] | None = None  # names in the other's certificate; None without TLS
         self.revoked = False  # whether that certificate has been revoked
+        self.other_key = False  # whether the other's table has another key; known when the link is live
         self._terms = terms
         self._dialled = dial is not None
         self._nonce = nonce.hex().encode()
@@ -174,19 +179,23 @@ class Handshake:
         if self.version == OLD_VERSION:
             self.state = State.LIVE
             return [Proved()]
-        self._say(b"TERMS %d %d" % (self._terms.lead, max(clock, 0)))
+        self._say(b"TERMS %d %d %b" % (self._terms.lead, max(clock, 0), self._terms.fingerprint))
         self.state = State.AGREEING
         return []
 
     def _agreed(self, words: list[bytes]) -> list[LinkEvent]:
-        if len(words) != 3 or words[0] != b"TERMS":
+        if len(words) != 4 or words[0] != b"TERMS":
             raise Misspoken("no terms where they were due")
-        lead, clock = map(parse_time, words[1:])
+        _, lead_digits, clock_digits, fingerprint = words
+        lead, clock = parse_time(lead_digits), parse_time(clock_digits)
+        if not is_hex(fingerprint, _FINGERPRINT_DIGITS) or len(fingerprint) != _FINGERPRINT_DIGITS:
+            raise Misspoken("the fingerprint in its terms is not of the form")
         if lead != self._terms.lead:
             self._refuse(
                 f"{self.peer} has max_clock_lead_seconds = {lead / NANOSECONDS:g} in [limits], this server "
                 f"{self._terms.lead / NANOSECONDS:g}; give both the same herd's file, and restart them"
             )
+        self.other_key = fingerprint != self._terms.fingerprint
         self.state = State.LIVE
         return [Proved(), Clock(clock)]
 

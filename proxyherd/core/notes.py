@@ -26,10 +26,11 @@ REPLACED: Final = "replaced by a newer link"
 
 
 class LinkUp(Struct, frozen=True):
-    """A neighbour has authenticated."""
+    """A neighbour has authenticated. `other_key`: whether its table has another key than this server's, as far as known."""
 
     neighbour: str
     dialled: bool
+    other_key: bool = False
 
 
 class LinkDown(Struct, frozen=True):

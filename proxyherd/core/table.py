@@ -37,6 +37,9 @@ _KNOWN_BYTES: Final = 64
 """How many clients' leaves are cached, which costs less than hashing again; and the maximum length of their IDs, because
 clients choose these. The cache takes at most 20 MiB."""
 
+FINGERPRINT_BYTES: Final = 8
+"""Bytes of the hash by which servers see whether their tables have the same key."""
+
 _from_bytes = int.from_bytes
 
 
@@ -72,6 +75,9 @@ class Table:
     def __init__(self, key: bytes, depth: int = SIZES.depth) -> None:
         self.depth = depth
         self.leaf_count: int = FANOUT**depth
+        fingerprint = blake2b(key=key, digest_size=FINGERPRINT_BYTES, person=b"fingerprint")
+        self.fingerprint = fingerprint.hexdigest().encode()
+        """A hash that only tables of the same key have, in hexadecimal. It does not help to guess the key."""
         self._leaf_hash = blake2b(key=key, digest_size=depth // 2, person=b"leaf")
         self._line_hash = blake2b(key=key, digest_size=8, person=b"line")
         self._gone_hash = blake2b(key=key, digest_size=DIGEST_BYTES - depth // 2, person=b"gone")

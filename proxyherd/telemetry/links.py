@@ -30,6 +30,12 @@ _PROPAGATION_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2
 """Seconds: a hop takes less than a millisecond; updates that take more than five seconds come by catching up."""
 
 
+OTHER_KEY: Final = (
+    "its table has another key than this server's: erasures at one have no effect at the other, and each comparison sends "
+    "the whole table; the same secret.table belongs on all hosts, or on none: see docs/security.md"
+)
+"""What is wrong with a neighbour whose table has another key, and what to do."""
+
 _SHOWN_BYTES: Final = 1024
 """The approximate length of the list of clients in a line."""
 
@@ -73,6 +79,13 @@ class LinkObserver:
         self.states: dict[str, Literal["live", "catching up", "cut"]] = dict.fromkeys(neighbours, "cut")
         self._up = metrics.gauge(
             "proxyherd_links_up", "1 while the link with this neighbour is live", neighbour=None
+        )
+        self.other_keys: set[str] = set()
+        """The neighbours whose tables had another key than this server's when their links came up last."""
+        self._other_key = metrics.gauge(
+            "proxyherd_peer_table_key_differs",
+            "1 if this neighbour's table had another key than this server's when the link came up last, otherwise 0",
+            neighbour=None,
         )
         self._failures = metrics.counter(
             "proxyherd_link_failures_total",
@@ -128,11 +141,12 @@ class LinkObserver:
                 self.mended.labels(neighbour).set(news)
                 self._checks.labels(neighbour).inc()
                 self._seldom(neighbour, "caught_up", lines=lines, news=news, seconds=round(seconds, 3))
-            case LinkUp(neighbour, dialled):
+            case LinkUp(neighbour, dialled, other_key):
                 self._events.lift_limits(neighbour, "peer_unreachable", "peer_refused")
                 self.states[neighbour] = "catching up"
                 self._up.labels(neighbour).set(1)
                 self._seldom(neighbour, "peer_opened", dialled=dialled)
+                self._compare_keys(neighbour, differ=other_key)
             case LinkDown(neighbour, reason):
                 self.states[neighbour] = "cut"
                 self._up.labels(neighbour).set(0)
@@ -148,6 +162,15 @@ class LinkObserver:
                 self._events.limited(neighbour, "peer_line_skipped", reason, neighbour=neighbour, line=line)
             case Removed() | OtherClock():
                 self._erasures.note(note)
+
+    def _compare_keys(self, neighbour: str, *, differ: bool) -> None:
+        self._other_key.labels(neighbour).set(int(differ))
+        if differ:
+            self.other_keys.add(neighbour)
+            self._events.limited(neighbour, "peer_key_differs", OTHER_KEY, neighbour=neighbour)
+        else:
+            self.other_keys.discard(neighbour)
+            self._events.lift_limits(neighbour, "peer_key_differs")
 
     def _flooded(self, note: Flooded) -> None:
         updates, shown = len(note.clients), _shown(note.clients)

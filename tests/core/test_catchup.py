@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from itertools import count
+from pathlib import Path
 
 import pytest
 
@@ -212,3 +214,7 @@ def test_leaves_and_digests_are_calculated_as_the_page_of_the_protocol_says() ->
     assert table.children("") == [
         int(line_hash.hex(), 16) if digit == number >> 12 else 0 for digit in range(FANOUT)
     ]
+    fingerprint = hashlib.blake2b(key=key, digest_size=8, person=b"fingerprint").hexdigest()
+    assert table.fingerprint == fingerprint.encode()
+    page = (Path(__file__).parents[2] / "docs/peer-protocol.md").read_text()
+    assert len(re.findall(rf"TERMS 1000000000 [0-9]+ {fingerprint}\n", page)) == 2

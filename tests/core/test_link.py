@@ -44,7 +44,8 @@ LINE_BYTES = 8_448
 HEARTBEAT, HANDSHAKE = 0.5, 1.0
 ALL = 1_000_000
 LIVE: list[LinkEvent] = [Proved(), Clock(0)]
-TERMS = b"TERMS 1000000000 0\n"
+FINGERPRINT = b"0123456789abcdef"
+TERMS = b"TERMS 1000000000 0 %b\n" % FINGERPRINT
 NEIGHBOURS = {"Bailey": ("Bona", "Campbell"), "Bona": ("Bailey", "Clark")}
 
 
@@ -57,6 +58,7 @@ def terms(name: str, *secrets: bytes) -> Terms:
         heartbeat=HEARTBEAT,
         handshake=HANDSHAKE,
         lead=NANOSECONDS,
+        fingerprint=FINGERPRINT,
     )
 
 
@@ -222,11 +224,17 @@ def test_servers_with_other_terms_refuse_each_other_in_words_that_name_the_key_a
 @pytest.mark.parametrize(
     "said",
     [
-        b"TERMS 1\n",
-        b"TERMS 1 2 3\n",
-        b"TERMS x 0\n",
-        b"TERMS -1 0\n",
-        b"TERMS 1 1e9\n",
+        b"TERMS 1000000000\n",
+        b"TERMS 1000000000 0\n",
+        TERMS.replace(b"\n", b" 0\n"),
+        TERMS.replace(b" 0 ", b" x "),
+        TERMS.replace(b" 0 ", b" 1e9 "),
+        TERMS.replace(b" 0 ", b" -1 "),
+        TERMS.replace(b" 1000000000 ", b" -1 "),
+        TERMS.replace(b"f\n", b"\n"),
+        TERMS.replace(b"f\n", b"ff\n"),
+        TERMS.replace(b"f\n", b"F\n"),
+        TERMS.replace(b"f\n", b"g\n"),
         b"BEAT\n",
         at() + b"\n",
     ],
@@ -242,6 +250,23 @@ def test_what_is_no_terms_ends_the_connection_unbelieved(said: bytes) -> None:
     assert not right.proved
 
 
+def test_servers_with_other_keys_of_the_table_link_and_both_know_it() -> None:
+    ours = terms("Bailey")
+    other = msgspec.structs.replace(ours, fingerprint=FINGERPRINT[::-1])
+    left, right = Link(other, dial="Bona", nonce=DIALLER_NONCE, now=0), listener()
+    assert talk(left, right) == (LIVE, LIVE)
+    assert left.other_key
+    assert right.other_key
+    assert not any(link.other_key for link in linked())
+
+
+def test_the_first_version_tells_no_key_of_the_table() -> None:
+    right = listener()
+    hear(right, hello())
+    hear(right, b"PROOF " + proof(b"dialler") + b"\n")
+    assert (right.proved, right.other_key) == (True, False)
+
+
 def test_each_side_tells_its_clock() -> None:
     left, right = dialler(), listener()
     hear(right, left.data_to_send(0))
@@ -250,7 +275,7 @@ def test_each_side_tells_its_clock() -> None:
     assert right.events(ALL, 17) == []
     left.receive_data(right.data_to_send(0), 0)
     assert left.events(ALL, 23) == [Proved(), Clock(17)]
-    assert hear(right, b"TERMS 1000000000 23\n") == [Proved(), Clock(23)]
+    assert hear(right, TERMS.replace(b" 0 ", b" 23 ")) == [Proved(), Clock(23)]
     assert hear(right, b"CLOCK 29\n") == [Clock(29)]
 
 

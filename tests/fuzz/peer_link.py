@@ -70,6 +70,7 @@ _terms = Terms(
     secrets=(SECRET, NEXT_SECRET),
     line_bytes=LINE_BYTES,
     lead=NANOSECONDS,
+    fingerprint=b"0" * 16,
     heartbeat=0.5,
     handshake=1.0,
 )

@@ -338,6 +338,7 @@ def _prove(attacker: socket.socket, secret: bytes) -> None:
         heartbeat=0.5,
         handshake=1.0,
         lead=10**9,
+        fingerprint=b"0" * 16,
     )
     link = Link(terms, dial="Clark", nonce=os.urandom(NONCE_BYTES), now=0)
     while link.state is not State.LIVE:

@@ -20,7 +20,14 @@ from proxyherd.engines.herd.journal import Journal, files, read
 SECOND = 10**9
 SECRET, NONCE, OTHER_NONCE = b"s" * 32, b"\x01" * NONCE_BYTES, "2" * 2 * NONCE_BYTES
 TERMS = Terms(
-    "Bob", frozenset({"Ann", "Dan"}), (SECRET,), line_bytes=8_448, heartbeat=0.5, handshake=1.0, lead=SECOND
+    "Bob",
+    frozenset({"Ann", "Dan"}),
+    (SECRET,),
+    line_bytes=8_448,
+    heartbeat=0.5,
+    handshake=1.0,
+    lead=SECOND,
+    fingerprint=b"0" * 16,
 )
 
 

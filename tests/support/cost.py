@@ -199,6 +199,7 @@ def terms(name: str, neighbours: Iterable[str]) -> Terms:
         secrets=(SECRET,),
         line_bytes=limits.max_line_bytes + PEER_LINE_SLACK,
         lead=limits.clock_lead,
+        fingerprint=b"0" * 16,
         heartbeat=timing.heartbeat_seconds,
         handshake=timing.handshake_seconds,
     )

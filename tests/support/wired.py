@@ -92,6 +92,7 @@ class Wires:
                 secrets=(SECRET,),
                 line_bytes=server.limits.max_line_bytes + PEER_LINE_SLACK,
                 lead=server.limits.clock_lead,
+                fingerprint=server.table.fingerprint,
                 heartbeat=TIMING.heartbeat_seconds,
                 handshake=TIMING.handshake_seconds,
             )

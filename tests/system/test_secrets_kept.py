@@ -133,6 +133,11 @@ def test_the_documented_steps_change_the_secret_while_reports_arrive_and_links_s
         others[0].wait_for_reason("table_key_differs", "secret.table: the next start would use another key")
         assert max(compared_lines(clark)) >= 50, "whole tables cross until all are restarted"
         for server in others:
+            assert server.events("peer_key_differs", neighbour="Clark")
+            assert clark.events("peer_key_differs", neighbour=server.name)
+        status = CliRunner().invoke(cli.main, ["--config", str(herd.file), "status"])
+        assert "Clark: the key of its table is not that of Bailey, Bona: " in status.stderr
+        for server in others:
             restart(server)
         since = len(clark.events("caught_up"))
         wait_until(lambda: len(clark.events("caught_up")) > since + 3, "compared again")
@@ -150,7 +155,8 @@ def test_the_documented_steps_change_the_secret_while_reports_arrive_and_links_s
 
 
 def terms(name: str, secrets: secret.Secrets) -> Terms:
-    return Terms(name, frozenset({"Ann", "Bob"} - {name}), secrets.accepted, 8_448, 0.5, 1.0, lead=10**9)
+    neighbours = frozenset({"Ann", "Bob"} - {name})
+    return Terms(name, neighbours, secrets.accepted, 8_448, 0.5, 1.0, lead=10**9, fingerprint=b"0" * 16)
 
 
 def links(one: secret.Secrets, other: secret.Secrets) -> bool:

@@ -24,7 +24,7 @@ import pytest
 from herd_process import RunningHerd, now, running_herd, wait_until
 from states import a_state
 
-from proxyherd.cli.status import _clocks
+from proxyherd.cli.status import _clocks, _other_keys
 
 ROOT = Path(__file__).parents[2]
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -338,3 +338,8 @@ def test_neighbours_whose_clocks_differ_by_more_than_a_second_are_named() -> Non
     told = a_state(clocks={"Cid": -61.5, "Bob": 2.25, "Dan": 1.0, "Eve": -1.0})
     assert _clocks(told) == "the clock of Bob is 2.25 s ahead, the clock of Cid is 61.5 s behind"
     assert _clocks(a_state()) == _clocks(None) == ""
+
+
+def test_neighbours_whose_tables_have_another_key_are_named() -> None:
+    assert _other_keys(a_state(other_keys=["Bob", "Cid"])) == "the key of its table is not that of Bob, Cid"
+    assert _other_keys(a_state()) == _other_keys(None) == ""

@@ -9,6 +9,7 @@ from observed import figures
 from scenarios import Scenario, Watched, assert_exactly, line, noted
 
 from proxyherd.core.notes import REPLACED, CaughtUp, Flooded, Heard, LinkDown, LinkFailed, LinkUp, Skipped
+from proxyherd.telemetry.links import OTHER_KEY
 
 SECOND = 10**9
 
@@ -28,7 +29,15 @@ def many_links(it: Watched) -> None:
     it.observer.note([LinkUp("Ann", dialled=True)])
 
 
+def other_keys(it: Watched) -> None:
+    """A neighbour whose table has another key, twice; then it has the right one; then the other one again."""
+    for other_key in (True, True, False, True):
+        it.observer.note([LinkUp("Ann", dialled=True, other_key=other_key)])
+        assert it.observer.links.other_keys == ({"Ann"} if other_key else set())
+
+
 UP = {"proxyherd_links_up Ann": 1.0}
+OPENED = line("peer_opened", neighbour="Ann", dialled=True)
 
 
 SCENARIOS: dict[str, Scenario] = {
@@ -64,6 +73,16 @@ SCENARIOS: dict[str, Scenario] = {
     ),
     "a link comes up": noted(
         LinkUp("Ann", dialled=True), [line("peer_opened", neighbour="Ann", dialled=True)], UP
+    ),
+    "a neighbour's table has another key": Scenario(
+        other_keys,
+        [
+            OPENED,
+            line("peer_key_differs", "warning", neighbour="Ann", reason=OTHER_KEY, left_out=0),
+            *([OPENED] * 3),
+            line("peer_key_differs", "warning", neighbour="Ann", reason=OTHER_KEY, left_out=0),
+        ],
+        {**UP, "proxyherd_peer_table_key_differs Ann": 1.0},
     ),
     "a link goes down": Scenario(
         lambda it: it.observer.note([LinkUp("Ann", dialled=False), LinkDown("Ann", "silent")]),

@@ -81,6 +81,7 @@ class OwnState:
             journal_failing=bool(_total(observer.journal.failing)),
             over_rate=_total(observer.connections.waiting),
             clocks={name: round(ahead, 3) for name, ahead in observer.erasures.clocks.items()},
+            other_keys=sorted(observer.links.other_keys),
             masters=_total(observer.cluster.masters_known),
             masters_up=_total(observer.cluster.masters_up),
             waiting=_total(observer.cluster.waiting),

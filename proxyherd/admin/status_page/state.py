@@ -52,7 +52,7 @@ class ServerState(Struct, frozen=True):
     """The state of one server. `life` changes with each start. `commands` is None if the asker may not see them; `cursor`
     is what to ask with the next time, for later ones. `protocols` has the connections by protocol, and is empty in the
     states of older versions. `over_rate`: clients that wait because they ask too fast. `clocks`: by how many seconds each
-    neighbour's clock is ahead. The last three are about Redis:
+    neighbour's clock is ahead. `other_keys`: neighbours whose tables have another key. The last three are about Redis:
     masters that have a part of the table, those that are available to the server, and reports and queries without an
     outcome yet.
     """
@@ -80,6 +80,7 @@ class ServerState(Struct, frozen=True):
     journal_failing: bool = False
     over_rate: _Count = 0
     clocks: Annotated[dict[_Name, _Ahead], Meta(max_length=256)] = {}
+    other_keys: Annotated[list[_Name], Meta(max_length=256)] = []
     masters: _Count = 0
     masters_up: _Count = 0
     waiting: _Count = 0
@@ -145,6 +146,7 @@ def _visible(state: ServerState) -> ServerState:
         links={visible(name): link for name, link in state.links.items()},
         protocols={visible(name): count for name, count in state.protocols.items()},
         clocks={visible(name): ahead for name, ahead in state.clocks.items()},
+        other_keys=[visible(name) for name in state.other_keys],
         commands=commands,
     )
 

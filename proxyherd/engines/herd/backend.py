@@ -38,14 +38,15 @@ def make_table(secrets: Secrets, limits: Limits = _LIMITS) -> Table:
     return Table(key)
 
 
-def make_terms(herd: Herd, server: Server, secrets: Secrets) -> Terms:
-    """Return the parameters of a server's links."""
+def make_terms(herd: Herd, server: Server, secrets: Secrets, table: Table) -> Terms:
+    """Return the parameters of a server's links. The key of its `table` stays, even if the secrets change."""
     return Terms(
         name=server.name,
         neighbours=frozenset(server.neighbours),
         secrets=secrets.accepted,
         line_bytes=herd.limits.max_line_bytes + PEER_LINE_SLACK,
         lead=herd.limits.clock_lead,
+        fingerprint=table.fingerprint,
         heartbeat=herd.timing.heartbeat_seconds,
         handshake=herd.timing.handshake_seconds,
     )
@@ -101,7 +102,7 @@ class HerdBackend:
         self.peers = Peers(
             herd,
             server,
-            make_terms(self._herd, self._server, secrets),
+            make_terms(self._herd, self._server, secrets, self.table),
             self._node,
             self.engine,
             observer,
@@ -150,7 +151,7 @@ class HerdBackend:
 
     def renew(self, secrets: Secrets, contexts: Contexts) -> None:
         """Use other secrets and certificates for future links."""
-        self.peers.renew(make_terms(self._herd, self._server, secrets), contexts)
+        self.peers.renew(make_terms(self._herd, self._server, secrets, self.table), contexts)
 
     @property
     def trouble(self) -> str:

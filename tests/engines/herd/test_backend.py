@@ -65,6 +65,9 @@ def test_tables_of_one_herd_have_equal_digests_and_strangers_cannot_tell_them(tm
     assert leaves[0] == leaves[1]
     more = [[table.leaf(b"client%d" % number) for number in range(50)] for table in tables]
     assert more[0] == more[1] != more[2]
+    fingerprints = [table.fingerprint for table in tables]
+    assert fingerprints[0] == fingerprints[1] != fingerprints[2]
+    assert [len(one) for one in fingerprints] == [16] * 3
 
 
 def test_neighbours_are_told_and_held_to_what_the_file_says(tmp_path: Path) -> None:
@@ -76,13 +79,14 @@ def test_neighbours_are_told_and_held_to_what_the_file_says(tmp_path: Path) -> N
     async def body(server: cost.BareServer, backend: Any) -> None:
         secrets = secrets_of(tmp_path, cost.SECRET)
         herd = backend._herd
-        terms = make_terms(herd, herd.servers["Bob"], secrets)
+        terms = make_terms(herd, herd.servers["Bob"], secrets, backend.table)
         assert (terms.name, terms.neighbours) == ("Bob", frozenset({"Abe", "Ann"}))
         assert terms.secrets == secrets.accepted
         assert (terms.line_bytes, terms.heartbeat, terms.handshake) == (2_256, 0.25, 3)
         assert backend.peers.terms == terms
         backend.renew(secrets_of(tmp_path, b"b" * 32), backend.peers.contexts)
         assert backend.peers.terms.secrets[0] == b"b" * 32
+        assert backend.peers.terms.fingerprint == terms.fingerprint, "the table's key is that of the start"
 
     play(tmp_path, body, text)
 

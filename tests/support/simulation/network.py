@@ -296,6 +296,7 @@ class Network:
             secrets=(WRONG_SECRET,),
             line_bytes=8_448,
             lead=NANOSECONDS,
+            fingerprint=b"0" * 16,
             heartbeat=timing.heartbeat_seconds,
             handshake=timing.handshake_seconds,
             depth=self.world.plan.depth,

@@ -195,6 +195,7 @@ class Server:
             secrets=(SECRET,),
             line_bytes=plan.limits.max_line_bytes + PEER_LINE_SLACK,
             lead=plan.limits.clock_lead,
+            fingerprint=b"0" * 16,
             heartbeat=timing.heartbeat_seconds,
             handshake=timing.handshake_seconds,
             depth=plan.depth,
