@@ -38,6 +38,8 @@ from proxyherd.engines.herd.journal import record
 
 PATIENCE_SECONDS = 600.0
 JOINER = "Bona"
+REPORTED = int(time.time()) - 60
+"""When the journals' reports were received: a journal that is older than tombstones are kept is not used."""
 EDGES = [
     ("Bailey", "Campbell"),
     ("Bona", "Bailey"),
@@ -61,17 +63,15 @@ def write_journal(file: Path, clients: int) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("wb") as output:
         for first in range(0, clients, 10_000):
-            output.write(
-                b"".join(record(line(client, 1_621_464_827)) for client in range(first, first + 10_000))
-            )
+            output.write(b"".join(record(line(client, REPORTED)) for client in range(first, first + 10_000)))
 
 
 def write_updates(file: Path, clients: int, most_bytes: int) -> None:
     """Write later reports of every other client, as many as fit."""
-    records = len(record(line(0, 1_621_464_828)))
+    records = len(record(line(0, REPORTED + 1)))
     with file.open("wb") as output:
         for at in range(most_bytes // records):
-            output.write(record(line(2 * at % clients, 1_621_464_828)))
+            output.write(record(line(2 * at % clients, REPORTED + 1)))
 
 
 class Probe:
