@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from proxyherd.telemetry.event_limits import Events
 from proxyherd.telemetry.metrics import Metrics
+
+_USE_OUTDATED: Final = "If all were away: stop all servers, set a greater tombstone_seconds, rename the files back on each, and start"
 
 
 class JournalObserver:
@@ -52,10 +56,18 @@ class JournalObserver:
     def outdated(self, reason: str) -> None:
         """Note that the journal is too old to be used."""
         remedy = (
-            "neighbours have all; if none has, stop the servers, rename the files named .outdated back, and start with a "
-            "greater tombstone_seconds"
+            "none if a server of the herd was up; its files are kept, with the suffix .outdated, until a neighbour has shown "
+            f"that it has the table. {_USE_OUTDATED}"
         )
         self._events.log.error("journal_outdated", reason=reason, remedy=remedy)
+
+    def outdated_kept(self, files: int) -> None:
+        """Note that so many files of a journal that is too old are kept, because no neighbour has shown that it has the
+        table.
+        """
+        reason = "no neighbour has told of a report from the time before they were set aside"
+        remedy = f"{_USE_OUTDATED}. If you need them no more, delete them: erased clients may be in them"
+        self._events.log.warning("journal_outdated_kept", files=files, reason=reason, remedy=remedy)
 
     def torn(self, file: str, records: int, cut_bytes: int) -> None:
         """Note that a file ended in the middle of a record."""
@@ -63,7 +75,10 @@ class JournalObserver:
 
     def damaged(self, file: str, records: int, damaged: int) -> None:
         """Note that a file has damaged records."""
-        remedy = f"kept as {file}.damaged; neighbours have what is missing"
+        remedy = (
+            f"kept as {file}.damaged; neighbours have what is missing. Delete it when you have looked at it: erased clients "
+            "may be in it"
+        )
         self._events.log.error("journal_damaged", file=file, records=records, damaged=damaged, remedy=remedy)
 
     def rewritten(self, size: int, seconds: float) -> None:

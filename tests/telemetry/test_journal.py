@@ -86,7 +86,8 @@ SCENARIOS: dict[str, Scenario] = {
                 file="1.journal",
                 records=5,
                 damaged=2,
-                remedy="kept as 1.journal.damaged; neighbours have what is missing",
+                remedy="kept as 1.journal.damaged; neighbours have what is missing. Delete it when you have looked at it: erased clients "
+                "may be in it",
             )
         ],
         {},

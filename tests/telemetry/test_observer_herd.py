@@ -462,7 +462,8 @@ def test_what_a_replay_finds_is_told_whole(tmp_path: Path, monkeypatch: pytest.M
             "file": damaged.name,
             "records": 2,
             "damaged": 1,
-            "remedy": f"kept as {damaged.name}.damaged; neighbours have what is missing",
+            "remedy": f"kept as {damaged.name}.damaged; neighbours have what is missing. Delete it when you have looked at it: erased clients "
+            "may be in it",
         },
         {
             "level": "warning",

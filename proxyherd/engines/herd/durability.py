@@ -29,7 +29,7 @@ from proxyherd.core.messages import NANOSECONDS
 from proxyherd.core.node import Node
 from proxyherd.core.ticks import seconds_to_moment
 from proxyherd.core.tombstones import parse_learned
-from proxyherd.engines.herd.erased import RewriteTimer, is_outdated
+from proxyherd.engines.herd.erased import RewriteTimer, TableElsewhere, is_outdated
 from proxyherd.engines.herd.journal import Finding, Journal, records_bytes, sync
 from proxyherd.engines.herd.mark import Mark
 from proxyherd.telemetry.observer import Observer
@@ -69,6 +69,7 @@ class Durability:
         self._absence = longest_absence(erasure)
         self._step = min(_MOMENT_NANOSECONDS, self._absence // 32)
         self._timer = RewriteTimer(node, erasure.rewrite_seconds)
+        self._told_kept = False
         # Only one that others keep up to date can be too old. Until that is known, the last mark stays.
         self._may_be_outdated = not node.alone and mark.moment <= time.time_ns() - self._absence
         self._leave_mark()
@@ -149,7 +150,7 @@ class Durability:
         """Do not use a journal that is too old: clients may have been erased since, and nobody will know it any more."""
         oldest = self._node.rules.clock - self._absence
         if self._may_be_outdated and await is_outdated(self._journal.newest_first(), self._node, oldest):
-            self._journal.set_aside()
+            self._journal.set_aside(self._node.rules.clock)
             self.lacks = f"they are older than {self._absence / NANOSECONDS / 86_400:g} days"
             self._observer.journal.outdated(self.lacks)
         self._may_be_outdated = False
@@ -171,7 +172,7 @@ class Durability:
             await self._next_second()
             if self._settings.fsync == "off":
                 self._journal.drop_unsynced()
-            due = self._timer.look(time.monotonic(), wanted=self._journal.has_set_aside)
+            due = self._timer.look(time.monotonic(), wanted=self._has_to_look)
             if due or self._journal.failing or self._journal.wants_rewrite:
                 await self._rewrite()
             elif not self.lacks:
@@ -179,6 +180,11 @@ class Durability:
             if self._node.caught_up:
                 self.lacks = ""
             self._tell()
+
+    @property
+    def _has_to_look(self) -> bool:
+        """Whether files are set aside, and it can be known whether a neighbour has what is in them."""
+        return bool(self._journal.outdated) and self._node.caught_up and not self._told_kept
 
     async def _next_second(self) -> None:
         await asyncio.sleep(seconds_to_moment(asyncio.get_running_loop().time(), _SECOND))
@@ -196,15 +202,21 @@ class Durability:
         if rewrite is None:
             return
         self._leave_mark()
+        elsewhere = (
+            TableElsewhere(self._journal.set_aside_at, self._absence) if self._journal.outdated else None
+        )
         finishing = False
         try:
             leaf = 0
             while leaf < table.leaf_count:
                 lines, leaf = table.lines(leaf, table.leaf_count, _SLICE_BYTES)
                 rewrite.write(lines)
+                if elsewhere is not None:
+                    elsewhere.look(lines)
                 await asyncio.sleep(0)
             finishing = True
-            await asyncio.to_thread(rewrite.finish)
+            gone = self._node.caught_up and elsewhere is not None and elsewhere.shown
+            await asyncio.to_thread(rewrite.finish, self._journal.outdated if gone else ())
         except OSError as error:
             rewrite.abandon()
             self._journal.fail(error)
@@ -217,6 +229,9 @@ class Durability:
         self._timer.rewritten(time.monotonic())
         self._leave_mark()
         self._observer.journal.rewritten(rewrite.size, time.monotonic() - began)
+        if self._has_to_look:
+            self._told_kept = True
+            self._observer.journal.outdated_kept(len(self._journal.outdated))
 
     def _report(self, found: Finding) -> None:
         name = found.path.name

@@ -1,7 +1,8 @@
 """What erasures ask of a journal: that it is not used when it is too old, and that it is rewritten soon after an erasure.
 
 A journal that has not been written for most of `tombstone_seconds` may hold clients that were erased meanwhile, and the
-herd may soon forget their tombstones. So such a journal is not used.
+herd may soon forget their tombstones. So such a journal is not used. But if all servers were away, nobody else has the
+table: so its files are kept until a neighbour has shown that it does.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ import math
 from collections.abc import Iterable
 from typing import Final
 
+from proxyherd.core.messages import NANOSECONDS, received
 from proxyherd.core.node import Node
 from proxyherd.core.tombstones import parse_learned
 
 _SLICE_LINES: Final = 512
+_DAY: Final = 86_400 * NANOSECONDS
 
 
 async def is_outdated(batches: Iterable[list[bytes]], node: Node, oldest: int) -> bool:
@@ -31,6 +34,27 @@ async def is_outdated(batches: Iterable[list[bytes]], node: Node, oldest: int) -
             found = True
             await asyncio.sleep(0)
     return found
+
+
+class TableElsewhere:
+    """Whether a neighbour has the table of a journal that was set aside at a `moment`. The own table was empty then. So a
+    line that a server took before that, while this one was away, was learned, and some server was not away.
+
+    A line of the last day shows nothing: all servers may have been started one after the other. Nor does one from before the
+    `absence` that made the journal too old: this server's clock was ahead. All are nanoseconds; those of `lines` are POSIX
+    time.
+    """
+
+    def __init__(self, moment: int, absence: int) -> None:
+        self._first, self._last = moment - absence, moment - min(_DAY, absence // 8)
+        self.shown = False
+
+    def look(self, lines: Iterable[bytes]) -> None:
+        """Look at lines of the own table. Tombstones show nothing: an erasure may be up to an earlier moment."""
+        if not self.shown:
+            self.shown = any(
+                self._first < received(line) < self._last for line in lines if line.startswith(b"AT ")
+            )
 
 
 class RewriteTimer:

@@ -8,7 +8,8 @@ numbers. A replay is a merge: neither order nor repetition matters, so all files
 A rewrite first opens the segment after the snapshot, so that appends go on. It writes the snapshot in slices, syncs it,
 renames it into place, and syncs the folder. After that it deletes the files that the snapshot replaces.
 
-A journal that is too old is set aside: its files get the suffix `.outdated`, and the next rewrite deletes them too.
+A journal that is too old is set aside: its files get the suffix `.outdated`, and the moment as the time of their last
+change. A rewrite deletes them too, once a neighbour has shown that it has the table; see `erased`.
 
 If a file cannot be written, or is no longer there under its name, the journal is `failing` until a rewrite has brought a
 whole snapshot to disk. A segment that failed is cut to its last whole record, and never appended to again.
@@ -34,6 +35,7 @@ from proxyherd.engines.herd.rewrite import Rewrite, spell_records
 _NAME: Final = re.compile(r"([0-9]{12})\.(segment|snapshot)")
 _SEGMENT: Final = "%012d.segment"
 _OUTDATED: Final = ".outdated"
+_DAMAGED: Final = ".damaged"
 _CHECKSUM_BYTES: Final = 9
 MOST_LINE_BYTES: Final = 1_049_088
 """Bytes of an AT line in any herd, however it is configured."""
@@ -127,8 +129,8 @@ class Journal:
         self._line_bytes = line_bytes
         self._rewrite_bytes = rewrite_bytes
         self._old: list[Path] = []  # the files that the next snapshot replaces, beside the present segment
-        self._outdated: list[Path] = []  # files that were set aside
-        self._damaged: set[Path] = set()
+        self.outdated: list[Path] = []  # files that were set aside
+        self._kept: dict[Path, str] = {}  # old files that are not deleted, and the suffix that each will get
         self._files: dict[Path, tuple[int, int]] = {}  # inode and bytes of each of the old ones
         self._rewrites = False
         self._number = 0
@@ -150,7 +152,7 @@ class Journal:
         try:
             make_folder(self._folder)
             self._old = files(self._folder)
-            self._outdated = [*self._folder.glob(f"*{_OUTDATED}")]
+            self.outdated = self._list_outdated()
         except OSError as error:
             self.fail(error)
             self._number = int(time.time())  # greater than any number that could not be seen
@@ -192,7 +194,7 @@ class Journal:
                 self.fail(error)
                 finding = Finding(path, 0, 1, 0, 0)
             if finding.damaged:
-                self._damaged.add(path)
+                self._kept[path] = _DAMAGED
             yield finding
 
     def newest_first(self) -> Iterator[list[bytes]]:
@@ -201,23 +203,32 @@ class Journal:
             with contextlib.suppress(OSError):  # the replay finds it too
                 yield from read(path, self._line_bytes)
 
-    def set_aside(self) -> None:
-        """Replay nothing of what `start` found. Its files are renamed; a rewrite deletes them."""
+    def set_aside(self, moment: int) -> None:
+        """Replay nothing of what `start` found. Its files are renamed, and get this `moment`, nanoseconds of POSIX time."""
         self._to_replay = []
         self.drop_unsynced()
         try:
             while self._old:
                 path = self._old[0]
-                self._outdated.append(path.rename(path.with_name(f"{path.name}{_OUTDATED}")))
+                aside = path.rename(path.with_name(f"{path.name}{_OUTDATED}"))
+                self.outdated.append(aside)
                 del self._old[0], self._files[path]
+                os.utime(aside, ns=(moment, moment))
         except OSError as error:
+            self._kept |= dict.fromkeys(self._old, _OUTDATED)
             self.fail(error)
         self._snapshot_bytes, self._appended = 0, self._size
 
     @property
-    def has_set_aside(self) -> bool:
-        """Whether files of a journal that was too old are still there."""
-        return bool(self._outdated)
+    def set_aside_at(self) -> int:
+        """The moment at which the first of the files in `outdated` was set aside; 0 if that is not known."""
+        try:
+            return min((path.stat().st_mtime_ns for path in self.outdated), default=0)
+        except OSError:
+            return 0
+
+    def _list_outdated(self) -> list[Path]:
+        return [*self._folder.glob(f"*{_OUTDATED}")]
 
     # Appending. ----------------------------------------------------------------------------------------------
 
@@ -286,7 +297,7 @@ class Journal:
         `rewrite_bytes` and than half of the snapshot.
         """
         much = self._appended > max(self._rewrite_bytes, self._snapshot_bytes // 2)
-        return much or bool(self._damaged) or len(self._old) > _MOST_FILES
+        return much or bool(self._kept) or len(self._old) > _MOST_FILES
 
     def close(self) -> None:
         """Close the files."""
@@ -310,14 +321,14 @@ class Journal:
             with contextlib.suppress(OSError):
                 last.unlink()
         self._rewrites = True
-        standing_for = [*self._old, *self._outdated]
-        return Rewrite(self._folder / f"{number:012}.snapshot", standing_for, self._damaged)
+        return Rewrite(self._folder / f"{number:012}.snapshot", self._old, self._kept)
 
     def end_rewrite(self, rewrite: Rewrite) -> None:
         """Note that a snapshot is in place. The journal is whole again, unless appending has failed since."""
         self.drop_unsynced()  # the snapshot replaces them
-        self._damaged.clear()
-        self._outdated.clear()
+        self._kept.clear()
+        with contextlib.suppress(OSError):
+            self.outdated = self._list_outdated()
         self._old = [rewrite.path]
         self._files = {rewrite.path: (rewrite.inode, rewrite.size)}
         self._rewrites = False

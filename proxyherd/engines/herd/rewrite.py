@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from zlib import crc32
 
@@ -13,16 +13,17 @@ from proxyherd.base.files import open_regular, sync_folder, write_all
 
 class Rewrite:
     """A snapshot that is being written. Call `write` for each slice, then `finish` in another thread than the event
-    loop's. Both raise OSError.
+    loop's. Both raise OSError. It replaces the files that it is `standing_for`; `kept` has a suffix for those that are
+    renamed, not deleted.
     """
 
-    def __init__(self, path: Path, standing_for: Iterable[Path], damaged: set[Path]) -> None:
+    def __init__(self, path: Path, standing_for: Iterable[Path], kept: Mapping[Path, str]) -> None:
         self.path = path
         self.size = 0
         self.inode: int  # known when it is finished
         self._standing_for = [*standing_for]
         self._unfinished = self.path.with_suffix(".unfinished")
-        self._damaged = set(damaged)
+        self._kept = dict(kept)
         self._fd: int | None = None
 
     def write(self, lines: list[bytes]) -> None:
@@ -33,8 +34,8 @@ class Rewrite:
         write_all(self._fd, data)
         self.size += len(data)
 
-    def finish(self) -> None:
-        """Bring the snapshot to disk and into place, and delete the files that it replaces."""
+    def finish(self, also: Iterable[Path] = ()) -> None:
+        """Bring the snapshot to disk and into place, and delete the files that it replaces, and `also` these."""
         self.write([])
         assert self._fd is not None
         os.fsync(self._fd)
@@ -48,10 +49,10 @@ class Rewrite:
             with contextlib.suppress(OSError):
                 self.path.unlink()
             raise
-        for path in self._standing_for:
+        for path in (*self._standing_for, *also):
             with contextlib.suppress(OSError):
-                if path in self._damaged:
-                    path.rename(path.with_name(f"{path.name}.damaged"))
+                if suffix := self._kept.get(path):
+                    path.rename(path.with_name(f"{path.name}{suffix}"))
                 else:
                     path.unlink(missing_ok=True)
 

@@ -603,7 +603,8 @@ def test_what_was_torn_and_what_was_damaged_is_told_file_by_file(
         "file": "000000000002.segment",
         "records": 3,
         "damaged": 1,
-        "remedy": "kept as 000000000002.segment.damaged; neighbours have what is missing",
+        "remedy": "kept as 000000000002.segment.damaged; neighbours have what is missing. Delete it when you have looked at it: erased clients "
+        "may be in it",
     }
     assert [event["event"] for event in rest] == ["replayed", "journal_lacks"]
 
@@ -764,10 +765,10 @@ class HeldRewrite:
         self.release = threading.Event()
         real = Rewrite.finish
 
-        def finish(rewrite: Rewrite) -> None:
+        def finish(rewrite: Rewrite, *also: Any) -> None:
             self.reached.set()
             assert self.release.wait(20)
-            real(rewrite)
+            real(rewrite, *also)
 
         monkeypatch.setattr(Rewrite, "finish", finish)
 

@@ -15,6 +15,7 @@ from proxyherd.config.schema import DurabilitySettings, ErasureSettings, Limits,
 from proxyherd.core.messages import Forget
 from proxyherd.core.node import Node
 from proxyherd.core.table import Table
+from proxyherd.core.tombstones import parse_learned
 from proxyherd.engines.herd.durability import Durability
 from proxyherd.engines.herd.erased import RewriteTimer
 from proxyherd.engines.herd.journal import Journal, record
@@ -214,19 +215,59 @@ def test_a_journal_whose_youngest_record_is_too_old_is_not_used(tmp_path: Path) 
     assert len(live(tmp_path, nothing).held()) == 1, "the next start does not use it either"
 
 
-def test_files_that_were_set_aside_go_with_the_next_rewrite(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+LEARNED = {"of-the-last-days": 2 * DAY, "of-today": DAY // 2, "of-before": 7 * DAY + SECOND, "nothing": 0}
+"""The age of what a neighbour tells; what it shows."""
+
+
+@pytest.mark.parametrize("caught_up", [False, True])
+@pytest.mark.parametrize("told", LEARNED)
+@pytest.mark.parametrize("again", [False, True])
+def test_files_that_were_set_aside_go_once_a_neighbour_has_told_of_reports_of_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caught_up: bool, told: str, again: bool
 ) -> None:
+    monkeypatch.setattr(Node, "caught_up", caught_up)
     write(tmp_path, [at("old", time.time_ns() - 20 * DAY)])
 
     async def body(life: Life) -> None:
+        life.report("plum")
+        life.forget("mango")
+        if told != "nothing":
+            learned = parse_learned(at("kiwi", time.time_ns() - LEARNED[told]), life.node.rules.lead)
+            assert learned is not None
+            assert life.node.admit(learned)
         monkeypatch.setattr(life.durability._timer, "_pause", 0.01)
-        await until(lambda: b"old" not in life.bytes_on_disk())
+        await until(lambda: life.events("journal_rewritten") != [])
+        await asyncio.sleep(0.1)
 
-    live(tmp_path, nothing)
-    assert len([*(tmp_path / "journal").glob("*.outdated")]) == 1
-    live(tmp_path, body)
-    assert [*(tmp_path / "journal").glob("*.outdated")] == []
+    if again:
+        live(tmp_path, nothing)
+    life = live(tmp_path, body)
+    goes = caught_up and told == "of-the-last-days"
+    assert (b"old" in life.bytes_on_disk()) == (not goes)
+    assert len([*(tmp_path / "journal").glob("*.outdated")]) == (not goes)
+    kept = life.events("journal_outdated_kept")
+    assert len(kept) == (caught_up and not goes)
+    assert all("greater tombstone_seconds" in event["remedy"] for event in kept)
+
+
+def test_files_that_a_start_with_a_clock_far_ahead_has_set_aside_are_kept_when_the_clock_is_right_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = time.time_ns()
+    write(tmp_path, [at("old", clock - DAY)])
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time_ns", lambda: clock + 1_000 * DAY)
+        live(tmp_path, nothing)
+
+    async def body(life: Life) -> None:
+        monkeypatch.setattr(Node, "caught_up", True)
+        learned = parse_learned(at("kiwi", clock - 2 * DAY), life.node.rules.lead)
+        assert learned is not None
+        life.node.admit(learned)
+        monkeypatch.setattr(life.durability._timer, "_pause", 0.01)
+        await until(lambda: life.events("journal_outdated_kept") != [])
+
+    assert b"old" in live(tmp_path, body).bytes_on_disk()
 
 
 @pytest.mark.parametrize(
@@ -272,25 +313,26 @@ def test_a_clock_that_was_never_set_makes_no_journal_too_old(
     assert len(live(tmp_path, nothing).table) == 1
 
 
-def test_a_journal_that_cannot_be_set_aside_is_not_used_and_mended(
+def test_a_journal_that_cannot_be_set_aside_is_not_used_and_mended_and_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path, [at("old", time.time_ns() - 20 * DAY)])
 
-    def refuse(*_: object) -> None:
+    def refuse(*_: object) -> Path:
         raise OSError(30, "Read-only file system")
 
     async def body(life: Life) -> None:
         assert len(life.table) == 0
         await until(lambda: not life.durability.failing)
-        assert b"old" not in life.bytes_on_disk()
+        assert [path.suffix for path in life.folder.iterdir() if b"old" in path.read_bytes()] == [".outdated"]
 
-    with monkeypatch.context() as patch:
-        real = Path.rename
-        patch.setattr(
-            Path, "rename", lambda path, to: refuse() if str(to).endswith(".outdated") else real(path, to)
-        )
-        live(tmp_path, body)
+    real, renames = Path.rename, iter([refuse])
+
+    def rename(path: Path, to: Path) -> Path:
+        return next(renames, real)(path, to)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    live(tmp_path, body)
 
 
 def test_a_line_of_a_client_that_was_erased_is_not_replayed_from_any_file(tmp_path: Path) -> None:
