@@ -170,9 +170,11 @@ class AsyncPlacesQueries(Generic[Who]):
         assert reply.entry is not None
         table, asked = self._table, reply.whatsat
         if table is not None and table.gone and asked and table.is_erased(asked.client, reply.entry.line):
-            reply.entry = None
-            find(reply, reply.line, None)
-            return
+            reply.entry = table.get(asked.client)
+            if reply.entry is None:
+                find(reply, reply.line, None)
+                return
+            answer = no_results("UNKNOWN_ERROR", "the client was erased, and has reported again; ask again")
         reply.outcome, reply.status, reply.results = "answered", answer.status, answer.results
         reply.answer = reply.entry.line + b"\n" + answer.body + b"\n"
 

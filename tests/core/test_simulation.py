@@ -91,7 +91,7 @@ def test_in_some_of_the_seeds_each_thing_happens_that_may_become_of_a_command() 
         outcomes += laws.outcomes
         ways += laws.ways
     assert outcomes.keys() == {
-        *("stored", "stale", "refused", "erased"),
+        *("stored", "stale", "refused", "erased", "stayed"),
         *("answered", "unknown", "left", "unanswered", "invalid"),
     }
     reports = {
@@ -103,7 +103,7 @@ def test_in_some_of_the_seeds_each_thing_happens_that_may_become_of_a_command() 
         for what in ("answered", "unknown")
     }
     others = {"line", "batch: problem", "nothing: problem", "no op: problem"}
-    erasures = {"erase: erased", "erase: refused", "erase before: erased"}
+    erasures = {"erase: erased", "erase: refused", "erase before: erased", "erase before: stayed"}
     assert ways.keys() >= reports | questions | others | erasures
 
 

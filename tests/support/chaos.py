@@ -16,6 +16,7 @@ import heapq
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -27,13 +28,16 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from chaos_load import RESTART, ChaosLoad, missing, table_of
+from chaos_load import RESTART, ChaosLoad, missing, resurrected, table_of
 from fake_google import FakeGoogle, Reply, nearby_answer
 from herd_process import RunningHerd, ServerProcess, herd_of, wait_until
 from link_proxy import Links, proxied
 
 AGREE_SECONDS: Final = 5.0
 """Within which all servers agree once the graph is connected and reports have stopped."""
+
+RECENT_SECONDS: Final = 60.0
+"""What was answered within this time before a backup is put back, perhaps only that server knows: its links were held."""
 
 GROWTH_BYTES: Final = 48 << 20
 """Memory that a server may have grown by since it was ready first: Places, TLS and the table come in later."""
@@ -127,6 +131,7 @@ TROUBLES: Final = {
     "cut": (2, 0.0, 0.1),
     "fill": (2, 1.0, 5.0),
     "hang": (1, 1.0, 6.0),
+    "restore": (1, 0.5, 4.0),
 }
 """How often each comes, in proportion, and how many seconds it lasts, at least and at most."""
 
@@ -141,6 +146,7 @@ def schedule(
         **dict.fromkeys(("hold", "slow", "cut"), links),
         "fill": [f"{disk}'s disk"],
         "hang": ["Places"],
+        "restore": [name for name in servers if name != disk],
     }
     busy: dict[str, float] = {}
     steps: list[Step] = []
@@ -210,7 +216,25 @@ class Chaos:
         self.check_lives()
         self._lives[name] = False
         self.herd[name].kill()
+        if name != self.disk_of:
+            self._backup(name)
         self._forget_what_was_not_written(name)
+
+    def restore(self, name: str) -> None:
+        """Kill a server, and put a backup of its state back: what it had when it was last killed with none."""
+        self.kill(name)
+        state, backup = self.herd[name].state, self._backup(name)
+        self.load.forget_recent(self.herd[name], time.time() - RECENT_SECONDS)
+        shutil.rmtree(state)
+        backup.rename(state)
+        self.load.counts["restores"] += 1
+
+    def _backup(self, name: str) -> Path:
+        """Return a copy of what a killed server has on disk, an earlier one if there is one."""
+        backup = self.herd.folder / f"backup-{name}"
+        if not backup.exists():
+            shutil.copytree(self.herd[name].state, backup)
+        return backup
 
     def start(self, name: str) -> None:
         self.herd[name].start()
@@ -244,7 +268,7 @@ class Chaos:
         self.agreed_after = time.monotonic() - began
 
     def tables(self) -> dict[str, dict[bytes, bytes]]:
-        clients = sorted(self.load.answered)
+        clients = sorted({*self.load.answered, *self.load.gone})
         return {name: table_of(server, clients) for name, server in self.herd.items()}
 
     def _agree(self) -> bool:
@@ -258,6 +282,8 @@ class Chaos:
         for name, table in self.tables().items():
             lost = missing(self.load.answered, table)
             assert not lost, f"{name} lacks {len(lost)} answered reports, such as {lost[0]}"
+            back = resurrected(self.load.gone, table)
+            assert not back, f"{name} has brought {len(back)} clients back, such as {back[0]}"
         assert set(self.load.codes) <= {RESTART}, f"WebSockets were closed: {self.load.codes}"
         assert set(self.load.refused) <= {self.disk_of}, f"reports were refused: {self.load.refused}"
         for name, server in self.herd.items():
@@ -288,6 +314,8 @@ class Chaos:
                 return partial(links.call, links[target].cut), lambda: None
             case "fill":
                 return self._fill, self._make_room
+            case "restore":
+                return partial(self.restore, target), partial(self.start, target)
             case "hang":
                 return self._hang, self._answer_again
         raise AssertionError(step)

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 import aiohttp
 from herd_process import RunningHerd, ServerProcess, now
 
-from proxyherd.core.messages import parse_at
+from proxyherd.core.messages import NANOSECONDS, parse_at, received
 
 ANSWER_SECONDS: Final = 2.0
 """After which a client gives a server up; as a server that is stopped or killed deserves."""
@@ -50,6 +50,13 @@ class Report(NamedTuple):
     def position(self) -> bytes:
         """The keys and values of an object in JSON; the numbers keep their digits."""
         return b'"lat":%b,"lon":%b,"time":%b' % (self.lat.lstrip(b"+"), self.lon.lstrip(b"+"), self.time)
+
+
+class Gone(NamedTuple):
+    """Until when a client was erased, in nanoseconds; and which server has answered that."""
+
+    until: int
+    server: str
 
 
 class Lines(Protocol):
@@ -145,12 +152,15 @@ class Visit:
 
     def found(self, client: bytes, answer: bytes) -> None:
         """A question was answered with this AT line."""
-        at, before = parse_at(answer), self._last.get(client)
+        at, before = parse_at(answer), self._before(client)
         if at is None or at.client != client:
             self._fault(f"answered a question about {client!r} with {answer!r}")
             return
         self._load.counts["queries"] += 1
         self._load.counts["queries judged"] += before is not None
+        gone = self._load.gone.get(client)
+        if gone is not None and gone.server == self._name and at.received <= gone.until:
+            self._fault(f"brings {client!r} back, which it has erased until {gone.until}: {answer!r}")
         told = at.entry.nanoseconds, answer
         if before is not None and (told < before if _is_seen(before[1]) else told[0] < before[0]):
             self._fault(f"takes {before[1]!r} back: about {client!r} it answers {answer!r}")
@@ -158,8 +168,32 @@ class Visit:
 
     def unknown(self, client: bytes) -> None:
         """A question was answered as one about nobody."""
-        if client in self._last:
-            self._fault(f"takes {self._last[client][1]!r} back: it does not know {client!r}")
+        if (before := self._before(client)) is not None:
+            self._fault(f"takes {before[1]!r} back: it does not know {client!r}")
+
+    def _before(self, client: bytes) -> tuple[int, bytes] | None:
+        """Return what this server has answered about a client, unless that was erased since."""
+        before, gone = self._last.get(client), self._load.gone.get(client)
+        if before is None or gone is None or received(before[1]) > gone.until:
+            return before
+        return None
+
+    def erases(self, client: bytes) -> None:
+        """A client is to be erased. What any server has answered about it counts no more: each will learn of the erasure
+        at a time of its own.
+        """
+        self._load.answered.pop(client, None)
+        for last in self._load.last.values():
+            last.pop(client, None)
+
+    def erased(self, client: bytes, moment: str) -> None:
+        """The erasure of a client was answered."""
+        whole, fraction = moment.split(".")
+        self._load.counts["erasures"] += 1
+        self._load.gone[client] = Gone(int(whole + fraction), self._name)
+
+    def refused_erasure(self) -> None:
+        self._load.refused[self._name] += 1
 
     def _fault(self, what: str) -> None:
         self._load.faults.append(f"{self._name} {what}")
@@ -177,6 +211,8 @@ class ChaosLoad:
     def __init__(self, herd: RunningHerd, seed: int, *, workers: int = 10, clients_each: int = 50) -> None:
         self.answered: dict[bytes, bytes] = {}
         """Of each client, the AT line of its latest answered report, without LF."""
+        self.gone: dict[bytes, Gone] = {}
+        """Of each client that was erased, the latest answered erasure."""
         self.refused: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
         self.codes: Counter[int] = Counter()
@@ -201,6 +237,18 @@ class ChaosLoad:
     def forget(self, server: ServerProcess) -> None:
         """Judge a server no longer by what it has answered: its journal may lack some of it."""
         self.last[server.name] = {}
+
+    def forget_recent(self, server: ServerProcess, since: float) -> None:
+        """Judge nobody by what only this server may know, because it was answered there `since` these POSIX seconds."""
+        self.forget(server)
+        moment, took = int(since * NANOSECONDS), b"AT %b " % server.name.encode()
+        for client, line in [*self.answered.items()]:
+            at = parse_at(line)
+            if at is not None and ((at.received > moment and line.startswith(took)) or not _is_seen(line)):
+                self.answered.pop(client, None)
+        for client, gone in [*self.gone.items()]:
+            if gone.server == server.name and gone.until > moment:
+                self.gone.pop(client, None)
 
     async def _drive(self) -> None:
         async with asyncio.TaskGroup() as workers:
@@ -310,9 +358,24 @@ class Worker:
             for _ in self.steps():
                 if self._load.ends:
                     return
-                ask = self.rng.choice((self._put, self._put, self._batch, self._locate, self._own_tracks))
-                await ask(session, visit)
+                asks = self._put, self._put, self._batch, self._locate, self._own_tracks, self._erase
+                await self.rng.choice(asks)(session, visit)
                 await self.pause()
+
+    async def _erase(self, session: aiohttp.ClientSession, visit: Visit) -> None:
+        """Erase a client. Where no answer comes, it may be erased later: then nobody speaks of it any more."""
+        client = self.client()
+        at = self._clients.index(client)
+        self._clients[at] = client + b"+"
+        visit.erases(client)
+        async with session.delete(f"/v1/clients/{client.decode()}") as response:
+            answer = await response.json(content_type=None)
+        self._clients[at] = client
+        if response.status == 503:
+            visit.refused_erasure()
+        else:
+            assert response.status == 202, answer
+            visit.erased(client, str(answer["erased_at"]))
 
     async def _put(self, session: aiohttp.ClientSession, visit: Visit) -> None:
         report = self.report()
@@ -438,6 +501,15 @@ def missing(answered: Mapping[bytes, bytes], table: Mapping[bytes, bytes]) -> li
         if not is_same and _time(held) <= _time(line):
             lost.append(f"{line!r}: {held!r} is known")
     return lost
+
+
+def resurrected(gone: Mapping[bytes, Gone], table: Mapping[bytes, bytes]) -> list[str]:
+    """Return what a table holds of clients though it was erased."""
+    return [
+        f"{client!r} was erased until {moment.until} by {moment.server}: {table[client]!r} is known"
+        for client, moment in gone.items()
+        if table.get(client) and received(table[client]) <= moment.until
+    ]
 
 
 def _is_seen(line: bytes) -> bool:

@@ -18,7 +18,7 @@ from typing import cast
 
 import pytest
 from chaos import AGREE_SECONDS, Chaos, Step, chaotic_herd, schedule
-from chaos_load import ChaosLoad, Report, Visit, missing, table_of
+from chaos_load import ChaosLoad, Report, Visit, missing, resurrected, table_of
 from herd_process import ROOT, RunningHerd, ServerProcess, running_herd
 
 from proxyherd.config import herd_file
@@ -54,6 +54,7 @@ def test_nothing_answered_is_lost_and_all_agree_whatever_befalls_the_herd() -> N
             chaos.check()
             assert chaos.load.counts["reports"] > 20 * SECONDS
             assert chaos.load.counts["queries"] > 5 * SECONDS
+            assert chaos.load.counts["erasures"] > SECONDS
             assert chaos.load.counts["went on over websocket"] > 0
         print(
             f"seed {SEED}: {len(steps)} troubles, {dict(chaos.load.counts)}, refused {dict(chaos.load.refused)}, "
@@ -125,11 +126,31 @@ def test_what_is_lost_or_taken_back_is_noticed() -> None:
     assert len(load.faults) == 6
 
 
+def test_what_comes_back_after_its_erasure_is_noticed() -> None:
+    ann, bob = (cast("ServerProcess", SimpleNamespace(name=name)) for name in ("Ann", "Bob"))
+    load = ChaosLoad(cast("RunningHerd", {"Ann": ann, "Bob": bob}), SEED)
+    at_ann, at_bob = Visit(load, ann), Visit(load, bob)
+    line, later = b"AT Ann +0.000000001 a +1-2 5", b"AT Bob +0.000000003 a +1-2 5"
+    at_ann.taken(Report(b"a", b"+1", b"-2", b"5"), line)
+    at_ann.erases(b"a")
+    at_ann.erased(b"a", "5.000000002")
+    at_ann.unknown(b"a")
+    at_bob.found(b"a", line)  # it has not heard of it
+    at_bob.unknown(b"a")
+    at_bob.found(b"a", later)
+    assert (load.faults, load.answered) == ([], {})
+    at_ann.found(b"a", line)
+    at_bob.unknown(b"a")
+    assert len(load.faults) == 2
+    assert resurrected(load.gone, {b"a": later}) == resurrected(load.gone, {b"a": b""}) == []
+    assert len(resurrected(load.gone, {b"a": line})) == 1
+
+
 def test_the_same_seed_is_the_same_schedule() -> None:
     one, same, other = (
         schedule(seed, 60, ["Ann", "Bob"], ["Ann-Bob"], "Ann") for seed in (SEED, SEED, SEED + 1)
     )
     assert one == same != other
     assert {step.what for step in schedule(1, 600, ["Ann", "Bob"], ["Ann-Bob"], "Ann")} == {
-        *("kill", "restart", "stop", "hold", "slow", "cut", "fill", "hang")
+        *("kill", "restart", "stop", "hold", "slow", "cut", "fill", "hang", "restore")
     }

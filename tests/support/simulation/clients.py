@@ -282,8 +282,10 @@ class SimulatedPlaces:
     def _answer_now(self, reply: Reply) -> None:
         assert reply.entry is not None
         assert reply.whatsat is not None
-        if self._server.table.is_erased(reply.whatsat.client, reply.entry.line):  # as on a server
-            reply.entry = None
+        table, client = self._server.table, reply.whatsat.client
+        if table.is_erased(client, reply.entry.line):  # as on a server
+            reply.entry = table.get(client)
+        if reply.entry is None:
             find(reply, reply.line, None)
         else:
             reply.outcome, reply.answer = "answered", reply.entry.line + PLACES

@@ -64,7 +64,8 @@ class WatchedNode(Node):
         reply = super().decide(line, judged)
         table.forgets = False
         tombstone = parse_gone(reply.answer or b"")
-        if (reply.outcome == "erased") is not (tombstone is not None):
+        stays = tombstone is not None and table.get(judged.client) is not None
+        if reply.outcome != ("refused" if tombstone is None else "stayed" if stays else "erased"):
             table.server.world.broken(f"{self.name} answers {reply.answer!r} to an erasure: {reply.outcome}")
         if tombstone is not None:
             table.server.laws.erasures.forgot(table.server, judged, tombstone.until)

@@ -148,7 +148,9 @@ class WebClient(SimulatedClient):
     def _hear_answer(self, asked: WebAsked, line: Line | None, answer: dict[str, Any]) -> None:
         """Hear the answer to one line, or to what became none: a document, or a problem."""
         server, status = self._server, answer.get("status")
-        outcome = "erased" if "erased_at" in answer else str(answer.get("outcome", _OUTCOMES.get(status)))
+        outcome = str(answer.get("outcome", _OUTCOMES.get(status)))
+        if "erased_at" in answer:
+            outcome = "stayed" if "stayed" in answer else "erased"
         server.laws.ways[f"{asked.how}: {'problem' if line is None else outcome}"] += 1
         if line is None:
             if status not in (400, 404, 422):
@@ -177,7 +179,7 @@ class WebClient(SimulatedClient):
         whole, fraction = str(answer["erased_at"]).split(".")
         line = self._server.table.tombstone(command.client, int(whole + fraction)).line
         self._server.laws.erasures.answered(self._server, command, line)
-        self.told.append((line, "erased"))
+        self.told.append((line, outcome))
 
     # What the log says. --------------------------------------------------------------------------------------
 
