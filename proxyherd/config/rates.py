@@ -21,7 +21,9 @@ class RateSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
     exempt: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
     """Addresses and networks without these limits. Add machines that speak for many clients: a gateway, or a load
-    balancer before the client port, behind which all clients have one address. `[]`: nobody, not even loopback."""
+    balancer before the client port, behind which all clients have one address. `[]`: nobody, not even loopback. An
+    address that a trusted proxy names is never exempt, nor is the subject of a token. If the proxy names none that can be
+    read, its own address counts."""
 
     connections_per_address: Annotated[int, Meta(ge=0, le=1_000_000)] = 2_000
     """Connections of one address at once; more are refused. Without this limit, one address can keep all of
@@ -79,6 +81,18 @@ def rates_of_fewer(rates: RateSettings, now: int, wanted: int) -> RateSettings:
     if not per_address or now >= wanted:
         return rates
     return replace(rates, connections_per_address=max(per_address * now // wanted, 1))
+
+
+def of_subjects_alone(rates: RateSettings) -> RateSettings:
+    """Return the rates of clients whose addresses are exempt: only their subjects have limits."""
+    return replace(
+        rates,
+        commands_per_connection=0,
+        commands_per_address=0,
+        new_connections_per_address=0,
+        places_per_connection=0,
+        places_per_address=0,
+    )
 
 
 def check_rates(rates: RateSettings, file: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Final, Literal, TypeAlias
 
 from msgspec import Struct
 
-from proxyherd.config.rates import RateSettings
+from proxyherd.config.rates import RateSettings, of_subjects_alone
 from proxyherd.core.value import Value
 
 MOST_WAIT_SECONDS: Final = 60.0
@@ -209,6 +209,13 @@ class Allowance:
             usage.places_at = rate.spend(usage.places_at, 1, now)
         return True
 
+    def leave(self, now: float) -> None:
+        """End what `Allowances.enter` has begun: the rest is paid for."""
+        self.pay(now)
+        self._allowances.addresses.leave(self.address, now)
+        if self.subject is not None:
+            self._allowances.subjects.leave(self.subject, now)
+
     def pay(self, now: float) -> float:
         """Pay for what is used. Return for how many seconds the client must wait then; 0.0: not at all."""
         self.spend(self.used, now)
@@ -223,10 +230,10 @@ class Allowance:
 class Allowances:
     """What the clients of one server may ask, and have used."""
 
-    def __init__(self, rates: RateSettings) -> None:
+    def __init__(self, rates: RateSettings, subjects: Usages | None = None) -> None:
         self.rates: Final = rates
         self.addresses = Usages(rates.max_addresses)
-        self.subjects = Usages(rates.max_addresses)
+        self.subjects = Usages(rates.max_addresses) if subjects is None else subjects
         burst = self.burst = rates.burst_seconds
         self.of_connection: Final = rate_of(rates.commands_per_connection, burst)
         self.of_address: Final = rate_of(rates.commands_per_address, burst)
@@ -235,6 +242,10 @@ class Allowances:
         self.places_of_address: Final = rate_of(rates.places_per_address, burst)
         self.places_of_subject: Final = rate_of(rates.places_per_subject, burst)
         self.of_connects: Final = rate_of(rates.new_connections_per_address, burst)
+
+    def of_subjects(self) -> Allowances:
+        """Return the same for clients whose addresses are not counted: only their subjects are."""
+        return Allowances(of_subjects_alone(self.rates), self.subjects)
 
     def connect(self, address: bytes, now: float) -> ConnectionLimit:
         """Count a new connection of an address, which is accepted or refused. Return the limit that refuses it, or ""."""
@@ -252,8 +263,8 @@ class Allowances:
         return "connections_per_address" if 0 < most <= usage.connections else ""
 
     def enter(self, address: bytes, now: float, subject: bytes | None = None) -> Allowance:
-        """Return what a connection of an address, and perhaps of a subject, may ask from its beginning on; `leave` ends
-        it.
+        """Return what a connection of an address, and perhaps of a subject, may ask from its beginning on;
+        `Allowance.leave` ends it.
         """
         allowance = self._allowance(Usage(b""), address, now, subject, PAY_COMMANDS)
         self.addresses.enter(allowance.address)
@@ -272,10 +283,3 @@ class Allowances:
     ) -> Allowance:
         of_subject = None if subject is None else self.subjects.find(subject, now)
         return Allowance(self, own, self.addresses.find(address, now), of_subject, credit=credit)
-
-    def leave(self, allowance: Allowance, now: float) -> None:
-        """End what `enter` has begun: the rest is paid for."""
-        allowance.pay(now)
-        self.addresses.leave(allowance.address, now)
-        if allowance.subject is not None:
-            self.subjects.leave(allowance.subject, now)

@@ -27,20 +27,20 @@ class Networks:
 
 
 class Counted:
-    """The addresses that are counted: all but the exempt ones."""
+    """The addresses that are counted: all but the exempt ones. What a header names may be anybody's, and is not exempt."""
 
     def __init__(self, exempt: Iterable[str]) -> None:
         networks = Networks(exempt)
 
         @lru_cache(maxsize=1_024)
-        def key(host: str) -> bytes | None:
+        def key(host: str, named: bool = False) -> bytes | None:
             address = parse_ip(host)
-            if address is None or address in networks:
+            if address is None or (address in networks and not named):
                 return None
             return address.packed[:_PREFIX_BYTES]
 
         self.key = key
-        """Return the key of an address: 4 bytes, or 8 of IPv6. None: it is not counted."""
+        """Return the key of an address: 4 bytes, or 8 of IPv6. None: it is not counted. `named`: by a header."""
 
 
 def parse_ip(host: str) -> IpAddress | None:

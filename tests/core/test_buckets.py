@@ -167,7 +167,7 @@ def test_what_was_not_paid_is_paid_at_the_end_so_that_connecting_again_and_again
     for _ in range(100):
         sender = Sender(allowances, ADDRESS)
         sender.send(PAY_COMMANDS - 1, 0.0)
-        allowances.leave(sender.allowance, 0.0)
+        sender.allowance.leave(0.0)
     assert Sender(allowances, ADDRESS).allowance.wait(0.0) == MOST_WAIT_SECONDS
 
 
@@ -199,6 +199,19 @@ def test_who_pays_is_the_subject_or_else_the_address() -> None:
     )
 
 
+def test_at_an_exempt_address_only_the_subject_counts_and_everywhere_it_is_the_same() -> None:
+    allowances = Allowances(RateSettings())
+    exempt = allowances.of_subjects().enter(b"", 0.0, b"jane")
+    elsewhere = allowances.enter(ADDRESS, 0.0, b"jane")
+    exempt.spend(10**5, 0.0)
+    assert exempt.wait(0.0) > 0
+    assert exempt.limit == elsewhere.limit or elsewhere.wait(0.0) > 0
+    assert (exempt.address.commands_at, exempt.own.commands_at) == (0.0, 0.0)
+    exempt.leave(0.0)
+    elsewhere.leave(0.0)
+    assert not allowances.subjects._connected
+
+
 def test_what_a_subject_has_used_is_kept_while_it_is_connected_and_counted_down_at_the_end() -> None:
     allowances = Allowances(few(max_addresses=1))
     connections = [allowances.enter(ADDRESS, 0.0, b"jane") for _ in range(2)]
@@ -207,7 +220,7 @@ def test_what_a_subject_has_used_is_kept_while_it_is_connected_and_counted_down_
     for number, connection in enumerate(connections):
         assert connection.subject is not None
         assert connection.subject.connections == 2 - number
-        allowances.leave(connection, 0.0)
+        connection.leave(0.0)
     assert not allowances.subjects._connected
     assert not allowances.addresses._connected
 
@@ -245,7 +258,7 @@ def test_connections_of_an_address_have_a_limit_and_each_end_makes_room() -> Non
         held.append(allowances.enter(ADDRESS, 0.0))
     assert allowances.connect(ADDRESS, 0.0) == "connections_per_address"
     assert allowances.connect(OTHER, 0.0) == ""
-    allowances.leave(held.pop(), 1.0)
+    held.pop().leave(1.0)
     assert allowances.connect(ADDRESS, 1.0) == ""
     one = Allowances(few(connections_per_address=1))
     one.enter(ADDRESS, 0.0)
@@ -292,7 +305,7 @@ def test_a_site_of_five_hundred_phones_behind_one_address_meets_nothing() -> Non
         assert {sender.longest for sender in senders} == {0.0}
         assert {sender.sent for sender in senders} == {360, 60}
         for sender in senders:
-            allowances.leave(sender.allowance, start + 60)
+            sender.allowance.leave(start + 60)
 
 
 def test_two_thousand_apps_that_connect_for_each_report_every_ten_seconds_meet_nothing() -> None:
@@ -303,7 +316,7 @@ def test_two_thousand_apps_that_connect_for_each_report_every_ten_seconds_meet_n
         allowance = allowances.enter(ADDRESS, now)
         assert allowance.wait(now) == 0
         allowance.used = 1
-        allowances.leave(allowance, now)
+        allowance.leave(now)
 
 
 def test_a_phone_that_was_offline_for_a_day_sends_what_it_has_within_two_minutes() -> None:
@@ -350,7 +363,7 @@ def test_an_address_that_has_asked_for_places_lately_is_remembered() -> None:
         allowance = allowances.enter(ADDRESS, now)
         while allowance.may_ask_places(now):
             pass
-        allowances.leave(allowance, now)
+        allowance.leave(now)
     for number in range(100):
         allowances.addresses.find(number.to_bytes(4, "big"), 1.0)
     assert allowances.addresses.find(ADDRESS, 1.0).places_at > 1

@@ -41,6 +41,12 @@ def test_loopback_is_counted_where_nobody_is_exempt_and_a_gateway_is_not_where_i
     assert key("10.2.0.1") is not None
 
 
+def test_what_a_header_names_is_counted_even_if_it_is_exempt() -> None:
+    key = Counted(RateSettings().exempt).key
+    assert key("127.0.0.1", True) == b"\x7f\0\0\1"
+    assert key("127.0.0.1") is None
+
+
 def test_networks_of_one_version_have_no_address_of_the_other() -> None:
     networks, address = Networks(["0.0.0.0/0"]), parse_ip("::1")
     assert address is not None

@@ -27,7 +27,7 @@ from proxyherd.telemetry.observer import Observer
 
 class ConnectedClient(Client, Protocol):
     """One client's connection, over any transport. `via`: the protocol that it speaks; `name`: its address; `allowance`:
-    what it may ask, from `Clients.admit` to `Clients.forget`; None: its address is not counted.
+    what it may ask, from `Clients.admit` to `Clients.forget`; None: nothing is counted.
     """
 
     name: str
@@ -101,6 +101,7 @@ class Clients:
         self.limits = limits
         self.rates = rates or RateSettings()
         self.allowances = Allowances(self.rates)
+        self._of_subjects = self.allowances.of_subjects()
         self._counted = Counted(self.rates.exempt)
         self.turn = turn
         self.observer = observer
@@ -115,9 +116,11 @@ class Clients:
         """How many more clients may connect."""
         return self.limits.max_connections - len(self.connections)
 
-    def accepts(self, peer: object) -> bool:
-        """Return whether a new connection from a socket's address is accepted; the log has why not."""
-        address = self._counted.key(host_of(peer))
+    def accepts(self, peer: object, *, named: bool = False) -> bool:
+        """Return whether a new connection from a socket's address is accepted; the log has why not. `named`: a header has
+        named it.
+        """
+        address = self._counted.key(host_of(peer), named)
         limit = self.allowances.connect(address, self.loop.time()) if address is not None else ""
         if limit:
             self._refuse(spell_address(peer), limit)
@@ -139,21 +142,31 @@ class Clients:
         self.enter(connection, host)
         return True
 
-    def enter(self, connection: ConnectedClient, host: str, subject: bytes | None = None) -> None:
-        """Add a connection without asking whether there is room for it. `host`: as above; `subject`: of its token."""
-        if (address := self._counted.key(host)) is not None:
+    def enter(
+        self, connection: ConnectedClient, host: str, subject: bytes | None = None, *, named: bool = False
+    ) -> None:
+        """Add a connection without asking whether there is room for it. `host`: as above; `subject`: of its token;
+        `named`: a header has named the address.
+        """
+        if (address := self._counted.key(host, named)) is not None:
             connection.allowance = self.allowances.enter(address, self.loop.time(), subject)
+        elif subject is not None:
+            connection.allowance = self._of_subjects.enter(b"", self.loop.time(), subject)
         self.connections.add(connection)
         self.observer.connections.opened(connection.name, connection.via, len(self.connections))
 
-    def asker(self, connection: ConnectedClient, host: str, subject: bytes | None) -> Allowance | None:
+    def asker(
+        self, connection: ConnectedClient, host: str, subject: bytes | None, *, named: bool = False
+    ) -> Allowance | None:
         """Return what a request may ask, of this address, and of the subject of its token if it has one, over a
-        connection that may be a proxy's. None: its address is not counted.
+        connection that may be a proxy's. `named`: a header has named the address. None: nothing is counted.
         """
         if subject is None and not host:
             return connection.allowance
-        if (address := self._counted.key(host)) is None:
-            return None
+        if (address := self._counted.key(host, named)) is None:
+            if subject is None:
+                return None
+            return self._of_subjects.ask(Usage(b""), b"", self.loop.time(), subject)
         own = connection.allowance.own if connection.allowance is not None else Usage(b"")
         return self.allowances.ask(own, address, self.loop.time(), subject)
 
@@ -172,7 +185,7 @@ class Clients:
         self.connections.discard(connection)
         self._end_if_empty()
         if connection.allowance is not None:
-            self.allowances.leave(connection.allowance, self.loop.time())
+            connection.allowance.leave(self.loop.time())
             connection.allowance = None
         self.turn.client_left(connection)
         self.observer.connections.closed(connection.name, connection.via, reason, len(self.connections))

@@ -103,7 +103,9 @@ class WebConnection(ClientConnection):
         self._site = site
         self._proxies = proxies
         self._asked: Allowance | None = None  # what whoever has sent it may ask
-        self._asker_host = ""  # its address, if a trusted proxy has named it
+        self._asker_host = (
+            ""  # its address by a trusted proxy, which is the proxy's own if that is not readable
+        )
         self._grant: Grant | None = None  # of its token
 
     def _host(self, peer: object) -> str:
@@ -124,14 +126,14 @@ class WebConnection(ClientConnection):
         """Return what a request may ask, by the address that a trusted proxy names, and by the subject of its token."""
         self._asker, self._asker_host, host = self.name, "", ""
         if self._proxies:
-            peer = self._peer
-            address = self._proxies.client_address(peer, headers.getall("X-Forwarded-For", []))
-            if address != peer:
-                self._asker = spell_address((address, 0))
-                self._asker_host = host = self._host((address, 0))
+            peer, forwarded = self._peer, headers.getall("X-Forwarded-For", [])
+            if forwarded and self._proxies.trusts(peer):
+                self._asker_host = host = self._proxies.client_address(peer, forwarded)
+                if host != peer:
+                    self._asker = spell_address((host, 0))
         if subject is not None and not host:
             host = self._host((self._peer, 0))
-        self._asked = self._clients.asker(self, host, subject)
+        self._asked = self._clients.asker(self, host, subject, named=bool(self._asker_host))
         return self._asked
 
     def begins(self, via: str, grant: Grant | None) -> None:
@@ -156,7 +158,7 @@ class WebConnection(ClientConnection):
         """Return whether the client may have a WebSocket. One that came by a proxy is another connection of its address,
         which the proxy's was not.
         """
-        return not self._asker_host or self._clients.accepts((self._asker_host, 0))
+        return not self._asker_host or self._clients.accepts((self._asker_host, 0), named=True)
 
     def consumed(self, via: str, reasons: Mapping[Reason, int]) -> None:
         """Count what was of no use."""
@@ -226,7 +228,7 @@ class WebConnection(ClientConnection):
             conversation.pause_writing(now)
         self._conversation, self.owe, self.owed = conversation, conversation.owe, conversation.owed
         self.name, self.via = self._asker, "websocket"
-        clients.enter(self, host, before.subject)
+        clients.enter(self, host, before.subject, named=bool(self._asker_host))
         super()._count()
         self._asked = self.allowance
         conversation.begin(upgrade)

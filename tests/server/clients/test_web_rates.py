@@ -11,8 +11,10 @@ from typing import Self
 
 import pytest
 from listening import Listening, rates, run, until
+from msgspec.structs import replace
 from web_talk import frame, messages, site
 
+from proxyherd.config.rates import RateSettings
 from proxyherd.server.clients.http_reader import BodyRoom
 from proxyherd.server.clients.web import WebConnection
 from proxyherd.web.conversations import http as http_conversation
@@ -125,6 +127,48 @@ def test_behind_a_trusted_proxy_each_address_has_its_own_rate_and_the_proxy_has_
                 assert web.connections[0].payer == "address 20010db800000000"
             told = listening.events("client_over_rate")[0]
             assert told["client"].startswith("192.0.2.66"), "not the proxy"
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("forwarded", [b"unknown", b"127.0.0.1", b"::1", b"_hidden", b"10.0.0.1, x", b""])
+def test_no_address_that_a_proxy_names_is_exempt_and_one_that_nobody_can_read_counts_as_the_proxys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forwarded: bytes
+) -> None:
+    monkeypatch.setattr(http_conversation, "PATIENCE_SECONDS", 0.01)
+
+    async def scenario() -> None:
+        few = replace(rates(commands_per_address=1.0), exempt=RateSettings().exempt)
+        with Listening(tmp_path, few) as listening:
+            async with Web(listening, "127.0.0.1") as web:
+                socks = [await web.connect() for _ in range(2)]
+                found = [status(await get(sock, b"X-Forwarded-For: " + forwarded)) for sock in socks]
+                assert found == [404, 429]
+                assert status(await get(socks[0])) == 404, "the proxy itself is exempt"
+
+    run(scenario())
+
+
+def test_a_subject_counts_at_an_exempt_address_too(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        few = replace(rates(commands_per_subject=1.0), exempt=("0.0.0.0/0", "::/0"))
+        with Listening(tmp_path, few) as listening:
+            async with Web(listening) as web:
+                await web.connect()
+                [connection], now = web.connections, asyncio.get_running_loop().time()
+                assert listening.clients.asker(connection, "192.0.2.1", None) is None
+                for host in ("192.0.2.1", ""):
+                    asker = listening.clients.asker(connection, host, b"jane")
+                    assert asker is not None
+                    asker.use(5, now)
+                    assert asker.wait(now) > 0
+                    assert asker.limit == "subject"
+                listening.clients.forget(connection, "became a WebSocket")
+                listening.clients.enter(connection, "192.0.2.1", b"jane")
+                assert connection.allowance is not None
+                assert connection.allowance.wait(now) > 0
+            assert not listening.clients.allowances.subjects._connected
+            assert len(listening.clients.allowances.addresses) == 0
 
     run(scenario())
 
