@@ -8,6 +8,8 @@ import pytest
 from observed import figures
 from scenarios import Scenario, Watched, assert_exactly, line
 
+USE_OUTDATED = "If all were away: stop all servers, set a greater tombstone_seconds, rename the files back on each, and start"
+
 
 def journal(it: Watched) -> None:
     it.observer.journal.state(100, 2, "no space", takes_reports=False)
@@ -66,8 +68,21 @@ SCENARIOS: dict[str, Scenario] = {
                 "journal_outdated",
                 "error",
                 reason="they are older than 26.25 days",
-                remedy="neighbours have all; if none has, stop the servers, rename the files named .outdated back, and "
-                "start with a greater tombstone_seconds",
+                remedy="none if a server of the herd was up; its files are kept, with the suffix .outdated, until a "
+                f"neighbour has shown that it has the table. {USE_OUTDATED}",
+            )
+        ],
+        {},
+    ),
+    "the files of a journal that is too old stay": Scenario(
+        lambda it: it.observer.journal.outdated_kept(2),
+        [
+            line(
+                "journal_outdated_kept",
+                "warning",
+                files=2,
+                reason="no neighbour has told of a report from the time before they were set aside",
+                remedy=f"{USE_OUTDATED}. If you need them no more, delete them: erased clients may be in them",
             )
         ],
         {},
