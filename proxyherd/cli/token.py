@@ -209,7 +209,7 @@ def _date(nanoseconds: int) -> str:
 @click.pass_context
 def token_revoke(ctx: click.Context, *, subject: str, name: str | None, token_file: Path | None) -> None:
     """Revoke all tokens of the subject SUB that were made up to now, herd-wide. SUB is as in --sub: with `jane/*`, tokens of
-    `jane/phone` stay good. Tokens that are made later are good.
+    `jane/phone` stay good. Wait 30 seconds before you make a new one: until then it would be revoked too.
 
     Exit codes: 0 revoked; 1 not revoked; 2 bad usage, or the herd has no web port; 3 no server was reached.
     """

@@ -27,8 +27,8 @@ class Backend(Protocol):
     def trouble(self) -> str:
         """Why the server is not ready; empty if it is."""
 
-    def erased_until(self, name: bytes) -> int:
-        """Return up to which moment an ID was erased, as far as the server knows, in nanoseconds of POSIX time; 0: never."""
+    def erased_until(self, name: bytes) -> int | None:
+        """Return up to which moment an ID was erased, in nanoseconds of POSIX time; 0: never; None: it is not known yet."""
 
     def start(self, spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]) -> None:
         """Start the background tasks; called when the server listens for clients."""

@@ -5,7 +5,7 @@ is for apps that have only a URL, and for web pages, which cannot send headers w
 anything else reads it. No problem and no log repeats a token.
 
 A signature is checked when a token is first seen, and not with each request. Its end, and whether it was revoked, are
-checked each time: both cost little.
+checked each time: both cost little. As long as a server does not know who was revoked, it lets nobody in.
 """
 
 from __future__ import annotations
@@ -59,6 +59,13 @@ class TokenProblem(Problem):
         self.reason = reason
 
 
+class UnknownYet(Problem):
+    """The server does not know yet whether a token was revoked. It may know in a moment."""
+
+    def __init__(self) -> None:
+        super().__init__(NOT_TAKEN, "This server does not know yet whether the token was revoked.")
+
+
 class Verifier(Protocol):
     """Checks the signatures of tokens. `ids`: its keys; `tried`: how many signatures it has checked."""
 
@@ -71,10 +78,10 @@ class Verifier(Protocol):
 
 class Access:
     """Who may use the web port of one server, if that needs a token. `erased_until`: up to which moment an ID was erased,
-    in nanoseconds of POSIX time; 0: never.
+    in nanoseconds of POSIX time; 0: never; None: the server does not know yet.
     """
 
-    def __init__(self, erased_until: Callable[[bytes], int]) -> None:
+    def __init__(self, erased_until: Callable[[bytes], int | None]) -> None:
         self._erased_until = erased_until
         self._verifier: Verifier | None = None
         self._verify: Callable[[str], Grant]
@@ -97,19 +104,26 @@ class Access:
         if not token:
             raise TokenProblem("missing")
         grant = self._verify(token)
-        if refusal := self.refusal(grant, now):
+        until = self._erased_until(revocation(grant.subject))
+        if refusal := self._refusal(grant, now, until):
             raise TokenProblem(refusal)
+        if until is None:
+            raise UnknownYet
         return grant
 
     def refusal(self, grant: Grant, now: int) -> TokenRefusal | None:
-        """Return why a token that was good is not good any more, or not yet; None if it is."""
+        """Return why a token that was good is not good any more, or not yet; None if it is, as far as the server knows."""
+        return self._refusal(grant, now, self._erased_until(revocation(grant.subject)))
+
+    def _refusal(self, grant: Grant, now: int, until: int | None) -> TokenRefusal | None:
         if now >= grant.ends:
             return "expired"
         if now + _LEEWAY < grant.begins:
             return "early"
         if self._verifier is None or grant.key not in self._verifier.ids:
             return "renewed"
-        return "revoked" if grant.issued <= self._erased_until(revocation(grant.subject)) else None
+        # The clock of who has made it may have been ahead.
+        return "revoked" if until and grant.issued <= until + _LEEWAY else None
 
 
 def without_token(request: _Request) -> _Request:

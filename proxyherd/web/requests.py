@@ -89,3 +89,38 @@ class ReadRequest(WebRequest, frozen=True):
     is_old: bool = False
     closes: bool = False
     upgrades: bool = False
+
+
+class RequestReader(Protocol):
+    """Splits what a client sends into requests. `spent`: how much work that was, in lines; whoever reads sets it to 0."""
+
+    spent: int
+
+    @property
+    def waiting(self) -> int:
+        """How many bytes have been received and not read yet."""
+
+    @property
+    def more(self) -> bool:
+        """Whether there may be another request."""
+
+    @property
+    def begun(self) -> bool:
+        """Whether the headers of a request are there, and its body is not."""
+
+    def receive(self, data: bytes) -> None:
+        """Put aside what arrived."""
+
+    def read(self, most: int) -> ReadRequest | None:
+        """Return the next request, None if it is not there yet, or if `most` is spent. Raises Problem if this is no
+        request; then the connection cannot go on.
+        """
+
+    def continues(self) -> bool:
+        """Return whether the client waits to be told to send the body, once."""
+
+    def rest(self) -> bytes:
+        """Return what is behind a request that asks for another protocol."""
+
+    def close(self) -> None:
+        """Forget the request that is on its way."""

@@ -1,7 +1,8 @@
 """`DELETE /v1/tokens/{sub}`: revokes the tokens of a subject that were made up to now, herd-wide.
 
 A revocation is a tombstone of an ID that no client has. So it is kept, told to the other servers, and remembered for as
-long as a token may live, as an erasure is. Tokens that are made later are good.
+long as a token may live, as an erasure is. Tokens that are made later are good, if it is later by more than the leeway of
+their maker's clock.
 """
 
 from __future__ import annotations

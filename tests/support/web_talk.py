@@ -90,6 +90,7 @@ class Talk:
         self.allowance: Allowance | None = None
         self.allowance_of: Callable[[bytes | None], Allowance | None] = lambda _: self.allowance
         self.waits: list[float] = []
+        self.looks: list[float] = []
         self.upgrades = True
         self.turns = 0
         self.holds = holds
@@ -114,6 +115,9 @@ class Talk:
 
     def wait(self, allowance: Allowance, seconds: float) -> None:
         self.waits.append(seconds)
+
+    def come_again(self, seconds: float) -> None:
+        self.looks.append(seconds)
 
     def may_upgrade(self) -> bool:
         return self.upgrades

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,9 @@ from tokens import PRIVATE, PUBLIC_PEM, basic, parts_of, spelled
 from web_wire import JSON, LINES, frame, websocket
 
 from proxyherd import cli
+from proxyherd.config.token_keys import TokenKey
+from proxyherd.web.access import LEEWAY_SECONDS
+from proxyherd.web.tokens import make_token
 
 MORE = """
 [web]
@@ -65,6 +69,13 @@ def run(herd: RunningHerd, *arguments: str) -> str:
 
 def token(herd: RunningHerd, subject: str, may: str = "report,see", *more: str) -> str:
     return run(herd, "new", "--sub", subject, "--may", may, *more)
+
+
+def later_token(herd: RunningHerd, subject: str) -> str:
+    """Return a token that no revocation of up to now touches. It is good in a second: its maker's clock is ahead."""
+    issued = int(time.time()) + LEEWAY_SECONDS + 1
+    key = TokenKey("HS256", (herd.folder / "var/token-key").read_bytes())
+    return make_token(key, subject, ["report", "see"], None, issued, issued + HOUR)
 
 
 def ask(clark: ServerProcess, method: str, path: str, spelling: str = "", **more: object) -> httpx.Response:
@@ -246,7 +257,8 @@ def test_a_revoked_subject_is_let_in_nowhere_and_a_restart_does_not_bring_it_bac
         erased = CliRunner().invoke(cli.main, ["--config", str(herd.file), "forget", "jane/phone", "--yes"])
         assert (erased.exit_code, erased.stdout) == (0, "1 client erased herd-wide\n")
         assert ask(bona, "GET", "/v1/clients/jane%2Fphone", other).status_code == 404
-        wait_until(lambda: report(bona, "jane", token(herd, "jane")) == 200, "a later token is good")
+        later = later_token(herd, "jane")
+        wait_until(lambda: report(bona, "jane", later) == 200, "a later token is good")
         clark.wait_for_reason("token_refused", "revoked")
         assert "jane" not in str(clark.events("command", kind="forget"))
         for server in (bona, clark):
@@ -254,7 +266,7 @@ def test_a_revoked_subject_is_let_in_nowhere_and_a_restart_does_not_bring_it_bac
         clark.start()
         clark.wait_until_ready()
         clark.wait_for_web()
-        assert [report(clark, "jane", one) for one in (old, token(herd, "jane"))] == [401, 200]
+        assert [report(clark, "jane", one) for one in (old, later)] == [401, 200]
 
 
 @engines.ON_REDIS
@@ -274,8 +286,9 @@ def test_a_server_in_front_of_redis_asks_who_was_revoked(cluster: Cluster) -> No
         assert ask(clark, "DELETE", f"/v1/tokens/{subject}", operator).status_code == 202
         for server in (bona, clark):
             wait_until(lambda it=server: report(it, subject, old) == 401, "it knows")  # type: ignore[misc]
-        wait_until(lambda: report(bona, subject, token(herd, subject)) == 200, "a later token is good")
-        assert ask(bona, "GET", f"/v1/clients/{subject}", token(herd, subject)).status_code == 200
+        later = later_token(herd, subject)
+        wait_until(lambda: report(bona, subject, later) == 200, "a later token is good")
+        assert ask(bona, "GET", f"/v1/clients/{subject}", later).status_code == 200
         assert not bona.events("internal_error")
 
 

@@ -21,7 +21,7 @@ class Door:
 
     def __init__(self) -> None:
         self.now = NOW * SECOND
-        self.revoked: dict[bytes, int] = {}
+        self.revoked: dict[bytes, int | None] = {}
         self.access = Access(lambda id_: self.revoked.get(id_, 0))
         self.access.renew(TokenVerifier([KEY], MOST_SECONDS))
 
@@ -131,8 +131,33 @@ def test_a_revoked_subject_is_refused_and_may_have_a_new_token() -> None:
     door.revoked[revocation("jane/*")] = door.now
     assert door.refused("/", f"Bearer {token()}") == "revoked"
     assert door.refused("/", f"Bearer {token(iat=NOW + 10)}") == "revoked"
-    door.bearer(token(iat=NOW + 11))
     door.bearer(token(sub="jane/phone"))
+    door.now += (LEEWAY_SECONDS + 1) * SECOND
+    door.bearer(token(iat=NOW + 10 + LEEWAY_SECONDS + 1))
+
+
+def test_a_token_that_was_made_by_a_clock_ahead_is_revoked_too() -> None:
+    """Whatever was good at the moment of the revocation is good no more."""
+    door = Door()
+    ahead = token(iat=NOW + LEEWAY_SECONDS)
+    door.bearer(ahead)
+    door.revoked[revocation("jane/*")] = door.now
+    assert door.refused("/", f"Bearer {ahead}") == "revoked"
+    for seconds in range(LEEWAY_SECONDS + 1):
+        door.now = (NOW + seconds) * SECOND
+        assert door.refused("/", f"Bearer {token(iat=NOW + seconds)}") == "revoked"
+
+
+def test_as_long_as_nobody_knows_who_was_revoked_nobody_is_let_in_and_who_is_in_stays() -> None:
+    door = Door()
+    grant = door.bearer(token())
+    door.revoked[revocation("jane/*")] = None
+    with pytest.raises(Problem) as refusal:
+        door.bearer(token())
+    assert (refusal.value.kind, refusal.value.retry_seconds > 0) == (NOT_TAKEN, True)
+    assert door.access.refusal(grant, door.now) is None
+    assert door.refused("/", f"Bearer {token(OTHER_KEY)}") == "signature", "that needs no knowledge"
+    door.bearer(token(sub="bob"))
 
 
 def test_a_signature_is_checked_once_and_again_with_other_keys() -> None:

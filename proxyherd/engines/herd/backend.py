@@ -109,9 +109,11 @@ class HerdBackend:
             contexts,
         )
 
-    def erased_until(self, name: bytes) -> int:
-        """Return up to which moment an ID was erased, as far as the server knows; 0: never."""
-        return self.table.erased_until(name)
+    def erased_until(self, name: bytes) -> int | None:
+        """Return up to which moment an ID was erased; 0: never; None: the journal is being replayed, or lacks records that
+        neighbours have.
+        """
+        return None if self._node.all_wait else self.table.erased_until(name)
 
     def start(self, spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]) -> None:
         """Start the background tasks; call when the server listens for clients."""

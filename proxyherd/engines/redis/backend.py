@@ -43,7 +43,9 @@ class RedisBackend:
             doubt=self._doubt,
             wake=wake,
         )
-        self._revocations = Revocations(engine, self._loop)
+        self._revocations = Revocations(
+            opener.library, engine.routes.owner, herd.redis.timeout_seconds, observer.fault
+        )
         self._lookout = Lookout(
             herd.redis_nodes,
             opener,
@@ -56,8 +58,8 @@ class RedisBackend:
     def _doubt(self) -> None:
         self._lookout.doubt()
 
-    def erased_until(self, name: bytes) -> int:
-        """Return up to which moment an ID was erased, as far as the server knows; 0: never."""
+    def erased_until(self, name: bytes) -> int | None:
+        """Return up to which moment an ID was erased; 0: never; None: the cluster has not told it yet."""
         return self._revocations.erased_until(name)
 
     def start(self, spawn: Callable[[Coroutine[Any, Any, None]], object]) -> None:

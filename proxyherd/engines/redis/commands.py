@@ -94,13 +94,10 @@ def spell_erasure(until: int, seen: int | None, kept: int, salt: bytes) -> bytes
 def spell_forget(forget: Forget, clock: int, kept: int) -> bytes:
     """Return the words behind the key of a client that is to be erased now, at this `clock`; a tombstone is kept for `kept`.
     Both are nanoseconds. What arrives at this moment is later. With `before`, a moment of long ago, the tombstone covers
-    more, so that it is kept for long enough; see `Erasures`. With a `before` of 0 nothing is erased, and the answer is what
-    is erased already.
+    more, so that it is kept for long enough; see `Erasures`.
     """
     until = clock - 1
-    if forget.before == 0:
-        until = 1
-    elif forget.before is not None:
+    if forget.before is not None:
         until = min(until, max(forget.before, clock - kept // SLACK, 1))
     return spell_erasure(until, forget.before, kept // _MILLISECOND, secrets.token_hex(16).encode())
 

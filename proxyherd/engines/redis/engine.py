@@ -136,9 +136,10 @@ class RedisEngine:
         key, now = spell_key(judged.client), self._now
         if isinstance(judged, Forget):  # its ID stands in no log
             words, line = spell_forget(judged, self.rules.clock, self._kept), b""
-            erased = judged.client if judged.before != 0 else b""
             stays = judged.before is not None
-            asked = Asked("forget", "waiting", key=key, value=words, at=erased, since=now, may_stay=stays)
+            asked = Asked(
+                "forget", "waiting", key=key, value=words, at=judged.client, since=now, may_stay=stays
+            )
         else:
             asked = Asked("whatsat", "waiting", whatsat=judged, key=key, since=now)
         tag = layout.tag_of(judged.client)

@@ -90,6 +90,18 @@ def tombstone_part(spelled: bytes) -> tuple[int, bytes] | None:
     return (tag, match[2]) if match is not None and tag is not None else None
 
 
+def hash_of(salt: bytes, client: bytes) -> bytes:
+    """Return the hash of a client's ID that stands in the key of its tombstone."""
+    return hashlib.sha1(salt + client, usedforsecurity=False).hexdigest()[:SALT_DIGITS].encode()
+
+
+def moment_of(value: bytes | None) -> int:
+    """Return up to which moment a tombstone covers, in nanoseconds of POSIX time; 0 if there is none, or no server has
+    written it.
+    """
+    return int(value) if value is not None and value.isdigit() else 0
+
+
 class SaltedTombstones:
     """The tombstones of a cluster, by tag. Only who knows the ID of a client finds its own: see `function.lua`."""
 
@@ -104,7 +116,7 @@ class SaltedTombstones:
         """Add what a key holds, as `tombstone_part` tells it."""
         _, _, hashed = rest.rpartition(b"gone")
         if hashed:
-            self._moments[tag, hashed[1:]] = int(value) if value.isdigit() else 0
+            self._moments[tag, hashed[1:]] = moment_of(value)
         else:
             self._salts[tag] = value[:SALT_DIGITS]
 
@@ -114,8 +126,7 @@ class SaltedTombstones:
         salt = self._salts.get(tag)
         if salt is None:
             return 0
-        hashed = hashlib.sha1(salt + client, usedforsecurity=False).hexdigest()[:SALT_DIGITS].encode()
-        return self._moments.get((tag, hashed), 0)
+        return self._moments.get((tag, hash_of(salt, client)), 0)
 
 
 def seal(tag: int, master: str) -> bytes:

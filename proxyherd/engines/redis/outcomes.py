@@ -63,7 +63,7 @@ class Outcomes:
             stayed = asked.may_stay and len(values) > 1
             asked.outcome, asked.answer = "stayed" if stayed else "erased", values[0]
             self._settled[client] = None
-            if asked.at and not stayed:
+            if not stayed:
                 self._notes.append(Removed(asked.at))
             return
         for (client, asked, line), value in zip(wishes, values, strict=True):

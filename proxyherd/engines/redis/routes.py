@@ -66,6 +66,11 @@ class Routes:
             for tag in wanted:
                 self.route(tag)
 
+    def owner(self, tag: int) -> Address | None:
+        """Return the address of a tag's master, None if there is none."""
+        owner = self.owners[tag]
+        return None if owner is None else owner.address
+
     def is_served(self, tag: int) -> bool:
         """Whether a tag's master is available."""
         owner = self.owners[tag]

@@ -45,12 +45,12 @@ _SPARE_SECONDS: Final = 5.0
 
 class WebListener:
     """Accepts clients that speak HTTP. `erased_until`: up to which moment an ID was erased, in nanoseconds of POSIX time;
-    0: never.
+    0: never; None: it is not known yet.
     """
 
     key = "web"
 
-    def __init__(self, clients: Clients, herd: Herd, erased_until: Callable[[bytes], int]) -> None:
+    def __init__(self, clients: Clients, herd: Herd, erased_until: Callable[[bytes], int | None]) -> None:
         self._access = Access(erased_until) if herd.auth.web == "jwt" else None
         self._most_seconds = herd.erasure.tombstone_seconds
         writer = LineWriter(clients.limits.max_line_bytes)
@@ -153,6 +153,10 @@ class WebConnection(ClientConnection):
     def wait(self, allowance: Allowance, seconds: float) -> None:
         """Read and take no more for so long."""
         self._wait(allowance, seconds)
+
+    def come_again(self, seconds: float) -> None:
+        """Take again after so many seconds."""
+        self._clients.loop.call_later(seconds, self._clients.turn.client_said, self)
 
     def may_upgrade(self) -> bool:
         """Return whether the client may have a WebSocket. One that came by a proxy is another connection of its address,

@@ -63,6 +63,9 @@ class WebWatch(Protocol):
     def wait(self, allowance: Allowance, seconds: float) -> None:
         """Whoever has this allowance asks too fast: read and take nothing for so many seconds, and then go on."""
 
+    def come_again(self, seconds: float) -> None:
+        """A request waits for what the server learns soon: take again after so many seconds."""
+
     def may_upgrade(self) -> bool:
         """Return whether the request may have a WebSocket."""
 

@@ -4,13 +4,14 @@ A request must come within a deadline, and gets its answer within another. What 
 it is answered. Whoever breaks the rules of HTTP gets a problem as the last answer.
 
 A request of somebody who asks too fast waits for `PATIENCE_SECONDS` at most. If that was not enough, the answer says when
-to come again. So over one connection there is one such answer a second.
+to come again. So over one connection there is one such answer a second. A request also waits for so long for what the
+server does not know yet of its token.
 """
 
 from __future__ import annotations
 
 from math import ceil
-from typing import Final, Protocol
+from typing import Final
 
 from msgspec.structs import replace
 
@@ -18,14 +19,14 @@ from proxyherd.core.buckets import Allowance
 from proxyherd.core.conversation import OPEN, Ending, Stage
 from proxyherd.core.framing import Line
 from proxyherd.web import problems
-from proxyherd.web.access import TokenProblem, without_token
+from proxyherd.web.access import TokenProblem, UnknownYet, without_token
 from proxyherd.web.answers import WebAnswer, of_problem
 from proxyherd.web.conversations.base import READ_AHEAD, OwedCommands, Site, WebConversation, WebWatch
 from proxyherd.web.conversations.http_bytes import CONTINUE, spelled_answer, upgraded
 from proxyherd.web.exchanges import Exchanges, WebExchange
 from proxyherd.web.handshakes import Upgrade
 from proxyherd.web.problems import Problem
-from proxyherd.web.requests import ReadRequest
+from proxyherd.web.requests import ReadRequest, RequestReader
 from proxyherd.web.routes import Routed
 
 IDLE_SECONDS: Final = 60.0
@@ -35,7 +36,10 @@ BODY_SECONDS: Final = 30.0
 """How long the body of a request may take, once its headers are there."""
 
 PATIENCE_SECONDS: Final = 1.0
-"""How long a request waits if its sender asks too fast, before it is refused."""
+"""How long a request waits if its sender asks too fast, or for what the server will know, before it is refused."""
+
+LOOK_SECONDS: Final = 0.02
+"""How often it is tried again whether the server knows."""
 
 _LINE_BYTES: Final = 16
 """Bytes of a body that take as much work as a line."""
@@ -50,45 +54,10 @@ _ANSWER_BYTES: Final = 65_536
 """Bytes of answers after which a turn reads no further request of the client."""
 
 
-class RequestReader(Protocol):
-    """Splits what a client sends into requests. `spent`: how much work that was, in lines; whoever reads sets it to 0."""
-
-    spent: int
-
-    @property
-    def waiting(self) -> int:
-        """How many bytes have been received and not read yet."""
-
-    @property
-    def more(self) -> bool:
-        """Whether there may be another request."""
-
-    @property
-    def begun(self) -> bool:
-        """Whether the headers of a request are there, and its body is not."""
-
-    def receive(self, data: bytes) -> None:
-        """Put aside what arrived."""
-
-    def read(self, most: int) -> ReadRequest | None:
-        """Return the next request, None if it is not there yet, or if `most` is spent. Raises Problem if this is no
-        request; then the connection cannot go on.
-        """
-
-    def continues(self) -> bool:
-        """Return whether the client waits to be told to send the body, once."""
-
-    def rest(self) -> bytes:
-        """Return what is behind a request that asks for another protocol."""
-
-    def close(self) -> None:
-        """Forget the request that is on its way."""
-
-
 class HttpConversation(WebConversation):
     """A connection that speaks HTTP."""
 
-    __slots__ = ("_asker", "_origin", "_reader", "_request", "_waiting", "upgrade")
+    __slots__ = ("_asker", "_has_waited", "_origin", "_reader", "_request", "_unknown", "_waiting", "upgrade")
 
     owed: Exchanges
 
@@ -101,7 +70,9 @@ class HttpConversation(WebConversation):
         self._request: ReadRequest | None = None  # that is served
         self._origin = ""  # of this request, if it is another site's
         self._asker: Allowance | None = None  # what its sender may ask
-        self._waiting: ReadRequest | None = None  # until its sender may ask again
+        self._waiting: ReadRequest | None = None  # until its sender may ask again, or the server knows more
+        self._has_waited = False  # because its sender asked too fast
+        self._unknown: float | None = None  # since when it waits for what the server will know
 
     # What arrives. -------------------------------------------------------------------------------------------
 
@@ -196,10 +167,12 @@ class HttpConversation(WebConversation):
         if routes.access is not None:
             request = without_token(request)
         self._request = request
-        waited, self._waiting = self._waiting is not None, None
+        if self._waiting is None:
+            self._has_waited, self._unknown = False, None
+        self._waiting = None
         try:
             self._origin = routes.admit(request)
-            found = self._find(request, now, waited=waited)
+            found = self._find(request, now)
         except Problem as problem:
             if isinstance(problem, TokenProblem):
                 self._watch.refused(problem.reason)
@@ -214,44 +187,54 @@ class HttpConversation(WebConversation):
             elif found is not None:
                 self._respond(found)
 
-    def _find(self, request: ReadRequest, now: float, *, waited: bool) -> Routed | None:
+    def _find(self, request: ReadRequest, now: float) -> Routed | None:
         """Return what a request is about, and count it; None if it must wait."""
-        if self._must_wait(request, now, waited=waited):
+        if self._must_wait(request, now):
             return None
         try:
             found = self._site.routes.find(request, self._site.clock())
-        except Exception:
-            self._count(now)
+        except Exception as error:
+            if isinstance(error, UnknownYet) and self._waits_to_know(request, now):
+                return None
+            self._count(1, now)
             raise
         grant = None if isinstance(found, WebAnswer) else found.grant
         if grant is not None:
             self.subject = grant.subject.encode()
-            if self._must_wait(request, now, waited=waited):
+            if self._must_wait(request, now):
                 return None
-        self._count(now)
+        self._count(1, now)
         return found
 
-    def _count(self, now: float) -> None:
-        if self._asker is not None:
-            self._asker.use(1, now)
+    def _count(self, commands: int, now: float) -> None:
+        if self._asker is not None and commands:
+            self._asker.use(commands, now)
 
-    def _must_wait(self, request: ReadRequest, now: float, *, waited: bool) -> bool:
+    def _waits_to_know(self, request: ReadRequest, now: float) -> bool:
+        """Let a request wait for what the server will know, unless it has waited for long enough. Return whether it waits."""
+        self._unknown = now if self._unknown is None else self._unknown
+        if now - self._unknown >= PATIENCE_SECONDS:
+            return False
+        self._waiting = request
+        self._watch.come_again(LOOK_SECONDS)
+        return True
+
+    def _must_wait(self, request: ReadRequest, now: float) -> bool:
         """Return whether a request must wait, because its sender asks too fast. Raises Problem if it has waited."""
         asker = self._asker = self._watch.asker(request.headers, self.subject)
         seconds = asker.wait(now) if asker is not None else 0.0
         if asker is None or seconds <= 0.0 or self.stage is Stage.DRAINING:
             return False
-        if waited:
+        if self._has_waited:
             whole = ceil(seconds)
             raise Problem(problems.RATE, f"Come again in {whole} s.", retry_seconds=whole)
-        self._waiting = request
+        self._waiting, self._has_waited = request, True
         self._watch.wait(asker, min(seconds, PATIENCE_SECONDS))
         return True
 
     def _begin(self, request: ReadRequest, exchange: WebExchange, now: float) -> None:
         self._watch.begins(exchange.via, exchange.grant)
-        if self._asker is not None and len(exchange.lines) > 1:
-            self._asker.use(len(exchange.lines) - 1, now)
+        self._count(len(exchange.lines[1:]), now)
         if exchange.lines:
             self.owed.add(exchange)
             if len(request.body) > READ_AHEAD:  # others may need its room while this one waits

@@ -180,6 +180,25 @@ def test_neighbours_are_met_when_the_journal_has_been_replayed_and_then_those_wh
     play(tmp_path, body, journal=record(line))
 
 
+@pytest.mark.parametrize("lacks", [True, False])
+def test_who_was_erased_is_not_known_until_the_replay_has_ended_or_until_it_is_ready_where_records_may_be_missing(
+    tmp_path: Path, *, lacks: bool
+) -> None:
+    async def body(_: cost.BareServer, backend: Any) -> None:
+        kiwi, now = b" token kiwi", asyncio.get_running_loop().time()
+        assert backend.erased_until(kiwi) is None
+        backend.table.erase(backend.table.tombstone(kiwi, 7))
+        assert backend.erased_until(kiwi) is None, "there may be a later one"
+        backend._node.start(now, lacks=lacks)
+        assert [backend.erased_until(one) for one in (kiwi, b"plum")] == ([None, None] if lacks else [7, 0])
+        await asyncio.sleep(3.0)
+        backend._node.tick(asyncio.get_running_loop().time())
+        assert backend._node.ready
+        assert [backend.erased_until(one) for one in (kiwi, b"plum")] == [7, 0]
+
+    play(tmp_path, body)
+
+
 def test_time_passes_on_the_links_from_the_end_of_the_replay_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -414,6 +414,9 @@ class Watch:
     def wait(self, allowance: Allowance, seconds: float) -> None:
         pass
 
+    def come_again(self, seconds: float) -> None:
+        pass
+
     def may_upgrade(self) -> bool:
         return True
 

@@ -208,7 +208,7 @@ def test_the_traceback_of_a_fault_has_no_token(monkeypatch: pytest.MonkeyPatch) 
     def fail(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(port.access, "refusal", fail)
+    monkeypatch.setattr(port.access, "_refusal", fail)
     talk.receive(f"GET /t/{JANE}/v1/reports HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
     talk.receive(
         f"GET /v1/clients/jane HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {JANE}\r\n\r\n".encode()
