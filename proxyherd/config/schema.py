@@ -59,14 +59,15 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
 
     on_full: Literal["refuse", "evict"] = "refuse"
     """What happens to a report of a new client when the table is at `max_clients` or `max_table_bytes`. `refuse`: it is
-    refused. `evict`: the clients whose latest reports have the earliest times leave the table, and a report that is
-    earlier than all others is refused. It must be the same for the whole herd, like these two limits; then all servers
+    refused. `evict`: the clients leave whose times are the earliest, as they have named them and as far as they count, and
+    a report that is earlier than all others is refused. So a client whose clock is slow leaves first, however lately it
+    was heard: this is the one order that is the same for all servers. It must be the same for the whole herd, like these two limits; then all servers
     keep the same clients. The table has parts, which fill up one after the other, so the first clients leave when it is
     full to nine tenths. Searching costs some 15 microseconds for each client that leaves, and three percent more memory. Whoever may report many
     new clients makes the herd forget others sooner; with `refuse`, it keeps new ones out."""
 
     max_tombstones: Annotated[int, Meta(ge=1, le=100_000_000)] = 1_000_000
-    """Tombstones of erased clients, about 200 bytes each. An erasure is refused at this limit. Erasures that neighbours
+    """Tombstones of erased clients, up to 300 bytes each. An erasure is refused at this limit. Erasures that neighbours
     took are still learned up to a quarter more, so that servers agree."""
 
     max_clock_lead_seconds: Annotated[float, Meta(ge=0, le=86_400)] = 1.0

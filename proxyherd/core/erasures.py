@@ -75,6 +75,8 @@ class Erasures:
         erasure = self._erase(tombstone)
         news = [News(tombstone.client, tombstone.line, None, False, erasure)] if erasure is not None else []
         outcome = "stayed" if last > tombstone.until else "erased"
+        if outcome == "erased" and (erasure is None or erasure.client is None):
+            self._tell(Removed(client))  # what was said of the client may still be in memory
         return Reply("forget", outcome, tombstone.line), news
 
     def admit(self, tombstone: Tombstone) -> bool | None:

@@ -1,4 +1,7 @@
-"""A table that makes room when it is full: the clients that have not been seen for longest leave it.
+"""A table that makes room when it is full: the clients whose times that count are the earliest leave it.
+
+So a client whose clock is slow leaves first, however lately it was heard. Times of receipt would be fairer, but each line
+replaces another by the time that counts, and two orders would let servers end with different clients.
 
 The table is divided into groups of leaves, and each group has an equal part of the limits. A group keeps its latest
 clients, by the total order of lines: the time that counts, then the bytes. If a line exceeds the limits, the clients with

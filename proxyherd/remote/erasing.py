@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from proxyherd.config.herd_file import Server
     from proxyherd.web.rights import Right
 
+_BEFORE: Final = "?before="
 _CONNECTIONS: Final = 8
 _AT_ONCE: Final = 50
 """Clients that one connection erases before it says how far it is."""
@@ -63,7 +64,7 @@ class Eraser:
         """
         target = f"/v1/clients/{quote(name_of(client), safe='')}"
         if before is not None:
-            target += f"?before={spelled_time(before).decode()}"
+            target += f"{_BEFORE}{spelled_time(before).decode()}"
         return not _read(self._delete(target, "erase")).get(STAYED)
 
     def revoke(self, subject: str) -> None:
@@ -98,14 +99,16 @@ class Eraser:
         if answer.status in _LATER and not final:
             wait = answer.getheader("Retry-After") or "1"
             return float(wait) if wait.isdecimal() else 1.0
-        raise NotErased(self._explain(answer.status, body, right))
+        if _has_not_passed(target, answer.status) and not final:
+            return _LONGEST_PAUSE_SECONDS
+        raise NotErased(self._explain(answer.status, body, right, target))
 
     def _headers(self) -> dict[str, str]:
         # The port's check of Host is against browsers. Loopback's name is always accepted.
         token = self._token()
         return {"Host": "localhost", **({"Authorization": f"Bearer {token}"} if token else {})}
 
-    def _explain(self, status: int, body: bytes, right: Right) -> str:
+    def _explain(self, status: int, body: bytes, right: Right, target: str) -> str:
         """Return why a server has not done it."""
         verb, noun = ("erase", "erasure") if right == "erase" else ("revoke tokens", "revocation of tokens")
         server = f"{self._server.name} at {self._server.web[0]}"
@@ -117,6 +120,11 @@ class Eraser:
             )
         if status in (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED):
             return f"{server} knows no {noun}; upgrade it, or see whose port that is"
+        if _has_not_passed(target, status):
+            return (
+                f"on the clock of {server}, the moment up to which to erase has not passed: its clock is behind this host's, or "
+                "the date is in the future; set both clocks with NTP"
+            )
         return f"{server} does not {verb} now ({said}); see `proxyherd status`, then try again"
 
     def close(self) -> None:
@@ -136,6 +144,11 @@ class _Connection(HTTPConnection):
         self.sock, _ = connect(self._server.web, time.monotonic() + CONNECT_SECONDS)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sock.settimeout(_ANSWER_SECONDS)
+
+
+def _has_not_passed(target: str, status: int) -> bool:
+    """Whether a server refuses an erasure up to a moment. The moment is spelled right, so it is in the future there."""
+    return status == HTTPStatus.BAD_REQUEST and _BEFORE in target
 
 
 def _read(body: bytes) -> dict[str, object]:

@@ -118,6 +118,7 @@ class _Daemon:
         self._listens = asyncio.Event()
         self._background = Background(partial(self._observer.fault, "a background task failed"))
         self._told_ready = False
+        self._reloading = asyncio.Lock()
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT."""
@@ -312,7 +313,10 @@ class _Daemon:
     async def _reload(self) -> None:
         """Read certificates and secrets again. If that fails, the earlier ones stay."""
         try:
-            found = read_again(self._herd, self._server.name, self._secret_file)
+            async with self._reloading:  # the last one that was begun is the last one to count
+                found = await asyncio.to_thread(
+                    read_again, self._herd, self._server.name, self._secret_file
+                )  # a long list of revoked certificates takes a while
         except ConfigError as error:
             self._log.error("reload_failed", reason=str(error))
         else:

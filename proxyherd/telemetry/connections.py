@@ -121,11 +121,13 @@ class ConnectionObserver:
         self.by_protocol.labels(via).dec()
         self._events.often("client_closed", client=client, via=via, reason=reason)
 
-    def refused(self, client: str, limit: str, reason: str) -> None:
-        """Note that a client's connection was closed before it could send anything. `limit`: one of `REFUSED`."""
+    def refused(self, client: str, reason: str, text: str) -> None:
+        """Note that a client's connection was closed before it could send anything. `reason`: one of `REFUSED`; `text`: the
+        same for people.
+        """
         self._closed.labels("refused").inc()
-        self._refused.labels(limit).inc()
-        self._events.limited(None, "client_refused", reason, client=client)
+        self._refused.labels(reason).inc()
+        self._events.limited(None, "client_refused", text, client=client)
 
     def waits(self, client: str, via: str, limit: str, seconds: float) -> None:
         """Note that a client is over its rate, and that its next commands are read in so many seconds. `limit`: one of

@@ -63,6 +63,13 @@ def test_a_client_that_was_erased_is_unknown_and_its_erasure_is_news() -> None:
     assert [note for note in server.node.notes if isinstance(note, Removed)] == [Removed(b"kiwi")]
 
 
+def test_a_server_that_holds_nothing_of_a_client_forgets_what_was_said_of_it_too() -> None:
+    server = WiredServer("A")
+    for _ in range(2):
+        forget(server, at=6 * SECOND)
+        assert [note for note in server.node.take_notes() if isinstance(note, Removed)] == [Removed(b"kiwi")]
+
+
 def test_a_client_can_report_again_in_the_turn_in_which_it_was_erased() -> None:
     server = WiredServer("A")
     server.report(received=5 * SECOND)

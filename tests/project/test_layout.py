@@ -112,7 +112,6 @@ ELSEWHERE: Final = (
     Elsewhere("places/gazetteer", "build", "places/gazetteer/test_file.py", "what is built is asked there"),
     Elsewhere("places/gazetteer", "feature_types", "places/gazetteer/test_own_places.py", "a table"),
     Elsewhere("remote", "ask", "system/test_status.py", "real servers are asked"),
-    Elsewhere("remote", "erasing", "cli/test_forget.py", "it does what the command is for"),
     Elsewhere(
         "server/clients", "http_reader", "web/conversations/test_http.py", "what it reads is answered there"
     ),

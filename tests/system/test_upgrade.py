@@ -4,23 +4,21 @@ is erased, after that, and on the way back. tests/system/test_operations.py upgr
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import earlier
 import pytest
 import warm_start
+from click.testing import CliRunner
 from herd_process import RunningHerd, ServerProcess, herd_of, wait_until
 
-from proxyherd.config.secrets import read_all
-from proxyherd.engines.herd import journal
-from proxyherd.engines.herd.backend import make_table
+from proxyherd import cli
 
 QUICK = "[erasure]\nrewrite_seconds = 0.2\n"
 """What the earlier program does not understand."""
 
-SOON = "[durability]\nrewrite_bytes = 4096\n[timing]\nheartbeat_seconds = 0.5\nbackoff_seconds = 0.1\nready_seconds = 0.1\n"
+SOON = "[durability]\nrewrite_bytes = 4096\n[timing]\nheartbeat_seconds = 0.5\nbackoff_seconds = 0.1\nready_seconds = 0.1\n[web]\n"
 TOO_OLD = "speaks version 1 of the peer protocol"
 
 
@@ -52,14 +50,11 @@ def mixed(tmp_path: Path) -> Iterator[MixedHerd]:
         yield MixedHerd(herd, tmp_path / "earlier")
 
 
-def erase(server: ServerProcess, client: bytes) -> None:
-    """Erase a client: the server is stopped, its journal gets a tombstone, and it is started again."""
-    assert server.stop() == 0
-    table = make_table(read_all(server.secret_file))
-    with journal.files(server.state / "journal")[-1].open("ab") as file:
-        file.write(journal.record(table.tombstone(client, time.time_ns()).line))
-    server.start()
-    server.wait_until_ready()
+def erase(herd: RunningHerd, server: ServerProcess, client: bytes) -> None:
+    server.wait_for_web()
+    words = ("forget", client.decode(), "--server", server.name, "--config", herd.file)
+    result = CliRunner().invoke(cli.main, [*map(str, words)])
+    assert result.exit_code == 0, result.output
 
 
 def wait_until_forgotten(client: bytes, *servers: ServerProcess) -> None:
@@ -76,7 +71,7 @@ def test_versions_work_together_until_a_client_is_erased_and_whom_the_upgraded_h
     herd.wait_until_all_know(ann.hears(b"kiwi"))
     herd.wait_until_all_know(cid.hears(b"mango"))
 
-    erase(cid, b"kiwi")
+    erase(herd, cid, b"kiwi")
     bob.wait_for_reason("peer_closed", f"{TOO_OLD}.*upgrade it")
     ann.wait_for_reason("peer_unreachable", f"refused by the other: Ann {TOO_OLD}.*upgrade it")
     wait_until_forgotten(b"kiwi", bob, cid)
@@ -101,7 +96,7 @@ def test_on_the_way_back_who_was_erased_stays_away_once_the_journals_have_been_r
     stays = servers[0].hears(b"plum")
     herd.wait_until_all_know(stays)
     herd.wait_until_all_know(servers[0].hears(b"kiwi"))
-    erase(servers[2], b"kiwi")
+    erase(herd, servers[2], b"kiwi")
     wait_until_forgotten(b"kiwi", *servers)
     for number in range(100):  # more than rewrite_bytes
         servers[0].hears(b"client-%d" % number)

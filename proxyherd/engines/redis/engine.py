@@ -270,6 +270,7 @@ class RedisEngine:
             asked.outcome = AGAIN
             if asked.kind == "forget":
                 asked.value = repeated_erasure(asked.value)  # a report may have come since that first time
+                asked.may_stay = True  # or be of a server whose clock is ahead, and nobody knows which
         self._particular.add(tag)
         self._queues[tag][:0] = wishes
 

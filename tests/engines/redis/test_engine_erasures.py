@@ -99,10 +99,29 @@ def test_an_erasure_whose_outcome_is_unknown_spares_a_report_that_has_come_since
         line = b"AT Zoe +%d.000000000 kiwi +1+1 1" % (front.received // SECOND + 1)
         master.set(layout.key(b"kiwi"), layout.VALUE % (SECOND, line))
         await front.all_settled(asker)
-        assert asker.outcomes == ["stored", "erased"]
+        assert asker.outcomes == ["stored", "stayed"], "something is there that is not erased"
         front.say(other, whatsat(b"kiwi"))
         await front.all_settled(other)
         assert other.outcomes == ["found"]
+
+    played(scene)
+
+
+def test_a_client_of_a_server_whose_clock_is_ahead_is_not_said_to_be_erased_when_only_the_repetition_was_executed() -> (
+    None
+):
+    async def scene(world: World, front: Front) -> None:
+        asker, again, key = Asker(), Asker(), layout.key(b"kiwi")
+        master, happen = world.of(b"kiwi"), ["broken"]
+        line = b"AT Zoe +%d.000000000 kiwi +1+1 1" % (front.received // SECOND + 1)
+        master.set(key, layout.VALUE % (SECOND, line))
+        world.mishap = lambda one: happen.pop() if happen and one is master else ""
+        front.say(asker, Forget(b"kiwi"))
+        await front.all_settled(asker)
+        assert (asker.outcomes, master.get(key) is None) == (["stayed"], False)
+        front.say(again, Forget(b"kiwi"))
+        await front.all_settled(again)
+        assert (again.outcomes, master.get(key)) == (["erased"], None)
 
     played(scene)
 
