@@ -13,7 +13,7 @@ The answers to these are also decided here, by what the engine has stored of the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import repeat
+from itertools import count, repeat
 from typing import Any, Final, TypeAlias
 
 from proxyherd.config.schema import Limits
@@ -76,13 +76,14 @@ class Rules:
         self._takes_reports = False
 
     def judge(self, lines: Sequence[Line], at: int) -> tuple[list[Report], list[Judged]]:
-        """Judge a client's lines without LF, received `at` this time. Return the reports with which they begin, and the
-        judgements of all later lines.
+        """Judge a client's lines without LF, received `at` this time, each a nanosecond after the one before it: so reports of
+        a client whose clock is ahead are in order too. Return the reports with which the lines begin, and the judgements
+        of all later lines.
         """
         takes_reports = self._takes_reports
         whole: Any = lines if {*map(type, lines)} <= _LINES else map(_whole, lines)
         reports: list[Any] = [
-            *map(parse_report, whole, repeat(self._name), repeat(at), repeat(self._forms), repeat(self.lead))
+            *map(parse_report, whole, repeat(self._name), count(at), repeat(self._forms), repeat(self.lead))
         ]
         if takes_reports and None not in reports:
             return reports, []

@@ -18,10 +18,10 @@ def iamat(client: str = "kiwi", time: str = "5") -> bytes:
     return f"IAMAT {client} +1+1 {time}".encode()
 
 
-def taken(client: str = "kiwi", time: str = "5") -> Report:
-    """The report of `iamat`, as Clark has received it in second 5."""
+def taken(client: str = "kiwi", time: str = "5", after: int = 0) -> Report:
+    """The report of `iamat`, as Clark has received it in second 5, or so many nanoseconds later."""
     nanoseconds = int(float(time) * SECOND)
-    difference = f"{(5 * SECOND - nanoseconds) / SECOND:+.9f}"
+    difference = f"{(5 * SECOND + after - nanoseconds) / SECOND:+.9f}"
     return Report(client.encode(), f"AT Clark {difference} {client} +1+1 {time}".encode(), nanoseconds)
 
 
@@ -31,7 +31,7 @@ def rules(**limits: float) -> Rules:
 
 def test_a_report_has_the_line_that_it_is_answered_with_and_stored_as() -> None:
     assert rules().judge([iamat(), b" IAMAT\tfig +1+1 6\r"], 5 * SECOND) == (
-        [taken(), taken("fig", "6")],
+        [taken(), taken("fig", "6", 1)],
         [],
     )
 
@@ -52,8 +52,8 @@ def test_what_is_behind_the_first_line_that_is_no_report_stands_in_its_order(
     judge = rules(max_clock_lead_seconds=60).judge
     assert judge([line], 5 * SECOND) == ([], [judged])
     assert judge([iamat(), iamat("fig"), line, iamat("plum")], 5 * SECOND) == (
-        [taken(), taken("fig")],
-        [judged, taken("plum")],
+        [taken(), taken("fig", after=1)],
+        [judged, taken("plum", after=3)],
     )
 
 
@@ -71,7 +71,7 @@ def test_a_command_whose_id_is_too_long_is_refused_for_that_if_all_else_is_right
     ):
         outcome, refusal = ("refused", "long_id") if is_right else ("invalid", "")
         reply = Reply(kind, outcome, b"? " + line, refusal=refusal)  # type: ignore[arg-type] # a word above
-        assert judge([line, iamat()], 5 * SECOND) == ([], [reply, taken()])
+        assert judge([line, iamat()], 5 * SECOND) == ([], [reply, taken(after=1)])
 
 
 def test_each_line_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +94,10 @@ def test_a_time_counts_up_to_the_lead_and_no_report_is_refused_for_its_time() ->
     lines = [iamat(time=time) for time in ("65", "65.000000001", "999999999999.999999999")]
     for lead, counts in ((60, [65, 65, 65]), (0, [5, 5, 5]), (0.5, [5.5, 5.5, 5.5])):
         reports, others = rules(max_clock_lead_seconds=lead).judge(lines, 5 * SECOND)
-        assert ([report.nanoseconds for report in reports], others) == ([one * SECOND for one in counts], [])
+        expected = [
+            one * SECOND + after for after, one in enumerate(counts)
+        ]  # each received after the last one
+        assert ([report.nanoseconds for report in reports], others) == (expected, [])
 
 
 def test_while_no_reports_are_taken_each_is_refused_and_questions_are_judged_as_ever() -> None:

@@ -6,7 +6,7 @@ Each law is a scene of commands at given times, played on a node and on the engi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 import pytest
@@ -16,9 +16,11 @@ from played_cluster import Asker, Front, played
 
 from proxyherd.config.schema import Limits, Timing
 from proxyherd.core.framing import Line, Overlong
+from proxyherd.core.messages import Forget
 from proxyherd.core.node import Node
 from proxyherd.core.reply import Reply
 from proxyherd.core.table import Table
+from proxyherd.core.tombstones import parse_gone
 from proxyherd.engines.redis import layout
 
 SECOND = 10**9
@@ -30,6 +32,9 @@ class Engine(Protocol):
     async def say(self, line: Line, at: int) -> Reply:
         """Let a client say a line at this time, in nanoseconds; return what becomes of it."""
 
+    async def say_all(self, lines: Sequence[Line], at: int) -> list[Reply]:
+        """Let a client say lines in one turn."""
+
 
 class OnHerd:
     def __init__(self, limits: Limits) -> None:
@@ -39,6 +44,11 @@ class OnHerd:
         self._node.rules.clock = at
         return decide(self._node, line, at)
 
+    async def say_all(self, lines: Sequence[Line], at: int) -> list[Reply]:
+        self._node.rules.begin(at, takes_reports=True)
+        reports, others = self._node.rules.judge(lines, at)
+        return [*map(self._node.decide, lines, [*reports, *others])]
+
 
 class OnRedis:
     def __init__(self, limits: Limits) -> None:
@@ -46,13 +56,17 @@ class OnRedis:
         self._front = Front(self._world, limits)
 
     async def say(self, line: Line, at: int) -> Reply:
+        (reply,) = await self.say_all([line], at)
+        return reply
+
+    async def say_all(self, lines: Sequence[Line], at: int) -> list[Reply]:
         front, asker = self._front, Asker()
         self._world.clock = at // 1_000_000
         front.engine.begin(front.loop.time(), at)
-        (reply,) = said(front.engine, asker, [line], at)
-        asker.said.append((b"", reply))
+        replies = said(front.engine, asker, lines, at)
+        asker.said += [(b"", reply) for reply in replies]
         await front.all_settled(asker)
-        return reply
+        return replies
 
     async def close(self) -> None:
         await self._front.close()
@@ -114,6 +128,39 @@ def test_a_client_whose_clock_is_an_hour_ahead_has_each_of_its_reports_stored(pl
             assert report.outcome == "stored"
             assert report.answer == f"AT Clark -3600.000000000 kiwi +1+1 {second + 3_600}".encode()
         assert await outcome(engine, iamat("9999"), 104 * SECOND) == "stale", "it came no later"
+
+    play(scene)
+
+
+def test_a_client_whose_clock_is_ahead_has_each_report_of_one_turn_stored(play: Play) -> None:
+    """A phone that was offline sends its points in one batch."""
+
+    async def scene(engine: Engine) -> None:
+        lines = [iamat(str(second + 3_600)) for second in range(100, 105)]
+        replies = await engine.say_all(lines, 105 * SECOND)
+        assert [reply.outcome for reply in replies] == ["stored"] * 5
+        found = await engine.say(WHATSAT, 106 * SECOND)
+        assert found.entry is not None
+        assert found.entry.line == replies[-1].answer == b"AT Clark -3598.999999996 kiwi +1+1 3704"
+
+    play(scene)
+
+
+def test_an_erasure_covers_the_reports_before_it_in_its_turn_and_none_after_it(play: Play) -> None:
+    async def scene(engine: Engine) -> None:
+        before = [iamat(str(second)) for second in (5, 6, 7)]
+        lines: list[Line] = [*before, Forget(b"kiwi"), WHATSAT, iamat("4"), iamat("5")]
+        replies = await engine.say_all(lines, 100 * SECOND)
+        assert [reply.outcome for reply in replies] == [
+            *["stored"] * 3, "erased", "unknown", "stored", "stored"
+        ]  # fmt: skip
+        assert replies[3].answer is not None
+        erased = parse_gone(replies[3].answer)
+        assert erased is not None
+        assert erased.until == 100 * SECOND + 2, "when the last one before it was received"
+        found = await engine.say(WHATSAT, 101 * SECOND)
+        assert found.entry is not None
+        assert found.entry.line == replies[-1].answer
 
     play(scene)
 
