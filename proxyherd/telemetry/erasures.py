@@ -13,6 +13,8 @@ class ErasureObserver:
 
     def __init__(self, metrics: Metrics, recent: Recent) -> None:
         self._recent = recent
+        self.removed = set[bytes]()
+        """Clients that were erased since the last call of `forget_removed`."""
         self._tombstones = metrics.gauge("proxyherd_tombstones", "Tombstones of erased clients that are held")
         self._erased = metrics.total(
             "proxyherd_erased_lines_total", "Locations that left the table because their client was erased"
@@ -29,10 +31,20 @@ class ErasureObserver:
     def note(self, note: Removed | OtherClock) -> None:
         """Note an event of the core."""
         if isinstance(note, Removed):
-            self._recent.erase(note.client)
+            self.removed.add(note.client)
         else:
             seconds = self.clocks[note.neighbour] = note.ahead / NANOSECONDS
             self._clocks.labels(note.neighbour).set(seconds)
+
+    def forget_removed(self) -> None:
+        """Forget the commands and positions of who was erased, all at once: one by one may take long."""
+        self._recent.erase(self.removed)
+        self.removed.clear()
+
+    def forget_clock(self, neighbour: str) -> None:
+        """Forget a neighbour's clock: its link has ended."""
+        if self.clocks.pop(neighbour, None) is not None:
+            self._clocks.remove(neighbour)
 
     def state(self, tombstones: int, erased: int) -> None:
         """Note how many tombstones there are, and how many locations they have removed since the start."""

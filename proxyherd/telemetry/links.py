@@ -150,6 +150,7 @@ class LinkObserver:
             case LinkDown(neighbour, reason):
                 self.states[neighbour] = "cut"
                 self._up.labels(neighbour).set(0)
+                self._erasures.forget_clock(neighbour)
                 if reason == REPLACED:  # repeatedly, if two servers have one name
                     self._failures.labels(neighbour).inc()
                 self._seldom(neighbour, "peer_closed", reason=reason)

@@ -71,6 +71,8 @@ class Observer:
                 self.links.note(note)
             except Exception as error:  # noqa: BLE001 - the other notes are told
                 self.fault("a note of the core cannot be told", error)
+        if self.erasures.removed:
+            self.erasures.forget_removed()
 
     def end_turn(self) -> None:
         """Write the turn's log lines."""

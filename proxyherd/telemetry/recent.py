@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from typing import Final
 
 from msgspec import Struct
@@ -92,13 +93,11 @@ class Recent:
         """Keep the last of these clients, whose updates came from a neighbour."""
         self._clients.extend(clients[-MOST_KEPT:])
 
-    def erase(self, client: bytes) -> None:
-        """Forget commands that name a client, also as a part of another ID, and its position."""
-        if self._commands:
-            kept = [one for one in self._commands if not (_names(one[4], client) or _names(one[5], client))]
-            self._commands = deque(kept, maxlen=MOST_KEPT)
-        while client in self._clients:
-            self._clients.remove(client)
+    def erase(self, clients: AbstractSet[bytes]) -> None:
+        """Forget commands that name any of these clients, and their positions."""
+        kept = [one for one in self._commands if not (_names(one[4], clients) or _names(one[5], clients))]
+        self._commands = deque(kept, maxlen=MOST_KEPT)
+        self._clients = deque((one for one in self._clients if one not in clients), maxlen=MOST_KEPT)
 
     def commands(self, after: int, most: int) -> list[Command]:
         """Return the last commands after number `after`, the oldest first."""
@@ -115,9 +114,13 @@ class Recent:
         return clients
 
 
-def _names(text: bytes, client: bytes) -> bool:
-    """Whether a text has the ID of a client, or ends in its beginning because it was cut."""
-    return client in text or (len(text) == _KEPT_BYTES and client.startswith(text.rpartition(b" ")[2]))
+def _names(text: bytes, clients: AbstractSet[bytes]) -> bool:
+    """Whether a word of a text is the ID of a client, or the last one its beginning because the text was cut there."""
+    words = text.split()
+    if not clients.isdisjoint(words):
+        return True
+    is_cut = len(text) == _KEPT_BYTES and not text[-1:].isspace()
+    return is_cut and any(client.startswith(words[-1]) for client in clients)
 
 
 def _shown(data: bytes) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from observed import figures
 from scenarios import Scenario, Watched, assert_exactly, noted
 
-from proxyherd.core.notes import OtherClock, Removed
+from proxyherd.core.notes import LinkDown, OtherClock, Removed
 from proxyherd.telemetry.recent import MOST_KEPT
 
 SCENARIOS = {
@@ -29,6 +30,33 @@ SCENARIOS = {
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_exactly_this_is_counted(tmp_path: Path, name: str) -> None:
     assert_exactly(SCENARIOS[name], tmp_path)
+
+
+def test_the_clock_of_a_neighbour_whose_link_has_ended_is_forgotten(tmp_path: Path) -> None:
+    watched = Watched(tmp_path)
+    erasures = watched.observer.erasures
+    watched.observer.note([OtherClock("Ann", 2_500_000_000), OtherClock("Clark", 1)])
+    for _ in range(2):
+        watched.observer.note([LinkDown("Ann", "silent")])
+        assert erasures.clocks == {"Clark": 1e-9}
+        clocks = [
+            name for name in figures(watched.metrics) if name.startswith("proxyherd_peer_clock_seconds")
+        ]
+        assert clocks == ["proxyherd_peer_clock_seconds Clark"]
+    watched.observer.note([OtherClock("Ann", -2_000_000_000)])
+    assert erasures.clocks["Ann"] == -2.0
+    watched.file.close()
+
+
+def test_the_latest_commands_are_looked_through_once_a_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched, erased = Watched(tmp_path), list[set[bytes]]()
+    monkeypatch.setattr(watched.observer.recent, "erase", lambda clients: erased.append({*clients}))
+    for turn in ([b"kiwi", b"plum"], [], [b"fig"]):
+        watched.observer.note([Removed(client) for client in turn])
+    assert erased == [{b"kiwi", b"plum"}, {b"fig"}]
+    watched.file.close()
 
 
 def test_who_is_erased_is_no_longer_among_the_latest_commands(tmp_path: Path) -> None:

@@ -118,11 +118,21 @@ def test_commands_and_positions_of_an_erased_client_are_forgotten_and_those_of_o
     recent.reports([b"IAMAT kiwi +1+1 1", b"IAMAT plum +1+1 1"], [AT, AT.replace(b"kiwi", b"plum")])
     recent.command(b"WHATSAT kiwi 1 1", Reply("whatsat", "unknown", b"? WHATSAT kiwi 1 1"))
     recent.command(b"WHATSAT " + long + b" 1 1", Reply("whatsat", "unknown", b"? WHATSAT " + long))
+    others = (
+        b"WHATSAT kiwis 1 1",
+        b"WHATSAT ki 1 1",
+        b"WHATSAT a.kiwi 1 1",
+        b"FOO".ljust(500),
+        b"WHATSAT " + b"y" * 500,
+    )
+    for line in others:
+        recent.command(line, Reply("whatsat", "unknown", b"? " + line))
+    recent.command(b"\tWHATSAT\vkiwi 1 1", Reply("whatsat", "left"))
     recent.heard([b"kiwi", b"fig", b"kiwi"])
-    recent.erase(b"kiwi")
-    assert [one.number for one in recent.commands(0, MOST_KEPT)] == [2, 4]
-    recent.erase(long)
-    assert [one.number for one in recent.commands(0, MOST_KEPT)] == [2]
+    recent.erase({b"kiwi", b"unknown"})
+    assert [one.number for one in recent.commands(0, MOST_KEPT)] == [2, 4, 5, 6, 7, 8, 9]
+    recent.erase({long})
+    assert [one.number for one in recent.commands(0, MOST_KEPT)] == [2, 5, 6, 7, 8, 9]
     assert recent.take_clients() == [b"plum", b"fig"]
     recent.reports([b"IAMAT kiwi +1+1 1"], [AT])
-    assert [one.number for one in recent.commands(0, MOST_KEPT)] == [2, 5], "who reports again is shown again"
+    assert recent.commands(0, MOST_KEPT)[-1].number == 11, "who reports again is shown again"
