@@ -153,6 +153,8 @@ def test_a_server_that_is_not_there_is_told_with_those_that_are() -> None:
         ),
         ('[limits]\nmax_clients = "1"', "key limits.max_clients: Expected `int`, got `str`"),
         ("[timing]\nbackoff_seconds = 0", "key timing.backoff_seconds: Expected `float` > 0"),
+        ("[erasure]\ntombstone_seconds = 0.9", "key erasure.tombstone_seconds: Expected `float` >= 1"),
+        ("[erasure]\nrewrite_seconds = 1e-9", "key erasure.rewrite_seconds: Expected `float` >= 0.1"),
         ('[log]\nlevel = "loud"', "key log.level: Invalid enum value 'loud'"),
         ('[admin]\nhosts = "h"', "key admin.hosts: Expected `array`, got `str`"),
         ("[durability]\nfsync = 1", "key durability.fsync: Expected `str`, got `int`"),
