@@ -71,6 +71,10 @@ class LineFramer:
         """Whether the next byte begins a line: nothing waits, and nothing is being dropped."""
         return not self._data and not self._dropping
 
+    def holds(self, part: bytes) -> bool:
+        """Whether bytes like these wait."""
+        return part in self._data
+
     def receive(self, data: bytes) -> int:
         """Accept bytes that arrived; return how many bytes wait now."""
         if self.ended:

@@ -40,6 +40,12 @@ BEAT: Final = b"BEAT\n"
 """A heartbeat."""
 
 SILENT_HEARTBEATS: Final = 3
+
+TOMBSTONE_LINES: Final = 16
+"""A tombstone is as much work as so many updates: its client is looked for among all of a leaf. Few lines are taken at once
+where there are any, so a turn takes at most fifteen tombstones more than it should."""
+
+_GONE: Final = b"GONE "
 _HANDSHAKE_LINE_BYTES: Final = 512
 
 
@@ -134,9 +140,7 @@ class Link:
                 most -= 1
                 events += self._shake(lines[0], clock)
             if self.state is State.LIVE:
-                lines = self._framer.lines(most)
-                self.more = len(lines) >= most
-                self._live(lines, events)
+                self._live(self._take(most), events)
             elif self.state is not State.CLOSED:
                 self.more = True  # the handshake continues in bytes that are already here
         except Misspoken as error:
@@ -233,6 +237,21 @@ class Link:
 
     # A live link. --------------------------------------------------------------------------------------------
 
+    def _take(self, most: int) -> list[bytes | Overlong]:
+        """Return received lines that are as much work as `most` updates. Note whether more may wait."""
+        framer = self._framer
+        if not framer.holds(_GONE):
+            lines = framer.lines(most)
+            self.more = len(lines) >= most
+            return lines
+        taken: list[bytes | Overlong] = []
+        while most > 0 and (lines := framer.lines(min(most, TOMBSTONE_LINES))):
+            taken += lines
+            tombstones = sum(isinstance(line, bytes) and line.startswith(_GONE) for line in lines)
+            most -= len(lines) + tombstones * (TOMBSTONE_LINES - 1)
+        self.more = most <= 0
+        return taken
+
     def _live(self, lines: list[bytes | Overlong], events: list[LinkEvent]) -> None:
         ats: list[At] = []
         lead, recent = self.terms.lead, self._recent
@@ -264,7 +283,7 @@ class Link:
     def _other(self, line: bytes, events: list[LinkEvent], flush: Callable[[], None]) -> bool:
         """Handle a tombstone's line or a message, after the updates before it. Return whether it can be part of a batch."""
         flush()
-        if line[:5] != b"GONE ":
+        if line[:5] != _GONE:
             self._message(line, events)
             return False
         tombstone, caught_up = parse_gone(line), self._batch is not None

@@ -29,6 +29,7 @@ from proxyherd.core.peer_messages import (
     Clock,
     Digests,
     Done,
+    Erased,
     LinkEvent,
     Misspoken,
     PeerMessage,
@@ -37,6 +38,7 @@ from proxyherd.core.peer_messages import (
     parse_message,
     write_message,
 )
+from proxyherd.core.tombstones import Tombstone
 
 SECRET, OTHER_SECRET = b"s" * 32, b"o" * 32
 DIALLER_NONCE, LISTENER_NONCE = b"\x01" * NONCE_BYTES, b"\x02" * NONCE_BYTES
@@ -744,6 +746,32 @@ def test_hashes_stand_behind_one_another_on_the_wire() -> None:
         b"LEAF 7 " + one + other + b"\n",
         b"LEAF 7 " + other + one + b"\n",
     }
+
+
+@pytest.mark.parametrize("in_batch", [False, True])
+def test_a_tombstone_counts_as_sixteen_of_the_lines_asked_for(in_batch: bool) -> None:
+    """To learn one takes as long: a turn with 1,024 of them would take 80 ms."""
+    left, right = linked()
+    lines = [Tombstone(number.to_bytes(16, "big"), 5).line for number in range(500)]
+    lines[100:100] = [at()] * 100
+    if in_batch:
+        left.send_batch(0, 1, lines)
+    else:
+        left.send_updates(b"".join(line + b"\n" for line in lines))
+    right.receive_data(left.data_to_send(0), 0)
+    heard: list[bytes] = []
+    right.more = True
+    while right.more:
+        learned: list[bytes] = []
+        for event in right.events(128):
+            if isinstance(event, Updates):
+                learned += [one.entry.line for one in event.ats]
+            elif isinstance(event, Erased):
+                learned += [one.line for one in event.tombstones]
+        tombstones = sum(line.startswith(b"GONE") for line in learned)
+        assert tombstones * 16 + len(learned) - tombstones <= 128 + 15 * 16
+        heard += learned
+    assert heard == lines
 
 
 def test_a_number_has_up_to_sixteen_digits() -> None:
