@@ -34,7 +34,9 @@ def longest_absence(settings: ErasureSettings) -> int:
 
 
 class Erasures:
-    """The erasures of one server. `tell` gets notes for the log, and `erased` is called with what each erasure has changed."""
+    """The erasures of one server. `tell` gets notes for the log, and `erased` is called with what each erasure has changed.
+    Those of clients count when they are settled.
+    """
 
     def __init__(
         self,
@@ -50,6 +52,9 @@ class Erasures:
         self._tell, self._erased = tell, erased
         self._most = limits.max_tombstones
         self._most_to_learn = limits.max_tombstones * 5 // 4
+        self.count = 0  # tombstones that were new, or later than before
+        self.lines = 0  # that they have removed from the table
+        self._unsettled: list[Erasure] = []  # by clients, and perhaps not in the journal yet
         self._keep = int((settings or ErasureSettings()).tombstone_seconds * NANOSECONDS)
 
     @property
@@ -72,8 +77,11 @@ class Erasures:
         if not before and len(table.tombstones) >= self._most:
             return refuse_to_erase("full"), []
         tombstone = table.tombstone(client, max(until, before))
-        erasure = self._erase(tombstone)
-        news = [News(tombstone.client, tombstone.line, None, False, erasure)] if erasure is not None else []
+        erasure = table.erase(tombstone)
+        news: list[News] = []
+        if erasure is not None:
+            self._unsettled.append(erasure)
+            news.append(News(tombstone.client, tombstone.line, None, False, erasure))
         outcome = "stayed" if last > tombstone.until else "erased"
         if outcome == "erased" and (erasure is None or erasure.client is None):
             self._tell(Removed(client))  # what was said of the client may still be in memory
@@ -86,12 +94,24 @@ class Erasures:
             return False
         if len(table.tombstones) >= self._most_to_learn and not table.held_until(tombstone.digest):
             return None
-        return self._erase(tombstone) is not None
-
-    def _erase(self, tombstone: Tombstone) -> Erasure | None:
-        erasure = self._table.erase(tombstone)
+        erasure = table.erase(tombstone)
         if erasure is not None:
-            if erasure.client is not None:
-                self._tell(Removed(erasure.client))
-            self._erased(erasure)
-        return erasure
+            self._count(erasure)
+        return erasure is not None
+
+    def settle(self) -> None:
+        """Count the erasures of clients since the last call, and tell them: they are kept, and nothing undoes them."""
+        for erasure in self._unsettled:
+            self._count(erasure)
+        self._unsettled.clear()
+
+    def undo(self) -> None:
+        """Forget these erasures: they could not be kept."""
+        self._unsettled.clear()
+
+    def _count(self, erasure: Erasure) -> None:
+        self.count += 1
+        if erasure.client is not None:
+            self.lines += 1
+            self._tell(Removed(erasure.client))
+        self._erased(erasure)

@@ -91,7 +91,7 @@ class Node:
         self._too_old = self.rules.is_forgotten if self.rules.age else None
         ticks = TICKS * timing.compare_seconds / timing.heartbeat_seconds
         self._expiry = Expiry(table, self._too_old, ticks)
-        self._erasures = Erasures(table, self.rules, limits, erasure, self.note, self._erased)
+        self.erasures = Erasures(table, self.rules, limits, erasure, self.note, self._erased)
         self._room = Room(limits.max_clients, limits.max_table_bytes)
         self._room_to_learn = Room(self._room.clients * 5 // 4, self._room.bytes * 5 // 4)
         self.alone, self._started = alone, now
@@ -140,12 +140,13 @@ class Node:
             return self.look_up(judged, line)
         if type(judged) is not Forget:
             return judged
-        reply, news = self._erasures.forget(judged)
+        reply, news = self.erasures.forget(judged)
         self.news += news
         return reply
 
     def undo(self) -> None:
         """Take back what clients have changed since the last flood: it could not be journalled. Decide about it again."""
+        self.erasures.undo()
         self.news = take_back(self.news, self.table)
 
     def begin_replay(self) -> None:
@@ -296,7 +297,7 @@ class Node:
             case Updates(ats, caught_up):
                 self._learn(neighbour, ats, caught_up, self._admit)
             case Erased(tombstones, caught_up):
-                self._learn(neighbour, tombstones, caught_up, self._erasures.admit)
+                self._learn(neighbour, tombstones, caught_up, self.erasures.admit)
             case Malformed(line):
                 self.note(Skipped(neighbour.name, line, f"no {'GONE' if line[:1] == b'G' else 'AT'} line"))
             case Clock(clock):
@@ -339,14 +340,14 @@ class Node:
             neighbour.lines += len(ats)
             neighbour.news += learned
         else:
-            late = self.rules.clock - taken if taken is not None else None
+            late = self.rules.clock - taken if taken is not None and type(ats[0]) is At else None
             self.notes.append(Heard(name, [*map(its_client, ats)], learned, late))
 
     def admit(self, at: Learned) -> bool | None:
         """Store it if it is greater than the present one. Return whether it was stored, None if there is no room for it. The
         caller makes it news.
         """
-        return self._admit(at) if type(at) is At else self._erasures.admit(at)
+        return self._admit(at) if type(at) is At else self.erasures.admit(at)
 
     def _admit(self, at: At) -> bool | None:
         if self._too_old is not None and self.rules.is_too_old(at.received):
@@ -359,6 +360,7 @@ class Node:
 
         `failed` gets a link whose work has raised an exception: close it.
         """
+        self.erasures.settle()
         news, self.news = self.news, []
         learned, self._learned = self._learned, False
         if len(news) > 1 and self.table.gone:
@@ -387,7 +389,7 @@ class Node:
                 if not neighbour.link.is_old:
                     neighbour.link.send(Clock(self.rules.clock))
                 self._walks.begin(neighbour)
-        self._expiry.tick(self._erasures.oldest)
+        self._expiry.tick(self.erasures.oldest)
         if not self.ready:
             patience = self._timing.ready_seconds
             if self._neighbours:  # there is a live link, so a first catch-up can be expected

@@ -49,8 +49,8 @@ class LinkFailed(Struct, frozen=True):
 
 
 class Heard(Struct, frozen=True):
-    """A batch of live updates came from a neighbour. `late`, if any of it was news: the nanoseconds since a server took
-    the first such report, by that server's clock and this one's.
+    """A batch of live updates came from a neighbour: reports, or erasures. `late`, if any report was news: the nanoseconds
+    since a server took the first such one, by that server's clock and this one's.
     """
 
     neighbour: str

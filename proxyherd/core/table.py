@@ -91,8 +91,6 @@ class Table:
         self.bytes = 0  # of all client IDs and lines
         self.tombstones = Tombstones()
         self.gone = self.tombstones.leaves  # to see at once that there are none, which is the usual case
-        self.erasures = 0  # tombstones that were new, or later than before
-        self.erased = 0  # entries that they have removed
         self.evicted = 0  # clients that have left to make room
 
     def __len__(self) -> int:
@@ -235,13 +233,11 @@ class Table:
         if until <= before:
             return None
         self._put_tombstone(digest, until, leaf)
-        self.erasures += 1
         for client, entry in (self._leaves[leaf] or {}).items():
             if self._rest(client) == digest[self.depth // 2 :]:
                 if received(entry.line) > until:
                     break
                 self.remove(client, leaf)
-                self.erased += 1
                 return Erasure(before, client, entry)
         return Erasure(before)
 

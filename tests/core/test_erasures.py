@@ -10,7 +10,7 @@ from proxyherd.config.schema import ErasureSettings, Limits, Timing
 from proxyherd.core.erasures import longest_absence
 from proxyherd.core.messages import Forget, received
 from proxyherd.core.node import Node
-from proxyherd.core.notes import FROM_THE_FUTURE, OUTDATED, LinkDown, OtherClock, Removed, Skipped
+from proxyherd.core.notes import FROM_THE_FUTURE, OUTDATED, Heard, LinkDown, OtherClock, Removed, Skipped
 from proxyherd.core.reply import Reply
 from proxyherd.core.table import Table
 from proxyherd.core.tombstones import Tombstone, parse_gone, parse_learned
@@ -58,6 +58,7 @@ def test_a_client_that_was_erased_is_unknown_and_its_erasure_is_news() -> None:
     assert reply.answer == server.table.tombstone(b"kiwi", 6 * SECOND - 1).line
     assert [one.line for one in server.node.news] == [reply.answer]
     assert server.line() is None
+    server.node.flood()
     server.node.ready = True
     assert decide(server.node, whatsat(), 6 * SECOND).outcome == "unknown"
     assert [note for note in server.node.notes if isinstance(note, Removed)] == [Removed(b"kiwi")]
@@ -128,6 +129,17 @@ def test_a_client_stays_if_it_was_seen_after_the_moment_up_to_which_it_is_to_be_
     assert len(server.node.take_notes()) == (0 if stays else 1), "nobody is told that it is gone"
 
 
+def test_a_client_stays_that_was_seen_between_its_moment_and_the_later_one_of_its_tombstone() -> None:
+    """A tombstone of an early moment would be dropped soon, so it gets a later one; but not over somebody seen since."""
+    server = WiredServer("A")
+    seen = server.report(received=NOW - 10 * DAY)
+    server.node.flood()
+    assert until(forget(server, at=NOW, before=NOW - 20 * DAY)) == NOW - 20 * DAY
+    assert (server.line(), server.node.news, len(server.table.tombstones)) == (seen.answer, [], 0)
+    assert until(forget(server, at=NOW, before=NOW - 10 * DAY)) == NOW - KEEP // 8
+    assert server.line() is None
+
+
 def test_an_erasure_up_to_long_ago_is_kept_for_nearly_as_long_as_any() -> None:
     server = WiredServer("A")
     server.report(received=NOW - 100 * DAY)
@@ -157,10 +169,28 @@ def test_erasures_are_refused_while_reports_are_and_undone_when_they_cannot_be_k
     server.report(iamat(time="8"), received=8 * SECOND)
     forget(server, at=9 * SECOND)
     server.node.undo()
+    server.node.flood()
     assert (everything(server), server.node.news) == (kept, [])
+    assert (server.node.erasures.count, server.node.erasures.lines) == (0, 0)
+    assert not any(isinstance(note, Removed) for note in server.node.notes)
     server.node.rules.refuse_reports()
     reports, others = server.node.rules.judge([Forget(b"kiwi")], 9 * SECOND)
     assert (reports, [one.refusal for one in others if isinstance(one, Reply)]) == ([], ["journal"])
+
+
+def test_erasures_are_counted_when_they_are_kept_and_those_of_neighbours_at_once() -> None:
+    server = WiredServer("A")
+    server.report()
+    forget(server)
+    forget(server, "unknown")
+    forget(server, at=5 * SECOND)  # no later than the first
+    server.node.flood()
+    server.node.flood()
+    assert (server.node.erasures.count, server.node.erasures.lines) == (2, 1)
+    server.report(iamat("fig"), received=7 * SECOND)
+    server.node.flood()
+    assert server.node.admit(server.table.tombstone(b"fig", 8 * SECOND))
+    assert (server.node.erasures.count, server.node.erasures.lines) == (3, 2)
 
 
 def test_a_neighbour_s_erasure_is_not_undone() -> None:
@@ -210,6 +240,18 @@ def test_an_erasure_is_flooded_and_what_comes_behind_it_stays() -> None:
     wires.settle()
     agree(wires)
     assert everything(a) == {reply.answer, again.answer}
+
+
+def test_a_moment_of_long_ago_is_no_delay_of_the_erasure_s_news() -> None:
+    wires = herd("AB")
+    a, b = (wires.servers[name] for name in "AB")
+    for server in (a, b):
+        server.node.rules.begin(NOW, takes_reports=True)
+    forget(a, at=NOW, before=NOW - 90 * DAY)
+    a.report(iamat("fig"), received=NOW - 1)
+    wires.settle()
+    heard = [note for note in b.node.take_notes() if isinstance(note, Heard)]
+    assert [(note.news, note.late) for note in heard] == [(1, None), (1, 1)]
 
 
 def test_a_stale_neighbour_cannot_bring_a_client_back_and_learns_of_the_erasure() -> None:
@@ -351,6 +393,15 @@ def test_a_neighbour_of_the_first_version_is_linked_until_somebody_is_erased() -
     wires.settle()
     assert [note for note in a.node.take_notes() if isinstance(note, LinkDown)] == [LinkDown("B", OUTDATED)]
     assert not any(line.startswith(b"GONE") for line in wires.said["A", "B"])
+
+
+def test_a_neighbour_of_the_first_version_stays_if_an_erasure_cannot_be_kept() -> None:
+    wires = old_herd("AB")
+    a = wires.servers["A"]
+    until(forget(a))
+    a.node.undo()
+    wires.settle()
+    assert [*a.node.linked] == ["B"]
 
 
 def test_a_neighbour_of_the_first_version_never_gets_a_clock_or_terms_and_its_gone_lines_are_skipped() -> (

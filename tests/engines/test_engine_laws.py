@@ -66,7 +66,7 @@ class OnRedis:
         replies = said(front.engine, asker, lines, at)
         asker.said += [(b"", reply) for reply in replies]
         await front.all_settled(asker)
-        return replies
+        return list(replies)
 
     async def close(self) -> None:
         await self._front.close()

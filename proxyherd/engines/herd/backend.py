@@ -169,7 +169,7 @@ class HerdBackend:
         clients = len(self.table)
         self._observer.process.clients.set(clients)
         self._observer.table.evicted(self.table.evicted, clients)
-        self._observer.erasures.state(len(self.table.tombstones), self.table.erased)
+        self._observer.erasures.state(len(self.table.tombstones), self._node.erasures.lines)
         return {"clients": clients, "links": len(tuple(self._node.linked))}
 
     async def stop(self, clients_gone: Awaitable[None], deadline: float) -> None:

@@ -72,7 +72,7 @@ class RewriteTimer:
         """Return whether a rewrite is due. Call once a second; `wanted`: whether one is due later in any case. All times
         are seconds of one monotonic clock.
         """
-        self._before, self._seen = self._seen, self._node.table.erasures
+        self._before, self._seen = self._seen, self._node.erasures.count
         if self._seen != self._before or wanted:
             self._due = min(self._due, now + self._pause)
         return now >= self._due
@@ -81,5 +81,5 @@ class RewriteTimer:
         """Note a rewrite that began after the last look. Another one is needed if there were erasures since the look before
         that: a line that was erased then may still have been on its way to the journal.
         """
-        settled = self._node.table.erasures == self._before
+        settled = self._node.erasures.count == self._before
         self._due = math.inf if settled else now + self._pause

@@ -159,7 +159,7 @@ def test_a_rewrite_is_due_half_of_the_time_after_the_first_erasure_that_none_cov
     timer = RewriteTimer(node, 10)
 
     def erase(moment: int) -> None:
-        node.table.erase(node.table.tombstone(b"kiwi", moment))
+        assert node.admit(node.table.tombstone(b"kiwi", moment))
 
     assert not any(timer.look(now) for now in (0, 1, 1_000))
     erase(1)
