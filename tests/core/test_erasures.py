@@ -126,6 +126,7 @@ def test_a_client_stays_if_it_was_seen_after_the_moment_up_to_which_it_is_to_be_
     reply = forget(server, at=NOW, before=before)
     assert (until(reply), reply.outcome) == (moment, "stayed" if stays else "erased")
     assert (server.line() is not None) == stays
+    server.node.flood()
     assert len(server.node.take_notes()) == (0 if stays else 1), "nobody is told that it is gone"
 
 
