@@ -876,7 +876,9 @@ def test_an_erasure_is_journalled_then_told_then_answered_and_a_report_behind_it
     server.turns.rest()
     first, gone, second, found = client.answers
     assert parse_gone(gone) == server.node.table.tombstone(b"kiwi", CLOCK)
-    assert (messages.received(first), messages.received(second)) == (CLOCK, CLOCK + 2), "the second one is not covered"
+    assert (messages.received(first), messages.received(second)) == (CLOCK, CLOCK + 2), (
+        "the second one is not covered"
+    )
     assert found.startswith(second)
     assert server.journal.appended == [first, gone, second]
     assert left.told == right.told == [gone, second]
