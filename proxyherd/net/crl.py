@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from cryptography import x509
 
 PAGE: Final = "docs/security.md"
-_LIST: Final = re.compile(rb"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----", re.DOTALL)
+_LIST: Final = re.compile(rb"-----BEGIN X509 CRL-----[^-]*-----END X509 CRL-----")
+_WHOLE: Final = re.compile(rb"-----BEGIN ([^-\n]+)-----[^-]*-----END \1-----")
+_PART: Final = re.compile(rb"-----(BEGIN|END) |^-[-A-Z0-9 ]*\s*\Z", re.MULTILINE)
+"""What stands beside all that is whole only if the file was cut off, be it in the first characters of a line."""
 
 
 class RevokedCertificates(Struct, frozen=True):
@@ -76,6 +79,10 @@ def _parse(file: Path, content: bytes) -> Iterator[x509.CertificateRevocationLis
     from cryptography import x509  # noqa: PLC0415 - as above
 
     found = _LIST.findall(content)
+    if _PART.search(_WHOLE.sub(b"", content)):  # whoever is on what is missing would go on with its links
+        raise ConfigError(
+            f"{file}: a list of revoked certificates is cut off: copy the file again; see {PAGE}"
+        )
     if not found:
         raise ConfigError(f"{file}: no list of revoked certificates (X509 CRL) in PEM; see {PAGE}")
     for one in found:

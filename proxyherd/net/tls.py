@@ -53,10 +53,12 @@ class Contexts(Struct, frozen=True):
         return self.revoked is not None and tls is not None and self.revoked.has(tls.getpeercert(True))
 
 
-def load(herd: Herd, name: str) -> Contexts:
-    """Read a server's files as named in the herd's file. Raises ConfigError."""
+def load(herd: Herd, name: str, *, with_lists: bool = True) -> Contexts:
+    """Read a server's files as named in the herd's file; perhaps without the lists of revoked certificates. Raises
+    ConfigError.
+    """
     tls = herd.tls
-    clients = peers = dialling = revoked = None
+    clients = peers = dialling = None
     if tls.clients_certificate is not None and tls.clients_key is not None:
         clients = _context(ssl.PROTOCOL_TLS_SERVER)
         _load_chain(clients, _path(herd, name, tls.clients_certificate), _path(herd, name, tls.clients_key))
@@ -68,9 +70,15 @@ def load(herd: Herd, name: str) -> Contexts:
             _load_chain(context, *chain)
             _load_authority(context, authority)
             context.verify_mode = ssl.CERT_REQUIRED
-        if tls.peers_crl is not None:
-            revoked = read_lists(_path(herd, name, tls.peers_crl), authority)
-    return Contexts(clients, peers, dialling, revoked)
+    return Contexts(clients, peers, dialling, load_revoked(herd, name) if with_lists else None)
+
+
+def load_revoked(herd: Herd, name: str) -> RevokedCertificates | None:
+    """Read the lists of revoked certificates; None if the herd's file names none. Raises ConfigError."""
+    tls = herd.tls
+    if tls.peers_crl is None or tls.peers_authority is None:
+        return None
+    return read_lists(_path(herd, name, tls.peers_crl), _path(herd, name, tls.peers_authority))
 
 
 def dialling_options(context: ssl.SSLContext | None, name: str, seconds: float) -> dict[str, Any]:

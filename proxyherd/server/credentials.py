@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from proxyherd.config import secrets as secret
+from proxyherd.config.errors import ConfigError
 from proxyherd.config.herd_file import Herd
 from proxyherd.config.token_keys import TokenKey, read_token_keys
 from proxyherd.net import tls
+
+_Read = TypeVar("_Read")
 
 
 class Credentials(Struct, frozen=True):
@@ -33,12 +38,30 @@ def read_credentials(herd: Herd, name: str, secret_file: Path) -> Credentials:
     return Credentials(None if herd.redis is not None else secret.read_all(secret_file), tls.load(herd, name))
 
 
-def read_keys(herd: Herd) -> list[TokenKey]:
+def read_keys(herd: Herd) -> Sequence[TokenKey]:
     """Return the keys of tokens, none if web clients need no token. Raises ConfigError."""
     return read_token_keys(herd.auth, herd.file, os.environ) if herd.auth.web == "jwt" else []
 
 
-def read_again(herd: Herd, name: str, secret_file: Path) -> Credentials:
-    """Return all of them. Raises ConfigError."""
-    found = read_credentials(herd, name, secret_file)
-    return Credentials(found.secrets, found.contexts, read_keys(herd))
+def read_again(
+    herd: Herd, name: str, secret_file: Path, before: Credentials
+) -> tuple[Credentials, list[str]]:
+    """Read each of them again, on its own: of what cannot be read, the earlier one stays. Return all, and why the earlier
+    ones stay.
+    """
+    reasons = list[str]()
+
+    def fresh(read: Callable[[], _Read], earlier: _Read) -> _Read:
+        try:
+            return read()
+        except ConfigError as error:
+            reasons.append(str(error))
+            return earlier
+
+    contexts = fresh(lambda: tls.load(herd, name, with_lists=False), before.contexts)
+    revoked = fresh(lambda: tls.load_revoked(herd, name), before.contexts.revoked)
+    secrets = before.secrets
+    if herd.redis is None:
+        secrets = fresh(lambda: secret.read_all(secret_file), secrets)
+    keys = fresh(lambda: read_keys(herd), before.token_keys)
+    return Credentials(secrets, replace(contexts, revoked=revoked), keys), reasons

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from proxyherd import __version__
 from proxyherd.config.errors import ConfigError
@@ -266,6 +267,7 @@ class _Daemon:
             except ConfigError as error:
                 self._log.error("token_keys_unusable", reason=str(error))
             else:
+                self._credentials = replace(self._credentials, token_keys=keys)
                 self._log.info("token_keys_read", keys=len(keys))
 
     # While it serves. ----------------------------------------------------------------------------------------
@@ -311,15 +313,12 @@ class _Daemon:
         self._background.spawn(self._reload())
 
     async def _reload(self) -> None:
-        """Read certificates and secrets again. If that fails, the earlier ones stay."""
+        """Read certificates, revoked ones, secrets and keys again. Of what cannot be read, the earlier ones stay."""
         try:
             async with self._reloading:  # the last one that was begun is the last one to count
-                found = await asyncio.to_thread(
-                    read_again, self._herd, self._server.name, self._secret_file
+                found, failures = await asyncio.to_thread(
+                    read_again, self._herd, self._server.name, self._secret_file, self._credentials
                 )  # a long list of revoked certificates takes a while
-        except ConfigError as error:
-            self._log.error("reload_failed", reason=str(error))
-        else:
             self._credentials = found
             for listener in self._listeners:
                 listener.renew(found.contexts, found.token_keys)
@@ -328,7 +327,10 @@ class _Daemon:
                 if self._first_secrets is not None and found.secrets.table != self._first_secrets.table:
                     self._log.warning("table_key_differs", reason=f"{self._secret_file}.table: {_OTHER_KEY}")
             self._note_crl()
-            self._log.info("reloaded", **found.counts)
+            for failure in failures:
+                self._log.error("reload_failed", reason=failure)
+            if not failures:
+                self._log.info("reloaded", **found.counts)
         finally:
             if self._told_ready:
                 self._notifier.tell("READY=1")

@@ -111,7 +111,7 @@ def test_who_cannot_sign_has_signed_nothing(tmp_path: Path) -> None:
     [
         (b"", r"revoked\.pem: no list of revoked certificates \(X509 CRL\) in PEM; see docs/security\.md"),
         (AUTHORITY.pem, r"revoked\.pem: no list of revoked certificates"),
-        (AUTHORITY.revoke(5)[:100], r"revoked\.pem: no list of revoked certificates"),
+        (AUTHORITY.revoke(5)[:100], r"revoked\.pem: a list of revoked certificates is cut off: copy"),
         (
             AUTHORITY.revoke(5).replace(b"\nM", b"\nN"),
             r"revoked\.pem: a list of revoked certificates is broken",
@@ -138,6 +138,22 @@ def test_what_is_no_list_of_an_authority_is_an_error_that_says_what_to_do(
 ) -> None:
     with pytest.raises(ConfigError, match=why):
         read(tmp_path, content)
+
+
+def test_wherever_a_second_list_is_cut_off_the_file_is_refused_and_not_half_of_it_taken(
+    tmp_path: Path,
+) -> None:
+    first, second = AUTHORITY.revoke(5), AUTHORITY.revoke(6)
+    for end in range(1, len(second) - 1):  # without the last LF, it is whole
+        with pytest.raises(ConfigError, match=r"is cut off|is broken"):
+            read(tmp_path, first + second[:end])
+    for start in range(1, second.index(b"CRL-----\n") + 8):
+        with pytest.raises(ConfigError, match="is cut off"):
+            read(tmp_path, first + b"\n" + second[start + 10 :])
+    with pytest.raises(ConfigError, match="is cut off"):
+        read(tmp_path, first[:200] + second)
+    text = b"- the old one -\n" + first + b"-- the new one --\n" + second[:-1]
+    assert len(read(tmp_path, text).certificates) == 2
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -117,7 +117,6 @@ ELSEWHERE: Final = (
     ),
     Elsewhere("server", "backend", "engines/test_engine_laws.py", "an interface: both engines have it"),
     Elsewhere("server", "daemon", "system/test_startup.py", "a server starts and ends as a process"),
-    Elsewhere("server", "credentials", "system/test_tokens.py", "real servers read them again"),
     Elsewhere("server", "supervision", "system/test_systemd.py", "systemd and supervisord are told"),
     Elsewhere("standin", "new old shapes", "standin/test_app.py", "both APIs are asked over HTTP"),
     Elsewhere("core", "slow_reader", "core/test_conversation.py", "who is disconnected, and when"),

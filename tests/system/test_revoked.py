@@ -112,6 +112,11 @@ def test_a_list_that_is_broken_is_an_error_at_a_start_and_at_sighup_the_one_befo
     revoke(herd.folder, "Ann")
     hang_up(mid)
     mid.wait_for_reason("peer_closed", REVOKED)
+    (herd.folder / "var/tls/spoilt.pem").write_bytes(crl.read_bytes()[:-30])
+    with crl.open("ab") as file:
+        file.write((herd.folder / "var/tls/spoilt.pem").read_bytes())
+    hang_up(mid, "reload_failed")
+    assert re.search(r"revoked\.pem: a list of revoked certificates is cut off", mid.reasons("reload_failed"))
     shutil.copy(herd.folder / "var/tls/authority.pem", crl)
     hang_up(mid, "reload_failed")
     assert re.search(r"revoked\.pem: no list of revoked certificates", mid.reasons("reload_failed"))

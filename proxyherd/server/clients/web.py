@@ -79,8 +79,8 @@ class WebListener:
         await self._listener.listen(sock)
 
     def renew(self, _: Contexts, keys: Sequence[TokenKey]) -> None:
-        """Let clients in by tokens of other keys. This port has no certificates."""
-        if self._access is not None:
+        """Let clients in by tokens of other keys, if there are any. This port has no certificates."""
+        if self._access is not None and keys:
             from proxyherd.web.tokens import TokenVerifier  # noqa: PLC0415 - PyJWT takes 70 ms, where there are tokens
 
             self._access.renew(TokenVerifier(keys, self._most_seconds))

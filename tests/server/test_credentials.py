@@ -1,0 +1,59 @@
+"""What a server reads again at SIGHUP: each kind on its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from proxyherd.config import herd_file
+from proxyherd.config import secrets as secret
+from proxyherd.config.errors import ConfigError
+from proxyherd.config.secrets import Secrets
+from proxyherd.config.token_keys import TokenKey
+from proxyherd.net import tls
+from proxyherd.net.crl import RevokedCertificates
+from proxyherd.net.tls import Contexts
+from proxyherd.server import credentials
+from proxyherd.server.credentials import Credentials, read_again
+
+KINDS = ("certificates", "revoked", "secrets", "token keys")
+HERD = """
+[servers.Bob]
+clients = "127.0.0.1:1"
+peers = "127.0.0.1:2"
+admin = "127.0.0.1:3"
+"""
+
+
+def made(number: int) -> Credentials:
+    lists = RevokedCertificates(Path("crl"), float(number), frozenset())
+    data = bytes([number])
+    return Credentials(Secrets(data, (data,), data), Contexts(revoked=lists), [TokenKey("HS256", data)])
+
+
+@pytest.mark.parametrize("broken", [(), *((kind,) for kind in KINDS), KINDS])
+def test_what_cannot_be_read_keeps_the_earlier_one_and_nothing_else_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: tuple[str, ...]
+) -> None:
+    old, new = made(1), made(2)
+
+    def reads(kind: str, found: object) -> object:
+        def read(*_: object, **__: object) -> object:
+            if kind in broken:
+                raise ConfigError(f"the {kind} are broken")
+            return found
+
+        return read
+
+    monkeypatch.setattr(tls, "load", reads("certificates", replace(new.contexts, revoked=None)))
+    monkeypatch.setattr(tls, "load_revoked", reads("revoked", new.contexts.revoked))
+    monkeypatch.setattr(secret, "read_all", reads("secrets", new.secrets))
+    monkeypatch.setattr(credentials, "read_keys", reads("token keys", new.token_keys))
+    (tmp_path / "herd.toml").write_text(HERD)
+    found, failures = read_again(herd_file.load(tmp_path / "herd.toml"), "Bob", tmp_path, old)
+    assert failures == [f"the {kind} are broken" for kind in broken]
+    assert found.contexts.revoked == (old if "revoked" in broken else new).contexts.revoked
+    assert found.secrets == (old if "secrets" in broken else new).secrets
+    assert found.token_keys == (old if "token keys" in broken else new).token_keys
