@@ -68,6 +68,7 @@ def test_a_server_that_holds_nothing_of_a_client_forgets_what_was_said_of_it_too
     server = WiredServer("A")
     for _ in range(2):
         forget(server, at=6 * SECOND)
+        server.node.flood()
         assert [note for note in server.node.take_notes() if isinstance(note, Removed)] == [Removed(b"kiwi")]
 
 

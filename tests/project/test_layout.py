@@ -39,7 +39,7 @@ ELSEWHERE: Final = (
     ),
     Elsewhere(
         "bridge",
-        "masters member passes",
+        "masters passes",
         "bridge/test_bridge.py",
         "the bridge runs whole, with a herd and a cluster that are fakes",
     ),
