@@ -67,8 +67,9 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     new clients makes the herd forget others sooner; with `refuse`, it keeps new ones out."""
 
     max_tombstones: Annotated[int, Meta(ge=1, le=100_000_000)] = 1_000_000
-    """Tombstones of erased clients, up to 300 bytes each. An erasure is refused at this limit. Erasures that neighbours
-    took are still learned up to a quarter more, so that servers agree."""
+    """Tombstones of erased clients and of revoked subjects of tokens, up to 300 bytes each. At seven eighths of this limit,
+    erasures are refused; the rest is for revocations. What neighbours took is still learned up to a quarter more, so that
+    servers agree."""
 
     max_clock_lead_seconds: Annotated[float, Meta(ge=0, le=86_400)] = 1.0
     """Seconds by which a client's clock may be ahead of the server's, and its time still counts. Of a later time, only so

@@ -27,6 +27,11 @@ SLACK: Final = 8
 before its time."""
 
 
+RESERVE: Final = 8
+"""A divisor: this part of `max_tombstones` is for revocations of tokens only, so that nobody who may erase clients can use
+up what revokes his token."""
+
+
 def longest_absence(settings: ErasureSettings) -> int:
     """Return how long a server may have been away, in nanoseconds, and still use its journal."""
     keep = int(settings.tombstone_seconds * NANOSECONDS)
@@ -51,6 +56,7 @@ class Erasures:
         self._rules = rules
         self._tell, self._erased = tell, erased
         self._most = limits.max_tombstones
+        self._most_of_clients = self._most - self._most // RESERVE
         self._most_to_learn = limits.max_tombstones * 5 // 4
         self.count = 0  # tombstones that were new, or later than before
         self.lines = 0  # that they have removed from the table
@@ -75,7 +81,8 @@ class Erasures:
                 tombstone = table.tombstone(client, max(command.before, 1))
                 return Reply("forget", "stayed", tombstone.line), []
         before = table.erased_until(client)
-        if not before and len(table.tombstones) >= self._most:
+        most = self._most if command.is_revocation else self._most_of_clients
+        if not before and len(table.tombstones) >= most:
             return refuse_to_erase("full"), []
         tombstone = table.tombstone(client, max(until, before))
         erasure = table.erase(tombstone)

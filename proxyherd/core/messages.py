@@ -94,6 +94,11 @@ class Forget(Value):
     client: bytes
     before: int | None = None
 
+    @property
+    def is_revocation(self) -> bool:
+        """Whether it revokes tokens: then it names a subject, behind white space, which no client's ID has."""
+        return self.client[:1] == b" "
+
 
 class Entry(Value):
     """The herd's latest report of one client: the whole AT line without LF, and the time that counts, in nanoseconds."""

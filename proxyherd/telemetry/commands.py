@@ -59,7 +59,7 @@ COMMANDS: Final = (
     (
         "forget",
         "refused",
-        "max_tombstones are held already, or the journal cannot be written",
+        "seven eighths of max_tombstones are held already (all, for a revocation), or the journal cannot be written",
     ),
     ("forget", "unanswered", "as above"),
     ("forget", "denied", "the token does not allow it"),

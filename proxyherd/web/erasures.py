@@ -25,7 +25,7 @@ STAYED: Final = "stayed"
 
 _BEFORE: Final = "before"
 _REFUSALS: Final[Mapping[Refusal, str]] = {
-    "full": "The server holds as many tombstones as max_tombstones in [limits] of the herd's file allows.",
+    "full": "The server holds as many tombstones of this kind as max_tombstones in [limits] of the herd's file allows.",
     "journal": "The server cannot write its journal, and so nothing would keep the client erased.",
 }
 

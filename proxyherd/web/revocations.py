@@ -2,7 +2,7 @@
 
 A revocation is a tombstone of an ID that no client has. So it is kept, told to the other servers, and remembered for as
 long as a token may live, as an erasure is. Tokens that are made later are good, if it is later by more than the leeway of
-their maker's clock.
+their maker's clock. A part of `max_tombstones` is kept for revocations: see `Erasures`.
 """
 
 from __future__ import annotations

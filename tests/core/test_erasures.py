@@ -161,6 +161,17 @@ def test_erasures_are_refused_when_there_are_too_many_and_those_of_neighbours_a_
     assert len(server.table.tombstones) == 5
 
 
+def test_a_part_of_the_tombstones_is_for_revocations_only() -> None:
+    server = WiredServer("A", limits=Limits(max_tombstones=16))
+    for number in range(14):
+        until(forget(server, f"client-{number}"))
+    full = Reply("forget", "refused", b"? ", refusal="full")
+    assert forget(server, "one-more") == full
+    assert [forget(server, f" token {name}").outcome for name in "ab"] == ["erased"] * 2
+    assert forget(server, " token c") == full
+    assert until(forget(server, "client-0", at=7 * SECOND)) == 7 * SECOND - 1, "it is held already"
+
+
 def test_erasures_are_refused_while_reports_are_and_undone_when_they_cannot_be_kept() -> None:
     server = WiredServer("A")
     server.report()
