@@ -2,8 +2,9 @@
 
 - A command erases what this server holds of the client, and whatever any server has received until now. So a report
   that comes after it is stored.
-- With `before`, an earlier moment, a client stays if it was seen after that moment. The tombstone may cover a little
-  more time, so that it is kept for long enough.
+- With `before`, an earlier moment, a client stays if it was seen after that moment. If this server holds what is to be
+  erased, the tombstone may cover a little more time, so that it is kept for long enough. Otherwise it covers no more,
+  because another server may have seen the client since; and there is none if it would end at once.
 - A tombstone is kept for `tombstone_seconds`. After that, no copy of the erased line can come back: a journal that has
   not been written for most of that time is not used any more.
 """
@@ -76,10 +77,12 @@ class Erasures:
         last = received(held.line) if held is not None else 0
         until = max(clock - 1, last, 1)
         if command.before is not None:
-            until = min(until, max(command.before, clock - self._keep // SLACK, 1))
-            if command.before < last <= until:  # it was seen after that: it stays
-                tombstone = table.tombstone(client, max(command.before, 1))
-                return Reply("forget", "stayed", tombstone.line), []
+            holds = held is not None and last <= command.before
+            earliest = clock - self._keep // SLACK if holds else 1
+            until = min(until, max(command.before, earliest, 1))
+            if until < self.oldest:
+                outcome = "stayed" if last > until else "erased"
+                return Reply("forget", outcome, table.tombstone(client, until).line), []
         before = table.erased_until(client)
         most = self._most if command.is_revocation else self._most_of_clients
         if not before and len(table.tombstones) >= most:

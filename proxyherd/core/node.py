@@ -55,7 +55,7 @@ from proxyherd.core.peer_messages import (
     Updates,
 )
 from proxyherd.core.reply import Reply
-from proxyherd.core.rules import Judged, Rules, find, not_stored
+from proxyherd.core.rules import Judged, Rules, find, not_stored, refuse_to_erase
 from proxyherd.core.sizes import SIZES, Sizes
 from proxyherd.core.table import Erasure, Room, Table
 from proxyherd.core.ticks import TICKS
@@ -140,6 +140,8 @@ class Node:
             return self.look_up(judged, line)
         if type(judged) is not Forget:
             return judged
+        if judged.before is not None and not self.ready:  # it may yet learn that the client was seen since
+            return refuse_to_erase("not_ready")
         reply, news = self.erasures.forget(judged)
         self.news += news
         return reply

@@ -59,7 +59,7 @@ COMMANDS: Final = (
     (
         "forget",
         "refused",
-        "seven eighths of max_tombstones are held already (all, for a revocation), or the journal cannot be written",
+        "seven eighths of max_tombstones are held already (all, for a revocation), the journal cannot be written, or the server is not ready and the erasure is up to an earlier moment",
     ),
     ("forget", "unanswered", "as above"),
     ("forget", "denied", "the token does not allow it"),
@@ -72,6 +72,7 @@ COMMANDS: Final = (
 REFUSALS: Final[LabelValues] = {
     "full": "no room: the table is at max_clients or max_table_bytes, Redis has no memory for it, or 65,536 queries wait for the server to be ready",
     "journal": "the journal cannot be written",
+    "not_ready": "an erasure up to an earlier moment, before the server is ready",
     "key": "Redis has a stranger's value at its key; engine redis only",
     "long_id": "the client's ID is longer than max_client_bytes",
     "overlong": "the line is longer than max_line_bytes",

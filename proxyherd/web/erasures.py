@@ -26,6 +26,7 @@ STAYED: Final = "stayed"
 _BEFORE: Final = "before"
 _REFUSALS: Final[Mapping[Refusal, str]] = {
     "full": "The server holds as many tombstones of this kind as max_tombstones in [limits] of the herd's file allows.",
+    "not_ready": "The server has not caught up: it does not know yet who was seen since `before`.",
     "journal": "The server cannot write its journal, and so nothing would keep the client erased.",
 }
 

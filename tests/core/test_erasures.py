@@ -28,6 +28,17 @@ def forget(
     return decide(server.node, Forget(client.encode(), before), at)
 
 
+def ready_server() -> WiredServer:
+    server = WiredServer("A")
+    server.node.ready = True
+    return server
+
+
+def at_line(client: bytes, moment: int) -> bytes:
+    """The AT line of a report that was received at this moment, in nanoseconds, and named it."""
+    return b"AT Z +0.000000000 %b +1+1 %d.%09d" % (client, *divmod(moment, SECOND))
+
+
 def until(reply: Reply) -> int:
     """The moment in the reply to an erasure."""
     assert reply.kind == "forget"
@@ -114,21 +125,45 @@ def test_a_second_erasure_at_the_same_moment_is_no_news() -> None:
     [
         (NOW - 5 * SECOND, NOW - 5 * SECOND, False),
         (NOW - 6 * SECOND, NOW - 6 * SECOND, True),  # it was seen a second later
-        (NOW - 100 * DAY, NOW - KEEP // 8, True),
+        (NOW - 100 * DAY, NOW - 100 * DAY, True),
         (NOW + DAY, NOW - 1, False),  # the future is not erased
-        (-1, NOW - KEEP // 8, True),
+        (-1, 1, True),
     ],
 )
 def test_a_client_stays_if_it_was_seen_after_the_moment_up_to_which_it_is_to_be_erased(
     before: int, moment: int, stays: bool
 ) -> None:
-    server = WiredServer("A")
+    server = ready_server()
     server.report(received=NOW - 5 * SECOND)
     reply = forget(server, at=NOW, before=before)
     assert (until(reply), reply.outcome) == (moment, "stayed" if stays else "erased")
     assert (server.line() is not None) == stays
     server.node.flood()
     assert len(server.node.take_notes()) == (0 if stays else 1), "nobody is told that it is gone"
+    assert server.table.erased_until(b"kiwi") == (moment if moment > NOW - KEEP else 0), "none ends at once"
+
+
+@pytest.mark.parametrize(("days", "is_kept"), [(1, True), (20, True), (31, False)])
+def test_an_erasure_up_to_a_moment_does_not_cover_what_only_other_servers_have_seen_since(
+    days: int, is_kept: bool
+) -> None:
+    server = ready_server()
+    before = NOW - days * DAY
+    assert until(forget(server, at=NOW, before=before)) == before
+    assert len(server.table.tombstones) == len(server.node.news) == is_kept
+    server.learn([at_line(b"kiwi", before + 1)])  # it was taken behind a cut
+    assert server.line() is not None
+    assert until(forget(server, at=NOW, before=before)) == before
+    assert server.line() is not None
+
+
+def test_no_client_is_erased_up_to_a_moment_before_the_server_is_ready() -> None:
+    server = WiredServer("A")
+    server.report(received=NOW - 5 * SECOND)
+    reply = forget(server, at=NOW, before=NOW - SECOND)
+    assert reply == Reply("forget", "refused", b"? ", refusal="not_ready")
+    assert server.line() is not None
+    assert until(forget(server, at=NOW)) == NOW - 1, "up to now is known at once"
 
 
 def test_a_client_stays_that_was_seen_between_its_moment_and_the_later_one_of_its_tombstone() -> None:
@@ -143,7 +178,7 @@ def test_a_client_stays_that_was_seen_between_its_moment_and_the_later_one_of_it
 
 
 def test_an_erasure_up_to_long_ago_is_kept_for_nearly_as_long_as_any() -> None:
-    server = WiredServer("A")
+    server = ready_server()
     server.report(received=NOW - 100 * DAY)
     assert until(forget(server, at=NOW, before=NOW - 50 * DAY)) == NOW - KEEP // 8
     assert server.line() is None

@@ -22,7 +22,7 @@ AT = b"AT Bob +0.1 kiwi +1+1 5"
 SECOND = 10**9
 
 
-REASONS: list[Refusal] = ["full", "journal", "key", "long_id"]
+REASONS: list[Refusal] = ["full", "journal", "not_ready", "key", "long_id"]
 
 
 def test_each_reason_of_a_refusal_is_a_value_of_its_label() -> None:

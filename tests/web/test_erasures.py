@@ -48,7 +48,8 @@ def test_the_answer_says_up_to_which_moment_it_is_erased() -> None:
 
 
 @pytest.mark.parametrize(
-    ("refusal", "told"), [("full", "max_tombstones"), ("journal", "journal"), ("", "now")]
+    ("refusal", "told"),
+    [("full", "max_tombstones"), ("journal", "journal"), ("not_ready", "caught up"), ("", "now")],
 )
 def test_an_erasure_that_is_refused_is_worth_another_try_later(refusal: Refusal, told: str) -> None:
     with pytest.raises(Problem, match=told) as problem:
