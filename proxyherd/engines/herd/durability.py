@@ -71,7 +71,9 @@ class Durability:
         self._timer = RewriteTimer(node, erasure.rewrite_seconds)
         self._told_kept = False
         # Only one that others keep up to date can be too old. Until that is known, the last mark stays.
-        self._may_be_outdated = not node.alone and mark.moment <= time.time_ns() - self._absence
+        self._may_be_outdated = (
+            not node.alone and mark.moment(journal.found) <= time.time_ns() - self._absence
+        )
         self._leave_mark()
 
     @property

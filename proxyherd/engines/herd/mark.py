@@ -7,7 +7,8 @@ So at the next start:
 
 - no mark, or a void one: the journal failed, or was never whole. Records may be missing.
 - another boot, and not closed: after a power cut the last second may be missing.
-- other files, other inodes, or shorter ones: a backup was put back, or something was deleted.
+- other files, other inodes, or shorter ones: a backup was put back, or something was deleted. Then the moment does not
+  count: it says nothing about the age of these files.
 
 A backup has no mark. The mark is not synced: if a power cut leaves an earlier mark or none, one of these rules applies.
 """
@@ -50,22 +51,34 @@ class Mark:
             self._left = b""
         how, _, moment = self._left.partition(b"\n")[0].partition(b" ")
         self._how = how
-        self.moment = int(moment) if moment.isdigit() and len(moment) <= _MOST_DIGITS else 0
-        """A moment at which the last process ran, in nanoseconds of POSIX time; 0 if it has left none."""
+        self._moment = int(moment) if moment.isdigit() and len(moment) <= _MOST_DIGITS else 0
 
     def lacks(self, found: Mapping[str, tuple[int, int]]) -> str:
         """Return why the journal may lack records; empty if it lacks none. `found`: inode and bytes of each file that
         the start has found.
         """
-        how, (_, *lines) = self._how, self._left.split(b"\n")
+        others = self._others(found)
+        if others is None:
+            return "the last life of this server has not left word that they are whole"
+        if self._how not in (_CLOSED, self._boot):
+            return "the machine has been started again, and the server was not closed before"
+        return others
+
+    def moment(self, found: Mapping[str, tuple[int, int]]) -> int:
+        """Return a moment at which the last process ran with these files, in nanoseconds of POSIX time; 0 if it has left
+        none, or if they are others, such as those of a backup.
+        """
+        return self._moment if self._others(found) == "" else 0
+
+    def _others(self, found: Mapping[str, tuple[int, int]]) -> str | None:
+        """Return why these are not the files of the mark; empty if they are. None: the mark names no files."""
+        _, *lines = self._left.split(b"\n")
         try:
             listed = {name: (int(inode), int(size)) for name, inode, size in map(bytes.split, lines[:-1])}
         except ValueError:
-            how = _VOID
-        if not how or how.startswith(_VOID) or lines[-1:] != [b""]:
-            return "the last life of this server has not left word that they are whole"
-        if how not in (_CLOSED, self._boot):
-            return "the machine has been started again, and the server was not closed before"
+            return None
+        if not self._how or self._how.startswith(_VOID) or lines[-1:] != [b""]:
+            return None
         if listed.keys() != {name.encode() for name in found}:
             return "they are not the files that the last life of this server has left"
         for name, (inode, size) in found.items():

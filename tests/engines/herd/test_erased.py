@@ -300,6 +300,18 @@ def test_a_server_that_ran_lately_uses_its_journal_however_old_its_records_are(t
     assert len(live(tmp_path, nothing).table) == 0
 
 
+def test_a_backup_is_as_old_as_its_records_though_the_mark_was_left_in_place(tmp_path: Path) -> None:
+    async def body(life: Life) -> None:
+        life.report("plum")
+
+    live(tmp_path, body, alone=True)
+    (segment,) = (tmp_path / "journal").iterdir()
+    segment.rename(tmp_path / "moved")  # its inode must not come back
+    write(tmp_path, [at("old", time.time_ns() - 20 * DAY)])
+    assert b"closed" in (tmp_path / "journal.mark").read_bytes()
+    assert len(live(tmp_path, nothing).table) == 0
+
+
 def test_a_herd_of_one_server_always_uses_its_journal(tmp_path: Path) -> None:
     write(tmp_path, [at("old", time.time_ns() - 1_000 * DAY)])
     assert len(live(tmp_path, nothing, alone=True).table) == 1

@@ -192,18 +192,29 @@ def test_a_mark_is_written_anew_only_when_something_has_changed_and_for_its_owne
 
 
 def test_a_mark_has_a_moment_and_one_of_an_earlier_program_has_none(tmp_path: Path) -> None:
+    files = {"x": (1, 2)}
     path, moment = tmp_path / "journal.mark", 1_621_464_827_959_498_503
-    assert mark_of(tmp_path).moment == 0
-    mark_of(tmp_path).write({"x": (1, 2)}, moment)
-    assert (mark_of(tmp_path).moment, mark_of(tmp_path).lacks({"x": (1, 2)})) == (moment, "")
+    assert mark_of(tmp_path).moment(files) == 0
+    mark_of(tmp_path).write(files, moment)
+    assert (mark_of(tmp_path).moment(files), mark_of(tmp_path).lacks(files)) == (moment, "")
     mark = mark_of(tmp_path)
-    mark.write({"x": (1, 2)}, moment + 1)
-    assert mark_of(tmp_path).moment == moment + 1
+    mark.write(files, moment + 1)
+    assert mark_of(tmp_path).moment(files) == moment + 1
     for earlier in (b"boot-1\nx 1 2\n", b"boot-1 x\nx 1 2\n"):
         path.write_bytes(earlier)
-        assert (mark_of(tmp_path).moment, mark_of(tmp_path).lacks({"x": (1, 2)})) == (0, "")
+        assert (mark_of(tmp_path).moment(files), mark_of(tmp_path).lacks(files)) == (0, "")
     mark.make_void()
-    assert mark_of(tmp_path).moment == 0
+    assert mark_of(tmp_path).moment(files) == 0
+
+
+@pytest.mark.parametrize("others", [{}, {"y": (1, 2)}, {"x": (3, 2)}, {"x": (1, 1)}])
+@pytest.mark.parametrize("boot", [BOOT, b"boot-2"])
+def test_the_moment_of_a_mark_says_nothing_about_other_files(
+    tmp_path: Path, others: dict[str, tuple[int, int]], boot: bytes
+) -> None:
+    mark_of(tmp_path).write({"x": (1, 2)}, 7)
+    assert mark_of(tmp_path, boot).moment(others) == 0
+    assert mark_of(tmp_path, boot).moment({"x": (1, 3)}) == 7
 
 
 def test_a_pipe_or_a_device_by_the_name_of_the_mark_holds_nobody_up_and_says_nothing(tmp_path: Path) -> None:
