@@ -7,6 +7,7 @@
 - `auth`: who may use a server: `[auth]` of it
 - `web`: checks `[web]` of it
 - `rates`: what one client may ask: `[rates]` of it
+- `erasure`: checks `[erasure]` of it
 - `needs`: what a server needs with everything at its limit
 - `errors`: the error of all of them
 - `token_keys`: the keys of tokens

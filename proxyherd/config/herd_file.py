@@ -19,6 +19,7 @@ from msgspec import Struct, field
 
 from proxyherd.config.address import Address, parse_address
 from proxyherd.config.auth import AuthSettings, check_auth
+from proxyherd.config.erasure import check_erasure
 from proxyherd.config.errors import ConfigError
 from proxyherd.config.ports import Port, find_conflict
 from proxyherd.config.rates import RateSettings, check_rates
@@ -203,6 +204,9 @@ def parse(text: str, file: Path) -> Herd:
     check_web(web, file)
     rates = _convert(raw.rates, RateSettings, "rates", file)
     check_rates(rates, file)
+    erasure = _convert(raw.erasure, ErasureSettings, "erasure", file)
+    if redis is None:
+        check_erasure(erasure, file)
     return Herd(
         file=file,
         servers=servers,
@@ -211,7 +215,7 @@ def parse(text: str, file: Path) -> Herd:
         rates=rates,
         timing=_convert(raw.timing, Timing, "timing", file),
         durability=_convert(raw.durability, DurabilitySettings, "durability", file),
-        erasure=_convert(raw.erasure, ErasureSettings, "erasure", file),
+        erasure=erasure,
         places=places,
         tls=_tls(raw.tls, file),
         admin=_convert(raw.admin, AdminSettings, "admin", file),

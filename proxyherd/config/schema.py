@@ -156,7 +156,8 @@ class ErasureSettings(Struct, frozen=True, forbid_unknown_fields=True):
     tombstone_seconds: Annotated[float, Meta(ge=1, le=1e9)] = 2_592_000.0
     """How long it is known that a client was erased: 30 days. It must be the same for the whole herd. A server that was
     away for more than seven eighths of this may still have the client in its journal, and does not use it: it starts
-    empty, and catches up. Nothing may bring back an erased client after this time, so restore no older backups."""
+    empty, and catches up. Nothing may bring back an erased client after this time, so restore no older backups. At least
+    `rewrite_seconds`."""
 
     rewrite_seconds: Annotated[float, Meta(ge=0.1, le=86_400)] = 3_600.0
     """After an erasure, the journal is rewritten within this time, so that the erased line leaves the disk. Erasures
