@@ -108,6 +108,9 @@ class RequestReader(Protocol):
     def begun(self) -> bool:
         """Whether the headers of a request are there, and its body is not."""
 
+    def head(self) -> ReadRequest | None:
+        """Return the request whose body is on its way, without the body, once; None if there is none."""
+
     def receive(self, data: bytes) -> None:
         """Put aside what arrived."""
 

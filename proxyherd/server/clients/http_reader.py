@@ -63,6 +63,7 @@ class HttpReader:
         "_rest",
         "_room",
         "_taken",
+        "_told",
         "spent",
     )
 
@@ -82,6 +83,7 @@ class HttpReader:
             max_msg_queue_size=1,
         )
         self._head: RawRequestMessage | None = None  # of the next request
+        self._told = False  # without its body
         self._payload: StreamReader | None = None  # its body, as far as the parser has it
         self._body = bytearray()  # likewise, taken out of there
         self._problem: Problem | None = None  # behind the next request, or without it
@@ -102,6 +104,11 @@ class HttpReader:
     def begun(self) -> bool:
         """Whether the headers of a request are there."""
         return self._head is not None
+
+    def head(self) -> ReadRequest | None:
+        """Return the request whose body is on its way, without the body, once; None if there is none."""
+        told, self._told = self._told, self._head is not None
+        return None if told or self._head is None else _request(self._head, b"")
 
     def receive(self, data: bytes) -> None:
         """Put aside what arrived."""
@@ -128,18 +135,7 @@ class HttpReader:
         self.close()
         self._parser.message_consumed()
         self._feed(b"")  # then it is known whether there is another
-        is_old = head.version == HttpVersion10
-        # The parser takes the last trailer behind chunks for a header of the next request, so there is none.
-        closes = head.should_close or head.chunked
-        return ReadRequest(
-            head.method,
-            head.path,
-            head.headers,
-            body,
-            is_old=is_old,
-            closes=closes,
-            upgrades=head.upgrade,
-        )
+        return _request(head, body)
 
     def continues(self) -> bool:
         """Return whether the client waits to be told to send the body, once."""
@@ -155,7 +151,7 @@ class HttpReader:
     def close(self) -> None:
         """Forget the request that is on its way."""
         self._room.left += self._taken
-        self._taken = 0
+        self._taken, self._told = 0, False
         self._head, self._payload, self._body = None, None, bytearray()
 
     # Calls from the parser, which would pause for bodies beyond its limit: they are refused before. -----------
@@ -211,3 +207,12 @@ class HttpReader:
         self._taken = taken
         self._body += data
         return bool(payload.is_eof())
+
+
+def _request(head: RawRequestMessage, body: bytes) -> ReadRequest:
+    is_old = head.version == HttpVersion10
+    # The parser takes the last trailer behind chunks for a header of the next request, so there is none.
+    closes = head.should_close or head.chunked
+    return ReadRequest(
+        head.method, head.path, head.headers, body, is_old=is_old, closes=closes, upgrades=head.upgrade
+    )

@@ -1,7 +1,7 @@
 """HTTP/1.1 as a conversation: a request and its answer at a time.
 
 A request must come within a deadline, and gets its answer within another. What lies behind a request is not read before
-it is answered. Whoever breaks the rules of HTTP gets a problem as the last answer.
+it is answered. Whoever breaks the rules of HTTP, or sends a body without a good token, gets a problem as the last answer.
 
 A request of somebody who asks too fast waits for `PATIENCE_SECONDS` at most. If that was not enough, the answer says when
 to come again. So over one connection there is one such answer a second. A request also waits for so long for what the
@@ -127,7 +127,7 @@ class HttpConversation(WebConversation):
         """Serve the requests that are there, up to one that needs a turn, or must wait."""
         access = self._site.routes.access
         for _ in range(most):
-            request = self._waiting or self._read(most)
+            request = self._waiting or self._read(most, now)
             if request is None:
                 return
             tried = access.tried if access is not None else 0
@@ -144,7 +144,7 @@ class HttpConversation(WebConversation):
                 break
         self.more = self._reader.more
 
-    def _read(self, most: int) -> ReadRequest | None:
+    def _read(self, most: int, now: float) -> ReadRequest | None:
         """Return the next request if it is there."""
         has_begun = self._reader.begun
         try:
@@ -154,10 +154,32 @@ class HttpConversation(WebConversation):
             return None
         if request is None:
             self._starts_to_wait = self._starts_to_wait or self._reader.begun is not has_begun
-            if self._reader.continues():
-                self._out.append(CONTINUE)
-            self.more = self._reader.more
+            if self._may_go_on(now):
+                if self._reader.continues():
+                    self._out.append(CONTINUE)
+                self.more = self._reader.more
         return request
+
+    def _may_go_on(self, now: float) -> bool:
+        """Return whether the body of a request may come. One without a good token would only take room from others."""
+        access, head = self._site.routes.access, self._reader.head()
+        if access is None or head is None:
+            return True
+        tried, self._origin, request = access.tried, "", without_token(head)
+        try:
+            self._origin = self._site.routes.admit(request)
+            access.grant(request, self._site.clock())
+        except UnknownYet:
+            pass
+        except Problem as problem:
+            self._asker, self._request = self._watch.asker(request.headers, None), request
+            self._count(1, now)
+            if isinstance(problem, TokenProblem):
+                self._watch.refused(problem.reason)
+            self._reader.close()
+            self._refuse(problem, "bad request")
+        self.besides += _SIGNATURE_LINES * (access.tried - tried)
+        return not self.gone
 
     def _serve(self, request: ReadRequest, now: float) -> None:
         """Answer a request, or begin the exchange that will, or let it wait."""

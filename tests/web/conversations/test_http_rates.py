@@ -10,6 +10,8 @@ from web_talk import APP, LIST, NOTHING, UPGRADE, Talk, answers, http, put, requ
 
 from proxyherd.config.rates import RateSettings
 from proxyherd.core.buckets import Allowances, Usage
+from proxyherd.server.clients.http_reader import SMALL_BODY_BYTES, BodyRoom
+from proxyherd.web.bodies import BODY_BYTES
 from proxyherd.web.conversations.http import PATIENCE_SECONDS
 
 ADDRESS = b"\x0a\0\0\1"
@@ -156,6 +158,40 @@ def test_whoever_floods_with_one_token_is_told_to_come_again_and_others_are_serv
     port.turn(0.0)  # and its bucket is as empty as before
     assert port.statuses[-1] == 429
     assert ask_with(port, BOB) == 404
+
+
+def test_without_a_good_token_no_body_is_read_and_none_takes_room_from_others() -> None:
+    room, at = BodyRoom(SMALL_BODY_BYTES), site_with(access_with({}), TokenClock())
+    for header in ("", "Authorization: Bearer x.y.z"):
+        body = f"Content-Length: {BODY_BYTES}", "Expect: 100-continue"
+        head = request("POST", "/v1/reports", b"", *body, *[header][: len(header)])
+        for data in (head, head + bytes(60_000), LIST + head + bytes(60_000)):
+            stranger = http(room, at=at)
+            stranger.receive(data)
+            stranger.run()
+            assert stranger.statuses[-1] == 401
+            assert len(stranger.endings) == 1, "the connection ends"
+            assert b"100 Continue" not in stranger.sent
+            stranger.receive(bytes(200_000))
+            stranger.run()
+            assert room.left == SMALL_BODY_BYTES
+    batch = json.dumps([{"client": "jane", "lat": 1, "lon": 2, "time": 3}]).encode() + b" " * 100_000
+    honest = http(room, at=at)
+    data = request("POST", "/v1/reports", batch, f"Authorization: Bearer {token(sub='jane')}")
+    for begin in range(0, len(data), 30_000):
+        honest.receive(data[begin : begin + 30_000])
+        honest.run()
+    assert honest.statuses == [200]
+
+
+def test_a_bad_token_of_a_body_that_is_on_its_way_counts_for_its_address() -> None:
+    port = with_tokens(commands_per_address=2.0)
+    allowance = port.allowance_of(None)
+    assert allowance is not None
+    port.receive(request("POST", "/v1/reports", b"", "Content-Length: 9"))
+    port.run()
+    assert (port.statuses, port.refusals) == ([401], ["missing"])
+    assert allowance.address.commands_at > 0
 
 
 def test_a_bad_token_counts_for_its_address() -> None:
