@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from proxyherd.core.erasures import SLACK
@@ -27,6 +28,7 @@ class ErasureLaws:
         self.moments: dict[bytes, set[int]] = {}  # of each client's tombstones that were ever kept
         self.promised: dict[bytes, int] = {}  # the latest that no crash may lose
         self.told = 0  # erasures that were answered
+        self._made = Counter[bytes]()  # tombstones that commands have set: two servers may set the same one
 
     def client(self, digest: bytes) -> bytes:
         """Return whose tombstone has this hash."""
@@ -44,14 +46,19 @@ class ErasureLaws:
         self.moments.setdefault(client, set()).add(tombstone.until)
         if server.table.forgets:
             laws.refused.pop(tombstone.line, None)
+            self._made[tombstone.line] += 1
         elif tombstone.line in laws.refused:
             refuser, life = laws.refused[tombstone.line]
             if refuser.life == life or not refuser.disk.always:
                 broken(f"{server.name} holds what {refuser.name} has refused: {tombstone.line!r}")
 
-    def took_back(self, tombstone: Tombstone) -> None:
-        """An erasure could not be kept: it is refused."""
+    def took_back(self, tombstone: Tombstone) -> bool:
+        """An erasure could not be kept: it is refused. Return whether no other server has set the same tombstone."""
+        self._made[tombstone.line] -= 1
+        if self._made[tombstone.line]:
+            return False
         self.moments.get(self.client(tombstone.digest), set()).discard(tombstone.until)
+        return True
 
     def forgot(self, server: Server, command: Forget, until: int) -> None:
         """A server has carried out a command. It covers what the server has received until now, and no later report: none of a

@@ -85,7 +85,8 @@ class Laws:
         """A report or an erasure could not be kept: it is refused."""
         self.refused[line] = server, server.life
         if (tombstone := parse_gone(line)) is not None:
-            self.erasures.took_back(tombstone)
+            if not self.erasures.took_back(tombstone):
+                del self.refused[line]
         elif (at := parse_at(line)) is not None:
             self.stored_lines.get(at.client, set()).discard((at.entry.nanoseconds, line))
 
@@ -190,7 +191,8 @@ class Laws:
         """A server has decided about a report."""
         report = parse_report(line, server.bytes, server.turn.received)
         assert report is not None
-        held = server.table.greatest.get(report.client, server.table.just_erased.get(report.client, NOTHING))
+        client, table = report.client, server.table
+        held = max(table.greatest.get(client, NOTHING), table.just_erased.get(client, NOTHING))
         is_stale = report.nanoseconds <= held[0] or server.table.covers(report.client, report.line)
         if (outcome == "refused") != server.refuses or (outcome == "stale" and not is_stale):
             self._world.broken(f"{server.name} decides {outcome} about {line!r}")
