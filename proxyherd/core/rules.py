@@ -81,13 +81,15 @@ class Rules:
         of all later lines.
         """
         takes_reports = self._takes_reports
-        whole: Any = lines if {*map(type, lines)} <= _LINES else map(_whole, lines)
+        are_plain = {*map(type, lines)} <= _LINES
+        whole: Any = lines if are_plain else map(_whole, lines)
         reports: list[Any] = [
             *map(parse_report, whole, repeat(self._name), count(at), repeat(self._forms), repeat(self.lead))
         ]
         if takes_reports and None not in reports:
             return reports, []
-        judged: list[Any] = [*map(_judge, lines, reports, repeat(takes_reports), repeat(self._forms))]
+        judge: Any = _judge_line if are_plain else _judge
+        judged: list[Any] = [*map(judge, lines, reports, repeat(takes_reports), repeat(self._forms))]
         first = next((at for at, one in enumerate(judged) if type(one) is not Report), len(judged))
         return judged[:first], judged[first:]
 
@@ -153,9 +155,13 @@ def _judge_other(line: Overlong | Denied | Forget, takes_reports: bool) -> Judge
 
 
 def _judge(line: Line, report: Report | None, takes_reports: bool, forms: CommandForms) -> Judged:
+    if isinstance(line, bytes):
+        return _judge_line(line, report, takes_reports, forms)
+    return _judge_other(line, takes_reports)
+
+
+def _judge_line(line: bytes, report: Report | None, takes_reports: bool, forms: CommandForms) -> Judged:
     """Judge a line; `report` is its report, if it is one."""
-    if not isinstance(line, bytes):
-        return _judge_other(line, takes_reports)
     if report is None:
         return parse_question(line, forms) or (
             _reject(line)
