@@ -6,6 +6,7 @@ The others are limited, and one line counts those that were left out. The stored
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import compress
 from operator import attrgetter
@@ -13,6 +14,7 @@ from typing import Final, TypeAlias
 
 from proxyherd.core.framing import Line, spell_line
 from proxyherd.core.limiters import CommandLimiter
+from proxyherd.core.messages import is_http_request
 from proxyherd.core.reply import Reply
 from proxyherd.telemetry.connections import PROTOCOLS
 from proxyherd.telemetry.event_limits import Events
@@ -100,6 +102,9 @@ _ALWAYS_LOGGED: Final = {"stored", "erased", "stayed", "answered", "unanswered"}
 
 _REFUSED: Final = {"refused", "overlong"}
 """Outcomes that have a reason."""
+
+_token = re.compile(rb"(/t/)[^\s/?#]+", re.IGNORECASE)
+"""A token in the path of a request for the web port."""
 
 _at_line = attrgetter("entry.line")
 _kind = attrgetter("kind")
@@ -204,6 +209,8 @@ class CommandObserver:
         which the answers are sent.
         """
         self.tell_reports()
+        if replies[0].outcome == "invalid" and _has_token(lines[-1]):  # nothing is read behind such a request
+            lines, replies = [*map(_without_token, lines)], [*map(_tell_no_token, lines, replies)]
         outcome, kinds = replies[0].outcome, [*map(_kind, replies)]
         if not client.endswith(_BY_LINES):
             self._by_way[labelled_via(client), outcome] += len(replies)
@@ -268,6 +275,21 @@ class CommandObserver:
 def _reason(reply: Reply) -> str:
     """Return why a command was refused."""
     return reply.refusal or reply.outcome
+
+
+def _has_token(line: Line) -> bool:
+    """Whether a line is a request that was meant for the web port, with a token in its path."""
+    return isinstance(line, bytes) and _token.search(line) is not None and is_http_request(line)
+
+
+def _without_token(line: Line) -> Line:
+    return _token.sub(rb"\1...", line) if isinstance(line, bytes) and _has_token(line) else line
+
+
+def _tell_no_token(line: Line, reply: Reply) -> Reply:
+    if reply.answer is None or not _has_token(line):
+        return reply
+    return Reply(reply.kind, reply.outcome, _token.sub(rb"\1...", reply.answer))
 
 
 def _event(client: bytes, line: Line, reply: Reply) -> CommandEvent:

@@ -199,6 +199,27 @@ def test_commands_in_a_row_may_be_of_several_kinds(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("rows", [1, 2])
+def test_a_token_in_a_request_that_was_meant_for_the_web_port_is_not_told(tmp_path: Path, rows: int) -> None:
+    watched = Watched(tmp_path)
+    watched.observer.commands._recent.wanted = True
+    said = b"GET /t/eyJ.secret-token/v1/clients/jane?x=1 HTTP/1.1\r", b"FOO /t/eyJ.no-request"
+    for one in said:
+        replies = [Reply("other", "invalid", b"? " + one) for _ in range(rows)]
+        watched.observer.commands.alike(LABEL, [one] * rows, replies)
+        assert [reply.answer for reply in replies] == [b"? " + one] * rows, "the client is answered as always"
+    recent = watched.observer.commands._recent.commands(0, 9)
+    events, _ = watched.end()
+    for told in (
+        *((event["command"], event["answer"]) for event in events),
+        *((o.command, o.answer) for o in recent),
+    ):
+        assert "secret-token" not in "".join(told)
+    assert len(events) == len(recent) == 2 * rows
+    assert events[0]["command"].startswith("GET /t/.../v1/clients/jane?x=1 HTTP/1.1")
+    assert events[-1]["command"] == said[1].decode()
+
+
 def test_of_commands_in_a_row_as_many_are_logged_as_are_left_of_the_limit(tmp_path: Path) -> None:
     watched = Watched(tmp_path)
     for count in (997, 5, 5):
