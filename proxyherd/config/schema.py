@@ -142,7 +142,8 @@ class DurabilitySettings(Struct, frozen=True, forbid_unknown_fields=True):
     whatever the system had not yet written."""
 
     on_failure: Literal["refuse", "accept"] = "refuse"
-    """While the journal cannot be written: refuse reports, or accept them without a promise."""
+    """While the journal cannot be written: refuse reports and erasures, or accept them without a promise. Then a restart
+    may bring a client back that was erased meanwhile, until the server has caught up with its neighbours."""
 
     rewrite_bytes: Annotated[int, Meta(ge=4_096, le=1 << 40)] = 33_554_432
     """Bytes appended to the journal before it is rewritten as a snapshot. If the table is larger than twice this, half
