@@ -183,6 +183,7 @@ class Visit:
         at a time of its own.
         """
         self._load.answered.pop(client, None)
+        self._load.to_erase.add(client)
         for last in self._load.last.values():
             last.pop(client, None)
 
@@ -213,6 +214,8 @@ class ChaosLoad:
         """Of each client, the AT line of its latest answered report, without LF."""
         self.gone: dict[bytes, Gone] = {}
         """Of each client that was erased, the latest answered erasure."""
+        self.to_erase: set[bytes] = set()
+        """Clients whose erasure was asked for, answered or not. What was answered about them before counts no more."""
         self.refused: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
         self.codes: Counter[int] = Counter()

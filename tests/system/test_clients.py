@@ -893,6 +893,7 @@ def test_metrics_count_what_was_sent(cluster: Cluster | None) -> None:
             ),
             ("whatsat", "left"): 0,
             ("forget", "erased"): 0,
+            ("forget", "stayed"): 0,
         }
         assert figures["proxyherd_clients"] == (2 if cluster is None else 0)
         assert figures["proxyherd_ready"] == 1
