@@ -38,7 +38,7 @@ BODY_SECONDS: Final = 30.0
 PATIENCE_SECONDS: Final = 1.0
 """How long a request waits if its sender asks too fast, or for what the server will know, before it is refused."""
 
-AGAIN_SECONDS: Final = 0.02
+RECHECK_SECONDS: Final = 0.02
 """How often it is tried again whether the server knows."""
 
 _LINE_BYTES: Final = 16
@@ -238,7 +238,7 @@ class HttpConversation(WebConversation):
         if now - self._unknown >= PATIENCE_SECONDS:
             return False
         self._waiting = request
-        self._watch.come_again(AGAIN_SECONDS)
+        self._watch.come_again(RECHECK_SECONDS)
         return True
 
     def _must_wait(self, request: ReadRequest, now: float) -> bool:

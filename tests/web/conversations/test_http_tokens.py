@@ -11,7 +11,7 @@ from web_talk import UPGRADE, Talk, answers, http, put, request, site_with
 from proxyherd.config.rates import RateSettings
 from proxyherd.core.buckets import Allowances, Usage
 from proxyherd.web.access import Access
-from proxyherd.web.conversations.http import AGAIN_SECONDS, PATIENCE_SECONDS
+from proxyherd.web.conversations.http import PATIENCE_SECONDS, RECHECK_SECONDS
 from proxyherd.web.tokens import TokenVerifier
 
 SPELLED = token(sub="*")
@@ -38,10 +38,10 @@ class Port:
 def test_a_request_waits_until_the_server_knows_and_those_behind_it_too(asked: bytes) -> None:
     port = Port()
     talk = port.say(asked + PUT)
-    assert (talk.statuses, talk.lines, talk.looks) == ([], [], [AGAIN_SECONDS])
+    assert (talk.statuses, talk.lines, talk.looks) == ([], [], [RECHECK_SECONDS])
     assert talk.conversation.waits, "a server that stops answers it"
     talk.turn(0.5)
-    assert (talk.statuses, talk.looks) == ([], [AGAIN_SECONDS] * 2)
+    assert (talk.statuses, talk.looks) == ([], [RECHECK_SECONDS] * 2)
     port.until = 0
     talk.turn(0.6)
     talk.run()
@@ -93,9 +93,9 @@ def test_who_waits_for_that_and_for_its_rate_is_answered_after_both() -> None:
     port.talk.allowance = Allowances(rates).ask(Usage(b""), b"\x0a\0\0\1", 0.0)
     assert port.talk.allowance is not None
     talk = port.say(PUT)
-    assert (talk.waits, talk.looks) == ([], [AGAIN_SECONDS])
+    assert (talk.waits, talk.looks) == ([], [RECHECK_SECONDS])
     port.talk.allowance.spend(5, 0.0)
     talk.turn(0.1)
-    assert (len(talk.waits), talk.looks, talk.statuses) == (1, [AGAIN_SECONDS], [])
+    assert (len(talk.waits), talk.looks, talk.statuses) == (1, [RECHECK_SECONDS], [])
     talk.turn(7.0)
     assert talk.statuses == [503]
