@@ -92,6 +92,8 @@ class Table:
         self.tombstones = Tombstones()
         self.gone = self.tombstones.leaves  # to see at once that there are none, which is the usual case
         self.evicted = 0  # clients that have left to make room
+        self.changes: dict[bytes, Entry | None] | None = None
+        """While somebody wants to know them: the clients that have changed since `take_changes`, and their entries now."""
 
     def __len__(self) -> int:
         return self._size
@@ -137,9 +139,11 @@ class Table:
         if before is None:
             self._size += 1
             self.bytes += len(client) + len(entry.line)
-        else:
-            self.bytes += len(entry.line) - len(before.line)
+        elif more := len(entry.line) - len(before.line):
+            self.bytes += more
         self._changed[leaf] = 1
+        if self.changes is not None:
+            self.changes[client] = entry
 
     def advance(
         self, client: bytes, entry: Entry, room: Room, too_old: Callable[[Entry], bool] | None = None
@@ -153,19 +157,21 @@ class Table:
             leaf = self.leaf(client)
         clients = self._leaves[leaf]
         held = clients.get(client) if clients else None
-        if clients is None or held is None:
+        if held is None or clients is None:
             if not self.has_room(client, entry.line, None, room):
                 return False
             self.put(client, entry, leaf)
             return None
         if entry.nanoseconds <= held.nanoseconds and (too_old is None or not too_old(held)):
             return False
-        more = len(entry.line) - len(held.line)
-        if more > 0 and self.bytes + more > room.bytes:
-            return False
+        if more := len(entry.line) - len(held.line):
+            if more > 0 and self.bytes + more > room.bytes:
+                return False
+            self.bytes += more
         clients[client] = entry
-        self.bytes += more
         self._changed[leaf] = 1
+        if self.changes is not None:
+            self.changes[client] = entry
         return held
 
     def advance_unless_erased(
@@ -210,6 +216,13 @@ class Table:
             self._size -= 1
             self.bytes -= len(client) + len(entry.line)
             self._changed[leaf] = 1
+            if self.changes is not None:
+                self.changes[client] = None
+
+    def take_changes(self) -> dict[bytes, Entry | None]:
+        """Return the clients that have changed since the last call, and begin to note them anew. The first call begins."""
+        changes, self.changes = self.changes, {}
+        return changes or {}
 
     # Erasure. ------------------------------------------------------------------------------------------------
 
