@@ -30,6 +30,10 @@ What servers tell one another:
 - `expiry`: how old entries leave the table
 - `notes`: what has happened that is worth a line in the log
 
+Who is near, and who is inside:
+
+- `spatial`: the index of a table, and searches of it
+
 What both use:
 
 - `value`: the base class of values

@@ -37,6 +37,7 @@ ELSEWHERE: Final = (
         "system/test_page.py",
         "what it says is compared with the metrics of real servers",
     ),
+    Elsewhere("base", "earth", "core/spatial/test_sphere.py", "a number"),
     Elsewhere(
         "bridge",
         "masters passes",
@@ -78,6 +79,9 @@ ELSEWHERE: Final = (
     Elsewhere("core", "handshake", "core/test_link.py", "with it each link begins"),
     Elsewhere("core", "value", "core/test_messages.py", "what it promises is tested with entries"),
     Elsewhere("core", "sizes", "core/test_simulation.py", "numbers: tests of what they bound name them"),
+    Elsewhere(
+        "core/spatial", "crossings", "core/spatial/test_polygons.py", "which polygons cross themselves"
+    ),
     Elsewhere("engines/herd", "neighbour_hosts", "net/test_resolving.py", "names of hosts are looked up"),
     Elsewhere("engines/redis", "backlog", "engines/redis/test_routes.py", "what is routed waits in it"),
     Elsewhere(

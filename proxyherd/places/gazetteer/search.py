@@ -21,8 +21,7 @@ from operator import itemgetter
 from struct import Struct
 from typing import Final
 
-EARTH_METRES: Final = 6_371_008.8
-"""The mean radius of the Earth (IUGG)."""
+from proxyherd.base.earth import EARTH_METRES
 
 FLOOR: Final = 5_000
 """Added to the population of every place. Half of the places have fewer than 1,710 inhabitants, and for one in eight the

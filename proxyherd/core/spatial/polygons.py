@@ -1,0 +1,202 @@
+"""Polygons with holes, and several as one area, as in GeoJSON (RFC 7946): rings of positions, longitude first.
+
+An edge is straight in longitude and latitude. It goes the shorter way round the Earth, so it may cross the date line. An
+area round a pole has an edge along the pole, from one longitude to another. What is inside is decided by even and odd: so a
+hole is a hole whichever way round it is drawn. Of two polygons that share an edge, a position on it is in one.
+
+Edges may touch those of other rings. Within a ring they meet at its positions only: which positions are inside of a ring
+that crosses itself, its author may see otherwise than this program.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Final, TypeAlias
+
+from proxyherd.core.spatial.areas import Box, Misdrawn, round_longitude
+from proxyherd.core.spatial.crossings import Edge, Point, find_crossing, lies_on
+
+Ring: TypeAlias = Sequence[tuple[float, float]]
+"""Longitude and latitude of each position; the last one is the first one again."""
+
+MOST_POSITIONS: Final = 1_000
+"""Positions of all rings of an area. To compare so many edges with each other takes 0.1 s at most, in slices."""
+
+_UNITS: Final = 10**9
+"""Of a degree. Positions are rounded to it, so that all that follows is exact."""
+
+_TURN: Final = 360 * _UNITS
+_TOP: Final = 90 * _UNITS - 1
+"""A pole is as near as this to the edge along it, so that it is inside."""
+
+
+class Polygon:
+    """An area of one or more polygons, each with its outer ring and its holes. Raises Misdrawn for rings that are none;
+    `check` raises it for rings that cross.
+    """
+
+    def __init__(self, polygons: Sequence[Sequence[Ring]]) -> None:
+        if sum(len(ring) for rings in polygons for ring in rings) > MOST_POSITIONS:
+            raise Misdrawn(f"an area has at most {MOST_POSITIONS:,} positions")
+        self._parts = [_Part(rings) for rings in polygons if rings]
+        if not self._parts:
+            raise Misdrawn("there is no ring")
+        west, east = _shortest_arc(
+            [(part.west / _UNITS, (part.east - part.west) / _UNITS) for part in self._parts]
+        )
+        south = min(part.south for part in self._parts) / _UNITS
+        north = max(part.north for part in self._parts) / _UNITS
+        self.bounds = Box(west, south, east, north)
+        self.centre, self.reach = self.bounds.centre, self.bounds.reach
+
+    def check(self) -> Iterator[None]:
+        """Compare the edges with each other. Yields after each slice of work. Raises Misdrawn where they cross."""
+        for part in self._parts:
+            yield from part.check()
+
+    def contains(self, latitude: float, longitude: float) -> bool:
+        """Whether a position is inside."""
+        x, y = round(longitude * _UNITS), max(min(round(latitude * _UNITS), _TOP), -_TOP)
+        for part in self._parts:
+            if part.south <= y <= part.north:
+                for turned in (x, x + _TURN, x - _TURN):
+                    if part.west <= turned <= part.east and part.contains(turned, y):
+                        return True
+        return False
+
+
+class _Part:
+    """One polygon, in a plane of longitudes and latitudes. Longitudes go on beyond the date line."""
+
+    def __init__(self, rings: Sequence[Ring]) -> None:
+        unrolled = [_unroll(ring) for ring in rings]
+        outer = unrolled[0]
+        self.west, self.east = min(x for x, _ in outer), max(x for x, _ in outer)
+        self.south, self.north = min(y for _, y in outer), max(y for _, y in outer)
+        if self.east - self.west > _TURN:
+            raise Misdrawn("it goes round the Earth more than once")
+        self._rings = [outer, *(self._beside(hole) for hole in unrolled[1:])]
+        edges = [Edge(number, a, b) for number, ring in enumerate(self._rings) for a, b in pairwise(ring)]
+        self._slabs, self._edges = _Slabs(edges), edges
+
+    def check(self) -> Iterator[None]:
+        for crossing in find_crossing(self._edges):
+            if crossing is None:
+                yield
+            else:
+                first, second, how, (x, y) = crossing
+                raise Misdrawn(f"its edges {_edge(first)} and {_edge(second)} {how} {_spell((x, y))}")
+        outer = [edge for edge in self._edges if not edge.ring]
+        slabs = _Slabs(outer)
+        for hole in self._rings[1:]:
+            for x, y in hole:
+                if not slabs.contains(x, y) and not any(lies_on(edge, (x, y)) for edge in outer):
+                    raise Misdrawn(f"a hole has {_spell((x, y))}, which is outside of the polygon")
+            yield
+
+    def contains(self, x: int, y: int) -> bool:
+        return self._slabs.contains(x, y)
+
+    def _beside(self, hole: list[Point]) -> list[Point]:
+        """Return a hole, turned by whole turns so that it is where the outer ring is."""
+        west, east = min(x for x, _ in hole), max(x for x, _ in hole)
+        for turn in (0, _TURN, -_TURN):
+            if self.west <= west + turn and east + turn <= self.east:
+                return [(x + turn, y) for x, y in hole]
+        raise Misdrawn(f"a hole has {_spell(hole[0])}, and is not inside of the polygon")
+
+
+class _Slabs:
+    """Edges by the latitudes at which some begin or end. Between two of these, they lie side by side."""
+
+    def __init__(self, edges: Sequence[Edge]) -> None:
+        self._edges = [edge for edge in edges if edge.a[1] != edge.b[1]]
+        self._borders = sorted({y for edge in self._edges for _, y in (edge.a, edge.b)})
+        self._slabs: dict[int, list[tuple[float, int, int, float]]] = {}
+
+    def contains(self, x: float, y: int) -> bool:
+        at = bisect_right(self._borders, y) - 1
+        if not 0 <= at < len(self._borders) - 1:
+            return False
+        slab = self._slabs.get(at)
+        if slab is None:
+            slab = self._slabs[at] = self._slab(self._borders[at], self._borders[at + 1])
+        west = bisect_right(slab, x, key=lambda edge: edge[1] + (y - edge[2]) * edge[3])
+        return west % 2 == 1
+
+    def _slab(self, south: int, north: int) -> list[tuple[float, int, int, float]]:
+        """Return the edges between two latitudes from west to east: where each is in the middle, a position of it, and its
+        slope.
+        """
+        middle, slab = (south + north) / 2, []
+        for edge in self._edges:
+            (x, y), (to_x, to_y) = edge.a, edge.b
+            if min(y, to_y) <= south and north <= max(y, to_y):
+                slope = (to_x - x) / (to_y - y)
+                slab.append((x + (middle - y) * slope, x, y, slope))
+        slab.sort()
+        return slab
+
+
+def _unroll(ring: Ring) -> list[Point]:
+    """Return a ring in a plane. Raises Misdrawn."""
+    if len(ring) < 4:
+        raise Misdrawn("a ring has at least four positions")
+    if tuple(ring[0]) != tuple(ring[-1]):
+        raise Misdrawn(f"a ring ends where it begins, not at {spell_position(*ring[-1])}")
+    turns, points = 0, list[Point]()
+    before, its_latitude = ring[0]
+    for longitude, latitude in ring:
+        if not (-180 <= longitude <= 180 and -90 <= latitude <= 90):
+            raise Misdrawn(f"{spell_position(longitude, latitude)} is no position: longitude comes first")
+        east = longitude - before
+        if abs(east) >= 180 and not latitude == its_latitude in (-90, 90):
+            if abs(east) in (180, 360):
+                raise Misdrawn(
+                    f"the edge to {spell_position(longitude, latitude)} may go either way round; put a position on it"
+                )
+            turns -= int(math.copysign(1, east))
+        point = (round(longitude * _UNITS) + turns * _TURN, round(latitude * _UNITS))
+        if not points or points[-1] != point:
+            points.append(point)
+        before, its_latitude = longitude, latitude
+    if points[0] != points[-1]:
+        raise Misdrawn("a ring goes round a pole; draw it along the date line to the pole, and back")
+    if len(points) < 4:
+        raise Misdrawn(f"the ring at {spell_position(*ring[0])} has no area")
+    return points
+
+
+def _shortest_arc(arcs: list[tuple[float, float]]) -> tuple[float, float]:
+    """Return west and east of the shortest arc that contains these, each of which has a west and a width."""
+    if max(width for _, width in arcs) >= 360:
+        return -180.0, 180.0
+    arcs = sorted((round_longitude(west), width) for west, width in arcs)
+    end, gaps = (
+        -math.inf,
+        list[tuple[float, float, float]](),
+    )  # width, end of what is before it, west of what is behind
+    first = arcs[0][0]
+    for west, width in arcs:
+        if end > -math.inf:
+            gaps.append((west - end, end, west))
+        end = max(end, west + width)
+    gaps.append((first + 360 - end, end, first))
+    gap, east, west = max(gaps)
+    return (west, round_longitude(east)) if gap > 0 else (-180.0, 180.0)
+
+
+def _edge(edge: Edge) -> str:
+    return f"from {_spell(edge.a)} to {_spell(edge.b)}"
+
+
+def _spell(point: Point) -> str:
+    return spell_position(point[0] / _UNITS, point[1] / _UNITS)
+
+
+def spell_position(longitude: float, latitude: float) -> str:
+    """Return a position as GeoJSON has it."""
+    return f"[{round_longitude(longitude):.9g}, {latitude:.9g}]"
