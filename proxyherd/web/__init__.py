@@ -10,6 +10,7 @@ No I/O, no clock and no HTTP library: those who serve the port (`server/clients/
 - `ids`: the names of clients in paths and JSON, and their IDs in the table
 - `locations`, `times`: the fields of a report
 - `lines`: writes the lines
+- `areas`: circles, boxes and polygons
 - `rights`: what a token allows
 - `revocations`: when a token is good no more
 - `tokens`: their form and signature; imported only where they are needed

@@ -6,7 +6,7 @@ So numbers keep their digits, and never become floats: msgspec's `Raw` is the te
 - A document is UTF-8. A byte order mark before it is ignored.
 - NaN, Infinity and deep nesting are problems.
 - In objects of the API, a key that occurs twice or is not known is a problem too: one reader would take the first value
-  and another one the last. What apps on phones send may have any keys, which are skipped.
+  and another one the last. GeoJSON, and what apps on phones send, may have any keys, which are skipped.
 """
 
 from __future__ import annotations
@@ -110,6 +110,25 @@ class ObjectReader:
         if colons != keys and colons != keys + b"".join(chain.from_iterable(rows)).count(b":"):
             return None
         return rows
+
+
+class MemberReader:
+    """Reads objects that may have any keys, such as those of GeoJSON."""
+
+    def __init__(self, expected: str) -> None:
+        self._document: DocumentReader[dict[str, Raw]] = DocumentReader(dict[str, Raw], expected)
+
+    def read_members(self, data: bytes) -> dict[str, bytes]:
+        """Return the text of each value by its key. The document has passed `check_size`. Raises Problem."""
+        members = {key: bytes(value) for key, value in self._document.decode(data).items()}
+        if data.count(b":") != len(members) + sum(map(_colons, members.items())):
+            raise Problem(JSON, "A key occurs twice, or has an escaped colon.")
+        return members
+
+
+def _colons(member: tuple[str, bytes]) -> int:
+    key, value = member
+    return key.count(":") + value.count(b":")
 
 
 def check_size(data: bytes, most_commas: int = MOST_COMMAS) -> None:

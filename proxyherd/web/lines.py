@@ -25,10 +25,7 @@ class LineWriter(Struct, frozen=True):
 
     def places(self, client: bytes, radius: bytes, limit: bytes) -> bytes:
         """Return the line that asks for places near a client, within a radius in kilometres, at most `limit` of them."""
-        if radius.split() != [radius] or parse_question(b"WHATSAT x %b 0" % radius) is None:
-            raise Problem(
-                QUERY, "Kilometres from 0 to 50, in at most 20 characters, belong here.", "radius_km"
-            )
+        check_radius(radius)
         if limit.split() != [limit] or parse_question(b"WHATSAT x 0 %b" % limit) is None:
             raise Problem(QUERY, "A whole number from 0 to 20 belongs here.", "limit")
         return self._fit(b"WHATSAT %b %b %b" % (client, radius, limit))
@@ -37,3 +34,9 @@ class LineWriter(Struct, frozen=True):
         if len(line) > self.most:
             raise Problem(CLIENT, f"As a line, this request has more than {self.most:,} bytes.", "client")
         return line
+
+
+def check_radius(radius: bytes) -> None:
+    """Check a radius in kilometres. Raises Problem."""
+    if radius.split() != [radius] or parse_question(b"WHATSAT x %b 0" % radius) is None:
+        raise Problem(QUERY, "Kilometres from 0 to 50, in at most 20 characters, belong here.", "radius_km")

@@ -44,13 +44,14 @@ def location(lat: bytes, lon: bytes) -> bytes:
         return spelled
     north, east = latitude(lat), longitude(lon)
     if north is None:
-        raise Problem(DEGREES, _expected(90), "lat")
+        raise Problem(DEGREES, expected_degrees(90), "lat")
     if east is None:
-        raise Problem(DEGREES, _expected(180), "lon")
+        raise Problem(DEGREES, expected_degrees(180), "lon")
     return north + east
 
 
-def _expected(most: int) -> str:
+def expected_degrees(most: int) -> str:
+    """Return what belongs where degrees from -`most` to `most` are expected, in a sentence."""
     return f"Decimal degrees from -{most} to {most} belong here, with an exponent only if they are small, as in 1.5e-7."
 
 

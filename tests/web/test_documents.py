@@ -15,6 +15,7 @@ from proxyherd.web.documents import (
     MOST_COMMAS,
     MOST_ESCAPES,
     DocumentReader,
+    MemberReader,
     ObjectReader,
     number_text,
     string_text,
@@ -174,3 +175,19 @@ def test_a_document_has_a_limited_number_of_escapes(escape: str) -> None:
     most = f'["{escape * (MOST_ESCAPES - 1)}","%"'.encode()
     assert len(LIST.read_document(most + b"]")) == 2
     assert problem_of(lambda: LIST.read_document(most + b',"%"]')) == (LARGE, "")
+
+
+MEMBERS = MemberReader("An object belongs here.")
+
+
+def test_an_object_may_have_members_of_any_name_that_keep_their_spelling() -> None:
+    document = rb'{"a":1.50,"b:c":{"d":[":"]},"":"\u003a", "\u0065" : null }'
+    expected = {"a": b"1.50", "b:c": b'{"d":[":"]}', "": rb'"\u003a"', "e": b"null"}
+    assert MEMBERS.read_members(document) == expected
+
+
+@pytest.mark.parametrize(
+    "document", [rb'{"a":1,"a":1}', rb'{"a":{"b:":":"},"\u0061":1}', rb'{"\u003a":1}', b"[]", b"{"]
+)
+def test_an_object_with_any_members_has_none_twice(document: bytes) -> None:
+    assert problem_of(lambda: MEMBERS.read_members(document))[0] in (JSON, MEANING)
