@@ -32,6 +32,7 @@ What servers tell one another:
 
 Who is near, and who is inside:
 
+- `area_queries`: what clients ask about areas
 - `spatial`: the index of a table, and searches of it
 
 What both use:

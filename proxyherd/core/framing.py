@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
+from proxyherd.core.area_queries import AreaQuery, spell_query
 from proxyherd.core.messages import COPIED_BYTES, METHOD_BYTES, Forget, is_http_request
 from proxyherd.core.value import Value
 
@@ -25,12 +26,12 @@ class Overlong(Value):
 class Denied(Value):
     """A command that its client may not give."""
 
-    command: bytes | Forget
+    command: bytes | Forget | AreaQuery
 
 
-Line: TypeAlias = bytes | Overlong | Forget | Denied
-"""What a client says: a line, the start of one that is too long, an erasure, which no line can say, or what it may not
-say.
+Line: TypeAlias = bytes | Overlong | Forget | AreaQuery | Denied
+"""What a client says: a line, the start of one that is too long, an erasure or a query of an area, which no line can say, or
+what it may not say.
 """
 
 
@@ -42,6 +43,8 @@ def spell_line(line: Line) -> bytes:
         return spell_line(line.command)
     if isinstance(line, Forget):
         return b"forget"
+    if isinstance(line, AreaQuery):
+        return spell_query(line)
     return line.start if isinstance(line, Overlong) else line
 
 

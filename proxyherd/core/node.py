@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from proxyherd.config.schema import ErasureSettings, Limits, Timing
+from proxyherd.core.area_queries import AreaQuery, AreaReply
 from proxyherd.core.erasures import Erasures
 from proxyherd.core.expiry import Expiry
 from proxyherd.core.handshake import State
@@ -127,8 +128,8 @@ class Node:
         return counts
 
     def decide(self, line: Any, judged: Judged) -> Reply:
-        """Store a report, look up a query or erase a client; return the reply. Of a `line` that is not bytes, only `judged`
-        is used.
+        """Store a report, look up a query or erase a client; return the reply. That of a query of an area waits. Of a `line`
+        that is not bytes, only `judged` is used.
         """
         if type(judged) is Report:
             if self.store([[judged]])[0]:
@@ -139,7 +140,7 @@ class Node:
         if isinstance(judged, Whatsat):
             return self.look_up(judged, line)
         if type(judged) is not Forget:
-            return judged
+            return AreaReply(judged.kind, "waiting") if type(judged) is AreaQuery else judged
         if judged.before is not None and not self.ready:  # it may yet learn that the client was seen since
             return refuse_to_erase("not_ready")
         reply, news = self.erasures.forget(judged)

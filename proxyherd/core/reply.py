@@ -14,6 +14,7 @@ Refusal: TypeAlias = Literal[
     "full",  # there is no room for it: for another client, its bytes, or one more query that waits
     "journal",  # the journal cannot be written
     "not_ready",  # the server does not know yet who was seen since the moment up to which it shall erase
+    "no_index",  # the engine has no index of positions, and so nothing to search
     "key",  # Redis has somebody else's value there
 ]
 """Why a command of the right form is refused. The line protocol has one answer for all of these."""

@@ -17,6 +17,7 @@ from itertools import count, repeat
 from typing import Any, Final, TypeAlias
 
 from proxyherd.config.schema import Limits
+from proxyherd.core.area_queries import AreaQuery
 from proxyherd.core.framing import Denied, Line, Overlong, spell_line
 from proxyherd.core.messages import (
     ANY_LENGTH,
@@ -45,8 +46,10 @@ _NO_PLACES: Final = b"""
 """
 """The text after the AT line, if a query asks for no places, in Google's layout."""
 
-Judged: TypeAlias = Report | Whatsat | Forget | Reply
-"""A report to store, a query to look up, a client to erase, or a reply that does not depend on what is stored."""
+Judged: TypeAlias = Report | Whatsat | Forget | AreaQuery | Reply
+"""A report to store, a query to look up, a client to erase, an area to search, or a reply that does not depend on what is
+stored.
+"""
 
 _LINES: Final = {bytes}
 """The types of what most clients say."""
@@ -145,13 +148,20 @@ def _whole(line: Line) -> bytes:
     return line if isinstance(line, bytes) else b""
 
 
-def _judge_other(line: Overlong | Denied | Forget, takes_reports: bool) -> Judged:
+def _judge_other(line: Overlong | Denied | Forget | AreaQuery, takes_reports: bool) -> Judged:
     if isinstance(line, Overlong):
         return Reply("other", "overlong", invalid(line.start))
     if isinstance(line, Denied):
-        kind = "forget" if isinstance(line.command, Forget) else word(line.command)
-        return Reply(kind, "denied", invalid(spell_line(line)))
+        return Reply(_kind(line.command), "denied", invalid(spell_line(line)))
+    if isinstance(line, AreaQuery):
+        return line
     return line if takes_reports else refuse_to_erase("journal")
+
+
+def _kind(command: bytes | Forget | AreaQuery) -> str:
+    if isinstance(command, AreaQuery):
+        return command.kind
+    return "forget" if isinstance(command, Forget) else word(command)
 
 
 def _judge(line: Line, report: Report | None, takes_reports: bool, forms: CommandForms) -> Judged:

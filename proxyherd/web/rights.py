@@ -8,10 +8,13 @@ asks neither the table nor a provider of places. So nobody learns whether a clie
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Final, Literal, TypeAlias, get_args
 
 from msgspec import Struct
+from msgspec.structs import replace
 
+from proxyherd.core.area_queries import AreaQuery
 from proxyherd.core.framing import Denied, Line, Overlong
 from proxyherd.core.messages import Forget
 from proxyherd.web.ids import name_of
@@ -53,11 +56,18 @@ def revocation(subject: str) -> bytes:
 
 
 def permitted(lines: Sequence[Line], grant: Grant) -> list[Line]:
-    """Return what a client says, with `Denied` in place of what its grant does not allow."""
-    return [
-        line if isinstance(line, Overlong | Denied) or _is_permitted(line, grant) else Denied(line)
-        for line in lines
-    ]
+    """Return what a client says, with `Denied` in place of what its grant does not allow. A query of an area is told whom the
+    grant sees.
+    """
+    return [line if isinstance(line, Overlong | Denied) else _permitted(line, grant) for line in lines]
+
+
+def _permitted(line: bytes | Forget | AreaQuery, grant: Grant) -> bytes | Forget | AreaQuery | Denied:
+    if not isinstance(line, AreaQuery):
+        return line if _is_permitted(line, grant) else Denied(line)
+    if "see" not in grant.may or (line.around and not covers(grant.see, line.around)):
+        return Denied(line)
+    return replace(line, sees=partial(covers, grant.see))
 
 
 def _is_permitted(line: bytes | Forget, grant: Grant) -> bool:

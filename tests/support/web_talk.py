@@ -10,6 +10,7 @@ from functools import cache
 from typing import Final
 
 from proxyherd.config.schema import Limits
+from proxyherd.core.area_queries import AreaQuery
 from proxyherd.core.buckets import Allowance
 from proxyherd.core.conversation import Ending
 from proxyherd.core.framing import Denied, Line, Overlong, spell_line
@@ -59,6 +60,8 @@ def answered(line: Line) -> bytes:
         return b"? too long"
     if isinstance(line, Forget):
         return b"GONE %032x 1" % len(line.client)
+    if isinstance(line, AreaQuery):
+        return b""
     words = line.split()
     if words[:1] == [b"IAMAT"]:
         return b"AT Clark +0.1 " + b" ".join(words[1:])

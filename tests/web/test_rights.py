@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxyherd.core.area_queries import AreaQuery
 from proxyherd.core.framing import Denied, Line, Overlong
 from proxyherd.core.messages import Forget, parse_question, parse_report
+from proxyherd.core.spatial.areas import Box, Circle
 from proxyherd.web.ids import id_of
 from proxyherd.web.rights import RIGHTS, Grant, Right, covers, permitted, revocation
 
@@ -122,3 +124,24 @@ def test_only_the_subject_of_one_client_is_a_client() -> None:
 def test_no_client_has_the_id_by_which_a_subject_is_revoked() -> None:
     assert revocation("kiwi").split() != [revocation("kiwi")]
     assert revocation("kiwi") != revocation("kiwi*")
+
+
+AREAS = [
+    AreaQuery("near", 5, Circle(0.0, 0.0, 1.0)),
+    AreaQuery("near", 5, around=b"kiwi", metres=1.0),
+    AreaQuery("within", 5, Box(0.0, 0.0, 1.0, 1.0)),
+]
+
+
+@pytest.mark.parametrize("query", AREAS, ids=["near", "around", "within"])
+def test_a_query_of_an_area_is_told_whom_its_token_sees(query: AreaQuery) -> None:
+    [said] = permitted([query], grant("*", "see", see=("kiwi", "jane/*")))
+    assert isinstance(said, AreaQuery)
+    assert said.sees is not None
+    assert [*map(said.sees, (b"kiwi", b"jane/1", b"bob"))] == [True, True, False]
+    assert permitted([query], grant("*", "report", "erase", "operate")) == [Denied(query)]
+
+
+def test_nobody_is_near_a_client_that_the_token_does_not_see() -> None:
+    around = AreaQuery("near", 5, around=b"bob", metres=1.0)
+    assert permitted([around], grant("kiwi", "see")) == [Denied(around)]

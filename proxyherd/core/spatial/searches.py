@@ -15,7 +15,7 @@ from proxyherd.core.spatial.index import SpatialIndex
 from proxyherd.core.spatial.search import Question, SearchResult, search
 from proxyherd.core.table import Table
 
-KEPT_SECONDS: Final = 600.0
+INDEX_KEPT_SECONDS: Final = 600.0
 """For so long after the last question, the index is kept."""
 
 MOST_SEARCHES: Final = 256
@@ -80,6 +80,6 @@ class Searches:
 
     def tick(self, now: float) -> None:
         """Let time pass: drop the index if nobody has asked for long."""
-        if self._index is not None and not self._searches and now - self._asked >= KEPT_SECONDS:
+        if self._index is not None and not self._searches and now - self._asked >= INDEX_KEPT_SECONDS:
             self._index.close()
             self._index = None

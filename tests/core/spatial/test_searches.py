@@ -10,7 +10,7 @@ from proxyherd.core.spatial import searches as searches_module
 from proxyherd.core.spatial.areas import Circle, Misdrawn
 from proxyherd.core.spatial.polygons import Polygon
 from proxyherd.core.spatial.search import Question, SearchResult
-from proxyherd.core.spatial.searches import BEHIND, KEPT_SECONDS, Searches
+from proxyherd.core.spatial.searches import BEHIND, INDEX_KEPT_SECONDS, Searches
 from proxyherd.core.spatial.sphere import HALF_EARTH
 
 WORLD = Question(Circle(0, 0, HALF_EARTH), 1_000)
@@ -41,13 +41,13 @@ def test_there_is_no_index_before_somebody_asks_and_none_after_ten_idle_minutes(
     assert asked.ask("a", WORLD, now=5.0)
     asked.work()
     assert asked.searches.indexed == 100
-    asked.searches.tick(5.0 + KEPT_SECONDS - 1)
+    asked.searches.tick(5.0 + INDEX_KEPT_SECONDS - 1)
     assert asked.searches.indexed == 100
     asked.ask("b", WORLD, now=300.0)
     asked.work()
-    asked.searches.tick(5.0 + KEPT_SECONDS)
+    asked.searches.tick(5.0 + INDEX_KEPT_SECONDS)
     assert asked.searches.indexed == 100
-    asked.searches.tick(300.0 + KEPT_SECONDS)
+    asked.searches.tick(300.0 + INDEX_KEPT_SECONDS)
     assert asked.searches.indexed is None
     assert asked.world.table.changes is None
     asked.world.stir(50)
@@ -63,7 +63,7 @@ def test_an_index_is_not_dropped_while_a_search_goes_on() -> None:
     asked = Asked()
     asked.ask("a", WORLD, now=0.0)
     assert asked.searches.has_work
-    asked.searches.tick(2 * KEPT_SECONDS)
+    asked.searches.tick(2 * INDEX_KEPT_SECONDS)
     asked.work()
     assert len(asked.answers) == 1
 
