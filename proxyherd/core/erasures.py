@@ -24,8 +24,11 @@ from proxyherd.core.table import Erasure, Table
 from proxyherd.core.tombstones import Tombstone
 
 SLACK: Final = 8
-"""A divisor: by this part of `tombstone_seconds`, the moment of an erasure may be in the past, and a journal is too old
-before its time."""
+"""A divisor: by this part of `tombstone_seconds`, a journal is too old before its time."""
+
+REACH: Final = 16
+"""A divisor: by this part of `tombstone_seconds`, the moment of an erasure may be in the past. It is half of the other one.
+The rest is for differences of clocks, and for the time until everybody has heard of the erasure."""
 
 
 RESERVE: Final = 8
@@ -78,7 +81,7 @@ class Erasures:
         until = max(clock - 1, last, 1)
         if command.before is not None:
             holds = held is not None and last <= command.before
-            earliest = clock - self._keep // SLACK if holds else 1
+            earliest = clock - self._keep // REACH if holds else 1
             until = min(until, max(command.before, earliest, 1))
             if until < self.oldest:
                 outcome = "stayed" if last > until else "erased"

@@ -5,13 +5,14 @@
                                               <-----   PROXYHERD 2 Bona Bailey <nonce>
     PROOF <hmac>                              ----->   (or REFUSED and why)
                                               <-----   PROOF <hmac>
-                                              <-----   TERMS <lead> <clock> <fingerprint>
-    TERMS <lead> <clock> <fingerprint>        ----->
+                                              <-----   TERMS <lead> <clock> <fingerprint> <setting>...
+    TERMS <lead> <clock> <fingerprint> <setting>...  ----->
 
 A side sends its TERMS when the other has proved the secret. They are refused if `max_clock_lead_seconds` differs: it
 decides which of two reports is the later one, so the tables would never be equal. The fingerprint is that of the table's
-key. Servers with different keys link, so that a key can be changed server by server; both sides know it then. Version 1
-has no TERMS, and no tombstones. It is refused while this server holds any.
+key. A setting, `key=value`, is one that must be the same on all servers. Servers with different keys or settings link, so
+that these can be changed server by server; both sides know it then. Only what both tell is compared, so that later
+releases can tell more. Version 1 has no TERMS, and no tombstones. It is refused while this server holds any.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ class Terms(Value):
     handshake: float  # seconds
     lead: int  # nanoseconds by which clients' clocks may be ahead
     fingerprint: bytes  # of the key of the server's table, see `Table.fingerprint`
+    settings: tuple[tuple[str, str], ...] = ()  # keys and values that are to be the same for the whole herd
     depth: int = SIZES.depth  # of the digest trees
 
     def __repr__(self) -> str:
@@ -84,6 +86,7 @@ class Handshake:
         self.certified: frozenset[str] | None = None  # names in the other's certificate; None without TLS
         self.revoked = False  # whether that certificate has been revoked
         self.other_key = False  # whether the other's table has another key; known when the link is live
+        self.differing = ""  # settings of the other that differ, and this server's; likewise
         self._terms = terms
         self._dialled = dial is not None
         self._nonce = nonce.hex().encode()
@@ -179,14 +182,16 @@ class Handshake:
         if self.version == OLD_VERSION:
             self.state = State.LIVE
             return [Proved()]
-        self._say(b"TERMS %d %d %b" % (self._terms.lead, max(clock, 0), self._terms.fingerprint))
+        settings = [_b(f"{key}={value}") for key, value in self._terms.settings]
+        numbers = b"%d %d" % (self._terms.lead, max(clock, 0))
+        self._say(b" ".join([b"TERMS", numbers, self._terms.fingerprint, *settings]))
         self.state = State.AGREEING
         return []
 
     def _agreed(self, words: list[bytes]) -> list[LinkEvent]:
-        if len(words) != 4 or words[0] != b"TERMS":
+        if len(words) < 4 or words[0] != b"TERMS" or not all(_is_setting(word) for word in words[4:]):
             raise Misspoken("no terms where they were due")
-        _, lead_digits, clock_digits, fingerprint = words
+        _, lead_digits, clock_digits, fingerprint, *settings = words
         lead, clock = parse_time(lead_digits), parse_time(clock_digits)
         if not is_hex(fingerprint, _FINGERPRINT_DIGITS) or len(fingerprint) != _FINGERPRINT_DIGITS:
             raise Misspoken("the fingerprint in its terms is not of the form")
@@ -196,6 +201,13 @@ class Handshake:
                 f"{self._terms.lead / NANOSECONDS:g}; give both the same herd's file, and restart them"
             )
         self.other_key = fingerprint != self._terms.fingerprint
+        theirs = dict(word.split(b"=", 1) for word in settings)
+        ours = [(_b(key), _b(value)) for key, value in self._terms.settings]
+        self.differing = ", ".join(
+            f"{plain(key)} = {plain(theirs[key])}, this server {plain(value)}"
+            for key, value in ours
+            if theirs.get(key, value) != value
+        )
         self.state = State.LIVE
         return [Proved(), Clock(clock)]
 
@@ -205,6 +217,11 @@ class Handshake:
 
     def _say(self, line: bytes) -> None:
         self._out.append(line + b"\n")
+
+
+def _is_setting(word: bytes) -> bool:
+    key, separator, value = word.partition(b"=")
+    return bool(key and separator and value)
 
 
 def _b(text: str) -> bytes:

@@ -280,7 +280,7 @@ class Node:
             self.closed(older.link)
         neighbour = Neighbour(link.peer, link, now + self._timing.compare_seconds)
         self._neighbours[link.peer] = neighbour
-        self.note(LinkUp(link.peer, link.dialled, link.other_key))
+        self.note(LinkUp(link.peer, link.dialled, link.other_key, link.differing))
         if link.dialled or not len(self.table):
             self._walks.begin(neighbour)
 

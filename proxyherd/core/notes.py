@@ -26,11 +26,14 @@ REPLACED: Final = "replaced by a newer link"
 
 
 class LinkUp(Struct, frozen=True):
-    """A neighbour has authenticated. `other_key`: whether its table has another key than this server's, as far as known."""
+    """A neighbour has authenticated. `other_key`: whether its table has another key than this server's, as far as known.
+    `differing`: its settings that differ from this server's, though they should not.
+    """
 
     neighbour: str
     dialled: bool
     other_key: bool = False
+    differing: str = ""
 
 
 class LinkDown(Struct, frozen=True):

@@ -36,6 +36,12 @@ OTHER_KEY: Final = (
 )
 """What is wrong with a neighbour whose table has another key, and what to do."""
 
+SETTINGS_DIFFER: Final = (
+    "with these, the tables of the two would not end the same, or erased clients could come back; give both the same herd's "
+    "file, and restart them"
+)
+"""What is wrong with a neighbour whose settings differ, and what to do."""
+
 _SHOWN_BYTES: Final = 1024
 """The approximate length of the list of clients in a line."""
 
@@ -141,12 +147,8 @@ class LinkObserver:
                 self.mended.labels(neighbour).set(news)
                 self._checks.labels(neighbour).inc()
                 self._seldom(neighbour, "caught_up", lines=lines, news=news, seconds=round(seconds, 3))
-            case LinkUp(neighbour, dialled, other_key):
-                self._events.lift_limits(neighbour, "peer_unreachable", "peer_refused")
-                self.states[neighbour] = "catching up"
-                self._up.labels(neighbour).set(1)
-                self._seldom(neighbour, "peer_opened", dialled=dialled)
-                self._compare_keys(neighbour, differ=other_key)
+            case LinkUp():
+                self._opened(note)
             case LinkDown(neighbour, reason):
                 self.states[neighbour] = "cut"
                 self._up.labels(neighbour).set(0)
@@ -163,6 +165,19 @@ class LinkObserver:
                 self._events.limited(neighbour, "peer_line_skipped", reason, neighbour=neighbour, line=line)
             case Removed() | OtherClock():
                 self._erasures.note(note)
+
+    def _opened(self, note: LinkUp) -> None:
+        neighbour = note.neighbour
+        self._events.lift_limits(neighbour, "peer_unreachable", "peer_refused")
+        self.states[neighbour] = "catching up"
+        self._up.labels(neighbour).set(1)
+        self._seldom(neighbour, "peer_opened", dialled=note.dialled)
+        self._compare_keys(neighbour, differ=note.other_key)
+        if note.differing:
+            reason = f"it has {note.differing}; {SETTINGS_DIFFER}"
+            self._events.limited(neighbour, "peer_settings_differ", reason, neighbour=neighbour)
+        else:
+            self._events.lift_limits(neighbour, "peer_settings_differ")
 
     def _compare_keys(self, neighbour: str, *, differ: bool) -> None:
         self._other_key.labels(neighbour).set(int(differ))

@@ -111,6 +111,9 @@ class RequestReader(Protocol):
     def head(self) -> ReadRequest | None:
         """Return the request whose body is on its way, without the body, once; None if there is none."""
 
+    def charge(self, payer: str) -> None:
+        """Let the body that is on its way count for its sender; "": for nobody in particular."""
+
     def receive(self, data: bytes) -> None:
         """Put aside what arrived."""
 

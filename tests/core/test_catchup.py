@@ -217,4 +217,11 @@ def test_leaves_and_digests_are_calculated_as_the_page_of_the_protocol_says() ->
     fingerprint = hashlib.blake2b(key=key, digest_size=8, person=b"fingerprint").hexdigest()
     assert table.fingerprint == fingerprint.encode()
     page = (Path(__file__).parents[2] / "docs/peer-protocol.md").read_text()
-    assert len(re.findall(rf"TERMS 1000000000 [0-9]+ {fingerprint}\n", page)) == 2
+    assert (
+        len(
+            re.findall(
+                rf"TERMS 1000000000 [0-9]+ {fingerprint} tombstone_seconds=2592000 on_full=refuse\n", page
+            )
+        )
+        == 2
+    )

@@ -173,16 +173,18 @@ def test_a_client_stays_that_was_seen_between_its_moment_and_the_later_one_of_it
     server.node.flood()
     assert until(forget(server, at=NOW, before=NOW - 20 * DAY)) == NOW - 20 * DAY
     assert server.line() == seen.answer
-    assert until(forget(server, at=NOW, before=NOW - 10 * DAY)) == NOW - KEEP // 8
+    assert until(forget(server, at=NOW, before=NOW - 10 * DAY)) == NOW - KEEP // 16
     assert server.line() is None
 
 
 def test_an_erasure_up_to_long_ago_is_kept_for_nearly_as_long_as_any() -> None:
     server = ready_server()
     server.report(received=NOW - 100 * DAY)
-    assert until(forget(server, at=NOW, before=NOW - 50 * DAY)) == NOW - KEEP // 8
+    assert until(forget(server, at=NOW, before=NOW - 50 * DAY)) == NOW - KEEP // 16
     assert server.line() is None
-    assert longest_absence(ErasureSettings()) == KEEP - KEEP // 8, "who was away since then uses no journal"
+    too_old = longest_absence(ErasureSettings())
+    assert too_old == KEEP - KEEP // 8, "who was away since then uses no journal"
+    assert KEEP - KEEP // 16 - too_old == KEEP // 16, "the tombstone outlives its journal by a margin"
 
 
 def test_erasures_are_refused_when_there_are_too_many_and_those_of_neighbours_a_quarter_later() -> None:

@@ -237,6 +237,10 @@ def test_servers_with_other_terms_refuse_each_other_in_words_that_name_the_key_a
         TERMS.replace(b"f\n", b"ff\n"),
         TERMS.replace(b"f\n", b"F\n"),
         TERMS.replace(b"f\n", b"g\n"),
+        TERMS.replace(b"\n", b" on_full\n"),
+        TERMS.replace(b"\n", b" on_full=\n"),
+        TERMS.replace(b"\n", b" =evict\n"),
+        TERMS.replace(b"\n", b" on_full=evict \n"),
         b"BEAT\n",
         at() + b"\n",
     ],
@@ -262,11 +266,57 @@ def test_servers_with_other_keys_of_the_table_link_and_both_know_it() -> None:
     assert not any(link.other_key for link in linked())
 
 
+SETTINGS = ("tombstone_seconds", "60"), ("on_full", "evict"), ("max_clients", "9")
+
+
+@pytest.mark.parametrize(
+    ("theirs", "differing"),
+    [
+        (SETTINGS, ("", "")),
+        (SETTINGS[:1], ("", "")),
+        ((*SETTINGS, ("max_answers", "1")), ("", "")),
+        (
+            (("tombstone_seconds", "61"), *SETTINGS[1:]),
+            ("tombstone_seconds = 60, this server 61", "tombstone_seconds = 61, this server 60"),
+        ),
+        (
+            (SETTINGS[0], ("max_clients", "10"), ("on_full", "refuse")),
+            (
+                "max_clients = 9, this server 10, on_full = evict, this server refuse",
+                "on_full = refuse, this server evict, max_clients = 10, this server 9",
+            ),
+        ),
+    ],
+    ids=["the same", "fewer", "more", "one other", "two others"],
+)
+def test_servers_with_other_settings_link_and_both_know_which(
+    theirs: tuple[tuple[str, str], ...], differing: tuple[str, str]
+) -> None:
+    left = Link(
+        msgspec.structs.replace(terms("Bailey"), settings=theirs), dial="Bona", nonce=DIALLER_NONCE, now=0
+    )
+    ours = msgspec.structs.replace(listener().terms, settings=SETTINGS)
+    right = Link(ours, dial=None, nonce=LISTENER_NONCE, now=0)
+    assert talk(left, right) == (LIVE, LIVE)
+    assert (left.differing, right.differing) == differing
+
+
+def test_a_setting_of_a_neighbour_is_made_fit_for_the_log() -> None:
+    ours = msgspec.structs.replace(listener().terms, settings=SETTINGS)
+    right = Link(ours, dial=None, nonce=LISTENER_NONCE, now=0)
+    hear(right, hello(versions=b"2"))
+    said = TERMS.replace(b"\n", b" %b=x on_full=\x1b%b\n" % (b"k" * 210, b"y" * 200))
+    hear(right, b"PROOF " + proof(b"dialler", offered=b"2", version=b"2") + b"\n" + said)
+    assert right.differing.startswith("on_full = \\x1byyy")
+    assert right.differing.endswith("yyy, this server evict")
+    assert len(right.differing) < 250
+
+
 def test_the_first_version_tells_no_key_of_the_table() -> None:
     right = listener()
     hear(right, hello())
     hear(right, b"PROOF " + proof(b"dialler") + b"\n")
-    assert (right.proved, right.other_key) == (True, False)
+    assert (right.proved, right.other_key, right.differing) == (True, False, "")
 
 
 def test_each_side_tells_its_clock() -> None:

@@ -127,11 +127,34 @@ def one_connection(port: int, stop: Stop) -> None:
     pour(port, stop, lambda: b"FOO\n" * 1_000, connections=1)
 
 
+def web_report(client: str, token: str) -> bytes:
+    """Return a request to the web port that reports a client."""
+    head = f"PUT /v1/clients/{client} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n"
+    return head.encode() + b'Content-Type: application/json\r\nContent-Length: 17\r\n\r\n{"lat":1,"lon":2}'
+
+
 def one_token(port: int, stop: Stop) -> None:
     """Report over several connections to the web port, all with the token of the environment."""
-    head = f"PUT /v1/clients/eve HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {os.environ[TOKEN_VARIABLE]}\r\n"
-    report = head.encode() + b'Content-Type: application/json\r\nContent-Length: 17\r\n\r\n{"lat":1,"lon":2}'
+    report = web_report("eve", os.environ[TOKEN_VARIABLE])
     pour(port, stop, lambda: report * 100, connections=6)
+
+
+def reports_for_jane(port: int, stop: Stop) -> None:
+    """Report another client to the web port, with the token of the environment."""
+    report = web_report("jane", os.environ[TOKEN_VARIABLE])
+    pour(port, stop, lambda: report * 100)
+
+
+def forged_tokens(port: int, stop: Stop) -> None:
+    """Report another client, each time with another signature behind what the token of the environment says."""
+    said, numbers = os.environ[TOKEN_VARIABLE].rpartition(".")[0], itertools.count()
+    pour(port, stop, lambda: web_report("jane", f"{said}.{next(numbers):08}{'A' * 78}"))
+
+
+def asks_for_jane(port: int, stop: Stop) -> None:
+    """Ask the web port for another client, with the token of the environment."""
+    head = f"GET /v1/clients/jane HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {os.environ[TOKEN_VARIABLE]}\r\n\r\n"
+    pour(port, stop, lambda: head.encode() * 100)
 
 
 def new_clients(port: int, stop: Stop) -> None:
@@ -176,8 +199,23 @@ def long_ids(port: int, stop: Stop) -> None:
     pour(port, stop, reports, connections=1)
 
 
+def victim_of_the_future(port: int, stop: Stop) -> None:
+    """Report the client `victim` with the latest time there is, over one connection."""
+    pour(port, stop, lambda: b"IAMAT victim +0+0 999999999999\n" * 100, connections=1)
+
+
 OF_ONE: dict[str, Callable[[int, Stop], None]] = {
-    one.__name__: one for one in (one_connection, one_token, all_places, long_ids)
+    one.__name__: one
+    for one in (
+        one_connection,
+        one_token,
+        reports_for_jane,
+        forged_tokens,
+        asks_for_jane,
+        all_places,
+        long_ids,
+        victim_of_the_future,
+    )
 }
 """Attacks that only some limits hold back."""
 

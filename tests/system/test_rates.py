@@ -5,7 +5,6 @@ stand for those of a network, and are counted.
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import subprocess
 import sys
@@ -14,10 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from attacks import TOKEN_VARIABLE
+from attackers import MOST_P99_SECONDS, Reporter, attack
 from click.testing import CliRunner
 from herd_process import (
-    ROOT,
     Connection,
     ServerProcess,
     Stopwatch,
@@ -46,7 +44,6 @@ A_SECOND, BURST = 500, 500
 SLACK = 64 + 2 * 64
 """Lines of a connection that are taken before they are paid for, and in the turn in which the server counts them."""
 
-MOST_P99_SECONDS = 0.1
 REFUSED = 'proxyherd_client_connections_refused_total{reason="connections_per_address"}'
 OPEN = "proxyherd_client_connections"
 OVER = "proxyherd_clients_over_rate"
@@ -59,23 +56,6 @@ def clark() -> Iterator[ServerProcess]:
         yield server
         assert not server.events("internal_error")
         assert server.stderr() == ""
-
-
-@contextlib.contextmanager
-def attack(name: str, port: int, *addresses: str, token: str = "") -> Iterator[None]:
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "tests/support/attacks.py"), name, str(port), *addresses],
-        stdin=subprocess.PIPE,
-        env={**os.environ, TOKEN_VARIABLE: token},
-    )
-    try:
-        yield
-        assert process.poll() is None, "the attack has ended by itself"
-    finally:
-        process.kill()
-        process.wait()
-        assert process.stdin is not None
-        process.stdin.close()
 
 
 def asked(server: ServerProcess, reports: int) -> Stopwatch:
@@ -149,26 +129,6 @@ exempt = []
 commands_per_subject = {A_TOKEN_SECOND}
 burst_seconds = 1
 """
-
-
-class Reporter(Connection):
-    """A client of the web port that reports."""
-
-    def __init__(self, server: ServerProcess, client: str, token: str) -> None:
-        super().__init__(server.web_port)
-        head = f"PUT /v1/clients/{client} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n"
-        self._head = head.encode() + b"Content-Type: application/json\r\nContent-Length: 17\r\n\r\n"
-
-    def ask(self, line: bytes) -> bytes:
-        """Send a body; return the line with the status."""
-        self.send_raw(self._head + line)
-        status = size = b""
-        while (head := self.line()) != b"\r\n":
-            status = status or head
-            if head.lower().startswith(b"content-length: "):
-                size = head.split()[1]
-        self._answers.read(int(size))
-        return status
 
 
 def test_one_token_over_many_connections_and_addresses_is_held_to_its_rate_and_delays_nobody() -> None:

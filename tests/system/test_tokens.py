@@ -12,8 +12,18 @@ from pathlib import Path
 import engines
 import httpx
 import pytest
+from attackers import MOST_P99_SECONDS, Reporter, attack
 from click.testing import CliRunner
-from herd_process import ROOT, RunningHerd, ServerProcess, herd_of, listens, wait_until, write_secret
+from herd_process import (
+    ROOT,
+    RunningHerd,
+    ServerProcess,
+    Stopwatch,
+    herd_of,
+    listens,
+    wait_until,
+    write_secret,
+)
 from page_commands import carry_out, stand_in
 from page_examples import blocks
 from redis_cluster import Cluster
@@ -32,6 +42,9 @@ web = "jwt"
 keys = ["../var/token-key", "issuer.pem"]
 """
 HOUR = 3_600
+ANSWERS = 150
+"""Reports of a client that behaves while an attack goes on."""
+
 REPORT = {"lat": 1, "lon": 2}
 
 
@@ -121,6 +134,35 @@ def test_a_stranger_neither_reports_nor_sees_anybody(herd: RunningHerd, clark: S
     ]
     assert {(one.status_code, one.content) for one in hidden} == {(404, hidden[0].content)}
     assert {*hidden[0].headers} == {*hidden[-1].headers}
+
+
+ATTACKS = {
+    "reports_for_jane": 'proxyherd_web_answers_total{status="403"}',
+    "forged_tokens": 'proxyherd_web_tokens_refused_total{reason="signature"}',
+    "asks_for_jane": 'proxyherd_web_answers_total{status="404"}',
+}
+"""What a stranger does all the time, and the metric that counts its refusals."""
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_a_stranger_who_tries_it_all_the_time_gets_nowhere_and_delays_nobody(
+    name: str, herd: RunningHerd, clark: ServerProcess
+) -> None:
+    jane, bob = token(herd, "jane"), token(herd, "bob")
+    # A signature of Ed25519 costs a server most.
+    hers = issued(herd, "jane" if name == "forged_tokens" else "mallory")
+    assert report(clark, "jane", jane) == 200
+    seen = ask(clark, "GET", "/v1/clients/jane", jane).json()
+    refused = ATTACKS[name]
+    before, watch = clark.metrics()[refused], Stopwatch(clark.pid)
+    with attack(name, clark.web_port, token=hers), Reporter(clark, "bob", bob) as client:
+        wait_until(lambda: clark.metrics()[refused] > before + 100, "the attack has begun")
+        for _ in range(ANSWERS):
+            assert watch.ask(client, b'{"lat":1,"lon":2}') == b"HTTP/1.1 200 OK\r\n"
+            time.sleep(0.001)  # leaves the attack its turns
+        assert ask(clark, "GET", "/v1/clients/jane", jane).json() == seen
+    assert watch.p99 < MOST_P99_SECONDS
+    assert not clark.events("internal_error")
 
 
 def test_a_websocket_of_a_stranger_is_closed_and_that_of_another_is_bounded(
@@ -310,10 +352,7 @@ def everything(herd: RunningHerd) -> Iterator[tuple[str, bytes]]:
 def test_no_token_is_written_down_wherever_it_was_sent(herd: RunningHerd, clark: ServerProcess) -> None:
     """Good and bad ones; in each place where one belongs, and in some where none does."""
     good = token(herd, "jane")
-    issuer = herd.folder / "issuer-private.pem"
-    issuer.write_bytes(private_pem())
-    signed = token(herd, "jane", "report", "--key", str(issuer))
-    issuer.unlink()
+    signed = issued(herd, "jane")
     foreign = spelled({"alg": "HS256"}, {"sub": "jane", "may": ["see"], "iat": 1, "exp": 2}, b"x" * 32)
     sent = [good, signed, good[:-2], f"{good}AAAA", foreign, good.replace(".", ".!")]
     answers: list[bytes] = []
@@ -343,6 +382,16 @@ def test_no_token_is_written_down_wherever_it_was_sent(herd: RunningHerd, clark:
     found = [*everything(herd), *((f"answer {number}", answer) for number, answer in enumerate(answers))]
     assert len(found) > 50
     assert [(where, part) for where, content in found for part in hidden if part in content] == []
+
+
+def issued(herd: RunningHerd, subject: str) -> str:
+    """Return a token by the issuer, who signs with Ed25519."""
+    file = herd.folder / "issuer-private.pem"
+    file.write_bytes(private_pem())
+    try:
+        return token(herd, subject, "report", "--key", str(file))
+    finally:
+        file.unlink()
 
 
 def private_pem() -> bytes:

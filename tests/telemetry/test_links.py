@@ -9,7 +9,7 @@ from observed import figures
 from scenarios import Scenario, Watched, assert_exactly, line, noted
 
 from proxyherd.core.notes import REPLACED, CaughtUp, Flooded, Heard, LinkDown, LinkFailed, LinkUp, Skipped
-from proxyherd.telemetry.links import OTHER_KEY
+from proxyherd.telemetry.links import OTHER_KEY, SETTINGS_DIFFER
 
 SECOND = 10**9
 
@@ -36,7 +36,14 @@ def other_keys(it: Watched) -> None:
         assert it.observer.links.other_keys == ({"Ann"} if other_key else set())
 
 
+def other_settings(it: Watched) -> None:
+    """A neighbour whose settings differ, twice; then they are right; then they differ again."""
+    for differing in ("on_full = evict, this server refuse", "on_full = evict, this server refuse", "") * 2:
+        it.observer.note([LinkUp("Ann", dialled=True, differing=differing)])
+
+
 UP = {"proxyherd_links_up Ann": 1.0}
+OTHER_SETTINGS = f"it has on_full = evict, this server refuse; {SETTINGS_DIFFER}"
 OPENED = line("peer_opened", neighbour="Ann", dialled=True)
 
 
@@ -83,6 +90,17 @@ SCENARIOS: dict[str, Scenario] = {
             line("peer_key_differs", "warning", neighbour="Ann", reason=OTHER_KEY, left_out=0),
         ],
         {**UP, "proxyherd_peer_table_key_differs Ann": 1.0},
+    ),
+    "a neighbour has other settings": Scenario(
+        other_settings,
+        [
+            OPENED,
+            line("peer_settings_differ", "warning", neighbour="Ann", reason=OTHER_SETTINGS, left_out=0),
+            *([OPENED] * 3),
+            line("peer_settings_differ", "warning", neighbour="Ann", reason=OTHER_SETTINGS, left_out=0),
+            *([OPENED] * 2),
+        ],
+        UP,
     ),
     "a link goes down": Scenario(
         lambda it: it.observer.note([LinkUp("Ann", dialled=False), LinkDown("Ann", "silent")]),

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import math
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +47,21 @@ def make_terms(herd: Herd, server: Server, secrets: Secrets, table: Table) -> Te
         line_bytes=herd.limits.max_line_bytes + PEER_LINE_SLACK,
         lead=herd.limits.clock_lead,
         fingerprint=table.fingerprint,
+        settings=tuple(settings_of_all(herd)),
         heartbeat=herd.timing.heartbeat_seconds,
         handshake=herd.timing.handshake_seconds,
     )
+
+
+def settings_of_all(herd: Herd) -> Iterator[tuple[str, str]]:
+    """Yield the settings that neighbours compare when they link: those with which tables would differ, or erased clients
+    might come back, if they were not the same on all servers.
+    """
+    yield "tombstone_seconds", str(herd.erasure.tombstone_seconds).removesuffix(".0")
+    yield "on_full", herd.limits.on_full
+    if herd.limits.on_full == "evict":  # otherwise they only say how much a server takes
+        yield "max_clients", str(herd.limits.max_clients)
+        yield "max_table_bytes", str(herd.limits.max_table_bytes)
 
 
 class HerdBackend:

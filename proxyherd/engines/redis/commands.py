@@ -8,7 +8,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Final
 
-from proxyherd.core.erasures import SLACK
+from proxyherd.core.erasures import REACH
 from proxyherd.core.messages import Forget
 from proxyherd.engines.redis.layout import PREFIXES, seal, tag_of
 
@@ -98,7 +98,7 @@ def spell_forget(forget: Forget, clock: int, kept: int) -> bytes:
     """
     until = clock - 1
     if forget.before is not None:
-        until = min(until, max(forget.before, clock - kept // SLACK, 1))
+        until = min(until, max(forget.before, clock - kept // REACH, 1))
     return spell_erasure(until, forget.before, kept // _MILLISECOND, secrets.token_hex(16).encode())
 
 

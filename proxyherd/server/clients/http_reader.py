@@ -37,16 +37,44 @@ ALL_BODY_BYTES: Final = 64 << 20
 SMALL_BODY_BYTES: Final = 65_536
 """Bytes of each body that do not count there: whoever sends little is not refused because others send much."""
 
+_SHARES: Final = 4
+"""A divisor: this part of it is the most that one address, or one subject of tokens, may have of it."""
+
 _TOO_LARGE: Final = Problem(problems.LARGE, f"A body has at most {BODY_BYTES:,} bytes.")
 
 
-class BodyRoom:
-    """The room of one server for large bodies that are on their way. `left`: bytes."""
+_NO_ROOM: Final = Problem(problems.NOT_TAKEN, "Too many large bodies are on their way to this server.")
 
-    __slots__ = ("left",)
+
+class BodyRoom:
+    """The room of one server for large bodies that are on their way. `left`: bytes. `taken`: bytes of each payer; a body of
+    nobody in particular, whose payer is "", only counts for all.
+    """
+
+    __slots__ = ("_share", "left", "taken")
 
     def __init__(self, left: int = ALL_BODY_BYTES) -> None:
         self.left = left
+        self.taken: dict[str, int] = {}
+        self._share = left // _SHARES
+
+    def take(self, size: int, payer: str) -> bool:
+        """Take so many bytes, or none at all if that is too much. Return whether they were taken."""
+        taken = self.taken.get(payer, 0) + size
+        if size > self.left or (payer and taken > self._share):
+            return False
+        self.left -= size
+        if payer and size:
+            self.taken[payer] = taken
+        return True
+
+    def give_back(self, size: int, payer: str) -> None:
+        """Give back so many bytes that were taken."""
+        self.left += size
+        if payer in self.taken:
+            self.taken[payer] -= size
+            if not self.taken[payer]:
+                del self.taken[payer]
 
 
 class HttpReader:
@@ -58,6 +86,7 @@ class HttpReader:
         "_data",
         "_head",
         "_parser",
+        "_payer",
         "_payload",
         "_problem",
         "_rest",
@@ -70,6 +99,7 @@ class HttpReader:
     def __init__(self, loop: asyncio.AbstractEventLoop, room: BodyRoom) -> None:
         self._room = room
         self._taken = 0  # of this room
+        self._payer = ""  # who has it
         self.spent = 0
         self._data = bytearray()  # received and not read yet
         self._parser = HttpRequestParser(
@@ -109,6 +139,13 @@ class HttpReader:
         """Return the request whose body is on its way, without the body, once; None if there is none."""
         told, self._told = self._told, self._head is not None
         return None if told or self._head is None else _request(self._head, b"")
+
+    def charge(self, payer: str) -> None:
+        """Let the body that is on its way count for its sender; "": for nobody in particular."""
+        self._room.give_back(self._taken, self._payer)
+        self._payer = payer
+        if not self._room.take(self._taken, payer):
+            self._taken, self._problem = 0, _NO_ROOM
 
     def receive(self, data: bytes) -> None:
         """Put aside what arrived."""
@@ -150,8 +187,8 @@ class HttpReader:
 
     def close(self) -> None:
         """Forget the request that is on its way."""
-        self._room.left += self._taken
-        self._taken, self._told = 0, False
+        self._room.give_back(self._taken, self._payer)
+        self._taken, self._payer, self._told = 0, "", False
         self._head, self._payload, self._body = None, None, bytearray()
 
     # Calls from the parser, which would pause for bodies beyond its limit: they are refused before. -----------
@@ -198,12 +235,9 @@ class HttpReader:
             self._problem = _TOO_LARGE
             return False
         taken = max(len(self._body) + len(data) - SMALL_BODY_BYTES, 0)
-        if taken - self._taken > self._room.left:
-            self._problem = Problem(
-                problems.NOT_TAKEN, "Too many large bodies are on their way to this server."
-            )
+        if not self._room.take(taken - self._taken, self._payer):
+            self._problem = _NO_ROOM
             return False
-        self._room.left -= taken - self._taken
         self._taken = taken
         self._body += data
         return bool(payload.is_eof())

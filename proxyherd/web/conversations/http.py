@@ -19,7 +19,7 @@ from proxyherd.core.buckets import Allowance
 from proxyherd.core.conversation import OPEN, Ending, Stage
 from proxyherd.core.framing import Line
 from proxyherd.web import problems
-from proxyherd.web.access import TokenProblem, UnknownYet, without_token
+from proxyherd.web.access import Access, TokenProblem, UnknownYet, without_token
 from proxyherd.web.answers import WebAnswer, of_problem
 from proxyherd.web.conversations.base import READ_AHEAD, OwedCommands, Site, WebConversation, WebWatch
 from proxyherd.web.conversations.http_bytes import CONTINUE, spelled_answer, upgraded
@@ -161,14 +161,26 @@ class HttpConversation(WebConversation):
         return request
 
     def _may_go_on(self, now: float) -> bool:
-        """Return whether the body of a request may come. One without a good token would only take room from others."""
-        access, head = self._site.routes.access, self._reader.head()
-        if access is None or head is None:
+        """Return whether the body of a request may come, and let it count for its sender."""
+        head = self._reader.head()
+        if head is None:
             return True
-        tried, self._origin, request = access.tried, "", without_token(head)
+        access, subject = self._site.routes.access, None
+        if access is not None:
+            subject = self._subject_of(access, without_token(head), now)
+        if not self.gone:
+            asker = self._watch.asker(head.headers, subject)
+            self._reader.charge(asker.payer if asker is not None else "")
+        return not self.gone
+
+    def _subject_of(self, access: Access, request: ReadRequest, now: float) -> bytes | None:
+        """Return the subject of a request whose body is on its way. One without a good token is refused: it would only take
+        room from others.
+        """
+        tried, subject, self._origin = access.tried, None, ""
         try:
             self._origin = self._site.routes.admit(request)
-            access.grant(request, self._site.clock())
+            subject = access.grant(request, self._site.clock()).subject.encode()
         except UnknownYet:
             pass
         except Problem as problem:
@@ -179,7 +191,7 @@ class HttpConversation(WebConversation):
             self._reader.close()
             self._refuse(problem, "bad request")
         self.besides += _SIGNATURE_LINES * (access.tried - tried)
-        return not self.gone
+        return subject
 
     def _serve(self, request: ReadRequest, now: float) -> None:
         """Answer a request, or begin the exchange that will, or let it wait."""

@@ -91,6 +91,30 @@ def test_neighbours_are_told_and_held_to_what_the_file_says(tmp_path: Path) -> N
     play(tmp_path, body, text)
 
 
+@pytest.mark.parametrize(
+    ("text", "settings"),
+    [
+        ("", "tombstone_seconds=2592000 on_full=refuse"),
+        (
+            "[limits]\nmax_clients = 5\n[erasure]\ntombstone_seconds = 86400.5\n",
+            "tombstone_seconds=86400.5 on_full=refuse",
+        ),
+        (
+            '[limits]\non_full = "evict"\nmax_clients = 5000\nmax_table_bytes = 9000000\n',
+            "tombstone_seconds=2592000 on_full=evict max_clients=5000 max_table_bytes=9000000",
+        ),
+    ],
+    ids=["refuses", "forgets early", "evicts"],
+)
+def test_neighbours_are_told_the_settings_that_must_be_the_same(
+    text: str, settings: str, tmp_path: Path
+) -> None:
+    async def body(server: cost.BareServer, backend: Any) -> None:
+        assert " ".join(f"{key}={value}" for key, value in backend.peers.terms.settings) == settings
+
+    play(tmp_path, body, cost.HERD + text)
+
+
 class Binder:
     """Says what was to be listened on."""
 

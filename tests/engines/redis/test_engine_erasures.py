@@ -76,9 +76,9 @@ def test_a_tombstone_of_long_ago_is_kept_for_long_enough() -> None:
         world.clock = NOW // 1_000_000
         front.say(asker, Forget(b"kiwi", SECOND))
         await front.all_settled(asker)
-        assert until(asker, 0) == NOW - KEPT_SECONDS * SECOND // 8
+        assert until(asker, 0) == NOW - KEPT_SECONDS * SECOND // 16
         kept = [at for key, at in world.expiries.items() if layout.tombstone_part(key)]
-        assert kept == [(NOW + KEPT_SECONDS * SECOND * 7 // 8) // 1_000_000] * 2
+        assert kept == [(NOW + KEPT_SECONDS * SECOND * 15 // 16) // 1_000_000] * 2
 
     played(scene)
 

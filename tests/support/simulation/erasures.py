@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from proxyherd.core.erasures import SLACK
+from proxyherd.core.erasures import REACH
 from proxyherd.core.link import Link
 from proxyherd.core.messages import Forget, parse_at, received
 from proxyherd.core.table import Table
@@ -78,7 +78,7 @@ class ErasureLaws:
         elif held is not None and received(held.line) <= command.before:
             broken(f"{server.name} erases {command.client!r} until {command.before}, and holds {held.line!r}")
         if table.gone_until.get(command.client, 0) < until and not (
-            command.before is not None and held is not None and command.before <= clock - server.keep // SLACK
+            command.before is not None and held is not None and command.before <= clock - server.keep // REACH
         ):
             broken(
                 f"{server.name} answers that {command.client!r} is erased until {until}, and does not know it"

@@ -12,9 +12,10 @@ from proxyherd.config.rates import RateSettings
 from proxyherd.core.buckets import Allowances, Usage
 from proxyherd.server.clients.http_reader import SMALL_BODY_BYTES, BodyRoom
 from proxyherd.web.bodies import BODY_BYTES
+from proxyherd.web.conversations.base import Site
 from proxyherd.web.conversations.http import PATIENCE_SECONDS
 
-ADDRESS = b"\x0a\0\0\1"
+ADDRESS, EVE = b"\x0a\0\0\1", b"\x0a\0\0\2"
 
 
 def talk(a_second: float, burst: float = 1.0) -> Talk:
@@ -182,6 +183,60 @@ def test_without_a_good_token_no_body_is_read_and_none_takes_room_from_others() 
         honest.receive(data[begin : begin + 30_000])
         honest.run()
     assert honest.statuses == [200]
+
+
+def sends_all_but_the_end(room: BodyRoom, at: Site | None, address: bytes, *headers: str) -> Talk:
+    """Return a connection of an address over which nearly all of a large body has come."""
+    one, allowances = http(room, at=at), Allowances(RateSettings())
+    one.allowance_of = lambda subject: allowances.ask(Usage(b""), address, 0.0, subject)
+    spaces = b" " * (SMALL_BODY_BYTES + 200_000)
+    data = request("POST", "/v1/reports", b'[{"client":"jane","lat":1,"lon":2,"time":3}]' + spaces, *headers)
+    for begin in range(0, len(data) - 1, 30_000):
+        one.receive(data[begin : begin + 30_000][: len(data) - 1 - begin])
+        one.run()
+    return one
+
+
+def with_token(subject: str) -> str:
+    return f"Authorization: Bearer {token(sub=subject)}"
+
+
+@pytest.mark.parametrize("who", ["one address", "one subject from many addresses"])
+def test_one_who_sends_many_large_bodies_and_no_ends_leaves_others_their_room(who: str) -> None:
+    room = BodyRoom(4_000_000)
+    by_address = who == "one address"
+    at = None if by_address else site_with(access_with({}), TokenClock())
+    his, hers = ([], []) if by_address else ([with_token("eve")], [with_token("jane")])
+    attackers = [
+        sends_all_but_the_end(room, at, EVE if by_address else bytes([10, 0, 1, number]), *his)
+        for number in range(30)
+    ]
+    refused = [one for one in attackers if one.statuses == [503]]
+    assert len(attackers) - len(refused) == 4, "a quarter of the room"
+    assert room.left >= 3_000_000
+    phone = sends_all_but_the_end(room, at, ADDRESS, *hers)
+    phone.receive(b" ")
+    phone.run()
+    assert phone.statuses == [200]
+    for one in attackers:
+        one.conversation.lose(broken=True)
+    assert (room.left, room.taken) == (4_000_000, {})
+    again = sends_all_but_the_end(room, at, EVE, *his)
+    assert (again.statuses, len(room.taken)) == ([], 1)
+
+
+def test_what_came_with_the_headers_counts_for_its_sender_too() -> None:
+    room = BodyRoom(400_000)
+    data = request("POST", "/v1/reports", bytes(SMALL_BODY_BYTES + 150_000))[:-1]
+    for allowed in (False, True):
+        one = http(room)
+        if not allowed:
+            one.allowance = Allowances(RateSettings()).ask(Usage(b""), EVE, 0.0)
+        one.receive(data)
+        one.run()
+        assert (one.statuses, room.taken) == ([] if allowed else [503], {})
+        one.conversation.lose(broken=True)
+        assert room.left == 400_000
 
 
 def test_a_bad_token_of_a_body_that_is_on_its_way_counts_for_its_address() -> None:
