@@ -52,6 +52,11 @@ class Polygon:
         self.bounds = Box(west, south, east, north)
         self.centre, self.reach = self.bounds.centre, self.bounds.reach
 
+    @property
+    def rings(self) -> list[list[tuple[float, float]]]:
+        """Longitude and latitude of the positions of each ring, in degrees. Longitudes go on beyond the date line."""
+        return [[(x / _UNITS, y / _UNITS) for x, y in ring] for part in self._parts for ring in part.rings]
+
     def check(self) -> Iterator[None]:
         """Compare the edges with each other. Yields after each slice of work. Raises Misdrawn where they cross."""
         for part in self._parts:
@@ -78,8 +83,8 @@ class _Part:
         self.south, self.north = min(y for _, y in outer), max(y for _, y in outer)
         if self.east - self.west > _TURN:
             raise Misdrawn("it goes round the Earth more than once")
-        self._rings = [outer, *(self._beside(hole) for hole in unrolled[1:])]
-        edges = [Edge(number, a, b) for number, ring in enumerate(self._rings) for a, b in pairwise(ring)]
+        self.rings = [outer, *(self._beside(hole) for hole in unrolled[1:])]
+        edges = [Edge(number, a, b) for number, ring in enumerate(self.rings) for a, b in pairwise(ring)]
         self._slabs, self._edges = _Slabs(edges), edges
 
     def check(self) -> Iterator[None]:
@@ -91,7 +96,7 @@ class _Part:
                 raise Misdrawn(f"its edges {_edge(first)} and {_edge(second)} {how} {_spell((x, y))}")
         outer = [edge for edge in self._edges if not edge.ring]
         slabs = _Slabs(outer)
-        for hole in self._rings[1:]:
+        for hole in self.rings[1:]:
             for x, y in hole:
                 if not slabs.contains(x, y) and not any(lies_on(edge, (x, y)) for edge in outer):
                     raise Misdrawn(f"a hole has {_spell((x, y))}, which is outside of the polygon")

@@ -60,6 +60,13 @@ class Searches:
         self.work()
         return True
 
+    def cancel(self, answered: Answered) -> None:
+        """End the searches whose answers would go there: nobody waits for them any more. Nothing is called."""
+        for one in [one for one in self._searches if one[1] == answered]:
+            self._searches.remove(one)
+            steps, _ = one
+            steps.close()
+
     def work(self) -> None:
         """Do one slice of work, of less than a millisecond: of one search, or for later ones."""
         if not self._searches:

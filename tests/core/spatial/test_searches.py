@@ -81,6 +81,27 @@ def test_a_long_search_does_not_delay_a_short_one(monkeypatch: pytest.MonkeyPatc
     assert [name for name, _ in asked.answers] == ["first", "short", "long"]
 
 
+def test_a_search_for_nobody_ends_and_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search_module, "SEARCH_SLICE", 10)
+    asked, gone = Asked(clients=1_000), list[SearchResult | Misdrawn]()
+    answered = gone.append
+    for searching in (False, True):  # while the index is made, and while it is searched
+        asked.ask("before", WORLD)
+        assert asked.searches.ask(WORLD, answered, 0.0)
+        asked.ask("after", WORLD)
+        index = asked.searches._index
+        assert index is not None
+        while searching and len(index._searches) < 3:
+            asked.searches.work()
+        asked.searches.cancel(answered)
+        assert len(index._searches) == (2 if searching else 0)
+        asked.searches.cancel(answered)
+        asked.work()
+        assert index._searches == []
+    assert gone == []
+    assert sorted(name for name, _ in asked.answers) == ["after", "after", "before", "before"]
+
+
 def test_what_is_no_area_is_answered_with_the_reason() -> None:
     asked = Asked()
     bow_tie = Polygon([[[(0, 0), (1, 1), (1, 0), (0, 1), (0, 0)]]])
