@@ -42,6 +42,9 @@ _MOMENT_NANOSECONDS: Final = 3_600 * NANOSECONDS
 _SLICE_BYTES: Final = 131_072
 _SLICE_LINES: Final = 512
 
+_LOOK_SECONDS: Final = 0.001
+"""Between two looks whether a turn still waits for the disk."""
+
 
 class Durability:
     """Drives the journal of one server. The journal has been started before."""
@@ -138,6 +141,10 @@ class Durability:
             size += records_bytes(found)
             self.replayed = size / whole
             for at in range(0, len(found), _SLICE_LINES):
+                # While a turn waits for the disk, what it has stored hides older records. If that has to be taken back,
+                # they must not have been passed over.
+                while self._node.news:
+                    await asyncio.sleep(_LOOK_SECONDS)
                 self._node.replay(
                     map(parse_learned, found[at : at + _SLICE_LINES], repeat(self._node.rules.lead))
                 )

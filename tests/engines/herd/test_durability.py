@@ -23,7 +23,7 @@ from turns import node
 
 import proxyherd.engines.herd.durability
 from proxyherd.config.schema import DurabilitySettings, Limits, Timing
-from proxyherd.core.messages import At, Entry, parse_at
+from proxyherd.core.messages import At, Entry, Forget, parse_at
 from proxyherd.core.node import Node
 from proxyherd.core.table import Table
 from proxyherd.engines.herd.durability import Durability
@@ -476,6 +476,33 @@ def test_a_journal_is_replayed_in_slices_between_which_others_have_their_turn(
     (lacks,) = life.events("journal_lacks")
     assert "has not left word" in lacks["reason"]
     assert lacks["level"] == "warning"
+
+
+def test_nothing_is_replayed_while_a_turn_waits_for_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time_ns()
+    erased = node().table.tombstone(b"client0", now - 10**9)
+
+    async def before(life: Life) -> None:
+        assert life.durability.append([ATS[1], erased.line])
+
+    async def after(life: Life) -> None:
+        replay = asyncio.ensure_future(life.durability.replay())
+        assert decide(life.node, b"IAMAT client1 +1+1 6", now).outcome == "stored"
+        assert decide(life.node, Forget(b"client0"), now).outcome == "erased"
+        await asyncio.sleep(60)
+        assert not replay.done()
+        life.node.undo()  # this turn cannot be kept: so what was kept before must be there
+        life.node.flood()
+        await replay
+        held = life.node.table.get(b"client1")
+        assert held is not None
+        assert held.line == ATS[1]
+        assert life.node.table.held_until(erased.digest) == erased.until
+
+    live(tmp_path, monkeypatch, before)
+    live(tmp_path, monkeypatch, after)
 
 
 @pytest.mark.parametrize("lead", [1, 60])

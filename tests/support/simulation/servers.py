@@ -253,8 +253,11 @@ class Server:
         self._replay(list(self.disk.records))
 
     def _replay(self, lines: list[bytes]) -> None:
-        """Read some of the journal; then meet the neighbours."""
+        """Read some of the journal, unless a turn waits for the disk; then meet the neighbours."""
         world, plan = self.world, self.world.plan
+        if self.node.news:
+            self.later(0.001, self._replay, lines)
+            return
         some = world.rng.randint(0, len(lines)) if plan.replay_seconds else len(lines)
         self.node.replay(map(parse_learned, lines[:some]))
         if some < len(lines):
