@@ -105,7 +105,7 @@ class Disk:
 
     def holds(self, line: bytes) -> bool:
         """Whether no crash loses this line any more."""
-        return self.kind in ("kept", "always") and line in self.records and line in self.kept
+        return self.kind in ("kept", "always") and self.records.get(line) == -math.inf
 
     def is_outdated(self, oldest: int, latest: int) -> bool:
         """Whether neither the mark nor a record is younger than `oldest`."""

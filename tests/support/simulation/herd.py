@@ -252,9 +252,13 @@ class Herd:
             self.world.after(self.world.rng.random() / 2, server.start)
 
     def go_away(self) -> None:
-        """Let a server be away for about as long as it is known that clients were erased."""
+        """Let a server be away for about as long as it is known that clients were erased, and the others not be cut apart by
+        that: what is erased reaches all who are there.
+        """
         rng = self.world.rng
         server = rng.choice(list(self.servers.values()))
+        if not self._is_connected_without(server):
+            return
         server.crash(rng.random() < 0.5)
         server.away_until = self.world.now + self.plan.tombstone_seconds * rng.uniform(0.8, 1.3)
         self.world.after(server.away_until - self.world.now, server.start)
@@ -267,6 +271,22 @@ class Herd:
 
     def intrude(self, _: Server, edge: Wire) -> None:
         self.network.intrude(edge[0], self.servers[edge[1]])
+
+    def _is_connected_without(self, away: Server) -> bool:
+        """Whether those who are there would still reach one another if this one were away too."""
+        there = {
+            name: server
+            for name, server in self.servers.items()
+            if server is not away and server.away_until <= self.world.now
+        }
+        reached = set[str]()
+        ahead = [*there][:1]
+        while ahead:
+            name = ahead.pop()
+            if name not in reached:
+                reached.add(name)
+                ahead += [one for one in there[name].neighbours if one in there]
+        return len(reached) == len(there)
 
     # The run. ------------------------------------------------------------------------------------------------
 

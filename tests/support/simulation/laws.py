@@ -188,9 +188,12 @@ class Laws:
             self._world.broken(f"{server.name} has answered {least[1]!r}, and does not know {asked!r} now")
 
     def decided(self, server: Server, line: bytes, outcome: str) -> None:
-        """A server has decided about a report."""
+        """A server has decided about a report, or about the beginning of one, behind which its client has left."""
         report = parse_report(line, server.bytes, server.turn.received)
-        assert report is not None
+        if report is None:
+            if outcome != "invalid":
+                self._world.broken(f"{server.name} decides {outcome} about {line!r}")
+            return
         client, table = report.client, server.table
         held = max(table.greatest.get(client, NOTHING), table.just_erased.get(client, NOTHING))
         is_stale = report.nanoseconds <= held[0] or server.table.covers(report.client, report.line)
