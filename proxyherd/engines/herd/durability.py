@@ -143,7 +143,7 @@ class Durability:
             for at in range(0, len(found), _SLICE_LINES):
                 # While a turn waits for the disk, what it has stored hides older records. If that has to be taken back,
                 # they must not have been passed over.
-                while self._node.news:
+                while self._node.news:  # noqa: ASYNC110 - a turn sets no event, for this alone
                     await asyncio.sleep(_LOOK_SECONDS)
                 self._node.replay(
                     map(parse_learned, found[at : at + _SLICE_LINES], repeat(self._node.rules.lead))
