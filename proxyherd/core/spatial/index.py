@@ -27,7 +27,7 @@ from proxyherd.core.spatial.keys import (
 )
 from proxyherd.core.table import Table
 
-INDEX_SLICE: Final = 128
+INDEX_SLICE: Final = 96
 """Clients that are looked at in one slice of work: half a millisecond."""
 
 _LEAVES: Final = 1_024

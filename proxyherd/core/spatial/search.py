@@ -13,8 +13,9 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Callable, Generator, Iterator
-from itertools import pairwise
+from itertools import chain
 from math import cos, sin
+from operator import itemgetter
 from typing import Final, TypeAlias
 
 from proxyherd.base.earth import EARTH_METRES
@@ -42,8 +43,11 @@ from proxyherd.core.value import Value
 MOST_FOUND: Final = 1_000
 """Clients in one answer; there may be a next one."""
 
-SEARCH_SLICE: Final = 1_536
+SEARCH_SLICE: Final = 768
 """Clients that are looked at in one slice of work, besides those of one run of keys: half a millisecond."""
+
+RESULT_SLICE: Final = 128
+"""Clients that are put into the answer in one slice of work, and those that have changed and are looked at again."""
 
 _DEARER: Final = 4
 """A client costs so many times as much if more must be known than its distance."""
@@ -57,7 +61,11 @@ _FEW_STRIPS: Final = 5
 _SAMPLE: Final = 24
 """Clients by which their density is estimated."""
 
-_SPARE: Final = 512
+_SPARE: Final = 256
+_LEAVING: Final = 32
+"""So many clients of an answer may leave while it is made, without a shorter answer."""
+
+_haversine = itemgetter(0)
 _ALL_ROUND: Final = [(-180.0, 180.0)]
 
 _STRIP_METRES: Final = STRIP_DEGREES * RADIANS * EARTH_METRES
@@ -108,17 +116,12 @@ def search(index: SpatialIndex, question: Question) -> Generator[SearchResult | 
     """Search the index. Yields None after each slice of work, and the answer at the end. Raises Misdrawn."""
     yield from question.area.check()
     yield from index.catch_up()
-    one, touched = _Search(index, question), None
+    one, touched = _Search(index, question), index.begin_search()
     try:
-        for _ in one.rings():
-            if touched is None:
-                touched = index.begin_search()
+        for _ in chain(one.rings(), one.settle(touched)):
             yield None
-        if touched is not None or index.behind:
-            one.look_again(touched or set())
     finally:
-        if touched is not None:
-            index.end_search(touched)
+        index.end_search(touched)
     yield one.answer()
 
 
@@ -135,7 +138,8 @@ class _Search:
         self._farthest = haversine_of(self._reach) if self._reach < HALF_EARTH else math.inf
         self._contains = None if isinstance(self._area, Circle) else self._area.contains
         self._begin = metres_of(max(self._after[0], 0.0))
-        self._found: list[tuple[float, int]] = []
+        self._found: list[tuple[float, int]] = []  # haversines and slots
+        self._told: dict[int, FoundClient] = {}  # by slot
         self._horizon: Rank = (math.inf, b"")  # all before it is found at the end
         self._slice = SEARCH_SLICE
         if self._contains is not None or self._accepts is not None:
@@ -225,62 +229,79 @@ class _Search:
             if accepts is None or self._may_be_told(slot):
                 found.append((haversine, slot))
         if len(found) > 2 * self._most + _SPARE:
-            self._forget_the_farthest()
+            self._forget_the_farthest(2 * self._most)
 
     def _may_be_told(self, slot: int) -> bool:
         assert self._accepts is not None
         entry = self._index.entry(slot)
         return entry is not None and self._accepts(self._index.clients[slot], entry)
 
-    def _forget_the_farthest(self) -> None:
-        """Keep twice as many as are wanted."""
+    def _forget_the_farthest(self, kept: int) -> None:
+        """Keep so many, the nearest."""
         self._sort()
-        del self._found[2 * self._most :]
+        del self._found[kept:]
         self._horizon = self._place(self._found[-1])
 
     def _sort(self) -> None:
         """Put what was found in the order of answers."""
         found = self._found
-        found.sort()
-        if any(one[0] == other[0] for one, other in pairwise(found)):
+        found.sort(key=_haversine)
+        if len(set(map(_haversine, found))) < len(found):
             found.sort(key=self._place)
 
     def _place(self, found: tuple[float, int]) -> Rank:
         return found[0], self._index.clients[found[1]]
 
-    def look_again(self, touched: set[bytes]) -> None:
-        """Look again at all clients that have changed while the search went on: `touched` has those that the index has
-        taken in.
+    def settle(self, touched: set[bytes]) -> Iterator[None]:
+        """Make the answer, and look again at all clients that have changed since the search began, until nothing changes any
+        more: `touched` has those that the index has taken in. Yields after each slice of work.
         """
-        index = self._index
-        found_clients = (index.clients[slot] for _, slot in self._found)
-        again = touched.union(client for client in found_clients if index.is_behind(client) or not client)
-        found = {one for one in self._found if index.clients[one[1]] not in again}
+        index, clients, told = self._index, self._index.clients, self._told
+        if len(self._found) > self._most + _LEAVING:
+            self._forget_the_farthest(self._most + _LEAVING)
+        while True:
+            if index.behind:
+                touched.update(one for _, slot in self._found if index.is_behind(one := clients[slot]))
+            if touched:
+                self._look_again({touched.pop() for _ in range(min(len(touched), RESULT_SLICE))}, touched)
+            self._sort()
+            untold = [one for one in self._found[: self._most] if one[1] not in told]
+            self._tell(untold[:RESULT_SLICE])
+            if not touched and len(untold) <= RESULT_SLICE:
+                return
+            yield
+
+    def _tell(self, found: list[tuple[float, int]]) -> None:
+        """Put some clients into the answer."""
+        clients, entry, told = self._index.clients, self._index.entry, self._told
+        for haversine, slot in found:
+            if (held := entry(slot)) is not None:  # none is missing: all have been looked at just now
+                told[slot] = FoundClient(clients[slot], held, metres_of(haversine))
+
+    def _look_again(self, again: set[bytes], touched: set[bytes]) -> None:
+        """Look again at some clients that have changed."""
+        index, clients = self._index, self._index.clients
+        found = [one for one in self._found if (client := clients[one[1]]) and client not in again]
         for client in again:
             slot = index.catch_up_with(client)
+            touched.discard(client)  # the index has put it there just now
             if slot is None:
                 continue
+            self._told.pop(slot, None)
             latitude, longitude = index.positions[2 * slot], index.positions[2 * slot + 1]
             haversine = haversine_between(self._latitude, self._longitude, latitude, longitude)
             if (
                 haversine <= self._farthest
-                and self._after < (haversine, client)
+                and self._after < (haversine, client) <= self._horizon
                 and (self._contains is None or self._contains(latitude, longitude))
                 and (self._accepts is None or self._may_be_told(slot))
             ):
-                found.add((haversine, slot))
-        self._found = [one for one in found if self._place(one) <= self._horizon]
+                found.append((haversine, slot))
+        self._found = found
 
     def answer(self) -> SearchResult:
         """Return what was found."""
-        clients, entry = self._index.clients, self._index.entry
-        self._sort()
-        best = self._found[: self._most]
-        found = [
-            FoundClient(clients[slot], held, metres_of(haversine))
-            for haversine, slot in best
-            if (held := entry(slot)) is not None  # none is missing: all have been looked at just now
-        ]
+        found = [self._told[slot] for _, slot in self._found[: self._most]]
         if len(self._found) <= self._most and self._horizon[0] == math.inf:
             return SearchResult(found, None)
         last = self._place(self._found[self._most - 1]) if len(found) == self._most else self._horizon

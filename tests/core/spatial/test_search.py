@@ -151,6 +151,8 @@ def test_the_nearest_of_a_city_are_found_without_a_look_at_the_city(
 def test_a_search_in_slices_says_what_is_true_when_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """Between two slices clients move, come and go, and others search. Those that stay are all there."""
     monkeypatch.setattr(search_module, "SEARCH_SLICE", 5)
+    monkeypatch.setattr(search_module, "RESULT_SLICE", 2)
+    monkeypatch.setattr(search_module, "_LEAVING", 1)
     monkeypatch.setattr(index_module, "INDEX_SLICE", 3)
     slices = 0
     for seed in range(150):
@@ -178,6 +180,7 @@ def test_a_search_in_slices_says_what_is_true_when_it_ends(monkeypatch: pytest.M
         end = told[-1] if answer.next is not None and told else (math.inf, b"")
         stayed = [one for one in true if one[1] in before - moved and one <= end]
         assert set(stayed) <= set(told), seed
+        assert all(world.table.get(one.client) is one.entry for one in answer.found)
         assert world.index._searches == []
     assert slices > 1_000
 
