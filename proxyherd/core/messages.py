@@ -52,7 +52,6 @@ _http_request = re.compile(
     rb"\s*+[!#$%%&'*+.^_`|~0-9A-Za-z-]{1,%d}+\s++\S++\s++HTTP/1\.[0-9]\s*+" % METHOD_BYTES
 ).fullmatch
 _split_location = re.compile(rb"(" + LATITUDE + rb")(" + LONGITUDE + rb")").fullmatch
-_known_word = re.compile(rb"\s*+(IAMAT|WHATSAT|AT)(?:\s|\Z)").match
 
 _MOST_KILOMETRES: Final = 50
 _MOST_RESULTS: Final = 20
@@ -125,29 +124,33 @@ class Malformed(Value):
 
 
 class CommandForms(Value):
-    """The patterns of clients' commands, for IDs of at most so many bytes, 0: of any number; `command_forms` makes them."""
+    """The patterns of clients' commands, for IDs up to some length; `command_forms` makes them."""
 
-    most_client_bytes: int
     usual_iamat: _Match  # as nearly all are spelled
     iamat: _Match
     whatsat: _Match
+    tried: (
+        _Match  # the word of any command, right or wrong; and the start of an ID behind it that is too long
+    )
 
 
 @lru_cache(maxsize=16)
 def command_forms(most_client_bytes: int = 0) -> CommandForms:
-    """Return the patterns of commands whose client IDs have at most so many bytes. As part of a pattern, the limit costs
-    nothing.
+    """Return the patterns of commands whose client IDs have at most so many bytes, 0: any number. As part of a pattern, the
+    limit costs nothing.
     """
     client = rb"(\S{1,%d}+)" % most_client_bytes if most_client_bytes else rb"(\S++)"
     usual = rb"IAMAT (" + client + rb" " + _LOCATION + rb" ([0-9]{1,12}+)\.([0-9]{9}))"
     iamat = rb"\s*+IAMAT\s++" + client + rb"\s++(" + _LOCATION + rb")\s++(" + _TIME + rb")\s*+"
     radius_and_most = rb"(?=[0-9.]{1,20}\s)([0-9]++(?:\.[0-9]++)?)\s++([0-9]{1,20}+)\s*+"
     whatsat = rb"\s*+WHATSAT\s++" + client + rb"\s++" + radius_and_most
+    too_long = rb"(\S{%d})" % (most_client_bytes + 1) if most_client_bytes else rb"((?!))"
+    tried = rb"\s*+(IAMAT|WHATSAT|AT)(?:\Z|\s++" + too_long + rb"?)"
     return CommandForms(
-        most_client_bytes,
         re.compile(usual).fullmatch,
         re.compile(iamat).fullmatch,
         re.compile(whatsat).fullmatch,
+        re.compile(tried).match,
     )
 
 
@@ -282,5 +285,9 @@ def word(line: bytes) -> str:
     """Return the command that an invalid line tried to be: `iamat`, `whatsat`, `at` or `other`. It is the value of a
     metric's label.
     """
-    known = _known_word(line)
-    return known[1].decode().lower() if known else "other"
+    return word_of(ANY_LENGTH.tried(line))
+
+
+def word_of(tried: re.Match[bytes] | None) -> str:
+    """Return the same for what `tried` of the forms has found."""
+    return tried[1].decode().lower() if tried is not None else "other"

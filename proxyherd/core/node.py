@@ -96,6 +96,13 @@ class Node:
         self._room = Room(limits.max_clients, limits.max_table_bytes)
         self._room_to_learn = Room(self._room.clients * 5 // 4, self._room.bytes * 5 // 4)
         self.alone, self._started = alone, now
+        self._deciders: dict[type[Judged], Callable[[Any, Any], Reply]] = {  # by what a line was judged to be
+            Report: self._take,
+            Whatsat: self.look_up,
+            Forget: self._forget,
+            AreaQuery: lambda query, _: AreaReply(query.kind, "waiting"),
+            Reply: lambda reply, _: reply,
+        }
         self._recent = recent_parser(self.rules.lead)
         self._neighbours: dict[str, Neighbour] = {}
         self._walks = Walks(
@@ -112,18 +119,16 @@ class Node:
         """Store the reports of each client, up to the first one that is not stored. Return the number of stored ones for
         each client. The first one that is not stored, and all lines behind it, are for `decide`.
         """
-        table, room, too_old = self.table, self._room, self._too_old
-        advance = table.advance_unless_erased if table.gone else table.advance
+        advance, room, too_old = self.table.advance, self._room, self._too_old
         news, counts = self.news, []
         add = news.append
         for reports in said:
             before = len(news)
             for report in reports:
-                client, line, nanoseconds = report.client, report.line, report.nanoseconds
-                held = advance(client, Entry(line, nanoseconds), room, too_old)
+                held = advance(report.client, Entry(report.line, report.nanoseconds), room, too_old)
                 if held is False:
                     break
-                add(News(client, line, None, False, held))
+                add(News(report.client, report.line, None, False, held))
             counts.append(len(news) - before)
         return counts
 
@@ -131,19 +136,19 @@ class Node:
         """Store a report, look up a query or erase a client; return the reply. That of a query of an area waits. Of a `line`
         that is not bytes, only `judged` is used.
         """
-        if type(judged) is Report:
-            if self.store([[judged]])[0]:
-                return Reply("iamat", "stored", judged.line)
-            if self.table.gone and self.table.is_erased(judged.client, judged.line):
-                return Reply("iamat", "stale", judged.line)
-            return not_stored(judged, line, self.rules.remembered(self.table.get(judged.client)))
-        if isinstance(judged, Whatsat):
-            return self.look_up(judged, line)
-        if type(judged) is not Forget:
-            return AreaReply(judged.kind, "waiting") if type(judged) is AreaQuery else judged
-        if judged.before is not None and not self.ready:  # it may yet learn that the client was seen since
+        return self._deciders[type(judged)](judged, line)
+
+    def _take(self, report: Report, line: bytes) -> Reply:
+        if self.store([[report]])[0]:
+            return Reply("iamat", "stored", report.line)
+        if self.table.gone and self.table.is_erased(report.client, report.line):
+            return Reply("iamat", "stale", report.line)
+        return not_stored(report, line, self.rules.remembered(self.table.get(report.client)))
+
+    def _forget(self, command: Forget, _: Any) -> Reply:
+        if command.before is not None and not self.ready:  # it may yet learn that the client was seen since
             return refuse_to_erase("not_ready")
-        reply, news = self.erasures.forget(judged)
+        reply, news = self.erasures.forget(command)
         self.news += news
         return reply
 

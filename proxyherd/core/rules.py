@@ -1,12 +1,13 @@
 """The rules about clients' lines: what a line is, and what its answer is. All engines use them.
 
-Each line is judged once, when it arrives. Some lines are answered then: overlong and invalid lines, and all reports at
-a time when none are taken. Other lines are for the engine, which stores reports and looks up queries, at once or later.
-The answers to these are also decided here, by what the engine has stored of the client:
+Each line is judged once, when it arrives. Some lines are answered then: overlong and invalid lines, and all
+reports at a time when none are taken. Other lines are for the engine, which stores reports and looks up queries,
+at once or later. The answers to these are also decided here, by what the engine has stored of the client:
 
-- A report is stored if it is later than the present one: by the time that counts, see `parse_at` in `core/messages.py`. Otherwise it is stale, and still gets an AT line. If there is
-  no room for it, it is refused, and answered like an invalid command. The engine compares the times when it stores:
-  see `Table.advance` in `core/table.py`, and `advance` in `engines/redis/function.lua`.
+- A report is stored if it is later than the present one. The time that counts decides: see `parse_at` in
+  `core/messages.py`. Otherwise it is stale, and still gets an AT line. If there is no room for it, it is refused,
+  and answered like an invalid command. The engine compares the times when it stores: see `Table.advance` in
+  `core/table.py`, and `advance` in `engines/redis/function.lua`.
 - An entry that is too old counts as none, even if it is still stored.
 """
 
@@ -34,6 +35,7 @@ from proxyherd.core.messages import (
     parse_report,
     received,
     word,
+    word_of,
 )
 from proxyherd.core.reply import Refusal, Reply
 
@@ -60,7 +62,7 @@ class Rules:
 
     def __init__(self, name: str, limits: Limits) -> None:
         self.clock = 0
-        """The present time. It decides which entries are too old, and which lines of neighbours are from the future."""
+        """The present time: it decides which entries are too old, and which neighbours' lines are from the future."""
         self.age = int(limits.max_age_seconds * NANOSECONDS)
         """The age at which a location is forgotten; 0: never."""
         self._name = name.encode()
@@ -79,9 +81,9 @@ class Rules:
         self._takes_reports = False
 
     def judge(self, lines: Sequence[Line], at: int) -> tuple[list[Report], list[Judged]]:
-        """Judge a client's lines without LF, received `at` this time, each a nanosecond after the one before it: so reports of
-        a client whose clock is ahead are in order too. Return the reports with which the lines begin, and the judgements
-        of all later lines.
+        """Judge a client's lines without LF, received `at` this time, each a nanosecond after the one before it: so
+        reports of a client whose clock is ahead are in order too. Return the reports with which the lines begin,
+        and the judgements of all later lines.
         """
         takes_reports = self._takes_reports
         are_plain = {*map(type, lines)} <= _LINES
@@ -114,14 +116,14 @@ class Rules:
 
 
 def not_stored(report: Report, line: bytes, held: Entry | None) -> Reply:
-    """Decide about a report that was not stored; `held` is its client's entry, None if there is none or it is too old."""
+    """Decide about a report that was not stored. `held`: its client's entry; None: there is none, or it is too old."""
     if held is not None and report.nanoseconds <= held.nanoseconds:
         return Reply("iamat", "stale", report.line)
     return Reply("iamat", "refused", invalid(line), refusal="full")
 
 
 def find(question: Reply, line: bytes, held: Entry | None) -> None:
-    """Complete a query with its client's entry, None if there is none or it is too old. A query for places of a known
+    """Complete a query with its client's entry; None: there is none, or it is too old. A query for places of a known
     client gets its answer later; each other query has its answer now.
     """
     assert question.whatsat is not None
@@ -172,17 +174,15 @@ def _judge(line: Line, report: Report | None, takes_reports: bool, forms: Comman
 
 def _judge_line(line: bytes, report: Report | None, takes_reports: bool, forms: CommandForms) -> Judged:
     """Judge a line; `report` is its report, if it is one."""
-    if report is None:
-        return parse_question(line, forms) or (
-            _reject(line)
-            if len(line) > forms.most_client_bytes
-            else Reply(word(line), "invalid", invalid(line))
-        )
-    return report if takes_reports else Reply("iamat", "refused", invalid(line), refusal="journal")
-
-
-def _reject(line: bytes) -> Reply:
-    """Answer a long line that is no command; perhaps its only fault is the length of its client's ID."""
-    if parse_report(line, b"", 0, ANY_LENGTH) or parse_question(line, ANY_LENGTH):
-        return Reply(word(line), "refused", invalid(line), refusal="long_id")
-    return Reply(word(line), "invalid", invalid(line))
+    if report is not None:
+        return report if takes_reports else Reply("iamat", "refused", invalid(line), refusal="journal")
+    if (question := parse_question(line, forms)) is not None:
+        return question
+    if (tried := forms.tried(line)) is None:
+        return Reply("other", "invalid", invalid(line))
+    is_too_long = tried[2] is not None and (
+        parse_report(line, b"", 0, ANY_LENGTH) or parse_question(line, ANY_LENGTH)
+    )
+    if is_too_long:  # that is the only fault of its ID, and of the line
+        return Reply(word_of(tried), "refused", invalid(line), refusal="long_id")
+    return Reply(word_of(tried), "invalid", invalid(line))

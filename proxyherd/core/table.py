@@ -148,8 +148,8 @@ class Table:
     def advance(
         self, client: bytes, entry: Entry, room: Room, too_old: Callable[[Entry], bool] | None = None
     ) -> Entry | Evicted | Literal[False] | None:
-        """Store an entry if it is later than the present one and there is room for it, without looking at tombstones. Return
-        the entry that it replaced, None if there was none, or False if it was not stored. A present entry that is too old
+        """Store an entry if it is later than the present one, no tombstone covers it, and there is room for it. Return the
+        entry that it replaced, None if there was none, or False if it was not stored. A present entry that is too old
         counts as none.
         """
         leaf = self._known.get(client)
@@ -157,6 +157,8 @@ class Table:
             leaf = self.leaf(client)
         clients = self._leaves[leaf]
         held = clients.get(client) if clients else None
+        if self.gone and self.is_erased(client, entry.line, leaf):
+            return False
         if held is None or clients is None:
             if not self.has_room(client, entry.line, None, room):
                 return False
@@ -174,12 +176,6 @@ class Table:
             self.changes[client] = entry
         return held
 
-    def advance_unless_erased(
-        self, client: bytes, entry: Entry, room: Room, too_old: Callable[[Entry], bool] | None = None
-    ) -> Entry | Evicted | Literal[False] | None:
-        """Do as `advance`, but store nothing that is covered by a tombstone."""
-        return not self.is_erased(client, entry.line) and self.advance(client, entry, room, too_old)
-
     def admit(
         self, client: bytes, entry: Entry, room: Room, too_old: Callable[[Entry], bool] | None = None
     ) -> bool | None:
@@ -189,15 +185,17 @@ class Table:
         leaf = self._known.get(client)
         if leaf is None:
             leaf = self.leaf(client)
-        if self.gone and self.is_erased(client, entry.line, leaf):
-            return False
         clients = self._leaves[leaf]
         held = clients.get(client) if clients else None
-        if held is not None and (too_old is None or not too_old(held)):
-            if entry.nanoseconds < held.nanoseconds:
-                return False
-            if entry.nanoseconds == held.nanoseconds and entry.line <= held.line:
-                return False
+        if (
+            held is not None
+            and entry.nanoseconds <= held.nanoseconds
+            and (entry.nanoseconds < held.nanoseconds or entry.line <= held.line)
+            and (too_old is None or not too_old(held))
+        ):
+            return False
+        if self.gone and self.is_erased(client, entry.line, leaf):
+            return False
         if not self.has_room(client, entry.line, held, room):
             return None
         self.put(client, entry, leaf)

@@ -143,7 +143,7 @@ def take(table: Table, function: bytes, client: bytes, entry: Entry) -> bytes:
     """Do with a table what a call does with a key; return the outcome that the call must have."""
     before = table.get(client)
     if function == ADVANCE:
-        news = table.advance_unless_erased(client, entry, ROOM) is not False
+        news = table.advance(client, entry, ROOM) is not False
     else:
         news = table.admit(client, entry, ROOM) is True
     return b"1" if news or before == entry else b"0"

@@ -48,6 +48,7 @@ class WatchedTable(Table):
         if isinstance(held, Entry):  # else `put` has noticed
             self.notice(client, entry)
         is_later = before is None or entry.nanoseconds > before[0]
+        is_later = is_later and not self.covers(client, entry.line)
         if is_later is (held is False):
             self.server.world.broken(
                 f"{self.server.name} has {before}, and {entry.line!r} is stored: {held is not False}"
