@@ -28,6 +28,7 @@ What servers tell one another:
 - `node`: one server's decisions
 - `news`: what a server passes on, and to whom
 - `expiry`: how old entries leave the table
+- `changes`: which clients have changed in the table
 - `notes`: what has happened that is worth a line in the log
 
 Who is near, and who is inside:

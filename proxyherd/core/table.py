@@ -25,7 +25,7 @@ from collections.abc import Callable, Container, Iterator
 from functools import reduce
 from hashlib import blake2b
 from operator import xor
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 from proxyherd.core.messages import Entry, received
 from proxyherd.core.sizes import FANOUT, SIZES
@@ -67,6 +67,13 @@ class Evicted(Value):
     clients: tuple[tuple[bytes, Entry], ...]
 
 
+class TableReader(Protocol):
+    """Who wants to know which clients have changed."""
+
+    def put_aside(self, changes: dict[bytes, Entry | None]) -> None:
+        """Keep what another reader has taken out of the table."""
+
+
 class Table:
     """One entry for each client. `key` is known only to the herd; it is the key of the hashes. `depth`: that of the
     herd's trees, see `Sizes`.
@@ -93,7 +100,8 @@ class Table:
         self.gone = self.tombstones.leaves  # to see at once that there are none, which is the usual case
         self.evicted = 0  # clients that have left to make room
         self.changes: dict[bytes, Entry | None] | None = None
-        """While somebody wants to know them: the clients that have changed since `take_changes`, and their entries now."""
+        """While there are readers: the clients that have changed since one has read, and their entries now."""
+        self.readers: list[TableReader] = []
 
     def __len__(self) -> int:
         return self._size
@@ -216,11 +224,6 @@ class Table:
             self._changed[leaf] = 1
             if self.changes is not None:
                 self.changes[client] = None
-
-    def take_changes(self) -> dict[bytes, Entry | None]:
-        """Return the clients that have changed since the last call, and begin to note them anew. The first call begins."""
-        changes, self.changes = self.changes, {}
-        return changes or {}
 
     # Erasure. ------------------------------------------------------------------------------------------------
 

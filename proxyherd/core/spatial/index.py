@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Final
 
+from proxyherd.core.changes import ChangeReader
 from proxyherd.core.messages import Entry
 from proxyherd.core.spatial.keys import (
     COLUMN_BITS,
@@ -54,27 +55,26 @@ class SpatialIndex:
         self._changes: deque[dict[bytes, Entry | None]] = deque()  # taken from the table, the oldest first
         self._done = 0  # how many dicts of changes have been taken in
         self._searches: list[set[bytes]] = []
-        table.take_changes()
+        self._reader = ChangeReader(table)
 
     def __len__(self) -> int:
         return self._size
 
     def close(self) -> None:
-        """Let the table note no more changes. The index cannot be used any more."""
-        self._table.changes = None
+        """Read no more changes of the table. The index cannot be used any more."""
+        self._reader.close()
 
     @property
     def behind(self) -> int:
         """How many changes are to be taken in."""
-        return len(self._table.changes or ()) + sum(map(len, self._changes))
+        return len(self._reader) + sum(map(len, self._changes))
 
     def catch_up(self) -> Iterator[None]:
         """Take in all of the table's clients, and all changes until now. Yields after each slice of work."""
         while self._read < self._table.leaf_count:
             self._read_leaves()
             yield
-        if self._table.changes:
-            self._changes.append(self._table.take_changes())
+        self._take_changes()
         last = self._done + len(self._changes)
         while self._done < last:  # another search may take in the rest
             self._take_in(self._changes[0])
@@ -90,15 +90,14 @@ class SpatialIndex:
 
     def is_behind(self, client: bytes) -> bool:
         """Whether a client has changed since it was looked at."""
-        changes = self._table.changes
-        return (changes is not None and client in changes) or any(client in taken for taken in self._changes)
+        return client in self._reader or any(client in taken for taken in self._changes)
 
     def catch_up_with(self, client: bytes) -> int | None:
         """Take in the changes of a client before their turn comes. Return its slot, None if it is not in the table."""
-        changes, entry = self._table.changes, self._table.get(client)
-        for taken in (*self._changes, *([changes] if changes is not None else ())):
+        self._take_changes()
+        for taken in self._changes:
             taken.pop(client, None)
-        self._take_in({client: entry})
+        self._take_in({client: self._table.get(client)})
         key = self._known[hash(client) & _WHICH].get(client)
         return (key & PLACE) // 2 if key is not None else None
 
@@ -111,6 +110,10 @@ class SpatialIndex:
     def end_search(self, touched: set[bytes]) -> None:
         """Put no more clients into this set."""
         self._searches = [clients for clients in self._searches if clients is not touched]
+
+    def _take_changes(self) -> None:
+        if changes := self._reader.take():
+            self._changes.append(changes)
 
     def _read_leaves(self) -> None:
         """Read the next leaves of the table for the first time."""
