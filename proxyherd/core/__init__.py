@@ -36,6 +36,10 @@ Who is near, and who is inside:
 - `area_queries`: what clients ask about areas
 - `spatial`: the index of a table, and searches of it
 
+Who follows them:
+
+- `follows`: who follows clients and areas, and what they are told
+
 What both use:
 
 - `value`: the base class of values

@@ -44,14 +44,16 @@ class AreaReply(Reply):
 def spell_query(query: AreaQuery) -> bytes:
     """Return a query of an area as the log shows it."""
     area = query.area
-    if area is None:
-        where = query.around + b" %s" % _number(query.metres, 1)
-    elif isinstance(area, Circle):
-        where = b"%s%s %s" % (_degrees(area.latitude), _degrees(area.longitude), _number(area.metres, 1))
-    else:
-        bounds = area.bounds
-        where = b" ".join(map(_degrees, (bounds.west, bounds.south, bounds.east, bounds.north)))
+    where = spell_area(area) if area is not None else query.around + b" %s" % _number(query.metres, 1)
     return b"%s %s %d" % (query.kind.encode(), where, query.most)
+
+
+def spell_area(area: Area) -> bytes:
+    """Return an area as the log shows it: a circle, or west, south, east and north of others."""
+    if isinstance(area, Circle):
+        return b"%s%s %s" % (_degrees(area.latitude), _degrees(area.longitude), _number(area.metres, 1))
+    bounds = area.bounds
+    return b" ".join(map(_degrees, (bounds.west, bounds.south, bounds.east, bounds.north)))
 
 
 def _degrees(degrees: float) -> bytes:

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from proxyherd.core.follows.follower import Follower
 from proxyherd.core.framing import Line
 from proxyherd.core.messages import Report
 from proxyherd.core.notes import Note
@@ -72,14 +73,15 @@ class Said(Struct, eq=False):
 
 class Settled(Struct):
     """The results of a turn: clients whose replies no longer wait for the engine; replies that now wait for Places;
-    clients to close without an answer, with the reason; events for the log; and whether something is left for another
-    turn.
+    clients to close without an answer, with the reason; events for the log; followers to whom something is to be told; and
+    whether something is left for another turn.
     """
 
     clients: Iterable[Client] = ()
     found: Iterable[tuple[Client, Reply]] = ()
     given_up: Iterable[tuple[Client, str]] = ()
     notes: Sequence[Note] = ()
+    pushes: Iterable[Follower] = ()
     more: bool = False
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TypeAlias
 
 from proxyherd.core.area_queries import AreaQuery, spell_query
+from proxyherd.core.follows.follow import Follow, Unfollow, spell_follow
 from proxyherd.core.messages import COPIED_BYTES, METHOD_BYTES, Forget, is_http_request
 from proxyherd.core.value import Value
 
@@ -26,26 +27,29 @@ class Overlong(Value):
 class Denied(Value):
     """A command that its client may not give."""
 
-    command: bytes | Forget | AreaQuery
+    command: bytes | WebCommand
 
 
-Line: TypeAlias = bytes | Overlong | Forget | AreaQuery | Denied
-"""What a client says: a line, the start of one that is too long, an erasure or a query of an area, which no line can say, or
-what it may not say.
-"""
+WebCommand: TypeAlias = Forget | AreaQuery | Follow | Unfollow
+"""What only the web port can say: an erasure, a query of an area, and the beginning and the end of a follow."""
+
+Line: TypeAlias = bytes | Overlong | WebCommand | Denied
+"""What a client says: a line, the start of one that is too long, a command that no line can say, or what it may not say."""
 
 
 def spell_line(line: Line) -> bytes:
     """Return what a client has said as it is shown in the log. An erasure is shown without the client's ID, which would
     stay in the log.
     """
+    if isinstance(line, bytes):
+        return line
     if isinstance(line, Denied):
         return spell_line(line.command)
+    if isinstance(line, Overlong):
+        return line.start
     if isinstance(line, Forget):
         return b"forget"
-    if isinstance(line, AreaQuery):
-        return spell_query(line)
-    return line.start if isinstance(line, Overlong) else line
+    return spell_query(line) if isinstance(line, AreaQuery) else spell_follow(line)[:COPIED_BYTES]
 
 
 class LineFramer:

@@ -24,6 +24,7 @@ from proxyherd.config.schema import ErasureSettings, Limits, Timing
 from proxyherd.core.area_queries import AreaQuery, AreaReply
 from proxyherd.core.erasures import Erasures
 from proxyherd.core.expiry import Expiry
+from proxyherd.core.follows.follow import Follow, FollowReply, Unfollow
 from proxyherd.core.handshake import State
 from proxyherd.core.link import Link
 from proxyherd.core.messages import At, Entry, Forget, Malformed, Report, Whatsat, recent_parser
@@ -101,6 +102,8 @@ class Node:
             Whatsat: self.look_up,
             Forget: self._forget,
             AreaQuery: lambda query, _: AreaReply(query.kind, "waiting"),
+            Follow: lambda *_: FollowReply("follow", "refused", b"", refusal="no_index"),
+            Unfollow: lambda *_: FollowReply("unfollow", "refused", b"", refusal="no_index"),
             Reply: lambda reply, _: reply,
         }
         self._recent = recent_parser(self.rules.lead)

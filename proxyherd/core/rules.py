@@ -19,7 +19,7 @@ from typing import Any, Final, TypeAlias
 
 from proxyherd.config.schema import Limits
 from proxyherd.core.area_queries import AreaQuery
-from proxyherd.core.framing import Denied, Line, Overlong, spell_line
+from proxyherd.core.framing import Denied, Line, Overlong, WebCommand, spell_line
 from proxyherd.core.messages import (
     ANY_LENGTH,
     NANOSECONDS,
@@ -48,10 +48,8 @@ _NO_PLACES: Final = b"""
 """
 """The text after the AT line, if a query asks for no places, in Google's layout."""
 
-Judged: TypeAlias = Report | Whatsat | Forget | AreaQuery | Reply
-"""A report to store, a query to look up, a client to erase, an area to search, or a reply that does not depend on what is
-stored.
-"""
+Judged: TypeAlias = Report | Whatsat | WebCommand | Reply
+"""A report to store, a query to look up, a command that no line can say, or a reply that does not depend on what is stored."""
 
 _LINES: Final = {bytes}
 """The types of what most clients say."""
@@ -150,20 +148,18 @@ def _whole(line: Line) -> bytes:
     return line if isinstance(line, bytes) else b""
 
 
-def _judge_other(line: Overlong | Denied | Forget | AreaQuery, takes_reports: bool) -> Judged:
+def _judge_other(line: Overlong | Denied | WebCommand, takes_reports: bool) -> Judged:
     if isinstance(line, Overlong):
         return Reply("other", "overlong", invalid(line.start))
     if isinstance(line, Denied):
         return Reply(_kind(line.command), "denied", invalid(spell_line(line)))
-    if isinstance(line, AreaQuery):
-        return line
-    return line if takes_reports else refuse_to_erase("journal")
+    return refuse_to_erase("journal") if isinstance(line, Forget) and not takes_reports else line
 
 
-def _kind(command: bytes | Forget | AreaQuery) -> str:
-    if isinstance(command, AreaQuery):
-        return command.kind
-    return "forget" if isinstance(command, Forget) else word(command)
+def _kind(command: bytes | WebCommand) -> str:
+    if isinstance(command, bytes):
+        return word(command)
+    return command.kind if isinstance(command, AreaQuery) else type(command).__name__.lower()
 
 
 def _judge(line: Line, report: Report | None, takes_reports: bool, forms: CommandForms) -> Judged:

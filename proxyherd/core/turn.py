@@ -7,7 +7,8 @@ so the order of effects is written only here. The simulation tests it:
 1. The engine handles what came from neighbours or from Redis. Then it decides about all that clients have sent.
 2. The engine keeps what it has stored. If it must wait for the disk, the turn waits too, and no other turn begins.
 3. The engine sends the updates to the neighbours, before the clients get their answers.
-4. The clients get their answers, in order, one write for each client. Some queries for places are answered here too.
+4. The clients get their answers, in order, one write for each client. Some queries for places are answered here too. Then
+   those who follow clients or areas are told what has changed.
 5. The log is written, and events are counted. Then some queries for places begin.
 
 The engine `herd` has its results in the same turn. The engine `redis` has them later, and wakes another turn. What is
@@ -27,6 +28,7 @@ from operator import attrgetter
 from typing import Final, Protocol, cast
 
 from proxyherd.core.engine import Client, Engine, Said, Settled
+from proxyherd.core.follows.follower import Pushed
 from proxyherd.core.framing import Line
 from proxyherd.core.notes import Note
 from proxyherd.core.reply import Reply, leave
@@ -199,7 +201,7 @@ class Turn:
                 self._failed(one.client, error)
         self._said.clear()
         # After the answers above: a client that is given up is owed those too.
-        if settled.clients or settled.given_up or self._given_up:
+        if settled.clients or settled.given_up or settled.pushes or self._given_up:
             self._settle(settled)
         try:
             if settled.notes:
@@ -223,7 +225,9 @@ class Turn:
         self._decide(said)
 
     def _settle(self, settled: Settled) -> None:
-        """Answer the clients whose replies have waited for the engine, and give up those that shall wait no more."""
+        """Answer the clients whose replies have waited for the engine, give up those that shall wait no more, and tell
+        followers what has changed.
+        """
         done = [*settled.clients]
         for client, reply in settled.found:
             if client.gone or self._queries.admit(client, reply):
@@ -238,6 +242,11 @@ class Turn:
         self._given_up.extend(settled.given_up)
         if self._given_up:
             self._give_up_some()
+        for follower in settled.pushes:
+            try:
+                follower.pushed.push()
+            except Exception as error:  # noqa: BLE001 - the others are told
+                self._failed(follower.pushed, error)
 
     def _give_up_some(self) -> None:
         """Close clients without the answers that they are owed, as many as delay nobody."""
@@ -310,7 +319,7 @@ class Turn:
             lines, replies = zip(*released, strict=True)
             self._tell(client, lines, replies)
 
-    def _failed(self, client: Client, error: Exception) -> None:
+    def _failed(self, client: Client | Pushed, error: Exception) -> None:
         """Close one client's connection, because work for it has raised an exception."""
         self._fault("a client cannot be served", error)
         with contextlib.suppress(Exception):

@@ -75,7 +75,7 @@ REFUSALS: Final[LabelValues] = {
     "full": "no room: the table is at max_clients or max_table_bytes, Redis has no memory for it, or 65,536 queries wait for the server to be ready",
     "journal": "the journal cannot be written",
     "not_ready": "an erasure up to an earlier moment, before the server is ready",
-    "no_index": "a query of an area with the engine redis, which has no index of positions",
+    "no_index": "a query of an area, or a follow, with the engine redis, which has no index of positions and hears of no changes",
     "key": "Redis has a stranger's value at its key; engine redis only",
     "long_id": "the client's ID is longer than max_client_bytes",
     "overlong": "the line is longer than max_line_bytes",

@@ -15,7 +15,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from proxyherd.core.area_queries import AreaQuery
-from proxyherd.core.framing import Denied, Line, Overlong
+from proxyherd.core.follows.follow import Follow, Unfollow
+from proxyherd.core.framing import Denied, Line, Overlong, WebCommand
 from proxyherd.core.messages import Forget
 from proxyherd.web.ids import name_of
 
@@ -56,16 +57,20 @@ def revocation(subject: str) -> bytes:
 
 
 def permitted(lines: Sequence[Line], grant: Grant) -> list[Line]:
-    """Return what a client says, with `Denied` in place of what its grant does not allow. A query of an area is told whom the
-    grant sees.
+    """Return what a client says, with `Denied` in place of what its grant does not allow. A query or a follow of an area is told
+    whom the grant sees.
     """
     return [line if isinstance(line, Overlong | Denied) else _permitted(line, grant) for line in lines]
 
 
-def _permitted(line: bytes | Forget | AreaQuery, grant: Grant) -> bytes | Forget | AreaQuery | Denied:
-    if not isinstance(line, AreaQuery):
+def _permitted(line: bytes | WebCommand, grant: Grant) -> bytes | WebCommand | Denied:
+    if isinstance(line, Unfollow):
+        return line
+    if not isinstance(line, AreaQuery | Follow):
         return line if _is_permitted(line, grant) else Denied(line)
-    if "see" not in grant.may or (line.around and not covers(grant.see, line.around)):
+    if "see" not in grant.may:
+        return Denied(line)
+    if isinstance(line, AreaQuery) and line.around and not covers(grant.see, line.around):
         return Denied(line)
     return replace(line, sees=partial(covers, grant.see))
 

@@ -79,6 +79,7 @@ ELSEWHERE: Final = (
     Elsewhere("core", "handshake", "core/test_link.py", "with it each link begins"),
     Elsewhere("core", "value", "core/test_messages.py", "what it promises is tested with entries"),
     Elsewhere("core", "sizes", "core/test_simulation.py", "numbers: tests of what they bound name them"),
+    Elsewhere("core/follows", "event", "core/follows/test_follower.py", "a follower is told them"),
     Elsewhere(
         "core/spatial", "crossings", "core/spatial/test_polygons.py", "which polygons cross themselves"
     ),

@@ -13,6 +13,7 @@ from proxyherd.config.schema import Limits
 from proxyherd.core.area_queries import AreaQuery
 from proxyherd.core.buckets import Allowance
 from proxyherd.core.conversation import Ending
+from proxyherd.core.follows.follow import Follow, Unfollow
 from proxyherd.core.framing import Denied, Line, Overlong, spell_line
 from proxyherd.core.messages import Forget
 from proxyherd.core.reply import Reply
@@ -60,7 +61,7 @@ def answered(line: Line) -> bytes:
         return b"? too long"
     if isinstance(line, Forget):
         return b"GONE %032x 1" % len(line.client)
-    if isinstance(line, AreaQuery):
+    if isinstance(line, AreaQuery | Follow | Unfollow):
         return b""
     words = line.split()
     if words[:1] == [b"IAMAT"]:

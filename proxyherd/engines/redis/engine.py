@@ -17,6 +17,8 @@ from proxyherd.config.address import Address
 from proxyherd.config.schema import RedisSettings
 from proxyherd.core.area_queries import AreaQuery, AreaReply
 from proxyherd.core.engine import Client, Said, Settled
+from proxyherd.core.follows.follow import Follow, FollowReply, Unfollow
+from proxyherd.core.framing import WebCommand
 from proxyherd.core.messages import NANOSECONDS, Forget, Report, Whatsat
 from proxyherd.core.reply import Reply
 from proxyherd.core.rules import Rules
@@ -130,14 +132,14 @@ class RedisEngine:
             replies.append(asked)
             ask(client, asked, line, tag)
 
-    def _decide_other(
-        self, client: Client, line: bytes, judged: Whatsat | Forget | AreaQuery | Reply
-    ) -> Reply:
+    def _decide_other(self, client: Client, line: bytes, judged: Whatsat | WebCommand | Reply) -> Reply:
         """Queue a query or an erasure; return the reply of the line."""
         if isinstance(judged, Reply):
             return judged
         if isinstance(judged, AreaQuery):
             return AreaReply(judged.kind, "refused", b"", refusal="no_index")
+        if isinstance(judged, Follow | Unfollow):
+            return FollowReply(type(judged).__name__.lower(), "refused", b"", refusal="no_index")
         key, now = spell_key(judged.client), self._now
         if isinstance(judged, Forget):  # its ID stands in no log
             words, line = spell_forget(judged, self.rules.clock, self._kept), b""

@@ -1,0 +1,6 @@
+"""Who follows clients and areas, and what they are told.
+
+- `follow`: the commands that begin and end it
+- `event`: what followers are told
+- `follower`: one connection that follows, and what waits for it
+"""

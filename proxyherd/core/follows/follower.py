@@ -1,0 +1,154 @@
+"""One connection that follows clients or areas, and what waits to be told to it.
+
+While it reads, events wait from the end of a turn to its push, and are told as they are. While it does not read, they are
+*conflated*: of each client, and of each area, there waits what leads from what was told last to what is true now. So who
+reads slowly misses states in between, and never the last one.
+
+| told last | is true now | waits |
+| --- | --- | --- |
+| not there | there | enter |
+| there | there | move |
+| there | not there | leave or gone |
+| not there | not there | nothing |
+| there | there again, and was gone in between | gone, enter |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Final, Protocol, TypeAlias
+
+from proxyherd.core.follows.event import Event
+
+MOST_PENDING: Final = 1_000
+"""Clients of which something may wait for a follower that does not read: more would be told late, and take memory."""
+
+MOST_CLIENTS: Final = 1_000
+"""Clients that a follower may follow by their IDs."""
+
+MOST_AREAS: Final = 16
+"""Areas that a follower may follow."""
+
+_Key: TypeAlias = tuple[bytes, bytes]
+"""The name of a follow, and a client; or what is no client's ID, because it has a space: ` snapshot`, ` ended`."""
+
+
+class Pushed(Protocol):
+    """A connection that can be told something without having asked. Both are called between other calls, never within one."""
+
+    def push(self) -> None:
+        """Send what `Follower.take` returns, if the client reads; else close it if `Follower.is_too_slow`."""
+
+    def fail(self) -> None:
+        """Close the connection at once, and forget it: work for it has raised an exception."""
+
+
+class Follower:
+    """One connection that follows. `close` it when the connection ends.
+
+    `outbox` has what was told since the last push, to be added to by `Follows` alone.
+    """
+
+    __slots__ = ("_gones", "_held", "areas", "clients", "forget", "is_closed", "named", "outbox", "pushed")
+
+    def __init__(self, pushed: Pushed) -> None:
+        self.pushed: Final = pushed
+        self.outbox: list[Event] = []
+        self._held: dict[_Key, Event] = {}  # what is told when it reads again, after what is in `_gones`
+        self._gones: dict[_Key, Event] = {}
+        self.clients: dict[bytes, set[bytes]] = {}  # by their IDs, the names of the follows of each
+        self.named: dict[bytes, set[bytes]] = {}  # by the names of follows, their clients
+        self.areas: dict[bytes, object] = {}  # likewise, what follows an area
+        self.is_closed = False
+        self.forget: Callable[[Follower], None] | None = None  # by whom it is known
+
+    def close(self) -> None:
+        """Follow nothing any more, because the connection has ended."""
+        self.is_closed = True
+        self.outbox, self._held, self._gones = [], {}, {}
+        if self.forget is not None:
+            self.forget(self)
+            self.forget = None
+
+    @property
+    def waits(self) -> bool:
+        """Whether something waits to be told."""
+        return bool(self.outbox or self._held)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether something has waited since before the last push."""
+        return bool(self._held)
+
+    def take(self) -> list[Event]:
+        """Return what is to be told now, in order, and keep nothing of it."""
+        if self._held:
+            self.hold()
+            self.outbox = [
+                event
+                for key, held in self._held.items()
+                for event in ((self._gones[key], held) if key in self._gones else (held,))
+            ]
+            self._held, self._gones = {}, {}
+        events, self.outbox = self.outbox, []
+        return events
+
+    @property
+    def is_too_slow(self) -> bool:
+        """Whether more waits than may. Ask when what waits cannot be sent: it is conflated then."""
+        self.hold()
+        return len(self._held) > MOST_PENDING
+
+    def hold(self) -> None:
+        """Conflate what waits."""
+        for event in self.outbox:
+            self._hold(event)
+        self.outbox = []
+
+    def _hold(self, event: Event) -> None:
+        kind, held = event.kind, self._held
+        if kind in ("snapshot", "ended"):
+            held[event.name, b" " + kind.encode()] = event
+            return
+        key = event.name, event.client
+        before = held.get(key)
+        if before is None:
+            held[key] = event
+        elif kind == "enter":
+            if before.kind == "gone":
+                self._gones[key] = before
+                held[key] = event
+            elif _is_later(event, before):
+                held[key] = event.as_kind("move")
+            else:  # it was erased, and has come back before that could be told
+                self._gones[key] = Event("gone", event.client, name=event.name)
+                held[key] = event
+        elif kind == "move":
+            held[key] = event.as_kind("enter") if before.kind == "enter" else event
+        elif before.kind != "enter":
+            held[key] = event
+        elif key in self._gones:
+            held[key] = self._gones.pop(key)
+        else:
+            del held[key]
+
+    def forget_positions(self, erased: Collection[bytes]) -> None:
+        """Do not tell any more where clients have left an area that are no longer known."""
+        for key, event in self._held.items():
+            if event.kind == "leave" and event.client in erased:
+                self._held[key] = Event("gone", event.client, name=event.name)
+
+    def drop(self, name: bytes, clients: Collection[bytes] | None = None) -> None:
+        """Do not tell what waits of the follow of this name: of these clients, or of all, and of its snapshot."""
+        self.hold()
+        for key in [key for key in self._held if key[0] == name and (clients is None or key[1] in clients)]:
+            del self._held[key]
+            self._gones.pop(key, None)
+
+
+def _is_later(event: Event, before: Event) -> bool:
+    """Whether an event comes after another one in the order of lines."""
+    new, old = event.entry, before.entry
+    assert new is not None
+    assert old is not None
+    return (new.nanoseconds, new.line) > (old.nanoseconds, old.line)
