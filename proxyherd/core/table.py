@@ -21,7 +21,7 @@ in the digests until the next sweep. This is no error: between linked servers, i
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping
 from functools import reduce
 from hashlib import blake2b
 from operator import xor
@@ -135,6 +135,11 @@ class Table:
                 leaf = self.leaf(client)
         held = self._leaves[leaf]
         return held.get(client) if held else None
+
+    def home(self, leaf: int) -> Mapping[bytes, Entry]:
+        """Return the clients of a leaf, and their entries: always the present ones, if the leaf has ever had any."""
+        held = self._leaves[leaf]
+        return held if held is not None else {}
 
     def put(self, client: bytes, entry: Entry, leaf: int) -> None:
         """Store this entry, whatever was stored before."""

@@ -265,7 +265,8 @@ class _Search:
             if touched:
                 self._look_again({touched.pop() for _ in range(min(len(touched), RESULT_SLICE))}, touched)
             self._sort()
-            untold = [one for one in self._found[: self._most] if one[1] not in told]
+            best = self._found[: self._most]
+            untold = [one for one in best if one[1] not in told] if told else best
             self._tell(untold[:RESULT_SLICE])
             if not touched and len(untold) <= RESULT_SLICE:
                 return
@@ -273,10 +274,13 @@ class _Search:
 
     def _tell(self, found: list[tuple[float, int]]) -> None:
         """Put some clients into the answer."""
-        clients, entry, told = self._index.clients, self._index.entry, self._told
+        clients, homes, told = self._index.clients, self._index.homes, self._told
         for haversine, slot in found:
-            if (held := entry(slot)) is not None:  # none is missing: all have been looked at just now
-                told[slot] = FoundClient(clients[slot], held, metres_of(haversine))
+            client = clients[slot]
+            if (
+                entry := homes[slot].get(client)
+            ) is not None:  # none is missing: all have been looked at just now
+                told[slot] = FoundClient(client, entry, metres_of(haversine))
 
     def _look_again(self, again: set[bytes], touched: set[bytes]) -> None:
         """Look again at some clients that have changed."""
