@@ -375,7 +375,9 @@ class Node:
         news, self.news = self.news, []
         learned, self._learned = self._learned, False
         if len(news) > 1 and self.table.gone:
-            news = [one for one in news if not self.table.is_erased(one.client, one.line)]
+            # What was erased meanwhile is no news; and what was learned again because of that is news once.
+            once = {one.line: one for one in news}.values()
+            news = [one for one in once if not self.table.is_erased(one.client, one.line)]
         self.notes += pass_on(news, tuple(self._neighbours.values()), self._walks, failed, learned)
 
     def work(self, now: float, failed: LinkErrorHandler = raise_it) -> bool:

@@ -384,6 +384,24 @@ def test_what_is_erased_in_the_turn_in_which_it_came_is_told_to_nobody() -> None
     agree(wires)
 
 
+def test_what_is_learned_again_after_an_erasure_in_the_same_turn_is_told_once() -> None:
+    wires = herd("AB", "AC", "AD")
+    a = wires.servers["A"]
+    taken_late, taken_early = (
+        b"AT Z %b kiwi +1+1 %b" % one for one in [(b"+4.000000000", b"3"), (b"+1.000000000", b"4")]
+    )
+    tombstone = a.table.tombstone(b"kiwi", 6 * SECOND).line  # of what was taken in second 5
+    for name, lines in (("B", [taken_late, taken_early, tombstone]), ("C", [taken_late])):
+        a.links[name].receive_data(b"".join(line + b"\n" for line in lines), 0)
+        a.node.receive(a.links[name], ALL, 0)
+    a.node.flood()
+    assert {name: a.links[name].data_to_send(0) for name in "BCD"} == {
+        "B": taken_late + b"\n",
+        "C": tombstone + b"\n",
+        "D": taken_late + b"\n" + tombstone + b"\n",
+    }
+
+
 def test_a_tombstone_from_the_future_or_out_of_form_is_skipped_and_noted() -> None:
     wires = herd("AB")
     a, b = (wires.servers[name] for name in "AB")

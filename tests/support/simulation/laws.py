@@ -65,8 +65,7 @@ class Laws:
             if crossing in self.crossings:
                 broken(f"{name} floods to {peer} a second time: {line.decode()}")
             self.crossings.add(crossing)
-            # One that was learned twice, because of an erasure in between, has come from two sides.
-            if server.table.came_from.get(line) == peer and server.table.stored[line] <= 1:
+            if server.table.came_from.get(line) == peer:
                 broken(f"{name} floods back to {peer} what came from there: {line.decode()}")
             if line in server.table.own and not server.has_kept(line):
                 broken(f"{name} tells {peer} of a report that it has not kept: {line.decode()}")
