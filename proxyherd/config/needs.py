@@ -22,12 +22,14 @@ UNIT_NEIGHBOURS: Final = 16
 
 _EMPTY_BYTES: Final = 64 << 20
 _CLIENT_BYTES: Final = 200  # of the table, beside the ID and the line
+_INDEX_BYTES: Final = 150  # while somebody asks who is in an area
 _TOMBSTONE_BYTES: Final = 300
 _ARRIVING_BYTES: Final = 262_144  # in one read of a socket
 _TURN_BYTES: Final = 65_536  # of answers that one turn has for a client
 _READ_AHEAD_BYTES: Final = 65_536
 _QUERY_BYTES: Final = 6_144  # that waits for Places
 _EARLY_BYTES: Final = 48 << 20  # queries before the server is ready
+_SEARCHES_BYTES: Final = 256 << 20  # queries of areas
 _BODY_BYTES: Final = 64 << 20  # large bodies on the way to the web port
 _ADDRESS_BYTES: Final = 400  # or a subject, in `[rates]`
 
@@ -59,13 +61,14 @@ def needs_of_server(limits: Limits, rates: RateSettings, places: PlacesSettings,
     )
     table = (
         2 * limits.max_table_bytes
-        + _CLIENT_BYTES * limits.max_clients
+        + (_CLIENT_BYTES + _INDEX_BYTES) * limits.max_clients
         + _TOMBSTONE_BYTES * limits.max_tombstones
     )
     waiting = _QUERY_BYTES + 2 * limits.max_line_bytes
     memory = (
         _EMPTY_BYTES
         + _EARLY_BYTES
+        + _SEARCHES_BYTES
         + _BODY_BYTES
         + table * 5 // 4  # a quarter more may be learned
         + connection * limits.max_connections

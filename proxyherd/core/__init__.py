@@ -34,6 +34,7 @@ What servers tell one another:
 Who is near, and who is inside:
 
 - `area_queries`: what clients ask about areas
+- `area_searches`: when they are searched and answered
 - `spatial`: the index of a table, and searches of it
 
 Who follows them:

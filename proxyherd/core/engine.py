@@ -73,8 +73,8 @@ class Said(Struct, eq=False):
 
 class Settled(Struct):
     """The results of a turn: clients whose replies no longer wait for the engine; replies that now wait for Places;
-    clients to close without an answer, with the reason; events for the log; followers to whom something is to be told; and
-    whether something is left for another turn.
+    clients to close without an answer, with the reason; events for the log; followers to whom something is to be told; whether
+    something is left for another turn; and clients for whom work has raised an exception.
     """
 
     clients: Iterable[Client] = ()
@@ -83,6 +83,7 @@ class Settled(Struct):
     notes: Sequence[Note] = ()
     pushes: Iterable[Follower] = ()
     more: bool = False
+    failed: Iterable[tuple[Client, Exception]] = ()
 
 
 class Keeper(Protocol):

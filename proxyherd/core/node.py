@@ -59,6 +59,7 @@ from proxyherd.core.peer_messages import (
 from proxyherd.core.reply import Reply
 from proxyherd.core.rules import Judged, Rules, find, not_stored, refuse_to_erase
 from proxyherd.core.sizes import SIZES, Sizes
+from proxyherd.core.spatial.searches import Searches
 from proxyherd.core.table import Erasure, Room, Table
 from proxyherd.core.ticks import TICKS
 from proxyherd.core.tombstones import Learned
@@ -94,6 +95,7 @@ class Node:
         ticks = TICKS * timing.compare_seconds / timing.heartbeat_seconds
         self._expiry = Expiry(table, self._too_old, ticks)
         self.erasures = Erasures(table, self.rules, limits, erasure, self.note, self._erased)
+        self.searches = Searches(table)
         self._room = Room(limits.max_clients, limits.max_table_bytes)
         self._room_to_learn = Room(self._room.clients * 5 // 4, self._room.bytes * 5 // 4)
         self.alone, self._started = alone, now
@@ -387,7 +389,7 @@ class Node:
     @property
     def has_work(self) -> bool:
         """Whether `work` has something to do."""
-        return self._walks.has_work
+        return self._walks.has_work or self.searches.has_work
 
     # Time. ---------------------------------------------------------------------------------------------------
 
@@ -403,6 +405,7 @@ class Node:
                     neighbour.link.send(Clock(self.rules.clock))
                 self._walks.begin(neighbour)
         self._expiry.tick(self.erasures.oldest)
+        self.searches.tick(now)
         if not self.ready:
             patience = self._timing.ready_seconds
             if self._neighbours:  # there is a live link, so a first catch-up can be expected

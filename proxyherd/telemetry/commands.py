@@ -12,6 +12,7 @@ from itertools import compress
 from operator import attrgetter
 from typing import Final, TypeAlias
 
+from proxyherd.core.area_queries import AreaReply
 from proxyherd.core.framing import Line, spell_line
 from proxyherd.core.limiters import CommandLimiter
 from proxyherd.core.messages import is_http_request
@@ -65,6 +66,19 @@ COMMANDS: Final = (
     ),
     ("forget", "unanswered", "as above"),
     ("forget", "denied", "the token does not allow it"),
+    ("near", "answered", "with the clients that are near, perhaps none; no line says this command"),
+    ("near", "unknown", "near a client that there is not"),
+    ("near", "denied", "the token does not allow it to see anybody, or not the client in the middle"),
+    ("near", "refused", "256 queries of areas wait already, or the engine is redis"),
+    ("near", "unanswered", "the server stops before it can answer, or its search has failed"),
+    ("near", "left", "the client had gone before the search ended"),
+    ("near", "invalid", "the area is none"),
+    ("within", "answered", "with the clients inside, perhaps none; no line says this command"),
+    ("within", "denied", "the token does not allow it to see anybody"),
+    ("within", "refused", "as above"),
+    ("within", "unanswered", "as above"),
+    ("within", "left", "as above"),
+    ("within", "invalid", "the area is none, because its edges cross for example"),
     ("at", "invalid", "an AT from a client"),
     ("other", "invalid", "any other word, or none"),
     ("other", "overlong", "longer than max_line_bytes"),
@@ -72,7 +86,7 @@ COMMANDS: Final = (
 """The values of `command` and `outcome` in proxyherd_commands_total, and what they mean."""
 
 REFUSALS: Final[LabelValues] = {
-    "full": "no room: the table is at max_clients or max_table_bytes, Redis has no memory for it, or 65,536 queries wait for the server to be ready",
+    "full": "no room: the table is at max_clients or max_table_bytes, Redis has no memory for it, 65,536 queries wait for the server to be ready, or 256 queries of areas wait",
     "journal": "the journal cannot be written",
     "not_ready": "an erasure up to an earlier moment, before the server is ready",
     "no_index": "a query of an area, or a follow, with the engine redis, which has no index of positions and hears of no changes",
@@ -108,6 +122,7 @@ _token = re.compile(rb"(/t/)[^\s/?#]+", re.IGNORECASE)
 """A token in the path of a request for the web port."""
 
 _at_line = attrgetter("entry.line")
+_its_entry = attrgetter("entry")
 _kind = attrgetter("kind")
 _results = attrgetter("results")
 
@@ -139,6 +154,17 @@ class QueryEvent(CommandEvent):
     status: _Bytes
     results: int
     bytes: int
+
+
+class AreaEvent(FrequentEvent):
+    """A query of an area, and how many clients were found."""
+
+    name = "command"
+    client: Label
+    kind: bytes
+    outcome: bytes
+    command: bytes
+    results: int
 
 
 class CommandObserver:
@@ -227,10 +253,8 @@ class CommandObserver:
             name = labelled_name(client)
             passes = [self._unchanging.passes(name, kind, outcome) for kind in kinds]
             lines, replies = [*compress(lines, passes)], [*compress(replies, passes)]
-            if not replies:
-                return
-        several = len(replies) > 1
-        self._frequent(_events(client, lines, replies) if several else _event(client, lines[0], replies[0]))
+        for event in _events(client, lines, replies):
+            self._frequent(event)
 
     def came_too_fast(self) -> None:
         """Note a request that was refused because its client asks too fast."""
@@ -293,17 +317,28 @@ def _tell_no_token(line: Line, reply: Reply) -> Reply:
     return Reply(reply.kind, reply.outcome, _token.sub(rb"\1...", reply.answer))
 
 
-def _event(client: bytes, line: Line, reply: Reply) -> CommandEvent:
+def _event(client: bytes, line: Line, reply: Reply) -> FrequentEvent:
     start = client, reply.kind.encode(), reply.outcome.encode(), spell_line(line)
     if reply.outcome in _REFUSED:
         return RefusedEvent(*start, reply.answer, _reason(reply).encode())
+    if isinstance(reply, AreaReply) and reply.result is not None:
+        return AreaEvent(*start, len(reply.result.found))
     if reply.entry is None:
         return CommandEvent(*start, reply.answer)
     size = len(reply.answer or b"") + 1
     return QueryEvent(*start, reply.entry.line, reply.status.encode(), reply.results, size)
 
 
-def _events(client: bytes, lines: Sequence[Line], replies: Sequence[Reply]) -> SeveralEvents:
+def _events(
+    client: bytes, lines: Sequence[Line], replies: Sequence[Reply]
+) -> list[FrequentEvent] | list[SeveralEvents]:
+    """Return the events of commands with the same outcome."""
+    if len(replies) < 2 or (replies[0].outcome == "answered" and None in map(_its_entry, replies)):
+        return [_event(client, line, reply) for line, reply in zip(lines, replies, strict=True)]
+    return [_columns(client, lines, replies)]
+
+
+def _columns(client: bytes, lines: Sequence[Line], replies: Sequence[Reply]) -> SeveralEvents:
     """Return the events of several commands with the same outcome, as columns: these cost half as much as one event for
     each command.
     """

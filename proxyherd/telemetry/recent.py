@@ -17,6 +17,7 @@ from typing import Final
 from msgspec import Struct
 
 from proxyherd.base.escapes import escaped
+from proxyherd.core.area_queries import AreaReply
 from proxyherd.core.framing import Line, spell_line
 from proxyherd.core.reply import Reply
 
@@ -71,12 +72,14 @@ class Recent:
             self._clients.append(answer.split(b" ", 4)[3])
 
     def command(self, line: Line, reply: Reply) -> None:
-        """Keep a command and its answer; of places only their number."""
+        """Keep a command and its answer; of places, and of clients of an area, only their number."""
         self.number += 1
         command = spell_line(line)
         answer, places = reply.answer or b"", ""
         if reply.entry is not None:
             answer, places = reply.entry.line, f" + {reply.results} places, {reply.status}"
+        elif isinstance(reply, AreaReply) and reply.result is not None:
+            places = f"{len(reply.result.found)} clients"
         self._commands.append(
             (
                 self.number,

@@ -1,4 +1,4 @@
-"""The table of one server: how many clients have left it to make room for others."""
+"""The table of one server: how many clients have left it to make room for others, and its index of positions."""
 
 from __future__ import annotations
 
@@ -20,6 +20,13 @@ class TableObserver:
         self._evictions = metrics.total(
             "proxyherd_clients_evicted_total", "Clients that have left the full table to make room for others"
         )
+        self._indexed = metrics.gauge(
+            "proxyherd_index_clients",
+            "Clients in the index of positions; 0 while nobody asks who is in an area",
+        )
+        self._searches = metrics.gauge(
+            "proxyherd_area_searches", "Queries of areas that wait for their answers"
+        )
         self._told = 0
         self._told_at = -_TOLD_SECONDS
 
@@ -31,3 +38,8 @@ class TableObserver:
             more, self._told, self._told_at = clients - self._told, clients, now
             remedy = "raise max_clients and max_table_bytes, if there is memory, or lower max_age_seconds"
             self._events.log.warning("clients_evicted", evicted=more, clients=held, remedy=remedy)
+
+    def index(self, clients: int, searches: int) -> None:
+        """Note how many clients are in the index, and how many queries of areas wait."""
+        self._indexed.set(clients)
+        self._searches.set(searches)

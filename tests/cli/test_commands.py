@@ -119,7 +119,7 @@ def test_check_config_prints_a_summary() -> None:
     assert result.exit_code == 0
     assert result.stderr == ""
     assert "5 servers, 6 edges" in result.stdout
-    assert "needs 17 GiB of memory (MemoryMax=17G) and 20576 descriptors" in result.stdout
+    assert "needs 18 GiB of memory (MemoryMax=18G) and 20576 descriptors" in result.stdout
     assert re.search(
         r"^Clark +127\.0\.0\.1:10003 +127\.0\.0\.1:10103 +127\.0\.0\.1:10203 +127\.0\.0\.1:10303 +Bona, Jaquez$",
         result.stdout,

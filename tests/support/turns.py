@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any
 
 from proxyherd.config.herd_file import PEER_LINE_SLACK
@@ -142,11 +142,11 @@ class Pipeliner:
     queued = False
     gone = False
 
-    def __init__(self, turn: Turn, lines: list[bytes], name: str = "pipeliner") -> None:
+    def __init__(self, turn: Turn, lines: Sequence[Line], name: str = "pipeliner") -> None:
         self.name = name
         self.label, self.payer = name.encode(), name
         self._turn = turn
-        self._lines: list[bytes] = []
+        self._lines: list[Line] = []
         self.owed: deque[tuple[Line, Reply]] = deque()
         self.answers: list[bytes] = []
         # Kind and outcome of what was logged otherwise than as a run.
@@ -154,7 +154,7 @@ class Pipeliner:
         self.given_up = ""
         self.send(*lines)
 
-    def send(self, *lines: bytes) -> None:
+    def send(self, *lines: Line) -> None:
         self._lines += lines
         if self._lines:
             self._turn.client_said(self)
@@ -210,8 +210,8 @@ class NoPlaces:
         return _NOTHING_NEAR
 
 
-def node(*, alone: bool = True, **more: Any) -> Node:
-    return Node("Ann", Table(bytes(32)), Limits(), Timing(), alone=alone, now=0.0, **more)
+def node(limits: Limits | None = None, *, alone: bool = True, **more: Any) -> Node:
+    return Node("Ann", Table(bytes(32)), limits or Limits(), Timing(), alone=alone, now=0.0, **more)
 
 
 class Neighbour:

@@ -11,9 +11,12 @@ import pytest
 from observed import read
 from scenarios import CLIENT, LABEL, VIA, Scenario, Watched, assert_exactly, line
 
+from proxyherd.core.area_queries import AreaKind, AreaQuery, AreaReply
 from proxyherd.core.framing import Overlong
 from proxyherd.core.messages import Entry
 from proxyherd.core.reply import Refusal, Reply
+from proxyherd.core.spatial.areas import Circle
+from proxyherd.core.spatial.search import FoundClient, SearchResult
 from proxyherd.telemetry.commands import COMMANDS, REFUSALS, WAYS
 from proxyherd.telemetry.frequent import label
 
@@ -22,7 +25,8 @@ AT = b"AT Bob +0.1 kiwi +1+1 5"
 SECOND = 10**9
 
 
-REASONS: list[Refusal] = ["full", "journal", "not_ready", "key", "long_id"]
+REASONS: list[Refusal] = ["full", "journal", "not_ready", "no_index", "key", "long_id"]
+AREAS: tuple[AreaKind, ...] = ("near", "within")
 
 
 def test_each_reason_of_a_refusal_is_a_value_of_its_label() -> None:
@@ -55,6 +59,8 @@ def command(reply: Reply, said: bytes | Overlong = b"said", **more: Any) -> Scen
 
 def replies() -> Iterator[tuple[str, Scenario]]:
     for kind, outcome, _ in COMMANDS:
+        if kind in AREAS and outcome == "answered":
+            continue
         answer = {"unanswered": None, "left": b""}.get(outcome, b"? said")
         if outcome == "answered":
             places = Reply(kind, outcome, AT + b"\n{}\n", entry=Entry(AT, 5 * SECOND), status="OK", results=3)
@@ -107,6 +113,38 @@ def alike(kind: str, outcome: str) -> Scenario:
     )
 
 
+def searched(kind: AreaKind) -> Scenario:
+    """An answered query of places, and queries of areas, in a row."""
+    entry = Entry(AT, 5 * SECOND)
+    found = [FoundClient(b"kiwi", entry, 1.0)] * 3
+    areas = [AreaReply(kind, "answered", b"", result=SearchResult(found[:n], None)) for n in (3, 0)]
+    places = Reply("whatsat", "answered", AT + b"\n{}\n", entry=entry, status="OK")
+    queries = [AreaQuery(kind, n, Circle(1.0, 2.0, 5.0)) for n in (3, 4)]
+    about = {"client": CLIENT, "via": VIA, "outcome": "answered"}
+    return Scenario(
+        lambda it: it.observer.commands.alike(LABEL, [b"said", *queries], [places, *areas]),
+        [
+            line(
+                "command",
+                **about,
+                kind="whatsat",
+                command="said",
+                answer=AT.decode(),
+                status="OK",
+                results=0,
+                bytes=len(AT) + 5,
+            ),
+            line("command", **about, kind=kind, command=f"{kind} +1+2 5 3", results=3),
+            line("command", **about, kind=kind, command=f"{kind} +1+2 5 4", results=0),
+        ],
+        {
+            "proxyherd_commands_total whatsat answered": 1,
+            f"proxyherd_commands_total {kind} answered": 2,
+            f"{BY_PROTOCOL} {VIA} answered": 3,
+        },
+    )
+
+
 def reports(count: int, via: str = VIA) -> Scenario:
     said, answers = [b"IAMAT %d" % n for n in range(count)], [b"AT %d" % n for n in range(count)]
     return Scenario(
@@ -143,8 +181,9 @@ SCENARIOS: dict[str, Scenario] = {
     **{
         f"three times {kind} {outcome}": alike(kind, outcome)
         for kind, outcome, _ in COMMANDS
-        if outcome != "stored"
+        if outcome != "stored" and not (kind in AREAS and outcome == "answered")
     },
+    **{f"{kind} answered": searched(kind) for kind in AREAS},
     "a report": reports(1),
     "reports": reports(3),
     **{f"reports that came so: {via}": reports(2, via) for via in WAYS},

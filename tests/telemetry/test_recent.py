@@ -6,9 +6,11 @@ import time
 
 import pytest
 
+from proxyherd.core.area_queries import AreaQuery, AreaReply
 from proxyherd.core.framing import Overlong
 from proxyherd.core.messages import Entry
 from proxyherd.core.reply import Reply
+from proxyherd.core.spatial.search import FoundClient, SearchResult
 from proxyherd.telemetry.recent import MOST_KEPT, SHOWN_BYTES, Command, Recent
 
 AT = b"AT Ann +1.000000000 kiwi +1+1 1"
@@ -34,14 +36,18 @@ def test_each_command_is_kept_with_its_number_its_time_to_the_millisecond_and_wh
     recent.command(Overlong(b"start"), Reply("other", "overlong", b"? start"))
     found = Reply("whatsat", "answered", AT + b"\n{}\n", None, Entry(AT, 10**9), "OK", 7)
     recent.command(b"WHATSAT kiwi 1 9", found)
+    near = SearchResult([FoundClient(b"fig", Entry(AT, 10**9), 1.0)], None)
+    query = AreaQuery("near", 9, around=b"kiwi", metres=5.0)
+    recent.command(query, AreaReply("near", "answered", b"", result=near))
     assert recent.commands(0, MOST_KEPT) == [
         Command(1, at, "other", "invalid", r"FOO \x1b", r"? FOO \x1b"),
         Command(2, at, "iamat", "stored", "IAMAT kiwi +1+1 1", AT.decode()),
         Command(3, at, "whatsat", "left", "WHATSAT kiwi 1 1", ""),
         Command(4, at, "other", "overlong", "start", "? start"),
         Command(5, at, "whatsat", "answered", "WHATSAT kiwi 1 9", f"{AT.decode()} + 7 places, OK"),
+        Command(6, at, "near", "answered", "near kiwi 5 9", "1 clients"),
     ]
-    assert recent.number == len(recent) == 5
+    assert recent.number == len(recent) == 6
 
 
 def test_whoever_asks_for_what_is_new_has_the_last_of_it_the_oldest_first(recent: Recent) -> None:

@@ -1,4 +1,4 @@
-"""What the log and the metrics say of clients that make room."""
+"""What the log and the metrics say of clients that make room, and of the index."""
 
 from __future__ import annotations
 
@@ -22,6 +22,11 @@ SCENARIOS: dict[str, Scenario] = {
         evicted,
         [line("clients_evicted", "warning", evicted=5, clients=100, remedy=REMEDY)],
         {"proxyherd_clients_evicted_total": 7},
+    ),
+    "an index is kept": Scenario(
+        lambda it: it.observer.table.index(1_000, 3),
+        [],
+        {"proxyherd_index_clients": 1_000, "proxyherd_area_searches": 3},
     ),
 }
 

@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Callable, Generator
 from typing import Final, TypeAlias
 
-from proxyherd.core.spatial.areas import Misdrawn
 from proxyherd.core.spatial.index import SpatialIndex
 from proxyherd.core.spatial.search import Question, SearchResult, search
 from proxyherd.core.table import Table
@@ -24,8 +23,8 @@ MOST_SEARCHES: Final = 256
 BEHIND: Final = 1_024
 """Changes that wait for a search. If there are more, they are taken in before: they need memory, and would delay it."""
 
-Answered: TypeAlias = Callable[[SearchResult | Misdrawn], None]
-"""Called with the answer to a question, or with the reason why it has none."""
+Answered: TypeAlias = Callable[[SearchResult | Exception], None]
+"""Called with the answer to a question, or with what the search has raised: Misdrawn says why there is no answer."""
 
 
 class Searches:
@@ -76,7 +75,7 @@ class Searches:
         steps, answered = self._searches.popleft()
         try:
             answer = next(steps)
-        except Misdrawn as reason:
+        except Exception as reason:  # noqa: BLE001 - a fault of the program ends this search alone
             answered(reason)
             return
         if answer is None:

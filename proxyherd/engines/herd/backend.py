@@ -181,6 +181,7 @@ class HerdBackend:
         clients = len(self.table)
         self._observer.process.clients.set(clients)
         self._observer.table.evicted(self.table.evicted, clients)
+        self._observer.table.index(self._node.searches.indexed or 0, len(self.engine.areas))
         self._observer.erasures.state(len(self.table.tombstones), self._node.erasures.lines)
         return {"clients": clients, "links": len(tuple(self._node.linked))}
 

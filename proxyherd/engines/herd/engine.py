@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any, Final, Protocol
 
+from proxyherd.core.area_queries import AreaReply
+from proxyherd.core.area_searches import AreaSearches
 from proxyherd.core.early_queries import EarlyQueries, EarlyQuery
 from proxyherd.core.engine import Client, Said, Settled
 from proxyherd.core.link import CLOSED, Link
@@ -125,6 +127,7 @@ class HerdEngine:
         self._more: bool  # whether longer work is left
         self._syncs = False
         self._sizes = sizes
+        self.areas = AreaSearches(node)
         self._early: EarlyQueries[Client] = EarlyQueries(sizes)
         self._waiting: list[EarlyQuery[Client]] = []  # since this turn
         self._stage = node.all_wait, node.ready
@@ -186,7 +189,7 @@ class HerdEngine:
         if there is other work.
         """
         self._release(now)
-        if self._node.notes or self._node.has_work or self._early:
+        if self._node.notes or self._node.has_work or self._early or self.areas:
             self.wake()
 
     def settle(self) -> list[Note]:
@@ -234,7 +237,10 @@ class HerdEngine:
         one.replies = replies = [*map(self._node.decide, lines, judged)]
         for line, reply in zip(lines, replies, strict=True):
             if reply.answer is None and reply.entry is None:
-                self._waiting.append((one.client, line, reply))
+                if isinstance(reply, AreaReply):
+                    self.areas.ask(one.client, line, reply)
+                else:
+                    self._waiting.append((one.client, line, reply))
 
     def keep(self, done: Callable[[bool], None]) -> bool | None:
         """Append what this turn has stored to the journal. Return whether its reports are kept: if not, they must be
@@ -269,6 +275,7 @@ class HerdEngine:
         self._node.undo()
         self.rules.refuse_reports()
         self._waiting.clear()
+        self.areas.undo()
         for client, line, reply in self._looked_up:
             self._look_up(client, line, reply)
 
@@ -282,6 +289,10 @@ class HerdEngine:
         settled = Settled()
         if self._looked_up or self._given_up:
             self._settle(settled)
+        if self.areas.used:
+            self.areas.run(settled, now, stops=self._stops)
+            self._can_wait = self._can_wait and not self.areas  # what is in an answer is kept before
+            self._more = self._more or self.areas.has_work
         if self._settles or node.has_urgent_notes:
             settled.notes = node.take_notes()
         if self._unkept or node.notes:
@@ -291,7 +302,7 @@ class HerdEngine:
         if not self._can_wait and self._later is not None:
             # The first catch-up may bring what this server has answered before it was started again: until then, the
             # journal may not be whole.
-            self._can_wait = node.caught_up and not self._journal.always and not self._stops
+            self._can_wait = node.caught_up and not (self._journal.always or self._stops or self.areas)
         settled.more = self.more
         return settled
 

@@ -23,7 +23,7 @@ class Asked:
         self.world = ClientWorld(1, clients)
         self.world.index.close()
         self.searches = Searches(self.world.table)
-        self.answers: list[tuple[str, SearchResult | Misdrawn]] = []
+        self.answers: list[tuple[str, SearchResult | Exception]] = []
 
     def ask(self, name: str, question: Question, now: float = 0.0) -> bool:
         return self.searches.ask(question, lambda answer: self.answers.append((name, answer)), now)
@@ -83,7 +83,7 @@ def test_a_long_search_does_not_delay_a_short_one(monkeypatch: pytest.MonkeyPatc
 
 def test_a_search_for_nobody_ends_and_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search_module, "SEARCH_SLICE", 10)
-    asked, gone = Asked(clients=1_000), list[SearchResult | Misdrawn]()
+    asked, gone = Asked(clients=1_000), list[SearchResult | Exception]()
     answered = gone.append
     for searching in (False, True):  # while the index is made, and while it is searched
         asked.ask("before", WORLD)
@@ -136,3 +136,13 @@ def test_changes_do_not_pile_up_while_an_index_is_kept_and_nobody_asks() -> None
     assert index is not None
     assert index.behind <= BEHIND
     assert len(index) + index.behind == 100 + BEHIND + 1
+
+
+def test_a_search_that_fails_ends_alone() -> None:
+    asked = Asked()
+    asked.ask("broken", Question(WORLD.area, 10, accepts=lambda client, entry: bool(1 / 0)))
+    asked.ask("other", WORLD)
+    asked.work()
+    reasons = dict(asked.answers)
+    assert isinstance(reasons["broken"], ZeroDivisionError)
+    assert isinstance(reasons["other"], SearchResult)
