@@ -6,6 +6,7 @@ What it learns from neighbours goes to the cluster, and what it learns from the 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
@@ -85,12 +86,13 @@ class Member:
             now=loop.time(),
             erasure=herd.erasure,
         )
+        self.node.contact.began = time.time_ns()  # its table is empty, and shows nothing
         self._told = _Told(self.node, tell)
         driver = Driver(loop)
         self._engine = HerdEngine(self.node, self._told, driver.wake)
         queries = AsyncPlacesQueries[Client](loop.create_future(), observer, loop)  # nobody asks for places
         driver.start(Turn(self._engine, queries, observer, driver.wake))
-        terms = make_terms(herd, server, secrets, self.node.table)
+        terms = make_terms(herd, server, secrets, self.node)
         self._peers = Peers(herd, server, terms, self.node, self._engine, observer, contexts)
 
     async def listen(self, binder: Binder) -> None:

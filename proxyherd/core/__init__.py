@@ -25,6 +25,7 @@ What servers tell one another:
 - `link`: one connection between two servers
 - `catchup`: finds out what a neighbour has that this server lacks
 - `walks`: the catch-ups of one server, one at a time
+- `contact`: which lines are in doubt after a long absence
 - `node`: one server's decisions
 - `news`: what a server passes on, and to whom
 - `expiry`: how old entries leave the table

@@ -5,12 +5,13 @@
                                               <-----   PROXYHERD 2 Bona Bailey <nonce>
     PROOF <hmac>                              ----->   (or REFUSED and why)
                                               <-----   PROOF <hmac>
-                                              <-----   TERMS <lead> <clock> <fingerprint> <setting>...
-    TERMS <lead> <clock> <fingerprint> <setting>...  ----->
+                                              <-----   TERMS <lead> <clock> <fingerprint> <key=value>...
+    TERMS <lead> <clock> <fingerprint> <key=value>...  ----->
 
 A side sends its TERMS when the other has proved the secret. They are refused if `max_clock_lead_seconds` differs: it
 decides which of two reports is the later one, so the tables would never be equal. The fingerprint is that of the table's
-key. A setting, `key=value`, is one that must be the same on all servers. Servers with different keys or settings link, so
+key. `began=...` says since when a server has had the table (`contact`). The other keys are settings that must be the same
+on all servers. Servers with different keys or settings link, so
 that these can be changed server by server; both sides know it then. Only what both tell is compared, so that later
 releases can tell more. Version 1 has no TERMS, and no tombstones. It is refused while this server holds any.
 """
@@ -21,6 +22,7 @@ import enum
 import hmac
 from typing import Final
 
+from proxyherd.core.contact import Contact
 from proxyherd.core.framing import Overlong
 from proxyherd.core.messages import NANOSECONDS
 from proxyherd.core.notes import OUTDATED
@@ -63,6 +65,7 @@ class Terms(Value):
     handshake: float  # seconds
     lead: int  # nanoseconds by which clients' clocks may be ahead
     fingerprint: bytes  # of the key of the server's table, see `Table.fingerprint`
+    contact: Contact | None = None  # of the server
     settings: tuple[tuple[str, str], ...] = ()  # keys and values that are to be the same for the whole herd
     depth: int = SIZES.depth  # of the digest trees
 
@@ -87,6 +90,7 @@ class Handshake:
         self.revoked = False  # whether that certificate has been revoked
         self.other_key = False  # whether the other's table has another key; known when the link is live
         self.differing = ""  # settings of the other that differ, and this server's; likewise
+        self.began = 0  # since when the other has had the table; 0: always, as far as known; likewise
         self._terms = terms
         self._dialled = dial is not None
         self._nonce = nonce.hex().encode()
@@ -183,6 +187,8 @@ class Handshake:
             self.state = State.LIVE
             return [Proved()]
         settings = [_b(f"{key}={value}") for key, value in self._terms.settings]
+        if self._terms.contact is not None:
+            settings.append(b"began=%d" % self._terms.contact.began)
         numbers = b"%d %d" % (self._terms.lead, max(clock, 0))
         self._say(b" ".join([b"TERMS", numbers, self._terms.fingerprint, *settings]))
         self.state = State.AGREEING
@@ -202,6 +208,7 @@ class Handshake:
             )
         self.other_key = fingerprint != self._terms.fingerprint
         theirs = dict(word.split(b"=", 1) for word in settings)
+        self.began = parse_time(theirs.get(b"began", b"0"))
         ours = [(_b(key), _b(value)) for key, value in self._terms.settings]
         self.differing = ", ".join(
             f"{plain(key)} = {plain(theirs[key])}, this server {plain(value)}"

@@ -83,6 +83,7 @@ class Link:
         self.is_old = False  # whether the other side speaks version 1
         self.other_key = False  # whether the other side's table has another key; False with version 1
         self.differing = ""  # its settings that differ, though they should not; "" with version 1
+        self.began = 0  # since when the other side has had the table; 0: always, as far as known
         self.serves = False  # whether a walk of the other side is under way over it
         self.more = False  # whether lines may wait that the last `events` did not handle
         self._recent = recent_parser(terms.lead)
@@ -233,6 +234,7 @@ class Link:
         if self.state is State.LIVE:
             self.proved, self.is_old = True, handshake.version == OLD_VERSION
             self.other_key, self.differing = handshake.other_key, handshake.differing
+            self.began = handshake.began
             self._framer.limit = self.terms.line_bytes
         return events
 

@@ -22,7 +22,7 @@ NANOSECONDS: Final = 1_000_000_000
 MOST_NANOSECONDS: Final = 10**21
 """All times are earlier than this: they have at most twelve digits of seconds."""
 
-_CLOCK_IS_SET: Final = 1_577_836_800 * NANOSECONDS
+CLOCK_IS_SET: Final = 1_577_836_800 * NANOSECONDS
 """2020-01-01. A clock that shows an earlier time was never set: machines without a battery start in 1970 or 2000."""
 
 COPIED_BYTES: Final = 1_024
@@ -259,7 +259,7 @@ def latest_receipt(clock: int, most_skew: int) -> int:
 
     `most_skew` 0 means no limit. A clock that was never set has no limit either.
     """
-    if most_skew and clock >= _CLOCK_IS_SET:
+    if most_skew and clock >= CLOCK_IS_SET:
         return clock + most_skew
     return 2 * MOST_NANOSECONDS  # no line says as late a time
 

@@ -11,6 +11,9 @@ It keeps these rules:
 - Lines from catching up are passed on only over links in step, that is, where both sides have caught up. A neighbour's
   walk may have been too early to find them. It is asked to walk again when catching up has ended.
 
+- After a long time without a link, lines that are in doubt (`contact`) are set aside before anybody is told of them. Then
+  it is as after a start.
+
 The driver of a node calls `receive`, `store`, `decide`, `closed`, `tick` and `work` with what happened, then `flood`,
 and sends what the links have to send. Events for the log and the metrics wait in `notes`.
 """
@@ -22,7 +25,8 @@ from typing import Any
 
 from proxyherd.config.schema import ErasureSettings, Limits, Timing
 from proxyherd.core.area_queries import AreaQuery, AreaReply
-from proxyherd.core.erasures import Erasures
+from proxyherd.core.contact import Contact
+from proxyherd.core.erasures import Erasures, longest_absence
 from proxyherd.core.expiry import Expiry
 from proxyherd.core.follows.follow import Follow, FollowReply, Unfollow
 from proxyherd.core.handshake import State
@@ -96,6 +100,7 @@ class Node:
         self._expiry = Expiry(table, self._too_old, ticks)
         self.erasures = Erasures(table, self.rules, limits, erasure, self.note, self._erased)
         self.searches = Searches(table)
+        self.contact = Contact(name, longest_absence(erasure or ErasureSettings()))
         self._room = Room(limits.max_clients, limits.max_table_bytes)
         self._room_to_learn = Room(self._room.clients * 5 // 4, self._room.bytes * 5 // 4)
         self.alone, self._started = alone, now
@@ -216,6 +221,8 @@ class Node:
 
     def receive(self, link: Link, most: int, now: float) -> None:
         """Handle up to `most` lines that this link has received."""
+        if not link.proved:
+            self.contact.look_at_clock(self.rules.clock)
         for event in link.events(most, self.rules.clock):
             if isinstance(event, Proved):
                 if link.is_old and self.table.gone:
@@ -285,6 +292,7 @@ class Node:
 
     def _proved(self, link: Link, now: float) -> None:
         assert link.peer is not None
+        self._set_aside_if_lost(now)
         if (older := self._neighbours.get(link.peer)) is not None:
             older.link.close(REPLACED)
             self.closed(older.link)
@@ -293,6 +301,24 @@ class Node:
         self.note(LinkUp(link.peer, link.dialled, link.other_key, link.differing))
         if link.dialled or not len(self.table):
             self._walks.begin(neighbour)
+
+    def _set_aside_if_lost(self, now: float) -> None:
+        """If the server was without contact for too long, begin as after a start that has not found all records."""
+        if not self.contact.was_lost(self.rules.clock):
+            return
+        self.contact.set_aside(self.table, self.rules.clock)
+        self._walks.ended = False
+        self.start(now, lacks=True)
+        for neighbour in self._neighbours.values():
+            self._walks.begin_again(neighbour)
+
+    def _put_back(self, aside: dict[bytes, Entry]) -> None:
+        """Put back what was set aside."""
+        for client, entry in aside.items():
+            if self._too_old is None or not self._too_old(entry):
+                self.table.admit(client, entry, self._room_to_learn, self._too_old)
+        for neighbour in self._neighbours.values() if aside else ():
+            neighbour.link.send(Changed())  # its walk may have been too early
 
     def _erased(self, erasure: Erasure) -> None:
         """Close the links of neighbours that do not understand tombstones. If a line was removed here, ask the other ones for
@@ -318,14 +344,19 @@ class Node:
             case AskDigests() | AskLeaf() | AskRange():
                 self._walks.serve(neighbour, event)
             case Digests() | BatchHeader():
-                self._walks.answered(neighbour, event, now)
-                self.ready = self.ready or self._walks.ended
+                self._answered(neighbour, event, now)
             case Done():
                 neighbour.served, neighbour.link.serves = True, False
                 if not neighbour.link.dialled:
                     self._walks.begin(neighbour)
             case Changed():
                 self._walks.begin_again(neighbour)
+
+    def _answered(self, neighbour: Neighbour, event: Digests | BatchHeader, now: float) -> None:
+        self._walks.answered(neighbour, event, now)
+        if neighbour.pull is None:
+            self._put_back(self.contact.caught_up(neighbour.link.began))
+        self.ready = self.ready or self._walks.ended
 
     def _learn(
         self,
@@ -395,6 +426,10 @@ class Node:
 
     def tick(self, now: float) -> None:
         """Let time pass: compare with neighbours again, close links that don't answer, become ready."""
+        self.contact.look_at_clock(self.rules.clock)
+        if any(neighbour.pulled for neighbour in self._neighbours.values()):
+            self._set_aside_if_lost(now)  # this process was suspended, and its links only seem to live
+            self.contact.last = self.rules.clock
         for neighbour in list(self._neighbours.values()):
             if overdue := neighbour.overdue(now, self._timing.catch_up_seconds):
                 neighbour.link.close(overdue)

@@ -69,6 +69,12 @@ class JournalObserver:
         remedy = f"{_USE_OUTDATED}. If you need them no more, delete them: erased clients may be in them"
         self._events.log.warning("journal_outdated_kept", files=files, reason=reason, remedy=remedy)
 
+    def dropped(self, lines: int, days: str) -> None:
+        """Note that so many lines were dropped after a long absence, and have left the journal."""
+        reason = f"this server was without contact with its herd for more than {days}, so clients may have been erased that nobody remembers"
+        effect = "neighbours tell what they have; what this server has taken itself since then stays"
+        self._events.log.warning("doubtful_dropped", lines=lines, reason=reason, effect=effect)
+
     def torn(self, file: str, records: int, cut_bytes: int) -> None:
         """Note that a file ended in the middle of a record."""
         self._events.log.warning("journal_torn", file=file, records=records, cut_bytes=cut_bytes)

@@ -220,7 +220,8 @@ def test_leaves_and_digests_are_calculated_as_the_page_of_the_protocol_says() ->
     assert (
         len(
             re.findall(
-                rf"TERMS 1000000000 [0-9]+ {fingerprint} tombstone_seconds=2592000 on_full=refuse\n", page
+                rf"TERMS 1000000000 [0-9]+ {fingerprint} tombstone_seconds=2592000 on_full=refuse began=0\n",
+                page,
             )
         )
         == 2

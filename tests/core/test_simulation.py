@@ -16,9 +16,11 @@ import pytest
 from simulation import Herd, LawBroken, Plan, WatchedTable, check, run
 from simulation.disk import Disk
 
+from proxyherd.core import contact as core_contact
 from proxyherd.core import erasures as core_erasures
 from proxyherd.core import news as core_news
 from proxyherd.core import table as core_table
+from proxyherd.core.contact import Contact
 from proxyherd.core.conversation import Conversation
 from proxyherd.core.engine import Said, Settled
 from proxyherd.core.erasures import Erasures
@@ -56,6 +58,7 @@ _release, _tell = Conversation.release, Turn._tell
 _turn_decide, _hear, _sent = Turn._decide, WebSocketConversation._hear, LineSocket._sent
 _erased, _forget, _snapshot = Node._erased, Erasures.forget, Disk._snapshot
 _admit, _erase = Table.admit, Table.erase
+_set_aside, _caught_up = Contact.set_aside, Contact.caught_up
 _put, _until = Tombstones.put, Tombstones.until
 _release_exchanges, _serve_some = Exchanges.release, HttpConversation._serve_some
 
@@ -353,6 +356,16 @@ def tells_nobody_of_erasures(erasures: Erasures, command: Forget) -> tuple[Reply
     return _forget(erasures, command)[0], []
 
 
+def puts_everything_back(contact: Contact, _: int) -> dict[bytes, Entry]:
+    return _caught_up(contact, contact.doubted + 1)
+
+
+def sets_all_aside(contact: Contact, table: Table, clock: int) -> None:
+    """Also what nobody else can have."""
+    with patch.object(core_contact, "received", lambda _: 0):
+        _set_aside(contact, table, clock)
+
+
 BUGS: dict[str, list[tuple[object, str, Callable[..., object]]]] = {
     "forwards to the sender": [(core_news, "concerning", forwards_to_the_sender)],
     "takes equal times": [(Node, "admit", takes_equal_times)],
@@ -403,6 +416,9 @@ BUGS: dict[str, list[tuple[object, str, Callable[..., object]]]] = {
     "erases only until before the last report": [
         (Erasures, "forget", erases_only_until_before_the_last_report)
     ],
+    "tells everything after a long absence": [(Contact, "was_lost", lambda *_: False)],
+    "sets its own reports aside": [(Contact, "set_aside", sets_all_aside)],
+    "puts back what others have dropped": [(Contact, "caught_up", puts_everything_back)],
     "tells nobody of erasures": [(Erasures, "forget", tells_nobody_of_erasures)],
 }
 

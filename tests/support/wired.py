@@ -95,6 +95,7 @@ class Wires:
                 fingerprint=server.table.fingerprint,
                 heartbeat=TIMING.heartbeat_seconds,
                 handshake=TIMING.handshake_seconds,
+                contact=server.node.contact,
             )
             nonce = next(self.nonces).to_bytes(NONCE_BYTES, "big")
             server.links[peer] = Link(

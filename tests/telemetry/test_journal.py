@@ -87,6 +87,20 @@ SCENARIOS: dict[str, Scenario] = {
         ],
         {},
     ),
+    "lines in doubt are dropped": Scenario(
+        lambda it: it.observer.journal.dropped(7, "26.25 days"),
+        [
+            line(
+                "doubtful_dropped",
+                "warning",
+                lines=7,
+                reason="this server was without contact with its herd for more than 26.25 days, so clients may have been "
+                "erased that nobody remembers",
+                effect="neighbours tell what they have; what this server has taken itself since then stays",
+            )
+        ],
+        {},
+    ),
     "the journal is torn": Scenario(
         lambda it: it.observer.journal.torn("1.journal", 5, 20),
         [line("journal_torn", "warning", file="1.journal", records=5, cut_bytes=20)],

@@ -38,15 +38,16 @@ def make_table(secrets: Secrets, limits: Limits = _LIMITS) -> Table:
     return Table(key)
 
 
-def make_terms(herd: Herd, server: Server, secrets: Secrets, table: Table) -> Terms:
-    """Return the parameters of a server's links. The key of its `table` stays, even if the secrets change."""
+def make_terms(herd: Herd, server: Server, secrets: Secrets, node: Node) -> Terms:
+    """Return the parameters of a server's links. The key of the table of its `node` stays, even if the secrets change."""
     return Terms(
         name=server.name,
         neighbours=frozenset(server.neighbours),
         secrets=secrets.accepted,
         line_bytes=herd.limits.max_line_bytes + PEER_LINE_SLACK,
         lead=herd.limits.clock_lead,
-        fingerprint=table.fingerprint,
+        fingerprint=node.table.fingerprint,
+        contact=node.contact,
         settings=tuple(settings_of_all(herd)),
         heartbeat=herd.timing.heartbeat_seconds,
         handshake=herd.timing.handshake_seconds,
@@ -114,7 +115,7 @@ class HerdBackend:
         self.peers = Peers(
             herd,
             server,
-            make_terms(self._herd, self._server, secrets, self.table),
+            make_terms(self._herd, self._server, secrets, self._node),
             self._node,
             self.engine,
             observer,
@@ -165,7 +166,7 @@ class HerdBackend:
 
     def renew(self, secrets: Secrets, contexts: Contexts) -> None:
         """Use other secrets and certificates for future links."""
-        self.peers.renew(make_terms(self._herd, self._server, secrets, self.table), contexts)
+        self.peers.renew(make_terms(self._herd, self._server, secrets, self._node), contexts)
 
     @property
     def trouble(self) -> str:

@@ -8,7 +8,8 @@ When the journal fails, reports are refused until a rewrite has brought the whol
 so, they are taken without a promise instead.) A rewrite is tried every second.
 
 A journal that is too old is not used, and after an erasure the journal is rewritten within `rewrite_seconds`: see
-`erased`.
+`erased`. Its age counts from the last contact with the herd. After a long time without one, a running server may drop
+what is in doubt (`core/contact.py`); then the journal is rewritten at once.
 
 After a start, the journal may lack records: if its mark does not say that it is whole (see `mark`), or if a file is
 damaged or torn. Then `lacks` says why, and the mark is void, until a first catch-up has brought what is missing.
@@ -32,12 +33,16 @@ from proxyherd.core.tombstones import parse_learned
 from proxyherd.engines.herd.erased import RewriteTimer, TableElsewhere, is_outdated
 from proxyherd.engines.herd.journal import Finding, Journal, records_bytes, sync
 from proxyherd.engines.herd.mark import Mark
+from proxyherd.engines.herd.rewrite import Rewrite
 from proxyherd.telemetry.observer import Observer
 
 _SECOND: Final = 1.0
 
 _MOMENT_NANOSECONDS: Final = 3_600 * NANOSECONDS
-"""How often the mark gets a new moment, at most: an idle server need not write more often."""
+"""How often the mark gets a new moment, at most, while the server is in contact: an idle one need not write more often."""
+
+_LOST_NANOSECONDS: Final = 10 * NANOSECONDS
+"""How long after the last contact it is written as it was."""
 
 _SLICE_BYTES: Final = 131_072
 _SLICE_LINES: Final = 512
@@ -73,10 +78,11 @@ class Durability:
         self._step = min(_MOMENT_NANOSECONDS, self._absence // 32)
         self._timer = RewriteTimer(node, erasure.rewrite_seconds)
         self._told_kept = False
+        self._dropped = 0  # lines that were in doubt, as far as they are told
         # Only one that others keep up to date can be too old. Until that is known, the last mark stays.
-        self._may_be_outdated = (
-            not node.alone and mark.moment(journal.found) <= time.time_ns() - self._absence
-        )
+        moment, clock = mark.moment(journal.found), time.time_ns()
+        self._may_be_outdated = not node.alone and moment <= clock - self._absence
+        node.contact.last, node.contact.began = moment or mark.last_moment or clock, 0 if moment else clock
         self._leave_mark()
 
     @property
@@ -160,9 +166,14 @@ class Durability:
         oldest = self._node.rules.clock - self._absence
         if self._may_be_outdated and await is_outdated(self._journal.newest_first(), self._node, oldest):
             self._journal.set_aside(self._node.rules.clock)
-            self.lacks = f"they are older than {self._absence / NANOSECONDS / 86_400:g} days"
+            self.lacks = f"they are older than {self._days}"
             self._observer.journal.outdated(self.lacks)
+            self._node.contact.last = self._node.contact.began = self._node.rules.clock
         self._may_be_outdated = False
+
+    @property
+    def _days(self) -> str:
+        return f"{self._absence / NANOSECONDS / 86_400:g} days"
 
     async def watch(self) -> None:
         """Each second, for ever, check that the files are still there, and sync them if that is the policy. This goes on
@@ -182,7 +193,7 @@ class Durability:
             if self._settings.fsync == "off":
                 self._journal.drop_unsynced()
             due = self._timer.look(time.monotonic(), wanted=self._has_to_look)
-            if due or self._journal.failing or self._journal.wants_rewrite:
+            if due or self._journal.failing or self._journal.wants_rewrite or self._has_dropped:
                 await self._rewrite()
             elif not self.lacks:
                 continue  # `watch` has told the rest
@@ -194,6 +205,11 @@ class Durability:
     def _has_to_look(self) -> bool:
         """Whether files are set aside, and it can be known whether a neighbour has what is in them."""
         return bool(self._journal.outdated) and self._node.caught_up and not self._told_kept
+
+    @property
+    def _has_dropped(self) -> bool:
+        """Whether lines were dropped that the journal still has."""
+        return self._node.contact.doubted != 0 and self._node.contact.aside is None
 
     async def _next_second(self) -> None:
         await asyncio.sleep(seconds_to_moment(asyncio.get_running_loop().time(), _SECOND))
@@ -210,12 +226,14 @@ class Durability:
         began, table, rewrite = time.monotonic(), self._node.table, self._journal.begin_rewrite()
         if rewrite is None:
             return
+        contact, has_dropped = self._node.contact, self._has_dropped
         self._leave_mark()
         elsewhere = (
             TableElsewhere(self._journal.set_aside_at, self._absence) if self._journal.outdated else None
         )
         finishing = False
         try:
+            await self._write_aside(rewrite)  # even if it is put back meanwhile
             leaf = 0
             while leaf < table.leaf_count:
                 lines, leaf = table.lines(leaf, table.leaf_count, _SLICE_BYTES)
@@ -223,6 +241,7 @@ class Durability:
                 if elsewhere is not None:
                     elsewhere.look(lines)
                 await asyncio.sleep(0)
+            await self._write_aside(rewrite)  # if it was set aside meanwhile
             finishing = True
             gone = self._node.caught_up and elsewhere is not None and elsewhere.shown
             await asyncio.to_thread(rewrite.finish, self._journal.outdated if gone else ())
@@ -235,12 +254,24 @@ class Durability:
                 rewrite.abandon()
             raise
         self._journal.end_rewrite(rewrite)
+        if has_dropped:
+            contact.doubted = 0
+            self._observer.journal.dropped(contact.dropped - self._dropped, self._days)
+            self._dropped = contact.dropped
         self._timer.rewritten(time.monotonic())
         self._leave_mark()
         self._observer.journal.rewritten(rewrite.size, time.monotonic() - began)
         if self._has_to_look:
             self._told_kept = True
             self._observer.journal.outdated_kept(len(self._journal.outdated))
+
+    async def _write_aside(self, rewrite: Rewrite) -> None:
+        """Write what is set aside: it is in no leaf, and may be put back."""
+        aside = self._node.contact.aside
+        lines = [entry.line for entry in aside.values()] if aside else []
+        for at in range(0, len(lines), _SLICE_LINES):
+            rewrite.write(lines[at : at + _SLICE_LINES])
+            await asyncio.sleep(0)
 
     def _report(self, found: Finding) -> None:
         name = found.path.name
@@ -263,8 +294,11 @@ class Durability:
     def _leave_mark(self, *, closed: bool = False) -> None:
         if self._may_be_outdated:
             return
+        clock = time.time_ns()
+        moment = clock if self._node.alone else self._node.contact.of_journal
+        if not closed and clock - moment < _LOST_NANOSECONDS:
+            moment -= moment % self._step
         if self.lacks or self._journal.failing:
-            self._mark.make_void()
+            self._mark.make_void(moment)
         else:
-            clock = time.time_ns()
-            self._mark.write(self._journal.listing(), clock - clock % self._step, closed=closed)
+            self._mark.write(self._journal.listing(), moment, closed=closed)

@@ -316,6 +316,10 @@ class HerdEngine:
     def _let_wait(self) -> None:
         """Let this turn's queries wait until the server is ready, or knows their client."""
         waiting, self._waiting = self._waiting, []
+        self._stage = (
+            self._node.all_wait,
+            self._node.ready,
+        )  # it may have been another since the last query waited
         for client, line, reply in waiting:
             if client.gone:
                 leave(reply)

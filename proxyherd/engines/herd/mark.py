@@ -1,14 +1,14 @@
 """The mark: a file beside the journal, which tells the next start whether the journal may lack records.
 
 The mark lists the files of the journal, each with its inode and a length that it has reached. It names the boot of the
-machine, or says that the server has been closed, and a moment at which the server ran. It is updated every second, and
-made void as soon as the journal fails.
+machine, or says that the server has been closed, and the moment of the last contact with the herd. It is updated every
+second, and made void as soon as the journal fails; a void one names the moment only.
 So at the next start:
 
 - no mark, or a void one: the journal failed, or was never whole. Records may be missing.
 - another boot, and not closed: after a power cut the last second may be missing.
 - other files, other inodes, or shorter ones: a backup was put back, or something was deleted. Then the moment does not
-  count: it says nothing about the age of these files.
+  count: it says nothing about the age of these files, but only that there was no contact since.
 
 A backup has no mark. The mark is not synced: if a power cut leaves an earlier mark or none, one of these rules applies.
 """
@@ -65,10 +65,15 @@ class Mark:
         return others
 
     def moment(self, found: Mapping[str, tuple[int, int]]) -> int:
-        """Return a moment at which the last process ran with these files, in nanoseconds of POSIX time; 0 if it has left
-        none, or if they are others, such as those of a backup.
+        """Return when the last process was in contact with its herd with these files, in nanoseconds of POSIX time; 0 if it
+        has left no word of that, or if they are others, such as those of a backup.
         """
         return self._moment if self._others(found) == "" else 0
+
+    @property
+    def last_moment(self) -> int:
+        """When a process was last in contact with its herd, whatever its files were; 0 if there is no word of that."""
+        return self._moment
 
     def _others(self, found: Mapping[str, tuple[int, int]]) -> str | None:
         """Return why these are not the files of the mark; empty if they are. None: the mark names no files."""
@@ -90,8 +95,8 @@ class Mark:
         return ""
 
     def write(self, files: Mapping[str, tuple[int, int]], moment: int = 0, *, closed: bool = False) -> None:
-        """Write that these files lack nothing, and that the server ran at this moment, in nanoseconds of POSIX time.
-        `closed`: that all of it is on disk. Does not raise.
+        """Write that these files lack nothing, and that the server was last in contact with its herd at this moment, in
+        nanoseconds of POSIX time. `closed`: that all of it is on disk. Does not raise.
         """
         if (closed, files, moment) == self._written:
             return
@@ -102,13 +107,13 @@ class Mark:
         try:
             self._overwrite(text, os.O_CREAT)
         except OSError:
-            self.make_void()
+            self.make_void(moment)
 
-    def make_void(self) -> None:
-        """Make the mark void. Does not raise."""
+    def make_void(self, moment: int = 0) -> None:
+        """Make the mark void, but for the moment. Does not raise."""
         self._written = None
         try:
-            self._overwrite(_VOID)
+            self._overwrite(b"%b %d" % (_VOID, moment))
         except FileNotFoundError:
             pass
         except OSError:

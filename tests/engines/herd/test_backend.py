@@ -79,7 +79,7 @@ def test_neighbours_are_told_and_held_to_what_the_file_says(tmp_path: Path) -> N
     async def body(server: cost.BareServer, backend: Any) -> None:
         secrets = secrets_of(tmp_path, cost.SECRET)
         herd = backend._herd
-        terms = make_terms(herd, herd.servers["Bob"], secrets, backend.table)
+        terms = make_terms(herd, herd.servers["Bob"], secrets, backend._node)
         assert (terms.name, terms.neighbours) == ("Bob", frozenset({"Abe", "Ann"}))
         assert terms.secrets == secrets.accepted
         assert (terms.line_bytes, terms.heartbeat, terms.handshake) == (2_256, 0.25, 3)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -78,7 +79,9 @@ class Life:
         self.node.flood()
 
     def bytes_on_disk(self) -> bytes:
-        return b"".join(path.read_bytes() for path in sorted(self.folder.iterdir()))
+        while True:
+            with contextlib.suppress(FileNotFoundError):  # a rewrite has deleted one since it was listed
+                return b"".join(path.read_bytes() for path in sorted(self.folder.iterdir()))
 
     def held(self) -> set[bytes]:
         return {*self.table.lines(0, self.table.leaf_count, 1 << 30)[0]}
@@ -345,6 +348,108 @@ def test_a_journal_that_cannot_be_set_aside_is_not_used_and_mended_and_kept(
 
     monkeypatch.setattr(Path, "rename", rename)
     live(tmp_path, body)
+
+
+# A running server that was cut off for too long. --------------------------------------------------------------
+
+AWAY = 9 * DAY
+
+
+def lose(life: Life) -> None:
+    """Let the server notice at a link that it was without contact for too long."""
+    life.node.rules.clock = time.time_ns()
+    life.node.contact.last = life.node.rules.clock - AWAY
+    life.node._set_aside_if_lost(0.0)
+    assert life.node.contact.aside is not None
+
+
+def catch_up(life: Life, began: int) -> None:
+    """Let a catch-up end, from a neighbour that has had the table since then."""
+    life.node._put_back(life.node.contact.caught_up(began))
+
+
+@pytest.mark.parametrize("rewritten", [False, True])
+@pytest.mark.parametrize("dropped", [False, True])
+def test_what_a_server_has_set_aside_leaves_its_journal_if_it_is_dropped_and_no_earlier(
+    tmp_path: Path, dropped: bool, rewritten: bool
+) -> None:
+    old, own = at("old", time.time_ns() - 10 * DAY), list[bytes]()
+
+    async def body(life: Life) -> None:
+        assert life.node.admit(cast("Any", parse_learned(old)))
+        assert life.durability.append([old])
+        own.append(life.report("own"))
+        lose(life)
+        assert life.held() == {*own}
+        if rewritten:  # for another reason
+            await life.durability._rewrite()
+        assert b"old" in life.bytes_on_disk()
+        catch_up(life, 0 if dropped else life.node.rules.clock)
+        if dropped:
+            await until(lambda: life.events("doubtful_dropped") != [])
+            assert b"old" not in life.bytes_on_disk()
+        else:
+            await asyncio.sleep(0.02)
+        assert life.node.contact.doubted == 0
+
+    life = live(tmp_path, body)
+    assert life.held() == live(tmp_path, nothing).held() == {*own, *[old][dropped:]}
+    assert [event["lines"] for event in life.events("doubtful_dropped")] == [1] * dropped
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("reports", [False, True])
+def test_a_server_that_is_started_again_while_it_is_cut_off_is_lost_nevertheless(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reports: bool, whole: bool
+) -> None:
+    """Also if its journal lacks something, so that there is no other word of it."""
+    clock = time.time_ns()
+
+    async def linked(life: Life) -> None:
+        monkeypatch.setattr(Node, "caught_up", True)
+        assert life.durability.append([at("old", clock - 60 * SECOND)])
+        life.node.contact.last = clock
+
+    async def cut_off(life: Life) -> None:
+        assert (life.table.get(b"old") is None) is (not reports and time.time_ns() > clock + 7 * DAY)
+        if reports:
+            life.report("own")
+
+    live(tmp_path, linked)
+    monkeypatch.setattr(Node, "caught_up", False)
+    if not whole:
+        mark = tmp_path / "journal.mark"
+        mark.write_bytes(mark.read_bytes().replace(b"closed", b"before"))  # as another boot leaves it
+    for days in (3, 6, 9):
+        monkeypatch.setattr(time, "time_ns", lambda days=days: clock + days * DAY)
+        life = live(tmp_path, cut_off)
+    if reports:
+        life.node.rules.clock = time.time_ns()
+        life.node._set_aside_if_lost(0.0)
+    assert {client for client, _ in life.table} == ({b"own"} if reports else set())
+
+
+@pytest.mark.parametrize("decided", [False, True])
+def test_a_server_that_is_killed_before_what_was_in_doubt_has_left_its_journal_is_lost_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decided: bool
+) -> None:
+    async def body(life: Life) -> None:
+        assert life.durability.append([at("old", time.time_ns() - 10 * DAY)])
+        life.report("own")
+        monkeypatch.setattr(Node, "caught_up", True)
+        monkeypatch.setattr(Journal, "begin_rewrite", lambda *_: None)  # the disk is slow
+        lose(life)
+        if decided:
+            catch_up(life, 0)
+
+    live(tmp_path, body)
+    monkeypatch.undo()
+    again = live(tmp_path, nothing)
+    assert again.node.contact.last < time.time_ns() - 8 * DAY
+    assert {client for client, _ in again.table} == {b"old", b"own"}
+    again.node.rules.clock = time.time_ns()
+    again.node._set_aside_if_lost(0.0)
+    assert {client for client, _ in again.table} == {b"own"}
 
 
 def test_a_line_of_a_client_that_was_erased_is_not_replayed_from_any_file(tmp_path: Path) -> None:

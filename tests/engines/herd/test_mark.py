@@ -135,11 +135,11 @@ def test_a_restored_backup_that_is_older_may_lack_records(tmp_path: Path) -> Non
 
 def test_a_mark_that_was_made_void_says_nothing(tmp_path: Path) -> None:
     live(tmp_path)
-    mark_of(tmp_path).make_void()
-    assert (
-        tmp_path / "journal.mark"
-    ).stat().st_size == 1  # it keeps its block: on a full disk nobody gets room
+    mark_of(tmp_path).make_void(17)
+    text = (tmp_path / "journal.mark").read_bytes()
+    assert text == b"- 17", "it keeps its block: on a full disk nobody gets room"
     assert "has not left word" in lacks(tmp_path)
+    assert mark_of(tmp_path).last_moment == 17
 
 
 def test_a_mark_that_cannot_be_written_is_no_error_and_one_that_cannot_be_made_void_is_deleted(
@@ -273,6 +273,7 @@ def test_a_file_may_have_grown_since_and_may_not_have_shrunk(
     [
         b"",
         b"-",
+        b"- 17",
         b"-\n",
         b"\n",
         b"boot-1",

@@ -84,13 +84,14 @@ class Disk:
             self.failed = False
             self.rewrite(table)
 
-    def rewrite(self, table: Table) -> None:
-        """Write the journal anew, as a synced snapshot, if it can be written."""
+    def rewrite(self, table: Table) -> bool:
+        """Write the journal anew, as a synced snapshot, if it can be written; return whether it was."""
         if self.kind == "none" or self.failed or self.full_until > self._world.now or self._syncs:
-            return
+            return self.kind == "none"
         self._world.say(f"{self._name} writes its journal anew")
         self.records = dict.fromkeys(self._snapshot(table), -math.inf)
         self.kept.update(self.records)
+        return True
 
     def _snapshot(self, table: Table) -> list[bytes]:
         lines, _ = table.lines(0, table.leaf_count, 1 << 30)

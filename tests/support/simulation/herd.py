@@ -263,6 +263,44 @@ class Herd:
         server.away_until = self.world.now + self.plan.tombstone_seconds * rng.uniform(0.8, 1.3)
         self.world.after(server.away_until - self.world.now, server.start)
 
+    def cut_off(self) -> None:
+        """Let a server without which the others are linked have no link for longer than it is known that clients were erased,
+        or nearly. It has clients meanwhile, as the others have; the others erase some.
+        """
+        rng, world, servers = self.world.rng, self.world, self.servers
+        able = [name for name in servers if len(servers) > 2 and self._are_linked_without(name)]
+        if not able:
+            return
+        name = rng.choice(able)
+        seconds, others = self.plan.tombstone_seconds * rng.uniform(0.8, 1.4), [*servers.values()]
+        others.remove(servers[name])
+        self.network.isolated = world.cut_off = name
+        self.laws.erasures.cut_at = servers[name].clock
+        world.say(f"{name} is cut off for {seconds:.3f} s")
+        for client in range(self.plan.clients):
+            if rng.random() < 0.3:
+                line = b"FORGET c%d" % client
+                world.after(2.0 + 0.1 * seconds * rng.random(), self.say, rng.choice(others), line)
+            if rng.random() < 0.3:
+                server = rng.choice([servers[name], *others[:1]])
+                world.after(
+                    seconds * rng.random(), lambda it=server, of=client: self.say(it, self.report(of))
+                )
+        world.run_until(world.now + seconds)
+        self.network.isolated = ""
+        world.say(f"{name} has links again")
+        self.network.release_all()
+
+    def _are_linked_without(self, name: str) -> bool:
+        """Whether the other servers are linked with each other, directly or not."""
+        left = {one for one in self.servers if one != name}
+        reached = {next(iter(left))}
+        while more := {
+            one for edge in self.edges for one in edge if one in left - reached and reached & {*edge}
+        }:
+            reached |= more
+        return reached == left
+
     def fill_disk(self, server: Server, _: Wire) -> None:
         server.disk.full_until = self.world.now + self.world.rng.random()
 
@@ -316,6 +354,9 @@ class Herd:
         world.run_until(max(world.now, *(server.away_until for server in servers)))
         self.heal()
         self.wait_for_agreement()
+        if plan.cuts_off:
+            self.cut_off()
+            self.wait_for_agreement()
         if plan.absences:
             world.run_until(world.now + FORGOTTEN * plan.tombstone_seconds)
             self.wait_for_agreement()

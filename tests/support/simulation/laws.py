@@ -108,6 +108,23 @@ class Laws:
             if not any(one and one.digest == digest and one.until >= until for one in gone):
                 del self.erasures.promised[client]
 
+    def dropped(self, server: Server, client: bytes, order: Order) -> None:
+        """A server has dropped a line after a long absence. What no other one has on its disk may be gone."""
+        if server.table.greatest.get(client, NOTHING) < order:
+            server.voided[client] = max(order, server.voided.get(client, NOTHING))
+            server.promised.pop(client, None)
+        greatest = max(
+            (
+                (at.entry.nanoseconds, at.entry.line)
+                for other in self.servers.values()
+                for line in other.disk.records
+                if other is not server and (at := parse_at(line)) is not None and at.client == client
+            ),
+            default=NOTHING,
+        )
+        if client in self.durable:
+            self.durable[client] = {one for one in self.durable[client] if one <= greatest or one > order}
+
     def held(self, owner: Server, client: bytes, order: Order) -> None:
         """A table holds a line."""
         line = order[1]

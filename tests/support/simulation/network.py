@@ -147,6 +147,7 @@ class Network:
         self._recorded: dict[str, bytes] = {}  # what the last dialler of a server said, for who replays it
         self._cuts: dict[Wire, int] = {}
         self._healed = False
+        self.isolated = ""  # the server all of whose wires are cut, until that is changed
 
     # Connecting. ---------------------------------------------------------------------------------------------
 
@@ -241,7 +242,7 @@ class Network:
     # Troubles. -----------------------------------------------------------------------------------------------
 
     def is_cut(self, wire: Wire) -> bool:
-        return self._cuts.get(wire, 0) > 0
+        return self._cuts.get(wire, 0) > 0 or self.isolated in wire
 
     def cut(self, wire: Wire, seconds: float) -> None:
         """Hold back all that goes this way, for so long."""

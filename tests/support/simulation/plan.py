@@ -56,6 +56,7 @@ class Plan:
         self.restores = rng.choice([0, 0, 1, 3])  # backups of journals that are put back
         self.tombstone_seconds = ErasureSettings().tombstone_seconds
         self.absences = 0  # servers that are away for about as long
+        self.cuts_off = False  # whether a server has no link for about as long, when the rest is quiet
         if rng.random() < 0.04:
             self._be_short(rng)
         for name, value in overrides.items():
@@ -67,6 +68,7 @@ class Plan:
         self.tombstone_seconds, self.absences = 60.0, rng.choice([1, 2, 3])
         self.servers, self.skew, self.depth = min(self.servers, 5), rng.choice([0, 1]) * SECOND, 2
         self.erasures, self.compare_seconds = max(self.erasures, 10), 2.0
+        self.cuts_off = rng.random() < 0.7
 
     @property
     def erasure(self) -> ErasureSettings:

@@ -6,12 +6,15 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from proxyherd.config.herd_file import PEER_LINE_SLACK
+from proxyherd.core.contact import Contact
 from proxyherd.core.engine import Said
 from proxyherd.core.erasures import longest_absence
 from proxyherd.core.handshake import State, Terms
 from proxyherd.core.link import Link
-from proxyherd.core.messages import NANOSECONDS, Forget, Whatsat
+from proxyherd.core.messages import NANOSECONDS, Entry, Forget, Whatsat, received
 from proxyherd.core.node import Node
 from proxyherd.core.reply import Reply
 from proxyherd.core.rules import Judged
@@ -37,10 +40,39 @@ SETTLE_SECONDS = 20 * LEARNED_SECONDS
 """What neighbours tell waits longer than on a server, so that more happens in the meantime."""
 
 
+class WatchedContact(Contact):
+    """The real contact: what it drops counts for nothing that the server has answered before."""
+
+    __slots__ = ("server",)
+    server: Server
+
+    def caught_up(self, began: int) -> dict[bytes, Entry]:
+        aside, server = self.aside or {}, self.server
+        back = super().caught_up(began)
+        if aside:
+            server.world.say(f"{server.name} puts back {len(back)} of {len(aside)} clients")
+        if not back:
+            for client, entry in aside.items():
+                if entry.line.startswith(b"AT %b " % server.bytes) and received(entry.line) > self.doubted:
+                    server.world.broken(f"{server.name} drops {entry.line!r}, which it alone can have")
+                server.laws.dropped(server, client, (entry.nanoseconds, entry.line))
+        return back
+
+
 class WatchedNode(Node):
     """The real node, which also tells its table whence lines come, and when a link goes live."""
 
     table: WatchedTable
+
+    def _set_aside_if_lost(self, now: float) -> None:
+        self.table.doubting = True
+        super()._set_aside_if_lost(now)
+        self.table.doubting = False
+
+    def _put_back(self, aside: dict[bytes, Entry]) -> None:
+        source, self.table.source = self.table.source, None
+        super()._put_back(aside)
+        self.table.source = source
 
     def receive(self, link: Link, most: int, now: float) -> None:
         assert isinstance(link, WatchedLink)
@@ -241,6 +273,8 @@ class Server:
             sizes=plan.sizes,
             erasure=plan.erasure,
         )
+        self.node.contact = WatchedContact(self.name, longest_absence(plan.erasure))
+        self.node.contact.server = self
         self.node.begin_replay()
         self.engine = WatchedEngine(self)
         self.turn = Turn(self.engine, SimulatedPlaces(self), SimulatedLog(self), self.wake, plan.sizes)
@@ -250,6 +284,9 @@ class Server:
             self.clock - longest_absence(plan.erasure), self.node.rules.latest_receipt()
         ):
             self.lose_journal([])
+        self.node.contact.last = self.disk.moment or self.clock
+        self.node.contact.began = 0 if self.disk.moment and self.disk.records else self.clock
+        self.terms = replace(self.terms, contact=self.node.contact)
         self._replay(list(self.disk.records))
 
     def _replay(self, lines: list[bytes]) -> None:
@@ -356,10 +393,13 @@ class Server:
                 self.node.closed(end.link)
         self.node.tick(now)
         self.engine.beat(now)
-        self.disk.mend(self.table)
-        if self.table.gone_until and self.world.rng.random() < REWRITES:
-            self.disk.rewrite(self.table)
-        self.disk.moment = self.clock
+        contact = self.node.contact
+        if contact.aside is None:  # else the snapshot would lack it
+            self.disk.mend(self.table)
+            rewrites = self.table.gone_until and self.world.rng.random() < REWRITES
+            if (contact.doubted or rewrites) and self.disk.rewrite(self.table):
+                contact.doubted = 0
+        self.disk.moment = contact.of_journal
         due = min([self.node.tick_at, *[end.link.tick_at for end in self.ends]])
         own = self._ticks_from
         self.later(seconds_to_tick(now - own, due - own, heartbeat), self._tick)

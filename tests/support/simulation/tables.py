@@ -24,6 +24,7 @@ class WatchedTable(Table):
         super().__init__(KEY, server.world.plan.depth)
         self.server = server
         self.source: Link | None = None
+        self.doubting = False  # lines are set aside after a long absence
         self.undoing = False  # reports that could not be kept: nobody has seen them
         self.forgets = False  # a client is erased by a command
         self.came_from: dict[bytes, str | None] = {}
@@ -58,7 +59,7 @@ class WatchedTable(Table):
         return held
 
     def remove(self, client: bytes, leaf: int) -> None:
-        assert self.undoing or self._erasing
+        assert self.undoing or self._erasing or self.doubting
         super().remove(client, leaf)
         del self.greatest[client]
 
