@@ -320,3 +320,37 @@ def test_servers_in_front_of_redis_are_upgraded_one_by_one(cluster: Cluster, tmp
         old.wait_until_ready()
         assert old.knows(b"from-old") == new.knows(b"from-old") != b""
         assert old.knows(b"locked-out") == new.knows(b"locked-out")
+
+
+SHORT = "[erasure]\nrewrite_seconds = 0.2\ntombstone_seconds = 4\n[timing]\ncompare_seconds = 1\n"
+
+
+def test_a_server_that_was_suspended_until_nobody_remembers_an_erasure_brings_nobody_back() -> None:
+    """A machine that sleeps: its table still has the client, and its clients and neighbours are there again at once."""
+    with running_herd([("Bona", "Clark"), ("Bona", "Jaquez")], more=WEB + SHORT) as herd:
+        bona, clark = herd["Bona"], herd["Clark"]
+        bona.wait_for_web()
+        herd.wait_until_all_know(bona.hears(b"victim"))
+        stays = bona.hears(b"stays")
+        herd.wait_until_all_know(stays)
+        clark.freeze()
+        bona.wait_until_not_linked("Clark")
+        erased = erase_over_web(bona, b"victim")
+        for server in (bona, herd["Jaquez"]):
+            wait_until(lambda: server.metrics()["proxyherd_tombstones"] == 0, "it remembers nobody any more")  # noqa: B023
+        assert time.time() > erased + 4
+        clark.thaw()
+        own = clark.hears(b"own")
+        clark.wait_for_event("doubtful_dropped")
+        herd.wait_until_all_know(own)
+        assert [server.knows(b"stays") for server in herd.values()] == [stays] * 3
+        is_forgotten(herd, b"victim")
+        assert b"victim" not in journal_of(clark)
+        assert not any(server.events("internal_error") for server in herd.values())
+
+
+def journal_of(server: ServerProcess) -> bytes:
+    """Return what its journal has."""
+    while True:
+        with contextlib.suppress(FileNotFoundError):  # a rewrite has deleted a file since it was listed
+            return b"".join(path.read_bytes() for path in sorted((server.state / "journal").iterdir()))
