@@ -201,7 +201,7 @@ def moves(table: Table, index: SpatialIndex, places: City, degrees: float = 2e-4
     one move.
     """
     random, moving = Random(2), min(BEHIND, len(places))
-    for turn in range(1, 48):
+    for turn in range(1, 200):
         for number in random.sample(range(len(places)), moving):
             latitude, longitude = places[number]
             moved = (
@@ -213,7 +213,7 @@ def moves(table: Table, index: SpatialIndex, places: City, degrees: float = 2e-4
         catch_up(index)
         yield (time.thread_time() - began) / moving
     for number, place in enumerate(places):
-        put(table, number, entry(number, *place, NOW + 48))
+        put(table, number, entry(number, *place, NOW + 200))
     catch_up(index)
 
 

@@ -29,10 +29,15 @@ from proxyherd.core.spatial.keys import (
 from proxyherd.core.table import Table
 
 INDEX_SLICE: Final = 96
-"""Clients that are looked at in one slice of work: half a millisecond."""
+"""Clients that are read in one slice of work while the index is made: half a millisecond."""
+
+CHANGES_SLICE: Final = 256
+"""Clients that have changed and are looked at in one slice of work: likewise."""
 
 _LEAVES: Final = 1_024
 """Leaves that are read in one slice of work while the index is made, at most."""
+
+_NOWHERE: Final[Mapping[bytes, Entry]] = {}
 
 _DICTS: Final = 128
 _WHICH: Final = _DICTS - 1
@@ -132,7 +137,7 @@ class SpatialIndex:
         known, positions, take = self._known, self.positions, changes.popitem
         for clients in self._searches:
             clients.update(changes)
-        for _ in range(min(INDEX_SLICE, len(changes))):
+        for _ in range(min(CHANGES_SLICE, len(changes))):
             client, entry = take()
             keys = known[hash(client) & _WHICH]
             key = keys.get(client)
@@ -167,7 +172,7 @@ class SpatialIndex:
         elif (slot := len(self.clients)) < MOST_SLOTS:
             self.clients.append(b"")
             self.positions.extend((0.0, 0.0))
-            self.homes.append({})
+            self.homes.append(_NOWHERE)
         else:
             return
         latitude, longitude = degrees(entry.line)

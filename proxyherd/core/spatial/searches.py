@@ -20,8 +20,10 @@ INDEX_KEPT_SECONDS: Final = 600.0
 MOST_SEARCHES: Final = 256
 """Searches at once. Each may keep twice as many clients as it wants, and an area of 1,000 positions: 1 MiB at most."""
 
-BEHIND: Final = 1_024
-"""Changes that wait for a search. If there are more, they are taken in before: they need memory, and would delay it."""
+BEHIND: Final = 192
+"""Changes that wait for a search: it takes them in with its first slice of work. If there are more, they are taken in before:
+they would delay it, and need memory.
+"""
 
 Answered: TypeAlias = Callable[[SearchResult | Exception], None]
 """Called with the answer to a question, or with what the search has raised: Misdrawn says why there is no answer."""

@@ -89,6 +89,7 @@ def test_reports_and_updates_of_neighbours_are_noticed(learned: bool) -> None:
 def test_several_catch_up_at_once_while_the_table_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each ends with all in the index that was in the table when it began, whoever takes it in."""
     monkeypatch.setattr(index_module, "INDEX_SLICE", 3)
+    monkeypatch.setattr(index_module, "CHANGES_SLICE", 3)
     for seed in range(40):
         world = ClientWorld(seed, clients=60)
         random = Random(seed)
@@ -106,6 +107,7 @@ def test_several_catch_up_at_once_while_the_table_changes(monkeypatch: pytest.Mo
 
 def test_what_had_changed_when_it_began_is_taken_in_when_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index_module, "INDEX_SLICE", 3)
+    monkeypatch.setattr(index_module, "CHANGES_SLICE", 3)
     world = ClientWorld(5, clients=60)
     catch_up(world.index)
     for _ in range(50):
@@ -119,6 +121,7 @@ def test_what_had_changed_when_it_began_is_taken_in_when_it_ends(monkeypatch: py
 
 def test_a_slice_of_work_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index_module, "INDEX_SLICE", 10)
+    monkeypatch.setattr(index_module, "CHANGES_SLICE", 10)
     world = ClientWorld(6, clients=1_000)
     slices = catch_up(world.index)
     assert slices >= 256 // 10  # a leaf has four clients

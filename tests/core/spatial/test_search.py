@@ -154,6 +154,7 @@ def test_a_search_in_slices_says_what_is_true_when_it_ends(monkeypatch: pytest.M
     monkeypatch.setattr(search_module, "RESULT_SLICE", 2)
     monkeypatch.setattr(search_module, "_LEAVING", 1)
     monkeypatch.setattr(index_module, "INDEX_SLICE", 3)
+    monkeypatch.setattr(index_module, "CHANGES_SLICE", 3)
     slices = 0
     for seed in range(150):
         world = ClientWorld(seed, clients=100)
