@@ -56,7 +56,8 @@ class SpatialIndex:
         self.homes: list[Mapping[bytes, Entry]] = []  # by slot; so an entry is found without a hash
         self._free: list[int] = []
         self._table = table
-        self._read = 0  # how many leaves have been read
+        self._read = -3  # how many leaves have been read; before the first, room is made
+        self._used = 0  # how many slots have ever been used
         self._changes: deque[dict[bytes, Entry | None]] = deque()  # taken from the table, the oldest first
         self._done = 0  # how many dicts of changes have been taken in
         self._searches: list[set[bytes]] = []
@@ -121,8 +122,12 @@ class SpatialIndex:
             self._changes.append(changes)
 
     def _read_leaves(self) -> None:
-        """Read the next leaves of the table for the first time."""
+        """Read the next leaves of the table for the first time, or make room for what they have."""
         table, left = self._table, INDEX_SLICE
+        if self._read < 0:
+            self._make_room(len(table))
+            self._read += 1
+            return
         for leaf in range(self._read, min(self._read + _LEAVES, table.leaf_count)):
             self._read = leaf + 1
             for client, entry in table.entries(leaf, leaf + 1):
@@ -131,6 +136,16 @@ class SpatialIndex:
                     self._add(client, entry, leaf)
             if left <= 0:
                 break
+
+    def _make_room(self, slots: int) -> None:
+        """Make room in one of the arrays: each time that they grow, they are copied."""
+        if self._read == -3:
+            self.homes += [_NOWHERE] * (slots - len(self.homes))
+        elif self._read == -2:
+            room = array("d", (0.0, 0.0)) * (slots - len(self.positions) // 2)
+            self.positions = self.positions + room if self.positions else room
+        else:
+            self.clients += [b""] * (slots - len(self.clients))
 
     def _take_in(self, changes: dict[bytes, Entry | None]) -> None:
         """Take in some changes, and remove them from the dict."""
@@ -169,10 +184,14 @@ class SpatialIndex:
     def _add(self, client: bytes, entry: Entry, leaf: int) -> None:
         if self._free:
             slot = self._free.pop()
-        elif (slot := len(self.clients)) < MOST_SLOTS:
-            self.clients.append(b"")
-            self.positions.extend((0.0, 0.0))
-            self.homes.append(_NOWHERE)
+        elif (slot := self._used) < MOST_SLOTS:
+            self._used += 1
+            if slot >= len(self.clients):
+                self.clients.append(b"")
+            if slot >= len(self.homes):
+                self.homes.append(_NOWHERE)
+            if 2 * slot >= len(self.positions):
+                self.positions.extend((0.0, 0.0))
         else:
             return
         latitude, longitude = degrees(entry.line)
