@@ -17,7 +17,7 @@ What a client says, and what becomes of it:
 What servers tell one another:
 
 - `table`: the last location of every client
-- `evicting`: a table that makes room when it is full
+- `evictions`: a table that makes room when it is full
 - `tombstones`: what the herd keeps of a client that was erased
 - `erasures`: erases clients from the table
 - `peer_messages`: the lines between servers

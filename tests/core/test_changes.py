@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from proxyherd.core.changes import ChangeReader
-from proxyherd.core.evicting import EvictingTable
+from proxyherd.core.evictions import EvictingTable
 from proxyherd.core.messages import Entry
 from proxyherd.core.table import Room, Table
 

@@ -18,6 +18,9 @@ import proxyherd
 PACKAGE = Path(proxyherd.__file__).parent
 DOCS = PACKAGE.parent / "docs"
 
+pytestmark = pytest.mark.xdist_group("floors")
+"""So that one worker parses the package, which takes seconds, for all."""
+
 
 def test_every_module_stands_on_a_floor_and_imports_what_stands_below() -> None:
     assert list(violations(PACKAGE)) == []

@@ -11,7 +11,7 @@ from deciding import decide
 
 from proxyherd.config.herd_file import PEER_LINE_SLACK
 from proxyherd.config.schema import Limits, Timing
-from proxyherd.core.evicting import EvictingTable
+from proxyherd.core.evictions import EvictingTable
 from proxyherd.core.handshake import NONCE_BYTES, Terms
 from proxyherd.core.link import Link
 from proxyherd.core.messages import Report, parse_at, parse_report

@@ -4,7 +4,7 @@
 - `delays`: when few updates of neighbours are passed on, and written to the journal and the log
 - `journal`: the files
 - `rewrite`: the snapshot that replaces them
-- `erased`: what erasures ask of a journal
+- `retention`: what erasures ask of a journal
 - `mark`: says whether the files may lack records
 - `durability`: replays, syncs, shortens and mends the journal
 - `peers`: the connections to the neighbours

@@ -13,7 +13,7 @@ from typing import Any
 from proxyherd.config.herd_file import PEER_LINE_SLACK, Herd, Server
 from proxyherd.config.schema import Limits
 from proxyherd.config.secrets import Secrets
-from proxyherd.core.evicting import EvictingTable
+from proxyherd.core.evictions import EvictingTable
 from proxyherd.core.handshake import Terms
 from proxyherd.core.node import Node
 from proxyherd.core.table import Room, Table

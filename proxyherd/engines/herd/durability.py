@@ -8,7 +8,7 @@ When the journal fails, reports are refused until a rewrite has brought the whol
 so, they are taken without a promise instead.) A rewrite is tried every second.
 
 A journal that is too old is not used, and after an erasure the journal is rewritten within `rewrite_seconds`: see
-`erased`. Its age counts from the last contact with the herd. After a long time without one, a running server may drop
+`retention`. Its age counts from the last contact with the herd. After a long time without one, a running server may drop
 what is in doubt (`core/contact.py`); then the journal is rewritten at once.
 
 After a start, the journal may lack records: if its mark does not say that it is whole (see `mark`), or if a file is
@@ -30,9 +30,9 @@ from proxyherd.core.messages import NANOSECONDS
 from proxyherd.core.node import Node
 from proxyherd.core.ticks import seconds_to_moment
 from proxyherd.core.tombstones import parse_learned
-from proxyherd.engines.herd.erased import RewriteTimer, TableElsewhere, is_outdated
 from proxyherd.engines.herd.journal import Finding, Journal, records_bytes, sync
 from proxyherd.engines.herd.mark import Mark
+from proxyherd.engines.herd.retention import RewriteTimer, TableElsewhere, is_outdated
 from proxyherd.engines.herd.rewrite import Rewrite
 from proxyherd.telemetry.observer import Observer
 

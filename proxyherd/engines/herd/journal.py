@@ -9,7 +9,7 @@ A rewrite first opens the segment after the snapshot, so that appends go on. It 
 renames it into place, and syncs the folder. After that it deletes the files that the snapshot replaces.
 
 A journal that is too old is set aside: its files get the suffix `.outdated`, and the moment as the time of their last
-change. A rewrite deletes them too, once a neighbour has shown that it has the table; see `erased`.
+change. A rewrite deletes them too, once a neighbour has shown that it has the table; see `retention`.
 
 If a file cannot be written, or is no longer there under its name, the journal is `failing` until a rewrite has brought a
 whole snapshot to disk. A segment that failed is cut to its last whole record, and never appended to again.

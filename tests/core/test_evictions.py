@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from wired import SECOND, TIMING, WiredServer, herd, iamat
 
 from proxyherd.config.schema import Limits
-from proxyherd.core.evicting import _GROUP_BYTES, _GROUP_CLIENTS, EvictingTable
+from proxyherd.core.evictions import _GROUP_BYTES, _GROUP_CLIENTS, EvictingTable
 from proxyherd.core.messages import At, Entry, parse_at
 from proxyherd.core.reply import Reply
 from proxyherd.core.sizes import SIZES

@@ -18,9 +18,9 @@ from proxyherd.core.node import Node
 from proxyherd.core.table import Table
 from proxyherd.core.tombstones import parse_learned
 from proxyherd.engines.herd.durability import Durability
-from proxyherd.engines.herd.erased import RewriteTimer
 from proxyherd.engines.herd.journal import Journal, record
 from proxyherd.engines.herd.mark import Mark
+from proxyherd.engines.herd.retention import RewriteTimer
 from proxyherd.telemetry.logs import LogFile, make_logger
 from proxyherd.telemetry.metrics import Metrics
 from proxyherd.telemetry.observer import Observer
