@@ -64,8 +64,8 @@ class Erasures:
         self._most_to_learn = limits.max_tombstones * 5 // 4
         self.count = 0  # tombstones that were new, or later than before
         self.lines = 0  # that they have removed from the table
-        self._unsettled: list[Erasure] = []  # by clients, and perhaps not in the journal yet
-        self._unheld: list[bytes] = []  # clients that they have erased, and of which no line was held
+        # By clients, and perhaps not in the journal yet: what was erased, and clients of which no line was held.
+        self._unsettled: list[Erasure | Removed] = []
         self._keep = int((settings or ErasureSettings()).tombstone_seconds * NANOSECONDS)
 
     @property
@@ -98,7 +98,7 @@ class Erasures:
             news.append(News(tombstone.client, tombstone.line, None, False, erasure))
         outcome = "stayed" if last > tombstone.until else "erased"
         if outcome == "erased" and (erasure is None or erasure.client is None):
-            self._unheld.append(client)  # what was said of the client may still be in memory
+            self._unsettled.append(Removed(client))  # what was said of the client may still be in memory
         return Reply("forget", outcome, tombstone.line), news
 
     def admit(self, tombstone: Tombstone) -> bool | None:
@@ -115,17 +115,17 @@ class Erasures:
 
     def settle(self) -> None:
         """Count the erasures of clients since the last call, and tell them: they are kept, and nothing undoes them."""
-        for erasure in self._unsettled:
-            self._count(erasure)
-        for client in self._unheld:
-            self._tell(Removed(client))
-        self._unsettled.clear()
-        self._unheld.clear()
+        if self._unsettled:
+            for one in self._unsettled:
+                if isinstance(one, Removed):
+                    self._tell(one)
+                else:
+                    self._count(one)
+            self._unsettled.clear()
 
     def undo(self) -> None:
         """Forget these erasures: they could not be kept."""
         self._unsettled.clear()
-        self._unheld.clear()
 
     def _count(self, erasure: Erasure) -> None:
         self.count += 1

@@ -45,7 +45,7 @@ _NAME: Final = rb"[A-Za-z][A-Za-z0-9_-]{0,62}+"
 
 _at = re.compile(
     rb"AT " + _NAME + rb" (?!-0\.0{9} )([+-](?:0|[1-9][0-9]{0,11}+))\.([0-9]{9}) "
-    rb"(\S++) " + _LOCATION + rb" " + _TIME
+    rb"(\S++) " + _LOCATION + rb" ([0-9]{1,12}+)(?:\.(?:([0-9]{9})|([0-9]{1,8}+)))?"
 ).fullmatch
 # RFC 9112: a method is a token. A web page can choose almost all of the line, but its browser always adds this end.
 _http_request = re.compile(
@@ -220,9 +220,9 @@ def parse_at(line: bytes, lead: int = NANOSECONDS) -> At | None:
     match = _at(line)
     if match is None:
         return None
-    late, late_by, client, seconds, fraction = match.groups()
-    if fraction is not None and len(fraction) == 9:
-        time = int(seconds + fraction)
+    late, late_by, client, seconds, whole_fraction, fraction = match.groups()
+    if whole_fraction is not None:  # as nearly all are spelled
+        time = int(seconds + whole_fraction)
     else:
         time = nanoseconds(seconds, fraction)
     difference = int(late + late_by)

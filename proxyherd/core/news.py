@@ -25,8 +25,9 @@ def raise_it(_: Link, error: Exception) -> None:
 
 
 class News(Value):
-    """A stored line: an AT line, or a tombstone's. `source`: the neighbour that it came from, None for a client.
-    `caught_up`: whether it came by catching up. `held`: what it replaced, and who has left for it, if the line may have to be removed again.
+    """A stored line: an AT line, or a tombstone's. `source`: the neighbour that it came from, None for a client's.
+    `caught_up`: whether it came by catching up. `held`: what it replaced, and who has left for it, if the line may
+    have to be removed again.
     """
 
     client: bytes
@@ -67,16 +68,18 @@ def take_back(news: list[News], table: Table) -> list[News]:
 
 
 def concerning(neighbour: Neighbour, news: list[News]) -> list[News]:
-    """Return the news that are for this neighbour. Note if it has to be asked to walk again for the others."""
+    """Return the news that are for this neighbour: if that is all of them, the same list. Note if it has to be asked
+    to walk again for the others.
+    """
     if len(news) == 1 and not news[0].caught_up:  # the usual case, if clients report now and then
         return news if news[0].source != neighbour.name else []
-    others = [one for one in news if one.source != neighbour.name]
-    if neighbour.in_step:
-        return others
-    live = [one for one in others if not one.caught_up]
-    if len(live) < len(others):
-        neighbour.owed = neighbour.owed or neighbour.asked
-    return live
+    own = [one for one in news if one.source != neighbour.name]
+    if not neighbour.in_step:
+        live = [one for one in own if not one.caught_up]
+        if len(live) < len(own):
+            neighbour.owed = neighbour.owed or neighbour.asked
+        own = live
+    return own if len(own) < len(news) else news
 
 
 def spell_news(news: list[News]) -> tuple[bytes, list[bytes]]:
@@ -91,31 +94,33 @@ def pass_on(
     failed: LinkErrorHandler,
     learned: bool,
 ) -> list[Flooded]:
-    """Send the news to these neighbours, each what concerns it; return what was sent. `learned`: whether any of the news
-    came from a neighbour. If no walk of this server is due, ask neighbours that may have missed something to walk again.
-    Before that, it is not known which news was not sent to them.
+    """Send the news to these neighbours, each what concerns it; return what was sent. `learned`: whether any of the
+    news came from a neighbour. If no walk of this server is due, ask neighbours that may have missed something to
+    walk again. Before that, it is not known which news was not sent to them.
 
     `failed` gets a link whose work has raised an exception.
     """
-    whole: tuple[bytes, list[bytes]] | None = None
+    whole = b""
+    clients: list[bytes] = []
     told: list[str] = []  # the neighbours that all the news concern
     sent: list[Flooded] = []
     for neighbour in neighbours:
         try:
             own = concerning(neighbour, news) if learned else news
-            if own and len(own) == len(news):
-                whole = whole or spell_news(news)
-                neighbour.link.send_updates(whole[0])
+            if own is news and news:
+                if not whole:
+                    whole, clients = spell_news(news)
+                neighbour.link.send_updates(whole)
                 told.append(neighbour.name)
             elif own:
-                data, clients = spell_news(own)
+                data, some = spell_news(own)
                 neighbour.link.send_updates(data)
-                sent.append(Flooded([neighbour.name], clients))
+                sent.append(Flooded([neighbour.name], some))
             if neighbour.owed and walks.idle:
                 neighbour.owed = False
                 neighbour.link.send(Changed())
         except Exception as error:  # noqa: BLE001 - the other neighbours are told
             failed(neighbour.link, error)
-    if whole is not None:
-        sent.append(Flooded(told, whole[1]))
+    if told:
+        sent.append(Flooded(told, clients))
     return sent

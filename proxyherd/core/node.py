@@ -379,7 +379,8 @@ class Node:
             elif admitted is None:
                 self.note(Skipped(name, at.entry.line, "the table is at its limit"))
         learned = len(news) - before
-        self._learned = self._learned or learned > 0
+        if learned:
+            self._learned = True
         if caught_up:
             neighbour.lines += len(ats)
             neighbour.news += learned
@@ -407,7 +408,7 @@ class Node:
         self.erasures.settle()
         news, self.news = self.news, []
         learned, self._learned = self._learned, False
-        if len(news) > 1 and self.table.gone:
+        if self.table.gone and len(news) > 1:
             # What was erased meanwhile is no news; and what was learned again because of that is news once.
             once = {one.line: one for one in news}.values()
             news = [one for one in once if not self.table.is_erased(one.client, one.line)]

@@ -25,9 +25,9 @@ _GZIP: Final = 16 + zlib.MAX_WBITS  # with the header and the checksum of gzip
 
 def unpacked(body: bytes, encoding: str) -> bytes:
     """Return what is in a body; `encoding`: the header Content-Encoding, empty if there is none. Raises Problem."""
-    name = encoding.strip().lower()
+    name = encoding and encoding.strip().lower()
     if name in ("", "identity"):
-        data = body[: BODY_BYTES + 1]
+        data = body
     elif name not in ("gzip", "x-gzip"):
         raise Problem(MEDIA_TYPE, "A body may be packed with gzip, once, and with nothing else.")
     else:

@@ -42,20 +42,17 @@ class WebExchange(Struct):
         return len(self.replies) == len(self.lines)
 
 
-class Exchanges:
-    """The exchanges of one connection that are not finished. To a turn, they are what the client is owed, from the
-    moment when their lines are taken: so it passes the answers with their replies.
+class Exchanges(deque[WebExchange]):
+    """The exchanges of one connection that are not finished, in order. To a turn, they are what the client is owed, from
+    the moment when their lines are taken: so it passes the answers with their replies.
     """
 
-    __slots__ = ("_commands", "_untaken", "_waiting")
+    __slots__ = ("_commands", "_untaken")
 
     def __init__(self) -> None:
-        self._waiting: deque[WebExchange] = deque()
+        super().__init__()
         self._untaken: deque[Line] = deque()
         self._commands: deque[tuple[Line, Reply]] = deque()
-
-    def __len__(self) -> int:
-        return len(self._waiting)
 
     @property
     def more(self) -> bool:
@@ -64,7 +61,7 @@ class Exchanges:
 
     def add(self, exchange: WebExchange) -> None:
         """Begin an exchange."""
-        self._waiting.append(exchange)
+        self.append(exchange)
         self._untaken.extend(exchange.lines)
 
     def take(self, most: int) -> list[Line]:
@@ -88,29 +85,30 @@ class Exchanges:
         replies = [reply for _, reply in commands]
         answers = [*map(_its_answer, replies)]
         if None in answers:
-            released = [commands.popleft() for _ in range(answers.index(None))]
+            replies = replies[: answers.index(None)]
+            released = [commands.popleft() for _ in replies]
         else:
             released = [*commands]
             commands.clear()
-        at, end = 0, len(released)
-        for exchange in self._waiting:
-            if at == end:
+        at, end = 0, len(replies)
+        for exchange in self:
+            following = at + len(exchange.lines) - len(exchange.replies)
+            exchange.replies += replies[at:following]
+            at = following
+            if at >= end:
                 break
-            missing = len(exchange.lines) - len(exchange.replies)
-            exchange.replies += replies[at : min(at + missing, end)]
-            at = min(at + missing, end)
         return released
 
     def finished(self) -> list[WebExchange]:
         """Take out the exchanges whose replies are all there, up to the first that waits."""
         done: list[WebExchange] = []
-        while self._waiting and self._waiting[0].is_done:
-            done.append(self._waiting.popleft())
+        while self and self[0].is_done:
+            done.append(self.popleft())
         return done
 
     def give_up(self) -> list[tuple[Line, Reply]]:
         """End all exchanges without the replies that are missing. Return the lines without a reply."""
         unanswered = [*self._commands]
-        for kept in (self._waiting, self._untaken, self._commands):
+        for kept in (self, self._untaken, self._commands):
             kept.clear()
         return unanswered

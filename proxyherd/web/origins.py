@@ -127,9 +127,8 @@ class Proxies:
 
     def __init__(self, trusted: Iterable[str] = ()) -> None:
         self._networks = Networks(trusted)
-
-    def __bool__(self) -> bool:
-        return bool(self._networks)
+        self.any: Final = bool(self._networks)
+        """Whether there is one at all, so that a request need not ask for more."""
 
     def trusts(self, peer: str) -> bool:
         """Return whether this address is a proxy's."""

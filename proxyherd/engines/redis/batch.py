@@ -105,14 +105,14 @@ class Batch:
                     self._asking.add(len(self.calls))
                     self._parts.append(ASKING)
                 self.calls.append((tag, together))
-                if kind == "iamat":
-                    self._spell_reports(together)
-                elif kind == "forget":
-                    asked = together[0][1]
-                    self._parts += (head_of_erasure(), asked.key, asked.value)
-                else:
+                if kind == "whatsat":
                     self._parts.append(head_of_questions(len(together)))
                     self._parts += [asked.key for _, asked, _ in together]
+                elif kind == "iamat":
+                    self._spell_reports(together)
+                else:
+                    asked = together[0][1]
+                    self._parts += (head_of_erasure(), asked.key, asked.value)
 
     def end(self, end: bytes, replies: int) -> tuple[bytes, int]:
         """Return all bytes to send, ending with `end`, which has this many replies; and the number of all replies."""

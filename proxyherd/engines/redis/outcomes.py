@@ -58,8 +58,8 @@ class Outcomes:
 
     def _give_found(self, wishes: list[Wish], values: list[bytes | None]) -> None:
         """Give queries what was found, or an erasure its tombstone."""
-        client, asked, line = wishes[0]
-        if asked.kind == "forget":
+        if wishes[0][1].kind == "forget":
+            client, asked, _ = wishes[0]
             stayed = asked.may_stay and len(values) > 1
             asked.outcome, asked.answer = "stayed" if stayed else "erased", values[0]
             self._settled[client] = None

@@ -187,7 +187,8 @@ class HttpReader:
 
     def close(self) -> None:
         """Forget the request that is on its way."""
-        self._room.give_back(self._taken, self._payer)
+        if self._taken:
+            self._room.give_back(self._taken, self._payer)
         self._taken, self._payer, self._told = 0, "", False
         self._head, self._payload, self._body = None, None, bytearray()
 
@@ -231,14 +232,15 @@ class HttpReader:
             self._problem = Problem(problems.REQUEST, "The body is not in the form of its headers.")
             return False
         data = payload.read_nowait(-1)
-        if len(self._body) + len(data) > BODY_BYTES:
+        size = len(self._body) + len(data)
+        if size > BODY_BYTES:
             self._problem = _TOO_LARGE
             return False
-        taken = max(len(self._body) + len(data) - SMALL_BODY_BYTES, 0)
-        if not self._room.take(taken - self._taken, self._payer):
-            self._problem = _NO_ROOM
-            return False
-        self._taken = taken
+        if (more := size - SMALL_BODY_BYTES - self._taken) > 0:
+            if not self._room.take(more, self._payer):
+                self._problem = _NO_ROOM
+                return False
+            self._taken += more
         self._body += data
         return bool(payload.is_eof())
 

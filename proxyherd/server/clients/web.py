@@ -125,7 +125,7 @@ class WebConnection(ClientConnection):
     def asker(self, headers: Headers, subject: bytes | None) -> Allowance | None:
         """Return what a request may ask, by the address that a trusted proxy names, and by the subject of its token."""
         self._asker, self._asker_host, host = self.name, "", ""
-        if self._proxies:
+        if self._proxies.any:
             peer, forwarded = self._peer, headers.getall("X-Forwarded-For", [])
             if forwarded and self._proxies.trusts(peer):
                 self._asker_host = host = self._proxies.client_address(peer, forwarded)

@@ -241,7 +241,7 @@ class HttpConversation(WebConversation):
         return found
 
     def _count(self, commands: int, now: float) -> None:
-        if self._asker is not None and commands:
+        if self._asker is not None:
             self._asker.use(commands, now)
 
     def _waits_to_know(self, request: ReadRequest, now: float) -> bool:
@@ -256,8 +256,7 @@ class HttpConversation(WebConversation):
     def _must_wait(self, request: ReadRequest, now: float) -> bool:
         """Return whether a request must wait, because its sender asks too fast. Raises Problem if it has waited."""
         asker = self._asker = self._watch.asker(request.headers, self.subject)
-        seconds = asker.wait(now) if asker is not None else 0.0
-        if asker is None or seconds <= 0.0 or self.stage is Stage.DRAINING:
+        if asker is None or (seconds := asker.wait(now)) <= 0.0 or self.stage is Stage.DRAINING:
             return False
         if self._has_waited:
             whole = ceil(seconds)
@@ -268,7 +267,8 @@ class HttpConversation(WebConversation):
 
     def _begin(self, request: ReadRequest, exchange: WebExchange, now: float) -> None:
         self._watch.begins(exchange.via, exchange.grant)
-        self._count(len(exchange.lines[1:]), now)
+        if len(exchange.lines) > 1:  # one is counted with the request
+            self._count(len(exchange.lines) - 1, now)
         if exchange.lines:
             self.owed.add(exchange)
             if len(request.body) > READ_AHEAD:  # others may need its room while this one waits
