@@ -200,7 +200,7 @@ class Masters:
         """Yield the calls for clients of one tag: first the tombstones."""
         for client, until in writes.erased:
             salt = secrets.token_hex(layout.SALT_DIGITS // 2).encode()
-            yield head_of_erasure() + spell_key(client) + spell_erasure(until, until, self._kept, salt)
+            yield head_of_erasure() + spell_key(tag, client) + spell_erasure(until, until, self._kept, salt)
         if writes.clients:
             yield spell_reports(ADMIT, tag, writes.clients, writes.values, writes.expiries, lead=self._lead)
 

@@ -71,6 +71,7 @@ class Report(Value):
     nanoseconds: int
 
 
+@final
 class Whatsat(Value):
     """A client's query: the client's ID, the radius in kilometres as text, and the maximum number of results."""
 
@@ -220,11 +221,9 @@ def parse_at(line: bytes, lead: int = NANOSECONDS) -> At | None:
     match = _at(line)
     if match is None:
         return None
-    late, late_by, client, seconds, whole_fraction, fraction = match.groups()
-    if whole_fraction is not None:  # as nearly all are spelled
-        time = int(seconds + whole_fraction)
-    else:
-        time = nanoseconds(seconds, fraction)
+    late, late_by, client, seconds, whole, fraction = match.groups()
+    # Nearly all have a fraction of nine digits.
+    time = int(seconds + whole) if whole is not None else nanoseconds(seconds, fraction)
     difference = int(late + late_by)
     received = time + difference
     if difference < -lead:

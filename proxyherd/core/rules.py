@@ -63,11 +63,13 @@ class Rules:
         """The present time: it decides which entries are too old, and which neighbours' lines are from the future."""
         self.age = int(limits.max_age_seconds * NANOSECONDS)
         """The age at which a location is forgotten; 0: never."""
-        self._name = name.encode()
+        # For `map`, which is given the same for each line.
+        self._names = repeat(name.encode())
         self.lead = limits.clock_lead
         """By how much a client's clock may be ahead of the server's: a later time does not count."""
         self._skew = int(limits.max_clock_skew_seconds * NANOSECONDS)
-        self._forms = command_forms(limits.max_client_bytes)
+        self._leads = repeat(self.lead)
+        self._forms = repeat(command_forms(limits.max_client_bytes))
         self._takes_reports = True
 
     def begin(self, clock: int, *, takes_reports: bool) -> None:
@@ -86,13 +88,11 @@ class Rules:
         takes_reports = self._takes_reports
         are_plain = {*map(type, lines)} <= _LINES
         whole: Any = lines if are_plain else map(_whole, lines)
-        reports: list[Any] = [
-            *map(parse_report, whole, repeat(self._name), count(at), repeat(self._forms), repeat(self.lead))
-        ]
+        reports: list[Any] = [*map(parse_report, whole, self._names, count(at), self._forms, self._leads)]
         if takes_reports and None not in reports:
             return reports, []
         judge: Any = _judge_line if are_plain else _judge
-        judged: list[Any] = [*map(judge, lines, reports, repeat(takes_reports), repeat(self._forms))]
+        judged: list[Any] = [*map(judge, lines, reports, repeat(takes_reports), self._forms)]
         first = next((at for at, one in enumerate(judged) if type(one) is not Report), len(judged))
         return judged[:first], judged[first:]
 

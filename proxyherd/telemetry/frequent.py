@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
-from typing import Annotated, Any, ClassVar, Final, TypeAlias
+from typing import Annotated, Any, ClassVar, Final, TypeAlias, final
 
 import msgspec
 from msgspec import Struct
@@ -47,6 +47,7 @@ class FrequentEvent(Struct, gc=False):
     name: ClassVar[str]
 
 
+@final
 class SeveralEvents(Struct, gc=False):
     """Several events of one kind. Each field has a column of values, which are bytes or integers."""
 
@@ -76,7 +77,7 @@ class Forms(dict[type[FrequentEvent], "_Form"]):
         values: list[Any] = []
         odd = -1  # there is no line feed after the last line
         for one in said:
-            if isinstance(one, SeveralEvents):
+            if type(one) is SeveralEvents:
                 form, count = self[one.kind], len(one.columns[0])
                 texts += [form.text] * count
                 values += chain.from_iterable(zip([stamp] * count, *one.columns, strict=True))
@@ -84,8 +85,7 @@ class Forms(dict[type[FrequentEvent], "_Form"]):
             else:
                 form = self[one.__class__]
                 texts.append(form.text)
-                values.append(stamp)
-                values += astuple(one)
+                values += stamp, *astuple(one)
                 odd += form.odd
                 if form.has_ids:
                     ids = values[-1]

@@ -6,8 +6,9 @@ connection's query always sees its earlier report.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
+from operator import itemgetter
 from typing import Final, NamedTuple, TypeAlias
 
 from proxyherd.core.engine import Client
@@ -35,6 +36,8 @@ Wish: TypeAlias = "tuple[Client, Asked, bytes]"
 
 Call: TypeAlias = "tuple[int, list[Wish]]"
 """One command of a batch: its tag, and what it does. It has only reports, only queries, or one erasure."""
+
+_its_line: Callable[[Wish], bytes] = itemgetter(2)
 
 _RIGHT: Final = frozenset((bytes, list))
 """The type of a reply that is not an error: outcomes of reports, or values."""
@@ -150,7 +153,7 @@ class Batch:
 
 def size_of(wishes: Sequence[Wish]) -> int:
     """Return the bytes of the lines of these wishes."""
-    return sum([len(line) for _, _, line in wishes])
+    return sum(map(len, map(_its_line, wishes)))
 
 
 def _kind(wish: Wish) -> str:

@@ -10,7 +10,7 @@ from typing import Final
 
 from proxyherd.core.erasures import REACH
 from proxyherd.core.messages import Forget
-from proxyherd.engines.redis.layout import PREFIXES, seal, tag_of
+from proxyherd.engines.redis.layout import PREFIXES, seal
 
 LIBRARY: Final = b"proxyherd_2"
 """Its number changes when the behaviour of a function changes."""
@@ -61,9 +61,9 @@ _ALL_HELD: Final = b">"
 _SPELLED_ALL_HELD: Final = spell_word(_ALL_HELD)
 
 
-def spell_key(client: bytes) -> bytes:
-    """Return a client's key as it is sent."""
-    prefix = PREFIXES[tag_of(client)]
+def spell_key(tag: int, client: bytes) -> bytes:
+    """Return the key of a client of this tag, as it is sent."""
+    prefix = PREFIXES[tag]
     return SENT_KEY % (len(prefix) + len(client), prefix, client)
 
 

@@ -134,22 +134,19 @@ class RedisEngine:
 
     def _decide_other(self, client: Client, line: bytes, judged: Whatsat | WebCommand | Reply) -> Reply:
         """Queue a query or an erasure; return the reply of the line."""
-        if isinstance(judged, Reply):
-            return judged
-        if isinstance(judged, AreaQuery):
-            return AreaReply(judged.kind, "refused", b"", refusal="no_index")
-        if isinstance(judged, Follow | Unfollow):
-            return FollowReply(type(judged).__name__.lower(), "refused", b"", refusal="no_index")
-        key, now = spell_key(judged.client), self._now
-        if isinstance(judged, Forget):  # its ID stands in no log
-            words, line = spell_forget(judged, self.rules.clock, self._kept), b""
-            stays = judged.before is not None
-            asked = Asked(
-                "forget", "waiting", key=key, value=words, at=judged.client, since=now, may_stay=stays
+        if type(judged) is Whatsat:
+            asked = Asked("whatsat", "waiting", whatsat=judged, since=self._now)
+        elif type(judged) is Forget:  # its ID stands in no log
+            words, line, stays = (
+                spell_forget(judged, self.rules.clock, self._kept),
+                b"",
+                judged.before is not None,
             )
+            asked = Asked("forget", "waiting", value=words, at=judged.client, since=self._now, may_stay=stays)
         else:
-            asked = Asked("whatsat", "waiting", whatsat=judged, key=key, since=now)
+            return _without_table(judged)
         tag = layout.tag_of(judged.client)
+        asked.key = spell_key(tag, judged.client)
         self._particular.add(tag)
         self._ask(client, asked, line, tag)
         return asked
@@ -401,3 +398,13 @@ class RedisEngine:
     def _give_up(self, client: Client) -> None:
         self._outcomes.give_up(client)
         self.wake()
+
+
+def _without_table(judged: WebCommand | Reply) -> Reply:
+    """Return a reply that does not depend on the table, or that to a command which needs an index of it."""
+    if isinstance(judged, AreaQuery):
+        return AreaReply(judged.kind, "refused", b"", refusal="no_index")
+    if isinstance(judged, Follow | Unfollow):
+        return FollowReply(type(judged).__name__.lower(), "refused", b"", refusal="no_index")
+    assert isinstance(judged, Reply)
+    return judged

@@ -144,10 +144,9 @@ def entry(value: bytes, lead: int) -> Entry | None:
     at = parse_at(line, lead)
     if at is None:
         return None
-    written = value[:VALUE_BYTES]
-    if written != b"%021d " % at.entry.nanoseconds:
+    if not value.startswith(b"%021d " % at.entry.nanoseconds):
         seconds, _, fraction = line.rpartition(b" ")[2].partition(b".")
-        if written != b"%021d " % nanoseconds(seconds, fraction):
+        if not value.startswith(b"%021d " % nanoseconds(seconds, fraction)):
             return None
     return at.entry
 

@@ -160,10 +160,12 @@ class HttpReader:
                 raise self._problem
             if not self._data or self.spent >= most:
                 return None
-            is_plain = self._head is not None and not self._head.chunked
-            if not is_plain and self._head is not None:
-                self.spent += _PIECE_LINES
-            size = _BODY_PIECE_BYTES if is_plain else _PIECE_BYTES
+            size = _PIECE_BYTES
+            if self._head is not None:
+                if self._head.chunked:
+                    self.spent += _PIECE_LINES
+                else:
+                    size = _BODY_PIECE_BYTES
             data = bytes(self._data[:size])
             del self._data[:size]
             self._feed(data)

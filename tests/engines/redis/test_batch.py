@@ -47,14 +47,15 @@ def people(count: int) -> list[Client]:
 
 
 def report(client: bytes, line: bytes = b"r", expires: bytes = b"", asker: Client | None = None) -> Wish:
-    key, value = spell_key(client), spell_word(b"value of " + client)
+    key, value = spell_key(layout.tag_of(client), client), spell_word(b"value of " + client)
     asked = Asked("iamat", "waiting", key=key, value=value, at=b"AT " + client)
     asked.expires = spell_word(expires) if expires else b""
     return cast("Client", asker), asked, line
 
 
 def question(client: bytes, line: bytes = b"q", asker: Client | None = None) -> Wish:
-    asked = Asked("whatsat", "waiting", None, Whatsat(client, b"10", 5), key=spell_key(client))
+    key = spell_key(layout.tag_of(client), client)
+    asked = Asked("whatsat", "waiting", None, Whatsat(client, b"10", 5), key=key)
     return cast("Client", asker), asked, line
 
 
