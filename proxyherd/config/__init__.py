@@ -6,6 +6,7 @@
 - `herd_file`: finds, reads and checks it
 - `auth`: who may use a server: `[auth]` of it
 - `web`: checks `[web]` of it
+- `places`: checks `[places]` of it
 - `rates`: what one client may ask: `[rates]` of it
 - `erasure`: checks `[erasure]` of it
 - `needs`: what a server needs with everything at its limit

@@ -12,7 +12,6 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Struct, field
@@ -21,6 +20,7 @@ from proxyherd.config.address import Address, parse_address
 from proxyherd.config.auth import AuthSettings, check_auth
 from proxyherd.config.erasure import check_erasure
 from proxyherd.config.errors import ConfigError
+from proxyherd.config.places import check_places
 from proxyherd.config.ports import Port, find_conflict
 from proxyherd.config.rates import RateSettings, check_rates
 from proxyherd.config.schema import (
@@ -195,7 +195,8 @@ def parse(text: str, file: Path) -> Herd:
         name: _server(name, table, neighbours[name], file, linked=redis is None)
         for name, table in raw.servers.items()
     }
-    places = _places(raw.places, len(servers), file)
+    places = _convert(raw.places, PlacesSettings, "places", file)
+    check_places(places, len(servers), file)
     if conflict := find_conflict(_ports(servers), places.base_url):
         raise ConfigError(f"{file}: {conflict}")
     auth = _convert(raw.auth, AuthSettings, "auth", file)
@@ -293,43 +294,6 @@ def _together(table: Struct, name: str, keys: tuple[str, ...], file: Path) -> No
     missing = [key for key in keys if getattr(table, key) is None]
     if missing and len(missing) < len(keys):
         raise ConfigError(f"{file}: key {name}.{missing[0]}: is missing; {', '.join(keys)} go together")
-
-
-def _places(value: object, servers: int, file: Path) -> PlacesSettings:
-    places = _convert(value, PlacesSettings, "places", file)
-    for key in ("calls_per_minute", "calls_per_day"):
-        if 0 < getattr(places, key) < servers:
-            raise ConfigError(
-                f"{file}: key places.{key}: {getattr(places, key)} is less than one for each of {servers} servers; "
-                f"give at least {servers}, or 0 for none"
-            )
-    if places.base_url is not None and not _is_base(places.base_url):
-        raise ConfigError(
-            f"{file}: key places.base_url: {places.base_url!r} is not what stands before a path; "
-            'write it like "http://127.0.0.1:10500"'
-        )
-    if places.proxy is not None:
-        _check_proxy(places.proxy, places.base_url or "https:", f"{file}: key places.proxy")
-    return places
-
-
-def _check_proxy(url: str, upstream: str, where: str) -> None:
-    if not (_is_base(url) and re.fullmatch(r"http://[^/]+/?", url)):
-        raise ConfigError(f'{where}: {url!r} is no HTTP proxy; write it like "http://proxy.example:3128"')
-    if not upstream.startswith("https:"):
-        raise ConfigError(
-            f"{where}: places.base_url is no https:, and so the proxy would see the key; drop one of the two"
-        )
-
-
-def _is_base(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        named = bool(parts.hostname) and parts.port != 0
-    except ValueError:  # no port, and no IPv6 address, is written like this
-        return False
-    plain = re.fullmatch(r"[!-~]+", url) is not None and "@" not in parts.netloc
-    return named and plain and parts.scheme in {"http", "https"} and not (parts.query or parts.fragment)
 
 
 def _tls(value: object, file: Path) -> TlsSettings:

@@ -191,65 +191,6 @@ def test_all_keys_of_tls_that_go_together_are_taken() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["http://h", "https://h/", "http://h:1/a/b", "http://[::1]:1", "http://10.0.0.1:65535"]
-)
-def test_what_may_stand_before_a_path(url: str) -> None:
-    assert two(more=f'[places]\nbase_url = "{url}"').places.base_url == url
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        *(
-            "h",
-            "ftp://h",
-            "http://",
-            "http://h:0",
-            "http://h:65536",
-            "http://[::1",
-            "http://h?x",
-            "http://h#x",
-        ),
-        *("http://u@h", "http://h/a b", "http://h/\xe9", "http://:1", "http://h:x"),
-    ],
-)
-def test_what_may_not(url: str) -> None:
-    assert refused(more=f'[places]\nbase_url = "{url}"') == (
-        f'key places.base_url: {url!r} is not what stands before a path; write it like "http://127.0.0.1:10500"'
-    )
-
-
-@pytest.mark.parametrize("base", ["", 'base_url = "https://h"\n'])
-@pytest.mark.parametrize("url", ["http://proxy.example:3128", "http://h", "http://h/"])
-def test_a_proxy_is_taken_where_it_cannot_see_the_key(base: str, url: str) -> None:
-    assert two(more=f'[places]\n{base}proxy = "{url}"').places.proxy == url
-
-
-@pytest.mark.parametrize(
-    "url", ["https://h:1", "http://h/a", "http://u@h", "h:1", "http://h:0", "http://h?x"]
-)
-def test_what_is_no_proxy(url: str) -> None:
-    assert refused(more=f'[places]\nproxy = "{url}"') == (
-        f'key places.proxy: {url!r} is no HTTP proxy; write it like "http://proxy.example:3128"'
-    )
-
-
-def test_a_proxy_that_would_see_the_key_is_refused() -> None:
-    assert refused(more='[places]\nbase_url = "http://h"\nproxy = "http://p:1"') == (
-        "key places.proxy: places.base_url is no https:, and so the proxy would see the key; drop one of the two"
-    )
-
-
-@pytest.mark.parametrize("key", ["calls_per_minute", "calls_per_day"])
-def test_a_budget_has_a_call_for_each_server_or_none(key: str) -> None:
-    for calls in (0, 2):
-        assert getattr(two(more=f"[places]\n{key} = {calls}").places, key) == calls
-    assert refused(more=f"[places]\n{key} = 1") == (
-        f"key places.{key}: 1 is less than one for each of 2 servers; give at least 2, or 0 for none"
-    )
-
-
-@pytest.mark.parametrize(
     ("text", "why"),
     [
         ("", "key servers: is missing; add it"),
