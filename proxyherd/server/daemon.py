@@ -248,7 +248,9 @@ class _Daemon:
         if self._server.web:
             self._observer.open_web()
             web = await asyncio.to_thread(importlib.import_module, "proxyherd.server.clients.web")
-            listener: ClientListener = web.WebListener(self._clients, self._herd, self._backend.erased_until)
+            listener: ClientListener = web.WebListener(
+                self._clients, self._herd, self._backend.erased_until, self._server.name
+            )
             await self._let_in_by_tokens(listener)
             self._listeners.append(listener)
             await self._binder.listen(listener.key, self._server.web, listener.listen)

@@ -82,10 +82,10 @@ def read_geojson(document: bytes) -> Polygon:
     try:
         return Polygon(_polygons(document))
     except Misdrawn as reason:
-        raise misdrawn_problem(reason) from None
+        raise misdrawn_problem(str(reason)) from None
 
 
-def misdrawn_problem(reason: Misdrawn) -> Problem:
+def misdrawn_problem(reason: str) -> Problem:
     """Return what is wrong with a request whose area cannot be one."""
     return Problem(MEANING, f"This is no area: {reason}.", "coordinates")
 

@@ -50,6 +50,23 @@ def location(lat: bytes, lon: bytes) -> bytes:
     return north + east
 
 
+def json_degrees(line: bytes) -> tuple[bytes, bytes]:
+    """Return latitude and longitude of an AT line as numbers of JSON, with the same digits."""
+    place = line.split(b" ", 5)[4]
+    at = max(place.rfind(b"+"), place.rfind(b"-"))
+    return _as_json(place[:at]), _as_json(place[at:])
+
+
+def _as_json(degrees: bytes) -> bytes:
+    """Return degrees of a line without a plus and leading zeros."""
+    sign, digits = degrees[:1], degrees[1:]
+    if digits.startswith(b"0"):
+        digits = digits.lstrip(b"0")
+        if digits[:1] in (b"", b"."):
+            digits = b"0" + digits
+    return digits if sign == b"+" else sign + digits
+
+
 def expected_degrees(most: int) -> str:
     """Return what belongs where degrees from -`most` to `most` are expected, in a sentence."""
     return f"Decimal degrees from -{most} to {most} belong here, with an exponent only if they are small, as in 1.5e-7."

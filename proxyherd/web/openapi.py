@@ -2,69 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final, TypeAlias
+from typing import Final
 
 import msgspec
 
 from proxyherd import __version__
-from proxyherd.web.bodies import BODY_BYTES, PACKED_BYTES
-from proxyherd.web.locations import MOST_DECIMALS
-from proxyherd.web.problems import CONTENT_TYPE, KINDS, NOT_TAKEN
+from proxyherd.web.bodies import BODY_BYTES
+from proxyherd.web.openapi_areas import AREA_PATHS, AREA_SCHEMAS
+from proxyherd.web.openapi_parts import (
+    JSON_TYPE,
+    LATITUDE_FORM,
+    LONGITUDE_FORM,
+    PROBLEM_ANSWER,
+    RADIUS_FORM,
+    SECONDS_FORM,
+    SINCE_1970_FORM,
+    UNAVAILABLE_ANSWER,
+    ApiObject,
+    api_answers,
+    api_body,
+    api_parameter,
+    degrees_schema,
+    object_schema,
+    schema_named,
+)
+from proxyherd.web.problems import KINDS
 from proxyherd.web.queries import LIMIT, RADIUS_KM
 from proxyherd.web.reports import MOST_REPORTS
 from proxyherd.web.trackers.apps import APPS, App
 from proxyherd.web.trackers.points import MOST_TRACK_POINTS
 
-_Object: TypeAlias = dict[str, Any]
-
-_JSON: Final = "application/json"
-_SMALL: Final = r"[0-9](\.[0-9]{1,20})?[eE]-0?[1-9]"
-_LATITUDE: Final = rf"^[+-]?([0-8]?[0-9](\.[0-9]+)?|90(\.0+)?|{_SMALL})$"
-_LONGITUDE: Final = rf"^[+-]?((1[0-7][0-9]|0?[0-9]?[0-9])(\.[0-9]+)?|180(\.0+)?|{_SMALL})$"
-_SECONDS: Final = r"^[0-9]{1,12}(\.[0-9]{1,9})?$"
-_SINCE_1970: Final = r"^(19[7-9][0-9]|[2-9][0-9]{3})-[^.]+(\.[0-9]{1,9})?([Zz]|[+-][0-9:]+)$"
-
-
-def _ref(name: str) -> _Object:
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-def _degrees(most: int, pattern: str, what: str) -> _Object:
-    text = (
-        f"{what} in decimal degrees. Its digits are kept as they are spelled. Only small numbers may have an exponent, as "
-        f"in `1.5e-7`, and then at most {MOST_DECIMALS} decimals without it."
-    )
-    return {
-        "description": text,
-        "anyOf": [
-            {"type": "number", "minimum": -most, "maximum": most},
-            {"type": "string", "pattern": pattern},
-        ],
-    }
-
-
-def _object(properties: Mapping[str, _Object], *, optional: tuple[str, ...] = ()) -> _Object:
-    return {
-        "type": "object",
-        "properties": dict(properties),
-        "required": [name for name in properties if name not in optional],
-        "additionalProperties": False,
-    }
-
-
 _CLIENT: Final = {"type": "string", "minLength": 1, "description": "The name of a client."}
 _AT: Final = {"type": "string", "description": "The AT line, as the line protocol has it."}
 _OUTCOME: Final = {"enum": ["stored", "stale"], "description": "`stale`: the server has a later report."}
 _POSITION: Final = {
-    "lat": _degrees(90, _LATITUDE, "The latitude"),
-    "lon": _degrees(180, _LONGITUDE, "The longitude"),
+    "lat": degrees_schema(90, LATITUDE_FORM, "The latitude"),
+    "lon": degrees_schema(180, LONGITUDE_FORM, "The longitude"),
     "time": {
         "description": "POSIX seconds with at most nine decimals, or a date and time of RFC 3339. Without it: now.",
         "anyOf": [
             {"type": "number", "minimum": 0, "exclusiveMaximum": 10**12},
-            {"type": "string", "pattern": _SECONDS},
-            {"type": "string", "format": "date-time", "pattern": _SINCE_1970},
+            {"type": "string", "pattern": SECONDS_FORM},
+            {"type": "string", "format": "date-time", "pattern": SINCE_1970_FORM},
         ],
     },
 }
@@ -85,9 +64,9 @@ _SCHEMAS: Final = {
         "required": ["type", "title", "status", "detail"],
         "additionalProperties": False,
     },
-    "Position": _object(_POSITION, optional=("time",)),
-    "Report": _object({"client": _CLIENT, **_POSITION}, optional=("time",)),
-    "Reported": _object(
+    "Position": object_schema(_POSITION, optional=("time",)),
+    "Report": object_schema({"client": _CLIENT, **_POSITION}, optional=("time",)),
+    "Reported": object_schema(
         {
             "outcome": _OUTCOME,
             "at": _AT,
@@ -99,11 +78,11 @@ _SCHEMAS: Final = {
             },
         }
     ),
-    "Erased": _object(
+    "Erased": object_schema(
         {
             "erased_at": {
                 "type": "string",
-                "pattern": _SECONDS,
+                "pattern": SECONDS_FORM,
                 "description": "What servers have received up to this moment is gone. POSIX seconds, a string because of its "
                 "digits.",
             },
@@ -115,15 +94,15 @@ _SCHEMAS: Final = {
         },
         optional=("stayed",),
     ),
-    "ReportedInBatch": _object({"outcome": _OUTCOME, "at": _AT}),
-    "Location": _object(
+    "ReportedInBatch": object_schema({"outcome": _OUTCOME, "at": _AT}),
+    "Location": object_schema(
         {
             "client": _CLIENT,
             "lat": {"type": "number", "minimum": -90, "maximum": 90},
             "lon": {"type": "number", "minimum": -180, "maximum": 180},
             "time": {
                 "type": "string",
-                "pattern": _SECONDS,
+                "pattern": SECONDS_FORM,
                 "description": "POSIX seconds. A string, because of its digits.",
             },
             "server": {"type": "string", "description": "The server that took the report."},
@@ -131,6 +110,7 @@ _SCHEMAS: Final = {
             "at": _AT,
         }
     ),
+    **AREA_SCHEMAS,
 }
 
 _TOKENS: Final = {
@@ -149,56 +129,7 @@ _TOKENS: Final = {
     },
 }
 
-_PROBLEM: Final = {
-    "description": "What is wrong, and what to change.",
-    "content": {CONTENT_TYPE: {"schema": _ref("Problem")}},
-}
-_UNAVAILABLE: Final = {
-    **_PROBLEM,
-    "description": "The server has failed, or cannot do that now.",
-    "headers": {
-        "Retry-After": {
-            "schema": {"type": "integer"},
-            "description": f"With {NOT_TAKEN.status}: seconds until it is worth trying again.",
-        }
-    },
-}
-
-
-def _answers(
-    description: str,
-    content: Mapping[str, _Object],
-    headers: Mapping[str, _Object] | None = None,
-    status: int = 200,
-) -> _Object:
-    """Return the answers of an operation that succeeds with this status."""
-    success: _Object = {"description": description}
-    if content:
-        success["content"] = {media_type: {"schema": schema} for media_type, schema in content.items()}
-    if headers:
-        success["headers"] = dict(headers)
-    return {str(status): success, "4XX": _PROBLEM, "5XX": _UNAVAILABLE}
-
-
-def _body(description: str, content: Mapping[str, _Object], *, required: bool = True) -> _Object:
-    return {
-        "description": f"{description} At most {BODY_BYTES:,} bytes; if packed with gzip, {PACKED_BYTES:,}.",
-        "required": required,
-        "content": {media_type: {"schema": schema} for media_type, schema in content.items()},
-    }
-
-
-def _parameter(place: str, name: str, schema: _Object, description: str) -> _Object:
-    return {
-        "in": place,
-        "name": name,
-        "required": place == "path",
-        "schema": schema,
-        "description": description,
-    }
-
-
-_ID: Final = _parameter(
+_ID: Final = api_parameter(
     "path", "id", {"type": "string", "minLength": 1}, "The name of the client, percent-encoded."
 )
 
@@ -207,33 +138,35 @@ _CLIENTS: Final = {
     "get": {
         "operationId": "locate",
         "summary": "The last location of a client",
-        "responses": _answers("The location.", {_JSON: _ref("Location")}),
+        "responses": api_answers("The location.", {JSON_TYPE: schema_named("Location")}),
     },
     "put": {
         "operationId": "report",
         "summary": "Reports where a client is",
-        "requestBody": _body("The location.", {_JSON: _ref("Position")}),
-        "responses": _answers("The report was stored, or is stale.", {_JSON: _ref("Reported")}),
+        "requestBody": api_body("The location.", {JSON_TYPE: schema_named("Position")}),
+        "responses": api_answers(
+            "The report was stored, or is stale.", {JSON_TYPE: schema_named("Reported")}
+        ),
     },
     "delete": {
         "operationId": "erase",
         "summary": "Erases a client, herd-wide",
         "description": "What servers have received of the client is gone, and does not come back. Later reports count.",
         "parameters": [
-            _parameter(
+            api_parameter(
                 "query",
                 "before",
                 {
                     "anyOf": [
-                        {"type": "string", "pattern": _SECONDS},
-                        {"type": "string", "format": "date-time", "pattern": _SINCE_1970},
+                        {"type": "string", "pattern": SECONDS_FORM},
+                        {"type": "string", "format": "date-time", "pattern": SINCE_1970_FORM},
                     ]
                 },
                 "Erase only what was received up to this moment: POSIX seconds, or a date and time of RFC 3339. "
                 "Without it: up to now.",
             )
         ],
-        "responses": _answers("The client is erased.", {_JSON: _ref("Erased")}, status=202),
+        "responses": api_answers("The client is erased.", {JSON_TYPE: schema_named("Erased")}, status=202),
     },
 }
 
@@ -243,28 +176,28 @@ _PLACES: Final = {
         "operationId": "places",
         "summary": "What is near a client",
         "parameters": [
-            _parameter(
+            api_parameter(
                 "query",
                 "radius_km",
                 {
                     "type": "string",
-                    "pattern": r"^0*([0-4]?[0-9](\.[0-9]+)?|50(\.0+)?)$",
+                    "pattern": RADIUS_FORM,
                     "maxLength": 20,
                     "default": RADIUS_KM.decode(),
                 },
                 "The radius in kilometres, from 0 to 50.",
             ),
-            _parameter(
+            api_parameter(
                 "query",
                 "limit",
                 {"type": "integer", "minimum": 0, "maximum": 20, "default": int(LIMIT)},
                 "The most places.",
             ),
         ],
-        "responses": _answers(
+        "responses": api_answers(
             "The places, in the JSON of a Google Places Nearby Search, byte for byte.",
             {
-                _JSON: {
+                JSON_TYPE: {
                     "type": "object",
                     "properties": {"status": {"type": "string"}},
                     "required": ["results", "status"],
@@ -285,16 +218,21 @@ _REPORTS: Final = {
         "operationId": "reportBatch",
         "summary": "Reports where many clients are",
         "description": "The reports are stored in order. A bad one does not spoil the others.",
-        "requestBody": _body(
+        "requestBody": api_body(
             f"At most {MOST_REPORTS:,} reports, as an array or one a line.",
             {
-                _JSON: {"type": "array", "maxItems": MOST_REPORTS, "items": _ref("Report")},
+                JSON_TYPE: {"type": "array", "maxItems": MOST_REPORTS, "items": schema_named("Report")},
                 "application/x-ndjson": {"type": "string"},
             },
         ),
-        "responses": _answers(
+        "responses": api_answers(
             "What became of each report, in the same order.",
-            {_JSON: {"type": "array", "items": {"anyOf": [_ref("ReportedInBatch"), _ref("Problem")]}}},
+            {
+                JSON_TYPE: {
+                    "type": "array",
+                    "items": {"anyOf": [schema_named("ReportedInBatch"), schema_named("Problem")]},
+                }
+            },
         ),
     }
 }
@@ -306,8 +244,8 @@ _WEBSOCKET: Final = {
         "description": "Its subprotocol is `proxyherd.lines.v1` (the line protocol) or `proxyherd.json.v1`.",
         "responses": {
             "101": {"description": "The connection is a WebSocket from here on."},
-            "4XX": _PROBLEM,
-            "5XX": _UNAVAILABLE,
+            "4XX": PROBLEM_ANSWER,
+            "5XX": UNAVAILABLE_ANSWER,
         },
     }
 }
@@ -315,7 +253,7 @@ _WEBSOCKET: Final = {
 
 _REVOCATION: Final = {
     "parameters": [
-        _parameter("path", "sub", {"type": "string", "minLength": 1}, "The subject, percent-encoded.")
+        api_parameter("path", "sub", {"type": "string", "minLength": 1}, "The subject, percent-encoded.")
     ],
     "delete": {
         "operationId": "revoke",
@@ -325,44 +263,46 @@ _REVOCATION: Final = {
             "202": {
                 "description": "They are revoked.",
                 "content": {
-                    _JSON: {"schema": _object({"revoked_at": {"type": "string", "pattern": _SECONDS}})}
+                    JSON_TYPE: {
+                        "schema": object_schema({"revoked_at": {"type": "string", "pattern": SECONDS_FORM}})
+                    }
                 },
             },
-            "4XX": _PROBLEM,
-            "5XX": _UNAVAILABLE,
+            "4XX": PROBLEM_ANSWER,
+            "5XX": UNAVAILABLE_ANSWER,
         },
     },
 }
 
 
-def _page(operation: str, summary: str, media_type: str, schema: _Object) -> _Object:
+def _page(operation: str, summary: str, media_type: str, schema: ApiObject) -> ApiObject:
     return {
         "get": {
             "operationId": operation,
             "summary": summary,
-            "responses": _answers(f"{summary}.", {media_type: schema}),
+            "responses": api_answers(f"{summary}.", {media_type: schema}),
         }
     }
 
 
-def _app(app: App) -> _Object:
+def _app(app: App) -> ApiObject:
     """Return the path of an app on phones: it sends what it sends, and is answered the same."""
     content = (
         {app.media_type: {"type": "string"}}
-        if app.media_type != _JSON
-        else {_JSON: {"enum": [msgspec.json.decode(app.answer)]}}
+        if app.media_type != JSON_TYPE
+        else {JSON_TYPE: {"enum": [msgspec.json.decode(app.answer)]}}
     )
-    operations: _Object = {}
+    operations: ApiObject = {}
     for method in app.methods:
         operations[method.lower()] = {
             "operationId": f"{app.name}{method.title()}",
             "summary": f"Locations from the app {app.name}",
             "description": "What cannot be used is answered like all other payloads, and counted; but for a body that is "
             f"larger than {BODY_BYTES:,} bytes as it arrives. Of several points, the last {MOST_TRACK_POINTS:,} are used.",
-            "responses": _answers("The payload was taken, or consumed.", content if app.answer else {}),
+            "responses": api_answers("The payload was taken, or consumed.", content if app.answer else {}),
         }
         if method == "POST":
-            operations["post"]["requestBody"] = _body("What the app sends.", {"*/*": {}}, required=False)
+            operations["post"]["requestBody"] = api_body("What the app sends.", {"*/*": {}}, required=False)
     return operations
 
 
@@ -370,14 +310,15 @@ def openapi_document(*, tokens: bool = False) -> bytes:
     """Return the document, as JSON. `tokens`: whether clients need them."""
     paths = {
         "/v1/": _page("help", "A page that says what there is", "text/html", {"type": "string"}),
-        "/v1/openapi.json": _page("openapi", "This document", _JSON, {"type": "object"}),
+        "/v1/openapi.json": _page("openapi", "This document", JSON_TYPE, {"type": "object"}),
         "/v1/clients/{id}": _CLIENTS,
         "/v1/clients/{id}/places": _PLACES,
         "/v1/reports": _REPORTS,
+        **AREA_PATHS,
         "/v1/ws": _WEBSOCKET,
         **{f"/{app.name}": _app(app) for app in APPS},
     }
-    secured: _Object = {"security": [{name: []} for name in _TOKENS]} if tokens else {}
+    secured: ApiObject = {"security": [{name: []} for name in _TOKENS]} if tokens else {}
     if tokens:
         paths["/v1/tokens/{sub}"] = _REVOCATION
     return msgspec.json.encode(

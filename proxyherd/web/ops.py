@@ -9,6 +9,9 @@
     {"op": "places", "id": null, "client": "kiwi", "radius_km": 10, "limit": 5}
     {"id": null, "at": "AT Clark ...", "places": {...}}              Google's own JSON
 
+    {"op": "near", "id": 5, "lat": 34.07, "lon": -118.45, "radius_km": 2}
+    {"id": 5, "clients": [...], "server": "Clark", "complete": true}     as `GET /v1/near`; `within` likewise
+
     {"op": "fly", "id": 9}
     {"id": 9, "problem": {"type": "/v1/#meaning", ...}}
 
@@ -23,10 +26,12 @@ from typing import Final
 import msgspec
 from msgspec import Raw, Struct
 
+from proxyherd.core.framing import Line
 from proxyherd.core.reply import Reply
 from proxyherd.web.documents import DocumentReader, ObjectReader, number_text, string_text
 from proxyherd.web.ids import id_of, text_of
 from proxyherd.web.lines import LineWriter
+from proxyherd.web.nearby import read_near_op, read_within_op
 from proxyherd.web.problems import MEANING, Problem
 from proxyherd.web.queries import LIMIT, RADIUS_KM, locate_answer, places_answer
 from proxyherd.web.reports import report_answer, report_line
@@ -52,7 +57,7 @@ class Op(Struct, frozen=True):
     """What one message asks: the JSON of its `id`; and the `line` for a turn, or the `problem` why there is none."""
 
     id: bytes
-    line: bytes = b""
+    line: Line | None = None
     problem: Problem | None = None
     answer: Callable[[Reply], bytes] = report_answer
 
@@ -67,13 +72,17 @@ class Op(Struct, frozen=True):
             return b'{"id":%b,"problem":%b}' % (self.id, problem.document())
 
 
-def read_op(message: bytes, clock: int, writer: LineWriter) -> Op:
-    """Return what a message asks. `clock`: nanoseconds of POSIX time."""
+def read_op(message: bytes, clock: int, writer: LineWriter, server: str) -> Op:
+    """Return what a message asks. `clock`: nanoseconds of POSIX time; `server`: the name of the one that answers."""
     id_ = b"null"
     try:
         envelope = _ENVELOPE.read_document(message)
         id_ = _id(bytes(envelope.id))
-        ask, answer = _op(string_text(bytes(envelope.op), "op"))
+        name = string_text(bytes(envelope.op), "op")
+        if name in _AREA_OPS:
+            asked = _AREA_OPS[name](message, clock, server)
+            return Op(id_, asked.query, answer=asked.answer)
+        ask, answer = _op(name)
         return Op(id_, ask(message, clock, writer), answer=answer)
     except Problem as problem:
         return Op(id_, problem=problem)
@@ -106,11 +115,13 @@ _OPS: Final = {
     "places": (_ask_places, _answer_places),
 }
 
+_AREA_OPS: Final = {"near": read_near_op, "within": read_within_op}
+
 
 def _op(name: str) -> tuple[Callable[[bytes, int, LineWriter], bytes], Callable[[Reply], bytes]]:
     """Return how an op becomes a line, and its answer. Raises Problem."""
     if name not in _OPS:
-        raise Problem(MEANING, f"The ops are {', '.join(_OPS)}.", "op")
+        raise Problem(MEANING, f"The ops are {', '.join([*_OPS, *_AREA_OPS])}.", "op")
     return _OPS[name]
 
 

@@ -52,12 +52,13 @@ MEANING: Final = Kind("meaning", 422, "This is JSON, but not what belongs here")
 RATE: Final = Kind("rate", 429, "This server is asked too often", retry_seconds=1)
 FAULT: Final = Kind("fault", 500, "This server has failed")
 CODING: Final = Kind("coding", 501, "This transfer coding is not read here")
+ENGINE: Final = Kind("engine", 501, "The engine of this server cannot do that")
 NOT_TAKEN: Final = Kind("not-taken", 503, "This server cannot do that now", retry_seconds=2)
 VERSION: Final = Kind("version", 505, "This version of HTTP is not spoken here")
 
 KINDS: Final = (
     *(JSON, CLIENT, DEGREES, TIME, QUERY, REQUEST, ENCODING, TOKEN, RIGHT, HOST, ORIGIN, UNKNOWN, METHOD),
-    *(SLOW, LARGE, MEDIA_TYPE, EXPECTATION, MEANING, RATE, FAULT, CODING, NOT_TAKEN, VERSION),
+    *(SLOW, LARGE, MEDIA_TYPE, EXPECTATION, MEANING, RATE, FAULT, CODING, ENGINE, NOT_TAKEN, VERSION),
 )
 """All kinds, in the order of their status."""
 

@@ -12,9 +12,10 @@ from urllib.parse import parse_qsl
 import msgspec
 from msgspec import Raw
 
-from proxyherd.core.messages import position, received
+from proxyherd.core.messages import received
 from proxyherd.core.reply import Reply
 from proxyherd.web.ids import check_id_taken, name_of, text_of
+from proxyherd.web.locations import json_degrees
 from proxyherd.web.problems import NOT_TAKEN, QUERY, UNKNOWN, Problem
 from proxyherd.web.times import spelled_time
 
@@ -53,12 +54,12 @@ def locate_answer(reply: Reply) -> bytes:
     """Return where a client is, as JSON. Raises Problem."""
     line = _line(reply)
     _, server, _, client, _, time = line.split(b" ")
-    lat, lon = position(line)
+    lat, lon = json_degrees(line)
     return msgspec.json.encode(
         {
             "client": name_of(client),
-            "lat": Raw(_number(lat)),
-            "lon": Raw(_number(lon)),
+            "lat": Raw(lat),
+            "lon": Raw(lon),
             "time": time.decode(),
             "server": server.decode(),
             "received": spelled_time(received(line)).decode(),
@@ -73,6 +74,11 @@ def places_answer(reply: Reply) -> tuple[bytes, bytes]:
     return line, (reply.answer or b"")[len(line) + 1 :]
 
 
+def unknown_client() -> Problem:
+    """Return the problem of a client that no server has heard of, or that must not be seen."""
+    return Problem(UNKNOWN, "No server has heard of a client with this name.", "client")
+
+
 def header_value(line: bytes) -> str:
     """Return an AT line as the value of a header: all but visible ASCII and spaces is percent-encoded."""
     return "".join(chr(byte) if 0x20 <= byte < 0x7F else f"%{byte:02X}" for byte in line)
@@ -81,19 +87,12 @@ def header_value(line: bytes) -> str:
 def _line(reply: Reply) -> bytes:
     """Return the AT line of a client that is known. Raises Problem."""
     if reply.outcome in ("unknown", "denied"):  # nobody learns which
-        raise Problem(UNKNOWN, "No server has heard of a client with this name.", "client")
+        raise unknown_client()
     check_id_taken(reply)
     line, _, _ = (reply.answer or b"").partition(b"\n")
     if not line.startswith(b"AT "):
         raise Problem(NOT_TAKEN, "The server cannot say that now.")
     return line
-
-
-def _number(degrees: str) -> bytes:
-    """Return degrees of a line as JSON spells them: without a plus and leading zeros."""
-    digits = degrees[1:].lstrip("0")
-    digits = digits if digits[:1].isdigit() else f"0{digits}"
-    return f"{'-' if degrees[0] == '-' else ''}{digits}".encode()
 
 
 def _only(allowed: Sequence[str]) -> str:

@@ -21,6 +21,8 @@ from proxyherd.web.exchanges import WebExchange
 from proxyherd.web.handshakes import Upgrade, upgrade
 from proxyherd.web.ids import id_of, path_names
 from proxyherd.web.lines import LineWriter
+from proxyherd.web.nearby import GEOJSON, AreaRequest, read_near_query, read_within_query
+from proxyherd.web.negotiation import prefers
 from proxyherd.web.openapi import openapi_document
 from proxyherd.web.origins import Origins
 from proxyherd.web.pages import Pages
@@ -52,7 +54,7 @@ _NO_PAGES: Final = Pages({})
 
 
 class WebRoutes:
-    """The paths of one server."""
+    """The paths of one server. `server`: its name."""
 
     def __init__(
         self,
@@ -61,9 +63,11 @@ class WebRoutes:
         max_accuracy_m: float,
         pages: Pages = _NO_PAGES,
         access: Access | None = None,
+        server: str = "",
     ) -> None:
         self.origins = origins
         self.access = access
+        self.server = server
         self._pages = pages
         self._writer = writer
         self._max_accuracy_m = max_accuracy_m
@@ -74,6 +78,8 @@ class WebRoutes:
             "DELETE": self._erase,
         }
         self._places: dict[str, _Handler] = {"GET": self._get_places}
+        self._near: dict[str, _Handler] = {"GET": self._get_near}
+        self._within: dict[str, _Handler] = {"GET": self._get_within, "POST": self._post_within}
         self._token: dict[str, _Handler] = {"DELETE": self._revoke}
         self._document = openapi_document(tokens=access is not None)
         self._openapi: dict[str, _Handler] = {"GET": self._get_openapi}
@@ -139,6 +145,10 @@ class WebRoutes:
                 return self._client
             case ["v1", "clients", _, "places"]:
                 return self._places
+            case ["v1", "near"]:
+                return self._near
+            case ["v1", "within"]:
+                return self._within
             case ["v1", "tokens", _] if self.access is not None:
                 return self._token
             case ["v1", "reports"]:
@@ -219,6 +229,16 @@ class WebRoutes:
 
         return WebExchange("http", [line], finish)
 
+    def _get_near(self, request: WebRequest, _: list[str], clock: int) -> WebExchange:
+        return _area_exchange(request, read_near_query(request.query, clock, self.server))
+
+    def _get_within(self, request: WebRequest, _: list[str], clock: int) -> WebExchange:
+        return _area_exchange(request, read_within_query(request.query, None, clock, self.server))
+
+    def _post_within(self, request: WebRequest, _: list[str], clock: int) -> WebExchange:
+        _check_type(request, _JSON | {GEOJSON})
+        return _area_exchange(request, read_within_query(request.query, request.body, clock, self.server))
+
     def _get_websocket(self, request: WebRequest, _: list[str], __: int) -> Routed:
         return upgrade(request.headers)
 
@@ -231,6 +251,18 @@ class WebRoutes:
             return WebAnswer(200, batch_answer(batch, replies))
 
         return WebExchange("http", lines, finish)
+
+
+def _area_exchange(request: WebRequest, asked: AreaRequest) -> WebExchange:
+    """Return the exchange that asks about an area. Its answer is GeoJSON if the client prefers that."""
+    is_geojson = prefers(request.headers.getall("Accept", []), GEOJSON, "application/json")
+
+    def finish(replies: Sequence[Reply]) -> WebAnswer:
+        if is_geojson:
+            return WebAnswer(200, asked.collection(replies[0]), GEOJSON)
+        return WebAnswer(200, asked.answer(replies[0]))
+
+    return WebExchange("http", [asked.query], finish)
 
 
 def _unpacked(request: WebRequest) -> WebRequest:

@@ -16,11 +16,13 @@ import json
 from decimal import Decimal, InvalidOperation
 from typing import Any, cast
 
+from area_answers import answer_area
 from deciding import decide
 from multidict import CIMultiDict
 from quick_table import QuickTable
 
 from proxyherd.config.schema import Limits, Timing
+from proxyherd.core.area_queries import AreaQuery
 from proxyherd.core.framing import Line
 from proxyherd.core.messages import Forget, parse_at, parse_question, parse_report, position
 from proxyherd.core.node import Node
@@ -68,6 +70,16 @@ SEEDS = (
         b"GET /v1/ws\nUpgrade: websocket\nConnection: upgrade\nSec-WebSocket-Version: 13\n"
         b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\nSec-WebSocket-Protocol: proxyherd.lines.v1\n\n"
     ),
+    b"GET /v1/near?lat=1.5&lon=-2&radius_km=50&limit=3&max_age_s=1e3&after=PgAAAAAAAABraXdp\n\n",
+    b"GET /v1/near?client=kiwi&max_age_s=99999999999\nAccept: application/geo+json;q=0.9, */*;q=.1\n\n",
+    b"GET /v1/within?west=179.5&south=-1&east=-2&north=8\n\n",
+    (
+        b'POST /v1/within?limit=1\nContent-Type: application/geo+json\n\n{"type":"Feature","properties":{"a":"s3cr3t"},'
+        b'"geometry":{"type":"Polygon","coordinates":[[[-3,1],[-1,1],[-1,2],[-3,2],[-3,1]]]}}'
+    ),
+    b'POST /v1/within\n\n{"type":"MultiPolygon","coordinates":[[[[0,0],[2,2],[2,0],[0,2],[0,0]]]]}',
+    b'MESSAGE\n\n{"op":"within","area":{"type":"Polygon","coordinates":[[[0,0],[5,0],[5,5,7],[0,0]]]},"after":"PgAA"}',
+    b'MESSAGE\n\n{"op":"near","id":7,"client":"kiwi","radius_km":0.5,"limit":1}',
     b'MESSAGE\n\n{"op":"report","id":7,"client":"kiwi","lat":34.068930,"lon":-118.445127}',
     b'MESSAGE\n\n{"op":"places","id":"s3cr3t","client":"kiwi","radius_km":10,"limit":5}',
     b'MESSAGE\n\n{"op":"locate","client":"\\u006b\\ud83e\\udd5d","id":null}',
@@ -149,8 +161,8 @@ def _check_exchange(node: Node, request: WebRequest, exchange: WebExchange) -> N
 
 
 def _check_message(node: Node, message: bytes) -> None:
-    op = read_op(message, CLOCK, _writer)
-    answer = op.content(None if op.problem is not None else _reply(node, op.line))
+    op = read_op(message, CLOCK, _writer, "Clark")
+    answer = op.content(None if op.line is None else _reply(node, op.line))
     document = json.loads(answer)
     assert "id" in document
     if "problem" in document:
@@ -158,7 +170,11 @@ def _check_message(node: Node, message: bytes) -> None:
 
 
 def _reply(node: Node, line: Line) -> Reply:
-    """Return what becomes of a line, which must be a command of the right form, or of an erasure."""
+    """Return what becomes of a line, which must be a command of the right form, or of an erasure or a query of an area."""
+    if isinstance(line, AreaQuery):
+        assert 1 <= line.most <= 1_000
+        assert 0 <= line.received_since <= CLOCK
+        return answer_area(node.table, line)
     if isinstance(line, Forget):
         assert line.client.split() == [line.client]
         assert line.before is None or 0 < line.before <= CLOCK

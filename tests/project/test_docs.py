@@ -24,9 +24,12 @@ from prometheus_client import Metric
 
 from proxyherd.cli import main
 from proxyherd.config import herd_file
+from proxyherd.core.spatial.polygons import MOST_POSITIONS
+from proxyherd.core.spatial.search import MOST_FOUND
+from proxyherd.core.spatial.searches import MOST_SEARCHES
 from proxyherd.places import STATES, CallOutcome, Spared
 from proxyherd.telemetry.commands import COMMANDS
-from proxyherd.web import bodies, documents, frames, ids, ops, reports
+from proxyherd.web import areas, bodies, documents, frames, ids, ops, reports
 from proxyherd.web.problems import KINDS
 from proxyherd.web.trackers.apps import APPS
 from proxyherd.web.trackers.points import Reason
@@ -389,6 +392,10 @@ def test_the_codes_of_a_websocket_s_end_are_on_the_page() -> None:
         ("lines of an NDJSON body", f"{reports.MOST_LINES:,}, with blank ones"),
         ("values of a batch, together", f"{bodies.VALUES_BYTES >> 10} KiB"),
         ("commas in a batch", f"{reports.MOST_BATCH_COMMAS:,}"),
+        ("commas in GeoJSON", f"{areas.MOST_AREA_COMMAS:,}"),
+        ("positions of an area", f"{MOST_POSITIONS:,}"),
+        ("clients in an answer about an area", f"{MOST_FOUND:,}; `next` brings more"),
+        ("questions about areas at once, of one server", f"{MOST_SEARCHES}"),
         ("commas in another document", f"{documents.MOST_COMMAS:,}"),
         ("backslashes and percent signs in a document", f"{documents.MOST_ESCAPES:,}"),
         ("a name", f"{ids.NAME_BYTES:,} bytes"),

@@ -126,6 +126,7 @@ ELSEWHERE: Final = (
     Elsewhere("standin", "new old shapes", "standin/test_app.py", "both APIs are asked over HTTP"),
     Elsewhere("core", "slow_reader", "core/test_conversation.py", "who is disconnected, and when"),
     Elsewhere("web", "answers", "web/test_routes.py", "what routes find"),
+    Elsewhere("web", "openapi_areas openapi_parts", "web/test_openapi.py", "parts of one document"),
     Elsewhere(
         "web/conversations",
         "base http_bytes",

@@ -434,7 +434,7 @@ class BareServer:
 
     async def web(self) -> None:
         """Let a client send requests, and one speak lines over a WebSocket."""
-        listener = WebListener(self.daemon._clients, self.daemon._herd, lambda _: 0)
+        listener = WebListener(self.daemon._clients, self.daemon._herd, lambda _: 0, "Clark")
         http, frames = (self.connect_web(listener, port) for port in (1_001, 1_002))
         connection, transport = frames
         connection.data_received(HANDSHAKE)
@@ -533,7 +533,7 @@ class ServerWithAWebPort(BareServer):
     async def count(self) -> None:
         _forget_lines()
         self.daemon._observer.open_web()
-        listener = WebListener(self.daemon._clients, self.daemon._herd, lambda _: 0)
+        listener = WebListener(self.daemon._clients, self.daemon._herd, lambda _: 0, "Clark")
         sock = socket.create_server(("127.0.0.1", 0))
         sock.setblocking(False)
         await listener.listen(sock)

@@ -45,6 +45,7 @@ MASKS = [
     (r"(AT \w+) [+-]\d+\.\d{9} ", r"\1 +# "),
     (r"\b1[7-9]\d{8}\.\d{9}\b", "NOW"),  # a server's clock in an AT line or in JSON
     (r'"(difference|received)":"[^"]+"', r'"\1":"#"'),
+    (r'"age_s":[\d.]+', '"age_s":#'),
     (r"client=127\.0\.0\.1:\d+", "client=#"),
     (r"seconds=[\d.e-]+", "seconds=#"),
     (r"\b\d+\.\d+ s\b", "# s"),

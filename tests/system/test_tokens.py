@@ -134,6 +134,15 @@ def test_a_stranger_neither_reports_nor_sees_anybody(herd: RunningHerd, clark: S
     ]
     assert {(one.status_code, one.content) for one in hidden} == {(404, hidden[0].content)}
     assert {*hidden[0].headers} == {*hidden[-1].headers}
+    around = [
+        ask(clark, "GET", f"/v1/near?client={client}", mallory) for client in ("jane", "mallory%2Fnobody")
+    ]
+    assert {(one.status_code, one.content) for one in around} == {(404, hidden[0].content)}
+    everywhere = "/v1/within?west=-180&south=-90&east=180&north=90"
+    assert ask(clark, "GET", everywhere, mallory).json()["clients"] == []
+    assert [one["client"] for one in ask(clark, "GET", everywhere, jane).json()["clients"]] == ["jane"]
+    assert ask(clark, "GET", everywhere, token(herd, "jane", "report")).status_code == 403
+    assert ask(clark, "GET", everywhere).status_code == 401
 
 
 ATTACKS = {

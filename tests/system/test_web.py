@@ -191,6 +191,41 @@ def test_a_page_that_is_allowed_may_read_the_answers(clark: ServerProcess) -> No
     assert "access-control-allow-origin" not in ask(clark, "GET", "/nowhere")[1]
 
 
+def test_who_is_near_and_inside_is_told_over_http_and_websockets_or_why_the_engine_cannot(
+    clark: ServerProcess, shared_cluster: Cluster | None
+) -> None:
+    near, far = f"{fresh()} near", f"{fresh()} far"
+    for client, lat, lon in ((near, "-87.500", "179.999"), (far, "-87.6", "-179.5")):
+        report = {"client": client, "lat": lat, "lon": lon}
+        assert json.loads(ask(clark, "POST", "/v1/reports", json.dumps([report]).encode())[2])[0]["at"]
+    ring = [[179, -88], [-179, -88], [-179, -87], [179, -87], [179, -88]]
+    area = {"type": "Polygon", "coordinates": [ring]}
+    asked = [
+        ask(clark, "GET", "/v1/near?lat=-87.5&lon=-180&radius_km=20"),
+        ask(clark, "GET", f"/v1/near?client={near.replace(' ', '%20')}&radius_km=20"),
+        ask(clark, "GET", "/v1/within?west=179&south=-88&east=-179&north=-87"),
+        ask(clark, "POST", "/v1/within", json.dumps(area).encode()),
+    ]
+    answers = [json.loads(body) for _, _, body in asked]
+    with websocket(clark, JSON) as wire:
+        wire.send(frame(b'{"op":"near","id":1,"lat":-87.5,"lon":-180,"radius_km":20}'))
+        wire.send(frame(json.dumps({"op": "within", "id": 2, "area": area}).encode()))
+        for number in (1, 2):
+            answers.append(json.loads(wire.message()[1]))
+            assert answers[-1].pop("id") == number
+    if shared_cluster is not None:
+        assert {status for status, _, _ in asked} == {501}
+        assert [one.get("problem", one)["type"] for one in answers] == ["/v1/#engine"] * 6
+        return
+    assert {status for status, _, _ in asked} == {200}
+    for answer in answers:
+        assert (answer["server"], answer["complete"], answer.keys() & {"next"}) == ("Clark", True, set())
+        assert [one["client"] for one in sorted(answer["clients"], key=lambda one: one["lat"])] == [far, near]
+        assert all(0 <= one["age_s"] < PATIENCE_SECONDS for one in answer["clients"])
+    assert b'"lat":-87.500,"lon":179.999,' in asked[0][2]
+    assert [one["client"] for one in answers[0]["clients"]] == [near, far]
+
+
 def test_lines_and_objects_are_answered_over_websockets_and_the_log_says_how_they_came(
     clark: ServerProcess,
 ) -> None:

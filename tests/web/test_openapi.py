@@ -11,11 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxyherd.core.area_queries import AreaReply
 from proxyherd.core.messages import Entry, parse_question
 from proxyherd.core.reply import Reply
+from proxyherd.core.spatial.search import FoundClient, SearchResult
 from proxyherd.web.erasures import erase_answer
 from proxyherd.web.lines import LineWriter
 from proxyherd.web.locations import latitude, longitude
+from proxyherd.web.nearby import read_near_query, read_within_query
 from proxyherd.web.openapi import openapi_document
 from proxyherd.web.ops import read_op
 from proxyherd.web.problems import JSON, KINDS, Problem
@@ -28,6 +31,21 @@ DOCUMENT: Final = json.loads(openapi_document())
 SCHEMAS: Final = DOCUMENT["components"]["schemas"]
 AT: Final = b"AT Clark -0.263873386 kiwi +34.068930-118.445127 1621464827.959498503"
 STALE: Final = Reply("iamat", "stale", AT)
+
+
+ALL_PARAMETERS: Final = [
+    "client",
+    "lat",
+    "lon",
+    "radius_km",
+    "west",
+    "south",
+    "east",
+    "north",
+    "limit",
+    "max_age_s",
+    "after",
+]
 
 
 def parts(value: object) -> Iterator[tuple[str, Any]]:
@@ -108,7 +126,49 @@ def test_the_required_and_the_known_keys_of_a_report_are_those_that_are_read() -
         without = {key: value for key, value in report.items() if key != name}
         (found,) = read_batch(json.dumps([without]).encode(), 0, writer, ndjson=False)
         assert isinstance(found, Problem) == (name in SCHEMAS["Report"]["required"])
-    assert read_op(json.dumps(report | {"op": "report"}).encode(), 0, writer).line == b"IAMAT a +1+2 3"
+    assert (
+        read_op(json.dumps(report | {"op": "report"}).encode(), 0, writer, "Clark").line == b"IAMAT a +1+2 3"
+    )
+
+
+def test_what_is_found_in_areas_is_as_it_is_described() -> None:
+    found = [FoundClient(b"kiwi", Entry(AT, 0), 0.0)]
+    for place in (None, (0.5, b"kiwi")):
+        reply = AreaReply("near", "answered", b"", result=SearchResult(found, place))
+        asked = read_near_query("client=kiwi", 0, "Clark")
+        clients, collection = json.loads(asked.answer(reply)), json.loads(asked.collection(reply))
+        for name, listed, one_name, document in (
+            ("FoundClients", "clients", "Found", clients),
+            ("FoundFeatures", "features", "FoundFeature", collection),
+        ):
+            schema = SCHEMAS[name]
+            assert {*schema["required"]} <= document.keys() <= schema["properties"].keys()
+            assert ("next" in document) == (place is not None)
+            (one,) = document[listed]
+            assert one.keys() == SCHEMAS[one_name]["properties"].keys()
+        assert (
+            one["geometry"].keys() == SCHEMAS["FoundFeature"]["properties"]["geometry"]["properties"].keys()
+        )
+        assert (
+            one["properties"].keys()
+            == SCHEMAS["FoundFeature"]["properties"]["properties"]["properties"].keys()
+        )
+        fits(clients["clients"][0], "Found")
+
+
+def test_the_parameters_of_areas_are_those_that_are_read() -> None:
+    readers: dict[tuple[str, str], Callable[[str], object]] = {
+        ("/v1/near", "get"): lambda query: read_near_query(query, 0, ""),
+        ("/v1/within", "get"): lambda query: read_within_query(query, None, 0, ""),
+        ("/v1/within", "post"): lambda query: read_within_query(query, b"", 0, ""),
+    }
+    for (path, method), read in readers.items():
+        for name in (*ALL_PARAMETERS, "unknown"):
+            with pytest.raises(Problem) as raised:
+                read(f"{name}=\0&{name}=\0")
+            known = raised.value.detail == "A parameter occurs once."
+            named = {one["name"] for one in DOCUMENT["paths"][path][method]["parameters"]}
+            assert known == (name in named), (path, method, name)
 
 
 READERS: Final[dict[str, Callable[[bytes], object]]] = {

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 
 import pytest
+from area_answers import answer_area
 from hypothesis import given
 from hypothesis import strategies as st
+from worlds import ClientWorld
 
 from proxyherd.config.schema import Limits
+from proxyherd.core.area_queries import AreaQuery
 from proxyherd.core.messages import Entry, Report, parse_question, parse_report
 from proxyherd.core.reply import Reply
 from proxyherd.core.rules import Rules
+from proxyherd.core.spatial.areas import Box, Circle
 from proxyherd.web.lines import LineWriter
 from proxyherd.web.ops import MESSAGE_BYTES, Op, read_op
 from proxyherd.web.problems import CLIENT, DEGREES, JSON, MEANING, NOT_TAKEN, QUERY, UNKNOWN, Kind
@@ -22,7 +26,9 @@ AT = b"AT Clark +0.263873386 kiwi +34.068930-118.445127 1621464827.959498503"
 
 
 def read(message: object) -> Op:
-    return read_op(message if isinstance(message, bytes) else json.dumps(message).encode(), CLOCK, WRITER)
+    return read_op(
+        message if isinstance(message, bytes) else json.dumps(message).encode(), CLOCK, WRITER, "Clark"
+    )
 
 
 def test_a_report_is_that_of_the_line_protocol() -> None:
@@ -80,10 +86,7 @@ def test_places_are_googles_own_json(fields: dict[str, object], line: str) -> No
             (b"{", JSON, ""),
             (b"{}", MEANING, "op"),
         ),
-        *(
-            ({"op": name}, MEANING, "op")
-            for name in ("near", "within", "follow", "unfollow", "Report", "", 7, None)
-        ),
+        *(({"op": name}, MEANING, "op") for name in ("nearby", "follow", "unfollow", "Report", "", 7, None)),
         *(({"op": "locate"}, MEANING, "client"), ({"op": "locate", "client": ""}, CLIENT, "client")),
         *(
             ({"op": "locate", "client": 7}, MEANING, "client"),
@@ -98,6 +101,19 @@ def test_places_are_googles_own_json(fields: dict[str, object], line: str) -> No
             ({"op": "places", "client": "a", "radius_km": []}, MEANING, "radius_km"),
         ),
         *(
+            ({"op": "near"}, QUERY, "lat"),
+            ({"op": "near", "client": "a", "lat": 1, "lon": 1}, QUERY, "client"),
+            ({"op": "near", "client": 7}, MEANING, "client"),
+            ({"op": "near", "lat": 1e2, "lon": 1}, DEGREES, "lat"),
+            ({"op": "near", "client": "a", "limit": 0}, QUERY, "limit"),
+            ({"op": "near", "client": "a", "west": 1}, MEANING, ""),
+            ({"op": "within", "west": 1, "south": 1, "east": 1}, QUERY, "north"),
+            ({"op": "within", "area": {"type": "Polygon", "coordinates": []}}, MEANING, "coordinates"),
+            ({"op": "within", "area": 7}, MEANING, ""),
+            ({"op": "within", "area": {"type": "Polygon"}, "west": 1}, QUERY, "area"),
+            (b'{"op":"within","area":{"type":"Polygon","coordinates":%b' % (b"[" * 30_000), JSON, ""),
+        ),
+        *(
             (b'{"op":"locate","client":"a","client":"b"}', JSON, ""),
             (b'{"op":"locate","op":"locate","client":"b"}', JSON, ""),
         ),
@@ -110,7 +126,7 @@ def test_places_are_googles_own_json(fields: dict[str, object], line: str) -> No
 )
 def test_what_cannot_be_done_is_answered_by_a_problem(message: object, kind: Kind, field: str) -> None:
     op = read(message)
-    assert op.line == b""
+    assert op.line is None
     answer = json.loads(op.content(None))
     assert answer.keys() == {"id", "problem"}
     assert (answer["id"], answer["problem"]["type"]) == (None, kind.type)
@@ -143,8 +159,41 @@ def test_an_id_comes_back_as_it_was_spelled_also_with_a_problem(spelled: str) ->
 )
 def test_what_cannot_be_an_id_is_a_problem(spelled: bytes) -> None:
     op = read(b'{"op":"locate","client":"a","id":%b}' % spelled)
-    assert op.line == b""
+    assert op.line is None
     assert json.loads(op.content(None))["id"] is None
+
+
+@pytest.mark.parametrize(
+    ("message", "query"),
+    [
+        (
+            b'{"op":"near","id":5,"lat":34.5,"lon":"-118.25","radius_km":2.0,"limit":3,"max_age_s":1.5}',
+            AreaQuery("near", 3, Circle(34.5, -118.25, 2_000.0), received_since=CLOCK - 1_500_000_000),
+        ),
+        (b'{"op":"near","client":"my kiwi"}', AreaQuery("near", 100, around=b"my%20kiwi", metres=10_000.0)),
+        (
+            b'{"op":"within","west":179,"south":-1,"east":"-179","north":1,"limit":"7"}',
+            AreaQuery("within", 7, Box(179.0, -1.0, -179.0, 1.0)),
+        ),
+    ],
+)
+def test_an_area_is_asked_about_with_the_fields_of_a_request(message: bytes, query: AreaQuery) -> None:
+    assert read(message).line == query
+
+
+def test_an_area_may_be_geojson_and_its_answer_is_that_of_a_request() -> None:
+    world = ClientWorld(3, clients=50)
+    ring = [[-85, -80], [85, -80], [85, 80], [0, 85], [-85, 80], [-85, -80]]
+    op = read({"op": "within", "id": "w", "area": {"type": "Polygon", "coordinates": [ring]}, "limit": 5})
+    assert isinstance(op.line, AreaQuery)
+    answer = json.loads(op.content(answer_area(world.table, op.line)))
+    assert (answer["id"], answer["server"], answer["complete"]) == ("w", "Clark", True)
+    assert op.line.area is not None
+    expected = [client.decode() for _, client in world.all_in(op.line.area)][:5]
+    assert [one["client"] for one in answer["clients"]] == expected
+    op = read({"op": "within", "area": {"type": "Polygon", "coordinates": [ring]}, "after": answer["next"]})
+    assert isinstance(op.line, AreaQuery)
+    assert op.line.after[1].decode() == expected[-1]
 
 
 def test_a_reply_that_is_no_answer_is_a_problem() -> None:
@@ -171,6 +220,7 @@ def test_a_reply_that_is_no_answer_is_a_problem() -> None:
 def test_any_message_is_an_op_or_a_problem(message: object) -> None:
     op = read(message)
     if op.problem is None:
+        assert isinstance(op.line, bytes)
         assert parse_report(op.line, b"Clark", CLOCK) or parse_question(op.line)
     else:
         json.loads(op.content(None))
@@ -180,4 +230,6 @@ def test_the_longest_line_fits_into_a_message_however_it_is_escaped() -> None:
     client = "\u0001" * (8_192 - len("WHATSAT  0 0"))
     message = json.dumps({"op": "locate", "id": "\u0001" * 128, "client": client}).encode()
     assert len(message) <= MESSAGE_BYTES
-    assert len(read(message).line) == 8_192
+    line = read(message).line
+    assert isinstance(line, bytes)
+    assert len(line) == 8_192

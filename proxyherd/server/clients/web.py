@@ -45,19 +45,21 @@ _SPARE_SECONDS: Final = 5.0
 
 class WebListener:
     """Accepts clients that speak HTTP. `erased_until`: up to which moment an ID was erased, in nanoseconds of POSIX time;
-    0: never; None: it is not known yet.
+    0: never; None: it is not known yet. `server`: the name of this server.
     """
 
     key = "web"
 
-    def __init__(self, clients: Clients, herd: Herd, erased_until: Callable[[bytes], int | None]) -> None:
+    def __init__(
+        self, clients: Clients, herd: Herd, erased_until: Callable[[bytes], int | None], server: str
+    ) -> None:
         self._access = Access(erased_until) if herd.auth.web == "jwt" else None
         self._most_seconds = herd.erasure.tombstone_seconds
         writer = LineWriter(clients.limits.max_line_bytes)
         origins = Origins(herd.web.hosts, herd.web.allowed_origins)
         others = [herd.places.deadline_seconds, herd.redis.deadline_seconds if herd.redis else 0.0]
         pages = Pages(page_files("web/page"))
-        routes = WebRoutes(writer, origins, herd.web.max_accuracy_m, pages, self._access)
+        routes = WebRoutes(writer, origins, herd.web.max_accuracy_m, pages, self._access, server)
         turn = clients.turn
         site = Site(
             clients.limits, routes, writer, lambda: turn.received, time.time_ns, max(others) + _SPARE_SECONDS

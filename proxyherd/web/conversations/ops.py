@@ -30,8 +30,9 @@ class JsonSocket(WebSocketConversation):
         return len(self.owed) < self._site.limits.max_answers_outstanding
 
     def _hear_message(self, one: Message) -> None:
-        op = read_op(one.data, self._site.clock(), self._site.writer)
-        lines = self._permitted([op.line] if op.line else [])
+        site = self._site
+        op = read_op(one.data, site.clock(), site.writer, site.routes.server)
+        lines = self._permitted([op.line] if op.line is not None else [])
         self.owed.add(WebExchange("websocket", lines, _finish(op)))
 
     def _take(self, most: int, _: float) -> list[Line]:
