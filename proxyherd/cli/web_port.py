@@ -1,4 +1,4 @@
-"""What `forget` and `token revoke` share: the web port of a server, and the token that says that one may."""
+"""What `forget`, `near` and `token revoke` share: the web port of a server, and the token that says that one may."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import click
 from proxyherd.cli.common import Misconfigured, NotReached
 from proxyherd.cli.token_making import TOKEN_VARIABLE
 from proxyherd.config.herd_file import Herd, Server
-from proxyherd.remote import ask, erasing
+from proxyherd.remote import ask, web_ports
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -25,6 +25,17 @@ def token_file_option() -> Callable[[F], F]:
         metavar="FILE",
         help=f"The token that says that you may, where [auth] wants one.  [default: ${TOKEN_VARIABLE}, else one made with the key]",
     )
+
+
+def place_of(_: click.Context, parameter: click.Parameter, value: str) -> tuple[str, str]:
+    """Return the latitude and the longitude in an argument, with the digits that were typed."""
+    latitude, comma, longitude = value.replace(" ", "").partition(",")
+    if not comma or not latitude or not longitude or "," in longitude:
+        raise click.BadParameter(
+            f"{value!r} is a latitude, a comma and a longitude in degrees, such as 34.06893,-118.445127",
+            param=parameter,
+        )
+    return latitude.removeprefix("+"), longitude.removeprefix("+")
 
 
 def reachable(herd: Herd, name: str | None) -> Server:
@@ -40,7 +51,7 @@ def reachable(herd: Herd, name: str | None) -> Server:
     refusals = []
     for server in servers:
         try:
-            connection, _ = ask.connect(server.web, time.monotonic() + erasing.CONNECT_SECONDS)
+            connection, _ = ask.connect(server.web, time.monotonic() + web_ports.CONNECT_SECONDS)
         except ask.Unreachable as error:
             refusals.append(f"{server.name} at {error}")
         else:

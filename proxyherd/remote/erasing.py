@@ -7,20 +7,26 @@ begun again.
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPException
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
-import msgspec
-
-from proxyherd.remote.ask import MOST_SHOWN, Unreachable, connect
+from proxyherd.remote.ask import MOST_SHOWN, Unreachable
+from proxyherd.remote.web_ports import (
+    LATER,
+    NO_RIGHT,
+    PortConnection,
+    pause_of,
+    read_object,
+    request_headers,
+    unreachable,
+)
 from proxyherd.web.erasures import STAYED
 from proxyherd.web.ids import name_of
 from proxyherd.web.times import spelled_time
@@ -34,11 +40,7 @@ _CONNECTIONS: Final = 8
 _AT_ONCE: Final = 50
 """Clients that one connection erases before it says how far it is."""
 
-CONNECT_SECONDS: Final = 5.0
-_ANSWER_SECONDS: Final = 30.0
 _ANSWER_BYTES: Final = 65_536
-_NO_RIGHT: Final = frozenset((HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN))
-_LATER: Final = frozenset((HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE))
 _FIRST_PAUSE_SECONDS: Final = 0.1
 _LONGEST_PAUSE_SECONDS: Final = 2.0
 
@@ -54,7 +56,7 @@ class Eraser:
 
     def __init__(self, server: Server, token: Callable[[], str], patience: float) -> None:
         self._server = server
-        self._connection = _Connection(server)
+        self._connection = PortConnection(server)
         self._patience = patience
         self._token = token
 
@@ -65,7 +67,7 @@ class Eraser:
         target = f"/v1/clients/{quote(name_of(client), safe='')}"
         if before is not None:
             target += f"{_BEFORE}{spelled_time(before).decode()}"
-        return not _read(self._delete(target, "erase")).get(STAYED)
+        return not read_object(self._delete(target, "erase")).get(STAYED)
 
     def revoke(self, subject: str) -> None:
         """Revoke the tokens of a subject that were made up to now. Raises NotErased, Unreachable."""
@@ -84,7 +86,7 @@ class Eraser:
         """Ask once; return the answer if it is done, or after how many seconds to ask again, unless it is `final`."""
         connection = self._connection
         try:
-            connection.request("DELETE", target, headers=self._headers())
+            connection.request("DELETE", target, headers=request_headers(self._token()))
             answer = connection.getresponse()
             body = answer.read(_ANSWER_BYTES)
         except (OSError, HTTPException, Unreachable) as error:
@@ -93,27 +95,21 @@ class Eraser:
                 return _FIRST_PAUSE_SECONDS
             if isinstance(error, Unreachable):
                 raise
-            raise Unreachable(f"{self._server.web[0]}: {str(error) or type(error).__name__}") from error
+            raise unreachable(self._server, error) from error
         if answer.status == HTTPStatus.ACCEPTED:
             return body
-        if answer.status in _LATER and not final:
-            wait = answer.getheader("Retry-After") or "1"
-            return float(wait) if wait.isdecimal() else 1.0
+        if answer.status in LATER and not final:
+            return pause_of(answer)
         if _has_not_passed(target, answer.status) and not final:
             return _LONGEST_PAUSE_SECONDS
         raise NotErased(self._explain(answer.status, body, right, target))
-
-    def _headers(self) -> dict[str, str]:
-        # The port's check of Host is against browsers. Loopback's name is always accepted.
-        token = self._token()
-        return {"Host": "localhost", **({"Authorization": f"Bearer {token}"} if token else {})}
 
     def _explain(self, status: int, body: bytes, right: Right, target: str) -> str:
         """Return why a server has not done it."""
         verb, noun = ("erase", "erasure") if right == "erase" else ("revoke tokens", "revocation of tokens")
         server = f"{self._server.name} at {self._server.web[0]}"
-        said = str(_read(body).get("detail", "without a reason"))[:MOST_SHOWN]
-        if status in _NO_RIGHT:
+        said = str(read_object(body).get("detail", "without a reason"))[:MOST_SHOWN]
+        if status in NO_RIGHT:
             return (
                 f"{server} says that you may not {verb} ({said}); name a token that may with --token-file, as "
                 f"`proxyherd token new --may {right}` makes it"
@@ -132,32 +128,9 @@ class Eraser:
         self._connection.close()
 
 
-class _Connection(HTTPConnection):
-    """A connection to the web port of a server, wherever it listens."""
-
-    def __init__(self, server: Server) -> None:
-        super().__init__("localhost", timeout=_ANSWER_SECONDS)
-        self._server = server
-
-    def connect(self) -> None:
-        """Connect. Raises Unreachable."""
-        self.sock, _ = connect(self._server.web, time.monotonic() + CONNECT_SECONDS)
-        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.sock.settimeout(_ANSWER_SECONDS)
-
-
 def _has_not_passed(target: str, status: int) -> bool:
     """Whether a server refuses an erasure up to a moment. The moment is spelled right, so it is in the future there."""
     return status == HTTPStatus.BAD_REQUEST and _BEFORE in target
-
-
-def _read(body: bytes) -> dict[str, object]:
-    """Return the object in an answer; an empty one if there is none."""
-    try:
-        said = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return {}
-    return said if isinstance(said, dict) else {}
 
 
 def erase_all(

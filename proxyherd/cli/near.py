@@ -1,0 +1,118 @@
+"""`near`: who is near a place, over the web port of a running server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import click
+
+from proxyherd.base.escapes import escaped, visible_json
+from proxyherd.cli.asking import SIGNED
+from proxyherd.cli.common import (
+    Failure,
+    Misconfigured,
+    NotReached,
+    config_option,
+    examples,
+    load_herd,
+    print_table,
+    server_names,
+)
+from proxyherd.cli.token_making import token_source
+from proxyherd.cli.web_port import place_of, reachable, token_file_option
+from proxyherd.remote import ask, nearby, web_ports
+
+_PATIENCE_SECONDS: Final = 15.0
+"""How long a server that is not ready is waited for."""
+
+_UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"))
+
+
+@click.command(
+    context_settings=SIGNED,
+    epilog=examples(
+        "proxyherd near 34.06893,-118.445127 5",
+        "proxyherd near 34.06893,-118.445127 0.5 --max-age 600 --most 100",
+        "proxyherd near -33.856784,151.215297 50 --server Bailey --json",
+    ),
+)
+@click.argument("place", callback=place_of, metavar="LAT,LNG")
+@click.argument("kilometres", metavar="KM")
+@click.option(
+    "--most",
+    type=click.IntRange(1, nearby.MOST_NEAR),
+    default=20,
+    show_default=True,
+    metavar="N",
+    help=f"Print the N nearest, at most {nearby.MOST_NEAR:,}.",
+)
+@click.option(
+    "--max-age",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="Only clients whose last report is not older.  [default: all]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the answer of the server as it is.")
+@click.option(
+    "--server",
+    "name",
+    metavar="NAME",
+    shell_complete=server_names,
+    help="Which server to ask.  [default: the first one that can be reached]",
+)
+@token_file_option()
+@config_option()
+@click.pass_context
+def near(
+    ctx: click.Context,
+    *,
+    place: tuple[str, str],
+    kilometres: str,
+    most: int,
+    max_age: float | None,
+    as_json: bool,
+    name: str | None,
+    token_file: Path | None,
+) -> None:
+    """Print the clients within KM kilometres of LAT,LNG, the nearest first, with their distances in metres.
+
+    It asks the web port of one server, which knows all that the herd knows.
+
+    Exit codes: 0 answered, also if nobody is near; 1 the server does not answer that; 2 bad usage, or the herd has no web
+    port; 3 no server was reached.
+    """
+    herd = load_herd(ctx)
+    query = {"lat": place[0], "lon": place[1], "radius_km": kilometres, "limit": str(most)}
+    if max_age is not None:
+        query["max_age_s"] = f"{max_age:.3f}"
+    server = reachable(herd, name)
+    try:
+        said, answer = nearby.ask_near(
+            server, token_source(herd, token_file, "see"), query, _PATIENCE_SECONDS
+        )
+    except web_ports.NotAnswered as error:
+        raise (Misconfigured if error.mistaken else Failure)(str(error)) from error
+    except ask.Unreachable as error:
+        raise NotReached(f"{server.name} is gone: {error}; see `proxyherd status`") from error
+    if as_json:
+        click.echo(visible_json(said))
+    else:
+        print_table([("client", "metres", "age", "location"), *_rows(answer)])
+    if not answer.complete:
+        click.echo(f"{escaped(answer.server)} is not ready yet: it may not know all clients", err=True)
+
+
+def _rows(answer: nearby.NearAnswer) -> Iterator[tuple[str, ...]]:
+    for one in answer.clients:
+        location = f"{bytes(one.lat).decode()},{bytes(one.lon).decode()}"
+        yield web_ports.shown_id(one.client), f"{one.metres:.0f}", _age(one.age_s), escaped(location)
+
+
+def _age(seconds: float) -> str:
+    """Return an age in its largest unit."""
+    for size, unit in _UNITS:
+        if seconds >= 2 * size:
+            return f"{seconds // size:.0f} {unit}"
+    return f"{seconds:.0f} s"

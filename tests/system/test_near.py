@@ -1,0 +1,109 @@
+"""`proxyherd near`, with real servers: who is near a place."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from herd_process import RunningHerd, running_herd
+
+from proxyherd import cli
+from proxyherd.config import secrets
+
+pytestmark = pytest.mark.xdist_group("near and follow")
+
+EDGES = [("Ann", "Bob")]
+
+PLACE = "34.0655,-118.4465"
+HERE, NEAR, FAR = b"+34.0655-118.4465", b"+34.0695-118.4465", b"+34.5-118.4465"
+
+
+@pytest.fixture(scope="module")
+def herd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHerd]:
+    """Two servers, whose web ports want tokens."""
+    key = tmp_path_factory.mktemp("keys") / "token-key"
+    secrets.create(key)
+    with running_herd(EDGES, more=f'[web]\n[auth]\nweb = "jwt"\nkeys = ["{key}"]\n') as herd:
+        for server in herd.values():
+            server.wait_for_web()
+        yield herd
+
+
+def run(herd: RunningHerd, *arguments: str, **keys: Any) -> Result:
+    return CliRunner().invoke(cli.main, [*arguments, "--config", str(herd.file)], **keys)
+
+
+def erase(herd: RunningHerd, client: str) -> None:
+    assert run(herd, "forget", client, "--yes").exit_code == 0
+
+
+def test_near_prints_who_is_near_with_metres_ages_and_digits_the_nearest_first(herd: RunningHerd) -> None:
+    herd.wait_until_all_know(herd["Ann"].hears(b"second", NEAR))
+    herd.wait_until_all_know(herd["Bob"].hears(b"my%20\xfffirst", HERE))
+    herd.wait_until_all_know(herd["Ann"].hears(b"third", FAR))
+    result = run(herd, "near", PLACE, "5")
+    assert result.exit_code == 0, result.output
+    assert result.stderr == ""
+    head, *rows = [re.split(r" {2,}", line) for line in result.stdout.splitlines()]
+    assert head == ["client", "metres", "age", "location"]
+    found = {row[0]: row for row in rows}
+    assert found["my%20\\xfffirst"][1::2] == ["0", "34.0655,-118.4465"]
+    assert found["second"][1::2] == ["445", "34.0695,-118.4465"]
+    assert "third" not in found
+    distances = [int(row[1]) for row in rows]
+    assert distances == sorted(distances)
+    assert len(run(herd, "near", PLACE, "5", "--most", "1").stdout.splitlines()) == 2
+    assert len(run(herd, "near", "-34,+151.2", "50", "--server", "Bob").stdout.splitlines()) == 1
+    assert len(run(herd, "near", PLACE, "5", "--max-age", "0").stdout.splitlines()) == 1
+
+
+def test_near_prints_the_answer_of_the_server_for_programs(herd: RunningHerd) -> None:
+    herd.wait_until_all_know(herd["Ann"].hears(b"a\xe2\x80\xaeb", NEAR))
+    result = run(herd, "near", PLACE, "1", "--server", "Bob", "--json")
+    assert result.exit_code == 0, result.output
+    answer = json.loads(result.stdout)
+    assert (answer["server"], answer["complete"]) == ("Bob", True)
+    assert "a\u202eb" in [one["client"] for one in answer["clients"]]
+    assert "\u202e" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([PLACE, "500"], "radius_km"),
+        ([PLACE, "wide"], "radius_km"),
+        (["91,0", "5"], "latitude"),
+        (["34", "5"], "is a latitude, a comma and a longitude"),
+        (["1,2,3", "5"], "is a latitude, a comma and a longitude"),
+        ([PLACE, "5", "--most", "1001"], "1<=x<=1000"),
+    ],
+)
+def test_what_cannot_be_asked_is_wrong_usage(herd: RunningHerd, arguments: list[str], told: str) -> None:
+    result = run(herd, "near", *arguments)
+    assert result.exit_code == 2, result.output
+    assert told in result.stderr
+
+
+def test_a_token_that_may_not_see_is_told(herd: RunningHerd, tmp_path: Path) -> None:
+    token = run(herd, "token", "new", "--sub", "kiwi", "--may", "report")
+    (tmp_path / "token").write_text(token.stdout)
+    for arguments in (["near", PLACE, "5"],):
+        result = run(herd, *arguments, "--token-file", str(tmp_path / "token"))
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert "may not see this" in result.stderr
+
+
+def test_nobody_who_listens_is_told(tmp_path: Path) -> None:
+    (tmp_path / "herd.toml").write_text(
+        'edges = []\n[servers]\nAnn = { clients = "127.0.0.1:1", peers = "127.0.0.1:2", admin = "127.0.0.1:3", '
+        'web = "127.0.0.1:4" }\n'
+    )
+    for arguments in (["near", PLACE, "5"],):
+        result = CliRunner().invoke(cli.main, [*arguments, "--config", str(tmp_path / "herd.toml")])
+        assert (result.exit_code, result.stdout) == (3, "")
+        assert "cannot reach Ann at 127.0.0.1:4: Connection refused; see `proxyherd status`" in result.stderr
