@@ -58,6 +58,12 @@ _MOST_PLACE: Final = (_haversine.size + NAME_BYTES) * 4 // 3 + 3
 _MOST_HAVERSINE: Final = 1.001
 """That of the other side of the Earth is 1. Rounding may make it a bit more."""
 
+_at_line = re.compile(
+    rb"AT [^ ]++ ([^ ]++) [^ ]++ \+?(-?)0*(?=[0-9])([0-9.]++)\+?(-?)0*(?=[0-9])([0-9.]++) "
+).match
+_is_plain = re.compile(rb"[!#-$&-\[\]-~]++").fullmatch
+"""Whether an ID is its own name, with nothing to escape in JSON."""
+
 _MILLISECOND: Final = NANOSECONDS // 1_000
 
 
@@ -73,8 +79,11 @@ class AreaRequest(Struct, frozen=True):
     def answer(self, reply: Reply) -> bytes:
         """Return the clients that were found, as JSON. Raises Problem."""
         result, complete = self._result(reply)
-        clients = [_Found(*self._values(one)) for one in result.found]
-        return _json(_Answer(clients, self.server, complete, _next(result)))
+        clients, place = b",".join(map(self._spell, result.found)), _next(result)
+        behind = b',"next":%b' % _json(place) if place is not UNSET else b""
+        return b'{"clients":[%b],"server":%b,"complete":%b%b}' % (
+            *(clients, _json(self.server), _json(complete), behind),
+        )
 
     def collection(self, reply: Reply) -> bytes:
         """Return the clients that were found, as a FeatureCollection of GeoJSON. Raises Problem."""
@@ -84,6 +93,19 @@ class AreaRequest(Struct, frozen=True):
             for name, lat, lon, metres, age in map(self._values, result.found)
         ]
         return _json(_Collection(features, self.server, complete, _next(result)))
+
+    def _spell(self, found: FoundClient) -> bytes:
+        """Return a client that was found as JSON: what `_values` has, in half of the time. Answers have up to a thousand."""
+        entry, client = found.entry, found.client
+        match = _at_line(entry.line)
+        assert match is not None
+        difference, south, lat, west, lon = match.groups()
+        received = entry.nanoseconds + int(difference.replace(b".", b""))
+        name = b'"%b"' % client if _is_plain(client) else _json(name_of(client))
+        age = max(self.clock - received, 0) // _MILLISECOND / 1_000
+        return b'{"client":%b,"lat":%b%b,"lon":%b%b,"metres":%a,"age_s":%a}' % (
+            *(name, south, lat, west, lon, round(found.metres, 2), age),
+        )
 
     def _values(self, found: FoundClient) -> tuple[str, Raw, Raw, float, float]:
         """Return the name of a client that was found, its latitude and longitude, its distance, and its age in seconds. If
@@ -110,14 +132,6 @@ class AreaRequest(Struct, frozen=True):
         raise Problem(NOT_TAKEN, "The server cannot search now, or is asked for too many areas at once.")
 
 
-class _Found(Struct, gc=False):
-    client: str
-    lat: Raw
-    lon: Raw
-    metres: float
-    age_s: float
-
-
 class _Point(Struct, tag_field="type", tag="Point", gc=False):
     coordinates: tuple[Raw, Raw]
 
@@ -132,13 +146,6 @@ class _Feature(Struct, tag_field="type", tag="Feature", gc=False):
     id: str
     geometry: _Point
     properties: _Properties
-
-
-class _Answer(Struct):
-    clients: list[_Found]
-    server: str
-    complete: bool
-    next: str | UnsetType
 
 
 class _Collection(Struct, tag_field="type", tag="FeatureCollection"):

@@ -14,7 +14,7 @@ from multidict import CIMultiDict
 from worlds import ClientWorld
 
 from proxyherd.core.area_queries import AreaQuery, AreaReply
-from proxyherd.core.messages import Entry
+from proxyherd.core.messages import NANOSECONDS, Entry
 from proxyherd.core.reply import Reply
 from proxyherd.core.spatial.areas import Area, Box, Circle
 from proxyherd.core.spatial.search import FoundClient, SearchResult
@@ -189,7 +189,7 @@ def test_an_answer_says_what_was_reported_how_far_it_is_and_how_old() -> None:
     world = ClientWorld(1, clients=0)
     for client, where, time in ((b"my%20kiwi", b"+034.500-000.0", 990), (b"bus\xff", b"+34.5009-0", 1_001)):
         line = b"AT Bob +0.250000001 %b %b %d" % (client, where, time)
-        world.table.put(client, Entry(line, time), world.table.leaf(client))
+        world.table.put(client, Entry(line, time * NANOSECONDS), world.table.leaf(client))
     exchange = find("GET", "/v1/near?lat=34.5&lon=0")
     answer = exchange.finish([answer_area(world.table, query_of(exchange), complete=False)])
     assert answer.body == (
