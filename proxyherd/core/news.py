@@ -25,9 +25,9 @@ def raise_it(_: Link, error: Exception) -> None:
 
 
 class News(Value):
-    """A stored line: an AT line, or a tombstone's. `source`: the neighbour that it came from, None for a client's.
-    `caught_up`: whether it came by catching up. `held`: what it replaced, and who has left for it, if the line may
-    have to be removed again.
+    """A stored line: an AT line, or a tombstone's. `source`: the neighbour that it came from, None for a
+    client's. `caught_up`: whether it came by catching up. `held`: what it replaced, and who has left for it,
+    if the line may have to be removed again.
     """
 
     client: bytes
@@ -42,7 +42,9 @@ LinkErrorHandler: TypeAlias = Callable[[Link, Exception], None]
 
 
 def take_back(news: list[News], table: Table) -> list[News]:
-    """Remove from the table what came from clients, with the latest first. Return the news that came from neighbours."""
+    """Remove from the table what came from clients, with the latest first. Return the news that came from
+    neighbours.
+    """
     for one in reversed(news):
         if one.source is not None:
             continue
@@ -68,8 +70,8 @@ def take_back(news: list[News], table: Table) -> list[News]:
 
 
 def concerning(neighbour: Neighbour, news: list[News]) -> list[News]:
-    """Return the news that are for this neighbour: if that is all of them, the same list. Note if it has to be asked
-    to walk again for the others.
+    """Return the news that are for this neighbour: if that is all of them, the same list. Note if it has to
+    be asked to walk again for the others.
     """
     if len(news) == 1 and not news[0].caught_up:  # the usual case, if clients report now and then
         return news if news[0].source != neighbour.name else []
@@ -94,9 +96,9 @@ def pass_on(
     failed: LinkErrorHandler,
     learned: bool,
 ) -> list[Flooded]:
-    """Send the news to these neighbours, each what concerns it; return what was sent. `learned`: whether any of the
-    news came from a neighbour. If no walk of this server is due, ask neighbours that may have missed something to
-    walk again. Before that, it is not known which news was not sent to them.
+    """Send the news to these neighbours, each what concerns it; return what was sent. `learned`: whether any
+    of the news came from a neighbour. If no walk of this server is due, ask neighbours that may have missed
+    something to walk again. Before that, it is not known which news was not sent to them.
 
     `failed` gets a link whose work has raised an exception.
     """

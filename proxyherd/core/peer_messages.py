@@ -1,8 +1,9 @@
 """The messages between linked servers, except AT and GONE lines: the structs, and their form on the wire.
 
-One message is one line: a word, and operands separated by single spaces. Numbers are lower-case hexadecimal, but times
-are decimal nanoseconds. Nodes of the digest tree are named by their digits (the root by `-`). Hashes have sixteen digits
-each, without separators. A BATCH is followed by as many AT and GONE lines as it says. Any other line raises Misspoken.
+One message is one line: a word, and operands separated by single spaces. Numbers are lower-case hexadecimal,
+but times are decimal nanoseconds. Nodes of the digest tree are named by their digits (the root by `-`).
+Hashes have sixteen digits each, without separators. A BATCH is followed by as many AT and GONE lines as it
+says. Any other line raises Misspoken.
 """
 
 from __future__ import annotations
@@ -102,8 +103,8 @@ class Misspoken(Exception):  # noqa: N818 - their fault, not an error of ours
 
 
 def parse_message(line: bytes, depth: int = SIZES.depth) -> PeerMessage:
-    """Parse a line that is neither an AT line nor a tombstone's; trees have this depth. The `lines` of a BATCH are still to come. Raises
-    Misspoken.
+    """Parse a line that is neither an AT line nor a tombstone's; trees have this depth. The `lines` of a
+    BATCH are still to come. Raises Misspoken.
     """
     leaves: int = FANOUT**depth
     match line.split(b" "):

@@ -1,13 +1,14 @@
 """The rules about clients' lines: what a line is, and what its answer is. All engines use them.
 
 Each line is judged once, when it arrives. Some lines are answered then: overlong and invalid lines, and all
-reports at a time when none are taken. Other lines are for the engine, which stores reports and looks up queries,
-at once or later. The answers to these are also decided here, by what the engine has stored of the client:
+reports at a time when none are taken. Other lines are for the engine, which stores reports and looks up
+queries, at once or later. The answers to these are also decided here, by what the engine has stored of the
+client:
 
 - A report is stored if it is later than the present one. The time that counts decides: see `parse_at` in
-  `core/messages.py`. Otherwise it is stale, and still gets an AT line. If there is no room for it, it is refused,
-  and answered like an invalid command. The engine compares the times when it stores: see `Table.advance` in
-  `core/table.py`, and `advance` in `engines/redis/function.lua`.
+  `core/messages.py`. Otherwise it is stale, and still gets an AT line. If there is no room for it, it is
+  refused, and answered like an invalid command. The engine compares the times when it stores: see
+  `Table.advance` in `core/table.py`, and `advance` in `engines/redis/function.lua`.
 - An entry that is too old counts as none, even if it is still stored.
 """
 
@@ -49,7 +50,9 @@ _NO_PLACES: Final = b"""
 """The text after the AT line, if a query asks for no places, in Google's layout."""
 
 Judged: TypeAlias = Report | Whatsat | WebCommand | Reply
-"""A report to store, a query to look up, a command that no line can say, or a reply that does not depend on what is stored."""
+"""A report to store, a query to look up, a command that no line can say, or a reply that does not depend on
+what is stored.
+"""
 
 _LINES: Final = {bytes}
 """The types of what most clients say."""
@@ -60,7 +63,7 @@ class Rules:
 
     def __init__(self, name: str, limits: Limits) -> None:
         self.clock = 0
-        """The present time: it decides which entries are too old, and which neighbours' lines are from the future."""
+        """The present time: by it, entries are too old, and lines of neighbours are from the future."""
         self.age = int(limits.max_age_seconds * NANOSECONDS)
         """The age at which a location is forgotten; 0: never."""
         # For `map`, which is given the same for each line.
@@ -81,9 +84,9 @@ class Rules:
         self._takes_reports = False
 
     def judge(self, lines: Sequence[Line], at: int) -> tuple[list[Report], list[Judged]]:
-        """Judge a client's lines without LF, received `at` this time, each a nanosecond after the one before it: so
-        reports of a client whose clock is ahead are in order too. Return the reports with which the lines begin,
-        and the judgements of all later lines.
+        """Judge a client's lines without LF, received `at` this time, each a nanosecond after the one before
+        it: so reports of a client whose clock is ahead are in order too. Return the reports with which the
+        lines begin, and the judgements of all later lines.
         """
         takes_reports = self._takes_reports
         are_plain = {*map(type, lines)} <= _LINES
@@ -114,15 +117,17 @@ class Rules:
 
 
 def not_stored(report: Report, line: bytes, held: Entry | None) -> Reply:
-    """Decide about a report that was not stored. `held`: its client's entry; None: there is none, or it is too old."""
+    """Decide about a report that was not stored. `held`: its client's entry; None: there is none, or it is
+    too old.
+    """
     if held is not None and report.nanoseconds <= held.nanoseconds:
         return Reply("iamat", "stale", report.line)
     return Reply("iamat", "refused", invalid(line), refusal="full")
 
 
 def find(question: Reply, line: bytes, held: Entry | None) -> None:
-    """Complete a query with its client's entry; None: there is none, or it is too old. A query for places of a known
-    client gets its answer later; each other query has its answer now.
+    """Complete a query with its client's entry; None: there is none, or it is too old. A query for places of
+    a known client gets its answer later; each other query has its answer now.
     """
     assert question.whatsat is not None
     if held is None:

@@ -17,10 +17,10 @@ from proxyherd.engines.redis.commands import ASKING, head_of_erasure, head_of_qu
 
 
 class Asked(Reply, gc=False):
-    """A reply that waits for the cluster: its key and value as they are sent, and the AT line with which a report is
-    answered. A query has neither value nor line. An erasure has, in their place, what stands behind its key, and the client's
-    ID; `may_stay`: whether a client that was seen since a moment is to stay. `since`: seconds of the loop's clock. `expires`:
-    as it is sent, empty for never.
+    """A reply that waits for the cluster: its key and value as they are sent, and the AT line with which a
+    report is answered. A query has neither value nor line. An erasure has, in their place, what stands behind
+    its key, and the client's ID; `may_stay`: whether a client that was seen since a moment is to stay.
+    `since`: seconds of the loop's clock. `expires`: as it is sent, empty for never.
     """
 
     key: bytes = b""
@@ -96,8 +96,8 @@ class Batch:
         self._parts.append(self._lead)
 
     def add(self, tag: int, wishes: list[Wish], *, singly: bool = False, asking: bool = False) -> None:
-        """Add the wishes of a tag, in order. `singly`: each is a call of its own, because its keys are being moved.
-        `asking`: as they are sent to the node to which they are moved.
+        """Add the wishes of a tag, in order. `singly`: each is a call of its own, because its keys are being
+        moved. `asking`: as they are sent to the node to which they are moved.
         """
         self.tags.append(tag)
         self.wishes += len(wishes)
@@ -118,7 +118,9 @@ class Batch:
                     self._parts += (head_of_erasure(), asked.key, asked.value)
 
     def end(self, end: bytes, replies: int) -> tuple[bytes, int]:
-        """Return all bytes to send, ending with `end`, which has this many replies; and the number of all replies."""
+        """Return all bytes to send, ending with `end`, which has this many replies; and the number of all
+        replies.
+        """
         self._parts.append(end)
         return b"".join(self._parts), len(self.calls) + len(self._asking) + replies
 

@@ -1,9 +1,9 @@
-"""The engine `redis`: turns put commands into queues, batches take them to the masters of a cluster, and outcomes wake
-later turns.
+"""The engine `redis`: turns put commands into queues, batches take them to the masters of a cluster, and
+outcomes wake later turns.
 
-Each tag has a queue, in the order of the commands. A tag is idle, or waits for its master's next batch, or is under
-way; further commands queue behind. While its shard has no master, a tag waits, up to the deadline. Then the
-connections that asked are closed without an answer.
+Each tag has a queue, in the order of the commands. A tag is idle, or waits for its master's next batch, or is
+under way; further commands queue behind. While its shard has no master, a tag waits, up to the deadline. Then
+the connections that asked are closed without an answer.
 """
 
 from __future__ import annotations
@@ -42,8 +42,9 @@ from proxyherd.telemetry.observer import Observer
 
 _BATCH_WISHES: Final = 2_000
 _BATCH_BYTES: Final = 524_288
-"""How many commands are sent to a master at once, and bytes of their lines. The master also serves others, and such a
-batch keeps it busy for about ten milliseconds. A batch may exceed this by the wishes of one tag."""
+"""How many commands are sent to a master at once, and bytes of their lines. The master also serves others,
+and such a batch keeps it busy for about ten milliseconds. A batch may exceed this by the wishes of one tag.
+"""
 
 _TAG_WISHES: Final = 100
 """The same for one tag, because a call is not interrupted."""
@@ -58,7 +59,9 @@ _MILLISECOND: Final = 1_000_000
 
 
 class RedisEngine:
-    """The engine of one server's turns. `tombstone_seconds`: how long a tombstone is kept. `wake` requests a turn, `doubt` a new look at the cluster."""
+    """The engine of one server's turns. `tombstone_seconds`: how long a tombstone is kept. `wake` requests a
+    turn, `doubt` a new look at the cluster.
+    """
 
     keeper = None
     """None: nothing is stored at once. Masters get what waits for them when the turn is over."""
@@ -197,8 +200,8 @@ class RedisEngine:
         return (batch, *batch.end(*self._sealing.spell(shard.seal, shard.address, probe=batch.probes)))
 
     def _gather_with_care(self, shard: Shard, tag: int, batch: Batch) -> None:
-        """Add the wishes of a tag in the general case (more than a few reports for its own master), or send them
-        elsewhere.
+        """Add the wishes of a tag in the general case (more than a few reports for its own master), or send
+        them elsewhere.
         """
         queue, asking = self._queues[tag], tag in self.routes.detours
         home, most = self.routes.detours[tag] if asking else (self.routes.owners[tag], _TAG_WISHES)
@@ -269,7 +272,7 @@ class RedisEngine:
         self._doubt()
 
     def _put_back(self, tag: int, wishes: list[Wish], undone: int = 0) -> None:
-        """Put wishes back into a tag's queue, before newer ones; so many of them were certainly not executed."""
+        """Put wishes back into a tag's queue, before newer ones; so many were certainly not executed."""
         for _, asked, _ in wishes[undone:]:
             asked.outcome = AGAIN
             if asked.kind == "forget":
@@ -291,7 +294,7 @@ class RedisEngine:
     # What has failed. ----------------------------------------------------------------------------------------
 
     def _redirect(self, shard: Shard, tag: int, failed: Failed) -> str:
-        """Let a tag repeat what failed, where and when it can succeed; return what is wrong with the master."""
+        """Let a tag repeat what failed where it can succeed, perhaps later; return the master's fault, or ""."""
         error, library = failed.error, self._library
         if isinstance(error, library.moved):  # before the next, of which it is one
             self._observer.cluster.retried("moved", len(failed.wishes))
@@ -336,8 +339,8 @@ class RedisEngine:
         self._particular.add(tag)
 
     def _refuse(self, tag: int, count: int) -> bool:
-        """Refuse the first reports in a queue, because Redis has no memory for them. Those that may have been stored
-        before wait for memory, or for their deadline; return whether there are none of these.
+        """Refuse the first reports in a queue, because Redis has no memory for them. Those that may have been
+        stored before wait for memory, or for their deadline; return whether there are none of these.
         """
         queue = self._queues[tag]
         tried = self._outcomes.refuse(queue[:count])
@@ -369,7 +372,9 @@ class RedisEngine:
             self._observer.cluster.masters(now)
 
     def tick(self, now: float) -> None:
-        """Let time pass: give up what has waited too long, and count what waits for masters that are not available."""
+        """Let time pass: give up what has waited too long, and count what waits for masters that are not
+        available.
+        """
         limit = now - self._settings.deadline_seconds
         for tag, queue in enumerate(self._queues):
             if queue and queue[0][1].since < limit:
