@@ -435,14 +435,14 @@ SHORT: dict[str, Any] = {
 }
 """A plan in which erasures are forgotten, and a server is cut off for as long: few seeds have such a one."""
 
-PLANS = {
-    name: SHORT
-    for name in (
+PLANS = dict.fromkeys(
+    (
         "tells everything after a long absence",
         "sets its own reports aside",
         "puts back what others have dropped",
-    )
-}
+    ),
+    SHORT,
+)
 
 
 @pytest.mark.parametrize("name", BUGS)
