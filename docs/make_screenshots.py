@@ -1,4 +1,4 @@
-"""Writes docs/status-page-*.png and docs/phone-page.png: a herd of the default graph under some load, and a phone that walks,
+"""Writes docs/status-page-*.png, and docs/phone-page.png: a herd of the default graph under some load, and a phone that walks,
 photographed in Chromium.
 
 .venv/bin/python docs/make_screenshots.py     needs what the tests need: pip install -e '.[test]', Debian's chromium
@@ -80,6 +80,18 @@ def photograph(
     context.close()
 
 
+def photograph_circle(browser: Browser, port: int) -> None:
+    """Write the picture of who is in a circle."""
+    page = browser.new_page(viewport={"width": 900, "height": 900})
+    page.goto(f"http://127.0.0.1:{port}/")
+    live(page)
+    page.fill("#circle", "34.05, -118.24, 400")
+    page.click("#watch-it")
+    page.wait_for_timeout(1_000 * LOAD_SECONDS)
+    page.locator("#follow").screenshot(path=DOCS / "status-page-follow.png")
+    page.context.close()
+
+
 def photograph_phone(browser: Browser, port: int) -> None:
     """Write the picture of the page that reports where its browser is."""
     page = browser.new_page(
@@ -114,6 +126,7 @@ def main() -> None:
             photograph(browser, port, "light", 1100, 1000, "light")
             photograph(browser, port, "dark", 1100, 1000, "dark")
             photograph(browser, port, "phone", 390, 1000, "light")
+            photograph_circle(browser, port)
             photograph_phone(browser, herd["Clark"].web_port)
         finally:
             ended.set()

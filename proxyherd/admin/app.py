@@ -13,13 +13,14 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from aiohttp import hdrs, web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from proxyherd import __version__
+from proxyherd.admin.area_pages import AreaPages
 from proxyherd.admin.listener import HEADERS, AdminConnection, AdminListener
 from proxyherd.admin.pace import Pace
 from proxyherd.admin.status_page.herd import HerdWatch, event
@@ -28,6 +29,7 @@ from proxyherd.admin.status_page.state import write_state
 from proxyherd.base.page_files import PageFile, page_files
 from proxyherd.config.herd_file import Herd
 from proxyherd.config.schema import AdminSettings
+from proxyherd.core.area_searches import AreaSearches
 from proxyherd.core.table import Table
 from proxyherd.net import http
 from proxyherd.telemetry.observer import Observer
@@ -42,14 +44,30 @@ _STUCK_SECONDS: Final = 5.0
 """How long a viewer may take for an update, besides what the system buffers for it."""
 
 
+class ClientSource(Protocol):
+    """Where all clients are, and what searches them; None: this server does not have that."""
+
+    @property
+    def table(self) -> Table | None:
+        """The last location of every client."""
+
+    @property
+    def areas(self) -> AreaSearches | None:
+        """What searches the table."""
+
+
 def open_admin(
-    herd: Herd, server: str, status: StatusSource, observer: Observer, table: Table | None
+    herd: Herd,
+    server: str,
+    status: StatusSource,
+    observer: Observer,
+    clients: ClientSource,
 ) -> AdminListener:
-    """Return the admin port of a server, which does not listen yet; `table`: where all clients are, if the
-    server has it.
-    """
-    watch = HerdWatch(herd, server, status, observer, table)
-    return AdminListener(make_app(status, observer.metrics.registry, herd.admin, watch, observer.fault))
+    """Return the admin port of a server, which does not listen yet."""
+    watch = HerdWatch(herd, server, status, observer, clients.table)
+    return AdminListener(
+        make_app(status, observer.metrics.registry, herd.admin, watch, observer.fault, clients)
+    )
 
 
 def make_app(
@@ -58,6 +76,7 @@ def make_app(
     configured: AdminSettings,
     watch: HerdWatch,
     failed: Callable[[str, Exception], None],
+    clients: ClientSource,
 ) -> web.Application:
     """Return the application. `failed` is called for bugs in the program."""
     pace = Pace()
@@ -82,10 +101,15 @@ def make_app(
     app.router.add_get("/readyz", readyz)
     for path, file in _FILES.items():
         app.router.add_get(path, partial(_file, file))
-    pages = _Pages(configured, watch)
+    withheld = partial(_withheld, configured)
+    pages = _Pages(watch, withheld, follows=clients.areas is not None)
     app.router.add_get("/state", pages.state)
     app.router.add_get("/events", pages.events)
+    of_areas = AreaPages(clients.table, clients.areas, withheld)
+    app.router.add_get("/near", partial(_of_this_site, of_areas.near))
+    app.router.add_get("/follow", partial(_of_this_site, of_areas.follow))
     app.on_shutdown.append(lambda _: watch.end())
+    app.on_shutdown.append(lambda _: of_areas.end())
     return app
 
 
@@ -96,9 +120,10 @@ async def _file(file: PageFile, _: web.Request) -> web.Response:
 class _Pages:
     """The answers for the status page, about this server and, through it, about others."""
 
-    def __init__(self, configured: AdminSettings, watch: HerdWatch) -> None:
-        self._configured = configured
+    def __init__(self, watch: HerdWatch, withheld: Callable[[web.Request], str], *, follows: bool) -> None:
         self._watch = watch
+        self._withheld = withheld
+        self._follows = follows  # whether clients can be followed
 
     async def state(self, request: web.Request) -> web.Response:
         """Answer with this server's own state."""
@@ -129,7 +154,7 @@ class _Pages:
             connection = request.protocol
             if isinstance(connection, AdminConnection):
                 connection.views(viewer)
-            hello = {"version": __version__, "withheld": withheld}
+            hello = {"version": __version__, "withheld": withheld, "follows": self._follows and not withheld}
             await response.write(b"retry: 1000\n" + event("hello", hello))
             while data := await viewer.next():
                 async with asyncio.timeout(_STUCK_SECONDS):
@@ -142,17 +167,18 @@ class _Pages:
                 request.transport.abort()  # nothing is left to send, and the viewer may not read
         return response
 
-    def _withheld(self, request: web.Request) -> str:
-        """Return why the asker may not see commands and positions; "" if it may."""
-        positions = self._configured.positions
-        if positions == "never":
-            return 'positions = "never" in [admin] of the herd\'s file switches them off.'
-        if positions == "loopback" and not getattr(request.protocol, "loopback", False):
-            return (
-                "they are personal data, and this address is not loopback's. Ask a loopback address of this server, "
-                'through ssh -L for example, or set positions = "always" in [admin] of the herd\'s file.'
-            )
-        return ""
+
+def _withheld(configured: AdminSettings, request: web.Request) -> str:
+    """Return why the asker may not see commands and positions; "" if it may."""
+    positions = configured.positions
+    if positions == "never":
+        return 'positions = "never" in [admin] of the herd\'s file switches them off.'
+    if positions == "loopback" and not getattr(request.protocol, "loopback", False):
+        return (
+            "they are personal data, and this address is not loopback's. Ask a loopback address of this server, "
+            'through ssh -L for example, or set positions = "always" in [admin] of the herd\'s file.'
+        )
+    return ""
 
 
 def _refuse_other_sites(request: web.Request) -> None:
@@ -161,6 +187,13 @@ def _refuse_other_sites(request: web.Request) -> None:
     """
     if request.headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"}:
         raise web.HTTPForbidden
+
+
+async def _of_this_site(
+    handler: Callable[[web.Request], Awaitable[web.StreamResponse]], request: web.Request
+) -> web.StreamResponse:
+    _refuse_other_sites(request)
+    return await handler(request)
 
 
 def _guard(hosts: Iterable[str], failed: Callable[[str, Exception], None]) -> Any:

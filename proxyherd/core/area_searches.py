@@ -19,9 +19,9 @@ from proxyherd.core.engine import Client, Settled
 from proxyherd.core.messages import Entry, received
 from proxyherd.core.node import Node
 from proxyherd.core.reply import leave
-from proxyherd.core.spatial.areas import Circle, Misdrawn
+from proxyherd.core.spatial.areas import Area, Circle, Misdrawn
 from proxyherd.core.spatial.index import degrees
-from proxyherd.core.spatial.search import Accepts, Question, SearchResult
+from proxyherd.core.spatial.search import FIRST, Accepts, Question, SearchResult
 from proxyherd.core.spatial.searches import MOST_SEARCHES, Answered
 
 BEGUN: Final = 4
@@ -57,6 +57,22 @@ class AreaSearches:
         """Take a query that a turn has decided."""
         self.used = True
         self._asked.append((client, query, reply))
+
+    def search(self, area: Area, most: int, answered: Answered, now: float) -> bool:
+        """Begin a search for somebody who is no client, and calls `work` until `answered` was called, or `cancel`. Return
+        whether it was begun: there may be too many.
+        """
+        self.used = True  # so that turns keep the index up to date afterwards
+        question = Question(area, most, FIRST, self._judge(AreaQuery("near", most, area)))
+        return self._searches.ask(question, answered, now)
+
+    def work(self) -> None:
+        """Do one slice of work, of less than a millisecond."""
+        self._searches.work()
+
+    def cancel(self, answered: Answered) -> None:
+        """End a search of `search`."""
+        self._searches.cancel(answered)
 
     def undo(self) -> None:
         """Forget the queries of this turn, which will be decided again."""

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 
 from proxyherd.config import secrets as secret
+from proxyherd.core.area_searches import AreaSearches
 from proxyherd.core.engine import Engine
 from proxyherd.core.table import Table
 from proxyherd.net import tls
@@ -22,6 +23,10 @@ class Backend(Protocol):
     @property
     def table(self) -> Table | None:
         """The table of all clients; None if this server does not have it."""
+
+    @property
+    def areas(self) -> AreaSearches | None:
+        """What searches the table; None if this server does not have it."""
 
     @property
     def trouble(self) -> str:

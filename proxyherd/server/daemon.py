@@ -255,7 +255,7 @@ class _Daemon:
             self._listeners.append(listener)
             await self._binder.listen(listener.key, self._server.web, listener.listen)
         app = await asyncio.to_thread(importlib.import_module, "proxyherd.admin.app")
-        self._admin = app.open_admin(self._herd, self._server.name, self, self._observer, self._backend.table)
+        self._admin = app.open_admin(self._herd, self._server.name, self, self._observer, self._backend)
         await self._binder.listen("admin", self._server.admin, self._admin.listen)
         gc.collect()
         gc.freeze()  # the present objects stay: no collection needs to visit them again

@@ -71,6 +71,12 @@ class Failing:
         raise RuntimeError("hunter2")
 
 
+class NoClients:
+    """A server that does not have the table."""
+
+    table = areas = None
+
+
 def make_observer(server: str = "Clark") -> Observer:
     """Return an observer whose log goes nowhere."""
     log_file = LogFile(Path(os.devnull))
@@ -96,7 +102,12 @@ async def serving(told: list[str], status: Failing | Working | None = None) -> A
     herd, status = parse(ALONE, Path("herd.toml")), status or Failing()
     watch = HerdWatch(herd, "Clark", status, make_observer(), None)
     app = make_app(
-        status, CollectorRegistry(), herd.admin, watch, lambda what, error: told.append(f"{what}: {error}")
+        status,
+        CollectorRegistry(),
+        herd.admin,
+        watch,
+        lambda what, error: told.append(f"{what}: {error}"),
+        NoClients(),
     )
     async with listening(AdminListener(app)) as port:
         yield port
@@ -113,6 +124,7 @@ async def watching() -> AsyncIterator[tuple[int, HerdWatch, Observer]]:
         herd.admin,
         watch,
         lambda what, error: faults.append(f"{what}: {error}"),
+        NoClients(),
     )
     async with listening(AdminListener(app)) as port:
         yield port, watch, observer

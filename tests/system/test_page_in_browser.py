@@ -48,6 +48,9 @@ def test_it_is_readable_at_any_width_and_accessible_by_day_and_night(
         herd["Ann"].ask(b"FOO " + b"x" * 300)  # without a place to break it
         herd["Ann"].hears(b"reader")
         page.wait_for_selector("#commands tbody tr >> text=reader")
+        page.fill("#circle", "34.07, -118.45, 1500")
+        page.click("#watch-it")
+        page.wait_for_selector("#closeup:visible")
         for width in (360, 768, 1280):
             page.set_viewport_size({"width": width, "height": 800})
             page.wait_for_function(f"innerWidth === {width}")
@@ -56,8 +59,10 @@ def test_it_is_readable_at_any_width_and_accessible_by_day_and_night(
 
 def readable(page: Page, width: int, scheme: str) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    assert page.locator("h2:visible").count() == 5  # of which one is for screen readers
-    sizes = page.evaluate("[...document.querySelectorAll('#graph, #map')].map((one) => one.clientWidth)")
+    assert page.locator("h2:visible").count() == 6  # of which one is for screen readers
+    sizes = page.evaluate(
+        "[...document.querySelectorAll('#graph, #map, #closeup')].map((one) => one.clientWidth)"
+    )
     assert min(sizes) > 250
     back = page.evaluate("getComputedStyle(document.body).backgroundColor")
     lightness = sum(map(int, re.findall(r"\d+", back)[:3]))
@@ -185,7 +190,7 @@ def test_a_keyboard_reaches_everything_and_can_choose_filter_and_pause(
         ann.ask(b"PEAR two")
         page.wait_for_selector("#commands >> text=PEAR")
         order = []
-        for _ in range(10):
+        for _ in range(14):
             page.keyboard.press("Tab")
             order.append(focused(page))
             ring = page.evaluate(
@@ -195,7 +200,8 @@ def test_a_keyboard_reaches_everything_and_can_choose_filter_and_pause(
             )
             assert ring, order
         links = ["metrics", "health", "readiness", "state"]
-        assert order == ["Skip", *links, "Ann", "Bob", "Cid", "filter", "pause"]
+        tools = ["client", "follow-it", "circle", "watch-it"]
+        assert order == ["Skip", *links, "Ann", "Bob", "Cid", *tools, "filter", "pause"]
         page.keyboard.press("Shift+Tab")
         page.keyboard.type("APPLE")
         expect(page.locator("#commands tbody tr")).to_have_count(1)
@@ -211,8 +217,8 @@ def test_a_keyboard_reaches_everything_and_can_choose_filter_and_pause(
         assert "CHERRY" not in text(page, "#commands")
         page.keyboard.press("Space")
         expect(page.locator("#commands tbody tr").first).to_contain_text("CHERRY three")
-        page.keyboard.press("Shift+Tab")
-        page.keyboard.press("Shift+Tab")
+        for _ in ("filter", *tools, "Cid"):
+            page.keyboard.press("Shift+Tab")
         page.keyboard.press("Enter")
         expect(page.locator("#details")).to_contain_text("Cid: ready, version")
         expect(page.locator("#servers tr.chosen")).to_contain_text("Cid")
@@ -241,8 +247,68 @@ def test_where_commands_and_places_are_not_shown_the_page_says_why(browser: Brow
                 expect(page.locator(note)).to_contain_text('positions = "never"')
             expect(page.locator("#commands")).to_be_hidden()
             expect(page.locator("#filter")).to_be_hidden()
+            expect(page.locator("#follow")).to_be_hidden()
             assert "secretive" not in page.content()
             assert inaccessible(page) == []
+
+
+# Clients that are followed. --------------------------------------------------------------------------------------
+
+
+def on_map(page: Page, latitude: float, longitude: float) -> tuple[float, float]:
+    """Return where a place of the map is on the page that is shown."""
+    page.locator("#map").scroll_into_view_if_needed()
+    box = page.locator("#map").bounding_box()
+    assert box is not None
+    return (
+        box["x"] + (longitude + 180) / 360 * box["width"],
+        box["y"] + (90 - latitude) / 180 * box["height"],
+    )
+
+
+def test_a_client_is_followed_by_its_id_and_by_a_click_in_the_map(
+    browser: Browser, herd: RunningHerd
+) -> None:
+    herd["Ann"].hears(b"walker", b"-48.5-120.25")
+    with opened(browser, herd["Bob"]) as page:
+        note = page.locator("#follow-note")
+        page.fill("#client", "walker")
+        page.keyboard.press("Enter")
+        expect(note).to_have_text("walker is at -48.5, -120.25.")
+        expect(page.locator("#closeup")).to_have_attribute("data-clients", "1")
+        expect(page.locator("#map")).to_have_attribute("data-marked", "-48.50 -120.25")
+        herd["Cid"].hears(b"walker", b"-48.75-120.5")
+        expect(note).to_have_text("walker is at -48.75, -120.5.")
+        expect(page.locator("#closeup")).to_have_attribute("aria-label", re.compile(r"Close-up, .* km wide"))
+        page.click("#unfollow")
+        expect(page.locator("#closeup")).to_be_hidden()
+        page.fill("#client", "")
+        page.mouse.click(*on_map(page, -48.75, -120.5))
+        expect(page.locator("#client")).to_have_value("walker")
+        expect(note).to_have_text("walker is at -48.75, -120.5.")
+        page.mouse.click(*on_map(page, -80, 0))
+        expect(note).to_contain_text("Nobody is within")
+
+
+def test_a_circle_that_is_drawn_tells_who_comes_and_who_leaves(browser: Browser, herd: RunningHerd) -> None:
+    herd["Ann"].hears(b"islander", b"-48.5+90.5")
+    with opened(browser, herd["Ann"]) as page:
+        note, news = page.locator("#follow-note"), page.locator("#fence-news")
+        page.mouse.move(*on_map(page, -48, 90))
+        page.mouse.down()
+        page.mouse.move(*on_map(page, -48, 97))
+        page.mouse.move(*on_map(page, -48, 98))
+        page.mouse.up()
+        expect(note).to_have_text("1 client is in the circle.")
+        herd["Cid"].hears(b"visitor", b"-49+91")
+        expect(news).to_contain_text("visitor has come")
+        expect(note).to_have_text("2 clients are in the circle.")
+        assert inaccessible(page) == []
+        herd["Cid"].hears(b"islander", b"-10+10")
+        expect(news.locator("li").first).to_contain_text("islander has left")
+        page.fill("#circle", "nowhere")
+        page.click("#watch-it")
+        expect(note).to_have_text("A circle is a latitude, a longitude and at most 2,000 kilometres.")
 
 
 # Much of everything. ---------------------------------------------------------------------------------------------

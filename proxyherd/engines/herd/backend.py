@@ -13,6 +13,7 @@ from typing import Any
 from proxyherd.config.herd_file import PEER_LINE_SLACK, Herd, Server
 from proxyherd.config.schema import Limits
 from proxyherd.config.secrets import Secrets
+from proxyherd.core.area_searches import AreaSearches
 from proxyherd.core.evictions import EvictingTable
 from proxyherd.core.handshake import Terms
 from proxyherd.core.node import Node
@@ -121,6 +122,11 @@ class HerdBackend:
             observer,
             contexts,
         )
+
+    @property
+    def areas(self) -> AreaSearches:
+        """What searches the table."""
+        return self.engine.areas
 
     def erased_until(self, name: bytes) -> int | None:
         """Return up to which moment an ID was erased; 0: never; None: the journal is being replayed, or lacks records that

@@ -17,6 +17,7 @@ export class WorldMap {
     this.base = null;
     this.withheld = "";
     this.animating = false;
+    this.marked = null;
     new ResizeObserver(() => this.resize()).observe(canvas);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.resize());
     coastline().then((path) => {
@@ -53,6 +54,13 @@ export class WorldMap {
       this.paint();
       setTimeout(() => { this.animating = false; this.paint(); }, PING_MS + 50);
     } else requestAnimationFrame(() => this.animate());
+  }
+
+  // Mark a circle, or a place if it has no radius; null: nothing.
+  mark(circle) {
+    this.marked = circle;
+    this.canvas.dataset.marked = circle ? `${circle.latitude.toFixed(2)} ${circle.longitude.toFixed(2)}` : "";
+    this.paint();
   }
 
   animate() {
@@ -108,7 +116,17 @@ export class WorldMap {
       context.stroke();
     }
     context.globalAlpha = 1;
+    if (this.marked) paintMark(context, this.marked, unit);
   }
+}
+
+function paintMark(context, { latitude, longitude, km }, unit) {
+  const up = Math.max(km / 111.195, 2) * unit;
+  const wide = km ? Math.min(180 * unit, up / Math.max(0.01, Math.cos(latitude * Math.PI / 180))) : up;
+  context.lineWidth = Math.max(2, unit / 2);
+  context.beginPath();
+  context.ellipse((longitude + 180) * unit, (90 - latitude) * unit, wide, up, 0, 0, 2 * Math.PI);
+  context.stroke();
 }
 
 function paintCells(context, { degrees, cells }, colour) {

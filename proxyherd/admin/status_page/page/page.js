@@ -6,6 +6,7 @@ import { Graph } from "/graph.js";
 import { Servers, connections } from "/servers.js";
 import { WorldMap } from "/map.js";
 import { Commands } from "/commands.js";
+import { Follow } from "/follow.js";
 import { byId, duration, number } from "/words.js";
 
 const graph = new Graph(byId("graph"), choose);
@@ -13,6 +14,8 @@ const servers = new Servers(byId("servers"));
 const map = new WorldMap(byId("map"), byId("map-note"));
 const commands = new Commands(byId("commands"));
 
+const section = byId("follow");
+let follow = null; // made when this server says that clients can be followed
 let herd = null;
 let chosen = "";
 let version = "";
@@ -29,6 +32,10 @@ connect("/events", {
     version = data.version;
     commands.withhold(data.withheld);
     map.withhold(data.withheld);
+    section.hidden = !data.follows;
+    if (data.follows) follow ??= new Follow(map);
+    else follow?.stop();
+    map.canvas.classList.toggle("picked", data.follows);
   },
   herd(data) {
     tellChanges(herd, data);
