@@ -45,7 +45,7 @@ _NAME: Final = rb"[A-Za-z][A-Za-z0-9_-]{0,62}+"
 
 _at = re.compile(
     rb"AT " + _NAME + rb" (?!-0\.0{9} )([+-](?:0|[1-9][0-9]{0,11}+))\.([0-9]{9}) "
-    rb"(\S++) " + _LOCATION + rb" ([0-9]{1,12}+)(?:\.(?:([0-9]{9})|([0-9]{1,8}+)))?"
+    rb"(\S++) " + _LOCATION + rb" " + _TIME
 ).fullmatch
 # RFC 9112: a method is a token. A web page can choose almost all of the line, but its browser always adds this end.
 _http_request = re.compile(
@@ -130,9 +130,7 @@ class CommandForms(Value):
     usual_iamat: _Match  # as nearly all are spelled
     iamat: _Match
     whatsat: _Match
-    tried: (
-        _Match  # the word of any command, right or wrong; and the start of an ID behind it that is too long
-    )
+    tried: _Match  # a command's word, even if the rest is wrong; and an ID behind it if that is too long
 
 
 @lru_cache(maxsize=16)
@@ -221,9 +219,11 @@ def parse_at(line: bytes, lead: int = NANOSECONDS) -> At | None:
     match = _at(line)
     if match is None:
         return None
-    late, late_by, client, seconds, whole, fraction = match.groups()
-    # Nearly all have a fraction of nine digits.
-    time = int(seconds + whole) if whole is not None else nanoseconds(seconds, fraction)
+    late, late_by, client, seconds, fraction = match.groups()
+    if fraction is not None and len(fraction) == 9:
+        time = int(seconds + fraction)
+    else:
+        time = nanoseconds(seconds, fraction)
     difference = int(late + late_by)
     received = time + difference
     if difference < -lead:
