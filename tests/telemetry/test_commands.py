@@ -120,7 +120,7 @@ def searched(kind: AreaKind) -> Scenario:
     areas = [AreaReply(kind, "answered", b"", result=SearchResult(found[:n], None)) for n in (3, 0)]
     places = Reply("whatsat", "answered", AT + b"\n{}\n", entry=entry, status="OK")
     queries = [AreaQuery(kind, n, Circle(1.0, 2.0, 5.0)) for n in (3, 4)]
-    about = {"client": CLIENT, "via": VIA, "outcome": "answered"}
+    about = {"client": CLIENT, "via": VIA}
     return Scenario(
         lambda it: it.observer.commands.alike(LABEL, [b"said", *queries], [places, *areas]),
         [
@@ -128,14 +128,15 @@ def searched(kind: AreaKind) -> Scenario:
                 "command",
                 **about,
                 kind="whatsat",
+                outcome="answered",
                 command="said",
                 answer=AT.decode(),
                 status="OK",
                 results=0,
                 bytes=len(AT) + 5,
             ),
-            line("command", **about, kind=kind, command=f"{kind} +1+2 5 3", results=3),
-            line("command", **about, kind=kind, command=f"{kind} +1+2 5 4", results=0),
+            line("command", **about, kind=kind, outcome="answered", command=f"{kind} +1+2 5 3", results=3),
+            line("command", **about, kind=kind, outcome="answered", command=f"{kind} +1+2 5 4", results=0),
         ],
         {
             "proxyherd_commands_total whatsat answered": 1,
