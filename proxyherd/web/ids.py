@@ -39,7 +39,7 @@ _before_longer_space = re.compile(rb"%25(?=" + _SPACE + rb")").sub
 _before_high = re.compile(rb"%(?=" + _HIGH + rb")").sub
 _before_longer_high = re.compile(rb"%25(?=" + _HIGH + rb")").sub
 _high = re.compile(rb"%[89A-F][0-9A-F]").subn
-_not_utf8 = re.compile("[\udc80-\udcff]").sub
+_NOT_UTF8: Final = {0xDC00 + code: f"%{code:02X}" for code in range(0x80, 0x100)}
 _no_percent_encoding = re.compile(rb"%(?![0-9A-Fa-f]{2})").search
 
 
@@ -104,6 +104,4 @@ def text_of(data: bytes) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError:
-        return _not_utf8(
-            lambda match: f"%{ord(match[0]) - 0xDC00:02X}", data.decode("utf-8", "surrogateescape")
-        )
+        return data.decode("utf-8", "surrogateescape").translate(_NOT_UTF8)

@@ -139,6 +139,7 @@ def test_a_query_of_an_area_is_told_whom_its_token_sees(query: AreaQuery) -> Non
     assert isinstance(said, AreaQuery)
     assert said.sees is not None
     assert [*map(said.sees, (b"kiwi", b"jane/1", b"bob"))] == [True, True, False]
+    assert permitted([query], grant("*", "see", see=("kiwi", "*"))) == [query]  # nobody need be looked at
     assert permitted([query], grant("*", "report", "erase", "operate")) == [Denied(query)]
 
 
