@@ -100,9 +100,12 @@ class AreaRequest(Struct, frozen=True):
         match = _at_line(entry.line)
         assert match is not None
         difference, south, lat, west, lon = match.groups()
-        received = entry.nanoseconds + int(difference.replace(b".", b""))
+        if difference.startswith(b"+"):
+            moment = entry.nanoseconds + int(difference.replace(b".", b""))
+        else:  # the time that counts may not be the client's
+            moment = received(entry.line)
         name = b'"%b"' % client if _is_plain(client) else _json(name_of(client))
-        age = max(self.clock - received, 0) // _MILLISECOND / 1_000
+        age = max(self.clock - moment, 0) // _MILLISECOND / 1_000
         return b'{"client":%b,"lat":%b%b,"lon":%b%b,"metres":%a,"age_s":%a}' % (
             *(name, south, lat, west, lon, round(found.metres, 2), age),
         )

@@ -14,12 +14,13 @@ from multidict import CIMultiDict
 from worlds import ClientWorld
 
 from proxyherd.core.area_queries import AreaQuery, AreaReply
-from proxyherd.core.messages import NANOSECONDS, Entry
+from proxyherd.core.messages import NANOSECONDS, Entry, parse_at, received
 from proxyherd.core.reply import Reply
 from proxyherd.core.spatial.areas import Area, Box, Circle
 from proxyherd.core.spatial.search import FoundClient, SearchResult
 from proxyherd.web.answers import WebAnswer, of_problem
 from proxyherd.web.exchanges import WebExchange
+from proxyherd.web.ids import name_of
 from proxyherd.web.lines import LineWriter
 from proxyherd.web.nearby import GEOJSON
 from proxyherd.web.origins import Origins
@@ -216,6 +217,34 @@ def test_an_answer_says_what_was_reported_how_far_it_is_and_how_old() -> None:
     }
     assert b'"coordinates":[-0.0,34.500]' in answer.body
     assert told(ask(world, "GET", f"/v1/near?lat=34.5&lon=0&after={after}")) == ["bus%FF"]
+
+
+@pytest.mark.parametrize(
+    ("client", "difference", "place", "time"),
+    [
+        (b"kiwi", b"+0.263873386", b"+34.068930-118.445127", b"990.123456789"),
+        (b"ahead", b"-500.000000000", b"+00.50-000.5", b"1490"),  # of which only a second counts
+        (b"far%20ahead", b"-999999999.000000001", b"-0+180.0", b"1000000000.5"),
+        (b'"\\\xff\xc3\xa4%2520', b"+0.000000000", b"-90.000-0", b"1.1"),
+        (b"a%", b"+999.999999999", b"+0+000", b"0.000000001"),
+    ],
+)
+def test_json_and_geojson_say_the_same_of_any_client(
+    client: bytes, difference: bytes, place: bytes, time: bytes
+) -> None:
+    at = parse_at(b"AT Bob-1 %b %b %b %b" % (difference, client, place, time))
+    assert at is not None
+    reply = AreaReply(
+        "near", "answered", b"", result=SearchResult([FoundClient(client, at.entry, 12.344)], None)
+    )
+    clients = json.loads(find("GET", NEAR).finish([reply]).body, parse_float=str)
+    features = json.loads(find("GET", NEAR, Accept=GEOJSON).finish([reply]).body, parse_float=str)
+    ((one,), (other,)) = clients["clients"], features["features"]
+    lon, lat = other["geometry"]["coordinates"]
+    assert one == {"lat": lat, "lon": lon, **other["properties"]}
+    assert one["client"] == other["id"] == name_of(client)
+    age = (CLOCK - received(at.entry.line)) // 10**6 / 1_000
+    assert float(one["age_s"]) == max(age, 0.0)
 
 
 def number(value: float) -> str:
