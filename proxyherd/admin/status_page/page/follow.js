@@ -32,13 +32,13 @@ export class Follow {
         byId("circle").value = `${circle.latitude.toFixed(4)}, ${circle.longitude.toFixed(4)}, ${circle.km.toFixed(1)}`;
         this.followCircle(circle);
       },
-      draft: (circle) => map.mark(circle || this.circle),
+      draft: (circle) => map.mark(circle || this.circle || this.place),
     });
   }
 
   stop(words = HELP) {
     this.source?.close();
-    this.source = this.circle = null;
+    this.source = this.circle = this.place = null;
     this.ways = new Map();
     this.map.mark(null);
     for (const id of ["closeup", "fence-news", "unfollow"]) byId(id).hidden = true;
@@ -106,7 +106,8 @@ export class Follow {
     if (!this.circle) {
       const place = this.ways.get(this.name)?.at(-1);
       words = place ? `${this.name} is at ${place.latitude}, ${place.longitude}.` : `${this.name} is not known.`;
-      this.map.mark(place ? { ...place, km: 0 } : null);
+      this.place = place ? { ...place, km: 0 } : null;
+      this.map.mark(this.place);
     }
     setText(byId("follow-note"), words);
   }
