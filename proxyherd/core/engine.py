@@ -7,7 +7,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from proxyherd.core.follows.follower import Follower
+from proxyherd.core.follows.follower import Follower, Pushed
 from proxyherd.core.framing import Line
 from proxyherd.core.messages import Report
 from proxyherd.core.notes import Note
@@ -83,7 +83,7 @@ class Settled(Struct):
     notes: Sequence[Note] = ()
     pushes: Iterable[Follower] = ()
     more: bool = False
-    failed: Iterable[tuple[Client, Exception]] = ()
+    failed: Iterable[tuple[Client | Pushed, Exception]] = ()
 
 
 class Keeper(Protocol):

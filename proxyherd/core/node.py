@@ -109,8 +109,8 @@ class Node:
             Whatsat: self.look_up,
             Forget: self._forget,
             AreaQuery: lambda query, _: AreaReply(query.kind, "waiting"),
-            Follow: lambda *_: FollowReply("follow", "refused", b"", refusal="no_index"),
-            Unfollow: lambda *_: FollowReply("unfollow", "refused", b"", refusal="no_index"),
+            Follow: lambda *_: FollowReply("follow", "waiting"),
+            Unfollow: lambda *_: FollowReply("unfollow", "waiting"),
             Reply: lambda reply, _: reply,
         }
         self._recent = recent_parser(self.rules.lead)

@@ -239,8 +239,8 @@ class Turn:
                 self._tell_released(client, client.release())
             except Exception as error:  # noqa: BLE001 - the others' answers leave
                 self._failed(client, error)
-        for client, raised in settled.failed:
-            self._failed(client, raised)
+        for one, raised in settled.failed:
+            self._failed(one, raised)
         self._given_up.extend(settled.given_up)
         if self._given_up:
             self._give_up_some()

@@ -79,6 +79,19 @@ COMMANDS: Final = (
     ("within", "unanswered", "as above"),
     ("within", "left", "as above"),
     ("within", "invalid", "the area is none, because its edges cross for example"),
+    ("follow", "following", "clients, or an area; no line says this command"),
+    (
+        "follow",
+        "refused",
+        "the connection would follow more clients or areas than it may, or the engine is redis",
+    ),
+    ("follow", "invalid", "the area is none, or the connection has another follow with this ID"),
+    ("follow", "denied", "the token does not allow it to see anybody"),
+    ("follow", "left", "the client had gone before it was carried out"),
+    ("unfollow", "unfollowed", "nothing more is told; no line says this command"),
+    ("unfollow", "unknown", "the connection has no follow with this ID"),
+    ("unfollow", "refused", "the engine is redis"),
+    ("unfollow", "left", "as above"),
     ("at", "invalid", "an AT from a client"),
     ("other", "invalid", "any other word, or none"),
     ("other", "overlong", "longer than max_line_bytes"),
@@ -111,8 +124,8 @@ _BY_LINES: Final = label("", "lines")
 _LEFT_OUT_SECONDS: Final = 10.0
 """The least time between two lines that count the commands that were left out."""
 
-_ALWAYS_LOGGED: Final = {"stored", "erased", "stayed", "answered", "unanswered"}
-"""Outcomes of commands that changed something, may have changed something, or told where a client is."""
+_ALWAYS_LOGGED: Final = {"stored", "erased", "stayed", "answered", "unanswered", "following"}
+"""Outcomes of commands that changed something, may have changed something, or told where a client is or will be."""
 
 
 _REFUSED: Final = {"refused", "overlong"}

@@ -18,6 +18,7 @@ from proxyherd.telemetry.connections import ConnectionObserver
 from proxyherd.telemetry.crl import CrlObserver
 from proxyherd.telemetry.erasures import ErasureObserver
 from proxyherd.telemetry.event_limits import Events
+from proxyherd.telemetry.follows import FollowObserver
 from proxyherd.telemetry.journal import JournalObserver
 from proxyherd.telemetry.links import LinkObserver
 from proxyherd.telemetry.logs import LogFile
@@ -47,6 +48,7 @@ class Observer:
         # In the order in which /metrics and docs/metrics.md show them.
         self.process = ProcessObserver(metrics)
         self.table = TableObserver(events, metrics)
+        self.follows = FollowObserver(metrics)
         self.commands = CommandObserver(events, metrics, self.recent)
         self.connections = ConnectionObserver(events, metrics)
         self.web = WebObserver(events, metrics)

@@ -82,6 +82,12 @@ ELSEWHERE: Final = (
     Elsewhere("core", "sizes", "core/test_simulation.py", "numbers: tests of what they bound name them"),
     Elsewhere("core/follows", "event", "core/follows/test_follower.py", "a follower is told them"),
     Elsewhere(
+        "core/follows",
+        "followed_clients snapshots",
+        "core/follows/test_follows.py",
+        "a server tells its followers",
+    ),
+    Elsewhere(
         "core/spatial", "crossings", "core/spatial/test_polygons.py", "which polygons cross themselves"
     ),
     Elsewhere("engines/herd", "neighbour_hosts", "net/test_resolving.py", "names of hosts are looked up"),

@@ -36,3 +36,10 @@ class Event(Struct, gc=False, eq=False):
     def as_kind(self, kind: EventKind) -> Event:
         """Return it as another kind, for whoever was told something else before."""
         return Event(kind, self.client, self.entry, self.name, self.initial)
+
+
+def is_later(new: Entry | None, old: Entry | None) -> bool:
+    """Whether an entry comes after another one in the total order. None comes before all."""
+    if new is None or old is None:
+        return old is None
+    return (new.nanoseconds, new.line) > (old.nanoseconds, old.line)

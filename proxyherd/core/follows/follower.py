@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Final, Protocol, TypeAlias
 
-from proxyherd.core.follows.event import Event
+from proxyherd.core.follows.event import Event, is_later
 
 MOST_PENDING: Final = 1_000
 """Clients of which something may wait for a follower that does not read: more would be told late, and take memory."""
@@ -30,7 +30,10 @@ MOST_AREAS: Final = 16
 """Areas that a follower may follow."""
 
 _Key: TypeAlias = tuple[bytes, bytes]
-"""The name of a follow, and a client; or what is no client's ID, because it has a space: ` snapshot`, ` ended`."""
+"""The name of a follow of an area, or nothing, and a client; or the name of a follow, and what is no client's ID."""
+
+_SNAPSHOT: Final = b" snapshot"
+_ENDED: Final = b" ended"
 
 
 class Pushed(Protocol):
@@ -49,26 +52,54 @@ class Follower:
     `outbox` has what was told since the last push, to be added to by `Follows` alone.
     """
 
-    __slots__ = ("_gones", "_held", "areas", "clients", "forget", "is_closed", "named", "outbox", "pushed")
+    __slots__ = (
+        "_due",
+        "_forget",
+        "_gones",
+        "_held",
+        "_resumes",
+        "areas",
+        "clients",
+        "inside",
+        "is_closed",
+        "named",
+        "outbox",
+        "pushed",
+    )
 
     def __init__(self, pushed: Pushed) -> None:
         self.pushed: Final = pushed
         self.outbox: list[Event] = []
         self._held: dict[_Key, Event] = {}  # what is told when it reads again, after what is in `_gones`
         self._gones: dict[_Key, Event] = {}
+        self._resumes = False
         self.clients: dict[bytes, set[bytes]] = {}  # by their IDs, the names of the follows of each
         self.named: dict[bytes, set[bytes]] = {}  # by the names of follows, their clients
         self.areas: dict[bytes, object] = {}  # likewise, what follows an area
+        self.inside = 0  # clients in all of these areas
         self.is_closed = False
-        self.forget: Callable[[Follower], None] | None = None  # by whom it is known
+        self._due: dict[Follower, None] = {}  # who gets a push at the end of this turn
+        self._forget: Callable[[Follower], None] | None = None  # by whom it is known
+
+    def enlist(self, due: dict[Follower, None], forget: Callable[[Follower], None]) -> None:
+        """Note where to ask for a push, and who must know when it is closed."""
+        self._due, self._forget = due, forget
+
+    def resume(self) -> None:
+        """Ask for a push at the end of the next turn, because the client reads again. What waits is not told before: the
+        server may have learned since that a client was erased. See that a turn comes.
+        """
+        if self.waits:
+            self._resumes = True
+            self._due[self] = None
 
     def close(self) -> None:
         """Follow nothing any more, because the connection has ended."""
         self.is_closed = True
         self.outbox, self._held, self._gones = [], {}, {}
-        if self.forget is not None:
-            self.forget(self)
-            self.forget = None
+        if self._forget is not None:
+            self._forget(self)
+            self._forget = None
 
     @property
     def waits(self) -> bool:
@@ -77,8 +108,8 @@ class Follower:
 
     @property
     def is_behind(self) -> bool:
-        """Whether something has waited since before the last push."""
-        return bool(self._held)
+        """Whether something waits that could not be sent by the last push, and the client does not read yet."""
+        return bool(self._held) and not self._resumes
 
     def take(self) -> list[Event]:
         """Return what is to be told now, in order, and keep nothing of it."""
@@ -89,7 +120,7 @@ class Follower:
                 for key, held in self._held.items()
                 for event in ((self._gones[key], held) if key in self._gones else (held,))
             ]
-            self._held, self._gones = {}, {}
+            self._held, self._gones, self._resumes = {}, {}, False
         events, self.outbox = self.outbox, []
         return events
 
@@ -97,6 +128,7 @@ class Follower:
     def is_too_slow(self) -> bool:
         """Whether more waits than may. Ask when what waits cannot be sent: it is conflated then."""
         self.hold()
+        self._resumes = False
         return len(self._held) > MOST_PENDING
 
     def hold(self) -> None:
@@ -108,7 +140,7 @@ class Follower:
     def _hold(self, event: Event) -> None:
         kind, held = event.kind, self._held
         if kind in ("snapshot", "ended"):
-            held[event.name, b" " + kind.encode()] = event
+            held[event.name, _SNAPSHOT if kind == "snapshot" else _ENDED] = event
             return
         key = event.name, event.client
         before = held.get(key)
@@ -118,7 +150,7 @@ class Follower:
             if before.kind == "gone":
                 self._gones[key] = before
                 held[key] = event
-            elif _is_later(event, before):
+            elif is_later(event.entry, before.entry):
                 held[key] = event.as_kind("move")
             else:  # it was erased, and has come back before that could be told
                 self._gones[key] = Event("gone", event.client, name=event.name)
@@ -138,17 +170,25 @@ class Follower:
             if event.kind == "leave" and event.client in erased:
                 self._held[key] = Event("gone", event.client, name=event.name)
 
-    def drop(self, name: bytes, clients: Collection[bytes] | None = None) -> None:
-        """Do not tell what waits of the follow of this name: of these clients, or of all, and of its snapshot."""
+    def drop(self, name: bytes) -> None:
+        """Do not tell what waits of the follow of an area."""
+        self._drop([key for key in self._held_keys() if key[0] == name])
+
+    def drop_clients(self, name: bytes, clients: Collection[bytes]) -> None:
+        """Do not tell what waits of these clients, and of the snapshot of the follow of this name."""
+        self._drop(
+            [
+                key
+                for key in self._held_keys()
+                if key == (name, _SNAPSHOT) or (not key[0] and key[1] in clients)
+            ]
+        )
+
+    def _held_keys(self) -> Collection[_Key]:
         self.hold()
-        for key in [key for key in self._held if key[0] == name and (clients is None or key[1] in clients)]:
+        return self._held.keys()
+
+    def _drop(self, keys: Collection[_Key]) -> None:
+        for key in keys:
             del self._held[key]
             self._gones.pop(key, None)
-
-
-def _is_later(event: Event, before: Event) -> bool:
-    """Whether an event comes after another one in the order of lines."""
-    new, old = event.entry, before.entry
-    assert new is not None
-    assert old is not None
-    return (new.nanoseconds, new.line) > (old.nanoseconds, old.line)

@@ -189,6 +189,8 @@ class HerdBackend:
         self._observer.process.clients.set(clients)
         self._observer.table.evicted(self.table.evicted, clients)
         self._observer.table.index(self._node.searches.indexed or 0, len(self.engine.areas))
+        follows = self.engine.follows
+        self._observer.follows.state(len(follows), *follows.counts, follows.take_told())
         self._observer.erasures.state(len(self.table.tombstones), self._node.erasures.lines)
         return {"clients": clients, "links": len(tuple(self._node.linked))}
 

@@ -16,6 +16,8 @@ from proxyherd.core.area_queries import AreaReply
 from proxyherd.core.area_searches import AreaSearches
 from proxyherd.core.early_queries import EarlyQueries, EarlyQuery
 from proxyherd.core.engine import Client, Said, Settled
+from proxyherd.core.follows.follow import FollowReply
+from proxyherd.core.follows.follows import Follows
 from proxyherd.core.link import CLOSED, Link
 from proxyherd.core.news import its_line
 from proxyherd.core.node import Node
@@ -128,6 +130,7 @@ class HerdEngine:
         self._syncs = False
         self._sizes = sizes
         self.areas = AreaSearches(node)
+        self.follows = Follows(node)
         self._early: EarlyQueries[Client] = EarlyQueries(sizes)
         self._waiting: list[EarlyQuery[Client]] = []  # since this turn
         self._stage = node.all_wait, node.ready
@@ -173,6 +176,8 @@ class HerdEngine:
             node.flood(self._failed)
             self._release(now)
             self._let_settle()
+            if self.follows.used and self.follows.take_in():
+                self.wake()  # a turn tells them, behind the answers
 
     def add_link(self, peer: Peer) -> None:
         """Add a connection. At the end of each turn, it sends what its link has to send."""
@@ -189,7 +194,7 @@ class HerdEngine:
         if there is other work.
         """
         self._release(now)
-        if self._node.notes or self._node.has_work or self._early or self.areas:
+        if self._node.notes or self._node.has_work or self._early or self.areas or self.follows.has_more:
             self.wake()
 
     def settle(self) -> list[Note]:
@@ -239,6 +244,8 @@ class HerdEngine:
             if reply.answer is None and reply.entry is None:
                 if isinstance(reply, AreaReply):
                     self.areas.ask(one.client, line, reply)
+                elif isinstance(reply, FollowReply):
+                    self.follows.ask(one.client, line, reply)
                 else:
                     self._waiting.append((one.client, line, reply))
 
@@ -276,6 +283,7 @@ class HerdEngine:
         self.rules.refuse_reports()
         self._waiting.clear()
         self.areas.undo()
+        self.follows.undo()
         for client, line, reply in self._looked_up:
             self._look_up(client, line, reply)
 
@@ -293,6 +301,9 @@ class HerdEngine:
             self.areas.run(settled, now, stops=self._stops)
             self._can_wait = self._can_wait and not self.areas  # what is in an answer is kept before
             self._more = self._more or self.areas.has_work
+        if self.follows.used:
+            self.follows.run(settled, now)
+            self._more = self._more or self.follows.has_work
         if self._settles or node.has_urgent_notes:
             settled.notes = node.take_notes()
         if self._unkept or node.notes:

@@ -133,8 +133,8 @@ def test_nothing_is_told_of_a_follow_that_has_ended(follower: Follower) -> None:
 
 
 def test_some_clients_of_a_follow_may_be_followed_by_another_one_still(follower: Follower) -> None:
-    tell(follower, event("move", 1, name=b""), event("move", 2, FIG, b""))
-    follower.drop(b"", {KIWI})
+    tell(follower, event("move", 1, name=b""), event("move", 2, FIG, b""), Event("snapshot", name=b"1"))
+    follower.drop_clients(b"1", {KIWI})
     assert told(follower) == [("move", 2)]
 
 
@@ -149,7 +149,7 @@ def test_who_is_told_of_more_clients_than_may_wait_is_too_slow(follower: Followe
 
 def test_a_closed_follower_keeps_nothing_and_is_forgotten(follower: Follower) -> None:
     forgotten = list[Follower]()
-    follower.forget = forgotten.append
+    follower.enlist({}, forgotten.append)
     tell(follower, event("move", 1))
     follower.close()
     follower.close()

@@ -1,0 +1,243 @@
+"""All follows of one server: what has changed in its table becomes events for those who follow.
+
+Changes come from the table itself, whatever has caused them: reports, lines of neighbours, erasures, expiry, and reports that
+could not be kept. So a follower is told what the table has become, and nothing of a report that is stale.
+
+`run` is called at the end of a turn, when what clients have reported is kept, and `take_in` also where updates of neighbours
+are passed on without a turn. Then there are followers to whom something is to be told. While a journal is replayed, no
+follow begins: its first records are older than what was told before.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterator
+from typing import Final, TypeAlias
+
+from proxyherd.core.changes import ChangeReader
+from proxyherd.core.engine import Client, Settled
+from proxyherd.core.follows.event import Event, EventKind
+from proxyherd.core.follows.follow import Follow, FollowReply, Unfollow
+from proxyherd.core.follows.followed_areas import MOST_INSIDE, FollowedArea, FollowedAreas
+from proxyherd.core.follows.followed_clients import FollowedClients
+from proxyherd.core.follows.follower import MOST_AREAS, MOST_CLIENTS, Follower
+from proxyherd.core.follows.snapshots import Snapshots
+from proxyherd.core.node import Node
+from proxyherd.core.reply import leave
+from proxyherd.core.spatial.areas import Misdrawn
+
+_CHECKED: Final = 4
+"""Slices of work in one turn, at most, to find out whether areas can be ones: less than a millisecond each."""
+
+_Check: TypeAlias = tuple[Iterator[None], Client, Follow, FollowReply]
+
+
+class Follows:
+    """The follows of one server."""
+
+    def __init__(self, node: Node) -> None:
+        self.used = False  # whether anybody follows
+        self._node = node
+        self._reader: ChangeReader | None = None  # while anybody does
+        self._due: dict[Follower, None] = {}
+        self._followers: dict[Follower, None] = {}
+        self._followed = FollowedClients(self._due)
+        self._fences = FollowedAreas(self._due)
+        self._snapshots = Snapshots(node, self._followed, self._fences)
+        self._asked: list[tuple[Client, Follow | Unfollow, FollowReply]] = []  # in this turn
+        self._checks: deque[_Check] = deque()
+
+    def __len__(self) -> int:
+        return len(self._followers)
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """How many clients and areas are followed."""
+        return len(self._followed), self._fences.count
+
+    def take_told(self) -> Counter[EventKind]:
+        """Return how many events of each kind were told since the last call, each to one follower."""
+        told = Counter(self._followed.told) + Counter(self._fences.told)
+        for one in (self._followed.told, self._fences.told):
+            one.update(dict.fromkeys(one, 0))
+        return told
+
+    @property
+    def has_work(self) -> bool:
+        """Whether `run` has something to do, though nothing changes."""
+        return bool(self._checks) or self._snapshots.has_work
+
+    @property
+    def has_more(self) -> bool:
+        """Whether `run` has something to do."""
+        return self.used and (bool(self._reader) or self.has_work)
+
+    # Calls from the engine. ----------------------------------------------------------------------------------
+
+    def ask(self, client: Client, command: Follow | Unfollow, reply: FollowReply) -> None:
+        """Take a command that a turn has decided."""
+        self._asked.append((client, command, reply))
+        if self._reader is None:
+            self.used, self._reader = True, ChangeReader(self._node.table)
+
+    def undo(self) -> None:
+        """Forget the commands of this turn, which will be decided again."""
+        self._asked.clear()
+
+    def take_in(self) -> bool:
+        """Take in what has changed in the table. Return whether something is to be told."""
+        assert self._reader is not None
+        changes, followed, fences = self._reader.take(), self._followed, self._fences
+        for follower in self._due if changes else ():  # it was told something, and there was no push yet
+            follower.hold()
+        if len(followed):
+            for client in [client for client in changes if client in followed]:
+                followed.take_in(client, changes[client])
+        if fences.count:
+            for client, entry in changes.items():
+                fences.take_in(client, entry)
+            self._end_full()
+            erased = {client for client, entry in changes.items() if entry is None}
+            for follower in self._followers if erased else ():
+                follower.forget_positions(erased)
+        return bool(self._due)
+
+    def run(self, settled: Settled, now: float) -> None:
+        """Do what the turn's clients have asked, and tell what has changed. Add to the results of the turn the clients some of
+        whose commands have their answers now, and the followers to whom something is to be told. `now`: seconds of one
+        monotonic clock.
+        """
+        assert self._reader is not None
+        self.take_in()
+        for client, command, reply in self._asked:
+            if command.follower.is_closed:
+                leave(reply)
+            elif isinstance(command, Unfollow):
+                self._unfollow(command, reply)
+            else:
+                self._follow(client, command, reply)
+        self._asked.clear()
+        done = [*self._check_some()]
+        if done:
+            settled.clients = dict.fromkeys([*settled.clients, *done])
+        self._snapshots.run(now)
+        self._end_full()
+        for follower, error in self._snapshots.failed:
+            settled.failed = [*settled.failed, (follower.pushed, error)]
+            self._due[follower] = None
+        self._snapshots.failed.clear()
+        settled.pushes = tuple(self._due)
+        self._due.clear()
+        if not self._followers:
+            self._reader.close()
+            self.used, self._reader = False, None
+
+    # -----------------------------------------------------------------------------------------------------------
+
+    def _follow(self, client: Client, follow: Follow, reply: FollowReply) -> None:
+        follower, name = follow.follower, follow.name
+        if name in follower.areas or (follow.area is not None and name in follower.named):
+            self._refuse(reply, "invalid", "another follow of this connection has this ID")
+        elif follow.area is None and len(follower.clients.keys() | {*follow.clients}) > MOST_CLIENTS:
+            self._refuse(reply, "refused", f"a connection follows at most {MOST_CLIENTS:,} clients")
+        elif follow.area is not None and len(follower.areas) >= MOST_AREAS:
+            self._refuse(reply, "refused", f"a connection follows at most {MOST_AREAS} areas")
+        elif follow.area is None:
+            self._enlist(follower)
+            for one in follow.clients:
+                follower.clients.setdefault(one, set()).add(name)
+            follower.named.setdefault(name, set()).update(follow.clients)
+            self._snapshots.begin(follow)
+            self._accept(reply)
+        else:
+            self._enlist(follower)
+            follower.areas[name] = follow
+            self._checks.append((follow.area.check(), client, follow, reply))
+
+    def _enlist(self, follower: Follower) -> None:
+        self._followers[follower] = None
+        follower.enlist(self._due, self._forget)
+
+    def _accept(self, reply: FollowReply) -> None:
+        reply.outcome, reply.answer, reply.complete = "following", b"", self._node.ready
+
+    def _refuse(self, reply: FollowReply, outcome: str, text: str) -> None:
+        reply.outcome, reply.answer, reply.text = outcome, b"", text
+        if outcome == "refused":
+            reply.refusal = "full"
+
+    def _check_some(self) -> Iterator[Client]:
+        """Check areas. Yield the clients whose follows of areas have begun, or cannot."""
+        for _ in range(_CHECKED):
+            if not self._checks:
+                return
+            steps, client, follow, reply = one = self._checks.popleft()
+            follower = follow.follower
+            try:
+                next(steps)
+                self._checks.append(one)
+                continue
+            except StopIteration:
+                if follower.areas.get(follow.name) is follow:  # else it has ended before it began
+                    self._begin_area(follow)
+                self._accept(reply)
+            except Misdrawn as reason:
+                if follower.areas.get(follow.name) is follow:
+                    del follower.areas[follow.name]
+                self._refuse(reply, "invalid", str(reason))
+            yield client
+
+    def _begin_area(self, follow: Follow) -> None:
+        fence = follow.follower.areas[follow.name] = FollowedArea(follow)
+        self._fences.add(fence)
+        self._snapshots.begin(follow, fence)
+
+    def _unfollow(self, command: Unfollow, reply: FollowReply) -> None:
+        follower, name = command.follower, command.name
+        if name in follower.areas:
+            self._end_area(follower, name)
+        elif name in follower.named:
+            self._snapshots.cancel(follower, name)
+            parted = []
+            for client in follower.named.pop(name):
+                follower.clients[client].discard(name)
+                if not follower.clients[client]:
+                    del follower.clients[client]
+                    self._followed.part(follower, client)
+                    parted.append(client)
+            follower.drop_clients(name, frozenset(parted))
+        else:
+            reply.outcome, reply.answer = "unknown", b""
+            return
+        reply.outcome, reply.answer = "unfollowed", b""
+
+    def _end_area(self, follower: Follower, name: bytes) -> None:
+        fence = follower.areas.pop(name)
+        self._snapshots.cancel(follower, name)
+        if isinstance(fence, FollowedArea):
+            self._fences.remove(fence)
+        follower.drop(name)
+
+    def _end_full(self) -> None:
+        """End the follows of areas in which there are too many clients."""
+        for fence in self._fences.take_full():
+            follower = fence.follower
+            if follower.areas.get(fence.name) is fence:
+                self._end_area(follower, fence.name)
+                reason = (
+                    f"there are more than {MOST_INSIDE:,} clients in the areas that this connection follows"
+                )
+                follower.outbox.append(Event("ended", name=fence.name, reason=reason))
+                self._due[follower] = None
+
+    def _forget(self, follower: Follower) -> None:
+        """Forget a follower whose connection has ended."""
+        self._followers.pop(follower, None)
+        self._due.pop(follower, None)
+        self._snapshots.cancel(follower)
+        for client in follower.clients:
+            self._followed.part(follower, client)
+        for fence in follower.areas.values():
+            if isinstance(fence, FollowedArea):
+                self._fences.remove(fence)
+        follower.clients, follower.named, follower.areas = {}, {}, {}
