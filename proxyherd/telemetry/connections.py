@@ -11,6 +11,7 @@ PROTOCOLS: Final = {
     "lines": "the line protocol, over TCP or TLS",
     "http": "requests of the web port, also those of apps",
     "websocket": "WebSockets of the web port",
+    "stream": "streams of events of the web port",
 }
 """What a connection speaks."""
 
@@ -18,15 +19,16 @@ REASONS: Final = {
     "closed by client": "",
     "broken by client": "",
     "idle": "no complete line for idle_seconds",
-    "slow reader": "read nothing for slow_reader_seconds",
+    "slow reader": "read nothing for slow_reader_seconds, or too much waited for it of what it follows",
     "HTTP request": "sent an HTTP request",
     "bad request": "what was sent is no request that HTTP knows, or too large",
     "slow request": "its body did not come in time",
     "no answer in time": "the server was not ready, or others did not answer",
     "bad WebSocket": "a frame or a message broke the rules of WebSockets",
-    "bad token": "the token of a WebSocket was not good, or is not good any more",
+    "bad token": "the token of a WebSocket or a stream was not good, or is not good any more",
     "no pong": "a WebSocket's client did not answer a ping",
     "became a WebSocket": "the connection went on as one, which is counted as another",
+    "became a stream": "likewise, as a stream of events",
     "server stops": "",
     "no answer from the cluster": "within deadline_seconds of [redis]",
     "internal error": "a bug; the event internal_error has the traceback",

@@ -23,8 +23,9 @@ No I/O, no clock and no HTTP library: those who serve the port (`server/clients/
 - `reports`: one report, and batches of them; `erasures`: the end of a client
 - `pages`: what people see of it in a browser
 - `ops`: messages of a WebSocket in JSON
-- `openapi`, with `openapi_areas` and `openapi_parts`: describes all this
+- `openapi`, with `openapi_areas`, `openapi_events` and `openapi_parts`: describes all this
 - `trackers`: apps on phones, as they are
 - `queries`: where a client is, and what is near it
 - `nearby`: which clients are near, or inside of an area; `negotiation`: in which type of document
+- `follows`: who follows clients or areas; `events`: what they are told then
 """

@@ -9,6 +9,9 @@ from msgspec import Struct
 from proxyherd.web import problems
 from proxyherd.web.problems import Problem
 
+EVENT_STREAM: Final = "text/event-stream"
+"""The type of server-sent events."""
+
 _JSON: Final = "application/json"
 
 _CHALLENGES: Final = (

@@ -20,6 +20,12 @@ PACKED_BYTES: Final = 256 * 1024
 also if nothing comes out: 2 MiB of hostile blocks that are empty take 0.2 s.
 """
 
+_LINE_BYTES: Final = 16
+"""Bytes of a body that take as much work as a line."""
+
+_PACKED_LINES: Final = 512
+"""Lines that take as much work as a packed body, however small it is."""
+
 _GZIP: Final = 16 + zlib.MAX_WBITS  # with the header and the checksum of gzip
 
 
@@ -35,6 +41,11 @@ def unpacked(body: bytes, encoding: str) -> bytes:
     if len(data) > BODY_BYTES:
         raise Problem(LARGE, f"A body has at most {BODY_BYTES:,} bytes, also when it is unpacked.")
     return data
+
+
+def work_of(body: bytes, encoding: str) -> int:
+    """Return how many lines take as much work as a request with this body; `encoding`: as above."""
+    return (_PACKED_LINES if encoding else 1) + len(body) // _LINE_BYTES
 
 
 def _unzip(body: bytes) -> bytes:

@@ -12,7 +12,7 @@ from msgspec import Struct
 from proxyherd.web.access import TokenProblem
 from proxyherd.web.answers import WebAnswer, of_problem
 from proxyherd.web.problems import REQUEST, Problem
-from proxyherd.web.requests import Headers
+from proxyherd.web.requests import Headers, ReadRequest
 from proxyherd.web.rights import Grant
 
 LINES_PROTOCOL: Final = "proxyherd.lines.v1"
@@ -60,3 +60,10 @@ def upgrade(headers: Headers) -> Upgrade | WebAnswer:
         raise Problem(REQUEST, f"A WebSocket here names a subprotocol: {LINES_PROTOCOL} or {JSON_PROTOCOL}.")
     digest = hashlib.sha1((key + _GUID).encode(), usedforsecurity=False).digest()
     return Upgrade(protocol, base64.b64encode(digest).decode())
+
+
+def check_upgrade(request: ReadRequest) -> None:
+    """Check that a WebSocket can begin behind this request. Raises Problem."""
+    if request.method != "GET" or request.body or request.is_old or not request.upgrades:
+        text = "A WebSocket begins with GET of HTTP/1.1, the header Connection: Upgrade, and no body."
+        raise Problem(REQUEST, text)

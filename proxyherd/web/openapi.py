@@ -9,6 +9,7 @@ import msgspec
 from proxyherd import __version__
 from proxyherd.web.bodies import BODY_BYTES
 from proxyherd.web.openapi_areas import AREA_PATHS, AREA_SCHEMAS
+from proxyherd.web.openapi_events import EVENT_PATHS
 from proxyherd.web.openapi_parts import (
     JSON_TYPE,
     LATITUDE_FORM,
@@ -315,6 +316,7 @@ def openapi_document(*, tokens: bool = False) -> bytes:
         "/v1/clients/{id}/places": _PLACES,
         "/v1/reports": _REPORTS,
         **AREA_PATHS,
+        **EVENT_PATHS,
         "/v1/ws": _WEBSOCKET,
         **{f"/{app.name}": _app(app) for app in APPS},
     }

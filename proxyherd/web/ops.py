@@ -12,6 +12,9 @@
     {"op": "near", "id": 5, "lat": 34.07, "lon": -118.45, "radius_km": 2}
     {"id": 5, "clients": [...], "server": "Clark", "complete": true}     as `GET /v1/near`; `within` likewise
 
+    {"op": "follow", "id": 6, "client": "kiwi"}                      `follows` has more
+    {"id": 6, "following": {"clients": 1, "areas": 0}, "complete": true, "server": "Clark"}
+
     {"op": "fly", "id": 9}
     {"id": 9, "problem": {"type": "/v1/#meaning", ...}}
 
@@ -26,9 +29,11 @@ from typing import Final
 import msgspec
 from msgspec import Raw, Struct
 
+from proxyherd.core.follows.follower import Follower
 from proxyherd.core.framing import Line
 from proxyherd.core.reply import Reply
 from proxyherd.web.documents import DocumentReader, ObjectReader, number_text, string_text
+from proxyherd.web.follows import read_follow_op, read_unfollow_op
 from proxyherd.web.ids import id_of, text_of
 from proxyherd.web.lines import LineWriter
 from proxyherd.web.nearby import read_near_op, read_within_op
@@ -72,8 +77,12 @@ class Op(Struct, frozen=True):
             return b'{"id":%b,"problem":%b}' % (self.id, problem.document())
 
 
-def read_op(message: bytes, clock: int, writer: LineWriter, server: str) -> Op:
-    """Return what a message asks. `clock`: nanoseconds of POSIX time; `server`: the name of the one that answers."""
+def read_op(
+    message: bytes, clock: int, writer: LineWriter, server: str, follower: Callable[[], Follower]
+) -> Op:
+    """Return what a message asks. `clock`: nanoseconds of POSIX time; `server`: the name of the one that answers; `follower`
+    returns what follows for this client.
+    """
     id_ = b"null"
     try:
         envelope = _ENVELOPE.read_document(message)
@@ -82,6 +91,9 @@ def read_op(message: bytes, clock: int, writer: LineWriter, server: str) -> Op:
         if name in _AREA_OPS:
             asked = _AREA_OPS[name](message, clock, server)
             return Op(id_, asked.query, answer=asked.answer)
+        if name in _FOLLOW_OPS:
+            wanted = _FOLLOW_OPS[name](message, id_, follower(), server)
+            return Op(id_, wanted.command, answer=wanted.answer)
         ask, answer = _op(name)
         return Op(id_, ask(message, clock, writer), answer=answer)
     except Problem as problem:
@@ -116,12 +128,13 @@ _OPS: Final = {
 }
 
 _AREA_OPS: Final = {"near": read_near_op, "within": read_within_op}
+_FOLLOW_OPS: Final = {"follow": read_follow_op, "unfollow": read_unfollow_op}
 
 
 def _op(name: str) -> tuple[Callable[[bytes, int, LineWriter], bytes], Callable[[Reply], bytes]]:
     """Return how an op becomes a line, and its answer. Raises Problem."""
     if name not in _OPS:
-        raise Problem(MEANING, f"The ops are {', '.join([*_OPS, *_AREA_OPS])}.", "op")
+        raise Problem(MEANING, f"The ops are {', '.join([*_OPS, *_AREA_OPS, *_FOLLOW_OPS])}.", "op")
     return _OPS[name]
 
 

@@ -14,10 +14,11 @@ from msgspec.structs import replace
 from proxyherd.core.reply import Reply
 from proxyherd.web import problems
 from proxyherd.web.access import Access, TokenProblem
-from proxyherd.web.answers import WebAnswer, of_problem
+from proxyherd.web.answers import EVENT_STREAM, WebAnswer, of_problem
 from proxyherd.web.bodies import unpacked
 from proxyherd.web.erasures import erase_answer, read_erasure
 from proxyherd.web.exchanges import WebExchange
+from proxyherd.web.follows import StreamRequest, read_stream_query
 from proxyherd.web.handshakes import Upgrade, upgrade
 from proxyherd.web.ids import id_of, path_names
 from proxyherd.web.lines import LineWriter
@@ -42,7 +43,7 @@ from proxyherd.web.rights import permitted
 from proxyherd.web.trackers.apps import APPS, App
 from proxyherd.web.trackers.points import TrackerRequest, TrackPoints
 
-Routed: TypeAlias = WebAnswer | WebExchange | Upgrade
+Routed: TypeAlias = WebAnswer | WebExchange | Upgrade | StreamRequest
 _Handler: TypeAlias = Callable[[WebRequest, list[str], int], Routed]
 
 _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS")
@@ -78,14 +79,19 @@ class WebRoutes:
             "DELETE": self._erase,
         }
         self._places: dict[str, _Handler] = {"GET": self._get_places}
-        self._near: dict[str, _Handler] = {"GET": self._get_near}
-        self._within: dict[str, _Handler] = {"GET": self._get_within, "POST": self._post_within}
         self._token: dict[str, _Handler] = {"DELETE": self._revoke}
         self._document = openapi_document(tokens=access is not None)
         self._openapi: dict[str, _Handler] = {"GET": self._get_openapi}
         self._page: dict[str, _Handler] = {"GET": self._get_page}
         self._websocket: dict[str, _Handler] = {"GET": self._get_websocket}
-        self._reports: dict[str, _Handler] = {"POST": self._post_reports}
+        self._named: dict[str, dict[str, _Handler]] = {
+            "near": {"GET": self._get_near},
+            "within": {"GET": self._get_within, "POST": self._post_within},
+            "reports": {"POST": self._post_reports},
+            "events": {"GET": self._get_events},
+            "ws": self._websocket,
+            "openapi.json": self._openapi,
+        }
 
     def admit(self, request: WebRequest) -> str:
         """Return the Origin of a request, or "" if it needs no permission; for `Origins.headers`. Raises Problem if it
@@ -132,7 +138,7 @@ class WebRoutes:
         found = self._handle(replace(request, grant=grant), handler, names, clock)
         if isinstance(found, WebExchange):
             found.lines, found.grant = permitted(found.lines, grant), grant
-        return replace(found, grant=grant) if isinstance(found, Upgrade) else found
+        return replace(found, grant=grant) if isinstance(found, Upgrade | StreamRequest) else found
 
     def _handle(self, request: WebRequest, handler: _Handler, names: list[str], clock: int) -> Routed:
         if names[0] not in self._apps:  # what they cannot unpack, they consume
@@ -145,18 +151,10 @@ class WebRoutes:
                 return self._client
             case ["v1", "clients", _, "places"]:
                 return self._places
-            case ["v1", "near"]:
-                return self._near
-            case ["v1", "within"]:
-                return self._within
             case ["v1", "tokens", _] if self.access is not None:
                 return self._token
-            case ["v1", "reports"]:
-                return self._reports
-            case ["v1", "ws"]:
-                return self._websocket
-            case ["v1", "openapi.json"]:
-                return self._openapi
+            case ["v1", name] if name in self._named:
+                return self._named[name]
             case [name] | [name, ""] if name in self._apps:  # who types an address may add a slash
                 return self._apps[name]
         return self._page if self._pages.has(names) else None
@@ -238,6 +236,10 @@ class WebRoutes:
     def _post_within(self, request: WebRequest, _: list[str], clock: int) -> WebExchange:
         _check_type(request, _JSON | {GEOJSON})
         return _area_exchange(request, read_within_query(request.query, request.body, clock, self.server))
+
+    def _get_events(self, request: WebRequest, _: list[str], __: int) -> Routed:
+        wanted = read_stream_query(request.query)
+        return wanted if request.method == "GET" else WebAnswer(200, b"", EVENT_STREAM)
 
     def _get_websocket(self, request: WebRequest, _: list[str], __: int) -> Routed:
         return upgrade(request.headers)

@@ -20,9 +20,11 @@ from area_answers import answer_area
 from deciding import decide
 from multidict import CIMultiDict
 from quick_table import QuickTable
+from web_talk import no_follower
 
 from proxyherd.config.schema import Limits, Timing
 from proxyherd.core.area_queries import AreaQuery
+from proxyherd.core.follows.follow import Follow, FollowReply, Unfollow
 from proxyherd.core.framing import Line
 from proxyherd.core.messages import Forget, parse_at, parse_question, parse_report, position
 from proxyherd.core.node import Node
@@ -30,6 +32,7 @@ from proxyherd.core.reply import Reply
 from proxyherd.places.answers import no_results
 from proxyherd.web.answers import WebAnswer, of_problem
 from proxyherd.web.exchanges import WebExchange
+from proxyherd.web.follows import StreamRequest
 from proxyherd.web.handshakes import Upgrade
 from proxyherd.web.lines import LineWriter
 from proxyherd.web.ops import read_op
@@ -54,6 +57,11 @@ SEEDS = (
     b"DELETE /v1/clients/kiwi?before=1621464827.5\n\n",
     b"GET /v1/clients/kiwi\nHost: localhost:1\nOrigin: https://map.example\n\n",
     b"GET /v1/clients/kiwi/places?radius_km=1.5&limit=20&s3cr3t=%FF\nReferer: http://localhost/s3cr3t\n\n",
+    b"GET /v1/events?client=kiwi&client=my%20phone%FF&buffer_m=\n\n",
+    b"GET /v1/events?near=34.07,-118.45,2&buffer_m=12.5\n\n",
+    b'MESSAGE\n\n{"op":"follow","id":2,"client":["kiwi","s3cr3t"]}',
+    b'MESSAGE\n\n{"op":"follow","id":"a","within":{"west":1,"south":2,"east":3,"north":4},"buffer_m":1}',
+    b'MESSAGE\n\n{"op":"unfollow","id":3,"follow":"a"}',
     b'POST /v1/reports\nPack: 1\n\n[{"client":"s3cr3t","lat":1,"lon":2},{"client":"a b","lat":91,"lon":2},7,null]',
     b'POST /v1/reports\nContent-Type: application/x-ndjson\n\n{"client":"kiwi","lat":1,"lon":2,"time":9999999999}\n\n{',
     b'POST /owntracks?u=a&d=b\nPack: 9\n\n[{"_type":"location","lat":1,"lon":2,"tst":3,"acc":5},{"_type":"s3cr3t"}]',
@@ -138,6 +146,9 @@ def _check_request(node: Node, request: WebRequest) -> None:
         assert found.protocol.startswith("proxyherd.")
     elif isinstance(found, WebAnswer):
         _check_answer(found)
+    elif isinstance(found, StreamRequest):
+        assert bool(found.clients) is (found.area is None)
+        _check_exchange(node, request, found.exchange(no_follower()))
     elif found is not None:
         _check_exchange(node, request, found)
 
@@ -161,7 +172,7 @@ def _check_exchange(node: Node, request: WebRequest, exchange: WebExchange) -> N
 
 
 def _check_message(node: Node, message: bytes) -> None:
-    op = read_op(message, CLOCK, _writer, "Clark")
+    op = read_op(message, CLOCK, _writer, "Clark", no_follower)
     answer = op.content(None if op.line is None else _reply(node, op.line))
     document = json.loads(answer)
     assert "id" in document
@@ -175,6 +186,8 @@ def _reply(node: Node, line: Line) -> Reply:
         assert 1 <= line.most <= 1_000
         assert 0 <= line.received_since <= CLOCK
         return answer_area(node.table, line)
+    if isinstance(line, Follow | Unfollow):
+        return FollowReply("follow", "following", b"", complete=True)
     if isinstance(line, Forget):
         assert line.client.split() == [line.client]
         assert line.before is None or 0 < line.before <= CLOCK

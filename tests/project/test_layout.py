@@ -134,16 +134,16 @@ ELSEWHERE: Final = (
     Elsewhere("standin", "new old shapes", "standin/test_app.py", "both APIs are asked over HTTP"),
     Elsewhere("core", "slow_reader", "core/test_conversation.py", "who is disconnected, and when"),
     Elsewhere("web", "answers", "web/test_routes.py", "what routes find"),
-    Elsewhere("web", "openapi_areas openapi_parts", "web/test_openapi.py", "parts of one document"),
+    Elsewhere(
+        "web", "openapi_areas openapi_events openapi_parts", "web/test_openapi.py", "parts of one document"
+    ),
     Elsewhere(
         "web/conversations",
         "base http_bytes",
         "web/conversations/test_http.py",
         "what all conversations do, and the bytes of answers",
     ),
-    Elsewhere(
-        "web/conversations", "lines ops", "web/conversations/test_sockets.py", "each law holds for both"
-    ),
+    Elsewhere("web/conversations", "lines", "web/conversations/test_sockets.py", "laws of all WebSockets"),
     Elsewhere(
         "web/trackers",
         "gpslogger osmand overland owntracks parameters",

@@ -12,6 +12,9 @@ from typing import Any, Self, cast
 from proxyherd.config.rates import RateSettings
 from proxyherd.config.schema import Limits
 from proxyherd.core.engine import Client, Said, Settled
+from proxyherd.core.follows.event import Event
+from proxyherd.core.follows.follow import Follow, FollowReply
+from proxyherd.core.follows.follower import Follower
 from proxyherd.core.messages import invalid
 from proxyherd.core.reply import Reply
 from proxyherd.core.rules import Rules
@@ -28,7 +31,9 @@ IDLE, SLOW = 50.0, 30.0
 
 
 class Holding:
-    """An engine that answers every line as invalid: at once, or when `release` is called, where the line is `hold`."""
+    """An engine that answers every line as invalid: at once, or when `release` is called, where the line is `hold`. Who follows
+    anything is told what a test tells all.
+    """
 
     full = False
     keeper = None
@@ -38,6 +43,8 @@ class Holding:
         self.rules = Rules("Clark", Limits())
         self.held: list[tuple[Client, Reply, bytes]] = []
         self._released: list[Client] = []
+        self.followers: list[Follower] = []
+        self._due: list[Follower] = []
 
     def begin(self, *_: object) -> None: ...
 
@@ -45,7 +52,10 @@ class Holding:
         for one in said:
             one.replies = [self._reply(one.client, line) for line in cast("list[bytes]", one.lines)]
 
-    def _reply(self, client: Client, line: bytes) -> Reply:
+    def _reply(self, client: Client, line: bytes | Follow) -> Reply:
+        if isinstance(line, Follow):
+            self.followers.append(line.follower)
+            return FollowReply("follow", "following", b"")
         reply = Reply("other", "invalid", None if line == b"hold" else invalid(line))
         if line == b"hold":
             self.held.append((client, reply, line))
@@ -53,7 +63,15 @@ class Holding:
 
     def end(self, now: float) -> Settled:
         released, self._released = self._released, []
-        return Settled(released)
+        due, self._due = self._due, []
+        return Settled(released, pushes=due)
+
+    def tell(self, event: Event) -> None:
+        """Tell all followers, in the next turn."""
+        for follower in self.followers:
+            follower.outbox.append(event)
+        self._due = [*self.followers]
+        self._wake()
 
     def release(self) -> None:
         """Answer what is held."""

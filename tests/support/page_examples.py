@@ -56,6 +56,7 @@ MASKS = [
     ),  # what the last check with neighbours mended, each half a minute
     # A killed process ends its connections either way: with unread bytes it resets them.
     (r'reason="(closed by the neighbour|[^"]*Connection reset by peer)"', "reason=#"),
+    (r"^retry: \d+$", "retry: #"),  # the pause of a stream, chosen at random
     (r" +", " "),
 ]
 FIRST_TO_TELL = re.compile(r"TIME (\w+) (?:flood_received|caught_up) neighbour=(\w+)")

@@ -13,7 +13,9 @@ from proxyherd.config.schema import Limits
 from proxyherd.core.area_queries import AreaQuery
 from proxyherd.core.buckets import Allowance
 from proxyherd.core.conversation import Ending
-from proxyherd.core.follows.follow import Follow, Unfollow
+from proxyherd.core.follows.event import Event
+from proxyherd.core.follows.follow import Follow, FollowReply, Unfollow
+from proxyherd.core.follows.follower import Follower
 from proxyherd.core.framing import Denied, Line, Overlong, spell_line
 from proxyherd.core.messages import Forget
 from proxyherd.core.reply import Reply
@@ -23,6 +25,8 @@ from proxyherd.web.conversations.base import Site, WebConversation
 from proxyherd.web.conversations.http import HttpConversation
 from proxyherd.web.conversations.lines import LineSocket
 from proxyherd.web.conversations.ops import JsonSocket
+from proxyherd.web.conversations.streams import EventStream
+from proxyherd.web.follows import StreamAnswer
 from proxyherd.web.lines import LineWriter
 from proxyherd.web.origins import Origins
 from proxyherd.web.requests import Headers
@@ -50,7 +54,7 @@ def site_with(access: Access | None, clock: Callable[[], int], **limits: int) ->
     """Return what conversations share, for a port that needs tokens if there is an `access`."""
     writer = LineWriter(8_192)
     routes = WebRoutes(writer, Origins((), ("https://map.example",)), 0, access=access)
-    return Site(Limits(**limits), routes, writer, clock, clock, ANSWER_SECONDS)  # type: ignore[arg-type] # numbers all
+    return Site(Limits(**limits), routes, writer, clock, clock, ANSWER_SECONDS, lambda: 0.5)  # type: ignore[arg-type] # numbers all
 
 
 def answered(line: Line) -> bytes:
@@ -71,6 +75,25 @@ def answered(line: Line) -> bytes:
     return b"? %b" % line
 
 
+class Nobody:
+    """Has no connection to which anything could be pushed."""
+
+    def push(self) -> None:
+        raise AssertionError("nothing is followed")
+
+    def fail(self) -> None:
+        raise AssertionError("nothing can fail")
+
+
+def no_follower() -> Follower:
+    """Return what follows for nobody."""
+    return Follower(Nobody())
+
+
+def _stored(line: Line) -> Reply:
+    return Reply("iamat", "denied" if isinstance(line, Denied) else "stored", None)
+
+
 class Talk:
     """One conversation, with the turn that serves it. `holds`: lines get no answers until `let_go`; `at`: another site."""
 
@@ -82,7 +105,8 @@ class Talk:
         at: Site | None = None,
         **limits: int,
     ) -> None:
-        self.conversation = make(at or site(**limits), self, 0.0)
+        self._site = at or site(**limits)
+        self.conversation = make(self._site, self, 0.0)
         self.refusals: list[TokenRefusal] = []
         self._sent: list[bytes] = []
         self.lines: list[tuple[str, Line]] = []  # with the protocol that was begun
@@ -100,6 +124,8 @@ class Talk:
         self.holds = holds
         self._via = ""
         self._held: list[tuple[Line, Reply]] = []
+        self.followers: list[Follower] = []  # of what it has asked to follow, in order
+        self.followed: Callable[[Follow | Unfollow], Reply] = self._followed
 
     @property
     def sent(self) -> bytes:
@@ -135,6 +161,13 @@ class Talk:
     def fault(self, error: Exception) -> None:
         self.faults.append(error)
 
+    def push(self) -> None:
+        self._send(self.conversation.push())
+        self.follow()
+
+    def fail(self) -> None:
+        raise AssertionError("its turn has raised")
+
     # What happens. -------------------------------------------------------------------------------------------
 
     def receive(self, data: bytes) -> None:
@@ -148,7 +181,8 @@ class Talk:
         lines = conversation.take(MOST, now)
         self.lines += [(self._via, line) for line in lines]
         commands = [
-            (line, Reply("iamat", "denied" if isinstance(line, Denied) else "stored", None)) for line in lines
+            (line, self.followed(line) if isinstance(line, Follow | Unfollow) else _stored(line))
+            for line in lines
         ]
         if commands and not self.holds and not conversation.owed:
             self._send(conversation.answer([answered(line) for line in lines]))
@@ -163,6 +197,18 @@ class Talk:
         else:
             self._send(conversation.answer([]))
         self.follow()
+
+    def _followed(self, line: Follow | Unfollow) -> Reply:
+        self.followers.append(line.follower)
+        is_follow = isinstance(line, Follow)
+        return FollowReply(
+            *(("follow", "following") if is_follow else ("unfollow", "unfollowed")), complete=True
+        )
+
+    def tell(self, *events: Event) -> None:
+        """Tell its latest follower, as an engine does."""
+        self.followers[-1].outbox += events
+        self.push()
 
     def let_go(self) -> None:
         """Answer all that was taken."""
@@ -188,6 +234,11 @@ class Talk:
         self._send(self.conversation.flush())
         if ending is not None:
             self.endings.append(ending)
+        if isinstance(head := self.conversation.upgrade, StreamAnswer):
+            stream = EventStream(self._site, self, 0.0)
+            stream.begin(head)
+            self.conversation = stream
+            self._send(stream.flush())
 
     def look(self, now: float, unsent: int = 0) -> None:
         """Check the conversation, as `Clients` does."""

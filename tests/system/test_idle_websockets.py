@@ -1,4 +1,5 @@
-"""What a WebSocket costs that says nothing: a web page or an app may stay connected all day.
+"""What a WebSocket costs that says nothing, and a stream of events in which nothing happens: a web page or an app may stay
+connected all day.
 
 PROXYHERD_IDLE_SOCKETS=10000 pytest tests/system/test_idle_websockets.py
 """
@@ -9,7 +10,7 @@ import contextlib
 import os
 import resource
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from herd_process import (
     PATIENCE_SECONDS,
@@ -20,6 +21,7 @@ from herd_process import (
 )
 
 SOCKETS = int(os.environ.get("PROXYHERD_IDLE_SOCKETS", "1000"))
+STREAMS = SOCKETS // 2
 MOST_BYTES = 16 << 10
 FIRST = 100
 """Those that come first bring memory that is not theirs alone: what is loaded late, and room in advance."""
@@ -32,6 +34,7 @@ HANDSHAKE = (
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
     b"Sec-WebSocket-Protocol: proxyherd.%b.v1\r\n\r\n"
 )
+STREAM = b"GET /v1/events?client=phone-%d HTTP/1.1\r\nHost: localhost\r\n\r\n"
 QUESTIONS = {b"lines": b"FOO", b"json": b'{"op":"locate","id":7,"client":"nobody"}'}
 ANSWERS = {b"lines": b"? FOO\n", b"json": b'{"id":7,"problem":'}
 
@@ -48,18 +51,45 @@ def many_descriptors(wanted: int) -> Iterator[None]:
 
 def connect(server: ServerProcess, numbers: range) -> list[socket.socket]:
     """Open WebSockets, of both subprotocols by turns; return them when their handshakes are done."""
+    return opened(server, [(number, HANDSHAKE % protocol(number)) for number in numbers], b"\r\n\r\n", b"101")
+
+
+def follow(server: ServerProcess, numbers: range) -> list[socket.socket]:
+    """Open streams, each of another client; return them when their snapshots are told."""
+    return opened(server, [(number, STREAM % number) for number in numbers], b'"clients":0}\n\n', b"200")
+
+
+def opened(
+    server: ServerProcess, requests: list[tuple[int, bytes]], end: bytes, status: bytes
+) -> list[socket.socket]:
     sockets = []
-    for number in numbers:
+    for number, request in requests:
         source = f"127.0.0.{2 + number // FROM_AN_ADDRESS}"
         one = socket.create_connection(("127.0.0.1", server.web_port), PATIENCE_SECONDS, (source, 0))
-        one.sendall(HANDSHAKE % protocol(number))
+        one.sendall(request)
         sockets.append(one)
     for one in sockets:
         answer = b""
-        while not answer.endswith(b"\r\n\r\n"):
-            answer += one.recv(4_096)
-        assert answer.startswith(b"HTTP/1.1 101 ")
+        while not answer.endswith(end):
+            answer += (more := one.recv(4_096))
+            assert more
+        assert answer.startswith(b"HTTP/1.1 %b " % status)
     return sockets
+
+
+def memory_of_each(
+    server: ServerProcess,
+    connect: Callable[[ServerProcess, range], list[socket.socket]],
+    stack: contextlib.ExitStack,
+    numbers: range,
+) -> tuple[list[socket.socket], float]:
+    """Open connections that stay open until the stack closes; return them, and the bytes that one takes."""
+    sockets = connect(server, numbers[:FIRST])
+    before = server.memory()
+    sockets += connect(server, numbers[FIRST:])
+    for one in sockets:
+        stack.callback(one.close)
+    return sockets, (server.memory() - before) / len(numbers[FIRST:])
 
 
 def protocol(number: int) -> bytes:
@@ -76,25 +106,24 @@ def ask(number: int, one: socket.socket) -> None:
         assert more
 
 
-def test_an_idle_websocket_costs_at_most_16_kib_and_is_answered_when_it_asks() -> None:
-    more = f"[web]\n[limits]\nmax_connections = {SOCKETS + 1_000}\n"
+def test_an_idle_connection_costs_at_most_16_kib_and_a_websocket_is_answered_when_it_asks() -> None:
+    more = f"[web]\n[limits]\nmax_connections = {SOCKETS + STREAMS + 1_000}\n"
     with (
-        many_descriptors(SOCKETS + 2_000),
+        many_descriptors(SOCKETS + STREAMS + 2_000),
         running_server(more=more) as server,
         contextlib.ExitStack() as stack,
     ):
         server.wait_for_web()
-        sockets = connect(server, range(FIRST))
-        before = server.memory()
-        sockets += connect(server, range(FIRST, SOCKETS))
-        for one in sockets:
-            stack.callback(one.close)
-        each = (server.memory() - before) / (SOCKETS - FIRST)
-        print(f"{SOCKETS} idle WebSockets take {each / 1_024:.1f} KiB each")
+        sockets, each = memory_of_each(server, connect, stack, range(SOCKETS))
+        _, each_stream = memory_of_each(server, follow, stack, range(SOCKETS, SOCKETS + STREAMS))
+        print(
+            f"{SOCKETS} idle WebSockets take {each / 1_024:.1f} KiB each, {STREAMS} streams {each_stream / 1_024:.1f} KiB"
+        )
         assert each <= MOST_BYTES
+        assert each_stream <= MOST_BYTES
         for number in (0, 1, SOCKETS - 2, SOCKETS - 1):
             ask(number, sockets[number])
-        assert server.metrics()["proxyherd_client_connections"] == SOCKETS
+        assert server.metrics()["proxyherd_client_connections"] == SOCKETS + STREAMS
         stack.close()
         wait_until(
             lambda: server.metrics()["proxyherd_client_connections"] == 0,

@@ -95,7 +95,7 @@ def test_json_says_what_each_server_says_of_itself(herd: RunningHerd) -> None:
         "admin": [f"127.0.0.1:{herd['Ann'].admin_port}"],
     }
     assert (ann["clients"], ann["commands"], ann["journal_failing"], ann["rates"]) == (1, 1, False, None)
-    assert ann["connections"] == {"lines": 0, "http": 0, "websocket": 0}
+    assert ann["connections"] == {"lines": 0, "http": 0, "websocket": 0, "stream": 0}
     assert (ann["floods_in"], ann["floods_out"], bob["floods_in"], bob["floods_out"]) == (0, 1, 1, 1)
     assert cid["commands"] >= 2
 
@@ -109,7 +109,9 @@ def test_connections_are_told_by_protocol(herd: RunningHerd) -> None:
 
     with ann.connect() as client, socket.create_connection(("127.0.0.1", ann.web_port)):
         client.ask(b"FOO")
-        wait_until(lambda: connections() == {"lines": 1, "http": 1, "websocket": 0}, "both are told")
+        wait_until(
+            lambda: connections() == {"lines": 1, "http": 1, "websocket": 0, "stream": 0}, "both are told"
+        )
         head, row, *_ = run(herd).stdout.splitlines()
     assert head.split()[4:] == [*("web", "state", "links", "known", "connections", "commands", "mended")]
     assert re.search(r" ready +1/1 +\d+ +2 \(1 http\) +\d+ +\d+$", row), row

@@ -177,21 +177,25 @@ def example(page: Path, word: str) -> str:
     return found
 
 
-def test_the_websocket_that_comes_back_reports_again_after_a_restart(
+def test_the_websocket_and_the_stream_come_back_after_a_restart(
     clark: ServerProcess, browser: Browser, origin: str
 ) -> None:
-    script = example(WEB, "socket.onclose").replace(PRINTED, f"127.0.0.1:{clark.web_port}")
+    """The one reports again. The other gets a snapshot, and does not ask before the pause that it was told."""
+    scripts = [example(WEB, word) for word in ("socket.onclose", "new EventSource")]
     with app_page(browser, origin) as (page, said):
-        page.add_script_tag(content=script, type="module")
+        for script in scripts:
+            moved = script.replace(PRINTED, f"127.0.0.1:{clark.web_port}").replace("bus%207", "kiwi")
+            page.add_script_tag(content=moved, type="module")
 
-        def has_reported(times: int) -> bool:
+        def have_come(times: int) -> bool:
             page.wait_for_timeout(5)
-            return said.count("stored") == times
+            return said.count("stored") == said.count("that is how it is now") == times
 
-        wait_until(lambda: has_reported(1), "it has reported")
+        wait_until(lambda: have_come(1), "both have come")
         assert clark.stop() == 0
         clark.start()
-        wait_until(lambda: has_reported(2), f"it has reported again: {said}")
+        wait_until(lambda: have_come(2), f"both have come again: {said}")
+        assert "enter kiwi 34.06893 -118.445127" in said
 
 
 def test_the_report_that_is_tried_again_waits_as_it_is_told_and_keeps_its_time() -> None:

@@ -10,6 +10,7 @@ from typing import Any, Final
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from web_talk import no_follower
 
 from proxyherd.core.area_queries import AreaReply
 from proxyherd.core.messages import Entry, parse_question
@@ -126,9 +127,8 @@ def test_the_required_and_the_known_keys_of_a_report_are_those_that_are_read() -
         without = {key: value for key, value in report.items() if key != name}
         (found,) = read_batch(json.dumps([without]).encode(), 0, writer, ndjson=False)
         assert isinstance(found, Problem) == (name in SCHEMAS["Report"]["required"])
-    assert (
-        read_op(json.dumps(report | {"op": "report"}).encode(), 0, writer, "Clark").line == b"IAMAT a +1+2 3"
-    )
+    message = json.dumps(report | {"op": "report"}).encode()
+    assert read_op(message, 0, writer, "Clark", no_follower).line == b"IAMAT a +1+2 3"
 
 
 def test_what_is_found_in_areas_is_as_it_is_described() -> None:

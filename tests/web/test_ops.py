@@ -8,6 +8,7 @@ import pytest
 from area_answers import answer_area
 from hypothesis import given
 from hypothesis import strategies as st
+from web_talk import no_follower
 from worlds import ClientWorld
 
 from proxyherd.config.schema import Limits
@@ -26,9 +27,8 @@ AT = b"AT Clark +0.263873386 kiwi +34.068930-118.445127 1621464827.959498503"
 
 
 def read(message: object) -> Op:
-    return read_op(
-        message if isinstance(message, bytes) else json.dumps(message).encode(), CLOCK, WRITER, "Clark"
-    )
+    data = message if isinstance(message, bytes) else json.dumps(message).encode()
+    return read_op(data, CLOCK, WRITER, "Clark", no_follower)
 
 
 def test_a_report_is_that_of_the_line_protocol() -> None:
@@ -86,7 +86,7 @@ def test_places_are_googles_own_json(fields: dict[str, object], line: str) -> No
             (b"{", JSON, ""),
             (b"{}", MEANING, "op"),
         ),
-        *(({"op": name}, MEANING, "op") for name in ("nearby", "follow", "unfollow", "Report", "", 7, None)),
+        *(({"op": name}, MEANING, "op") for name in ("nearby", "Report", "", 7, None)),
         *(({"op": "locate"}, MEANING, "client"), ({"op": "locate", "client": ""}, CLIENT, "client")),
         *(
             ({"op": "locate", "client": 7}, MEANING, "client"),

@@ -6,6 +6,7 @@ aiohttp takes long to import, so this module is imported after the server listen
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +17,9 @@ from proxyherd.config.herd_file import Herd
 from proxyherd.config.token_keys import TokenKey
 from proxyherd.core.buckets import Allowance
 from proxyherd.core.conversation import Ending
+from proxyherd.core.framing import Line
 from proxyherd.core.messages import NANOSECONDS
+from proxyherd.core.reply import Reply
 from proxyherd.net.listening import Listener, host_of, spell_address
 from proxyherd.net.tls import Contexts
 from proxyherd.server.clients.clients import Clients
@@ -29,6 +32,8 @@ from proxyherd.web.conversations.http import HttpConversation
 from proxyherd.web.conversations.lines import LineSocket
 from proxyherd.web.conversations.ops import JsonSocket
 from proxyherd.web.conversations.sockets import WebSocketConversation
+from proxyherd.web.conversations.streams import EventStream
+from proxyherd.web.follows import STREAM, StreamAnswer
 from proxyherd.web.handshakes import JSON_PROTOCOL, Upgrade
 from proxyherd.web.lines import LineWriter
 from proxyherd.web.origins import Origins, Proxies
@@ -62,7 +67,8 @@ class WebListener:
         routes = WebRoutes(writer, origins, herd.web.max_accuracy_m, pages, self._access, server)
         turn = clients.turn
         site = Site(
-            clients.limits, routes, writer, lambda: turn.received, time.time_ns, max(others) + _SPARE_SECONDS
+            *(clients.limits, routes, writer, lambda: turn.received, time.time_ns),
+            *(max(others) + _SPARE_SECONDS, random.random),
         )
         proxies, room = Proxies(herd.web.trusted_proxies), BodyRoom()
         self._listener = Listener(
@@ -93,7 +99,7 @@ class WebListener:
 
 
 class WebConnection(ClientConnection):
-    """One connection of the web port. It begins with HTTP, and may go on as a WebSocket."""
+    """One connection of the web port. It begins with HTTP, and may go on as a WebSocket or a stream of events."""
 
     __slots__ = ("_asked", "_asker_host", "_grant", "_proxies", "_site")
 
@@ -161,8 +167,8 @@ class WebConnection(ClientConnection):
         self._clients.loop.call_later(seconds, self._clients.turn.client_said, self)
 
     def may_upgrade(self) -> bool:
-        """Return whether the client may have a WebSocket. One that came by a proxy is another connection of its address,
-        which the proxy's was not.
+        """Return whether the client may have a WebSocket or a stream. One that came by a proxy is another connection of its
+        address, which the proxy's was not.
         """
         return not self._asker_host or self._clients.accepts((self._asker_host, 0), named=True)
 
@@ -216,6 +222,17 @@ class WebConnection(ClientConnection):
         elif conversation.more:
             self._clients.turn.client_said(self)
 
+    def release(self) -> list[tuple[Line, Reply]]:
+        """Send the answers that are ready, and go on as a stream if one of them begins one; return their commands."""
+        released = super().release()
+        if self._conversation.upgrade is not None:
+            self._upgrade(self._conversation.upgrade)
+        return released
+
+    def push(self) -> None:
+        """Send what has changed that the client follows."""
+        self._send(self._conversation.push())
+
     def check(self, now: float) -> None:
         """Close if the client is idle, silent, or does not read."""
         super().check(now)
@@ -223,26 +240,35 @@ class WebConnection(ClientConnection):
 
     # -----------------------------------------------------------------------------------------------------------
 
-    def _upgrade(self, upgrade: Upgrade) -> None:
-        """Go on as a WebSocket: to the log and the metrics, that is another connection."""
+    def _upgrade(self, found: Upgrade | StreamAnswer) -> None:
+        """Go on as a WebSocket or a stream: to the log and the metrics, that is another connection."""
         clients, before, now = self._clients, self._conversation, self._clients.loop.time()
         rest, host = before.rest(), self._asker_host or self._host((self._peer, 0))
-        clients.forget(self, "became a WebSocket")
-        kind = JsonSocket if upgrade.protocol == JSON_PROTOCOL else LineSocket
-        conversation: WebSocketConversation = kind(self._site, self, now)
+        is_stream = isinstance(found, StreamAnswer)
+        clients.forget(self, f"became a {'stream' if is_stream else 'WebSocket'}")
+        conversation: WebConversation = self._begun(found, now)
         if before.is_blocked:  # the transport tells it once
             conversation.pause_writing(now)
         self._conversation, self.owe, self.owed = conversation, conversation.owe, conversation.owed
-        self.name, self.via = self._asker, "websocket"
+        self.name, self.via = self._asker, STREAM if is_stream else "websocket"
         clients.enter(self, host, before.subject, named=bool(self._asker_host))
         super()._count()
         self._asked = self.allowance
-        conversation.begin(upgrade)
-        self._send(b"")
+        self._send(conversation.flush())
         if rest:
             self.data_received(rest)
         elif conversation.reads is not self._reading:
             self._read_or_pause()
+
+    def _begun(self, found: Upgrade | StreamAnswer, now: float) -> WebConversation:
+        if isinstance(found, StreamAnswer):
+            stream = EventStream(self._site, self, now)
+            stream.begin(found)
+            return stream
+        kind = JsonSocket if found.protocol == JSON_PROTOCOL else LineSocket
+        socket: WebSocketConversation = kind(self._site, self, now)
+        socket.begin(found)
+        return socket
 
     def _end(self, transport: asyncio.Transport, ending: Ending) -> None:
         if data := self._conversation.flush():

@@ -11,10 +11,12 @@ from msgspec import Struct
 from proxyherd.config.schema import Limits
 from proxyherd.core.buckets import Allowance
 from proxyherd.core.conversation import BY_CLIENT, Ending, Stage
+from proxyherd.core.follows.follower import Follower, Pushed
 from proxyherd.core.framing import Line
 from proxyherd.core.reply import Reply
 from proxyherd.core.slow_reader import SlowReader
 from proxyherd.web.access import TokenRefusal
+from proxyherd.web.follows import StreamAnswer
 from proxyherd.web.handshakes import Upgrade
 from proxyherd.web.lines import LineWriter
 from proxyherd.web.requests import Headers
@@ -33,7 +35,8 @@ OwedCommands = list[tuple[Line, Reply]]
 
 class Site(Struct, frozen=True):
     """What the conversations of one server share. `clock` returns when what is taken now has arrived, and `date` the
-    present time, both in nanoseconds of POSIX time. `answer_seconds`: how long a request waits for its answer.
+    present time, both in nanoseconds of POSIX time. `answer_seconds`: how long a request waits for its answer. `chance`
+    returns a random number from 0 up to 1.
     """
 
     limits: Limits
@@ -42,10 +45,11 @@ class Site(Struct, frozen=True):
     clock: Callable[[], int]
     date: Callable[[], int]
     answer_seconds: float
+    chance: Callable[[], float]
 
 
-class WebWatch(Protocol):
-    """Is told what happens, for the log and the metrics."""
+class WebWatch(Pushed, Protocol):
+    """Is told what happens, for the log and the metrics; and by what is followed, that something has changed."""
 
     def asker(self, headers: Headers, subject: bytes | None) -> Allowance | None:
         """A request has come with these headers, and with a token of this subject if there is one. Return what whoever has
@@ -84,6 +88,7 @@ class WebConversation(ABC):
 
     __slots__ = (
         "_ending",
+        "_follower",
         "_out",
         "_since",
         "_site",
@@ -101,7 +106,7 @@ class WebConversation(ABC):
         "subject",
     )
 
-    upgrade: Upgrade | None = None
+    upgrade: Upgrade | StreamAnswer | None = None
     """What the connection goes on with."""
 
     owe: Callable[[Iterable[tuple[Line, Reply]]], None]
@@ -121,6 +126,7 @@ class WebConversation(ABC):
         self._since = now  # of what is waited for
         self._starts_to_wait = False  # for something else than at the last check
         self._ending: Ending | None = None
+        self._follower: Follower | None = None  # if the client follows something
         self._was_out = False
 
     @property
@@ -172,6 +178,10 @@ class WebConversation(ABC):
         received yet.
         """
 
+    def push(self) -> bytes:
+        """Return the bytes to send because something has changed that the client follows."""
+        return b""
+
     def exceed(self) -> None:
         """Close when everything received is answered: the client asks too fast, for too long."""
         self.drain()
@@ -192,6 +202,8 @@ class WebConversation(ABC):
     def lose(self, *, broken: bool) -> None:
         """Note that the connection has ended; `broken`: not by a close."""
         self.stage = Stage.CLOSED
+        if self._follower is not None:
+            self._follower.close()
         if broken and self.reason == BY_CLIENT:
             self.reason = "broken by client"
 
@@ -217,6 +229,15 @@ class WebConversation(ABC):
         data = b"".join(self._out)
         self._out.clear()
         return data
+
+    def _refuse_token(self, grant: Grant | None) -> TokenRefusal | None:
+        """Return why the token that grants this is not good any more, and tell it; None if it is, or none is needed."""
+        access = self._site.routes.access
+        if grant is None or access is None:
+            return None
+        if refusal := access.refusal(grant, self._site.date()):
+            self._watch.refused(refusal)
+        return refusal
 
     def _waited(self, now: float) -> float:
         """Return for how many seconds it has waited for the same, as far as checks have seen it."""

@@ -17,14 +17,17 @@ from msgspec.structs import replace
 
 from proxyherd.core.buckets import Allowance
 from proxyherd.core.conversation import OPEN, Ending, Stage
+from proxyherd.core.follows.follower import Follower
 from proxyherd.core.framing import Line
 from proxyherd.web import problems
 from proxyherd.web.access import Access, TokenProblem, UnknownYet, without_token
 from proxyherd.web.answers import WebAnswer, of_problem
+from proxyherd.web.bodies import work_of
 from proxyherd.web.conversations.base import READ_AHEAD, OwedCommands, Site, WebConversation, WebWatch
 from proxyherd.web.conversations.http_bytes import CONTINUE, spelled_answer, upgraded
 from proxyherd.web.exchanges import Exchanges, WebExchange
-from proxyherd.web.handshakes import Upgrade
+from proxyherd.web.follows import StreamAnswer, StreamRequest
+from proxyherd.web.handshakes import Upgrade, check_upgrade
 from proxyherd.web.problems import Problem
 from proxyherd.web.requests import ReadRequest, RequestReader
 from proxyherd.web.routes import Routed
@@ -40,12 +43,6 @@ PATIENCE_SECONDS: Final = 1.0
 
 RECHECK_SECONDS: Final = 0.02
 """How often it is tried again whether the server knows."""
-
-_LINE_BYTES: Final = 16
-"""Bytes of a body that take as much work as a line."""
-
-_PACKED_LINES: Final = 512
-"""Lines that take as much work as a packed body, however small it is."""
 
 _SIGNATURE_LINES: Final = 16
 """Lines that take as much work as checking the signature of a token."""
@@ -65,7 +62,7 @@ class HttpConversation(WebConversation):
         super().__init__(site, watch, now)
         self.owed = Exchanges()
         self.owe = self.owed.owe
-        self.upgrade: Upgrade | None = None
+        self.upgrade: Upgrade | StreamAnswer | None = None
         self._reader = reader
         self._request: ReadRequest | None = None  # that is served
         self._origin = ""  # of this request, if it is another site's
@@ -94,6 +91,7 @@ class HttpConversation(WebConversation):
 
     def rest(self) -> bytes:
         """Return what has arrived for the protocol that the connection goes on with."""
+        self._reader.close()
         return self._reader.rest()
 
     def lose(self, *, broken: bool) -> None:
@@ -136,8 +134,7 @@ class HttpConversation(WebConversation):
                 self.besides += _SIGNATURE_LINES * (access.tried - tried)
             if self._waiting is not None:
                 return
-            work = _PACKED_LINES if request.headers.get("Content-Encoding", "") else 1
-            self.besides += work + len(request.body) // _LINE_BYTES
+            self.besides += work_of(request.body, request.headers.get("Content-Encoding", ""))
             if self.owed or self.upgrade is not None or self.gone:
                 return
             if self.besides >= most or sum(map(len, self._out)) > _ANSWER_BYTES:
@@ -217,8 +214,8 @@ class HttpConversation(WebConversation):
             if isinstance(found, WebExchange):
                 self._begin(request, found, now)
             elif isinstance(found, Upgrade):
-                self._upgrade(request, found)
-            elif found is not None:
+                self._upgrade(found)
+            elif isinstance(found, WebAnswer):
                 self._respond(found)
 
     def _find(self, request: ReadRequest, now: float) -> Routed | None:
@@ -238,7 +235,7 @@ class HttpConversation(WebConversation):
             if self._must_wait(request, now):
                 return None
         self._count(1, now)
-        return found
+        return self._changing(request, found) if isinstance(found, Upgrade | StreamRequest) else found
 
     def _count(self, commands: int, now: float) -> None:
         if self._asker is not None:
@@ -276,22 +273,26 @@ class HttpConversation(WebConversation):
         else:
             self._finish(exchange)
 
-    def _upgrade(self, request: ReadRequest, found: Upgrade) -> None:
+    def _changing(self, request: ReadRequest, found: Upgrade | StreamRequest) -> Upgrade | WebExchange:
+        """Return what lets the connection go on as something else. Raises Problem if it may not."""
+        if isinstance(found, Upgrade):
+            check_upgrade(request)
         if self.stage is not OPEN:
-            self._respond(of_problem(Problem(problems.NOT_TAKEN, "This server stops: ask another one.")))
-        elif request.method != "GET" or request.body or request.is_old or not request.upgrades:
-            text = "A WebSocket begins with GET of HTTP/1.1, the header Connection: Upgrade, and no body."
-            self._respond(of_problem(Problem(problems.REQUEST, text)))
-        elif not self._watch.may_upgrade():
-            text = "Your address has too many connections to this server."
-            self._respond(of_problem(Problem(problems.RATE, text)))
-        else:
-            self._watch.begins("websocket", found.grant)
-            if found.refusal is not None:
-                self._watch.refused(found.refusal.reason)
-            self._watch.answered(101)
-            self._out.append(upgraded(found))
-            self.upgrade = found
+            raise Problem(problems.NOT_TAKEN, "This server stops: ask another one.")
+        if not self._watch.may_upgrade():
+            raise Problem(problems.RATE, "Your address has too many connections to this server.")
+        if isinstance(found, Upgrade):
+            return found
+        self._follower = Follower(self._watch)
+        return found.exchange(self._follower)
+
+    def _upgrade(self, found: Upgrade) -> None:
+        self._watch.begins("websocket", found.grant)
+        if found.refusal is not None:
+            self._watch.refused(found.refusal.reason)
+        self._watch.answered(101)
+        self._out.append(upgraded(found))
+        self.upgrade = found
 
     def answer(self, _: list[bytes]) -> bytes:
         """Return what is to be sent. Answers come with their replies, by `owe`."""
@@ -327,8 +328,14 @@ class HttpConversation(WebConversation):
     def _respond(self, answer: WebAnswer) -> None:
         """Send the answer to the request that is served, or to what was none."""
         request, self._request = self._request, None
+        if isinstance(answer, StreamAnswer):
+            if self.stage is OPEN:
+                self.upgrade = answer
+            else:
+                answer = of_problem(Problem(problems.NOT_TAKEN, "This connection ends."))
         closes = (
-            request is None
+            self.upgrade is not None
+            or request is None
             or request.closes
             or request.upgrades  # what follows is of another protocol
             or (self.stage is not OPEN and self._is_last())
@@ -338,7 +345,7 @@ class HttpConversation(WebConversation):
         self._out.append(spelled_answer(answer, request, headers, closes=closes, second=second))
         self._watch.answered(answer.status)
         self._starts_to_wait = True
-        if closes:
+        if closes and self.upgrade is None:
             self._linger()
 
     def _is_last(self) -> bool:

@@ -8,7 +8,7 @@ from functools import lru_cache
 from http import HTTPStatus
 from typing import Final
 
-from proxyherd.web.answers import WebAnswer
+from proxyherd.web.answers import EVENT_STREAM, WebAnswer
 from proxyherd.web.handshakes import Upgrade
 from proxyherd.web.requests import ReadRequest
 
@@ -43,7 +43,9 @@ def spelled_answer(
     `second`: of POSIX time.
     """
     start = _start(answer.status, answer.content_type, second)
-    if answer.status not in _WITHOUT_BODY:
+    if (
+        answer.status not in _WITHOUT_BODY and answer.content_type != EVENT_STREAM
+    ):  # which ends with its connection
         start += f"Content-Length: {len(answer.body)}\r\n"
     if "Cache-Control" not in dict(answer.headers):
         start += "Cache-Control: no-store\r\n"

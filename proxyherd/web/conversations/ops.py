@@ -1,23 +1,30 @@
-"""The subprotocol `proxyherd.json.v1`: each message is an object, and gets one answer, in order."""
+"""The subprotocol `proxyherd.json.v1`: each message is an object, and gets one answer, in order.
+
+A follow begins when all messages before it are answered. So its own answer comes before its events.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from proxyherd.core.conversation import OPEN
+from proxyherd.core.follows.follow import Follow
+from proxyherd.core.follows.follower import Follower
 from proxyherd.core.framing import Line
 from proxyherd.core.reply import Reply
 from proxyherd.web.answers import WebAnswer
 from proxyherd.web.conversations.base import OwedCommands, Site, WebWatch
 from proxyherd.web.conversations.sockets import WebSocketConversation
+from proxyherd.web.events import frame_of
 from proxyherd.web.exchanges import Exchanges, WebExchange
-from proxyherd.web.frames import Message, Opcode, message
+from proxyherd.web.frames import Code, Message, Opcode, message
 from proxyherd.web.ops import Op, read_op
 
 
 class JsonSocket(WebSocketConversation):
     """A WebSocket that speaks JSON."""
 
-    __slots__ = ()
+    __slots__ = ("_is_follow_next",)
 
     owed: Exchanges
 
@@ -25,22 +32,54 @@ class JsonSocket(WebSocketConversation):
         super().__init__(site, watch, now)
         self.owed = Exchanges()
         self.owe = self.owed.owe
+        self._is_follow_next = False  # of what cannot be taken in yet
 
     def _can_hear_message(self, _: Message) -> bool:
+        if self._is_follow_next:
+            return not self.owed
         return len(self.owed) < self._site.limits.max_answers_outstanding
 
     def _hear_message(self, one: Message) -> None:
         site = self._site
-        op = read_op(one.data, site.clock(), site.writer, site.routes.server)
+        op = read_op(one.data, site.clock(), site.writer, site.routes.server, self._own_follower)
+        self._is_follow_next = isinstance(op.line, Follow) and bool(self.owed)
+        if self._is_follow_next:
+            self._held.appendleft(one)
+            return
+        if isinstance(op.line, Follow):
+            self.besides += len(op.line.clients[1:])  # as much work as so many messages
         lines = self._permitted([op.line] if op.line is not None else [])
         self.owed.add(WebExchange("websocket", lines, _finish(op)))
+
+    def _own_follower(self) -> Follower:
+        if self._follower is None:
+            self._follower = Follower(self._watch)
+        return self._follower
 
     def _take(self, most: int, _: float) -> list[Line]:
         lines = self.owed.take(most)
         if self.owed.more:
             self.more = True
         self._send_finished()
+        if self._follower is not None and self._follower.waits:  # the client reads again
+            self._out.append(self.push())
         return lines
+
+    def push(self) -> bytes:
+        """Return the events to send: none while the client reads too slowly."""
+        follower = self._follower
+        if follower is None:
+            return b""
+        if self._grant is not None:
+            self._check_grant()
+        if self.stage is not OPEN:
+            follower.close()
+        elif self._slow.since is None:
+            return b"".join(map(frame_of, follower.take()))
+        elif follower.is_too_slow:
+            self.reason = "slow reader"
+            self._close(Code.TOO_SLOW, "too much has changed while nothing was read")
+        return b""
 
     def answer(self, _: list[bytes]) -> bytes:
         """Return what is to be sent. Answers come with their replies, by `owe`."""

@@ -100,11 +100,9 @@ class WebSocketConversation(WebConversation):
 
     def _check_grant(self) -> None:
         """Close if the token is not good any more."""
-        access = self._site.routes.access
-        if self._grant is None or access is None or self.stage is not OPEN:
+        if self._grant is None or self.stage is not OPEN:
             return
-        if refusal := access.refusal(self._grant, self._site.date()):
-            self._watch.refused(refusal)
+        if refusal := self._refuse_token(self._grant):
             self._grant = replace(self._grant, may=frozenset())  # for what has arrived and was not taken
             self.reason = _BAD_TOKEN
             self._close_behind(Stage.DRAINING, Code.TOKEN, TokenProblem(refusal).detail)

@@ -130,7 +130,7 @@ def test_viewers_see_how_many_connections_speak_what() -> None:
             [data] = [line for line in (await viewer.next()).split(b"\n") if line.startswith(b"data: ")]
             server, *_ = json.loads(data.removeprefix(b"data: "))["servers"]
             assert server["connections"] == 3
-            assert server["protocols"] == {"lines": 2, "http": 0, "websocket": 1}
+            assert server["protocols"] == {"lines": 2, "http": 0, "websocket": 1, "stream": 0}
 
     asyncio.run(scenario())
 

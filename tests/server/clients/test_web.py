@@ -13,9 +13,12 @@ import pytest
 from listening import Listening, SilentTransport, read_all, run, until
 from web_talk import frame, messages, site
 
+from proxyherd.core.follows.event import Event
+from proxyherd.core.messages import Entry
 from proxyherd.server.clients.http_reader import BodyRoom
 from proxyherd.server.clients.web import WebConnection
 from proxyherd.web.bodies import BODY_BYTES
+from proxyherd.web.events import stream_event_of
 from proxyherd.web.origins import Proxies
 
 HANDSHAKE = (
@@ -176,5 +179,65 @@ def test_a_flood_on_one_connection_delays_nobody(flood: bytes, tmp_path: Path) -
                 assert others.data == b"? FOO\n" * (number + 1)
                 assert len(wire.data) - before < 100_000
             assert not web._reading
+
+    run(scenario())
+
+
+FOLLOW = b"GET /v1/events?client=kiwi HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 5.6.7.8\r\n\r\n"
+MOVED = Event("move", b"kiwi", Entry(b"AT Clark +0.000000001 kiwi +1+2 3", 3))
+
+
+def test_a_stream_is_counted_as_another_connection_and_named_by_a_trusted_proxy(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        with Listening(tmp_path) as listening:
+            loop = asyncio.get_running_loop()
+            async with connected(listening) as sock:
+                await loop.sock_sendall(sock, FOLLOW)
+                await until(lambda: bool(listening.engine.followers))
+                listening.engine.tell(MOVED)
+                data = b""
+                while not data.endswith(b"}\n\n"):
+                    data += await loop.sock_recv(sock, 1_000)
+                assert data.startswith(b"HTTP/1.1 200 ")
+                assert data.endswith(b"\n\n" + stream_event_of(MOVED))
+                await loop.sock_sendall(sock, FOLLOW)  # it is dropped
+                listening.engine.tell(MOVED)
+                assert await loop.sock_recv(sock, 1_000) == stream_event_of(MOVED)
+            await until(lambda: not listening.connections)
+            opened = [
+                (one["via"], one["client"].partition(":")[0]) for one in listening.events("client_opened")
+            ]
+            closed = [(one["via"], one["reason"]) for one in listening.events("client_closed")]
+            [command] = listening.events("command")
+            assert opened == [("http", "127.0.0.1"), ("stream", "5.6.7.8")]
+            assert closed == [("http", "became a stream"), ("stream", "closed by client")]
+            assert (command["via"], command["kind"], command["command"]) == (
+                "stream",
+                "follow",
+                "follow kiwi",
+            )
+            assert listening.engine.followers[0].is_closed
+
+    run(scenario())
+
+
+def test_a_client_whose_events_cannot_be_sent_is_closed_and_the_others_are_told(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        with Listening(tmp_path) as listening:
+            pairs = [(connection(listening), Written()) for _ in range(2)]
+            for web, wire in pairs:
+                web.connection_made(wire)
+                web.data_received(FOLLOW)
+            await until(lambda: len(listening.engine.followers) == 2)
+            (broken, bad), (_, good) = pairs
+
+            def write(data: bytes | bytearray | memoryview[Any]) -> None:
+                raise ValueError
+
+            bad.write = write  # type: ignore[method-assign] # as by a fault of the program
+            listening.engine.tell(MOVED)
+            await until(lambda: good.data.endswith(stream_event_of(MOVED)))
+            assert broken not in listening.connections
+            assert len(listening.events("internal_error")) == 1
 
     run(scenario())

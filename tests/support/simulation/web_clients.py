@@ -429,10 +429,24 @@ class Watch:
     def fault(self, error: Exception) -> None:
         self._server.world.broken(f"{self._server.name} cannot answer a request: {error!r}")
 
+    def push(self) -> None:
+        pass
+
+    def fail(self) -> None:
+        pass
+
 
 def site(server: Server) -> Site:
     """Return what a server's conversations share."""
-    return Site(server.world.plan.limits, _routes(), _WRITER, lambda: server.clock, lambda: server.clock, 1e9)
+    return Site(
+        server.world.plan.limits,
+        _routes(),
+        _WRITER,
+        lambda: server.clock,
+        lambda: server.clock,
+        1e9,
+        lambda: 0.0,
+    )
 
 
 def request(method: bytes, target: bytes, body: bytes = b"") -> bytes:
