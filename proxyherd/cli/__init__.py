@@ -4,10 +4,10 @@
 - `asking`: what `iamat` and `whatsat` share; `contents`: what `export` and `forget` share
 - `grade_usage`, `grade_herd`, `grade_run`, `grade_marks`, `grade_batch`: of `grade`, how it is called; the herd; how it is
   judged; by which rubric it is marked, and the report; a class at once
-- `token_making`: what commands share that make tokens; `web_port`: what `forget`, `near` and `token revoke` share
-- `output`: where `--output` goes
+- `token_making`: what commands share that make tokens; `web_port`: what `follow`, `forget`, `near` and `token revoke` share
+- `output`: where output goes
 
-Commands: `bridge`, `check_config`, `completion`, `export`, `forget`, `gazetteer`, `grade`, `iamat`, `journal`, `near`,
+Commands: `bridge`, `check_config`, `completion`, `export`, `follow`, `forget`, `gazetteer`, `grade`, `iamat`, `journal`, `near`,
 `places`, `places_sim`, `prometheus_targets`, `secret`, `serve`, `status`, `tail`, `token`, `whatsat`. A command's file is imported when the
 command is called, so that none waits for what others need.
 """
@@ -24,7 +24,7 @@ from proxyherd import __version__
 from proxyherd.cli.common import Group, config_option, examples
 
 COMMAND_NAMES: Final = (
-    *("bridge", "check-config", "completion", "export", "forget", "gazetteer", "grade", "iamat"),
+    *("bridge", "check-config", "completion", "export", "follow", "forget", "gazetteer", "grade", "iamat"),
     *("journal", "near", "places", "places-sim", "prometheus-targets", "secret", "serve", "status", "tail"),
     *("token", "whatsat"),
 )

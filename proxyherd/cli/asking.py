@@ -1,4 +1,6 @@
-"""What `iamat` and `whatsat` share: one command of a client to one server, and its answer."""
+"""What `iamat` and `whatsat` share: one command of a client to one server, and its answer; and the IDs of clients as
+arguments.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +26,11 @@ def one_word(_: click.Context, parameter: click.Parameter, value: str) -> bytes:
     if word.split() != [word]:
         raise click.BadParameter("is one word, without white space", param=parameter)
     return word
+
+
+def words_of(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> list[bytes]:
+    """Return the fields of several arguments."""
+    return [one_word(ctx, parameter, value) for value in values]
 
 
 def server_option(what: str) -> Callable[[F], F]:

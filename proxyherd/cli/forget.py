@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from proxyherd.base.escapes import escaped
-from proxyherd.cli.asking import one_word
+from proxyherd.cli.asking import one_word, words_of
 from proxyherd.cli.common import (
     Failure,
     Misconfigured,
@@ -43,10 +43,6 @@ _PATIENCE_SECONDS: Final = 15.0
 _MOST_NAMED: Final = 5
 
 
-def _words(_: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> list[bytes]:
-    return [one_word(_, parameter, value) for value in values]
-
-
 def _moment(_: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
     if value is None:
         return None
@@ -66,7 +62,7 @@ def _moment(_: click.Context, parameter: click.Parameter, value: str | None) -> 
         "proxyherd forget --list",
     ),
 )
-@click.argument("clients", nargs=-1, callback=_words, metavar="[CLIENT]...")
+@click.argument("clients", nargs=-1, callback=words_of, metavar="[CLIENT]...")
 @click.option(
     "--file",
     type=click.File("rb"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,6 +21,7 @@ from proxyherd.cli.common import (
     server_names,
     until_stopped,
 )
+from proxyherd.cli.output import PipeWatch
 from proxyherd.config.herd_file import Herd
 from proxyherd.remote import tailing
 from proxyherd.remote.logfiles import ServerLog
@@ -257,14 +257,12 @@ class _Printer:
 
     def __init__(self, form: Callable[[LogEvent], str]) -> None:
         self._form = form
-        self._poll = select.poll()
-        if sys.stdout.isatty() is False and _has_descriptor():
-            self._poll.register(sys.stdout.fileno(), 0)
+        self._pipe = PipeWatch()
 
     @property
     def is_alone(self) -> bool:
         """Whether the other end of the pipe is closed; otherwise this would only be noticed at the next line."""
-        return bool(self._poll.poll(0))
+        return self._pipe.is_alone
 
     def print(self, events: Iterable[LogEvent]) -> None:
         events = iter(events)
@@ -272,11 +270,3 @@ class _Printer:
             text = "".join(f"{self._form(event)}\n" for event in some)
             sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace"))
             sys.stdout.buffer.flush()
-
-
-def _has_descriptor() -> bool:
-    try:
-        sys.stdout.fileno()
-    except OSError:
-        return False
-    return True

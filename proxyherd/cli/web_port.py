@@ -1,4 +1,4 @@
-"""What `forget`, `near` and `token revoke` share: the web port of a server, and the token that says that one may."""
+"""What `follow`, `forget`, `near` and `token revoke` share: the web port of a server, and the token that says that one may."""
 
 from __future__ import annotations
 

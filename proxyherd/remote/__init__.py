@@ -4,6 +4,7 @@
     web_ports  one question to a web port
     erasing    clients of a running herd, over a web port
     nearby     who is near a place, over a web port
+    events     what happens to clients that are followed, over a web port
     progress   how far the servers of a herd are with their start
     polling    all servers again and again, for `status --watch`
     logfiles   the lines of a log that grows and is rotated

@@ -87,7 +87,7 @@ def test_the_columns_of_the_live_table_are_on_the_page() -> None:
 
 
 def test_every_option_of_these_commands_is_on_the_page() -> None:
-    for name in ("status", "tail", "export", "forget", "near"):
+    for name in ("status", "tail", "export", "follow", "forget", "near"):
         section = PAGE.partition(f"\n## {name}\n")[2].partition("\n## ")[0]
         for parameter in importlib.import_module(f"proxyherd.cli.{name}").__dict__[name].params:
             long = [option for option in parameter.opts if option.startswith("--")]

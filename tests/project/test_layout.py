@@ -58,7 +58,7 @@ ELSEWHERE: Final = (
         "remote/test_exporting.py",
         "they read and print what remote/exporting makes",
     ),
-    Elsewhere("cli", "near", "system/test_near.py", "real servers are asked"),
+    Elsewhere("cli", "follow near", "system/test_near_and_follow.py", "a real server is asked, and followed"),
     Elsewhere("cli", "gazetteer", "places/gazetteer/test_file.py", "it builds the file that is tested there"),
     Elsewhere(
         "cli",
@@ -123,7 +123,7 @@ ELSEWHERE: Final = (
     Elsewhere("places", "query watch", "places/test_front.py", "what is asked, and who is told: types"),
     Elsewhere("places/gazetteer", "build", "places/gazetteer/test_file.py", "what is built is asked there"),
     Elsewhere("places/gazetteer", "feature_types", "places/gazetteer/test_own_places.py", "a table"),
-    Elsewhere("remote", "nearby", "system/test_near.py", "a real server is asked"),
+    Elsewhere("remote", "nearby", "system/test_near_and_follow.py", "a real server is asked"),
     Elsewhere("remote", "ask", "system/test_status.py", "real servers are asked"),
     Elsewhere(
         "server/clients", "http_reader", "web/conversations/test_http.py", "what it reads is answered there"

@@ -1,16 +1,19 @@
-"""`proxyherd near`, with real servers: who is near a place."""
+"""`proxyherd near` and `proxyherd follow`, with real servers: who is near, and what happens from then on."""
 
 from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from herd_process import RunningHerd, running_herd
+from followed import Follower
+from herd_process import PATIENCE_SECONDS, RunningHerd, running_herd
 
 from proxyherd import cli
 from proxyherd.config import secrets
@@ -40,6 +43,16 @@ def run(herd: RunningHerd, *arguments: str, **keys: Any) -> Result:
 
 def erase(herd: RunningHerd, client: str) -> None:
     assert run(herd, "forget", client, "--yes").exit_code == 0
+
+
+def event(line: str) -> tuple[str, ...]:
+    """Return the event of a line, the client, and where it was, if that is said."""
+    stamp, kind, client, *where = re.split(r" {2,}", line)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}", stamp)
+    return kind, client, *where
+
+
+# --- near
 
 
 def test_near_prints_who_is_near_with_metres_ages_and_digits_the_nearest_first(herd: RunningHerd) -> None:
@@ -92,10 +105,91 @@ def test_what_cannot_be_asked_is_wrong_usage(herd: RunningHerd, arguments: list[
 def test_a_token_that_may_not_see_is_told(herd: RunningHerd, tmp_path: Path) -> None:
     token = run(herd, "token", "new", "--sub", "kiwi", "--may", "report")
     (tmp_path / "token").write_text(token.stdout)
-    for arguments in (["near", PLACE, "5"],):
+    for arguments in (["near", PLACE, "5"], ["follow", "kiwi"]):
         result = run(herd, *arguments, "--token-file", str(tmp_path / "token"))
         assert (result.exit_code, result.stdout) == (1, "")
         assert "may not see this" in result.stderr
+
+
+# --- follow
+
+
+def test_follow_prints_where_clients_are_then_each_change_until_ctrl_c(herd: RunningHerd) -> None:
+    herd.wait_until_all_know(herd["Bob"].hears(b"kiwi", HERE))
+    with Follower(herd, "kiwi", "plum") as follower:
+        assert event(follower.line()) == ("enter", "kiwi", "34.0655,-118.4465", "Bob")
+        assert follower.note() == "1 clients now"
+        herd["Ann"].hears(b"plum", NEAR)
+        assert event(follower.line()) == ("enter", "plum", "34.0695,-118.4465", "Ann")
+        herd["Bob"].hears(b"kiwi", NEAR)
+        assert event(follower.line()) == ("move", "kiwi", "34.0695,-118.4465", "Bob")
+        erase(herd, "plum")
+        assert event(follower.line()) == ("gone", "plum")
+        assert follower.end() == 0
+
+
+def test_follow_prints_who_enters_a_circle_and_who_leaves_it(herd: RunningHerd) -> None:
+    with Follower(herd, "--near", "-10.5,20.25", "1", "--buffer", "200", "--json") as follower:
+        assert json.loads(follower.line())["event"] == "snapshot"
+        for location, kind in ((b"-10.5+20.25", "enter"), (b"-10.5+20.26", "move"), (b"-10.5+20.3", "leave")):
+            herd["Bob"].hears(b"melon", location)
+            said = json.loads(follower.line())
+            assert (said["event"], said["client"], said["server"]) == (kind, "melon", "Bob")
+        assert follower.end() == 0
+
+
+def test_follow_ends_when_nobody_reads_any_more(herd: RunningHerd) -> None:
+    herd["Ann"].hears(b"fig", HERE)
+    with Follower(herd, "fig") as follower:
+        follower.line()
+        follower.note()
+    program = Path(sys.executable).with_name("proxyherd")
+    command = f"{program} follow fig --config {herd.file} | head -1"
+    process = subprocess.Popen(["bash", "-c", f"set -o pipefail; {command}"], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline().split()[2:4] == [b"enter", b"fig"]
+    herd["Ann"].hears(b"fig", NEAR)
+    herd["Ann"].hears(b"fig", HERE)
+    assert process.wait(PATIENCE_SECONDS) == 0
+    process.stdout.close()
+
+
+def test_follow_goes_on_at_another_server_and_tells_what_changed_meanwhile(herd: RunningHerd) -> None:
+    for client in (b"left", b"stays", b"moves"):
+        herd.wait_until_all_know(herd["Bob"].hears(client, b"+5+5"))
+    with Follower(herd, "--near", "5,5", "1") as follower:
+        assert {event(follower.line())[:2] for _ in range(3)} == {
+            ("enter", "left"),
+            ("enter", "stays"),
+            ("enter", "moves"),
+        }
+        follower.note()
+        assert herd["Ann"].stop() == 0
+        assert "connecting again" in follower.note()
+        herd["Bob"].hears(b"moves", b"+5.001+5")
+        herd["Bob"].hears(b"left", b"+6+5")
+        told = {event(follower.line())[:2] for _ in range(2)}
+        assert ("leave", "left") in told
+        assert told - {("leave", "left")} <= {("enter", "moves"), ("move", "moves")}
+        herd["Bob"].hears(b"stays", b"+5.002+5")
+        assert event(follower.line())[:2] == ("move", "stays")
+        assert follower.end() == 0
+    herd["Ann"].start()
+    herd.wait_until_whole()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["kiwi", "--near", PLACE, "5"], ["kiwi", "--buffer", "5"], ["a b"], ["--near", "1", "5"]],
+)
+def test_either_clients_or_a_circle_are_followed(herd: RunningHerd, arguments: list[str]) -> None:
+    assert run(herd, "follow", *arguments).exit_code == 2
+
+
+def test_a_circle_that_is_none_is_wrong_usage(herd: RunningHerd) -> None:
+    result = run(herd, "follow", "--near", "91,0", "5")
+    assert result.exit_code == 2, result.output
+    assert "latitude" in result.stderr
 
 
 def test_nobody_who_listens_is_told(tmp_path: Path) -> None:
@@ -103,7 +197,7 @@ def test_nobody_who_listens_is_told(tmp_path: Path) -> None:
         'edges = []\n[servers]\nAnn = { clients = "127.0.0.1:1", peers = "127.0.0.1:2", admin = "127.0.0.1:3", '
         'web = "127.0.0.1:4" }\n'
     )
-    for arguments in (["near", PLACE, "5"],):
+    for arguments in (["near", PLACE, "5"], ["follow", "kiwi"]):
         result = CliRunner().invoke(cli.main, [*arguments, "--config", str(tmp_path / "herd.toml")])
         assert (result.exit_code, result.stdout) == (3, "")
         assert "cannot reach Ann at 127.0.0.1:4: Connection refused; see `proxyherd status`" in result.stderr
