@@ -10,7 +10,7 @@ INPUTS ?= 200000
 SOAK_ARGS ?=
 MUTANTS_ARGS ?=
 
-.PHONY: run run-redis stop check test test-compiled soak mutants fuzz lint bench wheel clean install uninstall
+.PHONY: run run-redis stop example check test test-compiled soak mutants fuzz lint bench wheel clean install uninstall
 
 run: .venv/run.stamp
 	@BIN=$(BIN) $(BIN)/python deploy/local_herd.py run
@@ -21,6 +21,10 @@ run-redis: .venv/run.stamp
 
 stop:
 	@BIN=$(BIN) $(PYTHON) deploy/local_herd.py stop
+
+# Fifty phones that move through Los Angeles, and a page with a fence; Ctrl-C ends what it has started.
+example: .venv/run.stamp
+	@BIN=$(BIN) $(BIN)/python examples/fence.py
 
 # While you write: style, types, the pages, and all tests that start no process.
 IN_PROCESS := $(filter-out tests/system/ tests/project/ tests/support/ tests/mutation/ tests/fuzz/,$(wildcard tests/*/))

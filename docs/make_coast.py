@@ -25,13 +25,13 @@ TOLERANCE = 0.15
 Point = tuple[float, float]
 
 
-def land() -> dict[str, Any]:
-    """Return Natural Earth's land as TopoJSON."""
+def land(scale: str = "110m") -> dict[str, Any]:
+    """Return Natural Earth's land as TopoJSON; `scale`: 110m is 1:110 million, 10m is 1:10 million."""
     with tempfile.TemporaryDirectory() as folder:
         command = ["npm", "pack", "--silent", PACKAGE]
         name = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout.strip()  # noqa: S603 - fixed words
         with tarfile.open(Path(folder, name)) as package:
-            file = package.extractfile("package/land-110m.json")
+            file = package.extractfile(f"package/land-{scale}.json")
             assert file is not None
             topology: dict[str, Any] = json.load(file)
             return topology

@@ -1,5 +1,5 @@
-"""Writes docs/status-page-*.png, and docs/phone-page.png: a herd of the default graph under some load, and a phone that walks,
-photographed in Chromium.
+"""Writes docs/status-page-*.png, docs/phone-page.png and docs/fence-page.png: a herd of the default graph under some load, a
+phone that walks, and the fifty of the example, photographed in Chromium.
 
 .venv/bin/python docs/make_screenshots.py     needs what the tests need: pip install -e '.[test]', Debian's chromium
 """
@@ -7,6 +7,7 @@ photographed in Chromium.
 from __future__ import annotations
 
 import random
+import subprocess
 import sys
 import threading
 import time
@@ -26,6 +27,8 @@ from proxyherd.places.gazetteer.build import build  # noqa: E402 - likewise
 DOCS = ROOT / "docs"
 LOAD_SECONDS = 8.0
 CLIENTS = 2_000
+FENCE_SECONDS = 30.0
+"""After these, each of the fifty draws its way behind it, and some have crossed the fence."""
 
 CITIES = (
     *((34.05, -118.24), (40.71, -74.01), (19.43, -99.13), (-23.55, -46.63), (-34.6, -58.38), (51.51, -0.13)),
@@ -110,6 +113,22 @@ def photograph_phone(browser: Browser, port: int) -> None:
     page.context.close()
 
 
+def photograph_fence(browser: Browser, port: int) -> None:
+    """Write the picture of the page with the fence, to which the phones of the example come."""
+    command = [sys.executable, str(ROOT / "examples/fence.py"), "--servers", f"127.0.0.1:{port}"]
+    phones = subprocess.Popen(command, stdout=subprocess.DEVNULL)  # noqa: S603 - fixed words
+    page = browser.new_page(viewport={"width": 1100, "height": 960})
+    try:
+        page.goto(f"http://127.0.0.1:{port}/fence")
+        page.locator("#inside li").first.wait_for()
+        page.wait_for_timeout(1_000 * FENCE_SECONDS)
+        page.screenshot(path=DOCS / "fence-page.png")
+    finally:
+        phones.terminate()
+        phones.wait()
+        page.context.close()
+
+
 def main() -> None:
     """Write all pictures."""
     edges = herd_file.load(ROOT / "deploy/herd.toml").edges
@@ -128,6 +147,7 @@ def main() -> None:
             photograph(browser, port, "phone", 390, 1000, "light")
             photograph_circle(browser, port)
             photograph_phone(browser, herd["Clark"].web_port)
+            photograph_fence(browser, herd["Clark"].web_port)
         finally:
             ended.set()
             clients.join()

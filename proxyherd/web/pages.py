@@ -1,4 +1,5 @@
-"""The pages for people: at `/`, the page that reports where its browser is; at `/v1/`, what this port understands.
+"""The pages for people: at `/`, the page that reports where its browser is; at `/fence`, a map of clients that move, with a
+fence; at `/v1/`, what this port understands.
 
 A page loads its files from `/page/`, and nothing from elsewhere: its policy forbids it. Browsers keep files, and ask
 each time whether they have changed.
@@ -14,7 +15,7 @@ from proxyherd.base.page_files import PageFile
 from proxyherd.web.answers import WebAnswer
 from proxyherd.web.problems import KINDS, Kind
 
-_PAGES: Final = {"index.html": ("",), "help.html": ("v1", "")}
+_PAGES: Final = {"index.html": ("",), "fence.html": ("fence",), "help.html": ("v1", "")}
 """Where the pages are; all other files are in `/page/`."""
 
 _HEADERS: Final = (

@@ -15,6 +15,14 @@ export function plane(from, to) {
   };
 }
 
+// The point that is these metres to the east and to the north: the reverse of `plane`.
+export function moved(from, { east, north }) {
+  return {
+    lat: Math.max(-90, Math.min(90, from.lat + north / METRES_A_DEGREE)),
+    lon: around(from.lon + east / METRES_A_DEGREE / Math.max(0.01, Math.cos(radians(from.lat)))),
+  };
+}
+
 export function metres(from, to) {
   const lat = radians(to.lat - from.lat) / 2;
   const lon = radians(to.lon - from.lon) / 2;

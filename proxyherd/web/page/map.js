@@ -78,13 +78,13 @@ export class TrailMap {
 }
 
 // The greatest 1, 2 or 5 with zeros that is not above.
-function rounded(length) {
+export function rounded(length) {
   const power = 10 ** Math.floor(Math.log10(length));
   return power * [5, 2, 1].find((one) => one * power <= length);
 }
 
 // Lines that stay where they are on the ground while the phone moves: they go through the beginning of the trail.
-function grid(view, anchor, step, width, height) {
+export function grid(view, anchor, step, width, height) {
   const [x, y] = view.at(anchor);
   const gap = step / view.scale;
   let path = "";
@@ -99,7 +99,7 @@ function numbered([x, y], number) {
   return group;
 }
 
-function ruler(step, scale, width, height) {
+export function ruler(step, scale, width, height) {
   const length = step / scale;
   const [x, y] = [width - 16 - length, height - 16];
   return [
