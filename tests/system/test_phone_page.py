@@ -325,13 +325,16 @@ def test_the_examples_of_the_page_about_the_port_work(browser: Browser, clark: S
     with phone(browser, clark, "v1/#not-taken") as page:
         assert page.evaluate("document.querySelector(':target').id") == "not-taken"
         examples = page.locator("pre").all_inner_texts()
-        [script] = [one for one in examples if not one.startswith("curl ")]
-        for one in examples:
-            if one is not script:
+        stream, script = [one for one in examples if not one.startswith("curl ")]
+        commands = [one for text in examples for one in re.split(r"\n(?=curl )", text)]
+        for one in commands:
+            if one.startswith("curl ") and not one.startswith("curl -N "):  # that has no end
                 run(one, clark.web_port)
         collect = f"const all = []; const console = {{ log(one) {{ if (all.push(one) === 2) done(all); }} }}; {script}"
         reported, located = page.evaluate(f"() => new Promise((done) => {{ {collect} }})")
         assert (reported["id"], located["id"], located["client"]) == (1, 2, "kiwi")
+        first = f"() => new Promise((done) => {{ const console = {{ log: done }}; {stream} }})"
+        assert page.evaluate(first)
 
 
 def run(example: str, port: int) -> None:
