@@ -24,6 +24,10 @@ from proxyherd.core.contact import Contact
 from proxyherd.core.conversation import Conversation
 from proxyherd.core.engine import Said, Settled
 from proxyherd.core.erasures import Erasures
+from proxyherd.core.follows.event import Event
+from proxyherd.core.follows.followed_clients import FollowedClients
+from proxyherd.core.follows.follower import Follower
+from proxyherd.core.follows.follows import Follows
 from proxyherd.core.framing import Line
 from proxyherd.core.messages import At, Entry, Forget, Whatsat, parse_at
 from proxyherd.core.news import News, concerning
@@ -60,6 +64,7 @@ _erased, _forget, _snapshot = Node._erased, Erasures.forget, Disk._snapshot
 _admit, _erase = Table.admit, Table.erase
 _set_aside, _caught_up = Contact.set_aside, Contact.caught_up
 _put, _until = Tombstones.put, Tombstones.until
+_take_in, _hold = FollowedClients.take_in, Follower._hold
 _release_exchanges, _serve_some = Exchanges.release, HttpConversation._serve_some
 
 
@@ -96,6 +101,7 @@ def test_in_some_of_the_seeds_each_thing_happens_that_may_become_of_a_command() 
     assert outcomes.keys() == {
         *("stored", "stale", "refused", "erased", "stayed"),
         *("answered", "unknown", "left", "unanswered", "invalid"),
+        *("following", "unfollowed"),
     }
     reports = {
         f"{how}: {what}" for how in ("put", "batch", "report") for what in ("stored", "stale", "refused")
@@ -366,6 +372,40 @@ def sets_all_aside(contact: Contact, table: Table, clock: int) -> None:
         _set_aside(contact, table, clock)
 
 
+# Of follows. -------------------------------------------------------------------------------------------------
+
+
+def tells_what_was_told(followed: FollowedClients, client: bytes, entry: Entry | None) -> None:
+    """An entry that has not changed is told again."""
+    one = followed._followed[client]
+    if entry is not None and one.entry is not None and entry.line == one.entry.line:
+        followed._tell(one, Event("move", client, entry))
+    _take_in(followed, client, entry)
+
+
+def tells_nobody_that_an_erased_client_is_gone(
+    followed: FollowedClients, client: bytes, entry: Entry | None
+) -> None:
+    if entry is not None:
+        _take_in(followed, client, entry)
+
+
+def keeps_the_first_of_what_waits(follower: Follower, event: Event) -> None:
+    """Who reads slowly is told where a client was first, and not where it is now."""
+    if not any(key[1] == event.client for key in follower._held):
+        _hold(follower, event)
+
+
+def resumes_at_once(follower: Follower) -> None:
+    """Who reads on is told what waits, though the server may know since that it was erased."""
+    follower.pushed.push()
+
+
+def takes_in_no_change(follows: Follows) -> bool:
+    follows._reader.take()  # type: ignore[union-attr]
+    return False
+
+
 BUGS: dict[str, list[tuple[object, str, Callable[..., object]]]] = {
     "forwards to the sender": [(core_news, "concerning", forwards_to_the_sender)],
     "takes equal times": [(Node, "admit", takes_equal_times)],
@@ -420,6 +460,13 @@ BUGS: dict[str, list[tuple[object, str, Callable[..., object]]]] = {
     "sets its own reports aside": [(Contact, "set_aside", sets_all_aside)],
     "puts back what others have dropped": [(Contact, "caught_up", puts_everything_back)],
     "tells nobody of erasures": [(Erasures, "forget", tells_nobody_of_erasures)],
+    "tells followers what was told": [(FollowedClients, "take_in", tells_what_was_told)],
+    "tells no follower who is gone": [
+        (FollowedClients, "take_in", tells_nobody_that_an_erased_client_is_gone)
+    ],
+    "keeps the first of what waits": [(Follower, "_hold", keeps_the_first_of_what_waits)],
+    "tells what waits at once": [(Follower, "resume", resumes_at_once)],
+    "follows take in no change": [(Follows, "take_in", takes_in_no_change)],
 }
 
 

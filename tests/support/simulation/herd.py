@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from proxyherd.core.follows.follow import Follow, Unfollow
+from proxyherd.core.spatial.areas import Area
 from proxyherd.engines.herd.delays import LEARNED_SECONDS
 from simulation.clients import LineClient, SimulatedClient
+from simulation.followers import AREAS, SimulatedFollower
 from simulation.laws import Laws
 from simulation.network import End, Network, Wire
 from simulation.plan import SECOND, Plan
@@ -37,6 +40,7 @@ class Herd:
             neighbours = [b if a == name else a for a, b in self.edges if name in (a, b)]
             self.servers[name] = Server(self.world, self.network, name, neighbours, self.ask_at_once)
         self._connections = 0
+        self.followers: list[SimulatedFollower] = []
 
     def _graph(self) -> list[Wire]:
         rng, plan = self.world.rng, self.plan
@@ -155,6 +159,57 @@ class Herd:
             for _ in range(rng.choice([0, 0, 1, 3])):
                 seconds = 2 * self.plan.slowest * rng.random()
                 self.world.after(seconds, lambda: self.say(rng.choice(servers), self.report(client)))
+
+    # Followers. ----------------------------------------------------------------------------------------------
+
+    def follow(
+        self, commands: list[tuple[bytes, tuple[bytes, ...], Area | None, float]] | None = None
+    ) -> None:
+        """Let somebody follow clients and areas, at any server that is up; and look again later whether it still does."""
+        rng, plan = self.world.rng, self.plan
+        if commands is None:
+            commands = [self._follow(number) for number in range(rng.randint(1, 3))]
+        up = [server for server in self.servers.values() if server.up and not server.stops]
+        if not up:
+            self.world.after(0.1, self.follow, commands)
+            return
+        server = rng.choice(up)
+        self._connections += 1
+        follower = SimulatedFollower(
+            server, f"{server.name}#{self._connections}", rng.choice([b"", b"", b"1"])
+        )
+        server.clients[follower.name] = follower
+        self.followers.append(follower)
+        sees = follower.sees if follower.unseen else None
+        for name, clients, area, buffer in commands:
+            follower.command(Follow(follower.follower, name, clients, area, buffer, sees))
+        if rng.random() < 0.2:
+            again = Follow(follower.follower, b"0", (b"c0",), None, 0.0, sees)
+            server.later(rng.random() / 2, follower.command, Unfollow(follower.follower, b"0"))
+            server.later(rng.random() / 2, follower.command, again)
+        for _ in range(rng.choice([0, 1, 3]) if plan.leaving else 0):
+            seconds = plan.seconds * rng.random()
+            server.later(seconds, follower.stop_reading)
+            server.later(seconds + rng.uniform(0, 0.5), follower.read_on)
+        self.world.after(plan.seconds * rng.random(), self._look_after, follower, commands)
+
+    def _follow(self, number: int) -> tuple[bytes, tuple[bytes, ...], Area | None, float]:
+        rng = self.world.rng
+        if rng.random() < 0.5:
+            return b"%d" % number, (), rng.choice(AREAS), rng.choice([0.0, 50.0])
+        some = rng.sample(range(self.plan.clients), rng.randint(1, self.plan.clients))
+        return b"%d" % number, tuple(b"c%d" % client for client in some), None, 0.0
+
+    def _look_after(self, follower: SimulatedFollower, commands: Any) -> None:
+        """Let it follow at another server, if its own is no longer there, or sometimes."""
+        if not follower.lost and self.world.rng.random() < 0.3:
+            follower.break_off()
+        if follower.lost:
+            self.followers.remove(follower)
+            self.follow(commands)
+        elif self.world.now < self.plan.seconds:
+            seconds = self.plan.seconds * self.world.rng.random()
+            self.world.after(seconds, self._look_after, follower, commands)
 
     # Troubles. -----------------------------------------------------------------------------------------------
 
@@ -347,6 +402,8 @@ class Herd:
         ):
             for _ in range(count):
                 world.after(plan.seconds * rng.random(), act)
+        for _ in range(plan.followers):
+            world.after(plan.seconds * rng.random(), self.follow)
         for _ in range(plan.troubles):
             world.after(plan.seconds * rng.random(), self.trouble)
         world.run_until(plan.seconds)
@@ -382,6 +439,8 @@ class Herd:
             server.is_old = False
             server.start()
             server.disk.full_until = self.world.now
+        for follower in self.followers:
+            follower.read_on()
         self.network.release_all()
 
     def agreed(self) -> bool:
@@ -429,6 +488,8 @@ class Herd:
     def judge(self) -> None:
         """What must hold at the end on every server."""
         broken = self.world.broken
+        for follower in self.followers:
+            follower.judge()
         for server in self.servers.values():
             held = {client: (entry.nanoseconds, entry.line) for client, entry in server.table}
             if held != server.table.greatest:

@@ -37,6 +37,7 @@ class Laws:
             bytes, tuple[Server, int]
         ] = {}  # lines that were taken back: by whom, in which life
         self.outcomes = Counter[str]()  # of commands that were logged
+        self.told_events = Counter[str]()  # what followers were told
         self.ways = Counter[str]()  # how clients of the web have asked, and what they were answered
 
     # Links. --------------------------------------------------------------------------------------------------

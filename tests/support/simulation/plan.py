@@ -59,6 +59,7 @@ class Plan:
         self.cuts_off = False  # whether a server has no link for about as long, when the rest is quiet
         if rng.random() < 0.04:
             self._be_short(rng)
+        self.followers = rng.choice([0, 0, 1, 4])
         for name, value in overrides.items():
             assert hasattr(self, name)
             setattr(self, name, value)
