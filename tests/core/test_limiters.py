@@ -20,7 +20,7 @@ from proxyherd.telemetry.logs import LogFile, make_logger
 from proxyherd.telemetry.metrics import Metrics
 from proxyherd.telemetry.observer import Observer
 
-CHANGING = {"stored", "erased", "stayed", "answered", "unanswered"}
+CHANGING = {"stored", "erased", "stayed", "answered", "unanswered", "following"}
 
 STEPS = st.lists(
     st.one_of(

@@ -98,7 +98,7 @@ def test_a_server_keeps_all_its_files_and_folders_private() -> None:
         assert ann.stop() == 0
         ann.state = herd.folder / "new/lib/Ann"
         ann.log_file = herd.folder / "new/log/Ann.log"
-        ann.options = ["--log-max-bytes", "4096", "--log-backups", "2"]
+        ann.options = ["--log-max-bytes", "4096", "--log-backups", "20"]
         ann.start()
         herd.wait_until_whole()
         with ann.connect() as client:

@@ -240,7 +240,7 @@ def test_it_is_readable_at_three_widths_and_accessible_by_day_and_night(
         page.evaluate("document.getElementById('trouble').textContent = 'Something is wrong.'")
         for width in (320, 768, 1280):
             page.set_viewport_size({"width": width, "height": 800})
-            page.wait_for_function(f"document.getElementById('city').viewBox.baseVal.width <= {width}")
+            page.wait_for_function(f"() => document.getElementById('city').viewBox.baseVal.width <= {width}")
             assert page.evaluate("document.documentElement.scrollWidth") <= width
             heights = "[...document.querySelectorAll('button')].map((one) => one.offsetHeight)"
             assert all(height >= 44 for height in page.evaluate(heights))

@@ -53,7 +53,7 @@ def test_it_is_readable_at_any_width_and_accessible_by_day_and_night(
         page.wait_for_selector("#closeup:visible")
         for width in (360, 768, 1280):
             page.set_viewport_size({"width": width, "height": 800})
-            page.wait_for_function(f"innerWidth === {width}")
+            page.wait_for_function(f"() => innerWidth === {width}")
             readable(page, width, scheme)
 
 

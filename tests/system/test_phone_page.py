@@ -246,7 +246,7 @@ def test_it_is_readable_at_any_width_and_accessible_by_day_and_night(
         page.evaluate("document.getElementById('trouble').hidden = false")
         for width in (320, 768, 1280):
             page.set_viewport_size({"width": width, "height": 800})
-            page.wait_for_function(f"innerWidth === {width}")
+            page.wait_for_function(f"() => innerWidth === {width}")
             fits(page, width)
         page.goto(f"{page.url}v1/")
         for width in (320, 1280):

@@ -250,7 +250,7 @@ def test_lines_and_objects_are_answered_over_websockets_and_the_log_says_how_the
         for number in range(20):
             found = json.loads(wire.message()[1])
             assert (found["id"], found["client"]) == (number, client)
-        wire.send(frame(b'{"op":"follow","id":7}'))
+        wire.send(frame(b'{"op":"fly","id":7}'))
         assert json.loads(wire.message()[1])["problem"]["field"] == "op"
     ask(clark, "GET", f"/osmand?id={client}&lat=1&lon=3&timestamp=4")
 

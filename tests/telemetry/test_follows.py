@@ -10,7 +10,7 @@ from scenarios import Scenario, Watched, assert_exactly
 
 def follows(it: Watched) -> None:
     it.observer.follows.state(5, 2, 1, {"enter": 3, "move": 10})
-    it.observer.follows.state(4, 1, 2, {"move": 5, "gone": 1})
+    it.observer.follows.state(4, 1, 2, {"move": 5, "leave": 2, "gone": 1})
 
 
 SCENARIOS: dict[str, Scenario] = {
@@ -23,6 +23,7 @@ SCENARIOS: dict[str, Scenario] = {
             "proxyherd_followed areas": 2,
             "proxyherd_follow_events_total enter": 3,
             "proxyherd_follow_events_total move": 15,
+            "proxyherd_follow_events_total leave": 2,
             "proxyherd_follow_events_total gone": 1,
         },
     ),

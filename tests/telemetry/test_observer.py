@@ -28,6 +28,7 @@ SUBJECTS = (
     "connections",
     "crl",
     "erasures",
+    "follows",
     "journal",
     "links",
     "places",
