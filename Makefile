@@ -10,7 +10,7 @@ INPUTS ?= 200000
 SOAK_ARGS ?=
 MUTANTS_ARGS ?=
 
-.PHONY: run run-redis stop example check test test-compiled soak mutants fuzz lint bench wheel clean install uninstall
+.PHONY: run run-redis stop example check test test-compiled soak soak-follows mutants fuzz lint bench wheel clean install uninstall
 
 run: .venv/run.stamp
 	@BIN=$(BIN) $(BIN)/python deploy/local_herd.py run
@@ -60,6 +60,10 @@ bench: .venv/test.stamp
 # Any number of simulated herds: make soak SOAK_ARGS='--seeds 1000000 --first 7'
 soak: .venv/test.stamp
 	@$(BIN)/python tests/support/soak.py $(SOAK_ARGS)
+
+# Followers of a real herd for an hour, whose servers are killed: make soak-follows SOAK_ARGS='--seconds 600'
+soak-follows: .venv/test.stamp
+	@$(BIN)/python tests/support/follow_soak.py $(SOAK_ARGS)
 
 # Changes of the program that no quick test notices: make mutants MUTANTS_ARGS='--only proxyherd/core/table.py'
 mutants: .venv/test.stamp
