@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from proxyherd.core.conversation import LINGER_SECONDS, Conversation, Ending, Stage
 from proxyherd.core.engine import Client
-from proxyherd.core.framing import Line
+from proxyherd.core.follows.follow import Follow, Unfollow
+from proxyherd.core.framing import Line, spell_line
 from proxyherd.core.messages import Forget
 from proxyherd.core.notes import Note
 from proxyherd.core.reply import Reply, leave
@@ -311,7 +312,10 @@ class SimulatedLog:
     def _command(self, name: str, line: Line, outcome: str, answer: bytes | None) -> None:
         server = self._server
         client = server.clients[name]
-        server.world.say(f"{server.name} logs {line!r} of {name}: {outcome}")
+        shown = (
+            spell_line(line) if isinstance(line, Follow | Unfollow) else line
+        )  # without addresses of objects
+        server.world.say(f"{server.name} logs {shown!r} of {name}: {outcome}")
         logged, least = client.unlogged.popleft() if client.unlogged else (b"nothing", NOTHING)
         if logged != line:
             server.world.broken(f"{server.name} logs {line!r} of {name}, and is to log {logged!r}")
