@@ -61,7 +61,7 @@ class View:
         self.events[kind] += 1
         if kind == "snapshot":
             assert not self.is_whole, "a second snapshot"
-            self.is_whole = True
+            self.is_whole = event["complete"]  # else there is another one when the server is ready
             return
         client = event["client"]
         assert not (event.get("initial") and self.is_whole), f"initial after the snapshot: {event}"
