@@ -125,6 +125,7 @@ class Talk:
         self._via = ""
         self._held: list[tuple[Line, Reply]] = []
         self.followers: list[Follower] = []  # of what it has asked to follow, in order
+        self._due: dict[Follower, None] = {}
         self.followed: Callable[[Follow | Unfollow], Reply] = self._followed
 
     @property
@@ -197,9 +198,13 @@ class Talk:
         else:
             self._send(conversation.answer([]))
         self.follow()
+        if self._due:
+            self._due.clear()
+            self.push()
 
     def _followed(self, line: Follow | Unfollow) -> Reply:
         self.followers.append(line.follower)
+        line.follower.enlist(self._due, lambda _: None)
         is_follow = isinstance(line, Follow)
         return FollowReply(
             *(("follow", "following") if is_follow else ("unfollow", "unfollowed")), complete=True

@@ -61,8 +61,8 @@ class JsonSocket(WebSocketConversation):
         if self.owed.more:
             self.more = True
         self._send_finished()
-        if self._follower is not None and self._follower.waits:  # the client reads again
-            self._out.append(self.push())
+        if self._follower is not None:
+            self._follower.resume()  # the client reads, perhaps again
         return lines
 
     def push(self) -> bytes:

@@ -69,9 +69,10 @@ class EventStream(WebConversation):
         return False
 
     def take(self, _: int, __: float) -> list[Line]:
-        """Take nothing. After the client has read on, send what has waited."""
+        """Take nothing. After the client has read on, it is sent what has waited, at the end of the turn."""
         self.more = False
-        self._out.append(self.push())
+        if self._follower is not None:
+            self._follower.resume()
         return []
 
     def answer(self, _: list[bytes]) -> bytes:

@@ -158,3 +158,15 @@ def test_nothing_is_told_to_whoever_has_no_good_token_any_more(found_by: str) ->
     else:
         talk.look(1.0)
     assert (told(talk), closes(talk), talk.refusals) == ([], [4401], ["expired"])
+
+
+def test_what_waits_for_a_slow_client_is_not_sent_before_the_turn_has_seen_what_has_changed() -> None:
+    talk = following()
+    talk.conversation.pause_writing(0.0)
+    talk.tell(moved(1))
+    talk.conversation.resume_writing()
+    talk.conversation.take(10, 0.0)
+    assert talk.conversation.flush() == b""
+    gone = Event("gone", b"kiwi")
+    talk.tell(gone)
+    assert talk.sent == frame_of(gone)

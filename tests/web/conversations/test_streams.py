@@ -259,3 +259,15 @@ def test_a_stream_needs_a_token_that_may_see() -> None:
     talk.receive(FOLLOW)
     talk.run()
     assert talk.statuses == [401]
+
+
+def test_what_waits_for_a_slow_client_is_not_sent_before_the_turn_has_seen_what_has_changed() -> None:
+    talk = stream()
+    talk.conversation.pause_writing(0.0)
+    talk.tell(moved(1))
+    talk.conversation.resume_writing()
+    talk.conversation.take(10, 0.0)
+    assert talk.conversation.flush() == b""
+    gone = Event("gone", b"kiwi")
+    talk.tell(gone)
+    assert talk.sent == stream_event_of(gone)
