@@ -39,7 +39,17 @@ from proxyherd.web.areas import (
 from proxyherd.web.documents import DocumentReader, ObjectReader, number_text, string_text
 from proxyherd.web.exchanges import WebExchange
 from proxyherd.web.ids import id_of, text_of
-from proxyherd.web.problems import ENGINE, LARGE, MEANING, NOT_TAKEN, QUERY, RIGHT, Kind, Problem
+from proxyherd.web.problems import (
+    ENGINE,
+    LARGE,
+    MEANING,
+    NOT_TAKEN,
+    QUERY,
+    RIGHT,
+    UNKNOWN,
+    Kind,
+    Problem,
+)
 from proxyherd.web.queries import split_query
 from proxyherd.web.rights import Grant, permitted
 
@@ -200,6 +210,8 @@ def _check_followed(reply: Reply) -> None:
     text = reply.text if isinstance(reply, FollowReply) else ""
     if reply.outcome == "invalid":
         raise misdrawn_problem(text)
+    if reply.outcome == "unknown":
+        raise Problem(UNKNOWN, "This connection has no follow of this name, or it has ended.", "follow")
     if text:
         raise Problem(LARGE, text)
     if reply.outcome not in ("following", "unfollowed"):

@@ -28,6 +28,7 @@ from proxyherd.web.problems import (
     NOT_TAKEN,
     QUERY,
     RIGHT,
+    UNKNOWN,
     Kind,
     Problem,
 )
@@ -182,6 +183,7 @@ def test_an_answer_says_how_much_is_followed_now_and_whether_the_snapshot_has_al
         (FollowReply("follow", "refused", b"", refusal="no_index"), ENGINE, "redis"),
         (FollowReply("follow", "refused", b"", refusal="full", text="at most 16"), LARGE, "at most 16"),
         (FollowReply("follow", "invalid", b"", text="edges cross"), MEANING, "edges cross"),
+        (FollowReply("unfollow", "unknown", b""), UNKNOWN, "no follow"),
         (Reply("follow", "unanswered"), NOT_TAKEN, ""),
         (FollowReply("follow", "refused", b"", refusal="full"), NOT_TAKEN, ""),
     ],
