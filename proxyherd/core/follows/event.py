@@ -33,9 +33,9 @@ class Event(Struct, gc=False, eq=False):
     reason: str = ""  # why a follow has ended
     spelled: dict[str, bytes] = {}
 
-    def as_kind(self, kind: EventKind) -> Event:
+    def as_kind(self, kind: EventKind, *, initial: bool) -> Event:
         """Return it as another kind, for whoever was told something else before."""
-        return Event(kind, self.client, self.entry, self.name, self.initial)
+        return Event(kind, self.client, self.entry, self.name, initial)
 
 
 def is_later(new: Entry | None, old: Entry | None) -> bool:

@@ -24,7 +24,7 @@ MOST_PENDING: Final = 1_000
 """Clients of which something may wait for a follower that does not read: more would be told late, and take memory."""
 
 MOST_CLIENTS: Final = 1_000
-"""Clients that a follower may follow by their IDs."""
+"""Clients that a follower may follow by their IDs. One that several of its follows have counts for each of these."""
 
 MOST_AREAS: Final = 16
 """Areas that a follower may follow."""
@@ -34,6 +34,7 @@ _Key: TypeAlias = tuple[bytes, bytes]
 
 _SNAPSHOT: Final = b" snapshot"
 _ENDED: Final = b" ended"
+_NO_CLIENTS: Final = (_SNAPSHOT, _ENDED)
 
 
 class Pushed(Protocol):
@@ -93,6 +94,11 @@ class Follower:
             self._resumes = True
             self._due[self] = None
 
+    def count_with(self, name: bytes, clients: Collection[bytes]) -> int:
+        """Return how many clients its follows would have, if the follow of this name had these too."""
+        others = sum(map(len, self.named.values())) - len(self.named.get(name, ()))
+        return others + len({*clients} | self.named.get(name, set()))
+
     def close(self) -> None:
         """Follow nothing any more, because the connection has ended."""
         self.is_closed = True
@@ -129,7 +135,9 @@ class Follower:
         """Whether more waits than may. Ask when what waits cannot be sent: it is conflated then."""
         self.hold()
         self._resumes = False
-        return len(self._held) > MOST_PENDING
+        if len(self._held) <= MOST_PENDING:
+            return False
+        return sum(client not in _NO_CLIENTS for _, client in self._held) > MOST_PENDING
 
     def hold(self) -> None:
         """Conflate what waits."""
@@ -140,7 +148,9 @@ class Follower:
     def _hold(self, event: Event) -> None:
         kind, held = event.kind, self._held
         if kind in ("snapshot", "ended"):
-            held[event.name, _SNAPSHOT if kind == "snapshot" else _ENDED] = event
+            key = event.name, _SNAPSHOT if kind == "snapshot" else _ENDED
+            held.pop(key, None)  # it comes behind all that was told before it
+            held[key] = event
             return
         key = event.name, event.client
         before = held.get(key)
@@ -151,12 +161,12 @@ class Follower:
                 self._gones[key] = before
                 held[key] = event
             elif is_later(event.entry, before.entry):
-                held[key] = event.as_kind("move")
+                held[key] = event.as_kind("move", initial=False)
             else:  # it was erased, and has come back before that could be told
                 self._gones[key] = Event("gone", event.client, name=event.name)
                 held[key] = event
         elif kind == "move":
-            held[key] = event.as_kind("enter") if before.kind == "enter" else event
+            held[key] = event.as_kind("enter", initial=before.initial) if before.kind == "enter" else event
         elif before.kind != "enter":
             held[key] = event
         elif key in self._gones:

@@ -128,7 +128,7 @@ class Follows:
         self._snapshots.failed.clear()
         settled.pushes = tuple(self._due)
         self._due.clear()
-        if not self._followers:
+        if not (self._followers or self._checks):
             self._reader.close()
             self.used, self._reader = False, None
 
@@ -138,7 +138,7 @@ class Follows:
         follower, name = follow.follower, follow.name
         if name in follower.areas or (follow.area is not None and name in follower.named):
             self._refuse(reply, "invalid", "another follow of this connection has this ID")
-        elif follow.area is None and len(follower.clients.keys() | {*follow.clients}) > MOST_CLIENTS:
+        elif follow.area is None and follower.count_with(name, follow.clients) > MOST_CLIENTS:
             self._refuse(reply, "refused", f"a connection follows at most {MOST_CLIENTS:,} clients")
         elif follow.area is not None and len(follower.areas) >= MOST_AREAS:
             self._refuse(reply, "refused", f"a connection follows at most {MOST_AREAS} areas")
@@ -168,11 +168,14 @@ class Follows:
 
     def _check_some(self) -> Iterator[Client]:
         """Check areas. Yield the clients whose follows of areas have begun, or cannot."""
-        for _ in range(_CHECKED):
-            if not self._checks:
-                return
+        left = _CHECKED
+        while self._checks and left > 0:
             steps, client, follow, reply = one = self._checks.popleft()
             follower = follow.follower
+            if follower.is_closed:
+                leave(reply)
+                continue
+            left -= 1
             try:
                 next(steps)
                 self._checks.append(one)
@@ -184,6 +187,7 @@ class Follows:
             except Misdrawn as reason:
                 if follower.areas.get(follow.name) is follow:
                     del follower.areas[follow.name]
+                self._forget_idle(follower)
                 self._refuse(reply, "invalid", str(reason))
             yield client
 
@@ -209,6 +213,7 @@ class Follows:
         else:
             reply.outcome, reply.answer = "unknown", b""
             return
+        self._forget_idle(follower)
         reply.outcome, reply.answer = "unfollowed", b""
 
     def _end_area(self, follower: Follower, name: bytes) -> None:
@@ -229,6 +234,11 @@ class Follows:
                 )
                 follower.outbox.append(Event("ended", name=fence.name, reason=reason))
                 self._due[follower] = None
+
+    def _forget_idle(self, follower: Follower) -> None:
+        """Forget a follower that follows nothing any more, and is told nothing more."""
+        if not (follower.clients or follower.areas or follower.waits):
+            self._followers.pop(follower, None)
 
     def _forget(self, follower: Follower) -> None:
         """Forget a follower whose connection has ended."""

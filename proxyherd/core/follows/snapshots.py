@@ -1,8 +1,8 @@
 """The snapshots with which follows begin: who is there already.
 
 The follow is registered first, so that no change is missed. Then whoever is there is told, in parts: some clients in each
-turn, or a page of an area when the follower has read the one before. Whoever was told meanwhile because it has moved is not
-told again. At the end comes the event `snapshot`. If the server is not ready then, the event is not complete, and there is
+turn, or a page of an area when the follower has read the one before, also if that was of another area. Whoever was told
+meanwhile because it has moved is not told again. At the end comes the event `snapshot`. If the server is not ready then, the event is not complete, and there is
 one more when it is.
 """
 
@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterator
 from functools import partial
 from itertools import islice
-from typing import Final
+from typing import Final, TypeAlias
 
 from msgspec import Struct
 
@@ -48,6 +48,10 @@ class _Snapshot(Struct, eq=False):
     page: SearchResult | Exception | None = None  # what it has found
 
 
+_Waiting: TypeAlias = "dict[Follower, deque[_Snapshot]]"
+"""Snapshots of each follower, in order."""
+
+
 class Snapshots:
     """The snapshots of one server that are not complete."""
 
@@ -56,9 +60,9 @@ class Snapshots:
         self._node = node
         self._followed = followed
         self._fences = fences
-        self._of_clients: deque[_Snapshot] = deque()
-        self._of_areas: deque[_Snapshot] = deque()
-        self._incomplete: list[_Snapshot] = []  # told, by a server that was not ready
+        self._of_clients: _Waiting = {}
+        self._of_areas: _Waiting = {}
+        self._incomplete: _Waiting = {}  # told, by a server that was not ready
 
     @property
     def has_work(self) -> bool:
@@ -68,29 +72,31 @@ class Snapshots:
         return bool(
             self._of_clients
             or (self._incomplete and self._node.ready)
-            or any(one.page is not None or self._may_search(one) for one in self._of_areas)
+            or any(self._may_go_on(some[0]) for some in self._of_areas.values())
             or self._node.searches.has_work
         )
 
     def begin(self, follow: Follow, fence: FollowedArea | None = None) -> None:
         """Begin the snapshot of a follow that is registered."""
         snapshot = _Snapshot(follow, fence, iter(dict.fromkeys(follow.clients)))
-        (self._of_clients if fence is None else self._of_areas).append(snapshot)
+        waiting = self._of_clients if fence is None else self._of_areas
+        waiting.setdefault(follow.follower, deque()).append(snapshot)
 
     def cancel(self, follower: Follower, name: bytes | None = None) -> None:
         """End the snapshots of a follow, or of all follows, of a follower. None are told any more."""
-        ended = [
-            one
-            for one in (*self._of_clients, *self._of_areas, *self._incomplete)
-            if one.follow.follower is follower and name in (None, one.follow.name)
-        ]
-        for one in ended:
-            if one.answered is not None:
-                self._node.searches.cancel(one.answered)
-        if ended:
-            self._of_clients = deque(one for one in self._of_clients if one not in ended)
-            self._of_areas = deque(one for one in self._of_areas if one not in ended)
-            self._incomplete = [one for one in self._incomplete if one not in ended]
+        for waiting in (self._of_clients, self._of_areas, self._incomplete):
+            some = waiting.get(follower, ())
+            for one in [one for one in some if name in (None, one.follow.name)]:
+                if one.answered is not None:
+                    self._node.searches.cancel(one.answered)
+                self._remove(waiting, one)
+
+    @staticmethod
+    def _remove(waiting: _Waiting, one: _Snapshot) -> None:
+        follower = one.follow.follower
+        waiting[follower].remove(one)
+        if not waiting[follower]:
+            del waiting[follower]
 
     def run(self, now: float) -> None:
         """Tell some of it: at the end of a turn, when all changes of the table are taken in. `now`: seconds of one monotonic
@@ -101,38 +107,45 @@ class Snapshots:
         self._look_up()
         if self._node.searches.has_work:
             self._node.searches.work()
+        self._tell_pages(now)
+        if self._incomplete and self._node.ready:
+            incomplete, self._incomplete = self._incomplete, {}
+            for some in incomplete.values():
+                for one in some:
+                    self._end(one)
+
+    def _tell_pages(self, now: float) -> None:
+        """Search and tell some pages, one of each follower at most. Those that had none come first in the next turn."""
         to_search = to_tell = _PAGES
-        for _ in range(len(self._of_areas)):
-            one = self._of_areas.popleft()
-            if to_search and one.page is None and self._may_search(one):
+        for follower in [*self._of_areas]:
+            one = self._of_areas[follower][0]
+            if to_search and one.page is None and self._may_go_on(one):
                 to_search -= 1
                 self._search(one, now)
-            if to_tell and one.page is not None:
+            if to_tell and one.page is not None and self._may_go_on(one):
                 to_tell -= 1
+                self._of_areas[follower] = self._of_areas.pop(follower)
                 self._tell_page(one)
-            else:
-                self._of_areas.append(one)
-        if self._incomplete and self._node.ready:
-            incomplete, self._incomplete = self._incomplete, []
-            for one in incomplete:
-                self._end(one)
+            if not (to_search or to_tell):
+                break
 
     @staticmethod
-    def _may_search(one: _Snapshot) -> bool:
-        """Whether the next page can be searched: the one before was read."""
+    def _may_go_on(one: _Snapshot) -> bool:
+        """Whether the next page can be searched or told: the one before was read."""
         return one.answered is None and not one.follow.follower.is_behind
 
     def _look_up(self) -> None:
         left = _LOOKED_UP
         while self._of_clients and left > 0:
-            one = self._of_clients[0]
-            follower, sees, some = one.follow.follower, one.follow.sees, [*islice(one.clients, left)]
+            follower = next(iter(self._of_clients))
+            one = self._of_clients[follower][0]
+            sees, some = one.follow.sees, [*islice(one.clients, left)]
             left -= max(len(some), 1)
             for client in some:
                 if sees is None or sees(client):
                     one.told += self._followed.join(follower, client, self._entry(client))
             if left > 0:
-                self._of_clients.popleft()
+                self._remove(self._of_clients, one)
                 self._end(one)
 
     def _entry(self, client: bytes) -> Entry | None:
@@ -160,6 +173,7 @@ class Snapshots:
         assert one.fence is not None
         if not isinstance(page, SearchResult):
             assert page is not None
+            self._remove(self._of_areas, one)
             self.failed.append((one.follow.follower, page))
             return
         for found in page.found:
@@ -168,10 +182,10 @@ class Snapshots:
                 self._fences.find(one.fence, found.client, entry)
         if page.next is None:
             one.told = len(one.fence.inside)
+            self._remove(self._of_areas, one)
             self._end(one)
         else:
             one.after = page.next
-            self._of_areas.append(one)
 
     def _end(self, one: _Snapshot) -> None:
         """Tell that whoever is there was told."""
@@ -179,4 +193,7 @@ class Snapshots:
         follower.outbox.append(Event("snapshot", name=one.follow.name, complete=ready, clients=one.told))
         self._followed.due[follower] = None
         if not ready:
-            self._incomplete.append(one)
+            some = self._incomplete.setdefault(follower, deque())
+            for before in [before for before in some if before.follow.name == one.follow.name]:
+                some.remove(before)
+            some.append(one)

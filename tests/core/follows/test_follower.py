@@ -156,3 +156,26 @@ def test_a_closed_follower_keeps_nothing_and_is_forgotten(follower: Follower) ->
     assert forgotten == [follower]
     assert follower.is_closed
     assert follower.take() == []
+
+
+def test_what_says_how_a_follow_goes_on_is_no_client_and_comes_behind_what_was_told_before_it(
+    follower: Follower,
+) -> None:
+    tell(
+        follower,
+        Event("snapshot", name=b"1"),
+        *(event("move", 1, b"c%d" % one) for one in range(MOST_PENDING)),
+    )
+    tell(follower, Event("snapshot", name=b"1", complete=True), Event("ended", name=b"2"))
+    assert not follower.is_too_slow
+    *clients, snapshot, ended = follower.take()
+    assert {one.kind for one in clients} == {"move"}
+    assert (snapshot.complete, ended.kind) == (True, "ended")
+
+
+def test_who_was_there_when_a_follow_began_was_there_also_if_it_has_moved_since(follower: Follower) -> None:
+    first = event("enter", 1)
+    first.initial = True
+    tell(follower, first, event("move", 2))
+    tell(follower, event("leave", 2, FIG), event("enter", 3, FIG))
+    assert [(one.kind, one.initial) for one in follower.take()] == [("enter", True), ("move", False)]

@@ -305,6 +305,33 @@ def test_a_page_waits_until_the_one_before_was_read(
     assert len(rest(server, follower)) == 10
 
 
+@pytest.mark.parametrize("blocked_after", range(4))
+def test_who_stops_to_read_while_several_areas_are_told_has_one_page_waiting(
+    server: FollowedServer,
+    follower: FollowingClient,
+    monkeypatch: pytest.MonkeyPatch,
+    blocked_after: int,
+) -> None:
+    monkeypatch.setattr(snapshots, "_PAGE", 3)
+    for number in range(9):
+        server.report(b"c%d" % number, 1)
+    for number in range(6):
+        follower.follow(name=b"%d" % number, area=TOWN)
+    for _ in range(blocked_after):
+        server.turns.one()
+    follower.reads = False
+    waiting = len(follower.events)
+    rest(server)
+    follower.reads = True
+    waiting = len(follower.follower.take())
+    assert 0 < waiting <= 4  # with the end of a snapshot
+    follower.read_on()
+    server.report(b"c0", 2)
+    rest(server)
+    kinds = [event.kind for event in follower.events]
+    assert kinds.count("snapshot") + kinds.count("enter") + waiting >= 6 * 10
+
+
 def test_too_many_in_its_areas_end_a_follow(
     server: FollowedServer, follower: FollowingClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -327,10 +354,34 @@ def test_an_area_that_cannot_be_one_is_refused_and_leaves_nothing(
     crossing = Polygon([[[(0.0, 0.0), (2.0, 2.0), (2.0, 0.0), (0.0, 2.0), (0.0, 0.0)]]])
     follower.follow(name=b"1", area=crossing)
     assert rest(server, follower) == []
+    assert len(server.engine.follows) == 0
+    assert not server.engine.follows.used
     assert follower.reply.outcome == "invalid"
     assert "cross" in follower.reply.text
     follower.follow(name=b"1", area=TOWN)
     assert rest(server, follower) == ["snapshot 0 of 1"]
+
+
+def test_who_leaves_while_its_area_is_checked_leaves_nothing(
+    server: FollowedServer, follower: FollowingClient
+) -> None:
+    positions = [(i / 100, (i % 2) / 1_000) for i in range(990)]
+    large = Polygon([[[*positions, (5.0, 50.0), positions[0]]]])
+    other = server.follower()
+    for number in range(16):
+        follower.follow(name=b"%d" % number, area=large)
+    server.turns.one()
+    follower.follower.close()
+    other.follow(name=b"1", area=TOWN)
+    server.turns.one()
+    server.turns.one()
+    assert [reply.outcome for reply in other.replies] == ["following"]
+    rest(server)
+    assert {reply.outcome for reply in follower.replies} <= {"following", "left"}
+    other.follower.close()
+    server.turns.wake()
+    server.turns.rest()
+    assert not server.engine.follows.used
 
 
 # The end, and limits. -----------------------------------------------------------------------------------------
@@ -381,6 +432,7 @@ def test_limits_are_told(server: FollowedServer, follower: FollowingClient) -> N
     follower.follow(name=b"0", area=TOWN)
     follower.follow(b"c1", name=b"0")
     follower.follow(b"c1", name=b"many")
+    follower.follow(b"c1", name=b"again")  # it counts as often as it is followed
     rest(server)
     outcomes = [reply.outcome for reply in follower.replies]
     assert outcomes == [
@@ -391,6 +443,7 @@ def test_limits_are_told(server: FollowedServer, follower: FollowingClient) -> N
         "invalid",
         "invalid",
         "following",
+        "refused",
     ]
     assert all(
         reply.text and reply.refusal == "full"  # type: ignore[attr-defined]
