@@ -11,19 +11,24 @@ that crosses itself, its author may see otherwise than this program.
 from __future__ import annotations
 
 import math
+from array import array
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Final, TypeAlias
 
 from proxyherd.core.spatial.areas import Box, Misdrawn, round_longitude
-from proxyherd.core.spatial.crossings import Edge, Point, find_crossing, lies_on
+from proxyherd.core.spatial.crossings import Edge, Point, find_crossing, lies_on, orientation
 
 Ring: TypeAlias = Sequence[tuple[float, float]]
 """Longitude and latitude of each position; the last one is the first one again."""
 
 MOST_POSITIONS: Final = 1_000
 """Positions of all rings of an area. To compare so many edges with each other takes 0.1 s at most, in slices."""
+
+_SLICE: Final = 32
+"""Slabs that are made, or positions of holes that are looked for, in one slice of work: half a millisecond."""
 
 _UNITS: Final = 10**9
 """Of a degree. Positions are rounded to it, so that all that follows is exact."""
@@ -94,12 +99,20 @@ class _Part:
             else:
                 first, second, how, (x, y) = crossing
                 raise Misdrawn(f"its edges {_edge(first)} and {_edge(second)} {how} {_spell((x, y))}")
+        yield from self._slabs.make()
+        if len(self.rings) > 1:
+            yield from self._check_holes()
+
+    def _check_holes(self) -> Iterator[None]:
         outer = [edge for edge in self._edges if not edge.ring]
         slabs = _Slabs(outer)
-        for hole in self.rings[1:]:
-            for x, y in hole:
-                if not slabs.contains(x, y) and not any(lies_on(edge, (x, y)) for edge in outer):
-                    raise Misdrawn(f"a hole has {_spell((x, y))}, which is outside of the polygon")
+        yield from slabs.make()
+        for number, (x, y) in enumerate(chain.from_iterable(self.rings[1:])):
+            if slabs.contains(x, y):
+                if number % _SLICE:
+                    continue
+            elif not any(lies_on(edge, (x, y)) for edge in outer):
+                raise Misdrawn(f"a hole has {_spell((x, y))}, which is outside of the polygon")
             yield
 
     def contains(self, x: int, y: int) -> bool:
@@ -115,35 +128,64 @@ class _Part:
 
 
 class _Slabs:
-    """Edges by the latitudes at which some begin or end. Between two of these, they lie side by side."""
+    """Edges by the latitudes at which some begin or end. Between two of these, they lie side by side, from west to east: so a
+    slab is their numbers, in two bytes each. Edges must not cross.
+    """
 
     def __init__(self, edges: Sequence[Edge]) -> None:
-        self._edges = [edge for edge in edges if edge.a[1] != edge.b[1]]
-        self._borders = sorted({y for edge in self._edges for _, y in (edge.a, edge.b)})
-        self._slabs: dict[int, list[tuple[float, int, int, float]]] = {}
+        self._edges = [_northward(edge) for edge in edges if edge.a[1] != edge.b[1]]
+        self._borders = sorted({y for _, a, b in self._edges for _, y in (a, b)})
+        self._sides = [(x, y, (to_x - x) / (to_y - y)) for _, (x, y), (to_x, to_y) in self._edges]
+        self._slabs: list[array[int]] = []  # one to the north of each border
+
+    def make(self) -> Iterator[None]:
+        """Make the slabs from south to north, each from the one before it. Yields after each slice of work."""
+        begins, ends = defaultdict[int, list[int]](list), defaultdict[int, list[int]](list)
+        for number, (_, a, b) in enumerate(self._edges):
+            begins[a[1]].append(number)
+            ends[b[1]].append(number)
+        slab: array[int] = array("H")
+        slabs: list[array[int]] = []
+        for y in self._borders:
+            for number in ends[y]:
+                slab.remove(number)
+            for number in begins[y]:
+                slab.insert(self._place(slab, self._edges[number]), number)
+            slabs.append(slab[:])
+            if not len(slabs) % _SLICE:
+                yield
+        self._slabs = slabs
 
     def contains(self, x: float, y: int) -> bool:
         at = bisect_right(self._borders, y) - 1
         if not 0 <= at < len(self._borders) - 1:
             return False
-        slab = self._slabs.get(at)
-        if slab is None:
-            slab = self._slabs[at] = self._slab(self._borders[at], self._borders[at + 1])
-        west = bisect_right(slab, x, key=lambda edge: edge[1] + (y - edge[2]) * edge[3])
-        return west % 2 == 1
+        if not self._slabs:
+            for _ in self.make():
+                pass
+        sides = self._sides
 
-    def _slab(self, south: int, north: int) -> list[tuple[float, int, int, float]]:
-        """Return the edges between two latitudes from west to east: where each is in the middle, a position of it, and its
-        slope.
-        """
-        middle, slab = (south + north) / 2, []
-        for edge in self._edges:
-            (x, y), (to_x, to_y) = edge.a, edge.b
-            if min(y, to_y) <= south and north <= max(y, to_y):
-                slope = (to_x - x) / (to_y - y)
-                slab.append((x + (middle - y) * slope, x, y, slope))
-        slab.sort()
-        return slab
+        def its_x(number: int) -> float:
+            side_x, side_y, slope = sides[number]
+            return side_x + (y - side_y) * slope
+
+        return bisect_right(self._slabs[at], x, key=its_x) % 2 == 1
+
+    def _place(self, slab: array[int], edge: Edge) -> int:
+        """Return where an edge that begins has its place, by numbers without rounding."""
+        low, high = 0, len(slab)
+        while low < high:
+            middle = (low + high) // 2
+            _, a, b = self._edges[slab[middle]]
+            if (orientation(a, b, edge.a) or orientation(a, b, edge.b)) > 0:
+                high = middle
+            else:
+                low = middle + 1
+        return low
+
+
+def _northward(edge: Edge) -> Edge:
+    return edge if edge.a[1] < edge.b[1] else Edge(edge.ring, edge.b, edge.a)
 
 
 def _unroll(ring: Ring) -> list[Point]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import sys
+import tracemalloc
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from itertools import pairwise
 from random import Random
+from types import FrameType
 
 import pytest
 
@@ -215,3 +218,78 @@ def test_edges_are_compared_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     ring = [*comb, (99.0, 60.0), (-51.0, 60.0), comb[0]]
     monkeypatch.setattr(crossings, "CROSSINGS_SLICE", 10)
     assert sum(1 for _ in Polygon([[ring]]).check()) >= 200 // 10
+
+
+def comb(teeth: int) -> Polygon:
+    """Return a polygon of long edges beside each other, each of which begins and ends at a latitude of its own."""
+    ring = list[tuple[float, float]]()
+    for tooth in range(teeth):
+        ring += [
+            (-170 + 340 * tooth / teeth, 0.1 + 80 * (tooth * 7_919 % teeth) / teeth),
+            (-170 + 340 * (tooth + 0.3) / teeth, -0.1 - 80 * (tooth * 104_729 % teeth) / teeth),
+        ]
+    return Polygon([[[*ring, (170.5, 85.0), (0.0, 86.0), (-171.0, 86.0), ring[0]]]])
+
+
+def steps_of(work: Callable[[], object]) -> int:
+    """Return how many lines of the package's core some work runs through."""
+    lines = 0
+
+    def trace(frame: FrameType, event: str, _: object) -> Callable[..., object] | None:
+        nonlocal lines
+        if "spatial" not in frame.f_code.co_filename:
+            return None
+        lines += event == "line"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    finally:
+        sys.settrace(before)
+    return lines
+
+
+def test_the_largest_polygons_are_checked_in_short_slices_and_answer_quickly_then() -> None:
+    angles = [2 * math.pi * at / 498 for at in range(498)]
+    outer = [(30 * math.cos(angle), 30 * math.sin(angle)) for angle in angles]
+    hole = [(29 * math.cos(angle + 0.004), 29 * math.sin(angle + 0.004)) for angle in angles]
+    random = Random(3)
+    for polygon in (comb(497), Polygon([[[*outer, outer[0]], [*hole, hole[0]]]])):
+        check, slices = polygon.check(), list[int]()
+        going_on = True
+
+        def work() -> None:
+            nonlocal going_on
+            going_on = next(check, False) is None  # noqa: B023 - it is called at once
+
+        while going_on:
+            slices.append(steps_of(work))
+        assert max(slices) < 25_000
+        places = [(random.uniform(-80, 85), random.uniform(-170, 170)) for _ in range(200)]
+        assert steps_of(lambda: [polygon.contains(*place) for place in places]) < 12_000  # noqa: B023
+
+
+def test_a_search_in_the_largest_polygon_keeps_little_memory() -> None:
+    polygon = comb(497)
+    tracemalloc.start()
+    try:
+        for _ in polygon.check():
+            pass
+        for latitude in range(-800, 850):
+            polygon.contains(latitude / 10, 0.0)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 2 << 20
+
+
+def test_a_hole_that_touches_an_edge_has_its_place_beside_it_however_flat_it_begins() -> None:
+    """Its first slab is so thin that rounding does not tell which edge is in the west."""
+    outer: Ring = [(0, 0), (100, 0), (100, 10), (30, 30), (0, 0)]
+    polygon = drawn(outer, [(10, 10), (90, 10.000000001), (30.0, 20), (10, 10)])
+    assert polygon.contains(15, 16)
+    assert not polygon.contains(15, 25)
+    assert polygon.contains(9, 60)
+    assert not polygon.contains(15, 14)
