@@ -16,6 +16,7 @@ reads slowly misses states in between, and never the last one.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from itertools import product
 from typing import Final, Protocol, TypeAlias
 
 from proxyherd.core.follows.event import Event, is_later
@@ -176,8 +177,10 @@ class Follower:
 
     def forget_positions(self, erased: Collection[bytes]) -> None:
         """Do not tell any more where clients have left an area that are no longer known."""
-        for key, event in self._held.items():
-            if event.kind == "leave" and event.client in erased:
+        is_few = len(erased) * len(self.areas) < len(self._held)
+        for key in product(self.areas, erased) if is_few else [*self._held]:
+            event = self._held.get(key)
+            if event is not None and event.kind == "leave" and event.client in erased:
                 self._held[key] = Event("gone", event.client, name=event.name)
 
     def drop(self, name: bytes) -> None:

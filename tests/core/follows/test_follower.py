@@ -117,9 +117,11 @@ def test_whoever_reads_at_any_times_believes_what_is_true_in_the_end(seed: int) 
     assert belief == {key: held for key, held in truth.items() if held is not None}
 
 
-def test_where_an_erased_client_has_left_an_area_is_not_told(follower: Follower) -> None:
+@pytest.mark.parametrize("others", [set(), {b"a", b"b"}], ids=["one", "many"])
+def test_where_an_erased_client_has_left_an_area_is_not_told(follower: Follower, others: set[bytes]) -> None:
+    follower.areas = {b"1": None}
     tell(follower, event("leave", 2), event("leave", 2, FIG))
-    follower.forget_positions({KIWI})
+    follower.forget_positions({KIWI} | others)
     assert told(follower) == [("gone", 0), ("leave", 2)]
 
 
