@@ -208,6 +208,8 @@ def _check_followed(reply: Reply) -> None:
     if reply.refusal == "no_index":
         raise Problem(ENGINE, _NO_CHANGES)
     text = reply.text if isinstance(reply, FollowReply) else ""
+    if isinstance(reply, FollowReply) and reply.is_taken:
+        raise Problem(MEANING, "Another follow of this connection has this id.", "id")
     if reply.outcome == "invalid":
         raise misdrawn_problem(text)
     if reply.outcome == "unknown":

@@ -137,6 +137,7 @@ class Follows:
     def _follow(self, client: Client, follow: Follow, reply: FollowReply) -> None:
         follower, name = follow.follower, follow.name
         if name in follower.areas or (follow.area is not None and name in follower.named):
+            reply.is_taken = True
             self._refuse(reply, "invalid", "another follow of this connection has this ID")
         elif follow.area is None and follower.count_with(name, follow.clients) > MOST_CLIENTS:
             self._refuse(reply, "refused", f"a connection follows at most {MOST_CLIENTS:,} clients")

@@ -445,6 +445,7 @@ def test_limits_are_told(server: FollowedServer, follower: FollowingClient) -> N
         "following",
         "refused",
     ]
+    assert [reply.is_taken for reply in follower.replies] == [one == "invalid" for one in outcomes]  # type: ignore[attr-defined]
     assert all(
         reply.text and reply.refusal == "full"  # type: ignore[attr-defined]
         for reply in follower.replies
