@@ -31,6 +31,9 @@ IN_PROCESS := $(filter-out tests/system/ tests/project/ tests/support/ tests/mut
 check: lint
 	@$(BIN)/pytest -q -n logical --dist loadgroup $(IN_PROCESS) $(addprefix tests/project/test_,docs.py floors.py layout.py names.py) $(PYTEST_ARGS)
 
+# Else each worker compiles all tests, and each program that they start what it imports: a minute of processor time.
+check test: export PYTHONDONTWRITEBYTECODE =
+
 # Four at once, even on two cores, because tests mostly wait.
 test: .venv/test.stamp
 	@tests/support/install-debian-packages.sh
