@@ -5,6 +5,7 @@ that it starts. What runs on the herd alone says why.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -97,11 +98,25 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 
 def pytest_configure() -> None:
-    """Leave no mode of a file or folder to the umask: whatever is missed shows, in processes started too."""
-    os.umask(0)
     sys.addaudithook(_fail_if_it_may_not_start_processes)
     # A shell ignores it for what it runs in the background, and so would every process that the tests start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collect the tests without a look for garbage, of which there is hardly any, and look through them never again: each
+    worker does this for all ten thousand. From then on leave no mode of a file or folder to the umask: whatever is
+    missed shows, in processes started too. What was compiled until then only its owner may change.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
+        os.umask(0)
 
 
 @pytest.hookimpl(tryfirst=True)
