@@ -30,6 +30,7 @@ _READ_AHEAD_BYTES: Final = 65_536
 _QUERY_BYTES: Final = 6_144  # that waits for Places
 _EARLY_BYTES: Final = 48 << 20  # queries before the server is ready
 _SEARCHES_BYTES: Final = 256 << 20  # queries of areas
+_FOLLOWED_BYTES: Final = 60 << 20  # clients inside of areas that are followed
 _BODY_BYTES: Final = 64 << 20  # large bodies on the way to the web port
 _ADDRESS_BYTES: Final = 400  # or a subject, in `[rates]`
 
@@ -69,6 +70,7 @@ def needs_of_server(limits: Limits, rates: RateSettings, places: PlacesSettings,
         _EMPTY_BYTES
         + _EARLY_BYTES
         + _SEARCHES_BYTES
+        + _FOLLOWED_BYTES
         + _BODY_BYTES
         + table * 5 // 4  # a quarter more may be learned
         + connection * limits.max_connections

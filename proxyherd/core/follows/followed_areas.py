@@ -24,6 +24,9 @@ from proxyherd.core.spatial.sphere import Disc
 MOST_INSIDE: Final = 10_000
 """Clients inside of all areas of one follower. Each takes at most some 300 bytes."""
 
+MOST_INSIDE_ON_A_SERVER: Final = 200_000
+"""Clients inside of all areas that are followed on one server: 60 MB."""
+
 _CELLS: Final = (1 / 16, 1.0, 16.0, 512.0)
 """The sizes of cells of the grids, in degrees. The last one is the whole Earth."""
 
@@ -65,7 +68,8 @@ class FollowedAreas:
         self.count = 0
         self._grids: list[_Grid] = [{} for _ in _CELLS]
         self._inside_of: dict[bytes, dict[FollowedArea, None]] = {}
-        self._full: list[FollowedArea] = []
+        self._inside = 0  # of all areas
+        self._full: dict[FollowedArea, str] = {}  # why one more client could not enter
         self._events: dict[
             tuple[EventKind, bytes], Event
         ] = {}  # of one client: by kind and name of the follow
@@ -90,9 +94,9 @@ class FollowedAreas:
         for client in tuple(fence.inside):
             self._put_outside(fence, client)
 
-    def take_full(self) -> list[FollowedArea]:
-        """Return the fences that one more client would have entered than there may be inside; once each."""
-        full, self._full = self._full, []
+    def take_full(self) -> dict[FollowedArea, str]:
+        """Return the areas that one more client would have entered than there may be inside, and what there are too many of."""
+        full, self._full = self._full, {}
         return full
 
     def take_in(self, client: bytes, entry: Entry | None) -> None:
@@ -129,8 +133,14 @@ class FollowedAreas:
         if not fence.area.contains(latitude, longitude) or not (fence.sees is None or fence.sees(client)):
             return
         if fence.follower.inside >= MOST_INSIDE:
-            if fence not in self._full:
-                self._full.append(fence)
+            self._full[fence] = (
+                f"there are more than {MOST_INSIDE:,} clients in the areas that this connection follows"
+            )
+            return
+        if self._inside >= MOST_INSIDE_ON_A_SERVER:
+            self._full[fence] = (
+                f"there are more than {MOST_INSIDE_ON_A_SERVER:,} clients in the areas that are followed on this server"
+            )
             return
         self._tell(fence, "enter", client, entry, initial=initial)
 
@@ -165,6 +175,7 @@ class FollowedAreas:
         if kind == "enter":
             self._inside_of.setdefault(client, {})[fence] = None
             fence.follower.inside += 1
+            self._inside += 1
         if kind in ("leave", "gone"):
             self._put_outside(fence, client)
         elif entry is not None:
@@ -173,6 +184,7 @@ class FollowedAreas:
     def _put_outside(self, fence: FollowedArea, client: bytes) -> None:
         del fence.inside[client]
         fence.follower.inside -= 1
+        self._inside -= 1
         inside_of = self._inside_of[client]
         del inside_of[fence]
         if not inside_of:

@@ -18,7 +18,7 @@ from proxyherd.core.changes import ChangeReader
 from proxyherd.core.engine import Client, Settled
 from proxyherd.core.follows.event import Event, EventKind
 from proxyherd.core.follows.follow import Follow, FollowReply, Unfollow
-from proxyherd.core.follows.followed_areas import MOST_INSIDE, FollowedArea, FollowedAreas
+from proxyherd.core.follows.followed_areas import FollowedArea, FollowedAreas
 from proxyherd.core.follows.followed_clients import FollowedClients
 from proxyherd.core.follows.follower import MOST_AREAS, MOST_CLIENTS, Follower
 from proxyherd.core.follows.snapshots import Snapshots
@@ -226,13 +226,10 @@ class Follows:
 
     def _end_full(self) -> None:
         """End the follows of areas in which there are too many clients."""
-        for fence in self._fences.take_full():
+        for fence, reason in self._fences.take_full().items():
             follower = fence.follower
             if follower.areas.get(fence.name) is fence:
                 self._end_area(follower, fence.name)
-                reason = (
-                    f"there are more than {MOST_INSIDE:,} clients in the areas that this connection follows"
-                )
                 follower.outbox.append(Event("ended", name=fence.name, reason=reason))
                 self._due[follower] = None
 

@@ -332,10 +332,11 @@ def test_who_stops_to_read_while_several_areas_are_told_has_one_page_waiting(
     assert kinds.count("snapshot") + kinds.count("enter") + waiting >= 6 * 10
 
 
+@pytest.mark.parametrize("limit", ["MOST_INSIDE", "MOST_INSIDE_ON_A_SERVER"])
 def test_too_many_in_its_areas_end_a_follow(
-    server: FollowedServer, follower: FollowingClient, monkeypatch: pytest.MonkeyPatch
+    server: FollowedServer, follower: FollowingClient, monkeypatch: pytest.MonkeyPatch, limit: str
 ) -> None:
-    monkeypatch.setattr(followed_areas, "MOST_INSIDE", 5)
+    monkeypatch.setattr(followed_areas, limit, 5)
     follower.follow(name=b"1", area=TOWN)
     rest(server, follower)
     for number in range(7):

@@ -10,6 +10,7 @@ from fractions import Fraction
 from itertools import pairwise
 from random import Random
 from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -235,7 +236,7 @@ def steps_of(work: Callable[[], object]) -> int:
     """Return how many lines of the package's core some work runs through."""
     lines = 0
 
-    def trace(frame: FrameType, event: str, _: object) -> Callable[..., object] | None:
+    def trace(frame: FrameType, event: str, _: object) -> Any:
         nonlocal lines
         if "spatial" not in frame.f_code.co_filename:
             return None
