@@ -43,7 +43,10 @@ The herd is up. Next, for example:
     IAMAT kiwi.cs.ucla.edu +34.068930-118.445127 1621464827.959498503
     WHATSAT kiwi.cs.ucla.edu 10 5
   http://127.0.0.1:10300/ in a browser: report where it is, and see what is around
+  http://127.0.0.1:10203/ in a browser: the state of the whole herd
+  make example            fifty phones move on a map, with a fence that lights up
   {bin}/proxyherd whatsat kiwi.cs.ucla.edu 10 5 --server Bailey
+  {bin}/proxyherd near 34.06893,-118.445127 5
   {bin}/proxyherd status
   {bin}/supervisorctl tail -f herd:Clark
   {bin}/supervisorctl restart herd:Clark

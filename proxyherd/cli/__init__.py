@@ -53,6 +53,7 @@ def _build() -> str:
 
 @click.group(
     cls=Commands,
+    context_settings={"help_option_names": ["--help", "-h"]},
     epilog=examples(
         "proxyherd serve Clark",
         "proxyherd iamat kiwi.cs.ucla.edu +34.068930-118.445127",

@@ -95,7 +95,7 @@ def follow(
     """
     query = _query(clients, near, buffer)
     herd = load_herd(ctx)
-    printer = _JsonPrinter() if as_json else _TextPrinter("gone" if clients else "leave")
+    printer = _JsonPrinter() if as_json else _TextPrinter(len({*clients}))
     with until_stopped():
         _follow(herd, name, token_source(herd, token_file, "see"), query, printer)
 
@@ -104,8 +104,10 @@ def _query(
     clients: Sequence[bytes], near: tuple[tuple[str, str], str] | None, buffer: float | None
 ) -> list[tuple[str, str]]:
     """Return the parameters of `/v1/events`. Raises UsageError."""
-    if bool(clients) == (near is not None) or (buffer is not None and near is None):
-        raise click.UsageError("name CLIENTs, or an area with --near, which may have a --buffer")
+    if bool(clients) == (near is not None):
+        raise click.UsageError("give either CLIENTs, or a circle with --near LAT,LNG KM")
+    if buffer is not None and near is None:
+        raise click.UsageError("--buffer is only for a circle: use it with --near")
     if near is None:
         return [("client", name_of(client)) for client in clients]
     (latitude, longitude), kilometres = near
@@ -172,8 +174,12 @@ class _TextPrinter:
     not in it any more.
     """
 
-    def __init__(self, missing: str) -> None:
-        self._missing = missing
+    def __init__(self, asked: int) -> None:
+        """`asked`: how many clients are followed by their IDs; 0: those in a circle."""
+        self._missing = "gone" if asked else "leave"
+        self._counted, self._of = (
+            ("clients known", f" of {asked:,}") if asked else ("clients in the circle", "")
+        )
         self._known: dict[str, tuple[str, str]] = {}
         self._unnamed = set[str]()
 
@@ -188,7 +194,7 @@ class _TextPrinter:
                 self._forget(client, self._missing)
             self._unnamed.clear()
             note = "" if event.complete else "; the server is not ready yet, and may not know all"
-            click.echo(f"{event.clients:,} clients now{note}", err=True)
+            click.echo(f"{self._counted}: {event.clients:,}{self._of}; waiting for changes{note}", err=True)
             return
         self._unnamed.discard(event.client)
         if event.event in ("leave", "gone"):

@@ -32,7 +32,7 @@ def place_of(_: click.Context, parameter: click.Parameter, value: str) -> tuple[
     latitude, comma, longitude = value.replace(" ", "").partition(",")
     if not comma or not latitude or not longitude or "," in longitude:
         raise click.BadParameter(
-            f"{value!r} is a latitude, a comma and a longitude in degrees, such as 34.06893,-118.445127",
+            f"{value!r} is not a latitude, a comma and a longitude in degrees, such as 34.06893,-118.445127",
             param=parameter,
         )
     return latitude.removeprefix("+"), longitude.removeprefix("+")

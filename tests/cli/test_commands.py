@@ -604,3 +604,4 @@ def test_every_command_has_help_with_examples() -> None:
         assert result.exit_code == 0
         assert "Examples:" in result.stdout, command
         assert f"  proxyherd {' '.join(command)}" in result.stdout, command
+        assert run(*command, "-h").stdout == result.stdout

@@ -91,8 +91,8 @@ def test_near_prints_the_answer_of_the_server_for_programs(herd: RunningHerd) ->
         ([PLACE, "500"], "radius_km"),
         ([PLACE, "wide"], "radius_km"),
         (["91,0", "5"], "latitude"),
-        (["34", "5"], "is a latitude, a comma and a longitude"),
-        (["1,2,3", "5"], "is a latitude, a comma and a longitude"),
+        (["34", "5"], "'34' is not a latitude, a comma and a longitude"),
+        (["1,2,3", "5"], "'1,2,3' is not a latitude, a comma and a longitude"),
         ([PLACE, "5", "--most", "1001"], "1<=x<=1000"),
     ],
 )
@@ -118,7 +118,7 @@ def test_follow_prints_where_clients_are_then_each_change_until_ctrl_c(herd: Run
     herd.wait_until_all_know(herd["Bob"].hears(b"kiwi", HERE))
     with Follower(herd, "kiwi", "plum") as follower:
         assert event(follower.line()) == ("enter", "kiwi", "34.0655,-118.4465", "Bob")
-        assert follower.note() == "1 clients now"
+        assert follower.note() == "clients known: 1 of 2; waiting for changes"
         herd["Ann"].hears(b"plum", NEAR)
         assert event(follower.line()) == ("enter", "plum", "34.0695,-118.4465", "Ann")
         herd["Bob"].hears(b"kiwi", NEAR)
@@ -163,7 +163,7 @@ def test_follow_goes_on_at_another_server_and_tells_what_changed_meanwhile(herd:
             ("enter", "stays"),
             ("enter", "moves"),
         }
-        follower.note()
+        assert follower.note() == "clients in the circle: 3; waiting for changes"
         assert herd["Ann"].stop() == 0
         assert "connecting again" in follower.note()
         herd["Bob"].hears(b"moves", b"+5.001+5")
@@ -179,11 +179,19 @@ def test_follow_goes_on_at_another_server_and_tells_what_changed_meanwhile(herd:
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    [[], ["kiwi", "--near", PLACE, "5"], ["kiwi", "--buffer", "5"], ["a b"], ["--near", "1", "5"]],
+    ("arguments", "told"),
+    [
+        ([], "either CLIENTs, or a circle"),
+        (["kiwi", "--near", PLACE, "5"], "either CLIENTs, or a circle"),
+        (["kiwi", "--buffer", "5"], "--buffer is only for a circle"),
+        (["a b"], "is one word"),
+        (["--near", "1", "5"], "'1' is not a latitude"),
+    ],
 )
-def test_either_clients_or_a_circle_are_followed(herd: RunningHerd, arguments: list[str]) -> None:
-    assert run(herd, "follow", *arguments).exit_code == 2
+def test_either_clients_or_a_circle_are_followed(herd: RunningHerd, arguments: list[str], told: str) -> None:
+    result = run(herd, "follow", *arguments)
+    assert result.exit_code == 2
+    assert told in result.stderr
 
 
 def test_a_circle_that_is_none_is_wrong_usage(herd: RunningHerd) -> None:
