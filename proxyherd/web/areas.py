@@ -72,7 +72,7 @@ def read_box(west: bytes, south: bytes, east: bytes, north: bytes) -> Box:
     """
     box = Box(*(_degrees(*one) for one in zip((west, south, east, north), _BOX, strict=True)))
     if box.south > box.north:
-        raise Problem(QUERY, "The latitude south is not greater than north.", "south")
+        raise Problem(QUERY, "south is greater than north: exchange them.", "south")
     return box
 
 

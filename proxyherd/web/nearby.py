@@ -164,6 +164,8 @@ def near_request(values: Mapping[str, bytes], clock: int, server: str) -> AreaRe
     """
     radius = values.get("radius_km", NEAR_RADIUS_KM)
     if "client" not in values:
+        if "lat" not in values and "lon" not in values:
+            raise Problem(QUERY, "lat and lon belong here, or client.", "lat")
         circle = read_circle(_needed(values, "lat"), _needed(values, "lon"), radius)
         return AreaRequest(_query("near", values, clock, area=circle), clock, server)
     if "lat" in values or "lon" in values:

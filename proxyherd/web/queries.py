@@ -96,4 +96,4 @@ def _line(reply: Reply) -> bytes:
 
 
 def _only(allowed: Sequence[str]) -> str:
-    return f"The parameters here are {' and '.join(allowed)}." if allowed else "There are no parameters here."
+    return f"The parameters here are {', '.join(allowed)}." if allowed else "There are no parameters here."

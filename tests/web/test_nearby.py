@@ -160,6 +160,18 @@ def test_what_is_out_of_form_or_bounds_is_a_problem_of_its_field(target: str, ki
     assert (problem.kind, problem.field) == (kind, field)
 
 
+@pytest.mark.parametrize(
+    ("target", "detail"),
+    [
+        ("/v1/near", "lat and lon belong here, or client."),
+        ("/v1/near?radius=1", "The parameters here are client, lat, lon, radius_km, "),
+        ("/v1/within?west=0&south=2&east=1&north=1", "south is greater than north"),
+    ],
+)
+def test_a_problem_says_what_to_change(target: str, detail: str) -> None:
+    assert problem_of(lambda: find("GET", target)).detail.startswith(detail)
+
+
 def place(haversine: float, client: bytes = b"", *, padded: bool = False) -> str:
     text = base64.urlsafe_b64encode(struct.pack(">d", haversine) + client).decode()
     return text if padded else text.rstrip("=")

@@ -6,6 +6,7 @@ import json
 import posixpath
 import re
 from html import unescape
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from proxyherd.web.openapi import openapi_document
 from proxyherd.web.pages import Pages
 from proxyherd.web.problems import KINDS
 
+ROOT = Path(__file__).parents[2]
 FILES = page_files("web/page")
 TEXTS = {name: file.body.decode() for name, file in FILES.items()}
 PATHS = {"index.html": "/", "fence.html": "/fence", "help.html": "/v1/"}
@@ -113,6 +115,15 @@ def test_the_scripts_ask_for_elements_that_are_there() -> None:
     pages = TEXTS["index.html"] + TEXTS["fence.html"]
     assert {*asked} <= {*re.findall(r'\sid="([^"]+)"', pages)}
     assert len(asked) > 20
+
+
+def test_the_page_about_requests_has_the_places_that_other_pages_name_and_all_ops() -> None:
+    places = re.findall(r'href="v1/#([^"]+)"', TEXTS["index.html"] + TEXTS["fence.html"])
+    assert {*places} <= {*re.findall(r'\sid="([^"]+)"', help_page())}
+    ops = re.search(r"The ops are (.+)\.", (ROOT / "docs/web.md").read_text())
+    assert ops is not None
+    section = help_page().partition('id="websocket"')[2].partition("<h2")[0]
+    assert [op for op in ops[1].split(", ") if f"<code>{op}</code>" not in section] == []
 
 
 def test_each_kind_of_problem_has_its_place_on_the_page() -> None:

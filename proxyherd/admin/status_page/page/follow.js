@@ -106,6 +106,7 @@ export class Follow {
     if (!this.circle) {
       const place = this.ways.get(this.name)?.at(-1);
       words = place ? `${this.name} is at ${place.latitude}, ${place.longitude}.` : `${this.name} is not known.`;
+      if (!place && this.name.includes("%20")) words += " In a name, a space is a space, not %20.";
       this.place = place ? { ...place, km: 0 } : null;
       this.map.mark(this.place);
     }
