@@ -58,7 +58,8 @@ bench: .venv/test.stamp
 	@case '$(BENCH_ARGS)' in *--only*|*--against*) exit;; esac; \
 	if command -v chromium >/dev/null; then $(BIN)/python bench/page.py; \
 	else echo "make bench: chromium is not installed, so the status page is not measured" >&2; fi; \
-	$(BIN)/python bench/places.py; $(BIN)/python bench/near.py; $(BIN)/python bench/moving.py
+	$(BIN)/python bench/places.py; $(BIN)/python bench/near.py; $(BIN)/python bench/moving.py; \
+	$(BIN)/python bench/follow.py
 
 # Any number of simulated herds: make soak SOAK_ARGS='--seeds 1000000 --first 7'
 soak: .venv/test.stamp
