@@ -12,6 +12,7 @@ however many get it.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -46,6 +47,13 @@ def frame_of(event: Event) -> bytes:
     if made is None:
         made = event.spelled[FRAME] = frame(_TEXT, event_json(event))
     return made
+
+
+def frames_of(events: Sequence[Event]) -> bytes:
+    """Return events as messages of a WebSocket. Mostly there is one, and others have been told it."""
+    if len(events) == 1:
+        return events[0].spelled.get(FRAME) or frame_of(events[0])
+    return b"".join(map(frame_of, events))
 
 
 def stream_event_of(event: Event) -> bytes:

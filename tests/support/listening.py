@@ -69,7 +69,7 @@ class Holding:
     def tell(self, event: Event) -> None:
         """Tell all followers, in the next turn."""
         for follower in self.followers:
-            follower.outbox.append(event)
+            follower.tell((event,))
         self._due = [*self.followers]
         self._wake()
 

@@ -212,7 +212,7 @@ class Talk:
 
     def tell(self, *events: Event) -> None:
         """Tell its latest follower, as an engine does."""
-        self.followers[-1].outbox += events
+        self.followers[-1].outbox = [*self.followers[-1].outbox, *events]
         self.push()
 
     def let_go(self) -> None:

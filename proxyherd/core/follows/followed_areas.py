@@ -169,7 +169,7 @@ class FollowedAreas:
         event = self._events.get((kind, fence.name))
         if event is None:
             event = self._events[kind, fence.name] = Event(kind, client, entry, fence.name, initial)
-        fence.follower.outbox.append(event)
+        fence.follower.tell((event,))
         self.due[fence.follower] = None
         self.told[kind] += 1
         if kind == "enter":

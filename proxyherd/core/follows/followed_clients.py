@@ -44,7 +44,7 @@ class FollowedClients:
         followed.followers[follower] = None
         if entry is None:
             return False
-        follower.outbox.append(Event("enter", client, entry, initial=True))
+        follower.tell((Event("enter", client, entry, initial=True),))
         self.due[follower] = None
         self.told["enter"] += 1
         return True
@@ -75,7 +75,11 @@ class FollowedClients:
 
     def _tell(self, followed: _Followed, event: Event) -> None:
         followers = followed.followers
+        told = (event,)
         for follower in followers:
-            follower.outbox.append(event)
+            if follower.outbox:
+                follower.tell(told)
+            else:
+                follower.outbox = told  # as `tell` does it, without a call
         self.due.update(followers)
         self.told[event.kind] += len(followers)

@@ -15,7 +15,7 @@ reads slowly misses states in between, and never the last one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from itertools import product
 from typing import Final, Protocol, TypeAlias
 
@@ -51,7 +51,7 @@ class Pushed(Protocol):
 class Follower:
     """One connection that follows. `close` it when the connection ends.
 
-    `outbox` has what was told since the last push, to be added to by `Follows` alone.
+    `outbox` has what was told since the last push, to be added to by `tell`.
     """
 
     __slots__ = (
@@ -71,7 +71,7 @@ class Follower:
 
     def __init__(self, pushed: Pushed) -> None:
         self.pushed: Final = pushed
-        self.outbox: list[Event] = []
+        self.outbox: Sequence[Event] = ()
         self._held: dict[_Key, Event] = {}  # what is told when it reads again, after what is in `_gones`
         self._gones: dict[_Key, Event] = {}
         self._resumes = False
@@ -103,7 +103,7 @@ class Follower:
     def close(self) -> None:
         """Follow nothing any more, because the connection has ended."""
         self.is_closed = True
-        self.outbox, self._held, self._gones = [], {}, {}
+        self.outbox, self._held, self._gones = (), {}, {}
         if self._forget is not None:
             self._forget(self)
             self._forget = None
@@ -118,7 +118,17 @@ class Follower:
         """Whether something waits that could not be sent by the last push, and the client does not read yet."""
         return bool(self._held) and not self._resumes
 
-    def take(self) -> list[Event]:
+    def tell(self, told: tuple[Event]) -> None:
+        """Add an event to what waits. Its tuple may be for all who are told it: most have nothing else that waits."""
+        outbox = self.outbox
+        if not outbox:
+            self.outbox = told
+        elif isinstance(outbox, list):
+            outbox += told
+        else:
+            self.outbox = [*outbox, *told]
+
+    def take(self) -> Sequence[Event]:
         """Return what is to be told now, in order, and keep nothing of it."""
         if self._held:
             self.hold()
@@ -128,7 +138,7 @@ class Follower:
                 for event in ((self._gones[key], held) if key in self._gones else (held,))
             ]
             self._held, self._gones, self._resumes = {}, {}, False
-        events, self.outbox = self.outbox, []
+        events, self.outbox = self.outbox, ()
         return events
 
     @property
@@ -144,7 +154,7 @@ class Follower:
         """Conflate what waits."""
         for event in self.outbox:
             self._hold(event)
-        self.outbox = []
+        self.outbox = ()
 
     def _hold(self, event: Event) -> None:
         kind, held = event.kind, self._held

@@ -230,7 +230,7 @@ class Follows:
             follower = fence.follower
             if follower.areas.get(fence.name) is fence:
                 self._end_area(follower, fence.name)
-                follower.outbox.append(Event("ended", name=fence.name, reason=reason))
+                follower.tell((Event("ended", name=fence.name, reason=reason),))
                 self._due[follower] = None
 
     def _forget_idle(self, follower: Follower) -> None:

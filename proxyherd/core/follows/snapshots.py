@@ -190,7 +190,7 @@ class Snapshots:
     def _end(self, one: _Snapshot) -> None:
         """Tell that whoever is there was told."""
         follower, ready = one.follow.follower, self._node.ready
-        follower.outbox.append(Event("snapshot", name=one.follow.name, complete=ready, clients=one.told))
+        follower.tell((Event("snapshot", name=one.follow.name, complete=ready, clients=one.told),))
         self._followed.due[follower] = None
         if not ready:
             some = self._incomplete.setdefault(follower, deque())

@@ -16,7 +16,7 @@ from proxyherd.base.page_files import page_files
 from proxyherd.config.herd_file import Herd
 from proxyherd.config.token_keys import TokenKey
 from proxyherd.core.buckets import Allowance
-from proxyherd.core.conversation import Ending
+from proxyherd.core.conversation import OPEN, Ending
 from proxyherd.core.framing import Line
 from proxyherd.core.messages import NANOSECONDS
 from proxyherd.core.reply import Reply
@@ -231,7 +231,12 @@ class WebConnection(ClientConnection):
 
     def push(self) -> None:
         """Send what has changed that the client follows."""
-        self._send(self._conversation.push())
+        conversation, transport = self._conversation, self._transport
+        if data := conversation.push():
+            if transport is not None:
+                transport.write(data)
+        elif conversation.stage is not OPEN:  # whoever is told something goes on
+            self._follow()
 
     def check(self, now: float) -> None:
         """Close if the client is idle, silent, or does not read."""

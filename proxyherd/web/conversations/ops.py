@@ -15,7 +15,7 @@ from proxyherd.core.reply import Reply
 from proxyherd.web.answers import WebAnswer
 from proxyherd.web.conversations.base import OwedCommands, Site, WebWatch
 from proxyherd.web.conversations.sockets import WebSocketConversation
-from proxyherd.web.events import frame_of
+from proxyherd.web.events import frames_of
 from proxyherd.web.exchanges import Exchanges, WebExchange
 from proxyherd.web.frames import Code, Message, Opcode, message
 from proxyherd.web.ops import Op, read_op
@@ -75,7 +75,7 @@ class JsonSocket(WebSocketConversation):
         if self.stage is not OPEN:
             follower.close()
         elif self._slow.since is None:
-            return b"".join(map(frame_of, follower.take()))
+            return frames_of(follower.take())
         elif follower.is_too_slow:
             self.reason = "slow reader"
             self._close(Code.TOO_SLOW, "too much has changed while nothing was read")

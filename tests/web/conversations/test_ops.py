@@ -58,7 +58,7 @@ def test_events_come_in_frames_that_all_who_follow_share() -> None:
     assert all(event.spelled.keys() == {"frame"} for event in events)
     one, other = (talk.conversation for talk in talks)
     for talk in talks:
-        talk.followers[-1].outbox.append(events[2])
+        talk.followers[-1].tell((events[2],))
     assert one.push() is other.push()
 
 
