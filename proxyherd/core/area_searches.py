@@ -114,10 +114,11 @@ class AreaSearches:
         settled.given_up = [*settled.given_up, *((client, "server stops") for client, _, _ in waiting)]
 
     def _look_for_the_unknown(self) -> None:
-        """Let the queries begin whose client has become known, or will not."""
+        """Let the queries begin whose client has become known, or will not; and those end whose asker has left."""
         unknown, self._unknown = self._unknown, []
         for one in unknown:
-            if self._node.ready or self._node.table.get(one[1].around) is not None:
+            client, query, _ = one
+            if client.gone or self._node.ready or self._node.table.get(query.around) is not None:
                 self._waiting.append(one)
             else:
                 self._unknown.append(one)

@@ -270,6 +270,25 @@ def test_a_query_around_a_client_that_is_not_known_waits_until_the_server_knows_
     assert nobody.replies[0].answer == b""
 
 
+def test_queries_around_unknown_clients_leave_with_their_askers(
+    observer: Observer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(area_searches, "MOST_SEARCHES", 10)
+    server = Server(observer, alone=False)
+    askers = [server.client(AreaQuery("near", 5, around=b"no", metres=10.0)) for _ in range(10)]
+    server.turns.rest()
+    assert len(server.engine.areas) == 10
+    for asker in askers:
+        asker.gone = True
+    server.engine.wake()
+    server.turns.rest()
+    assert not server.engine.areas
+    late = server.client(WORLD)
+    server.turns.rest()
+    assert late.outcomes == ["answered"]
+    assert [asker.outcomes for asker in askers] == [["left"]] * 10
+
+
 def test_a_server_that_stops_gives_up_queries_that_wait_for_what_it_must_learn(observer: Observer) -> None:
     server = Server(observer, alone=False)
     unknown = server.client(AreaQuery("near", 5, around=b"no", metres=10.0))
