@@ -53,7 +53,7 @@ class AreaPages:
         _, areas = self._permit(request)
         result = await search_circle(areas, _circle(request), _count(request))
         if result is None:
-            return web.Response(status=503, text="Too many search now; try again.\n")
+            return web.Response(status=503, text="Too many searches go on now; try again.\n")
         clients = [
             {"client": name_of(one.client), "lat": latitude, "lon": longitude, "metres": round(one.metres, 1)}
             for one in result.found

@@ -20,6 +20,11 @@ INDEX_KEPT_SECONDS: Final = 600.0
 MOST_SEARCHES: Final = 256
 """Searches at once. Each may keep twice as many clients as it wants, and an area of 1,000 positions: 1 MiB at most."""
 
+IN_TURNS: Final = 8
+"""Searches that take turns, once they have had their first slice. If all did, then of many long ones none would be answered
+before the time for an answer is over.
+"""
+
 BEHIND: Final = 192
 """Changes that wait for a search: it takes them in with its first slice of work. If there are more, they are taken in before:
 they would delay it, and need memory.
@@ -27,6 +32,8 @@ they would delay it, and need memory.
 
 Answered: TypeAlias = Callable[[SearchResult | Exception], None]
 """Called with the answer to a question, or with what the search has raised: Misdrawn says why there is no answer."""
+
+_Begun: TypeAlias = tuple[Generator[SearchResult | None], Answered]
 
 
 class Searches:
@@ -36,7 +43,7 @@ class Searches:
         self._table = table
         self._index: SpatialIndex | None = None
         self._asked = 0.0
-        self._searches: deque[tuple[Generator[SearchResult | None], Answered]] = deque()
+        self._searches: deque[_Begun] = deque()
 
     @property
     def has_work(self) -> bool:
@@ -57,8 +64,9 @@ class Searches:
         if self._index is None:
             self._index = SpatialIndex(self._table)
         self._asked = now
-        self._searches.appendleft((search(self._index, question), answered))
-        self.work()
+        one = search(self._index, question), answered
+        if not self._step(one):
+            self._searches.append(one)
         return True
 
     def cancel(self, answered: Answered) -> None:
@@ -74,17 +82,24 @@ class Searches:
             if self._index is not None:
                 next(self._index.catch_up(), None)
             return
-        steps, answered = self._searches.popleft()
+        one = self._searches.popleft()
+        if not self._step(one):
+            self._searches.insert(IN_TURNS - 1, one)
+
+    @staticmethod
+    def _step(one: _Begun) -> bool:
+        """Do a slice of a search. Return whether it has ended."""
+        steps, answered = one
         try:
             answer = next(steps)
         except Exception as reason:  # noqa: BLE001 - a fault of the program ends this search alone
             answered(reason)
-            return
+            return True
         if answer is None:
-            self._searches.append((steps, answered))
-        else:
-            steps.close()
-            answered(answer)
+            return False
+        steps.close()
+        answered(answer)
+        return True
 
     def tick(self, now: float) -> None:
         """Let time pass: drop the index if nobody has asked for long."""

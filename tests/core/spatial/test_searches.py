@@ -10,7 +10,7 @@ from proxyherd.core.spatial import searches as searches_module
 from proxyherd.core.spatial.areas import Circle, Misdrawn
 from proxyherd.core.spatial.polygons import Polygon
 from proxyherd.core.spatial.search import Question, SearchResult
-from proxyherd.core.spatial.searches import BEHIND, INDEX_KEPT_SECONDS, Searches
+from proxyherd.core.spatial.searches import BEHIND, IN_TURNS, INDEX_KEPT_SECONDS, Searches
 from proxyherd.core.spatial.sphere import HALF_EARTH
 
 WORLD = Question(Circle(0, 0, HALF_EARTH), 1_000)
@@ -146,3 +146,20 @@ def test_a_search_that_fails_ends_alone() -> None:
     reasons = dict(asked.answers)
     assert isinstance(reasons["broken"], ZeroDivisionError)
     assert isinstance(reasons["other"], SearchResult)
+
+
+def test_of_many_long_searches_the_first_are_answered_long_before_the_last(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = Asked(clients=1_000)
+    asked.ask("first", Question(Circle(0, 0, 10), 1))
+    asked.work()
+    monkeypatch.setattr(search_module, "SEARCH_SLICE", 10)
+    for number in range(10 * IN_TURNS):
+        asked.ask(str(number), WORLD)
+    answered_by: list[int] = []  # how many had an answer, by slices of work
+    while asked.searches.has_work:
+        asked.searches.work()
+        answered_by.append(len(asked.answers) - 1)
+    assert answered_by[-1] == 10 * IN_TURNS
+    assert answered_by[len(answered_by) // 2] >= 4 * IN_TURNS
