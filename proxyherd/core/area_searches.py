@@ -27,6 +27,9 @@ from proxyherd.core.spatial.searches import MOST_SEARCHES, Answered
 BEGUN: Final = 4
 """Searches that begin in one turn, at most: each takes half a millisecond then, or less."""
 
+SHARE: Final = MOST_SEARCHES // 4
+"""Queries that are searched, or wait, for one who asks."""
+
 _Asked: TypeAlias = tuple[Client, AreaQuery, AreaReply]
 
 
@@ -84,7 +87,7 @@ class AreaSearches:
         for what it must learn first. `now`: seconds of one monotonic clock.
         """
         for client, query, reply in self._asked:
-            if len(self) < MOST_SEARCHES:
+            if self._has_room(client):
                 self._waiting.append((client, query, reply))
             else:
                 reply.outcome, reply.answer, reply.refusal = "refused", b"", "full"
@@ -104,6 +107,15 @@ class AreaSearches:
             settled.failed, self._done, self._failed = self._failed, [], []
         if stops:
             self._let_go(settled)
+
+    def _has_room(self, client: Client) -> bool:
+        """Whether one more query may be searched. Nobody has more than a share of them, over all connections."""
+        if len(self) >= MOST_SEARCHES:
+            return False
+        if len(self) < SHARE:
+            return True
+        others = [one for one, *_ in (*self._waiting, *self._unknown, *self._going_on.values())]
+        return [one.payer for one in others].count(client.payer) < SHARE
 
     def _let_go(self, settled: Settled) -> None:
         waiting = [*self._unknown]

@@ -394,6 +394,24 @@ def test_queries_beyond_the_limit_are_refused(server: Server, monkeypatch: pytes
     assert asker.outcomes[-1] == "answered"
 
 
+def test_nobody_has_more_than_a_share_of_the_queries(server: Server) -> None:
+    greedy = server.client(*[WORLD] * 50), server.client(*[WORLD] * 50)
+    other = server.client(*[WORLD] * 10)
+    other.payer = "other"
+    server.turns.one()
+    assert len(server.engine.areas) == area_searches.SHARE + 10
+    server.turns.rest()
+    outcomes = [outcome for one in greedy for outcome in one.outcomes]
+    assert (outcomes.count("answered"), outcomes.count("refused")) == (
+        area_searches.SHARE,
+        100 - area_searches.SHARE,
+    )
+    assert other.outcomes == ["answered"] * 10
+    greedy[1].say(WORLD)
+    server.turns.rest()
+    assert greedy[1].outcomes[-1] == "answered"
+
+
 def test_a_turn_does_a_few_slices_of_searches_however_many_there_are(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
