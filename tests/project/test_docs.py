@@ -24,6 +24,7 @@ from prometheus_client import Metric
 
 from proxyherd.cli import main
 from proxyherd.config import herd_file
+from proxyherd.core.area_searches import SHARE
 from proxyherd.core.spatial.polygons import MOST_POSITIONS
 from proxyherd.core.spatial.search import MOST_FOUND
 from proxyherd.core.spatial.searches import MOST_SEARCHES
@@ -396,6 +397,7 @@ def test_the_codes_of_a_websocket_s_end_are_on_the_page() -> None:
         ("positions of an area", f"{MOST_POSITIONS:,}"),
         ("clients in an answer about an area", f"{MOST_FOUND:,}; `next` brings more"),
         ("questions about areas at once, of one server", f"{MOST_SEARCHES}"),
+        ("questions about areas at once, of one address, or of one subject of tokens", f"{SHARE}"),
         ("commas in another document", f"{documents.MOST_COMMAS:,}"),
         ("backslashes and percent signs in a document", f"{documents.MOST_ESCAPES:,}"),
         ("a name", f"{ids.NAME_BYTES:,} bytes"),
