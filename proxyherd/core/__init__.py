@@ -26,7 +26,7 @@ What servers tell one another:
 - `catchup`: finds out what a neighbour has that this server lacks
 - `walks`: the catch-ups of one server, one at a time
 - `contact`: which lines are in doubt after a long absence
-- `node`: one server's decisions
+- `node`: one server's decisions; `decider`: those about its clients' commands
 - `news`: what a server passes on, and to whom
 - `expiry`: how old entries leave the table
 - `changes`: which clients have changed in the table

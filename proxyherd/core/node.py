@@ -2,8 +2,8 @@
 
 It keeps these rules:
 
-- A report is stored if it is later than the present one; an update from a peer, if it is greater in the total order of
-  `table`. A stored line is news. News is sent once to every live neighbour, except the one it came from. So a flood
+- What clients' commands do is `decider`'s. An update from a peer is stored if it is greater in the total order of `table`.
+  A stored line is news. News is sent once to every live neighbour, except the one it came from. So a flood
   ends by itself on any graph.
 - A newly authenticated link replaces an older one between the same two servers.
 - When a link comes up, first its dialler catches up, then the other side. So a line that only one of them has crosses
@@ -24,15 +24,14 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from proxyherd.config.schema import ErasureSettings, Limits, Timing
-from proxyherd.core.area_queries import AreaQuery, AreaReply
 from proxyherd.core.contact import Contact
-from proxyherd.core.erasures import Erasures, longest_absence
+from proxyherd.core.decider import Decider
+from proxyherd.core.erasures import longest_absence
 from proxyherd.core.expiry import Expiry
-from proxyherd.core.follows.follow import Follow, FollowReply, Unfollow
 from proxyherd.core.handshake import State
 from proxyherd.core.link import Link
-from proxyherd.core.messages import At, Entry, Forget, Malformed, Report, Whatsat, recent_parser
-from proxyherd.core.news import LinkErrorHandler, News, its_client, pass_on, raise_it, take_back
+from proxyherd.core.messages import At, Entry, Malformed, recent_parser
+from proxyherd.core.news import LinkErrorHandler, News, its_client, pass_on, raise_it
 from proxyherd.core.notes import (
     FROM_THE_FUTURE,
     OUTDATED,
@@ -41,7 +40,6 @@ from proxyherd.core.notes import (
     LinkDown,
     LinkFailed,
     LinkUp,
-    Note,
     OtherClock,
     Skipped,
 )
@@ -60,17 +58,15 @@ from proxyherd.core.peer_messages import (
     Proved,
     Updates,
 )
-from proxyherd.core.reply import Reply
-from proxyherd.core.rules import Judged, Rules, find, not_stored, refuse_to_erase
 from proxyherd.core.sizes import SIZES, Sizes
 from proxyherd.core.spatial.searches import Searches
-from proxyherd.core.table import Erasure, Room, Table
+from proxyherd.core.table import Erasure, Table
 from proxyherd.core.ticks import TICKS
 from proxyherd.core.tombstones import Learned
 from proxyherd.core.walks import Neighbour, Walks
 
 
-class Node:
+class Node(Decider):
     """One server. `now` is always seconds of one monotonic clock."""
 
     def __init__(
@@ -85,34 +81,13 @@ class Node:
         sizes: Sizes = SIZES,
         erasure: ErasureSettings | None = None,
     ) -> None:
-        self.name = name
-        self.table = table
-        self.rules = Rules(name, limits)
-        self.ready = alone
-        self._all_wait = False  # every query, whether its client is known or not
-        self.news: list[News] = []
+        super().__init__(name, table, limits, erasure, self._erased, alone=alone, now=now)
         self._learned = False  # whether any of the news came from a neighbour
-        self.notes: list[Note] = []
-        self.has_urgent_notes = False  # whether some notes are about other events than floods
         self._timing = timing
-        self._too_old = self.rules.is_forgotten if self.rules.age else None
         ticks = TICKS * timing.compare_seconds / timing.heartbeat_seconds
         self._expiry = Expiry(table, self._too_old, ticks)
-        self.erasures = Erasures(table, self.rules, limits, erasure, self.note, self._erased)
         self.searches = Searches(table)
         self.contact = Contact(name, longest_absence(erasure or ErasureSettings()))
-        self._room = Room(limits.max_clients, limits.max_table_bytes)
-        self._room_to_learn = Room(self._room.clients * 5 // 4, self._room.bytes * 5 // 4)
-        self.alone, self._started = alone, now
-        self._deciders: dict[type[Judged], Callable[[Any, Any], Reply]] = {  # by what a line was judged to be
-            Report: self._take,
-            Whatsat: self.look_up,
-            Forget: self._forget,
-            AreaQuery: lambda query, _: AreaReply(query.kind, "waiting"),
-            Follow: lambda *_: FollowReply("follow", "waiting"),
-            Unfollow: lambda *_: FollowReply("unfollow", "waiting"),
-            Reply: lambda reply, _: reply,
-        }
         self._recent = recent_parser(self.rules.lead)
         self._neighbours: dict[str, Neighbour] = {}
         self._walks = Walks(
@@ -123,96 +98,17 @@ class Node:
             tell=self.note,
         )
 
-    # Clients. ------------------------------------------------------------------------------------------------
-
-    def store(self, said: Iterable[Iterable[Report]]) -> list[int]:
-        """Store the reports of each client, up to the first one that is not stored. Return the number of stored ones for
-        each client. The first one that is not stored, and all lines behind it, are for `decide`.
-        """
-        advance, room, too_old = self.table.advance, self._room, self._too_old
-        news, counts = self.news, []
-        add = news.append
-        for reports in said:
-            before = len(news)
-            for report in reports:
-                held = advance(report.client, Entry(report.line, report.nanoseconds), room, too_old)
-                if held is False:
-                    break
-                add(News(report.client, report.line, None, False, held))
-            counts.append(len(news) - before)
-        return counts
-
-    def decide(self, line: Any, judged: Judged) -> Reply:
-        """Store a report, look up a query or erase a client; return the reply. That of a query of an area waits. Of a `line`
-        that is not bytes, only `judged` is used.
-        """
-        return self._deciders[type(judged)](judged, line)
-
-    def _take(self, report: Report, line: bytes) -> Reply:
-        if self.store([[report]])[0]:
-            return Reply("iamat", "stored", report.line)
-        if self.table.gone and self.table.is_erased(report.client, report.line):
-            return Reply("iamat", "stale", report.line)
-        return not_stored(report, line, self.rules.remembered(self.table.get(report.client)))
-
-    def _forget(self, command: Forget, _: Any) -> Reply:
-        if command.before is not None and not self.ready:  # it may yet learn that the client was seen since
-            return refuse_to_erase("not_ready")
-        reply, news = self.erasures.forget(command)
-        self.news += news
-        return reply
-
-    def undo(self) -> None:
-        """Take back what clients have changed since the last flood: it could not be journalled. Decide about it again."""
-        self.erasures.undo()
-        self.news = take_back(self.news, self.table)
-
-    def begin_replay(self) -> None:
-        """Let every query wait until `start`, because the first replayed records may be older than the last answers."""
-        self.ready, self._all_wait = False, True
-
-    def replay(self, ats: Iterable[Learned | None]) -> None:
-        """Learn records of the journal. They are not news: neighbours find them when they catch up."""
-        for at in ats:
-            if at is not None:
-                self.admit(at)
-
-    def start(self, now: float, *, lacks: bool = False) -> None:
-        """Begin to wait for neighbours; the replay has ended.
-
-        Until the server is ready, queries about unknown clients wait; if the journal `lacks` records, all queries
-        wait.
-        """
-        self._started = now
-        self.ready, self._all_wait = self.alone, lacks
-
-    @property
-    def all_wait(self) -> bool:
-        """Whether every query waits, whether its client is known or not."""
-        return self._all_wait and not self.ready
-
-    @property
-    def caught_up(self) -> bool:
-        """Whether a first catch-up has ended, or there are no neighbours."""
-        return self.alone or self._walks.ended
-
-    def look_up(self, question: Whatsat, line: bytes) -> Reply:
-        """Decide about a WHATSAT; call again when the server has become ready, if it had to wait for that."""
-        reply = Reply("whatsat", "waiting", None, question)
-        if self.ready or not self._all_wait:
-            held = self.table.get(question.client)
-            if self._too_old is not None:
-                held = self.rules.remembered(held)
-            if held is not None or self.ready:
-                find(reply, line, held)
-        return reply
-
     # Neighbours. ---------------------------------------------------------------------------------------------
 
     @property
     def linked(self) -> Iterable[str]:
         """The neighbours with a live link."""
         return self._neighbours.keys()
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether a first catch-up has ended, or there are no neighbours."""
+        return self.alone or self._walks.ended
 
     @property
     def in_step(self) -> dict[str, Link]:
@@ -266,16 +162,6 @@ class Node:
             return False
         held = self.table.get(at.client)
         return held is not None and held.line == at.entry.line
-
-    def note(self, note: Note) -> None:
-        """Note an event for the log and the metrics."""
-        self.notes.append(note)
-        self.has_urgent_notes = True
-
-    def take_notes(self) -> list[Note]:
-        """Return the events for the log and the metrics, and forget them."""
-        notes, self.notes, self.has_urgent_notes = self.notes, [], False
-        return notes
 
     def closed(self, link: Link) -> None:
         """Forget a link that has ended; call once for each."""
@@ -387,17 +273,6 @@ class Node:
         else:
             late = self.rules.clock - taken if taken is not None and type(ats[0]) is At else None
             self.notes.append(Heard(name, [*map(its_client, ats)], learned, late))
-
-    def admit(self, at: Learned) -> bool | None:
-        """Store it if it is greater than the present one. Return whether it was stored, None if there is no room for it. The
-        caller makes it news.
-        """
-        return self._admit(at) if type(at) is At else self.erasures.admit(at)
-
-    def _admit(self, at: At) -> bool | None:
-        if self._too_old is not None and self.rules.is_too_old(at.received):
-            return False
-        return self.table.admit(at.client, at.entry, self._room_to_learn, self._too_old)
 
     def flood(self, failed: LinkErrorHandler = raise_it) -> None:
         """Pass the news to the live links. When catching up has ended, ask neighbours that may have missed something to

@@ -114,7 +114,7 @@ def test_the_values_of_labels_of_places_are_those_of_the_program() -> None:
     assert values("proxyherd_places_breaker_state", "state") == set(STATES)
 
 
-JUDGES = ("proxyherd/core/rules.py", "proxyherd/core/node.py")
+JUDGES = ("proxyherd/core/rules.py", "proxyherd/core/decider.py")
 
 
 def test_the_outcomes_of_commands_are_those_of_the_program() -> None:

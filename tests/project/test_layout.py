@@ -74,6 +74,7 @@ ELSEWHERE: Final = (
     Elsewhere("cli", "status", "system/test_status.py", "real servers are asked"),
     Elsewhere("config", "errors", "config/test_herd_file.py", "each mistake in a file is such an error"),
     Elsewhere("core", "engine", "engines/test_engine_laws.py", "an interface: both engines keep its laws"),
+    Elsewhere("core", "decider", "core/test_node.py", "a node decides about commands"),
     Elsewhere("core", "news notes reply", "core/test_node.py", "what a node passes on, tells and answers"),
     Elsewhere("core", "peer_messages", "core/test_link.py", "a link reads and writes each of them"),
     Elsewhere("engines/herd", "rewrite", "engines/herd/test_journal.py", "a journal begins and ends it"),
