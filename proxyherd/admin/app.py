@@ -30,6 +30,7 @@ from proxyherd.base.page_files import PageFile, page_files
 from proxyherd.config.herd_file import Herd
 from proxyherd.config.schema import AdminSettings
 from proxyherd.core.area_searches import AreaSearches
+from proxyherd.core.follows.follows import Follows
 from proxyherd.core.table import Table
 from proxyherd.net import http
 from proxyherd.telemetry.observer import Observer
@@ -45,7 +46,7 @@ _STUCK_SECONDS: Final = 5.0
 
 
 class ClientSource(Protocol):
-    """Where all clients are, and what searches them; None: this server does not have that."""
+    """What searches all clients, and tells of their changes; None: this server does not have that."""
 
     @property
     def table(self) -> Table | None:
@@ -54,6 +55,10 @@ class ClientSource(Protocol):
     @property
     def areas(self) -> AreaSearches | None:
         """What searches the table."""
+
+    @property
+    def follows(self) -> Follows | None:
+        """What tells followers of changes of the table."""
 
 
 def open_admin(
@@ -105,7 +110,7 @@ def make_app(
     pages = _Pages(watch, withheld, follows=clients.areas is not None)
     app.router.add_get("/state", pages.state)
     app.router.add_get("/events", pages.events)
-    of_areas = AreaPages(clients.table, clients.areas, withheld)
+    of_areas = AreaPages(clients.areas, clients.follows, withheld)
     app.router.add_get("/near", partial(_of_this_site, of_areas.near))
     app.router.add_get("/follow", partial(_of_this_site, of_areas.follow))
     app.on_shutdown.append(lambda _: watch.end())

@@ -5,7 +5,6 @@ where a client is. Only for those who may see positions, and only where this ser
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 from collections.abc import Callable
 from typing import Final
@@ -13,20 +12,23 @@ from typing import Final
 import msgspec
 from aiohttp import hdrs, web
 
+from proxyherd.admin.follow_viewer import FollowViewer
 from proxyherd.admin.listener import HEADERS, AdminConnection
-from proxyherd.admin.status_page.fence import MOST_IN_CIRCLE, Fence, search_circle
-from proxyherd.admin.status_page.herd import MAX_VIEWERS, Viewer, event
+from proxyherd.admin.status_page.herd import MAX_VIEWERS
 from proxyherd.core.area_searches import AreaSearches
+from proxyherd.core.follows.follows import Follows
 from proxyherd.core.spatial.areas import Circle
 from proxyherd.core.spatial.index import degrees
-from proxyherd.core.table import Table
+from proxyherd.core.spatial.search import SearchResult
 from proxyherd.web.ids import id_of, name_of
 from proxyherd.web.problems import Problem
 
 MOST_KILOMETRES: Final = 2_000.0
 """The largest radius: as far as a pixel of the map of the world needs, and a circle that is drawn there."""
 
-_EVERY_SECONDS: Final = 0.5
+_MOST_NEAR: Final = 200
+"""Clients that `/near` answers with, at most."""
+
 _STUCK_SECONDS: Final = 5.0
 """How long a viewer may take for an update, besides what the system buffers for it."""
 
@@ -37,11 +39,14 @@ class AreaPages:
     """The answers. `withheld` says why an asker may not see positions; "" if it may."""
 
     def __init__(
-        self, table: Table | None, areas: AreaSearches | None, withheld: Callable[[web.Request], str]
+        self,
+        areas: AreaSearches | None,
+        follows: Follows | None,
+        withheld: Callable[[web.Request], str],
     ) -> None:
-        self._table, self._areas = table, areas
+        self._areas, self._follows = areas, follows
         self._withheld = withheld
-        self._viewers: set[Viewer] = set()
+        self._viewers: set[FollowViewer] = set()
 
     async def end(self) -> None:
         """Remove all viewers, because the server stops."""
@@ -50,7 +55,7 @@ class AreaPages:
 
     async def near(self, request: web.Request) -> web.Response:
         """Answer with the clients that are nearest to a place."""
-        _, areas = self._permit(request)
+        areas, _ = self._permit(request)
         result = await search_circle(areas, _circle(request), _count(request))
         if result is None:
             return web.Response(status=503, text="Too many searches go on now; try again.\n")
@@ -63,49 +68,45 @@ class AreaPages:
 
     async def follow(self, request: web.Request) -> web.StreamResponse:
         """Send what changes of a client, or in a circle, as long as the viewer reads it."""
-        table, areas = self._permit(request)
+        _, follows = self._permit(request)
         name = request.query.get("client")
         try:
-            fence = Fence(table, areas, id_of(name) if name is not None else b"", None)
+            clients = () if name is None else (id_of(name),)
         except Problem as problem:
             raise web.HTTPBadRequest(reason=problem.detail) from None
-        if name is None:
-            fence = Fence(table, areas, b"", _circle(request))
+        area = _circle(request) if name is None else None
         response = web.StreamResponse(headers={**HEADERS, hdrs.CONTENT_TYPE: "text/event-stream"})
         if request.method == "HEAD":
             await response.prepare(request)
             return response
         if len(self._viewers) >= MAX_VIEWERS:
             return web.Response(status=503, text="As many follow clients here as may; try again later.\n")
-        viewer = Viewer(personal=True)
+        viewer = FollowViewer(follows, clients, area)
         self._viewers.add(viewer)
         try:
             await response.prepare(request)
             if isinstance(request.protocol, AdminConnection):
                 request.protocol.views(viewer)
             await response.write(b"retry: 1000\n\n")
-            while not viewer.cut:
-                update = await fence.look()
+            while data := await viewer.read():
                 async with asyncio.timeout(_STUCK_SECONDS):
-                    await response.write(b":\n\n" if update.says_nothing else event("fence", update))
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_EVERY_SECONDS):
-                        await viewer.next()
+                    await response.write(data)
         except (ConnectionError, TimeoutError):
             pass
         finally:
+            viewer.close()
             self._viewers.discard(viewer)
             if request.transport is not None:
                 request.transport.abort()  # nothing is left to send, and the viewer may not read
         return response
 
-    def _permit(self, request: web.Request) -> tuple[Table, AreaSearches]:
+    def _permit(self, request: web.Request) -> tuple[AreaSearches, Follows]:
         """Raises HTTPForbidden if the asker may not see clients, or HTTPNotImplemented if there are none here."""
         if why := self._withheld(request):
             raise web.HTTPForbidden(reason=f"Not shown: {why}")
-        if self._table is None or self._areas is None:
+        if self._areas is None or self._follows is None:
             raise web.HTTPNotImplemented(reason=_NO_TABLE.strip())
-        return self._table, self._areas
+        return self._areas, self._follows
 
 
 def _circle(request: web.Request) -> Circle:
@@ -125,8 +126,22 @@ def _circle(request: web.Request) -> Circle:
 
 def _count(request: web.Request) -> int:
     spelled = request.query.get("most", "20")
-    if not (
-        spelled.isascii() and spelled.isdigit() and len(spelled) < 5 and 0 < int(spelled) <= MOST_IN_CIRCLE
-    ):
-        raise web.HTTPBadRequest(reason=f"most is between 1 and {MOST_IN_CIRCLE}")
+    if not (spelled.isascii() and spelled.isdigit() and len(spelled) < 5 and 0 < int(spelled) <= _MOST_NEAR):
+        raise web.HTTPBadRequest(reason=f"most is between 1 and {_MOST_NEAR}")
     return int(spelled)
+
+
+async def search_circle(areas: AreaSearches, circle: Circle, most: int) -> SearchResult | None:
+    """Search a circle in slices; None if too many searches go on. Raises what the search raises."""
+    answers: list[SearchResult | Exception] = []
+    if not areas.search(circle, most, answers.append, asyncio.get_running_loop().time()):
+        return None
+    try:
+        while not answers:
+            await asyncio.sleep(0)
+            areas.work()
+    finally:
+        areas.cancel(answers.append)
+    if isinstance(answers[0], Exception):
+        raise answers[0]
+    return answers[0]

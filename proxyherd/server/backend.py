@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from proxyherd.config import secrets as secret
 from proxyherd.core.area_searches import AreaSearches
 from proxyherd.core.engine import Engine
+from proxyherd.core.follows.follows import Follows
 from proxyherd.core.table import Table
 from proxyherd.net import tls
 
@@ -27,6 +28,10 @@ class Backend(Protocol):
     @property
     def areas(self) -> AreaSearches | None:
         """What searches the table; None if this server does not have it."""
+
+    @property
+    def follows(self) -> Follows | None:
+        """What tells followers of changes of the table; None if this server does not have it."""
 
     @property
     def trouble(self) -> str:

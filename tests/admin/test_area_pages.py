@@ -11,30 +11,34 @@ from typing import Any
 
 import pytest
 from admin_port import ALONE, Working, exchange, get, get_and_close, listening, make_observer, status
+from following import FollowedServer
 from prometheus_client import CollectorRegistry
-from turns import node
 
 from proxyherd.admin import area_pages
 from proxyherd.admin.app import make_app
 from proxyherd.admin.listener import AdminListener
 from proxyherd.admin.status_page.herd import HerdWatch
 from proxyherd.config.herd_file import parse
-from proxyherd.core.area_searches import AreaSearches
-from proxyherd.core.messages import Entry
+from proxyherd.core.spatial.areas import Circle
 
 CIRCLE = "lat=0&lon=0&km=100"
 
 
-class Clients:
-    """A table, and what searches it."""
+class Clients(FollowedServer):
+    """A server whose turns come by themselves."""
 
     def __init__(self) -> None:
-        server = node()
-        self.table, self.areas = server.table, AreaSearches(server)
+        super().__init__(make_observer())
+        self.table, self.areas, self.follows = self.node.table, self.engine.areas, self.engine.follows
 
     def put(self, client: bytes, place: bytes, moment: int = 1) -> None:
-        line = b"AT Clark +0.000000000 %b %b %d" % (client, place, moment)
-        self.table.put(client, Entry(line, moment), self.table.leaf(client))
+        self.report(client, moment, place)
+
+    async def run(self) -> None:
+        """Run turns as long as the test lasts."""
+        while True:
+            self.turns.rest()
+            await asyncio.sleep(0.001)
 
 
 @contextlib.asynccontextmanager
@@ -49,8 +53,10 @@ async def serving(clients: Clients, more: str = "") -> AsyncIterator[int]:
         lambda what, error: faults.append(f"{what}: {error}"),
         clients,
     )
+    running = asyncio.create_task(clients.run())
     async with listening(AdminListener(app)) as port:
         yield port
+    running.cancel()
     assert faults == []
 
 
@@ -115,44 +121,56 @@ def test_where_positions_are_not_shown_nobody_is_found(path: str) -> None:
 def test_a_server_without_the_table_says_so(path: str) -> None:
     async def scenario() -> None:
         clients: Any = Clients()
-        clients.table = clients.areas = None
+        clients.table = clients.areas = clients.follows = None
         async with serving(clients) as port:
             assert status(await exchange(port, get_and_close(f"{path}?{CIRCLE}"))) == 501
 
     asyncio.run(scenario())
 
 
-async def update(reader: asyncio.StreamReader) -> dict[str, Any]:
-    """Return the next update of a stream."""
+async def told(reader: asyncio.StreamReader) -> dict[str, Any]:
+    """Return the next event of a stream."""
     async with asyncio.timeout(30):
-        await reader.readuntil(b"event: fence\ndata: ")
-        told: dict[str, Any] = json.loads(await reader.readuntil(b"\n\n"))
-    return told
+        await reader.readuntil(b"event: ")
+        kind, _, data = (await reader.readuntil(b"\n\n")).partition(b"\ndata: ")
+    event: dict[str, Any] = json.loads(data)
+    assert event["event"] == kind.decode()
+    return event
 
 
-def test_a_stream_tells_what_changes_and_ends_with_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(area_pages, "_EVERY_SECONDS", 0.01)
-
+def test_a_stream_tells_what_changes_and_ends_with_the_server() -> None:
     async def scenario() -> None:
         clients = Clients()
         clients.put(b"kiwi", b"+0+0")
         async with serving(clients) as port:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(get(f"/follow?{CIRCLE}"))
-            assert (await update(reader))["enter"] == [["kiwi", 0.0, 0.0]]
-            clients.put(b"kiwi", b"+0.5+0", 2)
-            assert (await update(reader))["move"] == [["kiwi", 0.5, 0.0]]
-            clients.put(b"kiwi", b"+5+0", 3)
-            assert (await update(reader))["leave"] == ["kiwi"]
+            event = await told(reader)
+            assert [event[key] for key in ("event", "client", "lat", "lon", "initial")] == [
+                *("enter", "kiwi", 0, 0, True)
+            ]
+            assert await told(reader) == {"event": "snapshot", "complete": True, "clients": 1}
+            for moment, place in enumerate((b"+0.25+0", b"+0.5+0"), 2):
+                clients.put(b"kiwi", place, moment)
+                event = await told(reader)
+                assert (event["event"], event["lat"]) == ("move", float(place[:-2]))
+            clients.put(b"kiwi", b"+5+0", 4)
+            assert (await told(reader))["event"] == "leave"
             other, its_writer = await asyncio.open_connection("127.0.0.1", port)
             its_writer.write(get("/follow?client=kiwi"))
-            assert (await update(other))["enter"] == [["kiwi", 5.0, 0.0]]
+            assert (await told(other))["lat"] == 5
+            assert (await told(other))["clients"] == 1
+            clients.forget(b"kiwi")
+            assert await told(other) == {"event": "gone", "client": "kiwi"}
         async with asyncio.timeout(30):
             for one in (reader, other):
                 with contextlib.suppress(ConnectionError):
                     await one.read()
         writer.close()
         its_writer.close()
+        clients.turns.wake()
+        clients.turns.rest()
+        assert not clients.follows.used
 
     asyncio.run(scenario())
 
@@ -164,7 +182,7 @@ def test_so_many_may_follow_and_who_leaves_makes_room_at_once(monkeypatch: pytes
         async with serving(Clients()) as port:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(get("/follow?client=kiwi"))
-            await update(reader)
+            await told(reader)
             assert status(await exchange(port, get_and_close("/follow?client=kiwi"))) == 503
             head = get_and_close("/follow?client=kiwi").replace(b"GET", b"HEAD")
             assert status(await exchange(port, head)) == 200
@@ -178,5 +196,20 @@ def test_so_many_may_follow_and_who_leaves_makes_room_at_once(monkeypatch: pytes
                         break
                     writer.close()
             writer.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_search_ends_with_who_has_asked_for_it() -> None:
+    async def scenario() -> None:
+        server = Clients()
+        searching = asyncio.create_task(
+            area_pages.search_circle(server.areas, Circle(0.0, 0.0, 200_000.0), 5)
+        )
+        await asyncio.sleep(0)
+        assert server.node.searches.has_work
+        searching.cancel()
+        await asyncio.gather(searching, return_exceptions=True)
+        assert not server.node.searches.has_work
 
     asyncio.run(scenario())

@@ -74,7 +74,7 @@ class Failing:
 class NoClients:
     """A server that does not have the table."""
 
-    table = areas = None
+    table = areas = follows = None
 
 
 def make_observer(server: str = "Clark") -> Observer:

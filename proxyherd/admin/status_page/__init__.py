@@ -6,7 +6,6 @@
     density   how many clients are where, counted a slice at a time
     others    asks the other servers, while somebody looks
     herd      makes one update a second, and sends it to all viewers
-    fence     what changes of a client or in a circle, for who follows it
     page      what a browser loads
 
 The admin port serves it. While nobody looks, it costs nothing.

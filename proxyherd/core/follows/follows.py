@@ -11,7 +11,7 @@ follow begins: its first records are older than what was told before.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final, TypeAlias
 
 from proxyherd.core.changes import ChangeReader
@@ -29,13 +29,14 @@ from proxyherd.core.spatial.areas import Misdrawn
 _CHECKED: Final = 4
 """Slices of work in one turn, at most, to find out whether areas can be ones: less than a millisecond each."""
 
-_Check: TypeAlias = tuple[Iterator[None], Client, Follow, FollowReply]
+_Check: TypeAlias = tuple[Iterator[None], Client | None, Follow, FollowReply]
 
 
 class Follows:
-    """The follows of one server."""
+    """The follows of one server. `wake` asks for a turn."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, wake: Callable[[], None]) -> None:
+        self._wake = wake
         self.used = False  # whether anybody follows
         self._node = node
         self._reader: ChangeReader | None = None  # while anybody does
@@ -44,7 +45,7 @@ class Follows:
         self._followed = FollowedClients(self._due)
         self._fences = FollowedAreas(self._due)
         self._snapshots = Snapshots(node, self._followed, self._fences)
-        self._asked: list[tuple[Client, Follow | Unfollow, FollowReply]] = []  # in this turn
+        self._asked: list[tuple[Client | None, Follow | Unfollow, FollowReply]] = []  # since the last turn
         self._checks: deque[_Check] = deque()
 
     def __len__(self) -> int:
@@ -72,17 +73,33 @@ class Follows:
         """Whether `run` has something to do."""
         return self.used and (bool(self._reader) or self.has_work)
 
+    # Calls for followers that are no clients. ----------------------------------------------------------------
+
+    def begin(self, follow: Follow) -> None:
+        """Begin a follow in the next turn. Its follower is not told of its reply, but of all that follows."""
+        self._ask(None, follow, FollowReply("follow", "waiting"))
+        self._wake()
+
+    def resume(self, follower: Follower) -> None:
+        """Tell a follower what waits for it, because it reads again."""
+        if follower.waits:
+            follower.resume()
+            self._wake()
+
     # Calls from the engine. ----------------------------------------------------------------------------------
 
     def ask(self, client: Client, command: Follow | Unfollow, reply: FollowReply) -> None:
         """Take a command that a turn has decided."""
+        self._ask(client, command, reply)
+
+    def _ask(self, client: Client | None, command: Follow | Unfollow, reply: FollowReply) -> None:
         self._asked.append((client, command, reply))
         if self._reader is None:
             self.used, self._reader = True, ChangeReader(self._node.table)
 
     def undo(self) -> None:
-        """Forget the commands of this turn, which will be decided again."""
-        self._asked.clear()
+        """Forget what this turn's clients have asked: it will be decided again."""
+        self._asked = [one for one in self._asked if one[0] is None]
 
     def take_in(self) -> bool:
         """Take in what has changed in the table. Return whether something is to be told."""
@@ -134,7 +151,7 @@ class Follows:
 
     # -----------------------------------------------------------------------------------------------------------
 
-    def _follow(self, client: Client, follow: Follow, reply: FollowReply) -> None:
+    def _follow(self, client: Client | None, follow: Follow, reply: FollowReply) -> None:
         follower, name = follow.follower, follow.name
         if name in follower.areas or (follow.area is not None and name in follower.named):
             reply.is_taken = True
@@ -190,7 +207,8 @@ class Follows:
                     del follower.areas[follow.name]
                 self._forget_idle(follower)
                 self._refuse(reply, "invalid", str(reason))
-            yield client
+            if client is not None:
+                yield client
 
     def _begin_area(self, follow: Follow) -> None:
         fence = follow.follower.areas[follow.name] = FollowedArea(follow)

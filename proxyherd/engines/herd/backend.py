@@ -15,6 +15,7 @@ from proxyherd.config.schema import Limits
 from proxyherd.config.secrets import Secrets
 from proxyherd.core.area_searches import AreaSearches
 from proxyherd.core.evictions import EvictingTable
+from proxyherd.core.follows.follows import Follows
 from proxyherd.core.handshake import Terms
 from proxyherd.core.node import Node
 from proxyherd.core.table import Room, Table
@@ -127,6 +128,11 @@ class HerdBackend:
     def areas(self) -> AreaSearches:
         """What searches the table."""
         return self.engine.areas
+
+    @property
+    def follows(self) -> Follows:
+        """What tells followers of changes of the table."""
+        return self.engine.follows
 
     def erased_until(self, name: bytes) -> int | None:
         """Return up to which moment an ID was erased; 0: never; None: the journal is being replayed, or lacks records that

@@ -130,7 +130,7 @@ class HerdEngine:
         self._syncs = False
         self._sizes = sizes
         self.areas = AreaSearches(node)
-        self.follows = Follows(node)
+        self.follows = Follows(node, wake)
         self._early: EarlyQueries[Client] = EarlyQueries(sizes)
         self._waiting: list[EarlyQuery[Client]] = []  # since this turn
         self._stage = node.all_wait, node.ready

@@ -28,7 +28,7 @@ class RedisBackend:
         self, herd: Herd, server: Server, limits: Limits, observer: Observer, wake: Callable[[], None]
     ) -> None:
         assert herd.redis is not None
-        self.table = self.areas = None
+        self.table = self.areas = self.follows = None
         opener = Opener(herd.redis, herd.file, os.environ, observer)
         self._observer = observer
         self._loop = asyncio.get_running_loop()

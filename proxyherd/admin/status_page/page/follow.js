@@ -6,6 +6,7 @@ import { byId, element, number, setText } from "/words.js";
 
 const MOST_PLACES = 200; // of the way of a client
 const MOST_NEWS = 10;
+const NEWS = { enter: "has come", leave: "has left", gone: "is gone" };
 const HELP = "Click a client in the map, or draw a circle: press where its middle is, and let go at its edge.";
 
 export class Follow {
@@ -38,6 +39,10 @@ export class Follow {
 
   stop(words = HELP) {
     this.source?.close();
+    cancelAnimationFrame(this.frame);
+    this.frame = 0;
+    this.told = false;
+    this.named = null;
     this.source = this.circle = this.place = null;
     this.ways = new Map();
     this.map.mark(null);
@@ -69,40 +74,48 @@ export class Follow {
     this.map.mark(circle);
     byId("unfollow").hidden = false;
     this.source = new EventSource(`/follow?${new URLSearchParams(query)}`);
-    this.source.addEventListener("fence", (event) => this.tell(JSON.parse(event.data)));
+    // Each connection begins with a snapshot: whoever is not in it is no longer there.
+    this.source.addEventListener("open", () => { this.named = new Set(); });
+    for (const kind of ["enter", "move", "leave", "gone", "snapshot"]) {
+      this.source.addEventListener(kind, (event) => this.tell(kind, JSON.parse(event.data)));
+    }
+    this.source.addEventListener("ended", (event) => this.stop(`Not followed any more: ${JSON.parse(event.data).reason}.`));
     this.source.addEventListener("error", () => {
       if (this.source.readyState === EventSource.CLOSED) this.stop("This cannot be followed now; too many may be looking.");
     });
   }
 
-  tell(update) {
-    if (update.first) this.ways = new Map([...this.ways].filter(([name]) => name === this.name));
-    for (const [name, latitude, longitude] of [...update.enter, ...update.move]) {
-      const way = [...(this.ways.get(name) || []), { latitude, longitude }];
+  tell(kind, { client: name, lat: latitude, lon: longitude, initial }) {
+    if (kind === "enter" || kind === "move") {
+      const way = this.ways.get(name) || [], last = way.at(-1);
+      if (last?.latitude !== latitude || last?.longitude !== longitude) way.push({ latitude, longitude });
       this.ways.set(name, way.slice(-MOST_PLACES));
+      this.named?.add(name);
+    } else if (kind === "snapshot") {
+      if (this.named) this.ways = new Map([...this.ways].filter(([one]) => this.named.has(one)));
+      this.named = null;
+      this.told = true;
+    } else {
+      this.ways.delete(name);
+      this.named?.delete(name);
     }
-    for (const name of [...update.leave, ...update.gone]) this.ways.delete(name);
-    if (!update.first) {
-      this.news(update.enter.map(([name]) => `${name} has come`));
-      this.news(update.leave.map((name) => `${name} has left`));
-      this.news(update.gone.map((name) => `${name} is gone`));
-    }
-    this.show(update);
+    if (kind in NEWS && !initial) this.news(`${name} ${NEWS[kind]}`);
+    this.frame ||= requestAnimationFrame(() => { this.frame = 0; this.show(); });
   }
 
-  news(lines) {
+  news(words) {
     const list = byId("fence-news");
-    for (const line of lines.slice(-MOST_NEWS)) list.prepend(element("li", {}, `${new Date().toLocaleTimeString("en-GB")} ${line}`));
+    list.prepend(element("li", {}, `${new Date().toLocaleTimeString("en-GB")} ${words}`));
     while (list.children.length > MOST_NEWS) list.lastChild.remove();
-    list.hidden = !list.children.length;
+    list.hidden = false;
   }
 
-  show(update) {
+  show() {
+    if (!this.told) return; // some of those who are there are not told yet
     byId("closeup").hidden = !this.circle && !this.ways.size;
     this.closeUp.show(this.circle, this.ways);
     const count = this.ways.size;
     let words = count === 1 ? "1 client is in the circle." : `${number(count)} clients are in the circle.`;
-    if (update.more) words = `More than ${number(count)} clients are in the circle; these are nearest to its centre.`;
     if (!this.circle) {
       const place = this.ways.get(this.name)?.at(-1);
       words = place ? `${this.name} is at ${place.latitude}, ${place.longitude}.` : `${this.name} is not known.`;
