@@ -57,9 +57,9 @@ def test_cells_grow_until_there_are_few_and_no_slice_is_long() -> None:
     assert not density.cells().whole
     slices, took = 0, []
     while not density.counted:
-        began = time.perf_counter()
+        began = time.thread_time()
         density.slice()
-        took.append(time.perf_counter() - began)
+        took.append(time.thread_time() - began)
         slices += 1
     cells = density.cells()
     assert slices > 2
