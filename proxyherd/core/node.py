@@ -36,6 +36,7 @@ from proxyherd.core.notes import (
     FROM_THE_FUTURE,
     OUTDATED,
     REPLACED,
+    SUSPENDED,
     Heard,
     LinkDown,
     LinkFailed,
@@ -189,14 +190,18 @@ class Node(Decider):
             self._walks.begin(neighbour)
 
     def _set_aside_if_lost(self, now: float) -> None:
-        """If the server was without contact for too long, begin as after a start that has not found all records."""
+        """If the server was without contact for too long, begin as after a start that has not found all records. Links from
+        before are closed: neighbours were suspended too, perhaps, and since when they have had the table is told at the
+        handshake.
+        """
         if not self.contact.was_lost(self.rules.clock):
             return
         self.contact.set_aside(self.table, self.rules.clock)
         self._walks.ended = False
         self.start(now, lacks=True)
-        for neighbour in self._neighbours.values():
-            self._walks.begin_again(neighbour)
+        for neighbour in tuple(self._neighbours.values()):
+            neighbour.link.close(SUSPENDED)
+            self.closed(neighbour.link)
 
     def _put_back(self, aside: dict[bytes, Entry]) -> None:
         """Put back what was set aside."""

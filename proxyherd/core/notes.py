@@ -24,6 +24,9 @@ OUTDATED: Final = (
 REPLACED: Final = "replaced by a newer link"
 """Why a live link ended: the neighbour, or another server with its name, has authenticated on a new connection."""
 
+SUSPENDED: Final = "this server was suspended for so long that both must say again since when they have had the table"
+"""Why a live link ended after a long sleep of this process, or a jump of its clock."""
+
 
 class LinkUp(Struct, frozen=True):
     """A neighbour has authenticated. `other_key`: whether its table has another key than this server's, as far as known.

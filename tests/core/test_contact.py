@@ -151,8 +151,9 @@ def test_a_server_that_was_suspended_sets_aside_what_is_in_doubt_before_it_notic
     assert len(herd.cut.table) == 0
     assert herd.cut.node.contact.doubted == herd.clock
     assert herd.cut.node.contact.last == herd.clock + TOO_LONG + 1
-    herd.wires.settle()
-    assert herd.clients(2) == herd.clients(0), "where the link does live, and only the clock has jumped"
+    assert not [*herd.cut.node.linked], "both say again since when they have had the table"
+    herd.link_again()
+    assert herd.clients(2) == herd.clients(0), "where only the clock has jumped"
 
 
 @pytest.mark.parametrize(
@@ -196,6 +197,9 @@ def test_a_herd_that_was_suspended_as_a_whole_keeps_its_table(links_seem_to_live
         if links_seem_to_live:
             server.node.tick(herd.wires.now)
             assert server.node.contact.aside is not None
+    if links_seem_to_live:
+        herd.wires.settle()
+        assert not any([*server.node.linked] for server in herd.servers), "they told before the sleep what they had"
     herd.wires.connect("A", "B")
     herd.link_again()
     assert [herd.clients(number) for number in range(3)] == [before] * 3
