@@ -371,10 +371,10 @@ def test_who_was_seen_after_the_moment_that_counts_stays(redis: Session) -> None
 def test_a_tombstone_expires_when_it_is_told_and_the_salt_with_the_last(redis: Session) -> None:
     redis.ask("FLUSHALL")
     salt = layout.PREFIXES[0] + b" gone"
-    erase(redis, b"kiwi", NOW, NOW, kept=60_000)
-    erase(redis, b"plum", NOW, NOW, kept=90_000)
-    erase(redis, b"fig", NOW, NOW, kept=30_000)
-    due = [NOW // 1_000_000 + kept for kept in (30_000, 60_000, 90_000, 90_000)]
+    erase(redis, b"kiwi", NOW, NOW, kept=6_000_000)
+    erase(redis, b"plum", NOW, NOW, kept=9_000_000)
+    erase(redis, b"fig", NOW, NOW, kept=3_000_000)
+    due = [NOW // 1_000_000 + kept for kept in (3_000_000, 6_000_000, 9_000_000, 9_000_000)]
     assert sorted(redis.ask("PEXPIRETIME", key) for key in tombstone_keys(redis)) == due
     assert redis.ask("PEXPIRETIME", salt) == due[-1]
     erase(redis, b"lime", SECOND, SECOND, kept=1)
