@@ -201,16 +201,12 @@ class FollowSoak:
             wanted.pop("buffer_m", None)
         async with self._socket(server) as socket:
             await socket.send_json({"op": "follow", "id": 1, **wanted})
-            answer = json.loads((await self._message(socket))["data"])
+            answer = await self._told(socket)
             assert "following" in answer, answer
 
             async def events() -> AsyncIterator[dict[str, Any]]:
                 while True:
-                    message = await self._message(socket)
-                    if message["type"] is not aiohttp.WSMsgType.TEXT:
-                        self.counts[f"closed with {message['data']}"] += 1
-                        raise EOFError
-                    yield json.loads(message["data"])
+                    yield await self._told(socket)
 
             await self._judge(server, events(), wanted, seconds)
 
@@ -224,10 +220,14 @@ class FollowSoak:
         finally:
             await socket.close()
 
-    @staticmethod
-    async def _message(socket: aiohttp.ClientWebSocketResponse) -> dict[str, Any]:
+    async def _told(self, socket: aiohttp.ClientWebSocketResponse) -> dict[str, Any]:
+        """Return the next message. Raises EOFError at the end."""
         message = await socket.receive()
-        return {"type": message.type, "data": message.data}
+        if message.type is not aiohttp.WSMsgType.TEXT:
+            self.counts[f"closed with {message.data}"] += 1
+            raise EOFError
+        told: dict[str, Any] = json.loads(message.data)
+        return told
 
     async def _follow_stream(self, server: ServerProcess, seconds: float) -> None:
         wanted = self._wanted()
