@@ -24,7 +24,9 @@ OUTDATED: Final = (
 REPLACED: Final = "replaced by a newer link"
 """Why a live link ended: the neighbour, or another server with its name, has authenticated on a new connection."""
 
-SUSPENDED: Final = "this server was suspended for so long that both must say again since when they have had the table"
+SUSPENDED: Final = (
+    "this server was suspended for so long that both must say again since when they have had the table"
+)
 """Why a live link ended after a long sleep of this process, or a jump of its clock."""
 
 

@@ -199,7 +199,9 @@ def test_a_herd_that_was_suspended_as_a_whole_keeps_its_table(links_seem_to_live
             assert server.node.contact.aside is not None
     if links_seem_to_live:
         herd.wires.settle()
-        assert not any([*server.node.linked] for server in herd.servers), "they told before the sleep what they had"
+        assert not any([*server.node.linked] for server in herd.servers), (
+            "they told before the sleep what they had"
+        )
     herd.wires.connect("A", "B")
     herd.link_again()
     assert [herd.clients(number) for number in range(3)] == [before] * 3
