@@ -33,14 +33,14 @@ def words_of(ctx: click.Context, parameter: click.Parameter, values: tuple[str, 
     return [one_word(ctx, parameter, value) for value in values]
 
 
-def server_option(what: str) -> Callable[[F], F]:
-    """Return the option that names the server; `what` is its purpose, for the help."""
+def server_option(what: str, default: str = "the file's first") -> Callable[[F], F]:
+    """Return the option that names the server; `what` is its purpose, and `default` the server without it, for the help."""
     return click.option(
         "--server",
         "name",
         metavar="NAME",
         shell_complete=server_names,
-        help=f"Which server to {what}.  [default: the file's first]",
+        help=f"Which server to {what}.  [default: {default}]",
     )
 
 

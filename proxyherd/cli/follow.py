@@ -14,7 +14,7 @@ import click
 
 from proxyherd.base.backoff import backoff
 from proxyherd.base.escapes import escaped, visible, visible_json
-from proxyherd.cli.asking import words_of
+from proxyherd.cli.asking import server_option, words_of
 from proxyherd.cli.common import (
     Failure,
     Misconfigured,
@@ -22,7 +22,6 @@ from proxyherd.cli.common import (
     config_option,
     examples,
     load_herd,
-    server_names,
     until_stopped,
 )
 from proxyherd.cli.output import PipeWatch
@@ -66,13 +65,7 @@ def _circle(
 @click.option(
     "--json", "as_json", is_flag=True, help="Print the events of the server as they are, one a line."
 )
-@click.option(
-    "--server",
-    "name",
-    metavar="NAME",
-    shell_complete=server_names,
-    help="Which server to ask.  [default: the first one that can be reached]",
-)
+@server_option("ask", default="the first one that can be reached")
 @token_file_option()
 @config_option()
 @click.pass_context

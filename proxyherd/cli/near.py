@@ -9,7 +9,7 @@ from typing import Final
 import click
 
 from proxyherd.base.escapes import escaped, visible_json
-from proxyherd.cli.asking import SIGNED
+from proxyherd.cli.asking import SIGNED, server_option
 from proxyherd.cli.common import (
     Failure,
     Misconfigured,
@@ -18,7 +18,6 @@ from proxyherd.cli.common import (
     examples,
     load_herd,
     print_table,
-    server_names,
 )
 from proxyherd.cli.token_making import token_source
 from proxyherd.cli.web_port import place_of, reachable, token_file_option
@@ -55,13 +54,7 @@ _UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"))
     help="Only clients whose last report is not older.  [default: all]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the answer of the server as it is.")
-@click.option(
-    "--server",
-    "name",
-    metavar="NAME",
-    shell_complete=server_names,
-    help="Which server to ask.  [default: the first one that can be reached]",
-)
+@server_option("ask", default="the first one that can be reached")
 @token_file_option()
 @config_option()
 @click.pass_context
