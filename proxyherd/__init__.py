@@ -5,4 +5,4 @@ The way in is the command line (`cli`); `server/daemon` puts one server together
 docs/design.md says which stands on which.
 """
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
