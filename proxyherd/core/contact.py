@@ -3,7 +3,8 @@
 A server is in contact while it has caught up over a live link. If it was cut off, or suspended with its machine, for most
 of `tombstone_seconds`, clients may have been erased meanwhile, and nobody may know that any more. So when it is linked
 again, its lines are in doubt, as those of a journal that is too old. They are set aside: neither told nor answered. Only
-the reports that it has taken itself since then stay, because nobody else can have them.
+the reports that it has taken itself in the last part of that time stay: nobody else can have them, and whoever has
+erased their clients still knows it.
 
 A first catch-up ends that. Neighbours tell each other since when they have had the table (`began`). One that has had it all
 the time may have forgotten an erasure, and has what is left: so what was set aside is dropped. One that began later, with an
@@ -55,9 +56,10 @@ class Contact:
     def set_aside(self, table: Table, clock: int) -> None:
         """Take the lines that are in doubt out of the table. This takes about a second for a million clients."""
         self.aside = aside = self.aside or {}
+        since = clock - self._longest
         for leaf in range(table.leaf_count):
             for client, entry in table.entries(leaf, leaf + 1):
-                if not entry.line.startswith(self._by) or received(entry.line) <= self.last:
+                if not entry.line.startswith(self._by) or received(entry.line) <= since:
                     aside[client] = entry
                     table.remove(client, leaf)
         self.doubted = self.doubted or self.last

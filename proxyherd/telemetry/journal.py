@@ -72,7 +72,7 @@ class JournalObserver:
     def dropped(self, lines: int, days: str) -> None:
         """Note that so many lines were dropped after a long absence, and have left the journal."""
         reason = f"this server was without contact with its herd for more than {days}, so clients may have been erased that nobody remembers"
-        effect = "neighbours tell what they have; what this server has taken itself since then stays"
+        effect = "neighbours tell what they have; what this server has taken itself less long ago stays"
         self._events.log.warning("doubtful_dropped", lines=lines, reason=reason, effect=effect)
 
     def torn(self, file: str, records: int, cut_bytes: int) -> None:

@@ -96,7 +96,7 @@ SCENARIOS: dict[str, Scenario] = {
                 lines=7,
                 reason="this server was without contact with its herd for more than 26.25 days, so clients may have been "
                 "erased that nobody remembers",
-                effect="neighbours tell what they have; what this server has taken itself since then stays",
+                effect="neighbours tell what they have; what this server has taken itself less long ago stays",
             )
         ],
         {},

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from proxyherd.core.erasures import REACH
 from proxyherd.core.link import Link
-from proxyherd.core.messages import NANOSECONDS, Forget, parse_at, received
+from proxyherd.core.messages import Forget, parse_at, received
 from proxyherd.core.table import Table
 from proxyherd.core.tombstones import Tombstone, parse_gone
 from simulation.world import SimulatedWorld
@@ -15,10 +15,6 @@ from simulation.world import SimulatedWorld
 if TYPE_CHECKING:
     from simulation.laws import Order
     from simulation.servers import Server
-
-
-LOST_SECONDS = 3
-"""Before a server is cut off: what it took then is younger than its last tick with a live link, or may be."""
 
 
 class ErasureLaws:
@@ -35,7 +31,6 @@ class ErasureLaws:
         self.known: dict[
             bytes, int
         ] = {}  # until when clients are erased, which all know but one that is cut off
-        self.cut_at = 0  # when that was cut off, by its own clock
         self._made = Counter[bytes]()  # tombstones that commands have set: two servers may set the same one
 
     def client(self, digest: bytes) -> bytes:
@@ -157,7 +152,7 @@ class ErasureLaws:
                 )
         for client, until in self.known.items():
             _, line = table.greatest.get(client, (0, b""))
-            if line and received(line) <= until and not self._is_of_its_own(line):
+            if line and received(line) <= until:
                 broken(f"{server.name} has {line!r} again, which was erased while a server was cut off")
         expired = [client for client, until in table.gone_until.items() if self.is_expired(server, until)]
         if expired and self._world.plan.absences:
@@ -169,11 +164,6 @@ class ErasureLaws:
                     broken(
                         f"{server.name} has lost {order[1].decode()}, which was answered; it has {held[1]!r}"
                     )
-
-    def _is_of_its_own(self, line: bytes) -> bool:
-        """Whether a server has taken this line while it was cut off, or just before."""
-        name = self._world.cut_off.encode()
-        return line.startswith(b"AT %b " % name) and received(line) > self.cut_at - LOST_SECONDS * NANOSECONDS
 
     def _may_be_lost(self, server: Server, client: bytes, order: Order) -> bool:
         """Whether a line was erased, or has lost against one that was erased later."""

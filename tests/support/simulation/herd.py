@@ -329,8 +329,7 @@ class Herd:
         name = rng.choice(able)
         seconds, others = self.plan.tombstone_seconds * rng.uniform(0.8, 1.4), [*servers.values()]
         others.remove(servers[name])
-        self.network.isolated = world.cut_off = name
-        self.laws.erasures.cut_at = servers[name].clock
+        self.network.isolated = name
         world.say(f"{name} is cut off for {seconds:.3f} s")
         for client in range(self.plan.clients):
             if rng.random() < 0.3:

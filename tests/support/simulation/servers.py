@@ -18,6 +18,7 @@ from proxyherd.core.messages import NANOSECONDS, Entry, Forget, Whatsat, receive
 from proxyherd.core.node import Node
 from proxyherd.core.reply import Reply
 from proxyherd.core.rules import Judged
+from proxyherd.core.table import Table
 from proxyherd.core.ticks import seconds_ahead, seconds_to_tick, step
 from proxyherd.core.tombstones import parse_gone, parse_learned
 from proxyherd.core.turn import Turn
@@ -43,8 +44,13 @@ SETTLE_SECONDS = 20 * LEARNED_SECONDS
 class WatchedContact(Contact):
     """The real contact: what it drops counts for nothing that the server has answered before."""
 
-    __slots__ = ("server",)
+    __slots__ = ("known_since", "server")
+    known_since: int  # who was erased later was still known when lines were last set aside
     server: Server
+
+    def set_aside(self, table: Table, clock: int) -> None:
+        self.known_since = clock - longest_absence(self.server.world.plan.erasure)
+        super().set_aside(table, clock)
 
     def caught_up(self, began: int) -> dict[bytes, Entry]:
         aside, server = self.aside or {}, self.server
@@ -52,8 +58,9 @@ class WatchedContact(Contact):
         if aside:
             server.world.say(f"{server.name} puts back {len(back)} of {len(aside)} clients")
         if not back:
+            own = b"AT %b " % server.bytes
             for client, entry in aside.items():
-                if entry.line.startswith(b"AT %b " % server.bytes) and received(entry.line) > self.doubted:
+                if entry.line.startswith(own) and received(entry.line) > self.known_since:
                     server.world.broken(f"{server.name} drops {entry.line!r}, which it alone can have")
                 server.laws.dropped(server, client, (entry.nanoseconds, entry.line))
         return back

@@ -31,7 +31,6 @@ class SimulatedWorld:
         self.now = 0.0
         self.trace: deque[str] | None = deque(maxlen=TRACE_LINES) if trace else None
         self.nonces = count(1)
-        self.cut_off = ""  # the server that was without links for long
         self.timing = Timing(compare_seconds=plan.compare_seconds)
         self._verdict = ""
         self._events_run = 0
