@@ -10,7 +10,7 @@ INPUTS ?= 200000
 SOAK_ARGS ?=
 MUTANTS_ARGS ?=
 
-.PHONY: run run-redis stop example check test test-compiled soak soak-follows mutants fuzz lint bench wheel clean install uninstall
+.PHONY: run run-redis stop example check test test-compiled soak soak-follows mutants fuzz docs lint bench wheel clean install uninstall
 
 run: .venv/run.stamp
 	@BIN=$(BIN) $(BIN)/python deploy/local_herd.py run
@@ -76,6 +76,10 @@ mutants: .venv/test.stamp
 # Coverage-guided fuzzing: INPUTS inputs for all targets together. Inputs that fail are kept in var/fuzz/finds/.
 fuzz: .venv/fuzz.stamp
 	@$(BIN)/python tests/fuzz/run.py --inputs $(INPUTS)
+
+# The documentation as a site, in var/docs
+docs: .venv/test.stamp
+	@$(BIN)/python docs/make_site.py
 
 lint: .venv/test.stamp
 	@$(BIN)/ruff check --quiet .
