@@ -204,7 +204,7 @@ class Talk:
 
     def _followed(self, line: Follow | Unfollow) -> Reply:
         self.followers.append(line.follower)
-        line.follower.enlist(self._due, lambda _: None)
+        line.follower.enlist(self._due, lambda _: None, lambda _, __: True)
         is_follow = isinstance(line, Follow)
         return FollowReply(
             *(("follow", "following") if is_follow else ("unfollow", "unfollowed")), complete=True

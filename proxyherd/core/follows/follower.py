@@ -16,10 +16,10 @@ reads slowly misses states in between, and never the last one.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from itertools import product
 from typing import Final, Protocol, TypeAlias
 
 from proxyherd.core.follows.event import Event, is_later
+from proxyherd.core.messages import Entry
 
 MOST_PENDING: Final = 1_000
 """Clients of which something may wait for a follower that does not read: more would be told late, and take memory."""
@@ -59,6 +59,7 @@ class Follower:
         "_forget",
         "_gones",
         "_held",
+        "_is_known",
         "_resumes",
         "areas",
         "clients",
@@ -82,10 +83,18 @@ class Follower:
         self.is_closed = False
         self._due: dict[Follower, None] = {}  # who gets a push at the end of this turn
         self._forget: Callable[[Follower], None] | None = None  # by whom it is known
+        self._is_known: Callable[[bytes, Entry], bool] = lambda _, __: True
 
-    def enlist(self, due: dict[Follower, None], forget: Callable[[Follower], None]) -> None:
-        """Note where to ask for a push, and who must know when it is closed."""
-        self._due, self._forget = due, forget
+    def enlist(
+        self,
+        due: dict[Follower, None],
+        forget: Callable[[Follower], None],
+        is_known: Callable[[bytes, Entry], bool],
+    ) -> None:
+        """Note where to ask for a push, who must know when it is closed, and who knows whether a client is known, and an
+        entry of it was not erased.
+        """
+        self._due, self._forget, self._is_known = due, forget, is_known
 
     def resume(self) -> None:
         """Ask for a push at the end of the next turn, because the client reads again. What waits is not told before: the
@@ -135,7 +144,7 @@ class Follower:
             self.outbox = [
                 event
                 for key, held in self._held.items()
-                for event in ((self._gones[key], held) if key in self._gones else (held,))
+                for event in ((self._gones[key], held) if key in self._gones else (self._as_known(held),))
             ]
             self._held, self._gones, self._resumes = {}, {}, False
         events, self.outbox = self.outbox, ()
@@ -185,13 +194,14 @@ class Follower:
         else:
             del held[key]
 
-    def forget_positions(self, erased: Collection[bytes]) -> None:
-        """Do not tell any more where clients have left an area that are no longer known."""
-        is_few = len(erased) * len(self.areas) < len(self._held)
-        for key in product(self.areas, erased) if is_few else [*self._held]:
-            event = self._held.get(key)
-            if event is not None and event.kind == "leave" and event.client in erased:
-                self._held[key] = Event("gone", event.client, name=event.name)
+    def _as_known(self, event: Event) -> Event:
+        """Return the event without the position, if that is where a client has left an area that was erased meanwhile. All
+        other events are of a client that is there: that it was erased would have been an event itself.
+        """
+        entry = event.entry
+        if event.kind != "leave" or entry is None or self._is_known(event.client, entry):
+            return event
+        return Event("gone", event.client, name=event.name)
 
     def drop(self, name: bytes) -> None:
         """Do not tell what waits of the follow of an area."""

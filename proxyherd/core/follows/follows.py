@@ -22,6 +22,7 @@ from proxyherd.core.follows.followed_areas import FollowedArea, FollowedAreas
 from proxyherd.core.follows.followed_clients import FollowedClients
 from proxyherd.core.follows.follower import MOST_AREAS, MOST_CLIENTS, Follower
 from proxyherd.core.follows.snapshots import Snapshots
+from proxyherd.core.messages import Entry
 from proxyherd.core.node import Node
 from proxyherd.core.reply import leave
 from proxyherd.core.spatial.areas import Misdrawn
@@ -114,9 +115,6 @@ class Follows:
             for client, entry in changes.items():
                 fences.take_in(client, entry)
             self._end_full()
-            erased = {client for client, entry in changes.items() if entry is None}
-            for follower in self._followers if erased else ():
-                follower.forget_positions(erased)
         return bool(self._due)
 
     def run(self, settled: Settled, now: float) -> None:
@@ -174,7 +172,11 @@ class Follows:
 
     def _enlist(self, follower: Follower) -> None:
         self._followers[follower] = None
-        follower.enlist(self._due, self._forget)
+        follower.enlist(self._due, self._forget, self._is_known)
+
+    def _is_known(self, client: bytes, entry: Entry) -> bool:
+        table = self._node.table
+        return table.get(client) is not None and not table.is_erased(client, entry.line)
 
     def _accept(self, reply: FollowReply) -> None:
         reply.outcome, reply.answer, reply.complete = "following", b"", self._node.ready

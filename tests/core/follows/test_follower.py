@@ -117,12 +117,11 @@ def test_whoever_reads_at_any_times_believes_what_is_true_in_the_end(seed: int) 
     assert belief == {key: held for key, held in truth.items() if held is not None}
 
 
-@pytest.mark.parametrize("others", [set(), {b"a", b"b"}], ids=["one", "many"])
-def test_where_an_erased_client_has_left_an_area_is_not_told(follower: Follower, others: set[bytes]) -> None:
-    follower.areas = {b"1": None}
-    tell(follower, event("leave", 2), event("leave", 2, FIG))
-    follower.forget_positions({KIWI} | others)
-    assert told(follower) == [("gone", 0), ("leave", 2)]
+def test_where_an_erased_client_has_left_an_area_is_not_told(follower: Follower) -> None:
+    follower.enlist({}, lambda _: None, lambda client, entry: (client, entry.nanoseconds) != (KIWI, 2))
+    tell(follower, event("leave", 2), event("leave", 2, FIG), event("leave", 3, KIWI, b"2"))
+    assert not follower.is_too_slow
+    assert told(follower) == [("gone", 0), ("leave", 2), ("leave", 3)]
 
 
 def test_nothing_is_told_of_a_follow_that_has_ended(follower: Follower) -> None:
@@ -155,7 +154,7 @@ def test_who_is_told_of_more_clients_than_may_wait_is_too_slow(follower: Followe
 
 def test_a_closed_follower_keeps_nothing_and_is_forgotten(follower: Follower) -> None:
     forgotten = list[Follower]()
-    follower.enlist({}, forgotten.append)
+    follower.enlist({}, forgotten.append, lambda _, __: True)
     tell(follower, event("move", 1))
     follower.close()
     follower.close()

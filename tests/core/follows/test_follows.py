@@ -9,6 +9,7 @@ from following import FollowedServer, FollowingClient
 
 from proxyherd.core.follows import followed_areas, snapshots
 from proxyherd.core.follows.follower import MOST_AREAS, MOST_CLIENTS
+from proxyherd.core.messages import received
 from proxyherd.core.spatial.areas import Area, Box, Circle
 from proxyherd.core.spatial.polygons import Polygon
 from proxyherd.telemetry.observer import Observer
@@ -514,6 +515,24 @@ def test_where_an_erased_client_was_is_never_told_to_who_reads_late(
     server.report(FIG, 2, HERE)
     server.forget(KIWI)
     server.forget(FIG)
+    follower.read_on()
+    assert rest(server, follower) == ["gone kiwi of 1"]
+
+
+@pytest.mark.parametrize("time", [1.5, 3], ids=["earlier", "later"])
+def test_nor_if_the_client_has_reported_again_elsewhere_before_anybody_looks(
+    server: FollowedServer, follower: FollowingClient, time: float
+) -> None:
+    server.report(KIWI, 1)
+    follower.follow(name=b"1", area=TOWN)
+    rest(server, follower)
+    follower.reads = False
+    server.report(KIWI, 2, THERE)
+    table = server.node.table
+    left = table.get(KIWI)
+    assert left is not None
+    assert table.erase(table.tombstone(KIWI, received(left.line))) is not None
+    server.report(KIWI, time, THERE)
     follower.read_on()
     assert rest(server, follower) == ["gone kiwi of 1"]
 

@@ -168,9 +168,11 @@ class SimulatedFollower(LineClient):
             self.latest.pop(key, None)
             return
         order = order_of(event.entry)
-        if order <= self.latest.get(key, NOTHING) and not (
-            kind == "enter" and server.laws.erasures.until(event.client)
-        ):
+        laws = server.laws
+        may_be_earlier = kind == "enter" and (
+            laws.erasures.until(event.client) or event.client in laws.doubted
+        )
+        if order <= self.latest.get(key, NOTHING) and not may_be_earlier:
             broken(f"{self.name} is told {event}, and was told {self.latest[key]}")
         self._look_at(event.client, order[1])
         self.latest[key] = order

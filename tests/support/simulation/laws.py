@@ -36,6 +36,7 @@ class Laws:
         self.refused: dict[
             bytes, tuple[Server, int]
         ] = {}  # lines that were taken back: by whom, in which life
+        self.doubted = set[bytes]()  # clients of whom a server has set a line aside after a long absence
         self.outcomes = Counter[str]()  # of commands that were logged
         self.told_events = Counter[str]()  # what followers were told
         self.ways = Counter[str]()  # how clients of the web have asked, and what they were answered

@@ -51,6 +51,7 @@ class WatchedContact(Contact):
     def set_aside(self, table: Table, clock: int) -> None:
         self.known_since = clock - longest_absence(self.server.world.plan.erasure)
         super().set_aside(table, clock)
+        self.server.laws.doubted |= (self.aside or {}).keys()
 
     def caught_up(self, began: int) -> dict[bytes, Entry]:
         aside, server = self.aside or {}, self.server
