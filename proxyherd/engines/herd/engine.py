@@ -133,7 +133,7 @@ class HerdEngine:
         self.follows = Follows(node, wake)
         self._early: EarlyQueries[Client] = EarlyQueries(sizes)
         self._waiting: list[EarlyQuery[Client]] = []  # since this turn
-        self._stage = node.all_wait, node.ready
+        self._stage = self._decided_in = node.all_wait, node.ready
         self._looked_up: list[EarlyQuery[Client]] = []
         self._given_up: list[Client] = []
         self._stops = False
@@ -248,6 +248,7 @@ class HerdEngine:
                     self.follows.ask(one.client, line, reply)
                 else:
                     self._waiting.append((one.client, line, reply))
+                    self._decided_in = self._node.all_wait, self._node.ready
 
     def keep(self, done: Callable[[bool], None]) -> bool | None:
         """Append what this turn has stored to the journal. Return whether its reports are kept: if not, they must be
@@ -327,10 +328,7 @@ class HerdEngine:
     def _let_wait(self) -> None:
         """Let this turn's queries wait until the server is ready, or knows their client."""
         waiting, self._waiting = self._waiting, []
-        self._stage = (
-            self._node.all_wait,
-            self._node.ready,
-        )  # it may have been another since the last query waited
+        self._stage = self._decided_in  # while the turn waited for the disk, it may have become another one
         for client, line, reply in waiting:
             if client.gone:
                 leave(reply)

@@ -160,6 +160,22 @@ def test_where_records_may_be_missing_nothing_is_answered_before_the_server_is_r
     assert first_lines(late) == reports.answers
 
 
+def test_who_asks_just_before_the_server_is_ready_is_answered_though_the_disk_is_slow(
+    observer: Observer,
+) -> None:
+    server = Server(observer, always=True)
+    server.start(lacks=True)
+    asks, reports = server.client(ASK), server.client(b"IAMAT kiwi +1+1 5")
+    server.turns.rest()
+    assert asks.answers == [], "the turn waits for the disk"
+    server.become_ready()
+    server.journal.release()
+    server.turns.rest()
+    server.engine.beat(0.0)
+    server.turns.rest()
+    assert first_lines(asks) == reports.answers
+
+
 def test_news_of_a_client_answers_those_who_wait_for_it_once_the_replay_has_ended(observer: Observer) -> None:
     server = Server(observer)
     server.start()

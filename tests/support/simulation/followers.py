@@ -99,6 +99,8 @@ class SimulatedFollower(LineClient):
         if self._commands:
             self._server.turn.client_said(self)
         self.unlogged.extend((line, NOTHING) for line in taken)
+        # Its snapshot may be told before its answer, which waits for the answers before it.
+        self.complete -= {line.name for line in taken if isinstance(line, Follow)}
         return [*taken]
 
     def answer(self, answers: list[bytes]) -> None:
@@ -122,7 +124,6 @@ class SimulatedFollower(LineClient):
                     line.follower, line.name, (*before.clients, *line.clients), None, 0.0, line.sees
                 )
             self.follows[line.name] = line
-            self.complete.discard(line.name)
         elif outcome == "unfollowed":
             assert isinstance(line, Unfollow)
             self._end(line.name)

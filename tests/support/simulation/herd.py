@@ -412,19 +412,20 @@ class Herd:
         self.wait_for_agreement()
         if plan.cuts_off:
             self.cut_off()
-            self.wait_for_agreement()
+            self.wait_for_agreement(links=2)
         if plan.absences:
             world.run_until(world.now + FORGOTTEN * plan.tombstone_seconds)
             self.wait_for_agreement()
         self.judge()
 
-    def wait_for_agreement(self) -> None:
-        world = self.world
+    def wait_for_agreement(self, links: int = 1) -> None:
+        """Let all agree. `links`: how often a link may have to be made: a server that was lost for long closes its first."""
+        world, patience = self.world, HEAL_SECONDS * links
         healed = world.now
         while not self.agreed() or world.now < max(self.laws.last_flood, healed) + QUIET_SECONDS:
-            if world.now >= healed + HEAL_SECONDS and not self.agreed():
-                world.broken(f"{HEAL_SECONDS:g} s after all is well the servers differ: {self.difference()}")
-            if world.now >= healed + HEAL_SECONDS + QUIET_SECONDS:
+            if world.now >= healed + patience and not self.agreed():
+                world.broken(f"{patience:g} s after all is well the servers differ: {self.difference()}")
+            if world.now >= healed + patience + QUIET_SECONDS:
                 world.broken("a flood does not end")
             world.run_until(world.now + 0.1)
 
