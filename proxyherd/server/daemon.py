@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import importlib
 import math
 import os
 import signal
@@ -42,7 +41,7 @@ from proxyherd.server.clients.tcp import TcpListener
 from proxyherd.server.credentials import Credentials, read_again, read_credentials, read_keys
 from proxyherd.server.driver import Driver
 from proxyherd.server.places_queries import AsyncPlacesQueries
-from proxyherd.server.process import Background, forbid_core_dumps, open_log
+from proxyherd.server.process import Background, SlowImports, forbid_core_dumps, open_log
 from proxyherd.server.supervision import Notifier, StateDirectory, StateTaken, raise_descriptor_limit
 from proxyherd.telemetry.logs import LogFile, make_logger
 from proxyherd.telemetry.metrics import Metrics
@@ -117,6 +116,7 @@ class _Daemon:
         self._notifier = Notifier(os.environ)
         self._stop = asyncio.Event()
         self._listens = asyncio.Event()
+        self._imports = SlowImports()
         self._background = Background(partial(self._observer.fault, "a background task failed"))
         self._told_ready = False
         self._reloading = asyncio.Lock()
@@ -136,12 +136,12 @@ class _Daemon:
         self._assemble()
         for listener in self._listeners:
             await self._binder.listen(listener.key, self._server.addresses[listener.key], listener.listen)
-        self._listens.set()
         self._note_crl()
         self._log.info("started", version=__version__, pid=os.getpid())
         self._expected = time.monotonic()
         self._tick()
         self._background.spawn(self._open_late_ports())
+        self._listens.set()
         self._backend.start(self._background.spawn)
         await self._stop.wait()
         await self._drain()
@@ -206,10 +206,8 @@ class _Daemon:
     # Slow imports. --------------------------------------------------------------------------------------------
 
     async def _places_later(self) -> Places:
-        # In a thread, as for the admin port below: the import of aiohttp takes a quarter of a second, and clients are
-        # served already.
         await self._listens.wait()
-        return await asyncio.to_thread(self._open_places)
+        return await self._imports.run(self._open_places)
 
     def _open_places(self) -> Places:
         # A key that cannot be read must not stop a start: there are answers without a key.
@@ -247,14 +245,14 @@ class _Daemon:
     async def _open_late_ports(self) -> None:
         if self._server.web:
             self._observer.open_web()
-            web = await asyncio.to_thread(importlib.import_module, "proxyherd.server.clients.web")
+            web = await self._imports.module("proxyherd.server.clients.web")
             listener: ClientListener = web.WebListener(
                 self._clients, self._herd, self._backend.erased_until, self._server.name
             )
             await self._let_in_by_tokens(listener)
             self._listeners.append(listener)
             await self._binder.listen(listener.key, self._server.web, listener.listen)
-        app = await asyncio.to_thread(importlib.import_module, "proxyherd.admin.app")
+        app = await self._imports.module("proxyherd.admin.app")
         self._admin = app.open_admin(self._herd, self._server.name, self, self._observer, self._backend)
         await self._binder.listen("admin", self._server.admin, self._admin.listen)
         gc.collect()
@@ -263,7 +261,7 @@ class _Daemon:
     async def _let_in_by_tokens(self, listener: ClientListener) -> None:
         """Use the keys of tokens, if the web port needs them. One that cannot be read must not stop a start."""
         if self._herd.auth.web == "jwt":
-            await asyncio.to_thread(importlib.import_module, "proxyherd.web.tokens")
+            await self._imports.module("proxyherd.web.tokens")
             try:
                 listener.renew(self._credentials.contexts, keys := read_keys(self._herd))
             except ConfigError as error:

