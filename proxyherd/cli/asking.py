@@ -12,7 +12,10 @@ import click
 
 from proxyherd.base.escapes import escaped, visible_json
 from proxyherd.cli.common import Failure, NotReached, load_herd, server_names
-from proxyherd.remote import ask
+from proxyherd.client.blocking import SyncHerdClient
+from proxyherd.client.endpoints import Endpoint
+from proxyherd.client.rules.errors import Unreachable
+from proxyherd.remote.ask import MAX_ANSWER_BYTES
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -50,9 +53,17 @@ def ask_server(ctx: click.Context, name: str | None, *fields: bytes, raw: bool) 
     server = herd.server(name) if name is not None else next(iter(herd.servers.values()))
     # Longer than the server itself may take: it answers for Places that do not.
     seconds = 5 + herd.timing.ready_seconds + herd.places.deadline_seconds
+    client = SyncHerdClient(
+        Endpoint(server.clients),
+        timeout=seconds,
+        patience=seconds,
+        retry=False,
+        most_bytes=MAX_ANSWER_BYTES,
+    )
     try:
-        answer = ask.command(server, b" ".join(fields), seconds)
-    except ask.Unreachable as error:
+        with client:
+            answer = client.command(b" ".join(fields))
+    except Unreachable as error:
         others = [other for other in herd.servers if other != server.name]
         raise NotReached(
             f"cannot reach {server.name} at {error}; see `proxyherd status`"

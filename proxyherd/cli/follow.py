@@ -27,8 +27,9 @@ from proxyherd.cli.common import (
 from proxyherd.cli.output import PipeWatch
 from proxyherd.cli.token_making import token_source
 from proxyherd.cli.web_port import place_of, reachable, token_file_option
+from proxyherd.client.rules.errors import Unreachable
 from proxyherd.config.herd_file import Herd
-from proxyherd.remote import ask, events, web_ports
+from proxyherd.remote import events, web_ports
 from proxyherd.web.ids import name_of
 
 _FIRST_PAUSE_SECONDS: Final = 1.0
@@ -130,7 +131,7 @@ def _follow(
             why = f"{server.name} has ended the connection"
         except web_ports.NotAnswered as error:
             raise (Misconfigured if error.mistaken else Failure)(str(error)) from error
-        except (ask.Unreachable, NotReached) as error:
+        except (Unreachable, NotReached) as error:
             why = error.message if isinstance(error, NotReached) else str(error)
             if not began:
                 raise NotReached(why) from error

@@ -28,6 +28,7 @@ from proxyherd.cli.common import (
 from proxyherd.cli.contents import progress_bar, read_journal
 from proxyherd.cli.token_making import token_source
 from proxyherd.cli.web_port import reachable, token_file_option
+from proxyherd.client.rules.errors import Unreachable
 from proxyherd.config.herd_file import Herd, Server
 from proxyherd.core.messages import received
 from proxyherd.remote import ask, erasing
@@ -197,7 +198,7 @@ def _erase(server: Server, token: Callable[[], str], clients: Sequence[bytes], b
             erasing.erase_all(open_eraser, clients, before, told)
     except erasing.NotErased as error:
         raise Failure(f"{error}. {_so_far(erased, stayed, clients)}") from error
-    except ask.Unreachable as error:
+    except Unreachable as error:
         raise NotReached(f"{server.name} is gone: {error}. {_so_far(erased, stayed, clients)}") from error
     click.echo(f"{_count(erased)} erased herd-wide{_stays(stayed)}")
 
@@ -277,7 +278,7 @@ def _print_tombstones(herd: Herd) -> None:
     for server in herd.servers.values():
         try:
             rows.append((server.name, f"{ask.tombstones(server, _PATIENCE_SECONDS):,}"))
-        except ask.Unreachable as error:
+        except Unreachable as error:
             rows.append((server.name, f"unknown: {error}"))
     print_table(rows)
     if all(count.startswith("unknown") for _, count in rows[1:]):

@@ -21,7 +21,8 @@ from proxyherd.cli.common import (
 )
 from proxyherd.cli.token_making import token_source
 from proxyherd.cli.web_port import place_of, reachable, token_file_option
-from proxyherd.remote import ask, nearby, web_ports
+from proxyherd.client.rules.errors import Unreachable
+from proxyherd.remote import nearby, web_ports
 
 _PATIENCE_SECONDS: Final = 15.0
 """How long a server that is not ready is waited for."""
@@ -87,7 +88,7 @@ def near(
         )
     except web_ports.NotAnswered as error:
         raise (Misconfigured if error.mistaken else Failure)(str(error)) from error
-    except ask.Unreachable as error:
+    except Unreachable as error:
         raise NotReached(f"{server.name} is gone: {error}; see `proxyherd status`") from error
     if as_json:
         click.echo(visible_json(said))

@@ -22,10 +22,11 @@ from proxyherd.cli.common import (
 )
 from proxyherd.cli.token_making import DAY_SECONDS, new_token, signing_key, token_source
 from proxyherd.cli.web_port import reachable, token_file_option
+from proxyherd.client.rules.errors import Unreachable
 from proxyherd.config import secrets
 from proxyherd.config.token_keys import read_token_keys
 from proxyherd.core.messages import NANOSECONDS
-from proxyherd.remote import ask, erasing
+from proxyherd.remote import erasing
 from proxyherd.web.access import Access, TokenProblem
 from proxyherd.web.rights import MOST_NAME_CHARACTERS, RIGHTS, Grant, Right
 from proxyherd.web.tokens import MOST_TOKEN_BYTES, TokenVerifier
@@ -222,7 +223,7 @@ def token_revoke(ctx: click.Context, *, subject: str, name: str | None, token_fi
         eraser.revoke(subject)
     except erasing.NotErased as error:
         raise Failure(str(error)) from error
-    except ask.Unreachable as error:
+    except Unreachable as error:
         raise NotReached(f"{server.name} is gone: {error}") from error
     finally:
         eraser.close()

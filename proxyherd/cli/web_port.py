@@ -11,8 +11,10 @@ import click
 
 from proxyherd.cli.common import Misconfigured, NotReached
 from proxyherd.cli.token_making import TOKEN_VARIABLE
+from proxyherd.client.rules.errors import Unreachable
+from proxyherd.client.sockets import connect
 from proxyherd.config.herd_file import Herd, Server
-from proxyherd.remote import ask, web_ports
+from proxyherd.remote import web_ports
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -51,8 +53,8 @@ def reachable(herd: Herd, name: str | None) -> Server:
     refusals = []
     for server in servers:
         try:
-            connection, _ = ask.connect(server.web, time.monotonic() + web_ports.CONNECT_SECONDS)
-        except ask.Unreachable as error:
+            connection, _ = connect(server.web, time.monotonic() + web_ports.CONNECT_SECONDS)
+        except Unreachable as error:
             refusals.append(f"{server.name} at {error}")
         else:
             connection.close()

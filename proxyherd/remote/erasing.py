@@ -17,7 +17,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
-from proxyherd.remote.ask import MOST_SHOWN, Unreachable
+from proxyherd.client.rules.errors import MOST_SHOWN, Unreachable
 from proxyherd.remote.web_ports import (
     LATER,
     NO_RIGHT,

@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from proxyherd.remote.ask import Unreachable
+from proxyherd.client.rules.errors import Unreachable
 from proxyherd.remote.web_ports import LATER, PortConnection, not_answered, unreachable, whole
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from proxyherd.remote.ask import Unreachable
+from proxyherd.client.rules.errors import Unreachable
 from proxyherd.remote.web_ports import see
 
 if TYPE_CHECKING:

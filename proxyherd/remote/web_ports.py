@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from proxyherd.base.escapes import escaped
-from proxyherd.remote.ask import MAX_ANSWER_BYTES, MOST_SHOWN, Unreachable, connect
+from proxyherd.client.rules.errors import MOST_SHOWN, Unreachable
+from proxyherd.client.sockets import connect
+from proxyherd.remote.ask import MAX_ANSWER_BYTES
 from proxyherd.web.ids import id_of
 from proxyherd.web.problems import Problem
 

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import pytest
-from asked import pair_of_servers, serving
+from asked import ask_once, pair_of_servers, serving
 from click.testing import CliRunner, Result
 from states import a_state
 
 import proxyherd.server
 from proxyherd import cli
 from proxyherd.admin.status_page.state import write_state
+from proxyherd.client import Unreachable
 from proxyherd.config import herd_file
 from proxyherd.config.address import Address
 from proxyherd.config.errors import ConfigError
@@ -374,9 +375,9 @@ def test_one_deadline_covers_a_server_that_drips(herd: herd_file.Herd) -> None:
     server = herd.servers["Ann"]
     with (
         serving(server.clients[0], drip),
-        pytest.raises(ask.Unreachable, match=r"timed out \(\d bytes read\)"),
+        pytest.raises(Unreachable, match=r"timed out \(\d bytes read\)"),
     ):
-        ask.command(server, b"IAMAT kiwi +1+1 5", 0.5)
+        ask_once(server, b"IAMAT kiwi +1+1 5", 0.5)
 
 
 def test_server_that_hangs_up_early_is_no_answer(herd: herd_file.Herd) -> None:
@@ -391,8 +392,8 @@ def test_server_that_hangs_up_early_is_no_answer(herd: herd_file.Herd) -> None:
 
         thread = threading.Thread(target=hang_up)
         thread.start()
-        with pytest.raises(ask.Unreachable, match="closed before its answer was whole"):
-            ask.command(server, b"WHATSAT kiwi 1 1", 10)
+        with pytest.raises(Unreachable, match="closed before its answer was whole"):
+            ask_once(server, b"WHATSAT kiwi 1 1", 10)
         thread.join()
 
 

@@ -14,14 +14,15 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from asked import ask_once
 from herd_process import PATIENCE_SECONDS, free_port, wait_until
 
+from proxyherd.client import Unreachable
 from proxyherd.config.address import Address
 from proxyherd.config.herd_file import Server, parse
 from proxyherd.core.notes import LinkFailed
 from proxyherd.engines.herd.peers import Peers
 from proxyherd.net.resolving import look_up, new_event_loop
-from proxyherd.remote import ask
 
 NAME = "silent.example"
 
@@ -211,13 +212,13 @@ def test_of_a_name_each_address_has_its_share_of_the_time(servers: NameServers) 
     port = free_port()
     servers.speak("127.0.0.2", "127.0.0.3", "127.0.0.1", port=port)
     with swallowing("127.0.0.2", port), swallowing("127.0.0.3", port), answering("127.0.0.1", port):
-        assert ask.command(at(Address(NAME, port)), b"FOO", 1.5) == b"? FOO\n"
+        assert ask_once(at(Address(NAME, port)), b"FOO", 1.5) == b"? FOO\n"
 
 
 def test_of_a_name_that_nobody_answers_at_all_addresses_are_told(servers: NameServers) -> None:
     servers.speak("127.0.0.2", "127.0.0.3", port=free_port())
-    with pytest.raises(ask.Unreachable) as raised:
-        ask.command(at(Address(NAME, 9)), b"FOO", 5)
+    with pytest.raises(Unreachable) as raised:
+        ask_once(at(Address(NAME, 9)), b"FOO", 5)
     assert str(raised.value) == "; ".join(
         f"{NAME}:9 ({host}): Connection refused" for host in ("127.0.0.2", "127.0.0.3")
     )
@@ -226,14 +227,14 @@ def test_of_a_name_that_nobody_answers_at_all_addresses_are_told(servers: NameSe
 def test_silent_name_servers_leave_the_next_address_its_time(servers: NameServers) -> None:
     port = free_port()
     with answering("127.0.0.1", port):
-        answer = ask.command(at(Address(NAME, port), Address("127.0.0.1", port)), b"FOO", 1.0)
+        answer = ask_once(at(Address(NAME, port), Address("127.0.0.1", port)), b"FOO", 1.0)
     assert answer == b"? FOO\n"
     assert servers.asked == 1
 
 
 def test_silent_name_servers_take_no_longer_than_the_time_given_and_are_told(servers: NameServers) -> None:
     began = time.monotonic()
-    with pytest.raises(ask.Unreachable, match=rf"^{NAME}:9: its name was not looked up in time$"):
-        ask.command(at(Address(NAME, 9)), b"FOO", 0.1)
+    with pytest.raises(Unreachable, match=rf"^{NAME}:9: its name was not looked up in time$"):
+        ask_once(at(Address(NAME, 9)), b"FOO", 0.1)
     assert time.monotonic() - began < PATIENCE_SECONDS / 4
     assert servers.asked == 1

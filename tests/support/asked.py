@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from proxyherd.client.blocking import SyncHerdClient
+from proxyherd.client.endpoints import Endpoint
 from proxyherd.config import herd_file
 from proxyherd.config.address import Address
 
@@ -30,6 +32,13 @@ def pair_of_servers(folder: Path) -> herd_file.Herd:
     file = folder / "herd.toml"
     file.write_text(PAIR % tuple(free_ports(6)))
     return herd_file.load(file)
+
+
+def ask_once(server: herd_file.Server, line: bytes, seconds: float) -> bytes:
+    """Return the answer of a server to a line, as `iamat` and `whatsat` ask for it. Raises Unreachable."""
+    endpoint = Endpoint(server.clients)
+    with SyncHerdClient(endpoint, timeout=seconds, patience=seconds, retry=False) as client:
+        return client.command(line)
 
 
 @contextlib.contextmanager

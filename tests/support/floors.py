@@ -18,9 +18,9 @@ PACKAGE: Final = "proxyherd"
 
 FLOORS: Final = (
     ("base",),
-    ("config",),
+    ("config", "client.rules"),
     ("core", "net", "places"),
-    ("telemetry", "web"),
+    ("telemetry", "web", "client"),
     ("engines.herd", "engines.redis", "admin"),
     ("server",),
     ("bridge", "remote", "standin", "grading"),
@@ -28,10 +28,13 @@ FLOORS: Final = (
 )
 """From the bottom up."""
 
-KNOWS_ONLY: Final = {"grading": {"base"}}
-"""Folders that may import less than what stands below: the grader judges by rules of its own."""
+KNOWS_ONLY: Final = {"grading": {"base"}, "client": {"base", "config", "net", "client.rules"}}
+"""Folders that may import less than what stands below: the grader judges by rules of its own, and programs of others
+import the client library, which must not load the server.
+"""
 
 PURE: Final = {
+    "client.rules": frozenset(["datetime"]),
     "core": frozenset[str](),
     "web": frozenset(
         [

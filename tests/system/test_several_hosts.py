@@ -23,6 +23,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from asked import ask_once
 from certificates import MAKE_AUTHORITY, MAKE_CERTIFICATES, issue
 from debian import needs
 from herd_process import ROOT, now, short_folder, wait_until
@@ -40,7 +41,6 @@ from hosts import (
 
 from proxyherd.config import herd_file
 from proxyherd.config.errors import ConfigError
-from proxyherd.remote import ask
 
 pytestmark = [
     needs("ip", "nft", "nsenter", "openssl", "systemctl", root=True),
@@ -571,7 +571,7 @@ def test_a_client_is_told_of_by_the_next_address_where_the_first_swallows_packet
     first, _ = (address.host for address in jaquez.clients)
     send_nothing_to(north, first)
     try:
-        answer = north.inside(partial(ask.command, jaquez, b"WHATSAT kiwi 0 0", 2.0))
+        answer = north.inside(partial(ask_once, jaquez, b"WHATSAT kiwi 0 0", 2.0))
     finally:
         send_again_to(north, first)
     assert answer.startswith(line)

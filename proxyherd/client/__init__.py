@@ -1,0 +1,59 @@
+"""A library for programs that are clients of a herd: they report and ask at several servers, whichever answers.
+
+    with SyncHerdClient("127.0.0.1:10000", "127.0.0.1:10001") as herd:
+        taken = herd.report("kiwi", 34.06893, -118.445127)
+        nearby = herd.ask("kiwi", radius_km=10, limit=5)
+
+- `HerdClient` (`concurrent`): for asyncio
+- `SyncHerdClient` (`blocking`): for scripts
+- `rules`: the rules, without sockets and clocks
+- `endpoints`: the servers that may be asked; `sockets`: plain sockets with a deadline
+
+It loads nothing of a server.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from proxyherd.client.blocking import SyncHerdClient
+    from proxyherd.client.rules.commands import NearbyPlaces, TakenReport
+    from proxyherd.client.rules.errors import (
+        ClientClosed,
+        HerdError,
+        InvalidCommand,
+        NoAnswer,
+        NotAllowed,
+        ReportRefused,
+        UnknownClient,
+        Unreachable,
+    )
+
+__all__ = [
+    "ClientClosed",
+    "HerdError",
+    "InvalidCommand",
+    "NearbyPlaces",
+    "NoAnswer",
+    "NotAllowed",
+    "ReportRefused",
+    "SyncHerdClient",
+    "TakenReport",
+    "UnknownClient",
+    "Unreachable",
+]
+
+_MODULES = {
+    "SyncHerdClient": "blocking",
+    "NearbyPlaces": "rules.commands",
+    "TakenReport": "rules.commands",
+}
+"""Where the names are; the others are errors."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES.get(name, 'rules.errors')}"), name)

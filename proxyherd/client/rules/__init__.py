@@ -1,0 +1,8 @@
+"""The rules of a herd's client, without sockets and clocks.
+
+- `errors`: what calls raise
+- `fields`: the arguments of a call, spelled as operands of a command
+- `commands`: a command of one line, and what its answer means
+- `pipeline`: many commands on one connection, their answers in order; what is sent again
+- `choice`: which server is asked next, and when
+"""

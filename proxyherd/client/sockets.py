@@ -1,0 +1,68 @@
+"""Connects plain sockets: every address of a server has its share of one deadline, and each reason is told."""
+
+from __future__ import annotations
+
+import socket
+import time
+from typing import TYPE_CHECKING, Any
+
+from proxyherd.client.rules.errors import Unreachable
+from proxyherd.net.dialling import address_and_host, shares
+from proxyherd.net.resolving import look_up
+
+if TYPE_CHECKING:
+    from proxyherd.config.address import Address
+
+
+def connect(addresses: tuple[Address, ...], deadline: float) -> tuple[socket.socket, Address]:
+    """Connect to the first address that answers before the deadline, seconds of the monotonic clock. Each address has a
+    share of the time, and each address of a name a share of that. Raises Unreachable.
+    """
+    refusals: list[str] = []
+    for address, until in shares(addresses, deadline, time.monotonic):
+        try:
+            found = _look_up(address, until)
+        except (OSError, UnicodeError) as error:
+            refusals.append(f"{address}: {reason_of(error)}")
+            continue
+        for where, by in shares(found, until, time.monotonic):
+            try:
+                return _connect_to(where, by), address
+            except OSError as error:
+                refusals.append(f"{address_and_host(address, str(where[4][0]))}: {reason_of(error)}")
+    raise Unreachable(*refusals)
+
+
+def seconds_left(deadline: float) -> float:
+    """Return the seconds until a deadline of the monotonic clock. Raises TimeoutError if there are none."""
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError("timed out")
+    return left
+
+
+def reason_of(error: Exception) -> str:
+    """Return why something failed, in the system's words."""
+    if isinstance(error, TimeoutError) and not error.args:
+        return "timed out"
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def _look_up(address: Address, until: float) -> list[Any]:
+    left = seconds_left(until)
+    try:
+        return look_up(address.host, address.port, kind=socket.SOCK_STREAM).result(left)
+    except TimeoutError as error:
+        raise TimeoutError("its name was not looked up in time") from error
+
+
+def _connect_to(where: Any, until: float) -> socket.socket:
+    family, kind, protocol, _, place = where
+    connection = socket.socket(family, kind, protocol)
+    try:
+        connection.settimeout(seconds_left(until))
+        connection.connect(place)
+    except OSError:
+        connection.close()
+        raise
+    return connection
