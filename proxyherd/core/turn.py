@@ -246,7 +246,7 @@ class Turn:
             self._give_up_some()
         for follower in settled.pushes:
             try:
-                follower.pushed.push()
+                follower.push()
             except Exception as error:  # noqa: BLE001 - the others are told
                 self._failed(follower.pushed, error)
 

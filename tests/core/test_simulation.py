@@ -28,6 +28,7 @@ from proxyherd.core.follows.event import Event
 from proxyherd.core.follows.followed_clients import FollowedClients
 from proxyherd.core.follows.follower import Follower
 from proxyherd.core.follows.follows import Follows
+from proxyherd.core.follows.snapshots import Snapshots
 from proxyherd.core.framing import Line
 from proxyherd.core.messages import At, Entry, Forget, Whatsat, parse_at
 from proxyherd.core.news import News, concerning
@@ -65,6 +66,7 @@ _admit, _erase = Table.admit, Table.erase
 _set_aside, _caught_up = Contact.set_aside, Contact.caught_up
 _put, _until = Tombstones.put, Tombstones.until
 _take_in, _hold = FollowedClients.take_in, Follower._hold
+_run_snapshots = Snapshots.run
 _release_exchanges, _serve_some = Exchanges.release, HttpConversation._serve_some
 
 
@@ -401,6 +403,15 @@ def resumes_at_once(follower: Follower) -> None:
     follower.pushed.push()
 
 
+def begins_follows_while_it_replays(snapshots: Snapshots, now: float) -> None:
+    node = snapshots._node
+    waits, node._all_wait = node._all_wait, False
+    try:
+        _run_snapshots(snapshots, now)
+    finally:
+        node._all_wait = waits
+
+
 def takes_in_no_change(follows: Follows) -> bool:
     follows._reader.take()  # type: ignore[union-attr]
     return False
@@ -466,6 +477,8 @@ BUGS: dict[str, list[tuple[object, str, Callable[..., object]]]] = {
     ],
     "keeps the first of what waits": [(Follower, "_hold", keeps_the_first_of_what_waits)],
     "tells what waits at once": [(Follower, "resume", resumes_at_once)],
+    "keeps positions of the erased": [(Follower, "_as_known", lambda _, event: event)],
+    "begins follows while it replays": [(Snapshots, "run", begins_follows_while_it_replays)],
     "follows take in no change": [(Follows, "take_in", takes_in_no_change)],
 }
 
@@ -482,14 +495,25 @@ SHORT: dict[str, Any] = {
 }
 """A plan in which erasures are forgotten, and a server is cut off for as long: few seeds have such a one."""
 
-PLANS = dict.fromkeys(
-    (
-        "tells everything after a long absence",
-        "sets its own reports aside",
-        "puts back what others have dropped",
-    ),
-    SHORT,
-)
+FOLLOWED: dict[str, Any] = {
+    "servers": 3,
+    "depth": 2,
+    "clients": 3,
+    "reports": 25,
+    "erasures": 30,
+    "followers": 8,
+    "leaving": 0.4,
+}
+"""A plan in which many follow the same clients, which are erased often."""
+
+PLANS = {
+    "tells everything after a long absence": SHORT,
+    "sets its own reports aside": SHORT,
+    "puts back what others have dropped": SHORT,
+    "tells what waits at once": FOLLOWED,
+    "keeps positions of the erased": FOLLOWED,
+    "begins follows while it replays": FOLLOWED,
+}
 
 
 @pytest.mark.parametrize("name", BUGS)

@@ -26,6 +26,7 @@ from proxyherd.web.conversations.http import HttpConversation
 from proxyherd.web.conversations.lines import LineSocket
 from proxyherd.web.conversations.ops import JsonSocket
 from proxyherd.web.conversations.streams import EventStream
+from proxyherd.web.events import FRAME, frame_of
 from proxyherd.web.follows import StreamAnswer
 from proxyherd.web.lines import LineWriter
 from proxyherd.web.origins import Origins
@@ -162,6 +163,10 @@ class Talk:
     def fault(self, error: Exception) -> None:
         self.faults.append(error)
 
+    @property
+    def write(self) -> Callable[[bytes], object]:
+        return self._send
+
     def push(self) -> None:
         self._send(self.conversation.push())
         self.follow()
@@ -200,7 +205,7 @@ class Talk:
         self.follow()
         if self._due:
             self._due.clear()
-            self.push()
+            self.followers[-1].push()
 
     def _followed(self, line: Follow | Unfollow) -> Reply:
         self.followers.append(line.follower)
@@ -211,9 +216,13 @@ class Talk:
         )
 
     def tell(self, *events: Event) -> None:
-        """Tell its latest follower, as an engine does."""
-        self.followers[-1].outbox = [*self.followers[-1].outbox, *events]
-        self.push()
+        """Tell its latest follower, as an engine does, what others have been told already."""
+        follower = self.followers[-1]
+        for event in events:
+            if follower.form == FRAME:
+                frame_of(event)
+            follower.tell((event,))
+        follower.push()
 
     def let_go(self) -> None:
         """Answer all that was taken."""

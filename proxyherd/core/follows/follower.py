@@ -51,7 +51,8 @@ class Pushed(Protocol):
 class Follower:
     """One connection that follows. `close` it when the connection ends.
 
-    `outbox` has what was told since the last push, to be added to by `tell`.
+    `outbox` has what was told since the last push, to be added to by `tell`. `send`: sends bytes to the client, while it reads and
+    nothing is held; it gets an event as it is spelled under `form`. The connection sets it, and `hold` takes it away.
     """
 
     __slots__ = (
@@ -63,11 +64,13 @@ class Follower:
         "_resumes",
         "areas",
         "clients",
+        "form",
         "inside",
         "is_closed",
         "named",
         "outbox",
         "pushed",
+        "send",
     )
 
     def __init__(self, pushed: Pushed) -> None:
@@ -81,6 +84,8 @@ class Follower:
         self.areas: dict[bytes, object] = {}  # likewise, what follows an area
         self.inside = 0  # clients in all of these areas
         self.is_closed = False
+        self.form = ""
+        self.send: Callable[[bytes], object] | None = None
         self._due: dict[Follower, None] = {}  # who gets a push at the end of this turn
         self._forget: Callable[[Follower], None] | None = None  # by whom it is known
         self._is_known: Callable[[bytes, Entry], bool] = lambda _, __: True
@@ -111,7 +116,7 @@ class Follower:
 
     def close(self) -> None:
         """Follow nothing any more, because the connection has ended."""
-        self.is_closed = True
+        self.is_closed, self.send = True, None
         self.outbox, self._held, self._gones = (), {}, {}
         if self._forget is not None:
             self._forget(self)
@@ -137,6 +142,17 @@ class Follower:
         else:
             self.outbox = [*outbox, *told]
 
+    def push(self) -> None:
+        """Have what waits sent. Mostly that is one event, and others have been told it: it takes the short way."""
+        outbox, send = self.outbox, self.send
+        if send is not None and len(outbox) == 1:
+            data = outbox[0].spelled.get(self.form)
+            if data is not None:
+                self.outbox = ()
+                send(data)
+                return
+        self.pushed.push()
+
     def take(self) -> Sequence[Event]:
         """Return what is to be told now, in order, and keep nothing of it."""
         if self._held:
@@ -161,6 +177,7 @@ class Follower:
 
     def hold(self) -> None:
         """Conflate what waits."""
+        self.send = None  # before what is held, nothing is sent
         for event in self.outbox:
             self._hold(event)
         self.outbox = ()

@@ -130,6 +130,11 @@ class WebConnection(ClientConnection):
 
     # Calls from the conversation: it watches what happens. ----------------------------------------------------
 
+    @property
+    def write(self) -> Callable[[bytes], object] | None:
+        """What sends bytes at once."""
+        return self._transport.write if self._transport is not None else None
+
     def asker(self, headers: Headers, subject: bytes | None) -> Allowance | None:
         """Return what a request may ask, by the address that a trusted proxy names, and by the subject of its token."""
         self._asker, self._asker_host, host = self.name, "", ""

@@ -51,6 +51,10 @@ class Site(Struct, frozen=True):
 class WebWatch(Pushed, Protocol):
     """Is told what happens, for the log and the metrics; and by what is followed, that something has changed."""
 
+    @property
+    def write(self) -> Callable[[bytes], object] | None:
+        """What sends bytes of this connection at once, while it is there."""
+
     def asker(self, headers: Headers, subject: bytes | None) -> Allowance | None:
         """A request has come with these headers, and with a token of this subject if there is one. Return what whoever has
         sent it may ask; None: it has no limits.
@@ -193,6 +197,7 @@ class WebConversation(ABC):
     def pause_writing(self, now: float) -> None:
         """Note that the client reads too slowly: take nothing of it for now."""
         self._slow.since = now
+        self._push_with_a_look()
 
     def resume_writing(self) -> None:
         """Note that the client has caught up with reading."""
@@ -245,5 +250,11 @@ class WebConversation(ABC):
             self._starts_to_wait, self._since = False, now
         return now - self._since
 
+    def _push_with_a_look(self) -> None:
+        """See what is told next before it is sent: there is a reason why it may not be."""
+        if self._follower is not None:
+            self._follower.send = None
+
     def _end(self, stage: Stage, ending: Ending) -> None:
         self.stage, self._ending = stage, ending
+        self._push_with_a_look()

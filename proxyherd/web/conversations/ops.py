@@ -15,7 +15,7 @@ from proxyherd.core.reply import Reply
 from proxyherd.web.answers import WebAnswer
 from proxyherd.web.conversations.base import OwedCommands, Site, WebWatch
 from proxyherd.web.conversations.sockets import WebSocketConversation
-from proxyherd.web.events import frames_of
+from proxyherd.web.events import FRAME, frames_of
 from proxyherd.web.exchanges import Exchanges, WebExchange
 from proxyherd.web.frames import Code, Message, Opcode, message
 from proxyherd.web.ops import Op, read_op
@@ -54,6 +54,7 @@ class JsonSocket(WebSocketConversation):
     def _own_follower(self) -> Follower:
         if self._follower is None:
             self._follower = Follower(self._watch)
+            self._follower.form = FRAME
         return self._follower
 
     def _take(self, most: int, _: float) -> list[Line]:
@@ -75,6 +76,8 @@ class JsonSocket(WebSocketConversation):
         if self.stage is not OPEN:
             follower.close()
         elif self._slow.since is None:
+            if self._grant is None:  # else it is looked at each time
+                follower.send = self._watch.write
             return frames_of(follower.take())
         elif follower.is_too_slow:
             self.reason = "slow reader"

@@ -212,6 +212,7 @@ class WebSocketConversation(WebConversation):
         if self.stage is Stage.OPEN:
             self.reason = reason
             self.stage, self._code, self._text = Stage.DRAINING, code, text
+            self._push_with_a_look()
             self.reads = False
         self.more = True
 
@@ -258,6 +259,7 @@ class WebSocketConversation(WebConversation):
     def _close_behind(self, stage: Stage, code: int, text: str = "") -> None:
         """Close when everything before is answered."""
         self.stage, self._code, self._text = max(self.stage, stage), code, text
+        self._push_with_a_look()
         self._held.clear()
         self.more = False
 

@@ -52,6 +52,58 @@ def test_a_follower_that_reads_is_told_the_very_events_in_their_order(follower: 
     assert not follower.waits
 
 
+class Sent:
+    """A connection that may be sent bytes at once."""
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+        self.pushes = 0
+        self.follower = Follower(self)
+        self.follower.form, self.follower.send = "frame", self.sent.append
+
+    def push(self) -> None:
+        self.pushes += 1
+
+    def fail(self) -> None:
+        raise AssertionError("it has failed")
+
+    def tell(self, *events: Event) -> None:
+        for one in events:
+            self.follower.tell((one,))
+        self.follower.push()
+
+
+def spelled(one: Event, form: str = "frame") -> Event:
+    one.spelled[form] = b"%b %d" % (one.kind.encode(), one.entry.nanoseconds if one.entry else 0)
+    return one
+
+
+def test_one_event_that_others_were_told_is_sent_without_asking_the_connection() -> None:
+    sent = Sent()
+    sent.tell(spelled(event("move", 1)))
+    sent.tell(spelled(event("move", 2)))
+    assert (sent.sent, sent.pushes, sent.follower.waits) == ([b"move 1", b"move 2"], 0, False)
+
+
+@pytest.mark.parametrize("why", ["new", "other form", "two", "held", "not to be sent", "closed"])
+def test_the_connection_is_asked_whenever_there_is_something_to_decide(why: str) -> None:
+    sent = Sent()
+    told = [spelled(event("move", 2), "text" if why == "other form" else "frame")]
+    if why == "new":
+        told = [event("move", 2)]
+    elif why == "two":
+        told = [spelled(event("move", 1)), *told]
+    elif why == "held":
+        sent.follower.tell((spelled(event("enter", 1)),))
+        sent.follower.hold()
+    elif why == "not to be sent":
+        sent.follower.send = None
+    elif why == "closed":
+        sent.follower.close()
+    sent.tell(*told)
+    assert (sent.sent, sent.pushes) == ([], 1)
+
+
 @pytest.mark.parametrize(
     ("happens", "net"),
     [

@@ -43,6 +43,7 @@ class SimulatedFollower(LineClient):
     def __init__(self, server: Server, name: str, unseen: bytes = b"") -> None:
         super().__init__(server, name, tls=False)
         self.follower = Follower(self)
+        self.follower.form = "simulated"
         self.reads = True
         self.unseen = unseen
         self.follows: dict[bytes, Follow] = {}  # by name, those that were answered
@@ -63,7 +64,7 @@ class SimulatedFollower(LineClient):
             self._server.turn.client_said(self)
 
     def stop_reading(self) -> None:
-        self.reads = False
+        self.reads, self.follower.send = False, None
 
     def read_on(self) -> None:
         if not self.lost:
@@ -147,15 +148,24 @@ class SimulatedFollower(LineClient):
             if self.follower.is_too_slow:
                 self._server.world.broken(f"{self.name} is told of more clients than there are")
             return
+        self.follower.send = self._hear_spelled
         for event in self.follower.take():
-            if self._server.world.trace is not None:
-                self._server.world.say(f"{self.name} is told {event}")
             self._hear_event(event)
+
+    def _hear_spelled(self, spelled: bytes) -> None:
+        """Hear an event that another follower has spelled, the short way."""
+        if not self.reads or self.lost:
+            self._server.world.broken(f"{self.name} is sent something, and does not read")
+        self._server.laws.sent_at_once += 1
+        self._hear_event(self._server.laws.spelled[spelled])
 
     def _hear_event(self, event: Event) -> None:
         server, key, kind = self._server, (event.name, event.client), event.kind
+        self._keep(event)
         server.laws.told_events[kind] += 1
         broken = server.world.broken
+        if server.node.all_wait and (event.initial or kind == "snapshot"):
+            broken(f"{self.name} is told {event}, and {server.name} does not answer yet")
         if kind == "snapshot":
             if event.complete:
                 self.complete.add(event.name)
@@ -179,6 +189,15 @@ class SimulatedFollower(LineClient):
         self.latest[key] = order
         if kind != "leave":
             self.belief[key] = order
+
+    def _keep(self, event: Event) -> None:
+        """Let others be sent this event the short way."""
+        world, spelled = self._server.world, self._server.laws.spelled
+        if world.trace is not None:
+            world.say(f"{self.name} is told {event}")
+        if not event.spelled:
+            event.spelled["simulated"] = b"%d" % len(spelled)
+            spelled[event.spelled["simulated"]] = event
 
     def _look_at(self, client: bytes, line: bytes) -> None:
         """A line is told: one that the server has stored and kept, and does not know to be erased."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from proxyherd.core.follows.event import Event
 from proxyherd.core.framing import Line
 from proxyherd.core.handshake import State
 from proxyherd.core.messages import parse_at, parse_report
@@ -39,6 +40,8 @@ class Laws:
         self.doubted = set[bytes]()  # clients of whom a server has set a line aside after a long absence
         self.outcomes = Counter[str]()  # of commands that were logged
         self.told_events = Counter[str]()  # what followers were told
+        self.spelled: dict[bytes, Event] = {}  # events by what stands for them
+        self.sent_at_once = 0  # events that have taken the short way to a follower
         self.ways = Counter[str]()  # how clients of the web have asked, and what they were answered
 
     # Links. --------------------------------------------------------------------------------------------------

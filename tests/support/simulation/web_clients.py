@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -398,6 +398,8 @@ class LineSocketClient(SocketClient):
 
 class Watch:
     """Is told what happens. Faults end the run."""
+
+    write: Callable[[bytes], object] | None = None
 
     def __init__(self, server: Server) -> None:
         self._server = server

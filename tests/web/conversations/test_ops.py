@@ -113,7 +113,7 @@ def test_a_client_for_which_too_much_waits_is_closed() -> None:
     talk.conversation.pause_writing(0.0)
     talk.tell(*[moved(1, b"%d" % number) for number in range(MOST_PENDING)])
     assert talk.sent == b""
-    talk.tell(moved(1, b"one more"))
+    talk.tell(moved(1, b"another"))
     assert (closes(talk), talk.endings, talk.conversation.reason) == (
         [4408],
         [Ending.AWAIT_CLOSE],

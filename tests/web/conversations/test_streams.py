@@ -136,7 +136,7 @@ def test_a_client_for_which_too_much_waits_is_cut_off() -> None:
     talk.conversation.pause_writing(0.0)
     talk.tell(*[moved(1, b"%d" % number) for number in range(MOST_PENDING)])
     assert talk.endings == []
-    talk.tell(moved(1, b"one more"))
+    talk.tell(moved(1, b"another"))
     assert (talk.endings, talk.conversation.reason) == ([Ending.ABORT], "slow reader")
     assert talk.sent == b""
 
