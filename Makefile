@@ -10,17 +10,17 @@ INPUTS ?= 200000
 SOAK_ARGS ?=
 MUTANTS_ARGS ?=
 
-.PHONY: run run-redis stop example check test test-compiled soak soak-follows mutants fuzz docs lint bench wheel clean install uninstall
+.PHONY: run run-redis stop example check test test-compiled soak soak-follows mutants fuzz docs lint bench wheel dist clean install uninstall
 
 run: .venv/run.stamp
-	@BIN=$(BIN) $(BIN)/python deploy/local_herd.py run
+	@PROXYHERD_TYPED='make run' $(BIN)/proxyherd up
 
 # The same servers, with their table in nine Redis nodes: docs/redis.md
 run-redis: .venv/run.stamp
 	@BIN=$(BIN) deploy/redis/run.sh
 
 stop:
-	@BIN=$(BIN) $(PYTHON) deploy/local_herd.py stop
+	@PROXYHERD_TYPED='make stop' $(PYTHON) -m proxyherd.local down
 
 # Fifty phones that move through Los Angeles, and a page with a fence; Ctrl-C ends what it has started.
 example: .venv/run.stamp
@@ -94,6 +94,18 @@ wheel: .venv/run.stamp
 	else echo "make wheel: there is no C compiler, so only the wheel in pure Python was built" >&2; fi
 	@ls dist/proxyherd-*.whl
 
+# A release: source distribution, wheels, and what they bring along (CycloneDX), in environments that are thrown away.
+dist: wheel
+	@rm -rf build/dist dist/proxyherd-*.tar.gz dist/proxyherd-*.cdx.json
+	@for name in tools program; do $(PYTHON) -m venv build/dist/$$name; done
+	@build/dist/tools/bin/pip install --quiet --disable-pip-version-check build twine cyclonedx-bom
+	@build/dist/program/bin/pip install --quiet --disable-pip-version-check dist/proxyherd-*-none-any.whl
+	@build/dist/program/bin/pip uninstall --quiet --yes pip
+	@build/dist/tools/bin/python -m build --sdist --outdir dist . >build/dist/log || { cat build/dist/log >&2; exit 1; }
+	@build/dist/tools/bin/cyclonedx-py environment --pyproject pyproject.toml --mc-type application --output-reproducible \
+		--output-file "$$(ls dist/proxyherd-*.tar.gz | sed 's/\.tar\.gz$$/.cdx.json/')" build/dist/program
+	@build/dist/tools/bin/twine check --strict dist/*.whl dist/*.tar.gz && ls dist/*
+
 # For systemd, as root: docs/operations.md. A package is made with DESTDIR.
 install:
 	@PYTHON='$(PYTHON)' PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' sh deploy/install.sh install
@@ -102,7 +114,7 @@ uninstall:
 	@PYTHON= PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' sh deploy/install.sh uninstall
 
 clean:
-	@$(PYTHON) deploy/local_herd.py check-stopped
+	@PROXYHERD_TYPED='make clean' $(PYTHON) -m proxyherd.local check-stopped
 	rm -rf .venv var build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -115,19 +127,26 @@ define make_venv
 	$(PYTHON) -m venv --clear .venv && pwd -P >.venv/folder; }
 endef
 
+# Without a network, pip is not to try for minutes, unless the user has set how long.
+export PIP_TIMEOUT ?= 5
+export PIP_RETRIES ?= 1
+PIP_INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check
+without_packages = { echo "make: pip could not get the packages. Without a network: PIP_FIND_LINKS=FOLDER, where FOLDER" \
+	"has what 'pip download . setuptools' brings where there is one" >&2; exit 1; }
+
 # The virtual environment is current if its stamp is newer than the files from which it was made.
 .venv/run.stamp: pyproject.toml
 	$(make_venv)
-	@$(BIN)/pip install --quiet --disable-pip-version-check -e .
+	@$(PIP_INSTALL) -e . || $(without_packages)
 	@touch $@
 
 # Not compiled: that takes longer than compiling what is imported, when it is.
 .venv/test.stamp: pyproject.toml
 	$(make_venv)
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -e '.[test,bench]'
+	@$(PIP_INSTALL) --no-compile -e '.[test,bench]' || $(without_packages)
 	@touch .venv/run.stamp $@
 
 .venv/fuzz.stamp: pyproject.toml
 	$(make_venv)
-	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[fuzz]'
+	@$(PIP_INSTALL) -e '.[fuzz]' || $(without_packages)
 	@touch .venv/run.stamp $@

@@ -81,6 +81,18 @@ build() {
 		fail "what was built does not start; what was installed before is as it was"
 }
 
+# The unit of the gazetteer has no network, and takes GeoNames' places from this file. One that is there stays.
+build_places() { # FOLDER of the program
+	mkdir -p "$DESTDIR$shared"
+	if PYTHONPATH=$1 PYTHONDONTWRITEBYTECODE=1 "$work/venv/bin/python" -P -m proxyherd \
+		--config deploy/herd.toml gazetteer build "$DESTDIR$shared/gazetteer.dat"; then
+		chmod 644 "$DESTDIR$shared/gazetteer.dat"
+	else
+		echo "make $command: goes on without offline places; type it again for them" >&2
+	fi
+	rm -f "$DESTDIR$shared/gazetteer.dat.lock"
+}
+
 # Written aside and renamed: nobody ever reads a half of it.
 put() { # MODE FILE, its text on stdin
 	mkdir -p "$DESTDIR${2%/*}"
@@ -104,7 +116,7 @@ put_launcher() {
 
 put_units() {
 	for unit in $unit_names; do
-		sed "s|/usr/local/bin/proxyherd|$launcher|" "systemd/$unit" | put 644 "$units/$unit"
+		sed "s|/usr/local/bin/proxyherd|$launcher|; s|/usr/local/share/proxyherd|$shared|" "systemd/$unit" | put 644 "$units/$unit"
 	done
 	put 644 "$systemd/sysusers.d/proxyherd.conf" <deploy/systemd/sysusers.conf
 	put 644 "$systemd/tmpfiles.d/proxyherd.conf" <deploy/systemd/tmpfiles.conf
@@ -163,6 +175,7 @@ install() {
 	echo "Installing into $DESTDIR$PREFIX, for $interpreter"
 	build "$DESTDIR$program/.new"
 	mv "$DESTDIR$program/.new" "$DESTDIR$program/$version"
+	build_places "$DESTDIR$program/$version"
 	previous=$(previous_version)
 	put_launcher
 	remove_versions_but "$version" "$previous"

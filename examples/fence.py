@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import os
 import random
 import signal
 import subprocess
@@ -27,7 +28,6 @@ from journeys import Journey, journeys, measured
 from proxyherd.config import herd_file
 
 ROOT: Final = Path(__file__).parents[1]
-LOCAL_HERD: Final = ROOT / "deploy/local_herd.py"
 HERD: Final = ROOT / "deploy/herd.toml"
 
 REPORT_SECONDS: Final = 1.0
@@ -66,24 +66,27 @@ def running_herd(ports: str | None) -> Iterator[list[str]]:
     if ports:
         yield ports.split(",")
         return
-    was_up = local_herd("is-up") == 0
+    was_up = steps("-m", "proxyherd.local", "is-up") == 0
     try:
         if not was_up:
             print("The herd does not run, and is started.", flush=True)
-        if local_herd("run"):
+        if steps("-m", "proxyherd", "up"):
             sys.exit(1)
         herd = herd_file.load(HERD)
         yield [str(server.web[0]) for server in herd.servers.values()]
     finally:
         if not was_up:
-            local_herd("stop")
+            steps("-m", "proxyherd.local", "down")
             print("The herd was started for this, and has stopped.", flush=True)
 
 
-def local_herd(command: str) -> int:
-    """Run a command of the script for the default herd, which says itself on stderr what is wrong; return its exit code."""
-    command_line = [sys.executable, str(LOCAL_HERD), command]
-    return subprocess.run(command_line, cwd=ROOT, stdout=subprocess.DEVNULL, check=False).returncode  # noqa: S603 - fixed words
+def steps(*words: str) -> int:
+    """Start or stop the default herd, which says itself on stderr what is wrong; return the exit code."""
+    environ = {**os.environ, "PROXYHERD_TYPED": "make example"}
+    done = subprocess.run(  # noqa: S603 - fixed words
+        [sys.executable, *words], cwd=ROOT, env=environ, stdout=subprocess.DEVNULL, check=False
+    )
+    return done.returncode
 
 
 async def report_all(servers: Sequence[str]) -> None:

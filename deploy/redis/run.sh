@@ -37,7 +37,7 @@ check_ports() {
 }
 
 herd() {
-	$BIN/python deploy/local_herd.py "$@"
+	PROXYHERD_TYPED='make run-redis' $BIN/python -m proxyherd.local "$@"
 }
 
 umask 027
@@ -49,7 +49,7 @@ done
 deploy/redis/make-users.sh $folder
 herd gazetteer $config
 herd is-up || check_ports
-herd start deploy/redis/supervisord.conf $config
+herd start deploy/redis/supervisord.conf
 # shellcheck disable=SC2086 # words
 REDISCLI_AUTH=$(cat $folder/admin-password) deploy/redis/create-cluster.sh $nodes ||
 	fail "the Redis Cluster is not whole; see also: $BIN/supervisorctl status"

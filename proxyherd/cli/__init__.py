@@ -7,9 +7,9 @@
 - `token_making`: what commands share that make tokens; `web_port`: what `follow`, `forget`, `near` and `token revoke` share
 - `output`: where output goes
 
-Commands: `bridge`, `check_config`, `completion`, `export`, `follow`, `forget`, `gazetteer`, `grade`, `iamat`, `journal`, `near`,
-`places`, `places_sim`, `prometheus_targets`, `secret`, `serve`, `status`, `tail`, `token`, `whatsat`. A command's file is imported when the
-command is called, so that none waits for what others need.
+Commands: `bridge`, `check_config`, `completion`, `down`, `export`, `follow`, `forget`, `gazetteer`, `grade`, `iamat`, `init`,
+`journal`, `near`, `places`, `places_sim`, `prometheus_targets`, `secret`, `serve`, `status`, `tail`, `token`, `up`, `whatsat`. A
+command's file is imported when the command is called, so that none waits for what others need.
 """
 
 from __future__ import annotations
@@ -24,9 +24,31 @@ from proxyherd import __version__
 from proxyherd.cli.common import Group, config_option, examples
 
 COMMAND_NAMES: Final = (
-    *("bridge", "check-config", "completion", "export", "follow", "forget", "gazetteer", "grade", "iamat"),
-    *("journal", "near", "places", "places-sim", "prometheus-targets", "secret", "serve", "status", "tail"),
-    *("token", "whatsat"),
+    *(
+        "bridge",
+        "check-config",
+        "completion",
+        "down",
+        "export",
+        "follow",
+        "forget",
+        "gazetteer",
+        "grade",
+        "iamat",
+    ),
+    *(
+        "init",
+        "journal",
+        "near",
+        "places",
+        "places-sim",
+        "prometheus-targets",
+        "secret",
+        "serve",
+        "status",
+        "tail",
+    ),
+    *("token", "up", "whatsat"),
 )
 
 
@@ -55,7 +77,7 @@ def _build() -> str:
     cls=Commands,
     context_settings={"help_option_names": ["--help", "-h"]},
     epilog=examples(
-        "proxyherd serve Clark",
+        "proxyherd init && proxyherd up",
         "proxyherd iamat kiwi.cs.ucla.edu +34.068930-118.445127",
         "proxyherd whatsat kiwi.cs.ucla.edu 10 5 --server Bailey",
         "proxyherd status",

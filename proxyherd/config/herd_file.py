@@ -44,7 +44,10 @@ NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
 """A server's name. It is used in AT lines, file names, unit names and metrics, so it has only plain characters."""
 
 DEFAULT_FILE = Path("deploy/herd.toml")
-"""The default path of the herd's file, relative to the working directory."""
+"""The default path of the herd's file, relative to the working directory: a checkout has it."""
+
+FOLDERS_FILE = Path("herd.toml")
+"""Its path in a folder that `proxyherd init` has made. It is used if the first is not there."""
 
 PEER_LINE_SLACK = 256
 """Bytes by which an AT line may be longer than the client's line it was made from."""

@@ -67,6 +67,7 @@ ELSEWHERE: Final = (
         "a herd is graded as processes",
     ),
     Elsewhere("cli", "grade_batch", "system/test_grade_batch.py", "a class is graded as processes"),
+    Elsewhere("cli", "down", "system/test_wheel.py", "a herd is started and stopped in an empty folder"),
     Elsewhere("cli", "journal", "system/test_durability.py", "the journal of a running server is read"),
     Elsewhere("cli", "places_sim", "system/test_places_sim.py", "the stand-in runs as a process"),
     Elsewhere("cli", "token_making", "cli/test_token.py", "the tokens that are made are looked at there"),
@@ -118,6 +119,12 @@ ELSEWHERE: Final = (
     Elsewhere("grading", "web", "system/test_grade_web.py", "real web ports are judged"),
     Elsewhere(
         "grading", "batch inside", "system/test_grade_batch.py", "a class is graded as processes in sandboxes"
+    ),
+    Elsewhere(
+        "local",
+        "folder herd messages supervision witnesses",
+        "system/test_local_herd.py",
+        "supervisord and locks are real",
     ),
     Elsewhere(
         "net", "tls", "system/test_tls.py", "OpenSSL makes the certificates, and real servers use them"

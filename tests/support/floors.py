@@ -17,7 +17,7 @@ from typing import Final
 PACKAGE: Final = "proxyherd"
 
 FLOORS: Final = (
-    ("base",),
+    ("base", "local"),
     ("config", "client.rules"),
     ("core", "net", "places"),
     ("telemetry", "web", "client"),

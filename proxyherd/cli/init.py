@@ -1,0 +1,76 @@
+"""`init`: writes what a herd needs in a folder."""
+
+from __future__ import annotations
+
+import os
+from importlib import metadata
+from importlib.resources import files
+from pathlib import Path
+
+import click
+
+from proxyherd.cli.common import Failure, examples
+from proxyherd.config import herd_file
+from proxyherd.local import conf
+from proxyherd.local.folder import refuse_folder
+from proxyherd.local.messages import to_type
+from proxyherd.local.programs import locate, typed_as
+
+
+@click.command(epilog=examples("proxyherd init", "proxyherd init three && cd three && proxyherd up"))
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default=".")
+def init(folder: Path) -> None:
+    """Write herd.toml, the default herd, and a supervisord.conf for its servers into FOLDER, which is made.
+
+    What is there stays. So to run a herd of your own, write its herd.toml first. After you have added or removed
+    servers, delete supervisord.conf, and type this again.
+
+    Exit codes: 0 both files are there; 1 one could not be written; 2 herd.toml must be corrected first.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        os.chdir(folder)
+        refuse_folder()
+        _write_files()
+    except OSError as error:
+        raise Failure(f"{error.filename}: {error.strerror}") from error
+    there = "" if folder == Path() else f"cd {folder} && "
+    click.echo(f"Next: {there}{typed_as('proxyherd')} up")
+
+
+def _write_files() -> None:
+    """Write the two files into the working directory. Raises ConfigError and OSError."""
+    file = herd_file.DEFAULT_FILE if herd_file.DEFAULT_FILE.exists() else herd_file.FOLDERS_FILE
+    docs = pages()
+    if file.exists():
+        click.echo(f"Kept {file}")
+    else:
+        file.write_text(default_herd().replace("docs/", docs))
+        click.echo(f"Wrote {file}: five servers on this machine")
+    names = sorted(herd_file.load(file).servers)
+    if conf.CONF.exists():
+        click.echo(f"Kept {conf.CONF}{_difference(names, conf.CONF.read_text())}")
+        return
+    words = {"up": to_type("up"), "supervisorctl": typed_as("supervisorctl"), "docs": docs}
+    program = conf.spell_path(locate("proxyherd"), Path.cwd())
+    conf.CONF.write_text(conf.spell_conf(names, str(file), program, words))
+    click.echo(f"Wrote {conf.CONF}: {', '.join(names)}")
+
+
+def _difference(names: list[str], text: str) -> str:
+    """Return in what a supervisord.conf differs from the herd's file, if it does."""
+    there = conf.names_in(text)
+    if there == names:
+        return ""
+    return f", which has {', '.join(there)}; the herd's file has {', '.join(names)}: delete it, and type this again"
+
+
+def default_herd() -> str:
+    """Return the file of the default herd."""
+    return files("proxyherd.local").joinpath("herd.toml").read_text()
+
+
+def pages() -> str:
+    """Return where the pages are, as a prefix of their names."""
+    urls = dict(line.split(", ", 1) for line in metadata.metadata("proxyherd").get_all("Project-URL") or ())
+    return f"{urls['Documentation']}/" if "Documentation" in urls else "docs/"

@@ -1,0 +1,114 @@
+"""Starts and stops the herd of this folder, under supervisord."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+from proxyherd.local import conf, programs
+from proxyherd.local.folder import SECRET, prepare
+from proxyherd.local.messages import fail, say, to_type
+from proxyherd.local.supervision import (
+    STANDSTILL_SECONDS,
+    answered,
+    states,
+    wait_while_it_changes,
+)
+from proxyherd.local.witnesses import look, refuse_parts
+
+GAZETTEER: Final = Path("var/gazetteer.dat")
+
+
+def up() -> Path:
+    """Start the herd of this folder, and wait until it is whole; return the herd's file."""
+    file = herd_file(str(conf.CONF))
+    prepare()
+    programs.run_program("proxyherd", "secret", "new", str(SECRET), "--if-missing")
+    build_gazetteer(file)
+    start(str(conf.CONF))
+    wait(file)
+    return Path(file)
+
+
+def herd_file(file: str) -> str:
+    """Return the herd's file that a supervisord.conf names. Fails where it names none."""
+    try:
+        text = Path(file).read_text()
+    except OSError as error:
+        fail(
+            f"{file}: {error.strerror}; type proxyherd init in an empty folder, or go to the folder of the herd",
+            2,
+        )
+    if not (named := conf.config_in(text)):
+        fail(
+            f'{file}: [supervisord] has no environment = PROXYHERD_CONFIG="FILE", the herd\'s file; write it there',
+            2,
+        )
+    return named
+
+
+def is_up() -> None:
+    """End with exit code 0 if supervisord runs, else 1."""
+    sys.exit(not look().answers)
+
+
+def check_stopped() -> None:
+    """Fails while any part of a herd runs here."""
+    found = look()
+    if found.answers:
+        fail(f"the herd runs, and its state is in var/; type {to_type('down')} first")
+    refuse_parts(found)
+
+
+def down() -> None:
+    """Stop supervisord and all that it runs, and wait until they have ended."""
+    found = look()
+    refuse_parts(found)
+    if found.nothing:
+        print("No herd of this folder runs.")
+        return
+    answered("shutdown")
+    # The process itself may stay a zombie where nobody reaps it: its pid file and its socket are gone.
+    left = wait_while_it_changes(look, lambda one: not one.answers and not one.supervisord)
+    if left.answers or left.supervisord:
+        fail(f"supervisord has not ended in {STANDSTILL_SECONDS:g} s; see var/log/supervisord.log")
+    refuse_parts(left)
+    print("The herd has stopped.")
+
+
+def build_gazetteer(file: str) -> None:
+    """Build the offline places unless they are current."""
+    if programs.ask("proxyherd", "gazetteer", "build", str(GAZETTEER), "--config", file):
+        say(
+            f"the herd starts {'with the offline places that it has' if GAZETTEER.exists() else 'without offline places'}"
+        )
+
+
+def start(file: str) -> None:
+    """Have supervisord run what a supervisord.conf says; what runs already is left running."""
+    redis = Path(file) != conf.CONF
+    if look().answers:
+        if any(name.startswith("redis:") for name in states()) != redis:
+            fail(f"the herd {'' if redis else 'on Redis '}runs in this folder; type {to_type('down')} first")
+        for arguments in (["update"], ["start", *(["redis:*"] if redis else []), "herd:*"]):
+            programs.ask("supervisorctl", "-c", file, *arguments, stdout=subprocess.DEVNULL)
+        return
+    programs.run_program(
+        "proxyherd", "check-config", "--config", herd_file(file), "--ports", stdout=subprocess.DEVNULL
+    )
+    os.umask(0o027)  # supervisord opens its log before it takes the umask of its file
+    programs.run_program("supervisord", "-c", file)
+
+
+def wait(file: str) -> None:
+    """Wait until all servers are ready and linked, and supervisord has seen each last; print how they are."""
+    seen = f"see also: {programs.typed_as('supervisorctl')} status"
+    patience = f"{STANDSTILL_SECONDS:g}"
+    if programs.ask("proxyherd", "status", "--config", file, "--wait", patience, "--progress"):
+        fail(f"the herd is not whole; {seen}")
+    found = wait_while_it_changes(states, lambda now: set(now.values()) == {"RUNNING"})
+    if poor := [f"{name} is {state}" for name, state in found.items() if state != "RUNNING"]:
+        fail(f"supervisord says that {', '.join(poor)}; {seen}")
