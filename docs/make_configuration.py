@@ -24,9 +24,10 @@ INTRODUCTION = """\
 
 *Written by docs/make_configuration.py from proxyherd/config; change it there.*
 
-One TOML file describes the whole herd, and every server reads the same file: `deploy/herd.toml`, or the one named by
-`--config` or `PROXYHERD_CONFIG`. Unknown keys, values out of bounds, and contradictions are errors. The message names
-file, key and remedy. `proxyherd check-config` checks a file without starting a server.
+One TOML file describes the whole herd, and every server reads the same file: the one named by `--config` or
+`PROXYHERD_CONFIG`, or else the first of `deploy/herd.toml`, `herd.toml` and `/etc/proxyherd/herd.toml` that is there. Unknown
+keys, values out of bounds, and contradictions are errors. The message names file, key and remedy. `proxyherd check-config`
+checks a file without starting a server.
 
 ## Servers and edges
 
