@@ -66,27 +66,30 @@ def running_herd(ports: str | None) -> Iterator[list[str]]:
     if ports:
         yield ports.split(",")
         return
-    was_up = steps("-m", "proxyherd.local", "is-up") == 0
+    was_up = local_herd("is-up") == 0
     try:
         if not was_up:
             print("The herd does not run, and is started.", flush=True)
-        if steps("-m", "proxyherd", "up"):
+        if local_herd("up"):
             sys.exit(1)
         herd = herd_file.load(HERD)
         yield [str(server.web[0]) for server in herd.servers.values()]
     finally:
         if not was_up:
-            steps("-m", "proxyherd.local", "down")
+            local_herd("down")
             print("The herd was started for this, and has stopped.", flush=True)
 
 
-def steps(*words: str) -> int:
-    """Start or stop the default herd, which says itself on stderr what is wrong; return the exit code."""
+def local_herd(step: str) -> int:
+    """Take a step with the default herd: `is-up`, `up` or `down`. It says itself on stderr what is wrong; return its exit
+    code.
+    """
+    module = "proxyherd" if step == "up" else "proxyherd.local"
     environ = {**os.environ, "PROXYHERD_TYPED": "make example"}
-    done = subprocess.run(  # noqa: S603 - fixed words
-        [sys.executable, *words], cwd=ROOT, env=environ, stdout=subprocess.DEVNULL, check=False
-    )
-    return done.returncode
+    command_line = [sys.executable, "-m", module, step]
+    return subprocess.run(  # noqa: S603 - fixed words
+        command_line, cwd=ROOT, env=environ, stdout=subprocess.DEVNULL, check=False
+    ).returncode
 
 
 async def report_all(servers: Sequence[str]) -> None:

@@ -100,9 +100,11 @@ def test_config_comes_from_the_environment_if_no_option_says_otherwise(
     assert run("check-config", env={"PROXYHERD_CONFIG": str(herd.file)}).exit_code == 0
 
 
-def test_default_file_is_the_folders_then_the_installed_one(
+def test_default_file_is_the_checkouts_then_the_folders_then_the_installed_one(
     tmp_path: Path, herd: herd_file.Herd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    tmp_path /= "folder"
+    tmp_path.mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(cli.common, "INSTALLED_FILE", tmp_path / "installed.toml")
     result = run("check-config")
@@ -110,6 +112,8 @@ def test_default_file_is_the_folders_then_the_installed_one(
     assert "deploy/herd.toml: No such file" in result.stderr
     (tmp_path / "installed.toml").write_text(herd.file.read_text())
     assert "installed.toml: 2 servers" in run("check-config").stdout
+    (tmp_path / "herd.toml").write_text(herd.file.read_text())
+    assert run("check-config").stdout.startswith("herd.toml: 2 servers")
     (tmp_path / "deploy").mkdir()
     (tmp_path / "deploy/herd.toml").write_text(herd.file.read_text())
     assert "deploy/herd.toml: 2 servers" in run("check-config").stdout
@@ -571,14 +575,14 @@ def test_gazetteer_is_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     built: list[Path] = []
 
-    def build(path: Path, progress: Callable[[int, int], None], own: Path | None) -> None:
-        assert own is None
+    def build(path: Path, progress: Callable[[int, int], None], own: None, base: None) -> None:
+        assert own is base is None
         for done in range(0, 1001, 250):
             progress(done, 1000)
         built.append(path)
 
     monkeypatch.setattr(gazetteer_build, "build", build)
-    monkeypatch.setattr(gazetteer_build, "is_current", lambda path, own: path in built)
+    monkeypatch.setattr(gazetteer_build, "is_current", lambda path, own, base: path in built)
     file = tmp_path / "g.sqlite"
     assert run("gazetteer", "build", file).exit_code == 0
     assert run("gazetteer", "build", env={"PROXYHERD_GAZETTEER": str(file)}).output == ""

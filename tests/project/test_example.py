@@ -75,11 +75,11 @@ class Script:
 
     def __call__(self, command: str) -> int:
         self.said.append(command)
-        return int(not self._up) if command == "is-up" else int(not self._starts) if command == "run" else 0
+        return int(not self._up) if command == "is-up" else int(not self._starts) if command == "up" else 0
 
 
 @pytest.mark.parametrize(
-    ("up", "said"), [(True, ["is-up", "run"]), (False, ["is-up", "run", "stop"])], ids=["up", "down"]
+    ("up", "said"), [(True, ["is-up", "up"]), (False, ["is-up", "up", "down"])], ids=["up", "down"]
 )
 def test_only_a_herd_that_did_not_run_before_is_stopped(
     monkeypatch: pytest.MonkeyPatch, up: bool, said: list[str]
