@@ -7,4 +7,5 @@
 - `holders`: which process has a port
 - `imports`: imports for a process that is waited for
 - `page_files`: the files of web pages
+- `words`: which word was meant, and texts that are cut between words
 """

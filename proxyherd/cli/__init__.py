@@ -21,6 +21,7 @@ from typing import Final
 import click
 
 from proxyherd import __version__
+from proxyherd.base.words import suggest
 from proxyherd.cli.common import Group, config_option, examples
 
 COMMAND_NAMES: Final = (
@@ -64,6 +65,14 @@ class Commands(Group):
         attribute = name.replace("-", "_")
         command: click.Command = getattr(importlib.import_module(f"{__name__}.{attribute}"), attribute)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command. Raises UsageError, which names the one that may be meant: click knows none by name here."""
+        if not args[0].startswith("-") and args[0] not in COMMAND_NAMES and not ctx.resilient_parsing:
+            ctx.fail(f"there is no command {args[0]!r}{suggest(args[0], COMMAND_NAMES)}")
+        return super().resolve_command(ctx, args)
 
 
 def _build() -> str:

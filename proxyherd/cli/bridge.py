@@ -30,6 +30,7 @@ _LINE_SECONDS = 10.0
 
 
 @click.command(
+    short_help="Move a herd's table to Redis, or back.",
     epilog=examples(
         "proxyherd bridge Clark --to redis.toml",
         "proxyherd bridge Clark --config herd.toml --to redis.toml --once",

@@ -9,6 +9,7 @@ from proxyherd.cli.common import examples
 
 
 @click.command(
+    short_help="Complete commands and options in your shell.",
     epilog=examples(
         "proxyherd completion bash > ~/.local/share/bash-completion/completions/proxyherd",
         'eval "$(proxyherd completion bash)"',

@@ -22,6 +22,7 @@ _MODE = 0o640  # where people are: not for other users of the machine
 
 
 @click.command(
+    short_help="Write where every client was last, as a file.",
     epilog=examples(
         "proxyherd export --output clients.geojson",
         "proxyherd export --format csv --server Clark --output clients.csv",

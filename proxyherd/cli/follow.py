@@ -43,6 +43,7 @@ def _circle(
 
 
 @click.command(
+    short_help="Print where clients are, and each change.",
     epilog=examples(
         "proxyherd follow kiwi.cs.ucla.edu plum",
         "proxyherd follow --near 34.06893,-118.445127 5",

@@ -55,6 +55,7 @@ def _moment(_: click.Context, parameter: click.Parameter, value: str | None) -> 
 
 
 @click.command(
+    short_help="Erase clients herd-wide.",
     epilog=examples(
         "proxyherd forget kiwi.cs.ucla.edu",
         "proxyherd forget --prefix tour-42/ --dry-run",

@@ -19,13 +19,14 @@ from proxyherd.places.gazetteer import build, geonames
 from proxyherd.places.gazetteer.file import DamagedError, File, OutdatedError
 
 
-@click.group()
+@click.group(short_help="Build the file of offline places.")
 def gazetteer() -> None:
     """The offline places, for a herd without a key of Google's."""
 
 
 @gazetteer.command(
     "build",
+    short_help="Build the file, unless it is there and current.",
     epilog=examples(
         "proxyherd gazetteer build",
         "proxyherd gazetteer build --config deploy/herd.toml",

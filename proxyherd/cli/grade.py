@@ -29,6 +29,7 @@ SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT")
 
 @click.command(
     cls=grade_batch.GradeCommand,
+    short_help="Test a herd, this one or somebody else's.",
     epilog=examples(
         "proxyherd grade",
         "proxyherd grade 127.0.0.1:10003 127.0.0.1:10004 --json -",

@@ -12,6 +12,7 @@ from proxyherd.cli.common import config_option, examples, raw_option
 
 @click.command(
     context_settings=SIGNED,
+    short_help="Report where a client is, and print the answer.",
     epilog=examples(
         "proxyherd iamat kiwi.cs.ucla.edu +34.068930-118.445127",
         "proxyherd iamat opera.house -33.856784+151.215297 --server Clark",

@@ -26,6 +26,7 @@ def journal() -> None:
 
 
 @journal.command(
+    short_help="Check every record of a server's journal.",
     epilog=examples(
         "proxyherd journal verify Clark", "proxyherd journal verify --folder /var/lib/proxyherd/Clark/journal"
     ),
@@ -53,6 +54,7 @@ def verify(ctx: click.Context, name: str | None, folder: Path | None) -> None:
 
 
 @journal.command(
+    short_help="Print the AT lines in a server's journal.",
     epilog=examples(
         "proxyherd journal dump Clark | sort | uniq -c", "proxyherd journal dump Clark --raw > backup.at"
     ),

@@ -32,6 +32,7 @@ _UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"))
 
 @click.command(
     context_settings=SIGNED,
+    short_help="Print which clients are near a place.",
     epilog=examples(
         "proxyherd near 34.06893,-118.445127 5",
         "proxyherd near 34.06893,-118.445127 0.5 --max-age 600 --most 100",

@@ -40,6 +40,7 @@ class _Bill:
 
 @click.command(
     context_settings={"ignore_unknown_options": True},  # a latitude may begin with a minus sign
+    short_help="Ask for places without a server: does the key work?",
     epilog=examples(
         "proxyherd places 34.068930,-118.445127 10",
         "proxyherd places -33.856784,151.215297 0.5 --most 5",

@@ -51,6 +51,7 @@ def _percent(name: str, what: str) -> Callable[[Any], Any]:
 
 @click.command(
     "places-sim",
+    short_help="Stand in for Google in tests.",
     epilog=examples(
         "proxyherd places-sim",
         "proxyherd places-sim --latency 0.2 --jitter 0.1 --errors 5 --drop 1",

@@ -44,6 +44,7 @@ def _hosts(_ctx: click.Context, _parameter: click.Parameter, values: tuple[str, 
 
 @click.command(
     "prometheus-targets",
+    short_help="Print the admin addresses for Prometheus.",
     epilog=examples(
         "proxyherd prometheus-targets",
         "proxyherd prometheus-targets --output deploy/prometheus/proxyherd-targets.json",

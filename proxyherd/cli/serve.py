@@ -24,6 +24,7 @@ from proxyherd.cli.common import (
 
 
 @click.command(
+    short_help="Run one server until SIGTERM.",
     epilog=examples(
         "proxyherd serve Clark",
         "proxyherd serve Riley --config deploy/topologies/2021.toml",

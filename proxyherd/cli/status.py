@@ -70,6 +70,7 @@ _STATE_COLOURS = {"ready": "green", "not ready": "yellow", "unknown": "red"}
 
 
 @click.command(
+    short_help="Print how all servers are.",
     epilog=examples(
         "proxyherd status",
         "proxyherd status --wait 30 && echo the herd is whole",

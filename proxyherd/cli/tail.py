@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from fnmatch import fnmatchcase
 from itertools import islice
 from pathlib import Path
 
 import click
 
 from proxyherd.base.escapes import escaped_for_json
+from proxyherd.base.words import suggest
 from proxyherd.cli.common import (
     Misconfigured,
     config_option,
@@ -26,6 +29,7 @@ from proxyherd.config.herd_file import Herd
 from proxyherd.remote import tailing
 from proxyherd.remote.logfiles import ServerLog
 from proxyherd.remote.tailing import Filter, LogEvent, Reading, Sorter, merge_logs, parse_since
+from proxyherd.telemetry.event_names import EVENT_NAMES
 
 INSTALLED_LOGS = Path("/var/log/proxyherd")
 """The folder of logs under systemd."""
@@ -48,7 +52,24 @@ def _since(_: click.Context, parameter: click.Parameter, value: str | None) -> s
         raise click.BadParameter(str(error), param=parameter) from error
 
 
+def _event_patterns(_: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse the name of an event that no log can have: with --follow, it would be waited for without an end."""
+    names = (*EVENT_NAMES, tailing.MALFORMED)
+    for value in values:
+        if not any(fnmatchcase(name, value) for name in names):
+            there = click.wrap_text(" ".join(sorted(names)), shutil.get_terminal_size().columns, "  ", "  ")
+            raise click.BadParameter(
+                f"there is no event {value!r}{suggest(value, names)}; there are\n{there}", param=parameter
+            )
+    return values
+
+
+def _event_names(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
+    return [name for name in EVENT_NAMES if name.startswith(incomplete)]
+
+
 @click.command(
+    short_help="Print the logs of all servers, merged by time.",
     epilog=examples(
         "proxyherd tail",
         "proxyherd tail -f Clark Jaquez",
@@ -68,7 +89,13 @@ def _since(_: click.Context, parameter: click.Parameter, value: str | None) -> s
     help="Like a NAME: only its log. May be given several times, as --event and --client may.",
 )
 @click.option(
-    "--event", "events", multiple=True, metavar="EVENT", help="Only these events; * stands for anything."
+    "--event",
+    "events",
+    multiple=True,
+    metavar="EVENT",
+    callback=_event_patterns,
+    shell_complete=_event_names,
+    help="Only these events; * stands for anything.",
 )
 @click.option(
     "--client",

@@ -56,7 +56,11 @@ def token() -> None:
     """Tokens, by which web clients say who they are."""
 
 
-@token.command("key", epilog=examples("proxyherd token key var/token-key"))
+@token.command(
+    "key",
+    short_help="Write a new key for tokens to a file.",
+    epilog=examples("proxyherd token key var/token-key"),
+)
 @click.argument("file", type=click.Path(path_type=Path))
 def token_key(file: Path) -> None:
     """Write a key for tokens to FILE, readable by its owner only: 32 random bytes, for HS256. Whoever has it can make any
@@ -151,7 +155,9 @@ def token_new(
 
 
 @token.command(
-    "verify", epilog=examples("proxyherd token verify phone.token", "proxyherd token verify < phone.token")
+    "verify",
+    short_help="Say what a token allows, and for how long.",
+    epilog=examples("proxyherd token verify phone.token", "proxyherd token verify < phone.token"),
 )
 @click.argument("file", type=click.File("rb"), default="-")
 @config_option()
@@ -195,6 +201,7 @@ def _date(nanoseconds: int) -> str:
 
 @token.command(
     "revoke",
+    short_help="Revoke all tokens of a subject.",
     epilog=examples("proxyherd token revoke jane/phone", "proxyherd token revoke 'jane/*' --server Clark"),
 )
 @click.argument("subject", callback=_name, metavar="SUB")

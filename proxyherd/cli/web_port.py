@@ -29,8 +29,12 @@ def token_file_option() -> Callable[[F], F]:
     )
 
 
-def place_of(_: click.Context, parameter: click.Parameter, value: str) -> tuple[str, str]:
+def place_of(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[str, str]:
     """Return the latitude and the longitude in an argument, with the digits that were typed."""
+    if value.startswith("--") and value[2:3].isalpha():  # an option takes no sign of a latitude
+        raise click.NoSuchOption(
+            value, possibilities=[one for p in ctx.command.params for one in p.opts], ctx=ctx
+        )
     latitude, comma, longitude = value.replace(" ", "").partition(",")
     if not comma or not latitude or not longitude or "," in longitude:
         raise click.BadParameter(

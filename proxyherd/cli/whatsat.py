@@ -10,6 +10,7 @@ from proxyherd.cli.common import config_option, examples, raw_option
 
 @click.command(
     context_settings=SIGNED,
+    short_help="Ask what is near a client, and print the answer.",
     epilog=examples(
         "proxyherd whatsat kiwi.cs.ucla.edu 10 5",
         "proxyherd whatsat kiwi.cs.ucla.edu 0.5 20 --server Bailey",

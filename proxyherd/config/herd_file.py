@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct, field
 
+from proxyherd.base.words import suggest
 from proxyherd.config.address import Address, parse_address
 from proxyherd.config.auth import AuthSettings, check_auth
 from proxyherd.config.erasure import check_erasure
@@ -123,7 +124,7 @@ class Herd(Struct, frozen=True):
             return self.servers[name]
         except KeyError:
             raise ConfigError(
-                f"{self.file}: there is no server {name!r}; it has {', '.join(self.servers)}"
+                f"{self.file}: there is no server {name!r}{suggest(name, self.servers)}; it has {', '.join(self.servers)}"
             ) from None
 
     def islands(self) -> list[list[str]]:
@@ -240,7 +241,7 @@ def _convert(value: object, to: type[T], key: str, file: Path) -> T:
         path = (key + below.rstrip("`")).lstrip(".") or "(top)"
         if unknown := re.search(r"unknown field `(.*)`", what):
             path = f"{key}.{unknown[1]}".lstrip(".")
-            what = f"is not known; the keys here are {', '.join(to.__struct_fields__)}"
+            what = f"is not known{suggest(unknown[1], to.__struct_fields__)}; the keys here are {', '.join(to.__struct_fields__)}"
         elif missing := re.search(r"missing required field `(.*)`", what):
             path = f"{key}.{missing[1]}".lstrip(".")
             what = "is missing; add it"

@@ -592,16 +592,52 @@ def test_gazetteer_is_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 # --- the whole
 
 
-def test_every_command_has_help_with_examples() -> None:
-    def commands(group: click.Group, *path: str) -> Iterator[tuple[str, ...]]:
-        context = click.Context(group)
-        for name in group.list_commands(context):
-            command = group.get_command(context, name)
-            if isinstance(command, click.Group):
-                yield from commands(command, *path, name)
-            else:
-                yield (*path, name)
+def commands(group: click.Group, *path: str) -> Iterator[tuple[str, ...]]:
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if isinstance(command, click.Group):
+            yield from commands(command, *path, name)
+        else:
+            yield (*path, name)
 
+
+def test_each_command_has_a_line_that_80_columns_show_whole() -> None:
+    for path in sorted({command[:-1] for command in commands(cli.main)}):
+        help_ = run(*path, "--help", env={"COLUMNS": "80"}).stdout
+        shown = help_.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
+        names = [command[len(path)] for command in commands(cli.main) if command[: len(path)] == path]
+        assert [line.split()[0] for line in shown] == list(dict.fromkeys(names))
+        assert all(line.endswith((".", "?")) and not line.endswith("...") for line in shown), shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["statsu"], "there is no command 'statsu' (did you mean status?)"),
+        (["graze"], "there is no command 'graze'"),
+        (["token", "nwe"], "No such command 'nwe'"),
+        (["status", "--wiat", "3"], "No such option '--wiat'"),
+        (["near", "--limt", "3", "1,1", "5"], "No such option '--limt'"),
+        (["export", "--format", "csw"], "'csw' is not one of 'geojson', 'csv'"),
+        (["tail", "clark"], "there is no server 'clark' (did you mean Clark?); it has Bailey, Bona,"),
+        (["whatsat", "a", "1", "1", "--server", "Bonn"], "there is no server 'Bonn' (did you mean Bona?)"),
+        (["journal", "verify", "Zed"], "there is no server 'Zed'; it has Bailey, Bona, Campbell, Clark,"),
+    ],
+)
+def test_wrong_usage_names_what_may_be_meant(arguments: list[str], told: str) -> None:
+    result = run("--config", ROOT / "deploy/herd.toml", *arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert told in result.stderr
+
+
+def test_an_unknown_key_names_the_one_that_may_be_meant(herd: herd_file.Herd) -> None:
+    herd.file.write_text(f"{herd.file.read_text()}[limits]\nmax_client = 5\n")
+    told = run("check-config", "--config", herd.file).stderr
+    assert "key limits.max_client: is not known (did you mean max_clients?); the keys here are" in told
+
+
+def test_every_command_has_help_with_examples() -> None:
     found = list(commands(cli.main))
     assert {command[0] for command in found} == set(cli.COMMAND_NAMES)
     for command in [(), *found]:

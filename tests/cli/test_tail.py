@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import click
 import pytest
 from tailed import STAMP, enter_folder, line, numbers, tail
+
+from proxyherd.cli.tail import tail as tail_command
+from proxyherd.telemetry.event_names import EVENT_NAMES
 
 
 @pytest.fixture
@@ -85,3 +89,21 @@ def test_a_log_that_may_not_be_read_is_an_error_that_names_it(folder: Path) -> N
     result = tail()
     assert result.exit_code == 2
     assert "var/log/Bob.log: Too many levels of symbolic links; " in result.stderr
+
+
+def test_an_unknown_event_is_wrong_usage_that_names_the_nearest_and_those_that_there_are(
+    folder: Path,
+) -> None:
+    result = tail("--event", "peer_open", "--event", "ready")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "there is no event 'peer_open' (did you mean peer_opened?); there are" in result.stderr
+    named = set(result.stderr.partition("there are\n")[2].split())
+    assert named == {*EVENT_NAMES, "malformed"}
+    assert "there is no event 'nosuch*'; there are" in tail("--event", "nosuch*").stderr
+    assert tail("--event", "pe*r_opened", "--event", "malformed").exit_code == 0
+
+
+def test_names_of_events_can_be_completed() -> None:
+    [parameter] = [one for one in tail_command.params if one.name == "events"]
+    found = parameter.shell_complete(click.Context(tail_command), "peer_o")
+    assert [one.value for one in found] == ["peer_opened"]

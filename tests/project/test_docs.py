@@ -30,6 +30,7 @@ from proxyherd.core.spatial.search import MOST_FOUND
 from proxyherd.core.spatial.searches import MOST_SEARCHES
 from proxyherd.places import STATES, CallOutcome, Spared
 from proxyherd.telemetry.commands import COMMANDS
+from proxyherd.telemetry.event_names import EVENT_NAMES
 from proxyherd.web import areas, bodies, documents, frames, ids, ops, reports
 from proxyherd.web.problems import KINDS
 from proxyherd.web.trackers.apps import APPS
@@ -259,6 +260,7 @@ def sections() -> list[tuple[str, str]]:
 
 def test_every_log_event_is_documented_and_no_other() -> None:
     assert {name for name, _ in sections()} == events()
+    assert {*EVENT_NAMES} == events()
 
 
 @pytest.mark.parametrize(("event", "section"), sections(), ids=[name for name, _ in sections()])

@@ -143,6 +143,7 @@ ELSEWHERE: Final = (
     Elsewhere("server", "supervision", "system/test_systemd.py", "systemd and supervisord are told"),
     Elsewhere("standin", "new old shapes", "standin/test_app.py", "both APIs are asked over HTTP"),
     Elsewhere("core", "slow_reader", "core/test_conversation.py", "who is disconnected, and when"),
+    Elsewhere("telemetry", "event_names", "project/test_docs.py", "the sources and the page have the same"),
     Elsewhere("web", "answers", "web/test_routes.py", "what routes find"),
     Elsewhere(
         "web", "openapi_areas openapi_events openapi_parts", "web/test_openapi.py", "parts of one document"
