@@ -22,6 +22,7 @@ from proxyherd.cli.common import (
     secret_file_option,
     server_names,
 )
+from proxyherd.cli.pipes import while_read
 from proxyherd.config import herd_file
 
 _BAR = 10
@@ -126,11 +127,9 @@ class _Display:
         self._write(("\r\x1b[K" if self._drawn else "") + line + "\n")
 
     def _write(self, text: str) -> None:
-        try:
+        with while_read():  # without a reader the tables must still be kept equal
             sys.stdout.write(text)
             sys.stdout.flush()
-        except BrokenPipeError:  # the reader has left, but the tables must still be kept equal
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _state(figures: bridging.Figures) -> str:

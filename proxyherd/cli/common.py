@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.exceptions import Exit
 
 from proxyherd.base.escapes import visible
+from proxyherd.cli.pipes import while_read
 from proxyherd.config import herd_file
 from proxyherd.config.errors import ConfigError
 from proxyherd.config.herd_file import Herd, Server
@@ -53,13 +55,27 @@ class NotReached(Failure):
 
 
 class Group(click.Group):
-    """A group whose commands may raise ConfigError: it becomes one line on stderr and exit code 2."""
+    """A group whose commands may raise ConfigError: it becomes one line on stderr and exit code 2. A command whose output
+    nobody reads any more ends silently.
+    """
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Read the arguments, and print `--help`."""
+        with while_read():
+            return super().make_context(info_name, args, parent, **extra)
+        raise Exit(0)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with while_read():
+                return super().invoke(ctx)
         except ConfigError as error:
             raise Misconfigured(str(error)) from error
+        finally:
+            with while_read():
+                sys.stdout.flush()  # at the end of the process it would be a complaint
 
 
 def config_option(envvar: str | None = None) -> Callable[[F], F]:
@@ -121,12 +137,10 @@ def until_stopped() -> Iterator[None]:
 
     before = signal.signal(signal.SIGTERM, stop)
     try:
-        yield
+        with while_read():
+            yield
     except KeyboardInterrupt:
         pass
-    except BrokenPipeError:
-        # What Python has not written yet it would try to write once more at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     finally:
         signal.signal(signal.SIGTERM, before)
 

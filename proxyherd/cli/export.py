@@ -16,6 +16,7 @@ from proxyherd.cli.common import (
 )
 from proxyherd.cli.contents import progress_bar, read_journal
 from proxyherd.cli.output import open_output
+from proxyherd.cli.pipes import while_read
 from proxyherd.remote import exporting
 
 _MODE = 0o640  # where people are: not for other users of the machine
@@ -75,7 +76,11 @@ def export(
     herd = load_herd(ctx)
     folder = folder or Path("var/lib") / herd.server(name or next(iter(herd.servers))).name / "journal"
     found = read_journal(folder, herd, secret_file)
-    with open_output(output, _MODE) as file, progress_bar("Writing", len(found.entries)) as bar:
+    with (
+        while_read(),
+        open_output(output, _MODE) as file,
+        progress_bar("Writing", len(found.entries)) as bar,
+    ):
         for at, piece in enumerate(exporting.lines(form, found.entries), 1):
             file.write(piece)
             if at % 10_000 == 0:

@@ -24,7 +24,7 @@ from proxyherd.cli.common import (
     load_herd,
     until_stopped,
 )
-from proxyherd.cli.output import PipeWatch
+from proxyherd.cli.pipes import PipeWatch
 from proxyherd.cli.token_making import token_source
 from proxyherd.cli.web_port import place_of, reachable, token_file_option
 from proxyherd.client.rules.errors import Unreachable

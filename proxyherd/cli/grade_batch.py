@@ -23,6 +23,7 @@ from proxyherd.cli.gazetteer import check_gazetteer
 from proxyherd.cli.grade_herd import herd_of_file
 from proxyherd.cli.grade_run import BrokenOff, cancel_when_told, exit_as
 from proxyherd.cli.grade_usage import BATCH_OPTIONS
+from proxyherd.cli.pipes import while_read
 from proxyherd.grading import batch, google, guard, records, sandbox, submissions, table
 from proxyherd.grading.batch import Plan
 from proxyherd.grading.records import Record
@@ -320,9 +321,10 @@ def _passed_over(others: Sequence[str]) -> list[str]:
 
 
 def _say(rows: Sequence[Record], output: Path) -> None:
-    for line in _lines(rows):
-        click.echo(line)
-    click.echo(f"{output / 'results.csv'}, {output / 'results.html'}")
+    with while_read():
+        for line in _lines(rows):
+            click.echo(line)
+        click.echo(f"{output / 'results.csv'}, {output / 'results.html'}")
 
 
 def _lines(rows: Sequence[Record]) -> Iterator[str]:

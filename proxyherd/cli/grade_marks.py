@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from proxyherd.cli.common import Misconfigured
+from proxyherd.cli.pipes import while_read
 from proxyherd.grading import judging, rubric
 from proxyherd.grading.checks import Section
 from proxyherd.grading.report import GradingReport
@@ -117,4 +118,5 @@ def write_report(report: GradingReport, options: dict[str, Any]) -> None:
     except OSError as error:
         raise Misconfigured(f"{error.filename}: {error.strerror}; the report cannot be written") from error
     text = as_json(report) if str(json_file) == "-" else as_text(report, options["faults"])
-    click.echo(text, nl=False)
+    with while_read():
+        click.echo(text, nl=False)

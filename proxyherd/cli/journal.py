@@ -17,6 +17,7 @@ from proxyherd.cli.common import (
     raw_option,
     server_names,
 )
+from proxyherd.cli.pipes import while_read
 from proxyherd.engines.herd import journal as journals
 
 
@@ -49,7 +50,8 @@ def verify(ctx: click.Context, name: str | None, folder: Path | None) -> None:
         except OSError as error:
             raise Misconfigured(f"{path}: {error.strerror}; see who may read it") from error
         damaged += found.damaged
-        click.echo(f"{path}: {found.records} records, {found.damaged} damaged, {found.torn} bytes torn")
+        with while_read():
+            click.echo(f"{path}: {found.records} records, {found.damaged} damaged, {found.torn} bytes torn")
     ctx.exit(Failure.exit_code if damaged else 0)
 
 
@@ -71,6 +73,8 @@ def dump(ctx: click.Context, *, name: str | None, folder: Path | None, raw: bool
         try:
             for lines in journals.read(path):
                 output.writelines((line if raw else escaped(line).encode()) + b"\n" for line in lines)
+        except BrokenPipeError:
+            raise
         except OSError as error:
             raise Misconfigured(
                 f"{path}: {error.strerror}; where its server has rewritten it meanwhile, run this again"

@@ -1,5 +1,4 @@
-"""Where output goes: the target of `--output`, a file that is created or replaced in one step; and whether anybody reads a
-pipe.
+"""Where output goes: the target of `--output`, a file that is created or replaced in one step.
 
 The rule: only a regular file is ever replaced; of a symbolic link, the file that it points to. Anything else with that
 name, such as a pipe, a terminal or /dev/null, is written into, as the shell's `>` does.
@@ -8,7 +7,6 @@ name, such as a pipe, a terminal or /dev/null, is written into, as the shell's `
 from __future__ import annotations
 
 import os
-import select
 import stat
 import sys
 from collections.abc import Iterator
@@ -17,21 +15,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 from proxyherd.cli.common import Misconfigured
-
-
-class PipeWatch:
-    """Says whether stdout is a pipe that nobody reads any more, before anything is written."""
-
-    def __init__(self) -> None:
-        self._poll = select.poll()
-        with suppress(OSError):  # a test may have put in something without a descriptor
-            if not sys.stdout.isatty():
-                self._poll.register(sys.stdout.fileno(), 0)
-
-    @property
-    def is_alone(self) -> bool:
-        """Whether the other end of the pipe is closed."""
-        return bool(self._poll.poll(0))
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import msgspec
 
 from proxyherd.base.escapes import escaped, visible_json
 from proxyherd.cli.common import Failure, config_option, default_gazetteer, examples, load_herd
+from proxyherd.cli.pipes import while_read
 from proxyherd.core.messages import Whatsat, metres, parse_question, parse_report
 from proxyherd.places import CHOICES, Answer, NoBudget, Places, Query, find_key, no_results, open_places
 from proxyherd.places.limits.breaker import BreakerState
@@ -76,15 +77,16 @@ def places(
     began = time.monotonic()
     answer = asyncio.run(_ask(asked, query)) if question.asks_places else no_results("ZERO_RESULTS")
     seconds = time.monotonic() - began
-    if as_json:
-        click.echo(visible_json(answer.body))
-    else:
-        _print(answer)
-    click.echo(
-        f"{asked.name}: {answer.status}, {answer.results} results, {seconds:.3f} s, {bill.calls} calls, "
-        f"about {bill.dollars:.3f} US dollars",
-        err=as_json,
-    )
+    with while_read():
+        if as_json:
+            click.echo(visible_json(answer.body))
+        else:
+            _print(answer)
+        click.echo(
+            f"{asked.name}: {answer.status}, {answer.results} results, {seconds:.3f} s, {bill.calls} calls, "
+            f"about {bill.dollars:.3f} US dollars",
+            err=as_json,
+        )
     ctx.exit(0 if answer.status in {"OK", "ZERO_RESULTS"} else Failure.exit_code)
 
 

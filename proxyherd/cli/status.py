@@ -27,6 +27,7 @@ from proxyherd.cli.common import (
     table_lines,
     until_stopped,
 )
+from proxyherd.cli.pipes import while_read
 from proxyherd.config.herd_file import Herd
 from proxyherd.remote import ask, polling
 from proxyherd.remote.ask import Status
@@ -130,10 +131,9 @@ def status(
         found = _wait(herd, wait)
     if watch:
         found = _watch(herd, interval or 1.0, as_json)
-    elif as_json:
-        click.echo(_json(herd, [polling.Seen(one) for one in found]))
     else:
-        _print(found)
+        with while_read():
+            click.echo(_json(herd, [polling.Seen(one) for one in found])) if as_json else _print(found)
     ctx.exit(0 if all(one.whole for one in found) else Failure.exit_code)
 
 

@@ -24,7 +24,7 @@ from proxyherd.cli.common import (
     server_names,
     until_stopped,
 )
-from proxyherd.cli.output import PipeWatch
+from proxyherd.cli.pipes import PipeWatch
 from proxyherd.config.herd_file import Herd
 from proxyherd.remote import tailing
 from proxyherd.remote.logfiles import ServerLog
