@@ -187,7 +187,7 @@ def panels() -> list[dict[str, Any]]:
 def queries() -> list[tuple[str, str]]:
     """Return every query of the dashboard, with the title of its panel."""
     asked = [(panel["title"], target["expr"]) for panel in panels() for target in panel["targets"]]
-    marks = [(mark["name"], mark["expr"]) for mark in dashboard()["annotations"]["list"]]
+    marks = [(mark["name"], mark["target"]["expr"]) for mark in dashboard()["annotations"]["list"]]
     return asked + marks
 
 
