@@ -1,7 +1,7 @@
 """The command line: a file a command, named as the command.
 
 - `common`: what commands share: the herd's file, failures and exit codes, examples, tables
-- `asking`: what `iamat` and `whatsat` share; `contents`: what `export` and `forget` share
+- `asking`: what `iamat` and `whatsat` share; `refusals`: why a server has answered `? `; `contents`: what `export` and `forget` share
 - `grade_usage`, `grade_herd`, `grade_run`, `grade_marks`, `grade_batch`: of `grade`, how it is called; the herd; how it is
   judged; by which rubric it is marked, and the report; a class at once
 - `token_making`: what commands share that make tokens; `web_port`: what `follow`, `forget`, `near` and `token revoke` share

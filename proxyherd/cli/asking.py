@@ -9,9 +9,12 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
+import msgspec
 
-from proxyherd.base.escapes import escaped, visible_json
+from proxyherd.base.escapes import escaped, visible, visible_json
 from proxyherd.cli.common import Failure, NotReached, load_herd, server_names
+from proxyherd.cli.pipes import while_read
+from proxyherd.cli.refusals import explain
 from proxyherd.client.blocking import SyncHerdClient
 from proxyherd.client.endpoints import Endpoint
 from proxyherd.client.rules.errors import Unreachable
@@ -47,8 +50,17 @@ def server_option(what: str, default: str = "the file's first") -> Callable[[F],
     )
 
 
-def ask_server(ctx: click.Context, name: str | None, *fields: bytes, raw: bool) -> None:
-    """Ask one server, print its answer, and exit. Raises NotReached."""
+def json_option() -> Callable[[F], F]:
+    """Return the option of a command whose answer programs read."""
+    return click.option(
+        "--json", "as_json", is_flag=True, help="Print one JSON object, with the names that the web port has."
+    )
+
+
+def ask_server(ctx: click.Context, name: str | None, line: bytes, *, raw: bool, as_json: bool) -> None:
+    """Send a command with all its operands to one server, print its answer, and exit. Raises NotReached, UsageError."""
+    if raw and as_json:
+        raise click.UsageError("give either --raw or --json")
     herd = load_herd(ctx)
     server = herd.server(name) if name is not None else next(iter(herd.servers.values()))
     # Longer than the server itself may take: it answers for Places that do not.
@@ -62,15 +74,33 @@ def ask_server(ctx: click.Context, name: str | None, *fields: bytes, raw: bool) 
     )
     try:
         with client:
-            answer = client.command(b" ".join(fields))
+            answer = client.command(line)
     except Unreachable as error:
         others = [other for other in herd.servers if other != server.name]
         raise NotReached(
             f"cannot reach {server.name} at {error}; see `proxyherd status`"
             + (f", or ask another: --server {others[0]}" if others else "")
         ) from error
-    click.echo(answer if raw else _readable(answer), nl=False)
-    ctx.exit(0 if answer.startswith(b"AT ") else Failure.exit_code)
+    refusal = None if answer.startswith(b"AT ") else explain(line, herd.limits)
+    with while_read():
+        if as_json:
+            click.echo(visible_json(msgspec.json.encode(refusal) if refusal else _as_json(answer)))
+        else:
+            click.echo(answer if raw else _readable(answer), nl=False)
+        if refusal is not None and not as_json:
+            click.echo(visible(refusal.detail), err=True)
+    ctx.exit(0 if refusal is None else Failure.exit_code)
+
+
+def _as_json(answer: bytes) -> bytes:
+    """Return an answer as one JSON object on one line, with the names that the web port has."""
+    at, _, places = answer.partition(b"\n")
+    said: dict[str, object] = {"at": escaped(at)}
+    if places:  # strings have no line ends, so those between them may go
+        said["places"] = msgspec.Raw(b"".join(places.splitlines()))
+    else:
+        said |= zip(("server", "difference"), map(escaped, at.split(b" ")[1:3]), strict=True)
+    return msgspec.json.encode(said)
 
 
 def _readable(answer: bytes) -> bytes:

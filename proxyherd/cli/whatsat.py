@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from proxyherd.cli.asking import SIGNED, ask_server, one_word, server_option
+from proxyherd.cli.asking import SIGNED, ask_server, json_option, one_word, server_option
 from proxyherd.cli.common import config_option, examples, raw_option
 
 
@@ -14,6 +14,7 @@ from proxyherd.cli.common import config_option, examples, raw_option
     epilog=examples(
         "proxyherd whatsat kiwi.cs.ucla.edu 10 5",
         "proxyherd whatsat kiwi.cs.ucla.edu 0.5 20 --server Bailey",
+        "proxyherd whatsat kiwi.cs.ucla.edu 10 5 --json | jq -r '.places.results[].name'",
     ),
 )
 @click.argument("client", callback=one_word)
@@ -21,13 +22,22 @@ from proxyherd.cli.common import config_option, examples, raw_option
 @click.argument("bound", callback=one_word)
 @server_option("ask")
 @raw_option()
+@json_option()
 @config_option()
 @click.pass_context
 def whatsat(
-    ctx: click.Context, *, client: bytes, radius: bytes, bound: bytes, name: str | None, raw: bool
+    ctx: click.Context,
+    *,
+    client: bytes,
+    radius: bytes,
+    bound: bytes,
+    name: str | None,
+    raw: bool,
+    as_json: bool,
 ) -> None:
-    """Ask what is within RADIUS km of CLIENT, BOUND results at most, and print the answer.
+    """Ask what is within RADIUS km of CLIENT, BOUND results at most, and print the answer. RADIUS is 0 to 50, BOUND 0 to
+    20. If the server answers `? `, stderr says why.
 
     Exit codes: 0 answered; 1 an invalid command, or an unknown client; 3 the server cannot be reached.
     """
-    ask_server(ctx, name, b"WHATSAT", client, radius, bound, raw=raw)
+    ask_server(ctx, name, b"WHATSAT %b %b %b" % (client, radius, bound), raw=raw, as_json=as_json)

@@ -318,6 +318,62 @@ def test_invalid_command_is_printed_and_exit_1(herd: herd_file.Herd) -> None:
             assert result.stdout.startswith(f"? {arguments[0].upper()} kiwi ")
 
 
+@pytest.mark.parametrize(
+    ("typed", "sent"),
+    [
+        ("34.06,-118.4", "+34.06-118.4"),
+        ("-33.86,151.2", "-33.86+151.2"),
+        ("+1,+2", "+1+2"),
+        ("-0,-0", "-0-0"),
+        ("1,2,3", "1,2,3"),
+        ("1,", "+1+"),
+    ],
+)
+def test_iamat_takes_degrees_with_a_comma_too(herd: herd_file.Herd, typed: str, sent: str) -> None:
+    with serving(herd.servers["Ann"].clients[0], lambda _: [b"AT Ann +0.1 kiwi\n"]) as told:
+        run("iamat", "kiwi", typed, "--time", "5", "--config", herd.file)
+    assert told == [f"IAMAT kiwi {sent} 5\n".encode()]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field", "told"),
+    [
+        (["iamat", "kiwi", "91,0"], "location", '"+91+0" is no location'),
+        (["iamat", "kiwi", "+1+1", "--time", "now"], "time", '"now" is no time'),
+        (["whatsat", "kiwi", "60", "5"], "radius_km", '"60" is no radius'),
+        (["whatsat", "kiwi", "5", "5"], "client", 'no server has heard of a client "kiwi"'),
+    ],
+)
+def test_why_a_command_is_refused_is_told(
+    herd: herd_file.Herd, arguments: list[str], field: str, told: str
+) -> None:
+    with serving(herd.servers["Ann"].clients[0], lambda line: [b"? " + line]):
+        result = run(*arguments, "--config", herd.file)
+        as_json = run(*arguments, "--json", "--config", herd.file)
+    assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
+    assert told in result.stderr
+    assert (as_json.exit_code, as_json.stderr) == (1, "")
+    said = json.loads(as_json.stdout)
+    assert (said["field"], f"{said['detail']}\n") == (field, result.stderr)
+
+
+def test_answers_for_programs_have_the_names_of_the_web_port(herd: herd_file.Herd) -> None:
+    places = '{\r\n  "results": [{"name": "a\u202e"}],\n  "status": "OK"\n}\n\n'
+    answers = {b"IAMAT": "AT Ann +0.1 kiwi +1+1 5\n", b"WHATSAT": f"AT Bob -0.1 kiwi +1+1 5\n{places}"}
+    with serving(herd.servers["Ann"].clients[0], lambda line: [answers[line.split()[0]].encode()]):
+        iamat = run("iamat", "kiwi", "1,1", "--json", "--config", herd.file)
+        whatsat = run("whatsat", "kiwi", "5", "5", "--json", "--config", herd.file)
+        both = run("whatsat", "kiwi", "5", "5", "--json", "--raw", "--config", herd.file)
+    assert json.loads(iamat.stdout) == {
+        "at": "AT Ann +0.1 kiwi +1+1 5",
+        "server": "Ann",
+        "difference": "+0.1",
+    }
+    assert json.loads(whatsat.stdout) == {"at": "AT Bob -0.1 kiwi +1+1 5", "places": json.loads(places)}
+    assert (iamat.exit_code, whatsat.exit_code, both.exit_code) == (0, 0, 2)
+    assert all(len(one.stdout.splitlines()) == 1 and one.stdout.isascii() for one in (iamat, whatsat))
+
+
 @pytest.mark.parametrize("size", [1, 7, 1 << 20])
 def test_whatsat_prints_the_whole_answer_however_it_is_cut(herd: herd_file.Herd, size: int) -> None:
     whole = b'AT Ann +0.1 kiwi +1+1 5\n{\n   "results" : [],\n   "status" : "ZERO_RESULTS"\n}\n\n'

@@ -87,8 +87,9 @@ def test_the_columns_of_the_live_table_are_on_the_page() -> None:
 
 
 def test_every_option_of_these_commands_is_on_the_page() -> None:
-    for name in ("status", "tail", "export", "follow", "forget", "near"):
-        section = PAGE.partition(f"\n## {name}\n")[2].partition("\n## ")[0]
+    for name in ("iamat", "whatsat", "status", "tail", "export", "follow", "forget", "near"):
+        heading = "iamat and whatsat" if name in ("iamat", "whatsat") else name
+        section = PAGE.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
         for parameter in importlib.import_module(f"proxyherd.cli.{name}").__dict__[name].params:
             long = [option for option in parameter.opts if option.startswith("--")]
             assert all(option in section or option == "--config" for option in long), (name, long)
