@@ -20,7 +20,7 @@ def suggest(word: str, known: Iterable[str]) -> str:
     return f" (did you mean {spelled[near[0]]}?)" if near else ""
 
 
-def shorten(text: str, most: int) -> str:
+def shorten_text(text: str, most: int) -> str:
     """Return a text of at most `most` characters: what is longer is cut after a word, and ends with dots."""
     if len(text) <= most:
         return text

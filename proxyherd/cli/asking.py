@@ -14,7 +14,7 @@ import msgspec
 from proxyherd.base.escapes import escaped, visible, visible_json
 from proxyherd.cli.common import Failure, NotReached, load_herd, server_names
 from proxyherd.cli.pipes import while_read
-from proxyherd.cli.refusals import explain
+from proxyherd.cli.refusals import explain_refusal
 from proxyherd.client.blocking import SyncHerdClient
 from proxyherd.client.endpoints import Endpoint
 from proxyherd.client.rules.errors import Unreachable
@@ -81,7 +81,7 @@ def ask_server(ctx: click.Context, name: str | None, line: bytes, *, raw: bool, 
             f"cannot reach {server.name} at {error}; see `proxyherd status`"
             + (f", or ask another: --server {others[0]}" if others else "")
         ) from error
-    refusal = None if answer.startswith(b"AT ") else explain(line, herd.limits)
+    refusal = None if answer.startswith(b"AT ") else explain_refusal(line, herd.limits)
     with while_read():
         if as_json:
             click.echo(visible_json(msgspec.json.encode(refusal) if refusal else _as_json(answer)))

@@ -4,14 +4,32 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Iterator
+from typing import IO, Any, Final
 
 import click
 
+from proxyherd.base.escapes import visible
 from proxyherd.base.holders import holders
-from proxyherd.cli.common import Failure, config_option, examples, load_herd, print_table, spelled_addresses
+from proxyherd.cli.common import (
+    Failure,
+    config_option,
+    examples,
+    load_herd,
+    print_table,
+    shown_path,
+    spelled_addresses,
+)
 from proxyherd.config.address import Address
-from proxyherd.config.herd_file import Herd
+from proxyherd.config.herd_file import Herd, Server
 from proxyherd.config.needs import needs_of_server
+from proxyherd.remote import ask
+from proxyherd.remote.ask import Status
+
+_MOST_LINES: Final = 6
+
+_ANSWER_SECONDS: Final = 1.0
+"""How long who listens at an admin port may take to say whose it is."""
 
 
 @click.command(
@@ -56,23 +74,63 @@ def _print_needs(herd: Herd) -> None:
     )
 
 
+class PortsTaken(Failure):
+    """Addresses of the herd are in use: one line, and a short list of who has them."""
+
+    def __init__(self, message: str, holders_told: list[str]) -> None:
+        super().__init__(message)
+        self.holders_told = holders_told
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        super().show(file)
+        for line in self.holders_told[:_MOST_LINES]:
+            click.echo(f"  {visible(line)}", file=file, err=file is None)
+        if len(self.holders_told) > _MOST_LINES:
+            click.echo(f"  and {len(self.holders_told) - _MOST_LINES} more", file=file, err=file is None)
+
+
 def _check_ports(herd: Herd) -> None:
-    """Raise Failure if another process already uses an address of the herd."""
-    taken = {
-        address: f"{address} (servers.{server.name}.{key})"
+    """Raise PortsTaken if another process already uses an address of the herd."""
+    every = [
+        (server, key, address)
         for server in herd.servers.values()
         for key, addresses in server.addresses.items()
         for address in addresses
-        if _is_taken(address)
-    }
-    if taken:
-        ports = [address.port for address in taken]
-        known = dict.fromkeys(holders(ports).values())
-        found = f"it is {', '.join(known)};" if known else f"find it with: ss -ltnp 'sport = :{ports[0]}' and"
-        raise Failure(
-            f"another process listens on {', '.join(taken.values())}; {found} "
-            f"stop it, or change the addresses in {herd.file}"
+    ]
+    taken = [one for one in every if _is_taken(one[2])]
+    if not taken:
+        return
+    known = holders([address.port for _, _, address in taken])
+    if len(taken) == 1:
+        [(server, key, address)] = taken
+        found = known.get(address.port) or f"find it with: ss -ltnp 'sport = :{address.port}'"
+        raise PortsTaken(
+            f"another process listens on {address} (servers.{server.name}.{key}): {found}; stop it, or change this address in "
+            f"{herd.file}",
+            [],
         )
+    asked = ask.statuses(herd, _ANSWER_SECONDS, [server for server, key, _ in taken if key == "admin"])
+    message = f"{_whose(asked)} on {len(taken)} of the {len(every)} addresses in {herd.file}"
+    raise PortsTaken(f"{message}; stop that first, or change these addresses", list(_lines(taken, known)))
+
+
+def _whose(found: list[Status]) -> str:
+    """Return who listens, as far as servers of a herd say it."""
+    files = {one.told.file for one in found if one.told is not None}
+    if len(files) != 1 or files == {""}:
+        return "other processes listen"
+    [file] = files
+    is_this = all(not one.other_file for one in found)
+    return "this herd runs already," if is_this else f"the herd of {shown_path(file)} runs"
+
+
+def _lines(taken: list[tuple[Server, str, Address]], known: dict[int, str]) -> Iterator[str]:
+    """Yield a line for each process: which addresses it has, and what it is."""
+    named = dict[tuple[str, str], list[str]]()
+    for server, _, address in taken:
+        named.setdefault((server.name, known.get(address.port, "")), []).append(str(address.port))
+    for (name, holder), ports in named.items():
+        yield f"{name}: {', '.join(ports)}" + (f": {holder}" if holder else "")
 
 
 def _is_taken(address: Address) -> bool:

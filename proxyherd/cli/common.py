@@ -204,6 +204,12 @@ def spelled_addresses(server: Server) -> dict[str, str]:
     return {key: ",".join(map(str, addresses)) for key, addresses in server.addresses.items()}
 
 
+def shown_path(path: str) -> str:
+    """Return the path of a file as one would type it here."""
+    here = f"{Path.cwd()}/"
+    return path.removeprefix(here)
+
+
 def print_table(rows: Iterable[tuple[str, ...]]) -> None:
     for line in table_lines(rows):
         click.echo(line)

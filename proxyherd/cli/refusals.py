@@ -11,7 +11,7 @@ from typing import Final
 from msgspec import Struct
 
 from proxyherd.base.escapes import quoted
-from proxyherd.base.words import shorten
+from proxyherd.base.words import shorten_text
 from proxyherd.config.schema import Limits
 from proxyherd.core.messages import command_forms, parse_question, parse_report
 
@@ -28,27 +28,27 @@ _BELONGS: Final = {
 _SHOWN: Final = 60
 
 
-class Refusal(Struct, frozen=True, omit_defaults=True):
+class RefusedCommand(Struct, frozen=True, omit_defaults=True):
     """Why a command was refused. `field`: which operand it is about, "" if that is not known."""
 
     detail: str
     field: str = ""
 
 
-def explain(line: bytes, limits: Limits) -> Refusal:
+def explain_refusal(line: bytes, limits: Limits) -> RefusedCommand:
     """Return why a server with these limits refuses an IAMAT or a WHATSAT with all its operands."""
     word, *operands = line.split()
     if len(line) > limits.max_line_bytes:
-        return Refusal(
+        return RefusedCommand(
             f"the command has {len(line)} bytes; a server takes {limits.max_line_bytes} (max_line_bytes)"
         )
     names = _IAMAT if word == b"IAMAT" else _WHATSAT
     for name, value in zip(names, operands, strict=True):
         if not _is_valid(word, [value if name == other else _GOOD[other] for other in names], limits):
-            return Refusal(_wrong(name, value, limits), name)
+            return RefusedCommand(_wrong(name, value, limits), name)
     if word == b"WHATSAT":
-        return Refusal(f"no server has heard of a client {_shown(operands[0])}", "client")
-    return Refusal("the server takes no new reports now; its log and `proxyherd status` say why")
+        return RefusedCommand(f"no server has heard of a client {_shown(operands[0])}", "client")
+    return RefusedCommand("the server takes no new reports now; its log and `proxyherd status` say why")
 
 
 def _is_valid(word: bytes, operands: list[bytes], limits: Limits) -> bool:
@@ -66,4 +66,4 @@ def _wrong(name: str, value: bytes, limits: Limits) -> str:
 
 
 def _shown(value: bytes) -> str:
-    return shorten(quoted(value), _SHOWN)
+    return shorten_text(quoted(value), _SHOWN)

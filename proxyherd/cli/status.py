@@ -23,6 +23,7 @@ from proxyherd.cli.common import (
     config_option,
     examples,
     load_herd,
+    shown_path,
     spelled_addresses,
     table_lines,
     until_stopped,
@@ -133,7 +134,7 @@ def status(
         found = _watch(herd, interval or 1.0, as_json)
     else:
         with while_read():
-            click.echo(_json(herd, [polling.Seen(one) for one in found])) if as_json else _print(found)
+            click.echo(_json(herd, [polling.Seen(one) for one in found])) if as_json else _print(herd, found)
     ctx.exit(0 if all(one.whole for one in found) else Failure.exit_code)
 
 
@@ -170,11 +171,15 @@ def _wait_while_it_starts(herd: Herd, seconds: float) -> Sequence[Status]:
 # Once. -------------------------------------------------------------------------------------------------------
 
 
-def _print(found: Sequence[Status]) -> None:
+def _print(herd: Herd, found: Sequence[Status]) -> None:
     for line in _table([Seen(one) for one in found], _ONCE, _ONCE_IN_REDIS):
         click.echo(line)
+    for text in dict.fromkeys(map(_whose, found)):
+        if text:
+            whose = ", ".join(_process(one) for one in found if _whose(one) == text)
+            click.echo(f"{whose}: {text}, not {herd.file}", err=True)
     for one in found:
-        if not one.whole:
+        if not one.whole and not (_whose(one) and one.state == "ready"):
             click.echo(_remark(one), err=True)
         if text := _over_rate(one.told):
             click.echo(f"{one.server.name}: {text}; the event client_over_rate in its log names one")
@@ -279,7 +284,22 @@ def _reason(one: Status) -> str:
         return f"cannot be asked: {one.problem}"
     if not one.told.ready:
         return f"is not ready: {one.problem or 'it gives no reason'}"
-    return f"has no link with {', '.join(one.missing)}" if one.missing else ""
+    return _whose(one) or (f"has no link with {', '.join(one.missing)}" if one.missing else "")
+
+
+def _whose(one: Status) -> str:
+    """Return which herd a server is of, "" if it is of the one that was asked."""
+    told = one.told
+    in_redis = told is not None and told.masters > 0 and bool(one.server.peers)
+    if told is None or not (one.other_file or in_redis):
+        return ""
+    what = "has its table in Redis" if in_redis else "is of another herd"
+    return f"{what}; use --config {shown_path(one.other_file) if one.other_file else 'with the file of its herd'}"
+
+
+def _process(one: Status) -> str:
+    known = one.told is not None and one.told.process
+    return f"{one.server.name} (process {known})" if known else one.server.name
 
 
 def _has_text(file: Path) -> bool:
@@ -319,6 +339,8 @@ def _object(one: Status, rates: Rates | None) -> dict[str, Any]:
         "over_rate": told and told.over_rate,
         "clocks": told and told.clocks,
         "other_keys": told and told.other_keys,
+        "file": told and told.file,
+        "process": told and told.process,
         "rates": None if rates is None else _rates_object(rates),
     }
 

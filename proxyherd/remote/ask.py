@@ -15,11 +15,15 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from proxyherd.admin.status_page.state import AnswerError, ServerState, state_of
+from proxyherd.base.escapes import visible
+from proxyherd.base.words import shorten_text
 from proxyherd.client.rules.errors import MOST_SHOWN, Unreachable
 from proxyherd.client.sockets import connect, reason_of, seconds_left
 from proxyherd.net import http
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from proxyherd.config.address import Address
     from proxyherd.config.herd_file import Herd, Server
 
@@ -37,6 +41,8 @@ class Status(Struct, frozen=True):
     """When it answered, or was given up: seconds of the monotonic clock."""
     told: ServerState | None = None
     """None if its admin port does not answer: then nothing is known, and the server may still run."""
+    other_file: str = ""
+    """The herd's file with which it was started, if this machine has it and it is not the one that was asked with."""
     problem: str = ""
     """Why it does not answer or is not ready, in its own words or the system's."""
 
@@ -57,8 +63,8 @@ class Status(Struct, frozen=True):
         return self.state == "ready" and not self.missing
 
 
-def status(server: Server, seconds: float) -> Status:
-    """Ask the admin port of one server, for at most `seconds`. Never raises."""
+def status(herd: Herd, server: Server, seconds: float) -> Status:
+    """Ask the admin port of one server of a herd, for at most `seconds`. Never raises."""
     told, problem = None, ""
     try:
         told = state_of(server.name, _exchange(server.admin, http.request("/state?commands=no"), seconds))
@@ -67,15 +73,22 @@ def status(server: Server, seconds: float) -> Status:
     except AnswerError as error:
         problem = f"{server.admin[0]}: {error}"
     if told is not None and not told.ready:
-        problem = told.reason[:MOST_SHOWN]
-    return Status(server, time.monotonic(), told, problem)
+        problem = shorten_text(told.reason, MOST_SHOWN)
+    return Status(server, time.monotonic(), told, _other_file(herd, server, told), problem)
 
 
-def statuses(herd: Herd, seconds: float) -> list[Status]:
-    """Ask all servers at once, in the order of the herd's file."""
-    servers = list(herd.servers.values())
-    with ThreadPoolExecutor(min(len(servers), 64)) as pool:
-        return list(pool.map(lambda server: status(server, seconds), servers))
+def _other_file(herd: Herd, server: Server, told: ServerState | None) -> str:
+    # Other hosts have files of their own.
+    if told is None or not told.file or not server.admin[0].is_loopback:
+        return ""
+    return "" if told.file == visible(str(herd.file.resolve())) else told.file
+
+
+def statuses(herd: Herd, seconds: float, some: Iterable[Server] | None = None) -> list[Status]:
+    """Ask all servers at once, in the order of the herd's file; or some of them."""
+    servers = list(herd.servers.values() if some is None else some)
+    with ThreadPoolExecutor(min(len(servers), 64) or 1) as pool:
+        return list(pool.map(lambda server: status(herd, server, seconds), servers))
 
 
 def tombstones(server: Server, seconds: float) -> int:

@@ -17,6 +17,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
+from proxyherd.base.words import shorten_text
 from proxyherd.client.rules.errors import MOST_SHOWN, Unreachable
 from proxyherd.remote.web_ports import (
     LATER,
@@ -108,7 +109,7 @@ class Eraser:
         """Return why a server has not done it."""
         verb, noun = ("erase", "erasure") if right == "erase" else ("revoke tokens", "revocation of tokens")
         server = f"{self._server.name} at {self._server.web[0]}"
-        said = str(read_object(body).get("detail", "without a reason"))[:MOST_SHOWN]
+        said = shorten_text(str(read_object(body).get("detail", "without a reason")), MOST_SHOWN)
         if status in NO_RIGHT:
             return (
                 f"{server} says that you may not {verb} ({said}); name a token that may with --token-file, as "

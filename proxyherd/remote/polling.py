@@ -66,6 +66,7 @@ class Poller:
     """Asks all servers of a herd every `interval` seconds, from `start` until the process ends or `stop`."""
 
     def __init__(self, herd: Herd, interval: float) -> None:
+        self._herd = herd
         self._servers = list(herd.servers.values())
         self._interval = interval
         self._seen: dict[str, Seen] = {}
@@ -98,7 +99,7 @@ class Poller:
         last: Seen | None = None
         while not self._stopped.is_set():
             due = time.monotonic() + self._interval
-            now = ask.status(server, DEADLINE_SECONDS)
+            now = ask.status(self._herd, server, DEADLINE_SECONDS)
             if last is None:
                 last = Seen(now)
             elif now.told is not None and now.told == last.status.told:

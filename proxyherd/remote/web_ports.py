@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from proxyherd.base.escapes import escaped
+from proxyherd.base.words import shorten_text
 from proxyherd.client.rules.errors import MOST_SHOWN, Unreachable
 from proxyherd.client.sockets import connect
 from proxyherd.remote.ask import MAX_ANSWER_BYTES
@@ -132,7 +133,7 @@ def not_answered(server: Server, status: int, body: bytes) -> NotAnswered:
     """Return why a server does not answer a question about where clients are."""
     problem = read_object(body)
     said = ". ".join(str(problem[key]) for key in ("title", "detail") if problem.get(key))
-    said = (f"{problem['field']}: {said}" if problem.get("field") else said)[:MOST_SHOWN]
+    said = shorten_text(f"{problem['field']}: {said}" if problem.get("field") else said, MOST_SHOWN)
     where = f"{server.name} at {server.web[0]}"
     if status in NO_RIGHT:
         return NotAnswered(

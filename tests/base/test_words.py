@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxyherd.base.words import shorten, suggest
+from proxyherd.base.words import shorten_text, suggest
 
 SERVERS = ["Bailey", "Bona", "Campbell", "Clark", "Jaquez"]
 
@@ -34,11 +34,11 @@ def test_nothing_is_suggested_for_a_word_like_none(word: str) -> None:
     ],
 )
 def test_a_text_is_cut_after_a_word(text: str, shown: str) -> None:
-    assert shorten(text, 13) == shown
+    assert shorten_text(text, 13) == shown
 
 
 @given(st.text(), st.integers(5, 40))
 def test_what_is_cut_is_not_too_long_and_the_beginning_of_the_text(text: str, most: int) -> None:
-    shown = shorten(text, most)
+    shown = shorten_text(text, most)
     assert len(shown) <= most
     assert shown == text or text.startswith(shown.removesuffix(" ..."))

@@ -156,8 +156,40 @@ def test_check_config_names_ports_that_another_has(herd: herd_file.Herd) -> None
         with socket.create_server((address.host, address.port)):
             result = run("check-config", "--ports", "--config", herd.file)
         assert result.exit_code == 1
-        assert f"listens on {address} (servers.Bob.{key}); it is " in result.stderr
-        assert f"(process {os.getpid()}); stop it, or change the addresses in {herd.file}" in result.stderr
+        assert f"listens on {address} (servers.Bob.{key}): " in result.stderr
+        assert f"(process {os.getpid()}); stop it, or change this address in {herd.file}\n" in result.stderr
+
+
+def test_check_config_names_a_herd_that_has_the_ports_in_a_line_and_a_short_list(
+    herd: herd_file.Herd,
+) -> None:
+    ann, bob = herd.servers.values()
+    clients = ann.clients[0]
+
+    def told(file: str) -> list[str]:
+        with (
+            socket.create_server((clients.host, clients.port)),
+            admin(ann.admin[0], page("Ann", "Bob", file=file)),
+            admin(bob.admin[0], page("Bob", "Ann", file=file)),
+        ):
+            result = run("check-config", "--ports", "--config", herd.file)
+        assert (result.exit_code, result.stdout) == (1, "")
+        return result.stderr.splitlines()
+
+    head, *lines = told("/home/else/herd.toml")
+    assert head == (
+        f"Error: the herd of /home/else/herd.toml runs on 3 of the 6 addresses in {herd.file}; stop that first, or change "
+        "these addresses"
+    )
+    assert [line.partition(" (")[0].split(": ")[:2] for line in lines] == [
+        ["  Ann", f"{clients.port}, {ann.admin[0].port}"],
+        ["  Bob", f"{bob.admin[0].port}"],
+    ]
+    assert all(line.endswith(f"(process {os.getpid()})") for line in lines)
+    assert told(str(herd.file.resolve()))[0].startswith(
+        "Error: this herd runs already, on 3 of the 6 addresses"
+    )
+    assert told("")[0].startswith("Error: other processes listen on 3 of the 6 addresses")
 
 
 # --- serve
@@ -517,9 +549,51 @@ def test_status_says_what_is_wrong_and_is_exit_1(
     assert "\x1b" not in result.output
 
 
+def test_status_says_that_the_herd_is_on_redis_and_how_to_ask_for_that(herd: herd_file.Herd) -> None:
+    ann, bob = herd.servers.values()
+    of_redis = {"links": {}, "masters": 3, "masters_up": 3, "file": f"{Path.cwd()}/deploy/redis/herd.toml"}
+    with (
+        admin(ann.admin[0], page("Ann", "Bob", process=4711, **of_redis)),
+        admin(bob.admin[0], page("Bob", "Ann", process=4712, **of_redis)),
+    ):
+        result = run("status", "--config", herd.file)
+    told = "has its table in Redis; use --config deploy/redis/herd.toml"
+    assert (result.exit_code, result.stderr) == (
+        1,
+        f"Ann (process 4711), Bob (process 4712): {told}, not {herd.file}\n",
+    )
+
+
+def test_status_names_a_second_herd_that_has_the_ports(herd: herd_file.Herd) -> None:
+    """All looks well, but it is not the herd that was asked for."""
+    ann, bob = herd.servers.values()
+    with (
+        admin(ann.admin[0], page("Ann", "Bob", process=4711, file="/home/else/herd.toml")),
+        admin(bob.admin[0], page("Bob", "Ann", file=str(herd.file.resolve()))),
+    ):
+        result = run("status", "--config", herd.file)
+    assert (result.exit_code, result.stderr) == (
+        0,
+        f"Ann (process 4711): is of another herd; use --config /home/else/herd.toml, not {herd.file}\n",
+    )
+    with admin(bob.admin[0], page("Riley", "Ann", process=5, file="/home/else/herd.toml")):
+        result = run("status", "--config", herd.file)
+    assert (
+        "another server answers there: Riley, started with /home/else/herd.toml (process 5)" in result.stderr
+    )
+
+
+def test_reasons_are_not_cut_within_a_word(herd: herd_file.Herd) -> None:
+    reason = "waits for neighbours " * 20
+    with admin(herd.servers["Ann"].admin[0], page("Ann", "Bob", ready=False, reason=reason)):
+        one = ask.status(herd, herd.servers["Ann"], 30)
+    assert one.problem.endswith((" waits ...", " for ...", " neighbours ..."))
+    assert 180 < len(one.problem) <= 200
+
+
 def test_status_of_a_port_that_speaks_something_else(herd: herd_file.Herd) -> None:
     with serving(herd.servers["Ann"].admin[0], lambda _: [b"? GET\n"]):
-        one = ask.status(herd.servers["Ann"], 0.5)
+        one = ask.status(herd, herd.servers["Ann"], 0.5)
     assert one.state == "unknown"
     assert "timed out" in one.problem
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxyherd.cli.refusals import explain
+from proxyherd.cli.refusals import explain_refusal
 from proxyherd.config.schema import Limits
 from proxyherd.core.messages import parse_question, parse_report
 
@@ -42,7 +42,7 @@ AT, NOW = b"+34.068930-118.445127", b"1621464827.959498503"
 def test_the_operand_that_is_wrong_is_named_and_what_belongs_there(
     line: bytes, field: str, told: str
 ) -> None:
-    refusal = explain(line, LIMITS)
+    refusal = explain_refusal(line, LIMITS)
     assert (refusal.field, told in refusal.detail) == (field, True), refusal
     assert refusal.detail.isprintable()
 
@@ -53,10 +53,10 @@ WORD = st.text("+-.0123456789e", min_size=1, max_size=24).map(str.encode)
 @given(st.one_of(WORD, st.just(AT)), st.one_of(WORD, st.just(NOW)))
 def test_a_report_is_judged_as_a_server_judges_it(location: bytes, time: bytes) -> None:
     line = b"IAMAT kiwi %b %b" % (location, time)
-    assert bool(explain(line, LIMITS).field) == (parse_report(line, b"Clark", 0) is None)
+    assert bool(explain_refusal(line, LIMITS).field) == (parse_report(line, b"Clark", 0) is None)
 
 
 @given(st.one_of(WORD, st.just(b"5")), st.one_of(WORD, st.just(b"5")))
 def test_a_question_is_judged_as_a_server_judges_it(radius: bytes, most: bytes) -> None:
     line = b"WHATSAT kiwi %b %b" % (radius, most)
-    assert (explain(line, LIMITS).field == "client") == (parse_question(line) is not None)
+    assert (explain_refusal(line, LIMITS).field == "client") == (parse_question(line) is not None)

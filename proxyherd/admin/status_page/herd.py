@@ -94,7 +94,7 @@ class HerdWatch:
     def __init__(
         self, herd: Herd, server: str, status: StatusSource, observer: Observer, table: Table | None
     ) -> None:
-        self.own = OwnState(server, status, observer)
+        self.own = OwnState(herd.file, server, status, observer)
         self.viewers: set[Viewer] = set()
         self._herd = herd
         self._server = server

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
+from pathlib import Path
 from typing import Final, Protocol
 
 import msgspec
@@ -32,7 +34,9 @@ class OwnState:
 
     _KEPT_SECONDS: Final = 0.2
 
-    def __init__(self, server: str, status: StatusSource, observer: Observer) -> None:
+    def __init__(self, file: Path, server: str, status: StatusSource, observer: Observer) -> None:
+        """`file`: the herd's file."""
+        self._file = str(file.resolve())
         self._server = server
         self._status = status
         self._observer = observer
@@ -82,6 +86,8 @@ class OwnState:
             over_rate=_total(observer.connections.waiting),
             clocks={name: round(ahead, 3) for name, ahead in observer.erasures.clocks.items()},
             other_keys=sorted(observer.links.other_keys),
+            file=self._file,
+            process=os.getpid(),
             masters=_total(observer.cluster.masters_known),
             masters_up=_total(observer.cluster.masters_up),
             waiting=_total(observer.cluster.waiting),

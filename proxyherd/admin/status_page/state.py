@@ -31,6 +31,7 @@ LinkState = Literal["live", "catching up", "cut"]
 _Name = Annotated[str, Meta(max_length=63)]
 _Protocol = Annotated[str, Meta(max_length=32)]
 _Text = Annotated[str, Meta(max_length=1_024)]
+_Path = Annotated[str, Meta(max_length=4_096)]
 _Count = Annotated[int, Meta(ge=0, le=1 << 53)]  # the largest exact number in a page's script
 _Seconds = Annotated[float, Meta(ge=0, le=1e12)]
 _Ahead = Annotated[float, Meta(ge=-1e12, le=1e12)]
@@ -52,7 +53,8 @@ class ServerState(Struct, frozen=True):
     """The state of one server. `life` changes with each start. `commands` is None if the asker may not see them; `cursor`
     is what to ask with the next time, for later ones. `protocols` has the connections by protocol, and is empty in the
     states of older versions. `over_rate`: clients that wait because they ask too fast. `clocks`: by how many seconds each
-    neighbour's clock is ahead. `other_keys`: neighbours whose tables have another key. The last three are about Redis:
+    neighbour's clock is ahead. `other_keys`: neighbours whose tables have another key.
+    `file`: the whole path of the herd's file with which it was started; `process`: its ID on its host. The last three are about Redis:
     masters that have a part of the table, those that are available to the server, and reports and queries without an
     outcome yet.
     """
@@ -81,6 +83,8 @@ class ServerState(Struct, frozen=True):
     over_rate: _Count = 0
     clocks: Annotated[dict[_Name, _Ahead], Meta(max_length=256)] = {}
     other_keys: Annotated[list[_Name], Meta(max_length=256)] = []
+    file: _Path = ""
+    process: _Count = 0
     masters: _Count = 0
     masters_up: _Count = 0
     waiting: _Count = 0
@@ -120,8 +124,15 @@ def state_of(server: str, answer: bytes) -> ServerState:
     if state is None:
         raise AnswerError("what it answers is no server's state")
     if state.server != server:
-        raise AnswerError("another server answers there")
+        raise AnswerError(f"another server answers there: {origin(state)}")
     return state
+
+
+def origin(state: ServerState) -> str:
+    """Return which server has said this, and whose it is; older versions do not say that."""
+    return (
+        f"{state.server}, started with {state.file} (process {state.process})" if state.file else state.server
+    )
 
 
 def _visible(state: ServerState) -> ServerState:
@@ -147,6 +158,7 @@ def _visible(state: ServerState) -> ServerState:
         protocols={visible(name): count for name, count in state.protocols.items()},
         clocks={visible(name): ahead for name, ahead in state.clocks.items()},
         other_keys=[visible(name) for name in state.other_keys],
+        file=visible(state.file),
         commands=commands,
     )
 
