@@ -17,7 +17,10 @@ from proxyherd.local.messages import to_type
 from proxyherd.local.programs import locate, typed_as
 
 
-@click.command(epilog=examples("proxyherd init", "proxyherd init three && cd three && proxyherd up"))
+@click.command(
+    short_help="Write what a herd needs into a folder.",
+    epilog=examples("proxyherd init", "proxyherd init three && cd three && proxyherd up"),
+)
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default=".")
 def init(folder: Path) -> None:
     """Write herd.toml, the default herd, and a supervisord.conf for its servers into FOLDER, which is made.

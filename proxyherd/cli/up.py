@@ -12,7 +12,7 @@ from proxyherd.local.messages import made, to_type
 from proxyherd.local.programs import typed_as
 
 
-@click.command(epilog=examples("proxyherd up"))
+@click.command(short_help="Start the herd of this folder.", epilog=examples("proxyherd up"))
 def up() -> None:
     """Start the herd of this folder under supervisord, in the background.
 
