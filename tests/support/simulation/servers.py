@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
+from weakref import ref as weakref
 
 from msgspec.structs import replace
 
@@ -46,15 +47,18 @@ class WatchedContact(Contact):
 
     __slots__ = ("known_since", "server")
     known_since: int  # who was erased later was still known when lines were last set aside
-    server: Server
+    server: weakref[Server]  # it is in TERMS, which the collector of garbage does not look into
 
     def set_aside(self, table: Table, clock: int) -> None:
-        self.known_since = clock - longest_absence(self.server.world.plan.erasure)
+        server = self.server()
+        assert server is not None
+        self.known_since = clock - longest_absence(server.world.plan.erasure)
         super().set_aside(table, clock)
-        self.server.laws.doubted |= (self.aside or {}).keys()
+        server.laws.doubted |= (self.aside or {}).keys()
 
     def caught_up(self, began: int) -> dict[bytes, Entry]:
-        aside, server = self.aside or {}, self.server
+        aside, server = self.aside or {}, self.server()
+        assert server is not None
         back = super().caught_up(began)
         if aside:
             server.world.say(f"{server.name} puts back {len(back)} of {len(aside)} clients")
@@ -282,7 +286,7 @@ class Server:
             erasure=plan.erasure,
         )
         self.node.contact = WatchedContact(self.name, longest_absence(plan.erasure))
-        self.node.contact.server = self
+        self.node.contact.server = weakref(self)
         self.node.begin_replay()
         self.engine = WatchedEngine(self)
         self.turn = Turn(self.engine, SimulatedPlaces(self), SimulatedLog(self), self.wake, plan.sizes)
