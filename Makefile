@@ -9,8 +9,9 @@ BENCH_ARGS ?=
 INPUTS ?= 200000
 SOAK_ARGS ?=
 MUTANTS_ARGS ?=
+LOCK_ARGS ?=
 
-.PHONY: run run-redis stop example check test test-compiled soak soak-follows mutants fuzz docs lint bench wheel dist clean install uninstall
+.PHONY: run run-redis stop example check test test-compiled soak soak-follows mutants fuzz docs lint bench wheel dist clean install uninstall lock
 
 run: .venv/run.stamp
 	@PROXYHERD_TYPED='make run' $(BIN)/proxyherd up
@@ -112,6 +113,10 @@ install:
 
 uninstall:
 	@PYTHON= PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' sh deploy/install.sh uninstall
+
+# The lock files from which make install takes versions and hashes: make lock LOCK_ARGS=--upgrade
+lock:
+	@PYTHON='$(PYTHON)' LOCK_ARGS='$(LOCK_ARGS)' sh deploy/lock.sh
 
 clean:
 	@PROXYHERD_TYPED='make clean' $(PYTHON) -m proxyherd.local check-stopped

@@ -66,6 +66,10 @@ print(os.path.realpath(sys._base_executable))') ||
 }
 
 # A virtual environment of its own brings the pip that fits the interpreter.
+pip_install() {
+	"$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile "$@"
+}
+
 build() {
 	rm -rf "$1"
 	mkdir -p "$1" || fail "run it as root, or with DESTDIR=FOLDER"
@@ -73,7 +77,14 @@ build() {
 	cp -R proxyherd pyproject.toml setup.py README.md LICENSE "$work/source"
 	find "$work/source" -name __pycache__ -type d -prune -exec rm -rf {} +
 	"$interpreter" -m venv "$work/venv" || fail "$interpreter has no venv; on Debian: apt-get install python3-venv"
-	"$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile --target "$1" "$work/source"
+	pip_install --require-hashes --target "$1" -r deploy/requirements.txt
+	isolation=
+	if [ "${PROXYHERD_COMPILED-}" != 1 ]; then # else the compiler comes too, which has no lock file
+		isolation=--no-build-isolation
+		pip_install --require-hashes -r deploy/requirements-build.txt
+	fi
+	rm -rf "$1/bin" # of libraries; pip would warn about it
+	pip_install $isolation --no-deps --target "$1" "$work/source"
 	rm -rf "$1/bin" "$1"/proxyherd-*.dist-info/direct_url.json # they name folders of this build
 	# Services may not write here. Their tracebacks and this check are to name the files where they will be.
 	"$interpreter" -m compileall -q -j 0 -s "$1" -p "$program/$version" "$1"
@@ -84,7 +95,7 @@ build() {
 # The unit of the gazetteer has no network, and takes GeoNames' places from this file. One that is there stays.
 build_places() { # FOLDER of the program
 	mkdir -p "$DESTDIR$shared"
-	if PYTHONPATH=$1 PYTHONDONTWRITEBYTECODE=1 "$work/venv/bin/python" -P -m proxyherd \
+	if pip_install --require-hashes -r deploy/requirements-gazetteer.txt && PYTHONPATH=$1 PYTHONDONTWRITEBYTECODE=1 "$work/venv/bin/python" -P -m proxyherd \
 		--config deploy/herd.toml gazetteer build "$DESTDIR$shared/gazetteer.dat"; then
 		chmod 644 "$DESTDIR$shared/gazetteer.dat"
 	else

@@ -238,3 +238,22 @@ def test_silent_name_servers_take_no_longer_than_the_time_given_and_are_told(ser
         ask_once(at(Address(NAME, 9)), b"FOO", 0.1)
     assert time.monotonic() - began < PATIENCE_SECONDS / 4
     assert servers.asked == 1
+
+
+def test_what_is_written_is_passed_on_at_once(runner: asyncio.Runner) -> None:
+    """A turn writes to the neighbours and then to the clients: so who has an answer asks no neighbour too early."""
+
+    async def write() -> list[bytes]:
+        loop, arrived = asyncio.get_running_loop(), []
+        for number in range(8):
+            ours, theirs = socket.socketpair()
+            with theirs:
+                theirs.setblocking(False)
+                transport, _ = await loop.create_unix_connection(asyncio.Protocol, sock=ours)
+                transport.write(b"%d" % number)
+                arrived.append(theirs.recv(8))
+                transport.close()
+        return arrived
+
+    with runner:
+        assert runner.run(write()) == [b"%d" % number for number in range(8)]

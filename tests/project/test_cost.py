@@ -65,7 +65,8 @@ def test_counting_twice_gives_the_same(now: dict[str, Cost]) -> None:
     again = measure()
     assert now.keys() == again.keys()
     for name, cost in now.items():
-        assert again[name] == pytest.approx(cost, rel=0.01), name
+        # What is done once, or once in a second, is in it, so more than nothing.
+        assert again[name] == pytest.approx(cost, rel=0.02), name
 
 
 def test_rates_make_a_command_of_a_counted_client_two_in_a_hundred_dearer_at_most(

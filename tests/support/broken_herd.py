@@ -287,7 +287,7 @@ class BreakableServer:
             await self.lost(other)
 
     def catch_up(self, writer: StreamWriter) -> None:
-        writer.writelines(line + b"\n" for _, line in self.known.values())
+        writer.write(b"".join(line + b"\n" for _, line in self.known.values()))
 
     async def lost(self, other: str) -> None:
         """A link is lost, and is dialled again when this returns."""

