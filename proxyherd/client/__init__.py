@@ -1,15 +1,17 @@
-"""A library for programs that are clients of a herd: they report and ask at several servers, whichever answers.
+"""A library for programs that are clients of a herd: over TCP or WebSocket, with many commands under way and several servers.
 
-    with SyncHerdClient("127.0.0.1:10000", "127.0.0.1:10001") as herd:
-        taken = herd.report("kiwi", 34.06893, -118.445127)
-        nearby = herd.ask("kiwi", radius_km=10, limit=5)
+    async with HerdClient("127.0.0.1:10000", "127.0.0.1:10001") as herd:
+        taken = await herd.report("kiwi", 34.06893, -118.445127)
+        nearby = await herd.ask("kiwi", radius_km=10, limit=5)
 
 - `HerdClient` (`concurrent`): for asyncio
 - `SyncHerdClient` (`blocking`): for scripts
-- `rules`: the rules, without sockets and clocks
-- `endpoints`: the servers that may be asked; `sockets`: plain sockets with a deadline
+- `rules`: the rules of both, without sockets and clocks
+- `endpoints`: the servers that may be asked
+- `links`: connections of asyncio, over TCP and over WebSocket; `sockets`: plain ones, with a deadline
 
-It loads nothing of a server.
+docs/clients.md shows how it is used. It loads nothing of a server, asyncio only with `HerdClient`, and aiohttp only for a
+WebSocket.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from proxyherd.client.blocking import SyncHerdClient
+    from proxyherd.client.concurrent import HerdClient
     from proxyherd.client.rules.commands import NearbyPlaces, TakenReport
     from proxyherd.client.rules.errors import (
         ClientClosed,
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ClientClosed",
+    "HerdClient",
     "HerdError",
     "InvalidCommand",
     "NearbyPlaces",
@@ -46,6 +50,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "HerdClient": "concurrent",
     "SyncHerdClient": "blocking",
     "NearbyPlaces": "rules.commands",
     "TakenReport": "rules.commands",

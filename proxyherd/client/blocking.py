@@ -26,17 +26,13 @@ from proxyherd.client.rules.commands import (
 from proxyherd.client.rules.errors import ClientClosed, ForeignAnswer, NoAnswer, Unreachable
 from proxyherd.client.rules.fields import Moment, Number
 from proxyherd.client.rules.pipeline import MOST_KEPT_BYTES, Pipeline
-from proxyherd.client.sockets import connect, reason_of, seconds_left
+from proxyherd.client.sockets import CALL_SECONDS, SERVER_SECONDS, connect, reason_of, seconds_left
 
 if TYPE_CHECKING:
     import socket
     import ssl
 
 A = TypeVar("A")
-
-CALL_SECONDS = 30.0
-SERVER_SECONDS = 10.0
-"""By default, the seconds for a call, and those that one server has to answer. It answers for Places after five."""
 
 
 class SyncHerdClient:

@@ -23,6 +23,9 @@ class Endpoint(Struct, frozen=True):
     addresses: tuple[Address, ...] = ()
     url: str = ""
 
+    def __str__(self) -> str:
+        return self.url or ", ".join(map(str, self.addresses))
+
 
 def parse_endpoint(server: str | Endpoint) -> Endpoint:
     """Return the server that a text spells. Raises ValueError, which says what is wrong and what to write."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,10 @@ from proxyherd.net.resolving import look_up
 
 if TYPE_CHECKING:
     from proxyherd.config.address import Address
+
+CALL_SECONDS = 30.0
+SERVER_SECONDS = 10.0
+"""By default, the seconds for a call, and those that one server has to answer. It answers for Places after five."""
 
 
 def connect(addresses: tuple[Address, ...], deadline: float) -> tuple[socket.socket, Address]:
@@ -45,7 +50,10 @@ def reason_of(error: Exception) -> str:
     """Return why something failed, in the system's words."""
     if isinstance(error, TimeoutError) and not error.args:
         return "timed out"
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+    said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    if isinstance(error, OSError) and error.errno and said.startswith("Connect call failed"):
+        return os.strerror(error.errno)  # asyncio says nothing more
+    return said
 
 
 def _look_up(address: Address, until: float) -> list[Any]:

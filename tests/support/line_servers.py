@@ -42,7 +42,7 @@ class LineServer(socketserver.ThreadingTCPServer):
     def __init__(self, answer: Answer) -> None:
         self.answer = answer
         self.told: list[bytes] = []
-        self.connections = 0
+        self.connections = self.closed = 0
         self.ending = threading.Event()
         super().__init__(("127.0.0.1", 0), _Connection)
 
@@ -64,6 +64,10 @@ class _Connection(socketserver.StreamRequestHandler):
                 if answer == HANG_UP:
                     return
                 self.wfile.write(answer or b"")
+
+    def finish(self) -> None:
+        super().finish()
+        self.server.closed += 1
 
     def _line(self) -> bytes | None:
         line = bytearray()

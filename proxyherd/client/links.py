@@ -1,0 +1,192 @@
+"""Connections of asyncio to one server, over which lines are sent: over TCP, or over a WebSocket.
+
+A WebSocket's messages hold whole lines and whole answers, in the subprotocol `proxyherd.lines.v1`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from proxyherd.base.escapes import escaped
+from proxyherd.client.rules.errors import MOST_SHOWN, NotAllowed, Unreachable
+from proxyherd.client.sockets import reason_of
+from proxyherd.net.dialling import address_and_host, hosts_of, shares
+
+if TYPE_CHECKING:
+    import ssl
+
+    import aiohttp
+
+    from proxyherd.client.endpoints import Endpoint
+    from proxyherd.config.address import Address
+
+LINES_SUBPROTOCOL: Final = "proxyherd.lines.v1"
+_CLOSE_SECONDS: Final = 0.1
+"""How long a server has to confirm that a WebSocket is closed; then the connection is closed without that."""
+
+_MESSAGE_BYTES: Final = 1 << 16
+_READ_BYTES: Final = 1 << 16
+_DATA: Final = (1, 2)
+"""The opcodes of messages, text and binary."""
+
+_TOKEN_CODE: Final = 4401
+"""The close code of a WebSocket whose token is not good any more."""
+
+
+class ServerLink(Protocol):
+    """A connection to a server."""
+
+    called: str
+    """The server's address, for errors."""
+    ending: str
+    """Why the connection has ended, once `receive` has said so."""
+
+    async def send(self, lines: list[bytes]) -> None:
+        """Send lines, each with its LF. Raises OSError."""
+
+    async def receive(self) -> bytes:
+        """Return some bytes of answers; nothing at the end. Raises OSError, NotAllowed."""
+
+    async def close(self) -> None:
+        """Close the connection, whatever the server does."""
+
+
+async def dial(
+    endpoint: Endpoint,
+    seconds: float,
+    tls: ssl.SSLContext | None,
+    token: Callable[[], str],
+    most_bytes: int,
+) -> ServerLink:
+    """Connect to a server, within so many seconds. Raises Unreachable, and NotAllowed if it refuses the token."""
+    if endpoint.url:
+        socket = await open_websocket(endpoint.url, LINES_SUBPROTOCOL, seconds, tls, token(), most_bytes)
+        return _WebSocketLink(endpoint.url, *socket)
+    loop = asyncio.get_running_loop()
+    refusals: list[str] = []
+    for address, until in shares(endpoint.addresses, loop.time() + seconds, loop.time):
+        try:
+            async with asyncio.timeout_at(until):
+                hosts = await hosts_of(loop, address.host, address.port)
+        except (OSError, UnicodeError) as error:
+            refusals.append(f"{address}: {reason_of(error)}")
+            continue
+        for host, by in shares(hosts, until, loop.time):
+            try:
+                async with asyncio.timeout_at(by):
+                    return _StreamLink(address, *await _open_stream(address, host, tls))
+            except (OSError, ValueError) as error:
+                refusals.append(f"{address_and_host(address, host)}: {reason_of(error)}")
+    raise Unreachable(*refusals)
+
+
+async def _open_stream(
+    address: Address, host: str, tls: ssl.SSLContext | None
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    if tls is None:
+        return await asyncio.open_connection(host, address.port)
+    return await asyncio.open_connection(host, address.port, ssl=tls, server_hostname=address.host)
+
+
+class _StreamLink:
+    def __init__(self, address: Address, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.called = str(address)
+        self.ending = "closed the connection"
+        self._reader, self._writer = reader, writer
+
+    async def send(self, lines: list[bytes]) -> None:
+        self._writer.write(b"".join(lines))
+        await self._writer.drain()
+
+    async def receive(self) -> bytes:
+        return await self._reader.read(_READ_BYTES)
+
+    async def close(self) -> None:
+        self._writer.transport.abort()
+
+
+async def open_websocket(
+    url: str, subprotocol: str, seconds: float, tls: ssl.SSLContext | None, token: str, most_bytes: int
+) -> tuple[aiohttp.ClientSession, aiohttp.ClientWebSocketResponse]:
+    """Open a WebSocket, within so many seconds; the session is to be closed with it. `token`: "" for none. Raises
+    Unreachable, NotAllowed.
+    """
+    import aiohttp  # noqa: PLC0415 - who has no WebSocket does not wait for it
+
+    session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None))
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    options: dict[str, Any] = {} if tls is None else {"ssl": tls}
+    try:
+        async with asyncio.timeout(seconds):
+            socket = await session.ws_connect(
+                url,
+                protocols=(subprotocol,),
+                headers=headers,
+                max_msg_size=most_bytes,
+                timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSE_SECONDS),
+                **options,
+            )
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        await session.close()
+        status = getattr(error, "status", 0)
+        if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+            wants = "does not allow this" if token else "wants a token, or does not allow this host"
+            raise NotAllowed(f"{url}: the server {wants} ({status})") from error
+        raise Unreachable(f"{url}: {f'answers {status}' if status else reason_of(error)}") from error
+    except BaseException:
+        await session.close()
+        raise
+    if socket.protocol != subprotocol:
+        await close_websocket(session, socket)
+        raise Unreachable(f"{url}: does not speak {subprotocol}")
+    return session, socket
+
+
+async def close_websocket(session: aiohttp.ClientSession, socket: aiohttp.ClientWebSocketResponse) -> None:
+    """Close a WebSocket and its session, whatever the server does."""
+    with contextlib.suppress(OSError):
+        async with asyncio.timeout(2 * _CLOSE_SECONDS):
+            await socket.close()
+    await session.close()
+
+
+def ending_of(socket: aiohttp.ClientWebSocketResponse, said: object) -> str:
+    """Return why a WebSocket has ended. `said`: the reason in its last message. Raises NotAllowed if it was the token."""
+    reason = escaped(str(said or ""))[:MOST_SHOWN]
+    if socket.close_code == _TOKEN_CODE:
+        raise NotAllowed(f"the token is not good any more ({reason or _TOKEN_CODE})")
+    return f"closed the WebSocket ({socket.close_code}{reason and ': '}{reason})"
+
+
+class _WebSocketLink:
+    def __init__(
+        self, url: str, session: aiohttp.ClientSession, socket: aiohttp.ClientWebSocketResponse
+    ) -> None:
+        self.called = url
+        self.ending = ""
+        self._session, self._socket = session, socket
+
+    async def send(self, lines: list[bytes]) -> None:
+        message = bytearray()
+        for line in lines:
+            if len(message) + len(line) > _MESSAGE_BYTES:
+                await self._socket.send_bytes(bytes(message))
+                message.clear()
+            message += line
+        await self._socket.send_bytes(bytes(message))
+
+    async def receive(self) -> bytes:
+        while True:
+            message = await self._socket.receive()
+            if message.type not in _DATA:
+                self.ending = ending_of(self._socket, message.extra)
+                return b""
+            if data := message.data:
+                return data if isinstance(data, bytes) else str(data).encode()
+
+    async def close(self) -> None:
+        await close_websocket(self._session, self._socket)
