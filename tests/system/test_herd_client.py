@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from decimal import Decimal
+from itertools import pairwise
 
 import pytest
-from herd_process import RunningHerd, running_herd
+from debian import needs
+from herd_process import PATIENCE_SECONDS, ROOT, RunningHerd, free_port, running_herd
+from node_packages import node_modules
+from page_examples import blocks
 
+import proxyherd.client
 from proxyherd.client import HerdClient, NearbyPlaces, SyncHerdClient, TakenReport, UnknownClient
 
 EDGES = [("Ann", "Bob"), ("Bob", "Cid"), ("Ann", "Cid")]
 LONG = 100.0
+PAGE = ROOT / "docs/clients.md"
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +106,62 @@ print(*sorted({name.split(".")[1] for name in sys.modules if name.startswith("pr
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["[]", "[]", "base client config net"]
+
+
+# docs/clients.md. ---------------------------------------------------------------------------------------------
+
+
+def examples(kind: str) -> list[tuple[str, str]]:
+    """Return the examples in this language, each with what it prints."""
+    found = blocks(PAGE)
+    return [
+        (block.text, behind.text)
+        for block, behind in pairwise(found)
+        if block.kind == kind and behind.kind == "text"
+    ]
+
+
+def moved(text: str, herd: RunningHerd) -> str:
+    """Replace the ports of the page, which are those of Bailey, Bona and Campbell."""
+    for number, server in enumerate(herd.values()):
+        text = text.replace(f":{10_000 + number}", f":{server.client_port}")
+        text = text.replace(f":{10_300 + number}", f":{server.web_port}")
+    return text
+
+
+def printed(herd: RunningHerd, program: str, name: str, text: str) -> str:
+    """Return what a script prints."""
+    (herd.folder / name).write_text(text)
+    ended = subprocess.run(
+        [program, name],
+        cwd=herd.folder,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    return ended.stdout
+
+
+@pytest.mark.parametrize(("text", "shown"), examples("python"), ids=["calls", "many", "script"])
+def test_the_page_in_python_shows_what_happens(herd: RunningHerd, text: str, shown: str) -> None:
+    assert printed(herd, sys.executable, "example.py", moved(text, herd)) == shown
+
+
+@needs("node", "npm")
+@pytest.mark.parametrize("broken", [False, True], ids=["as printed", "with two servers away"])
+def test_the_page_in_javascript_shows_what_happens(herd: RunningHerd, *, broken: bool) -> None:
+    [(text, shown)] = examples("js")
+    if broken:
+        text = text.replace(":10300/", f":{free_port()}/").replace(":10301/", f":{free_port()}/")
+    if not (herd.folder / "node_modules").exists():
+        (herd.folder / "node_modules").symlink_to(node_modules())
+    came = printed(herd, "node", "example.mjs", moved(text, herd))
+    assert came == shown
+
+
+def test_the_page_names_every_error_and_call_of_the_library() -> None:
+    text = PAGE.read_text()
+    names = [*proxyherd.client.__all__, *(name for name in vars(HerdClient) if not name.startswith("_"))]
+    assert [name for name in names if not re.search(rf"\b{name}\b", text)] == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 import shutil
@@ -26,6 +27,8 @@ from herd_process import (
     wait_until,
 )
 from redis_cluster import Cluster
+
+from proxyherd.client import HerdClient, SyncHerdClient, Unreachable
 
 [TLS] = re.findall(r"^```toml\n(\[tls\].*?)^```", PAGE, re.DOTALL | re.MULTILINE)
 CLIENTS = "".join(line + "\n" for line in TLS.splitlines() if not line.startswith("peers"))
@@ -150,6 +153,30 @@ def test_a_client_is_answered_inside_tls_in_order_however_much_it_pipelines(
         name = client.name
     clark.wait_for_event("client_closed", client=name, reason="closed by client")
     assert not errors(clark)
+
+
+def test_the_client_library_is_answered_inside_tls_and_tells_whom_it_does_not_trust(
+    clark: ServerProcess, stranger: Path
+) -> None:
+    address = f"localhost:{clark.client_port}"
+    options: dict[str, Any] = {"retry": False, "timeout": 100, "patience": 100}
+    trusted = TlsConnection.context(clark)
+    other = ssl.create_default_context(cafile=stranger / "var/tls/authority.pem")
+
+    async def ask(tls: ssl.SSLContext) -> str:
+        async with HerdClient(address, tls=tls, **options) as client:
+            return (await client.report("kiwi", 1, 2)).server
+
+    with SyncHerdClient(address, tls=trusted, **options) as client:
+        assert [client.report("kiwi", 1, 2).server for _ in range(2)] == ["Clark"] * 2
+    with (
+        SyncHerdClient(address, tls=other, **options) as client,
+        pytest.raises(Unreachable, match="certificate"),
+    ):
+        client.locate("kiwi")
+    assert asyncio.run(ask(trusted)) == "Clark"
+    with pytest.raises(Unreachable, match="certificate"):
+        asyncio.run(ask(other))
 
 
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1 is deprecated")
