@@ -107,15 +107,20 @@ def make_app(
     for path, file in _FILES.items():
         app.router.add_get(path, partial(_file, file))
     withheld = partial(_withheld, configured)
-    pages = _Pages(watch, withheld, follows=clients.areas is not None)
+    pages = _Pages(watch, withheld, follows=clients.areas is not None, maps=clients.table is not None)
     app.router.add_get("/state", pages.state)
     app.router.add_get("/events", pages.events)
     of_areas = AreaPages(clients.areas, clients.follows, withheld)
     app.router.add_get("/near", partial(_of_this_site, of_areas.near))
     app.router.add_get("/follow", partial(_of_this_site, of_areas.follow))
+    app.on_startup.append(partial(_start, watch))
     app.on_shutdown.append(lambda _: watch.end())
     app.on_shutdown.append(lambda _: of_areas.end())
     return app
+
+
+async def _start(watch: HerdWatch, _: web.Application) -> None:
+    watch.start()
 
 
 async def _file(file: PageFile, _: web.Request) -> web.Response:
@@ -125,10 +130,13 @@ async def _file(file: PageFile, _: web.Request) -> web.Response:
 class _Pages:
     """The answers for the status page, about this server and, through it, about others."""
 
-    def __init__(self, watch: HerdWatch, withheld: Callable[[web.Request], str], *, follows: bool) -> None:
+    def __init__(
+        self, watch: HerdWatch, withheld: Callable[[web.Request], str], *, follows: bool, maps: bool
+    ) -> None:
         self._watch = watch
         self._withheld = withheld
         self._follows = follows  # whether clients can be followed
+        self._maps = maps  # whether this server knows where clients are
 
     async def state(self, request: web.Request) -> web.Response:
         """Answer with this server's own state."""
@@ -159,7 +167,12 @@ class _Pages:
             connection = request.protocol
             if isinstance(connection, AdminConnection):
                 connection.views(viewer)
-            hello = {"version": __version__, "withheld": withheld, "follows": self._follows and not withheld}
+            hello = {
+                "version": __version__,
+                "withheld": withheld,
+                "follows": self._follows and not withheld,
+                "map": self._maps,
+            }
             await response.write(b"retry: 1000\n" + event("hello", hello))
             while data := await viewer.next():
                 async with asyncio.timeout(_STUCK_SECONDS):

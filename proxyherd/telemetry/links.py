@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from itertools import accumulate
 from typing import Final, Literal
@@ -41,6 +42,8 @@ SETTINGS_DIFFER: Final = (
     "file, and restart them"
 )
 """What is wrong with a neighbour whose settings differ, and what to do."""
+
+_State = Literal["live", "catching up", "cut"]
 
 _SHOWN_BYTES: Final = 1024
 """The approximate length of the list of clients in a line."""
@@ -82,7 +85,9 @@ class LinkObserver:
         self._events = events
         self._frequent = events.frequent
         self._recent = recent
-        self.states: dict[str, Literal["live", "catching up", "cut"]] = dict.fromkeys(neighbours, "cut")
+        self.states: dict[str, _State] = dict.fromkeys(neighbours, "cut")
+        self.since = dict.fromkeys(self.states, time.monotonic())
+        """When each link got its state, by the monotonic clock."""
         self._up = metrics.gauge(
             "proxyherd_links_up", "1 while the link with this neighbour is live", neighbour=None
         )
@@ -143,14 +148,14 @@ class LinkObserver:
             case Flooded():
                 self._flooded(note)
             case CaughtUp(neighbour, lines, news, seconds):
-                self.states[neighbour] = "live"
+                self._becomes(neighbour, "live")
                 self.mended.labels(neighbour).set(news)
                 self._checks.labels(neighbour).inc()
                 self._seldom(neighbour, "caught_up", lines=lines, news=news, seconds=round(seconds, 3))
             case LinkUp():
                 self._opened(note)
             case LinkDown(neighbour, reason):
-                self.states[neighbour] = "cut"
+                self._becomes(neighbour, "cut")
                 self._up.labels(neighbour).set(0)
                 self._erasures.forget_clock(neighbour)
                 if reason == REPLACED:  # repeatedly, if two servers have one name
@@ -166,10 +171,15 @@ class LinkObserver:
             case Removed() | OtherClock():
                 self._erasures.note(note)
 
+    def _becomes(self, neighbour: str, state: _State) -> None:
+        if self.states.get(neighbour) != state:
+            self.states[neighbour] = state
+            self.since[neighbour] = time.monotonic()
+
     def _opened(self, note: LinkUp) -> None:
         neighbour = note.neighbour
         self._events.lift_limits(neighbour, "peer_unreachable", "peer_refused")
-        self.states[neighbour] = "catching up"
+        self._becomes(neighbour, "catching up")
         self._up.labels(neighbour).set(1)
         self._seldom(neighbour, "peer_opened", dialled=note.dialled)
         self._compare_keys(neighbour, differ=note.other_key)

@@ -44,22 +44,32 @@ def text(page: Page, selector: str) -> str:
 def test_it_is_readable_at_any_width_and_accessible_by_day_and_night(
     browser: Browser, herd: RunningHerd, scheme: Literal["light", "dark"]
 ) -> None:
-    with opened(browser, herd["Ann"], width=360, scheme=scheme) as page:
-        herd["Ann"].ask(b"FOO " + b"x" * 300)  # without a place to break it
+    with opened(browser, herd["Ann"], width=390, scheme=scheme) as page:
+        with herd["Ann"].connect() as client:
+            for _ in range(60):
+                client.ask(b"FOO " + b"x" * 300)  # without a place to break it
         herd["Ann"].hears(b"reader")
         page.wait_for_selector("#commands tbody tr >> text=reader")
         page.fill("#circle", "34.07, -118.45, 1500")
         page.click("#watch-it")
         page.wait_for_selector("#closeup:visible")
-        for width in (360, 768, 1280):
+        for width in (390, 768, 1280):
             page.set_viewport_size({"width": width, "height": 800})
             page.wait_for_function(f"() => innerWidth === {width}")
             readable(page, width, scheme)
 
 
+HIGHEST = {390: 4_000, 768: 4_200, 1280: 3_300}
+"""Pixels of the page at each width, with a circle that is followed."""
+
+
 def readable(page: Page, width: int, scheme: str) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    assert page.locator("h2:visible").count() == 6  # of which one is for screen readers
+    assert page.evaluate("document.documentElement.scrollHeight") < HIGHEST[width]
+    assert page.locator("h2:visible").count() == 7  # of which one is for screen readers
+    box = page.locator("#commands-box")
+    assert box.evaluate("(one) => one.scrollHeight > one.clientHeight && one.scrollWidth <= one.clientWidth")
+    expect(page.locator("#map-legend")).to_contain_text("1 client in a cell")
     sizes = page.evaluate(
         "[...document.querySelectorAll('#graph, #map, #closeup')].map((one) => one.clientWidth)"
     )
@@ -80,7 +90,7 @@ def test_a_report_becomes_a_row_a_ping_and_a_count(browser: Browser, herd: Runni
         expect(row.locator("td").nth(1)).to_have_text("Ann")
         expect(row.locator("td").nth(5)).to_have_text(line)
         expect(page.locator("#sum-clients")).to_have_text(str(clients + 1))
-        expect(page.locator("#servers tbody tr").first.locator("td").nth(2)).to_have_text(str(clients + 1))
+        expect(page.locator("#servers tbody tr").first.locator("td").nth(4)).to_have_text(str(clients + 1))
         page.wait_for_function(f"() => Number(document.getElementById('map').dataset.pings || 0) > {pings}")
         expect(page.locator("#map-note")).to_contain_text(f"{clients + 1} clients")
 
@@ -93,16 +103,34 @@ def test_what_strangers_send_is_text(browser: Browser, herd: RunningHerd) -> Non
         assert page.locator("img").count() == 0
 
 
-def test_a_killed_server_is_unknown_its_links_are_cut_and_both_come_back(
+def colour_of_dot(page: Page) -> str:
+    """Return the colour of the sign before the word Live."""
+    colour: str = page.evaluate("getComputedStyle(document.getElementById('connection'), '::before').color")
+    return colour
+
+
+def test_a_killed_server_is_told_where_it_cannot_be_overlooked_and_back_again_it_is_not(
     browser: Browser, herd: RunningHerd
 ) -> None:
     with opened(browser, herd["Ann"]) as page:
-        node = page.locator(".node", has_text="Cid")
+        node, banner = page.locator(".node", has_text="Cid"), page.locator("#banner")
+        expect(banner).to_be_hidden()
+        expect(page).to_have_title("herd – Ann")
         herd["Cid"].kill()
         expect(node).to_have_class(re.compile("unknown"))
         expect(node.locator(".figure")).to_have_text("unknown")
-        expect(page.locator("#servers tbody tr", has_text="Cid").last.locator("td").first).to_contain_text(
-            "unknown:"
+        expect(page.locator("#servers tbody tr").first).to_contain_text("Cid")
+        expect(page.locator("#servers tr.wrong td").first).to_have_text("unknown")
+        expect(page.locator("#servers tr.reason.wrong")).to_contain_text("Connection refused")
+        expect(banner.locator("li")).to_have_text(
+            re.compile(r"^Cid does not answer, \d+ s; its neighbours say cut$")
+        )
+        expect(page).to_have_title("(2/3) herd – Ann")
+        expect(page.locator("#icon")).to_have_attribute("href", "/icon-trouble.svg")
+        expect(page.locator("#sums .bad")).to_contain_text("1 unknown")
+        expect(page.locator("#connection")).to_have_text("Live: 1 problem")
+        assert colour_of_dot(page) == page.evaluate(
+            "getComputedStyle(document.querySelector('.bad #sum-rest')).color"
         )
         expect(page.locator(".edge.cut[x1]").and_(page.locator("#graph line"))).to_have_count(2)
         expect(page.locator(".edge-text", has_text="cut")).to_have_count(2)
@@ -112,6 +140,12 @@ def test_a_killed_server_is_unknown_its_links_are_cut_and_both_come_back(
         herd["Cid"].start()
         live(page)
         expect(page.locator("#graph line.live")).to_have_count(3)
+        expect(banner).to_be_hidden()
+        expect(page).to_have_title("herd – Ann")
+        expect(page.locator("#icon")).to_have_attribute("href", "/icon.svg")
+        expect(page.locator("#sums .good")).to_have_count(1)
+        expect(page.locator("#connection")).to_have_text("Live")
+        expect(page.locator("#servers tr.reason")).to_have_count(0)
 
 
 def course(page: Page, server: str) -> str:
@@ -165,11 +199,16 @@ def test_clients_at_the_edge_of_the_world_are_on_the_map(browser: Browser) -> No
 
 def test_a_lost_connection_is_told_and_made_again(browser: Browser, herd: RunningHerd) -> None:
     with opened(browser, herd["Bob"]) as page:
+        green = colour_of_dot(page)
         herd["Bob"].kill()
         expect(page.locator("#connection")).to_have_text("Connection lost; trying again …")
+        expect(page.locator("#banner li")).to_contain_text("Bob does not answer this page")
+        expect(page).to_have_title("(?) herd – Bob")
+        assert colour_of_dot(page) != green
         herd["Bob"].start()
         live(page)
         expect(page.locator("#connection")).to_have_text("Live")
+        expect(page.locator("#banner")).to_be_hidden()
 
 
 def focused(page: Page) -> str:
@@ -190,7 +229,7 @@ def test_a_keyboard_reaches_everything_and_can_choose_filter_and_pause(
         ann.ask(b"PEAR two")
         page.wait_for_selector("#commands >> text=PEAR")
         order = []
-        for _ in range(14):
+        for _ in range(25):
             page.keyboard.press("Tab")
             order.append(focused(page))
             ring = page.evaluate(
@@ -200,9 +239,13 @@ def test_a_keyboard_reaches_everything_and_can_choose_filter_and_pause(
             )
             assert ring, order
         links = ["metrics", "health", "readiness", "state"]
-        tools = ["client", "follow-it", "circle", "watch-it"]
-        assert order == ["Skip", *links, "Ann", "Bob", "Cid", *tools, "filter", "pause"]
-        page.keyboard.press("Shift+Tab")
+        charts = ["Commands/s,", "Floods/s,", "Latency,", "Clients,"]
+        of_map = ["closer", "wider", "world", "draw", "map"]
+        tools = ["client", "follow-it", "circle", "watch-it", "servers-box"]
+        nodes = ["Ann", "Bob", "Cid"]
+        last = ["filter", "pause", "commands-box"]
+        assert order == ["Skip", *links, *charts, *nodes, *of_map, *tools, *last]
+        page.locator("#filter").focus()
         page.keyboard.type("APPLE")
         expect(page.locator("#commands tbody tr")).to_have_count(1)
         expect(page.locator("#commands tbody")).to_contain_text("APPLE one")
@@ -217,8 +260,7 @@ def test_a_keyboard_reaches_everything_and_can_choose_filter_and_pause(
         assert "CHERRY" not in text(page, "#commands")
         page.keyboard.press("Space")
         expect(page.locator("#commands tbody tr").first).to_contain_text("CHERRY three")
-        for _ in ("filter", *tools, "Cid"):
-            page.keyboard.press("Shift+Tab")
+        page.locator(".node", has_text="Cid").focus()
         page.keyboard.press("Enter")
         expect(page.locator("#details")).to_contain_text("Cid: ready, version")
         expect(page.locator("#servers tr.chosen")).to_contain_text("Cid")
@@ -229,11 +271,49 @@ def test_a_keyboard_reaches_everything_and_can_choose_filter_and_pause(
         assert focused(page) == "main"
 
 
-def test_who_wants_no_motion_sees_none_and_still_sees_reports(browser: Browser, herd: RunningHerd) -> None:
+SAMPLES = [[1e9 + 10 * at, at, 2.0, 3.0, None if at < 5 else 0.002, 0.004, 0.001, 100] for at in range(1, 41)]
+"""Of 400 seconds, with 1 to 40 commands a second; no place was asked for at first."""
+
+
+def test_the_last_hour_can_be_read_with_pointer_and_keys_and_who_wants_no_motion_sees_none(
+    browser: Browser, herd: RunningHerd
+) -> None:
     with opened(browser, herd["Ann"], still=True) as page:
-        assert page.evaluate("getComputedStyle(document.querySelector('.edge')).transitionDuration") == "0s"
-        herd["Ann"].hears(b"still")
-        page.wait_for_function("() => Number(document.getElementById('map').dataset.pings) > 0")
+        page.evaluate(
+            "async (samples) => { const { Hour } = await import('/hour.js'); const [place, note] = "
+            "['charts', 'hour-note'].map((id) => document.getElementById(id)); const hour = new Hour(place, note); "
+            "hour.add(samples.slice(0, -1)); hour.add(samples.slice(-1)); }",
+            SAMPLES,
+        )
+        charts = page.locator(".chart")
+        assert charts.locator("figcaption b").all_inner_texts() == [
+            "Commands/s",
+            "Floods/s",
+            "Latency",
+            "Clients",
+        ]
+        expect(charts.nth(0).locator(".value")).to_have_text("40")
+        expect(charts.nth(2).locator(".value")).to_have_text(["2 ms", "4 ms", "1 ms"])
+        slider = charts.nth(0).locator("svg[role=slider]")
+        expect(slider).to_have_attribute("aria-valuetext", re.compile("40; the most is 40$"))
+        slider.press("ArrowLeft")
+        expect(slider).to_have_attribute("aria-valuetext", re.compile("39; the most is 40$"))
+        expect(charts.nth(0).locator(".value")).to_have_text("39")
+        slider.press("Home")
+        expect(charts.nth(0).locator(".value")).to_have_text("1")
+        box = charts.nth(2).locator("svg[role=slider]").bounding_box()
+        assert box is not None
+        page.mouse.move(box["x"] + 2, box["y"] + 10)
+        expect(charts.nth(2).locator(".value")).to_have_text(["–", "4 ms", "1 ms"])
+        assert charts.nth(2).locator(".curve-0").last.get_attribute("d") is not None
+        assert inaccessible(page) == []
+        motionless(page, herd)
+
+
+def motionless(page: Page, herd: RunningHerd) -> None:
+    assert page.evaluate("getComputedStyle(document.querySelector('.edge')).transitionDuration") == "0s"
+    herd["Ann"].hears(b"still")
+    page.wait_for_function("() => Number(document.getElementById('map').dataset.pings) > 0")
 
 
 def test_where_commands_and_places_are_not_shown_the_page_says_why(browser: Browser) -> None:
@@ -247,7 +327,8 @@ def test_where_commands_and_places_are_not_shown_the_page_says_why(browser: Brow
                 expect(page.locator(note)).to_contain_text('positions = "never"')
             expect(page.locator("#commands")).to_be_hidden()
             expect(page.locator("#filter")).to_be_hidden()
-            expect(page.locator("#follow")).to_be_hidden()
+            for hidden in ("#follow", "#draw", "#map-legend"):
+                expect(page.locator(hidden)).to_be_hidden()
             assert "secretive" not in page.content()
             assert inaccessible(page) == []
 
@@ -260,9 +341,10 @@ def on_map(page: Page, latitude: float, longitude: float) -> tuple[float, float]
     page.locator("#map").scroll_into_view_if_needed()
     box = page.locator("#map").bounding_box()
     assert box is not None
+    left, top, zoom = map(float, (page.locator("#map").get_attribute("data-view") or "").split())
     return (
-        box["x"] + (longitude + 180) / 360 * box["width"],
-        box["y"] + (90 - latitude) / 180 * box["height"],
+        box["x"] + (longitude + 180 - left) / 360 * zoom * box["width"],
+        box["y"] + (90 - latitude - top) / 180 * zoom * box["height"],
     )
 
 
@@ -291,18 +373,54 @@ def test_a_client_is_followed_by_its_id_and_by_a_click_in_the_map(
         expect(note).to_have_text("walker is at -48.75, -120.5.")
         page.mouse.click(*on_map(page, -80, 0))
         expect(note).to_contain_text("Nobody is within")
+        zoom_in_on(page, -48.75, -120.5)
+        page.mouse.click(*on_map(page, -48.75, -120.5))
+        expect(note).to_have_text("walker is at -48.75, -120.5.")
+        page.mouse.click(*on_map(page, -48, -119))
+        expect(note).to_contain_text("Nobody is within")
+        page.click("#world")
+        expect(page.locator("#map")).to_have_attribute("data-view", "0 0 1")
+
+
+def zoom_in_on(page: Page, latitude: float, longitude: float) -> None:
+    """Zoom with buttons, the wheel and keys; the place stays where it is under the wheel, and a drag moves it."""
+    page.click("#closer")
+    expect(page.locator("#map")).to_have_attribute("data-view", "60 30 1.5")
+    page.click("#wider")
+    before = on_map(page, latitude, longitude)
+    page.mouse.move(*before)
+    page.keyboard.down("Control")
+    for _ in range(5):
+        view = page.locator("#map").get_attribute("data-view") or ""
+        page.mouse.wheel(0, -150)
+        expect(page.locator("#map")).not_to_have_attribute("data-view", view)
+    page.keyboard.up("Control")
+    # A pointer is told in whole pixels, and these become six.
+    assert on_map(page, latitude, longitude) == pytest.approx(before, abs=6)
+    x, y = on_map(page, latitude, longitude)
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + 20, y - 8, steps=3)
+    page.mouse.up()
+    assert on_map(page, latitude, longitude) == pytest.approx((x + 20, y - 8), abs=2)
+    page.locator("#map").focus()
+    for key in ("ArrowRight", "+", "-", "ArrowLeft"):
+        page.keyboard.press(key)
+    assert on_map(page, latitude, longitude) == pytest.approx((x + 20, y - 8), abs=2)
 
 
 def test_a_circle_that_is_drawn_tells_who_comes_and_who_leaves(browser: Browser, herd: RunningHerd) -> None:
     herd["Ann"].hears(b"islander", b"-48.5+90.5")
     with opened(browser, herd["Ann"]) as page:
         note, news = page.locator("#follow-note"), page.locator("#fence-news")
+        page.click("#draw")
         page.mouse.move(*on_map(page, -48, 90))
         page.mouse.down()
         page.mouse.move(*on_map(page, -48, 97))
         page.mouse.move(*on_map(page, -48, 98))
         page.mouse.up()
         expect(note).to_have_text("1 client is in the circle.")
+        expect(page.locator("#draw")).to_have_attribute("aria-pressed", "false")
         herd["Cid"].hears(b"visitor", b"-49+91")
         expect(news).to_contain_text("visitor has come")
         expect(note).to_have_text("2 clients are in the circle.")
@@ -343,6 +461,13 @@ def test_a_graph_of_thirty_servers_fits_and_is_accessible(browser: Browser) -> N
         with opened(browser, herd["S00"], ready=1) as page:
             expect(page.locator(".node")).to_have_count(30)
             expect(page.locator(".node.unknown")).to_have_count(29)
+            expect(page.locator("#troubles li")).to_have_count(7)
+            expect(page.locator("#troubles li").last).to_have_text("and 23 more: see the servers below.")
+            expect(page).to_have_title("(1/30) herd – S00")
+            page.set_viewport_size({"width": 390, "height": 844})
+            assert page.evaluate("document.documentElement.scrollWidth") <= 390
+            assert page.evaluate("document.documentElement.scrollHeight") < HIGHEST[390]
+            page.set_viewport_size({"width": 1280, "height": 800})
             expect(page.locator("#graph line")).to_have_count(len(ring(names)))
             assert page.evaluate("document.documentElement.scrollWidth") <= 1280
             assert inaccessible(page) == []

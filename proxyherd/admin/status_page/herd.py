@@ -1,6 +1,6 @@
 """The updates of the status page: one a second, made once, and sent to all viewers.
 
-Without viewers, nothing is asked, counted or kept. The number of viewers is limited, and one that does not read is
+Without viewers, nothing is asked, counted or kept, except for a sample of this server's figures every ten seconds. The number of viewers is limited, and one that does not read is
 disconnected. Commands and clients' locations are sent only to viewers that may see them.
 """
 
@@ -15,10 +15,12 @@ from typing import Any, Final
 import msgspec
 
 from proxyherd.admin.status_page.density import Density, place
+from proxyherd.admin.status_page.hour import SAMPLE_SECONDS, Hour, Sample
 from proxyherd.admin.status_page.others import Others, known
 from proxyherd.admin.status_page.own_state import OwnState, StatusSource
 from proxyherd.admin.status_page.rates import History, added, quantile
 from proxyherd.admin.status_page.state import ServerState
+from proxyherd.admin.status_page.troubles import Silence, Troubles
 from proxyherd.config.herd_file import Herd
 from proxyherd.core.table import Table
 from proxyherd.telemetry.observer import Observer
@@ -103,12 +105,15 @@ class HerdWatch:
         self._table = table
         self._others = Others(herd, server, lambda: self._personal)
         self._tasks: list[asyncio.Task[None]] = []
+        self._hour = Hour()
+        self._sampling: asyncio.Task[None] | None = None
         self._forget: asyncio.TimerHandle | None = None
         self._closing = asyncio.Lock()
         self._start_anew()
 
     def _start_anew(self) -> None:
         self._history = History()
+        self._troubles = Troubles()
         self._forget_commands()
         self._density = Density(self._table)
         self._herd_event = b""
@@ -116,6 +121,17 @@ class HerdWatch:
     def _forget_commands(self) -> None:
         self._number = self._recent.number - len(self._recent)  # of the last own command that was shown
         self._commands: deque[tuple[str, Command]] = deque(maxlen=MOST_KEPT)
+
+    def start(self) -> None:
+        """Begin to sample this server's figures."""
+        self._sampling = asyncio.get_running_loop().create_task(self._guard(self._keep_sampling))
+
+    async def _keep_sampling(self) -> None:
+        while True:
+            sample = self._hour.add(self.own.fresh(), time.time())
+            if sample is not None:
+                self._send(_of_hour([sample]), b"")
+            await asyncio.sleep(SAMPLE_SECONDS)
 
     # Viewers. ------------------------------------------------------------------------------------------------
 
@@ -128,7 +144,7 @@ class HerdWatch:
                 self._start()
             viewer = Viewer(personal=personal)
             self.viewers.add(viewer)
-        viewer.send(self._herd_event)
+        viewer.send(self._herd_event + _of_hour(self._hour.samples))
         if personal:
             self.want_commands()
             viewer.send(
@@ -144,7 +160,10 @@ class HerdWatch:
                 await self._stop()
 
     async def end(self) -> None:
-        """Remove all viewers, because the server stops."""
+        """Remove all viewers and take no more samples, because the server stops."""
+        if self._sampling is not None:
+            self._sampling.cancel()
+            await asyncio.gather(self._sampling, return_exceptions=True)
         for viewer in tuple(self.viewers):
             viewer.end()
         self.viewers.clear()
@@ -258,6 +277,7 @@ class HerdWatch:
         now = asyncio.get_running_loop().time()
         states: dict[str, ServerState] = {}
         servers: dict[str, dict[str, Any]] = {}
+        silences: dict[str, Silence] = {}
         histories = [self._history]
         if (own := self._history.last) is not None:
             states[self._server] = own
@@ -269,13 +289,20 @@ class HerdWatch:
                 histories.append(other.history)
             else:
                 servers[other.name] = {"known": False, "reason": other.problem or "no answer"}
+                if other.asked:
+                    silences[other.name] = Silence(other.silent)
         return {
             "time": round(time.time(), 3),
             "server": self._server,
             "servers": [{"name": name, **servers[name]} for name in self._herd.servers],
             "edges": [[*edge, _edge(edge, states)] for edge in self._herd.edges],
+            "troubles": self._troubles.now(self._herd.edges, states, silences, now),
             "places": _percentiles(histories),
         }
+
+
+def _of_hour(samples: Iterable[Sample]) -> bytes:
+    return event("hour", [*samples])
 
 
 def _figures(state: ServerState, history: History) -> dict[str, Any]:
@@ -295,6 +322,7 @@ def _figures(state: ServerState, history: History) -> dict[str, Any]:
             name: round(history.rate(name), 1) for name in ("answered", "invalid", "floods_in", "floods_out")
         },
         "links": state.links,
+        "link_seconds": state.link_seconds,
         "places_by": state.places_by,
         "places": _percentiles([history]),
         "lag": _rounded(quantile(history.grown("lag"), 0.99)),

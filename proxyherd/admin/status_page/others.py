@@ -48,6 +48,8 @@ class Other(Struct, eq=False):
     addresses: tuple[Address, ...]
     history: History
     problem: str = "not asked yet"
+    asked: bool = False  # whether it has answered, or failed to
+    silent: bool = True  # whether it gives no answer at all, rather than a wrong one
     at: float = 0.0  # when it last answered, by the loop's clock
     cursor: int = 0
     commands: list[Command] = []  # that nobody has taken yet
@@ -98,10 +100,11 @@ class Others:
                 async with gate:
                     state = await self._ask(other)
             except AnswerError as error:
-                other.problem = str(error)
+                other.problem, other.silent = str(error), error.silent
             else:
                 self._learn(other, state)
                 other.problem, other.at = "", loop.time()
+            other.asked = True
             await asyncio.sleep(max(0.0, began + pause - loop.time()))
             pause = _EVERY_SECONDS
 
@@ -126,22 +129,22 @@ class Others:
             query = f"life={quote(last.life, safe='') if last is not None else ''}&after={other.cursor}"
         else:
             other.forget_commands()
-        problems = []
+        problems, silent = [], True
         for address in other.addresses:
             try:
                 async with asyncio.timeout(STATE_SECONDS):
                     return state_of(other.name, await _fetch(address, f"/state?{query}"))
             except AnswerError as error:
-                problem = str(error)
+                problem, silent = str(error), False
             except TimeoutError:
                 other.addresses = (*(one for one in other.addresses if one != address), address)
-                raise AnswerError(f"{address}: no answer within {STATE_SECONDS:g} s") from None
+                raise AnswerError(f"{address}: no answer within {STATE_SECONDS:g} s", silent=silent) from None
             except OSError as error:
                 problem = _explained(error)
             except Exception as error:  # noqa: BLE001 - whatever an answer brings about, the server is unknown
-                problem = f"no answer that is one ({type(error).__name__})"
+                problem, silent = f"no answer that is one ({type(error).__name__})", False
             problems.append(f"{address}: {problem}")
-        raise AnswerError("; ".join(problems))
+        raise AnswerError("; ".join(problems), silent=silent)
 
 
 def known(other: Other, now: float) -> ServerState | None:

@@ -43,12 +43,13 @@ class OwnState:
         self._life = secrets.token_hex(8)
         self._began = time.monotonic()
         self._kept: ServerState | None = None
+        self._ready, self._ready_since = False, self._began
 
     def state(self) -> ServerState:
         """Return the state, without commands."""
         uptime = time.monotonic() - self._began
         if self._kept is None or uptime - self._kept.uptime > self._KEPT_SECONDS:
-            self._kept = self._look(uptime)
+            self._kept = self.fresh()
         return self._kept
 
     def with_commands(self, life: str, after: int) -> ServerState:
@@ -57,17 +58,21 @@ class OwnState:
         commands = recent.commands(after if life == self._life else 0, MOST_COMMANDS)
         return msgspec.structs.replace(self.state(), commands=commands, cursor=recent.number)
 
-    def _look(self, uptime: float) -> ServerState:
+    def fresh(self) -> ServerState:
+        """Return the state as it is now, without commands, and do not cache it."""
         self._status.refresh()
         observer = self._observer
+        now = time.monotonic()
         ready, reason = self._status.ready()
+        if ready != self._ready:
+            self._ready, self._ready_since = ready, now
         commands = _totals(observer.commands.counter, "outcome")
         floods = _totals(observer.links.updates, "direction")
         return ServerState(
             server=self._server,
             life=self._life,
             version=__version__,
-            uptime=round(uptime, 3),
+            uptime=round(now - self._began, 3),
             ready=ready,
             reason=reason[:1_024],
             places_by=self._status.places_by(),
@@ -91,6 +96,8 @@ class OwnState:
             masters=_total(observer.cluster.masters_known),
             masters_up=_total(observer.cluster.masters_up),
             waiting=_total(observer.cluster.waiting),
+            readiness_seconds=round(now - self._ready_since, 1),
+            link_seconds={name: round(now - since, 1) for name, since in observer.links.since.items()},
         )
 
 

@@ -39,7 +39,11 @@ _Counts = Annotated[list[_Count], Meta(max_length=64)]
 
 
 class AnswerError(Exception):
-    """A server's answer cannot be used; the text says why."""
+    """A server's answer cannot be used; the text says why. `silent`: there was no answer at all."""
+
+    def __init__(self, why: str, *, silent: bool = False) -> None:
+        super().__init__(why)
+        self.silent = silent
 
 
 class Histogram(Struct, frozen=True):
@@ -53,7 +57,8 @@ class ServerState(Struct, frozen=True):
     """The state of one server. `life` changes with each start. `commands` is None if the asker may not see them; `cursor`
     is what to ask with the next time, for later ones. `protocols` has the connections by protocol, and is empty in the
     states of older versions. `over_rate`: clients that wait because they ask too fast. `clocks`: by how many seconds each
-    neighbour's clock is ahead. `other_keys`: neighbours whose tables have another key.
+    neighbour's clock is ahead. `other_keys`: neighbours whose tables have another key. `readiness_seconds`: for how long it
+    has been ready, or not; `link_seconds`: for how long each link has been in its state.
     `file`: the whole path of the herd's file with which it was started; `process`: its ID on its host. The last three are about Redis:
     masters that have a part of the table, those that are available to the server, and reports and queries without an
     outcome yet.
@@ -88,6 +93,8 @@ class ServerState(Struct, frozen=True):
     masters: _Count = 0
     masters_up: _Count = 0
     waiting: _Count = 0
+    readiness_seconds: _Seconds = 0.0
+    link_seconds: Annotated[dict[_Name, _Seconds], Meta(max_length=256)] = {}
 
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -159,6 +166,7 @@ def _visible(state: ServerState) -> ServerState:
         clocks={visible(name): ahead for name, ahead in state.clocks.items()},
         other_keys=[visible(name) for name in state.other_keys],
         file=visible(state.file),
+        link_seconds={visible(name): seconds for name, seconds in state.link_seconds.items()},
         commands=commands,
     )
 

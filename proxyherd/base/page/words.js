@@ -9,7 +9,14 @@ export const number = (value) => (Math.abs(value) < 10 ? fine : whole).format(va
 
 export function duration(seconds) {
   if (seconds === null || seconds === undefined) return "–";
-  return seconds < 1 ? `${fine.format(seconds * 1000)} ms` : `${fine.format(seconds)} s`;
+  return seconds < 1 ? `${number(seconds * 1000)} ms` : `${fine.format(seconds)} s`;
+}
+
+// How long something has been so, in one unit.
+export function span(seconds) {
+  if (seconds < 120) return `${Math.floor(seconds)} s`;
+  if (seconds < 7200) return `${Math.floor(seconds / 60)} min`;
+  return seconds < 172800 ? `${Math.floor(seconds / 3600)} h` : `${Math.floor(seconds / 86400)} d`;
 }
 
 export function element(name, attributes = {}, text = null) {

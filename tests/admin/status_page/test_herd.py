@@ -127,7 +127,7 @@ def test_viewers_see_how_many_connections_speak_what() -> None:
                 observer.connections.opened("1", via, number)
             viewer = await watch.open(personal=False)
             assert viewer is not None
-            [data] = [line for line in (await viewer.next()).split(b"\n") if line.startswith(b"data: ")]
+            data, _ = [line for line in (await viewer.next()).split(b"\n") if line.startswith(b"data: ")]
             server, *_ = json.loads(data.removeprefix(b"data: "))["servers"]
             assert server["connections"] == 3
             assert server["protocols"] == {"lines": 2, "http": 0, "websocket": 1, "stream": 0}

@@ -10,7 +10,6 @@ const OUTCOMES = { stored: "good", answered: "good", invalid: "bad", overlong: "
 export class Commands {
   constructor(table) {
     this.body = table.tBodies[0];
-    this.table = table;
     this.all = []; // the newest first
     this.keys = new Set();
     this.waiting = []; // came while paused
@@ -26,7 +25,7 @@ export class Commands {
     byId("withheld").hidden = !why;
     setText(byId("withheld"), why ? `Not shown: ${why}` : "");
     byId("command-tools").hidden = Boolean(why);
-    this.table.hidden = Boolean(why);
+    byId("commands-box").hidden = Boolean(why);
   }
 
   add({ commands, left_out: leftOut }) {

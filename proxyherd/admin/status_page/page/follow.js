@@ -1,13 +1,13 @@
 // Follows a client, or all that are in a circle: a stream of its own, which says who enters, moves, leaves or is gone.
 
 import { CloseUp } from "/closeup.js";
-import { MOST_KILOMETRES, pick } from "/pick.js";
+import { MOST_KILOMETRES } from "/pick.js";
 import { byId, element, number, setText } from "/words.js";
 
 const MOST_PLACES = 200; // of the way of a client
 const MOST_NEWS = 10;
 const NEWS = { enter: "has come", leave: "has left", gone: "is gone" };
-const HELP = "Click a client in the map, or draw a circle: press where its middle is, and let go at its edge.";
+const HELP = "Click a client in the map. Or press “Draw a circle”, then press where its middle is, and let go at its edge.";
 
 export class Follow {
   constructor(map) {
@@ -27,14 +27,14 @@ export class Follow {
       else this.stop(`A circle is a latitude, a longitude and at most ${number(MOST_KILOMETRES)} kilometres.`);
     });
     byId("unfollow").addEventListener("click", () => this.stop());
-    pick(map.canvas, {
+    map.picks = {
       place: (place) => this.followNearest(place),
       circle: (circle) => {
         byId("circle").value = `${circle.latitude.toFixed(4)}, ${circle.longitude.toFixed(4)}, ${circle.km.toFixed(1)}`;
         this.followCircle(circle);
       },
       draft: (circle) => map.mark(circle || this.circle || this.place),
-    });
+    };
   }
 
   stop(words = HELP) {
@@ -72,6 +72,7 @@ export class Follow {
     this.name = name;
     this.circle = circle;
     this.map.mark(circle);
+    if (circle) this.map.reveal(circle);
     byId("unfollow").hidden = false;
     this.source = new EventSource(`/follow?${new URLSearchParams(query)}`);
     // Each connection begins with a snapshot: whoever is not in it is no longer there.
@@ -120,8 +121,10 @@ export class Follow {
       const place = this.ways.get(this.name)?.at(-1);
       words = place ? `${this.name} is at ${place.latitude}, ${place.longitude}.` : `${this.name} is not known.`;
       if (!place && this.name.includes("%20")) words += " In a name, a space is a space, not %20.";
+      const wasThere = this.place;
       this.place = place ? { ...place, km: 0 } : null;
       this.map.mark(this.place);
+      if (place && !wasThere) this.map.reveal(place);
     }
     setText(byId("follow-note"), words);
   }

@@ -1,6 +1,6 @@
 // The herd's graph: servers on an ellipse, links between them.
 
-import { drawing, number, setAttribute, setText } from "/words.js";
+import { byId, drawing, number, setAttribute, setText } from "/words.js";
 
 const WIDTH = 600;
 const HEIGHT = 440;
@@ -14,6 +14,7 @@ export class Graph {
   }
 
   show(herd, chosen) {
+    byId("graph-legend").hidden = !herd.edges.length;
     const shape = JSON.stringify([herd.servers.map((one) => one.name), herd.edges.map(([a, b]) => [a, b])]);
     if (shape !== this.shape) this.draw(herd);
     this.shape = shape;

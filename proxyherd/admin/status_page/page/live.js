@@ -25,7 +25,7 @@ export function connect(url, on) {
     source = new EventSource(url);
     heard();
     source.addEventListener("error", lost);
-    for (const name of ["hello", "herd", "commands", "pings", "cells"]) {
+    for (const name of ["hello", "herd", "hour", "commands", "pings", "cells"]) {
       source.addEventListener(name, (event) => {
         heard();
         if (name === "herd") on.state("live", "Live");

@@ -2,13 +2,17 @@
 // because client IDs come from strangers.
 
 import { connect } from "/live.js";
+import { Banner } from "/banner.js";
 import { Graph } from "/graph.js";
+import { Hour } from "/hour.js";
 import { Servers, connections } from "/servers.js";
 import { WorldMap } from "/map.js";
 import { Commands } from "/commands.js";
 import { Follow } from "/follow.js";
-import { byId, duration, number } from "/words.js";
+import { byId, duration, number, setAttribute, setText, span } from "/words.js";
 
+const banner = new Banner();
+const hour = new Hour(byId("charts"), byId("hour-note"));
 const graph = new Graph(byId("graph"), choose);
 const servers = new Servers(byId("servers"));
 const map = new WorldMap(byId("map"), byId("map-note"));
@@ -21,18 +25,14 @@ let chosen = "";
 let version = "";
 
 connect("/events", {
-  state(state, words) {
-    const connection = byId("connection");
-    connection.dataset.state = state;
-    if (connection.textContent !== words) connection.textContent = words;
-    document.body.classList.toggle("lost", state === "lost");
-  },
+  state: (state, words) => banner.connection(state, words),
   hello(data) {
     if (version && version !== data.version) location.reload(); // this page is an older version's
     version = data.version;
     commands.withhold(data.withheld);
     map.withhold(data.withheld);
-    section.hidden = !data.follows;
+    byId("map-section").hidden = !data.map;
+    section.hidden = byId("draw").hidden = !data.follows;
     if (data.follows) follow ??= new Follow(map);
     else follow?.stop();
     map.canvas.classList.toggle("picked", data.follows);
@@ -40,13 +40,15 @@ connect("/events", {
   herd(data) {
     tellChanges(herd, data);
     herd = data;
-    document.title = `${data.server} – proxyherd`;
-    byId("title").textContent = `Herd, as ${data.server} sees it`;
+    setText(byId("title"), `Herd, as ${data.server} sees it`);
+    setText(byId("hour-server"), data.server);
+    banner.update(data);
     showSums(data);
     graph.show(data, chosen);
     servers.show(data, chosen);
     showDetails();
   },
+  hour: (data) => hour.add(data),
   commands: (data) => commands.add(data),
   pings: (data) => map.ping(data),
   cells: (data) => map.show(data),
@@ -63,8 +65,13 @@ function choose(name) {
 function showSums(data) {
   const known = data.servers.filter((one) => one.known);
   const sum = (rate) => known.reduce((total, one) => total + one.rates[rate], 0);
-  const set = (id, text) => { byId(id).textContent = text; };
-  set("sum-ready", `${known.filter((one) => one.ready).length} of ${data.servers.length}`);
+  const set = (id, text) => setText(byId(id), text);
+  const ready = known.filter((one) => one.ready).length;
+  const unknown = data.servers.length - known.length;
+  const rest = [[known.length - ready, "not ready"], [unknown, "unknown"]].filter(([count]) => count);
+  set("sum-ready", `${ready} of ${data.servers.length}`);
+  set("sum-rest", rest.map(([count, words]) => `${count} ${words}`).join(", "));
+  setAttribute(byId("sum-ready").parentNode, "class", rest.length ? (unknown ? "bad" : "busy") : "good");
   set("sum-clients", number(Math.max(0, ...known.map((one) => one.clients))));
   set("sum-commands", number(sum("answered")));
   set("sum-floods", number(sum("floods_out")));
@@ -77,17 +84,15 @@ function showDetails() {
   let words = "Choose a server to see what it says.";
   if (server && !server.known) words = `${server.name} is unknown: ${server.reason}. It may serve clients all the same.`;
   if (server && server.known) {
-    const hours = server.uptime / 3600;
-    const up = hours < 1 ? `${Math.round(server.uptime)} s` : `${hours.toFixed(1)} h`;
     const links = Object.values(server.links);
     const live = links.filter((one) => one === "live").length;
-    words = `${server.name}: ${server.reason}, version ${server.version}, up ${up}, ${live} of ${links.length} links live, `
+    words = `${server.name}: ${server.reason}, version ${server.version}, up ${span(server.uptime)}, ${live} of ${links.length} links live, `
       + `${number(server.clients)} clients, ${connections(server)} connections, `
       + `${number(server.answered)} commands answered, ${number(server.rates.answered)} a second, `
       + `${number(server.rates.invalid)} of them invalid, `
       + `${number(server.mended)} entries mended by the last checks, places by ${server.places_by}.`;
   }
-  if (byId("details").textContent !== words) byId("details").textContent = words;
+  setText(byId("details"), words);
 }
 
 // Screen readers read only changes of servers and links.

@@ -1,10 +1,11 @@
 // The table of servers: a row for each, with a curve of the last minute.
 
-import { drawing, duration, element, number, setAttribute, setText } from "/words.js";
+import { drawing, duration, element, number, setAttribute, setText, span } from "/words.js";
 
 const POINTS = 60;
-const COLUMNS = ["Server", "State", "Links", "Clients", "Connections", "Commands/s", "Floods in/s", "Floods out/s", "Places p50, p95", "Loop lag p99"];
-const SPARKS = { 5: "answered", 6: "floods_in", 7: "floods_out" };
+const COLUMNS = ["Server", "State", "Up", "Version", "Links", "Clients", "Connections", "Commands/s", "Floods in/s", "Floods out/s", "Places p50", "Places p95", "Loop lag p99"];
+const FIGURES = new Set([2, 5, 6, 7, 8, 9, 10, 11, 12]);
+const SPARKS = { 7: "answered", 8: "floods_in", 9: "floods_out" };
 
 export class Servers {
   constructor(table) {
@@ -15,10 +16,34 @@ export class Servers {
   show(herd, chosen) {
     if (herd.servers.some((one) => !this.rows.has(one.name)) || this.rows.size !== herd.servers.length) {
       this.rows = new Map(herd.servers.map((one) => [one.name, makeRow(one.name)]));
-      this.body.replaceChildren(...[...this.rows.values()].map((row) => row.row));
+      this.order = "";
     }
-    for (const server of herd.servers) showRow(this.rows.get(server.name), server, herd.time, server.name === chosen);
+    const remarks = new Map(herd.servers.map((one) => [one.name, remarkOn(one)]));
+    for (const server of herd.servers) {
+      showRow(this.rows.get(server.name), server, herd.time, server.name === chosen, remarks.get(server.name));
+    }
+    const names = herd.servers.toSorted((a, b) => gravity(b) - gravity(a)).map((one) => one.name);
+    const order = names.map((name) => `${name} ${Boolean(remarks.get(name))}`).join();
+    if (order === this.order) return;
+    this.order = order;
+    this.body.replaceChildren(...names.flatMap((name) => {
+      const { row, reason } = this.rows.get(name);
+      return remarks.get(name) ? [row, reason] : [row];
+    }));
   }
+}
+
+// Servers with a problem come first, and among them those that cannot be asked.
+const gravity = (server) => (server.known ? (server.ready ? Number(otherLinks(server).length > 0) : 2) : 3);
+
+const otherLinks = (server) => Object.entries(server.links).filter(([, state]) => state !== "live");
+
+// What is wrong with a server: it is in a row of its own.
+function remarkOn(server) {
+  if (!server.known) return server.reason;
+  const links = otherLinks(server);
+  const told = links.map(([name, state]) => `link with ${name} ${state} for ${span(server.link_seconds[name] ?? 0)}`);
+  return [server.ready ? "" : `not ready: ${server.reason}`, ...told].filter(Boolean).join("; ");
 }
 
 function makeRow(name) {
@@ -27,7 +52,7 @@ function makeRow(name) {
     const attributes = { "data-label": label };
     if (at === 0) Object.assign(attributes, { scope: "row", role: "rowheader" });
     else attributes.role = "cell";
-    if (at > 2) attributes.class = "number";
+    if (FIGURES.has(at)) attributes.class = "number";
     const cell = element(at === 0 ? "th" : "td", attributes);
     const words = element("span");
     cell.append(words);
@@ -42,27 +67,39 @@ function makeRow(name) {
     cells[at].words.after(spark);
     return { rate, line, values: [] };
   });
-  return { row, cells, sparks, time: 0 };
+  const reason = element("tr", { class: "reason", role: "row" });
+  const said = element("td", { role: "cell", colspan: COLUMNS.length, "aria-colspan": COLUMNS.length });
+  reason.append(said);
+  return { row, cells, sparks, reason, said, time: 0 };
 }
 
-function showRow(row, server, time, isChosen) {
+function showRow(row, server, time, isChosen, remark) {
   const { cells } = row;
-  setAttribute(row.row, "class", isChosen ? "chosen" : "");
-  const state = server.known ? (server.ready ? "good" : "busy") : "none";
+  const classes = [isChosen ? "chosen" : "", server.known && server.ready ? "" : "wrong"];
+  setAttribute(row.row, "class", classes.filter(Boolean).join(" "));
+  setAttribute(row.reason, "class", ["reason", ...classes].filter(Boolean).join(" "));
+  const state = server.known ? (server.ready ? "good" : "busy") : "bad";
   setAttribute(cells[1].words, "class", state);
-  setText(cells[1].words, server.known ? server.reason : `unknown: ${server.reason}`);
+  setText(cells[1].words, server.known ? (server.ready ? "ready" : "not ready") : "unknown");
+  setText(row.said, remark);
   const rates = server.known ? server.rates : null;
   const words = server.known ? [
-    Object.entries(server.links).map(([name, link]) => `${name} ${link}`).join(", ") || "none",
-    number(server.clients), connections(server), number(rates.answered), number(rates.floods_in), number(rates.floods_out),
-    server.places.queries ? `${duration(server.places.p50)}, ${duration(server.places.p95)}` : "–",
-    duration(server.lag),
-  ] : Array(8).fill("–");
+    span(server.uptime), server.version, linksOf(server), number(server.clients), connections(server),
+    number(rates.answered), number(rates.floods_in), number(rates.floods_out),
+    duration(server.places.p50), duration(server.places.p95), duration(server.lag),
+  ] : Array(11).fill("–");
   words.forEach((text, at) => setText(cells[at + 2].words, text));
   if (time !== row.time) {
     for (const spark of row.sparks) draw(spark, rates ? rates[spark.rate] : null);
   }
   row.time = time;
+}
+
+function linksOf(server) {
+  const links = Object.values(server.links);
+  const live = links.filter((one) => one === "live").length;
+  if (!links.length) return "none";
+  return live === links.length ? `${live} live` : `${live} of ${links.length} live`;
 }
 
 // How many clients are connected, and how many of them not by the line protocol.
