@@ -132,16 +132,19 @@ def _count(request: web.Request) -> int:
 
 
 async def search_circle(areas: AreaSearches, circle: Circle, most: int) -> SearchResult | None:
-    """Search a circle in slices; None if too many searches go on. Raises what the search raises."""
-    answers: list[SearchResult | Exception] = []
-    if not areas.search(circle, most, answers.append, asyncio.get_running_loop().time()):
+    """Search a circle, in the server's turns; None if too many searches go on. Raises what the search raises."""
+    answer: asyncio.Future[SearchResult | Exception] = asyncio.get_running_loop().create_future()
+
+    def answered(result: SearchResult | Exception) -> None:
+        if not answer.done():
+            answer.set_result(result)
+
+    if not areas.search(circle, most, answered):
         return None
     try:
-        while not answers:
-            await asyncio.sleep(0)
-            areas.work()
+        result = await answer
     finally:
-        areas.cancel(answers.append)
-    if isinstance(answers[0], Exception):
-        raise answers[0]
-    return answers[0]
+        areas.cancel(answered)
+    if isinstance(result, Exception):
+        raise result
+    return result

@@ -11,6 +11,7 @@ the server is ready. The search of a client that has left ends.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from functools import partial
 from typing import Final, TypeAlias
 
@@ -34,47 +35,51 @@ _Asked: TypeAlias = tuple[Client, AreaQuery, AreaReply]
 
 
 class AreaSearches:
-    """The queries of one server. What they are answered with is in their replies."""
+    """The queries of one server. What they are answered with is in their replies. `wake` asks for a turn."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, wake: Callable[[], None]) -> None:
+        self._wake = wake
         self.used = False  # whether anybody has ever asked
         self._node = node
         self._searches = node.searches
         self._asked: list[_Asked] = []  # in this turn
         self._waiting: deque[_Asked] = deque()  # to begin
         self._unknown: list[_Asked] = []  # around clients that are not known
+        self._others: deque[tuple[Question, Answered]] = deque()  # to begin, for those who are no clients
         self._number = 0  # of the last search that began
         self._going_on: dict[int, tuple[Client, AreaReply, Answered]] = {}
         self._done: list[Client] = []
         self._failed: list[tuple[Client, Exception]] = []
 
     def __len__(self) -> int:
-        return len(self._waiting) + len(self._unknown) + len(self._going_on)
+        return len(self._waiting) + len(self._unknown) + len(self._going_on) + len(self._others)
 
     @property
     def has_work(self) -> bool:
         """Whether `run` has something to do."""
-        return self._searches.has_work or (bool(self._waiting) and not self._node.all_wait)
+        return self._searches.has_work or (bool(self._waiting or self._others) and not self._node.all_wait)
 
     def ask(self, client: Client, query: AreaQuery, reply: AreaReply) -> None:
         """Take a query that a turn has decided."""
         self.used = True
         self._asked.append((client, query, reply))
 
-    def search(self, area: Area, most: int, answered: Answered, now: float) -> bool:
-        """Begin a search for somebody who is no client, and calls `work` until `answered` was called, or `cancel`. Return
-        whether it was begun: there may be too many.
+    def search(self, area: Area, most: int, answered: Answered) -> bool:
+        """Search for somebody who is no client, in the next turns. `answered` is called in one of them, unless `cancel` is
+        called before. Return whether it will be: there may be too many.
         """
-        self.used = True  # so that turns keep the index up to date afterwards
-        question = Question(area, most, FIRST, self._judge(AreaQuery("near", most, area)))
-        return self._searches.ask(question, answered, now)
-
-    def work(self) -> None:
-        """Do one slice of work, of less than a millisecond."""
-        self._searches.work()
+        if len(self) >= MOST_SEARCHES:
+            return False
+        self.used = True
+        self._others.append(
+            (Question(area, most, FIRST, self._judge(AreaQuery("near", most, area))), answered)
+        )
+        self._wake()
+        return True
 
     def cancel(self, answered: Answered) -> None:
-        """End a search of `search`."""
+        """End a search of `search`, if it goes on."""
+        self._others = deque(one for one in self._others if one[1] != answered)
         self._searches.cancel(answered)
 
     def undo(self) -> None:
@@ -96,6 +101,9 @@ class AreaSearches:
             self._look_for_the_unknown()
             for _ in range(min(BEGUN, len(self._waiting))):
                 self._begin(*self._waiting.popleft(), now)
+            for _ in range(min(BEGUN, len(self._others))):
+                if self._searches.ask(*self._others[0], now):
+                    self._others.popleft()
         for number, (client, _, answered) in [*self._going_on.items()]:
             if client.gone:
                 self._searches.cancel(answered)

@@ -1,8 +1,9 @@
-"""Bodies of requests: how large they may be, and what is in them if they are packed."""
+"""Bodies of requests: how large they may be, what is in them if they are packed, and how much work they are."""
 
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 from typing import Final
 
 from proxyherd.web.problems import ENCODING, LARGE, MEDIA_TYPE, Problem
@@ -22,6 +23,12 @@ also if nothing comes out: 2 MiB of hostile blocks that are empty take 0.2 s.
 
 _LINE_BYTES: Final = 16
 """Bytes of a body that take as much work as a line."""
+
+_TEXT_BYTES: Final = 256
+"""The same of a large message or target: it describes an area with 1,000 positions in 40 KB, and takes a millisecond."""
+
+LARGE_BYTES: Final = 1_024
+"""Bytes of a message or target that may be more work than a line: one that describes an area by many positions."""
 
 _PACKED_LINES: Final = 512
 """Lines that take as much work as a packed body, however small it is."""
@@ -46,6 +53,31 @@ def unpacked(body: bytes, encoding: str) -> bytes:
 def work_of(body: bytes, encoding: str) -> int:
     """Return how many lines take as much work as a request with this body; `encoding`: as above."""
     return (_PACKED_LINES if encoding else 1) + len(body) // _LINE_BYTES
+
+
+def work_of_text(size: int) -> int:
+    """Return how many lines take as much work as a message or a target with so many bytes, besides the one that it counts as."""
+    return size // _TEXT_BYTES if size > LARGE_BYTES else 0
+
+
+def has_large_area(target: str, body: bytes) -> bool:
+    """Whether a request may describe an area by many positions."""
+    return len(target) + len(body) > LARGE_BYTES and "within" in target
+
+
+class LargeReads:
+    """Lets one large message or request be read in each turn, of all clients: a line that comes meanwhile does not wait for
+    all that are there. `turn`: returns a number of the present turn.
+    """
+
+    def __init__(self, turn: Callable[[], int]) -> None:
+        self._turn = turn
+        self._read_in = -1
+
+    def may_read(self) -> bool:
+        """Return whether one may be read now, and count it."""
+        before, self._read_in = self._read_in, self._turn()
+        return self._read_in != before
 
 
 def _unzip(body: bytes) -> bytes:

@@ -27,7 +27,14 @@ from proxyherd.core.messages import NANOSECONDS, nanoseconds, received
 from proxyherd.core.reply import Reply
 from proxyherd.core.spatial.areas import Area
 from proxyherd.core.spatial.search import FIRST, MOST_FOUND, FoundClient, Rank, SearchResult
-from proxyherd.web.areas import misdrawn_problem, read_box, read_circle, read_geojson, read_radius
+from proxyherd.web.areas import (
+    misdrawn_problem,
+    read_box,
+    read_circle,
+    read_geojson,
+    read_radius,
+    read_within,
+)
 from proxyherd.web.documents import ObjectReader, number_text, string_text
 from proxyherd.web.ids import NAME_BYTES, id_of, name_of, text_of
 from proxyherd.web.locations import json_degrees
@@ -48,7 +55,7 @@ _COMMON: Final = ("limit", "max_age_s", "after")
 _BOX: Final = ("west", "south", "east", "north")
 _NEAR: Final = ("client", "lat", "lon", "radius_km", *_COMMON)
 _NEAR_OP: Final = ObjectReader(("op",), ("id", *_NEAR))
-_WITHIN_OP: Final = ObjectReader(("op",), ("id", "area", *_BOX, *_COMMON))
+_WITHIN_OP: Final = ObjectReader(("op",), ("id", "within", *_BOX, *_COMMON))
 
 _limit = re.compile(rb"[0-9]{1,20}+").fullmatch
 _seconds = re.compile(rb"([0-9]{1,12}+)(?:\.([0-9]{1,9}+))?").fullmatch
@@ -174,14 +181,9 @@ def near_request(values: Mapping[str, bytes], clock: int, server: str) -> AreaRe
     return AreaRequest(_query("near", values, clock, around=around, metres=metres), clock, server)
 
 
-def within_request(values: Mapping[str, bytes], area: bytes | None, clock: int, server: str) -> AreaRequest:
-    """Return what is asked about an area: GeoJSON, or a box if it is None. The values are as above. Raises Problem."""
-    if area is None:
-        shape: Area = read_box(*(_needed(values, name) for name in _BOX))
-    elif any(name in values for name in _BOX):
-        raise Problem(QUERY, "The area is GeoJSON, or between west, south, east and north, not both.", "area")
-    else:
-        shape = read_geojson(area)
+def within_request(values: Mapping[str, bytes], area: Area | None, clock: int, server: str) -> AreaRequest:
+    """Return what is asked about an area; None: it is the box that the values have. They are as above. Raises Problem."""
+    shape = read_box(*(_needed(values, name) for name in _BOX)) if area is None else area
     return AreaRequest(_query("within", values, clock, area=shape), clock, server)
 
 
@@ -193,7 +195,8 @@ def read_near_query(query: str, clock: int, server: str) -> AreaRequest:
 def read_within_query(query: str, body: bytes | None, clock: int, server: str) -> AreaRequest:
     """Return what `GET /v1/within` asks; or `POST`, with a body. Raises Problem."""
     names = _COMMON if body is not None else (*_BOX, *_COMMON)
-    return within_request(_parameters(query, names), body, clock, server)
+    values = _parameters(query, names)
+    return within_request(values, read_geojson(body) if body is not None else None, clock, server)
 
 
 def read_near_op(message: bytes, clock: int, server: str) -> AreaRequest:
@@ -204,7 +207,12 @@ def read_near_op(message: bytes, clock: int, server: str) -> AreaRequest:
 def read_within_op(message: bytes, clock: int, server: str) -> AreaRequest:
     """Return what the op `within` asks. Raises Problem."""
     area, *numbers = _WITHIN_OP.read_object(message)[2:]
-    return within_request(_texts(numbers, (*_BOX, *_COMMON)), area or None, clock, server)
+    values = _texts(numbers, (*_BOX, *_COMMON))
+    if area and any(name in values for name in _BOX):
+        raise Problem(
+            QUERY, "The area is in within, or between west, south, east and north, not both.", "within"
+        )
+    return within_request(values, read_within(area) if area else None, clock, server)
 
 
 def _parameters(query: str, names: Sequence[str]) -> dict[str, bytes]:

@@ -200,6 +200,25 @@ def test_so_many_may_follow_and_who_leaves_makes_room_at_once(monkeypatch: pytes
     asyncio.run(scenario())
 
 
+def test_a_search_goes_on_in_turns_alone_as_those_of_clients_do() -> None:
+    """It shares them with clients, whose searches must not end outside of a turn."""
+
+    async def scenario() -> None:
+        server = Clients()
+        server.put(b"kiwi", b"+0+0")
+        searching = asyncio.create_task(area_pages.search_circle(server.areas, Circle(0.0, 0.0, 1_000.0), 5))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not searching.done()
+        server.turns.rest()
+        found = await searching
+        assert found is not None
+        assert [one.client for one in found.found] == [b"kiwi"]
+        assert not server.areas
+
+    asyncio.run(scenario())
+
+
 def test_a_search_ends_with_who_has_asked_for_it() -> None:
     async def scenario() -> None:
         server = Clients()
@@ -207,9 +226,11 @@ def test_a_search_ends_with_who_has_asked_for_it() -> None:
             area_pages.search_circle(server.areas, Circle(0.0, 0.0, 200_000.0), 5)
         )
         await asyncio.sleep(0)
-        assert server.node.searches.has_work
+        assert server.areas.has_work
         searching.cancel()
         await asyncio.gather(searching, return_exceptions=True)
-        assert not server.node.searches.has_work
+        assert not server.areas.has_work
+        server.turns.rest()
+        assert server.node.searches.indexed is None
 
     asyncio.run(scenario())

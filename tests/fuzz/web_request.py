@@ -86,7 +86,7 @@ SEEDS = (
         b'"geometry":{"type":"Polygon","coordinates":[[[-3,1],[-1,1],[-1,2],[-3,2],[-3,1]]]}}'
     ),
     b'POST /v1/within\n\n{"type":"MultiPolygon","coordinates":[[[[0,0],[2,2],[2,0],[0,2],[0,0]]]]}',
-    b'MESSAGE\n\n{"op":"within","area":{"type":"Polygon","coordinates":[[[0,0],[5,0],[5,5,7],[0,0]]]},"after":"PgAA"}',
+    b'MESSAGE\n\n{"op":"within","within":{"type":"Polygon","coordinates":[[[0,0],[5,0],[5,5,7],[0,0]]]},"after":"PgAA"}',
     b'MESSAGE\n\n{"op":"near","id":7,"client":"kiwi","radius_km":0.5,"limit":1}',
     b'MESSAGE\n\n{"op":"report","id":7,"client":"kiwi","lat":34.068930,"lon":-118.445127}',
     b'MESSAGE\n\n{"op":"places","id":"s3cr3t","client":"kiwi","radius_km":10,"limit":5}',

@@ -11,6 +11,7 @@ from typing import Any, Self, cast
 
 from proxyherd.config.rates import RateSettings
 from proxyherd.config.schema import Limits
+from proxyherd.core.area_queries import AreaQuery, AreaReply
 from proxyherd.core.engine import Client, Said, Settled
 from proxyherd.core.follows.event import Event
 from proxyherd.core.follows.follow import Follow, FollowReply
@@ -18,6 +19,7 @@ from proxyherd.core.follows.follower import Follower
 from proxyherd.core.messages import invalid
 from proxyherd.core.reply import Reply
 from proxyherd.core.rules import Rules
+from proxyherd.core.spatial.search import SearchResult
 from proxyherd.core.turn import Turn
 from proxyherd.server.clients.clients import Clients
 from proxyherd.server.clients.tcp import ClientConnection, TcpListener, line_connection
@@ -32,7 +34,7 @@ IDLE, SLOW = 50.0, 30.0
 
 class Holding:
     """An engine that answers every line as invalid: at once, or when `release` is called, where the line is `hold`. Who follows
-    anything is told what a test tells all.
+    anything is told what a test tells all, and in each area there is nobody.
     """
 
     full = False
@@ -52,10 +54,12 @@ class Holding:
         for one in said:
             one.replies = [self._reply(one.client, line) for line in cast("list[bytes]", one.lines)]
 
-    def _reply(self, client: Client, line: bytes | Follow) -> Reply:
+    def _reply(self, client: Client, line: bytes | Follow | AreaQuery) -> Reply:
         if isinstance(line, Follow):
             self.followers.append(line.follower)
             return FollowReply("follow", "following", b"")
+        if isinstance(line, AreaQuery):
+            return AreaReply(line.kind, "answered", b"", result=SearchResult([], None))
         reply = Reply("other", "invalid", None if line == b"hold" else invalid(line))
         if line == b"hold":
             self.held.append((client, reply, line))

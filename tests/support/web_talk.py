@@ -7,7 +7,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Final
+from itertools import count
+from typing import Any, Final
 
 from proxyherd.config.schema import Limits
 from proxyherd.core.area_queries import AreaQuery
@@ -21,6 +22,7 @@ from proxyherd.core.messages import Forget
 from proxyherd.core.reply import Reply
 from proxyherd.server.clients.http_reader import BodyRoom, HttpReader
 from proxyherd.web.access import Access, TokenRefusal
+from proxyherd.web.bodies import LargeReads
 from proxyherd.web.conversations.base import Site, WebConversation
 from proxyherd.web.conversations.http import HttpConversation
 from proxyherd.web.conversations.lines import LineSocket
@@ -55,7 +57,17 @@ def site_with(access: Access | None, clock: Callable[[], int], **limits: int) ->
     """Return what conversations share, for a port that needs tokens if there is an `access`."""
     writer = LineWriter(8_192)
     routes = WebRoutes(writer, Origins((), ("https://map.example",)), 0, access=access)
-    return Site(Limits(**limits), routes, writer, clock, clock, ANSWER_SECONDS, lambda: 0.5)  # type: ignore[arg-type] # numbers all
+    numbers: dict[str, Any] = dict(limits)
+    return Site(
+        Limits(**numbers),
+        routes,
+        writer,
+        clock,
+        clock,
+        ANSWER_SECONDS,
+        lambda: 0.5,
+        LargeReads(count().__next__),
+    )
 
 
 def answered(line: Line) -> bytes:

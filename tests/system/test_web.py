@@ -209,7 +209,7 @@ def test_who_is_near_and_inside_is_told_over_http_and_websockets_or_why_the_engi
     answers = [json.loads(body) for _, _, body in asked]
     with websocket(clark, JSON) as wire:
         wire.send(frame(b'{"op":"near","id":1,"lat":-87.5,"lon":-180,"radius_km":20}'))
-        wire.send(frame(json.dumps({"op": "within", "id": 2, "area": area}).encode()))
+        wire.send(frame(json.dumps({"op": "within", "id": 2, "within": area}).encode()))
         for number in (1, 2):
             answers.append(json.loads(wire.message()[1]))
             assert answers[-1].pop("id") == number

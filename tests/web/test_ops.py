@@ -108,10 +108,10 @@ def test_places_are_googles_own_json(fields: dict[str, object], line: str) -> No
             ({"op": "near", "client": "a", "limit": 0}, QUERY, "limit"),
             ({"op": "near", "client": "a", "west": 1}, MEANING, ""),
             ({"op": "within", "west": 1, "south": 1, "east": 1}, QUERY, "north"),
-            ({"op": "within", "area": {"type": "Polygon", "coordinates": []}}, MEANING, "coordinates"),
-            ({"op": "within", "area": 7}, MEANING, ""),
-            ({"op": "within", "area": {"type": "Polygon"}, "west": 1}, QUERY, "area"),
-            (b'{"op":"within","area":{"type":"Polygon","coordinates":%b' % (b"[" * 30_000), JSON, ""),
+            ({"op": "within", "within": {"type": "Polygon", "coordinates": []}}, MEANING, "coordinates"),
+            ({"op": "within", "within": 7}, MEANING, ""),
+            ({"op": "within", "within": {"type": "Polygon"}, "west": 1}, QUERY, "within"),
+            (b'{"op":"within","within":{"type":"Polygon","coordinates":%b' % (b"[" * 30_000), JSON, ""),
         ),
         *(
             (b'{"op":"locate","client":"a","client":"b"}', JSON, ""),
@@ -184,14 +184,14 @@ def test_an_area_is_asked_about_with_the_fields_of_a_request(message: bytes, que
 def test_an_area_may_be_geojson_and_its_answer_is_that_of_a_request() -> None:
     world = ClientWorld(3, clients=50)
     ring = [[-85, -80], [85, -80], [85, 80], [0, 85], [-85, 80], [-85, -80]]
-    op = read({"op": "within", "id": "w", "area": {"type": "Polygon", "coordinates": [ring]}, "limit": 5})
+    op = read({"op": "within", "id": "w", "within": {"type": "Polygon", "coordinates": [ring]}, "limit": 5})
     assert isinstance(op.line, AreaQuery)
     answer = json.loads(op.content(answer_area(world.table, op.line)))
     assert (answer["id"], answer["server"], answer["complete"]) == ("w", "Clark", True)
     assert op.line.area is not None
     expected = [client.decode() for _, client in world.all_in(op.line.area)][:5]
     assert [one["client"] for one in answer["clients"]] == expected
-    op = read({"op": "within", "area": {"type": "Polygon", "coordinates": [ring]}, "after": answer["next"]})
+    op = read({"op": "within", "within": {"type": "Polygon", "coordinates": [ring]}, "after": answer["next"]})
     assert isinstance(op.line, AreaQuery)
     assert op.line.after[1].decode() == expected[-1]
 

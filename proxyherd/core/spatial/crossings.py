@@ -12,6 +12,10 @@ CROSSINGS_SLICE: Final = 768
 """Pairs of edges that are compared in one slice of work: less than a millisecond. To take up an edge costs as much as two."""
 
 
+MANY_EDGES: Final = 128
+"""With more edges than these, a step that all of them need is a slice of work by itself."""
+
+
 class Edge(NamedTuple):
     """A straight edge, and the number of its ring."""
 
@@ -36,10 +40,17 @@ def find_crossing(edges: Sequence[Edge]) -> Iterator[Crossing | None]:
     of two rings may touch.
     """
     order = sorted(range(len(edges)), key=lambda at: min(edges[at].a[0], edges[at].b[0]))
+    if len(edges) > MANY_EDGES:
+        yield None
     wests = [min(edges[at].a[0], edges[at].b[0]) for at in order]
+    if len(edges) > MANY_EDGES:
+        yield None
     left = CROSSINGS_SLICE
     for place, at in enumerate(order):
         left -= 2
+        if left <= 0:
+            left = CROSSINGS_SLICE
+            yield None
         edge = edges[at]
         east = max(edge.a[0], edge.b[0])
         low, high = sorted((edge.a[1], edge.b[1]))

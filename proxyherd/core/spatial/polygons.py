@@ -19,7 +19,14 @@ from itertools import chain, pairwise
 from typing import Final, TypeAlias
 
 from proxyherd.core.spatial.areas import Box, Misdrawn, round_longitude
-from proxyherd.core.spatial.crossings import Edge, Point, find_crossing, lies_on, orientation
+from proxyherd.core.spatial.crossings import (
+    MANY_EDGES,
+    Edge,
+    Point,
+    find_crossing,
+    lies_on,
+    orientation,
+)
 
 Ring: TypeAlias = Sequence[tuple[float, float]]
 """Longitude and latitude of each position; the last one is the first one again."""
@@ -29,6 +36,9 @@ MOST_POSITIONS: Final = 1_000
 
 _SLICE: Final = 32
 """Slabs that are made, or positions of holes that are looked for, in one slice of work: half a millisecond."""
+
+_EDGES_SLICE: Final = 512
+"""Edges that are made in one slice of work: a fifth of one."""
 
 _UNITS: Final = 10**9
 """Of a degree. Positions are rounded to it, so that all that follows is exact."""
@@ -40,7 +50,7 @@ _TOP: Final = 90 * _UNITS - 1
 
 class Polygon:
     """An area of one or more polygons, each with its outer ring and its holes. Raises Misdrawn for rings that are none;
-    `check` raises it for rings that cross.
+    `check` raises it for rings that cross. Most of the work is left to `check`, which needs to be done once.
     """
 
     def __init__(self, polygons: Sequence[Sequence[Ring]]) -> None:
@@ -56,6 +66,7 @@ class Polygon:
         north = max(part.north for part in self._parts) / _UNITS
         self.bounds = Box(west, south, east, north)
         self.centre, self.reach = self.bounds.centre, self.bounds.reach
+        self._is_checked = False
 
     @property
     def rings(self) -> list[list[tuple[float, float]]]:
@@ -64,8 +75,10 @@ class Polygon:
 
     def check(self) -> Iterator[None]:
         """Compare the edges with each other. Yields after each slice of work. Raises Misdrawn where they cross."""
-        for part in self._parts:
-            yield from part.check()
+        if not self._is_checked:
+            for part in self._parts:
+                yield from part.check()
+            self._is_checked = True
 
     def contains(self, latitude: float, longitude: float) -> bool:
         """Whether a position is inside."""
@@ -89,22 +102,30 @@ class _Part:
         if self.east - self.west > _TURN:
             raise Misdrawn("it goes round the Earth more than once")
         self.rings = [outer, *(self._beside(hole) for hole in unrolled[1:])]
-        edges = [Edge(number, a, b) for number, ring in enumerate(self.rings) for a, b in pairwise(ring)]
-        self._slabs, self._edges = _Slabs(edges), edges
+        self._slabs: _Slabs | None = None
 
     def check(self) -> Iterator[None]:
-        for crossing in find_crossing(self._edges):
+        edges = list[Edge]()
+        for edge in self._edges():
+            edges.append(edge)
+            if not len(edges) % _EDGES_SLICE:
+                yield
+        for crossing in find_crossing(edges):
             if crossing is None:
                 yield
             else:
                 first, second, how, (x, y) = crossing
                 raise Misdrawn(f"its edges {_edge(first)} and {_edge(second)} {how} {_spell((x, y))}")
-        yield from self._slabs.make()
+        slabs = _Slabs(edges)
+        yield from slabs.make()
+        self._slabs = slabs
         if len(self.rings) > 1:
-            yield from self._check_holes()
+            yield from self._check_holes([edge for edge in edges if not edge.ring])
 
-    def _check_holes(self) -> Iterator[None]:
-        outer = [edge for edge in self._edges if not edge.ring]
+    def _edges(self) -> Iterator[Edge]:
+        return (Edge(number, a, b) for number, ring in enumerate(self.rings) for a, b in pairwise(ring))
+
+    def _check_holes(self, outer: list[Edge]) -> Iterator[None]:
         slabs = _Slabs(outer)
         yield from slabs.make()
         for number, (x, y) in enumerate(chain.from_iterable(self.rings[1:])):
@@ -116,6 +137,10 @@ class _Part:
             yield
 
     def contains(self, x: int, y: int) -> bool:
+        if self._slabs is None:
+            self._slabs = _Slabs([*self._edges()])
+            for _ in self._slabs.make():
+                pass
         return self._slabs.contains(x, y)
 
     def _beside(self, hole: list[Point]) -> list[Point]:
@@ -129,23 +154,33 @@ class _Part:
 
 class _Slabs:
     """Edges by the latitudes at which some begin or end. Between two of these, they lie side by side, from west to east: so a
-    slab is their numbers, in two bytes each. Edges must not cross.
+    slab is their numbers, in two bytes each. Edges must not cross. Call `make` first.
     """
 
     def __init__(self, edges: Sequence[Edge]) -> None:
-        self._edges = [_northward(edge) for edge in edges if edge.a[1] != edge.b[1]]
-        self._borders = sorted({y for _, a, b in self._edges for _, y in (a, b)})
-        self._sides = [(x, y, (to_x - x) / (to_y - y)) for _, (x, y), (to_x, to_y) in self._edges]
+        self._edges = edges
+        self._borders: list[int] = []
+        self._sides: list[tuple[int, int, float]] = []
         self._slabs: list[array[int]] = []  # one to the north of each border
 
     def make(self) -> Iterator[None]:
         """Make the slabs from south to north, each from the one before it. Yields after each slice of work."""
+        are_many = len(self._edges) > MANY_EDGES
+        self._edges = [_northward(edge) for edge in self._edges if edge.a[1] != edge.b[1]]
+        if are_many:
+            yield
+        self._borders = sorted({y for _, a, b in self._edges for _, y in (a, b)})
+        self._sides = [(x, y, (to_x - x) / (to_y - y)) for _, (x, y), (to_x, to_y) in self._edges]
+        if are_many:
+            yield
         begins, ends = defaultdict[int, list[int]](list), defaultdict[int, list[int]](list)
         for number, (_, a, b) in enumerate(self._edges):
             begins[a[1]].append(number)
             ends[b[1]].append(number)
+        if are_many:
+            yield
         slab: array[int] = array("H")
-        slabs: list[array[int]] = []
+        slabs = self._slabs
         for y in self._borders:
             for number in ends[y]:
                 slab.remove(number)
@@ -154,15 +189,11 @@ class _Slabs:
             slabs.append(slab[:])
             if not len(slabs) % _SLICE:
                 yield
-        self._slabs = slabs
 
     def contains(self, x: float, y: int) -> bool:
         at = bisect_right(self._borders, y) - 1
         if not 0 <= at < len(self._borders) - 1:
             return False
-        if not self._slabs:
-            for _ in self.make():
-                pass
         sides = self._sides
 
         def its_x(number: int) -> float:

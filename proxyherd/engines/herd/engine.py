@@ -129,7 +129,7 @@ class HerdEngine:
         self._more: bool  # whether longer work is left
         self._syncs = False
         self._sizes = sizes
-        self.areas = AreaSearches(node)
+        self.areas = AreaSearches(node, wake)
         self.follows = Follows(node, wake)
         self._early: EarlyQueries[Client] = EarlyQueries(sizes)
         self._waiting: list[EarlyQuery[Client]] = []  # since this turn

@@ -27,6 +27,7 @@ from proxyherd.server.clients.http_reader import BodyRoom, HttpReader
 from proxyherd.server.clients.tcp import ClientConnection
 from proxyherd.telemetry.frequent import label
 from proxyherd.web.access import Access, TokenRefusal
+from proxyherd.web.bodies import LargeReads
 from proxyherd.web.conversations.base import Site, WebConversation
 from proxyherd.web.conversations.http import HttpConversation
 from proxyherd.web.conversations.lines import LineSocket
@@ -68,7 +69,7 @@ class WebListener:
         turn = clients.turn
         site = Site(
             *(clients.limits, routes, writer, lambda: turn.received, time.time_ns),
-            *(max(others) + _SPARE_SECONDS, random.random),
+            *(max(others) + _SPARE_SECONDS, random.random, LargeReads(lambda: turn.received)),
         )
         proxies, room = Proxies(herd.web.trusted_proxies), BodyRoom()
         self._listener = Listener(

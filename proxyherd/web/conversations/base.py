@@ -16,6 +16,7 @@ from proxyherd.core.framing import Line
 from proxyherd.core.reply import Reply
 from proxyherd.core.slow_reader import SlowReader
 from proxyherd.web.access import TokenRefusal
+from proxyherd.web.bodies import LargeReads
 from proxyherd.web.follows import StreamAnswer
 from proxyherd.web.handshakes import Upgrade
 from proxyherd.web.lines import LineWriter
@@ -36,7 +37,7 @@ OwedCommands = list[tuple[Line, Reply]]
 class Site(Struct, frozen=True):
     """What the conversations of one server share. `clock` returns when what is taken now has arrived, and `date` the
     present time, both in nanoseconds of POSIX time. `answer_seconds`: how long a request waits for its answer. `chance`
-    returns a random number from 0 up to 1.
+    returns a random number from 0 up to 1. `large`: who may read something large now.
     """
 
     limits: Limits
@@ -46,6 +47,7 @@ class Site(Struct, frozen=True):
     date: Callable[[], int]
     answer_seconds: float
     chance: Callable[[], float]
+    large: LargeReads
 
 
 class WebWatch(Pushed, Protocol):

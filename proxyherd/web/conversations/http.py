@@ -22,7 +22,7 @@ from proxyherd.core.framing import Line
 from proxyherd.web import problems
 from proxyherd.web.access import Access, TokenProblem, UnknownYet, without_token
 from proxyherd.web.answers import WebAnswer, of_problem
-from proxyherd.web.bodies import work_of
+from proxyherd.web.bodies import has_large_area, work_of, work_of_text
 from proxyherd.web.conversations.base import READ_AHEAD, OwedCommands, Site, WebConversation, WebWatch
 from proxyherd.web.conversations.http_bytes import CONTINUE, spelled_answer, upgraded
 from proxyherd.web.exchanges import Exchanges, WebExchange
@@ -128,18 +128,35 @@ class HttpConversation(WebConversation):
             request = self._waiting or self._read(most, now)
             if request is None:
                 return
+            if has_large_area(request.target, request.body) and not self._site.large.may_read():
+                self._put_off(request)
+                return
             tried = access.tried if access is not None else 0
             self._serve(request, now)
             if access is not None:
                 self.besides += _SIGNATURE_LINES * (access.tried - tried)
             if self._waiting is not None:
                 return
-            self.besides += work_of(request.body, request.headers.get("Content-Encoding", ""))
+            self.besides += self._work(request)
             if self.owed or self.upgrade is not None or self.gone:
                 return
             if self.besides >= most or sum(map(len, self._out)) > _ANSWER_BYTES:
                 break
         self.more = self._reader.more
+
+    @staticmethod
+    def _work(request: ReadRequest) -> int:
+        encoding, size = request.headers.get("Content-Encoding", ""), len(request.target) + len(request.body)
+        if not encoding and has_large_area(request.target, request.body):
+            return 1 + work_of_text(size)
+        return work_of(request.body, encoding)
+
+    def _put_off(self, request: ReadRequest) -> None:
+        """Serve a request in the next turn, or a later one."""
+        if self._waiting is None:
+            self._waiting, self._has_waited, self._unknown = request, False, None
+        self.more = True
+        self.besides += 1
 
     def _read(self, most: int, now: float) -> ReadRequest | None:
         """Return the next request if it is there."""

@@ -13,6 +13,7 @@ from proxyherd.core.follows.follower import Follower
 from proxyherd.core.framing import Line
 from proxyherd.core.reply import Reply
 from proxyherd.web.answers import WebAnswer
+from proxyherd.web.bodies import LARGE_BYTES, work_of_text
 from proxyherd.web.conversations.base import OwedCommands, Site, WebWatch
 from proxyherd.web.conversations.sockets import WebSocketConversation
 from proxyherd.web.events import FRAME, frames_of
@@ -24,7 +25,7 @@ from proxyherd.web.ops import Op, read_op
 class JsonSocket(WebSocketConversation):
     """A WebSocket that speaks JSON."""
 
-    __slots__ = ("_is_follow_next",)
+    __slots__ = ("_is_follow_next", "_most_owed")
 
     owed: Exchanges
 
@@ -33,21 +34,25 @@ class JsonSocket(WebSocketConversation):
         self.owed = Exchanges()
         self.owe = self.owed.owe
         self._is_follow_next = False  # of what cannot be taken in yet
+        self._most_owed = site.limits.max_answers_outstanding
 
-    def _can_hear_message(self, _: Message) -> bool:
-        if self._is_follow_next:
-            return not self.owed
-        return len(self.owed) < self._site.limits.max_answers_outstanding
+    def _can_hear_message(self, one: Message) -> bool:
+        if self.owed if self._is_follow_next else len(self.owed) >= self._most_owed:
+            return False
+        self._is_put_off = len(one.data) > LARGE_BYTES and not self._site.large.may_read()
+        return not self._is_put_off
 
     def _hear_message(self, one: Message) -> None:
         site = self._site
         op = read_op(one.data, site.clock(), site.writer, site.routes.server, self._own_follower)
+        work = work_of_text(len(one.data))
+        if isinstance(op.line, Follow):
+            work = max(work, len(op.line.clients[1:]))  # as much work as so many messages
+        self.besides += work
         self._is_follow_next = isinstance(op.line, Follow) and bool(self.owed)
         if self._is_follow_next:
             self._held.appendleft(one)
             return
-        if isinstance(op.line, Follow):
-            self.besides += len(op.line.clients[1:])  # as much work as so many messages
         lines = self._permitted([op.line] if op.line is not None else [])
         self.owed.add(WebExchange("websocket", lines, _finish(op)))
 

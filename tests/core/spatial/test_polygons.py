@@ -272,6 +272,20 @@ def test_the_largest_polygons_are_checked_in_short_slices_and_answer_quickly_the
         assert steps_of(lambda: [polygon.contains(*place) for place in places]) < 12_000  # noqa: B023
 
 
+def test_little_is_done_before_the_check_and_the_check_is_done_once() -> None:
+    ring = [(math.cos(at / 500 * math.pi), math.sin(at / 500 * math.pi)) for at in range(999)]
+    polygons = [[[*ring, ring[0]]]]
+    assert steps_of(lambda: Polygon(polygons)) < 13 * MOST_POSITIONS
+    polygon = Polygon(polygons)
+    first = steps_of(lambda: [*polygon.check()])
+    assert first > 50 * MOST_POSITIONS
+    assert steps_of(lambda: [*polygon.check()]) < 10
+
+
+def test_a_small_polygon_is_checked_in_one_slice() -> None:
+    assert [*Polygon([[SQUARE]]).check()] == []
+
+
 def test_a_search_in_the_largest_polygon_keeps_little_memory() -> None:
     polygon = comb(497)
     tracemalloc.start()

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import math
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from listening import Listening, SilentTransport, read_all, run, until
+from msgspec.structs import replace
 from web_talk import frame, messages, site
 
 from proxyherd.core.follows.event import Event
 from proxyherd.core.messages import Entry
+from proxyherd.core.spatial.polygons import Polygon
 from proxyherd.server.clients.http_reader import BodyRoom
 from proxyherd.server.clients.web import WebConnection
-from proxyherd.web.bodies import BODY_BYTES
+from proxyherd.web.areas import read_geojson
+from proxyherd.web.bodies import BODY_BYTES, LargeReads
 from proxyherd.web.events import stream_event_of
 from proxyherd.web.origins import Proxies
 
@@ -29,7 +35,9 @@ HANDSHAKE = (
 
 
 def connection(listening: Listening) -> WebConnection:
-    return WebConnection(listening.clients, site(), Proxies(("127.0.0.0/8",)), BodyRoom())
+    turn = listening.clients.turn
+    shared = replace(site(), large=LargeReads(lambda: turn.received))
+    return WebConnection(listening.clients, shared, Proxies(("127.0.0.0/8",)), BodyRoom())
 
 
 @asynccontextmanager
@@ -179,6 +187,62 @@ def test_a_flood_on_one_connection_delays_nobody(flood: bytes, tmp_path: Path) -
                 assert others.data == b"? FOO\n" * (number + 1)
                 assert len(wire.data) - before < 100_000
             assert not web._reading
+
+    run(scenario())
+
+
+def polygon_of(positions: int) -> str:
+    """Return GeoJSON of a polygon with so many positions."""
+    angles = [2 * math.pi * number / (positions - 1) for number in range(positions - 1)]
+    ring = [[round(10 * math.cos(angle), 6), round(10 * math.sin(angle), 6)] for angle in angles]
+    return json.dumps({"type": "Polygon", "coordinates": [[*ring, ring[0]]]})
+
+
+def ask_about(way: str, positions: int) -> bytes:
+    """Return how a client asks about the clients in a polygon."""
+    area = polygon_of(positions)
+    if way == "query":
+        target = quote(area.replace(" ", ""), safe="[],:{}")
+        return f"GET /v1/events?within={target} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+    if way == "body":
+        head = f"POST /v1/within HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(area)}\r\n"
+        return f"{head}Content-Type: application/json\r\n\r\n{area}".encode()
+    op = f'{{"op": "{way}", "id": 1, "within": {area}}}'
+    return HANDSHAKE.replace(b"lines", b"json") + b"\r\n" + frame(op.encode(), 1)
+
+
+@pytest.mark.parametrize(
+    ("way", "positions"), [("within", 1_000), ("follow", 1_000), ("body", 1_000), ("query", 350)]
+)
+def test_of_many_large_polygons_one_is_read_in_a_turn_and_others_are_answered_between_them(
+    way: str, positions: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = list[int]()
+
+    def count(document: bytes) -> Polygon:
+        read.append(len(document))
+        return read_geojson(document)
+
+    for module in ("areas", "nearby"):
+        monkeypatch.setattr(f"proxyherd.web.{module}.read_geojson", count)
+
+    async def scenario() -> None:
+        with Listening(tmp_path) as listening:
+            asked = ask_about(way, positions)
+            first = connection(listening)
+            for _ in range(20):
+                web = WebConnection(listening.clients, first._site, first._proxies, BodyRoom())
+                web.connection_made(Written())
+                web.data_received(asked)
+            (other, others), rounds = (listening.connected()[0], Written()), list[int]()
+            other._transport = others
+            while len(read) < 20:
+                before = len(read)
+                other.data_received(b"FOO\n")
+                await asyncio.sleep(0)
+                rounds.append(len(read) - before)
+            assert max(rounds) == 1
+            assert others.data.count(b"\n") >= len(rounds) - 2
 
     run(scenario())
 

@@ -11,6 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import cache
+from itertools import count
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
@@ -20,6 +21,7 @@ from proxyherd.core.conversation import AWAIT_SECONDS, Ending, Stage
 from proxyherd.core.framing import Line
 from proxyherd.core.messages import Forget
 from proxyherd.server.clients.http_reader import BodyRoom, HttpReader
+from proxyherd.web.bodies import LargeReads
 from proxyherd.web.conversations.base import Site, WebConversation
 from proxyherd.web.conversations.http import HttpConversation
 from proxyherd.web.conversations.lines import LineSocket
@@ -448,6 +450,7 @@ def site(server: Server) -> Site:
         lambda: server.clock,
         1e9,
         lambda: 0.0,
+        LargeReads(count().__next__),
     )
 
 
