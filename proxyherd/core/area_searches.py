@@ -98,12 +98,7 @@ class AreaSearches:
                 reply.outcome, reply.answer, reply.refusal = "refused", b"", "full"
         self._asked.clear()
         if not self._node.all_wait:
-            self._look_for_the_unknown()
-            for _ in range(min(BEGUN, len(self._waiting))):
-                self._begin(*self._waiting.popleft(), now)
-            for _ in range(min(BEGUN, len(self._others))):
-                if self._searches.ask(*self._others[0], now):
-                    self._others.popleft()
+            self._begin_some(now)
         for number, (client, _, answered) in [*self._going_on.items()]:
             if client.gone:
                 self._searches.cancel(answered)
@@ -115,6 +110,14 @@ class AreaSearches:
             settled.failed, self._done, self._failed = self._failed, [], []
         if stops:
             self._let_go(settled)
+
+    def _begin_some(self, now: float) -> None:
+        self._look_for_the_unknown()
+        for _ in range(min(BEGUN, len(self._waiting))):
+            self._begin(*self._waiting.popleft(), now)
+        for _ in range(min(BEGUN, len(self._others))):
+            if self._searches.ask(*self._others[0], now):
+                self._others.popleft()
 
     def _has_room(self, client: Client) -> bool:
         """Whether one more query may be searched. Nobody has more than a share of them, over all connections."""
