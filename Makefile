@@ -132,12 +132,12 @@ define make_venv
 	$(PYTHON) -m venv --clear .venv && pwd -P >.venv/folder; }
 endef
 
-# Without a network, pip is not to try for minutes, unless the user has set how long.
-export PIP_TIMEOUT ?= 5
-export PIP_RETRIES ?= 1
+# Without a network, pip is not to try for minutes, unless the user has said how long.
+.venv/%.stamp: export PIP_TIMEOUT ?= 10
+.venv/%.stamp: export PIP_RETRIES ?= 1
 PIP_INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check
-without_packages = { echo "make: pip could not get the packages. Without a network: PIP_FIND_LINKS=FOLDER, where FOLDER" \
-	"has what 'pip download . setuptools' brings where there is one" >&2; exit 1; }
+without_packages = { echo "make $(or $(firstword $(MAKECMDGOALS)),run): pip could not get the packages. Without a network:" \
+	"PIP_NO_INDEX=1 PIP_FIND_LINKS=FOLDER, where FOLDER has what 'pip download . setuptools' brings elsewhere" >&2; exit 1; }
 
 # The virtual environment is current if its stamp is newer than the files from which it was made.
 .venv/run.stamp: pyproject.toml

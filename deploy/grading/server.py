@@ -160,8 +160,9 @@ def _build_aside(gazetteer: Path, own: Path | None) -> None:
         os._exit(0)
     os.setsid()
     os.nice(5)  # with less, it would not come to its turn on a busy machine
-    code = "import sys; from pathlib import Path; from proxyherd.places.gazetteer import build; "
-    code += "build.build(Path(sys.argv[1]), own=Path(sys.argv[2]) if sys.argv[2:] else None)"
+    code = "import sys; from pathlib import Path; from proxyherd.places.gazetteer import build, geonames\n"
+    code += "try: build.build(Path(sys.argv[1]), own=Path(sys.argv[2]) if sys.argv[2:] else None)\n"
+    code += "except geonames.MissingDataError as error: sys.exit(f'server.py: there are no places: {error}')"
     os.set_inheritable(lock, True)
     words = [sys.executable, "-P", "-c", code, str(gazetteer), *([str(own)] if own else [])]
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from proxyherd.cli.common import examples
 from proxyherd.config import herd_file
 from proxyherd.config.herd_file import Herd
+from proxyherd.local import conf
 from proxyherd.local import herd as local_herd
-from proxyherd.local.messages import made, to_type
+from proxyherd.local.messages import made, say, to_type
 from proxyherd.local.programs import typed_as
 
 
@@ -21,7 +24,13 @@ def up() -> None:
 
     Exit codes: 0 the herd is whole; 1 it is not, or not within 30 s without progress; 2 a file must be corrected first.
     """
-    click.echo(next_steps(herd_file.load(local_herd.up())))
+    herd = herd_file.load(Path(local_herd.herd_file(str(conf.CONF))))
+    if others := sorted({*herd.servers} - {*conf.names_in(conf.CONF.read_text())}):
+        say(
+            f"{conf.CONF} does not run {', '.join(others)}; unless they run elsewhere, delete it and type proxyherd init"
+        )
+    local_herd.up()
+    click.echo(next_steps(herd))
 
 
 def next_steps(herd: Herd) -> str:

@@ -22,15 +22,14 @@ from proxyherd.local.witnesses import look, refuse_parts
 GAZETTEER: Final = Path("var/gazetteer.dat")
 
 
-def up() -> Path:
-    """Start the herd of this folder, and wait until it is whole; return the herd's file."""
+def up() -> None:
+    """Start the herd of this folder, and wait until it is whole."""
     file = herd_file(str(conf.CONF))
     prepare()
     programs.run_program("proxyherd", "secret", "new", str(SECRET), "--if-missing")
     build_gazetteer(file)
     start(str(conf.CONF))
     wait(file)
-    return Path(file)
 
 
 def herd_file(file: str) -> str:

@@ -5,12 +5,49 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from proxyherd.cli import up
+from proxyherd.cli import main, up
 from proxyherd.config import herd_file
-from proxyherd.local import messages
+from proxyherd.local import conf, messages
+from proxyherd.local import herd as local_herd
 
 ROOT = Path(__file__).parents[2]
+
+
+TRIO = """edges = [["Ann", "Bob"], ["Bob", "Cat"]]
+[servers]
+Ann = { clients = "127.0.0.1:1", peers = "127.0.0.1:2", admin = "127.0.0.1:3" }
+Bob = { clients = "127.0.0.1:4", peers = "127.0.0.1:5", admin = "127.0.0.1:6" }
+Cat = { clients = "127.0.0.1:7", peers = "127.0.0.1:8", admin = "127.0.0.1:9" }
+"""
+
+
+def test_a_folder_without_a_herd_is_told_how_it_gets_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(main, ["up"])
+    assert done.exit_code == 2
+    assert done.stderr.startswith(
+        "proxyherd up: supervisord.conf: No such file or directory; type proxyherd init"
+    )
+
+
+def test_servers_that_supervisord_does_not_know_are_told_before_they_are_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They may run on another host."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(local_herd, "up", lambda: None)
+    (tmp_path / "herd.toml").write_text(TRIO)
+    words = {"up": "", "supervisorctl": "", "docs": ""}
+    (tmp_path / "supervisord.conf").write_text(
+        conf.spell_conf(["Ann", "Bob"], "herd.toml", "/bin/true", words)
+    )
+    done = CliRunner().invoke(main, ["up"])
+    assert done.exit_code == 0
+    assert done.stderr.startswith("proxyherd up: supervisord.conf does not run Cat; ")
 
 
 def steps(file: Path) -> list[str]:

