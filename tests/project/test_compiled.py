@@ -41,6 +41,29 @@ def test_nothing_stands_in_them_that_the_compiler_ignores() -> None:
     assert {module: what for module, what in found.items() if what} == {}
 
 
+def test_a_class_derives_from_compiled_ones_or_from_structs() -> None:
+    """The compiler knows no attributes of others, and fails."""
+    others = []
+    for module in COMPILED:
+        tree = ast.parse((PACKAGE / f"{module}.py").read_text())
+        imported = {
+            name.name: str(node.module).removeprefix("proxyherd.").replace(".", "/")
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("proxyherd.")
+            for name in node.names
+        }
+        bases = [
+            ast.unparse(base)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ClassDef)
+            for base in node.bases
+        ]
+        others += [
+            base for base in bases if imported.get(base, "core/value") not in {*COMPILED, "core/value"}
+        ]
+    assert others == []
+
+
 @pytest.mark.parametrize(
     ("source", "what"),
     [
