@@ -290,6 +290,10 @@ def _judge(plan: Plan, found: Sequence[Submission], jobs: int, made: dict[Submis
             def done(submission: Submission, record: Record) -> None:
                 made[submission] = record
                 bar.update(1)
+                if hidden:
+                    click.echo(
+                        f"{len(made)} of {len(found)}: {visible(record.name)}: {_result(record)}", err=True
+                    )
 
             await batch.grade_all(plan, found, jobs, done)
 
@@ -330,5 +334,8 @@ def _say(rows: Sequence[Record], output: Path) -> None:
 def _lines(rows: Sequence[Record]) -> Iterator[str]:
     width = max(len(visible(one.name)) for one in rows)
     for one in rows:
-        marks = f"{table.in_words(one.report)} points" if one.report else ""
-        yield f"{visible(one.name):{width}}  {one.reason or marks}"
+        yield f"{visible(one.name):{width}}  {_result(one)}"
+
+
+def _result(one: Record) -> str:
+    return one.reason or (f"{table.in_words(one.report)} points" if one.report else "")

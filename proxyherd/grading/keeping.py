@@ -24,7 +24,7 @@ from proxyherd.base import holders
 from proxyherd.base.files import open_regular
 from proxyherd.grading import processes
 from proxyherd.grading.faults import NotSeen
-from proxyherd.grading.last_words import LastWords, last_lines
+from proxyherd.grading.last_words import LastWords, last_lines, telling_line
 from proxyherd.grading.servers import GradedServer, until
 
 START_SECONDS: Final = 20.0
@@ -338,10 +338,10 @@ class Started:
 
     def _last_words(self, server: GradedServer) -> str:
         try:
-            said = [line.strip() for line in last_lines(self.output(server))]
+            said = telling_line(self.output(server))
         except OSError as error:
             return f"; what it printed cannot be read: {error.filename}: {error.strerror}"
-        return f"; it printed last: {said[-1]}" if said else ", and had printed nothing"
+        return f"; it printed last: {said}" if said else ", and had printed nothing"
 
     def _forget(self, server: GradedServer) -> None:
         process = self._processes.pop(server)

@@ -123,6 +123,9 @@ def test_each_submission_has_the_marks_that_it_deserves(
     assert done.returncode == 1, done.stdout + done.stderr
     assert re.search(r"Passed over, .*\(\.zip, .*\): late\.rar\n", done.stderr)
     rows = made.rows()
+    told = re.findall(r"^(\d+) of (\d+): (\S+): \S.*$", done.stderr, re.MULTILINE)  # as each one ends
+    assert told == [(str(number), str(len(rows)), name) for number, (_, _, name) in enumerate(told, 1)]
+    assert {name for _, _, name in told} == rows.keys()
     assert len(rows) == len(list(made.submissions.iterdir())) - 1
     for name, row in rows.items():
         kind = a_class.KINDS[name[3:].removesuffix(".ZIP")]
