@@ -416,3 +416,18 @@ def test_what_is_consumed_is_on_the_page_of_phones_and_every_app_has_a_section()
     for app in APPS:
         assert f"`/{app.name}`" in page
         assert f"https://herd.example/3f9c0d5e/{app.name}" in page
+
+
+# --- sessions
+
+
+def test_what_the_readme_and_the_tutorial_report_does_not_depend_on_the_order() -> None:
+    """Of each client there is one report: the herd keeps the latest, so a second one would change later answers."""
+    reported = dict[str, set[tuple[str, ...]]]()
+    for name in ("README.md", "docs/tutorial.md"):
+        for line in re.findall(r"\b(?:IAMAT|proxyherd iamat) ([^`\n|\"]+)", (ROOT / name).read_text()):
+            client, location, *more = line.split()[:4]
+            time = next((word for word in more if word[0].isdigit()), "now")
+            reported.setdefault(client, set()).add((location, time))
+    assert {"kiwi.cs.ucla.edu", "opera.house"} <= reported.keys()
+    assert {client: found for client, found in reported.items() if len(found) > 1} == {}
