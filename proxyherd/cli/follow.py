@@ -36,6 +36,14 @@ _FIRST_PAUSE_SECONDS: Final = 1.0
 _LONGEST_PAUSE_SECONDS: Final = 10.0
 
 
+Corners = tuple[tuple[str, str], tuple[str, str]]
+"""Latitude and longitude of the south-western corner, and of the north-eastern one."""
+
+
+def _box(ctx: click.Context, parameter: click.Parameter, value: tuple[str, str] | None) -> Corners | None:
+    return None if value is None else (place_of(ctx, parameter, value[0]), place_of(ctx, parameter, value[1]))
+
+
 def _circle(
     ctx: click.Context, parameter: click.Parameter, value: tuple[str, str] | None
 ) -> tuple[tuple[str, str], str] | None:
@@ -48,6 +56,7 @@ def _circle(
         "proxyherd follow kiwi.cs.ucla.edu plum",
         "proxyherd follow --near 34.06893,-118.445127 5",
         "proxyherd follow --near 34.06893,-118.445127 0.5 --buffer 25 --json",
+        "proxyherd follow --within 34.05,-118.46 34.08,-118.43",
     ),
 )
 @click.argument("clients", nargs=-1, callback=words_of, metavar="[CLIENT]...")
@@ -59,10 +68,17 @@ def _circle(
     help="Follow whoever is within KM kilometres of LAT,LNG.",
 )
 @click.option(
+    "--within",
+    nargs=2,
+    callback=_box,
+    metavar="LAT,LNG LAT,LNG",
+    help="Follow whoever is in a box, from its south-western corner to its north-eastern one.",
+)
+@click.option(
     "--buffer",
     type=click.FloatRange(min=0),
     metavar="METRES",
-    help="With --near: a client has left only when it is so far outside.  [default: 0]",
+    help="With --near or --within: a client has left only when it is so far outside.  [default: 0]",
 )
 @click.option(
     "--json", "as_json", is_flag=True, help="Print the events of the server as they are, one a line."
@@ -76,19 +92,20 @@ def follow(
     *,
     clients: list[bytes],
     near: tuple[tuple[str, str], str] | None,
+    within: Corners | None,
     buffer: float | None,
     as_json: bool,
     name: str | None,
     token_file: Path | None,
 ) -> None:
-    """Print where CLIENTs are, or who is in a circle, and then each change, until Ctrl-C.
+    """Print where CLIENTs are, or who is in a circle or a box, and then each change, until Ctrl-C.
 
     It asks the web port of one server. When that ends, it goes on with the first one that can be reached.
 
     Exit codes: 0 ended by Ctrl-C or a closed pipe; 1 the server does not answer that; 2 bad usage, or the herd has no web
     port; 3 no server was reached at first.
     """
-    query = _query(clients, near, buffer)
+    query = _query(clients, near, within, buffer)
     herd = load_herd(ctx)
     printer = _JsonPrinter() if as_json else _TextPrinter(len({*clients}))
     with until_stopped():
@@ -96,17 +113,24 @@ def follow(
 
 
 def _query(
-    clients: Sequence[bytes], near: tuple[tuple[str, str], str] | None, buffer: float | None
+    clients: Sequence[bytes],
+    near: tuple[tuple[str, str], str] | None,
+    within: Corners | None,
+    buffer: float | None,
 ) -> list[tuple[str, str]]:
     """Return the parameters of `/v1/events`. Raises UsageError."""
-    if bool(clients) == (near is not None):
-        raise click.UsageError("give either CLIENTs, or a circle with --near LAT,LNG KM")
-    if buffer is not None and near is None:
-        raise click.UsageError("--buffer is only for a circle: use it with --near")
-    if near is None:
+    if bool(clients) + (near is not None) + (within is not None) != 1:
+        raise click.UsageError("give either CLIENTs, or --near LAT,LNG KM, or --within LAT,LNG LAT,LNG")
+    if clients and buffer is not None:
+        raise click.UsageError("--buffer is only for an area: use it with --near or --within")
+    if clients:
         return [("client", name_of(client)) for client in clients]
-    (latitude, longitude), kilometres = near
-    return [("near", f"{latitude},{longitude},{kilometres}"), ("buffer_m", f"{buffer or 0:.3f}")]
+    if near is not None:
+        area = ("near", ",".join((*near[0], near[1])))
+    elif within is not None:
+        (south, west), (north, east) = within
+        area = ("within", f"{west},{south},{east},{north}")
+    return [area, ("buffer_m", f"{buffer or 0:.3f}")]
 
 
 def _follow(
@@ -170,10 +194,10 @@ class _TextPrinter:
     """
 
     def __init__(self, asked: int) -> None:
-        """`asked`: how many clients are followed by their IDs; 0: those in a circle."""
+        """`asked`: how many clients are followed by their IDs; 0: those in an area."""
         self._missing = "gone" if asked else "leave"
         self._counted, self._of = (
-            ("clients known", f" of {asked:,}") if asked else ("clients in the circle", "")
+            ("clients known", f" of {asked:,}") if asked else ("clients in the area", "")
         )
         self._known: dict[str, tuple[str, str]] = {}
         self._unnamed = set[str]()

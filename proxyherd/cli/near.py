@@ -9,7 +9,7 @@ from typing import Final
 import click
 
 from proxyherd.base.escapes import escaped, visible_json
-from proxyherd.cli.asking import SIGNED, server_option
+from proxyherd.cli.asking import SIGNED, one_word, server_option
 from proxyherd.cli.common import (
     Failure,
     Misconfigured,
@@ -20,9 +20,10 @@ from proxyherd.cli.common import (
     print_table,
 )
 from proxyherd.cli.token_making import token_source
-from proxyherd.cli.web_port import place_of, reachable, token_file_option
+from proxyherd.cli.web_port import place_of, reachable, refuse_options, token_file_option
 from proxyherd.client.rules.errors import Unreachable
 from proxyherd.remote import nearby, web_ports
+from proxyherd.web.ids import name_of
 
 _PATIENCE_SECONDS: Final = 15.0
 """How long a server that is not ready is waited for."""
@@ -30,19 +31,49 @@ _PATIENCE_SECONDS: Final = 15.0
 _UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"))
 
 
+def _centre(
+    ctx: click.Context, parameter: click.Parameter, words: tuple[str, ...]
+) -> tuple[tuple[str, str] | None, str]:
+    """Return the place, if one is given, and the radius."""
+    refuse_options(ctx, words)
+    match words:
+        case [kilometres]:
+            return None, kilometres
+        case [place, kilometres]:
+            return place_of(ctx, parameter, place), kilometres
+    raise click.UsageError("give LAT,LNG and KM; or --client CLIENT and KM", ctx)
+
+
+def _query(place: tuple[str, str] | None, client: bytes | None) -> dict[str, str]:
+    """Return the parameters of `/v1/near` that say what is in the centre. Raises UsageError."""
+    if (place is None) == (client is None):
+        raise click.UsageError("give either LAT,LNG or --client CLIENT, and KM")
+    return (
+        {"client": name_of(client)}
+        if client is not None
+        else dict(zip(("lat", "lon"), place or (), strict=True))
+    )
+
+
 @click.command(
     context_settings=SIGNED,
     short_help="Print which clients are near a place.",
     epilog=examples(
         "proxyherd near 34.06893,-118.445127 5",
-        "proxyherd near 34.06893,-118.445127 0.5 --max-age 600 --most 100",
+        "proxyherd near 34.06893,-118.445127 0.5 --max-age 600 --limit 100",
+        "proxyherd near --client kiwi.cs.ucla.edu 5",
         "proxyherd near -33.856784,151.215297 50 --server Bailey --json",
     ),
 )
-@click.argument("place", callback=place_of, metavar="LAT,LNG")
-@click.argument("kilometres", metavar="KM")
+@click.argument("where", nargs=-1, callback=_centre, metavar="[LAT,LNG] KM")
 @click.option(
-    "--most",
+    "--client",
+    callback=lambda c, p, v: v and one_word(c, p, v),
+    metavar="CLIENT",
+    help="In place of LAT,LNG: where CLIENT is. It is in the answer too.",
+)
+@click.option(
+    "--limit",
     type=click.IntRange(1, nearby.MOST_NEAR),
     default=20,
     show_default=True,
@@ -63,23 +94,23 @@ _UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"))
 def near(
     ctx: click.Context,
     *,
-    place: tuple[str, str],
-    kilometres: str,
-    most: int,
+    where: tuple[tuple[str, str] | None, str],
+    client: bytes | None,
+    limit: int,
     max_age: float | None,
     as_json: bool,
     name: str | None,
     token_file: Path | None,
 ) -> None:
-    """Print the clients within KM kilometres of LAT,LNG, the nearest first, with their distances in metres.
+    """Print the clients within KM kilometres of LAT,LNG, or of a client, the nearest first, with their distances in metres.
 
     It asks the web port of one server, which knows all that the herd knows.
 
     Exit codes: 0 answered, also if nobody is near; 1 the server does not answer that; 2 bad usage, or the herd has no web
     port; 3 no server was reached.
     """
+    query = {**_query(where[0], client), "radius_km": where[1], "limit": str(limit)}
     herd = load_herd(ctx)
-    query = {"lat": place[0], "lon": place[1], "radius_km": kilometres, "limit": str(most)}
     if max_age is not None:
         query["max_age_s"] = f"{max_age:.3f}"
     server = reachable(herd, name)

@@ -44,13 +44,15 @@ class _Bill:
     short_help="Ask for places without a server: does the key work?",
     epilog=examples(
         "proxyherd places 34.068930,-118.445127 10",
-        "proxyherd places -33.856784,151.215297 0.5 --most 5",
+        "proxyherd places -33.856784,151.215297 0.5 --limit 5",
         "proxyherd places 48.8566,2.3522 50 --json | jq '.results[].name'",
     ),
 )
 @click.argument("point", metavar="LAT,LNG")
 @click.argument("radius")
-@click.option("--most", type=click.IntRange(0, 20), default=20, show_default=True, help="Results at most.")
+@click.option(
+    "--limit", "most", type=click.IntRange(0, 20), default=20, show_default=True, help="Results at most."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the answer's JSON; the rest goes to stderr.")
 @click.option(
     "--gazetteer",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,12 +29,17 @@ def token_file_option() -> Callable[[F], F]:
     )
 
 
-def place_of(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[str, str]:
+def refuse_options(ctx: click.Context, words: Iterable[str]) -> None:
+    """Raise NoSuchOption for an option that is none: where an argument may begin with a sign, click takes it for one."""
+    for word in words:
+        if word.startswith("--") and word[2:3].isalpha():
+            raise click.NoSuchOption(
+                word, possibilities=[one for p in ctx.command.params for one in p.opts], ctx=ctx
+            )
+
+
+def place_of(_: click.Context, parameter: click.Parameter, value: str) -> tuple[str, str]:
     """Return the latitude and the longitude in an argument, with the digits that were typed."""
-    if value.startswith("--") and value[2:3].isalpha():  # an option takes no sign of a latitude
-        raise click.NoSuchOption(
-            value, possibilities=[one for p in ctx.command.params for one in p.opts], ctx=ctx
-        )
     latitude, comma, longitude = value.replace(" ", "").partition(",")
     if not comma or not latitude or not longitude or "," in longitude:
         raise click.BadParameter(

@@ -33,7 +33,7 @@ def test_places_asks_the_provider_and_says_what_it_took(tmp_path: Path) -> None:
         (tmp_path / "key").write_text("a-key\n")
         for provider, path in (("google", "nearbysearch"), ("google-new", "searchNearby")):
             herd = places_herd(tmp_path, provider=provider, base_url=sim.url, key_file="key")
-            result = run("--config", herd, "places", "48.8566,2.3522", "10", "--most", "3")
+            result = run("--config", herd, "places", "48.8566,2.3522", "10", "--limit", "3")
             assert result.exit_code == 0, result.output
             *found, last = result.output.splitlines()
             assert len(found) == 3
@@ -55,7 +55,7 @@ def test_places_makes_one_call_and_says_why_it_failed(tmp_path: Path) -> None:
         assert len(sim.requests) == 1
 
 
-@pytest.mark.parametrize("arguments", [("0",), ("0.00", "--most", "3"), ("10", "--most", "0")])
+@pytest.mark.parametrize("arguments", [("0",), ("0.00", "--limit", "3"), ("10", "--limit", "0")])
 def test_places_asks_nobody_for_nothing(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     with simulator_in_thread(key="a-key") as sim:
         herd = places_herd(tmp_path, provider="google", base_url=sim.url)
@@ -83,7 +83,7 @@ def test_places_prints_json_alone_on_stdout(tmp_path: Path) -> None:
         (["1e1,1", "5"], "is not two"),
         (["1,1", "50.1"], "no number of kilometres from 0 to 50"),
         (["1,1", "1 1"], "no number of kilometres"),
-        (["1,1", "5", "--most", "21"], "--most"),
+        (["1,1", "5", "--limit", "21"], "--limit"),
     ],
 )
 def test_places_is_particular_about_its_usage(tmp_path: Path, arguments: list[str], words: str) -> None:

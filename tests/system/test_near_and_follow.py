@@ -70,7 +70,11 @@ def test_near_prints_who_is_near_with_metres_ages_and_digits_the_nearest_first(h
     assert "third" not in found
     distances = [int(row[1]) for row in rows]
     assert distances == sorted(distances)
-    assert len(run(herd, "near", PLACE, "5", "--most", "1").stdout.splitlines()) == 2
+    assert len(run(herd, "near", PLACE, "5", "--limit", "1").stdout.splitlines()) == 2
+    around = run(herd, "near", "--client", "second", "5", "--json")
+    [first, *_] = json.loads(around.stdout)["clients"]
+    assert (first["client"], first["metres"]) == ("second", 0.0)
+    assert run(herd, "near", "--client", "second", "0.1").stdout.splitlines()[1].startswith("second ")
     assert len(run(herd, "near", "-34,+151.2", "50", "--server", "Bob").stdout.splitlines()) == 1
     assert len(run(herd, "near", PLACE, "5", "--max-age", "0").stdout.splitlines()) == 1
 
@@ -93,7 +97,11 @@ def test_near_prints_the_answer_of_the_server_for_programs(herd: RunningHerd) ->
         (["91,0", "5"], "latitude"),
         (["34", "5"], "'34' is not a latitude, a comma and a longitude"),
         (["1,2,3", "5"], "'1,2,3' is not a latitude, a comma and a longitude"),
-        ([PLACE, "5", "--most", "1001"], "1<=x<=1000"),
+        ([PLACE, "5", "--limit", "1001"], "1<=x<=1000"),
+        ([PLACE, "5", "--limt", "10"], "No such option '--limt'"),
+        (["5"], "give either LAT,LNG or --client CLIENT, and KM"),
+        ([], "give LAT,LNG and KM; or --client CLIENT and KM"),
+        ([PLACE, "5", "--client", "second"], "give either LAT,LNG or --client CLIENT, and KM"),
     ],
 )
 def test_what_cannot_be_asked_is_wrong_usage(herd: RunningHerd, arguments: list[str], told: str) -> None:
@@ -138,6 +146,20 @@ def test_follow_prints_who_enters_a_circle_and_who_leaves_it(herd: RunningHerd) 
         assert follower.end() == 0
 
 
+def test_follow_prints_who_enters_a_box_and_who_leaves_it(herd: RunningHerd) -> None:
+    with Follower(herd, "--within", "-20.1,30.2", "-20,30.4", "--json") as follower:
+        assert json.loads(follower.line())["event"] == "snapshot"
+        for location, kind in (
+            (b"-20.05+30.3", "enter"),
+            (b"-20.05+30.39", "move"),
+            (b"-20.2+30.3", "leave"),
+        ):
+            herd["Ann"].hears(b"mango", location)
+            said = json.loads(follower.line())
+            assert (said["event"], said["client"]) == (kind, "mango")
+        assert follower.end() == 0
+
+
 def test_follow_ends_when_nobody_reads_any_more(herd: RunningHerd) -> None:
     herd["Ann"].hears(b"fig", HERE)
     with Follower(herd, "fig") as follower:
@@ -163,7 +185,7 @@ def test_follow_goes_on_at_another_server_and_tells_what_changed_meanwhile(herd:
             ("enter", "stays"),
             ("enter", "moves"),
         }
-        assert follower.note() == "clients in the circle: 3; waiting for changes"
+        assert follower.note() == "clients in the area: 3; waiting for changes"
         assert herd["Ann"].stop() == 0
         assert "connecting again" in follower.note()
         herd["Bob"].hears(b"moves", b"+5.001+5")
@@ -181,9 +203,10 @@ def test_follow_goes_on_at_another_server_and_tells_what_changed_meanwhile(herd:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ([], "either CLIENTs, or a circle"),
-        (["kiwi", "--near", PLACE, "5"], "either CLIENTs, or a circle"),
-        (["kiwi", "--buffer", "5"], "--buffer is only for a circle"),
+        ([], "either CLIENTs, or --near LAT,LNG KM, or --within LAT,LNG LAT,LNG"),
+        (["kiwi", "--near", PLACE, "5"], "either CLIENTs, or --near"),
+        (["--within", PLACE, PLACE, "--near", PLACE, "5"], "either CLIENTs, or --near"),
+        (["kiwi", "--buffer", "5"], "--buffer is only for an area"),
         (["a b"], "is one word"),
         (["--near", "1", "5"], "'1' is not a latitude"),
     ],
