@@ -94,7 +94,7 @@ def _moment(_: click.Context, parameter: click.Parameter, value: str | None) -> 
     "name",
     metavar="NAME",
     shell_complete=server_names,
-    help="Which server to tell, and whose journal to list.  [default: the first one that can be]",
+    help="Which server to tell, and whose journal to list.  [default: the first one that can be reached]",
 )
 @click.option(
     "--folder",

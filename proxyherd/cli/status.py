@@ -293,7 +293,7 @@ def _whose(one: Status) -> str:
     in_redis = told is not None and told.masters > 0 and bool(one.server.peers)
     if told is None or not (one.other_file or in_redis):
         return ""
-    what = "has its table in Redis" if in_redis else "is of another herd"
+    what = "of a herd with its table in Redis" if in_redis else "of another herd"
     return f"{what}; use --config {shown_path(one.other_file) if one.other_file else 'with the file of its herd'}"
 
 

@@ -210,7 +210,7 @@ def _date(nanoseconds: int) -> str:
     "name",
     metavar="NAME",
     shell_complete=server_names,
-    help="Which server to tell.  [default: the first one that can be]",
+    help="Which server to tell.  [default: the first one that can be reached]",
 )
 @token_file_option()
 @config_option()

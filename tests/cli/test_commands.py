@@ -557,7 +557,7 @@ def test_status_says_that_the_herd_is_on_redis_and_how_to_ask_for_that(herd: her
         admin(bob.admin[0], page("Bob", "Ann", process=4712, **of_redis)),
     ):
         result = run("status", "--config", herd.file)
-    told = "has its table in Redis; use --config deploy/redis/herd.toml"
+    told = "of a herd with its table in Redis; use --config deploy/redis/herd.toml"
     assert (result.exit_code, result.stderr) == (
         1,
         f"Ann (process 4711), Bob (process 4712): {told}, not {herd.file}\n",
@@ -574,7 +574,7 @@ def test_status_names_a_second_herd_that_has_the_ports(herd: herd_file.Herd) -> 
         result = run("status", "--config", herd.file)
     assert (result.exit_code, result.stderr) == (
         0,
-        f"Ann (process 4711): is of another herd; use --config /home/else/herd.toml, not {herd.file}\n",
+        f"Ann (process 4711): of another herd; use --config /home/else/herd.toml, not {herd.file}\n",
     )
     with admin(bob.admin[0], page("Riley", "Ann", process=5, file="/home/else/herd.toml")):
         result = run("status", "--config", herd.file)

@@ -21,9 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from herd_process import RunningHerd, now, running_herd, wait_until
 from states import a_state
 
+from proxyherd import cli
 from proxyherd.cli.status import _clocks, _other_keys
 
 ROOT = Path(__file__).parents[2]
@@ -98,6 +100,31 @@ def test_json_says_what_each_server_says_of_itself(herd: RunningHerd) -> None:
     assert ann["connections"] == {"lines": 0, "http": 0, "websocket": 0, "stream": 0}
     assert (ann["floods_in"], ann["floods_out"], bob["floods_in"], bob["floods_out"]) == (0, 1, 1, 1)
     assert cid["commands"] >= 2
+    assert (ann["file"], ann["process"]) == (str(herd.file.resolve()), herd["Ann"].pid)
+
+
+def test_a_herd_of_another_folder_with_the_same_ports_is_told(herd: RunningHerd, tmp_path: Path) -> None:
+    """All looks well there, too well."""
+    copy = tmp_path / "herd.toml"
+    copy.write_text(herd.file.read_text())
+
+    def told(*arguments: str) -> list[str]:
+        return CliRunner().invoke(cli.main, arguments).stderr.splitlines()
+
+    processes = ", ".join(f"{server.name} (process {server.pid})" for server in herd.values())
+    file = herd.file.resolve()
+    assert told("status", "--config", str(copy)) == [
+        f"{processes}: of another herd; use --config {file}, not {copy}"
+    ]
+    head, *lines = told("check-config", "--ports", "--config", str(copy))
+    assert head.startswith(
+        f"Error: the herd of {file} runs on 12 of the 12 addresses in {copy}; stop that first"
+    )
+    assert [re.sub(r": [\d, ]+: .*(?=process)", " (", line) for line in lines] == [
+        f"  {one}" for one in processes.split(", ")
+    ]
+    head, *_ = told("check-config", "--ports", "--config", str(herd.file))
+    assert head.startswith("Error: this herd runs already, on 12 of the 12 addresses")
 
 
 def test_connections_are_told_by_protocol(herd: RunningHerd) -> None:
@@ -139,7 +166,8 @@ def test_every_field_of_the_json_is_documented_and_no_other(herd: RunningHerd) -
     server = {**told["servers"][0], "rates": None}
     rates = ("seconds", "commands", "floods_in", "floods_out", "lag_p99_seconds")
     names = [*told, *(f"servers[].{name}" for name in server), *(f"servers[].rates.{name}" for name in rates)]
-    table = (ROOT / "docs/tools.md").read_text().partition("\n| field | value |\n")[2].partition("\n\n")[0]
+    section = (ROOT / "docs/tools.md").read_text().partition("\n## status\n")[2]
+    table = section.partition("\n| field | value |\n")[2].partition("\n\n")[0]
     assert re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE) == names
 
 
