@@ -161,7 +161,7 @@ def test_a_query_that_cannot_be_followed_is_a_problem(query: str, kind: Kind, fi
 
 
 def test_an_answer_says_how_much_is_followed_now_and_whether_the_snapshot_has_all() -> None:
-    FOLLOWER.clients.update({b"a": {b"2"}, b"b": {b"2"}})
+    FOLLOWER.clients.update({b"a": frozenset({b"2"}), b"b": frozenset({b"2"})})
     try:
         for complete, spelled in ((True, b"true"), (False, b"false")):
             reply = FollowReply("follow", "following", b"", complete=complete)

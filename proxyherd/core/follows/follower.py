@@ -79,7 +79,7 @@ class Follower:
         self._held: dict[_Key, Event] = {}  # what is told when it reads again, after what is in `_gones`
         self._gones: dict[_Key, Event] = {}
         self._resumes = False
-        self.clients: dict[bytes, set[bytes]] = {}  # by their IDs, the names of the follows of each
+        self.clients: dict[bytes, frozenset[bytes]] = {}  # by their IDs, the names of the follows of each
         self.named: dict[bytes, set[bytes]] = {}  # by the names of follows, their clients
         self.areas: dict[bytes, object] = {}  # likewise, what follows an area
         self.inside = 0  # clients in all of these areas
