@@ -11,7 +11,7 @@ SOAK_ARGS ?=
 MUTANTS_ARGS ?=
 LOCK_ARGS ?=
 
-.PHONY: run run-redis stop example check test test-compiled soak soak-follows mutants fuzz docs lint bench wheel dist clean install uninstall lock
+.PHONY: run run-redis stop example check test test-compiled test-packages soak soak-follows mutants fuzz docs lint bench wheel dist deb clean install uninstall lock
 
 run: .venv/run.stamp
 	@PROXYHERD_TYPED='make run' $(BIN)/proxyherd up
@@ -43,6 +43,11 @@ test: .venv/test.stamp
 # The wheels, and the laws of the core on the compiled one.
 test-compiled: .venv/test.stamp
 	@$(BIN)/pytest tests/system/compiled_laws.py $(PYTEST_ARGS)
+
+# The packages of it, and the commands of README, on bare systems: some minutes.
+test-packages: .venv/test.stamp
+	@tests/support/install-debian-packages.sh
+	@CI=true $(BIN)/pytest $(addprefix tests/system/test_,bare_machine.py deb.py) $(PYTEST_ARGS)
 
 # Against others, some 30 minutes; two with make bench BENCH_ARGS=--quick; a change of yours in one, with
 # make bench BENCH_ARGS='--only "one 50x32" --against FOLDER', where FOLDER is a checkout of what was before
@@ -110,6 +115,10 @@ dist: wheel
 # For systemd, as root: docs/operations.md. A package is made with DESTDIR.
 install:
 	@PYTHON='$(PYTHON)' PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' sh deploy/install.sh install
+
+# Into dist/: a package for the release of Debian on which it is built.
+deb:
+	@sh deploy/debian/build.sh
 
 uninstall:
 	@PYTHON= PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' sh deploy/install.sh uninstall
