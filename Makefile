@@ -47,7 +47,7 @@ test-compiled: .venv/test.stamp
 # The packages of it, and the commands of README, on bare systems: some minutes.
 test-packages: .venv/test.stamp
 	@tests/support/install-debian-packages.sh
-	@CI=true $(BIN)/pytest $(addprefix tests/system/test_,bare_machine.py deb.py) $(PYTEST_ARGS)
+	@CI=true $(BIN)/pytest $(addprefix tests/system/test_,bare_machine.py container.py deb.py) $(PYTEST_ARGS)
 
 # Against others, some 30 minutes; two with make bench BENCH_ARGS=--quick; a change of yours in one, with
 # make bench BENCH_ARGS='--only "one 50x32" --against FOLDER', where FOLDER is a checkout of what was before
