@@ -26,6 +26,7 @@ libc=$(dpkg-query -W -f '${Version}' libc6)
 rm -rf build/deb
 mkdir -p "$root/DEBIAN" dist
 PYTHON=/usr/bin/python3 PREFIX=/usr DESTDIR=$PWD/$root sh deploy/install.sh install
+[ -s "$root/usr/share/proxyherd/gazetteer.dat" ] || exit 1 # it has been said why
 python=$(sed -n '1s|^#!/usr/bin/\(python3[0-9.]*\) .*|\1|p' "$root/usr/bin/proxyherd")
 program=$(echo "$root"/usr/lib/proxyherd/*)
 

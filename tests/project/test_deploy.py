@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 from debian import needs
 from supervisor.datatypes import RestartWhenExitUnexpected  # type: ignore[import-untyped]
 from supervisor.options import ServerOptions  # type: ignore[import-untyped]
@@ -53,6 +54,27 @@ def test_herds_file_has_its_graph_and_ports(file: str) -> None:
         web = [10300 + number] if file == "herd.toml" else []  # the other graphs are for grading
         assert ports == [10000 + number, 10100 + number, 10200 + number, *web]
         assert all(address.is_loopback for addresses in server.addresses.values() for address in addresses)
+
+
+# --- containers
+
+
+def test_compose_has_a_service_for_each_server_with_its_port_and_its_health() -> None:
+    folder = ROOT / "deploy/container"
+    herd, default = herd_file.load(folder / "herd.toml"), herd_file.load(ROOT / "deploy/herd.toml")
+    assert herd.edges == default.edges
+    services = yaml.safe_load((folder / "compose.yml").read_text())["services"]
+    assert [services[name.lower()]["command"] for name in herd.servers] == [[name] for name in herd.servers]
+    assert len(services) == len(herd.servers)
+    for name, server in herd.servers.items():
+        service = services[name.lower()]
+        [clients], (own, _) = server.clients, server.admin
+        assert clients.host == name.lower()
+        assert service["ports"] == [f"127.0.0.1:{clients.port}:{clients.port}"]
+        assert f"http://{own}/readyz" in service["healthcheck"]["test"][-1]
+        assert service["volumes"] == [f"{name.lower()}:/var/lib/proxyherd"]
+        assert service["stop_grace_period"] == "15s"
+        assert herd.timing.drain_seconds < 15
 
 
 # --- supervisord
