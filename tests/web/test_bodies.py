@@ -8,7 +8,7 @@ import zlib
 
 import pytest
 
-from proxyherd.web.bodies import BODY_BYTES, PACKED_BYTES, unpacked
+from proxyherd.web.bodies import BODY_BYTES, PACKED_BYTES, LargeReads, has_large_area, unpacked, work_of_text
 from proxyherd.web.problems import ENCODING, LARGE, MEDIA_TYPE, Kind, Problem
 
 
@@ -71,3 +71,23 @@ def test_what_takes_time_to_unpack_and_is_nothing_has_a_bound() -> None:
     with pytest.raises(Problem) as raised:
         unpacked(hostile(PACKED_BYTES + 1), "gzip")
     assert raised.value.kind is LARGE
+
+
+def test_only_large_texts_are_more_work_than_a_line() -> None:
+    assert [work_of_text(size) for size in (0, 1_024, 1_025, 40_000)] == [0, 0, 4, 156]
+
+
+def test_a_large_area_is_in_a_body_or_in_a_target() -> None:
+    long = "x" * 1_024
+    assert has_large_area("/v1/within", long.encode())
+    assert has_large_area(f"/v1/events?within={long}", b"")
+    assert not has_large_area("/v1/within", b"{}")
+    assert not has_large_area("/v1/reports", bytes(BODY_BYTES))
+
+
+def test_one_large_read_is_let_in_by_each_turn() -> None:
+    turn = 1
+    reads = LargeReads(lambda: turn)
+    assert [reads.may_read() for _ in range(3)] == [True, False, False]
+    turn = 2
+    assert [reads.may_read() for _ in range(2)] == [True, False]

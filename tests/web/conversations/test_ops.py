@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 
 import pytest
+from msgspec.structs import replace
 from tokens import KEY, MOST_SECONDS, NOW, TokenClock, access_with, token
-from web_talk import Talk, frame, messages, objects, site_with
+from web_talk import Talk, frame, messages, objects, site, site_with
 
 from proxyherd.core.conversation import Ending
 from proxyherd.core.follows.event import Event
 from proxyherd.core.follows.follow import Follow, Unfollow
 from proxyherd.core.follows.follower import MOST_PENDING
 from proxyherd.core.messages import Entry
+from proxyherd.web.bodies import LargeReads
 from proxyherd.web.conversations.sockets import WebSocketConversation
 from proxyherd.web.events import frame_of
 from proxyherd.web.frames import Opcode
@@ -93,6 +95,24 @@ def test_clients_that_are_followed_cost_as_much_work_as_messages() -> None:
     talk.receive(op("follow", 2, client=[str(number) for number in range(500)]))
     talk.turn()
     assert talk.conversation.besides == 499
+
+
+def test_one_large_message_is_read_in_a_turn_and_those_behind_it_keep_their_order() -> None:
+    turn = 1
+    shared = replace(site(), large=LargeReads(lambda: turn))
+    one, other = objects(at=shared), objects(at=shared)
+    names = [f"{number:0100}" for number in range(20)]
+    for talk in (one, other):
+        talk.receive(
+            op("follow", 1, client=names) + op("locate", 2, client="kiwi") + op("locate", 3, client="fig")
+        )
+        talk.turn()
+        talk.turn()
+    assert [answer["id"] for answer in told(one)] == [1, 2, 3]
+    assert (told(other), other.conversation.more, other.conversation.besides) == ([], True, 1)
+    turn = 2
+    other.run()
+    assert [answer["id"] for answer in told(other)] == [1, 2, 3]
 
 
 def test_nothing_is_sent_while_the_client_does_not_read_and_then_only_what_is_newest() -> None:
