@@ -22,7 +22,7 @@ from proxyherd.core.framing import Line
 from proxyherd.web import problems
 from proxyherd.web.access import Access, TokenProblem, UnknownYet, without_token
 from proxyherd.web.answers import WebAnswer, of_problem
-from proxyherd.web.bodies import has_large_area, work_of, work_of_text
+from proxyherd.web.bodies import has_large_area, work_of
 from proxyherd.web.conversations.base import READ_AHEAD, OwedCommands, Site, WebConversation, WebWatch
 from proxyherd.web.conversations.http_bytes import CONTINUE, spelled_answer, upgraded
 from proxyherd.web.exchanges import Exchanges, WebExchange
@@ -137,19 +137,13 @@ class HttpConversation(WebConversation):
                 self.besides += _SIGNATURE_LINES * (access.tried - tried)
             if self._waiting is not None:
                 return
-            self.besides += self._work(request)
+            encoding = request.headers.get("Content-Encoding", "")
+            self.besides += work_of(request.target, request.body, encoding)
             if self.owed or self.upgrade is not None or self.gone:
                 return
             if self.besides >= most or sum(map(len, self._out)) > _ANSWER_BYTES:
                 break
         self.more = self._reader.more
-
-    @staticmethod
-    def _work(request: ReadRequest) -> int:
-        encoding, size = request.headers.get("Content-Encoding", ""), len(request.target) + len(request.body)
-        if not encoding and has_large_area(request.target, request.body):
-            return 1 + work_of_text(size)
-        return work_of(request.body, encoding)
 
     def _put_off(self, request: ReadRequest) -> None:
         """Serve a request in the next turn, or a later one."""
