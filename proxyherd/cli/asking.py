@@ -96,10 +96,10 @@ def _as_json(answer: bytes) -> bytes:
     """Return an answer as one JSON object on one line, with the names that the web port has."""
     at, _, places = answer.partition(b"\n")
     said: dict[str, object] = {"at": escaped(at)}
-    if places:  # strings have no line ends, so those between them may go
+    if places.strip():  # strings have no line ends, so those between them may go
         said["places"] = msgspec.Raw(b"".join(places.splitlines()))
     else:
-        said |= zip(("server", "difference"), map(escaped, at.split(b" ")[1:3]), strict=True)
+        said |= zip(("server", "difference"), map(escaped, at.split(b" ")[1:3]), strict=False)
     return msgspec.json.encode(said)
 
 

@@ -6,14 +6,12 @@ before it: a library for terminals would be a dependency of every server, and wh
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -29,10 +27,11 @@ from proxyherd.cli.common import (
     until_stopped,
 )
 from proxyherd.cli.pipes import while_read
+from proxyherd.cli.status_json import status_json
 from proxyherd.config.herd_file import Herd
 from proxyherd.remote import ask, polling
 from proxyherd.remote.ask import Status
-from proxyherd.remote.polling import Rates, Seen
+from proxyherd.remote.polling import Seen
 from proxyherd.remote.progress import Progress, describe
 
 _BEGIN = (
@@ -134,7 +133,9 @@ def status(
         found = _watch(herd, interval or 1.0, as_json)
     else:
         with while_read():
-            click.echo(_json(herd, [polling.Seen(one) for one in found])) if as_json else _print(herd, found)
+            click.echo(status_json(herd, [polling.Seen(one) for one in found])) if as_json else _print(
+                herd, found
+            )
     ctx.exit(0 if all(one.whole for one in found) else Failure.exit_code)
 
 
@@ -309,53 +310,6 @@ def _has_text(file: Path) -> bool:
         return False
 
 
-def _json(herd: Herd, seen: Iterable[Seen]) -> str:
-    """Return the result as one JSON object; docs/tools.md has its fields."""
-    seen = list(seen)
-    whole = all(one.status.whole for one in seen)
-    servers = [_object(one.status, one.rates) for one in seen]
-    return json.dumps({"herd": str(herd.file), "whole": whole, "servers": servers}, allow_nan=False)
-
-
-def _object(one: Status, rates: Rates | None) -> dict[str, Any]:
-    told = one.told
-    return {
-        "server": one.server.name,
-        "state": one.state,
-        "reason": one.problem,
-        "addresses": {key: list(map(str, some)) for key, some in one.server.addresses.items()},
-        "neighbours": list(one.server.neighbours),
-        "unlinked": told and one.missing,
-        "clients": told and told.clients,
-        "connections": told and told.protocols,
-        "commands": told and told.answered,
-        "floods_in": told and told.floods_in,
-        "floods_out": told and told.floods_out,
-        "mended": told and told.mended,
-        "journal_failing": told and told.journal_failing,
-        "masters": told and told.masters,
-        "masters_up": told and told.masters_up,
-        "waiting": told and told.waiting,
-        "over_rate": told and told.over_rate,
-        "clocks": told and told.clocks,
-        "other_keys": told and told.other_keys,
-        "file": told and told.file,
-        "process": told and told.process,
-        "rates": None if rates is None else _rates_object(rates),
-    }
-
-
-def _rates_object(rates: Rates) -> dict[str, Any]:
-    lag = rates.lag_p99
-    return {
-        "seconds": round(rates.seconds, 3),
-        "commands": round(rates.commands, 3),
-        "floods_in": round(rates.floods_in, 3),
-        "floods_out": round(rates.floods_out, 3),
-        "lag_p99_seconds": None if lag is None or math.isinf(lag) else lag,
-    }
-
-
 # Again and again. --------------------------------------------------------------------------------------------
 
 
@@ -370,7 +324,7 @@ def _watch(herd: Herd, interval: float, as_json: bool) -> Sequence[Status]:
             poller.start()
             while True:
                 found = list(poller.newest())
-                _write(f"{_json(herd, found)}\n" if as_json else _frame(found, interval, live))
+                _write(f"{status_json(herd, found)}\n" if as_json else _frame(found, interval, live))
                 time.sleep(interval)
         finally:
             poller.stop()

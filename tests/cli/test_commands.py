@@ -403,6 +403,8 @@ def test_answers_for_programs_have_the_names_of_the_web_port(herd: herd_file.Her
     }
     assert json.loads(whatsat.stdout) == {"at": "AT Bob -0.1 kiwi +1+1 5", "places": json.loads(places)}
     assert (iamat.exit_code, whatsat.exit_code, both.exit_code) == (0, 0, 2)
+    with serving(herd.servers["Ann"].clients[0], lambda _: [b"AT \n"]):  # a stranger's
+        assert json.loads(run("iamat", "kiwi", "1,1", "--json", "--config", herd.file).stdout)["at"] == "AT "
     assert all(len(one.stdout.splitlines()) == 1 and one.stdout.isascii() for one in (iamat, whatsat))
 
 

@@ -72,7 +72,7 @@ ELSEWHERE: Final = (
     Elsewhere("cli", "places_sim", "system/test_places_sim.py", "the stand-in runs as a process"),
     Elsewhere("cli", "token_making", "cli/test_token.py", "the tokens that are made are looked at there"),
     Elsewhere("cli", "web_port", "cli/test_forget.py", "clients are erased over it"),
-    Elsewhere("cli", "status", "system/test_status.py", "real servers are asked"),
+    Elsewhere("cli", "status status_json", "system/test_status.py", "real servers are asked"),
     Elsewhere("client", "sockets", "net/test_resolving.py", "names with silent servers are connected to"),
     Elsewhere("client/rules", "errors", "client/rules/test_commands.py", "answers are such errors"),
     Elsewhere("config", "errors", "config/test_herd_file.py", "each mistake in a file is such an error"),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from states import a_state
 
 from proxyherd.admin.status_page.state import Histogram
-from proxyherd.cli import status as status_command
+from proxyherd.cli import status_json
 from proxyherd.config import herd_file
 from proxyherd.config.address import Address
 from proxyherd.remote import ask, polling
@@ -74,7 +74,7 @@ def test_whatever_a_stranger_counts_makes_rates_that_are_numbers_or_none(
     rates = polling.rates(first, second)
     if rates is not None:
         assert rates.lag_p99 is None or rates.lag_p99 >= 0
-        json.dumps(status_command._rates_object(rates), allow_nan=False)
+        json.dumps(status_json._rates_object(rates), allow_nan=False)
 
 
 def test_a_server_that_says_the_same_again_keeps_its_rates(monkeypatch: pytest.MonkeyPatch) -> None:
