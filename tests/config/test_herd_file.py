@@ -149,7 +149,7 @@ def test_a_server_that_is_not_there_is_told_with_those_that_are() -> None:
         ("[nonsense]\n", "key nonsense: is not known; the keys here are servers, edges, "),
         (
             "[limits]\nmax_client = 1",
-            "key limits.max_client: is not known; the keys here are max_line_bytes, ",
+            "key limits.max_client: is not known (did you mean max_clients?); the keys here are max_line_bytes, ",
         ),
         ('[limits]\nmax_clients = "1"', "key limits.max_clients: Expected `int`, got `str`"),
         ("[timing]\nbackoff_seconds = 0", "key timing.backoff_seconds: Expected `float` > 0"),

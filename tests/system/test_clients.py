@@ -685,7 +685,7 @@ def _short_secret(clark: ServerProcess) -> Path:
     ("spoil", "remedy"),
     [
         (_no_file, "--config"),
-        (_unknown_key, "limits.max_line_byte: is not known; the keys here are max_line_bytes"),
+        (_unknown_key, "limits.max_line_byte: is not known (did you mean max_line_bytes?); the keys"),
         (_no_secret, "proxyherd secret new"),
         (_open_secret, "chmod 600"),
         (_short_secret, "proxyherd secret new"),
