@@ -72,7 +72,7 @@ def measure(servers: int, clients: int, viewers: int) -> dict[str, float]:
         page = stack.enter_context(opened(stack.enter_context(chromium()), first))
         opening = page.evaluate("window.longTasks.splice(0)")
         page.wait_for_function(
-            f"document.getElementById('map-note').innerText.includes('{clients:,} clients, in')"
+            f"() => document.getElementById('map-note').innerText.includes('{clients:,} clients, in')"
         )
         slowest = slowest_answer_ms(first, page)
         page.fill("#filter", "nothing")

@@ -25,6 +25,9 @@ from proxyherd.config import herd_file  # noqa: E402 - likewise
 from proxyherd.places.gazetteer.build import build  # noqa: E402 - likewise
 
 DOCS = ROOT / "docs"
+HOUR_SECONDS = 100.0
+"""After these, the charts of the last hour have something to show."""
+
 LOAD_SECONDS = 8.0
 CLIENTS = 2_000
 FENCE_SECONDS = 30.0
@@ -81,6 +84,21 @@ def photograph(
     page.wait_for_timeout(1_000 * LOAD_SECONDS)
     page.screenshot(path=DOCS / f"status-page-{name}.png")
     context.close()
+
+
+def photograph_trouble(browser: Browser, herd: RunningHerd) -> None:
+    """Write the picture of a herd of which a server has been killed; start that server again."""
+    page = browser.new_page(viewport={"width": 1100, "height": 560})
+    page.goto(f"http://127.0.0.1:{herd['Bailey'].admin_port}/")
+    live(page)
+    page.wait_for_timeout(1_000 * LOAD_SECONDS)
+    herd["Clark"].kill()
+    page.locator("#banner").wait_for()
+    page.wait_for_timeout(1_000 * LOAD_SECONDS)
+    page.screenshot(path=DOCS / "status-page-trouble.png")
+    page.context.close()
+    herd["Clark"].start()
+    herd.wait_until_whole()
 
 
 def photograph_circle(browser: Browser, port: int) -> None:
@@ -140,7 +158,7 @@ def main() -> None:
         clients = threading.Thread(target=load, args=(herd, ended))
         clients.start()
         try:
-            time.sleep(2)
+            time.sleep(HOUR_SECONDS)
             port = herd["Clark"].admin_port
             photograph(browser, port, "light", 1100, 1000, "light")
             photograph(browser, port, "dark", 1100, 1000, "dark")
@@ -148,6 +166,9 @@ def main() -> None:
             photograph_circle(browser, port)
             photograph_phone(browser, herd["Clark"].web_port)
             photograph_fence(browser, herd["Clark"].web_port)
+            ended.set()
+            clients.join()  # they talk to the server that is killed now
+            photograph_trouble(browser, herd)
         finally:
             ended.set()
             clients.join()

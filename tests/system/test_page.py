@@ -71,7 +71,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 def test_the_pictures_of_the_page_are_there_small_and_linked() -> None:
     page = (DOCS / "status-page.md").read_text()
-    for name in ("light", "dark", "phone"):
+    for name in ("light", "dark", "phone", "trouble"):
         picture = DOCS / f"status-page-{name}.png"
         assert picture.read_bytes().startswith(b"\x89PNG")
         assert picture.stat().st_size < 250 << 10

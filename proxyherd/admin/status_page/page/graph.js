@@ -30,13 +30,14 @@ export class Graph {
   draw(herd) {
     const count = herd.servers.length;
     const crowded = this.crowded = count > 12;
-    const across = crowded ? 205 : 235;
+    const across = crowded ? 205 : 235 * (count > 1);
+    const high = 150 * (count > 1);
     const radius = crowded ? 9 : 15;
     const order = arranged(herd);
     const places = new Map(herd.servers.map((one) => {
       const at = order.indexOf(one.name);
       const angle = (2 * Math.PI * at) / count - Math.PI / 2;
-      return [one.name, { x: WIDTH / 2 + across * Math.cos(angle), y: HEIGHT / 2 + 150 * Math.sin(angle), angle, at }];
+      return [one.name, { x: WIDTH / 2 + across * Math.cos(angle), y: HEIGHT / 2 + high * Math.sin(angle), angle, at }];
     }));
     this.svg.replaceChildren();
     this.svg.classList.toggle("crowded", crowded);

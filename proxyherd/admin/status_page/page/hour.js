@@ -10,11 +10,12 @@ const LEAST_SECONDS = 120; // that a chart is wide
 const GAP_SECONDS = 25; // longer than that between two samples: there is one missing
 
 // A sample: POSIX seconds, commands/s, floods in/s, floods out/s, Places p50, Places p99, loop lag p99, clients.
+// Those of the table are not shown where a server has none.
 const CHARTS = [
   { title: "Commands/s", spell: number, lines: [["", 1]] },
-  { title: "Floods/s", spell: number, lines: [["in", 2], ["out", 3]] },
+  { title: "Floods/s", ofTable: true, spell: number, lines: [["in", 2], ["out", 3]] },
   { title: "Latency", spell: duration, lines: [["Places p50", 4], ["Places p99", 5], ["loop lag p99", 6]] },
-  { title: "Clients", spell: number, lines: [["", 7]] },
+  { title: "Clients", ofTable: true, spell: number, lines: [["", 7]] },
 ];
 
 export class Hour {
@@ -37,13 +38,13 @@ export class Hour {
 }
 
 class Chart {
-  constructor({ title, spell, lines }) {
+  constructor({ title, spell, lines, ofTable }) {
     this.title = title;
     this.spell = spell;
     this.lines = lines;
     this.samples = [];
     this.chosen = -1; // the sample whose values are shown; -1: the latest
-    this.figure = element("figure", { class: "chart" });
+    this.figure = element("figure", { class: ofTable ? "chart of-table" : "chart" });
     const caption = element("figcaption");
     this.time = element("span", { class: "note small" });
     caption.append(element("b", {}, title), " ", this.time);

@@ -32,6 +32,7 @@ connect("/events", {
     commands.withhold(data.withheld);
     map.withhold(data.withheld);
     byId("map-section").hidden = !data.map;
+    document.body.classList.toggle("tableless", !data.map); // neither clients nor floods are known
     section.hidden = byId("draw").hidden = !data.follows;
     if (data.follows) follow ??= new Follow(map);
     else follow?.stop();

@@ -76,7 +76,8 @@ function makeRow(name) {
 function showRow(row, server, time, isChosen, remark) {
   const { cells } = row;
   const classes = [isChosen ? "chosen" : "", server.known && server.ready ? "" : "wrong"];
-  setAttribute(row.row, "class", classes.filter(Boolean).join(" "));
+  const unknown = server.known ? "" : "unknown";
+  setAttribute(row.row, "class", [...classes, unknown].filter(Boolean).join(" "));
   setAttribute(row.reason, "class", ["reason", ...classes].filter(Boolean).join(" "));
   const state = server.known ? (server.ready ? "good" : "busy") : "bad";
   setAttribute(cells[1].words, "class", state);
