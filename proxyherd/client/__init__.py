@@ -9,6 +9,7 @@
 - `rules`: the rules of both, without sockets and clocks
 - `endpoints`: the servers that may be asked
 - `links`: connections of asyncio, over TCP and over WebSocket; `sockets`: plain ones, with a deadline
+- `follows`: follows clients and areas, over WebSockets
 
 docs/clients.md shows how it is used. It loads nothing of a server, asyncio only with `HerdClient`, and aiohttp only for a
 WebSocket.
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from proxyherd.client.rules.commands import NearbyPlaces, TakenReport
     from proxyherd.client.rules.errors import (
         ClientClosed,
+        FollowRefused,
         HerdError,
         InvalidCommand,
         NoAnswer,
@@ -33,9 +35,12 @@ if TYPE_CHECKING:
         UnknownClient,
         Unreachable,
     )
+    from proxyherd.client.rules.follows import FollowedChange
 
 __all__ = [
     "ClientClosed",
+    "FollowRefused",
+    "FollowedChange",
     "HerdClient",
     "HerdError",
     "InvalidCommand",
@@ -52,6 +57,7 @@ __all__ = [
 _MODULES = {
     "HerdClient": "concurrent",
     "SyncHerdClient": "blocking",
+    "FollowedChange": "rules.follows",
     "NearbyPlaces": "rules.commands",
     "TakenReport": "rules.commands",
 }

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from copy import copy
 from pathlib import Path
 from random import Random
 from time import time_ns
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from proxyherd.client.endpoints import Endpoint, endpoints_of_file, parse_endpoints
-from proxyherd.client.links import ServerLink, dial
+from proxyherd.client.follows import JSON_SUBPROTOCOL, followed_changes
+from proxyherd.client.links import ServerLink, Socket, dial, open_websocket
 from proxyherd.client.rules.choice import ServerChoice
 from proxyherd.client.rules.commands import (
     ClientCommand,
@@ -31,12 +33,12 @@ from proxyherd.client.rules.commands import (
 from proxyherd.client.rules.errors import (
     ClientClosed,
     ForeignAnswer,
-    HerdError,
     NoAnswer,
     NotAllowed,
     Unreachable,
 )
 from proxyherd.client.rules.fields import Moment, Number
+from proxyherd.client.rules.follows import FollowedChange, FollowState, follow_message
 from proxyherd.client.rules.pipeline import MOST_KEPT_BYTES, Pipeline, Waiting
 from proxyherd.client.sockets import CALL_SECONDS, SERVER_SECONDS, reason_of
 
@@ -79,7 +81,8 @@ class HerdClient:
         self._timeout, self._patience, self._retry, self._tls = timeout, patience, retry, tls
         self._token = token if callable(token) else lambda: token
         self._most_bytes = most_bytes
-        self._choice = ServerChoice(len(self._endpoints), rng or Random())  # noqa: S311 - no secret depends on it
+        self._rng = rng or Random()  # noqa: S311 - no secret depends on it
+        self._choice = ServerChoice(len(self._endpoints), self._rng)
         self._pipeline = Pipeline[asyncio.Future[Any]](outstanding, most_bytes)
         self._tried = set[int]()
         self._news = asyncio.Event()
@@ -127,6 +130,35 @@ class HerdClient:
         twice, if a connection breaks. Raises Unreachable.
         """
         return await self._call(raw_command(line), timeout)
+
+    async def follow(
+        self,
+        *clients: str,
+        near: tuple[Number, Number, Number] | None = None,
+        within: tuple[Number, Number, Number, Number] | None = None,
+        buffer_m: float = 0,
+    ) -> AsyncGenerator[FollowedChange, None]:
+        """Yield who is there, and then each change, for ever: of clients by their names; or of the circle `near` (latitude,
+        longitude, kilometres) or the box `within` (west, south, east, north). A client leaves an area when it is `buffer_m`
+        metres outside. After a disconnection it goes on at another server. It has a connection of its own, and needs
+        servers that are WebSockets. The last state of each client comes; states before it may be left out. Raises
+        FollowRefused, NotAllowed; ValueError for wrong arguments, or if no server is a WebSocket.
+        """
+        urls = [one.url for one in self._endpoints if one.url]
+        if not urls:
+            raise ValueError("to follow needs WebSockets: name web ports, as ws://host:port")
+        message = follow_message(clients, near, within, buffer_m)
+
+        def connect(url: str) -> Awaitable[Socket]:
+            return open_websocket(
+                url, JSON_SUBPROTOCOL, self._patience, self._tls, self._token(), self._most_bytes
+            )
+
+        state = FollowState(is_area=not clients)
+        found = followed_changes(urls, message, state, connect, self._rng)
+        async with contextlib.aclosing(found) as changes:
+            async for change in changes:
+                yield change
 
     async def close(self) -> None:
         """Close the connection. Whoever waits for an answer gets ClientClosed, and so do later calls."""
@@ -276,5 +308,4 @@ class HerdClient:
         for one in those:
             self._pipeline.give_up(one)
             if not one.owner.done():
-                # each gets an exception of its own, for its own traceback
-                one.owner.set_result(type(why)(*why.args) if isinstance(why, HerdError) else why)
+                one.owner.set_result(copy(why))  # each has a traceback of its own

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from proxyherd.base.escapes import escaped
 from proxyherd.client.rules.errors import MOST_SHOWN, NotAllowed, Unreachable
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
     from proxyherd.client.endpoints import Endpoint
     from proxyherd.config.address import Address
+
+Socket: TypeAlias = "tuple[aiohttp.ClientSession, aiohttp.ClientWebSocketResponse]"
+"""A WebSocket, and the session that is to be closed with it."""
 
 LINES_SUBPROTOCOL: Final = "proxyherd.lines.v1"
 _CLOSE_SECONDS: Final = 0.1
@@ -111,10 +114,8 @@ class _StreamLink:
 
 async def open_websocket(
     url: str, subprotocol: str, seconds: float, tls: ssl.SSLContext | None, token: str, most_bytes: int
-) -> tuple[aiohttp.ClientSession, aiohttp.ClientWebSocketResponse]:
-    """Open a WebSocket, within so many seconds; the session is to be closed with it. `token`: "" for none. Raises
-    Unreachable, NotAllowed.
-    """
+) -> Socket:
+    """Open a WebSocket, within so many seconds. `token`: "" for none. Raises Unreachable, NotAllowed."""
     import aiohttp  # noqa: PLC0415 - who has no WebSocket does not wait for it
 
     session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None))

@@ -73,6 +73,9 @@ ELSEWHERE: Final = (
     Elsewhere("cli", "token_making", "cli/test_token.py", "the tokens that are made are looked at there"),
     Elsewhere("cli", "web_port", "cli/test_forget.py", "clients are erased over it"),
     Elsewhere("cli", "status status_json", "system/test_status.py", "real servers are asked"),
+    Elsewhere(
+        "client", "follows", "system/test_herd_client.py", "real servers are followed, and one is killed"
+    ),
     Elsewhere("client", "sockets", "net/test_resolving.py", "names with silent servers are connected to"),
     Elsewhere("client/rules", "errors", "client/rules/test_commands.py", "answers are such errors"),
     Elsewhere("config", "errors", "config/test_herd_file.py", "each mistake in a file is such an error"),

@@ -7,8 +7,10 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import aclosing
 from decimal import Decimal
 from itertools import pairwise
+from random import Random
 
 import pytest
 from debian import needs
@@ -17,7 +19,15 @@ from node_packages import node_modules
 from page_examples import blocks
 
 import proxyherd.client
-from proxyherd.client import HerdClient, NearbyPlaces, SyncHerdClient, TakenReport, UnknownClient
+from proxyherd.client import (
+    FollowRefused,
+    HerdClient,
+    NearbyPlaces,
+    SyncHerdClient,
+    TakenReport,
+    UnknownClient,
+)
+from proxyherd.client.rules.choice import ServerChoice
 
 EDGES = [("Ann", "Bob"), ("Bob", "Cid"), ("Ann", "Cid")]
 LONG = 100.0
@@ -94,6 +104,50 @@ def test_a_kill_in_the_middle_of_many_reports_loses_none_and_keeps_their_order(
         herd[name].wait_for_web()
 
 
+def test_who_follows_is_told_at_another_server_when_one_is_killed(herd: RunningHerd) -> None:
+    """Each client comes once, and then moves."""
+    urls = [f"ws://127.0.0.1:{server.web_port}" for server in herd.values()]
+    first = list(herd)[ServerChoice(len(urls), Random(5)).next(0.0)[0]]
+
+    async def body() -> list[tuple[str, str]]:
+        told: list[tuple[str, str]] = []
+        async with (
+            HerdClient(*urls, timeout=LONG, rng=Random(5)) as client,
+            HerdClient.of_herd_file(herd.file, timeout=LONG) as reporter,
+            aclosing(client.follow(near=(48.2, "16.37", 2), buffer_m=20)) as changes,
+        ):
+            await reporter.report("tram", 48.2, 16.37)
+            async for change in changes:
+                told.append((change.event, change.client))
+                if told[-1] == ("enter", "tram"):
+                    herd[first].kill()
+                    await reporter.report("tram", 48.201, 16.37)
+                    await reporter.report("bus", 48.2, 16.371)
+                if {("move", "tram"), ("enter", "bus")} <= {*told}:
+                    break
+        return [one for one in told if one[1]]
+
+    try:
+        told = asyncio.run(body())
+        assert sorted(told) == [("enter", "bus"), ("enter", "tram"), ("move", "tram")]
+    finally:
+        herd[first].start()
+        herd.wait_until_whole()
+        herd[first].wait_for_web()
+
+
+def test_a_follow_that_is_refused_says_why_and_lines_cannot_follow(herd: RunningHerd) -> None:
+    async def body() -> None:
+        async with HerdClient(f"ws://127.0.0.1:{herd['Ann'].web_port}", timeout=LONG) as client:
+            with pytest.raises(FollowRefused, match=r"radius_km|50"):
+                await anext(client.follow(near=(48.2, 16.37, 51)))
+        async with HerdClient(f"127.0.0.1:{herd['Ann'].client_port}") as client:
+            with pytest.raises(ValueError, match="needs WebSockets"):
+                await anext(client.follow("kiwi"))
+
+    asyncio.run(body())
+
+
 def test_a_program_that_imports_the_library_loads_no_server() -> None:
     code = """
 import sys
@@ -144,7 +198,7 @@ def printed(herd: RunningHerd, program: str, name: str, text: str) -> str:
     return ended.stdout
 
 
-@pytest.mark.parametrize(("text", "shown"), examples("python"), ids=["calls", "many", "script"])
+@pytest.mark.parametrize(("text", "shown"), examples("python"), ids=["calls", "many", "script", "follow"])
 def test_the_page_in_python_shows_what_happens(herd: RunningHerd, text: str, shown: str) -> None:
     assert printed(herd, sys.executable, "example.py", moved(text, herd)) == shown
 

@@ -4,5 +4,6 @@
 - `fields`: the arguments of a call, spelled as operands of a command
 - `commands`: a command of one line, and what its answer means
 - `pipeline`: many commands on one connection, their answers in order; what is sent again
+- `follows`: what is told of clients that are followed, over connections that break
 - `choice`: which server is asked next, and when
 """

@@ -29,6 +29,8 @@ from proxyherd.client.rules.fields import (
 
 A = TypeVar("A")
 
+_COPIED_BYTES: Final = 1_024
+
 _at_line: Final = re.compile(
     rb"AT (?P<server>\S+) (?P<difference>[+-][0-9]{1,13}\.[0-9]{9})"
     rb" (?P<client>\S+) (?P<lat>[+-][0-9]+(?:\.[0-9]+)?)(?P<lon>[+-][0-9]+(?:\.[0-9]+)?) (?P<time>[0-9]+(?:\.[0-9]+)?)"
@@ -113,7 +115,7 @@ def report_command(
     line = b"IAMAT " + operands
 
     def read(answer: bytes) -> TakenReport:
-        if answer == b"? %b\n" % line:
+        if _refuses(answer, line):
             raise ReportRefused(line, "the server does not take this report now; its log says why")
         if not answer.endswith(b" %b\n" % operands):
             raise _foreign(answer)
@@ -136,7 +138,7 @@ def ask_command(client: str | bytes, radius_km: Number, limit: int) -> ClientCom
     line = b"WHATSAT %b %b %b" % (name, radius_field(radius_km), limit_field(limit))
 
     def read(answer: bytes) -> NearbyPlaces:
-        if answer == b"? %b\n" % line:
+        if _refuses(answer, line):
             raise UnknownClient(line, "the herd has no report of this client")
         at, _, places = answer.partition(b"\n")
         if at.split(b" ")[3:4] != [name]:
@@ -144,6 +146,14 @@ def ask_command(client: str | bytes, radius_km: Number, limit: int) -> ClientCom
         return _read_places(_read_at(at), places.rstrip(b"\n"))
 
     return ClientCommand(line, read)
+
+
+def _refuses(answer: bytes, line: bytes) -> bool:
+    """Return whether a server takes a line for an invalid command. Of a line that is too long, it copies the beginning."""
+    said = answer[2:-1]
+    return answer.startswith(b"? ") and (
+        said == line or (len(said) == _COPIED_BYTES and line.startswith(said))
+    )
 
 
 def _read_at(line: bytes) -> TakenReport:
@@ -159,7 +169,7 @@ def _read_at(line: bytes) -> TakenReport:
 class _Places(Struct):
     status: str
     results: list[dict[str, Any]] = []
-    error_message: str = ""
+    error_message: str | None = None
 
 
 def _read_places(report: TakenReport, json: bytes) -> NearbyPlaces:
@@ -167,7 +177,7 @@ def _read_places(report: TakenReport, json: bytes) -> NearbyPlaces:
         places = msgspec.json.decode(json, type=_Places)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise _foreign(json) from None
-    return NearbyPlaces(report, places.status, places.results, places.error_message, json)
+    return NearbyPlaces(report, places.status, places.results, places.error_message or "", json)
 
 
 def _foreign(answer: bytes) -> ForeignAnswer:

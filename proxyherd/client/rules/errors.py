@@ -53,6 +53,12 @@ class NotAllowed(HerdError):  # noqa: N818 - it is what has happened
     """A server refuses the token, or wants one. It is the same everywhere: get a new token first."""
 
 
+class FollowRefused(HerdError):  # noqa: N818 - it is what has happened
+    """A server does not let this be followed, or not any more: there are too many clients in the area, or its engine cannot.
+    The text says why.
+    """
+
+
 class ClientClosed(HerdError):  # noqa: N818 - it is what has happened
     """The client was closed before the answer came, or before the call."""
 

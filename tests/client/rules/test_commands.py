@@ -72,6 +72,15 @@ def test_the_question_mark_says_why_as_far_as_that_is_known() -> None:
         ask_command("ki\x1bwi", 10, 5).read(b"? WHATSAT ki\x1bwi 10 5\n")
 
 
+def test_a_line_that_is_too_long_is_refused_too() -> None:
+    """A server copies its first 1,024 bytes."""
+    long = "x" * 10_000
+    with pytest.raises(ReportRefused):
+        report_command(long, 1, 2, 3, 0).read(b"? IAMAT " + b"x" * 1_018 + b"\n")
+    with pytest.raises(ForeignAnswer):
+        report_command(long, 1, 2, 3, 0).read(b"? IAMAT " + b"x" * 1_017 + b"\n")
+
+
 @pytest.mark.parametrize(
     "answer",
     [
