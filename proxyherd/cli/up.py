@@ -56,7 +56,7 @@ def next_steps(herd: Herd) -> str:
                 else []
             ),
             f"  {proxyherd} whatsat kiwi.cs.ucla.edu 10 5 --server {another.name}",
-            f"  {proxyherd} near 34.06893,-118.445127 5",
+            *([f"  {proxyherd} near 34.06893,-118.445127 5"] if another.web else []),
             f"  {proxyherd} status",
             f"  {supervisorctl} tail -f herd:{one.name}",
             f"  {supervisorctl} restart herd:{one.name}",
