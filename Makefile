@@ -44,10 +44,10 @@ test: .venv/test.stamp
 test-compiled: .venv/test.stamp
 	@$(BIN)/pytest tests/system/compiled_laws.py $(PYTEST_ARGS)
 
-# The packages of it, and the commands of README, on bare systems: some minutes.
+# The packages, and the commands of README, on each release of Debian that is promised: some minutes.
 test-packages: .venv/test.stamp
 	@tests/support/install-debian-packages.sh
-	@CI=true $(BIN)/pytest $(addprefix tests/system/test_,bare_machine.py container.py deb.py) $(PYTEST_ARGS)
+	@CI=true PROXYHERD_SUITES=all $(BIN)/pytest $(addprefix tests/system/test_,bare_machine.py container.py deb.py) $(PYTEST_ARGS)
 
 # Against others, some 30 minutes; two with make bench BENCH_ARGS=--quick; a change of yours in one, with
 # make bench BENCH_ARGS='--only "one 50x32" --against FOLDER', where FOLDER is a checkout of what was before
