@@ -18,6 +18,8 @@ from typing import Final
 FOLDER_MODE: Final = 0o750
 FILE_MODE: Final = 0o640
 
+_MISSING: Final = frozenset([errno.ENOENT, errno.ENOTDIR, errno.ELOOP])
+
 NOT_REGULAR = "is a pipe, a socket or a device, not a regular file"
 
 
@@ -44,9 +46,22 @@ def read_regular(path: Path, most: int = -1) -> bytes:
         return file.read(most)
 
 
+def is_there(path: Path) -> bool:
+    """Return whether something has this name. Raises OSError if that cannot be known, for example in a folder that may not
+    be searched; Path.exists of Python 3.14 would say no.
+    """
+    try:
+        path.stat()
+    except OSError as error:
+        if error.errno in _MISSING:
+            return False
+        raise
+    return True
+
+
 def check_replaceable(path: Path) -> None:
     """Raise OSError if a pipe, a socket or a device has this name: it must not be replaced by a file."""
-    if path.exists() and not path.is_file() and not path.is_dir():
+    if is_there(path) and not path.is_file() and not path.is_dir():
         raise OSError(errno.ENXIO, NOT_REGULAR, str(path))
 
 

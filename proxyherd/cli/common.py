@@ -20,6 +20,7 @@ import click
 from click.exceptions import Exit
 
 from proxyherd.base.escapes import visible
+from proxyherd.base.files import is_there
 from proxyherd.cli.pipes import while_read
 from proxyherd.config import herd_file
 from proxyherd.config.errors import ConfigError
@@ -110,7 +111,7 @@ def load_if_any(ctx: click.Context) -> Herd | None:
 
 def _found_file() -> Path | None:
     """Return the herd's file that is used if none is named; None if there is none."""
-    return next((file for file in _default_files() if file.exists()), None)
+    return next((file for file in _default_files() if is_there(file)), None)
 
 
 def _default_files() -> tuple[Path, ...]:
@@ -196,7 +197,7 @@ def default_secret_file() -> Path:
     """Return the default path of the herd's secret."""
     credentials = from_systemd("CREDENTIALS_DIRECTORY")
     credential = credentials / "secret" if credentials else None
-    return credential if credential and credential.exists() else Path("var/secret")
+    return credential if credential and is_there(credential) else Path("var/secret")
 
 
 def spelled_addresses(server: Server) -> dict[str, str]:

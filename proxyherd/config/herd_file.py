@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Struct, field
 
 from proxyherd.base.words import suggest
+from proxyherd.base.files import is_there
 from proxyherd.config.address import Address, parse_address
 from proxyherd.config.auth import AuthSettings, check_auth
 from proxyherd.config.erasure import check_erasure
@@ -168,7 +169,7 @@ class _File(Struct, forbid_unknown_fields=True):
 def load(file: Path) -> Herd:
     """Read and check the herd's file. Raises ConfigError."""
     try:
-        if file.exists() and not file.is_file() and not file.is_dir():
+        if is_there(file) and not file.is_file() and not file.is_dir():
             raise ConfigError(f"{file}: is a pipe, a socket or a device; name a regular file with --config")
         text = file.read_bytes().decode("utf-8-sig")  # some editors begin a file with a byte order mark
     except OSError as error:

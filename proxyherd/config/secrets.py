@@ -8,7 +8,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from proxyherd.base.files import open_regular
+from proxyherd.base.files import is_there, open_regular
 from proxyherd.config.errors import ConfigError
 
 SECRET_BYTES: Final = 32
@@ -64,7 +64,7 @@ def read_all(path: Path) -> Secrets:
 def _beside(path: Path, end: str) -> bytes | None:
     """Return the secret in a file beside another one; None if there is none. Raises ConfigError."""
     other = path.with_name(path.name + end)
-    if not other.exists() or (_is_credential(other) and other.read_bytes() == _UNSET):
+    if not is_there(other) or (_is_credential(other) and other.read_bytes() == _UNSET):
         return None
     return read(other)
 

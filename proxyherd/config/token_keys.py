@@ -17,7 +17,7 @@ from typing import Final, Literal, TypeAlias
 
 from msgspec import Struct
 
-from proxyherd.base.files import open_regular
+from proxyherd.base.files import is_there, open_regular
 from proxyherd.config.auth import AuthSettings
 from proxyherd.config.errors import ConfigError
 
@@ -83,7 +83,7 @@ def _is_credential(file: Path, environ: Mapping[str, str]) -> bool:
 
 
 def _is_set(file: Path, environ: Mapping[str, str]) -> bool:
-    return file.exists() and not (_is_credential(file, environ) and file.read_bytes() == _UNSET)
+    return is_there(file) and not (_is_credential(file, environ) and file.read_bytes() == _UNSET)
 
 
 def read_token_key(file: Path, environ: Mapping[str, str]) -> TokenKey:

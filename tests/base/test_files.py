@@ -13,6 +13,7 @@ import pytest
 from proxyherd.base.files import (
     NOT_REGULAR,
     inode_and_size,
+    is_there,
     make_file,
     make_folder,
     open_regular,
@@ -153,6 +154,22 @@ def test_a_herds_file_that_may_not_be_looked_at_is_an_error_that_names_it(
         patched.setattr(Path, "stat", refuse)
         with pytest.raises(ConfigError, match=r"herd\.toml: Permission denied; name"):
             herd_file.load(tmp_path / "herd.toml")
+
+
+def test_a_name_that_may_not_be_looked_up_is_not_taken_for_one_that_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to("loop")
+    free = ("none", "file/none", "loop")
+    assert [name for name in ("file", ".", *free) if is_there(tmp_path / name)] == ["file", "."]
+
+    def refuse(path: Path, **_: object) -> os.stat_result:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    with pytest.raises(PermissionError):
+        is_there(tmp_path / "none")
 
 
 def test_a_regular_file_is_opened_as_ever_through_links_too(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def test_a_value_keeps_its_spelling(digits: str) -> None:
         ),
         *((b'{"lat":' + b"[" * 100_000, JSON, ""), (b'{"lat":' + b'{"a":' * 100_000, JSON, "")),
         *(
-            (b'{"lat":' + b"[" * 9_999 + b"]" * 9_999 + b"}", JSON, ""),
+            (b'{"lat":' + b"[" * 1_000_000 + b"]" * 1_000_000 + b"}", JSON, ""),  # Python 3.14 reads 100,000
             (b"[" * 9_999 + b"]" * 9_999, MEANING, ""),
         ),
         *((b'{"lat":1,"lon":1,"lat":1}', JSON, ""), (b'{"lat":1,"lat":2}', JSON, "")),

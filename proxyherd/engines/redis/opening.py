@@ -28,7 +28,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from proxyherd.base.files import read_regular
+from proxyherd.base.files import is_there, read_regular
 from proxyherd.config.address import Address
 from proxyherd.config.errors import ConfigError
 from proxyherd.config.schema import RedisSettings
@@ -279,7 +279,7 @@ def find_password(settings: RedisSettings, herd_file: Path, environ: Mapping[str
         return _read(herd_file.parent / settings.password_file, f"{herd_file}: key redis.password_file")
     if directory := environ.get("CREDENTIALS_DIRECTORY"):
         file = Path(directory, CREDENTIAL)
-        if file.exists():
+        if is_there(file):
             return _read(file, "the systemd credential")
     return environ.get(VARIABLE) or None
 

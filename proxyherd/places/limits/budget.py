@@ -25,7 +25,7 @@ from typing import Final, TypeVar
 
 from msgspec import Struct
 
-from proxyherd.base.files import check_replaceable, make_file
+from proxyherd.base.files import check_replaceable, is_there, make_file
 from proxyherd.places.answers import no_results
 from proxyherd.places.failures import FailedError, ShareError, UnrecordedError, failed
 from proxyherd.places.limits.shares import Shares
@@ -194,7 +194,7 @@ class Budget:
             make_file(self._file)
             for end in ("-wal", "-shm"):
                 beside = self._file.with_name(self._file.name + end)
-                if beside.exists():
+                if is_there(beside):
                     make_file(beside)
         except OSError as error:  # its text has the path, which is not for clients
             raise sqlite3.OperationalError(error.strerror) from error
