@@ -10,8 +10,10 @@ INPUTS ?= 200000
 SOAK_ARGS ?=
 MUTANTS_ARGS ?=
 LOCK_ARGS ?=
+# For make test-pythons: versions, interpreters, and suites of Debian, whose own Python is tested in a bare root
+PYTHONS ?= 3.11 3.12 3.13 3.14 trixie sid
 
-.PHONY: run run-redis stop example check test test-compiled test-packages soak soak-follows mutants fuzz docs lint bench wheel dist deb clean install uninstall lock
+.PHONY: run run-redis stop example check test test-compiled test-packages test-lowest test-pythons soak soak-follows mutants fuzz docs lint bench wheel dist deb clean install uninstall lock
 
 run: .venv/run.stamp
 	@PROXYHERD_TYPED='make run' $(BIN)/proxyherd up
@@ -48,6 +50,22 @@ test-compiled: .venv/test.stamp
 test-packages: .venv/test.stamp
 	@tests/support/install-debian-packages.sh
 	@CI=true PROXYHERD_SUITES=all $(BIN)/pytest $(addprefix tests/system/test_,bare_machine.py container.py deb.py) $(PYTEST_ARGS)
+
+# With the lowest versions of libraries that pyproject.toml allows, which have wheels for Python 3.11: what uses libraries.
+LOWEST := var/lowest
+test-lowest: $(LOWEST)/stamp
+	@$(LOWEST)/bin/pytest -q -n 4 --dist loadgroup $(addprefix tests/,admin cli config engines/redis net server telemetry web) \
+		tests/places/gazetteer/test_file.py tests/system/test_conformance.py $(PYTEST_ARGS)
+$(LOWEST)/stamp: pyproject.toml tests/support/lowest.txt
+	@$(PYTHON) -m venv --clear $(LOWEST)
+	@$(LOWEST)/bin/pip install --quiet --disable-pip-version-check --no-compile -c tests/support/lowest.txt -e '.[test]' || \
+		$(without_test_packages)
+	@touch $@
+
+# On several Pythons, each some ten minutes: make test-pythons PYTHONS='3.12 /opt/bin/python3 trixie' PYTEST_ARGS=tests/core
+test-pythons:
+	@tests/support/install-debian-packages.sh
+	@PYTEST_ARGS='$(PYTEST_ARGS)' tests/support/pythons.sh $(PYTHONS)
 
 # Against others, some 30 minutes; two with make bench BENCH_ARGS=--quick; a change of yours in one, with
 # make bench BENCH_ARGS='--only "one 50x32" --against FOLDER', where FOLDER is a checkout of what was before
@@ -134,7 +152,7 @@ clean:
 
 # A virtual environment's programs contain its path, so a checkout that was moved or copied gets a new one.
 ifneq ($(shell cat .venv/folder 2>/dev/null || pwd -P),$(shell pwd -P))
-$(shell rm -f .venv/run.stamp .venv/test.stamp .venv/fuzz.stamp)
+$(shell rm -f .venv/run.stamp .venv/test.stamp .venv/fuzz.stamp var/lowest/stamp)
 endif
 define make_venv
 @echo "Installing into .venv"; test "$$(cat .venv/folder 2>/dev/null)" = "$$(pwd -P)" || { \
@@ -147,6 +165,9 @@ endef
 PIP_INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check
 without_packages = { echo "make $(or $(firstword $(MAKECMDGOALS)),run): pip could not get the packages. Without a network:" \
 	"PIP_NO_INDEX=1 PIP_FIND_LINKS=FOLDER, where FOLDER has what 'pip download . setuptools' brings elsewhere" >&2; exit 1; }
+TESTED_PYTHONS = $(shell sed -n 's/^ *"Programming Language :: Python :: \(3[.][0-9]*\)",$$/\1/p' pyproject.toml)
+without_test_packages = { echo "make $(or $(firstword $(MAKECMDGOALS)),test): this is $$($(PYTHON) -V 2>&1); what tests need is known to be there for Python" \
+	"$(TESTED_PYTHONS). For another one: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; $(without_packages); }
 
 # The virtual environment is current if its stamp is newer than the files from which it was made.
 .venv/run.stamp: pyproject.toml
@@ -157,10 +178,10 @@ without_packages = { echo "make $(or $(firstword $(MAKECMDGOALS)),run): pip coul
 # Not compiled: that takes longer than compiling what is imported, when it is.
 .venv/test.stamp: pyproject.toml
 	$(make_venv)
-	@$(PIP_INSTALL) --no-compile -e '.[test,bench]' || $(without_packages)
+	@$(PIP_INSTALL) --no-compile -e '.[test,bench]' || $(without_test_packages)
 	@touch .venv/run.stamp $@
 
 .venv/fuzz.stamp: pyproject.toml
 	$(make_venv)
-	@$(PIP_INSTALL) -e '.[fuzz]' || $(without_packages)
+	@$(PIP_INSTALL) -e '.[fuzz]' || $(without_test_packages)
 	@touch .venv/run.stamp $@

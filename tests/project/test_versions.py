@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import tomllib
 from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
@@ -81,3 +82,22 @@ def test_lowest_versions_are_those_of_the_bounds() -> None:
 def test_dependency_without_one_lower_bound_is_refused(line: str) -> None:
     with pytest.raises(ValueError, match="must have one lower bound"):
         lowest_version(Requirement(line))
+
+
+def test_pythons_are_the_same_wherever_they_are_named() -> None:
+    classifiers = "\n".join(PROJECT["project"]["classifiers"])
+    pythons = re.findall(r"^Programming Language :: Python :: (3\.\d+)$", classifiers, re.MULTILINE)
+    assert PROJECT["project"]["requires-python"] == f">={pythons[0]}"
+    assert PROJECT["tool"]["ruff"]["target-version"] == f"py{pythons[0].replace('.', '')}"
+    [tested] = re.findall(r"^PYTHONS \?= (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert [one for one in tested.split() if one[0].isdigit()] == pythons
+
+
+def test_pythons_that_are_not_there_are_skipped_and_a_run_without_any_fails() -> None:
+    script = [ROOT / "tests/support/pythons.sh", "2.0", "/nowhere/python3"]
+    done = subprocess.run(script, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines() == [
+        "2.0: skipped, neither the path nor pyenv has python2.0",
+        "/nowhere/python3: skipped, there is no such interpreter",
+    ]
+    assert done.returncode == 1
