@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct, field
 
-from proxyherd.base.words import suggest
 from proxyherd.base.files import is_there
+from proxyherd.base.words import suggest
 from proxyherd.config.address import Address, parse_address
 from proxyherd.config.auth import AuthSettings, check_auth
 from proxyherd.config.erasure import check_erasure
