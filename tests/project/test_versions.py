@@ -94,7 +94,7 @@ def test_pythons_are_the_same_wherever_they_are_named() -> None:
 
 
 def test_pythons_that_are_not_there_are_skipped_and_a_run_without_any_fails() -> None:
-    script = [ROOT / "tests/support/pythons.sh", "2.0", "/nowhere/python3"]
+    script = [str(ROOT / "tests/support/pythons.sh"), "2.0", "/nowhere/python3"]
     done = subprocess.run(script, capture_output=True, text=True, check=False)
     assert done.stdout.splitlines() == [
         "2.0: skipped, neither the path nor pyenv has python2.0",
