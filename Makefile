@@ -166,8 +166,8 @@ PIP_INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check
 without_packages = { echo "make $(or $(firstword $(MAKECMDGOALS)),run): pip could not get the packages. Without a network:" \
 	"PIP_NO_INDEX=1 PIP_FIND_LINKS=FOLDER, where FOLDER has what 'pip download . setuptools' brings elsewhere" >&2; exit 1; }
 TESTED_PYTHONS = $(shell sed -n 's/^ *"Programming Language :: Python :: \(3[.][0-9]*\)",$$/\1/p' pyproject.toml)
-without_test_packages = { echo "make $(or $(firstword $(MAKECMDGOALS)),test): this is $$($(PYTHON) -V 2>&1); what tests need is known to be there for Python" \
-	"$(TESTED_PYTHONS). For another one: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; $(without_packages); }
+without_test_packages = { echo "make $(or $(firstword $(MAKECMDGOALS)),test): this is $$($(PYTHON) -V 2>&1); what tests need is" \
+	"known to be there for Python $(TESTED_PYTHONS): make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; $(without_packages); }
 
 # The virtual environment is current if its stamp is newer than the files from which it was made.
 .venv/run.stamp: pyproject.toml
