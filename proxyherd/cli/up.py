@@ -11,6 +11,7 @@ from proxyherd.config import herd_file
 from proxyherd.config.herd_file import Herd
 from proxyherd.local import conf
 from proxyherd.local import herd as local_herd
+from proxyherd.local.folder import prepare
 from proxyherd.local.messages import made, say, to_type
 from proxyherd.local.programs import typed_as
 
@@ -24,7 +25,9 @@ def up() -> None:
 
     Exit codes: 0 the herd is whole; 1 it is not, or not within 30 s without progress; 2 a file must be corrected first.
     """
-    herd = herd_file.load(Path(local_herd.herd_file(str(conf.CONF))))
+    file = local_herd.herd_file(str(conf.CONF))
+    prepare()  # a folder in which no herd can run is told before what its files say
+    herd = herd_file.load(Path(file))
     if others := sorted({*herd.servers} - {*conf.names_in(conf.CONF.read_text())}):
         say(
             f"{conf.CONF} does not run {', '.join(others)}; unless they run elsewhere, delete it and type proxyherd init"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from proxyherd.local import conf, programs
-from proxyherd.local.folder import SECRET, prepare
+from proxyherd.local.folder import SECRET
 from proxyherd.local.messages import fail, say, to_type
 from proxyherd.local.supervision import (
     STANDSTILL_SECONDS,
@@ -23,9 +23,8 @@ GAZETTEER: Final = Path("var/gazetteer.dat")
 
 
 def up() -> None:
-    """Start the herd of this folder, and wait until it is whole."""
+    """Start the herd of this folder, which is prepared, and wait until it is whole."""
     file = herd_file(str(conf.CONF))
-    prepare()
     programs.run_program("proxyherd", "secret", "new", str(SECRET), "--if-missing")
     build_gazetteer(file)
     start(str(conf.CONF))

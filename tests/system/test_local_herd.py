@@ -48,7 +48,7 @@ startsecs = 1
 """
 
 
-UP = "import sys; sys.argv[0] = '.venv/bin/proxyherd'; from proxyherd.local import herd; herd.up(); print('The herd is up.')"
+UP = "from proxyherd.local import folder, herd; folder.prepare(); herd.up()"
 """In place of the command, which is more than this folder has."""
 
 
