@@ -48,7 +48,10 @@ startsecs = 1
 """
 
 
-UP = "from proxyherd.local import folder, herd; folder.prepare(); herd.up()"
+UP = (
+    "import sys; sys.argv[0] = '.venv/bin/proxyherd'; from proxyherd.local import folder, herd; folder.prepare(); herd.up();"
+    " print('The herd is up.')"
+)
 """In place of the command, which is more than this folder has."""
 
 
