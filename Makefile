@@ -54,8 +54,8 @@ test-packages: .venv/test.stamp
 # With the lowest versions of libraries that pyproject.toml allows, which have wheels for Python 3.11: what uses libraries.
 LOWEST := var/lowest
 test-lowest: $(LOWEST)/stamp
-	@$(LOWEST)/bin/pytest -q -n 4 --dist loadgroup $(addprefix tests/,admin cli config engines/redis net server telemetry web) \
-		tests/places/gazetteer/test_file.py tests/system/test_conformance.py $(PYTEST_ARGS)
+	@$(LOWEST)/bin/pytest -q -n 4 --dist loadgroup $(addprefix tests/,admin cli config engines/redis net server \
+		web/test_tokens.py web/test_routes_tokens.py places/gazetteer/test_file.py system/test_conformance.py) $(PYTEST_ARGS)
 $(LOWEST)/stamp: pyproject.toml tests/support/lowest.txt
 	@$(PYTHON) -m venv --clear $(LOWEST)
 	@$(LOWEST)/bin/pip install --quiet --disable-pip-version-check --no-compile -c tests/support/lowest.txt -e '.[test]' || { \
