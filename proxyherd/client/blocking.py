@@ -100,7 +100,7 @@ class SyncHerdClient:
         """Ask for the last report of a client. Raises UnknownClient, Unreachable."""
         return self._call(locate_command(client), timeout)
 
-    def command(self, line: bytes, *, timeout: float | None = None) -> bytes:
+    def command(self, line: str | bytes, *, timeout: float | None = None) -> bytes:
         """Send any line, without LF; return its whole answer with its LFs, which may be `? ` and the line. It may be sent
         twice, if a connection breaks. Raises Unreachable.
         """

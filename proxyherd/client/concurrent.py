@@ -78,6 +78,8 @@ class HerdClient:
         rng: Random | None = None,
     ) -> None:
         self._endpoints = parse_endpoints(servers)
+        if token and not any(one.url for one in self._endpoints):
+            raise ValueError("a token is sent over WebSockets only: name web ports, as ws://host:port")
         self._timeout, self._patience, self._retry, self._tls = timeout, patience, retry, tls
         self._token = token if callable(token) else lambda: token
         self._most_bytes = most_bytes
@@ -125,7 +127,7 @@ class HerdClient:
         """Ask for the last report of a client. Raises UnknownClient, Unreachable."""
         return await self._call(locate_command(client), timeout)
 
-    async def command(self, line: bytes, *, timeout: float | None = None) -> bytes:
+    async def command(self, line: str | bytes, *, timeout: float | None = None) -> bytes:
         """Send any line, without LF; return its whole answer with its LFs, which may be `? ` and the line. It may be sent
         twice, if a connection breaks. Raises Unreachable.
         """
@@ -151,11 +153,17 @@ class HerdClient:
 
         def connect(url: str) -> Awaitable[Socket]:
             return open_websocket(
-                url, JSON_SUBPROTOCOL, self._patience, self._tls, self._token(), self._most_bytes
+                url,
+                JSON_SUBPROTOCOL,
+                self._patience,
+                self._tls,
+                self._token(),
+                self._most_bytes,
+                has_pings=True,
             )
 
         state = FollowState(is_area=not clients)
-        found = followed_changes(urls, message, state, connect, self._rng)
+        found = followed_changes(urls, message, state, connect, self._patience, self._rng)
         async with contextlib.aclosing(found) as changes:
             async for change in changes:
                 yield change

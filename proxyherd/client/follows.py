@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from random import Random
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from proxyherd.client.links import Socket, close_websocket, ending_of
 from proxyherd.client.rules.choice import ServerChoice
@@ -13,10 +13,14 @@ from proxyherd.client.rules.errors import ForeignAnswer, Unreachable
 from proxyherd.client.rules.follows import FollowedChange, FollowState
 from proxyherd.client.sockets import reason_of
 
+if TYPE_CHECKING:
+    from aiohttp import ClientWebSocketResponse
+
 JSON_SUBPROTOCOL: Final = "proxyherd.json.v1"
 
-_SILENT_SECONDS: Final = 60.0
-"""A server that says nothing for so long has gone: it sends a ping after 25 s."""
+_PING: Final = 9
+_PONG: Final = 10
+"""RFC 6455's opcodes."""
 
 
 async def followed_changes(
@@ -24,10 +28,12 @@ async def followed_changes(
     message: str,
     state: FollowState,
     connect: Callable[[str], Awaitable[Socket]],
+    patience: float,
     rng: Random,
 ) -> AsyncGenerator[FollowedChange, None]:
     """Yield what happens, for ever, at one web port after the other. `message`: begins the follow; `connect`: opens a
-    WebSocket. Raises FollowRefused, NotAllowed.
+    WebSocket, with pings. A server that is silent for `patience` seconds gets a ping, and as long again to answer it. Raises
+    FollowRefused, NotAllowed.
     """
     choice, clock = ServerChoice(len(urls), rng), asyncio.get_running_loop().time
     while True:
@@ -39,13 +45,31 @@ async def followed_changes(
                 await socket.send_str(message)
                 state.begin()
                 while True:
-                    said = await socket.receive(timeout=_SILENT_SECONDS)
-                    if not isinstance(said.data, str):
-                        raise Unreachable(ending_of(socket, said.extra))
-                    for change in state.hear(said.data):
+                    for change in state.hear(await _receive(socket, patience)):
                         choice.answered(server)
                         yield change
             finally:
                 await close_websocket(session, socket)
         except (Unreachable, ForeignAnswer, OSError) as error:
             choice.failed(server, clock(), reason_of(error))
+
+
+async def _receive(socket: ClientWebSocketResponse, patience: float) -> str:
+    """Return the next message that is no ping or pong. Raises Unreachable, also if there is no answer to a ping."""
+    is_asked = False
+    while True:
+        try:
+            said = await socket.receive(timeout=patience)
+        except TimeoutError:
+            if is_asked:
+                raise Unreachable("does not answer a ping") from None
+            is_asked = True
+            await socket.ping()
+            continue
+        is_asked = False
+        if said.type == _PING:
+            await socket.pong(said.data)
+        elif said.type != _PONG:
+            if isinstance(said.data, str):
+                return said.data
+            raise Unreachable(ending_of(socket, said.extra))

@@ -113,9 +113,18 @@ class _StreamLink:
 
 
 async def open_websocket(
-    url: str, subprotocol: str, seconds: float, tls: ssl.SSLContext | None, token: str, most_bytes: int
+    url: str,
+    subprotocol: str,
+    seconds: float,
+    tls: ssl.SSLContext | None,
+    token: str,
+    most_bytes: int,
+    *,
+    has_pings: bool = False,
 ) -> Socket:
-    """Open a WebSocket, within so many seconds. `token`: "" for none. Raises Unreachable, NotAllowed."""
+    """Open a WebSocket, within so many seconds. `token`: "" for none. With `has_pings`, pings and pongs are received like
+    other messages, and nobody answers for the caller. Raises Unreachable, NotAllowed.
+    """
     import aiohttp  # noqa: PLC0415 - who has no WebSocket does not wait for it
 
     session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None))
@@ -128,6 +137,7 @@ async def open_websocket(
                 protocols=(subprotocol,),
                 headers=headers,
                 max_msg_size=most_bytes,
+                autoping=not has_pings,
                 timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSE_SECONDS),
                 **options,
             )

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import pytest
-from aiohttp import WSCloseCode, web
+from aiohttp import WSCloseCode, WSMsgType, web
 from asked import free_ports
 from line_servers import as_a_server_does, line_server
 
 from proxyherd.client import HerdClient, NotAllowed, TakenReport, Unreachable
 from proxyherd.client.endpoints import Endpoint, parse_endpoint
+from proxyherd.client.follows import JSON_SUBPROTOCOL
 from proxyherd.client.links import LINES_SUBPROTOCOL, dial
 from proxyherd.config.address import Address
 
@@ -198,3 +200,36 @@ async def a_strangers_program() -> TakenReport:
         first, second = await asyncio.gather(herd.locate(b"kiwi"), herd.ask("kiwi", radius_km=0.5, limit=3))
         assert second.report.difference + first.lat > 0
     return taken
+
+
+def test_who_follows_leaves_a_server_that_answers_no_ping_and_stays_where_it_does() -> None:
+    pings: list[int] = []
+    enough = asyncio.Event()
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        hangs = not pings
+        pings.append(0)
+        socket = web.WebSocketResponse(protocols=(JSON_SUBPROTOCOL,), autoping=False)
+        await socket.prepare(request)
+        if hangs:
+            await enough.wait()
+            return socket
+        await socket.send_str('{"event":"enter","client":"kiwi"}')
+        await socket.ping()
+        async for message in socket:
+            if message.type == WSMsgType.PING:
+                await socket.pong(message.data)
+                pings[-1] += 1
+                if pings[-1] == 2:
+                    await socket.send_str('{"event":"gone","client":"kiwi"}')
+        return socket
+
+    async def body(url: str) -> None:
+        herd = HerdClient(url, patience=0.05)
+        async with contextlib.aclosing(herd.follow("kiwi")) as changes:
+            assert [(await anext(changes)).event, (await anext(changes)).event] == ["enter", "gone"]
+        enough.set()
+
+    with_web_server(handler, body)
+    assert pings[0] == 0
+    assert pings[-1] == 2

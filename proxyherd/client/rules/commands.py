@@ -90,8 +90,9 @@ class ClientCommand(Struct, Generic[A], frozen=True):
         return self.line.split(None, 1)[:1] == [b"WHATSAT"]
 
 
-def raw_command(line: bytes) -> ClientCommand[bytes]:
+def raw_command(text: str | bytes) -> ClientCommand[bytes]:
     """Return a command that is any line; its answer is all that comes, `? ` too. Raises ValueError for several lines."""
+    line = text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
     if b"\n" in line:
         raise ValueError("a command is one line, without LF")
 

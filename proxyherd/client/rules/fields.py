@@ -86,7 +86,7 @@ def radius_field(radius_km: Number) -> bytes:
 def limit_field(limit: int) -> bytes:
     """Return the most results that are wanted, 0 to 20."""
     if not isinstance(limit, int) or not 0 <= limit <= 20:
-        raise ValueError(f"{limit!r} is no bound: at most 0 to 20 places can be asked for")
+        raise ValueError(f"{limit!r} is no limit: a whole number from 0 to 20 belongs here")
     return b"%d" % limit
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -16,6 +16,8 @@ from msgspec import Struct
 from proxyherd.base.escapes import escaped
 from proxyherd.client.rules.errors import MOST_SHOWN, FollowRefused, ForeignAnswer, Unreachable
 from proxyherd.client.rules.fields import Number, location_field
+
+N = TypeVar("N", bound=tuple[Number, ...])
 
 _ID: Final = "follow"
 _LATER: Final = (429, 500, 503)
@@ -70,11 +72,11 @@ def follow_message(
         raise ValueError("follow clients, or one area: near or within")
     what: dict[str, Any] = {}
     if near is not None:
-        lat, lon, radius_km = near
+        lat, lon, radius_km = _numbers(near, 3, "near is a latitude, a longitude and kilometres")
         location_field(lat, lon)
         what["near"] = {"lat": str(lat), "lon": str(lon), "radius_km": float(radius_km)}
     elif within is not None:
-        west, south, east, north = within
+        west, south, east, north = _numbers(within, 4, "within is west, south, east and north")
         location_field(south, west)
         location_field(north, east)
         what["within"] = {"west": str(west), "south": str(south), "east": str(east), "north": str(north)}
@@ -83,6 +85,12 @@ def follow_message(
     if buffer_m:
         what["buffer_m"] = buffer_m
     return msgspec.json.encode({"op": "follow", "id": _ID, **what}).decode()
+
+
+def _numbers(area: N, size: int, what: str) -> N:
+    if len(area) != size:
+        raise ValueError(f"{area} is no area: {what}")
+    return area
 
 
 class FollowState:

@@ -91,8 +91,8 @@ def test_what_is_no_radius_is_refused(radius: Any) -> None:
 
 
 @pytest.mark.parametrize("limit", [-1, 21, 1.0, "5"])
-def test_what_is_no_bound_is_refused(limit: Any) -> None:
-    with pytest.raises(ValueError, match="bound"):
+def test_what_is_no_limit_is_refused(limit: Any) -> None:
+    with pytest.raises(ValueError, match="limit"):
         fields.limit_field(limit)
 
 

@@ -131,3 +131,18 @@ def test_what_is_followed_is_one_thing() -> None:
             follow_message(*wrong, 0)
     with pytest.raises(ValueError, match="latitude"):
         follow_message((), (91, 0, 1), None, 0)
+
+
+@pytest.mark.parametrize(
+    ("near", "within", "told"),
+    [
+        ((1, 2), None, "near is a latitude, a longitude and kilometres"),
+        (None, (1, 2, 3), "within is west, south, east and north"),
+        ((1, 2, 3), (1, 2, 3, 4), "clients, or one area"),
+    ],
+)
+def test_an_area_of_another_form_is_refused_before_anything_is_sent(
+    near: Any, within: Any, told: str
+) -> None:
+    with pytest.raises(ValueError, match=told):
+        follow_message((), near, within, 0)
