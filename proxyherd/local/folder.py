@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 from typing import Final
 
-from proxyherd.local.messages import fail, say
+from proxyherd.local.messages import fail, say, to_type
+from proxyherd.local.supervision import states
 from proxyherd.local.witnesses import SOCKET, look, owner, refuse_parts
 
 SECRET: Final = Path("var/secret")
@@ -71,12 +72,24 @@ def mend_secret() -> None:
         say(f"{SECRET} could be read by other users; it is now for its owner only")
 
 
+def refuse_lost_secret() -> None:
+    """Fails where servers run and their secret's file is gone: with another one, a server would be refused by those."""
+    running = [name for name, state in states().items() if name.startswith("herd:") and state == "RUNNING"]
+    if running and not SECRET.exists():
+        fail(
+            f"{SECRET} is gone, and {', '.join(running)} still use it; put it back, from a backup or another host of the "
+            f"herd. If there is no copy, type {to_type('down')} and then {to_type('up')}: that makes a new one for all"
+        )
+
+
 def prepare() -> None:
     """See that a herd can run in this folder. Fails where it cannot."""
     refuse_folder()
     make_folders()
     found = look()
     refuse_parts(found)
+    if found.answers:
+        refuse_lost_secret()
     if found.nothing:
         refuse_files_of_others()
         mend_secret()

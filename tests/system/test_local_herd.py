@@ -146,6 +146,7 @@ def running(checkout: Checkout) -> Iterator[tuple[Checkout, int]]:
 
 
 TARGETS = ["run", "stop", "clean"]
+REAL = f'case $1 in secret) exec "{sys.executable}" -m proxyherd "$@";; esac'
 
 
 # --- what runs
@@ -195,6 +196,16 @@ def test_servers_without_a_supervisord_are_found_by_their_locks(checkout: Checko
         fcntl.flock(held, fcntl.LOCK_EX)
         checkout.fails(target, f"var/lib/Clark (process {os.getpid()})", f"kill {os.getpid()}")
     assert checkout.make("stop").stdout == "No herd of this folder runs.\n"
+
+
+def test_a_secret_that_is_gone_is_not_made_anew_while_servers_know_it(running: tuple[Checkout, int]) -> None:
+    checkout, _ = running
+    wait_until(
+        lambda: "RUNNING" in checkout.run(".venv/bin/supervisorctl", "status").stdout, "the server runs"
+    )
+    checkout.pretend(REAL)
+    checkout.fails("run", "var/secret is gone", "herd:Clark still use it", "make stop")
+    assert not (checkout.folder / "var/secret").exists()
 
 
 @needs("setpriv", root=True)
@@ -253,7 +264,6 @@ LEFT = [
     (leave_pid_of_nobody, leave_cut_secret),
     (leave_empty_pid_file,),
 ]
-REAL = f'case $1 in secret) exec "{sys.executable}" -m proxyherd "$@";; esac'
 
 
 @pytest.mark.parametrize("left", LEFT)
