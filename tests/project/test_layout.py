@@ -83,6 +83,9 @@ ELSEWHERE: Final = (
     Elsewhere("core", "decider", "core/test_node.py", "a node decides about commands"),
     Elsewhere("core", "news notes reply", "core/test_node.py", "what a node passes on, tells and answers"),
     Elsewhere("core", "peer_messages", "core/test_link.py", "a link reads and writes each of them"),
+    Elsewhere(
+        "engines/herd", "ports", "engines/herd/test_engine.py", "interfaces: the engine is tested with them"
+    ),
     Elsewhere("engines/herd", "rewrite", "engines/herd/test_journal.py", "a journal begins and ends it"),
     Elsewhere("core", "handshake", "core/test_link.py", "with it each link begins"),
     Elsewhere("core", "value", "core/test_messages.py", "what it promises is tested with entries"),

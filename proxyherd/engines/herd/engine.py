@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from operator import attrgetter
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from proxyherd.core.area_queries import AreaReply
 from proxyherd.core.area_searches import AreaSearches
@@ -25,6 +25,7 @@ from proxyherd.core.notes import Note
 from proxyherd.core.reply import Reply, leave
 from proxyherd.core.rules import refuse
 from proxyherd.core.sizes import SIZES, Sizes
+from proxyherd.engines.herd.ports import JournalWriter, Later, Peer
 
 _PEER_LINES_A_CLIENT_LINE: Final = 4
 """Lines from peers that a turn handles for each line from clients: in a busy herd, most lines come from neighbours."""
@@ -32,54 +33,6 @@ _PEER_LINES_A_CLIENT_LINE: Final = 4
 _FEWEST_SHARES: Final = 32
 """A turn's lines are divided by the number of peers, but at most by this. So each peer has a share, however many there
 are."""
-
-
-class Peer(Protocol):
-    """What a turn needs from a peer's connection."""
-
-    queued: bool
-
-    @property
-    def link(self) -> Link:
-        """The link that it carries."""
-
-    def heard(self) -> None:
-        """Read on, because everything that was received has been handled."""
-
-    def release(self, now: float) -> None:
-        """Write what the link has to send, in one write; end the connection if the link has ended."""
-
-    def fail(self, error: Exception) -> None:
-        """End the connection at once, and forget it: work for it has raised an exception."""
-
-
-class JournalWriter(Protocol):
-    """What a turn needs from the journal."""
-
-    always: bool
-
-    @property
-    def takes_reports(self) -> bool:
-        """Whether reports are taken."""
-
-    def append(self, lines: list[bytes]) -> bool:
-        """Append a turn's updates. Return False if its reports must be refused."""
-
-    def sync(self, done: Callable[[bool], None]) -> None:
-        """Bring the appended updates to disk. Call `done` later, with False if the turn's reports must be refused."""
-
-
-class Later(Protocol):
-    """Calls the engine's `pass_on` when everything that is ready has been read, and its `settle` a little later."""
-
-    def pass_on_soon(self) -> None:
-        """Note that something is to be passed on."""
-
-    def settle_later(self) -> None:
-        """Note that something waits, perhaps since earlier calls. `settle` may be called at once."""
-
-    def settled(self) -> None:
-        """Note that nothing waits any more."""
 
 
 _FEW_UPDATES: Final = SIZES.few_updates
