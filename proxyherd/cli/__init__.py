@@ -4,7 +4,7 @@
 - `asking`: what `iamat` and `whatsat` share; `refusals`: why a server has answered `? `; `contents`: what `export` and `forget` share
 - `grade_usage`, `grade_herd`, `grade_run`, `grade_marks`, `grade_batch`: of `grade`, how it is called; the herd; how it is
   judged; by which rubric it is marked, and the report; a class at once
-- `token_making`: what commands share that make tokens; `web_port`: what `follow`, `forget`, `near` and `token revoke` share
+- `signing`: what commands share that make tokens; `web_port`: what `follow`, `forget`, `near` and `token revoke` share
 - `output`: where output goes; `pipes`: output whose reader may leave; `status_json`: what `status --json` prints
 
 Commands: `bridge`, `check_config`, `completion`, `down`, `export`, `follow`, `forget`, `gazetteer`, `grade`, `iamat`, `init`,

@@ -25,7 +25,7 @@ from proxyherd.cli.common import (
     until_stopped,
 )
 from proxyherd.cli.pipes import PipeWatch
-from proxyherd.cli.token_making import token_source
+from proxyherd.cli.signing import token_source
 from proxyherd.cli.web_port import place_of, reachable, token_file_option
 from proxyherd.client.rules.errors import Unreachable
 from proxyherd.config.herd_file import Herd

@@ -26,12 +26,12 @@ from proxyherd.cli.common import (
     server_names,
 )
 from proxyherd.cli.contents import progress_bar, read_journal
-from proxyherd.cli.token_making import token_source
+from proxyherd.cli.signing import token_source
 from proxyherd.cli.web_port import reachable, token_file_option
 from proxyherd.client.rules.errors import Unreachable
 from proxyherd.config.herd_file import Herd, Server
 from proxyherd.core.messages import received
-from proxyherd.remote import ask, erasing
+from proxyherd.remote import ask, erasures
 from proxyherd.remote.tailing import parse_since
 
 if TYPE_CHECKING:
@@ -191,13 +191,13 @@ def _erase(server: Server, token: Callable[[], str], clients: Sequence[bytes], b
         erased, stayed = erased + more_erased, stayed + more_stayed
         bar.update(more_erased + more_stayed)
 
-    def open_eraser() -> erasing.Eraser:
-        return erasing.Eraser(server, token, _PATIENCE_SECONDS)
+    def open_eraser() -> erasures.Eraser:
+        return erasures.Eraser(server, token, _PATIENCE_SECONDS)
 
     try:
         with progress_bar("Erasing", len(clients)) as bar:
-            erasing.erase_all(open_eraser, clients, before, told)
-    except erasing.NotErased as error:
+            erasures.erase_all(open_eraser, clients, before, told)
+    except erasures.NotErased as error:
         raise Failure(f"{error}. {_so_far(erased, stayed, clients)}") from error
     except Unreachable as error:
         raise NotReached(f"{server.name} is gone: {error}. {_so_far(erased, stayed, clients)}") from error

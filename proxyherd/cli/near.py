@@ -19,7 +19,7 @@ from proxyherd.cli.common import (
     load_herd,
     print_table,
 )
-from proxyherd.cli.token_making import token_source
+from proxyherd.cli.signing import token_source
 from proxyherd.cli.web_port import place_of, reachable, refuse_options, token_file_option
 from proxyherd.client.rules.errors import Unreachable
 from proxyherd.remote import nearby, web_ports

@@ -20,13 +20,13 @@ from proxyherd.cli.common import (
     load_herd,
     server_names,
 )
-from proxyherd.cli.token_making import DAY_SECONDS, new_token, signing_key, token_source
+from proxyherd.cli.signing import DAY_SECONDS, new_token, signing_key, token_source
 from proxyherd.cli.web_port import reachable, token_file_option
 from proxyherd.client.rules.errors import Unreachable
 from proxyherd.config import secrets
 from proxyherd.config.token_keys import read_token_keys
 from proxyherd.core.messages import NANOSECONDS
-from proxyherd.remote import erasing
+from proxyherd.remote import erasures
 from proxyherd.web.access import Access, TokenProblem
 from proxyherd.web.rights import MOST_NAME_CHARACTERS, RIGHTS, Grant, Right
 from proxyherd.web.tokens import MOST_TOKEN_BYTES, TokenVerifier
@@ -225,10 +225,10 @@ def token_revoke(ctx: click.Context, *, subject: str, name: str | None, token_fi
     if herd.auth.web != "jwt":
         raise Misconfigured(f'{herd.file}: key auth.web: is not "jwt", so nobody needs a token')
     server = reachable(herd, name)
-    eraser = erasing.Eraser(server, token_source(herd, token_file, "operate"), _PATIENCE_SECONDS)
+    eraser = erasures.Eraser(server, token_source(herd, token_file, "operate"), _PATIENCE_SECONDS)
     try:
         eraser.revoke(subject)
-    except erasing.NotErased as error:
+    except erasures.NotErased as error:
         raise Failure(str(error)) from error
     except Unreachable as error:
         raise NotReached(f"{server.name} is gone: {error}") from error

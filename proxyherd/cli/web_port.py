@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from proxyherd.cli.common import Misconfigured, NotReached
-from proxyherd.cli.token_making import TOKEN_VARIABLE
+from proxyherd.cli.signing import TOKEN_VARIABLE
 from proxyherd.client.rules.errors import Unreachable
 from proxyherd.client.sockets import connect
 from proxyherd.config.herd_file import Herd, Server

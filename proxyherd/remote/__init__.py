@@ -2,7 +2,7 @@
 
     ask        one question to one server
     web_ports  one question to a web port
-    erasing    clients of a running herd, over a web port
+    erasures   of clients of a running herd, over a web port
     nearby     who is near a place, over a web port
     events     what happens to clients that are followed, over a web port
     progress   how far the servers of a herd are with their start

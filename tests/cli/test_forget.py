@@ -21,10 +21,10 @@ from one_server import enter_folder, write_journal
 
 from proxyherd import cli
 from proxyherd.cli import forget as command
-from proxyherd.cli import token_making
+from proxyherd.cli import signing
 from proxyherd.config import secrets
 from proxyherd.engines.herd.backend import make_table
-from proxyherd.remote import erasing
+from proxyherd.remote import erasures
 
 LINES = [
     b"AT Ann +0.000000000 kiwi +34.068930-118.445127 1000000000",
@@ -278,7 +278,7 @@ def test_a_server_that_is_not_ready_or_restarts_is_asked_again(
     port: Port, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
     monkeypatch.setattr(command, "_PATIENCE_SECONDS", 60)
-    monkeypatch.setattr(erasing, "_LONGEST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(erasures, "_LONGEST_PAUSE_SECONDS", 0.01)
     before = port.answers
     port.answers = lambda path: (
         problem(status, **{"Retry-After": "1"})(path) if len(port.asked) < 3 else before(path)
@@ -335,9 +335,9 @@ def test_who_can_read_the_key_needs_no_token(port: Port, key: Path) -> None:
 
 
 def test_a_long_list_outlives_its_first_token(port: Port, key: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(token_making, "_MADE_SECONDS", -1.0)
+    monkeypatch.setattr(signing, "_MADE_SECONDS", -1.0)
     issued = count(1)
-    monkeypatch.setattr(token_making, "new_token", lambda *_: f"token-{next(issued)}")
+    monkeypatch.setattr(signing, "new_token", lambda *_: f"token-{next(issued)}")
     assert forget("kiwi", "plum").exit_code == 0
     assert port.tokens == {"Bearer token-1", "Bearer token-2"}
 

@@ -70,7 +70,7 @@ ELSEWHERE: Final = (
     Elsewhere("cli", "down", "system/test_wheel.py", "a herd is started and stopped in an empty folder"),
     Elsewhere("cli", "journal", "system/test_durability.py", "the journal of a running server is read"),
     Elsewhere("cli", "places_sim", "system/test_places_sim.py", "the stand-in runs as a process"),
-    Elsewhere("cli", "token_making", "cli/test_token.py", "the tokens that are made are looked at there"),
+    Elsewhere("cli", "signing", "cli/test_token.py", "the tokens that are made are looked at there"),
     Elsewhere("cli", "web_port", "cli/test_forget.py", "clients are erased over it"),
     Elsewhere("cli", "status status_json", "system/test_status.py", "real servers are asked"),
     Elsewhere(

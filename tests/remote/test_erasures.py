@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from proxyherd.config.herd_file import load
-from proxyherd.remote import erasing
+from proxyherd.remote import erasures
 
 HERD = """
 [servers.Ann]
@@ -36,10 +36,10 @@ class Answer:
 
 
 @pytest.fixture
-def eraser(tmp_path: Path) -> erasing.Eraser:
+def eraser(tmp_path: Path) -> erasures.Eraser:
     file = tmp_path / "herd.toml"
     file.write_text(HERD)
-    return erasing.Eraser(load(file).servers["Ann"], lambda: "", 1.0)
+    return erasures.Eraser(load(file).servers["Ann"], lambda: "", 1.0)
 
 
 def play(monkeypatch: pytest.MonkeyPatch, *answers: Answer) -> list[str]:
@@ -65,7 +65,7 @@ REFUSED = Answer(
 
 
 def test_a_moment_that_is_in_the_future_on_the_servers_clock_is_waited_for(
-    monkeypatch: pytest.MonkeyPatch, eraser: erasing.Eraser
+    monkeypatch: pytest.MonkeyPatch, eraser: erasures.Eraser
 ) -> None:
     asked = play(monkeypatch, REFUSED, Answer(202, b'{"erased_at":"5"}'))
     assert eraser.erase(b"kiwi", 5_000_000_000)
@@ -77,17 +77,17 @@ def test_a_moment_that_is_in_the_future_on_the_servers_clock_is_waited_for(
 
 
 def test_who_has_a_clock_that_is_far_ahead_is_told_of_clocks(
-    monkeypatch: pytest.MonkeyPatch, eraser: erasing.Eraser
+    monkeypatch: pytest.MonkeyPatch, eraser: erasures.Eraser
 ) -> None:
     play(monkeypatch, REFUSED)
-    with pytest.raises(erasing.NotErased, match=r"its clock is behind this host.s.*set both clocks"):
+    with pytest.raises(erasures.NotErased, match=r"its clock is behind this host.s.*set both clocks"):
         eraser.erase(b"kiwi", 5_000_000_000)
 
 
 def test_a_request_without_a_moment_is_not_about_clocks(
-    monkeypatch: pytest.MonkeyPatch, eraser: erasing.Eraser
+    monkeypatch: pytest.MonkeyPatch, eraser: erasures.Eraser
 ) -> None:
     asked = play(monkeypatch, REFUSED)
-    with pytest.raises(erasing.NotErased, match="does not erase now"):
+    with pytest.raises(erasures.NotErased, match="does not erase now"):
         eraser.erase(b"kiwi", None)
     assert len(asked) == 1
