@@ -169,7 +169,7 @@ def ending_of(socket: aiohttp.ClientWebSocketResponse, said: object) -> str:
     """Return why a WebSocket has ended. `said`: the reason in its last message. Raises NotAllowed if it was the token."""
     reason = escaped(str(said or ""))[:MOST_SHOWN]
     if socket.close_code == _TOKEN_CODE:
-        raise NotAllowed(f"the token is not good any more ({reason or _TOKEN_CODE})")
+        raise NotAllowed(f"the token is missing, or not good: {reason or _TOKEN_CODE}")
     return f"closed the WebSocket ({socket.close_code}{reason and ': '}{reason})"
 
 

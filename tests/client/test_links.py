@@ -124,7 +124,7 @@ def test_a_token_that_ends_meanwhile_is_told_to_all_who_wait() -> None:
     async def body(url: str) -> None:
         async with HerdClient(url, timeout=100, token="short") as herd:
             ended = await asyncio.gather(*(herd.locate("kiwi") for _ in range(3)), return_exceptions=True)
-            assert [str(one) for one in ended] == ["the token is not good any more (expired)"] * 3
+            assert [str(one) for one in ended] == ["the token is missing, or not good: expired"] * 3
             assert all(isinstance(one, NotAllowed) for one in ended)
 
     with_web_server(speaking(say), body)

@@ -59,6 +59,21 @@ def test_herds_file_has_its_graph_and_ports(file: str) -> None:
 # --- containers
 
 
+def test_an_image_is_built_from_what_it_needs_and_the_containers_secret_goes_nowhere() -> None:
+    folder = ROOT / "deploy/container"
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    text = (folder / "Containerfile").read_text()
+    copied = {
+        name for line in re.findall(r"^COPY ([^-].*) \S+$", text, re.MULTILINE) for name in line.split()
+    }
+    assert copied <= {line.removeprefix("!/") for line in ignored} | {"deploy/container/herd.toml"}
+    assert "*" in ignored
+    secret = yaml.safe_load((folder / "compose.yml").read_text())["secrets"]["proxyherd"]["file"]
+    assert ignored.index(f"/deploy/container/{secret}") > ignored.index("!/deploy")
+    git = ROOT / ".gitignore"
+    assert not git.exists() or f"/deploy/container/{secret}" in git.read_text().splitlines()
+
+
 def test_compose_has_a_service_for_each_server_with_its_port_and_its_health() -> None:
     folder = ROOT / "deploy/container"
     herd, default = herd_file.load(folder / "herd.toml"), herd_file.load(ROOT / "deploy/herd.toml")
