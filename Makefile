@@ -114,7 +114,7 @@ lint: .venv/test.stamp
 PIP_WHEEL = rm -rf build && $(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 wheel: .venv/run.stamp
 	@rm -f dist/proxyherd-*.whl; $(PIP_WHEEL)
-	@if command -v cc >/dev/null; then PROXYHERD_COMPILED=1; export PROXYHERD_COMPILED; $(PIP_WHEEL); \
+	@if command -v cc >/dev/null; then echo "Compiling, for a minute or two"; PROXYHERD_COMPILED=1; export PROXYHERD_COMPILED; $(PIP_WHEEL); \
 	else echo "make wheel: there is no C compiler, so only the wheel in pure Python was built" >&2; fi
 	@ls dist/proxyherd-*.whl
 

@@ -101,7 +101,12 @@ def config_option(envvar: str | None = None) -> Callable[[F], F]:
 
 
 def load_herd(ctx: click.Context) -> Herd:
-    return herd_file.load(ctx.meta.get(_CONFIG_KEY) or _found_file() or herd_file.DEFAULT_FILE)
+    if file := ctx.meta.get(_CONFIG_KEY) or _found_file():
+        return herd_file.load(file)
+    raise ConfigError(
+        f"{', '.join(map(str, _default_files()))}: No such file; go to the folder of the herd, make one with "
+        "proxyherd init, or name the herd's file with --config or PROXYHERD_CONFIG"
+    )
 
 
 def load_if_any(ctx: click.Context) -> Herd | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from importlib import metadata
 from importlib.resources import files
 from pathlib import Path
@@ -23,7 +24,8 @@ from proxyherd.local.programs import locate, typed_as
 )
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default=".")
 def init(folder: Path) -> None:
-    """Write herd.toml, the default herd, and a supervisord.conf for its servers into FOLDER, which is made.
+    """Write herd.toml, the default herd, and a supervisord.conf for its servers into FOLDER, by default this one.
+    A new FOLDER is made.
 
     What is there stays. So to run a herd of your own, write its herd.toml first. After you have added or removed
     servers, delete supervisord.conf, and type this again.
@@ -37,7 +39,7 @@ def init(folder: Path) -> None:
         _write_files()
     except OSError as error:
         raise Failure(f"{error.filename}: {error.strerror}") from error
-    there = "" if folder == Path() else f"cd {folder} && "
+    there = "" if folder == Path() else f"cd {shlex.quote(str(folder))} && "
     click.echo(f"Next: {there}{typed_as('proxyherd')} up")
 
 

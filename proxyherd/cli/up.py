@@ -20,7 +20,7 @@ from proxyherd.local.programs import typed_as
 def up() -> None:
     """Start the herd of this folder under supervisord, in the background.
 
-    The folder needs what proxyherd init writes. What is missing else is made in var/: the herd's secret, and the offline
+    The folder needs what proxyherd init writes. What else is missing is made in var/: the herd's secret, and the offline
     places. Returns when all servers are ready, linked, and RUNNING; what runs already is left running.
 
     Exit codes: 0 the herd is whole; 1 it is not, or not within 30 s without progress; 2 a file must be corrected first.

@@ -38,7 +38,8 @@ def make_folders() -> None:
         for folder in ("var", "var/lib", "var/log", "var/run"):
             Path(folder).mkdir(mode=0o750, exist_ok=True)
     except OSError as error:
-        fail(f"{error.filename}: {error.strerror}; {_remedy()}")
+        remedy = _remedy() if Path("var").exists() else f"{Path.cwd()} must be a folder that you can write"
+        fail(f"{error.filename}: {error.strerror}; {remedy}")
 
 
 def refuse_files_of_others() -> None:

@@ -142,6 +142,8 @@ def not_answered(server: Server, status: int, body: bytes) -> NotAnswered:
         )
     if status in _MISTAKES:
         return NotAnswered(said or f"{where} answers {status}", mistaken=True)
+    if status == HTTPStatus.NOT_FOUND and problem.get("field"):
+        return NotAnswered(said)
     if status in (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED):
         return NotAnswered(f"{where} does not know this question; upgrade it, or see whose port that is")
     if status == HTTPStatus.NOT_IMPLEMENTED:

@@ -109,7 +109,9 @@ def test_default_file_is_the_checkouts_then_the_folders_then_the_installed_one(
     monkeypatch.setattr(cli.common, "INSTALLED_FILE", tmp_path / "installed.toml")
     result = run("check-config")
     assert result.exit_code == 2
-    assert "deploy/herd.toml: No such file" in result.stderr
+    assert result.stderr.startswith(
+        f"Error: deploy/herd.toml, herd.toml, {tmp_path}/installed.toml: No such file; go to the folder of the herd"
+    )
     (tmp_path / "installed.toml").write_text(herd.file.read_text())
     assert "installed.toml: 2 servers" in run("check-config").stdout
     (tmp_path / "herd.toml").write_text(herd.file.read_text())

@@ -69,6 +69,10 @@ def test_a_herd_of_your_own_gets_what_runs_its_servers(here: Path) -> None:
     assert conf.names_in((here / "three/supervisord.conf").read_text()) == ["Ann", "Bob"]
 
 
+def test_a_folder_with_a_space_can_be_typed_as_it_is_told(here: Path) -> None:
+    assert "\nNext: cd 'my herd' && " in init("my herd").output
+
+
 def test_what_is_there_is_kept_and_told_if_it_does_not_fit(here: Path) -> None:
     assert init().exit_code == 0
     before = (here / "supervisord.conf").read_text()

@@ -128,7 +128,7 @@ ELSEWHERE: Final = (
     ),
     Elsewhere(
         "local",
-        "folder herd messages supervision witnesses",
+        "herd messages supervision witnesses",
         "system/test_local_herd.py",
         "supervisord and locks are real",
     ),

@@ -52,6 +52,13 @@ def test_a_refusal_is_told_with_the_remedy(ann: Server, status: int, told: str, 
     assert refusal.mistaken == mistaken
 
 
+def test_a_client_that_no_server_knows_is_not_a_question_that_a_server_does_not_know(ann: Server) -> None:
+    body = problem(field="client", detail="No server has heard of a client with this name.")
+    assert str(not_answered(ann, 404, body)) == (
+        "client: This is not so. No server has heard of a client with this name."
+    )
+
+
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"\xff", b'{"detail":null}', problem(detail=5)])
 @pytest.mark.parametrize("status", [400, 401, 404, 501, 503])
 def test_whatever_a_port_sends_becomes_words(ann: Server, status: int, body: bytes) -> None:
