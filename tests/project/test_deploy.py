@@ -229,8 +229,8 @@ def test_units_start_commands_that_there_are() -> None:
         assert CliRunner().invoke(main, [*arguments, "--help"]).exit_code == 0
 
 
-def test_continuous_integration_lints_then_tests_then_samples_mutants() -> None:
+def test_continuous_integration_lints_then_tests_also_with_the_lowest_versions_then_samples_mutants() -> None:
     script = ROOT / ".ci/run"
     assert script.stat().st_mode & 0o111
     made = [line.split()[1] for line in script.read_text().splitlines() if line.startswith("make ")]
-    assert made == ["lint", "test", "mutants"]
+    assert made == ["lint", "test", "test-lowest", "mutants"]
