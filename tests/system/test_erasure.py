@@ -144,6 +144,7 @@ def test_an_erased_client_leaves_the_disk_and_the_page_and_stands_in_the_log_onl
     state(clark)  # from now on somebody looks
     herd.wait_until_all_know(clark.hears(client))
     wait_until(lambda: b"secretive" in state(clark), "the page shows it")
+    wait_until_logged(herd)
     lines = [len(names(server)) for server in herd.values()]
     erase_over_web(clark, client)
     is_forgotten(herd)
@@ -165,6 +166,18 @@ def state(server: ServerProcess) -> bytes:
 def names(server: ServerProcess) -> list[str]:
     """Return the log lines of commands and floods that name the client."""
     return [line for line in server.log_file.read_text().splitlines() if "secretive" in line]
+
+
+def wait_until_logged(herd: RunningHerd) -> None:
+    """Wait until the logs have all that names the client: the flood, the report, and that each server was asked once."""
+    floods = sum(len(server.neighbours) for server in herd.values()) - (len(herd) - 1)
+    expected = {"flood_sent": floods, "flood_received": floods, "command": 1 + len(herd)}
+
+    def has_all() -> bool:
+        lines = [line for server in herd.values() for line in names(server)]
+        return all(sum(f'"{event}"' in line for line in lines) >= count for event, count in expected.items())
+
+    wait_until(has_all, "what names the client is logged")
 
 
 def on_disk(server: ServerProcess, client: bytes) -> bool:
