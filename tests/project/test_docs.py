@@ -22,6 +22,7 @@ from documented import kinds
 from observed import metrics_of_a_server
 from prometheus_client import Metric
 
+from proxyherd import __version__
 from proxyherd.cli import main
 from proxyherd.config import herd_file
 from proxyherd.core.area_searches import SHARE
@@ -305,6 +306,11 @@ def test_every_link_points_to_something_that_exists(path: Path) -> None:
 @pytest.mark.parametrize("path", PAGES, ids=page)
 def test_every_page_is_reached_from_the_readme(path: Path) -> None:
     assert path.name == "README.md" or f"({page(path)})" in (ROOT / "README.md").read_text()
+
+
+def test_the_wheels_that_pages_name_are_of_this_version() -> None:
+    wheels = re.findall(r"proxyherd-([\w.]+)-py3-none-any", "".join(path.read_text() for path in PAGES))
+    assert {*wheels} == {__version__}
 
 
 @pytest.mark.parametrize("path", PAGES, ids=page)

@@ -136,7 +136,7 @@ def test_what_readme_says_works_on_a_machine_with_nothing_but_what_readme_asks_f
 
 
 def test_what_readme_says_of_the_wheel_works_in_an_empty_folder(suite: str, tmp_path: Path) -> None:
-    install, *start = block(README, "pip install proxyherd\n")
+    install, *start = block(README, "pip install ./proxyherd-")
     fetched = [
         BUILDERS,
         "pip wheel --quiet --no-deps --wheel-dir /packages/wheels .",
@@ -145,7 +145,7 @@ def test_what_readme_says_of_the_wheel_works_in_an_empty_folder(suite: str, tmp_
         "rm -rf /herd/*",
     ]
     commands = [
-        "python3 -m venv /own; PATH=/own/bin:$PATH; mkdir /empty; cd /empty",
+        "python3 -m venv /own; PATH=/own/bin:$PATH; mkdir /empty; cd /empty; cp /packages/wheels/proxyherd-*.whl .",
         *(install, *start),
         "proxyherd iamat kiwi 34.068930,-118.445127",
         "proxyherd whatsat kiwi 10 5",

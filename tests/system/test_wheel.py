@@ -133,7 +133,7 @@ def test_a_server_takes_less_than_sixty_megabytes(built: Built) -> None:
 
 
 def test_a_herd_is_started_in_an_empty_folder_and_stopped(built: Built) -> None:
-    """`pip install proxyherd && proxyherd init && proxyherd up`, on other ports, and without a network: places come later."""
+    """What README says of the wheel, `proxyherd init && proxyherd up`, on other ports, and without a network: places come later."""
     herd, program = built.folder / "herd", built.bin / "proxyherd"
     said = built.run(program, "init", "herd")
     assert said.endswith(f"Next: cd herd && {program} up\n")
