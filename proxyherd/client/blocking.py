@@ -39,9 +39,9 @@ class SyncHerdClient:
     """A client of a herd, for scripts and one thread.
 
     `servers`: those that may be asked, as "host:port". `timeout`: seconds for a call with all its attempts. `patience`:
-    seconds for which a server may take to accept a connection, or may be silent when it owes an answer; then another one
-    is asked. Without `retry`, each server is tried once, and a call fails as soon as its connection breaks. `tls`: for
-    servers that speak TLS. `most_bytes`: of one answer. Raises ValueError for what is no server.
+    seconds that a server has for one attempt, to accept a connection and to answer; then another one is asked. Without
+    `retry`, each server is tried once. `tls`: for servers that speak TLS. `most_bytes`: of one answer. Raises ValueError
+    for what is no server.
 
     Calls raise what `proxyherd.client` names: above all Unreachable, with NoAnswer where the time was over, and
     InvalidCommand, with UnknownClient and ReportRefused. Wrong arguments are ValueError.

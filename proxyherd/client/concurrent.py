@@ -33,6 +33,7 @@ from proxyherd.client.rules.commands import (
 from proxyherd.client.rules.errors import (
     ClientClosed,
     ForeignAnswer,
+    HerdError,
     NoAnswer,
     NotAllowed,
     Unreachable,
@@ -174,6 +175,7 @@ class HerdClient:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
+            self._fail(self._pipeline.take_all(), _closed())  # if the task had not begun
 
     async def __aenter__(self) -> Self:
         return self
@@ -206,7 +208,7 @@ class HerdClient:
 
     async def _serve(self) -> None:
         """Bring the answers that are wanted, until the client is closed."""
-        why: Exception = ClientClosed("this client was closed before the answer came")
+        why: Exception = _closed()
         try:
             while True:
                 if not self._pipeline.is_wanted:
@@ -316,4 +318,9 @@ class HerdClient:
         for one in those:
             self._pipeline.give_up(one)
             if not one.owner.done():
-                one.owner.set_result(copy(why))  # each has a traceback of its own
+                # each has a traceback of its own; a stranger's exception may not be one that can be copied
+                one.owner.set_result(copy(why) if isinstance(why, HerdError) else why)
+
+
+def _closed() -> ClientClosed:
+    return ClientClosed("this client was closed before the answer came")

@@ -33,8 +33,12 @@ def parse_endpoint(server: str | Endpoint) -> Endpoint:
         return server
     if "://" not in server:
         return Endpoint(addresses=(parse_address(server),))
-    parts = urlsplit(server)
-    if parts.scheme not in ("ws", "wss") or not parts.hostname or parts.query or parts.fragment:
+    try:
+        parts = urlsplit(server)
+        is_url = parts.scheme in ("ws", "wss") and parts.hostname and parts.port != 0
+    except ValueError:  # of its port, or of an IPv6 address
+        is_url = False
+    if not is_url or parts.query or parts.fragment:
         raise ValueError(f'{server!r} is no server; write "host:port", "[IPv6]:port", or "ws://host:port"')
     path = parts.path if parts.path.strip("/") else WEBSOCKET_PATH
     return Endpoint(url=f"{parts.scheme}://{parts.netloc}{path}")

@@ -159,10 +159,12 @@ async def open_websocket(
 
 async def close_websocket(session: aiohttp.ClientSession, socket: aiohttp.ClientWebSocketResponse) -> None:
     """Close a WebSocket and its session, whatever the server does."""
-    with contextlib.suppress(OSError):
-        async with asyncio.timeout(2 * _CLOSE_SECONDS):
-            await socket.close()
-    await session.close()
+    try:
+        with contextlib.suppress(OSError):
+            async with asyncio.timeout(2 * _CLOSE_SECONDS):
+                await socket.close()
+    finally:
+        await session.close()
 
 
 def ending_of(socket: aiohttp.ClientWebSocketResponse, said: object) -> str:

@@ -70,16 +70,32 @@ def has_large_area(target: str, body: bytes) -> bool:
 class LargeReads:
     """Lets one large message or request be read in each turn, of all clients: a line that comes meanwhile does not wait for
     all that are there. `turn`: returns a number of the present turn.
+
+    Turns hear clients in one order. So whoever is put off first behind the one that reads is the next to read: otherwise a
+    client that has large messages all the time would be the only one. If it does not ask in the next turn, nobody reads then.
     """
 
     def __init__(self, turn: Callable[[], int]) -> None:
         self._turn = turn
-        self._read_in = -1
+        self._last_turn = -1
+        self._reader: object = None  # in this turn
+        self._first: object = None  # who alone may read in this turn
+        self._next: object = None  # likewise, in the next one
 
-    def may_read(self) -> bool:
-        """Return whether one may be read now, and count it."""
-        before, self._read_in = self._read_in, self._turn()
-        return self._read_in != before
+    def may_read(self, asker: object) -> bool:
+        """Return whether a connection may read one now, and count it."""
+        turn = self._turn()
+        if turn != self._last_turn:
+            self._last_turn, self._reader = turn, None
+            self._first, self._next = self._next, None
+        if self._reader is not None:
+            if self._next is None and asker is not self._reader:
+                self._next = asker
+            return False
+        if self._first is not None and asker is not self._first:
+            return False
+        self._reader = asker
+        return True
 
 
 def _unzip(body: bytes) -> bytes:

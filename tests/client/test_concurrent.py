@@ -115,9 +115,11 @@ def test_what_a_broken_connection_has_not_answered_goes_to_another_server_in_the
 
     with line_server(breaks_after(20)) as ann, line_server(breaks_after(25)) as bob:
         run(body(ann.address, bob.address))
-    first, second = (ann, bob) if ann.told[0].split()[1] == b"c0" else (bob, ann)
-    told = [first.told, second.told]
-    assert told[1][0] == told[0][len(told[0]) - 2], "the first that was not answered, with the same time"
+    is_ann_first = ann.told[0].split()[1] == b"c0"
+    told = [ann.told, bob.told] if is_ann_first else [bob.told, ann.told]
+    assert told[1][0] == told[0][18 if is_ann_first else 23], (
+        "the first that was not answered, with the same time"
+    )
     for lines in told:
         begun = [int(line.split()[1][1:]) for line in lines]
         assert begun[:20] == [*range(begun[0], begun[0] + 20)]
@@ -257,5 +259,32 @@ def test_a_closed_client_says_so() -> None:
             pass
         with pytest.raises(ClientClosed):
             await herd.locate("kiwi")
+
+    run(body())
+
+
+def test_a_client_that_is_closed_in_the_instant_of_its_first_call_lets_nobody_wait() -> None:
+    async def body() -> None:
+        herd = Client("127.0.0.1:1")
+        call = asyncio.create_task(herd.locate("kiwi"))
+        await asyncio.sleep(0)
+        await herd.close()
+        with pytest.raises(ClientClosed):
+            await call
+
+    run(body())
+
+
+def test_without_retry_the_reason_of_each_server_is_one_of_the_error_s() -> None:
+    ports = free_ports(2)
+
+    async def body() -> None:
+        async with Client(*(f"127.0.0.1:{port}" for port in ports), retry=False) as herd:
+            calls = [herd.locate("kiwi"), herd.locate("fig")]
+            first, second = await asyncio.gather(*calls, return_exceptions=True)
+            assert isinstance(first, Unreachable)
+            assert isinstance(second, Unreachable)
+            assert len(first.reasons) == len(second.reasons) == 2
+            assert first is not second, "each has its own traceback"
 
     run(body())

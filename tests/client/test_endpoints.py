@@ -30,7 +30,17 @@ def test_a_server_is_an_address_or_the_url_of_a_websocket(text: str, endpoint: E
 
 @pytest.mark.parametrize(
     "text",
-    ["", "herd.example", "::1:10000", "http://127.0.0.1:10300", "ws://", "ws://x/v1/ws?token=1", "x:70000"],
+    [
+        "",
+        "herd.example",
+        "::1:10000",
+        "http://127.0.0.1:10300",
+        "ws://",
+        "ws://x/v1/ws?token=1",
+        "ws://x:70000",
+        "ws://[::1",
+        "x:70000",
+    ],
 )
 def test_what_is_no_server_is_refused_with_what_to_write(text: str) -> None:
     with pytest.raises(ValueError, match=r"write .*host:port"):

@@ -15,7 +15,7 @@ from line_servers import as_a_server_does, line_server
 from proxyherd.client import HerdClient, NotAllowed, TakenReport, Unreachable
 from proxyherd.client.endpoints import Endpoint, parse_endpoint
 from proxyherd.client.follows import JSON_SUBPROTOCOL
-from proxyherd.client.links import LINES_SUBPROTOCOL, dial
+from proxyherd.client.links import LINES_SUBPROTOCOL, close_websocket, dial
 from proxyherd.config.address import Address
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -190,6 +190,33 @@ def test_each_address_that_does_not_answer_is_told() -> None:
     first, second = raised.value.reasons
     assert first == f"127.0.0.1:{nobody}: Connection refused"
     assert second.startswith("nowhere.invalid:1: ")
+
+
+def test_who_is_cancelled_while_a_websocket_is_closed_leaves_no_session_open() -> None:
+    class Socket:
+        async def close(self) -> None:
+            closing.set()
+            await asyncio.Event().wait()
+
+    class Session:
+        closed = False
+
+        async def close(self) -> None:
+            self.closed = True
+
+    closing = asyncio.Event()
+
+    async def body() -> None:
+        session: Any = Session()
+        socket: Any = Socket()
+        task = asyncio.create_task(close_websocket(session, socket))
+        await closing.wait()
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+        assert session.closed
+
+    asyncio.run(body())
 
 
 async def a_strangers_program() -> TakenReport:

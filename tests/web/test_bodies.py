@@ -88,6 +88,26 @@ def test_a_large_area_is_in_a_body_or_in_a_target() -> None:
 def test_one_large_read_is_let_in_by_each_turn() -> None:
     turn = 1
     reads = LargeReads(lambda: turn)
-    assert [reads.may_read() for _ in range(3)] == [True, False, False]
+    assert [reads.may_read(asker) for asker in "aba"] == [True, False, False]
     turn = 2
-    assert [reads.may_read() for _ in range(2)] == [True, False]
+    assert [reads.may_read(asker) for asker in "bb"] == [True, False]
+
+
+def test_large_reads_are_let_in_one_behind_the_other() -> None:
+    turn = 0
+    reads = LargeReads(lambda: turn)
+    let_in = ""
+    for number in range(7):
+        turn = number
+        let_in += "".join(asker for asker in "aabbc" if reads.may_read(asker))
+    assert let_in == "abcabca"
+
+
+def test_a_turn_is_lost_and_no_more_when_whoever_is_next_has_gone() -> None:
+    turn = 0
+    reads = LargeReads(lambda: turn)
+    let_in = list[str]()
+    for number, askers in enumerate(["abc", "ac", "ac", "ac"]):
+        turn = number
+        let_in.append("".join(asker for asker in askers if reads.may_read(asker)))
+    assert let_in == ["a", "", "a", "c"]

@@ -7,6 +7,7 @@ arguments are ValueError, before anything is sent.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any, Self
 
 from proxyherd.base.escapes import escaped
 
@@ -15,7 +16,16 @@ MOST_SHOWN = 200
 
 
 class HerdError(Exception):
-    """Whatever a herd's client raises, but for wrong arguments."""
+    """Whatever a herd's client raises, but for wrong arguments. It can be copied and pickled, for other processes."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self._made_again, self.args, self.__dict__
+
+    @classmethod
+    def _made_again(cls, *args: object) -> Self:
+        error = cls.__new__(cls, *args)
+        error.args = args
+        return error
 
 
 class InvalidCommand(HerdError):  # noqa: N818 - it is what the server says of it

@@ -1,4 +1,5 @@
-"""The arguments of a call, spelled as the operands of a command: exact, and checked before anything is sent.
+"""The arguments of a call, spelled as the operands of a command: exact, and checked before anything is sent. Whatever
+decimal context the program has set, nothing is rounded by it.
 
 A number keeps its digits. A float is taken for the shortest number that rounds to it, as Python prints it. Whatever is
 out of form or bounds raises ValueError, which says what belongs there.
@@ -16,7 +17,6 @@ Number: TypeAlias = float | str | Decimal
 Moment: TypeAlias = Number | datetime
 """POSIX seconds; or a datetime with a time zone."""
 
-NANOSECOND: Final = Decimal("1e-9")
 _MOST_DIGITS: Final = 1_000
 _MOST_SECONDS: Final = 10**12
 _RADIUS_CHARACTERS: Final = 20
@@ -51,17 +51,16 @@ def time_field(time: Moment) -> bytes:
         if time.tzinfo is None:
             raise ValueError(f"{time} has no time zone: write datetime.now(UTC), or add tzinfo")
         since = time - _EPOCH
-        seconds = Decimal(since.days * 86_400 + since.seconds) + Decimal(since.microseconds).scaleb(-6)
+        seconds = Decimal(f"{since.days * 86_400 + since.seconds}.{since.microseconds:06}")
     else:
         seconds = _decimal(time, "a time")
         if isinstance(time, float) and 0 <= seconds < _MOST_SECONDS:
-            seconds = seconds.quantize(NANOSECOND)
+            seconds = Decimal(f"{seconds:.9f}")
     if not 0 <= seconds < _MOST_SECONDS or seconds.is_signed():
         raise ValueError(f"{time} is no time: POSIX seconds have at most twelve digits, and no sign")
-    if seconds.normalize().as_tuple().exponent < -9:  # type: ignore[operator]  # it is finite
+    whole, point, decimals = f"{seconds:f}".partition(".")
+    if decimals[9:].strip("0"):
         raise ValueError(f"{time} is no time: it has more than nine decimals")
-    spelled = f"{seconds:f}"
-    whole, point, decimals = spelled.partition(".")
     return f"{whole}{point}{decimals[:9]}".encode()
 
 

@@ -106,7 +106,7 @@ class ClientConnection(asyncio.Protocol):
         "via",
     )
 
-    besides = 0
+    besides = unpaid = 0
 
     def __init__(self, clients: Clients, conversation: Spoken, via: str) -> None:
         self.name = ""
@@ -219,7 +219,7 @@ class ClientConnection(asyncio.Protocol):
         conversation = self._conversation
         lines = conversation.take(most, now)
         if meter is not None:
-            meter.used += len(lines) + self.besides
+            meter.used += len(lines) + self.besides - self.unpaid
         if conversation.more:
             self._clients.turn.client_said(self)  # there may be more; others come first
         if conversation.reads is not self._reading:

@@ -219,6 +219,11 @@ class WebConnection(ClientConnection):
         """What was taken in with the last lines, and needs none."""
         return self._conversation.besides
 
+    @property
+    def unpaid(self) -> int:  # type: ignore[override] # a constant there
+        """What of that is no work for the client."""
+        return int(self._conversation.is_put_off)
+
     def answer(self, answers: list[bytes]) -> None:
         """Send what is to be sent, and go on as a WebSocket if that was asked for."""
         conversation = self._conversation

@@ -115,6 +115,9 @@ class WebConversation(ABC):
     upgrade: Upgrade | StreamAnswer | None = None
     """What the connection goes on with."""
 
+    is_put_off = False
+    """Whether the last `take` has left a message to a later turn. `besides` has one for it, which the client does not pay."""
+
     owe: Callable[[Iterable[tuple[Line, Reply]]], None]
     owed: Sized
 

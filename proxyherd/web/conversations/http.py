@@ -128,7 +128,7 @@ class HttpConversation(WebConversation):
             request = self._waiting or self._read(most, now)
             if request is None:
                 return
-            if has_large_area(request.target, request.body) and not self._site.large.may_read():
+            if has_large_area(request.target, request.body) and not self._site.large.may_read(self):
                 self._put_off(request)
                 return
             tried = access.tried if access is not None else 0

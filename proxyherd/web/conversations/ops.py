@@ -39,8 +39,8 @@ class JsonSocket(WebSocketConversation):
     def _can_hear_message(self, one: Message) -> bool:
         if self.owed if self._is_follow_next else len(self.owed) >= self._most_owed:
             return False
-        self._is_put_off = len(one.data) > LARGE_BYTES and not self._site.large.may_read()
-        return not self._is_put_off
+        self.is_put_off = len(one.data) > LARGE_BYTES and not self._site.large.may_read(self)
+        return not self.is_put_off
 
     def _hear_message(self, one: Message) -> None:
         site = self._site

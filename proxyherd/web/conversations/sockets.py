@@ -51,7 +51,7 @@ _PING: Final = frame(Opcode.PING, b"")
 class WebSocketConversation(WebConversation):
     """A connection that has become a WebSocket."""
 
-    __slots__ = ("_code", "_frames", "_grant", "_held", "_is_heard", "_is_pinged", "_is_put_off", "_text")
+    __slots__ = ("_code", "_frames", "_grant", "_held", "_is_heard", "_is_pinged", "_text", "is_put_off")
 
     def __init__(self, site: Site, watch: WebWatch, now: float) -> None:
         super().__init__(site, watch, now)
@@ -60,7 +60,7 @@ class WebSocketConversation(WebConversation):
         self._held = deque[Message | WebSocketError]()  # in order; what cannot be taken in yet
         self._is_heard = False  # whether the client has sent anything since the last check
         self._is_pinged = False
-        self._is_put_off = False  # whether the first of what is held can be taken in by a later turn
+        self.is_put_off = False
         self._code, self._text = int(Code.NORMAL), ""  # to close with
 
     # What a subprotocol does. --------------------------------------------------------------------------------
@@ -129,7 +129,7 @@ class WebSocketConversation(WebConversation):
 
     def take(self, most: int, now: float) -> list[Line]:
         """Return lines to answer now. Up to `most` frames are read for them."""
-        self.more, self.besides, self._is_put_off = False, 0, False
+        self.more, self.besides, self.is_put_off = False, 0, False
         if self._slow.since is not None or self.stage is _CLOSED:
             return []
         if self._grant is not None:
@@ -144,10 +144,9 @@ class WebSocketConversation(WebConversation):
         while self._held and self._can_hear(self._held[0]):
             self._hear(self._held.popleft())
         if self._held:
-            self.more = self._is_put_off  # otherwise when those before it are answered
-            self.besides += self._is_put_off
+            self.more = self.is_put_off  # otherwise when those before it are answered
         lines = self._take(most, now)
-        self.besides = max(self.besides - len(lines), 0)
+        self.besides = max(self.besides - len(lines), 0) + self.is_put_off
         if not self.reads or self.stage is not OPEN:
             self._read_or_pause()
         return lines

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import pickle
 from decimal import Decimal
 
 import pytest
@@ -15,7 +16,15 @@ from proxyherd.client.rules.commands import (
     raw_command,
     report_command,
 )
-from proxyherd.client.rules.errors import ForeignAnswer, HerdError, ReportRefused, UnknownClient
+from proxyherd.client.rules.errors import (
+    ForeignAnswer,
+    HerdError,
+    NoAnswer,
+    NotAllowed,
+    ReportRefused,
+    UnknownClient,
+    Unreachable,
+)
 from proxyherd.core.messages import parse_report
 
 REPORT = report_command("kiwi", "34.068930", "-118.445127", "1621464827.959498503", 0)
@@ -125,3 +134,24 @@ def test_a_raw_line_is_one_line_and_its_answer_is_all_that_comes() -> None:
 )
 def test_only_a_whatsat_has_places(line: bytes, has: bool) -> None:
     assert raw_command(line).has_places is has
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        UnknownClient(b"WHATSAT kiwi 0 0", "nobody knows it"),
+        ReportRefused(b"IAMAT kiwi +1+2 3", "not now"),
+        Unreachable("one: refused", "two: timed out"),
+        NoAnswer(0.5, ["one: refused"]),
+        NotAllowed("the token is too old"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_that_another_process_raises_is_the_same_error(error: HerdError) -> None:
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again), again.args, vars(again)) == (
+        type(error),
+        str(error),
+        error.args,
+        vars(error),
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime, timedelta, timezone
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from typing import Any
 
 import pytest
@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from proxyherd.client.rules import fields
 from proxyherd.core.messages import parse_question, parse_report, position
+
+NANOSECOND = Decimal("1e-9")
 
 SECONDS = st.one_of(
     st.integers(0, 10**12 - 1).map(Decimal),
@@ -35,7 +37,7 @@ def test_a_report_means_to_a_server_what_it_means_to_the_program(lat: Any, lon: 
     assert report is not None
     assert [*map(Decimal, position(report.line))] == [Decimal(str(lat)), Decimal(str(lon))]
     difference = abs(Decimal(when.decode()) - Decimal(str(time)))
-    assert difference <= (fields.NANOSECOND / 2 if isinstance(time, float) else 0)
+    assert difference <= (NANOSECOND / 2 if isinstance(time, float) else 0)
 
 
 @given(st.decimals(0, 50, places=3) | st.floats(0, 50, width=16), st.integers(0, 20))
@@ -45,7 +47,7 @@ def test_a_question_is_one_that_a_server_understands(radius: Any, limit: int) ->
     )
     assert question is not None
     assert question.most == limit
-    assert abs(Decimal(question.radius.decode()) - Decimal(str(radius))) <= fields.NANOSECOND / 2
+    assert abs(Decimal(question.radius.decode()) - Decimal(str(radius))) <= NANOSECOND / 2
 
 
 @pytest.mark.parametrize(
@@ -66,6 +68,16 @@ def test_what_is_no_latitude_is_refused(lat: Any) -> None:
         fields.location_field(lat, 0)
 
 
+def test_the_context_of_the_program_rounds_nothing() -> None:
+    moment = datetime(2021, 5, 19, 22, 53, 47, 959_498, UTC)
+    with localcontext() as context:
+        context.prec = 6
+        assert fields.time_field(moment) == b"1621464827.959498"
+        assert fields.time_field(1621464827.5) == b"1621464827.500000000"
+        assert fields.location_field(34.0689312, "-118.44512711") == b"+34.0689312-118.44512711"
+        assert fields.radius_field(1.23456789) == b"1.23456789"
+
+
 def test_a_moment_with_a_time_zone_is_a_time() -> None:
     moment = datetime(2021, 5, 19, 22, 53, 47, 959_498, UTC)
     assert fields.time_field(moment) == fields.time_field(moment.astimezone(timezone(timedelta(hours=-7))))
@@ -74,7 +86,9 @@ def test_a_moment_with_a_time_zone_is_a_time() -> None:
         fields.time_field(moment.replace(tzinfo=None))
 
 
-@pytest.mark.parametrize("time", [-1, -0.0, 10**12, "5.0000000001", math.nan, "now", float(10**12)])
+@pytest.mark.parametrize(
+    "time", [-1, -0.0, 10**12, "5.0000000001", "1700000000." + "0" * 25 + "1", math.nan, "now", float(10**12)]
+)
 def test_what_is_no_time_is_refused(time: Any) -> None:
     with pytest.raises(ValueError, match=r"no time|not a time"):
         fields.time_field(time)

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from listening import Listening, SilentTransport, read_all, run, until
+from listening import Listening, SilentTransport, rates, read_all, run, until
 from msgspec.structs import replace
 from web_talk import frame, messages, site
 
@@ -243,6 +243,54 @@ def test_of_many_large_polygons_one_is_read_in_a_turn_and_others_are_answered_be
                 rounds.append(len(read) - before)
             assert max(rounds) == 1
             assert others.data.count(b"\n") >= len(rounds) - 2
+
+    run(scenario())
+
+
+def large(name: int | str) -> bytes:
+    """Return a message that is answered at once, and so long that it may describe an area."""
+    return frame(json.dumps({"op": "fly", "id": name, "for": "x" * 1_100}).encode(), 1)
+
+
+async def json_sockets(listening: Listening, count: int) -> list[tuple[WebConnection, Written]]:
+    """Return WebSockets of one site that speak JSON, and what each was sent."""
+    site_ = connection(listening)._site
+    sockets = list[tuple[WebConnection, Written]]()
+    for _ in range(count):
+        web, wire = WebConnection(listening.clients, site_, Proxies(()), BodyRoom()), Written()
+        web.connection_made(wire)
+        web.data_received(HANDSHAKE.replace(b"lines", b"json") + b"\r\n")
+        sockets.append((web, wire))
+    await until(lambda: all(b" 101 " in wire.data for _, wire in sockets))
+    return sockets
+
+
+def test_a_client_that_sends_large_messages_all_the_time_does_not_keep_others_from_theirs(
+    tmp_path: Path,
+) -> None:
+    async def scenario() -> None:
+        with Listening(tmp_path) as listening:
+            (flood, _), *others = await json_sockets(listening, 3)
+            flood.data_received(b"".join(map(large, range(10))))
+            for other, _ in others:
+                other.data_received(large("mine"))
+            for number in range(10):
+                flood.data_received(large(number))
+                await asyncio.sleep(0)
+            assert all(b'"mine"' in wire.data for _, wire in others)
+
+    run(scenario())
+
+
+def test_whoever_waits_until_a_large_message_is_read_pays_for_it_once(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        with Listening(tmp_path, rates=rates(commands_per_connection=500)) as listening:
+            sockets = await json_sockets(listening, 80)
+            for web, _ in sockets:
+                web.data_received(large("mine"))
+            await until(lambda: all(b'"mine"' in wire.data for _, wire in sockets))
+            assert all(web._timer is None and web._meter.used < 10 for web, _ in sockets if web._meter)
+            assert sum(web._meter is not None for web, _ in sockets) == 80
 
     run(scenario())
 
