@@ -74,8 +74,13 @@ def mend_secret() -> None:
 
 
 def refuse_lost_secret() -> None:
-    """Fails where servers run and their secret's file is gone: with another one, a server would be refused by those."""
-    running = [name for name, state in states().items() if name.startswith("herd:") and state == "RUNNING"]
+    """Fails where servers run and their secret's file is gone: with another one, a server would be refused by those. Servers
+    in front of Redis have none.
+    """
+    found = states()
+    if any(name.startswith("redis:") for name in found):
+        return
+    running = [name for name, state in found.items() if name.startswith("herd:") and state == "RUNNING"]
     if running and not SECRET.exists():
         fail(
             f"{SECRET} is gone, and {', '.join(running)} still use it; put it back, from a backup or another host of the "
