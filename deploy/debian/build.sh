@@ -38,7 +38,9 @@ gzipped() { # FILE below the root; its text on stdin
 # The files that belong to Debian.
 mkdir -p "$root/$doc" "$root/usr/share/lintian/overrides"
 {
-	cat $here/copyright
+	cat LICENSE - $here/copyright <<-END
+
+	END
 	"/usr/bin/$python" -IS $here/pages.py licences "$program"
 } >"$root/$doc/copyright"
 gzipped $doc/changelog.gz <CHANGELOG.md

@@ -147,6 +147,7 @@ def test_man_page_and_copyright_come_along(package: Path) -> None:
     man = run("zcat", root / "usr/share/man/man1/proxyherd.1.gz")
     assert ".B proxyherd serve\n" in man
     text = (root / "usr/share/doc/proxyherd/copyright").read_text()
+    assert text.startswith(f"{(ROOT / 'LICENSE').read_text()}\nThe offline places")
     assert " aiohttp " in text
     assert "GeoNames" in text
     shutil.rmtree(root)
