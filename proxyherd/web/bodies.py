@@ -50,11 +50,9 @@ def unpacked(body: bytes, encoding: str) -> bytes:
     return data
 
 
-def work_of(target: str, body: bytes, encoding: str) -> int:
-    """Return how many lines take as much work as a request with this body; `encoding`: as above."""
-    if not encoding and has_large_area(target, body):
-        return 1 + work_of_text(len(target) + len(body))
-    return (_PACKED_LINES if encoding else 1) + len(body) // _LINE_BYTES
+def work_of(size: int, encoding: str) -> int:
+    """Return how many lines take as much work as a request with a body of this size; `encoding`: as above."""
+    return (_PACKED_LINES if encoding else 1) + size // _LINE_BYTES
 
 
 def work_of_text(size: int) -> int:

@@ -82,6 +82,10 @@ class Exchanges(deque[WebExchange]):
         commands = self._commands
         if not commands or commands[0][1].answer is None:
             return []
+        if len(commands) == 1:  # as most requests have, and then it is the first that waits
+            released = [commands.popleft()]
+            self[0].replies.append(released[0][1])
+            return released
         replies = [reply for _, reply in commands]
         answers = [*map(_its_answer, replies)]
         if None in answers:

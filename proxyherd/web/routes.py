@@ -15,7 +15,7 @@ from proxyherd.core.reply import Reply
 from proxyherd.web import problems
 from proxyherd.web.access import Access, TokenProblem
 from proxyherd.web.answers import EVENT_STREAM, WebAnswer, of_problem
-from proxyherd.web.bodies import unpacked
+from proxyherd.web.bodies import BODY_BYTES, unpacked
 from proxyherd.web.erasures import erase_answer, read_erasure
 from proxyherd.web.exchanges import WebExchange
 from proxyherd.web.follows import StreamRequest, read_stream_query
@@ -116,7 +116,7 @@ class WebRoutes:
         handlers = self._handlers(names)
         if handlers is None:
             raise Problem(problems.UNKNOWN, "GET /v1/ tells what there is.")
-        is_app = names[0] in self._apps
+        is_app = names[0] in self._apps  # what apps cannot unpack, they consume
         method = "GET" if request.method == "HEAD" and not is_app else request.method
         if (handler := handlers.get(method)) is None:
             allow = ", ".join([*handlers, "OPTIONS"])
@@ -127,7 +127,7 @@ class WebRoutes:
                 )
             return of_problem(Problem(problems.METHOD, f"Served here: {allow}."), ("Allow", allow))
         if self.access is None or handlers is self._openapi or handlers is self._page:
-            return self._handle(request, handler, names, clock)
+            return handler(request if is_app else _unpacked(request), names, clock)
         try:
             grant = self.access.grant(request, clock)
         except TokenProblem as refusal:
@@ -135,15 +135,11 @@ class WebRoutes:
             if not isinstance(found, Upgrade):
                 raise
             return replace(found, refusal=refusal)
-        found = self._handle(replace(request, grant=grant), handler, names, clock)
+        request = replace(request, grant=grant)
+        found = handler(request if is_app else _unpacked(request), names, clock)
         if isinstance(found, WebExchange):
             found.lines, found.grant = permitted(found.lines, grant), grant
-        return replace(found, grant=grant) if isinstance(found, Upgrade | StreamRequest) else found
-
-    def _handle(self, request: WebRequest, handler: _Handler, names: list[str], clock: int) -> Routed:
-        if names[0] not in self._apps:  # what they cannot unpack, they consume
-            request = _unpacked(request)
-        return handler(request, names, clock)
+        return replace(found, grant=grant) if isinstance(found, (Upgrade, StreamRequest)) else found
 
     def _handlers(self, names: list[str]) -> dict[str, _Handler] | None:
         match names:
@@ -269,8 +265,10 @@ def _area_exchange(request: WebRequest, asked: AreaRequest) -> WebExchange:
 
 def _unpacked(request: WebRequest) -> WebRequest:
     """Return a request with what is in its body. Raises Problem."""
-    body = unpacked(request.body, request.headers.get("Content-Encoding", ""))
-    return request if body is request.body else replace(request, body=body)
+    encoding = request.headers.get("Content-Encoding", "")
+    if not encoding and len(request.body) <= BODY_BYTES:
+        return request
+    return replace(request, body=unpacked(request.body, encoding))
 
 
 def _check_type(request: WebRequest, types: frozenset[str]) -> None:

@@ -214,7 +214,8 @@ class HttpReader:
             )
             self._problem = Problem(problems.REQUEST, text)
             return
-        self._rest += rest
+        if rest:
+            self._rest += rest
         if messages:
             head, payload = messages[0]
             try:

@@ -22,7 +22,7 @@ from proxyherd.core.framing import Line
 from proxyherd.web import problems
 from proxyherd.web.access import Access, TokenProblem, UnknownYet, without_token
 from proxyherd.web.answers import WebAnswer, of_problem
-from proxyherd.web.bodies import has_large_area, work_of
+from proxyherd.web.bodies import has_large_area, work_of, work_of_text
 from proxyherd.web.conversations.base import READ_AHEAD, OwedCommands, Site, WebConversation, WebWatch
 from proxyherd.web.conversations.http_bytes import CONTINUE, spelled_answer, upgraded
 from proxyherd.web.exchanges import Exchanges, WebExchange
@@ -118,7 +118,8 @@ class HttpConversation(WebConversation):
         if self.stage is OPEN:
             self.reads = self._reader.waiting <= READ_AHEAD
         lines = self.owed.take(most)
-        self.more = self.more or self.owed.more
+        if self.owed.more:
+            self.more = True
         return lines
 
     def _serve_some(self, most: int, now: float) -> None:
@@ -128,7 +129,9 @@ class HttpConversation(WebConversation):
             request = self._waiting or self._read(most, now)
             if request is None:
                 return
-            if has_large_area(request.target, request.body) and not self._site.large.may_read(self):
+            target, body = request.target, request.body
+            is_large = has_large_area(target, body)
+            if is_large and not self._site.large.may_read(self):
                 self._put_off(request)
                 return
             tried = access.tried if access is not None else 0
@@ -138,7 +141,10 @@ class HttpConversation(WebConversation):
             if self._waiting is not None:
                 return
             encoding = request.headers.get("Content-Encoding", "")
-            self.besides += work_of(request.target, request.body, encoding)
+            if is_large and not encoding:
+                self.besides += 1 + work_of_text(len(target) + len(body))
+            else:
+                self.besides += work_of(len(body), encoding)
             if self.owed or self.upgrade is not None or self.gone:
                 return
             if self.besides >= most or sum(map(len, self._out)) > _ANSWER_BYTES:
@@ -240,13 +246,15 @@ class HttpConversation(WebConversation):
                 return None
             self._count(1, now)
             raise
-        grant = None if isinstance(found, WebAnswer) else found.grant
-        if grant is not None:
-            self.subject = grant.subject.encode()
+        if not isinstance(found, WebAnswer) and found.grant is not None:
+            self.subject = found.grant.subject.encode()
             if self._must_wait(request, now):
                 return None
-        self._count(1, now)
-        return self._changing(request, found) if isinstance(found, Upgrade | StreamRequest) else found
+        if self._asker is not None:  # `_count`, without the call
+            self._asker.use(1, now)
+        if isinstance(found, (WebAnswer, WebExchange)):
+            return found
+        return self._changing(request, found)
 
     def _count(self, commands: int, now: float) -> None:
         if self._asker is not None:
@@ -345,9 +353,9 @@ class HttpConversation(WebConversation):
             else:
                 answer = of_problem(Problem(problems.NOT_TAKEN, "This connection ends."))
         closes = (
-            self.upgrade is not None
-            or request is None
+            request is None
             or request.closes
+            or self.upgrade is not None
             or request.upgrades  # what follows is of another protocol
             or (self.stage is not OPEN and self._is_last())
         )

@@ -27,12 +27,15 @@ def upgraded(upgrade: Upgrade) -> bytes:
 
 
 @lru_cache(maxsize=256)
-def _start(status: int, content_type: str, second: int) -> str:
-    """Return the status line and the headers that many answers share; `second`: of POSIX time."""
+def _start(status: int, content_type: str, second: int, *, is_kept: bool) -> str:
+    """Return the status line and the headers that many answers share; `second`: of POSIX time. `is_kept`: other headers say
+    for how long the answer may be kept.
+    """
     kind = f"Content-Type: {content_type}\r\n" if status not in _WITHOUT_BODY else ""
+    kept = "" if is_kept else "Cache-Control: no-store\r\n"
     return (
         f"HTTP/1.1 {status} {_REASONS.get(status, '')}\r\nDate: {formatdate(second, usegmt=True)}\r\n{kind}"
-        "X-Content-Type-Options: nosniff\r\n"
+        f"X-Content-Type-Options: nosniff\r\n{kept}"
     )
 
 
@@ -42,15 +45,16 @@ def spelled_answer(
     """Return an answer to a request, or to what was none. `closes`: the connection ends behind it; `more`: headers;
     `second`: of POSIX time.
     """
-    start = _start(answer.status, answer.content_type, second)
+    headers = answer.headers
+    is_kept = bool(headers) and "Cache-Control" in dict(headers)
+    start = _start(answer.status, answer.content_type, second, is_kept=is_kept)
     if (
         answer.status not in _WITHOUT_BODY and answer.content_type != EVENT_STREAM
     ):  # which ends with its connection
         start += f"Content-Length: {len(answer.body)}\r\n"
-    if "Cache-Control" not in dict(answer.headers):
-        start += "Cache-Control: no-store\r\n"
-    for name, value in (*answer.headers, *more.items()):
-        start += f"{name}: {value}\r\n"
+    if headers or more:
+        for name, value in (*headers, *more.items()):
+            start += f"{name}: {value}\r\n"
     if closes:
         start += "Connection: close\r\n"
     elif request is not None and request.is_old:
