@@ -476,7 +476,7 @@ def test_a_search_that_fails_closes_the_connection_of_its_client_alone(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class NoArea:
-        centre, reach, bounds = (0.0, 0.0), 10.0, Box(0.0, 0.0, 1.0, 1.0)
+        centre, reach, bounds, positions = (0.0, 0.0), 10.0, Box(0.0, 0.0, 1.0, 1.0), 1
 
         def check(self) -> Iterator[None]:
             raise ArithmeticError

@@ -30,6 +30,9 @@ from proxyherd.core.spatial.areas import Misdrawn
 _CHECKED: Final = 4
 """Slices of work in one turn, at most, to find out whether areas can be ones: less than a millisecond each."""
 
+MOST_POSITIONS_ON_A_SERVER: Final = 100_000
+"""Positions that describe all areas that are followed on one server: 100 MB at most, if all are large polygons."""
+
 _Check: TypeAlias = tuple[Iterator[None], Client | None, Follow, FollowReply]
 
 
@@ -45,6 +48,7 @@ class Follows:
         self._followers: dict[Follower, None] = {}
         self._followed = FollowedClients(self._due)
         self._fences = FollowedAreas(self._due)
+        self._positions = 0  # of all areas, also of those that are still checked
         self._snapshots = Snapshots(node, self._followed, self._fences)
         self._asked: list[tuple[Client | None, Follow | Unfollow, FollowReply]] = []  # since the last turn
         self._checks: deque[_Check] = deque()
@@ -158,6 +162,9 @@ class Follows:
             self._refuse(reply, "refused", f"a connection follows at most {MOST_CLIENTS:,} clients")
         elif follow.area is not None and len(follower.areas) >= MOST_AREAS:
             self._refuse(reply, "refused", f"a connection follows at most {MOST_AREAS} areas")
+        elif follow.area is not None and self._positions + follow.area.positions > MOST_POSITIONS_ON_A_SERVER:
+            text = f"the areas that are followed on this server have {MOST_POSITIONS_ON_A_SERVER:,} positions at most"
+            self._refuse(reply, "refused", text)
         elif follow.area is None:
             self._enlist(follower)
             alone = frozenset((name,))  # the same for all of them: a set for each would take 200 bytes
@@ -170,6 +177,7 @@ class Follows:
         else:
             self._enlist(follower)
             follower.areas[name] = follow
+            self._positions += follow.area.positions
             self._checks.append((follow.area.check(), client, follow, reply))
 
     def _enlist(self, follower: Follower) -> None:
@@ -208,7 +216,7 @@ class Follows:
                 self._accept(reply)
             except Misdrawn as reason:
                 if follower.areas.get(follow.name) is follow:
-                    del follower.areas[follow.name]
+                    self._take_out(follower, follow.name)
                 self._forget_idle(follower)
                 self._refuse(reply, "invalid", str(reason))
             if client is not None:
@@ -240,11 +248,18 @@ class Follows:
         reply.outcome, reply.answer = "unfollowed", b""
 
     def _end_area(self, follower: Follower, name: bytes) -> None:
-        fence = follower.areas.pop(name)
+        self._take_out(follower, name)
         self._snapshots.cancel(follower, name)
-        if isinstance(fence, FollowedArea):
-            self._fences.remove(fence)
         follower.drop(name)
+
+    def _take_out(self, follower: Follower, name: bytes) -> None:
+        """Follow an area no more; it may still be checked."""
+        one = follower.areas.pop(name)
+        assert isinstance(one, (Follow, FollowedArea))
+        assert one.area is not None
+        self._positions -= one.area.positions
+        if isinstance(one, FollowedArea):
+            self._fences.remove(one)
 
     def _end_full(self) -> None:
         """End the follows of areas in which there are too many clients."""
@@ -267,7 +282,6 @@ class Follows:
         self._snapshots.cancel(follower)
         for client in follower.clients:
             self._followed.part(follower, client)
-        for fence in follower.areas.values():
-            if isinstance(fence, FollowedArea):
-                self._fences.remove(fence)
-        follower.clients, follower.named, follower.areas = {}, {}, {}
+        for name in tuple(follower.areas):
+            self._take_out(follower, name)
+        follower.clients, follower.named = {}, {}

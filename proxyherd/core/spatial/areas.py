@@ -31,6 +31,10 @@ class Area(Protocol):
     def bounds(self) -> Box:
         """A box that contains the area."""
 
+    @property
+    def positions(self) -> int:
+        """How many positions describe it: each of a polygon may take 1 KiB of memory."""
+
     def check(self) -> Iterator[None]:
         """Check what takes long to check. Yields after each slice of work. Raises Misdrawn."""
 
@@ -95,6 +99,11 @@ class Box(Value):
         return self
 
     @property
+    def positions(self) -> int:
+        """Two of its corners."""
+        return 2
+
+    @property
     def spans(self) -> list[tuple[float, float]]:
         """Its longitudes from west to east: one range, or two if it touches the date line."""
         west, east = self.west, self.east
@@ -150,6 +159,11 @@ class Circle(Value):
     def bounds(self) -> Box:
         """A search within the reach needs no other bounds."""
         return EVERYWHERE
+
+    @property
+    def positions(self) -> int:
+        """Its centre."""
+        return 1
 
     def contains(self, latitude: float, longitude: float) -> bool:
         """Whether a position is inside: all within the reach are."""

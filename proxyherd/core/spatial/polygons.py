@@ -54,7 +54,8 @@ class Polygon:
     """
 
     def __init__(self, polygons: Sequence[Sequence[Ring]]) -> None:
-        if sum(len(ring) for rings in polygons for ring in rings) > MOST_POSITIONS:
+        self.positions = sum(len(ring) for rings in polygons for ring in rings)
+        if self.positions > MOST_POSITIONS:
             raise Misdrawn(f"an area has at most {MOST_POSITIONS:,} positions")
         self._parts = [_Part(rings) for rings in polygons if rings]
         if not self._parts:

@@ -7,7 +7,8 @@ from itertools import count
 import pytest
 from following import FollowedServer, FollowingClient
 
-from proxyherd.core.follows import followed_areas, snapshots
+from proxyherd.core.follows import followed_areas, follows, snapshots
+from proxyherd.core.follows.follow import FollowReply
 from proxyherd.core.follows.follower import MOST_AREAS, MOST_CLIENTS
 from proxyherd.core.messages import received
 from proxyherd.core.spatial.areas import Area, Box, Circle
@@ -463,6 +464,52 @@ def test_limits_are_told(server: FollowedServer, follower: FollowingClient) -> N
         for reply in follower.replies
         if reply.outcome == "refused"
     )
+
+
+def test_positions_of_all_areas_on_a_server_are_limited_until_areas_end(
+    server: FollowedServer, follower: FollowingClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follows, "MOST_POSITIONS_ON_A_SERVER", 8)
+    monkeypatch.setattr(followed_areas, "MOST_INSIDE", 0)
+    square = Polygon([[[(0.0, 0.0), (2.0, 0.0), (2.0, 2.0), (0.0, 2.0), (0.0, 0.0)]]])
+    crossing = Polygon([[[(0.0, 0.0), (2.0, 2.0), (2.0, 0.0), (0.0, 2.0), (0.0, 0.0)]]])
+    box = Box(10.0, 10.0, 12.0, 12.0)
+
+    def refused(area: Area) -> bool:
+        """Return whether somebody else cannot follow this area, who leaves at once."""
+        other = server.follower()
+        other.follow(area=area)
+        rest(server)
+        other.follower.close()
+        assert isinstance(other.reply, FollowReply)
+        assert (other.reply.refusal == "full") == (other.reply.outcome == "refused")
+        return other.reply.outcome == "refused"
+
+    follower.follow(name=b"1", area=square)
+    follower.follow(name=b"2", area=box)
+    rest(server)
+    assert [refused(TOWN), refused(box), refused(TOWN)] == [False, True, False]
+    follower.unfollow(b"2")
+    follower.follow(name=b"3", area=box)
+    follower.follow(name=b"4", area=crossing)
+    rest(server)
+    assert [reply.outcome for reply in follower.replies[2:]] == ["unfollowed", "following", "refused"]
+    follower.unfollow(b"1")
+    follower.follow(name=b"4", area=crossing)
+    rest(server)
+    assert follower.reply.outcome == "invalid"
+    assert not refused(square)
+    follower.follow(name=b"5", area=square)
+    server.report(KIWI, 1)  # is one more than may be inside, so the follow ends
+    rest(server)
+    assert not refused(square)
+    follower.follow(
+        name=b"5", area=Polygon([[[(10.0, 0.0), (12.0, 0.0), (12.0, 2.0), (10.0, 2.0), (10.0, 0.0)]]])
+    )
+    rest(server)
+    assert refused(box)
+    follower.follower.close()
+    assert not refused(square)
 
 
 def test_a_connection_that_ends_leaves_nothing(server: FollowedServer, follower: FollowingClient) -> None:
