@@ -102,6 +102,7 @@ class Disk:
     def put_back(self, backup: list[bytes]) -> None:
         """Have what a backup had, in place of everything since; call between two lives."""
         self.records = dict.fromkeys(backup, -math.inf)
+        self.kept.update(backup)  # a start syncs what it finds, also what the server could not when the backup was made
         self.moment = 0  # a backup has no mark
 
     def holds(self, line: bytes) -> bool:
