@@ -102,7 +102,8 @@ class Disk:
     def put_back(self, backup: list[bytes]) -> None:
         """Have what a backup had, in place of everything since; call between two lives."""
         self.records = dict.fromkeys(backup, -math.inf)
-        self.kept.update(backup)  # a start syncs what it finds, also what the server could not when the backup was made
+        # A start syncs what it finds, also what the server could not sync before the backup was made.
+        self.kept.update(backup)
         self.moment = 0  # a backup has no mark
 
     def holds(self, line: bytes) -> bool:
