@@ -8,8 +8,10 @@
 - `SyncHerdClient` (`blocking`): for scripts
 - `rules`: the rules of both, without sockets and clocks
 - `endpoints`: the servers that may be asked
+- `calls`: many calls over one connection, and over another one when that breaks
 - `links`: connections of asyncio, over TCP and over WebSocket; `sockets`: plain ones, with a deadline
 - `follows`: follows clients and areas, over WebSockets
+- `tokens`: what a token says that it allows
 
 docs/clients.md shows how it is used. It loads nothing of a server, asyncio only with `HerdClient`, and aiohttp only for a
 WebSocket.
@@ -23,8 +25,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from proxyherd.client.blocking import SyncHerdClient
     from proxyherd.client.concurrent import HerdClient
+    from proxyherd.client.rules.areas import NearbyClient, NearbyClients
     from proxyherd.client.rules.commands import NearbyPlaces, TakenReport
     from proxyherd.client.rules.errors import (
+        AreaRefused,
         ClientClosed,
         FollowRefused,
         HerdError,
@@ -38,12 +42,15 @@ if TYPE_CHECKING:
     from proxyherd.client.rules.follows import FollowedChange
 
 __all__ = [
+    "AreaRefused",
     "ClientClosed",
     "FollowRefused",
     "FollowedChange",
     "HerdClient",
     "HerdError",
     "InvalidCommand",
+    "NearbyClient",
+    "NearbyClients",
     "NearbyPlaces",
     "NoAnswer",
     "NotAllowed",
@@ -58,6 +65,8 @@ _MODULES = {
     "HerdClient": "concurrent",
     "SyncHerdClient": "blocking",
     "FollowedChange": "rules.follows",
+    "NearbyClient": "rules.areas",
+    "NearbyClients": "rules.areas",
     "NearbyPlaces": "rules.commands",
     "TakenReport": "rules.commands",
 }

@@ -26,7 +26,8 @@ from proxyherd.client.rules.commands import (
 from proxyherd.client.rules.errors import ClientClosed, ForeignAnswer, NoAnswer, Unreachable
 from proxyherd.client.rules.fields import Moment, Number
 from proxyherd.client.rules.pipeline import MOST_KEPT_BYTES, Pipeline
-from proxyherd.client.sockets import CALL_SECONDS, SERVER_SECONDS, connect, reason_of, seconds_left
+from proxyherd.client.rules.settings import count_setting, seconds_setting
+from proxyherd.client.sockets import CALL_SECONDS, SERVER_SECONDS, check_tls, connect, reason_of, seconds_left
 
 if TYPE_CHECKING:
     import socket
@@ -40,11 +41,11 @@ class SyncHerdClient:
 
     `servers`: those that may be asked, as "host:port". `timeout`: seconds for a call with all its attempts. `patience`:
     seconds that a server has for one attempt, to accept a connection and to answer; then another one is asked. Without
-    `retry`, each server is tried once. `tls`: for servers that speak TLS. `most_bytes`: of one answer. Raises ValueError
-    for what is no server.
+    `retry`, a call fails as soon as its connection breaks, or when each server was tried once. `tls`: for servers that speak
+    TLS. `most_bytes`: of one answer. Raises ValueError and TypeError for what cannot be meant.
 
     Calls raise what `proxyherd.client` names: above all Unreachable, with NoAnswer where the time was over, and
-    InvalidCommand, with UnknownClient and ReportRefused. Wrong arguments are ValueError.
+    InvalidCommand, with UnknownClient and ReportRefused. Wrong arguments are ValueError or TypeError.
     """
 
     def __init__(
@@ -60,12 +61,15 @@ class SyncHerdClient:
         self._endpoints = parse_endpoints(servers)
         if any(one.url for one in self._endpoints):
             raise ValueError("a WebSocket needs HerdClient; name the client ports of servers, as host:port")
-        self._timeout, self._patience, self._retry, self._tls = timeout, patience, retry, tls
+        self._timeout = seconds_setting("timeout", timeout)
+        self._patience = seconds_setting("patience", patience)
+        self._retry, self._tls = retry, check_tls(tls)
         self._choice = ServerChoice(len(self._endpoints), rng or Random())  # noqa: S311 - no secret depends on it
-        self._pipeline = Pipeline[None](1, most_bytes)
+        self._pipeline = Pipeline[None](1, count_setting("most_bytes", most_bytes))
         self._server = 0
         self._connection: socket.socket | None = None
         self._called = ""
+        self._has_sent = False
         self._closed = False
 
     @classmethod
@@ -120,7 +124,7 @@ class SyncHerdClient:
     def _call(self, command: ClientCommand[A], timeout: float | None) -> A:
         if self._closed:
             raise ClientClosed("this client is closed")
-        seconds = self._timeout if timeout is None else timeout
+        seconds = self._timeout if timeout is None else seconds_setting("timeout", timeout)
         deadline = time.monotonic() + seconds
         self._pipeline.add(command, None)
         try:
@@ -152,14 +156,20 @@ class SyncHerdClient:
             except Unreachable as error:
                 self._disconnect()
                 self._choice.failed(self._server, time.monotonic(), str(error))
-                if not self._retry and len(tried) == len(self._endpoints):
+                if self._retry:
+                    continue
+                if self._has_sent:
+                    raise
+                if len(tried) == len(self._endpoints):
                     raise Unreachable(*self._choice.reasons) from error
 
     def _attempt(self, until: float) -> object:
         """Send what is owed to one server, and return what its answer means. Raises Unreachable."""
+        self._has_sent = False
         connection = self._connection or self._connect(until)
         try:
             connection.settimeout(seconds_left(until))
+            self._has_sent = True
             connection.sendall(b"".join(self._pipeline.data_to_send()))
             while True:
                 connection.settimeout(seconds_left(until))

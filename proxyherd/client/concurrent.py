@@ -1,7 +1,6 @@
-"""A client for asyncio: many calls at once over one connection, and over another one when that breaks.
+"""A client for asyncio: many calls at once over one connection, and over another one when that breaks (`calls`).
 
-Calls wait in a `Pipeline`. One task connects, sends and reads, as long as the client is open; a server is given up when
-it keeps the next answer back for `patience`. What every connection decides is in `rules`.
+Questions about areas have a connection of their own, in JSON, and so has each follow.
 """
 
 # ruff: noqa: ASYNC109 - the error of a call whose time is over says what was seen, which asyncio.timeout cannot
@@ -10,17 +9,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from copy import copy
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from pathlib import Path
 from random import Random
 from time import time_ns
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from proxyherd.client.calls import Calls
 from proxyherd.client.endpoints import Endpoint, endpoints_of_file, parse_endpoints
-from proxyherd.client.follows import JSON_SUBPROTOCOL, followed_changes
-from proxyherd.client.links import ServerLink, Socket, dial, open_websocket
-from proxyherd.client.rules.choice import ServerChoice
+from proxyherd.client.follows import followed_changes
+from proxyherd.client.links import (
+    JSON_SUBPROTOCOL,
+    LINES_SUBPROTOCOL,
+    MOST_MESSAGE_BYTES,
+    ServerLink,
+    Socket,
+    dial,
+    open_websocket,
+)
+from proxyherd.client.rules.areas import NearbyClients, near_command, within_command
 from proxyherd.client.rules.commands import (
     ClientCommand,
     NearbyPlaces,
@@ -30,18 +37,13 @@ from proxyherd.client.rules.commands import (
     raw_command,
     report_command,
 )
-from proxyherd.client.rules.errors import (
-    ClientClosed,
-    ForeignAnswer,
-    HerdError,
-    NoAnswer,
-    NotAllowed,
-    Unreachable,
-)
+from proxyherd.client.rules.errors import ClientClosed, NotAllowed, ReportRefused
 from proxyherd.client.rules.fields import Moment, Number
 from proxyherd.client.rules.follows import FollowedChange, FollowState, follow_message
-from proxyherd.client.rules.pipeline import MOST_KEPT_BYTES, Pipeline, Waiting
-from proxyherd.client.sockets import CALL_SECONDS, SERVER_SECONDS, reason_of
+from proxyherd.client.rules.pipeline import MOST_KEPT_BYTES, Pipeline
+from proxyherd.client.rules.settings import count_setting, seconds_setting
+from proxyherd.client.sockets import CALL_SECONDS, SERVER_SECONDS, check_tls
+from proxyherd.client.tokens import may_report
 
 if TYPE_CHECKING:
     import ssl
@@ -51,6 +53,11 @@ A = TypeVar("A")
 _OUTSTANDING = 256
 """As many answers as a server lets one connection wait for by default."""
 
+_AREAS_OUTSTANDING = 16
+"""Questions about areas at once. A server takes 64 of one address."""
+
+_NEEDS_WEB = "needs WebSockets: name web ports, as ws://host:port"
+
 
 class HerdClient:
     """A client of a herd, for one event loop. Any number of tasks may call it at once.
@@ -59,11 +66,12 @@ class HerdClient:
     with all its attempts. `patience`: seconds that a server has to accept the connection, and for each next answer; then
     another one is asked. `outstanding`: how many commands are under way at once; others wait. Without `retry`, a call
     fails as soon as its connection breaks, or when each server was tried once. `tls`: for servers that speak TLS. `token`:
-    who asks, for WebSockets; a function is called for each connection. `most_bytes`: of one answer. Raises ValueError for
-    what is no server.
+    who asks, for WebSockets; a function is called for each connection. `most_bytes`: of one answer. Raises ValueError and
+    TypeError for what cannot be meant.
 
     Calls raise what `proxyherd.client` names: above all Unreachable, with NoAnswer where the time was over, and
-    InvalidCommand, with UnknownClient and ReportRefused. Wrong arguments are ValueError. A call may be cancelled.
+    InvalidCommand, with UnknownClient and ReportRefused. Wrong arguments are ValueError or TypeError. A call may be
+    cancelled.
     """
 
     def __init__(
@@ -81,17 +89,21 @@ class HerdClient:
         self._endpoints = parse_endpoints(servers)
         if token and not any(one.url for one in self._endpoints):
             raise ValueError("a token is sent over WebSockets only: name web ports, as ws://host:port")
-        self._timeout, self._patience, self._retry, self._tls = timeout, patience, retry, tls
-        self._token = token if callable(token) else lambda: token
-        self._most_bytes = most_bytes
+        if not (callable(token) or isinstance(token, str)):
+            raise TypeError("token is neither a str nor a function that returns one")
+        self._timeout = seconds_setting("timeout", timeout)
+        self._patience = seconds_setting("patience", patience)
+        self._retry, self._tls = retry, check_tls(tls)
+        self._token, self._renews = (token, True) if callable(token) else ((lambda: token), False)
+        self._token_sent = ""
+        self._most_bytes = count_setting("most_bytes", most_bytes)
         self._rng = rng or Random()  # noqa: S311 - no secret depends on it
-        self._choice = ServerChoice(len(self._endpoints), self._rng)
-        self._pipeline = Pipeline[asyncio.Future[Any]](outstanding, most_bytes)
-        self._tried = set[int]()
-        self._news = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._lines = self._calls(
+            self._endpoints, LINES_SUBPROTOCOL, count_setting("outstanding", outstanding)
+        )
+        self._areas: Calls | None = None
+        self._follows: dict[AsyncGenerator[FollowedChange, None], asyncio.Timeout | None] = {}
         self._closed = False
-        self._doing = "the event loop was busy"
 
     @classmethod
     def of_herd_file(cls, file: str | Path, *, websocket: bool = False, **options: Any) -> Self:
@@ -112,9 +124,15 @@ class HerdClient:
     ) -> TakenReport:
         """Report where a client is. `lat`, `lon`: decimal degrees. `time`: POSIX seconds or a datetime; by default now.
         Return the report as a server has taken it. A report that is not later than the herd's changes nothing, and is no
-        error. Raises ReportRefused, Unreachable.
+        error. Raises ReportRefused, NotAllowed, Unreachable.
         """
-        return await self._call(report_command(client, lat, lon, time, time_ns()), timeout)
+        command = report_command(client, lat, lon, time, time_ns())
+        try:
+            return await self._call(command, timeout)
+        except ReportRefused as error:
+            if may_report(self._token_sent, command.line.split(b" ")[1]):
+                raise
+            raise NotAllowed(f"the token does not allow to report this client: {client!r}") from error
 
     async def ask(
         self, client: str | bytes, radius_km: Number = 10, limit: int = 20, *, timeout: float | None = None
@@ -134,6 +152,41 @@ class HerdClient:
         """
         return await self._call(raw_command(line), timeout)
 
+    async def near(
+        self,
+        centre: tuple[Number, Number] | str,
+        radius_km: Number = 10,
+        limit: int = 100,
+        *,
+        max_age_s: Number | None = None,
+        after: str = "",
+        timeout: float | None = None,
+    ) -> NearbyClients:
+        """Ask which clients are within a radius of 0 to 50 km of a latitude and a longitude, or of a client by its name: the
+        nearest, 1 to 1,000 of them. `max_age_s`: leave out whose report is older. `after`: the `next` of an earlier
+        answer. Needs servers that are WebSockets. Raises UnknownClient, AreaRefused, NotAllowed, Unreachable.
+        """
+        return await self._ask_area(near_command(centre, radius_km, limit, max_age_s, after), timeout)
+
+    async def within(
+        self,
+        west: Number,
+        south: Number,
+        east: Number,
+        north: Number,
+        limit: int = 100,
+        *,
+        max_age_s: Number | None = None,
+        after: str = "",
+        timeout: float | None = None,
+    ) -> NearbyClients:
+        """Ask which clients are in a box, which crosses the date line if `west` is greater than `east`. The rest is as in
+        `near`.
+        """
+        return await self._ask_area(
+            within_command((west, south, east, north), limit, max_age_s, after), timeout
+        )
+
     async def follow(
         self,
         *clients: str,
@@ -147,10 +200,9 @@ class HerdClient:
         servers that are WebSockets. The last state of each client comes; states before it may be left out. Raises
         FollowRefused, NotAllowed; ValueError for wrong arguments, or if no server is a WebSocket.
         """
-        urls = [one.url for one in self._endpoints if one.url]
-        if not urls:
-            raise ValueError("to follow needs WebSockets: name web ports, as ws://host:port")
+        urls = [one.url for one in self._web_endpoints("to follow")]
         message = follow_message(clients, near, within, buffer_m)
+        self._check_open()
 
         def connect(url: str) -> Awaitable[Socket]:
             return open_websocket(
@@ -158,24 +210,49 @@ class HerdClient:
                 JSON_SUBPROTOCOL,
                 self._patience,
                 self._tls,
-                self._token(),
+                self._next_token(),
                 self._most_bytes,
                 has_pings=True,
             )
 
         state = FollowState(is_area=not clients)
-        found = followed_changes(urls, message, state, connect, self._patience, self._rng)
-        async with contextlib.aclosing(found) as changes:
-            async for change in changes:
-                yield change
+        found = followed_changes(
+            urls, message, state, connect, self._patience, self._rng, renews=self._renews
+        )
+        async with contextlib.aclosing(found):
+            try:
+                while True:
+                    self._check_open()
+                    yield await self._followed(found)
+            finally:
+                self._follows.pop(found, None)
+
+    async def _followed(self, found: AsyncGenerator[FollowedChange, None]) -> FollowedChange:
+        """Return the next change, unless this client is closed meanwhile."""
+        limit = asyncio.timeout(None)
+        self._follows[found] = limit
+        try:
+            async with limit:
+                return await anext(found)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise ClientClosed("this client was closed while it followed") from None
+        finally:
+            self._follows[found] = None  # it is not waited for
 
     async def close(self) -> None:
-        """Close the connection. Whoever waits for an answer gets ClientClosed, and so do later calls."""
+        """Close all connections. Whoever waits for an answer, or follows, gets ClientClosed, and so do later calls."""
         self._closed = True
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-            self._fail(self._pipeline.take_all(), _closed())  # if the task had not begun
+        now = asyncio.get_running_loop().time()
+        for limit in self._follows.values():
+            if limit is not None and limit.when() is None:
+                limit.reschedule(now)
+        for found in [found for found, limit in self._follows.items() if limit is None]:
+            await found.aclose()
+        for calls in (self._lines, self._areas):
+            if calls is not None:
+                await calls.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -184,143 +261,41 @@ class HerdClient:
         await self.close()
 
     async def _call(self, command: ClientCommand[A], timeout: float | None) -> A:
+        if len(command.line) >= MOST_MESSAGE_BYTES and any(one.url for one in self._endpoints):
+            raise ValueError(f"a line over a WebSocket has less than {MOST_MESSAGE_BYTES:,} bytes")
+        return await self._answer(self._lines, command, timeout)
+
+    async def _ask_area(self, question: ClientCommand[NearbyClients], timeout: float | None) -> NearbyClients:
+        if len(question.line) >= MOST_MESSAGE_BYTES:
+            raise ValueError(f"a question has less than {MOST_MESSAGE_BYTES:,} bytes")
+        if self._areas is None:
+            endpoints = self._web_endpoints("to ask about areas")
+            self._areas = self._calls(endpoints, JSON_SUBPROTOCOL, _AREAS_OUTSTANDING)
+        return await self._answer(self._areas, question, timeout)
+
+    async def _answer(self, calls: Calls, command: ClientCommand[A], timeout: float | None) -> A:
+        seconds = self._timeout if timeout is None else seconds_setting("timeout", timeout)
+        self._check_open()
+        return await calls.call(command, seconds)
+
+    def _check_open(self) -> None:
         if self._closed:
             raise ClientClosed("this client is closed")
-        seconds = self._timeout if timeout is None else timeout
-        answered = asyncio.get_running_loop().create_future()
-        waiting = self._pipeline.add(command, answered)
-        self._news.set()
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._serve())
-        try:
-            async with asyncio.timeout(seconds):
-                meant: Any = await answered
-        except TimeoutError:
-            raise NoAnswer(seconds, self._choice.reasons or [self._doing]) from None
-        finally:
-            self._pipeline.give_up(waiting)
-        if isinstance(meant, Exception):
-            raise meant
-        answer: A = meant
-        return answer
 
-    # The task. ------------------------------------------------------------------------------------------------
+    def _calls(self, endpoints: Sequence[Endpoint], subprotocol: str, outstanding: int) -> Calls:
+        def connect(endpoint: Endpoint) -> Awaitable[ServerLink]:
+            return dial(endpoint, self._patience, self._tls, self._next_token, self._most_bytes, subprotocol)
 
-    async def _serve(self) -> None:
-        """Bring the answers that are wanted, until the client is closed."""
-        why: Exception = _closed()
-        try:
-            while True:
-                if not self._pipeline.is_wanted:
-                    self._news.clear()
-                    await self._news.wait()
-                elif (server := await self._next_server()) is not None:
-                    await self._use(server)
-        except Exception as error:  # a bug of ours: nobody waits for ever
-            why = error
-            raise
-        finally:
-            self._fail(self._pipeline.take_all(), why)
+        pipeline = Pipeline[asyncio.Future[Any]](outstanding, self._most_bytes)
+        return Calls(
+            endpoints, connect, pipeline, self._patience, self._rng, retry=self._retry, renews=self._renews
+        )
 
-    async def _next_server(self) -> int | None:
-        """Return which server to ask, when its pause is over; None if nobody wants an answer any more."""
-        now = asyncio.get_running_loop().time()
-        server, pause = self._choice.next(now, () if self._retry else self._tried)
-        if self._retry and pause > 0:
-            await asyncio.sleep(pause)
-        return server if self._pipeline.is_wanted else None
+    def _web_endpoints(self, what: str) -> list[Endpoint]:
+        if found := [one for one in self._endpoints if one.url]:
+            return found
+        raise ValueError(f"{what} {_NEEDS_WEB}")
 
-    async def _use(self, server: int) -> None:
-        """Ask a server, until its connection ends; then say what becomes of what it has not answered."""
-        lost: list[Waiting[asyncio.Future[Any]]] = []
-        reason = ""
-        self._tried.add(server)
-        endpoint = self._endpoints[server]
-        self._doing = f"{endpoint}: not connected yet"
-        try:
-            link = await dial(endpoint, self._patience, self._tls, self._token, self._most_bytes)
-            self._doing = f"{link.called}: has not answered yet"
-            try:
-                reason = await self._talk(server, link)
-            finally:
-                lost = self._pipeline.connection_lost()
-                await link.close()
-        except NotAllowed as error:
-            self._choice.failed(server, asyncio.get_running_loop().time(), str(error))
-            self._fail(self._pipeline.take_all(), error)
-            return
-        except Unreachable as error:
-            reason = str(error)
-        if not reason:
-            return
-        self._choice.failed(server, asyncio.get_running_loop().time(), reason)
-        if self._retry:
-            return
-        self._fail(lost, Unreachable(reason))
-        if len(self._tried) == len(self._endpoints):
-            self._tried.clear()
-            self._fail(self._pipeline.take_all(), Unreachable(*self._choice.reasons))
-
-    async def _talk(self, server: int, link: ServerLink) -> str:
-        """Send and receive, until the connection ends. Return why that is a failure; "" if nothing was owed any more.
-        Raises NotAllowed.
-        """
-        sender: asyncio.Task[None] | None = None
-        try:
-            async with asyncio.timeout(None) as limit:
-                sender = asyncio.create_task(self._send(link, limit))
-                while data := await link.receive():
-                    self._receive(server, data, limit)
-        except TimeoutError:
-            return f"{link.called}: has kept an answer back for {self._patience:g} s"
-        except ForeignAnswer as error:
-            return f"{link.called}: {error}"
-        except OSError as error:
-            return f"{link.called}: {reason_of(error)}"
-        finally:
-            if sender is not None:
-                sender.cancel()
-                await asyncio.wait([sender])
-        return f"{link.called}: {link.ending}" if self._pipeline.is_wanted else ""
-
-    async def _send(self, link: ServerLink, limit: asyncio.Timeout) -> None:
-        """Send what is to be sent, whenever there is something. If that fails, whoever receives learns it too."""
-        with contextlib.suppress(OSError):
-            while True:
-                if lines := self._pipeline.data_to_send():
-                    if limit.when() is None:
-                        self._limit(limit)
-                    await link.send(lines)
-                else:
-                    self._news.clear()
-                    await self._news.wait()
-
-    def _receive(self, server: int, data: bytes, limit: asyncio.Timeout) -> None:
-        """Hand out answers. Raises ForeignAnswer."""
-        before = self._pipeline.owed
-        for answered, meant in self._pipeline.receive_data(data):
-            if not answered.done():
-                answered.set_result(meant)
-        if self._pipeline.owed == before:
-            return
-        self._choice.answered(server)
-        self._tried.clear()
-        self._limit(limit)
-        if self._pipeline.has_more:
-            self._news.set()
-
-    def _limit(self, limit: asyncio.Timeout) -> None:
-        """Give the server time for the next answer that it owes."""
-        now = asyncio.get_running_loop().time()
-        limit.reschedule(now + self._patience if self._pipeline.owed else None)
-
-    def _fail(self, those: list[Waiting[asyncio.Future[Any]]], why: Exception) -> None:
-        for one in those:
-            self._pipeline.give_up(one)
-            if not one.owner.done():
-                # each has a traceback of its own; a stranger's exception may not be one that can be copied
-                one.owner.set_result(copy(why) if isinstance(why, HerdError) else why)
-
-
-def _closed() -> ClientClosed:
-    return ClientClosed("this client was closed before the answer came")
+    def _next_token(self) -> str:
+        self._token_sent = self._token()
+        return self._token_sent

@@ -31,6 +31,8 @@ def parse_endpoint(server: str | Endpoint) -> Endpoint:
     """Return the server that a text spells. Raises ValueError, which says what is wrong and what to write."""
     if isinstance(server, Endpoint):
         return server
+    if not isinstance(server, str):
+        raise TypeError(f'{server!r} is no server: write each as a str of its own, as "127.0.0.1:10000"')
     if "://" not in server:
         return Endpoint(addresses=(parse_address(server),))
     try:

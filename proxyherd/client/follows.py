@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Final
 
 from proxyherd.client.links import Socket, close_websocket, ending_of
 from proxyherd.client.rules.choice import ServerChoice
-from proxyherd.client.rules.errors import ForeignAnswer, Unreachable
+from proxyherd.client.rules.errors import ForeignAnswer, NotAllowed, Unreachable
 from proxyherd.client.rules.follows import FollowedChange, FollowState
 from proxyherd.client.sockets import reason_of
 
 if TYPE_CHECKING:
     from aiohttp import ClientWebSocketResponse
-
-JSON_SUBPROTOCOL: Final = "proxyherd.json.v1"
 
 _PING: Final = 9
 _PONG: Final = 10
@@ -30,15 +28,18 @@ async def followed_changes(
     connect: Callable[[str], Awaitable[Socket]],
     patience: float,
     rng: Random,
+    *,
+    renews: bool,
 ) -> AsyncGenerator[FollowedChange, None]:
     """Yield what happens, for ever, at one web port after the other. `message`: begins the follow; `connect`: opens a
-    WebSocket, with pings. A server that is silent for `patience` seconds gets a ping, and as long again to answer it. Raises
-    FollowRefused, NotAllowed.
+    WebSocket, with pings. A server that is silent for `patience` seconds gets a ping, and as long again to answer it. With
+    `renews`, a token that ends while it is used is no error: `connect` has the next one. Raises FollowRefused, NotAllowed.
     """
     choice, clock = ServerChoice(len(urls), rng), asyncio.get_running_loop().time
     while True:
         server, pause = choice.next(clock())
         await asyncio.sleep(pause)
+        has_answered = False
         try:
             session, socket = await connect(urls[server])
             try:
@@ -47,11 +48,14 @@ async def followed_changes(
                 while True:
                     for change in state.hear(await _receive(socket, patience)):
                         choice.answered(server)
+                        has_answered = True
                         yield change
             finally:
                 await close_websocket(session, socket)
-        except (Unreachable, ForeignAnswer, OSError) as error:
-            choice.failed(server, clock(), reason_of(error))
+        except (NotAllowed, Unreachable, ForeignAnswer, OSError) as error:
+            if isinstance(error, NotAllowed) and not (renews and has_answered):
+                raise
+            choice.failed(server, clock(), reason_of(error), getattr(error, "wait", 0.0))
 
 
 async def _receive(socket: ClientWebSocketResponse, patience: float) -> str:

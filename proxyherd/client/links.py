@@ -1,6 +1,7 @@
 """Connections of asyncio to one server, over which lines are sent: over TCP, or over a WebSocket.
 
-A WebSocket's messages hold whole lines and whole answers, in the subprotocol `proxyherd.lines.v1`.
+A WebSocket's messages hold whole lines and whole answers, in the subprotocol `proxyherd.lines.v1`. In `proxyherd.json.v1`
+each message is a line, and each answer is made one.
 """
 
 from __future__ import annotations
@@ -28,10 +29,12 @@ Socket: TypeAlias = "tuple[aiohttp.ClientSession, aiohttp.ClientWebSocketRespons
 """A WebSocket, and the session that is to be closed with it."""
 
 LINES_SUBPROTOCOL: Final = "proxyherd.lines.v1"
+JSON_SUBPROTOCOL: Final = "proxyherd.json.v1"
 _CLOSE_SECONDS: Final = 0.1
 """How long a server has to confirm that a WebSocket is closed; then the connection is closed without that."""
 
-_MESSAGE_BYTES: Final = 1 << 16
+MOST_MESSAGE_BYTES: Final = 1 << 16
+"""Bytes of a message that a server takes."""
 _READ_BYTES: Final = 1 << 16
 _DATA: Final = (1, 2)
 """The opcodes of messages, text and binary."""
@@ -64,11 +67,12 @@ async def dial(
     tls: ssl.SSLContext | None,
     token: Callable[[], str],
     most_bytes: int,
+    subprotocol: str = LINES_SUBPROTOCOL,
 ) -> ServerLink:
-    """Connect to a server, within so many seconds. Raises Unreachable, and NotAllowed if it refuses the token."""
+    """Connect to a server, within so many seconds. `subprotocol`: of a WebSocket. Raises Unreachable, and NotAllowed if it refuses the token."""
     if endpoint.url:
-        socket = await open_websocket(endpoint.url, LINES_SUBPROTOCOL, seconds, tls, token(), most_bytes)
-        return _WebSocketLink(endpoint.url, *socket)
+        socket = await open_websocket(endpoint.url, subprotocol, seconds, tls, token(), most_bytes)
+        return (_WebSocketLink if subprotocol == LINES_SUBPROTOCOL else _JsonLink)(endpoint.url, *socket)
     loop = asyncio.get_running_loop()
     refusals: list[str] = []
     for address, until in shares(endpoint.addresses, loop.time() + seconds, loop.time):
@@ -147,7 +151,8 @@ async def open_websocket(
         if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
             wants = "does not allow this" if token else "wants a token, or does not allow this host"
             raise NotAllowed(f"{url}: the server {wants} ({status})") from error
-        raise Unreachable(f"{url}: {f'answers {status}' if status else reason_of(error)}") from error
+        reason = f"{url}: {f'answers {status}' if status else reason_of(error)}"
+        raise Unreachable(reason, wait=_retry_after(error)) from error
     except BaseException:
         await session.close()
         raise
@@ -155,6 +160,12 @@ async def open_websocket(
         await close_websocket(session, socket)
         raise Unreachable(f"{url}: does not speak {subprotocol}")
     return session, socket
+
+
+def _retry_after(error: Exception) -> float:
+    """Return after how many seconds a server wants to be asked again; 0 if it has not said."""
+    said = str((getattr(error, "headers", None) or {}).get("Retry-After", ""))
+    return float(said) if said.isascii() and said.isdecimal() and len(said) < 10 else 0.0
 
 
 async def close_websocket(session: aiohttp.ClientSession, socket: aiohttp.ClientWebSocketResponse) -> None:
@@ -186,7 +197,7 @@ class _WebSocketLink:
     async def send(self, lines: list[bytes]) -> None:
         message = bytearray()
         for line in lines:
-            if len(message) + len(line) > _MESSAGE_BYTES:
+            if len(message) + len(line) > MOST_MESSAGE_BYTES:
                 await self._socket.send_bytes(bytes(message))
                 message.clear()
             message += line
@@ -203,3 +214,13 @@ class _WebSocketLink:
 
     async def close(self) -> None:
         await close_websocket(self._session, self._socket)
+
+
+class _JsonLink(_WebSocketLink):
+    async def send(self, lines: list[bytes]) -> None:
+        for line in lines:
+            await self._socket.send_str(line[:-1].decode())
+
+    async def receive(self) -> bytes:
+        said = await super().receive()
+        return said and said.replace(b"\n", b" ") + b"\n"

@@ -12,6 +12,8 @@ from proxyherd.net.dialling import address_and_host, shares
 from proxyherd.net.resolving import look_up
 
 if TYPE_CHECKING:
+    import ssl
+
     from proxyherd.config.address import Address
 
 CALL_SECONDS = 30.0
@@ -36,6 +38,15 @@ def connect(addresses: tuple[Address, ...], deadline: float) -> tuple[socket.soc
             except OSError as error:
                 refusals.append(f"{address_and_host(address, str(where[4][0]))}: {reason_of(error)}")
     raise Unreachable(*refusals)
+
+
+def check_tls(tls: ssl.SSLContext | None) -> ssl.SSLContext | None:
+    """Return the setting of that name. Raises TypeError for what cannot make connections speak TLS."""
+    if tls is not None and not hasattr(tls, "wrap_socket"):
+        raise TypeError(
+            f"tls is {tls!r}: an ssl.SSLContext belongs here, as ssl.create_default_context() makes it"
+        )
+    return tls
 
 
 def seconds_left(deadline: float) -> float:

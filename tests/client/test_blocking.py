@@ -91,21 +91,30 @@ def test_the_server_that_answers_is_kept() -> None:
 
 
 def test_without_retry_each_server_is_tried_once_and_each_reason_is_told() -> None:
-    [nobody] = free_ports(1)
-    with (
-        line_server(lambda _: HANG_UP) as bob,
-        SyncHerdClient(f"127.0.0.1:{nobody}", bob.address, retry=False) as herd,
-    ):
+    ports = free_ports(2)
+    with SyncHerdClient(*(f"127.0.0.1:{port}" for port in ports), retry=False, timeout=LONG) as herd:
         for _ in range(2):
             with pytest.raises(Unreachable) as raised:
                 herd.report("kiwi", 1, 2)
-    assert sorted(raised.value.reasons) == sorted(
-        [
-            f"127.0.0.1:{nobody}: Connection refused",
-            f"{bob.address}: closed before its answer was whole (0 bytes read)",
-        ]
-    )
-    assert len(bob.told) == 2
+            assert sorted(raised.value.reasons) == [
+                f"127.0.0.1:{port}: Connection refused" for port in sorted(ports)
+            ]
+
+
+@pytest.mark.usefixtures("in_turn")
+def test_without_retry_a_broken_connection_is_an_error_and_no_other_server_is_told() -> None:
+    """As with the other client: who wants no retry must know that a command may have been taken, and went nowhere else."""
+    [nobody] = free_ports(1)
+    with (
+        line_server(lambda _: HANG_UP) as bob,
+        line_server() as ann,
+        SyncHerdClient(f"127.0.0.1:{nobody}", bob.address, ann.address, retry=False, timeout=LONG) as herd,
+    ):
+        with pytest.raises(Unreachable) as raised:
+            herd.report("kiwi", 1, 2)
+        assert raised.value.reasons == (f"{bob.address}: closed before its answer was whole (0 bytes read)",)
+        assert (len(bob.told), ann.told) == (1, [])
+        assert herd.report("kiwi", 1, 2).server == "Ann"
 
 
 def test_when_the_time_is_over_the_error_says_what_was_seen() -> None:
@@ -160,6 +169,8 @@ def test_wrong_arguments_are_never_sent() -> None:
             herd.report("kiwi", 91, 2)
         with pytest.raises(ValueError, match="one line"):
             herd.command(b"FOO\nBAR")
+        with pytest.raises(ValueError, match="timeout is 0"):
+            herd.locate("kiwi", timeout=0)
     assert ann.told == []
 
 

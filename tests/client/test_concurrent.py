@@ -19,6 +19,7 @@ from proxyherd.client import (
     HerdClient,
     NoAnswer,
     ReportRefused,
+    SyncHerdClient,
     UnknownClient,
     Unreachable,
 )
@@ -80,11 +81,11 @@ def test_no_more_are_under_way_than_may_be() -> None:
         async with Client(ann.address, outstanding=5) as herd:
             calls = [asyncio.create_task(herd.locate("kiwi")) for _ in range(20)]
             await until(lambda: len(ann.told) >= 5)
-            assert herd._pipeline.owed == 5
+            assert herd._lines.pipeline.owed == 5
             for call in calls[:10]:
                 call.cancel()  # who gives up leaves a gap: no room for others
             await asyncio.sleep(0)
-            assert herd._pipeline.owed == 5
+            assert herd._lines.pipeline.owed == 5
             await herd.close()
             ended = await asyncio.gather(*calls, return_exceptions=True)
             assert [type(one) for one in ended] == [asyncio.CancelledError] * 10 + [ClientClosed] * 10
@@ -183,8 +184,8 @@ def test_a_silent_connection_is_left_even_if_nobody_waits_any_more() -> None:
             with pytest.raises(NoAnswer):
                 await herd.locate("silent", timeout=0.1)
             assert ann.told == [b"WHATSAT silent 0 0\n"]
-            await until(lambda: herd._choice.reasons)
-            assert "has kept an answer back for 0.2 s" in herd._choice.reasons[0]
+            await until(lambda: herd._lines.choice.reasons)
+            assert "has kept an answer back for 0.2 s" in herd._lines.choice.reasons[0]
             assert (await herd.locate("kiwi")).client == "kiwi"
 
     with line_server(lambda line: None if b"silent" in line else as_a_server_does(line)) as ann:
@@ -288,3 +289,48 @@ def test_without_retry_the_reason_of_each_server_is_one_of_the_error_s() -> None
             assert first is not second, "each has its own traceback"
 
     run(body())
+
+
+def test_wrong_settings_and_arguments_are_named_and_nothing_is_sent() -> None:
+    async def body(ann: LineServer) -> None:
+        async with Client(ann.address) as herd:
+            with pytest.raises(ValueError, match="timeout is -1"):
+                await herd.locate("kiwi", timeout=-1)
+            with pytest.raises(TypeError, match="client is 5"):
+                await herd.locate(5)  # type: ignore[arg-type]
+            with pytest.raises(TypeError, match="line is None"):
+                await herd.command(None)  # type: ignore[arg-type]
+            for question in (herd.near((1, 2)), herd.within(1, 2, 3, 4)):
+                with pytest.raises(ValueError, match="to ask about areas needs WebSockets"):
+                    await question
+
+    with line_server() as ann:
+        run(body(ann))
+    assert ann.told == []
+
+
+@pytest.mark.parametrize("kind", [HerdClient, SyncHerdClient])
+@pytest.mark.parametrize(
+    ("settings", "error"),
+    [
+        ({"timeout": 0}, ValueError),
+        ({"timeout": "5"}, TypeError),
+        ({"patience": float("nan")}, ValueError),
+        ({"patience": None}, TypeError),
+        ({"most_bytes": 0}, ValueError),
+        ({"tls": True}, TypeError),
+    ],
+    ids=str,
+)
+def test_a_wrong_setting_is_named(kind: type[Any], settings: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error, match=f"^{next(iter(settings))} is "):
+        kind("127.0.0.1:1", **settings)
+
+
+def test_no_commands_at_once_and_a_token_of_another_type_are_refused() -> None:
+    with pytest.raises(ValueError, match="outstanding is 0"):
+        HerdClient("127.0.0.1:1", outstanding=0)
+    with pytest.raises(TypeError, match="token"):
+        HerdClient("ws://127.0.0.1:1", token=b"x")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="a str of its own"):
+        HerdClient(["127.0.0.1:1"])  # type: ignore[arg-type]

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+import json
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
+import jwt
 import pytest
 from aiohttp import WSCloseCode, WSMsgType, web
 from asked import free_ports
 from line_servers import as_a_server_does, line_server
+from listening import until
 
-from proxyherd.client import HerdClient, NotAllowed, TakenReport, Unreachable
+from proxyherd.client import ClientClosed, HerdClient, NotAllowed, ReportRefused, TakenReport, Unreachable
 from proxyherd.client.endpoints import Endpoint, parse_endpoint
-from proxyherd.client.follows import JSON_SUBPROTOCOL
-from proxyherd.client.links import LINES_SUBPROTOCOL, close_websocket, dial
+from proxyherd.client.links import JSON_SUBPROTOCOL, LINES_SUBPROTOCOL, close_websocket, dial
 from proxyherd.config.address import Address
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -115,6 +118,22 @@ def test_a_server_that_refuses_the_token_is_not_asked_again(status: int, token: 
 
     with_web_server(handler, body)
     assert asked == [f"Bearer {token}" if token else None]
+
+
+def test_a_server_that_asks_for_patience_gets_it() -> None:
+    async def handler(_: web.Request) -> web.StreamResponse:
+        return web.Response(status=503, headers={"Retry-After": "20"})
+
+    async def body(url: str) -> None:
+        async with HerdClient(url, timeout=100) as herd:
+            call = asyncio.create_task(herd.locate("kiwi"))
+            choice = herd._lines.choice
+            await until(lambda: choice.reasons)
+            [_, wait] = choice.next(asyncio.get_running_loop().time())
+            assert 10 < wait <= 20
+            call.cancel()
+
+    with_web_server(handler, body)
 
 
 def test_a_token_that_ends_meanwhile_is_told_to_all_who_wait() -> None:
@@ -260,3 +279,178 @@ def test_who_follows_leaves_a_server_that_answers_no_ping_and_stays_where_it_doe
     with_web_server(handler, body)
     assert pings[0] == 0
     assert pings[-1] == 2
+
+
+def test_a_report_that_the_token_does_not_allow_is_not_allowed_and_another_is_refused() -> None:
+    """Both are `? ` and the line."""
+
+    async def say(socket: web.WebSocketResponse, message: bytes) -> None:
+        await socket.send_bytes(b"? " + message)
+
+    async def body(url: str) -> None:
+        token = jwt.encode({"sub": "kiwi", "may": ["report"]}, "k" * 32, algorithm="HS256")
+        async with HerdClient(url, timeout=100, token=token) as herd:
+            with pytest.raises(NotAllowed, match="does not allow to report this client: 'plum'"):
+                await herd.report("plum", 1, 2)
+            with pytest.raises(ReportRefused):
+                await herd.report("kiwi", 1, 2)
+
+    with_web_server(speaking(say), body)
+
+
+@pytest.mark.parametrize("renews", [True, False])
+def test_a_token_that_ends_while_it_is_used_is_followed_by_the_next_one(renews: bool) -> None:
+    """If there is a function that makes it; a text is the same one again."""
+    tokens: list[str] = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        tokens.append(request.headers["Authorization"])
+        socket = web.WebSocketResponse(protocols=(LINES_SUBPROTOCOL,))
+        await socket.prepare(request)
+        for ends in [False, tokens[-1] == "Bearer 1"]:
+            message = await socket.receive()
+            if message.type != WSMsgType.BINARY:
+                break
+            if ends:
+                await socket.close(code=4401, message=b"expired")
+                break
+            await answer(socket, message.data)
+        return socket
+
+    async def body(url: str) -> None:
+        numbers = itertools.count(1)
+        token = (lambda: str(next(numbers))) if renews else "1"
+        async with HerdClient(url, timeout=100, token=token) as herd:
+            await herd.locate("kiwi")
+            if renews:
+                await herd.locate("kiwi")
+            else:
+                with pytest.raises(NotAllowed):
+                    await herd.locate("kiwi")
+
+    with_web_server(handler, body)
+    assert tokens == (["Bearer 1", "Bearer 2"] if renews else ["Bearer 1"])
+
+
+def test_who_follows_goes_on_with_the_next_token() -> None:
+    tokens: list[str] = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        tokens.append(request.headers["Authorization"])
+        socket = web.WebSocketResponse(protocols=(JSON_SUBPROTOCOL,))
+        await socket.prepare(request)
+        await socket.send_str(json.dumps({"event": "enter", "client": "abc"[len(tokens)]}))
+        await socket.close(code=4401, message=b"expired")
+        return socket
+
+    async def body(url: str) -> None:
+        numbers = itertools.count(1)
+        herd = HerdClient(url, patience=100, token=lambda: str(next(numbers)))
+        async with contextlib.aclosing(herd.follow("b", "c")) as changes:
+            assert [(await anext(changes)).client, (await anext(changes)).client] == ["b", "c"]
+
+    with_web_server(handler, body)
+    assert tokens == ["Bearer 1", "Bearer 2"]
+
+
+def test_a_line_that_no_websocket_takes_is_refused_before_it_breaks_the_connection_of_others() -> None:
+    async def body(url: str) -> None:
+        async with HerdClient(url, timeout=100) as herd:
+            with pytest.raises(ValueError, match="65,536 bytes"):
+                await herd.command(b"x" * 65_536)
+            assert await herd.command(b"x" * 65_535)
+
+    with_web_server(speaking(answer), body)
+
+
+def follow_server(began: list[web.WebSocketResponse]) -> Handler:
+    """Return a web port that says who is there, and then nothing, until the client has gone."""
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        socket = web.WebSocketResponse(protocols=(JSON_SUBPROTOCOL,))
+        await socket.prepare(request)
+        began.append(socket)
+        await socket.send_str('{"event":"enter","client":"kiwi"}')
+        async for _ in socket:
+            pass
+        return socket
+
+    return handler
+
+
+@pytest.mark.parametrize("state", ["waits for a change", "works on a change", "has left the loop"])
+def test_who_follows_is_told_that_the_client_is_closed_and_its_connection_ends(state: str) -> None:
+    began: list[web.WebSocketResponse] = []
+
+    async def body(url: str) -> None:
+        herd = HerdClient(url, patience=100)
+        changes = herd.follow("kiwi")
+        assert (await anext(changes)).client == "kiwi"
+        waiting = asyncio.create_task(anext(changes)) if state == "waits for a change" else None
+        await asyncio.sleep(0)
+        await herd.close()
+        await herd.close()
+        if state != "has left the loop":
+            with pytest.raises(ClientClosed):
+                await (waiting or anext(changes))
+        await until(lambda: began[0].closed)
+        with pytest.raises(ClientClosed):
+            await anext(herd.follow("kiwi"))
+
+    with_web_server(follow_server(began), body)
+
+
+def test_who_is_cancelled_while_following_is_cancelled_and_nothing_stays_open() -> None:
+    began: list[web.WebSocketResponse] = []
+
+    async def body(url: str) -> None:
+        async def follow() -> None:
+            async for _ in herd.follow("kiwi"):
+                seen.set()
+
+        seen = asyncio.Event()
+        async with HerdClient(url, patience=100) as herd:
+            task = asyncio.create_task(follow())
+            await seen.wait()
+            task.cancel()
+            await asyncio.wait([task])
+            assert task.cancelled()
+            await until(lambda: began[0].closed)
+            assert herd._follows == {}
+
+    with_web_server(follow_server(began), body)
+
+
+def test_questions_about_areas_go_to_another_server_when_one_cannot_answer() -> None:
+    asked: list[dict[str, Any]] = []
+
+    async def say(socket: web.WebSocketResponse, message: bytes) -> None:
+        asked.append(json.loads(message))
+        if len(asked) == 1:
+            problem = {"status": 503, "title": "not ready"}
+            await socket.send_str(json.dumps({"id": asked[-1]["id"], "problem": problem}))
+            return
+        found = {"id": asked[-1]["id"], "clients": [], "server": "Ann", "complete": True}
+        await socket.send_str(json.dumps(found, indent=1))
+
+    async def body(url: str) -> None:
+        async with HerdClient(url, timeout=100) as herd:
+            near, within = await asyncio.gather(
+                herd.near((48.2, "16.370"), 2, limit=3), herd.within(16, 48, 17, 49, max_age_s=60)
+            )
+            assert (near.server, within.clients) == ("Ann", [])
+
+    with_web_server(speaking(say, JSON_SUBPROTOCOL), body)
+    assert asked[-2:] == [
+        {"op": "near", "id": "area", "lat": "48.2", "lon": "16.370", "radius_km": 2, "limit": 3},
+        {
+            "op": "within",
+            "id": "area",
+            "west": "16",
+            "south": "48",
+            "east": "17",
+            "north": "49",
+            "limit": 100,
+            "max_age_s": 60.0,
+        },
+    ]

@@ -73,6 +73,7 @@ ELSEWHERE: Final = (
     Elsewhere("cli", "signing", "cli/test_token.py", "the tokens that are made are looked at there"),
     Elsewhere("cli", "web_port", "cli/test_forget.py", "clients are erased over it"),
     Elsewhere("cli", "status status_json", "system/test_status.py", "real servers are asked"),
+    Elsewhere("client", "calls", "client/test_concurrent.py", "calls of that client"),
     Elsewhere(
         "client", "follows", "system/test_herd_client.py", "real servers are followed, and one is killed"
     ),

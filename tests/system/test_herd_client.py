@@ -20,6 +20,7 @@ from page_examples import blocks
 
 import proxyherd.client
 from proxyherd.client import (
+    AreaRefused,
     FollowRefused,
     HerdClient,
     NearbyPlaces,
@@ -139,11 +140,33 @@ def test_who_follows_is_told_at_another_server_when_one_is_killed(herd: RunningH
 def test_a_follow_that_is_refused_says_why_and_lines_cannot_follow(herd: RunningHerd) -> None:
     async def body() -> None:
         async with HerdClient(f"ws://127.0.0.1:{herd['Ann'].web_port}", timeout=LONG) as client:
-            with pytest.raises(FollowRefused, match=r"radius_km|50"):
-                await anext(client.follow(near=(48.2, 16.37, 51)))
+            with pytest.raises(FollowRefused, match="south is greater than north"):
+                await anext(client.follow(within=(1, 3, 2, 2)))
+            with pytest.raises(AreaRefused, match="south is greater than north"):
+                await client.within(1, 3, 2, 2)
         async with HerdClient(f"127.0.0.1:{herd['Ann'].client_port}") as client:
             with pytest.raises(ValueError, match="needs WebSockets"):
                 await anext(client.follow("kiwi"))
+
+    asyncio.run(body())
+
+
+def test_who_is_near_and_who_is_inside_is_told_page_by_page(herd: RunningHerd) -> None:
+    async def body() -> None:
+        async with HerdClient(f"ws://127.0.0.1:{herd['Bob'].web_port}", timeout=LONG) as client:
+            for number in range(3):
+                await client.report(f"near{number}", f"-60.00{number}0", 5)
+            first = await client.near((-60, 5), 1, limit=2)
+            rest = await client.near((-60, 5), 1, limit=2, after=first.next)
+            names = [one.client for one in first.clients + rest.clients]
+            assert names == ["near0", "near1", "near2"]
+            assert (str(first.clients[1].lat), first.complete, rest.next) == ("-60.0010", True, "")
+            around = await client.near("near2", 0.05)
+            box = await client.within(4.9, -60.0015, 5.1, "-60.0005", max_age_s=1_000)
+            assert [one.client for one in around.clients] == ["near2"]
+            assert [one.client for one in box.clients] == ["near1"]
+            with pytest.raises(UnknownClient):
+                await client.near("nobody")
 
     asyncio.run(body())
 

@@ -53,11 +53,13 @@ class ServerChoice:
             self._kept, self._reasons[server] = server, ""
             self._free_at[server], self._pauses[server] = 0.0, self._new_pauses()
 
-    def failed(self, server: int, now: float, reason: str) -> None:
-        """A server was not reached, or its connection ended with answers owed."""
+    def failed(self, server: int, now: float, reason: str, wait: float = 0.0) -> None:
+        """A server was not reached, or its connection ended with answers owed. `wait`: seconds for which it wants to be left
+        alone; it is not left for longer than `LONGEST_PAUSE_SECONDS`.
+        """
         if self._kept == server:
             self._kept = None
-        self._free_at[server] = now + next(self._pauses[server])
+        self._free_at[server] = now + max(next(self._pauses[server]), min(wait, LONGEST_PAUSE_SECONDS))
         self._reasons[server] = reason
 
     def _new_pauses(self) -> Iterator[float]:

@@ -92,6 +92,8 @@ class ClientCommand(Struct, Generic[A], frozen=True):
 
 def raw_command(text: str | bytes) -> ClientCommand[bytes]:
     """Return a command that is any line; its answer is all that comes, `? ` too. Raises ValueError for several lines."""
+    if not isinstance(text, str | bytes):
+        raise TypeError(f"line is {text!r}: a line, in str or bytes, belongs here")
     line = text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
     if b"\n" in line:
         raise ValueError("a command is one line, without LF")

@@ -47,9 +47,11 @@ class ReportRefused(InvalidCommand):
 class Unreachable(HerdError):  # noqa: N818 - it is what has happened
     """No server has given a complete answer. The text says for each address what was seen. The same call may be repeated."""
 
-    def __init__(self, *reasons: str) -> None:
+    def __init__(self, *reasons: str, wait: float = 0.0) -> None:
         super().__init__("; ".join(reasons))
         self.reasons = reasons
+        self.wait = wait
+        """Seconds for which the server wants to be left alone; 0: it has not said."""
 
 
 class NoAnswer(Unreachable, TimeoutError):  # noqa: N818 - it is what has happened
@@ -60,13 +62,19 @@ class NoAnswer(Unreachable, TimeoutError):  # noqa: N818 - it is what has happen
 
 
 class NotAllowed(HerdError):  # noqa: N818 - it is what has happened
-    """A server refuses the token, or wants one. It is the same everywhere: get a new token first."""
+    """A server refuses the token, or wants one; or the token does not allow this. It is the same everywhere: get another token
+    first.
+    """
 
 
 class FollowRefused(HerdError):  # noqa: N818 - it is what has happened
     """A server does not let this be followed, or not any more: there are too many clients in the area, or its engine cannot.
     The text says why.
     """
+
+
+class AreaRefused(HerdError):  # noqa: N818 - it is what has happened
+    """A server does not say who is in this area: it is none, or its engine cannot. The text says why."""
 
 
 class ClientClosed(HerdError):  # noqa: N818 - it is what has happened

@@ -25,6 +25,8 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 def client_field(client: str | bytes) -> bytes:
     """Return a client's ID. A str becomes UTF-8; what `TakenReport.client` says of other bytes becomes these bytes."""
+    if not isinstance(client, str | bytes):
+        raise TypeError(f"client is {client!r}: an ID, in str or bytes, belongs here")
     word = client if isinstance(client, bytes) else client.encode("utf-8", "surrogateescape")
     if word.split() != [word]:
         raise ValueError(
@@ -36,6 +38,12 @@ def client_field(client: str | bytes) -> bytes:
 def location_field(lat: Number, lon: Number) -> bytes:
     """Return a location in ISO 6709. `lat`, `lon`: decimal degrees, -90 to 90 and -180 to 180."""
     return b"%b%b" % (_degrees(lat, "latitude", 90), _degrees(lon, "longitude", 180))
+
+
+def location_texts(lat: Number, lon: Number) -> tuple[str, str]:
+    """Return a latitude and a longitude as the JSON of the web port has them."""
+    latitude, longitude = _degrees(lat, "latitude", 90), _degrees(lon, "longitude", 180)
+    return latitude.removeprefix(b"+").decode(), longitude.removeprefix(b"+").decode()
 
 
 def _degrees(value: Number, what: str, most: int) -> bytes:
@@ -80,6 +88,30 @@ def radius_field(radius_km: Number) -> bytes:
     if len(spelled) > _RADIUS_CHARACTERS:
         raise ValueError(f"{radius_km} is no radius: it has more than {_RADIUS_CHARACTERS} characters")
     return spelled.encode()
+
+
+def age_field(seconds: Number) -> bytes:
+    """Return the greatest age that is wanted, in seconds."""
+    age = _decimal(seconds, "an age")
+    if not 0 <= age < _MOST_SECONDS:
+        raise ValueError(f"{seconds} is no age: seconds have at most twelve digits, and no sign")
+    return f"{age:.9f}".encode()
+
+
+def metres_field(name: str, value: float, most: int) -> float:
+    """Return metres, from 0 to so many."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} is {value!r}: a number of metres belongs here")
+    if not 0 <= value <= most:
+        raise ValueError(f"{name} is {value!r}: metres from 0 to {most:,} belong here")
+    return value
+
+
+def name_field(client: str) -> str:
+    """Return a client's name, as the JSON of the web port has it."""
+    if not isinstance(client, str):
+        raise TypeError(f"{client!r} is no client's name: a str belongs here")
+    return client
 
 
 def limit_field(limit: int) -> bytes:

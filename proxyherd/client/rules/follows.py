@@ -8,20 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from decimal import Decimal
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
 
 from proxyherd.base.escapes import escaped
-from proxyherd.client.rules.errors import MOST_SHOWN, FollowRefused, ForeignAnswer, Unreachable
-from proxyherd.client.rules.fields import Number, location_field
-
-N = TypeVar("N", bound=tuple[Number, ...])
+from proxyherd.client.rules.areas import ToldProblem, box_fields, circle_fields, numbers
+from proxyherd.client.rules.errors import MOST_SHOWN, FollowRefused, ForeignAnswer, NotAllowed, Unreachable
+from proxyherd.client.rules.fields import Number, metres_field, name_field
 
 _ID: Final = "follow"
-_LATER: Final = (429, 500, 503)
-"""The statuses of problems with which another server, or the same one later, may do what is asked."""
+_MOST_BUFFER_METRES: Final = 10_000
 
 
 class FollowedChange(Struct, frozen=True):
@@ -47,16 +45,10 @@ class FollowedChange(Struct, frozen=True):
     """Of a snapshot: whether the server knows all that the herd knows."""
 
 
-class _Problem(Struct):
-    status: int = 0
-    title: str = ""
-    detail: str = ""
-
-
 class _Message(FollowedChange, frozen=True):
     event: str = ""
     reason: str = ""
-    problem: _Problem | None = None
+    problem: ToldProblem | None = None
 
 
 def follow_message(
@@ -72,25 +64,14 @@ def follow_message(
         raise ValueError("follow clients, or one area: near or within")
     what: dict[str, Any] = {}
     if near is not None:
-        lat, lon, radius_km = _numbers(near, 3, "near is a latitude, a longitude and kilometres")
-        location_field(lat, lon)
-        what["near"] = {"lat": str(lat), "lon": str(lon), "radius_km": float(radius_km)}
+        what["near"] = circle_fields(*numbers(near, 3, "near is a latitude, a longitude and kilometres"))
     elif within is not None:
-        west, south, east, north = _numbers(within, 4, "within is west, south, east and north")
-        location_field(south, west)
-        location_field(north, east)
-        what["within"] = {"west": str(west), "south": str(south), "east": str(east), "north": str(north)}
+        what["within"] = box_fields(within)
     else:
-        what["client"] = [*clients]
-    if buffer_m:
+        what["client"] = [*map(name_field, clients)]
+    if metres_field("buffer_m", buffer_m, _MOST_BUFFER_METRES):
         what["buffer_m"] = buffer_m
     return msgspec.json.encode({"op": "follow", "id": _ID, **what}).decode()
-
-
-def _numbers(area: N, size: int, what: str) -> N:
-    if len(area) != size:
-        raise ValueError(f"{area} is no area: {what}")
-    return area
 
 
 class FollowState:
@@ -106,15 +87,17 @@ class FollowState:
         self._named = set()
 
     def hear(self, data: bytes | str) -> Iterator[FollowedChange]:
-        """Read a message of a server; yield what is news. Raises FollowRefused, Unreachable, ForeignAnswer."""
+        """Read a message of a server; yield what is news. Raises FollowRefused, NotAllowed, Unreachable,
+        ForeignAnswer.
+        """
         try:
             message = msgspec.json.decode(data, type=_Message, strict=False)
         except (msgspec.DecodeError, UnicodeError):
             shown = escaped(data[:MOST_SHOWN])
             raise ForeignAnswer(f"sends what is no event of a herd's server: {shown}") from None
         if (problem := message.problem) is not None:
-            said = f"{problem.title}: {problem.detail}"
-            raise Unreachable(said) if problem.status in _LATER else FollowRefused(said)
+            refused = NotAllowed if problem.is_about_rights else FollowRefused
+            raise (Unreachable if problem.is_for_later else refused)(str(problem))
         if message.event == "ended":
             raise FollowRefused(message.reason)
         if message.event in ("enter", "move"):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxyherd.client.rules.errors import FollowRefused, ForeignAnswer, Unreachable
+from proxyherd.client.rules.errors import FollowRefused, ForeignAnswer, NotAllowed, Unreachable
 from proxyherd.client.rules.follows import FollowedChange, FollowState, follow_message
 
 
@@ -139,6 +139,8 @@ def test_what_is_followed_is_one_thing() -> None:
         ((1, 2), None, "near is a latitude, a longitude and kilometres"),
         (None, (1, 2, 3), "within is west, south, east and north"),
         ((1, 2, 3), (1, 2, 3, 4), "clients, or one area"),
+        ((1, 2, 51), None, "51 is no radius"),
+        ("far", None, "'far' is no latitude|a latitude"),
     ],
 )
 def test_an_area_of_another_form_is_refused_before_anything_is_sent(
@@ -146,3 +148,20 @@ def test_an_area_of_another_form_is_refused_before_anything_is_sent(
 ) -> None:
     with pytest.raises(ValueError, match=told):
         follow_message((), near, within, 0)
+
+
+def test_names_are_text_and_a_buffer_is_a_distance() -> None:
+    """Bytes would become base64 in JSON: another client."""
+    with pytest.raises(TypeError, match="b'kiwi' is no client's name"):
+        follow_message((b"kiwi",), None, None, 0)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="buffer_m is -1"):
+        follow_message((), (1, 2, 3), None, -1)
+    with pytest.raises(TypeError, match="buffer_m is '5'"):
+        follow_message((), (1, 2, 3), None, "5")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_right_that_is_missing_is_told_as_everywhere(status: int) -> None:
+    problem = {"status": status, "title": "may not see"}
+    with pytest.raises(NotAllowed, match="see"):
+        told(FollowState(is_area=True), json.dumps({"id": "follow", "problem": problem}))
