@@ -6,19 +6,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import msgspec
 
 from proxyherd.base.escapes import escaped, visible, visible_json
-from proxyherd.cli.common import Failure, NotReached, load_herd, server_names
+from proxyherd.cli.common import Failure, Misconfigured, NotReached, load_herd, server_names
 from proxyherd.cli.pipes import while_read
 from proxyherd.cli.refusals import explain_refusal
 from proxyherd.client.blocking import SyncHerdClient
 from proxyherd.client.endpoints import Endpoint
 from proxyherd.client.rules.errors import Unreachable
+from proxyherd.config.herd_file import Herd, Server
 from proxyherd.remote.ask import MAX_ANSWER_BYTES
+
+if TYPE_CHECKING:
+    import ssl
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -57,7 +62,45 @@ def json_option() -> Callable[[F], F]:
     )
 
 
-def ask_server(ctx: click.Context, name: str | None, line: bytes, *, raw: bool, as_json: bool) -> None:
+def authority_option() -> Callable[[F], F]:
+    """Return the option that names who has signed the certificates of client ports."""
+    return click.option(
+        "--ca",
+        "authority",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+        help="Where client ports speak TLS: the authority that has signed their certificate (PEM).  [default: those that this "
+        "machine trusts, and peers_authority]",
+    )
+
+
+def _context(herd: Herd, server: Server, authority: Path | None) -> ssl.SSLContext | None:
+    """Return what makes connections speak TLS, if the client ports do. Raises Misconfigured, UsageError."""
+    if herd.tls.clients_certificate is None:
+        if authority is None:
+            return None
+        raise click.UsageError(
+            f"--ca is for client ports that speak TLS; {herd.file} has no clients_certificate"
+        )
+    import ssl  # noqa: PLC0415 - `serve` does not wait for it here
+
+    context = ssl.create_default_context() if authority is None else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    file = authority
+    if file is None and herd.tls.peers_authority is not None:
+        file = herd.file.parent / herd.tls.peers_authority.replace("{name}", server.name)
+    try:
+        if file is not None:
+            context.load_verify_locations(file)
+    except OSError as error:  # also for what is no certificate
+        raise Misconfigured(
+            f"{file}: {error.strerror or error}; name a file with the authority of the client ports with --ca"
+        ) from error
+    return context
+
+
+def ask_server(
+    ctx: click.Context, name: str | None, line: bytes, *, authority: Path | None, raw: bool, as_json: bool
+) -> None:
     """Send a command with all its operands to one server, print its answer, and exit. Raises NotReached, UsageError."""
     if raw and as_json:
         raise click.UsageError("give either --raw or --json")
@@ -70,6 +113,7 @@ def ask_server(ctx: click.Context, name: str | None, line: bytes, *, raw: bool, 
         timeout=seconds,
         patience=seconds,
         retry=False,
+        tls=_context(herd, server, authority),
         most_bytes=MAX_ANSWER_BYTES,
     )
     try:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import click
 
-from proxyherd.cli.asking import SIGNED, ask_server, json_option, one_word, server_option
+from proxyherd.cli.asking import SIGNED, ask_server, authority_option, json_option, one_word, server_option
 from proxyherd.cli.common import config_option, examples, raw_option
+from proxyherd.cli.web_port import refuse_options
 
 
 def _location(ctx: click.Context, parameter: click.Parameter, value: str) -> bytes:
@@ -15,6 +17,16 @@ def _location(ctx: click.Context, parameter: click.Parameter, value: str) -> byt
     word = one_word(ctx, parameter, value)
     latitude, comma, longitude = word.partition(b",")
     return _signed(latitude) + _signed(longitude) if comma and b"," not in longitude else word
+
+
+def _one_location(ctx: click.Context, _: click.Parameter, rest: tuple[str, ...]) -> None:
+    """Refuse what comes behind the location."""
+    refuse_options(ctx, rest)
+    if rest:
+        raise click.UsageError(
+            f"LOCATION is one word; write {','.join((ctx.params['location'].decode(errors='replace').strip('+,'), *rest))}",
+            ctx,
+        )
 
 
 def _signed(degrees: bytes) -> bytes:
@@ -33,6 +45,7 @@ def _signed(degrees: bytes) -> bytes:
 )
 @click.argument("client", callback=one_word)
 @click.argument("location", callback=_location)
+@click.argument("rest", nargs=-1, callback=_one_location, expose_value=False, metavar="")
 @server_option("tell")
 @click.option(
     "--time",
@@ -41,6 +54,7 @@ def _signed(degrees: bytes) -> bytes:
     callback=lambda c, p, v: v and one_word(c, p, v),
     help="POSIX seconds.  [default: now]",
 )
+@authority_option()
 @raw_option()
 @json_option()
 @config_option()
@@ -52,6 +66,7 @@ def iamat(
     location: bytes,
     name: str | None,
     when: bytes | None,
+    authority: Path | None,
     raw: bool,
     as_json: bool,
 ) -> None:
@@ -63,4 +78,6 @@ def iamat(
     if when is None:
         seconds, rest = divmod(time.time_ns(), 1_000_000_000)
         when = b"%d.%09d" % (seconds, rest)
-    ask_server(ctx, name, b"IAMAT %b %b %b" % (client, location, when), raw=raw, as_json=as_json)
+    ask_server(
+        ctx, name, b"IAMAT %b %b %b" % (client, location, when), authority=authority, raw=raw, as_json=as_json
+    )

@@ -36,15 +36,16 @@ def init(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         os.chdir(folder)
         refuse_folder()
-        _write_files()
+        fits = _write_files()
     except OSError as error:
         raise Failure(f"{error.filename}: {error.strerror}") from error
     there = "" if folder == Path() else f"cd {shlex.quote(str(folder))} && "
-    click.echo(f"Next: {there}{typed_as('proxyherd')} up")
+    again = "" if fits else f"rm {conf.CONF} && {typed_as('proxyherd')} init && "
+    click.echo(f"Next: {there}{again}{typed_as('proxyherd')} up")
 
 
-def _write_files() -> None:
-    """Write the two files into the working directory. Raises ConfigError and OSError."""
+def _write_files() -> bool:
+    """Write the two files into the working directory. Return whether they fit each other. Raises ConfigError and OSError."""
     file = herd_file.DEFAULT_FILE if herd_file.DEFAULT_FILE.exists() else herd_file.FOLDERS_FILE
     docs = pages()
     if file.exists():
@@ -54,12 +55,14 @@ def _write_files() -> None:
         click.echo(f"Wrote {file}: five servers on this machine")
     names = sorted(herd_file.load(file).servers)
     if conf.CONF.exists():
-        click.echo(f"Kept {conf.CONF}{_difference(names, conf.CONF.read_text())}")
-        return
+        difference = _difference(names, conf.CONF.read_text())
+        click.echo(f"Kept {conf.CONF}{difference}")
+        return not difference
     words = {"up": to_type("up"), "supervisorctl": typed_as("supervisorctl"), "docs": docs}
     program = conf.spell_path(locate("proxyherd"), Path.cwd())
     conf.CONF.write_text(conf.spell_conf(names, str(file), program, words))
     click.echo(f"Wrote {conf.CONF}: {', '.join(names)}")
+    return True
 
 
 def _difference(names: list[str], text: str) -> str:
@@ -67,7 +70,7 @@ def _difference(names: list[str], text: str) -> str:
     there = conf.names_in(text)
     if there == names:
         return ""
-    return f", which has {', '.join(there)}; the herd's file has {', '.join(names)}: delete it, and type this again"
+    return f", which has {', '.join(there)}; the herd's file has {', '.join(names)}"
 
 
 def default_herd() -> str:

@@ -41,6 +41,9 @@ def _centre(
             return None, kilometres
         case [place, kilometres]:
             return place_of(ctx, parameter, place), kilometres
+        case [latitude, longitude, _]:
+            place = f"{latitude.rstrip(',')},{longitude}"
+            raise click.UsageError(f"LAT,LNG is one word: {place}", ctx)
     raise click.UsageError("give LAT,LNG and KM; or --client CLIENT and KM", ctx)
 
 

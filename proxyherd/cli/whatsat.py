@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
-from proxyherd.cli.asking import SIGNED, ask_server, json_option, one_word, server_option
+from proxyherd.cli.asking import SIGNED, ask_server, authority_option, json_option, one_word, server_option
 from proxyherd.cli.common import config_option, examples, raw_option
 
 
@@ -21,6 +23,7 @@ from proxyherd.cli.common import config_option, examples, raw_option
 @click.argument("radius", callback=one_word)
 @click.argument("bound", callback=one_word)
 @server_option("ask")
+@authority_option()
 @raw_option()
 @json_option()
 @config_option()
@@ -32,6 +35,7 @@ def whatsat(
     radius: bytes,
     bound: bytes,
     name: str | None,
+    authority: Path | None,
     raw: bool,
     as_json: bool,
 ) -> None:
@@ -40,4 +44,11 @@ def whatsat(
 
     Exit codes: 0 answered; 1 an invalid command, or an unknown client; 3 the server cannot be reached.
     """
-    ask_server(ctx, name, b"WHATSAT %b %b %b" % (client, radius, bound), raw=raw, as_json=as_json)
+    ask_server(
+        ctx,
+        name,
+        b"WHATSAT %b %b %b" % (client, radius, bound),
+        authority=authority,
+        raw=raw,
+        as_json=as_json,
+    )

@@ -10,7 +10,7 @@ from typing import Final
 
 from proxyherd.local import conf, programs
 from proxyherd.local.folder import SECRET
-from proxyherd.local.messages import fail, say, to_type
+from proxyherd.local.messages import fail, say, to_type, typed
 from proxyherd.local.supervision import (
     STANDSTILL_SECONDS,
     answered,
@@ -25,7 +25,12 @@ GAZETTEER: Final = Path("var/gazetteer.dat")
 def up() -> None:
     """Start the herd of this folder, which is prepared, and wait until it is whole."""
     file = herd_file(str(conf.CONF))
+    is_new = not SECRET.exists()
     programs.run_program("proxyherd", "secret", "new", str(SECRET), "--if-missing")
+    if is_new and any(Path("var/lib").iterdir()):
+        say(
+            f"{SECRET} was missing, and is a new one now; servers of this herd on other machines need the same file"
+        )
     build_gazetteer(file)
     start(str(conf.CONF))
     wait(file)
@@ -106,7 +111,10 @@ def wait(file: str) -> None:
     seen = f"see also: {programs.typed_as('supervisorctl')} status"
     patience = f"{STANDSTILL_SECONDS:g}"
     if programs.ask("proxyherd", "status", "--config", file, "--wait", patience, "--progress"):
-        fail(f"the herd is not whole; {seen}")
+        fail(
+            f"the herd is not whole, and nothing has changed for {patience} s. On a busy machine its servers may still come: "
+            f"{programs.typed_as('proxyherd')} status shows them, and {typed()} may be typed again; {seen}"
+        )
     found = wait_while_it_changes(states, lambda now: set(now.values()) == {"RUNNING"})
     if poor := [f"{name} is {state}" for name, state in found.items() if state != "RUNNING"]:
         fail(f"supervisord says that {', '.join(poor)}; {seen}")

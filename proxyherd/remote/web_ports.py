@@ -34,6 +34,19 @@ LATER: Final = frozenset((HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVA
 
 NO_RIGHT: Final = frozenset((HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN))
 _MISTAKES: Final = frozenset((HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY))
+_TYPED: Final = {
+    "lat": "LAT",
+    "lon": "LNG",
+    "radius_km": "KM",
+    "client": "CLIENT",
+    "limit": "--limit",
+    "max_age_s": "--max-age",
+    "buffer_m": "--buffer",
+    "near": "--near",
+    **dict.fromkeys(("within", "west", "south", "east", "north"), "--within"),
+}
+"""The parameters of the web port, as they are typed to commands."""
+
 _LONGEST_PAUSE_SECONDS: Final = 2.0
 
 
@@ -133,7 +146,9 @@ def not_answered(server: Server, status: int, body: bytes) -> NotAnswered:
     """Return why a server does not answer a question about where clients are."""
     problem = read_object(body)
     said = ". ".join(str(problem[key]) for key in ("title", "detail") if problem.get(key))
-    said = shorten_text(f"{problem['field']}: {said}" if problem.get("field") else said, MOST_SHOWN)
+    if field := str(problem.get("field") or ""):
+        said = f"{_TYPED.get(field, field)}: {said}"
+    said = shorten_text(said, MOST_SHOWN)
     where = f"{server.name} at {server.web[0]}"
     if status in NO_RIGHT:
         return NotAnswered(
@@ -142,7 +157,7 @@ def not_answered(server: Server, status: int, body: bytes) -> NotAnswered:
         )
     if status in _MISTAKES:
         return NotAnswered(said or f"{where} answers {status}", mistaken=True)
-    if status == HTTPStatus.NOT_FOUND and problem.get("field"):
+    if status == HTTPStatus.NOT_FOUND and field:
         return NotAnswered(said)
     if status in (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED):
         return NotAnswered(f"{where} does not know this question; upgrade it, or see whose port that is")

@@ -370,6 +370,30 @@ def test_iamat_takes_degrees_with_a_comma_too(herd: herd_file.Herd, typed: str, 
 
 
 @pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        (["34", "-118"], "write 34,-118"),
+        (["+34,", "-118"], "write 34,-118"),
+        (["34", "-118", "--tme", "5"], "No such option '--tme'"),
+    ],
+)
+def test_iamat_says_that_a_location_is_one_word(herd: herd_file.Herd, typed: list[str], told: str) -> None:
+    result = run("iamat", "kiwi", *typed, "--config", herd.file)
+    assert result.exit_code == 2
+    assert told in result.stderr
+
+
+def test_what_clients_speak_is_said_by_the_herds_file(herd: herd_file.Herd, tmp_path: Path) -> None:
+    result = run("iamat", "kiwi", "1,1", "--ca", tmp_path / "ca.pem", "--config", herd.file)
+    assert (result.exit_code, "has no clients_certificate" in result.stderr) == (2, True)
+    with herd.file.open("a") as file:
+        file.write('[tls]\nclients_certificate = "clients.pem"\nclients_key = "clients.key"\n')
+    result = run("whatsat", "kiwi", "1", "1", "--ca", tmp_path / "ca.pem", "--config", herd.file)
+    assert result.exit_code == 2
+    assert f"{tmp_path}/ca.pem: No such file or directory; name a file with the authority" in result.stderr
+
+
+@pytest.mark.parametrize(
     ("arguments", "field", "told"),
     [
         (["iamat", "kiwi", "91,0"], "location", '"+91+0" is no location'),

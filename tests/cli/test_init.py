@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import stat
 from collections.abc import Iterator
 from email.message import Message
@@ -81,9 +82,10 @@ def test_what_is_there_is_kept_and_told_if_it_does_not_fit(here: Path) -> None:
     (here / "herd.toml").write_text(TRIO)
     done = init()
     assert (
-        "which has Bailey, Bona, Campbell, Clark, Jaquez; the herd's file has Ann, Bob: delete it"
+        "which has Bailey, Bona, Campbell, Clark, Jaquez; the herd's file has Ann, Bob\nNext: rm supervisord.conf && "
         in done.output
     )
+    assert re.search(r"Next: rm supervisord\.conf && \S+ init && \S+ up\n$", done.output)
     assert (done.exit_code, (here / "supervisord.conf").read_text()) == (0, before)
 
 

@@ -55,7 +55,7 @@ def test_a_refusal_is_told_with_the_remedy(ann: Server, status: int, told: str, 
 def test_a_client_that_no_server_knows_is_not_a_question_that_a_server_does_not_know(ann: Server) -> None:
     body = problem(field="client", detail="No server has heard of a client with this name.")
     assert str(not_answered(ann, 404, body)) == (
-        "client: This is not so. No server has heard of a client with this name."
+        "CLIENT: This is not so. No server has heard of a client with this name."
     )
 
 
@@ -75,3 +75,11 @@ def test_of_a_long_problem_the_beginning_is_told(ann: Server) -> None:
 )
 def test_a_client_is_shown_by_its_id_without_anything_invisible(name: str, shown: str) -> None:
     assert shown_id(name) == shown
+
+
+@pytest.mark.parametrize(
+    ("field", "typed"), [("radius_km", "KM"), ("lon", "LNG"), ("max_age_s", "--max-age"), ("new", "new")]
+)
+def test_what_is_wrong_is_named_as_it_was_typed(ann: Server, field: str, typed: str) -> None:
+    said = str(not_answered(ann, 400, problem(field=field)))
+    assert said == f"{typed}: This is not so. It is why."

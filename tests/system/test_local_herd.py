@@ -285,6 +285,21 @@ def test_run_starts_whatever_is_left_from_before(
         assert log.stat().st_mode & stat.S_IRWXO == 0, log
 
 
+def test_a_new_secret_is_told_where_a_herd_was_before(checkout: Checkout) -> None:
+    """Servers on other machines refuse those that have it, until they have it too."""
+    checkout.pretend(REAL)
+    done = checkout.make("run")
+    assert (
+        "var/secret was missing, and is a new one now; servers of this herd on other machines" in done.stderr
+    )
+    assert checkout.make("stop").returncode == 0
+    assert "missing" not in checkout.make("run").stderr
+    assert checkout.make("stop").returncode == 0
+    (checkout.folder / "var/lib/Clark").rmdir()
+    (checkout.folder / "var/secret").unlink()
+    assert "missing" not in checkout.make("run").stderr, "the first start of a herd"
+
+
 def test_a_secret_that_is_cut_is_put_aside_and_a_good_one_kept(checkout: Checkout) -> None:
     leave_cut_secret(checkout.folder)
     checkout.pretend(REAL)
@@ -325,6 +340,14 @@ def test_a_server_that_never_lasts_fails_the_start(checkout: Checkout) -> None:
     assert "make run: supervisord says that herd:Clark is BACKOFF" in done.stderr
 
 
+def test_a_start_that_is_given_up_says_that_it_may_still_come_and_be_typed_again(checkout: Checkout) -> None:
+    checkout.pretend(REAL.replace("esac", "status) exit 1;; esac"))
+    done = checkout.make("run")
+    assert done.returncode == 2
+    assert "On a busy machine its servers may still come: " in done.stderr
+    assert "and make run may be typed again; see also: " in done.stderr
+
+
 # --- before anything is started
 
 
@@ -350,6 +373,7 @@ def test_run_at_a_path_that_cannot_be_says_so(checkout: Checkout, name: str, tol
 
 
 def test_nothing_is_started_when_a_port_is_taken(checkout: Checkout) -> None:
+    (checkout.folder / "var/secret").write_bytes(bytes(32))
     checkout.pretend('test "$1" != check-config || { echo taken >&2; exit 1; }')
     done = checkout.make("run")
     assert done.returncode != 0

@@ -92,9 +92,10 @@ def test_near_prints_the_answer_of_the_server_for_programs(herd: RunningHerd) ->
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ([PLACE, "500"], "radius_km"),
-        ([PLACE, "wide"], "radius_km"),
+        ([PLACE, "500"], "Error: KM: "),
+        ([PLACE, "wide"], "Error: KM: "),
         (["91,0", "5"], "latitude"),
+        (["34", "-118", "5"], "LAT,LNG is one word: 34,-118"),
         (["34", "5"], "'34' is not a latitude, a comma and a longitude"),
         (["1,2,3", "5"], "'1,2,3' is not a latitude, a comma and a longitude"),
         ([PLACE, "5", "--limit", "1001"], "1<=x<=1000"),
@@ -217,10 +218,19 @@ def test_either_clients_or_a_circle_are_followed(herd: RunningHerd, arguments: l
     assert told in result.stderr
 
 
-def test_a_circle_that_is_none_is_wrong_usage(herd: RunningHerd) -> None:
-    result = run(herd, "follow", "--near", "91,0", "5")
+@pytest.mark.parametrize(
+    ("area", "told"),
+    [
+        (["--near", "91,0", "5"], "latitude"),
+        (["--near", "9,0", "500"], "Error: KM: "),
+        (["--within", "2,1", "1,2"], "Error: --within: "),
+    ],
+)
+def test_an_area_that_is_none_is_wrong_usage(herd: RunningHerd, area: list[str], told: str) -> None:
+    result = run(herd, "follow", *area)
     assert result.exit_code == 2, result.output
-    assert "latitude" in result.stderr
+    assert told in result.stderr
+    assert "radius_km" not in result.stderr
 
 
 def test_nobody_who_listens_is_told(tmp_path: Path) -> None:

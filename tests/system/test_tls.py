@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from certificates import MAKE_AUTHORITY, MAKE_CERTIFICATES, PAGE, issue, run
+from click.testing import CliRunner, Result
 from herd_process import (
     Connection,
     RunningHerd,
@@ -28,6 +29,7 @@ from herd_process import (
 )
 from redis_cluster import Cluster
 
+from proxyherd import cli
 from proxyherd.client import HerdClient, SyncHerdClient, Unreachable
 
 [TLS] = re.findall(r"^```toml\n(\[tls\].*?)^```", PAGE, re.DOTALL | re.MULTILINE)
@@ -177,6 +179,22 @@ def test_the_client_library_is_answered_inside_tls_and_tells_whom_it_does_not_tr
     assert asyncio.run(ask(trusted)) == "Clark"
     with pytest.raises(Unreachable, match="certificate"):
         asyncio.run(ask(other))
+
+
+def test_commands_are_answered_inside_tls_and_tell_whom_they_do_not_trust(
+    clark: ServerProcess, stranger: Path
+) -> None:
+    """The file names 127.0.0.1, and so does the certificate."""
+
+    def run(*typed: str) -> Result:
+        return CliRunner().invoke(cli.main, [*typed, "--config", str(clark.herd.file)])
+
+    trusted, other = (folder / "authority.pem" for folder in (tls_files(clark.herd), stranger / "var/tls"))
+    done = run("iamat", "fig", "1,2", "--ca", str(trusted))
+    assert (done.exit_code, done.stdout.startswith("AT Clark ")) == (0, True), done.stderr
+    for authority in (["--ca", str(other)], []):
+        done = run("whatsat", "fig", "0", "0", *authority)
+        assert (done.exit_code, "certificate" in done.stderr) == (3, True), done.stderr
 
 
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1 is deprecated")
