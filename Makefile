@@ -150,11 +150,19 @@ clean:
 	rm -rf .venv var build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# A virtual environment's programs contain its path, so a checkout that was moved or copied gets a new one.
-ifneq ($(shell cat .venv/folder 2>/dev/null || pwd -P),$(shell pwd -P))
-$(shell rm -f .venv/run.stamp .venv/test.stamp .venv/fuzz.stamp var/lowest/stamp)
+# A virtual environment's programs contain its path, and it needs the Python that made it. So a checkout that was moved or
+# copied gets a new one, and so does one whose Python is gone, as after an upgrade of the system.
+ifneq ($(shell if test -L .venv/bin/python && test ! -e .venv/bin/python; then echo gone; \
+	else cat .venv/folder 2>/dev/null || pwd -P; fi),$(shell pwd -P))
+$(shell rm -f .venv/folder .venv/run.stamp .venv/test.stamp .venv/fuzz.stamp var/lowest/stamp)
 endif
+TYPED = make $(or $(firstword $(MAKECMDGOALS)),run)
+NEEDED_PYTHON = $(shell sed -n 's/^requires-python = ">=\(.*\)"$$/\1/p' pyproject.toml)
+IS_NEW_ENOUGH = import sys; sys.exit(sys.version_info < tuple(map(int, '$(NEEDED_PYTHON)'.split('.'))))
 define make_venv
+@test "$$(cat .venv/folder 2>/dev/null)" = "$$(pwd -P)" || $(PYTHON) -c "$(IS_NEW_ENOUGH)" || { \
+	echo "$(TYPED): $(PYTHON) is $$($(PYTHON) -V 2>&1), and $(NEEDED_PYTHON) or newer is needed:" \
+	"$(TYPED) PYTHON=/path/to/python3" >&2; exit 1; }
 @echo "Installing into .venv"; test "$$(cat .venv/folder 2>/dev/null)" = "$$(pwd -P)" || { \
 	$(PYTHON) -m venv --clear .venv && pwd -P >.venv/folder; }
 endef
@@ -163,7 +171,7 @@ endef
 .venv/%.stamp: export PIP_TIMEOUT ?= 10
 .venv/%.stamp: export PIP_RETRIES ?= 1
 PIP_INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check
-without_packages = { echo "make $(or $(firstword $(MAKECMDGOALS)),run): pip could not get the packages. Without a network:" \
+without_packages = { echo "$(TYPED): pip could not get the packages. Without a network:" \
 	"PIP_NO_INDEX=1 PIP_FIND_LINKS=FOLDER, where FOLDER has what 'pip download . setuptools' brings elsewhere" >&2; exit 1; }
 TESTED_PYTHONS = $(shell sed -n 's/^ *"Programming Language :: Python :: \(3[.][0-9]*\)",$$/\1/p' pyproject.toml)
 without_test_packages = { echo "make $(or $(firstword $(MAKECMDGOALS)),test): this is $$($(PYTHON) -V 2>&1); what tests need is" \

@@ -68,7 +68,7 @@ class Checkout:
         shutil.copytree(ROOT / "proxyherd/local", folder / "proxyherd/local")
         (folder / ".venv").mkdir()
         (folder / ".venv/bin").symlink_to(Path(sys.executable).parent)
-        (folder / "pyproject.toml").touch()
+        (folder / "pyproject.toml").write_text('requires-python = ">=3.11"\n')
         (folder / ".venv/run.stamp").touch()
         for below in ("lib/Clark", "log", "run"):
             (folder / "var" / below).mkdir(parents=True)
@@ -381,20 +381,66 @@ def test_nothing_is_started_when_a_port_is_taken(checkout: Checkout) -> None:
     assert not (checkout.folder / "var/run/supervisord.pid").exists()
 
 
-def test_the_environment_is_made_anew_in_a_folder_that_was_moved(checkout: Checkout) -> None:
-    """Its programs name the folder of before."""
+def pretended_python(checkout: Checkout, version: str = "") -> Path:
+    """Return a Python that says "made" instead of making an environment. `version`: the one that it pretends to be."""
     made = (
         'import sys; from pathlib import Path; print("made"); Path(".venv").mkdir(exist_ok=True); sys.exit(1)'
     )
+    lie = f"import sys; sys.version_info = ({version.replace('.', ', ')}); " if version else ""
     python = checkout.folder / "python"
     python.write_text(
-        f'#!/bin/sh\ntest "$1 $2 $3 $4" = "-m venv --clear .venv" && {sys.executable} -c \'{made}\'\n'
+        f"""#!/bin/sh
+case "$*" in
+    "-m venv --clear .venv") exec {sys.executable} -c '{made}' ;;
+    -V) echo "Python {version}" ;;
+    *) test "$1" != -c || exec {sys.executable} -c "{lie}$2" ;;
+esac
+"""
     )
     python.chmod(0o755)
-    command = ("make", "--no-print-directory", ".venv/run.stamp", f"PYTHON={python}")
+    return python
+
+
+def test_the_environment_is_made_anew_in_a_folder_that_was_moved(checkout: Checkout) -> None:
+    """Its programs name the folder of before."""
+    command = (
+        "make",
+        "--no-print-directory",
+        ".venv/run.stamp",
+        f"PYTHON={pretended_python(checkout)}",
+    )
     for folder, expected in ((checkout.folder, False), (Path("/elsewhere"), True)):
         (checkout.folder / ".venv/folder").write_text(f"{folder}\n")
         assert ("made" in checkout.run(*command).stdout) == expected
+
+
+def test_the_environment_is_made_anew_when_its_python_is_gone(checkout: Checkout) -> None:
+    """As after an upgrade of the system."""
+    command = (
+        "make",
+        "--no-print-directory",
+        ".venv/run.stamp",
+        f"PYTHON={pretended_python(checkout)}",
+    )
+    (checkout.folder / ".venv/folder").write_text(f"{checkout.folder}\n")
+    (checkout.folder / ".venv/bin").unlink()
+    (checkout.folder / ".venv/bin").mkdir()
+    for real, expected in ((sys.executable, False), ("/usr/bin/python0.1", True)):
+        (checkout.folder / ".venv/bin/python").unlink(missing_ok=True)
+        (checkout.folder / ".venv/bin/python").symlink_to(real)
+        assert ("made" in checkout.run(*command).stdout) == expected
+
+
+def test_a_python_that_is_too_old_makes_no_environment_and_is_named(checkout: Checkout) -> None:
+    """Else pip shows the traceback of a build, and the environment of the old Python stays."""
+    (checkout.folder / ".venv/run.stamp").unlink()
+    python = pretended_python(checkout, "3.10.13")
+    done = checkout.run("make", "--no-print-directory", "run", f"PYTHON={python}")
+    assert done.returncode != 0
+    assert "made" not in done.stdout
+    assert done.stderr.splitlines()[0] == (
+        f"make run: {python} is Python 3.10.13, and 3.11 or newer is needed: make run PYTHON=/path/to/python3"
+    )
 
 
 def test_a_byte_order_mark_in_the_herds_file_is_no_mistake(tmp_path: Path) -> None:
